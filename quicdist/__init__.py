@@ -1,0 +1,1 @@
+"""quicdist makes a Python program a real node of an Erlang/Elixir cluster, over QUIC."""

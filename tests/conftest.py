@@ -1,0 +1,35 @@
+"""What every test shares: hypothesis profiles and a real Erlang."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.erlang import Erlang, erlang_available
+
+settings.register_profile(
+    "default", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "thorough", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if erlang_available():
+        return
+    skip = pytest.mark.skip(reason="no Erlang on the PATH: sudo apt-get install erlang-base")
+    for item in items:
+        if item.get_closest_marker("erlang"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def erl() -> Iterator[Erlang]:
+    """One Erlang for all questions of the run."""
+    with Erlang() as erlang:
+        yield erlang
