@@ -1,0 +1,131 @@
+"""Distribution capability flags: what a node can do, exchanged in the handshake.
+
+Names and values are the manual's (ERTS, Distribution Protocol, "Distribution Flags") without
+their DFLAG_ prefix.
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+
+class Flag(IntFlag):
+    """One capability. The ones both nodes offer are the ones they use."""
+
+    PUBLISHED = 1 << 0
+    """The node is visible: part of the global name space and of `nodes()`."""
+    ATOM_CACHE = 1 << 1
+    """Obsolete atom cache."""
+    EXTENDED_REFERENCES = 1 << 2
+    """References of several words. Mandatory."""
+    DIST_MONITOR = 1 << 3
+    """MONITOR_P, DEMONITOR_P, MONITOR_P_EXIT of processes."""
+    FUN_TAGS = 1 << 4
+    """Own tags for funs. Mandatory."""
+    DIST_MONITOR_NAME = 1 << 5
+    """Monitors of registered names."""
+    HIDDEN_ATOM_CACHE = 1 << 6
+    """Obsolete atom cache of hidden nodes."""
+    NEW_FUN_TAGS = 1 << 7
+    """NEW_FUN_EXT. Mandatory."""
+    EXTENDED_PIDS_PORTS = 1 << 8
+    """Large pids and ports. Mandatory."""
+    EXPORT_PTR_TAG = 1 << 9
+    """EXPORT_EXT. Mandatory."""
+    BIT_BINARIES = 1 << 10
+    """BIT_BINARY_EXT. Mandatory."""
+    NEW_FLOATS = 1 << 11
+    """NEW_FLOAT_EXT. Mandatory."""
+    UNICODE_IO = 1 << 12
+    """Unicode in the io protocol."""
+    DIST_HDR_ATOM_CACHE = 1 << 13
+    """Distribution header with atom cache; needs frames delivered in strict order."""
+    SMALL_ATOM_TAGS = 1 << 14
+    """SMALL_ATOM_EXT."""
+    UTF8_ATOMS = 1 << 16
+    """ATOM_UTF8_EXT and SMALL_ATOM_UTF8_EXT. Mandatory."""
+    MAP_TAG = 1 << 17
+    """MAP_EXT. Mandatory."""
+    BIG_CREATION = 1 << 18
+    """NEW_PID_EXT, NEW_PORT_EXT, NEWER_REFERENCE_EXT. Mandatory."""
+    SEND_SENDER = 1 << 19
+    """SEND_SENDER instead of SEND."""
+    BIG_SEQTRACE_LABELS = 1 << 20
+    """Any term as a sequential trace label."""
+    EXIT_PAYLOAD = 1 << 22
+    """PAYLOAD_EXIT and its kin instead of reasons inside the control message."""
+    FRAGMENTS = 1 << 23
+    """Large messages cut into fragments; implies the distribution header."""
+    HANDSHAKE_23 = 1 << 24
+    """Handshake version 6. Mandatory."""
+    UNLINK_ID = 1 << 25
+    """The link protocol with UNLINK_ID and its acknowledgement. Mandatory since OTP 26."""
+    MANDATORY_25_DIGEST = 1 << 26
+    """Stands for everything that OTP 25 made mandatory."""
+    SPAWN = 1 << 32
+    """SPAWN_REQUEST and SPAWN_REPLY."""
+    NAME_ME = 1 << 33
+    """No capability but a request: the accepting node chooses the name of the connecting one."""
+    V4_NC = 1 << 34
+    """64-bit ports, references of up to five words, full pids. Mandatory since OTP 26."""
+    ALIAS = 1 << 35
+    """ALIAS_SEND to a process alias."""
+    LOCAL_EXT = 1 << 36
+    """Terms only their writer can read. Internal to a node."""
+    ALTACT_SIG = 1 << 37
+    """ALTACT_SIG_SEND: priority and alias signals, since OTP 28."""
+
+
+MANDATORY_25: Flag = (
+    Flag.EXTENDED_REFERENCES
+    | Flag.FUN_TAGS
+    | Flag.EXTENDED_PIDS_PORTS
+    | Flag.NEW_FUN_TAGS
+    | Flag.EXPORT_PTR_TAG
+    | Flag.BIT_BINARIES
+    | Flag.NEW_FLOATS
+    | Flag.UTF8_ATOMS
+    | Flag.MAP_TAG
+    | Flag.BIG_CREATION
+    | Flag.HANDSHAKE_23
+)
+"""What OTP 25 demands, and what MANDATORY_25_DIGEST stands for."""
+
+MANDATORY: Flag = MANDATORY_25 | Flag.V4_NC | Flag.UNLINK_ID
+"""What a peer must offer, as OTP 26 and later demand it. OTP 24 already offers all of it."""
+
+DEFAULT_FLAGS: Flag = (
+    MANDATORY
+    | Flag.MANDATORY_25_DIGEST
+    | Flag.DIST_MONITOR
+    | Flag.DIST_MONITOR_NAME
+    | Flag.UNICODE_IO
+    | Flag.DIST_HDR_ATOM_CACHE
+    | Flag.SMALL_ATOM_TAGS
+    | Flag.SEND_SENDER
+    | Flag.BIG_SEQTRACE_LABELS
+    | Flag.EXIT_PAYLOAD
+    | Flag.FRAGMENTS
+    | Flag.SPAWN
+    | Flag.ALIAS
+    | Flag.ALTACT_SIG
+)
+"""What a hidden, statically named node of ours offers."""
+
+_KNOWN = 0
+for _flag in Flag:
+    _KNOWN |= _flag
+KNOWN: int = int(_KNOWN)
+"""Every bit that has a name here."""
+
+
+def expand(offered: int) -> int:
+    """The offered bits, with MANDATORY_25_DIGEST spelled out."""
+    if offered & Flag.MANDATORY_25_DIGEST.value:
+        return offered | MANDATORY_25.value
+    return offered
+
+
+def names(bits: int) -> list[str]:
+    """The names of the flags in `bits`, lowest bit first; unnamed bits are left out."""
+    return [str(flag.name) for flag in Flag if flag.value & bits]

@@ -1,0 +1,635 @@
+"""One connection between two nodes, without the connection: packets in, events out.
+
+    session = Session(local, Role.INITIATOR, challenge=random_32_bits, expected_peer=name)
+    session.start()                    -> events: what to send
+    session.receive(packet)            -> events: what to send, what happened
+    session.decide(status)             -> events: after PeerNamed or AliveAsked
+    session.encode(control, payload)   -> a message, once connected
+    session.frames(message)            -> its frames, to be handed to the carrier
+
+A session raises ProtocolError or HandshakeRefused when its connection is to be dropped, and
+is of no use after that.
+
+    initiator   start()  Name ->          acceptor   <- Name               PeerNamed
+                         <- Status                   decide()  Status ->
+     AliveAsked          <- `alive`                    (`alive` ->
+     decide()            `true` ->                      <- `true`)
+                         <- Challenge                  Challenge ->
+                         Reply ->                      (<- Complement, from a NameV5)
+     Connected           <- Ack                        <- Reply            Ack ->, Connected
+
+ERTS manual, Distribution Protocol, "The Handshake in Detail" and "Protocol between Connected
+Nodes"; External Term Format, "Distribution Header".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, TypeAlias
+
+from quicdist import etf
+from quicdist.dist import handshake as hs
+from quicdist.dist.control import Control, UnknownControl, parse
+from quicdist.dist.errors import DistError, HandshakeRefused, ProtocolError, UsageError
+from quicdist.dist.flags import KNOWN, MANDATORY, Flag, expand, names
+from quicdist.dist.handshake import Named, Status
+from quicdist.dist.header import (
+    FIRST_FRAGMENT,
+    FRAGMENT_HEAD,
+    HEADER,
+    NEXT_FRAGMENT,
+    PASS_THROUGH,
+    VERSION,
+    Assembly,
+    IncomingAtoms,
+    IncomingFragments,
+    OutgoingAtoms,
+)
+from quicdist.dist.packet import FramePacket, Packet
+from quicdist.etf.terms import Atom, Term
+
+Buffer: TypeAlias = bytes | memoryview
+
+_MAX_FRAME = 0xFFFF_FFFF
+
+
+class Role(Enum):
+    """Who opened the connection."""
+
+    INITIATOR = "initiator"
+    ACCEPTOR = "acceptor"
+
+
+class _State(Enum):
+    NEW = "start()"
+    STATUS = "a status"
+    ALIVE_DECISION = "decide() on whether the connection goes on"
+    CHALLENGE = "a challenge"
+    ACK = "a challenge ack"
+    NAME = "a name"
+    DECISION = "decide() on the peer"
+    ALIVE_ANSWER = "an answer to alive"
+    COMPLEMENT = "a complement"
+    REPLY = "a challenge reply"
+    CONNECTED = "frames"
+    CLOSED = "nothing"
+
+
+class NoPayload(Enum):
+    """Type of NO_PAYLOAD, which no term equals."""
+
+    NO_PAYLOAD = "no payload"
+
+
+NO_PAYLOAD: Final = NoPayload.NO_PAYLOAD
+"""In place of a payload: there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalNode:
+    """Who we are. With NAME_ME in the flags `name` is our bare host name, and the peer names us;
+    an empty one stands for `localhost`."""
+
+    name: str
+    creation: int
+    flags: Flag
+    cookie: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerNode:
+    """Who the peer is.
+
+    `flags` are what it offers, as far as we know them; before it has proved the cookie only
+    the mandatory ones, PUBLISHED and NAME_ME. While it asks for a name (NAME_ME), `name` is
+    its bare host name. `creation` is 0 where the peer has not told it yet.
+    """
+
+    name: str
+    creation: int
+    flags: Flag
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """Bounds on what a peer can make us hold. Sizes in bytes."""
+
+    max_message: int = 128 * 1024 * 1024
+    """All frames of one message."""
+    max_sequences: int = 4096
+    """Messages in fragments at a time."""
+    max_sequence_bytes: int = 512 * 1024 * 1024
+    """What unfinished messages hold together."""
+    fragment_size: int = 64 * 1024
+    """Payload of an outgoing fragment."""
+
+
+# -- events -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SendHandshake:
+    """To be sent as one handshake message."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PeerNamed:
+    """A peer wants in; decide() with OK, OK_SIMULTANEOUS, NOK, NOT_ALLOWED, ALIVE or Named."""
+
+    peer: PeerNode
+
+
+@dataclass(frozen=True, slots=True)
+class AliveAsked:
+    """The peer believes to be connected with us; decide() with TRUE or FALSE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """Both sides have proved the cookie. `flags` are those both offer.
+
+    `local_name` and `local_creation` are ours, or what the peer gave us (NAME_ME).
+    """
+
+    peer: PeerNode
+    flags: Flag
+    local_name: str
+    local_creation: int
+
+
+@dataclass(frozen=True, slots=True)
+class TickReceived:
+    """The peer is alive and has nothing to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    """A message is complete. `size` counts the bytes of all its frames, length fields excluded."""
+
+    control: Control
+    payload: Term | NoPayload
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentStored:
+    """A frame of `size` bytes is kept until the rest of its message comes."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownReceived:
+    """An operation this version does not know, which is ignored."""
+
+    control: UnknownControl
+    size: int
+
+
+Event: TypeAlias = (
+    SendHandshake
+    | PeerNamed
+    | AliveAsked
+    | Connected
+    | TickReceived
+    | MessageReceived
+    | FragmentStored
+    | UnknownReceived
+)
+
+_TICK: Final = TickReceived()
+
+
+@dataclass(slots=True, eq=False)
+class OutgoingMessage:
+    """An encoded message that has no header yet: that is made when its first frame leaves."""
+
+    control: bytes
+    payload: bytes | None
+    refs: dict[Atom, int] | None
+    size: int
+    """Bytes of control message and payload."""
+
+
+# -- the session --------------------------------------------------------------------------------
+
+
+class Session:
+    """The distribution protocol on one connection."""
+
+    def __init__(
+        self,
+        local: LocalNode,
+        role: Role,
+        *,
+        challenge: int,
+        expected_peer: str | None = None,
+        limits: SessionLimits | None = None,
+        options: etf.Options = etf.DEFAULT,
+    ) -> None:
+        """`challenge` is 32 bits nobody can guess. Only `expected_peer` is talked to.
+
+        Raises UsageError.
+        """
+        _check_local(local, role, challenge)
+        self._local = local
+        self._role = role
+        self._cookie = hs.cookie_bytes(local.cookie)
+        self._challenge = challenge
+        self._expected_peer = expected_peer
+        self._limits = limits or SessionLimits()
+        self._options = options
+        # A control message is read the same way whatever the options for payloads say.
+        self._control_options = dataclasses.replace(etf.DEFAULT, limits=options.limits)
+        self._state = _State.NEW if role is Role.INITIATOR else _State.NAME
+        self._local_name = local.name
+        self._local_creation = local.creation
+        self._sent_flags = 0
+        self._peer_flags = 0
+        self._peer_creation = 0
+        self._peer_name = ""
+        self._complement_due = False
+        self._peer: PeerNode | None = None
+        self._flags = Flag(0)
+        self._header_form = False
+        self._fragments = False
+        self._atom_cache = False
+        self._atoms_in = IncomingAtoms()
+        self._atoms_out = OutgoingAtoms()
+        self._fragments_in = IncomingFragments(
+            self._limits.max_sequences, self._limits.max_sequence_bytes, self._limits.max_message
+        )
+        self._last_sequence = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether messages may flow."""
+        return self._state is _State.CONNECTED
+
+    @property
+    def peer(self) -> PeerNode:
+        """The peer, once connected. Raises UsageError before."""
+        if self._peer is None:
+            raise UsageError("the peer is known once the session is connected")
+        return self._peer
+
+    @property
+    def flags(self) -> Flag:
+        """What both nodes can do, once connected. Raises UsageError before."""
+        if self._peer is None:
+            raise UsageError("flags are negotiated once the session is connected")
+        return self._flags
+
+    # -- handshake ------------------------------------------------------------------------------
+
+    def start(self) -> list[Event]:
+        """The initiator's first move; nothing for an acceptor. Raises UsageError."""
+        if self._role is Role.ACCEPTOR:
+            return []
+        self._expect(_State.NEW)
+        flags, name, creation = int(self._local.flags), self._local.name, self._local.creation
+        if hs.wants_name(flags):
+            flags &= ~Flag.PUBLISHED.value
+            name, creation = name or "localhost", 0
+        self._sent_flags = flags
+        self._local_name = name
+        self._state = _State.STATUS
+        return [SendHandshake(hs.build_name(hs.Name(flags, creation, name)))]
+
+    def receive(self, packet: Packet) -> list[Event]:
+        """What a packet means. Raises ProtocolError or HandshakeRefused."""
+        try:
+            if type(packet) is FramePacket:
+                if self._state is not _State.CONNECTED:
+                    raise ProtocolError(f"a frame received, {self._state.value} expected")
+                return self._frame(packet.data)
+            handler = _HANDLERS.get(self._state)
+            if handler is None:
+                raise ProtocolError(f"a handshake message received, {self._state.value} expected")
+            return handler(self, packet.data)
+        except DistError:
+            self._state = _State.CLOSED
+            raise
+
+    def decide(self, status: Status | Named) -> list[Event]:
+        """The answer to PeerNamed or AliveAsked. Raises UsageError.
+
+        After NOK, NOT_ALLOWED and FALSE the session is over: send what is to be sent, and
+        close.
+        """
+        if self._state is _State.ALIVE_DECISION:
+            return self._answer_alive(status)
+        self._expect(_State.DECISION)
+        if hs.wants_name(self._peer_flags) != isinstance(status, Named) and (
+            status not in (Status.NOK, Status.NOT_ALLOWED)
+        ):
+            raise UsageError("Named is the answer to a peer that asks for a name, and only to it")
+        if status in (Status.TRUE, Status.FALSE):
+            raise UsageError(f"{status} is no answer to a peer's name")
+        answer = SendHandshake(hs.build_status(status))
+        if isinstance(status, Named):
+            self._peer_name, self._peer_creation = status.name, status.creation
+        if status is Status.ALIVE:
+            self._state = _State.ALIVE_ANSWER
+            return [answer]
+        if status in (Status.NOK, Status.NOT_ALLOWED):
+            self._state = _State.CLOSED
+            return [answer]
+        return [answer, self._send_challenge()]
+
+    def _answer_alive(self, status: Status | Named) -> list[Event]:
+        if status not in (Status.TRUE, Status.FALSE):
+            raise UsageError(f"TRUE or FALSE is the answer to alive, not {status}")
+        self._state = _State.CHALLENGE if status is Status.TRUE else _State.CLOSED
+        return [SendHandshake(hs.build_status(status))]
+
+    def _on_name(self, data: bytes) -> list[Event]:
+        name = hs.parse_name(data)
+        self._peer_flags = expand(name.flags)
+        self._peer_name = name.name
+        if isinstance(name, hs.NameV5):
+            self._complement_due = True
+            self._check_flags(due=int(MANDATORY) & hs.MAX_U32)
+        else:
+            self._peer_creation = name.creation
+            self._check_flags()
+        self._check_peer_name(name.name)
+        self._state = _State.DECISION
+        # Any other combination of bits would stay with Flag for ever, for everyone who knocks.
+        shown = Flag(self._peer_flags & int(MANDATORY | Flag.PUBLISHED | Flag.NAME_ME))
+        return [PeerNamed(PeerNode(self._peer_name, self._peer_creation, shown))]
+
+    def _check_peer_name(self, name: str) -> None:
+        if hs.wants_name(self._peer_flags):
+            if not hs.is_host_name(name):
+                raise ProtocolError(f"a bare host name expected, {name[:64]!r} received")
+            return
+        if not hs.is_node_name(name):
+            raise ProtocolError(f"{name[:64]!r} is no node name")
+        if name == self._local.name:
+            raise self._refusal(f"the peer calls itself {name}, which is our name")
+        if self._expected_peer is not None and name != self._expected_peer:
+            raise self._refusal(f"the peer is {name}, {self._expected_peer} expected")
+
+    def _refusal(self, reason: str) -> HandshakeRefused:
+        """Ours; an acceptor that has not answered yet tells the peer."""
+        if self._state is not _State.NAME:
+            return HandshakeRefused(reason)
+        status = Status.NOT_ALLOWED
+        return HandshakeRefused(reason, status=status.value, last_words=hs.build_status(status))
+
+    def _check_flags(self, due: int = int(MANDATORY)) -> None:
+        missing = due & ~self._peer_flags
+        if missing:
+            raise self._refusal(
+                f"node {self._peer_name} lacks mandatory capabilities: {', '.join(names(missing))}"
+            )
+
+    def _send_challenge(self) -> SendHandshake:
+        flags = int(self._local.flags) & ~Flag.NAME_ME.value
+        self._sent_flags = flags | (self._peer_flags & Flag.NAME_ME.value)
+        self._state = _State.COMPLEMENT if self._complement_due else _State.REPLY
+        local = self._local
+        challenge = hs.Challenge(self._sent_flags, self._challenge, local.creation, local.name)
+        return SendHandshake(hs.build_challenge(challenge))
+
+    def _on_alive_answer(self, data: bytes) -> list[Event]:
+        answer = hs.parse_status(data)
+        if answer is Status.FALSE:
+            raise HandshakeRefused(f"{self._peer_name} takes its attempt back", status="false")
+        if answer is not Status.TRUE:
+            raise ProtocolError(f"true or false expected after alive, {answer} received")
+        return [self._send_challenge()]
+
+    def _on_complement(self, data: bytes) -> list[Event]:
+        complement = hs.parse_complement(data)
+        self._peer_flags = expand(self._peer_flags | complement.flags)
+        self._peer_creation = complement.creation
+        self._check_flags()
+        self._state = _State.REPLY
+        return []
+
+    def _on_reply(self, data: bytes) -> list[Event]:
+        reply = hs.parse_challenge_reply(data)
+        if not hs.digest_matches(self._cookie, self._challenge, reply.digest):
+            raise HandshakeRefused(f"{self._peer_name} has another cookie than we have")
+        ack = hs.ChallengeAck(hs.digest(self._cookie, reply.challenge))
+        return [SendHandshake(hs.build_challenge_ack(ack)), self._connect()]
+
+    def _on_status(self, data: bytes) -> list[Event]:
+        status = hs.parse_status(data)
+        if isinstance(status, Named):
+            self._take_name(status)
+        elif status in (Status.NOK, Status.NOT_ALLOWED):
+            raise HandshakeRefused(_REFUSALS[status], status=status.value)
+        elif status in (Status.TRUE, Status.FALSE):
+            raise ProtocolError(f"status {status.value!r} is an answer, and nothing was asked")
+        elif hs.wants_name(self._sent_flags):
+            raise ProtocolError(f"a name expected, status {status.value!r} received")
+        elif status is Status.ALIVE:
+            self._state = _State.ALIVE_DECISION
+            return [AliveAsked()]
+        self._state = _State.CHALLENGE
+        return []
+
+    def _take_name(self, named: Named) -> None:
+        if not hs.wants_name(self._sent_flags):
+            raise ProtocolError("the peer gives us a name, and we have one")
+        if named.name.partition("@")[2] != self._local_name:
+            raise ProtocolError(f"given name {named.name!r} is not at our host {self._local_name}")
+        self._local_name, self._local_creation = named.name, named.creation
+
+    def _on_challenge(self, data: bytes) -> list[Event]:
+        challenge = hs.parse_challenge(data)
+        self._peer_name, self._peer_creation = challenge.name, challenge.creation
+        self._peer_flags = expand(challenge.flags)
+        if not hs.is_node_name(challenge.name):
+            raise ProtocolError(f"{challenge.name[:64]!r} is no node name")
+        if self._expected_peer is not None and challenge.name != self._expected_peer:
+            raise self._refusal(f"the peer is {challenge.name}, {self._expected_peer} expected")
+        if challenge.name == self._local_name:
+            raise self._refusal(f"the peer calls itself {challenge.name}, which is our name")
+        self._check_flags()
+        self._state = _State.ACK
+        proof = hs.digest(self._cookie, challenge.challenge)
+        reply = hs.ChallengeReply(self._challenge, proof)
+        return [SendHandshake(hs.build_challenge_reply(reply))]
+
+    def _on_ack(self, data: bytes) -> list[Event]:
+        ack = hs.parse_challenge_ack(data)
+        if not hs.digest_matches(self._cookie, self._challenge, ack.digest):
+            raise HandshakeRefused(f"{self._peer_name} has another cookie than we have")
+        return [self._connect()]
+
+    def _connect(self) -> Connected:
+        offered = Flag(self._peer_flags & KNOWN)
+        self._flags = Flag(offered & expand(self._sent_flags))
+        self._peer = PeerNode(self._peer_name, self._peer_creation, offered)
+        self._atom_cache = Flag.DIST_HDR_ATOM_CACHE in self._flags
+        self._fragments = Flag.FRAGMENTS in self._flags
+        self._header_form = self._atom_cache or self._fragments
+        self._state = _State.CONNECTED
+        return Connected(self._peer, self._flags, self._local_name, self._local_creation)
+
+    def _expect(self, state: _State) -> None:
+        if self._state is not state:
+            raise UsageError(f"not now: the session waits for {self._state.value}")
+
+    # -- frames in ------------------------------------------------------------------------------
+
+    def _frame(self, data: bytes) -> list[Event]:
+        if not data:
+            return [_TICK]
+        size = len(data)
+        if size > self._limits.max_message:
+            raise ProtocolError(f"a frame of {size} bytes, {self._limits.max_message} allowed")
+        try:
+            if self._header_form:
+                return [self._header_frame(data, size)]
+            return [self._pass_through_frame(data, size)]
+        except etf.EtfDecodeError as error:
+            raise ProtocolError(f"a frame holds a term that does not decode: {error}") from error
+
+    def _header_frame(self, data: bytes, size: int) -> Event:
+        tag = data[1] if size > 1 and data[0] == VERSION else -1
+        if tag == HEADER:
+            atoms, offset = self._atoms_in.read(data, 2)
+            control, offset = self._control(data, offset, atoms)
+            return self._message(control, data, offset, atoms, size)
+        if tag == FIRST_FRAGMENT and self._fragments:
+            ids = self._fragments_in.check_first(data)
+            atoms, offset = self._atoms_in.read(data, FRAGMENT_HEAD.size)
+            control, offset = self._control(data, offset, atoms)
+            sequence = self._fragments_in.begin(ids, control, atoms, data[offset:], size)
+            return self._fragment(sequence, size)
+        if tag == NEXT_FRAGMENT and self._fragments:
+            return self._fragment(self._fragments_in.proceed(data), size)
+        raise ProtocolError(f"a frame begins with {data[:2].hex()}, a distribution header expected")
+
+    def _control(self, data: bytes, offset: int, atoms: tuple[Atom, ...]) -> tuple[Control, int]:
+        values, offset = etf.decode_bare(data, offset, self._control_options, atoms)
+        return parse(values), offset
+
+    def _fragment(self, sequence: Assembly | None, size: int) -> Event:
+        if sequence is None:
+            return FragmentStored(size)
+        payload = sequence.payload()
+        return self._message(sequence.control, payload, 0, sequence.atoms, sequence.size)
+
+    def _message(
+        self, control: Control, data: bytes, offset: int, atoms: tuple[Atom, ...], size: int
+    ) -> Event:
+        if control.HAS_PAYLOAD:
+            payload, offset = etf.decode_bare(data, offset, self._options, atoms)
+            if offset == len(data):
+                return MessageReceived(control, payload, size)
+        elif isinstance(control, UnknownControl):
+            return UnknownReceived(control, size)
+        elif offset == len(data):
+            return MessageReceived(control, NO_PAYLOAD, size)
+        raise ProtocolError(f"{len(data) - offset} bytes too many after {type(control).__name__}")
+
+    def _pass_through_frame(self, data: bytes, size: int) -> Event:
+        if data[0] != PASS_THROUGH:
+            raise ProtocolError(f"a frame begins with {data[:1].hex()}, 70 expected (pass-through)")
+        values, offset = etf.decode_prefix(data, 1, self._control_options)
+        control = parse(values)
+        if not control.HAS_PAYLOAD:
+            return self._message(control, data, offset, (), size)
+        payload, offset = etf.decode_prefix(data, offset, self._options)
+        if offset != size:
+            raise ProtocolError(f"{size - offset} bytes too many after {type(control).__name__}")
+        return MessageReceived(control, payload, size)
+
+    # -- frames out -----------------------------------------------------------------------------
+
+    def encode(self, control: Control, payload: Term | NoPayload = NO_PAYLOAD) -> OutgoingMessage:
+        """Turns a message into bytes. Raises UsageError, and EtfEncodeError for no Erlang term."""
+        if self._state is not _State.CONNECTED:
+            raise UsageError("messages can be sent once the session is connected")
+        if control.HAS_PAYLOAD is (payload is NO_PAYLOAD):
+            takes = "a" if control.HAS_PAYLOAD else "no"
+            raise UsageError(f"{type(control).__name__} takes {takes} payload")
+        refs: dict[Atom, int] | None = {} if self._atom_cache else None
+        head = etf.encode_bare(control.to_tuple(), etf.DEFAULT, refs)
+        if payload is NO_PAYLOAD:
+            return OutgoingMessage(head, None, refs, len(head))
+        body = etf.encode_bare(payload, self._options, refs)
+        return OutgoingMessage(head, body, refs, len(head) + len(body))
+
+    def frames(self, message: OutgoingMessage) -> Iterator[tuple[Buffer, ...]]:
+        """The frames of a message, each in parts to be put together, made as they are asked for.
+
+        They must reach the peer in the order they were made, whatever message they belong to.
+        A message once begun must be finished, unless the connection is dropped.
+        """
+        payload = message.payload
+        if not self._header_form:
+            yield from self._pass_through(message)
+            return
+        limit = self._limits.fragment_size
+        if payload is None or message.size <= limit or len(payload) <= limit or not self._fragments:
+            self._check_frame_size(message)
+            if payload is None:
+                yield b"\x83D" + self._header(message), message.control
+            else:
+                yield b"\x83D" + self._header(message), message.control, payload
+            return
+        count = -(-len(payload) // limit)
+        self._last_sequence = sequence = self._last_sequence + 1
+        view = memoryview(payload)
+        head = FRAGMENT_HEAD.pack(VERSION, FIRST_FRAGMENT, sequence, count)
+        yield head + self._header(message), message.control, view[:limit]
+        for index in range(1, count):
+            head = FRAGMENT_HEAD.pack(VERSION, NEXT_FRAGMENT, sequence, count - index)
+            yield head, view[index * limit : (index + 1) * limit]
+
+    def _header(self, message: OutgoingMessage) -> bytes:
+        return self._atoms_out.header(message.refs) if message.refs else b"\0"
+
+    def _pass_through(self, message: OutgoingMessage) -> Iterator[tuple[Buffer, ...]]:
+        self._check_frame_size(message)
+        if message.payload is None:
+            yield b"p\x83", message.control
+        else:
+            yield b"p\x83", message.control, b"\x83", message.payload
+
+    @staticmethod
+    def _check_frame_size(message: OutgoingMessage) -> None:
+        """A frame's length field has 32 bits; its header takes less than 64 KiB of them."""
+        if message.size > _MAX_FRAME - 0x40000:
+            raise UsageError(f"a message of {message.size} bytes does not fit into one frame")
+
+
+_HANDLERS: dict[_State, Callable[[Session, bytes], list[Event]]] = {
+    _State.STATUS: Session._on_status,
+    _State.CHALLENGE: Session._on_challenge,
+    _State.ACK: Session._on_ack,
+    _State.NAME: Session._on_name,
+    _State.ALIVE_ANSWER: Session._on_alive_answer,
+    _State.COMPLEMENT: Session._on_complement,
+    _State.REPLY: Session._on_reply,
+}
+
+_REFUSALS = {
+    Status.NOK: "the peer is itself connecting to us, and its attempt goes first",
+    Status.NOT_ALLOWED: "the peer does not allow this connection",
+}
+
+
+def _check_local(local: LocalNode, role: Role, challenge: int) -> None:
+    dynamic = role is Role.INITIATOR and Flag.NAME_ME in local.flags
+    if dynamic and local.name and not hs.is_host_name(local.name):
+        raise UsageError(f"with NAME_ME the name is a bare host name, not {local.name!r}")
+    if not dynamic and not hs.is_node_name(local.name):
+        raise UsageError(f"not a node name: {local.name!r}")
+    if MANDATORY & ~local.flags:
+        missing = ", ".join(names(int(MANDATORY) & ~int(local.flags)))
+        raise UsageError(f"our own flags lack mandatory ones: {missing}")
+    if not 0 <= local.creation <= hs.MAX_U32 or not 0 <= challenge <= hs.MAX_U32:
+        raise UsageError("creation and challenge have 32 bits")
