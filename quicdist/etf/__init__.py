@@ -1,0 +1,50 @@
+"""Erlang's external term format: terms to bytes and back, complete and without loss.
+
+>>> from quicdist.etf import Atom, decode, encode
+>>> decode(encode((Atom("ok"), {"n": 1})))
+(Atom('ok'), {b'n': 1})
+"""
+
+from __future__ import annotations
+
+from quicdist.etf.codec import decode, decode_bare, decode_prefix, encode, encode_bare
+from quicdist.etf.errors import EtfDecodeError, EtfEncodeError, EtfError
+from quicdist.etf.footprint import footprint
+from quicdist.etf.maps import ErlMap
+from quicdist.etf.settings import DEFAULT, Limits, Options
+from quicdist.etf.terms import (
+    Atom,
+    BitString,
+    Export,
+    Fun,
+    ImproperList,
+    Pid,
+    Port,
+    Reference,
+    Term,
+)
+
+__all__ = [
+    "DEFAULT",
+    "Atom",
+    "BitString",
+    "ErlMap",
+    "EtfDecodeError",
+    "EtfEncodeError",
+    "EtfError",
+    "Export",
+    "Fun",
+    "ImproperList",
+    "Limits",
+    "Options",
+    "Pid",
+    "Port",
+    "Reference",
+    "Term",
+    "decode",
+    "decode_bare",
+    "decode_prefix",
+    "encode",
+    "encode_bare",
+    "footprint",
+]

@@ -1,0 +1,623 @@
+"""Bytes to terms.
+
+One loop and a stack of its own instead of Python's recursion. Nothing is allocated for a length
+before that many bytes are there. Whatever the bytes are, the outcome is a term or EtfDecodeError.
+
+Source: ERTS manual, External Term Format; what it leaves open is done as OTP's decoder does it.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import NoReturn, TypeAlias
+
+from quicdist.etf.errors import EtfDecodeError
+from quicdist.etf.maps import FEW, KeyRefused, make_map
+from quicdist.etf.settings import DEFAULT, Limits, Options
+from quicdist.etf.terms import (
+    Atom,
+    BitString,
+    Export,
+    Fun,
+    ImproperList,
+    Pid,
+    Port,
+    Reference,
+    Term,
+)
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+VERSION = 131
+COMPRESSED = 80
+
+_u16 = struct.Struct(">H").unpack_from
+_u32 = struct.Struct(">I").unpack_from
+_i32 = struct.Struct(">i").unpack_from
+_f64 = struct.Struct(">d").unpack_from
+_u32u32u32 = struct.Struct(">III").unpack_from
+_u32u32u8 = struct.Struct(">IIB").unpack_from
+_u32u32 = struct.Struct(">II").unpack_from
+_u32u8 = struct.Struct(">IB").unpack_from
+_u64u32 = struct.Struct(">QI").unpack_from
+
+_FLOAT_TEXT = re.compile(rb"[+-]?[0-9]+[.,][0-9]+(?:[eE][+-]?[0-9]+)?")
+_MAX_REFERENCE_WORDS = 5
+
+# What the container under construction becomes.
+_TOP, _TUPLE, _LIST, _TAIL, _MAP, _HARD_MAP, _FUN = range(7)
+
+# Atoms met before, by length byte and text, as the term they are. Bounded, so that a peer can
+# neither fill it nor keep long atoms alive in it.
+_atoms: dict[bytes, Atom | bool] = {}
+_ATOMS_KEPT = 4096
+_ATOM_BYTES_KEPT = 64
+
+# Pids met before, by their whole NEW_PID_EXT; bounded likewise.
+_pids: dict[bytes, Pid] = {}
+_PIDS_KEPT = 4096
+
+_BOOLS: dict[str, bool] = {"true": True, "false": False}
+
+_TRUNCATED = "truncated"
+
+
+def decode(data: Buffer, options: Options = DEFAULT) -> Term:
+    """The one term that `data` is, version byte first. Raises EtfDecodeError."""
+    data = bytes(data)
+    term, end = decode_prefix(data, 0, options)
+    if end != len(data):
+        raise EtfDecodeError(end, f"{len(data) - end} bytes after the term")
+    return term
+
+
+def decode_prefix(data: Buffer, offset: int = 0, options: Options = DEFAULT) -> tuple[Term, int]:
+    """The term at `offset`, version byte first, and the offset behind it. Raises EtfDecodeError.
+
+    Terms in a row are best read from bytes: another kind of buffer is copied at each call.
+    """
+    data = bytes(data)
+    version = data[offset : offset + 1]
+    if version != b"\x83":
+        found = f"not {version[0]}" if version else "not the end"
+        raise EtfDecodeError(offset, f"an external term begins with {VERSION}, {found}")
+    if data[offset + 1 : offset + 2] == b"P":
+        return _decode_compressed(data, offset + 1, options)
+    return _decode(data, offset + 1, options, (), 0, 0)[:2]
+
+
+def decode_bare(
+    data: Buffer, offset: int = 0, options: Options = DEFAULT, atoms: Sequence[Atom] = ()
+) -> tuple[Term, int]:
+    """The term at `offset` without a version byte, and the offset behind it.
+
+    ATOM_CACHE_REF i is `atoms[i]`. Raises EtfDecodeError.
+    """
+    return _decode(bytes(data), offset, options, atoms, 0, 0)[:2]
+
+
+def _decode_compressed(data: bytes, pos: int, options: Options) -> tuple[Term, int]:
+    """The compressed term whose tag is at `pos`."""
+    if len(data) < pos + 5:
+        raise EtfDecodeError(len(data), _TRUNCATED)
+    declared: int = _u32(data, pos + 1)[0]
+    if declared > options.limits.max_decompressed:
+        raise EtfDecodeError(
+            pos,
+            f"a term of {declared} bytes when decompressed, "
+            f"{options.limits.max_decompressed} are allowed",
+        )
+    inflater = zlib.decompressobj()
+    try:
+        # One byte more than declared shows a stream that holds more, and ends it there.
+        plain = inflater.decompress(memoryview(data)[pos + 5 :], declared + 1)
+    except zlib.error as error:
+        raise EtfDecodeError(pos, f"the compressed term is damaged: {error}") from None
+    if len(plain) != declared or not inflater.eof:
+        if len(plain) < declared:
+            raise EtfDecodeError(len(data), _TRUNCATED)
+        raise EtfDecodeError(pos, f"the compressed term holds more than the {declared} it declares")
+    term, end, _ = _decode(plain, 0, options, (), 0, 0)
+    if end != declared:
+        raise EtfDecodeError(end, f"{declared - end} bytes after the compressed term")
+    return term, len(data) - len(inflater.unused_data)
+
+
+def _decode(
+    data: bytes, pos: int, options: Options, atoms: Sequence[Atom], depth: int, terms: int
+) -> tuple[Term, int, int]:
+    """The term at `pos`, the offset behind it, and how many terms have been seen.
+
+    `depth` and `terms` are what has been used up of the limits before.
+    """
+    limits = options.limits
+    end = len(data)
+    text = options.binaries == "str"
+    strings = options.strings
+    lossless = not text and strings == "list"
+    atoms_get = _atoms.get
+    pids_get = _pids.get
+
+    # The container under construction: what it has got, how many terms are still to come, and
+    # what it becomes; `stack` has those around it.
+    items: list[Term] = []
+    append = items.append
+    left = 1
+    kind = _TOP
+    stack: list[tuple[list[Term], int, int]] = []
+    room = limits.max_depth - depth
+    funs: list[_FunHead] = []
+    try:
+        while True:
+            while left:
+                left -= 1
+                tag = data[pos]
+                if tag == 119:  # SMALL_ATOM_UTF8_EXT
+                    start = pos + 1
+                    pos += 2 + data[start]
+                    atom = atoms_get(data[start:pos])
+                    if atom is None:
+                        atom = _new_atom(data, start, pos)
+                    append(atom)
+                elif tag == 97:  # SMALL_INTEGER_EXT
+                    append(data[pos + 1])
+                    pos += 2
+                elif tag == 104 or tag == 105:  # SMALL_TUPLE_EXT, LARGE_TUPLE_EXT
+                    if tag == 104:
+                        count = data[pos + 1]
+                        pos += 2
+                    else:
+                        count = _u32(data, pos + 1)[0]
+                        pos += 5
+                    if not count:
+                        append(())
+                        continue
+                    terms += count
+                    stack.append((items, left, kind))
+                    if len(stack) > room or terms > limits.max_terms or count > end - pos:
+                        _refuse_container(pos, count, end, terms, len(stack) > room, limits)
+                    items = []
+                    append = items.append
+                    left = count
+                    kind = _TUPLE
+                elif tag == 109:  # BINARY_EXT
+                    start = pos + 5
+                    pos = start + _u32(data, pos + 1)[0]
+                    if pos > end:
+                        raise EtfDecodeError(end, _TRUNCATED)
+                    if text:
+                        append(_text(data[start:pos]))
+                    else:
+                        append(data[start:pos])
+                elif tag == 98:  # INTEGER_EXT
+                    append(_i32(data, pos + 1)[0])
+                    pos += 5
+                elif tag == 106:  # NIL_EXT
+                    append([])
+                    pos += 1
+                elif tag == 108:  # LIST_EXT
+                    count = _u32(data, pos + 1)[0]
+                    pos += 5
+                    if not count:
+                        left += 1  # no elements: it is its tail
+                        continue
+                    terms += count
+                    stack.append((items, left, kind))
+                    if len(stack) > room or terms > limits.max_terms or count > end - pos:
+                        _refuse_container(pos, count, end, terms, len(stack) > room, limits)
+                    items = []
+                    append = items.append
+                    left = count
+                    kind = _LIST
+                elif tag == 116:  # MAP_EXT
+                    count = _u32(data, pos + 1)[0] * 2
+                    pos += 5
+                    if not count:
+                        append({})
+                        continue
+                    terms += count
+                    stack.append((items, left, kind))
+                    if len(stack) > room or terms > limits.max_terms or count > end - pos:
+                        _refuse_container(pos, count, end, terms, len(stack) > room, limits)
+                    items = []
+                    append = items.append
+                    left = count
+                    kind = _MAP
+                elif tag == 107:  # STRING_EXT
+                    start = pos + 3
+                    pos = start + _u16(data, pos + 1)[0]
+                    if pos > end:
+                        raise EtfDecodeError(end, _TRUNCATED)
+                    if strings == "list":
+                        append(list(data[start:pos]))
+                    elif strings == "bytes":
+                        append(data[start:pos])
+                    else:
+                        append(data[start:pos].decode("latin-1"))
+                elif tag == 88:  # NEW_PID_EXT
+                    start = pos
+                    pid = None
+                    if data[pos + 1] == 119:
+                        pos += 15 + data[pos + 2]
+                        pid = pids_get(data[start:pos])
+                    if pid is None:
+                        pid, pos = _pid(data, start, atoms)
+                    append(pid)
+                elif tag == 82:  # ATOM_CACHE_REF
+                    index = data[pos + 1]
+                    if index >= len(atoms):
+                        raise EtfDecodeError(pos, f"no atom {index} in the atom cache header")
+                    atom = atoms[index]
+                    append(_BOOLS.get(atom, atom))
+                    pos += 2
+                elif tag == 70:  # NEW_FLOAT_EXT
+                    number = _f64(data, pos + 1)[0]
+                    if number - number != 0.0:
+                        raise EtfDecodeError(pos, "a float that is not a finite number")
+                    append(number)
+                    pos += 9
+                elif tag == 90:  # NEWER_REFERENCE_EXT
+                    reference, pos = _reference(data, pos, atoms)
+                    append(reference)
+                elif tag == 112:  # NEW_FUN_EXT
+                    if not lossless:
+                        fun, pos, terms = _decode(
+                            data,
+                            pos,
+                            Options(limits=limits),
+                            atoms,
+                            depth + len(stack),
+                            terms,
+                        )
+                        append(fun)
+                        continue
+                    head, count, pos = _fun_head(data, pos, atoms)
+                    terms += count
+                    stack.append((items, left, kind))
+                    if len(stack) > room or terms > limits.max_terms or count > end - pos:
+                        _refuse_container(pos, count, end, terms, len(stack) > room, limits)
+                    funs.append(head)
+                    items = []
+                    append = items.append
+                    left = count
+                    kind = _FUN
+                else:
+                    term, pos = _rare(data, pos, tag, limits, atoms)
+                    append(term)
+
+            # The container has all its terms.
+            value: Term
+            if kind == _TUPLE:
+                value = tuple(items)
+            elif kind == _LIST:
+                tag = data[pos]
+                if tag == 106:  # NIL_EXT: a proper list
+                    pos += 1
+                    value = items
+                elif tag == 108:  # LIST_EXT: the list goes on
+                    left = _u32(data, pos + 1)[0]
+                    pos += 5
+                    terms += left
+                    if terms > limits.max_terms or left > end - pos:
+                        _refuse_container(pos, left, end, terms, False, limits)
+                    continue
+                elif tag == 107:  # STRING_EXT: the list goes on and ends
+                    start = pos + 3
+                    pos = start + _u16(data, pos + 1)[0]
+                    if pos > end:
+                        raise EtfDecodeError(end, _TRUNCATED)
+                    items += data[start:pos]
+                    value = items
+                else:
+                    kind = _TAIL
+                    left = 1
+                    continue
+            elif kind == _MAP:
+                value = None
+                if len(items) <= FEW:
+                    pairs = iter(items)
+                    try:
+                        value = dict(zip(pairs, pairs))  # noqa: B905 (an even count)
+                    except TypeError:  # a key without a hash
+                        value = None
+                if value is None or len(value) * 2 != len(items):
+                    value = make_map(items)
+            elif kind == _HARD_MAP:
+                value = make_map(items)
+            elif kind == _TOP:
+                return items[0], pos, terms
+            elif kind == _TAIL:
+                tail = items.pop()
+                value = ImproperList(items, tail)
+            else:
+                head = funs.pop()
+                value = _fun(head, items, data, pos, not funs and not atoms)
+            items, left, kind = stack.pop()
+            append = items.append
+            if kind == _MAP and not len(items) & 1:
+                kind = _HARD_MAP  # a container as a key
+            append(value)
+    except (IndexError, struct.error):
+        raise EtfDecodeError(end, _TRUNCATED) from None
+    except KeyRefused as error:
+        raise EtfDecodeError(pos, str(error)) from None
+
+
+def _refuse_container(
+    pos: int, count: int, end: int, terms: int, too_deep: bool, limits: Limits
+) -> NoReturn:
+    """Says which limit a container of `count` terms is beyond."""
+    if too_deep:
+        raise EtfDecodeError(pos, f"nested deeper than {limits.max_depth}")
+    if count > end - pos:
+        raise EtfDecodeError(end, f"{_TRUNCATED}: {count} terms in {end - pos} bytes")
+    raise EtfDecodeError(pos, f"more than {limits.max_terms} terms")
+
+
+def _text(data: bytes) -> str | bytes:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
+
+
+def _new_atom(data: bytes, start: int, stop: int) -> Atom | bool:
+    """The atom whose UTF-8 ends at `stop` behind the length byte at `start`."""
+    if stop > len(data):
+        raise EtfDecodeError(len(data), _TRUNCATED)
+    atom = _make_atom(data[start + 1 : stop], "utf-8", start - 1)
+    term = _BOOLS.get(atom, atom)
+    if stop - start <= _ATOM_BYTES_KEPT:
+        if len(_atoms) >= _ATOMS_KEPT:
+            _atoms.clear()
+        _atoms[data[start:stop]] = term
+    return term
+
+
+def _make_atom(text: bytes, coding: str, pos: int) -> Atom:
+    try:
+        return Atom(text.decode(coding))
+    except UnicodeDecodeError:
+        raise EtfDecodeError(pos, "an atom that is not UTF-8") from None
+    except ValueError as error:
+        raise EtfDecodeError(pos, str(error)) from None
+
+
+def _atom(data: bytes, pos: int, atoms: Sequence[Atom], what: str) -> tuple[Atom, int]:
+    """The atom at `pos` where the format wants one, `true` and `false` too, and its end."""
+    tag = data[pos]
+    if tag == 82:  # ATOM_CACHE_REF
+        index = data[pos + 1]
+        if index >= len(atoms):
+            raise EtfDecodeError(pos, f"no atom {index} in the atom cache header")
+        return atoms[index], pos + 2
+    if tag == 119 or tag == 115:  # SMALL_ATOM_UTF8_EXT, SMALL_ATOM_EXT
+        start = pos + 2
+        stop = start + data[pos + 1]
+    elif tag == 118 or tag == 100:  # ATOM_UTF8_EXT, ATOM_EXT
+        start = pos + 3
+        stop = start + int(_u16(data, pos + 1)[0])
+    else:
+        raise EtfDecodeError(pos, f"{what} is an atom, not {_name(tag)}")
+    if stop > len(data):
+        raise EtfDecodeError(len(data), _TRUNCATED)
+    coding = "utf-8" if tag >= 118 else "latin-1"
+    return _make_atom(data[start:stop], coding, pos), stop
+
+
+def _pid(data: bytes, pos: int, atoms: Sequence[Atom]) -> tuple[Pid, int]:
+    """The NEW_PID_EXT or PID_EXT at `pos`, and its end."""
+    node, end = _atom(data, pos + 1, atoms, "the node of a pid")
+    if data[pos] == 103:
+        number, serial, creation = _u32u32u8(data, end)
+        return Pid(node, number, serial, _old_creation(creation, end)), end + 9
+    pid = Pid(node, *_u32u32u32(data, end))
+    end += 12
+    if data[pos + 1] == 119 and end - pos <= _ATOM_BYTES_KEPT:
+        if len(_pids) >= _PIDS_KEPT:
+            _pids.clear()
+        _pids[data[pos:end]] = pid
+    return pid, end
+
+
+def _old_creation(creation: int, pos: int) -> int:
+    """A creation of the old tags, which give it two bits."""
+    if creation > 3:
+        raise EtfDecodeError(pos, f"the old tags have creations 0..3, not {creation}")
+    return creation
+
+
+def _reference(data: bytes, pos: int, atoms: Sequence[Atom]) -> tuple[Reference, int]:
+    """The NEWER_REFERENCE_EXT or NEW_REFERENCE_EXT at `pos`, and its end."""
+    count = _u16(data, pos + 1)[0]
+    if count > _MAX_REFERENCE_WORDS:
+        raise EtfDecodeError(pos, f"a reference of {count} words, {_MAX_REFERENCE_WORDS} at most")
+    node, end = _atom(data, pos + 3, atoms, "the node of a reference")
+    if data[pos] == 90:
+        words = struct.unpack_from(f">{count + 1}I", data, end)
+        return Reference(node, words[1:], words[0]), end + 4 * count + 4
+    creation = _old_creation(data[end], end)
+    words = struct.unpack_from(f">{count}I", data, end + 1)
+    _check_old_reference(words, end + 1)
+    return Reference(node, words, creation), end + 1 + 4 * count
+
+
+def _check_old_reference(words: tuple[int, ...], pos: int) -> None:
+    if words and words[0] >= 1 << 18:
+        raise EtfDecodeError(pos, "the first word of an old reference has 18 bits")
+
+
+_FunHead: TypeAlias = "tuple[int, int, int, bytes, int, Atom, int, int, Pid]"
+
+
+def _fun_head(data: bytes, pos: int, atoms: Sequence[Atom]) -> tuple[_FunHead, int, int]:
+    """What stands before the free variables of the NEW_FUN_EXT at `pos`.
+
+    Gives the fields, first where it begins and has to end, the count of free variables, and the
+    offset of the first.
+    """
+    size, arity, uniq, index, count = _fun_fixed(data, pos + 1)
+    module, at = _atom(data, pos + 30, atoms, "the module of a fun")
+    old_index, at = _small(data, at, "the old index of a fun")
+    old_uniq, at = _small(data, at, "the old uniq of a fun")
+    if data[at] != 88 and data[at] != 103:
+        raise EtfDecodeError(at, f"the maker of a fun is a pid, not {_name(data[at])}")
+    pid, at = _pid(data, at, atoms)
+    return (pos, pos + 1 + size, arity, uniq, index, module, old_index, old_uniq, pid), count, at
+
+
+_fun_fixed = struct.Struct(">IB16sII").unpack_from
+
+
+def _small(data: bytes, pos: int, what: str) -> tuple[int, int]:
+    """The integer at `pos` where the format wants one of at most 32 bits, and its end."""
+    tag = data[pos]
+    if tag == 97:
+        return data[pos + 1], pos + 2
+    if tag == 98:
+        return _i32(data, pos + 1)[0], pos + 5
+    if tag == 110 and data[pos + 1] <= 4:
+        return _big(data, pos + 3, data[pos + 1], data[pos + 2])
+    raise EtfDecodeError(pos, f"{what} is a small integer, not {_name(tag)}")
+
+
+def _big(data: bytes, pos: int, size: int, sign: int) -> tuple[int, int]:
+    digits = data[pos : pos + size]
+    if len(digits) != size:
+        raise EtfDecodeError(len(data), _TRUNCATED)
+    number = int.from_bytes(digits, "little")
+    return -number if sign else number, pos + size
+
+
+def _fun(head: _FunHead, free: list[Term], data: bytes, end: int, whole: bool) -> Fun:
+    """The fun that ends at `end`; `whole`: its bytes are worth keeping."""
+    start, promised, arity, uniq, index, module, old_index, old_uniq, pid = head
+    if promised != end:
+        raise EtfDecodeError(end, f"a fun of {end - start - 1} bytes, not {promised - start - 1}")
+    encoded = data[start:end] if whole else None
+    return Fun(module, arity, uniq, index, old_index, old_uniq, pid, tuple(free), encoded)
+
+
+def _rare(
+    data: bytes, pos: int, tag: int, limits: Limits, atoms: Sequence[Atom]
+) -> tuple[Term, int]:
+    """The term at `pos` if it is one that few messages have, and its end."""
+    if tag == 110 or tag == 111:  # SMALL_BIG_EXT, LARGE_BIG_EXT
+        if tag == 110:
+            return _big(data, pos + 3, data[pos + 1], data[pos + 2])
+        size = _u32(data, pos + 1)[0]
+        if size > limits.max_integer:
+            raise EtfDecodeError(
+                pos, f"an integer of {size} bytes, {limits.max_integer} are allowed"
+            )
+        return _big(data, pos + 6, size, data[pos + 5])
+    if tag == 118 or tag == 100 or tag == 115:  # ATOM_UTF8_EXT, ATOM_EXT, SMALL_ATOM_EXT
+        atom, end = _atom(data, pos, atoms, "")
+        return _BOOLS.get(atom, atom), end
+    if tag == 77:  # BIT_BINARY_EXT
+        return _bit_string(data, pos)
+    if tag == 103:  # PID_EXT
+        return _pid(data, pos, atoms)
+    if tag == 114:  # NEW_REFERENCE_EXT
+        return _reference(data, pos, atoms)
+    if tag == 101:  # REFERENCE_EXT
+        node, at = _atom(data, pos + 1, atoms, "the node of a reference")
+        word, creation = _u32u8(data, at)
+        _check_old_reference((word,), at)
+        return Reference(node, (word,), _old_creation(creation, at + 4)), at + 5
+    if tag == 89:  # NEW_PORT_EXT
+        node, at = _atom(data, pos + 1, atoms, "the node of a port")
+        return Port(node, *_u32u32(data, at)), at + 8
+    if tag == 120:  # V4_PORT_EXT
+        node, at = _atom(data, pos + 1, atoms, "the node of a port")
+        return Port(node, *_u64u32(data, at)), at + 12
+    if tag == 102:  # PORT_EXT
+        node, at = _atom(data, pos + 1, atoms, "the node of a port")
+        number, creation = _u32u8(data, at)
+        return Port(node, number, _old_creation(creation, at + 4)), at + 5
+    if tag == 113:  # EXPORT_EXT
+        module, at = _atom(data, pos + 1, atoms, "the module of an external fun")
+        function, at = _atom(data, at, atoms, "the function of an external fun")
+        arity, end = _small(data, at, "the arity of an external fun")
+        if not 0 <= arity <= 255:
+            raise EtfDecodeError(at, f"an external fun has arity 0..255, not {arity}")
+        return Export(module, function, arity), end
+    if tag == 99:  # FLOAT_EXT
+        return _float_text(data, pos), pos + 32
+    raise EtfDecodeError(pos, _REFUSED.get(tag) or f"no term begins with {tag}")
+
+
+def _bit_string(data: bytes, pos: int) -> tuple[BitString | bytes, int]:
+    """The BIT_BINARY_EXT at `pos`, and its end."""
+    size = _u32(data, pos + 1)[0]
+    bits = data[pos + 5]
+    end = pos + 6 + size
+    if bits > 8 or (size > 0) != (bits > 0):
+        raise EtfDecodeError(pos, f"a bitstring of {size} bytes with {bits} bits in the last")
+    if end > len(data):
+        raise EtfDecodeError(len(data), _TRUNCATED)
+    content = data[pos + 6 : end]
+    return (BitString(content, bits) if 0 < bits < 8 else content), end
+
+
+def _float_text(data: bytes, pos: int) -> float:
+    """The FLOAT_EXT at `pos`: 31 bytes of text, as C prints it, filled with zeros."""
+    text = data[pos + 1 : pos + 32]
+    if len(text) != 31:
+        raise EtfDecodeError(len(data), _TRUNCATED)
+    text = text.partition(b"\0")[0]
+    if _FLOAT_TEXT.fullmatch(text):
+        number = float(text.replace(b",", b"."))
+        if number - number == 0.0:
+            return number
+    raise EtfDecodeError(pos, f"no float: {text[:31].decode('latin-1')!r}")
+
+
+_REFUSED = {
+    80: "a compressed term inside another one",
+    117: "FUN_EXT, which OTP 23 and newer no longer read",
+    121: "LOCAL_EXT, which only the node that wrote it can read",
+    131: "the version byte inside a term",
+}
+
+_NAMES = {
+    70: "NEW_FLOAT_EXT",
+    77: "BIT_BINARY_EXT",
+    80: "a compressed term",
+    82: "ATOM_CACHE_REF",
+    88: "NEW_PID_EXT",
+    89: "NEW_PORT_EXT",
+    90: "NEWER_REFERENCE_EXT",
+    97: "SMALL_INTEGER_EXT",
+    98: "INTEGER_EXT",
+    99: "FLOAT_EXT",
+    100: "ATOM_EXT",
+    101: "REFERENCE_EXT",
+    102: "PORT_EXT",
+    103: "PID_EXT",
+    104: "SMALL_TUPLE_EXT",
+    105: "LARGE_TUPLE_EXT",
+    106: "NIL_EXT",
+    107: "STRING_EXT",
+    108: "LIST_EXT",
+    109: "BINARY_EXT",
+    110: "SMALL_BIG_EXT",
+    111: "LARGE_BIG_EXT",
+    112: "NEW_FUN_EXT",
+    113: "EXPORT_EXT",
+    114: "NEW_REFERENCE_EXT",
+    115: "SMALL_ATOM_EXT",
+    116: "MAP_EXT",
+    117: "FUN_EXT",
+    118: "ATOM_UTF8_EXT",
+    119: "SMALL_ATOM_UTF8_EXT",
+    120: "V4_PORT_EXT",
+    121: "LOCAL_EXT",
+}
+
+
+def _name(tag: int) -> str:
+    return _NAMES.get(tag, f"tag {tag}")

@@ -1,0 +1,403 @@
+"""Terms to bytes, tag for tag as OTP's term_to_binary chooses them (since OTP 26: UTF-8 atoms).
+
+One loop and a stack of its own instead of Python's recursion.
+
+Source: ERTS manual, External Term Format.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from itertools import accumulate, chain, pairwise
+from typing import Final
+
+from quicdist.etf.errors import EtfEncodeError
+from quicdist.etf.maps import ErlMap, KeyRefused, canonical
+from quicdist.etf.settings import DEFAULT, Options
+from quicdist.etf.terms import (
+    Atom,
+    BitString,
+    Export,
+    Fun,
+    ImproperList,
+    Pid,
+    Port,
+    Reference,
+    Term,
+)
+
+_TRUE: Final = Atom("true")
+_FALSE: Final = Atom("false")
+_NONE: Final = {"undefined": Atom("undefined"), "nil": Atom("nil")}
+
+_SMALL: Final = tuple(bytes((97, n)) for n in range(256))  # SMALL_INTEGER_EXT
+_TUPLE: Final = tuple(bytes((104, n)) for n in range(256))  # SMALL_TUPLE_EXT
+_CACHED: Final = tuple(bytes((82, n)) for n in range(256))  # ATOM_CACHE_REF
+_NIL: Final = b"j"  # NIL_EXT
+_MAX_CACHED = 255
+_MAX_STRING = 65535
+_FIRST_CYCLE_CHECK = 16
+
+_tag_u8 = struct.Struct(">BB").pack
+_tag_u16 = struct.Struct(">BH").pack
+_tag_u32 = struct.Struct(">BI").pack
+_tag_i32 = struct.Struct(">Bi").pack
+_tag_f64 = struct.Struct(">Bd").pack
+_u32 = struct.Struct(">I").pack
+_u32u32 = struct.Struct(">II").pack
+_u32u32u32 = struct.Struct(">III").pack
+_u64u32 = struct.Struct(">QI").pack
+
+# Keys of these types are different terms whenever Python takes them for different ones.
+_PLAIN_KEYS = (
+    frozenset((Atom, int, float, bytes, Pid, Port, Reference)),
+    frozenset((Atom, int, float, str, Pid, Port, Reference)),
+    frozenset((bool, int, float, str)),
+)
+
+
+class _Refused(Exception):
+    """A leaf has no Erlang form."""
+
+
+def encode(term: object, options: Options = DEFAULT) -> bytes:
+    """The external form of `term`, version byte first. Raises EtfEncodeError."""
+    bare = _encode(term, options, None)
+    if options.compression:
+        # OTP compresses only where that makes the whole shorter.
+        packed = zlib.compress(bare, options.compression)
+        if len(packed) + 5 < len(bare) and len(bare) < 1 << 32:
+            return b"\x83P" + _u32(len(bare)) + packed
+    return b"\x83" + bare
+
+
+def encode_bare(
+    term: object, options: Options = DEFAULT, refs: dict[Atom, int] | None = None
+) -> bytes:
+    """The external form of `term` without the version byte. Raises EtfEncodeError.
+
+    With `refs`, an atom in it becomes ATOM_CACHE_REF `refs[atom]`; one that is not is given the
+    next number, up to 255 atoms, and written in full beyond. After an error `refs` may have
+    atoms that nothing refers to.
+    """
+    return _encode(term, options, refs)
+
+
+def _encode(term: object, options: Options, refs: dict[Atom, int] | None) -> bytes:
+    parts: list[bytes] = []
+    append = parts.append
+    none = _NONE[options.none]
+    # Where the sizes of funs stand in `parts` and where those funs end: written last.
+    sizes: list[tuple[int, int]] = []
+
+    # The container being written: itself, its remaining terms, and what closes it; `stack` has
+    # those around it.
+    container: object = None
+    items: Iterator[Term] = iter((term,))
+    close: bytes | int = b""
+    stack: list[tuple[object, Iterator[Term], bytes | int]] = []
+    next_check = _FIRST_CYCLE_CHECK
+    value: Term = None
+    try:
+        while True:
+            for value in items:
+                kind = type(value)
+                if kind is Atom:
+                    append(value.encoded if refs is None else _cached(value, refs))
+                elif kind is int:
+                    if 0 <= value <= 255:
+                        append(_SMALL[value])
+                    elif -0x80000000 <= value <= 0x7FFFFFFF:
+                        append(_tag_i32(98, value))  # INTEGER_EXT
+                    else:
+                        append(_big(value))
+                elif kind is tuple:
+                    count = len(value)
+                    append(_TUPLE[count] if count < 256 else _tag_u32(105, count))
+                    if count:
+                        stack.append((container, items, close))
+                        container, items, close = value, iter(value), b""
+                        break
+                elif kind is bytes:
+                    append(_tag_u32(109, len(value)))  # BINARY_EXT
+                    append(value)
+                elif kind is str:
+                    text = value.encode()
+                    append(_tag_u32(109, len(text)))
+                    append(text)
+                elif kind is list:
+                    string = _string(value)
+                    if string is not None:
+                        append(string)
+                        continue
+                    append(_tag_u32(108, len(value)))  # LIST_EXT
+                    stack.append((container, items, close))
+                    if len(stack) >= next_check:
+                        next_check = _check_cycle(stack, value)
+                    container, items, close = value, iter(value), _NIL
+                    break
+                elif kind is dict:
+                    append(_tag_u32(116, len(value)))  # MAP_EXT
+                    if value:
+                        _check_keys(value, none)
+                        stack.append((container, items, close))
+                        if len(stack) >= next_check:
+                            next_check = _check_cycle(stack, value)
+                        container, items, close = value, chain.from_iterable(value.items()), b""
+                        break
+                elif kind is Pid:
+                    append(b"X" + _node(value.node, refs))  # NEW_PID_EXT
+                    append(_u32u32u32(value.id, value.serial, value.creation))
+                elif kind is bool:
+                    atom = _TRUE if value else _FALSE
+                    append(atom.encoded if refs is None else _cached(atom, refs))
+                elif kind is float:
+                    if value - value != 0.0:
+                        raise _Refused(f"{value!r} has no Erlang form")
+                    append(_tag_f64(70, value))  # NEW_FLOAT_EXT
+                elif value is None:
+                    append(none.encoded if refs is None else _cached(none, refs))
+                elif kind is Fun:
+                    if refs is None and value.encoded is not None:
+                        append(value.encoded)
+                        continue
+                    append(b"p")  # NEW_FUN_EXT
+                    stack.append((container, items, close))
+                    if len(stack) >= next_check:
+                        next_check = _check_cycle(stack, value)
+                    container, items, close = value, iter(value.free), len(parts)
+                    append(b"size")
+                    append(_fun_head(value, refs))
+                    break
+                else:
+                    leaf = _leaf(value, refs)
+                    if leaf is not None:
+                        append(leaf)
+                        continue
+                    opening, inner, closing = _open(value, none)
+                    append(opening)
+                    stack.append((container, items, close))
+                    if len(stack) >= next_check:
+                        next_check = _check_cycle(stack, value)
+                    container, items, close = value, inner, closing
+                    break
+            else:
+                if close:
+                    if isinstance(close, int):
+                        sizes.append((close, len(parts)))
+                    else:
+                        append(close)
+                if not stack:
+                    break
+                container, items, close = stack.pop()
+    except _Refused as error:
+        raise EtfEncodeError(_path(stack, container, value), str(error)) from None
+    except struct.error as error:
+        reason = f"a number in {type(value).__name__} is out of range: {error}"
+        raise EtfEncodeError(_path(stack, container, value), reason) from None
+    except UnicodeEncodeError:
+        reason = "a str with a lone surrogate has no UTF-8"
+        raise EtfEncodeError(_path(stack, container, value), reason) from None
+    if sizes:
+        _write_sizes(parts, sizes)
+    return b"".join(parts)
+
+
+def _cached(atom: Atom, refs: dict[Atom, int]) -> bytes:
+    """The reference to an atom, which may get its number here; or the atom in full."""
+    index = refs.get(atom)
+    if index is None:
+        index = len(refs)
+        if index >= _MAX_CACHED:
+            return atom.encoded
+        refs[atom] = index
+    return _CACHED[index]
+
+
+def _big(value: int) -> bytes:
+    """SMALL_BIG_EXT or LARGE_BIG_EXT."""
+    size = (value.bit_length() + 7) // 8
+    sign = 1 if value < 0 else 0
+    head = bytes((110, size, sign)) if size < 256 else _tag_u32(111, size) + bytes((sign,))
+    return head + abs(value).to_bytes(size, "little")
+
+
+def _string(value: list[Term]) -> bytes | None:
+    """NIL_EXT, or STRING_EXT for a list of bytes; None for any other list."""
+    if not value:
+        return _NIL
+    if type(value[0]) is not int or len(value) > _MAX_STRING or set(map(type, value)) != {int}:
+        return None
+    try:
+        text = bytes(value)
+    except ValueError:
+        return None
+    return _tag_u16(107, len(text)) + text
+
+
+def _node(node: object, refs: dict[Atom, int] | None) -> bytes:
+    if type(node) is not Atom:
+        raise _Refused(f"a name here is an Atom, not {type(node).__qualname__}")
+    return node.encoded if refs is None else _cached(node, refs)
+
+
+def _leaf(value: object, refs: dict[Atom, int] | None) -> bytes | None:
+    """The form of a term without terms in it that is none of the common ones, else None."""
+    if isinstance(value, Reference):
+        head = _tag_u16(90, len(value.ids)) + _node(value.node, refs)  # NEWER_REFERENCE_EXT
+        if len(value.ids) > 5:
+            raise _Refused("a reference has up to 5 words")
+        return head + struct.pack(f">{len(value.ids) + 1}I", value.creation, *value.ids)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        data = bytes(value)
+        return _tag_u32(109, len(data)) + data
+    if isinstance(value, BitString):
+        return _tag_u32(77, len(value.data)) + bytes((value.bits,)) + value.data
+    if isinstance(value, Port):
+        node = _node(value.node, refs)
+        if value.id < 1 << 28:
+            return b"Y" + node + _u32u32(value.id, value.creation)  # NEW_PORT_EXT
+        return b"x" + node + _u64u32(value.id, value.creation)  # V4_PORT_EXT
+    if isinstance(value, Export):
+        names = _node(value.module, refs) + _node(value.function, refs)
+        return b"q" + names + _tag_u8(97, value.arity)  # EXPORT_EXT
+    # Subclasses of what Python has, as what they extend.
+    if isinstance(value, str):
+        text = str.encode(value)
+        return _tag_u32(109, len(text)) + text
+    if isinstance(value, int):
+        return _integer(int.__int__(value))
+    if isinstance(value, float):
+        if value - value != 0.0:
+            raise _Refused(f"{value!r} has no Erlang form")
+        return _tag_f64(70, value)
+    if isinstance(value, tuple) and not value:
+        return _TUPLE[0]
+    if isinstance(value, list):
+        return _string(list(value))
+    return None
+
+
+def _integer(value: int) -> bytes:
+    if 0 <= value <= 255:
+        return _SMALL[value]
+    return _tag_i32(98, value) if -0x80000000 <= value <= 0x7FFFFFFF else _big(value)
+
+
+def _open(value: object, none: Atom) -> tuple[bytes, Iterator[Term], bytes]:
+    """How a container begins, the terms in it, and how it ends."""
+    if isinstance(value, ImproperList):
+        return _tag_u32(108, len(value.items)), chain(value.items, (value.tail,)), b""
+    if isinstance(value, Mapping):
+        if not isinstance(value, ErlMap):
+            _check_keys(value, none)
+        return _tag_u32(116, len(value)), chain.from_iterable(value.items()), b""
+    if isinstance(value, tuple):
+        count = len(value)
+        return _TUPLE[count] if count < 256 else _tag_u32(105, count), iter(value), b""
+    if isinstance(value, list):
+        return _tag_u32(108, len(value)), iter(value), _NIL
+    raise _Refused(f"{type(value).__qualname__} has no Erlang form")
+
+
+def _check_keys(value: Mapping[Term, Term], none: Atom) -> None:
+    """Refuses keys that are two in Python and one in Erlang, as "a" and b"a" are."""
+    if len(value) < 2:
+        return
+    kinds = set(map(type, value))
+    if tuple in kinds:
+        kinds.remove(tuple)
+        kinds.update(map(type, chain.from_iterable(key for key in value if type(key) is tuple)))
+    if any(kinds <= plain for plain in _PLAIN_KEYS):
+        return
+    seen: set[bytes] = set()
+    for key in value:
+        try:
+            name = canonical(none if key is None else key)[0]
+        except KeyRefused as error:
+            raise _Refused(str(error)) from None
+        if name in seen:
+            raise _Refused(f"two keys are the same in Erlang, one is {key!r:.50}")
+        seen.add(name)
+
+
+def _fun_head(fun: Fun, refs: dict[Atom, int] | None) -> bytes:
+    """What stands between the size of a fun and its free variables."""
+    return b"".join(
+        (
+            struct.pack(">B16sII", fun.arity, fun.uniq, fun.index, len(fun.free)),
+            _node(fun.module, refs),
+            _integer(fun.old_index),
+            _integer(fun.old_uniq),
+            b"X" + _node(fun.pid.node, refs),
+            _u32u32u32(fun.pid.id, fun.pid.serial, fun.pid.creation),
+        )
+    )
+
+
+def _write_sizes(parts: list[bytes], sizes: list[tuple[int, int]]) -> None:
+    """Writes the size of each fun, which counts from its own field on."""
+    offsets = list(accumulate(map(len, parts), initial=0))
+    for start, end in sizes:
+        parts[start] = _u32(offsets[end] - offsets[start])
+
+
+def _check_cycle(stack: list[tuple[object, Iterator[Term], bytes | int]], value: object) -> int:
+    """Refuses a container within itself; gives the depth at which to look again.
+
+    Looking at each doubling of the depth costs next to nothing, and a cycle is written a few
+    times over before it is found.
+    """
+    around = {id(container) for container, _, _ in stack}
+    if len(around) != len(stack) or id(value) in around:
+        raise _Refused(f"a {type(value).__name__} that contains itself")
+    return 2 * len(stack)
+
+
+def _path(
+    stack: list[tuple[object, Iterator[Term], bytes | int]], container: object, value: object
+) -> str:
+    """How to get from the outermost term to `value`, found again by identity."""
+    # The first container is the loop's own, around the term.
+    way = [around for around, _, _ in stack][1:]
+    if stack and stack[-1][0] is not container:
+        way.append(container)
+    way.append(value)
+    steps = []
+    seen = set()
+    for outer, inner in pairwise(way):
+        if id(outer) in seen:
+            break  # once around a cycle is enough
+        seen.add(id(outer))
+        steps.append(_step(outer, inner))
+    if len(steps) > 20:
+        steps[10:-10] = ["..."]
+    return "".join(steps)
+
+
+def _step(container: object, value: object) -> str:
+    """The subscript that leads from a container to what is in it."""
+    if isinstance(container, Mapping):
+        for key, inner in container.items():
+            if inner is value:
+                return f'["{key:.50}"]' if isinstance(key, str) else f"[{key!r:.50}]"
+        for place, key in enumerate(container):
+            if key is value:
+                return f".keys()[{place}]"
+        return "[?]"
+    name = ""
+    inside: list[object] = []
+    if isinstance(container, Fun):
+        name, inside = ".free", list(container.free)
+    elif isinstance(container, ImproperList):
+        if container.tail is value:
+            return ".tail"
+        name, inside = ".items", list(container.items)
+    elif isinstance(container, (list, tuple)):
+        inside = list(container)
+    for place, inner in enumerate(inside):
+        if inner is value:
+            return f"{name}[{place}]"
+    return "[?]"

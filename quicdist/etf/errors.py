@@ -1,0 +1,42 @@
+"""What goes wrong between terms and bytes: one exception each way, both with the place."""
+
+from __future__ import annotations
+
+
+class EtfError(Exception):
+    """A term could not be read or written."""
+
+
+class EtfDecodeError(EtfError):
+    """The bytes are no external term, or one beyond the limits.
+
+    Attributes:
+        offset: index in the given bytes where reading stopped (in a compressed term: in what
+            it decompresses to).
+        reason: one line, without the offset.
+    """
+
+    def __init__(self, offset: int, reason: str) -> None:
+        super().__init__(offset, reason)
+        self.offset = offset
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.reason} (at byte {self.offset})"
+
+
+class EtfEncodeError(EtfError):
+    """The object, or one inside it, has no Erlang form.
+
+    Attributes:
+        path: how to get from the given object to the culprit, as `[3]["key"]`; "" is itself.
+        reason: one line, without the path.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.reason} (at {self.path})" if self.path else self.reason

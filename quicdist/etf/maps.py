@@ -1,0 +1,281 @@
+"""Maps with Erlang's idea of equal keys.
+
+A dict takes 1, 1.0 and True for one key, Erlang for three; lists and maps are keys in Erlang and
+cannot be hashed in Python; and Python's hash of numbers is no secret, so that a peer can choose
+keys that make a dict slow. ErlMap answers all three: it finds a key by its canonical bytes, equal
+exactly when the keys are `=:=`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
+from dataclasses import fields
+from hashlib import blake2b
+from typing import Any, cast
+
+from quicdist.etf.terms import (
+    Atom,
+    BitString,
+    Export,
+    Fun,
+    ImproperList,
+    Pid,
+    Port,
+    Reference,
+    Term,
+)
+
+MAX_KEY_DEPTH = 128
+"""Containers within containers in a map key; fixed, because Python hashes keys recursively."""
+
+
+class KeyRefused(ValueError):
+    """No map has such a key: too deep, a duplicate, or no term."""
+
+
+class ErlMap(Mapping[Any, Any]):
+    """An immutable map whose keys are equal when Erlang says `=:=`.
+
+    Its keys come in the order given. A str finds the binary key, which is what it encodes as, or
+    else the atom key of that text, as it would in a dict. Raises KeyRefused, a ValueError, for
+    two equal keys and for keys that are no terms.
+    """
+
+    __slots__ = ("_entries", "key_depth")
+
+    _entries: dict[bytes, tuple[Term, Term]]
+    key_depth: int
+    """Containers within containers in the deepest key."""
+
+    def __init__(self, pairs: Mapping[Term, Term] | Iterable[tuple[Term, Term]] = ()) -> None:
+        if isinstance(pairs, Mapping):
+            pairs = pairs.items()
+        entries: dict[bytes, tuple[Term, Term]] = {}
+        deepest = 0
+        for key, value in pairs:
+            name, depth = canonical(key)
+            if name in entries:
+                raise KeyRefused("duplicate map key")
+            entries[name] = key, value
+            deepest = max(deepest, depth)
+        self._entries = entries
+        self.key_depth = deepest
+
+    def __getitem__(self, key: Term) -> Term:
+        return self._entry(key)[1]
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            self._entry(key)
+        except KeyError:
+            return False
+        return True
+
+    def __iter__(self) -> Iterator[Term]:
+        return (key for key, _ in self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def items(self) -> ItemsView[Term, Term]:
+        """Pairs of key and value."""
+        return _Items(self)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether `other` is a map with the same keys (`=:=`) and equal values."""
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        if not isinstance(other, ErlMap):
+            try:
+                other = ErlMap(other)
+            except KeyRefused:
+                return False
+        theirs = other._entries
+        return self._entries.keys() == theirs.keys() and all(
+            entry[1] == theirs[name][1] for name, entry in self._entries.items()
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # its values may change
+
+    def __repr__(self) -> str:
+        return f"ErlMap({list(self._entries.values())!r})"
+
+    def __reduce__(self) -> tuple[type[ErlMap], tuple[list[tuple[Term, Term]]]]:
+        return ErlMap, (list(self._entries.values()),)
+
+    def _entry(self, key: object) -> tuple[Term, Term]:
+        try:
+            entry = self._entries.get(canonical(key)[0])
+        except KeyRefused:
+            raise KeyError(key) from None
+        if entry is None and isinstance(key, str) and type(key) is not Atom:
+            entry = self._entries.get(_short(_text(b"a", key)))
+        if entry is None:
+            raise KeyError(key)
+        return entry
+
+
+class _Items(ItemsView[Any, Any]):
+    """The pairs as they are stored; the view one inherits would look each key up again."""
+
+    __slots__ = ()
+    _mapping: ErlMap
+
+    def __iter__(self) -> Iterator[tuple[Term, Term]]:
+        return iter(self._mapping._entries.values())
+
+
+def canonical(key: object) -> tuple[bytes, int]:
+    """Bytes that are equal for two keys exactly when the keys are `=:=`, and the key's depth.
+
+    Long ones are replaced by a digest, so that keys within keys do not add up.
+    Raises KeyRefused if it is no term or too deep.
+    """
+    depth = _Depth()
+    try:
+        return _short(_canonical(key, 0, depth)), depth.deepest
+    except UnicodeEncodeError:
+        raise KeyRefused("a map key with a lone surrogate") from None
+    except RecursionError:
+        raise KeyRefused("a map key too deep for the stack that is left") from None
+
+
+def _short(name: bytes) -> bytes:
+    return name if len(name) <= 64 else b"#" + blake2b(name, digest_size=32).digest()
+
+
+class _Depth:
+    """How deep a key turned out to be."""
+
+    __slots__ = ("deepest",)
+
+    def __init__(self) -> None:
+        self.deepest = 0
+
+    def enter(self, depth: int) -> None:
+        if depth > MAX_KEY_DEPTH:
+            raise KeyRefused(f"a map key nested deeper than {MAX_KEY_DEPTH}")
+        if depth > self.deepest:
+            self.deepest = depth
+
+
+def _canonical(term: object, depth: int, seen: _Depth) -> bytes:
+    """Tag, length, content: no canonical form is the beginning of another one."""
+    if isinstance(term, Atom):
+        return _text(b"a", term)
+    if isinstance(term, str):
+        return _text(b"m", term)
+    if isinstance(term, bool):
+        return _text(b"a", "true" if term else "false")
+    if isinstance(term, int):
+        return _data(b"i", int(term).to_bytes(term.bit_length() // 8 + 1, "big", signed=True))
+    if isinstance(term, float):
+        if term - term != 0.0:
+            raise KeyRefused("a map key that is no finite number")
+        return b"f" + struct.pack(">d", term)
+    if isinstance(term, (bytes, bytearray, memoryview)):
+        return _data(b"m", bytes(term))
+    if term is None:
+        return _text(b"a", "undefined")
+    if isinstance(term, BitString):
+        return b"b%c" % term.bits + _data(b"m", term.data)
+    depth += 1
+    seen.enter(depth)
+    if isinstance(term, tuple):
+        return _sequence(b"t", term, depth, seen)
+    if isinstance(term, list):
+        return _sequence(b"l", term, depth, seen)
+    if isinstance(term, ImproperList):
+        return _sequence(b"|", (*term.items, term.tail), depth, seen)
+    if isinstance(term, ErlMap):
+        seen.enter(depth + term.key_depth)
+        return _pairs(((name, value) for name, (_, value) in term._entries.items()), depth, seen)
+    if isinstance(term, Mapping):
+        keys = ((_short(_canonical(key, depth, seen)), value) for key, value in term.items())
+        return _pairs(keys, depth, seen)
+    for tag, kind, names in _RECORDS:
+        if isinstance(term, kind):
+            return _sequence(tag, [getattr(term, name) for name in names], depth, seen)
+    raise KeyRefused(f"no Erlang term: {type(term).__qualname__}")
+
+
+_RECORDS: tuple[tuple[bytes, type, tuple[str, ...]], ...] = tuple(
+    (tag, cast(type, kind), tuple(field.name for field in fields(kind) if field.compare))
+    for tag, kind in ((b"P", Pid), (b"O", Port), (b"R", Reference), (b"E", Export), (b"F", Fun))
+)
+
+
+def _text(tag: bytes, text: str) -> bytes:
+    return _data(tag, str.encode(text))
+
+
+def _data(tag: bytes, data: bytes) -> bytes:
+    return tag + len(data).to_bytes(8, "big") + data
+
+
+def _sequence(
+    tag: bytes, items: tuple[object, ...] | list[object], depth: int, seen: _Depth
+) -> bytes:
+    parts = [_canonical(item, depth, seen) for item in items]
+    return tag + len(parts).to_bytes(8, "big") + b"".join(parts)
+
+
+def _pairs(pairs: Iterable[tuple[bytes, object]], depth: int, seen: _Depth) -> bytes:
+    parts = sorted(name + _canonical(value, depth, seen) for name, value in pairs)
+    return b"M" + len(parts).to_bytes(8, "big") + b"".join(parts)
+
+
+_SCALARS = frozenset((Atom, bytes, str, bool, int, float, BitString, Pid, Port, Reference))
+_SECRETLY_HASHED = frozenset((Atom, bytes, str, bool))
+FEW = 64
+"""So many keys, or keys of equal hash, cost next to nothing even when all collide."""
+
+
+def make_map(items: list[Term]) -> dict[Term, Term] | ErlMap:
+    """The map of `items`: key, value, key, value.
+
+    A dict where that loses nothing, else an ErlMap. Raises KeyRefused.
+    """
+    keys = items[::2]
+    types = set(map(type, keys))
+    if not types <= _SCALARS:
+        for key in keys:
+            check_depth(key)
+    try:
+        if len(keys) <= FEW or types <= _SECRETLY_HASHED or _spread(keys):
+            it = iter(items)
+            pairs = dict(zip(it, it))  # noqa: B905 (an even count)
+            if len(pairs) == len(keys):
+                return pairs
+    except TypeError:
+        pass  # not hashable
+    it = iter(items)
+    return ErlMap(zip(it, it, strict=True))
+
+
+def _spread(keys: list[Term]) -> bool:
+    """Whether nearly all keys have a hash of their own."""
+    return len(keys) - len(set(map(hash, keys))) <= FEW
+
+
+def check_depth(key: Term) -> None:
+    """Raises KeyRefused if a key is nested too deeply to be hashed.
+
+    Hashing goes no deeper than to the first thing that has no hash (list, dict, ErlMap).
+    """
+    level = [key]
+    for _ in range(MAX_KEY_DEPTH + 1):
+        inner: list[Term] = []
+        for term in level:
+            kind = type(term)
+            if kind is tuple:
+                inner += term
+            elif kind is ImproperList:
+                inner += (*term.items, term.tail)
+            elif kind is Fun:
+                inner += term.free
+        if not inner:
+            return
+        level = inner
+    raise KeyRefused(f"a map key nested deeper than {MAX_KEY_DEPTH}")

@@ -1,0 +1,58 @@
+"""How terms are read and written, and how much of them: frozen settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one decoded term may cost; beyond it reading ends with EtfDecodeError.
+
+    Map keys have a depth bound of their own (quicdist.etf.maps.MAX_KEY_DEPTH) that no setting
+    lifts, because Python hashes and compares keys recursively.
+    """
+
+    max_depth: int = 1 << 16
+    """Containers within containers."""
+    max_terms: int = 1 << 24
+    """Elements of all containers together; the characters of a STRING_EXT do not count."""
+    max_decompressed: int = 1 << 26
+    """Bytes of a compressed term once decompressed."""
+    max_integer: int = 1 << 22
+    """Bytes of one integer; OTP's own limit is not above this."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_depth", "max_terms", "max_decompressed", "max_integer"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How terms map to Python where there is a choice."""
+
+    binaries: Literal["bytes", "str"] = "bytes"
+    """What binaries decode to; "str": those that are UTF-8 become str, the others stay bytes."""
+    strings: Literal["list", "bytes", "str"] = "list"
+    """What STRING_EXT (a list of small integers, as Erlang sends them) decodes to."""
+    none: Literal["undefined", "nil"] = "undefined"
+    """The atom that None encodes as."""
+    compression: int = 0
+    """zlib level 1..9 for encode(), used where it makes the term shorter; 0 is off."""
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        if self.binaries not in ("bytes", "str"):
+            raise ValueError(f'binaries is "bytes" or "str", not {self.binaries!r}')
+        if self.strings not in ("list", "bytes", "str"):
+            raise ValueError(f'strings is "list", "bytes" or "str", not {self.strings!r}')
+        if self.none not in ("undefined", "nil"):
+            raise ValueError(f'none is "undefined" or "nil", not {self.none!r}')
+        if not 0 <= self.compression <= 9:
+            raise ValueError(f"compression is 0..9, not {self.compression!r}")
+
+
+DEFAULT = Options()
+"""Lossless: what is decoded encodes to the same term."""

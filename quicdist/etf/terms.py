@@ -1,0 +1,219 @@
+"""Python's forms of the Erlang terms that Python has no type for.
+
+Integers, floats, bytes, lists, tuples and dicts are themselves; `true` and `false` are bool.
+The map whose keys Python cannot tell apart is in quicdist.etf.maps.
+
+Source: ERTS manual, External Term Format.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any, TypeAlias, final
+from weakref import WeakValueDictionary
+
+Term: TypeAlias = Any
+"""Whatever an Erlang term decodes to: see the classes here and the module's first lines."""
+
+MAX_ATOM_LENGTH = 255
+"""Characters of the longest atom."""
+
+
+@final
+class Atom(str):
+    """An atom: a str that is interned and knows its encoded form.
+
+    Equal to the str of the same text, so that `m["id"]` finds the atom key `id`. Atoms nobody
+    uses any more are forgotten, so a peer cannot fill the memory with them.
+
+    Raises ValueError for more than 255 characters and for lone surrogates.
+    """
+
+    __slots__ = ("__weakref__", "encoded")
+
+    encoded: bytes
+    """SMALL_ATOM_UTF8_EXT or ATOM_UTF8_EXT, tag included."""
+
+    def __new__(cls, text: str) -> Atom:
+        """The one atom of this text."""
+        if type(text) is Atom:
+            return text
+        text = str.__str__(text)
+        known = _interned.get(text)
+        if known is not None:
+            return known
+        if len(text) > MAX_ATOM_LENGTH:
+            raise ValueError(f"an atom of {len(text)} characters, {MAX_ATOM_LENGTH} are allowed")
+        utf8 = text.encode()
+        atom = str.__new__(cls, text)
+        if len(utf8) < 256:
+            atom.encoded = bytes((119, len(utf8))) + utf8
+        else:
+            atom.encoded = struct.pack(">BH", 118, len(utf8)) + utf8
+        # Two threads must not make two atoms of one text.
+        with _interning:
+            return _interned.setdefault(text, atom)
+
+    @property
+    def utf8(self) -> bytes:
+        """The text alone, as it stands in the encoded form."""
+        return self.encoded[2:] if self.encoded[0] == 119 else self.encoded[3:]
+
+    def __repr__(self) -> str:
+        return f"Atom({str.__repr__(self)})"
+
+    def __reduce__(self) -> tuple[type[Atom], tuple[str]]:
+        return Atom, (str.__str__(self),)
+
+    def __copy__(self) -> Atom:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Atom:
+        return self
+
+
+_interned: WeakValueDictionary[str, Atom] = WeakValueDictionary()
+_interning = Lock()
+
+
+class _Ordered:
+    """Orders as Erlang does, by `_order()`."""
+
+    __slots__ = ()
+
+    def _order(self) -> tuple[object, ...]:
+        raise NotImplementedError
+
+    def __lt__(self, other: object) -> bool:
+        return self._order() < other._order() if type(self) is type(other) else NotImplemented
+
+    def __le__(self, other: object) -> bool:
+        return self._order() <= other._order() if type(self) is type(other) else NotImplemented
+
+    def __gt__(self, other: object) -> bool:
+        return self._order() > other._order() if type(self) is type(other) else NotImplemented
+
+    def __ge__(self, other: object) -> bool:
+        return self._order() >= other._order() if type(self) is type(other) else NotImplemented
+
+
+@dataclass(frozen=True, slots=True)
+class Pid(_Ordered):
+    """A process identifier. `id` and `serial` and `creation` are 32 bits."""
+
+    node: Atom
+    id: int
+    serial: int
+    creation: int
+
+    def _order(self) -> tuple[object, ...]:
+        return self.serial, self.id, self.node, self.creation
+
+    def __str__(self) -> str:
+        return f"<0.{self.id}.{self.serial}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Port(_Ordered):
+    """A port identifier. `id` is 64 bits, `creation` 32."""
+
+    node: Atom
+    id: int
+    creation: int
+
+    def _order(self) -> tuple[object, ...]:
+        return self.node, self.creation, self.id
+
+    def __str__(self) -> str:
+        return f"#Port<0.{self.id}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference(_Ordered):
+    """A reference. `ids` are up to five 32-bit words as on the wire, the lowest first."""
+
+    node: Atom
+    ids: tuple[int, ...]
+    creation: int
+
+    def _order(self) -> tuple[object, ...]:
+        number = sum(word << 32 * place for place, word in enumerate(self.ids))
+        return self.node, self.creation, number
+
+    def __str__(self) -> str:
+        return f"#Ref<0.{'.'.join(map(str, reversed(self.ids)))}>"
+
+
+@dataclass(frozen=True, slots=True)
+class BitString:
+    """A bitstring that is no binary: the last byte has only its `bits` (1..7) highest bits.
+
+    The other bits of that byte mean nothing and are cleared. Raises ValueError for no data and
+    other counts.
+    """
+
+    data: bytes
+    bits: int
+
+    def __post_init__(self) -> None:
+        if not self.data or not 1 <= self.bits <= 7:
+            raise ValueError("a BitString has data and 1..7 bits in the last byte")
+        last = self.data[-1]
+        used = last & (0xFF00 >> self.bits)
+        if used != last:
+            object.__setattr__(self, "data", self.data[:-1] + bytes((used,)))
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class ImproperList:
+    """A list that does not end in the empty list: `[1, 2 | tail]`.
+
+    Raises ValueError for no items and for a tail that is a list itself.
+    """
+
+    items: tuple[Term, ...]
+    tail: Term
+
+    def __init__(self, items: tuple[Term, ...] | list[Term], tail: Term) -> None:
+        if not items:
+            raise ValueError("an improper list has at least one item before its tail")
+        if isinstance(tail, (list, ImproperList)):
+            raise ValueError("the tail of an improper list is no list")
+        object.__setattr__(self, "items", tuple(items))
+        object.__setattr__(self, "tail", tail)
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """An external fun: `fun Module:Function/Arity`."""
+
+    module: Atom
+    function: Atom
+    arity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fun:
+    """A fun, to be kept and handed on: it encodes to the bytes that Erlang gives it.
+
+    Whatever the options, the values in `free` are decoded without loss. Python cannot run it.
+
+    Source: ERTS manual, External Term Format, NEW_FUN_EXT.
+    """
+
+    module: Atom
+    arity: int
+    uniq: bytes
+    """16 bytes, MD5 of the significant parts of its module."""
+    index: int
+    old_index: int
+    old_uniq: int
+    pid: Pid
+    """The process that made it."""
+    free: tuple[Term, ...]
+    """The values of its free variables."""
+    encoded: bytes | None = field(default=None, compare=False, repr=False)
+    """The bytes it was decoded from, tag included; None if those depend on an atom cache or are
+    part of another fun's."""
