@@ -35,13 +35,25 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Nothing after this leaves before the time is over, or, where so said, a packet came."""
+    """Nothing after this leaves before the time is over, or, where so said, a packet came.
+
+    Time alone ends it only once all before it is acknowledged: a lost datagram must not bring
+    together what was to stay apart.
+    """
 
     seconds: float
     ends_on_receive: bool
 
 
-Step: TypeAlias = Write | Gap
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """A stream that the peer opened and nobody reads: it is told to stop, both ways."""
+
+    stream: int
+    error_code: int
+
+
+Step: TypeAlias = Write | Gap | Refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +77,16 @@ class DialectTraits:
     needs_probe: bool = False
     """A peer that disconnected may go on acknowledging: ask it something now and then."""
 
+    ticks_may_stop: bool = False
+    """A live peer may fall silent: any packet of the carrier counts as its tick."""
+
 
 class DialectError(Exception):
     """Bytes that no such carrier sends; costs the connection that brought them."""
+
+
+class DialError(ConnectionError):
+    """No connection came up; the text says why, in one line."""
 
 
 class Dialect(Protocol):
@@ -82,20 +101,16 @@ class Dialect(Protocol):
         """One handshake message, framed."""
 
     def connected(self) -> Sequence[Step]:
-        """The handshake is over, here: frames follow, both ways."""
+        """The handshake is over, here: frames follow, both ways.
+
+        Packets that came too early to be shown are what `receive(0, b"")` returns next.
+        """
 
     def frame_bytes(self, parts: Sequence[Buffer]) -> Sequence[Step]:
         """One distribution frame, given in parts; no parts is a tick."""
 
     def receive(self, stream: int, data: Buffer) -> Received:
         """Bytes from the peer, in stream order. Raises DialectError."""
-
-    def missing(self, stream: int) -> int:
-        """How many bytes of the packet under assembly on this stream are still to come.
-
-        Flow control reaches at least this far, so that no packet within the limits waits for
-        a window that only its own end would open.
-        """
 
 
 # -- connections --------------------------------------------------------------------------------

@@ -1,1 +1,37 @@
-"""How each carrier lays packets on its streams: one pure object a connection, one module each."""
+"""The wire habits of each carrier, one module each, and which ALPN chooses which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from quicdist.carriers.base import CarrierLimits, Dialect, Role, Step
+from quicdist.carriers.dialects.erlang_dist import ErlangDistDialect
+from quicdist.carriers.dialects.macula_dist import MaculaDistDialect
+from quicdist.carriers.dialects.native import NativeDialect
+from quicdist.carriers.dialects.quic_dist import QuicDistDialect
+
+
+class QuicDialect(Dialect, Protocol):
+    """A dialect on QUIC streams."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the peer has answered what goes before the handshake."""
+
+    def carries(self, stream: int) -> bool:
+        """Whether the connection is over when the peer ends this stream."""
+
+    def credit_grew(self) -> Sequence[Step]:
+        """The peer was close to the end of its credit, and now has more."""
+
+
+QUIC_DIALECTS: dict[str, Callable[[Role, CarrierLimits], QuicDialect]] = {
+    NativeDialect.traits.alpn: NativeDialect,
+    ErlangDistDialect.traits.alpn: ErlangDistDialect,
+    QuicDistDialect.traits.alpn: QuicDistDialect,
+    MaculaDistDialect.traits.alpn: MaculaDistDialect,
+}
+"""By ALPN, in the order that a listener prefers them."""
+
+ALL_ALPNS = tuple(QUIC_DIALECTS)

@@ -1,0 +1,141 @@
+"""The contract with a QUIC library: one connection of it, sans-IO, and how to get one.
+
+Each library has one adapter module here, the only place that touches it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, cast
+
+from quicdist.carriers.base import Buffer
+from quicdist.carriers.quic.settings import QuicSettings
+
+SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+"""As the socket module gives and takes it, for either family."""
+
+Path: TypeAlias = tuple[SocketAddress, bytes | None]
+"""The peer's address and our own one (packed) that it uses, where the socket has several."""
+
+Datagram: TypeAlias = tuple[bytes, Path]
+
+CONNECTION_ID_LENGTH = 8
+"""Of the connection ids that we choose, in bytes."""
+
+
+class EngineError(Exception):
+    """The library did what it should not; the connection cannot go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """How a connection ended."""
+
+    by_peer: bool
+    is_idle: bool
+    is_application: bool
+    """An application's close, as opposed to a transport or TLS error."""
+    error_code: int
+    text: str
+
+
+class EngineSink(Protocol):
+    """What a connection tells. Calls come from `EngineConnection.drain` alone."""
+
+    def handshake_completed(self, alpn: str) -> None: ...
+
+    def stream_data(self, stream: int, data: bytes) -> None: ...
+
+    def stream_ended(self, stream: int, how: str) -> None:
+        """The peer finished it, reset it, or wants no more of it."""
+
+    def connection_id_issued(self, connection_id: bytes) -> None: ...
+
+    def connection_id_retired(self, connection_id: bytes) -> None: ...
+
+
+class EngineConnection(Protocol):
+    """One QUIC connection. `now` is a time in seconds, of one clock throughout."""
+
+    connection_ids: Sequence[bytes]
+    """By which datagrams reach it from the start."""
+
+    def connect(self, path: Path, now: float) -> None:
+        """The dialer's first move."""
+
+    def receive(self, data: bytes, path: Path, now: float) -> None:
+        """One datagram. Raises EngineError."""
+
+    def drain(self, sink: EngineSink) -> None:
+        """Tells the sink all that happened since."""
+
+    @property
+    def is_started(self) -> bool:
+        """False while nothing authentic has come, as long as this is a listener's."""
+
+    @property
+    def closed(self) -> Closed | None:
+        """Set once it is over, at once, whatever the protocol still has to do."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def write(self, stream: int, parts: Sequence[Buffer]) -> None:
+        """Queues bytes; a stream of ours is opened by its first ones, in any order."""
+
+    def refuse(self, stream: int, error_code: int) -> None:
+        """Wants nothing of this stream, and gives nothing."""
+
+    def send_whole(self, whole: bool) -> None:
+        """Whether what is queued of a stream must leave in one STREAM frame where it fits."""
+
+    def transmit(self, now: float) -> Sequence[Datagram]:
+        """What is to be sent now. Raises EngineError."""
+
+    def timer(self) -> float | None:
+        """When `handle_timer` is wanted."""
+
+    def handle_timer(self, now: float) -> None: ...
+
+    def acknowledged(self) -> int:
+        """Bytes that the peer has, without gaps, over all streams written to."""
+
+    def grant(self, credit: int) -> None:
+        """Lets the peer send `credit` bytes more than have come in order by now."""
+
+    def ping(self) -> None: ...
+
+    def close(self, error_code: int, reason: str) -> None: ...
+
+    def idle_timeout(self) -> float:
+        """What both sides agreed on, in seconds."""
+
+    def probe_timeout(self) -> float:
+        """How long an answer may take, in seconds."""
+
+    def round_trip(self) -> float | None: ...
+
+    def datagrams_lost(self) -> int: ...
+
+
+class Engine(Protocol):
+    """A QUIC library, set up for one endpoint."""
+
+    versions: Sequence[int]
+    """Spoken, the preferred one first."""
+
+    def dialer(self, host: str, alpns: Sequence[str]) -> EngineConnection:
+        """A connection to a node that certificates call `host`."""
+
+    def listener(self, destination_id: bytes) -> EngineConnection:
+        """The answer to a first datagram that was sent to this connection id."""
+
+
+def load_engine(settings: QuicSettings) -> Engine:
+    """The engine that the settings name. Raises ValueError for one that is not there."""
+    if settings.engine != "aioquic":
+        raise ValueError(f"no QUIC engine called {settings.engine!r}; there is: aioquic")
+    module = importlib.import_module(f"{__name__}.{settings.engine}")
+    return cast(Engine, module.engine(settings))

@@ -1,0 +1,16 @@
+"""`macula-dist`: the carrier of macula 0.14 (quicer, msquic).
+
+As shipped it never leaves the handshake: its acceptor's ticks keep u16 lengths (`0000`), two of
+which read as one tick here, and no message of it ever comes.
+"""
+
+from __future__ import annotations
+
+from quicdist.carriers.base import DialectTraits
+from quicdist.carriers.dialects.single import SingleStreamDialect
+
+
+class MaculaDistDialect(SingleStreamDialect):
+    """The framing of the ERTS manual on stream 0, as macula meant it."""
+
+    traits = DialectTraits(name="macula_dist", alpn="macula-dist")

@@ -1,0 +1,578 @@
+"""One QUIC connection as a carrier: an engine's connection and a dialect, back to back.
+
+Steps of the dialect become stream bytes, at its pace; stream bytes become packets for the owner.
+What the peer may send grows with what the owner has consumed, what the owner may queue is bounded
+by watermarks on what the peer has not acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from quicdist.carriers.base import (
+    Buffer,
+    CloseKind,
+    CloseReason,
+    ConnectionHandler,
+    ConnectionStatistics,
+    DialectError,
+    DialectTraits,
+    DialError,
+    Gap,
+    Received,
+    Role,
+    Step,
+    Write,
+)
+from quicdist.carriers.dialects import QUIC_DIALECTS, QuicDialect
+from quicdist.carriers.quic.engine import (
+    Closed,
+    EngineConnection,
+    EngineError,
+    Path,
+)
+from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.dist.packet import Packet
+
+_log = logging.getLogger(__name__)
+
+_LOW_CREDIT = 128 * 1024
+"""Credit, in bytes, below which a peer that sends whole frames only may have kept one back."""
+
+_CLOSE_REPEATS = 64
+"""Datagrams, at most, that answer a peer that has not heard of the close."""
+
+
+class AttemptFailed(DialError):
+    """A dialled connection ended before it was up."""
+
+    def __init__(self, text: str, *, may_retry: bool) -> None:
+        super().__init__(text)
+        self.may_retry = may_retry
+
+
+class Host(Protocol):
+    """What a connection wants of its endpoint."""
+
+    def touch(self, connection: QuicCarrier) -> None:
+        """It has something to send: transmit before the next wait."""
+
+    def send(self, data: bytes, path: Path) -> None:
+        """One datagram. Raises OSError where it can never leave."""
+
+    def add_id(self, connection: QuicCarrier, connection_id: bytes) -> None: ...
+
+    def remove_id(self, connection: QuicCarrier, connection_id: bytes) -> None: ...
+
+    def accept(self, connection: QuicCarrier) -> ConnectionHandler:
+        """Someone dialled us and sent a first packet; raises to refuse."""
+
+    def ended(self, connection: QuicCarrier, linger: float) -> None:
+        """It is over; datagrams for it may still come for `linger` seconds."""
+
+    def local_address_of(self, local: bytes | None) -> tuple[str, int]: ...
+
+
+class QuicCarrier:
+    """A connection (see carriers.base.Connection)."""
+
+    traits: DialectTraits
+
+    def __init__(
+        self, host: Host, engine: EngineConnection, role: Role, path: Path, settings: QuicSettings
+    ) -> None:
+        self.role = role
+        self.traits = DialectTraits(name="quic", alpn="")
+        self.is_half_open = role is Role.LISTENER
+        self.up: asyncio.Future[None] | None = None
+        """Set by the dialer; done when the carrier is ready for a handshake."""
+
+        self._host = host
+        self._engine = engine
+        self._limits = settings.limits
+        self._path = path
+        self._local = path[1]
+        self._loop = asyncio.get_running_loop()
+        self.last_received = self._loop.time()
+        self._dialect: QuicDialect | None = None
+        self._handler: ConnectionHandler | None = None
+
+        self._incoming: list[Packet] = []
+        self._bytes_received = 0
+        self._outstanding = 0  # bytes of packets that the owner has not consumed
+        self._limit = settings.limits.receive_window  # how many stream bytes the peer may send
+
+        self._in_handshake = True
+        self._pending: dict[int, list[Buffer]] = {}  # for the engine, at the end of this tick
+        self._held: deque[Step] = deque()  # behind a gap
+        self._gap: Gap | None = None
+        self._bytes_queued = 0
+        self._bytes_acknowledged = 0
+        self._writable = True
+        self._flushers: list[asyncio.Future[bool]] = []
+
+        self._ending: CloseReason | None = None
+        self._closed: CloseReason | None = None
+        self._told_lost = False
+        self._farewell: Sequence[tuple[bytes, Path]] = ()
+        self._farewells_wanted = 0
+
+        self._timer: asyncio.TimerHandle | None = None
+        self._gap_timer: asyncio.TimerHandle | None = None
+        self._life_timer: asyncio.TimerHandle | None = None
+        if role is Role.LISTENER:
+            self._life_timer = self._loop.call_later(self._limits.handshake_timeout, self._not_used)
+
+    # -- what its owner uses --------------------------------------------------------------------
+
+    @property
+    def handler(self) -> ConnectionHandler | None:
+        """Who is told; what came before there was one is told as soon as there is."""
+        return self._handler
+
+    @handler.setter
+    def handler(self, handler: ConnectionHandler | None) -> None:
+        self._handler = handler
+        if handler is not None and (self._incoming or self._closed):
+            self._loop.call_soon(self._deliver)
+
+    @property
+    def peer_address(self) -> tuple[str, int]:
+        """Where the peer is now; it may move."""
+        path = self._path if self._closed else self._engine.path
+        host, port = path[0][:2]
+        return host.removeprefix("::ffff:"), port
+
+    @property
+    def local_address(self) -> tuple[str, int]:
+        """Ours, as the peer sees it when no NAT is between."""
+        return self._host.local_address_of(self._local)
+
+    @property
+    def is_writable(self) -> bool:
+        """False from the high watermark of unacknowledged bytes down to the low one."""
+        return self._writable
+
+    def send_handshake(self, message: bytes) -> None:
+        """Queues one handshake message."""
+        if self._dialect is not None:
+            self._perform(self._dialect.handshake_bytes(message))
+
+    def handshake_done(self) -> None:
+        """Frames from here on, both ways."""
+        if self._dialect is None or self._closed:
+            return
+        self._perform(self._dialect.connected())
+        self._in_handshake = False
+        if self._gap is None:
+            self._engine.send_whole(False)
+        self._take(0, b"")
+        if self._incoming:
+            self._loop.call_soon(self._deliver)
+
+    def send_frame(self, parts: Sequence[Buffer]) -> None:
+        """Queues one frame; those of one loop tick leave together. No parts is a tick."""
+        if self._dialect is not None:
+            self._perform(self._dialect.frame_bytes(parts))
+
+    def consumed(self, count: int) -> None:
+        """`count` bytes of packet data are dealt with; the peer's window grows by no more."""
+        self._outstanding -= min(count, self._outstanding)
+        self._grant()
+
+    def ping(self) -> None:
+        """A PING frame; its acknowledgement shows in `last_received`."""
+        if not self._closed:
+            self._engine.ping()
+            self._host.touch(self)
+
+    def statistics(self) -> ConnectionStatistics:
+        """Counts so far; sent bytes are those the peer has acknowledged or may yet."""
+        return ConnectionStatistics(
+            bytes_sent=self._bytes_queued,
+            bytes_received=self._bytes_received,
+            bytes_unacknowledged=self._unacknowledged,
+            round_trip=self._engine.round_trip(),
+            datagrams_lost=self._engine.datagrams_lost(),
+        )
+
+    async def flush(self, timeout: float) -> bool:
+        """Waits until the peer's QUIC has acknowledged all; False if it has not in that time."""
+        if self._closed:
+            return False
+        if not self._unacknowledged:
+            return True
+        done: asyncio.Future[bool] = self._loop.create_future()
+        self._flushers.append(done)
+        try:
+            return await asyncio.wait_for(done, timeout)
+        except asyncio.TimeoutError:
+            return False
+        finally:
+            if done in self._flushers:
+                self._flushers.remove(done)
+
+    def close(self, reason: str) -> None:
+        """CONNECTION_CLOSE, at once: the one thing that every peer takes for a goodbye."""
+        self._end(CloseReason(CloseKind.LOCAL, reason), say=reason)
+
+    # -- what the endpoint calls ----------------------------------------------------------------
+
+    def receive(self, data: bytes, path: Path, now: float) -> None:
+        """One datagram for this connection."""
+        if self._closed:
+            self._repeat_farewell()
+            return
+        self.last_received = now
+        if self.role is Role.DIALER:
+            # The local end of our own path is the kernel's choice; for the engine it has none.
+            self._local = path[1]
+            path = (path[0], None)
+        try:
+            self._engine.receive(data, path, now)
+        except EngineError as error:
+            self._ending = CloseReason(CloseKind.ERROR, str(error))
+
+    def after_batch(self) -> None:
+        """All datagrams of one wake-up are in: tell what they brought."""
+        if self._closed:
+            return
+        self._engine.drain(self)
+        self._bytes_acknowledged = self._engine.acknowledged()
+        self._deliver()
+        if self._closed:
+            return
+        self._grant()
+        self._look_at_watermarks()
+        over = self._engine.closed
+        if over is not None:
+            self._end(_reason_of(over), over=over)
+        elif self._ending is not None:
+            self._end(self._ending, say=self._ending.text)
+
+    def transmit(self, now: float) -> None:
+        """Hands the tick's bytes to the engine, its datagrams to the socket."""
+        if self._closed:
+            return
+        try:
+            if self._pending:
+                pending, self._pending = self._pending, {}
+                for stream, parts in pending.items():
+                    self._engine.write(stream, parts)
+            datagrams = self._engine.transmit(now)
+        except EngineError as error:
+            self._end(CloseReason(CloseKind.ERROR, str(error)))
+            return
+        for data, path in datagrams:
+            try:
+                self._host.send(data, path)
+            except OSError as error:
+                if self.up is not None and not self.up.done():
+                    self._end(CloseReason(CloseKind.ERROR, error.strerror or str(error)))
+                    return
+                # Otherwise as good as lost on the way.
+        self._engine.drain(self)
+        self._arm_timer(now)
+
+    def fail(self, text: str) -> None:
+        """The endpoint gives it up; whoever is there is told."""
+        self._end(CloseReason(CloseKind.ERROR, text), say=text)
+
+    # -- what the engine tells ------------------------------------------------------------------
+
+    def handshake_completed(self, alpn: str) -> None:
+        """TLS is done; the ALPN decides what is spoken."""
+        make = QUIC_DIALECTS.get(alpn)
+        if make is None:
+            self._ending = CloseReason(CloseKind.ERROR, f"no dialect for the ALPN {alpn!r}")
+            return
+        self._dialect = make(self.role, self._limits)
+        self.traits = self._dialect.traits
+        self._perform(self._dialect.opened())
+        self._look_open()
+
+    def stream_data(self, stream: int, data: bytes) -> None:
+        """Bytes in order."""
+        self._bytes_received += len(data)
+        self._take(stream, data)
+
+    def stream_ended(self, stream: int, how: str) -> None:
+        """Some peers say goodbye this way alone."""
+        if self._dialect is None or self._dialect.carries(stream):
+            self._ending = CloseReason(CloseKind.PEER, f"the peer {how} stream {stream}")
+
+    def connection_id_issued(self, connection_id: bytes) -> None:
+        """One more way to reach us."""
+        self._host.add_id(self, connection_id)
+
+    def connection_id_retired(self, connection_id: bytes) -> None:
+        """One way less."""
+        self._host.remove_id(self, connection_id)
+
+    # -- in -------------------------------------------------------------------------------------
+
+    def _take(self, stream: int, data: bytes) -> None:
+        if self._dialect is None or self._ending:
+            return
+        try:
+            received: Received = self._dialect.receive(stream, data)
+        except DialectError as error:
+            self._ending = CloseReason(CloseKind.ERROR, f"{self.traits.name}: {error}")
+            return
+        if received.packets:
+            for packet in received.packets:
+                self._outstanding += len(packet.data)
+            self._incoming += received.packets
+            if self._gap is not None and self._gap.ends_on_receive:
+                self._end_gap()
+        if received.steps:
+            self._perform(received.steps)
+        if self.up is not None:
+            self._look_open()
+
+    def _look_open(self) -> None:
+        if self._dialect is None or not self._dialect.is_open:
+            return
+        if self.up is not None and not self.up.done():
+            self.up.set_result(None)
+            self._keep_alive()
+        self.up = None
+
+    def _deliver(self) -> None:
+        """Packets, then the end: to the owner, if there is one."""
+        packets = self._incoming
+        if packets and (self._handler is not None or self._accepted()):
+            self._incoming = []
+            assert self._handler is not None
+            try:
+                self._handler.packets_received(packets)
+            except Exception as error:
+                _log.exception("%s: the owner of a connection failed", self.peer_address)
+                text = f"{type(error).__name__}: {error}"
+                self._end(CloseReason(CloseKind.ERROR, text), say="internal error")
+        if self._closed and self._handler is not None and not self._told_lost:
+            self._told_lost = True
+            self._handler.connection_lost(self._closed)
+
+    def _accepted(self) -> bool:
+        """Asks the endpoint's owner to take a connection that brought its first packet."""
+        if not self.is_half_open or self._closed:
+            return False
+        self.is_half_open = False
+        try:
+            self._handler = self._host.accept(self)
+        except Exception as error:
+            self._incoming = []
+            self._end(CloseReason(CloseKind.ERROR, f"refused: {error}"), say="refused")
+            return False
+        self._keep_alive()
+        return True
+
+    def _grant(self) -> None:
+        """Lets the peer send on, once half a window is free.
+
+        What a frame under assembly holds counts as free: it is bounded by the largest frame, and
+        a frame larger than the window never waits for itself.
+        """
+        if self._closed:
+            return
+        window = self._limits.receive_window
+        credit = window - self._outstanding
+        limit = self._bytes_received + credit
+        if limit - self._limit < window // 2:
+            return
+        was_low = self._limit - self._bytes_received < _LOW_CREDIT
+        self._limit = limit
+        self._engine.grant(credit)
+        if was_low and self._dialect is not None:
+            self._perform(self._dialect.credit_grew())
+        self._host.touch(self)
+
+    # -- out ------------------------------------------------------------------------------------
+
+    @property
+    def _unacknowledged(self) -> int:
+        return self._bytes_queued - self._bytes_acknowledged
+
+    def _perform(self, steps: Sequence[Step]) -> None:
+        if self._closed or not steps:
+            return
+        for step in steps:
+            if isinstance(step, Write):
+                self._bytes_queued += _size(step)
+            if self._gap is None:
+                self._step(step)
+            else:
+                self._held.append(step)
+        if self._unacknowledged >= self._limits.high_water:
+            self._writable = False
+        self._host.touch(self)
+
+    def _step(self, step: Step) -> None:
+        if isinstance(step, Write):
+            queue = self._pending.get(step.stream)
+            if queue is None:
+                self._pending[step.stream] = list(step.parts)
+            else:
+                queue += step.parts
+        elif isinstance(step, Gap):
+            self._gap = step
+            self._gap_timer = self._loop.call_later(step.seconds, self._gap_time_over)
+        else:
+            self._engine.refuse(step.stream, step.error_code)
+
+    def _gap_time_over(self) -> None:
+        if self._closed or self._gap is None:
+            return
+        held = sum(_size(step) for step in self._held if isinstance(step, Write))
+        if self._unacknowledged > held:
+            # What goes before may be lost, and would come again together with what is held.
+            self._gap_timer = self._loop.call_later(self._gap.seconds, self._gap_time_over)
+        else:
+            self._end_gap()
+
+    def _end_gap(self) -> None:
+        if self._gap_timer is not None:
+            self._gap_timer.cancel()
+        self._gap = None
+        if not self._in_handshake:
+            self._engine.send_whole(False)
+        while self._held and self._gap is None:
+            self._step(self._held.popleft())
+        self._host.touch(self)
+
+    def _look_at_watermarks(self) -> None:
+        left = self._unacknowledged
+        if not left and self._flushers:
+            for done in self._flushers:
+                if not done.done():
+                    done.set_result(True)
+            self._flushers.clear()
+        if not self._writable and left < self._limits.low_water:
+            self._writable = True
+            if self._handler is not None:
+                self._handler.writable_again()
+
+    # -- time -----------------------------------------------------------------------------------
+
+    def _arm_timer(self, now: float) -> None:
+        """One timer; it may be early, and looks again then."""
+        at = self._engine.timer()
+        if at is None:
+            return
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        assert self._timer is not None
+        now = max(self._timer.when(), self._loop.time())
+        self._timer = None
+        if self._closed:
+            return
+        at = self._engine.timer()
+        if at is not None and at > now:
+            self._arm_timer(now)
+            return
+        self._engine.handle_timer(now)
+        self.after_batch()
+        self._host.touch(self)
+
+    def _not_used(self) -> None:
+        """Opened by someone who then did nothing with it."""
+        if self.is_half_open:
+            self.fail("nothing was sent in time")
+
+    def _keep_alive(self) -> None:
+        """PINGs a peer not heard of for a third of the idle timeout, for ever."""
+        if self._closed:
+            return
+        if self._life_timer is not None:
+            self._life_timer.cancel()
+        interval = self._engine.idle_timeout() / 3
+        silent = self._loop.time() - self.last_received
+        if silent >= interval:
+            self.ping()
+            silent = 0.0
+        self._life_timer = self._loop.call_later(interval - silent, self._keep_alive)
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def _end(
+        self, reason: CloseReason, *, say: str | None = None, over: Closed | None = None
+    ) -> None:
+        """Ends it once; `say` goes into a CONNECTION_CLOSE, `over` is how the engine saw it end."""
+        if self._closed:
+            return
+        self._path = self._engine.path
+        linger = 3 * self._engine.probe_timeout()
+        if over is None:
+            self._engine.close(0, (say or "")[:200])
+        if over is None or not over.by_peer:
+            self._say_farewell()
+        self._closed = reason
+        self.is_half_open = False
+        self._pending.clear()
+        self._held.clear()
+        for timer in (self._timer, self._gap_timer, self._life_timer):
+            if timer is not None:
+                timer.cancel()
+        for done in self._flushers:
+            if not done.done():
+                done.set_result(False)
+        self._flushers.clear()
+        if self.up is not None and not self.up.done():
+            self.up.set_exception(AttemptFailed(reason.text, may_retry=_may_retry(over)))
+        self._host.ended(self, linger)
+        self._loop.call_soon(self._deliver)
+
+    def _say_farewell(self) -> None:
+        try:
+            self._farewell = self._engine.transmit(self._loop.time())
+        except EngineError:
+            return
+        self._send_farewell()
+
+    def _send_farewell(self) -> None:
+        for data, path in self._farewell:
+            try:
+                self._host.send(data, path)
+            except OSError:
+                return
+
+    def _repeat_farewell(self) -> None:
+        """The peer sends on: the close was lost. Ever more rarely (RFC 9000, 10.2.1)."""
+        self._farewells_wanted += 1
+        wanted = self._farewells_wanted
+        if wanted <= _CLOSE_REPEATS and wanted & (wanted - 1) == 0:
+            self._send_farewell()
+
+    def repeat_farewell(self) -> None:
+        """Once more unasked: an idle peer would not send what shows that it missed the first."""
+        self._send_farewell()
+
+
+def _size(write: Write) -> int:
+    size = 0
+    for part in write.parts:
+        size += part.nbytes if isinstance(part, memoryview) else len(part)
+    return size
+
+
+def _reason_of(over: Closed) -> CloseReason:
+    if over.is_idle:
+        return CloseReason(CloseKind.IDLE, "nothing came from the peer for too long")
+    if over.by_peer:
+        return CloseReason(CloseKind.PEER, f"the peer closed the connection ({over.text})")
+    return CloseReason(CloseKind.ERROR, over.text)
+
+
+def _may_retry(over: Closed | None) -> bool:
+    """Whether trying again may help: not where TLS itself said no."""
+    return over is not None and over.by_peer and not 0x100 <= over.error_code < 0x200

@@ -1,0 +1,321 @@
+"""One UDP socket for dialling and listening; datagrams find their connection by its id."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from quicdist.carriers.base import Connection, ConnectionHandler, DialError, Role
+from quicdist.carriers.quic.connection import AttemptFailed, QuicCarrier
+from quicdist.carriers.quic.engine import (
+    CONNECTION_ID_LENGTH,
+    EngineError,
+    Path,
+    SocketAddress,
+    load_engine,
+)
+from quicdist.carriers.quic.initial import is_initial, version_negotiation
+from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.quic.udp import UdpSocket
+
+_log = logging.getLogger(__name__)
+
+_BATCH = 128
+"""Datagrams read per wake-up; what still waits then has to wait for everyone else's turn."""
+
+_MIN_INITIAL = 1200
+"""RFC 9000, 14.1: smaller first datagrams are not answered."""
+
+_RETRY_DELAY = 0.05
+"""Seconds before a dialled connection is tried again; doubles each time."""
+
+_ATTEMPTS = 5
+
+Accept = Callable[[Connection], ConnectionHandler]
+"""Given each connection that others opened, at its first packet; raises to refuse it."""
+
+
+class Endpoint:
+    """The node's end of all its QUIC connections. Make one with `open`."""
+
+    def __init__(self, udp: UdpSocket, settings: QuicSettings, accept: Accept) -> None:
+        self._udp = udp
+        self._settings = settings
+        self._accept = accept
+        self._engine = load_engine(settings)
+        self._loop = asyncio.get_running_loop()
+        self._routes: dict[bytes, QuicCarrier] = {}
+        self._ids: dict[QuicCarrier, set[bytes]] = {}
+        self._lingering: dict[QuicCarrier, list[asyncio.TimerHandle]] = {}
+        self._half_open: set[QuicCarrier] = set()
+        self._touched: dict[QuicCarrier, None] = {}
+        self._tick_planned = False
+        self._is_closing = False
+        self._emptied: asyncio.Event = asyncio.Event()
+        self._loop.add_reader(udp.fileno(), self._on_readable)
+
+    @classmethod
+    async def open(
+        cls, host: str, port: int, *, settings: QuicSettings, accept: Accept
+    ) -> Endpoint:
+        """Binds `host` (a name, an address, `0.0.0.0` or `::`) and `port` (0: any free one).
+
+        Raises OSError where that cannot be had, ValueError for an engine that is not there.
+        """
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        family, _, _, _, address = found[0]
+        udp = UdpSocket.bind(cast(SocketAddress, address), family, settings.socket_buffer)
+        try:
+            return cls(udp, settings, accept)
+        except BaseException:
+            udp.close()
+            raise
+
+    @property
+    def local_address(self) -> tuple[str, int]:
+        """What the socket is bound to."""
+        host, port = self._udp.address[:2]
+        return host, port
+
+    @property
+    def connections(self) -> Sequence[QuicCarrier]:
+        """Those that are not over."""
+        return [connection for connection in self._ids if connection not in self._lingering]
+
+    async def dial(
+        self,
+        host: str,
+        port: int,
+        *,
+        alpns: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> QuicCarrier:
+        """A connection that is up: QUIC, ALPN and, where a carrier has one, its preamble.
+
+        An attempt that the peer ends before that is made again, up to `timeout` seconds in all;
+        by default the handshake timeout. The caller sets its handler before it awaits anything.
+        Raises DialError.
+        """
+        if self._is_closing:
+            raise DialError("the endpoint is closed")
+        if timeout is None:
+            timeout = self._settings.limits.handshake_timeout
+        deadline = self._loop.time() + timeout
+        address = await self._resolve(host, port)
+        for attempt in range(_ATTEMPTS):
+            left = deadline - self._loop.time()
+            try:
+                return await self._attempt(host, address, alpns or self._settings.alpns, left)
+            except AttemptFailed as error:
+                delay = _RETRY_DELAY * 2**attempt
+                if not error.may_retry or deadline - self._loop.time() < delay:
+                    raise DialError(f"{host}:{port}: {error}") from None
+                failure = error
+            except asyncio.TimeoutError:
+                raise DialError(f"{host}:{port}: no answer in {timeout:g} s") from None
+            await asyncio.sleep(delay)
+        raise DialError(f"{host}:{port}: {failure}")
+
+    async def close(self, timeout: float = 1.0) -> None:
+        """Ends every connection, so that peers see it at once, and gives the port back.
+
+        Waits, at most `timeout` seconds, in case a peer has missed it.
+        """
+        if not self._is_closing:
+            self._is_closing = True
+            for connection in self.connections:
+                connection.close("the node stops")
+        if self._lingering and self._udp.fileno() >= 0:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), timeout)
+        self._shut()
+
+    # -- what connections want (connection.Host) ------------------------------------------------
+
+    def touch(self, connection: QuicCarrier) -> None:
+        """Transmits at the end of this loop tick, once, whatever else it does until then."""
+        self._touched[connection] = None
+        if not self._tick_planned:
+            self._tick_planned = True
+            self._loop.call_soon(self._tick)
+
+    def send(self, data: bytes, path: Path) -> None:
+        """To the socket."""
+        if self._udp.fileno() < 0:
+            return
+        self._udp.send(data, path)
+        if self._udp.has_queue:
+            self._loop.add_writer(self._udp.fileno(), self._on_writable)
+
+    def add_id(self, connection: QuicCarrier, connection_id: bytes) -> None:
+        """Routes one more id to it."""
+        if connection in self._ids:
+            self._ids[connection].add(connection_id)
+            self._routes[connection_id] = connection
+
+    def remove_id(self, connection: QuicCarrier, connection_id: bytes) -> None:
+        """Routes one id less."""
+        if connection in self._ids:
+            self._ids[connection].discard(connection_id)
+            self._routes.pop(connection_id, None)
+
+    def accept(self, connection: QuicCarrier) -> ConnectionHandler:
+        """Asks the node."""
+        self._half_open.discard(connection)
+        return self._accept(connection)
+
+    def ended(self, connection: QuicCarrier, linger: float) -> None:
+        """Keeps its ids for a while: late datagrams are nobody else's."""
+        self._half_open.discard(connection)
+        self._touched.pop(connection, None)
+        self._emptied.clear()
+        self._lingering[connection] = [
+            self._loop.call_later(linger / 3, connection.repeat_farewell),
+            self._loop.call_later(linger, self._forget, connection),
+        ]
+
+    def local_address_of(self, local: bytes | None) -> tuple[str, int]:
+        """Ours, for a packed local address or the one bound to."""
+        host, port = self.local_address
+        if local is None:
+            return host, port
+        return str(ipaddress.ip_address(local)).removeprefix("::ffff:"), port
+
+    # -- in -------------------------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        now = self._loop.time()
+        routes = self._routes
+        batch: dict[QuicCarrier, None] = {}
+        for data, path in self._udp.receive(_BATCH):
+            if len(data) < 1 + CONNECTION_ID_LENGTH:
+                continue
+            if data[0] & 0x80:
+                connection = routes.get(data[6 : 6 + data[5]]) or self._arrived(data, path)
+            else:
+                connection = routes.get(data[1 : 1 + CONNECTION_ID_LENGTH])
+            if connection is not None:
+                connection.receive(data, path, now)
+                batch[connection] = None
+        for connection in batch:
+            self._settle(connection)
+
+    def _arrived(self, data: bytes, path: Path) -> QuicCarrier | None:
+        """A long header for nobody we know: someone dials, or it is junk."""
+        if self._is_closing or len(data) < _MIN_INITIAL:
+            return None
+        version = int.from_bytes(data[1:5], "big")
+        if version not in self._engine.versions:
+            answer = version_negotiation(data, self._engine.versions)
+            if answer is not None:
+                self._send_quietly(answer, path)
+            return None
+        if not is_initial(data, version):
+            return None
+        if len(self._ids) >= self._settings.max_connections:
+            return None
+        if len(self._half_open) >= self._settings.max_half_open:
+            # The place for Retry tokens (RFC 9000, 8.1.2): ask for proof of the address instead.
+            return None
+        destination_id = data[6 : 6 + data[5]]
+        engine = self._engine.listener(destination_id)
+        now = self._loop.time()
+        try:
+            engine.receive(data, path, now)
+        except EngineError:
+            return None
+        if not engine.is_started:
+            return None  # only looked like one; nothing is kept of it
+        connection = QuicCarrier(self, engine, Role.LISTENER, path, self._settings)
+        self._half_open.add(connection)
+        self._add(connection, [destination_id, *engine.connection_ids])
+        self._settle(connection)
+        return None
+
+    def _settle(self, connection: QuicCarrier) -> None:
+        try:
+            connection.after_batch()
+        except Exception:
+            _log.exception("%s: a connection failed", connection.peer_address)
+            connection.fail("internal error")
+        self.touch(connection)
+
+    # -- out ------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        self._tick_planned = False
+        touched, self._touched = self._touched, {}
+        now = self._loop.time()
+        for connection in touched:
+            connection.transmit(now)
+
+    def _on_writable(self) -> None:
+        self._udp.send_queue()
+        if not self._udp.has_queue:
+            self._loop.remove_writer(self._udp.fileno())
+
+    def _send_quietly(self, data: bytes, path: Path) -> None:
+        with contextlib.suppress(OSError):
+            self.send(data, path)
+
+    # -- dialling -------------------------------------------------------------------------------
+
+    async def _resolve(self, host: str, port: int) -> SocketAddress:
+        family = socket.AF_INET if self._udp.family == socket.AF_INET else socket.AF_UNSPEC
+        if family == socket.AF_UNSPEC and not self._udp.takes_ipv4:
+            family = socket.AF_INET6
+        try:
+            found = await self._loop.getaddrinfo(host, port, family=family, type=socket.SOCK_DGRAM)
+        except OSError as error:
+            raise DialError(f"{host}:{port}: {error.strerror or error}") from None
+        address = cast(SocketAddress, found[0][4])
+        if found[0][0] == socket.AF_INET and self._udp.family == socket.AF_INET6:
+            return (f"::ffff:{address[0]}", address[1], 0, 0)
+        return address
+
+    async def _attempt(
+        self, host: str, address: SocketAddress, alpns: Sequence[str], timeout: float
+    ) -> QuicCarrier:
+        engine = self._engine.dialer(host, alpns)
+        path: Path = (address, None)
+        connection = QuicCarrier(self, engine, Role.DIALER, path, self._settings)
+        connection.up = up = self._loop.create_future()
+        self._add(connection, engine.connection_ids)
+        engine.connect(path, self._loop.time())
+        self.touch(connection)
+        try:
+            await asyncio.wait_for(up, timeout)
+        except BaseException:
+            connection.close("given up")
+            raise
+        return connection
+
+    # -- housekeeping ---------------------------------------------------------------------------
+
+    def _add(self, connection: QuicCarrier, ids: Sequence[bytes]) -> None:
+        self._ids[connection] = set()
+        for connection_id in ids:
+            self.add_id(connection, connection_id)
+
+    def _forget(self, connection: QuicCarrier) -> None:
+        for connection_id in self._ids.pop(connection, ()):
+            self._routes.pop(connection_id, None)
+        for timer in self._lingering.pop(connection, ()):
+            timer.cancel()
+        if not self._lingering:
+            self._emptied.set()
+
+    def _shut(self) -> None:
+        if self._udp.fileno() < 0:
+            return
+        for connection in list(self._lingering):
+            self._forget(connection)
+        self._loop.remove_reader(self._udp.fileno())
+        self._loop.remove_writer(self._udp.fileno())
+        self._udp.close()

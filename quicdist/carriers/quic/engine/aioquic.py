@@ -1,0 +1,345 @@
+"""aioquic behind the contract of this package: the only module that knows it.
+
+Built on its sans-IO `QuicConnection`. Private attributes are used where it has no other way to:
+grow receive windows by what was consumed (its own grow by what came), see what is acknowledged,
+learn of a peer's close before the draining time is over, and keep a handshake message in one
+STREAM frame. tests/carriers/test_aioquic_internals.py fails when one of them moves.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from aioquic.quic import events
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.congestion.base import register_congestion_control
+from aioquic.quic.congestion.reno import RenoCongestionControl
+from aioquic.quic.connection import QuicConnection, QuicConnectionState
+from aioquic.quic.packet import QuicErrorCode, QuicProtocolVersion
+from aioquic.quic.packet_builder import QuicPacketBuilder, QuicSentPacket
+from aioquic.quic.recovery import QuicPacketSpace
+from aioquic.quic.stream import QuicStream
+from aioquic.tls import CipherSuite
+
+from quicdist.carriers.base import Buffer
+from quicdist.carriers.quic.engine import (
+    CONNECTION_ID_LENGTH,
+    Closed,
+    Datagram,
+    EngineError,
+    EngineSink,
+    Path,
+)
+from quicdist.carriers.quic.settings import QuicSettings
+
+_VERSIONS = [int(QuicProtocolVersion.VERSION_1), int(QuicProtocolVersion.VERSION_2)]
+_CIPHERS = [
+    # The cheapest first; erlang_quic has no other.
+    CipherSuite.AES_128_GCM_SHA256,
+    CipherSuite.AES_256_GCM_SHA384,
+    CipherSuite.CHACHA20_POLY1305_SHA256,
+]
+_CONGESTION = "quicdist-reno"
+_JOIN_BELOW = 16 * 1024
+"""Parts longer than this are queued as they are, to save a copy."""
+
+# What aioquic warns of is in the connection's end; without a handler it would go to stderr.
+logging.getLogger("quic").addHandler(logging.NullHandler())
+
+
+class _CountingReno(RenoCongestionControl):
+    """aioquic's default, counting losses; the window it grows to is capped from outside."""
+
+    def __init__(self, *, max_datagram_size: int) -> None:
+        super().__init__(max_datagram_size=max_datagram_size)
+        self.lost = 0
+
+    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
+        lost = list(packets)
+        self.lost += len(lost)
+        super().on_packets_lost(now=now, packets=lost)
+
+
+register_congestion_control(_CONGESTION, _CountingReno)
+
+
+class _Quic(QuicConnection):
+    """aioquic's connection without its own growing of windows, and able to keep chunks whole."""
+
+    whole = True
+
+    def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
+        # It doubles the limit when half of it is used: let nothing seem used meanwhile.
+        limit = self._local_max_data
+        used, limit.used = limit.used, 0
+        try:
+            super()._write_connection_limits(builder, space)
+        finally:
+            limit.used = used
+
+    def _write_stream_limits(
+        self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream
+    ) -> None:
+        if stream.max_stream_data_local == stream.max_stream_data_local_sent:
+            return
+        receiver = stream.receiver
+        highest, receiver.highest_offset = receiver.highest_offset, 0
+        try:
+            super()._write_stream_limits(builder, space, stream)
+        finally:
+            receiver.highest_offset = highest
+
+    def _write_stream_frame(
+        self,
+        builder: QuicPacketBuilder,
+        space: QuicPacketSpace,
+        stream: QuicStream,
+        max_offset: int,
+    ) -> int:
+        if self.whole and not self._fits(builder, stream):
+            return 0
+        return super()._write_stream_frame(builder, space, stream, max_offset)
+
+    def _fits(self, builder: QuicPacketBuilder, stream: QuicStream) -> bool:
+        """Whether this packet takes all that is queued, or no packet ever will."""
+        pending = stream.sender._pending
+        if not len(pending):
+            return True
+        wanted = len(pending[0]) + 16
+        return wanted <= builder.remaining_flight_space or wanted > self._max_datagram_size - 64
+
+
+class AioquicConnection:
+    """One connection (see engine.EngineConnection)."""
+
+    def __init__(self, quic: _Quic, settings: QuicSettings) -> None:
+        self._quic = quic
+        self._max_in_flight = settings.max_in_flight
+        streams = quic._local_max_streams_bidi
+        streams.value = streams.sent = settings.max_streams
+        none = quic._local_max_streams_uni
+        none.value = none.sent = 0
+        self.connection_ids: Sequence[bytes] = [quic.host_cid]
+        self._pings = 0
+        self._refused: set[int] = set()
+        self._received = 0
+
+    def connect(self, path: Path, now: float) -> None:
+        """Starts the TLS handshake."""
+        self._quic.connect(path, now)
+
+    def receive(self, data: bytes, path: Path, now: float) -> None:
+        """One datagram; hostile ones may make the library stumble, which ends the connection."""
+        try:
+            self._quic.receive_datagram(data, path, now)
+        except Exception as error:
+            raise EngineError(f"{type(error).__name__}: {error}") from error
+        congestion = self._quic._loss._cc
+        if congestion.congestion_window > self._max_in_flight:
+            congestion.congestion_window = self._max_in_flight
+
+    def drain(self, sink: EngineSink) -> None:
+        """Hands over what aioquic queued."""
+        next_event = self._quic.next_event
+        while (event := next_event()) is not None:
+            if isinstance(event, events.StreamDataReceived):
+                self._received += len(event.data)
+                if event.stream_id in self._refused:
+                    continue
+                if event.data:
+                    sink.stream_data(event.stream_id, event.data)
+                if event.end_stream:
+                    sink.stream_ended(event.stream_id, "finished")
+            elif isinstance(event, events.StreamReset):
+                sink.stream_ended(event.stream_id, f"reset ({event.error_code})")
+            elif isinstance(event, events.StopSendingReceived):
+                sink.stream_ended(event.stream_id, f"stopped ({event.error_code})")
+            elif isinstance(event, events.HandshakeCompleted):
+                sink.handshake_completed(event.alpn_protocol or "")
+            elif isinstance(event, events.ConnectionIdIssued):
+                sink.connection_id_issued(event.connection_id)
+            elif isinstance(event, events.ConnectionIdRetired):
+                sink.connection_id_retired(event.connection_id)
+
+    @property
+    def is_started(self) -> bool:
+        """Whether a first packet could be decrypted."""
+        return self._quic._state is not QuicConnectionState.FIRSTFLIGHT
+
+    @property
+    def closed(self) -> Closed | None:
+        """Read from where aioquic notes it: its own event comes after the draining time."""
+        event = self._quic._close_event
+        if event is None:
+            return None
+        return Closed(
+            by_peer=self._quic._state is QuicConnectionState.DRAINING,
+            is_idle=event.reason_phrase == "Idle timeout",
+            is_application=event.frame_type is None,
+            error_code=event.error_code,
+            text=_describe(event),
+        )
+
+    @property
+    def path(self) -> Path:
+        """The one in use."""
+        path: Path = self._quic._network_paths[0].addr
+        return path
+
+    def write(self, stream: int, parts: Sequence[Buffer]) -> None:
+        """Queues; aioquic wants its streams opened in ascending order, lower ones come along."""
+        quic = self._quic
+        if stream not in quic._streams and stream % 2 == (0 if quic._is_client else 1):
+            for lower in range(quic.get_next_available_stream_id(), stream, 4):
+                quic.send_stream_data(lower, b"")
+        small: list[Buffer] = []
+        for part in parts:
+            if isinstance(part, memoryview):
+                part = part.cast("B")
+            if len(part) < _JOIN_BELOW:
+                small.append(part)
+                continue
+            if small:
+                quic.send_stream_data(stream, b"".join(small))
+                small = []
+            quic.send_stream_data(stream, part)  # type: ignore[arg-type]  # any buffer will do
+        if small:
+            quic.send_stream_data(stream, b"".join(small))
+
+    def refuse(self, stream: int, error_code: int) -> None:
+        """RESET_STREAM and STOP_SENDING, once; what still comes is forgotten."""
+        if stream not in self._refused and stream in self._quic._streams:
+            self._refused.add(stream)
+            self._quic.stop_stream(stream, error_code)
+            self._quic.reset_stream(stream, error_code)
+
+    def send_whole(self, whole: bool) -> None:
+        """As long as the handshake lasts."""
+        self._quic.whole = whole
+
+    def transmit(self, now: float) -> Sequence[Datagram]:
+        """Datagrams for the socket."""
+        try:
+            return self._quic.datagrams_to_send(now)
+        except Exception as error:
+            raise EngineError(f"{type(error).__name__}: {error}") from error
+
+    def timer(self) -> float | None:
+        """When aioquic wants to be woken."""
+        return self._quic.get_timer()
+
+    def handle_timer(self, now: float) -> None:
+        """Loss detection, idle timeout."""
+        self._quic.handle_timer(now)
+
+    def acknowledged(self) -> int:
+        """Where the send buffers begin."""
+        return sum(stream.sender._buffer_start for stream in self._quic._streams.values())
+
+    def grant(self, credit: int) -> None:
+        """MAX_DATA, and MAX_STREAM_DATA for every stream short of that credit."""
+        quic = self._quic
+        for stream in quic._streams.values():
+            start = stream.receiver.starting_offset()
+            if start + credit // 2 >= stream.max_stream_data_local:
+                stream.max_stream_data_local = start + credit
+        limit = quic._local_max_data
+        # A refused stream uses up credit with bytes that are never handed over.
+        received = limit.used if self._refused else self._received
+        limit.value = max(limit.value, received + credit)
+
+    def ping(self) -> None:
+        """A PING frame; its acknowledgement is a sign of life."""
+        self._pings += 1
+        self._quic.send_ping(self._pings)
+
+    def close(self, error_code: int, reason: str) -> None:
+        """CONNECTION_CLOSE of the application."""
+        self._quic.close(error_code=error_code, reason_phrase=reason)
+
+    def idle_timeout(self) -> float:
+        """The smaller of both sides' settings."""
+        return self._quic._idle_timeout()
+
+    def probe_timeout(self) -> float:
+        """PTO of RFC 9002."""
+        return self._quic._loss.get_probe_timeout()
+
+    def round_trip(self) -> float | None:
+        """Smoothed, once there is a sample."""
+        loss = self._quic._loss
+        return loss._rtt_smoothed if loss._rtt_initialized else None
+
+    def datagrams_lost(self) -> int:
+        """Packets declared lost, probes aside."""
+        congestion: Any = self._quic._loss._cc
+        return int(congestion.lost)
+
+
+class AioquicEngine:
+    """aioquic with one endpoint's settings."""
+
+    versions: Sequence[int] = _VERSIONS
+
+    def __init__(self, settings: QuicSettings) -> None:
+        self._settings = settings
+        self._listening = self._configuration(settings.alpns, is_client=False)
+        identity = settings.identity
+        self._listening.certificate = identity.certificate
+        self._listening.certificate_chain = list(identity.chain)
+        self._listening.private_key = identity.key
+
+    def dialer(self, host: str, alpns: Sequence[str]) -> AioquicConnection:
+        """A client."""
+        configuration = self._configuration(alpns, is_client=True)
+        trust = self._settings.trust
+        configuration.server_name = host
+        if trust.ca_file is None:
+            configuration.verify_mode = ssl.CERT_NONE
+        else:
+            configuration.verify_mode = ssl.CERT_REQUIRED
+            configuration.cafile = str(trust.ca_file)
+        return AioquicConnection(_Quic(configuration=configuration), self._settings)
+
+    def listener(self, destination_id: bytes) -> AioquicConnection:
+        """A server."""
+        quic = _Quic(
+            configuration=self._listening, original_destination_connection_id=destination_id
+        )
+        return AioquicConnection(quic, self._settings)
+
+    def _configuration(self, alpns: Sequence[str], *, is_client: bool) -> QuicConfiguration:
+        limits = self._settings.limits
+        return QuicConfiguration(
+            is_client=is_client,
+            alpn_protocols=list(alpns),
+            supported_versions=_VERSIONS,
+            cipher_suites=_CIPHERS,
+            congestion_control_algorithm=_CONGESTION,
+            connection_id_length=CONNECTION_ID_LENGTH,
+            idle_timeout=limits.idle_timeout,
+            max_data=limits.receive_window,
+            max_stream_data=limits.receive_window,
+            max_datagram_size=self._settings.max_datagram_size,
+        )
+
+
+def engine(settings: QuicSettings) -> AioquicEngine:
+    """The engine for one endpoint."""
+    return AioquicEngine(settings)
+
+
+def _describe(event: events.ConnectionTerminated) -> str:
+    if event.frame_type is None:
+        name = f"application close {event.error_code}"
+    elif 0x100 <= event.error_code < 0x200:
+        name = f"TLS alert {event.error_code - 0x100}"
+    else:
+        try:
+            name = QuicErrorCode(event.error_code).name.lower().replace("_", " ")
+        except ValueError:
+            name = f"error {event.error_code:#x}"
+    return f"{name}: {event.reason_phrase}" if event.reason_phrase else name

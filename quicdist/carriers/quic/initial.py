@@ -1,0 +1,51 @@
+"""The little that an endpoint reads of a first datagram before any state is made for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+_LONG_TYPE = 0x30
+_INITIAL_TYPE = {0x00000001: 0x00, 0x6B3343CF: 0x10}
+"""Bits of an Initial packet's first byte, by version: RFC 9000, 17.2.2; RFC 9369, 3.2."""
+
+_LONGEST_ID = 20
+
+
+def is_initial(data: bytes, version: int) -> bool:
+    """Whether a long-header datagram of a version we speak begins with an Initial packet.
+
+    Its destination id must have 8 bytes at least (RFC 9000, 7.2) and 20 at most.
+    """
+    has_fixed_bit = data[0] & 0x40
+    return bool(
+        has_fixed_bit
+        and data[0] & _LONG_TYPE == _INITIAL_TYPE.get(version)
+        and 8 <= data[5] <= _LONGEST_ID
+    )
+
+
+def version_negotiation(data: bytes, versions: Sequence[int]) -> bytes | None:
+    """The answer to a version that we do not speak; None where there must be none.
+
+    RFC 9000, 17.2.1. A version negotiation packet itself (version 0) is never answered: two
+    endpoints would keep each other busy for ever.
+    """
+    if data[1:5] == bytes(4):
+        return None
+    at = 6 + data[5]
+    if at >= len(data) or at + 1 + data[at] > len(data):
+        return None
+    destination, source = data[6:at], data[at + 1 : at + 1 + data[at]]
+    first = 0x80 | 0x40 | os.urandom(1)[0] & 0x3F
+    return b"".join(
+        (
+            bytes((first,)),
+            bytes(4),
+            bytes((len(source),)),
+            source,
+            bytes((len(destination),)),
+            destination,
+            *(version.to_bytes(4, "big") for version in versions),
+        )
+    )

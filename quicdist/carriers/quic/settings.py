@@ -1,0 +1,44 @@
+"""What a QUIC endpoint is told when it opens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from quicdist.carriers.base import CarrierLimits
+from quicdist.carriers.dialects import ALL_ALPNS
+from quicdist.carriers.trust import Identity, Trust
+
+
+@dataclass(frozen=True, slots=True)
+class QuicSettings:
+    """Sizes in bytes, times in seconds."""
+
+    identity: Identity
+    trust: Trust = field(default_factory=Trust.nothing)
+    limits: CarrierLimits = field(default_factory=CarrierLimits)
+
+    alpns: Sequence[str] = ALL_ALPNS
+    """Dialects offered to those who dial us, the preferred one first."""
+
+    engine: str = "aioquic"
+    """The QUIC library; there is one so far."""
+
+    max_datagram_size: int = 1200
+    """UDP payload that we send; 1200 passes everywhere."""
+
+    max_in_flight: int = 1024 * 1024
+    """Bytes sent and unacknowledged: aioquic's cost of an ACK grows with the packets in flight."""
+
+    socket_buffer: int = 4 * 1024 * 1024
+    """Wanted of the kernel for each direction; it may give less."""
+
+    max_streams: int = 32
+    """Bidirectional streams that a peer may open. erlang_quic opens 17 as dialer, 16 as listener,
+    and cannot send with fewer."""
+
+    max_connections: int = 4096
+    """Open at once, both ways; who dials us beyond that is not answered."""
+
+    max_half_open: int = 512
+    """Of those, the ones that others opened and that have not yet brought a stream byte."""

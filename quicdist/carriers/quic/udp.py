@@ -1,0 +1,158 @@
+"""The UDP socket of an endpoint: datagrams with the addresses at both of their ends."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import sys
+from collections import deque
+from collections.abc import Sequence
+
+from quicdist.carriers.quic.engine import Datagram, Path, SocketAddress
+
+_MAX_DATAGRAM = 65535
+_QUEUE_LIMIT = 1024
+"""Datagrams kept while the kernel takes none; more are dropped, as a full network would."""
+
+_LINUX = sys.platform.startswith("linux")
+_IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)  # named from Python 3.14 on; ip(7)
+_IN_PKTINFO = struct.Struct("=i4s4s")  # interface, local address, destination address
+_IN6_PKTINFO = struct.Struct("=16si")  # address, interface
+
+_Ancillary = tuple[int, int, bytes]
+
+
+class UdpSocket:
+    """Non-blocking. One bound to a wildcard tells, and chooses, the local address as well."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self.family = sock.family
+        self._queue: deque[Datagram] = deque()
+        self._wildcard = _LINUX and _is_wildcard(sock.getsockname()[0])
+        self._ancillary: dict[bytes, list[_Ancillary]] = {}
+        if self._wildcard:
+            if self.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            else:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+
+    @classmethod
+    def bind(cls, address: SocketAddress, family: int, buffer_size: int) -> UdpSocket:
+        """A bound one; `::` takes IPv4 as well. Raises OSError."""
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            sock.setblocking(False)
+            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, option, buffer_size)
+            if family == socket.AF_INET6:
+                only_v6 = 0 if address[0] == "::" else 1
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_v6)
+            sock.bind(address)
+            return cls(sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    def fileno(self) -> int:
+        """For the event loop."""
+        return self._socket.fileno()
+
+    @property
+    def takes_ipv4(self) -> bool:
+        """Whether IPv4 peers can be reached."""
+        if self.family == socket.AF_INET:
+            return True
+        return not self._socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+
+    @property
+    def address(self) -> SocketAddress:
+        """What it is bound to."""
+        name: SocketAddress = self._socket.getsockname()
+        return name
+
+    @property
+    def has_queue(self) -> bool:
+        """Whether datagrams wait for the kernel."""
+        return bool(self._queue)
+
+    def receive(self, limit: int) -> list[Datagram]:
+        """At most `limit` datagrams of those that wait."""
+        datagrams: list[Datagram] = []
+        sock = self._socket
+        try:
+            if not self._wildcard:
+                for _ in range(limit):
+                    data, address = sock.recvfrom(_MAX_DATAGRAM)
+                    datagrams.append((data, (address, None)))
+            else:
+                for _ in range(limit):
+                    data, ancillary, _, address = sock.recvmsg(_MAX_DATAGRAM, 64)
+                    datagrams.append((data, (address, _local_address(ancillary))))
+        except OSError:
+            # Nothing waits; or an earlier datagram of ours bounced, which the timers notice.
+            pass
+        return datagrams
+
+    def send(self, data: bytes, path: Path) -> None:
+        """Sends, or queues while the kernel takes none. Raises OSError for one it never will."""
+        if self._queue:
+            if len(self._queue) < _QUEUE_LIMIT:
+                self._queue.append((data, path))
+            return
+        try:
+            self._send(data, path)
+        except (BlockingIOError, InterruptedError):
+            self._queue.append((data, path))
+
+    def send_queue(self) -> None:
+        """Sends what waits, as far as the kernel takes it."""
+        while self._queue:
+            try:
+                self._send(*self._queue[0])
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                pass  # lost, like any datagram
+            self._queue.popleft()
+
+    def close(self) -> None:
+        """Closes it."""
+        self._queue.clear()
+        self._socket.close()
+
+    def _send(self, data: bytes, path: Path) -> None:
+        address, local = path
+        if local is None:
+            self._socket.sendto(data, address)
+        else:
+            self._socket.sendmsg([data], self._from(local), 0, address)
+
+    def _from(self, local: bytes) -> list[_Ancillary]:
+        """What makes a datagram leave from a local address."""
+        known = self._ancillary.get(local)
+        if known is None:
+            if len(local) == 4:
+                info = _IN_PKTINFO.pack(0, local, bytes(4))
+                known = [(socket.IPPROTO_IP, _IP_PKTINFO, info)]
+            else:
+                info = _IN6_PKTINFO.pack(local, 0)
+                known = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, info)]
+            self._ancillary[local] = known
+        return known
+
+
+def _is_wildcard(host: str) -> bool:
+    return host in ("0.0.0.0", "::")
+
+
+def _local_address(ancillary: Sequence[_Ancillary]) -> bytes | None:
+    for level, kind, data in ancillary:
+        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
+            local: bytes = _IN_PKTINFO.unpack_from(data)[1]
+            return local
+        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
+            return bytes(_IN6_PKTINFO.unpack_from(data)[0])
+    return None
