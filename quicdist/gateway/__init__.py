@@ -1,0 +1,20 @@
+"""A stock BEAM node's TCP distribution on one side, QUIC on the other, no terms read between.
+
+The BEAM runs with the Erlang module shipped here as its EPMD, and finds every other node through
+it. The handshake stays between the two nodes: the gateway never knows the cookie.
+"""
+
+from quicdist.gateway.erlang import EmitError, Emitted, emit_module, erl_arguments
+from quicdist.gateway.gateway import Gateway, GatewayError, run
+from quicdist.gateway.settings import GatewaySettings
+
+__all__ = [
+    "EmitError",
+    "Emitted",
+    "Gateway",
+    "GatewayError",
+    "GatewaySettings",
+    "emit_module",
+    "erl_arguments",
+    "run",
+]

@@ -1,0 +1,125 @@
+"""What the gateway answers a BEAM that takes it for an EPMD, with whole names as keys."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from quicdist.carriers.base import CarrierLimits, ConnectionHandler
+from quicdist.carriers.epmd import EpmdRefused, NodeInfo
+from quicdist.carriers.tcp import TcpConnection, TcpListener
+from quicdist.node.errors import NodeNameError
+from quicdist.node.names import Address
+
+_log = logging.getLogger("quicdist.gateway")
+
+LOOPBACK = "127.0.0.1"
+
+Connect = Callable[[str, Address, TcpConnection], ConnectionHandler]
+"""Given the name and address of a remote node and the BEAM's connection towards it."""
+
+
+class GatewayDirectory:
+    """Nodes of this machine by their own ports, remote ones by ports of ours that lead there."""
+
+    def __init__(
+        self,
+        own_name: str,
+        *,
+        routes: Mapping[str, tuple[str, int]],
+        max_remotes: int,
+        limits: CarrierLimits,
+        connect: Connect,
+    ) -> None:
+        """`max_remotes` bounds the ports held open; the one least asked for goes first."""
+        self._own_name = own_name
+        self._routes = routes
+        self._max_remotes = max_remotes
+        self._limits = limits
+        self._connect = connect
+        self._local: dict[str, NodeInfo] = {}
+        self._remotes: dict[str, TcpListener] = {}
+        self._opening = asyncio.Lock()
+
+    @property
+    def beam_port(self) -> int | None:
+        """Where the node we stand for takes connections, None while it is not registered."""
+        node = self._local.get(self._own_name)
+        return None if node is None else node.port
+
+    async def close(self) -> None:
+        """Closes every port."""
+        for listener in self._remotes.values():
+            await listener.close()
+        self._remotes.clear()
+
+    # -- as an EPMD's directory --
+
+    async def register(self, node: NodeInfo) -> int:
+        """A node of this machine. Raises EpmdRefused when its name is taken."""
+        whole = self._whole(node.name)
+        if whole in self._local:
+            raise EpmdRefused(f"{whole} is registered already")
+        self._local[whole] = node
+        where = "reachable over QUIC" if whole == self._own_name else "reachable here only"
+        _log.info("%s is registered at port %d, %s", whole, node.port, where)
+        return 1  # our module lets OTP choose
+
+    def unregister(self, node: NodeInfo) -> None:
+        """It is gone."""
+        whole = self._whole(node.name)
+        if self._local.get(whole) is node:
+            del self._local[whole]
+            _log.info("%s is gone", whole)
+
+    async def look_up(self, name: str) -> NodeInfo | None:
+        """Where to connect for this node; None, and a line in the log, when nowhere."""
+        found = self._local.get(self._whole(name))
+        if found is not None:
+            return found
+        try:
+            address = self._address(name)
+            async with self._opening:
+                listener = await self._listener(name, address)
+        except (NodeNameError, OSError) as error:
+            _log.warning("%s is not looked for: %s", name, error)
+            return None
+        if listener is None:
+            return None
+        return NodeInfo(name, listener.local_address[1])
+
+    def nodes(self) -> Sequence[NodeInfo]:
+        """Nodes of this machine, by their whole names."""
+        return [replace(node, name=whole) for whole, node in self._local.items()]
+
+    # -- inside --
+
+    def _whole(self, name: str) -> str:
+        """OTP's own EPMD client leaves the host out: it means this machine."""
+        return name if "@" in name else f"{name}@{self._own_name.partition('@')[2]}"
+
+    def _address(self, name: str) -> Address | None:
+        """Where a remote node is, None for our own. Raises NodeNameError."""
+        if self._whole(name) == self._own_name:
+            return None
+        route = self._routes.get(name)
+        return Address.parse(name) if route is None else Address(*route)
+
+    async def _listener(self, name: str, address: Address | None) -> TcpListener | None:
+        """The port that leads to a remote node. Raises OSError."""
+        if address is None:
+            return None
+        listener = self._remotes.pop(name, None)
+        if listener is None:
+            while len(self._remotes) >= self._max_remotes:
+                await self._remotes.pop(next(iter(self._remotes))).close()
+            listener = await TcpListener.open(
+                LOOPBACK,
+                0,
+                accept=lambda connection: self._connect(name, address, connection),
+                limits=self._limits,
+            )
+        self._remotes[name] = listener  # at the end: asked for last
+        return listener

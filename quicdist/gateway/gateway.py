@@ -1,0 +1,258 @@
+"""A sidecar that lets a stock BEAM node be reached, and reach others, over QUIC."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from types import TracebackType
+from typing import Protocol
+
+from quicdist.carriers import tcp
+from quicdist.carriers.base import Connection, ConnectionHandler, DialError
+from quicdist.carriers.epmd import EpmdServer
+from quicdist.carriers.quic.endpoint import Endpoint
+from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.tcp import TcpConnection
+from quicdist.carriers.trust import Identity
+from quicdist.gateway.directory import LOOPBACK, GatewayDirectory
+from quicdist.gateway.relay import Relay
+from quicdist.gateway.settings import GatewaySettings
+from quicdist.node.names import Address
+
+_log = logging.getLogger("quicdist.gateway")
+
+
+class GatewayError(Exception):
+    """The gateway cannot start; the text is one line that says why."""
+
+
+class _Endpoint(Protocol):
+    """What a gateway needs of the QUIC endpoint."""
+
+    @property
+    def local_address(self) -> tuple[str, int]: ...
+
+    async def dial(
+        self, host: str, port: int, *, alpns: Sequence[str], timeout: float
+    ) -> Connection: ...
+
+    async def close(self, timeout: float) -> None: ...
+
+
+Accept = Callable[[Connection], ConnectionHandler]
+OpenEndpoint = Callable[[GatewaySettings, Accept], Awaitable[_Endpoint]]
+
+
+class Gateway:
+    """Stands for one BEAM node: `async with Gateway(GatewaySettings("5555@10.0.0.7")): ...`."""
+
+    def __init__(
+        self, settings: GatewaySettings | str, *, open_endpoint: OpenEndpoint | None = None
+    ) -> None:
+        """A name alone takes every default. Raises NodeNameError for a name that is none."""
+        self.settings = (
+            settings if isinstance(settings, GatewaySettings) else GatewaySettings(settings)
+        )
+        self._address = self.settings.address
+        self._open_endpoint = open_endpoint or _open_quic
+        self._directory = GatewayDirectory(
+            self.settings.name,
+            routes=self.settings.routes,
+            max_remotes=self.settings.max_remotes,
+            limits=self.settings.limits,
+            connect=self._outgoing,
+        )
+        self._relays: dict[Relay, asyncio.Task[None]] = {}
+        self._endpoint: _Endpoint | None = None
+        self._epmd: EpmdServer | None = None
+
+    @property
+    def name(self) -> str:
+        """The node it stands for."""
+        return self.settings.name
+
+    @property
+    def epmd_port(self) -> int:
+        """The loopback TCP port where the BEAM asks."""
+        assert self._epmd is not None, "not started"
+        return self._epmd.local_address[1]
+
+    @property
+    def quic_address(self) -> tuple[str, int]:
+        """The UDP address it is bound to."""
+        assert self._endpoint is not None, "not started"
+        return self._endpoint.local_address
+
+    @property
+    def beam_port(self) -> int | None:
+        """The BEAM's distribution port, None while it is not there."""
+        return self._directory.beam_port
+
+    @property
+    def connections(self) -> int:
+        """How many pairs of nodes are connected through it, or about to be."""
+        return len(self._relays)
+
+    async def start(self) -> None:
+        """Opens its ports. Raises GatewayError, and CertificateError."""
+        wanted = self._address.port if self.settings.epmd_port is None else self.settings.epmd_port
+        try:
+            self._epmd = await EpmdServer.open(LOOPBACK, wanted, self._directory)
+        except OSError as error:
+            raise GatewayError(
+                f"TCP port {wanted} on {LOOPBACK}, where the BEAM is to ask, cannot be had: "
+                f"{_why(error)}; choose another with --epmd-port"
+            ) from None
+        try:
+            self._endpoint = await self._open_endpoint(self.settings, self._incoming)
+        except OSError as error:
+            await self._epmd.close()
+            host, port = self.settings.listen or (self._address.host, self._address.port)
+            raise GatewayError(f"UDP {host}:{port} cannot be had: {_why(error)}") from None
+        except BaseException:
+            await self._epmd.close()
+            raise
+        _log.info("gateway for %s: QUIC at %s:%d", self.name, *self.quic_address)
+        _log.info("gateway for %s: the BEAM asks at %s:%d", self.name, LOOPBACK, self.epmd_port)
+        _log.info("%s", self.settings.trust.describe())
+
+    async def close(self) -> None:
+        """Ends every connection, so that both nodes of each see it at once, and all ports."""
+        if self._epmd is not None:
+            await self._epmd.close()
+        await self._directory.close()
+        for relay in list(self._relays):
+            relay.close("the gateway ends")
+        if self._relays:
+            await asyncio.wait(self._relays.values(), timeout=self.settings.close_timeout)
+        if self._endpoint is not None:
+            await self._endpoint.close(self.settings.close_timeout)
+
+    async def __aenter__(self) -> Gateway:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    # -- from the BEAM to others --
+
+    def _outgoing(self, name: str, address: Address, near: TcpConnection) -> ConnectionHandler:
+        relay = self._relay(name, f"{address.host}:{address.port}")
+        self._start(relay, self._reach(relay, address))
+        relay.near.attach(near)
+        return relay.near
+
+    async def _reach(self, relay: Relay, address: Address) -> None:
+        assert self._endpoint is not None
+        try:
+            far = await self._endpoint.dial(
+                address.host,
+                address.port,
+                alpns=self.settings.alpns,
+                timeout=self.settings.dial_timeout,
+            )
+        except (DialError, OSError) as error:
+            relay.close(f"{address.host}:{address.port} is not reached: {_why(error)}")
+            return
+        relay.far.attach(far)
+
+    # -- from others to the BEAM --
+
+    def _incoming(self, far: Connection) -> ConnectionHandler:
+        relay = self._relay(None, "{}:{}".format(*far.peer_address))
+        self._start(relay, self._reach_beam(relay))
+        relay.far.attach(far)
+        return relay.far
+
+    async def _reach_beam(self, relay: Relay) -> None:
+        port = self._directory.beam_port
+        if port is None:
+            relay.close(f"{self.name} is not registered with its gateway")
+            return
+        try:
+            near = await tcp.dial(
+                LOOPBACK, port, timeout=self.settings.dial_timeout, limits=self.settings.limits
+            )
+        except OSError as error:
+            relay.close(f"{self.name} takes no connection at its port {port}: {_why(error)}")
+            return
+        relay.near.attach(near)
+
+    # -- both --
+
+    def _relay(self, peer_name: str | None, peer_address: str) -> Relay:
+        if len(self._relays) >= self.settings.max_relays:
+            _log.warning("a connection is refused: %d are open already", len(self._relays))
+            raise ConnectionRefusedError("too many connections")
+        return Relay(
+            self.name,
+            peer_name=peer_name,
+            peer_address=peer_address,
+            handshake_timeout=self.settings.handshake_timeout,
+            keepalive=self.settings.keepalive,
+        )
+
+    def _start(self, relay: Relay, reach: Coroutine[None, None, None]) -> None:
+        """One task for each relay's whole life: it reaches the other side and waits for the end."""
+        task = asyncio.create_task(self._live(relay, reach))
+        self._relays[relay] = task
+        task.add_done_callback(lambda _: self._relays.pop(relay))
+
+    async def _live(self, relay: Relay, reach: Coroutine[None, None, None]) -> None:
+        reaching = asyncio.create_task(reach)
+        closed = asyncio.create_task(relay.wait_closed())
+        await asyncio.wait((reaching, closed), return_when=asyncio.FIRST_COMPLETED)
+        if not reaching.done():
+            reaching.cancel()
+            await asyncio.wait((reaching,))
+        elif error := reaching.exception():
+            relay.close(_why(error))
+        await closed
+
+
+async def run(
+    settings: GatewaySettings, *, started: Callable[[Gateway], None] | None = None
+) -> None:
+    """A gateway until SIGINT or SIGTERM; `started` is told when its ports are open.
+
+    Raises what `Gateway` and its `start` raise.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    for number in signals:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with Gateway(settings) as gateway:
+            if started is not None:
+                started(gateway)
+            await stop.wait()
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+async def _open_quic(settings: GatewaySettings, accept: Accept) -> _Endpoint:
+    address = settings.address
+    quic = QuicSettings(
+        identity=settings.identity or Identity.kept([address.host]),
+        trust=settings.trust,
+        limits=settings.limits,
+        alpns=settings.alpns,
+    )
+    host, port = settings.listen or (address.host, address.port)
+    return await Endpoint.open(host, port, settings=quic, accept=accept)
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

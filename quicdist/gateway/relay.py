@@ -1,0 +1,252 @@
+"""Two connections back to back: what comes in on one goes out on the other.
+
+Packets are re-framed and never read, but for the tag of a handshake message, which tells where
+frames begin and whether a node was refused. A policy on control messages belongs in `_forward`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from quicdist.carriers.base import CloseKind, CloseReason, Connection
+from quicdist.dist.packet import HandshakePacket, Packet
+
+_log = logging.getLogger("quicdist.gateway")
+
+_CHALLENGE_ACK = b"a"
+"""Tag of the message that ends a handshake; frames follow it, both ways."""
+
+_STATUS = b"s"
+_REFUSALS = (b"snok", b"snot_allowed")
+
+_LINGER = 5.0
+"""Seconds that one side gets to take what the other said before it left."""
+
+
+class Relay:
+    """One connection between two nodes: `near` to the BEAM beside us, `far` over QUIC.
+
+    Memory is bounded by what both carriers may hold: a side is told that its bytes are consumed
+    only once the other side is below its watermark again.
+    """
+
+    def __init__(
+        self,
+        own_name: str,
+        *,
+        peer_name: str | None,
+        peer_address: str,
+        handshake_timeout: float,
+        keepalive: float,
+    ) -> None:
+        """`peer_name` is whom the BEAM asked for; None for a peer that came to us, which is then
+        called by the name it claims. Names and address are for the log alone.
+        Without a finished handshake within `handshake_timeout` seconds it is given up. A far
+        side whose ticks may stop is asked for a sign of life every `keepalive` seconds.
+        """
+        self._own_name = own_name
+        self._peer_address = peer_address
+        self._incoming = peer_name is None
+        self.connected = False
+        self.peer_name = peer_name
+        self.near = _Side(self, "the BEAM node")
+        self.far = _Side(self, "the peer")
+        self.near.other, self.far.other = self.far, self.near
+        self._handshake_timeout = handshake_timeout
+        self._keepalive = keepalive
+        self._refused = False
+        self._done = asyncio.Event()
+        self._closed: CloseReason | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._watch = asyncio.create_task(self._watch_over())
+
+    @property
+    def title(self) -> str:
+        """Who connects to whom, for the log."""
+        peer = f"{self.peer_name or 'a node'} ({self._peer_address})"
+        pair = (peer, self._own_name) if self._incoming else (self._own_name, peer)
+        return " -> ".join(pair)
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether one side is gone, or was told to go."""
+        return self._closed is not None
+
+    def close(self, reason: str) -> None:
+        """Ends both sides now."""
+        self._end(CloseReason(CloseKind.LOCAL, reason), linger=None)
+
+    async def wait_closed(self) -> None:
+        """Returns when both sides are gone."""
+        await self._done.wait()
+
+    # -- what the sides tell --
+
+    def lost(self, side: _Side, reason: CloseReason) -> None:
+        """One side is gone: the other gets what it said last, and is closed with the reason."""
+        text = reason.text
+        if side is self.near:
+            closed = reason.kind is CloseKind.PEER
+            text = "the BEAM node closed the connection" if closed else f"the BEAM node: {text}"
+        self._end(
+            CloseReason(reason.kind, text),
+            linger=None if reason.kind is CloseKind.LOCAL else side.other,
+        )
+
+    def passing(self, side: _Side, message: bytes) -> None:
+        """A handshake message goes across, from `side`."""
+        if message[:1] in (b"N", b"n") and self.peer_name is None:
+            self.peer_name = claimed_name(message)
+        elif message[:1] == _CHALLENGE_ACK and not self.connected:
+            self.connected = True
+            _log.info("%s: connected", self.title)
+        elif message in _REFUSALS:
+            self._refused = True
+            _log.warning("%s: refused by %s (%s)", self.title, side.label, message[1:].decode())
+
+    # -- inside --
+
+    def _end(self, reason: CloseReason, linger: _Side | None) -> None:
+        if self._closed is None:
+            self._closed = reason
+            self._watch.cancel()
+            clean = self.connected and reason.kind in (CloseKind.LOCAL, CloseKind.PEER)
+            level = logging.INFO if clean or self._refused else logging.WARNING
+            what = "closed" if self.connected else "not connected"
+            _log.log(level, "%s: %s: %s", self.title, what, reason.text)
+            if linger is not None and linger.connection is not None and not linger.gone:
+                task = asyncio.create_task(self._last_words(linger, reason.text))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            else:
+                self._close_sides(reason.text)
+        if self.near.gone and self.far.gone:
+            self._done.set()
+
+    def _close_sides(self, text: str) -> None:
+        for side in (self.near, self.far):
+            side.close(text)
+
+    async def _last_words(self, side: _Side, text: str) -> None:
+        connection = side.connection
+        assert connection is not None
+        await connection.flush(_LINGER)
+        self._close_sides(text)
+
+    async def _watch_over(self) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._handshake_timeout
+        while not self.connected and loop.time() < deadline:
+            await asyncio.sleep(min(0.5, self._handshake_timeout))
+        if not self.connected:
+            self.close(f"no handshake within {self._handshake_timeout:g} s")
+            return
+        while True:
+            await asyncio.sleep(self._keepalive)
+            self._tick_for_the_peer(loop.time())
+
+    def _tick_for_the_peer(self, now: float) -> None:
+        """Ticks to the BEAM for a peer that lives and does not tick: it would be taken for dead.
+
+        A carrier with such peers says so in its traits. Of any other, ticks are what the peer
+        sends itself, and none are made up.
+        """
+        far, near = self.far.connection, self.near.connection
+        if far is None or near is None or not far.traits.ticks_may_stop:
+            return
+        if now - far.last_received < self._keepalive and not self.far.brought_packets:
+            near.send_frame(())
+        self.far.brought_packets = False
+        far.ping()
+
+
+def claimed_name(message: bytes) -> str | None:
+    """The name in a handshake's name message, for the log; None when it cannot be shown.
+
+    ERTS manual, Distribution Protocol, "Distribution Handshake": send_name, both forms.
+    """
+    if message[:1] == b"N":
+        raw = message[15 : 15 + int.from_bytes(message[13:15], "big")]
+    else:
+        raw = message[7:]
+    name = raw[:255].decode(errors="replace")
+    return name if name.isprintable() and name else None
+
+
+class _Side:
+    """One end of a relay: its connection's owner (carriers.base.ConnectionHandler)."""
+
+    other: _Side
+
+    def __init__(self, relay: Relay, label: str) -> None:
+        self.label = label
+        self.connection: Connection | None = None
+        self.gone = True
+        """No connection, or none any more."""
+        self.brought_packets = False
+        self._relay = relay
+        self._early: list[Packet] = []
+        """What came before there was another side to send it to."""
+        self._owed = 0
+        """Bytes sent across but not yet reported consumed."""
+
+    def attach(self, connection: Connection) -> None:
+        """This side's connection is up. The other may have been talking before."""
+        self.connection = connection
+        self.gone = False
+        connection.handler = self
+        early, self.other._early = self.other._early, []
+        if early:
+            self.other.packets_received(early)
+        if self._relay.is_closing:
+            self.close("the other side is gone")
+
+    def close(self, text: str) -> None:
+        """Ends the connection, if there is one."""
+        if self.connection is not None and not self.gone:
+            self.connection.close(text)
+
+    # -- what the connection tells --
+
+    def packets_received(self, packets: Sequence[Packet]) -> None:
+        """Across with them; those before there is an other side wait, unconsumed."""
+        self.brought_packets = True
+        target = self.other.connection
+        if self._relay.is_closing:
+            return
+        if target is None:
+            self._early += packets
+            return
+        size = 0
+        for packet in packets:
+            size += len(packet.data)
+            self._forward(packet, target)
+        self._owed += size
+        if target.is_writable:
+            self._settle()
+
+    def writable_again(self) -> None:
+        """This side takes more: the other may go on sending."""
+        self.other._settle()
+
+    def connection_lost(self, reason: CloseReason) -> None:
+        """This side is gone."""
+        self.gone = True
+        self._relay.lost(self, reason)
+
+    def _forward(self, packet: Packet, target: Connection) -> None:
+        if not isinstance(packet, HandshakePacket):
+            target.send_frame((packet.data,) if packet.data else ())
+            return
+        self._relay.passing(self, packet.data)
+        target.send_handshake(packet.data)
+        if packet.data[:1] == _CHALLENGE_ACK and self.connection is not None:
+            target.handshake_done()
+            self.connection.handshake_done()
+
+    def _settle(self) -> None:
+        owed, self._owed = self._owed, 0
+        if owed and self.connection is not None and not self.gone:
+            self.connection.consumed(owed)

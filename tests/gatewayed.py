@@ -1,0 +1,195 @@
+"""Stock Erlang nodes behind gateways: the helper of every test that wants one.
+
+with GatewayThread() as gateway, gatewayed_erl(gateway, cookie="c") as erlang:
+    erlang.eval("atom_to_list(net_adm:ping('5556@127.0.0.1')).")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from quicdist.carriers.trust import Identity
+from quicdist.gateway import Gateway, GatewaySettings, emit_module, erl_arguments
+from tests.erlang import Erlang
+
+PATIENCE = 60.0
+
+
+@functools.cache
+def module_directory() -> Path:
+    """Where the compiled Erlang module is; made once, gone when Python ends."""
+    keeper = tempfile.TemporaryDirectory(prefix="quicdist-epmd-")
+    _keepers.append(keeper)
+    emitted = emit_module(keeper.name)
+    assert emitted.beam is not None, "no erlc on the PATH: sudo apt-get install erlang-base"
+    return emitted.directory
+
+
+_keepers: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def free_udp_port(host: str = "127.0.0.1") -> int:
+    """A UDP port that nobody has, for now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def loopback_settings(name: str | None = None) -> GatewaySettings:
+    """A gateway on free ports with a certificate that nobody keeps."""
+    return GatewaySettings(
+        name or f"{free_udp_port()}@127.0.0.1",
+        epmd_port=0,
+        identity=Identity.ephemeral(["127.0.0.1"]),
+    )
+
+
+class GatewayThread:
+    """A gateway on an event loop and in a thread of its own, for tests without asyncio."""
+
+    def __init__(self, settings: GatewaySettings | str | None = None) -> None:
+        """A name alone, or nothing, takes free ports."""
+        chosen = settings if isinstance(settings, GatewaySettings) else loopback_settings(settings)
+        self.name = chosen.name
+        self.epmd_port = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"gateway {self.name}")
+        self._thread.start()
+        try:
+            self.gateway: Gateway = self._call(_started(chosen))
+        except BaseException:
+            self._stop_loop()
+            raise
+        self.epmd_port = self.gateway.epmd_port
+
+    def close(self) -> None:
+        """Ends it, as SIGTERM would."""
+        if self._loop.is_closed():
+            return
+        try:
+            self._call(self.gateway.close())
+        finally:
+            self._stop_loop()
+
+    def __enter__(self) -> GatewayThread:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _call(self, coroutine: object) -> Gateway:
+        assert asyncio.iscoroutine(coroutine)
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        result: Gateway = future.result(PATIENCE)
+        return result
+
+    def _stop_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _started(settings: GatewaySettings) -> Gateway:
+    gateway = Gateway(settings)
+    await gateway.start()
+    return gateway
+
+
+_PROCESS = """
+import asyncio, json, logging, sys
+from quicdist.gateway import GatewaySettings, run
+logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+def started(gateway):
+    print(json.dumps({"epmd_port": gateway.epmd_port}), flush=True)
+asyncio.run(run(GatewaySettings(sys.argv[1], epmd_port=0), started=started))
+"""
+
+
+class GatewayProcess:
+    """A gateway in a process of its own, to be killed."""
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = name or f"{free_udp_port()}@127.0.0.1"
+        self._state = tempfile.TemporaryDirectory(prefix="quicdist-state-")
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PROCESS, self.name],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "QUICDIST_STATE_DIR": self._state.name},
+        )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the gateway did not start"
+        self.epmd_port: int = json.loads(line)["epmd_port"]
+
+    @property
+    def os_pid(self) -> int:
+        """Its process id in the operating system."""
+        return self._process.pid
+
+    def kill(self) -> None:
+        """Ends it as `kill -9` does."""
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """Ends it with SIGTERM and waits."""
+        self._process.terminate()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._state.cleanup()
+
+    def __enter__(self) -> GatewayProcess:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def gatewayed_erl(
+    gateway: GatewayThread | GatewayProcess, *args: str, cookie: str = "gatewayed"
+) -> Erlang:
+    """A stock `erl` with the name that the gateway stands for."""
+    return Erlang(
+        *("-name", gateway.name, "-setcookie", cookie),
+        *erl_arguments(module_directory()),
+        *("-epmd_port", str(gateway.epmd_port)),
+        *args,
+    )
+
+
+@contextlib.contextmanager
+def two_gatewayed_nodes(
+    *args: str, cookie: str = "gatewayed"
+) -> Iterator[tuple[tuple[GatewayThread, Erlang], tuple[GatewayThread, Erlang]]]:
+    """Two stock nodes, each with its gateway: ((gateway, erl), (gateway, erl))."""
+    with contextlib.ExitStack() as stack:
+        pairs = []
+        for _ in range(2):
+            gateway = stack.enter_context(GatewayThread())
+            pairs.append(
+                (gateway, stack.enter_context(gatewayed_erl(gateway, *args, cookie=cookie)))
+            )
+        yield pairs[0], pairs[1]
