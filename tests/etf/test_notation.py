@@ -404,7 +404,7 @@ scalars = st.one_of(
     atoms.filter(lambda atom: atom not in ("true", "false")),
     st.booleans(),
     st.integers(),
-    st.integers(-(1 << 4096), 1 << 4096),
+    st.binary(max_size=512).map(lambda data: int.from_bytes(data, "big", signed=True)),
     floats,
     st.binary(max_size=20),
     texts.map(str.encode),
@@ -537,6 +537,7 @@ plain = st.recursive(
 def test_erlang_prints_any_term_the_same(unicode_erl: Erlang, term: Term) -> None:
     text = format_term(term)
     assume("fun " not in text or text.isascii())  # OTP 25 prints the others as garbage
+    assume("'maybe'" not in text and "'else'" not in text)  # quoted since OTP 27 alone
     assert printed(unicode_erl, term) == text
 
 
