@@ -1,1 +1,83 @@
-"""quicdist makes a Python program a real node of an Erlang/Elixir cluster, over QUIC."""
+"""quicdist makes a Python program a real node of an Erlang/Elixir cluster, over QUIC.
+
+>>> from quicdist import Atom, Node  # doctest: +SKIP
+>>> async with Node("4433@127.0.0.1", cookie="secret") as node:  # doctest: +SKIP
+...     print(await node.call("5555@127.0.0.1", "erlang", "system_info", [Atom("otp_release")]))
+"""
+
+from __future__ import annotations
+
+from quicdist.carriers.trust import Identity, Trust
+from quicdist.etf import Atom, BitString, ErlMap, Export, Fun, ImproperList, Pid, Port, Reference
+from quicdist.node.book import Quic
+from quicdist.node.errors import (
+    CallError,
+    CallNotPossible,
+    CallTimeout,
+    CookieError,
+    ErlangError,
+    ErlangExit,
+    ErlangThrow,
+    ErrorClass,
+    ExportError,
+    MailboxFull,
+    NameTaken,
+    NoConnection,
+    NodeError,
+    NodeNameError,
+    NoProcess,
+    NotRunning,
+    ProcessExited,
+    ReceiveTimeout,
+    StartError,
+)
+from quicdist.node.events import NodeDown, NodeEvent, NodeUp
+from quicdist.node.exports import Run, export
+from quicdist.node.limits import MailboxLimits, NodeLimits
+from quicdist.node.mailbox import Mailbox
+from quicdist.node.node import Node
+from quicdist.node.spawn import current_process
+
+__all__ = [
+    "Atom",
+    "BitString",
+    "CallError",
+    "CallNotPossible",
+    "CallTimeout",
+    "CookieError",
+    "ErlMap",
+    "ErlangError",
+    "ErlangExit",
+    "ErlangThrow",
+    "ErrorClass",
+    "Export",
+    "ExportError",
+    "Fun",
+    "Identity",
+    "ImproperList",
+    "Mailbox",
+    "MailboxFull",
+    "MailboxLimits",
+    "NameTaken",
+    "NoConnection",
+    "NoProcess",
+    "Node",
+    "NodeDown",
+    "NodeError",
+    "NodeEvent",
+    "NodeLimits",
+    "NodeNameError",
+    "NodeUp",
+    "NotRunning",
+    "Pid",
+    "Port",
+    "ProcessExited",
+    "Quic",
+    "ReceiveTimeout",
+    "Reference",
+    "Run",
+    "StartError",
+    "Trust",
+    "current_process",
+    "export",
+]

@@ -1,0 +1,1 @@
+"""What a BEAM node is, in Python: processes, links, monitors, connections, calls."""

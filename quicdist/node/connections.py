@@ -1,0 +1,363 @@
+"""The links of a node: made when needed, one for each peer, whoever calls first.
+
+Two nodes that connect to each other at once settle it by name, as OTP does: of the two attempts
+the one of the node with the greater name goes on.
+
+ERTS manual, Distribution Protocol, "The Handshake in Detail" (status); OTP, dist_util.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from typing import Protocol
+
+from quicdist.carriers.base import Connection, ConnectionHandler
+from quicdist.dist.control import Control
+from quicdist.dist.handshake import Status, settle_simultaneous
+from quicdist.dist.session import NO_PAYLOAD, LocalNode, Role, Session
+from quicdist.etf import Atom, EtfEncodeError, Options, Pid
+from quicdist.node.book import AddressBook
+from quicdist.node.errors import NoConnection
+from quicdist.node.limits import NodeLimits
+from quicdist.node.names import check_peer_name
+from quicdist.node.peer import Peer, State
+from quicdist.node.system import Handler, Payload
+
+logger = logging.getLogger("quicdist.node")
+
+_MAX_QUEUED = 10_000
+"""Signals that wait for one connection to come up."""
+
+_FINAL = frozenset({Status.NOT_ALLOWED.value})
+"""Refusals that another attempt would meet again."""
+
+
+class Listener(Protocol):
+    """Who wants to know of links."""
+
+    def peer_up(self, peer: Peer) -> None: ...
+
+    def peer_down(self, peer: Peer, reason: str) -> None: ...
+
+    def unreachable(self, node: Atom, reason: str) -> None:
+        """No connection could be made, and signals waited for it."""
+
+    def probe(self, peer: Peer) -> None: ...
+
+
+class _Attempt:
+    """Connecting to one node: whoever wants it waits for the same attempt."""
+
+    def __init__(self, node: Atom, deadline: float) -> None:
+        self.node = node
+        self.deadline = deadline
+        self.result: asyncio.Future[Peer] = asyncio.get_running_loop().create_future()
+        self.signals: deque[tuple[Pid, Control, Payload]] = deque()
+        self.dialled: Peer | None = None
+        """Our own link, while its handshake goes on."""
+        self.changed = asyncio.Event()
+        """Our own link, or one made to us, has come up or down."""
+        self.has_yielded = False
+        """The peer's attempt goes first."""
+        self.last_error = "no answer"
+        self.task: asyncio.Task[None] | None = None
+
+
+class Connections:
+    """All links, and the attempts to make some."""
+
+    def __init__(
+        self,
+        book: AddressBook,
+        listener: Listener,
+        limits: NodeLimits,
+        options: Options,
+    ) -> None:
+        self.local: LocalNode | None = None
+        """Who we are, once that is known."""
+        self.up: dict[Atom, Peer] = {}
+        self._book = book
+        self._listener = listener
+        self._handlers: dict[type[Control], Handler] = {}
+        self._limits = limits
+        self._options = options
+        self._attempts: dict[Atom, _Attempt] = {}
+        self._greeting: set[Peer] = set()
+        self._is_closing = False
+
+    # -- for the node --
+
+    def begin(self, local: LocalNode, handlers: dict[type[Control], Handler]) -> None:
+        """From here on links are made, and let in."""
+        self.local = local
+        self._handlers = handlers
+
+    async def connect(self, node: Atom) -> Peer:
+        """The link to a node, made if there is none. Raises NoConnection, NodeNameError."""
+        peer = self.up.get(node)
+        if peer is not None:
+            return peer
+        # Whoever stops waiting leaves the attempt to the others.
+        return await asyncio.shield(self._attempt(node).result)
+
+    def post(
+        self, node: Atom, sender: Pid, control: Control, payload: Payload = NO_PAYLOAD
+    ) -> None:
+        """Sends without waiting; what has no connection yet waits for it."""
+        peer = self.up.get(node)
+        if peer is not None:
+            peer.post(sender, control, payload)
+            return
+        try:
+            attempt = self._attempt(node)
+        except (NoConnection, ValueError) as error:
+            asyncio.get_running_loop().call_soon(self._listener.unreachable, node, str(error))
+            return
+        if len(attempt.signals) < _MAX_QUEUED:
+            attempt.signals.append((sender, control, payload))
+
+    def post_if_connected(
+        self, node: Atom, sender: Pid, control: Control, payload: Payload = NO_PAYLOAD
+    ) -> None:
+        """Sends without waiting; dropped without a connection, in order behind what waits."""
+        peer = self.up.get(node)
+        if peer is not None:
+            peer.post(sender, control, payload)
+        elif (attempt := self._attempts.get(node)) is not None and attempt.signals:
+            attempt.signals.append((sender, control, payload))
+
+    async def send(self, node: Atom, sender: Pid, control: Control, payload: Payload) -> None:
+        """Sends; connects first, and waits while the backlog is high. Raises NoConnection."""
+        peer = self.up.get(node)
+        if peer is None:
+            peer = await self.connect(node)
+        await peer.send(sender, control, payload)
+
+    def disconnect(self, node: Atom) -> bool:
+        """Ends the link to a node. True when there was one."""
+        peer = self.up.get(node)
+        if peer is None:
+            return False
+        peer.fail("disconnected by us")
+        return True
+
+    async def drain(self, timeout: float) -> None:
+        """Waits until all that was accepted is acknowledged, at most `timeout` seconds."""
+        self._is_closing = True
+        for attempt in list(self._attempts.values()):
+            if not attempt.signals:
+                self._give_up(attempt, "the node is stopping")
+        pending = [attempt.result for attempt in self._attempts.values()]
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        if pending:
+            await asyncio.wait(pending, timeout=timeout)
+        if self.up:
+            drains = [self._drain(peer, deadline) for peer in self.up.values()]
+            await asyncio.gather(*drains)
+
+    async def _drain(self, peer: Peer, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        while not peer.outbox.is_empty and peer.state is State.UP and loop.time() < deadline:
+            await asyncio.sleep(0.005)
+        left = deadline - loop.time()
+        if peer.state is State.UP and (left <= 0 or not await peer.connection.flush(left)):
+            logger.warning("%s has not acknowledged everything that was sent to it", peer)
+
+    def close(self) -> None:
+        """Ends every link and attempt, at once."""
+        self._is_closing = True
+        for attempt in list(self._attempts.values()):
+            self._give_up(attempt, "the node has stopped")
+        for peer in [*self.up.values(), *self._greeting]:
+            peer.fail("the node has stopped")
+
+    # -- made by us --
+
+    def _attempt(self, node: Atom) -> _Attempt:
+        attempt = self._attempts.get(node)
+        if attempt is not None:
+            return attempt
+        if self.local is None or self._is_closing:
+            raise NoConnection(node, "this node is not running")
+        check_peer_name(node)
+        if node == self.local.name:
+            raise NoConnection(node, "that is this node itself")
+        loop = asyncio.get_running_loop()
+        attempt = _Attempt(node, loop.time() + self._limits.connect_timeout)
+        # Nobody may be waiting for the result; that is no error.
+        attempt.result.add_done_callback(_look_at)
+        self._attempts[node] = attempt
+        attempt.task = loop.create_task(self._make(attempt), name=f"connect to {node}")
+        return attempt
+
+    async def _make(self, attempt: _Attempt) -> None:
+        """Dials until a link is up, the time is over, or the refusal is final."""
+        loop = asyncio.get_running_loop()
+        pause = 0.05
+        while (left := attempt.deadline - loop.time()) > 0:
+            # Half of what is left, so that a handshake that hangs leaves time for another.
+            is_final = await self._dial_once(attempt, max(left / 2, min(left, 1.0)))
+            if attempt.result.done():
+                return
+            if is_final:
+                break
+            await asyncio.sleep(min(pause, max(attempt.deadline - loop.time(), 0)))
+            pause *= 2
+        self._give_up(attempt, attempt.last_error)
+
+    async def _dial_once(self, attempt: _Attempt, timeout: float) -> bool:
+        """One try. True when another one makes no sense."""
+        node = attempt.node
+        if attempt.has_yielded:
+            await self._await_change(attempt, timeout)
+            attempt.has_yielded = False
+            return False
+        try:
+            connection = await self._book.dial(node, timeout)
+        except NoConnection as error:
+            attempt.last_error = error.reason
+            return True
+        except (OSError, asyncio.TimeoutError) as error:
+            attempt.last_error = str(error) or f"no answer within {timeout:g} s"
+            return False
+        if attempt.result.done() or attempt.has_yielded:
+            connection.close("another connection to the same node goes first")
+            return False
+        peer = self._peer(connection, node, timeout)
+        attempt.dialled = peer
+        attempt.changed.clear()
+        connection.handler = peer
+        peer.start()
+        await self._await_change(attempt, timeout + 1)
+        attempt.dialled = None
+        if attempt.result.done():
+            return True
+        if peer.refusal is not None and peer.refusal.status == Status.NOK.value:
+            # The peer is dialling us: its link will be the one.
+            await self._await_change(attempt, timeout)
+        return peer.refusal is not None and peer.refusal.status in _FINAL
+
+    async def _await_change(self, attempt: _Attempt, timeout: float) -> None:
+        attempt.changed.clear()
+        try:
+            await asyncio.wait_for(attempt.changed.wait(), timeout)
+        except asyncio.TimeoutError:
+            attempt.last_error = f"no answer within {timeout:g} s"
+
+    def _give_up(self, attempt: _Attempt, reason: str) -> None:
+        self._attempts.pop(attempt.node, None)
+        if attempt.task is not None and attempt.task is not asyncio.current_task():
+            attempt.task.cancel()
+        if attempt.dialled is not None:
+            attempt.dialled.fail(reason)
+        if not attempt.result.done():
+            attempt.result.set_exception(NoConnection(attempt.node, reason))
+        if attempt.signals:
+            self._listener.unreachable(attempt.node, reason)
+
+    # -- made to us --
+
+    def accept(self, connection: Connection) -> ConnectionHandler:
+        """A peer has connected to us."""
+        if self._is_closing or self.local is None:
+            raise ConnectionRefusedError("the node is not running")
+        peer = self._peer(connection, None, self._limits.handshake_timeout)
+        self._greeting.add(peer)
+        return peer
+
+    def _peer(self, connection: Connection, node: Atom | None, timeout: float) -> Peer:
+        assert self.local is not None
+        session = Session(
+            self.local,
+            Role.ACCEPTOR if node is None else Role.INITIATOR,
+            challenge=secrets.randbits(32),
+            expected_peer=node,
+            options=self._options,
+        )
+        return Peer(
+            connection,
+            session,
+            self,
+            self._handlers,
+            self._limits,
+            name=node,
+            handshake_timeout=timeout,
+        )
+
+    # -- told by links --
+
+    def peer_named(self, peer: Peer, name: str) -> Status:
+        """What a node that connects to us is answered."""
+        assert self.local is not None
+        node = Atom(name)
+        if node in self.up:
+            return Status.ALIVE
+        attempt = self._attempts.get(node)
+        if attempt is None or attempt.has_yielded:
+            return Status.OK
+        status = settle_simultaneous(self.local.name, name)
+        if status is Status.OK_SIMULTANEOUS:
+            attempt.has_yielded = True
+            if attempt.dialled is not None:
+                attempt.dialled.fail("the peer's own attempt to connect goes first")
+        return status
+
+    def alive_asked(self, peer: Peer) -> Status:
+        """The peer says that we are connected already."""
+        return Status.FALSE if peer.name in self.up else Status.TRUE
+
+    def peer_up(self, peer: Peer) -> None:
+        """A handshake is done, ours or theirs."""
+        assert peer.name is not None
+        self._greeting.discard(peer)
+        old = self.up.get(peer.name)
+        if old is not None:
+            old.fail("replaced by a newer connection to the same node")
+        self.up[peer.name] = peer
+        self._listener.peer_up(peer)
+        attempt = self._attempts.pop(peer.name, None)
+        if attempt is not None:
+            self._settle(attempt, peer)
+
+    def _settle(self, attempt: _Attempt, peer: Peer) -> None:
+        for sender, control, payload in attempt.signals:
+            try:
+                peer.post(sender, control, payload)
+            except EtfEncodeError as error:
+                logger.error("a signal to %s is no Erlang term: %s", peer, error)
+        attempt.signals.clear()
+        if attempt.dialled is not None and attempt.dialled is not peer:
+            attempt.dialled.fail("another connection to the same node is up")
+        attempt.dialled = None
+        if not attempt.result.done():
+            attempt.result.set_result(peer)
+        if attempt.task is not None:
+            attempt.task.cancel()
+
+    def peer_down(self, peer: Peer, reason: str) -> None:
+        """A link is gone, or never came up."""
+        self._greeting.discard(peer)
+        name = peer.name
+        if name is not None and self.up.get(name) is peer:
+            del self.up[name]
+            self._listener.peer_down(peer, reason)
+            return
+        attempt = None if name is None else self._attempts.get(name)
+        if attempt is not None:
+            attempt.last_error = reason
+            attempt.changed.set()
+        if not peer.is_dialer:
+            logger.warning("a connection made by %s did not come up: %s", peer, reason)
+
+    def probe(self, peer: Peer) -> None:
+        """A peer may be a zombie."""
+        self._listener.probe(peer)
+
+
+def _look_at(result: asyncio.Future[Peer]) -> None:
+    if not result.cancelled():
+        result.exception()

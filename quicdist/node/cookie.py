@@ -1,0 +1,33 @@
+"""The cookie: given, or from `~/.erlang.cookie` as every Erlang node on the machine uses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quicdist.node.errors import CookieError
+
+
+def find_cookie(given: str | None, home: Path | None = None) -> str:
+    """The cookie to use. `home` is where `.erlang.cookie` is looked for. Raises CookieError."""
+    if given is not None:
+        return _checked(given, "the cookie given")
+    path = (home or Path.home()) / ".erlang.cookie"
+    try:
+        # Erlang ends the cookie at the first line end, and writes none itself.
+        text = path.read_text(encoding="utf-8").split("\n", 1)[0].strip("\r")
+    except FileNotFoundError:
+        raise CookieError(
+            f"no cookie: none was given and {path} does not exist; "
+            f"give one, or write the cluster's cookie to that file"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CookieError(f"no cookie: none was given and {path} cannot be read: {error}") from None
+    return _checked(text, str(path))
+
+
+def _checked(cookie: str, where: str) -> str:
+    if not cookie:
+        raise CookieError(f"{where} is empty: the cookie that all nodes of the cluster share")
+    if len(cookie) > 255:
+        raise CookieError(f"{where} has {len(cookie)} characters: at most 255 are possible")
+    return cookie

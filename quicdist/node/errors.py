@@ -1,0 +1,133 @@
+"""What can go wrong on a node, each with what came, what was expected, and what to do.
+
+`NodeError` is the root of all of them. `ErlangError` and its two kin go the other way: raise one
+in an exported function or a process to end it with exactly that Erlang reason.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+from quicdist.etf import Pid, Term
+from quicdist.etf.notation import format_term
+
+
+class NodeError(Exception):
+    """Anything this floor raises on purpose."""
+
+
+class NodeNameError(NodeError, ValueError):
+    """A node name that is not `port@ip`."""
+
+
+class CookieError(NodeError):
+    """No cookie can be had."""
+
+
+class StartError(NodeError):
+    """The node could not be started, e.g. because its port is in use."""
+
+
+class NotRunning(NodeError, RuntimeError):
+    """Something was asked of a node that has not started, or has stopped."""
+
+
+class NoConnection(NodeError, ConnectionError):
+    """A node cannot be reached, or the connection to it went away meanwhile."""
+
+    def __init__(self, node: str, reason: str) -> None:
+        super().__init__(f"no connection to {node}: {reason}")
+        self.node = node
+        self.reason = reason
+
+
+class NameTaken(NodeError, ValueError):
+    """A registered name that some process holds already, or that cannot be one."""
+
+
+class NoProcess(NodeError, LookupError):
+    """There is no process here with this name."""
+
+
+class ExportError(NodeError, ValueError):
+    """Something given to a node as export that cannot be one."""
+
+
+class ReceiveTimeout(NodeError, TimeoutError):
+    """No matching message came in time."""
+
+
+class MailboxFull(NodeError):
+    """A mailbox is at its hard bound, and what is waited for is behind its backlog.
+
+    Take messages out of it, or raise `MailboxLimits.hard`.
+    """
+
+
+class ProcessExited(NodeError):
+    """This process was ended by an exit signal; `reason` is the Erlang term it came with."""
+
+    def __init__(self, pid: Pid, reason: Term) -> None:
+        super().__init__(f"process {pid} was ended by an exit signal: {format_term(reason)}")
+        self.pid = pid
+        self.reason = reason
+
+
+class ErrorClass(enum.Enum):
+    """How an Erlang function ended other than by returning."""
+
+    ERROR = "error"
+    EXIT = "exit"
+    THROW = "throw"
+
+
+class CallError(NodeError):
+    """A remote function was called and did not return.
+
+    `kind` is its Erlang class, `reason` the term, `stack` the Erlang stack trace as terms.
+    """
+
+    def __init__(self, what: str, kind: ErrorClass, reason: Term, stack: Sequence[Term]) -> None:
+        text = f"{what} ended with {kind.value}: {format_term(reason)}"
+        if stack:
+            text += "".join(f"\n  in {format_term(frame)}" for frame in stack)
+        super().__init__(text)
+        self.kind = kind
+        self.reason = reason
+        self.stack = tuple(stack)
+
+
+class CallNotPossible(NodeError):
+    """The node answered that it does not do such calls; `reason` is its term (`notsup`, ...)."""
+
+    def __init__(self, what: str, reason: Term) -> None:
+        super().__init__(f"{what} was refused by the node: {format_term(reason)}")
+        self.reason = reason
+
+
+class CallTimeout(NodeError, TimeoutError):
+    """No answer came in time. The function may still be running over there."""
+
+    def __init__(self, what: str, timeout: float) -> None:
+        super().__init__(f"{what} was not answered within {timeout:g} s")
+        self.timeout = timeout
+
+
+class ErlangError(Exception):
+    """Raise it to fail with class `error` and this reason, as `erlang:error(Reason)` does."""
+
+    def __init__(self, reason: Term) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return format_term(self.reason)
+
+
+class ErlangExit(ErlangError):
+    """Raise it to end with this reason, as `exit(Reason)` does."""
+
+
+class ErlangThrow(ErlangError):
+    """Raise it to leave an exported function as `throw(Term)` does."""

@@ -1,0 +1,75 @@
+"""Nodes coming and going, for whoever wants to know."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUp:
+    """A connection to `node` is up."""
+
+    node: str
+    hidden: bool
+    carrier: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDown:
+    """The connection to `node` is gone; `reason` is one line for people."""
+
+    node: str
+    reason: str
+
+
+NodeEvent: TypeAlias = NodeUp | NodeDown
+
+
+class Subscription:
+    """A view of the events from now on: `async for`, inside `with`."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._queue: deque[NodeEvent] = deque(maxlen=10_000)
+        self._arrived = asyncio.Event()
+
+    def __enter__(self) -> Subscription:
+        self._events.subscriptions.append(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._events.subscriptions.remove(self)
+
+    def __aiter__(self) -> AsyncIterator[NodeEvent]:
+        return self
+
+    async def __anext__(self) -> NodeEvent:
+        while not self._queue:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._queue.popleft()
+
+    def add(self, event: NodeEvent) -> None:
+        self._queue.append(event)
+        self._arrived.set()
+
+
+class Events:
+    """All subscriptions of one node."""
+
+    def __init__(self) -> None:
+        self.subscriptions: list[Subscription] = []
+
+    def publish(self, event: NodeEvent) -> None:
+        for subscription in self.subscriptions:
+            subscription.add(event)

@@ -1,0 +1,65 @@
+"""How full a receiver is, and which connections it holds back because of that.
+
+The rule: above the high watermark a receiver holds the connections that fill it, but only while
+its owner is not waiting and no call to that peer is outstanding; else a flooded process that
+asks its flooder would wait for ever for an answer queued behind its own backlog. At the hard
+bound it holds them regardless. Below the low watermark it lets them go.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Source(Protocol):
+    """Where messages and signals come from: the connection to a peer, or this node itself."""
+
+    def filled(self, level: Level) -> None:
+        """This source has just filled a receiver above its high watermark."""
+
+    def let_go(self, level: Level) -> None:
+        """A receiver that held this source back has room again."""
+
+
+class Level:
+    """The fill level of one receiver, in bytes (or in calls, where calls are what is held)."""
+
+    __slots__ = ("hard", "held", "high", "is_waited_on", "low", "owner", "size", "unit")
+
+    def __init__(self, owner: object, low: int, high: int, hard: int, unit: str = "bytes") -> None:
+        """`str(owner)` is what logs and errors call the receiver."""
+        self.owner = owner
+        self.unit = unit
+        self.low = low
+        self.high = high
+        self.hard = hard
+        self.size = 0
+        self.is_waited_on = False
+        """The owner waits for something that has not come yet."""
+        self.held: set[Source] = set()
+
+    def __str__(self) -> str:
+        return f"{self.owner} holds {self.size} {self.unit}"
+
+    def take(self, amount: int) -> None:
+        """`amount` is gone from the receiver."""
+        self.size -= amount
+        if self.held and self.size <= self.low:
+            self.let_all_go()
+
+    def let_all_go(self) -> None:
+        """Whoever is held back because of this receiver goes on."""
+        held, self.held = self.held, set()
+        for source in held:
+            source.let_go(self)
+
+    def must_hold(self, calls_outstanding: int) -> bool:
+        """Whether a source with so many calls in flight to it is to be held back."""
+        if self.size <= self.high:
+            return False
+        return self.is_at_bound or not (self.is_waited_on or calls_outstanding)
+
+    @property
+    def is_at_bound(self) -> bool:
+        """At the hard bound."""
+        return self.size >= self.hard

@@ -1,0 +1,64 @@
+"""Bounds of a node: bytes held, seconds waited. Frozen; replace what you want different."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from quicdist.node.errors import NodeError
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxLimits:
+    """Bounds of one mailbox, in bytes of memory that its messages take up.
+
+    Above `high` the connections that fill it are held back until it is below `low`, unless its
+    owner waits for a message or a call to that peer is outstanding. At `hard` they are held back
+    regardless, and such waits and calls fail with MailboxFull.
+    """
+
+    high: int = 8 * MIB
+    low: int = 4 * MIB
+    hard: int = 24 * MIB
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.high <= self.hard:
+            raise NodeError(f"mailbox limits out of order: 0 < low <= high <= hard, got {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLimits:
+    """Bounds of a node. Times in seconds, sizes in bytes."""
+
+    mailbox: MailboxLimits = field(default_factory=MailboxLimits)
+
+    send_high: int = MIB
+    """`await send` waits while more than this is queued for a peer ..."""
+
+    send_low: int = MIB // 2
+    """... until no more than this is."""
+
+    net_ticktime: float = 60.0
+    """A peer not heard of for so long is down. OTP's default; a tick every quarter of it."""
+
+    connect_timeout: float = 7.0
+    """For a connection to come up, retries included. OTP's net_setuptime."""
+
+    handshake_timeout: float = 7.0
+    """For the distribution handshake of a connection made to us."""
+
+    stop_timeout: float = 5.0
+    """For accepted sends to be acknowledged when the node stops."""
+
+    calls_at_once: int = 1000
+    """Calls of exported functions running for one peer; above, its connection is held back."""
+
+    threads: int = 16
+    """Plain (not async) exported functions running at once; more wait for a thread."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.send_low <= self.send_high:
+            raise NodeError(f"send limits out of order: 0 < send_low <= send_high, got {self}")
+        if self.net_ticktime <= 0:
+            raise NodeError(f"net_ticktime must be above 0 s, got {self.net_ticktime}")

@@ -1,0 +1,210 @@
+"""The process that Python code is: a mailbox, and the task that reads it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import TypeAlias
+
+from quicdist.etf import Term, footprint
+from quicdist.node.errors import MailboxFull, ProcessExited, ReceiveTimeout
+from quicdist.node.level import Level
+from quicdist.node.limits import MailboxLimits
+from quicdist.node.process import Process
+from quicdist.node.reasons import exit_reason
+from quicdist.node.system import Destination, System
+
+Match: TypeAlias = Callable[[Term], bool]
+_Entry: TypeAlias = tuple[Term, int]
+
+
+class Mailbox(Process):
+    """A process: `async with node.mailbox("name") as me`, or what `node.spawn` gives a function.
+
+    It ends with the body of the `async with` or with the function, and how that ends is the exit
+    reason that others see. A deadly exit signal cancels the task in it.
+    """
+
+    def __init__(self, system: System, limits: MailboxLimits) -> None:
+        super().__init__(system, Level(self, limits.low, limits.high, limits.hard))
+        self._fresh: deque[_Entry] = deque()
+        """Not looked at yet."""
+        self._skipped: deque[_Entry] = deque()
+        """Looked at and not wanted, by the receive that is going on or by earlier ones."""
+        self._waiter: asyncio.Future[bool] | None = None
+        self._is_receiving = False
+        self._task: asyncio.Task[object] | None = None
+        self._ended: asyncio.Future[Term] | None = None
+
+    def __str__(self) -> str:
+        return f"mailbox {super().__str__()}"
+
+    @property
+    def message_count(self) -> int:
+        """Messages waiting."""
+        return len(self._skipped) + len(self._fresh)
+
+    # -- for its owner --
+
+    async def send(self, to: Destination, message: Term) -> None:
+        """Sends a message to a pid, an alias, a name here, or a (name, node).
+
+        Connects first where needed, and waits while more than `NodeLimits.send_high` bytes are
+        queued for that node. When it returns, the message is on its way, as in Erlang: whether
+        it arrives is for the receiver to say. Cancelled while it waits, it is on its way too.
+
+        Raises NoConnection, NoProcess (no such name here), EtfEncodeError.
+        """
+        self._check_alive()
+        await self.system.send(self.pid, to, message)
+
+    async def receive(self, match: Match | None = None, timeout: float | None = None) -> Term:
+        """The first message, or the first for which `match(message)` is true; others stay.
+
+        Waits for ever by default, else `timeout` seconds; 0 only looks. One receive at a time.
+
+        Raises ReceiveTimeout; MailboxFull when the mailbox is at its hard bound and no message
+        in it matches; ProcessExited when this process has been ended.
+        """
+        self._check_alive()
+        if self._is_receiving:
+            raise RuntimeError(f"{self}: another task is receiving from it; one at a time can")
+        self._is_receiving = True
+        try:
+            entry = self._find(match)
+            if entry is None:
+                entry = await self._wait(match, timeout)
+        finally:
+            self._is_receiving = False
+        self.level.take(entry[1])
+        return entry[0]
+
+    async def wait(self) -> Term:
+        """Waits until this process has ended, and returns its exit reason."""
+        if self.is_alive:
+            if self._ended is None:
+                self._ended = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._ended)
+        return self.exit_reason
+
+    def _find(self, match: Match | None) -> _Entry | None:
+        skipped = self._skipped
+        if match is None:
+            if skipped:
+                return skipped.popleft()
+            return self._fresh.popleft() if self._fresh else None
+        for index, entry in enumerate(skipped):
+            if match(entry[0]):
+                del skipped[index]
+                return entry
+        return self._find_fresh(match)
+
+    def _find_fresh(self, match: Match | None) -> _Entry | None:
+        fresh = self._fresh
+        while fresh:
+            if match is None or match(fresh[0][0]):
+                return fresh.popleft()
+            self._skipped.append(fresh.popleft())
+        return None
+
+    async def _wait(self, match: Match | None, timeout: float | None) -> _Entry:
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        while deadline is None or loop.time() < deadline:
+            if self.level.is_at_bound and self.level.held:
+                raise MailboxFull(
+                    f"{self.level}, its hard bound, and none is the message waited for: take "
+                    f"messages out, or raise MailboxLimits.hard"
+                )
+            self._waiter = waiter = loop.create_future()
+            self.level.is_waited_on = True
+            if self.level.held:
+                self.level.let_all_go()
+            timer = None if deadline is None else loop.call_at(deadline, _expire, waiter)
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+                self.level.is_waited_on = False
+                if timer is not None:
+                    timer.cancel()
+            if not self.is_alive:
+                raise ProcessExited(self.pid, self.exit_reason)
+            entry = self._find_fresh(match)
+            if entry is not None:
+                return entry
+        raise ReceiveTimeout(f"{self}: no {'matching ' if match else ''}message in {timeout:g} s")
+
+    # -- for the system --
+
+    def deliver(self, message: Term) -> bool:
+        """A message arrives."""
+        size = footprint(message)
+        self._fresh.append((message, size))
+        level = self.level
+        level.size += size
+        waiter = self._waiter
+        if waiter is not None:
+            # Woken, it waits no more, even if it has not run yet.
+            self._waiter = None
+            level.is_waited_on = False
+            if not waiter.done():
+                waiter.set_result(True)
+        return level.size > level.high
+
+    def stopped(self) -> None:
+        """It has died: nobody reads any more."""
+        self._fresh.clear()
+        self._skipped.clear()
+        self.level.size = 0
+        self.level.let_all_go()
+        if self._task is not None:
+            self._task.cancel()
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(True)
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+    def runs_in(self, task: asyncio.Task[object] | None) -> None:
+        """The task that a deadly exit signal cancels."""
+        self._task = task
+
+    # -- its life as a context --
+
+    async def __aenter__(self) -> Mailbox:
+        self._task = asyncio.current_task()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        task, self._task = self._task, None
+        if self.is_alive:
+            self.die(exit_reason(error))
+            return
+        if error is None:
+            # The signal came when nothing was awaited any more: its cancellation is still due.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        elif not isinstance(error, asyncio.CancelledError):
+            return
+        if _other_cancellations(task):
+            return
+        raise ProcessExited(self.pid, self.exit_reason) from None
+
+
+def _other_cancellations(task: asyncio.Task[object] | None) -> int:
+    """Takes back the cancellation by the exit signal; how many others wait (Python 3.11+)."""
+    uncancel = getattr(task, "uncancel", None)
+    return int(uncancel()) if uncancel is not None else 0
+
+
+def _expire(waiter: asyncio.Future[bool]) -> None:
+    if not waiter.done():
+        waiter.set_result(False)

@@ -1,0 +1,358 @@
+"""`Node`: Python as a node of an Erlang cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import AsyncIterator, Iterable, Sequence
+from types import TracebackType
+
+from quicdist import etf
+from quicdist.carriers.trust import CertificateError, Identity, Trust
+from quicdist.dist.flags import DEFAULT_FLAGS, Flag
+from quicdist.dist.session import LocalNode
+from quicdist.etf import Atom, Pid, Term
+from quicdist.node.book import AddressBook, Carrier, CarrierSettings, Credentials, Quic
+from quicdist.node.calls import Callee, Caller
+from quicdist.node.connections import Connections
+from quicdist.node.cookie import find_cookie
+from quicdist.node.errors import NoConnection, NoProcess, NotRunning, StartError
+from quicdist.node.events import Events, NodeDown, NodeUp, Subscription
+from quicdist.node.exports import Exports
+from quicdist.node.group_leader import start_group_leader
+from quicdist.node.ids import Identifiers, new_creation
+from quicdist.node.level import Source
+from quicdist.node.limits import MailboxLimits, NodeLimits
+from quicdist.node.mailbox import Mailbox
+from quicdist.node.names import Address, parse_listen
+from quicdist.node.net_kernel import NET_KERNEL, is_auth_call, start_net_kernel
+from quicdist.node.peer import Peer
+from quicdist.node.process import SHUTDOWN
+from quicdist.node.serving import Serving
+from quicdist.node.spawn import Main, Spawner
+from quicdist.node.system import Destination, System
+
+logger = logging.getLogger("quicdist.node")
+
+
+class Node:
+    """A node, up between `async with` and its end.
+
+        async with Node("4433@127.0.0.1", cookie="secret") as node:
+            assert await node.ping("5555@127.0.0.1")
+
+    `name` is `port@ip`: where others reach it. Port 0 takes a free one, and the name with it.
+    `listen` is where to bind when that differs from the name, behind a NAT or in a container:
+    `"0.0.0.0:4433"`. Without a `cookie`, that of `~/.erlang.cookie`. A node is hidden unless
+    `visible`: it shows up in others' `nodes(hidden)` only and takes no part in `global`.
+    `exports` are functions marked with `@export`, and modules or objects that contain some.
+
+    Raises NodeNameError, CookieError, ExportError; `start` (and `async with`) also StartError.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        cookie: str | None = None,
+        listen: str | tuple[str, int] | None = None,
+        visible: bool = False,
+        exports: Iterable[object] = (),
+        carriers: Sequence[CarrierSettings] = (Quic(),),
+        identity: Identity | None = None,
+        trust: Trust | None = None,
+        limits: NodeLimits | None = None,
+        terms: etf.Options = etf.DEFAULT,
+    ) -> None:
+        self._address = Address.parse(name)
+        self._listen = parse_listen(listen, self._address)
+        self._cookie = find_cookie(cookie)
+        self._visible = visible
+        self._limits = limits or NodeLimits()
+        self._terms = terms
+        self._exports = Exports(exports, self._limits.threads)
+        credentials = Credentials([self._address.host], identity, trust or Trust.nothing())
+        self._carriers: Sequence[Carrier] = [one.make(credentials) for one in carriers]
+        self._events = Events()
+        self._life: _Life | None = None
+
+    # -- life ------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Opens the carriers; from here on others can connect. Raises StartError.
+
+        Each start is a new incarnation: pids of an earlier one reach nobody.
+        """
+        if self._life is not None:
+            raise StartError(f"{self.name} is running already")
+        life = _Life(self._limits, self._terms, self._carriers, self._events)
+        host, port = self._listen
+        opened: list[Carrier] = []
+        try:
+            for carrier in self._carriers:
+                opened.append(carrier)
+                _, port = await carrier.open(host, port, life.connections.accept)
+                logger.info("%s", carrier.describe())
+            self._address = Address(self._address.host, self._address.port or port)
+            life.begin(self.name, self._cookie, self._flags(), self._exports)
+        except (OSError, CertificateError, ValueError) as error:
+            for carrier in opened:
+                await carrier.close(0)
+            text = getattr(error, "strerror", None) or error
+            raise StartError(f"{self.name} cannot start: {host}:{port}: {text}") from error
+        except BaseException:
+            for carrier in opened:
+                await carrier.close(0)
+            raise
+        self._life = life
+        logger.info("%s is up, at %s:%s", self.name, host, port)
+
+    async def stop(self) -> None:
+        """Ends it: processes with reason `shutdown`, then waits, at most `NodeLimits.stop_timeout`
+        seconds, until what was sent is acknowledged, then closes all connections."""
+        life = self._life
+        if life is None:
+            return
+        try:
+            await life.end()
+        finally:
+            self._life = None
+            self._exports.close()
+            for carrier in self._carriers:
+                await carrier.close(1.0)
+        logger.info("%s has stopped", self.name)
+
+    async def __aenter__(self) -> Node:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    # -- who it is -------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """`port@ip`."""
+        return self._address.name()
+
+    @property
+    def creation(self) -> int:
+        """This incarnation: 32 bits, above 3, new at each start. Raises NotRunning."""
+        return self._running.system.identifiers.creation
+
+    @property
+    def pid(self) -> Pid:
+        """The process that sends and calls for code that is no process. Raises NotRunning."""
+        return self._running.caller.pid
+
+    # -- processes -------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def mailbox(
+        self, name: str | None = None, *, limits: MailboxLimits | None = None
+    ) -> AsyncIterator[Mailbox]:
+        """A process that lives as long as the body of the `async with`, registered as `name`.
+
+        How the body ends is its exit reason. Ended by an exit signal, the body is cancelled and
+        ProcessExited raised. Raises NameTaken.
+        """
+        system = self._running.system
+        me = Mailbox(system, limits or self._limits.mailbox)
+        async with me:
+            if name is not None:
+                system.register(name, me)
+            yield me
+
+    def spawn(self, main: Main, *, name: str | None = None) -> Mailbox:
+        """Starts a process that runs `main(mailbox)`, an async function. Raises NameTaken.
+
+        An exit signal cancels it; how it ends is the exit reason. An error in it is logged.
+        """
+        return self._running.spawner.spawn(main, name=name)
+
+    def register(self, name: str, pid: Pid) -> None:
+        """Gives a process of this node a name. Raises NameTaken, NoProcess."""
+        system = self._running.system
+        process = system.processes.get(pid)
+        if process is None:
+            raise NoProcess(f"{pid} is no process of this node")
+        system.register(name, process)
+
+    def unregister(self, name: str) -> None:
+        """Takes a name away. Raises NoProcess."""
+        self._running.system.unregister(name)
+
+    def whereis(self, name: str) -> Pid | None:
+        """The process registered here under a name."""
+        process = self._running.system.names.get(Atom(name))
+        return None if process is None else process.pid
+
+    async def send(self, to: Destination, message: Term) -> None:
+        """Sends a message to a pid, an alias, a name here, or a (name, node).
+
+        See `Mailbox.send`; the sender is the node's own process. Raises NoConnection, NoProcess,
+        EtfEncodeError.
+        """
+        life = self._running
+        await life.system.send(life.caller.pid, to, message)
+
+    # -- other nodes -----------------------------------------------------------------------------
+
+    async def ping(self, node: str, *, timeout: float | None = 5.0) -> bool:
+        """Whether the node answers, connecting first: as `net_adm:ping`. 5 s by default.
+
+        Why not is in the log, and what `connect` raises. Raises NodeNameError.
+        """
+        return await self._running.caller.ping(Atom(node), timeout)
+
+    async def call(
+        self,
+        node: str,
+        module: str,
+        function: str,
+        args: Sequence[Term] = (),
+        *,
+        timeout: float | None = 5.0,
+    ) -> Term:
+        """Calls a function on a node, as `erpc:call`, and returns what it returns. 5 s by default,
+        None waits for ever.
+
+        Raises CallError when it does not return, CallTimeout, NoConnection, CallNotPossible from
+        a node older than OTP 23 (see `rpc`), MailboxFull when a full mailbox of this node stands
+        in the way of the answer.
+        """
+        caller = self._running.caller
+        return await caller.erpc(Atom(node), Atom(module), Atom(function), list(args), timeout)
+
+    async def rpc(
+        self,
+        node: str,
+        module: str,
+        function: str,
+        args: Sequence[Term] = (),
+        *,
+        timeout: float | None = 5.0,
+    ) -> Term:
+        """Calls a function through the node's `rex` server, as `rpc:call` of every OTP. 5 s by
+        default, None waits for ever.
+
+        What it prints goes to that node's console. A thrown term is returned, as rpc does.
+        Raises CallError (also for `{badrpc, Reason}`), CallTimeout, NoConnection, NoProcess.
+        """
+        caller = self._running.caller
+        return await caller.rpc(Atom(node), Atom(module), Atom(function), list(args), timeout)
+
+    async def connect(self, node: str) -> None:
+        """Connects, if there is no connection yet. Raises NoConnection with the reason.
+
+        Waits at most `NodeLimits.connect_timeout` seconds, 7 by default.
+        """
+        await self._running.connections.connect(Atom(node))
+
+    def disconnect(self, node: str) -> bool:
+        """Ends the connection to a node, at once. True when there was one."""
+        return self._running.connections.disconnect(Atom(node))
+
+    def nodes(self, *, hidden: bool = True) -> list[str]:
+        """The nodes we are connected to; without `hidden` ones, what `nodes()` shows in Erlang."""
+        up = self._running.connections.up
+        return [str(name) for name, peer in up.items() if hidden or not peer.is_hidden]
+
+    def events(self) -> Subscription:
+        """NodeUp and NodeDown from now on: `with node.events() as events: async for ...`."""
+        return Subscription(self._events)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    @property
+    def _running(self) -> _Life:
+        if self._life is None:
+            raise NotRunning(f"{self.name} is not running: use it inside `async with Node(...)`")
+        return self._life
+
+    def _flags(self) -> Flag:
+        return DEFAULT_FLAGS | Flag.PUBLISHED if self._visible else DEFAULT_FLAGS
+
+
+class _Life:
+    """One incarnation of a node, between start and stop."""
+
+    system: System
+    caller: Caller
+    spawner: Spawner
+
+    def __init__(
+        self,
+        limits: NodeLimits,
+        terms: etf.Options,
+        carriers: Sequence[Carrier],
+        events: Events,
+    ) -> None:
+        self._limits = limits
+        self._events = events
+        self.connections = Connections(AddressBook(carriers), self, limits, terms)
+
+    def begin(self, name: str, cookie: str, flags: Flag, exports: Exports) -> None:
+        """The name is known: the node's own processes start, peers are let in."""
+        creation = new_creation()
+        identifiers = Identifiers(Atom(name), creation, secrets.randbits(82))
+        self.system = system = System(identifiers, self.connections)
+        self.spawner = Spawner(system, self._limits.mailbox)
+        self.caller = Caller(system, self._connect, start_group_leader(system).pid)
+        start_net_kernel(system, self._limits.net_ticktime)
+        Serving(system, self.spawner, exports, self._source_of, self._limits.calls_at_once)
+        self.connections.begin(LocalNode(name, creation, flags, cookie), system.handlers)
+
+    async def end(self) -> None:
+        """Processes first, as they may have last words; then the connections."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._limits.stop_timeout
+        try:
+            await self.spawner.stop(self._limits.stop_timeout / 2)
+            for process in list(self.system.processes.values()):
+                process.die(SHUTDOWN)
+            await self.connections.drain(deadline - loop.time())
+        finally:
+            self.connections.close()
+
+    async def _connect(self, node: Atom) -> Callee:
+        return await self.connections.connect(node)
+
+    def _source_of(self, node: Atom) -> Source | None:
+        return self.connections.up.get(node)
+
+    # -- told by connections --
+
+    def peer_up(self, peer: Peer) -> None:
+        """A link is up."""
+        assert peer.name is not None
+        carrier = peer.connection.traits.name
+        logger.info("%s is up (%s)", peer, carrier)
+        self._events.publish(NodeUp(str(peer.name), peer.is_hidden, carrier))
+
+    def peer_down(self, peer: Peer, reason: str) -> None:
+        """A link is gone: whoever is tied to somebody there is told."""
+        assert peer.name is not None
+        logger.warning("%s is down: %s", peer, reason)
+        self.system.node_lost(peer.name)
+        self._events.publish(NodeDown(str(peer.name), reason))
+
+    def unreachable(self, node: Atom, reason: str) -> None:
+        """Signals waited for a link that did not come up."""
+        logger.warning("%s cannot be reached: %s", node, reason)
+        self.caller.fail_all(node, NoConnection(node, reason))
+        self.system.node_lost(node)
+
+    def probe(self, peer: Peer) -> None:
+        """Asks what every node answers; that anything comes back is enough."""
+        assert peer.name is not None
+        asker = (self.caller.pid, self.system.identifiers.reference())
+        self.caller.ask(peer.name, NET_KERNEL, is_auth_call(asker, self.system.name))

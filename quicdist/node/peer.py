@@ -1,0 +1,428 @@
+"""A link to another node: one carrier connection bound to one distribution session.
+
+Packets come in batches, become events, and land in processes. What one message costs lies here,
+so the way from `packets_received` to a handler is short. Messages go out through the outbox.
+
+A receiver that is too full holds the peer back: frames then stay as they came, neither decoded
+nor reported consumed, and the carrier's window stops the peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import enum
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from quicdist import etf
+from quicdist.carriers.base import CloseReason, Connection
+from quicdist.dist import control as ctl
+from quicdist.dist.control import Control
+from quicdist.dist.errors import DistError, HandshakeRefused
+from quicdist.dist.flags import Flag
+from quicdist.dist.handshake import Status
+from quicdist.dist.packet import Packet
+from quicdist.dist.session import (
+    NO_PAYLOAD,
+    AliveAsked,
+    Connected,
+    Event,
+    MessageReceived,
+    PeerNamed,
+    SendHandshake,
+    Session,
+    UnknownReceived,
+)
+from quicdist.etf import Atom, Pid
+from quicdist.node.errors import MailboxFull, NoConnection
+from quicdist.node.level import Level
+from quicdist.node.limits import NodeLimits
+from quicdist.node.outbox import Outbox
+from quicdist.node.reasons import error_reason
+from quicdist.node.system import Handler, Payload
+
+logger = logging.getLogger("quicdist.node")
+
+_TURN = 256
+"""Packets dealt with before the event loop has its turn."""
+
+_LAST_WORDS = 0.5
+"""Seconds for a refusal to reach the peer before the connection is closed."""
+
+
+class State(enum.Enum):
+    """A link's life."""
+
+    GREETING = "greeting"
+    UP = "up"
+    DOWN = "down"
+
+
+class Owner(Protocol):
+    """Who decides about links and wants to know of them."""
+
+    def peer_named(self, peer: Peer, name: str) -> Status:
+        """Somebody who connected to us says who it is: what do we answer?"""
+
+    def alive_asked(self, peer: Peer) -> Status:
+        """The peer we connect to believes that a connection exists: what do we answer?"""
+
+    def peer_up(self, peer: Peer) -> None:
+        """The handshake is done."""
+
+    def peer_down(self, peer: Peer, reason: str) -> None:
+        """The link is gone; called once."""
+
+    def probe(self, peer: Peer) -> None:
+        """Send the peer something that its node answers."""
+
+
+class Peer:
+    """One link. `name` is set as soon as it is known; `flags` are the negotiated ones, once up."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        session: Session,
+        owner: Owner,
+        handlers: dict[type[Control], Handler],
+        limits: NodeLimits,
+        *,
+        name: str | None,
+        handshake_timeout: float,
+    ) -> None:
+        self.connection = connection
+        self.session = session
+        self.name: Atom | None = None if name is None else Atom(name)
+        self.creation = 0
+        self.flags = Flag(0)
+        self.is_hidden = True
+        self.state = State.GREETING
+        self.is_dialer = name is not None
+        self.local_name = ""
+        self.refusal: HandshakeRefused | None = None
+        self._owner = owner
+        self._handlers = handlers
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._outbox = Outbox(
+            connection,
+            session.frames,
+            high=limits.send_high,
+            low=limits.send_low,
+            whole=32 * 1024,
+        )
+        self._queue: deque[Packet] = deque()
+        self._is_work_planned = False
+        self._held_by: set[Level] = set()
+        self._calls: dict[object, Callable[[Exception], None]] = {}
+        self._lowers = False
+        self._frames_at_tick = 0
+        self._heard_at = self._loop.time()
+        self._probed_at: float | None = None
+        self._timer: asyncio.TimerHandle = self._loop.call_later(
+            handshake_timeout,
+            self.fail,
+            f"the distribution handshake was not finished within {handshake_timeout:g} s",
+        )
+
+    def __str__(self) -> str:
+        host, port = self.connection.peer_address
+        return f"{self.name or 'a node not named yet'} at {host}:{port}"
+
+    # -- handshake --
+
+    def start(self) -> None:
+        """The dialer's first move."""
+        for event in self.session.start():
+            self._on_event(event)
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, SendHandshake):
+            self.connection.send_handshake(event.data)
+        elif isinstance(event, PeerNamed):
+            self.name = Atom(event.peer.name)
+            self.creation = event.peer.creation
+            self._decide(self._owner.peer_named(self, event.peer.name))
+        elif isinstance(event, AliveAsked):
+            self._decide(self._owner.alive_asked(self))
+        elif isinstance(event, Connected):
+            self._on_connected(event)
+        elif isinstance(event, UnknownReceived):
+            logger.warning("%s sent a message of an unknown kind: %s", self, event.control.op)
+
+    def _decide(self, status: Status) -> None:
+        for event in self.session.decide(status):
+            self._on_event(event)
+        if status in (Status.NOK, Status.NOT_ALLOWED, Status.FALSE):
+            self._close_after_words(f"refused with {status.value}")
+
+    def _on_connected(self, event: Connected) -> None:
+        self._timer.cancel()
+        self.name = Atom(event.peer.name)
+        self.creation = event.peer.creation
+        self.flags = event.flags
+        self.local_name = event.local_name
+        self.is_hidden = Flag.PUBLISHED not in event.peer.flags
+        self._lowers = not (Flag.EXIT_PAYLOAD in self.flags and Flag.SEND_SENDER in self.flags)
+        self.state = State.UP
+        self.connection.handshake_done()
+        self._timer = self._loop.call_later(self._limits.net_ticktime / 4, self._tick)
+        self._owner.peer_up(self)
+
+    # -- messages out --
+
+    @property
+    def outbox(self) -> Outbox:
+        """The backlog."""
+        return self._outbox
+
+    def post(self, sender: Pid, control: Control, payload: Payload = NO_PAYLOAD) -> None:
+        """Sends without waiting. Raises EtfEncodeError for a message that is no Erlang term."""
+        if self.state is not State.UP:
+            return
+        if self._lowers:
+            control, payload = _lower(control, payload, self.flags)
+        try:
+            message = self.session.encode(control, payload)
+        except etf.EtfEncodeError as error:
+            if not isinstance(control, _REASONS):
+                raise
+            # The end of a process is told even if its reason cannot be.
+            reason = error_reason(error)
+            if control.HAS_PAYLOAD:
+                payload = reason
+            else:
+                control = dataclasses.replace(control, reason=reason)
+            message = self.session.encode(control, payload)
+        self._outbox.put(sender, message)
+
+    async def send(self, sender: Pid, control: Control, payload: Payload) -> None:
+        """Sends, and waits while the backlog is high. Raises EtfEncodeError, NoConnection."""
+        self.post(sender, control, payload)
+        if self._outbox.is_full:
+            await self._outbox.space()
+
+    def writable_again(self) -> None:
+        """The carrier takes more."""
+        self._outbox.feed()
+
+    # -- packets in --
+
+    def packets_received(self, packets: Sequence[Packet]) -> None:
+        """A batch from the carrier."""
+        self._queue.extend(packets)
+        if not self._held_by and not self._is_work_planned:
+            self._work()
+
+    def _work(self) -> None:
+        """Deals with what has come, a turn's worth, as long as nobody holds us back."""
+        self._is_work_planned = False
+        queue = self._queue
+        held_by = self._held_by
+        consumed = 0
+        count = min(_TURN, len(queue))
+        try:
+            for _ in range(count):
+                packet = queue.popleft()
+                consumed += len(packet.data)
+                self._take(packet)
+                if held_by or self.state is State.DOWN:
+                    break
+        except HandshakeRefused as error:
+            self._refused(error)
+        except DistError as error:
+            self.fail(f"the peer broke the protocol: {error}")
+        except Exception as error:
+            logger.exception("%s: a message could not be dealt with", self)
+            self.fail(f"internal error: {error!r}")
+        if self.state is State.DOWN:
+            queue.clear()
+            return
+        if count:
+            self._heard_at = self._loop.time()
+            self._probed_at = None
+        self.connection.consumed(consumed)
+        if queue and not held_by:
+            self._plan_work()
+
+    def _take(self, packet: Packet) -> None:
+        for event in self.session.receive(packet):
+            if type(event) is MessageReceived:
+                control = event.control
+                handler = self._handlers.get(type(control))
+                if handler is not None:
+                    handler(control, event.payload, self)
+            else:
+                self._on_event(event)
+
+    def _plan_work(self) -> None:
+        if not self._is_work_planned:
+            self._is_work_planned = True
+            self._loop.call_soon(self._work)
+
+    # -- holding back --
+
+    def filled(self, level: Level) -> None:
+        """A receiver is above its high watermark, and we have filled it."""
+        if level in self._held_by or not level.must_hold(len(self._calls)):
+            return
+        self._held_by.add(level)
+        level.held.add(self)
+        if level.is_at_bound:
+            logger.warning("%s, its hard bound: %s is held back", level, self)
+            self._fail_calls(level)
+        else:
+            logger.warning("%s: %s is held back until it is drained", level, self)
+
+    def let_go(self, level: Level) -> None:
+        """A receiver has room again."""
+        self._held_by.discard(level)
+        if self._held_by or self.state is State.DOWN:
+            return
+        logger.info("%s is not held back any more", self)
+        self._plan_work()
+
+    def call_begins(self, call: object, fail: Callable[[Exception], None]) -> None:
+        """A call to this peer waits for its answer: only a hard bound holds the peer back now.
+
+        `fail` ends the call. Raises MailboxFull where the answer could not get through.
+        """
+        for level in list(self._held_by):
+            if level.is_at_bound:
+                raise self._mailbox_full(level)
+            level.held.discard(self)
+            self.let_go(level)
+        self._calls[call] = fail
+
+    def call_ends(self, call: object) -> None:
+        """It waits no more."""
+        self._calls.pop(call, None)
+
+    def _fail_calls(self, level: Level) -> None:
+        calls, self._calls = self._calls, {}
+        for fail in calls.values():
+            fail(self._mailbox_full(level))
+
+    def _mailbox_full(self, level: Level) -> MailboxFull:
+        return MailboxFull(
+            f"{level}, its hard bound, so {self.name} is held back and its answer with it: take "
+            f"messages out, or raise MailboxLimits.hard"
+        )
+
+    # -- liveness --
+
+    def _tick(self) -> None:
+        """Every quarter of net_ticktime, as OTP: a tick where nothing else was sent."""
+        now = self._loop.time()
+        ticktime = self._limits.net_ticktime
+        connection = self.connection
+        silence = now - connection.last_received
+        # Without a transport of its own a carrier we do not read shows no life either.
+        is_blind = bool(self._held_by) and not connection.traits.alpn
+        if silence >= ticktime and not is_blind:
+            self.fail(f"net_tick_timeout: nothing heard for {silence:.0f} s")
+            return
+        if connection.traits.needs_probe and not self._probe(now):
+            return
+        if self._outbox.frames_sent == self._frames_at_tick and self._outbox.is_empty:
+            connection.send_frame(())
+        self._frames_at_tick = self._outbox.frames_sent
+        connection.ping()
+        pause = ticktime / 4
+        if not is_blind:
+            pause = min(pause, max(connection.last_received + ticktime - now, 0.001))
+        self._timer = self._loop.call_later(pause, self._tick)
+
+    def _probe(self, now: float) -> bool:
+        """Asks a peer that may be a zombie; False when it was asked and has not answered."""
+        ticktime = self._limits.net_ticktime
+        if self._held_by or self._queue:
+            return True
+        if self._probed_at is not None:
+            if now - self._probed_at < ticktime / 2:
+                return True
+            self.fail("net_tick_timeout: the peer's transport answers, its node does not")
+            return False
+        if now - self._heard_at >= ticktime / 4:
+            self._probed_at = now
+            self._owner.probe(self)
+        return True
+
+    # -- the end --
+
+    def fail(self, reason: str) -> None:
+        """Ends the link from this side, at once."""
+        if self.state is State.DOWN:
+            return
+        self._end(reason)
+        self.connection.close(reason)
+
+    def connection_lost(self, reason: CloseReason) -> None:
+        """The carrier has lost it. What came before that still counts."""
+        if self.state is State.DOWN:
+            return
+        while self._queue:
+            # What a receiver cannot hold is bounded by the carrier's window, and is the last.
+            self._held_by.clear()
+            self._work()
+        self._end(reason.text)
+
+    def _refused(self, error: HandshakeRefused) -> None:
+        self.refusal = error
+        if error.last_words is not None:
+            self.connection.send_handshake(error.last_words)
+            self._close_after_words(str(error))
+        else:
+            self.fail(str(error))
+
+    def _close_after_words(self, reason: str) -> None:
+        """Gives the last handshake message time to arrive."""
+        if self.state is State.DOWN:
+            return
+        self._end(reason)
+        self._loop.call_later(_LAST_WORDS, self.connection.close, reason)
+
+    def _end(self, reason: str) -> None:
+        if self.state is State.DOWN:
+            return
+        self.state = State.DOWN
+        self._timer.cancel()
+        for level in self._held_by:
+            level.held.discard(self)
+        self._held_by.clear()
+        error = NoConnection(self.name or "the peer", reason)
+        self._outbox.fail(error)
+        calls, self._calls = self._calls, {}
+        for fail in calls.values():
+            fail(error)
+        self._owner.peer_down(self, reason)
+
+
+_REASONS = (
+    ctl.PayloadExit,
+    ctl.PayloadExit2,
+    ctl.PayloadMonitorPExit,
+    ctl.Exit,
+    ctl.Exit2,
+    ctl.MonitorPExit,
+)
+"""Signals that carry the reason of an end."""
+
+
+def _lower(control: Control, payload: Payload, flags: Flag) -> tuple[Control, Payload]:
+    """The same for a peer that lacks newer forms of control messages."""
+    if Flag.EXIT_PAYLOAD not in flags:
+        if isinstance(control, ctl.PayloadExit):
+            return ctl.Exit(control.from_pid, control.to_pid, payload), NO_PAYLOAD
+        if isinstance(control, ctl.PayloadExit2):
+            return ctl.Exit2(control.from_pid, control.to_pid, payload), NO_PAYLOAD
+        if isinstance(control, ctl.PayloadMonitorPExit):
+            down = ctl.MonitorPExit(control.from_proc, control.to_pid, control.ref, payload)
+            return down, NO_PAYLOAD
+    if Flag.SEND_SENDER not in flags and isinstance(control, ctl.SendSender):
+        return ctl.Send(control.to_pid), payload
+    return control, payload

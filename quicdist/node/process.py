@@ -1,0 +1,202 @@
+"""What every process has, whatever runs it: a pid, links, monitors, and an end.
+
+Signals come in through `System`, which knows who is who; a process decides what they mean to
+it. The rules are those of the reference manual, chapter Processes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from quicdist.etf import Atom, Pid, Reference, Term
+from quicdist.node.errors import ProcessExited
+from quicdist.node.level import Level
+from quicdist.node.links import Links
+
+if TYPE_CHECKING:
+    from quicdist.node.system import System
+
+NORMAL = Atom("normal")
+KILL = Atom("kill")
+KILLED = Atom("killed")
+NOPROC = Atom("noproc")
+NOCONNECTION = Atom("noconnection")
+SHUTDOWN = Atom("shutdown")
+
+_EXIT = Atom("EXIT")
+_DOWN = Atom("DOWN")
+_PROCESS = Atom("process")
+
+Watched: TypeAlias = "Pid | tuple[Atom, Atom]"
+"""What a monitor looks at: a pid, or a registered name on a node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """Somebody who monitors a process here, and by which name it knows it."""
+
+    pid: Pid
+    known_as: Pid | Atom
+
+
+class Process:
+    """The base of everything that has a pid here."""
+
+    def __init__(self, system: System, level: Level | None = None) -> None:
+        """`level` tells how full it is; without one it takes everything at once."""
+        self.system = system
+        self.level = level if level is not None else Level(self, 0, 0, 0)
+        self.pid: Pid = system.enrol(self)
+        self.name: Atom | None = None
+        self.links = Links()
+        self.monitoring: dict[Reference, Watched] = {}
+        self.watchers: dict[Reference, Watcher] = {}
+        self.aliases: set[Reference] = set()
+        self.is_alive = True
+        self.exit_reason: Term = None
+        self.trap_exit = False
+        """True: exit signals arrive as ('EXIT', pid, reason) messages and do not kill."""
+
+    def __str__(self) -> str:
+        return f"{self.pid} ({self.name})" if self.name else str(self.pid)
+
+    # -- what its kind decides --
+
+    def deliver(self, message: Term) -> bool:
+        """A message. True when this receiver is now above its high watermark."""
+        raise NotImplementedError
+
+    def stopped(self) -> None:
+        """It has just died; called once."""
+
+    # -- links and exits --
+
+    def link(self, other: Pid) -> None:
+        """Links to another process: when one ends abnormally, the other is told."""
+        self._check_alive()
+        if other != self.pid and self.links.link(other):
+            self.system.send_link(self.pid, other)
+
+    def unlink(self, other: Pid) -> None:
+        """Ends a link. No exit signal of it is acted on any more, whatever was on its way."""
+        self._check_alive()
+        identifier = self.links.unlink(other)
+        if identifier is not None:
+            self.system.send_unlink(self.pid, other, identifier)
+
+    def exit(self, other: Pid, reason: Term) -> None:
+        """Sends an exit signal, as `exit(Pid, Reason)` does."""
+        self._check_alive()
+        self.system.send_exit2(self.pid, other, reason)
+
+    def link_broken(self, other: Pid, reason: Term) -> None:
+        """The process at the other end of a link ended."""
+        if not self.links.exit_received(other):
+            return
+        if self.trap_exit:
+            self.deliver((_EXIT, other, reason))
+        elif reason is not NORMAL:
+            self.die(reason)
+
+    def exit_signalled(self, sender: Pid, reason: Term) -> None:
+        """Somebody sent an exit signal."""
+        if reason is KILL:
+            self.die(KILLED)
+        elif self.trap_exit:
+            self.deliver((_EXIT, sender, reason))
+        elif reason is not NORMAL or sender == self.pid:
+            self.die(reason)
+
+    def die(self, reason: Term) -> None:
+        """Ends it: everybody linked and everybody watching is told. At most once."""
+        if not self.is_alive:
+            return
+        self.is_alive = False
+        self.exit_reason = reason
+        self.system.dismiss(self)
+        for other in self.links:
+            self.system.send_exit(self.pid, other, reason)
+        for reference, watcher in self.watchers.items():
+            self.system.watched_names.pop(reference, None)
+            self.system.send_down(watcher, self.pid, reference, reason)
+        for reference, watched in self.monitoring.items():
+            self.system.send_demonitor(self.pid, watched, reference)
+        self.watchers.clear()
+        self.monitoring.clear()
+        self.stopped()
+
+    # -- monitors --
+
+    def monitor(self, what: Pid | str | tuple[str, str]) -> Reference:
+        """Watches a pid, a name here, or a (name, node): when it ends or was never there, a
+        ('DOWN', reference, 'process', what, reason) message comes, once."""
+        self._check_alive()
+        watched = self._watched(what)
+        reference = self.system.identifiers.reference()
+        self.monitoring[reference] = watched
+        self.system.send_monitor(self.pid, watched, reference)
+        return reference
+
+    def demonitor(self, reference: Reference) -> bool:
+        """Stops watching. True when the monitor was active, thus no message has come of it."""
+        watched = self.monitoring.pop(reference, None)
+        if watched is None:
+            return False
+        self.system.send_demonitor(self.pid, watched, reference)
+        return True
+
+    def monitor_fired(self, reference: Reference, reason: Term) -> None:
+        """What a monitor of ours looked at is gone."""
+        watched = self.monitoring.pop(reference, None)
+        if watched is not None:
+            self.deliver((_DOWN, reference, _PROCESS, watched, reason))
+
+    def _watched(self, what: Pid | str | tuple[str, str]) -> Watched:
+        if isinstance(what, Pid):
+            return what
+        if isinstance(what, str):
+            return Atom(what), self.system.name
+        name, node = what
+        return Atom(name), Atom(node)
+
+    # -- aliases --
+
+    def alias(self, reference: Reference | None = None) -> Reference:
+        """A reference that messages can be sent to, until `unalias`. A new one by default."""
+        self._check_alive()
+        chosen = reference or self.system.identifiers.reference()
+        self.aliases.add(chosen)
+        self.system.aliases[chosen] = self
+        return chosen
+
+    def unalias(self, alias: Reference) -> bool:
+        """What is sent to the alias from now on is dropped. True when it was active."""
+        self.aliases.discard(alias)
+        return self.system.aliases.pop(alias, None) is not None
+
+    # -- nodes --
+
+    def node_lost(self, node: Atom) -> None:
+        """The connection to `node` is gone: so is everything there, as far as we can tell."""
+        if self.watchers:
+            for reference in [r for r, w in self.watchers.items() if w.pid.node is node]:
+                del self.watchers[reference]
+                self.system.watched_names.pop(reference, None)
+        if self.monitoring:
+            for reference, watched in list(self.monitoring.items()):
+                if (watched.node if isinstance(watched, Pid) else watched[1]) is node:
+                    self.monitor_fired(reference, NOCONNECTION)
+        if self.links:
+            for other in self.links.forget_node(node):
+                self._link_lost(other)
+
+    def _link_lost(self, other: Pid) -> None:
+        if self.trap_exit:
+            self.deliver((_EXIT, other, NOCONNECTION))
+        else:
+            self.die(NOCONNECTION)
+
+    def _check_alive(self) -> None:
+        if not self.is_alive:
+            raise ProcessExited(self.pid, self.exit_reason)

@@ -1,0 +1,266 @@
+"""How other nodes call exported functions: erpc and rpc, and gen_server calls to a module's name.
+
+- `erpc:call`, and `rpc:call` since OTP 23, ask our node to spawn `erpc:execute_call/4`: the
+  answer is the exit reason of that process. Nothing else can be spawned here.
+- Older nodes' `rpc:call` is a gen call to `rex`, and so is `rpc:block_call`.
+- `gen_server:call({Module, Node}, {Function, Arg...})` (or the bare `Function`) calls a function
+  of an exported module. Where it raises, that caller's monitor fires with the error as reason,
+  as if the server had crashed and been restarted; the caller sees what `gen_server:call` makes
+  of a crashed server.
+
+OTP: erpc, rpc, gen; ERTS manual, Distribution Protocol, SPAWN_REQUEST.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from quicdist.dist import control as ctl
+from quicdist.etf import Atom, Pid, Term
+from quicdist.etf.notation import format_term
+from quicdist.node.errors import ErlangError, ErlangExit, ErlangThrow
+from quicdist.node.exports import Exports
+from quicdist.node.level import Level, Source
+from quicdist.node.mailbox import Mailbox
+from quicdist.node.process import Watcher
+from quicdist.node.reasons import error_reason, stack_of
+from quicdist.node.service import Service, alias_of, is_from
+from quicdist.node.spawn import Main, Spawner
+from quicdist.node.system import System
+
+logger = logging.getLogger("quicdist.node")
+
+REX = Atom("rex")
+_ERPC = Atom("erpc")
+_RETURN = Atom("return")
+_THROW = Atom("throw")
+_EXIT = Atom("exit")
+_ERROR = Atom("error")
+_UNDEF = Atom("undef")
+_NOTSUP = Atom("notsup")
+_BADRPC = Atom("badrpc")
+_BIG_EXIT = Atom("EXIT")
+_BADARG = Atom("badarg")
+_FEATURES_REPLY = Atom("features_reply")
+
+
+class Serving:
+    """Runs exported functions for other nodes, each call in a process of its own."""
+
+    def __init__(
+        self,
+        system: System,
+        spawner: Spawner,
+        exports: Exports,
+        source_of: Callable[[Atom], Source | None],
+        calls_at_once: int,
+    ) -> None:
+        self._system = system
+        self._spawner = spawner
+        self._exports = exports
+        self._source_of = source_of
+        self._calls_at_once = calls_at_once
+        self._running: dict[Atom, Level] = {}
+        system.handlers[ctl.SpawnRequest] = self._on_spawn_request
+        system.handlers[ctl.SpawnRequestTT] = self._on_spawn_request
+        system.register(REX, Service(system, self._on_rex))
+        for module in exports.modules:
+            system.register(module, Service(system, self._on_module_call))
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def _start(self, caller: Pid, main: Main) -> Mailbox:
+        """A process for one call. A caller with too many of them is held back meanwhile."""
+        node = caller.node
+        level = self._running.get(node)
+        if level is None:
+            most = self._calls_at_once
+            owner = f"{node}'s calls of exported functions"
+            level = self._running[node] = Level(owner, most // 2, most, 4 * most, "calls")
+
+        def over() -> None:
+            level.take(1)
+            if not level.size and self._running.get(node) is level:
+                del self._running[node]
+
+        level.size += 1
+        me = self._spawner.spawn(main, over=over)
+        if level.size > level.high:
+            source = self._source_of(node)
+            if source is not None:
+                source.filled(level)
+        return me
+
+    async def _apply(self, module: Term, name: Term, args: Term) -> Term:
+        """Calls the function; raises what it raises, or `undef`."""
+        if not isinstance(args, list):
+            raise ErlangError(_BADARG)
+        exported = self._exports.find(module, name, len(args))
+        if exported is None:
+            raise _Undefined(module, name, args)
+        return await self._exports.run(exported, args)
+
+    # -- erpc ------------------------------------------------------------------------------------
+
+    def _on_spawn_request(self, control: ctl.SpawnRequest, args: Term, source: Source) -> None:
+        caller = control.from_pid
+        main = self._erpc_main(control.mfa, args)
+        if main is None:
+            logger.info(
+                "%s wanted to spawn %s here: only exported functions can be called, by rpc, erpc "
+                "or gen_server:call",
+                caller,
+                format_term(control.mfa),
+            )
+            self._answer_spawn(ctl.SpawnReply(control.req_id, caller, 0, _NOTSUP), caller)
+            return
+        me = self._start(caller, main)
+        flags = 0
+        for option in control.opt_list:
+            kind = option[0] if isinstance(option, tuple) and option else option
+            if kind == "link":
+                flags |= ctl.SPAWN_LINKED
+                me.links.link_received(caller)
+            elif kind == "monitor":
+                flags |= ctl.SPAWN_MONITORED
+                me.watchers[control.req_id] = Watcher(caller, me.pid)
+        self._answer_spawn(ctl.SpawnReply(control.req_id, caller, flags, me.pid), me.pid)
+
+    def _answer_spawn(self, answer: ctl.SpawnReply, sender: Pid) -> None:
+        self._system.emit_if_connected(answer.to_pid.node, sender, answer)
+
+    def _erpc_main(self, mfa: tuple[Atom, Atom, int], args: Term) -> Main | None:
+        match mfa, args:
+            case ("erpc", "execute_call", 4), [reference, module, name, call_args]:
+
+                async def call(me: Mailbox) -> None:
+                    # The answer is the exit reason: erpc:execute_call/4.
+                    raise ErlangExit((reference, *await self._outcome(module, name, call_args)))
+
+                return call
+            case ("erpc", "execute_cast", 3), [module, name, cast_args]:
+
+                async def cast(me: Mailbox) -> None:
+                    await self._apply(module, name, cast_args)
+
+                return cast
+        return None
+
+    async def _outcome(self, module: Term, name: Term, args: Term) -> tuple[Term, ...]:
+        try:
+            return _RETURN, await self._apply(module, name, args)
+        except ErlangThrow as error:
+            return _THROW, error.reason
+        except ErlangExit as error:
+            return _EXIT, error.reason
+        except Exception as error:
+            return _ERROR, error_reason(error), _stack(error, module, name, args)
+
+    # -- rex -------------------------------------------------------------------------------------
+
+    def _on_rex(self, rex: Service, message: Term) -> None:
+        match message:
+            case ("$gen_call", to, ("call" | "block_call", module, name, args, _)) if is_from(to):
+                self._rpc(rex, to[0], to, module, name, args)
+            case ("$gen_cast", ("cast", module, name, args, _)):
+                self._cast(rex, module, name, args)
+            case (Pid() as caller, ("call", module, name, args, _)):
+                # How C nodes call: the answer is {rex, Answer}.
+                self._rpc(rex, caller, None, module, name, args)
+            case (Pid() as caller, "features_request"):
+                answer = (_FEATURES_REPLY, self._system.name, [_ERPC])
+                self._system.post(rex.pid, caller, answer)
+            case _:
+                pass
+
+    def _rpc(
+        self, rex: Service, caller: Pid, to: Term, module: Term, name: Term, args: Term
+    ) -> None:
+        async def main(me: Mailbox) -> None:
+            match await self._outcome(module, name, args):
+                case (("return" | "throw"), value):
+                    answer = value
+                case ("exit", reason):
+                    answer = (_BADRPC, (_BIG_EXIT, reason))
+                case (_, reason, stack):
+                    answer = (_BADRPC, (_BIG_EXIT, (reason, stack)))
+            if to is None:
+                self._system.post(rex.pid, caller, (REX, answer))
+            else:
+                rex.reply(to, answer)
+
+        self._start(caller, main)
+
+    # -- gen_server:call -------------------------------------------------------------------------
+
+    def _on_module_call(self, server: Service, message: Term) -> None:
+        match message:
+            case ("$gen_call", to, request) if is_from(to):
+                self._gen_call(server, to, request)
+            case ("$gen_cast", request):
+                self._gen_cast(server, request)
+            case _:
+                logger.info("%s ignores a message: %s", server, format_term(message)[:200])
+
+    def _gen_call(self, server: Service, to: Term, request: Term) -> None:
+        name, args = _request(request)
+
+        async def main(me: Mailbox) -> None:
+            outcome = await self._outcome(server.name, name, args)
+            if outcome[0] is _RETURN:
+                server.reply(to, outcome[1])
+            elif outcome[0] is _ERROR:
+                self._crash_for(server, to, (outcome[1], outcome[2]))
+            elif outcome[0] is _THROW:
+                # A throw out of handle_call is its return value in OTP, and a bad one here.
+                self._crash_for(server, to, (Atom("bad_return_value"), outcome[1]))
+            else:
+                self._crash_for(server, to, outcome[1])
+
+        self._start(to[0], main)
+
+    def _gen_cast(self, server: Service, request: Term) -> None:
+        name, args = _request(request)
+        self._cast(server, server.name, name, args)
+
+    def _cast(self, server: Service, module: Term, name: Term, args: Term) -> None:
+        async def main(me: Mailbox) -> None:
+            await self._apply(module, name, args)
+
+        self._start(server.pid, main)
+
+    def _crash_for(self, server: Service, to: Term, reason: Term) -> None:
+        """To this caller the server has crashed."""
+        caller, tag = to
+        reference = alias_of(tag) or tag
+        watcher = server.watchers.pop(reference, None)
+        if watcher is None:
+            logger.error(
+                "%s: a call by %s, which does not watch, failed: %s", server, caller, reason
+            )
+            return
+        self._system.watched_names.pop(reference, None)
+        self._system.send_down(watcher, server.pid, reference, reason)
+
+
+class _Undefined(ErlangError):
+    """No such function is exported."""
+
+    def __init__(self, module: Term, name: Term, args: Sequence[Term]) -> None:
+        super().__init__(_UNDEF)
+        self.frame: Term = (module, name, list(args), [])
+
+
+def _stack(error: Exception, module: Term, name: Term, args: Term) -> list[Term]:
+    """The stack as the caller sees it: it ends in the function that was called."""
+    if isinstance(error, _Undefined):
+        return [error.frame]
+    arity = len(args) if isinstance(args, list) else args
+    return [*stack_of(error), (module, name, arity, [])]
+
+
+def _request(request: Term) -> tuple[Term, Term]:
+    if isinstance(request, tuple) and request:
+        return request[0], list(request[1:])
+    return request, []

@@ -1,0 +1,357 @@
+"""All processes of a node, and the signals between them and the rest of the world.
+
+A signal is a control message of the distribution, whether its receiver is here or elsewhere:
+one that stays takes the same handlers as one that came over a connection.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
+
+from quicdist.dist import control as ctl
+from quicdist.dist.control import Control
+from quicdist.dist.session import NO_PAYLOAD, NoPayload
+from quicdist.etf import Atom, Pid, Reference, Term
+from quicdist.node.errors import NameTaken, NoProcess
+from quicdist.node.ids import Identifiers
+from quicdist.node.level import Level, Source
+from quicdist.node.process import NOPROC, Process, Watched, Watcher
+
+Destination: TypeAlias = "Pid | Reference | str | tuple[str, str]"
+"""A pid, an alias, a name registered here, or a (name, node)."""
+
+Payload: TypeAlias = "Term | NoPayload"
+Handler: TypeAlias = Callable[[Any, Term, Source], None]
+
+logger = logging.getLogger("quicdist.node")
+
+
+class Network(Protocol):
+    """The way to other nodes."""
+
+    def post(
+        self, node: Atom, sender: Pid, control: Control, payload: Payload = NO_PAYLOAD
+    ) -> None:
+        """Sends without waiting; connects first where there is no connection."""
+
+    def post_if_connected(
+        self, node: Atom, sender: Pid, control: Control, payload: Payload = NO_PAYLOAD
+    ) -> None:
+        """Sends without waiting; without a connection the signal has no meaning and is dropped."""
+
+    async def send(self, node: Atom, sender: Pid, control: Control, payload: Term) -> None:
+        """Sends, connecting first, and waits while the backlog is high. Raises NoConnection."""
+
+
+class _Here:
+    """This node as a source: senders here are not held back by a full mailbox."""
+
+    def filled(self, level: Level) -> None:
+        pass
+
+    def let_go(self, level: Level) -> None:
+        pass
+
+
+HERE: Source = _Here()
+
+
+class System:
+    """Who is who on this node."""
+
+    def __init__(self, identifiers: Identifiers, network: Network) -> None:
+        self.name = identifiers.node
+        self.identifiers = identifiers
+        self.network = network
+        self.processes: dict[Pid, Process] = {}
+        self.names: dict[Atom, Process] = {}
+        self.aliases: dict[Reference, Process] = {}
+        self.watched_names: dict[Reference, Process] = {}
+        """Who is watched by a monitor of a name: the name may pass to another process."""
+        self._signals: deque[tuple[Control, Payload]] = deque()
+        self._is_draining = False
+        self.handlers: dict[type[Control], Handler] = {
+            ctl.Send: self._on_send,
+            ctl.SendTT: self._on_send,
+            ctl.SendSender: self._on_send,
+            ctl.SendSenderTT: self._on_send,
+            ctl.RegSend: self._on_reg_send,
+            ctl.RegSendTT: self._on_reg_send,
+            ctl.AliasSend: self._on_alias_send,
+            ctl.AliasSendTT: self._on_alias_send,
+            ctl.AltactSigSend: self._on_altact,
+            ctl.Link: self._on_link,
+            ctl.Unlink: self._on_unlink,
+            ctl.UnlinkId: self._on_unlink_id,
+            ctl.UnlinkIdAck: self._on_unlink_ack,
+            ctl.Exit: self._on_exit,
+            ctl.ExitTT: self._on_exit,
+            ctl.PayloadExit: self._on_payload_exit,
+            ctl.PayloadExitTT: self._on_payload_exit,
+            ctl.Exit2: self._on_exit2,
+            ctl.Exit2TT: self._on_exit2,
+            ctl.PayloadExit2: self._on_payload_exit2,
+            ctl.PayloadExit2TT: self._on_payload_exit2,
+            ctl.MonitorP: self._on_monitor,
+            ctl.DemonitorP: self._on_demonitor,
+            ctl.MonitorPExit: self._on_monitor_exit,
+            ctl.PayloadMonitorPExit: self._on_payload_monitor_exit,
+        }
+        """What is done with each control message; other modules add theirs."""
+
+    # -- who is here --
+
+    def enrol(self, process: Process) -> Pid:
+        """A new process gets its pid."""
+        pid = self.identifiers.pid(self.processes)
+        self.processes[pid] = process
+        return pid
+
+    def dismiss(self, process: Process) -> None:
+        """A process has ended: its pid, name and aliases reach nobody any more."""
+        self.processes.pop(process.pid, None)
+        if process.name is not None and self.names.get(process.name) is process:
+            del self.names[process.name]
+        for alias in process.aliases:
+            self.aliases.pop(alias, None)
+        process.aliases.clear()
+
+    def register(self, name: str, process: Process) -> None:
+        """Gives a process a name, its only one. Raises NameTaken."""
+        atom = Atom(name)
+        if atom in ("undefined", "true", "false", ""):
+            raise NameTaken(f"{name!r} cannot be a registered name: Erlang keeps it for itself")
+        holder = self.names.get(atom)
+        if holder is not None:
+            raise NameTaken(f"the name {name!r} is taken here, by {holder.pid}")
+        if process.name is not None:
+            raise NameTaken(f"{process} has a name already; a process has one at most")
+        process.name = atom
+        self.names[atom] = process
+
+    def unregister(self, name: str) -> None:
+        """Takes a name away. Raises NoProcess."""
+        process = self.names.pop(Atom(name), None)
+        if process is None:
+            raise NoProcess(f"no process here is registered as {name!r}")
+        process.name = None
+
+    def node_lost(self, node: Atom) -> None:
+        """The connection to a node is gone: whoever is tied to a process there is told."""
+        for process in list(self.processes.values()):
+            process.node_lost(node)
+
+    # -- messages out --
+
+    async def send(self, sender: Pid, to: Destination, message: Term) -> None:
+        """Raises NoProcess for a name that nobody here has, NoConnection for another node."""
+        if isinstance(to, Pid):
+            node = to.node
+            control: Control = ctl.SendSender(sender, to)
+        elif isinstance(to, Reference):
+            node = to.node
+            control = ctl.AliasSend(sender, to)
+        elif isinstance(to, str):
+            if Atom(to) not in self.names:
+                raise NoProcess(f"no process here is registered as {to!r}")
+            node = self.name
+            control = ctl.RegSend(sender, Atom(to))
+        else:
+            node = Atom(to[1])
+            control = ctl.RegSend(sender, Atom(to[0]))
+        await self.transmit(node, sender, control, message)
+
+    async def transmit(self, node: Atom, sender: Pid, control: Control, payload: Term) -> None:
+        """Sends a message, and waits while the backlog is high. Raises NoConnection."""
+        if node is self.name:
+            self._signal(control, payload)
+        else:
+            await self.network.send(node, sender, control, payload)
+
+    def post(self, sender: Pid, to: Pid | Reference, message: Term) -> None:
+        """Sends without waiting, and without connecting: for answers."""
+        control = ctl.SendSender(sender, to) if isinstance(to, Pid) else ctl.AliasSend(sender, to)
+        self.emit_if_connected(to.node, sender, control, message)
+
+    # -- signals out --
+
+    def send_link(self, sender: Pid, to: Pid) -> None:
+        self.emit(to.node, sender, ctl.Link(sender, to))
+
+    def send_unlink(self, sender: Pid, to: Pid, identifier: int) -> None:
+        self.emit_if_connected(to.node, sender, ctl.UnlinkId(identifier, sender, to))
+
+    def send_exit(self, sender: Pid, to: Pid, reason: Term) -> None:
+        self.emit_if_connected(to.node, sender, ctl.PayloadExit(sender, to), reason)
+
+    def send_exit2(self, sender: Pid, to: Pid, reason: Term) -> None:
+        self.emit(to.node, sender, ctl.PayloadExit2(sender, to), reason)
+
+    def send_monitor(self, sender: Pid, watched: Watched, reference: Reference) -> None:
+        node, target = _target(watched)
+        self.emit(node, sender, ctl.MonitorP(sender, target, reference))
+
+    def send_demonitor(self, sender: Pid, watched: Watched, reference: Reference) -> None:
+        node, target = _target(watched)
+        self.emit_if_connected(node, sender, ctl.DemonitorP(sender, target, reference))
+
+    def send_down(self, watcher: Watcher, sender: Pid, reference: Reference, reason: Term) -> None:
+        control = ctl.PayloadMonitorPExit(watcher.known_as, watcher.pid, reference)
+        self.emit_if_connected(watcher.pid.node, sender, control, reason)
+
+    def emit(
+        self, node: Atom, sender: Pid, control: Control, payload: Payload = NO_PAYLOAD
+    ) -> None:
+        """Sends a signal, connecting first where needed."""
+        if node is self.name:
+            self._signal(control, payload)
+        else:
+            self.network.post(node, sender, control, payload)
+
+    def emit_if_connected(
+        self, node: Atom, sender: Pid, control: Control, payload: Payload = NO_PAYLOAD
+    ) -> None:
+        """Sends a signal that means nothing without the connection there is."""
+        if node is self.name:
+            self._signal(control, payload)
+        else:
+            self.network.post_if_connected(node, sender, control, payload)
+
+    def _signal(self, control: Control, payload: Payload) -> None:
+        """One signal after the other, so that a chain of exits is no chain of Python calls."""
+        self._signals.append((control, payload))
+        if self._is_draining:
+            return
+        self._is_draining = True
+        try:
+            while self._signals:
+                control, payload = self._signals.popleft()
+                self.handlers[type(control)](control, payload, HERE)
+        finally:
+            self._is_draining = False
+
+    # -- messages in --
+
+    def _on_send(self, control: ctl.SendSender, payload: Term, source: Source) -> None:
+        process = self.processes.get(control.to_pid)
+        if process is not None and process.deliver(payload):
+            source.filled(process.level)
+
+    def _on_reg_send(self, control: ctl.RegSend, payload: Term, source: Source) -> None:
+        process = self.names.get(control.to_name)
+        if process is not None and process.deliver(payload):
+            source.filled(process.level)
+
+    def _on_alias_send(self, control: ctl.AliasSend, payload: Term, source: Source) -> None:
+        process = self.aliases.get(control.alias)
+        if process is not None and process.deliver(payload):
+            source.filled(process.level)
+
+    def _on_altact(self, control: ctl.AltactSigSend, payload: Term, source: Source) -> None:
+        to = control.to
+        if isinstance(to, Reference):
+            process = self.aliases.get(to)
+        elif isinstance(to, Pid):
+            process = self.processes.get(to)
+        else:
+            process = self.names.get(to)
+        if process is None:
+            return
+        if control.flags & ctl.ALTACT_EXIT:
+            process.exit_signalled(control.from_pid, payload)
+        elif process.deliver(payload):
+            source.filled(process.level)
+
+    # -- links in --
+
+    def _on_link(self, control: ctl.Link, payload: Term, source: Source) -> None:
+        process = self.processes.get(control.to_pid)
+        if process is not None:
+            process.links.link_received(control.from_pid)
+        else:
+            self.send_exit(control.to_pid, control.from_pid, NOPROC)
+
+    def _on_unlink(self, control: ctl.Unlink, payload: Term, source: Source) -> None:
+        process = self.processes.get(control.to_pid)
+        if process is not None:
+            process.links.unlink_received(control.from_pid)
+
+    def _on_unlink_id(self, control: ctl.UnlinkId, payload: Term, source: Source) -> None:
+        process = self.processes.get(control.to_pid)
+        if process is not None:
+            process.links.unlink_received(control.from_pid)
+        # Acknowledged for a process that is gone, too: the other end waits for it.
+        self.emit_if_connected(
+            control.from_pid.node,
+            control.to_pid,
+            ctl.UnlinkIdAck(control.id, control.to_pid, control.from_pid),
+        )
+
+    def _on_unlink_ack(self, control: ctl.UnlinkIdAck, payload: Term, source: Source) -> None:
+        process = self.processes.get(control.to_pid)
+        if process is not None:
+            process.links.unlink_acknowledged(control.from_pid, control.id)
+
+    def _on_exit(self, control: ctl.Exit, payload: Term, source: Source) -> None:
+        process = self.processes.get(control.to_pid)
+        if process is not None:
+            process.link_broken(control.from_pid, control.reason)
+
+    def _on_payload_exit(self, control: ctl.PayloadExit, payload: Term, source: Source) -> None:
+        process = self.processes.get(control.to_pid)
+        if process is not None:
+            process.link_broken(control.from_pid, payload)
+
+    def _on_exit2(self, control: ctl.Exit2, payload: Term, source: Source) -> None:
+        process = self.processes.get(control.to_pid)
+        if process is not None:
+            process.exit_signalled(control.from_pid, control.reason)
+
+    def _on_payload_exit2(self, control: ctl.PayloadExit2, payload: Term, source: Source) -> None:
+        process = self.processes.get(control.to_pid)
+        if process is not None:
+            process.exit_signalled(control.from_pid, payload)
+
+    # -- monitors in --
+
+    def _on_monitor(self, control: ctl.MonitorP, payload: Term, source: Source) -> None:
+        target = control.to_proc
+        process = self.processes.get(target) if isinstance(target, Pid) else self.names.get(target)
+        watcher = Watcher(control.from_pid, target)
+        if process is not None:
+            process.watchers[control.ref] = watcher
+            if not isinstance(target, Pid):
+                self.watched_names[control.ref] = process
+        else:
+            # A name that nobody has is nobody's: the watcher itself keeps the order.
+            self.send_down(watcher, control.from_pid, control.ref, NOPROC)
+
+    def _on_demonitor(self, control: ctl.DemonitorP, payload: Term, source: Source) -> None:
+        target = control.to_proc
+        if isinstance(target, Pid):
+            process = self.processes.get(target)
+        else:
+            process = self.watched_names.pop(control.ref, None)
+        if process is not None:
+            process.watchers.pop(control.ref, None)
+
+    def _on_monitor_exit(self, control: ctl.MonitorPExit, payload: Term, source: Source) -> None:
+        process = self.processes.get(control.to_pid)
+        if process is not None:
+            process.monitor_fired(control.ref, control.reason)
+
+    def _on_payload_monitor_exit(
+        self, control: ctl.PayloadMonitorPExit, payload: Term, source: Source
+    ) -> None:
+        process = self.processes.get(control.to_pid)
+        if process is not None:
+            process.monitor_fired(control.ref, payload)
+
+
+def _target(watched: Watched) -> tuple[Atom, Pid | Atom]:
+    if isinstance(watched, Pid):
+        return watched.node, watched
+    return watched[1], watched[0]
