@@ -79,6 +79,8 @@ def decode_prefix(data: Buffer, offset: int = 0, options: Options = DEFAULT) -> 
 
     Terms in a row are best read from bytes: another kind of buffer is copied at each call.
     """
+    if offset < 0:
+        raise ValueError(f"an offset is not negative: {offset}")
     data = bytes(data)
     version = data[offset : offset + 1]
     if version != b"\x83":
@@ -96,6 +98,8 @@ def decode_bare(
 
     ATOM_CACHE_REF i is `atoms[i]`. Raises EtfDecodeError.
     """
+    if offset < 0:
+        raise ValueError(f"an offset is not negative: {offset}")
     return _decode(bytes(data), offset, options, atoms, 0, 0)[:2]
 
 
@@ -506,14 +510,13 @@ def _rare(
 ) -> tuple[Term, int]:
     """The term at `pos` if it is one that few messages have, and its end."""
     if tag == 110 or tag == 111:  # SMALL_BIG_EXT, LARGE_BIG_EXT
-        if tag == 110:
-            return _big(data, pos + 3, data[pos + 1], data[pos + 2])
-        size = _u32(data, pos + 1)[0]
+        size = data[pos + 1] if tag == 110 else _u32(data, pos + 1)[0]
+        start = pos + (2 if tag == 110 else 5)
         if size > limits.max_integer:
             raise EtfDecodeError(
                 pos, f"an integer of {size} bytes, {limits.max_integer} are allowed"
             )
-        return _big(data, pos + 6, size, data[pos + 5])
+        return _big(data, start + 1, size, data[start])
     if tag == 118 or tag == 100 or tag == 115:  # ATOM_UTF8_EXT, ATOM_EXT, SMALL_ATOM_EXT
         atom, end = _atom(data, pos, atoms, "")
         return _BOOLS.get(atom, atom), end

@@ -9,7 +9,7 @@ exactly when the keys are `=:=`.
 from __future__ import annotations
 
 import struct
-from collections.abc import ItemsView, Iterable, Iterator, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from dataclasses import fields
 from hashlib import blake2b
 from typing import Any, cast
@@ -82,6 +82,10 @@ class ErlMap(Mapping[Any, Any]):
         """Pairs of key and value."""
         return _Items(self)
 
+    def values(self) -> ValuesView[Term]:
+        """The values."""
+        return _Values(self)
+
     def __eq__(self, other: object) -> bool:
         """Whether `other` is a map with the same keys (`=:=`) and equal values."""
         if not isinstance(other, Mapping):
@@ -116,8 +120,18 @@ class ErlMap(Mapping[Any, Any]):
         return entry
 
 
+class _Values(ValuesView[Any]):
+    """The values as they are stored; the view one inherits would look each key up again."""
+
+    __slots__ = ()
+    _mapping: ErlMap
+
+    def __iter__(self) -> Iterator[Term]:
+        return (value for _, value in self._mapping._entries.values())
+
+
 class _Items(ItemsView[Any, Any]):
-    """The pairs as they are stored; the view one inherits would look each key up again."""
+    """The pairs as they are stored."""
 
     __slots__ = ()
     _mapping: ErlMap

@@ -36,7 +36,10 @@ class Options:
     binaries: Literal["bytes", "str"] = "bytes"
     """What binaries decode to; "str": those that are UTF-8 become str, the others stay bytes."""
     strings: Literal["list", "bytes", "str"] = "list"
-    """What STRING_EXT (a list of small integers, as Erlang sends them) decodes to."""
+    """What STRING_EXT (a list of small integers, as Erlang sends them) decodes to.
+
+    Not lossless: it encodes as a binary then, and a map with keys that it makes one is refused.
+    """
     none: Literal["undefined", "nil"] = "undefined"
     """The atom that None encodes as."""
     compression: int = 0

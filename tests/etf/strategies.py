@@ -1,0 +1,112 @@
+"""Erlang terms made by hypothesis, and the Erlang source that says the same."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+
+from hypothesis import strategies as st
+
+from quicdist.etf import Atom, BitString, ErlMap, Export, ImproperList, Pid, Port, Reference, Term
+from quicdist.etf.maps import canonical
+
+_U32 = st.integers(0, 2**32 - 1)
+
+_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+atoms = st.one_of(
+    st.sampled_from([Atom(name) for name in ("ok", "error", "undefined", "nil", "", "true é")]),
+    _text.filter(lambda text: text not in ("true", "false")).map(Atom),
+)
+integers = st.one_of(
+    st.integers(-300, 300),
+    st.integers(-(2**70), 2**70),
+    # Around where another tag begins, and where OTP's own form of integers changes.
+    st.builds(
+        lambda sign, bits, more: sign * 2**bits + more,
+        st.sampled_from([-1, 1]),
+        st.sampled_from([8, 27, 31, 59, 63, 64, 2040]),
+        st.integers(-1, 1),
+    ),
+)
+floats = st.floats(allow_nan=False, allow_infinity=False)
+bit_strings = st.builds(BitString, st.binary(min_size=1, max_size=9), st.integers(1, 7))
+nodes = st.sampled_from([Atom("a@b"), Atom("node@host.example"), Atom("true")])
+pids = st.builds(Pid, nodes, _U32, _U32, _U32)
+ports = st.builds(Port, nodes, st.integers(0, 2**64 - 1), _U32)
+references = st.builds(Reference, nodes, st.lists(_U32, min_size=1, max_size=5).map(tuple), _U32)
+exports = st.builds(Export, atoms, atoms, st.integers(0, 255))
+
+# What can be written down in Erlang source as a literal.
+_plain = st.one_of(
+    atoms, st.booleans(), integers, floats, st.binary(max_size=20), bit_strings, exports
+)
+_leaves = st.one_of(_plain, pids, ports, references)
+
+
+def _containers(inner: st.SearchStrategy[Term]) -> st.SearchStrategy[Term]:
+    lists = st.lists(inner, max_size=5)
+    return st.one_of(
+        lists,
+        st.lists(st.integers(0, 255), max_size=8),
+        lists.map(tuple),
+        st.builds(
+            ImproperList,
+            st.lists(inner, min_size=1, max_size=4),
+            inner.filter(lambda tail: not isinstance(tail, (list, ImproperList))),
+        ),
+        st.lists(
+            st.tuples(inner, inner), max_size=5, unique_by=lambda pair: canonical(pair[0])[0]
+        ).map(to_map),
+    )
+
+
+def to_map(pairs: list[tuple[Term, Term]]) -> Mapping[Term, Term]:
+    """A dict where Python can hold these pairs, else an ErlMap."""
+    try:
+        plain = dict(pairs)
+    except TypeError:
+        return ErlMap(pairs)
+    return plain if len(plain) == len(pairs) else ErlMap(pairs)
+
+
+terms = st.recursive(_leaves, _containers, max_leaves=20)
+literals = st.recursive(_plain, _containers, max_leaves=20)
+
+
+def same(one: Term, other: Term) -> bool:
+    """Whether two terms are `=:=`, where Python's == would let 1 be 1.0 and True."""
+    return canonical(one)[0] == canonical(other)[0]
+
+
+def to_source(term: Term) -> str:
+    """The term as an Erlang expression, by other means than the encoder's."""
+    if isinstance(term, Atom):
+        return f"binary_to_atom({to_source(str.encode(term))}, utf8)"
+    if isinstance(term, bool):
+        return "true" if term else "false"
+    if isinstance(term, int):
+        return str(term)
+    if isinstance(term, float):
+        return f"(fun() -> <<F/float>> = <<{int.from_bytes(_ieee(term), 'big')}:64>>, F end)()"
+    if isinstance(term, bytes):
+        return f"<<{','.join(map(str, term))}>>"
+    if isinstance(term, BitString):
+        whole = [str(byte) for byte in term.data[:-1]]
+        last = f"{term.data[-1] >> (8 - term.bits)}:{term.bits}"
+        return f"<<{','.join([*whole, last])}>>"
+    if isinstance(term, list):
+        return f"[{','.join(map(to_source, term))}]"
+    if isinstance(term, ImproperList):
+        return f"[{','.join(map(to_source, term.items))}|{to_source(term.tail)}]"
+    if isinstance(term, tuple):
+        return f"{{{','.join(map(to_source, term))}}}"
+    if isinstance(term, Export):
+        return f"erlang:make_fun({to_source(term.module)},{to_source(term.function)},{term.arity})"
+    assert isinstance(term, Mapping)
+    pairs = (f"{to_source(key)} => {to_source(value)}" for key, value in term.items())
+    return f"#{{{','.join(pairs)}}}"
+
+
+def _ieee(number: float) -> bytes:
+
+    return struct.pack(">d", number)
