@@ -266,6 +266,16 @@ class Node:
         up = self._running.connections.up
         return [str(name) for name, peer in up.items() if hidden or not peer.is_hidden]
 
+    def creation_of(self, node: str) -> int:
+        """The incarnation of a node that we are connected to: what the pids it shows lack.
+
+        Raises NoConnection.
+        """
+        peer = self._running.connections.up.get(Atom(node))
+        if peer is None:
+            raise NoConnection(node, "not connected")
+        return peer.creation
+
     def events(self) -> Subscription:
         """NodeUp and NodeDown from now on: `with node.events() as events: async for ...`."""
         return Subscription(self._events)
