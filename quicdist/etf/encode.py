@@ -46,7 +46,6 @@ _tag_u32 = struct.Struct(">BI").pack
 _tag_i32 = struct.Struct(">Bi").pack
 _tag_f64 = struct.Struct(">Bd").pack
 _u32 = struct.Struct(">I").pack
-_u32u32 = struct.Struct(">II").pack
 _u32u32u32 = struct.Struct(">III").pack
 _u64u32 = struct.Struct(">QI").pack
 
@@ -256,10 +255,7 @@ def _leaf(value: object, refs: dict[Atom, int] | None) -> bytes | None:
     if isinstance(value, BitString):
         return _tag_u32(77, len(value.data)) + bytes((value.bits,)) + value.data
     if isinstance(value, Port):
-        node = _node(value.node, refs)
-        if value.id < 1 << 28:
-            return b"Y" + node + _u32u32(value.id, value.creation)  # NEW_PORT_EXT
-        return b"x" + node + _u64u32(value.id, value.creation)  # V4_PORT_EXT
+        return b"x" + _node(value.node, refs) + _u64u32(value.id, value.creation)  # V4_PORT_EXT
     if isinstance(value, Export):
         names = _node(value.module, refs) + _node(value.function, refs)
         return b"q" + names + _tag_u8(97, value.arity)  # EXPORT_EXT

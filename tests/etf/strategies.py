@@ -49,19 +49,19 @@ def _containers(inner: st.SearchStrategy[Term]) -> st.SearchStrategy[Term]:
         lists,
         st.lists(st.integers(0, 255), max_size=8),
         lists.map(tuple),
-        st.builds(
-            ImproperList,
-            st.lists(inner, min_size=1, max_size=4),
-            inner.filter(lambda tail: not isinstance(tail, (list, ImproperList))),
-        ),
-        st.lists(
-            st.tuples(inner, inner), max_size=5, unique_by=lambda pair: canonical(pair[0])[0]
-        ).map(to_map),
+        # Mapped rather than filtered: a filter of hypothesis prints all of its strategy.
+        st.builds(ImproperList, st.lists(inner, min_size=1, max_size=4), inner.map(_no_list)),
+        st.lists(st.tuples(inner, inner), max_size=5).map(to_map),
     )
 
 
+def _no_list(term: Term) -> Term:
+    return (term,) if isinstance(term, (list, ImproperList)) else term
+
+
 def to_map(pairs: list[tuple[Term, Term]]) -> Mapping[Term, Term]:
-    """A dict where Python can hold these pairs, else an ErlMap."""
+    """A dict where Python can hold these pairs, else an ErlMap; of equal keys the last counts."""
+    pairs = list({canonical(pair[0])[0]: pair for pair in pairs}.values())
     try:
         plain = dict(pairs)
     except TypeError:
@@ -69,8 +69,11 @@ def to_map(pairs: list[tuple[Term, Term]]) -> Mapping[Term, Term]:
     return plain if len(plain) == len(pairs) else ErlMap(pairs)
 
 
-terms = st.recursive(_leaves, _containers, max_leaves=20)
-literals = st.recursive(_plain, _containers, max_leaves=20)
+_terms = st.recursive(_leaves, _containers, max_leaves=12)
+_literals = st.recursive(_plain, _containers, max_leaves=12)
+# Deferred, so that a failure does not print all of the above.
+terms = st.deferred(lambda: _terms)
+literals = st.deferred(lambda: _literals)
 
 
 def same(one: Term, other: Term) -> bool:

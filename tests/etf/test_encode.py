@@ -100,8 +100,8 @@ FORMS: list[tuple[str, object, bytes]] = [
         b"t\x00\x00\x00\x02a\x01a\x02F?\xf0" + bytes(6) + b"a\x03",
     ),
     ("pid", Pid(AB, 1, 2, 3), b"X" + NODE + struct.pack(">III", 1, 2, 3)),
-    ("small port", Port(AB, 2**28 - 1, 3), b"Y" + NODE + struct.pack(">II", 2**28 - 1, 3)),
-    ("large port", Port(AB, 2**28, 3), b"x" + NODE + struct.pack(">QI", 2**28, 3)),
+    ("port", Port(AB, 5, 3), b"x" + NODE + struct.pack(">QI", 5, 3)),
+    ("large port", Port(AB, 2**64 - 1, 3), b"x" + NODE + struct.pack(">QI", 2**64 - 1, 3)),
     ("reference", Reference(AB, (1, 2), 3), b"Z\x00\x02" + NODE + struct.pack(">III", 3, 1, 2)),
     ("export", Export(Atom("m"), Atom("f"), 2), b"qw\x01mw\x01fa\x02"),
     (
