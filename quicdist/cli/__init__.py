@@ -1,15 +1,105 @@
-"""The `quicdist` command, one module a subcommand."""
+"""Talk to Erlang and Elixir nodes over QUIC, be one, or lend a stock one the way there."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, NoReturn
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
+from quicdist.cli import call, cert, demo, gateway, listen, names, ping, send
+from quicdist.cli.exits import EXIT_CODES, ExitCode, Problem, problem_of
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help=__doc__,
+    epilog=EXIT_CODES,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("ping")(ping.ping)
+app.command("call")(call.call)
+app.command("send")(send.send)
+app.command("listen")(listen.listen)
+app.command("run")(listen.run)
+app.command("names")(names.names)
+app.add_typer(cert.app, name="cert")
+app.command("gateway")(gateway.gateway)
+app.command("demo")(demo.demo)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"quicdist {version('quicdist')}")
+        raise typer.Exit
 
 
 @app.callback()
-def _quicdist() -> None:
+def _quicdist(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
     pass
 
 
-def main() -> None:
-    """Runs the command line."""
-    app()
+def main() -> NoReturn:
+    """Runs the command line and ends the process: one line for an error, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # A term may hold characters that the terminal has not.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(_run())
+
+
+# What typer raises for a command line that is wrong; where the class lives differs by version.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+def _run() -> int:
+    try:
+        result = app(standalone_mode=False)
+        sys.stdout.flush()
+    except _UsageError as error:
+        return _say(_usage(error))
+    except (KeyboardInterrupt, typer.Abort):
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        _forget_output()
+        return ExitCode.LOCAL
+    except Exception as error:
+        problem = problem_of(error)
+        if problem is None and os.environ.get("QUICDIST_DEBUG"):
+            raise
+        return _say(problem or _bug(error))
+    return result if isinstance(result, int) else ExitCode.OK
+
+
+def _usage(error: Exception) -> Problem:
+    context = getattr(error, "ctx", None)
+    text = error.format_message() if hasattr(error, "format_message") else str(error)
+    if not text:  # no arguments at all: the help has been shown
+        return Problem(ExitCode.USAGE, "")
+    where = context.command_path if context is not None else "quicdist"
+    return Problem(ExitCode.USAGE, f"{text.rstrip('.')}; see {where} --help")
+
+
+def _say(problem: Problem) -> int:
+    if problem.line():
+        print(f"quicdist: {problem.line()}", file=sys.stderr)
+    return problem.code
+
+
+def _bug(error: Exception) -> Problem:
+    return Problem(
+        ExitCode.BUG,
+        f"internal error: {type(error).__name__}: {error}; QUICDIST_DEBUG=1 shows where",
+    )
+
+
+def _forget_output() -> None:
+    """Nobody reads any more: keeps the interpreter from complaining about it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,113 @@
+"""`quicdist call`: call a function on a node, in Erlang notation."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quicdist.cli.exits import ExitCode, Problem
+from quicdist.cli.options import Authority, Cookie, OwnName, PeerNode, Timeout, Verbose
+
+if TYPE_CHECKING:
+    from quicdist.etf import Term
+    from quicdist.node.errors import CallError
+    from quicdist.node.node import Node
+
+
+def call(
+    node: PeerNode,
+    module: Annotated[
+        str,
+        typer.Argument(
+            metavar="M",
+            help="The module, such as lists or Elixir.Enum; or all in one: 'lists:seq(1, 3)'.",
+            show_default=False,
+        ),
+    ],
+    function: Annotated[
+        str | None, typer.Argument(metavar="F", help="The function.", show_default=False)
+    ] = None,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ARGS",
+            help="The arguments as one list, such as '[1, {a, <<\"b\">>}]'; by default [].",
+            show_default=False,
+        ),
+    ] = None,
+    cookie: Cookie = None,
+    name: OwnName = None,
+    timeout: Timeout = 5.0,
+    ca: Authority = None,
+    verbose: Verbose = 0,
+) -> None:
+    """Call M:F with ARGS on NODE and print what it returns, as the Erlang shell would.
+
+    Pids in ARGS are written as NODE's own shell prints them, or with the name of their node:
+    <'5555@127.0.0.1'.94.0>. With -v the stack trace of a call that raised is shown too.
+    """
+    from quicdist.cli import client
+    from quicdist.etf.notation import format_term
+    from quicdist.node.errors import CallError
+
+    wanted = _wanted(node, module, function, arguments or [])
+    settings = client.Settings(node, cookie, name, ca, timeout, verbose)
+
+    async def main() -> Term:
+        async with client.connected(settings) as ours:
+            return await _called(ours, node, wanted, timeout)
+
+    try:
+        result = client.run(main(), verbose)
+    except CallError as error:
+        if verbose:
+            _show_stack(error)
+        raise
+    print(format_term(result, node=node))
+
+
+async def _called(
+    ours: Node, node: str, wanted: tuple[str, str, list[Term]], timeout: float
+) -> Term:
+    from quicdist.node.errors import CallNotPossible
+
+    try:
+        return await ours.call(node, *wanted, timeout=timeout)
+    except CallNotPossible:
+        # A node older than erpc, or one that spawns nothing for others: it may have a rex.
+        return await ours.rpc(node, *wanted, timeout=timeout)
+
+
+def _wanted(
+    node: str, module: str, function: str | None, arguments: list[str]
+) -> tuple[str, str, list[Term]]:
+    """Module, function and arguments. Raises Problem."""
+    from quicdist.cli import client
+    from quicdist.etf.notation import NotationError, parse_call
+
+    if function is None:
+        try:
+            return parse_call(module, node=node)
+        except NotationError as error:
+            raise Problem(
+                ExitCode.USAGE,
+                f"{module!r} without a function is no call: {error}; write M F ARGS or 'M:F(...)'",
+            ) from None
+    if len(arguments) > 1:
+        raise Problem(
+            ExitCode.USAGE,
+            f"one list of arguments is expected: '[{', '.join(arguments)}]'",
+        )
+    terms = client.parse("ARGS", arguments[0] if arguments else "[]", node=node)
+    if not isinstance(terms, list):
+        raise Problem(ExitCode.USAGE, f"ARGS is a list: '[{arguments[0]}]'")
+    return client.atom("M", module), client.atom("F", function), terms
+
+
+def _show_stack(error: CallError) -> None:
+    from quicdist.etf.notation import format_term
+
+    for frame in error.stack:
+        print(f"  in {format_term(frame)}", file=sys.stderr)

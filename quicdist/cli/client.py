@@ -1,0 +1,98 @@
+"""What ping, call and send share: a node of one's own for as long as the command runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from quicdist.cli.exits import ExitCode, Problem
+from quicdist.cli.options import facing, start_logging, trust
+
+if TYPE_CHECKING:
+    from quicdist.etf import Term
+    from quicdist.node.node import Node
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the command line says about the way to the other node."""
+
+    peer: str
+    cookie: str | None
+    name: str | None
+    authority: Path | None
+    timeout: float
+    verbose: int
+
+
+@contextlib.asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[Node]:
+    """A node of our own that is connected to the peer.
+
+    Its certificate is for this once: who dials shows none, and the kept one is left alone.
+    Raises what Node raises, NoConnection among it.
+    """
+    from quicdist.carriers.trust import Identity
+    from quicdist.node.limits import NodeLimits
+    from quicdist.node.names import check_peer_name
+    from quicdist.node.node import Node
+
+    check_peer_name(settings.peer)
+    name = settings.name or facing(settings.peer)
+    node = Node(
+        name,
+        cookie=settings.cookie,
+        identity=Identity.ephemeral(),
+        trust=trust(settings.authority),
+        limits=NodeLimits(connect_timeout=settings.timeout, handshake_timeout=settings.timeout),
+    )
+    async with node:
+        await node.connect(settings.peer)
+        yield node
+
+
+def run(main: Coroutine[object, object, _T], verbose: int) -> _T:
+    """Runs it; what it logs is shown as far as was asked for."""
+    start_logging(verbose)
+    if not verbose:
+        _only_what_the_problem_does_not_say()
+    return asyncio.run(main)
+
+
+def _only_what_the_problem_does_not_say() -> None:
+    """The node's log would say the same as the line that the command ends with."""
+    import logging
+
+    logging.getLogger("quicdist").setLevel(logging.CRITICAL)
+
+
+def parse(what: str, text: str, *, node: str | None = None) -> Term:
+    """A term from the command line. Raises Problem."""
+    from quicdist.etf.notation import NotationError, parse_term
+
+    try:
+        return parse_term(text, node=node)
+    except NotationError as error:
+        raise Problem(ExitCode.USAGE, f"{what} is no Erlang term: {error}") from None
+
+
+def atom(what: str, text: str) -> str:
+    """An atom from the command line, where nothing but an atom can stand: quotes may be left out.
+
+    Raises Problem.
+    """
+    from quicdist.etf import Atom
+
+    if text.startswith("'"):
+        term = parse(what, text)
+        if isinstance(term, Atom):
+            return term
+    if not text or len(text) > 255 or not text.isprintable():
+        raise Problem(ExitCode.USAGE, f"{what}: {text!r} is no atom")
+    return text

@@ -1,0 +1,154 @@
+"""`quicdist gateway`: lend a stock BEAM node the way over QUIC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quicdist.cli.exits import ExitCode, Problem
+from quicdist.cli.options import (
+    Authority,
+    Certificate,
+    Key,
+    Listen,
+    Verbose,
+    identity,
+    start_logging,
+    trust,
+)
+
+if TYPE_CHECKING:
+    from quicdist.gateway import Gateway
+
+
+def gateway(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="The BEAM node that it stands for: PORT@IP, where others reach it over QUIC.",
+            show_default=False,
+        ),
+    ] = None,
+    emit_module: Annotated[
+        bool,
+        typer.Option(
+            "--emit-module",
+            help="Write the Erlang module that the BEAM node is given, compiled where erlc is "
+            "there, and end unless NAME is given.",
+        ),
+    ] = False,
+    module_dir: Annotated[
+        Path, typer.Option("--module-dir", metavar="DIR", help="Where --emit-module writes.")
+    ] = Path("."),
+    epmd_port: Annotated[
+        int | None,
+        typer.Option(
+            "--epmd-port",
+            min=0,
+            max=65535,
+            help="The loopback TCP port where the BEAM node asks; by default the port in NAME. "
+            "Another one is told to the BEAM node with ERL_EPMD_PORT.",
+            show_default=False,
+        ),
+    ] = None,
+    listen: Listen = None,
+    routes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--route",
+            metavar="NODE=IP:PORT",
+            help="Where a node is whose name does not say it. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    cert: Certificate = None,
+    key: Key = None,
+    ca: Authority = None,
+    verbose: Verbose = 0,
+) -> None:
+    """Let an unmodified Erlang, Elixir or RabbitMQ node be reached, and reach others, over QUIC.
+
+    It runs next to that node until it is told to stop, and never knows the cookie:
+
+        quicdist gateway --emit-module
+        quicdist gateway 5555@10.0.0.7
+
+    and then starts the node with the command that this prints.
+    """
+    from quicdist.gateway import emit_module as emit
+
+    if emit_module:
+        emitted = emit(module_dir)
+        print(emitted.beam or emitted.source)
+        if emitted.beam is None:
+            compile_it = f"erlc -o {emitted.directory} {emitted.source}"
+            print(f"no erlc here to compile it: where Erlang is, run {compile_it}")
+    if name is None:
+        if not emit_module:
+            raise Problem(ExitCode.USAGE, "NAME is missing, such as 5555@10.0.0.7; see --help")
+        return
+    _run(name, module_dir, epmd_port, listen, routes or [], cert, key, ca, verbose)
+
+
+def _run(
+    name: str,
+    module_dir: Path,
+    epmd_port: int | None,
+    listen: str | None,
+    routes: list[str],
+    cert: Path | None,
+    key: Path | None,
+    ca: Path | None,
+    verbose: int,
+) -> None:
+    import asyncio
+
+    from quicdist.gateway import GatewaySettings, erl_arguments, run
+    from quicdist.node.names import Address, parse_listen
+
+    settings = GatewaySettings(
+        name,
+        listen=parse_listen(listen, Address.parse(name)) if listen else None,
+        epmd_port=epmd_port,
+        routes=dict(_route(text) for text in routes),
+        identity=identity(cert, key),
+        trust=trust(ca),
+    )
+    start_logging(verbose, quiet=False)
+
+    def started(gateway: Gateway) -> None:
+        environment = ""
+        if gateway.epmd_port != settings.address.port:
+            environment = f"ERL_EPMD_PORT={gateway.epmd_port} "
+        words = " ".join(_shell_word(word) for word in erl_arguments(module_dir))
+        print(f"gateway for {name} is up", flush=True)
+        print(f"start the node with: {environment}erl -name {name} {words}", flush=True)
+
+    asyncio.run(run(settings, started=started))
+
+
+def _shell_word(word: str) -> str:
+    import shlex
+
+    return shlex.quote(word)
+
+
+def _route(text: str) -> tuple[str, tuple[str, int]]:
+    """`NODE=IP:PORT`. Raises Problem."""
+    from quicdist.node.errors import NodeNameError
+    from quicdist.node.names import Address, check_peer_name, parse_listen
+
+    node, equals, where = text.partition("=")
+    try:
+        check_peer_name(node)
+        address = parse_listen(where, Address("0.0.0.0", 0))
+    except NodeNameError:
+        equals = ""
+    if not equals or address[1] == 0:
+        raise Problem(
+            ExitCode.USAGE, f"--route {text!r}: expected NODE=IP:PORT, as in a@b=10.0.0.7:5555"
+        )
+    return node, address

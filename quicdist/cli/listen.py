@@ -1,0 +1,222 @@
+"""`quicdist listen` and `quicdist run`: a node that stays, for others to talk to."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from quicdist.cli.exits import ExitCode, Problem
+from quicdist.cli.options import (
+    Authority,
+    Certificate,
+    Cookie,
+    Key,
+    Listen,
+    Verbose,
+    identity,
+    start_logging,
+    trust,
+)
+
+if TYPE_CHECKING:
+    from quicdist.node.node import Node
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="This node's name, PORT@IP: where others reach it. Port 0 takes a free one.",
+        show_default=False,
+    ),
+]
+Visible = Annotated[
+    bool,
+    typer.Option(
+        "--visible", help="Show up in the nodes() of others; by default in nodes(hidden)."
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the command line says about the node to be."""
+
+    name: str
+    cookie: str | None
+    listen: str | None
+    visible: bool
+    certificate: Path | None
+    key: Path | None
+    authority: Path | None
+    exports: Sequence[object] = ()
+
+    def node(self) -> Node:
+        """The node, not started. Raises what Node raises, CertificateError among it."""
+        from quicdist.node.node import Node
+
+        return Node(
+            self.name,
+            cookie=self.cookie,
+            listen=self.listen,
+            visible=self.visible,
+            exports=self.exports,
+            identity=identity(self.certificate, self.key),
+            trust=trust(self.authority),
+        )
+
+
+def listen(
+    name: Name,
+    register: Annotated[
+        str,
+        typer.Option(
+            "--register", "-r", metavar="NAME", help="The name that messages are to be sent to."
+        ),
+    ] = "quicdist",
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "--count", "-n", min=1, metavar="N", help="End after N messages.", show_default=False
+        ),
+    ] = None,
+    cookie: Cookie = None,
+    listen: Listen = None,
+    visible: Visible = False,
+    cert: Certificate = None,
+    key: Key = None,
+    ca: Authority = None,
+    verbose: Verbose = 0,
+) -> None:
+    """Be a node that prints the messages it gets, one line of Erlang notation each.
+
+    Others send them to the process called quicdist, or as --register says:
+
+        quicdist send 4433@127.0.0.1 quicdist '{hello, 1}'
+    """
+    from quicdist.cli import client
+
+    register = client.atom("--register", register)
+    settings = Settings(name, cookie, listen, visible, cert, key, ca)
+    start_logging(verbose)
+    asyncio.run(_until_signal(_print_messages(settings, register, count)))
+
+
+def run(
+    name: Name,
+    modules: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODULE",
+            help="Python modules, by name or as files, whose functions marked with "
+            "@quicdist.export are served.",
+            show_default=False,
+        ),
+    ],
+    cookie: Cookie = None,
+    listen: Listen = None,
+    visible: Visible = False,
+    cert: Certificate = None,
+    key: Key = None,
+    ca: Authority = None,
+    verbose: Verbose = 0,
+) -> None:
+    """Be a node whose Python functions other nodes can call.
+
+    In calc.py: @quicdist.export above def add(a, b). Then, from Erlang:
+
+        erpc:call('4433@127.0.0.1', calc, add, [1, 2])
+    """
+    exports = [_imported(module) for module in modules]
+    settings = Settings(name, cookie, listen, visible, cert, key, ca, exports)
+    start_logging(verbose, quiet=False)
+    asyncio.run(_until_signal(_serve(settings)))
+
+
+async def _print_messages(settings: Settings, register: str, count: int | None) -> None:
+    from quicdist.etf.notation import format_term
+
+    async with settings.node() as node, node.mailbox(register) as me:
+        _say_up(node)
+        while count is None or count > 0:
+            message = await me.receive()
+            print(format_term(message, node=node.name), flush=True)
+            count = count - 1 if count is not None else None
+
+
+async def _serve(settings: Settings) -> None:
+    async with settings.node() as node:
+        _say_up(node)
+        await asyncio.get_running_loop().create_future()
+
+
+def _say_up(node: Node) -> None:
+    """The first line on standard output, for scripts that wait for it."""
+    print(f"{node.name} is up", flush=True)
+
+
+async def _until_signal(main: Any) -> None:
+    """Runs it until it ends, or SIGINT or SIGTERM ends it: cleanly, with exit code 0."""
+    import contextlib
+    import signal
+
+    task = asyncio.ensure_future(main)
+    loop = asyncio.get_running_loop()
+    is_stopping = False
+
+    def stop() -> None:
+        nonlocal is_stopping
+        is_stopping = True
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    if not is_stopping and task.cancelled():
+        raise asyncio.CancelledError
+
+
+def _imported(text: str) -> object:
+    """The module of that name or in that file. Raises Problem."""
+    import importlib
+    import importlib.util
+
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        if not text.endswith(".py"):
+            return importlib.import_module(text)
+        path = Path(text)
+        if not path.is_file():
+            raise Problem(ExitCode.USAGE, f"{text}: there is no such file")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module
+        spec.loader.exec_module(module)
+    except Problem:
+        raise
+    except Exception as error:
+        raise Problem(ExitCode.USAGE, f"{text} cannot be imported: {_where(error)}") from error
+    else:
+        return module
+
+
+def _where(error: Exception) -> str:
+    """The error in one line, with the place in the user's file where there is one."""
+    import traceback
+
+    text = f"{type(error).__name__}: {error}"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<") and frame.filename != __file__
+    ]
+    outside = [frame for frame in frames if "importlib" not in frame.filename]
+    return f"{text} ({outside[-1].filename}:{outside[-1].lineno})" if outside else text

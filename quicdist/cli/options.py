@@ -1,0 +1,142 @@
+"""Options and arguments that several subcommands take, and what they make of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quicdist.cli.exits import ExitCode, Problem
+
+if TYPE_CHECKING:
+    from quicdist.carriers.trust import Identity, Trust
+
+PeerNode = Annotated[
+    str,
+    typer.Argument(
+        metavar="NODE",
+        help="The node to talk to: its UDP port and address, such as 5555@127.0.0.1.",
+        show_default=False,
+    ),
+]
+Cookie = Annotated[
+    str | None,
+    typer.Option(
+        "--cookie",
+        envvar="QUICDIST_COOKIE",
+        metavar="COOKIE",
+        help="The cluster's cookie; by default that in ~/.erlang.cookie. "
+        "What is on the command line, other users of this machine can see.",
+        show_default=False,
+    ),
+]
+OwnName = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        metavar="PORT@IP",
+        help="This end's node name; by default a free port of the address that faces NODE.",
+        show_default=False,
+    ),
+]
+Timeout = Annotated[
+    float, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="How long to wait.")
+]
+Authority = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca",
+        metavar="FILE",
+        help="Verify the certificates of nodes that are dialled with this authority (PEM); "
+        "by default no certificate is verified.",
+        show_default=False,
+    ),
+]
+Certificate = Annotated[
+    Path | None,
+    typer.Option(
+        "--cert",
+        metavar="FILE",
+        help="Our certificate (PEM); by default one of our own, made and kept. See `cert show`.",
+        show_default=False,
+    ),
+]
+Key = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        metavar="FILE",
+        help="The key of --cert (PEM), if it is not in the same file.",
+        show_default=False,
+    ),
+]
+Listen = Annotated[
+    str | None,
+    typer.Option(
+        "--listen",
+        metavar="IP:PORT",
+        help="The address to bind when it is not the name's: behind a NAT, in a container.",
+        show_default=False,
+    ),
+]
+Verbose = Annotated[
+    int,
+    typer.Option(
+        "--verbose",
+        "-v",
+        count=True,
+        help="Tell what is going on, on standard error; twice for more.",
+        show_default=False,
+    ),
+]
+
+
+def start_logging(verbose: int, *, quiet: bool = True) -> None:
+    """What is logged goes to standard error: warnings, and more where asked for."""
+    import logging
+
+    usual = logging.ERROR if quiet else logging.INFO
+    level = {0: usual, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("quicdist").setLevel(level)
+
+
+def identity(certificate: Path | None, key: Path | None) -> Identity | None:
+    """What --cert and --key name, None for our own. Raises CertificateError."""
+    from quicdist.carriers.trust import Identity
+
+    if certificate is None:
+        if key is not None:
+            raise Problem(ExitCode.USAGE, "--key needs --cert, the certificate that it belongs to")
+        return None
+    return Identity.load(certificate, key)
+
+
+def trust(authority: Path | None) -> Trust:
+    """What --ca asks for. Raises CertificateError."""
+    from quicdist.carriers.trust import Trust
+
+    return Trust.nothing() if authority is None else Trust.authority(authority)
+
+
+def facing(node: str) -> str:
+    """A name for this end: any free port of the address from which `node` is reached.
+
+    A name without an address in it is taken to be on this machine, or reached by a carrier that
+    knows better.
+    """
+    import socket
+
+    from quicdist.node.errors import NodeNameError
+    from quicdist.node.names import Address
+
+    try:
+        address = Address.parse(node)
+        where = socket.getaddrinfo(address.host, address.port or 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(where[0], socket.SOCK_DGRAM) as probe:
+            probe.connect(where[4])  # sends nothing
+            host = probe.getsockname()[0]
+    except (NodeNameError, OSError):
+        host = "127.0.0.1"
+    return f"0@{host}"

@@ -1,0 +1,89 @@
+"""`quicdist send`: send a message to a process on a node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quicdist.cli.exits import ExitCode, Problem
+from quicdist.cli.options import Authority, Cookie, OwnName, PeerNode, Timeout, Verbose
+
+if TYPE_CHECKING:
+    from quicdist.etf import Pid
+    from quicdist.node.mailbox import Mailbox
+    from quicdist.node.node import Node
+
+
+def send(
+    node: PeerNode,
+    to: Annotated[
+        str,
+        typer.Argument(
+            metavar="TO",
+            help="Who gets it: a registered name, or a pid as NODE's own shell prints it, such "
+            "as '<0.94.0>'.",
+            show_default=False,
+        ),
+    ],
+    message: Annotated[
+        str,
+        typer.Argument(
+            metavar="MESSAGE", help="An Erlang term, such as '{hello, 1}'.", show_default=False
+        ),
+    ],
+    cookie: Cookie = None,
+    name: OwnName = None,
+    timeout: Timeout = 5.0,
+    ca: Authority = None,
+    verbose: Verbose = 0,
+) -> None:
+    """Send MESSAGE to a process on NODE, and leave when NODE has acknowledged it.
+
+    A process that does not exist is an error, unlike in Erlang: it is looked for first.
+    """
+    from quicdist.cli import client
+
+    term = client.parse("MESSAGE", message, node=node)
+    settings = client.Settings(node, cookie, name, ca, timeout, verbose)
+
+    async def main() -> None:
+        async with client.connected(settings) as ours, ours.mailbox() as me:
+            receiver = await _receiver(ours, node, to, timeout)
+            await _check_exists(ours, me, node, receiver, timeout)
+            await me.send(receiver, term)
+
+    client.run(main(), verbose)
+
+
+async def _receiver(ours: Node, node: str, to: str, timeout: float) -> Pid | tuple[str, str]:
+    from quicdist.cli import client
+    from quicdist.etf import Pid
+
+    if not to.startswith("<"):
+        return client.atom("TO", to), node
+    pid = client.parse("TO", to, node=node)
+    if not isinstance(pid, Pid):
+        raise Problem(ExitCode.USAGE, f"TO is a name or a pid, not {to}")
+    if pid.node != node:
+        raise Problem(ExitCode.USAGE, f"{to} is a process of {pid.node}, not of {node}")
+    creation = ours.creation_of(node)
+    return Pid(pid.node, pid.id, pid.serial, creation)
+
+
+async def _check_exists(
+    ours: Node, me: Mailbox, node: str, receiver: Pid | tuple[str, str], timeout: float
+) -> None:
+    """Raises Problem when nobody is there: a monitor of nobody fires before a pong can come."""
+    from quicdist.node.errors import ReceiveTimeout
+
+    monitor = me.monitor(receiver)
+    if not await ours.ping(node, timeout=timeout):
+        raise Problem(ExitCode.TIMEOUT, f"{node} does not answer; nothing was sent")
+    try:
+        await me.receive(lambda message: message[:2] == ("DOWN", monitor), timeout=0)
+    except ReceiveTimeout:
+        me.demonitor(monitor)
+        return
+    who = receiver[0] if isinstance(receiver, tuple) else str(receiver)
+    raise Problem(ExitCode.NO, f"there is no process {who} on {node}; nothing was sent")
