@@ -77,6 +77,10 @@ class DialectTraits:
     needs_probe: bool = False
     """A peer that disconnected may go on acknowledging: ask it something now and then."""
 
+    parks_frames: bool = False
+    """A peer whose frames did not fit the credit sends them only behind its next message: ask it
+    something after having held it back."""
+
     ticks_may_stop: bool = False
     """A live peer may fall silent: any packet of the carrier counts as its tick."""
 

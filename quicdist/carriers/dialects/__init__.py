@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
-from quicdist.carriers.base import CarrierLimits, Dialect, Role, Step
+from quicdist.carriers.base import CarrierLimits, Dialect, Role
 from quicdist.carriers.dialects.erlang_dist import ErlangDistDialect
 from quicdist.carriers.dialects.macula_dist import MaculaDistDialect
 from quicdist.carriers.dialects.native import NativeDialect
@@ -15,15 +15,15 @@ from quicdist.carriers.dialects.quic_dist import QuicDistDialect
 class QuicDialect(Dialect, Protocol):
     """A dialect on QUIC streams."""
 
+    receive_window: int
+    """The least, in bytes, that it takes for the peer's sender to work."""
+
     @property
     def is_open(self) -> bool:
         """Whether the peer has answered what goes before the handshake."""
 
     def carries(self, stream: int) -> bool:
         """Whether the connection is over when the peer ends this stream."""
-
-    def credit_grew(self) -> Sequence[Step]:
-        """The peer was close to the end of its credit, and now has more."""
 
 
 QUIC_DIALECTS: dict[str, Callable[[Role, CarrierLimits], QuicDialect]] = {
@@ -35,3 +35,11 @@ QUIC_DIALECTS: dict[str, Callable[[Role, CarrierLimits], QuicDialect]] = {
 """By ALPN, in the order that a listener prefers them."""
 
 ALL_ALPNS = tuple(QUIC_DIALECTS)
+
+LARGEST_WINDOW = max(
+    NativeDialect.receive_window,
+    ErlangDistDialect.receive_window,
+    QuicDistDialect.receive_window,
+    MaculaDistDialect.receive_window,
+)
+"""The most that any of them asks for, in bytes."""

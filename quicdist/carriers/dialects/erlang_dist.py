@@ -58,8 +58,15 @@ _FIXED_LENGTH = {b"a": 17, b"r": 21}
 class ErlangDistDialect:
     """Handshake messages cut by what they are; frames from any data stream, sent on one."""
 
-    traits = DialectTraits(name="erlang_quic", alpn="erlang-dist", needs_probe=True)
-    """needs_probe: `disconnect_node` sends nothing, and the connection goes on acknowledging."""
+    traits = DialectTraits(
+        name="erlang_quic", alpn="erlang-dist", needs_probe=True, parks_frames=True
+    )
+    """needs_probe: `disconnect_node` sends nothing, and the connection goes on acknowledging.
+    parks_frames: what did not fit the credit waits for its next message, or 15 s for its tick."""
+
+    receive_window = 32 * 1024 * 1024
+    """Protects from parked frames: its queue takes 16 MiB whatever the credit, and what it has in
+    flight comes on top, so this is more than it asks for while we keep reading."""
 
     def __init__(self, role: Role, limits: CarrierLimits) -> None:
         self.role = role
@@ -104,13 +111,13 @@ class ErlangDistDialect:
         if not self.carries(stream):
             return Received(steps=(Refuse(stream, _USER_STREAM_REFUSED),))
         packets = self._receive_frames(stream, chunk)
-        if self._connected:
-            if self._early:
-                packets = [*self._early, *packets]
-                self._early = []
-            return Received(packets)
-        self._keep_early(packets)
-        return Received()
+        if not self._connected:
+            self._keep_early(packets)
+            return Received()
+        if self._early:
+            packets = [*self._early, *packets]
+            self._early = []
+        return Received(packets)
 
     @property
     def is_open(self) -> bool:
@@ -121,28 +128,28 @@ class ErlangDistDialect:
         """Whether the connection is over when this stream is."""
         return stream <= _LAST_DATA_STREAM
 
-    def credit_grew(self) -> Sequence[Step]:
-        """A tick: a frame refused for lack of credit stays parked until the peer next sends."""
-        return (Write(_CONTROL, (TICK,)),) if self._connected else ()
-
     def _receive_frames(self, stream: int, chunk: bytes) -> list[Packet]:
         framer = self._frames.get(stream)
         if framer is None:
             framer = self._frames[stream] = frame_framer(self._limits)
         packets: list[Packet] = [FramePacket(body) for body in framer.feed_frames(chunk)]
-        if framer.missing and len(self._frames) > 2:
+        if framer.missing and len(self._frames) > 2 and self._wanted() > self._limits.max_frame:
             # 16 streams could each hold a frame of the largest size; together they get one.
-            wanted = sum(framer.missing for framer in self._frames.values())
-            if wanted > self._limits.max_frame:
-                raise DialectError(f"unfinished frames of {wanted} bytes on several streams")
+            raise DialectError("unfinished frames on several streams add up to too much")
         return packets
 
+    def _wanted(self) -> int:
+        return sum(framer.missing for framer in self._frames.values())
+
     def _keep_early(self, packets: Sequence[Packet]) -> None:
-        """Data streams may overtake stream 0: their frames wait for the handshake's end."""
+        """Data streams may overtake stream 0: their frames wait for the handshake's end.
+
+        Whoever sends them has not proved anything yet, so they are few.
+        """
         self._early += packets
         self._early_size += sum(len(packet.data) for packet in packets)
-        if self._early_size > self._limits.receive_window:
-            raise DialectError("frames for more than a window came before the handshake's end")
+        if self._early_size + self._wanted() > self._limits.receive_window:
+            raise DialectError("too much came before the end of the handshake")
 
     def _receive_handshake(self, chunk: bytes) -> list[Packet]:
         self._handshake += chunk

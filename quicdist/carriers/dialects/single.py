@@ -30,6 +30,8 @@ class SingleStreamDialect:
     """Everything on stream 0."""
 
     traits: DialectTraits
+    receive_window = 0
+    """Any will do."""
 
     def __init__(self, role: Role, limits: CarrierLimits) -> None:
         self.role = role
@@ -82,7 +84,3 @@ class SingleStreamDialect:
     def carries(self, stream: int) -> bool:
         """Whether the connection is over when this stream is."""
         return stream == STREAM
-
-    def credit_grew(self) -> Sequence[Step]:
-        """No peer of this form waits for more than the credit itself."""
-        return ()

@@ -40,8 +40,8 @@ from quicdist.dist.packet import Packet
 
 _log = logging.getLogger(__name__)
 
-_LOW_CREDIT = 128 * 1024
-"""Credit, in bytes, below which a peer that sends whole frames only may have kept one back."""
+_GRANT_STEP = 512 * 1024
+"""Bytes of credit that are worth a datagram, however large the window."""
 
 _CLOSE_REPEATS = 64
 """Datagrams, at most, that answer a peer that has not heard of the close."""
@@ -104,7 +104,8 @@ class QuicCarrier:
         self._incoming: list[Packet] = []
         self._bytes_received = 0
         self._outstanding = 0  # bytes of packets that the owner has not consumed
-        self._limit = settings.limits.receive_window  # how many stream bytes the peer may send
+        self._window = settings.limits.receive_window
+        self._limit = self._window  # how many stream bytes the peer may send
 
         self._in_handshake = True
         self._pending: dict[int, list[Buffer]] = {}  # for the engine, at the end of this tick
@@ -292,6 +293,7 @@ class QuicCarrier:
             return
         self._dialect = make(self.role, self._limits)
         self.traits = self._dialect.traits
+        self._window = max(self._window, self._dialect.receive_window)
         self._perform(self._dialect.opened())
         self._look_open()
 
@@ -365,6 +367,8 @@ class QuicCarrier:
         self.is_half_open = False
         try:
             self._handler = self._host.accept(self)
+            if self._handler is None:
+                raise ConnectionRefusedError("nobody takes it")
         except Exception as error:
             self._incoming = []
             self._end(CloseReason(CloseKind.ERROR, f"refused: {error}"), say="refused")
@@ -373,23 +377,20 @@ class QuicCarrier:
         return True
 
     def _grant(self) -> None:
-        """Lets the peer send on, once half a window is free.
+        """Lets the peer send on, once there is enough to be worth a frame.
 
         What a frame under assembly holds counts as free: it is bounded by the largest frame, and
         a frame larger than the window never waits for itself.
         """
         if self._closed:
             return
-        window = self._limits.receive_window
+        window = self._window
         credit = window - self._outstanding
         limit = self._bytes_received + credit
-        if limit - self._limit < window // 2:
+        if limit - self._limit < min(window // 2, _GRANT_STEP):
             return
-        was_low = self._limit - self._bytes_received < _LOW_CREDIT
         self._limit = limit
         self._engine.grant(credit)
-        if was_low and self._dialect is not None:
-            self._perform(self._dialect.credit_grew())
         self._host.touch(self)
 
     # -- out ------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from aioquic.quic.stream import QuicStream
 from aioquic.tls import CipherSuite
 
 from quicdist.carriers.base import Buffer
+from quicdist.carriers.dialects import LARGEST_WINDOW
 from quicdist.carriers.quic.engine import (
     CONNECTION_ID_LENGTH,
     Closed,
@@ -243,13 +244,14 @@ class AioquicConnection:
         """MAX_DATA, and MAX_STREAM_DATA for every stream short of that credit."""
         quic = self._quic
         for stream in quic._streams.values():
-            start = stream.receiver.starting_offset()
-            if start + credit // 2 >= stream.max_stream_data_local:
-                stream.max_stream_data_local = start + credit
-        limit = quic._local_max_data
+            # Streams that do not move keep their limits, and cost no frame.
+            limit = stream.receiver.starting_offset() + credit
+            if limit - stream.max_stream_data_local >= credit // 64:
+                stream.max_stream_data_local = limit
+        whole = quic._local_max_data
         # A refused stream uses up credit with bytes that are never handed over.
-        received = limit.used if self._refused else self._received
-        limit.value = max(limit.value, received + credit)
+        received = whole.used if self._refused else self._received
+        whole.value = max(whole.value, received + credit)
 
     def ping(self) -> None:
         """A PING frame; its acknowledgement is a sign of life."""
@@ -322,7 +324,9 @@ class AioquicEngine:
             connection_id_length=CONNECTION_ID_LENGTH,
             idle_timeout=limits.idle_timeout,
             max_data=limits.receive_window,
-            max_stream_data=limits.receive_window,
+            # What bounds memory is the connection's window; which dialect, hence which stream
+            # window it will be, is not known yet.
+            max_stream_data=max(limits.receive_window, LARGEST_WINDOW),
             max_datagram_size=self._settings.max_datagram_size,
         )
 
