@@ -67,8 +67,7 @@ async def _receiver(ours: Node, node: str, to: str, timeout: float) -> Pid | tup
         raise Problem(ExitCode.USAGE, f"TO is a name or a pid, not {to}")
     if pid.node != node:
         raise Problem(ExitCode.USAGE, f"{to} is a process of {pid.node}, not of {node}")
-    creation = ours.creation_of(node)
-    return Pid(pid.node, pid.id, pid.serial, creation)
+    return Pid(pid.node, pid.id, pid.serial, ours.peer(node).creation)
 
 
 async def _check_exists(

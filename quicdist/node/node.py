@@ -23,6 +23,7 @@ from quicdist.node.events import Events, NodeDown, NodeUp, Subscription
 from quicdist.node.exports import Exports
 from quicdist.node.group_leader import start_group_leader
 from quicdist.node.ids import Identifiers, new_creation
+from quicdist.node.info import PeerInfo, peer_info
 from quicdist.node.level import Source
 from quicdist.node.limits import MailboxLimits, NodeLimits
 from quicdist.node.mailbox import Mailbox
@@ -266,15 +267,12 @@ class Node:
         up = self._running.connections.up
         return [str(name) for name, peer in up.items() if hidden or not peer.is_hidden]
 
-    def creation_of(self, node: str) -> int:
-        """The incarnation of a node that we are connected to: what the pids it shows lack.
-
-        Raises NoConnection.
-        """
+    def peer(self, node: str) -> PeerInfo:
+        """A node that we are connected to, and by what. Raises NoConnection when we are not."""
         peer = self._running.connections.up.get(Atom(node))
         if peer is None:
             raise NoConnection(node, "not connected")
-        return peer.creation
+        return peer_info(peer)
 
     def events(self) -> Subscription:
         """NodeUp and NodeDown from now on: `with node.events() as events: async for ...`."""
