@@ -67,7 +67,7 @@ TAGS: list[tuple[str, bytes, Term]] = [
     ("INTEGER_EXT", b"b\xff\xff\xff\xff", -1),
     ("INTEGER_EXT min", b"b\x80\x00\x00\x00", -(2**31)),
     ("FLOAT_EXT", float_text(b"1.50000000000000000000e+00"), 1.5),
-    ("FLOAT_EXT filled", float_text(b"-2.5000000000000000000000000000"), -2.5),
+    ("FLOAT_EXT filled", float_text(b"-2.500000000000000000000000000"), -2.5),
     ("NEW_FLOAT_EXT", b"F" + struct.pack(">d", -0.0), -0.0),
     ("ATOM_EXT is latin-1", b"d\x00\x01\xe9", Atom("é")),
     ("SMALL_ATOM_EXT is latin-1", b"s\x01\xe9", Atom("é")),
