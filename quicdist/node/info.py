@@ -40,6 +40,7 @@ def peer_info(peer: Peer) -> PeerInfo:
         is_hidden=peer.is_hidden,
         carrier=connection.traits.name,
         alpn=connection.traits.alpn,
+        # Only carriers with TLS have one.
         cipher=str(getattr(connection, "cipher", "")),
         local_address=connection.local_address,
         peer_address=connection.peer_address,

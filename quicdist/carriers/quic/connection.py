@@ -154,6 +154,11 @@ class QuicCarrier:
         return self._host.local_address_of(self._local)
 
     @property
+    def cipher(self) -> str:
+        """The TLS cipher suite that protects it."""
+        return self._engine.cipher
+
+    @property
     def is_writable(self) -> bool:
         """False from the high watermark of unacknowledged bytes down to the low one."""
         return self._writable

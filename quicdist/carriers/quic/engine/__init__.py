@@ -82,6 +82,10 @@ class EngineConnection(Protocol):
     @property
     def path(self) -> Path: ...
 
+    @property
+    def cipher(self) -> str:
+        """The TLS cipher suite (RFC 8446, B.4), once agreed on."""
+
     def write(self, stream: int, parts: Sequence[Buffer]) -> None:
         """Queues bytes; a stream of ours is opened by its first ones, in any order."""
 

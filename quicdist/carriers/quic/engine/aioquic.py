@@ -190,6 +190,12 @@ class AioquicConnection:
         path: Path = self._quic._network_paths[0].addr
         return path
 
+    @property
+    def cipher(self) -> str:
+        """As TLS names it."""
+        schedule = self._quic.tls.key_schedule
+        return "" if schedule is None else f"TLS_{schedule.cipher_suite.name}"
+
     def write(self, stream: int, parts: Sequence[Buffer]) -> None:
         """Queues; aioquic wants its streams opened in ascending order, lower ones come along."""
         quic = self._quic
