@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,7 @@ from quicdist.cli.options import (
     start_logging,
     trust,
 )
+from quicdist.cli.running import until_signal
 
 if TYPE_CHECKING:
     from quicdist.node.node import Node
@@ -104,7 +105,7 @@ def listen(
     register = client.atom("--register", register)
     settings = Settings(name, cookie, listen, visible, cert, key, ca)
     start_logging(verbose)
-    asyncio.run(_until_signal(_print_messages(settings, register, count)))
+    asyncio.run(until_signal(_print_messages(settings, register, count)))
 
 
 def run(
@@ -135,7 +136,7 @@ def run(
     exports = [_imported(module) for module in modules]
     settings = Settings(name, cookie, listen, visible, cert, key, ca, exports)
     start_logging(verbose, quiet=False)
-    asyncio.run(_until_signal(_serve(settings)))
+    asyncio.run(until_signal(_serve(settings)))
 
 
 async def _print_messages(settings: Settings, register: str, count: int | None) -> None:
@@ -158,28 +159,6 @@ async def _serve(settings: Settings) -> None:
 def _say_up(node: Node) -> None:
     """The first line on standard output, for scripts that wait for it."""
     print(f"{node.name} is up", flush=True)
-
-
-async def _until_signal(main: Any) -> None:
-    """Runs it until it ends, or SIGINT or SIGTERM ends it: cleanly, with exit code 0."""
-    import contextlib
-    import signal
-
-    task = asyncio.ensure_future(main)
-    loop = asyncio.get_running_loop()
-    is_stopping = False
-
-    def stop() -> None:
-        nonlocal is_stopping
-        is_stopping = True
-        task.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
-    if not is_stopping and task.cancelled():
-        raise asyncio.CancelledError
 
 
 def _imported(text: str) -> object:
