@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Sequence
-from typing import NoReturn, TypeAlias
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TypeAlias
 
 from quicdist.etf.errors import EtfDecodeError
 from quicdist.etf.maps import FEW, KeyRefused, make_map
@@ -46,6 +47,7 @@ _u64u32 = struct.Struct(">QI").unpack_from
 
 _FLOAT_TEXT = re.compile(rb"[+-]?[0-9]+[.,][0-9]+(?:[eE][+-]?[0-9]+)?")
 _MAX_REFERENCE_WORDS = 5
+_words = [struct.Struct(f">{count}I").unpack_from for count in range(_MAX_REFERENCE_WORDS + 2)]
 
 # What the container under construction becomes.
 _TOP, _TUPLE, _LIST, _TAIL, _MAP, _HARD_MAP, _FUN = range(7)
@@ -61,6 +63,7 @@ _pids: dict[bytes, Pid] = {}
 _PIDS_KEPT = 4096
 
 _BOOLS: dict[str, bool] = {"true": True, "false": False}
+_ATOMS_OF_BOOLS = {True: Atom("true"), False: Atom("false")}
 
 _TRUNCATED = "truncated"
 
@@ -153,6 +156,8 @@ def _decode(
     kind = _TOP
     stack: list[tuple[list[Term], int, int]] = []
     room = limits.max_depth - depth
+    # A term takes at least a byte: a message of fewer bytes than the limits cannot break them.
+    guarded = end - pos > min(room, limits.max_terms - terms)
     funs: list[_FunHead] = []
     try:
         while True:
@@ -179,10 +184,10 @@ def _decode(
                     if not count:
                         append(())
                         continue
-                    terms += count
                     stack.append((items, left, kind))
-                    if len(stack) > room or terms > limits.max_terms or count > end - pos:
-                        _refuse_container(pos, count, end, terms, len(stack) > room, limits)
+                    if guarded:
+                        terms += count
+                        _check_limits(limits, pos, len(stack) > room, terms)
                     items = []
                     append = items.append
                     left = count
@@ -208,24 +213,27 @@ def _decode(
                     if not count:
                         left += 1  # no elements: it is its tail
                         continue
-                    terms += count
                     stack.append((items, left, kind))
-                    if len(stack) > room or terms > limits.max_terms or count > end - pos:
-                        _refuse_container(pos, count, end, terms, len(stack) > room, limits)
+                    if guarded:
+                        terms += count
+                        _check_limits(limits, pos, len(stack) > room, terms)
                     items = []
                     append = items.append
                     left = count
                     kind = _LIST
+                    if count >= _RUN:
+                        pos = _read_runs(data, pos, count, items)
+                        left -= len(items)
                 elif tag == 116:  # MAP_EXT
                     count = _u32(data, pos + 1)[0] * 2
                     pos += 5
                     if not count:
                         append({})
                         continue
-                    terms += count
                     stack.append((items, left, kind))
-                    if len(stack) > room or terms > limits.max_terms or count > end - pos:
-                        _refuse_container(pos, count, end, terms, len(stack) > room, limits)
+                    if guarded:
+                        terms += count
+                        _check_limits(limits, pos, len(stack) > room, terms)
                     items = []
                     append = items.append
                     left = count
@@ -279,10 +287,10 @@ def _decode(
                         append(fun)
                         continue
                     head, count, pos = _fun_head(data, pos, atoms)
-                    terms += count
                     stack.append((items, left, kind))
-                    if len(stack) > room or terms > limits.max_terms or count > end - pos:
-                        _refuse_container(pos, count, end, terms, len(stack) > room, limits)
+                    if guarded:
+                        terms += count
+                        _check_limits(limits, pos, len(stack) > room, terms)
                     funs.append(head)
                     items = []
                     append = items.append
@@ -304,9 +312,9 @@ def _decode(
                 elif tag == 108:  # LIST_EXT: the list goes on
                     left = _u32(data, pos + 1)[0]
                     pos += 5
-                    terms += left
-                    if terms > limits.max_terms or left > end - pos:
-                        _refuse_container(pos, left, end, terms, False, limits)
+                    if guarded:
+                        terms += left
+                        _check_limits(limits, pos, False, terms)
                     continue
                 elif tag == 107:  # STRING_EXT: the list goes on and ends
                     start = pos + 3
@@ -350,15 +358,58 @@ def _decode(
         raise EtfDecodeError(pos, str(error)) from None
 
 
-def _refuse_container(
-    pos: int, count: int, end: int, terms: int, too_deep: bool, limits: Limits
-) -> NoReturn:
-    """Says which limit a container of `count` terms is beyond."""
+def _check_limits(limits: Limits, pos: int, too_deep: bool, terms: int) -> None:
+    """Refuses a container that is too deep or has too many terms."""
     if too_deep:
         raise EtfDecodeError(pos, f"nested deeper than {limits.max_depth}")
-    if count > end - pos:
-        raise EtfDecodeError(end, f"{_TRUNCATED}: {count} terms in {end - pos} bytes")
-    raise EtfDecodeError(pos, f"more than {limits.max_terms} terms")
+    if terms > limits.max_terms:
+        raise EtfDecodeError(pos, f"more than {limits.max_terms} terms")
+
+
+def _read_runs(data: bytes, pos: int, count: int, items: list[Term]) -> int:
+    """Reads up to `count` numbers while many in a row have one tag; gives the end of the last.
+
+    It looks no further than one block ahead of what it reads, so that it never costs more than
+    the bytes it takes.
+    """
+    left = count
+    while left >= _RUN:
+        run = _RUNS.get(data[pos : pos + 1])
+        if run is None:
+            break
+        tag, width, code = run
+        block = min(left, _BLOCK)
+        tags = data[pos : pos + block * width : width]
+        length = len(tags) - len(tags.lstrip(tag))
+        if pos + length * width > len(data):
+            length -= 1  # the last one is cut
+        if length < _RUN:
+            break
+        if code:
+            numbers = _run_of(code, length)(data, pos)
+            if code == "xd" and not _finite(numbers):
+                break  # found again, with its place, one by one
+            items += numbers
+        else:
+            items += data[pos + 1 : pos + 2 * length : 2]
+        pos += length * width
+        left -= length
+    return pos
+
+
+_RUN = 8  # so few numbers are read one by one
+_BLOCK = 64
+_RUNS = {b"a": (b"a", 2, ""), b"b": (b"b", 5, "xi"), b"F": (b"F", 9, "xd")}
+
+
+@cache
+def _run_of(code: str, length: int) -> Callable[[bytes, int], tuple[Term, ...]]:
+    return struct.Struct(">" + code * length).unpack_from
+
+
+def _finite(numbers: tuple[float, ...]) -> bool:
+    total = sum(numbers)
+    return total - total == 0.0 or all(number - number == 0.0 for number in numbers)
 
 
 def _text(data: bytes) -> str | bytes:
@@ -398,7 +449,13 @@ def _atom(data: bytes, pos: int, atoms: Sequence[Atom], what: str) -> tuple[Atom
         if index >= len(atoms):
             raise EtfDecodeError(pos, f"no atom {index} in the atom cache header")
         return atoms[index], pos + 2
-    if tag == 119 or tag == 115:  # SMALL_ATOM_UTF8_EXT, SMALL_ATOM_EXT
+    if tag == 119:  # SMALL_ATOM_UTF8_EXT
+        stop = pos + 2 + data[pos + 1]
+        known = _atoms.get(data[pos + 1 : stop])
+        if known is None:
+            known = _new_atom(data, pos + 1, stop)
+        return (known if type(known) is Atom else _ATOMS_OF_BOOLS[known]), stop
+    if tag == 115:  # SMALL_ATOM_EXT
         start = pos + 2
         stop = start + data[pos + 1]
     elif tag == 118 or tag == 100:  # ATOM_UTF8_EXT, ATOM_EXT
@@ -441,10 +498,10 @@ def _reference(data: bytes, pos: int, atoms: Sequence[Atom]) -> tuple[Reference,
         raise EtfDecodeError(pos, f"a reference of {count} words, {_MAX_REFERENCE_WORDS} at most")
     node, end = _atom(data, pos + 3, atoms, "the node of a reference")
     if data[pos] == 90:
-        words = struct.unpack_from(f">{count + 1}I", data, end)
+        words = _words[count + 1](data, end)
         return Reference(node, words[1:], words[0]), end + 4 * count + 4
     creation = _old_creation(data[end], end)
-    words = struct.unpack_from(f">{count}I", data, end + 1)
+    words = _words[count](data, end + 1)
     _check_old_reference(words, end + 1)
     return Reference(node, words, creation), end + 1 + 4 * count
 

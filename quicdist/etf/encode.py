@@ -34,10 +34,14 @@ _NONE: Final = {"undefined": Atom("undefined"), "nil": Atom("nil")}
 
 _SMALL: Final = tuple(bytes((97, n)) for n in range(256))  # SMALL_INTEGER_EXT
 _TUPLE: Final = tuple(bytes((104, n)) for n in range(256))  # SMALL_TUPLE_EXT
+_BINARY: Final = tuple(bytes((109, 0, 0, 0, n)) for n in range(256))  # BINARY_EXT
+_LIST: Final = tuple(bytes((108, 0, 0, 0, n)) for n in range(256))  # LIST_EXT
+_MAP: Final = tuple(bytes((116, 0, 0, 0, n)) for n in range(256))  # MAP_EXT
 _CACHED: Final = tuple(bytes((82, n)) for n in range(256))  # ATOM_CACHE_REF
 _NIL: Final = b"j"  # NIL_EXT
 _MAX_CACHED = 255
 _MAX_STRING = 65535
+_BULK = 8  # a list of fewer numbers is written one by one
 _FIRST_CYCLE_CHECK = 16
 
 _tag_u8 = struct.Struct(">BB").pack
@@ -50,11 +54,8 @@ _u32u32u32 = struct.Struct(">III").pack
 _u64u32 = struct.Struct(">QI").pack
 
 # Keys of these types are different terms whenever Python takes them for different ones.
-_PLAIN_KEYS = (
-    frozenset((Atom, int, float, bytes, Pid, Port, Reference)),
-    frozenset((Atom, int, float, str, Pid, Port, Reference)),
-    frozenset((bool, int, float, str)),
-)
+_PLAIN_KEYS = frozenset((Atom, int, float, bytes, Pid, Port, Reference))
+_PLAIN_TEXT_KEYS = frozenset((Atom, int, float, str, Pid, Port, Reference))
 
 
 class _Refused(Exception):
@@ -120,34 +121,50 @@ def _encode(term: object, options: Options, refs: dict[Atom, int] | None) -> byt
                         container, items, close = value, iter(value), b""
                         break
                 elif kind is bytes:
-                    append(_tag_u32(109, len(value)))  # BINARY_EXT
+                    count = len(value)
+                    append(_BINARY[count] if count < 256 else _tag_u32(109, count))
                     append(value)
                 elif kind is str:
                     text = value.encode()
-                    append(_tag_u32(109, len(text)))
+                    count = len(text)
+                    append(_BINARY[count] if count < 256 else _tag_u32(109, count))
                     append(text)
                 elif kind is list:
-                    string = _string(value)
-                    if string is not None:
-                        append(string)
+                    if not value:
+                        append(_NIL)
                         continue
-                    append(_tag_u32(108, len(value)))  # LIST_EXT
+                    kind = type(value[0])
+                    if kind is int or kind is float:
+                        numbers = _numbers(value)
+                        if numbers is not None:
+                            append(numbers)
+                            continue
+                    count = len(value)
+                    append(_LIST[count] if count < 256 else _tag_u32(108, count))
                     stack.append((container, items, close))
                     if len(stack) >= next_check:
                         next_check = _check_cycle(stack, value)
                     container, items, close = value, iter(value), _NIL
                     break
                 elif kind is dict:
-                    append(_tag_u32(116, len(value)))  # MAP_EXT
-                    if value:
-                        _check_keys(value, none)
+                    count = len(value)
+                    append(_MAP[count] if count < 256 else _tag_u32(116, count))
+                    if count:
+                        if count > 1:
+                            keys = set(map(type, value))
+                            if not (keys <= _PLAIN_KEYS or keys <= _PLAIN_TEXT_KEYS):
+                                _check_keys(value, none)
                         stack.append((container, items, close))
                         if len(stack) >= next_check:
                             next_check = _check_cycle(stack, value)
                         container, items, close = value, chain.from_iterable(value.items()), b""
                         break
                 elif kind is Pid:
-                    append(b"X" + _node(value.node, refs))  # NEW_PID_EXT
+                    node = value.node
+                    if refs is None and type(node) is Atom:
+                        append(b"X" + node.encoded)  # NEW_PID_EXT
+                    else:
+                        append(b"X" + _node(node, refs))
                     append(_u32u32u32(value.id, value.serial, value.creation))
                 elif kind is bool:
                     atom = _TRUE if value else _FALSE
@@ -223,17 +240,50 @@ def _big(value: int) -> bytes:
     return head + abs(value).to_bytes(size, "little")
 
 
-def _string(value: list[Term]) -> bytes | None:
-    """NIL_EXT, or STRING_EXT for a list of bytes; None for any other list."""
-    if not value:
-        return _NIL
-    if type(value[0]) is not int or len(value) > _MAX_STRING or set(map(type, value)) != {int}:
+def _numbers(value: list[Term]) -> bytes | None:
+    """A list of numbers of one kind in one go; None if it is none, or a short one."""
+    if type(value[0]) is int:
+        try:
+            octets = bytes(value)
+        except (TypeError, ValueError):
+            pass
+        else:
+            return _octets(value, octets)
+    count = len(value)
+    if count < _BULK or len(set(map(type, value))) > 1:
         return None
-    try:
-        text = bytes(value)
-    except ValueError:
+    if type(value[0]) is float:
+        total = sum(value)
+        if total - total != 0.0:
+            return None  # a NaN or infinity is found, with its place, one by one
+        return _interleave(70, 8, struct.pack(f">{count}d", *value))
+    if min(value) < -0x80000000 or max(value) > 0x7FFFFFFF:
         return None
-    return _tag_u16(107, len(text)) + text
+    if min(value) > 255 or max(value) < 0:
+        return _interleave(98, 4, struct.pack(f">{count}i", *value))
+    parts = [_SMALL[n] if 0 <= n <= 255 else _tag_i32(98, n) for n in value]
+    return _tag_u32(108, count) + b"".join(parts) + _NIL
+
+
+def _octets(value: list[Term], octets: bytes) -> bytes | None:
+    """STRING_EXT, or if that is too short LIST_EXT, of what makes these bytes; None if not ints."""
+    # Other things than ints can make bytes: what is equal is right, except bool.
+    if list(octets) != value or ((0 in octets or 1 in octets) and bool in set(map(type, value))):
+        return None
+    if len(octets) <= _MAX_STRING:
+        return _tag_u16(107, len(octets)) + octets
+    return _interleave(97, 1, octets)
+
+
+def _interleave(tag: int, width: int, numbers: bytes) -> bytes:
+    """LIST_EXT of the numbers, each of `width` bytes and under the same tag."""
+    count = len(numbers) // width
+    step = width + 1
+    body = bytearray(count * step)
+    body[::step] = bytes((tag,)) * count
+    for place in range(width):
+        body[place + 1 :: step] = numbers[place::width]
+    return _tag_u32(108, count) + body + _NIL
 
 
 def _node(node: object, refs: dict[Atom, int] | None) -> bytes:
@@ -272,7 +322,10 @@ def _leaf(value: object, refs: dict[Atom, int] | None) -> bytes | None:
     if isinstance(value, tuple) and not value:
         return _TUPLE[0]
     if isinstance(value, list):
-        return _string(list(value))
+        if not value:
+            return _NIL
+        if type(value[0]) is int:
+            return _numbers(list(value))
     return None
 
 
@@ -306,7 +359,7 @@ def _check_keys(value: Mapping[Term, Term], none: Atom) -> None:
     if tuple in kinds:
         kinds.remove(tuple)
         kinds.update(map(type, chain.from_iterable(key for key in value if type(key) is tuple)))
-    if any(kinds <= plain for plain in _PLAIN_KEYS):
+    if kinds <= _PLAIN_KEYS or kinds <= _PLAIN_TEXT_KEYS:
         return
     seen: set[bytes] = set()
     for key in value:
