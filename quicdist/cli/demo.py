@@ -30,9 +30,12 @@ _PATIENCE = 30.0
 """Seconds for anything that is awaited; nothing here takes one."""
 
 # A process called echo answers whoever it hears from, and says when one that it watches ends.
-# It ends with its standard input, so that it never outlives whoever started it.
+# The node ends with the pipe LIFELINE, so that it never outlives whoever started it.
 _ECHO = """
-spawn(fun() -> Port = open_port({fd, 0, 1}, [in, eof]), receive {Port, eof} -> halt() end end),
+spawn(fun() ->
+    Port = open_port({fd, LIFELINE, LIFELINE}, [in, eof]),
+    receive {Port, eof} -> halt(0, [{flush, false}]) end
+end),
 register(echo, spawn(fun() ->
     (fun Loop() ->
         receive
@@ -181,6 +184,8 @@ async def _calls(story: _Story, node: Node, erl: str) -> None:
 async def _messages(story: _Story, node: Node, me: Mailbox, erl: str) -> None:
     from quicdist.etf import Atom
 
+    await asyncio.wait_for(_started(node, erl), _PATIENCE)
+
     async def round_trip(message: object) -> object:
         await me.send(("echo", erl), (me.pid, message))
         return await me.receive(lambda got: got[:1] == ("echo",))
@@ -202,6 +207,14 @@ async def _messages(story: _Story, node: Node, me: Mailbox, erl: str) -> None:
         return await me.receive(lambda got: got == "hello_from_erlang")
 
     await story.see("Erlang sends to the mailbox py of Python", from_erlang())
+
+
+async def _started(node: Node, erl: str) -> None:
+    """Waits for echo: a node takes connections before it has run what it was started with."""
+    from quicdist.etf import Atom
+
+    while await node.call(erl, "erlang", "whereis", [Atom("echo")]) == "undefined":
+        await asyncio.sleep(0.02)
 
 
 async def _monitors(story: _Story, node: Node, me: Mailbox, erl: str) -> None:
@@ -265,25 +278,29 @@ async def _erlang(
             "there is erl, but no erlc to compile the gateway's module: sudo apt-get install "
             "erlang-dev, or run quicdist demo --without-erlang",
         )
+    lifeline, held = os.pipe()
     command = [
         *("erl", "-noinput", "-noshell", "-name", gateway.name, "-setcookie", cookie),
         *erl_arguments(place),
-        *("-eval", _ECHO),
+        *("-eval", _ECHO.replace("LIFELINE", str(lifeline))),
     ]
     # HOME: an Erlang without ~/.erlang.cookie would write one.
     environment = {**os.environ, "ERL_EPMD_PORT": str(gateway.epmd_port), "HOME": str(place)}
     with (place / "erlang.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *command,
-            stdin=asyncio.subprocess.PIPE,
+            stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env=environment,
             cwd=place,
+            pass_fds=(lifeline,),
         )
         try:
             yield process
         finally:
+            os.close(lifeline)
+            os.close(held)
             if process.returncode is None:
                 process.kill()
                 await process.wait()
