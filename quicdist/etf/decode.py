@@ -32,8 +32,8 @@ from quicdist.etf.terms import (
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
-VERSION = 131
-COMPRESSED = 80
+_VERSION = b"\x83"
+_COMPRESSED = b"\x83P"
 
 _u16 = struct.Struct(">H").unpack_from
 _u32 = struct.Struct(">I").unpack_from
@@ -70,7 +70,8 @@ _TRUNCATED = "truncated"
 
 def decode(data: Buffer, options: Options = DEFAULT) -> Term:
     """The one term that `data` is, version byte first. Raises EtfDecodeError."""
-    data = bytes(data)
+    if type(data) is not bytes:
+        data = bytes(data)
     term, end = decode_prefix(data, 0, options)
     if end != len(data):
         raise EtfDecodeError(end, f"{len(data) - end} bytes after the term")
@@ -84,14 +85,15 @@ def decode_prefix(data: Buffer, offset: int = 0, options: Options = DEFAULT) -> 
     """
     if offset < 0:
         raise ValueError(f"an offset is not negative: {offset}")
-    data = bytes(data)
-    version = data[offset : offset + 1]
-    if version != b"\x83":
-        found = f"not {version[0]}" if version else "not the end"
-        raise EtfDecodeError(offset, f"an external term begins with {VERSION}, {found}")
-    if data[offset + 1 : offset + 2] == b"P":
+    if type(data) is not bytes:
+        data = bytes(data)
+    start = data[offset : offset + 2]
+    if start[:1] != _VERSION:
+        found = f"not {start[0]}" if start else "not the end"
+        raise EtfDecodeError(offset, f"an external term begins with 131, {found}")
+    if start == _COMPRESSED:
         return _decode_compressed(data, offset + 1, options)
-    return _decode(data, offset + 1, options, (), 0, 0)[:2]
+    return _decode(data, offset + 1, options, ())
 
 
 def decode_bare(
@@ -103,7 +105,9 @@ def decode_bare(
     """
     if offset < 0:
         raise ValueError(f"an offset is not negative: {offset}")
-    return _decode(bytes(data), offset, options, atoms, 0, 0)[:2]
+    if type(data) is not bytes:
+        data = bytes(data)
+    return _decode(data, offset, options, atoms)
 
 
 def _decode_compressed(data: bytes, pos: int, options: Options) -> tuple[Term, int]:
@@ -127,16 +131,21 @@ def _decode_compressed(data: bytes, pos: int, options: Options) -> tuple[Term, i
         if len(plain) < declared:
             raise EtfDecodeError(len(data), _TRUNCATED)
         raise EtfDecodeError(pos, f"the compressed term holds more than the {declared} it declares")
-    term, end, _ = _decode(plain, 0, options, (), 0, 0)
+    term, end = _decode(plain, 0, options, ())
     if end != declared:
         raise EtfDecodeError(end, f"{declared - end} bytes after the compressed term")
     return term, len(data) - len(inflater.unused_data)
 
 
 def _decode(
-    data: bytes, pos: int, options: Options, atoms: Sequence[Atom], depth: int, terms: int
-) -> tuple[Term, int, int]:
-    """The term at `pos`, the offset behind it, and how many terms have been seen.
+    data: bytes,
+    pos: int,
+    options: Options,
+    atoms: Sequence[Atom],
+    depth: int = 0,
+    terms: int = 0,
+) -> tuple[Term, int]:
+    """The term at `pos`, and the offset behind it.
 
     `depth` and `terms` are what has been used up of the limits before.
     """
@@ -144,7 +153,6 @@ def _decode(
     end = len(data)
     text = options.binaries == "str"
     strings = options.strings
-    lossless = not text and strings == "list"
     atoms_get = _atoms.get
     pids_get = _pids.get
 
@@ -156,8 +164,8 @@ def _decode(
     kind = _TOP
     stack: list[tuple[list[Term], int, int]] = []
     room = limits.max_depth - depth
-    # A term takes at least a byte: a message of fewer bytes than the limits cannot break them.
-    guarded = end - pos > min(room, limits.max_terms - terms)
+    # A term takes at least a byte: fewer bytes than the limits allow terms cannot break them.
+    guarded = end - pos > room or end - pos > limits.max_terms - terms
     funs: list[_FunHead] = []
     try:
         while True:
@@ -275,15 +283,12 @@ def _decode(
                     reference, pos = _reference(data, pos, atoms)
                     append(reference)
                 elif tag == 112:  # NEW_FUN_EXT
-                    if not lossless:
-                        fun, pos, terms = _decode(
-                            data,
-                            pos,
-                            Options(limits=limits),
-                            atoms,
-                            depth + len(stack),
-                            terms,
+                    if text or strings != "list":
+                        start = pos
+                        fun, pos = _decode(
+                            data, pos, Options(limits=limits), atoms, depth + len(stack), terms
                         )
+                        terms += pos - start  # at most so many
                         append(fun)
                         continue
                     head, count, pos = _fun_head(data, pos, atoms)
@@ -340,7 +345,7 @@ def _decode(
             elif kind == _HARD_MAP:
                 value = make_map(items)
             elif kind == _TOP:
-                return items[0], pos, terms
+                return items[0], pos
             elif kind == _TAIL:
                 tail = items.pop()
                 value = ImproperList(items, tail)
@@ -369,10 +374,11 @@ def _check_limits(limits: Limits, pos: int, too_deep: bool, terms: int) -> None:
 def _read_runs(data: bytes, pos: int, count: int, items: list[Term]) -> int:
     """Reads up to `count` numbers while many in a row have one tag; gives the end of the last.
 
-    It looks no further than one block ahead of what it reads, so that it never costs more than
-    the bytes it takes.
+    Ends at the second short run in a row. It looks no further than a block ahead of what it
+    reads, so that it costs no more than the bytes it takes.
     """
     left = count
+    short = False
     while left >= _RUN:
         run = _RUNS.get(data[pos : pos + 1])
         if run is None:
@@ -383,8 +389,9 @@ def _read_runs(data: bytes, pos: int, count: int, items: list[Term]) -> int:
         length = len(tags) - len(tags.lstrip(tag))
         if pos + length * width > len(data):
             length -= 1  # the last one is cut
-        if length < _RUN:
+        if not length or (length < _RUN and short):
             break
+        short = length < _RUN
         if code:
             numbers = _run_of(code, length)(data, pos)
             if code == "xd" and not _finite(numbers):

@@ -51,6 +51,7 @@ _tag_i32 = struct.Struct(">Bi").pack
 _tag_f64 = struct.Struct(">Bd").pack
 _u32 = struct.Struct(">I").pack
 _u32u32u32 = struct.Struct(">III").pack
+_words = [struct.Struct(f">{count + 1}I").pack for count in range(6)]
 _u64u32 = struct.Struct(">QI").pack
 
 # Keys of these types are different terms whenever Python takes them for different ones.
@@ -175,6 +176,11 @@ def _encode(term: object, options: Options, refs: dict[Atom, int] | None) -> byt
                     append(_tag_f64(70, value))  # NEW_FLOAT_EXT
                 elif value is None:
                     append(none.encoded if refs is None else _cached(none, refs))
+                elif kind is ImproperList:
+                    append(_tag_u32(108, len(value.items)))
+                    stack.append((container, items, close))
+                    container, items, close = value, chain(value.items, (value.tail,)), b""
+                    break
                 elif kind is Fun:
                     if refs is None and value.encoded is not None:
                         append(value.encoded)
@@ -242,7 +248,8 @@ def _big(value: int) -> bytes:
 
 def _numbers(value: list[Term]) -> bytes | None:
     """A list of numbers of one kind in one go; None if it is none, or a short one."""
-    if type(value[0]) is int:
+    first = value[0]
+    if type(first) is int and 0 <= first <= 255:
         try:
             octets = bytes(value)
         except (TypeError, ValueError):
@@ -252,7 +259,7 @@ def _numbers(value: list[Term]) -> bytes | None:
     count = len(value)
     if count < _BULK or len(set(map(type, value))) > 1:
         return None
-    if type(value[0]) is float:
+    if type(first) is float:
         total = sum(value)
         if total - total != 0.0:
             return None  # a NaN or infinity is found, with its place, one by one
@@ -295,10 +302,11 @@ def _node(node: object, refs: dict[Atom, int] | None) -> bytes:
 def _leaf(value: object, refs: dict[Atom, int] | None) -> bytes | None:
     """The form of a term without terms in it that is none of the common ones, else None."""
     if isinstance(value, Reference):
-        head = _tag_u16(90, len(value.ids)) + _node(value.node, refs)  # NEWER_REFERENCE_EXT
-        if len(value.ids) > 5:
+        count = len(value.ids)
+        if count > 5:
             raise _Refused("a reference has up to 5 words")
-        return head + struct.pack(f">{len(value.ids) + 1}I", value.creation, *value.ids)
+        node = _node(value.node, refs)
+        return _tag_u16(90, count) + node + _words[count](value.creation, *value.ids)
     if isinstance(value, (bytes, bytearray, memoryview)):
         data = bytes(value)
         return _tag_u32(109, len(data)) + data
@@ -337,8 +345,6 @@ def _integer(value: int) -> bytes:
 
 def _open(value: object, none: Atom) -> tuple[bytes, Iterator[Term], bytes]:
     """How a container begins, the terms in it, and how it ends."""
-    if isinstance(value, ImproperList):
-        return _tag_u32(108, len(value.items)), chain(value.items, (value.tail,)), b""
     if isinstance(value, Mapping):
         if not isinstance(value, ErlMap):
             _check_keys(value, none)
