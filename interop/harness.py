@@ -1,0 +1,174 @@
+"""Plays every scenario with every peer that can be had, and says what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from interop import actor
+from interop.actor import Unexpected
+from interop.carriers import Carrier, Dialler
+from interop.control import HOST, PeerError
+from interop.outcome import Column, Outcome, Verdict
+from interop.peers import CannotStart, Setting, free_port
+from interop.scenarios import SCENARIOS, Bench, NotApplicable, Says, Scenario
+from quicdist import Identity, Node, NodeError, NodeLimits
+
+_log = logging.getLogger("interop")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is wanted of a run."""
+
+    scenarios: Sequence[Scenario] = SCENARIOS
+    diallers: Sequence[Dialler] = tuple(Dialler)
+    connects: int = 10
+    ticktime: int = 8
+    """net_ticktime of every node, in seconds: how long the dead go unnoticed, at the worst."""
+
+    timeout: float = 120.0
+    """Seconds for one scenario; only a hang takes so long."""
+
+    say: Callable[[str], None] = lambda line: None
+    """Told of each outcome as it comes."""
+
+
+async def run(carriers: Sequence[Carrier], options: Options) -> list[Column]:
+    """One column for each carrier and each dialler."""
+    columns: list[Column] = []
+    with tempfile.TemporaryDirectory(prefix="quicdist-interop-") as place:
+        for carrier in carriers:
+            if carrier.absent:
+                options.say(f"{carrier.key}: n/a: {carrier.absent}")
+                columns.append(_not_here(carrier, options))
+                continue
+            for dialler in options.diallers:
+                directory = Path(place) / f"{carrier.key}-{dialler.name.lower()}"
+                columns.append(await _column(carrier, dialler, directory, options))
+    return columns
+
+
+def _not_here(carrier: Carrier, options: Options) -> Column:
+    outcome = Outcome(Verdict.NOT_APPLICABLE, carrier.absent)
+    outcomes = {scenario.title: outcome for scenario in options.scenarios}
+    return Column(carrier.key, "", carrier.about, outcomes)
+
+
+async def _column(carrier: Carrier, dialler: Dialler, directory: Path, options: Options) -> Column:
+    directory.mkdir()
+    cookie = secrets.token_hex(8)
+    ours, theirs, double = (f"{free_port()}@{HOST}" for _ in range(3))
+    identity = Identity.ephemeral([HOST])
+    certificate, key = _write_identity(identity, directory)
+    place = directory / "peer"
+    place.mkdir()
+    setting = Setting(theirs, cookie, (ours, double), options.ticktime, place, certificate, key)
+    place = directory / "double"
+    place.mkdir()
+    limits = NodeLimits(net_ticktime=options.ticktime)
+    peer = carrier.make(setting)
+    calls = actor.Calls()
+    outcomes: dict[str, Outcome] = {}
+    async with Node(ours, cookie=cookie, exports=[calls], identity=identity, limits=limits) as node:
+        calls.node = node
+        node.spawn(actor.serve, name=actor.SERVER)
+        bench = Bench(
+            carrier,
+            dialler,
+            node,
+            peer,
+            limits=limits,
+            double=replace(setting, name=double, others=(theirs,), directory=place),
+            connects=options.connects,
+        )
+        gate = ""
+        try:
+            for scenario in options.scenarios:
+                outcome = await _one(bench, scenario, gate, options)
+                outcomes[scenario.title] = outcome
+                options.say(_said(bench, scenario, outcome))
+                if outcome.verdict is not Verdict.NOT_APPLICABLE and not scenario.carries:
+                    gate = gate or await _gate(bench)
+        finally:
+            await peer.stop()
+    return Column(carrier.key, dialler.value, carrier.about, outcomes)
+
+
+async def _one(bench: Bench, scenario: Scenario, gate: str, options: Options) -> Outcome:
+    """Plays one; whatever goes wrong is this scenario's, and the next one finds all new."""
+    if gate and scenario.carries:
+        return Outcome(Verdict.LIMIT, gate)
+    known = bench.carrier.limit(scenario.title, bench.dialler)
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    try:
+        says = await asyncio.wait_for(_play(bench, scenario), options.timeout)
+    except NotApplicable as error:
+        return Outcome(Verdict.NOT_APPLICABLE, str(error))
+    except asyncio.TimeoutError:
+        why = f"not done in {options.timeout:g} s"
+    except Exception as error:
+        _log.debug("%s", traceback.format_exc())
+        why = _one_line(error)
+    else:
+        note = f"works, although: {known}" if known else says.note
+        return Outcome(Verdict.OK, note, says.short, loop.time() - start)
+    _log.info("%s: log of the peer: %s", scenario.title, bench.peer.last_words())
+    await _start_afresh(bench)
+    verdict = Verdict.LIMIT if known else Verdict.FAILED
+    return Outcome(verdict, known or why, seconds=loop.time() - start)
+
+
+async def _play(bench: Bench, scenario: Scenario) -> Says:
+    if bench.peer.is_down:
+        await bench.peer.start()
+    await bench.connected()
+    return await scenario.play(bench) or Says()
+
+
+async def _start_afresh(bench: Bench) -> None:
+    """A failure must not be the next scenario's trouble: the peer is started anew by that."""
+    await bench.peer.kill()
+    bench.node.disconnect(bench.peer.name)
+
+
+async def _gate(bench: Bench) -> str:
+    """Why no message gets through to this peer, where one that is known for that shows it."""
+    if not bench.carrier.no_messages or bench.peer.is_down:
+        return bench.carrier.no_messages
+    try:
+        await bench.connected()
+        carries = await bench.node.ping(bench.peer.name, timeout=5.0)
+    except Exception:
+        carries = False
+    return "" if carries else bench.carrier.no_messages
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    known = isinstance(error, Unexpected | PeerError | CannotStart | NodeError)
+    return text[:300] if known else f"{type(error).__name__}: {text[:300]}"
+
+
+def _said(bench: Bench, scenario: Scenario, outcome: Outcome) -> str:
+    words = [f"{bench.carrier.key}, {bench.dialler.value}: {scenario.title}:"]
+    words += [outcome.verdict.value, outcome.short, f"{outcome.seconds:.1f} s"]
+    line = " ".join(filter(None, words))
+    return f"{line}: {outcome.note}" if outcome.note else line
+
+
+def _write_identity(identity: Identity, directory: Path) -> tuple[Path, Path]:
+    """PEM files for those who read files: certificate and key."""
+    certificate, key = directory / "cert.pem", directory / "key.pem"
+    certificate.write_bytes(identity.certificate.public_bytes(Encoding.PEM))
+    key.write_bytes(identity.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return certificate, key

@@ -1,0 +1,398 @@
+"""Peers that the harness starts: how each kind of node is made to run, and to end.
+
+A peer is one or two processes with their output in a log file, and a control connection. Nothing
+here fetches or builds anything: foreign carriers are compiled folders that somebody gives.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import contextlib
+import functools
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from interop.control import HOST, Control, PeerGone
+from quicdist.etf import Term
+from quicdist.gateway import emit_module, erl_arguments
+
+START_TIMEOUT = 60.0
+"""Seconds for a peer to come up; only a hang takes so long."""
+
+_MODULE = Path(__file__).with_name("erlang") / "quicdist_interop.erl"
+
+
+class CannotStart(Exception):
+    """A peer did not come up; the text is one line, its log says more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where and among whom a peer runs."""
+
+    name: str
+    """The peer's node name, `port@ip`."""
+
+    cookie: str
+    others: Sequence[str]
+    """Names of the nodes that it may dial."""
+
+    ticktime: int
+    """net_ticktime, in seconds."""
+
+    directory: Path
+    """For what it is given and what it writes; its own."""
+
+    certificate: Path
+    key: Path
+
+
+class Peer(abc.ABC):
+    """One node, started and ended as often as wanted, always with the same name."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self._processes: list[asyncio.subprocess.Process] = []
+        self._control: Control | None = None
+
+    @property
+    def name(self) -> str:
+        """Its node name."""
+        return self.setting.name
+
+    @property
+    def is_down(self) -> bool:
+        """Not started yet, or killed since."""
+        return self._control is None
+
+    @property
+    def log(self) -> Path:
+        """What its processes print."""
+        return self.setting.directory / "log"
+
+    async def start(self) -> None:
+        """Until it says that it is up. Raises CannotStart."""
+        connected: asyncio.Future[Control] = asyncio.get_running_loop().create_future()
+
+        def arrived(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if not connected.done():
+                connected.set_result(Control(reader, writer))
+
+        server = await asyncio.start_server(arrived, HOST, 0)
+        try:
+            await self.launch(server.sockets[0].getsockname()[1])
+            last = self._processes[-1]
+            ended = asyncio.ensure_future(last.wait())
+            both: list[asyncio.Future[Any]] = [connected, ended]
+            await asyncio.wait(both, timeout=START_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel()
+            if not connected.done():
+                raise CannotStart(f"{self.name} did not come up: {self.last_words()}")
+            self._control = connected.result()
+            await self._control.hello()
+        except PeerGone:
+            raise CannotStart(f"{self.name} ended: {self.last_words()}") from None
+        finally:
+            server.close()
+            await server.wait_closed()
+
+    @abc.abstractmethod
+    async def launch(self, control_port: int) -> None:
+        """Starts its processes, which are to connect there."""
+
+    async def ask(self, function: str, *args: Term) -> Term:
+        """Calls a function of its half of the harness. Raises PeerError."""
+        if self._control is None:
+            raise PeerGone("the peer is not running")
+        return await self._control.ask(function, args)
+
+    async def kill(self) -> None:
+        """As `kill -9`, or the plug pulled: everything of it at once, without a word."""
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGKILL)
+        for process in self._processes:
+            await process.wait()
+        self._processes.clear()
+        if self._control is not None:
+            await self._control.close()
+            self._control = None
+
+    async def stop(self) -> None:
+        """Ends it; the order does not matter any more."""
+        await self.kill()
+
+    def last_words(self) -> str:
+        """The end of its log in one line."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return " / ".join(lines[-3:])[-400:] or "it printed nothing"
+
+    async def run(self, *command: str, env: Mapping[str, str] | None = None) -> None:
+        """Starts one of its processes, output to the log. Raises CannotStart."""
+        with self.log.open("ab") as log:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.setting.directory,
+                    env={**os.environ, **(env or {})},
+                )
+            except OSError as error:
+                raise CannotStart(f"{command[0]}: {error.strerror or error}") from None
+        self._processes.append(process)
+
+
+class PythonPeer(Peer):
+    """Another Python process."""
+
+    async def launch(self, control_port: int) -> None:
+        """One process."""
+        setting = self.setting
+        arguments = (setting.name, setting.cookie, str(control_port), str(setting.ticktime))
+        await self.run(
+            *(sys.executable, "-m", "interop.python_peer", *arguments),
+            env={"PYTHONPATH": os.pathsep.join(_python_path())},
+        )
+
+
+class ErlangPeer(Peer):
+    """A node of Erlang/OTP; what carries its distribution is left to those below."""
+
+    erl = "erl"
+    """The program."""
+
+    async def launch(self, control_port: int) -> None:
+        """One process."""
+        await self.run_erl(control_port)
+
+    @abc.abstractmethod
+    def arguments(self) -> Sequence[str]:
+        """What makes it a node with its name, evaluated before the harness's half."""
+
+    async def run_erl(self, control_port: int) -> None:
+        """Starts erl, with the harness's half compiled into it."""
+        half = (
+            f"{{ok, M, B}} = compile:file({_erlang_string(str(_MODULE))}, [binary]), "
+            f"{{module, M}} = code:load_binary(M, atom_to_list(M), B), "
+            f"spawn(fun() -> M:main({control_port}) end)."
+        )
+        setting = self.setting
+        await self.run(
+            *(self.erl, "-noinput", "-setcookie", setting.cookie),
+            *("-kernel", "net_ticktime", str(setting.ticktime)),
+            *self.arguments(),
+            *("-eval", half),
+        )
+
+
+class GatewayedPeer(ErlangPeer):
+    """A stock node behind `quicdist gateway`."""
+
+    async def launch(self, control_port: int) -> None:
+        """The gateway first: a process of its own."""
+        await asyncio.to_thread(emit_module, self._module_directory)
+        self._epmd_port = free_tcp_port()
+        await self.run(
+            *(sys.executable, "-c", "from quicdist.cli import main; main()"),
+            *("gateway", self.name),
+            *("--epmd-port", str(self._epmd_port), "-v"),
+            *("--cert", str(self.setting.certificate), "--key", str(self.setting.key)),
+            env={"PYTHONPATH": os.pathsep.join(_python_path())},
+        )
+        await _accepting(self._epmd_port, self)
+        await self.run_erl(control_port)
+
+    def arguments(self) -> Sequence[str]:
+        """Its own distribution, with the gateway for an EPMD."""
+        return [
+            *("-name", self.name),
+            *erl_arguments(self._module_directory),
+            *("-epmd_port", str(self._epmd_port)),
+        ]
+
+    @property
+    def _module_directory(self) -> Path:
+        return self.setting.directory / "epmd"
+
+
+class CompiledPeer(ErlangPeer):
+    """A node with a foreign carrier, from compiled folders."""
+
+    def __init__(self, setting: Setting, ebins: Sequence[Path]) -> None:
+        super().__init__(setting)
+        self._ebins = ebins
+
+    def paths(self) -> list[str]:
+        """`-pa` for each."""
+        return ["-pa", *map(str, self._ebins)]
+
+    def cert(self) -> tuple[str, str]:
+        """Certificate and key as Erlang strings."""
+        return _erlang_string(str(self.setting.certificate)), _erlang_string(str(self.setting.key))
+
+
+class QuicDistPeer(CompiledPeer):
+    """quic_dist on quicer: port and address are in the name, the node starts late."""
+
+    def arguments(self) -> Sequence[str]:
+        """Its certificate is in the application's environment."""
+        cert, key = self.cert()
+        start = (
+            f"ok = application:load(quic_dist), "
+            f"ok = application:set_env([{{quic_dist, [{{cert, {cert}}}, {{key, {key}}}]}}]), "
+            f"{{ok, _}} = application:ensure_all_started(quic_dist), "
+            f"{{ok, _}} = net_kernel:start('{self.name}', #{{}})."
+        )
+        return ["-proto_dist", "quic", "-no_epmd", *self.paths(), "-eval", start]
+
+
+class MaculaDistPeer(CompiledPeer):
+    """macula_dist on quicer: certificates are cert.pem and key.pem in one folder."""
+
+    def arguments(self) -> Sequence[str]:
+        """The folder is a parameter of kernel."""
+        folder = self.setting.directory / "certs"
+        folder.mkdir(exist_ok=True)
+        shutil.copy(self.setting.certificate, folder / "cert.pem")
+        shutil.copy(self.setting.key, folder / "key.pem")
+        start = (
+            f"{{ok, _}} = application:ensure_all_started(quicer), "
+            f"{{ok, _}} = net_kernel:start(['{self.name}', longnames])."
+        )
+        return [
+            *("-proto_dist", "macula", "-no_epmd", *self.paths()),
+            *("-kernel", "macula_dist_cert_dir", _erlang_string(str(folder))),
+            *("-kernel", "logger_level", "warning"),
+            *("-eval", start),
+        ]
+
+
+class ErlangQuicPeer(CompiledPeer):
+    """The `quic` application's own distribution: a port beside the name, peers in a list."""
+
+    def arguments(self) -> Sequence[str]:
+        """The list is in a configuration file, which is only seen once the application is loaded.
+
+        Started late: with `-name`, OTP 25 wants the certificate before it can read files.
+        """
+        cert, key = self.cert()
+        port, _, _ = self.name.partition("@")
+        nodes = ", ".join(_static_node(name) for name in self.setting.others)
+        config = self.setting.directory / "peer.config"
+        config.write_text(
+            f"[{{quic, [{{dist, [{{cert_file, {cert}}}, {{key_file, {key}}}, "
+            f"{{verify, verify_none}}, {{discovery_module, quic_discovery_static}}, "
+            f"{{nodes, [{nodes}]}}]}}, {{dist_port, {port}}}]}}].\n"
+        )
+        start = (
+            f"ok = application:load(quic), {{ok, _}} = application:ensure_all_started(crypto), "
+            f"{{ok, _}} = net_kernel:start(['{self.name}', longnames])."
+        )
+        return [
+            *("-proto_dist", "quic", "-epmd_module", "quic_epmd", "-start_epmd", "false"),
+            *("-quic_dist_port", port, "-config", str(config.with_suffix(""))),
+            *("-quic_dist_cert", str(self.setting.certificate)),
+            *("-quic_dist_key", str(self.setting.key)),
+            *self.paths(),
+            *("-eval", start),
+        ]
+
+
+# -- what is here --------------------------------------------------------------------------------
+
+
+def ebin_folders(text: str) -> list[Path]:
+    """The folders with compiled modules that `path[:path...]` stands for.
+
+    Each path is such a folder, or holds some: `ebin`, and `*/ebin` as rebar3 and mix leave them.
+    Raises CannotStart for a path without any.
+    """
+    found: list[Path] = []
+    for word in filter(None, text.split(os.pathsep)):
+        path = Path(word).expanduser().absolute()
+        if any(path.glob("*.beam")):
+            folders = [path]
+        else:
+            candidates = [path / "ebin", *sorted(path.glob("*/ebin"))]
+            folders = [folder for folder in candidates if any(folder.glob("*.beam"))]
+        if not folders:
+            raise CannotStart(f"{path}: no compiled modules, neither in it nor in its ebin folders")
+        found += folders
+    return found
+
+
+@functools.cache
+def otp_release(erl: str) -> str | None:
+    """The release of that erl; None where there is none that runs."""
+    command = [erl, "-noinput", "-boot", "start_clean", "-eval"]
+    command.append("io:put_chars(erlang:system_info(otp_release)), halt().")
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.fullmatch(r"\s*(\d+)\s*", answer.stdout)
+    return found[1] if found and answer.returncode == 0 else None
+
+
+def free_port() -> int:
+    """A UDP port that nobody has, and whose TCP twin is free too; for now."""
+    while True:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+        ):
+            udp.bind((HOST, 0))
+            port = int(udp.getsockname()[1])
+            with contextlib.suppress(OSError):
+                tcp.bind((HOST, port))
+                return port
+
+
+def free_tcp_port() -> int:
+    """A TCP port that nobody has, for now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+async def _accepting(port: int, peer: Peer) -> None:
+    """Waits until a port takes connections. Raises CannotStart."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + START_TIMEOUT
+    while loop.time() < deadline:
+        try:
+            _, writer = await asyncio.open_connection(HOST, port)
+        except OSError:
+            await asyncio.sleep(0.05)
+            continue
+        writer.close()
+        return
+    raise CannotStart(f"the gateway of {peer.name} did not come up: {peer.last_words()}")
+
+
+def _python_path() -> list[str]:
+    """So that a process started elsewhere finds this package and quicdist."""
+    return [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+
+
+def _static_node(name: str) -> str:
+    port, _, host = name.partition("@")
+    return f"{{'{name}', {{{_erlang_string(host)}, {port}}}}}"
+
+
+def _erlang_string(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

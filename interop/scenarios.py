@@ -1,0 +1,373 @@
+"""The one list of scenarios, and the bench they are played on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from interop import actor
+from interop.actor import Unexpected
+from interop.carriers import Carrier, Dialler
+from interop.control import PeerError
+from interop.peers import Peer, PythonPeer, Setting
+from quicdist import Atom, Identity, NoConnection, Node, NodeDown, NodeEvent, NodeLimits, NodeUp
+from quicdist.etf import Term
+
+MEGABYTE = 1_000_000
+MESSAGES = 10_000
+
+CONNECT = "cold connects"
+
+
+class NotApplicable(Exception):
+    """Has no meaning with this peer; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Says:
+    """An `ok` with more to say."""
+
+    short: str = ""
+    note: str = ""
+
+
+class Bench:
+    """Our node, the peer, and what is needed to bring them together and apart."""
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        dialler: Dialler,
+        node: Node,
+        peer: Peer,
+        *,
+        limits: NodeLimits,
+        double: Setting,
+        connects: int,
+    ) -> None:
+        self.carrier = carrier
+        self.dialler = dialler
+        self.node = node
+        self.peer = peer
+        self.limits = limits
+        self.double = double
+        """For a second Python node, one that can be killed."""
+        self.connects = connects
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a dead peer must have been noticed, with room for a slow machine."""
+        return 2 * self.limits.net_ticktime + 5
+
+    async def connected(self) -> None:
+        """Makes a connection in the role wanted, if there is none; and looks at what it is."""
+        name = self.peer.name
+        if name not in self.node.nodes():
+            if self.dialler is Dialler.WE:
+                await self.node.connect(name)
+            else:
+                await self.they_connect()
+        info = self.node.peer(name)
+        if info.alpn != self.carrier.alpn:
+            raise Unexpected(f"connected by {info.alpn!r}, not {self.carrier.alpn!r}")
+
+    async def they_connect(self) -> None:
+        """The peer dials us. Raises NoConnection when it says that it could not."""
+        with self.node.events() as events:
+            if await self.peer.ask("connect", _atom(self.node.name)) is not True:
+                raise NoConnection(self.node.name, "the peer's own attempt failed")
+            if self.peer.name not in self.node.nodes():
+                await self._event(events, NodeUp, 5.0)
+
+    async def disconnected(self) -> None:
+        """Ends the connection from our side; both have noticed."""
+        self.node.disconnect(self.peer.name)
+        await self.they_lost_us()
+
+    async def they_lost_us(self) -> float:
+        """Waits until the peer is not connected to us; how long, in seconds."""
+        milliseconds = round(self.patience * 1000)
+        waited = await self.peer.ask("await_gone", _atom(self.node.name), milliseconds)
+        assert isinstance(waited, int)
+        return waited / 1000
+
+    async def we_lost_them(self, events: AsyncIterator[NodeEvent]) -> float:
+        """Waits for our NodeDown; how long, in seconds."""
+        return await self._event(events, NodeDown, self.patience)
+
+    async def _event(
+        self, events: AsyncIterator[NodeEvent], kind: type[NodeEvent], timeout: float
+    ) -> float:
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+
+        async def wait() -> None:
+            async for event in events:
+                if isinstance(event, kind) and event.node == self.peer.name:
+                    return
+
+        try:
+            await asyncio.wait_for(wait(), timeout)
+        except asyncio.TimeoutError:
+            raise Unexpected(f"no {kind.__name__} within {timeout:g} s") from None
+        return loop.time() - start
+
+    async def here(self, scenario: actor.Scenario) -> Term:
+        """Our node plays it with the peer."""
+        return await scenario(self.node, self.peer.name)
+
+    async def there(self, function: str, *args: Term) -> Term:
+        """The peer plays it with our node."""
+        return await self.peer.ask(function, _atom(self.node.name), *args)
+
+    @contextlib.asynccontextmanager
+    async def second_node(self, cookie: str) -> AsyncIterator[Node]:
+        """Another node of ours, for as long as the body runs."""
+        identity = Identity.ephemeral(["127.0.0.1"])
+        async with Node(
+            self.double.name, cookie=cookie, identity=identity, limits=self.limits
+        ) as node:
+            yield node
+
+
+Play: TypeAlias = "Callable[[Bench], Awaitable[Says | None]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A row of the table."""
+
+    title: str
+    play: Play
+    carries: bool = True
+    """Whether messages have to get through for it."""
+
+
+# -- coming together -----------------------------------------------------------------------------
+
+
+async def _cold_connects(bench: Bench) -> Says | None:
+    """Again and again from nothing: every one must come up and carry a message."""
+    loop = asyncio.get_running_loop()
+    failures: list[str] = []
+    slowest = 0.0
+    for _ in range(bench.connects):
+        await bench.disconnected()
+        start = loop.time()
+        try:
+            await bench.connected()
+            if not bench.carrier.no_messages:
+                await bench.here(actor.ping)
+        except (NoConnection, Unexpected, PeerError) as error:
+            failures.append(str(error))
+        slowest = max(slowest, loop.time() - start)
+    came_up = bench.connects - len(failures)
+    if failures:
+        raise Unexpected(f"{came_up}/{bench.connects} came up; {failures[0]}")
+    return Says(f"{came_up}/{bench.connects}, <{_tenths(slowest)} s")
+
+
+def _tenths(seconds: float) -> str:
+    return f"{int(seconds * 10) / 10 + 0.1:.1f}"
+
+
+# -- talking -------------------------------------------------------------------------------------
+
+
+def _here(scenario: actor.Scenario) -> Play:
+    async def play(bench: Bench) -> None:
+        await bench.here(scenario)
+
+    return play
+
+
+def _there(function: str, *args: Term) -> Play:
+    async def play(bench: Bench) -> None:
+        await bench.there(function, *args)
+
+    return play
+
+
+async def _gen_call_in(bench: Bench) -> None:
+    if isinstance(bench.peer, PythonPeer):
+        raise NotApplicable("a Python node serves gen_server:call and has no client for it")
+    await bench.there("gen_call")
+
+
+async def _spawned_in(bench: Bench) -> Says | None:
+    if await bench.there("spawned") != "exported":
+        raise Unexpected("a Python node let itself be made to run something not exported")
+    return None
+
+
+def _binary_here(size: int) -> Play:
+    async def play(bench: Bench) -> None:
+        await actor.binary(bench.node, bench.peer.name, size)
+
+    return play
+
+
+async def _binaries_at_once(bench: Bench) -> None:
+    size = 20 * MEGABYTE
+    await actor.gather(actor.binary(bench.node, bench.peer.name, size), bench.there("binary", size))
+
+
+async def _ordered_here(bench: Bench) -> None:
+    await actor.ordered(bench.node, bench.peer.name, MESSAGES)
+
+
+# -- parting -------------------------------------------------------------------------------------
+
+
+async def _we_disconnect(bench: Bench) -> Says:
+    if not bench.node.disconnect(bench.peer.name):
+        raise Unexpected("we were not connected")
+    waited = await bench.they_lost_us()
+    await bench.connected()
+    await bench.here(actor.ping)
+    return Says(_after(waited))
+
+
+async def _they_disconnect(bench: Bench) -> Says:
+    with bench.node.events() as events:
+        await bench.there("disconnect")
+        waited = await bench.we_lost_them(events)
+    await bench.they_lost_us()
+    await bench.connected()
+    await bench.here(actor.ping)
+    return Says(_after(waited))
+
+
+async def _they_are_killed(bench: Bench) -> Says:
+    """Without a word; and back under the same name.
+
+    Where we dial, we wait until we have noticed; where they dial, they are back before that, and
+    their new connection takes the place of the old.
+    """
+    with bench.node.events() as events:
+        await bench.peer.kill()
+        if bench.dialler is Dialler.WE:
+            waited = await bench.we_lost_them(events)
+            await bench.peer.start()
+            await bench.connected()
+        else:
+            await bench.peer.start()
+            await bench.they_connect()
+            waited = await bench.we_lost_them(events)
+    await bench.here(actor.ping)
+    await bench.there("ping")
+    return Says(_after(waited))
+
+
+async def _we_are_killed(bench: Bench) -> Says:
+    """A Python node of ours, without a word; and back under the same name, unnoticed.
+
+    Where we dial, our new connection takes the place of the old; where they dial, they have to
+    notice first.
+    """
+    loop = asyncio.get_running_loop()
+    double = PythonPeer(bench.double)
+    name, peer = _atom(double.name), _atom(bench.peer.name)
+    try:
+        await double.start()
+        await double.ask("ping", peer)
+        await double.kill()
+        await double.start()
+        start = loop.time()
+        if bench.dialler is Dialler.WE:
+            await double.ask("ping", peer)
+            await double.ask("erpc", peer)
+        else:
+            await _until(lambda: bench.peer.ask("ping", name), bench.patience)
+        waited = loop.time() - start
+        await bench.peer.ask("echo", name)
+    finally:
+        await double.stop()
+        await bench.peer.ask("await_gone", name, round(bench.patience * 1000))
+    return Says(_after(waited))
+
+
+async def _until(attempt: Callable[[], Awaitable[Term]], timeout: float) -> None:
+    """Tries until it does not fail. Raises the last failure after `timeout` seconds."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    while True:
+        try:
+            await attempt()
+        except PeerError:
+            if loop.time() > deadline:
+                raise
+            await asyncio.sleep(0.2)
+        else:
+            return
+
+
+async def _our_cookie_is_wrong(bench: Bench) -> None:
+    async with bench.second_node("not the cookie") as other:
+        try:
+            await other.connect(bench.peer.name)
+        except NoConnection:
+            pass
+        else:
+            raise Unexpected("a node with another cookie was let in")
+        if other.name in _names(await bench.peer.ask("connected")):
+            raise Unexpected("the peer counts a node with another cookie among its nodes")
+    await bench.connected()
+    await bench.here(actor.ping)
+
+
+async def _their_cookie_is_wrong(bench: Bench) -> None:
+    await bench.disconnected()
+    came = await bench.there("wrong_cookie", _atom("not_the_cookie"))
+    if came is not False or bench.node.nodes():
+        raise Unexpected("we let a node with another cookie in")
+    await bench.connected()
+    await bench.there("ping")
+
+
+def _after(seconds: float) -> str:
+    return f"{seconds:.1f} s"
+
+
+def _names(nodes: Term) -> list[str]:
+    return [str(node) for node in nodes] if isinstance(nodes, list) else []
+
+
+def _atom(text: str) -> Term:
+    return Atom(text)
+
+
+SCENARIOS = (
+    Scenario(CONNECT, _cold_connects, carries=False),
+    Scenario("ping from us", _here(actor.ping)),
+    Scenario("ping from them", _there("ping")),
+    Scenario("rpc from us", _here(actor.rpc)),
+    Scenario("rpc from them", _there("rpc")),
+    Scenario("erpc from us", _here(actor.erpc)),
+    Scenario("erpc from them", _there("erpc")),
+    Scenario("gen_server:call from them", _gen_call_in),
+    Scenario("send by name and pid from us", _here(actor.echo)),
+    Scenario("send by name and pid from them", _there("echo")),
+    Scenario("spawn there", _here(actor.spawned)),
+    Scenario("spawn here", _spawned_in),
+    Scenario("links from us", _here(actor.links)),
+    Scenario("links from them", _there("links")),
+    Scenario("monitors from us", _here(actor.monitors)),
+    Scenario("monitors from them", _there("monitors")),
+    Scenario("1 MB from us", _binary_here(MEGABYTE)),
+    Scenario("1 MB from them", _there("binary", MEGABYTE)),
+    Scenario("20 MB from us", _binary_here(20 * MEGABYTE)),
+    Scenario("20 MB from them", _there("binary", 20 * MEGABYTE)),
+    Scenario("20 MB both ways at once", _binaries_at_once),
+    Scenario("10,000 in order from us", _ordered_here),
+    Scenario("10,000 in order from them", _there("ordered", MESSAGES)),
+    Scenario("we disconnect", _we_disconnect),
+    Scenario("they disconnect", _they_disconnect),
+    Scenario("our cookie is wrong", _our_cookie_is_wrong, carries=False),
+    Scenario("their cookie is wrong", _their_cookie_is_wrong, carries=False),
+    Scenario("they are killed and return", _they_are_killed),
+    Scenario("we are killed and return", _we_are_killed),
+)
