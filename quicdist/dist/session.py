@@ -285,6 +285,12 @@ class Session:
             raise UsageError("flags are negotiated once the session is connected")
         return self._flags
 
+    @property
+    def is_judged(self) -> bool:
+        """The peer has our digest and has not answered it. One whose cookie is another goes away
+        now, or says nothing any more."""
+        return self._state is _State.ACK
+
     # -- handshake ------------------------------------------------------------------------------
 
     def start(self) -> list[Event]:
