@@ -1,0 +1,187 @@
+"""Owners of connections for tests, and a handshake that looks like one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from quicdist.carriers.base import CarrierLimits, CloseReason, Connection, Role
+from quicdist.carriers.quic.endpoint import Endpoint
+from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.trust import Identity
+from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
+
+PATIENCE = 30.0
+"""Seconds after which a test hangs; nothing is measured by it."""
+
+NAME = b"N" + bytes(12) + b"\x00\x06a@test"
+STATUS = b"sok"
+CHALLENGE = b"N" + bytes(16) + b"\x00\x06b@test"
+REPLY = b"r" + bytes(20)
+ACK = b"a" + bytes(16)
+
+IDENTITY = Identity.ephemeral(["127.0.0.1", "::1", "localhost"])
+
+
+class Owner:
+    """Keeps what it is told, plays its part in a handshake, consumes unless told to hoard."""
+
+    def __init__(self, connection: Connection, *, hoard: bool = False) -> None:
+        self.connection = connection
+        self.hoard = hoard
+        self.handshake: list[bytes] = []
+        self.frames: list[bytes] = []
+        self.frame_bytes = 0
+        self.lost: list[CloseReason] = []
+        self.writable_calls = 0
+        self.is_up = False
+        self.on_up: Callable[[], None] = lambda: None
+        self.on_frame: Callable[[bytes], None] = self.frames.append
+        self._changed = asyncio.Event()
+
+    def packets_received(self, packets: Sequence[Packet]) -> None:
+        assert not self.lost
+        for packet in packets:
+            if isinstance(packet, HandshakePacket):
+                self.handshake.append(packet.data)
+                self._answer(packet.data[:1])
+                self.connection.consumed(len(packet.data))
+            else:
+                self.frame_bytes += len(packet.data)
+                self.on_frame(packet.data)
+                if not self.hoard:
+                    self.connection.consumed(len(packet.data))
+        self._changed.set()
+
+    def writable_again(self) -> None:
+        assert self.connection.is_writable
+        self.writable_calls += 1
+        self._changed.set()
+
+    def connection_lost(self, reason: CloseReason) -> None:
+        self.lost.append(reason)
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Waits for what this owner will have been told."""
+        while not condition():
+            await asyncio.wait_for(self._changed.wait(), PATIENCE)
+            self._changed.clear()
+
+    async def send(self, frame: bytes) -> None:
+        """One frame, when there is room."""
+        await self.until(lambda: self.connection.is_writable or self.lost)
+        self.connection.send_frame((frame,))
+
+    def _answer(self, tag: bytes) -> None:
+        link = self.connection
+        if link.role is Role.LISTENER:
+            if tag == b"N":
+                link.send_handshake(STATUS)
+                link.send_handshake(CHALLENGE)
+            elif tag == b"r":
+                link.send_handshake(ACK)
+                self._up()
+        elif tag == b"N":
+            link.send_handshake(REPLY)
+        elif tag == b"a":
+            self._up()
+
+    def _up(self) -> None:
+        self.is_up = True
+        self.connection.handshake_done()
+        self.on_up()
+
+
+@dataclass
+class Node:
+    """An endpoint and whoever dialled it."""
+
+    endpoint: Endpoint
+    accepted: list[Owner] = field(default_factory=list)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def port(self) -> int:
+        """The UDP port."""
+        return self.endpoint.local_address[1]
+
+    async def first(self, count: int = 1) -> Owner:
+        """The owner of the connection that came as number `count`."""
+        while len(self.accepted) < count:
+            await asyncio.wait_for(self.arrived.wait(), PATIENCE)
+            self.arrived.clear()
+        return self.accepted[count - 1]
+
+    async def dial(
+        self,
+        port: int,
+        *,
+        host: str = "127.0.0.1",
+        alpn: str | None = None,
+        hoard: bool = False,
+        timeout: float = PATIENCE,
+    ) -> Owner:
+        """A connection whose distribution handshake has begun."""
+        link = await self.endpoint.dial(
+            host, port, alpns=None if alpn is None else [alpn], timeout=timeout
+        )
+        owner = Owner(link, hoard=hoard)
+        link.handler = owner
+        link.send_handshake(NAME)
+        return owner
+
+    async def connect(
+        self,
+        other: Node,
+        *,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        alpn: str | None = None,
+    ) -> tuple[Owner, Owner]:
+        """Both ends of a connection that is up."""
+        count = len(other.accepted) + 1
+        here = await self.dial(port or other.port, host=host, alpn=alpn)
+        there = await other.first(count)
+        await here.until(lambda: here.is_up)
+        await there.until(lambda: there.is_up)
+        return here, there
+
+
+def settings(limits: CarrierLimits | None = None, **changes: object) -> QuicSettings:
+    """Settings with an identity that is made only once."""
+    return QuicSettings(identity=IDENTITY, limits=limits or CarrierLimits(), **changes)  # type: ignore[arg-type]  # passed through
+
+
+@asynccontextmanager
+async def node(
+    host: str = "127.0.0.1",
+    *,
+    limits: CarrierLimits | None = None,
+    hoard: bool = False,
+    on_accept: Callable[[Owner], None] = lambda owner: None,
+    **changes: object,
+) -> AsyncIterator[Node]:
+    """An endpoint on a free port that takes whoever comes."""
+    made: list[Node] = []
+
+    def accept(connection: Connection) -> Owner:
+        owner = Owner(connection, hoard=hoard)
+        on_accept(owner)
+        made[0].accepted.append(owner)
+        made[0].arrived.set()
+        return owner
+
+    endpoint = await Endpoint.open(host, 0, settings=settings(limits, **changes), accept=accept)
+    made.append(Node(endpoint))
+    try:
+        yield made[0]
+    finally:
+        await endpoint.close()
+
+
+def frames_of(packets: Sequence[Packet]) -> list[bytes]:
+    """The bodies of the frames among packets."""
+    return [packet.data for packet in packets if isinstance(packet, FramePacket)]
