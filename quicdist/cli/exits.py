@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from quicdist.node.errors import NoConnection
 
 
 class ExitCode(enum.IntEnum):
@@ -93,12 +97,13 @@ def problem_of(error: BaseException) -> Problem | None:
     return _local_problem(error)
 
 
-def _no_connection(error: Exception) -> Problem:
+def _no_connection(error: NoConnection) -> Problem:
     text = str(error)
     if "cookie" in text:
-        return Problem(
-            ExitCode.REFUSED, f"{text}; give the cluster's with --cookie or QUICDIST_COOKIE"
-        )
+        text += "; give the cluster's with --cookie or QUICDIST_COOKIE"
+        return Problem(ExitCode.REFUSED, text)
+    if error.is_refusal:
+        return Problem(ExitCode.REFUSED, text)
     return Problem(ExitCode.UNREACHABLE, f"{text}; does it run, and is its address in its name?")
 
 

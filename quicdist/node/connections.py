@@ -63,7 +63,14 @@ class _Attempt:
         self.has_yielded = False
         """The peer's attempt goes first."""
         self.last_error = "no answer"
+        self.is_refused = False
         self.task: asyncio.Task[None] | None = None
+
+    def failed(self, reason: str, *, is_refusal: bool = False) -> None:
+        """One try came to nothing. A refusal says more than the silence of a later try."""
+        if is_refusal or not self.is_refused:
+            self.last_error = reason
+            self.is_refused = is_refusal
 
 
 class Connections:
@@ -219,10 +226,10 @@ class Connections:
         try:
             connection = await self._book.dial(node, timeout)
         except NoConnection as error:
-            attempt.last_error = error.reason
+            attempt.failed(error.reason)
             return True
         except (OSError, asyncio.TimeoutError) as error:
-            attempt.last_error = str(error) or f"no answer within {timeout:g} s"
+            attempt.failed(str(error) or f"no answer within {timeout:g} s")
             return False
         if attempt.result.done() or attempt.has_yielded:
             connection.close("another connection to the same node goes first")
@@ -246,7 +253,7 @@ class Connections:
         try:
             await asyncio.wait_for(attempt.changed.wait(), timeout)
         except asyncio.TimeoutError:
-            attempt.last_error = f"no answer within {timeout:g} s"
+            attempt.failed(f"no answer within {timeout:g} s")
 
     def _give_up(self, attempt: _Attempt, reason: str) -> None:
         self._attempts.pop(attempt.node, None)
@@ -255,7 +262,8 @@ class Connections:
         if attempt.dialled is not None:
             attempt.dialled.fail(reason)
         if not attempt.result.done():
-            attempt.result.set_exception(NoConnection(attempt.node, reason))
+            error = NoConnection(attempt.node, reason, is_refusal=attempt.is_refused)
+            attempt.result.set_exception(error)
         if attempt.signals:
             self._listener.unreachable(attempt.node, reason)
 
@@ -348,7 +356,7 @@ class Connections:
             return
         attempt = None if name is None else self._attempts.get(name)
         if attempt is not None:
-            attempt.last_error = reason
+            attempt.failed(reason, is_refusal=peer.refusal is not None)
             attempt.changed.set()
         if not peer.is_dialer:
             logger.warning("a connection made by %s did not come up: %s", peer, reason)

@@ -34,12 +34,17 @@ class NotRunning(NodeError, RuntimeError):
 
 
 class NoConnection(NodeError, ConnectionError):
-    """A node cannot be reached, or the connection to it went away meanwhile."""
+    """A node cannot be reached, or the connection to it went away meanwhile.
 
-    def __init__(self, node: str, reason: str) -> None:
+    `is_refusal` is true when the node is there and did not want the connection: another cookie,
+    not allowed.
+    """
+
+    def __init__(self, node: str, reason: str, *, is_refusal: bool = False) -> None:
         super().__init__(f"no connection to {node}: {reason}")
         self.node = node
         self.reason = reason
+        self.is_refusal = is_refusal
 
 
 class NameTaken(NodeError, ValueError):

@@ -125,7 +125,7 @@ class Peer:
         self._probed_at: float | None = None
         self._timer: asyncio.TimerHandle = self._loop.call_later(
             handshake_timeout,
-            self.fail,
+            self._greeting_timed_out,
             f"the distribution handshake was not finished within {handshake_timeout:g} s",
         )
 
@@ -354,6 +354,9 @@ class Peer:
 
     # -- the end --
 
+    def _greeting_timed_out(self, reason: str) -> None:
+        self.fail(self._judgement(reason))
+
     def fail(self, reason: str) -> None:
         """Ends the link from this side, at once."""
         if self.state is State.DOWN:
@@ -369,7 +372,15 @@ class Peer:
             # What a receiver cannot hold is bounded by the carrier's window, and is the last.
             self._held_by.clear()
             self._work()
-        self._end(reason.text)
+        self._end(self._judgement(reason.text))
+
+    def _judgement(self, reason: str) -> str:
+        """What the end of a handshake means. OTP says nothing about a cookie that is not its own:
+        it closes, or is silent."""
+        if self.state is State.GREETING and self.session.is_judged:
+            reason += "; it has our answer to its challenge, so its cookie is most likely another"
+            self.refusal = HandshakeRefused(reason)
+        return reason
 
     def _refused(self, error: HandshakeRefused) -> None:
         self.refusal = error
