@@ -644,7 +644,7 @@ def _float_text(data: bytes, pos: int) -> float:
 
 
 _REFUSED = {
-    80: "a compressed term inside another one",
+    80: "a compressed term inside another term",
     117: "FUN_EXT, which OTP 23 and newer no longer read",
     121: "LOCAL_EXT, which only the node that wrote it can read",
     131: "the version byte inside a term",

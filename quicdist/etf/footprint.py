@@ -14,6 +14,8 @@ _TUPLE = 56
 _LIST = 72
 _DICT = 96
 _DICT_ENTRY = 56
+_NUMBER = 32
+_BULK = 8
 _ERL_MAP_ENTRY = 300  # with the key's canonical bytes
 
 
@@ -34,10 +36,14 @@ def footprint(term: Term) -> int:
                 total += 40 + len(item)
             elif kind is int:
                 if not -6 < item < 257:
-                    total += 32 + item.bit_length() // 8
+                    total += _NUMBER + item.bit_length() // 8
             elif kind is list:
                 total += _LIST + _WORD * len(item)
-                todo.append(item)
+                numbers = _numbers(item) if len(item) >= _BULK else None
+                if numbers is None:
+                    todo.append(item)
+                else:
+                    total += numbers
             elif kind is dict:
                 total += _DICT + _DICT_ENTRY * len(item)
                 todo.append(chain.from_iterable(item.items()))
@@ -60,3 +66,20 @@ def footprint(term: Term) -> int:
             else:
                 total += _LEAF
     return total
+
+
+def _numbers(items: list[Term]) -> int | None:
+    """Bytes taken by a list of numbers, found without looking at each; None for other lists."""
+    kind = type(items[0])
+    if kind is not int and kind is not float:
+        return None
+    try:
+        bytes(items)
+    except (TypeError, ValueError):
+        if set(map(type, items)) != {kind}:
+            return None
+        if kind is float:
+            return _NUMBER * len(items)
+        largest = max(max(items), -min(items)).bit_length() // 8
+        return None if largest > _NUMBER else _NUMBER * len(items)
+    return 0  # small integers, which are shared

@@ -239,8 +239,12 @@ def test_errors_say_where_and_why() -> None:
         [ImproperList([n], n) for n in range(1000, 4000)],
         [BitString(bytes(20), 3) for n in range(2000)],
         list(range(70000, 90000)),
+        [list(range(n, n + 50)) for n in range(1000, 1200)],
+        [[1, 2, 3] * 30 for n in range(500)],
+        [[n / 7] * 9 for n in range(500)],
+        [[2**4000 + n for n in range(50)] for _ in range(10)],
     ],
-    ids=lambda term: type(term[0]).__name__,
+    ids=lambda term: f"{term[0]!r:.20}",
 )
 def test_footprint_is_near_the_truth(term: object) -> None:
     data = encode(term)
