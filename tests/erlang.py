@@ -35,6 +35,13 @@ process_flag(trap_exit, true),
 Loop().
 """
 
+# Standard output carries the answers alone.
+_LOG_TO_STDERR = (
+    "-kernel",
+    "logger",
+    "[{handler,default,logger_std_h,#{config=>#{type=>standard_error}}}]",
+)
+
 
 def erlang_available() -> bool:
     """Whether a real Erlang is on the PATH."""
@@ -50,7 +57,7 @@ class Erlang:
 
     def __init__(self, *args: str) -> None:
         self._process = subprocess.Popen(
-            ["erl", "-noshell", "-noinput", *args, "-eval", _SERVER],
+            ["erl", "-noshell", "-noinput", *_LOG_TO_STDERR, *args, "-eval", _SERVER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

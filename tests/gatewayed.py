@@ -171,13 +171,15 @@ class GatewayProcess:
 def gatewayed_erl(
     gateway: GatewayThread | GatewayProcess, *args: str, cookie: str = "gatewayed"
 ) -> Erlang:
-    """A stock `erl` with the name that the gateway stands for."""
-    return Erlang(
+    """A stock `erl` with the name that the gateway stands for; it is up, and registered."""
+    erlang = Erlang(
         *("-name", gateway.name, "-setcookie", cookie),
         *erl_arguments(module_directory()),
         *("-epmd_port", str(gateway.epmd_port)),
         *args,
     )
+    erlang.eval("[].")
+    return erlang
 
 
 @contextlib.contextmanager
