@@ -177,7 +177,7 @@ REFUSED: list[tuple[str, bytes, str]] = [
     ("duplicate keys", b"t" + u32(2) + b"a\x01a\x01a\x01a\x02", "duplicate map key"),
     ("duplicate lists as keys", b"t" + u32(2) + b"ja\x01ja\x02", "duplicate map key"),
     ("duplicate keys, written in two ways", b"t" + u32(2) + b"a\x01jn\x01\x00\x01j", "duplicate"),
-    ("a compressed term inside", b"h\x01P" + u32(2) + zlib.compress(b"a\x01"), "inside another term"),
+    ("a compressed term inside", b"h\x01P" + u32(2) + zlib.compress(b"a\x01"), "inside another"),
 ]  # fmt: skip
 
 
