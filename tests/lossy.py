@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import socket
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -19,22 +21,8 @@ class Weather:
     reorder: float = 0.0
     """Share of datagrams that are late by `delay`, so that later ones overtake them."""
     delay: float = 0.005
-
-
-class _Side(asyncio.DatagramProtocol):
-    """One of the proxy's sockets."""
-
-    def __init__(self, proxy: LossyProxy, client: Address | None) -> None:
-        self.proxy = proxy
-        self.client = client
-        self.transport: asyncio.DatagramTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self.transport = transport
-
-    def datagram_received(self, data: bytes, addr: Address) -> None:
-        self.proxy.datagram(self, data, addr)
+    corrupt: float = 0.0
+    """Share of datagrams that are followed by a copy with one bit changed."""
 
 
 class LossyProxy:
@@ -50,19 +38,17 @@ class LossyProxy:
         self.dropped = 0
         self._target = target
         self._random = random.Random(seed)
-        self._front: _Side | None = None
-        self._backs: dict[Address, asyncio.Task[_Side]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._front = self._open(None)
+        self._backs: dict[Address, socket.socket] = {}
 
     @property
     def address(self) -> Address:
         """Where clients send to."""
-        assert self._front is not None
-        assert self._front.transport is not None
-        host, port = self._front.transport.get_extra_info("sockname")[:2]
+        host, port = self._front.getsockname()[:2]
         return host, port
 
     async def __aenter__(self) -> LossyProxy:
-        self._front = await self._open(None, self._target[0])
         return self
 
     async def __aexit__(
@@ -71,50 +57,50 @@ class LossyProxy:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for task in self._backs.values():
-            side = await task
-            if side.transport is not None:
-                side.transport.close()
-        assert self._front is not None
-        assert self._front.transport is not None
-        self._front.transport.close()
-        await asyncio.sleep(0)
+        for sock in (self._front, *self._backs.values()):
+            self._loop.remove_reader(sock)
+            sock.close()
 
-    async def _open(self, client: Address | None, host: str) -> _Side:
-        loop = asyncio.get_running_loop()
-        _, side = await loop.create_datagram_endpoint(
-            lambda: _Side(self, client), local_addr=(host, 0)
-        )
-        return side
+    def _open(self, client: Address | None) -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.setblocking(False)
+        sock.bind((self._target[0], 0))
+        self._loop.add_reader(sock, self._readable, sock, client)
+        return sock
 
-    def datagram(self, side: _Side, data: bytes, sender: Address) -> None:
-        """One datagram arrived on one of our sockets."""
+    def _readable(self, sock: socket.socket, client: Address | None) -> None:
+        for _ in range(100):
+            try:
+                data, sender = sock.recvfrom(65535)
+            except OSError:
+                return
+            if client is None:
+                if sender not in self._backs:
+                    self._backs[sender] = self._open(sender)
+                self._treat(self._backs[sender], data, self._target)
+            else:
+                self._treat(self._front, data, client)
+
+    def _treat(self, way_out: socket.socket, data: bytes, to: Address) -> None:
         dice = self._random
         if self.is_black_hole or dice.random() < self.weather.loss:
             self.dropped += 1
             return
         self.passed += 1
-        for _ in range(2 if dice.random() < self.weather.duplicate else 1):
+        copies = [data]
+        if dice.random() < self.weather.duplicate:
+            copies.append(data)
+        if dice.random() < self.weather.corrupt:
+            broken = bytearray(data)
+            broken[dice.randrange(len(broken))] ^= 1 << dice.randrange(8)
+            copies.append(bytes(broken))
+        for copy in copies:
             if dice.random() < self.weather.reorder:
                 late = self.weather.delay * (1 + dice.random())
-                asyncio.get_running_loop().call_later(late, self._forward, side, data, sender)
+                self._loop.call_later(late, self._send, way_out, copy, to)
             else:
-                self._forward(side, data, sender)
+                self._send(way_out, copy, to)
 
-    def _forward(self, side: _Side, data: bytes, sender: Address) -> None:
-        front = self._front
-        assert front is not None
-        if side is not front:
-            assert side.client is not None
-            if front.transport is not None and not front.transport.is_closing():
-                front.transport.sendto(data, side.client)
-            return
-        back = self._backs.get(sender)
-        if back is None:
-            back = asyncio.ensure_future(self._open(sender, self._target[0]))
-            self._backs[sender] = back
-        back.add_done_callback(lambda opened: self._send(opened.result(), data))
-
-    def _send(self, side: _Side, data: bytes) -> None:
-        if side.transport is not None and not side.transport.is_closing():
-            side.transport.sendto(data, self._target)
+    def _send(self, way_out: socket.socket, data: bytes, to: Address) -> None:
+        with contextlib.suppress(OSError):
+            way_out.sendto(data, to)

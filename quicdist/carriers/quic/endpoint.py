@@ -185,7 +185,10 @@ class Endpoint:
         host, port = self.local_address
         if local is None:
             return host, port
-        return str(ipaddress.ip_address(local)).removeprefix("::ffff:"), port
+        address = ipaddress.ip_address(local)
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return str(address), port
 
     # -- in -------------------------------------------------------------------------------------
 

@@ -1,0 +1,577 @@
+"""Two real endpoints on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import socket
+import sys
+import tracemalloc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from quicdist.carriers.base import CarrierLimits, CloseKind, Connection, DialError
+from quicdist.carriers.dialects import ALL_ALPNS
+from quicdist.carriers.quic.endpoint import Endpoint
+from tests.carriers.owners import PATIENCE, Node, Owner, node, settings
+from tests.lossy import LossyProxy, Weather
+
+MIB = 1024 * 1024
+SMALL = CarrierLimits(high_water=64 * 1024, low_water=16 * 1024, receive_window=64 * 1024)
+
+
+async def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@asynccontextmanager
+async def pair_in(
+    weather: Weather,
+    *,
+    seed: int,
+    alpn: str | None = None,
+    limits: CarrierLimits | None = None,
+) -> AsyncIterator[tuple[Owner, Owner, LossyProxy]]:
+    """Both ends of a connection through a proxy."""
+    async with (
+        node(limits=limits) as a,
+        node() as b,
+        LossyProxy(("127.0.0.1", b.port), weather, seed=seed) as proxy,
+    ):
+        here, there = await a.connect(b, port=proxy.address[1], alpn=alpn)
+        yield here, there, proxy
+
+
+# -- up and down --------------------------------------------------------------------------------
+
+
+async def test_ours_prefer_our_own_dialect() -> None:
+    async with node() as a, node() as b:
+        here, there = await a.connect(b)
+        for owner in (here, there):
+            assert owner.connection.traits.alpn == "quicdist/1"
+        assert here.connection.peer_address == ("127.0.0.1", b.port)
+        assert here.connection.local_address == ("127.0.0.1", a.port)
+        assert there.connection.peer_address == ("127.0.0.1", a.port)
+        assert there.connection.local_address == ("127.0.0.1", b.port)
+
+
+@pytest.mark.parametrize("alpn", ALL_ALPNS)
+async def test_thousands_of_frames_both_ways_in_order(alpn: str) -> None:
+    async with node() as a, node() as b:
+        here, there = await a.connect(b, alpn=alpn)
+        sent = [b"%d" % i + bytes(i % 700) for i in range(3000)]
+
+        async def send(owner: Owner) -> None:
+            for i, frame in enumerate(sent):
+                await owner.send(frame)
+                if i % 100 == 0:
+                    await asyncio.sleep(0)
+
+        await asyncio.gather(send(here), send(there))
+        for owner in (here, there):
+            await owner.until(lambda owner=owner: len(owner.frames) >= len(sent))  # type: ignore[misc]  # bound now
+            assert owner.frames == sent
+
+
+@pytest.mark.parametrize("ending", ["dialer", "listener", "endpoint"])
+async def test_a_close_is_seen_at_once_with_its_reason(ending: str) -> None:
+    async with node() as a, node() as b:
+        here, there = await a.connect(b)
+        if ending == "dialer":
+            here.connection.close("had enough")
+            seer, closer = there, here
+        elif ending == "listener":
+            there.connection.close("had enough")
+            seer, closer = here, there
+        else:
+            await b.endpoint.close()
+            seer, closer = here, there
+        assert not closer.lost or ending == "endpoint"  # never told from within
+        await seer.until(lambda: seer.lost)
+        await closer.until(lambda: closer.lost)
+        (seen,), (told,) = seer.lost, closer.lost
+        assert seen.kind is CloseKind.PEER
+        assert told.kind is CloseKind.LOCAL
+        if ending != "endpoint":
+            assert "had enough" in seen.text
+            assert told.text == "had enough"
+        # Nothing happens to a dead connection, whatever is asked of it.
+        for owner in (here, there):
+            owner.connection.close("again")
+            owner.connection.send_frame((b"x",))
+            owner.connection.ping()
+            owner.connection.consumed(10**9)
+            owner.connection.handshake_done()
+            assert not await owner.connection.flush(1)
+            owner.connection.statistics()
+            assert owner.connection.peer_address[0] == "127.0.0.1"
+        await asyncio.sleep(0.05)
+        assert len(here.lost) == len(there.lost) == 1
+
+
+async def test_a_close_in_the_packets_callback_and_packets_before_a_close() -> None:
+    """What came before the end is told before it."""
+    async with node() as a, node() as b:
+        here, there = await a.connect(b)
+        for i in range(50):
+            here.connection.send_frame((b"%d" % i,))
+        assert await here.connection.flush(PATIENCE)
+        here.connection.close("done")
+        await there.until(lambda: there.lost)
+        assert there.frames == [b"%d" % i for i in range(50)]
+
+        here, there = await a.connect(b)
+        there.on_frame = lambda data: there.connection.close("from within")
+        here.connection.send_frame((b"x",))
+        await here.until(lambda: here.lost)
+        await there.until(lambda: there.lost)
+        assert "from within" in here.lost[0].text
+
+
+async def test_an_owner_that_fails_costs_its_connection_alone() -> None:
+    async with node() as a, node() as b:
+        good, good_there = await a.connect(b)
+        bad, bad_there = await a.connect(b)
+
+        def fail(data: bytes) -> None:
+            raise RuntimeError("a bug")
+
+        bad_there.on_frame = fail
+        bad.connection.send_frame((b"x",))
+        await bad.until(lambda: bad.lost)
+        await bad_there.until(lambda: bad_there.lost)
+        assert bad_there.lost[0].kind is CloseKind.ERROR
+        assert "a bug" in bad_there.lost[0].text
+        assert "a bug" not in bad.lost[0].text
+        good.connection.send_frame((b"still here",))
+        await good_there.until(lambda: good_there.frames)
+
+
+async def test_refusing_in_accept_closes() -> None:
+    def refuse(connection: Connection) -> Owner:
+        raise PermissionError("not you")
+
+    endpoint = await Endpoint.open("127.0.0.1", 0, settings=settings(), accept=refuse)
+    async with node() as a:
+        owner = await a.dial(endpoint.local_address[1])
+        await owner.until(lambda: owner.lost)
+        assert owner.lost[0].kind is CloseKind.PEER
+    await endpoint.close()
+
+
+async def test_packets_wait_for_an_owner() -> None:
+    async with node() as a, node(on_accept=lambda owner: None) as b:
+        link = await a.endpoint.dial("127.0.0.1", b.port)
+        link.send_handshake(b"N" + bytes(12) + b"\x00\x06a@test")
+        await b.first()
+        await asyncio.sleep(0.1)
+        owner = Owner(link)
+        link.handler = owner
+        await owner.until(lambda: owner.is_up)
+        link.close("x")
+        await owner.until(lambda: owner.lost)
+
+        link = await a.endpoint.dial("127.0.0.1", b.port)
+        link.close("before anyone cared")
+        await asyncio.sleep(0.05)
+        late = Owner(link)
+        link.handler = late
+        await late.until(lambda: late.lost)
+
+
+async def test_a_killed_peer_is_seen_by_the_idle_timeout() -> None:
+    limits = CarrierLimits(idle_timeout=0.5)
+    async with pair_in(Weather(), seed=1, limits=limits) as (here, _, proxy):
+        proxy.is_black_hole = True
+        await here.until(lambda: here.lost)
+        assert here.lost[0].kind is CloseKind.IDLE
+
+
+async def test_a_close_that_is_lost_is_said_again() -> None:
+    async with pair_in(Weather(), seed=1) as (here, there, proxy):
+        proxy.is_black_hole = True
+        here.connection.close("lost on the way")
+        while not proxy.dropped:
+            await asyncio.sleep(0)
+        proxy.is_black_hole = False
+        await there.until(lambda: there.lost)
+        assert there.lost[0].kind is CloseKind.PEER
+
+
+# -- dialling -----------------------------------------------------------------------------------
+
+
+async def test_nobody_there() -> None:
+    async with node() as a:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.bind(("127.0.0.1", 0))
+            with pytest.raises(DialError, match="no answer"):
+                await a.endpoint.dial("127.0.0.1", silent.getsockname()[1], timeout=0.3)
+        assert not a.endpoint.connections
+
+
+async def test_no_common_dialect() -> None:
+    async with node() as a, node(alpns=["sample"]) as b:
+        with pytest.raises(DialError, match="120"):
+            await a.endpoint.dial("127.0.0.1", b.port, alpns=["quicdist/1"], timeout=PATIENCE)
+        with pytest.raises(DialError):
+            await a.endpoint.dial("no.such.host.invalid", 1, timeout=PATIENCE)
+
+
+async def test_a_cancelled_dial_leaves_nothing() -> None:
+    async with node() as a:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.bind(("127.0.0.1", 0))
+            task = asyncio.ensure_future(
+                a.endpoint.dial("127.0.0.1", silent.getsockname()[1], timeout=PATIENCE)
+            )
+            await asyncio.sleep(0.05)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert not a.endpoint.connections
+
+
+async def test_a_port_in_use() -> None:
+    async with node() as a:
+        with pytest.raises(OSError, match="in use"):
+            await Endpoint.open(
+                "127.0.0.1",
+                a.port,
+                settings=settings(),
+                accept=lambda connection: Owner(connection),
+            )
+
+
+async def test_an_unknown_engine() -> None:
+    with pytest.raises(ValueError, match="no QUIC engine called 'quux'"):
+        await Endpoint.open(
+            "127.0.0.1", 0, settings=settings(engine="quux"), accept=lambda link: Owner(link)
+        )
+
+
+async def test_a_closed_endpoint_dials_nobody_and_gives_its_port_back() -> None:
+    async with node() as a, node() as b:
+        await a.connect(b)
+        port = a.port
+        await a.endpoint.close()
+        await a.endpoint.close()
+        with pytest.raises(DialError):
+            await a.endpoint.dial("127.0.0.1", b.port)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
+            again.bind(("127.0.0.1", port))
+
+
+async def test_many_connections_at_once() -> None:
+    async with node() as hub:
+        nodes: list[Node] = []
+        opened = [node() for _ in range(4)]
+        for each in opened:
+            nodes.append(await each.__aenter__())
+        try:
+            owners = await asyncio.gather(*(n.dial(hub.port) for n in nodes for _ in range(10)))
+            for owner in owners:
+                await owner.until(lambda owner=owner: owner.is_up)  # type: ignore[misc]  # bound now
+            assert len(hub.accepted) == len(hub.endpoint.connections) == 40
+            for i, owner in enumerate(owners):
+                owner.connection.send_frame((b"%d" % i,))
+            for there in hub.accepted:
+                await there.until(lambda there=there: there.frames)  # type: ignore[misc]  # bound now
+            got = sorted(int(there.frames[0]) for there in hub.accepted)
+            assert got == list(range(40))
+        finally:
+            for each in opened:
+                await each.__aexit__(None, None, None)
+        for there in hub.accepted:
+            await there.until(lambda there=there: there.lost)  # type: ignore[misc]  # bound now
+        assert not hub.endpoint.connections
+
+
+async def test_both_dial_each_other_over_one_port_each() -> None:
+    async with node() as a, node() as b:
+        (a1, b1), (b2, a2) = await asyncio.gather(a.connect(b), b.connect(a))
+        for sender, receiver in ((a1, b1), (b1, a1), (a2, b2), (b2, a2)):
+            sender.connection.send_frame((b"hello",))
+            await receiver.until(lambda receiver=receiver: receiver.frames == [b"hello"])  # type: ignore[misc]  # bound now
+        assert a1.connection.peer_address == b2.connection.local_address
+
+
+# -- addresses ----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="127.0.0.2 is Linux's")
+@pytest.mark.parametrize("bound", ["0.0.0.0", "::"])
+async def test_replies_leave_from_the_address_that_was_dialled(bound: str) -> None:
+    if bound == "::" and not await has_ipv6():
+        pytest.skip("no IPv6 here")
+    async with node() as a, node(bound) as b:
+        here, there = await a.connect(b, host="127.0.0.2")
+        assert here.connection.peer_address == ("127.0.0.2", b.port)
+        assert there.connection.local_address == ("127.0.0.2", b.port)
+        assert there.connection.peer_address == ("127.0.0.1", a.port)
+        # And a wildcard node can dial, from whichever address the kernel takes.
+        there, here = await b.connect(a)
+        there.connection.send_frame((b"hello",))
+        await here.until(lambda: here.frames)
+
+
+async def test_ipv6() -> None:
+    if not await has_ipv6():
+        pytest.skip("no IPv6 here")
+    async with node("::1") as a, node("::1") as b, node("::") as c:
+        for other in (b, c):
+            here, there = await a.connect(other, host="::1")
+            assert here.connection.peer_address == ("::1", other.port)
+            assert there.connection.local_address == ("::1", other.port)
+        with pytest.raises(DialError):
+            await a.endpoint.dial("127.0.0.1", b.port, timeout=1)
+    async with node() as only_v4:
+        with pytest.raises(DialError):
+            await only_v4.endpoint.dial("::1", 1, timeout=1)
+
+
+# -- flow ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "limits"), [(64 * MIB, CarrierLimits()), (8 * MIB, SMALL)])
+async def test_frames_far_larger_than_the_window(size: int, limits: CarrierLimits) -> None:
+    async with node(limits=limits) as a, node(limits=limits) as b:
+        here, there = await a.connect(b)
+        body = os.urandom(1024) * (size // 1024)
+        here.connection.send_frame((b"before",))
+        here.connection.send_frame((memoryview(body)[: size // 2], body[size // 2 :]))
+        here.connection.send_frame((b"after",))
+        await there.until(lambda: len(there.frames) == 3)
+        assert there.frames == [b"before", body, b"after"]
+        assert await here.connection.flush(PATIENCE)
+
+
+async def test_a_frame_above_the_limit_ends_the_connection() -> None:
+    async with node() as a, node(limits=CarrierLimits(max_frame=1000)) as b:
+        here, there = await a.connect(b)
+        here.connection.send_frame((bytes(1000),))
+        await there.until(lambda: there.frames)
+        here.connection.send_frame((bytes(1001),))
+        await there.until(lambda: there.lost)
+        assert there.frames == [bytes(1000)]
+        assert there.lost[0].kind is CloseKind.ERROR
+        assert "1001 bytes" in there.lost[0].text
+        await here.until(lambda: here.lost)
+        assert "1001 bytes" in here.lost[0].text
+
+
+@pytest.mark.parametrize("alpn", ["quicdist/1", "sample", "macula-dist"])
+async def test_a_reader_that_stops_stops_the_sender(alpn: str) -> None:
+    """Within window and watermark; and everything moves again when it goes on."""
+    frame = bytes(16 * 1024)
+    limits = CarrierLimits(high_water=256 * 1024, low_water=64 * 1024, receive_window=512 * 1024)
+    async with node(limits=limits) as a, node(limits=limits, hoard=True) as b:
+        here, there = await a.connect(b, alpn=alpn)
+        sent = 0
+        while True:
+            while here.connection.is_writable:
+                here.connection.send_frame((frame,))
+                sent += 1
+            before = there.frame_bytes
+            await asyncio.sleep(0.3)
+            if not here.connection.is_writable and there.frame_bytes == before:
+                break
+        accepted = sent * (len(frame) + 4)
+        assert accepted <= limits.receive_window + limits.high_water + 2 * len(frame)
+        assert there.frame_bytes <= limits.receive_window
+        assert (
+            here.connection.statistics().bytes_unacknowledged <= limits.high_water + len(frame) + 4
+        )
+        assert not await here.connection.flush(0.05)
+        calls = here.writable_calls
+        there.hoard = False
+        there.connection.consumed(there.frame_bytes)
+        await there.until(lambda: len(there.frames) == sent)
+        await here.until(lambda: here.connection.is_writable)
+        assert here.writable_calls == calls + 1
+        assert await here.connection.flush(PATIENCE)
+
+
+async def test_windows_grow_by_what_was_consumed_and_no_more() -> None:
+    limits = CarrierLimits(receive_window=128 * 1024)
+    async with node() as a, node(limits=limits, hoard=True) as b:
+        here, there = await a.connect(b)
+        for _ in range(100):
+            here.connection.send_frame((bytes(8 * 1024),))
+        for consumed in (0, 64 * 1024, 128 * 1024, 512 * 1024):
+            there.connection.consumed(consumed)
+            await asyncio.sleep(0.3)
+        # All that was consumed, and one window; consuming what never came gave nothing.
+        assert 440 * 1024 <= there.frame_bytes <= (64 + 128 + 128 + 128) * 1024
+
+
+async def test_memory_stays_bounded_while_nobody_reads() -> None:
+    limits = CarrierLimits()
+    async with node(limits=limits) as a, node(limits=limits, hoard=True) as b:
+        here, there = await a.connect(b)
+        there.on_frame = lambda data: None
+        frame = bytes(64 * 1024)
+        for _ in range(3):
+            await asyncio.sleep(0.05)
+            while here.connection.is_writable:
+                here.connection.send_frame((frame,))
+        gc.collect()
+        tracemalloc.start()
+        try:
+            for _ in range(20):
+                await asyncio.sleep(0.05)
+                while here.connection.is_writable:
+                    here.connection.send_frame((frame,))
+            now, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert now < 4 * MIB
+        assert not here.lost
+
+
+async def test_a_tick_gets_through_while_bulk_flows() -> None:
+    async with node() as a, node() as b:
+        here, there = await a.connect(b)
+        for _ in range(40):
+            await here.send(bytes(64 * 1024))
+        here.connection.send_frame(())
+        await there.until(lambda: b"" in there.frames)
+
+
+async def test_small_messages_share_datagrams() -> None:
+    async with pair_in(Weather(), seed=1) as (here, there, proxy):
+        await asyncio.sleep(0.1)
+        before = proxy.passed
+        for i in range(1000):
+            here.connection.send_frame((b"%016d" % i,))
+        await there.until(lambda: len(there.frames) == 1000)
+        assert proxy.passed - before < 60  # 20 kB in datagrams of 1200 bytes, and ACKs
+
+
+async def test_statistics() -> None:
+    async with node() as a, node() as b:
+        here, there = await a.connect(b)
+        here.connection.send_frame((bytes(1000),))
+        assert here.connection.statistics().bytes_unacknowledged >= 1004
+        assert await here.connection.flush(PATIENCE)
+        await there.until(lambda: there.frames)
+        sent, got = here.connection.statistics(), there.connection.statistics()
+        assert sent.bytes_unacknowledged == 0
+        assert sent.bytes_sent == got.bytes_received
+        assert sent.round_trip is not None
+        assert 0 < sent.round_trip < 5
+        assert sent.datagrams_lost == 0
+
+
+# -- weather ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alpn", ["quicdist/1", "sample", "erlang-dist"])
+@pytest.mark.parametrize(
+    "weather",
+    [
+        Weather(loss=0.05),
+        Weather(loss=0.2, duplicate=0.1, reorder=0.2),
+    ],
+    ids=["5 % loss", "20 % loss, reordered, duplicated"],
+)
+async def test_bytes_exact_and_in_order_in_bad_weather(alpn: str, weather: Weather) -> None:
+    async with pair_in(weather, seed=7, alpn=alpn) as (here, there, proxy):
+        dice = random.Random(5)
+        sent = [b"%d" % i + dice.randbytes(dice.choice((10, 500, 3000))) for i in range(120)]
+        for frame in sent:
+            await here.send(frame)
+            await there.send(frame)
+        for owner in (here, there):
+            await owner.until(lambda owner=owner: len(owner.frames) >= len(sent) or owner.lost)  # type: ignore[misc]  # bound now
+            assert owner.frames == sent
+        assert proxy.dropped
+        assert here.connection.statistics().datagrams_lost
+
+
+# -- strangers ----------------------------------------------------------------------------------
+
+
+def hostile_datagrams(count: int) -> list[bytes]:
+    """Junk that looks like QUIC to various degrees."""
+    dice = random.Random(11)
+    shapes = (b"", b"\x40", b"\xc0", b"\xc0\x00\x00\x00\x01\x08", b"\xd0\x6b\x33\x43\xcf\x14")
+    made = []
+    for _ in range(count):
+        head = dice.choice(shapes)
+        made.append(head + dice.randbytes(dice.choice((0, 1, 20, 300, 1200, 1400))))
+    made += [
+        b"\xc0" + bytes(4) + bytes(1300),  # version negotiation itself
+        b"\xff" * 1300,
+        b"\xc0\x0a\x0a\x0a\x0a\xff" + bytes(1300),  # an id longer than allowed
+        b"\xc0\x0a\x0a\x0a\x0a\x14" + bytes(10),
+        b"\xc0\x00\x00\x00\x01\x08" + bytes(8) + b"\x00\x00\x44\x00" + bytes(1300),
+    ]
+    return made
+
+
+async def test_junk_costs_nothing() -> None:
+    async with node() as a, node() as b:
+        here, there = await a.connect(b)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.connect(("127.0.0.1", b.port))
+            for i, data in enumerate(hostile_datagrams(3000)):
+                stranger.send(data)
+                if i % 100 == 0:
+                    await asyncio.sleep(0)
+        await asyncio.sleep(0.1)
+        assert len(b.endpoint.connections) == 1
+        here.connection.send_frame((b"hello",))
+        await there.until(lambda: there.frames)
+        await a.connect(b)
+
+
+async def test_junk_for_a_known_connection_is_no_end_of_it() -> None:
+    """Every datagram also comes with one bit changed."""
+    async with pair_in(Weather(corrupt=1.0), seed=3) as (here, there, _):
+        for i in range(300):
+            await here.send(b"%d" % i)
+        await there.until(lambda: len(there.frames) == 300)
+        assert there.frames == [b"%d" % i for i in range(300)]
+
+
+async def test_other_versions_are_told_ours() -> None:
+    async with node() as b:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.setblocking(False)
+            stranger.connect(("127.0.0.1", b.port))
+            stranger.send(b"\xc0\x0a\x1a\x2a\x3a\x08destinat\x04srce" + bytes(1300))
+            answer = await asyncio.wait_for(loop.sock_recv(stranger, 2000), PATIENCE)
+            assert answer[0] & 0x80
+            assert answer[1:5] == bytes(4)
+            assert answer[5:] == b"\x04srce\x08destinat" + b"\x00\x00\x00\x01\x6b\x33\x43\xcf"
+            # Too short to be meant, hence not answered.
+            stranger.send(b"\xc0\x0a\x1a\x2a\x3a\x08destinat\x04srce" + bytes(300))
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(loop.sock_recv(stranger, 2000), 0.1)
+
+
+async def test_bounds_on_connections() -> None:
+    async with node() as a, node(max_connections=3) as b:
+        for _ in range(3):
+            await a.connect(b)
+        with pytest.raises(DialError, match="no answer"):
+            await a.endpoint.dial("127.0.0.1", b.port, timeout=0.3)
+    async with node() as a, node(max_half_open=2) as b:
+        links = [await a.endpoint.dial("127.0.0.1", b.port) for _ in range(2)]
+        with pytest.raises(DialError, match="no answer"):
+            await a.endpoint.dial("127.0.0.1", b.port, timeout=0.3)
+        links[0].close("makes room")
+        await asyncio.sleep(0.1)
+        await a.connect(b)
