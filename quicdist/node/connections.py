@@ -62,6 +62,8 @@ class _Attempt:
         """Our own link, or one made to us, has come up or down."""
         self.has_yielded = False
         """The peer's attempt goes first."""
+        self.doubts = 0
+        """How often the peer left where it learns our cookie."""
         self.last_error = "no answer"
         self.is_refused = False
         self.task: asyncio.Task[None] | None = None
@@ -246,7 +248,11 @@ class Connections:
         if peer.refusal is not None and peer.refusal.status == Status.NOK.value:
             # The peer is dialling us: its link will be the one.
             await self._await_change(attempt, timeout)
-        return peer.refusal is not None and peer.refusal.status in _FINAL
+        if peer.is_cookie_doubtful:
+            attempt.doubts += 1
+        if peer.refusal is None:
+            return attempt.doubts > 1
+        return peer.refusal.status is None or peer.refusal.status in _FINAL
 
     async def _await_change(self, attempt: _Attempt, timeout: float) -> None:
         attempt.changed.clear()

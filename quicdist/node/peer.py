@@ -104,6 +104,7 @@ class Peer:
         self.is_dialer = name is not None
         self.local_name = ""
         self.refusal: HandshakeRefused | None = None
+        self.is_cookie_doubtful = False
         self._owner = owner
         self._handlers = handlers
         self._limits = limits
@@ -120,6 +121,8 @@ class Peer:
         self._held_by: set[Level] = set()
         self._calls: dict[object, Callable[[Exception], None]] = {}
         self._lowers = False
+        self._has_proved = False
+        """The dialer's last handshake message, its proof of the cookie, is on its way."""
         self._frames_at_tick = 0
         self._heard_at = self._loop.time()
         self._probed_at: float | None = None
@@ -142,6 +145,7 @@ class Peer:
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, SendHandshake):
+            self._has_proved = self.is_dialer and event.data[:1] == b"r"
             self.connection.send_handshake(event.data)
         elif isinstance(event, PeerNamed):
             self.name = Atom(event.peer.name)

@@ -1,0 +1,79 @@
+"""What the node's tests share: nodes on loopback, and a stock Erlang behind a gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import pytest
+
+from quicdist import Identity, Node
+from quicdist.etf import Atom, Term, decode
+from tests.erlang import Erlang, erlang_available
+from tests.gatewayed import GatewayThread, gatewayed_erl
+
+COOKIE = "node-tests"
+PATIENCE = 30.0
+"""Seconds after which a test that waits is hung."""
+
+MakeNode: TypeAlias = Callable[..., Node]
+
+
+@pytest.fixture(scope="session")
+def identity() -> Identity:
+    """One certificate for all nodes of the run."""
+    return Identity.ephemeral(["127.0.0.1"])
+
+
+@pytest.fixture
+def make_node(identity: Identity) -> MakeNode:
+    """Makes a node on a free port of loopback, to be started by `async with`."""
+
+    def make(**settings: Any) -> Node:
+        return Node("0@127.0.0.1", **{"cookie": COOKIE, "identity": identity, **settings})
+
+    return make
+
+
+class Beam:
+    """A stock Erlang node behind a gateway, and questions to it."""
+
+    def __init__(self, erlang: Erlang, name: str) -> None:
+        self.name = name
+        self._erlang = erlang
+
+    async def eval(self, source: str, **bindings: object) -> Term:
+        """The value of Erlang source, as a term. `$name` in it is replaced by bindings."""
+        for name, value in bindings.items():
+            source = source.replace(f"${name}", str(value))
+        wrapped = f"term_to_binary(begin {source} end)."
+        asking = asyncio.get_running_loop().run_in_executor(None, self._erlang.eval, wrapped)
+        try:
+            return decode(await asyncio.wait_for(asyncio.shield(asking), PATIENCE))
+        except asyncio.TimeoutError:
+            # The thread waits for its answer; without this the loop would wait for the thread.
+            self._erlang.kill()
+            raise AssertionError(f"Erlang did not answer {source}") from None
+
+
+@pytest.fixture(scope="session")
+def beam() -> Iterator[Beam]:
+    """One for all tests of the run; each test's nodes have names of their own."""
+    if not erlang_available():
+        pytest.skip("no Erlang on the PATH: sudo apt-get install erlang-base")
+    with GatewayThread() as gateway, gatewayed_erl(gateway, cookie=COOKIE) as erlang:
+        yield Beam(erlang, gateway.name)
+
+
+@pytest.fixture(autouse=True)
+def _state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that a node keeps is kept in the home of who runs the tests."""
+    if "QUICDIST_STATE_DIR" not in os.environ:
+        monkeypatch.setenv("QUICDIST_STATE_DIR", str(tmp_path_factory.getbasetemp() / "state"))
+
+
+def atom(text: str) -> Atom:
+    """Short for tests that compare terms."""
+    return Atom(text)

@@ -1,0 +1,76 @@
+"""Functions that tests call from other nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+from quicdist import Atom, ErlangError, ErlangExit, ErlangThrow, Run, current_process, export
+from quicdist.etf import Pid, Term
+
+
+@export(module="py")
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@export(module="py")
+async def add_later(a: int, b: int) -> int:
+    await asyncio.sleep(0)
+    return a + b
+
+
+@export(module="py")
+def echo(term: Term) -> Term:
+    return term
+
+
+@export(module="py", name="boom")
+def explode(what: bytes) -> None:
+    raise ValueError(f"cannot do {what.decode()}")
+
+
+@export(module="py", run=Run.INLINE)
+def thread_inline() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+@export(module="py")
+def thread_plain() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+@export(module="py")
+def fail(kind: Atom, reason: Term) -> None:
+    raise {"error": ErlangError, "exit": ErlangExit, "throw": ErlangThrow}[kind](reason)
+
+
+@export(module="py")
+def unencodable() -> object:
+    return object()
+
+
+@export(module="py")
+async def self_pid() -> Pid:
+    return current_process.get().pid
+
+
+@export(module="py")
+def optional(a: int, b: int = 10) -> int:
+    return a * b
+
+
+@export(module="py")
+def slow(seconds: float) -> Atom:
+    time.sleep(seconds)
+    return Atom("done")
+
+
+@export(module="py")
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+def hidden() -> None:
+    """Not marked."""

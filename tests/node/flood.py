@@ -1,0 +1,88 @@
+"""The two processes of test_flood: one pushes at a mailbox that the other does not read.
+
+Run as `python -m tests.node.flood receive|send ...`; they talk to the test in lines of JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from pathlib import Path
+
+from quicdist import Identity, Node
+from quicdist.etf import Term
+
+CHUNK = 64 * 1024
+"""Bytes of a message."""
+
+
+def memory(field: str) -> int:
+    """`VmRSS`, what this process has in memory now, or `VmHWM`, the most it ever had (Linux)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"no {field} here")
+
+
+def grown(began: int) -> int:
+    """How much more than `began` this process has ever had."""
+    return memory("VmHWM") - began
+
+
+def say(**fields: object) -> None:
+    """One line for the test."""
+    print(json.dumps(fields), flush=True)
+
+
+async def hear() -> str:
+    """A line from the test."""
+    return await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+
+
+async def receive(count: int) -> None:
+    """Owns the mailbox; drains it when told."""
+    async with Node("0@127.0.0.1", cookie="flood", identity=Identity.ephemeral()) as node:
+        async with node.mailbox("basin") as me:
+            began = memory("VmRSS")
+            say(name=node.name)
+            await hear()
+            say(grown=grown(began), waiting=me.message_count)
+            total = 0
+            for index in range(count):
+                number, data = await me.receive(timeout=60)
+                assert number == index, f"{number} came, {index} was due"
+                total += len(data)
+            say(grown=grown(began), total=total)
+        await hear()
+
+
+async def send(target: str, count: int) -> None:
+    """Pushes."""
+    async with Node("0@127.0.0.1", cookie="flood", identity=Identity.ephemeral()) as node:
+        await node.connect(target)
+        began = memory("VmRSS")
+        sent = [0]
+
+        async def report() -> None:
+            while True:
+                say(sent=sent[0], grown=grown(began))
+                await asyncio.sleep(0.25)
+
+        reporting = asyncio.create_task(report())
+        data = bytes(CHUNK)
+        for index in range(count):
+            message: Term = (index, data)
+            await node.send(("basin", target), message)
+            sent[0] = index + 1
+        reporting.cancel()
+    say(sent=sent[0], grown=grown(began), done=True)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    if sys.argv[1] == "receive":
+        asyncio.run(receive(int(sys.argv[2])))
+    else:
+        asyncio.run(send(sys.argv[2], int(sys.argv[3])))

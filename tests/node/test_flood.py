@@ -1,0 +1,98 @@
+"""A mailbox nobody reads: memory stays bounded on both sides, and nothing is lost.
+
+QUICDIST_FLOOD_MIB says how much is pushed; 1024 is what the project promises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from typing import Any
+
+import pytest
+
+from tests.node.flood import CHUNK
+
+MIB = 1024 * 1024
+VOLUME = int(os.environ.get("QUICDIST_FLOOD_MIB", "128")) * MIB
+ALLOWED = 64 * MIB
+
+
+class Child:
+    """One of the two processes."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    async def start(cls, *args: str) -> Child:
+        return cls(
+            await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "tests.node.flood",
+                *args,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        )
+
+    async def hear(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = await asyncio.wait_for(self._process.stdout.readline(), 300)
+        if not line:
+            raise AssertionError((await self.end())[-2000:])
+        return dict(json.loads(line))
+
+    def say(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+
+    async def end(self) -> str:
+        _, errors = await asyncio.wait_for(self._process.communicate(), 60)
+        return errors.decode()
+
+    def kill(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads memory from /proc")
+async def test_a_flood_at_a_mailbox_nobody_reads() -> None:
+    count = VOLUME // CHUNK
+    receiver = await Child.start("receive", str(count))
+    try:
+        name = (await receiver.hear())["name"]
+        sender = await Child.start("send", name, str(count))
+        try:
+            await flood(receiver, sender, count)
+        finally:
+            sender.kill()
+    finally:
+        receiver.kill()
+
+
+async def flood(receiver: Child, sender: Child, count: int) -> None:
+    # The sender stands still when two reports agree.
+    before = -1
+    while (report := await sender.hear())["sent"] != before or not before:
+        before = report["sent"]
+    assert before < count, "nothing held the sender back"
+    receiver.say()
+    idle = await receiver.hear()
+    assert 0 < idle["waiting"] < count
+    drained = await receiver.hear()
+    assert drained["total"] == VOLUME
+    receiver.say()
+    while "done" not in (report := await sender.hear()):
+        pass
+    log = await receiver.end()
+    await sender.end()
+    grown = {"receiver": drained["grown"], "sender": report["grown"]}
+    print({side: f"{size / MIB:.1f} MiB" for side, size in grown.items()}, "at", before, "sent")
+    assert max(grown.values()) < ALLOWED, grown
+    assert "basin" in log
+    assert "held back" in log
