@@ -111,7 +111,16 @@ def decode_bare(
 
 
 def _decode_compressed(data: bytes, pos: int, options: Options) -> tuple[Term, int]:
-    """The compressed term whose tag is at `pos`."""
+    """The compressed term whose tag is at `pos`, and the offset behind it."""
+    plain, end = _inflate(data, pos, options)
+    term, inner = _decode(plain, 0, options, ())
+    if inner != len(plain):
+        raise EtfDecodeError(inner, f"{len(plain) - inner} bytes after the compressed term")
+    return term, end
+
+
+def _inflate(data: bytes, pos: int, options: Options) -> tuple[bytes, int]:
+    """What the compressed term whose tag is at `pos` becomes, and the offset behind it."""
     if len(data) < pos + 5:
         raise EtfDecodeError(len(data), _TRUNCATED)
     declared: int = _u32(data, pos + 1)[0]
@@ -131,10 +140,7 @@ def _decode_compressed(data: bytes, pos: int, options: Options) -> tuple[Term, i
         if len(plain) < declared:
             raise EtfDecodeError(len(data), _TRUNCATED)
         raise EtfDecodeError(pos, f"the compressed term holds more than the {declared} it declares")
-    term, end = _decode(plain, 0, options, ())
-    if end != declared:
-        raise EtfDecodeError(end, f"{declared - end} bytes after the compressed term")
-    return term, len(data) - len(inflater.unused_data)
+    return plain, len(data) - len(inflater.unused_data)
 
 
 def _decode(
@@ -289,6 +295,8 @@ def _decode(
                             data, pos, Options(limits=limits), atoms, depth + len(stack), terms
                         )
                         terms += pos - start  # at most so many
+                        if kind == _MAP and not len(items) & 1:
+                            kind = _HARD_MAP  # a container as a key
                         append(fun)
                         continue
                     head, count, pos = _fun_head(data, pos, atoms)
