@@ -185,11 +185,18 @@ def self_signed(key: PrivateKey, hosts: Sequence[str]) -> x509.Certificate:
 
 
 def general_name(host: str) -> x509.GeneralName:
-    """How a certificate names a host: as IP address where it is one, else as DNS name."""
+    """How a certificate names a host: as IP address where it is one, else as DNS name.
+
+    Raises CertificateError.
+    """
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
+        pass
+    try:
         return x509.DNSName(host)
+    except ValueError:
+        raise CertificateError(f"{host!r}: no host name that a certificate can carry") from None
 
 
 def _read(path: Path) -> bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Iterable, Sequence
+from enum import IntEnum
 from typing import Any
 
 from aioquic.quic import events
@@ -22,7 +23,7 @@ from aioquic.quic.packet import QuicErrorCode, QuicProtocolVersion
 from aioquic.quic.packet_builder import QuicPacketBuilder, QuicSentPacket
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
-from aioquic.tls import CipherSuite
+from aioquic.tls import AlertDescription, CipherSuite
 
 from quicdist.carriers.base import Buffer
 from quicdist.carriers.dialects import LARGEST_WINDOW
@@ -346,10 +347,14 @@ def _describe(event: events.ConnectionTerminated) -> str:
     if event.frame_type is None:
         name = f"application close {event.error_code}"
     elif 0x100 <= event.error_code < 0x200:
-        name = f"TLS alert {event.error_code - 0x100}"
+        name = f"TLS alert {_named(AlertDescription, event.error_code - 0x100)}"
     else:
-        try:
-            name = QuicErrorCode(event.error_code).name.lower().replace("_", " ")
-        except ValueError:
-            name = f"error {event.error_code:#x}"
+        name = _named(QuicErrorCode, event.error_code)
     return f"{name}: {event.reason_phrase}" if event.reason_phrase else name
+
+
+def _named(kind: type[IntEnum], code: int) -> str:
+    try:
+        return kind(code).name.lower().replace("_", " ")
+    except ValueError:
+        return f"{code:#x}"

@@ -1,0 +1,135 @@
+"""What quicdist/carriers/quic/engine/aioquic.py touches of aioquic's insides.
+
+An upgrade that moves one of these fails here by name, not somewhere by a hang.
+"""
+
+from __future__ import annotations
+
+import inspect
+import ssl
+from pathlib import Path
+
+import pytest
+from aioquic.quic import events
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import Limit, QuicConnection, QuicConnectionState
+from aioquic.quic.stream import QuicStream
+
+from quicdist.carriers.quic.engine import aioquic as adapter
+from tests.carriers.owners import IDENTITY, settings
+
+Pair = tuple[QuicConnection, QuicConnection]
+ADDRESS = ("127.0.0.1", 4433)
+
+
+def exchange(a: QuicConnection, b: QuicConnection, now: float) -> None:
+    for _ in range(10):
+        for sender, receiver in ((a, b), (b, a)):
+            for data, _ in sender.datagrams_to_send(now):
+                receiver.receive_datagram(data, ADDRESS, now)
+        now += 0.01
+
+
+@pytest.fixture
+def pair() -> Pair:
+    """Two bare connections that are up."""
+    client = QuicConnection(
+        configuration=QuicConfiguration(
+            is_client=True, alpn_protocols=["x"], verify_mode=ssl.CERT_NONE
+        )
+    )
+    configuration = QuicConfiguration(is_client=False, alpn_protocols=["x"])
+    configuration.certificate = IDENTITY.certificate
+    configuration.private_key = IDENTITY.key
+    server = QuicConnection(
+        configuration=configuration,
+        original_destination_connection_id=client.original_destination_connection_id,
+    )
+    assert server._state is QuicConnectionState.FIRSTFLIGHT
+    client.connect(ADDRESS, 0.0)
+    exchange(client, server, 0.0)
+    return client, server
+
+
+def test_what_is_read(pair: Pair) -> None:
+    client, server = pair
+    assert client._state is QuicConnectionState.CONNECTED
+    assert client._network_paths[0].addr == ADDRESS
+    assert client._close_event is None
+    assert client._is_client
+    assert not server._is_client
+    assert 0 < client._idle_timeout() <= 60
+    assert client._max_datagram_size == 1200
+    loss = client._loss
+    assert loss.get_probe_timeout() > 0
+    assert loss._rtt_initialized
+    assert loss._rtt_smoothed >= 0
+    assert loss._cc.congestion_window > 0
+    assert client.tls.key_schedule is not None
+    assert client.tls.key_schedule.cipher_suite.name
+
+
+def test_stream_buffers_tell_what_is_acknowledged_and_pending(pair: Pair) -> None:
+    client, server = pair
+    client.send_stream_data(0, b"x" * 100)
+    stream = client._streams[0]
+    assert stream.sender._buffer_start == 0
+    assert len(stream.sender._pending[0]) == 100
+    exchange(client, server, 1.0)
+    assert stream.sender._buffer_start == 100
+    assert len(stream.sender._pending) == 0
+    assert server._streams[0].receiver.starting_offset() == 100
+    assert server._streams[0].receiver.highest_offset == 100
+
+
+def test_limits_can_be_set_before_the_handshake() -> None:
+    made = QuicConnection(configuration=QuicConfiguration(is_client=True))
+    for limit in (made._local_max_streams_bidi, made._local_max_streams_uni, made._local_max_data):
+        assert isinstance(limit, Limit)
+        assert limit.value == limit.sent
+        assert limit.used == 0
+
+
+def test_methods_that_are_overridden_take_what_we_take() -> None:
+    for name in ("_write_connection_limits", "_write_stream_limits", "_write_stream_frame"):
+        theirs = inspect.signature(getattr(QuicConnection, name))
+        ours = inspect.signature(getattr(adapter._Quic, name))
+        assert list(theirs.parameters) == list(ours.parameters), name
+    stream = QuicStream(stream_id=0, max_stream_data_local=1000)
+    assert stream.max_stream_data_local == stream.max_stream_data_local_sent == 1000
+
+
+def test_a_peers_close_is_known_at_once(pair: Pair) -> None:
+    client, server = pair
+    server.close(error_code=7, reason_phrase="bye")
+    for data, _ in server.datagrams_to_send(2.0):
+        client.receive_datagram(data, ADDRESS, 2.0)
+    assert client._state is QuicConnectionState.DRAINING
+    event = client._close_event
+    assert isinstance(event, events.ConnectionTerminated)
+    assert (event.error_code, event.frame_type, event.reason_phrase) == (7, None, "bye")
+
+
+def test_idle_is_called_idle(pair: Pair) -> None:
+    client, _ = pair
+    client.handle_timer(1000.0)
+    assert client._close_event is not None
+    assert client._close_event.reason_phrase == "Idle timeout"
+
+
+def test_losses_are_counted_by_our_congestion_control() -> None:
+    engine = adapter.engine(settings())
+    connection = engine.dialer("localhost", ["x"])
+    assert isinstance(connection._quic._loss._cc, adapter._CountingReno)
+    assert connection.datagrams_lost() == 0
+
+
+def test_nothing_else_touches_aioquic() -> None:
+    root = Path(adapter.__file__).parents[3]
+    assert root.name == "quicdist"
+    touching = [
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
+        if "import aioquic" in (text := path.read_text()) or "from aioquic" in text
+    ]
+    assert touching == ["carriers/quic/engine/aioquic.py"]

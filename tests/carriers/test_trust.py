@@ -1,0 +1,314 @@
+"""Identities that are loaded, made and kept; what is verified, and what is said of it."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import NameOID
+
+from quicdist.carriers.base import Connection, DialError
+from quicdist.carriers.quic.endpoint import Endpoint
+from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.trust import (
+    CertificateError,
+    CertificateExpired,
+    CertificateMismatch,
+    CertificateUnreadable,
+    Identity,
+    Trust,
+    state_directory,
+)
+from tests.carriers.owners import PATIENCE, Owner
+
+DAY = datetime.timedelta(days=1)
+
+
+def now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.timezone.utc)
+
+
+def pem(key: object, encryption: KeySerializationEncryption | None = None) -> bytes:
+    assert isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | dsa.DSAPrivateKey)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption or NoEncryption())
+
+
+class Authority:
+    """A certificate authority for one test."""
+
+    def __init__(self, name: str = "test authority") -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self.certificate = (
+            x509.CertificateBuilder()
+            .subject_name(self.name)
+            .issuer_name(self.name)
+            .public_key(self.key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now() - DAY)
+            .not_valid_after(now() + DAY)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(self.key, hashes.SHA256())
+        )
+
+    def write(self, path: Path) -> Path:
+        path.write_bytes(self.certificate.public_bytes(Encoding.PEM))
+        return path
+
+    def issue(
+        self,
+        *names: x509.GeneralName,
+        before: datetime.timedelta = -DAY,
+        after: datetime.timedelta = DAY,
+    ) -> Identity:
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "node")]))
+            .issuer_name(self.name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now() + before)
+            .not_valid_after(now() + after)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+        return Identity(key, certificate)
+
+
+LOOPBACK = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+
+
+def write(identity: Identity, directory: Path) -> tuple[Path, Path]:
+    certificate, key = directory / "node.pem", directory / "node.key"
+    certificate.write_bytes(identity.certificate.public_bytes(Encoding.PEM))
+    key.write_bytes(pem(identity.key))
+    return certificate, key
+
+
+# -- identities that are kept -------------------------------------------------------------------
+
+
+def test_the_key_stays_the_same(tmp_path: Path) -> None:
+    place = tmp_path / "deep" / "state"
+    first = Identity.kept(["127.0.0.1"], place)
+    again = Identity.kept(["127.0.0.1"], place)
+    assert again.fingerprint == first.fingerprint
+    other_host = Identity.kept(["10.0.0.7", "node.example"], place)
+    assert other_host.fingerprint != first.fingerprint
+    assert pem(other_host.key) == pem(first.key)
+    assert isinstance(first.key, ec.EllipticCurvePrivateKey)
+    assert first.key.curve.name == "secp256r1"
+
+
+def test_the_key_is_for_its_owner_only(tmp_path: Path) -> None:
+    place = tmp_path / "state"
+    Identity.kept(["127.0.0.1"], place)
+    assert stat.S_IMODE((place / "key.pem").stat().st_mode) == 0o600
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+    assert sorted(path.name for path in place.iterdir()) == ["cert.pem", "key.pem"]
+
+
+def test_names_in_the_certificate(tmp_path: Path) -> None:
+    made = Identity.kept(["127.0.0.1", "::1", "node.example", "127.0.0.1"], tmp_path)
+    names = made.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == [
+        "127.0.0.1",
+        "::1",
+    ]
+    assert names.get_values_for_type(x509.DNSName) == ["node.example"]
+
+
+def test_where_it_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("QUICDIST_STATE_DIR", str(tmp_path / "chosen"))
+    assert state_directory() == tmp_path / "chosen"
+    monkeypatch.delenv("QUICDIST_STATE_DIR")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
+    assert state_directory() == tmp_path / "xdg" / "quicdist"
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert state_directory() == tmp_path / ".local" / "state" / "quicdist"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(CertificateUnreadable, match="Permission denied"):
+        Identity.kept(["127.0.0.1"], tmp_path / "state")
+
+
+def test_a_place_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CertificateUnreadable, match="file"):
+        Identity.kept(["127.0.0.1"], tmp_path / "file")
+
+
+def test_a_kept_key_that_is_damaged_is_not_replaced(tmp_path: Path) -> None:
+    Identity.kept(["127.0.0.1"], tmp_path)
+    (tmp_path / "key.pem").write_text("scribble")
+    with pytest.raises(CertificateUnreadable, match="no PEM private key"):
+        Identity.kept(["127.0.0.1"], tmp_path)
+    assert (tmp_path / "key.pem").read_text() == "scribble"
+
+
+def test_hosts_that_no_certificate_can_name(tmp_path: Path) -> None:
+    with pytest.raises(CertificateError, match="no host name"):
+        Identity.kept(["bücher.example"], tmp_path)
+
+
+# -- identities that are given ------------------------------------------------------------------
+
+
+def test_loading(tmp_path: Path) -> None:
+    issued = Authority().issue(LOOPBACK)
+    certificate, key = write(issued, tmp_path)
+    assert Identity.load(certificate, key).fingerprint == issued.fingerprint
+    both = tmp_path / "both.pem"
+    both.write_bytes(key.read_bytes() + certificate.read_bytes())
+    assert Identity.load(str(both)).fingerprint == issued.fingerprint
+
+
+def test_loading_a_chain(tmp_path: Path) -> None:
+    authority = Authority()
+    issued = authority.issue(LOOPBACK)
+    certificate, key = write(issued, tmp_path)
+    with certificate.open("ab") as file:
+        file.write(authority.certificate.public_bytes(Encoding.PEM))
+    assert list(Identity.load(certificate, key).chain) == [authority.certificate]
+
+
+def test_what_cannot_be_loaded_says_why_in_one_line(tmp_path: Path) -> None:
+    authority = Authority()
+    certificate, key = write(authority.issue(LOOPBACK), tmp_path)
+    missing, empty = tmp_path / "missing", tmp_path / "empty"
+    empty.write_bytes(b"")
+    locked, odd = tmp_path / "locked", tmp_path / "odd"
+    locked.write_bytes(
+        pem(ec.generate_private_key(ec.SECP256R1()), BestAvailableEncryption(b"secret"))
+    )
+    odd.write_bytes(pem(dsa.generate_private_key(1024)))
+    other = tmp_path / "other"
+    other.write_bytes(pem(ec.generate_private_key(ec.SECP256R1())))
+    for kind, pattern, files in (
+        (CertificateUnreadable, "missing: No such file", (missing, key)),
+        (CertificateUnreadable, "missing: No such file", (certificate, missing)),
+        (CertificateUnreadable, "empty: no PEM certificate", (empty, key)),
+        (CertificateUnreadable, "empty: no PEM private key", (certificate, empty)),
+        (CertificateUnreadable, "Is a directory", (tmp_path, key)),
+        (CertificateUnreadable, "encrypted", (certificate, locked)),
+        (CertificateUnreadable, "of a kind", (certificate, odd)),
+        (CertificateMismatch, "not the key of", (certificate, other)),
+    ):
+        with pytest.raises(kind, match=pattern) as caught:
+            Identity.load(*files)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "pattern"),
+    [(-2 * DAY, -DAY, "expired on"), (DAY, 2 * DAY, "good only from")],
+)
+def test_certificates_out_of_their_time(
+    tmp_path: Path, before: datetime.timedelta, after: datetime.timedelta, pattern: str
+) -> None:
+    files = write(Authority().issue(LOOPBACK, before=before, after=after), tmp_path)
+    with pytest.raises(CertificateExpired, match=pattern):
+        Identity.load(*files)
+
+
+# -- trust --------------------------------------------------------------------------------------
+
+
+def test_what_is_verified_is_said(tmp_path: Path) -> None:
+    assert "no certificate is verified" in Trust.nothing().describe()
+    assert Trust() == Trust.nothing()
+    file = Authority().write(tmp_path / "ca.pem")
+    line = Trust.authority(file).describe()
+    assert str(file) in line
+    assert "nodes that dial us are not" in line
+    for text in (line, Trust.nothing().describe()):
+        assert "\n" not in text
+
+
+def test_an_authority_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(CertificateUnreadable, match="No such file"):
+        Trust.authority(tmp_path / "missing")
+    (tmp_path / "junk").write_text("junk")
+    with pytest.raises(CertificateUnreadable, match="no PEM certificate"):
+        Trust.authority(tmp_path / "junk")
+
+
+async def dial_with(identity: Identity, trust: Trust, host: str) -> None:
+    """One connection to a node with that identity."""
+
+    def accept(connection: Connection) -> Owner:
+        return Owner(connection)
+
+    there = await Endpoint.open(
+        "127.0.0.1", 0, settings=QuicSettings(identity=identity), accept=accept
+    )
+    here = await Endpoint.open(
+        "127.0.0.1",
+        0,
+        settings=QuicSettings(identity=Identity.ephemeral(), trust=trust),
+        accept=accept,
+    )
+    try:
+        link = await here.dial(host, there.local_address[1], timeout=PATIENCE)
+        link.handler = Owner(link)
+    finally:
+        await here.close()
+        await there.close()
+
+
+async def test_an_authority_decides_who_may_be_dialled(tmp_path: Path) -> None:
+    authority = Authority()
+    trust = Trust.authority(authority.write(tmp_path / "ca.pem"))
+    await dial_with(authority.issue(LOOPBACK), trust, "127.0.0.1")
+    await dial_with(authority.issue(x509.DNSName("localhost")), trust, "localhost")
+    for identity, host in (
+        (Identity.ephemeral(["127.0.0.1"]), "127.0.0.1"),
+        (Authority("impostor").issue(LOOPBACK), "127.0.0.1"),
+        (authority.issue(x509.DNSName("localhost")), "127.0.0.1"),
+        (authority.issue(LOOPBACK), "localhost"),
+        (authority.issue(x509.IPAddress(ipaddress.ip_address("127.0.0.2"))), "127.0.0.1"),
+        (authority.issue(LOOPBACK, before=-2 * DAY, after=-DAY), "127.0.0.1"),
+    ):
+        with pytest.raises(DialError, match=r"certificate|TLS"):
+            await dial_with(identity, trust, host)
+        await dial_with(identity, Trust.nothing(), host)
+
+
+async def test_chains_are_sent(tmp_path: Path) -> None:
+    """An intermediate authority between the trusted one and the node."""
+    root, middle = Authority("root"), Authority("middle")
+    signed_middle = (
+        x509.CertificateBuilder()
+        .subject_name(middle.name)
+        .issuer_name(root.name)
+        .public_key(middle.key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now() - DAY)
+        .not_valid_after(now() + DAY)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(root.key, hashes.SHA256())
+    )
+    leaf = middle.issue(LOOPBACK)
+    trust = Trust.authority(root.write(tmp_path / "ca.pem"))
+    await dial_with(Identity(leaf.key, leaf.certificate, (signed_middle,)), trust, "127.0.0.1")
+    with pytest.raises(DialError):
+        await dial_with(leaf, trust, "127.0.0.1")
