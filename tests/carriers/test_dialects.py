@@ -178,9 +178,8 @@ def test_listeners_prefer_ours_then_the_most_able() -> None:
         assert make(alpn, Role.DIALER).traits.alpn == alpn
 
 
-@pytest.mark.parametrize("alpn", ["quicdist/1", "macula-dist"])
-def test_plain_dialects_hold_nothing_back(alpn: str) -> None:
-    listener = make(alpn, Role.LISTENER)
+def test_our_own_dialect_holds_nothing_back() -> None:
+    listener = make("quicdist/1", Role.LISTENER)
     steps = [
         *listener.handshake_bytes(STATUS),
         *listener.handshake_bytes(CHALLENGE),
@@ -217,9 +216,10 @@ def test_quic_dist_refuses_another_preamble() -> None:
         QuicDistDialect(Role.LISTENER, LIMITS).receive(0, b"\x00\x1dN")
 
 
-def test_quic_dist_keeps_status_and_challenge_apart() -> None:
-    listener = QuicDistDialect(Role.LISTENER, LIMITS)
-    listener.receive(0, b"ping")
+@pytest.mark.parametrize("alpn", ["sample", "macula-dist"])
+def test_dialers_that_read_events_get_status_and_challenge_apart(alpn: str) -> None:
+    listener = make(alpn, Role.LISTENER)
+    listener.receive(0, b"ping" if alpn == "sample" else b"")
     first, gap = listener.handshake_bytes(STATUS)
     assert isinstance(first, Write)
     assert isinstance(gap, Gap)
@@ -229,11 +229,12 @@ def test_quic_dist_keeps_status_and_challenge_apart() -> None:
     assert isinstance(only, Write)
 
 
-def test_quic_dist_holds_the_first_frame_until_the_dialer_speaks() -> None:
-    (gap,) = QuicDistDialect(Role.LISTENER, LIMITS).connected()
+@pytest.mark.parametrize("alpn", ["sample", "macula-dist"])
+def test_the_first_frame_is_held_until_such_a_dialer_speaks(alpn: str) -> None:
+    (gap,) = make(alpn, Role.LISTENER).connected()
     assert isinstance(gap, Gap)
     assert gap.ends_on_receive
-    assert QuicDistDialect(Role.DIALER, LIMITS).connected() == ()
+    assert make(alpn, Role.DIALER).connected() == ()
 
 
 def test_quic_dist_peers_may_stop_ticking() -> None:

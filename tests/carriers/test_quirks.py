@@ -400,6 +400,16 @@ async def test_macula_as_shipped_handshakes_and_no_more() -> None:
         assert not owner.lost
 
 
+async def test_a_macula_dialer_finds_one_message_in_each_event() -> None:
+    """It drops what is behind the first."""
+    async with node() as ours, dialling_double(ours.port, "macula-dist") as double:
+        double.say(framed(NAME))
+        assert await double.event() == framed(STATUS)
+        assert await double.event() == framed(CHALLENGE)
+        double.say(framed(REPLY))
+        assert await double.event() == framed(ACK)
+
+
 # -- all ----------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,8 @@
 """`macula-dist`: the carrier of macula 0.14 (quicer, msquic).
 
 As shipped it never leaves the handshake: its acceptor's ticks keep u16 lengths (`0000`), two of
-which read as one tick here, and no message of it ever comes.
+which read as one tick here, and no message of it ever comes. Its dialer drops what comes in one
+event with the message it reads.
 """
 
 from __future__ import annotations
@@ -14,3 +15,4 @@ class MaculaDistDialect(SingleStreamDialect):
     """The framing of the ERTS manual on stream 0, as macula meant it."""
 
     traits = DialectTraits(name="macula_dist", alpn="macula-dist")
+    keeps_apart = True

@@ -14,7 +14,6 @@ from quicdist.carriers.base import (
     CarrierLimits,
     DialectError,
     DialectTraits,
-    Gap,
     Received,
     Role,
     Step,
@@ -24,17 +23,12 @@ from quicdist.carriers.dialects.single import STREAM, SingleStreamDialect
 
 _PING, _PONG = b"ping", b"pong"
 
-_STATUS_GAP = 0.05
-"""Seconds between `sok` and the challenge; some tens of milliseconds are safe."""
-
-_ACK_GAP = 0.25
-"""Seconds that the first frame waits behind the challenge's ack, unless the dialer speaks."""
-
 
 class QuicDistDialect(SingleStreamDialect):
     """Single stream with a preamble, and a listener that takes its time."""
 
     traits = DialectTraits(name="quic_dist", alpn="sample", ticks_may_stop=True)
+    keeps_apart = True
 
     def __init__(self, role: Role, limits: CarrierLimits) -> None:
         super().__init__(role, limits)
@@ -52,24 +46,14 @@ class QuicDistDialect(SingleStreamDialect):
         return (Write(STREAM, (_PING,)),) if self.role is Role.DIALER else ()
 
     def handshake_bytes(self, message: bytes) -> Sequence[Step]:
-        """One message; protects from messages that reach the peer as one event.
+        """One message; before `pong` it is held here.
 
-        Before `pong` a name is held here: with `ping` in one event it wedges the acceptor for
-        good. Behind a status a gap: the dialer drops a challenge that comes with it.
+        That protects the acceptor: a name with `ping` in one event wedges it for good.
         """
         if self._awaited:
             self._held.append(message)
             return ()
-        steps = super().handshake_bytes(message)
-        if self.role is Role.LISTENER and message[:1] == b"s":
-            return (*steps, Gap(_STATUS_GAP, ends_on_receive=False))
-        return steps
-
-    def connected(self) -> Sequence[Step]:
-        """Protects the first frames: a dialer throws away what comes with the final `a`."""
-        if self.role is Role.LISTENER:
-            return (Gap(_ACK_GAP, ends_on_receive=True),)
-        return ()
+        return super().handshake_bytes(message)
 
     def receive(self, stream: int, data: Buffer) -> Received:
         """As the plain form, behind `ping` or `pong`. Raises DialectError."""

@@ -11,6 +11,7 @@ from quicdist.carriers.base import (
     Buffer,
     CarrierLimits,
     DialectTraits,
+    Gap,
     Received,
     Role,
     Step,
@@ -22,6 +23,12 @@ from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
 STREAM = 0
 """The dialer's first bidirectional stream."""
 
+_STATUS_GAP = 0.05
+"""Seconds between `sok` and the challenge; some tens of milliseconds are safe."""
+
+_ACK_GAP = 0.25
+"""Seconds that the first frame waits behind the challenge's ack, unless the dialer speaks."""
+
 _LAST_TO = {Role.DIALER: b"a", Role.LISTENER: b"r"}
 """Tag of the last handshake message that each side gets: the challenge's ack and its reply."""
 
@@ -30,6 +37,11 @@ class SingleStreamDialect:
     """Everything on stream 0."""
 
     traits: DialectTraits
+
+    keeps_apart = False
+    """Its dialers read one event of their QUIC library as one message and drop what is behind it:
+    a listener sends the challenge apart from the status, and frames apart from the ack."""
+
     receive_window = 0
     """Any will do."""
 
@@ -45,11 +57,16 @@ class SingleStreamDialect:
         return ()
 
     def handshake_bytes(self, message: bytes) -> Sequence[Step]:
-        """The message behind its u16 length."""
-        return (Write(STREAM, (len(message).to_bytes(2, "big") + message,)),)
+        """The message behind its u16 length; a status alone, where that is wanted."""
+        write = Write(STREAM, (len(message).to_bytes(2, "big") + message,))
+        if self.keeps_apart and self.role is Role.LISTENER and message[:1] == b"s":
+            return (write, Gap(_STATUS_GAP, ends_on_receive=False))
+        return (write,)
 
     def connected(self) -> Sequence[Step]:
-        """Nothing is held back."""
+        """The first frame follows at once, or when the dialer has been heard."""
+        if self.keeps_apart and self.role is Role.LISTENER:
+            return (Gap(_ACK_GAP, ends_on_receive=True),)
         return ()
 
     def frame_bytes(self, parts: Sequence[Buffer]) -> Sequence[Step]:
