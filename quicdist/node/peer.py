@@ -124,6 +124,7 @@ class Peer:
         self._has_proved = False
         """The dialer's last handshake message, its proof of the cookie, is on its way."""
         self._frames_at_tick = 0
+        self._tick_due = 0.0
         self._heard_at = self._loop.time()
         self._probed_at: float | None = None
         self._timer: asyncio.TimerHandle = self._loop.call_later(
@@ -174,7 +175,7 @@ class Peer:
         self._lowers = not (Flag.EXIT_PAYLOAD in self.flags and Flag.SEND_SENDER in self.flags)
         self.state = State.UP
         self.connection.handshake_done()
-        self._timer = self._loop.call_later(self._limits.net_ticktime / 4, self._tick)
+        self._tick_in(self._limits.net_ticktime / 4)
         self._owner.peer_up(self)
 
     # -- messages out --
@@ -327,10 +328,12 @@ class Peer:
         silence = now - connection.last_received
         # Without a transport of its own a carrier we do not read shows no life either.
         is_blind = bool(self._held_by) and not connection.traits.alpn
-        if silence >= ticktime and not is_blind:
+        # An event loop that stood still has not listened: it listens before it judges.
+        stood_still = now - self._tick_due > ticktime / 8
+        if silence >= ticktime and not is_blind and not stood_still:
             self.fail(f"net_tick_timeout: nothing heard for {silence:.0f} s")
             return
-        if connection.traits.needs_probe and not self._probe(now):
+        if connection.traits.needs_probe and not stood_still and not self._probe(now):
             return
         if self._outbox.frames_sent == self._frames_at_tick and self._outbox.is_empty:
             connection.send_frame(())
@@ -338,8 +341,12 @@ class Peer:
         connection.ping()
         pause = ticktime / 4
         if not is_blind:
-            pause = min(pause, max(connection.last_received + ticktime - now, 0.001))
-        self._timer = self._loop.call_later(pause, self._tick)
+            pause = min(pause, max(connection.last_received + ticktime - now, ticktime / 16))
+        self._tick_in(pause)
+
+    def _tick_in(self, seconds: float) -> None:
+        self._tick_due = self._loop.time() + seconds
+        self._timer = self._loop.call_at(self._tick_due, self._tick)
 
     def _probe(self, now: float) -> bool:
         """Asks a peer that may be a zombie; False when it was asked and has not answered."""

@@ -122,6 +122,7 @@ class Process:
             self.system.send_down(watcher, self.pid, reference, reason)
         for reference, watched in self.monitoring.items():
             self.system.send_demonitor(self.pid, watched, reference)
+        self.links = Links()
         self.watchers.clear()
         self.monitoring.clear()
         self.stopped()

@@ -1,0 +1,329 @@
+"""The small parts of a node, each alone."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import types
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quicdist import (
+    CookieError,
+    ExportError,
+    MailboxLimits,
+    NodeError,
+    NodeLimits,
+    NodeNameError,
+    export,
+)
+from quicdist.carriers.base import Buffer
+from quicdist.dist.session import OutgoingMessage
+from quicdist.etf import Atom, ImproperList, Reference, encode
+from quicdist.node.cookie import find_cookie
+from quicdist.node.exports import Exports
+from quicdist.node.ids import Identifiers, new_creation
+from quicdist.node.names import Address, parse_listen
+from quicdist.node.outbox import Outbox
+from quicdist.node.reasons import error_reason, exit_reason, stack_of
+from quicdist.node.service import alias_of
+from tests.node import exported
+
+# -- names, cookies, ids -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "host", "port"),
+    [
+        ("4433@127.0.0.1", "127.0.0.1", 4433),
+        ("0@::1", "::1", 0),
+        ("65535@node-1.example.org", "node-1.example.org", 65535),
+    ],
+)
+def test_node_names(name: str, host: str, port: int) -> None:
+    assert Address.parse(name) == Address(host, port)
+    assert Address.parse(name).name() == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "4433",
+        "@127.0.0.1",
+        "x@127.0.0.1",
+        "65536@127.0.0.1",
+        "1@",
+        "1@127.0.0.300",
+        "1@a_b",
+        "1@a@b",
+        "-1@127.0.0.1",
+        "٣@127.0.0.1",
+        "1@-x",
+    ],
+)
+def test_no_node_names(name: str) -> None:
+    with pytest.raises(NodeNameError, match="as in"):
+        Address.parse(name)
+
+
+def test_where_to_listen() -> None:
+    address = Address("10.0.0.7", 4433)
+    assert parse_listen(None, address) == ("10.0.0.7", 4433)
+    assert parse_listen("0.0.0.0:5", address) == ("0.0.0.0", 5)
+    assert parse_listen("[::]:5", address) == ("::", 5)
+    assert parse_listen(("::", 5), address) == ("::", 5)
+    for text in ("5", "0.0.0.0", "x y:5", "0.0.0.0:x", "0.0.0.0:99999"):
+        with pytest.raises(NodeNameError, match="ip:port"):
+            parse_listen(text, address)
+
+
+def test_cookies(tmp_path: Path) -> None:
+    assert find_cookie("given", tmp_path) == "given"
+    with pytest.raises(CookieError, match="does not exist"):
+        find_cookie(None, tmp_path)
+    file = tmp_path / ".erlang.cookie"
+    file.write_text("ABC\n")
+    assert find_cookie(None, tmp_path) == "ABC"
+    file.write_text("")
+    with pytest.raises(CookieError, match="empty"):
+        find_cookie(None, tmp_path)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(CookieError, match="cannot be read"):
+        find_cookie(None, tmp_path)
+    with pytest.raises(CookieError, match="255"):
+        find_cookie("x" * 256)
+
+
+def test_pids_and_references() -> None:
+    name = Atom("1@127.0.0.1")
+    identifiers = Identifiers(name, 7, (1 << 82) - 2)
+    used = {identifiers.pid(()) for _ in range(3)}
+    assert sorted(pid.id for pid in used) == [0, 1, 2]
+    identifiers._next_pid = (1 << 28) - 1
+    last = identifiers.pid(used)
+    assert (last.id, last.serial, last.creation) == ((1 << 15) - 1, (1 << 13) - 1, 7)
+    assert identifiers.pid(used).id == 3, "pids in use are not handed out again"
+    references = [identifiers.reference() for _ in range(3)]
+    assert len(set(references)) == 3
+    assert references[-1].ids == (0, 0, 0)
+    assert references[0].ids == ((1 << 18) - 2, (1 << 32) - 1, (1 << 32) - 1)
+    for _ in range(100):
+        assert 3 < new_creation(random.Random(_)) < 1 << 32
+
+
+def test_limits_that_make_no_sense() -> None:
+    with pytest.raises(NodeError, match="out of order"):
+        MailboxLimits(high=1, low=2)
+    with pytest.raises(NodeError, match="out of order"):
+        NodeLimits(send_high=1, send_low=2)
+    with pytest.raises(NodeError, match="net_ticktime"):
+        NodeLimits(net_ticktime=0)
+
+
+# -- outbox --------------------------------------------------------------------------------------
+
+
+class Pipe:
+    """An outlet that takes so many bytes."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.frames: list[bytes] = []
+
+    @property
+    def is_writable(self) -> bool:
+        return self.room > 0
+
+    def send_frame(self, parts: Sequence[Buffer]) -> None:
+        frame = b"".join(parts)
+        self.room -= len(frame)
+        self.frames.append(frame)
+
+
+def message(data: bytes) -> OutgoingMessage:
+    return OutgoingMessage(data, None, None, len(data))
+
+
+def cut(message: OutgoingMessage) -> Iterator[tuple[bytes, ...]]:
+    """Frames of four bytes."""
+    for start in range(0, len(message.control), 4):
+        yield (message.control[start : start + 4],)
+
+
+def outbox(pipe: Pipe) -> Outbox:
+    return Outbox(pipe, cut, high=100, low=50, whole=4)
+
+
+def test_senders_take_turns() -> None:
+    pipe = Pipe(0)
+    box = outbox(pipe)
+    box.put("a", message(b"aaaaAAAAaaaa"))
+    box.put("a", message(b"2222"))
+    box.put("b", message(b"bbbb"))
+    assert (box.queued, box.is_empty) == (20, False)
+    pipe.room = 1000
+    box.feed()
+    assert pipe.frames == [b"aaaa", b"bbbb", b"AAAA", b"aaaa", b"2222"]
+    assert (box.queued, box.is_empty) == (0, True)
+    box.put("a", message(b"1234"))
+    assert pipe.frames[-1] == b"1234"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 30)), max_size=30),
+    st.lists(st.integers(1, 40), max_size=60),
+)
+def test_each_sender_s_bytes_leave_in_order(puts: list[tuple[str, int]], rooms: list[int]) -> None:
+    pipe = Pipe(0)
+    box = outbox(pipe)
+    sent: dict[str, bytes] = {}
+    todo = deque(rooms)
+    for number, (sender, size) in enumerate(puts):
+        data = (sender.encode() + bytes([number])) * size
+        sent[sender] = sent.get(sender, b"") + data
+        box.put(sender, message(data))
+        if todo and number % 2:
+            pipe.room = todo.popleft()
+            box.feed()
+    while not box.is_empty:
+        pipe.room = todo.popleft() if todo else 1000
+        box.feed()
+    assert box.queued == 0
+    got: dict[str, bytes] = {}
+    for frame in pipe.frames:
+        owner = next(s for s in "abc" if s.encode() in frame)
+        got[owner] = got.get(owner, b"") + frame
+    assert got == sent
+
+
+async def test_a_sender_waits_for_space() -> None:
+    pipe = Pipe(0)
+    box = outbox(pipe)
+    await box.space()
+    box.put("a", message(bytes(101)))
+    waits = [asyncio.create_task(box.space()) for _ in range(3)]
+    await asyncio.sleep(0)
+    waits[0].cancel()
+    pipe.room = 40
+    box.feed()
+    await asyncio.sleep(0)
+    assert not waits[1].done()
+    pipe.room = 40
+    box.feed()
+    await asyncio.gather(*waits[1:])
+    box.put("a", message(bytes(101)))
+    waiting = asyncio.create_task(box.space())
+    await asyncio.sleep(0)
+    box.fail(NodeError("gone"))
+    with pytest.raises(NodeError, match="gone"):
+        await waiting
+    with pytest.raises(NodeError, match="gone"):
+        await box.space()
+    box.put("a", message(b"x"))
+    assert box.queued == 0
+
+
+# -- exports -------------------------------------------------------------------------------------
+
+
+def test_exports_are_what_is_marked() -> None:
+    exports = Exports([exported], 1)
+    assert exports.modules == ["py"]
+    py = Atom("py")
+    for name, arity, found in (
+        ("add", 2, True),
+        ("add", 1, False),
+        ("optional", 1, True),
+        ("optional", 2, True),
+        ("optional", 3, False),
+        ("explode", 1, False),
+        ("boom", 1, True),
+        ("hidden", 0, False),
+    ):
+        assert (exports.find(py, Atom(name), arity) is not None) is found
+    assert exports.find(b"py", Atom("add"), 2) is None
+    assert Exports([exported.add, exported.add], 1).modules == ["py"]
+
+
+def test_methods_are_exported_with_their_object() -> None:
+    class Counter:
+        def __init__(self) -> None:
+            self.count = 0
+
+        @export(module="Elixir.Counter")
+        def up(self, by: int) -> int:
+            self.count += by
+            return self.count
+
+    found = Exports([Counter()], 1).find(Atom("Elixir.Counter"), Atom("up"), 1)
+    assert found is not None
+    assert found.function(2) == 2
+    assert found.function(3) == 5
+
+
+def test_what_cannot_be_exported() -> None:
+    @export(module="py", name="add")
+    def other(a: int, b: int) -> int:
+        return 0
+
+    @export(module="py", name="add")
+    def another_arity(a: int) -> int:
+        return 0
+
+    @export
+    def keyword(*, needed: int) -> int:
+        return needed
+
+    with pytest.raises(ExportError, match="not marked"):
+        Exports([exported.hidden], 1)
+    with pytest.raises(ExportError, match="nothing in"):
+        Exports([types], 1)
+    with pytest.raises(ExportError, match="exported twice"):
+        Exports([exported.add, other], 1)
+    with pytest.raises(ExportError, match="keyword-only"):
+        Exports([keyword], 1)
+    assert Exports([exported.add, another_arity], 1).modules == ["py"]
+    assert Exports([other], 1).modules == ["py"]
+
+
+# -- reasons -------------------------------------------------------------------------------------
+
+
+def raised() -> ValueError:
+    try:
+        raise ValueError("no ☃")
+    except ValueError as error:
+        return error
+
+
+def test_reasons() -> None:
+    error = raised()
+    reason = error_reason(error)
+    assert reason[:3] == ("python_error", "ValueError", "no ☃".encode())
+    assert reason[3].endswith("ValueError: no ☃\n".encode())
+    module, function, arity, place = stack_of(error)[0]
+    assert (module, function, arity) == (__name__, "raised", 0)
+    assert place[1][0] == "line"
+    encode(exit_reason(error))
+    assert exit_reason(None) == "normal"
+    assert exit_reason(asyncio.CancelledError()) == "cancelled"
+    assert exit_reason(KeyboardInterrupt()) == "shutdown"
+    long = error_reason(ValueError("x" * 100_000))
+    assert len(long[2]) < 20_000
+    assert b"left out" in long[2]
+
+
+def test_an_alias_in_a_tag() -> None:
+    reference = Reference(Atom("a@b"), (1, 2, 3), 4)
+    alias = ImproperList((Atom("alias"),), reference)
+    assert alias_of(alias) == reference
+    assert alias_of([alias, 1]) == reference
+    assert alias_of(ImproperList((alias,), 1)) == reference
+    for tag in (reference, 1, [], [1], ImproperList((Atom("x"),), reference), ()):
+        assert alias_of(tag) is None

@@ -1,0 +1,172 @@
+"""Links, unlinks, monitors and exits between two systems whose signals cross at will."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from quicdist.dist.control import Control
+from quicdist.dist.session import NO_PAYLOAD
+from quicdist.etf import Atom, Pid, Reference, Term
+from quicdist.node.ids import Identifiers
+from quicdist.node.level import Level
+from quicdist.node.process import NOCONNECTION, Process
+from quicdist.node.system import HERE, Payload, System
+
+ONE, TWO = Atom("1@127.0.0.1"), Atom("2@127.0.0.1")
+SIDES = st.sampled_from([0, 1])
+INDEXES = st.integers(0, 2)
+
+
+class Recorder(Process):
+    """A process that keeps its messages. Traps exits, so that it outlives its links."""
+
+    def __init__(self, system: System) -> None:
+        super().__init__(system, Level(self, 0, 1, 1))
+        self.messages: list[Term] = []
+        self.trap_exit = True
+
+    def deliver(self, message: Term) -> bool:
+        self.messages.append(message)
+        return False
+
+    def exits_from(self, other: Pid) -> int:
+        return sum(message[:2] == ("EXIT", other) for message in self.messages)
+
+    def downs(self, reference: Reference) -> list[Term]:
+        return [m[4] for m in self.messages if m[:2] == ("DOWN", reference)]
+
+
+class Wire:
+    """The way to the other system: in order, as slow as the test wants."""
+
+    def __init__(self) -> None:
+        self.queue: deque[tuple[Control, Payload]] = deque()
+
+    def post(
+        self, node: Atom, sender: Pid, control: Control, payload: Payload = NO_PAYLOAD
+    ) -> None:
+        self.queue.append((control, payload))
+
+    post_if_connected = post
+
+    async def send(self, node: Atom, sender: Pid, control: Control, payload: Payload) -> None:
+        self.post(node, sender, control, payload)
+
+
+class CrossingSignals(RuleBasedStateMachine):
+    """Three processes on each side; whatever they do, both ends of a link agree in the end."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.wires = [Wire(), Wire()]
+        self.systems = [
+            System(Identifiers(name, 4 + side, 0), self.wires[side])
+            for side, name in enumerate((ONE, TWO))
+        ]
+        self.processes = [[Recorder(system) for _ in range(3)] for system in self.systems]
+        self.everyone = [process for side in self.processes for process in side]
+        self.unlinked: dict[tuple[Pid, Pid], int] = {}
+        self.monitors: dict[Reference, tuple[Recorder, Recorder]] = {}
+        self.demonitored: dict[Reference, int] = {}
+
+    def pair(self, side: int, one: int, two: int) -> tuple[Recorder, Recorder]:
+        return self.processes[side][one], self.processes[1 - side][two]
+
+    @rule(side=SIDES, one=INDEXES, two=INDEXES)
+    def link(self, side: int, one: int, two: int) -> None:
+        me, other = self.pair(side, one, two)
+        if me.is_alive:
+            me.link(other.pid)
+            self.unlinked.pop((me.pid, other.pid), None)
+
+    @rule(side=SIDES, one=INDEXES, two=INDEXES)
+    def unlink(self, side: int, one: int, two: int) -> None:
+        me, other = self.pair(side, one, two)
+        if me.is_alive:
+            me.unlink(other.pid)
+            self.unlinked[me.pid, other.pid] = me.exits_from(other.pid)
+
+    @rule(side=SIDES, one=INDEXES, two=INDEXES)
+    def monitor(self, side: int, one: int, two: int) -> None:
+        me, other = self.pair(side, one, two)
+        if me.is_alive:
+            self.monitors[me.monitor(other.pid)] = (me, other)
+
+    @rule(data=st.data())
+    def demonitor(self, data: st.DataObject) -> None:
+        if self.monitors:
+            reference = data.draw(st.sampled_from(sorted(self.monitors)))
+            me, _ = self.monitors[reference]
+            was_active = me.demonitor(reference)
+            assert was_active == (me.is_alive and not me.downs(reference)) or (
+                reference in self.demonitored
+            )
+            self.demonitored.setdefault(reference, len(me.downs(reference)))
+
+    @rule(side=SIDES, one=INDEXES)
+    def end(self, side: int, one: int) -> None:
+        self.processes[side][one].die(Atom("enough"))
+
+    @rule(side=SIDES, count=st.integers(1, 4))
+    def arrive(self, side: int, count: int) -> None:
+        """Some signals reach the other side."""
+        queue = self.wires[side].queue
+        target = self.systems[1 - side]
+        for _ in range(min(count, len(queue))):
+            control, payload = queue.popleft()
+            target.handlers[type(control)](control, payload, HERE)
+
+    @rule()
+    def lose_the_connection(self) -> None:
+        for wire in self.wires:
+            wire.queue.clear()
+        self.systems[0].node_lost(TWO)
+        self.systems[1].node_lost(ONE)
+        assert not any(process.links for process in self.everyone)
+        assert not any(process.watchers or process.monitoring for process in self.everyone)
+
+    @invariant()
+    def unlink_is_final(self) -> None:
+        """After unlink no exit signal of that link counts, until one of the two links again."""
+        for (mine, other), count in list(self.unlinked.items()):
+            me = next(process for process in self.everyone if process.pid == mine)
+            if other in set(me.links):
+                del self.unlinked[mine, other]  # the other side has linked since
+            else:
+                assert me.exits_from(other) == count
+
+    @invariant()
+    def a_monitor_fires_once(self) -> None:
+        for reference, (me, _) in self.monitors.items():
+            downs = me.downs(reference)
+            assert len(downs) <= 1
+            if reference in self.demonitored:
+                assert len(downs) == self.demonitored[reference]
+
+    def teardown(self) -> None:
+        """Once everything has arrived, both sides agree."""
+        if not hasattr(self, "wires"):
+            return
+        while any(wire.queue for wire in self.wires):
+            for side in (0, 1):
+                self.arrive(side, 100)
+        for me in self.everyone:
+            for other in self.everyone:
+                if me is other or not me.is_alive:
+                    continue
+                linked = other.pid in set(me.links)
+                assert linked == (other.is_alive and me.pid in set(other.links))
+        for reference, (me, other) in self.monitors.items():
+            if not me.is_alive or reference in self.demonitored:
+                assert reference not in other.watchers
+            elif other.is_alive:
+                lost = me.downs(reference) == [NOCONNECTION]
+                assert lost or other.watchers[reference].pid == me.pid
+            else:
+                assert me.downs(reference)[0] in ("enough", "noproc", "noconnection")
+
+
+TestCrossingSignals = CrossingSignals.TestCase

@@ -1,0 +1,555 @@
+"""Two nodes of one event loop, over a carrier without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from quicdist import (
+    Atom,
+    CallError,
+    CallTimeout,
+    Mailbox,
+    MailboxFull,
+    MailboxLimits,
+    NameTaken,
+    NoConnection,
+    Node,
+    NodeDown,
+    NodeLimits,
+    NodeUp,
+    NoProcess,
+    NotRunning,
+    ReceiveTimeout,
+    StartError,
+)
+from quicdist.etf import EtfEncodeError, ImproperList, Term
+from tests.node import exported
+from tests.node.conftest import PATIENCE
+from tests.node.memory import Hub
+
+KIB = 1024
+
+
+def make(hub: Hub, name: str = "0@127.0.0.1", **settings: Any) -> Node:
+    return Node(name, **{"cookie": "c", "carriers": [hub], **settings})
+
+
+@pytest.fixture
+def hub() -> Hub:
+    return Hub()
+
+
+@pytest.fixture
+async def pair(hub: Hub) -> AsyncIterator[tuple[Node, Node]]:
+    limits = NodeLimits(mailbox=MailboxLimits(high=256 * KIB, low=128 * KIB, hard=1024 * KIB))
+    async with (
+        make(hub, limits=limits, exports=[exported]) as one,
+        make(hub, limits=limits, exports=[exported]) as two,
+    ):
+        yield one, two
+
+
+async def get(me: Mailbox, match: Any = None) -> Term:
+    return await me.receive(match, timeout=PATIENCE)
+
+
+async def until(condition: Any) -> None:
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.002)
+
+
+# -- life ----------------------------------------------------------------------------------------
+
+
+async def test_a_node_is_used_while_it_runs(hub: Hub) -> None:
+    node = make(hub)
+    with pytest.raises(NotRunning):
+        node.nodes()
+    async with node:
+        assert node.nodes() == []
+        assert await node.ping(node.name)
+        with pytest.raises(StartError, match="running already"):
+            await node.start()
+        with pytest.raises(StartError, match="in use"):
+            await make(hub, node.name).start()
+        creation = node.creation
+    with pytest.raises(NotRunning):
+        await node.ping("1@127.0.0.1")
+    async with node:
+        assert node.creation != creation
+
+
+async def test_stop_waits_for_what_was_sent(hub: Hub) -> None:
+    async with make(hub) as two, two.mailbox("sink") as sink:
+        async with make(hub) as one:
+            for number in range(100):
+                await one.send(("sink", two.name), (number, bytes(50 * KIB)))
+        for number in range(100):
+            assert (await get(sink))[0] == number
+
+
+async def test_stop_ends_processes_with_shutdown(hub: Hub) -> None:
+    async with make(hub) as two, two.mailbox() as me:
+        cleaned = asyncio.Event()
+
+        async def run(process: Mailbox) -> None:
+            try:
+                await process.send(me.pid, process.pid)
+                await process.receive()
+            finally:
+                cleaned.set()
+
+        async with make(hub) as one:
+            one.spawn(run)
+            one.spawn(run)
+            watched = [me.monitor(await get(me)) for _ in range(2)]
+            assert await two.ping(one.name)
+        assert cleaned.is_set()
+        downs = [await get(me) for _ in range(2)]
+        assert {down[1] for down in downs} == set(watched)
+        assert {down[4] for down in downs} == {"shutdown"}
+
+
+# -- messages ------------------------------------------------------------------------------------
+
+
+async def test_send_to_everything_that_can_be_sent_to(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    async with one.mailbox("a") as a, two.mailbox("b") as b:
+        for sender, to in ((a, b), (b, a), (a, a)):
+            remote = (str(to.name), str(to.pid.node))
+            for destination in (to.pid, to.alias(), remote):
+                await sender.send(destination, (sender.pid, b"x"))
+                assert await get(to) == (sender.pid, b"x")
+        await a.send("a", 1)
+        assert await get(a) == 1
+        with pytest.raises(NoProcess):
+            await a.send("nobody", 1)
+        with pytest.raises(EtfEncodeError):
+            await a.send(b.pid, object())
+        alias = b.alias()
+        assert b.unalias(alias)
+        assert not b.unalias(alias)
+        await a.send(alias, b"late")
+        await a.send(b.pid, b"next")
+        assert await get(b) == b"next"
+
+
+async def test_names(pair: tuple[Node, Node]) -> None:
+    one, _ = pair
+    async with one.mailbox("a") as a:
+        assert one.whereis("a") == a.pid
+        with pytest.raises(NameTaken, match="'a' is taken"):
+            async with one.mailbox("a"):
+                pass
+        with pytest.raises(NameTaken):
+            one.spawn(get, name="a")
+        with pytest.raises(NameTaken, match="net_kernel"):
+            one.register("net_kernel", a.pid)
+        with pytest.raises(NameTaken, match="undefined"):
+            one.register("undefined", a.pid)
+        one.unregister("a")
+        assert one.whereis("a") is None
+        one.register("b", a.pid)
+        assert one.whereis("b") == a.pid
+    assert one.whereis("b") is None
+    with pytest.raises(NoProcess):
+        one.unregister("b")
+
+
+async def test_selective_receive(pair: tuple[Node, Node]) -> None:
+    one, _ = pair
+    async with one.mailbox() as me:
+        for number in range(6):
+            await me.send(me.pid, number)
+        assert await me.receive(lambda m: m == 3) == 3
+        assert await me.receive(lambda m: m > 3) == 4
+        assert await me.receive() == 0
+        with pytest.raises(ReceiveTimeout):
+            await me.receive(lambda m: m == 9, timeout=0)
+        with pytest.raises(ReceiveTimeout):
+            await me.receive(lambda m: m == 9, timeout=0.01)
+        assert [await me.receive() for _ in range(3)] == [1, 2, 5]
+        await me.send(me.pid, 0)
+        with pytest.raises(ZeroDivisionError):
+            await me.receive(lambda m: bool(1 / m))
+        assert await me.receive() == 0
+        waiting = asyncio.create_task(me.receive(lambda m: m == b"it"))
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="one at a time"):
+            await me.receive()
+        for message in (1, 2, b"it", 3):
+            await me.send(me.pid, message)
+        assert await waiting == b"it"
+        assert [await me.receive() for _ in range(3)] == [1, 2, 3]
+        waiting = asyncio.create_task(me.receive())
+        await asyncio.sleep(0)
+        await me.send(me.pid, b"kept")
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert await get(me) == b"kept"
+
+
+async def test_a_long_chain_of_links_breaks(pair: tuple[Node, Node]) -> None:
+    one, _ = pair
+    processes = [one.spawn(get) for _ in range(3000)]
+    for left, right in itertools.pairwise(processes):
+        left.link(right.pid)
+    async with one.mailbox() as me:
+        reference = me.monitor(processes[-1].pid)
+        me.exit(processes[0].pid, Atom("domino"))
+        assert (await get(me))[1:] == (reference, "process", processes[-1].pid, "domino")
+    assert not any(process.is_alive for process in processes)
+    assert await processes[5].wait() == "domino"
+
+
+# -- calls ---------------------------------------------------------------------------------------
+
+
+async def test_calls(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    for node in (one, two):
+        assert await node.call(two.name, "py", "add", [1, 2]) == 3
+        assert await node.rpc(two.name, "py", "add_later", [1, 2]) == 3
+        with pytest.raises(CallError, match="cannot do that"):
+            await node.call(two.name, "py", "boom", [b"that"])
+        with pytest.raises(CallError, match="undef"):
+            await node.rpc(two.name, "py", "add", [1])
+    with pytest.raises(CallError, match="EtfEncodeError"):
+        await one.call(two.name, "py", "unencodable")
+
+
+async def test_a_call_that_ends_early(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    with pytest.raises(CallTimeout, match="forever/0"):
+        await one.call(two.name, "py", "forever", timeout=0.05)
+    calling = asyncio.create_task(one.call(two.name, "py", "forever", timeout=None))
+    await asyncio.sleep(0.05)
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    calling = asyncio.create_task(one.rpc(two.name, "py", "forever", timeout=None))
+    await asyncio.sleep(0.05)
+    assert one.disconnect(two.name)
+    with pytest.raises(NoConnection):
+        await calling
+    with pytest.raises(EtfEncodeError):
+        await one.call(two.name, "py", "echo", [object()])
+    assert await one.call(two.name, "py", "echo", [5]) == 5
+
+
+async def test_too_many_calls_hold_their_caller_back(hub: Hub) -> None:
+    async with (
+        make(hub, exports=[exported], limits=NodeLimits(calls_at_once=10)) as two,
+        make(hub) as one,
+    ):
+        calls = [
+            asyncio.create_task(one.call(two.name, "py", "slow", [0.02], timeout=None))
+            for _ in range(50)
+        ]
+        assert await asyncio.gather(*calls) == ["done"] * 50
+
+
+# -- connections ---------------------------------------------------------------------------------
+
+
+async def test_many_who_connect_share_one_attempt(hub: Hub) -> None:
+    hub.delay = 0.02
+    async with make(hub) as one, make(hub) as two, two.mailbox("b") as b:
+        await asyncio.gather(*(one.send(("b", two.name), number) for number in range(20)))
+        assert [await get(b) for _ in range(20)] == list(range(20))
+        assert hub.dials == 1
+
+
+async def test_a_dial_that_fails_is_made_again(hub: Hub) -> None:
+    hub.refusals = 2
+    async with make(hub) as one, make(hub) as two:
+        await one.connect(two.name)
+        assert hub.dials == 3
+
+
+async def test_connects_that_cross(hub: Hub) -> None:
+    for turn in range(40):
+        hub.delay = 0.001 * (turn % 3)
+        async with make(hub) as one, make(hub) as two:
+            async with one.mailbox("x") as x, two.mailbox("x") as y:
+                await asyncio.gather(
+                    x.send(("x", two.name), b"1"), y.send(("x", one.name), b"2"), one.ping(two.name)
+                )
+                assert (await get(x), await get(y)) == (b"2", b"1")
+            assert (one.nodes(), two.nodes()) == ([two.name], [one.name])
+
+
+async def test_signals_wait_for_the_connection_in_order(hub: Hub) -> None:
+    hub.delay = 0.02
+    async with (
+        make(hub) as one,
+        make(hub) as two,
+        one.mailbox() as me,
+        two.mailbox("other") as other,
+    ):
+        me.trap_exit = True
+        reference = me.monitor(("other", two.name))
+        undone = me.monitor(("other", two.name))
+        me.demonitor(undone)
+        me.link(other.pid)
+        await me.send(other.pid, b"go")
+        assert await get(other) == b"go"
+        assert other.watchers.keys() == {reference}
+        assert list(other.links) == [me.pid]
+
+
+async def test_wrong_cookie_both_ways(hub: Hub) -> None:
+    async with make(hub) as one, make(hub, cookie="d") as two:
+        for node, other in ((one, two), (two, one)):
+            with pytest.raises(NoConnection, match="cookie"):
+                await node.connect(other.name)
+            assert not await node.ping(other.name)
+
+
+async def test_nobody_there(hub: Hub) -> None:
+    limits = NodeLimits(connect_timeout=0.1)
+    async with make(hub, limits=limits) as one, one.mailbox() as me:
+        me.trap_exit = True
+        with pytest.raises(NoConnection, match="nobody at port 99"):
+            await one.connect("99@127.0.0.1")
+        with pytest.raises(NoConnection, match="no carrier"):
+            await one.connect("name@host")
+        with pytest.raises(ValueError, match="no node name"):
+            await one.connect("nonsense")
+        reference = me.monitor(("x", "99@127.0.0.1"))
+        assert (await get(me))[1:] == (
+            reference,
+            "process",
+            ("x", "99@127.0.0.1"),
+            "noconnection",
+        )
+
+
+async def test_a_peer_that_came_back(hub: Hub) -> None:
+    """It is alive as far as we know, and has started anew as far as it knows."""
+    async with make(hub) as one:
+        two = make(hub)
+        await two.start()
+        await one.connect(two.name)
+        for connection in hub.connections:
+            connection.is_frozen = True
+        await two.stop()
+        with one.events() as events:
+            async with two:
+                assert await two.ping(one.name)
+                assert isinstance(await anext(events), NodeDown)
+                assert await anext(events) == NodeUp(two.name, True, "memory")
+                assert one.nodes() == [two.name]
+                assert await one.ping(two.name)
+
+
+async def test_events(hub: Hub) -> None:
+    async with make(hub) as one, make(hub, visible=True) as two:
+        with one.events() as events:
+            await two.ping(one.name)
+            assert await anext(events) == NodeUp(two.name, False, "memory")
+            assert one.nodes(hidden=False) == [two.name]
+            assert two.nodes(hidden=False) == []
+            two.disconnect(one.name)
+            down = await anext(events)
+            assert down == NodeDown(two.name, "closed by the peer: disconnected by us")
+        assert not two.disconnect(one.name)
+
+
+# -- liveness ------------------------------------------------------------------------------------
+
+
+async def test_a_silent_peer_is_down(hub: Hub) -> None:
+    limits = NodeLimits(net_ticktime=0.4)
+    async with make(hub, limits=limits) as one, make(hub) as two:
+        await one.connect(two.name)
+        with one.events() as events:
+            await asyncio.sleep(1.0)  # more than net_ticktime, and nothing to say
+            assert one.nodes() == [two.name]
+            for connection in hub.connections:
+                connection.is_frozen = True
+            down = await asyncio.wait_for(anext(events), PATIENCE)
+            assert isinstance(down, NodeDown)
+            assert "net_tick_timeout" in down.reason
+
+
+async def test_a_loop_that_stood_still_blames_nobody(hub: Hub) -> None:
+    limits = NodeLimits(net_ticktime=0.4)
+    async with make(hub, limits=limits) as one, make(hub, limits=limits) as two:
+        await one.connect(two.name)
+        await asyncio.sleep(0.05)
+        time.sleep(0.6)
+        await asyncio.sleep(0.3)
+        assert (one.nodes(), two.nodes()) == ([two.name], [one.name])
+
+
+async def test_ticks_are_sent_when_nothing_else_is(hub: Hub) -> None:
+    async with make(hub, limits=NodeLimits(net_ticktime=0.2)) as one, make(hub) as two:
+        await one.connect(two.name)
+        before = hub.connections[0].frames_sent
+        await until(lambda: hub.connections[0].frames_sent >= before + 3)
+
+
+async def test_a_zombie_is_found_by_asking(hub: Hub) -> None:
+    hub.needs_probe = True
+    limits = NodeLimits(net_ticktime=0.4)
+    async with make(hub, limits=limits) as one, make(hub, limits=limits) as two:
+        await one.connect(two.name)
+        with one.events() as events:
+            await asyncio.sleep(1.0)
+            assert one.nodes() == [two.name]
+            # two's transport lives on, and swallows what it gets.
+            hub.connections[1].is_deaf = True
+            hub.connections[0].is_deaf = True
+            down = await asyncio.wait_for(anext(events), PATIENCE)
+            assert isinstance(down, NodeDown)
+            assert "its node does not" in down.reason
+
+
+# -- back-pressure -------------------------------------------------------------------------------
+
+
+async def push(node: Node, to: Node, count: int, size: int = 16 * KIB) -> None:
+    for number in range(count):
+        await node.send(("basin", to.name), (number, bytes(size)))
+
+
+async def held(node: Node) -> None:
+    """Waits until some mailbox of the node holds some peer back."""
+    system = node._running.system
+    await until(lambda: any(process.level.held for process in system.processes.values()))
+
+
+async def test_an_unread_mailbox_holds_its_flooder_back(
+    pair: tuple[Node, Node], caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = pair
+    async with two.mailbox("basin") as basin:
+        pushing = asyncio.create_task(push(one, two, 500))
+        await held(two)
+        await asyncio.sleep(0.05)
+        assert basin.level.size < 350 * KIB
+        assert not pushing.done()
+        assert "basin" in caplog.text
+        assert one.name in caplog.text
+        for number in range(500):
+            assert (await get(basin))[0] == number
+        await pushing
+
+
+async def test_the_flooder_can_be_asked(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    async with two.mailbox("basin") as basin:
+        pushing = asyncio.create_task(push(one, two, 20))
+        await held(two)
+        # The answer is behind the backlog, which fits below the hard bound.
+        assert await two.call(one.name, "py", "add", [1, 2]) == 3
+        await pushing
+        assert basin.message_count == 20
+        for number in range(20):
+            assert (await get(basin))[0] == number
+
+
+async def test_at_the_hard_bound_calls_fail(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    async with two.mailbox("basin") as basin:
+        pushing = asyncio.create_task(push(one, two, 500))
+        await held(two)
+        with pytest.raises(MailboxFull, match="basin"):
+            await two.call(one.name, "py", "add", [1, 2], timeout=None)
+        with pytest.raises(MailboxFull, match="basin"):
+            await two.rpc(one.name, "py", "add", [1, 2], timeout=None)
+        assert basin.level.size < 1100 * KIB
+        for number in range(500):
+            assert (await get(basin))[0] == number
+        await pushing
+        assert await two.call(one.name, "py", "add", [1, 2]) == 3
+
+
+async def test_a_mailbox_whose_owner_waits_holds_nobody(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    async with two.mailbox("basin") as basin:
+        pushing = asyncio.create_task(push(one, two, 40))
+        await held(two)
+        assert (await basin.receive(lambda m: m[0] == 39, timeout=PATIENCE))[0] == 39
+        await pushing
+
+
+async def test_a_wait_that_cannot_end_fails_at_the_hard_bound(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    async with two.mailbox("basin") as basin:
+        pushing = asyncio.create_task(push(one, two, 200))
+        with pytest.raises(MailboxFull, match="basin"):
+            await basin.receive(lambda m: m == b"never")
+        for number in range(200):
+            assert (await get(basin))[0] == number
+        await pushing
+
+
+async def test_the_end_of_a_full_mailbox_lets_go(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    async with two.mailbox("basin"):
+        pushing = asyncio.create_task(push(one, two, 500))
+        await held(two)
+    await pushing
+    assert await one.ping(two.name)
+
+
+async def test_what_came_before_a_close_counts(pair: tuple[Node, Node], hub: Hub) -> None:
+    one, two = pair
+    async with two.mailbox("basin") as basin:
+        pushing = asyncio.create_task(push(one, two, 500))
+        await held(two)
+        await asyncio.sleep(0.02)
+        hub.connections[0].cut()
+        with pytest.raises(NoConnection):
+            await pushing
+        count = basin.message_count
+        assert count >= 256 * KIB // (17 * KIB)
+        assert [(await get(basin))[0] for _ in range(count)] == list(range(count))
+
+
+async def test_small_messages_pass_large_ones(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    async with one.mailbox() as bulk, one.mailbox() as small, two.mailbox("sink") as sink:
+        await one.connect(two.name)
+        sending = asyncio.create_task(bulk.send(("sink", two.name), bytes(8 * KIB * KIB)))
+        await asyncio.sleep(0)
+        await small.send(("sink", two.name), b"small")
+        assert await get(sink) == b"small"
+        assert len(await get(sink)) == 8 * KIB * KIB
+        await sending
+
+
+async def test_requests_nobody_understands(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    async with one.mailbox() as me:
+        tag = ImproperList((Atom("alias"),), me.alias())
+        call = (Atom("$gen_call"), (me.pid, tag), Atom("nonsense"))
+        await me.send(("net_kernel", two.name), call)
+        assert await get(me) == (tag, (Atom("error"), Atom("notsup")))
+        for name in ("net_kernel", "rex", "py", "global_name_server"):
+            for message in (1, (Atom("$gen_call"), 1, 2), (Atom("$gen_cast"), ()), ()):
+                await me.send((name, two.name), message)
+        await me.send(("rex", two.name), (me.pid, Atom("features_request")))
+        assert await get(me) == (Atom("features_reply"), Atom(two.name), [Atom("erpc")])
+        await me.send(
+            ("rex", two.name), (me.pid, (Atom("call"), Atom("py"), Atom("add"), [1, 2], 0))
+        )
+        assert await get(me) == (Atom("rex"), 3)
+
+
+@pytest.fixture(autouse=True)
+def _log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "quicdist.node")
