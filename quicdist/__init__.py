@@ -7,36 +7,50 @@
 
 from __future__ import annotations
 
-from quicdist.carriers.trust import Identity, Trust
-from quicdist.etf import Atom, BitString, ErlMap, Export, Fun, ImproperList, Pid, Port, Reference
-from quicdist.node.book import Quic
-from quicdist.node.errors import (
-    CallError,
-    CallNotPossible,
-    CallTimeout,
-    CookieError,
-    ErlangError,
-    ErlangExit,
-    ErlangThrow,
-    ErrorClass,
-    ExportError,
-    MailboxFull,
-    NameTaken,
-    NoConnection,
-    NodeError,
-    NodeNameError,
-    NoProcess,
-    NotRunning,
-    ProcessExited,
-    ReceiveTimeout,
-    StartError,
-)
-from quicdist.node.events import NodeDown, NodeEvent, NodeUp
-from quicdist.node.exports import Run, export
-from quicdist.node.limits import MailboxLimits, NodeLimits
-from quicdist.node.mailbox import Mailbox
-from quicdist.node.node import Node
-from quicdist.node.spawn import current_process
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from quicdist.carriers.trust import Identity, Trust
+    from quicdist.etf import (
+        Atom,
+        BitString,
+        ErlMap,
+        Export,
+        Fun,
+        ImproperList,
+        Pid,
+        Port,
+        Reference,
+    )
+    from quicdist.node.book import Quic
+    from quicdist.node.errors import (
+        CallError,
+        CallNotPossible,
+        CallTimeout,
+        CookieError,
+        ErlangError,
+        ErlangExit,
+        ErlangThrow,
+        ErrorClass,
+        ExportError,
+        MailboxFull,
+        NameTaken,
+        NoConnection,
+        NodeError,
+        NodeNameError,
+        NoProcess,
+        NotRunning,
+        ProcessExited,
+        ReceiveTimeout,
+        StartError,
+    )
+    from quicdist.node.events import NodeDown, NodeEvent, NodeUp
+    from quicdist.node.exports import Run, export
+    from quicdist.node.limits import MailboxLimits, NodeLimits
+    from quicdist.node.mailbox import Mailbox
+    from quicdist.node.node import Node
+    from quicdist.node.spawn import current_process
 
 __all__ = [
     "Atom",
@@ -81,3 +95,30 @@ __all__ = [
     "current_process",
     "export",
 ]
+
+# Imported when first asked for: the command's --help and its completion need none of it.
+_PLACES = {
+    "carriers.trust": "Identity Trust",
+    "etf": "Atom BitString ErlMap Export Fun ImproperList Pid Port Reference",
+    "node.book": "Quic",
+    "node.events": "NodeDown NodeEvent NodeUp",
+    "node.exports": "Run export",
+    "node.limits": "MailboxLimits NodeLimits",
+    "node.mailbox": "Mailbox",
+    "node.node": "Node",
+    "node.spawn": "current_process",
+}
+_MODULES = {name: module for module, names in _PLACES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_MODULES.get(name, 'node.errors')}")
+    value: object = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from quicdist.cli.options import (
     start_logging,
     trust,
 )
-from quicdist.cli.running import until_signal
 
 if TYPE_CHECKING:
     from quicdist.node.node import Node
@@ -100,7 +98,10 @@ def listen(
 
         quicdist send 4433@127.0.0.1 quicdist '{hello, 1}'
     """
+    import asyncio
+
     from quicdist.cli import client
+    from quicdist.cli.running import until_signal
 
     register = client.atom("--register", register)
     settings = Settings(name, cookie, listen, visible, cert, key, ca)
@@ -133,6 +134,10 @@ def run(
 
         erpc:call('4433@127.0.0.1', calc, add, [1, 2])
     """
+    import asyncio
+
+    from quicdist.cli.running import until_signal
+
     exports = [_imported(module) for module in modules]
     settings = Settings(name, cookie, listen, visible, cert, key, ca, exports)
     start_logging(verbose, quiet=False)
@@ -151,6 +156,8 @@ async def _print_messages(settings: Settings, register: str, count: int | None) 
 
 
 async def _serve(settings: Settings) -> None:
+    import asyncio
+
     async with settings.node() as node:
         _say_up(node)
         await asyncio.get_running_loop().create_future()
