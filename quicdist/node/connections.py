@@ -58,6 +58,8 @@ class _Attempt:
         self.signals: deque[tuple[Pid, Control, Payload]] = deque()
         self.dialled: Peer | None = None
         """Our own link, while its handshake goes on."""
+        self.is_watched = False
+        """Somebody is to be told when it fails, who does not wait for the result."""
         self.changed = asyncio.Event()
         """Our own link, or one made to us, has come up or down."""
         self.has_yielded = False
@@ -120,13 +122,23 @@ class Connections:
         if peer is not None:
             peer.post(sender, control, payload)
             return
+        attempt = self._watched_attempt(node)
+        if attempt is not None and len(attempt.signals) < _MAX_QUEUED:
+            attempt.signals.append((sender, control, payload))
+
+    def watch(self, node: Atom) -> None:
+        """Connects where there is no connection, and tells the listener if that fails."""
+        if node not in self.up:
+            self._watched_attempt(node)
+
+    def _watched_attempt(self, node: Atom) -> _Attempt | None:
         try:
             attempt = self._attempt(node)
         except (NoConnection, ValueError) as error:
             asyncio.get_running_loop().call_soon(self._listener.unreachable, node, str(error))
-            return
-        if len(attempt.signals) < _MAX_QUEUED:
-            attempt.signals.append((sender, control, payload))
+            return None
+        attempt.is_watched = True
+        return attempt
 
     def post_if_connected(
         self, node: Atom, sender: Pid, control: Control, payload: Payload = NO_PAYLOAD
@@ -270,7 +282,7 @@ class Connections:
         if not attempt.result.done():
             error = NoConnection(attempt.node, reason, is_refusal=attempt.is_refused)
             attempt.result.set_exception(error)
-        if attempt.signals:
+        if attempt.is_watched:
             self._listener.unreachable(attempt.node, reason)
 
     # -- made to us --
@@ -290,6 +302,7 @@ class Connections:
             Role.ACCEPTOR if node is None else Role.INITIATOR,
             challenge=secrets.randbits(32),
             expected_peer=node,
+            limits=self._limits.session,
             options=self._options,
         )
         return Peer(

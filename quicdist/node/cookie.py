@@ -30,4 +30,6 @@ def _checked(cookie: str, where: str) -> str:
         raise CookieError(f"{where} is empty: the cookie that all nodes of the cluster share")
     if len(cookie) > 255:
         raise CookieError(f"{where} has {len(cookie)} characters: at most 255 are possible")
+    if any(ord(character) > 255 for character in cookie):
+        raise CookieError(f"{where} holds characters that no Erlang cookie can: latin-1 only")
     return cookie

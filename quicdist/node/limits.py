@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from quicdist.dist.session import SessionLimits
 from quicdist.node.errors import NodeError
 
 MIB = 1024 * 1024
@@ -32,6 +33,9 @@ class NodeLimits:
     """Bounds of a node. Times in seconds, sizes in bytes."""
 
     mailbox: MailboxLimits = field(default_factory=MailboxLimits)
+
+    session: SessionLimits = field(default_factory=SessionLimits)
+    """What a peer's messages may come to before they are whole."""
 
     send_high: int = MIB
     """`await send` waits while more than this is queued for a peer ..."""

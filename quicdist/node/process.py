@@ -26,6 +26,7 @@ SHUTDOWN = Atom("shutdown")
 
 _EXIT = Atom("EXIT")
 _DOWN = Atom("DOWN")
+_NODEDOWN = Atom("nodedown")
 _PROCESS = Atom("process")
 
 Watched: TypeAlias = "Pid | tuple[Atom, Atom]"
@@ -53,6 +54,7 @@ class Process:
         self.monitoring: dict[Reference, Watched] = {}
         self.watchers: dict[Reference, Watcher] = {}
         self.aliases: set[Reference] = set()
+        self.monitored_nodes: dict[Atom, int] = {}
         self.is_alive = True
         self.exit_reason: Term = None
         self.trap_exit = False
@@ -178,8 +180,27 @@ class Process:
 
     # -- nodes --
 
+    def monitor_node(self, node: str) -> None:
+        """Watches the connection to a node, made if there is none: when it is lost, or cannot be
+        made, a ('nodedown', node) message comes, once for each call."""
+        self._check_alive()
+        atom = Atom(node)
+        self.monitored_nodes[atom] = self.monitored_nodes.get(atom, 0) + 1
+        if atom is not self.system.name:
+            self.system.network.watch(atom)
+
+    def demonitor_node(self, node: str) -> bool:
+        """Takes one `monitor_node` back. True when there was one."""
+        atom = Atom(node)
+        count = self.monitored_nodes.pop(atom, 0)
+        if count > 1:
+            self.monitored_nodes[atom] = count - 1
+        return count > 0
+
     def node_lost(self, node: Atom) -> None:
         """The connection to `node` is gone: so is everything there, as far as we can tell."""
+        for _ in range(self.monitored_nodes.pop(node, 0)):
+            self.deliver((_NODEDOWN, node))
         if self.watchers:
             for reference in [r for r, w in self.watchers.items() if w.pid.node is node]:
                 del self.watchers[reference]

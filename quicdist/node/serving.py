@@ -94,6 +94,9 @@ class Serving:
 
     async def _apply(self, module: Term, name: Term, args: Term) -> Term:
         """Calls the function; raises what it raises, or `undef`."""
+        if isinstance(args, (bytes, str)):
+            # A list of small integers, read so by `Options.strings`.
+            args = [one if isinstance(one, int) else ord(one) for one in args]
         if not isinstance(args, list):
             raise ErlangError(_BADARG)
         exported = self._exports.find(module, name, len(args))

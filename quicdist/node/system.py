@@ -42,6 +42,9 @@ class Network(Protocol):
     ) -> None:
         """Sends without waiting; without a connection the signal has no meaning and is dropped."""
 
+    def watch(self, node: Atom) -> None:
+        """Connects where there is no connection; `System.node_lost` tells when that fails."""
+
     async def send(self, node: Atom, sender: Pid, control: Control, payload: Term) -> None:
         """Sends, connecting first, and waits while the backlog is high. Raises NoConnection."""
 

@@ -96,6 +96,8 @@ def test_cookies(tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(CookieError, match="cannot be read"):
         find_cookie(None, tmp_path)
+    with pytest.raises(CookieError, match="latin-1"):
+        find_cookie("☃")
     with pytest.raises(CookieError, match="255"):
         find_cookie("x" * 256)
 

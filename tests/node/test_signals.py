@@ -7,7 +7,7 @@ from collections import deque
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from quicdist.dist.control import Control
+from quicdist.dist.control import Control, Link
 from quicdist.dist.session import NO_PAYLOAD
 from quicdist.etf import Atom, Pid, Reference, Term
 from quicdist.node.ids import Identifiers
@@ -51,6 +51,9 @@ class Wire:
         self.queue.append((control, payload))
 
     post_if_connected = post
+
+    def watch(self, node: Atom) -> None:
+        pass
 
     async def send(self, node: Atom, sender: Pid, control: Control, payload: Payload) -> None:
         self.post(node, sender, control, payload)
@@ -117,7 +120,15 @@ class CrossingSignals(RuleBasedStateMachine):
         target = self.systems[1 - side]
         for _ in range(min(count, len(queue))):
             control, payload = queue.popleft()
+            if isinstance(control, Link):
+                self.link_arrives(control)
             target.handlers[type(control)](control, payload, HERE)
+
+    def link_arrives(self, control: Link) -> None:
+        """The other side has linked: that counts, unless it did not know of our unlink yet."""
+        me = next(process for process in self.everyone if process.pid == control.to_pid)
+        if control.from_pid not in me.links._state:
+            self.unlinked.pop((me.pid, control.from_pid), None)
 
     @rule()
     def lose_the_connection(self) -> None:
@@ -131,12 +142,10 @@ class CrossingSignals(RuleBasedStateMachine):
     @invariant()
     def unlink_is_final(self) -> None:
         """After unlink no exit signal of that link counts, until one of the two links again."""
-        for (mine, other), count in list(self.unlinked.items()):
+        for (mine, other), count in self.unlinked.items():
             me = next(process for process in self.everyone if process.pid == mine)
-            if other in set(me.links):
-                del self.unlinked[mine, other]  # the other side has linked since
-            else:
-                assert me.exits_from(other) == count
+            assert other not in set(me.links)
+            assert me.exits_from(other) == count
 
     @invariant()
     def a_monitor_fires_once(self) -> None:

@@ -29,7 +29,7 @@ from quicdist import (
     ReceiveTimeout,
     StartError,
 )
-from quicdist.etf import EtfEncodeError, ImproperList, Term
+from quicdist.etf import EtfEncodeError, ImproperList, Options, Term
 from tests.node import exported
 from tests.node.conftest import PATIENCE
 from tests.node.memory import Hub
@@ -352,6 +352,32 @@ async def test_a_peer_that_came_back(hub: Hub) -> None:
                 assert await anext(events) == NodeUp(two.name, True, "memory")
                 assert one.nodes() == [two.name]
                 assert await one.ping(two.name)
+
+
+async def test_monitors_of_nodes(hub: Hub) -> None:
+    limits = NodeLimits(connect_timeout=0.1)
+    async with make(hub, limits=limits) as one, make(hub) as two, one.mailbox() as me:
+        for _ in range(3):
+            me.monitor_node(two.name)
+        assert me.demonitor_node(two.name)
+        await until(one.nodes)
+        one.disconnect(two.name)
+        assert [await get(me), await get(me)] == [("nodedown", two.name)] * 2
+        assert not me.demonitor_node(two.name)
+        me.monitor_node("99@127.0.0.1")
+        assert await get(me) == ("nodedown", "99@127.0.0.1")
+        me.monitor_node("nonsense")
+        assert await get(me) == ("nodedown", "nonsense")
+        assert me.message_count == 0
+
+
+async def test_lists_of_small_integers_as_bytes_are_arguments_all_the_same(hub: Hub) -> None:
+    terms = Options(strings="bytes", binaries="str")
+    async with make(hub, terms=terms, exports=[exported]) as one, make(hub) as two:
+        assert await two.call(one.name, "py", "add", [1, 2]) == 3
+        assert await two.rpc(one.name, "py", "add", [1, 2]) == 3
+        assert await two.call(one.name, "py", "echo", [b"text"]) == b"text"
+        assert await one.call(one.name, "py", "add", [1, 2]) == 3
 
 
 async def test_events(hub: Hub) -> None:
