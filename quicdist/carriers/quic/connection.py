@@ -111,6 +111,7 @@ class QuicCarrier:
         self._pending: dict[int, list[Buffer]] = {}  # for the engine, at the end of this tick
         self._held: deque[Step] = deque()  # behind a gap
         self._gap: Gap | None = None
+        self._gap_overdue = False
         self._bytes_queued = 0
         self._bytes_acknowledged = 0
         self._writable = True
@@ -249,6 +250,7 @@ class QuicCarrier:
             return
         self._engine.drain(self)
         self._bytes_acknowledged = self._engine.acknowledged()
+        self._look_at_gap()
         self._deliver()
         if self._closed:
             return
@@ -434,17 +436,28 @@ class QuicCarrier:
     def _gap_time_over(self) -> None:
         if self._closed or self._gap is None:
             return
-        held = sum(_size(step) for step in self._held if isinstance(step, Write))
-        if self._unacknowledged > held:
-            # What goes before may be lost, and would come again together with what is held.
-            self._gap_timer = self._loop.call_later(self._gap.seconds, self._gap_time_over)
-        else:
+        if self._arrived():
             self._end_gap()
+        else:
+            # It may be lost, and would come again together with what is held: the time begins
+            # when it has arrived.
+            self._gap_overdue = True
+
+    def _arrived(self) -> bool:
+        """Whether all that went before the gap is acknowledged."""
+        held = sum(_size(step) for step in self._held if isinstance(step, Write))
+        return self._unacknowledged <= held
+
+    def _look_at_gap(self) -> None:
+        if self._gap_overdue and self._gap is not None and self._arrived():
+            self._gap_overdue = False
+            self._gap_timer = self._loop.call_later(self._gap.seconds, self._gap_time_over)
 
     def _end_gap(self) -> None:
         if self._gap_timer is not None:
             self._gap_timer.cancel()
         self._gap = None
+        self._gap_overdue = False
         if not self._in_handshake:
             self._engine.send_whole(False)
         while self._held and self._gap is None:
