@@ -1,0 +1,152 @@
+"""Nodes over QUIC: in one process, and in two, one of which dies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from quicdist import Identity, NoConnection, Node, NodeDown, NodeLimits, StartError, Trust
+from tests.node import exported
+from tests.node.conftest import COOKIE, PATIENCE, MakeNode
+
+
+async def test_the_spine(make_node: MakeNode) -> None:
+    async with (
+        make_node() as one,
+        make_node(exports=[exported]) as two,
+        one.mailbox("a") as a,
+        two.mailbox("b") as b,
+    ):
+        assert await one.ping(two.name)
+        assert await two.ping(one.name)
+        assert await one.call(two.name, "py", "add", [1, 2]) == 3
+        assert await two.call(two.name, "py", "add_later", [1, 2]) == 3
+        await a.send(("b", two.name), (a.pid, {"n": 1, "xs": [1, 2.5, b"bin"]}))
+        sender, message = await b.receive(timeout=PATIENCE)
+        assert message == {b"n": 1, b"xs": [1, 2.5, b"bin"]}
+        await b.send(sender, bytes(3_000_000))
+        assert await a.receive(timeout=PATIENCE) == bytes(3_000_000)
+
+
+async def test_connects_that_cross(make_node: MakeNode) -> None:
+    for _ in range(15):
+        async with make_node() as one, make_node() as two:
+            assert all(await asyncio.gather(one.ping(two.name), two.ping(one.name)))
+            assert (one.nodes(), two.nodes()) == ([two.name], [one.name])
+
+
+async def test_several_nodes_in_one_process(make_node: MakeNode) -> None:
+    async with make_node() as one, make_node() as two, make_node() as three:
+        names = {one.name, two.name, three.name}
+        for node in (one, two, three):
+            for name in names - {node.name}:
+                assert await node.ping(name)
+            assert set(node.nodes()) == names - {node.name}
+
+
+async def test_a_port_in_use(make_node: MakeNode) -> None:
+    async with make_node() as one:
+        with pytest.raises(StartError, match="in use"):
+            await Node(one.name, cookie="c", identity=Identity.ephemeral()).start()
+
+
+async def test_it_listens_where_it_is_told(identity: Identity, make_node: MakeNode) -> None:
+    async with make_node() as one:
+        port = one.name.partition("@")[0]
+    listening = Node(
+        f"{port}@127.0.0.1", cookie=COOKIE, identity=identity, listen=f"0.0.0.0:{port}"
+    )
+    async with listening as one, make_node() as two:
+        assert await two.ping(one.name)
+        assert await one.ping(two.name)
+
+
+async def test_what_is_verified_is_said(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "quicdist.node")
+    async with make_node():
+        assert "no certificate is verified" in caplog.text
+
+
+async def test_a_peer_that_is_not_believed(make_node: MakeNode, tmp_path: Path) -> None:
+    other = Identity.ephemeral(["127.0.0.1"])
+    authority = tmp_path / "ca.pem"
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    authority.write_bytes(other.certificate.public_bytes(Encoding.PEM))
+    limits = NodeLimits(connect_timeout=1.0)
+    async with (
+        make_node(trust=Trust.authority(authority), limits=limits) as one,
+        make_node() as stranger,
+        make_node(identity=other) as friend,
+    ):
+        with pytest.raises(NoConnection, match="certificate"):
+            await one.connect(stranger.name)
+        assert await one.ping(friend.name)
+
+
+_PEER = """
+import asyncio, sys
+from quicdist import Identity, Node
+async def main():
+    async with Node(sys.argv[1], cookie=sys.argv[2], identity=Identity.ephemeral()) as node:
+        print(node.name, flush=True)
+        async with node.mailbox("b") as me:
+            await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+asyncio.run(main())
+"""
+
+
+async def start_peer(name: str = "0@127.0.0.1") -> tuple[asyncio.subprocess.Process, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _PEER, name, COOKIE),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    return process, (await process.stdout.readline()).decode().strip()
+
+
+async def test_kill_9_and_return(make_node: MakeNode) -> None:
+    process, name = await start_peer()
+    try:
+        async with (
+            make_node(limits=NodeLimits(net_ticktime=1.0)) as one,
+            one.mailbox() as me,
+        ):
+            reference = me.monitor(("b", name))
+            assert await one.ping(name)
+            with one.events() as events:
+                process.kill()
+                await process.communicate()
+                down = await asyncio.wait_for(anext(events), PATIENCE)
+                assert isinstance(down, NodeDown)
+            message = await me.receive(timeout=PATIENCE)
+            assert (message[1], message[4]) == (reference, "noconnection")
+            process, again = await start_peer(name)
+            assert again == name
+            assert await one.ping(name)
+    finally:
+        process.kill()
+        await process.communicate()
+
+
+async def test_a_peer_that_ends_is_seen_at_once(make_node: MakeNode) -> None:
+    process, name = await start_peer()
+    try:
+        async with make_node(limits=NodeLimits(net_ticktime=600)) as one:
+            assert await one.ping(name)
+            with one.events() as events:
+                await process.communicate(b"\n")
+                down = await asyncio.wait_for(anext(events), PATIENCE)
+                assert isinstance(down, NodeDown)
+                assert "has stopped" in down.reason
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
