@@ -52,19 +52,21 @@ def call(
     from quicdist.etf.notation import format_term
     from quicdist.node.errors import CallError
 
-    wanted = _wanted(node, module, function, arguments or [])
+    words = (module, function, arguments or [])
+    _wanted(node, 0, *words)
     settings = client.Settings(node, cookie, name, ca, timeout, verbose)
 
     async def main() -> Term:
         async with client.connected(settings) as ours:
+            wanted = _wanted(node, ours.peer(node).creation, *words)
             return await _called(ours, node, wanted, timeout)
 
     try:
         result = client.run(main(), verbose)
     except CallError as error:
         if verbose:
-            _show_stack(error)
-        raise
+            _show_details(error)
+        raise _problem(error) from None
     print(format_term(result, node=node))
 
 
@@ -81,7 +83,7 @@ async def _called(
 
 
 def _wanted(
-    node: str, module: str, function: str | None, arguments: list[str]
+    node: str, creation: int, module: str, function: str | None, arguments: list[str]
 ) -> tuple[str, str, list[Term]]:
     """Module, function and arguments. Raises Problem."""
     from quicdist.cli import client
@@ -89,7 +91,7 @@ def _wanted(
 
     if function is None:
         try:
-            return parse_call(module, node=node)
+            return parse_call(module, node=node, creation=creation)
         except NotationError as error:
             raise Problem(
                 ExitCode.USAGE,
@@ -100,14 +102,29 @@ def _wanted(
             ExitCode.USAGE,
             f"one list of arguments is expected: '[{', '.join(arguments)}]'",
         )
-    terms = client.parse("ARGS", arguments[0] if arguments else "[]", node=node)
+    text = arguments[0] if arguments else "[]"
+    terms = client.parse("ARGS", text, node=node, creation=creation)
     if not isinstance(terms, list):
         raise Problem(ExitCode.USAGE, f"ARGS is a list: '[{arguments[0]}]'")
     return client.atom("M", module), client.atom("F", function), terms
 
 
-def _show_stack(error: CallError) -> None:
+def _problem(error: CallError) -> Problem:
+    """What the call ended with, in one line."""
+    match error.reason:
+        case ("python_error", str(kind), bytes(text), bytes()):
+            # What another node of ours answers; its traceback is for -v.
+            what = str(error).split(" ended with ")[0]
+            return Problem(ExitCode.NO, f"{what} raised {kind}: {text.decode()}")
+    return Problem(ExitCode.NO, str(error).split("\n")[0])
+
+
+def _show_details(error: CallError) -> None:
+    """Stack frames of Erlang, and the traceback that a Python node sends along."""
     from quicdist.etf.notation import format_term
 
     for frame in error.stack:
         print(f"  in {format_term(frame)}", file=sys.stderr)
+    match error.reason:
+        case ("python_error", _, _, bytes(traceback)):
+            print(traceback.decode(errors="replace").rstrip(), file=sys.stderr)

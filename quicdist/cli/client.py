@@ -69,15 +69,20 @@ def _only_what_the_problem_does_not_say() -> None:
     """The node's log would say the same as the line that the command ends with."""
     import logging
 
-    logging.getLogger("quicdist").setLevel(logging.CRITICAL)
+    for name in ("quicdist", "quic"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def parse(what: str, text: str, *, node: str | None = None) -> Term:
-    """A term from the command line. Raises Problem."""
+def parse(what: str, text: str, *, node: str, creation: int = 0) -> Term:
+    """A term from the command line, `<0.94.0>` being a process of `node`. Raises Problem.
+
+    Which life of the node is meant (`creation`) is known only once it is connected: what is
+    typed is read before that, to refuse it early, and once more then.
+    """
     from quicdist.etf.notation import NotationError, parse_term
 
     try:
-        return parse_term(text, node=node)
+        return parse_term(text, node=node, creation=creation)
     except NotationError as error:
         raise Problem(ExitCode.USAGE, f"{what} is no Erlang term: {error}") from None
 
@@ -90,7 +95,7 @@ def atom(what: str, text: str) -> str:
     from quicdist.etf import Atom
 
     if text.startswith("'"):
-        term = parse(what, text)
+        term = parse(what, text, node="")
         if isinstance(term, Atom):
             return term
     if not text or len(text) > 255 or not text.isprintable():

@@ -25,7 +25,8 @@ class ExitCode(enum.IntEnum):
     """No connection: nothing answers at the node's address."""
 
     REFUSED = 4
-    """The node answers, and refuses the connection: another cookie, not allowed."""
+    """The node answers, and one of the two refuses the connection: another cookie, not allowed, a
+    certificate that --ca does not vouch for."""
 
     LOCAL = 5
     """This machine is in the way: a port in use, a file that cannot be read, an old certificate."""
@@ -50,7 +51,7 @@ EXIT_CODES = """Exit codes:
 
 3: the node cannot be reached
 
-4: the node refuses the connection (cookie)
+4: the node refuses the connection (cookie), or is refused (certificate)
 
 5: this machine is in the way (port in use, file, certificate)
 
@@ -91,7 +92,7 @@ def problem_of(error: BaseException) -> Problem | None:
     if isinstance(error, (errors.NodeNameError, errors.CookieError, errors.ExportError)):
         return Problem(ExitCode.USAGE, str(error))
     if isinstance(error, errors.NodeError):
-        return Problem(ExitCode.LOCAL, str(error))
+        return Problem(ExitCode.LOCAL, _with_advice(str(error)))
     if isinstance(error, EtfError):
         return Problem(ExitCode.USAGE, str(error))
     return _local_problem(error)
@@ -101,6 +102,9 @@ def _no_connection(error: NoConnection) -> Problem:
     text = str(error)
     if "cookie" in text:
         text += "; give the cluster's with --cookie or QUICDIST_COOKIE"
+        return Problem(ExitCode.REFUSED, text)
+    if "certificate" in text:
+        text += "; --ca names the authority that has signed its certificate"
         return Problem(ExitCode.REFUSED, text)
     if error.is_refusal:
         return Problem(ExitCode.REFUSED, text)
@@ -112,8 +116,16 @@ def _local_problem(error: BaseException) -> Problem | None:
     from quicdist.gateway import EmitError, GatewayError
 
     if isinstance(error, (CertificateError, GatewayError, EmitError)):
-        return Problem(ExitCode.LOCAL, str(error))
+        return Problem(ExitCode.LOCAL, _with_advice(str(error)))
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return Problem(ExitCode.LOCAL, f"{where}{error.strerror}")
     return None
+
+
+def _with_advice(text: str) -> str:
+    if "already in use" in text:
+        return f"{text}; choose another port, or 0 for a free one"
+    if "Cannot assign requested address" in text:
+        return f"{text}; that address is not this machine's: --listen says where to bind instead"
+    return text

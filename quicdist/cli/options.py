@@ -100,6 +100,8 @@ def start_logging(verbose: int, *, quiet: bool = True) -> None:
     level = {0: usual, 1: logging.INFO}.get(verbose, logging.DEBUG)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("quicdist").setLevel(level)
+    if verbose < 2:
+        logging.getLogger("quic").setLevel(logging.CRITICAL)  # aioquic's own
 
 
 def identity(certificate: Path | None, key: Path | None) -> Identity | None:

@@ -44,30 +44,37 @@ def send(
     """
     from quicdist.cli import client
 
-    term = client.parse("MESSAGE", message, node=node)
+    client.parse("MESSAGE", message, node=node)
+    if to.startswith("<"):
+        _pid(node, to, 0)
+    else:
+        client.atom("TO", to)
     settings = client.Settings(node, cookie, name, ca, timeout, verbose)
 
     async def main() -> None:
         async with client.connected(settings) as ours, ours.mailbox() as me:
-            receiver = await _receiver(ours, node, to, timeout)
+            creation = ours.peer(node).creation
+            receiver = (
+                _pid(node, to, creation) if to.startswith("<") else (client.atom("TO", to), node)
+            )
+            term = client.parse("MESSAGE", message, node=node, creation=creation)
             await _check_exists(ours, me, node, receiver, timeout)
             await me.send(receiver, term)
 
     client.run(main(), verbose)
 
 
-async def _receiver(ours: Node, node: str, to: str, timeout: float) -> Pid | tuple[str, str]:
+def _pid(node: str, text: str, creation: int) -> Pid:
+    """The process of that node. Raises Problem."""
     from quicdist.cli import client
     from quicdist.etf import Pid
 
-    if not to.startswith("<"):
-        return client.atom("TO", to), node
-    pid = client.parse("TO", to, node=node)
+    pid = client.parse("TO", text, node=node, creation=creation)
     if not isinstance(pid, Pid):
-        raise Problem(ExitCode.USAGE, f"TO is a name or a pid, not {to}")
+        raise Problem(ExitCode.USAGE, f"TO is a name or a pid, not {text}")
     if pid.node != node:
-        raise Problem(ExitCode.USAGE, f"{to} is a process of {pid.node}, not of {node}")
-    return Pid(pid.node, pid.id, pid.serial, ours.peer(node).creation)
+        raise Problem(ExitCode.USAGE, f"{text} is a process of {pid.node}, not of {node}")
+    return pid
 
 
 async def _check_exists(

@@ -1,0 +1,141 @@
+"""The real command in a process of its own, as a script would run it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.erlang import Erlang, erlang_available
+from tests.gatewayed import GatewayThread, gatewayed_erl
+
+PATIENCE = 60.0
+COOKIE = "cli-cookie"
+
+CALC = """
+import quicdist
+
+@quicdist.export
+def add(a, b):
+    return a + b
+
+@quicdist.export
+async def divide(a, b):
+    return a / b
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def refused(self, code: int, *words: str) -> None:
+        """It ended with this code and one line that has these words: no traceback."""
+        assert self.code == code, self
+        assert self.err.startswith("quicdist: "), self
+        assert self.err.count("\n") == 1, self
+        assert "Traceback" not in self.err
+        for word in words:
+            assert word in self.err, self
+
+
+class Command:
+    """`quicdist` with a home of its own."""
+
+    def __init__(self, home: Path, cookie: str | None = COOKIE) -> None:
+        self.home = home
+        kept = {name: value for name, value in os.environ.items() if "QUICDIST" not in name}
+        self.environment = {
+            **kept,
+            "HOME": str(home),
+            "QUICDIST_STATE_DIR": str(home / "state"),
+            "PYTHONIOENCODING": "utf-8",
+            "NO_COLOR": "1",
+            "COLUMNS": "100",
+            "TERM": "dumb",
+        }
+        self.environment.pop("ERL_EPMD_PORT", None)
+        if cookie is not None:
+            self.environment["QUICDIST_COOKIE"] = cookie
+
+    def __call__(self, *args: str, env: Mapping[str, str] | None = None) -> Result:
+        """Runs it to its end."""
+        done = subprocess.run(
+            [sys.executable, "-m", "quicdist", *args],
+            capture_output=True,
+            encoding="utf-8",
+            env={**self.environment, **(env or {})},
+            cwd=self.home,
+            timeout=PATIENCE,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    @contextlib.contextmanager
+    def started(self, *args: str) -> Iterator[subprocess.Popen[str]]:
+        """Runs it beside the test, which reads its output; killed at the end if it still is."""
+        with subprocess.Popen(
+            [sys.executable, "-m", "quicdist", *args],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            env=self.environment,
+            cwd=self.home,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    @contextlib.contextmanager
+    def node(self, *args: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+        """`run` or `listen`, up: its name and the process."""
+        with self.started(*args) as process:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line.endswith(" is up\n"):
+                process.kill()
+                raise AssertionError(f"{line!r} {process.stderr and process.stderr.read()}")
+            yield line.split()[0], process
+
+
+def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> Result:
+    """Tells it to go, and what it said since."""
+    process.send_signal(number)
+    out, err = process.communicate(timeout=PATIENCE)
+    return Result(process.returncode, out, err)
+
+
+@pytest.fixture
+def quicdist(tmp_path: Path) -> Command:
+    """The command, with a cookie in its environment."""
+    return Command(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def calc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The name of a node that serves the module calc."""
+    home = tmp_path_factory.mktemp("calc")
+    (home / "calc.py").write_text(CALC)
+    with Command(home).node("run", "0@127.0.0.1", "calc.py") as (name, _):
+        yield name
+
+
+@pytest.fixture(scope="module")
+def beam() -> Iterator[tuple[str, Erlang]]:
+    """A stock Erlang behind a gateway: its name, and itself."""
+    if not erlang_available():
+        pytest.skip("no Erlang on the PATH: sudo apt-get install erlang-base")
+    with GatewayThread() as gateway, gatewayed_erl(gateway, cookie=COOKIE) as erlang:
+        yield gateway.name, erlang

@@ -1,0 +1,234 @@
+"""ping, call and send, against a Python node and against a stock Erlang."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import PATIENCE, Command
+from tests.erlang import Erlang
+from tests.gatewayed import free_udp_port
+
+# -- against a Python node ----------------------------------------------------------------------
+
+
+def test_ping(quicdist: Command, calc: str) -> None:
+    done = quicdist("ping", calc)
+    assert (done.code, done.out, done.err) == (0, "pong\n", "")
+
+
+def test_cookie_from_option_and_file(quicdist: Command, calc: str) -> None:
+    cookie = quicdist.environment.pop("QUICDIST_COOKIE")
+    assert quicdist("ping", calc, "--cookie", cookie).code == 0
+    (quicdist.home / ".erlang.cookie").write_text(cookie)
+    assert quicdist("ping", calc).code == 0
+    # The nearer one counts: option before environment before file.
+    (quicdist.home / ".erlang.cookie").write_text("another")
+    assert quicdist("ping", calc, env={"QUICDIST_COOKIE": cookie}).code == 0
+    assert quicdist("ping", calc, "--cookie", cookie, env={"QUICDIST_COOKIE": "x"}).code == 0
+
+
+def test_ping_without_a_cookie(quicdist: Command, calc: str) -> None:
+    del quicdist.environment["QUICDIST_COOKIE"]
+    quicdist("ping", calc).refused(2, "no cookie", ".erlang.cookie")
+
+
+def test_ping_with_another_cookie(quicdist: Command, calc: str) -> None:
+    done = quicdist("ping", calc, "--cookie", "another", "--timeout", "3")
+    assert done.out == "pang\n"
+    done.refused(4, "cookie", "--cookie")
+
+
+def test_ping_nobody(quicdist: Command) -> None:
+    done = quicdist("ping", f"{free_udp_port()}@127.0.0.1", "--timeout", "1")
+    assert done.out == "pang\n"
+    done.refused(3, "no connection to", "does it run")
+
+
+def test_ping_somebody_else(quicdist: Command) -> None:
+    """A port that answers nothing that is QUIC."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        name = f"{other.getsockname()[1]}@127.0.0.1"
+        quicdist("ping", name, "--timeout", "1").refused(3, "no connection to")
+
+
+@pytest.mark.parametrize("name", ["foo", "", "a@b@c", "@", "4433@"])
+def test_ping_what_is_no_node(quicdist: Command, name: str) -> None:
+    quicdist("ping", name).refused(2, "no node name", "4433@127.0.0.1")
+
+
+@pytest.mark.parametrize("name", ["70000@127.0.0.1", "4433@127.0.0.256", "sam@host"])
+def test_ping_what_quic_cannot_reach(quicdist: Command, name: str) -> None:
+    done = quicdist("ping", name, "--timeout", "1")
+    assert done.out == "pang\n"
+    done.refused(3, "port@ip")
+
+
+def test_own_name(quicdist: Command, calc: str) -> None:
+    port = free_udp_port()
+    assert quicdist("ping", calc, "--name", f"{port}@127.0.0.1").code == 0
+    quicdist("ping", calc, "--name", "me").refused(2, "'me' is no node name")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        name = f"{taken.getsockname()[1]}@127.0.0.1"
+        quicdist("ping", calc, "--name", name).refused(5, "in use")
+
+
+@pytest.mark.parametrize(
+    ("words", "printed"),
+    [
+        (("calc", "add", "[1, 2]"), "3"),
+        (("calc:add(1, 2.5).",), "3.5"),
+        (("calc", "add", '["ab", [c]]'), "[97,98,c]"),
+        (("calc", "add", '[<<"a">>, <<"ö"/utf8>>]'), '<<"aö"/utf8>>'),
+        (("'calc'", "'divide'", "[1, 2]"), "0.5"),
+    ],
+)
+def test_call(quicdist: Command, calc: str, words: tuple[str, ...], printed: str) -> None:
+    done = quicdist("call", calc, *words)
+    assert (done.code, done.out, done.err) == (0, printed + "\n", "")
+
+
+def test_call_what_raises(quicdist: Command, calc: str) -> None:
+    quicdist("call", calc, "calc", "divide", "[1, 0]").refused(1, "ZeroDivisionError", "division")
+    quicdist("call", calc, "calc", "nothing").refused(1, "undef")
+    shown = quicdist("call", "-v", calc, "calc", "nothing")
+    assert shown.code == 1
+    assert "in {calc,nothing,[],[]}" in shown.err
+    assert "in divide" in quicdist("call", "-v", calc, "calc", "divide", "[1, 0]").err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("calc", "add", "[1, X]"), "column 5: expected a term"),
+        (("calc", "add", "{1, 2}"), "ARGS is a list"),
+        (("calc", "add", "1", "2"), "'[1, 2]'"),
+        (("calc",), "'M:F(...)'"),
+        (("calc:add(1, 2",), 'expected "," or ")"'),
+        (("", "add"), "no atom"),
+        (("calc", "add", "[<0.1>]"), "<0.94.0>"),
+    ],
+)
+def test_call_what_cannot_be_read(
+    quicdist: Command, calc: str, words: tuple[str, ...], said: str
+) -> None:
+    quicdist("call", calc, *words).refused(2, said)
+
+
+def test_send_to_a_listener(quicdist: Command) -> None:
+    with quicdist.node("listen", "0@127.0.0.1", "-r", "box", "-n", "3") as (name, process):
+        assert quicdist("send", name, "box", "{hello, 1}").code == 0
+        assert quicdist("send", name, "box", '#{<<"k">> => "v"}.').code == 0
+        quicdist("send", name, "nobody", "hello").refused(1, "no process nobody", "nothing was")
+        assert quicdist("send", name, "'box'", "last").code == 0
+        out, _ = process.communicate(timeout=PATIENCE)
+    assert out == '{hello,1}\n#{<<"k">> => "v"}\nlast\n'
+    assert process.returncode == 0
+
+
+def test_send_loses_nothing(quicdist: Command) -> None:
+    with quicdist.node("listen", "0@127.0.0.1", "-n", "1") as (name, process):
+        big = "<<" + "1," * 30_000 + "2>>"
+        assert quicdist("send", name, "quicdist", big).code == 0
+        out, _ = process.communicate(timeout=PATIENCE)
+    assert out == big.replace(" ", "") + "\n"
+
+
+@pytest.mark.parametrize(
+    ("to", "message", "said"),
+    [
+        ("box", "{a", 'expected "," or "}"'),
+        ("<0.1>", "a", "<0.94.0>"),
+        ("<'4@1.2.3.4'.1.2>", "a", "a process of 4@1.2.3.4"),
+        ("'a", "a", "closing '"),
+    ],
+)
+def test_send_what_cannot_be_read(
+    quicdist: Command, calc: str, to: str, message: str, said: str
+) -> None:
+    quicdist("send", calc, to, message).refused(2, said)
+
+
+def test_verification_by_an_authority(quicdist: Command, calc: str) -> None:
+    assert quicdist("cert", "make", "127.0.0.1", "--dir", "other").code == 0
+    done = quicdist("ping", calc, "--ca", "other/cert.pem", "--timeout", "2")
+    done.refused(4, "certificate", "--ca")
+    quicdist("ping", calc, "--ca", "nowhere.pem").refused(5, "nowhere.pem", "No such file")
+    (quicdist.home / "junk.pem").write_text("junk")
+    quicdist("ping", calc, "--ca", "junk.pem").refused(5, "junk.pem", "no PEM certificate")
+
+
+# -- against a stock Erlang ---------------------------------------------------------------------
+
+
+@pytest.mark.erlang
+def test_ping_and_call_erlang(quicdist: Command, beam: tuple[str, Erlang]) -> None:
+    name, _ = beam
+    assert quicdist("ping", name).out == "pong\n"
+    assert quicdist("call", name, 'lists:reverse([1, {a, "b"}, #{k => <<1:3>>}])').out == (
+        '[#{k => <<1:3>>},{a,"b"},1]\n'
+    )
+    assert quicdist("call", name, "erlang", "node").out == f"'{name}'\n"
+    quicdist("call", name, "lists", "nth", "[0, [a]]").refused(1, "error: function_clause")
+    quicdist("call", name, "erlang", "throw", "[{a, 1}]").refused(1, "throw: {a,1}")
+    quicdist("call", name, "timer", "sleep", "[60000]", "--timeout", "1").refused(6, "within 1 s")
+
+
+@pytest.mark.erlang
+def test_pids_there_and_back(quicdist: Command, beam: tuple[str, Erlang]) -> None:
+    name, _ = beam
+    pid = quicdist("call", name, "erlang", "whereis", "[init]").out.strip()
+    assert pid == "<0.0.0>"
+    # Of which life of its node it is, its text does not say; the connection does.
+    assert quicdist("call", name, "erlang", "is_process_alive", f"[{pid}]").out == "true\n"
+    assert quicdist("call", name, f"erlang:is_process_alive({pid})").out == "true\n"
+    assert quicdist("send", name, pid, "hello").code == 0
+    quicdist("send", name, "<0.9999.0>", "hello").refused(1, "no process <0.9999.0>")
+
+
+@pytest.mark.erlang
+def test_send_to_erlang(quicdist: Command, beam: tuple[str, Erlang]) -> None:
+    name, erlang = beam
+    erlang.eval(
+        """
+        register(cli_box, spawn(fun() -> receive M -> unregister(cli_box),
+            register(cli_got, self()), receive {ask, From} -> From ! {got, M} end end end)), [].
+        """
+    )
+    assert quicdist("send", name, "cli_box", "{hello, [1, 2]}").code == 0
+    deadline = time.monotonic() + PATIENCE
+    source = """
+        case whereis(cli_got) of
+            undefined -> <<"nothing">>;
+            Pid -> Pid ! {ask, self()}, receive {got, {hello, [1, 2]}} -> <<"it">> end
+        end.
+    """
+    while (answer := erlang.eval(source)) == b"nothing":
+        assert time.monotonic() < deadline
+    assert answer == b"it"
+
+
+@pytest.mark.erlang
+def test_another_cookie_than_erlang(quicdist: Command, beam: tuple[str, Erlang]) -> None:
+    name, _ = beam
+    done = quicdist("ping", name, "--cookie", "another", "--timeout", "2")
+    assert done.out == "pang\n"
+    done.refused(4, "cookie")
+
+
+@pytest.mark.erlang
+def test_erlang_calls_what_run_serves(
+    quicdist: Command, calc: str, beam: tuple[str, Erlang], tmp_path: Path
+) -> None:
+    _, erlang = beam
+    answer = erlang.eval(f"""
+        4 = erpc:call('{calc}', calc, add, [1, 3]),
+        3 = rpc:call('{calc}', calc, add, [1, 2]),
+        term_to_binary(net_adm:ping('{calc}')).
+    """)
+    assert answer.endswith(b"pong")

@@ -1,0 +1,277 @@
+"""run, listen, gateway: commands that stay; and cert, names, demo, help."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from quicdist.carriers.epmd import EpmdServer, NodeInfo
+from tests.cli.conftest import CALC, PATIENCE, Command, end
+from tests.erlang import Erlang
+from tests.gatewayed import free_udp_port
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_run_ends_cleanly_when_told(quicdist: Command, number: int) -> None:
+    (quicdist.home / "calc.py").write_text(CALC)
+    with quicdist.node("run", "0@127.0.0.1", "calc") as (name, process):
+        assert quicdist("call", name, "calc", "add", "[1, 2]").out == "3\n"
+        done = end(process, number)
+    assert done.code == 0
+    assert "Traceback" not in done.err
+    assert "no certificate is verified" in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "there is no such file"),
+        ("def f(): pass\n", "nothing in"),
+        ("1 / 0\n", "broken.py:1"),
+        ("def f(:\n", "SyntaxError"),
+    ],
+)
+def test_run_what_cannot_be_served(quicdist: Command, text: str | None, said: str) -> None:
+    if text is not None:
+        (quicdist.home / "broken.py").write_text(text)
+    quicdist("run", "0@127.0.0.1", "broken.py").refused(2, said)
+
+
+def test_run_a_module_that_is_not_there(quicdist: Command) -> None:
+    quicdist("run", "0@127.0.0.1", "no_such_module_anywhere").refused(2, "No module named")
+
+
+def test_a_port_in_use(quicdist: Command) -> None:
+    (quicdist.home / "calc.py").write_text(CALC)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        name = f"{taken.getsockname()[1]}@127.0.0.1"
+        quicdist("run", name, "calc").refused(5, name, "in use", "another port")
+        quicdist("listen", name).refused(5, "in use")
+        quicdist("gateway", name, "--epmd-port", "0").refused(5, "in use")
+
+
+def test_names_of_nodes_to_be(quicdist: Command) -> None:
+    quicdist("listen", "here").refused(2, "'here' is no node name", "4433@127.0.0.1")
+    quicdist("listen", "4433@1.2.3.4.5").refused(2, "no node name")
+    quicdist("listen", "0@127.0.0.1", "--listen", "all").refused(2, "no address to listen on")
+    quicdist("gateway", "here").refused(2, "no node name")
+    quicdist("gateway", "1@127.0.0.1", "--route", "a=b").refused(2, "NODE=IP:PORT")
+    quicdist("gateway").refused(2, "NAME is missing")
+
+
+def test_certificates_that_cannot_be_used(quicdist: Command) -> None:
+    quicdist("listen", "0@127.0.0.1", "--cert", "none.pem").refused(5, "none.pem", "No such file")
+    quicdist("listen", "0@127.0.0.1", "--key", "k.pem").refused(2, "--cert")
+    for place in ("one", "two"):
+        assert quicdist("cert", "make", "--dir", place).code == 0
+    done = quicdist("listen", "0@127.0.0.1", "--cert", "one/cert.pem", "--key", "two/key.pem")
+    done.refused(5, "not the key of the certificate")
+
+
+def test_a_name_that_differs_from_where_it_listens(quicdist: Command) -> None:
+    port = free_udp_port()
+    name = f"{port}@127.0.0.1"
+    with quicdist.node("listen", name, "--listen", f"0.0.0.0:{port}", "-n", "1") as (up, process):
+        assert up == name
+        assert quicdist("send", name, "quicdist", "hello").code == 0
+        assert process.communicate(timeout=PATIENCE)[0] == "hello\n"
+
+
+# -- cert ---------------------------------------------------------------------------------------
+
+
+def test_cert_made_kept_and_shown(quicdist: Command) -> None:
+    quicdist("cert", "show").refused(5, "quicdist cert make")
+    made = quicdist("cert", "make", "10.0.0.7", "node.example")
+    assert made.code == 0, made
+    assert "good for     10.0.0.7, node.example\n" in made.out
+    key = quicdist.home / "state" / "key.pem"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    before = key.read_bytes()
+    shown = quicdist("cert", "show")
+    assert (shown.code, shown.err) == (0, "")
+    assert "sha-256" in shown.out
+    assert quicdist("cert", "make", "10.0.0.8").code == 0
+    assert "10.0.0.8" in quicdist("cert", "show", "state/cert.pem").out
+    assert key.read_bytes() == before
+    quicdist("cert", "make", "not a host").refused(2, "no host")
+
+
+def test_cert_that_is_none(quicdist: Command) -> None:
+    (quicdist.home / "junk").write_text("junk")
+    quicdist("cert", "show", "junk").refused(5, "no PEM certificate")
+    quicdist("cert", "show", "nowhere").refused(5, "No such file")
+    quicdist("cert", "make", "--dir", "junk/dir").refused(5, "junk")
+
+
+def test_cert_that_has_expired(quicdist: Command) -> None:
+    import datetime
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+    )
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "old")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime.datetime(2020, 1, 1))
+        .not_valid_after(datetime.datetime(2021, 1, 1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    old = quicdist.home / "old.pem"
+    old.write_bytes(certificate.public_bytes(Encoding.PEM) + pem)
+    shown = quicdist("cert", "show", "old.pem")
+    assert "until        2021-01-01" in shown.out
+    shown.refused(1, "outside of its time")
+    quicdist("listen", "0@127.0.0.1", "--cert", "old.pem").refused(5, "expired on 2021-01-01")
+
+
+# -- names --------------------------------------------------------------------------------------
+
+
+class _Directory:
+    """Two nodes, always."""
+
+    async def register(self, node: NodeInfo) -> int:
+        return 1
+
+    def unregister(self, node: NodeInfo) -> None:
+        pass
+
+    async def look_up(self, name: str) -> NodeInfo | None:
+        return None
+
+    def nodes(self) -> list[NodeInfo]:
+        return [NodeInfo("one", 4001), NodeInfo("5555@127.0.0.1", 4002)]
+
+
+async def test_names(quicdist: Command) -> None:
+    import asyncio
+
+    server = await EpmdServer.open("127.0.0.1", 0, _Directory())
+    try:
+        port = str(server.local_address[1])
+        done = await asyncio.to_thread(quicdist, "names", "--port", port)
+        other = await asyncio.to_thread(quicdist, "names", env={"ERL_EPMD_PORT": port})
+    finally:
+        await server.close()
+    assert (done.code, done.out) == (0, "one 4001\n5555@127.0.0.1 4002\n")
+    assert other == done
+
+
+def test_names_of_nobody(quicdist: Command) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        port = str(taken.getsockname()[1])
+        quicdist("names", "--port", port).refused(3, "no EPMD answers", "epmd -daemon")
+
+
+# -- gateway ------------------------------------------------------------------------------------
+
+
+def test_gateway_writes_its_module(quicdist: Command) -> None:
+    done = quicdist("gateway", "--emit-module", "--module-dir", "erl")
+    assert done.code == 0, done
+    assert (quicdist.home / "erl" / "quicdist_epmd.erl").exists()
+    compiled = (quicdist.home / "erl" / "quicdist_epmd.beam").exists()
+    assert compiled == (shutil.which("erlc") is not None)
+    (quicdist.home / "file").write_text("")
+    done = quicdist("gateway", "--emit-module", "--module-dir", "file/erl")
+    done.refused(5, "cannot be written")
+
+
+@pytest.mark.erlang
+def test_gateway_for_an_erlang_node(quicdist: Command) -> None:
+    name = f"{free_udp_port()}@127.0.0.1"
+    arguments = ("gateway", name, "--epmd-port", "0", "--emit-module", "--module-dir", "erl")
+    with quicdist.started(*arguments) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        assert lines[1] == f"gateway for {name} is up\n"
+        # What it says to start the node with is what starts it.
+        words = lines[2].split(": ", 1)[1].replace("'", "").split()
+        assert words[1] == "erl"
+        port = words[0].removeprefix("ERL_EPMD_PORT=")
+        erl = [str(quicdist.home / "erl") if word == "erl" else word for word in words[2:]]
+        cookie = quicdist.environment["QUICDIST_COOKIE"]
+        os.environ["ERL_EPMD_PORT"] = port
+        try:
+            erlang = Erlang(*erl, "-setcookie", cookie)
+        finally:
+            del os.environ["ERL_EPMD_PORT"]
+        with erlang:
+            erlang.eval("[].")
+            assert quicdist("ping", name).out == "pong\n"
+            assert quicdist("names", "--port", port).out.startswith(f"{name} ")
+        done = end(process)
+    assert done.code == 0
+    assert "Traceback" not in done.err
+
+
+# -- demo and help ------------------------------------------------------------------------------
+
+
+@pytest.mark.erlang
+def test_demo(quicdist: Command) -> None:
+    del quicdist.environment["QUICDIST_COOKIE"]
+    done = quicdist("demo")
+    assert done.code == 0, done
+    assert done.err == ""
+    for seen in ("ALPN", "TLS_", "UDP ports", "net_adm:ping", "erpc:call", "monitors", "All 14"):
+        assert seen in done.out
+    assert not (quicdist.home / ".erlang.cookie").exists()
+
+
+def test_demo_without_erlang(quicdist: Command) -> None:
+    path = quicdist.home / "bin"
+    path.mkdir()
+    done = quicdist("demo", env={"PATH": str(path)})
+    assert done.code == 0, done
+    assert "apt-get install erlang" in done.out
+    assert "Two Python nodes" in done.out
+    assert "ALPN" in done.out
+
+
+def test_help_and_usage(quicdist: Command) -> None:
+    shown = quicdist("--help")
+    assert shown.code == 0
+    assert "Exit codes" in shown.out
+    for command in ("ping", "call", "send", "listen", "run", "names", "cert", "gateway", "demo"):
+        assert command in shown.out
+        assert quicdist(command, "--help").code == 0
+    assert quicdist("--version").out.startswith("quicdist ")
+    assert quicdist().code == 2
+    quicdist("pong").refused(2, "pong")
+    quicdist("ping").refused(2, "NODE", "quicdist ping --help")
+    quicdist("ping", "1@127.0.0.1", "--no-such").refused(2, "--no-such")
+    quicdist("ping", "1@127.0.0.1", "--timeout", "soon").refused(2, "--timeout")
+
+
+def test_output_that_nobody_reads(quicdist: Command, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    program = f"{sys.executable} -m quicdist --help | true"
+    done = subprocess.run(
+        program, shell=True, capture_output=True, env=quicdist.environment, timeout=PATIENCE
+    )
+    assert b"Traceback" not in done.stderr
+    assert b"BrokenPipe" not in done.stderr
