@@ -25,7 +25,7 @@ from quicdist.node.errors import (
     NodeError,
     NoProcess,
 )
-from quicdist.node.level import Source
+from quicdist.node.level import HERE, Source
 from quicdist.node.net_kernel import NET_KERNEL, YES, is_auth_call
 from quicdist.node.process import NOCONNECTION, NOPROC
 from quicdist.node.service import ALIAS, GEN_CALL, Service, alias_of
@@ -38,10 +38,15 @@ _CALL = Atom("call")
 _REX = Atom("rex")
 _USER = Atom("user")
 _SIGNAL = Atom("signal")
+_NOTSUP = Atom("notsup")
 
 
 class Callee(Protocol):
     """The peer of a call."""
+
+    @property
+    def can_spawn(self) -> bool:
+        """Whether its node takes SPAWN_REQUEST."""
 
     def call_begins(self, call: object, fail: Callable[[Exception], None]) -> None: ...
 
@@ -208,6 +213,8 @@ class Caller(Service):
         callee = None
         if pending.node is not self.system.name:
             callee = await self._connect(pending.node)
+            if isinstance(control, ctl.SpawnRequest) and not callee.can_spawn:
+                raise CallNotPossible(pending.what, _NOTSUP)
             callee.call_begins(key, pending.fail)
         try:
             if watch is not None:
@@ -221,7 +228,7 @@ class Caller(Service):
 
     # -- what comes back --
 
-    def deliver(self, message: Term) -> bool:
+    def deliver(self, message: Term, source: Source) -> None:
         """An answer, if somebody waits for it."""
         match message:
             case (tag, answer):
@@ -229,9 +236,8 @@ class Caller(Service):
                 pending = self._pending.get(reference) if reference is not None else None
                 if pending is not None:
                     pending.answer(answer)
-        return False
 
-    def monitor_fired(self, reference: Reference, reason: Term) -> None:
+    def monitor_fired(self, reference: Reference, reason: Term, source: Source = HERE) -> None:
         """The server of a call is gone; an erpc call is answered so."""
         watched = self.monitoring.pop(reference, None)
         pending = self._pending.get(reference)
@@ -284,7 +290,7 @@ class Caller(Service):
                 pending.fail(error)
 
 
-def _ignore(service: Service, message: Term) -> None:
+def _ignore(service: Service, message: Term, source: Source) -> None:
     """What is no answer is nothing."""
 
 

@@ -10,6 +10,7 @@ import logging
 
 from quicdist.etf import Atom, Pid, Term
 from quicdist.etf.notation import format_term
+from quicdist.node.level import Source
 from quicdist.node.service import Service
 from quicdist.node.system import System
 
@@ -25,7 +26,7 @@ _INPUT = frozenset({"get_chars", "get_line", "get_until", "get_password"})
 def start_group_leader(system: System) -> Service:
     """Starts it. It has no name: callers are given its pid."""
 
-    def handle(me: Service, message: Term) -> None:
+    def handle(me: Service, message: Term, source: Source) -> None:
         match message:
             case ("io_request", Pid() as sender, reply_as, request):
                 answer = _serve(request)

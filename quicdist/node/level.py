@@ -21,6 +21,19 @@ class Source(Protocol):
         """A receiver that held this source back has room again."""
 
 
+class _Here:
+    """This node as a source: senders here are not held back by a full mailbox."""
+
+    def filled(self, level: Level) -> None:
+        pass
+
+    def let_go(self, level: Level) -> None:
+        pass
+
+
+HERE: Source = _Here()
+
+
 class Level:
     """The fill level of one receiver, in bytes (or in calls, where calls are what is held)."""
 

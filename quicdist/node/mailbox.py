@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from quicdist.etf import Term, footprint
 from quicdist.node.errors import MailboxFull, ProcessExited, ReceiveTimeout
-from quicdist.node.level import Level
+from quicdist.node.level import Level, Source
 from quicdist.node.limits import MailboxLimits
 from quicdist.node.process import Process
 from quicdist.node.reasons import exit_reason
@@ -140,7 +140,7 @@ class Mailbox(Process):
 
     # -- for the system --
 
-    def deliver(self, message: Term) -> bool:
+    def deliver(self, message: Term, source: Source) -> None:
         """A message arrives."""
         size = footprint(message)
         self._fresh.append((message, size))
@@ -153,7 +153,8 @@ class Mailbox(Process):
             level.is_waited_on = False
             if not waiter.done():
                 waiter.set_result(True)
-        return level.size > level.high
+        if level.size > level.high:
+            source.filled(level)
 
     def stopped(self) -> None:
         """It has died: nobody reads any more."""

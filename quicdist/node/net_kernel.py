@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 from quicdist.etf import Atom, Term
+from quicdist.node.level import Source
 from quicdist.node.service import GEN_CALL, Service, is_from
 from quicdist.node.system import System
 
@@ -26,7 +27,7 @@ def start_net_kernel(system: System, net_ticktime: float) -> Service:
         "ticktime": round(net_ticktime),
     }
 
-    def handle(me: Service, message: Term) -> None:
+    def handle(me: Service, message: Term, source: Source) -> None:
         match message:
             case ("$gen_call", to, ("is_auth", _)) if is_from(to):
                 me.reply(to, YES)

@@ -24,7 +24,6 @@ from quicdist.node.exports import Exports
 from quicdist.node.group_leader import start_group_leader
 from quicdist.node.ids import Identifiers, new_creation
 from quicdist.node.info import PeerInfo, peer_info
-from quicdist.node.level import Source
 from quicdist.node.limits import MailboxLimits, NodeLimits
 from quicdist.node.mailbox import Mailbox
 from quicdist.node.names import Address, parse_listen
@@ -316,7 +315,7 @@ class _Life:
         self.spawner = Spawner(system, self._limits.mailbox)
         self.caller = Caller(system, self._connect, start_group_leader(system).pid)
         start_net_kernel(system, self._limits.net_ticktime)
-        Serving(system, self.spawner, exports, self._source_of, self._limits.calls_at_once)
+        Serving(system, self.spawner, exports, self._limits.calls_at_once)
         self.connections.begin(LocalNode(name, creation, flags, cookie), system.handlers)
 
     async def end(self) -> None:
@@ -333,9 +332,6 @@ class _Life:
 
     async def _connect(self, node: Atom) -> Callee:
         return await self.connections.connect(node)
-
-    def _source_of(self, node: Atom) -> Source | None:
-        return self.connections.up.get(node)
 
     # -- told by connections --
 

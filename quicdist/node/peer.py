@@ -271,6 +271,11 @@ class Peer:
 
     # -- holding back --
 
+    @property
+    def can_spawn(self) -> bool:
+        """Whether its node takes SPAWN_REQUEST."""
+        return Flag.SPAWN in self.flags
+
     def filled(self, level: Level) -> None:
         """A receiver is above its high watermark, and we have filled it."""
         if level in self._held_by or not level.must_hold(len(self._calls)):

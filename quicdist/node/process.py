@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from quicdist.etf import Atom, Pid, Reference, Term
 from quicdist.node.errors import ProcessExited
-from quicdist.node.level import Level
+from quicdist.node.level import HERE, Level, Source
 from quicdist.node.links import Links
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class Process:
 
     # -- what its kind decides --
 
-    def deliver(self, message: Term) -> bool:
-        """A message. True when this receiver is now above its high watermark."""
+    def deliver(self, message: Term, source: Source) -> None:
+        """A message. The source is told when it has filled this receiver."""
         raise NotImplementedError
 
     def stopped(self) -> None:
@@ -92,21 +92,21 @@ class Process:
         self._check_alive()
         self.system.send_exit2(self.pid, other, reason)
 
-    def link_broken(self, other: Pid, reason: Term) -> None:
+    def link_broken(self, other: Pid, reason: Term, source: Source = HERE) -> None:
         """The process at the other end of a link ended."""
         if not self.links.exit_received(other):
             return
         if self.trap_exit:
-            self.deliver((_EXIT, other, reason))
+            self.deliver((_EXIT, other, reason), source)
         elif reason is not NORMAL:
             self.die(reason)
 
-    def exit_signalled(self, sender: Pid, reason: Term) -> None:
+    def exit_signalled(self, sender: Pid, reason: Term, source: Source = HERE) -> None:
         """Somebody sent an exit signal."""
         if reason is KILL:
             self.die(KILLED)
         elif self.trap_exit:
-            self.deliver((_EXIT, sender, reason))
+            self.deliver((_EXIT, sender, reason), source)
         elif reason is not NORMAL or sender == self.pid:
             self.die(reason)
 
@@ -149,11 +149,11 @@ class Process:
         self.system.send_demonitor(self.pid, watched, reference)
         return True
 
-    def monitor_fired(self, reference: Reference, reason: Term) -> None:
+    def monitor_fired(self, reference: Reference, reason: Term, source: Source = HERE) -> None:
         """What a monitor of ours looked at is gone."""
         watched = self.monitoring.pop(reference, None)
         if watched is not None:
-            self.deliver((_DOWN, reference, _PROCESS, watched, reason))
+            self.deliver((_DOWN, reference, _PROCESS, watched, reason), source)
 
     def _watched(self, what: Pid | str | tuple[str, str]) -> Watched:
         if isinstance(what, Pid):
@@ -200,7 +200,7 @@ class Process:
     def node_lost(self, node: Atom) -> None:
         """The connection to `node` is gone: so is everything there, as far as we can tell."""
         for _ in range(self.monitored_nodes.pop(node, 0)):
-            self.deliver((_NODEDOWN, node))
+            self.deliver((_NODEDOWN, node), HERE)
         if self.watchers:
             for reference in [r for r, w in self.watchers.items() if w.pid.node is node]:
                 del self.watchers[reference]
@@ -215,7 +215,7 @@ class Process:
 
     def _link_lost(self, other: Pid) -> None:
         if self.trap_exit:
-            self.deliver((_EXIT, other, NOCONNECTION))
+            self.deliver((_EXIT, other, NOCONNECTION), HERE)
         else:
             self.die(NOCONNECTION)
 

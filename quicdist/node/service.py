@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from quicdist.etf import Atom, ImproperList, Pid, Reference, Term
 from quicdist.etf.notation import format_term
+from quicdist.node.level import HERE, Source
 from quicdist.node.process import Process
 from quicdist.node.system import System
 
@@ -24,23 +25,22 @@ ALIAS = Atom("alias")
 class Service(Process):
     """A process that is a function of its messages."""
 
-    def __init__(self, system: System, handle: Callable[[Service, Term], None]) -> None:
+    def __init__(self, system: System, handle: Callable[[Service, Term, Source], None]) -> None:
         super().__init__(system)
         self._handle = handle
 
-    def deliver(self, message: Term) -> bool:
+    def deliver(self, message: Term, source: Source) -> None:
         """A message that makes no sense is reported, and costs nobody else anything."""
         try:
-            self._handle(self, message)
+            self._handle(self, message, source)
         except Exception:
             logger.exception("%s cannot deal with %s", self, format_term(message)[:500])
-        return False
 
-    def link_broken(self, other: Pid, reason: Term) -> None:
+    def link_broken(self, other: Pid, reason: Term, source: Source = HERE) -> None:
         """Whoever was linked to it: the service stays."""
         self.links.exit_received(other)
 
-    def exit_signalled(self, sender: Pid, reason: Term) -> None:
+    def exit_signalled(self, sender: Pid, reason: Term, source: Source = HERE) -> None:
         """It stays."""
         logger.warning("%s was sent an exit signal by %s and stays", self, sender)
 

@@ -14,7 +14,7 @@ OTP: erpc, rpc, gen; ERTS manual, Distribution Protocol, SPAWN_REQUEST.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from quicdist.dist import control as ctl
 from quicdist.etf import Atom, Pid, Term
@@ -53,15 +53,13 @@ class Serving:
         system: System,
         spawner: Spawner,
         exports: Exports,
-        source_of: Callable[[Atom], Source | None],
         calls_at_once: int,
     ) -> None:
         self._system = system
         self._spawner = spawner
         self._exports = exports
-        self._source_of = source_of
         self._calls_at_once = calls_at_once
-        self._running: dict[Atom, Level] = {}
+        self._running: dict[Source, Level] = {}
         system.handlers[ctl.SpawnRequest] = self._on_spawn_request
         system.handlers[ctl.SpawnRequestTT] = self._on_spawn_request
         system.register(REX, Service(system, self._on_rex))
@@ -70,26 +68,23 @@ class Serving:
 
     # -- running ---------------------------------------------------------------------------------
 
-    def _start(self, caller: Pid, main: Main) -> Mailbox:
-        """A process for one call. A caller with too many of them is held back meanwhile."""
-        node = caller.node
-        level = self._running.get(node)
+    def _start(self, source: Source, main: Main) -> Mailbox:
+        """A process for one call. A peer with too many of them is held back meanwhile."""
+        level = self._running.get(source)
         if level is None:
             most = self._calls_at_once
-            owner = f"{node}'s calls of exported functions"
-            level = self._running[node] = Level(owner, most // 2, most, 4 * most, "calls")
+            owner = "a peer's calls of exported functions"
+            level = self._running[source] = Level(owner, most // 2, most, 4 * most, "calls")
 
         def over() -> None:
             level.take(1)
-            if not level.size and self._running.get(node) is level:
-                del self._running[node]
+            if not level.size and self._running.get(source) is level:
+                del self._running[source]
 
         level.size += 1
         me = self._spawner.spawn(main, over=over)
         if level.size > level.high:
-            source = self._source_of(node)
-            if source is not None:
-                source.filled(level)
+            source.filled(level)
         return me
 
     async def _apply(self, module: Term, name: Term, args: Term) -> Term:
@@ -118,7 +113,7 @@ class Serving:
             )
             self._answer_spawn(ctl.SpawnReply(control.req_id, caller, 0, _NOTSUP), caller)
             return
-        me = self._start(caller, main)
+        me = self._start(source, main)
         flags = 0
         for option in control.opt_list:
             kind = option[0] if isinstance(option, tuple) and option else option
@@ -162,15 +157,15 @@ class Serving:
 
     # -- rex -------------------------------------------------------------------------------------
 
-    def _on_rex(self, rex: Service, message: Term) -> None:
+    def _on_rex(self, rex: Service, message: Term, source: Source) -> None:
         match message:
             case ("$gen_call", to, ("call" | "block_call", module, name, args, _)) if is_from(to):
-                self._rpc(rex, to[0], to, module, name, args)
+                self._rpc(rex, source, to[0], to, (module, name, args))
             case ("$gen_cast", ("cast", module, name, args, _)):
-                self._cast(rex, module, name, args)
+                self._cast(source, module, name, args)
             case (Pid() as caller, ("call", module, name, args, _)):
                 # How C nodes call: the answer is {rex, Answer}.
-                self._rpc(rex, caller, None, module, name, args)
+                self._rpc(rex, source, caller, None, (module, name, args))
             case (Pid() as caller, "features_request"):
                 answer = (_FEATURES_REPLY, self._system.name, [_ERPC])
                 self._system.post(rex.pid, caller, answer)
@@ -178,10 +173,10 @@ class Serving:
                 pass
 
     def _rpc(
-        self, rex: Service, caller: Pid, to: Term, module: Term, name: Term, args: Term
+        self, rex: Service, source: Source, caller: Pid, to: Term, mfa: tuple[Term, Term, Term]
     ) -> None:
         async def main(me: Mailbox) -> None:
-            match await self._outcome(module, name, args):
+            match await self._outcome(*mfa):
                 case (("return" | "throw"), value):
                     answer = value
                 case ("exit", reason):
@@ -193,20 +188,20 @@ class Serving:
             else:
                 rex.reply(to, answer)
 
-        self._start(caller, main)
+        self._start(source, main)
 
     # -- gen_server:call -------------------------------------------------------------------------
 
-    def _on_module_call(self, server: Service, message: Term) -> None:
+    def _on_module_call(self, server: Service, message: Term, source: Source) -> None:
         match message:
             case ("$gen_call", to, request) if is_from(to):
-                self._gen_call(server, to, request)
+                self._gen_call(server, to, request, source)
             case ("$gen_cast", request):
-                self._gen_cast(server, request)
+                self._gen_cast(server, request, source)
             case _:
                 logger.info("%s ignores a message: %s", server, format_term(message)[:200])
 
-    def _gen_call(self, server: Service, to: Term, request: Term) -> None:
+    def _gen_call(self, server: Service, to: Term, request: Term, source: Source) -> None:
         name, args = _request(request)
 
         async def main(me: Mailbox) -> None:
@@ -221,17 +216,17 @@ class Serving:
             else:
                 self._crash_for(server, to, outcome[1])
 
-        self._start(to[0], main)
+        self._start(source, main)
 
-    def _gen_cast(self, server: Service, request: Term) -> None:
+    def _gen_cast(self, server: Service, request: Term, source: Source) -> None:
         name, args = _request(request)
-        self._cast(server, server.name, name, args)
+        self._cast(source, server.name, name, args)
 
-    def _cast(self, server: Service, module: Term, name: Term, args: Term) -> None:
+    def _cast(self, source: Source, module: Term, name: Term, args: Term) -> None:
         async def main(me: Mailbox) -> None:
             await self._apply(module, name, args)
 
-        self._start(server.pid, main)
+        self._start(source, main)
 
     def _crash_for(self, server: Service, to: Term, reason: Term) -> None:
         """To this caller the server has crashed."""

@@ -64,6 +64,11 @@ class Spawner:
         if over is not None:
             over()
 
+    @property
+    def count(self) -> int:
+        """Processes whose function has not ended."""
+        return len(self._tasks)
+
     async def stop(self, timeout: float) -> None:
         """Ends all of them with reason `shutdown`, giving each time to clean up."""
         tasks = self._tasks - {asyncio.current_task()}

@@ -17,7 +17,7 @@ from quicdist.dist.session import NO_PAYLOAD, NoPayload
 from quicdist.etf import Atom, Pid, Reference, Term
 from quicdist.node.errors import NameTaken, NoProcess
 from quicdist.node.ids import Identifiers
-from quicdist.node.level import Level, Source
+from quicdist.node.level import HERE, Source
 from quicdist.node.process import NOPROC, Process, Watched, Watcher
 
 Destination: TypeAlias = "Pid | Reference | str | tuple[str, str]"
@@ -47,19 +47,6 @@ class Network(Protocol):
 
     async def send(self, node: Atom, sender: Pid, control: Control, payload: Term) -> None:
         """Sends, connecting first, and waits while the backlog is high. Raises NoConnection."""
-
-
-class _Here:
-    """This node as a source: senders here are not held back by a full mailbox."""
-
-    def filled(self, level: Level) -> None:
-        pass
-
-    def let_go(self, level: Level) -> None:
-        pass
-
-
-HERE: Source = _Here()
 
 
 class System:
@@ -240,18 +227,18 @@ class System:
 
     def _on_send(self, control: ctl.SendSender, payload: Term, source: Source) -> None:
         process = self.processes.get(control.to_pid)
-        if process is not None and process.deliver(payload):
-            source.filled(process.level)
+        if process is not None:
+            process.deliver(payload, source)
 
     def _on_reg_send(self, control: ctl.RegSend, payload: Term, source: Source) -> None:
         process = self.names.get(control.to_name)
-        if process is not None and process.deliver(payload):
-            source.filled(process.level)
+        if process is not None:
+            process.deliver(payload, source)
 
     def _on_alias_send(self, control: ctl.AliasSend, payload: Term, source: Source) -> None:
         process = self.aliases.get(control.alias)
-        if process is not None and process.deliver(payload):
-            source.filled(process.level)
+        if process is not None:
+            process.deliver(payload, source)
 
     def _on_altact(self, control: ctl.AltactSigSend, payload: Term, source: Source) -> None:
         to = control.to
@@ -264,9 +251,9 @@ class System:
         if process is None:
             return
         if control.flags & ctl.ALTACT_EXIT:
-            process.exit_signalled(control.from_pid, payload)
-        elif process.deliver(payload):
-            source.filled(process.level)
+            process.exit_signalled(control.from_pid, payload, source)
+        else:
+            process.deliver(payload, source)
 
     # -- links in --
 
@@ -301,22 +288,22 @@ class System:
     def _on_exit(self, control: ctl.Exit, payload: Term, source: Source) -> None:
         process = self.processes.get(control.to_pid)
         if process is not None:
-            process.link_broken(control.from_pid, control.reason)
+            process.link_broken(control.from_pid, control.reason, source)
 
     def _on_payload_exit(self, control: ctl.PayloadExit, payload: Term, source: Source) -> None:
         process = self.processes.get(control.to_pid)
         if process is not None:
-            process.link_broken(control.from_pid, payload)
+            process.link_broken(control.from_pid, payload, source)
 
     def _on_exit2(self, control: ctl.Exit2, payload: Term, source: Source) -> None:
         process = self.processes.get(control.to_pid)
         if process is not None:
-            process.exit_signalled(control.from_pid, control.reason)
+            process.exit_signalled(control.from_pid, control.reason, source)
 
     def _on_payload_exit2(self, control: ctl.PayloadExit2, payload: Term, source: Source) -> None:
         process = self.processes.get(control.to_pid)
         if process is not None:
-            process.exit_signalled(control.from_pid, payload)
+            process.exit_signalled(control.from_pid, payload, source)
 
     # -- monitors in --
 
@@ -344,14 +331,14 @@ class System:
     def _on_monitor_exit(self, control: ctl.MonitorPExit, payload: Term, source: Source) -> None:
         process = self.processes.get(control.to_pid)
         if process is not None:
-            process.monitor_fired(control.ref, control.reason)
+            process.monitor_fired(control.ref, control.reason, source)
 
     def _on_payload_monitor_exit(
         self, control: ctl.PayloadMonitorPExit, payload: Term, source: Source
     ) -> None:
         process = self.processes.get(control.to_pid)
         if process is not None:
-            process.monitor_fired(control.ref, payload)
+            process.monitor_fired(control.ref, payload, source)
 
 
 def _target(watched: Watched) -> tuple[Atom, Pid | Atom]:

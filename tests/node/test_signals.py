@@ -11,9 +11,9 @@ from quicdist.dist.control import Control, Link
 from quicdist.dist.session import NO_PAYLOAD
 from quicdist.etf import Atom, Pid, Reference, Term
 from quicdist.node.ids import Identifiers
-from quicdist.node.level import Level
+from quicdist.node.level import HERE, Level, Source
 from quicdist.node.process import NOCONNECTION, Process
-from quicdist.node.system import HERE, Payload, System
+from quicdist.node.system import Payload, System
 
 ONE, TWO = Atom("1@127.0.0.1"), Atom("2@127.0.0.1")
 SIDES = st.sampled_from([0, 1])
@@ -28,9 +28,8 @@ class Recorder(Process):
         self.messages: list[Term] = []
         self.trap_exit = True
 
-    def deliver(self, message: Term) -> bool:
+    def deliver(self, message: Term, source: Source) -> None:
         self.messages.append(message)
-        return False
 
     def exits_from(self, other: Pid) -> int:
         return sum(message[:2] == ("EXIT", other) for message in self.messages)

@@ -523,6 +523,35 @@ async def test_a_wait_that_cannot_end_fails_at_the_hard_bound(pair: tuple[Node, 
         await pushing
 
 
+async def test_exit_signals_fill_a_mailbox_too(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    async with two.mailbox("basin") as basin, one.mailbox() as me:
+        basin.trap_exit = True
+        await one.connect(two.name)
+        for number in range(100):
+            me.exit(basin.pid, (number, bytes(16 * KIB)))
+        await held(two)
+        assert basin.message_count < 100
+        for number in range(100):
+            assert (await get(basin))[2][0] == number
+
+
+async def test_casts_that_pile_up_hold_their_caller_back(hub: Hub) -> None:
+    limits = NodeLimits(calls_at_once=5)
+    async with make(hub, exports=[exported], limits=limits) as two, make(hub) as one:
+        cast = (Atom("$gen_cast"), (Atom("slow"), 0.01))
+        for _ in range(100):
+            await one.send(("py", two.name), cast)
+        running = two._running.spawner
+        await until(lambda: running.count > 0)
+        most = 0
+        while running.count:
+            most = max(most, running.count)
+            await asyncio.sleep(0)
+        assert most <= 6
+        assert await one.call(two.name, "py", "add", [1, 2]) == 3
+
+
 async def test_the_end_of_a_full_mailbox_lets_go(pair: tuple[Node, Node]) -> None:
     one, two = pair
     async with two.mailbox("basin"):
