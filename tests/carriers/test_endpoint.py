@@ -220,6 +220,45 @@ async def test_nobody_there() -> None:
         assert not a.endpoint.connections
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="IP_RECVERR is Linux's")
+@pytest.mark.parametrize("bound", ["127.0.0.1", "0.0.0.0", "::"])
+async def test_a_port_where_nobody_listens_is_known_at_once(bound: str) -> None:
+    if bound == "::" and not await has_ipv6():
+        pytest.skip("no IPv6 here")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    async with node(bound) as a, node() as b:
+        here, there = await a.connect(b)
+        for _ in range(3):
+            with pytest.raises(DialError, match="refused"):
+                await a.endpoint.dial("127.0.0.1", port, timeout=PATIENCE)
+            here.connection.send_frame((b"unmoved",))
+        await there.until(lambda: len(there.frames) == 3)
+        if bound == "::":
+            with pytest.raises(DialError, match="refused"):
+                await a.endpoint.dial("::1", port, timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+async def test_every_address_of_a_name_gets_its_turn(
+    monkeypatch: pytest.MonkeyPatch, is_silent: bool
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.2" if sys.platform.startswith("linux") else "127.0.0.1", 0))
+        address = other.getsockname()
+        if not is_silent:
+            other.close()
+        async with node() as a, node() as b:
+
+            async def resolve(host: str, port: int) -> list[object]:
+                return [address, ("127.0.0.1", port)]
+
+            monkeypatch.setattr(a.endpoint, "_resolve", resolve)
+            link = await a.endpoint.dial("node.example", b.port, timeout=1.0)
+            assert link.peer_address == ("127.0.0.1", b.port)
+
+
 async def test_no_common_dialect() -> None:
     async with node() as a, node(alpns=["sample"]) as b:
         with pytest.raises(DialError, match="No common ALPN"):

@@ -34,6 +34,7 @@ from quicdist.carriers.quic.engine import (
     EngineConnection,
     EngineError,
     Path,
+    SocketAddress,
 )
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.dist.packet import Packet
@@ -98,6 +99,7 @@ class QuicCarrier:
         self._local = path[1]
         self._loop = asyncio.get_running_loop()
         self.last_received = self._loop.time()
+        self._has_heard = False
         self._dialect: QuicDialect | None = None
         self._handler: ConnectionHandler | None = None
 
@@ -227,6 +229,12 @@ class QuicCarrier:
         """CONNECTION_CLOSE, at once: the one thing that every peer takes for a goodbye."""
         self._end(CloseReason(CloseKind.LOCAL, reason), say=reason)
 
+    @property
+    def dialled(self) -> SocketAddress | None:
+        """The address that a dialler still waits for; None once there was an answer."""
+        is_waiting = self.up is not None and not self.up.done() and not self._has_heard
+        return self._path[0] if is_waiting else None
+
     # -- what the endpoint calls ----------------------------------------------------------------
 
     def receive(self, data: bytes, path: Path, now: float) -> None:
@@ -235,6 +243,7 @@ class QuicCarrier:
             self._repeat_farewell()
             return
         self.last_received = now
+        self._has_heard = True
         if self.role is Role.DIALER:
             # The local end of our own path is the kernel's choice; for the engine it has none.
             self._local = path[1]

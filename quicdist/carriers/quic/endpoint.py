@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import itertools
 import logging
 import socket
 from collections.abc import Callable, Sequence
@@ -31,8 +32,8 @@ _BATCH = 128
 _MIN_INITIAL = 1200
 """RFC 9000, 14.1: smaller first datagrams are not answered."""
 
-_RETRY_DELAY = 0.05
-"""Seconds before a dialled connection is tried again; doubles each time."""
+_RETRY_DELAY = 0.025
+"""Seconds; the first retry waits twice as long, each next one twice as long again."""
 
 _ATTEMPTS = 5
 
@@ -107,19 +108,18 @@ class Endpoint:
         if timeout is None:
             timeout = self._settings.limits.handshake_timeout
         deadline = self._loop.time() + timeout
-        address = await self._resolve(host, port)
-        for attempt in range(_ATTEMPTS):
-            left = deadline - self._loop.time()
+        failure = f"no answer in {timeout:g} s"
+        addresses = await self._resolve(host, port)
+        for place, address in enumerate(addresses):
+            # A name's first address may be one where nobody listens: the others get their turn.
+            now = self._loop.time()
+            turn = now + (deadline - now) / (len(addresses) - place)
             try:
-                return await self._attempt(host, address, alpns or self._settings.alpns, left)
+                return await self._dial_address(host, address, alpns, turn)
             except AttemptFailed as error:
-                delay = _RETRY_DELAY * 2**attempt
-                if not error.may_retry or deadline - self._loop.time() < delay:
-                    raise DialError(f"{host}:{port}: {error}") from None
-                failure = error
+                failure = str(error)
             except asyncio.TimeoutError:
-                raise DialError(f"{host}:{port}: no answer in {timeout:g} s") from None
-            await asyncio.sleep(delay)
+                pass
         raise DialError(f"{host}:{port}: {failure}")
 
     async def close(self, timeout: float = 1.0) -> None:
@@ -206,8 +206,21 @@ class Endpoint:
             if connection is not None:
                 connection.receive(data, path, now)
                 batch[connection] = None
+        if self._udp.bounced:
+            self._on_bounced()
         for connection in batch:
             self._settle(connection)
+
+    def _on_bounced(self) -> None:
+        """Nobody at that address: known at once, where else only a timeout would tell.
+
+        For connections that are up it counts for nothing, as anyone might have said it.
+        """
+        bounced, self._udp.bounced = self._udp.bounced, {}
+        for connection in self.connections:
+            address = connection.dialled
+            if address in bounced:
+                connection.fail(bounced[address].lower())
 
     def _arrived(self, data: bytes, path: Path) -> QuicCarrier | None:
         """A long header for nobody we know: someone dials, or it is junk."""
@@ -269,18 +282,40 @@ class Endpoint:
 
     # -- dialling -------------------------------------------------------------------------------
 
-    async def _resolve(self, host: str, port: int) -> SocketAddress:
-        family = socket.AF_INET if self._udp.family == socket.AF_INET else socket.AF_UNSPEC
-        if family == socket.AF_UNSPEC and not self._udp.takes_ipv4:
-            family = socket.AF_INET6
+    async def _resolve(self, host: str, port: int) -> list[SocketAddress]:
+        """All addresses that this socket can reach, most preferred first."""
+        mapped = self._udp.family == socket.AF_INET6
+        if mapped and self._udp.takes_ipv4:
+            family = socket.AF_UNSPEC
+        else:
+            family = socket.AF_INET6 if mapped else socket.AF_INET
         try:
             found = await self._loop.getaddrinfo(host, port, family=family, type=socket.SOCK_DGRAM)
         except OSError as error:
             raise DialError(f"{host}:{port}: {error.strerror or error}") from None
-        address = cast(SocketAddress, found[0][4])
-        if found[0][0] == socket.AF_INET and self._udp.family == socket.AF_INET6:
-            return (f"::ffff:{address[0]}", address[1], 0, 0)
-        return address
+        addresses: list[SocketAddress] = []
+        for kind, _, _, _, address in found:
+            if kind == socket.AF_INET and mapped:
+                addresses.append((f"::ffff:{address[0]}", int(address[1]), 0, 0))
+            else:
+                addresses.append(cast(SocketAddress, address))
+        return addresses
+
+    async def _dial_address(
+        self, host: str, address: SocketAddress, alpns: Sequence[str] | None, deadline: float
+    ) -> QuicCarrier:
+        """Attempts at one address, until one is up. Raises AttemptFailed, asyncio.TimeoutError."""
+        for attempt in itertools.count(1):
+            left = deadline - self._loop.time()
+            try:
+                return await self._attempt(host, address, alpns or self._settings.alpns, left)
+            except AttemptFailed as error:
+                delay = _RETRY_DELAY * 2**attempt
+                is_last = attempt == _ATTEMPTS or deadline - self._loop.time() < delay
+                if is_last or not error.may_retry:
+                    raise
+            await asyncio.sleep(delay)
+        raise AssertionError("not reached")
 
     async def _attempt(
         self, host: str, address: SocketAddress, alpns: Sequence[str], timeout: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
 import sys
@@ -16,6 +17,8 @@ _QUEUE_LIMIT = 1024
 """Datagrams kept while the kernel takes none; more are dropped, as a full network would."""
 
 _LINUX = sys.platform.startswith("linux")
+_IP_RECVERR, _IPV6_RECVERR = 11, 25  # not named by the socket module; ip(7), ipv6(7)
+_MAX_BOUNCED = 64
 _IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)  # named from Python 3.14 on; ip(7)
 _IN_PKTINFO = struct.Struct("=i4s4s")  # interface, local address, destination address
 _IN6_PKTINFO = struct.Struct("=16si")  # address, interface
@@ -32,6 +35,12 @@ class UdpSocket:
         self._queue: deque[Datagram] = deque()
         self._wildcard = _LINUX and _is_wildcard(sock.getsockname()[0])
         self._ancillary: dict[bytes, list[_Ancillary]] = {}
+        self.bounced: dict[SocketAddress, str] = {}
+        """Where datagrams of ours found nobody, and what the network said (Linux)."""
+        if _LINUX:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+            if self.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
         if self._wildcard:
             if self.family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
@@ -91,10 +100,22 @@ class UdpSocket:
                 for _ in range(limit):
                     data, ancillary, _, address = sock.recvmsg(_MAX_DATAGRAM, 64)
                     datagrams.append((data, (address, _local_address(ancillary))))
-        except OSError:
-            # Nothing waits; or an earlier datagram of ours bounced, which the timers notice.
+        except (BlockingIOError, InterruptedError):
             pass
+        except OSError:
+            self._read_bounced()
         return datagrams
+
+    def _read_bounced(self) -> None:
+        """Empties the queue of ICMP errors. Anyone may forge one: they are hints."""
+        with contextlib.suppress(OSError):
+            while True:
+                _, ancillary, _, address = self._socket.recvmsg(0, 512, socket.MSG_ERRQUEUE)
+                for _, kind, data in ancillary:
+                    is_error = kind in (_IP_RECVERR, _IPV6_RECVERR) and len(data) >= 4
+                    if is_error and len(self.bounced) < _MAX_BOUNCED:
+                        (number,) = struct.unpack_from("=I", data)
+                        self.bounced[address] = os.strerror(number)
 
     def send(self, data: bytes, path: Path) -> None:
         """Sends, or queues while the kernel takes none. Raises OSError for one it never will."""
@@ -124,6 +145,13 @@ class UdpSocket:
         self._socket.close()
 
     def _send(self, data: bytes, path: Path) -> None:
+        try:
+            self._send_once(data, path)
+        except ConnectionRefusedError:
+            # Told of an earlier datagram, not of this one, which was not sent.
+            self._send_once(data, path)
+
+    def _send_once(self, data: bytes, path: Path) -> None:
         address, local = path
         if local is None:
             self._socket.sendto(data, address)

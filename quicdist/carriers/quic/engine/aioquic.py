@@ -76,6 +76,9 @@ class _Quic(QuicConnection):
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
         # It doubles the limit when half of it is used: let nothing seem used meanwhile.
         limit = self._local_max_data
+        streams = self._local_max_streams_bidi
+        if limit.value == limit.sent and streams.value == streams.sent:
+            return
         used, limit.used = limit.used, 0
         try:
             super()._write_connection_limits(builder, space)
