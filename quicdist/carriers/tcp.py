@@ -48,7 +48,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         self.last_received = 0.0
         self._limits = limits
         self._accept = accept
-        self._dialect = TcpDialect(max_handshake=limits.max_handshake, max_frame=limits.max_frame)
+        self._dialect = TcpDialect(role, limits)
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._peer_address = ("", 0)

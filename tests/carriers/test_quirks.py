@@ -400,6 +400,23 @@ async def test_macula_as_shipped_handshakes_and_no_more() -> None:
         assert not owner.lost
 
 
+async def test_a_macula_acceptor_has_time_to_wait_for_the_stream() -> None:
+    """One that opens before it does is lost, the name in it too."""
+    doubles: list[Double] = []
+
+    async def serve(double: Double, number: int) -> None:
+        doubles.append(double)
+        assert await double.event() == framed(NAME)
+        double.say(framed(STATUS) + framed(CHALLENGE))
+        assert await double.event() == framed(REPLY)
+
+    async with listening_double("macula-dist", serve) as port, node() as ours:
+        owner = await ours.dial(port)
+        await owner.until(lambda: len(owner.handshake) == 2)
+        assert doubles[0].opened_after is not None
+        assert doubles[0].opened_after > 0.02
+
+
 async def test_a_macula_dialer_finds_one_message_in_each_event() -> None:
     """It drops what is behind the first."""
     async with node() as ours, dialling_double(ours.port, "macula-dist") as double:

@@ -87,19 +87,24 @@ async def test_handshake_then_frames_both_ways() -> None:
         listener.connection.send_frame(())
         await dialer.until(lambda: len(dialer.packets) == 3)
         dialer.connection.handshake_done()
-        dialer.connection.send_frame((b"r",))
-        await listener.until(lambda: len(listener.packets) == 2)
-        assert listener.packets == [HandshakePacket(b"Nname"), FramePacket(b"r")]
+        dialer.connection.send_handshake(b"rX")
+        dialer.connection.send_frame((b"f",))
+        await listener.until(lambda: len(listener.packets) == 3)
+        assert listener.packets == [
+            HandshakePacket(b"Nname"),
+            HandshakePacket(b"rX"),
+            FramePacket(b"f"),
+        ]
         assert dialer.packets == [HandshakePacket(b"aX"), FramePacket(b"pq"), FramePacket(b"")]
         assert await dialer.connection.flush(PATIENCE)
         assert dialer.connection.statistics().bytes_unacknowledged == 0
-        assert dialer.connection.statistics().bytes_sent == 2 + 5 + 4 + 1
+        assert dialer.connection.statistics().bytes_sent == 2 + 5 + 2 + 2 + 4 + 1
 
 
 async def test_a_reader_that_stops_stops_the_writer_and_nothing_is_lost() -> None:
     limits = CarrierLimits(high_water=65536, low_water=16384, receive_window=65536)
     async with pair(limits, hoard=True) as (dialer, listener):
-        dialer.connection.send_handshake(b"aX")
+        dialer.connection.send_handshake(b"rX")
         dialer.connection.handshake_done()
         frame = bytes(10_000)
         sent = 0
@@ -127,7 +132,7 @@ async def test_a_reader_that_stops_stops_the_writer_and_nothing_is_lost() -> Non
 async def test_a_frame_larger_than_the_window_arrives() -> None:
     limits = CarrierLimits(receive_window=65536)
     async with pair(limits) as (dialer, listener):
-        dialer.connection.send_handshake(b"aX")
+        dialer.connection.send_handshake(b"rX")
         dialer.connection.handshake_done()
         dialer.connection.send_frame((bytes(8_000_000),))
         await listener.until(lambda: len(listener.packets) == 2)

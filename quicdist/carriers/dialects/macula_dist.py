@@ -7,8 +7,13 @@ event with the message it reads.
 
 from __future__ import annotations
 
-from quicdist.carriers.base import DialectTraits
+from collections.abc import Sequence
+
+from quicdist.carriers.base import DialectTraits, Gap, Role, Step
 from quicdist.carriers.dialects.single import SingleStreamDialect
+
+_NAME_GAP = 0.1
+"""Seconds between the end of the TLS handshake and the dialer's name."""
 
 
 class MaculaDistDialect(SingleStreamDialect):
@@ -16,3 +21,7 @@ class MaculaDistDialect(SingleStreamDialect):
 
     traits = DialectTraits(name="macula_dist", alpn="macula-dist")
     keeps_apart = True
+
+    def opened(self) -> Sequence[Step]:
+        """Protects the name: a stream that opens before the acceptor waits for it is lost."""
+        return (Gap(_NAME_GAP, ends_on_receive=False),) if self.role is Role.DIALER else ()
