@@ -45,18 +45,13 @@ def send(
     from quicdist.cli import client
 
     client.parse("MESSAGE", message, node=node)
-    if to.startswith("<"):
-        _pid(node, to, 0)
-    else:
-        client.atom("TO", to)
+    _receiver(node, to, 0)
     settings = client.Settings(node, cookie, name, ca, timeout, verbose)
 
     async def main() -> None:
         async with client.connected(settings) as ours, ours.mailbox() as me:
             creation = ours.peer(node).creation
-            receiver = (
-                _pid(node, to, creation) if to.startswith("<") else (client.atom("TO", to), node)
-            )
+            receiver = _receiver(node, to, creation)
             term = client.parse("MESSAGE", message, node=node, creation=creation)
             await _check_exists(ours, me, node, receiver, timeout)
             await me.send(receiver, term)
@@ -64,11 +59,13 @@ def send(
     client.run(main(), verbose)
 
 
-def _pid(node: str, text: str, creation: int) -> Pid:
-    """The process of that node. Raises Problem."""
+def _receiver(node: str, text: str, creation: int) -> Pid | tuple[str, str]:
+    """The process of that node that TO means. Raises Problem."""
     from quicdist.cli import client
     from quicdist.etf import Pid
 
+    if not text.startswith("<"):
+        return client.atom("TO", text), node
     pid = client.parse("TO", text, node=node, creation=creation)
     if not isinstance(pid, Pid):
         raise Problem(ExitCode.USAGE, f"TO is a name or a pid, not {text}")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from quicdist.etf.notation.errors import NotationError
 from quicdist.etf.notation.words import MAX_DIGITS, WORD
@@ -24,8 +23,7 @@ class Kind(enum.Enum):
     END = "end"
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A token as it stands at index `start`."""
 
     kind: Kind
@@ -33,6 +31,7 @@ class Token:
     start: int
 
 
+_KINDS = {kind.value: kind for kind in Kind}
 _SPACE = re.compile(r"(?:[\x00-\x20\x80-\xa0]|%[^\n]*)*")
 _DIGITS = "[0-9]+(?:_[0-9]+)*"
 _TOKEN = re.compile(
@@ -77,6 +76,8 @@ class Scanner:
     def __init__(self, text: str) -> None:
         self.text = text
         self.position = 0
+        self._ahead: tuple[int, Token, int] | None = None
+        """A token that was read and not taken: where reading began, it, and where it ended."""
         lone = _LONE.search(text)
         if lone:
             self.fail("text (a surrogate is no character)", lone.start())
@@ -87,11 +88,14 @@ class Scanner:
 
     def next(self) -> Token:
         """Reads a token."""
+        if self._ahead is not None and self._ahead[0] == self.position:
+            _, token, self.position = self._ahead
+            return token
         found = _TOKEN.match(self.text, self.skip_space())
         assert found is not None
         assert found.lastgroup is not None
         self.position = found.end()
-        return Token(Kind(found.lastgroup), found.group(), found.start())
+        return Token(_KINDS[found.lastgroup], found.group(), found.start())
 
     def accept(self, choice: str) -> bool:
         """Reads the next token if it is this one."""
@@ -99,6 +103,7 @@ class Scanner:
         token = self.next()
         if token.kind is Kind.PUNCTUATION and token.text == choice:
             return True
+        self._ahead = before, token, self.position
         self.position = before
         return False
 
