@@ -376,6 +376,8 @@ class Connections:
         attempt = None if name is None else self._attempts.get(name)
         if attempt is not None:
             attempt.failed(reason, is_refusal=peer.refusal is not None)
+            if not peer.is_dialer:
+                attempt.has_yielded = False
             attempt.changed.set()
         if not peer.is_dialer:
             logger.warning("a connection made by %s did not come up: %s", peer, reason)

@@ -37,7 +37,17 @@ HERE: Source = _Here()
 class Level:
     """The fill level of one receiver, in bytes (or in calls, where calls are what is held)."""
 
-    __slots__ = ("hard", "held", "high", "is_waited_on", "low", "owner", "size", "unit")
+    __slots__ = (
+        "hard",
+        "held",
+        "high",
+        "is_waited_on",
+        "low",
+        "next_report",
+        "owner",
+        "size",
+        "unit",
+    )
 
     def __init__(self, owner: object, low: int, high: int, hard: int, unit: str = "bytes") -> None:
         """`str(owner)` is what logs and errors call the receiver."""
@@ -50,6 +60,8 @@ class Level:
         self.is_waited_on = False
         """The owner waits for something that has not come yet."""
         self.held: set[Source] = set()
+        self.next_report = 0.0
+        """Event loop time from when on a hold is worth a line in the log again."""
 
     def __str__(self) -> str:
         return f"{self.owner} holds {self.size} {self.unit}"

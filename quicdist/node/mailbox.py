@@ -162,10 +162,11 @@ class Mailbox(Process):
         self._skipped.clear()
         self.level.size = 0
         self.level.let_all_go()
+        # Whichever task is receiving: it may be another than the one that is this process.
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(True)
         if self._task is not None:
             self._task.cancel()
-        elif self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(True)
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
 

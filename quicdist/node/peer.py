@@ -49,6 +49,9 @@ logger = logging.getLogger("quicdist.node")
 _TURN = 256
 """Packets dealt with before the event loop has its turn."""
 
+_REPORT_PAUSE = 5.0
+"""Seconds between two reports that the same receiver holds somebody back."""
+
 _LAST_WORDS = 0.5
 """Seconds for a refusal to reach the peer before the connection is closed."""
 
@@ -151,7 +154,12 @@ class Peer:
         elif isinstance(event, PeerNamed):
             self.name = Atom(event.peer.name)
             self.creation = event.peer.creation
-            self._decide(self._owner.peer_named(self, event.peer.name))
+            if Flag.NAME_ME in event.peer.flags:
+                # The place for dynamic node names: answer with one instead.
+                logger.warning("%s wants a name given, which is not done here", self)
+                self._decide(Status.NOT_ALLOWED)
+            else:
+                self._decide(self._owner.peer_named(self, event.peer.name))
         elif isinstance(event, AliveAsked):
             self._decide(self._owner.alive_asked(self))
         elif isinstance(event, Connected):
@@ -282,18 +290,20 @@ class Peer:
             return
         self._held_by.add(level)
         level.held.add(self)
+        now = self._loop.time()
+        if now >= level.next_report:
+            level.next_report = now + _REPORT_PAUSE
+            bound = ", its hard bound" if level.is_at_bound else ""
+            logger.warning("%s%s: %s is held back until it is drained", level, bound, self)
         if level.is_at_bound:
-            logger.warning("%s, its hard bound: %s is held back", level, self)
             self._fail_calls(level)
-        else:
-            logger.warning("%s: %s is held back until it is drained", level, self)
 
     def let_go(self, level: Level) -> None:
         """A receiver has room again."""
         self._held_by.discard(level)
         if self._held_by or self.state is State.DOWN:
             return
-        logger.info("%s is not held back any more", self)
+        logger.debug("%s is not held back any more", self)
         self._plan_work()
 
     def call_begins(self, call: object, fail: Callable[[Exception], None]) -> None:

@@ -26,6 +26,7 @@ from quicdist import (
     NodeUp,
     NoProcess,
     NotRunning,
+    ProcessExited,
     ReceiveTimeout,
     StartError,
 )
@@ -198,6 +199,24 @@ async def test_selective_receive(pair: tuple[Node, Node]) -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
         assert await get(me) == b"kept"
+
+
+async def test_another_task_that_receives_is_told_of_the_end(pair: tuple[Node, Node]) -> None:
+    one, _ = pair
+    receiving: list[asyncio.Task[Term]] = []
+
+    async def main(me: Mailbox) -> None:
+        receiving.append(asyncio.create_task(me.receive()))
+        await asyncio.sleep(PATIENCE)
+
+    process = one.spawn(main)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    async with one.mailbox() as me:
+        me.exit(process.pid, Atom("kill"))
+    with pytest.raises(ProcessExited, match="killed"):
+        await receiving[0]
+    assert await process.wait() == "killed"
 
 
 async def test_a_long_chain_of_links_breaks(pair: tuple[Node, Node]) -> None:
