@@ -188,6 +188,16 @@ def test_our_own_dialect_holds_nothing_back() -> None:
     assert not any(isinstance(step, Gap) for step in steps)
 
 
+@pytest.mark.parametrize("alpn", ["quicdist/1", "sample", "macula-dist"])
+def test_a_second_stream_is_refused_and_not_mixed_in(alpn: str) -> None:
+    dialect = make(alpn, Role.LISTENER)
+    for stream in (4, 8):
+        received = dialect.receive(stream, b"ping\x00\x03abc")
+        assert received.packets == ()
+        assert received.steps == (Refuse(stream, 0x100),)
+        assert not dialect.carries(stream)
+
+
 # -- quic_dist ----------------------------------------------------------------------------------
 
 

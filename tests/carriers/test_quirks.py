@@ -468,3 +468,20 @@ async def test_bytes_that_no_such_carrier_sends_cost_the_connection_alone() -> N
         assert not owner.lost
         good.say(framed(REPLY))
         await owner.until(lambda: owner.is_up)
+
+
+async def test_refused_streams_do_not_use_up_the_window() -> None:
+    """Far more than a window on streams that nobody reads; the one that counts goes on."""
+    limits = CarrierLimits(receive_window=64 * 1024)
+    async with node(limits=limits) as ours, dialling_double(ours.port, "quicdist/1") as double:
+        double.say(framed(NAME))
+        await double.event()
+        double.say(framed(REPLY))
+        await double.event()
+        owner = await ours.first()
+        for i in range(20):
+            double.say(bytes(30_000), 4 * (i + 1))
+            double.say(frame(bytes(10_000)))
+            await owner.until(lambda i=i: len(owner.frames) == i + 1)  # type: ignore[misc]  # bound now
+        assert not owner.lost
+        assert {code for _, code in double.resets} == {0x100}

@@ -57,7 +57,7 @@ class QuicDistDialect(SingleStreamDialect):
 
     def receive(self, stream: int, data: Buffer) -> Received:
         """As the plain form, behind `ping` or `pong`. Raises DialectError."""
-        if not self._awaited:
+        if not self._awaited or stream != STREAM:
             return super().receive(stream, data)
         self._preamble += bytes(data)
         came, self._preamble = self._preamble, b""

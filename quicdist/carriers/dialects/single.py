@@ -13,6 +13,7 @@ from quicdist.carriers.base import (
     DialectTraits,
     Gap,
     Received,
+    Refuse,
     Role,
     Step,
     Write,
@@ -22,6 +23,9 @@ from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
 
 STREAM = 0
 """The dialer's first bidirectional stream."""
+
+_STREAM_REFUSED = 0x100
+"""What a peer is told that opens a second stream."""
 
 _STATUS_GAP = 0.05
 """Seconds between `sok` and the challenge; some tens of milliseconds are safe."""
@@ -79,6 +83,8 @@ class SingleStreamDialect:
         Frames may lie right behind the last handshake message: its tag tells where they begin,
         long before its owner can say so.
         """
+        if stream != STREAM:
+            return Received(steps=(Refuse(stream, _STREAM_REFUSED),))
         rest = data if isinstance(data, bytes) else bytes(data)
         if not self._in_handshake:
             return Received([FramePacket(body) for body in self._frames.feed_frames(rest)])

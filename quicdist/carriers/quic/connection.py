@@ -104,7 +104,6 @@ class QuicCarrier:
         self._handler: ConnectionHandler | None = None
 
         self._incoming: list[Packet] = []
-        self._bytes_received = 0
         self._outstanding = 0  # bytes of packets that the owner has not consumed
         self._window = settings.limits.receive_window
         self._limit = self._window  # how many stream bytes the peer may send
@@ -203,7 +202,7 @@ class QuicCarrier:
         """Counts so far; sent bytes are those the peer has acknowledged or may yet."""
         return ConnectionStatistics(
             bytes_sent=self._bytes_queued,
-            bytes_received=self._bytes_received,
+            bytes_received=self._engine.received(),
             bytes_unacknowledged=self._unacknowledged,
             round_trip=self._engine.round_trip(),
             datagrams_lost=self._engine.datagrams_lost(),
@@ -315,7 +314,6 @@ class QuicCarrier:
 
     def stream_data(self, stream: int, data: bytes) -> None:
         """Bytes in order."""
-        self._bytes_received += len(data)
         self._take(stream, data)
 
     def stream_ended(self, stream: int, how: str) -> None:
@@ -402,7 +400,7 @@ class QuicCarrier:
             return
         window = self._window
         credit = window - self._outstanding
-        limit = self._bytes_received + credit
+        limit = self._engine.received() + credit
         if limit - self._limit < min(window // 2, _GRANT_STEP):
             return
         self._limit = limit

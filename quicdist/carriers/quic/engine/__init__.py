@@ -106,8 +106,11 @@ class EngineConnection(Protocol):
     def acknowledged(self) -> int:
         """Bytes that the peer has, without gaps, over all streams written to."""
 
+    def received(self) -> int:
+        """Bytes that have come in order, over all streams, those refused included."""
+
     def grant(self, credit: int) -> None:
-        """Lets the peer send `credit` bytes more than have come in order by now."""
+        """Lets the peer send `credit` bytes more than it has by now (`received`)."""
 
     def ping(self) -> None: ...
 

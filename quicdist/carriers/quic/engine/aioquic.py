@@ -250,6 +250,10 @@ class AioquicConnection:
         """Where the send buffers begin."""
         return sum(stream.sender._buffer_start for stream in self._quic._streams.values())
 
+    def received(self) -> int:
+        """A refused stream uses up credit with bytes that are never handed over."""
+        return self._quic._local_max_data.used if self._refused else self._received
+
     def grant(self, credit: int) -> None:
         """MAX_DATA, and MAX_STREAM_DATA for every stream short of that credit."""
         quic = self._quic
@@ -259,9 +263,7 @@ class AioquicConnection:
             if limit - stream.max_stream_data_local >= credit // 64:
                 stream.max_stream_data_local = limit
         whole = quic._local_max_data
-        # A refused stream uses up credit with bytes that are never handed over.
-        received = whole.used if self._refused else self._received
-        whole.value = max(whole.value, received + credit)
+        whole.value = max(whole.value, self.received() + credit)
 
     def ping(self) -> None:
         """A PING frame; its acknowledgement is a sign of life."""
