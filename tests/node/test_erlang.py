@@ -59,6 +59,16 @@ async def test_a_beam_connects_first(beam: Beam, make_node: MakeNode) -> None:
         assert node.nodes() == []
 
 
+async def test_connects_that_cross(beam: Beam, make_node: MakeNode) -> None:
+    for _ in range(15):
+        async with make_node() as node:
+            ours, theirs = await asyncio.gather(
+                node.ping(beam.name), beam.eval("net_adm:ping('$py')", py=node.name)
+            )
+            assert (ours, theirs) == (True, "pong")
+            assert node.nodes() == [beam.name]
+
+
 async def test_a_visible_node_shows(beam: Beam, make_node: MakeNode) -> None:
     async with make_node(visible=True) as node:
         assert await node.ping(beam.name)

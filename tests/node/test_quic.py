@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from quicdist import Identity, NoConnection, Node, NodeDown, NodeLimits, StartError, Trust
+from tests.gatewayed import free_udp_port
+from tests.lossy import LossyProxy, Weather
 from tests.node import exported
 from tests.node.conftest import COOKIE, PATIENCE, MakeNode
 
@@ -150,3 +152,28 @@ async def test_a_peer_that_ends_is_seen_at_once(make_node: MakeNode) -> None:
         if process.returncode is None:
             process.kill()
             await process.communicate()
+
+
+async def test_bad_weather_loses_and_reorders_nothing(
+    identity: Identity, make_node: MakeNode
+) -> None:
+    """The peer is reached through a proxy that has the port of its name."""
+    weather = Weather(loss=0.05, duplicate=0.05, reorder=0.1, corrupt=0.02)
+    real = free_udp_port()
+    async with LossyProxy(("127.0.0.1", real), weather, seed=1) as proxy:
+        two = Node(
+            f"{proxy.address[1]}@127.0.0.1",
+            cookie=COOKIE,
+            identity=identity,
+            listen=("127.0.0.1", real),
+            exports=[exported],
+        )
+        async with make_node() as one, two, two.mailbox("sink") as sink:
+            for number in range(500):
+                await one.send(("sink", two.name), (number, bytes(number % 50 * 100)))
+                if number % 100 == 0:
+                    answer = await one.call(two.name, "py", "add", [number, 1], timeout=PATIENCE)
+                    assert answer == number + 1
+            for number in range(500):
+                assert (await sink.receive(timeout=PATIENCE))[0] == number
+            assert proxy.dropped > 0
