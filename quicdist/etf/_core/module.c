@@ -1,0 +1,652 @@
+/* The module quicdist.etf._compiled: its functions and what they need of Python.
+ *
+ * If the Python side is not as expected (a class without the slots, a function gone), importing
+ * fails with ImportError, and quicdist.etf.codec takes the pure Python codec.
+ */
+#include "core.h"
+
+#include <structmember.h>
+
+/* ---- settings ---- */
+
+static int is_word(PyObject *object, const char *word) {
+    return PyUnicode_Check(object) && PyUnicode_CompareWithASCIIString(object, word) == 0;
+}
+
+/* The integer, or the largest there is if it is larger: what we count never gets there. */
+static int read_limit(PyObject *limits, const char *name, int64_t *value) {
+    PyObject *number = PyObject_GetAttrString(limits, name);
+    if (number == NULL) {
+        return -1;
+    }
+    int overflow;
+    *value = PyLong_AsLongLongAndOverflow(number, &overflow);
+    Py_DECREF(number);
+    if (overflow != 0) {
+        *value = overflow > 0 ? INT64_MAX : INT64_MIN;
+        return 0;
+    }
+    return *value == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+static int parse_options(State *state, PyObject *options, Settings *settings) {
+    PyObject *binaries = PyObject_GetAttrString(options, "binaries");
+    PyObject *strings = PyObject_GetAttrString(options, "strings");
+    PyObject *none = PyObject_GetAttrString(options, "none");
+    PyObject *compression = PyObject_GetAttrString(options, "compression");
+    PyObject *limits = PyObject_GetAttrString(options, "limits");
+    int failed = 1;
+    if (binaries != NULL && strings != NULL && none != NULL && compression != NULL &&
+        limits != NULL && read_limit(limits, "max_depth", &settings->max_depth) == 0 &&
+        read_limit(limits, "max_terms", &settings->max_terms) == 0 &&
+        read_limit(limits, "max_integer", &settings->max_integer) == 0) {
+        settings->text = is_word(binaries, "str");
+        settings->strings = is_word(strings, "list")    ? AS_LIST
+                            : is_word(strings, "bytes") ? AS_BYTES
+                                                        : AS_STR;
+        settings->none = is_word(none, "nil") ? state->atom_nil : state->atom_undefined;
+        settings->compression = (int)PyLong_AsLong(compression);
+        failed = settings->compression == -1 && PyErr_Occurred();
+    }
+    Py_XDECREF(binaries);
+    Py_XDECREF(strings);
+    Py_XDECREF(none);
+    Py_XDECREF(compression);
+    Py_XDECREF(limits);
+    return failed ? -1 : 0;
+}
+
+int read_options(State *state, PyObject *options, Settings *settings) {
+    if (options == state->default_options) {
+        *settings = state->default_settings;
+        return 0;
+    }
+    /* Options are frozen, and whoever has other ones uses them again. */
+    if (options == state->last_options) {
+        *settings = state->last_settings;
+        return 0;
+    }
+    if (parse_options(state, options, settings) < 0) {
+        return -1;
+    }
+    state->last_settings = *settings;
+    Py_XSETREF(state->last_options, new_reference(options));
+    return 0;
+}
+
+/* ---- arguments ---- */
+
+/* Sorts the arguments of a call by name; those not given stay NULL. */
+static int sort_arguments(const char *function, const char *const *names, int most, int least,
+                          PyObject *const *given, Py_ssize_t count, PyObject *keywords,
+                          PyObject **arguments) {
+    if (count > most) {
+        PyErr_Format(PyExc_TypeError, "%s() takes at most %d positional arguments, not %zd",
+                     function, most, count);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        arguments[i] = given[i];
+    }
+    Py_ssize_t named = keywords == NULL ? 0 : PyTuple_GET_SIZE(keywords);
+    for (Py_ssize_t i = 0; i < named; i++) {
+        PyObject *keyword = PyTuple_GET_ITEM(keywords, i);
+        int place = 0;
+        while (place < most && PyUnicode_CompareWithASCIIString(keyword, names[place]) != 0) {
+            place++;
+        }
+        if (place == most) {
+            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", function,
+                         keyword);
+            return -1;
+        }
+        if (arguments[place] != NULL) {
+            PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument '%U'", function,
+                         keyword);
+            return -1;
+        }
+        arguments[place] = given[count + i];
+    }
+    for (int i = 0; i < least; i++) {
+        if (arguments[i] == NULL) {
+            PyErr_Format(PyExc_TypeError, "%s() missing required argument '%s'", function,
+                         names[i]);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* The bytes of `object` in one piece. A view of them that is not is copied. */
+static int get_bytes(PyObject *object, Py_buffer *view) {
+    if (PyObject_GetBuffer(object, view, PyBUF_SIMPLE) == 0) {
+        return 0;
+    }
+    if (!PyMemoryView_Check(object)) {
+        return -1;
+    }
+    PyErr_Clear();
+    PyObject *copy = PyBytes_FromObject(object);
+    if (copy == NULL) {
+        return -1;
+    }
+    int outcome = PyObject_GetBuffer(copy, view, PyBUF_SIMPLE);
+    Py_DECREF(copy);
+    return outcome;
+}
+
+/* An offset that is not negative; -1 with an exception. One that no buffer has is clipped. */
+static Py_ssize_t get_offset(PyObject *object) {
+    if (object == NULL) {
+        return 0;
+    }
+    Py_ssize_t offset = PyNumber_AsSsize_t(object, NULL);
+    if (offset < 0) {
+        if (!PyErr_Occurred()) {
+            PyErr_Format(PyExc_ValueError, "an offset is not negative: %R", object);
+        }
+        return -1;
+    }
+    return offset;
+}
+
+/* ---- decoding ---- */
+
+/* The compressed term whose tag is at `*pos` in `view`, which is of `object`. */
+static PyObject *decode_compressed(State *state, PyObject *object, const Py_buffer *view,
+                                   Py_ssize_t *pos, PyObject *options, const Settings *settings) {
+    PyObject *data = PyBytes_CheckExact(object) ? new_reference(object)
+                                                : PyBytes_FromStringAndSize(view->buf, view->len);
+    if (data == NULL) {
+        return NULL;
+    }
+    PyObject *inflated = PyObject_CallFunction(state->inflate, "OnO", data, *pos, options);
+    Py_DECREF(data);
+    if (inflated == NULL) {
+        return NULL;
+    }
+    PyObject *plain, *term = NULL;
+    Py_ssize_t end, inner = 0;
+    if (PyArg_ParseTuple(inflated, "Sn", &plain, &end)) {
+        Py_ssize_t size = PyBytes_GET_SIZE(plain);
+        term = decode_term(state, (const uint8_t *)PyBytes_AS_STRING(plain), size, &inner, settings,
+                           NULL);
+        if (term != NULL && inner != size) {
+            decode_failed(state, inner, "%zd bytes after the compressed term", size - inner);
+            Py_CLEAR(term);
+        }
+        *pos = end;
+    }
+    Py_DECREF(inflated);
+    return term;
+}
+
+/* The term at `*pos`, version byte first. */
+static PyObject *decode_versioned(State *state, PyObject *object, const Py_buffer *view,
+                                  Py_ssize_t *pos, PyObject *options, const Settings *settings) {
+    const uint8_t *data = view->buf;
+    if (*pos >= view->len) {
+        return decode_failed(state, *pos, "an external term begins with %d, not the end", VERSION);
+    }
+    if (data[*pos] != VERSION) {
+        return decode_failed(state, *pos, "an external term begins with %d, not %d", VERSION,
+                             data[*pos]);
+    }
+    ++*pos;
+    if (*pos < view->len && data[*pos] == COMPRESSED) {
+        return decode_compressed(state, object, view, pos, options, settings);
+    }
+    return decode_term(state, data, view->len, pos, settings, NULL);
+}
+
+/* `(term, end)`; takes over the reference. */
+static PyObject *with_end(PyObject *term, Py_ssize_t end) {
+    if (term == NULL) {
+        return NULL;
+    }
+    PyObject *number = PyLong_FromSsize_t(end);
+    PyObject *pair = number == NULL ? NULL : PyTuple_New(2);
+    if (pair == NULL) {
+        Py_XDECREF(number);
+        Py_DECREF(term);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(pair, 0, term);
+    PyTuple_SET_ITEM(pair, 1, number);
+    return pair;
+}
+
+PyDoc_STRVAR(decode_doc,
+             "decode(data, options=DEFAULT)\n--\n\n"
+             "The one term that `data` is, version byte first. Raises EtfDecodeError.");
+
+static PyObject *core_decode(PyObject *module, PyObject *const *given, Py_ssize_t count,
+                             PyObject *keywords) {
+    static const char *const names[] = {"data", "options"};
+    State *state = PyModule_GetState(module);
+    PyObject *arguments[2] = {NULL};
+    if (sort_arguments("decode", names, 2, 1, given, count, keywords, arguments) < 0) {
+        return NULL;
+    }
+    PyObject *options = arguments[1] == NULL ? state->default_options : arguments[1];
+    Settings settings;
+    Py_buffer view;
+    if (read_options(state, options, &settings) < 0 || get_bytes(arguments[0], &view) < 0) {
+        return NULL;
+    }
+    Py_ssize_t pos = 0;
+    PyObject *term = decode_versioned(state, arguments[0], &view, &pos, options, &settings);
+    if (term != NULL && pos != view.len) {
+        decode_failed(state, pos, "%zd bytes after the term", view.len - pos);
+        Py_CLEAR(term);
+    }
+    PyBuffer_Release(&view);
+    return term;
+}
+
+PyDoc_STRVAR(decode_prefix_doc,
+             "decode_prefix(data, offset=0, options=DEFAULT)\n--\n\n"
+             "The term at `offset`, version byte first, and the offset behind it. "
+             "Raises EtfDecodeError.");
+
+static PyObject *core_decode_prefix(PyObject *module, PyObject *const *given, Py_ssize_t count,
+                                    PyObject *keywords) {
+    static const char *const names[] = {"data", "offset", "options"};
+    State *state = PyModule_GetState(module);
+    PyObject *arguments[3] = {NULL};
+    if (sort_arguments("decode_prefix", names, 3, 1, given, count, keywords, arguments) < 0) {
+        return NULL;
+    }
+    PyObject *options = arguments[2] == NULL ? state->default_options : arguments[2];
+    Py_ssize_t pos = get_offset(arguments[1]);
+    Settings settings;
+    Py_buffer view;
+    if (pos < 0 || read_options(state, options, &settings) < 0 ||
+        get_bytes(arguments[0], &view) < 0) {
+        return NULL;
+    }
+    PyObject *term = decode_versioned(state, arguments[0], &view, &pos, options, &settings);
+    PyBuffer_Release(&view);
+    return with_end(term, pos);
+}
+
+PyDoc_STRVAR(decode_bare_doc,
+             "decode_bare(data, offset=0, options=DEFAULT, atoms=())\n--\n\n"
+             "The term at `offset` without a version byte, and the offset behind it.\n\n"
+             "ATOM_CACHE_REF i is `atoms[i]`. Raises EtfDecodeError.");
+
+static PyObject *core_decode_bare(PyObject *module, PyObject *const *given, Py_ssize_t count,
+                                  PyObject *keywords) {
+    static const char *const names[] = {"data", "offset", "options", "atoms"};
+    State *state = PyModule_GetState(module);
+    PyObject *arguments[4] = {NULL};
+    if (sort_arguments("decode_bare", names, 4, 1, given, count, keywords, arguments) < 0) {
+        return NULL;
+    }
+    PyObject *options = arguments[2] == NULL ? state->default_options : arguments[2];
+    Py_ssize_t pos = get_offset(arguments[1]);
+    Settings settings;
+    if (pos < 0 || read_options(state, options, &settings) < 0) {
+        return NULL;
+    }
+    PyObject *atoms = NULL;
+    if (arguments[3] != NULL) {
+        atoms = PySequence_Fast(arguments[3], "atoms is a sequence of Atom");
+        if (atoms == NULL) {
+            return NULL;
+        }
+    }
+    PyObject *pair = NULL;
+    Py_buffer view;
+    if (get_bytes(arguments[0], &view) == 0) {
+        if (pos > view.len) {
+            decode_failed(state, view.len, "truncated");
+        } else {
+            PyObject *term = decode_term(state, view.buf, view.len, &pos, &settings, atoms);
+            pair = with_end(term, pos);
+        }
+        PyBuffer_Release(&view);
+    }
+    Py_XDECREF(atoms);
+    return pair;
+}
+
+/* ---- encoding ---- */
+
+/* OTP compresses only where that makes the whole shorter. Takes over the reference. */
+static PyObject *compressed(State *state, PyObject *whole, int level) {
+    Py_ssize_t size = PyBytes_GET_SIZE(whole) - 1;
+    PyObject *bare = PyMemoryView_FromMemory(PyBytes_AS_STRING(whole) + 1, size, PyBUF_READ);
+    PyObject *packed = NULL;
+    if (bare != NULL) {
+        packed = PyObject_CallFunction(state->compress, "Oi", bare, level);
+    }
+    Py_XDECREF(bare);
+    if (packed == NULL || !PyBytes_Check(packed)) {
+        Py_XDECREF(packed);
+        Py_DECREF(whole);
+        return NULL;
+    }
+    if (PyBytes_GET_SIZE(packed) + 5 < size && (uint64_t)size <= UINT32_MAX) {
+        uint8_t head[6] = {VERSION, COMPRESSED};
+        put_u32(head + 2, (uint32_t)size);
+        Py_DECREF(whole);
+        whole = PyBytes_FromStringAndSize((const char *)head, sizeof head);
+        PyBytes_Concat(&whole, packed);
+    }
+    Py_DECREF(packed);
+    return whole;
+}
+
+PyDoc_STRVAR(encode_doc,
+             "encode(term, options=DEFAULT)\n--\n\n"
+             "The external form of `term`, version byte first. Raises EtfEncodeError.");
+
+static PyObject *core_encode(PyObject *module, PyObject *const *given, Py_ssize_t count,
+                             PyObject *keywords) {
+    static const char *const names[] = {"term", "options"};
+    State *state = PyModule_GetState(module);
+    PyObject *arguments[2] = {NULL};
+    if (sort_arguments("encode", names, 2, 1, given, count, keywords, arguments) < 0) {
+        return NULL;
+    }
+    PyObject *options = arguments[1] == NULL ? state->default_options : arguments[1];
+    Settings settings;
+    if (read_options(state, options, &settings) < 0) {
+        return NULL;
+    }
+    PyObject *whole = encode_term(state, arguments[0], options, &settings, NULL, 1);
+    return whole != NULL && settings.compression ? compressed(state, whole, settings.compression)
+                                                 : whole;
+}
+
+PyDoc_STRVAR(encode_bare_doc,
+             "encode_bare(term, options=DEFAULT, refs=None)\n--\n\n"
+             "The external form of `term` without the version byte. Raises EtfEncodeError.\n\n"
+             "With `refs`, an atom in it becomes ATOM_CACHE_REF `refs[atom]`; one that is not is\n"
+             "given the next number, up to 255 atoms, and written in full beyond. After an error\n"
+             "`refs` may have atoms that nothing refers to.");
+
+static PyObject *core_encode_bare(PyObject *module, PyObject *const *given, Py_ssize_t count,
+                                  PyObject *keywords) {
+    static const char *const names[] = {"term", "options", "refs"};
+    State *state = PyModule_GetState(module);
+    PyObject *arguments[3] = {NULL};
+    if (sort_arguments("encode_bare", names, 3, 1, given, count, keywords, arguments) < 0) {
+        return NULL;
+    }
+    PyObject *options = arguments[1] == NULL ? state->default_options : arguments[1];
+    PyObject *refs = arguments[2] == Py_None ? NULL : arguments[2];
+    Settings settings;
+    if (read_options(state, options, &settings) < 0) {
+        return NULL;
+    }
+    if (refs != NULL && !PyDict_CheckExact(refs)) {
+        return PyObject_CallFunctionObjArgs(state->encode_all, arguments[0], options, refs, NULL);
+    }
+    return encode_term(state, arguments[0], options, &settings, refs, 0);
+}
+
+/* ---- records ---- */
+
+PyObject *record_new(const Record *record, PyObject **fields) {
+    PyObject *object = NULL;
+    int complete = 1;
+    for (int i = 0; i < record->count; i++) {
+        complete &= fields[i] != NULL;
+    }
+    if (complete) {
+        object = record->type->tp_alloc(record->type, 0);
+    }
+    for (int i = 0; i < record->count; i++) {
+        if (object != NULL) {
+            FIELD(record, object, i) = fields[i];
+        } else {
+            Py_XDECREF(fields[i]);
+        }
+    }
+    return object;
+}
+
+/* Where the slots of the class `name` lie. */
+static int find_record(Record *record, PyObject *terms, const char *name, const char *const *fields,
+                       int count) {
+    PyObject *type = PyObject_GetAttrString(terms, name);
+    if (type == NULL) {
+        return -1;
+    }
+    record->type = (PyTypeObject *)type;
+    record->count = count;
+    if (!PyType_Check(type)) {
+        PyErr_Format(PyExc_ImportError, "%s is no class", name);
+        return -1;
+    }
+    for (int i = 0; i < count; i++) {
+        PyObject *slot = PyObject_GetAttrString(type, fields[i]);
+        if (slot == NULL) {
+            return -1;
+        }
+        PyMemberDef *member = Py_IS_TYPE(slot, &PyMemberDescr_Type)
+                                  ? ((PyMemberDescrObject *)slot)->d_member
+                                  : NULL;
+        Py_DECREF(slot); /* the class keeps it */
+        if (member == NULL || member->type != T_OBJECT_EX) {
+            PyErr_Format(PyExc_ImportError, "%s.%s is no slot", name, fields[i]);
+            return -1;
+        }
+        record->slot[i] = member->offset;
+    }
+    return 0;
+}
+
+static int find_records(State *state) {
+    static const char *const atom[] = {"encoded"};
+    static const char *const pid[] = {"node", "id", "serial", "creation"};
+    static const char *const port[] = {"node", "id", "creation"};
+    static const char *const reference[] = {"node", "ids", "creation"};
+    static const char *const bits[] = {"data", "bits"};
+    static const char *const improper[] = {"items", "tail"};
+    static const char *const export[] = {"module", "function", "arity"};
+    static const char *const fun[] = {"module",   "arity", "uniq", "index",  "old_index",
+                                      "old_uniq", "pid",   "free", "encoded"};
+    PyObject *terms = PyImport_ImportModule("quicdist.etf.terms");
+    if (terms == NULL) {
+        return -1;
+    }
+    int failed = find_record(&state->atom, terms, "Atom", atom, 1) < 0 ||
+                 find_record(&state->pid, terms, "Pid", pid, 4) < 0 ||
+                 find_record(&state->port, terms, "Port", port, 3) < 0 ||
+                 find_record(&state->reference, terms, "Reference", reference, 3) < 0 ||
+                 find_record(&state->bits, terms, "BitString", bits, 2) < 0 ||
+                 find_record(&state->improper, terms, "ImproperList", improper, 2) < 0 ||
+                 find_record(&state->export, terms, "Export", export, 3) < 0 ||
+                 find_record(&state->fun, terms, "Fun", fun, 9) < 0;
+    Py_DECREF(terms);
+    return failed ? -1 : 0;
+}
+
+/* ---- the module ---- */
+
+static int find_name(const char *module, const char *name, PyObject **place) {
+    PyObject *imported = PyImport_ImportModule(module);
+    if (imported == NULL) {
+        return -1;
+    }
+    *place = PyObject_GetAttrString(imported, name);
+    Py_DECREF(imported);
+    return *place == NULL ? -1 : 0;
+}
+
+static int find_atoms(State *state) {
+    PyObject *type = (PyObject *)state->atom.type;
+    if (!PyType_IsSubtype(state->atom.type, &PyUnicode_Type)) {
+        PyErr_SetString(PyExc_ImportError, "Atom is no str");
+        return -1;
+    }
+    if ((state->atom_true = PyObject_CallFunction(type, "s", "true")) == NULL ||
+        (state->atom_false = PyObject_CallFunction(type, "s", "false")) == NULL ||
+        (state->atom_undefined = PyObject_CallFunction(type, "s", "undefined")) == NULL ||
+        (state->atom_nil = PyObject_CallFunction(type, "s", "nil")) == NULL) {
+        return -1;
+    }
+    return 0;
+}
+
+static int make_tables(State *state) {
+    for (int i = 0; i < 256; i++) {
+        state->small[i] = PyLong_FromLong(i);
+        if (state->small[i] == NULL) {
+            return -1;
+        }
+    }
+    state->atoms = PyMem_Calloc(ATOM_SETS, sizeof(AtomSet));
+    state->pids = PyMem_Calloc(PID_SETS, sizeof(PidSet));
+    state->keys = PyMem_Calloc(KEYS_KEPT, sizeof(PyObject *));
+    state->spare_output = PyMem_Malloc(SPARE_OUTPUT);
+    if (state->atoms == NULL || state->pids == NULL || state->keys == NULL ||
+        state->spare_output == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    /* Python's own secret, so that no peer can choose what falls on one place. */
+    PyObject *text = PyUnicode_FromString("quicdist.etf._compiled");
+    if (text == NULL) {
+        return -1;
+    }
+    state->seed = (uint64_t)PyObject_Hash(text) * 0x9E3779B97F4A7C15u;
+    Py_DECREF(text);
+    return 0;
+}
+
+static int core_exec(PyObject *module) {
+    State *state = PyModule_GetState(module);
+    if (make_tables(state) < 0 || find_records(state) < 0 || find_atoms(state) < 0 ||
+        find_name("quicdist.etf.errors", "EtfDecodeError", &state->decode_error) < 0 ||
+        find_name("quicdist.etf.maps", "KeyRefused", &state->key_refused) < 0 ||
+        find_name("quicdist.etf.maps", "make_map", &state->make_map) < 0 ||
+        find_name("quicdist.etf.decode", "_inflate", &state->inflate) < 0 ||
+        find_name("quicdist.etf.encode", "_Refused", &state->refused) < 0 ||
+        find_name("quicdist.etf.encode", "_encode", &state->encode_all) < 0 ||
+        find_name("quicdist.etf.encode", "_leaf", &state->leaf) < 0 ||
+        find_name("quicdist.etf.encode", "_numbers", &state->numbers) < 0 ||
+        find_name("quicdist.etf.encode", "_open", &state->open) < 0 ||
+        find_name("quicdist.etf.encode", "_check_keys", &state->check_keys) < 0 ||
+        find_name("quicdist.etf.encode", "_fun_head", &state->fun_head) < 0 ||
+        find_name("quicdist.etf.settings", "DEFAULT", &state->default_options) < 0 ||
+        find_name("struct", "error", &state->struct_error) < 0 ||
+        find_name("zlib", "compress", &state->compress) < 0 ||
+        parse_options(state, state->default_options, &state->default_settings) < 0) {
+        if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            PyErr_SetString(PyExc_ImportError, "built for another version of quicdist");
+        }
+        return -1;
+    }
+    /* For the signatures of the functions. */
+    return PyObject_SetAttrString(module, "DEFAULT", state->default_options);
+}
+
+#define EACH_OBJECT(DO)                                                                          \
+    DO(atom.type) DO(pid.type) DO(port.type) DO(reference.type) DO(bits.type) DO(improper.type)  \
+    DO(export.type) DO(fun.type) DO(atom_true) DO(atom_false) DO(atom_undefined) DO(atom_nil)    \
+    DO(decode_error) DO(key_refused) DO(refused) DO(struct_error) DO(make_map) DO(inflate)       \
+    DO(compress) DO(encode_all) DO(leaf) DO(numbers) DO(open) DO(check_keys) DO(fun_head)        \
+    DO(default_options) DO(last_options)
+
+static int core_traverse(PyObject *module, visitproc visit, void *arg) {
+    State *state = PyModule_GetState(module);
+    if (state == NULL) {
+        return 0;
+    }
+#define VISIT(object) Py_VISIT(state->object);
+    EACH_OBJECT(VISIT)
+#undef VISIT
+    for (int set = 0; state->atoms != NULL && set < ATOM_SETS; set++) {
+        for (int way = 0; way < ATOM_WAYS; way++) {
+            Py_VISIT(state->atoms[set].atoms[way]);
+        }
+    }
+    for (int set = 0; state->pids != NULL && set < PID_SETS; set++) {
+        for (int way = 0; way < PID_WAYS; way++) {
+            Py_VISIT(state->pids[set].pids[way].pid);
+        }
+    }
+    return 0;
+}
+
+static int core_clear(PyObject *module) {
+    State *state = PyModule_GetState(module);
+    if (state == NULL) {
+        return 0;
+    }
+    for (int set = 0; state->atoms != NULL && set < ATOM_SETS; set++) {
+        for (int way = 0; way < ATOM_WAYS; way++) {
+            Py_CLEAR(state->atoms[set].atoms[way]);
+        }
+    }
+    for (int set = 0; state->pids != NULL && set < PID_SETS; set++) {
+        for (int way = 0; way < PID_WAYS; way++) {
+            Py_CLEAR(state->pids[set].pids[way].pid);
+        }
+    }
+    for (int i = 0; state->keys != NULL && i < KEYS_KEPT; i++) {
+        Py_CLEAR(state->keys[i]);
+    }
+    for (int i = 0; i < 256; i++) {
+        Py_CLEAR(state->small[i]);
+    }
+#define CLEAR(object) Py_CLEAR(state->object);
+    EACH_OBJECT(CLEAR)
+#undef CLEAR
+    return 0;
+}
+
+static void core_free(void *module) {
+    State *state = PyModule_GetState(module);
+    core_clear(module);
+    if (state != NULL) {
+        PyMem_Free(state->atoms);
+        PyMem_Free(state->pids);
+        PyMem_Free(state->keys);
+        PyMem_Free(state->spare);
+        PyMem_Free(state->spare_output);
+        state->atoms = NULL;
+        state->pids = NULL;
+        state->keys = NULL;
+        state->spare = NULL;
+        state->spare_output = NULL;
+    }
+}
+
+#define FUNCTION(name)                                                                   \
+    {                                                                                    \
+        #name, (PyCFunction)(void (*)(void))core_##name, METH_FASTCALL | METH_KEYWORDS,  \
+            name##_doc                                                                   \
+    }
+
+static PyMethodDef functions[] = {
+    FUNCTION(decode),
+    FUNCTION(decode_prefix),
+    FUNCTION(decode_bare),
+    FUNCTION(encode),
+    FUNCTION(encode_bare),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, core_exec},
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "quicdist.etf._compiled",
+    .m_doc = "Terms to bytes and back, compiled: see quicdist.etf.decode and quicdist.etf.encode.",
+    .m_size = sizeof(State),
+    .m_methods = functions,
+    .m_slots = slots,
+    .m_traverse = core_traverse,
+    .m_clear = core_clear,
+    .m_free = core_free,
+};
+
+PyMODINIT_FUNC PyInit__compiled(void) { return PyModuleDef_Init(&definition); }

@@ -1,0 +1,139 @@
+/* Atoms, pids and map keys met before, so that most are found instead of made.
+ *
+ * The tables have a fixed size, so that a peer can neither fill the memory through them nor keep
+ * more than so many atoms alive. Giving up an entry may run Python code (the atom's weak reference
+ * in quicdist.etf.terms), which may come back here: a set is whole before that happens.
+ */
+#include "core.h"
+
+#define MIX 0x9E3779B97F4A7C15u
+
+static inline uint64_t stir(uint64_t hash, uint64_t word) {
+    hash = (hash ^ word) * MIX;
+    return hash ^ hash >> 32;
+}
+
+static inline uint64_t load_u64(const uint8_t *p) {
+    uint64_t word;
+    memcpy(&word, p, 8);
+    return word;
+}
+
+static inline uint32_t load_u32(const uint8_t *p) {
+    uint32_t word;
+    memcpy(&word, p, 4);
+    return word;
+}
+
+static inline uint64_t hash_text(uint64_t seed, const uint8_t *text, size_t size) {
+    uint64_t hash = seed ^ size, first = 0, last = 0;
+    for (; size > 16; size -= 8, text += 8) {
+        hash = stir(hash, load_u64(text));
+    }
+    if (size >= 8) {
+        first = load_u64(text);
+        last = load_u64(text + size - 8);
+    } else if (size >= 4) {
+        first = load_u32(text);
+        last = load_u32(text + size - 4);
+    } else if (size > 0) {
+        first = text[0];
+        last = (uint64_t)text[size >> 1] << 8 | text[size - 1];
+    }
+    hash = (hash ^ first) * MIX + (last ^ hash >> 32) * 0xD6E8FEB86659FD93u;
+    return stir(hash ^ hash >> 32, 0);
+}
+
+static PyObject *make_atom(State *state, const uint8_t *text, size_t size) {
+    PyObject *string = PyUnicode_DecodeUTF8((const char *)text, (Py_ssize_t)size, NULL);
+    if (string == NULL) {
+        return NULL;
+    }
+    PyObject *atom = PyObject_CallOneArg((PyObject *)state->atom.type, string);
+    Py_DECREF(string);
+    return atom;
+}
+
+PyObject *find_atom(State *state, const uint8_t *text, size_t size) {
+    if (size > ATOM_BYTES_KEPT) {
+        return make_atom(state, text, size);
+    }
+    uint64_t hash = hash_text(state->seed, text, size);
+    AtomSet *set = &state->atoms[hash % ATOM_SETS];
+    for (int way = 0; way < ATOM_WAYS; way++) {
+        PyObject *atom = set->atoms[way];
+        if (set->hashes[way] == hash && atom != NULL) {
+            PyObject *encoded = FIELD(&state->atom, atom, ATOM_ENCODED);
+            if (encoded != NULL && PyBytes_CheckExact(encoded) &&
+                (size_t)PyBytes_GET_SIZE(encoded) == size + 2 &&
+                memcmp(PyBytes_AS_STRING(encoded) + 2, text, size) == 0) {
+                return new_reference(atom);
+            }
+        }
+    }
+    PyObject *atom = make_atom(state, text, size);
+    if (atom == NULL) {
+        return NULL;
+    }
+    unsigned way = set->oldest++ % ATOM_WAYS;
+    PyObject *forgotten = set->atoms[way];
+    set->hashes[way] = hash;
+    set->atoms[way] = new_reference(atom);
+    Py_XDECREF(forgotten);
+    return atom;
+}
+
+PyObject *find_key(State *state, const uint8_t *data, size_t size, int text) {
+    uint64_t hash = hash_text(state->seed, data, size);
+    PyObject **place = &state->keys[(hash + (uint64_t)text) % KEYS_KEPT];
+    PyObject *key = *place;
+    if (key != NULL) {
+        /* ASCII only: there the text is its bytes. */
+        if (text ? PyUnicode_CheckExact(key) && (size_t)PyUnicode_GET_LENGTH(key) == size &&
+                       memcmp(PyUnicode_DATA(key), data, size) == 0
+                 : PyBytes_CheckExact(key) && (size_t)PyBytes_GET_SIZE(key) == size &&
+                       memcmp(PyBytes_AS_STRING(key), data, size) == 0) {
+            return new_reference(key);
+        }
+    }
+    key = text ? PyUnicode_DecodeUTF8((const char *)data, (Py_ssize_t)size, NULL)
+               : PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size);
+    if (key != NULL && (!text || PyUnicode_IS_COMPACT_ASCII(key))) {
+        Py_XSETREF(*place, new_reference(key));
+    }
+    return key;
+}
+
+static PyObject *make_pid(State *state, PyObject *node, uint32_t id, uint32_t serial,
+                          uint32_t creation) {
+    PyObject *fields[] = {
+        new_reference(node),
+        PyLong_FromUnsignedLong(id),
+        PyLong_FromUnsignedLong(serial),
+        PyLong_FromUnsignedLong(creation),
+    };
+    return record_new(&state->pid, fields);
+}
+
+PyObject *find_pid(State *state, PyObject *node, uint32_t id, uint32_t serial, uint32_t creation) {
+    uint64_t hash = stir(state->seed, (uint64_t)(uintptr_t)node);
+    hash = stir(hash, (uint64_t)id << 32 | serial);
+    hash = stir(stir(hash, creation), 0);
+    PidSet *set = &state->pids[hash % PID_SETS];
+    for (int way = 0; way < PID_WAYS; way++) {
+        KnownPid *known = &set->pids[way];
+        if (known->pid != NULL && known->id == id && known->serial == serial &&
+            known->creation == creation && FIELD(&state->pid, known->pid, PID_NODE) == node) {
+            return new_reference(known->pid);
+        }
+    }
+    PyObject *pid = make_pid(state, node, id, serial, creation);
+    if (pid == NULL || PyUnicode_GET_LENGTH(node) > ATOM_BYTES_KEPT) {
+        return pid;
+    }
+    KnownPid *place = &set->pids[set->oldest++ % PID_WAYS];
+    PyObject *forgotten = place->pid;
+    *place = (KnownPid){id, serial, creation, new_reference(pid)};
+    Py_XDECREF(forgotten);
+    return pid;
+}

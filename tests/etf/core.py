@@ -1,0 +1,149 @@
+"""The two cores side by side, and what it means that they do the same."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from quicdist import etf
+from quicdist.etf import (
+    DEFAULT,
+    Atom,
+    BitString,
+    ErlMap,
+    EtfDecodeError,
+    EtfEncodeError,
+    Export,
+    Fun,
+    ImproperList,
+    Options,
+    Pid,
+    Port,
+    Reference,
+    Term,
+)
+
+assert etf  # the package has functions named as its modules
+PURE_DECODE: Any = sys.modules["quicdist.etf.decode"]
+PURE_ENCODE: Any = sys.modules["quicdist.etf.encode"]
+
+Outcome = tuple[str, Any, Any]
+
+
+def compiled() -> Any:
+    """The compiled core; the module that asks is skipped where there is none."""
+    return pytest.importorskip("quicdist.etf._compiled", reason="the compiled core is not built")
+
+
+def pure() -> ModuleType:
+    """The pure Python core in the shape of the compiled one."""
+    module = ModuleType("pure")
+    for name in ("decode", "decode_prefix", "decode_bare"):
+        setattr(module, name, getattr(PURE_DECODE, name))
+    for name in ("encode", "encode_bare"):
+        setattr(module, name, getattr(PURE_ENCODE, name))
+    return module
+
+
+def core_at_work() -> str:
+    """Which core quicdist.etf uses in this process."""
+    return str(import_module("quicdist.etf.codec").CORE)
+
+
+def exactly(term: Term) -> list[Any]:
+    """The term as a flat list that is equal for two terms only if they are the same to the last
+    bit: types, the order of keys, the sign of zero."""
+    parts: list[Any] = []
+    todo: list[Term] = [term]
+    while todo:
+        item = todo.pop()
+        kind = type(item)
+        parts.append(kind)
+        if kind is float:
+            parts.append(item.hex())
+        elif kind in (tuple, list):
+            parts.append(len(item))
+            todo += item
+        elif kind is dict:
+            parts.append(len(item))
+            for key, value in item.items():
+                todo += (key, value)
+        elif kind is ErlMap:
+            parts.append((len(item), item.key_depth))
+            for key, value in item.items():
+                todo += (key, value)
+        elif kind in (Pid, Port, Reference, BitString, ImproperList, Export, Fun):
+            todo += (getattr(item, name) for name in kind.__match_args__)
+        else:
+            parts.append(item)
+    return parts
+
+
+def outcome(function: Callable[..., Any], *arguments: Any) -> Outcome:
+    """What a call comes to: a value or an error of ours with its place and reason."""
+    try:
+        value = function(*arguments)
+    except EtfDecodeError as error:
+        return "decode error", error.offset, error.reason
+    except EtfEncodeError as error:
+        return "encode error", error.path, error.reason
+    except Exception as error:
+        return "error", type(error), str(error)
+    return "value", exactly(value), None
+
+
+def same_decoding(core: Any, data: bytes, options: Options = DEFAULT) -> Outcome:
+    """Both cores make the same of `data`, the whole and what is within."""
+    expected = outcome(PURE_DECODE.decode, data, options)
+    assert outcome(core.decode, data, options) == expected
+    return expected
+
+
+def same_bare_decoding(
+    core: Any, data: bytes, offset: int, options: Options, atoms: Sequence[Atom]
+) -> None:
+    """Both cores make the same of what stands in `data` at `offset`."""
+    expected = outcome(PURE_DECODE.decode_bare, data, offset, options, atoms)
+    assert outcome(core.decode_bare, data, offset, options, atoms) == expected
+    assert outcome(core.decode_bare, memoryview(data), offset, options, list(atoms)) == expected
+
+
+def same_encoding(core: Any, term: Term, options: Options = DEFAULT) -> Outcome:
+    """Both cores make the same bytes, or the same error, of `term`, with and without refs."""
+    expected = outcome(PURE_ENCODE.encode, term, options)
+    assert outcome(core.encode, term, options) == expected
+    expected_refs: dict[Atom, int] = {}
+    refs: dict[Atom, int] = {}
+    with_refs = outcome(PURE_ENCODE.encode_bare, term, options, expected_refs)
+    assert outcome(core.encode_bare, term, options, refs) == with_refs
+    if with_refs[0] == "value":
+        assert list(refs.items()) == list(expected_refs.items())
+    return expected
+
+
+def mutations(data: bytes, draw: Callable[[int], int], count: int) -> Iterator[bytes]:
+    """`data` with bytes changed, put in, taken out, moved; `draw(n)` gives 0..n-1."""
+    for _ in range(count):
+        changed = bytearray(data)
+        for _ in range(1 + draw(3)):
+            at = draw(len(changed) + 1)
+            what = draw(5)
+            if what == 0:
+                changed[at : at + 1] = bytes((draw(256),))
+            elif what == 1:
+                changed[at:at] = bytes((TAGS[draw(len(TAGS))],))
+            elif what == 2:
+                del changed[at : at + 1 + draw(4)]
+            elif what == 3:
+                changed[at : at + 4] = changed[draw(len(changed) + 1) :][:4]
+            else:
+                changed[at : at + 1] = bytes((TAGS[draw(len(TAGS))],))
+        yield bytes(changed)
+
+
+TAGS = bytes((70, 77, 80, 82, 88, 89, 90, *range(97, 122), 131, 0, 1, 255))
