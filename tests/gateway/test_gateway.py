@@ -1,0 +1,294 @@
+"""Gateways over real QUIC, with BEAM nodes played by sockets of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from quicdist.carriers import tcp
+from quicdist.carriers.base import CloseReason, Connection
+from quicdist.carriers.epmd import EpmdAddress, NodeInfo, Registration, look_up, names
+from quicdist.carriers.tcp import TcpConnection, TcpListener
+from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
+from quicdist.gateway import (
+    EmitError,
+    Gateway,
+    GatewayError,
+    GatewaySettings,
+    emit_module,
+    erl_arguments,
+)
+from quicdist.node.errors import NodeNameError
+from tests.gatewayed import free_udp_port, loopback_settings
+
+PATIENCE = 20.0
+
+
+class Owner:
+    """Keeps what it is told; consumes at once."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.packets: list[Packet] = []
+        self.lost: CloseReason | None = None
+        self.changed = asyncio.Event()
+
+    def packets_received(self, packets: Sequence[Packet]) -> None:
+        self.packets += packets
+        self.connection.consumed(sum(len(packet.data) for packet in packets))
+        self.changed.set()
+
+    def writable_again(self) -> None:
+        self.changed.set()
+
+    def connection_lost(self, reason: CloseReason) -> None:
+        self.lost = reason
+        self.changed.set()
+
+    async def has(self, count: int) -> list[Packet]:
+        while len(self.packets) < count:
+            await self._change()
+        return self.packets
+
+    async def is_lost(self) -> CloseReason:
+        while self.lost is None:
+            await self._change()
+        return self.lost
+
+    async def _change(self) -> None:
+        self.changed.clear()
+        await asyncio.wait_for(self.changed.wait(), PATIENCE)
+
+
+class Beam:
+    """What a gateway sees of a stock node: a registration and a port."""
+
+    def __init__(self) -> None:
+        self.accepted: asyncio.Queue[Owner] = asyncio.Queue()
+
+    @classmethod
+    async def start(cls, gateway: Gateway) -> Beam:
+        beam = cls()
+        beam.epmd = EpmdAddress("127.0.0.1", gateway.epmd_port)
+        beam.listener = await TcpListener.open("127.0.0.1", 0, accept=beam._accept)
+        node = NodeInfo(gateway.name, beam.listener.local_address[1])
+        beam.registration = await Registration.open(node, beam.epmd)
+        return beam
+
+    epmd: EpmdAddress
+    listener: TcpListener
+    registration: Registration
+
+    def _accept(self, connection: TcpConnection) -> Owner:
+        owner = Owner(connection)
+        self.accepted.put_nowait(owner)
+        return owner
+
+    async def dial(self, name: str) -> Owner:
+        found = await look_up(name, self.epmd)
+        assert found is not None
+        connection = await tcp.dial("127.0.0.1", found.port, timeout=PATIENCE)
+        owner = Owner(connection)
+        connection.handler = owner
+        return owner
+
+    async def close(self) -> None:
+        await self.registration.close()
+        await self.listener.close()
+
+
+@asynccontextmanager
+async def gateway_and_beam(
+    settings: GatewaySettings | None = None,
+) -> AsyncIterator[tuple[Gateway, Beam]]:
+    async with Gateway(settings or loopback_settings()) as gateway:
+        beam = await Beam.start(gateway)
+        try:
+            yield gateway, beam
+        finally:
+            await beam.close()
+
+
+async def connect(one: Beam, two: Beam, name: str) -> tuple[Owner, Owner]:
+    """`one` dials `two`; a handshake's tags, then both have frames: (dialer, listener)."""
+    dialer = await one.dial(name)
+    dialer.connection.send_handshake(b"Nname")
+    listener = await asyncio.wait_for(two.accepted.get(), PATIENCE)
+    await listener.has(1)
+    listener.connection.send_handshake(b"sok")
+    listener.connection.send_handshake(b"Nchallenge")
+    await dialer.has(2)
+    dialer.connection.send_handshake(b"rreply")
+    await listener.has(2)
+    listener.connection.send_handshake(b"aack")
+    listener.connection.handshake_done()
+    await dialer.has(3)
+    dialer.connection.handshake_done()
+    return dialer, listener
+
+
+async def test_packets_go_from_socket_to_socket_over_quic_and_a_close_does() -> None:
+    async with gateway_and_beam() as (one, beam_one), gateway_and_beam() as (two, beam_two):
+        dialer, listener = await connect(beam_one, beam_two, two.name)
+        dialer.connection.send_frame((b"there",))
+        dialer.connection.send_frame(())
+        listener.connection.send_frame((b"back",))
+        assert (await listener.has(4))[2:] == [FramePacket(b"there"), FramePacket(b"")]
+        assert (await dialer.has(4))[3:] == [FramePacket(b"back")]
+        assert one.connections == two.connections == 1
+        dialer.connection.send_frame((b"last",))
+        await dialer.connection.flush(PATIENCE)
+        dialer.connection.close("enough")
+        await listener.is_lost()
+        assert listener.packets[-1] == FramePacket(b"last")
+        while one.connections or two.connections:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_status_that_refuses_arrives_before_the_close() -> None:
+    async with gateway_and_beam() as (_, beam_one), gateway_and_beam() as (two, beam_two):
+        dialer = await beam_one.dial(two.name)
+        dialer.connection.send_handshake(b"Nname")
+        listener = await asyncio.wait_for(beam_two.accepted.get(), PATIENCE)
+        await listener.has(1)
+        listener.connection.send_handshake(b"snot_allowed")
+        await listener.connection.flush(PATIENCE)
+        listener.connection.close("not allowed")
+        await dialer.is_lost()
+        assert dialer.packets == [HandshakePacket(b"snot_allowed")]
+
+
+async def test_a_reader_that_stops_stops_the_writer_through_two_gateways() -> None:
+    async with gateway_and_beam() as (_, beam_one), gateway_and_beam() as (two, beam_two):
+        dialer, listener = await connect(beam_one, beam_two, two.name)
+        eager, listener.connection.handler = listener, (hoarder := Hoarder())
+        sent = 0
+        while True:
+            while dialer.connection.is_writable:
+                dialer.connection.send_frame((sent.to_bytes(4, "big"), bytes(50_000)))
+                sent += 1
+            dialer.changed.clear()
+            try:
+                await asyncio.wait_for(dialer.changed.wait(), 2)
+            except asyncio.TimeoutError:
+                break
+        listener.connection.handler = eager
+        eager.packets_received(hoarder.packets)
+        got = (await eager.has(2 + sent))[2:]
+        assert [int.from_bytes(p.data[:4], "big") for p in got] == list(range(sent))
+
+
+class Hoarder:
+    """Consumes nothing."""
+
+    def __init__(self) -> None:
+        self.packets: list[Packet] = []
+
+    def packets_received(self, packets: Sequence[Packet]) -> None:
+        self.packets += packets
+
+    def writable_again(self) -> None: ...
+
+    def connection_lost(self, reason: CloseReason) -> None: ...
+
+
+async def test_where_nodes_are() -> None:
+    elsewhere = free_udp_port()
+    routes = {"alice@hostb": ("127.0.0.1", elsewhere)}
+    settings = replace(loopback_settings(), routes=routes, max_remotes=2)
+    async with Gateway(settings) as gateway:
+        epmd = EpmdAddress("127.0.0.1", gateway.epmd_port)
+        own_port = gateway.name.partition("@")[0]
+        assert await look_up(gateway.name, epmd) is None
+        assert gateway.beam_port is None
+        beam = await Registration.open(NodeInfo(gateway.name, 1111), epmd)
+        tool = await Registration.open(NodeInfo("tool-1@localhost", 2222), epmd)
+        assert gateway.beam_port == 1111
+        # Whole names, and the short ones that OTP's own client sends.
+        for name, port in ((gateway.name, 1111), (own_port, 1111), ("tool-1@localhost", 2222)):
+            found = await look_up(name, epmd)
+            assert found is not None
+            assert found.port == port
+        assert await names(epmd) == [(gateway.name, 1111), ("tool-1@localhost", 2222)]
+        ports = set()
+        for name in ("5556@127.0.0.1", "5557@127.0.0.1", "alice@hostb", "5557@127.0.0.1"):
+            found = await look_up(name, epmd)
+            assert found is not None
+            ports.add(found.port)
+        assert len(ports) == 3
+        for nowhere in ("bob@hostb", "70000@127.0.0.1", "x@127.0.0.1", "5555@999.1.1.1"):
+            assert await look_up(nowhere, epmd) is None
+        await beam.close()
+        await tool.close()
+        while gateway.beam_port is not None:
+            await asyncio.sleep(0.01)
+
+
+async def test_too_many_connections_are_refused() -> None:
+    few = replace(loopback_settings(), max_relays=1)
+    async with gateway_and_beam(few) as (_, beam_one), gateway_and_beam() as (two, beam_two):
+        dialer, _ = await connect(beam_one, beam_two, two.name)
+        second = await beam_one.dial(two.name)
+        await second.is_lost()
+        assert dialer.lost is None
+        dialer.connection.close("end of test")
+
+
+async def test_a_beam_that_is_not_at_its_port(caplog: pytest.LogCaptureFixture) -> None:
+    async with gateway_and_beam() as (_, beam_one), gateway_and_beam() as (two, beam_two):
+        await beam_two.listener.close()
+        dialer = await beam_one.dial(two.name)
+        dialer.connection.send_handshake(b"Nname")
+        await dialer.is_lost()
+        assert f"{two.name} takes no connection at its port" in caplog.text
+
+
+async def test_a_gateway_that_ends_tells_both_sides() -> None:
+    async with gateway_and_beam() as (_, beam_one):
+        async with gateway_and_beam() as (two, beam_two):
+            dialer, listener = await connect(beam_one, beam_two, two.name)
+        await listener.is_lost()
+        await dialer.is_lost()
+
+
+async def test_ports_that_cannot_be_had_are_one_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(GatewayError, match=rf"TCP port {port} .*in use.*--epmd-port"):
+            await Gateway(replace(loopback_settings(), epmd_port=port)).start()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        with pytest.raises(GatewayError, match=rf"UDP 127.0.0.1:{port} cannot be had.*in use"):
+            await Gateway(loopback_settings(f"{port}@127.0.0.1")).start()
+
+
+def test_a_name_that_is_none() -> None:
+    with pytest.raises(NodeNameError, match="no node name"):
+        Gateway("rabbit@host")
+
+
+def test_the_module_is_written_and_compiled_where_it_can_be(tmp_path: Path) -> None:
+    emitted = emit_module(tmp_path / "new", erlc=None)
+    assert emitted.beam is None
+    assert "-module(quicdist_epmd)." in emitted.source.read_text()
+    assert erl_arguments(emitted.directory)[5] == str(tmp_path / "new")
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    with pytest.raises(EmitError, match="cannot be written"):
+        emit_module(in_the_way)
+
+
+@pytest.mark.erlang
+def test_the_module_compiles_without_a_warning(tmp_path: Path) -> None:
+    emitted = emit_module(tmp_path)
+    assert emitted.beam is not None
+    assert emitted.beam.read_bytes()[:4] == b"FOR1"

@@ -1,0 +1,273 @@
+"""Two connections back to back, with connections that only remember."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quicdist.carriers.base import (
+    Buffer,
+    CloseKind,
+    CloseReason,
+    ConnectionHandler,
+    ConnectionStatistics,
+    DialectTraits,
+    Role,
+)
+from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
+from quicdist.gateway.relay import Relay, claimed_name
+
+PATIENCE = 20.0
+
+
+class Remembering:
+    """A connection that writes down what it is told, in the order it is told."""
+
+    role = Role.DIALER
+    peer_address = local_address = ("127.0.0.1", 1)
+
+    def __init__(self, *, ticks_may_stop: bool = False) -> None:
+        self.traits = DialectTraits("fake", "", ticks_may_stop=ticks_may_stop)
+        self.handler: ConnectionHandler | None = None
+        self.last_received = 0.0
+        self.is_writable = True
+        self.told: list[object] = []
+        self.consumed_bytes = 0
+        self.closed: str | None = None
+        self.flushes: list[asyncio.Future[bool]] = []
+        self.pings = 0
+
+    def send_handshake(self, message: bytes) -> None:
+        self.told.append(HandshakePacket(message))
+
+    def handshake_done(self) -> None:
+        self.told.append("done")
+
+    def send_frame(self, parts: Sequence[Buffer]) -> None:
+        self.told.append(FramePacket(b"".join(bytes(part) for part in parts)))
+
+    def consumed(self, count: int) -> None:
+        self.consumed_bytes += count
+
+    def ping(self) -> None:
+        self.pings += 1
+
+    def statistics(self) -> ConnectionStatistics:
+        return ConnectionStatistics(0, 0, 0)
+
+    async def flush(self, timeout: float) -> bool:
+        self.flushes.append(asyncio.get_running_loop().create_future())
+        return await self.flushes[-1]
+
+    def close(self, reason: str) -> None:
+        if self.closed is None:
+            self.closed = reason
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self.lose, CloseReason(CloseKind.LOCAL, reason))
+
+    def lose(self, reason: CloseReason) -> None:
+        assert self.handler is not None
+        self.handler.connection_lost(reason)
+
+    def bring(self, *packets: Packet) -> None:
+        assert self.handler is not None
+        self.handler.packets_received(packets)
+
+
+@asynccontextmanager
+async def relay(
+    handshake_timeout: float = PATIENCE, keepalive: float = PATIENCE
+) -> AsyncIterator[Relay]:
+    made = Relay(
+        "5555@here",
+        peer_name="6666@there",
+        peer_address="there:6666",
+        handshake_timeout=handshake_timeout,
+        keepalive=keepalive,
+    )
+    try:
+        yield made
+    finally:
+        made.close("end of test")
+        await asyncio.wait_for(made.wait_closed(), PATIENCE)
+
+
+def handshake(near: Remembering, far: Remembering) -> None:
+    """As two nodes have it, `near` having dialled."""
+    near.bring(HandshakePacket(b"Nname"))
+    far.bring(HandshakePacket(b"sok"), HandshakePacket(b"Nchallenge"))
+    near.bring(HandshakePacket(b"rreply"))
+    far.bring(HandshakePacket(b"aack"))
+    near.told.clear()
+    far.told.clear()
+
+
+async def test_a_handshake_and_frames_go_across() -> None:
+    near, far = Remembering(), Remembering()
+    async with relay() as both:
+        both.near.attach(near)
+        both.far.attach(far)
+        near.bring(HandshakePacket(b"Nname"))
+        far.bring(HandshakePacket(b"sok"), HandshakePacket(b"Nchallenge"))
+        near.bring(HandshakePacket(b"rreply"))
+        assert not both.connected
+        # A frame right behind the last message: its connection is told in between.
+        far.bring(HandshakePacket(b"aack"), FramePacket(b"frame"), FramePacket(b""))
+        assert both.connected
+        near.bring(FramePacket(b"back"))
+        assert far.told == [
+            HandshakePacket(b"Nname"),
+            HandshakePacket(b"rreply"),
+            "done",
+            FramePacket(b"back"),
+        ]
+        assert near.told == [
+            HandshakePacket(b"sok"),
+            HandshakePacket(b"Nchallenge"),
+            HandshakePacket(b"aack"),
+            "done",
+            FramePacket(b"frame"),
+            FramePacket(b""),
+        ]
+        assert near.consumed_bytes == len(b"Nnamerreplyback")
+
+
+async def test_what_comes_before_there_is_another_side_waits_unconsumed() -> None:
+    near, far = Remembering(), Remembering()
+    async with relay() as both:
+        both.near.attach(near)
+        near.bring(HandshakePacket(b"Nname"))
+        assert near.consumed_bytes == 0
+        both.far.attach(far)
+        assert far.told == [HandshakePacket(b"Nname")]
+        assert near.consumed_bytes == len(b"Nname")
+
+
+async def test_bytes_are_consumed_when_the_other_side_is_below_its_watermark() -> None:
+    near, far = Remembering(), Remembering()
+    async with relay() as both:
+        both.near.attach(near)
+        both.far.attach(far)
+        handshake(near, far)
+        before = far.consumed_bytes
+        near.is_writable = False
+        far.bring(FramePacket(bytes(100)))
+        far.bring(FramePacket(bytes(50)))
+        assert len(near.told) == 2
+        assert far.consumed_bytes == before
+        near.is_writable = True
+        both.near.writable_again()
+        assert far.consumed_bytes == before + 150
+        far.bring(FramePacket(bytes(7)))
+        assert far.consumed_bytes == before + 157
+
+
+async def test_the_last_words_arrive_before_the_close() -> None:
+    near, far = Remembering(), Remembering()
+    async with relay() as both:
+        both.near.attach(near)
+        both.far.attach(far)
+        handshake(near, far)
+        far.bring(FramePacket(b"last words"))
+        far.lose(CloseReason(CloseKind.PEER, "the peer closed the connection"))
+        while not near.flushes:
+            await asyncio.sleep(0)
+        assert near.told == [FramePacket(b"last words")]
+        assert near.closed is None
+        near.flushes[0].set_result(True)
+        await asyncio.wait_for(both.wait_closed(), PATIENCE)
+        assert near.closed == "the peer closed the connection"
+
+
+async def test_the_reason_goes_across_in_words_that_the_other_side_understands() -> None:
+    near, far = Remembering(), Remembering()
+    async with relay() as both:
+        both.near.attach(near)
+        both.far.attach(far)
+        near.lose(CloseReason(CloseKind.PEER, "the peer closed the connection"))
+        while not far.flushes:
+            await asyncio.sleep(0)
+        far.flushes[0].set_result(True)
+        await asyncio.wait_for(both.wait_closed(), PATIENCE)
+        assert far.closed == "the BEAM node closed the connection"
+
+
+async def test_a_side_that_comes_too_late_is_closed() -> None:
+    near, far = Remembering(), Remembering()
+    async with relay() as both:
+        both.near.attach(near)
+        near.lose(CloseReason(CloseKind.PEER, "gone"))
+        await asyncio.wait_for(both.wait_closed(), PATIENCE)
+        both.far.attach(far)
+        assert far.closed == "the other side is gone"
+        await asyncio.sleep(0)
+
+
+async def test_silence_instead_of_a_handshake_ends_it() -> None:
+    near, far = Remembering(), Remembering()
+    async with relay(handshake_timeout=0.05) as both:
+        both.near.attach(near)
+        both.far.attach(far)
+        near.bring(HandshakePacket(b"Nname"))
+        await asyncio.wait_for(both.wait_closed(), PATIENCE)
+        assert near.closed == far.closed == "no handshake within 0.05 s"
+
+
+@pytest.mark.parametrize("status", [b"snok", b"snot_allowed"])
+async def test_a_refusal_is_said(status: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    near, far = Remembering(), Remembering()
+    async with relay() as both:
+        both.near.attach(near)
+        both.far.attach(far)
+        near.bring(HandshakePacket(b"Nname"))
+        far.bring(HandshakePacket(status))
+        assert near.told == [HandshakePacket(status)]
+    assert f"6666@there (there:6666): refused by the peer ({status[1:].decode()})" in caplog.text
+
+
+async def test_a_live_peer_that_does_not_tick_is_ticked_for() -> None:
+    near, far = Remembering(), Remembering(ticks_may_stop=True)
+    loop = asyncio.get_running_loop()
+    async with relay(keepalive=0.01) as both:
+        both.near.attach(near)
+        both.far.attach(far)
+        handshake(near, far)
+        while not near.told:
+            far.last_received = loop.time()
+            await asyncio.sleep(0.005)
+        assert near.told[0] == FramePacket(b"")
+        assert far.pings > 0
+        assert not far.told
+
+
+async def test_no_ticks_are_made_up_for_a_dead_peer_or_one_that_ticks() -> None:
+    loop = asyncio.get_running_loop()
+    for ticks_may_stop, alive in ((True, False), (False, True)):
+        near, far = Remembering(), Remembering(ticks_may_stop=ticks_may_stop)
+        async with relay(keepalive=0.01) as both:
+            both.near.attach(near)
+            both.far.attach(far)
+            handshake(near, far)
+            far.bring(FramePacket(b""))
+            for _ in range(10):
+                far.last_received = loop.time() if alive else loop.time() - 60
+                await asyncio.sleep(0.005)
+            assert near.told == [FramePacket(b"")]
+
+
+def test_the_name_a_node_claims() -> None:
+    new = b"N" + bytes(8) + bytes(4) + b"\0\x05a@b.c" + b"extra"
+    old = b"n" + bytes(2) + bytes(4) + b"a@b.c"
+    assert claimed_name(new) == claimed_name(old) == "a@b.c"
+    assert claimed_name(b"n" + bytes(6) + b"a\n") is None
+
+
+@given(st.binary(max_size=400))
+def test_hostile_names_never_break_a_line_of_the_log(message: bytes) -> None:
+    name = claimed_name(message)
+    assert name is None or (name.isprintable() and len(name) <= 255)
