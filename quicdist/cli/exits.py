@@ -71,8 +71,9 @@ class Problem(Exception):
         self.code = code
 
     def line(self) -> str:
-        """The text, whatever it was made of, in one line."""
-        return " ".join(part.strip() for part in str(self).splitlines())
+        """The text in one line, without what a peer may have put in it to steer the terminal."""
+        line = " ".join(part.strip() for part in str(self).splitlines())
+        return "".join(char if char.isprintable() else "?" for char in line)
 
 
 def problem_of(error: BaseException) -> Problem | None:
