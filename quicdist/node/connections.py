@@ -162,7 +162,7 @@ class Connections:
         peer = self.up.get(node)
         if peer is None:
             return False
-        peer.fail("disconnected by us")
+        peer.leave("disconnected by us")
         return True
 
     async def drain(self, timeout: float) -> None:
@@ -194,7 +194,7 @@ class Connections:
         for attempt in list(self._attempts.values()):
             self._give_up(attempt, "the node has stopped")
         for peer in [*self.up.values(), *self._greeting]:
-            peer.fail("the node has stopped")
+            peer.leave("the node has stopped")
 
     # -- made by us --
 

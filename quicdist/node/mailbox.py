@@ -20,6 +20,9 @@ from quicdist.node.system import Destination, System
 Match: TypeAlias = Callable[[Term], bool]
 _Entry: TypeAlias = tuple[Term, int]
 
+_ENTRY = 112
+"""Bytes that a message costs besides itself: its place in the queue, its size."""
+
 
 class Mailbox(Process):
     """A process: `async with node.mailbox("name") as me`, or what `node.spawn` gives a function.
@@ -142,7 +145,7 @@ class Mailbox(Process):
 
     def deliver(self, message: Term, source: Source) -> None:
         """A message arrives."""
-        size = footprint(message)
+        size = footprint(message) + _ENTRY
         self._fresh.append((message, size))
         level = self.level
         level.size += size

@@ -47,7 +47,11 @@ class Node:
     `listen` is where to bind when that differs from the name, behind a NAT or in a container:
     `"0.0.0.0:4433"`. Without a `cookie`, that of `~/.erlang.cookie`. A node is hidden unless
     `visible`: it shows up in others' `nodes(hidden)` only and takes no part in `global`.
-    `exports` are functions marked with `@export`, and modules or objects that contain some.
+    `exports` are functions marked with `@export`, and modules or objects that contain some; each
+    of their modules is also a registered process, for `gen_server:call`.
+    `identity` is our key and certificate, by default one that we make and keep; `trust` says whom
+    we believe, by default everybody who knows the cookie. `carriers` say how nodes are reached,
+    `limits` bound memory and waiting, `terms` are choices in how terms come to Python.
 
     Raises NodeNameError, CookieError, ExportError; `start` (and `async with`) also StartError.
     """
@@ -345,7 +349,8 @@ class _Life:
     def peer_down(self, peer: Peer, reason: str) -> None:
         """A link is gone: whoever is tied to somebody there is told."""
         assert peer.name is not None
-        logger.warning("%s is down: %s", peer, reason)
+        level = logging.INFO if peer.is_leaving else logging.WARNING
+        logger.log(level, "%s is down: %s", peer, reason)
         self.system.node_lost(peer.name)
         self._events.publish(NodeDown(str(peer.name), reason))
 

@@ -108,6 +108,7 @@ class Peer:
         self.local_name = ""
         self.refusal: HandshakeRefused | None = None
         self.is_cookie_doubtful = False
+        self.is_leaving = False
         self._owner = owner
         self._handlers = handlers
         self._limits = limits
@@ -382,6 +383,11 @@ class Peer:
 
     def _greeting_timed_out(self, reason: str) -> None:
         self.fail(self._judgement(reason))
+
+    def leave(self, reason: str) -> None:
+        """Ends the link because we want it so."""
+        self.is_leaving = True
+        self.fail(reason)
 
     def fail(self, reason: str) -> None:
         """Ends the link from this side, at once."""

@@ -47,6 +47,9 @@ async def receive(count: int) -> None:
         async with node.mailbox("basin") as me:
             began = memory("VmRSS")
             say(name=node.name)
+            while not me.level.held:
+                await asyncio.sleep(0.01)
+            say(held=True)
             await hear()
             say(grown=grown(began), waiting=me.message_count)
             total = 0

@@ -542,6 +542,22 @@ async def test_a_wait_that_cannot_end_fails_at_the_hard_bound(pair: tuple[Node, 
         await pushing
 
 
+async def test_messages_of_no_size_fill_a_mailbox_too(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+
+    async def push_zeros() -> None:
+        for _ in range(50_000):
+            await one.send(("basin", two.name), 0)
+
+    async with two.mailbox("basin") as basin:
+        pushing = asyncio.create_task(push_zeros())
+        await held(two)
+        assert basin.message_count < 5000
+        for _ in range(50_000):
+            assert await get(basin) == 0
+        await pushing
+
+
 async def test_exit_signals_fill_a_mailbox_too(pair: tuple[Node, Node]) -> None:
     one, two = pair
     async with two.mailbox("basin") as basin, one.mailbox() as me:
