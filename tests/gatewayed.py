@@ -169,13 +169,19 @@ class GatewayProcess:
 
 
 def gatewayed_erl(
-    gateway: GatewayThread | GatewayProcess, *args: str, cookie: str = "gatewayed"
+    gateway: GatewayThread | GatewayProcess,
+    *args: str,
+    cookie: str = "gatewayed",
+    told_port: bool = True,
 ) -> Erlang:
-    """A stock `erl` with the name that the gateway stands for; it is up, and registered."""
+    """A stock `erl` with the name that the gateway stands for; it is up, and registered.
+
+    Not `told_port`, it has to find the gateway by its name.
+    """
     erlang = Erlang(
         *("-name", gateway.name, "-setcookie", cookie),
         *erl_arguments(module_directory()),
-        *("-epmd_port", str(gateway.epmd_port)),
+        *(("-epmd_port", str(gateway.epmd_port)) if told_port else ()),
         *args,
     )
     erlang.eval("[].")

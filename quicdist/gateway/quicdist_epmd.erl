@@ -8,6 +8,9 @@
 %%   3. the number before the @ of this node's own name
 %% Requests are those of the EPMD protocol with the whole node name in each.
 %%
+%% A release loads no module from -pa (embedded mode): put this file into the src folder of one
+%% of its applications instead.
+%%
 %% This runs before the file server is up: sockets work here, files do not.
 -module(quicdist_epmd).
 -behaviour(gen_server).

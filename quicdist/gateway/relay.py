@@ -86,7 +86,7 @@ class Relay:
 
     def lost(self, side: _Side, reason: CloseReason) -> None:
         """One side is gone: the other gets what it said last, and is closed with the reason."""
-        text = reason.text
+        text = _one_line(reason.text)
         if side is self.near:
             closed = reason.kind is CloseKind.PEER
             text = "the BEAM node closed the connection" if closed else f"the BEAM node: {text}"
@@ -156,10 +156,17 @@ class Relay:
         far, near = self.far.connection, self.near.connection
         if far is None or near is None or not far.traits.ticks_may_stop:
             return
-        if now - far.last_received < self._keepalive and not self.far.brought_packets:
+        # Each ping's answer is about one interval old by now.
+        alive = now - far.last_received < 2 * self._keepalive
+        if alive and not self.far.brought_packets:
             near.send_frame(())
         self.far.brought_packets = False
         far.ping()
+
+
+def _one_line(text: str) -> str:
+    """A peer chooses the words of its close: none of them may break a line of the log."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:300])
 
 
 def claimed_name(message: bytes) -> str | None:

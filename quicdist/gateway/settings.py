@@ -42,7 +42,7 @@ class GatewaySettings:
     handshake_timeout: float = 30.0
     """For a distribution handshake from end to end; the nodes' own limits are shorter."""
 
-    keepalive: float = 5.0
+    keepalive: float = 2.0
     """Between signs of life asked of a peer whose carrier's ticks may stop."""
 
     max_relays: int = 1024

@@ -197,6 +197,19 @@ async def test_the_reason_goes_across_in_words_that_the_other_side_understands()
         assert far.closed == "the BEAM node closed the connection"
 
 
+async def test_a_peer_s_words_stay_on_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    near, far = Remembering(), Remembering()
+    async with relay() as both:
+        both.near.attach(near)
+        both.far.attach(far)
+        far.lose(CloseReason(CloseKind.ERROR, "bad\nINFO all is well"))
+        while not near.flushes:
+            await asyncio.sleep(0)
+        near.flushes[0].set_result(True)
+        await asyncio.wait_for(both.wait_closed(), PATIENCE)
+    assert "bad?INFO all is well" in caplog.text
+
+
 async def test_a_side_that_comes_too_late_is_closed() -> None:
     near, far = Remembering(), Remembering()
     async with relay() as both:

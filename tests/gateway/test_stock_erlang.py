@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from tests.erlang import Erlang
 from tests.gatewayed import (
     GatewayProcess,
     GatewayThread,
+    free_udp_port,
     gatewayed_erl,
     loopback_settings,
     two_gatewayed_nodes,
@@ -232,6 +234,29 @@ def test_nobody_there_is_one_clear_line(caplog: pytest.LogCaptureFixture) -> Non
         assert "127.0.0.1:1 is not reached" in caplog.text
         assert ask(erlang, "net_adm:ping('rabbit@elsewhere')") == "pang"
         assert "rabbit@elsewhere is not looked for" in caplog.text
+
+
+def test_the_number_in_the_name_tells_where_the_gateway_is() -> None:
+    with ExitStack() as stack:
+        number = free_port_of_both_kinds()
+        settings = replace(loopback_settings(f"{number}@127.0.0.1"), epmd_port=None)
+        gateway = stack.enter_context(GatewayThread(settings))
+        assert gateway.epmd_port == number
+        other = stack.enter_context(GatewayThread())
+        erlang = stack.enter_context(gatewayed_erl(other))
+        stack.enter_context(gatewayed_erl(gateway, told_port=False))
+        assert ask(erlang, f"net_adm:ping('{gateway.name}')") == "pong"
+
+
+def free_port_of_both_kinds() -> int:
+    while True:
+        number = free_udp_port()
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", number))
+            except OSError:
+                continue
+            return number
 
 
 def test_a_node_may_start_before_its_gateway() -> None:
