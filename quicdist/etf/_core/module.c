@@ -217,7 +217,7 @@ static PyObject *with_end(PyObject *term, Py_ssize_t end) {
 }
 
 PyDoc_STRVAR(decode_doc,
-             "decode(data, options=DEFAULT)\n--\n\n"
+             "decode(data, options=...)\n--\n\n"
              "The one term that `data` is, version byte first. Raises EtfDecodeError.");
 
 static PyObject *core_decode(PyObject *module, PyObject *const *given, Py_ssize_t count,
@@ -245,7 +245,7 @@ static PyObject *core_decode(PyObject *module, PyObject *const *given, Py_ssize_
 }
 
 PyDoc_STRVAR(decode_prefix_doc,
-             "decode_prefix(data, offset=0, options=DEFAULT)\n--\n\n"
+             "decode_prefix(data, offset=0, options=...)\n--\n\n"
              "The term at `offset`, version byte first, and the offset behind it. "
              "Raises EtfDecodeError.");
 
@@ -271,7 +271,7 @@ static PyObject *core_decode_prefix(PyObject *module, PyObject *const *given, Py
 }
 
 PyDoc_STRVAR(decode_bare_doc,
-             "decode_bare(data, offset=0, options=DEFAULT, atoms=())\n--\n\n"
+             "decode_bare(data, offset=0, options=..., atoms=())\n--\n\n"
              "The term at `offset` without a version byte, and the offset behind it.\n\n"
              "ATOM_CACHE_REF i is `atoms[i]`. Raises EtfDecodeError.");
 
@@ -339,7 +339,7 @@ static PyObject *compressed(State *state, PyObject *whole, int level) {
 }
 
 PyDoc_STRVAR(encode_doc,
-             "encode(term, options=DEFAULT)\n--\n\n"
+             "encode(term, options=...)\n--\n\n"
              "The external form of `term`, version byte first. Raises EtfEncodeError.");
 
 static PyObject *core_encode(PyObject *module, PyObject *const *given, Py_ssize_t count,
@@ -361,7 +361,7 @@ static PyObject *core_encode(PyObject *module, PyObject *const *given, Py_ssize_
 }
 
 PyDoc_STRVAR(encode_bare_doc,
-             "encode_bare(term, options=DEFAULT, refs=None)\n--\n\n"
+             "encode_bare(term, options=..., refs=None)\n--\n\n"
              "The external form of `term` without the version byte. Raises EtfEncodeError.\n\n"
              "With `refs`, an atom in it becomes ATOM_CACHE_REF `refs[atom]`; one that is not is\n"
              "given the next number, up to 255 atoms, and written in full beyond. After an error\n"
@@ -541,8 +541,7 @@ static int core_exec(PyObject *module) {
         }
         return -1;
     }
-    /* For the signatures of the functions. */
-    return PyObject_SetAttrString(module, "DEFAULT", state->default_options);
+    return 0;
 }
 
 #define EACH_OBJECT(DO)                                                                          \

@@ -1,0 +1,19 @@
+from collections.abc import Sequence
+
+from quicdist.etf.settings import Options
+from quicdist.etf.terms import Atom, Term
+
+def decode(data: bytes | bytearray | memoryview, options: Options = ...) -> Term: ...
+def decode_prefix(
+    data: bytes | bytearray | memoryview, offset: int = 0, options: Options = ...
+) -> tuple[Term, int]: ...
+def decode_bare(
+    data: bytes | bytearray | memoryview,
+    offset: int = 0,
+    options: Options = ...,
+    atoms: Sequence[Atom] = (),
+) -> tuple[Term, int]: ...
+def encode(term: object, options: Options = ...) -> bytes: ...
+def encode_bare(
+    term: object, options: Options = ..., refs: dict[Atom, int] | None = None
+) -> bytes: ...
