@@ -135,7 +135,15 @@ def _quic_dist(environment: Mapping[str, str]) -> Carrier:
 
 
 def _erlang_quic(environment: Mapping[str, str]) -> Carrier:
-    return _compiled(environment, "erlang_quic", "erlang-dist", ErlangQuicPeer, {})
+    return _compiled(environment, "erlang_quic", "erlang-dist", ErlangQuicPeer, _ERLANG_QUIC_LIMITS)
+
+
+_ERLANG_QUIC_LIMITS = {
+    ("we are killed", Dialler.WE): (
+        "a dialler that dies without a word is never forgotten: the node logs 'Removing "
+        "(timedout) connection' and keeps it in nodes(), one of its own kind too"
+    ),
+}
 
 
 def _macula_dist(environment: Mapping[str, str]) -> Carrier:

@@ -90,23 +90,18 @@ async def _column(carrier: Carrier, dialler: Dialler, directory: Path, options: 
             double=replace(setting, name=double, others=(theirs,), directory=place),
             connects=options.connects,
         )
-        gate = ""
         try:
             for scenario in options.scenarios:
-                outcome = await _one(bench, scenario, gate, options)
+                outcome = await _one(bench, scenario, options)
                 outcomes[scenario.title] = outcome
                 options.say(_said(bench, scenario, outcome))
-                if outcome.verdict is not Verdict.NOT_APPLICABLE and not scenario.carries:
-                    gate = gate or await _gate(bench)
         finally:
-            await peer.stop()
+            await peer.kill()
     return Column(carrier.key, dialler.value, carrier.about, outcomes)
 
 
-async def _one(bench: Bench, scenario: Scenario, gate: str, options: Options) -> Outcome:
+async def _one(bench: Bench, scenario: Scenario, options: Options) -> Outcome:
     """Plays one; whatever goes wrong is this scenario's, and the next one finds all new."""
-    if gate and scenario.carries:
-        return Outcome(Verdict.LIMIT, gate)
     known = bench.carrier.limit(scenario.title, bench.dialler)
     loop = asyncio.get_running_loop()
     start = loop.time()
@@ -114,6 +109,8 @@ async def _one(bench: Bench, scenario: Scenario, gate: str, options: Options) ->
         says = await asyncio.wait_for(_play(bench, scenario), options.timeout)
     except NotApplicable as error:
         return Outcome(Verdict.NOT_APPLICABLE, str(error))
+    except _NoMessages:
+        return Outcome(Verdict.LIMIT, bench.carrier.no_messages)
     except asyncio.TimeoutError:
         why = f"not done in {options.timeout:g} s"
     except Exception as error:
@@ -128,10 +125,18 @@ async def _one(bench: Bench, scenario: Scenario, gate: str, options: Options) ->
     return Outcome(verdict, known or why, seconds=loop.time() - start)
 
 
+class _NoMessages(Exception):
+    """The peer is known to end at the handshake, and does."""
+
+
 async def _play(bench: Bench, scenario: Scenario) -> Says:
     if bench.peer.is_down:
         await bench.peer.start()
-    await bench.connected()
+        await bench.probe()
+    if bench.carries:
+        await bench.connected()
+    elif scenario.carries:
+        raise _NoMessages
     return await scenario.play(bench) or Says()
 
 
@@ -139,18 +144,6 @@ async def _start_afresh(bench: Bench) -> None:
     """A failure must not be the next scenario's trouble: the peer is started anew by that."""
     await bench.peer.kill()
     bench.node.disconnect(bench.peer.name)
-
-
-async def _gate(bench: Bench) -> str:
-    """Why no message gets through to this peer, where one that is known for that shows it."""
-    if not bench.carrier.no_messages or bench.peer.is_down:
-        return bench.carrier.no_messages
-    try:
-        await bench.connected()
-        carries = await bench.node.ping(bench.peer.name, timeout=5.0)
-    except Exception:
-        carries = False
-    return "" if carries else bench.carrier.no_messages
 
 
 def _one_line(error: Exception) -> str:

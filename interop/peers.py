@@ -29,6 +29,9 @@ from quicdist.gateway import emit_module, erl_arguments
 START_TIMEOUT = 60.0
 """Seconds for a peer to come up; only a hang takes so long."""
 
+LEAVE_TIMEOUT = 10.0
+"""Seconds for one that was asked to leave."""
+
 _MODULE = Path(__file__).with_name("erlang") / "quicdist_interop.erl"
 
 
@@ -128,8 +131,13 @@ class Peer(abc.ABC):
             await self._control.close()
             self._control = None
 
-    async def stop(self) -> None:
-        """Ends it; the order does not matter any more."""
+    async def leave(self) -> None:
+        """Lets it end in its own way, if it has one."""
+        if self._control is not None:
+            await self._control.close()
+        waits = [asyncio.ensure_future(process.wait()) for process in self._processes]
+        if waits:
+            await asyncio.wait(waits, timeout=LEAVE_TIMEOUT)
         await self.kill()
 
     def last_words(self) -> str:
@@ -239,6 +247,11 @@ class CompiledPeer(ErlangPeer):
         """`-pa` for each."""
         return ["-pa", *map(str, self._ebins)]
 
+    def net_kernel_start(self) -> str:
+        """Erlang that makes it a node; started late, it does not look at kernel's net_ticktime."""
+        options = f"#{{name_domain => longnames, net_ticktime => {self.setting.ticktime}}}"
+        return f"{{ok, _}} = net_kernel:start('{self.name}', {options})"
+
     def cert(self) -> tuple[str, str]:
         """Certificate and key as Erlang strings."""
         return _erlang_string(str(self.setting.certificate)), _erlang_string(str(self.setting.key))
@@ -254,7 +267,7 @@ class QuicDistPeer(CompiledPeer):
             f"ok = application:load(quic_dist), "
             f"ok = application:set_env([{{quic_dist, [{{cert, {cert}}}, {{key, {key}}}]}}]), "
             f"{{ok, _}} = application:ensure_all_started(quic_dist), "
-            f"{{ok, _}} = net_kernel:start('{self.name}', #{{}})."
+            f"{self.net_kernel_start()}."
         )
         return ["-proto_dist", "quic", "-no_epmd", *self.paths(), "-eval", start]
 
@@ -268,10 +281,7 @@ class MaculaDistPeer(CompiledPeer):
         folder.mkdir(exist_ok=True)
         shutil.copy(self.setting.certificate, folder / "cert.pem")
         shutil.copy(self.setting.key, folder / "key.pem")
-        start = (
-            f"{{ok, _}} = application:ensure_all_started(quicer), "
-            f"{{ok, _}} = net_kernel:start(['{self.name}', longnames])."
-        )
+        start = f"{{ok, _}} = application:ensure_all_started(quicer), {self.net_kernel_start()}."
         return [
             *("-proto_dist", "macula", "-no_epmd", *self.paths()),
             *("-kernel", "macula_dist_cert_dir", _erlang_string(str(folder))),
@@ -299,7 +309,7 @@ class ErlangQuicPeer(CompiledPeer):
         )
         start = (
             f"ok = application:load(quic), {{ok, _}} = application:ensure_all_started(crypto), "
-            f"{{ok, _}} = net_kernel:start(['{self.name}', longnames])."
+            f"{self.net_kernel_start()}."
         )
         return [
             *("-proto_dist", "quic", "-epmd_module", "quic_epmd", "-start_epmd", "false"),

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from interop import actor
 from interop.actor import Unexpected
 from interop.carriers import Carrier, Dialler
-from interop.control import PeerError
+from interop.control import HOST, PeerError
 from interop.peers import Peer, PythonPeer, Setting
 from quicdist import Atom, Identity, NoConnection, Node, NodeDown, NodeEvent, NodeLimits, NodeUp
 from quicdist.etf import Term
@@ -56,6 +56,17 @@ class Bench:
         self.double = double
         """For a second Python node, one that can be killed."""
         self.connects = connects
+        self.carries = True
+        """Whether messages get through; `probe` has found out."""
+
+    async def probe(self) -> None:
+        """Whether a carrier that is known to end at the handshake does so here."""
+        if not self.carrier.no_messages:
+            return
+        self.carries = False
+        with contextlib.suppress(NoConnection, Unexpected, PeerError):
+            await self.connected()
+            self.carries = await self.node.ping(self.peer.name, timeout=5.0)
 
     @property
     def patience(self) -> float:
@@ -76,11 +87,44 @@ class Bench:
 
     async def they_connect(self) -> None:
         """The peer dials us. Raises NoConnection when it says that it could not."""
-        with self.node.events() as events:
-            if await self.peer.ask("connect", _atom(self.node.name)) is not True:
-                raise NoConnection(self.node.name, "the peer's own attempt failed")
-            if self.peer.name not in self.node.nodes():
-                await self._event(events, NodeUp, 5.0)
+        await self._they_connect(self.node)
+
+    async def _they_connect(self, node: Node) -> None:
+        """Up here; where messages get through, the peer has said so too."""
+        with node.events() as events:
+            dialling = asyncio.ensure_future(self.peer.ask("connect", _atom(node.name)))
+            try:
+                if self.carries and await dialling is not True:
+                    raise NoConnection(node.name, "the peer's own attempt failed")
+                if self.peer.name not in node.nodes():
+                    await self._event(events, NodeUp, node_timeout(self.limits))
+            finally:
+                dialling.cancel()
+
+    async def attempt(self, function: str, node: Node, *args: Term) -> None:
+        """Has the peer dial, by a function that may never return; for as long as that can take."""
+        dialling = asyncio.ensure_future(self.peer.ask(function, _atom(node.name), *args))
+        await asyncio.wait([dialling], timeout=node_timeout(self.limits))
+        dialling.cancel()
+
+    async def handshake(self, cookie: str) -> None:
+        """With a node of ours that the peer has never heard of: no earlier one is in its way.
+
+        Raises NoConnection, or Unexpected when the peer dials in vain.
+        """
+        async with self.new_node(f"0@{HOST}", cookie) as node:
+            if self.dialler is Dialler.WE:
+                await node.connect(self.peer.name)
+            else:
+                await self._they_connect(node)
+
+    async def still_works(self) -> None:
+        """The connection, or a new one, carries messages; or as much as this peer can."""
+        if self.carries:
+            await self.connected()
+            await self.here(actor.ping)
+        else:
+            await self.handshake(self.double.cookie)
 
     async def disconnected(self) -> None:
         """Ends the connection from our side; both have noticed."""
@@ -124,13 +168,16 @@ class Bench:
         return await self.peer.ask(function, _atom(self.node.name), *args)
 
     @contextlib.asynccontextmanager
-    async def second_node(self, cookie: str) -> AsyncIterator[Node]:
+    async def new_node(self, name: str, cookie: str) -> AsyncIterator[Node]:
         """Another node of ours, for as long as the body runs."""
-        identity = Identity.ephemeral(["127.0.0.1"])
-        async with Node(
-            self.double.name, cookie=cookie, identity=identity, limits=self.limits
-        ) as node:
+        identity = Identity.ephemeral([HOST])
+        async with Node(name, cookie=cookie, identity=identity, limits=self.limits) as node:
             yield node
+
+
+def node_timeout(limits: NodeLimits) -> float:
+    """Seconds after which no handshake can succeed any more."""
+    return limits.connect_timeout + 1
 
 
 Play: TypeAlias = "Callable[[Bench], Awaitable[Says | None]]"
@@ -155,12 +202,11 @@ async def _cold_connects(bench: Bench) -> Says | None:
     failures: list[str] = []
     slowest = 0.0
     for _ in range(bench.connects):
-        await bench.disconnected()
+        if bench.carries:
+            await bench.disconnected()
         start = loop.time()
         try:
-            await bench.connected()
-            if not bench.carrier.no_messages:
-                await bench.here(actor.ping)
+            await bench.still_works()
         except (NoConnection, Unexpected, PeerError) as error:
             failures.append(str(error))
         slowest = max(slowest, loop.time() - start)
@@ -263,31 +309,48 @@ async def _they_are_killed(bench: Bench) -> Says:
 
 
 async def _we_are_killed(bench: Bench) -> Says:
-    """A Python node of ours, without a word; and back under the same name, unnoticed.
+    """A Python node of ours, without a word: they notice."""
+    async with _killable(bench) as (double, meet):
+        await meet()
+        await double.kill()
+        patience = round(bench.patience * 1000)
+        waited = await bench.peer.ask("await_gone", _atom(double.name), patience)
+    assert isinstance(waited, int)
+    return Says(_after(waited / 1000))
+
+
+async def _we_return(bench: Bench) -> Says:
+    """Killed, and back under the same name before anybody has noticed.
 
     Where we dial, our new connection takes the place of the old; where they dial, they have to
     notice first.
     """
     loop = asyncio.get_running_loop()
-    double = PythonPeer(bench.double)
-    name, peer = _atom(double.name), _atom(bench.peer.name)
-    try:
-        await double.start()
-        await double.ask("ping", peer)
+    async with _killable(bench) as (double, meet):
+        await meet()
         await double.kill()
         await double.start()
         start = loop.time()
-        if bench.dialler is Dialler.WE:
-            await double.ask("ping", peer)
-            await double.ask("erpc", peer)
-        else:
-            await _until(lambda: bench.peer.ask("ping", name), bench.patience)
+        await _until(meet, 0 if bench.dialler is Dialler.WE else bench.patience)
         waited = loop.time() - start
-        await bench.peer.ask("echo", name)
-    finally:
-        await double.stop()
-        await bench.peer.ask("await_gone", name, round(bench.patience * 1000))
+        await double.ask("erpc", _atom(bench.peer.name))
+        await bench.peer.ask("erpc", _atom(double.name))
     return Says(_after(waited))
+
+
+@contextlib.asynccontextmanager
+async def _killable(
+    bench: Bench,
+) -> AsyncIterator[tuple[PythonPeer, Callable[[], Awaitable[Term]]]]:
+    """A second node of ours, and how it and the peer meet in the role wanted."""
+    double = PythonPeer(bench.double)
+    nodes = (double, bench.peer)
+    asked, named = nodes if bench.dialler is Dialler.WE else reversed(nodes)
+    try:
+        await double.start()
+        yield double, lambda: asked.ask("ping", _atom(named.name))
+    finally:
+        await double.leave()
 
 
 async def _until(attempt: Callable[[], Awaitable[Term]], timeout: float) -> None:
@@ -306,7 +369,7 @@ async def _until(attempt: Callable[[], Awaitable[Term]], timeout: float) -> None
 
 
 async def _our_cookie_is_wrong(bench: Bench) -> None:
-    async with bench.second_node("not the cookie") as other:
+    async with bench.new_node(bench.double.name, "not the cookie") as other:
         try:
             await other.connect(bench.peer.name)
         except NoConnection:
@@ -315,17 +378,22 @@ async def _our_cookie_is_wrong(bench: Bench) -> None:
             raise Unexpected("a node with another cookie was let in")
         if other.name in _names(await bench.peer.ask("connected")):
             raise Unexpected("the peer counts a node with another cookie among its nodes")
-    await bench.connected()
-    await bench.here(actor.ping)
+    await bench.still_works()
 
 
 async def _their_cookie_is_wrong(bench: Bench) -> None:
-    await bench.disconnected()
-    came = await bench.there("wrong_cookie", _atom("not_the_cookie"))
-    if came is not False or bench.node.nodes():
-        raise Unexpected("we let a node with another cookie in")
-    await bench.connected()
-    await bench.there("ping")
+    wrong = _atom("not_the_cookie")
+    if bench.carries:
+        await bench.disconnected()
+        came = await bench.there("wrong_cookie", wrong)
+        if came is not False or bench.node.nodes():
+            raise Unexpected("we let a node with another cookie in")
+    else:
+        async with bench.new_node(bench.double.name, bench.double.cookie) as other:
+            await bench.attempt("wrong_cookie", other, wrong)
+            if other.nodes():
+                raise Unexpected("we let a node with another cookie in")
+    await bench.still_works()
 
 
 def _after(seconds: float) -> str:
@@ -369,5 +437,6 @@ SCENARIOS = (
     Scenario("our cookie is wrong", _our_cookie_is_wrong, carries=False),
     Scenario("their cookie is wrong", _their_cookie_is_wrong, carries=False),
     Scenario("they are killed and return", _they_are_killed),
-    Scenario("we are killed and return", _we_are_killed),
+    Scenario("we are killed", _we_are_killed),
+    Scenario("we are killed and return", _we_return),
 )
