@@ -8,492 +8,11 @@
  * dicts on the way: no item is used without a reference to it, no index without a look at the
  * length.
  */
-#include "core.h"
+#include "encoder.h"
 
-#define MOST_CACHED 255
 #define MOST_STRING 65535
 #define RUN 256
 #define FIRST_LANDMARK 8
-
-typedef enum {
-    DONE = 0,     /* a leaf, written */
-    OPENED = 1,   /* a container, now on top of the frames */
-    ANOTHER = 2,  /* nothing is written: it is of no plain type */
-    FAILED = -1,  /* with an exception set */
-    REFUSED = -2, /* encode.py is to say why */
-} Outcome;
-
-typedef enum { TUPLE, LIST, DICT, ITERATOR } Kind;
-
-/* A container being written. */
-typedef struct {
-    Kind kind;
-    PyObject *container;
-    PyObject *items;   /* TUPLE: a tuple; ITERATOR: an iterator */
-    PyObject *pending; /* DICT: the value of the key that was opened; TUPLE: a term behind it */
-    PyObject *closing; /* ITERATOR: bytes to end with */
-    Py_ssize_t index, count;
-    Py_ssize_t size_at; /* TUPLE: where the size of a fun belongs, or -1 */
-    int kinds;          /* DICT: what the keys are */
-} Frame;
-
-#define INLINE_BYTES 1024
-#define INLINE_FRAMES 8
-
-typedef struct {
-    State *state;
-    const Settings *settings;
-    PyObject *refs; /* or NULL */
-    uint8_t *out;   /* `inline_bytes`, then the state's spare output, then in `bytes` */
-    Py_ssize_t size, room;
-    PyObject *bytes; /* or NULL */
-    Frame *frames;
-    Py_ssize_t depth, frames_room;
-    Py_ssize_t landmark; /* the last power of two that the depth has reached */
-    uint8_t inline_bytes[INLINE_BYTES];
-    Frame inline_frames[INLINE_FRAMES];
-} Encoder;
-
-/* ---- the output ---- */
-
-/* Makes room for `more` bytes: first in memory that is used again and again, then in what
- * becomes the result. */
-static int grow_output(Encoder *e, Py_ssize_t more) {
-    State *state = e->state;
-    if (more > PY_SSIZE_T_MAX - e->size) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    Py_ssize_t room = e->size + more;
-    if (e->out == e->inline_bytes && room <= SPARE_OUTPUT && state->spare_output != NULL) {
-        e->out = memcpy(state->spare_output, e->inline_bytes, (size_t)e->size);
-        e->room = SPARE_OUTPUT;
-        state->spare_output = NULL;
-        return 0;
-    }
-    if (room < PY_SSIZE_T_MAX / 2 && room < 2 * e->room) {
-        room = 2 * e->room;
-    }
-    if (e->bytes == NULL) {
-        e->bytes = PyBytes_FromStringAndSize(NULL, room);
-        if (e->bytes == NULL) {
-            return -1;
-        }
-        memcpy(PyBytes_AS_STRING(e->bytes), e->out, (size_t)e->size);
-        if (e->out != e->inline_bytes) {
-            state->spare_output = e->out;
-        }
-    } else if (_PyBytes_Resize(&e->bytes, room) < 0) {
-        e->out = e->inline_bytes;
-        return -1;
-    }
-    e->out = (uint8_t *)PyBytes_AS_STRING(e->bytes);
-    e->room = room;
-    return 0;
-}
-
-/* Where `size` bytes may be written, which then count as written; NULL on failure. */
-static inline uint8_t *reserve(Encoder *e, Py_ssize_t size) {
-    if (e->room - e->size < size && grow_output(e, size) < 0) {
-        return NULL;
-    }
-    uint8_t *place = e->out + e->size;
-    e->size += size;
-    return place;
-}
-
-static inline Outcome write_bytes(Encoder *e, const void *data, Py_ssize_t size) {
-    uint8_t *p = reserve(e, size);
-    if (p == NULL) {
-        return FAILED;
-    }
-    memcpy(p, data, (size_t)size);
-    return DONE;
-}
-
-/* A tag and 32 bits, mostly a length. */
-static inline Outcome write_head(Encoder *e, uint8_t tag, Py_ssize_t number) {
-    if ((uint64_t)number > UINT32_MAX) {
-        return REFUSED;
-    }
-    uint8_t *p = reserve(e, 5);
-    if (p == NULL) {
-        return FAILED;
-    }
-    p[0] = tag;
-    put_u32(p + 1, (uint32_t)number);
-    return DONE;
-}
-
-static inline Outcome write_binary(Encoder *e, const void *data, Py_ssize_t size) {
-    if ((uint64_t)size > UINT32_MAX) {
-        return REFUSED;
-    }
-    uint8_t *p = reserve(e, 5 + size);
-    if (p == NULL) {
-        return FAILED;
-    }
-    p[0] = BINARY_EXT;
-    put_u32(p + 1, (uint32_t)size);
-    memcpy(p + 5, data, (size_t)size);
-    return DONE;
-}
-
-/* What an exception from encode.py's functions means. */
-static Outcome after_exception(Encoder *e) {
-    if (PyErr_ExceptionMatches(e->state->refused) ||
-        PyErr_ExceptionMatches(e->state->struct_error) ||
-        PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) {
-        PyErr_Clear();
-        return REFUSED;
-    }
-    return FAILED;
-}
-
-/* ---- leaves ---- */
-
-/* The value of an exact int if it fits 64 bits. */
-static inline int is_wide(PyObject *number, int64_t *value) {
-#if PY_VERSION_HEX >= 0x030C0000
-    if (PyUnstable_Long_IsCompact((PyLongObject *)number)) {
-        *value = PyUnstable_Long_CompactValue((PyLongObject *)number);
-        return 1;
-    }
-#else
-    Py_ssize_t size = Py_SIZE(number);
-    if (size >= -1 && size <= 1) {
-        *value = size * (int64_t)((PyLongObject *)number)->ob_digit[0];
-        return 1;
-    }
-#endif
-    int overflow;
-    *value = PyLong_AsLongLongAndOverflow(number, &overflow);
-    return !overflow;
-}
-
-/* Whether `object` is an exact int of 32 bits without sign. */
-static inline int is_u32(PyObject *object, uint32_t *value) {
-    if (object == NULL || !PyLong_CheckExact(object)) {
-        return 0;
-    }
-    int overflow;
-    long long number = PyLong_AsLongLongAndOverflow(object, &overflow);
-    *value = (uint32_t)number;
-    return !overflow && number >= 0 && number <= UINT32_MAX;
-}
-
-static Outcome write_atom_text(Encoder *e, PyObject *atom) {
-    PyObject *encoded = FIELD(&e->state->atom, atom, ATOM_ENCODED);
-    if (encoded == NULL || !PyBytes_CheckExact(encoded)) {
-        return REFUSED;
-    }
-    return write_bytes(e, PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded));
-}
-
-/* The number of an atom in the caller's dict, where it may get one here; or the atom in full. */
-static Outcome write_atom_ref(Encoder *e, PyObject *atom) {
-    PyObject *number = PyDict_GetItemWithError(e->refs, atom);
-    int64_t index;
-    if (number == NULL) {
-        if (PyErr_Occurred()) {
-            return FAILED;
-        }
-        index = PyDict_GET_SIZE(e->refs);
-        if (index >= MOST_CACHED) {
-            return write_atom_text(e, atom);
-        }
-        if (PyDict_SetItem(e->refs, atom, e->state->small[index]) < 0) {
-            return FAILED;
-        }
-    } else if (!PyLong_CheckExact(number) || !is_wide(number, &index) || index < 0 ||
-               index > 255) {
-        return REFUSED;
-    }
-    uint8_t *p = reserve(e, 2);
-    if (p == NULL) {
-        return FAILED;
-    }
-    p[0] = ATOM_CACHE_REF;
-    p[1] = (uint8_t)index;
-    return DONE;
-}
-
-static inline Outcome write_atom(Encoder *e, PyObject *atom) {
-    return e->refs == NULL ? write_atom_text(e, atom) : write_atom_ref(e, atom);
-}
-
-/* An atom where nothing else may stand. */
-static Outcome write_name(Encoder *e, PyObject *name) {
-    return name != NULL && Py_TYPE(name) == e->state->atom.type ? write_atom(e, name) : REFUSED;
-}
-
-/* An integer of more than 64 bits. */
-static Outcome write_huge(Encoder *e, PyObject *number, int negative) {
-    PyObject *magnitude = negative ? PyNumber_Negative(number) : new_reference(number);
-    if (magnitude == NULL) {
-        return FAILED;
-    }
-#if PY_VERSION_HEX >= 0x030D0000
-    const int flags = Py_ASNATIVEBYTES_LITTLE_ENDIAN | Py_ASNATIVEBYTES_UNSIGNED_BUFFER;
-    Py_ssize_t size = PyLong_AsNativeBytes(magnitude, NULL, 0, flags);
-#else
-    Py_ssize_t size = (Py_ssize_t)(_PyLong_NumBits(magnitude) / 8 + 1);
-#endif
-    uint8_t *p = size < 0 ? NULL : reserve(e, 6 + size);
-    if (p == NULL) {
-        Py_DECREF(magnitude);
-        return FAILED;
-    }
-#if PY_VERSION_HEX >= 0x030D0000
-    int failed = PyLong_AsNativeBytes(magnitude, p + 6, size, flags) < 0;
-#else
-    int failed = _PyLong_AsByteArray((PyLongObject *)magnitude, p + 6, (size_t)size, 1, 0) < 0;
-#endif
-    Py_DECREF(magnitude);
-    if (failed) {
-        return FAILED;
-    }
-    Py_ssize_t unused = 0; /* `size` was an upper bound */
-    while (p[6 + size - 1] == 0) {
-        size--;
-        unused++;
-    }
-    if (size < 256) {
-        p[0] = SMALL_BIG_EXT;
-        p[1] = (uint8_t)size;
-        p[2] = (uint8_t)negative;
-        memmove(p + 3, p + 6, (size_t)size);
-        unused += 3;
-    } else if ((uint64_t)size <= UINT32_MAX) {
-        p[0] = LARGE_BIG_EXT;
-        put_u32(p + 1, (uint32_t)size);
-        p[5] = (uint8_t)negative;
-    } else {
-        return REFUSED;
-    }
-    e->size -= unused;
-    return DONE;
-}
-
-/* Writes an integer of up to 64 bits into the 11 bytes at `p`; gives the end. */
-static inline uint8_t *put_integer(uint8_t *p, int64_t value) {
-    if (value >= 0 && value <= 255) {
-        p[0] = SMALL_INTEGER_EXT;
-        p[1] = (uint8_t)value;
-        return p + 2;
-    }
-    if (value >= INT32_MIN && value <= INT32_MAX) {
-        p[0] = INTEGER_EXT;
-        put_u32(p + 1, (uint32_t)value);
-        return p + 5;
-    }
-    uint64_t magnitude = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
-    int size = 0;
-#if defined(__GNUC__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    memcpy(p + 3, &magnitude, 8);
-    size = 8 - __builtin_clzll(magnitude) / 8;
-#else
-    for (; magnitude != 0; magnitude >>= 8) {
-        p[3 + size++] = (uint8_t)magnitude;
-    }
-#endif
-    p[0] = SMALL_BIG_EXT;
-    p[1] = (uint8_t)size;
-    p[2] = value < 0;
-    return p + 3 + size;
-}
-
-static inline Outcome write_integer(Encoder *e, PyObject *number) {
-    int64_t value;
-    if (!is_wide(number, &value)) {
-        int overflow;
-        PyLong_AsLongLongAndOverflow(number, &overflow);
-        return write_huge(e, number, overflow < 0);
-    }
-    uint8_t *p = reserve(e, 11);
-    if (p == NULL) {
-        return FAILED;
-    }
-    e->size -= 11 - (put_integer(p, value) - p);
-    return DONE;
-}
-
-static inline Outcome write_float(Encoder *e, PyObject *object) {
-    double number = PyFloat_AS_DOUBLE(object);
-    if (number - number != 0.0) {
-        return REFUSED;
-    }
-    uint8_t *p = reserve(e, 9);
-    if (p == NULL) {
-        return FAILED;
-    }
-    uint64_t bits;
-    memcpy(&bits, &number, 8);
-    p[0] = NEW_FLOAT_EXT;
-    put_u64(p + 1, bits);
-    return DONE;
-}
-
-static inline Outcome write_text(Encoder *e, PyObject *text) {
-    if (PyUnicode_IS_COMPACT_ASCII(text)) {
-        return write_binary(e, PyUnicode_DATA(text), PyUnicode_GET_LENGTH(text));
-    }
-    PyObject *utf8 = PyUnicode_AsUTF8String(text);
-    if (utf8 == NULL) {
-        return after_exception(e);
-    }
-    Outcome outcome = write_binary(e, PyBytes_AS_STRING(utf8), PyBytes_GET_SIZE(utf8));
-    Py_DECREF(utf8);
-    return outcome;
-}
-
-static Outcome write_pid(Encoder *e, PyObject *pid) {
-    const Record *record = &e->state->pid;
-    uint32_t id, serial, creation;
-    if (!is_u32(FIELD(record, pid, PID_ID), &id) ||
-        !is_u32(FIELD(record, pid, PID_SERIAL), &serial) ||
-        !is_u32(FIELD(record, pid, PID_CREATION), &creation)) {
-        return REFUSED;
-    }
-    uint8_t *p = reserve(e, 1);
-    if (p == NULL) {
-        return FAILED;
-    }
-    *p = NEW_PID_EXT;
-    Outcome outcome = write_name(e, FIELD(record, pid, PID_NODE));
-    if (outcome != DONE) {
-        return outcome;
-    }
-    p = reserve(e, 12);
-    if (p == NULL) {
-        return FAILED;
-    }
-    put_u32(p, id);
-    put_u32(p + 4, serial);
-    put_u32(p + 8, creation);
-    return DONE;
-}
-
-static Outcome write_reference(Encoder *e, PyObject *reference) {
-    const Record *record = &e->state->reference;
-    PyObject *ids = FIELD(record, reference, REFERENCE_IDS);
-    uint32_t words[6];
-    if (ids == NULL || !PyTuple_CheckExact(ids) || PyTuple_GET_SIZE(ids) > 5 ||
-        !is_u32(FIELD(record, reference, REFERENCE_CREATION), &words[0])) {
-        return REFUSED;
-    }
-    Py_ssize_t count = PyTuple_GET_SIZE(ids);
-    for (Py_ssize_t i = 0; i < count; i++) {
-        if (!is_u32(PyTuple_GET_ITEM(ids, i), &words[i + 1])) {
-            return REFUSED;
-        }
-    }
-    uint8_t *p = reserve(e, 3);
-    if (p == NULL) {
-        return FAILED;
-    }
-    p[0] = NEWER_REFERENCE_EXT;
-    put_u16(p + 1, (uint32_t)count);
-    Outcome outcome = write_name(e, FIELD(record, reference, REFERENCE_NODE));
-    if (outcome != DONE) {
-        return outcome;
-    }
-    p = reserve(e, 4 * (count + 1));
-    if (p == NULL) {
-        return FAILED;
-    }
-    for (Py_ssize_t i = 0; i <= count; i++) {
-        put_u32(p + 4 * i, words[i]);
-    }
-    return DONE;
-}
-
-static Outcome write_port(Encoder *e, PyObject *port) {
-    const Record *record = &e->state->port;
-    PyObject *number = FIELD(record, port, PORT_ID);
-    uint32_t creation;
-    if (number == NULL || !PyLong_CheckExact(number) ||
-        !is_u32(FIELD(record, port, PORT_CREATION), &creation)) {
-        return REFUSED;
-    }
-    unsigned long long id = PyLong_AsUnsignedLongLong(number);
-    if (id == (unsigned long long)-1 && PyErr_Occurred()) {
-        PyErr_Clear();
-        return REFUSED;
-    }
-    uint8_t *p = reserve(e, 1);
-    if (p == NULL) {
-        return FAILED;
-    }
-    *p = V4_PORT_EXT;
-    Outcome outcome = write_name(e, FIELD(record, port, PORT_NODE));
-    if (outcome != DONE) {
-        return outcome;
-    }
-    p = reserve(e, 12);
-    if (p == NULL) {
-        return FAILED;
-    }
-    put_u64(p, id);
-    put_u32(p + 8, creation);
-    return DONE;
-}
-
-static Outcome write_export(Encoder *e, PyObject *export) {
-    const Record *record = &e->state->export;
-    uint32_t arity;
-    if (!is_u32(FIELD(record, export, EXPORT_ARITY), &arity) || arity > 255) {
-        return REFUSED;
-    }
-    uint8_t *p = reserve(e, 1);
-    if (p == NULL) {
-        return FAILED;
-    }
-    *p = EXPORT_EXT;
-    Outcome outcome = write_name(e, FIELD(record, export, EXPORT_MODULE));
-    if (outcome == DONE) {
-        outcome = write_name(e, FIELD(record, export, EXPORT_FUNCTION));
-    }
-    if (outcome != DONE) {
-        return outcome;
-    }
-    p = reserve(e, 2);
-    if (p == NULL) {
-        return FAILED;
-    }
-    p[0] = SMALL_INTEGER_EXT;
-    p[1] = (uint8_t)arity;
-    return DONE;
-}
-
-static Outcome write_bits(Encoder *e, PyObject *object) {
-    PyObject *data = FIELD(&e->state->bits, object, BITS_DATA);
-    uint32_t bits;
-    if (data == NULL || !PyBytes_CheckExact(data) ||
-        !is_u32(FIELD(&e->state->bits, object, BITS_BITS), &bits) || bits > 255) {
-        return REFUSED;
-    }
-    Outcome outcome = write_head(e, BIT_BINARY_EXT, PyBytes_GET_SIZE(data));
-    if (outcome == DONE) {
-        uint8_t byte = (uint8_t)bits;
-        outcome = write_bytes(e, &byte, 1);
-    }
-    return outcome != DONE ? outcome
-                           : write_bytes(e, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data));
-}
-
-/* bytearray, memoryview and the like; `*written` says whether it was one in one piece. */
-static Outcome write_buffer(Encoder *e, PyObject *object, int *written) {
-    Py_buffer view;
-    *written = PyObject_GetBuffer(object, &view, PyBUF_SIMPLE) == 0;
-    if (!*written) {
-        PyErr_Clear();
-        return DONE;
-    }
-    Outcome outcome = write_binary(e, view.buf, view.len);
-    PyBuffer_Release(&view);
-    return outcome;
-}
 
 /* ---- containers ---- */
 
@@ -797,7 +316,7 @@ static Outcome write_less_common(Encoder *e, PyObject *object) {
     return write_other(e, object);
 }
 
-/* Writes what is of a plain type; no Python code runs. */
+/* Writes what is of a plain type. */
 static inline Outcome write_plain(Encoder *e, PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
     if (type == &PyLong_Type) {
@@ -886,11 +405,11 @@ static Py_ssize_t write_run(Encoder *e, PyObject *const *items, Py_ssize_t count
     return i;
 }
 
-/* Writes items until one is a container or the last. `*index` goes along. */
-static inline Outcome write_items(Encoder *e, PyObject *const *items, Py_ssize_t count,
-                                  Py_ssize_t *index) {
-    while (*index < count) {
-        PyObject *item = items[*index];
+/* Writes the plain items of a list or tuple until there is another one. `*index` goes along. */
+static inline Outcome write_items(Encoder *e, PyObject *sequence, Py_ssize_t *index) {
+    Py_ssize_t count;
+    while (*index < (count = PySequence_Fast_GET_SIZE(sequence))) {
+        PyObject *const *items = PySequence_Fast_ITEMS(sequence), *item = items[*index];
         if (PyFloat_CheckExact(item) || PyLong_CheckExact(item)) {
             Py_ssize_t written = write_run(e, items + *index, count - *index);
             if (written < 0) {
@@ -915,8 +434,7 @@ static Outcome write_tuple_items(Encoder *e) {
     PyObject *tuple = e->frames[place].items;
     Py_ssize_t index = e->frames[place].index;
     while (index < PyTuple_GET_SIZE(tuple)) {
-        Outcome outcome = write_items(e, &PyTuple_GET_ITEM(tuple, 0), PyTuple_GET_SIZE(tuple),
-                                      &index);
+        Outcome outcome = write_items(e, tuple, &index);
         if (outcome == ANOTHER) {
             outcome = write_another(e, PyTuple_GET_ITEM(tuple, index++));
             e->frames[place].index = index;
@@ -946,7 +464,7 @@ static Outcome write_list_items(Encoder *e) {
     PyObject *list = e->frames[place].container;
     Py_ssize_t index = e->frames[place].index;
     while (index < PyList_GET_SIZE(list)) {
-        Outcome outcome = write_items(e, &PyList_GET_ITEM(list, 0), PyList_GET_SIZE(list), &index);
+        Outcome outcome = write_items(e, list, &index);
         if (outcome == ANOTHER) {
             PyObject *item = new_reference(PyList_GET_ITEM(list, index++));
             outcome = write_another(e, item);
@@ -983,8 +501,8 @@ static Outcome write_dict_items(Encoder *e) {
             return check_keys(e, dict, kinds);
         }
         kinds |= key_kinds(e->state, key);
-        Outcome outcome = write_plain(e, key);
         Py_INCREF(value);
+        Outcome outcome = write_plain(e, key);
         if (outcome == ANOTHER) {
             outcome = write_term(e, new_reference(key));
         }

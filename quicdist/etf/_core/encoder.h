@@ -1,0 +1,200 @@
+/* What encode.c and its leaves share: the encoder, its output, the plain leaves. */
+#ifndef QUICDIST_ETF_ENCODER_H
+#define QUICDIST_ETF_ENCODER_H
+
+#include "core.h"
+
+typedef enum {
+    DONE = 0,     /* a leaf, written */
+    OPENED = 1,   /* a container, now on top of the frames */
+    ANOTHER = 2,  /* nothing is written: it is of no plain type */
+    FAILED = -1,  /* with an exception set */
+    REFUSED = -2, /* encode.py is to say why */
+} Outcome;
+
+typedef enum { TUPLE, LIST, DICT, ITERATOR } Kind;
+
+/* A container being written. */
+typedef struct {
+    Kind kind;
+    PyObject *container;
+    PyObject *items;   /* TUPLE: a tuple; ITERATOR: an iterator */
+    PyObject *pending; /* DICT: the value of the key that was opened; TUPLE: a term behind it */
+    PyObject *closing; /* ITERATOR: bytes to end with */
+    Py_ssize_t index, count;
+    Py_ssize_t size_at; /* TUPLE: where the size of a fun belongs, or -1 */
+    int kinds;          /* DICT: what the keys are */
+} Frame;
+
+#define INLINE_BYTES 1024
+#define INLINE_FRAMES 8
+
+typedef struct {
+    State *state;
+    const Settings *settings;
+    PyObject *refs; /* or NULL */
+    uint8_t *out;   /* `inline_bytes`, then the state's spare output, then in `bytes` */
+    Py_ssize_t size, room;
+    PyObject *bytes; /* or NULL */
+    Frame *frames;
+    Py_ssize_t depth, frames_room;
+    Py_ssize_t landmark; /* the last power of two that the depth has reached */
+    uint8_t inline_bytes[INLINE_BYTES];
+    Frame inline_frames[INLINE_FRAMES];
+} Encoder;
+
+/* Makes room for `more` bytes. */
+int grow_output(Encoder *e, Py_ssize_t more);
+
+/* What an exception from encode.py's functions means. */
+Outcome after_exception(Encoder *e);
+
+Outcome write_atom_text(Encoder *e, PyObject *atom);
+Outcome write_atom_ref(Encoder *e, PyObject *atom);
+Outcome write_huge(Encoder *e, PyObject *number, int negative);
+Outcome write_wide_text(Encoder *e, PyObject *text);
+Outcome write_pid(Encoder *e, PyObject *pid);
+Outcome write_reference(Encoder *e, PyObject *reference);
+Outcome write_port(Encoder *e, PyObject *port);
+Outcome write_export(Encoder *e, PyObject *export);
+Outcome write_bits(Encoder *e, PyObject *object);
+
+/* bytearray, memoryview and the like; `*written` says whether it was one in one piece. */
+Outcome write_buffer(Encoder *e, PyObject *object, int *written);
+
+/* Where `size` bytes may be written, which then count as written; NULL on failure. */
+static inline uint8_t *reserve(Encoder *e, Py_ssize_t size) {
+    if (e->room - e->size < size && grow_output(e, size) < 0) {
+        return NULL;
+    }
+    uint8_t *place = e->out + e->size;
+    e->size += size;
+    return place;
+}
+
+static inline Outcome write_bytes(Encoder *e, const void *data, Py_ssize_t size) {
+    uint8_t *p = reserve(e, size);
+    if (p == NULL) {
+        return FAILED;
+    }
+    memcpy(p, data, (size_t)size);
+    return DONE;
+}
+
+/* A tag and 32 bits, mostly a length. */
+static inline Outcome write_head(Encoder *e, uint8_t tag, Py_ssize_t number) {
+    if ((uint64_t)number > UINT32_MAX) {
+        return REFUSED;
+    }
+    uint8_t *p = reserve(e, 5);
+    if (p == NULL) {
+        return FAILED;
+    }
+    p[0] = tag;
+    put_u32(p + 1, (uint32_t)number);
+    return DONE;
+}
+
+static inline Outcome write_binary(Encoder *e, const void *data, Py_ssize_t size) {
+    if ((uint64_t)size > UINT32_MAX) {
+        return REFUSED;
+    }
+    uint8_t *p = reserve(e, 5 + size);
+    if (p == NULL) {
+        return FAILED;
+    }
+    p[0] = BINARY_EXT;
+    put_u32(p + 1, (uint32_t)size);
+    memcpy(p + 5, data, (size_t)size);
+    return DONE;
+}
+
+/* The value of an exact int if it fits 64 bits. */
+static inline int is_wide(PyObject *number, int64_t *value) {
+#if PY_VERSION_HEX >= 0x030C0000
+    if (PyUnstable_Long_IsCompact((PyLongObject *)number)) {
+        *value = PyUnstable_Long_CompactValue((PyLongObject *)number);
+        return 1;
+    }
+#else
+    Py_ssize_t size = Py_SIZE(number);
+    if (size >= -1 && size <= 1) {
+        *value = size * (int64_t)((PyLongObject *)number)->ob_digit[0];
+        return 1;
+    }
+#endif
+    int overflow;
+    *value = PyLong_AsLongLongAndOverflow(number, &overflow);
+    return !overflow;
+}
+
+static inline Outcome write_atom(Encoder *e, PyObject *atom) {
+    return e->refs == NULL ? write_atom_text(e, atom) : write_atom_ref(e, atom);
+}
+
+/* Writes an integer of up to 64 bits into the 11 bytes at `p`; gives the end. */
+static inline uint8_t *put_integer(uint8_t *p, int64_t value) {
+    if (value >= 0 && value <= 255) {
+        p[0] = SMALL_INTEGER_EXT;
+        p[1] = (uint8_t)value;
+        return p + 2;
+    }
+    if (value >= INT32_MIN && value <= INT32_MAX) {
+        p[0] = INTEGER_EXT;
+        put_u32(p + 1, (uint32_t)value);
+        return p + 5;
+    }
+    uint64_t magnitude = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+    int size = 0;
+#if defined(__GNUC__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    memcpy(p + 3, &magnitude, 8);
+    size = 8 - __builtin_clzll(magnitude) / 8;
+#else
+    for (; magnitude != 0; magnitude >>= 8) {
+        p[3 + size++] = (uint8_t)magnitude;
+    }
+#endif
+    p[0] = SMALL_BIG_EXT;
+    p[1] = (uint8_t)size;
+    p[2] = value < 0;
+    return p + 3 + size;
+}
+
+static inline Outcome write_integer(Encoder *e, PyObject *number) {
+    int64_t value;
+    if (!is_wide(number, &value)) {
+        int overflow;
+        PyLong_AsLongLongAndOverflow(number, &overflow);
+        return write_huge(e, number, overflow < 0);
+    }
+    uint8_t *p = reserve(e, 11);
+    if (p == NULL) {
+        return FAILED;
+    }
+    e->size -= 11 - (put_integer(p, value) - p);
+    return DONE;
+}
+
+static inline Outcome write_float(Encoder *e, PyObject *object) {
+    double number = PyFloat_AS_DOUBLE(object);
+    if (number - number != 0.0) {
+        return REFUSED;
+    }
+    uint8_t *p = reserve(e, 9);
+    if (p == NULL) {
+        return FAILED;
+    }
+    uint64_t bits;
+    memcpy(&bits, &number, 8);
+    p[0] = NEW_FLOAT_EXT;
+    put_u64(p + 1, bits);
+    return DONE;
+}
+
+static inline Outcome write_text(Encoder *e, PyObject *text) {
+    return PyUnicode_IS_COMPACT_ASCII(text)
+               ? write_binary(e, PyUnicode_DATA(text), PyUnicode_GET_LENGTH(text))
+               : write_wide_text(e, text);
+}
+
+#endif
