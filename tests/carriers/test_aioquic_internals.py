@@ -117,6 +117,81 @@ def test_idle_is_called_idle(pair: Pair) -> None:
     assert client._close_event.reason_phrase == "Idle timeout"
 
 
+class Sink:
+    """What the engine tells, kept."""
+
+    def __init__(self) -> None:
+        self.chunks: list[tuple[int, int]] = []
+
+    def handshake_completed(self, alpn: str) -> None: ...
+
+    def stream_data(self, stream: int, data: bytes) -> None:
+        self.chunks.append((stream, len(data)))
+
+    def stream_ended(self, stream: int, how: str) -> None: ...
+
+    def connection_id_issued(self, connection_id: bytes) -> None: ...
+
+    def connection_id_retired(self, connection_id: bytes) -> None: ...
+
+
+def adapted() -> tuple[adapter.AioquicConnection, adapter.AioquicConnection]:
+    """Two of our connections that are up."""
+    engine = adapter.engine(settings())
+    dialer = engine.dialer("localhost", ["quicdist/1"])
+    dialer.connect((ADDRESS, None), 0.0)
+    listener = engine.listener(dialer._quic.original_destination_connection_id)
+    carry(dialer, listener, 0.0)
+    return dialer, listener
+
+
+def carry(a: adapter.AioquicConnection, b: adapter.AioquicConnection, now: float) -> None:
+    for _ in range(10):
+        for sender, receiver in ((a, b), (b, a)):
+            for data, _ in sender.transmit(now):
+                receiver.receive(data, (ADDRESS, None), now)
+        now += 0.01
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_message_leaves_whole_where_that_is_asked_for(whole: bool) -> None:
+    dialer, listener = adapted()
+    dialer.send_whole(whole)
+    dialer.write(0, [b"x" * 700])
+    dialer.write(4, [b"y" * 900])
+    carry(dialer, listener, 1.0)
+    sink = Sink()
+    listener.drain(sink)
+    chunks = [size for stream, size in sink.chunks if stream == 4]
+    assert (chunks == [900]) is whole
+    assert sum(chunks) == 900
+    # What fits into no datagram at all leaves all the same.
+    dialer.write(0, [b"x" * 3000])
+    carry(dialer, listener, 2.0)
+    listener.drain(sink)
+    assert listener.received() == 4600
+
+
+def test_no_window_grows_by_itself() -> None:
+    dialer, listener = adapted()
+    quic = listener._quic
+    whole = quic._local_max_data.value
+    dialer.write(0, [bytes(whole)])
+    for second in range(1, 200):
+        carry(dialer, listener, float(second))
+        listener.drain(Sink())
+    assert listener.received() == whole
+    assert quic._local_max_data.value == whole
+    assert quic._streams[0].max_stream_data_local >= whole
+    stream = quic._streams[0].max_stream_data_local
+    # Not even where more than half of a stream's window is used.
+    quic._streams[0].receiver.highest_offset = stream
+    carry(dialer, listener, 300.0)
+    assert quic._streams[0].max_stream_data_local == stream
+    listener.grant(1000)
+    assert quic._local_max_data.value == whole + 1000
+
+
 def test_losses_are_counted_by_our_congestion_control() -> None:
     engine = adapter.engine(settings())
     connection = engine.dialer("localhost", ["x"])

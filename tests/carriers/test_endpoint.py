@@ -16,7 +16,9 @@ import pytest
 
 from quicdist.carriers.base import CarrierLimits, CloseKind, Connection, DialError
 from quicdist.carriers.dialects import ALL_ALPNS
+from quicdist.carriers.quic.connection import QuicCarrier
 from quicdist.carriers.quic.endpoint import Endpoint
+from quicdist.carriers.quic.engine.aioquic import AioquicConnection
 from tests.carriers.owners import PATIENCE, Node, Owner, node, settings
 from tests.lossy import LossyProxy, Weather
 
@@ -204,6 +206,18 @@ async def test_a_close_that_is_lost_is_said_again() -> None:
         while not proxy.dropped:
             await asyncio.sleep(0)
         proxy.is_black_hole = False
+        await there.until(lambda: there.lost)
+        assert there.lost[0].kind is CloseKind.PEER
+
+
+async def test_a_peer_that_sends_on_is_told_of_the_close_again() -> None:
+    async with pair_in(Weather(), seed=1) as (here, there, proxy):
+        proxy.is_black_hole = True
+        here.connection.close("lost on the way, twice")
+        while proxy.dropped < 2:
+            await asyncio.sleep(0)
+        proxy.is_black_hole = False
+        there.connection.send_frame((b"still there?",))
         await there.until(lambda: there.lost)
         assert there.lost[0].kind is CloseKind.PEER
 
@@ -421,6 +435,7 @@ async def test_a_reader_that_stops_stops_the_sender(alpn: str) -> None:
             while here.connection.is_writable:
                 here.connection.send_frame((frame,))
                 sent += 1
+                assert sent < 1000
             before = there.frame_bytes
             await asyncio.sleep(0.3)
             if not here.connection.is_writable and there.frame_bytes == before:
@@ -476,6 +491,19 @@ async def test_memory_stays_bounded_while_nobody_reads() -> None:
             tracemalloc.stop()
         assert now < 4 * MIB
         assert not here.lost
+
+
+async def test_what_is_in_flight_is_capped() -> None:
+    async with node(max_in_flight=50_000) as a, node() as b:
+        here, _ = await a.connect(b)
+        assert isinstance(here.connection, QuicCarrier)
+        engine = here.connection._engine
+        assert isinstance(engine, AioquicConnection)
+        for _ in range(30):
+            await here.send(bytes(64 * 1024))
+            assert engine._quic._loss.bytes_in_flight <= 50_000
+        assert await here.connection.flush(PATIENCE)
+        assert engine._quic._loss.congestion_window == 50_000
 
 
 async def test_a_tick_gets_through_while_bulk_flows() -> None:

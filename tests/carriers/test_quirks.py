@@ -101,9 +101,9 @@ async def test_a_lost_status_does_not_come_again_with_the_challenge(deaf: float)
         double.say(b"ping")
         assert await double.event() == b"pong"
         double.say(framed(NAME))
-        await (await ours.first()).until(lambda: ours.accepted[0].handshake)
         hear, heard = double.datagram_received, []
         double.datagram_received = lambda data, addr: heard.append(data)  # type: ignore[method-assign]  # deaf for a while
+        await (await ours.first()).until(lambda: ours.accepted[0].handshake)
         await asyncio.sleep(deaf)
         assert heard
         double.datagram_received = hear  # type: ignore[method-assign]  # hears again
