@@ -361,9 +361,7 @@ class Registration:
                 raise EpmdRefused(f"EPMD at {self.epmd} has a node {self.node.name} already")
         except BaseException as error:
             writer.close()
-            if isinstance(error, asyncio.TimeoutError):
-                raise EpmdError(f"EPMD at {self.epmd} does not answer") from None
-            raise
+            raise _no_answer(self.epmd, error) from None
         self._writer = writer
         self.creation = self.creation or creation
         return reader
@@ -398,10 +396,19 @@ async def _ask(request: Request, epmd: EpmdAddress, timeout: float) -> bytes:
     try:
         writer.write(encode_request(request))
         return await asyncio.wait_for(_read_all(reader), timeout)
-    except asyncio.TimeoutError:
-        raise EpmdError(f"EPMD at {epmd} does not answer") from None
+    except (asyncio.TimeoutError, OSError) as error:
+        raise _no_answer(epmd, error) from None
     finally:
         await _shut(writer)
+
+
+def _no_answer(epmd: EpmdAddress, error: BaseException) -> BaseException:
+    """What is raised for an error behind the connect: something is there, and not an EPMD."""
+    if isinstance(error, asyncio.TimeoutError):
+        return EpmdError(f"EPMD at {epmd} does not answer")
+    if isinstance(error, OSError):
+        return EpmdError(f"EPMD at {epmd} does not answer: {error.strerror or error}")
+    return error
 
 
 async def _read_all(reader: asyncio.StreamReader) -> bytes:

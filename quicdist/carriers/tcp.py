@@ -29,6 +29,7 @@ from quicdist.carriers.base import (
     Write,
 )
 from quicdist.carriers.dialects.tcp import TcpDialect
+from quicdist.dist.packet import Packet
 
 _READ_SIZE = 256 * 1024
 _FLUSH_POLL = 0.005
@@ -54,6 +55,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         self._peer_address = ("", 0)
         self._local_address = ("", 0)
         self._read_buffer = bytearray(_READ_SIZE)
+        self._early: list[Packet] = []
         self._unconsumed = 0
         self._reading = True
         self._queue: list[Buffer] = []
@@ -76,8 +78,8 @@ class TcpConnection(asyncio.BufferedProtocol):
     @handler.setter
     def handler(self, handler: ConnectionHandler | None) -> None:
         self._handler = handler
-        if self._closed:
-            self._loop.call_soon(self._tell_lost)
+        if self._early or self._closed:
+            self._loop.call_soon(self._catch_up)
         self.consumed(0)
 
     @property
@@ -196,9 +198,14 @@ class TcpConnection(asyncio.BufferedProtocol):
             self._reading = False
             self._transport.pause_reading()
         if self._handler is None:
-            return
+            # asyncio of Python 3.10 begins to read although connection_made said not to.
+            self._early += packets
+        else:
+            self._deliver(packets, self._handler)
+
+    def _deliver(self, packets: Sequence[Packet], handler: ConnectionHandler) -> None:
         try:
-            self._handler.packets_received(packets)
+            handler.packets_received(packets)
         except Exception as error:
             self._end(CloseReason(CloseKind.ERROR, f"{type(error).__name__}: {error}"))
 
@@ -292,6 +299,14 @@ class TcpConnection(asyncio.BufferedProtocol):
             self._transport.abort()
         else:
             self._loop.call_soon(self._tell_lost)
+
+    def _catch_up(self) -> None:
+        """Tells a new owner what it has missed."""
+        if self._early and self._handler is not None:
+            early, self._early = self._early, []
+            self._deliver(early, self._handler)
+        if self._closed:
+            self._tell_lost()
 
     def _tell_lost(self) -> None:
         if self._told_lost or self._handler is None or self._closed is None:
