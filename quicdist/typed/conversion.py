@@ -1,0 +1,277 @@
+"""One conversion a type: terms to values and back. Here those without others inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from quicdist.etf import (
+    Atom,
+    BitString,
+    ErlMap,
+    Export,
+    Fun,
+    ImproperList,
+    Pid,
+    Port,
+    Reference,
+    Term,
+)
+from quicdist.typed.errors import TermError, UnsupportedType
+
+
+class Conversion:
+    """Between the terms and the values of one type."""
+
+    expects: str = "a term"
+    """For errors: what it reads."""
+    classes: tuple[type, ...] = ()
+    """Values of exactly these classes are surely meant for it, in a union."""
+    rank: int = 2
+    """In a union, a lower rank is tried first: the more particular before the more general."""
+
+    def read(self, term: Term) -> Any:
+        """The value of a term. Raises TermError."""
+        raise NotImplementedError
+
+    def write(self, value: Any) -> Term:
+        """The term of a value. Raises TermError."""
+        raise NotImplementedError
+
+    def claims(self, term: Term) -> bool:
+        """Whether the term looks so much like one of its own that its error is the telling one."""
+        return False
+
+
+class AnyTerm(Conversion):
+    """No type is asked for: terms stay terms, values are written by what they are."""
+
+    rank = 3
+
+    def __init__(self, conversion_of: Callable[[type], Conversion]) -> None:
+        self._conversion_of = conversion_of
+
+    def read(self, term: Term) -> Any:
+        return term
+
+    def write(self, value: Any) -> Term:
+        for kind in type(value).__mro__[:-1] or (object,):
+            try:
+                conversion = self._conversion_of(kind)
+            except UnsupportedType:
+                continue
+            if conversion is not self:
+                return conversion.write(value)
+        raise TermError.expected("something with an Erlang form", value)
+
+
+class Leaf(Conversion):
+    """A term that is the same in Python, of a class of etf's."""
+
+    def __init__(self, kind: type, expects: str) -> None:
+        self.classes = (kind,)
+        self.expects = expects
+        self._kind = kind
+
+    def read(self, term: Term) -> Any:
+        if type(term) is self._kind:
+            return term
+        raise TermError.expected(self.expects, term)
+
+    def write(self, value: Any) -> Term:
+        return self.read(value)
+
+
+class Integer(Conversion):
+    """int. A bool is none: in Erlang it is an atom."""
+
+    expects = "an integer"
+    classes = (int,)
+
+    def read(self, term: Term) -> int:
+        if type(term) is int:
+            return term
+        raise TermError.expected(self.expects, term)
+
+    def write(self, value: Any) -> int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return int.__int__(value)
+        raise TermError.expected(self.expects, value)
+
+
+class Float(Conversion):
+    """float. Reads no integer, which `int | float` is for; writes one as the float it equals."""
+
+    expects = "a float"
+    classes = (float,)
+
+    def read(self, term: Term) -> float:
+        if type(term) is float:
+            return term
+        raise TermError.expected(self.expects, term)
+
+    def write(self, value: Any) -> float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            try:
+                number = float(value)
+            except OverflowError:
+                raise TermError.expected("a float or an integer that fits one", value) from None
+            if number - number == 0.0:
+                return number
+            raise TermError(f"expected a finite float, got {number!r}")
+        raise TermError.expected(self.expects, value)
+
+
+class Text(Conversion):
+    """str: a binary of UTF-8."""
+
+    expects = "a UTF-8 binary"
+    classes = (str,)
+
+    def read(self, term: Term) -> str:
+        if type(term) is bytes:
+            try:
+                return term.decode()
+            except UnicodeDecodeError:
+                raise TermError.expected(self.expects, term) from None
+        if type(term) is str:  # decoded so by option
+            return term
+        raise TermError.expected(self.expects, term)
+
+    def write(self, value: Any) -> str:
+        if isinstance(value, str):
+            return str.__str__(value)  # an Atom in a str's place is text, too
+        raise TermError.expected("a str", value)
+
+
+class Binary(Conversion):
+    """bytes: a binary."""
+
+    expects = "a binary"
+    classes = (bytes,)
+
+    def read(self, term: Term) -> bytes:
+        if type(term) is bytes:
+            return term
+        if type(term) is str:
+            return term.encode()
+        raise TermError.expected(self.expects, term)
+
+    def write(self, value: Any) -> bytes:
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return bytes(value)
+        raise TermError.expected("bytes", value)
+
+
+class AtomAsText(Conversion):
+    """str: an atom."""
+
+    expects = "an atom"
+    classes = (str,)
+
+    def read(self, term: Term) -> str:
+        if type(term) is Atom:
+            return str.__str__(term)
+        raise TermError.expected(self.expects, term)
+
+    def write(self, value: Any) -> Atom:
+        if not isinstance(value, str):
+            raise TermError.expected("a str", value)
+        try:
+            return Atom(str.__str__(value))
+        except ValueError as error:
+            raise TermError(f"expected a str that can be an atom: {error}") from None
+
+
+class CharlistAsText(Conversion):
+    """str: a list of code points."""
+
+    expects = "a list of characters"
+    classes = (str,)
+
+    def read(self, term: Term) -> str:
+        if isinstance(term, list):
+            try:
+                return "".join(map(chr, term))
+            except (TypeError, ValueError, OverflowError):
+                pass
+        raise TermError.expected(self.expects, term)
+
+    def write(self, value: Any) -> list[int]:
+        if isinstance(value, str):
+            return [ord(character) for character in value]
+        raise TermError.expected("a str", value)
+
+    def claims(self, term: Term) -> bool:
+        return isinstance(term, list)
+
+
+class Nothing(Conversion):
+    """None: `nil` or `undefined`, both read and one written; or one of them alone."""
+
+    classes = (type(None),)
+    rank = 0
+
+    def __init__(self, written: str, *, alone: bool = False) -> None:
+        self._atom = Atom(written)
+        self._read = {self._atom} if alone else {Atom("nil"), Atom("undefined")}
+        self.expects = " or ".join(sorted(self._read))
+
+    def read(self, term: Term) -> None:
+        if term is not None and not (type(term) is Atom and term in self._read):
+            raise TermError.expected(self.expects, term)
+
+    def write(self, value: Any) -> Atom:
+        if value is None:
+            return self._atom
+        raise TermError.expected("None", value)
+
+
+class OneOf(Conversion):
+    """A few values, each with its term: enums and literals. A str's term is the atom."""
+
+    rank = 1
+
+    def __init__(self, values: Sequence[Any], terms: Sequence[Any], expects: str) -> None:
+        self.expects = expects
+        self._pairs = [(value, _constant(term)) for value, term in zip(values, terms, strict=True)]
+        self.classes = tuple({type(value) for value in values})
+
+    def read(self, term: Term) -> Any:
+        if type(term) is str:
+            term = term.encode()
+        for value, known in self._pairs:
+            if type(term) is type(known) and term == known:
+                return value
+        raise TermError.expected(self.expects, term)
+
+    def write(self, value: Any) -> Term:
+        for known, term in self._pairs:
+            if type(value) is type(known) and value == known:
+                return term
+        if type(value) is Atom:  # the str it equals
+            return self.write(str.__str__(value))
+        raise TermError.expected(self.expects, value)
+
+
+def _constant(value: Any) -> Term:
+    return Atom(value) if isinstance(value, str) else value
+
+
+LEAVES: dict[Any, Conversion] = {
+    int: Integer(),
+    float: Float(),
+    str: Text(),
+    bytes: Binary(),
+    bool: Leaf(bool, "true or false"),
+    Atom: Leaf(Atom, "an atom"),
+    Pid: Leaf(Pid, "a pid"),
+    Port: Leaf(Port, "a port"),
+    Reference: Leaf(Reference, "a reference"),
+    Fun: Leaf(Fun, "a fun"),
+    Export: Leaf(Export, "an external fun"),
+    BitString: Leaf(BitString, "a bitstring"),
+    ImproperList: Leaf(ImproperList, "an improper list"),
+    ErlMap: Leaf(ErlMap, "a map with keys that no dict has"),
+}
+"""The types without others inside, by themselves."""

@@ -1,0 +1,102 @@
+"""What goes wrong between terms and typed values, with the place in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from quicdist.etf import Atom
+
+_SHOWN = 40
+"""Characters of a value that an error shows: what a peer sends may be of any size."""
+_SHOWN_STEPS = 20
+
+
+class UnsupportedType(TypeError):
+    """A type that has no Erlang form here: a mistake in the program, whatever the term."""
+
+
+class TermError(ValueError):
+    """A term is not of the type expected, or a value not of the type it should be written as.
+
+    Attributes:
+        reason: one line, without the path: what was expected and what came.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self._steps: list[str] = []
+
+    @classmethod
+    def expected(cls, expected: str, got: object) -> TermError:
+        """Something else came."""
+        return cls(f"expected {expected}, got {describe(got)}")
+
+    @property
+    def path(self) -> str:
+        """How to get from the whole to the culprit, as `orders[3].price`; "" is the whole."""
+        steps = self._steps[::-1]
+        if len(steps) > _SHOWN_STEPS:
+            steps[_SHOWN_STEPS // 2 : -_SHOWN_STEPS // 2] = ["..."]
+        return "".join(steps).removeprefix(".")
+
+    @property
+    def depth(self) -> int:
+        """Steps in the path."""
+        return len(self._steps)
+
+    def within(self, step: str) -> TermError:
+        """The same error, seen from one level further out."""
+        self._steps.append(step)
+        return self
+
+    def __str__(self) -> str:
+        path = self.path
+        return f"{path}: {self.reason}" if path else self.reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored, (self.reason, self._steps)
+
+
+def _restored(reason: str, steps: list[str]) -> TermError:
+    error = TermError(reason)
+    error._steps = steps
+    return error
+
+
+def describe(value: object) -> str:
+    """A few words on a term or a Python value, however large it is."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Atom):
+        return f"the atom {_clip(str.__repr__(value))}"
+    if isinstance(value, (int, float)):
+        if isinstance(value, int) and value.bit_length() > 128:
+            return f"an integer of {value.bit_length()} bits"
+        return f"the {'integer' if isinstance(value, int) else 'float'} {value!r}"
+    if isinstance(value, (bytes, str)):
+        kind = "binary" if isinstance(value, bytes) else "text"
+        return f"the {kind} {_clip(repr(value[: _SHOWN + 1]))}"
+    if isinstance(value, tuple):
+        tag = describe_tag(value)
+        return f"a tuple of {len(value)}{f' tagged {tag}' if tag else ''}"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if isinstance(value, Mapping):
+        struct = value.get("__struct__")
+        return f"a %{alias(struct)}{{}}" if isinstance(struct, Atom) else f"a map of {len(value)}"
+    return "None" if value is None else f"a {type(value).__qualname__}"
+
+
+def describe_tag(term: tuple[object, ...]) -> str:
+    """The atom that a tuple begins with, or nothing."""
+    return _clip(term[0]) if term and isinstance(term[0], Atom) else ""
+
+
+def alias(module: str) -> str:
+    """A module as Elixir writes it."""
+    return _clip(module.removeprefix("Elixir."))
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= _SHOWN + 2 else f"{text[:_SHOWN]}..."
