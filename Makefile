@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test lint setup erlang clean
+.PHONY: help demo test interop lint setup erlang compose clean
 
 help:
-	@echo "make demo    a Python node and a real Erlang node talk over QUIC"
-	@echo "make test    every test"
-	@echo "make lint    ruff and mypy --strict"
-	@echo "make clean   removes what the others made"
+	@echo "make demo     a Python node and a real Erlang node talk over QUIC"
+	@echo "make test     every test"
+	@echo "make interop  one list of scenarios with every kind of peer, see interop/README.md"
+	@echo "make lint     ruff and mypy --strict"
+	@echo "make clean    removes what the others made"
 
 setup: $(BIN)/.installed erlang
 
@@ -21,11 +22,17 @@ $(BIN)/.installed: pyproject.toml
 erlang:
 	@sh scripts/need-erlang
 
+compose:
+	@sh scripts/need-compose
+
 demo: setup
 	@$(BIN)/quicdist demo
 
-test: setup
+test: setup compose
 	$(BIN)/python -m pytest $(ARGS)
+
+interop: setup
+	@$(BIN)/python -m interop $(ARGS)
 
 lint: $(BIN)/.installed
 	$(BIN)/ruff check .

@@ -138,7 +138,7 @@ def _erlang_quic(environment: Mapping[str, str]) -> Carrier:
     return _compiled(environment, "erlang_quic", "erlang-dist", ErlangQuicPeer, _ERLANG_QUIC_LIMITS)
 
 
-_ERLANG_QUIC_LIMITS = {
+_ERLANG_QUIC_LIMITS: Mapping[tuple[str, Dialler | None], str] = {
     ("we are killed", Dialler.WE): (
         "a dialler that dies without a word is never forgotten: the node logs 'Removing "
         "(timedout) connection' and keeps it in nodes(), one of its own kind too"

@@ -96,6 +96,7 @@ async def _column(carrier: Carrier, dialler: Dialler, directory: Path, options: 
                 outcomes[scenario.title] = outcome
                 options.say(_said(bench, scenario, outcome))
         finally:
+            node.disconnect(peer.name)  # or our node waits for words to the dead
             await peer.kill()
     return Column(carrier.key, dialler.value, carrier.about, outcomes)
 

@@ -1,0 +1,1 @@
+"""The interop harness, and docker-compose.yml."""
