@@ -55,19 +55,19 @@ class Broker:
         cookie_file.write_text(cookie)
         cookie_file.chmod(0o400)
         (home / "rabbitmq.conf").write_text("log.console.level = info\n")
+        # What quicdist/gateway/README.md tells to put there.
+        (home / "rabbitmq-env.conf").write_text(
+            f"NODENAME={self.name}\n"
+            "USE_LONGNAME=true\n"
+            f'SERVER_ADDITIONAL_ERL_ARGS="-erl_epmd_port {distribution_port}"\n'
+            f"export ERL_EPMD_PORT={gateway.epmd_port}\n"
+            f'export ERL_AFLAGS="{" ".join(erl_arguments(module_directory()))}"\n'
+        )
         (home / "enabled_plugins").write_text("[].\n")
         self._environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(home),
             "LANG": "C.UTF-8",
-            # Every Erlang that RabbitMQ starts gets these: the server, its tools, and the
-            # short-lived nodes that it would have start an EPMD.
-            "ERL_AFLAGS": " ".join(erl_arguments(module_directory())),
-            "ERL_EPMD_PORT": str(gateway.epmd_port),
-            # The server asks erl_epmd itself for its own port, at its own address: tell it.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-erl_epmd_port {distribution_port}",
-            "RABBITMQ_NODENAME": self.name,
-            "RABBITMQ_USE_LONGNAME": "true",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.amqp_port),
             "RABBITMQ_DIST_PORT": str(distribution_port),
@@ -77,7 +77,7 @@ class Broker:
             "RABBITMQ_LOG_BASE": str(home / "log"),
             "RABBITMQ_LOGS": "-",
             "RABBITMQ_PID_FILE": str(home / "pid"),
-            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_CONF_ENV_FILE": str(home / "rabbitmq-env.conf"),
             "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(home / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "enabled_plugins"),
@@ -98,7 +98,7 @@ class Broker:
     def control(self, *words: str) -> str:
         """What `rabbitmqctl` prints."""
         done = subprocess.run(
-            [str(_SCRIPTS / "rabbitmqctl"), "-n", self.name, "--longnames", *words],
+            [str(_SCRIPTS / "rabbitmqctl"), *words],
             env=self._environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
