@@ -85,14 +85,14 @@ class Terms:
     def conversion(self, kind: Any) -> Conversion:
         """What reads and writes a type. Raises UnsupportedType."""
         place = _Place(kind, self._none)
-        known = self._known.get(kind if isinstance(kind, type) else _name(place))
+        known = self._known.get(kind if _is_class(kind) else _name(place))
         if known is not None:
             return known
         with self._lock:
             try:
                 result = self._conversion(place)
                 self._known.update(self._building)
-                if isinstance(kind, type):
+                if _is_class(kind):
                     self._known[kind] = result
                 return result
             finally:
@@ -146,7 +146,7 @@ class Terms:
         base = typing.get_origin(inner) or inner
         for mark in marks:
             if isinstance(mark, Via):
-                return ViaOther(mark, self._conversion(_Place(mark.type, none)), inner)
+                return ViaOther(mark, self._conversion(_Place(mark.type, none)), base)
             if isinstance(mark, AsAtom) and inner is str:
                 return AtomAsText()
             if isinstance(mark, AsCharlist) and inner is str:
@@ -247,6 +247,11 @@ class _Later(Conversion):
 _LISTS = (list, abc.Sequence, abc.MutableSequence, abc.Iterable, abc.Collection)
 _SETS = (set, frozenset, abc.Set, abc.MutableSet)
 _MAPS = (dict, abc.Mapping, abc.MutableMapping)
+
+
+def _is_class(kind: Any) -> bool:
+    """Whether it is one by itself: to Python 3.10 `list[int]` is an instance of `type`."""
+    return isinstance(kind, type) and typing.get_origin(kind) is None
 
 
 def _name(place: _Place) -> Any:

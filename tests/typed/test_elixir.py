@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -34,7 +34,6 @@ from quicdist.typed import (
 from tests.erlang import Erlang
 from tests.typed import models as m
 
-T = TypeVar("T")
 a = Atom
 UTC = dt.timezone.utc
 ELIXIR = Terms(none="nil")
@@ -61,12 +60,11 @@ term_to_binary(Value).
 """
 
 
-def needs_elixir(test: T) -> T:
+def needs_elixir(test: Any) -> Any:
     """Marks a test that asks a real Elixir."""
     has_none = shutil.which("elixir") is None
     skip = pytest.mark.skipif(has_none, reason="no Elixir: sudo apt-get install elixir")
-    marked: T = pytest.mark.erlang(skip(test))
-    return marked
+    return pytest.mark.erlang(skip(test))
 
 
 class Elixir:
