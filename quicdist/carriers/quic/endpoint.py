@@ -258,9 +258,13 @@ class Endpoint:
         try:
             connection.after_batch()
         except Exception:
-            _log.exception("%s: a connection failed", connection.peer_address)
-            connection.fail("internal error")
+            self._failed(connection)
         self.touch(connection)
+
+    def _failed(self, connection: QuicCarrier) -> None:
+        """A bug met on one connection is the end of that one alone."""
+        _log.exception("%s: a connection failed", connection.peer_address)
+        connection.fail("internal error")
 
     # -- out ------------------------------------------------------------------------------------
 
@@ -269,7 +273,10 @@ class Endpoint:
         touched, self._touched = self._touched, {}
         now = self._loop.time()
         for connection in touched:
-            connection.transmit(now)
+            try:
+                connection.transmit(now)
+            except Exception:
+                self._failed(connection)
 
     def _on_writable(self) -> None:
         self._udp.send_queue()

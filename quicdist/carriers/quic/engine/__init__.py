@@ -87,7 +87,10 @@ class EngineConnection(Protocol):
         """The TLS cipher suite (RFC 8446, B.4), once agreed on."""
 
     def write(self, stream: int, parts: Sequence[Buffer]) -> None:
-        """Queues bytes; a stream of ours is opened by its first ones, in any order."""
+        """Queues bytes; a stream of ours is opened by its first ones, in any order.
+
+        Raises EngineError for a stream that is over.
+        """
 
     def refuse(self, stream: int, error_code: int) -> None:
         """Wants nothing of this stream, and gives nothing."""

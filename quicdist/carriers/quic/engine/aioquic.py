@@ -202,6 +202,12 @@ class AioquicConnection:
 
     def write(self, stream: int, parts: Sequence[Buffer]) -> None:
         """Queues; aioquic wants its streams opened in ascending order, lower ones come along."""
+        try:
+            self._write(stream, parts)
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(f"stream {stream}: {error}") from error
+
+    def _write(self, stream: int, parts: Sequence[Buffer]) -> None:
         quic = self._quic
         if stream not in quic._streams and stream % 2 == (0 if quic._is_client else 1):
             for lower in range(quic.get_next_available_stream_id(), stream, 4):
