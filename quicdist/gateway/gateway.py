@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import TracebackType
@@ -103,7 +104,7 @@ class Gateway:
         except OSError as error:
             raise GatewayError(
                 f"TCP port {wanted} on {LOOPBACK}, where the BEAM is to ask, cannot be had: "
-                f"{_why(error)}; choose another with --epmd-port"
+                f"{_why(error)}"
             ) from None
         try:
             self._endpoint = await self._open_endpoint(self.settings, self._incoming)
@@ -253,6 +254,9 @@ async def _open_quic(settings: GatewaySettings, accept: Accept) -> _Endpoint:
 
 
 def _why(error: BaseException) -> str:
+    """The error alone: asyncio wraps it in words of its own, which name addresses again."""
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
