@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from quicdist.blocking import BlockingMailbox, BlockingNode, connect
     from quicdist.carriers.trust import Identity, Trust
     from quicdist.etf import (
         Atom,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         Port,
         Reference,
     )
+    from quicdist.node.aliases import AliasMode
     from quicdist.node.book import Quic
     from quicdist.node.errors import (
         CallError,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
         NotRunning,
         ProcessExited,
         ReceiveTimeout,
+        SpawnError,
         StartError,
     )
     from quicdist.node.events import NodeDown, NodeEvent, NodeUp
@@ -50,11 +53,16 @@ if TYPE_CHECKING:
     from quicdist.node.limits import MailboxLimits, NodeLimits
     from quicdist.node.mailbox import Mailbox
     from quicdist.node.node import Node
+    from quicdist.node.shell import shell
     from quicdist.node.spawn import current_process
+    from quicdist.node.spawning import Spawned
 
 __all__ = [
+    "AliasMode",
     "Atom",
     "BitString",
+    "BlockingMailbox",
+    "BlockingNode",
     "CallError",
     "CallNotPossible",
     "CallTimeout",
@@ -90,23 +98,31 @@ __all__ = [
     "ReceiveTimeout",
     "Reference",
     "Run",
+    "SpawnError",
+    "Spawned",
     "StartError",
     "Trust",
+    "connect",
     "current_process",
     "export",
+    "shell",
 ]
 
 # Imported when first asked for: the command's --help and its completion need none of it.
 _PLACES = {
+    "blocking": "BlockingMailbox BlockingNode connect",
     "carriers.trust": "Identity Trust",
     "etf": "Atom BitString ErlMap Export Fun ImproperList Pid Port Reference",
+    "node.aliases": "AliasMode",
     "node.book": "Quic",
     "node.events": "NodeDown NodeEvent NodeUp",
     "node.exports": "Run export",
     "node.limits": "MailboxLimits NodeLimits",
     "node.mailbox": "Mailbox",
     "node.node": "Node",
+    "node.shell": "shell",
     "node.spawn": "current_process",
+    "node.spawning": "Spawned",
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names.split()}
 

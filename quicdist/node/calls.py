@@ -87,8 +87,6 @@ class Caller(Service):
         self._pending: dict[Reference, _Pending] = {}
         self._abandoned: dict[Reference, Atom] = {}
         """Spawn requests given up before their reply came: its monitor is then taken back."""
-        system.handlers[ctl.SpawnReply] = self._on_spawn_reply
-        system.handlers[ctl.SpawnReplyTT] = self._on_spawn_reply
 
     # -- what a node offers --
 
@@ -254,12 +252,15 @@ class Caller(Service):
             error, stack = _crash(reason)
             pending.fail(CallError(pending.what, ErrorClass.EXIT, error, stack))
 
-    def _on_spawn_reply(self, control: ctl.SpawnReply, payload: Term, source: Source) -> None:
+    def spawn_replied(self, control: ctl.SpawnReply, source: Source) -> None:
+        """An erpc call has begun over there, or cannot."""
         pending = self._pending.get(control.req_id)
         result = control.result
         if pending is None:
             node = self._abandoned.pop(control.req_id, None)
-            if node is not None and isinstance(result, Pid):
+            if node is None:
+                super().spawn_replied(control, source)
+            elif isinstance(result, Pid):
                 self._demonitor_spawned(result, control.req_id)
         elif isinstance(result, Pid):
             pending.server = result

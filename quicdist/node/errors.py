@@ -111,6 +111,14 @@ class CallNotPossible(NodeError):
         self.reason = reason
 
 
+class SpawnError(NodeError):
+    """A node answered that it does not spawn that; `reason` is its atom, e.g. `notsup`."""
+
+    def __init__(self, what: str, reason: Term) -> None:
+        super().__init__(f"{what} was not spawned: {format_term(reason)}")
+        self.reason = reason
+
+
 class CallTimeout(NodeError, TimeoutError):
     """No answer came in time. The function may still be running over there."""
 

@@ -1,67 +1,174 @@
-"""What a function called over there prints: it lands in the log `quicdist.io` here.
+"""Group leaders: where what functions print goes, when it comes here.
 
-Only output is served, and formatting is Erlang's business: `io:format` comes as its arguments
-and is shown as such. OTP, "The Erlang I/O Protocol".
+Output is served in order, line by line as the writer says; reading is `eof`. Formatting is
+Erlang's business: the arguments of `io:format` from a BEAM are formatted by its own `io_lib`,
+so that what is printed looks as it would there.
+
+OTP, "The Erlang I/O Protocol".
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
-from quicdist.etf import Atom, Pid, Term
+from quicdist.etf import Atom, ImproperList, Pid, Term, footprint
 from quicdist.etf.notation import format_term
-from quicdist.node.level import Source
+from quicdist.node.errors import NodeError
+from quicdist.node.level import HERE, Level, Source
 from quicdist.node.service import Service
 from quicdist.node.system import System
 
 logger = logging.getLogger("quicdist.io")
 
+Write: TypeAlias = Callable[[str], object]
+"""Takes text as it was printed, newlines included."""
+
+Apply: TypeAlias = "Callable[[Atom, Atom, Atom, list[Term]], Awaitable[Term]]"
+"""Calls a function on a node."""
+
 _IO_REPLY = Atom("io_reply")
 _OK = Atom("ok")
-_REFUSED = (Atom("error"), Atom("enotsup"))
+_ERROR = Atom("error")
+_ENOTSUP = (_ERROR, Atom("enotsup"))
+_EREQUEST = (_ERROR, Atom("request"))
 _EOF = Atom("eof")
 _INPUT = frozenset({"get_chars", "get_line", "get_until", "get_password"})
+_MIB = 1024 * 1024
 
 
-def start_group_leader(system: System) -> Service:
-    """Starts it. It has no name: callers are given its pid."""
+class GroupLeader(Service):
+    """A process that others print to. It ends with `close`, or with the node."""
 
-    def handle(me: Service, message: Term, source: Source) -> None:
+    def __init__(self, system: System, write: Write, apply: Apply | None = None) -> None:
+        super().__init__(system, _ignore)
+        self.level = Level(self, 4 * _MIB, 8 * _MIB, 16 * _MIB)
+        self._write = write
+        self._apply = apply
+        self._queue: deque[tuple[Pid, Term, Term, int]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    def __str__(self) -> str:
+        return f"group leader {super().__str__()}"
+
+    def deliver(self, message: Term, source: Source) -> None:
+        """An I/O request waits its turn; other messages are nothing."""
         match message:
             case ("io_request", Pid() as sender, reply_as, request):
-                answer = _serve(request)
-                me.system.post(me.pid, sender, (_IO_REPLY, reply_as, answer))
+                size = footprint(message)
+                self._queue.append((sender, reply_as, request, size))
+                self.level.size += size
+                if self.level.size > self.level.high:
+                    source.filled(self.level)
+                if self._task is None:
+                    self._task = asyncio.get_running_loop().create_task(self._serve())
+
+    def close(self) -> None:
+        """Ends it."""
+        self.die(Atom("normal"))
+
+    def stopped(self) -> None:
+        """It takes no more."""
+        self._queue.clear()
+        self.level.size = 0
+        self.level.let_all_go()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _serve(self) -> None:
+        while self._queue:
+            sender, reply_as, request, size = self._queue.popleft()
+            self.level.take(size)
+            try:
+                answer = await self._answer(sender, request)
+            except Exception:
+                logger.exception("%s: what was printed by %s cannot be written", self, sender)
+                answer = (_ERROR, Atom("eio"))
+            self.system.post(self.pid, sender, (_IO_REPLY, reply_as, answer))
+        self._task = None
+
+    async def _answer(self, sender: Pid, request: Term) -> Term:
+        match request:
+            case ("put_chars", encoding, chars):
+                return self._put(_text(chars, encoding))
+            case ("put_chars", chars):
+                return self._put(_text(chars, Atom("latin1")))
+            case ("put_chars", encoding, Atom() as module, Atom() as function, list(arguments)):
+                try:
+                    chars = await self._formatted(sender.node, module, function, arguments)
+                except NodeError as error:
+                    logger.info("%s cannot be formatted: %s", format_term(request)[:200], error)
+                    return _ERROR, (_ERROR, function)
+                return self._put(_text(chars, encoding))
+            case ("requests", list(requests)):
+                answer: Term = _OK
+                for one in requests:
+                    answer = await self._answer(sender, one)
+                    if isinstance(answer, tuple):
+                        break
+                return answer
+            case (str(kind), *_) if kind in _INPUT:
+                return _EOF
+            case ("get_geometry", _) | ("setopts", _) | "getopts":
+                return _ENOTSUP
             case _:
-                pass
+                return _EREQUEST
 
-    return Service(system, handle)
+    def _put(self, text: str | None) -> Term:
+        if text is None:
+            return _ERROR, (_ERROR, Atom("put_chars"))
+        self._write(text)
+        return _OK
 
-
-def _serve(request: Term) -> Term:
-    match request:
-        case ("put_chars", _, chars) | ("put_chars", chars):
-            logger.info("%s", _text(chars))
-            return _OK
-        case ("put_chars", _, "io_lib", _, [form, arguments]):
-            logger.info("%s %s", _text(form), format_term(arguments))
-            return _OK
-        case ("put_chars", _, _, _, arguments):
-            logger.info("%s", format_term(arguments))
-            return _OK
-        case ("requests", list(requests)):
-            answers = [_serve(one) for one in requests]
-            return answers[-1] if answers else _OK
-        case (str(kind), *_) if kind in _INPUT:
-            return _EOF
-        case _:
-            return _REFUSED
+    async def _formatted(
+        self, node: Atom, module: Atom, function: Atom, arguments: list[Term]
+    ) -> Term:
+        # Only what formats: a request cannot make us call other things in its sender's name.
+        if node is self.system.name or self._apply is None or module != "io_lib":
+            return f"{format_term(arguments)}\n"
+        return await self._apply(node, module, function, arguments)
 
 
-def _text(chars: Term) -> str:
-    if isinstance(chars, bytes):
-        return chars.decode(errors="replace").rstrip("\n")
-    if isinstance(chars, str):
-        return chars.rstrip("\n")
-    if isinstance(chars, list) and all(type(c) is int and 0 <= c < 0x110000 for c in chars):
-        return "".join(map(chr, chars)).rstrip("\n")
-    return format_term(chars)
+class LogLines:
+    """Writes whole lines to the log `quicdist.io`."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+
+    def __call__(self, text: str) -> None:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            logger.info("%s", line)
+        if len(self._rest) > _MIB:
+            logger.info("%s", self._rest)
+            self._rest = ""
+
+
+def _ignore(service: Service, message: Term, source: Source = HERE) -> None:
+    """`deliver` does it all."""
+
+
+def _text(chars: Term, encoding: Term) -> str | None:
+    """Deep lists of characters and binaries as text; None for what is none."""
+    parts: list[str] = []
+    codec = "latin-1" if encoding == "latin1" else "utf-8"
+    stack = [chars]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, list):
+            stack.extend(reversed(one))
+        elif isinstance(one, ImproperList):
+            stack.append(one.tail)
+            stack.extend(reversed(one.items))
+        elif isinstance(one, bytes):
+            parts.append(one.decode(codec, errors="replace"))
+        elif isinstance(one, str) and not isinstance(one, Atom):
+            parts.append(one)
+        elif type(one) is int and 0 <= one < 0x110000 and not 0xD800 <= one < 0xE000:
+            parts.append(chr(one))
+        else:
+            return None
+    return "".join(parts)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TypeAlias
 
-from quicdist.etf import Term, footprint
-from quicdist.node.errors import MailboxFull, ProcessExited, ReceiveTimeout
+from quicdist.etf import Atom, Pid, Reference, Term, footprint
+from quicdist.node.aliases import AliasMode
+from quicdist.node.errors import CallTimeout, MailboxFull, ProcessExited, ReceiveTimeout
 from quicdist.node.level import Level, Source
 from quicdist.node.limits import MailboxLimits
 from quicdist.node.process import Process
 from quicdist.node.reasons import exit_reason
+from quicdist.node.spawning import SPAWN_REPLY, Request, Spawned
 from quicdist.node.system import Destination, System
 
 Match: TypeAlias = Callable[[Term], bool]
@@ -92,6 +94,92 @@ class Mailbox(Process):
                 self._ended = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._ended)
         return self.exit_reason
+
+    async def spawn_remote(
+        self,
+        node: str,
+        module: str,
+        function: str,
+        args: Sequence[Term] = (),
+        *,
+        link: bool = False,
+        monitor: bool = False,
+        alias: AliasMode | None = None,
+        group_leader: Pid | None = None,
+        timeout: float | None = 5.0,
+    ) -> Spawned:
+        """Spawns a process on another node and returns its pid, as `spawn_opt(Node, M, F, A, ..)`.
+
+        With `link` and `monitor` it is linked to and watched from its first moment; `reference`
+        is then the monitor, and with `alias` an alias of ours for as long as the mode says.
+        What it prints goes to `group_leader`, by default that of this process. Waits 5 s by
+        default, None for ever; given up, what the request spawns yet is not ours.
+
+        Raises SpawnError when the node refuses, CallTimeout, NoConnection, EtfEncodeError.
+        """
+        answer: asyncio.Future[Spawned] = asyncio.get_running_loop().create_future()
+        request = self._spawn_request(
+            node, module, function, args, link, monitor, alias, group_leader
+        )
+        reference = self.spawning.ask(request, answer)
+        try:
+            return await asyncio.wait_for(answer, timeout)
+        except asyncio.TimeoutError:
+            what = f"spawning {module}:{function}/{len(args)} on {node}"
+            raise CallTimeout(what, timeout or 0) from None
+        finally:
+            self.spawning.abandon(reference)
+
+    def spawn_request(
+        self,
+        node: str,
+        module: str,
+        function: str,
+        args: Sequence[Term] = (),
+        *,
+        link: bool = False,
+        monitor: bool = False,
+        alias: AliasMode | None = None,
+        group_leader: Pid | None = None,
+        reply_tag: Term = SPAWN_REPLY,
+    ) -> Reference:
+        """The same without waiting: the reply is a message (reply_tag, reference, 'ok', pid), or
+        (reply_tag, reference, 'error', reason), `noconnection` among the reasons.
+
+        Raises EtfEncodeError.
+        """
+        request = self._spawn_request(
+            node, module, function, args, link, monitor, alias, group_leader
+        )
+        return self.spawning.ask(request, reply_tag)
+
+    def spawn_request_abandon(self, reference: Reference) -> bool:
+        """Takes a spawn request back: no reply comes, and what it spawns yet is ended with reason
+        `abandoned` if a link was asked for. True when no reply had come."""
+        return self.spawning.abandon(reference)
+
+    def _spawn_request(
+        self,
+        node: str,
+        module: str,
+        function: str,
+        args: Sequence[Term],
+        link: bool,
+        monitor: bool,
+        alias: AliasMode | None,
+        group_leader: Pid | None,
+    ) -> Request:
+        self._check_alive()
+        return Request(
+            Atom(node),
+            Atom(module),
+            Atom(function),
+            list(args),
+            link,
+            monitor,
+            alias,
+            group_leader or self.group_leader or self.pid,
+        )
 
     def _find(self, match: Match | None) -> _Entry | None:
         skipped = self._skipped
@@ -176,6 +264,11 @@ class Mailbox(Process):
     def runs_in(self, task: asyncio.Task[object] | None) -> None:
         """The task that a deadly exit signal cancels."""
         self._task = task
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop of its task; None when it has ended."""
+        return None if self._task is None else self._task.get_loop()
 
     # -- its life as a context --
 

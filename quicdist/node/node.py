@@ -21,7 +21,7 @@ from quicdist.node.cookie import find_cookie
 from quicdist.node.errors import NoConnection, NoProcess, NotRunning, StartError
 from quicdist.node.events import Events, NodeDown, NodeUp, Subscription
 from quicdist.node.exports import Exports
-from quicdist.node.group_leader import start_group_leader
+from quicdist.node.group_leader import GroupLeader, LogLines, Write
 from quicdist.node.ids import Identifiers, new_creation
 from quicdist.node.info import PeerInfo, peer_info
 from quicdist.node.limits import MailboxLimits, NodeLimits
@@ -35,6 +35,9 @@ from quicdist.node.spawn import Main, Spawner
 from quicdist.node.system import Destination, System
 
 logger = logging.getLogger("quicdist.node")
+
+_FORMATTING = 5.0
+"""Seconds for a node to format what it prints here."""
 
 
 class Node:
@@ -182,6 +185,19 @@ class Node:
         """
         return self._running.spawner.spawn(main, name=name)
 
+    @contextlib.asynccontextmanager
+    async def group_leader(self, write: Write) -> AsyncIterator[Pid]:
+        """A process to print to, as long as the body of the `async with`: what comes goes to
+        `write(text)`, a plain function. Give its pid to `Mailbox.spawn_remote` or
+        `Mailbox.set_group_leader`. By default what is printed here goes to the log `quicdist.io`.
+        """
+        life = self._running
+        leader = GroupLeader(life.system, write, life.apply)
+        try:
+            yield leader.pid
+        finally:
+            leader.close()
+
     def register(self, name: str, pid: Pid) -> None:
         """Gives a process of this node a name. Raises NameTaken, NoProcess."""
         system = self._running.system
@@ -317,7 +333,10 @@ class _Life:
         identifiers = Identifiers(Atom(name), creation, secrets.randbits(82))
         self.system = system = System(identifiers, self.connections)
         self.spawner = Spawner(system, self._limits.mailbox)
-        self.caller = Caller(system, self._connect, start_group_leader(system).pid)
+        leader = GroupLeader(system, LogLines(), self.apply)
+        system.group_leader = leader.pid
+        self.caller = Caller(system, self._connect, leader.pid)
+        system.reply_sink = self.caller.pid
         start_net_kernel(system, self._limits.net_ticktime)
         Serving(system, self.spawner, exports, self._limits.calls_at_once)
         self.connections.begin(LocalNode(name, creation, flags, cookie), system.handlers)
@@ -333,6 +352,10 @@ class _Life:
             await self.connections.drain(deadline - loop.time())
         finally:
             self.connections.close()
+
+    async def apply(self, node: Atom, module: Atom, function: Atom, args: list[Term]) -> Term:
+        """For a group leader: calls what formats."""
+        return await self.caller.erpc(node, module, function, args, _FORMATTING)
 
     async def _connect(self, node: Atom) -> Callee:
         return await self.connections.connect(node)

@@ -9,10 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from quicdist.dist.control import GroupLeader, SpawnReply
 from quicdist.etf import Atom, Pid, Reference, Term
+from quicdist.node.aliases import AliasMode
 from quicdist.node.errors import ProcessExited
 from quicdist.node.level import HERE, Level, Source
 from quicdist.node.links import Links
+from quicdist.node.spawning import Spawning
 
 if TYPE_CHECKING:
     from quicdist.node.system import System
@@ -53,10 +56,13 @@ class Process:
         self.links = Links()
         self.monitoring: dict[Reference, Watched] = {}
         self.watchers: dict[Reference, Watcher] = {}
-        self.aliases: set[Reference] = set()
+        self.aliases: dict[Reference, AliasMode] = {}
+        self.spawning = Spawning(self)
         self.monitored_nodes: dict[Atom, int] = {}
         self.is_alive = True
         self.exit_reason: Term = None
+        self.group_leader: Pid | None = system.group_leader
+        """Where what it prints goes, also that of what it spawns; None where it goes nowhere."""
         self.trap_exit = False
         """True: exit signals arrive as ('EXIT', pid, reason) messages and do not kill."""
 
@@ -127,16 +133,24 @@ class Process:
         self.links = Links()
         self.watchers.clear()
         self.monitoring.clear()
+        self.spawning.ended()
         self.stopped()
 
     # -- monitors --
 
-    def monitor(self, what: Pid | str | tuple[str, str]) -> Reference:
+    def monitor(
+        self, what: Pid | str | tuple[str, str], *, alias: AliasMode | None = None
+    ) -> Reference:
         """Watches a pid, a name here, or a (name, node): when it ends or was never there, a
-        ('DOWN', reference, 'process', what, reason) message comes, once."""
+        ('DOWN', reference, 'process', what, reason) message comes, once.
+
+        With `alias` the reference is one too, for as long as the mode says.
+        """
         self._check_alive()
         watched = self._watched(what)
         reference = self.system.identifiers.reference()
+        if alias is not None:
+            self.alias(reference, mode=alias)
         self.monitoring[reference] = watched
         self.system.send_monitor(self.pid, watched, reference)
         return reference
@@ -146,6 +160,7 @@ class Process:
         watched = self.monitoring.pop(reference, None)
         if watched is None:
             return False
+        self._monitor_over(reference)
         self.system.send_demonitor(self.pid, watched, reference)
         return True
 
@@ -153,6 +168,7 @@ class Process:
         """What a monitor of ours looked at is gone."""
         watched = self.monitoring.pop(reference, None)
         if watched is not None:
+            self._monitor_over(reference)
             self.deliver((_DOWN, reference, _PROCESS, watched, reason), source)
 
     def _watched(self, what: Pid | str | tuple[str, str]) -> Watched:
@@ -165,18 +181,48 @@ class Process:
 
     # -- aliases --
 
-    def alias(self, reference: Reference | None = None) -> Reference:
-        """A reference that messages can be sent to, until `unalias`. A new one by default."""
+    def alias(
+        self,
+        reference: Reference | None = None,
+        *,
+        mode: AliasMode = AliasMode.EXPLICIT_UNALIAS,
+    ) -> Reference:
+        """A reference that messages can be sent to, until `unalias`. A new one by default.
+
+        With REPLY_DEMONITOR, until the first message: `alias([reply])`.
+        """
         self._check_alive()
         chosen = reference or self.system.identifiers.reference()
-        self.aliases.add(chosen)
+        self.aliases[chosen] = mode
         self.system.aliases[chosen] = self
         return chosen
 
     def unalias(self, alias: Reference) -> bool:
         """What is sent to the alias from now on is dropped. True when it was active."""
-        self.aliases.discard(alias)
-        return self.system.aliases.pop(alias, None) is not None
+        if self.aliases.pop(alias, None) is None:
+            return False
+        self.system.aliases.pop(alias, None)
+        return True
+
+    def alias_used(self, alias: Reference) -> None:
+        """A message came by way of an alias."""
+        if self.aliases.get(alias) is AliasMode.REPLY_DEMONITOR:
+            self.unalias(alias)
+            self.demonitor(alias)
+
+    def _monitor_over(self, reference: Reference) -> None:
+        if self.aliases.get(reference, AliasMode.EXPLICIT_UNALIAS) is not (
+            AliasMode.EXPLICIT_UNALIAS
+        ):
+            self.unalias(reference)
+
+    # -- group leaders --
+
+    def set_group_leader(self, leader: Pid, of: Pid) -> None:
+        """What `of` and whatever it spawns from now on print goes to `leader`, as
+        `erlang:group_leader/2`."""
+        self._check_alive()
+        self.system.emit(of.node, self.pid, GroupLeader(leader, of))
 
     # -- nodes --
 
@@ -197,8 +243,15 @@ class Process:
             self.monitored_nodes[atom] = count - 1
         return count > 0
 
+    # -- spawning --
+
+    def spawn_replied(self, control: SpawnReply, source: Source) -> None:
+        """A spawn request of ours was answered."""
+        self.spawning.replied(control, source)
+
     def node_lost(self, node: Atom) -> None:
         """The connection to `node` is gone: so is everything there, as far as we can tell."""
+        self.spawning.node_lost(node)
         for _ in range(self.monitored_nodes.pop(node, 0)):
             self.deliver((_NODEDOWN, node), HERE)
         if self.watchers:

@@ -1,7 +1,8 @@
 """How other nodes call exported functions: erpc and rpc, and gen_server calls to a module's name.
 
+- `spawn(Node, Module, Function, Args)` and its kin start a process that runs an exported function.
 - `erpc:call`, and `rpc:call` since OTP 23, ask our node to spawn `erpc:execute_call/4`: the
-  answer is the exit reason of that process. Nothing else can be spawned here.
+  answer is the exit reason of that process.
 - Older nodes' `rpc:call` is a gen call to `rex`, and so is `rpc:block_call`.
 - `gen_server:call({Module, Node}, {Function, Arg...})` (or the bare `Function`) calls a function
   of an exported module. Where it raises, that caller's monitor fires with the error as reason,
@@ -17,7 +18,7 @@ import logging
 from collections.abc import Sequence
 
 from quicdist.dist import control as ctl
-from quicdist.etf import Atom, Pid, Term
+from quicdist.etf import Atom, Export, Pid, Term
 from quicdist.etf.notation import format_term
 from quicdist.node.errors import ErlangError, ErlangExit, ErlangThrow
 from quicdist.node.exports import Exports
@@ -38,7 +39,8 @@ _THROW = Atom("throw")
 _EXIT = Atom("exit")
 _ERROR = Atom("error")
 _UNDEF = Atom("undef")
-_NOTSUP = Atom("notsup")
+_ERLANG = Atom("erlang")
+_APPLY = Atom("apply")
 _BADRPC = Atom("badrpc")
 _BIG_EXIT = Atom("EXIT")
 _BADARG = Atom("badarg")
@@ -103,17 +105,8 @@ class Serving:
 
     def _on_spawn_request(self, control: ctl.SpawnRequest, args: Term, source: Source) -> None:
         caller = control.from_pid
-        main = self._erpc_main(control.mfa, args)
-        if main is None:
-            logger.info(
-                "%s wanted to spawn %s here: only exported functions can be called, by rpc, erpc "
-                "or gen_server:call",
-                caller,
-                format_term(control.mfa),
-            )
-            self._answer_spawn(ctl.SpawnReply(control.req_id, caller, 0, _NOTSUP), caller)
-            return
-        me = self._start(source, main)
+        me = self._start(source, self._erpc_main(control.mfa, args) or self._main(control, args))
+        me.group_leader = control.group_leader
         flags = 0
         for option in control.opt_list:
             kind = option[0] if isinstance(option, tuple) and option else option
@@ -127,6 +120,24 @@ class Serving:
 
     def _answer_spawn(self, answer: ctl.SpawnReply, sender: Pid) -> None:
         self._system.emit_if_connected(answer.to_pid.node, sender, answer)
+
+    def _main(self, control: ctl.SpawnRequest, args: Term) -> Main:
+        """The process for `spawn(Node, M, F, Args)`: of an exported function, or one that ends
+        with `undef` at once, as in OTP where there is no such function."""
+        module, name, args = _applied(control.mfa, args)
+
+        async def run(me: Mailbox) -> None:
+            try:
+                await self._apply(module, name, args)
+            except _Undefined as error:
+                logger.info(
+                    "%s wanted to spawn %s here, which is not exported",
+                    control.from_pid,
+                    format_term((module, name, args))[:200],
+                )
+                raise ErlangExit((_UNDEF, [error.frame])) from None
+
+        return run
 
     def _erpc_main(self, mfa: tuple[Atom, Atom, int], args: Term) -> Main | None:
         match mfa, args:
@@ -159,13 +170,15 @@ class Serving:
 
     def _on_rex(self, rex: Service, message: Term, source: Source) -> None:
         match message:
-            case ("$gen_call", to, ("call" | "block_call", module, name, args, _)) if is_from(to):
-                self._rpc(rex, source, to[0], to, (module, name, args))
-            case ("$gen_cast", ("cast", module, name, args, _)):
-                self._cast(source, module, name, args)
-            case (Pid() as caller, ("call", module, name, args, _)):
+            case ("$gen_call", to, ("call" | "block_call", module, name, args, leader)) if is_from(
+                to
+            ):
+                self._rpc(rex, source, to[0], to, (module, name, args), leader)
+            case ("$gen_cast", ("cast", module, name, args, leader)):
+                self._cast(source, module, name, args, leader)
+            case (Pid() as caller, ("call", module, name, args, leader)):
                 # How C nodes call: the answer is {rex, Answer}.
-                self._rpc(rex, source, caller, None, (module, name, args))
+                self._rpc(rex, source, caller, None, (module, name, args), leader)
             case (Pid() as caller, "features_request"):
                 answer = (_FEATURES_REPLY, self._system.name, [_ERPC])
                 self._system.post(rex.pid, caller, answer)
@@ -173,7 +186,13 @@ class Serving:
                 pass
 
     def _rpc(
-        self, rex: Service, source: Source, caller: Pid, to: Term, mfa: tuple[Term, Term, Term]
+        self,
+        rex: Service,
+        source: Source,
+        caller: Pid,
+        to: Term,
+        mfa: tuple[Term, Term, Term],
+        leader: Term,
     ) -> None:
         async def main(me: Mailbox) -> None:
             match await self._outcome(*mfa):
@@ -188,7 +207,7 @@ class Serving:
             else:
                 rex.reply(to, answer)
 
-        self._start(source, main)
+        _led_by(self._start(source, main), leader)
 
     # -- gen_server:call -------------------------------------------------------------------------
 
@@ -222,11 +241,13 @@ class Serving:
         name, args = _request(request)
         self._cast(source, server.name, name, args)
 
-    def _cast(self, source: Source, module: Term, name: Term, args: Term) -> None:
+    def _cast(
+        self, source: Source, module: Term, name: Term, args: Term, leader: Term = None
+    ) -> None:
         async def main(me: Mailbox) -> None:
             await self._apply(module, name, args)
 
-        self._start(source, main)
+        _led_by(self._start(source, main), leader)
 
     def _crash_for(self, server: Service, to: Term, reason: Term) -> None:
         """To this caller the server has crashed."""
@@ -248,6 +269,31 @@ class _Undefined(ErlangError):
     def __init__(self, module: Term, name: Term, args: Sequence[Term]) -> None:
         super().__init__(_UNDEF)
         self.frame: Term = (module, name, list(args), [])
+
+
+def _applied(mfa: tuple[Term, Term, int], args: Term) -> tuple[Term, Term, Term]:
+    """The function that is meant: `spawn(Node, fun M:F/N)` and proc_lib's spawns say it by way
+    of functions of theirs."""
+    match (*mfa, args):
+        case ("proc_lib", "init_p", 5, [_, _, module, name, inner]):
+            return _applied((module, name, _length(inner)), inner)
+        case ("proc_lib", "init_p", 3, [_, _, function]):
+            return _applied((_ERLANG, _APPLY, 2), [function, []])
+        case ("erlang", "apply", 3, [module, name, inner]):
+            return module, name, inner
+        case ("erlang", "apply", 2, [Export(module, name, _), inner]):
+            return module, name, inner
+    return mfa[0], mfa[1], args
+
+
+def _led_by(me: Mailbox, leader: Term) -> None:
+    """What it prints goes where the caller's does."""
+    if isinstance(leader, Pid):
+        me.group_leader = leader
+
+
+def _length(args: Term) -> int:
+    return len(args) if isinstance(args, (list, str, bytes)) else 0
 
 
 def _stack(error: Exception, module: Term, name: Term, args: Term) -> list[Term]:

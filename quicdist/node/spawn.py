@@ -42,6 +42,9 @@ class Spawner:
         Raises NameTaken.
         """
         me = Mailbox(self._system, self._limits)
+        parent = current_process.get(None)
+        if parent is not None and parent.system is self._system:
+            me.group_leader = parent.group_leader
         if name is not None:
             try:
                 self._system.register(name, me)

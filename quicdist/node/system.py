@@ -61,6 +61,10 @@ class System:
         self.aliases: dict[Reference, Process] = {}
         self.watched_names: dict[Reference, Process] = {}
         """Who is watched by a monitor of a name: the name may pass to another process."""
+        self.group_leader: Pid | None = None
+        """That of processes which are not given another."""
+        self.reply_sink: Pid | None = None
+        """Where answers go that nobody waits for."""
         self._signals: deque[tuple[Control, Payload]] = deque()
         self._is_draining = False
         self.handlers: dict[type[Control], Handler] = {
@@ -89,6 +93,9 @@ class System:
             ctl.DemonitorP: self._on_demonitor,
             ctl.MonitorPExit: self._on_monitor_exit,
             ctl.PayloadMonitorPExit: self._on_payload_monitor_exit,
+            ctl.SpawnReply: self._on_spawn_reply,
+            ctl.SpawnReplyTT: self._on_spawn_reply,
+            ctl.GroupLeader: self._on_group_leader,
         }
         """What is done with each control message; other modules add theirs."""
 
@@ -238,12 +245,15 @@ class System:
     def _on_alias_send(self, control: ctl.AliasSend, payload: Term, source: Source) -> None:
         process = self.aliases.get(control.alias)
         if process is not None:
+            process.alias_used(control.alias)
             process.deliver(payload, source)
 
     def _on_altact(self, control: ctl.AltactSigSend, payload: Term, source: Source) -> None:
         to = control.to
         if isinstance(to, Reference):
             process = self.aliases.get(to)
+            if process is not None:
+                process.alias_used(to)
         elif isinstance(to, Pid):
             process = self.processes.get(to)
         else:
@@ -339,6 +349,27 @@ class System:
         process = self.processes.get(control.to_pid)
         if process is not None:
             process.monitor_fired(control.ref, payload, source)
+
+    # -- spawning, group leaders --
+
+    def _on_spawn_reply(self, control: ctl.SpawnReply, payload: Term, source: Source) -> None:
+        process = self.processes.get(control.to_pid)
+        if process is not None:
+            process.spawn_replied(control, source)
+        elif isinstance(control.result, Pid):
+            self.let_spawned_go(control, control.result, NOPROC)
+
+    def let_spawned_go(self, control: ctl.SpawnReply, child: Pid, reason: Term) -> None:
+        """A process was spawned for one that does not want it any more: what tied them ends."""
+        if control.flags & ctl.SPAWN_MONITORED:
+            self.send_demonitor(control.to_pid, child, control.req_id)
+        if control.flags & ctl.SPAWN_LINKED:
+            self.send_exit(control.to_pid, child, reason)
+
+    def _on_group_leader(self, control: ctl.GroupLeader, payload: Term, source: Source) -> None:
+        process = self.processes.get(control.to_pid)
+        if process is not None:
+            process.group_leader = control.from_pid
 
 
 def _target(watched: Watched) -> tuple[Atom, Pid | Atom]:

@@ -6,8 +6,17 @@ import asyncio
 import threading
 import time
 
-from quicdist import Atom, ErlangError, ErlangExit, ErlangThrow, Run, current_process, export
-from quicdist.etf import Pid, Term
+from quicdist import (
+    Atom,
+    ErlangError,
+    ErlangExit,
+    ErlangThrow,
+    Run,
+    current_process,
+    export,
+    shell,
+)
+from quicdist.etf import Pid, Reference, Term
 
 
 @export(module="py")
@@ -74,3 +83,20 @@ async def forever() -> None:
 
 def hidden() -> None:
     """Not marked."""
+
+
+@export(module="py")
+def greet(name: bytes) -> Atom:
+    print("hello,", name.decode(), file=shell)
+    return Atom("ok")
+
+
+@export(module="py")
+async def greet_and_wait(name: bytes) -> None:
+    print("hello,", name.decode(), file=shell)
+    await asyncio.Event().wait()
+
+
+@export(module="py")
+async def tell(to: Pid | Reference, what: Term) -> None:
+    await current_process.get().send(to, what)

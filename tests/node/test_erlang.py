@@ -306,7 +306,7 @@ async def test_what_is_not_exported_is_undef(beam: Beam, make_node: MakeNode) ->
             receive {spawn_reply, R, error, E} -> E; {'DOWN', R, _, _, X} -> X end""",
             py=node.name,
         )
-        assert spawned == "notsup"
+        assert spawned == (atom("undef"), [(atom("os"), atom("getcwd"), [], [])])
 
 
 async def test_gen_server_call(beam: Beam, make_node: MakeNode) -> None:
