@@ -4,18 +4,21 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test interop lint setup erlang compose clean
+.PHONY: help demo test test-pure interop bench fuzz dist lint setup erlang compose clean
 
 help:
 	@echo "make demo     a Python node and a real Erlang node talk over QUIC"
 	@echo "make test     every test"
 	@echo "make interop  one list of scenarios with every kind of peer, see interop/README.md"
+	@echo "make bench    how fast it is, next to others"
+	@echo "make fuzz     hostile bytes for the compiled core, FUZZ_SECONDS long; needs clang"
+	@echo "make dist     the sdist and a wheel for each of PYTHONS, and a test of both"
 	@echo "make lint     ruff and mypy --strict"
 	@echo "make clean    removes what the others made"
 
 setup: $(BIN)/.installed erlang
 
-$(BIN)/.installed: pyproject.toml
+$(BIN)/.installed: pyproject.toml setup.py $(wildcard quicdist/etf/_core/*)
 	@sh scripts/make-venv "$(PYTHON)" "$(VENV)"
 	@touch $@
 
@@ -31,8 +34,23 @@ demo: setup
 test: setup compose
 	$(BIN)/python -m pytest $(ARGS)
 
+test-pure: setup
+	QUICDIST_PURE_PYTHON=1 $(BIN)/python -m pytest tests/etf tests/dist $(ARGS)
+
 interop: setup
 	@$(BIN)/python -m interop $(ARGS)
+
+bench: setup
+	@sh scripts/make-bench-venv "$(BIN)/python" .venv-bench
+	@.venv-bench/bin/python -m benchmarks.etf_compare $(ARGS)
+
+FUZZ_SECONDS ?= 1800
+fuzz: $(BIN)/.installed
+	@sh fuzz/run $(BIN)/python $(FUZZ_SECONDS)
+
+PYTHONS ?= $(PYTHON)
+dist:
+	@sh scripts/make-dist $(PYTHONS)
 
 lint: $(BIN)/.installed
 	$(BIN)/ruff check .

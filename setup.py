@@ -51,7 +51,7 @@ setup(
             "quicdist.etf._compiled",
             sources=[str(path) for path in sorted(CORE.glob("*.c"))],
             depends=[str(CORE / "core.h")],
-            extra_compile_args=[] if os.name == "nt" else ["-O3", "-fvisibility=hidden"],
+            extra_compile_args=[] if os.name == "nt" else ["-O3", "-g0", "-fvisibility=hidden"],
             optional=True,
         )
     ],

@@ -14,19 +14,12 @@ from quicdist import etf
 from quicdist.etf import (
     DEFAULT,
     Atom,
-    BitString,
-    ErlMap,
     EtfDecodeError,
     EtfEncodeError,
-    Export,
-    Fun,
-    ImproperList,
     Options,
-    Pid,
-    Port,
-    Reference,
     Term,
 )
+from tests.etf.exactly import exactly
 
 assert etf  # the package has functions named as its modules
 PURE_DECODE: Any = sys.modules["quicdist.etf.decode"]
@@ -53,35 +46,6 @@ def pure() -> ModuleType:
 def core_at_work() -> str:
     """Which core quicdist.etf uses in this process."""
     return str(import_module("quicdist.etf.codec").CORE)
-
-
-def exactly(term: Term) -> list[Any]:
-    """The term as a flat list that is equal for two terms only if they are the same to the last
-    bit: types, the order of keys, the sign of zero."""
-    parts: list[Any] = []
-    todo: list[Term] = [term]
-    while todo:
-        item = todo.pop()
-        kind = type(item)
-        parts.append(kind)
-        if kind is float:
-            parts.append(item.hex())
-        elif kind in (tuple, list):
-            parts.append(len(item))
-            todo += item
-        elif kind is dict:
-            parts.append(len(item))
-            for key, value in item.items():
-                todo += (key, value)
-        elif kind is ErlMap:
-            parts.append((len(item), item.key_depth))
-            for key, value in item.items():
-                todo += (key, value)
-        elif kind in (Pid, Port, Reference, BitString, ImproperList, Export, Fun):
-            todo += (getattr(item, name) for name in kind.__match_args__)
-        else:
-            parts.append(item)
-    return parts
 
 
 def outcome(function: Callable[..., Any], *arguments: Any) -> Outcome:

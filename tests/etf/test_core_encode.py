@@ -26,7 +26,8 @@ from quicdist.etf import (
     Reference,
     Term,
 )
-from tests.etf.core import compiled, exactly, outcome, pure, same_encoding
+from tests.etf.core import compiled, outcome, pure, same_encoding
+from tests.etf.exactly import exactly
 from tests.etf.strategies import terms
 from tests.etf.test_decode import TAGS as EXAMPLES
 

@@ -1,0 +1,112 @@
+"""What is fuzzed of the compiled core: that it neither breaks nor differs from the pure one.
+
+The first byte of an input chooses the options, the rest is a term. `python -m fuzz.etf_target DIR`
+writes terms to begin with.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+CORE = "quicdist.etf._compiled"
+
+
+class Sanitized:
+    """Finds the core that was built for fuzzing before the installed one."""
+
+    def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
+        file = os.environ.get("FUZZ_CORE")
+        if name != CORE or not file:
+            return None
+        return spec_from_file_location(name, file, loader=ExtensionFileLoader(name, file))
+
+
+sys.meta_path.insert(0, Sanitized())
+
+from quicdist import etf  # noqa: E402
+from quicdist.etf import Atom, EtfDecodeError, EtfEncodeError, Limits, Options  # noqa: E402
+from quicdist.etf import _compiled as core  # noqa: E402
+from tests.etf.exactly import exactly  # noqa: E402
+
+PURE_DECODE: Any = sys.modules["quicdist.etf.decode"]
+PURE_ENCODE: Any = sys.modules["quicdist.etf.encode"]
+assert etf
+SMALL = Limits(max_depth=4, max_terms=10, max_integer=9, max_decompressed=40)
+OPTIONS = [
+    Options(binaries=binaries, strings=strings, limits=limits)
+    for binaries in ("bytes", "str")
+    for strings in ("list", "bytes", "str")
+    for limits in (Limits(max_decompressed=1 << 16), SMALL)
+]
+ATOMS = [Atom("ok"), Atom("true"), Atom("node@host"), Atom("")]
+
+
+def check(data: bytes) -> None:
+    """Both cores make the same of `data`, and of the term that it is."""
+    options = OPTIONS[data[0] % len(OPTIONS)] if data else OPTIONS[0]
+    atoms = ATOMS if data and data[0] & 128 else []
+    body = data[1:]
+    compare(PURE_DECODE.decode, core.decode, b"\x83" + body, options)
+    term = compare(PURE_DECODE.decode_bare, core.decode_bare, body, 0, options, atoms)
+    if term is None:
+        return
+    compare(PURE_ENCODE.encode, core.encode, term[0])
+    one: dict[Atom, int] = {}
+    other: dict[Atom, int] = {}
+    bare = PURE_ENCODE.encode_bare(term[0], refs=one)
+    if core.encode_bare(term[0], refs=other) != bare or list(one.items()) != list(other.items()):
+        raise AssertionError("encoded with refs")
+
+
+def compare(pure: Any, compiled: Any, *arguments: Any) -> Any:
+    """The value of both; None where both refuse."""
+    expected, value = outcome(pure, *arguments)
+    found, _ = outcome(compiled, *arguments)
+    if expected != found:
+        raise AssertionError(f"{pure.__name__}: {expected!r} by the pure core, now {found!r}")
+    return value
+
+
+def outcome(function: Any, *arguments: Any) -> tuple[Any, Any]:
+    try:
+        value = function(*arguments)
+    except EtfDecodeError as error:
+        return ("decode error", error.offset, error.reason), None
+    except EtfEncodeError as error:
+        return ("encode error", error.path, error.reason), None
+    return exactly(value), value
+
+
+def write_seeds(folder: Path) -> None:
+    """One file a term, of all types."""
+    node = Atom("node@host")
+    pid = etf.Pid(node, 1, 2, 3)
+    fun = etf.Fun(Atom("m"), 1, bytes(16), 1, 2, 3, pid, (1, [pid]))
+    terms = [
+        [0, 255, 256, -1, 2**31, 2**63, -(2**70), 2**3000, 1.5, b"bytes", "é", "text"],
+        [Atom("ok"), True, None, Atom("é" * 200), (), [], {}, (1, (2, (3,)))],
+        [pid, etf.Port(node, 2**40, 1), etf.Reference(node, (1, 2, 3, 4, 5), 6)],
+        [etf.BitString(b"\xff", 3), etf.ImproperList([1, 2], 3), etf.Export(node, node, 2), fun],
+        {1: {b"key": [1, 2, 3]}, Atom("a"): {"x": (1, 2)}, 2.5: [300, 1], (1, 2): 3},
+        etf.ErlMap([(1, 2), (1.0, 3), (True, 4), ([1], 5), ({1: 2}, 6), (fun, 7)]),
+        {n: n for n in range(70)},
+        [float(n) for n in range(40)],
+        list(range(300)),
+    ]
+    for place, term in enumerate(terms):
+        for name, data in (
+            ("whole", PURE_ENCODE.encode_bare(term)),
+            ("refs", PURE_ENCODE.encode_bare(term, refs={})),
+            ("packed", PURE_ENCODE.encode(term, Options(compression=9))[1:]),
+        ):
+            for choice in (0, 6, 128):
+                (folder / f"{place}-{name}-{choice}").write_bytes(bytes((choice,)) + data)
+
+
+if __name__ == "__main__":
+    write_seeds(Path(sys.argv[1]))
