@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -31,16 +32,16 @@ class BuildIfPossible(build_ext):
         except Exception as error:
             self._left_out(error)
 
-    def copy_extensions_to_source(self) -> None:
-        built = [ext for ext in self.extensions if Path(self.get_ext_fullpath(ext.name)).exists()]
-        self.extensions, all_extensions = built, self.extensions
-        super().copy_extensions_to_source()
-        self.extensions = all_extensions
+    def copy_file(self, infile: str, outfile: str, *args: Any, **kwargs: Any) -> Any:
+        # In an editable install a running process may have the old one mapped.
+        if os.path.isfile(outfile):
+            os.unlink(outfile)
+        return super().copy_file(infile, outfile, *args, **kwargs)
 
     def _left_out(self, why: object) -> None:
         reason = " ".join(str(why).split())
         print(
-            f"quicdist: the compiled core is left out, pure Python does its work: {reason}",
+            f"quicdist: the compiled core is left out, pure Python does its work: {reason:.120}",
             file=sys.stderr,
         )
 
