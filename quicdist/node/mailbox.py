@@ -10,12 +10,21 @@ from types import TracebackType
 from typing import TypeAlias
 
 from quicdist.etf import Atom, Pid, Reference, Term, footprint
+from quicdist.node import gen
 from quicdist.node.aliases import AliasMode
-from quicdist.node.errors import CallTimeout, MailboxFull, ProcessExited, ReceiveTimeout
+from quicdist.node.errors import (
+    CallTimeout,
+    MailboxFull,
+    NoConnection,
+    NoProcess,
+    ProcessExited,
+    ReceiveTimeout,
+)
 from quicdist.node.level import Level, Source
 from quicdist.node.limits import MailboxLimits
 from quicdist.node.process import Process
 from quicdist.node.reasons import exit_reason
+from quicdist.node.service import GEN_CAST
 from quicdist.node.spawning import SPAWN_REPLY, Request, Spawned
 from quicdist.node.system import Destination, System
 
@@ -152,6 +161,36 @@ class Mailbox(Process):
             node, module, function, args, link, monitor, alias, group_leader
         )
         return self.spawning.ask(request, reply_tag)
+
+    async def gen_call(
+        self, to: Pid | str | tuple[str, str], request: Term, *, timeout: float | None = 5.0
+    ) -> Term:
+        """Calls a gen_server or gen_statem, an Elixir GenServer or one of ours, as
+        `gen_server:call/3`: a pid, a name here, or a (name, node). 5 s by default, None waits
+        for ever. Other messages stay in the mailbox meanwhile; a late answer is dropped.
+
+        Raises NoProcess, NoConnection, CallTimeout, CallError when the server ends meanwhile,
+        MailboxFull when this mailbox is full of other things, EtfEncodeError.
+        """
+        return await gen.call(self, to, request, timeout)
+
+    async def gen_cast(self, to: Pid | str | tuple[str, str], request: Term) -> None:
+        """Sends a request that is not answered, as `gen_server:cast/2`. Whether anybody is there
+        is not said. Raises EtfEncodeError."""
+        with contextlib.suppress(NoConnection, NoProcess):
+            await self.send(to, (GEN_CAST, request))
+
+    def drop(self, match: Match) -> int:
+        """Throws waiting messages away for which `match(message)` is true; how many."""
+        dropped = 0
+        for queue in (self._skipped, self._fresh):
+            kept = [entry for entry in queue if not match(entry[0])]
+            if len(kept) != len(queue):
+                dropped += len(queue) - len(kept)
+                self.level.take(sum(entry[1] for entry in queue if match(entry[0])))
+                queue.clear()
+                queue.extend(kept)
+        return dropped
 
     def spawn_request_abandon(self, reference: Reference) -> bool:
         """Takes a spawn request back: no reply comes, and what it spawns yet is ended with reason

@@ -18,7 +18,15 @@ from quicdist.node.book import AddressBook, Carrier, CarrierSettings, Credential
 from quicdist.node.calls import Callee, Caller
 from quicdist.node.connections import Connections
 from quicdist.node.cookie import find_cookie
-from quicdist.node.errors import NoConnection, NoProcess, NotRunning, StartError
+from quicdist.node.errors import (
+    CallError,
+    CallTimeout,
+    NoConnection,
+    NodeNameError,
+    NoProcess,
+    NotRunning,
+    StartError,
+)
 from quicdist.node.events import Events, NodeDown, NodeUp, Subscription
 from quicdist.node.exports import Exports
 from quicdist.node.group_leader import GroupLeader, LogLines, Write
@@ -30,6 +38,7 @@ from quicdist.node.names import Address, parse_listen
 from quicdist.node.net_kernel import NET_KERNEL, is_auth_call, start_net_kernel
 from quicdist.node.peer import Peer
 from quicdist.node.process import SHUTDOWN
+from quicdist.node.service import GEN_CAST
 from quicdist.node.serving import Serving
 from quicdist.node.spawn import Main, Spawner
 from quicdist.node.system import Destination, System
@@ -270,6 +279,54 @@ class Node:
         caller = self._running.caller
         return await caller.rpc(Atom(node), Atom(module), Atom(function), list(args), timeout)
 
+    async def gen_call(
+        self, to: Pid | str | tuple[str, str], request: Term, *, timeout: float | None = 5.0
+    ) -> Term:
+        """Calls a gen_server or gen_statem, an Elixir GenServer or one of ours, as
+        `gen_server:call/3`: a pid, a name here, or a (name, node). 5 s by default, None waits
+        for ever. The caller is the node's own process; see `Mailbox.gen_call` for another.
+
+        Raises NoProcess, NoConnection, CallTimeout, CallError when the server ends meanwhile,
+        MailboxFull when a full mailbox of this node stands in the way of the answer.
+        """
+        life = self._running
+        return await life.caller.gen_call(self._server(to), request, timeout)
+
+    async def gen_cast(self, to: Pid | str | tuple[str, str], request: Term) -> None:
+        """Sends a request that is not answered, as `gen_server:cast/2`. Whether anybody is there
+        is not said. Raises EtfEncodeError."""
+        with contextlib.suppress(NoConnection, NoProcess):
+            await self.send(to, (GEN_CAST, request))
+
+    async def multi_call(
+        self,
+        nodes: Iterable[str],
+        name: str,
+        request: Term,
+        *,
+        timeout: float | None = 5.0,
+    ) -> tuple[dict[str, Term], list[str]]:
+        """Calls the servers of one name on many nodes at once, as `gen_server:multi_call/4`.
+
+        Returns the answers by node, and the nodes that have not given one: no connection, no
+        such process, it ended meanwhile, or it was too slow. 5 s by default.
+        """
+
+        async def one(node: str) -> tuple[Term] | None:
+            try:
+                return (await self.gen_call((name, node), request, timeout=timeout),)
+            except (NoConnection, NoProcess, CallError, CallTimeout, NodeNameError):
+                return None
+
+        asked = list(dict.fromkeys(nodes))
+        answers = await asyncio.gather(*map(one, asked))
+        found = {
+            node: answer[0]
+            for node, answer in zip(asked, answers, strict=True)
+            if answer is not None
+        }
+        return found, [node for node in asked if node not in found]
+
     async def connect(self, node: str) -> None:
         """Connects, if there is no connection yet. Raises NoConnection with the reason.
 
@@ -298,6 +355,12 @@ class Node:
         return Subscription(self._events)
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _server(self, to: Pid | str | tuple[str, str]) -> Pid | tuple[Atom, Atom]:
+        if isinstance(to, Pid):
+            return to
+        name, node = (to, self.name) if isinstance(to, str) else to
+        return Atom(name), Atom(node)
 
     @property
     def _running(self) -> _Life:

@@ -1,0 +1,131 @@
+"""Against a stock Erlang: calls of its gen_servers and gen_statems."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from quicdist import CallError, CallTimeout, NoConnection, NodeLimits, NoProcess, Pid
+from tests.node.conftest import Beam, MakeNode, atom
+
+pytestmark = pytest.mark.erlang
+
+QUICK = NodeLimits(connect_timeout=1.0)
+
+SERVER = """
+-module(gen_probe).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+init([]) -> {ok, 0}.
+handle_call(count, _, N) -> {reply, N, N};
+handle_call(who, {Pid, _}, N) -> {reply, Pid, N};
+handle_call({slow, Ms}, _, N) -> timer:sleep(Ms), {reply, slept, N};
+handle_call({later, Ms}, From, N) -> erlang:send_after(Ms, self(), {reply, From}), {noreply, N};
+handle_call(crash, _, _) -> error(oops);
+handle_call(stop, _, N) -> {stop, enough, N};
+handle_call(disconnect, {Pid, _}, N) -> erlang:disconnect_node(node(Pid)), {noreply, N}.
+handle_cast({add, K}, N) -> {noreply, N + K}.
+handle_info({reply, From}, N) -> gen_server:reply(From, later), {noreply, N}.
+"""
+
+STATEM = """
+-module(statem_probe).
+-export([init/1, callback_mode/0, open/3, closed/3]).
+callback_mode() -> state_functions.
+init([]) -> {ok, closed, nil}.
+closed({call, From}, open, D) -> {next_state, open, D, [{reply, From, opened}]};
+closed(cast, open, D) -> {next_state, open, D}.
+open({call, From}, open, D) -> {keep_state, D, [{reply, From, was_open}]}.
+"""
+
+
+async def load(beam: Beam, source: str) -> None:
+    """Compiles a module into the BEAM."""
+    literal = source.replace("\\", "\\\\").replace('"', '\\"')
+    await beam.eval(
+        f"""Split = fun Split(Rest, Done) -> case erl_scan:tokens([], Rest, 1) of
+            {{done, {{ok, T, _}}, More}} ->
+                {{ok, F}} = erl_parse:parse_form(T), Split(More, [F | Done]);
+            _ -> lists:reverse(Done) end end,
+        {{ok, M, B}} = compile:forms(Split("{literal}", [])),
+        {{module, M}} = code:load_binary(M, "probe", B), ok"""
+    )
+
+
+@pytest.fixture
+async def probe(beam: Beam) -> AsyncIterator[Beam]:
+    await load(beam, SERVER)
+    await load(beam, STATEM)
+    await beam.eval(
+        """{ok, _} = gen_server:start({local, probe}, gen_probe, [], []),
+        {ok, _} = gen_statem:start({local, door}, statem_probe, [], []), ok"""
+    )
+    yield beam
+    await beam.eval("[catch exit(whereis(P), kill) || P <- [probe, door]], ok")
+
+
+async def test_calls_and_casts(probe: Beam, make_node: MakeNode) -> None:
+    async with make_node() as node, node.mailbox() as me:
+        server = ("probe", probe.name)
+        for caller, pid in ((node, node.pid), (me, me.pid)):
+            before = await caller.gen_call(server, atom("count"))
+            assert isinstance(before, int)
+            await caller.gen_cast(server, (atom("add"), 5))
+            assert await caller.gen_call(server, atom("count")) == before + 5
+            assert await caller.gen_call(server, atom("who")) == pid
+            assert await caller.gen_call(server, (atom("later"), 20)) == "later"
+            process = await node.call(probe.name, "erlang", "whereis", [atom("probe")])
+            assert isinstance(process, Pid)
+            assert await caller.gen_call(process, atom("count")) == before + 5
+        door = ("door", probe.name)
+        assert await node.gen_call(door, atom("open")) == "opened"
+        assert await me.gen_call(door, atom("open")) == "was_open"
+        await me.gen_cast(("nobody", probe.name), 1)
+        await me.gen_cast(("nobody", "1@127.0.0.1"), 1)
+
+
+async def test_how_calls_fail(probe: Beam, make_node: MakeNode) -> None:
+    async with make_node(limits=QUICK) as node, node.mailbox() as me:
+        server = ("probe", probe.name)
+
+        async def restart() -> None:
+            await probe.eval("{ok, _} = gen_server:start({local, probe}, gen_probe, [], []), ok")
+
+        callers: list[Callable[..., Any]] = [node.gen_call, me.gen_call]
+        for call in callers:
+            with pytest.raises(NoProcess):
+                await call(("nobody", probe.name), 1)
+            with pytest.raises(NoConnection):
+                await call(("nobody", "1@127.0.0.1"), 1)
+            with pytest.raises(NoProcess):
+                await call("nobody_here", 1)
+            with pytest.raises(CallTimeout):
+                await call(server, (atom("slow"), 400), timeout=0.1)
+            assert await call(server, atom("count"), timeout=10) == 0
+            with pytest.raises(CallError) as caught:
+                await call(server, atom("crash"))
+            assert caught.value.reason == "oops"
+            assert caught.value.stack
+            await restart()
+            with pytest.raises(CallError) as caught:
+                await call(server, atom("stop"))
+            assert caught.value.reason == "enough"
+            await restart()
+            with pytest.raises(NoConnection):
+                await call(server, atom("disconnect"))
+        # Nothing is left of any of them, late answers included.
+        await asyncio.sleep(0.5)
+        assert me.message_count == 0
+        assert not me.aliases
+        assert not me.monitoring
+
+
+async def test_multi_call(probe: Beam, make_node: MakeNode) -> None:
+    async with make_node(limits=QUICK) as node, make_node() as other:
+        answers, bad = await node.multi_call(
+            [probe.name, other.name, "1@127.0.0.1"], "probe", atom("count")
+        )
+        assert answers == {probe.name: 0}
+        assert bad == [other.name, "1@127.0.0.1"]
