@@ -43,6 +43,11 @@ class NodeLimits:
     send_low: int = MIB // 2
     """... until no more than this is."""
 
+    unread_answers: int = 32 * MIB
+    """A peer is held back while answers to what it asks, and news of what it links to and
+    monitors, take up more than this because it does not read them. After net_ticktime without
+    any progress the connection ends: the peer may wait for us in the same way."""
+
     net_ticktime: float = 60.0
     """A peer not heard of for so long is down. OTP's default; a tick every quarter of it."""
 

@@ -14,8 +14,13 @@ from typing import Protocol
 
 from quicdist.carriers.base import Buffer
 from quicdist.dist.session import OutgoingMessage
+from quicdist.node.level import Level
 
 Frame = Sequence[Buffer]
+
+
+_ENTRY = 1024
+"""Bytes that a queued message costs besides its own; most of it is a sender's lane."""
 
 
 class Outlet(Protocol):
@@ -33,7 +38,7 @@ class _Lane:
     __slots__ = ("frames", "messages", "rest")
 
     def __init__(self) -> None:
-        self.messages: deque[OutgoingMessage] = deque()
+        self.messages: deque[tuple[OutgoingMessage, Level | None]] = deque()
         self.frames: Iterator[Frame] | None = None
         self.rest = 0
 
@@ -74,8 +79,11 @@ class Outbox:
         """Everything accepted is with the carrier."""
         return not self._turns
 
-    def put(self, sender: Hashable, message: OutgoingMessage) -> None:
-        """Accepts a message. What one `sender` puts leaves in the order put."""
+    def put(self, sender: Hashable, message: OutgoingMessage, level: Level | None = None) -> None:
+        """Accepts a message. What one `sender` puts leaves in the order put.
+
+        `level` is charged with what it takes up until its first frame leaves.
+        """
         if self._failure is not None:
             return
         if not self._turns and message.size <= self._whole and self._outlet.is_writable:
@@ -87,8 +95,10 @@ class Outbox:
         if lane is None:
             lane = self._lanes[sender] = _Lane()
             self._turns.append(sender)
-        lane.messages.append(message)
+        lane.messages.append((message, level))
         self.queued += message.size
+        if level is not None:
+            level.size += message.size + _ENTRY
         if self._outlet.is_writable:
             self.feed()
 
@@ -115,7 +125,9 @@ class Outbox:
             if lane.frames is None:
                 if not lane.messages:
                     return None
-                message = lane.messages.popleft()
+                message, level = lane.messages.popleft()
+                if level is not None:
+                    level.take(message.size + _ENTRY)
                 lane.frames = self._cut(message)
                 lane.rest = message.size
             frame = next(lane.frames, None)

@@ -21,7 +21,7 @@ from quicdist import etf
 from quicdist.carriers.base import CloseReason, Connection
 from quicdist.dist import control as ctl
 from quicdist.dist.control import Control
-from quicdist.dist.errors import DistError, HandshakeRefused
+from quicdist.dist.errors import DistError, HandshakeRefused, ProtocolError
 from quicdist.dist.flags import Flag
 from quicdist.dist.handshake import Status
 from quicdist.dist.packet import Packet
@@ -31,6 +31,7 @@ from quicdist.dist.session import (
     Connected,
     Event,
     MessageReceived,
+    OutgoingMessage,
     PeerNamed,
     SendHandshake,
     Session,
@@ -123,6 +124,10 @@ class Peer:
         self._queue: deque[Packet] = deque()
         self._is_work_planned = False
         self._held_by: set[Level] = set()
+        most = limits.unread_answers
+        self._answers = Level("the backlog of answers", most // 2, most, 2 * most)
+        self._answers_moved = 0.0
+        """Event loop time when the peer was last seen not to be stuck behind them."""
         self._calls: dict[object, Callable[[Exception], None]] = {}
         self._lowers = False
         self._has_proved = False
@@ -195,13 +200,23 @@ class Peer:
         return self._outbox
 
     def post(self, sender: Pid, control: Control, payload: Payload = NO_PAYLOAD) -> None:
-        """Sends without waiting. Raises EtfEncodeError for a message that is no Erlang term."""
+        """Sends without waiting. Raises EtfEncodeError for a message that is no Erlang term.
+
+        A peer that makes us answer and does not read the answers is held back.
+        """
         if self.state is not State.UP:
             return
+        level = self._answers
+        is_answer = type(control) in _ANSWERS
+        self._outbox.put(sender, self._encoded(control, payload), level if is_answer else None)
+        if is_answer and level.size > level.high:
+            self.filled(level)
+
+    def _encoded(self, control: Control, payload: Payload) -> OutgoingMessage:
         if self._lowers:
             control, payload = _lower(control, payload, self.flags)
         try:
-            message = self.session.encode(control, payload)
+            return self.session.encode(control, payload)
         except etf.EtfEncodeError as error:
             if not isinstance(control, _REASONS):
                 raise
@@ -211,12 +226,12 @@ class Peer:
                 payload = reason
             else:
                 control = dataclasses.replace(control, reason=reason)
-            message = self.session.encode(control, payload)
-        self._outbox.put(sender, message)
+            return self.session.encode(control, payload)
 
     async def send(self, sender: Pid, control: Control, payload: Payload) -> None:
         """Sends, and waits while the backlog is high. Raises EtfEncodeError, NoConnection."""
-        self.post(sender, control, payload)
+        if self.state is State.UP:
+            self._outbox.put(sender, self._encoded(control, payload))
         if self._outbox.is_full:
             await self._outbox.space()
 
@@ -267,8 +282,11 @@ class Peer:
         for event in self.session.receive(packet):
             if type(event) is MessageReceived:
                 control = event.control
-                handler = self._handlers.get(type(control))
+                kind = type(control)
+                handler = self._handlers.get(kind)
                 if handler is not None:
+                    if kind in _OWN and control.from_pid.node is not self.name:  # type: ignore[attr-defined]
+                        raise ProtocolError(f"{kind.__name__} in the name of another node's pid")
                     handler(control, event.payload, self)
             else:
                 self._on_event(event)
@@ -329,6 +347,8 @@ class Peer:
             fail(self._mailbox_full(level))
 
     def _mailbox_full(self, level: Level) -> MailboxFull:
+        if level is self._answers:
+            return MailboxFull(f"{level}: {self.name} asks on and does not read them")
         return MailboxFull(
             f"{level}, its hard bound, so {self.name} is held back and its answer with it: take "
             f"messages out, or raise MailboxLimits.hard"
@@ -351,6 +371,9 @@ class Peer:
             return
         if connection.traits.needs_probe and not stood_still and not self._probe(now):
             return
+        if self._is_stuck(now):
+            self.fail(f"it asked and read none of the answers for {ticktime:g} s")
+            return
         if self._outbox.frames_sent == self._frames_at_tick and self._outbox.is_empty:
             connection.send_frame(())
         self._frames_at_tick = self._outbox.frames_sent
@@ -359,6 +382,14 @@ class Peer:
         if not is_blind:
             pause = min(pause, max(connection.last_received + ticktime - now, ticktime / 16))
         self._tick_in(pause)
+
+    def _is_stuck(self, now: float) -> bool:
+        """Whether answers hold the peer back and none has left for net_ticktime: it may be another
+        that waits for us to read, and both would wait for ever."""
+        is_held = self._answers in self._held_by
+        if not is_held or self._outbox.frames_sent != self._frames_at_tick:
+            self._answers_moved = now
+        return now - self._answers_moved >= self._limits.net_ticktime
 
     def _tick_in(self, seconds: float) -> None:
         self._tick_due = self._loop.time() + seconds
@@ -454,6 +485,26 @@ _REASONS = (
     ctl.MonitorPExit,
 )
 """Signals that carry the reason of an end."""
+
+_ANSWERS = frozenset(
+    (
+        *(ctl.Send, ctl.SendSender, ctl.AliasSend),
+        *(ctl.Exit, ctl.PayloadExit, ctl.MonitorPExit, ctl.PayloadMonitorPExit),
+        *(ctl.SpawnReply, ctl.UnlinkIdAck),
+    )
+)
+"""What a peer can make us send, however much it wants, when it comes without an `await`."""
+
+_OWN = frozenset(
+    (
+        *(ctl.Link, ctl.Unlink, ctl.UnlinkId, ctl.UnlinkIdAck),
+        *(ctl.Exit, ctl.ExitTT, ctl.PayloadExit, ctl.PayloadExitTT),
+        *(ctl.Exit2, ctl.Exit2TT, ctl.PayloadExit2, ctl.PayloadExit2TT),
+        *(ctl.MonitorP, ctl.DemonitorP, ctl.SpawnRequest, ctl.SpawnRequestTT),
+    )
+)
+"""Signals that a node sends for its own processes only, seen of OTP 25, which breaks the connection
+otherwise: what they leave behind is cleared when the connection to that node is lost."""
 
 
 def _lower(control: Control, payload: Payload, flags: Flag) -> tuple[Control, Payload]:

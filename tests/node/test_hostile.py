@@ -1,0 +1,115 @@
+"""Peers that know the cookie and mean no good: what they do costs them, and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from quicdist import Atom, Node, NodeDown, NodeLimits, Pid
+from quicdist.dist import control as ctl
+from quicdist.etf import Reference
+from quicdist.node.level import Level
+from quicdist.node.peer import Peer
+from tests.node.conftest import PATIENCE
+from tests.node.memory import Hub
+
+KIB = 1024
+ELSEWHERE = Atom("1@10.0.0.1")
+
+
+def make(hub: Hub, **settings: Any) -> Node:
+    return Node("0@127.0.0.1", **{"cookie": "c", "carriers": [hub], **settings})
+
+
+def link(one: Node, two: Node) -> Peer:
+    """The end at `one` of its link to `two`."""
+    return one._running.connections.up[Atom(two.name)]
+
+
+def reference(node: str, number: int) -> Reference:
+    return Reference(Atom(node), (number & 0x3FFFF, number >> 18, 1), 9)
+
+
+async def until(condition: Any) -> None:
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.002)
+
+
+@pytest.mark.parametrize("kind", ["link", "monitor", "exit", "exit2", "unlink", "spawn"])
+async def test_a_signal_in_another_nodes_name_ends_the_connection(kind: str) -> None:
+    hub = Hub()
+    stranger = Pid(ELSEWHERE, 1, 0, 9)
+    async with make(hub) as one, make(hub) as two, two.mailbox("victim") as victim:
+        victim.trap_exit = True
+        await one.connect(two.name)
+        mfa = (Atom("erpc"), Atom("execute_call"), 4)
+        spoofed: dict[str, tuple[ctl.Control, Any]] = {
+            "link": (ctl.Link(stranger, victim.pid), None),
+            "monitor": (ctl.MonitorP(stranger, Atom("victim"), reference(ELSEWHERE, 1)), None),
+            "exit": (ctl.PayloadExit(stranger, victim.pid), Atom("boo")),
+            "exit2": (ctl.PayloadExit2(stranger, victim.pid), Atom("boo")),
+            "unlink": (ctl.UnlinkId(1, stranger, victim.pid), None),
+            "spawn": (ctl.SpawnRequest(reference(ELSEWHERE, 1), stranger, stranger, mfa, []), []),
+        }
+        control, payload = spoofed[kind]
+        with two.events() as events:
+            if payload is None:
+                link(one, two).post(one.pid, control)
+            else:
+                link(one, two).post(one.pid, control, payload)
+            event = await asyncio.wait_for(events.__anext__(), PATIENCE)
+            assert isinstance(event, NodeDown)
+            assert "another node's pid" in event.reason
+        assert not victim.watchers
+        assert not victim.links
+        assert not victim.message_count
+
+
+async def ask_in_vain(one: Node, two: Node) -> None:
+    """Asks `two` for what is answered, and reads no answer."""
+    peer = link(one, two)
+    deaf = Level("the deaf", 0, 0, 0)
+    peer._held_by.add(deaf)
+    deaf.held.add(peer)
+    for number in range(20_000):
+        pid = Pid(Atom(one.name), number, 0, one.creation)
+        peer.post(pid, ctl.MonitorP(pid, Atom("nobody"), reference(one.name, number)))
+    await until(lambda: link(two, one)._held_by)
+    deaf.let_all_go()
+
+
+async def test_who_asks_and_reads_no_answer_is_held_back(caplog: pytest.LogCaptureFixture) -> None:
+    hub = Hub()
+    limits = NodeLimits(unread_answers=256 * KIB)
+    async with make(hub) as one, make(hub, limits=limits) as two:
+        await one.connect(two.name)
+        with caplog.at_level(logging.WARNING, "quicdist.node"):
+            await ask_in_vain(one, two)
+        assert "the backlog of answers" in caplog.text
+        assert link(two, one)._answers.size < 512 * KIB
+        # Reading sets everything moving again.
+        await until(lambda: link(one, two).outbox.is_empty and link(two, one).outbox.is_empty)
+        assert link(two, one)._answers.size == 0
+        assert await one.ping(two.name)
+        assert await two.ping(one.name)
+
+
+async def test_who_never_reads_its_answers_is_down() -> None:
+    hub = Hub()
+    limits = NodeLimits(unread_answers=64 * KIB, net_ticktime=0.4)
+    async with make(hub) as one, make(hub, limits=limits) as two:
+        await one.connect(two.name)
+        with two.events() as events:
+            peer = link(one, two)
+            peer._held_by.add(Level("the deaf", 0, 0, 0))
+            for number in range(20_000):
+                pid = Pid(Atom(one.name), number, 0, one.creation)
+                peer.post(pid, ctl.MonitorP(pid, Atom("nobody"), reference(one.name, number)))
+            event = await asyncio.wait_for(events.__anext__(), PATIENCE)
+        assert isinstance(event, NodeDown)
+        assert "read none of the answers" in event.reason
