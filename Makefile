@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test test-pure interop bench fuzz dist lint setup erlang compose clean
+.PHONY: help demo test test-pure interop bench fuzz sanitize dist lint setup erlang compose clean
 
 help:
 	@echo "make demo     a Python node and a real Erlang node talk over QUIC"
@@ -12,6 +12,7 @@ help:
 	@echo "make interop  one list of scenarios with every kind of peer, see interop/README.md"
 	@echo "make bench    how fast it is, next to others"
 	@echo "make fuzz     hostile bytes for the compiled core, FUZZ_SECONDS long; needs clang"
+	@echo "make sanitize the codec's tests with a core built to find faults of memory"
 	@echo "make dist     the sdist and a wheel for each of PYTHONS, and a test of both"
 	@echo "make lint     ruff and mypy --strict"
 	@echo "make clean    removes what the others made"
@@ -47,6 +48,9 @@ bench: setup
 FUZZ_SECONDS ?= 1800
 fuzz: $(BIN)/.installed
 	@sh fuzz/run $(BIN)/python $(FUZZ_SECONDS)
+
+sanitize: $(BIN)/.installed
+	@sh fuzz/suite $(BIN)/python $(ARGS)
 
 PYTHONS ?= $(PYTHON)
 dist:

@@ -6,36 +6,20 @@ writes terms to begin with.
 
 from __future__ import annotations
 
-import os
 import sys
-from importlib.machinery import ExtensionFileLoader, ModuleSpec
-from importlib.util import spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-CORE = "quicdist.etf._compiled"
-
-
-class Sanitized:
-    """Finds the core that was built for fuzzing before the installed one."""
-
-    def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
-        file = os.environ.get("FUZZ_CORE")
-        if name != CORE or not file:
-            return None
-        return spec_from_file_location(name, file, loader=ExtensionFileLoader(name, file))
-
-
-sys.meta_path.insert(0, Sanitized())
-
-from quicdist import etf  # noqa: E402
-from quicdist.etf import Atom, EtfDecodeError, EtfEncodeError, Limits, Options  # noqa: E402
-from quicdist.etf import _compiled as core  # noqa: E402
-from tests.etf.exactly import exactly  # noqa: E402
+import fuzz.sanitized
+from quicdist import etf
+from quicdist.etf import Atom, EtfDecodeError, EtfEncodeError, Limits, Options
+from quicdist.etf import _compiled as core
+from tests.etf.exactly import exactly
 
 PURE_DECODE: Any = sys.modules["quicdist.etf.decode"]
 PURE_ENCODE: Any = sys.modules["quicdist.etf.encode"]
 assert etf
+assert fuzz.sanitized
 SMALL = Limits(max_depth=4, max_terms=10, max_integer=9, max_decompressed=40)
 OPTIONS = [
     Options(binaries=binaries, strings=strings, limits=limits)
