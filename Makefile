@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test test-pure interop bench fuzz sanitize dist lint setup erlang compose clean
+.PHONY: help demo test test-pure test-all interop bench fuzz sanitize dist lint setup erlang compose clean
 
 help:
 	@echo "make demo     a Python node and a real Erlang node talk over QUIC"
 	@echo "make test     every test"
+	@echo "make test-all every test that needs no Erlang, on every Python that can be had"
 	@echo "make interop  one list of scenarios with every kind of peer, see interop/README.md"
 	@echo "make bench    how fast it is, next to others"
 	@echo "make fuzz     hostile bytes for the compiled core, FUZZ_SECONDS long; needs clang"
@@ -37,6 +38,9 @@ test: setup compose
 
 test-pure: setup
 	QUICDIST_PURE_PYTHON=1 $(BIN)/python -m pytest tests/etf tests/dist $(ARGS)
+
+test-all: erlang
+	@sh scripts/test-all "$(VENV)" $(ARGS)
 
 interop: setup
 	@$(BIN)/python -m interop $(ARGS)
