@@ -16,7 +16,7 @@ _NOCATCH = Atom("nocatch")
 _FILE = Atom("file")
 _LINE = Atom("line")
 
-_RUNNERS = ("quicdist.node.", "concurrent.futures.", "asyncio.")
+_RUNNERS = ("quicdist.node.", "quicdist.otp.", "concurrent.futures.", "asyncio.")
 _MAX_FRAMES = 50
 _MAX_TEXT = 16 * 1024
 

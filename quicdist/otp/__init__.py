@@ -1,0 +1,20 @@
+"""OTP's behaviours and services in Python, on top of a node.
+
+`gen_server` (servers with a state), `supervisor` (who starts them again), `sys` (what a remote
+`:sys` asks of them).
+"""
+
+from quicdist.otp.gen_server import NO_REPLY, GenServer, InitError, Stop, start
+from quicdist.otp.supervisor import Child, Restart, Strategy, Supervisor
+
+__all__ = [
+    "NO_REPLY",
+    "Child",
+    "GenServer",
+    "InitError",
+    "Restart",
+    "Stop",
+    "Strategy",
+    "Supervisor",
+    "start",
+]
