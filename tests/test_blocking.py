@@ -120,7 +120,7 @@ def test_what_cannot_start(connect: Connect, server: BlockingNode) -> None:
     assert caught.value.is_refusal
     with pytest.raises(NodeNameError):
         connect(name="nonsense")
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_many_calls_from_many_threads(connect: Connect, server: BlockingNode) -> None:

@@ -163,6 +163,41 @@ class Binary(Conversion):
         raise TermError.expected("bytes", value)
 
 
+class AnyAtom(Conversion):
+    """Atom. `true` and `false` are atoms, too, where no bool is asked for."""
+
+    expects = "an atom"
+    classes = (Atom,)
+
+    def read(self, term: Term) -> Atom:
+        if type(term) is Atom:
+            return term
+        if type(term) is bool:
+            return _BOOLEANS[term]
+        raise TermError.expected(self.expects, term)
+
+    def write(self, value: Any) -> Atom:
+        if type(value) is Atom:
+            return value
+        raise TermError.expected("an Atom", value)
+
+
+class Boolean(Conversion):
+    """bool."""
+
+    expects = "true or false"
+    classes = (bool,)
+    rank = 1
+
+    def read(self, term: Term) -> bool:
+        if type(term) is bool:
+            return term
+        raise TermError.expected(self.expects, term)
+
+    def write(self, value: Any) -> bool:
+        return self.read(value)
+
+
 class AtomAsText(Conversion):
     """str: an atom."""
 
@@ -170,6 +205,8 @@ class AtomAsText(Conversion):
     classes = (str,)
 
     def read(self, term: Term) -> str:
+        if type(term) is bool:
+            term = _BOOLEANS[term]
         if type(term) is Atom:
             return str.__str__(term)
         raise TermError.expected(self.expects, term)
@@ -254,8 +291,13 @@ class OneOf(Conversion):
         raise TermError.expected(self.expects, value)
 
 
+_BOOLEANS = {True: Atom("true"), False: Atom("false")}
+
+
 def _constant(value: Any) -> Term:
-    return Atom(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return value == "true" if value in ("true", "false") else Atom(value)
+    return value
 
 
 LEAVES: dict[Any, Conversion] = {
@@ -263,8 +305,8 @@ LEAVES: dict[Any, Conversion] = {
     float: Float(),
     str: Text(),
     bytes: Binary(),
-    bool: Leaf(bool, "true or false"),
-    Atom: Leaf(Atom, "an atom"),
+    bool: Boolean(),
+    Atom: AnyAtom(),
     Pid: Leaf(Pid, "a pid"),
     Port: Leaf(Port, "a port"),
     Reference: Leaf(Reference, "a reference"),
