@@ -185,13 +185,30 @@ def peer_timers(
 # ---- tables ----
 
 
-def mean(ratios: list[float]) -> str:
-    if not ratios:
-        return "nothing to compare"
-    return (
-        f"{statistics.geometric_mean(ratios):6.2f} (geometric mean), "
-        f"{min(ratios):.2f} at least, over {len(ratios)} items"
-    )
+class Ratios:
+    """How many times as long as ours others take, item by item."""
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[str, str], dict[str, float]] = {}
+
+    def add(self, direction: str, other: str, item: str, ratio: float) -> None:
+        self._values.setdefault((direction, other), {})[item] = ratio
+
+    def show(self) -> None:
+        for (direction, other), values in self._values.items():
+            mean = statistics.geometric_mean(values.values())
+            print(
+                f"{direction}: {other} takes {mean:.2f} times as long "
+                f"(geometric mean of {len(values)}; {min(values.values()):.2f} at least)"
+            )
+            faster = [f"{item} ({ratio:.2f})" for item, ratio in values.items() if ratio < 1]
+            if faster:
+                print(f"        and is faster at {', '.join(faster)}")
+        for other in dict.fromkeys(other for _, other in self._values):
+            both = [
+                r for (_, o), values in self._values.items() if o == other for r in values.values()
+            ]
+            print(f"both ways: {other} takes {statistics.geometric_mean(both):.2f} times as long")
 
 
 def compare_with_erlang_codecs(
@@ -200,9 +217,8 @@ def compare_with_erlang_codecs(
     ours, peers = our_codecs(), peer_codecs()
     head = next(iter(ours))
     columns = [*ours, "beam", *peers]
+    ratios = Ratios()
     for direction in ("decode", "encode"):
-        ratios: dict[str, list[float]] = {"best peer": [], "beam": [], "pure": []}
-        pure: dict[str, list[float]] = {"erlang_py": []}
         print(f"\n{direction}: microseconds; in brackets how many times as long as `{head}`")
         print(f"{'':26}{'bytes':>8}" + "".join(f"{name:>20}" for name in columns))
         for name, new, old in corpus:
@@ -226,16 +242,15 @@ def compare_with_erlang_codecs(
             print(row, flush=True)
             best = min((times[peer] for peer in peers if peer in times), default=None)
             if best is not None:
-                ratios["best peer"].append(best / times[head])
-            ratios["beam"].append(times["beam"] / times[head])
-            if "pure" in times:
-                ratios["pure"].append(times["pure"] / times[head])
-                if "erlang_py" in times:
-                    pure["erlang_py"].append(times["erlang_py"] / times["pure"])
-        for against, values in ratios.items():
-            print(f"{direction}: {against} takes {mean(values)} times as long as {head}")
-        if pure["erlang_py"]:
-            print(f"{direction}: erlang_py takes {mean(pure['erlang_py'])} times as long as pure")
+                ratios.add(direction, f"the best peer against {head}", name, best / times[head])
+            ratios.add(direction, f"BEAM against {head}", name, times["beam"] / times[head])
+            if head == "compiled":
+                ratios.add(direction, "pure against compiled", name, times["pure"] / times[head])
+            if "erlang_py" in times:
+                ratio = times["erlang_py"] / times["pure"]
+                ratios.add(direction, "erlang_py against pure", name, ratio)
+    print()
+    ratios.show()
 
 
 SHARED = (
@@ -254,13 +269,12 @@ def compare_with_other_formats(
     ours, others = our_codecs(), other_formats()
     head = next(iter(ours))
     text = Options(binaries="str")
-    for direction in ("decode", "encode"):
-        ratios: dict[str, list[float]] = {name: [] for name in others}
+    ratios = Ratios()
+    corpus = [item for item in corpus if item[0] in SHARED]
+    for direction in ("decode", "encode") if corpus and others else ():
         print(f"\n{direction}, binaries as str: microseconds (times as long as `{head}`)")
         print(f"{'':26}{head:>20}" + "".join(f"{name:>20}" for name in others))
         for name, new, _old in corpus:
-            if name not in SHARED:
-                continue
             read, write = ours[head]
             (form,) = new
             term = read(form, text)
@@ -279,11 +293,11 @@ def compare_with_other_formats(
             row = f"{name:26}{times[head] * 1e6:20.1f}"
             for other in others:
                 ratio = times[other] / times[head]
-                ratios[other].append(ratio)
+                ratios.add(direction, f"{other} against {head}", name, ratio)
                 row += f"{f'{times[other] * 1e6:.1f} ({ratio:.2f})':>20}"
             print(row, flush=True)
-        for other, values in ratios.items():
-            print(f"{direction}: {other} takes {mean(values)} times as long as {head}")
+    print()
+    ratios.show()
 
 
 def main() -> None:

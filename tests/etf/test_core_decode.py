@@ -141,6 +141,8 @@ class TestMaps:
             lambda n: b"w\x02" + b"%02x" % (n % 256),
             lambda n: b"h\x01b" + u32(n),
             lambda n: b"h\x00" if n == 5 else b"b" + u32(n),
+            lambda n: b"j" if n == 5 else b"b" + u32(n),
+            lambda n: b"Xw\x01n" + u32(n, 1, 2) if n % 9 == 5 else b"b" + u32(n),
             lambda n: b"k\x00\x02%02x" % (n % 256),
             lambda n: b"X" + b"w\x03a@b" + u32(n, 0, 1),
             lambda n: b"a\x01" if n == 3 else b"w\x04true" if n == 4 else b"b" + u32(n),

@@ -145,6 +145,9 @@ int read_options(State *state, PyObject *options, Settings *settings);
 /* The atom of this UTF-8, a new reference. Fails with UnicodeDecodeError, ValueError. */
 PyObject *find_atom(State *state, const uint8_t *text, size_t size);
 
+/* The str of this UTF-8. Fails with UnicodeDecodeError. */
+PyObject *make_text(const uint8_t *data, size_t size);
+
 /* The key of a map, bytes or (`text`) str, a new reference. Fails with UnicodeDecodeError. */
 PyObject *find_key(State *state, const uint8_t *data, size_t size, int text);
 
@@ -161,6 +164,39 @@ void *decode_failed(State *state, Py_ssize_t offset, const char *format, ...);
 /* The bytes of `term`. `refs`: the dict of atoms that become references, or NULL. */
 PyObject *encode_term(State *state, PyObject *term, PyObject *options, const Settings *settings,
                       PyObject *refs, int with_version);
+
+static inline uint64_t load_u64(const void *p) {
+    uint64_t word;
+    memcpy(&word, p, 8);
+    return word;
+}
+
+static inline uint32_t load_u32(const void *p) {
+    uint32_t word;
+    memcpy(&word, p, 4);
+    return word;
+}
+
+/* memcmp of few bytes, inline. */
+static inline int same_bytes(const uint8_t *one, const uint8_t *other, size_t size) {
+    if (size > 16) {
+        return memcmp(one, other, size) == 0;
+    }
+    if (size >= 8) {
+        return ((load_u64(one) ^ load_u64(other)) |
+                (load_u64(one + size - 8) ^ load_u64(other + size - 8))) == 0;
+    }
+    if (size >= 4) {
+        return ((load_u32(one) ^ load_u32(other)) |
+                (load_u32(one + size - 4) ^ load_u32(other + size - 4))) == 0;
+    }
+    for (size_t i = 0; i < size; i++) {
+        if (one[i] != other[i]) {
+            return 0;
+        }
+    }
+    return 1;
+}
 
 static inline uint32_t get_u16(const uint8_t *p) { return (uint32_t)p[0] << 8 | p[1]; }
 

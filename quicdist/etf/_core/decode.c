@@ -104,21 +104,28 @@ static int are_spread(State *state, PyObject **items, Py_ssize_t keys) {
     return equal <= FEW_KEYS;
 }
 
+static int is_plain_key(const State *state, PyTypeObject *type) {
+    return type == &PyBytes_Type || type == state->atom.type || type == &PyUnicode_Type ||
+           type == &PyLong_Type || type == &PyFloat_Type || type == &PyBool_Type;
+}
+
+/* Whether so many keys make a fast dict whoever chose them: Python's hash of numbers is no
+ * secret. 0 on failure, too. */
+static int are_harmless(State *state, PyObject **items, Py_ssize_t count) {
+    int numbers = 0;
+    for (Py_ssize_t i = 0; i < count; i += 2) {
+        if (!is_plain_key(state, Py_TYPE(items[i]))) {
+            return 0;
+        }
+        numbers |= PyLong_CheckExact(items[i]) || PyFloat_CheckExact(items[i]);
+    }
+    return !numbers || are_spread(state, items, count / 2) == 1;
+}
+
 /* The dict of the pairs in `items`, or NULL without an exception where that is not what they
  * become: quicdist.etf.maps.make_map decides then. */
 static PyObject *dict_of(State *state, PyObject **items, Py_ssize_t count) {
-    int numbers = 0;
-    for (Py_ssize_t i = 0; i < count; i += 2) {
-        PyTypeObject *type = Py_TYPE(items[i]);
-        if (type == &PyLong_Type || type == &PyFloat_Type) {
-            numbers = 1;
-        } else if (type != state->atom.type && type != &PyBytes_Type && type != &PyUnicode_Type &&
-                   type != &PyBool_Type) {
-            return NULL;
-        }
-    }
-    /* Python's hash of numbers is no secret. */
-    if (numbers && count / 2 > FEW_KEYS && are_spread(state, items, count / 2) != 1) {
+    if (count / 2 > FEW_KEYS && !are_harmless(state, items, count)) {
         return NULL;
     }
 #if PY_VERSION_HEX < 0x030D0000
@@ -128,7 +135,8 @@ static PyObject *dict_of(State *state, PyObject **items, Py_ssize_t count) {
     PyObject *dict = PyDict_New();
 #endif
     for (Py_ssize_t i = 0; dict != NULL && i < count; i += 2) {
-        if (PyDict_SetItem(dict, items[i], items[i + 1]) < 0) {
+        if (!is_plain_key(state, Py_TYPE(items[i])) ||
+            PyDict_SetItem(dict, items[i], items[i + 1]) < 0) {
             Py_CLEAR(dict);
         }
     }
@@ -295,6 +303,7 @@ static inline int push(Decoder *d, PyObject *value) {
  * complain of. How many, -1 on failure. */
 static inline Py_ssize_t read_run(Decoder *d, int64_t most) {
     const uint8_t *p = d->at, *const end = d->end;
+    const int64_t most_bytes = d->settings->max_integer;
     if (most > RUN) {
         most = RUN;
     }
@@ -320,6 +329,16 @@ static inline Py_ssize_t read_run(Decoder *d, int64_t most) {
             memcpy(&number, &bits, 8);
             value = PyFloat_FromDouble(number);
             p += 9;
+        } else if (*p == SMALL_BIG_EXT && end - p >= 11 && p[1] == 8 && most_bytes >= 8) {
+            uint64_t number = (uint64_t)p[10] << 56 | (uint64_t)p[9] << 48 | (uint64_t)p[8] << 40 |
+                              (uint64_t)p[7] << 32 | (uint64_t)p[6] << 24 | (uint64_t)p[5] << 16 |
+                              (uint64_t)p[4] << 8 | p[3];
+            if (p[2] && number > (uint64_t)1 << 63) {
+                break;
+            }
+            value = p[2] ? PyLong_FromLongLong((int64_t)(0 - number))
+                         : PyLong_FromUnsignedLongLong(number);
+            p += 11;
         } else {
             break;
         }
@@ -373,10 +392,15 @@ static int run(Decoder *d) {
             case SMALL_INTEGER_EXT:
             case INTEGER_EXT:
             case NEW_FLOAT_EXT:
+            case SMALL_BIG_EXT:
                 d->at = p;
                 count = read_run(d, top.left + 1);
                 if (count < 0) {
                     return -1;
+                }
+                if (count == 0 && *p == SMALL_BIG_EXT) {
+                    READ(read_rare(d));
+                    break;
                 }
                 if (count == 0) {
                     HAVE(*p == SMALL_INTEGER_EXT ? 2 : *p == INTEGER_EXT ? 5 : 9);

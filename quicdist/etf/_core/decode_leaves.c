@@ -457,7 +457,7 @@ PyObject *binary_term(Decoder *d, const uint8_t *data, Py_ssize_t size) {
     if (!d->text) {
         return PyBytes_FromStringAndSize((const char *)data, size);
     }
-    PyObject *text = PyUnicode_DecodeUTF8((const char *)data, size, NULL);
+    PyObject *text = make_text(data, (size_t)size);
     if (text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
         PyErr_Clear();
         return PyBytes_FromStringAndSize((const char *)data, size);

@@ -13,18 +13,6 @@ static inline uint64_t stir(uint64_t hash, uint64_t word) {
     return hash ^ hash >> 32;
 }
 
-static inline uint64_t load_u64(const uint8_t *p) {
-    uint64_t word;
-    memcpy(&word, p, 8);
-    return word;
-}
-
-static inline uint32_t load_u32(const uint8_t *p) {
-    uint32_t word;
-    memcpy(&word, p, 4);
-    return word;
-}
-
 static inline uint64_t hash_text(uint64_t seed, const uint8_t *text, size_t size) {
     uint64_t hash = seed ^ size, first = 0, last = 0;
     for (; size > 16; size -= 8, text += 8) {
@@ -66,7 +54,7 @@ PyObject *find_atom(State *state, const uint8_t *text, size_t size) {
             PyObject *encoded = FIELD(&state->atom, atom, ATOM_ENCODED);
             if (encoded != NULL && PyBytes_CheckExact(encoded) &&
                 (size_t)PyBytes_GET_SIZE(encoded) == size + 2 &&
-                memcmp(PyBytes_AS_STRING(encoded) + 2, text, size) == 0) {
+                same_bytes((uint8_t *)PyBytes_AS_STRING(encoded) + 2, text, size)) {
                 return new_reference(atom);
             }
         }
@@ -83,6 +71,25 @@ PyObject *find_atom(State *state, const uint8_t *text, size_t size) {
     return atom;
 }
 
+PyObject *make_text(const uint8_t *data, size_t size) {
+    uint64_t bits = 0;
+    size_t i = 0;
+    for (; i + 8 <= size; i += 8) {
+        bits |= load_u64(data + i);
+    }
+    for (; i < size; i++) {
+        bits |= data[i];
+    }
+    if (bits & 0x8080808080808080u || size < 2) { /* not ASCII, or one that Python shares */
+        return PyUnicode_DecodeUTF8((const char *)data, (Py_ssize_t)size, NULL);
+    }
+    PyObject *text = PyUnicode_New((Py_ssize_t)size, 127);
+    if (text != NULL) {
+        memcpy(PyUnicode_DATA(text), data, size);
+    }
+    return text;
+}
+
 PyObject *find_key(State *state, const uint8_t *data, size_t size, int text) {
     uint64_t hash = hash_text(state->seed, data, size);
     PyObject **place = &state->keys[(hash + (uint64_t)text) % KEYS_KEPT];
@@ -90,13 +97,13 @@ PyObject *find_key(State *state, const uint8_t *data, size_t size, int text) {
     if (key != NULL) {
         /* ASCII only: there the text is its bytes. */
         if (text ? PyUnicode_CheckExact(key) && (size_t)PyUnicode_GET_LENGTH(key) == size &&
-                       memcmp(PyUnicode_DATA(key), data, size) == 0
+                       same_bytes(PyUnicode_DATA(key), data, size)
                  : PyBytes_CheckExact(key) && (size_t)PyBytes_GET_SIZE(key) == size &&
-                       memcmp(PyBytes_AS_STRING(key), data, size) == 0) {
+                       same_bytes((uint8_t *)PyBytes_AS_STRING(key), data, size)) {
             return new_reference(key);
         }
     }
-    key = text ? PyUnicode_DecodeUTF8((const char *)data, (Py_ssize_t)size, NULL)
+    key = text ? make_text(data, size)
                : PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size);
     if (key != NULL && (!text || PyUnicode_IS_COMPACT_ASCII(key))) {
         Py_XSETREF(*place, new_reference(key));
