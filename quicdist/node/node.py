@@ -45,6 +45,9 @@ from quicdist.node.system import Destination, System
 
 logger = logging.getLogger("quicdist.node")
 
+_NODEUP = Atom("nodeup")
+_NODEDOWN = Atom("nodedown")
+
 _FORMATTING = 5.0
 """Seconds for a node to format what it prints here."""
 
@@ -163,6 +166,12 @@ class Node:
     def creation(self) -> int:
         """This incarnation: 32 bits, above 3, new at each start. Raises NotRunning."""
         return self._running.system.identifiers.creation
+
+    @property
+    def system(self) -> System:
+        """Its processes and the signals between them, for what is built on top of a node.
+        Raises NotRunning."""
+        return self._running.system
 
     @property
     def pid(self) -> Pid:
@@ -430,6 +439,7 @@ class _Life:
         assert peer.name is not None
         carrier = peer.connection.traits.name
         logger.info("%s is up (%s)", peer, carrier)
+        self.system.node_changed(_NODEUP, peer.name, peer.is_hidden)
         self._events.publish(NodeUp(str(peer.name), peer.is_hidden, carrier))
 
     def peer_down(self, peer: Peer, reason: str) -> None:
@@ -438,6 +448,7 @@ class _Life:
         level = logging.INFO if peer.is_leaving else logging.WARNING
         logger.log(level, "%s is down: %s", peer, reason)
         self.system.node_lost(peer.name)
+        self.system.node_changed(_NODEDOWN, peer.name, peer.is_hidden)
         self._events.publish(NodeDown(str(peer.name), reason))
 
     def unreachable(self, node: Atom, reason: str) -> None:

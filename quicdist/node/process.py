@@ -243,6 +243,17 @@ class Process:
             self.monitored_nodes[atom] = count - 1
         return count > 0
 
+    def monitor_nodes(self, *, hidden: bool = False) -> None:
+        """From now on ('nodeup', node) and ('nodedown', node) messages come, as of
+        `net_kernel:monitor_nodes(true)`: before anything else of a node, and after everything.
+        Of visible nodes only, unless `hidden`."""
+        self._check_alive()
+        self.system.node_monitors[self.pid] = hidden
+
+    def demonitor_nodes(self) -> None:
+        """They come no more."""
+        self.system.node_monitors.pop(self.pid, None)
+
     # -- spawning --
 
     def spawn_replied(self, control: SpawnReply, source: Source) -> None:

@@ -61,6 +61,8 @@ class System:
         self.aliases: dict[Reference, Process] = {}
         self.watched_names: dict[Reference, Process] = {}
         """Who is watched by a monitor of a name: the name may pass to another process."""
+        self.node_monitors: dict[Pid, bool] = {}
+        """Who is told of nodes coming and going, and whether of hidden ones, too."""
         self.group_leader: Pid | None = None
         """That of processes which are not given another."""
         self.reply_sink: Pid | None = None
@@ -110,6 +112,7 @@ class System:
     def dismiss(self, process: Process) -> None:
         """A process has ended: its pid, name and aliases reach nobody any more."""
         self.processes.pop(process.pid, None)
+        self.node_monitors.pop(process.pid, None)
         if process.name is not None and self.names.get(process.name) is process:
             del self.names[process.name]
         for alias in process.aliases:
@@ -140,6 +143,13 @@ class System:
         """The connection to a node is gone: whoever is tied to a process there is told."""
         for process in list(self.processes.values()):
             process.node_lost(node)
+
+    def node_changed(self, kind: Atom, node: Atom, is_hidden: bool) -> None:
+        """A node has come or gone: `kind` is nodeup or nodedown."""
+        for pid, hidden in list(self.node_monitors.items()):
+            process = self.processes.get(pid)
+            if process is not None and (hidden or not is_hidden):
+                process.deliver((kind, node), HERE)
 
     # -- messages out --
 

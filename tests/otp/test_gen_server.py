@@ -33,7 +33,8 @@ async def test_calls_casts_and_messages(beam: Beam, make_node: MakeNode) -> None
         )
         assert both == ([(atom(node.name), 7)], [atom(beam.name)])
         asked = await beam.eval(
-            f"""R = gen_server:send_request({there}, count), gen_server:receive_response(R, 20000)"""
+            f"""R = gen_server:send_request({there}, count),
+            gen_server:receive_response(R, 20000)"""
         )
         assert asked == (atom("reply"), 7)
         # From Python the same.

@@ -1,0 +1,338 @@
+"""Process groups: a full member of a `pg` scope.
+
+    groups = pg.start(node)
+    groups.join("workers", me.pid)
+    for worker in groups.members("workers"): ...
+
+Each node knows its own members and is told those of the others: by `discover` and `sync` when
+nodes meet, by `join` and `leave` from then on. What a node has said is forgotten with the
+connection to it. A hidden node of ours is a member too, as it says the first word.
+
+OTP, pg(3), from OTP 23 on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from quicdist.dist import control as ctl
+from quicdist.etf import Atom, ErlMap, Pid, Reference, Term
+from quicdist.etf.maps import canonical
+from quicdist.etf.notation import format_term
+from quicdist.node.errors import NoProcess
+from quicdist.node.level import Source
+from quicdist.node.node import Node
+from quicdist.node.process import Process
+from quicdist.node.service import GEN_CAST, Service, is_from
+from quicdist.node.system import System
+
+logger = logging.getLogger("quicdist.otp")
+
+_DISCOVER = Atom("discover")
+_SYNC = Atom("sync")
+_JOIN = Atom("join")
+_LEAVE = Atom("leave")
+_OK = Atom("ok")
+_NOT_JOINED = Atom("not_joined")
+
+_Key = bytes
+"""A group as encoded: Erlang tells 1 from 1.0 and from true, and a list can be one."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """What one node has said of one group."""
+
+    name: Term
+    pids: list[Pid] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Told:
+    """What one node has said of all groups, and our monitor of its scope process."""
+
+    monitor: Reference
+    groups: dict[_Key, _Group] = field(default_factory=dict)
+
+
+def start(node: Node, scope: str = "pg") -> Groups:
+    """Starts the scope on this node; it lives as long as the node. Raises NameTaken."""
+    groups = Groups(node.system)
+    node.system.register(scope, groups)
+    groups.discover_all(node.nodes())
+    return groups
+
+
+class Groups(Service):
+    """One scope on this node."""
+
+    def __init__(self, system: System) -> None:
+        super().__init__(system, lambda _, message, source: self._on_message(message, source))
+        self._local: dict[_Key, _Group] = {}
+        self._members: dict[Pid, Reference] = {}
+        """Our members, and our monitors of them."""
+        self._remote: dict[Pid, _Told] = {}
+        self._scope_monitors: dict[Reference, Pid] = {}
+        self._group_monitors: dict[Reference, tuple[Pid, _Key]] = {}
+        self.monitor_nodes(hidden=True)
+
+    # -- the face --------------------------------------------------------------------------------
+
+    def join(self, group: Term, *pids: Pid) -> None:
+        """Makes processes of this node members; once more if they are already, as OTP counts.
+
+        A name given as str is a binary to a BEAM; give an Atom for an atom. Raises NoProcess for
+        a process that is not of this node, or gone.
+        """
+        for pid in pids:
+            if pid not in self.system.processes:
+                raise NoProcess(f"{pid} is no process of this node: only those can join here")
+        if not pids:
+            return
+        key = _key(group)
+        for pid in pids:
+            if pid not in self._members:
+                self._members[pid] = self.monitor(pid)
+        _add(self._local, key, group, pids)
+        self._notify(_JOIN, key, group, pids)
+        self._broadcast((_JOIN, self.pid, group, list(pids)))
+
+    def leave(self, group: Term, *pids: Pid) -> bool:
+        """Takes processes of this node out, once each. False when none was a member."""
+        key = _key(group)
+        left = _remove(self._local, key, pids)
+        if not left:
+            return False
+        self._unwatch(left)
+        self._notify(_LEAVE, key, group, left)
+        self._broadcast((_LEAVE, self.pid, list(pids), [group]))
+        return True
+
+    def members(self, group: Term) -> list[Pid]:
+        """All members, on all nodes."""
+        key = _key(group)
+        found = self._pids(self._local, key)
+        for told in self._remote.values():
+            found.extend(self._pids(told.groups, key))
+        return found
+
+    def local_members(self, group: Term) -> list[Pid]:
+        """The members on this node."""
+        return self._pids(self._local, _key(group))
+
+    def groups(self) -> list[Term]:
+        """The groups that have members."""
+        found = {key: group.name for key, group in self._local.items()}
+        for told in self._remote.values():
+            found.update({key: group.name for key, group in told.groups.items()})
+        return list(found.values())
+
+    def local_groups(self) -> list[Term]:
+        """The groups that have members on this node."""
+        return [group.name for group in self._local.values()]
+
+    def monitor_group(self, watcher: Process, group: Term) -> tuple[Reference, list[Pid]]:
+        """The members now, and from now on messages (reference, 'join' or 'leave', group, pids)
+        to `watcher`."""
+        return self._monitor_group(watcher.pid, group)
+
+    def monitor_scope(self, watcher: Process) -> tuple[Reference, list[tuple[Term, list[Pid]]]]:
+        """The same for all groups: (group, members) pairs, and messages."""
+        return self._monitor_scope(watcher.pid)
+
+    def demonitor_groups(self, reference: Reference) -> bool:
+        """Ends either. True when there was one."""
+        known = self._scope_monitors.pop(reference, None) is not None
+        known = self._group_monitors.pop(reference, None) is not None or known
+        if known:
+            self.demonitor(reference)
+        return known
+
+    def discover_all(self, nodes: Iterable[str]) -> None:
+        """Asks nodes whether they have this scope."""
+        for node in nodes:
+            self._discover(Atom(node))
+
+    # -- messages --------------------------------------------------------------------------------
+
+    def _on_message(self, message: Term, source: Source) -> None:
+        match message:
+            case ("join", Pid() as peer, group, pids) if peer in self._remote:
+                self._remote_join(peer, group, _pids(pids))
+            case ("leave", Pid() as peer, pids, list(groups)) if peer in self._remote:
+                self._remote_leave(peer, _pids(pids), groups)
+            case ("$gen_cast", ("sync", Pid() as peer, list(groups))):
+                self._on_sync(peer, groups)
+            case ("discover", Pid() as peer) | ("discover", Pid() as peer, _):
+                self._on_discover(peer)
+            case ("DOWN", Reference() as reference, _, Pid() as pid, _):
+                self._on_down(reference, pid)
+            case ("nodeup", Atom() as node):
+                self._discover(node)
+            case ("nodedown", _) | ("join", _, _, _) | ("leave", _, _, _):
+                # The DOWN of its scope process says all; others are of a node we do not know yet.
+                pass
+            case ("$gen_call", sender, request) if is_from(sender):
+                self._on_call(sender, request)
+            case _:
+                logger.info("%s ignores a message: %s", self, format_term(message)[:200])
+
+    def _discover(self, node: Atom) -> None:
+        if self.name is not None and node is not self.system.name:
+            control = ctl.RegSend(self.pid, self.name)
+            self.system.emit_if_connected(node, self.pid, control, (_DISCOVER, self.pid))
+
+    def _on_discover(self, peer: Pid) -> None:
+        mine = [(group.name, list(group.pids)) for group in self._local.values()]
+        self.system.post(self.pid, peer, (GEN_CAST, (_SYNC, self.pid, mine)))
+        if peer not in self._remote:
+            self._remote[peer] = _Told(self.monitor(peer))
+            self.system.post(self.pid, peer, (_DISCOVER, self.pid))
+
+    def _on_sync(self, peer: Pid, groups: list[Term]) -> None:
+        told = self._remote.get(peer)
+        if told is None:
+            told = self._remote[peer] = _Told(self.monitor(peer))
+        old, told.groups = told.groups, {}
+        for one in groups:
+            match one:
+                case (group, pids):
+                    _add(told.groups, _key(group), group, _pids(pids))
+        for key, group in old.items():
+            self._compare(key, group, told.groups.get(key))
+        for key, group in told.groups.items():
+            if key not in old:
+                self._notify(_JOIN, key, group.name, group.pids)
+
+    def _compare(self, key: _Key, old: _Group, new: _Group | None) -> None:
+        before, after = Counter(old.pids), Counter(new.pids if new else ())
+        left, joined = list((before - after).elements()), list((after - before).elements())
+        if left:
+            self._notify(_LEAVE, key, old.name, left)
+        if joined:
+            self._notify(_JOIN, key, old.name, joined)
+
+    def _remote_join(self, peer: Pid, group: Term, pids: Sequence[Pid]) -> None:
+        key = _key(group)
+        _add(self._remote[peer].groups, key, group, pids)
+        self._notify(_JOIN, key, group, pids)
+
+    def _remote_leave(self, peer: Pid, pids: Sequence[Pid], groups: list[Term]) -> None:
+        for group in groups:
+            key = _key(group)
+            left = _remove(self._remote[peer].groups, key, pids)
+            if left:
+                self._notify(_LEAVE, key, group, left)
+
+    def _on_down(self, reference: Reference, pid: Pid) -> None:
+        if self._scope_monitors.pop(reference, None) is not None:
+            return
+        if self._group_monitors.pop(reference, None) is not None:
+            return
+        told = self._remote.get(pid)
+        if told is not None and told.monitor == reference:
+            del self._remote[pid]
+            for key, group in told.groups.items():
+                self._notify(_LEAVE, key, group.name, group.pids)
+        elif self._members.pop(pid, None) is not None:
+            gone: list[Term] = []
+            for key, group in list(self._local.items()):
+                left = _remove(self._local, key, [pid] * group.pids.count(pid))
+                if left:
+                    # Once for each time it has joined, as OTP lists it.
+                    gone.extend([group.name] * len(left))
+                    self._notify(_LEAVE, key, group.name, left)
+            self._broadcast((_LEAVE, self.pid, pid, gone))
+
+    def _on_call(self, sender: Term, request: Term) -> None:
+        assert isinstance(sender, tuple)
+        caller = sender[0]
+        match request:
+            case "monitor":
+                reference, groups = self._monitor_scope(caller)
+                self.reply(sender, (reference, ErlMap(groups)))
+            case ("monitor", group):
+                self.reply(sender, self._monitor_group(caller, group))
+            case ("demonitor", Reference() as reference):
+                self.reply(sender, _OK if self.demonitor_groups(reference) else False)
+            case ("join_local", group, pids) if self._are_ours(pids):
+                self.join(group, *_pids(pids))
+                self.reply(sender, _OK)
+            case ("leave_local", group, pids):
+                self.reply(sender, _OK if self.leave(group, *_pids(pids)) else _NOT_JOINED)
+            case _:
+                self.reply(sender, (Atom("error"), Atom("badarg")))
+
+    def _are_ours(self, pids: Term) -> bool:
+        return all(pid in self.system.processes for pid in _pids(pids))
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _monitor_scope(self, watcher: Pid) -> tuple[Reference, list[tuple[Term, list[Pid]]]]:
+        reference = self.monitor(watcher)
+        self._scope_monitors[reference] = watcher
+        return reference, [(group, self.members(group)) for group in self.groups()]
+
+    def _monitor_group(self, watcher: Pid, group: Term) -> tuple[Reference, list[Pid]]:
+        reference = self.monitor(watcher)
+        self._group_monitors[reference] = (watcher, _key(group))
+        return reference, self.members(group)
+
+    def _notify(self, action: Atom, key: _Key, group: Term, pids: Sequence[Pid]) -> None:
+        if not pids:
+            return
+        for reference, watcher in list(self._scope_monitors.items()):
+            self.system.post(self.pid, watcher, (reference, action, group, list(pids)))
+        for reference, (watcher, of) in list(self._group_monitors.items()):
+            if of == key:
+                self.system.post(self.pid, watcher, (reference, action, group, list(pids)))
+
+    def _broadcast(self, message: Term) -> None:
+        for peer in self._remote:
+            self.system.post(self.pid, peer, message)
+
+    def _unwatch(self, pids: Sequence[Pid]) -> None:
+        """Members that are in no group any more are not watched."""
+        for pid in set(pids):
+            if not any(pid in group.pids for group in self._local.values()):
+                reference = self._members.pop(pid, None)
+                if reference is not None:
+                    self.demonitor(reference)
+
+    @staticmethod
+    def _pids(groups: dict[_Key, _Group], key: _Key) -> list[Pid]:
+        group = groups.get(key)
+        return [] if group is None else list(group.pids)
+
+
+def _key(group: Term) -> _Key:
+    return canonical(group)[0]
+
+
+def _add(groups: dict[_Key, _Group], key: _Key, name: Term, pids: Iterable[Pid]) -> None:
+    groups.setdefault(key, _Group(name)).pids.extend(pids)
+
+
+def _remove(groups: dict[_Key, _Group], key: _Key, pids: Iterable[Pid]) -> list[Pid]:
+    """Takes each out once; which were there."""
+    group = groups.get(key)
+    if group is None:
+        return []
+    left = []
+    for pid in pids:
+        if pid in group.pids:
+            group.pids.remove(pid)
+            left.append(pid)
+    if not group.pids:
+        del groups[key]
+    return left
+
+
+def _pids(term: Term) -> list[Pid]:
+    """A pid, or a list of them."""
+    if isinstance(term, Pid):
+        return [term]
+    return [one for one in term if isinstance(one, Pid)] if isinstance(term, list) else []
