@@ -66,4 +66,4 @@ lint: $(BIN)/.installed
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-bench build quicdist/etf/_compiled.*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
