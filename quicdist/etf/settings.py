@@ -16,8 +16,11 @@ class Limits:
 
     max_depth: int = 1 << 16
     """Containers within containers."""
-    max_terms: int = 1 << 24
-    """Elements of all containers together; the characters of a STRING_EXT do not count."""
+    max_terms: int = 1 << 22
+    """Elements of all containers together; the characters of a STRING_EXT do not count.
+
+    An empty list is one byte on the wire and eighty in memory: this many take a third of a GiB.
+    """
     max_decompressed: int = 1 << 26
     """Bytes of a compressed term once decompressed."""
     max_integer: int = 1 << 22

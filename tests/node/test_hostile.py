@@ -10,7 +10,7 @@ import pytest
 
 from quicdist import Atom, Node, NodeDown, NodeLimits, Pid
 from quicdist.dist import control as ctl
-from quicdist.etf import Reference
+from quicdist.etf import DEFAULT, EtfDecodeError, Limits, Options, Reference, decode
 from quicdist.node.level import Level
 from quicdist.node.peer import Peer
 from tests.node.conftest import PATIENCE
@@ -113,3 +113,27 @@ async def test_who_never_reads_its_answers_is_down() -> None:
             event = await asyncio.wait_for(events.__anext__(), PATIENCE)
         assert isinstance(event, NodeDown)
         assert "read none of the answers" in event.reason
+
+
+async def test_a_term_of_too_many_parts_costs_its_connection_only() -> None:
+    hub = Hub()
+    few = Options(limits=Limits(max_terms=1000))
+    async with make(hub) as one, make(hub) as three, make(hub, terms=few) as two:
+        await three.connect(two.name)
+        async with two.mailbox("basin") as basin:
+            with two.events() as events:
+                await one.send(("basin", two.name), [[]] * 1001)
+                up = await asyncio.wait_for(events.__anext__(), PATIENCE)
+                down = await asyncio.wait_for(events.__anext__(), PATIENCE)
+            assert up.node == one.name
+            assert isinstance(down, NodeDown)
+            assert "more than 1000 terms" in down.reason
+            assert not basin.message_count
+        assert two.nodes() == [three.name]
+
+
+def test_a_small_frame_does_not_take_a_gigabyte() -> None:
+    count = DEFAULT.limits.max_terms + 1
+    assert count * 80 < 512 * 1024 * 1024
+    with pytest.raises(EtfDecodeError, match="terms"):
+        decode(b"\x83l" + count.to_bytes(4, "big") + b"j" * (count + 1))
