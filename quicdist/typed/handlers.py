@@ -80,7 +80,8 @@ def typed(
         def total(order: Order, currency: AtomText) -> Decimal: ...
 
     What has no annotation is left as it is. A caller whose arguments do not fit gets a TermError
-    that names the argument and the place in it. Annotations are looked at on the first call.
+    that names the argument and the place in it, as `total(order).items[3].price`. Annotations are
+    looked at on the first call.
     """
     if function is None:
         return lambda one: _typed(one, terms)
@@ -158,8 +159,9 @@ class _Signature:
             try:
                 values.append(read(conversion, term))
             except TermError as error:
-                error.within(f"{name}[{place}]" if takes_rest else name)
-                error.within(f"{self._function.__name__}: ")
+                if takes_rest:
+                    name = f"{name}[{place - len(self._parameters) + 1}]"
+                error.within(f"{self._function.__name__}({name})")
                 raise
         return values
 
@@ -168,5 +170,5 @@ class _Signature:
         try:
             return write(self._returns, value)
         except TermError as error:
-            error.within(f"{self._function.__name__}() returned ")
+            error.within(f"{self._function.__name__}()")
             raise
