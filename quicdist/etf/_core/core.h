@@ -14,6 +14,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#if SIZEOF_SIZE_T < 8
+#error "lengths of 32 bits need a wider Py_ssize_t: pure Python does the work here"
+#endif
+
 enum {
     VERSION = 131,
     NEW_FLOAT_EXT = 70,
