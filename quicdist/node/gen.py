@@ -28,9 +28,13 @@ if TYPE_CHECKING:
 
 
 async def call(
-    me: Mailbox, to: Pid | str | tuple[str, str], request: Term, timeout: float | None
+    me: Mailbox,
+    to: Pid | str | tuple[str, str],
+    request: Term,
+    timeout: float | None,
+    label: Atom = GEN_CALL,
 ) -> Term:
-    """`gen_server:call(To, Request, Timeout)`, by `me`. See `Mailbox.gen_call`."""
+    """`gen:call(To, Label, Request, Timeout)`, by `me`. See `Mailbox.gen_call`."""
     what = f"a call of {format_term(to)}"
     reference = me.monitor(to, alias=AliasMode.DEMONITOR)
     tag = ImproperList((ALIAS,), reference)
@@ -46,7 +50,7 @@ async def call(
     try:
         # Posted, as one that waits for an answer adds no more: so the wait for it is the only one.
         node, control = _address(me, to)
-        me.system.emit(node, me.pid, control, (GEN_CALL, (me.pid, tag), request))
+        me.system.emit(node, me.pid, control, (label, (me.pid, tag), request))
         answer = await me.receive(is_end, timeout)
     except ReceiveTimeout:
         raise CallTimeout(what, timeout or 0) from None

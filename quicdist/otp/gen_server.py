@@ -210,7 +210,7 @@ class GenServer:
             except ReceiveTimeout:
                 message = TIMEOUT
             if sys.is_system(message):
-                ends = sys.handle(self, message)
+                ends = await sys.handle(self, message)
                 if ends is not None:
                     raise Stop(ends.reason)
                 self._idle = idle

@@ -10,14 +10,27 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from quicdist.etf import Atom, Pid, Term
+from quicdist.node import gen
+from quicdist.node.errors import CallError, CallTimeout, MailboxFull, NoConnection, NoProcess
 from quicdist.node.mailbox import Mailbox
-from quicdist.node.service import reply
+from quicdist.node.service import is_from, reply
 
 OK = Atom("ok")
 _ERROR = Atom("error")
 _STATUS = Atom("status")
 _MODULE = Atom("module")
 _NO_DEBUG = Atom("no_debug")
+
+
+_GET_STATE = Atom("get_state")
+_SYSTEM = Atom("system")
+
+_PATIENCE = 2.0
+"""Seconds for a node to show its own form."""
+
+_MOST_FORMS = 1000
+_forms: dict[tuple[Atom, int], bool] = {}
+"""What each node, in each of its lives, takes a state as."""
 
 
 class Mode(enum.Enum):
@@ -60,12 +73,11 @@ def is_system(message: Term) -> bool:
         isinstance(message, tuple)
         and len(message) == 3
         and message[0] == "system"
-        and isinstance(message[1], tuple)
-        and len(message[1]) == 2
+        and is_from(message[1])
     )
 
 
-def handle(subject: Subject, message: Term) -> Terminate | None:
+async def handle(subject: Subject, message: Term) -> Terminate | None:
     """Deals with a system message, the answer included."""
     assert isinstance(message, tuple)
     _, sender, request = message
@@ -74,6 +86,8 @@ def handle(subject: Subject, message: Term) -> Terminate | None:
     match request:
         case "get_state":
             answer = subject.sys_state()
+            if await _wants_ok(subject.me, sender[0]):
+                answer = (OK, answer)
         case "get_status":
             answer = _status(subject)
         case "suspend":
@@ -96,6 +110,26 @@ def handle(subject: Subject, message: Term) -> Terminate | None:
             answer = (_ERROR, (Atom("unknown_system_msg"), request))
     reply(subject.me.system, subject.me.pid, sender, answer)
     return ends
+
+
+async def _wants_ok(me: Mailbox, sender: Pid) -> bool:
+    """Whether `sys` of a node takes a state as `{ok, State}`, as it does in newer releases, or
+    bare. The request does not tell: so a server of that node is asked the same, once."""
+    if sender.node is me.system.name:
+        return True
+    peer = sender.node, sender.creation
+    known = _forms.get(peer)
+    if known is None:
+        try:
+            # The state of rex is a map.
+            shown = await gen.call(me, ("rex", sender.node), _GET_STATE, _PATIENCE, _SYSTEM)
+        except (CallError, CallTimeout, NoConnection, NoProcess, MailboxFull):
+            return True
+        known = isinstance(shown, tuple) and len(shown) == 2 and shown[0] == OK
+        if len(_forms) >= _MOST_FORMS:
+            _forms.clear()
+        _forms[peer] = known
+    return known
 
 
 def _status(subject: Subject) -> Term:
