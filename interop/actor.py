@@ -25,6 +25,7 @@ from quicdist import (
     Node,
     Pid,
     Reference,
+    current_process,
     export,
 )
 from quicdist.etf import Term
@@ -68,6 +69,11 @@ class Calls:
         """A new server for the caller alone."""
         assert self.node is not None
         return self.node.spawn(serve).pid
+
+    @export(module=MODULE)
+    async def serve(self) -> None:
+        """The process that another node spawns here is a server."""
+        await serve(current_process.get())
 
 
 async def serve(me: Mailbox) -> None:
@@ -173,13 +179,38 @@ async def echo(node: Node, peer: str) -> Term:
     return None
 
 
+async def gen_call(node: Node, peer: str) -> Term:
+    """`gen_server:call`: an answer, and a server that crashes over the next request."""
+    server = (MODULE, peer)
+    answer = await node.gen_call(server, (Atom("add"), 1, 2), timeout=TIMEOUT)
+    _expect(answer, 3)
+    try:
+        answer = await node.gen_call(server, (Atom("fail"), Atom("oops")), timeout=TIMEOUT)
+    except CallError as error:
+        _expect((error.kind, error.reason), (ErrorClass.EXIT, Atom("oops")))
+        return None
+    raise Unexpected(f"the server answered {format_term(answer)}")
+
+
 async def spawned(node: Node, peer: str) -> Term:
-    """A process started over there, by a call, and a talk with it."""
+    """Plain, watched, linked, and of a function that is not there."""
     async with node.mailbox() as me:
-        server = await _start_on(node, peer)
-        _, answer = await _ask(me, server, (Atom("echo"), Atom("two")))
+        me.trap_exit = True
+        one = await me.spawn_remote(peer, MODULE, "serve", timeout=TIMEOUT)
+        _, answer = await _ask(me, one.pid, (Atom("echo"), Atom("two")))
         _expect(answer, (Atom("echo"), Atom("two")))
-    return Atom("exported")
+        two = await me.spawn_remote(peer, MODULE, "serve", monitor=True, timeout=TIMEOUT)
+        await _tell(me, two.pid, (Atom("die"), (Atom("bye"), 1)))
+        _expect(await _down(me, two.reference, two.pid), (Atom("bye"), 1))
+        three = await me.spawn_remote(peer, MODULE, "serve", link=True, timeout=TIMEOUT)
+        await _tell(me, three.pid, (Atom("die"), (Atom("bye"), 2)))
+        _expect(await _exit_of(me, three.pid), (Atom("bye"), 2))
+        none = await me.spawn_remote(peer, MODULE, "nothing", monitor=True, timeout=TIMEOUT)
+        match await _down(me, none.reference, none.pid):
+            case ("undef", [(Atom() as module, "nothing", [], _), *_]) if module == MODULE:
+                return None
+            case reason:
+                raise Unexpected(f"{format_term(reason)} came, not undef")
 
 
 async def links(node: Node, peer: str) -> Term:
@@ -324,7 +355,7 @@ async def _exit_of(me: Mailbox, pid: Pid) -> Term:
         raise Unexpected(f"no exit signal of {pid} in {TIMEOUT:g} s") from None
 
 
-async def _down(me: Mailbox, reference: Reference, what: Term) -> Term:
+async def _down(me: Mailbox, reference: Reference | None, what: Term) -> Term:
     def is_down(message: Term) -> bool:
         return isinstance(message, tuple) and message[:2] == ("DOWN", reference)
 

@@ -19,7 +19,7 @@ from interop.carriers import Carrier, Dialler
 from interop.control import HOST, PeerError
 from interop.outcome import Column, Outcome, Verdict
 from interop.peers import CannotStart, Setting, free_port
-from interop.scenarios import SCENARIOS, Bench, NotApplicable, Says, Scenario
+from interop.scenarios import SCENARIOS, Bench, Says, Scenario
 from quicdist import Identity, Node, NodeError, NodeLimits
 
 _log = logging.getLogger("interop")
@@ -108,8 +108,6 @@ async def _one(bench: Bench, scenario: Scenario, options: Options) -> Outcome:
     start = loop.time()
     try:
         says = await asyncio.wait_for(_play(bench, scenario), options.timeout)
-    except NotApplicable as error:
-        return Outcome(Verdict.NOT_APPLICABLE, str(error))
     except _NoMessages:
         return Outcome(Verdict.LIMIT, bench.carrier.no_messages)
     except asyncio.TimeoutError:

@@ -16,6 +16,7 @@ _PLAYED = {
     "ping": actor.ping,
     "rpc": actor.rpc,
     "erpc": actor.erpc,
+    "gen_call": actor.gen_call,
     "echo": actor.echo,
     "spawned": actor.spawned,
     "links": actor.links,

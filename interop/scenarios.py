@@ -22,10 +22,6 @@ MESSAGES = 10_000
 CONNECT = "cold connects"
 
 
-class NotApplicable(Exception):
-    """Has no meaning with this peer; the text says why."""
-
-
 @dataclass(frozen=True, slots=True)
 class Says:
     """An `ok` with more to say."""
@@ -237,18 +233,6 @@ def _there(function: str, *args: Term) -> Play:
     return play
 
 
-async def _gen_call_in(bench: Bench) -> None:
-    if isinstance(bench.peer, PythonPeer):
-        raise NotApplicable("a Python node serves gen_server:call and has no client for it")
-    await bench.there("gen_call")
-
-
-async def _spawned_in(bench: Bench) -> Says | None:
-    if await bench.there("spawned") != "exported":
-        raise Unexpected("a Python node let itself be made to run something not exported")
-    return None
-
-
 def _binary_here(size: int) -> Play:
     async def play(bench: Bench) -> None:
         await actor.binary(bench.node, bench.peer.name, size)
@@ -416,11 +400,12 @@ SCENARIOS = (
     Scenario("rpc from them", _there("rpc")),
     Scenario("erpc from us", _here(actor.erpc)),
     Scenario("erpc from them", _there("erpc")),
-    Scenario("gen_server:call from them", _gen_call_in),
+    Scenario("gen_server:call from us", _here(actor.gen_call)),
+    Scenario("gen_server:call from them", _there("gen_call")),
     Scenario("send by name and pid from us", _here(actor.echo)),
     Scenario("send by name and pid from them", _there("echo")),
-    Scenario("spawn there", _here(actor.spawned)),
-    Scenario("spawn here", _spawned_in),
+    Scenario("spawn from us", _here(actor.spawned)),
+    Scenario("spawn from them", _there("spawned")),
     Scenario("links from us", _here(actor.links)),
     Scenario("links from them", _there("links")),
     Scenario("monitors from us", _here(actor.monitors)),

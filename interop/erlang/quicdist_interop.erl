@@ -4,10 +4,12 @@
 %% TCP connection of its own, so that what is asked and answered never depends on the
 %% distribution under test. interop/actor.py is the same in Python, name by name.
 -module(quicdist_interop).
+-behaviour(gen_server).
 
 -export([main/1]).
 %% Called by the other node, and by the process it starts here.
 -export([add/2, fail/1, start/0, serve/0]).
+-export([init/1, handle_call/3, handle_cast/2]).
 %% Scenarios that this node plays with the node named.
 -export([ping/1, rpc/1, erpc/1, gen_call/1, echo/1, spawned/1, links/1, monitors/1, binary/2,
          ordered/2]).
@@ -21,6 +23,8 @@
 
 main(Port) ->
     register(?SERVER, start()),
+    {ok, _} = gen_server:start({local, ?MODULE}, ?MODULE, [], []),
+    spawn(fun keep_server/0),
     {ok, Socket} = gen_tcp:connect({127,0,0,1}, Port, [binary, {packet, 4}, {active, false}]),
     Writer = spawn(fun() -> write(Socket) end),
     ok = gen_tcp:controlling_process(Socket, self()),
@@ -116,6 +120,20 @@ count(From, I, Last, State) ->
             State
     end.
 
+%% A server that is called by this module's name, and is back after each crash.
+keep_server() ->
+    Ref = monitor(process, ?MODULE),
+    receive {'DOWN', Ref, process, _, _} -> ok end,
+    {ok, _} = gen_server:start({local, ?MODULE}, ?MODULE, [], []),
+    keep_server().
+
+init([]) -> {ok, none}.
+
+handle_call({add, A, B}, _From, State) -> {reply, add(A, B), State};
+handle_call({fail, Reason}, _From, _State) -> fail(Reason).
+
+handle_cast(_, State) -> {noreply, State}.
+
 %% -- scenarios ----------------------------------------------------------------------------------
 
 ping(Node) -> pong = net_adm:ping(Node), ok.
@@ -152,17 +170,19 @@ echo(Node) ->
     ok.
 
 spawned(Node) ->
-    Server = start_on(Node),
-    {Server, {echo, two}} = ask(Server, {echo, two}),
-    Ref = erlang:spawn_request(Node, ?MODULE, serve, [], [monitor]),
-    receive
-        {spawn_reply, Ref, ok, Pid} ->
-            {Pid, {echo, three}} = ask(Pid, {echo, three}),
-            any;
-        {spawn_reply, Ref, error, notsup} ->
-            exported
-    after ?TIMEOUT -> error(no_spawn_reply)
-    end.
+    process_flag(trap_exit, true),
+    A = spawn(Node, ?MODULE, serve, []),
+    {A, {echo, two}} = ask(A, {echo, two}),
+    {B, Ref} = spawn_monitor(Node, ?MODULE, serve, []),
+    B ! {self(), {die, {bye, 1}}},
+    {bye, 1} = down(Ref, B),
+    C = spawn_link(Node, ?MODULE, serve, []),
+    C ! {self(), {die, {bye, 2}}},
+    {bye, 2} = exit_of(C),
+    %% There is no such function.
+    {D, None} = spawn_monitor(Node, ?MODULE, nothing, []),
+    {undef, [{?MODULE, nothing, [], _} | _]} = down(None, D),
+    ok.
 
 links(Node) ->
     process_flag(trap_exit, true),
