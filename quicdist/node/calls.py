@@ -33,6 +33,7 @@ from quicdist.node.system import System
 
 _ERPC = Atom("erpc")
 _EXECUTE_CALL = Atom("execute_call")
+_EXECUTE_CAST = Atom("execute_cast")
 _MONITOR = Atom("monitor")
 _CALL = Atom("call")
 _REX = Atom("rex")
@@ -119,6 +120,13 @@ class Caller(Service):
             del self._pending[request]
             self._take_back(request, pending)
         return _erpc_result(what, node, result, reason)
+
+    async def cast(self, node: Atom, module: Atom, function: Atom, args: list[Term]) -> None:
+        """`erpc:cast(Node, Module, Function, Args)`."""
+        request = self.system.identifiers.reference()
+        mfa = (_ERPC, _EXECUTE_CAST, 3)
+        control = ctl.SpawnRequest(request, self.pid, self._group_leader, mfa, [])
+        await self.system.transmit(node, self.pid, control, [module, function, args])
 
     async def rpc(
         self, node: Atom, module: Atom, function: Atom, args: list[Term], timeout: float | None

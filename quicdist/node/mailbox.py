@@ -175,8 +175,8 @@ class Mailbox(Process):
         return await gen.call(self, to, request, timeout)
 
     async def gen_cast(self, to: Pid | str | tuple[str, str], request: Term) -> None:
-        """Sends a request that is not answered, as `gen_server:cast/2`. Whether anybody is there
-        is not said. Raises EtfEncodeError."""
+        """Sends a request that is not answered, as `gen_server:cast/2`, connecting first where
+        needed. Whether anybody is there is not said. Raises EtfEncodeError."""
         with contextlib.suppress(NoConnection, NoProcess):
             await self.send(to, (GEN_CAST, request))
 

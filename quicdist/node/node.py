@@ -22,6 +22,7 @@ from quicdist.node.errors import (
     CallError,
     CallTimeout,
     NoConnection,
+    NodeError,
     NodeNameError,
     NoProcess,
     NotRunning,
@@ -270,6 +271,33 @@ class Node:
         caller = self._running.caller
         return await caller.erpc(Atom(node), Atom(module), Atom(function), list(args), timeout)
 
+    async def multicall(
+        self,
+        nodes: Iterable[str],
+        module: str,
+        function: str,
+        args: Sequence[Term] = (),
+        *,
+        timeout: float | None = 5.0,
+    ) -> list[Term | NodeError]:
+        """Calls a function on many nodes at once, as `erpc:multicall`: for each node, in order,
+        what it returned, or the error that `call` would have raised. 5 s by default."""
+
+        async def one(node: str) -> Term | NodeError:
+            try:
+                return await self.call(node, module, function, args, timeout=timeout)
+            except NodeError as error:
+                return error
+
+        return list(await asyncio.gather(*map(one, nodes)))
+
+    async def cast(self, node: str, module: str, function: str, args: Sequence[Term] = ()) -> None:
+        """Has a function run on a node, as `erpc:cast`, connecting first where needed. What comes
+        of it is not said, nor whether the node is there. Raises EtfEncodeError."""
+        caller = self._running.caller
+        with contextlib.suppress(NoConnection):
+            await caller.cast(Atom(node), Atom(module), Atom(function), list(args))
+
     async def rpc(
         self,
         node: str,
@@ -302,8 +330,8 @@ class Node:
         return await life.caller.gen_call(self._server(to), request, timeout)
 
     async def gen_cast(self, to: Pid | str | tuple[str, str], request: Term) -> None:
-        """Sends a request that is not answered, as `gen_server:cast/2`. Whether anybody is there
-        is not said. Raises EtfEncodeError."""
+        """Sends a request that is not answered, as `gen_server:cast/2`, connecting first where
+        needed. Whether anybody is there is not said. Raises EtfEncodeError."""
         with contextlib.suppress(NoConnection, NoProcess):
             await self.send(to, (GEN_CAST, request))
 

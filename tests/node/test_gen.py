@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from quicdist import CallError, CallTimeout, NoConnection, NodeLimits, NoProcess, Pid
+from tests.node import exported
 from tests.node.conftest import Beam, MakeNode, atom
 
 pytestmark = pytest.mark.erlang
@@ -67,7 +68,7 @@ async def probe(beam: Beam) -> AsyncIterator[Beam]:
 
 
 async def test_calls_and_casts(probe: Beam, make_node: MakeNode) -> None:
-    async with make_node() as node, node.mailbox() as me:
+    async with make_node(limits=QUICK) as node, node.mailbox() as me:
         server = ("probe", probe.name)
         for caller, pid in ((node, node.pid), (me, me.pid)):
             before = await caller.gen_call(server, atom("count"))
@@ -129,3 +130,56 @@ async def test_multi_call(probe: Beam, make_node: MakeNode) -> None:
         )
         assert answers == {probe.name: 0}
         assert bad == [other.name, "1@127.0.0.1"]
+
+
+# -- erpc ----------------------------------------------------------------------------------------
+
+
+async def test_multicall_and_cast_out(beam: Beam, make_node: MakeNode) -> None:
+    async with (
+        make_node(limits=QUICK) as node,
+        make_node(exports=[exported]) as other,
+        node.mailbox("me") as me,
+    ):
+        names = [beam.name, other.name, "1@127.0.0.1"]
+        one, two, three = await node.multicall(names, "erlang", "abs", [-3])
+        assert one == 3
+        assert isinstance(two, CallError)
+        assert two.reason == "undef"
+        assert isinstance(three, NoConnection)
+        for name, module, function in (
+            (beam.name, "erlang", "send"),
+            (other.name, "py", "tell"),
+            (node.name, "nothing", "nothing"),
+            ("1@127.0.0.1", "nothing", "nothing"),
+        ):
+            await node.cast(name, module, function, [me.pid, atom(module)])
+        assert {await me.receive(timeout=30), await me.receive(timeout=30)} == {"erlang", "py"}
+
+
+async def test_erpc_of_a_beam(beam: Beam, make_node: MakeNode) -> None:
+    async with make_node(exports=[exported]) as node, node.mailbox() as me:
+        answers = await beam.eval(
+            """R = erpc:send_request('$py', py, add, [1, 2]),
+            A = erpc:receive_response(R, 20000),
+            S = erpc:send_request('$py', py, add_later, [3, 4]),
+            {response, B} = erpc:wait_response(S, 20000),
+            C = erpc:multicall(['$py', node(), '1@127.0.0.1'], erlang, abs, [-1], 20000),
+            D = erpc:multicall(['$py'], py, add, [1, 1]),
+            {A, B, [element(1, X) || X <- C], D}""",
+            py=node.name,
+        )
+        assert answers == (
+            3,
+            7,
+            [atom("error"), atom("ok"), atom("error")],
+            [(atom("ok"), 2)],
+        )
+        pid = await beam.eval(
+            """register(told, self()), ok = erpc:cast('$py', py, tell, [self(), hi]),
+            ok = erpc:multicast(['$py'], py, tell, [self(), hi]),
+            unregister(told), [receive hi -> 1 after 20000 -> 0 end || _ <- [1, 2]]""",
+            py=node.name,
+        )
+        assert pid == [1, 1]
+        assert me.message_count == 0
