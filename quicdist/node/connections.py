@@ -35,6 +35,10 @@ _FINAL = frozenset({Status.NOT_ALLOWED.value})
 """Refusals that another attempt would meet again."""
 
 
+_YIELD = 1.5
+"""Seconds for a peer's own attempt that goes before ours: whoever makes it has proved nothing."""
+
+
 class Listener(Protocol):
     """Who wants to know of links."""
 
@@ -63,7 +67,9 @@ class _Attempt:
         self.changed = asyncio.Event()
         """Our own link, or one made to us, has come up or down."""
         self.has_yielded = False
-        """The peer's attempt goes first."""
+        """The peer's attempt goes first. Once: it may be anybody's who knows its name."""
+        self.is_yielding = False
+        """That attempt is waited for."""
         self.doubts = 0
         """How often the peer left where it learns our cookie."""
         self.last_error = "no answer"
@@ -233,9 +239,9 @@ class Connections:
     async def _dial_once(self, attempt: _Attempt, timeout: float) -> bool:
         """One try. True when another one makes no sense."""
         node = attempt.node
-        if attempt.has_yielded:
-            await self._await_change(attempt, timeout)
-            attempt.has_yielded = False
+        if attempt.is_yielding:
+            await self._await_change(attempt, min(timeout, _YIELD))
+            attempt.is_yielding = False
             return False
         try:
             connection = await self._book.dial(node, timeout)
@@ -245,15 +251,19 @@ class Connections:
         except (OSError, asyncio.TimeoutError) as error:
             attempt.failed(str(error) or f"no answer within {timeout:g} s")
             return False
-        if attempt.result.done() or attempt.has_yielded:
+        if attempt.result.done() or attempt.is_yielding:
             connection.close("another connection to the same node goes first")
             return False
         peer = self._peer(connection, node, timeout)
         attempt.dialled = peer
-        attempt.changed.clear()
         connection.handler = peer
         peer.start()
-        await self._await_change(attempt, timeout + 1)
+        deadline = asyncio.get_running_loop().time() + timeout + 1
+        while peer.state is State.GREETING and not attempt.result.done():
+            # What changed may have been another link, made to us in the peer's name.
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0 or not await self._await_change(attempt, left):
+                break
         attempt.dialled = None
         if attempt.result.done():
             return True
@@ -266,12 +276,13 @@ class Connections:
             return attempt.doubts > 1
         return peer.refusal.status is None or peer.refusal.status in _FINAL
 
-    async def _await_change(self, attempt: _Attempt, timeout: float) -> None:
+    async def _await_change(self, attempt: _Attempt, timeout: float) -> bool:
         attempt.changed.clear()
         try:
-            await asyncio.wait_for(attempt.changed.wait(), timeout)
+            return await asyncio.wait_for(attempt.changed.wait(), timeout)
         except asyncio.TimeoutError:
-            attempt.failed(f"no answer within {timeout:g} s")
+            attempt.failed(f"no answer within {timeout:.3g} s")
+            return False
 
     def _give_up(self, attempt: _Attempt, reason: str) -> None:
         self._attempts.pop(attempt.node, None)
@@ -328,7 +339,7 @@ class Connections:
             return Status.OK
         status = settle_simultaneous(self.local.name, name)
         if status is Status.OK_SIMULTANEOUS:
-            attempt.has_yielded = True
+            attempt.has_yielded = attempt.is_yielding = True
             if attempt.dialled is not None:
                 attempt.dialled.fail("the peer's own attempt to connect goes first")
         return status
@@ -375,9 +386,10 @@ class Connections:
             return
         attempt = None if name is None else self._attempts.get(name)
         if attempt is not None:
-            attempt.failed(reason, is_refusal=peer.refusal is not None)
+            if peer.is_dialer or attempt.dialled is None:
+                attempt.failed(reason, is_refusal=peer.refusal is not None)
             if not peer.is_dialer:
-                attempt.has_yielded = False
+                attempt.is_yielding = False
             attempt.changed.set()
         if not peer.is_dialer:
             logger.warning("a connection made by %s did not come up: %s", peer, reason)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from quicdist import Atom, Node, NodeDown, NodeLimits, Pid
+from quicdist.carriers.base import CloseReason
 from quicdist.dist import control as ctl
+from quicdist.dist.flags import DEFAULT_FLAGS
+from quicdist.dist.handshake import Name, build_name
+from quicdist.dist.packet import Packet
 from quicdist.etf import DEFAULT, EtfDecodeError, Limits, Options, Reference, decode
 from quicdist.node.level import Level
 from quicdist.node.peer import Peer
 from tests.node.conftest import PATIENCE
-from tests.node.memory import Hub
+from tests.node.memory import Hub, MemoryCarrier
 
 KIB = 1024
 ELSEWHERE = Atom("1@10.0.0.1")
@@ -137,3 +142,36 @@ def test_a_small_frame_does_not_take_a_gigabyte() -> None:
     assert count * 80 < 512 * 1024 * 1024
     with pytest.raises(EtfDecodeError, match="terms"):
         decode(b"\x83l" + count.to_bytes(4, "big") + b"j" * (count + 1))
+
+
+class Mute:
+    """The owner of a connection on which nothing is ever said."""
+
+    def packets_received(self, packets: Sequence[Packet]) -> None:
+        pass
+
+    def writable_again(self) -> None:
+        pass
+
+    def connection_lost(self, reason: CloseReason) -> None:
+        pass
+
+
+async def test_who_claims_a_name_without_the_cookie_stops_nobody_from_connecting() -> None:
+    hub = Hub(delay=0.03)
+    async with make(hub) as one, make(hub) as two:
+        low, high = sorted((one, two), key=lambda node: node.name)
+        stranger = MemoryCarrier(hub)
+
+        async def knock() -> None:
+            while True:
+                connection = await stranger.dial(low.name, PATIENCE)
+                connection.handler = Mute()
+                connection.send_handshake(build_name(Name(int(DEFAULT_FLAGS), 4, high.name)))
+
+        knocking = [asyncio.create_task(knock()) for _ in range(10)]
+        await asyncio.sleep(0.1)
+        await low.connect(high.name)
+        assert await low.ping(high.name)
+        for one_knocking in knocking:
+            one_knocking.cancel()
