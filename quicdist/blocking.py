@@ -16,6 +16,7 @@ first use.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import concurrent.futures
 import contextlib
 import os
@@ -81,7 +82,8 @@ class BlockingNode:
         """`node` has not been started. Raises what its start and connecting to `peers` raise."""
         self._node = node
         self._thread = _LoopThread(node, peers)
-        weakref.finalize(self, self._thread.close)
+        # Without waiting: it may be called with any lock held, the log's for one.
+        weakref.finalize(self, self._thread.ask_to_stop).atexit = False
 
     def close(self) -> None:
         """Ends it, as `Node.stop`. Calls that are waited for raise NotRunning or NoConnection."""
@@ -252,7 +254,7 @@ class _LoopThread:
     def __init__(self, node: Node, peers: Sequence[str]) -> None:
         self._name = node.name
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._is_closed = False
         # A selector of our own knows which files are the loop's, when we fork.
         self._selector = selectors.DefaultSelector()
@@ -286,17 +288,19 @@ class _LoopThread:
         async def awaited() -> T:
             return await function(*args, **named)
 
-        # No two steps: between looking and submitting nobody may close it.
-        with self._lock:
-            if self._is_closed:
-                raise NotRunning(f"{self._name} is closed")
-            future = asyncio.run_coroutine_threadsafe(awaited(), self._loop)
+        future: concurrent.futures.Future[T] | None = None
         try:
+            # In one step: between looking and submitting nobody may close it.
+            with self._lock:
+                if self._is_closed:
+                    raise NotRunning(f"{self._name} is closed")
+                future = asyncio.run_coroutine_threadsafe(awaited(), self._loop)
             return future.result()
         except concurrent.futures.CancelledError:
             raise NotRunning(f"{self._name} was closed meanwhile") from None
         except BaseException:
-            future.cancel()  # Ctrl-C; where the function raised, it is over anyway
+            if future is not None:
+                future.cancel()  # Ctrl-C; where the function raised, it is over anyway
             raise
 
     def do(self, function: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
@@ -309,6 +313,13 @@ class _LoopThread:
 
     def close(self) -> None:
         """Stops the node and waits for it. Does nothing in a forked child."""
+        if os.getpid() == self._pid:
+            self.ask_to_stop()
+            if threading.current_thread() is not self._thread:
+                self._thread.join()
+
+    def ask_to_stop(self) -> None:
+        """Stops the node without waiting. Does nothing in a forked child."""
         if os.getpid() != self._pid:
             return
         with self._lock:
@@ -316,8 +327,6 @@ class _LoopThread:
         if is_first:
             with contextlib.suppress(RuntimeError):  # the loop is closed: it did not start
                 self._loop.call_soon_threadsafe(self._main.cancel)
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
 
     def abandon(self) -> None:
         """In a forked child: lets go of the parent's sockets.
@@ -360,6 +369,12 @@ class _LoopThread:
 
 
 _threads: weakref.WeakSet[_LoopThread] = weakref.WeakSet()
+
+
+@atexit.register
+def _at_exit() -> None:
+    for thread in list(_threads):
+        thread.close()
 
 
 def _after_fork_in_child() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import os
 import signal
 import subprocess
 import sys
@@ -342,19 +344,30 @@ print("well")
 """
 
 
-def _run(source: str, server: BlockingNode) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextlib.contextmanager
+def _run(source: str, server: BlockingNode) -> Iterator[subprocess.Popen[str]]:
+    """A Python program; it is killed should it hang."""
+    with subprocess.Popen(
         [sys.executable, "-c", _PROGRAM + source, server.name, COOKIE],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
+        start_new_session=True,
+    ) as program:
+        watchdog = threading.Timer(2 * PATIENCE, os.killpg, (program.pid, signal.SIGKILL))
+        watchdog.start()
+        try:
+            yield program
+        finally:
+            watchdog.cancel()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 def test_a_forked_child_does_not_use_it(server: BlockingNode) -> None:
-    program = _run(_FORK, server)
-    out, err = program.communicate(timeout=PATIENCE)
+    with _run(_FORK, server) as program:
+        out, err = program.communicate()
     assert (program.returncode, out, err) == (0, "well\n", "")
 
 
@@ -386,29 +399,20 @@ node.call(peer, "py", "forever", timeout=None)
 
 
 def test_control_c(server: BlockingNode) -> None:
-    program = _run(_INTERRUPTED, server)
-    assert program.stdout is not None
-
-    def expect(line: str) -> None:
+    with _run(_INTERRUPTED, server) as program:
         assert program.stdout is not None
-        assert program.stdout.readline() == f"{line}\n"
-
-    try:
         for _ in range(2):
-            expect("waiting")
+            assert program.stdout.readline() == "waiting\n"
             time.sleep(0.3)
             program.send_signal(signal.SIGINT)
-            expect("interrupted")
-        expect("well")
-        expect("waiting")
+            assert program.stdout.readline() == "interrupted\n"
+        assert program.stdout.readline() == "well\n"
+        assert program.stdout.readline() == "waiting\n"
         time.sleep(0.5)
         program.send_signal(signal.SIGINT)
-        _, err = program.communicate(timeout=PATIENCE)
+        _, err = program.communicate()
         assert err.endswith("KeyboardInterrupt\n")
         assert program.returncode in (1, 130, -signal.SIGINT)
-    finally:
-        program.kill()
-        program.communicate()
 
 
 _UNCLOSED = """
@@ -421,8 +425,8 @@ time.sleep(0.2)
 
 
 def test_a_program_ends_without_closing_it(server: BlockingNode) -> None:
-    program = _run(_UNCLOSED, server)
-    out, err = program.communicate(timeout=PATIENCE)
+    with _run(_UNCLOSED, server) as program:
+        out, err = program.communicate()
     assert (program.returncode, out) == (0, "3\n"), err
     assert server.nodes() == []
 
