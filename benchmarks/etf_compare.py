@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -278,7 +279,7 @@ def compare_with_other_formats(
             read, write = ours[head]
             (form,) = new
             term = read(form, text)
-            timers = {head: timer(lambda data, read=read: read(data, text), [form])}
+            timers = {head: timer(partial(read, options=text), [form])}
             if direction == "encode":
                 timers = {head: timer(write, [term])}
             for other, (their_read, their_write) in others.items():
