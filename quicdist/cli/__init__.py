@@ -48,6 +48,9 @@ def _quicdist(
 
 def main() -> NoReturn:
     """Runs the command line and ends the process: one line for an error, never a traceback."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # started with it closed, as `>&-` does
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         # A term may hold characters that the terminal has not.
         if hasattr(stream, "reconfigure"):

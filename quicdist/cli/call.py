@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quicdist.cli.exits import ExitCode, Problem
+from quicdist.cli.harmless import harmless, harmless_term
 from quicdist.cli.options import Authority, Cookie, OwnName, PeerNode, Timeout, Verbose
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def call(
         if verbose:
             _show_details(error)
         raise _problem(error) from None
-    print(format_term(result, node=node))
+    print(harmless_term(format_term(result, node=node)))
 
 
 async def _called(
@@ -115,7 +116,7 @@ def _problem(error: CallError) -> Problem:
         case ("python_error", str(kind), bytes(text), bytes()):
             # What another node of ours answers; its traceback is for -v.
             what = str(error).split(" ended with ")[0]
-            return Problem(ExitCode.NO, f"{what} raised {kind}: {text.decode()}")
+            return Problem(ExitCode.NO, f"{what} raised {kind}: {text.decode(errors='replace')}")
     return Problem(ExitCode.NO, str(error).split("\n")[0])
 
 
@@ -124,7 +125,8 @@ def _show_details(error: CallError) -> None:
     from quicdist.etf.notation import format_term
 
     for frame in error.stack:
-        print(f"  in {format_term(frame)}", file=sys.stderr)
+        print(f"  in {harmless_term(format_term(frame))}", file=sys.stderr)
     match error.reason:
         case ("python_error", _, _, bytes(traceback)):
-            print(traceback.decode(errors="replace").rstrip(), file=sys.stderr)
+            text = traceback.decode(errors="replace").rstrip()
+            print(harmless(text, keep="\n\t"), file=sys.stderr)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
+from quicdist.cli.harmless import harmless
+
 if TYPE_CHECKING:
     from quicdist.node.errors import NoConnection
 
@@ -73,7 +75,7 @@ class Problem(Exception):
     def line(self) -> str:
         """The text in one line, without what a peer may have put in it to steer the terminal."""
         line = " ".join(part.strip() for part in str(self).splitlines())
-        return "".join(char if char.isprintable() else "?" for char in line)
+        return harmless(line)
 
 
 def problem_of(error: BaseException) -> Problem | None:

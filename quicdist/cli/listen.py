@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quicdist.cli.exits import ExitCode, Problem
+from quicdist.cli.harmless import harmless_term
 from quicdist.cli.options import (
     Authority,
     Certificate,
@@ -151,7 +152,7 @@ async def _print_messages(settings: Settings, register: str, count: int | None) 
         _say_up(node)
         while count is None or count > 0:
             message = await me.receive()
-            print(format_term(message, node=node.name), flush=True)
+            print(harmless_term(format_term(message, node=node.name)), flush=True)
             count = count - 1 if count is not None else None
 
 

@@ -96,9 +96,13 @@ def start_logging(verbose: int, *, quiet: bool = True) -> None:
     """What is logged goes to standard error: warnings, and more where asked for."""
     import logging
 
+    from quicdist.cli.harmless import HarmlessFormatter
+
     usual = logging.ERROR if quiet else logging.INFO
     level = {0: usual, 1: logging.INFO}.get(verbose, logging.DEBUG)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    handler = logging.StreamHandler()
+    handler.setFormatter(HarmlessFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("quicdist").setLevel(level)
     if verbose < 2:
         logging.getLogger("quic").setLevel(logging.CRITICAL)  # aioquic's own

@@ -208,3 +208,8 @@ def test_nothing_else_touches_aioquic() -> None:
         if "import aioquic" in (text := path.read_text()) or "from aioquic" in text
     ]
     assert touching == ["carriers/quic/engine/aioquic.py"]
+
+
+def test_a_peers_reason_is_one_harmless_line() -> None:
+    event = events.ConnectionTerminated(0, None, "\x1b[2J\nup to you")
+    assert adapter._describe(event) == "application close 0: ?[2J?up to you"

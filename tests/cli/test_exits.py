@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import subprocess
+import sys
+
 import pytest
 
 from quicdist.carriers.trust import CertificateExpired
 from quicdist.cli.exits import EXIT_CODES, ExitCode, Problem, problem_of
+from quicdist.cli.harmless import HarmlessFormatter, harmless_term
+from quicdist.etf import Atom
+from quicdist.etf.notation import format_term, parse_term
 from quicdist.gateway import GatewayError
 from quicdist.node import errors
 
@@ -13,6 +20,29 @@ from quicdist.node import errors
 def test_a_problem_is_one_harmless_line() -> None:
     problem = Problem(ExitCode.NO, "the peer\n  said \x1b[2Jboo\x07")
     assert problem.line() == "the peer said ?[2Jboo?"
+
+
+def test_a_log_line_is_harmless_and_looks_like_no_other() -> None:
+    record = logging.LogRecord(
+        "n", logging.INFO, "f", 1, "said %s", ("\x1b[2J\nINFO x\u202e",), None
+    )
+    assert HarmlessFormatter("%(levelname)s %(message)s").format(record) == (
+        "INFO said ?[2J\n    INFO x?"
+    )
+
+
+def test_a_term_is_shown_harmlessly_and_reads_back() -> None:
+    term = [Atom("a\u202eb\x9b"), "x\u2066".encode(), {Atom("\x1b"): b"\x07"}]
+    text = harmless_term(format_term(term))
+    assert text.isprintable()
+    assert parse_term(text) == term
+
+
+def test_output_may_be_closed() -> None:
+    """As by `>&-` in a shell: that is no bug of ours."""
+    command = [sys.executable, "-m", "quicdist", "--version"]
+    closed = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], capture_output=True)
+    assert (closed.returncode, closed.stderr) == (0, b"")
 
 
 def test_every_code_is_documented() -> None:

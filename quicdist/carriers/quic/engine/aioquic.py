@@ -361,7 +361,9 @@ def _describe(event: events.ConnectionTerminated) -> str:
         name = f"TLS alert {_named(AlertDescription, event.error_code - 0x100)}"
     else:
         name = _named(QuicErrorCode, event.error_code)
-    return f"{name}: {event.reason_phrase}" if event.reason_phrase else name
+    # Whoever sends it may have proved nothing yet; it becomes a line of the log.
+    reason = "".join(char if char.isprintable() else "?" for char in event.reason_phrase)
+    return f"{name}: {reason}" if reason else name
 
 
 def _named(kind: type[IntEnum], code: int) -> str:
