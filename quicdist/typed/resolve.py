@@ -8,7 +8,7 @@ import threading
 import types
 import typing
 from collections import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ForwardRef, Literal, NamedTuple, TypeVar, overload
 
 from quicdist.etf import Term
@@ -382,13 +382,24 @@ _CONSTANTS = (str, bytes, int, bool)
 
 def _enum(kind: Any) -> Conversion:
     if issubclass(kind, enum.Flag):
-        return ViaOther(Via(int, kind, lambda flag: flag.value), LEAVES[int], kind)
+        return ViaOther(Via(int, _flags(kind), lambda flag: flag.value), LEAVES[int], kind)
     members = list(kind)
     for member in members:
         if not isinstance(member.value, (*_CONSTANTS, float, tuple)):
             raise UnsupportedType(f"{member}: {describe(member.value)} is no value for an atom")
     values = ", ".join(str(member.value) for member in members)
     return OneOf(members, [member.value for member in members], f"one of {values:.200}")
+
+
+def _flags(kind: Any) -> Callable[[int], Any]:
+    def flags(bits: int) -> Any:
+        found = kind(bits)
+        # Python 3.11 before 3.11.4 drops unknown bits here where it should refuse them.
+        if found.value != bits:
+            raise ValueError(f"{bits} is not a valid {kind.__qualname__}")
+        return found
+
+    return flags
 
 
 def _literal(values: tuple[Any, ...], none: _NoneAtom) -> Conversion:
