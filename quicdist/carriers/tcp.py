@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
+import os
 import socket
 import struct
 import sys
@@ -336,6 +338,9 @@ class TcpListener:
         server = await loop.create_server(
             lambda: TcpConnection(Role.LISTENER, bounds, accept), host, port
         )
+        if not server.sockets:
+            # asyncio takes a process out of files for an address family that is not there.
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return cls(server)
 
     @property

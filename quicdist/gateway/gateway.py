@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import TracebackType
@@ -226,6 +227,7 @@ async def run(
 
     Raises what `Gateway` and its `start` raise.
     """
+    _raise_file_limit(3 * (settings.max_remotes + settings.max_relays))
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -239,6 +241,16 @@ async def run(
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
+
+
+def _raise_file_limit(wanted: int) -> None:
+    """Lets the process open that many files, as far as it may: each remote node takes a port,
+    each pair of connected nodes a socket, and the usual 1024 are soon gone."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _open_quic(settings: GatewaySettings, accept: Accept) -> _Endpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from quicdist.gateway import (
     emit_module,
     erl_arguments,
 )
+from quicdist.gateway.gateway import _raise_file_limit
 from quicdist.node.errors import NodeNameError
 from tests.gatewayed import free_udp_port, loopback_settings
 
@@ -292,3 +294,32 @@ def test_the_module_compiles_without_a_warning(tmp_path: Path) -> None:
     emitted = emit_module(tmp_path)
     assert emitted.beam is not None
     assert emitted.beam.read_bytes()[:4] == b"FOR1"
+
+
+def test_as_many_files_as_its_settings_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    _raise_file_limit(500)
+    assert not raised
+    _raise_file_limit(3000)
+    _raise_file_limit(6000)
+    assert raised == [(3000, 4096), (4096, 4096)]
+
+
+async def test_a_process_out_of_files_knows_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Gateway(loopback_settings()) as gateway:
+        epmd = EpmdAddress("127.0.0.1", gateway.epmd_port)
+        name = f"{free_udp_port()}@127.0.0.1"
+        create = asyncio.get_running_loop().create_server
+
+        async def no_files(*arguments: object, **settings: object) -> asyncio.Server:
+            # What asyncio gives when no socket can be made.
+            server = await create(asyncio.Protocol, "127.0.0.1", 0)
+            server.close()
+            return server
+
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio.get_running_loop(), "create_server", no_files)
+            assert await look_up(name, epmd) is None
+        assert await look_up(name, epmd) is not None
