@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import sys
+import threading
 from typing import Annotated, NoReturn
 
 import typer
@@ -55,7 +58,16 @@ def main() -> NoReturn:
         # A term may hold characters that the terminal has not.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(_run())
+    code = _run()
+    if threading.active_count() > 1:
+        # An exported function that is no coroutine is still at it. It cannot be ended, and the
+        # interpreter would wait for it, for ever if need be.
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 # What typer raises for a command line that is wrong; where the class lives differs by version.

@@ -28,6 +28,15 @@ def test_run_ends_cleanly_when_told(quicdist: Command, number: int) -> None:
     assert "no certificate is verified" in done.err
 
 
+def test_run_ends_while_a_function_does_not(quicdist: Command) -> None:
+    (quicdist.home / "stuck.py").write_text(
+        "import time, quicdist\n@quicdist.export\ndef stick(): time.sleep(3600)\n"
+    )
+    with quicdist.node("run", "0@127.0.0.1", "stuck") as (name, process):
+        quicdist("call", name, "stuck", "stick", "[]", "--timeout", "0.5").refused(6, "stick")
+        assert end(process).code == 0
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
