@@ -42,11 +42,11 @@ async def test_members_are_known_on_both_sides(
             groups = pg.start(node, scope)
         else:
             groups = pg.start(node, scope)
-            await node.connect(beam.name)
+            if visible:
+                await node.connect(beam.name)
             await beam.eval(f"{{ok, _}} = pg:start({scope}), pg:join({scope}, g, {SLEEPER})")
             if not visible:
                 # A BEAM that starts a scope asks visible nodes only; we ask when nodes meet.
-                node.disconnect(beam.name)
                 await node.connect(beam.name)
         groups.join(atom("g"), me.pid, me.pid)
         groups.join(b"name", me.pid)
@@ -87,7 +87,6 @@ async def _until_beam(beam: Beam, source: str, members: set[Pid], count: int) ->
 @pytest.mark.erlang
 async def test_monitors(beam: Beam, make_node: MakeNode) -> None:
     async with make_node() as node, node.mailbox() as me, node.mailbox() as member:
-        await node.connect(beam.name)
         groups = pg.start(node, "watched")
         reference, members = groups.monitor_group(me, atom("g"))
         assert members == []
@@ -96,7 +95,6 @@ async def test_monitors(beam: Beam, make_node: MakeNode) -> None:
         pid = await beam.eval(
             f"{{ok, _}} = pg:start(watched), P = {SLEEPER}, ok = pg:join(watched, g, P), P"
         )
-        node.disconnect(beam.name)
         await node.connect(beam.name)
         for _ in range(2):
             message = await get(me)

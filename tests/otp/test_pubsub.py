@@ -33,11 +33,13 @@ end
 
 defmodule Probe do
   def start do
+    parent = self()
     spawn(fn ->
-      {:ok, _} = Application.ensure_all_started(:elixir)
       {:ok, _} = Registry.start_link(keys: :duplicate, name: Probe.Registry)
+      send(parent, :registry_is_up)
       Process.sleep(:infinity)
     end)
+    receive do :registry_is_up -> :ok end
     {:ok, _} = :pg.start(Phoenix.PubSub)
     {:ok, _} = Probe.Worker.start(Probe.PubSub.Adapter)
     :ok
