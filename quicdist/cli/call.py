@@ -117,6 +117,11 @@ def _problem(error: CallError) -> Problem:
             # What another node of ours answers; its traceback is for -v.
             what = str(error).split(" ended with ")[0]
             return Problem(ExitCode.NO, f"{what} raised {kind}: {text.decode(errors='replace')}")
+        case ("signal", ("python_error", str(kind), bytes(text), bytes())):
+            # The function has returned; it is its value that could not be sent.
+            what = str(error).split(" ended with ")[0]
+            why = text.decode(errors="replace")
+            return Problem(ExitCode.NO, f"{what} was not answered: {kind}: {why}")
     return Problem(ExitCode.NO, str(error).split("\n")[0])
 
 
@@ -127,6 +132,9 @@ def _show_details(error: CallError) -> None:
     for frame in error.stack:
         print(f"  in {harmless_term(format_term(frame))}", file=sys.stderr)
     match error.reason:
-        case ("python_error", _, _, bytes(traceback)):
+        case ("python_error", _, _, bytes(traceback)) | (
+            "signal",
+            ("python_error", _, _, bytes(traceback)),
+        ):
             text = traceback.decode(errors="replace").rstrip()
             print(harmless(text, keep="\n\t"), file=sys.stderr)

@@ -107,10 +107,18 @@ def _no_connection(error: NoConnection) -> Problem:
         text += "; give the cluster's with --cookie or QUICDIST_COOKIE"
         return Problem(ExitCode.REFUSED, text)
     if "certificate" in text:
-        text += "; --ca names the authority that has signed its certificate"
+        if "doesn't match" in text:
+            text += "; it needs one for the address in its name"
+        else:
+            text += "; --ca names the authority that has signed its certificate"
         return Problem(ExitCode.REFUSED, text)
     if error.is_refusal:
         return Problem(ExitCode.REFUSED, text)
+    if "no carrier" in text or "broke the protocol" in text:
+        return Problem(ExitCode.UNREACHABLE, text)  # whether it runs is not the question
+    if "Address family" in text:
+        text += "; --name needs an address of the same kind, IPv4 or IPv6"
+        return Problem(ExitCode.UNREACHABLE, text)
     return Problem(ExitCode.UNREACHABLE, f"{text}; does it run, and is its address in its name?")
 
 

@@ -27,6 +27,10 @@ def add(a, b):
     return a + b
 
 @quicdist.export
+def all_of(*items):
+    return set(items)
+
+@quicdist.export
 async def divide(a, b):
     return a / b
 """

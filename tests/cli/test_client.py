@@ -56,6 +56,13 @@ def test_ping_somebody_else(quicdist: Command) -> None:
         quicdist("ping", name, "--timeout", "1").refused(3, "no connection to")
 
 
+@pytest.mark.parametrize("name", ["foo@bar", "99999@127.0.0.1"])
+def test_ping_a_name_that_leads_nowhere(quicdist: Command, name: str) -> None:
+    done = quicdist("ping", name)
+    done.refused(3, "port@ip")
+    assert "does it run" not in done.err
+
+
 @pytest.mark.parametrize("name", ["foo", "", "a@b@c", "@", "4433@"])
 def test_ping_what_is_no_node(quicdist: Command, name: str) -> None:
     quicdist("ping", name).refused(2, "no node name", "4433@127.0.0.1")
@@ -96,6 +103,12 @@ def test_call(quicdist: Command, calc: str, words: tuple[str, ...], printed: str
 def test_call_what_raises(quicdist: Command, calc: str) -> None:
     quicdist("call", calc, "calc", "divide", "[1, 0]").refused(1, "ZeroDivisionError", "division")
     quicdist("call", calc, "calc", "nothing").refused(1, "undef")
+
+
+def test_call_whose_value_cannot_be_sent(quicdist: Command, calc: str) -> None:
+    done = quicdist("call", calc, "calc", "all_of", "[]")
+    done.refused(1, "all_of/0", "was not answered", "set has no Erlang form")
+    assert "Traceback" in quicdist("call", calc, "calc", "all_of", "[]", "-v").err
     shown = quicdist("call", "-v", calc, "calc", "nothing")
     assert shown.code == 1
     assert "in {calc,nothing,[],[]}" in shown.err
