@@ -17,6 +17,8 @@ if TYPE_CHECKING:
         Atom,
         BitString,
         ErlMap,
+        EtfDecodeError,
+        EtfEncodeError,
         Export,
         Fun,
         ImproperList,
@@ -72,6 +74,8 @@ __all__ = [
     "ErlangExit",
     "ErlangThrow",
     "ErrorClass",
+    "EtfDecodeError",
+    "EtfEncodeError",
     "Export",
     "ExportError",
     "Fun",
@@ -112,7 +116,8 @@ __all__ = [
 _PLACES = {
     "blocking": "BlockingMailbox BlockingNode connect",
     "carriers.trust": "Identity Trust",
-    "etf": "Atom BitString ErlMap Export Fun ImproperList Pid Port Reference",
+    "etf": "Atom BitString ErlMap EtfDecodeError EtfEncodeError Export Fun ImproperList Pid Port "
+    "Reference",
     "node.aliases": "AliasMode",
     "node.book": "Quic",
     "node.events": "NodeDown NodeEvent NodeUp",

@@ -80,10 +80,12 @@ class Caller(Service):
         self,
         system: System,
         connect: Callable[[Atom], Awaitable[Callee]],
+        obstacle: Callable[[Atom], str | None],
         group_leader: Pid,
     ) -> None:
         super().__init__(system, _ignore)
         self._connect = connect
+        self._obstacle = obstacle
         self._group_leader = group_leader
         self._pending: dict[Reference, _Pending] = {}
         self._abandoned: dict[Reference, Atom] = {}
@@ -188,12 +190,12 @@ class Caller(Service):
         timeout: float | None,
         watch: ctl.MonitorP | None = None,
     ) -> Term:
-        """Connects, sends, waits. Raises CallTimeout when that takes too long altogether."""
+        """Connects, sends, waits. When that takes too long altogether, raises NoConnection where
+        connecting has failed so far, and else CallTimeout."""
         loop = asyncio.get_running_loop()
         timer = None
         if timeout is not None:
-            error = CallTimeout(pending.what, timeout)
-            timer = loop.call_later(timeout, pending.fail, error)
+            timer = loop.call_later(timeout, self._time_is_over, pending, timeout)
         sending = asyncio.ensure_future(self._begin(key, pending, control, payload, watch))
         sending.add_done_callback(lambda done: _pass_on(done, pending))
         callee: Callee | None = None
@@ -207,6 +209,13 @@ class Caller(Service):
                 callee = sending.result()
             if callee is not None:
                 callee.call_ends(key)
+
+    def _time_is_over(self, pending: _Pending, timeout: float) -> None:
+        obstacle = self._obstacle(pending.node)
+        if obstacle is None:
+            pending.fail(CallTimeout(pending.what, timeout))
+        else:
+            pending.fail(NoConnection(pending.node, f"{obstacle} (tried for {timeout:g} s)"))
 
     async def _begin(
         self,

@@ -73,11 +73,13 @@ class _Attempt:
         self.doubts = 0
         """How often the peer left where it learns our cookie."""
         self.last_error = "no answer"
+        self.has_failed = False
         self.is_refused = False
         self.task: asyncio.Task[None] | None = None
 
     def failed(self, reason: str, *, is_refusal: bool = False) -> None:
         """One try came to nothing. A refusal says more than the silence of a later try."""
+        self.has_failed = True
         if is_refusal or not self.is_refused:
             self.last_error = reason
             self.is_refused = is_refusal
@@ -119,6 +121,12 @@ class Connections:
             return peer
         # Whoever stops waiting leaves the attempt to the others.
         return await asyncio.shield(self._attempt(node).result)
+
+    def obstacle(self, node: Atom) -> str | None:
+        """Why there is no link yet to a node that we try to connect to; None before a first try
+        has failed, and where nobody tries."""
+        attempt = self._attempts.get(node)
+        return None if attempt is None or not attempt.has_failed else attempt.last_error
 
     def post(
         self, node: Atom, sender: Pid, control: Control, payload: Payload = NO_PAYLOAD

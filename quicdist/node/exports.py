@@ -114,6 +114,13 @@ class Exports:
     async def run(self, exported: Exported, args: Sequence[Term]) -> Term:
         """Calls it. Raises what it raises. Cancelled, an async function is cancelled with it; a
         plain one runs on in its thread, to nobody's use."""
+        try:
+            return await self._run(exported, args)
+        except SystemExit as error:
+            # Who calls a function may end that function, not the program.
+            raise RuntimeError(f"{exported.name} wanted to end the program: {error!r}") from error
+
+    async def _run(self, exported: Exported, args: Sequence[Term]) -> Term:
         if exported.is_async:
             return await exported.function(*args)
         if exported.run is Run.INLINE:
@@ -171,7 +178,8 @@ def _marked(given: object) -> Iterator[tuple[Callable[..., Any], Mark]]:
             found = True
             yield getattr(given, attribute), mark
     if not found:
-        raise ExportError(f"nothing in {given!r} is marked with @export")
+        name = getattr(given, "__name__", None) or repr(given)
+        raise ExportError(f"nothing in {name} is marked with @export: put it above what is served")
 
 
 def _default_module(function: Callable[..., Any]) -> str:

@@ -435,7 +435,7 @@ class _Life:
         self.spawner = Spawner(system, self._limits.mailbox)
         leader = GroupLeader(system, LogLines(), self.apply)
         system.group_leader = leader.pid
-        self.caller = Caller(system, self._connect, leader.pid)
+        self.caller = Caller(system, self._connect, self.connections.obstacle, leader.pid)
         system.reply_sink = self.caller.pid
         start_net_kernel(system, self._limits.net_ticktime)
         Serving(system, self.spawner, exports, self._limits.calls_at_once)

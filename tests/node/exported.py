@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 
@@ -58,6 +59,16 @@ def fail(kind: Atom, reason: Term) -> None:
 @export(module="py")
 def unencodable() -> object:
     return object()
+
+
+@export(module="py")
+def leave() -> None:
+    sys.exit(3)
+
+
+@export(module="py")
+async def leave_later() -> None:
+    sys.exit(3)
 
 
 @export(module="py")

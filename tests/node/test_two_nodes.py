@@ -248,6 +248,16 @@ async def test_calls(pair: tuple[Node, Node]) -> None:
         await one.call(two.name, "py", "unencodable")
 
 
+@pytest.mark.parametrize("name", ["leave", "leave_later"])
+async def test_a_function_that_wants_to_end_the_program_fails(
+    pair: tuple[Node, Node], name: str
+) -> None:
+    one, two = pair
+    with pytest.raises(CallError, match=r"wanted to end the program: SystemExit\(3\)"):
+        await one.call(two.name, "py", name)
+    assert await one.call(two.name, "py", "add", [1, 2]) == 3
+
+
 async def test_a_call_that_ends_early(pair: tuple[Node, Node]) -> None:
     one, two = pair
     with pytest.raises(CallTimeout, match="forever/0"):
@@ -344,6 +354,11 @@ async def test_nobody_there(hub: Hub) -> None:
             await one.connect("99@127.0.0.1")
         with pytest.raises(NoConnection, match="no carrier"):
             await one.connect("name@host")
+    async with make(hub) as one:
+        with pytest.raises(NoConnection, match=r"nobody at port 99 \(tried for 0.5 s\)"):
+            await one.call("99@127.0.0.1", "m", "f", timeout=0.5)
+    async with make(hub, limits=limits) as one, one.mailbox() as me:
+        me.trap_exit = True
         with pytest.raises(ValueError, match="no node name"):
             await one.connect("nonsense")
         reference = me.monitor(("x", "99@127.0.0.1"))
