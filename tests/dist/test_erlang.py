@@ -182,15 +182,17 @@ def test_the_greater_name_s_attempt_survives(peer: Peer) -> None:
     name = our_name()
     peer.erlang.eval(f"spawn(fun() -> net_kernel:connect_node('{name}') end), <<>>.")
     theirs, _ = peer.server.accept()
-    with TcpNode.dial(initiator(node(name)), peer.port) as ours:
-        (first,) = ours.session.start()
-        assert isinstance(first, SendHandshake)
-        ours.socket.sendall(len(first.data).to_bytes(2, "big") + first.data)
-        assert ours.stream.read(18) == b"\0\x10sok_simultaneous"
-        # Erlang has given up its own attempt, and said nothing but its name.
-        theirs.settimeout(TIMEOUT)
-        with theirs, theirs.makefile("rb") as stream:
-            assert len(stream.read()) == 17 + len(peer.name)
+    theirs.settimeout(TIMEOUT)
+    with theirs, theirs.makefile("rb") as stream:
+        # Its name is awaited first: whether it comes before ours reaches it is else a race.
+        assert len(stream.read(17 + len(peer.name))) == 17 + len(peer.name)
+        with TcpNode.dial(initiator(node(name)), peer.port) as ours:
+            (first,) = ours.session.start()
+            assert isinstance(first, SendHandshake)
+            ours.socket.sendall(len(first.data).to_bytes(2, "big") + first.data)
+            assert ours.stream.read(18) == b"\0\x10sok_simultaneous"
+            # Erlang has given up its own attempt, and said nothing more on it.
+            assert stream.read() == b""
 
 
 # -- atoms --------------------------------------------------------------------------------------
