@@ -1,0 +1,409 @@
+"""The way through the node: this project next to everything else that could carry the messages.
+
+    python -m benchmarks.nodes [--rounds N] [--seconds S] [--only WORD,...] [--picture FILE]
+
+Every candidate is two processes on loopback, and what stands between them. All are up at the same
+time and measured in turn, round after round, so that a change of the machine's pace meets all
+alike; the medians are compared. CPU is that of all of a candidate's processes, from /proc (Linux).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.picture import Bar, Panel, draw
+
+COOKIE = "benchmark"
+RAW = "aioquic raw"
+IDLE = 50
+"""Connections that are held to see what memory one takes."""
+
+TICK = os.sysconf("SC_CLK_TCK")
+ROOT = Path(__file__).parents[1]
+
+
+class Absent(Exception):
+    """A candidate that cannot be measured here, and why."""
+
+
+class Processes:
+    """What makes up one candidate."""
+
+    def __init__(self) -> None:
+        self._all: list[subprocess.Popen[str]] = []
+        self._keeper = contextlib.ExitStack()
+
+    def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+        )
+        self._all.append(process)
+        return process
+
+    def python(self, module: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        return self.start(sys.executable, "-m", module, *arguments, **environment)
+
+    def directory(self) -> str:
+        return self._keeper.enter_context(tempfile.TemporaryDirectory())
+
+    def at_end(self, do: Callable[[], object]) -> None:
+        self._keeper.callback(do)
+
+    def cpu(self) -> float:
+        """Seconds of CPU that all have used."""
+        return sum(_cpu(process.pid) for process in self._all)
+
+    def close(self) -> None:
+        for process in self._all:
+            process.kill()
+            process.wait()
+        self._keeper.close()
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory that a process has."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def hear(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """A side's line."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise Absent("it ended")
+    answer: dict[str, Any] = json.loads(line)
+    return answer
+
+
+class Pair:
+    """A candidate that runs."""
+
+    def __init__(self, start: Start) -> None:
+        self.processes = Processes()
+        try:
+            self.server, self.driver = start(self.processes)
+            hear(self.driver)
+        except BaseException:
+            self.processes.close()
+            raise
+
+    def do(self, what: str, number: float) -> dict[str, Any]:
+        """The driver's answer, and the CPU it took."""
+        assert self.driver.stdin is not None
+        before = self.processes.cpu()
+        self.driver.stdin.write(f"{what} {number}\n")
+        self.driver.stdin.flush()
+        answer = hear(self.driver)
+        answer["cpu"] = self.processes.cpu() - before
+        return answer
+
+    def idle_memory(self) -> float | None:
+        """Bytes at the server for each of IDLE idle connections."""
+        before = _resident(self.server.pid)
+        if self.do("hold", IDLE).get("cannot"):
+            return None
+        time.sleep(1)
+        return (_resident(self.server.pid) - before) / IDLE
+
+
+Start = Callable[[Processes], tuple["subprocess.Popen[str]", "subprocess.Popen[str]"]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    name: str
+    start: Start
+    cannot: Sequence[str] = ()
+
+
+# -- candidates ---------------------------------------------------------------------------------
+
+
+def ours(settings: dict[str, Any], **environment: str) -> Start:
+    def start(processes: Processes) -> tuple[subprocess.Popen[str], subprocess.Popen[str]]:
+        module = "benchmarks.sides.quicdist_side"
+        server = processes.python(module, json.dumps(settings), **environment)
+        name = hear(server)["name"]
+        return server, processes.python(module, json.dumps(settings), name, **environment)
+
+    return start
+
+
+def raw(per_write: int) -> Start:
+    def start(processes: Processes) -> tuple[subprocess.Popen[str], subprocess.Popen[str]]:
+        module = "benchmarks.sides.aioquic_side"
+        server = processes.python(module, "1")
+        return server, processes.python(module, str(per_write), hear(server)["name"])
+
+    return start
+
+
+def erlang(processes: Processes) -> tuple[subprocess.Popen[str], subprocess.Popen[str]]:
+    built = _compiled(processes)
+    epmd = {"ERL_EPMD_PORT": str(_free_port())}
+    _end_epmd(processes, epmd)
+    server = _erl(processes, "bench1@127.0.0.1", ["-pa", built], ["serve"], epmd)
+    name = hear(server)["name"]
+    return server, _erl(processes, "bench2@127.0.0.1", ["-pa", built], ["drive", name], epmd)
+
+
+def gateways(processes: Processes) -> tuple[subprocess.Popen[str], subprocess.Popen[str]]:
+    from quicdist.gateway import emit_module, erl_arguments
+
+    built = _compiled(processes)
+    module = emit_module(processes.directory())
+    arguments = ["-pa", built, *erl_arguments(module.directory)]
+
+    def behind_a_gateway(what: list[str]) -> subprocess.Popen[str]:
+        name = f"{_free_port()}@127.0.0.1"
+        gateway = processes.python("benchmarks.sides.gateway", name)
+        epmd = {"ERL_EPMD_PORT": str(hear(gateway)["epmd_port"])}
+        return _erl(processes, name, arguments, what, epmd)
+
+    server = behind_a_gateway(["serve"])
+    return server, behind_a_gateway(["drive", hear(server)["name"]])
+
+
+def erldistpy(processes: Processes) -> tuple[subprocess.Popen[str], subprocess.Popen[str]]:
+    built = _compiled(processes)
+    epmd = {"ERL_EPMD_PORT": str(_free_port())}
+    _end_epmd(processes, epmd)
+    server = _erl(processes, "bench1@127.0.0.1", ["-pa", built], ["serve"], epmd)
+    name = hear(server)["name"]
+    module = "benchmarks.sides.erldistpy_side"
+    return server, processes.python(module, name, epmd["ERL_EPMD_PORT"], COOKIE)
+
+
+def _compiled(processes: Processes) -> str:
+    if shutil.which("erlc") is None:
+        raise Absent("there is no Erlang")
+    built = processes.directory()
+    subprocess.run(
+        ["erlc", "-o", built, str(ROOT / "benchmarks/sides/erlang_side.erl")], check=True
+    )
+    return built
+
+
+def _erl(
+    processes: Processes,
+    name: str,
+    arguments: Sequence[str],
+    what: Sequence[str],
+    environment: dict[str, str],
+) -> subprocess.Popen[str]:
+    command = ["erl", "-noshell", "-name", name, "-setcookie", COOKIE, *arguments]
+    return processes.start(*command, "-run", "erlang_side", *what, **environment)
+
+
+def _end_epmd(processes: Processes, environment: dict[str, str]) -> None:
+    """The first Erlang starts one that outlives it."""
+    processes.at_end(
+        lambda: subprocess.run(
+            ["epmd", "-kill"], env={**os.environ, **environment}, capture_output=True, check=False
+        )
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+CANDIDATES = [
+    Candidate(RAW, raw(1)),
+    Candidate(
+        "aioquic raw, 100 joined", raw(100), cannot=("round_trip", "bulk", "mixed", "connect")
+    ),
+    Candidate("quicdist", ours({})),
+    Candidate("quicdist, pure codec", ours({}, QUICDIST_PURE_PYTHON="1")),
+    Candidate("Erlang, TCP", erlang),
+    Candidate("Erlang, two gateways", gateways),
+    Candidate("erldistpy, TCP", erldistpy, cannot=("mixed",)),
+]
+
+
+# -- measuring ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Column:
+    """What is shown of one measurement."""
+
+    title: str
+    what: str
+    value: Callable[[dict[str, Any]], float]
+    digits: int = 0
+    is_better_low: bool = True
+
+
+def _cpu_each(answer: dict[str, Any]) -> float:
+    return float(answer["cpu"]) / answer["count"]
+
+
+COLUMNS = [
+    Column("round trip, us", "round_trip", lambda answer: answer["seconds"] * 1e6),
+    Column("64 bytes, /s", "small", lambda answer: answer["rate"], is_better_low=False),
+    Column("CPU each, us", "small", lambda answer: _cpu_each(answer) * 1e6, 1),
+    Column("1 MiB, MiB/s", "bulk", lambda answer: answer["rate"], 1, is_better_low=False),
+    Column("CPU each, ms", "bulk", lambda answer: _cpu_each(answer) * 1e3, 1),
+    Column("ping in bulk, ms", "mixed", lambda answer: answer["seconds"] * 1e3, 2),
+    Column("that bulk, MiB/s", "mixed", lambda answer: answer["rate"], 1, is_better_low=False),
+    Column("connect, ms", "connect", lambda answer: answer["seconds"] * 1e3, 2),
+]
+MEMORY = Column("idle, KiB", "hold", lambda answer: answer["bytes"] / 1024)
+
+
+@dataclass
+class Result:
+    """One candidate's measurements."""
+
+    samples: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, column: Column, answer: dict[str, Any]) -> None:
+        self.samples.setdefault(_key(column), []).append(column.value(answer))
+
+    def median(self, column: Column) -> float | None:
+        samples = self.samples.get(_key(column))
+        return None if samples is None else statistics.median(samples)
+
+
+def _key(column: Column) -> str:
+    return f"{column.what}: {column.title}"
+
+
+def measure(
+    candidates: Sequence[Candidate], columns: Sequence[Column], rounds: int, seconds: float
+) -> dict[str, Result]:
+    """Round after round; the first one, in which everything is new, does not count."""
+    kinds = list(dict.fromkeys(column.what for column in columns))
+    results: dict[str, Result] = {}
+    with contextlib.ExitStack() as running:
+        pairs = dict(_started(candidates, running))
+        for number in range(rounds + 1):
+            for kind in kinds:
+                for candidate, pair in pairs.items():
+                    if kind in candidate.cannot:
+                        continue
+                    answer = pair.do(kind, seconds)
+                    if answer.get("cannot") or not number:
+                        continue
+                    result = results.setdefault(candidate.name, Result())
+                    for column in columns:
+                        if column.what == kind:
+                            result.add(column, answer)
+            print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
+        for candidate, pair in pairs.items():
+            idle = pair.idle_memory()
+            if idle is not None and candidate.name in results:
+                results[candidate.name].add(MEMORY, {"bytes": idle})
+    return results
+
+
+def _started(
+    candidates: Sequence[Candidate], running: contextlib.ExitStack
+) -> Iterator[tuple[Candidate, Pair]]:
+    for candidate in candidates:
+        try:
+            pair = Pair(candidate.start)
+        except Absent as absent:
+            print(f"{candidate.name}: not here: {absent}")
+            continue
+        running.callback(pair.processes.close)
+        yield candidate, pair
+
+
+# -- telling ------------------------------------------------------------------------------------
+
+
+def table(results: dict[str, Result], columns: Sequence[Column]) -> str:
+    """In brackets how many times as good as the raw bytes."""
+    width = max(len(name) for name in results)
+    lines = [" " * width + "".join(f"{column.title:>20}" for column in columns)]
+    for name, result in results.items():
+        cells = [_cell(result, column, results.get(RAW)) for column in columns]
+        lines.append(f"{name:<{width}}" + "".join(f"{cell:>20}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _cell(result: Result, column: Column, base: Result | None) -> str:
+    value = result.median(column)
+    if value is None:
+        return "-"
+    text = f"{value:,.{column.digits}f}"
+    other = None if base is None else base.median(column)
+    if not other or base is result:
+        return text
+    return f"{text} ({value / other:.2f})"
+
+
+def picture(results: dict[str, Result]) -> str:
+    """The columns that matter most, as bars."""
+    panels = []
+    for column in (COLUMNS[0], COLUMNS[1], COLUMNS[3], COLUMNS[5]):
+        bars = [
+            Bar(name, value, is_ours=name.startswith("quicdist"))
+            for name, result in results.items()
+            if (value := result.median(column)) is not None
+        ]
+        panels.append(Panel(column.title, column.is_better_low, column.digits, bars))
+    return draw(panels)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.6, help="of one measurement")
+    parser.add_argument("--only", default="", help="candidates with one of these words in the name")
+    parser.add_argument("--what", default="", help="only these measurements, comma between")
+    parser.add_argument("--picture", type=Path, help="where to draw the bars (SVG)")
+    chosen = parser.parse_args()
+    words = chosen.only.split(",")
+    kinds = chosen.what.split(",") if chosen.what else [column.what for column in COLUMNS]
+    columns = [column for column in COLUMNS if column.what in kinds]
+    candidates = [one for one in CANDIDATES if any(word in one.name for word in words)]
+    print(_setting())
+    results = measure(candidates, columns, chosen.rounds, chosen.seconds)
+    print(table(results, [*columns, MEMORY]))
+    if chosen.picture:
+        chosen.picture.write_text(picture(results))
+
+
+def _setting() -> str:
+    versions = []
+    for package in ("aioquic", "qh3", "erldistpy"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions.append(f"{package} {version(package)}")
+    return f"Python {platform.python_version()}, {', '.join(versions)}, {os.cpu_count()} cores"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""A gateway for one Erlang node: `python -m benchmarks.sides.gateway NAME`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from benchmarks.sides.measuring import say
+from quicdist import Identity
+from quicdist.gateway import Gateway, GatewaySettings, run
+
+SETTINGS = GatewaySettings(sys.argv[1], epmd_port=0, identity=Identity.ephemeral(["127.0.0.1"]))
+
+
+def started(gateway: Gateway) -> None:
+    """Whoever started us wants to know where the Erlang node asks."""
+    say({"epmd_port": gateway.epmd_port})
+
+
+asyncio.run(run(SETTINGS, started=started))

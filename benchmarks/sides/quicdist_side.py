@@ -1,0 +1,114 @@
+"""This project: a node that reads and echoes, or one that drives it.
+
+    python -m benchmarks.sides.quicdist_side SETTINGS [NAME]
+
+SETTINGS are those of `Quic`, as JSON; with the other node's NAME it drives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.sides.measuring import SMALL, drive, hear, say
+from quicdist import Identity, Mailbox, Node, Quic
+from quicdist.node.book import CarrierSettings
+
+COOKIE = "benchmark"
+
+
+def carriers(settings: dict[str, Any]) -> Sequence[CarrierSettings]:
+    """What SETTINGS ask for."""
+    return [Quic(**settings)]
+
+
+def new_node(settings: dict[str, Any]) -> Node:
+    """On a free port."""
+    return Node(
+        "0@127.0.0.1",
+        cookie=COOKIE,
+        carriers=carriers(settings),
+        identity=Identity.ephemeral(["127.0.0.1"]),
+    )
+
+
+async def serve(settings: dict[str, Any]) -> None:
+    """`sink` reads and forgets, `echo` answers."""
+    logging.basicConfig(level=logging.ERROR)
+    async with new_node(settings) as node:
+        node.spawn(echo, name="echo")
+        node.spawn(sink, name="sink")
+        say({"name": node.name})
+        await hear()
+
+
+async def echo(me: Mailbox) -> None:
+    """Answers {Pid, Message} with Message."""
+    while True:
+        sender, message = await me.receive()
+        await me.send(sender, message)
+
+
+async def sink(me: Mailbox) -> None:
+    """Answers {Pid, Message}, and forgets anything else."""
+    while True:
+        message = await me.receive()
+        if type(message) is tuple:
+            await me.send(message[0], message[1])
+
+
+class NodeLink:
+    """A connection between two nodes; small and large messages come of different processes."""
+
+    def __init__(
+        self, node: Node, other: str, settings: dict[str, Any], pinging: Mailbox, flowing: Mailbox
+    ) -> None:
+        self._node = node
+        self._other = other
+        self._settings = settings
+        self._pinging = pinging
+        self._flowing = flowing
+        self._echo = ("echo", other)
+        self._sink = ("sink", other)
+        self._held = contextlib.AsyncExitStack()
+
+    async def echo(self) -> None:
+        await self._pinging.send(self._echo, (self._pinging.pid, SMALL))
+        await self._pinging.receive()
+
+    async def put(self, message: bytes) -> None:
+        await self._flowing.send(self._sink, message)
+
+    async def settle(self) -> None:
+        await self._flowing.send(self._sink, (self._flowing.pid, 1))
+        await self._flowing.receive()
+
+    async def disconnect(self) -> None:
+        self._node.disconnect(self._other)
+
+    async def connect(self) -> None:
+        await self._node.connect(self._other)
+
+    async def hold(self, count: int) -> None:
+        for _ in range(count):
+            node = await self._held.enter_async_context(new_node(self._settings))
+            await node.connect(self._other)
+
+
+async def main() -> None:
+    """A node of one kind or the other."""
+    settings = json.loads(sys.argv[1])
+    if len(sys.argv) < 3:
+        await serve(settings)
+        return
+    async with new_node(settings) as node, node.mailbox() as pinging, node.mailbox() as flowing:
+        await node.connect(sys.argv[2])
+        await drive(NodeLink(node, sys.argv[2], settings, pinging, flowing))
+
+
+asyncio.run(main())
