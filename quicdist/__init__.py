@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     )
     from quicdist.node.events import NodeDown, NodeEvent, NodeUp
     from quicdist.node.exports import Run, export
+    from quicdist.node.info import NodeStatistics, PeerInfo
     from quicdist.node.limits import MailboxLimits, NodeLimits
     from quicdist.node.mailbox import Mailbox
     from quicdist.node.node import Node
@@ -93,8 +94,10 @@ __all__ = [
     "NodeEvent",
     "NodeLimits",
     "NodeNameError",
+    "NodeStatistics",
     "NodeUp",
     "NotRunning",
+    "PeerInfo",
     "Pid",
     "Port",
     "ProcessExited",
@@ -122,6 +125,7 @@ _PLACES = {
     "node.book": "Quic",
     "node.events": "NodeDown NodeEvent NodeUp",
     "node.exports": "Run export",
+    "node.info": "NodeStatistics PeerInfo",
     "node.limits": "MailboxLimits NodeLimits",
     "node.mailbox": "Mailbox",
     "node.node": "Node",

@@ -33,7 +33,7 @@ from quicdist.carriers.trust import Identity, Trust
 from quicdist.etf import Pid, Reference, Term
 from quicdist.node.errors import NotRunning
 from quicdist.node.events import NodeEvent
-from quicdist.node.info import PeerInfo
+from quicdist.node.info import NodeStatistics, PeerInfo
 from quicdist.node.limits import MailboxLimits, NodeLimits
 from quicdist.node.mailbox import Mailbox, Match
 from quicdist.node.node import Node
@@ -162,6 +162,10 @@ class BlockingNode:
     def peer(self, node: str) -> PeerInfo:
         """A node that we are connected to, and by what. Raises NoConnection when we are not."""
         return self._thread.do(self._node.peer, node)
+
+    def stats(self) -> NodeStatistics:
+        """The node at this moment. See `Node.stats`."""
+        return self._thread.do(self._node.stats)
 
     @contextlib.contextmanager
     def mailbox(

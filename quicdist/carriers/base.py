@@ -146,6 +146,8 @@ class ConnectionStatistics:
     bytes_unacknowledged: int
     round_trip: float | None = None
     datagrams_lost: int = 0
+    migrations: int = 0
+    """How often the peer was found at another address."""
 
 
 class ConnectionHandler(Protocol):

@@ -30,5 +30,9 @@ class HandshakeRefused(DistError):
         self.last_words = last_words
 
 
+class WrongCookie(HandshakeRefused):
+    """The peer has another cookie than this node."""
+
+
 class UsageError(DistError):
     """The caller asked for what this session, or this state of it, cannot do."""

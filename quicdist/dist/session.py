@@ -33,7 +33,13 @@ from typing import Final, TypeAlias
 from quicdist import etf
 from quicdist.dist import handshake as hs
 from quicdist.dist.control import Control, UnknownControl, parse
-from quicdist.dist.errors import DistError, HandshakeRefused, ProtocolError, UsageError
+from quicdist.dist.errors import (
+    DistError,
+    HandshakeRefused,
+    ProtocolError,
+    UsageError,
+    WrongCookie,
+)
 from quicdist.dist.flags import KNOWN, MANDATORY, Flag, expand, names
 from quicdist.dist.handshake import Named, Status
 from quicdist.dist.header import (
@@ -423,7 +429,7 @@ class Session:
     def _on_reply(self, data: bytes) -> list[Event]:
         reply = hs.parse_challenge_reply(data)
         if not hs.digest_matches(self._cookie, self._challenge, reply.digest):
-            raise HandshakeRefused(f"{self._peer_name} has another cookie than we have")
+            raise WrongCookie(f"{self._peer_name} has another cookie than we have")
         ack = hs.ChallengeAck(hs.digest(self._cookie, reply.challenge))
         return [SendHandshake(hs.build_challenge_ack(ack)), self._connect()]
 
@@ -469,7 +475,7 @@ class Session:
     def _on_ack(self, data: bytes) -> list[Event]:
         ack = hs.parse_challenge_ack(data)
         if not hs.digest_matches(self._cookie, self._challenge, ack.digest):
-            raise HandshakeRefused(f"{self._peer_name} has another cookie than we have")
+            raise WrongCookie(f"{self._peer_name} has another cookie than we have")
         return [self._connect()]
 
     def _connect(self) -> Connected:

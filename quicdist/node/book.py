@@ -7,7 +7,7 @@ does), says which names it reaches, and dials. A node asks its carriers in the o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -15,6 +15,7 @@ from quicdist.carriers.base import CarrierLimits, Connection, ConnectionHandler
 from quicdist.carriers.dialects import ALL_ALPNS
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.refusals import Refusal
 from quicdist.carriers.trust import Identity, Trust
 from quicdist.node.errors import NoConnection, NodeNameError
 from quicdist.node.names import Address
@@ -53,6 +54,9 @@ class Carrier(Protocol):
 
     def describe(self) -> str:
         """One line for the log at start: what is verified, and what is not."""
+
+    def refusals(self) -> Mapping[Refusal, int]:
+        """Of those who dialled us since it was opened: how many were turned away, and why."""
 
 
 class CarrierSettings(Protocol):
@@ -112,6 +116,9 @@ class _QuicCarrier:
 
     def describe(self) -> str:
         return self._credentials.trust.describe()
+
+    def refusals(self) -> Mapping[Refusal, int]:
+        return {} if self._endpoint is None else self._endpoint.refusals
 
 
 class AddressBook:

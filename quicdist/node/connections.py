@@ -20,6 +20,7 @@ from quicdist.dist.handshake import Status, settle_simultaneous
 from quicdist.dist.session import NO_PAYLOAD, LocalNode, Role, Session
 from quicdist.etf import Atom, EtfEncodeError, Options, Pid
 from quicdist.node.book import AddressBook
+from quicdist.node.counters import Ending, NodeCounters
 from quicdist.node.errors import NoConnection
 from quicdist.node.limits import NodeLimits
 from quicdist.node.names import check_peer_name
@@ -94,6 +95,7 @@ class Connections:
         listener: Listener,
         limits: NodeLimits,
         options: Options,
+        counters: NodeCounters,
     ) -> None:
         self.local: LocalNode | None = None
         """Who we are, once that is known."""
@@ -103,6 +105,7 @@ class Connections:
         self._handlers: dict[type[Control], Handler] = {}
         self._limits = limits
         self._options = options
+        self._counters = counters
         self._attempts: dict[Atom, _Attempt] = {}
         self._greeting: set[Peer] = set()
         self._is_closing = False
@@ -297,7 +300,7 @@ class Connections:
         if attempt.task is not None and attempt.task is not asyncio.current_task():
             attempt.task.cancel()
         if attempt.dialled is not None:
-            attempt.dialled.fail(reason)
+            attempt.dialled.fail(reason, Ending.LEFT)
         if not attempt.result.done():
             error = NoConnection(attempt.node, reason, is_refusal=attempt.is_refused)
             attempt.result.set_exception(error)
@@ -313,6 +316,11 @@ class Connections:
         peer = self._peer(connection, None, self._limits.handshake_timeout)
         self._greeting.add(peer)
         return peer
+
+    @property
+    def in_progress(self) -> int:
+        """Links that are not up yet, made by us and made to us."""
+        return len(self._attempts) + len(self._greeting)
 
     def _peer(self, connection: Connection, node: Atom | None, timeout: float) -> Peer:
         assert self.local is not None
@@ -349,7 +357,8 @@ class Connections:
         if status is Status.OK_SIMULTANEOUS:
             attempt.has_yielded = attempt.is_yielding = True
             if attempt.dialled is not None:
-                attempt.dialled.fail("the peer's own attempt to connect goes first")
+                text = "the peer's own attempt to connect goes first"
+                attempt.dialled.fail(text, Ending.SUPERSEDED)
         return status
 
     def alive_asked(self, peer: Peer) -> Status:
@@ -362,8 +371,12 @@ class Connections:
         self._greeting.discard(peer)
         old = self.up.get(peer.name)
         if old is not None:
-            old.fail("replaced by a newer connection to the same node")
+            old.fail("replaced by a newer connection to the same node", Ending.SUPERSEDED)
         self.up[peer.name] = peer
+        if peer.is_dialer:
+            self._counters.dialled += 1
+        else:
+            self._counters.accepted += 1
         self._listener.peer_up(peer)
         attempt = self._attempts.pop(peer.name, None)
         if attempt is not None:
@@ -377,7 +390,7 @@ class Connections:
                 logger.error("a signal to %s is no Erlang term: %s", peer, error)
         attempt.signals.clear()
         if attempt.dialled is not None and attempt.dialled is not peer:
-            attempt.dialled.fail("another connection to the same node is up")
+            attempt.dialled.fail("another connection to the same node is up", Ending.SUPERSEDED)
         attempt.dialled = None
         if not attempt.result.done():
             attempt.result.set_result(peer)
@@ -390,6 +403,7 @@ class Connections:
         name = peer.name
         if name is not None and self.up.get(name) is peer:
             del self.up[name]
+            self._counters.link_ended(peer.ending, peer.traffic(peer.connection.statistics()))
             self._listener.peer_down(peer, reason)
             return
         attempt = None if name is None else self._attempts.get(name)
@@ -400,6 +414,7 @@ class Connections:
                 attempt.is_yielding = False
             attempt.changed.set()
         if not peer.is_dialer:
+            self._counters.link_refused(peer.ending)
             logger.warning("a connection made by %s did not come up: %s", peer, reason)
 
     def probe(self, peer: Peer) -> None:

@@ -1,11 +1,22 @@
-"""What a node can tell of its connection to another one."""
+"""What a node can tell of itself and of its connections to others, at one moment."""
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from quicdist.carriers.base import ConnectionStatistics
+from quicdist.carriers.base import Role
+from quicdist.etf import Pid
+from quicdist.node.book import Carrier
+from quicdist.node.connections import Connections
+from quicdist.node.counters import NodeCounters, Traffic
+from quicdist.node.mailbox import Mailbox
 from quicdist.node.peer import Peer
+from quicdist.node.system import System
+
+_FULLEST = 5
+"""Mailboxes that statistics name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +28,9 @@ class PeerInfo:
     """Which life of that node it is: 32 bits, what a pid that it shows in its shell lacks."""
 
     is_hidden: bool
+    role: Role
+    """Whether we dialled, or were dialled."""
+
     carrier: str
     """`quicdist`, `quic_dist`, `tcp`, ..."""
 
@@ -28,21 +42,144 @@ class PeerInfo:
 
     local_address: tuple[str, int]
     peer_address: tuple[str, int]
-    statistics: ConnectionStatistics
+
+    since: float
+    """Unix time when it came up, in seconds."""
+
+    traffic: Traffic
+    """All that went over it."""
+
+    bytes_queued: int
+    """Messages to it that the carrier has not taken yet."""
+
+    is_held_back: bool
+    """Whether receivers here keep it from sending on."""
+
+    bytes_unacknowledged: int
+    """What the carrier has taken, and the peer has not acknowledged."""
+
+    round_trip: float | None
+    """Seconds to the peer and back, smoothed; None where the carrier does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxInfo:
+    """One mailbox."""
+
+    pid: Pid
+    name: str | None
+    messages: int
+    """Waiting in it."""
+
+    bytes: int
+    """What they take up."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatistics:
+    """A node. What is counted is counted since its start, and only grows."""
+
+    name: str
+    creation: int
+    """Which life of it: 32 bits, new at each start."""
+
+    since: float
+    """Unix time of its start, in seconds."""
+
+    processes: int
+    """All that have a pid, the node's own servers included."""
+
+    mailboxes: int
+    """Those of them that are mailboxes."""
+
+    messages_waiting: int
+    """In all mailboxes."""
+
+    bytes_waiting: int
+    """What these messages take up."""
+
+    fullest: Sequence[MailboxInfo]
+    """The mailboxes that hold most, at most five, none of them empty."""
+
+    connections: Sequence[PeerInfo]
+    """Those that are up."""
+
+    connecting: int
+    """Those that are not up yet, made by us and made to us."""
+
+    dialled: int
+    """Connections that came up, made by us ..."""
+
+    accepted: int
+    """... and made to us."""
+
+    ended: Mapping[str, int]
+    """Connections that were up and are gone, by why: see `quicdist.node.counters.Ending`."""
+
+    refused: Mapping[str, int]
+    """What was made to us and did not come up, by why: by the carriers, see
+    `quicdist.carriers.refusals.Refusal`, and in the distribution handshake, see `Ending`."""
+
+    traffic: Traffic
+    """Over all connections there have been."""
 
 
 def peer_info(peer: Peer) -> PeerInfo:
     """Of a link that is up."""
     connection = peer.connection
+    carrier = connection.statistics()
     return PeerInfo(
         name=str(peer.name),
         creation=peer.creation,
         is_hidden=peer.is_hidden,
+        role=connection.role,
         carrier=connection.traits.name,
         alpn=connection.traits.alpn,
         # Only carriers with TLS have one.
         cipher=str(getattr(connection, "cipher", "")),
         local_address=connection.local_address,
         peer_address=connection.peer_address,
-        statistics=connection.statistics(),
+        since=peer.up_since,
+        traffic=peer.traffic(carrier),
+        bytes_queued=peer.outbox.queued,
+        bytes_unacknowledged=carrier.bytes_unacknowledged,
+        round_trip=carrier.round_trip,
+        is_held_back=peer.is_held_back,
+    )
+
+
+def node_statistics(
+    system: System,
+    connections: Connections,
+    carriers: Iterable[Carrier],
+    counters: NodeCounters,
+    since: float,
+) -> NodeStatistics:
+    """Of a node that runs."""
+    mailboxes = [one for one in system.processes.values() if isinstance(one, Mailbox)]
+    filled = [one for one in mailboxes if one.level.size]
+    peers = [peer_info(peer) for peer in connections.up.values()]
+    refused = {why.value: count for why, count in counters.refused.items()}
+    for carrier in carriers:
+        for reason, count in carrier.refusals().items():
+            refused[reason.value] = refused.get(reason.value, 0) + count
+    return NodeStatistics(
+        name=system.name,
+        creation=system.identifiers.creation,
+        since=since,
+        processes=len(system.processes),
+        mailboxes=len(mailboxes),
+        messages_waiting=sum(one.message_count for one in filled),
+        bytes_waiting=sum(one.level.size for one in filled),
+        fullest=[
+            MailboxInfo(one.pid, one.name, one.message_count, one.level.size)
+            for one in heapq.nlargest(_FULLEST, filled, key=lambda one: one.level.size)
+        ],
+        connections=peers,
+        connecting=connections.in_progress,
+        dialled=counters.dialled,
+        accepted=counters.accepted,
+        ended={why.value: count for why, count in counters.ended.items()},
+        refused=refused,
+        traffic=sum((peer.traffic for peer in peers), counters.past),
     )

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
 
@@ -18,6 +19,7 @@ from quicdist.node.book import AddressBook, Carrier, CarrierSettings, Credential
 from quicdist.node.calls import Callee, Caller
 from quicdist.node.connections import Connections
 from quicdist.node.cookie import find_cookie
+from quicdist.node.counters import Ending, NodeCounters
 from quicdist.node.errors import (
     CallError,
     CallTimeout,
@@ -32,7 +34,7 @@ from quicdist.node.events import Events, NodeDown, NodeUp, Subscription
 from quicdist.node.exports import Exports
 from quicdist.node.group_leader import GroupLeader, LogLines, Write
 from quicdist.node.ids import Identifiers, new_creation
-from quicdist.node.info import PeerInfo, peer_info
+from quicdist.node.info import NodeStatistics, PeerInfo, node_statistics, peer_info
 from quicdist.node.limits import MailboxLimits, NodeLimits
 from quicdist.node.mailbox import Mailbox
 from quicdist.node.names import Address, parse_listen
@@ -387,6 +389,14 @@ class Node:
             raise NoConnection(node, "not connected")
         return peer_info(peer)
 
+    def stats(self) -> NodeStatistics:
+        """The node at this moment, with what it has counted since its start: its processes, its
+        connections one by one, whom it refused and why. Raises NotRunning.
+
+        It is made when asked for, and takes about 1 us a process and 10 us a connection.
+        """
+        return self._running.statistics()
+
     def events(self) -> Subscription:
         """NodeUp and NodeDown from now on: `with node.events() as events: async for ...`."""
         return Subscription(self._events)
@@ -425,7 +435,10 @@ class _Life:
     ) -> None:
         self._limits = limits
         self._events = events
-        self.connections = Connections(AddressBook(carriers), self, limits, terms)
+        self._carriers = carriers
+        self._counters = NodeCounters()
+        self._since = time.time()
+        self.connections = Connections(AddressBook(carriers), self, limits, terms, self._counters)
 
     def begin(self, name: str, cookie: str, flags: Flag, exports: Exports) -> None:
         """The name is known: the node's own processes start, peers are let in."""
@@ -453,6 +466,12 @@ class _Life:
         finally:
             self.connections.close()
 
+    def statistics(self) -> NodeStatistics:
+        """At this moment."""
+        return node_statistics(
+            self.system, self.connections, self._carriers, self._counters, self._since
+        )
+
     async def apply(self, node: Atom, module: Atom, function: Atom, args: list[Term]) -> Term:
         """For a group leader: calls what formats."""
         return await self.caller.erpc(node, module, function, args, _FORMATTING)
@@ -473,7 +492,7 @@ class _Life:
     def peer_down(self, peer: Peer, reason: str) -> None:
         """A link is gone: whoever is tied to somebody there is told."""
         assert peer.name is not None
-        level = logging.INFO if peer.is_leaving else logging.WARNING
+        level = logging.INFO if peer.ending is Ending.LEFT else logging.WARNING
         logger.log(level, "%s is down: %s", peer, reason)
         self.system.node_lost(peer.name)
         self.system.node_changed(_NODEDOWN, peer.name, peer.is_hidden)

@@ -67,6 +67,7 @@ class Outbox:
         self._failure: Exception | None = None
         self.queued = 0
         """Bytes accepted that the carrier has not taken."""
+        self.messages_accepted = 0
         self.frames_sent = 0
 
     @property
@@ -86,6 +87,7 @@ class Outbox:
         """
         if self._failure is not None:
             return
+        self.messages_accepted += 1
         if not self._turns and message.size <= self._whole and self._outlet.is_writable:
             for frame in self._cut(message):
                 self._outlet.send_frame(frame)

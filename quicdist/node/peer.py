@@ -13,15 +13,16 @@ import asyncio
 import dataclasses
 import enum
 import logging
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from quicdist import etf
-from quicdist.carriers.base import CloseReason, Connection
+from quicdist.carriers.base import CloseReason, Connection, ConnectionStatistics
 from quicdist.dist import control as ctl
 from quicdist.dist.control import Control
-from quicdist.dist.errors import DistError, HandshakeRefused, ProtocolError
+from quicdist.dist.errors import DistError, HandshakeRefused, ProtocolError, WrongCookie
 from quicdist.dist.flags import Flag
 from quicdist.dist.handshake import Status
 from quicdist.dist.packet import Packet
@@ -38,6 +39,7 @@ from quicdist.dist.session import (
     UnknownReceived,
 )
 from quicdist.etf import Atom, Pid
+from quicdist.node.counters import Ending, Traffic
 from quicdist.node.errors import MailboxFull, NoConnection
 from quicdist.node.level import Level
 from quicdist.node.limits import NodeLimits
@@ -109,7 +111,10 @@ class Peer:
         self.local_name = ""
         self.refusal: HandshakeRefused | None = None
         self.is_cookie_doubtful = False
-        self.is_leaving = False
+        self.up_since = 0.0
+        """Unix time when the handshake was done."""
+        self.ending = Ending.LOST
+        """Why it is over, once it is."""
         self._owner = owner
         self._handlers = handlers
         self._limits = limits
@@ -123,7 +128,11 @@ class Peer:
         )
         self._queue: deque[Packet] = deque()
         self._is_work_planned = False
+        self._messages_received = 0
         self._held_by: set[Level] = set()
+        self._held_since = 0.0
+        self._held_before = 0.0
+        """Seconds, of the times that are over."""
         most = limits.unread_answers
         self._answers = Level("the backlog of answers", most // 2, most, 2 * most)
         self._answers_moved = 0.0
@@ -177,7 +186,8 @@ class Peer:
         for event in self.session.decide(status):
             self._on_event(event)
         if status in (Status.NOK, Status.NOT_ALLOWED, Status.FALSE):
-            self._close_after_words(f"refused with {status.value}")
+            ending = Ending.REFUSED if status is Status.NOT_ALLOWED else Ending.SUPERSEDED
+            self._close_after_words(f"refused with {status.value}", ending)
 
     def _on_connected(self, event: Connected) -> None:
         self._timer.cancel()
@@ -188,6 +198,7 @@ class Peer:
         self.is_hidden = Flag.PUBLISHED not in event.peer.flags
         self._lowers = not (Flag.EXIT_PAYLOAD in self.flags and Flag.SEND_SENDER in self.flags)
         self.state = State.UP
+        self.up_since = time.time()
         self.connection.handshake_done()
         self._tick_in(self._limits.net_ticktime / 4)
         self._owner.peer_up(self)
@@ -264,10 +275,10 @@ class Peer:
         except HandshakeRefused as error:
             self._refused(error)
         except DistError as error:
-            self.fail(f"the peer broke the protocol: {error}")
+            self.fail(f"the peer broke the protocol: {error}", Ending.PROTOCOL)
         except Exception as error:
             logger.exception("%s: a message could not be dealt with", self)
-            self.fail(f"internal error: {error!r}")
+            self.fail(f"internal error: {error!r}", Ending.INTERNAL)
         if self.state is State.DOWN:
             queue.clear()
             return
@@ -281,6 +292,7 @@ class Peer:
     def _take(self, packet: Packet) -> None:
         for event in self.session.receive(packet):
             if type(event) is MessageReceived:
+                self._messages_received += 1
                 control = event.control
                 kind = type(control)
                 handler = self._handlers.get(kind)
@@ -307,9 +319,11 @@ class Peer:
         """A receiver is above its high watermark, and we have filled it."""
         if level in self._held_by or not level.must_hold(len(self._calls)):
             return
+        now = self._loop.time()
+        if not self._held_by:
+            self._held_since = now
         self._held_by.add(level)
         level.held.add(self)
-        now = self._loop.time()
         if now >= level.next_report:
             level.next_report = now + _REPORT_PAUSE
             bound = ", its hard bound" if level.is_at_bound else ""
@@ -319,11 +333,35 @@ class Peer:
 
     def let_go(self, level: Level) -> None:
         """A receiver has room again."""
-        self._held_by.discard(level)
+        self._let_go([level])
         if self._held_by or self.state is State.DOWN:
             return
         logger.debug("%s is not held back any more", self)
         self._plan_work()
+
+    def _let_go(self, levels: Iterable[Level]) -> None:
+        was_held = self.is_held_back
+        self._held_by.difference_update(levels)
+        if was_held and not self._held_by:
+            self._held_before += self._loop.time() - self._held_since
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether receivers here keep it from going on."""
+        return bool(self._held_by)
+
+    def traffic(self, carrier: ConnectionStatistics) -> Traffic:
+        """What went over this link so far; `carrier` is what its connection tells of it."""
+        held_now = self._loop.time() - self._held_since if self._held_by else 0.0
+        return Traffic(
+            bytes_sent=carrier.bytes_sent,
+            bytes_received=carrier.bytes_received,
+            messages_sent=self._outbox.messages_accepted,
+            messages_received=self._messages_received,
+            datagrams_lost=carrier.datagrams_lost,
+            migrations=carrier.migrations,
+            held_back=self._held_before + held_now,
+        )
 
     def call_begins(self, call: object, fail: Callable[[Exception], None]) -> None:
         """A call to this peer waits for its answer: only a hard bound holds the peer back now.
@@ -367,12 +405,14 @@ class Peer:
         # An event loop that stood still has not listened: it listens before it judges.
         stood_still = now - self._tick_due > ticktime / 8
         if silence >= ticktime and not is_blind and not stood_still:
-            self.fail(f"net_tick_timeout: nothing heard for {silence:.0f} s")
+            text = f"net_tick_timeout: nothing heard for {silence:.0f} s"
+            self.fail(text, Ending.TICK_TIMEOUT)
             return
         if connection.traits.needs_probe and not stood_still and not self._probe(now):
             return
         if self._is_stuck(now):
-            self.fail(f"it asked and read none of the answers for {ticktime:g} s")
+            text = f"it asked and read none of the answers for {ticktime:g} s"
+            self.fail(text, Ending.ANSWERS_UNREAD)
             return
         if self._outbox.frames_sent == self._frames_at_tick and self._outbox.is_empty:
             connection.send_frame(())
@@ -403,7 +443,8 @@ class Peer:
         if self._probed_at is not None:
             if now - self._probed_at < ticktime / 2:
                 return True
-            self.fail("net_tick_timeout: the peer's transport answers, its node does not")
+            text = "net_tick_timeout: the peer's transport answers, its node does not"
+            self.fail(text, Ending.TICK_TIMEOUT)
             return False
         if now - self._heard_at >= ticktime / 4:
             self._probed_at = now
@@ -413,18 +454,17 @@ class Peer:
     # -- the end --
 
     def _greeting_timed_out(self, reason: str) -> None:
-        self.fail(self._judgement(reason))
+        self.fail(self._judgement(reason), Ending.HANDSHAKE_TIMEOUT)
 
     def leave(self, reason: str) -> None:
         """Ends the link because we want it so."""
-        self.is_leaving = True
-        self.fail(reason)
+        self.fail(reason, Ending.LEFT)
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, ending: Ending) -> None:
         """Ends the link from this side, at once."""
         if self.state is State.DOWN:
             return
-        self._end(reason)
+        self._end(reason, ending)
         self.connection.close(reason)
 
     def connection_lost(self, reason: CloseReason) -> None:
@@ -433,9 +473,9 @@ class Peer:
             return
         while self._queue:
             # What a receiver cannot hold is bounded by the carrier's window, and is the last.
-            self._held_by.clear()
+            self._let_go(list(self._held_by))
             self._work()
-        self._end(self._judgement(reason.text))
+        self._end(self._judgement(reason.text), Ending.LOST)
 
     def _judgement(self, reason: str) -> str:
         """What the end of a handshake means. OTP says nothing about a cookie that is not its own:
@@ -447,27 +487,29 @@ class Peer:
 
     def _refused(self, error: HandshakeRefused) -> None:
         self.refusal = error
+        ending = Ending.COOKIE if isinstance(error, WrongCookie) else Ending.REFUSED
         if error.last_words is not None:
             self.connection.send_handshake(error.last_words)
-            self._close_after_words(str(error))
+            self._close_after_words(str(error), ending)
         else:
-            self.fail(str(error))
+            self.fail(str(error), ending)
 
-    def _close_after_words(self, reason: str) -> None:
+    def _close_after_words(self, reason: str, ending: Ending) -> None:
         """Gives the last handshake message time to arrive."""
         if self.state is State.DOWN:
             return
-        self._end(reason)
+        self._end(reason, ending)
         self._loop.call_later(_LAST_WORDS, self.connection.close, reason)
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: str, ending: Ending) -> None:
         if self.state is State.DOWN:
             return
         self.state = State.DOWN
+        self.ending = ending
         self._timer.cancel()
         for level in self._held_by:
             level.held.discard(self)
-        self._held_by.clear()
+        self._let_go(list(self._held_by))
         error = NoConnection(self.name or "the peer", reason)
         self._outbox.fail(error)
         calls, self._calls = self._calls, {}

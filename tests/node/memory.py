@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quicdist.carriers.base import (
@@ -21,6 +21,7 @@ from quicdist.carriers.base import (
     DialectTraits,
     Role,
 )
+from quicdist.carriers.refusals import Refusal
 from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
 from quicdist.node.book import Accept, Carrier, Credentials
 
@@ -219,3 +220,6 @@ class MemoryCarrier:
 
     def describe(self) -> str:
         return "memory"
+
+    def refusals(self) -> Mapping[Refusal, int]:
+        return {}

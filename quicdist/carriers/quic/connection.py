@@ -97,6 +97,7 @@ class QuicCarrier:
         self._limits = settings.limits
         self._path = path
         self._local = path[1]
+        self._migrations = 0
         self._loop = asyncio.get_running_loop()
         self.last_received = self._loop.time()
         self._has_heard = False
@@ -206,6 +207,7 @@ class QuicCarrier:
             bytes_unacknowledged=self._unacknowledged,
             round_trip=self._engine.round_trip(),
             datagrams_lost=self._engine.datagrams_lost(),
+            migrations=self._migrations,
         )
 
     async def flush(self, timeout: float) -> bool:
@@ -258,6 +260,10 @@ class QuicCarrier:
             return
         self._engine.drain(self)
         self._bytes_acknowledged = self._engine.acknowledged()
+        path = self._engine.path
+        if path[0] != self._path[0]:
+            self._path = path
+            self._migrations += 1
         self._look_at_gap()
         self._deliver()
         if self._closed:

@@ -8,6 +8,7 @@ import ipaddress
 import itertools
 import logging
 import socket
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -23,6 +24,7 @@ from quicdist.carriers.quic.engine import (
 from quicdist.carriers.quic.initial import is_initial, version_negotiation
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.udp import UdpSocket
+from quicdist.carriers.refusals import Refusal, Refusals
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +50,8 @@ class Endpoint:
         self._udp = udp
         self._settings = settings
         self._accept = accept
+        self.refusals: Refusals = Counter()
+        """Of those who dialled us."""
         self._engine = load_engine(settings)
         self._loop = asyncio.get_running_loop()
         self._routes: dict[bytes, QuicCarrier] = {}
@@ -168,11 +172,18 @@ class Endpoint:
     def accept(self, connection: QuicCarrier) -> ConnectionHandler:
         """Asks the node."""
         self._half_open.discard(connection)
-        return self._accept(connection)
+        try:
+            return self._accept(connection)
+        except Exception:
+            self.refusals[Refusal.NOT_TAKEN] += 1
+            raise
 
     def ended(self, connection: QuicCarrier, linger: float) -> None:
         """Keeps its ids for a while: late datagrams are nobody else's."""
-        self._half_open.discard(connection)
+        if connection in self._half_open:
+            self._half_open.remove(connection)
+            is_spoken_to = bool(connection.traits.alpn)
+            self.refusals[Refusal.UNUSED if is_spoken_to else Refusal.TLS] += 1
         self._touched.pop(connection, None)
         self._emptied.clear()
         self._lingering[connection] = [
@@ -198,14 +209,17 @@ class Endpoint:
         batch: dict[QuicCarrier, None] = {}
         for data, path in self._udp.receive(_BATCH):
             if len(data) < 1 + CONNECTION_ID_LENGTH:
+                self.refusals[Refusal.STRAY] += 1
                 continue
             if data[0] & 0x80:
-                connection = routes.get(data[6 : 6 + data[5]]) or self._arrived(data, path)
+                connection = routes.get(data[6 : 6 + data[5]])
             else:
                 connection = routes.get(data[1 : 1 + CONNECTION_ID_LENGTH])
             if connection is not None:
                 connection.receive(data, path, now)
                 batch[connection] = None
+            elif not self._is_closing:
+                self._arrived(data, path)
         if self._udp.bounced:
             self._on_bounced()
         for connection in batch:
@@ -222,32 +236,42 @@ class Endpoint:
             if address in bounced:
                 connection.fail(bounced[address].lower())
 
-    def _arrived(self, data: bytes, path: Path) -> QuicCarrier | None:
-        """A long header for nobody we know: someone dials, or it is junk."""
-        if self._is_closing or len(data) < _MIN_INITIAL:
-            return None
+    def _arrived(self, data: bytes, path: Path) -> None:
+        """A datagram for nobody we know: someone dials, or it is junk."""
+        refusal = self._objection(data, path) or self._listen(data, path)
+        if refusal is not None:
+            self.refusals[refusal] += 1
+
+    def _objection(self, data: bytes, path: Path) -> Refusal | None:
+        """Why no connection may begin with it, as far as its header tells."""
+        if not data[0] & 0x80 or len(data) < _MIN_INITIAL:
+            return Refusal.STRAY
         version = int.from_bytes(data[1:5], "big")
         if version not in self._engine.versions:
             answer = version_negotiation(data, self._engine.versions)
             if answer is not None:
                 self._send_quietly(answer, path)
-            return None
+            return Refusal.VERSION
         if not is_initial(data, version):
-            return None
+            return Refusal.STRAY
         if len(self._ids) >= self._settings.max_connections:
-            return None
+            return Refusal.CONNECTIONS_FULL
         if len(self._half_open) >= self._settings.max_half_open:
             # The place for Retry tokens (RFC 9000, 8.1.2): ask for proof of the address instead.
-            return None
+            return Refusal.HALF_OPEN_FULL
+        return None
+
+    def _listen(self, data: bytes, path: Path) -> Refusal | None:
+        """Begins a connection; nothing is kept of one that only looked like it."""
         destination_id = data[6 : 6 + data[5]]
         engine = self._engine.listener(destination_id)
         now = self._loop.time()
         try:
             engine.receive(data, path, now)
         except EngineError:
-            return None
+            return Refusal.BROKEN
         if not engine.is_started:
-            return None  # only looked like one; nothing is kept of it
+            return Refusal.BROKEN
         connection = QuicCarrier(self, engine, Role.LISTENER, path, self._settings)
         self._half_open.add(connection)
         self._add(connection, [destination_id, *engine.connection_ids])
