@@ -124,9 +124,10 @@ def _no_connection(error: NoConnection) -> Problem:
 
 def _local_problem(error: BaseException) -> Problem | None:
     from quicdist.carriers.trust import CertificateError
+    from quicdist.extras import MissingExtra
     from quicdist.gateway import EmitError, GatewayError
 
-    if isinstance(error, (CertificateError, GatewayError, EmitError)):
+    if isinstance(error, (CertificateError, GatewayError, EmitError, MissingExtra)):
         return Problem(ExitCode.LOCAL, _with_advice(str(error)))
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +20,7 @@ from quicdist.cli.options import (
     Cookie,
     Key,
     Listen,
+    Prometheus,
     Verbose,
     identity,
     start_logging,
@@ -26,6 +29,8 @@ from quicdist.cli.options import (
 
 if TYPE_CHECKING:
     from quicdist.node.node import Node
+
+logger = logging.getLogger("quicdist.cli")
 
 Name = Annotated[
     str,
@@ -54,10 +59,22 @@ class Settings:
     certificate: Path | None
     key: Path | None
     authority: Path | None
+    prometheus: str | None
     exports: Sequence[object] = ()
 
-    def node(self) -> Node:
-        """The node, not started. Raises what Node raises, CertificateError among it."""
+    @contextlib.asynccontextmanager
+    async def up(self) -> AsyncIterator[Node]:
+        """The node, up, and its metrics where they are wanted. Raises what Node raises,
+        CertificateError, MissingExtra and OSError among it."""
+        async with self._node() as node:
+            if self.prometheus is None:
+                yield node
+                return
+            with _metrics(node, self.prometheus) as (host, port):
+                logger.info("metrics are at http://%s:%d/metrics", host, port)
+                yield node
+
+    def _node(self) -> Node:
         from quicdist.node.node import Node
 
         return Node(
@@ -91,6 +108,7 @@ def listen(
     cert: Certificate = None,
     key: Key = None,
     ca: Authority = None,
+    prometheus: Prometheus = None,
     verbose: Verbose = 0,
 ) -> None:
     """Be a node that prints the messages it gets, one line of Erlang notation each.
@@ -105,7 +123,7 @@ def listen(
     from quicdist.cli.running import until_signal
 
     register = client.atom("--register", register)
-    settings = Settings(name, cookie, listen, visible, cert, key, ca)
+    settings = Settings(name, cookie, listen, visible, cert, key, ca, prometheus)
     start_logging(verbose)
     asyncio.run(until_signal(_print_messages(settings, register, count)))
 
@@ -127,6 +145,7 @@ def run(
     cert: Certificate = None,
     key: Key = None,
     ca: Authority = None,
+    prometheus: Prometheus = None,
     verbose: Verbose = 0,
 ) -> None:
     """Be a node whose Python functions other nodes can call.
@@ -140,7 +159,7 @@ def run(
     from quicdist.cli.running import until_signal
 
     exports = [_imported(module) for module in modules]
-    settings = Settings(name, cookie, listen, visible, cert, key, ca, exports)
+    settings = Settings(name, cookie, listen, visible, cert, key, ca, prometheus, exports)
     start_logging(verbose, quiet=False)
     asyncio.run(until_signal(_serve(settings)))
 
@@ -148,7 +167,7 @@ def run(
 async def _print_messages(settings: Settings, register: str, count: int | None) -> None:
     from quicdist.etf.notation import format_term
 
-    async with settings.node() as node, node.mailbox(register) as me:
+    async with settings.up() as node, node.mailbox(register) as me:
         _say_up(node)
         while count is None or count > 0:
             message = await me.receive()
@@ -159,9 +178,24 @@ async def _print_messages(settings: Settings, register: str, count: int | None) 
 async def _serve(settings: Settings) -> None:
     import asyncio
 
-    async with settings.node() as node:
+    async with settings.up() as node:
         _say_up(node)
         await asyncio.get_running_loop().create_future()
+
+
+@contextlib.contextmanager
+def _metrics(node: Node, where: str) -> Iterator[tuple[str, int]]:
+    """Served at `[IP:]PORT`, as long as the `with`. Raises Problem, MissingExtra."""
+    from quicdist.metrics.prometheus import serve
+    from quicdist.node.names import Address, parse_listen
+
+    host, port = parse_listen(where if ":" in where else f"127.0.0.1:{where}", Address("", 0))
+    with contextlib.ExitStack() as stack:
+        try:
+            address = stack.enter_context(serve(node, host=host, port=port))
+        except OSError as error:
+            raise Problem(ExitCode.LOCAL, f"--prometheus {where}: {error.strerror}") from None
+        yield address
 
 
 def _say_up(node: Node) -> None:

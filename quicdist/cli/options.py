@@ -80,6 +80,16 @@ Listen = Annotated[
         show_default=False,
     ),
 ]
+Prometheus = Annotated[
+    str | None,
+    typer.Option(
+        "--prometheus",
+        metavar="[IP:]PORT",
+        help="Metrics for Prometheus over HTTP at this address, by default on 127.0.0.1; needs "
+        "quicdist[prometheus].",
+        show_default=False,
+    ),
+]
 Verbose = Annotated[
     int,
     typer.Option(

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import stat
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,23 @@ def test_run_ends_cleanly_when_told(quicdist: Command, number: int) -> None:
     assert done.code == 0
     assert "Traceback" not in done.err
     assert "no certificate is verified" in done.err
+
+
+def test_run_shows_its_metrics_to_prometheus(quicdist: Command) -> None:
+    pytest.importorskip("prometheus_client")
+    (quicdist.home / "calc.py").write_text(CALC)
+    with quicdist.node("run", "0@127.0.0.1", "calc", "--prometheus", "0") as (name, process):
+        assert quicdist("ping", name).out == "pong\n"
+        assert process.stderr is not None
+        address = next(line.split()[-1] for line in process.stderr if "metrics are at" in line)
+        with urllib.request.urlopen(address) as answer:
+            text = answer.read().decode()
+        assert f'quicdist_connections_made_total{{node="{name}",role="listener"}} 1.0' in text
+        port = address.rpartition(":")[2].partition("/")[0]
+        again = quicdist("run", "0@127.0.0.1", "calc", "--prometheus", port)
+        assert again.code == 5
+        assert f"--prometheus {port}: Address already in use" in again.err
+    assert quicdist("run", "0@127.0.0.1", "calc", "--prometheus", "x").code == 2
 
 
 def test_run_ends_while_a_function_does_not(quicdist: Command) -> None:

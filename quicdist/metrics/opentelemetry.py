@@ -1,0 +1,68 @@
+"""Metrics for OpenTelemetry, through its API (`pip install 'quicdist[opentelemetry]'`).
+
+    async with Node("4433@127.0.0.1", cookie="secret") as node:
+        observe(node)
+
+Where they go is for the program's SDK to say: its `MeterProvider`, readers and exporters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from quicdist.blocking import BlockingNode
+from quicdist.extras import optional
+from quicdist.metrics.catalogue import METRICS, Kind, Metric, Unit
+from quicdist.metrics.reading import Reader
+from quicdist.node.node import Node
+
+_UNITS = {Unit.NONE: "1", Unit.BYTES: "By", Unit.SECONDS: "s"}
+"""In UCUM's case-sensitive form, as OpenTelemetry has it."""
+
+
+_ONE_READING = 0.2
+"""Seconds within which an SDK has read all instruments."""
+
+
+def observe(node: Node | BlockingNode, meter: Any = None) -> None:
+    """Makes an observable instrument of each metric, by default of the global meter `quicdist`.
+
+    Each reads the node when it is itself read, from any thread; a node that does not run shows
+    nothing. Called in the node's event loop, or with a `BlockingNode`. Raises MissingExtra,
+    RuntimeError.
+    """
+    library = optional(
+        "opentelemetry.metrics",
+        what="quicdist.metrics.opentelemetry",
+        library="opentelemetry-api",
+        extra="opentelemetry",
+    )
+    reader = Reader(node, max_age=_ONE_READING)
+    if meter is None:
+        meter = library.get_meter("quicdist")
+    make = {
+        Kind.COUNTER: meter.create_observable_counter,
+        Kind.GAUGE: meter.create_observable_gauge,
+    }
+    for metric in METRICS:
+        make[metric.kind](
+            f"quicdist.{metric.name}",
+            callbacks=[_callback(metric, reader, library.Observation)],
+            unit=_UNITS[metric.unit],
+            description=metric.text,
+        )
+
+
+def _callback(
+    metric: Metric, reader: Reader, observation: Callable[..., Any]
+) -> Callable[[object], Iterable[Any]]:
+    def read(options: object) -> Iterable[Any]:
+        stats = reader.read()
+        if stats is None:
+            return
+        for values, value in metric.read(stats):
+            labels = dict(zip(metric.labels, values, strict=True))
+            yield observation(value, {"node": stats.name, **labels})
+
+    return read
