@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test test-pure test-all interop bench bench-venv bench-etf bench-nodes fuzz sanitize dist lint setup erlang compose clean
+.PHONY: help demo test test-pure test-all interop bench bench-venv bench-etf bench-nodes fuzz sanitize dist docs lint setup erlang compose clean
 
 help:
 	@echo "make demo     a Python node and a real Erlang node talk over QUIC"
@@ -15,6 +15,7 @@ help:
 	@echo "make fuzz     hostile bytes for the compiled core, FUZZ_SECONDS long; needs clang"
 	@echo "make sanitize the codec's tests with a core built to find faults of memory"
 	@echo "make dist     the sdist and a wheel for each of PYTHONS, and a test of both"
+	@echo "make docs     the guides and the API reference as HTML, in docs/_build/html"
 	@echo "make lint     ruff and mypy --strict"
 	@echo "make clean    removes what the others made"
 
@@ -67,10 +68,18 @@ PYTHONS ?= $(PYTHON)
 dist:
 	@sh scripts/make-dist $(PYTHONS)
 
+docs: $(BIN)/.docs
+	$(BIN)/python -m sphinx -q -W --keep-going -E -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+$(BIN)/.docs: $(BIN)/.installed
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
 lint: $(BIN)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) .venv-bench build quicdist/etf/_compiled.*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-bench build quicdist/etf/_compiled.*.so docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

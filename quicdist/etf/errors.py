@@ -10,10 +10,9 @@ class EtfError(Exception):
 class EtfDecodeError(EtfError):
     """The bytes are no external term, or one beyond the limits.
 
-    Attributes:
-        offset: index in the given bytes where reading stopped (in a compressed term: in what
-            it decompresses to).
-        reason: one line, without the offset.
+    - `offset`: index in the given bytes where reading stopped (in a compressed term: in what it
+      decompresses to).
+    - `reason`: one line, without the offset.
     """
 
     def __init__(self, offset: int, reason: str) -> None:
@@ -28,9 +27,8 @@ class EtfDecodeError(EtfError):
 class EtfEncodeError(EtfError):
     """The object, or one inside it, has no Erlang form.
 
-    Attributes:
-        path: how to get from the given object to the culprit, as `[3]["key"]`; "" is itself.
-        reason: one line, without the path.
+    - `path`: how to get from the given object to the culprit, as `[3]["key"]`; "" is itself.
+    - `reason`: one line, without the path.
     """
 
     def __init__(self, path: str, reason: str) -> None:

@@ -18,8 +18,7 @@ class UnsupportedType(TypeError):
 class TermError(ValueError):
     """A term is not of the type expected, or a value not of the type it should be written as.
 
-    Attributes:
-        reason: one line, without the path: what was expected and what came.
+    `reason` is one line, without the path: what was expected and what came.
     """
 
     def __init__(self, reason: str) -> None:

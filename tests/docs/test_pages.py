@@ -1,0 +1,70 @@
+"""What the pages show works as it stands there, names and ports aside."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+import quicdist
+from quicdist import BlockingNode, Identity, Node
+from quicdist.gateway import erl_arguments
+from tests.docs.pages import Reader, blocks
+from tests.gatewayed import GatewayThread, free_udp_port, module_directory
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+COOKIE = "secret"
+ELIXIR = "5555@127.0.0.1"
+PYTHON = [f"{port}@127.0.0.1" for port in (4433, 4434, 4435)]
+
+
+@pytest.fixture(scope="module")
+def elixir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, BlockingNode]]:
+    """The name of the Elixir node of the pages, and a node that is connected to it."""
+    if shutil.which("elixir") is None:
+        pytest.skip("no Elixir: sudo apt-get install elixir")
+    with ExitStack() as stack:
+        gateway = stack.enter_context(GatewayThread())
+        erl = [*erl_arguments(module_directory()), "-epmd_port", str(gateway.epmd_port)]
+        named = ["--name", gateway.name, "--cookie", COOKIE, "--erl", " ".join(erl)]
+        process = stack.enter_context(
+            subprocess.Popen(
+                ["elixir", *named, "-e", 'IO.puts("up"); IO.read(:stdio, :line)'],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                cwd=tmp_path_factory.mktemp("elixir"),
+            )
+        )
+        stack.callback(process.kill)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        ours = Node("0@127.0.0.1", cookie=COOKIE, identity=Identity.ephemeral(["127.0.0.1"]))
+        yield gateway.name, stack.enter_context(BlockingNode(ours))
+
+
+@pytest.mark.erlang
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page(page: Path, elixir: tuple[str, BlockingNode], tmp_path: Path) -> None:
+    name, node = elixir
+    names = {ELIXIR: name, **{one: f"{free_udp_port()}@127.0.0.1" for one in PYTHON}}
+    with Reader(tmp_path, node, names) as reader:
+        reader.read(page)
+
+
+def test_what_is_in_a_page() -> None:
+    text = "a\n\n```sh\nls\n```\n\n<!-- not run: no network -->\n```python\n1\n\n2\n```\n"
+    first, second = blocks(text)
+    assert (first.language, first.text, first.line, first.not_run) == ("sh", "ls\n", 3, None)
+    assert (second.text, second.line, second.not_run) == ("1\n\n2\n", 8, "no network")
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    text = "".join(page.read_text() for page in DOCS.glob("reference/*.md"))
+    missing = set(quicdist.__all__) - set(re.findall(r"auto\w+:: (\w+)", text))
+    assert not missing, f"{missing} belong on a page in docs/reference"
