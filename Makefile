@@ -9,6 +9,7 @@ BIN    := $(VENV)/bin
 help:
 	@echo "make demo     a Python node and a real Erlang node talk over QUIC"
 	@echo "make test     every test"
+	@echo "make test-pure every test, on the codec in pure Python"
 	@echo "make test-all every test that needs no Erlang, on every Python that can be had"
 	@echo "make interop  one list of scenarios with every kind of peer, see interop/README.md"
 	@echo "make bench    how fast it is, next to others"
@@ -38,7 +39,7 @@ test: setup compose
 	$(BIN)/python -m pytest $(ARGS)
 
 test-pure: setup
-	QUICDIST_PURE_PYTHON=1 $(BIN)/python -m pytest tests/etf tests/dist $(ARGS)
+	QUICDIST_PURE_PYTHON=1 $(BIN)/python -m pytest $(ARGS)
 
 test-all: erlang
 	@sh scripts/test-all "$(VENV)" $(ARGS)
