@@ -84,6 +84,10 @@ class DialectTraits:
     ticks_may_stop: bool = False
     """A live peer may fall silent: any packet of the carrier counts as its tick."""
 
+    renews_ids: bool = False
+    """A dialer's QUIC is known to follow when we send to another of its connection ids. The one
+    that it began with has no reset token: with it, it could not tell that it has restarted."""
+
 
 class DialectError(Exception):
     """Bytes that no such carrier sends; costs the connection that brought them."""

@@ -22,6 +22,18 @@ class Refusal(enum.Enum):
     HALF_OPEN_FULL = "half_open_full"
     """As many are open as may be that have not brought anything yet."""
 
+    ADDRESS_FULL = "address_full"
+    """As many come from its address as may, or as may without having brought anything yet."""
+
+    UNPROVED = "unproved"
+    """It was asked to show that it receives at its address (Retry), and may come again."""
+
+    BAD_PROOF = "bad_proof"
+    """What it brought to show that is not ours, too old, or was given to another address."""
+
+    RESET = "reset"
+    """It went on with a connection that is not known, and was told so (stateless reset)."""
+
     BROKEN = "broken"
     """A first datagram that no QUIC library has made."""
 

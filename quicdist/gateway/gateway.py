@@ -40,6 +40,8 @@ class _Endpoint(Protocol):
         self, host: str, port: int, *, alpns: Sequence[str], timeout: float
     ) -> Connection: ...
 
+    def rebind(self) -> None: ...
+
     async def close(self, timeout: float) -> None: ...
 
 
@@ -119,6 +121,12 @@ class Gateway:
         _log.info("gateway for %s: QUIC at %s:%d", self.name, *self.quic_address)
         _log.info("gateway for %s: the BEAM asks at %s:%d", self.name, LOOPBACK, self.epmd_port)
         _log.info("%s", self.settings.trust.describe())
+
+    def rebind(self) -> None:
+        """Opens a new UDP socket, and moves the connections that the BEAM dialled: neither node
+        notices. See `Node.rebind`. Raises OSError."""
+        assert self._endpoint is not None, "not started"
+        self._endpoint.rebind()
 
     async def close(self) -> None:
         """Ends every connection, so that both nodes of each see it at once, and all ports."""

@@ -52,6 +52,9 @@ class Carrier(Protocol):
     async def close(self, timeout: float) -> None:
         """Ends listening, and all connections."""
 
+    def rebind(self) -> None:
+        """Our address may be another: takes the connections there that can be. Raises OSError."""
+
     def describe(self) -> str:
         """One line for the log at start: what is verified, and what is not."""
 
@@ -113,6 +116,10 @@ class _QuicCarrier:
     async def close(self, timeout: float) -> None:
         if self._endpoint is not None:
             await self._endpoint.close(timeout)
+
+    def rebind(self) -> None:
+        if self._endpoint is not None:
+            self._endpoint.rebind()
 
     def describe(self) -> str:
         return self._credentials.trust.describe()

@@ -146,6 +146,18 @@ class Node:
                 await carrier.close(1.0)
         logger.info("%s has stopped", self.name)
 
+    def rebind(self) -> None:
+        """Opens a new socket, at the same address where that is still ours, and moves what can
+        move: over QUIC the connections that we dialled, whose peers notice nothing. Those made to
+        us go on where our address has not changed, and else end with `nodedown`. It happens by
+        itself when the address goes away; call it when the way to the others has changed.
+
+        Raises OSError where no socket can be had, NotRunning.
+        """
+        assert self._running
+        for carrier in self._carriers:
+            carrier.rebind()
+
     async def __aenter__(self) -> Node:
         await self.start()
         return self

@@ -15,6 +15,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import Limit, QuicConnection, QuicConnectionState
 from aioquic.quic.stream import QuicStream
 
+from quicdist.carriers.quic.engine import Opening
 from quicdist.carriers.quic.engine import aioquic as adapter
 from tests.carriers.owners import IDENTITY, settings
 
@@ -135,12 +136,16 @@ class Sink:
     def connection_id_retired(self, connection_id: bytes) -> None: ...
 
 
+def token_of(connection_id: bytes) -> bytes:
+    return b"token of" + connection_id
+
+
 def adapted() -> tuple[adapter.AioquicConnection, adapter.AioquicConnection]:
     """Two of our connections that are up."""
-    engine = adapter.engine(settings())
+    engine = adapter.engine(settings(), token_of)
     dialer = engine.dialer("localhost", ["quicdist/1"])
     dialer.connect((ADDRESS, None), 0.0)
-    listener = engine.listener(dialer._quic.original_destination_connection_id)
+    listener = engine.listener(Opening(dialer._quic.original_destination_connection_id))
     carry(dialer, listener, 0.0)
     return dialer, listener
 
@@ -192,8 +197,23 @@ def test_no_window_grows_by_itself() -> None:
     assert quic._local_max_data.value == whole + 1000
 
 
+def test_reset_tokens_are_ours_on_the_wire_and_the_peers_are_read() -> None:
+    dialer, listener = adapted()
+    assert dialer.reset_token == token_of(listener._quic.host_cid)
+    assert listener.reset_token == b""  # a dialer's first id has none
+    listener.renew_id()
+    assert listener.reset_token == token_of(dialer._quic._host_cids[1].cid)
+    first = dialer._quic._peer_cid.cid
+    dialer.move(1.0)
+    assert dialer._quic._peer_cid.cid != first
+    assert dialer.reset_token == token_of(dialer._quic._peer_cid.cid)
+    assert dialer.transmit(1.0)
+    assert dialer._quic._loss._pto_count == 0
+    assert dialer._quic._handshake_confirmed
+
+
 def test_losses_are_counted_by_our_congestion_control() -> None:
-    engine = adapter.engine(settings())
+    engine = adapter.engine(settings(), token_of)
     connection = engine.dialer("localhost", ["x"])
     assert isinstance(connection._quic._loss._cc, adapter._CountingReno)
     assert connection.datagrams_lost() == 0
@@ -207,7 +227,8 @@ def test_nothing_else_touches_aioquic() -> None:
         for path in root.rglob("*.py")
         if "import aioquic" in (text := path.read_text()) or "from aioquic" in text
     ]
-    assert touching == ["carriers/quic/engine/aioquic.py"]
+    # Retry packets and their tokens are no connection's, and public.
+    assert sorted(touching) == ["carriers/quic/engine/aioquic.py", "carriers/quic/retry.py"]
 
 
 def test_a_peers_reason_is_one_harmless_line() -> None:

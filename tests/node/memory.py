@@ -218,6 +218,9 @@ class MemoryCarrier:
     async def close(self, timeout: float) -> None:
         self._hub.listeners.pop(self._port, None)
 
+    def rebind(self) -> None:
+        pass
+
     def describe(self) -> str:
         return "memory"
 

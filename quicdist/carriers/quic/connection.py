@@ -47,6 +47,11 @@ _GRANT_STEP = 512 * 1024
 _CLOSE_REPEATS = 64
 """Datagrams, at most, that answer a peer that has not heard of the close."""
 
+_RESTARTED = "the peer knows nothing of this connection: it has restarted"
+_RESET = Closed(
+    by_peer=True, is_idle=False, is_application=False, error_code=0, text="stateless reset"
+)
+
 
 class AttemptFailed(DialError):
     """A dialled connection ended before it was up."""
@@ -68,6 +73,9 @@ class Host(Protocol):
     def add_id(self, connection: QuicCarrier, connection_id: bytes) -> None: ...
 
     def remove_id(self, connection: QuicCarrier, connection_id: bytes) -> None: ...
+
+    def expect_reset(self, connection: QuicCarrier, old: bytes, new: bytes) -> None:
+        """A datagram that ends in the token `new` would be its end, one in `old` no more."""
 
     def accept(self, connection: QuicCarrier) -> ConnectionHandler:
         """Someone dialled us and sent a first packet; raises to refuse."""
@@ -99,6 +107,8 @@ class QuicCarrier:
         self._local = path[1]
         self._migrations = 0
         self._loop = asyncio.get_running_loop()
+        # Where a listener was dialled is where its peer goes on sending to, whatever we do.
+        self._met_at = host.local_address_of(path[1]) if role is Role.LISTENER else None
         self.last_received = self._loop.time()
         self._has_heard = False
         self._dialect: QuicDialect | None = None
@@ -124,6 +134,8 @@ class QuicCarrier:
         self._told_lost = False
         self._farewell: Sequence[tuple[bytes, Path]] = ()
         self._farewells_wanted = 0
+
+        self._reset_token = b""
 
         self._timer: asyncio.TimerHandle | None = None
         self._gap_timer: asyncio.TimerHandle | None = None
@@ -152,9 +164,14 @@ class QuicCarrier:
         return host.removeprefix("::ffff:"), port
 
     @property
+    def peer_socket_address(self) -> SocketAddress:
+        """The same, as the socket has it."""
+        return (self._path if self._closed else self._engine.path)[0]
+
+    @property
     def local_address(self) -> tuple[str, int]:
         """Ours, as the peer sees it when no NAT is between."""
-        return self._host.local_address_of(self._local)
+        return self._met_at or self._host.local_address_of(self._local)
 
     @property
     def cipher(self) -> str:
@@ -179,6 +196,8 @@ class QuicCarrier:
         self._in_handshake = False
         if self._gap is None:
             self._engine.send_whole(False)
+        if self.role is Role.LISTENER and self.traits.renews_ids:
+            self._engine.renew_id()
         self._take(0, b"")
         if self._incoming:
             self._loop.call_soon(self._deliver)
@@ -259,6 +278,7 @@ class QuicCarrier:
         if self._closed:
             return
         self._engine.drain(self)
+        self._look_at_reset_token()
         self._bytes_acknowledged = self._engine.acknowledged()
         path = self._engine.path
         if path[0] != self._path[0]:
@@ -298,11 +318,24 @@ class QuicCarrier:
                     return
                 # Otherwise as good as lost on the way.
         self._engine.drain(self)
+        self._look_at_reset_token()
         self._arm_timer(now)
 
     def fail(self, text: str) -> None:
         """The endpoint gives it up; whoever is there is told."""
         self._end(CloseReason(CloseKind.ERROR, text), say=text)
+
+    def move(self) -> None:
+        """The endpoint has another socket: the peer of a connection that we dialled is told."""
+        if self._closed:
+            return
+        self._local = None
+        self._engine.move(self._loop.time())
+        self._host.touch(self)
+
+    def was_reset(self) -> None:
+        """The peer does not know it: nothing more is said (RFC 9000, 10.3.1)."""
+        self._end(CloseReason(CloseKind.PEER, _RESTARTED), over=_RESET)
 
     # -- what the engine tells ------------------------------------------------------------------
 
@@ -336,6 +369,12 @@ class QuicCarrier:
         self._host.remove_id(self, connection_id)
 
     # -- in -------------------------------------------------------------------------------------
+
+    def _look_at_reset_token(self) -> None:
+        token = self._engine.reset_token
+        if token != self._reset_token:
+            self._host.expect_reset(self, self._reset_token, token)
+            self._reset_token = token
 
     def _take(self, stream: int, data: bytes) -> None:
         if self._dialect is None or self._ending:
@@ -561,6 +600,7 @@ class QuicCarrier:
         self._flushers.clear()
         if self.up is not None and not self.up.done():
             self.up.set_exception(AttemptFailed(reason.text, may_retry=_may_retry(over)))
+        self._host.expect_reset(self, self._reset_token, b"")
         self._host.ended(self, linger)
         self._loop.call_soon(self._deliver)
 

@@ -13,15 +13,20 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from quicdist.carriers.base import Connection, ConnectionHandler, DialError, Role
+from quicdist.carriers.quic.admission import Admission
 from quicdist.carriers.quic.connection import AttemptFailed, QuicCarrier
 from quicdist.carriers.quic.engine import (
     CONNECTION_ID_LENGTH,
     EngineError,
+    Opening,
     Path,
     SocketAddress,
     load_engine,
 )
-from quicdist.carriers.quic.initial import is_initial, version_negotiation
+from quicdist.carriers.quic.initial import is_initial, read_initial, version_negotiation
+from quicdist.carriers.quic.moving import address_towards, is_assigned
+from quicdist.carriers.quic.resets import Allowance, ResetTokens, token_in
+from quicdist.carriers.quic.retry import AddressProofs
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.udp import UdpSocket
 from quicdist.carriers.refusals import Refusal, Refusals
@@ -39,6 +44,9 @@ _RETRY_DELAY = 0.025
 
 _ATTEMPTS = 5
 
+_LOOK_AGAIN = 2.0
+"""Seconds between two looks at whether our address is there, while it is in doubt."""
+
 Accept = Callable[[Connection], ConnectionHandler]
 """Given each connection that others opened, at its first packet; raises to refuse it."""
 
@@ -52,12 +60,20 @@ class Endpoint:
         self._accept = accept
         self.refusals: Refusals = Counter()
         """Of those who dialled us."""
-        self._engine = load_engine(settings)
+        self._reset_tokens = ResetTokens(settings.identity, udp.address[1])
+        self._engine = load_engine(settings, self._reset_tokens.of)
         self._loop = asyncio.get_running_loop()
         self._routes: dict[bytes, QuicCarrier] = {}
         self._ids: dict[QuicCarrier, set[bytes]] = {}
         self._lingering: dict[QuicCarrier, list[asyncio.TimerHandle]] = {}
-        self._half_open: set[QuicCarrier] = set()
+        self._resets: dict[bytes, QuicCarrier] = {}
+        """By the token whose arrival would be its end. Python's hash of bytes is keyed: that it
+        is looked up tells nothing of the tokens (RFC 9000, 10.3.1)."""
+        self._may_reset = Allowance(settings.resets_per_second, int(settings.resets_per_second))
+        self._admission = Admission(settings)
+        self._proofs = AddressProofs()
+        self._home = udp.address
+        self._look: asyncio.TimerHandle | None = None
         self._touched: dict[QuicCarrier, None] = {}
         self._tick_planned = False
         self._is_closing = False
@@ -140,6 +156,97 @@ class Endpoint:
                 await asyncio.wait_for(self._emptied.wait(), timeout)
         self._shut()
 
+    # -- moving ---------------------------------------------------------------------------------
+
+    def rebind(self, host: str | None = None, port: int | None = None) -> None:
+        """Opens a new socket: at `host` (an address) and `port`, by default where it was opened,
+        or, where that address is gone, at the one that leads to our peers.
+
+        The connections that we dialled move with it; those that others dialled go on only where
+        the address they use is still ours (RFC 9000, 9: a listener cannot move). It happens by
+        itself when the address goes away. Raises OSError where no socket can be had.
+        """
+        if self._is_closing:
+            return
+        old = self.local_address
+        if host is None and port is None:
+            self._renew_socket(self._candidates())
+        else:
+            home_host, home_port, *rest = self._home
+            wanted = (host or home_host, home_port if port is None else port, *rest)
+            self._renew_socket([cast(SocketAddress, wanted)])
+            self._home = self._udp.address
+        _log.info("the endpoint of %s:%d is at %s:%d now", *old, *self.local_address)
+        for connection in self.connections:
+            if connection.role is Role.DIALER:
+                connection.move()
+            elif not self._still_reaches(connection):
+                connection.fail("our address is another now")
+
+    def _renew_socket(self, addresses: Sequence[SocketAddress]) -> None:
+        """At the first of the addresses that can be had."""
+        old = self._udp
+        failure: OSError | None = None
+        for address in addresses:
+            try:
+                if address == old.address:
+                    self._let_go_of(old)
+                self._udp = UdpSocket.bind(address, old.family, self._settings.socket_buffer)
+            except OSError as error:
+                failure = error
+                continue
+            self._let_go_of(old)
+            self._loop.add_reader(self._udp.fileno(), self._on_readable)
+            return
+        raise failure or OSError("no address to be had")
+
+    def _candidates(self) -> Sequence[SocketAddress]:
+        """Home, else where datagrams to those we dialled leave from, with the same port or not."""
+        found = [self._home]
+        peers = (one.peer_socket_address for one in self.connections if one.role is Role.DIALER)
+        for peer in peers:
+            host = address_towards(peer, self._udp.family)
+            if host is not None:
+                rest = self._home[2:]
+                found.append(cast(SocketAddress, (host, self._home[1], *rest)))
+                found.append(cast(SocketAddress, (host, 0, *rest)))
+                break
+        return found
+
+    def _let_go_of(self, udp: UdpSocket) -> None:
+        if udp.fileno() >= 0:
+            self._loop.remove_reader(udp.fileno())
+            self._loop.remove_writer(udp.fileno())
+            udp.close()
+
+    def _still_reaches(self, connection: QuicCarrier) -> bool:
+        """Whether the peer of a connection still sends to us."""
+        host, port = connection.local_address
+        here, here_port = self.local_address
+        if port != here_port:
+            return False
+        return host == here or (self._udp.is_wildcard and is_assigned(host, self._udp.family))
+
+    def _doubt_address(self) -> None:
+        """A datagram did not leave: is our address still there? Looked at soon."""
+        if self._look is None and not self._udp.is_wildcard and not self._is_closing:
+            self._look = self._loop.call_later(0, self._look_at_address)
+
+    def _look_at_address(self) -> None:
+        self._look = None
+        if self._is_closing:
+            return
+        family = self._udp.family
+        is_home = self._udp.fileno() >= 0 and self._udp.address == self._home
+        if is_home == is_assigned(self._home[0], family):
+            if is_home:
+                return
+        else:
+            with contextlib.suppress(OSError):
+                self.rebind()
+        # Away from home it looks whether it can go back: others know us by that address.
+        self._look = self._loop.call_later(_LOOK_AGAIN, self._look_at_address)
+
     # -- what connections want (connection.Host) ------------------------------------------------
 
     def touch(self, connection: QuicCarrier) -> None:
@@ -153,7 +260,11 @@ class Endpoint:
         """To the socket."""
         if self._udp.fileno() < 0:
             return
-        self._udp.send(data, path)
+        try:
+            self._udp.send(data, path)
+        except OSError:
+            self._doubt_address()
+            raise
         if self._udp.has_queue:
             self._loop.add_writer(self._udp.fileno(), self._on_writable)
 
@@ -169,9 +280,16 @@ class Endpoint:
             self._ids[connection].discard(connection_id)
             self._routes.pop(connection_id, None)
 
+    def expect_reset(self, connection: QuicCarrier, old: bytes, new: bytes) -> None:
+        """Another token of its peer's."""
+        if self._resets.get(old) is connection:
+            del self._resets[old]
+        if new:
+            self._resets.setdefault(new, connection)
+
     def accept(self, connection: QuicCarrier) -> ConnectionHandler:
         """Asks the node."""
-        self._half_open.discard(connection)
+        self._admission.used(connection)
         try:
             return self._accept(connection)
         except Exception:
@@ -180,8 +298,7 @@ class Endpoint:
 
     def ended(self, connection: QuicCarrier, linger: float) -> None:
         """Keeps its ids for a while: late datagrams are nobody else's."""
-        if connection in self._half_open:
-            self._half_open.remove(connection)
+        if self._admission.ended(connection):
             is_spoken_to = bool(connection.traits.alpn)
             self.refusals[Refusal.UNUSED if is_spoken_to else Refusal.TLS] += 1
         self._touched.pop(connection, None)
@@ -219,7 +336,7 @@ class Endpoint:
                 connection.receive(data, path, now)
                 batch[connection] = None
             elif not self._is_closing:
-                self._arrived(data, path)
+                self._arrived(data, path, now)
         if self._udp.bounced:
             self._on_bounced()
         for connection in batch:
@@ -236,15 +353,18 @@ class Endpoint:
             if address in bounced:
                 connection.fail(bounced[address].lower())
 
-    def _arrived(self, data: bytes, path: Path) -> None:
-        """A datagram for nobody we know: someone dials, or it is junk."""
-        refusal = self._objection(data, path) or self._listen(data, path)
+    def _arrived(self, data: bytes, path: Path, now: float) -> None:
+        """A datagram for nobody we know: someone dials, or has missed an end, or it is junk."""
+        if data[0] & 0x80:
+            refusal = self._objection(data, path) or self._listen(data, path, now)
+        else:
+            refusal = self._missed(data, path, now)
         if refusal is not None:
             self.refusals[refusal] += 1
 
     def _objection(self, data: bytes, path: Path) -> Refusal | None:
         """Why no connection may begin with it, as far as its header tells."""
-        if not data[0] & 0x80 or len(data) < _MIN_INITIAL:
+        if len(data) < _MIN_INITIAL:
             return Refusal.STRAY
         version = int.from_bytes(data[1:5], "big")
         if version not in self._engine.versions:
@@ -252,20 +372,25 @@ class Endpoint:
             if answer is not None:
                 self._send_quietly(answer, path)
             return Refusal.VERSION
-        if not is_initial(data, version):
-            return Refusal.STRAY
-        if len(self._ids) >= self._settings.max_connections:
-            return Refusal.CONNECTIONS_FULL
-        if len(self._half_open) >= self._settings.max_half_open:
-            # The place for Retry tokens (RFC 9000, 8.1.2): ask for proof of the address instead.
-            return Refusal.HALF_OPEN_FULL
-        return None
+        return None if is_initial(data, version) else Refusal.STRAY
 
-    def _listen(self, data: bytes, path: Path) -> Refusal | None:
+    def _listen(self, data: bytes, path: Path, now: float) -> Refusal | None:
         """Begins a connection; nothing is kept of one that only looked like it."""
-        destination_id = data[6 : 6 + data[5]]
-        engine = self._engine.listener(destination_id)
-        now = self._loop.time()
+        initial = read_initial(data)
+        if initial is None:
+            return Refusal.BROKEN
+        opening: Opening | None = Opening(initial.destination_id)
+        if initial.token:
+            opening = self._proofs.check(initial, path[0], now)
+        if opening is None:
+            return Refusal.BAD_PROOF
+        has_proved = opening.retry_id is not None
+        refusal = self._admission.judge(path[0], len(self._ids), has_proved=has_proved, now=now)
+        if refusal is Refusal.UNPROVED:
+            self._send_quietly(self._proofs.ask(initial, path[0], now), path)
+        if refusal is not None:
+            return refusal
+        engine = self._engine.listener(opening)
         try:
             engine.receive(data, path, now)
         except EngineError:
@@ -273,10 +398,22 @@ class Endpoint:
         if not engine.is_started:
             return Refusal.BROKEN
         connection = QuicCarrier(self, engine, Role.LISTENER, path, self._settings)
-        self._half_open.add(connection)
-        self._add(connection, [destination_id, *engine.connection_ids])
+        self._admission.opened(connection, path[0])
+        self._add(connection, [initial.destination_id, *engine.connection_ids])
         self._settle(connection)
         return None
+
+    def _missed(self, data: bytes, path: Path, now: float) -> Refusal | None:
+        """A short header for nobody we know: a peer's reset, or a peer that has missed an end."""
+        connection = self._resets.get(token_in(data))
+        if connection is not None and connection.peer_socket_address == path[0]:
+            connection.was_reset()
+            return None
+        answer = self._reset_tokens.answer(data, data[1 : 1 + CONNECTION_ID_LENGTH])
+        if answer is None or not self._may_reset.take(now):
+            return Refusal.STRAY
+        self._send_quietly(answer, path)
+        return Refusal.RESET
 
     def _settle(self, connection: QuicCarrier) -> None:
         try:
@@ -385,6 +522,6 @@ class Endpoint:
             return
         for connection in list(self._lingering):
             self._forget(connection)
-        self._loop.remove_reader(self._udp.fileno())
-        self._loop.remove_writer(self._udp.fileno())
-        self._udp.close()
+        if self._look is not None:
+            self._look.cancel()
+        self._let_go_of(self._udp)

@@ -4,12 +4,44 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 _LONG_TYPE = 0x30
 _INITIAL_TYPE = {0x00000001: 0x00, 0x6B3343CF: 0x10}
 """Bits of an Initial packet's first byte, by version: RFC 9000, 17.2.2; RFC 9369, 3.2."""
 
 _LONGEST_ID = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Initial:
+    """The part of an Initial packet that anybody can read (RFC 9000, 17.2.2)."""
+
+    version: int
+    destination_id: bytes
+    source_id: bytes
+    token: bytes
+
+
+def read_initial(data: bytes) -> Initial | None:
+    """Of a datagram of 1200 bytes at least for which `is_initial` holds; None where it lies."""
+    at = 6 + data[5]
+    destination_id = data[6:at]
+    end = at + 1 + data[at]
+    source_id = data[at + 1 : end]
+    length, start = _variable(data, end)
+    token = data[start : start + length]
+    if len(source_id) > _LONGEST_ID or len(token) != length:
+        return None
+    version = int.from_bytes(data[1:5], "big")
+    return Initial(version, destination_id, source_id, token)
+
+
+def _variable(data: bytes, at: int) -> tuple[int, int]:
+    """A variable-length integer (RFC 9000, 16) and where it ends."""
+    size = 1 << (data[at] >> 6)
+    whole = int.from_bytes(data[at : at + size], "big")
+    return whole & ((1 << (8 * size - 2)) - 1), at + size
 
 
 def is_initial(data: bytes, version: int) -> bool:

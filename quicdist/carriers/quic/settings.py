@@ -42,3 +42,16 @@ class QuicSettings:
 
     max_half_open: int = 512
     """Of those, the ones that others opened and that have not yet brought a stream byte."""
+
+    prove_above: int = 64
+    """So many half-open ones, and who dials us has to show that it receives at its address
+    (Retry, RFC 9000, 8.1.2): one round trip more, and nothing is kept for forged addresses."""
+
+    max_per_address: int = 1024
+    """Connections that others opened from one IPv4 address or IPv6 /64."""
+
+    max_half_open_per_address: int = 128
+    """Of those, the ones that have not yet brought a stream byte."""
+
+    resets_per_second: float = 50.0
+    """Stateless resets (RFC 9000, 10.3) sent, at most; as many at once."""

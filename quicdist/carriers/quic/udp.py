@@ -32,8 +32,10 @@ class UdpSocket:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self.family = sock.family
+        self.address: SocketAddress = sock.getsockname()
+        """What it is bound to, or was when it was open."""
         self._queue: deque[Datagram] = deque()
-        self._wildcard = _LINUX and _is_wildcard(sock.getsockname()[0])
+        self._wildcard = _LINUX and _is_wildcard(self.address[0])
         self._ancillary: dict[bytes, list[_Ancillary]] = {}
         self.bounced: dict[SocketAddress, str] = {}
         """Where datagrams of ours found nobody, and what the network said (Linux)."""
@@ -77,10 +79,9 @@ class UdpSocket:
         return not self._socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 
     @property
-    def address(self) -> SocketAddress:
-        """What it is bound to."""
-        name: SocketAddress = self._socket.getsockname()
-        return name
+    def is_wildcard(self) -> bool:
+        """Whether every address of this machine is ours."""
+        return _is_wildcard(self.address[0])
 
     @property
     def has_queue(self) -> bool:

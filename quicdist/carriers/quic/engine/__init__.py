@@ -6,7 +6,7 @@ Each library has one adapter module here, the only place that touches it.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, cast
 
@@ -25,8 +25,23 @@ CONNECTION_ID_LENGTH = 8
 """Of the connection ids that we choose, in bytes."""
 
 
+ResetTokenOf: TypeAlias = Callable[[bytes], bytes]
+"""The stateless reset token of a connection id of ours (RFC 9000, 10.3.2)."""
+
+
 class EngineError(Exception):
     """The library did what it should not; the connection cannot go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a connection that others opened began."""
+
+    destination_id: bytes
+    """Where its first datagram of all was sent to."""
+
+    retry_id: bytes | None = None
+    """The id that our Retry packet gave the dialer, where there was one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +132,16 @@ class EngineConnection(Protocol):
 
     def ping(self) -> None: ...
 
+    @property
+    def reset_token(self) -> bytes:
+        """By which the peer would say that it knows this connection no more; empty: none."""
+
+    def renew_id(self) -> None:
+        """Sends to another of the peer's connection ids from now on, where there is one."""
+
+    def move(self, now: float) -> None:
+        """Our address is another: tells the peer, with another connection id (RFC 9000, 9.5)."""
+
     def close(self, error_code: int, reason: str) -> None: ...
 
     def idle_timeout(self) -> float:
@@ -139,13 +164,13 @@ class Engine(Protocol):
     def dialer(self, host: str, alpns: Sequence[str]) -> EngineConnection:
         """A connection to a node that certificates call `host`."""
 
-    def listener(self, destination_id: bytes) -> EngineConnection:
-        """The answer to a first datagram that was sent to this connection id."""
+    def listener(self, opening: Opening) -> EngineConnection:
+        """The answer to a first datagram."""
 
 
-def load_engine(settings: QuicSettings) -> Engine:
+def load_engine(settings: QuicSettings, reset_token_of: ResetTokenOf) -> Engine:
     """The engine that the settings name. Raises ValueError for one that is not there."""
     if settings.engine != "aioquic":
         raise ValueError(f"no QUIC engine called {settings.engine!r}; there is: aioquic")
     module = importlib.import_module(f"{__name__}.{settings.engine}")
-    return cast(Engine, module.engine(settings))
+    return cast(Engine, module.engine(settings, reset_token_of))

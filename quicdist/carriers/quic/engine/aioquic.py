@@ -2,8 +2,9 @@
 
 Built on its sans-IO `QuicConnection`. Private attributes are used where it has no other way to:
 grow receive windows by what was consumed (its own grow by what came), see what is acknowledged,
-learn of a peer's close before the draining time is over, and keep a handshake message in one
-STREAM frame. tests/carriers/test_aioquic_internals.py fails when one of them moves.
+learn of a peer's close before the draining time is over, keep a handshake message in one STREAM
+frame, choose and read stateless reset tokens, and try a new path at once.
+tests/carriers/test_aioquic_internals.py fails when one of them moves.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ from quicdist.carriers.quic.engine import (
     Datagram,
     EngineError,
     EngineSink,
+    Opening,
     Path,
+    ResetTokenOf,
 )
 from quicdist.carriers.quic.settings import QuicSettings
 
@@ -69,9 +72,19 @@ register_congestion_control(_CONGESTION, _CountingReno)
 
 
 class _Quic(QuicConnection):
-    """aioquic's connection without its own growing of windows, and able to keep chunks whole."""
+    """aioquic's connection without its own growing of windows, and able to keep chunks whole.
+
+    Its connection ids have the reset tokens that it is told, where it would draw lots.
+    """
 
     whole = True
+    reset_token_of: ResetTokenOf
+
+    def _replenish_connection_ids(self) -> None:
+        super()._replenish_connection_ids()
+        for known in self._host_cids:
+            if not known.was_sent:
+                known.stateless_reset_token = self.reset_token_of(known.cid)
 
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
         # It doubles the limit when half of it is used: let nothing seem used meanwhile.
@@ -120,8 +133,12 @@ class _Quic(QuicConnection):
 class AioquicConnection:
     """One connection (see engine.EngineConnection)."""
 
-    def __init__(self, quic: _Quic, settings: QuicSettings) -> None:
+    def __init__(self, quic: _Quic, settings: QuicSettings, reset_token_of: ResetTokenOf) -> None:
         self._quic = quic
+        quic.reset_token_of = reset_token_of
+        if not quic._is_client:
+            # A dialer's first id has no token: it could tell nobody (RFC 9000, 18.2).
+            quic._host_cids[0].stateless_reset_token = reset_token_of(quic.host_cid)
         self._max_in_flight = settings.max_in_flight
         streams = quic._local_max_streams_bidi
         streams.value = streams.sent = settings.max_streams
@@ -276,6 +293,24 @@ class AioquicConnection:
         self._pings += 1
         self._quic.send_ping(self._pings)
 
+    @property
+    def reset_token(self) -> bytes:
+        """Of the peer's connection id that is in use, once aioquic was told it."""
+        return self._quic._peer_cid.stateless_reset_token or b""
+
+    def renew_id(self) -> None:
+        """One that came in a NEW_CONNECTION_ID frame, and has a reset token."""
+        self._quic.change_connection_id()
+
+    def move(self, now: float) -> None:
+        """What was sent before counts as lost, and its patience with losses begins anew."""
+        quic = self._quic
+        quic.change_connection_id()
+        self.ping()
+        if quic._handshake_confirmed:
+            quic._loss._pto_count = 0
+            quic._loss.reschedule_data(now=now)
+
     def close(self, error_code: int, reason: str) -> None:
         """CONNECTION_CLOSE of the application."""
         self._quic.close(error_code=error_code, reason_phrase=reason)
@@ -304,8 +339,9 @@ class AioquicEngine:
 
     versions: Sequence[int] = _VERSIONS
 
-    def __init__(self, settings: QuicSettings) -> None:
+    def __init__(self, settings: QuicSettings, reset_token_of: ResetTokenOf) -> None:
         self._settings = settings
+        self._reset_token_of = reset_token_of
         self._listening = self._configuration(settings.alpns, is_client=False)
         identity = settings.identity
         self._listening.certificate = identity.certificate
@@ -322,14 +358,20 @@ class AioquicEngine:
         else:
             configuration.verify_mode = ssl.CERT_REQUIRED
             configuration.cafile = str(trust.ca_file)
-        return AioquicConnection(_Quic(configuration=configuration), self._settings)
+        return self._connection(_Quic(configuration=configuration))
 
-    def listener(self, destination_id: bytes) -> AioquicConnection:
+    def listener(self, opening: Opening) -> AioquicConnection:
         """A server."""
-        quic = _Quic(
-            configuration=self._listening, original_destination_connection_id=destination_id
+        return self._connection(
+            _Quic(
+                configuration=self._listening,
+                original_destination_connection_id=opening.destination_id,
+                retry_source_connection_id=opening.retry_id,
+            )
         )
-        return AioquicConnection(quic, self._settings)
+
+    def _connection(self, quic: _Quic) -> AioquicConnection:
+        return AioquicConnection(quic, self._settings, self._reset_token_of)
 
     def _configuration(self, alpns: Sequence[str], *, is_client: bool) -> QuicConfiguration:
         limits = self._settings.limits
@@ -349,9 +391,9 @@ class AioquicEngine:
         )
 
 
-def engine(settings: QuicSettings) -> AioquicEngine:
+def engine(settings: QuicSettings, reset_token_of: ResetTokenOf) -> AioquicEngine:
     """The engine for one endpoint."""
-    return AioquicEngine(settings)
+    return AioquicEngine(settings, reset_token_of)
 
 
 def _describe(event: events.ConnectionTerminated) -> str:

@@ -1,0 +1,100 @@
+"""Who may open a connection, while strangers may try: bounds on what is not known yet."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections import Counter
+
+from quicdist.carriers.quic.engine import SocketAddress
+from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.refusals import Refusal
+
+_log = logging.getLogger(__name__)
+
+_REPORT_PAUSE = 5.0
+"""Seconds between two lines of the log about connections refused."""
+
+
+class Admission:
+    """The connections that others opened, counted as a whole and by where they come from."""
+
+    def __init__(self, settings: QuicSettings) -> None:
+        self._settings = settings
+        self._half_open: dict[object, str] = {}
+        self._half_open_by_source: Counter[str] = Counter()
+        self._source_of: dict[object, str] = {}
+        self._by_source: Counter[str] = Counter()
+        self._next_report = 0.0
+
+    def judge(
+        self, address: SocketAddress, connections: int, *, has_proved: bool, now: float
+    ) -> Refusal | None:
+        """Why no connection is made for a first datagram from `address`, with so many open;
+        UNPROVED asks for a proof that datagrams sent there arrive.
+
+        Only who has given it is turned away for what its address holds: anybody may send in the
+        name of another.
+        """
+        limits = self._settings
+        source = source_of(address)
+        half_open = len(self._half_open)
+        half_open_here = self._half_open_by_source[source]
+        if connections >= limits.max_connections:
+            return self._refuse(Refusal.CONNECTIONS_FULL, address, now)
+        if half_open >= limits.max_half_open:
+            return self._refuse(Refusal.HALF_OPEN_FULL, address, now)
+        is_full = (
+            self._by_source[source] >= limits.max_per_address
+            or half_open_here >= limits.max_half_open_per_address
+        )
+        if not has_proved and (is_full or half_open >= limits.prove_above):
+            return Refusal.UNPROVED
+        if is_full:
+            return self._refuse(Refusal.ADDRESS_FULL, address, now)
+        return None
+
+    def opened(self, connection: object, address: SocketAddress) -> None:
+        """It was accepted."""
+        source = source_of(address)
+        self._half_open[connection] = self._source_of[connection] = source
+        self._half_open_by_source[source] += 1
+        self._by_source[source] += 1
+
+    def used(self, connection: object) -> bool:
+        """It has brought a first packet. Whether that was news."""
+        source = self._half_open.pop(connection, None)
+        if source is None:
+            return False
+        _count_down(self._half_open_by_source, source)
+        return True
+
+    def ended(self, connection: object) -> bool:
+        """It is over. Whether it had brought nothing."""
+        source = self._source_of.pop(connection, None)
+        if source is not None:
+            _count_down(self._by_source, source)
+        return self.used(connection)
+
+    def _refuse(self, refusal: Refusal, address: SocketAddress, now: float) -> Refusal:
+        if now >= self._next_report:
+            self._next_report = now + _REPORT_PAUSE
+            host, port = address[:2]
+            _log.warning("a connection from %s:%d is not taken: %s", host, port, refusal.value)
+        return refusal
+
+
+def source_of(address: SocketAddress) -> str:
+    """Who is counted together: an IPv4 address, or the /64 that one IPv6 host has to itself."""
+    host = ipaddress.ip_address(address[0].partition("%")[0])
+    if isinstance(host, ipaddress.IPv4Address):
+        return str(host)
+    if host.ipv4_mapped is not None:
+        return str(host.ipv4_mapped)
+    return host.packed[:8].hex()
+
+
+def _count_down(counts: Counter[str], source: str) -> None:
+    counts[source] -= 1
+    if counts[source] <= 0:
+        del counts[source]

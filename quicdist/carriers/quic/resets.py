@@ -1,0 +1,78 @@
+"""Stateless resets: how a peer learns at once that we know nothing of its connection any more.
+
+RFC 9000, 10.3. Each connection id of ours has a token that only its peer is told. A datagram for
+an id that we do not know, after a restart, is answered with that token: whoever dialled it then
+knows. Tokens are derived from a key that survives the restart, so none has to be kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from quicdist.carriers.trust import Identity
+
+TOKEN_LENGTH = 16
+
+_SHORTEST = 21
+"""RFC 9000, 10.3: 5 bytes that cannot be guessed, and the token."""
+_LONGEST = 43
+"""Looks like a short packet; longer says no more."""
+
+
+class ResetTokens:
+    """The tokens of one endpoint.
+
+    The key is derived from the identity's, which is kept. `port` is bound into it: two nodes
+    that share an identity would else hand out each other's tokens to whoever saw a connection id
+    (RFC 9000, 21.11).
+    """
+
+    def __init__(self, identity: Identity, port: int) -> None:
+        secret = identity.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        label = b"quicdist stateless reset %d" % port
+        self._key = hmac.digest(hashlib.sha256(secret).digest(), label, "sha256")
+
+    def of(self, connection_id: bytes) -> bytes:
+        """The token of an id of ours."""
+        return hmac.digest(self._key, connection_id, "sha256")[:TOKEN_LENGTH]
+
+    def answer(self, data: bytes, connection_id: bytes) -> bytes | None:
+        """The reset for a datagram that nobody here knows; None where there must be none.
+
+        It is shorter than what it answers: two endpoints that know nothing of each other fall
+        silent instead of answering each other for ever (RFC 9000, 10.3.3).
+        """
+        size = min(len(data) - 1, _LONGEST)
+        if size < _SHORTEST:
+            return None
+        head = bytearray(os.urandom(size - TOKEN_LENGTH))
+        head[0] = 0x40 | head[0] & 0x3F
+        return bytes(head) + self.of(connection_id)
+
+
+def token_in(data: bytes) -> bytes:
+    """What would be the token if this datagram were a reset; empty where it cannot be one."""
+    return data[-TOKEN_LENGTH:] if len(data) >= _SHORTEST else b""
+
+
+class Allowance:
+    """So many events in a second, on the average; `burst` at once."""
+
+    def __init__(self, per_second: float, burst: int) -> None:
+        self._per_second = per_second
+        self._burst = burst
+        self._left = float(burst)
+        self._at = 0.0
+
+    def take(self, now: float) -> bool:
+        """Whether one more is allowed at `now` (seconds)."""
+        self._left = min(self._burst, self._left + (now - self._at) * self._per_second)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True

@@ -1,0 +1,159 @@
+"""Strangers who dial: what they can make us keep, and whom they can keep from connecting."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+
+import pytest
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+
+from quicdist.carriers.quic.admission import Admission, source_of
+from quicdist.carriers.quic.initial import Initial, read_initial
+from quicdist.carriers.quic.retry import AddressProofs
+from quicdist.carriers.refusals import Refusal
+from tests.carriers.owners import PATIENCE, node, settings
+
+HERE = ("192.0.2.1", 4433)
+
+
+def first_datagram() -> bytes:
+    """A real one, of a dialer that will not go on."""
+    quic = QuicConnection(
+        configuration=QuicConfiguration(
+            is_client=True, alpn_protocols=["quicdist/1"], verify_mode=ssl.CERT_NONE
+        )
+    )
+    quic.connect(HERE, 0.0)
+    (data, _), *_ = quic.datagrams_to_send(0.0)
+    return data
+
+
+def initial_of(data: bytes) -> Initial:
+    found = read_initial(data)
+    assert found is not None
+    return found
+
+
+async def test_real_first_datagrams_from_nowhere_keep_nobody_out() -> None:
+    """More of them than half-open connections are allowed: only the first are believed."""
+    async with node() as a, node(max_half_open=40, prove_above=10) as b:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.connect(("127.0.0.1", b.port))
+            for _ in range(60):
+                stranger.send(first_datagram())
+                await asyncio.sleep(0)
+            while b.endpoint.refusals[Refusal.UNPROVED] < 50:
+                await asyncio.sleep(0.005)
+            assert len(b.endpoint.connections) == 10
+            for alpn in ("quicdist/1", "macula-dist"):
+                await a.connect(b, alpn=alpn)
+            assert b.endpoint.refusals[Refusal.UNPROVED] == 52
+            assert not b.endpoint.refusals[Refusal.HALF_OPEN_FULL]
+
+
+async def test_a_bound_for_each_address_leaves_room_for_others() -> None:
+    async with node() as a, node("0.0.0.0", max_per_address=2) as b:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("127.0.0.2", 0))
+            except OSError:
+                pytest.skip("127.0.0.2 is Linux's")
+        for _ in range(2):
+            await a.connect(b)
+        with pytest.raises(ConnectionError, match="no answer"):
+            await a.endpoint.dial("127.0.0.1", b.port, timeout=0.5)
+        assert b.endpoint.refusals[Refusal.ADDRESS_FULL]
+        async with node("127.0.0.2") as other:
+            await other.connect(b)
+        a.endpoint.connections[0].close("makes room")
+        await asyncio.wait_for(a.connect(b), PATIENCE)
+
+
+async def test_a_proof_must_be_ours_fresh_of_that_address_and_of_that_attempt() -> None:
+    proofs = AddressProofs()
+    initial = initial_of(first_datagram())
+    assert not initial.token
+    retry = proofs.ask(initial, HERE, 100.0)
+    at = 7 + retry[5]
+    given_id, token = retry[at : at + retry[at - 1]], retry[at + retry[at - 1] : -16]
+    shown = Initial(initial.version, given_id, initial.source_id, token)
+    opening = proofs.check(shown, HERE, 110.0)
+    assert opening is not None
+    assert opening.destination_id == initial.destination_id
+    assert opening.retry_id == given_id
+    assert proofs.check(shown, HERE, 131.0) is None
+    assert proofs.check(shown, ("192.0.2.2", 4433), 110.0) is None
+    assert proofs.check(shown, ("192.0.2.1", 4434), 110.0) is None
+    assert proofs.check(initial_with(shown, token[:-1] + b"x"), HERE, 110.0) is None
+    assert proofs.check(initial_with(shown, b"short"), HERE, 110.0) is None
+    stolen = Initial(shown.version, b"another!", shown.source_id, token)
+    assert proofs.check(stolen, HERE, 110.0) is None
+    assert AddressProofs().check(shown, HERE, 110.0) is None
+
+
+def initial_with(initial: Initial, token: bytes) -> Initial:
+    return Initial(initial.version, initial.destination_id, initial.source_id, token)
+
+
+async def test_a_proof_that_is_none_is_not_answered() -> None:
+    async with node() as b:
+        loop = asyncio.get_running_loop()
+        data = first_datagram()
+        at = 7 + data[5] + data[6 + data[5]]
+        assert data[at] == 0  # the length of its token
+        forged = data[:at] + b"\x40\x20" + bytes(32) + data[at + 1 :]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.setblocking(False)
+            stranger.connect(("127.0.0.1", b.port))
+            stranger.send(forged)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(loop.sock_recv(stranger, 2000), 0.1)
+        assert b.endpoint.refusals[Refusal.BAD_PROOF] == 1
+        assert not b.endpoint.connections
+
+
+@pytest.mark.parametrize("junk", [14, 23])
+def test_a_first_datagram_whose_lengths_lie_is_none(junk: int) -> None:
+    whole = first_datagram()
+    assert read_initial(whole[:junk] + b"\x7f" * (1200 - junk)) is None
+
+
+def test_who_has_proved_nothing_locks_out_nobody() -> None:
+    """Forged senders count against an address only until somebody there shows who it is."""
+    admission = Admission(settings(max_per_address=3, max_half_open_per_address=2, prove_above=4))
+    for connection in (1, 2):
+        assert admission.judge(HERE, 0, has_proved=False, now=0.0) is None
+        admission.opened(connection, HERE)
+    assert admission.judge(HERE, 2, has_proved=False, now=0.0) is Refusal.UNPROVED
+    assert admission.judge(HERE, 2, has_proved=True, now=0.0) is Refusal.ADDRESS_FULL
+    elsewhere = ("192.0.2.2", 1)
+    assert admission.judge(elsewhere, 2, has_proved=False, now=0.0) is None
+    assert admission.used(1)
+    assert not admission.used(1)
+    assert admission.judge(HERE, 2, has_proved=False, now=0.0) is None
+    admission.opened(3, HERE)
+    admission.used(3)
+    assert admission.judge(HERE, 3, has_proved=True, now=0.0) is Refusal.ADDRESS_FULL
+    assert not admission.ended(1)
+    assert admission.judge(HERE, 2, has_proved=True, now=0.0) is None
+    assert admission.ended(2)
+    assert not admission.ended(3)
+    assert not admission._by_source
+    assert not admission._half_open_by_source
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "together"),
+    [
+        ("192.0.2.1", "192.0.2.2", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("2001:db8::1", "2001:db8::2:1", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("fe80::1%eth0", "fe80::2", True),
+    ],
+)
+def test_who_is_counted_together(one: str, other: str, together: bool) -> None:
+    assert (source_of((one, 1)) == source_of((other, 2))) is together

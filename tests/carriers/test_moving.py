@@ -1,0 +1,254 @@
+"""Peers that restart, and networks that change under a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from quicdist.carriers.base import CloseKind
+from quicdist.carriers.quic.connection import QuicCarrier
+from quicdist.carriers.quic.endpoint import Endpoint
+from quicdist.carriers.quic.resets import Allowance, ResetTokens, token_in
+from quicdist.carriers.refusals import Refusal
+from tests.carriers.owners import IDENTITY, PATIENCE, Node, Owner, node, settings
+
+on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="127.0.0.2 is Linux's")
+
+
+def vanish(one: Node) -> int:
+    """Its process is gone, as with `kill -9`: nobody is told. The port that it had."""
+    port = one.port
+    endpoint = one.endpoint
+    for connection in endpoint.connections:
+        endpoint._forget(connection)
+        for timer in (connection._timer, connection._life_timer):
+            if timer is not None:
+                timer.cancel()
+    endpoint._let_go_of(endpoint._udp)
+    return port
+
+
+@asynccontextmanager
+async def at(port: int) -> AsyncIterator[Node]:
+    """A node on a given port of the loopback."""
+    made: list[Node] = []
+
+    def accept(connection: QuicCarrier) -> Owner:
+        made[0].accepted.append(Owner(connection))
+        made[0].arrived.set()
+        return made[0].accepted[-1]
+
+    endpoint = await Endpoint.open(
+        "127.0.0.1",
+        port,
+        settings=settings(),
+        accept=accept,  # type: ignore[arg-type]  # a QuicCarrier is what comes
+    )
+    made.append(Node(endpoint))
+    try:
+        yield made[0]
+    finally:
+        await endpoint.close()
+
+
+# -- stateless resets ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("who", ["listener", "dialer"])
+async def test_a_restart_is_seen_with_the_first_datagram(who: str) -> None:
+    async with node() as a, node() as b:
+        here, there = await a.connect(b)
+        # Both know the tokens of the ids in use once something was said in the new ones.
+        there.connection.send_frame((b"x",))
+        await here.until(lambda: here.frames)
+        gone, left = (b, here) if who == "listener" else (a, there)
+        async with at(vanish(gone)) as restarted:
+            left.connection.ping()
+            await left.until(lambda: left.lost)
+            assert left.lost[0].kind is CloseKind.PEER
+            assert "restarted" in left.lost[0].text
+            assert restarted.endpoint.refusals[Refusal.RESET] >= 1
+            again, _ = await (a if who == "listener" else b).connect(restarted)
+            again.connection.send_frame((b"and on it goes",))
+
+
+async def test_a_reset_from_elsewhere_or_with_another_token_ends_nothing() -> None:
+    async with node() as a, node() as b:
+        here, there = await a.connect(b)
+        link = a.endpoint.connections[0]
+        token = link._reset_token
+        assert len(token) == 16
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.connect(("127.0.0.1", a.port))
+            stranger.send(b"\x41" + bytes(20) + token)
+        b.endpoint._udp.send(b"\x41" + bytes(36), (("127.0.0.1", a.port), None))
+        while a.endpoint.refusals[Refusal.RESET] < 2:
+            await asyncio.sleep(0.005)
+        here.connection.send_frame((b"unmoved",))
+        await there.until(lambda: there.frames)
+        # The same from where the peer is.
+        b.endpoint._udp.send(b"\x41" + bytes(20) + token, (("127.0.0.1", a.port), None))
+        await here.until(lambda: here.lost)
+
+
+async def test_two_that_know_nothing_of_each_other_fall_silent() -> None:
+    async with node() as a, node() as b:
+        a.endpoint._udp.send(b"\x41" + bytes(40), (("127.0.0.1", b.port), None))
+        resets = 0
+        while True:
+            await asyncio.sleep(0.1)
+            total = a.endpoint.refusals[Refusal.RESET] + b.endpoint.refusals[Refusal.RESET]
+            if total == resets:
+                break
+            resets = total
+        assert 1 <= resets <= 20
+
+
+def test_tokens_are_kept_by_the_identity_and_differ_by_port() -> None:
+    one = ResetTokens(IDENTITY, 4433)
+    assert one.of(b"12345678") == ResetTokens(IDENTITY, 4433).of(b"12345678")
+    assert one.of(b"12345678") != ResetTokens(IDENTITY, 4434).of(b"12345678")
+    assert one.of(b"12345678") != one.of(b"12345679")
+
+
+@pytest.mark.parametrize("size", [1, 21, 22, 43, 44, 1200])
+def test_a_reset_is_shorter_than_what_it_answers(size: int) -> None:
+    tokens = ResetTokens(IDENTITY, 4433)
+    answer = tokens.answer(bytes(size), b"12345678")
+    if size <= 21:
+        assert answer is None
+    else:
+        assert answer is not None
+        assert 21 <= len(answer) <= min(size - 1, 43)
+        assert answer[0] & 0xC0 == 0x40
+        assert token_in(answer) == tokens.of(b"12345678")
+
+
+def test_resets_are_rationed() -> None:
+    allowance = Allowance(per_second=8, burst=5)
+    assert [allowance.take(100.0) for _ in range(7)] == [True] * 5 + [False] * 2
+    assert allowance.take(100.125)
+    assert not allowance.take(100.125)
+    assert [allowance.take(200.0) for _ in range(6)] == [True] * 5 + [False]
+
+
+# -- moving -------------------------------------------------------------------------------------
+
+
+async def talk(one: Owner, other: Owner, text: bytes) -> None:
+    one.connection.send_frame((text,))
+    await other.until(lambda: text in other.frames)
+    other.connection.send_frame((text,))
+    await one.until(lambda: text in one.frames)
+
+
+async def test_a_new_socket_at_the_same_address_ends_nothing() -> None:
+    async with node() as a, node() as b:
+        dialled, _there = await a.connect(b)
+        other, accepted = await b.connect(a)
+        ids = [link._engine._quic._peer_cid.cid for link in a.endpoint.connections]  # type: ignore[attr-defined]  # aioquic's
+        old = a.endpoint._udp.fileno(), a.endpoint.local_address
+        a.endpoint.rebind()
+        assert a.endpoint.local_address == old[1]
+        await talk(dialled, b.accepted[0], b"dialled")
+        await talk(accepted, other, b"accepted")
+        assert not dialled.lost
+        assert not accepted.lost
+        now = [link._engine._quic._peer_cid.cid for link in a.endpoint.connections]  # type: ignore[attr-defined]  # aioquic's
+        assert sum(x != y for x, y in zip(ids, now, strict=True)) == 1
+
+
+async def test_what_we_dialled_moves_along_and_what_we_accepted_ends() -> None:
+    async with node() as a, node() as b:
+        dialled, there = await a.connect(b)
+        other, accepted = await b.connect(a)
+        old = a.port
+        a.endpoint.rebind(port=0)
+        assert a.port != old
+        await accepted.until(lambda: accepted.lost)
+        assert "our address is another" in accepted.lost[0].text
+        await talk(dialled, there, b"from the new port")
+        assert there.connection.peer_address == ("127.0.0.1", a.port)
+        assert not dialled.lost
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+            free.bind(("127.0.0.1", old))
+        # Who dialled us finds nobody there, and is told so where the port was taken again.
+        other.connection.close("gives up")
+        await b.connect(a)
+
+
+async def test_moving_in_mid_transfer_again_and_again() -> None:
+    async with node() as a, node() as b:
+        here, there = await a.connect(b)
+        sent = [b"%d" % i + bytes(4000) for i in range(2000)]
+
+        async def move() -> None:
+            for _ in range(12):
+                await asyncio.sleep(0.05)
+                a.endpoint.rebind(port=0)
+
+        moving = asyncio.ensure_future(move())
+        for i, frame in enumerate(sent):
+            await here.send(frame)
+            if i % 50 == 0:
+                await asyncio.sleep(0.01)
+        await moving
+        await there.until(lambda: len(there.frames) == len(sent))
+        assert there.frames == sent
+        assert not here.lost
+        assert not there.lost
+
+
+@on_linux
+async def test_an_address_that_is_gone_is_left_by_itself_and_returned_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gone = {"127.0.0.7"}
+
+    def is_assigned(host: str, family: int) -> bool:
+        return host not in gone
+
+    module = "quicdist.carriers.quic.endpoint"
+    async with node("127.0.0.7") as a, node() as b:
+        here, there = await a.connect(b)
+        monkeypatch.setattr(f"{module}.is_assigned", is_assigned)
+        monkeypatch.setattr(f"{module}._LOOK_AGAIN", 0.05)
+        real_bind = type(a.endpoint._udp).bind
+
+        def bind(address: tuple[str, int], family: int, size: int) -> object:
+            if address[0] in gone:
+                raise OSError(99, "Cannot assign requested address")
+            return real_bind(address, family, size)
+
+        monkeypatch.setattr(f"{module}.UdpSocket.bind", bind)
+        home = a.endpoint.local_address
+        a.endpoint._doubt_address()
+        while a.endpoint.local_address == home:
+            await asyncio.sleep(0.01)
+        await talk(here, there, b"from elsewhere")
+        assert there.connection.peer_address == ("127.0.0.1", home[1])
+        gone.clear()
+        while a.endpoint.local_address != home:
+            await asyncio.sleep(0.01)
+        await talk(here, there, b"at home")
+        assert there.connection.peer_address == home
+        assert not here.lost
+
+
+async def test_no_socket_to_be_had_is_said_and_leaves_the_old(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with node() as a, node() as b:
+        here, there = await a.connect(b)
+        with pytest.raises(OSError, match="assign"):
+            a.endpoint.rebind("192.0.2.1", b.port)
+        await talk(here, there, b"still here")
+        a.endpoint.rebind("127.0.0.1", 0)
+        await talk(here, there, b"and now there")
+        await asyncio.wait_for(a.endpoint.close(), PATIENCE)
+        a.endpoint.rebind()  # of no effect
