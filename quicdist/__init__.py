@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from quicdist.blocking import BlockingMailbox, BlockingNode, connect
+    from quicdist.carriers.quic.tracing import Tracing
     from quicdist.carriers.trust import Identity, Trust
     from quicdist.etf import (
         Atom,
@@ -108,6 +109,7 @@ __all__ = [
     "SpawnError",
     "Spawned",
     "StartError",
+    "Tracing",
     "Trust",
     "connect",
     "current_process",
@@ -118,6 +120,7 @@ __all__ = [
 # Imported when first asked for: the command's --help and its completion need none of it.
 _PLACES = {
     "blocking": "BlockingMailbox BlockingNode connect",
+    "carriers.quic.tracing": "Tracing",
     "carriers.trust": "Identity Trust",
     "etf": "Atom BitString ErlMap EtfDecodeError EtfEncodeError Export Fun ImproperList Pid Port "
     "Reference",

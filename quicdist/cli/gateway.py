@@ -12,7 +12,9 @@ from quicdist.cli.options import (
     Authority,
     Certificate,
     Key,
+    KeyLogFile,
     Listen,
+    QlogFiles,
     Verbose,
     identity,
     start_logging,
@@ -20,6 +22,7 @@ from quicdist.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from quicdist.carriers.quic.tracing import Tracing
     from quicdist.gateway import Gateway
 
 
@@ -67,6 +70,8 @@ def gateway(
     cert: Certificate = None,
     key: Key = None,
     ca: Authority = None,
+    key_log: KeyLogFile = None,
+    qlog: QlogFiles = None,
     verbose: Verbose = 0,
 ) -> None:
     """Let an unmodified Erlang, Elixir or RabbitMQ node be reached, and reach others, over QUIC.
@@ -78,6 +83,7 @@ def gateway(
 
     and then starts the node with the command that this prints.
     """
+    from quicdist.carriers.quic.tracing import Tracing
     from quicdist.gateway import emit_module as emit
 
     if emit_module:
@@ -90,7 +96,8 @@ def gateway(
         if not emit_module:
             raise Problem(ExitCode.USAGE, "NAME is missing, such as 5555@10.0.0.7; see --help")
         return
-    _run(name, module_dir, epmd_port, listen, routes or [], cert, key, ca, verbose)
+    tracing = Tracing(key_log, qlog)
+    _run(name, module_dir, epmd_port, listen, routes or [], cert, key, ca, tracing, verbose)
 
 
 def _run(
@@ -102,6 +109,7 @@ def _run(
     cert: Path | None,
     key: Path | None,
     ca: Path | None,
+    tracing: Tracing,
     verbose: int,
 ) -> None:
     import asyncio
@@ -116,6 +124,7 @@ def _run(
         routes=dict(_route(text) for text in routes),
         identity=identity(cert, key),
         trust=trust(ca),
+        tracing=tracing,
     )
     start_logging(verbose, quiet=False)
 

@@ -19,8 +19,10 @@ from quicdist.cli.options import (
     Certificate,
     Cookie,
     Key,
+    KeyLogFile,
     Listen,
     Prometheus,
+    QlogFiles,
     Verbose,
     identity,
     start_logging,
@@ -60,6 +62,8 @@ class Settings:
     key: Path | None
     authority: Path | None
     prometheus: str | None
+    key_log: Path | None
+    qlog: Path | None
     exports: Sequence[object] = ()
 
     @contextlib.asynccontextmanager
@@ -75,10 +79,13 @@ class Settings:
                 yield node
 
     def _node(self) -> Node:
+        from quicdist.carriers.quic.tracing import Tracing
+        from quicdist.node.book import Quic
         from quicdist.node.node import Node
 
         return Node(
             self.name,
+            carriers=[Quic(tracing=Tracing(self.key_log, self.qlog))],
             cookie=self.cookie,
             listen=self.listen,
             visible=self.visible,
@@ -109,6 +116,8 @@ def listen(
     key: Key = None,
     ca: Authority = None,
     prometheus: Prometheus = None,
+    key_log: KeyLogFile = None,
+    qlog: QlogFiles = None,
     verbose: Verbose = 0,
 ) -> None:
     """Be a node that prints the messages it gets, one line of Erlang notation each.
@@ -123,8 +132,8 @@ def listen(
     from quicdist.cli.running import until_signal
 
     register = client.atom("--register", register)
-    settings = Settings(name, cookie, listen, visible, cert, key, ca, prometheus)
-    start_logging(verbose)
+    settings = Settings(name, cookie, listen, visible, cert, key, ca, prometheus, key_log, qlog)
+    start_logging(verbose, quiet=key_log is None)
     asyncio.run(until_signal(_print_messages(settings, register, count)))
 
 
@@ -146,6 +155,8 @@ def run(
     key: Key = None,
     ca: Authority = None,
     prometheus: Prometheus = None,
+    key_log: KeyLogFile = None,
+    qlog: QlogFiles = None,
     verbose: Verbose = 0,
 ) -> None:
     """Be a node whose Python functions other nodes can call.
@@ -159,7 +170,9 @@ def run(
     from quicdist.cli.running import until_signal
 
     exports = [_imported(module) for module in modules]
-    settings = Settings(name, cookie, listen, visible, cert, key, ca, prometheus, exports)
+    settings = Settings(
+        name, cookie, listen, visible, cert, key, ca, prometheus, key_log, qlog, exports
+    )
     start_logging(verbose, quiet=False)
     asyncio.run(until_signal(_serve(settings)))
 

@@ -90,6 +90,25 @@ Prometheus = Annotated[
         show_default=False,
     ),
 ]
+KeyLogFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--key-log",
+        metavar="FILE",
+        help="Append the TLS keys of every connection to this file, for Wireshark. Whoever has "
+        "them can read everything.",
+        show_default=False,
+    ),
+]
+QlogFiles = Annotated[
+    Path | None,
+    typer.Option(
+        "--qlog",
+        metavar="DIR",
+        help="Write down every QUIC packet, a qlog file for each connection.",
+        show_default=False,
+    ),
+]
 Verbose = Annotated[
     int,
     typer.Option(

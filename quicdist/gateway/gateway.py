@@ -268,6 +268,7 @@ async def _open_quic(settings: GatewaySettings, accept: Accept) -> _Endpoint:
         trust=settings.trust,
         limits=settings.limits,
         alpns=settings.alpns,
+        tracing=settings.tracing,
     )
     host, port = settings.listen or (address.host, address.port)
     return await Endpoint.open(host, port, settings=quic, accept=accept)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from quicdist.carriers.base import CarrierLimits
 from quicdist.carriers.dialects import ALL_ALPNS
+from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.trust import Identity, Trust
 from quicdist.node.names import Address
 
@@ -35,6 +36,9 @@ class GatewaySettings:
 
     trust: Trust = field(default_factory=Trust.nothing)
     limits: CarrierLimits = field(default_factory=CarrierLimits)
+
+    tracing: Tracing = field(default_factory=Tracing)
+    """Keys and packets written down, for debugging."""
 
     dial_timeout: float = 6.0
     """For a QUIC connection; a BEAM gives up a connection after 7 s (net_setuptime)."""

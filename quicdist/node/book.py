@@ -15,6 +15,7 @@ from quicdist.carriers.base import CarrierLimits, Connection, ConnectionHandler
 from quicdist.carriers.dialects import ALL_ALPNS
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.refusals import Refusal
 from quicdist.carriers.trust import Identity, Trust
 from quicdist.node.errors import NoConnection, NodeNameError
@@ -77,6 +78,9 @@ class Quic:
     listen_alpns: Sequence[str] = ALL_ALPNS
     limits: CarrierLimits = field(default_factory=CarrierLimits)
 
+    tracing: Tracing = field(default_factory=Tracing)
+    """Keys and packets written down, for debugging."""
+
     def make(self, credentials: Credentials) -> Carrier:
         return _QuicCarrier(self, credentials)
 
@@ -96,6 +100,7 @@ class _QuicCarrier:
             self._credentials.trust,
             limits=self._settings.limits,
             alpns=self._settings.listen_alpns,
+            tracing=self._settings.tracing,
         )
         self._endpoint = await Endpoint.open(host, port, settings=settings, accept=accept)
         return self._endpoint.local_address

@@ -228,7 +228,8 @@ def test_nothing_else_touches_aioquic() -> None:
         if "import aioquic" in (text := path.read_text()) or "from aioquic" in text
     ]
     # Retry packets and their tokens are no connection's, and public.
-    assert sorted(touching) == ["carriers/quic/engine/aioquic.py", "carriers/quic/retry.py"]
+    touching.remove("carriers/quic/retry.py")
+    assert all(path.startswith("carriers/quic/engine/aioquic") for path in touching)
 
 
 def test_a_peers_reason_is_one_harmless_line() -> None:

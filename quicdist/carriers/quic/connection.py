@@ -39,7 +39,7 @@ from quicdist.carriers.quic.engine import (
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.dist.packet import Packet
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("quicdist.quic")
 
 _GRANT_STEP = 512 * 1024
 """Bytes of credit that are worth a datagram, however large the window."""

@@ -28,10 +28,11 @@ from quicdist.carriers.quic.moving import address_towards, is_assigned
 from quicdist.carriers.quic.resets import Allowance, ResetTokens, token_in
 from quicdist.carriers.quic.retry import AddressProofs
 from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.quic.udp import UdpSocket
 from quicdist.carriers.refusals import Refusal, Refusals
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("quicdist.quic")
 
 _BATCH = 128
 """Datagrams read per wake-up; what still waits then has to wait for everyone else's turn."""
@@ -91,6 +92,7 @@ class Endpoint:
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
         family, _, _, _, address = found[0]
+        _warn_of(settings.tracing)
         udp = UdpSocket.bind(cast(SocketAddress, address), family, settings.socket_buffer)
         try:
             return cls(udp, settings, accept)
@@ -525,3 +527,15 @@ class Endpoint:
         if self._look is not None:
             self._look.cancel()
         self._let_go_of(self._udp)
+
+
+def _warn_of(tracing: Tracing) -> None:
+    """Nobody is to find out by chance."""
+    if tracing.key_log is not None:
+        _log.warning(
+            "TLS KEYS ARE WRITTEN TO %s: whoever can read it can read all that this node and its "
+            "peers say to each other; for debugging only",
+            tracing.key_log,
+        )
+    if tracing.qlog is not None:
+        _log.warning("every QUIC packet is written down in %s; for debugging only", tracing.qlog)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from quicdist.carriers.base import CarrierLimits
 from quicdist.carriers.dialects import ALL_ALPNS
+from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.trust import Identity, Trust
 
 
@@ -23,6 +24,9 @@ class QuicSettings:
 
     engine: str = "aioquic"
     """The QUIC library; there is one so far."""
+
+    tracing: Tracing = field(default_factory=Tracing)
+    """Keys and packets written down, for debugging."""
 
     max_datagram_size: int = 1200
     """UDP payload that we send; 1200 passes everywhere."""

@@ -13,7 +13,7 @@ import logging
 import ssl
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import Any
+from typing import Any, TextIO, cast
 
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
@@ -38,7 +38,9 @@ from quicdist.carriers.quic.engine import (
     Path,
     ResetTokenOf,
 )
+from quicdist.carriers.quic.engine.aioquic_qlog import Qlog, QlogTrace
 from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.quic.tracing import KeyLog, QlogDirectory
 
 _VERSIONS = [int(QuicProtocolVersion.VERSION_1), int(QuicProtocolVersion.VERSION_2)]
 _CIPHERS = [
@@ -148,6 +150,8 @@ class AioquicConnection:
         self._pings = 0
         self._refused: set[int] = set()
         self._received = 0
+        trace = quic._quic_logger
+        self._trace = trace if isinstance(trace, QlogTrace) else None
 
     def connect(self, path: Path, now: float) -> None:
         """Starts the TLS handshake."""
@@ -162,6 +166,11 @@ class AioquicConnection:
         congestion = self._quic._loss._cc
         if congestion.congestion_window > self._max_in_flight:
             congestion.congestion_window = self._max_in_flight
+        self._flush_trace()
+
+    def _flush_trace(self) -> None:
+        if self._trace is not None:
+            self._trace.flush()
 
     def drain(self, sink: EngineSink) -> None:
         """Hands over what aioquic queued."""
@@ -260,6 +269,8 @@ class AioquicConnection:
             return self._quic.datagrams_to_send(now)
         except Exception as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
+        finally:
+            self._flush_trace()
 
     def timer(self) -> float | None:
         """When aioquic wants to be woken."""
@@ -268,6 +279,7 @@ class AioquicConnection:
     def handle_timer(self, now: float) -> None:
         """Loss detection, idle timeout."""
         self._quic.handle_timer(now)
+        self._flush_trace()
 
     def acknowledged(self) -> int:
         """Where the send buffers begin."""
@@ -342,6 +354,9 @@ class AioquicEngine:
     def __init__(self, settings: QuicSettings, reset_token_of: ResetTokenOf) -> None:
         self._settings = settings
         self._reset_token_of = reset_token_of
+        tracing = settings.tracing
+        self._key_log = KeyLog(tracing.key_log) if tracing.key_log else None
+        self._qlog = Qlog(QlogDirectory(tracing.qlog)) if tracing.qlog else None
         self._listening = self._configuration(settings.alpns, is_client=False)
         identity = settings.identity
         self._listening.certificate = identity.certificate
@@ -388,6 +403,8 @@ class AioquicEngine:
             # window it will be, is not known yet.
             max_stream_data=max(limits.receive_window, LARGEST_WINDOW),
             max_datagram_size=self._settings.max_datagram_size,
+            quic_logger=self._qlog,
+            secrets_log_file=cast("TextIO | None", self._key_log),
         )
 
 
