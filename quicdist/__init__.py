@@ -28,7 +28,6 @@ if TYPE_CHECKING:
         Reference,
     )
     from quicdist.node.aliases import AliasMode
-    from quicdist.node.book import Quic
     from quicdist.node.errors import (
         CallError,
         CallNotPossible,
@@ -55,11 +54,14 @@ if TYPE_CHECKING:
     from quicdist.node.exports import Run, export
     from quicdist.node.info import NodeStatistics, PeerInfo
     from quicdist.node.limits import MailboxLimits, NodeLimits
+    from quicdist.node.lookup import Epmd, PortInName, Table
     from quicdist.node.mailbox import Mailbox
     from quicdist.node.node import Node
+    from quicdist.node.quic import Quic
     from quicdist.node.shell import shell
     from quicdist.node.spawn import current_process
     from quicdist.node.spawning import Spawned
+    from quicdist.node.tcp import EpmdUse, Tcp
 
 __all__ = [
     "AliasMode",
@@ -71,6 +73,8 @@ __all__ = [
     "CallNotPossible",
     "CallTimeout",
     "CookieError",
+    "Epmd",
+    "EpmdUse",
     "ErlMap",
     "ErlangError",
     "ErlangExit",
@@ -101,6 +105,7 @@ __all__ = [
     "PeerInfo",
     "Pid",
     "Port",
+    "PortInName",
     "ProcessExited",
     "Quic",
     "ReceiveTimeout",
@@ -109,6 +114,8 @@ __all__ = [
     "SpawnError",
     "Spawned",
     "StartError",
+    "Table",
+    "Tcp",
     "Tracing",
     "Trust",
     "connect",
@@ -125,16 +132,18 @@ _PLACES = {
     "etf": "Atom BitString ErlMap EtfDecodeError EtfEncodeError Export Fun ImproperList Pid Port "
     "Reference",
     "node.aliases": "AliasMode",
-    "node.book": "Quic",
     "node.events": "NodeDown NodeEvent NodeUp",
     "node.exports": "Run export",
     "node.info": "NodeStatistics PeerInfo",
     "node.limits": "MailboxLimits NodeLimits",
+    "node.lookup": "Epmd PortInName Table",
     "node.mailbox": "Mailbox",
     "node.node": "Node",
+    "node.quic": "Quic",
     "node.shell": "shell",
     "node.spawn": "current_process",
     "node.spawning": "Spawned",
+    "node.tcp": "EpmdUse Tcp",
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names.split()}
 

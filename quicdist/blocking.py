@@ -21,7 +21,6 @@ import concurrent.futures
 import contextlib
 import os
 import selectors
-import socket
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -36,6 +35,7 @@ from quicdist.node.events import NodeEvent
 from quicdist.node.info import NodeStatistics, PeerInfo
 from quicdist.node.limits import MailboxLimits, NodeLimits
 from quicdist.node.mailbox import Mailbox, Match
+from quicdist.node.names import facing
 from quicdist.node.node import Node
 from quicdist.node.system import Destination
 
@@ -61,7 +61,7 @@ def connect(
     Raises NoConnection for a peer that cannot be reached, and what `Node` raises.
     """
     node = Node(
-        name or _name_facing(peers),
+        name or facing(peers[0] if peers else ""),
         cookie=cookie,
         exports=exports,
         identity=identity,
@@ -102,7 +102,7 @@ class BlockingNode:
 
     @property
     def name(self) -> str:
-        """`port@ip`."""
+        """`port@ip`, or `name@host`."""
         return self._node.name
 
     @property
@@ -388,15 +388,3 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def _name_facing(peers: Sequence[str]) -> str:
-    """Any free port of the address from which the first peer is reached."""
-    port, _, host = (peers[0] if peers else "9@127.0.0.1").rpartition("@")
-    try:
-        where = socket.getaddrinfo(host, int(port) if port.isdigit() else 9, type=socket.SOCK_DGRAM)
-        with socket.socket(where[0][0], socket.SOCK_DGRAM) as probe:
-            probe.connect(where[0][4])  # sends nothing
-            return f"0@{probe.getsockname()[0]}"
-    except OSError:
-        return "0@127.0.0.1"  # connecting will say what is wrong

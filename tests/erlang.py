@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import struct
 import subprocess
+from collections.abc import Mapping
 from types import TracebackType
 
 # Speaks 4-byte length packets on its standard input and output: a request is the length of the
@@ -49,9 +51,13 @@ _LOG_TO_STDERR = (
 )
 
 
+ERL = os.environ.get("QUICDIST_TEST_ERL", "erl")
+"""Which Erlang is asked: the tests that start one can be run with another OTP."""
+
+
 def erlang_available() -> bool:
     """Whether a real Erlang is on the PATH."""
-    return shutil.which("erl") is not None
+    return shutil.which(ERL) is not None
 
 
 class ErlangError(Exception):
@@ -61,9 +67,11 @@ class ErlangError(Exception):
 class Erlang:
     """A running Erlang that evaluates source. Not a distributed node unless `args` make it one."""
 
-    def __init__(self, *args: str) -> None:
+    def __init__(self, *args: str, env: Mapping[str, str] | None = None) -> None:
+        """`env` is added to our own environment."""
         self._process = subprocess.Popen(
-            ["erl", "-noshell", "-noinput", *_LOG_TO_STDERR, *args, "-eval", _SERVER],
+            [ERL, "-noshell", "-noinput", *_LOG_TO_STDERR, *args, "-eval", _SERVER],
+            env={**os.environ, **(env or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import enum
 import logging
-from collections.abc import AsyncIterator, Sequence
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -301,6 +302,21 @@ class EpmdAddress:
         return f"{self.host}:{self.port}"
 
 
+def default_port() -> int:
+    """Where this host's programs look for an EPMD: ERL_EPMD_PORT, as Erlang has it, or 4369."""
+    text = os.environ.get("ERL_EPMD_PORT", "")
+    return int(text) if text.isascii() and text.isdigit() and int(text) <= 65535 else DEFAULT_PORT
+
+
+def why(error: Exception) -> str:
+    """In the words of the system: asyncio's own, of a refusal, are a call and its arguments."""
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or "no answer in time"
+
+
 async def look_up(
     name: str, epmd: EpmdAddress | None = None, *, timeout: float = 5.0
 ) -> NodeInfo | None:
@@ -316,12 +332,17 @@ async def names(epmd: EpmdAddress | None = None, *, timeout: float = 5.0) -> lis
     return decode_names(await _ask(ListNames(), epmd or EpmdAddress(), timeout))
 
 
+Absent: TypeAlias = Callable[[], Awaitable[None]]
+"""Told that no EPMD is there to register in, it may start one. Raises OSError."""
+
+
 class Registration:
     """A node's entry in an EPMD, kept until closed: made again when EPMD comes back."""
 
-    def __init__(self, node: NodeInfo, epmd: EpmdAddress) -> None:
+    def __init__(self, node: NodeInfo, epmd: EpmdAddress, absent: Absent | None) -> None:
         self.node = node
         self.epmd = epmd
+        self._absent = absent
         self.creation = 0
         """What EPMD gave at the first registration."""
         self._writer: asyncio.StreamWriter | None = None
@@ -329,10 +350,18 @@ class Registration:
 
     @classmethod
     async def open(
-        cls, node: NodeInfo, epmd: EpmdAddress | None = None, *, timeout: float = 5.0
+        cls,
+        node: NodeInfo,
+        epmd: EpmdAddress | None = None,
+        *,
+        timeout: float = 5.0,
+        absent: Absent | None = None,
     ) -> Registration:
-        """Registers the node. Raises EpmdRefused when the name is taken, OSError, EpmdError."""
-        registration = cls(node, epmd or EpmdAddress())
+        """Registers the node. Raises EpmdRefused when the name is taken, OSError, EpmdError.
+
+        `absent` is called, now and later, when there is no EPMD.
+        """
+        registration = cls(node, epmd or EpmdAddress(), absent)
         reader = await registration._register(timeout)
         registration._keeper = asyncio.create_task(registration._keep(reader, timeout))
         return registration
@@ -346,7 +375,13 @@ class Registration:
             await _shut(self._writer)
 
     async def _register(self, timeout: float) -> asyncio.StreamReader:
-        reader, writer = await _connect(self.epmd, timeout)
+        try:
+            reader, writer = await _connect(self.epmd, timeout)
+        except ConnectionRefusedError:
+            if self._absent is None:
+                raise
+            await self._absent()
+            reader, writer = await _connect(self.epmd, timeout)
         try:
             writer.write(encode_request(Register(self.node)))
             answer, data = None, b""
@@ -372,9 +407,9 @@ class Registration:
                 while await reader.read(1024):
                     pass
             _log.warning("EPMD at %s is gone; registering again when it is back", self.epmd)
-            if self._writer is not None:
-                await _shut(self._writer)
-                self._writer = None
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                await _shut(writer)
             while self._writer is None:
                 await asyncio.sleep(_RECONNECT)
                 with contextlib.suppress(OSError, EpmdError):
@@ -486,9 +521,14 @@ class EpmdServer:
 
     @classmethod
     async def open(
-        cls, host: str, port: int, directory: Directory, *, max_clients: int = 256
+        cls,
+        host: str | Sequence[str],
+        port: int,
+        directory: Directory,
+        *,
+        max_clients: int = 256,
     ) -> EpmdServer:
-        """Listens; port 0 takes a free one. Raises OSError."""
+        """Listens at one address or several; port 0 takes a free one. Raises OSError."""
         server = cls(directory, max_clients=max_clients)
         server._server = await asyncio.start_server(server._accept, host, port, limit=4096)
         return server

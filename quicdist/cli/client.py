@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from quicdist.cli.exits import ExitCode, Problem
-from quicdist.cli.options import facing, start_logging, trust
+from quicdist.cli.options import start_logging, trust
 
 if TYPE_CHECKING:
     from quicdist.etf import Term
@@ -40,10 +40,10 @@ async def connected(settings: Settings) -> AsyncIterator[Node]:
     """
     from quicdist.carriers.trust import Identity
     from quicdist.node.limits import NodeLimits
-    from quicdist.node.names import check_peer_name
+    from quicdist.node.names import NodeName, facing
     from quicdist.node.node import Node
 
-    check_peer_name(settings.peer)
+    NodeName.parse(settings.peer)
     name = settings.name or facing(settings.peer)
     node = Node(
         name,

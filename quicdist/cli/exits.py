@@ -114,7 +114,7 @@ def _no_connection(error: NoConnection) -> Problem:
         return Problem(ExitCode.REFUSED, text)
     if error.is_refusal:
         return Problem(ExitCode.REFUSED, text)
-    if "no carrier" in text or "broke the protocol" in text:
+    if "EPMD" in text or "broke the protocol" in text:
         return Problem(ExitCode.UNREACHABLE, text)  # whether it runs is not the question
     if "Address family" in text:
         text += "; --name needs an address of the same kind, IPv4 or IPv6"

@@ -115,11 +115,11 @@ def _run(
     import asyncio
 
     from quicdist.gateway import GatewaySettings, erl_arguments, run
-    from quicdist.node.names import Address, parse_listen
+    from quicdist.node.names import parse_listen
 
     settings = GatewaySettings(
         name,
-        listen=parse_listen(listen, Address.parse(name)) if listen else None,
+        listen=parse_listen(listen) if listen else None,
         epmd_port=epmd_port,
         routes=dict(_route(text) for text in routes),
         identity=identity(cert, key),
@@ -148,12 +148,12 @@ def _shell_word(word: str) -> str:
 def _route(text: str) -> tuple[str, tuple[str, int]]:
     """`NODE=IP:PORT`. Raises Problem."""
     from quicdist.node.errors import NodeNameError
-    from quicdist.node.names import Address, check_peer_name, parse_listen
+    from quicdist.node.names import NodeName, parse_listen
 
     node, equals, where = text.partition("=")
     try:
-        check_peer_name(node)
-        address = parse_listen(where, Address("0.0.0.0", 0))
+        NodeName.parse(node)
+        address = parse_listen(where)
     except NodeNameError:
         equals = ""
     if not equals or address[1] == 0:

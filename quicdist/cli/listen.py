@@ -38,7 +38,8 @@ Name = Annotated[
     str,
     typer.Argument(
         metavar="NAME",
-        help="This node's name, PORT@IP: where others reach it. Port 0 takes a free one.",
+        help="This node's name: PORT@IP, where others reach it over QUIC (port 0 takes a free "
+        "one), or NAME@HOST, for TCP and EPMD.",
         show_default=False,
     ),
 ]
@@ -80,12 +81,13 @@ class Settings:
 
     def _node(self) -> Node:
         from quicdist.carriers.quic.tracing import Tracing
-        from quicdist.node.book import Quic
         from quicdist.node.node import Node
+        from quicdist.node.quic import Quic
+        from quicdist.node.tcp import Tcp
 
         return Node(
             self.name,
-            carriers=[Quic(tracing=Tracing(self.key_log, self.qlog))],
+            carriers=[Quic(tracing=Tracing(self.key_log, self.qlog)), Tcp()],
             cookie=self.cookie,
             listen=self.listen,
             visible=self.visible,
@@ -200,9 +202,9 @@ async def _serve(settings: Settings) -> None:
 def _metrics(node: Node, where: str) -> Iterator[tuple[str, int]]:
     """Served at `[IP:]PORT`, as long as the `with`. Raises Problem, MissingExtra."""
     from quicdist.metrics.prometheus import serve
-    from quicdist.node.names import Address, parse_listen
+    from quicdist.node.names import parse_listen
 
-    host, port = parse_listen(where if ":" in where else f"127.0.0.1:{where}", Address("", 0))
+    host, port = parse_listen(where if ":" in where else f"127.0.0.1:{where}")
     with contextlib.ExitStack() as stack:
         try:
             address = stack.enter_context(serve(node, host=host, port=port))

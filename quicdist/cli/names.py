@@ -39,17 +39,10 @@ def names(
     except OSError as error:
         raise Problem(
             ExitCode.UNREACHABLE,
-            f"no EPMD answers at {address} ({_why(error)}); it runs where an Erlang "
+            f"no EPMD answers at {address} ({epmd.why(error)}); it runs where an Erlang "
             "node with a name does, `epmd -daemon` starts one",
         ) from None
     except epmd.EpmdError as error:
         raise Problem(ExitCode.UNREACHABLE, f"{address} is no EPMD: {error}") from None
     for name, node_port in found:
         print(f"{name} {node_port}")
-
-
-def _why(error: OSError) -> str:
-    """In the words of the system: asyncio's own, of a refusal, are a call and its arguments."""
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
-    return error.strerror or str(error)

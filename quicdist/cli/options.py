@@ -16,7 +16,8 @@ PeerNode = Annotated[
     str,
     typer.Argument(
         metavar="NODE",
-        help="The node to talk to: its UDP port and address, such as 5555@127.0.0.1.",
+        help="The node to talk to: its UDP port and address, such as 5555@127.0.0.1, or its name "
+        "in the EPMD of its host, such as rabbit@host1.",
         show_default=False,
     ),
 ]
@@ -35,8 +36,9 @@ OwnName = Annotated[
     str | None,
     typer.Option(
         "--name",
-        metavar="PORT@IP",
-        help="This end's node name; by default a free port of the address that faces NODE.",
+        metavar="NAME",
+        help="This end's node name, PORT@IP or NAME@HOST; by default a free port of the address "
+        "that faces NODE.",
         show_default=False,
     ),
 ]
@@ -153,25 +155,3 @@ def trust(authority: Path | None) -> Trust:
     from quicdist.carriers.trust import Trust
 
     return Trust.nothing() if authority is None else Trust.authority(authority)
-
-
-def facing(node: str) -> str:
-    """A name for this end: any free port of the address from which `node` is reached.
-
-    A name without an address in it is taken to be on this machine, or reached by a carrier that
-    knows better.
-    """
-    import socket
-
-    from quicdist.node.errors import NodeNameError
-    from quicdist.node.names import Address
-
-    try:
-        address = Address.parse(node)
-        where = socket.getaddrinfo(address.host, address.port or 9, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(where[0], socket.SOCK_DGRAM) as probe:
-            probe.connect(where[4])  # sends nothing
-            host = probe.getsockname()[0]
-    except (NodeNameError, OSError):
-        host = "127.0.0.1"
-    return f"0@{host}"

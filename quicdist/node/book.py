@@ -1,147 +1,49 @@
-"""The address book: which carrier a node name takes.
-
-A carrier here is one way to reach nodes, as the node floor sees it: it opens (listens, where it
-does), says which names it reaches, and dials. A node asks its carriers in the order given. What a
-`Node` is given are frozen settings, each of which makes a carrier for that node.
-"""
+"""The address book: where a node is, and the carrier that goes there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+import asyncio
+from collections.abc import Sequence
 
-from quicdist.carriers.base import CarrierLimits, Connection, ConnectionHandler
-from quicdist.carriers.dialects import ALL_ALPNS
-from quicdist.carriers.quic.endpoint import Endpoint
-from quicdist.carriers.quic.settings import QuicSettings
-from quicdist.carriers.quic.tracing import Tracing
-from quicdist.carriers.refusals import Refusal
-from quicdist.carriers.trust import Identity, Trust
-from quicdist.node.errors import NoConnection, NodeNameError
-from quicdist.node.names import Address
-
-Accept: TypeAlias = Callable[[Connection], ConnectionHandler]
-"""Given each connection that a peer made; returns its owner."""
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """Who this node is to those who speak TLS with it, and whom it believes."""
-
-    hosts: Sequence[str]
-    """What a certificate of ours should be good for."""
-    identity: Identity | None
-    trust: Trust
-
-
-class Carrier(Protocol):
-    """One way to reach nodes, made for one node."""
-
-    async def open(self, host: str, port: int, accept: Accept) -> tuple[str, int]:
-        """Gets ready, and listens there where this carrier listens at all (port 0: any free one).
-
-        Returns where. Raises OSError, CertificateError.
-        """
-
-    def takes(self, node: str) -> bool:
-        """Whether this carrier can reach nodes with such a name."""
-
-    async def dial(self, node: str, timeout: float) -> Connection:
-        """A connection whose transport is up. Raises OSError, TimeoutError among them."""
-
-    async def close(self, timeout: float) -> None:
-        """Ends listening, and all connections."""
-
-    def rebind(self) -> None:
-        """Our address may be another: takes the connections there that can be. Raises OSError."""
-
-    def describe(self) -> str:
-        """One line for the log at start: what is verified, and what is not."""
-
-    def refusals(self) -> Mapping[Refusal, int]:
-        """Of those who dialled us since it was opened: how many were turned away, and why."""
-
-
-class CarrierSettings(Protocol):
-    """What a node is given to make a carrier of."""
-
-    def make(self, credentials: Credentials) -> Carrier:
-        """A carrier for one node."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quic:
-    """QUIC, for names of the form `port@ip`. The ALPN agreed on decides the dialect."""
-
-    dial_alpns: Sequence[str] = ALL_ALPNS
-    listen_alpns: Sequence[str] = ALL_ALPNS
-    limits: CarrierLimits = field(default_factory=CarrierLimits)
-
-    tracing: Tracing = field(default_factory=Tracing)
-    """Keys and packets written down, for debugging."""
-
-    def make(self, credentials: Credentials) -> Carrier:
-        return _QuicCarrier(self, credentials)
-
-
-class _QuicCarrier:
-    """One endpoint, one UDP socket, one port."""
-
-    def __init__(self, settings: Quic, credentials: Credentials) -> None:
-        self._settings = settings
-        self._credentials = credentials
-        self._endpoint: Endpoint | None = None
-
-    async def open(self, host: str, port: int, accept: Accept) -> tuple[str, int]:
-        identity = self._credentials.identity or Identity.kept(self._credentials.hosts)
-        settings = QuicSettings(
-            identity,
-            self._credentials.trust,
-            limits=self._settings.limits,
-            alpns=self._settings.listen_alpns,
-            tracing=self._settings.tracing,
-        )
-        self._endpoint = await Endpoint.open(host, port, settings=settings, accept=accept)
-        return self._endpoint.local_address
-
-    def takes(self, node: str) -> bool:
-        try:
-            return Address.parse(node).port > 0
-        except NodeNameError:
-            return False
-
-    async def dial(self, node: str, timeout: float) -> Connection:
-        assert self._endpoint is not None
-        address = Address.parse(node)
-        return await self._endpoint.dial(
-            address.host, address.port, alpns=self._settings.dial_alpns, timeout=timeout
-        )
-
-    async def close(self, timeout: float) -> None:
-        if self._endpoint is not None:
-            await self._endpoint.close(timeout)
-
-    def rebind(self) -> None:
-        if self._endpoint is not None:
-            self._endpoint.rebind()
-
-    def describe(self) -> str:
-        return self._credentials.trust.describe()
-
-    def refusals(self) -> Mapping[Refusal, int]:
-        return {} if self._endpoint is None else self._endpoint.refusals
+from quicdist.carriers.base import Connection
+from quicdist.node.carrier import Carrier, Place
+from quicdist.node.errors import NoConnection
+from quicdist.node.lookup import Lookup, NotFound
+from quicdist.node.names import NodeName
 
 
 class AddressBook:
-    """The carriers of one node, in the order they are asked."""
+    """The carriers of one node and the places where it asks, each in the order they are tried."""
 
-    def __init__(self, carriers: Sequence[Carrier]) -> None:
+    def __init__(self, carriers: Sequence[Carrier], lookups: Sequence[Lookup]) -> None:
         self.carriers = tuple(carriers)
+        self._lookups = tuple(lookups)
 
     async def dial(self, node: str, timeout: float) -> Connection:
-        """A connection to the node. Raises OSError, NoConnection where no carrier takes it."""
-        for carrier in self.carriers:
-            if carrier.takes(node):
-                return await carrier.dial(node, timeout)
-        raise NoConnection(node, "no carrier here reaches such a name; over QUIC it is 'port@ip'")
+        """A connection to the node.
+
+        Raises OSError, and NoConnection, which says where it was looked for, and what came.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        carrier, place = await self._find(node, timeout)
+        return await carrier.dial(place, max(deadline - loop.time(), 0.001))
+
+    async def _find(self, node: str, timeout: float) -> tuple[Carrier, Place]:
+        name = NodeName.parse(node)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        answers: list[str] = []
+        for asked, lookup in enumerate(self._lookups):
+            left = max(deadline - loop.time(), 0.001)
+            try:
+                # One that is silent leaves the others their turn.
+                place = await lookup.find(name, left / (len(self._lookups) - asked))
+            except NotFound as error:
+                answers.append(str(error))
+                continue
+            for carrier in self.carriers:
+                if carrier.transport is place.transport:
+                    return carrier, place
+            answers.append(f"it is at {place}, where no carrier here reaches")
+        raise NoConnection(node, "; ".join(answers) or "there is nowhere to look it up")

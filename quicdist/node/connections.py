@@ -23,7 +23,7 @@ from quicdist.node.book import AddressBook
 from quicdist.node.counters import Ending, NodeCounters
 from quicdist.node.errors import NoConnection
 from quicdist.node.limits import NodeLimits
-from quicdist.node.names import check_peer_name
+from quicdist.node.names import NodeName
 from quicdist.node.peer import Peer, State
 from quicdist.node.system import Handler, Payload
 
@@ -221,7 +221,7 @@ class Connections:
             return attempt
         if self.local is None or self._is_closing:
             raise NoConnection(node, "this node is not running")
-        check_peer_name(node)
+        NodeName.parse(node)
         if node == self.local.name:
             raise NoConnection(node, "that is this node itself")
         loop = asyncio.get_running_loop()

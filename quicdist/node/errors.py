@@ -18,7 +18,7 @@ class NodeError(Exception):
 
 
 class NodeNameError(NodeError, ValueError):
-    """A node name that is not `port@ip`."""
+    """A node name that is neither `port@ip` nor `name@host`, or an address that is none."""
 
 
 class CookieError(NodeError):

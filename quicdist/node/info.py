@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from quicdist.carriers.base import Role
 from quicdist.etf import Pid
-from quicdist.node.book import Carrier
+from quicdist.node.carrier import Carrier
 from quicdist.node.connections import Connections
 from quicdist.node.counters import NodeCounters, Traffic
 from quicdist.node.mailbox import Mailbox

@@ -1,12 +1,17 @@
-"""Node names: `port@ip`, where a node says itself how it is reached."""
+"""Node names: `port@ip`, where a node says itself how it is reached over QUIC, and `name@host`,
+which has to be looked up (see `lookup`)."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from dataclasses import dataclass
 
 from quicdist.node.errors import NodeNameError
+
+_ALIVE = re.compile(r"[!-?A-~]{1,255}")
+"""Printable ASCII but '@' and blanks: what EPMD's list of names can hold."""
 
 _HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
 
@@ -22,15 +27,88 @@ class Address:
     def parse(cls, name: str) -> Address:
         """Reads a node name such as `4433@127.0.0.1`. Raises NodeNameError."""
         port, at, host = name.partition("@")
-        if not at or not port.isascii() or not port.isdigit() or int(port) > 65535:
-            raise _not_a_name(name)
-        if not _is_host(host):
-            raise _not_a_name(name)
+        if not at or not _is_port(port) or not _is_host(host):
+            raise NodeNameError(
+                f"{name!r} is no node name: a UDP port, '@' and an IP address are expected, "
+                f"as in '4433@127.0.0.1'"
+            )
         return cls(host, int(port))
 
     def name(self) -> str:
         """The node name that says this address."""
         return f"{self.port}@{self.host}"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeName:
+    """The two halves of any node's name. Before it is given one, a node has but a host."""
+
+    alive: str
+    host: str
+
+    @classmethod
+    def parse(cls, name: str) -> NodeName:
+        """Reads the name of a peer: any `something@host`. Raises NodeNameError."""
+        alive, at, host = name.partition("@")
+        if not (alive and at and host) or len(name) > 255 or "@" in host:
+            raise NodeNameError(
+                f"{name!r} is no node name: 'name@host' is expected, as in 'rabbit@host1' or "
+                f"'4433@127.0.0.1'"
+            )
+        return cls(alive, host)
+
+    @classmethod
+    def own(cls, name: str) -> NodeName:
+        """Reads a name to take for ourselves. Raises NodeNameError."""
+        alive, at, host = name.partition("@")
+        # Digits alone are a port, or nothing.
+        is_name = _is_port(alive) if alive.isdigit() else bool(_ALIVE.fullmatch(alive))
+        if not at or not is_name or not _is_host(host) or len(name) > 255:
+            raise NodeNameError(
+                f"{name!r} is no node name: a UDP port, '@' and an IP address are expected, as in "
+                f"'4433@127.0.0.1', or for TCP a name, '@' and a host, as in 'py@host1'"
+            )
+        return cls(alive, host)
+
+    @property
+    def address(self) -> Address | None:
+        """Where `port@ip` says that the node is; None for any other name."""
+        if _is_port(self.alive) and _is_host(self.host):
+            return Address(self.host, int(self.alive))
+        return None
+
+    def __str__(self) -> str:
+        return f"{self.alive}@{self.host}"
+
+
+def parse_listen(text: str | tuple[str, int]) -> tuple[str, int]:
+    """An address to bind: `"0.0.0.0:4433"`, `("::", 4433)`. Raises NodeNameError."""
+    if isinstance(text, tuple):
+        host, port = text
+        return host, port
+    host, colon, digits = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not _is_port(digits) or not _is_host(host):
+        raise NodeNameError(
+            f"{text!r} is no address to listen on: 'ip:port' is expected, as in '0.0.0.0:4433'"
+        )
+    return host, int(digits)
+
+
+def facing(node: str) -> str:
+    """A name for us: any free port of the address from which this node's host is reached."""
+    host = node.rpartition("@")[2]
+    try:
+        where = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(where[0], socket.SOCK_DGRAM) as probe:
+            probe.connect(where[4])  # sends nothing
+            return f"0@{probe.getsockname()[0]}"
+    except OSError:
+        return "0@127.0.0.1"  # connecting will say what is wrong
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text) <= 65535
 
 
 def _is_host(text: str) -> bool:
@@ -40,38 +118,3 @@ def _is_host(text: str) -> bool:
         # A last label of digits is an IPv4 address gone wrong, never a host name (RFC 1123).
         return bool(_HOST.fullmatch(text)) and not text.rpartition(".")[2].isdigit()
     return True
-
-
-def _not_a_name(name: str) -> NodeNameError:
-    return NodeNameError(
-        f"{name!r} is no node name: a UDP port, '@' and an IP address are expected, "
-        f"as in '4433@127.0.0.1'"
-    )
-
-
-def check_peer_name(name: str) -> None:
-    """Any `something@host` may be a peer. Raises NodeNameError."""
-    left, at, right = name.partition("@")
-    if not (left and at and right) or len(name) > 255 or "@" in right:
-        raise NodeNameError(
-            f"{name!r} is no node name: 'name@host' is expected, as in '4433@127.0.0.1'"
-        )
-
-
-def parse_listen(text: str | tuple[str, int] | None, address: Address) -> tuple[str, int]:
-    """Where to bind: `listen` when it is given (`"0.0.0.0:4433"`, `("::", 4433)`), else the name's.
-
-    Raises NodeNameError.
-    """
-    if text is None:
-        return address.host, address.port
-    if isinstance(text, tuple):
-        host, port = text
-        return host, port
-    host, colon, digits = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not digits.isdigit() or int(digits) > 65535 or not _is_host(host):
-        raise NodeNameError(
-            f"{text!r} is no address to listen on: 'ip:port' is expected, as in '0.0.0.0:4433'"
-        )
-    return host, int(digits)

@@ -8,15 +8,18 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
 from types import TracebackType
 
 from quicdist import etf
+from quicdist.carriers.epmd import EpmdError
 from quicdist.carriers.trust import CertificateError, Identity, Trust
 from quicdist.dist.flags import DEFAULT_FLAGS, Flag
 from quicdist.dist.session import LocalNode
 from quicdist.etf import Atom, Pid, Term
-from quicdist.node.book import AddressBook, Carrier, CarrierSettings, Credentials, Quic
+from quicdist.node.book import AddressBook
 from quicdist.node.calls import Callee, Caller
+from quicdist.node.carrier import Accept, Carrier, CarrierSettings, Credentials, Own
 from quicdist.node.connections import Connections
 from quicdist.node.cookie import find_cookie
 from quicdist.node.counters import Ending, NodeCounters
@@ -36,15 +39,18 @@ from quicdist.node.group_leader import GroupLeader, LogLines, Write
 from quicdist.node.ids import Identifiers, new_creation
 from quicdist.node.info import NodeStatistics, PeerInfo, node_statistics, peer_info
 from quicdist.node.limits import MailboxLimits, NodeLimits
+from quicdist.node.lookup import DEFAULT_LOOKUPS, Lookup
 from quicdist.node.mailbox import Mailbox
-from quicdist.node.names import Address, parse_listen
+from quicdist.node.names import NodeName, parse_listen
 from quicdist.node.net_kernel import NET_KERNEL, is_auth_call, start_net_kernel
 from quicdist.node.peer import Peer
 from quicdist.node.process import SHUTDOWN
+from quicdist.node.quic import Quic
 from quicdist.node.service import GEN_CAST
 from quicdist.node.serving import Serving
 from quicdist.node.spawn import Main, Spawner
 from quicdist.node.system import Destination, System
+from quicdist.node.tcp import Tcp
 
 logger = logging.getLogger("quicdist.node")
 
@@ -61,15 +67,19 @@ class Node:
         async with Node("4433@127.0.0.1", cookie="secret") as node:
             assert await node.ping("5555@127.0.0.1")
 
-    `name` is `port@ip`: where others reach it. Port 0 takes a free one, and the name with it.
+    `name` says how others reach it. `port@ip` is QUIC, at this UDP port of this address; port 0
+    takes a free one, and the name with it. Any other `name@host` is TCP, at a port that the host's
+    EPMD tells. Whatever it is called itself, a node reaches nodes of both kinds.
     `listen` is where to bind when that differs from the name, behind a NAT or in a container:
     `"0.0.0.0:4433"`. Without a `cookie`, that of `~/.erlang.cookie`. A node is hidden unless
     `visible`: it shows up in others' `nodes(hidden)` only and takes no part in `global`.
     `exports` are functions marked with `@export`, and modules or objects that contain some; each
     of their modules is also a registered process, for `gen_server:call`.
     `identity` is our key and certificate, by default one that we make and keep; `trust` says whom
-    we believe, by default everybody who knows the cookie. `carriers` say how nodes are reached,
-    `limits` bound memory and waiting, `terms` are choices in how terms come to Python.
+    we believe, by default everybody who knows the cookie. `carriers` are the ways to reach nodes,
+    by default `Quic()` and `Tcp()`; `lookups` are the places to ask where a node is (see
+    `quicdist.node.lookup`). `limits` bound memory and waiting, `terms` are choices in how terms
+    come to Python.
 
     Raises NodeNameError, CookieError, ExportError; `start` (and `async with`) also StartError.
     """
@@ -82,20 +92,22 @@ class Node:
         listen: str | tuple[str, int] | None = None,
         visible: bool = False,
         exports: Iterable[object] = (),
-        carriers: Sequence[CarrierSettings] = (Quic(),),
+        carriers: Sequence[CarrierSettings] = (Quic(), Tcp()),
+        lookups: Sequence[Lookup] = DEFAULT_LOOKUPS,
         identity: Identity | None = None,
         trust: Trust | None = None,
         limits: NodeLimits | None = None,
         terms: etf.Options = etf.DEFAULT,
     ) -> None:
-        self._address = Address.parse(name)
-        self._listen = parse_listen(listen, self._address)
+        own = NodeName.own(name)
+        self._own = Own(own, None if listen is None else parse_listen(listen), not visible)
+        self._name = str(own)
         self._cookie = find_cookie(cookie)
-        self._visible = visible
         self._limits = limits or NodeLimits()
         self._terms = terms
         self._exports = Exports(exports, self._limits.threads)
-        credentials = Credentials([self._address.host], identity, trust or Trust.nothing())
+        self._lookups = lookups
+        credentials = Credentials([own.host], identity, trust or Trust.nothing())
         self._carriers: Sequence[Carrier] = [one.make(credentials) for one in carriers]
         self._events = Events()
         self._life: _Life | None = None
@@ -109,27 +121,37 @@ class Node:
         """
         if self._life is not None:
             raise StartError(f"{self.name} is running already")
-        life = _Life(self._limits, self._terms, self._carriers, self._events)
-        host, port = self._listen
-        opened: list[Carrier] = []
+        book = AddressBook(self._carriers, self._lookups)
+        life = _Life(self._limits, self._terms, book, self._events)
         try:
-            for carrier in self._carriers:
-                opened.append(carrier)
-                _, port = await carrier.open(host, port, life.connections.accept)
-                logger.info("%s", carrier.describe())
-            self._address = Address(self._address.host, self._address.port or port)
+            self._name = await self._open_carriers(life.connections.accept)
+            self._own = replace(self._own, name=NodeName.own(self._name))
             life.begin(self.name, self._cookie, self._flags(), self._exports)
-        except (OSError, CertificateError, ValueError) as error:
-            for carrier in opened:
-                await carrier.close(0)
+        except (OSError, CertificateError, EpmdError, ValueError) as error:
+            await self._close_carriers(0)
+            where = ":".join(map(str, self._own.listen)) + ": " if self._own.listen else ""
             text = getattr(error, "strerror", None) or error
-            raise StartError(f"{self.name} cannot start: {host}:{port}: {text}") from error
+            raise StartError(f"{self.name} cannot start: {where}{text}") from error
         except BaseException:
-            for carrier in opened:
-                await carrier.close(0)
+            await self._close_carriers(0)
             raise
         self._life = life
-        logger.info("%s is up, at %s:%s", self.name, host, port)
+        logger.info("%s is up", self.name)
+
+    async def _open_carriers(self, accept: Accept) -> str:
+        """The first that our name speaks of listens, the others only dial. Returns our name."""
+        name: str | None = None
+        for carrier in self._carriers:
+            own = self._own if name is None else None
+            name = await carrier.open(own, accept) or name
+            logger.info("%s", carrier.describe())
+        if name is None:
+            raise StartError(f"{self.name} cannot start: no carrier here is for such a name")
+        return name
+
+    async def _close_carriers(self, timeout: float) -> None:
+        for carrier in self._carriers:
+            await carrier.close(timeout)
 
     async def stop(self) -> None:
         """Ends it: processes with reason `shutdown`, then waits, at most `NodeLimits.stop_timeout`
@@ -142,8 +164,7 @@ class Node:
         finally:
             self._life = None
             self._exports.close()
-            for carrier in self._carriers:
-                await carrier.close(1.0)
+            await self._close_carriers(1.0)
         logger.info("%s has stopped", self.name)
 
     def rebind(self) -> None:
@@ -174,8 +195,8 @@ class Node:
 
     @property
     def name(self) -> str:
-        """`port@ip`."""
-        return self._address.name()
+        """`port@ip`, or `name@host`."""
+        return self._name
 
     @property
     def creation(self) -> int:
@@ -428,7 +449,7 @@ class Node:
         return self._life
 
     def _flags(self) -> Flag:
-        return DEFAULT_FLAGS | Flag.PUBLISHED if self._visible else DEFAULT_FLAGS
+        return DEFAULT_FLAGS if self._own.is_hidden else DEFAULT_FLAGS | Flag.PUBLISHED
 
 
 class _Life:
@@ -442,15 +463,15 @@ class _Life:
         self,
         limits: NodeLimits,
         terms: etf.Options,
-        carriers: Sequence[Carrier],
+        book: AddressBook,
         events: Events,
     ) -> None:
         self._limits = limits
         self._events = events
-        self._carriers = carriers
+        self._carriers = book.carriers
         self._counters = NodeCounters()
         self._since = time.time()
-        self.connections = Connections(AddressBook(carriers), self, limits, terms, self._counters)
+        self.connections = Connections(book, self, limits, terms, self._counters)
 
     def begin(self, name: str, cookie: str, flags: Flag, exports: Exports) -> None:
         """The name is known: the node's own processes start, peers are let in."""

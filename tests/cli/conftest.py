@@ -15,6 +15,7 @@ import pytest
 
 from tests.erlang import Erlang, erlang_available
 from tests.gatewayed import GatewayThread, gatewayed_erl
+from tests.named import RealEpmd, named_erl
 
 PATIENCE = 60.0
 COOKIE = "cli-cookie"
@@ -143,3 +144,13 @@ def beam() -> Iterator[tuple[str, Erlang]]:
         pytest.skip("no Erlang on the PATH: sudo apt-get install erlang-base")
     with GatewayThread() as gateway, gatewayed_erl(gateway, cookie=COOKIE) as erlang:
         yield gateway.name, erlang
+
+
+@pytest.fixture(scope="session")
+def named_beam() -> Iterator[tuple[str, int]]:
+    """A stock node on TCP, and the port of its EPMD."""
+    if not erlang_available():
+        pytest.skip("no Erlang on the PATH: sudo apt-get install erlang-base")
+    name = "stock@localhost"
+    with RealEpmd() as epmd, named_erl(name, epmd, cookie=COOKIE, form="-sname"):
+        yield name, epmd.port

@@ -59,8 +59,22 @@ def test_ping_somebody_else(quicdist: Command) -> None:
 @pytest.mark.parametrize("name", ["foo@bar", "99999@127.0.0.1"])
 def test_ping_a_name_that_leads_nowhere(quicdist: Command, name: str) -> None:
     done = quicdist("ping", name)
-    done.refused(3, "port@ip")
+    done.refused(3, "port@ip", "no EPMD answers")
     assert "does it run" not in done.err
+
+
+@pytest.mark.erlang
+def test_a_stock_node_with_no_gateway(quicdist: Command, named_beam: tuple[str, int]) -> None:
+    name, port = named_beam
+    env = {"ERL_EPMD_PORT": str(port)}
+    done = quicdist("ping", name, env=env)
+    assert (done.code, done.out, done.err) == (0, "pong\n", "")
+    done = quicdist("call", name, "erlang:node()", "--name", "py@localhost", env=env)
+    assert (done.code, done.out, done.err) == (0, f"{name}\n", "")
+    assert quicdist("names", env=env).out.startswith("stock ")
+    done = quicdist("ping", "nobody@localhost", env=env)
+    done.refused(3, f"the EPMD at localhost:{port} does not know 'nobody'")
+    assert done.out == "pang\n"
 
 
 @pytest.mark.parametrize("name", ["foo", "", "a@b@c", "@", "4433@"])

@@ -23,7 +23,7 @@ from quicdist.carriers.base import (
 )
 from quicdist.carriers.refusals import Refusal
 from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
-from quicdist.node.book import Accept, Carrier, Credentials
+from quicdist.node.carrier import Accept, Carrier, Credentials, Own, Place, Transport
 
 
 class MemoryConnection:
@@ -179,12 +179,18 @@ class Hub:
 class MemoryCarrier:
     """One node's way into the hub."""
 
+    transport = Transport.QUIC
+
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._port = 0
 
-    async def open(self, host: str, port: int, accept: Accept) -> tuple[str, int]:
+    async def open(self, own: Own | None, accept: Accept) -> str | None:
         hub = self._hub
+        address = None if own is None else own.name.address
+        if address is None:
+            return None
+        port = address.port
         if port in hub.listeners:
             raise OSError(98, "Address already in use")
         if not port:
@@ -192,19 +198,16 @@ class MemoryCarrier:
             port = hub.last_port
         self._port = port
         hub.listeners[port] = accept
-        return host, port
+        return f"{port}@{address.host}"
 
-    def takes(self, node: str) -> bool:
-        return node.partition("@")[0].isdigit()
-
-    async def dial(self, node: str, timeout: float) -> Connection:
+    async def dial(self, place: Place, timeout: float) -> Connection:
         hub = self._hub
         hub.dials += 1
         await asyncio.sleep(hub.delay)
         if hub.refusals:
             hub.refusals -= 1
             raise ConnectionRefusedError("refused by the hub")
-        port = int(node.partition("@")[0])
+        port = place.port
         accept = hub.listeners.get(port)
         if accept is None:
             raise ConnectionRefusedError(f"nobody at port {port}")

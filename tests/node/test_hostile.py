@@ -16,6 +16,7 @@ from quicdist.dist.flags import DEFAULT_FLAGS
 from quicdist.dist.handshake import Name, build_name
 from quicdist.dist.packet import Packet
 from quicdist.etf import DEFAULT, EtfDecodeError, Limits, Options, Reference, decode
+from quicdist.node.carrier import Place, Transport
 from quicdist.node.level import Level
 from quicdist.node.peer import Peer
 from tests.node.conftest import PATIENCE
@@ -162,10 +163,11 @@ async def test_who_claims_a_name_without_the_cookie_stops_nobody_from_connecting
     async with make(hub) as one, make(hub) as two:
         low, high = sorted((one, two), key=lambda node: node.name)
         stranger = MemoryCarrier(hub)
+        place = Place(Transport.QUIC, "127.0.0.1", int(low.name.partition("@")[0]))
 
         async def knock() -> None:
             while True:
-                connection = await stranger.dial(low.name, PATIENCE)
+                connection = await stranger.dial(place, PATIENCE)
                 connection.handler = Mute()
                 connection.send_handshake(build_name(Name(int(DEFAULT_FLAGS), 4, high.name)))
 

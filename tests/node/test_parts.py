@@ -28,7 +28,7 @@ from quicdist.etf import Atom, ImproperList, Reference, encode
 from quicdist.node.cookie import find_cookie
 from quicdist.node.exports import Exports
 from quicdist.node.ids import Identifiers, new_creation
-from quicdist.node.names import Address, parse_listen
+from quicdist.node.names import Address, NodeName, parse_listen
 from quicdist.node.outbox import Outbox
 from quicdist.node.reasons import error_reason, exit_reason, stack_of
 from quicdist.node.service import alias_of
@@ -72,15 +72,36 @@ def test_no_node_names(name: str) -> None:
         Address.parse(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "alive", "host", "address"),
+    [
+        ("4433@10.0.0.7", "4433", "10.0.0.7", Address("10.0.0.7", 4433)),
+        ("py@host-1", "py", "host-1", None),
+        ("4433b@10.0.0.7", "4433b", "10.0.0.7", None),
+    ],
+)
+def test_names_that_a_node_may_have(
+    name: str, alive: str, host: str, address: Address | None
+) -> None:
+    for read in (NodeName.own(name), NodeName.parse(name)):
+        assert (read.alive, read.host, read.address, str(read)) == (alive, host, address, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "py", "@h", "py@", "a b@h", "a@b@h", "65536@h", "٣@h", "é@h", "py@h:1", "py@-h"]
+)
+def test_names_that_none_may_have(name: str) -> None:
+    with pytest.raises(NodeNameError, match="as in"):
+        NodeName.own(name)
+
+
 def test_where_to_listen() -> None:
-    address = Address("10.0.0.7", 4433)
-    assert parse_listen(None, address) == ("10.0.0.7", 4433)
-    assert parse_listen("0.0.0.0:5", address) == ("0.0.0.0", 5)
-    assert parse_listen("[::]:5", address) == ("::", 5)
-    assert parse_listen(("::", 5), address) == ("::", 5)
+    assert parse_listen("0.0.0.0:5") == ("0.0.0.0", 5)
+    assert parse_listen("[::]:5") == ("::", 5)
+    assert parse_listen(("::", 5)) == ("::", 5)
     for text in ("5", "0.0.0.0", "x y:5", "0.0.0.0:x", "0.0.0.0:99999"):
         with pytest.raises(NodeNameError, match="ip:port"):
-            parse_listen(text, address)
+            parse_listen(text)
 
 
 def test_cookies(tmp_path: Path) -> None:

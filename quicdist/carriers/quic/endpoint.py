@@ -55,7 +55,7 @@ Accept = Callable[[Connection], ConnectionHandler]
 class Endpoint:
     """The node's end of all its QUIC connections. Make one with `open`."""
 
-    def __init__(self, udp: UdpSocket, settings: QuicSettings, accept: Accept) -> None:
+    def __init__(self, udp: UdpSocket, settings: QuicSettings, accept: Accept | None) -> None:
         self._udp = udp
         self._settings = settings
         self._accept = accept
@@ -83,9 +83,11 @@ class Endpoint:
 
     @classmethod
     async def open(
-        cls, host: str, port: int, *, settings: QuicSettings, accept: Accept
+        cls, host: str, port: int, *, settings: QuicSettings, accept: Accept | None
     ) -> Endpoint:
         """Binds `host` (a name, an address, `0.0.0.0` or `::`) and `port` (0: any free one).
+
+        Without `accept` it only dials, and answers nobody who dials it.
 
         Raises OSError where that cannot be had, ValueError for an engine that is not there.
         """
@@ -291,6 +293,7 @@ class Endpoint:
 
     def accept(self, connection: QuicCarrier) -> ConnectionHandler:
         """Asks the node."""
+        assert self._accept is not None, "nobody got in"
         self._admission.used(connection)
         try:
             return self._accept(connection)
@@ -366,7 +369,7 @@ class Endpoint:
 
     def _objection(self, data: bytes, path: Path) -> Refusal | None:
         """Why no connection may begin with it, as far as its header tells."""
-        if len(data) < _MIN_INITIAL:
+        if self._accept is None or len(data) < _MIN_INITIAL:
             return Refusal.STRAY
         version = int.from_bytes(data[1:5], "big")
         if version not in self._engine.versions:

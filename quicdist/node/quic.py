@@ -1,0 +1,106 @@
+"""QUIC as a carrier of `Node`."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from quicdist.carriers.base import CarrierLimits, Connection
+from quicdist.carriers.dialects import ALL_ALPNS
+from quicdist.carriers.quic.endpoint import Endpoint
+from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.quic.tracing import Tracing
+from quicdist.carriers.refusals import Refusal
+from quicdist.carriers.trust import Identity
+from quicdist.node.carrier import Accept, Carrier, Credentials, Own, Place, Transport
+from quicdist.node.names import Address
+
+_ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+
+
+@dataclass(frozen=True, slots=True)
+class Quic:
+    """QUIC, for names of the form `port@ip`. The ALPN agreed on decides the dialect."""
+
+    dial_alpns: Sequence[str] = ALL_ALPNS
+    listen_alpns: Sequence[str] = ALL_ALPNS
+    limits: CarrierLimits = field(default_factory=CarrierLimits)
+
+    tracing: Tracing = field(default_factory=Tracing)
+    """Keys and packets written down, for debugging."""
+
+    def make(self, credentials: Credentials) -> Carrier:
+        return _QuicCarrier(self, credentials)
+
+
+class _QuicCarrier:
+    """A node called `port@ip` has one endpoint, one UDP socket, one port. Any other only dials, by
+    an endpoint for each family of addresses, made when it is wanted."""
+
+    transport = Transport.QUIC
+
+    def __init__(self, settings: Quic, credentials: Credentials) -> None:
+        self._settings = settings
+        self._credentials = credentials
+        self._endpoint: Endpoint | None = None
+        self._dialling: dict[int, Endpoint] = {}
+        self._opening = asyncio.Lock()
+
+    async def open(self, own: Own | None, accept: Accept) -> str | None:
+        address = None if own is None else own.name.address
+        if own is None or address is None:
+            return None
+        host, port = own.listen or (address.host, address.port)
+        self._endpoint = await self._open(host, port, accept)
+        return Address(address.host, address.port or self._endpoint.local_address[1]).name()
+
+    async def dial(self, place: Place, timeout: float) -> Connection:
+        endpoint = self._endpoint or await self._dialler(place)
+        return await endpoint.dial(
+            place.host, place.port, alpns=self._settings.dial_alpns, timeout=timeout
+        )
+
+    async def close(self, timeout: float) -> None:
+        endpoints = self._endpoints
+        self._endpoint = None
+        self._dialling.clear()
+        await asyncio.gather(*(endpoint.close(timeout) for endpoint in endpoints))
+
+    def rebind(self) -> None:
+        for endpoint in self._endpoints:
+            endpoint.rebind()
+
+    def describe(self) -> str:
+        return self._credentials.trust.describe()
+
+    def refusals(self) -> Mapping[Refusal, int]:
+        return {} if self._endpoint is None else self._endpoint.refusals
+
+    @property
+    def _endpoints(self) -> Sequence[Endpoint]:
+        dialling = self._dialling.values()
+        return [*dialling] if self._endpoint is None else [self._endpoint, *dialling]
+
+    async def _open(self, host: str, port: int, accept: Accept | None) -> Endpoint:
+        identity = self._credentials.identity or Identity.kept(self._credentials.hosts)
+        settings = QuicSettings(
+            identity,
+            self._credentials.trust,
+            limits=self._settings.limits,
+            alpns=self._settings.listen_alpns,
+            tracing=self._settings.tracing,
+        )
+        return await Endpoint.open(host, port, settings=settings, accept=accept)
+
+    async def _dialler(self, place: Place) -> Endpoint:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_DGRAM)
+        family = found[0][0]
+        async with self._opening:
+            endpoint = self._dialling.get(family)
+            if endpoint is None:
+                endpoint = await self._open(_ANY[family], 0, None)
+                self._dialling[family] = endpoint
+        return endpoint

@@ -1,0 +1,129 @@
+"""TCP as a carrier of `Node`: what stock Erlang nodes speak, with EPMD telling their ports."""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from quicdist.carriers import epmd, tcp
+from quicdist.carriers.base import CarrierLimits, Connection
+from quicdist.carriers.epmd import (
+    EpmdAddress,
+    EpmdError,
+    EpmdServer,
+    NodeInfo,
+    NodeTable,
+    NodeType,
+    Registration,
+)
+from quicdist.carriers.refusals import Refusal
+from quicdist.node.carrier import Accept, Carrier, Credentials, Own, Place, Transport
+
+_log = logging.getLogger("quicdist.node")
+
+_LOOPBACK = "127.0.0.1"
+_EVERYWHERE = ("0.0.0.0", "::")
+
+
+class EpmdUse(enum.Enum):
+    """How a node that listens on TCP makes its port known."""
+
+    REGISTER = "register"
+    """In the EPMD of this host, which must be there at the start."""
+    EMBED = "embed"
+    """In the EPMD of this host; where there is none, in one that is part of this program."""
+    NONE = "none"
+    """Not at all: the others know the port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tcp:
+    """TCP, not encrypted, for names of the form `name@host`.
+
+    A node with such a name listens at `port` (0: any free one) of the address in its name, or of
+    all addresses where it says a host other than localhost, as OTP does; `Node(listen=...)` says
+    otherwise. `epmd_port` is by default ERL_EPMD_PORT, or 4369.
+    """
+
+    port: int = 0
+    epmd: EpmdUse = EpmdUse.EMBED
+    epmd_port: int | None = None
+    limits: CarrierLimits = field(default_factory=CarrierLimits)
+
+    def make(self, credentials: Credentials) -> Carrier:
+        return _TcpCarrier(self)
+
+
+class _TcpCarrier:
+    """A listener and its entry in EPMD, if our own name wants them."""
+
+    transport = Transport.TCP
+
+    def __init__(self, settings: Tcp) -> None:
+        self._settings = settings
+        self._listener: tcp.TcpListener | None = None
+        self._entry: Registration | None = None
+        self._epmd: EpmdServer | None = None
+
+    async def open(self, own: Own | None, accept: Accept) -> str | None:
+        if own is None or own.name.address is not None:
+            return None
+        host, port = own.listen or (_listening_host(own.name.host), self._settings.port)
+        self._listener = await tcp.TcpListener.open(
+            host, port, accept=accept, limits=self._settings.limits
+        )
+        if self._settings.epmd is not EpmdUse.NONE:
+            self._entry = await self._register(own, *self._listener.local_address)
+        return str(own.name)
+
+    async def dial(self, place: Place, timeout: float) -> Connection:
+        return await tcp.dial(place.host, place.port, timeout=timeout, limits=self._settings.limits)
+
+    async def close(self, timeout: float) -> None:
+        # The entry first: it starts an EPMD where there is none.
+        if self._entry is not None:
+            await self._entry.close()
+        for server in (self._epmd, self._listener):
+            if server is not None:
+                await server.close()
+        self._entry = self._epmd = self._listener = None
+
+    def rebind(self) -> None:
+        """A TCP connection cannot move."""
+
+    def refusals(self) -> Mapping[Refusal, int]:
+        return {}
+
+    def describe(self) -> str:
+        return "TCP, to and from nodes called name@host: nothing is encrypted, nobody is verified"
+
+    async def _register(self, own: Own, host: str, port: int) -> Registration:
+        kind = NodeType.HIDDEN if own.is_hidden else NodeType.NORMAL
+        node = NodeInfo(own.name.alive, port, kind)
+        address = EpmdAddress(port=self._settings.epmd_port or epmd.default_port())
+
+        async def embed() -> None:
+            hosts = [host] if host in _EVERYWHERE else list(dict.fromkeys((_LOOPBACK, host)))
+            self._epmd = await EpmdServer.open(hosts, address.port, NodeTable())
+            _log.info("no EPMD was at %s: %s is one, as long as it runs", address, own.name)
+
+        is_embedding = self._settings.epmd is EpmdUse.EMBED
+        try:
+            return await Registration.open(node, address, absent=embed if is_embedding else None)
+        except ConnectionRefusedError:
+            raise EpmdError(
+                f"no EPMD answers at {address}: `epmd -daemon` starts one, and "
+                f"Tcp(epmd=EpmdUse.EMBED) does without"
+            ) from None
+
+
+def _listening_host(host: str) -> str:
+    """Where a node of this host listens, unless told otherwise."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return _LOOPBACK if host == "localhost" else "0.0.0.0"
+    return host

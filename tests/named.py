@@ -1,0 +1,68 @@
+"""Stock Erlang nodes with names, as `erl -name` makes them: an EPMD of their own and TCP."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import time
+from types import TracebackType
+
+from tests.erlang import Erlang
+
+PATIENCE = 60.0
+
+
+def free_tcp_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that nobody has, for now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+class RealEpmd:
+    """OTP's own epmd, on loopback alone."""
+
+    def __init__(self) -> None:
+        self.port = free_tcp_port()
+        self.start()
+
+    def start(self) -> None:
+        """Starts it, at first and after a `close`."""
+        self._process = subprocess.Popen(
+            ["epmd", "-port", str(self.port), "-address", "127.0.0.1"], stdin=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+                return
+            assert time.monotonic() < deadline, "epmd did not start"
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """Ends it as `kill -9` does."""
+        self._process.kill()
+        self._process.wait()
+
+    def __enter__(self) -> RealEpmd:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def named_erl(name: str, epmd: RealEpmd, *args: str, cookie: str, form: str = "-name") -> Erlang:
+    """A stock node, up and registered, on loopback alone."""
+    erlang = Erlang(
+        *(form, name, "-setcookie", cookie, "-start_epmd", "false"),
+        *("-kernel", "inet_dist_use_interface", "{127,0,0,1}"),
+        *args,
+        env={"ERL_EPMD_PORT": str(epmd.port)},
+    )
+    erlang.eval("[].")
+    return erlang
