@@ -33,6 +33,10 @@ class NotRunning(NodeError, RuntimeError):
     """Something was asked of a node that has not started, or has stopped."""
 
 
+class NotVisible(NodeError):
+    """Something was asked of a hidden node that only a visible one takes part in."""
+
+
 class NoConnection(NodeError, ConnectionError):
     """A node cannot be reached, or the connection to it went away meanwhile.
 

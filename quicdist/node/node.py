@@ -31,10 +31,12 @@ from quicdist.node.errors import (
     NodeNameError,
     NoProcess,
     NotRunning,
+    NotVisible,
     StartError,
 )
 from quicdist.node.events import Events, NodeDown, NodeUp, Subscription
 from quicdist.node.exports import Exports
+from quicdist.node.global_names import GlobalNames
 from quicdist.node.group_leader import GroupLeader, LogLines, Write
 from quicdist.node.ids import Identifiers, new_creation
 from quicdist.node.info import NodeStatistics, PeerInfo, node_statistics, peer_info
@@ -72,7 +74,8 @@ class Node:
     EPMD tells. Whatever it is called itself, a node reaches nodes of both kinds.
     `listen` is where to bind when that differs from the name, behind a NAT or in a container:
     `"0.0.0.0:4433"`. Without a `cookie`, that of `~/.erlang.cookie`. A node is hidden unless
-    `visible`: it shows up in others' `nodes(hidden)` only and takes no part in `global`.
+    `visible`: it shows up in others' `nodes(hidden)` only and takes no part in `global`. A visible
+    one is connected to all visible nodes of the cluster, so each must be able to reach it.
     `exports` are functions marked with `@export`, and modules or objects that contain some; each
     of their modules is also a registered process, for `gen_server:call`.
     `identity` is our key and certificate, by default one that we make and keep; `trust` says whom
@@ -208,6 +211,15 @@ class Node:
         """Its processes and the signals between them, for what is built on top of a node.
         Raises NotRunning."""
         return self._running.system
+
+    @property
+    def global_names(self) -> GlobalNames:
+        """The names of the cluster that a visible node is part of, as `global` has them.
+        Raises NotVisible, NotRunning."""
+        names = self._running.global_names
+        if names is None:
+            raise NotVisible(f"{self.name} is hidden and so no part of `global`: make it visible")
+        return names
 
     @property
     def pid(self) -> Pid:
@@ -458,6 +470,8 @@ class _Life:
     system: System
     caller: Caller
     spawner: Spawner
+    global_names: GlobalNames | None = None
+    """A visible node's."""
 
     def __init__(
         self,
@@ -484,7 +498,12 @@ class _Life:
         self.caller = Caller(system, self._connect, self.connections.obstacle, leader.pid)
         system.reply_sink = self.caller.pid
         start_net_kernel(system, self._limits.net_ticktime)
-        Serving(system, self.spawner, exports, self._limits.calls_at_once)
+        serving = Serving(system, self.spawner, exports, self._limits.calls_at_once)
+        if Flag.PUBLISHED in flags:
+            self.global_names = names = GlobalNames(
+                system, self._caller_of_connected, self.connections.connect, self._disconnect
+            )
+            serving.provide("global", "resolve_it", names.resolve_it)
         self.connections.begin(LocalNode(name, creation, flags, cookie), system.handlers)
 
     async def end(self) -> None:
@@ -511,6 +530,22 @@ class _Life:
 
     async def _connect(self, node: Atom) -> Callee:
         return await self.connections.connect(node)
+
+    def _caller_of_connected(self) -> Caller:
+        """A process that calls, but connects nobody."""
+
+        async def connected(node: Atom) -> Callee:
+            peer = self.connections.up.get(node)
+            if peer is None:
+                raise NoConnection(node, "not connected")
+            return peer
+
+        leader = self.system.group_leader
+        assert leader is not None
+        return Caller(self.system, connected, self.connections.obstacle, leader)
+
+    def _disconnect(self, node: Atom) -> None:
+        self.connections.disconnect(node)
 
     # -- told by connections --
 

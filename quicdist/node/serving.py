@@ -15,7 +15,7 @@ OTP: erpc, rpc, gen; ERTS manual, Distribution Protocol, SPAWN_REQUEST.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from quicdist.dist import control as ctl
 from quicdist.etf import Atom, Export, Pid, Term
@@ -62,11 +62,16 @@ class Serving:
         self._exports = exports
         self._calls_at_once = calls_at_once
         self._running: dict[Source, Level] = {}
+        self._provided: dict[tuple[str, str], Callable[..., Awaitable[Term]]] = {}
         system.handlers[ctl.SpawnRequest] = self._on_spawn_request
         system.handlers[ctl.SpawnRequestTT] = self._on_spawn_request
         system.register(REX, Service(system, self._on_rex))
         for module in exports.modules:
             system.register(module, Service(system, self._on_module_call))
+
+    def provide(self, module: str, name: str, function: Callable[..., Awaitable[Term]]) -> None:
+        """A function of OTP's that other nodes' OTP calls here."""
+        self._provided[module, name] = function
 
     # -- running ---------------------------------------------------------------------------------
 
@@ -98,6 +103,9 @@ class Serving:
             raise ErlangError(_BADARG)
         exported = self._exports.find(module, name, len(args))
         if exported is None:
+            provided = self._provided.get((str(module), str(name)))
+            if provided is not None:
+                return await provided(*args)
             raise _Undefined(module, name, args)
         return await self._exports.run(exported, args)
 

@@ -1,52 +1,104 @@
-"""Names of a whole cluster, by way of a BEAM node that takes part in `global`.
+"""Names of a whole cluster, as `global` has them.
 
-    await global_names.register(node, "5555@10.0.0.7", "py_worker", me.pid)
-    pid = await global_names.whereis(node, "5555@10.0.0.7", "py_worker")
+    await global_names.register(node, "worker", me.pid)
+    pid = await global_names.whereis(node, "worker")
 
-A Python node keeps no names for others; the BEAM nodes that know the name watch our process and
-forget it when it ends, or when they cannot reach us.
+A visible node is part of the cluster, and knows all names itself: what it is told is what BEAM
+nodes are told. A hidden one goes by way of one that is, `via="5555@10.0.0.7"`; the nodes that know
+a name then watch our process and forget it when it ends, or when they cannot reach us.
+
+A name given as str is a binary to a BEAM; give an Atom for an atom.
 
 OTP, global(3).
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
+
 from quicdist.etf import Atom, Pid, Term
-from quicdist.node.errors import NameTaken, NoProcess
+from quicdist.etf.notation import format_term
+from quicdist.node.errors import CallTimeout, NameTaken, NoProcess
+from quicdist.node.global_names import OnConflict
 from quicdist.node.node import Node
+
+__all__ = ["OnConflict", "register", "send", "sync", "unregister", "whereis"]
 
 _GLOBAL = "global"
 
 
 async def register(
-    node: Node, via: str, name: Term, pid: Pid, *, timeout: float | None = 5.0
+    node: Node,
+    name: Term,
+    pid: Pid,
+    *,
+    via: str | None = None,
+    on_conflict: OnConflict = OnConflict.KILL_ONE,
+    timeout: float | None = 5.0,
 ) -> None:
-    """Gives a process a name in the cluster of the BEAM node `via`. A name given as str is a
-    binary to a BEAM; give an Atom for an atom.
+    """Gives a process a name in the cluster, its only one. When it returns all nodes know it.
 
-    Raises NameTaken, and what `Node.call` raises.
+    `on_conflict` says what becomes of two that got the same name in two clusters which then meet.
+    Waits 5 s by default, None for ever; given up, it may still be done.
+
+    Raises NameTaken, CallTimeout; NotVisible from a hidden node without `via`, and with it what
+    `Node.call` raises.
     """
-    answer = await node.call(via, _GLOBAL, "register_name", [name, pid], timeout=timeout)
+    if via is None:
+        names = node.global_names
+        await _within(timeout, names.register(name, pid, on_conflict=on_conflict), name)
+        return
+    args: list[Term] = [name, pid, on_conflict.method]
+    answer = await node.call(via, _GLOBAL, "register_name", args, timeout=timeout)
     if answer != Atom("yes"):
-        raise NameTaken(f"the global name {name!r} is taken")
+        raise NameTaken(f"the global name {format_term(name)} is taken, or {pid} has another")
 
 
-async def unregister(node: Node, via: str, name: Term, *, timeout: float | None = 5.0) -> None:
-    """Takes a name away, whoever has it. Raises what `Node.call` raises."""
-    await node.call(via, _GLOBAL, "unregister_name", [name], timeout=timeout)
+async def unregister(
+    node: Node, name: Term, *, via: str | None = None, timeout: float | None = 5.0
+) -> None:
+    """Takes a name away, whoever has it. Raises as `register` does."""
+    if via is None:
+        await _within(timeout, node.global_names.unregister(name), name)
+    else:
+        await node.call(via, _GLOBAL, "unregister_name", [name], timeout=timeout)
 
 
-async def whereis(node: Node, via: str, name: Term, *, timeout: float | None = 5.0) -> Pid | None:
-    """Who has a name, as the node `via` knows it. Raises what `Node.call` raises."""
+async def whereis(
+    node: Node, name: Term, *, via: str | None = None, timeout: float | None = 5.0
+) -> Pid | None:
+    """Who has a name, as this node knows it, or the node `via`. Raises as `register` does."""
+    if via is None:
+        return node.global_names.whereis(name)
     found = await node.call(via, _GLOBAL, "whereis_name", [name], timeout=timeout)
     return found if isinstance(found, Pid) else None
 
 
 async def send(
-    node: Node, via: str, name: Term, message: Term, *, timeout: float | None = 5.0
+    node: Node,
+    name: Term,
+    message: Term,
+    *,
+    via: str | None = None,
+    timeout: float | None = 5.0,
 ) -> None:
-    """Sends a message to whoever has a name. Raises NoProcess, and what `Node.call` raises."""
-    pid = await whereis(node, via, name, timeout=timeout)
+    """Sends a message to whoever has a name. Raises NoProcess, and as `register` does."""
+    pid = await whereis(node, name, via=via, timeout=timeout)
     if pid is None:
-        raise NoProcess(f"nobody has the global name {name!r}")
+        raise NoProcess(f"nobody has the global name {format_term(name)}")
     await node.send(pid, message)
+
+
+async def sync(node: Node, *, timeout: float | None = 5.0) -> None:
+    """Waits until this node has the names of all visible nodes that it is connected to, which
+    takes a moment after a connection is made. Raises CallTimeout, NotVisible."""
+    await _within(timeout, node.global_names.sync(), None)
+
+
+async def _within(timeout: float | None, work: Awaitable[None], name: Term) -> None:
+    try:
+        await asyncio.wait_for(work, timeout)
+    except asyncio.TimeoutError:
+        what = "global's sync" if name is None else f"changing the global name {format_term(name)}"
+        raise CallTimeout(what, timeout or 0) from None

@@ -32,7 +32,8 @@ def make_node(identity: Identity) -> MakeNode:
     """Makes a node on a free port of loopback, to be started by `async with`."""
 
     def make(**settings: Any) -> Node:
-        return Node("0@127.0.0.1", **{"cookie": COOKIE, "identity": identity, **settings})
+        given = {"name": "0@127.0.0.1", "cookie": COOKIE, "identity": identity, **settings}
+        return Node(**given)
 
     return make
 

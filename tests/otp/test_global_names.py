@@ -1,55 +1,266 @@
-"""Against two stock Erlang nodes: Python processes with names in a cluster."""
+"""Against stock Erlang nodes: a visible Python node in the names, locks and mesh of `global`."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
+import socket
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
-from quicdist import Mailbox, NameTaken, NoProcess
+from quicdist import Mailbox, NameTaken, NoConnection, Node, NoProcess
+from quicdist.etf import Term, encode
 from quicdist.otp import global_names
+from quicdist.otp.global_names import OnConflict
+from tests.erlang import Erlang
 from tests.gatewayed import GatewayThread, gatewayed_erl
 from tests.node.conftest import COOKIE, PATIENCE, Beam, MakeNode, atom
+from tests.node.test_global_names import until
 
 pytestmark = pytest.mark.erlang
+
+
+class Other(Beam):
+    """A BEAM of one test's own, which can be lost and come back."""
+
+    def __init__(self, gateway: GatewayThread) -> None:
+        self._gateway = gateway
+        self._process = self._start()
+        super().__init__(self._process, gateway.name)
+
+    def _start(self) -> Erlang:
+        return gatewayed_erl(self._gateway, cookie=COOKIE)
+
+    async def kill(self) -> None:
+        await asyncio.to_thread(self._process.close)
+
+    async def come_back(self) -> None:
+        self._erlang = self._process = await asyncio.to_thread(self._start)
+
+    async def until(self, source: str, wanted: Term) -> None:
+        """Waits until Erlang source has this value."""
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        while (found := await self.eval(source)) != wanted:
+            assert asyncio.get_running_loop().time() < deadline, (source, found, wanted)
+            await asyncio.sleep(0.05)
+
+
+@contextlib.asynccontextmanager
+async def other_beam() -> AsyncIterator[Other]:
+    gateway = await asyncio.to_thread(GatewayThread)
+    try:
+        other = await asyncio.to_thread(Other, gateway)
+        try:
+            yield other
+        finally:
+            await other.kill()
+    finally:
+        await asyncio.to_thread(gateway.close)
 
 
 async def get(me: Mailbox) -> Any:
     return await me.receive(timeout=PATIENCE)
 
 
-async def test_names_in_a_cluster(beam: Beam, make_node: MakeNode) -> None:
-    gateway = await asyncio.to_thread(GatewayThread)
-    erlang = await asyncio.to_thread(lambda: gatewayed_erl(gateway, cookie=COOKIE))
+async def is_one_cluster(beams: list[Other], nodes: list[Node]) -> None:
+    """Waits until all are connected to all and have each other's names."""
+    everybody = {*(beam.name for beam in beams), *(node.name for node in nodes)}
+    for beam in beams:
+        their_others = sorted(atom(name) for name in everybody - {beam.name})
+        await beam.until("lists:sort(nodes())", [*their_others])
+        await beam.until(
+            "lists:sort(gen_server:call(global_name_server, get_synced))", [*their_others]
+        )
+        # This is what never came back while a visible node took no part.
+        assert await beam.eval("global:sync()") == "ok"
+    for node in nodes:
+        others = everybody - {node.name}
+        await until(sees(node, others))
+        await global_names.sync(node, timeout=PATIENCE)
+        assert set(node.global_names.known) == everybody - {node.name}
+
+
+def sees(node: Node, others: set[str]) -> Callable[[], bool]:
+    return lambda: set(node.nodes(hidden=False)) == others
+
+
+async def come_together(beams: list[Other], nodes: list[Node]) -> None:
+    """Connects until all are one cluster: some may still be on their way apart."""
+
+    async def connect() -> None:
+        while True:
+            for node in nodes:
+                for other in beams:
+                    with contextlib.suppress(NoConnection):
+                        await node.connect(other.name)
+            await asyncio.sleep(0.2)
+
+    connecting = asyncio.ensure_future(connect())
     try:
-        other = Beam(erlang, gateway.name)
+        await is_one_cluster(beams, nodes)
+    finally:
+        connecting.cancel()
+
+
+async def test_names_by_way_of_a_beam_node(beam: Beam, make_node: MakeNode) -> None:
+    async with other_beam() as other:
         assert await other.eval("net_adm:ping('$beam')", beam=beam.name) == "pong"
         await other.eval("global:sync(), ok")
         async with make_node() as node, node.mailbox() as me:
-            await global_names.register(node, beam.name, atom("python"), me.pid)
+            name = atom("python")
+            await global_names.register(node, name, me.pid, via=beam.name)
             with pytest.raises(NameTaken):
-                await global_names.register(node, other.name, atom("python"), me.pid)
+                await global_names.register(node, name, me.pid, via=other.name)
             # A node that we have never talked to finds us by the name.
             for one in (other, beam):
                 assert await one.eval("global:send(python, hello)") == me.pid
                 assert await get(me) == "hello"
-            assert await global_names.whereis(node, other.name, atom("python")) == me.pid
-            await global_names.send(node, other.name, atom("python"), 1)
+            assert await global_names.whereis(node, name, via=other.name) == me.pid
+            await global_names.send(node, name, 1, via=other.name)
             assert await get(me) == 1
-            await global_names.unregister(node, beam.name, atom("python"))
-            assert await global_names.whereis(node, other.name, atom("python")) is None
+            await global_names.unregister(node, name, via=beam.name)
+            assert await global_names.whereis(node, name, via=other.name) is None
             with pytest.raises(NoProcess):
-                await global_names.send(node, other.name, atom("python"), 1)
+                await global_names.send(node, name, 1, via=other.name)
             async with node.mailbox() as brief:
-                await global_names.register(node, beam.name, atom("brief"), brief.pid)
+                await global_names.register(node, atom("brief"), brief.pid, via=beam.name)
                 assert await other.eval("global:whereis_name(brief)") == brief.pid
-            for one in (other, beam):
-                gone = await one.eval(
-                    """(fun F() -> case global:whereis_name(brief) of undefined -> gone;
-                        _ -> timer:sleep(20), F() end end)()"""
-                )
-                assert gone == "gone"
-    finally:
-        await asyncio.to_thread(erlang.close)
-        await asyncio.to_thread(gateway.close)
+            await other.until("global:whereis_name(brief)", atom("undefined"))
+    await beam.eval("[net_kernel:disconnect(N) || N <- nodes(connected)], ok")
+
+
+SLEEPER = "spawn(fun() -> receive stop -> ok end end)"
+
+
+async def test_two_beams_and_a_visible_python(make_node: MakeNode) -> None:
+    async with other_beam() as one, other_beam() as two, make_node(visible=True) as node:
+        theirs = await one.eval(f"P = {SLEEPER}, yes = global:register_name(theirs, P), P")
+        await node.connect(one.name)
+        assert await two.eval("net_adm:ping('$node')", node=node.name) == "pong"
+        await is_one_cluster([one, two], [node])
+        assert await global_names.whereis(node, atom("theirs")) == theirs
+        async with node.mailbox() as me:
+            await global_names.register(node, atom("ours"), me.pid)
+            for beam in (one, two):
+                assert await beam.eval("global:send(ours, hello)") == me.pid
+                assert await get(me) == "hello"
+                assert await beam.eval("global:register_name(ours, self())") == "no"
+                assert await beam.eval("global:trans({x, self()}, fun() -> done end)") == "done"
+            with pytest.raises(NameTaken):
+                await global_names.register(node, atom("theirs"), me.pid)
+            await two.eval("global:unregister_name(ours)")
+            assert await global_names.whereis(node, atom("ours")) is None
+
+        # One is killed: the two others stay together. It comes back.
+        await two.eval(
+            """spawn(fun() -> register(watcher, self()), net_kernel:monitor_nodes(true),
+            (fun F(L) -> receive {get, P} -> P ! lists:reverse(L); M -> F([M | L]) end end)([])
+            end)"""
+        )
+        await one.kill()
+        await two.until("nodes()", [atom(node.name)])
+        await is_one_cluster([two], [node])
+        assert node.global_names.names() == []
+        await one.come_back()
+        again = await one.eval(f"P = {SLEEPER}, yes = global:register_name(again, P), P")
+        assert await one.eval("net_adm:ping('$two')", two=two.name) == "pong"
+        await is_one_cluster([one, two], [node])
+        assert await global_names.whereis(node, atom("again")) == again
+        seen = await two.eval("watcher ! {get, self()}, receive L when is_list(L) -> L end")
+        assert seen == [(atom("nodedown"), atom(one.name)), (atom("nodeup"), atom(one.name))]
+
+        # A connection is cut: at least one of its ends parts from all, as between BEAMs. Both
+        # come back.
+        node.disconnect(one.name)
+        await two.until("length(nodes()) < 2", True)
+        await come_together([one, two], [node])
+        assert await global_names.whereis(node, atom("again")) == again
+
+
+async def test_a_beam_and_two_visible_pythons(make_node: MakeNode) -> None:
+    async with other_beam() as beam, make_node(visible=True) as one:
+        async with make_node(visible=True) as two, two.mailbox() as me:
+            await global_names.register(two, atom("mine"), me.pid)
+            await one.connect(beam.name)
+            await two.connect(one.name)
+            await is_one_cluster([beam], [one, two])
+            for node in (one, two):
+                assert await global_names.whereis(node, atom("mine")) == me.pid
+            assert await beam.eval("global:send(mine, hello)") == me.pid
+            assert await get(me) == "hello"
+        await beam.until("nodes()", [atom(one.name)])
+        await is_one_cluster([beam], [one])
+        async with make_node(visible=True) as two:
+            await two.connect(beam.name)
+            await is_one_cluster([beam], [one, two])
+            # The BEAM is the one that is lost.
+            await beam.kill()
+            await is_one_cluster([], [one, two])
+            await beam.come_back()
+            await two.connect(beam.name)
+            await is_one_cluster([beam], [one, two])
+            cut = await one.call(beam.name, "erlang", "disconnect_node", [atom(two.name)])
+            assert cut is True
+            await until(lambda: beam.name not in two.nodes())
+            await come_together([beam], [one, two])
+
+
+@pytest.mark.parametrize("ports", [range(10_000, 20_000), range(61_000, 65_000)], ids=str)
+@pytest.mark.parametrize("on_conflict", OnConflict)
+async def test_conflicts(make_node: MakeNode, on_conflict: OnConflict, ports: range) -> None:
+    """Two parts that have the same names meet. The node of the lesser name settles it, and keeps
+    its own: ports of ours are below or above those that the system gives the BEAM's gateway."""
+    name = f"{free_port(ports)}@127.0.0.1"
+    async with other_beam() as beam, make_node(name=name, visible=True) as node:
+        mine = [node.spawn(keep) for _ in range(2)]
+        await node.connect(beam.name)
+        await is_one_cluster([beam], [node])
+        # One method is a function that both know, the other Erlang code.
+        function = f"global:{on_conflict.value}"
+        methods = f"fun {function}/3", f"fun(N, A, B) -> {function}(N, A, B) end"
+        await global_names.register(node, atom("a"), mine[0].pid, on_conflict=on_conflict)
+        pid = f"binary_to_term(list_to_binary({list(encode(mine[1].pid))}))"
+        assert await beam.eval(f"global:register_name(b, {pid}, {methods[1]})") == "yes"
+        node.disconnect(beam.name)
+        await beam.until("global:registered_names()", [])
+        theirs = await beam.eval(
+            f"""A = {SLEEPER}, B = {SLEEPER}, register(a, A), register(b, B),
+            yes = global:register_name(a, A, {methods[0]}),
+            yes = global:register_name(b, B, {methods[1]}), [A, B]"""
+        )
+        assert isinstance(theirs, list)
+        await node.connect(beam.name)
+        await is_one_cluster([beam], [node])
+        is_ours = node.name < beam.name
+        kept: list[Term] = [one.pid for one in mine] if is_ours else theirs
+        if on_conflict is OnConflict.TELL_BOTH:
+            kept = [None, None]
+        assert [await global_names.whereis(node, atom(name)) for name in ("a", "b")] == kept
+        seen = [atom("undefined") if one is None else one for one in kept]
+        await beam.until("[global:whereis_name(N) || N <- [a, b]]", seen)
+        if on_conflict is OnConflict.KILL_ONE and is_ours:
+            await beam.until("[whereis(N) || N <- [a, b]]", [atom("undefined")] * 2)
+        elif on_conflict is OnConflict.KILL_ONE:
+            assert [await one.wait() for one in mine] == ["killed", "killed"]
+        elif on_conflict is OnConflict.TELL_BOTH or not is_ours:
+            for one, conflicting in zip(mine, ("a", "b"), strict=True):
+                message = await get(one)
+                assert message[:2] == (atom("global_name_conflict"), atom(conflicting))
+
+
+async def keep(me: Mailbox) -> None:
+    await asyncio.Event().wait()
+
+
+def free_port(ports: range) -> int:
+    for port in random.sample(ports, 100):
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe,
+            contextlib.suppress(OSError),
+        ):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError(f"no port of {ports} is free")
