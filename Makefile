@@ -13,6 +13,8 @@ help:
 	@echo "make test-all every test that needs no Erlang, on every Python that can be had"
 	@echo "make interop  one list of scenarios with every kind of peer, see interop/README.md"
 	@echo "make bench    how fast it is, next to others"
+	@echo "make faults   bad networks and machines, tried for real; a few minutes, prints a table"
+	@echo "make soak     nodes under random traffic, kills and moves, SOAK_SECONDS long"
 	@echo "make fuzz     hostile bytes for the compiled core, FUZZ_SECONDS long; needs clang"
 	@echo "make sanitize the codec's tests with a core built to find faults of memory"
 	@echo "make dist     the sdist and a wheel for each of PYTHONS, and a test of both"
@@ -57,6 +59,13 @@ bench-etf: bench-venv
 
 bench-nodes: bench-venv
 	@.venv-bench/bin/python -m benchmarks.nodes --picture benchmarks/nodes.svg $(ARGS)
+
+faults: setup
+	@$(BIN)/python -m faults $(ARGS)
+
+SOAK_SECONDS ?= 600
+soak: setup
+	@$(BIN)/python -m soak --seconds $(SOAK_SECONDS) $(ARGS)
 
 FUZZ_SECONDS ?= 1800
 fuzz: $(BIN)/.installed

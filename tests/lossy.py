@@ -14,7 +14,7 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Weather:
-    """Probabilities from 0 to 1, times in seconds. Both directions alike."""
+    """Probabilities from 0 to 1, times in seconds. Each direction by itself, both alike."""
 
     loss: float = 0.0
     duplicate: float = 0.0
@@ -23,6 +23,14 @@ class Weather:
     delay: float = 0.005
     corrupt: float = 0.0
     """Share of datagrams that are followed by a copy with one bit changed."""
+    latency: float = 0.0
+    """One way: the round trip takes twice as long."""
+    jitter: float = 0.0
+    """Up to so much more, each datagram by itself: they overtake each other."""
+    rate: float = 0.0
+    """Bytes a second that pass; 0 is no limit."""
+    queue: float = 0.1
+    """What waits longer than this for its turn at that rate is dropped."""
 
 
 class LossyProxy:
@@ -41,6 +49,9 @@ class LossyProxy:
         self._loop = asyncio.get_running_loop()
         self._front = self._open(None)
         self._backs: dict[Address, socket.socket] = {}
+        self._outside = target[0]
+        self._free: dict[bool, float] = {False: 0.0, True: 0.0}
+        """When the way out, and the way back, takes the next datagram."""
 
     @property
     def address(self) -> Address:
@@ -61,10 +72,19 @@ class LossyProxy:
             self._loop.remove_reader(sock)
             sock.close()
 
+    def rebind(self, address: str | None = None) -> None:
+        """The NAT forgets its mappings: clients come from other ports from now on, and what is
+        sent to the old ones is lost. With `address`, a local one, from there."""
+        self._outside = address or self._outside
+        for client, old in list(self._backs.items()):
+            self._loop.remove_reader(old)
+            old.close()
+            self._backs[client] = self._open(client)
+
     def _open(self, client: Address | None) -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.setblocking(False)
-        sock.bind((self._target[0], 0))
+        sock.bind((self._target[0] if client is None else self._outside, 0))
         self._loop.add_reader(sock, self._readable, sock, client)
         return sock
 
@@ -86,6 +106,10 @@ class LossyProxy:
         if self.is_black_hole or dice.random() < self.weather.loss:
             self.dropped += 1
             return
+        wait = self._wait(len(data), way_out is self._front)
+        if wait is None:
+            self.dropped += 1
+            return
         self.passed += 1
         copies = [data]
         if dice.random() < self.weather.duplicate:
@@ -95,11 +119,25 @@ class LossyProxy:
             broken[dice.randrange(len(broken))] ^= 1 << dice.randrange(8)
             copies.append(bytes(broken))
         for copy in copies:
+            late = wait + self.weather.jitter * dice.random()
             if dice.random() < self.weather.reorder:
-                late = self.weather.delay * (1 + dice.random())
+                late += self.weather.delay * (1 + dice.random())
+            if late:
                 self._loop.call_later(late, self._send, way_out, copy, to)
             else:
                 self._send(way_out, copy, to)
+
+    def _wait(self, size: int, is_back: bool) -> float | None:
+        """Seconds on the way for the next datagram; None where the queue is full."""
+        weather = self.weather
+        if not weather.rate:
+            return weather.latency
+        now = self._loop.time()
+        begins = max(now, self._free[is_back])
+        if begins - now > weather.queue:
+            return None
+        self._free[is_back] = begins + size / weather.rate
+        return self._free[is_back] - now + weather.latency
 
     def _send(self, way_out: socket.socket, data: bytes, to: Address) -> None:
         with contextlib.suppress(OSError):

@@ -1,0 +1,163 @@
+"""What scenarios are played on: a node here, a node in a process of its own, a network between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from faults.peer import transfer
+from quicdist import Identity, Node, NodeDown, NodeLimits
+from tests.lossy import LossyProxy, Weather
+
+COOKIE = "faults"
+PATIENCE = 180.0
+"""Seconds after which a scenario counts as hanging."""
+
+
+def free_port() -> int:
+    """A UDP port of the loopback that nobody has, for now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class PeerProcess:
+    """faults/peer.py, running."""
+
+    def __init__(self, name: str, listen: str, ticktime: float, state: Path) -> None:
+        self.name = name
+        self.events: list[dict[str, Any]] = []
+        self._arguments = (name, listen, COOKIE, str(ticktime))
+        self._state = state
+        self._arrived = asyncio.Event()
+        self.process: asyncio.subprocess.Process
+
+    async def start(self, *, wrapper: tuple[str, ...] = ()) -> None:
+        """Until it is ready or has failed."""
+        self.events = []
+        self.process = await asyncio.create_subprocess_exec(
+            *wrapper,
+            *(sys.executable, "-m", "faults.peer"),
+            *self._arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env={**os.environ, "QUICDIST_STATE_DIR": str(self._state)},
+        )
+        self._reading = asyncio.create_task(self._read())
+        await self.until(lambda event: event["event"] in ("ready", "failed"))
+
+    async def _read(self) -> None:
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            self.events.append(json.loads(line))
+            self._arrived.set()
+
+    async def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first event of that kind, come or to come."""
+        seen = 0
+        while True:
+            for event in self.events[seen:]:
+                if wanted(event):
+                    return event
+            seen = len(self.events)
+            self._arrived.clear()
+            await asyncio.wait_for(self._arrived.wait(), PATIENCE)
+
+    def order(self, *words: object) -> None:
+        """One line to its standard input."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(" ".join(map(str, words)).encode() + b"\n")
+
+    async def kill(self) -> float:
+        """As `kill -9` does; when."""
+        if self.process.returncode is None:
+            self.process.kill()
+        at = time.monotonic()
+        await self.process.wait()
+        await self._reading
+        return at
+
+
+@dataclass
+class Stage:
+    """One scenario's."""
+
+    node: Node
+    peer: PeerProcess
+    network: LossyProxy
+    ticktime: float
+    downs: list[tuple[float, NodeDown]] = field(default_factory=list)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def transfer(self, size: int, name: str = "one") -> str:
+        """Figures; AssertionError where anything is missing, twice, or out of order."""
+        began = time.monotonic()
+        good, text = await asyncio.wait_for(
+            transfer(self.node, self.peer.name, size, name), PATIENCE
+        )
+        seconds = time.monotonic() - began
+        assert good, text
+        return f"{size / 1e6:.3g} MB exact in {seconds:.1f} s ({size / 1e6 / seconds:.2g} MB/s)"
+
+    async def down(self) -> tuple[float, str]:
+        """When the peer's node was down for us, and why."""
+        while not self.downs:
+            self._changed.clear()
+            await asyncio.wait_for(self._changed.wait(), PATIENCE)
+        at, event = self.downs[-1]
+        return at, event.reason
+
+    async def watch(self) -> None:
+        """Notes every nodedown."""
+        with self.node.events() as events:
+            async for event in events:
+                if isinstance(event, NodeDown):
+                    self.downs.append((time.monotonic(), event))
+                    self._changed.set()
+
+    async def recovers(self) -> None:
+        """Both find each other again, and a transfer is whole."""
+        deadline = time.monotonic() + PATIENCE
+        while not await self.node.ping(self.peer.name):
+            assert time.monotonic() < deadline, "they do not find each other again"
+        await self.transfer(200_000, f"after {time.monotonic()}")
+
+
+@contextlib.asynccontextmanager
+async def stage(
+    weather: Weather | None = None, *, ticktime: float = 60.0, seed: int = 1
+) -> AsyncIterator[Stage]:
+    """A node here, dialling through the weather a node in a process of its own."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="quicdist-faults-") as directory:
+        async with (
+            LossyProxy(("127.0.0.1", port), weather or Weather(), seed=seed) as network,
+            Node(
+                "0@127.0.0.1",
+                cookie=COOKIE,
+                identity=Identity.ephemeral(["127.0.0.1"]),
+                limits=NodeLimits(net_ticktime=ticktime, connect_timeout=60.0),
+            ) as node,
+        ):
+            name = f"{network.address[1]}@127.0.0.1"
+            peer = PeerProcess(name, f"127.0.0.1:{port}", ticktime, Path(directory))
+            await peer.start()
+            scene = Stage(node, peer, network, ticktime)
+            watching = asyncio.create_task(scene.watch())
+            try:
+                await node.connect(name)
+                yield scene
+            finally:
+                watching.cancel()
+                await peer.kill()

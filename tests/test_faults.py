@@ -1,0 +1,18 @@
+"""A lean selection of `make faults`: one of each kind, small transfers."""
+
+from __future__ import annotations
+
+import pytest
+
+from faults.scenarios import SCENARIOS, Scenario
+
+SCALE = 0.02
+
+
+@pytest.mark.parametrize(
+    "scenario", [one for one in SCENARIOS if one.in_ci], ids=lambda scenario: scenario.name
+)
+async def test_bytes_are_exact_or_the_node_is_down_for_the_right_reason(
+    scenario: Scenario,
+) -> None:
+    assert await scenario.play(SCALE)
