@@ -242,6 +242,8 @@ CANDIDATES = [
         "aioquic raw, 100 joined", raw(100), cannot=("round_trip", "bulk", "mixed", "connect")
     ),
     Candidate("quicdist", ours({})),
+    Candidate("quicdist, 1200-byte datagrams", ours({"max_datagram_size": 1200})),
+    Candidate("quicdist, aioquic-plain", ours({"engine": "aioquic-plain"})),
     Candidate("quicdist, pure codec", ours({}, QUICDIST_PURE_PYTHON="1")),
     Candidate("Erlang, TCP", erlang),
     Candidate("Erlang, two gateways", gateways),

@@ -31,6 +31,8 @@ class Weather:
     """Bytes a second that pass; 0 is no limit."""
     queue: float = 0.1
     """What waits longer than this for its turn at that rate is dropped."""
+    largest: int = 65_535
+    """Bytes of the largest datagram that passes; larger ones vanish."""
 
 
 class LossyProxy:
@@ -103,7 +105,8 @@ class LossyProxy:
 
     def _treat(self, way_out: socket.socket, data: bytes, to: Address) -> None:
         dice = self._random
-        if self.is_black_hole or dice.random() < self.weather.loss:
+        is_lost = len(data) > self.weather.largest or dice.random() < self.weather.loss
+        if self.is_black_hole or is_lost:
             self.dropped += 1
             return
         wait = self._wait(len(data), way_out is self._front)

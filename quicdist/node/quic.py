@@ -31,6 +31,12 @@ class Quic:
     tracing: Tracing = field(default_factory=Tracing)
     """Keys and packets written down, for debugging."""
 
+    engine: str = "aioquic"
+    """The QUIC library; see QuicSettings."""
+
+    max_datagram_size: int = 16_000
+    """UDP payload that is sent at most, in bytes; what the path carries is found out."""
+
     def make(self, credentials: Credentials) -> Carrier:
         return _QuicCarrier(self, credentials)
 
@@ -91,6 +97,8 @@ class _QuicCarrier:
             limits=self._settings.limits,
             alpns=self._settings.listen_alpns,
             tracing=self._settings.tracing,
+            engine=self._settings.engine,
+            max_datagram_size=self._settings.max_datagram_size,
         )
         return await Endpoint.open(host, port, settings=settings, accept=accept)
 

@@ -142,7 +142,7 @@ def token_of(connection_id: bytes) -> bytes:
 
 def adapted() -> tuple[adapter.AioquicConnection, adapter.AioquicConnection]:
     """Two of our connections that are up."""
-    engine = adapter.engine(settings(), token_of)
+    engine = adapter.engine(settings(max_datagram_size=1200), token_of)
     dialer = engine.dialer("localhost", ["quicdist/1"])
     dialer.connect((ADDRESS, None), 0.0)
     listener = engine.listener(Opening(dialer._quic.original_destination_connection_id))

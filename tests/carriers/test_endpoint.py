@@ -43,10 +43,10 @@ async def pair_in(
     alpn: str | None = None,
     limits: CarrierLimits | None = None,
 ) -> AsyncIterator[tuple[Owner, Owner, LossyProxy]]:
-    """Both ends of a connection through a proxy."""
+    """Both ends of a connection through a proxy, in small datagrams: many throws of the dice."""
     async with (
-        node(limits=limits) as a,
-        node() as b,
+        node(limits=limits, max_datagram_size=1200) as a,
+        node(max_datagram_size=1200) as b,
         LossyProxy(("127.0.0.1", b.port), weather, seed=seed) as proxy,
     ):
         here, there = await a.connect(b, port=proxy.address[1], alpn=alpn)

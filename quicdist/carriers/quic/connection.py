@@ -8,6 +8,7 @@ by watermarks on what the peer has not acknowledged.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from quicdist.carriers.base import (
 from quicdist.carriers.dialects import QUIC_DIALECTS, QuicDialect
 from quicdist.carriers.quic.engine import (
     Closed,
+    Datagram,
     EngineConnection,
     EngineError,
     Path,
@@ -67,8 +69,8 @@ class Host(Protocol):
     def touch(self, connection: QuicCarrier) -> None:
         """It has something to send: transmit before the next wait."""
 
-    def send(self, data: bytes, path: Path) -> None:
-        """One datagram. Raises OSError where it can never leave."""
+    def send(self, datagrams: Sequence[Datagram]) -> None:
+        """Some datagrams, in order. Raises OSError where one can never leave."""
 
     def add_id(self, connection: QuicCarrier, connection_id: bytes) -> None: ...
 
@@ -132,7 +134,7 @@ class QuicCarrier:
         self._ending: CloseReason | None = None
         self._closed: CloseReason | None = None
         self._told_lost = False
-        self._farewell: Sequence[tuple[bytes, Path]] = ()
+        self._farewell: Sequence[Datagram] = ()
         self._farewells_wanted = 0
 
         self._reset_token = b""
@@ -309,14 +311,13 @@ class QuicCarrier:
         except EngineError as error:
             self._end(CloseReason(CloseKind.ERROR, str(error)))
             return
-        for data, path in datagrams:
-            try:
-                self._host.send(data, path)
-            except OSError as error:
-                if self.up is not None and not self.up.done():
-                    self._end(CloseReason(CloseKind.ERROR, error.strerror or str(error)))
-                    return
-                # Otherwise as good as lost on the way.
+        try:
+            self._host.send(datagrams)
+        except OSError as error:
+            if self.up is not None and not self.up.done():
+                self._end(CloseReason(CloseKind.ERROR, error.strerror or str(error)))
+                return
+            # Otherwise as good as lost on the way.
         self._engine.drain(self)
         self._look_at_reset_token()
         self._arm_timer(now)
@@ -612,11 +613,8 @@ class QuicCarrier:
         self._send_farewell()
 
     def _send_farewell(self) -> None:
-        for data, path in self._farewell:
-            try:
-                self._host.send(data, path)
-            except OSError:
-                return
+        with contextlib.suppress(OSError):
+            self._host.send(self._farewell)
 
     def _repeat_farewell(self) -> None:
         """The peer sends on: the close was lost. Ever more rarely (RFC 9000, 10.2.1)."""

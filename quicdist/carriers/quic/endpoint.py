@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import itertools
 import logging
@@ -17,6 +18,7 @@ from quicdist.carriers.quic.admission import Admission
 from quicdist.carriers.quic.connection import AttemptFailed, QuicCarrier
 from quicdist.carriers.quic.engine import (
     CONNECTION_ID_LENGTH,
+    Datagram,
     EngineError,
     Opening,
     Path,
@@ -260,17 +262,19 @@ class Endpoint:
             self._tick_planned = True
             self._loop.call_soon(self._tick)
 
-    def send(self, data: bytes, path: Path) -> None:
+    def send(self, datagrams: Sequence[Datagram]) -> None:
         """To the socket."""
-        if self._udp.fileno() < 0:
+        if self._udp.fileno() < 0 or not datagrams:
             return
         try:
-            self._udp.send(data, path)
-        except OSError:
-            self._doubt_address()
+            self._udp.send_all(datagrams)
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:  # one that looks for a larger size may be too large
+                self._doubt_address()
             raise
-        if self._udp.has_queue:
-            self._loop.add_writer(self._udp.fileno(), self._on_writable)
+        finally:
+            if self._udp.has_queue:
+                self._loop.add_writer(self._udp.fileno(), self._on_writable)
 
     def add_id(self, connection: QuicCarrier, connection_id: bytes) -> None:
         """Routes one more id to it."""
@@ -451,7 +455,7 @@ class Endpoint:
 
     def _send_quietly(self, data: bytes, path: Path) -> None:
         with contextlib.suppress(OSError):
-            self.send(data, path)
+            self.send([(data, path)])
 
     # -- dialling -------------------------------------------------------------------------------
 

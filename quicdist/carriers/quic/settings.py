@@ -23,13 +23,13 @@ class QuicSettings:
     """Dialects offered to those who dial us, the preferred one first."""
 
     engine: str = "aioquic"
-    """The QUIC library; there is one so far."""
+    """The QUIC library: `aioquic`, or `aioquic-plain`, which does without our short ways."""
 
     tracing: Tracing = field(default_factory=Tracing)
     """Keys and packets written down, for debugging."""
 
-    max_datagram_size: int = 1200
-    """UDP payload that we send; 1200 passes everywhere."""
+    max_datagram_size: int = 16_000
+    """UDP payload that we send at most. 1200 passes everywhere, more is probed for."""
 
     max_in_flight: int = 1024 * 1024
     """Bytes sent and unacknowledged: aioquic's cost of an ACK grows with the packets in flight."""

@@ -13,15 +13,22 @@ from collections.abc import Sequence
 from quicdist.carriers.quic.engine import Datagram, Path, SocketAddress
 
 _MAX_DATAGRAM = 65535
+_MAX_SEGMENTS = 64
+_MAX_SEGMENTED = 60_000
+"""Datagrams and bytes that one system call sends: udp(7), UDP_SEGMENT."""
 _QUEUE_LIMIT = 1024
 """Datagrams kept while the kernel takes none; more are dropped, as a full network would."""
 
 _LINUX = sys.platform.startswith("linux")
 _IP_RECVERR, _IPV6_RECVERR = 11, 25  # not named by the socket module; ip(7), ipv6(7)
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER = 10, 23
+_PMTUDISC_PROBE = 3  # never fragment, and do not believe what the kernel knows of the path
 _MAX_BOUNCED = 64
 _IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)  # named from Python 3.14 on; ip(7)
 _IN_PKTINFO = struct.Struct("=i4s4s")  # interface, local address, destination address
 _IN6_PKTINFO = struct.Struct("=16si")  # address, interface
+_UDP_SEGMENT, _UDP_GRO = 103, 104  # not named by the socket module; udp(7)
+_U16, _INT = struct.Struct("=H"), struct.Struct("=i")
 
 _Ancillary = tuple[int, int, bytes]
 
@@ -41,8 +48,14 @@ class UdpSocket:
         """Where datagrams of ours found nobody, and what the network said (Linux)."""
         if _LINUX:
             sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+            _option(sock, socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
             if self.family == socket.AF_INET6:
+                _option(sock, socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
                 sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+        self._segments = _LINUX
+        """Whether the kernel is still believed to cut a long buffer into datagrams."""
+        self._merges = _LINUX and _option(sock, socket.IPPROTO_UDP, _UDP_GRO, 1)
+        """Whether the kernel hands over several datagrams of one sender as one."""
         if self._wildcard:
             if self.family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
@@ -89,18 +102,24 @@ class UdpSocket:
         return bool(self._queue)
 
     def receive(self, limit: int) -> list[Datagram]:
-        """At most `limit` datagrams of those that wait."""
+        """About `limit` datagrams of those that wait."""
         datagrams: list[Datagram] = []
         sock = self._socket
         try:
-            if not self._wildcard:
+            if not self._wildcard and not self._merges:
                 for _ in range(limit):
                     data, address = sock.recvfrom(_MAX_DATAGRAM)
                     datagrams.append((data, (address, None)))
             else:
-                for _ in range(limit):
-                    data, ancillary, _, address = sock.recvmsg(_MAX_DATAGRAM, 64)
-                    datagrams.append((data, (address, _local_address(ancillary))))
+                while len(datagrams) < limit:
+                    data, ancillary, _, address = sock.recvmsg(_MAX_DATAGRAM, 128)
+                    path = (address, _local_address(ancillary) if self._wildcard else None)
+                    size = _segment_size(ancillary)
+                    if not 0 < size < len(data):
+                        datagrams.append((data, path))
+                        continue
+                    for at in range(0, len(data), size):
+                        datagrams.append((data[at : at + size], path))
         except (BlockingIOError, InterruptedError):
             pass
         except OSError:
@@ -128,6 +147,41 @@ class UdpSocket:
             self._send(data, path)
         except (BlockingIOError, InterruptedError):
             self._queue.append((data, path))
+
+    def send_all(self, datagrams: Sequence[Datagram]) -> None:
+        """Sends them in order, in as few system calls as can be. Raises OSError as `send` does,
+        for the first that will never leave; the others are sent all the same."""
+        failure: OSError | None = None
+        at, count = 0, len(datagrams)
+        while at < count:
+            stop = _run_end(datagrams, at) if self._segments and not self._queue else at + 1
+            try:
+                if stop - at == 1 or not self._send_segmented(datagrams[at:stop]):
+                    stop = at + 1
+                    self.send(*datagrams[at])
+            except OSError as error:
+                failure = failure or error
+            at = stop
+        if failure is not None:
+            raise failure
+
+    def _send_segmented(self, datagrams: Sequence[Datagram]) -> bool:
+        """Several of one size on one path, the last maybe shorter; False where that can't be."""
+        address, local = datagrams[0][1]
+        ancillary = [(socket.IPPROTO_UDP, _UDP_SEGMENT, _U16.pack(len(datagrams[0][0])))]
+        if local is not None:
+            ancillary += self._from(local)
+        try:
+            self._socket.sendmsg([data for data, _ in datagrams], ancillary, 0, address)
+        except (BlockingIOError, InterruptedError):
+            self._queue.extend(datagrams)
+        except ConnectionRefusedError:
+            return False  # told of an earlier datagram
+        except OSError:
+            # Some devices cannot, some kernels do not know it; one by one tells what is wrong.
+            self._segments = False
+            return False
+        return True
 
     def send_queue(self) -> None:
         """Sends what waits, as far as the kernel takes it."""
@@ -171,6 +225,35 @@ class UdpSocket:
                 known = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, info)]
             self._ancillary[local] = known
         return known
+
+
+def _option(sock: socket.socket, level: int, name: int, value: int) -> bool:
+    try:
+        sock.setsockopt(level, name, value)
+    except OSError:
+        return False
+    return True
+
+
+def _run_end(datagrams: Sequence[Datagram], at: int) -> int:
+    """Where the datagrams end that can leave together with the one at `at`."""
+    data, path = datagrams[at]
+    size = len(data)
+    most = min(at + min(_MAX_SEGMENTS, _MAX_SEGMENTED // size), len(datagrams))
+    stop = at + 1
+    while stop < most and len(datagrams[stop][0]) <= size and datagrams[stop][1] == path:
+        stop += 1
+        if len(datagrams[stop - 1][0]) < size:
+            break
+    return stop
+
+
+def _segment_size(ancillary: Sequence[_Ancillary]) -> int:
+    """Of each datagram in what was handed over as one; 0 when it is one."""
+    for level, kind, data in ancillary:
+        if level == socket.IPPROTO_UDP and kind == _UDP_GRO:
+            return int(_INT.unpack_from(data)[0])
+    return 0
 
 
 def _is_wildcard(host: str) -> bool:

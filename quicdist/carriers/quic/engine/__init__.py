@@ -168,9 +168,15 @@ class Engine(Protocol):
         """The answer to a first datagram."""
 
 
+_MODULES = {"aioquic": "aioquic", "aioquic-plain": "aioquic"}
+"""Where each engine is; `aioquic-plain` leaves the library to itself."""
+
+
 def load_engine(settings: QuicSettings, reset_token_of: ResetTokenOf) -> Engine:
     """The engine that the settings name. Raises ValueError for one that is not there."""
-    if settings.engine != "aioquic":
-        raise ValueError(f"no QUIC engine called {settings.engine!r}; there is: aioquic")
-    module = importlib.import_module(f"{__name__}.{settings.engine}")
+    name = _MODULES.get(settings.engine)
+    if name is None:
+        known = ", ".join(_MODULES)
+        raise ValueError(f"no QUIC engine called {settings.engine!r}; there are: {known}")
+    module = importlib.import_module(f"{__name__}.{name}")
     return cast(Engine, module.engine(settings, reset_token_of))

@@ -11,20 +11,25 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
-from typing import Any, TextIO, cast
+from typing import Any, Protocol, TextIO, cast
 
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.congestion.base import register_congestion_control
 from aioquic.quic.congestion.reno import RenoCongestionControl
-from aioquic.quic.connection import QuicConnection, QuicConnectionState
-from aioquic.quic.packet import QuicErrorCode, QuicProtocolVersion
-from aioquic.quic.packet_builder import QuicPacketBuilder, QuicSentPacket
-from aioquic.quic.recovery import QuicPacketSpace
+from aioquic.quic.connection import QuicConnection, QuicConnectionState, QuicNetworkPath
+from aioquic.quic.packet import (
+    QuicErrorCode,
+    QuicFrameType,
+    QuicPacketType,
+    QuicProtocolVersion,
+)
+from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder, QuicSentPacket
+from aioquic.quic.recovery import QuicPacketPacer, QuicPacketSpace
 from aioquic.quic.stream import QuicStream
-from aioquic.tls import AlertDescription, CipherSuite
+from aioquic.tls import AlertDescription, CipherSuite, Epoch
 
 from quicdist.carriers.base import Buffer
 from quicdist.carriers.dialects import LARGEST_WINDOW
@@ -39,6 +44,8 @@ from quicdist.carriers.quic.engine import (
     ResetTokenOf,
 )
 from quicdist.carriers.quic.engine.aioquic_qlog import Qlog, QlogTrace
+from quicdist.carriers.quic.engine.aioquic_short import ShortPaths, is_tested
+from quicdist.carriers.quic.mtu import BASE, PathMtu
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tracing import KeyLog, QlogDirectory
 
@@ -50,11 +57,22 @@ _CIPHERS = [
     CipherSuite.CHACHA20_POLY1305_SHA256,
 ]
 _CONGESTION = "quicdist-reno"
+_TIMERS_LATE = 0.002
+"""Seconds: epoll's timers have milliseconds, and the event loop may be at something else."""
+
 _JOIN_BELOW = 16 * 1024
 """Parts longer than this are queued as they are, to save a copy."""
 
 # What aioquic warns of is in the connection's end; without a handler it would go to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
+
+
+class _Sizes(Protocol):
+    """Who wants to know what became of datagrams, by their size in bytes."""
+
+    def arrived(self, size: int) -> None: ...
+
+    def lost(self, size: int) -> None: ...
 
 
 class _CountingReno(RenoCongestionControl):
@@ -63,11 +81,35 @@ class _CountingReno(RenoCongestionControl):
     def __init__(self, *, max_datagram_size: int) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
         self.lost = 0
+        self.sizes: _Sizes | None = None
+
+    def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
+        super().on_packet_acked(now=now, packet=packet)
+        if self.sizes is not None and packet.sent_bytes > BASE:
+            self.sizes.arrived(packet.sent_bytes)
 
     def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
         lost = list(packets)
         self.lost += len(lost)
         super().on_packets_lost(now=now, packets=lost)
+        self._tell_lost(lost)
+
+    def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
+        expired = list(packets)
+        super().on_packets_expired(packets=expired)
+        self._tell_lost(expired)
+
+    def _tell_lost(self, packets: list[QuicSentPacket]) -> None:
+        if self.sizes is not None and packets:
+            self.sizes.lost(max(packet.sent_bytes for packet in packets))
+
+
+class _Pacer(QuicPacketPacer):
+    """aioquic's, for timers that come a millisecond late: what they missed may leave at once."""
+
+    def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
+        super().update_rate(congestion_window, smoothed_rtt)
+        self.bucket_max = max(self.bucket_max, _TIMERS_LATE)
 
 
 register_congestion_control(_CONGESTION, _CountingReno)
@@ -87,6 +129,41 @@ class _Quic(QuicConnection):
         for known in self._host_cids:
             if not known.was_sent:
                 known.stateless_reset_token = self.reset_token_of(known.cid)
+
+    @property
+    def carries_probes(self) -> bool:
+        """Whether the path in use is known to be the peer's and nothing but 1-RTT is spoken."""
+        is_up = self._handshake_confirmed and self._state is QuicConnectionState.CONNECTED
+        return is_up and not self._close_pending and self._network_paths[0].is_validated
+
+    def probe_size(
+        self, size: int, now: float, told: Callable[[QuicDeliveryState, int], None]
+    ) -> Sequence[Datagram]:
+        """A datagram of `size` bytes that holds a PING; its loss says nothing of congestion."""
+        path = self._network_paths[0]
+        builder = QuicPacketBuilder(
+            host_cid=self.host_cid,
+            is_client=self._is_client,
+            max_datagram_size=size,
+            packet_number=self._packet_number,
+            peer_cid=self._peer_cid.cid,
+            spin_bit=self._spin_bit,
+            version=self._version or 0,
+        )
+        builder.start_packet(QuicPacketType.ONE_RTT, self._cryptos[Epoch.ONE_RTT])
+        buffer = builder.start_frame(QuicFrameType.PING, handler=told, handler_args=(size,))
+        buffer.push_bytes(bytes(builder.remaining_buffer_space))
+        assert builder._packet is not None
+        builder._packet.in_flight = False
+        return self._flush_builder(builder, path, self._peer_cid.cid, now)
+
+    def set_datagram_size(self, size: int) -> None:
+        """What is sent from now on, at most."""
+        self._max_datagram_size = size
+        congestion: Any = self._loss._cc
+        congestion._max_datagram_size = size
+        congestion.congestion_window = max(congestion.congestion_window, 4 * size)
+        self._loss._pacer._max_datagram_size = size
 
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
         # It doubles the limit when half of it is used: let nothing seem used meanwhile.
@@ -132,6 +209,13 @@ class _Quic(QuicConnection):
         return wanted <= builder.remaining_flight_space or wanted > self._max_datagram_size - 64
 
 
+class _ShortQuic(_Quic, ShortPaths):
+    """The same, with short ways for what there is most of."""
+
+    def _only_streams_wait(self, path: QuicNetworkPath) -> bool:
+        return not self.whole and super()._only_streams_wait(path)
+
+
 class AioquicConnection:
     """One connection (see engine.EngineConnection)."""
 
@@ -147,6 +231,11 @@ class AioquicConnection:
         none = quic._local_max_streams_uni
         none.value = none.sent = 0
         self.connection_ids: Sequence[bytes] = [quic.host_cid]
+        quic._loss._pacer = _Pacer(max_datagram_size=quic._max_datagram_size)
+        self._largest = settings.max_datagram_size
+        self._mtu: PathMtu | None = None
+        self._mtu_path: Path | None = None
+        self._now = 0.0
         self._pings = 0
         self._refused: set[int] = set()
         self._received = 0
@@ -159,6 +248,7 @@ class AioquicConnection:
 
     def receive(self, data: bytes, path: Path, now: float) -> None:
         """One datagram; hostile ones may make the library stumble, which ends the connection."""
+        self._now = now
         try:
             self._quic.receive_datagram(data, path, now)
         except Exception as error:
@@ -265,12 +355,54 @@ class AioquicConnection:
 
     def transmit(self, now: float) -> Sequence[Datagram]:
         """Datagrams for the socket."""
+        self._now = now
         try:
-            return self._quic.datagrams_to_send(now)
+            datagrams = self._quic.datagrams_to_send(now)
+            if self._quic.carries_probes:
+                datagrams += self._probes(now)
         except Exception as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
         finally:
             self._flush_trace()
+        return datagrams
+
+    # -- the size of datagrams --
+
+    def _probes(self, now: float) -> Sequence[Datagram]:
+        path = self.path
+        if path is not self._mtu_path:
+            self._begin_search(path)
+        assert self._mtu is not None
+        size = self._mtu.probe(now)
+        return () if size is None else self._quic.probe_size(size, now, self._probed)
+
+    def _begin_search(self, path: Path) -> None:
+        """A path that has not been used yet."""
+        self._mtu_path = path
+        self._mtu = PathMtu(path[0][0], self._largest)
+        congestion: Any = self._quic._loss._cc
+        congestion.sizes = self
+        if self._quic._max_datagram_size != self._mtu.size:
+            self._quic.set_datagram_size(self._mtu.size)
+
+    def _probed(self, delivery: QuicDeliveryState, size: int) -> None:
+        assert self._mtu is not None
+        if delivery is not QuicDeliveryState.ACKED:
+            self._mtu.probe_lost(size, self._now)
+            return
+        self._mtu.probe_acknowledged(size)
+        self._quic.set_datagram_size(self._mtu.size)
+
+    def arrived(self, size: int) -> None:
+        """A datagram larger than the first ones (see _Sizes)."""
+        assert self._mtu is not None
+        self._mtu.arrived(size)
+
+    def lost(self, size: int) -> None:
+        """Some are lost, the largest of that size."""
+        assert self._mtu is not None
+        if self._mtu.lost(size, self._now):
+            self._quic.set_datagram_size(self._mtu.size)
 
     def timer(self) -> float | None:
         """When aioquic wants to be woken."""
@@ -278,6 +410,7 @@ class AioquicConnection:
 
     def handle_timer(self, now: float) -> None:
         """Loss detection, idle timeout."""
+        self._now = now
         self._quic.handle_timer(now)
         self._flush_trace()
 
@@ -351,9 +484,12 @@ class AioquicEngine:
 
     versions: Sequence[int] = _VERSIONS
 
-    def __init__(self, settings: QuicSettings, reset_token_of: ResetTokenOf) -> None:
+    def __init__(
+        self, settings: QuicSettings, reset_token_of: ResetTokenOf, kind: type[_Quic]
+    ) -> None:
         self._settings = settings
         self._reset_token_of = reset_token_of
+        self._kind = kind
         tracing = settings.tracing
         self._key_log = KeyLog(tracing.key_log) if tracing.key_log else None
         self._qlog = Qlog(QlogDirectory(tracing.qlog)) if tracing.qlog else None
@@ -373,12 +509,12 @@ class AioquicEngine:
         else:
             configuration.verify_mode = ssl.CERT_REQUIRED
             configuration.cafile = str(trust.ca_file)
-        return self._connection(_Quic(configuration=configuration))
+        return self._connection(self._kind(configuration=configuration))
 
     def listener(self, opening: Opening) -> AioquicConnection:
         """A server."""
         return self._connection(
-            _Quic(
+            self._kind(
                 configuration=self._listening,
                 original_destination_connection_id=opening.destination_id,
                 retry_source_connection_id=opening.retry_id,
@@ -402,7 +538,7 @@ class AioquicEngine:
             # What bounds memory is the connection's window; which dialect, hence which stream
             # window it will be, is not known yet.
             max_stream_data=max(limits.receive_window, LARGEST_WINDOW),
-            max_datagram_size=self._settings.max_datagram_size,
+            max_datagram_size=min(BASE, self._settings.max_datagram_size),
             quic_logger=self._qlog,
             secrets_log_file=cast("TextIO | None", self._key_log),
         )
@@ -410,7 +546,8 @@ class AioquicEngine:
 
 def engine(settings: QuicSettings, reset_token_of: ResetTokenOf) -> AioquicEngine:
     """The engine for one endpoint."""
-    return AioquicEngine(settings, reset_token_of)
+    is_plain = settings.engine == "aioquic-plain" or not is_tested()
+    return AioquicEngine(settings, reset_token_of, _Quic if is_plain else _ShortQuic)
 
 
 def _describe(event: events.ConnectionTerminated) -> str:

@@ -1,0 +1,369 @@
+"""Short ways through aioquic for what a busy connection does all the time.
+
+A packet that holds stream data in order, on the connection's one path, takes a few lines here
+instead of a few hundred: a third of the CPU. Whatever else a packet holds or a connection waits
+for is left to aioquic itself, from the byte on where it begins, so that all that is rare, hostile
+or clever stays its business. Both ways work on the same state and may alternate at any packet.
+
+This leans on much that is private to aioquic, so it is used with the versions it was tested with
+alone (`is_tested`), and can be left out altogether: `Quic(engine="aioquic-plain")`.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from aioquic._crypto import CryptoError
+from aioquic.quic.connection import (
+    QuicConnection,
+    QuicConnectionError,
+    QuicConnectionState,
+    QuicNetworkPath,
+    QuicReceiveContext,
+)
+from aioquic.quic.events import StreamDataReceived
+from aioquic.quic.packet import QuicPacketType, decode_packet_number
+from aioquic.quic.packet_builder import QuicPacketBuilder, QuicSentPacket
+from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketSpace
+from aioquic.quic.stream import QuicStream
+from aioquic.tls import Epoch
+
+from quicdist.carriers.quic.engine import CONNECTION_ID_LENGTH
+
+TESTED = frozenset({"1.7.2"})
+"""Versions of aioquic that tests/carriers/test_short_paths.py has passed with."""
+
+_NUMBER = 1 + CONNECTION_ID_LENGTH
+"""Where the packet number begins in a short header (RFC 9000, 17.3.1)."""
+_SAMPLE = _NUMBER + 4
+"""Where header protection takes its sample (RFC 9001, 5.4.2)."""
+_SHORTEST = _SAMPLE + 16
+_NUMBER_LENGTH = 2
+_TAG = 16
+_STREAM = 0x08
+"""STREAM frames are 0x08 to 0x0f (RFC 9000, 19.8), with these bits:"""
+_OFFSET, _LENGTH, _FIN = 4, 2, 1
+_VAR_SIZES = (1, 2, 4, 8)
+
+
+def is_tested() -> bool:
+    """Whether the aioquic that is installed is one of TESTED."""
+    return version("aioquic") in TESTED
+
+
+class ShortPaths(QuicConnection):
+    """aioquic's connection, faster."""
+
+    _refreshed_at = -1.0
+    """When the idle timeout was last put off by a packet that came in here."""
+
+    # -- in -------------------------------------------------------------------------------------
+
+    def receive_datagram(self, data: bytes, addr: object, now: float) -> None:
+        if data[0] & 0x80 or len(data) < _SHORTEST or not self._receive_short(data, addr, now):
+            super().receive_datagram(data, addr, now)
+
+    def _receive_short(self, data: bytes, addr: object, now: float) -> bool:
+        """Whether the datagram is dealt with; where it is not, nothing has happened yet."""
+        if (
+            not self._handshake_confirmed
+            or self._state is not QuicConnectionState.CONNECTED
+            or self._close_pending
+            or self._quic_logger is not None
+        ):
+            return False
+        space = self._loss.spaces[-1]
+        if space.largest_received_packet < 0:
+            return False
+        path = self._network_paths[0]
+        if path.addr != addr or not path.is_validated:
+            return False
+        if data[1:_NUMBER] != self.host_cid:
+            return False
+        crypto = self._cryptos[Epoch.ONE_RTT].recv
+        assert crypto.hp is not None
+        assert crypto.aead is not None
+        mask = crypto.hp._mask(data[_SAMPLE : _SAMPLE + 16])
+        first = data[0] ^ (mask[0] & 0x1F)
+        if first & 0x18 or first >> 2 & 1 != crypto.key_phase:
+            return False
+        length = (first & 3) + 1
+        end = _NUMBER + length
+        truncated = int.from_bytes(data[_NUMBER:end], "big") ^ int.from_bytes(
+            mask[1 : 1 + length], "big"
+        )
+        number = decode_packet_number(truncated, 8 * length, space.expected_packet_number)
+        header = b"%c%b%b" % (first, self.host_cid, truncated.to_bytes(length, "big"))
+        try:
+            payload = crypto.aead.decrypt(data[end:], header, number)
+        except CryptoError:
+            return True
+        if number in space.received_packets:
+            return True
+        self._received_short(space, path, number, first, payload, now)
+        return True
+
+    def _received_short(
+        self,
+        space: QuicPacketSpace,
+        path: QuicNetworkPath,
+        number: int,
+        first: int,
+        payload: bytes,
+        now: float,
+    ) -> None:
+        """What `QuicConnection.receive_datagram` does with an authentic packet."""
+        if number > space.expected_packet_number:
+            space.expected_packet_number = number + 1
+        if number > self._spin_highest_pn:
+            self._spin_highest_pn = number
+            self._spin_bit = bool(first & 0x20) is not self._is_client
+        at = self._take_stream_frames(payload)
+        is_ack_eliciting = at > 0
+        if at < len(payload):
+            is_ack_eliciting |= self._take_others(payload[at:], path, now)
+            if self._close_pending or self._state is not QuicConnectionState.CONNECTED:
+                return
+        if now != self._refreshed_at:
+            self._refreshed_at = now
+            self._close_at = now + self._idle_timeout()
+        self._ack_eliciting_sent_since_receipt = False
+        if number > space.largest_received_packet:
+            space.largest_received_packet = number
+            space.largest_received_time = now
+        space.ack_queue.add(number)
+        space.received_packets.add(number)
+        if len(space.ack_queue) > MAX_ACK_RANGES:
+            space.ack_queue.shift()
+        if is_ack_eliciting and space.ack_at is None:
+            space.ack_at = now + self._ack_delay
+
+    def _take_stream_frames(self, payload: bytes) -> int:
+        """Takes STREAM frames that are in order; where the first thing lies that is not one."""
+        at, size = 0, len(payload)
+        used = self._local_max_data
+        while at < size:
+            kind = payload[at]
+            if kind & 0xF8 != _STREAM or kind & _FIN:
+                return at
+            try:
+                stream_id, position = _read_var(payload, at + 1)
+                offset = 0
+                if kind & _OFFSET:
+                    offset, position = _read_var(payload, position)
+                end = size
+                if kind & _LENGTH:
+                    length, position = _read_var(payload, position)
+                    end = position + length
+            except IndexError:
+                return at
+            stream = self._streams.get(stream_id)
+            if stream is None:
+                return at
+            receiver = stream.receiver
+            stop = offset + end - position
+            is_next = (
+                offset == receiver._buffer_start == receiver.highest_offset
+                and not receiver._buffer
+                and not receiver.is_finished
+                and receiver._final_size is None
+            )
+            fits = (
+                position < end <= size
+                and stop <= stream.max_stream_data_local
+                and used.used + stop - offset <= used.value
+            )
+            if not (is_next and fits):
+                return at
+            receiver._buffer_start = receiver.highest_offset = stop
+            used.used += stop - offset
+            self._events.append(StreamDataReceived(payload[position:end], False, stream_id))
+            at = end
+        return at
+
+    def _take_others(self, payload: bytes, path: QuicNetworkPath, now: float) -> bool:
+        """Frames of any kind; whether they want an acknowledgement."""
+        context = QuicReceiveContext(
+            epoch=Epoch.ONE_RTT,
+            host_cid=self.host_cid,
+            network_path=path,
+            quic_logger_frames=None,
+            time=now,
+            version=self._version,
+        )
+        try:
+            is_ack_eliciting, _ = self._payload_received(context, payload)
+        except QuicConnectionError as error:
+            self.close(
+                error_code=error.error_code,
+                frame_type=error.frame_type,
+                reason_phrase=error.reason_phrase,
+            )
+            return False
+        return is_ack_eliciting
+
+    # -- out ------------------------------------------------------------------------------------
+
+    def _write_application(
+        self, builder: QuicPacketBuilder, network_path: QuicNetworkPath, now: float
+    ) -> None:
+        if not self._only_streams_wait(network_path):
+            super()._write_application(builder, network_path, now)
+            return
+        waiting = [stream for stream in self._streams_queue if not stream.sender.buffer_is_empty]
+        space = self._spaces[Epoch.ONE_RTT]
+        is_ack_due = space.ack_at is not None and space.ack_at <= now
+        if len(waiting) > 1 or (is_ack_due and not waiting):
+            super()._write_application(builder, network_path, now)
+            return
+        if not waiting:
+            return
+        (stream,) = waiting
+        if is_ack_due:
+            builder.start_packet(QuicPacketType.ONE_RTT, self._cryptos[Epoch.ONE_RTT])
+            self._write_ack_frame(builder, space, now)
+            self._remote_max_data_used += self._write_stream_frame(
+                builder, space, stream, self._most(stream)
+            )
+            builder._end_packet()
+            self._loss._pacer.update_after_send(now=now)
+        self._write_short(builder, stream, now)
+
+    def _only_streams_wait(self, path: QuicNetworkPath) -> bool:
+        """Whether there is nothing to send but stream data and acknowledgements."""
+        data, streams = self._local_max_data, self._local_max_streams_bidi
+        return not (
+            not self._handshake_confirmed
+            or self._state is not QuicConnectionState.CONNECTED
+            or self._quic_logger is not None
+            or not path.is_validated
+            or self._handshake_done_pending
+            or path.remote_challenges
+            or self._retire_connection_ids
+            or self._streams_blocked_pending
+            or self._ping_pending
+            or self._probe_pending
+            or self._datagrams_pending
+            or self._cryptos[Epoch.ONE_RTT]._update_key_requested
+            or not self._crypto_streams[Epoch.ONE_RTT].sender.buffer_is_empty
+            or data.value != data.sent
+            or streams.value != streams.sent
+            or not all(each.was_sent for each in self._host_cids)
+            or not all(_only_sends(stream) for stream in self._streams_queue)
+        )
+
+    def _most(self, stream: QuicStream) -> int:
+        """The offset up to which the peer lets us send."""
+        credit = self._remote_max_data - self._remote_max_data_used
+        return min(stream.sender.highest_offset + credit, stream.max_stream_data_remote)
+
+    def _write_short(self, builder: QuicPacketBuilder, stream: QuicStream, now: float) -> None:
+        """Packets that hold one STREAM frame each, as many as may leave."""
+        assert builder.max_flight_bytes is not None
+        assert stream.stream_id is not None
+        stream_id = stream.stream_id
+        sender, pending = stream.sender, stream.sender._pending
+        pacer = self._loss._pacer
+        most = self._most(stream)
+        head = 1 + len(self._peer_cid.cid) + _NUMBER_LENGTH
+        left = builder.max_flight_bytes - builder._flight_bytes
+        sent_before = sender.highest_offset
+        base = sender._buffer_start
+        with memoryview(sender._buffer) as buffer:
+            while len(pending):
+                piece = pending[0]
+                start = piece.start
+                frame = _stream_head(stream_id, start)
+                room = min(self._max_datagram_size, left) - head - len(frame) - _TAG
+                stop = min(piece.stop, start + room, most)
+                is_cut = stop == start + room and left < self._max_datagram_size
+                if stop <= start or (is_cut and left < builder.max_flight_bytes):
+                    break  # what the congestion window cuts short waits for more of it
+                self._pacing_at = pacer.next_send_time(now=now)
+                if self._pacing_at is not None:
+                    break
+                payload = b"".join((frame, buffer[start - base : stop - base]))
+                left -= self._seal(builder, payload, stream, start, stop)
+                pacer.update_after_send(now=now)
+                pending.shift()
+                if stop < piece.stop:
+                    pending.add(stop, piece.stop)
+                if stop > sender.highest_offset:
+                    sender.highest_offset = stop
+        sender.buffer_is_empty = not len(pending)
+        self._remote_max_data_used += sender.highest_offset - sent_before
+
+    def _seal(
+        self, builder: QuicPacketBuilder, payload: bytes, stream: QuicStream, start: int, stop: int
+    ) -> int:
+        """One packet with this payload; its size."""
+        crypto = self._cryptos[Epoch.ONE_RTT].send
+        assert crypto.hp is not None
+        assert crypto.aead is not None
+        number = builder._packet_number
+        cid = self._peer_cid.cid
+        first = 0x40 | self._spin_bit << 5 | crypto.key_phase << 2 | _NUMBER_LENGTH - 1
+        truncated = number & 0xFFFF
+        header = b"%c%b%b" % (first, cid, truncated.to_bytes(_NUMBER_LENGTH, "big"))
+        sealed = crypto.aead.encrypt(payload, header, number)
+        mask = crypto.hp._mask(sealed[2:18])
+        truncated ^= mask[1] << 8 | mask[2]
+        protected = b"%c%b%b" % (
+            first ^ (mask[0] & 0x1F),
+            cid,
+            truncated.to_bytes(_NUMBER_LENGTH, "big"),
+        )
+        datagram = protected + sealed
+        size = len(datagram)
+        packet = QuicSentPacket(Epoch.ONE_RTT, True, True, False, number, QuicPacketType.ONE_RTT)
+        packet.sent_bytes = size
+        packet.delivery_handlers.append((stream.sender.on_data_delivery, (start, stop, False)))
+        builder._packets.append(packet)
+        builder._datagrams.append(datagram)
+        builder._flight_bytes += size
+        builder._total_bytes += size
+        builder._packet_number = number + 1
+        return size
+
+
+def _only_sends(stream: QuicStream) -> bool:
+    """Whether a stream wants nothing but to send data, if that."""
+    sender = stream.sender
+    return (
+        not stream.is_blocked
+        and not stream.receiver.stop_pending
+        and not sender.reset_pending
+        and sender._buffer_fin is None
+        and stream.max_stream_data_local == stream.max_stream_data_local_sent
+        and not stream.is_finished
+    )
+
+
+def _stream_head(stream_id: int, offset: int) -> bytes:
+    """A STREAM frame up to its data, which go on to the packet's end."""
+    if not offset:
+        return bytes((_STREAM,)) + _var(stream_id)
+    return bytes((_STREAM | _OFFSET,)) + _var(stream_id) + _var(offset)
+
+
+def _var(value: int) -> bytes:
+    """RFC 9000, 16."""
+    if value < 0x40:
+        return bytes((value,))
+    if value < 0x4000:
+        return (value | 0x4000).to_bytes(2, "big")
+    if value < 0x4000_0000:
+        return (value | 0x8000_0000).to_bytes(4, "big")
+    return (value | 0xC000_0000_0000_0000).to_bytes(8, "big")
+
+
+def _read_var(data: bytes, at: int) -> tuple[int, int]:
+    """RFC 9000, 16: the value and where it ends. Raises IndexError."""
+    first = data[at]
+    if first < 0x40:
+        return first, at + 1
+    size = _VAR_SIZES[first >> 6]
+    end = at + size
+    if end > len(data):
+        raise IndexError
+    return int.from_bytes(data[at:end], "big") & ((1 << (8 * size - 2)) - 1), end

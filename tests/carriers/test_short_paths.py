@@ -1,0 +1,212 @@
+"""The short ways through aioquic: the same bytes arrive, whatever the network does to datagrams.
+
+No socket and no clock: a network that loses and delays by the dice of a seed.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+from aioquic.quic.connection import QuicConnection
+
+from quicdist.carriers.quic.engine import Opening, aioquic_short
+from quicdist.carriers.quic.engine import aioquic as adapter
+from quicdist.carriers.quic.engine.aioquic_short import ShortPaths
+from tests.carriers.owners import settings
+
+ADDRESS = ("127.0.0.1", 4433)
+SHORT, PLAIN = "aioquic", "aioquic-plain"
+
+
+def engine(name: str = SHORT, largest: int = 1200) -> adapter.AioquicEngine:
+    """Set up for one side."""
+    return adapter.engine(settings(engine=name, max_datagram_size=largest), lambda _: bytes(16))
+
+
+@dataclass
+class Side:
+    """One end: what it was given to send, what it has received."""
+
+    connection: adapter.AioquicConnection
+    received: dict[int, bytearray] = field(default_factory=dict)
+    ended: list[str] = field(default_factory=list)
+
+    def handshake_completed(self, alpn: str) -> None: ...
+
+    def stream_data(self, stream: int, data: bytes) -> None:
+        self.received.setdefault(stream, bytearray()).extend(data)
+
+    def stream_ended(self, stream: int, how: str) -> None:
+        self.ended.append(how)
+
+    def connection_id_issued(self, connection_id: bytes) -> None: ...
+
+    def connection_id_retired(self, connection_id: bytes) -> None: ...
+
+
+class Network:
+    """Between two sides."""
+
+    def __init__(self, dialer: str, listener: str, loss: float, seed: int, largest: int) -> None:
+        self.now = 0.0
+        self.loss = loss
+        self._dice = random.Random(seed)
+        self._flying: list[tuple[float, int, int, bytes]] = []
+        self._sent = 0
+        client = engine(dialer, largest).dialer("localhost", ["quicdist/1"])
+        client.connect((ADDRESS, None), 0.0)
+        first = Opening(client._quic.original_destination_connection_id)
+        server = engine(listener, largest).listener(first)
+        self.sides = (Side(client), Side(server))
+
+    def step(self) -> None:
+        """What is to be sent flies, what flies arrives, or time goes on."""
+        # A listener is made by the first datagram.
+        live = [side for side in self.sides if side.connection._quic._network_paths]
+        for place, side in enumerate(live):
+            for data, _ in side.connection.transmit(self.now):
+                if self._dice.random() < self.loss:
+                    continue
+                late = 0.02 if self._dice.random() < self.loss else 0.0
+                self._sent += 1
+                arrival = self.now + 0.001 + late * self._dice.random()
+                heapq.heappush(self._flying, (arrival, self._sent, 1 - place, data))
+        timers = [side.connection.timer() for side in live]
+        times = [at for at in timers if at is not None] + [at for at, *_ in self._flying[:1]]
+        # A clock that stood still would meet the same rounding error of a timer for ever.
+        self.now = max(self.now + 1e-6, min(times))
+        while self._flying and self._flying[0][0] <= self.now:
+            _, _, place, data = heapq.heappop(self._flying)
+            self.sides[place].connection.receive(data, (ADDRESS, None), self.now)
+        for side, at in zip(live, timers, strict=True):
+            if at is not None and at <= self.now:
+                side.connection.handle_timer(self.now)
+            side.connection.drain(side)
+            side.connection.grant(1 << 20)
+
+    def run(self, expected: list[dict[int, bytes]]) -> None:
+        for _ in range(20_000):
+            self.step()
+            if all(
+                sum(map(len, side.received.values())) >= sum(map(len, due.values()))
+                for side, due in zip(self.sides, expected, strict=True)
+            ):
+                return
+        raise AssertionError("not all has arrived")
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often the short ways were gone."""
+    counted: Counter[str] = Counter()
+    receive, seal = ShortPaths._receive_short, ShortPaths._seal
+
+    def counting_receive(self: ShortPaths, data: bytes, addr: object, now: float) -> bool:
+        is_taken = receive(self, data, addr, now)
+        counted["in"] += is_taken
+        return is_taken
+
+    def counting_seal(self: ShortPaths, *arguments: object) -> int:
+        counted["out"] += 1
+        return seal(self, *arguments)  # type: ignore[arg-type]  # passed through
+
+    monkeypatch.setattr(ShortPaths, "_receive_short", counting_receive)
+    monkeypatch.setattr(ShortPaths, "_seal", counting_seal)
+    return counted
+
+
+@pytest.mark.parametrize("largest", [1200, 16_000])
+@pytest.mark.parametrize("loss", [0.0, 0.01, 0.05, 0.2])
+@pytest.mark.parametrize("ends", [(SHORT, SHORT), (SHORT, PLAIN), (PLAIN, SHORT)])
+def test_every_byte_arrives(
+    ends: tuple[str, str], loss: float, largest: int, taken: Counter[str]
+) -> None:
+    network = Network(*ends, loss=loss, seed=7, largest=largest)
+    dice = random.Random(8)
+    sizes = (1, 63, 64, 500, 1100, 1171, 1172, 20_000, 100_000)
+    sent: list[dict[int, bytes]] = [{}, {}]
+    for side in network.sides:
+        side.connection.send_whole(False)
+    while not all(side.connection._quic._handshake_confirmed for side in network.sides):
+        network.step()
+    for _ in range(12):
+        for place, side in enumerate(network.sides):
+            # Mostly one stream, as in life; now and then another beside it.
+            stream = 0 if dice.random() < 0.8 else 4
+            if place == 1 and stream not in network.sides[1].received:
+                continue  # not there yet
+            data = dice.randbytes(dice.choice(sizes))
+            side.connection.write(stream, [data])
+            mine = sent[place]
+            mine[stream] = mine.get(stream, b"") + data
+        network.step()
+        if dice.random() < 0.2:
+            network.sides[0].connection.ping()
+    network.run([sent[1], sent[0]])
+    assert {stream: bytes(data) for stream, data in network.sides[1].received.items()} == sent[0]
+    assert {stream: bytes(data) for stream, data in network.sides[0].received.items()} == sent[1]
+    assert taken["in"] > 0
+    assert taken["out"] > 0
+    assert not any(side.connection.closed for side in network.sides)
+
+
+def test_what_is_forged_or_replayed_changes_nothing() -> None:
+    network = Network(SHORT, SHORT, loss=0.0, seed=1, largest=1200)
+    client, server = (side.connection for side in network.sides)
+    while not all(side.connection._quic._handshake_confirmed for side in network.sides):
+        network.step()
+    client.send_whole(False)
+    client.write(0, [b"once"])
+    network.run([{}, {0: b"once"}])
+    client.write(0, [b"twice" * 10])
+    ((genuine, _),) = client.transmit(network.now)
+    for place in range(len(genuine)):
+        forged = bytearray(genuine)
+        forged[place] ^= 1 << place % 8
+        server.receive(bytes(forged), (ADDRESS, None), network.now)
+    for _ in range(3):
+        server.receive(genuine, (ADDRESS, None), network.now)
+    server.receive(genuine[:20], (ADDRESS, None), network.now)
+    server.drain(network.sides[1])
+    assert bytes(network.sides[1].received[0]) == b"once" + b"twice" * 10
+    assert server.closed is None
+
+
+def test_a_peer_that_sends_more_than_it_may_is_stopped() -> None:
+    network = Network(SHORT, SHORT, loss=0.0, seed=1, largest=1200)
+    client, server = (side.connection for side in network.sides)
+    while not all(side.connection._quic._handshake_confirmed for side in network.sides):
+        network.step()
+    client.send_whole(False)
+    client._quic._remote_max_data = 1 << 40
+    client.write(0, [bytes(3 << 20)])
+    for stream in client._quic._streams.values():
+        stream.max_stream_data_remote = 1 << 40
+    now = network.now
+    for _ in range(100_000):
+        for data, _ in client.transmit(now):
+            server.receive(data, (ADDRESS, None), now)
+        for data, _ in server.transmit(now):
+            client.receive(data, (ADDRESS, None), now)
+        if server.closed is not None:
+            break
+        now += 0.002
+    assert server.closed is not None
+    assert "flow control" in server.closed.text
+
+
+def test_they_are_not_for_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(engine().dialer("x", ["y"])._quic, ShortPaths)
+    monkeypatch.setattr(aioquic_short, "version", lambda _: "1.7.99")
+    quic = engine().dialer("x", ["y"])._quic
+    assert isinstance(quic, QuicConnection)
+    assert not isinstance(quic, ShortPaths)
+
+
+def test_they_can_be_left_out() -> None:
+    quic = engine(PLAIN).dialer("x", ["y"])._quic
+    assert not isinstance(quic, ShortPaths)

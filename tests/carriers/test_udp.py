@@ -1,0 +1,76 @@
+"""Datagrams in batches: fewer system calls, the same datagrams."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from quicdist.carriers.quic import udp
+from quicdist.carriers.quic.engine import Datagram
+from quicdist.carriers.quic.udp import UdpSocket
+
+SIZES = [1200] * 70 + [700, 1200, 1200, 50, 1201, 1200] + [16_000] * 5 + [1, 1, 2]
+
+
+@pytest.fixture(params=["127.0.0.1", "0.0.0.0"])
+def sockets(request: pytest.FixtureRequest) -> Iterator[list[UdpSocket]]:
+    """One that sends, two that receive."""
+    with ExitStack() as stack:
+        hosts = ["127.0.0.1", request.param, request.param]
+        made = [UdpSocket.bind((host, 0), socket.AF_INET, 4 << 20) for host in hosts]
+        for one in made:
+            stack.callback(one.close)
+        yield made
+
+
+def batch(targets: list[UdpSocket]) -> list[Datagram]:
+    """Runs of the same size to the same place, and breaks in them."""
+    paths = [(("127.0.0.1", int(target.address[1])), None) for target in targets]
+    return [
+        (bytes([number % 256]) * size, paths[number % 40 == 7]) for number, size in enumerate(SIZES)
+    ]
+
+
+def received(target: UdpSocket, count: int) -> list[bytes]:
+    datagrams: list[bytes] = []
+    while len(datagrams) < count:
+        assert select.select([target.fileno()], [], [], 30)[0], "some are missing"
+        datagrams += [data for data, _ in target.receive(16)]
+    return datagrams
+
+
+def check(sender: UdpSocket, targets: list[UdpSocket]) -> None:
+    datagrams = batch(targets)
+    sender.send_all(datagrams)
+    assert not sender.has_queue
+    for target in targets:
+        due = [data for data, path in datagrams if path[0][1] == target.address[1]]
+        assert received(target, len(due)) == due
+        assert target.receive(16) == []
+
+
+def test_they_arrive_as_they_were_sent(sockets: list[UdpSocket]) -> None:
+    sender, *targets = sockets
+    check(sender, targets)
+
+
+def test_where_the_kernel_cannot_cut_them(
+    sockets: list[UdpSocket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender, *targets = sockets
+    monkeypatch.setattr(udp, "_UDP_SEGMENT", 250)
+    check(sender, targets)
+    assert not sender._segments
+    check(sender, targets)
+
+
+def test_one_that_can_never_leave_keeps_no_other_back(sockets: list[UdpSocket]) -> None:
+    sender, target, _ = sockets
+    path = (("127.0.0.1", int(target.address[1])), None)
+    with pytest.raises(OSError, match="Message too long"):
+        sender.send_all([(bytes(70_000), path), (b"small", path)])
+    assert received(target, 1) == [b"small"]
