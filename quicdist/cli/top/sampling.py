@@ -1,0 +1,244 @@
+"""What a BEAM node is asked, and what it answers: one call for each look, nothing loaded on it.
+
+The question is an Erlang expression that the node's own `erl_eval` evaluates, so that only the
+processes to be shown travel, however many there are. It looks at the reductions of all of them
+twice, at the beginning of the call and at its end, and keeps nothing in between calls.
+
+OTP, erl_eval(3), erlang:process_info/2.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from quicdist.cli.exits import ExitCode, Problem
+from quicdist.etf import Atom, Pid, Term
+from quicdist.node.errors import CallError
+
+if TYPE_CHECKING:
+    from quicdist.node.node import Node
+
+MOST_PROCESSES = 100_000
+"""A node with more than these is looked at in part: what it costs must stay little."""
+
+SHARE = 20
+"""Looking takes at most one part in so many of the time, whatever interval was asked for."""
+
+# The lists are walked by functions of stdlib and BIFs, which are compiled; what is interpreted for
+# each process is one generator. A process that is gone by the second look matches no pattern.
+_QUESTION = """
+(fun() ->
+    Began = erlang:monotonic_time(microsecond),
+    Pids = lists:sublist(lists:delete(self(), erlang:processes()), Most),
+    Look = fun(Items) ->
+        lists:zipwith(fun erlang:process_info/2, Pids, lists:duplicate(length(Pids), Items))
+    end,
+    Before = Look(reductions),
+    Slept = erlang:monotonic_time(microsecond),
+    receive after Window -> ok end,
+    Woke = erlang:monotonic_time(microsecond),
+    All = [{P, R - R0, M, Q} || {P, {_, R0}, [{_, R}, {_, M}, {_, Q}]} <-
+        lists:zip3(Pids, Before, Look([reductions, memory, message_queue_len]))],
+    Top = lists:sublist(lists:reverse(lists:keysort(Column, All)), Count),
+    Rows = [{P, R, M, Q, proc_lib:translate_initial_call(P),
+             erlang:process_info(P, [registered_name, initial_call, current_function])} ||
+        {P, R, M, Q} <- Top],
+    {{_, In}, {_, Out}} = erlang:statistics(io),
+    {Uptime, _} = erlang:statistics(wall_clock),
+    Node = {unicode:characters_to_binary(erlang:system_info(otp_release)),
+            erlang:system_info(schedulers_online), Uptime,
+            erlang:system_info(process_count), erlang:system_info(process_limit),
+            erlang:system_info(port_count), erlang:system_info(atom_count),
+            erlang:statistics(run_queue), In, Out, erlang:memory(), nodes(connected)},
+    Done = erlang:monotonic_time(microsecond),
+    {Node, length(Pids), Woke - Slept, Slept - Began + Done - Woke, Rows}
+end)().
+"""
+
+
+_UNTRANSLATED = (Atom("proc_lib"), Atom("init_p"), 5)
+"""What translate_initial_call/1 says of processes that proc_lib has not started."""
+
+
+class Sort(enum.Enum):
+    """What the busiest are busiest in."""
+
+    REDUCTIONS = "reductions"
+    MEMORY = "memory"
+    MAILBOX = "mailbox"
+
+    @property
+    def column(self) -> int:
+        """Of a process in the question, from 1."""
+        return list(Sort).index(self) + 2
+
+
+class Process(NamedTuple):
+    """A row of the answer."""
+
+    pid: Pid
+    reductions: int
+    """In the time looked at."""
+
+    memory: int
+    """Bytes."""
+
+    mailbox: int
+    """Messages that wait."""
+
+    translated: Any
+    """The function that it began with, as proc_lib tells it."""
+
+    told: Any
+    """Of process_info/2; `undefined` of one that has ended meanwhile."""
+
+    @property
+    def title(self) -> Term:
+        """Its registered name, or the function that it began with."""
+        told = self._told
+        name = told.get("registered_name")
+        if isinstance(name, Atom):
+            return name
+        return told.get("initial_call") if self.translated == _UNTRANSLATED else self.translated
+
+    @property
+    def doing(self) -> Term:
+        """The function it is in; None of one that has ended meanwhile."""
+        return self._told.get("current_function")
+
+    @property
+    def _told(self) -> dict[str, Term]:
+        pairs = self.told if isinstance(self.told, list) else []
+        return {
+            pair[0]: pair[1]
+            for pair in pairs
+            if isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], Atom)
+        }
+
+
+class Figures(NamedTuple):
+    """The node as a whole."""
+
+    release: str
+    schedulers: int
+    uptime: int
+    """Milliseconds."""
+
+    processes: int
+    process_limit: int
+    ports: int
+    atoms: int
+    run_queue: int
+    """Processes and ports that are ready to run, in all run queues."""
+
+    bytes_in: int
+    """Over all ports, distribution by TCP included."""
+
+    bytes_out: int
+    memory: list[tuple[Atom, int]]
+    """Bytes, by what for."""
+
+    nodes: list[Atom]
+    """All that it is connected to, hidden ones too."""
+
+
+class _Answer(NamedTuple):
+    figures: Figures
+    seen: int
+    window: int
+    cost: int
+    rows: list[Process]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look at a node."""
+
+    figures: Figures
+    seen: int
+    """Processes that were looked at."""
+
+    window: float
+    """Seconds that reductions were counted for."""
+
+    cost: float
+    """Seconds that the node was busy answering."""
+
+    rows: Sequence[Process]
+
+
+class NoBeam(Problem):
+    """The node cannot be looked at: it is no BEAM, or answers what no BEAM would."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(ExitCode.NO, text)
+
+
+class Sampler:
+    """Looks at one node."""
+
+    def __init__(self, node: Node, peer: str, timeout: float) -> None:
+        """`timeout` is what an answer may take beyond the time that it waits by itself."""
+        self._node = node
+        self._peer = peer
+        self._timeout = timeout
+        self._question: Term | None = None
+        self._cost = 0.0
+
+    async def look(self, window: float, sort: Sort, count: int) -> Sample:
+        """The `count` processes that come first, after `window` seconds or what SHARE makes of it.
+
+        Raises NoBeam, and what Node.call raises.
+        """
+        window = max(window, self._cost * SHARE)
+        bindings = {
+            "Column": sort.column,
+            "Count": count,
+            "Most": MOST_PROCESSES,
+            "Window": int(window * 1000),
+        }
+        terms = [(Atom(name), value) for name, value in bindings.items()]
+        question = self._question or await self._parsed()
+        value = await self._call("erl_eval", "exprs", question, terms, wait=window)
+        sample = _read(self._peer, value)
+        self._question = question
+        self._cost = sample.cost
+        return sample
+
+    async def _parsed(self) -> Term:
+        tokens = await self._call("erl_scan", "string", list(_QUESTION.encode()))
+        match tokens:
+            case ("ok", list(found), _):
+                parsed = await self._call("erl_parse", "parse_exprs", found)
+                if isinstance(parsed, tuple) and parsed[:1] == ("ok",) and len(parsed) == 2:
+                    return parsed[1]
+        raise NoBeam(f"{self._peer} reads Erlang in a way of its own")
+
+    async def _call(self, module: str, function: str, *args: Term, wait: float = 0) -> Term:
+        try:
+            return await self._node.call(
+                self._peer, module, function, args, timeout=self._timeout + wait
+            )
+        except CallError as error:
+            match error.reason:
+                case "undef" | ("exception", "undef", *_):
+                    raise NoBeam(f"{self._peer} is no BEAM node: it has no {module}") from None
+            raise
+
+
+def _read(peer: str, value: Term) -> Sample:
+    from quicdist.typed import TermError, from_term
+
+    match value:
+        case ("value", answer, _):
+            try:
+                read = from_term(answer, _Answer)
+            except TermError as error:
+                raise NoBeam(f"{peer} answers what no BEAM would: {error}") from None
+            return Sample(
+                read.figures, read.seen, max(read.window, 1) / 1e6, read.cost / 1e6, read.rows
+            )
+    raise NoBeam(f"{peer} answers what no BEAM would")

@@ -1,0 +1,199 @@
+"""A view as lines of text, in which nothing that a node says steers the terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from quicdist.cli.harmless import harmless, harmless_term
+from quicdist.cli.top.sampling import Figures, Process, Sample, Sort
+from quicdist.cli.top.watching import Link, View
+from quicdist.etf.notation import format_term
+
+Line: TypeAlias = "list[tuple[str, str]]"
+"""Styles and texts; the styles are `title`, `sorted`, `problem`, `faint` and none."""
+
+_COLUMNS = ((Sort.REDUCTIONS, "REDS/S"), (Sort.MEMORY, "MEMORY"), (Sort.MAILBOX, "MAILBOX"))
+_WIDTH = 9
+"""Of a column of numbers."""
+
+HEAD = 7
+"""Lines above the first process."""
+
+
+def lines(view: View, width: int) -> Iterator[Line]:
+    """All of it, cut to `width` columns."""
+    for line in _head(view):
+        yield _cut(line, width)
+    if view.sample is None:
+        return
+    yield _cut(_titles(view.sort), width)
+    title_width = _title_width(width)
+    for row in _sorted(view.sample, view.sort):
+        yield _cut(_process(row, view, title_width), width)
+
+
+def plain(view: View, width: int) -> str:
+    """The same for a pipe, a line each."""
+    return "".join("".join(text for _, text in line).rstrip() + "\n" for line in lines(view, width))
+
+
+# -- the head -----------------------------------------------------------------------------------
+
+
+def _head(view: View) -> Iterator[Line]:
+    yield [("class:title", harmless(view.peer)), ("", f"  {_what_it_is(view)}")]
+    if view.problem is not None:
+        yield [("class:problem", f"trying again: {harmless(view.problem)}")]
+    if view.sample is None:
+        if view.problem is None:
+            yield [("class:faint", "looking ...")]
+        return
+    figures = view.sample.figures
+    yield [("", _load(figures, view.sample))]
+    yield [("", _memory(figures))]
+    yield [("", _nodes(figures))]
+    if view.link is not None:
+        yield [("", _link(view.link))]
+    yield []
+
+
+def _what_it_is(view: View) -> str:
+    if view.sample is None:
+        return ""
+    figures, pause = view.sample.figures, "paused, " if view.is_paused else ""
+    return (
+        f"OTP {harmless(figures.release)}, {_many(figures.schedulers, 'scheduler')}, "
+        f"up {_duration(figures.uptime)}; {pause}seen over {view.sample.window:.1f} s"
+    )
+
+
+def _load(figures: Figures, sample: Sample) -> str:
+    looked = "" if sample.seen + 1 >= figures.processes else f" ({sample.seen} looked at)"
+    return (
+        f"processes {figures.processes} of {figures.process_limit}{looked}   "
+        f"run queue {figures.run_queue}   ports {figures.ports}   atoms {figures.atoms}   "
+        f"looking took {sample.cost * 1000:.0f} ms"
+    )
+
+
+def _memory(figures: Figures) -> str:
+    sizes = {str(name): size for name, size in figures.memory}
+    parts = [
+        f"{name} {amount(sizes[name])}B"
+        for name in ("processes", "binary", "ets", "atom", "code")
+        if name in sizes
+    ]
+    ports = f"in {amount(figures.bytes_in)}B, out {amount(figures.bytes_out)}B"
+    return f"memory {amount(sizes.get('total', 0))}B: {', '.join(parts)}   ports: {ports}"
+
+
+def _nodes(figures: Figures) -> str:
+    names = ", ".join(harmless(name) for name in figures.nodes[:50])
+    return f"connected to {_many(len(figures.nodes), 'node')}: {names}"
+
+
+def _link(link: Link) -> str:
+    info, traffic = link.info, link.info.traffic
+    trip = "" if info.round_trip is None else f", round trip {info.round_trip * 1000:.1f} ms"
+    return (
+        f"our link: {info.alpn or info.carrier}{trip}, "
+        f"in {amount(link.received)}B/s ({amount(traffic.bytes_received)}B), "
+        f"out {amount(link.sent)}B/s ({amount(traffic.bytes_sent)}B), "
+        f"{_many(traffic.datagrams_lost, 'datagram')} lost"
+    )
+
+
+# -- the processes ------------------------------------------------------------------------------
+
+
+def _titles(sort: Sort) -> Line:
+    numbers = [
+        ("class:sorted" if one is sort else "class:title", f"{title:>{_WIDTH}}")
+        for one, title in _COLUMNS
+    ]
+    return [("class:title", f"{'PID':<14}"), *numbers, ("class:title", "  NAME OR FIRST FUNCTION")]
+
+
+def _title_width(width: int) -> int:
+    """Half of what the numbers leave; the other half says what it does now."""
+    return max(16, (width - 14 - _WIDTH * len(_COLUMNS) - 3) // 2)
+
+
+def _sorted(sample: Sample, sort: Sort) -> list[Process]:
+    return sorted(sample.rows, key=lambda row: row[sort.column - 1], reverse=True)
+
+
+def _process(row: Process, view: View, title_width: int) -> Line:
+    assert view.sample is not None
+    pid = harmless_term(format_term(row.pid, node=view.peer))
+    title = fitted(_function_or_term(row.title), title_width)
+    doing = "ended" if row.doing is None else _function_or_term(row.doing)
+    reductions = amount(row.reductions / view.sample.window)
+    return [
+        ("", f"{pid:<14}{reductions:>{_WIDTH}}{amount(row.memory):>{_WIDTH}}"),
+        ("", f"{row.mailbox:>{_WIDTH}}  {title} "),
+        ("class:faint", doing),
+    ]
+
+
+def _function_or_term(term: object) -> str:
+    match term:
+        case (str() as module, str() as function, int() as arity):
+            name = f"{format_term(module)}:{format_term(function)}/{arity}"
+            return harmless_term(name)
+    return harmless_term(format_term(term))
+
+
+# -- text ---------------------------------------------------------------------------------------
+
+
+def amount(number: float) -> str:
+    """In at most five characters: `999`, `12.3k`, `4.5M`."""
+    for unit in ("", "k", "M", "G", "T"):
+        if number < 999.5:
+            return f"{number:.0f}" if not unit else f"{number:.1f}{unit}"
+        number /= 1000
+    return f"{number:.1f}P"
+
+
+def fitted(text: str, width: int) -> str:
+    """Cut or filled to so many columns; wide characters take two, combining ones none."""
+    taken, used = [], 0
+    for char in text:
+        columns = _columns(char)
+        if used + columns > width:
+            break
+        taken.append(char)
+        used += columns
+    return "".join(taken) + " " * (width - used)
+
+
+def _columns(char: str) -> int:
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def _cut(line: Line, width: int) -> Line:
+    cut: Line = []
+    for style, text in line:
+        length = sum(map(_columns, text))
+        if length > width:
+            cut.append((style, fitted(text, width)))
+            return cut
+        cut.append((style, text))
+        width -= length
+    return cut
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _duration(milliseconds: int) -> str:
+    minutes, seconds = divmod(milliseconds // 1000, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return f"{f'{days} d ' if days else ''}{hours}:{minutes:02}:{seconds:02}"

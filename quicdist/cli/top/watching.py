@@ -1,0 +1,125 @@
+"""A node under watch: what it last answered, or why it does not, and the link to it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from quicdist.cli.top.sampling import Sample, Sampler, Sort
+from quicdist.node.errors import CallTimeout, NoConnection, NodeError
+
+if TYPE_CHECKING:
+    from quicdist.node.info import PeerInfo
+    from quicdist.node.node import Node
+
+_FIRST_WINDOW = 0.5
+"""Seconds: something is to be seen soon."""
+
+_LONGEST_PAUSE = 10.0
+"""Seconds between two tries to reach a node that has gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Our own connection, with what went over it since the look before."""
+
+    info: PeerInfo
+    received: float
+    """Bytes in a second."""
+
+    sent: float
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What there is to show."""
+
+    peer: str
+    sort: Sort
+    interval: float
+    sample: Sample | None = None
+    link: Link | None = None
+    problem: str | None = None
+    """Why the sample is an old one."""
+
+    is_paused: bool = False
+
+
+class Watch:
+    """Looks again and again; `view` is what was seen last."""
+
+    def __init__(self, node: Node, view: View, timeout: float) -> None:
+        self.view = view
+        self.rows = 20
+        """Processes that there is room for."""
+
+        self._node = node
+        self._sampler = Sampler(node, view.peer, timeout)
+        self._before: tuple[float, PeerInfo] | None = None
+        self._resumed = asyncio.Event()
+        self._resumed.set()
+
+    def sort_by(self, sort: Sort) -> None:
+        """From the next look on; what is there is put in that order at once."""
+        self.view = replace(self.view, sort=sort)
+
+    def pause_or_go_on(self) -> None:
+        """Lets the view stay as it is."""
+        paused = not self.view.is_paused
+        self.view = replace(self.view, is_paused=paused)
+        if paused:
+            self._resumed.clear()
+        else:
+            self._resumed.set()
+
+    async def look(self, window: float | None = None) -> View:
+        """Once. Raises NoConnection, NoBeam and what else Node.call raises."""
+        view = self.view
+        wait = view.interval if window is None else window
+        if self._before is None:
+            self._link()
+        sample = await self._sampler.look(wait, view.sort, self.rows)
+        self.view = replace(self.view, sample=sample, link=self._link(), problem=None)
+        return self.view
+
+    async def look_on(self, changed: Callable[[], None]) -> None:
+        """Until cancelled, whatever becomes of the node. `changed` is called after each look."""
+        window: float | None = _FIRST_WINDOW
+        pause = 1.0
+        while True:
+            await self._resumed.wait()
+            try:
+                await self.look(window)
+            except (NoConnection, CallTimeout) as error:
+                self._fail(error)
+                changed()
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                window = _FIRST_WINDOW
+            else:
+                changed()
+                pause, window = 1.0, None
+
+    def _fail(self, error: NodeError) -> None:
+        text = str(error).split("\n")[0]
+        self.view = replace(self.view, problem=text, link=None)
+        self._before = None
+
+    def _link(self) -> Link | None:
+        try:
+            info = self._node.peer(self.view.peer)
+        except NoConnection:
+            return None
+        now = time.monotonic()
+        before, self._before = self._before, (now, info)
+        if before is None or before[1].since != info.since or now <= before[0]:
+            return Link(info, 0.0, 0.0)
+        old, seconds = before[1].traffic, now - before[0]
+        return Link(
+            info,
+            (info.traffic.bytes_received - old.bytes_received) / seconds,
+            (info.traffic.bytes_sent - old.bytes_sent) / seconds,
+        )
