@@ -406,7 +406,8 @@ class Registration:
             with contextlib.suppress(OSError):
                 while await reader.read(1024):
                     pass
-            _log.warning("EPMD at %s is gone; registering again when it is back", self.epmd)
+            text = "EPMD at %s is gone; registering again when it is back"
+            _log.warning(text, self.epmd, extra={"event": "epmd_gone", "address": str(self.epmd)})
             writer, self._writer = self._writer, None
             if writer is not None:
                 await _shut(writer)
@@ -552,7 +553,9 @@ class EpmdServer:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._clients) >= self._max_clients:
-            _log.warning("EPMD refuses a client: %d are connected", len(self._clients))
+            count = len(self._clients)
+            extra = {"event": "epmd_full", "size": count}
+            _log.warning("EPMD refuses a client: %d are connected", count, extra=extra)
             writer.close()
             return
         task = asyncio.create_task(self._serve(reader, writer))
@@ -570,7 +573,8 @@ class EpmdServer:
         except asyncio.TimeoutError:
             pass
         except (EpmdError, OSError) as error:
-            _log.warning("EPMD client dropped: %s", error)
+            extra = {"event": "epmd_client_dropped", "reason": str(error)}
+            _log.warning("EPMD client dropped: %s", error, extra=extra)
         finally:
             await _shut(writer)
 
@@ -594,7 +598,8 @@ class EpmdServer:
         try:
             creation = await self._directory.register(node)
         except EpmdRefused as refusal:
-            _log.warning("EPMD refuses %s: %s", node.name, refusal)
+            extra = {"event": "epmd_refused", "peer": node.name, "reason": str(refusal)}
+            _log.warning("EPMD refuses %s: %s", node.name, refusal, extra=extra)
             writer.write(encode_registered(None, extended=extended))
             return
         try:

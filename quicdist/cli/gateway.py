@@ -14,6 +14,7 @@ from quicdist.cli.options import (
     Key,
     KeyLogFile,
     Listen,
+    LogJson,
     QlogFiles,
     Verbose,
     identity,
@@ -72,6 +73,7 @@ def gateway(
     ca: Authority = None,
     key_log: KeyLogFile = None,
     qlog: QlogFiles = None,
+    log_json: LogJson = False,
     verbose: Verbose = 0,
 ) -> None:
     """Let an unmodified Erlang, Elixir or RabbitMQ node be reached, and reach others, over QUIC.
@@ -96,8 +98,9 @@ def gateway(
         if not emit_module:
             raise Problem(ExitCode.USAGE, "NAME is missing, such as 5555@10.0.0.7; see --help")
         return
+    start_logging(verbose, quiet=False, as_json=log_json)
     tracing = Tracing(key_log, qlog)
-    _run(name, module_dir, epmd_port, listen, routes or [], cert, key, ca, tracing, verbose)
+    _run(name, module_dir, epmd_port, listen, routes or [], cert, key, ca, tracing)
 
 
 def _run(
@@ -110,7 +113,6 @@ def _run(
     key: Path | None,
     ca: Path | None,
     tracing: Tracing,
-    verbose: int,
 ) -> None:
     import asyncio
 
@@ -126,7 +128,6 @@ def _run(
         trust=trust(ca),
         tracing=tracing,
     )
-    start_logging(verbose, quiet=False)
 
     def started(gateway: Gateway) -> None:
         environment = ""

@@ -21,6 +21,7 @@ from quicdist.cli.options import (
     Key,
     KeyLogFile,
     Listen,
+    LogJson,
     Prometheus,
     QlogFiles,
     Verbose,
@@ -76,7 +77,8 @@ class Settings:
                 yield node
                 return
             with _metrics(node, self.prometheus) as (host, port):
-                logger.info("metrics are at http://%s:%d/metrics", host, port)
+                extra = {"event": "metrics_up", "node": node.name, "address": f"{host}:{port}"}
+                logger.info("metrics are at http://%s:%d/metrics", host, port, extra=extra)
                 yield node
 
     def _node(self) -> Node:
@@ -120,6 +122,7 @@ def listen(
     prometheus: Prometheus = None,
     key_log: KeyLogFile = None,
     qlog: QlogFiles = None,
+    log_json: LogJson = False,
     verbose: Verbose = 0,
 ) -> None:
     """Be a node that prints the messages it gets, one line of Erlang notation each.
@@ -135,7 +138,7 @@ def listen(
 
     register = client.atom("--register", register)
     settings = Settings(name, cookie, listen, visible, cert, key, ca, prometheus, key_log, qlog)
-    start_logging(verbose, quiet=key_log is None)
+    start_logging(verbose, quiet=key_log is None, as_json=log_json)
     asyncio.run(until_signal(_print_messages(settings, register, count)))
 
 
@@ -159,6 +162,7 @@ def run(
     prometheus: Prometheus = None,
     key_log: KeyLogFile = None,
     qlog: QlogFiles = None,
+    log_json: LogJson = False,
     verbose: Verbose = 0,
 ) -> None:
     """Be a node whose Python functions other nodes can call.
@@ -175,7 +179,7 @@ def run(
     settings = Settings(
         name, cookie, listen, visible, cert, key, ca, prometheus, key_log, qlog, exports
     )
-    start_logging(verbose, quiet=False)
+    start_logging(verbose, quiet=False, as_json=log_json)
     asyncio.run(until_signal(_serve(settings)))
 
 

@@ -111,6 +111,10 @@ QlogFiles = Annotated[
         show_default=False,
     ),
 ]
+LogJson = Annotated[
+    bool,
+    typer.Option("--log-json", help="Log lines as JSON objects, with the fields of each event."),
+]
 Verbose = Annotated[
     int,
     typer.Option(
@@ -123,16 +127,18 @@ Verbose = Annotated[
 ]
 
 
-def start_logging(verbose: int, *, quiet: bool = True) -> None:
+def start_logging(verbose: int, *, quiet: bool = True, as_json: bool = False) -> None:
     """What is logged goes to standard error: warnings, and more where asked for."""
     import logging
 
     from quicdist.cli.harmless import HarmlessFormatter
+    from quicdist.cli.jsonlog import JsonFormatter
 
     usual = logging.ERROR if quiet else logging.INFO
     level = {0: usual, 1: logging.INFO}.get(verbose, logging.DEBUG)
     handler = logging.StreamHandler()
-    handler.setFormatter(HarmlessFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    lines = HarmlessFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+    handler.setFormatter(JsonFormatter() if as_json else lines)
     logging.basicConfig(handlers=[handler])
     logging.getLogger("quicdist").setLevel(level)
     if verbose < 2:

@@ -273,6 +273,11 @@ class Session:
         self._last_sequence = 0
 
     @property
+    def local(self) -> LocalNode:
+        """Who we are."""
+        return self._local
+
+    @property
     def connected(self) -> bool:
         """Whether messages may flow."""
         return self._state is _State.CONNECTED

@@ -64,7 +64,8 @@ class GatewayDirectory:
             raise EpmdRefused(f"{whole} is registered already")
         self._local[whole] = node
         where = "reachable over QUIC" if whole == self._own_name else "reachable here only"
-        _log.info("%s is registered at port %d, %s", whole, node.port, where)
+        extra = {"event": "beam_registered", "peer": whole}
+        _log.info("%s is registered at port %d, %s", whole, node.port, where, extra=extra)
         return 1  # our module lets OTP choose
 
     def unregister(self, node: NodeInfo) -> None:
@@ -72,7 +73,7 @@ class GatewayDirectory:
         whole = self._whole(node.name)
         if self._local.get(whole) is node:
             del self._local[whole]
-            _log.info("%s is gone", whole)
+            _log.info("%s is gone", whole, extra={"event": "beam_gone", "peer": whole})
 
     async def look_up(self, name: str) -> NodeInfo | None:
         """Where to connect for this node; None, and a line in the log, when nowhere."""
@@ -84,7 +85,8 @@ class GatewayDirectory:
             async with self._opening:
                 listener = await self._listener(name, address)
         except (NodeNameError, OSError) as error:
-            _log.warning("%s is not looked for: %s", name, error)
+            extra = {"event": "not_looked_for", "peer": name, "reason": str(error)}
+            _log.warning("%s is not looked for: %s", name, error, extra=extra)
             return None
         if listener is None:
             return None

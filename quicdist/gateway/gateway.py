@@ -118,9 +118,11 @@ class Gateway:
         except BaseException:
             await self._epmd.close()
             raise
-        _log.info("gateway for %s: QUIC at %s:%d", self.name, *self.quic_address)
-        _log.info("gateway for %s: the BEAM asks at %s:%d", self.name, LOOPBACK, self.epmd_port)
-        _log.info("%s", self.settings.trust.describe())
+        extra = {"event": "gateway_up", "node": self.name}
+        _log.info("gateway for %s: QUIC at %s:%d", self.name, *self.quic_address, extra=extra)
+        where = (LOOPBACK, self.epmd_port)
+        _log.info("gateway for %s: the BEAM asks at %s:%d", self.name, *where, extra=extra)
+        _log.info("%s", self.settings.trust.describe(), extra=extra)
 
     def rebind(self) -> None:
         """Opens a new UDP socket, and moves the connections that the BEAM dialled: neither node
@@ -200,7 +202,9 @@ class Gateway:
 
     def _relay(self, peer_name: str | None, peer_address: str) -> Relay:
         if len(self._relays) >= self.settings.max_relays:
-            _log.warning("a connection is refused: %d are open already", len(self._relays))
+            count = len(self._relays)
+            extra = {"event": "refused", "node": self.name, "address": peer_address}
+            _log.warning("a connection is refused: %d are open already", count, extra=extra)
             raise ConnectionRefusedError("too many connections")
         return Relay(
             self.name,

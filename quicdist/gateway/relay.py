@@ -101,12 +101,24 @@ class Relay:
             self.peer_name = claimed_name(message)
         elif message[:1] == _CHALLENGE_ACK and not self.connected:
             self.connected = True
-            _log.info("%s: connected", self.title)
+            _log.info("%s: connected", self.title, extra=self._fields("relay_up"))
         elif message in _REFUSALS:
             self._refused = True
-            _log.warning("%s: refused by %s (%s)", self.title, side.label, message[1:].decode())
+            status = message[1:].decode()
+            extra = {**self._fields("relay_refused"), "by": side.label, "reason": status}
+            _log.warning("%s: refused by %s (%s)", self.title, side.label, status, extra=extra)
 
     # -- inside --
+
+    def _fields(self, event: str) -> dict[str, object]:
+        """What a line in the log has besides its text, for programs that read it."""
+        return {
+            "event": event,
+            "node": self._own_name,
+            "peer": self.peer_name or "",
+            "address": self._peer_address,
+            "role": "listener" if self._incoming else "dialer",
+        }
 
     def _end(self, reason: CloseReason, linger: _Side | None) -> None:
         if self._closed is None:
@@ -115,7 +127,9 @@ class Relay:
             clean = self.connected and reason.kind in (CloseKind.LOCAL, CloseKind.PEER)
             level = logging.INFO if clean or self._refused else logging.WARNING
             what = "closed" if self.connected else "not connected"
-            _log.log(level, "%s: %s: %s", self.title, what, reason.text)
+            event = "relay_down" if self.connected else "relay_not_up"
+            extra = {**self._fields(event), "reason": reason.text}
+            _log.log(level, "%s: %s: %s", self.title, what, reason.text, extra=extra)
             if linger is not None and linger.connection is not None and not linger.gone:
                 task = asyncio.create_task(self._last_words(linger, reason.text))
                 self._tasks.add(task)

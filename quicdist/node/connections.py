@@ -203,7 +203,8 @@ class Connections:
             await asyncio.sleep(0.005)
         left = deadline - loop.time()
         if peer.state is State.UP and (left <= 0 or not await peer.connection.flush(left)):
-            logger.warning("%s has not acknowledged everything that was sent to it", peer)
+            text = "%s has not acknowledged everything that was sent to it"
+            logger.warning(text, peer, extra=peer.fields("peer_not_flushed"))
 
     def close(self) -> None:
         """Ends every link and attempt, at once."""
@@ -387,7 +388,8 @@ class Connections:
             try:
                 peer.post(sender, control, payload)
             except EtfEncodeError as error:
-                logger.error("a signal to %s is no Erlang term: %s", peer, error)
+                extra = {**peer.fields("signal_not_a_term"), "reason": str(error)}
+                logger.error("a signal to %s is no Erlang term: %s", peer, error, extra=extra)
         attempt.signals.clear()
         if attempt.dialled is not None and attempt.dialled is not peer:
             attempt.dialled.fail("another connection to the same node is up", Ending.SUPERSEDED)
@@ -415,7 +417,9 @@ class Connections:
             attempt.changed.set()
         if not peer.is_dialer:
             self._counters.link_refused(peer.ending)
-            logger.warning("a connection made by %s did not come up: %s", peer, reason)
+            extra = {**peer.fields("peer_refused"), "ending": peer.ending.value, "reason": reason}
+            text = "a connection made by %s did not come up: %s"
+            logger.warning(text, peer, reason, extra=extra)
 
     def probe(self, peer: Peer) -> None:
         """A peer may be a zombie."""

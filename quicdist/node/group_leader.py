@@ -85,7 +85,9 @@ class GroupLeader(Service):
             try:
                 answer = await self._answer(sender, request)
             except Exception:
-                logger.exception("%s: what was printed by %s cannot be written", self, sender)
+                extra = {**self.fields("print_failed"), "sender": str(sender)}
+                text = "%s: what was printed by %s cannot be written"
+                logger.exception(text, self, sender, extra=extra)
                 answer = (_ERROR, Atom("eio"))
             self.system.post(self.pid, sender, (_IO_REPLY, reply_as, answer))
         self._task = None
@@ -100,7 +102,9 @@ class GroupLeader(Service):
                 try:
                     chars = await self._formatted(sender.node, module, function, arguments)
                 except NodeError as error:
-                    logger.info("%s cannot be formatted: %s", format_term(request)[:200], error)
+                    extra = {**self.fields("print_failed"), "sender": str(sender)}
+                    text = "%s cannot be formatted: %s"
+                    logger.info(text, format_term(request)[:200], error, extra=extra)
                     return _ERROR, (_ERROR, function)
                 return self._put(_text(chars, encoding))
             case ("requests", list(requests)):
@@ -141,9 +145,9 @@ class LogLines:
     def __call__(self, text: str) -> None:
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
-            logger.info("%s", line)
+            logger.info("%s", line, extra={"event": "printed"})
         if len(self._rest) > _MIB:
-            logger.info("%s", self._rest)
+            logger.info("%s", self._rest, extra={"event": "printed"})
             self._rest = ""
 
 

@@ -34,7 +34,8 @@ def start_net_kernel(system: System, net_ticktime: float) -> Service:
             case ("$gen_call", to, str(question)) if is_from(to) and question in answers:
                 me.reply(to, answers[question])
             case ("$gen_call", to, request) if is_from(to):
-                logger.debug("net_kernel does not do %s", request)
+                extra = me.fields("message_ignored")
+                logger.debug("net_kernel does not do %s", request, extra=extra)
                 me.reply(to, (Atom("error"), Atom("notsup")))
             case _:
                 pass

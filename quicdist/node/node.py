@@ -139,7 +139,7 @@ class Node:
             await self._close_carriers(0)
             raise
         self._life = life
-        logger.info("%s is up", self.name)
+        logger.info("%s is up", self.name, extra={"event": "node_up", "node": self.name})
 
     async def _open_carriers(self, accept: Accept) -> str:
         """The first that our name speaks of listens, the others only dial. Returns our name."""
@@ -147,7 +147,8 @@ class Node:
         for carrier in self._carriers:
             own = self._own if name is None else None
             name = await carrier.open(own, accept) or name
-            logger.info("%s", carrier.describe())
+            extra = {"event": "carrier_open", "node": name or self.name}
+            logger.info("%s", carrier.describe(), extra=extra)
         if name is None:
             raise StartError(f"{self.name} cannot start: no carrier here is for such a name")
         return name
@@ -168,7 +169,8 @@ class Node:
             self._life = None
             self._exports.close()
             await self._close_carriers(1.0)
-        logger.info("%s has stopped", self.name)
+        extra = {"event": "node_stopped", "node": self.name}
+        logger.info("%s has stopped", self.name, extra=extra)
 
     def rebind(self) -> None:
         """Opens a new socket, at the same address where that is still ours, and moves what can
@@ -553,7 +555,8 @@ class _Life:
         """A link is up."""
         assert peer.name is not None
         carrier = peer.connection.traits.name
-        logger.info("%s is up (%s)", peer, carrier)
+        extra = {**peer.fields("peer_up"), "role": peer.connection.role.value}
+        logger.info("%s is up (%s)", peer, carrier, extra=extra)
         self.system.node_changed(_NODEUP, peer.name, peer.is_hidden)
         self._events.publish(NodeUp(str(peer.name), peer.is_hidden, carrier))
 
@@ -561,14 +564,21 @@ class _Life:
         """A link is gone: whoever is tied to somebody there is told."""
         assert peer.name is not None
         level = logging.INFO if peer.ending is Ending.LEFT else logging.WARNING
-        logger.log(level, "%s is down: %s", peer, reason)
+        extra = {**peer.fields("peer_down"), "ending": peer.ending.value, "reason": reason}
+        logger.log(level, "%s is down: %s", peer, reason, extra=extra)
         self.system.node_lost(peer.name)
         self.system.node_changed(_NODEDOWN, peer.name, peer.is_hidden)
         self._events.publish(NodeDown(str(peer.name), reason))
 
     def unreachable(self, node: Atom, reason: str) -> None:
         """Signals waited for a link that did not come up."""
-        logger.warning("%s cannot be reached: %s", node, reason)
+        extra = {
+            "event": "peer_unreachable",
+            "node": str(self.system.name),
+            "peer": str(node),
+            "reason": reason,
+        }
+        logger.warning("%s cannot be reached: %s", node, reason, extra=extra)
         self.caller.fail_all(node, NoConnection(node, reason))
         self.system.node_lost(node)
 

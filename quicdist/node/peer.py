@@ -155,6 +155,17 @@ class Peer:
         host, port = self.connection.peer_address
         return f"{self.name or 'a node not named yet'} at {host}:{port}"
 
+    def fields(self, event: str) -> dict[str, object]:
+        """What a line in the log has besides its text, for programs that read it."""
+        host, port = self.connection.peer_address
+        return {
+            "event": event,
+            "node": str(self.session.local.name),
+            "peer": str(self.name or ""),
+            "address": f"{host}:{port}",
+            "carrier": self.connection.traits.name,
+        }
+
     # -- handshake --
 
     def start(self) -> None:
@@ -171,7 +182,8 @@ class Peer:
             self.creation = event.peer.creation
             if Flag.NAME_ME in event.peer.flags:
                 # The place for dynamic node names: answer with one instead.
-                logger.warning("%s wants a name given, which is not done here", self)
+                extra = self.fields("name_wanted")
+                logger.warning("%s wants a name given, which is not done here", self, extra=extra)
                 self._decide(Status.NOT_ALLOWED)
             else:
                 self._decide(self._owner.peer_named(self, event.peer.name))
@@ -180,7 +192,9 @@ class Peer:
         elif isinstance(event, Connected):
             self._on_connected(event)
         elif isinstance(event, UnknownReceived):
-            logger.warning("%s sent a message of an unknown kind: %s", self, event.control.op)
+            op = event.control.op
+            extra = {**self.fields("unknown_message"), "operation": op}
+            logger.warning("%s sent a message of an unknown kind: %s", self, op, extra=extra)
 
     def _decide(self, status: Status) -> None:
         for event in self.session.decide(status):
@@ -277,7 +291,8 @@ class Peer:
         except DistError as error:
             self.fail(f"the peer broke the protocol: {error}", Ending.PROTOCOL)
         except Exception as error:
-            logger.exception("%s: a message could not be dealt with", self)
+            extra = self.fields("internal_error")
+            logger.exception("%s: a message could not be dealt with", self, extra=extra)
             self.fail(f"internal error: {error!r}", Ending.INTERNAL)
         if self.state is State.DOWN:
             queue.clear()
@@ -327,7 +342,9 @@ class Peer:
         if now >= level.next_report:
             level.next_report = now + _REPORT_PAUSE
             bound = ", its hard bound" if level.is_at_bound else ""
-            logger.warning("%s%s: %s is held back until it is drained", level, bound, self)
+            extra = {**self.fields("peer_held_back"), "by": str(level.owner), "size": level.size}
+            text = "%s%s: %s is held back until it is drained"
+            logger.warning(text, level, bound, self, extra=extra)
         if level.is_at_bound:
             self._fail_calls(level)
 
@@ -336,7 +353,8 @@ class Peer:
         self._let_go([level])
         if self._held_by or self.state is State.DOWN:
             return
-        logger.debug("%s is not held back any more", self)
+        extra = self.fields("peer_let_go")
+        logger.debug("%s is not held back any more", self, extra=extra)
         self._plan_work()
 
     def _let_go(self, levels: Iterable[Level]) -> None:

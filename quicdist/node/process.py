@@ -69,6 +69,15 @@ class Process:
     def __str__(self) -> str:
         return f"{self.pid} ({self.name})" if self.name else str(self.pid)
 
+    def fields(self, event: str) -> dict[str, object]:
+        """What a line in the log has besides its text, for programs that read it."""
+        return {
+            "event": event,
+            "node": str(self.system.name),
+            "pid": str(self.pid),
+            "registered": str(self.name or ""),
+        }
+
     # -- what its kind decides --
 
     def deliver(self, message: Term, source: Source) -> None:

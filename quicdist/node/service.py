@@ -34,7 +34,10 @@ class Service(Process):
         try:
             self._handle(self, message, source)
         except Exception:
-            logger.exception("%s cannot deal with %s", self, format_term(message)[:500])
+            text = format_term(message)[:500]
+            logger.exception(
+                "%s cannot deal with %s", self, text, extra=self.fields("message_failed")
+            )
 
     def link_broken(self, other: Pid, reason: Term, source: Source = HERE) -> None:
         """Whoever was linked to it: the service stays."""
@@ -42,7 +45,8 @@ class Service(Process):
 
     def exit_signalled(self, sender: Pid, reason: Term, source: Source = HERE) -> None:
         """It stays."""
-        logger.warning("%s was sent an exit signal by %s and stays", self, sender)
+        extra = {**self.fields("exit_ignored"), "sender": str(sender)}
+        logger.warning("%s was sent an exit signal by %s and stays", self, sender, extra=extra)
 
     def node_lost(self, node: Atom) -> None:
         """It stays."""

@@ -142,6 +142,11 @@ class Serving:
                     "%s wanted to spawn %s here, which is not exported",
                     control.from_pid,
                     format_term((module, name, args))[:200],
+                    extra={
+                        "event": "spawn_refused",
+                        "node": str(self._system.name),
+                        "sender": str(control.from_pid),
+                    },
                 )
                 raise ErlangExit((_UNDEF, [error.frame])) from None
 
@@ -226,7 +231,9 @@ class Serving:
             case ("$gen_cast", request):
                 self._gen_cast(server, request, source)
             case _:
-                logger.info("%s ignores a message: %s", server, format_term(message)[:200])
+                text = "%s ignores a message: %s"
+                extra = server.fields("message_ignored")
+                logger.info(text, server, format_term(message)[:200], extra=extra)
 
     def _gen_call(self, server: Service, to: Term, request: Term, source: Source) -> None:
         name, args = _request(request)
@@ -263,9 +270,9 @@ class Serving:
         reference = alias_of(tag) or tag
         watcher = server.watchers.pop(reference, None)
         if watcher is None:
-            logger.error(
-                "%s: a call by %s, which does not watch, failed: %s", server, caller, reason
-            )
+            text = "%s: a call by %s, which does not watch, failed: %s"
+            extra = {**server.fields("call_failed"), "sender": str(caller)}
+            logger.error(text, server, caller, reason, extra=extra)
             return
         self._system.watched_names.pop(reference, None)
         self._system.send_down(watcher, server.pid, reference, reason)

@@ -96,7 +96,8 @@ async def _run(me: Mailbox, main: Main) -> None:
         me.runs_in(None)
         reason = exit_reason(error)
         if me.is_alive and not isinstance(error, (ErlangExit, ProcessExited)):
-            logger.error("%s ended with an error", me, exc_info=error)
+            extra = me.fields("process_failed")
+            logger.error("%s ended with an error", me, exc_info=error, extra=extra)
         me.die(reason)
         if not isinstance(error, Exception):
             raise

@@ -105,7 +105,9 @@ class GenServer:
 
     async def handle_info(self, message: Term) -> None:
         """Any other message: 'DOWN', 'EXIT', 'timeout', what is sent plainly."""
-        logger.warning("%s: unexpected message %s", self.me, format_term(message)[:500])
+        extra = self.me.fields("message_ignored")
+        text = format_term(message)[:500]
+        logger.warning("%s: unexpected message %s", self.me, text, extra=extra)
 
     async def terminate(self, reason: Term) -> None:
         """Runs last, when the server ends by itself or, trapping exits, by its parent."""

@@ -178,7 +178,9 @@ class Groups(Service):
             case ("$gen_call", sender, request) if is_from(sender):
                 self._on_call(sender, request)
             case _:
-                logger.info("%s ignores a message: %s", self, format_term(message)[:200])
+                text = format_term(message)[:200]
+                extra = self.fields("message_ignored")
+                logger.info("%s ignores a message: %s", self, text, extra=extra)
 
     def _discover(self, node: Atom) -> None:
         if self.name is not None and node is not self.system.name:

@@ -150,7 +150,9 @@ class Supervisor(GenServer):
         spec = one.spec
         is_wanted = reason is NORMAL or reason is SHUTDOWN or _is_shutdown(reason)
         if not is_wanted:
-            logger.error("%s: %s ended: %s", self.me, spec.id, format_term(reason)[:2000])
+            text = format_term(reason)[:2000]
+            extra = {**self.me.fields("child_ended"), "child": str(spec.id), "reason": text}
+            logger.error("%s: %s ended: %s", self.me, spec.id, text, extra=extra)
         if spec.restart is Restart.TEMPORARY:
             self._children.remove(one)
             return
@@ -177,7 +179,9 @@ class Supervisor(GenServer):
                 await self._start_all([each for each in group if each not in gone])
             except (InitError, NameTaken) as error:
                 # Counts as another restart, as in OTP: it is tried until the intensity is reached.
-                logger.error("%s: %s is not up again: %s", self.me, one.spec.id, error)
+                child = str(one.spec.id)
+                extra = {**self.me.fields("child_not_up"), "child": child, "reason": str(error)}
+                logger.error("%s: %s is not up again: %s", self.me, child, error, extra=extra)
                 await asyncio.sleep(0)
             else:
                 return
@@ -194,6 +198,7 @@ class Supervisor(GenServer):
                 self.me,
                 self._intensity,
                 self._period,
+                extra=self.me.fields("supervisor_gives_up"),
             )
             raise Stop(SHUTDOWN)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -44,6 +45,21 @@ def test_run_shows_its_metrics_to_prometheus(quicdist: Command) -> None:
         assert again.code == 5
         assert f"--prometheus {port}: Address already in use" in again.err
     assert quicdist("run", "0@127.0.0.1", "calc", "--prometheus", "x").code == 2
+
+
+def test_run_logs_for_programs(quicdist: Command) -> None:
+    (quicdist.home / "calc.py").write_text(CALC)
+    with quicdist.node("run", "0@127.0.0.1", "calc", "--log-json", "--qlog", "q") as (
+        name,
+        process,
+    ):
+        assert quicdist("ping", name).out == "pong\n"
+        lines = [json.loads(line) for line in end(process).err.splitlines()]
+    events = [line["event"] for line in lines]
+    assert events[:3] == ["packets_written", "carrier_open", "node_up"]
+    assert events[-1] == "node_stopped"
+    assert [line["role"] for line in lines if line["event"] == "peer_up"] == ["listener"]
+    assert list((quicdist.home / "q").glob("*_server.sqlog"))
 
 
 def test_run_ends_while_a_function_does_not(quicdist: Command) -> None:

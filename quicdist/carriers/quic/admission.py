@@ -80,7 +80,9 @@ class Admission:
         if now >= self._next_report:
             self._next_report = now + _REPORT_PAUSE
             host, port = address[:2]
-            _log.warning("a connection from %s:%d is not taken: %s", host, port, refusal.value)
+            extra = {"event": "refused", "address": f"{host}:{port}", "reason": refusal.value}
+            text = "a connection from %s:%d is not taken: %s"
+            _log.warning(text, host, port, refusal.value, extra=extra)
         return refusal
 
 

@@ -413,7 +413,9 @@ class QuicCarrier:
             try:
                 self._handler.packets_received(packets)
             except Exception as error:
-                _log.exception("%s: the owner of a connection failed", self.peer_address)
+                host, port = self.peer_address
+                extra = {"event": "internal_error", "address": f"{host}:{port}"}
+                _log.exception("%s:%d: the owner of a connection failed", host, port, extra=extra)
                 text = f"{type(error).__name__}: {error}"
                 self._end(CloseReason(CloseKind.ERROR, text), say="internal error")
         if self._closed and self._handler is not None and not self._told_lost:

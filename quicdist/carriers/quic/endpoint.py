@@ -182,7 +182,9 @@ class Endpoint:
             wanted = (host or home_host, home_port if port is None else port, *rest)
             self._renew_socket([cast(SocketAddress, wanted)])
             self._home = self._udp.address
-        _log.info("the endpoint of %s:%d is at %s:%d now", *old, *self.local_address)
+        extra = {"event": "rebound", "address": "{}:{}".format(*self.local_address)}
+        text = "the endpoint of %s:%d is at %s:%d now"
+        _log.info(text, *old, *self.local_address, extra=extra)
         for connection in self.connections:
             if connection.role is Role.DIALER:
                 connection.move()
@@ -433,7 +435,9 @@ class Endpoint:
 
     def _failed(self, connection: QuicCarrier) -> None:
         """A bug met on one connection is the end of that one alone."""
-        _log.exception("%s: a connection failed", connection.peer_address)
+        host, port = connection.peer_address
+        extra = {"event": "internal_error", "address": f"{host}:{port}"}
+        _log.exception("%s:%d: a connection failed", host, port, extra=extra)
         connection.fail("internal error")
 
     # -- out ------------------------------------------------------------------------------------
@@ -543,6 +547,9 @@ def _warn_of(tracing: Tracing) -> None:
             "TLS KEYS ARE WRITTEN TO %s: whoever can read it can read all that this node and its "
             "peers say to each other; for debugging only",
             tracing.key_log,
+            extra={"event": "keys_written", "path": str(tracing.key_log)},
         )
     if tracing.qlog is not None:
-        _log.warning("every QUIC packet is written down in %s; for debugging only", tracing.qlog)
+        extra = {"event": "packets_written", "path": str(tracing.qlog)}
+        text = "every QUIC packet is written down in %s; for debugging only"
+        _log.warning(text, tracing.qlog, extra=extra)

@@ -118,7 +118,8 @@ class _Appended:
         except OSError as error:
             if not self._has_failed:
                 self._has_failed = True
-                _log.error("%s cannot be written: %s", self._path, error.strerror)
+                extra = {"event": "trace_failed", "path": str(self._path), "reason": error.strerror}
+                _log.error("%s cannot be written: %s", self._path, error.strerror, extra=extra)
 
     def _open(self) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
