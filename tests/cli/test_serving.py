@@ -56,7 +56,7 @@ def test_run_logs_for_programs(quicdist: Command) -> None:
         assert quicdist("ping", name).out == "pong\n"
         lines = [json.loads(line) for line in end(process).err.splitlines()]
     events = [line["event"] for line in lines]
-    assert events[:3] == ["packets_written", "carrier_open", "node_up"]
+    assert {"packets_written", "carrier_open", "node_up", "peer_down"} <= set(events)
     assert events[-1] == "node_stopped"
     assert [line["role"] for line in lines if line["event"] == "peer_up"] == ["listener"]
     assert list((quicdist.home / "q").glob("*_server.sqlog"))
