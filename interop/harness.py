@@ -20,7 +20,7 @@ from interop.control import HOST, PeerError
 from interop.outcome import Column, Outcome, Verdict
 from interop.peers import CannotStart, Setting, free_port
 from interop.scenarios import SCENARIOS, Bench, Says, Scenario
-from quicdist import Identity, Node, NodeError, NodeLimits
+from quicdist import Identity, Node, NodeError, NodeLimits, Trust
 
 _log = logging.getLogger("interop")
 
@@ -78,7 +78,11 @@ async def _column(carrier: Carrier, dialler: Dialler, directory: Path, options: 
     peer = carrier.make(setting)
     calls = actor.Calls()
     outcomes: dict[str, Outcome] = {}
-    async with Node(ours, cookie=cookie, exports=[calls], identity=identity, limits=limits) as node:
+    # All here have one key, and those that can show it must; Erlang's own carriers cannot.
+    trust = Trust.first_use(directory / "known_nodes", uncertified=["*"])
+    async with Node(
+        ours, cookie=cookie, exports=[calls], identity=identity, trust=trust, limits=limits
+    ) as node:
         calls.node = node
         node.spawn(actor.serve, name=actor.SERVER)
         bench = Bench(
@@ -87,6 +91,8 @@ async def _column(carrier: Carrier, dialler: Dialler, directory: Path, options: 
             node,
             peer,
             limits=limits,
+            identity=identity,
+            trust=trust,
             double=replace(setting, name=double, others=(theirs,), directory=place),
             connects=options.connects,
         )

@@ -146,6 +146,11 @@ class Peer(abc.ABC):
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return " / ".join(lines[-3:])[-400:] or "it printed nothing"
 
+    @property
+    def _state(self) -> Mapping[str, str]:
+        """Whom it has met is forgotten with it."""
+        return {"QUICDIST_STATE_DIR": str(self.setting.directory / "state")}
+
     async def run(self, *command: str, env: Mapping[str, str] | None = None) -> None:
         """Starts one of its processes, output to the log. Raises CannotStart."""
         with self.log.open("ab") as log:
@@ -156,7 +161,7 @@ class Peer(abc.ABC):
                     stdout=log,
                     stderr=log,
                     cwd=self.setting.directory,
-                    env={**os.environ, **(env or {})},
+                    env={**os.environ, **self._state, **(env or {})},
                 )
             except OSError as error:
                 raise CannotStart(f"{command[0]}: {error.strerror or error}") from None
@@ -170,8 +175,9 @@ class PythonPeer(Peer):
         """One process."""
         setting = self.setting
         arguments = (setting.name, setting.cookie, str(control_port), str(setting.ticktime))
+        files = (str(setting.certificate), str(setting.key))
         await self.run(
-            *(sys.executable, "-m", "interop.python_peer", *arguments),
+            *(sys.executable, "-m", "interop.python_peer", *arguments, *files),
             env={"PYTHONPATH": os.pathsep.join(_python_path())},
         )
 

@@ -51,9 +51,8 @@ class PythonPeer:
             case "await_gone", (str(peer), int(milliseconds)):
                 return await self._await_gone(peer, milliseconds / 1000)
             case "wrong_cookie", (str(peer), str(wrong)):
-                identity = Identity.ephemeral()
                 host = node.name.partition("@")[2]
-                other = Node(f"0@{host}", cookie=wrong, identity=identity, limits=self._limits)
+                other = Node(f"0@{host}", cookie=wrong, limits=self._limits)
                 async with other:
                     return await self._connect(other, peer)
             case "release", ():
@@ -76,11 +75,13 @@ class PythonPeer:
         return round((loop.time() - start) * 1000)
 
 
-async def main(name: str, cookie: str, port: int, ticktime: float) -> None:
+async def main(
+    name: str, cookie: str, port: int, ticktime: float, certificate: str, key: str
+) -> None:
     """Is a node until the harness is gone."""
     calls = actor.Calls()
     limits = NodeLimits(net_ticktime=ticktime)
-    identity = Identity.ephemeral([name.partition("@")[2]])
+    identity = Identity.load(certificate, key)
     node = Node(name, cookie=cookie, exports=[calls], identity=identity, limits=limits)
     async with node:
         calls.node = node
@@ -90,4 +91,5 @@ async def main(name: str, cookie: str, port: int, ticktime: float) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])))
+    _, name, cookie, port, ticktime, certificate, key = sys.argv
+    asyncio.run(main(name, cookie, int(port), float(ticktime), certificate, key))

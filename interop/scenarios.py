@@ -13,7 +13,17 @@ from interop.actor import Unexpected
 from interop.carriers import Carrier, Dialler
 from interop.control import HOST, PeerError
 from interop.peers import Peer, PythonPeer, Setting
-from quicdist import Atom, Identity, NoConnection, Node, NodeDown, NodeEvent, NodeLimits, NodeUp
+from quicdist import (
+    Atom,
+    Identity,
+    NoConnection,
+    Node,
+    NodeDown,
+    NodeEvent,
+    NodeLimits,
+    NodeUp,
+    Trust,
+)
 from quicdist.etf import Term
 
 MEGABYTE = 1_000_000
@@ -41,6 +51,8 @@ class Bench:
         peer: Peer,
         *,
         limits: NodeLimits,
+        identity: Identity,
+        trust: Trust,
         double: Setting,
         connects: int,
     ) -> None:
@@ -49,6 +61,8 @@ class Bench:
         self.node = node
         self.peer = peer
         self.limits = limits
+        self.identity = identity
+        self.trust = trust
         self.double = double
         """For a second Python node, one that can be killed."""
         self.connects = connects
@@ -166,8 +180,9 @@ class Bench:
     @contextlib.asynccontextmanager
     async def new_node(self, name: str, cookie: str) -> AsyncIterator[Node]:
         """Another node of ours, for as long as the body runs."""
-        identity = Identity.ephemeral([HOST])
-        async with Node(name, cookie=cookie, identity=identity, limits=self.limits) as node:
+        async with Node(
+            name, cookie=cookie, identity=self.identity, trust=self.trust, limits=self.limits
+        ) as node:
             yield node
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from quicdist.carriers.trust import Identity
+from quicdist.carriers.trust import Identity, Trust
 from quicdist.gateway import Gateway, GatewaySettings, emit_module, erl_arguments
 from tests.erlang import Erlang
 
@@ -48,11 +48,13 @@ def free_udp_port(host: str = "127.0.0.1") -> int:
 
 
 def loopback_settings(name: str | None = None) -> GatewaySettings:
-    """A gateway on free ports with a certificate that nobody keeps."""
+    """A gateway on free ports with a certificate that nobody keeps. It believes everybody: it
+    outlives the tests, whose nodes have each other's names with other keys."""
     return GatewaySettings(
         name or f"{free_udp_port()}@127.0.0.1",
         epmd_port=0,
         identity=Identity.ephemeral(["127.0.0.1"]),
+        trust=Trust.nothing(),
     )
 
 

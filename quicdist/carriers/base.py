@@ -97,6 +97,10 @@ class DialError(ConnectionError):
     """No connection came up; the text says why, in one line."""
 
 
+class NotBelieved(DialError):
+    """One of the two sides does not believe the other's certificate: to try again is no use."""
+
+
 class Dialect(Protocol):
     """The wire habits of one carrier on one connection. Pure: no clock, no socket."""
 
@@ -207,6 +211,15 @@ class Connection(Protocol):
 
     async def flush(self, timeout: float) -> bool:
         """Waits until all queued is acknowledged, at most `timeout` seconds; True when it is."""
+
+    def check_name(self, node: str) -> None:
+        """The peer says that it is this node; raises PeerRefused where TLS knows better."""
+
+    def remember(self, node: str) -> None:
+        """The peer is this node, and has proved the cookie: what TLS knows of it may be kept.
+
+        Raises PeerRefused.
+        """
 
     def close(self, reason: str) -> None:
         """Ends it now; the peer sees it at once. What is queued and unacknowledged is lost."""

@@ -148,6 +148,12 @@ class TcpConnection(asyncio.BufferedProtocol):
             await asyncio.sleep(min(_FLUSH_POLL, left))
         return False
 
+    def check_name(self, node: str) -> None:
+        """Without TLS nothing is known better."""
+
+    def remember(self, node: str) -> None:
+        """Nothing is known that could be kept."""
+
     def close(self, reason: str) -> None:
         """Ends it now; the peer sees the socket close. What the kernel has not taken is lost."""
         self._end(CloseReason(CloseKind.LOCAL, reason))

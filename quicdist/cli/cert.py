@@ -1,4 +1,4 @@
-"""`quicdist cert`: the certificate that this machine's nodes show."""
+"""`quicdist cert`: the certificates that this machine's nodes show, and those of others."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from quicdist.cli.exits import ExitCode, Problem
 if TYPE_CHECKING:
     from cryptography import x509
 
-app = typer.Typer(no_args_is_help=True, help="Make and show the certificate that nodes present.")
+app = typer.Typer(no_args_is_help=True, help="Make and show the certificates that nodes present.")
 
 _Directory = Annotated[
     Path | None,
     typer.Option(
         "--dir",
         metavar="DIR",
-        help="Where key.pem and cert.pem are kept; by default QUICDIST_STATE_DIR, or the user's "
-        "state directory.",
+        help="Where key.pem and certificates are kept; by default QUICDIST_STATE_DIR, or the "
+        "user's state directory.",
         show_default=False,
     ),
 ]
@@ -40,16 +40,19 @@ def make(
 ) -> None:
     """Make a certificate and its key, where there is none that serves all of HOST.
 
-    A node without --cert does the same by itself. The key stays the same for good; delete key.pem
-    to have another.
+    A node without --cert does the same by itself. The key stays the same until `cert rotate`.
     """
     from quicdist.carriers.trust import Identity, state_directory
+    from quicdist.carriers.trust.identity import certificate_file
 
     place = state_directory() if directory is None else directory
     for host in hosts or []:
         _check_host(host)
-    kept = Identity.kept(hosts or ["127.0.0.1", "localhost"], place)
-    _print(kept.certificate, place / "cert.pem")
+    wanted = hosts or ["127.0.0.1", "localhost"]
+    for host in wanted:
+        others = [other for other in wanted if other != host]
+        kept = Identity.kept([host, *others], place)
+        _print(kept.certificate, certificate_file(host, place))
     print(f"key          {place / 'key.pem'}")
 
 
@@ -58,60 +61,50 @@ def show(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="FILE", help="A certificate (PEM); by default our own.", show_default=False
+            metavar="FILE", help="A certificate (PEM); by default our own ones.", show_default=False
         ),
     ] = None,
     directory: _Directory = None,
 ) -> None:
-    """Show a certificate: whom it is good for, how long, its fingerprint.
+    """Show a certificate: whom it is good for, how long, the fingerprint of its key.
 
     Exits with 1 if it is outside of its time, with 5 if it cannot be read.
     """
     import datetime
 
-    from cryptography import x509
-
     from quicdist.carriers.trust import state_directory
+    from quicdist.carriers.trust.identity import read_certificates
 
-    path = file or (directory or state_directory()) / "cert.pem"
-    try:
-        certificate = x509.load_pem_x509_certificates(path.read_bytes())[0]
-    except OSError as error:
-        advice = "" if file else "; `quicdist cert make` makes one"
-        raise Problem(ExitCode.LOCAL, f"{path}: {error.strerror}{advice}") from None
-    except ValueError:
-        raise Problem(ExitCode.LOCAL, f"{path}: no PEM certificate in it") from None
-    _print(certificate, path)
-    now = datetime.datetime.now(datetime.timezone.utc)
-    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+    place = directory or state_directory()
+    paths = [file] if file else sorted(place.glob("cert-*.pem"))
+    if not paths:
         raise Problem(
-            ExitCode.NO, f"{path} is outside of its time: no peer that verifies it accepts it"
+            ExitCode.LOCAL, f"{place}: no certificate there; `quicdist cert make` makes one"
         )
+    now = datetime.datetime.now(datetime.timezone.utc)
+    for path in paths:
+        certificate = read_certificates(path)[0]
+        _print(certificate, path)
+        if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+            raise Problem(
+                ExitCode.NO, f"{path} is outside of its time: no peer that verifies it accepts it"
+            )
 
 
 def _print(certificate: x509.Certificate, path: Path) -> None:
-    from cryptography.hazmat.primitives import hashes
+    from quicdist.carriers.trust.names import fingerprint, hosts_of, nodes_of
 
     subject = certificate.subject.rfc4514_string() or "(none)"
     issuer = certificate.issuer.rfc4514_string()
     print(f"certificate  {path}")
     print(f"subject      {subject}")
     print(f"issuer       {'itself' if certificate.issuer == certificate.subject else issuer}")
-    print(f"good for     {', '.join(_hosts(certificate)) or '(no host)'}")
+    print(
+        f"good for     {', '.join([*nodes_of(certificate), *hosts_of(certificate)]) or '(no host)'}"
+    )
     print(f"from         {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC")
     print(f"until        {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
-    print(f"sha-256      {certificate.fingerprint(hashes.SHA256()).hex(':')}")
-
-
-def _hosts(certificate: x509.Certificate) -> list[str]:
-    from cryptography import x509
-
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return []
-    addresses = [str(address) for address in names.get_values_for_type(x509.IPAddress)]
-    return addresses + names.get_values_for_type(x509.DNSName)
+    print(f"fingerprint  {fingerprint(certificate)}")
 
 
 def _check_host(host: str) -> None:

@@ -35,10 +35,8 @@ class Settings:
 async def connected(settings: Settings) -> AsyncIterator[Node]:
     """A node of our own that is connected to the peer.
 
-    Its certificate is for this once: who dials shows none, and the kept one is left alone.
     Raises what Node raises, NoConnection among it.
     """
-    from quicdist.carriers.trust import Identity
     from quicdist.node.limits import NodeLimits
     from quicdist.node.names import NodeName, facing
     from quicdist.node.node import Node
@@ -48,7 +46,6 @@ async def connected(settings: Settings) -> AsyncIterator[Node]:
     node = Node(
         name,
         cookie=settings.cookie,
-        identity=Identity.ephemeral(),
         trust=trust(settings.authority),
         limits=NodeLimits(connect_timeout=settings.timeout, handshake_timeout=settings.timeout),
     )

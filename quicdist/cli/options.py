@@ -50,8 +50,8 @@ Authority = Annotated[
     typer.Option(
         "--ca",
         metavar="FILE",
-        help="Verify the certificates of nodes that are dialled with this authority (PEM); "
-        "by default no certificate is verified.",
+        help="Believe nodes whose certificates this authority (PEM) has signed; by default a "
+        "node's key is believed when it is first met, and no other from then on.",
         show_default=False,
     ),
 ]
@@ -160,4 +160,4 @@ def trust(authority: Path | None) -> Trust:
     """What --ca asks for. Raises CertificateError."""
     from quicdist.carriers.trust import Trust
 
-    return Trust.nothing() if authority is None else Trust.authority(authority)
+    return Trust.first_use() if authority is None else Trust.authority(authority)

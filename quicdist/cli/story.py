@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from quicdist.cli.exits import ExitCode, Problem
 
 if TYPE_CHECKING:
+    from quicdist.carriers.trust import Identity
     from quicdist.gateway import Gateway
     from quicdist.node.mailbox import Mailbox
     from quicdist.node.node import Node
@@ -106,13 +107,15 @@ def _is_colourful() -> bool:
 
 
 async def _with_erlang(story: _Story, place: Path) -> None:
+    from quicdist.carriers.trust import Identity
     from quicdist.etf import Atom
 
     cookie = secrets.token_hex(8)
+    identity = Identity.ephemeral([_HOST])
     async with (
-        _gateway() as gateway,
+        _gateway(identity) as gateway,
         _erlang(gateway, cookie, place) as erlang,
-        _python(cookie) as node,
+        _python(cookie, identity) as node,
     ):
         erl = gateway.name
         story.tell("A Python node, and a stock Erlang node with its plain TCP distribution.")
@@ -227,12 +230,13 @@ async def _monitors(story: _Story, node: Node, me: Mailbox, erl: str) -> None:
 
 
 @asynccontextmanager
-async def _gateway() -> AsyncIterator[Gateway]:
-    from quicdist.carriers.trust import Identity
+async def _gateway(identity: Identity) -> AsyncIterator[Gateway]:
+    from quicdist.carriers.trust import Trust
     from quicdist.gateway import Gateway, GatewaySettings
 
     name = f"{_free_udp_port()}@{_HOST}"
-    settings = GatewaySettings(name, epmd_port=0, identity=Identity.ephemeral([_HOST]))
+    trust = Trust.pinned({"*": identity.fingerprint})
+    settings = GatewaySettings(name, epmd_port=0, identity=identity, trust=trust)
     async with Gateway(settings) as gateway:
         yield gateway
 
@@ -300,10 +304,12 @@ async def _registered(gateway: Gateway, erlang: asyncio.subprocess.Process) -> N
 
 
 async def _two_pythons(story: _Story) -> None:
+    from quicdist.carriers.trust import Identity
     from quicdist.etf import Atom
 
     cookie = secrets.token_hex(8)
-    async with _python(cookie) as one, _python(cookie) as two:
+    identity = Identity.ephemeral([_HOST])
+    async with _python(cookie, identity) as one, _python(cookie, identity) as two:
         story.tell("Two Python nodes, each with one UDP port:\n")
         story.tell(f"   Python {one.name}  <== QUIC ==>  Python {two.name}\n")
         await story.see("One pings the other", _pong(one, two.name), Atom("pong"))
@@ -350,8 +356,9 @@ async def _python_messages(story: _Story, here: Mailbox, two: Node) -> None:
 
 
 @asynccontextmanager
-async def _python(cookie: str) -> AsyncIterator[Node]:
-    from quicdist.carriers.trust import Identity
+async def _python(cookie: str, identity: Identity) -> AsyncIterator[Node]:
+    """With one key for both ends, which believe no other."""
+    from quicdist.carriers.trust import Trust
     from quicdist.node.exports import export
     from quicdist.node.node import Node
 
@@ -363,8 +370,13 @@ async def _python(cookie: str) -> AsyncIterator[Node]:
     async def add(a: int, b: int) -> int:
         return a + b
 
-    identity = Identity.ephemeral([_HOST])
-    async with Node(f"0@{_HOST}", cookie=cookie, identity=identity, exports=[greet, add]) as node:
+    async with Node(
+        f"0@{_HOST}",
+        cookie=cookie,
+        identity=identity,
+        trust=Trust.pinned({"*": identity.fingerprint}),
+        exports=[greet, add],
+    ) as node:
         yield node
 
 

@@ -17,7 +17,7 @@ from quicdist.carriers.epmd import EpmdServer
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.tcp import TcpConnection
-from quicdist.carriers.trust import Identity
+from quicdist.carriers.trust import Credentials
 from quicdist.gateway.directory import LOOPBACK, GatewayDirectory
 from quicdist.gateway.relay import Relay
 from quicdist.gateway.settings import GatewaySettings
@@ -37,7 +37,7 @@ class _Endpoint(Protocol):
     def local_address(self) -> tuple[str, int]: ...
 
     async def dial(
-        self, host: str, port: int, *, alpns: Sequence[str], timeout: float
+        self, host: str, port: int, *, node: str, alpns: Sequence[str], timeout: float
     ) -> Connection: ...
 
     def rebind(self) -> None: ...
@@ -158,16 +158,17 @@ class Gateway:
 
     def _outgoing(self, name: str, address: Address, near: TcpConnection) -> ConnectionHandler:
         relay = self._relay(name, f"{address.host}:{address.port}")
-        self._start(relay, self._reach(relay, address))
+        self._start(relay, self._reach(relay, name, address))
         relay.near.attach(near)
         return relay.near
 
-    async def _reach(self, relay: Relay, address: Address) -> None:
+    async def _reach(self, relay: Relay, name: str, address: Address) -> None:
         assert self._endpoint is not None
         try:
             far = await self._endpoint.dial(
                 address.host,
                 address.port,
+                node=name,
                 alpns=self.settings.alpns,
                 timeout=self.settings.dial_timeout,
             )
@@ -268,8 +269,7 @@ def _raise_file_limit(wanted: int) -> None:
 async def _open_quic(settings: GatewaySettings, accept: Accept) -> _Endpoint:
     address = settings.address
     quic = QuicSettings(
-        identity=settings.identity or Identity.kept([address.host]),
-        trust=settings.trust,
+        Credentials(settings.identity, settings.trust, [address.host]),
         limits=settings.limits,
         alpns=settings.alpns,
         tracing=settings.tracing,

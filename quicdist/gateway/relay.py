@@ -1,7 +1,8 @@
 """Two connections back to back: what comes in on one goes out on the other.
 
 Packets are re-framed and never read, but for the tag of a handshake message, which tells where
-frames begin and whether a node was refused. A policy on control messages belongs in `_forward`.
+frames begin and whether a node was refused, and the name that a peer claims, which must be its.
+A policy on control messages belongs in `_forward`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import logging
 from collections.abc import Sequence
 
 from quicdist.carriers.base import CloseKind, CloseReason, Connection
+from quicdist.carriers.trust import CertificateError
+from quicdist.dist.errors import DistError
+from quicdist.dist.handshake import Status, build_status, parse_name
 from quicdist.dist.packet import HandshakePacket, Packet
 
 _log = logging.getLogger("quicdist.gateway")
@@ -51,6 +55,9 @@ class Relay:
         self._incoming = peer_name is None
         self.connected = False
         self.peer_name = peer_name
+        self._peer: str | None = peer_name
+        self.is_believed = False
+        """The BEAM node talks to the peer, whose proof of the cookie it has seen."""
         self.near = _Side(self, "the BEAM node")
         self.far = _Side(self, "the peer")
         self.near.other, self.far.other = self.far, self.near
@@ -94,6 +101,38 @@ class Relay:
             CloseReason(reason.kind, text),
             linger=None if reason.kind is CloseKind.LOCAL else side.other,
         )
+
+    def check_name(self, message: bytes) -> bool:
+        """Whether the peer's first message has a name that is its own; else the relay ends."""
+        if self._peer is not None:
+            return True
+        far = self.far.connection
+        assert far is not None
+        try:
+            name = parse_name(message).name
+            far.check_name(name)
+        except (DistError, CertificateError) as error:
+            self._refused = True
+            _log.warning("%s: refused: %s", self.title, _one_line(str(error)))
+            far.send_handshake(build_status(Status.NOT_ALLOWED))
+            self._end(CloseReason(CloseKind.LOCAL, "its name is refused"), linger=self.far)
+            return False
+        self._peer = name
+        return True
+
+    def believed(self) -> bool:
+        """The BEAM node sends the peer a first frame. False where the peer is refused, after all:
+        another key has just been learned for the same name."""
+        self.is_believed = True
+        far = self.far.connection
+        if far is None or self._peer is None or "@" not in self._peer:
+            return True
+        try:
+            far.remember(self._peer)
+        except CertificateError as error:
+            self.close(str(error))
+            return False
+        return True
 
     def passing(self, side: _Side, message: bytes) -> None:
         """A handshake message goes across, from `side`."""
@@ -244,6 +283,8 @@ class _Side:
         for packet in packets:
             size += len(packet.data)
             self._forward(packet, target)
+            if self._relay.is_closing:
+                return
         self._owed += size
         if target.is_writable:
             self._settle()
@@ -259,7 +300,12 @@ class _Side:
 
     def _forward(self, packet: Packet, target: Connection) -> None:
         if not isinstance(packet, HandshakePacket):
+            is_first = self is self._relay.near and not self._relay.is_believed
+            if is_first and not self._relay.believed():
+                return
             target.send_frame((packet.data,) if packet.data else ())
+            return
+        if self is self._relay.far and not self._relay.check_name(packet.data):
             return
         self._relay.passing(self, packet.data)
         target.send_handshake(packet.data)

@@ -34,7 +34,9 @@ class GatewaySettings:
     identity: Identity | None = None
     """Our key and certificate; None makes them and keeps them."""
 
-    trust: Trust = field(default_factory=Trust.nothing)
+    trust: Trust = field(default_factory=Trust.first_use)
+    """Whom it believes, and whom it lets in."""
+
     limits: CarrierLimits = field(default_factory=CarrierLimits)
 
     tracing: Tracing = field(default_factory=Tracing)

@@ -27,7 +27,7 @@ class AddressBook:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         carrier, place = await self._find(node, timeout)
-        return await carrier.dial(place, max(deadline - loop.time(), 0.001))
+        return await carrier.dial(node, place, max(deadline - loop.time(), 0.001))
 
     async def _find(self, node: str, timeout: float) -> tuple[Carrier, Place]:
         name = NodeName.parse(node)

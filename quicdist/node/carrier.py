@@ -7,27 +7,17 @@ module beside `quic` and `tcp`, and nothing else.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from quicdist.carriers.base import Connection, ConnectionHandler
 from quicdist.carriers.refusals import Refusal
-from quicdist.carriers.trust import Identity, Trust
+from quicdist.carriers.trust import Credentials
 from quicdist.node.names import NodeName
 
 Accept: TypeAlias = Callable[[Connection], ConnectionHandler]
 """Given each connection that a peer made; returns its owner."""
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """Who this node is to those who speak TLS with it, and whom it believes."""
-
-    hosts: Sequence[str]
-    """What a certificate of ours should be good for."""
-    identity: Identity | None
-    trust: Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +63,11 @@ class Carrier(Protocol):
         None. Raises OSError, CertificateError, EpmdError.
         """
 
-    async def dial(self, place: Place, timeout: float) -> Connection:
-        """A connection whose transport is up. Raises OSError, TimeoutError among them."""
+    async def dial(self, node: str, place: Place, timeout: float) -> Connection:
+        """A connection to that node, whose transport is up.
+
+        Raises OSError, TimeoutError among them, NotBelieved for a node that is another.
+        """
 
     async def close(self, timeout: float) -> None:
         """Ends listening, and all connections."""

@@ -14,7 +14,8 @@ import secrets
 from collections import deque
 from typing import Protocol
 
-from quicdist.carriers.base import Connection, ConnectionHandler
+from quicdist.carriers.base import Connection, ConnectionHandler, NotBelieved
+from quicdist.carriers.trust import CertificateError
 from quicdist.dist.control import Control
 from quicdist.dist.handshake import Status, settle_simultaneous
 from quicdist.dist.session import NO_PAYLOAD, LocalNode, Role, Session
@@ -260,6 +261,9 @@ class Connections:
         except NoConnection as error:
             attempt.failed(error.reason)
             return True
+        except NotBelieved as error:
+            attempt.failed(str(error), is_refusal=True)
+            return True
         except (OSError, asyncio.TimeoutError) as error:
             attempt.failed(str(error) or f"no answer within {timeout:g} s")
             return False
@@ -348,6 +352,11 @@ class Connections:
     def peer_named(self, peer: Peer, name: str) -> Status:
         """What a node that connects to us is answered."""
         assert self.local is not None
+        try:
+            peer.connection.check_name(name)
+        except CertificateError as error:
+            logger.warning("%s is refused: %s", peer, error)
+            return Status.NOT_ALLOWED
         node = Atom(name)
         if node in self.up:
             return Status.ALIVE
@@ -370,6 +379,11 @@ class Connections:
         """A handshake is done, ours or theirs."""
         assert peer.name is not None
         self._greeting.discard(peer)
+        try:
+            peer.connection.remember(peer.name)
+        except CertificateError as error:
+            peer.fail(str(error), Ending.REFUSED)
+            return
         old = self.up.get(peer.name)
         if old is not None:
             old.fail("replaced by a newer connection to the same node", Ending.SUPERSEDED)

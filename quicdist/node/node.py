@@ -13,13 +13,13 @@ from types import TracebackType
 
 from quicdist import etf
 from quicdist.carriers.epmd import EpmdError
-from quicdist.carriers.trust import CertificateError, Identity, Trust
+from quicdist.carriers.trust import CertificateError, Credentials, Identity, Trust
 from quicdist.dist.flags import DEFAULT_FLAGS, Flag
 from quicdist.dist.session import LocalNode
 from quicdist.etf import Atom, Pid, Term
 from quicdist.node.book import AddressBook
 from quicdist.node.calls import Callee, Caller
-from quicdist.node.carrier import Accept, Carrier, CarrierSettings, Credentials, Own
+from quicdist.node.carrier import Accept, Carrier, CarrierSettings, Own
 from quicdist.node.connections import Connections
 from quicdist.node.cookie import find_cookie
 from quicdist.node.counters import Ending, NodeCounters
@@ -79,10 +79,10 @@ class Node:
     `exports` are functions marked with `@export`, and modules or objects that contain some; each
     of their modules is also a registered process, for `gen_server:call`.
     `identity` is our key and certificate, by default one that we make and keep; `trust` says whom
-    we believe, by default everybody who knows the cookie. `carriers` are the ways to reach nodes,
-    by default `Quic()` and `Tcp()`; `lookups` are the places to ask where a node is (see
-    `quicdist.node.lookup`). `limits` bound memory and waiting, `terms` are choices in how terms
-    come to Python.
+    we believe, by default a node's key when we first meet it, and no other from then on.
+    `carriers` are the ways to reach nodes, by default `Quic()` and `Tcp()`; `lookups` are the
+    places to ask where a node is (see `quicdist.node.lookup`). `limits` bound memory and waiting,
+    `terms` are choices in how terms come to Python.
 
     Raises NodeNameError, CookieError, ExportError; `start` (and `async with`) also StartError.
     """
@@ -110,7 +110,10 @@ class Node:
         self._terms = terms
         self._exports = Exports(exports, self._limits.threads)
         self._lookups = lookups
-        credentials = Credentials([own.host], identity, trust or Trust.nothing())
+        # A name with any port at all is met once: the certificate makes no claim to it.
+        is_lasting = own.address is None or own.address.port
+        hosts = [own.host] if is_lasting else []
+        credentials = Credentials(identity, trust or Trust.first_use(), hosts)
         self._carriers: Sequence[Carrier] = [one.make(credentials) for one in carriers]
         self._events = Events()
         self._life: _Life | None = None

@@ -13,8 +13,8 @@ from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.refusals import Refusal
-from quicdist.carriers.trust import Identity
-from quicdist.node.carrier import Accept, Carrier, Credentials, Own, Place, Transport
+from quicdist.carriers.trust import Credentials
+from quicdist.node.carrier import Accept, Carrier, Own, Place, Transport
 from quicdist.node.names import Address
 
 _ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
@@ -62,10 +62,14 @@ class _QuicCarrier:
         self._endpoint = await self._open(host, port, accept)
         return Address(address.host, address.port or self._endpoint.local_address[1]).name()
 
-    async def dial(self, place: Place, timeout: float) -> Connection:
+    async def dial(self, node: str, place: Place, timeout: float) -> Connection:
         endpoint = self._endpoint or await self._dialler(place)
         return await endpoint.dial(
-            place.host, place.port, alpns=self._settings.dial_alpns, timeout=timeout
+            place.host,
+            place.port,
+            node=node,
+            alpns=self._settings.dial_alpns,
+            timeout=timeout,
         )
 
     async def close(self, timeout: float) -> None:
@@ -90,10 +94,8 @@ class _QuicCarrier:
         return [*dialling] if self._endpoint is None else [self._endpoint, *dialling]
 
     async def _open(self, host: str, port: int, accept: Accept | None) -> Endpoint:
-        identity = self._credentials.identity or Identity.kept(self._credentials.hosts)
         settings = QuicSettings(
-            identity,
-            self._credentials.trust,
+            self._credentials,
             limits=self._settings.limits,
             alpns=self._settings.listen_alpns,
             tracing=self._settings.tracing,

@@ -20,7 +20,8 @@ from quicdist.carriers.epmd import (
     Registration,
 )
 from quicdist.carriers.refusals import Refusal
-from quicdist.node.carrier import Accept, Carrier, Credentials, Own, Place, Transport
+from quicdist.carriers.trust import Credentials
+from quicdist.node.carrier import Accept, Carrier, Own, Place, Transport
 
 _log = logging.getLogger("quicdist.node")
 
@@ -79,7 +80,7 @@ class _TcpCarrier:
             self._entry = await self._register(own, *self._listener.local_address)
         return str(own.name)
 
-    async def dial(self, place: Place, timeout: float) -> Connection:
+    async def dial(self, node: str, place: Place, timeout: float) -> Connection:
         return await tcp.dial(place.host, place.port, timeout=timeout, limits=self._settings.limits)
 
     async def close(self, timeout: float) -> None:

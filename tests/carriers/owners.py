@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from quicdist.carriers.base import CarrierLimits, CloseReason, Connection, Role
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
-from quicdist.carriers.trust import Identity
+from quicdist.carriers.trust import Credentials, Identity, Trust
 from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
 
 PATIENCE = 30.0
@@ -23,6 +23,7 @@ REPLY = b"r" + bytes(20)
 ACK = b"a" + bytes(16)
 
 IDENTITY = Identity.ephemeral(["127.0.0.1", "::1", "localhost"])
+CREDENTIALS = Credentials(IDENTITY, Trust.nothing())
 
 
 class Owner:
@@ -151,8 +152,8 @@ class Node:
 
 
 def settings(limits: CarrierLimits | None = None, **changes: object) -> QuicSettings:
-    """Settings with an identity that is made only once."""
-    return QuicSettings(identity=IDENTITY, limits=limits or CarrierLimits(), **changes)  # type: ignore[arg-type]  # passed through
+    """Settings with an identity that is made only once, believing everybody."""
+    return QuicSettings(CREDENTIALS, limits=limits or CarrierLimits(), **changes)  # type: ignore[arg-type]  # passed through
 
 
 @asynccontextmanager

@@ -29,10 +29,12 @@ from quicdist.carriers.trust import (
     CertificateExpired,
     CertificateMismatch,
     CertificateUnreadable,
+    Credentials,
     Identity,
     Trust,
     state_directory,
 )
+from quicdist.carriers.trust.names import hosts_of
 from tests.carriers.owners import PATIENCE, Owner
 
 DAY = datetime.timedelta(days=1)
@@ -109,8 +111,8 @@ def test_the_key_stays_the_same(tmp_path: Path) -> None:
     again = Identity.kept(["127.0.0.1"], place)
     assert again.fingerprint == first.fingerprint
     other_host = Identity.kept(["10.0.0.7", "node.example"], place)
-    assert other_host.fingerprint != first.fingerprint
-    assert pem(other_host.key) == pem(first.key)
+    assert other_host.fingerprint == first.fingerprint
+    assert other_host.certificate != first.certificate
     assert isinstance(first.key, ec.EllipticCurvePrivateKey)
     assert first.key.curve.name == "secp256r1"
 
@@ -120,7 +122,22 @@ def test_the_key_is_for_its_owner_only(tmp_path: Path) -> None:
     Identity.kept(["127.0.0.1"], place)
     assert stat.S_IMODE((place / "key.pem").stat().st_mode) == 0o600
     assert stat.S_IMODE(place.stat().st_mode) == 0o700
-    assert sorted(path.name for path in place.iterdir()) == ["cert.pem", "key.pem"]
+    files = sorted(path.name for path in place.iterdir())
+    assert files == [".key.pem.lock", "cert-127.0.0.1.pem", "key.pem"]
+
+
+def test_nodes_of_several_hosts_share_a_place(tmp_path: Path) -> None:
+    one = Identity.kept(["127.0.0.1"], tmp_path)
+    two = Identity.kept(["10.0.0.7"], tmp_path)
+    assert Identity.kept(["127.0.0.1"], tmp_path).certificate == one.certificate
+    assert Identity.kept(["10.0.0.7"], tmp_path).certificate == two.certificate
+    assert one.fingerprint == two.fingerprint
+
+
+def test_without_hosts_there_is_the_key_alone(tmp_path: Path) -> None:
+    bare = Identity.kept([], tmp_path)
+    assert bare.fingerprint == Identity.kept(["127.0.0.1"], tmp_path).fingerprint
+    assert not list(hosts_of(bare.certificate))
 
 
 def test_names_in_the_certificate(tmp_path: Path) -> None:
@@ -235,11 +252,15 @@ def test_certificates_out_of_their_time(
 
 def test_what_is_verified_is_said(tmp_path: Path) -> None:
     assert "no certificate is verified" in Trust.nothing().describe()
-    assert Trust() == Trust.nothing()
     file = Authority().write(tmp_path / "ca.pem")
     line = Trust.authority(file).describe()
     assert str(file) in line
-    assert "nodes that dial us are not" in line
+    assert "those that we dial and those that dial us" in line
+    assert "without" not in line
+    assert (
+        "without a certificate: *@10.0.0.7"
+        in Trust.first_use(tmp_path / "known", uncertified=["*@10.0.0.7"]).describe()
+    )
     for text in (line, Trust.nothing().describe()):
         assert "\n" not in text
 
@@ -259,12 +280,15 @@ async def dial_with(identity: Identity, trust: Trust, host: str) -> None:
         return Owner(connection)
 
     there = await Endpoint.open(
-        "127.0.0.1", 0, settings=QuicSettings(identity=identity), accept=accept
+        "127.0.0.1",
+        0,
+        settings=QuicSettings(Credentials(identity, Trust.nothing())),
+        accept=accept,
     )
     here = await Endpoint.open(
         "127.0.0.1",
         0,
-        settings=QuicSettings(identity=Identity.ephemeral(), trust=trust),
+        settings=QuicSettings(Credentials(Identity.ephemeral(), trust)),
         accept=accept,
     )
     try:

@@ -27,6 +27,7 @@ from quicdist.gateway import (
 )
 from quicdist.gateway.gateway import _raise_file_limit
 from quicdist.node.errors import NodeNameError
+from tests.carriers.owners import NAME
 from tests.gatewayed import free_udp_port, loopback_settings
 
 PATIENCE = 20.0
@@ -120,7 +121,7 @@ async def gateway_and_beam(
 async def connect(one: Beam, two: Beam, name: str) -> tuple[Owner, Owner]:
     """`one` dials `two`; a handshake's tags, then both have frames: (dialer, listener)."""
     dialer = await one.dial(name)
-    dialer.connection.send_handshake(b"Nname")
+    dialer.connection.send_handshake(NAME)
     listener = await asyncio.wait_for(two.accepted.get(), PATIENCE)
     await listener.has(1)
     listener.connection.send_handshake(b"sok")
@@ -156,7 +157,7 @@ async def test_packets_go_from_socket_to_socket_over_quic_and_a_close_does() -> 
 async def test_a_status_that_refuses_arrives_before_the_close() -> None:
     async with gateway_and_beam() as (_, beam_one), gateway_and_beam() as (two, beam_two):
         dialer = await beam_one.dial(two.name)
-        dialer.connection.send_handshake(b"Nname")
+        dialer.connection.send_handshake(NAME)
         listener = await asyncio.wait_for(beam_two.accepted.get(), PATIENCE)
         await listener.has(1)
         listener.connection.send_handshake(b"snot_allowed")
@@ -246,7 +247,7 @@ async def test_a_beam_that_is_not_at_its_port(caplog: pytest.LogCaptureFixture) 
     async with gateway_and_beam() as (_, beam_one), gateway_and_beam() as (two, beam_two):
         await beam_two.listener.close()
         dialer = await beam_one.dial(two.name)
-        dialer.connection.send_handshake(b"Nname")
+        dialer.connection.send_handshake(NAME)
         await dialer.is_lost()
         assert f"{two.name} takes no connection at its port" in caplog.text
 

@@ -19,6 +19,7 @@ from quicdist.carriers.base import (
     DialectTraits,
     Role,
 )
+from quicdist.carriers.trust import PeerRefused
 from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
 from quicdist.gateway.relay import Relay, claimed_name
 
@@ -41,6 +42,8 @@ class Remembering:
         self.closed: str | None = None
         self.flushes: list[asyncio.Future[bool]] = []
         self.pings = 0
+        self.strangers: set[str] = set()
+        self.remembered: list[str] = []
 
     def send_handshake(self, message: bytes) -> None:
         self.told.append(HandshakePacket(message))
@@ -56,6 +59,13 @@ class Remembering:
 
     def ping(self) -> None:
         self.pings += 1
+
+    def check_name(self, node: str) -> None:
+        if node in self.strangers:
+            raise PeerRefused(f"not {node}")
+
+    def remember(self, node: str) -> None:
+        self.remembered.append(node)
 
     def statistics(self) -> ConnectionStatistics:
         return ConnectionStatistics(0, 0, 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -66,13 +65,6 @@ def beam() -> Iterator[Beam]:
         pytest.skip("no Erlang on the PATH: sudo apt-get install erlang-base")
     with GatewayThread() as gateway, gatewayed_erl(gateway, cookie=COOKIE) as erlang:
         yield Beam(erlang, gateway.name)
-
-
-@pytest.fixture(autouse=True)
-def _state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that a node keeps is kept in the home of who runs the tests."""
-    if "QUICDIST_STATE_DIR" not in os.environ:
-        monkeypatch.setenv("QUICDIST_STATE_DIR", str(tmp_path_factory.getbasetemp() / "state"))
 
 
 def atom(text: str) -> Atom:

@@ -22,8 +22,9 @@ from quicdist.carriers.base import (
     Role,
 )
 from quicdist.carriers.refusals import Refusal
+from quicdist.carriers.trust import Credentials
 from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
-from quicdist.node.carrier import Accept, Carrier, Credentials, Own, Place, Transport
+from quicdist.node.carrier import Accept, Carrier, Own, Place, Transport
 
 
 class MemoryConnection:
@@ -92,6 +93,10 @@ class MemoryConnection:
                 return False
             await asyncio.sleep(0.001)
         return not self._closed
+
+    def check_name(self, node: str) -> None: ...
+
+    def remember(self, node: str) -> None: ...
 
     def close(self, reason: str) -> None:
         if self._closed:
@@ -200,7 +205,7 @@ class MemoryCarrier:
         hub.listeners[port] = accept
         return f"{port}@{address.host}"
 
-    async def dial(self, place: Place, timeout: float) -> Connection:
+    async def dial(self, node: str, place: Place, timeout: float) -> Connection:
         hub = self._hub
         hub.dials += 1
         await asyncio.sleep(hub.delay)

@@ -167,7 +167,7 @@ async def test_who_claims_a_name_without_the_cookie_stops_nobody_from_connecting
 
         async def knock() -> None:
             while True:
-                connection = await stranger.dial(place, PATIENCE)
+                connection = await stranger.dial(low.name, place, PATIENCE)
                 connection.handler = Mute()
                 connection.send_handshake(build_name(Name(int(DEFAULT_FLAGS), 4, high.name)))
 

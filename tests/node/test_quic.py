@@ -72,6 +72,9 @@ async def test_what_is_verified_is_said(
 ) -> None:
     caplog.set_level(logging.INFO, "quicdist.node")
     async with make_node():
+        assert "nodes are verified" in caplog.text
+        assert "no certificate is verified" not in caplog.text
+    async with make_node(trust=Trust.nothing()):
         assert "no certificate is verified" in caplog.text
 
 
@@ -94,9 +97,9 @@ async def test_a_peer_that_is_not_believed(make_node: MakeNode, tmp_path: Path) 
 
 _PEER = """
 import asyncio, sys
-from quicdist import Identity, Node
+from quicdist import Node
 async def main():
-    async with Node(sys.argv[1], cookie=sys.argv[2], identity=Identity.ephemeral()) as node:
+    async with Node(sys.argv[1], cookie=sys.argv[2]) as node:
         print(node.name, flush=True)
         async with node.mailbox("b") as me:
             await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)

@@ -1,5 +1,5 @@
 """The node's fixtures: nodes on loopback, and a stock Erlang behind a gateway."""
 
-from tests.node.conftest import _state, beam, identity, make_node
+from tests.node.conftest import beam, identity, make_node
 
-__all__ = ["_state", "beam", "identity", "make_node"]
+__all__ = ["beam", "identity", "make_node"]

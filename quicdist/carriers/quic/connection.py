@@ -39,6 +39,7 @@ from quicdist.carriers.quic.engine import (
     SocketAddress,
 )
 from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.trust import Alert, CertificateError, PeerRefused
 from quicdist.dist.packet import Packet
 
 _log = logging.getLogger("quicdist.quic")
@@ -58,9 +59,10 @@ _RESET = Closed(
 class AttemptFailed(DialError):
     """A dialled connection ended before it was up."""
 
-    def __init__(self, text: str, *, may_retry: bool) -> None:
+    def __init__(self, text: str, *, may_retry: bool, is_distrust: bool = False) -> None:
         super().__init__(text)
         self.may_retry = may_retry
+        self.is_distrust = is_distrust
 
 
 class Host(Protocol):
@@ -94,8 +96,16 @@ class QuicCarrier:
     traits: DialectTraits
 
     def __init__(
-        self, host: Host, engine: EngineConnection, role: Role, path: Path, settings: QuicSettings
+        self,
+        host: Host,
+        engine: EngineConnection,
+        role: Role,
+        path: Path,
+        settings: QuicSettings,
+        *,
+        node: str | None = None,
     ) -> None:
+        """`node` is the one that is dialled."""
         self.role = role
         self.traits = DialectTraits(name="quic", alpn="")
         self.is_half_open = role is Role.LISTENER
@@ -105,6 +115,9 @@ class QuicCarrier:
         self._host = host
         self._engine = engine
         self._limits = settings.limits
+        self._verifier = settings.credentials.verifier
+        self._node = node
+        self._distrust: Alert | None = None
         self._path = path
         self._local = path[1]
         self._migrations = 0
@@ -247,6 +260,18 @@ class QuicCarrier:
             if done in self._flushers:
                 self._flushers.remove(done)
 
+    def check_name(self, node: str) -> None:
+        """A node is who its certificate says. Raises PeerRefused."""
+        if self.role is Role.LISTENER:
+            self._verifier.named(node, self._engine.certificates)
+
+    def remember(self, node: str) -> None:
+        """Keeps its key, where that is wanted. Raises PeerRefused."""
+        if self.role is Role.LISTENER:
+            self._verifier.learn_dialler(node, self._engine.certificates)
+        else:
+            self._verifier.learn_dialled(node, self._engine.certificates)
+
     def close(self, reason: str) -> None:
         """CONNECTION_CLOSE, at once: the one thing that every peer takes for a goodbye."""
         self._end(CloseReason(CloseKind.LOCAL, reason), say=reason)
@@ -287,6 +312,8 @@ class QuicCarrier:
             self._path = path
             self._migrations += 1
         self._look_at_gap()
+        if self.up is not None:
+            self._look_open()
         self._deliver()
         if self._closed:
             return
@@ -341,7 +368,13 @@ class QuicCarrier:
     # -- what the engine tells ------------------------------------------------------------------
 
     def handshake_completed(self, alpn: str) -> None:
-        """TLS is done; the ALPN decides what is spoken."""
+        """TLS is done. Nobody has heard of it yet: now the peer is believed, or never; the ALPN
+        decides what is spoken."""
+        try:
+            self._judge()
+        except CertificateError as error:
+            self._refuse(error)
+            return
         make = QUIC_DIALECTS.get(alpn)
         if make is None:
             self._ending = CloseReason(CloseKind.ERROR, f"no dialect for the ALPN {alpn!r}")
@@ -351,6 +384,22 @@ class QuicCarrier:
         self._window = max(self._window, self._dialect.receive_window)
         self._perform(self._dialect.opened())
         self._look_open()
+
+    def _judge(self) -> None:
+        certificates = self._engine.certificates
+        if self._node is not None:
+            self._verifier.dialled(self._node, certificates)
+        else:
+            self._verifier.dialler(certificates)
+
+    def _refuse(self, error: CertificateError) -> None:
+        self._distrust = (
+            error.alert if isinstance(error, PeerRefused) else Alert.CERTIFICATE_UNKNOWN
+        )
+        self._ending = CloseReason(CloseKind.ERROR, str(error))
+        if self.role is Role.LISTENER:
+            host, port = self.peer_address
+            _log.warning("%s:%s is refused: %s", host, port, error)
 
     def stream_data(self, stream: int, data: bytes) -> None:
         """Bytes in order."""
@@ -399,6 +448,8 @@ class QuicCarrier:
     def _look_open(self) -> None:
         if self._dialect is None or not self._dialect.is_open:
             return
+        if self.role is Role.DIALER and not self._engine.is_confirmed:
+            return  # the peer has yet to believe us
         if self.up is not None and not self.up.done():
             self.up.set_result(None)
             self._keep_alive()
@@ -587,7 +638,10 @@ class QuicCarrier:
         self._path = self._engine.path
         linger = 3 * self._engine.probe_timeout()
         if over is None:
-            self._engine.close(0, (say or "")[:200])
+            if self._distrust is not None:
+                self._engine.close_with_alert(self._distrust)
+            else:
+                self._engine.close(0, (say or "")[:200])
         if over is None or not over.by_peer:
             self._say_farewell()
         self._closed = reason
@@ -602,7 +656,9 @@ class QuicCarrier:
                 done.set_result(False)
         self._flushers.clear()
         if self.up is not None and not self.up.done():
-            self.up.set_exception(AttemptFailed(reason.text, may_retry=_may_retry(over)))
+            is_distrust = self._distrust is not None or _is_distrust(over)
+            error = AttemptFailed(reason.text, may_retry=_may_retry(over), is_distrust=is_distrust)
+            self.up.set_exception(error)
         self._host.expect_reset(self, self._reset_token, b"")
         self._host.ended(self, linger)
         self._loop.call_soon(self._deliver)
@@ -643,6 +699,12 @@ def _reason_of(over: Closed) -> CloseReason:
     if over.by_peer:
         return CloseReason(CloseKind.PEER, f"the peer closed the connection ({over.text})")
     return CloseReason(CloseKind.ERROR, over.text)
+
+
+def _is_distrust(over: Closed | None) -> bool:
+    """Whether the peer said that it does not believe our certificate."""
+    alerts = {0x100 + alert for alert in Alert}
+    return over is not None and over.by_peer and over.error_code in alerts
 
 
 def _may_retry(over: Closed | None) -> bool:

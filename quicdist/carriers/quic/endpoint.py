@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from quicdist.carriers.base import Connection, ConnectionHandler, DialError, Role
+from quicdist.carriers.base import Connection, ConnectionHandler, DialError, NotBelieved, Role
 from quicdist.carriers.quic.admission import Admission
 from quicdist.carriers.quic.connection import AttemptFailed, QuicCarrier
 from quicdist.carriers.quic.engine import (
@@ -33,6 +33,7 @@ from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.quic.udp import UdpSocket
 from quicdist.carriers.refusals import Refusal, Refusals
+from quicdist.carriers.trust.names import host_of
 
 _log = logging.getLogger("quicdist.quic")
 
@@ -63,7 +64,7 @@ class Endpoint:
         self._accept = accept
         self.refusals: Refusals = Counter()
         """Of those who dialled us."""
-        self._reset_tokens = ResetTokens(settings.identity, udp.address[1])
+        self._reset_tokens = ResetTokens(settings.credentials.identity, udp.address[1])
         self._engine = load_engine(settings, self._reset_tokens.of)
         self._loop = asyncio.get_running_loop()
         self._routes: dict[bytes, QuicCarrier] = {}
@@ -91,7 +92,8 @@ class Endpoint:
 
         Without `accept` it only dials, and answers nobody who dials it.
 
-        Raises OSError where that cannot be had, ValueError for an engine that is not there.
+        Raises OSError where that cannot be had, ValueError for an engine that is not there or
+        cannot do what is asked of it, CertificateError where there is no identity.
         """
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
@@ -120,14 +122,16 @@ class Endpoint:
         host: str,
         port: int,
         *,
+        node: str | None = None,
         alpns: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> QuicCarrier:
         """A connection that is up: QUIC, ALPN and, where a carrier has one, its preamble.
 
         An attempt that the peer ends before that is made again, up to `timeout` seconds in all;
-        by default the handshake timeout. The caller sets its handler before it awaits anything.
-        Raises DialError.
+        by default the handshake timeout. What is there must be believed to be `node`, by default
+        that of the address. The caller sets its handler before it awaits anything.
+        Raises DialError, NotBelieved among it.
         """
         if self._is_closing:
             raise DialError("the endpoint is closed")
@@ -141,9 +145,11 @@ class Endpoint:
             now = self._loop.time()
             turn = now + (deadline - now) / (len(addresses) - place)
             try:
-                return await self._dial_address(host, address, alpns, turn)
+                return await self._dial_address(node or f"{port}@{host}", address, alpns, turn)
             except AttemptFailed as error:
                 failure = str(error)
+                if error.is_distrust:
+                    raise NotBelieved(f"{host}:{port}: {failure}") from None
             except asyncio.TimeoutError:
                 pass
         raise DialError(f"{host}:{port}: {failure}")
@@ -483,13 +489,13 @@ class Endpoint:
         return addresses
 
     async def _dial_address(
-        self, host: str, address: SocketAddress, alpns: Sequence[str] | None, deadline: float
+        self, node: str, address: SocketAddress, alpns: Sequence[str] | None, deadline: float
     ) -> QuicCarrier:
         """Attempts at one address, until one is up. Raises AttemptFailed, asyncio.TimeoutError."""
         for attempt in itertools.count(1):
             left = deadline - self._loop.time()
             try:
-                return await self._attempt(host, address, alpns or self._settings.alpns, left)
+                return await self._attempt(node, address, alpns or self._settings.alpns, left)
             except AttemptFailed as error:
                 delay = _RETRY_DELAY * 2**attempt
                 is_last = attempt == _ATTEMPTS or deadline - self._loop.time() < delay
@@ -499,11 +505,11 @@ class Endpoint:
         raise AssertionError("not reached")
 
     async def _attempt(
-        self, host: str, address: SocketAddress, alpns: Sequence[str], timeout: float
+        self, node: str, address: SocketAddress, alpns: Sequence[str], timeout: float
     ) -> QuicCarrier:
-        engine = self._engine.dialer(host, alpns)
+        engine = self._engine.dialer(host_of(node), alpns)
         path: Path = (address, None)
-        connection = QuicCarrier(self, engine, Role.DIALER, path, self._settings)
+        connection = QuicCarrier(self, engine, Role.DIALER, path, self._settings, node=node)
         connection.up = up = self._loop.create_future()
         self._add(connection, engine.connection_ids)
         engine.connect(path, self._loop.time())

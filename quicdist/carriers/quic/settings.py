@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 from quicdist.carriers.base import CarrierLimits
 from quicdist.carriers.dialects import ALL_ALPNS
 from quicdist.carriers.quic.tracing import Tracing
-from quicdist.carriers.trust import Identity, Trust
+from quicdist.carriers.trust import Credentials
 
 
 @dataclass(frozen=True, slots=True)
 class QuicSettings:
     """Sizes in bytes, times in seconds."""
 
-    identity: Identity
-    trust: Trust = field(default_factory=Trust.nothing)
+    credentials: Credentials
+    """Who we are, and whom we believe."""
+
     limits: CarrierLimits = field(default_factory=CarrierLimits)
 
     alpns: Sequence[str] = ALL_ALPNS

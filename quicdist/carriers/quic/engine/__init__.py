@@ -12,6 +12,7 @@ from typing import Protocol, TypeAlias, cast
 
 from quicdist.carriers.base import Buffer
 from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.trust import Alert, Certificates
 
 SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 """As the socket module gives and takes it, for either family."""
@@ -91,6 +92,15 @@ class EngineConnection(Protocol):
         """False while nothing authentic has come, as long as this is a listener's."""
 
     @property
+    def certificates(self) -> Certificates:
+        """What the peer presented in TLS, its own first, of whose key it has proved to be the
+        owner; empty where that was nothing. Not verified in any other way."""
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the peer has taken the handshake as well (RFC 9001, 4.1.2)."""
+
+    @property
     def closed(self) -> Closed | None:
         """Set once it is over, at once, whatever the protocol still has to do."""
 
@@ -144,6 +154,9 @@ class EngineConnection(Protocol):
 
     def close(self, error_code: int, reason: str) -> None: ...
 
+    def close_with_alert(self, alert: Alert) -> None:
+        """Ends it as TLS would, had it said no to the peer's certificate."""
+
     def idle_timeout(self) -> float:
         """What both sides agreed on, in seconds."""
 
@@ -162,10 +175,14 @@ class Engine(Protocol):
     """Spoken, the preferred one first."""
 
     def dialer(self, host: str, alpns: Sequence[str]) -> EngineConnection:
-        """A connection to a node that certificates call `host`."""
+        """A connection to `host`. It presents our certificate where the peer asks for one, and
+        verifies nothing: whoever owns the connection looks at `certificates`, before it transmits
+        what follows the handshake."""
 
     def listener(self, opening: Opening) -> EngineConnection:
-        """The answer to a first datagram."""
+        """The answer to a first datagram. It asks for a certificate where the settings want that,
+        and verifies as little. No session tickets, no early data: who comes back proves anew who
+        it is."""
 
 
 _MODULES = {"aioquic": "aioquic", "aioquic-plain": "aioquic"}
@@ -173,7 +190,8 @@ _MODULES = {"aioquic": "aioquic", "aioquic-plain": "aioquic"}
 
 
 def load_engine(settings: QuicSettings, reset_token_of: ResetTokenOf) -> Engine:
-    """The engine that the settings name. Raises ValueError for one that is not there."""
+    """The engine that the settings name. Raises ValueError for one that is not there, or that
+    cannot do what the settings ask of it."""
     name = _MODULES.get(settings.engine)
     if name is None:
         known = ", ".join(_MODULES)

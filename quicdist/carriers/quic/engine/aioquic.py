@@ -3,7 +3,8 @@
 Built on its sans-IO `QuicConnection`. Private attributes are used where it has no other way to:
 grow receive windows by what was consumed (its own grow by what came), see what is acknowledged,
 learn of a peer's close before the draining time is over, keep a handshake message in one STREAM
-frame, choose and read stateless reset tokens, and try a new path at once.
+frame, choose and read stateless reset tokens, try a new path at once, ask who dials us for a
+certificate, see what was presented, and see whether the handshake is confirmed.
 tests/carriers/test_aioquic_internals.py fails when one of them moves.
 """
 
@@ -48,6 +49,7 @@ from quicdist.carriers.quic.engine.aioquic_short import ShortPaths, is_tested
 from quicdist.carriers.quic.mtu import BASE, PathMtu
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tracing import KeyLog, QlogDirectory
+from quicdist.carriers.trust import Alert, Certificates
 
 _VERSIONS = [int(QuicProtocolVersion.VERSION_1), int(QuicProtocolVersion.VERSION_2)]
 _CIPHERS = [
@@ -62,6 +64,10 @@ _TIMERS_LATE = 0.002
 
 _JOIN_BELOW = 16 * 1024
 """Parts longer than this are queued as they are, to save a copy."""
+
+_MAX_TLS_MESSAGE = 64 * 1024
+"""Bytes of a TLS message that has not come whole. aioquic would wait for 16 MiB, and copy what it
+has with each datagram; a chain of eight certificates is a quarter of this."""
 
 # What aioquic warns of is in the connection's end; without a handler it would go to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
@@ -123,6 +129,12 @@ class _Quic(QuicConnection):
 
     whole = True
     reset_token_of: ResetTokenOf
+    asks_certificate = False
+    """As a server: whether the client must say who it is. It may answer that it is nobody."""
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        self.tls._request_client_certificate = self.asks_certificate
 
     def _replenish_connection_ids(self) -> None:
         super()._replenish_connection_ids()
@@ -253,6 +265,8 @@ class AioquicConnection:
             self._quic.receive_datagram(data, path, now)
         except Exception as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
+        if self.is_started and len(self._quic.tls._receive_buffer) > _MAX_TLS_MESSAGE:
+            raise EngineError(f"a TLS message of more than {_MAX_TLS_MESSAGE} bytes")
         congestion = self._quic._loss._cc
         if congestion.congestion_window > self._max_in_flight:
             congestion.congestion_window = self._max_in_flight
@@ -289,6 +303,18 @@ class AioquicConnection:
     def is_started(self) -> bool:
         """Whether a first packet could be decrypted."""
         return self._quic._state is not QuicConnectionState.FIRSTFLIGHT
+
+    @property
+    def certificates(self) -> Certificates:
+        """TLS has checked that its key has signed this handshake, and nothing else."""
+        tls = self._quic.tls
+        own = tls._peer_certificate
+        return () if own is None else (own, *tls._peer_certificate_chain)
+
+    @property
+    def is_confirmed(self) -> bool:
+        """For a dialer: HANDSHAKE_DONE has come."""
+        return self._quic._handshake_confirmed
 
     @property
     def closed(self) -> Closed | None:
@@ -460,6 +486,13 @@ class AioquicConnection:
         """CONNECTION_CLOSE of the application."""
         self._quic.close(error_code=error_code, reason_phrase=reason)
 
+    def close_with_alert(self, alert: Alert) -> None:
+        """CONNECTION_CLOSE of TLS. Nothing of ours has left since the handshake: a server's peer
+        has not heard yet that it was complete."""
+        self._quic.close(
+            error_code=QuicErrorCode.CRYPTO_ERROR + alert, frame_type=QuicFrameType.CRYPTO
+        )
+
     def idle_timeout(self) -> float:
         """The smaller of both sides' settings."""
         return self._quic._idle_timeout()
@@ -493,41 +526,35 @@ class AioquicEngine:
         tracing = settings.tracing
         self._key_log = KeyLog(tracing.key_log) if tracing.key_log else None
         self._qlog = Qlog(QlogDirectory(tracing.qlog)) if tracing.qlog else None
-        self._listening = self._configuration(settings.alpns, is_client=False)
-        identity = settings.identity
-        self._listening.certificate = identity.certificate
-        self._listening.certificate_chain = list(identity.chain)
-        self._listening.private_key = identity.key
 
     def dialer(self, host: str, alpns: Sequence[str]) -> AioquicConnection:
         """A client."""
         configuration = self._configuration(alpns, is_client=True)
-        trust = self._settings.trust
         configuration.server_name = host
-        if trust.ca_file is None:
-            configuration.verify_mode = ssl.CERT_NONE
-        else:
-            configuration.verify_mode = ssl.CERT_REQUIRED
-            configuration.cafile = str(trust.ca_file)
+        configuration.verify_mode = ssl.CERT_NONE  # that is done outside, for every engine alike
         return self._connection(self._kind(configuration=configuration))
 
     def listener(self, opening: Opening) -> AioquicConnection:
         """A server."""
-        return self._connection(
-            self._kind(
-                configuration=self._listening,
-                original_destination_connection_id=opening.destination_id,
-                retry_source_connection_id=opening.retry_id,
-            )
+        quic = self._kind(
+            configuration=self._configuration(self._settings.alpns, is_client=False),
+            original_destination_connection_id=opening.destination_id,
+            retry_source_connection_id=opening.retry_id,
         )
+        quic.asks_certificate = self._settings.credentials.verifier.asks_diallers
+        return self._connection(quic)
 
     def _connection(self, quic: _Quic) -> AioquicConnection:
         return AioquicConnection(quic, self._settings, self._reset_token_of)
 
     def _configuration(self, alpns: Sequence[str], *, is_client: bool) -> QuicConfiguration:
         limits = self._settings.limits
+        identity = self._settings.credentials.identity
         return QuicConfiguration(
             is_client=is_client,
+            certificate=identity.certificate,
+            certificate_chain=list(identity.chain),
+            private_key=identity.key,
             alpn_protocols=list(alpns),
             supported_versions=_VERSIONS,
             cipher_suites=_CIPHERS,

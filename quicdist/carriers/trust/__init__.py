@@ -1,0 +1,50 @@
+"""Who we are and who may be believed, for every carrier that speaks TLS.
+
+`Identity` is our key and certificate, `Trust` the setting that says whom we believe. A node makes
+`Credentials` of the two, which its carriers share: they present `credentials.identity`, and ask
+`credentials.verifier` about what the other side presents, an empty sequence where that is nothing:
+
+    dialler    TLS is done       -> verifier.dialled(node, certificates)
+    listener   TLS is done       -> verifier.dialler(certificates)
+               the peer's name   -> verifier.named(node, certificates)
+    both       it has the cookie -> verifier.learn_dialled, learn_dialler(node, certificates)
+
+The first two are the carrier's, and raise PeerRefused before anything the peer says is believed;
+the others are asked by who owns the connection. A carrier over TCP finds `ssl.SSLContext`s in
+`quicdist.carriers.trust.contexts`.
+"""
+
+from __future__ import annotations
+
+from quicdist.carriers.trust.credentials import Credentials
+from quicdist.carriers.trust.errors import (
+    Alert,
+    CertificateError,
+    CertificateExpired,
+    CertificateMismatch,
+    CertificateUnreadable,
+    PeerRefused,
+    TrustError,
+)
+from quicdist.carriers.trust.files import state_directory
+from quicdist.carriers.trust.identity import Identity
+from quicdist.carriers.trust.names import Certificates
+from quicdist.carriers.trust.setting import Trust, TrustBy
+from quicdist.carriers.trust.ways import Verifier
+
+__all__ = [
+    "Alert",
+    "CertificateError",
+    "CertificateExpired",
+    "CertificateMismatch",
+    "CertificateUnreadable",
+    "Certificates",
+    "Credentials",
+    "Identity",
+    "PeerRefused",
+    "Trust",
+    "TrustBy",
+    "TrustError",
+    "Verifier",
+    "state_directory",
+]

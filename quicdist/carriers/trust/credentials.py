@@ -1,0 +1,48 @@
+"""What a node's carriers share: who it is, and whom it believes. Alive, unlike the settings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from quicdist.carriers.trust import files
+from quicdist.carriers.trust.errors import CertificateError
+from quicdist.carriers.trust.identity import Identity
+from quicdist.carriers.trust.setting import Trust
+from quicdist.carriers.trust.ways import Verifier
+
+_log = logging.getLogger("quicdist.trust")
+
+
+class Credentials:
+    """One node's. The files behind its identity are read again when they change: whoever makes a
+    connection takes `identity` anew. `hosts` are what a certificate made for it is good for."""
+
+    def __init__(self, identity: Identity | None, trust: Trust, hosts: Sequence[str] = ()) -> None:
+        self.trust = trust
+        self.verifier: Verifier = trust.verifier()
+        self._given = identity
+        self._hosts = tuple(hosts)
+        self._identity: Identity | None = None
+        self._stamp: files.Stamp = ()
+
+    @property
+    def identity(self) -> Identity:
+        """Who we are now. Raises CertificateError where that was never to be had."""
+        current = self._identity
+        if current is None:
+            return self._take(self._given or Identity.kept(self._hosts))
+        if current.files and files.stamp(current.files) != self._stamp:
+            try:
+                return self._take(current.reloaded())
+            except CertificateError as error:
+                _log.error("%s; the certificate used before stays in use", error)
+                self._stamp = files.stamp(current.files)
+        return current
+
+    def _take(self, identity: Identity) -> Identity:
+        if self._identity is not None and identity != self._identity:
+            _log.info("a new certificate is in use; its key is %s", identity.fingerprint)
+        self._identity = identity
+        self._stamp = files.stamp(identity.files)
+        return identity

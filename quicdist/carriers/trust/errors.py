@@ -1,0 +1,45 @@
+"""What is wrong with a certificate, ours or a peer's; each text is one line that says why."""
+
+from __future__ import annotations
+
+import enum
+
+
+class CertificateError(Exception):
+    """A certificate or key that cannot be used; the text is one line that says why."""
+
+
+class CertificateUnreadable(CertificateError):
+    """A file that is missing, not ours to read, or not what it should be."""
+
+
+class CertificateExpired(CertificateError):
+    """A certificate outside of its time."""
+
+
+class CertificateMismatch(CertificateError):
+    """A key that does not belong to its certificate."""
+
+
+class TrustError(CertificateError):
+    """A setting of trust that cannot be followed."""
+
+
+class Alert(enum.IntEnum):
+    """What a peer is told that is not believed (RFC 8446, 6.2); the text stays with us."""
+
+    BAD_CERTIFICATE = 42
+    UNSUPPORTED_CERTIFICATE = 43
+    CERTIFICATE_EXPIRED = 45
+    CERTIFICATE_UNKNOWN = 46
+    UNKNOWN_CA = 48
+    ACCESS_DENIED = 49
+    CERTIFICATE_REQUIRED = 116
+
+
+class PeerRefused(CertificateError):
+    """A peer that is not believed."""
+
+    def __init__(self, text: str, alert: Alert = Alert.BAD_CERTIFICATE) -> None:
+        super().__init__(text)
+        self.alert = alert

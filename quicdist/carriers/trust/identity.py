@@ -1,0 +1,267 @@
+"""Who we are: a private key and the certificate that goes with it, given, or made and kept."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from quicdist.carriers.trust import files
+from quicdist.carriers.trust.errors import (
+    CertificateExpired,
+    CertificateMismatch,
+    CertificateUnreadable,
+)
+from quicdist.carriers.trust.names import (
+    Certificates,
+    fingerprint,
+    general_name,
+    hosts_of,
+    nodes_of,
+)
+
+PrivateKey = (
+    ec.EllipticCurvePrivateKey
+    | rsa.RSAPrivateKey
+    | ed25519.Ed25519PrivateKey
+    | ed448.Ed448PrivateKey
+)
+
+OVERLAP = datetime.timedelta(days=30)
+"""How long a key that was replaced vouches for the new one, and is taken beside it."""
+
+_LIFETIME = datetime.timedelta(days=3650)
+_RENEW_BEFORE = datetime.timedelta(days=30)
+_KEY, _FORMER_KEY = "key.pem", "former-key.pem"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A private key and the certificate that goes with it."""
+
+    key: PrivateKey = field(repr=False)
+    certificate: x509.Certificate
+    chain: Certificates = ()
+    """What is presented besides: intermediate certificates, nearest first, or that of our former
+    key, which has signed the certificate."""
+    files: Sequence[Path] = field(default=(), compare=False)
+    """Where it was read from."""
+    kept_for: Sequence[str] | None = field(default=None, compare=False)
+    """The hosts that `kept` was asked for."""
+
+    @classmethod
+    def load(cls, certificate: Path | str, key: Path | str | None = None) -> Identity:
+        """From PEM files; without `key` both are in one. Raises CertificateError."""
+        certificate = Path(certificate)
+        key = certificate if key is None else Path(key)
+        certificates = read_certificates(certificate)
+        private = _read_key(key)
+        identity = cls(private, certificates[0], tuple(certificates[1:]), (certificate, key))
+        _check_pair(identity, key, certificate)
+        check_times(identity.certificate, certificate)
+        return identity
+
+    @classmethod
+    def kept(cls, hosts: Sequence[str], directory: Path | str | None = None) -> Identity:
+        """Our own, made when there is none; the key in `directory` stays the same until `rotate`.
+
+        `hosts` are the IP addresses and DNS names that the certificate is good for; it is kept
+        in a file of the first one's name. One that lacks any of them, or is about to expire, is
+        made anew for the same key. Without hosts it is good for that key alone, and made each
+        time. Raises CertificateError.
+        """
+        place = files.state_directory() if directory is None else Path(directory)
+        try:
+            files.make_directory(place)
+            with files.locked(place / _KEY):
+                return cls._kept(hosts, place)
+        except OSError as error:
+            raise CertificateUnreadable(
+                f"no certificate can be kept in {place}: {error.strerror or error}"
+            ) from None
+
+    @classmethod
+    def _kept(cls, hosts: Sequence[str], place: Path) -> Identity:
+        key_file = place / _KEY
+        if not key_file.exists():
+            made = ec.generate_private_key(ec.SECP256R1())
+            files.write(key_file, key_pem(made), mode=0o600, replace=False)
+        key = _read_key(key_file)
+        origin = (key_file,)
+        if not hosts:
+            made_now = _issued(key, hosts, place / _FORMER_KEY)
+            return cls(key, made_now[0], tuple(made_now[1:]), origin, ())
+        path = certificate_file(hosts[0], place)
+        found = read_certificates(path) if path.exists() else []
+        if not found or not _serves(found, key, hosts):
+            found = _issued(key, hosts, place / _FORMER_KEY)
+            files.write(path, pem(found), mode=0o644)
+        return cls(key, found[0], tuple(found[1:]), (key_file, path), tuple(hosts))
+
+    @classmethod
+    def rotate(cls, directory: Path | str | None = None) -> None:
+        """Gives what is kept in `directory` a new key. For 30 days its certificates are signed
+        by the former one, so that those who know that key learn the new one by it.
+
+        Nodes that run take the new key for their next connection. Raises CertificateError.
+        """
+        place = files.state_directory() if directory is None else Path(directory)
+        key_file, former_file = place / _KEY, place / _FORMER_KEY
+        try:
+            with files.locked(key_file):
+                former = _read_key(key_file)
+                files.write(former_file, key_pem(former), mode=0o600)
+                new = ec.generate_private_key(ec.SECP256R1())
+                files.write(key_file, key_pem(new), mode=0o600)
+        except OSError as error:
+            raise CertificateUnreadable(
+                f"the key in {place} cannot be replaced: {error.strerror or error}"
+            ) from None
+
+    @classmethod
+    def ephemeral(cls, hosts: Sequence[str] = ()) -> Identity:
+        """One that nobody keeps."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        return cls(key, self_signed(key, hosts))
+
+    @property
+    def fingerprint(self) -> str:
+        """`sha256:` and the SHA-256 of the public key, in hex: what others know or pin."""
+        return fingerprint(self.certificate)
+
+    def reloaded(self) -> Identity:
+        """As its files have it now; itself where it has none. Raises CertificateError."""
+        if self.kept_for is not None:
+            return Identity.kept(self.kept_for, self.files[0].parent)
+        return Identity.load(*self.files) if self.files else self
+
+
+def certificate_file(host: str, directory: Path) -> Path:
+    """Where the certificate for that host is kept: nodes of several hosts may share the place."""
+    return directory / f"cert-{host}.pem"
+
+
+def self_signed(
+    key: PrivateKey, hosts: Sequence[str], *, signer: PrivateKey | None = None
+) -> x509.Certificate:
+    """A certificate for `hosts` (IP addresses and DNS names) that only says: I have this key.
+
+    The `signer`, by default the key itself, says so too. Raises CertificateError.
+    """
+    now = datetime.datetime.now(datetime.timezone.utc)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "quicdist")])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + _LIFETIME)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage(
+                [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+            ),
+            critical=False,
+        )
+    )
+    if hosts:
+        names = x509.SubjectAlternativeName([general_name(host) for host in dict.fromkeys(hosts)])
+        builder = builder.add_extension(names, critical=False)
+    return sign(builder, signer or key)
+
+
+def sign(builder: x509.CertificateBuilder, key: PrivateKey) -> x509.Certificate:
+    """With the hash that goes with the key."""
+    has_its_own = isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
+    return builder.sign(key, None if has_its_own else hashes.SHA256())
+
+
+def key_pem(key: PrivateKey) -> bytes:
+    """PKCS #8, not encrypted."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def pem(certificates: Certificates) -> bytes:
+    """One after the other."""
+    return b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
+
+
+def read_certificates(path: Path) -> list[x509.Certificate]:
+    """All that are in a PEM file, at least one. Raises CertificateUnreadable."""
+    try:
+        return x509.load_pem_x509_certificates(files.read(path))
+    except ValueError:
+        raise CertificateUnreadable(f"{path}: no PEM certificate in it") from None
+
+
+def check_times(certificate: x509.Certificate, path: Path) -> None:
+    """Raises CertificateExpired."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    if now > certificate.not_valid_after_utc:
+        raise CertificateExpired(
+            f"{path}: the certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d}"
+        )
+    if now < certificate.not_valid_before_utc:
+        raise CertificateExpired(
+            f"{path}: the certificate is good only from {certificate.not_valid_before_utc:%Y-%m-%d}"
+        )
+
+
+def _read_key(path: Path) -> PrivateKey:
+    try:
+        key = load_pem_private_key(files.read(path), password=None)
+    except TypeError:
+        raise CertificateUnreadable(f"{path}: the key is encrypted") from None
+    except ValueError:
+        raise CertificateUnreadable(f"{path}: no PEM private key in it") from None
+    if not isinstance(key, PrivateKey):
+        raise CertificateUnreadable(f"{path}: a key of a kind that TLS 1.3 does not sign with")
+    return key
+
+
+def _check_pair(identity: Identity, key: Path, certificate: Path) -> None:
+    if identity.key.public_key() != identity.certificate.public_key():
+        raise CertificateMismatch(f"{key}: not the key of the certificate in {certificate}")
+
+
+def _issued(key: PrivateKey, hosts: Sequence[str], former_file: Path) -> list[x509.Certificate]:
+    """A new certificate, and while a former key vouches for this one, that key's behind it."""
+    if not former_file.exists() or not _is_recent(_changed(former_file)):
+        return [self_signed(key, hosts)]
+    former = _read_key(former_file)
+    return [self_signed(key, hosts, signer=former), self_signed(former, ())]
+
+
+def _changed(path: Path) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.timezone.utc)
+
+
+def _is_recent(time: datetime.datetime) -> bool:
+    return datetime.datetime.now(datetime.timezone.utc) < time + OVERLAP
+
+
+def _serves(certificates: Certificates, key: PrivateKey, hosts: Sequence[str]) -> bool:
+    own = certificates[0]
+    if own.public_key() != key.public_key():
+        return False
+    now = datetime.datetime.now(datetime.timezone.utc)
+    if now + _RENEW_BEFORE > own.not_valid_after_utc:
+        return False
+    if len(certificates) > 1 and not _is_recent(own.not_valid_before_utc):
+        return False  # the former key's word is not needed any more
+    named = {general_name(host) for host in hosts_of(own)}
+    return not nodes_of(own) and all(general_name(host) in named for host in hosts)

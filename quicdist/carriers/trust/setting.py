@@ -1,0 +1,133 @@
+"""`Trust`: whom a node, a gateway or a command believes, in one frozen setting."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from quicdist.carriers.trust import files
+from quicdist.carriers.trust.identity import check_times, read_certificates
+from quicdist.carriers.trust.names import parse_fingerprint
+from quicdist.carriers.trust.ways import (
+    ByAuthority,
+    ByFirstUse,
+    ByPins,
+    NoWay,
+    Verifier,
+    Way,
+)
+
+
+class TrustBy(enum.Enum):
+    """What a peer is believed by."""
+
+    AUTHORITY = "authority"
+    PINS = "pins"
+    FIRST_USE = "first use"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whom we believe. Make one with `first_use`, `authority`, `pinned` or `nothing`.
+
+    It goes both ways: nodes that we dial, and nodes that dial us, which are asked for their
+    certificate in the TLS handshake. `uncertified` names those that are let in without one, for
+    the cookie alone: node names, in which `*` stands for anything (fnmatch). Erlang's own QUIC
+    carriers can present none.
+    """
+
+    by: TrustBy
+    file: Path | None = None
+    """The authorities (PEM), or the known nodes; None is `known_nodes` in the state directory."""
+    pins: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
+    """Fingerprints by node name."""
+    uncertified: Sequence[str] = ()
+
+    @classmethod
+    def first_use(
+        cls, known_nodes: Path | str | None = None, *, uncertified: Sequence[str] = ()
+    ) -> Trust:
+        """Believes a node when it is first met, and from then on only its key, as ssh does.
+
+        Keys are kept in the file `known_nodes`. The default.
+        """
+        path = None if known_nodes is None else Path(known_nodes)
+        return cls(TrustBy.FIRST_USE, path, uncertified=tuple(uncertified))
+
+    @classmethod
+    def authority(cls, ca_file: Path | str, *, uncertified: Sequence[str] = ()) -> Trust:
+        """Believes what the authorities in `ca_file` (PEM) have signed for the node's host.
+
+        A certificate that names nodes is good for these alone. Raises CertificateError.
+        """
+        path = Path(ca_file)
+        for certificate in read_certificates(path):
+            check_times(certificate, path)
+        return cls(TrustBy.AUTHORITY, path, uncertified=tuple(uncertified))
+
+    @classmethod
+    def pinned(
+        cls, pins: Mapping[str, str | Sequence[str]], *, uncertified: Sequence[str] = ()
+    ) -> Trust:
+        """Believes the nodes named, each by the fingerprint of its key, or several of them.
+
+        In names `*` stands for anything. Nobody else is dialled or let in. Raises
+        CertificateError for what is no fingerprint.
+        """
+        parsed = {
+            node: tuple(
+                parse_fingerprint(one) for one in ([ones] if isinstance(ones, str) else ones)
+            )
+            for node, ones in pins.items()
+        }
+        return cls(TrustBy.PINS, pins=MappingProxyType(parsed), uncertified=tuple(uncertified))
+
+    @classmethod
+    def nothing(cls) -> Trust:
+        """Believes whoever answers, and whoever dials: only the cookie tells who a node is."""
+        return cls(TrustBy.NOTHING)
+
+    def letting_in(self, *patterns: str) -> Trust:
+        """The same, and nodes of these names are let in without a certificate."""
+        return dataclasses.replace(self, uncertified=(*self.uncertified, *patterns))
+
+    @property
+    def known_nodes(self) -> Path:
+        """The file of first use."""
+        return self.file or files.state_directory() / "known_nodes"
+
+    def verifier(self) -> Verifier:
+        """What decides, for one node. Its files are read when it is asked, and when they change."""
+        return Verifier(self._way(), self.uncertified)
+
+    def _way(self) -> Way:
+        if self.by is TrustBy.AUTHORITY:
+            assert self.file is not None
+            return ByAuthority(self.file)
+        if self.by is TrustBy.PINS:
+            return ByPins(self.pins)
+        if self.by is TrustBy.FIRST_USE:
+            return ByFirstUse(self.known_nodes)
+        return NoWay()
+
+    def describe(self) -> str:
+        """One line for the log: what is verified and what is not."""
+        if self.by is TrustBy.NOTHING:
+            return (
+                "TLS: traffic is encrypted, but no certificate is verified, of no peer: "
+                "only the cookie tells who a node is"
+            )
+        how = {
+            TrustBy.AUTHORITY: f"authority {self.file}, host in the certificate",
+            TrustBy.PINS: f"pinned keys of {len(self.pins)} node names",
+            TrustBy.FIRST_USE: f"first use, keys kept in {self.known_nodes}",
+        }[self.by]
+        line = f"TLS: nodes are verified, those that we dial and those that dial us ({how})"
+        if self.uncertified:
+            line += f"; let in without a certificate: {', '.join(self.uncertified)}"
+        return line

@@ -1,0 +1,252 @@
+"""The four ways to tell whether a peer is who it says; `Verifier` is what carriers and nodes ask.
+
+Who dials knows which node it wants, and asks `dialled` once TLS has shown the certificate. Who is
+dialled asks `dialler` then, and `named` when the peer says its name in the distribution handshake.
+`learn` follows once the peer has proved the cookie.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Protocol
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+
+from quicdist.carriers.trust import files
+from quicdist.carriers.trust.chains import Usage, check_chain, check_length
+from quicdist.carriers.trust.errors import Alert, CertificateError, PeerRefused
+from quicdist.carriers.trust.identity import OVERLAP, read_certificates
+from quicdist.carriers.trust.known_nodes import KnownNodes
+from quicdist.carriers.trust.names import (
+    Certificates,
+    fingerprint,
+    host_of,
+    hosts_of,
+    is_for_host,
+    is_for_node,
+    speaks_of,
+    written,
+)
+
+_log = logging.getLogger("quicdist.trust")
+
+
+class Way(Protocol):
+    """One way. Certificates are at least one, and its key's owner is at the other end: TLS has
+    seen to that. Each method raises PeerRefused, and CertificateError where it cannot tell."""
+
+    def anyone(self, certificates: Certificates, usage: Usage) -> None:
+        """Whether there is any node that this could be."""
+
+    def node(self, node: str, certificates: Certificates) -> None:
+        """Whether it is this node, `anyone` having been asked."""
+
+    def learn(self, node: str, certificates: Certificates) -> None:
+        """It was believed, and has proved the cookie."""
+
+
+class ByAuthority:
+    """A certificate that an authority has signed, for the node's host."""
+
+    def __init__(self, ca_file: Path) -> None:
+        self._file = ca_file
+        self._stamp: files.Stamp | None = None
+        self._authorities: Certificates = ()
+
+    def anyone(self, certificates: Certificates, usage: Usage) -> None:
+        check_chain(certificates, self._current(), usage)
+
+    def node(self, node: str, certificates: Certificates) -> None:
+        own = certificates[0]
+        if not is_for_host(own, host_of(node)):
+            names = ", ".join(hosts_of(own)) or "no host"
+            raise PeerRefused(
+                f"the peer's certificate does not name the host of {written(node)}: "
+                f"it is for {names}"
+            )
+
+    def learn(self, node: str, certificates: Certificates) -> None:
+        pass
+
+    def _current(self) -> Certificates:
+        stamp = files.stamp([self._file])
+        if stamp != self._stamp:
+            try:
+                self._authorities = read_certificates(self._file)
+            except CertificateError as error:
+                if self._stamp is None:
+                    raise
+                _log.error("%s; the authorities read before go on being believed", error)
+            self._stamp = stamp
+        return self._authorities
+
+
+class ByPins:
+    """A key that is written down for the node's name."""
+
+    def __init__(self, pins: Mapping[str, Sequence[str]]) -> None:
+        self._pins = pins
+
+    def anyone(self, certificates: Certificates, usage: Usage) -> None:
+        pinned = {one for keys in self._pins.values() for one in keys}
+        if not _vouching(certificates, pinned):
+            raise PeerRefused(
+                f"the peer's key {fingerprint(certificates[0])} is pinned for no node",
+                Alert.CERTIFICATE_UNKNOWN,
+            )
+
+    def node(self, node: str, certificates: Certificates) -> None:
+        keys = {
+            one
+            for pattern, ones in self._pins.items()
+            if fnmatchcase(node, pattern)
+            for one in ones
+        }
+        if not _vouching(certificates, keys):
+            raise PeerRefused(
+                f"the peer's key {fingerprint(certificates[0])} is not pinned for {written(node)}",
+                Alert.CERTIFICATE_UNKNOWN,
+            )
+
+    def learn(self, node: str, certificates: Certificates) -> None:
+        pass
+
+
+class ByFirstUse:
+    """The key that the node had when it was met first."""
+
+    def __init__(self, known_nodes: Path) -> None:
+        self._known = KnownNodes(known_nodes)
+
+    def anyone(self, certificates: Certificates, usage: Usage) -> None:
+        pass
+
+    def node(self, node: str, certificates: Certificates) -> None:
+        keys = {one.fingerprint for one in self._known.keys(node)}
+        if keys and not _vouching(certificates, keys):
+            raise self._known.changed(node, fingerprint(certificates[0]))
+
+    def learn(self, node: str, certificates: Certificates) -> None:
+        key = fingerprint(certificates[0])
+        keys = {one.fingerprint for one in self._known.keys(node)}
+        if keys and key not in keys and _vouching(certificates, keys):
+            self._known.supersede(node, key, OVERLAP)
+            _log.warning("%s has a new key, %s, which its old one vouches for", written(node), key)
+        elif self._known.learn(node, key):
+            _log.info("%s is met for the first time; its key is %s", written(node), key)
+
+
+class NoWay:
+    """Whoever it is."""
+
+    def anyone(self, certificates: Certificates, usage: Usage) -> None:
+        pass
+
+    def node(self, node: str, certificates: Certificates) -> None:
+        pass
+
+    def learn(self, node: str, certificates: Certificates) -> None:
+        pass
+
+
+class Verifier:
+    """Tells carriers, nodes and gateways whom to believe. Made by `Trust.verifier`.
+
+    Every method raises PeerRefused, and CertificateError where a file says nothing usable.
+    """
+
+    def __init__(self, way: Way, uncertified: Sequence[str]) -> None:
+        self._way = way
+        self._uncertified = tuple(uncertified)
+
+    @property
+    def asks_diallers(self) -> bool:
+        """Whether those who dial us are asked for a certificate. What they present counts."""
+        return not isinstance(self._way, NoWay)
+
+    @property
+    def demands_certificates(self) -> bool:
+        """Whether some of those who dial us must present one. A carrier that cannot ask for it
+        must refuse such a setting."""
+        return self.asks_diallers and "*" not in self._uncertified
+
+    def dialled(self, node: str, certificates: Certificates) -> None:
+        """The node that we dial has presented these."""
+        if not self.asks_diallers:
+            return
+        if not certificates:
+            raise PeerRefused("the node presents no certificate", Alert.CERTIFICATE_REQUIRED)
+        check_length(certificates)
+        self._way.anyone(certificates, Usage.SERVER)
+        self._check_node(node, certificates)
+
+    def dialler(self, certificates: Certificates) -> None:
+        """Somebody who dials us has presented these, its name is to come."""
+        if not self.asks_diallers:
+            return
+        if certificates:
+            check_length(certificates)
+            self._way.anyone(certificates, Usage.CLIENT)
+        elif not self._uncertified:
+            raise PeerRefused(
+                "it presents no certificate, and the setting lets nobody in without",
+                Alert.CERTIFICATE_REQUIRED,
+            )
+
+    def named(self, node: str, certificates: Certificates) -> None:
+        """Whoever presented these to us says that it is this node."""
+        if not self.asks_diallers:
+            return
+        if certificates:
+            self._check_node(node, certificates)
+        elif not any(fnmatchcase(node, pattern) for pattern in self._uncertified):
+            raise PeerRefused(
+                f"{written(node)} presents no certificate, and the setting does not let it in "
+                "without",
+                Alert.CERTIFICATE_REQUIRED,
+            )
+
+    def learn_dialled(self, node: str, certificates: Certificates) -> None:
+        """The node that we dialled has proved the cookie."""
+        if certificates:
+            self._way.learn(node, certificates)
+
+    def learn_dialler(self, node: str, certificates: Certificates) -> None:
+        """A node that dialled us has proved the cookie.
+
+        Its key is remembered where its certificate claims the name; one that names nobody, such
+        as that of a command run once, on any free port, is nobody whom we will meet again.
+        """
+        if certificates and speaks_of(certificates[0], node):
+            self._way.learn(node, certificates)
+
+    def _check_node(self, node: str, certificates: Certificates) -> None:
+        own = certificates[0]
+        if not is_for_node(own, node):
+            raise PeerRefused(f"the peer's certificate is another node's than {written(node)}'s")
+        self._way.node(node, certificates)
+
+
+def _vouching(certificates: Certificates, keys: set[str]) -> bool:
+    """Whether the first certificate has one of these keys, or one of them has signed it: the
+    node's former key, which it presents next to the new one (see Identity.rotate)."""
+    own = certificates[0]
+    if fingerprint(own) in keys:
+        return True
+    return (
+        len(certificates) == 2
+        and fingerprint(certificates[1]) in keys
+        and _signed(own, certificates[1])
+    )
+
+
+def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
