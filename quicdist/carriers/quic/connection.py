@@ -399,7 +399,8 @@ class QuicCarrier:
         self._ending = CloseReason(CloseKind.ERROR, str(error))
         if self.role is Role.LISTENER:
             host, port = self.peer_address
-            _log.warning("%s:%s is refused: %s", host, port, error)
+            extra = {"event": "not_believed", "address": f"{host}:{port}", "reason": str(error)}
+            _log.warning("%s:%s is refused: %s", host, port, error, extra=extra)
 
     def stream_data(self, stream: int, data: bytes) -> None:
         """Bytes in order."""

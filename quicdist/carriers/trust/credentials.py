@@ -36,13 +36,16 @@ class Credentials:
             try:
                 return self._take(current.reloaded())
             except CertificateError as error:
-                _log.error("%s; the certificate used before stays in use", error)
+                extra = {"event": "certificate_failed", "reason": str(error)}
+                _log.error("%s; the certificate used before stays in use", error, extra=extra)
                 self._stamp = files.stamp(current.files)
         return current
 
     def _take(self, identity: Identity) -> Identity:
         if self._identity is not None and identity != self._identity:
-            _log.info("a new certificate is in use; its key is %s", identity.fingerprint)
+            key = identity.fingerprint
+            extra = {"event": "certificate_renewed", "fingerprint": key}
+            _log.info("a new certificate is in use; its key is %s", key, extra=extra)
         self._identity = identity
         self._stamp = files.stamp(identity.files)
         return identity

@@ -81,7 +81,7 @@ class KnownNodes:
                 self._write([new])
         except OSError as error:
             self._unsaved.setdefault(node, []).append(new)
-            _log.error("the key of %r cannot be kept in %s: %s", node, self.path, error)
+            self._failed(node, error)
         return True
 
     def _knows(self, node: str, fingerprint: str) -> bool:
@@ -105,7 +105,7 @@ class KnownNodes:
                 old = [Known(node, one.fingerprint, one.until or end) for one in known]
                 self._write([*old, Known(node, fingerprint)], without=node)
         except OSError as error:
-            _log.error("the new key of %r cannot be kept in %s: %s", node, self.path, error)
+            self._failed(node, error)
 
     def accept(self, node: str, fingerprint: str) -> None:
         """From now on this is the node's one key. Raises OSError, CertificateUnreadable."""
@@ -130,6 +130,11 @@ class KnownNodes:
             f"not the one known ({where}). Someone may be in between, or the node was set up anew; "
             f"only if you know that it was: quicdist cert accept {written(node)} {fingerprint}"
         )
+
+    def _failed(self, node: str, error: OSError) -> None:
+        extra = {"event": "key_not_kept", "peer": node, "path": str(self.path)}
+        text = "the key of %s cannot be kept in %s: %s"
+        _log.error(text, written(node), self.path, error.strerror or error, extra=extra)
 
     # -- the file --
 

@@ -80,7 +80,10 @@ class ByAuthority:
             except CertificateError as error:
                 if self._stamp is None:
                     raise
-                _log.error("%s; the authorities read before go on being believed", error)
+                extra = {"event": "authority_failed", "reason": str(error)}
+                _log.error(
+                    "%s; the authorities read before go on being believed", error, extra=extra
+                )
             self._stamp = stamp
         return self._authorities
 
@@ -135,9 +138,13 @@ class ByFirstUse:
         keys = {one.fingerprint for one in self._known.keys(node)}
         if keys and key not in keys and _vouching(certificates, keys):
             self._known.supersede(node, key, OVERLAP)
-            _log.warning("%s has a new key, %s, which its old one vouches for", written(node), key)
+            extra = {"event": "key_renewed", "peer": node, "fingerprint": key}
+            text = "%s has a new key, %s, which its old one vouches for"
+            _log.warning(text, written(node), key, extra=extra)
         elif self._known.learn(node, key):
-            _log.info("%s is met for the first time; its key is %s", written(node), key)
+            extra = {"event": "key_learned", "peer": node, "fingerprint": key}
+            text = "%s is met for the first time; its key is %s"
+            _log.info(text, written(node), key, extra=extra)
 
 
 class NoWay:
