@@ -114,7 +114,7 @@ class Relay:
         except (DistError, CertificateError) as error:
             self._refused = True
             reason = _one_line(str(error))
-            extra = self._fields("not_believed", reason=reason)
+            extra = {**self._fields("not_believed"), "reason": reason}
             _log.warning("%s: refused: %s", self.title, reason, extra=extra)
             far.send_handshake(build_status(Status.NOT_ALLOWED))
             self._end(CloseReason(CloseKind.LOCAL, "its name is refused"), linger=self.far)

@@ -355,7 +355,7 @@ class Connections:
         try:
             peer.connection.check_name(name)
         except CertificateError as error:
-            extra = peer.fields("not_believed", reason=str(error))
+            extra = {**peer.fields("not_believed"), "reason": str(error)}
             logger.warning("%s is refused: %s", peer, error, extra=extra)
             return Status.NOT_ALLOWED
         node = Atom(name)
