@@ -24,7 +24,7 @@ from quicdist.cli.options import (
 
 if TYPE_CHECKING:
     from quicdist.carriers.quic.tracing import Tracing
-    from quicdist.gateway import Gateway
+    from quicdist.gateway import Gateway, Policy
 
 
 def gateway(
@@ -68,6 +68,16 @@ def gateway(
             show_default=False,
         ),
     ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            "--policy",
+            metavar="FILE",
+            help="What peers may do to the node, in TOML; without it whoever has the cookie may "
+            "run anything there.",
+            show_default=False,
+        ),
+    ] = None,
     cert: Certificate = None,
     key: Key = None,
     ca: Authority = None,
@@ -100,7 +110,7 @@ def gateway(
         return
     start_logging(verbose, quiet=False, as_json=log_json)
     tracing = Tracing(key_log, qlog)
-    _run(name, module_dir, epmd_port, listen, routes or [], cert, key, ca, tracing)
+    _run(name, module_dir, epmd_port, listen, routes or [], policy, cert, key, ca, tracing)
 
 
 def _run(
@@ -109,6 +119,7 @@ def _run(
     epmd_port: int | None,
     listen: str | None,
     routes: list[str],
+    policy: Path | None,
     cert: Path | None,
     key: Path | None,
     ca: Path | None,
@@ -124,6 +135,7 @@ def _run(
         listen=parse_listen(listen) if listen else None,
         epmd_port=epmd_port,
         routes=dict(_route(text) for text in routes),
+        policy=_policy(policy),
         identity=identity(cert, key),
         trust=trust(ca),
         tracing=tracing,
@@ -138,6 +150,16 @@ def _run(
         print(f"start the node with: {environment}erl -name {name} {words}", flush=True)
 
     asyncio.run(run(settings, started=started))
+
+
+def _policy(path: Path | None) -> Policy | None:
+    """Raises Problem."""
+    from quicdist.gateway import PolicyError, read_policy
+
+    try:
+        return None if path is None else read_policy(path)
+    except PolicyError as error:
+        raise Problem(ExitCode.USAGE, f"--policy {error}") from None
 
 
 def _shell_word(word: str) -> str:

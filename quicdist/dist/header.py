@@ -176,6 +176,17 @@ def _header_bytes(atoms: list[Atom], slots: list[int], new: set[int]) -> bytes:
 
 # -- fragments ----------------------------------------------------------------------------------
 
+
+def fragment_ids(frame: bytes) -> tuple[int, int]:
+    """Sequence and fragment id of a fragment. Raises ProtocolError."""
+    if len(frame) < FRAGMENT_HEAD.size:
+        raise ProtocolError(f"a frame of {len(frame)} bytes ends within its fragment header")
+    _, _, sequence_id, fragment_id = FRAGMENT_HEAD.unpack_from(frame)
+    if not sequence_id or not fragment_id:
+        raise ProtocolError(f"fragment {fragment_id} of sequence {sequence_id}: zero is no id")
+    return sequence_id, fragment_id
+
+
 FRAME_OVERHEAD = 64
 """Bytes charged for keeping one frame, beside its own: many tiny ones are not for free."""
 
@@ -216,7 +227,7 @@ class IncomingFragments:
 
     def check_first(self, frame: bytes) -> tuple[int, int]:
         """Sequence and fragment id of a first fragment. Raises ProtocolError."""
-        sequence_id, fragment_id = self._ids(frame)
+        sequence_id, fragment_id = fragment_ids(frame)
         if sequence_id in self._sequences:
             raise ProtocolError(f"sequence {sequence_id:#x} begins, but it is not finished")
         if fragment_id > 1 and len(self._sequences) >= self._max_sequences:
@@ -243,7 +254,7 @@ class IncomingFragments:
 
     def proceed(self, frame: bytes) -> Assembly | None:
         """A further fragment; the sequence when it was the last. Raises ProtocolError."""
-        sequence_id, fragment_id = self._ids(frame)
+        sequence_id, fragment_id = fragment_ids(frame)
         sequence = self._sequences.get(sequence_id)
         if sequence is None:
             raise ProtocolError(f"fragment {fragment_id} of sequence {sequence_id:#x}, never begun")
@@ -268,12 +279,3 @@ class IncomingFragments:
             raise ProtocolError(f"a message of more than {self._max_message} bytes")
         if self._charged > self._max_bytes:
             raise ProtocolError(f"messages in fragments hold more than {self._max_bytes} bytes")
-
-    @staticmethod
-    def _ids(frame: bytes) -> tuple[int, int]:
-        if len(frame) < FRAGMENT_HEAD.size:
-            raise ProtocolError(f"a frame of {len(frame)} bytes ends within its fragment header")
-        _, _, sequence_id, fragment_id = FRAGMENT_HEAD.unpack_from(frame)
-        if not sequence_id or not fragment_id:
-            raise ProtocolError(f"fragment {fragment_id} of sequence {sequence_id}: zero is no id")
-        return sequence_id, fragment_id

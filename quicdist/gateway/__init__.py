@@ -1,4 +1,5 @@
-"""A stock BEAM node's TCP distribution on one side, QUIC on the other, no terms read between.
+"""A stock BEAM node's TCP distribution on one side, QUIC on the other, no terms read between
+but for what a policy asks.
 
 The BEAM runs with the Erlang module shipped here as its EPMD, and finds every other node through
 it. The handshake stays between the two nodes: the gateway never knows the cookie.
@@ -6,6 +7,8 @@ it. The handshake stays between the two nodes: the gateway never knows the cooki
 
 from quicdist.gateway.erlang import EmitError, Emitted, emit_module, erl_arguments
 from quicdist.gateway.gateway import Gateway, GatewayError, run
+from quicdist.gateway.policy import Mode, PeerRules, Pids, Policy
+from quicdist.gateway.policy_file import PolicyError, parse_policy, read_policy
 from quicdist.gateway.settings import GatewaySettings
 
 __all__ = [
@@ -14,7 +17,14 @@ __all__ = [
     "Gateway",
     "GatewayError",
     "GatewaySettings",
+    "Mode",
+    "PeerRules",
+    "Pids",
+    "Policy",
+    "PolicyError",
     "emit_module",
     "erl_arguments",
+    "parse_policy",
+    "read_policy",
     "run",
 ]

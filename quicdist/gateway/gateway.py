@@ -19,6 +19,8 @@ from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.tcp import TcpConnection
 from quicdist.carriers.trust import Credentials
 from quicdist.gateway.directory import LOOPBACK, GatewayDirectory
+from quicdist.gateway.guard import Guard
+from quicdist.gateway.policy import Mode, Policy
 from quicdist.gateway.relay import Relay
 from quicdist.gateway.settings import GatewaySettings
 from quicdist.node.names import Address
@@ -123,6 +125,7 @@ class Gateway:
         where = (LOOPBACK, self.epmd_port)
         _log.info("gateway for %s: the BEAM asks at %s:%d", self.name, *where, extra=extra)
         _log.info("%s", self.settings.trust.describe(), extra=extra)
+        _log.info("%s", _policy_line(self.settings.policy), extra=extra)
 
     def rebind(self) -> None:
         """Opens a new UDP socket, and moves the connections that the BEAM dialled: neither node
@@ -207,10 +210,12 @@ class Gateway:
             extra = {"event": "refused", "node": self.name, "address": peer_address}
             _log.warning("a connection is refused: %d are open already", count, extra=extra)
             raise ConnectionRefusedError("too many connections")
+        policy = self.settings.policy
         return Relay(
             self.name,
             peer_name=peer_name,
             peer_address=peer_address,
+            guard=Guard(policy, self.name, dialled_peer=peer_name) if policy else None,
             handshake_timeout=self.settings.handshake_timeout,
             keepalive=self.settings.keepalive,
         )
@@ -276,6 +281,14 @@ async def _open_quic(settings: GatewaySettings, accept: Accept) -> _Endpoint:
     )
     host, port = settings.listen or (address.host, address.port)
     return await Endpoint.open(host, port, settings=quic, accept=accept)
+
+
+def _policy_line(policy: Policy | None) -> str:
+    if policy is None:
+        return "no policy: whoever has the cookie can run anything on the node"
+    if policy.mode is Mode.LOG:
+        return "a policy that only logs: whoever has the cookie can run anything on the node"
+    return "a policy says what peers may do to the node"
 
 
 def _why(error: BaseException) -> str:

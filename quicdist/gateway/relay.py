@@ -2,20 +2,22 @@
 
 Packets are re-framed and never read, but for the tag of a handshake message, which tells where
 frames begin and whether a node was refused, and the name that a peer claims, which must be its.
-A policy on control messages belongs in `_forward`.
+Where there is a policy its guard reads them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Sequence
 
 from quicdist.carriers.base import CloseKind, CloseReason, Connection
 from quicdist.carriers.trust import CertificateError
-from quicdist.dist.errors import DistError
+from quicdist.dist.errors import DistError, HandshakeRefused
 from quicdist.dist.handshake import Status, build_status, parse_name
 from quicdist.dist.packet import HandshakePacket, Packet
+from quicdist.gateway.guard import Guard, Passage
 
 _log = logging.getLogger("quicdist.gateway")
 
@@ -24,6 +26,9 @@ _CHALLENGE_ACK = b"a"
 
 _STATUS = b"s"
 _REFUSALS = (b"snok", b"snot_allowed")
+
+_MAX_REFUSALS_TOLD = 20
+"""Different refusals that one connection may write into the log; further ones are counted."""
 
 _LINGER = 5.0
 """Seconds that one side gets to take what the other said before it left."""
@@ -44,9 +49,11 @@ class Relay:
         peer_address: str,
         handshake_timeout: float,
         keepalive: float,
+        guard: Guard | None = None,
     ) -> None:
         """`peer_name` is whom the BEAM asked for; None for a peer that came to us, which is then
-        called by the name it claims. Names and address are for the log alone.
+        called by the name it claims. Names and address are for the log alone. `guard` says what
+        may pass; None lets everything, unread.
         Without a finished handshake within `handshake_timeout` seconds it is given up. A far
         side whose ticks may stop is asked for a sign of life every `keepalive` seconds.
         """
@@ -58,12 +65,13 @@ class Relay:
         self._peer: str | None = peer_name
         self.is_believed = False
         """The BEAM node talks to the peer, whose proof of the cookie it has seen."""
-        self.near = _Side(self, "the BEAM node")
-        self.far = _Side(self, "the peer")
+        self.near = _NearSide(self, "the BEAM node", guard)
+        self.far = _FarSide(self, "the peer", guard)
         self.near.other, self.far.other = self.far, self.near
         self._handshake_timeout = handshake_timeout
         self._keepalive = keepalive
         self._refused = False
+        self._refusals: Counter[str] = Counter()
         self._done = asyncio.Event()
         self._closed: CloseReason | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -149,6 +157,24 @@ class Relay:
             extra = {**self._fields("relay_refused"), "by": side.label, "reason": status}
             _log.warning("%s: refused by %s (%s)", self.title, side.label, status, extra=extra)
 
+    def note(self, refusal: str) -> None:
+        """The guard did not let something through, or would not have. Each kind is said once."""
+        told = _one_line(refusal)
+        if told not in self._refusals:
+            if len(self._refusals) >= _MAX_REFUSALS_TOLD:
+                told = "more is refused, of other kinds"
+            if told not in self._refusals:
+                extra = {**self._fields("policy_refusal"), "what": told}
+                _log.warning("%s: %s", self.title, told, extra=extra)
+        self._refusals[told] += 1
+
+    def turn_away(self, refusal: HandshakeRefused) -> None:
+        """The guard wants no such connection: who dialled is told, and both sides are closed."""
+        dialler = self.far if self._incoming else self.near
+        if refusal.last_words is not None and dialler.connection is not None:
+            dialler.connection.send_handshake(refusal.last_words)
+        self._end(CloseReason(CloseKind.LOCAL, _one_line(str(refusal))), linger=dialler)
+
     # -- inside --
 
     def _fields(self, event: str) -> dict[str, object]:
@@ -165,6 +191,10 @@ class Relay:
         if self._closed is None:
             self._closed = reason
             self._watch.cancel()
+            if self._refusals:
+                count = self._refusals.total()
+                extra = {**self._fields("policy_refusals"), "count": count}
+                _log.info("%s: refusals in all: %d", self.title, count, extra=extra)
             clean = self.connected and reason.kind in (CloseKind.LOCAL, CloseKind.PEER)
             level = logging.INFO if clean or self._refused else logging.WARNING
             what = "closed" if self.connected else "not connected"
@@ -242,13 +272,14 @@ class _Side:
 
     other: _Side
 
-    def __init__(self, relay: Relay, label: str) -> None:
+    def __init__(self, relay: Relay, label: str, guard: Guard | None) -> None:
         self.label = label
         self.connection: Connection | None = None
         self.gone = True
         """No connection, or none any more."""
         self.brought_packets = False
         self._relay = relay
+        self._guard = guard
         self._early: list[Packet] = []
         """What came before there was another side to send it to."""
         self._owed = 0
@@ -273,7 +304,10 @@ class _Side:
     # -- what the connection tells --
 
     def packets_received(self, packets: Sequence[Packet]) -> None:
-        """Across with them; those before there is an other side wait, unconsumed."""
+        """Across with them; those before there is an other side wait, unconsumed.
+
+        Raises ProtocolError for what the guard cannot read.
+        """
         self.brought_packets = True
         target = self.other.connection
         if self._relay.is_closing:
@@ -281,24 +315,28 @@ class _Side:
         if target is None:
             self._early += packets
             return
-        size = 0
-        for packet in packets:
-            size += len(packet.data)
-            self._forward(packet, target)
-            if self._relay.is_closing:
-                return
-        self._owed += size
-        if target.is_writable:
-            self._settle()
+        try:
+            self._guarded(packets, target, self._guard)
+        except HandshakeRefused as refusal:
+            self._relay.turn_away(refusal)
+        if self._relay.is_closing:
+            return
+        self._owed += sum(len(packet.data) for packet in packets)
+        self._settle()
 
     def writable_again(self) -> None:
         """This side takes more: the other may go on sending."""
         self.other._settle()
+        self._settle()
 
     def connection_lost(self, reason: CloseReason) -> None:
         """This side is gone."""
         self.gone = True
         self._relay.lost(self, reason)
+
+    def _guarded(self, packets: Sequence[Packet], target: Connection, guard: Guard | None) -> None:
+        """As `_forward`, of what the guard lets pass. Raises HandshakeRefused, ProtocolError."""
+        raise NotImplementedError
 
     def _forward(self, packet: Packet, target: Connection) -> None:
         if not isinstance(packet, HandshakePacket):
@@ -315,7 +353,60 @@ class _Side:
             target.handshake_done()
             self.connection.handshake_done()
 
+    def _held_back(self) -> bool:
+        """Whether what this side sent is not to be called consumed yet."""
+        target = self.other.connection
+        return target is None or not target.is_writable
+
     def _settle(self) -> None:
+        if self._held_back():
+            return
         owed, self._owed = self._owed, 0
         if owed and self.connection is not None and not self.gone:
             self.connection.consumed(owed)
+
+
+class _NearSide(_Side):
+    """The node's end. What it says passes; the guard learns from it whom it lets answer."""
+
+    def _guarded(self, packets: Sequence[Packet], target: Connection, guard: Guard | None) -> None:
+        for packet in packets:
+            if not self._relay.is_closing:
+                self._forward(packet if guard is None else guard.from_node(packet), target)
+
+
+class _FarSide(_Side):
+    """The peer's end. The guard judges what it says, and answers what it refuses."""
+
+    _answered = False
+    """Something went back since this side's bytes were last called consumed."""
+
+    def _guarded(self, packets: Sequence[Packet], target: Connection, guard: Guard | None) -> None:
+        any_passed = False
+        for packet in packets:
+            if self._relay.is_closing:
+                return
+            passage = Passage(packet) if guard is None else guard.from_peer(packet)
+            any_passed |= passage.forward is not None
+            self._proceed(passage, target)
+        if not any_passed:
+            # The node counts what it hears, and takes a silent peer for dead.
+            target.send_frame(())
+
+    def _proceed(self, passage: Passage, target: Connection) -> None:
+        if passage.note is not None:
+            self._relay.note(passage.note)
+        if passage.forward is not None:
+            self._forward(passage.forward, target)
+        if passage.answer is not None and self.connection is not None:
+            self._answered = True
+            self.connection.send_frame((passage.answer.data,))
+
+    def _held_back(self) -> bool:
+        """Who does not read the answers is heard no further."""
+        if super()._held_back():
+            return True
+        if self._answered and self.connection is not None and not self.connection.is_writable:
+            return True
+        self._answered = False
+        return False

@@ -9,6 +9,7 @@ from quicdist.carriers.base import CarrierLimits
 from quicdist.carriers.dialects import ALL_ALPNS
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.trust import Identity, Trust
+from quicdist.gateway.policy import Policy
 from quicdist.node.names import Address
 
 
@@ -41,6 +42,9 @@ class GatewaySettings:
 
     tracing: Tracing = field(default_factory=Tracing)
     """Keys and packets written down, for debugging."""
+
+    policy: Policy | None = None
+    """What peers may do to the node; None lets through whatever two nodes say, unread."""
 
     dial_timeout: float = 6.0
     """For a QUIC connection; a BEAM gives up a connection after 7 s (net_setuptime)."""

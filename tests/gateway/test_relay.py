@@ -20,7 +20,13 @@ from quicdist.carriers.base import (
     Role,
 )
 from quicdist.carriers.trust import PeerRefused
+from quicdist.dist import handshake as hs
+from quicdist.dist.control import MonitorP, UnlinkId
+from quicdist.dist.flags import DEFAULT_FLAGS
 from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
+from quicdist.etf import Atom, Pid, Reference, encode_bare
+from quicdist.gateway.guard import Guard
+from quicdist.gateway.policy import PeerRules, Policy
 from quicdist.gateway.relay import Relay, claimed_name
 
 PATIENCE = 20.0
@@ -294,3 +300,115 @@ def test_the_name_a_node_claims() -> None:
 def test_hostile_names_never_break_a_line_of_the_log(message: bytes) -> None:
     name = claimed_name(message)
     assert name is None or (name.isprintable() and len(name) <= 255)
+
+
+# -- with a policy ------------------------------------------------------------------------------
+
+REFUSED = b"\x83D\0" + encode_bare(
+    MonitorP(
+        Pid(Atom("peer@x"), 1, 0, 1), Atom("kitchen"), Reference(Atom("peer@x"), (1, 2, 3), 1)
+    ).to_tuple()
+)
+
+
+@asynccontextmanager
+async def guarded_relay(near: Remembering, far: Remembering) -> AsyncIterator[Relay]:
+    """The far side is `peer@x`, which may nothing, and is connected."""
+    policy = Policy((PeerRules(nodes=("peer@x",)),))
+    made = Relay(
+        "node@x",
+        peer_name=None,
+        peer_address="there:6666",
+        handshake_timeout=PATIENCE,
+        keepalive=PATIENCE,
+        guard=Guard(policy, "node@x", dialled_peer=None),
+    )
+    made.near.attach(near)
+    made.far.attach(far)
+    flags = int(DEFAULT_FLAGS)
+    far.bring(HandshakePacket(hs.build_name(hs.Name(flags, 1, "peer@x"))))
+    near.bring(
+        HandshakePacket(b"sok"),
+        HandshakePacket(hs.build_challenge(hs.Challenge(flags, 1, 1, "node@x"))),
+        HandshakePacket(b"aack"),
+    )
+    near.told.clear()
+    far.told.clear()
+    far.consumed_bytes = 0
+    try:
+        yield made
+    finally:
+        made.close("end of test")
+        await asyncio.wait_for(made.wait_closed(), PATIENCE)
+
+
+async def test_a_refusal_goes_back_and_the_node_hears_that_the_peer_lives(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    near, far = Remembering(), Remembering()
+    async with guarded_relay(near, far):
+        far.bring(FramePacket(REFUSED), FramePacket(REFUSED))
+        assert near.told == [FramePacket(b"")]
+        assert len(far.told) == 2
+        assert far.consumed_bytes == 2 * len(REFUSED)
+    assert caplog.text.count("peer@x (there:6666) -> node@x: refused: a monitor of kitchen") == 1
+
+
+async def test_who_does_not_read_refusals_is_heard_no_further() -> None:
+    near, far = Remembering(), Remembering()
+    async with guarded_relay(near, far) as both:
+        far.is_writable = False
+        far.bring(FramePacket(b""))
+        assert far.consumed_bytes == 0
+        far.bring(FramePacket(REFUSED))
+        assert far.consumed_bytes == 0
+        both.near.writable_again()
+        assert far.consumed_bytes == 0
+        far.is_writable = True
+        both.far.writable_again()
+        assert far.consumed_bytes == len(REFUSED)
+
+
+async def test_without_refusals_the_two_ways_do_not_wait_for_each_other() -> None:
+    near, far = Remembering(), Remembering()
+    async with guarded_relay(near, far):
+        far.is_writable = False
+        passing = b"\x83D\0" + encode_bare(
+            UnlinkId(1, Pid(Atom("peer@x"), 1, 0, 1), Pid(Atom("node@x"), 1, 0, 1)).to_tuple()
+        )
+        far.bring(FramePacket(passing))
+        assert near.told == [FramePacket(passing)]
+        assert far.consumed_bytes == len(passing)
+
+
+async def test_kinds_of_refusals_in_the_log_are_few(caplog: pytest.LogCaptureFixture) -> None:
+    near, far = Remembering(), Remembering()
+    async with guarded_relay(near, far) as both:
+        for number in range(100):
+            both.note(f"refused: a message to name_{number}\n")
+    assert "refused: a message to name_19?" in caplog.text
+    assert "name_20" not in caplog.text
+    assert caplog.text.count("more is refused, of other kinds") == 1
+
+
+async def test_whom_the_policy_does_not_know_is_told_and_closed() -> None:
+    near, far = Remembering(), Remembering()
+    policy = Policy((PeerRules(nodes=("other@*",)),))
+    made = Relay(
+        "node@x",
+        peer_name=None,
+        peer_address="there:6666",
+        handshake_timeout=PATIENCE,
+        keepalive=PATIENCE,
+        guard=Guard(policy, "node@x", dialled_peer=None),
+    )
+    made.near.attach(near)
+    made.far.attach(far)
+    far.bring(HandshakePacket(hs.build_name(hs.Name(int(DEFAULT_FLAGS), 1, "peer@x"))))
+    assert near.told == []
+    assert far.told == [HandshakePacket(b"snot_allowed")]
+    while not far.flushes:
+        await asyncio.sleep(0)
+    far.flushes[0].set_result(True)
+    await asyncio.wait_for(made.wait_closed(), PATIENCE)
+    assert far.closed == "no entry of the policy fits peer@x"

@@ -1,0 +1,132 @@
+"""Reads a policy from a TOML file; `docs/policy.md` tells what may stand there.
+
+mode = "log"
+
+[[peers]]
+nodes = ["*@10.0.0.*"]
+names = ["counter"]
+calls = ["calc:*"]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from quicdist.gateway.policy import EVERYTHING, Mode, PeerRules, Pids, Policy
+
+_E = TypeVar("_E", bound=enum.Enum)
+_Reader: TypeAlias = Callable[[Any], Any]
+
+
+class PolicyError(Exception):
+    """A policy cannot be read; the text is one line that names the file and the line or key."""
+
+
+def read_policy(path: Path | str) -> Policy:
+    """The policy in a file. Raises PolicyError."""
+    try:
+        return parse_policy(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise PolicyError(f"{path} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise PolicyError(f"{path} is not UTF-8") from None
+    except PolicyError as error:
+        raise PolicyError(f"{path}: {error}") from None
+
+
+def parse_policy(text: str) -> Policy:
+    """The policy in a file's text. Raises PolicyError."""
+    try:
+        whole = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PolicyError(str(error)) from None
+    _known(whole, ("mode", "peers"), "")
+    entries = whole.get("peers")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise PolicyError("one [[peers]] table or more expected; without any nobody may connect")
+    peers = tuple(_rules(entry, f"peers[{place}]") for place, entry in enumerate(entries, 1))
+    mode = _read(_one_of(Mode), whole["mode"], "mode") if "mode" in whole else Mode.REFUSE
+    return Policy(peers, mode)
+
+
+def _rules(entry: Mapping[str, Any], where: str) -> PeerRules:
+    _known(entry, _READERS, f"{where}.")
+    if not entry.get("nodes"):
+        raise PolicyError(f'{where}.nodes: missing; whom the rules are for, as in ["*@10.0.0.*"]')
+    values = {key: _read(_READERS[key], value, f"{where}.{key}") for key, value in entry.items()}
+    return PeerRules(**values)
+
+
+def _known(table: Mapping[str, Any], keys: Any, where: str) -> None:
+    for key in table:
+        if key not in keys:
+            raise PolicyError(f"{where}{key}: unknown; one of {', '.join(keys)} expected")
+
+
+def _read(reader: _Reader, value: Any, where: str) -> Any:
+    try:
+        return reader(value)
+    except ValueError as error:
+        raise PolicyError(f"{where}: {error}") from None
+
+
+def _patterns(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
+        raise ValueError(f"a list of texts expected, {value!r} found")
+    return tuple(value)
+
+
+def _node_patterns(value: Any) -> tuple[str, ...]:
+    for pattern in (patterns := _patterns(value)):
+        if "@" not in pattern and pattern != EVERYTHING:
+            raise ValueError(f"{pattern!r} fits no node name: name@host expected, or * for all")
+    return patterns
+
+
+def _call_patterns(value: Any) -> tuple[str, ...]:
+    for pattern in (patterns := _patterns(value)):
+        if pattern != EVERYTHING and (pattern.count(":") != 1 or "/" in pattern):
+            raise ValueError(f"{pattern!r}: module:function expected, or * for all")
+    return patterns
+
+
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"true or false expected, {value!r} found")
+    return value
+
+
+def _one_of(kind: type[_E]) -> Callable[[Any], _E]:
+    def read(value: Any) -> _E:
+        try:
+            return kind(value)
+        except ValueError:
+            names = " or ".join(f'"{one.value}"' for one in kind)
+            raise ValueError(f"{names} expected, {value!r} found") from None
+
+    return read
+
+
+_READERS: dict[str, _Reader] = {
+    "nodes": _node_patterns,
+    "names": _patterns,
+    "calls": _call_patterns,
+    "ping": _switch,
+    "monitors": _switch,
+    "links": _switch,
+    "exits": _switch,
+    "group_leaders": _switch,
+    "system_messages": _switch,
+    "pids": _one_of(Pids),
+}
+assert list(_READERS) == [field.name for field in dataclasses.fields(PeerRules)]

@@ -1,0 +1,101 @@
+"""A peer and a node, two sessions without carriers, and the guard of a policy between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quicdist.dist.control import Control
+from quicdist.dist.flags import DEFAULT_FLAGS, Flag
+from quicdist.dist.handshake import Status
+from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
+from quicdist.dist.session import (
+    NO_PAYLOAD,
+    Event,
+    MessageReceived,
+    PeerNamed,
+    Role,
+    SendHandshake,
+    Session,
+    SessionLimits,
+)
+from quicdist.etf import Atom, Pid, Reference
+from quicdist.gateway.guard import Guard
+from quicdist.gateway.policy import PeerRules, Policy
+from tests.dist.talk import frames, node
+
+PEER, OWN = "peer@x", "node@x"
+
+
+def pid(name: str, number: int = 1) -> Pid:
+    return Pid(Atom(name), number, 0, 77)
+
+
+def reference(name: str, number: int = 1) -> Reference:
+    return Reference(Atom(name), (number, 2, 3), 77)
+
+
+class Guarded:
+    """Connected: what either session says goes through the guard."""
+
+    def __init__(
+        self,
+        policy: Policy | PeerRules,
+        *,
+        flags: Flag = DEFAULT_FLAGS,
+        peer_dials: bool = True,
+        fragment_size: int = 64 * 1024,
+    ) -> None:
+        policy = Policy((policy,)) if isinstance(policy, PeerRules) else policy
+        limits = SessionLimits(fragment_size=fragment_size)
+        roles = (Role.INITIATOR, Role.ACCEPTOR) if peer_dials else (Role.ACCEPTOR, Role.INITIATOR)
+        self.peer = Session(node(PEER, flags=flags), roles[0], challenge=1, limits=limits)
+        self.node = Session(node(OWN), roles[1], challenge=2, limits=limits)
+        self.guard = Guard(policy, OWN, dialled_peer=None if peer_dials else PEER)
+        self.notes: list[str] = []
+        dialler = self.peer if peer_dials else self.node
+        self._shake(dialler, dialler.start())
+        assert self.peer.connected
+        assert self.node.connected
+
+    def peer_says(self, control: Control, payload: Any = NO_PAYLOAD) -> list[Event]:
+        """What the node gets of it."""
+        return [event for one in frames(self.peer, control, payload) for event in self.bring(one)]
+
+    def bring(self, frame: bytes) -> list[Event]:
+        """What the node gets of one frame."""
+        return self._across(self.peer, FramePacket(frame))
+
+    def node_says(self, control: Control, payload: Any = NO_PAYLOAD) -> None:
+        """The peer gets it, whatever it is."""
+        for frame in frames(self.node, control, payload):
+            assert self.guard.from_node(FramePacket(frame)) == FramePacket(frame)
+
+    def answer(self, control: Control, payload: Any = NO_PAYLOAD) -> MessageReceived | None:
+        """The node gets nothing of it; what the peer is answered."""
+        answers: list[Event] = []
+        for frame in frames(self.peer, control, payload):
+            passage = self.guard.from_peer(FramePacket(frame))
+            assert passage.forward is None
+            if passage.answer is not None:
+                answers += self.peer.receive(passage.answer)
+        assert len(answers) <= 1
+        for event in answers:
+            assert isinstance(event, MessageReceived)
+            return event
+        return None
+
+    def _shake(self, session: Session, events: list[Event]) -> None:
+        other = self.node if session is self.peer else self.peer
+        for event in events:
+            if isinstance(event, SendHandshake):
+                self._shake(other, self._across(session, HandshakePacket(event.data)))
+            elif isinstance(event, PeerNamed):
+                self._shake(session, session.decide(Status.OK))
+
+    def _across(self, session: Session, packet: Packet) -> list[Event]:
+        if session is self.node:
+            return self.peer.receive(self.guard.from_node(packet))
+        passage = self.guard.from_peer(packet)
+        if passage.note is not None:
+            self.notes.append(passage.note)
+        return [] if passage.forward is None else self.node.receive(passage.forward)

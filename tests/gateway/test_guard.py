@@ -1,0 +1,541 @@
+"""What a guard lets pass of what a peer says, and what it answers, without a carrier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quicdist.dist import control as ctl
+from quicdist.dist import handshake as hs
+from quicdist.dist.errors import DistError, HandshakeRefused, ProtocolError
+from quicdist.dist.flags import DEFAULT_FLAGS, Flag
+from quicdist.dist.packet import FramePacket, HandshakePacket
+from quicdist.dist.session import NO_PAYLOAD, MessageReceived
+from quicdist.etf import Atom, ImproperList, encode, encode_bare
+from quicdist.gateway import judge
+from quicdist.gateway.guard import Guard
+from quicdist.gateway.policy import Mode, PeerRules, Pids, Policy
+from tests.dist.strategies import FIELDS, controls, terms
+from tests.dist.talk import FORMS, frames
+from tests.gateway.guarded import OWN, PEER, Guarded, pid, reference
+
+RULES = PeerRules(nodes=("peer@*",), names=("counter", "stats_*"), calls=("calc:*", "os:getpid"))
+ALL = PeerRules(
+    nodes=("*",),
+    names=("*",),
+    calls=("*",),
+    links=True,
+    exits=True,
+    group_leaders=True,
+    system_messages=True,
+    pids=Pids.ANY,
+)
+NOTHING = PeerRules(nodes=("*",), ping=False, monitors=False)
+
+SENDER = pid(PEER)
+SERVER = pid(OWN, 5)
+MREF = reference(PEER)
+NOPROC = Atom("noproc")
+GEN_CALL = Atom("$gen_call")
+SYSTEM = Atom("system")
+
+
+def call(request: Any, monitor: Any = None) -> Any:
+    return (GEN_CALL, (SENDER, monitor or ImproperList([Atom("alias")], MREF)), request)
+
+
+def to(name: str) -> ctl.RegSend:
+    return ctl.RegSend(SENDER, Atom(name))
+
+
+def spawn(module: str, function: str, arity: int) -> ctl.SpawnRequest:
+    mfa = (Atom(module), Atom(function), arity)
+    return ctl.SpawnRequest(MREF, SENDER, SENDER, mfa, [Atom("monitor")])
+
+
+def down(target: Any) -> ctl.PayloadMonitorPExit:
+    return ctl.PayloadMonitorPExit(target, SENDER, MREF)
+
+
+# -- the handshake ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("peer_dials", [True, False])
+@pytest.mark.parametrize("form", FORMS)
+def test_the_atom_cache_is_taken_out_of_both_nodes_flags(form: str, peer_dials: bool) -> None:
+    pair = Guarded(RULES, flags=FORMS[form], peer_dials=peer_dials)
+    for session in (pair.peer, pair.node):
+        assert Flag.DIST_HDR_ATOM_CACHE not in session.flags
+        assert (Flag.FRAGMENTS in session.flags) == (Flag.FRAGMENTS in FORMS[form])
+        assert Flag.SPAWN in session.flags
+    (event,) = pair.peer_says(to("counter"), Atom("hello"))
+    assert isinstance(event, MessageReceived)
+    assert (event.control, event.payload) == (to("counter"), Atom("hello"))
+
+
+def test_capabilities_that_nobody_knows_yet_are_taken_out() -> None:
+    guard = Guard(Policy((RULES,)), OWN, dialled_peer=None)
+    offered = int(DEFAULT_FLAGS) | 1 << 29 | 1 << 60
+    name = hs.build_name(hs.Name(offered, 5, PEER))
+    passed = guard.from_peer(HandshakePacket(name)).forward
+    assert passed is not None
+    found = hs.parse_name(passed.data)
+    assert found == hs.Name(int(DEFAULT_FLAGS & ~Flag.DIST_HDR_ATOM_CACHE), 5, PEER)
+
+
+def test_the_old_name_message_and_its_complement_are_read_too() -> None:
+    guard = Guard(Policy((RULES,)), OWN, dialled_peer=None)
+    name = hs.build_name_v5(hs.NameV5(5, int(DEFAULT_FLAGS), PEER))
+    passed = guard.from_peer(HandshakePacket(name)).forward
+    assert passed is not None
+    found = hs.parse_name(passed.data)
+    assert isinstance(found, hs.NameV5)
+    assert not found.flags & Flag.DIST_HDR_ATOM_CACHE
+    high = hs.build_complement(hs.Complement(int(Flag.ALIAS) | 1 << 60, 5))
+    passed = guard.from_peer(HandshakePacket(high)).forward
+    assert passed is not None
+    assert hs.parse_complement(passed.data) == hs.Complement(int(Flag.ALIAS), 5)
+
+
+def test_whom_no_entry_fits_is_not_allowed() -> None:
+    strangers = Policy((PeerRules(nodes=("other@*",)),))
+    with pytest.raises(HandshakeRefused, match="no entry of the policy fits peer@x") as caught:
+        Guarded(strangers)
+    assert caught.value.last_words == b"snot_allowed"
+    with pytest.raises(HandshakeRefused):
+        Guarded(strangers, peer_dials=False)
+
+
+def test_a_peer_that_is_given_its_name_is_known_by_that() -> None:
+    guard = Guard(Policy((RULES,)), OWN, dialled_peer=None)
+    asking = hs.Name(int(DEFAULT_FLAGS | Flag.NAME_ME), 0, "x")
+    guard.from_peer(HandshakePacket(hs.build_name(asking)))
+    guard.from_node(HandshakePacket(hs.build_status(hs.Named("peer@x", 4))))
+    other = Guard(Policy((RULES,)), OWN, dialled_peer=None)
+    other.from_peer(HandshakePacket(hs.build_name(asking)))
+    with pytest.raises(HandshakeRefused):
+        other.from_node(HandshakePacket(hs.build_status(hs.Named("other@x", 4))))
+
+
+def test_frames_before_the_end_of_the_handshake_are_not_read() -> None:
+    guard = Guard(Policy((ALL,)), OWN, dialled_peer=None)
+    name = hs.build_name(hs.Name(int(DEFAULT_FLAGS), 5, PEER))
+    guard.from_peer(HandshakePacket(name))
+    with pytest.raises(ProtocolError, match="before the end of the handshake"):
+        guard.from_peer(FramePacket(b"\x83D\0"))
+
+
+def test_who_answers_for_another_or_twice_is_dropped() -> None:
+    name = hs.build_name(hs.Name(int(DEFAULT_FLAGS), 5, OWN))
+    guard = Guard(Policy((ALL,)), OWN, dialled_peer=PEER)
+    guard.from_node(HandshakePacket(name))
+    challenge = hs.Challenge(int(DEFAULT_FLAGS), 1, 1, PEER)
+    other = hs.build_challenge(replace(challenge, name="other@x"))
+    with pytest.raises(ProtocolError, match="answers for peer@x"):
+        guard.from_peer(HandshakePacket(other))
+    guard.from_peer(HandshakePacket(hs.build_challenge(challenge)))
+    with pytest.raises(ProtocolError, match="second challenge"):
+        guard.from_peer(HandshakePacket(hs.build_challenge(replace(challenge, flags=0))))
+
+
+# -- names --------------------------------------------------------------------------------------
+
+
+def test_messages_go_to_listed_names() -> None:
+    pair = Guarded(RULES)
+    for name in ("counter", "stats_today"):
+        (event,) = pair.peer_says(to(name), call(1))
+        assert isinstance(event, MessageReceived)
+    for name in ("kitchen", "code_server", "counter2"):
+        assert pair.answer(to(name), call(1)) is None
+
+
+def test_a_wildcard_opens_none_of_otp_s_own_names() -> None:
+    pair = Guarded(PeerRules(nodes=("*",), names=("*", "logger")))
+    assert pair.peer_says(to("kitchen"), 1)
+    assert pair.peer_says(to("logger"), 1)
+    for name in ("code_server", "kernel_sup", "init", "global_name_server", "rex", "net_kernel"):
+        assert pair.answer(to(name), 1) is None
+
+
+def test_a_monitor_of_another_name_finds_no_process() -> None:
+    pair = Guarded(RULES)
+    assert pair.peer_says(ctl.MonitorP(SENDER, Atom("counter"), MREF))
+    event = pair.answer(ctl.MonitorP(SENDER, Atom("kitchen"), MREF))
+    assert event is not None
+    assert (event.control, event.payload) == (down(Atom("kitchen")), NOPROC)
+
+
+def test_the_reason_goes_into_the_control_message_where_the_peer_wants_it_there() -> None:
+    pair = Guarded(RULES, flags=DEFAULT_FLAGS & ~Flag.EXIT_PAYLOAD)
+    event = pair.answer(ctl.MonitorP(SENDER, Atom("kitchen"), MREF))
+    assert event is not None
+    assert event.control == ctl.MonitorPExit(Atom("kitchen"), SENDER, MREF, NOPROC)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_system_message_is_no_message(form: str) -> None:
+    pair = Guarded(RULES, flags=FORMS[form])
+    event = pair.answer(to("counter"), (SYSTEM, (SENDER, MREF), Atom("get_state")))
+    assert event is not None
+    assert event.control == down(Atom("counter"))
+    assert pair.answer(to("counter"), (SYSTEM, 1, 2)) is None
+    assert pair.answer(ctl.AliasSend(SENDER, reference(OWN)), (SYSTEM, 1, 2)) is None
+    assert pair.peer_says(to("counter"), (SYSTEM, 1))
+    assert pair.peer_says(to("counter"), (b"system", 1, 2))
+    open_to_sys = Guarded(replace(RULES, system_messages=True), flags=FORMS[form])
+    assert open_to_sys.peer_says(to("counter"), (SYSTEM, 1, 2))
+
+
+# -- calls --------------------------------------------------------------------------------------
+
+SPAWNS: dict[str, Callable[[Any, Any], tuple[ctl.Control, Any]]] = {
+    "erpc": (lambda m, f: (spawn("erpc", "execute_call", 4), [MREF, m, f, [1, 2]])),
+    "erpc:cast": (lambda m, f: (spawn("erpc", "execute_cast", 3), [m, f, [1, 2]])),
+    "spawn": (lambda m, f: (spawn(m, f, 2), [1, 2])),
+}
+REQUESTS: dict[str, Callable[[Any, Any], Any]] = {
+    "call": lambda m, f: call((Atom("call"), m, f, [], SENDER)),
+    "block_call": lambda m, f: call((Atom("block_call"), m, f, [], SENDER), MREF),
+    "cast": lambda m, f: (Atom("$gen_cast"), (Atom("cast"), m, f, [], SENDER)),
+    "C node": lambda m, f: (SENDER, (Atom("call"), m, f, [], Atom("user"))),
+    "old spawn": lambda m, f: call((Atom("spawn_opt"), m, f, [], [], Atom("link"), SENDER)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("way", SPAWNS)
+def test_listed_functions_are_spawned_by_whatever_way(way: str, form: str) -> None:
+    pair = Guarded(RULES, flags=FORMS[form])
+    control, payload = SPAWNS[way](Atom("calc"), Atom("add"))
+    assert pair.peer_says(control, payload)
+    for module, function in (("os", "cmd"), ("calc2", "add"), ("erlang", "apply")):
+        control, payload = SPAWNS[way](Atom(module), Atom(function))
+        event = pair.answer(control, payload)
+        assert event is not None
+        assert event.control == ctl.SpawnReply(MREF, SENDER, 0, Atom("notsup"))
+
+
+@pytest.mark.parametrize("way", REQUESTS)
+@pytest.mark.parametrize("name", ["rex", "net_kernel"])
+def test_listed_functions_are_asked_for_by_whatever_way(name: str, way: str) -> None:
+    pair = Guarded(RULES)
+    assert pair.peer_says(to(name), REQUESTS[way](Atom("os"), Atom("getpid")))
+    event = pair.answer(to(name), REQUESTS[way](Atom("os"), Atom("cmd")))
+    waits = REQUESTS[way](1, 2)[0] == GEN_CALL
+    assert (event is not None) is waits
+    if event is not None:
+        assert (event.control, event.payload) == (down(Atom(name)), NOPROC)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        Atom("stop"),
+        call(Atom("stop")),
+        call((Atom("call"), b"calc", b"add", [])),
+        (Atom("$gen_cast"), call((Atom("call"), Atom("calc"), Atom("add"), []))),
+        (SENDER, (Atom("sbcast"), Atom("kitchen"), 1)),
+        (SENDER, (Atom("sbcast"), (Atom("counter"), Atom(PEER)), 1)),
+        (SENDER, (Atom("send"), Atom("rex"), 1)),
+        (SYSTEM, (SENDER, MREF), Atom("get_state")),
+        (Atom("EXIT"), SENDER, Atom("kill")),
+        [Atom("call")],
+        (1, (Atom("call"), Atom("calc"), Atom("add"), [])),
+    ],
+)
+def test_nothing_else_is_asked_of_rex(payload: Any) -> None:
+    pair = Guarded(replace(RULES, calls=("calc:*",)))
+    pair.answer(to("rex"), payload)
+
+
+def test_what_rex_may_pass_on_and_answer() -> None:
+    pair = Guarded(RULES)
+    assert pair.peer_says(to("rex"), (SENDER, (Atom("sbcast"), Atom("counter"), 1)))
+    assert pair.peer_says(to("rex"), (SENDER, Atom("features_request")))
+
+
+def test_a_list_written_in_pieces_hides_no_function() -> None:
+    """Three elements and the fourth in a tail of its own are a list of four for Erlang."""
+    pair = Guarded(RULES)
+    harmless, meant = Atom("calc"), Atom("os")
+    pieces = b"l\0\0\0\x02" + encode_bare(MREF) + encode_bare(meant)
+    pieces += encode_bare([Atom("cmd"), [[105, 100]]])
+    control = spawn("erpc", "execute_call", 4)
+    frame = b"\x83D\0" + encode_bare(control.to_tuple())
+    assert pair.bring(frame + encode_bare([MREF, harmless, Atom("add"), []]))
+    assert pair.bring(frame + pieces) == []
+
+
+def test_with_all_functions_allowed_none_is_read() -> None:
+    pair = Guarded(replace(RULES, calls=("*",), system_messages=True))
+    unreadable = b"\xff\xff"
+    for control in (spawn("erpc", "execute_call", 4), to("rex")):
+        frame = FramePacket(b"\x83D\0" + encode_bare(control.to_tuple()) + unreadable)
+        assert pair.guard.from_peer(frame).forward == frame
+
+
+def test_a_ping_passes_unless_it_may_not() -> None:
+    ping = call((Atom("is_auth"), Atom(PEER)))
+    monitor = ctl.MonitorP(SENDER, Atom("net_kernel"), MREF)
+    pair = Guarded(PeerRules(nodes=("*",)))
+    assert pair.peer_says(monitor)
+    assert pair.peer_says(to("net_kernel"), ping)
+    for rules in (NOTHING, replace(NOTHING, calls=("calc:*",), monitors=True)):
+        assert Guarded(rules).answer(to("net_kernel"), ping) is not None
+    assert Guarded(NOTHING).answer(monitor) is not None
+
+
+# -- processes without a name -------------------------------------------------------------------
+
+REACHED: dict[str, tuple[ctl.Control, Any]] = {
+    "send": (ctl.Send(SERVER), 1),
+    "send, sender": (ctl.SendSender(SENDER, SERVER), 1),
+    "send, altact": (ctl.AltactSigSend(0, SENDER, SERVER), 1),
+    "exit": (ctl.PayloadExit2(SENDER, SERVER), Atom("kill")),
+    "exit, old": (ctl.Exit2(SENDER, SERVER, Atom("kill")), NO_PAYLOAD),
+    "exit, altact": (ctl.AltactSigSend(ctl.ALTACT_EXIT, SENDER, SERVER), Atom("kill")),
+    "group leader": (ctl.GroupLeader(SENDER, SERVER), NO_PAYLOAD),
+    "link": (ctl.Link(SENDER, SERVER), NO_PAYLOAD),
+    "monitor": (ctl.MonitorP(SENDER, SERVER, MREF), NO_PAYLOAD),
+}
+ANSWERS = {
+    "link": (ctl.PayloadExit(SERVER, SENDER), NOPROC),
+    "monitor": (down(SERVER), NOPROC),
+}
+
+
+@pytest.mark.parametrize("way", REACHED)
+def test_a_pid_is_reached_once_its_process_has_called_out(way: str) -> None:
+    rules = replace(RULES, links=True, exits=True, group_leaders=True)
+    pair = Guarded(rules)
+    event = pair.answer(*REACHED[way])
+    assert (event and (event.control, event.payload)) == ANSWERS.get(way)
+    pair.node_says(ctl.RegSend(SERVER, Atom("whoever")), 1)
+    assert pair.peer_says(*REACHED[way])
+
+
+@pytest.mark.parametrize("way", ["exit", "exit, old", "exit, altact", "group leader", "link"])
+def test_what_harms_a_process_needs_more_than_its_pid(way: str) -> None:
+    pair = Guarded(replace(RULES, pids=Pids.ANY))
+    event = pair.answer(*REACHED[way])
+    assert (event and (event.control, event.payload)) == ANSWERS.get(way)
+
+
+@pytest.mark.parametrize(
+    ("said", "payload"),
+    [
+        (ctl.SendSender(SERVER, SENDER), 1),  # an answer, as rex gives one
+        (ctl.AliasSend(SERVER, MREF), 1),
+        (ctl.RegSend(SERVER, Atom("global_name_server")), 1),
+        (ctl.MonitorP(SERVER, SENDER, reference(OWN)), NO_PAYLOAD),
+    ],
+)
+def test_who_only_answers_is_not_reached(said: ctl.Control, payload: Any) -> None:
+    pair = Guarded(RULES)
+    pair.node_says(said, payload)
+    assert pair.answer(ctl.SendSender(SENDER, SERVER), 1) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "payload"),
+    [
+        (ctl.RegSend(SERVER, Atom("rex")), 1),
+        (ctl.AltactSigSend(ctl.ALTACT_NAME, SERVER, Atom("whoever")), 1),
+        (ctl.SpawnReply(MREF, SENDER, 0, SERVER), NO_PAYLOAD),
+    ],
+)
+def test_who_calls_out_or_was_spawned_is_reached(said: ctl.Control, payload: Any) -> None:
+    pair = Guarded(RULES)
+    pair.node_says(said, payload)
+    assert pair.peer_says(ctl.SendSender(SENDER, SERVER), 1)
+    assert pair.answer(ctl.SendSender(SENDER, pid(OWN, 6)), 1) is None
+    assert pair.answer(ctl.SendSender(SENDER, pid("third@x", 5)), 1) is None
+
+
+def test_of_many_who_call_out_the_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "_MAX_CALLERS", 10)
+    pair = Guarded(RULES)
+    for number in range(12):
+        pair.node_says(ctl.RegSend(pid(OWN, number), Atom("whoever")), 1)
+        if number == 9:
+            assert pair.peer_says(ctl.SendSender(SENDER, pid(OWN, 0)), 1)
+    reached = [
+        bool(pair.guard.from_peer(FramePacket(frame)).forward)
+        for number in range(12)
+        for frame in frames(pair.peer, ctl.SendSender(SENDER, pid(OWN, number)), 1)
+    ]
+    assert reached == [True, False, False] + [True] * 9
+
+
+# -- answers, forgeries, the unknown ------------------------------------------------------------
+
+BEGIN = (
+    ctl.Send,
+    ctl.SendTT,
+    ctl.SendSender,
+    ctl.SendSenderTT,
+    ctl.RegSend,
+    ctl.RegSendTT,
+    ctl.AltactSigSend,
+    ctl.Link,
+    ctl.MonitorP,
+    ctl.Exit2,
+    ctl.Exit2TT,
+    ctl.PayloadExit2,
+    ctl.PayloadExit2TT,
+    ctl.GroupLeader,
+    ctl.SpawnRequest,
+    ctl.SpawnRequestTT,
+    ctl.NodeLink,
+)
+"""What a peer begins; everything else ends or answers something."""
+
+
+@given(st.data())
+def test_without_rules_only_answers_pass(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(sorted(FIELDS, key=lambda kind: kind.OP)))
+    control = data.draw(st.builds(kind, *FIELDS[kind]))
+    sender = {"from_pid": SENDER, "from_proc": SENDER}
+    control = replace(
+        control, **{name: to for name, to in sender.items() if hasattr(control, name)}
+    )
+    payload = data.draw(terms) if control.HAS_PAYLOAD else NO_PAYLOAD
+    pair = Guarded(NOTHING)
+    if isinstance(control, BEGIN):
+        pair.answer(control, payload)
+    else:
+        assert pair.peer_says(control, payload)
+
+
+@given(controls, terms)
+def test_with_every_rule_all_passes_and_nobody_speaks_for_another(
+    control: ctl.Control, payload: Any
+) -> None:
+    pair = Guarded(ALL)
+    sender = getattr(control, "from_pid", None) or getattr(control, "from_proc", None)
+    said = (control, payload) if control.HAS_PAYLOAD else (control,)
+    if sender is not None and not isinstance(sender, Atom):
+        with pytest.raises(ProtocolError, match="in another node's name"):
+            pair.peer_says(*said)
+    elif not isinstance(control, ctl.NodeLink):
+        assert pair.peer_says(*said)
+
+
+def test_an_unknown_kind_is_dropped() -> None:
+    pair = Guarded(ALL)
+    frame = b"\x83D\0" + encode_bare((99, SENDER))
+    assert pair.bring(frame) == []
+    assert pair.notes == ["refused: a control message of an unknown kind (99)"]
+
+
+# -- fragments ----------------------------------------------------------------------------------
+
+
+def test_messages_in_fragments_pass_or_are_dropped_whole() -> None:
+    pair = Guarded(RULES, fragment_size=50)
+    payload = bytes(500)
+    parts = [frames(pair.peer, to(name), payload) for name in ("counter", "kitchen")]
+    assert len(parts[0]) == len(parts[1]) > 5
+    forwarded = [
+        pair.guard.from_peer(FramePacket(frame)).forward is not None
+        for pieces in zip(*parts, strict=True)
+        for frame in pieces
+    ]
+    assert forwarded == [True, False] * len(parts[0])
+    assert pair.guard._sequences == {}
+
+
+def test_a_first_fragment_that_hides_what_it_is_ends_the_connection() -> None:
+    pair = Guarded(RULES, fragment_size=50)
+    control = encode_bare(to("rex").to_tuple())
+    head = b"\x83E" + (1).to_bytes(8, "big") + (2).to_bytes(8, "big") + b"\0"
+    for begun in (b"", b"h", b"h\x03w"):
+        with pytest.raises(ProtocolError, match="payload"):
+            pair.bring(head + control + begun)
+
+
+def test_fragments_out_of_turn_or_of_too_many_messages_end_the_connection() -> None:
+    pair = Guarded(RULES, fragment_size=50)
+    first, second, third, *_ = frames(pair.peer, to("kitchen"), bytes(500))
+    with pytest.raises(ProtocolError, match="expected"):
+        pair.bring(second)
+    pair.bring(first)
+    with pytest.raises(ProtocolError, match="expected"):
+        pair.bring(third)
+    with pytest.raises(ProtocolError, match="not finished"):
+        pair.bring(first)
+    while len(pair.guard._sequences) < 4096:
+        pair.bring(frames(pair.peer, to("kitchen"), bytes(500))[0])
+    with pytest.raises(ProtocolError, match="more than 4096"):
+        pair.bring(frames(pair.peer, to("kitchen"), bytes(500))[0])
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\x83",
+        b"\x83D",
+        b"\x83D\x01\x00\x00",
+        b"\x83D\0",
+        b"\x83D\0h\0",
+        b"p\x83h\x01a\x05",
+        b"\x83D\0" + encode_bare((6, SENDER)),
+        b"\x83D\0" + encode_bare(to("counter").to_tuple()),
+        b"\x83D\0" + encode_bare(to("counter").to_tuple()) + encode(1).replace(b"\x83", b"P"),
+    ],
+)
+def test_what_is_no_frame_ends_the_connection_unless_it_is_only_watched(frame: bytes) -> None:
+    pair = Guarded(RULES)
+    with pytest.raises(ProtocolError):
+        pair.bring(frame)
+    watched = Guarded(Policy((RULES,), Mode.LOG))
+    passage = watched.guard.from_peer(FramePacket(frame))
+    assert passage.forward == FramePacket(frame)
+    assert passage.answer is None
+    assert passage.note is not None
+
+
+@given(st.lists(st.binary(max_size=80), max_size=10), st.booleans(), st.sampled_from(sorted(FORMS)))
+def test_hostile_packets_raise_nothing_but_our_own_errors(
+    packets: list[bytes], handshake: bool, form: str
+) -> None:
+    guard = (
+        Guard(Policy((RULES,)), OWN, dialled_peer=None)
+        if handshake
+        else Guarded(RULES, flags=FORMS[form]).guard
+    )
+    for data in packets:
+        try:
+            guard.from_peer(HandshakePacket(data) if handshake else FramePacket(data))
+        except DistError:
+            return
+
+
+# -- watching only ------------------------------------------------------------------------------
+
+
+@given(controls, terms)
+def test_a_policy_that_logs_lets_everything_pass(control: ctl.Control, payload: Any) -> None:
+    pair = Guarded(Policy((NOTHING,), Mode.LOG))
+    said = (control, payload) if control.HAS_PAYLOAD else (control,)
+    for frame in frames(pair.peer, *said):
+        passage = pair.guard.from_peer(FramePacket(frame))
+        assert passage.forward == FramePacket(frame)
+        assert passage.answer is None
+
+
+def test_a_policy_that_logs_says_what_it_would_refuse() -> None:
+    pair = Guarded(Policy((RULES,), Mode.LOG))
+    assert pair.peer_says(to("kitchen"), 1)
+    assert pair.notes == ["would be refused: a message to kitchen"]
+    stranger = Guarded(Policy((), Mode.LOG))
+    assert stranger.peer_says(to("kitchen"), 1)
+    assert stranger.notes == [
+        "would be refused: anything from peer@x, whom no entry of the policy fits"
+    ]

@@ -1,0 +1,106 @@
+"""Which rules a peer gets, and how they are read from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quicdist.gateway import Mode, PeerRules, Pids, Policy, PolicyError, parse_policy, read_policy
+
+FULL = """
+mode = "log"
+
+[[peers]]
+nodes = ["ops@10.0.0.1"]
+names = ["*", "logger"]
+calls = ["*"]
+ping = false
+monitors = false
+links = true
+exits = true
+group_leaders = true
+system_messages = true
+pids = "any"
+
+[[peers]]
+nodes = ["*@10.0.0.*", "4433@*"]
+names = ["counter"]
+calls = ["calc:*", "erlang:memory"]
+"""
+
+
+def test_a_file_says_all_that_the_settings_do(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(FULL)
+    assert read_policy(file) == Policy(
+        (
+            PeerRules(
+                nodes=("ops@10.0.0.1",),
+                names=("*", "logger"),
+                calls=("*",),
+                ping=False,
+                monitors=False,
+                links=True,
+                exits=True,
+                group_leaders=True,
+                system_messages=True,
+                pids=Pids.ANY,
+            ),
+            PeerRules(
+                nodes=("*@10.0.0.*", "4433@*"),
+                names=("counter",),
+                calls=("calc:*", "erlang:memory"),
+            ),
+        ),
+        Mode.LOG,
+    )
+
+
+def test_the_first_entry_that_fits_counts() -> None:
+    policy = parse_policy(FULL)
+    assert policy.rules_for("ops@10.0.0.1") is policy.peers[0]
+    assert policy.rules_for("ops@10.0.0.2") is policy.peers[1]
+    assert policy.rules_for("4433@elsewhere") is policy.peers[1]
+    assert policy.rules_for("OPS@10.0.1.2") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[[peers]\n", "line 1"),
+        ("", r"one \[\[peers\]\] table or more expected"),
+        ("peers = 1", r"one \[\[peers\]\] table or more expected"),
+        ('[[peers]]\nnames = ["a"]', r"peers\[1\].nodes: missing"),
+        ("[[peers]]\nnodes = []", r"peers\[1\].nodes: missing"),
+        ('[[peers]]\nnodes = ["a"]', r"peers\[1\].nodes: 'a' fits no node name"),
+        ('[[peers]]\nnodes = ["*"]\nnmaes = []', r"peers\[1\].nmaes: unknown; one of nodes, names"),
+        ('mood = "log"', "mood: unknown; one of mode, peers"),
+        ('mode = "loud"\n[[peers]]\nnodes = ["*"]', 'mode: "refuse" or "log" expected, \'loud\''),
+        ('[[peers]]\nnodes = ["*"]\nnames = "a"', r"peers\[1\].names: a list of texts expected"),
+        ('[[peers]]\nnodes = ["*"]\nnames = [1]', r"peers\[1\].names: a list of texts expected"),
+        (
+            '[[peers]]\nnodes = ["*"]\n[[peers]]\nnodes = ["*"]\ncalls = ["calc"]',
+            r"peers\[2\].calls: 'calc': module:function expected",
+        ),
+        ('[[peers]]\nnodes = ["*"]\ncalls = ["a:b/1"]', "module:function expected"),
+        ('[[peers]]\nnodes = ["*"]\nlinks = 1', r"peers\[1\].links: true or false expected"),
+        ('[[peers]]\nnodes = ["*"]\npids = "all"', r'peers\[1\].pids: "callers" or "any" expected'),
+        ('[[peers]]\nnodes = ["*"]\npids = []', r'peers\[1\].pids: "callers" or "any" expected'),
+    ],
+)
+def test_mistakes_are_named_by_line_or_key(text: str, complaint: str) -> None:
+    with pytest.raises(PolicyError, match=complaint) as caught:
+        parse_policy(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match=r"nowhere.toml cannot be read: No such file"):
+        read_policy(tmp_path / "nowhere.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff")
+    with pytest.raises(PolicyError, match=r"binary.toml is not UTF-8"):
+        read_policy(tmp_path / "binary.toml")
+    (tmp_path / "wrong.toml").write_text("[[peers]]")
+    with pytest.raises(PolicyError, match=r"wrong.toml: peers\[1\].nodes"):
+        read_policy(tmp_path / "wrong.toml")

@@ -1,0 +1,209 @@
+"""What a stock Erlang node can do to another whose gateway has a policy: no more than that says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import pytest
+
+from quicdist.gateway import Mode, PeerRules, Pids, Policy
+from quicdist.gateway.otp_names import OTP_NAMES
+from tests.erlang import Erlang
+from tests.gatewayed import GatewayThread, gatewayed_erl, loopback_settings
+
+PATIENCE = 60.0
+
+pytestmark = pytest.mark.erlang
+
+SERVER = """
+Server = fun Loop() ->
+    receive
+        {'$gen_call', From, {whoami, B}} -> gen_server:reply(From, {self(), byte_size(B)});
+        {'$gen_call', From, answer_by_pid} -> {Pid, _} = From, Pid ! {the_answer, 42};
+        {system, _, _} -> exit(reached)
+    end,
+    Loop()
+end,
+[register(Name, spawn(Server)) || Name <- [counter, hidden]],
+[].
+"""
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """`peer` wants something of `node`, whose gateway has a policy."""
+
+    peer: Erlang
+    node: Erlang
+    peer_name: str
+    node_name: str
+
+
+def show(source: str) -> str:
+    return f'io_lib:format("~0tp", [begin {source} end]).'
+
+
+def ask(erlang: Erlang, source: str, data: bytes = b"") -> str:
+    return erlang.eval(show(source), data).decode()
+
+
+def guarded(stack: ExitStack, policy: Policy) -> Guarded:
+    peer_gateway = stack.enter_context(GatewayThread())
+    node_gateway = stack.enter_context(GatewayThread(replace(loopback_settings(), policy=policy)))
+    peer = stack.enter_context(gatewayed_erl(peer_gateway))
+    node = stack.enter_context(gatewayed_erl(node_gateway))
+    for erlang in (peer, node):
+        erlang.eval(SERVER)
+    return Guarded(peer, node, peer_gateway.name, node_gateway.name)
+
+
+RULES = PeerRules(
+    nodes=("*@127.0.0.1",), names=("counter", "sub*"), calls=("lists:*", "erlang:node")
+)
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Guarded]:
+    with ExitStack() as stack:
+        yield guarded(stack, Policy((RULES,)))
+
+
+def test_a_ping_is_answered_both_ways(pair: Guarded) -> None:
+    assert ask(pair.peer, f"net_adm:ping('{pair.node_name}')") == "pong"
+    assert ask(pair.node, f"net_adm:ping('{pair.peer_name}')") == "pong"
+
+
+def test_a_listed_name_is_called_with_more_than_a_fragment(pair: Guarded) -> None:
+    big = f"gen_server:call({{counter, '{pair.node_name}'}}, {{whoami, <<0:(8*1000000)>>}})"
+    assert ask(pair.peer, f"{{P, N}} = {big}, {{node(P), N}}") == f"{{'{pair.node_name}',1000000}}"
+
+
+def test_another_name_is_as_if_there_were_no_such_process(pair: Guarded) -> None:
+    call = f"catch gen_server:call({{hidden, '{pair.node_name}'}}, {{whoami, <<0:8000000>>}})"
+    assert ask(pair.peer, call).startswith("{'EXIT',{noproc,")
+    assert (
+        ask(
+            pair.peer,
+            f"M = monitor(process, {{hidden, '{pair.node_name}'}}),"
+            "receive {'DOWN', M, process, {hidden, _}, Reason} -> Reason end",
+        )
+        == "noproc"
+    )
+
+
+def test_listed_functions_alone_are_called(pair: Guarded) -> None:
+    node = f"'{pair.node_name}'"
+    assert ask(pair.peer, f"rpc:call({node}, lists, sum, [[1,2,3]])") == "6"
+    assert ask(pair.peer, f"erpc:call({node}, erlang, node, [])") == node
+    assert ask(pair.peer, f"rpc:block_call({node}, lists, sum, [[1,2,3]])") == "6"
+    assert ask(pair.peer, f'rpc:call({node}, os, cmd, ["id"])') == "{badrpc,notsup}"
+    refused = ask(pair.peer, f"catch erpc:call({node}, fun() -> 1 end)")
+    assert refused.startswith("{'EXIT',{{erpc,notsup},")
+    gone = ask(pair.peer, f'rpc:block_call({node}, os, cmd, ["id"])')
+    assert gone.startswith("{badrpc,{'EXIT',{noproc,")
+
+
+def test_processes_are_spawned_of_listed_functions_alone(pair: Guarded) -> None:
+    node = f"'{pair.node_name}'"
+    spawned = ask(
+        pair.peer,
+        f"{{P, M}} = spawn_monitor({node}, lists, sort, [[2,1]]),"
+        f"receive {{'DOWN', M, process, P, R}} -> {{node(P), R}} end",
+    )
+    assert spawned == f"{{{node},normal}}"
+    refused = ask(
+        pair.peer,
+        f"process_flag(trap_exit, true), P = spawn_link({node}, erlang, halt, []),"
+        "receive {'EXIT', P, R} -> R end",
+    )
+    assert refused == "notsup"
+    assert ask(pair.node, "alive") == "alive"
+
+
+def test_pids_are_no_way_around(pair: Guarded) -> None:
+    pids = ask(pair.node, "[pid_to_list(whereis(N)) || N <- [rex, hidden, code_server]]")
+    node = f"'{pair.node_name}'"
+    # A peer knows the pids of its own node; those of another are made of its name and creation.
+    creation = ask(pair.node, "erlang:system_info(creation)")
+    for pid in pids.strip("[]").split(","):
+        _, number, serial = pid.strip('"<>').split(".")
+        reached = ask(
+            pair.peer,
+            f"Name = atom_to_binary({node}), P = binary_to_term(<<131, 88, 119, (byte_size(Name)),"
+            f"Name/binary, {number}:32, {serial}:32, {creation}:32>>),"
+            "process_flag(trap_exit, true), M = monitor(process, P), link(P), exit(P, kill),"
+            "P ! {self(), {call, erlang, halt, [], user}},"
+            "One = receive {'DOWN', M, process, P, Down} -> Down end,"
+            "Two = receive {'EXIT', P, Why} -> Why end, {One, Two}",
+        )
+        assert reached == "{noproc,noproc}"
+    assert ask(pair.node, "[is_pid(whereis(N)) || N <- [rex, hidden, code_server]]") == (
+        "[true,true,true]"
+    )
+
+
+def test_sys_reaches_nobody(pair: Guarded) -> None:
+    server = f"{{counter, '{pair.node_name}'}}"
+    assert ask(pair.peer, f"catch sys:get_state({server})").startswith("{'EXIT',{noproc,")
+    assert ask(pair.peer, f"element(2, gen_server:call({server}, {{whoami, <<>>}}))") == "0"
+
+
+def test_who_called_out_is_answered(pair: Guarded) -> None:
+    peer = f"'{pair.peer_name}'"
+    assert ask(pair.node, f"rpc:call({peer}, os, getpid, []) =/= os:getpid()") == "true"
+    answered = ask(
+        pair.node,
+        f"{{hidden, {peer}}} ! {{'$gen_call', {{self(), make_ref()}}, answer_by_pid}},"
+        "receive {the_answer, N} -> N end",
+    )
+    assert answered == "42"
+    exited = ask(
+        pair.node,
+        f"process_flag(trap_exit, true), P = spawn_link({peer}, fun() -> exit(enough) end),"
+        "receive {'EXIT', P, R} -> R end",
+    )
+    assert exited == "enough"
+
+
+def test_every_name_of_otp_is_known_as_one(pair: Guarded) -> None:
+    source = (
+        "[application:ensure_all_started(A) || A <- [sasl, ssl, os_mon, mnesia]], timer:start(),"
+        'lists:join(" ", [atom_to_list(Name) || Name <- registered()]).'
+    )
+    registered = set(pair.node.eval(source).decode().split())
+    assert {"rex", "net_kernel", "counter"} <= registered
+    assert registered - OTP_NAMES == {"counter", "hidden"}
+
+
+def test_whom_no_entry_fits_is_turned_away() -> None:
+    with ExitStack() as stack:
+        strangers = PeerRules(nodes=("*@10.0.0.*",), names=("counter",))
+        pair = guarded(stack, Policy((strangers,)))
+        assert ask(pair.peer, f"net_adm:ping('{pair.node_name}')") == "pang"
+        assert ask(pair.node, f"net_adm:ping('{pair.peer_name}')") == "pang"
+
+
+def test_a_policy_that_logs_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with ExitStack() as stack:
+        nothing = PeerRules(nodes=("*@127.0.0.1",), ping=False)
+        pair = guarded(stack, Policy((nothing,), Mode.LOG))
+        assert ask(pair.peer, f"rpc:call('{pair.node_name}', erlang, node, [])") == (
+            f"'{pair.node_name}'"
+        )
+        call = f"gen_server:call({{counter, '{pair.node_name}'}}, {{whoami, <<0:8000000>>}})"
+        assert ask(pair.peer, f"element(2, {call})") == "1000000"
+    assert "would be refused: a call of erlang:node" in caplog.text
+    assert "would be refused: a message to counter" in caplog.text
+
+
+def test_any_pid_when_the_policy_says_so() -> None:
+    with ExitStack() as stack:
+        rules = replace(RULES, pids=Pids.ANY)
+        pair = guarded(stack, Policy((rules,)))
+        call = f"gen_server:call({{counter, '{pair.node_name}'}}, {{whoami, <<>>}})"
+        assert (
+            ask(pair.peer, f"{{P, _}} = {call}, element(2, gen_server:call(P, {{whoami, <<1>>}}))")
+            == "1"
+        )
