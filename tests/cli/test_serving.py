@@ -106,6 +106,7 @@ def test_names_of_nodes_to_be(quicdist: Command) -> None:
     quicdist("listen", "0@127.0.0.1", "--listen", "all").refused(2, "no address to listen on")
     quicdist("gateway", "here").refused(2, "no node name")
     quicdist("gateway", "1@127.0.0.1", "--route", "a=b").refused(2, "NODE=IP:PORT")
+    quicdist("gateway", "1@127.0.0.1", "--policy", "none.toml").refused(2, "none.toml cannot be")
     quicdist("gateway").refused(2, "NAME is missing")
 
 

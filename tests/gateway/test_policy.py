@@ -104,3 +104,12 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "wrong.toml").write_text("[[peers]]")
     with pytest.raises(PolicyError, match=r"wrong.toml: peers\[1\].nodes"):
         read_policy(tmp_path / "wrong.toml")
+
+
+def test_the_guide_s_file_is_one() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "policy.md").read_text()
+    text = guide.partition("```toml\n")[2].partition("```")[0]
+    (rules,) = parse_policy(text).peers
+    assert rules.fits("4433@10.0.0.9")
+    assert rules.may_send_to("counter")
+    assert rules.may_call("calc", "add")
