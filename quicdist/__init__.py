@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from quicdist.node.mailbox import Mailbox
     from quicdist.node.node import Node
     from quicdist.node.quic import Quic
+    from quicdist.node.requests import CallRequest
     from quicdist.node.shell import shell
     from quicdist.node.spawn import current_process
     from quicdist.node.spawning import Spawned
@@ -72,6 +73,7 @@ __all__ = [
     "BlockingNode",
     "CallError",
     "CallNotPossible",
+    "CallRequest",
     "CallTimeout",
     "CookieError",
     "Epmd",
@@ -142,6 +144,7 @@ _PLACES = {
     "node.mailbox": "Mailbox",
     "node.node": "Node",
     "node.quic": "Quic",
+    "node.requests": "CallRequest",
     "node.shell": "shell",
     "node.spawn": "current_process",
     "node.spawning": "Spawned",

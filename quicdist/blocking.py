@@ -19,6 +19,7 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextlib
+import logging
 import os
 import selectors
 import threading
@@ -38,6 +39,7 @@ from quicdist.node.mailbox import Mailbox, Match
 from quicdist.node.names import facing
 from quicdist.node.node import Node
 from quicdist.node.system import Destination
+from quicdist.otp.logger import LoggerHandler
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -166,6 +168,12 @@ class BlockingNode:
     def stats(self) -> NodeStatistics:
         """The node at this moment. See `Node.stats`."""
         return self._thread.do(self._node.stats)
+
+    def log_handler(
+        self, to: str, *, level: int = logging.NOTSET, limit: int = 1000
+    ) -> logging.Handler:
+        """Puts what Python logs into the log of a BEAM node. See `otp.logger.LoggerHandler`."""
+        return self._thread.do(LoggerHandler, self._node, to, level=level, limit=limit)
 
     @contextlib.contextmanager
     def mailbox(

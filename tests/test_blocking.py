@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import signal
 import subprocess
@@ -166,6 +167,30 @@ def test_mailboxes(connect: Connect, server: BlockingNode) -> None:
             pass
         node.send(echo.pid, b"from the node")
         assert echo.receive(timeout=PATIENCE) == b"from the node"
+
+
+def test_logging_from_threads(
+    connect: Connect, server: BlockingNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = logging.getLogger("blocking.app")
+    log.setLevel(logging.INFO)
+    with connect(server.name) as node, server.mailbox("logger_proxy") as proxy:
+        handler = node.log_handler(server.name)
+        log.addHandler(handler)
+        try:
+            threads = [threading.Thread(target=log.info, args=(str(n),)) for n in range(20)]
+            for thread in threads:
+                thread.start()
+            texts = {proxy.receive(timeout=PATIENCE)[2] for _ in threads}
+            assert texts == {b"%d" % number for number in range(20)}
+            with monkeypatch.context() as forked:
+                forked.setattr(os, "getpid", lambda: 1)
+                log.info("from a forked child")
+            log.info("last")
+            assert proxy.receive(timeout=PATIENCE)[2] == b"last"
+        finally:
+            log.removeHandler(handler)
+            handler.close()
 
 
 def test_links_and_monitors(connect: Connect, server: BlockingNode) -> None:

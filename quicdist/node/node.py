@@ -17,6 +17,7 @@ from quicdist.carriers.trust import CertificateError, Credentials, Identity, Tru
 from quicdist.dist.flags import DEFAULT_FLAGS, Flag
 from quicdist.dist.session import LocalNode
 from quicdist.etf import Atom, Pid, Term
+from quicdist.etf.notation import format_term
 from quicdist.node.book import AddressBook
 from quicdist.node.calls import Callee, Caller
 from quicdist.node.carrier import Accept, Carrier, CarrierSettings, Own
@@ -48,6 +49,7 @@ from quicdist.node.net_kernel import NET_KERNEL, is_auth_call, start_net_kernel
 from quicdist.node.peer import Peer
 from quicdist.node.process import SHUTDOWN
 from quicdist.node.quic import Quic
+from quicdist.node.requests import CallRequest
 from quicdist.node.service import GEN_CAST
 from quicdist.node.serving import Serving
 from quicdist.node.spawn import Main, Spawner
@@ -58,6 +60,13 @@ logger = logging.getLogger("quicdist.node")
 
 _NODEUP = Atom("nodeup")
 _NODEDOWN = Atom("nodedown")
+
+_CONNECTION_CLOSED = Atom("connection_closed")
+_DOWN_REASONS = {
+    Ending.LEFT: Atom("disconnect"),
+    Ending.TICK_TIMEOUT: Atom("net_tick_timeout"),
+}
+"""As `nodedown_reason` of `net_kernel:monitor_nodes/2` has them."""
 
 _FORMATTING = 5.0
 """Seconds for a node to format what it prints here."""
@@ -323,6 +332,15 @@ class Node:
         caller = self._running.caller
         return await caller.erpc(Atom(node), Atom(module), Atom(function), list(args), timeout)
 
+    def send_request(
+        self, node: str, module: str, function: str, args: Sequence[Term] = ()
+    ) -> CallRequest:
+        """Calls a function on a node and returns at once, as `erpc:send_request`: the answer, or
+        the error that `call` raises, is `await request.receive_response()`."""
+        caller = self._running.caller
+        call = caller.erpc(Atom(node), Atom(module), Atom(function), list(args), None)
+        return CallRequest(f"{module}:{function}/{len(args)} on {node}", call)
+
     async def multicall(
         self,
         nodes: Iterable[str],
@@ -380,6 +398,12 @@ class Node:
         """
         life = self._running
         return await life.caller.gen_call(self._server(to), request, timeout)
+
+    def gen_send_request(self, to: Pid | str | tuple[str, str], request: Term) -> CallRequest:
+        """Calls a server and returns at once, as `gen_server:send_request`: the answer, or the
+        error that `gen_call` raises, is `await request.receive_response()`."""
+        call = self._running.caller.gen_call(self._server(to), request, None)
+        return CallRequest(f"a call of {format_term(to)}", call)
 
     async def gen_cast(self, to: Pid | str | tuple[str, str], request: Term) -> None:
         """Sends a request that is not answered, as `gen_server:cast/2`, connecting first where
@@ -569,8 +593,9 @@ class _Life:
         level = logging.INFO if peer.ending is Ending.LEFT else logging.WARNING
         extra = {**peer.fields("peer_down"), "ending": peer.ending.value, "reason": reason}
         logger.log(level, "%s is down: %s", peer, reason, extra=extra)
+        why = _DOWN_REASONS.get(peer.ending, _CONNECTION_CLOSED)
         self.system.node_lost(peer.name)
-        self.system.node_changed(_NODEDOWN, peer.name, peer.is_hidden)
+        self.system.node_changed(_NODEDOWN, peer.name, peer.is_hidden, why)
         self._events.publish(NodeDown(str(peer.name), reason))
 
     def unreachable(self, node: Atom, reason: str) -> None:

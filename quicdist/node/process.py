@@ -252,12 +252,13 @@ class Process:
             self.monitored_nodes[atom] = count - 1
         return count > 0
 
-    def monitor_nodes(self, *, hidden: bool = False) -> None:
+    def monitor_nodes(self, *, hidden: bool = False, info: bool = False) -> None:
         """From now on ('nodeup', node) and ('nodedown', node) messages come, as of
-        `net_kernel:monitor_nodes(true)`: before anything else of a node, and after everything.
-        Of visible nodes only, unless `hidden`."""
+        `net_kernel:monitor_nodes/2`: before anything else of a node, and after everything.
+        Of visible nodes only, unless `hidden`. With `info` they have a map as third element:
+        `node_type`, and of those that went `nodedown_reason`."""
         self._check_alive()
-        self.system.node_monitors[self.pid] = hidden
+        self.system.monitor_nodes(self, hidden=hidden, info=info)
 
     def demonitor_nodes(self) -> None:
         """They come no more."""

@@ -96,11 +96,8 @@ class Serving:
 
     async def _apply(self, module: Term, name: Term, args: Term) -> Term:
         """Calls the function; raises what it raises, or `undef`."""
-        if isinstance(args, (bytes, str)):
-            # A list of small integers, read so by `Options.strings`.
-            args = [one if isinstance(one, int) else ord(one) for one in args]
-        if not isinstance(args, list):
-            raise ErlangError(_BADARG)
+        module, name, args = _applied((module, name, _length(args)), args)
+        args = _listed(args)
         exported = self._exports.find(module, name, len(args))
         if exported is None:
             provided = self._provided.get((str(module), str(name)))
@@ -305,6 +302,15 @@ def _led_by(me: Mailbox, leader: Term) -> None:
     """What it prints goes where the caller's does."""
     if isinstance(leader, Pid):
         me.group_leader = leader
+
+
+def _listed(args: Term) -> list[Term]:
+    """Arguments; where `Options.strings` says so, a list of small integers was read as text."""
+    if isinstance(args, (bytes, str)):
+        return [one if isinstance(one, int) else ord(one) for one in args]
+    if not isinstance(args, list):
+        raise ErlangError(_BADARG)
+    return args
 
 
 def _length(args: Term) -> int:

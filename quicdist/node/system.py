@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from quicdist.dist import control as ctl
@@ -27,6 +28,22 @@ Payload: TypeAlias = "Term | NoPayload"
 Handler: TypeAlias = Callable[[Any, Term, Source], None]
 
 logger = logging.getLogger("quicdist.node")
+
+
+_NODE_TYPE = Atom("node_type")
+_VISIBLE = Atom("visible")
+_HIDDEN = Atom("hidden")
+_NODEDOWN_REASON = Atom("nodedown_reason")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeMonitor:
+    """What somebody wants to know of nodes coming and going."""
+
+    hidden: bool
+    """Of hidden ones too."""
+    info: bool
+    """With a map that says more."""
 
 
 class Network(Protocol):
@@ -61,8 +78,8 @@ class System:
         self.aliases: dict[Reference, Process] = {}
         self.watched_names: dict[Reference, Process] = {}
         """Who is watched by a monitor of a name: the name may pass to another process."""
-        self.node_monitors: dict[Pid, bool] = {}
-        """Who is told of nodes coming and going, and whether of hidden ones, too."""
+        self.node_monitors: dict[Pid, NodeMonitor] = {}
+        """Who is told of nodes coming and going."""
         self.group_leader: Pid | None = None
         """That of processes which are not given another."""
         self.reply_sink: Pid | None = None
@@ -144,12 +161,22 @@ class System:
         for process in list(self.processes.values()):
             process.node_lost(node)
 
-    def node_changed(self, kind: Atom, node: Atom, is_hidden: bool) -> None:
-        """A node has come or gone: `kind` is nodeup or nodedown."""
-        for pid, hidden in list(self.node_monitors.items()):
+    def monitor_nodes(self, process: Process, *, hidden: bool, info: bool) -> None:
+        """A process wants to be told of nodes that come and go."""
+        self.node_monitors[process.pid] = NodeMonitor(hidden, info)
+
+    def node_changed(
+        self, kind: Atom, node: Atom, is_hidden: bool, reason: Atom | None = None
+    ) -> None:
+        """A node has come or gone: `kind` is nodeup, or nodedown for a reason."""
+        info = {_NODE_TYPE: _HIDDEN if is_hidden else _VISIBLE}
+        if reason is not None:
+            info[_NODEDOWN_REASON] = reason
+        for pid, wanted in list(self.node_monitors.items()):
             process = self.processes.get(pid)
-            if process is not None and (hidden or not is_hidden):
-                process.deliver((kind, node), HERE)
+            if process is not None and (wanted.hidden or not is_hidden):
+                message = (kind, node, dict(info)) if wanted.info else (kind, node)
+                process.deliver(message, HERE)
 
     # -- messages out --
 

@@ -166,7 +166,8 @@ async def test_erpc_of_a_beam(beam: Beam, make_node: MakeNode) -> None:
             {response, B} = erpc:wait_response(S, 20000),
             C = erpc:multicall(['$py', node(), '1@127.0.0.1'], erlang, abs, [-1], 20000),
             D = erpc:multicall(['$py'], py, add, [1, 1]),
-            {A, B, [element(1, X) || X <- C], D}""",
+            E = erpc:call('$py', fun py:self_pid/0),
+            {A, B, [element(1, X) || X <- C], D, node(E)}""",
             py=node.name,
         )
         assert answers == (
@@ -174,7 +175,21 @@ async def test_erpc_of_a_beam(beam: Beam, make_node: MakeNode) -> None:
             7,
             [atom("error"), atom("ok"), atom("error")],
             [(atom("ok"), 2)],
+            atom(node.name),
         )
+        collected = await beam.eval(
+            """C = lists:foldl(
+                fun(N, Acc) -> erpc:send_request('$py', py, add, [N, N], {n, N}, Acc) end,
+                erpc:reqids_new(), [1, 2, 3]),
+            (fun F(In, Left) ->
+                case erpc:receive_response(Left, 20000, true) of
+                    no_request -> lists:sort(In);
+                    {Response, Label, Rest} -> F([{Label, Response} | In], Rest)
+                end
+            end)([], C)""",
+            py=node.name,
+        )
+        assert collected == [((atom("n"), one), 2 * one) for one in (1, 2, 3)]
         pid = await beam.eval(
             """register(told, self()), ok = erpc:cast('$py', py, tell, [self(), hi]),
             ok = erpc:multicast(['$py'], py, tell, [self(), hi]),
@@ -183,3 +198,30 @@ async def test_erpc_of_a_beam(beam: Beam, make_node: MakeNode) -> None:
         )
         assert pid == [1, 1]
         assert me.message_count == 0
+
+
+async def test_requests_whose_answer_is_asked_for_later(probe: Beam, make_node: MakeNode) -> None:
+    async with make_node() as node:
+        late = node.send_request(probe.name, "timer", "sleep", [100_000])
+        requests = [node.send_request(probe.name, "erlang", "abs", [-one]) for one in range(20)]
+        bad = node.send_request(probe.name, "erlang", "abs", [atom("x")])
+        nowhere = node.send_request("1@127.0.0.1", "erlang", "abs", [1])
+        noproc = node.gen_send_request(("nobody", probe.name), 1)
+        assert [await one.receive_response(30) for one in requests] == list(range(20))
+        with pytest.raises(CallError, match="badarg"):
+            await bad.receive_response(30)
+        with pytest.raises(NoConnection):
+            await nowhere.receive_response(30)
+        with pytest.raises(NoProcess):
+            await noproc.receive_response(30)
+        assert not await late.answered(0.01)
+        assert not late.is_answered
+        with pytest.raises(CallTimeout, match="timer:sleep/1"):
+            await late.receive_response(0.01)
+        with pytest.raises(CallTimeout, match="abandoned"):
+            await late.receive_response()
+        assert not late.abandon()
+        # What is answered stays so.
+        assert await requests[7].answered()
+        assert await requests[7].receive_response(0) == 7
+        assert not requests[7].abandon()

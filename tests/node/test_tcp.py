@@ -24,6 +24,7 @@ from quicdist import (
     Tcp,
 )
 from quicdist.carriers import epmd
+from quicdist.otp import net_adm
 from tests.named import PATIENCE, RealEpmd, free_tcp_port, named_erl
 from tests.node import exported
 from tests.node.conftest import COOKIE, Beam, MakeNode, atom
@@ -63,6 +64,15 @@ async def test_two_nodes_find_each_other_by_the_epmd_that_one_of_them_is(
         assert [name for name, _ in known] == ["one", "two"]
     with pytest.raises(OSError, match="Connect call failed"):
         await epmd.names(epmd.EpmdAddress(port=own_epmd_port))
+
+
+async def test_the_world_of_some_hosts(own_epmd_port: int) -> None:
+    hosts = ["127.0.0.1", "127.0.0.2", "localhost"]
+    async with named("one@127.0.0.1") as one, named("two@127.0.0.1") as two:
+        assert [name for name, _ in await net_adm.names("127.0.0.1")] == ["one", "two"]
+        # No EPMD at the second, and who has no such name answers to none at the third.
+        assert await net_adm.world(one, hosts) == [two.name]
+        assert one.nodes() == [two.name]
 
 
 async def test_the_carrier_follows_from_the_name(own_epmd_port: int, make_node: MakeNode) -> None:

@@ -188,3 +188,14 @@ async def test_nodes_are_watched_by_processes() -> None:
         one.disconnect(visible.name)
         assert await get(all_of_them) == (down, visible.name)
         assert some.message_count == 0
+        some.monitor_nodes(hidden=True, info=True)
+        await hidden.stop()
+        kind = {"node_type": "hidden"}
+        closed = {**kind, "nodedown_reason": "connection_closed"}
+        assert await get(some) == (down, hidden.name, closed)
+        await hidden.start()
+        await hidden.connect(one.name)
+        assert await get(some) == (up, hidden.name, kind)
+        one.disconnect(hidden.name)
+        left = {**kind, "nodedown_reason": "disconnect"}
+        assert await get(some) == (down, hidden.name, left)

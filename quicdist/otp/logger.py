@@ -1,0 +1,199 @@
+"""Python's `logging` in the log of a BEAM node.
+
+    handler = LoggerHandler(node, "5555@10.0.0.7")
+    logging.getLogger().addHandler(handler)
+
+What is logged here, in any thread, becomes a log event there: level, text, traceback, time, file
+and line, the process, and what `extra=` gave as metadata. Nobody who logs ever waits: events queue
+up to a limit, beyond which they are dropped, and counted in a warning once there is room again.
+
+OTP, logger(3): it is what `logger` does with events of processes whose group leader is elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+from collections import deque
+
+from quicdist.etf import Atom, EtfEncodeError, Term, encode
+from quicdist.node.errors import NoConnection, NodeError
+from quicdist.node.node import Node
+from quicdist.node.spawn import current_process
+
+_LOG = Atom("log")
+_PROXY = Atom("logger_proxy")
+_LEVELS = (
+    (logging.CRITICAL, Atom("critical")),
+    (logging.ERROR, Atom("error")),
+    (logging.WARNING, Atom("warning")),
+    (25, Atom("notice")),
+    (logging.INFO, Atom("info")),
+)
+_DEBUG = Atom("debug")
+_WARNING = Atom("warning")
+_OWN = ("quicdist", "quic")
+"""Loggers that speak of sending, this library's and its QUIC library's."""
+
+_KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+"""What every record has; the rest was given as `extra`."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+"""Seconds until a node that cannot be reached is tried again; doubling."""
+
+
+class LoggerHandler(logging.Handler):
+    """Sends log records to the `logger` of a node. Made where the node's event loop runs.
+
+    `limit` is how many events wait at most. What the loggers `quicdist` and `quic` say below INFO
+    is left out: it would speak of its own sending.
+    """
+
+    def __init__(
+        self, node: Node, to: str, *, level: int = logging.NOTSET, limit: int = 1000
+    ) -> None:
+        super().__init__(level)
+        self._node = node
+        self._to = (_PROXY, Atom(to))
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._guard = threading.Lock()
+        self._queue: deque[tuple[Atom, str, dict[Term, Term]]] = deque()
+        self._dropped = 0
+        self._is_closed = False
+        self._is_planned = False
+        self._task: asyncio.Task[None] | None = None
+        self._sender = node.pid
+        self._os_pid = os.getpid()
+
+    @property
+    def waiting(self) -> int:
+        """Events that are not on their way yet."""
+        return len(self._queue)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queues an event; what goes wrong is for `logging` to report."""
+        if record.levelno < logging.INFO and record.name.partition(".")[0] in _OWN:
+            return
+        if os.getpid() != self._os_pid:  # forked: the node is the other's
+            return
+        try:
+            event = _level(record.levelno), self.format(record), self._metadata(record)
+        except Exception:
+            self.handleError(record)
+            return
+        with self._guard:
+            if len(self._queue) >= self._limit or self._is_closed:
+                self._dropped += 1
+                return
+            self._queue.append(event)
+            if self._is_planned:
+                return
+            self._is_planned = True
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody sends any more
+            self._loop.call_soon_threadsafe(self._begin)
+
+    async def drained(self, timeout: float | None = 5.0) -> bool:
+        """Waits until every event is on its way, at most 5 s by default: before the node stops.
+        False when some are not."""
+        task = self._task
+        deadline = None if timeout is None else self._loop.time() + timeout
+        while self._queue or (task is not None and not task.done()):
+            if deadline is not None and self._loop.time() >= deadline:
+                return False
+            await asyncio.sleep(0.01)
+            task = self._task
+        return True
+
+    def close(self) -> None:
+        """Ends it; what still waits is not sent."""
+        with self._guard:
+            self._is_closed = True
+            self._queue.clear()
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._end)
+        super().close()
+
+    def _metadata(self, record: logging.LogRecord) -> dict[Term, Term]:
+        process = current_process.get(None)
+        metadata: dict[Term, Term] = {
+            Atom("pid"): self._sender if process is None else process.pid,
+            # Microseconds. No group leader, so that the event is local to that node, and no domain:
+            # the default handler leaves out both what is of others and what has an unknown one.
+            Atom("time"): int(record.created * 1_000_000),
+            Atom("file"): list(record.pathname.encode(errors="replace")),
+            Atom("line"): record.lineno,
+            Atom("mfa"): (Atom(record.module[:255]), Atom(record.funcName[:255]), 0),
+            Atom("logger"): _binary(record.name),
+            Atom("thread"): _binary(record.threadName or ""),
+        }
+        for name, value in vars(record).items():
+            if name not in _KNOWN:
+                metadata.setdefault(Atom(name[:255]), _term(value))
+        return metadata
+
+    # -- in the event loop --
+
+    def _begin(self) -> None:
+        if self._task is None and not self._is_closed:
+            self._task = self._loop.create_task(self._send_all(), name=f"log to {self._to[1]}")
+
+    def _end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _send_all(self) -> None:
+        pause = _FIRST_PAUSE
+        try:
+            while (event := self._next()) is not None:
+                level, text, metadata = event
+                message = (_LOG, level, _binary(text), metadata)
+                try:
+                    await self._node.send(self._to, message)
+                    pause = _FIRST_PAUSE
+                except EtfEncodeError:
+                    self._dropped += 1
+                except NoConnection:
+                    with self._guard:
+                        self._queue.appendleft(event)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE)
+        except NodeError:
+            # The node has stopped.
+            self._is_closed = True
+        finally:
+            self._task = None
+
+    def _next(self) -> tuple[Atom, str, dict[Term, Term]] | None:
+        with self._guard:
+            if self._dropped and len(self._queue) < self._limit:
+                dropped, self._dropped = self._dropped, 0
+                text = f"{dropped} log events of {self._node.name} were dropped: too many waited"
+                return _WARNING, text, {Atom("pid"): self._sender}
+            if self._queue:
+                return self._queue.popleft()
+            self._is_planned = False
+            return None
+
+
+def _level(number: int) -> Atom:
+    for least, level in _LEVELS:
+        if number >= least:
+            return level
+    return _DEBUG
+
+
+def _binary(text: str) -> bytes:
+    return text.encode(errors="replace")
+
+
+def _term(value: object) -> Term:
+    """A value as the term that it is, or as Python prints it."""
+    try:
+        encode(value)
+    except EtfEncodeError:
+        return _binary(repr(value))
+    return value
