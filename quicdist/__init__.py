@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from quicdist.node.events import NodeDown, NodeEvent, NodeUp
     from quicdist.node.exports import Run, export
     from quicdist.node.info import NodeStatistics, PeerInfo
-    from quicdist.node.limits import MailboxLimits, NodeLimits
+    from quicdist.node.limits import MailboxLimits, NodeLimits, WhenFull
     from quicdist.node.lookup import Epmd, PortInName, Table
     from quicdist.node.mailbox import Mailbox
     from quicdist.node.node import Node
@@ -122,6 +122,7 @@ __all__ = [
     "Tcp",
     "Tracing",
     "Trust",
+    "WhenFull",
     "connect",
     "current_process",
     "export",
@@ -139,7 +140,7 @@ _PLACES = {
     "node.events": "NodeDown NodeEvent NodeUp",
     "node.exports": "Run export",
     "node.info": "NodeStatistics PeerInfo",
-    "node.limits": "MailboxLimits NodeLimits",
+    "node.limits": "MailboxLimits NodeLimits WhenFull",
     "node.lookup": "Epmd PortInName Table",
     "node.mailbox": "Mailbox",
     "node.node": "Node",

@@ -61,6 +61,9 @@ Buffer: TypeAlias = bytes | memoryview
 
 _MAX_FRAME = 0xFFFF_FFFF
 
+_HEADROOM = 128 * 1024
+"""Bytes, at most, of a message's atom cache header and the heads of its fragments."""
+
 
 class Role(Enum):
     """Who opened the connection."""
@@ -124,11 +127,11 @@ class SessionLimits:
     """Bounds on what a peer can make us hold. Sizes in bytes."""
 
     max_message: int = 128 * 1024 * 1024
-    """All frames of one message."""
+    """All frames of one message. Larger ones are not taken, and not sent."""
     max_sequences: int = 4096
     """Messages in fragments at a time."""
-    max_sequence_bytes: int = 512 * 1024 * 1024
-    """What unfinished messages hold together."""
+    max_sequence_bytes: int = 192 * 1024 * 1024
+    """What unfinished messages hold together: one of the largest, and others beside it."""
     fragment_size: int = 64 * 1024
     """Payload of an outgoing fragment."""
 
@@ -566,7 +569,11 @@ class Session:
     # -- frames out -----------------------------------------------------------------------------
 
     def encode(self, control: Control, payload: Term | NoPayload = NO_PAYLOAD) -> OutgoingMessage:
-        """Turns a message into bytes. Raises UsageError, and EtfEncodeError for no Erlang term."""
+        """Turns a message into bytes.
+
+        Raises UsageError, and EtfEncodeError for no Erlang term and for a message so large that a
+        peer with our limits would drop the connection.
+        """
         if self._state is not _State.CONNECTED:
             raise UsageError("messages can be sent once the session is connected")
         if control.HAS_PAYLOAD is (payload is NO_PAYLOAD):
@@ -577,7 +584,13 @@ class Session:
         if payload is NO_PAYLOAD:
             return OutgoingMessage(head, None, refs, len(head))
         body = etf.encode_bare(payload, self._options, refs)
-        return OutgoingMessage(head, body, refs, len(head) + len(body))
+        message = OutgoingMessage(head, body, refs, len(head) + len(body))
+        most = self._limits.max_message
+        if message.size + _HEADROOM > most and self._framed_size(message) > most:
+            raise etf.EtfEncodeError(
+                "", f"a message of {message.size} bytes, SessionLimits.max_message is {most}"
+            )
+        return message
 
     def frames(self, message: OutgoingMessage) -> Iterator[tuple[Buffer, ...]]:
         """The frames of a message, each in parts to be put together, made as they are asked for.
@@ -615,6 +628,12 @@ class Session:
             yield b"p\x83", message.control
         else:
             yield b"p\x83", message.control, b"\x83", message.payload
+
+    def _framed_size(self, message: OutgoingMessage) -> int:
+        """Bytes of all its frames, at most."""
+        fragments = message.size // self._limits.fragment_size + 1
+        atoms = sum(len(atom.encoded) + 2 for atom in message.refs or ())
+        return message.size + fragments * FRAGMENT_HEAD.size + atoms + 2
 
     @staticmethod
     def _check_frame_size(message: OutgoingMessage) -> None:

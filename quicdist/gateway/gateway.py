@@ -276,6 +276,7 @@ async def _open_quic(settings: GatewaySettings, accept: Accept) -> _Endpoint:
     quic = QuicSettings(
         Credentials(settings.identity, settings.trust, [address.host]),
         limits=settings.limits,
+        admission=settings.admission,
         alpns=settings.alpns,
         tracing=settings.tracing,
     )

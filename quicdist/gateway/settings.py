@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from quicdist.carriers.base import CarrierLimits
 from quicdist.carriers.dialects import ALL_ALPNS
+from quicdist.carriers.quic.settings import AdmissionLimits
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.trust import Identity, Trust
 from quicdist.gateway.policy import Policy
@@ -39,6 +40,9 @@ class GatewaySettings:
     """Whom it believes, and whom it lets in."""
 
     limits: CarrierLimits = field(default_factory=CarrierLimits)
+
+    admission: AdmissionLimits = field(default_factory=AdmissionLimits)
+    """What those who dial us over QUIC can make us keep."""
 
     tracing: Tracing = field(default_factory=Tracing)
     """Keys and packets written down, for debugging."""

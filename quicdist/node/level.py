@@ -8,6 +8,7 @@ bound it holds them regardless. Below the low watermark it lets them go.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -20,6 +21,10 @@ class Source(Protocol):
     def let_go(self, level: Level) -> None:
         """A receiver that held this source back has room again."""
 
+    def tied(self, count: Callable[[str], int]) -> None:
+        """It has just linked one of its processes to one here, or has one monitored from there;
+        `count` tells how many such ties a node has."""
+
 
 class _Here:
     """This node as a source: senders here are not held back by a full mailbox."""
@@ -28,6 +33,9 @@ class _Here:
         pass
 
     def let_go(self, level: Level) -> None:
+        pass
+
+    def tied(self, count: Callable[[str], int]) -> None:
         pass
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 
 from quicdist.dist.session import SessionLimits
@@ -10,20 +11,48 @@ from quicdist.node.errors import NodeError
 MIB = 1024 * 1024
 
 
+class WhenFull(enum.Enum):
+    """What becomes of a message for a mailbox that is at its hard bound."""
+
+    HOLD = "hold"
+    """It is taken, and the connection that brought it held back until there is room: who sends
+    waits, nothing is lost. Senders of this node do not wait."""
+
+    DROP = "drop"
+    """It is thrown away, whoever sent it. What signals bring (`DOWN`, `EXIT`, `nodedown`) is
+    not."""
+
+    KILL = "kill"
+    """The process is killed: its links and monitors see `killed`."""
+
+
 @dataclass(frozen=True, slots=True)
 class MailboxLimits:
     """Bounds of one mailbox, in bytes of memory that its messages take up.
 
     Above `high` the connections that fill it are held back until it is below `low`, unless its
     owner waits for a message or a call to that peer is outstanding. At `hard` they are held back
-    regardless, and such waits and calls fail with MailboxFull.
+    regardless, and such waits and calls fail with MailboxFull; `when_full` may say otherwise.
     """
 
     high: int = 8 * MIB
     low: int = 4 * MIB
     hard: int = 24 * MIB
 
+    messages: int = 200_000
+    """Length at which it is as full as at `hard`: a message counts for `hard / messages` bytes at
+    least."""
+
+    when_full: WhenFull = WhenFull.HOLD
+
+    @property
+    def least(self) -> int:
+        """Bytes that the smallest message counts for."""
+        return max(112, self.hard // self.messages)
+
     def __post_init__(self) -> None:
+        if self.messages < 1:
+            raise NodeError(f"mailbox limits: messages must be above 0, got {self}")
         if not 0 < self.low <= self.high <= self.hard:
             raise NodeError(f"mailbox limits out of order: 0 < low <= high <= hard, got {self}")
 
@@ -47,6 +76,10 @@ class NodeLimits:
     """A peer is held back while answers to what it asks, and news of what it links to and
     monitors, take up more than this because it does not read them. After net_ticktime without
     any progress the connection ends: the peer may wait for us in the same way."""
+
+    ties: int = 100_000
+    """Links and monitors that a peer's processes may have with processes here. Beyond that its
+    connection ends, and with it all of them."""
 
     net_ticktime: float = 60.0
     """A peer not heard of for so long is down. OTP's default; a tick every quarter of it."""

@@ -71,6 +71,10 @@ class Links:
         gone = [pid for pid in self._state if pid.node == node]
         return [pid for pid in gone if self._state.pop(pid) == _LINKED]
 
+    def count(self, node: str) -> int:
+        """How many ends of links with processes of a node there are, those being undone too."""
+        return sum(pid.node == node for pid in self._state)
+
     def __iter__(self) -> Iterator[Pid]:
         return iter([pid for pid, state in self._state.items() if state == _LINKED])
 

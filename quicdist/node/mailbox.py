@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -21,18 +23,20 @@ from quicdist.node.errors import (
     ReceiveTimeout,
 )
 from quicdist.node.level import Level, Source
-from quicdist.node.limits import MailboxLimits
-from quicdist.node.process import Process
+from quicdist.node.limits import MailboxLimits, WhenFull
+from quicdist.node.process import KILLED, Process
 from quicdist.node.reasons import exit_reason
 from quicdist.node.service import GEN_CAST
 from quicdist.node.spawning import SPAWN_REPLY, Request, Spawned
 from quicdist.node.system import Destination, System
 
+_log = logging.getLogger("quicdist.node")
+
 Match: TypeAlias = Callable[[Term], bool]
 _Entry: TypeAlias = tuple[Term, int]
 
-_ENTRY = 112
-"""Bytes that a message costs besides itself: its place in the queue, its size."""
+_REPORT_PAUSE = 5.0
+"""Seconds between two lines of the log about messages thrown away."""
 
 
 class Mailbox(Process):
@@ -44,6 +48,12 @@ class Mailbox(Process):
 
     def __init__(self, system: System, limits: MailboxLimits) -> None:
         super().__init__(system, Level(self, limits.low, limits.high, limits.hard))
+        self._entry = limits.least
+        """Bytes that a message costs besides itself: its place in the queue, its size."""
+        self._when_full = limits.when_full
+        self.dropped = 0
+        """Messages thrown away because the mailbox was full (WhenFull.DROP)."""
+        self._next_report = 0.0
         self._fresh: deque[_Entry] = deque()
         """Not looked at yet."""
         self._skipped: deque[_Entry] = deque()
@@ -272,7 +282,14 @@ class Mailbox(Process):
 
     def deliver(self, message: Term, source: Source) -> None:
         """A message arrives."""
-        size = footprint(message) + _ENTRY
+        if self._when_full is not WhenFull.HOLD and self.level.is_at_bound:
+            self._overflow()
+        else:
+            self.signalled(message, source)
+
+    def signalled(self, message: Term, source: Source) -> None:
+        """A message that a signal makes arrives: it does, however full the mailbox is."""
+        size = footprint(message) + self._entry
         self._fresh.append((message, size))
         level = self.level
         level.size += size
@@ -283,8 +300,19 @@ class Mailbox(Process):
             level.is_waited_on = False
             if not waiter.done():
                 waiter.set_result(True)
-        if level.size > level.high:
+        if level.size > level.high and self._when_full is WhenFull.HOLD:
             source.filled(level)
+
+    def _overflow(self) -> None:
+        if self._when_full is WhenFull.KILL:
+            _log.warning("%s, its hard bound: it is killed", self.level)
+            self.die(KILLED)
+            return
+        self.dropped += 1
+        now = time.monotonic()
+        if now >= self._next_report:
+            self._next_report = now + _REPORT_PAUSE
+            _log.warning("%s, its hard bound: %d messages dropped", self.level, self.dropped)
 
     def stopped(self) -> None:
         """It has died: nobody reads any more."""

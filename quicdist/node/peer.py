@@ -137,6 +137,8 @@ class Peer:
         self._answers = Level("the backlog of answers", most // 2, most, 2 * most)
         self._answers_moved = 0.0
         """Event loop time when the peer was last seen not to be stuck behind them."""
+        self._ties_unseen = 0
+        self._ties_room = limits.ties
         self._calls: dict[object, Callable[[Exception], None]] = {}
         self._lowers = False
         self._has_proved = False
@@ -380,6 +382,21 @@ class Peer:
             migrations=carrier.migrations,
             held_back=self._held_before + held_now,
         )
+
+    def tied(self, count: Callable[[str], int]) -> None:
+        """A link or monitor of the peer's more. Raises ProtocolError beyond the bound.
+
+        Counted anew only after so many more that it costs nothing: ties end in many ways.
+        """
+        self._ties_unseen += 1
+        most = self._limits.ties
+        if self._ties_unseen <= self._ties_room or self.name is None:
+            return
+        ties = count(self.name)
+        if ties > most:
+            raise ProtocolError(f"its processes have {ties} links and monitors here (ties: {most})")
+        self._ties_unseen = 0
+        self._ties_room = max(most - ties, most // 8)
 
     def call_begins(self, call: object, fail: Callable[[Exception], None]) -> None:
         """A call to this peer waits for its answer: only a hard bound holds the peer back now.

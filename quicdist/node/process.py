@@ -84,6 +84,10 @@ class Process:
         """A message. The source is told when it has filled this receiver."""
         raise NotImplementedError
 
+    def signalled(self, message: Term, source: Source) -> None:
+        """A message that a link, a monitor or a request of ours makes: it is never thrown away."""
+        self.deliver(message, source)
+
     def stopped(self) -> None:
         """It has just died; called once."""
 
@@ -112,7 +116,7 @@ class Process:
         if not self.links.exit_received(other):
             return
         if self.trap_exit:
-            self.deliver((_EXIT, other, reason), source)
+            self.signalled((_EXIT, other, reason), source)
         elif reason is not NORMAL:
             self.die(reason)
 
@@ -178,7 +182,7 @@ class Process:
         watched = self.monitoring.pop(reference, None)
         if watched is not None:
             self._monitor_over(reference)
-            self.deliver((_DOWN, reference, _PROCESS, watched, reason), source)
+            self.signalled((_DOWN, reference, _PROCESS, watched, reason), source)
 
     def _watched(self, what: Pid | str | tuple[str, str]) -> Watched:
         if isinstance(what, Pid):
@@ -274,7 +278,7 @@ class Process:
         """The connection to `node` is gone: so is everything there, as far as we can tell."""
         self.spawning.node_lost(node)
         for _ in range(self.monitored_nodes.pop(node, 0)):
-            self.deliver((_NODEDOWN, node), HERE)
+            self.signalled((_NODEDOWN, node), HERE)
         if self.watchers:
             for reference in [r for r, w in self.watchers.items() if w.pid.node is node]:
                 del self.watchers[reference]
@@ -289,7 +293,7 @@ class Process:
 
     def _link_lost(self, other: Pid) -> None:
         if self.trap_exit:
-            self.deliver((_EXIT, other, NOCONNECTION), HERE)
+            self.signalled((_EXIT, other, NOCONNECTION), HERE)
         else:
             self.die(NOCONNECTION)
 

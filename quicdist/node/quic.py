@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from quicdist.carriers.base import CarrierLimits, Connection
 from quicdist.carriers.dialects import ALL_ALPNS
 from quicdist.carriers.quic.endpoint import Endpoint
-from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.quic.settings import AdmissionLimits, QuicSettings
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.refusals import Refusal
 from quicdist.carriers.trust import Credentials
@@ -27,6 +27,9 @@ class Quic:
     dial_alpns: Sequence[str] = ALL_ALPNS
     listen_alpns: Sequence[str] = ALL_ALPNS
     limits: CarrierLimits = field(default_factory=CarrierLimits)
+
+    admission: AdmissionLimits = field(default_factory=AdmissionLimits)
+    """What those who dial us can make us keep."""
 
     tracing: Tracing = field(default_factory=Tracing)
     """Keys and packets written down, for debugging."""
@@ -97,6 +100,7 @@ class _QuicCarrier:
         settings = QuicSettings(
             self._credentials,
             limits=self._settings.limits,
+            admission=self._settings.admission,
             alpns=self._settings.listen_alpns,
             tracing=self._settings.tracing,
             engine=self._settings.engine,

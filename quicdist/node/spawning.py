@@ -122,7 +122,7 @@ class Spawning:
                 tied = request.monitor or request.alias is not None
                 answer.set_result(Spawned(result, control.req_id if tied else None))
         else:
-            self._process.deliver((answer, control.req_id, _OK, result), source)
+            self._process.signalled((answer, control.req_id, _OK, result), source)
 
     def node_lost(self, node: Atom) -> None:
         """No reply comes from there."""
@@ -143,7 +143,7 @@ class Spawning:
     ) -> None:
         self._process.unalias(reference)
         if not isinstance(answer, asyncio.Future):
-            self._process.deliver((answer, reference, _ERROR, reason), source)
+            self._process.signalled((answer, reference, _ERROR, reason), source)
         elif not answer.done():
             what = f"{request.module}:{request.function}/{len(request.args)} on {request.node}"
             answer.set_exception(

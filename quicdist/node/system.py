@@ -161,6 +161,14 @@ class System:
         for process in list(self.processes.values()):
             process.node_lost(node)
 
+    def ties_of(self, node: str) -> int:
+        """Links and monitors that processes of a node have with processes here."""
+        return sum(
+            process.links.count(node)
+            + sum(watcher.pid.node == node for watcher in process.watchers.values())
+            for process in self.processes.values()
+        )
+
     def monitor_nodes(self, process: Process, *, hidden: bool, info: bool) -> None:
         """A process wants to be told of nodes that come and go."""
         self.node_monitors[process.pid] = NodeMonitor(hidden, info)
@@ -176,7 +184,7 @@ class System:
             process = self.processes.get(pid)
             if process is not None and (wanted.hidden or not is_hidden):
                 message = (kind, node, dict(info)) if wanted.info else (kind, node)
-                process.deliver(message, HERE)
+                process.signalled(message, HERE)
 
     # -- messages out --
 
@@ -308,6 +316,7 @@ class System:
         process = self.processes.get(control.to_pid)
         if process is not None:
             process.links.link_received(control.from_pid)
+            source.tied(self.ties_of)
         else:
             self.send_exit(control.to_pid, control.from_pid, NOPROC)
 
@@ -360,6 +369,7 @@ class System:
         watcher = Watcher(control.from_pid, target)
         if process is not None:
             process.watchers[control.ref] = watcher
+            source.tied(self.ties_of)
             if not isinstance(target, Pid):
                 self.watched_names[control.ref] = process
         else:

@@ -13,8 +13,9 @@ from aioquic.quic.connection import QuicConnection
 from quicdist.carriers.quic.admission import Admission, source_of
 from quicdist.carriers.quic.initial import Initial, read_initial
 from quicdist.carriers.quic.retry import AddressProofs
+from quicdist.carriers.quic.settings import AdmissionLimits
 from quicdist.carriers.refusals import Refusal
-from tests.carriers.owners import PATIENCE, node, settings
+from tests.carriers.owners import PATIENCE, node
 
 HERE = ("192.0.2.1", 4433)
 
@@ -39,7 +40,7 @@ def initial_of(data: bytes) -> Initial:
 
 async def test_real_first_datagrams_from_nowhere_keep_nobody_out() -> None:
     """More of them than half-open connections are allowed: only the first are believed."""
-    async with node() as a, node(max_half_open=40, prove_above=10) as b:
+    async with node() as a, node(admission=AdmissionLimits(max_half_open=40, prove_above=10)) as b:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
             stranger.connect(("127.0.0.1", b.port))
             for _ in range(60):
@@ -55,7 +56,7 @@ async def test_real_first_datagrams_from_nowhere_keep_nobody_out() -> None:
 
 
 async def test_a_bound_for_each_address_leaves_room_for_others() -> None:
-    async with node() as a, node("0.0.0.0", max_per_address=2) as b:
+    async with node() as a, node("0.0.0.0", admission=AdmissionLimits(max_per_address=2)) as b:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
                 probe.bind(("127.0.0.2", 0))
@@ -123,7 +124,9 @@ def test_a_first_datagram_whose_lengths_lie_is_none(junk: int) -> None:
 
 def test_who_has_proved_nothing_locks_out_nobody() -> None:
     """Forged senders count against an address only until somebody there shows who it is."""
-    admission = Admission(settings(max_per_address=3, max_half_open_per_address=2, prove_above=4))
+    admission = Admission(
+        AdmissionLimits(max_per_address=3, max_half_open_per_address=2, prove_above=4)
+    )
     for connection in (1, 2):
         assert admission.judge(HERE, 0, has_proved=False, now=0.0) is None
         admission.opened(connection, HERE)

@@ -10,6 +10,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+from aioquic import tls
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import Limit, QuicConnection, QuicConnectionState
@@ -210,6 +211,20 @@ def test_reset_tokens_are_ours_on_the_wire_and_the_peers_are_read() -> None:
     assert dialer.transmit(1.0)
     assert dialer._quic._loss._pto_count == 0
     assert dialer._quic._handshake_confirmed
+
+
+def test_a_tls_handshake_of_any_size_is_not_waited_for() -> None:
+    engine = adapter.engine(settings(), token_of)
+    dialer = engine.dialer("localhost", ["quicdist/1"])
+    dialer.connect((ADDRESS, None), 0.0)
+    listener = engine.listener(Opening(dialer._quic.original_destination_connection_id))
+    stream = dialer._quic._crypto_streams[tls.Epoch.INITIAL].sender
+    stream._buffer_start = stream._buffer_stop = 70_000
+    stream.write(b"x" * 100)
+    for data, _ in dialer.transmit(0.0):
+        listener.receive(data, (ADDRESS, None), 0.0)
+    assert listener.closed is not None
+    assert "too large" in listener.closed.text
 
 
 def test_losses_are_counted_by_our_congestion_control() -> None:

@@ -19,6 +19,7 @@ from quicdist.carriers.dialects import ALL_ALPNS
 from quicdist.carriers.quic.connection import QuicCarrier
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.engine.aioquic import AioquicConnection
+from quicdist.carriers.quic.settings import AdmissionLimits
 from tests.carriers.owners import PATIENCE, Node, Owner, node, settings
 from tests.lossy import LossyProxy, Weather
 
@@ -630,12 +631,12 @@ async def test_other_versions_are_told_ours() -> None:
 
 
 async def test_bounds_on_connections() -> None:
-    async with node() as a, node(max_connections=3) as b:
+    async with node() as a, node(admission=AdmissionLimits(max_connections=3)) as b:
         for _ in range(3):
             await a.connect(b)
         with pytest.raises(DialError, match="no answer"):
             await a.endpoint.dial("127.0.0.1", b.port, timeout=0.3)
-    async with node() as a, node(max_half_open=2) as b:
+    async with node() as a, node(admission=AdmissionLimits(max_half_open=2)) as b:
         links = [await a.endpoint.dial("127.0.0.1", b.port) for _ in range(2)]
         with pytest.raises(DialError, match="no answer"):
             await a.endpoint.dial("127.0.0.1", b.port, timeout=0.3)

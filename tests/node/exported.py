@@ -36,6 +36,11 @@ def echo(term: Term) -> Term:
     return term
 
 
+@export(module="py")
+def zeros(count: int) -> bytes:
+    return bytes(count)
+
+
 @export(module="py", name="boom")
 def explode(what: bytes) -> None:
     raise ValueError(f"cannot do {what.decode()}")

@@ -9,16 +9,28 @@ from typing import Any
 
 import pytest
 
-from quicdist import Atom, Node, NodeDown, NodeLimits, Pid
+from quicdist import (
+    Atom,
+    CallError,
+    Mailbox,
+    MailboxLimits,
+    Node,
+    NodeDown,
+    NodeLimits,
+    Pid,
+    WhenFull,
+)
 from quicdist.carriers.base import CloseReason
 from quicdist.dist import control as ctl
 from quicdist.dist.flags import DEFAULT_FLAGS
 from quicdist.dist.handshake import Name, build_name
 from quicdist.dist.packet import Packet
-from quicdist.etf import DEFAULT, EtfDecodeError, Limits, Options, Reference, decode
+from quicdist.dist.session import SessionLimits
+from quicdist.etf import DEFAULT, EtfDecodeError, EtfEncodeError, Limits, Options, Reference, decode
 from quicdist.node.carrier import Place, Transport
 from quicdist.node.level import Level
 from quicdist.node.peer import Peer
+from tests.node import exported
 from tests.node.conftest import PATIENCE
 from tests.node.memory import Hub, MemoryCarrier
 
@@ -177,3 +189,118 @@ async def test_who_claims_a_name_without_the_cookie_stops_nobody_from_connecting
         assert await low.ping(high.name)
         for one_knocking in knocking:
             one_knocking.cancel()
+
+
+# -- bounds -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["link", "monitor"])
+async def test_a_peer_ties_so_many_of_its_processes_to_ours_and_no_more(kind: str) -> None:
+    hub = Hub()
+    limits = NodeLimits(ties=100)
+    async with (
+        make(hub) as one,
+        make(hub, limits=limits) as two,
+        make(hub) as three,
+        two.mailbox("target") as target,
+    ):
+        target.trap_exit = True
+        await one.connect(two.name)
+        await three.connect(two.name)
+
+        def tie(by: Node, number: int) -> None:
+            pid = Pid(Atom(by.name), number, 0, by.creation)
+            signal: ctl.Control = ctl.Link(pid, target.pid)
+            if kind == "monitor":
+                signal = ctl.MonitorP(pid, target.pid, reference(by.name, number))
+            link(by, two).post(pid, signal)
+
+        with two.events() as events:
+            for number in range(1000):
+                tie(three, number % 50)
+                tie(one, number)
+            event = await asyncio.wait_for(events.__anext__(), PATIENCE)
+        assert isinstance(event, NodeDown)
+        assert event.node == one.name
+        assert "links and monitors here (ties: 100)" in event.reason
+        await until(lambda: two._running.system.ties_of(Atom(one.name)) == 0)
+        assert await three.ping(two.name)
+        if kind == "link":  # the same one again is the same link
+            await until(lambda: two._running.system.ties_of(Atom(three.name)) == 50)
+
+
+async def test_ties_that_ended_do_not_count() -> None:
+    hub = Hub()
+    async with (
+        make(hub) as one,
+        make(hub, limits=NodeLimits(ties=40)) as two,
+        two.mailbox("target") as target,
+        one.mailbox() as me,
+    ):
+        for _ in range(200):
+            me.demonitor(me.monitor(target.pid))
+        assert await one.ping(two.name)
+        await until(lambda: two._running.system.ties_of(Atom(one.name)) == 0)
+
+
+async def test_an_answer_that_no_peer_would_take_is_an_error_and_no_end() -> None:
+    hub = Hub()
+    limits = NodeLimits(session=SessionLimits(max_message=300_000))
+    async with (
+        make(hub, limits=limits) as one,
+        make(hub, limits=limits, exports=[exported]) as two,
+    ):
+        with one.events() as events:
+            with pytest.raises(EtfEncodeError, match=r"SessionLimits\.max_message is 300000"):
+                await one.send(("nobody", two.name), bytes(300_000))
+            with pytest.raises(CallError, match="max_message"):
+                await one.call(two.name, "py", "zeros", [300_000])
+            assert len(await one.call(two.name, "py", "zeros", [200_000])) == 200_000
+            await events.__anext__()  # up
+            assert not events._queue
+
+
+@pytest.mark.parametrize("by", ["size", "length"])
+async def test_a_full_mailbox_may_drop(by: str, caplog: pytest.LogCaptureFixture) -> None:
+    hub = Hub()
+    drop = WhenFull.DROP
+    limits = (
+        MailboxLimits(high=20_000, low=10_000, hard=50_000, when_full=drop)
+        if by == "size"
+        else MailboxLimits(messages=50, when_full=drop)
+    )
+    async with make(hub) as one, make(hub) as two, two.mailbox("slow", limits=limits) as slow:
+        other = one.spawn(lambda me: me.receive(), name="other")
+        watched = slow.monitor(("other", one.name))
+        with caplog.at_level(logging.WARNING, "quicdist.node"):
+            for number in range(200):
+                await one.send(("slow", two.name), (number, bytes(1000)))
+            # Nobody is held back.
+            assert await one.ping(two.name)
+            other.die(Atom("done"))
+            await until(lambda: slow._fresh and slow._fresh[-1][0][0] == "DOWN")
+        assert "messages dropped" in caplog.text
+        assert slow.dropped == 201 - slow.message_count
+        assert 30 < slow.message_count <= 51
+        first = [await slow.receive() for _ in range(slow.message_count - 1)]
+        assert [message[0] for message in first] == list(range(len(first)))
+        assert (await slow.receive())[1] == watched
+        await one.send(("slow", two.name), "room again")
+        assert await slow.receive(timeout=PATIENCE) == b"room again"
+
+
+async def test_a_full_mailbox_may_end_its_process() -> None:
+    hub = Hub()
+    limits = NodeLimits(mailbox=MailboxLimits(messages=50, when_full=WhenFull.KILL))
+    async with make(hub) as one, make(hub, limits=limits) as two, one.mailbox() as me:
+
+        async def sleep(slow: Mailbox) -> None:
+            await asyncio.sleep(PATIENCE)
+
+        slow = two.spawn(sleep, name="slow")
+        watched = me.monitor(slow.pid)
+        for number in range(60):
+            await me.send(("slow", two.name), number)
+        message = await me.receive(timeout=PATIENCE)
+        assert message == ("DOWN", watched, "process", slow.pid, "killed")
+        assert await one.ping(two.name)

@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 
 from quicdist.carriers.quic.engine import SocketAddress
-from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.quic.settings import AdmissionLimits
 from quicdist.carriers.refusals import Refusal
 
 _log = logging.getLogger(__name__)
@@ -19,8 +19,8 @@ _REPORT_PAUSE = 5.0
 class Admission:
     """The connections that others opened, counted as a whole and by where they come from."""
 
-    def __init__(self, settings: QuicSettings) -> None:
-        self._settings = settings
+    def __init__(self, limits: AdmissionLimits) -> None:
+        self._limits = limits
         self._half_open: dict[object, str] = {}
         self._half_open_by_source: Counter[str] = Counter()
         self._source_of: dict[object, str] = {}
@@ -36,7 +36,7 @@ class Admission:
         Only who has given it is turned away for what its address holds: anybody may send in the
         name of another.
         """
-        limits = self._settings
+        limits = self._limits
         source = source_of(address)
         half_open = len(self._half_open)
         half_open_here = self._half_open_by_source[source]

@@ -73,8 +73,8 @@ class Endpoint:
         self._resets: dict[bytes, QuicCarrier] = {}
         """By the token whose arrival would be its end. Python's hash of bytes is keyed: that it
         is looked up tells nothing of the tokens (RFC 9000, 10.3.1)."""
-        self._may_reset = Allowance(settings.resets_per_second, int(settings.resets_per_second))
-        self._admission = Admission(settings)
+        self._may_reset = Allowance(settings.admission.resets_per_second)
+        self._admission = Admission(settings.admission)
         self._proofs = AddressProofs()
         self._home = udp.address
         self._look: asyncio.TimerHandle | None = None

@@ -60,17 +60,15 @@ def token_in(data: bytes) -> bytes:
 
 
 class Allowance:
-    """So many events in a second, on the average; `burst` at once."""
+    """So many events in a second, on the average, and as many at once."""
 
-    def __init__(self, per_second: float, burst: int) -> None:
-        self._per_second = per_second
-        self._burst = burst
-        self._left = float(burst)
+    def __init__(self, per_second: float) -> None:
+        self._per_second = self._left = per_second
         self._at = 0.0
 
     def take(self, now: float) -> bool:
         """Whether one more is allowed at `now` (seconds)."""
-        self._left = min(self._burst, self._left + (now - self._at) * self._per_second)
+        self._left = min(self._per_second, self._left + (now - self._at) * self._per_second)
         self._at = now
         if self._left < 1:
             return False

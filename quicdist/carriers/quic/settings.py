@@ -12,6 +12,30 @@ from quicdist.carriers.trust import Credentials
 
 
 @dataclass(frozen=True, slots=True)
+class AdmissionLimits:
+    """What those who dial us, whoever they are, can make us keep."""
+
+    max_connections: int = 4096
+    """Open at once, both ways; who dials us beyond that is not answered."""
+
+    max_half_open: int = 512
+    """Of those, the ones that others opened and that have not yet brought a stream byte."""
+
+    prove_above: int = 64
+    """So many half-open ones, and who dials us has to show that it receives at its address
+    (Retry, RFC 9000, 8.1.2): one round trip more, and nothing is kept for forged addresses."""
+
+    max_per_address: int = 1024
+    """Connections that others opened from one IPv4 address or IPv6 /64."""
+
+    max_half_open_per_address: int = 128
+    """Of those, the ones that have not yet brought a stream byte."""
+
+    resets_per_second: float = 50.0
+    """Stateless resets (RFC 9000, 10.3) sent, at most; as many at once."""
+
+
+@dataclass(frozen=True, slots=True)
 class QuicSettings:
     """Sizes in bytes, times in seconds."""
 
@@ -19,6 +43,7 @@ class QuicSettings:
     """Who we are, and whom we believe."""
 
     limits: CarrierLimits = field(default_factory=CarrierLimits)
+    admission: AdmissionLimits = field(default_factory=AdmissionLimits)
 
     alpns: Sequence[str] = ALL_ALPNS
     """Dialects offered to those who dial us, the preferred one first."""
@@ -41,22 +66,3 @@ class QuicSettings:
     max_streams: int = 32
     """Bidirectional streams that a peer may open. erlang_quic opens 17 as dialer, 16 as listener,
     and cannot send with fewer."""
-
-    max_connections: int = 4096
-    """Open at once, both ways; who dials us beyond that is not answered."""
-
-    max_half_open: int = 512
-    """Of those, the ones that others opened and that have not yet brought a stream byte."""
-
-    prove_above: int = 64
-    """So many half-open ones, and who dials us has to show that it receives at its address
-    (Retry, RFC 9000, 8.1.2): one round trip more, and nothing is kept for forged addresses."""
-
-    max_per_address: int = 1024
-    """Connections that others opened from one IPv4 address or IPv6 /64."""
-
-    max_half_open_per_address: int = 128
-    """Of those, the ones that have not yet brought a stream byte."""
-
-    resets_per_second: float = 50.0
-    """Stateless resets (RFC 9000, 10.3) sent, at most; as many at once."""

@@ -16,11 +16,18 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from typing import Any, Protocol, TextIO, cast
 
+from aioquic._buffer import Buffer as AioquicBuffer
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.congestion.base import register_congestion_control
 from aioquic.quic.congestion.reno import RenoCongestionControl
-from aioquic.quic.connection import QuicConnection, QuicConnectionState, QuicNetworkPath
+from aioquic.quic.connection import (
+    QuicConnection,
+    QuicConnectionError,
+    QuicConnectionState,
+    QuicNetworkPath,
+    QuicReceiveContext,
+)
 from aioquic.quic.packet import (
     QuicErrorCode,
     QuicFrameType,
@@ -66,8 +73,9 @@ _JOIN_BELOW = 16 * 1024
 """Parts longer than this are queued as they are, to save a copy."""
 
 _MAX_TLS_MESSAGE = 64 * 1024
-"""Bytes of a TLS message that has not come whole. aioquic would wait for 16 MiB, and copy what it
-has with each datagram; a chain of eight certificates is a quarter of this."""
+"""Bytes of a TLS message that has not come whole, and of what came before its beginning has.
+aioquic would wait for 16 MiB, and copy what it has with each datagram; a chain of eight
+certificates is a quarter of this."""
 
 # What aioquic warns of is in the connection's end; without a handler it would go to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
@@ -176,6 +184,22 @@ class _Quic(QuicConnection):
         congestion._max_datagram_size = size
         congestion.congestion_window = max(congestion.congestion_window, 4 * size)
         self._loss._pacer._max_datagram_size = size
+
+    def _handle_crypto_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: AioquicBuffer
+    ) -> None:
+        # It would keep half a MiB for whoever dials, out of order, before knowing anything of it.
+        at = buf.tell()
+        end = buf.pull_uint_var() + buf.pull_uint_var()
+        buf.seek(at)
+        missing = self._crypto_streams[context.epoch].receiver.starting_offset()
+        if end - missing > _MAX_TLS_MESSAGE:
+            raise QuicConnectionError(
+                error_code=QuicErrorCode.CRYPTO_BUFFER_EXCEEDED,
+                frame_type=frame_type,
+                reason_phrase="the TLS handshake is too large",
+            )
+        super()._handle_crypto_frame(context, frame_type, buf)
 
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
         # It doubles the limit when half of it is used: let nothing seem used meanwhile.
