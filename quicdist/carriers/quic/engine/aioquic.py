@@ -501,6 +501,8 @@ class AioquicConnection:
         """What was sent before counts as lost, and its patience with losses begins anew."""
         quic = self._quic
         quic.change_connection_id()
+        if self._mtu is not None:
+            self._begin_search(self.path)
         self.ping()
         if quic._handshake_confirmed:
             quic._loss._pto_count = 0
