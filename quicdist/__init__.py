@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Port,
         Reference,
     )
+    from quicdist.node.access import Access
     from quicdist.node.aliases import AliasMode
     from quicdist.node.errors import (
         CallError,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from quicdist.node.tcp import EpmdUse, Tcp
 
 __all__ = [
+    "Access",
     "AliasMode",
     "Atom",
     "BitString",
@@ -134,6 +136,7 @@ _PLACES = {
     "blocking": "BlockingMailbox BlockingNode connect",
     "carriers.quic.tracing": "Tracing",
     "carriers.trust": "Identity Trust",
+    "node.access": "Access",
     "etf": "Atom BitString ErlMap EtfDecodeError EtfEncodeError Export Fun ImproperList Pid Port "
     "Reference",
     "node.aliases": "AliasMode",

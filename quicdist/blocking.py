@@ -31,6 +31,7 @@ from typing import ParamSpec, TypeVar
 from quicdist import etf
 from quicdist.carriers.trust import Identity, Trust
 from quicdist.etf import Pid, Reference, Term
+from quicdist.node.access import Access
 from quicdist.node.errors import NotRunning
 from quicdist.node.events import NodeEvent
 from quicdist.node.info import NodeStatistics, PeerInfo
@@ -52,6 +53,7 @@ def connect(
     exports: Iterable[object] = (),
     identity: Identity | None = None,
     trust: Trust | None = None,
+    access: Access | None = None,
     limits: NodeLimits | None = None,
     terms: etf.Options = etf.DEFAULT,
 ) -> BlockingNode:
@@ -68,6 +70,7 @@ def connect(
         exports=exports,
         identity=identity,
         trust=trust,
+        access=access,
         limits=limits,
         terms=terms,
     )

@@ -9,7 +9,16 @@ import typer
 
 from quicdist.cli.exits import ExitCode, Problem
 from quicdist.cli.harmless import harmless, harmless_term
-from quicdist.cli.options import Authority, Cookie, OwnName, PeerNode, Timeout, Verbose
+from quicdist.cli.options import (
+    Certificate,
+    Cookie,
+    Key,
+    OwnName,
+    PeerNode,
+    Timeout,
+    Trusted,
+    Verbose,
+)
 
 if TYPE_CHECKING:
     from quicdist.etf import Term
@@ -41,7 +50,9 @@ def call(
     cookie: Cookie = None,
     name: OwnName = None,
     timeout: Timeout = 5.0,
-    ca: Authority = None,
+    trust: Trusted = "first-use",
+    cert: Certificate = None,
+    key: Key = None,
     verbose: Verbose = 0,
 ) -> None:
     """Call M:F with ARGS on NODE and print what it returns, as the Erlang shell would.
@@ -55,7 +66,7 @@ def call(
 
     words = (module, function, arguments or [])
     _wanted(node, 0, *words)
-    settings = client.Settings(node, cookie, name, ca, timeout, verbose)
+    settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose)
 
     async def main() -> Term:
         async with client.connected(settings) as ours:

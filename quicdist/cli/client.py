@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from quicdist.cli.exits import ExitCode, Problem
-from quicdist.cli.options import start_logging, trust
+from quicdist.cli.options import identity, start_logging, trusted_by
 
 if TYPE_CHECKING:
     from quicdist.etf import Term
@@ -26,7 +26,9 @@ class Settings:
     peer: str
     cookie: str | None
     name: str | None
-    authority: Path | None
+    trust: str
+    certificate: Path | None
+    key: Path | None
     timeout: float
     verbose: int
 
@@ -46,7 +48,8 @@ async def connected(settings: Settings) -> AsyncIterator[Node]:
     node = Node(
         name,
         cookie=settings.cookie,
-        trust=trust(settings.authority),
+        identity=identity(settings.certificate, settings.key),
+        trust=trusted_by(settings.trust),
         limits=NodeLimits(connect_timeout=settings.timeout, handshake_timeout=settings.timeout),
     )
     async with node:

@@ -28,7 +28,7 @@ class ExitCode(enum.IntEnum):
 
     REFUSED = 4
     """The node answers, and one of the two refuses the connection: another cookie, not allowed, a
-    certificate that --ca does not vouch for."""
+    certificate that --trust does not vouch for."""
 
     LOCAL = 5
     """This machine is in the way: a port in use, a file that cannot be read, an old certificate."""
@@ -107,10 +107,8 @@ def _no_connection(error: NoConnection) -> Problem:
         text += "; give the cluster's with --cookie or QUICDIST_COOKIE"
         return Problem(ExitCode.REFUSED, text)
     if "certificate" in text:
-        if "doesn't match" in text:
-            text += "; it needs one for the address in its name"
-        else:
-            text += "; --ca names the authority that has signed its certificate"
+        if "cert accept" not in text:
+            text += "; --trust says who is believed, --cert what we show"
         return Problem(ExitCode.REFUSED, text)
     if error.is_refusal:
         return Problem(ExitCode.REFUSED, text)

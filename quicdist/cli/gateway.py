@@ -9,22 +9,27 @@ import typer
 
 from quicdist.cli.exits import ExitCode, Problem
 from quicdist.cli.options import (
-    Authority,
+    Accept,
     Certificate,
     Key,
     KeyLogFile,
+    LetIn,
     Listen,
     LogJson,
     QlogFiles,
+    Trusted,
     Verbose,
+    access,
     identity,
     start_logging,
-    trust,
+    trusted_by,
 )
 
 if TYPE_CHECKING:
     from quicdist.carriers.quic.tracing import Tracing
+    from quicdist.carriers.trust import Trust
     from quicdist.gateway import Gateway, Policy
+    from quicdist.node.access import Access
 
 
 def gateway(
@@ -80,7 +85,9 @@ def gateway(
     ] = None,
     cert: Certificate = None,
     key: Key = None,
-    ca: Authority = None,
+    trust: Trusted = "first-use",
+    let_in: LetIn = None,
+    accept: Accept = None,
     key_log: KeyLogFile = None,
     qlog: QlogFiles = None,
     log_json: LogJson = False,
@@ -110,7 +117,19 @@ def gateway(
         return
     start_logging(verbose, quiet=False, as_json=log_json)
     tracing = Tracing(key_log, qlog)
-    _run(name, module_dir, epmd_port, listen, routes or [], policy, cert, key, ca, tracing)
+    _run(
+        name,
+        module_dir,
+        epmd_port,
+        listen,
+        routes or [],
+        policy,
+        cert,
+        key,
+        trusted_by(trust, let_in or []),
+        access(accept),
+        tracing,
+    )
 
 
 def _run(
@@ -122,7 +141,8 @@ def _run(
     policy: Path | None,
     cert: Path | None,
     key: Path | None,
-    ca: Path | None,
+    trust: Trust,
+    may: Access,
     tracing: Tracing,
 ) -> None:
     import asyncio
@@ -137,7 +157,8 @@ def _run(
         routes=dict(_route(text) for text in routes),
         policy=_policy(policy),
         identity=identity(cert, key),
-        trust=trust(ca),
+        trust=trust,
+        access=may,
         tracing=tracing,
     )
 

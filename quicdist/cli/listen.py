@@ -15,19 +15,22 @@ import typer
 from quicdist.cli.exits import ExitCode, Problem
 from quicdist.cli.harmless import harmless_term
 from quicdist.cli.options import (
-    Authority,
+    Accept,
     Certificate,
     Cookie,
     Key,
     KeyLogFile,
+    LetIn,
     Listen,
     LogJson,
     Prometheus,
     QlogFiles,
+    Trusted,
     Verbose,
+    access,
     identity,
     start_logging,
-    trust,
+    trusted_by,
 )
 
 if TYPE_CHECKING:
@@ -62,7 +65,9 @@ class Settings:
     visible: bool
     certificate: Path | None
     key: Path | None
-    authority: Path | None
+    trust: str
+    let_in: Sequence[str]
+    accept: Sequence[str]
     prometheus: str | None
     key_log: Path | None
     qlog: Path | None
@@ -95,7 +100,8 @@ class Settings:
             visible=self.visible,
             exports=self.exports,
             identity=identity(self.certificate, self.key),
-            trust=trust(self.authority),
+            trust=trusted_by(self.trust, self.let_in),
+            access=access(self.accept),
         )
 
 
@@ -118,7 +124,9 @@ def listen(
     visible: Visible = False,
     cert: Certificate = None,
     key: Key = None,
-    ca: Authority = None,
+    trust: Trusted = "first-use",
+    let_in: LetIn = None,
+    accept: Accept = None,
     prometheus: Prometheus = None,
     key_log: KeyLogFile = None,
     qlog: QlogFiles = None,
@@ -137,7 +145,20 @@ def listen(
     from quicdist.cli.running import until_signal
 
     register = client.atom("--register", register)
-    settings = Settings(name, cookie, listen, visible, cert, key, ca, prometheus, key_log, qlog)
+    settings = Settings(
+        name,
+        cookie,
+        listen,
+        visible,
+        cert,
+        key,
+        trust,
+        let_in or [],
+        accept or [],
+        prometheus,
+        key_log,
+        qlog,
+    )
     start_logging(verbose, quiet=key_log is None, as_json=log_json)
     asyncio.run(until_signal(_print_messages(settings, register, count)))
 
@@ -158,7 +179,9 @@ def run(
     visible: Visible = False,
     cert: Certificate = None,
     key: Key = None,
-    ca: Authority = None,
+    trust: Trusted = "first-use",
+    let_in: LetIn = None,
+    accept: Accept = None,
     prometheus: Prometheus = None,
     key_log: KeyLogFile = None,
     qlog: QlogFiles = None,
@@ -177,7 +200,19 @@ def run(
 
     exports = [_imported(module) for module in modules]
     settings = Settings(
-        name, cookie, listen, visible, cert, key, ca, prometheus, key_log, qlog, exports
+        name,
+        cookie,
+        listen,
+        visible,
+        cert,
+        key,
+        trust,
+        let_in or [],
+        accept or [],
+        prometheus,
+        key_log,
+        qlog,
+        exports,
     )
     start_logging(verbose, quiet=False, as_json=log_json)
     asyncio.run(until_signal(_serve(settings)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from quicdist.cli.exits import ExitCode, Problem
 
 if TYPE_CHECKING:
     from quicdist.carriers.trust import Identity, Trust
+    from quicdist.node.access import Access
 
 PeerNode = Annotated[
     str,
@@ -45,13 +47,34 @@ OwnName = Annotated[
 Timeout = Annotated[
     float, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="How long to wait.")
 ]
-Authority = Annotated[
-    Path | None,
+Trusted = Annotated[
+    str,
     typer.Option(
+        "--trust",
         "--ca",
-        metavar="FILE",
-        help="Believe nodes whose certificates this authority (PEM) has signed; by default a "
-        "node's key is believed when it is first met, and no other from then on.",
+        metavar="HOW",
+        help="Whom to believe: `first-use`, a node's key when it is first met, and no other from "
+        "then on; a FILE with the certificates of authorities (PEM); `pins:FILE`, with a node's "
+        "name and fingerprint in each line; or `none`, whoever answers.",
+    ),
+]
+LetIn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--let-in",
+        metavar="NODES",
+        help="Nodes that are let in without a certificate, for the cookie alone: a name, or a "
+        "pattern such as '*@10.0.0.7'. May be repeated.",
+        show_default=False,
+    ),
+]
+Accept = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--accept",
+        metavar="NODES",
+        help="Nodes that may connect: a name, or a pattern such as '*@10.0.0.7'; by default all. "
+        "May be repeated.",
         show_default=False,
     ),
 ]
@@ -156,8 +179,21 @@ def identity(certificate: Path | None, key: Path | None) -> Identity | None:
     return Identity.load(certificate, key)
 
 
-def trust(authority: Path | None) -> Trust:
-    """What --ca asks for. Raises CertificateError."""
+def access(accept: Sequence[str] | None) -> Access:
+    """What --accept asks for."""
+    from quicdist.node.access import Access
+
+    return Access(accept=tuple(accept or ("*",)))
+
+
+def trusted_by(how: str, let_in: Sequence[str] = ()) -> Trust:
+    """What --trust and --let-in ask for. Raises CertificateError."""
     from quicdist.carriers.trust import Trust
 
-    return Trust.first_use() if authority is None else Trust.authority(authority)
+    if how == "none":
+        return Trust.nothing()
+    if how == "first-use":
+        return Trust.first_use(uncertified=let_in)
+    if how.startswith("pins:"):
+        return Trust.pinned(Path(how.removeprefix("pins:")), uncertified=let_in)
+    return Trust.authority(how, uncertified=let_in)

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from quicdist.cli.exits import ExitCode, Problem
-from quicdist.cli.options import Authority, Cookie, OwnName, PeerNode, Timeout, Verbose
+from quicdist.cli.options import (
+    Certificate,
+    Cookie,
+    Key,
+    OwnName,
+    PeerNode,
+    Timeout,
+    Trusted,
+    Verbose,
+)
 
 
 def ping(
@@ -11,14 +20,16 @@ def ping(
     cookie: Cookie = None,
     name: OwnName = None,
     timeout: Timeout = 5.0,
-    ca: Authority = None,
+    trust: Trusted = "first-use",
+    cert: Certificate = None,
+    key: Key = None,
     verbose: Verbose = 0,
 ) -> None:
     """Say pong if NODE answers, else pang and why, as net_adm:ping/1 does."""
     from quicdist.cli import client
     from quicdist.node.errors import NoConnection
 
-    settings = client.Settings(node, cookie, name, ca, timeout, verbose)
+    settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose)
 
     async def main() -> bool:
         async with client.connected(settings) as ours:

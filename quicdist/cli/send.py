@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quicdist.cli.exits import ExitCode, Problem
-from quicdist.cli.options import Authority, Cookie, OwnName, PeerNode, Timeout, Verbose
+from quicdist.cli.options import (
+    Certificate,
+    Cookie,
+    Key,
+    OwnName,
+    PeerNode,
+    Timeout,
+    Trusted,
+    Verbose,
+)
 
 if TYPE_CHECKING:
     from quicdist.etf import Pid
@@ -35,7 +44,9 @@ def send(
     cookie: Cookie = None,
     name: OwnName = None,
     timeout: Timeout = 5.0,
-    ca: Authority = None,
+    trust: Trusted = "first-use",
+    cert: Certificate = None,
+    key: Key = None,
     verbose: Verbose = 0,
 ) -> None:
     """Send MESSAGE to a process on NODE, and leave when NODE has acknowledged it.
@@ -46,7 +57,7 @@ def send(
 
     client.parse("MESSAGE", message, node=node)
     _receiver(node, to, 0)
-    settings = client.Settings(node, cookie, name, ca, timeout, verbose)
+    settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose)
 
     async def main() -> None:
         async with client.connected(settings) as ours, ours.mailbox() as me:

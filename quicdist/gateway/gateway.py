@@ -167,6 +167,9 @@ class Gateway:
 
     async def _reach(self, relay: Relay, name: str, address: Address) -> None:
         assert self._endpoint is not None
+        if not self.settings.access.dials(name):
+            relay.close("our setting does not allow to dial it")
+            return
         try:
             far = await self._endpoint.dial(
                 address.host,
@@ -216,6 +219,7 @@ class Gateway:
             peer_name=peer_name,
             peer_address=peer_address,
             guard=Guard(policy, self.name, dialled_peer=peer_name) if policy else None,
+            access=self.settings.access,
             handshake_timeout=self.settings.handshake_timeout,
             keepalive=self.settings.keepalive,
         )

@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from quicdist.carriers.base import CloseKind, CloseReason, Connection
-from quicdist.carriers.trust import CertificateError
+from quicdist.carriers.trust import CertificateError, PeerRefused
 from quicdist.dist.errors import DistError, HandshakeRefused
 from quicdist.dist.handshake import Status, build_status, parse_name
 from quicdist.dist.packet import HandshakePacket, Packet
 from quicdist.gateway.guard import Guard, Passage
+from quicdist.node.access import Access
 
 _log = logging.getLogger("quicdist.gateway")
 
@@ -26,6 +27,8 @@ _CHALLENGE_ACK = b"a"
 
 _STATUS = b"s"
 _REFUSALS = (b"snok", b"snot_allowed")
+
+EVERYBODY = Access()
 
 _MAX_REFUSALS_TOLD = 20
 """Different refusals that one connection may write into the log; further ones are counted."""
@@ -47,6 +50,7 @@ class Relay:
         *,
         peer_name: str | None,
         peer_address: str,
+        access: Access = EVERYBODY,
         handshake_timeout: float,
         keepalive: float,
         guard: Guard | None = None,
@@ -59,6 +63,7 @@ class Relay:
         """
         self._own_name = own_name
         self._peer_address = peer_address
+        self._access = access
         self._incoming = peer_name is None
         self.connected = False
         self.peer_name = peer_name
@@ -119,6 +124,8 @@ class Relay:
         try:
             name = parse_name(message).name
             far.check_name(name)
+            if not self._access.accepts(name):
+                raise PeerRefused("it may not connect")
         except (DistError, CertificateError) as error:
             self._refused = True
             reason = _one_line(str(error))

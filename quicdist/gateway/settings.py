@@ -11,6 +11,7 @@ from quicdist.carriers.quic.settings import AdmissionLimits
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.trust import Identity, Trust
 from quicdist.gateway.policy import Policy
+from quicdist.node.access import Access
 from quicdist.node.names import Address
 
 
@@ -38,6 +39,9 @@ class GatewaySettings:
 
     trust: Trust = field(default_factory=Trust.first_use)
     """Whom it believes, and whom it lets in."""
+
+    access: Access = field(default_factory=Access)
+    """Which nodes may connect and be dialled. What they may call it cannot say."""
 
     limits: CarrierLimits = field(default_factory=CarrierLimits)
 

@@ -20,9 +20,11 @@ from quicdist.dist.control import Control
 from quicdist.dist.handshake import Status, settle_simultaneous
 from quicdist.dist.session import NO_PAYLOAD, LocalNode, Role, Session
 from quicdist.etf import Atom, EtfEncodeError, Options, Pid
+from quicdist.node.access import Access
 from quicdist.node.book import AddressBook
 from quicdist.node.counters import Ending, NodeCounters
 from quicdist.node.errors import NoConnection
+from quicdist.node.guesses import Guesses
 from quicdist.node.limits import NodeLimits
 from quicdist.node.names import NodeName
 from quicdist.node.peer import Peer, State
@@ -95,6 +97,7 @@ class Connections:
         book: AddressBook,
         listener: Listener,
         limits: NodeLimits,
+        access: Access,
         options: Options,
         counters: NodeCounters,
     ) -> None:
@@ -105,6 +108,8 @@ class Connections:
         self._listener = listener
         self._handlers: dict[type[Control], Handler] = {}
         self._limits = limits
+        self._access = access
+        self._guesses = Guesses()
         self._options = options
         self._counters = counters
         self._attempts: dict[Atom, _Attempt] = {}
@@ -226,6 +231,8 @@ class Connections:
         NodeName.parse(node)
         if node == self.local.name:
             raise NoConnection(node, "that is this node itself")
+        if not self._access.dials(node):
+            raise NoConnection(node, "our setting does not allow to dial it", is_refusal=True)
         loop = asyncio.get_running_loop()
         attempt = _Attempt(node, loop.time() + self._limits.connect_timeout)
         # Nobody may be waiting for the result; that is no error.
@@ -358,6 +365,9 @@ class Connections:
             extra = {**peer.fields("not_believed"), "reason": str(error)}
             logger.warning("%s is refused: %s", peer, error, extra=extra)
             return Status.NOT_ALLOWED
+        if not self._access.accepts(name):
+            logger.warning("%s may not connect", peer, extra=peer.fields("not_allowed"))
+            return Status.NOT_ALLOWED
         node = Atom(name)
         if node in self.up:
             return Status.ALIVE
@@ -371,6 +381,11 @@ class Connections:
                 text = "the peer's own attempt to connect goes first"
                 attempt.dialled.fail(text, Ending.SUPERSEDED)
         return status
+
+    def patience(self, peer: Peer) -> float:
+        """Seconds that somebody who connects to us waits for an answer to its name."""
+        now = asyncio.get_running_loop().time()
+        return self._guesses.delay(peer.connection.peer_address[0], now)
 
     def alive_asked(self, peer: Peer) -> Status:
         """The peer says that we are connected already."""
@@ -432,6 +447,9 @@ class Connections:
             attempt.changed.set()
         if not peer.is_dialer:
             self._counters.link_refused(peer.ending)
+            if peer.ending is Ending.COOKIE:
+                now = asyncio.get_running_loop().time()
+                self._guesses.failed(peer.connection.peer_address[0], now)
             extra = {**peer.fields("peer_refused"), "ending": peer.ending.value, "reason": reason}
             text = "a connection made by %s did not come up: %s"
             logger.warning(text, peer, reason, extra=extra)

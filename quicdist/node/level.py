@@ -11,9 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from quicdist.etf import Atom
+
 
 class Source(Protocol):
     """Where messages and signals come from: the connection to a peer, or this node itself."""
+
+    @property
+    def name(self) -> Atom | None:
+        """The peer's; None for this node."""
 
     def filled(self, level: Level) -> None:
         """This source has just filled a receiver above its high watermark."""
@@ -28,6 +34,8 @@ class Source(Protocol):
 
 class _Here:
     """This node as a source: senders here are not held back by a full mailbox."""
+
+    name = None
 
     def filled(self, level: Level) -> None:
         pass

@@ -18,6 +18,7 @@ from quicdist.dist.flags import DEFAULT_FLAGS, Flag
 from quicdist.dist.session import LocalNode
 from quicdist.etf import Atom, Pid, Term
 from quicdist.etf.notation import format_term
+from quicdist.node.access import Access
 from quicdist.node.book import AddressBook
 from quicdist.node.calls import Callee, Caller
 from quicdist.node.carrier import Accept, Carrier, CarrierSettings, Own
@@ -88,7 +89,8 @@ class Node:
     `exports` are functions marked with `@export`, and modules or objects that contain some; each
     of their modules is also a registered process, for `gen_server:call`.
     `identity` is our key and certificate, by default one that we make and keep; `trust` says whom
-    we believe, by default a node's key when we first meet it, and no other from then on.
+    we believe, by default a node's key when we first meet it, and no other from then on; `access`
+    which nodes we talk to, and what each may call, by default all.
     `carriers` are the ways to reach nodes, by default `Quic()` and `Tcp()`; `lookups` are the
     places to ask where a node is (see `quicdist.node.lookup`). `limits` bound memory and waiting,
     `terms` are choices in how terms come to Python.
@@ -108,6 +110,7 @@ class Node:
         lookups: Sequence[Lookup] = DEFAULT_LOOKUPS,
         identity: Identity | None = None,
         trust: Trust | None = None,
+        access: Access | None = None,
         limits: NodeLimits | None = None,
         terms: etf.Options = etf.DEFAULT,
     ) -> None:
@@ -119,6 +122,7 @@ class Node:
         self._terms = terms
         self._exports = Exports(exports, self._limits.threads)
         self._lookups = lookups
+        self._access = access or Access()
         # A name with any port at all is met once: the certificate makes no claim to it.
         is_lasting = own.address is None or own.address.port
         hosts = [own.host] if is_lasting else []
@@ -137,7 +141,7 @@ class Node:
         if self._life is not None:
             raise StartError(f"{self.name} is running already")
         book = AddressBook(self._carriers, self._lookups)
-        life = _Life(self._limits, self._terms, book, self._events)
+        life = _Life(self._limits, self._access, self._terms, book, self._events)
         try:
             self._name = await self._open_carriers(life.connections.accept)
             self._own = replace(self._own, name=NodeName.own(self._name))
@@ -505,16 +509,18 @@ class _Life:
     def __init__(
         self,
         limits: NodeLimits,
+        access: Access,
         terms: etf.Options,
         book: AddressBook,
         events: Events,
     ) -> None:
         self._limits = limits
+        self._access = access
         self._events = events
         self._carriers = book.carriers
         self._counters = NodeCounters()
         self._since = time.time()
-        self.connections = Connections(book, self, limits, terms, self._counters)
+        self.connections = Connections(book, self, limits, access, terms, self._counters)
 
     def begin(self, name: str, cookie: str, flags: Flag, exports: Exports) -> None:
         """The name is known: the node's own processes start, peers are let in."""
@@ -527,7 +533,7 @@ class _Life:
         self.caller = Caller(system, self._connect, self.connections.obstacle, leader.pid)
         system.reply_sink = self.caller.pid
         start_net_kernel(system, self._limits.net_ticktime)
-        serving = Serving(system, self.spawner, exports, self._limits.calls_at_once)
+        serving = Serving(system, self.spawner, exports, self._access, self._limits.calls_at_once)
         if Flag.PUBLISHED in flags:
             self.global_names = names = GlobalNames(
                 system, self._caller_of_connected, self.connections.connect, self._disconnect

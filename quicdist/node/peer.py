@@ -73,6 +73,9 @@ class Owner(Protocol):
     def peer_named(self, peer: Peer, name: str) -> Status:
         """Somebody who connected to us says who it is: what do we answer?"""
 
+    def patience(self, peer: Peer) -> float:
+        """Seconds until that is answered."""
+
     def alive_asked(self, peer: Peer) -> Status:
         """The peer we connect to believes that a connection exists: what do we answer?"""
 
@@ -188,7 +191,7 @@ class Peer:
                 logger.warning("%s wants a name given, which is not done here", self, extra=extra)
                 self._decide(Status.NOT_ALLOWED)
             else:
-                self._decide(self._owner.peer_named(self, event.peer.name))
+                self._answer_name(event.peer.name)
         elif isinstance(event, AliveAsked):
             self._decide(self._owner.alive_asked(self))
         elif isinstance(event, Connected):
@@ -197,6 +200,20 @@ class Peer:
             op = event.control.op
             extra = {**self.fields("unknown_message"), "operation": op}
             logger.warning("%s sent a message of an unknown kind: %s", self, op, extra=extra)
+
+    def _answer_name(self, name: str) -> None:
+        """At once, but where wrong cookies came from its address. Until then it is given
+        no challenge to try a cookie on, and has nothing to say."""
+        delay = self._owner.patience(self)
+        if not delay:
+            self._decide(self._owner.peer_named(self, name))
+            return
+
+        def answer() -> None:
+            if self.state is State.GREETING:
+                self._decide(self._owner.peer_named(self, name))
+
+        self._loop.call_later(delay, answer)
 
     def _decide(self, status: Status) -> None:
         for event in self.session.decide(status):

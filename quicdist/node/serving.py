@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from quicdist.dist import control as ctl
 from quicdist.etf import Atom, Export, Pid, Term
 from quicdist.etf.notation import format_term
+from quicdist.node.access import Access
 from quicdist.node.errors import ErlangError, ErlangExit, ErlangThrow
 from quicdist.node.exports import Exports
 from quicdist.node.level import Level, Source
@@ -55,11 +56,13 @@ class Serving:
         system: System,
         spawner: Spawner,
         exports: Exports,
+        access: Access,
         calls_at_once: int,
     ) -> None:
         self._system = system
         self._spawner = spawner
         self._exports = exports
+        self._access = access
         self._calls_at_once = calls_at_once
         self._running: dict[Source, Level] = {}
         self._provided: dict[tuple[str, str], Callable[..., Awaitable[Term]]] = {}
@@ -94,7 +97,7 @@ class Serving:
             source.filled(level)
         return me
 
-    async def _apply(self, module: Term, name: Term, args: Term) -> Term:
+    async def _apply(self, source: Source, module: Term, name: Term, args: Term) -> Term:
         """Calls the function; raises what it raises, or `undef`."""
         module, name, args = _applied((module, name, _length(args)), args)
         args = _listed(args)
@@ -104,13 +107,29 @@ class Serving:
             if provided is not None:
                 return await provided(*args)
             raise _Undefined(module, name, args)
+        caller = source.name
+        if caller is not None and not self._access.may_call(caller, exported.module, exported.name):
+            logger.warning(
+                "%s wanted to call %s:%s, which it may not",
+                caller,
+                exported.module,
+                exported.name,
+                extra={
+                    "event": "call_not_allowed",
+                    "node": str(self._system.name),
+                    "peer": str(caller),
+                },
+            )
+            raise _Undefined(module, name, args)
         return await self._exports.run(exported, args)
 
     # -- erpc ------------------------------------------------------------------------------------
 
     def _on_spawn_request(self, control: ctl.SpawnRequest, args: Term, source: Source) -> None:
         caller = control.from_pid
-        me = self._start(source, self._erpc_main(control.mfa, args) or self._main(control, args))
+        me = self._start(
+            source, self._erpc_main(source, control.mfa, args) or self._main(source, control, args)
+        )
         me.group_leader = control.group_leader
         flags = 0
         for option in control.opt_list:
@@ -126,14 +145,14 @@ class Serving:
     def _answer_spawn(self, answer: ctl.SpawnReply, sender: Pid) -> None:
         self._system.emit_if_connected(answer.to_pid.node, sender, answer)
 
-    def _main(self, control: ctl.SpawnRequest, args: Term) -> Main:
+    def _main(self, source: Source, control: ctl.SpawnRequest, args: Term) -> Main:
         """The process for `spawn(Node, M, F, Args)`: of an exported function, or one that ends
         with `undef` at once, as in OTP where there is no such function."""
         module, name, args = _applied(control.mfa, args)
 
         async def run(me: Mailbox) -> None:
             try:
-                await self._apply(module, name, args)
+                await self._apply(source, module, name, args)
             except _Undefined as error:
                 logger.info(
                     "%s wanted to spawn %s here, which is not exported",
@@ -149,26 +168,30 @@ class Serving:
 
         return run
 
-    def _erpc_main(self, mfa: tuple[Atom, Atom, int], args: Term) -> Main | None:
+    def _erpc_main(self, source: Source, mfa: tuple[Atom, Atom, int], args: Term) -> Main | None:
         match mfa, args:
             case ("erpc", "execute_call", 4), [reference, module, name, call_args]:
 
                 async def call(me: Mailbox) -> None:
                     # The answer is the exit reason: erpc:execute_call/4.
-                    raise ErlangExit((reference, *await self._outcome(module, name, call_args)))
+                    raise ErlangExit(
+                        (reference, *await self._outcome(source, module, name, call_args))
+                    )
 
                 return call
             case ("erpc", "execute_cast", 3), [module, name, cast_args]:
 
                 async def cast(me: Mailbox) -> None:
-                    await self._apply(module, name, cast_args)
+                    await self._apply(source, module, name, cast_args)
 
                 return cast
         return None
 
-    async def _outcome(self, module: Term, name: Term, args: Term) -> tuple[Term, ...]:
+    async def _outcome(
+        self, source: Source, module: Term, name: Term, args: Term
+    ) -> tuple[Term, ...]:
         try:
-            return _RETURN, await self._apply(module, name, args)
+            return _RETURN, await self._apply(source, module, name, args)
         except ErlangThrow as error:
             return _THROW, error.reason
         except ErlangExit as error:
@@ -205,7 +228,7 @@ class Serving:
         leader: Term,
     ) -> None:
         async def main(me: Mailbox) -> None:
-            match await self._outcome(*mfa):
+            match await self._outcome(source, *mfa):
                 case (("return" | "throw"), value):
                     answer = value
                 case ("exit", reason):
@@ -236,7 +259,7 @@ class Serving:
         name, args = _request(request)
 
         async def main(me: Mailbox) -> None:
-            outcome = await self._outcome(server.name, name, args)
+            outcome = await self._outcome(source, server.name, name, args)
             if outcome[0] is _RETURN:
                 server.reply(to, outcome[1])
             elif outcome[0] is _ERROR:
@@ -257,7 +280,7 @@ class Serving:
         self, source: Source, module: Term, name: Term, args: Term, leader: Term = None
     ) -> None:
         async def main(me: Mailbox) -> None:
-            await self._apply(module, name, args)
+            await self._apply(source, module, name, args)
 
         _led_by(self._start(source, main), leader)
 

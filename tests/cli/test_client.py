@@ -184,7 +184,7 @@ def test_send_what_cannot_be_read(
 def test_verification_by_an_authority(quicdist: Command, calc: str) -> None:
     assert quicdist("cert", "make", "127.0.0.1", "--dir", "other").code == 0
     done = quicdist("ping", calc, "--ca", "other/cert-127.0.0.1.pem", "--timeout", "2")
-    done.refused(4, "certificate", "--ca")
+    done.refused(4, "certificate", "--trust")
     quicdist("ping", calc, "--ca", "nowhere.pem").refused(5, "nowhere.pem", "No such file")
     (quicdist.home / "junk.pem").write_text("junk")
     quicdist("ping", calc, "--ca", "junk.pem").refused(5, "junk.pem", "no PEM certificate")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +61,14 @@ class KnownNodes:
         self._refresh()
         known = [*self._known.get(node, ()), *self._unsaved.get(node, ())]
         return [one for one in known if not one.is_over]
+
+    def pins(self) -> Mapping[str, Sequence[str]]:
+        """All that is in the file, by name. Raises CertificateError."""
+        self._refresh()
+        return {
+            node: [one.fingerprint for one in ones if not one.is_over]
+            for node, ones in self._known.items()
+        }
 
     def learn(self, node: str, fingerprint: str) -> bool:
         """Keeps a node's first key; True where it is news.

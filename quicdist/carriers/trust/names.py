@@ -129,7 +129,7 @@ def parse_fingerprint(text: str) -> str:
 
 def written(node: str) -> str:
     """A node name as one word of plain ASCII; peers choose them."""
-    return quote(node, safe="@:.-_~[]")
+    return quote(node, safe="@:.-_~[]*?")
 
 
 def read(word: str) -> str:

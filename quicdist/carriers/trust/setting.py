@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from quicdist.carriers.trust import files
 from quicdist.carriers.trust.identity import check_times, read_certificates
+from quicdist.carriers.trust.known_nodes import KnownNodes
 from quicdist.carriers.trust.names import parse_fingerprint
 from quicdist.carriers.trust.ways import (
     ByAuthority,
@@ -43,7 +44,8 @@ class Trust:
 
     by: TrustBy
     file: Path | None = None
-    """The authorities (PEM), or the known nodes; None is `known_nodes` in the state directory."""
+    """The authorities (PEM), the pins, or the nodes met so far, which are by default in
+    `known_nodes` in the state directory."""
     pins: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
     """Fingerprints by node name."""
     uncertified: Sequence[str] = ()
@@ -72,17 +74,24 @@ class Trust:
 
     @classmethod
     def pinned(
-        cls, pins: Mapping[str, str | Sequence[str]], *, uncertified: Sequence[str] = ()
+        cls,
+        pins: Mapping[str, str | Sequence[str]] | Path | str,
+        *,
+        uncertified: Sequence[str] = (),
     ) -> Trust:
         """Believes the nodes named, each by the fingerprint of its key, or several of them.
 
-        In names `*` stands for anything. Nobody else is dialled or let in. Raises
-        CertificateError for what is no fingerprint.
+        In names `*` stands for anything. Nobody else is dialled or let in. A file has lines as
+        `known_nodes` has, and is read again when it changes. Raises CertificateError for what is
+        no fingerprint, and for a file that has none.
         """
+        if isinstance(pins, (str, Path)):
+            path = Path(pins)
+            files.read(path)
+            KnownNodes(path).pins()
+            return cls(TrustBy.PINS, path, uncertified=tuple(uncertified))
         parsed = {
-            node: tuple(
-                parse_fingerprint(one) for one in ([ones] if isinstance(ones, str) else ones)
-            )
+            node: tuple(map(parse_fingerprint, [ones] if isinstance(ones, str) else ones))
             for node, ones in pins.items()
         }
         return cls(TrustBy.PINS, pins=MappingProxyType(parsed), uncertified=tuple(uncertified))
@@ -110,7 +119,7 @@ class Trust:
             assert self.file is not None
             return ByAuthority(self.file)
         if self.by is TrustBy.PINS:
-            return ByPins(self.pins)
+            return ByPins(self.file or self.pins)
         if self.by is TrustBy.FIRST_USE:
             return ByFirstUse(self.known_nodes)
         return NoWay()
@@ -124,7 +133,7 @@ class Trust:
             )
         how = {
             TrustBy.AUTHORITY: f"authority {self.file}, host in the certificate",
-            TrustBy.PINS: f"pinned keys of {len(self.pins)} node names",
+            TrustBy.PINS: f"keys pinned {f'in {self.file}' if self.file else 'for each name'}",
             TrustBy.FIRST_USE: f"first use, keys kept in {self.known_nodes}",
         }[self.by]
         line = f"TLS: nodes are verified, those that we dial and those that dial us ({how})"

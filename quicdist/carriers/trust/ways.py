@@ -91,11 +91,12 @@ class ByAuthority:
 class ByPins:
     """A key that is written down for the node's name."""
 
-    def __init__(self, pins: Mapping[str, Sequence[str]]) -> None:
-        self._pins = pins
+    def __init__(self, pins: Mapping[str, Sequence[str]] | Path) -> None:
+        self._file = KnownNodes(pins) if isinstance(pins, Path) else None
+        self._pins = {} if isinstance(pins, Path) else pins
 
     def anyone(self, certificates: Certificates, usage: Usage) -> None:
-        pinned = {one for keys in self._pins.values() for one in keys}
+        pinned = {one for keys in self._current().values() for one in keys}
         if not _vouching(certificates, pinned):
             raise PeerRefused(
                 f"the peer's key {fingerprint(certificates[0])} is pinned for no node",
@@ -105,7 +106,7 @@ class ByPins:
     def node(self, node: str, certificates: Certificates) -> None:
         keys = {
             one
-            for pattern, ones in self._pins.items()
+            for pattern, ones in self._current().items()
             if fnmatchcase(node, pattern)
             for one in ones
         }
@@ -117,6 +118,9 @@ class ByPins:
 
     def learn(self, node: str, certificates: Certificates) -> None:
         pass
+
+    def _current(self) -> Mapping[str, Sequence[str]]:
+        return self._pins if self._file is None else self._file.pins()
 
 
 class ByFirstUse:
@@ -236,6 +240,17 @@ class Verifier:
         if not is_for_node(own, node):
             raise PeerRefused(f"the peer's certificate is another node's than {written(node)}'s")
         self._way.node(node, certificates)
+
+
+class Onlooker(Verifier):
+    """Believes everybody, and keeps what was presented, for people to look at."""
+
+    def __init__(self) -> None:
+        super().__init__(NoWay(), ())
+        self.seen: Certificates = ()
+
+    def dialled(self, node: str, certificates: Certificates) -> None:
+        self.seen = tuple(certificates)
 
 
 def _vouching(certificates: Certificates, keys: set[str]) -> bool:

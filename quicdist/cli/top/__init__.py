@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quicdist.cli.options import Authority, Cookie, OwnName, PeerNode, Timeout, Verbose
+from quicdist.cli.options import (
+    Certificate,
+    Cookie,
+    Key,
+    OwnName,
+    PeerNode,
+    Timeout,
+    Trusted,
+    Verbose,
+)
 
 if TYPE_CHECKING:
     from quicdist.cli.top.watching import Watch
@@ -44,7 +53,9 @@ def top(
     ] = 20,
     name: OwnName = None,
     timeout: Timeout = 5.0,
-    ca: Authority = None,
+    trust: Trusted = "first-use",
+    cert: Certificate = None,
+    key: Key = None,
     verbose: Verbose = 0,
 ) -> None:
     """Show what the BEAM node NODE is busy with, until q is pressed.
@@ -58,7 +69,7 @@ def top(
     from quicdist.cli.top.sampling import Sort
     from quicdist.cli.top.watching import View, Watch
 
-    settings = client.Settings(node, cookie, name, ca, timeout, verbose)
+    settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose)
     is_live = not once and sys.stdout.isatty() and sys.stdin.isatty()
     if is_live:
         _need_terminal_library()

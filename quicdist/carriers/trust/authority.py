@@ -1,0 +1,92 @@
+"""An authority of one's own: makes itself, and certificates for nodes."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from quicdist.carriers.trust.identity import Identity, PrivateKey, sign
+from quicdist.carriers.trust.names import general_name, host_of, node_uri
+
+_EARLY = datetime.timedelta(hours=1)
+"""Certificates are good from a while ago: clocks differ."""
+
+_NO_USE = dict.fromkeys(
+    (
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+        "encipher_only",
+        "decipher_only",
+    ),
+    False,
+)
+
+
+def make_authority(name: str, days: int) -> Identity:
+    """One that signs certificates of nodes, and none of other authorities."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = (
+        _builder(key, days)
+        .subject_name(subject)
+        .issuer_name(subject)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(
+            x509.KeyUsage(digital_signature=False, key_cert_sign=True, crl_sign=True, **_NO_USE),
+            critical=True,
+        )
+    )
+    return Identity(key, sign(builder, key))
+
+
+def issue(authority: Identity, nodes: Sequence[str], hosts: Sequence[str], days: int) -> Identity:
+    """A new key and certificate, good for these hosts; where there are nodes, for no other ones.
+
+    Raises CertificateError for a host that no certificate can carry.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    called = [*nodes, *hosts]
+    named = dict.fromkeys([*map(host_of, nodes), *hosts])
+    names: list[x509.GeneralName] = [general_name(host) for host in named]
+    names += [node_uri(node) for node in nodes]
+    issuer = authority.certificate
+    builder = (
+        _builder(key, days)
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, called[0][:64])]))
+        .issuer_name(issuer.subject)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(
+            x509.KeyUsage(digital_signature=True, key_cert_sign=False, crl_sign=False, **_NO_USE),
+            critical=True,
+        )
+        .add_extension(
+            x509.ExtendedKeyUsage(
+                [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+            ),
+            critical=False,
+        )
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()),
+            critical=False,
+        )
+    )
+    return Identity(key, sign(builder, authority.key), authority.chain)
+
+
+def _builder(key: PrivateKey, days: int) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return (
+        x509.CertificateBuilder()
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _EARLY)
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )

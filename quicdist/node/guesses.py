@@ -1,0 +1,55 @@
+"""Wrong cookies, by the address that they come from: the next try waits longer for its turn.
+
+Nobody is locked out, as an honest node may share its address with whoever guesses: what comes
+from there is answered later, at most by `MOST` seconds, well within the time for a handshake.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict
+
+FREE = 3
+"""Wrong ones that cost nothing: somebody mistyped."""
+
+MOST = 2.0
+"""Seconds."""
+
+_FIRST = 0.125
+_HALF_LIFE = 60.0
+_MOST_ADDRESSES = 4096
+
+
+class Guesses:
+    """Those of one node. `now` is a time in seconds, of one clock throughout."""
+
+    def __init__(self) -> None:
+        self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def failed(self, host: str, now: float) -> None:
+        """A wrong cookie came from there."""
+        place = _place(host)
+        self._failures[place] = (self._count(place, now) + 1, now)
+        self._failures.move_to_end(place)
+        if len(self._failures) > _MOST_ADDRESSES:
+            self._failures.popitem(last=False)
+
+    def delay(self, host: str, now: float) -> float:
+        """How long the next one from there waits until it is given a challenge."""
+        over = self._count(_place(host), now) - FREE
+        return 0.0 if over < 0 else min(MOST, _FIRST * 2.0 ** min(over, 16.0))
+
+    def _count(self, place: str, now: float) -> float:
+        count, since = self._failures.get(place, (0.0, now))
+        return float(count * 0.5 ** ((now - since) / _HALF_LIFE))
+
+
+def _place(host: str) -> str:
+    """An IPv6 network of 64 bits is one place: who has an address of it has all of them."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
