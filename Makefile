@@ -15,7 +15,7 @@ help:
 	@echo "make bench    how fast it is, next to others"
 	@echo "make faults   bad networks and machines, tried for real; a few minutes, prints a table"
 	@echo "make soak     nodes under random traffic, kills and moves, SOAK_SECONDS long"
-	@echo "make fuzz     hostile bytes for the compiled core, FUZZ_SECONDS long; needs clang"
+	@echo "make fuzz     hostile bytes for every parser, FUZZ_SECONDS long, see fuzz/README.md"
 	@echo "make sanitize the codec's tests with a core built to find faults of memory"
 	@echo "make dist     the sdist and a wheel for each of PYTHONS, and a test of both"
 	@echo "make docs     the guides and the API reference as HTML, in docs/_build/html"
@@ -69,7 +69,7 @@ soak: setup
 
 FUZZ_SECONDS ?= 1800
 fuzz: $(BIN)/.installed
-	@sh fuzz/run $(BIN)/python $(FUZZ_SECONDS)
+	@sh fuzz/run $(BIN)/python $(FUZZ_SECONDS) $(ARGS)
 
 sanitize: $(BIN)/.installed
 	@sh fuzz/suite $(BIN)/python $(ARGS)
@@ -92,4 +92,4 @@ lint: $(BIN)/.installed
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) .venv-bench build quicdist/etf/_compiled.*.so docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .venv-fuzz build quicdist/etf/_compiled.*.so docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

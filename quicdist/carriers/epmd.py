@@ -514,10 +514,13 @@ class EpmdServer:
     """An EPMD on asyncio. KILL and STOP are refused: it ends with the program it is part of."""
 
     def __init__(self, directory: Directory, *, max_clients: int = 256) -> None:
-        """`max_clients` bounds connections at one time; registered nodes hold one each."""
+        """`max_clients` bounds connections at one time; registered nodes hold one each. When all
+        are taken, who has waited longest without asking anything makes room."""
         self._directory = directory
         self._max_clients = max_clients
         self._clients: set[asyncio.Task[None]] = set()
+        self._silent: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        """Clients that have not asked yet, in the order they came."""
         self._server: asyncio.Server | None = None
 
     @classmethod
@@ -552,7 +555,7 @@ class EpmdServer:
             await asyncio.wait(clients)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._clients) >= self._max_clients:
+        if len(self._clients) >= self._max_clients and not self._make_room():
             count = len(self._clients)
             extra = {"event": "epmd_full", "size": count}
             _log.warning("EPMD refuses a client: %d are connected", count, extra=extra)
@@ -560,11 +563,29 @@ class EpmdServer:
             return
         task = asyncio.create_task(self._serve(reader, writer))
         self._clients.add(task)
-        task.add_done_callback(self._clients.discard)
+        self._silent[task] = writer
+        task.add_done_callback(self._forget)
+
+    def _make_room(self) -> bool:
+        """Drops the client that has been silent longest; False when none is."""
+        if not self._silent:
+            return False
+        task, writer = next(iter(self._silent.items()))
+        self._forget(task)
+        task.cancel()
+        writer.close()  # the task may not have begun
+        return True
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._clients.discard(task)
+        self._silent.pop(task, None)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         try:
             async for request in _requests(reader):
+                self._silent.pop(task, None)
                 if isinstance(request, Register):
                     await self._hold(request.node, reader, writer)
                 else:

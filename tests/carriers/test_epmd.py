@@ -153,17 +153,44 @@ async def test_a_registration_outlives_its_epmd() -> None:
 
 async def test_clients_are_bounded_and_hostile_ones_dropped() -> None:
     async with server(max_clients=2) as epmd:
-        first = await asyncio.open_connection(epmd.host, epmd.port)
-        second = await asyncio.open_connection(epmd.host, epmd.port)
+        registered = [
+            await Registration.open(NodeInfo(name, 1234), epmd) for name in ("one", "two")
+        ]
         third = await asyncio.open_connection(epmd.host, epmd.port)
         assert await asyncio.wait_for(third[0].read(), PATIENCE) == b""
+        third[1].close()
+        await third[1].wait_closed()
+        for registration in registered:
+            await registration.close()
+    async with server() as epmd:
+        first = await asyncio.open_connection(epmd.host, epmd.port)
         first[1].write(b"GET / HTTP/1.1\r\n\r\n")
         assert await asyncio.wait_for(first[0].read(), PATIENCE) == b""
+        second = await asyncio.open_connection(epmd.host, epmd.port)
         second[1].write(encode_request(Kill()))
         assert await asyncio.wait_for(second[0].read(), PATIENCE) == b"NO"
-        for _, writer in (first, second, third):
+        for _, writer in (first, second):
             writer.close()
             await writer.wait_closed()
+
+
+async def test_who_says_nothing_takes_no_place_from_others() -> None:
+    async with server(max_clients=5) as epmd:
+        registration = await Registration.open(NodeInfo("a", 1234), epmd)
+        silent = await asyncio.gather(
+            *(asyncio.open_connection(epmd.host, epmd.port) for _ in range(40))
+        )
+        gone = [asyncio.create_task(reader.read()) for reader, _ in silent]
+        done, _ = await asyncio.wait(gone, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        assert done
+        assert await look_up("a", epmd) == NodeInfo("a", 1234)
+        other = await Registration.open(NodeInfo("b", 1235), epmd)
+        assert sorted(await names(epmd)) == [("a", 1234), ("b", 1235)]
+        for _, writer in silent:
+            writer.close()
+        await asyncio.wait_for(asyncio.gather(*gone, return_exceptions=True), PATIENCE)
+        await registration.close()
+        await other.close()
 
 
 async def test_nobody_there_and_somebody_else_there() -> None:

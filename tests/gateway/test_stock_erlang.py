@@ -306,3 +306,25 @@ def test_a_node_that_stops_reading_stops_the_sender_not_the_gateways() -> None:
         os.kill(two.os_pid, signal.SIGCONT)
         until(two, "sink ! {count, self()}, receive {count, N} -> N end", str(messages * size))
         assert ask(one, "nodes()") == f"['{gateways[1].name}']"
+
+
+@pytest.mark.parametrize("address", ["::1", "127.0.0.1"])
+def test_a_gateway_at_both_families_reaches_either(address: str) -> None:
+    """Erlang's names have no IPv6 address in them: routes say where the nodes are."""
+    names = [f"{free_udp_port()}@127.0.0.1" for _ in range(2)]
+    ports = [int(name.partition("@")[0]) for name in names]
+    with ExitStack() as stack:
+        erlangs = []
+        for side, listen in enumerate(("::", address)):
+            settings = replace(
+                loopback_settings(names[side]),
+                listen=(listen, ports[side]),
+                routes={names[1 - side]: (address, ports[1 - side])},
+            )
+            gateway = stack.enter_context(GatewayThread(settings))
+            erlangs.append(stack.enter_context(gatewayed_erl(gateway)))
+        one, two = erlangs
+        assert ask(one, f"net_adm:ping('{names[1]}')") == "pong"
+        ask(one, f"erlang:disconnect_node('{names[1]}')")
+        until(two, "nodes()", "[]")
+        until(two, f"net_adm:ping('{names[0]}')", "pong")

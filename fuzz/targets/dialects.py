@@ -1,0 +1,65 @@
+"""Every carrier's framing, and TCP's of the gateway: packets, or DialectError, and no more kept
+than the limits say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fuzz.targets.pieces import handshakes, join, split, talks
+from quicdist.carriers.base import CarrierLimits, Dialect, DialectError, Role
+from quicdist.carriers.dialects import QUIC_DIALECTS
+from quicdist.carriers.dialects.tcp import TcpDialect
+from quicdist.dist.packet import FramePacket, HandshakePacket
+
+LIMITS = CarrierLimits(max_frame=1 << 12, max_handshake=1 << 9)
+KINDS = [*QUIC_DIALECTS.values(), TcpDialect]
+STREAMS = (0, 4, 1, 8, 68, 3, 12, 5)
+
+
+def check(data: bytes) -> None:
+    """The choice: bits 0 to 2 the dialect, 3 the role, 4 the packet after which it is connected.
+
+    The first byte of each piece chooses its stream.
+    """
+    choice, pieces = split(data)
+    role = Role.LISTENER if choice & 8 else Role.DIALER
+    dialect: Dialect = KINDS[(choice & 7) % len(KINDS)](role, LIMITS)
+    dialect.opened()
+    last = b"r" if role is Role.LISTENER else b"a"
+    try:
+        for piece in pieces:
+            stream = STREAMS[piece[0] % len(STREAMS)] if piece else 0
+            for packet in dialect.receive(stream, piece[1:]).packets:
+                assert isinstance(packet, HandshakePacket | FramePacket)
+                is_handshake = isinstance(packet, HandshakePacket)
+                limit = LIMITS.max_handshake if is_handshake else LIMITS.max_frame
+                assert len(packet.data) <= limit
+                if is_handshake and packet.data[:1] == last:
+                    dialect.connected()
+                    dialect.receive(0, b"")
+    except DialectError:
+        pass
+
+
+def seeds() -> Iterator[bytes]:
+    """Recorded handshakes and some frames behind them, framed as each dialect has it."""
+    for handshake, talk in zip(handshakes(), talks(), strict=True):
+        frames = [one for one in talk if isinstance(one.packet, FramePacket)][:10]
+        for kind in range(len(KINDS)):
+            for listener in (False, True):
+                role = Role.DIALER if listener else Role.LISTENER
+                speaker = KINDS[kind](role, LIMITS)
+                steps = list(speaker.opened())
+                for one in (*handshake, *frames):
+                    if one.dialed is not listener:
+                        continue
+                    if isinstance(one.packet, HandshakePacket):
+                        steps += speaker.handshake_bytes(one.packet.data)
+                    else:
+                        steps += speaker.frame_bytes((one.packet.data,))
+                pieces = [
+                    bytes((STREAMS.index(step.stream),)) + b"".join(step.parts)
+                    for step in steps
+                    if hasattr(step, "parts") and step.stream in STREAMS
+                ]
+                yield join(kind | (8 if listener else 0), pieces)
