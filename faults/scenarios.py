@@ -9,11 +9,12 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from faults.behind import gatewayed_stage
+from faults.namespaces import HERE, THERE, two_hosts
 from faults.peer import CHUNK
 from faults.stage import PeerProcess, Stage, free_port, stage
 from tests.lossy import Weather
@@ -103,6 +104,64 @@ def _address(scene: Stage, number: int) -> None:
 
 def _own(scene: Stage, number: int) -> None:
     scene.node.rebind()
+
+
+# -- real networks of the kernel -----------------------------------------------------------------
+
+
+async def _netem(words: Sequence[str], size: int, scale: float) -> str:
+    async with two_hosts(60.0) as (here, there):
+        for host in (here, there):
+            await host.weather(*words)
+        began = time.monotonic()
+        figures = await here.send(there, int(size * scale))
+        assert not here.downs()
+        return f"{figures} in {time.monotonic() - began:.1f} s"
+
+
+async def _dialler_moves(scale: float) -> str:
+    async with two_hosts(60.0) as (here, there):
+        old = HERE
+        for number in range(3, 6):
+            new = f"10.77.0.{number}"
+            there.peer.events.clear()
+            sending = asyncio.create_task(here.send(there, int(20 * MB * scale)))
+            await there.peer.until(lambda event: event["event"] == "chunk")
+            await here.address(old, new)
+            old = new
+            figures = await sending
+            here.peer.events.clear()
+        assert not here.downs(), here.downs()
+        assert not there.downs(), there.downs()
+        return f"{figures} each time, no nodedown"
+
+
+async def _cable_pulled(scale: float) -> str:
+    async with two_hosts(TICKTIME) as (here, there):
+        sending = asyncio.create_task(here.send(there, int(20 * MB * scale)))
+        await there.peer.until(lambda event: event["event"] == "chunk")
+        await here.run("ip", "link", "set", here.device, "down")
+        await asyncio.sleep(TICKTIME / 2)
+        await here.run("ip", "link", "set", here.device, "up")
+        figures = await sending
+        assert not here.downs(), here.downs()
+        return f"{figures}, no nodedown"
+
+
+async def _listener_moves(scale: float) -> str:
+    async with two_hosts(TICKTIME) as (here, there):
+        await here.send(there, MB // 4)
+        began = time.monotonic()
+        await there.address(THERE, "10.77.0.9")
+        down = await here.peer.until(lambda event: event["event"] == "nodedown")
+        await there.address("10.77.0.9", THERE)
+        here.peer.events.clear()
+        await here.send(there, MB // 4)
+        after = down["at"] - began
+        return (
+            f"nodedown after {after:.1f} s ({down['reason'].split(':')[0]}; tick time "
+            f"{TICKTIME:g} s), connected again when the address is back"
+        )
 
 
 # -- silence ------------------------------------------------------------------------------------
@@ -312,6 +371,19 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("move", "the NAT forgets, every second", functools.partial(_while_moving, _nat), True),
     Scenario("move", "another address, every second", functools.partial(_while_moving, _address)),
     Scenario("move", "rebind(), every second", functools.partial(_while_moving, _own)),
+    *(
+        Scenario("kernel", f"tc netem {words}", functools.partial(_netem, words.split(), size))
+        for words, size in (
+            ("loss 5% delay 25ms 5ms", MB),
+            ("loss 20%", MB),
+            ("delay 150ms 20ms", 5 * MB),
+            ("delay 10ms reorder 25% 50% duplicate 5% corrupt 2%", 5 * MB),
+            ("rate 10mbit", 5 * MB),
+        )
+    ),
+    Scenario("kernel", "the dialler's address is another, three times", _dialler_moves, True),
+    Scenario("kernel", "the cable is out for 2 s", _cable_pulled),
+    Scenario("kernel", "the listener's address is another, for a while", _listener_moves),
     Scenario("silence", f"black hole of {TICKTIME / 2:g} s, in mid-transfer", _short_hole),
     Scenario("silence", "black hole, longer than the tick time", _long_hole, True),
     Scenario(

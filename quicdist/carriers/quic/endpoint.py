@@ -48,7 +48,7 @@ _RETRY_DELAY = 0.025
 
 _ATTEMPTS = 5
 
-_LOOK_AGAIN = 2.0
+_LOOK_AGAIN = 0.5
 """Seconds between two looks at whether our address is there, while it is in doubt."""
 
 Accept = Callable[[Connection], ConnectionHandler]
@@ -216,7 +216,7 @@ class Endpoint:
 
     def _candidates(self) -> Sequence[SocketAddress]:
         """Home, else where datagrams to those we dialled leave from, with the same port or not."""
-        found = [self._home]
+        found = [self._home] if is_assigned(self._home[0], self._udp.family) else []
         peers = (one.peer_socket_address for one in self.connections if one.role is Role.DIALER)
         for peer in peers:
             host = address_towards(peer, self._udp.family)
@@ -251,11 +251,11 @@ class Endpoint:
         if self._is_closing:
             return
         family = self._udp.family
-        is_home = self._udp.fileno() >= 0 and self._udp.address == self._home
-        if is_home == is_assigned(self._home[0], family):
-            if is_home:
-                return
-        else:
+        is_lost = self._udp.fileno() < 0 or not is_assigned(self._udp.address[0], family)
+        is_home = self._udp.address == self._home
+        if is_home and not is_lost:
+            return
+        if is_lost or is_assigned(self._home[0], family):
             with contextlib.suppress(OSError):
                 self.rebind()
         # Away from home it looks whether it can go back: others know us by that address.
