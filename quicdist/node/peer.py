@@ -144,6 +144,7 @@ class Peer:
         self._ties_room = limits.ties
         self._calls: dict[object, Callable[[Exception], None]] = {}
         self._lowers = False
+        self._takes_altact = False
         self._has_proved = False
         """The dialer's last handshake message, its proof of the cookie, is on its way."""
         self._frames_at_tick = 0
@@ -230,6 +231,7 @@ class Peer:
         self.local_name = event.local_name
         self.is_hidden = Flag.PUBLISHED not in event.peer.flags
         self._lowers = not (Flag.EXIT_PAYLOAD in self.flags and Flag.SEND_SENDER in self.flags)
+        self._takes_altact = Flag.ALTACT_SIG in self.flags
         self.state = State.UP
         self.up_since = time.time()
         self.connection.handshake_done()
@@ -259,6 +261,9 @@ class Peer:
     def _encoded(self, control: Control, payload: Payload) -> OutgoingMessage:
         if self._lowers:
             control, payload = _lower(control, payload, self.flags)
+        if self._takes_altact and type(control) is ctl.AliasSend:
+            # What takes its place since OTP 28; OTP 30 is to know nothing else.
+            control = ctl.AltactSigSend(ctl.ALTACT_ALIAS, control.from_pid, control.alias)
         try:
             return self.session.encode(control, payload)
         except etf.EtfEncodeError as error:
@@ -331,7 +336,7 @@ class Peer:
                 kind = type(control)
                 handler = self._handlers.get(kind)
                 if handler is not None:
-                    if kind in _OWN and control.from_pid.node is not self.name:  # type: ignore[attr-defined]
+                    if kind in _OWN and control.from_pid.node is not self.name and _is_own(control):  # type: ignore[attr-defined]
                         raise ProtocolError(f"{kind.__name__} in the name of another node's pid")
                     handler(control, event.payload, self)
             else:
@@ -595,10 +600,16 @@ _OWN = frozenset(
         *(ctl.Exit, ctl.ExitTT, ctl.PayloadExit, ctl.PayloadExitTT),
         *(ctl.Exit2, ctl.Exit2TT, ctl.PayloadExit2, ctl.PayloadExit2TT),
         *(ctl.MonitorP, ctl.DemonitorP, ctl.SpawnRequest, ctl.SpawnRequestTT),
+        ctl.AltactSigSend,
     )
 )
 """Signals that a node sends for its own processes only, seen of OTP 25, which breaks the connection
 otherwise: what they leave behind is cleared when the connection to that node is lost."""
+
+
+def _is_own(control: Control) -> bool:
+    """ALTACT_SIG_SEND is one of those when it is an exit signal; a message may be anybody's."""
+    return not isinstance(control, ctl.AltactSigSend) or bool(control.flags & ctl.ALTACT_EXIT)
 
 
 def _lower(control: Control, payload: Payload, flags: Flag) -> tuple[Control, Payload]:

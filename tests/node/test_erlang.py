@@ -23,6 +23,8 @@ from quicdist import (
     Reference,
 )
 from quicdist.etf import Term
+from quicdist.node.service import reply
+from quicdist.node.system import Handler
 from tests.node import exported
 from tests.node.conftest import PATIENCE, Beam, MakeNode, atom
 
@@ -341,6 +343,58 @@ async def test_a_call_in_ends_with_its_caller_s_link(beam: Beam, make_node: Make
             py=node.name,
         )
         assert answer == (atom("stop"), atom("stop"))
+
+
+# -- trace tokens ---------------------------------------------------------------------------------
+
+
+async def test_everything_with_a_trace_token(beam: Beam, make_node: MakeNode) -> None:
+    """A BEAM that traces sends each signal in a form of its own."""
+    async with make_node(exports=[exported]) as node, node.mailbox("me") as me:
+        me.trap_exit = True
+        alias = me.alias()
+        kinds: set[str] = set()
+        handlers = node.system.handlers
+        for kind, handler in list(handlers.items()):
+
+            def noted(control: Any, *rest: Any, handler: Handler = handler) -> None:
+                kinds.add(type(control).__name__)
+                handler(control, *rest)
+
+            handlers[kind] = noted
+        asked = asyncio.create_task(
+            beam.eval(
+                """register(traced, self()), {me, '$py'} ! ready,
+                {P, Alias} = receive {_, _} = X -> X end, unregister(traced),
+                seq_trace:set_token(label, {any, <<"term">>}), seq_trace:set_token(send, true),
+                P ! by_pid, {me, '$py'} ! by_name, Alias ! by_alias, exit(P, exit2),
+                spawn(fun() -> link(P), exit(because) end),
+                Answers = [erpc:call('$py', py, add, [1, 2]), rpc:call('$py', py, add, [3, 4]),
+                    gen_server:call({calc, '$py'}, {add, 5, 6})],
+                R = spawn_request('$py', py, add, [1, 1], [monitor]),
+                Reply = receive {spawn_reply, R, O, _} -> O end,
+                Down = receive {'DOWN', R, process, _, D} -> D end,
+                seq_trace:set_token([]), {Answers, Reply, Down}""",
+                py=node.name,
+            )
+        )
+        assert await get(me) == "ready"
+        async with node.mailbox("calc") as calc:
+            await me.send(("traced", beam.name), (me.pid, alias))
+            assert [await get(me) for _ in range(3)] == ["by_pid", "by_name", "by_alias"]
+            exits = set()
+            for _ in range(2):
+                kind, _, reason = await get(me)
+                assert kind == "EXIT"
+                exits.add(reason)
+            assert exits == {"exit2", "because"}
+            tag, sender, request = await get(calc)
+            assert (tag, request) == ("$gen_call", (atom("add"), 5, 6))
+            reply(node.system, calc.pid, sender, 11)
+            assert await asked == ([3, 7, 11], atom("ok"), atom("normal"))
+            for one in ("SendSender", "RegSend", "SpawnRequest", "PayloadExit"):
+                assert f"{one}TT" in kinds
+            assert kinds & {"AliasSendTT", "AltactSigSend"}
 
 
 # -- links, monitors, exits ----------------------------------------------------------------------

@@ -58,7 +58,7 @@ async def until(condition: Any) -> None:
         await asyncio.sleep(0.002)
 
 
-@pytest.mark.parametrize("kind", ["link", "monitor", "exit", "exit2", "unlink", "spawn"])
+@pytest.mark.parametrize("kind", ["link", "monitor", "exit", "exit2", "altact", "unlink", "spawn"])
 async def test_a_signal_in_another_nodes_name_ends_the_connection(kind: str) -> None:
     hub = Hub()
     stranger = Pid(ELSEWHERE, 1, 0, 9)
@@ -71,6 +71,7 @@ async def test_a_signal_in_another_nodes_name_ends_the_connection(kind: str) -> 
             "monitor": (ctl.MonitorP(stranger, Atom("victim"), reference(ELSEWHERE, 1)), None),
             "exit": (ctl.PayloadExit(stranger, victim.pid), Atom("boo")),
             "exit2": (ctl.PayloadExit2(stranger, victim.pid), Atom("boo")),
+            "altact": (ctl.AltactSigSend(ctl.ALTACT_EXIT, stranger, victim.pid), Atom("boo")),
             "unlink": (ctl.UnlinkId(1, stranger, victim.pid), None),
             "spawn": (ctl.SpawnRequest(reference(ELSEWHERE, 1), stranger, stranger, mfa, []), []),
         }

@@ -13,12 +13,13 @@ import pytest
 
 from quicdist import Mailbox, NameTaken, NoConnection, Node, NoProcess
 from quicdist.etf import Term, encode
-from quicdist.otp import global_names
+from quicdist.otp import Child, Supervisor, global_names, start
 from quicdist.otp.global_names import OnConflict
 from tests.erlang import Erlang
 from tests.gatewayed import GatewayThread, gatewayed_erl
 from tests.node.conftest import COOKIE, PATIENCE, Beam, MakeNode, atom
 from tests.node.test_global_names import until
+from tests.otp.servers import Counter
 
 pytestmark = pytest.mark.erlang
 
@@ -249,6 +250,38 @@ async def test_conflicts(make_node: MakeNode, on_conflict: OnConflict, ports: ra
             for one, conflicting in zip(mine, ("a", "b"), strict=True):
                 message = await get(one)
                 assert message[:2] == (atom("global_name_conflict"), atom(conflicting))
+
+
+class Named(Counter):
+    """A server with a name in the cluster, which each of its lives takes anew."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__()
+        self._node = node
+
+    async def init(self) -> None:
+        await global_names.register(self._node, atom("named"), self.me.pid, timeout=PATIENCE)
+
+
+async def test_a_supervised_server_with_a_global_name(beam: Beam, make_node: MakeNode) -> None:
+    async with make_node(visible=True) as node:
+        await node.connect(beam.name)
+        await global_names.sync(node, timeout=PATIENCE)
+        children = [Child("named", lambda: Named(node))]
+        await start(node, Supervisor(node, children, intensity=3), name="tree")
+        assert await beam.eval("gen_server:call({global, named}, count)") == 0
+        assert await beam.eval("gen_server:cast({global, named}, {add, 3})") == "ok"
+        assert await beam.eval("gen_server:call({via, global, named}, count)") == 3
+        assert await beam.eval("sys:get_state({global, named})") == {atom("count"): 3}
+        again = await beam.eval(
+            """Old = global:whereis_name(named), exit(Old, kill),
+            (fun F() -> case global:whereis_name(named) of
+                P when is_pid(P), P =/= Old -> ok;
+                _ -> timer:sleep(20), F()
+            end end)()"""
+        )
+        assert again == "ok"
+        assert await beam.eval("gen_server:call({global, named}, count)") == 0
 
 
 async def keep(me: Mailbox) -> None:

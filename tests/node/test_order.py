@@ -1,0 +1,107 @@
+"""What one process sends to one other arrives in order, however it is addressed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from quicdist import Identity, Mailbox, Node, Table
+from quicdist.dist import control as ctl
+from quicdist.etf import Atom, Reference
+from tests.lossy import LossyProxy, Weather
+from tests.node.conftest import COOKIE, PATIENCE, Beam, MakeNode, atom
+from tests.node.memory import Hub
+
+COUNT = 3000
+
+
+def ways(me: Mailbox, alias: Reference) -> tuple[Any, ...]:
+    """A pid, an alias, and a name: the ways to reach a process."""
+    assert me.name is not None
+    return me.pid, alias, (str(me.name), str(me.pid.node))
+
+
+async def arrived(me: Mailbox) -> list[Any]:
+    return [await me.receive(timeout=PATIENCE) for _ in range(COUNT)]
+
+
+async def send_by_all_ways(sender: Mailbox, to: Mailbox) -> None:
+    reach = ways(to, to.alias())
+    for number in range(COUNT):
+        # Some large, so that they go in fragments, between which others may go.
+        size = 200_000 if number % 500 == 0 else number % 7
+        await sender.send(reach[number % 3], (number, bytes(size)))
+
+
+async def test_under_loss(identity: Identity) -> None:
+    weather = Weather(loss=0.03, reorder=0.1, duplicate=0.02)
+    async with Node("0@127.0.0.1", cookie=COOKIE, identity=identity) as two:
+        port = int(two.name.partition("@")[0])
+        async with LossyProxy(("127.0.0.1", port), weather, seed=5) as proxy:
+            table = Table({two.name: "quic:{}:{}".format(*proxy.address)})
+            async with (
+                Node("0@127.0.0.1", cookie=COOKIE, identity=identity, lookups=[table]) as one,
+                one.mailbox("a") as a,
+                two.mailbox("b") as b,
+            ):
+                await one.connect(two.name)
+                both = asyncio.gather(send_by_all_ways(a, b), send_by_all_ways(b, a))
+                seen = await asyncio.gather(arrived(a), arrived(b))
+                await both
+                for messages in seen:
+                    assert [number for number, _ in messages] == list(range(COUNT))
+                assert proxy.dropped > 0
+
+
+@pytest.mark.erlang
+async def test_with_a_beam(beam: Beam, make_node: MakeNode) -> None:
+    async with make_node() as node, node.mailbox("me") as me, node.mailbox("other") as other:
+        alias = me.alias()
+        # The BEAM's process learns our alias by message, and says its own three ways.
+        asked = asyncio.ensure_future(
+            beam.eval(
+                """register(sink, self()), A = alias(),
+                {me, '$py'} ! {self(), A},
+                {P, B} = receive {theirs, X, Y} -> {X, Y} end,
+                Reach = {P, B, {me, '$py'}},
+                [element(N rem 3 + 1, Reach) ! {N, binary:copy(<<0>>,
+                    case N rem 500 of 0 -> 200000; _ -> 1 end)} || N <- lists:seq(0, $last)],
+                L = [receive {m, N} -> N end || _ <- lists:seq(0, $last)],
+                unregister(sink), unalias(A), L =:= lists:seq(0, $last)""",
+                py=node.name,
+                last=COUNT - 1,
+            )
+        )
+        pid, theirs = await me.receive(timeout=PATIENCE)
+        await me.send(pid, (atom("theirs"), me.pid, alias))
+        assert [number for number, _ in await arrived(me)] == list(range(COUNT))
+        reach = pid, theirs, ("sink", beam.name)
+        for number in range(COUNT):
+            await other.send(reach[number % 3], (atom("m"), number))
+        assert await asked is True
+
+
+async def test_aliases_are_sent_to_as_otp_28_does() -> None:
+    """ALIAS_SEND is to go in OTP 30; a peer that takes the newer form gets that."""
+    hub = Hub()
+    async with (
+        Node("0@127.0.0.1", cookie="c", carriers=[hub]) as one,
+        Node("0@127.0.0.1", cookie="c", carriers=[hub]) as two,
+        two.mailbox() as me,
+    ):
+        await one.connect(two.name)
+        peer = one._running.connections.up[Atom(two.name)]
+        seen: list[object] = []
+        encode = peer.session.encode
+
+        def watched(control: ctl.Control, *payload: Any) -> Any:
+            seen.append(control)
+            return encode(control, *payload)
+
+        peer.session.encode = watched  # type: ignore[assignment, method-assign]
+        alias = me.alias()
+        await one.send(alias, "hello")
+        assert await me.receive(timeout=PATIENCE) == b"hello"
+        assert seen == [ctl.AltactSigSend(ctl.ALTACT_ALIAS, one.pid, alias)]
