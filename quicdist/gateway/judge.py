@@ -122,7 +122,7 @@ class Judge:
     def _altact(self, control: ctl.AltactSigSend, payload: Peek) -> Refusal | None:
         to = control.to
         if control.flags & ctl.ALTACT_EXIT:
-            return self._exit_signal(to) if isinstance(to, Pid) else Refusal(f"an exit of {to}")
+            return self._exit_signal(to)
         if isinstance(to, Atom):
             return self._message_to_name(control, to, payload)
         if isinstance(to, Pid):
@@ -210,10 +210,12 @@ class Judge:
         name = "an alias" if isinstance(to, Reference) else str(to)
         return _unanswered(f"a system message to {name}", control, to, asked)
 
-    def _exit_signal(self, pid: Pid) -> Refusal | None:
-        if self._rules.exits and self._reaches(pid):
-            return None
-        return Refusal(f"an exit signal to {pid}")
+    def _exit_signal(self, to: Pid | Atom | Reference) -> Refusal | None:
+        if isinstance(to, Pid):
+            reached = self._reaches(to)
+        else:
+            reached = isinstance(to, Reference) or self._rules.may_send_to(to)
+        return None if self._rules.exits and reached else Refusal(f"an exit signal to {to}")
 
 
 _Handler: TypeAlias = Callable[[Judge, Any, Peek], "Refusal | None"]

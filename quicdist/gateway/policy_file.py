@@ -22,6 +22,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from quicdist.gateway.otp_names import NET_KERNEL, REX
 from quicdist.gateway.policy import EVERYTHING, Mode, PeerRules, Pids, Policy
 
 _E = TypeVar("_E", bound=enum.Enum)
@@ -86,6 +87,13 @@ def _patterns(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _name_patterns(value: Any) -> tuple[str, ...]:
+    for pattern in (patterns := _patterns(value)):
+        if pattern in (REX, NET_KERNEL):
+            raise ValueError(f"{pattern!r} goes by `calls` and `ping`, not by its name")
+    return patterns
+
+
 def _node_patterns(value: Any) -> tuple[str, ...]:
     for pattern in (patterns := _patterns(value)):
         if "@" not in pattern and pattern != EVERYTHING:
@@ -119,7 +127,7 @@ def _one_of(kind: type[_E]) -> Callable[[Any], _E]:
 
 _READERS: dict[str, _Reader] = {
     "nodes": _node_patterns,
-    "names": _patterns,
+    "names": _name_patterns,
     "calls": _call_patterns,
     "ping": _switch,
     "monitors": _switch,

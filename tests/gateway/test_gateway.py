@@ -16,12 +16,18 @@ from quicdist.carriers import tcp
 from quicdist.carriers.base import CloseReason, Connection
 from quicdist.carriers.epmd import EpmdAddress, NodeInfo, Registration, look_up, names
 from quicdist.carriers.tcp import TcpConnection, TcpListener
+from quicdist.dist import control as ctl
+from quicdist.dist import handshake as hs
+from quicdist.dist.flags import DEFAULT_FLAGS
 from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
+from quicdist.etf import Atom, Pid, encode_bare
 from quicdist.gateway import (
     EmitError,
     Gateway,
     GatewayError,
     GatewaySettings,
+    PeerRules,
+    Policy,
     emit_module,
     erl_arguments,
 )
@@ -324,3 +330,44 @@ async def test_a_process_out_of_files_knows_nobody(monkeypatch: pytest.MonkeyPat
             patch.setattr(asyncio.get_running_loop(), "create_server", no_files)
             assert await look_up(name, epmd) is None
         assert await look_up(name, epmd) is not None
+
+
+async def policed(one: Gateway, beam: Beam, two: Gateway, other: Beam) -> tuple[Owner, Owner]:
+    """As `connect`, with messages that a policy can read."""
+    flags = int(DEFAULT_FLAGS)
+    dialer = await beam.dial(two.name)
+    dialer.connection.send_handshake(hs.build_name(hs.Name(flags, 5, one.name)))
+    listener = await asyncio.wait_for(other.accepted.get(), PATIENCE)
+    await listener.has(1)
+    listener.connection.send_handshake(b"sok")
+    listener.connection.send_handshake(hs.build_challenge(hs.Challenge(flags, 1, 5, two.name)))
+    await dialer.has(2)
+    dialer.connection.send_handshake(hs.build_challenge_reply(hs.ChallengeReply(1, bytes(16))))
+    await listener.has(2)
+    listener.connection.send_handshake(hs.build_challenge_ack(hs.ChallengeAck(bytes(16))))
+    await dialer.has(3)
+    return dialer, listener
+
+
+async def test_what_a_policy_cannot_read_costs_that_connection_alone() -> None:
+    policy = Policy((PeerRules(nodes=("*",), names=("counter",)),))
+    settings = replace(loopback_settings(), policy=policy)
+    async with (
+        gateway_and_beam() as (one, beam_one),
+        gateway_and_beam() as (two, beam_two),
+        gateway_and_beam(settings) as (three, beam_three),
+    ):
+        evil, its_end = await policed(one, beam_one, three, beam_three)
+        good, good_end = await policed(two, beam_two, three, beam_three)
+        evil.connection.send_frame((b"\x83D\x01no atom cache was agreed on",))
+        await its_end.is_lost()
+        await evil.is_lost()
+        hello = ctl.RegSend(Pid(Atom(two.name), 1, 0, 5), Atom("counter"))
+        frame = b"\x83D\0" + encode_bare(hello.to_tuple()) + encode_bare(1)
+        good.connection.send_frame((frame,))
+        assert (await good_end.has(3))[2:] == [FramePacket(frame)]
+        unknown = replace(hello, to_name=Atom("kitchen"))
+        refused = b"\x83D\0" + encode_bare(unknown.to_tuple()) + encode_bare(1)
+        good.connection.send_frame((refused,))
+        assert (await good_end.has(4))[3:] == [FramePacket(b"")]
+        assert good.lost is None

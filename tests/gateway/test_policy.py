@@ -79,6 +79,7 @@ def test_the_first_entry_that_fits_counts() -> None:
         ('mode = "loud"\n[[peers]]\nnodes = ["*"]', 'mode: "refuse" or "log" expected, \'loud\''),
         ('[[peers]]\nnodes = ["*"]\nnames = "a"', r"peers\[1\].names: a list of texts expected"),
         ('[[peers]]\nnodes = ["*"]\nnames = [1]', r"peers\[1\].names: a list of texts expected"),
+        ('[[peers]]\nnodes = ["*"]\nnames = ["rex"]', r"peers\[1\].names: 'rex' goes by `calls`"),
         (
             '[[peers]]\nnodes = ["*"]\n[[peers]]\nnodes = ["*"]\ncalls = ["calc"]',
             r"peers\[2\].calls: 'calc': module:function expected",
