@@ -250,3 +250,17 @@ def test_nothing_else_touches_aioquic() -> None:
 def test_a_peers_reason_is_one_harmless_line() -> None:
     event = events.ConnectionTerminated(0, None, "\x1b[2J\nup to you")
     assert adapter._describe(event) == "application close 0: ?[2J?up to you"
+
+
+def test_a_server_can_ask_for_a_certificate_and_see_it() -> None:
+    """What our own judgement rests on: aioquic asks, checks the signature, and takes whoever it
+    is. Should it begin to judge by itself, or move these, it shows here."""
+    dialer, listener = adapted()
+    assert listener._quic.tls._request_client_certificate is False
+    assert listener.certificates == ()
+    assert dialer.certificates == (IDENTITY.certificate,)
+    assert dialer.is_confirmed
+    theirs = inspect.signature(QuicConnection._initialize)
+    assert list(theirs.parameters) == list(inspect.signature(adapter._Quic._initialize).parameters)
+    assert listener._quic.tls._receive_buffer == b""
+    assert dialer._quic.tls._peer_certificate_chain == []
