@@ -28,6 +28,7 @@ from quicdist.etf import Atom, Pid, Reference, encode_bare
 from quicdist.gateway.guard import Guard
 from quicdist.gateway.policy import PeerRules, Policy
 from quicdist.gateway.relay import Relay, claimed_name
+from quicdist.node.access import Access
 
 PATIENCE = 20.0
 
@@ -412,3 +413,62 @@ async def test_whom_the_policy_does_not_know_is_told_and_closed() -> None:
     far.flushes[0].set_result(True)
     await asyncio.wait_for(made.wait_closed(), PATIENCE)
     assert far.closed == "no entry of the policy fits peer@x"
+
+
+# -- who the peer is ----------------------------------------------------------------------------
+
+
+def incoming(**settings: object) -> Relay:
+    """A relay that a peer has opened."""
+    return Relay(
+        "5555@here",
+        peer_name=None,
+        peer_address="1.2.3.4:5",
+        handshake_timeout=PATIENCE,
+        keepalive=PATIENCE,
+        **settings,  # type: ignore[arg-type]  # as Relay takes them
+    )
+
+
+def name_message(name: str) -> HandshakePacket:
+    return HandshakePacket(b"N" + bytes(12) + len(name).to_bytes(2, "big") + name.encode())
+
+
+@pytest.mark.parametrize("flaw", ["another's name", "no name", "not on the list"])
+async def test_a_peer_that_is_not_who_it_says_never_reaches_the_beam(
+    flaw: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    near, far = Remembering(), Remembering()
+    far.strangers = {"bob@there"} if flaw == "another's name" else set()
+    access = Access(accept=["alice@*"] if flaw == "not on the list" else ["*"])
+    both = incoming(access=access)
+    both.near.attach(near)
+    both.far.attach(far)
+    far.bring(HandshakePacket(b"rubbish") if flaw == "no name" else name_message("bob@there"))
+    assert near.told == []
+    assert far.told == [HandshakePacket(b"snot_allowed")]
+    assert both.is_closing
+    assert "refused" in caplog.text
+    for flush in far.flushes:
+        flush.set_result(True)
+    both.close("end of test")
+    near.lose(CloseReason(CloseKind.LOCAL, ""))
+    far.lose(CloseReason(CloseKind.LOCAL, ""))
+
+
+async def test_a_peer_is_remembered_once_the_beam_talks_to_it() -> None:
+    """Before that, nobody but the BEAM knows whether it has the cookie."""
+    near, far = Remembering(), Remembering()
+    both = incoming()
+    both.near.attach(near)
+    both.far.attach(far)
+    far.bring(name_message("bob@there"))
+    near.bring(HandshakePacket(b"sok"), HandshakePacket(b"Nchallenge"))
+    far.bring(HandshakePacket(b"rreply"))
+    near.bring(HandshakePacket(b"aack"))
+    assert far.remembered == []
+    near.bring(FramePacket(b""), FramePacket(b"x"))
+    assert far.remembered == ["bob@there"]
+    both.close("end of test")
+    near.lose(CloseReason(CloseKind.LOCAL, ""))
+    far.lose(CloseReason(CloseKind.LOCAL, ""))

@@ -1,0 +1,91 @@
+"""The same trust for carriers over TCP: what `ssl` can follow, and what it must refuse."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from pathlib import Path
+
+import pytest
+
+from quicdist.carriers.trust import (
+    CertificateError,
+    Certificates,
+    Credentials,
+    Identity,
+    PeerRefused,
+    Trust,
+    TrustError,
+)
+from quicdist.carriers.trust.authority import issue, make_authority
+from quicdist.carriers.trust.contexts import dialling, listening, presented
+from quicdist.carriers.trust.identity import pem
+
+NODE = "a@127.0.0.1"
+
+
+async def meet(here: Credentials, there: Credentials) -> tuple[Certificates, Certificates]:
+    """What each side presented to the other: (to us, who dial; to them)."""
+    got: asyncio.Future[Certificates] = asyncio.get_running_loop().create_future()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        got.set_result(presented(writer.get_extra_info("ssl_object")))
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=listening(there))
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=dialling(here))
+        ours = presented(writer.get_extra_info("ssl_object"))
+        try:
+            return ours, await asyncio.wait_for(got, 30)
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+
+async def test_an_authority_on_both_sides(tmp_path: Path) -> None:
+    authority = make_authority("cluster", 1)
+    file = tmp_path / "ca.pem"
+    file.write_bytes(pem([authority.certificate]))
+    trust = Trust.authority(file)
+    here, there = (Credentials(issue(authority, [], ["127.0.0.1"], 1), trust) for _ in range(2))
+    to_us, to_them = await meet(here, there)
+    assert to_us[0] == there.identity.certificate
+    assert to_them[0] == here.identity.certificate
+    here.verifier.dialled(NODE, to_us)
+    there.verifier.dialler(to_them)
+    there.verifier.named(NODE, to_them)
+    with pytest.raises(PeerRefused):
+        there.verifier.named("a@127.0.0.2", to_them)
+    stranger = Credentials(Identity.ephemeral(["127.0.0.1"]), Trust.nothing())
+    with pytest.raises((ssl.SSLError, ConnectionError, asyncio.TimeoutError)):
+        to_us, _ = await asyncio.wait_for(meet(stranger, there), 2)
+    to_us, to_them = await meet(here, stranger)
+    assert list(to_them) == []
+    with pytest.raises(PeerRefused):
+        here.verifier.dialled(NODE, to_us)
+
+
+async def test_first_use_of_who_is_dialled(tmp_path: Path) -> None:
+    here = Credentials(Identity.ephemeral(), Trust.first_use(tmp_path / "known"))
+    there = Credentials(
+        Identity.ephemeral(), Trust.first_use(tmp_path / "theirs", uncertified=["*"])
+    )
+    to_us, to_them = await meet(here, there)
+    here.verifier.dialled(NODE, to_us)
+    here.verifier.learn_dialled(NODE, to_us)
+    there.verifier.dialler(to_them)
+    other = Credentials(Identity.ephemeral(), there.trust)
+    to_us, _ = await meet(here, other)
+    with pytest.raises(PeerRefused, match="has changed"):
+        here.verifier.dialled(NODE, to_us)
+
+
+def test_what_openssl_cannot_follow_is_refused() -> None:
+    for trust in (Trust.first_use("unused"), Trust.pinned({"*": "1" * 64})):
+        with pytest.raises(TrustError, match="authority"):
+            listening(Credentials(Identity.ephemeral(), trust))
+        assert issubclass(TrustError, CertificateError)
+        listening(Credentials(Identity.ephemeral(), trust.letting_in("*")))
