@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test test-pure test-all interop bench bench-venv bench-etf bench-nodes fuzz sanitize dist docs lint setup erlang compose clean
+.PHONY: help demo test test-pure test-all interop bench bench-venv bench-etf bench-nodes bench-scale fuzz sanitize dist docs lint setup erlang compose clean
 
 help:
 	@echo "make demo     a Python node and a real Erlang node talk over QUIC"
@@ -49,13 +49,16 @@ test-all: erlang
 interop: setup
 	@$(BIN)/python -m interop $(ARGS)
 
-bench: bench-etf bench-nodes
+bench: bench-etf bench-nodes bench-scale
 
 bench-venv: setup
 	@sh scripts/make-bench-venv "$(BIN)/python" .venv-bench
 
 bench-etf: bench-venv
 	@.venv-bench/bin/python -m benchmarks.etf_compare $(ARGS)
+
+bench-scale: bench-venv
+	@.venv-bench/bin/python -m benchmarks.scale $(ARGS)
 
 bench-nodes: bench-venv
 	@.venv-bench/bin/python -m benchmarks.nodes --picture benchmarks/nodes.svg $(ARGS)

@@ -162,6 +162,7 @@ class Caller(Service):
         reference = self.system.identifiers.reference()
         self._pending[reference] = pending
         self.monitoring[reference] = to
+        self.system.tie(self, node)
         self.alias(reference)
         message = (GEN_CALL, (self.pid, ImproperList((ALIAS,), reference)), request)
         target = to if isinstance(to, Pid) else to[0]
@@ -290,6 +291,7 @@ class Caller(Service):
             self._demonitor_spawned(pending.server, request)
         elif pending.result.cancelled() or isinstance(pending.result.exception(), CallTimeout):
             self._abandoned[request] = pending.node
+            self.system.tie(self, pending.node)
 
     def _demonitor_spawned(self, server: Pid, request: Reference) -> None:
         control = ctl.DemonitorP(self.pid, server, request)

@@ -36,6 +36,7 @@ async def call(
 ) -> Term:
     """`gen:call(To, Label, Request, Timeout)`, by `me`. See `Mailbox.gen_call`."""
     what = f"a call of {format_term(to)}"
+    mark = me.mark()
     reference = me.monitor(to, alias=AliasMode.DEMONITOR)
     tag = ImproperList((ALIAS,), reference)
 
@@ -51,14 +52,14 @@ async def call(
         # Posted, as one that waits for an answer adds no more: so the wait for it is the only one.
         node, control = _address(me, to)
         me.system.emit(node, me.pid, control, (label, (me.pid, tag), request))
-        answer = await me.receive(is_end, timeout)
+        answer = await me.receive(is_end, timeout, since=mark)
     except ReceiveTimeout:
         raise CallTimeout(what, timeout or 0) from None
     finally:
         if me.is_alive:
             me.demonitor(reference)
             me.unalias(reference)
-            me.drop(is_end)
+            me.drop(is_end, since=mark)
     assert isinstance(answer, tuple)
     if len(answer) == 2:
         return answer[1]

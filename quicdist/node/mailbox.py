@@ -7,9 +7,9 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TypeAlias
+from typing import NewType, TypeAlias
 
 from quicdist.etf import Atom, Pid, Reference, Term, footprint
 from quicdist.node import gen
@@ -33,6 +33,9 @@ from quicdist.node.system import Destination, System
 _log = logging.getLogger("quicdist.node")
 
 Match: TypeAlias = Callable[[Term], bool]
+Mark = NewType("Mark", int)
+"""A moment in the life of a mailbox."""
+
 _Entry: TypeAlias = tuple[Term, int]
 
 _REPORT_PAUSE = 5.0
@@ -58,6 +61,8 @@ class Mailbox(Process):
         """Not looked at yet."""
         self._skipped: deque[_Entry] = deque()
         """Looked at and not wanted, by the receive that is going on or by earlier ones."""
+        self._looked_at = 0
+        """Messages that were ever taken out of `_fresh`."""
         self._waiter: asyncio.Future[bool] | None = None
         self._is_receiving = False
         self._task: asyncio.Task[object] | None = None
@@ -85,10 +90,34 @@ class Mailbox(Process):
         self._check_alive()
         await self.system.send(self.pid, to, message)
 
-    async def receive(self, match: Match | None = None, timeout: float | None = None) -> Term:
+    def mark(self) -> Mark:
+        """Now, for `receive(..., since=mark)`: what is in the mailbox cannot be what will come.
+
+        mark = me.mark()
+        reference = me.monitor(server)
+        down = await me.receive(lambda m: m[1] == reference, since=mark)
+        """
+        # What was not looked at yet goes behind what was not wanted, each message once.
+        self._looked_at += len(self._fresh)
+        if self._skipped:
+            self._skipped.extend(self._fresh)
+            self._fresh.clear()
+        else:
+            self._skipped, self._fresh = self._fresh, self._skipped
+        return Mark(self._looked_at)
+
+    async def receive(
+        self,
+        match: Match | None = None,
+        timeout: float | None = None,
+        *,
+        since: Mark | None = None,
+    ) -> Term:
         """The first message, or the first for which `match(message)` is true; others stay.
 
         Waits for ever by default, else `timeout` seconds; 0 only looks. One receive at a time.
+        `since` is a mark made before anything could match, a reference for one: what was in the
+        mailbox then is not looked at, however much it is.
 
         Raises ReceiveTimeout; MailboxFull when the mailbox is at its hard bound and no message
         in it matches; ProcessExited when this process has been ended.
@@ -98,7 +127,7 @@ class Mailbox(Process):
             raise RuntimeError(f"{self}: another task is receiving from it; one at a time can")
         self._is_receiving = True
         try:
-            entry = self._find(match)
+            entry = self._find(match, since)
             if entry is None:
                 entry = await self._wait(match, timeout)
         finally:
@@ -190,16 +219,31 @@ class Mailbox(Process):
         with contextlib.suppress(NoConnection, NoProcess):
             await self.send(to, (GEN_CAST, request))
 
-    def drop(self, match: Match) -> int:
-        """Throws waiting messages away for which `match(message)` is true; how many."""
+    def drop(self, match: Match, *, since: Mark | None = None) -> int:
+        """Throws waiting messages away for which `match(message)` is true; how many. With a mark,
+        of those alone that came after it."""
+        looked_at = [
+            (queue, [entry for _, entry in _last(queue, count)])
+            for queue, count in (
+                (self._skipped, self._count_since(since)),
+                (self._fresh, len(self._fresh)),
+            )
+        ]
+        # All are judged before any is thrown away: `match` may raise.
+        judged = [
+            (queue, entries, [bool(match(entry[0])) for entry in entries])
+            for queue, entries in looked_at
+        ]
         dropped = 0
-        for queue in (self._skipped, self._fresh):
-            kept = [entry for entry in queue if not match(entry[0])]
-            if len(kept) != len(queue):
-                dropped += len(queue) - len(kept)
-                self.level.take(sum(entry[1] for entry in queue if match(entry[0])))
-                queue.clear()
-                queue.extend(kept)
+        for queue, entries, unwanted in judged:
+            if not any(unwanted):
+                continue
+            for _ in entries:
+                queue.pop()
+            queue.extend(entry for entry, out in zip(entries, unwanted, strict=True) if not out)
+            dropped += sum(unwanted)
+            sizes = (entry[1] for entry, out in zip(entries, unwanted, strict=True) if out)
+            self.level.take(sum(sizes))
         return dropped
 
     def spawn_request_abandon(self, reference: Reference) -> bool:
@@ -230,14 +274,17 @@ class Mailbox(Process):
             group_leader or self.group_leader or self.pid,
         )
 
-    def _find(self, match: Match | None) -> _Entry | None:
+    def _count_since(self, mark: Mark | None) -> int:
+        """How many of those skipped may have come after the mark; they are the last."""
+        count = len(self._skipped)
+        return count if mark is None else min(count, self._looked_at - mark)
+
+    def _find(self, match: Match | None, since: Mark | None = None) -> _Entry | None:
         skipped = self._skipped
-        if match is None:
-            if skipped:
-                return skipped.popleft()
-            return self._fresh.popleft() if self._fresh else None
-        for index, entry in enumerate(skipped):
-            if match(entry[0]):
+        if match is None and since is None:
+            return skipped.popleft() if skipped else self._find_fresh(None)
+        for index, entry in _last(skipped, self._count_since(since)):
+            if match is None or match(entry[0]):
                 del skipped[index]
                 return entry
         return self._find_fresh(match)
@@ -245,9 +292,12 @@ class Mailbox(Process):
     def _find_fresh(self, match: Match | None) -> _Entry | None:
         fresh = self._fresh
         while fresh:
-            if match is None or match(fresh[0][0]):
-                return fresh.popleft()
-            self._skipped.append(fresh.popleft())
+            is_wanted = match is None or match(fresh[0][0])
+            self._looked_at += 1
+            entry = fresh.popleft()
+            if is_wanted:
+                return entry
+            self._skipped.append(entry)
         return None
 
     async def _wait(self, match: Match | None, timeout: float | None) -> _Entry:
@@ -368,6 +418,14 @@ def _other_cancellations(task: asyncio.Task[object] | None) -> int:
     """Takes back the cancellation by the exit signal; how many others wait (Python 3.11+)."""
     uncancel = getattr(task, "uncancel", None)
     return int(uncancel()) if uncancel is not None else 0
+
+
+def _last(queue: deque[_Entry], count: int) -> Iterable[tuple[int, _Entry]]:
+    """The last `count` of a queue, with their places. A deque is indexed in no time near its
+    ends, and walked through from its left end alone."""
+    if count == len(queue):
+        return enumerate(queue)
+    return ((index, queue[index]) for index in range(len(queue) - count, len(queue)))
 
 
 def _expire(waiter: asyncio.Future[bool]) -> None:

@@ -63,7 +63,7 @@ class Outbox:
         self._whole = whole
         self._lanes: dict[Hashable, _Lane] = {}
         self._turns: deque[Hashable] = deque()
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: dict[asyncio.Future[None], None] = {}
         self._failure: Exception | None = None
         self.queued = 0
         """Bytes accepted that the carrier has not taken."""
@@ -149,12 +149,11 @@ class Outbox:
         if not self.is_full:
             return
         waiter = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+        self._waiting[waiter] = None
         try:
             await waiter
         finally:
-            if waiter in self._waiting:
-                self._waiting.remove(waiter)
+            self._waiting.pop(waiter, None)
 
     def fail(self, error: Exception) -> None:
         """The connection is gone: forgets everything, wakes everybody."""
@@ -162,13 +161,13 @@ class Outbox:
         self._lanes.clear()
         self._turns.clear()
         self.queued = 0
-        waiting, self._waiting = self._waiting, deque()
+        waiting, self._waiting = self._waiting, {}
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_exception(error)
 
     def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, deque()
+        waiting, self._waiting = self._waiting, {}
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(None)

@@ -59,6 +59,8 @@ class Process:
         self.aliases: dict[Reference, AliasMode] = {}
         self.spawning = Spawning(self)
         self.monitored_nodes: dict[Atom, int] = {}
+        self.tied_to: list[Atom] = []
+        """Nodes where something may matter to it; see `System.tie`."""
         self.is_alive = True
         self.exit_reason: Term = None
         self.group_leader: Pid | None = system.group_leader
@@ -97,6 +99,7 @@ class Process:
         """Links to another process: when one ends abnormally, the other is told."""
         self._check_alive()
         if other != self.pid and self.links.link(other):
+            self.system.tie(self, other.node)
             self.system.send_link(self.pid, other)
 
     def unlink(self, other: Pid) -> None:
@@ -165,6 +168,7 @@ class Process:
         if alias is not None:
             self.alias(reference, mode=alias)
         self.monitoring[reference] = watched
+        self.system.tie(self, watched.node if isinstance(watched, Pid) else watched[1])
         self.system.send_monitor(self.pid, watched, reference)
         return reference
 
@@ -245,6 +249,7 @@ class Process:
         self._check_alive()
         atom = Atom(node)
         self.monitored_nodes[atom] = self.monitored_nodes.get(atom, 0) + 1
+        self.system.tie(self, atom)
         if atom is not self.system.name:
             self.system.network.watch(atom)
 

@@ -132,6 +132,7 @@ class Serving:
         )
         me.group_leader = control.group_leader
         flags = 0
+        self._system.tie(me, caller.node)
         for option in control.opt_list:
             kind = option[0] if isinstance(option, tuple) and option else option
             if kind == "link":

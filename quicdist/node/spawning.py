@@ -80,6 +80,7 @@ class Spawning:
             options.append(_MONITOR)
         control = ctl.SpawnRequest(reference, process.pid, request.group_leader, mfa, options)
         self._waiting[reference] = (request, answer)
+        process.system.tie(process, request.node)
         try:
             process.system.emit(request.node, process.pid, control, list(request.args))
         except BaseException:

@@ -78,6 +78,8 @@ class System:
         self.aliases: dict[Reference, Process] = {}
         self.watched_names: dict[Reference, Process] = {}
         """Who is watched by a monitor of a name: the name may pass to another process."""
+        self._tied: dict[Atom, dict[Process, None]] = {}
+        """Who may have something to lose when the connection to a node is lost."""
         self.node_monitors: dict[Pid, NodeMonitor] = {}
         """Who is told of nodes coming and going."""
         self.group_leader: Pid | None = None
@@ -129,6 +131,9 @@ class System:
     def dismiss(self, process: Process) -> None:
         """A process has ended: its pid, name and aliases reach nobody any more."""
         self.processes.pop(process.pid, None)
+        for node in process.tied_to:
+            self._untie(process, node)
+        process.tied_to.clear()
         self.node_monitors.pop(process.pid, None)
         if process.name is not None and self.names.get(process.name) is process:
             del self.names[process.name]
@@ -156,17 +161,36 @@ class System:
             raise NoProcess(f"no process here is registered as {name!r}")
         process.name = None
 
+    def tie(self, process: Process, node: Atom) -> None:
+        """A link, a monitor, a request: `process` is told when the connection to `node` is lost,
+        once. So that a node lost costs what was tied to it, and not all that there is."""
+        if node is self.name:
+            return
+        tied = self._tied.setdefault(node, {})
+        if process not in tied:
+            tied[process] = None
+            process.tied_to.append(node)
+
+    def _untie(self, process: Process, node: Atom) -> None:
+        tied = self._tied.get(node)
+        if tied is not None:
+            tied.pop(process, None)
+            if not tied:
+                del self._tied[node]
+
     def node_lost(self, node: Atom) -> None:
         """The connection to a node is gone: whoever is tied to a process there is told."""
-        for process in list(self.processes.values()):
-            process.node_lost(node)
+        for process in self._tied.pop(node, ()):
+            if process.is_alive:
+                process.tied_to.remove(node)
+                process.node_lost(node)
 
     def ties_of(self, node: str) -> int:
         """Links and monitors that processes of a node have with processes here."""
         return sum(
             process.links.count(node)
             + sum(watcher.pid.node == node for watcher in process.watchers.values())
-            for process in self.processes.values()
+            for process in self._tied.get(Atom(node), ())
         )
 
     def monitor_nodes(self, process: Process, *, hidden: bool, info: bool) -> None:
@@ -316,6 +340,7 @@ class System:
         process = self.processes.get(control.to_pid)
         if process is not None:
             process.links.link_received(control.from_pid)
+            self.tie(process, control.from_pid.node)
             source.tied(self.ties_of)
         else:
             self.send_exit(control.to_pid, control.from_pid, NOPROC)
@@ -369,6 +394,7 @@ class System:
         watcher = Watcher(control.from_pid, target)
         if process is not None:
             process.watchers[control.ref] = watcher
+            self.tie(process, control.from_pid.node)
             source.tied(self.ties_of)
             if not isinstance(target, Pid):
                 self.watched_names[control.ref] = process

@@ -10,7 +10,7 @@ from quicdist.carriers.quic.engine import SocketAddress
 from quicdist.carriers.quic.settings import AdmissionLimits
 from quicdist.carriers.refusals import Refusal
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("quicdist.quic")
 
 _REPORT_PAUSE = 5.0
 """Seconds between two lines of the log about connections refused."""

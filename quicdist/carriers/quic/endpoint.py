@@ -78,6 +78,7 @@ class Endpoint:
         self._proofs = AddressProofs()
         self._home = udp.address
         self._look: asyncio.TimerHandle | None = None
+        self._dialling: dict[SocketAddress, set[QuicCarrier]] = {}
         self._touched: dict[QuicCarrier, None] = {}
         self._tick_planned = False
         self._is_closing = False
@@ -365,10 +366,10 @@ class Endpoint:
         For connections that are up it counts for nothing, as anyone might have said it.
         """
         bounced, self._udp.bounced = self._udp.bounced, {}
-        for connection in self.connections:
-            address = connection.dialled
-            if address in bounced:
-                connection.fail(bounced[address].lower())
+        for address, text in bounced.items():
+            for connection in list(self._dialling.get(address, ())):
+                if connection.dialled == address:
+                    connection.fail(text.lower())
 
     def _arrived(self, data: bytes, path: Path, now: float) -> None:
         """A datagram for nobody we know: someone dials, or has missed an end, or it is junk."""
@@ -514,11 +515,17 @@ class Endpoint:
         self._add(connection, engine.connection_ids)
         engine.connect(path, self._loop.time())
         self.touch(connection)
+        dialling = self._dialling.setdefault(address, set())
+        dialling.add(connection)
         try:
             await asyncio.wait_for(up, timeout)
         except BaseException:
             connection.close("given up")
             raise
+        finally:
+            dialling.discard(connection)
+            if not dialling:
+                self._dialling.pop(address, None)
         return connection
 
     # -- housekeeping ---------------------------------------------------------------------------

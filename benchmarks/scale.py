@@ -1,0 +1,310 @@
+"""What one message costs on a node that holds much: at N, 10 N and 100 N of everything.
+
+    python -m benchmarks.scale [--peers 10 100 1000] [--quick]
+
+Each line is one kind of work done beside N idle things, in microseconds an item; where it is flat,
+the last column, the greatest N's cost over the least N's, is near 1. Each figure is the median of
+interleaved rounds. Connections are real, over QUIC on loopback, from one node to another in the
+same process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import statistics
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from quicdist import Atom, Identity, Node, Quic
+from quicdist.carriers.trust import Trust
+from quicdist.dist import control as ctl
+from quicdist.etf import Pid
+from quicdist.node.level import HERE
+from quicdist.node.limits import MailboxLimits, NodeLimits
+from quicdist.node.mailbox import Mailbox
+
+ROUNDS = 5
+BEHIND = MailboxLimits(high=1 << 40, low=1 << 39, hard=1 << 41)
+"""Nobody is held back: what is measured is the queue, not the back-pressure."""
+
+Work = Callable[[], Awaitable[int]]
+"""Does some items of work; how many."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Something that there is N of, and the work done beside it."""
+
+    name: str
+    sizes: Sequence[int]
+    make: Callable[[int], AsyncIterator[Work]]
+
+
+async def measured(scene: Scene) -> list[float]:
+    """Seconds an item, for each size; all sizes are up at once and take turns."""
+    async with AsyncExitStack() as stack:
+        works = []
+        for size in scene.sizes:
+            manager = asynccontextmanager(scene.make)(size)
+            works.append(await stack.enter_async_context(manager))
+        gc.collect()
+        gc.freeze()
+        rounds: list[list[float]] = [[] for _ in works]
+        for _ in range(ROUNDS):
+            for times, work in zip(rounds, works, strict=True):
+                begin = time.perf_counter()
+                count = await work()
+                times.append((time.perf_counter() - begin) / count)
+        gc.unfreeze()
+        return [statistics.median(times) for times in rounds]
+
+
+def node(**limits: object) -> Node:
+    """One that trusts whoever has the cookie."""
+    return Node(
+        "0@127.0.0.1",
+        cookie="scale",
+        identity=IDENTITY,
+        trust=Trust.nothing(),
+        carriers=[Quic()],
+        limits=NodeLimits(mailbox=BEHIND, **limits),  # type: ignore[arg-type]
+    )
+
+
+IDENTITY = Identity.ephemeral(["127.0.0.1"])
+
+
+# -- scenes --------------------------------------------------------------------------------------
+
+
+async def beside_connections(size: int) -> AsyncIterator[Work]:
+    """A message there and an answer back, on one of N connections; the others are idle."""
+    async with AsyncExitStack() as stack:
+        hub = await stack.enter_async_context(node())
+        peers = await _connected(stack, hub, size)
+        echo = await _echo(stack, hub)
+        me = await stack.enter_async_context(peers[0].mailbox())
+
+        async def work() -> int:
+            for _ in range(200):
+                await me.send(echo, me.pid)
+                await me.receive()
+            return 200
+
+        yield work
+
+
+async def from_all_connections(size: int) -> AsyncIterator[Work]:
+    """A message there and an answer back on each of N connections, all at once."""
+    async with AsyncExitStack() as stack:
+        hub = await stack.enter_async_context(node())
+        peers = await _connected(stack, hub, size)
+        echo = await _echo(stack, hub)
+        boxes = [await stack.enter_async_context(peer.mailbox()) for peer in peers]
+
+        async def one(me: Mailbox, count: int) -> None:
+            for _ in range(count):
+                await me.send(echo, me.pid)
+                await me.receive()
+
+        async def work() -> int:
+            # A hundred at a time, whatever N is: how many wait at once is not what N is.
+            count = max(1, 1000 // size)
+            for start in range(0, size, 100):
+                await asyncio.gather(*(one(me, count) for me in boxes[start : start + 100]))
+            return count * size
+
+        yield work
+
+
+async def beside_mailboxes(size: int) -> AsyncIterator[Work]:
+    """A message from one mailbox to another, of N on the node."""
+    async with AsyncExitStack() as stack:
+        ours = await stack.enter_async_context(node())
+        boxes = _mailboxes(ours, size)
+
+        async def work() -> int:
+            for number in range(2000):
+                box = boxes[number * 7919 % size]
+                await ours.send(box.pid, number)
+                await box.receive()
+            return 2000
+
+        yield work
+
+
+async def making_mailboxes(size: int) -> AsyncIterator[Work]:
+    """Making a mailbox with a name beside N, and ending it."""
+    async with AsyncExitStack() as stack:
+        ours = await stack.enter_async_context(node())
+        _mailboxes(ours, size)
+
+        async def work() -> int:
+            for _ in range(500):
+                async with ours.mailbox("another"):
+                    pass
+            return 500
+
+        yield work
+
+
+async def call_before_backlog(size: int) -> AsyncIterator[Work]:
+    """A gen_server call by a process with N messages in its mailbox."""
+    async with AsyncExitStack() as stack:
+        ours = await stack.enter_async_context(node())
+        me = await stack.enter_async_context(ours.mailbox())
+        _fill(me, size)
+
+        async def work() -> int:
+            for _ in range(100):
+                await me.gen_call("net_kernel", (Atom("is_auth"), Atom(ours.name)))
+            return 100
+
+        yield work
+
+
+async def scan_in_vain(size: int) -> AsyncIterator[Work]:
+    """Looking through N messages of which none matches, each message being an item."""
+    async with AsyncExitStack() as stack:
+        ours = await stack.enter_async_context(node())
+        me = await stack.enter_async_context(ours.mailbox())
+        _fill(me, size)
+        stop = object()
+
+        async def work() -> int:
+            looks = 0
+
+            def match(message: object) -> bool:
+                nonlocal looks
+                looks += 1
+                return message is stop
+
+            me.deliver(stop, HERE)
+            await me.receive(match)
+            return looks
+
+        yield work
+
+
+async def draining_backlog(size: int) -> AsyncIterator[Work]:
+    """Filling a mailbox with N messages and taking them out."""
+    async with AsyncExitStack() as stack:
+        ours = await stack.enter_async_context(node())
+        me = await stack.enter_async_context(ours.mailbox())
+
+        async def work() -> int:
+            _fill(me, size)
+            for _ in range(size):
+                await me.receive()
+            return size
+
+        yield work
+
+
+async def beside_monitors(size: int) -> AsyncIterator[Work]:
+    """Monitoring a process and taking it back, by one that has N monitors and N links."""
+    async with AsyncExitStack() as stack:
+        ours = await stack.enter_async_context(node())
+        boxes = _mailboxes(ours, size)
+        me = await stack.enter_async_context(ours.mailbox())
+        for box in boxes:
+            me.monitor(box.pid)
+            me.link(box.pid)
+
+        async def work() -> int:
+            for number in range(1000):
+                me.demonitor(me.monitor(boxes[number * 7919 % size].pid))
+            return 1000
+
+        yield work
+
+
+async def node_lost(size: int) -> AsyncIterator[Work]:
+    """A node with one of our links is lost, beside N processes that have none there."""
+    async with AsyncExitStack() as stack:
+        ours = await stack.enter_async_context(node())
+        _mailboxes(ours, size)
+        me = await stack.enter_async_context(ours.mailbox())
+        me.trap_exit = True
+        there = Pid(Atom("elsewhere@127.0.0.1"), 1, 0, 7)
+
+        async def work() -> int:
+            for _ in range(200):
+                ours.system.handlers[ctl.Link](ctl.Link(there, me.pid), None, HERE)
+                ours.system.node_lost(there.node)
+                await me.receive()
+            return 200
+
+        yield work
+
+
+def _mailboxes(ours: Node, count: int) -> list[Mailbox]:
+    return [Mailbox(ours.system, BEHIND) for _ in range(count)]
+
+
+def _fill(me: Mailbox, count: int) -> None:
+    for number in range(count):
+        me.deliver(number, HERE)
+
+
+async def _connected(stack: AsyncExitStack, hub: Node, count: int) -> list[Node]:
+    peers = [node() for _ in range(count)]
+    for peer in peers:
+        await stack.enter_async_context(peer)
+    for start in range(0, count, 20):
+        await asyncio.gather(*(peer.connect(hub.name) for peer in peers[start : start + 20]))
+    return peers
+
+
+async def _echo(stack: AsyncExitStack, hub: Node) -> Pid:
+    async def answer(me: Mailbox) -> None:
+        while True:
+            to = await me.receive()
+            assert isinstance(to, Pid)
+            await me.send(to, 1)
+
+    return hub.spawn(answer).pid
+
+
+def scenes(peers: Sequence[int], things: Sequence[int]) -> list[Scene]:
+    """All of them."""
+    return [
+        Scene("round trip beside N idle connections", peers, beside_connections),
+        Scene("round trip on each of N connections", peers, from_all_connections),
+        Scene("message beside N mailboxes", things, beside_mailboxes),
+        Scene("mailbox made and ended beside N", things, making_mailboxes),
+        Scene("monitor beside N monitors and links", things, beside_monitors),
+        Scene("node lost beside N processes", things, node_lost),
+        Scene("call before a backlog of N messages", [10 * n for n in things], call_before_backlog),
+        Scene("scan of N messages in vain, a message", [10 * n for n in things], scan_in_vain),
+        Scene("filling and draining N, a message", [10 * n for n in things], draining_backlog),
+    ]
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--peers", type=int, nargs="+", default=[10, 100, 1000])
+    parser.add_argument("--things", type=int, nargs="+", default=[1000, 10_000, 100_000])
+    parser.add_argument("--only", default="", help="scenes whose name has this in it")
+    chosen = parser.parse_args()
+    logging.disable(logging.ERROR)
+    print(
+        f"{'microseconds an item':40} {'N':>8} {'10 N':>8} {'100 N':>8}  {'greatest N':>10} ratio"
+    )
+    for scene in scenes(chosen.peers, chosen.things):
+        if chosen.only not in scene.name:
+            continue
+        costs = await measured(scene)
+        shown = " ".join(f"{cost * 1e6:8.2f}" for cost in costs)
+        print(
+            f"{scene.name:40} {shown}  {scene.sizes[-1]:10} {costs[-1] / costs[0]:.2f}", flush=True
+        )
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
