@@ -17,7 +17,8 @@ from typing import Protocol
 from quicdist.carriers.base import Connection, ConnectionHandler, NotBelieved
 from quicdist.carriers.trust import CertificateError
 from quicdist.dist.control import Control
-from quicdist.dist.handshake import Status, settle_simultaneous
+from quicdist.dist.flags import Flag
+from quicdist.dist.handshake import Named, Status, is_node_name, settle_simultaneous
 from quicdist.dist.session import NO_PAYLOAD, LocalNode, Role, Session
 from quicdist.etf import Atom, EtfEncodeError, Options, Pid
 from quicdist.node.access import Access
@@ -25,6 +26,7 @@ from quicdist.node.book import AddressBook
 from quicdist.node.counters import Ending, NodeCounters
 from quicdist.node.errors import NoConnection
 from quicdist.node.guesses import Guesses
+from quicdist.node.ids import new_creation
 from quicdist.node.limits import NodeLimits
 from quicdist.node.names import NodeName
 from quicdist.node.peer import Peer, State
@@ -52,6 +54,12 @@ class Listener(Protocol):
 
     def unreachable(self, node: Atom, reason: str) -> None:
         """No connection could be made, and signals waited for it."""
+
+    def named(self, name: str, creation: int) -> None:
+        """The node that was asked for a name has given one. Calls `Connections.begin` with it."""
+
+    def name_lost(self, reason: str) -> None:
+        """The link to the node that gave us our name is gone: it may give it to another."""
 
     def probe(self, peer: Peer) -> None: ...
 
@@ -114,6 +122,7 @@ class Connections:
         self._counters = counters
         self._attempts: dict[Atom, _Attempt] = {}
         self._greeting: set[Peer] = set()
+        self._namer: Atom | None = None
         self._is_closing = False
 
     # -- for the node --
@@ -122,6 +131,12 @@ class Connections:
         """From here on links are made, and let in."""
         self.local = local
         self._handlers = handlers
+
+    async def be_named(self, by: Atom, asking: LocalNode) -> None:
+        """Connects to a node that gives us our name. Raises NoConnection, NodeNameError."""
+        self.local = asking
+        self._namer = by
+        await self.connect(by)
 
     async def connect(self, node: Atom) -> Peer:
         """The link to a node, made if there is none. Raises NoConnection, NodeNameError."""
@@ -359,14 +374,7 @@ class Connections:
     def peer_named(self, peer: Peer, name: str) -> Status:
         """What a node that connects to us is answered."""
         assert self.local is not None
-        try:
-            peer.connection.check_name(name)
-        except CertificateError as error:
-            extra = {**peer.fields("not_believed"), "reason": str(error)}
-            logger.warning("%s is refused: %s", peer, error, extra=extra)
-            return Status.NOT_ALLOWED
-        if not self._access.accepts(name):
-            logger.warning("%s may not connect", peer, extra=peer.fields("not_allowed"))
+        if not self._may_connect(peer, name):
             return Status.NOT_ALLOWED
         node = Atom(name)
         if node in self.up:
@@ -387,6 +395,25 @@ class Connections:
         now = asyncio.get_running_loop().time()
         return self._guesses.delay(peer.connection.peer_address[0], now)
 
+    def name_asked(self, peer: Peer, host: str) -> Named | Status:
+        """A name that nobody has or had, so that none of its pids can be another's."""
+        name = f"dyn-{secrets.token_hex(8)}@{host}"
+        if not is_node_name(name) or not self._may_connect(peer, name):
+            return Status.NOT_ALLOWED
+        return Named(name, new_creation())
+
+    def _may_connect(self, peer: Peer, name: str) -> bool:
+        try:
+            peer.connection.check_name(name)
+        except CertificateError as error:
+            extra = {**peer.fields("not_believed"), "reason": str(error)}
+            logger.warning("%s is refused: %s", peer, error, extra=extra)
+            return False
+        if not self._access.accepts(name):
+            logger.warning("%s may not connect", peer, extra=peer.fields("not_allowed"))
+            return False
+        return True
+
     def alive_asked(self, peer: Peer) -> Status:
         """The peer says that we are connected already."""
         return Status.FALSE if peer.name in self.up else Status.TRUE
@@ -394,12 +421,16 @@ class Connections:
     def peer_up(self, peer: Peer) -> None:
         """A handshake is done, ours or theirs."""
         assert peer.name is not None
+        assert self.local is not None
         self._greeting.discard(peer)
         try:
             peer.connection.remember(peer.name)
         except CertificateError as error:
             peer.fail(str(error), Ending.REFUSED)
             return
+        if Flag.NAME_ME in self.local.flags:
+            self._listener.named(peer.local_name, peer.local_creation)
+            peer.handlers = self._handlers
         old = self.up.get(peer.name)
         if old is not None:
             old.fail("replaced by a newer connection to the same node", Ending.SUPERSEDED)
@@ -437,6 +468,8 @@ class Connections:
             del self.up[name]
             self._counters.link_ended(peer.ending, peer.traffic(peer.connection.statistics()))
             self._listener.peer_down(peer, reason)
+            if name == self._namer and not self._is_closing:
+                self._listener.name_lost(f"the connection to {name}, which gave it, is: {reason}")
             return
         attempt = None if name is None else self._attempts.get(name)
         if attempt is not None:

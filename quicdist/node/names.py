@@ -70,6 +70,14 @@ class NodeName:
             )
         return cls(alive, host)
 
+    @classmethod
+    def unnamed(cls, name: str) -> NodeName:
+        """The host alone of a name: `@site7`. Raises NodeNameError."""
+        host = name.partition("@")[2]
+        if not _is_host(host):
+            raise NodeNameError(f"{name!r} says no host: '@' and a host are expected, as '@site7'")
+        return cls("", host)
+
     @property
     def address(self) -> Address | None:
         """Where `port@ip` says that the node is; None for any other name."""

@@ -45,10 +45,10 @@ from quicdist.node.info import NodeStatistics, PeerInfo, node_statistics, peer_i
 from quicdist.node.limits import MailboxLimits, NodeLimits
 from quicdist.node.lookup import DEFAULT_LOOKUPS, Lookup
 from quicdist.node.mailbox import Mailbox
-from quicdist.node.names import NodeName, parse_listen
+from quicdist.node.names import NodeName, facing, parse_listen
 from quicdist.node.net_kernel import NET_KERNEL, is_auth_call, start_net_kernel
 from quicdist.node.peer import Peer
-from quicdist.node.process import SHUTDOWN
+from quicdist.node.process import NOCONNECTION, SHUTDOWN
 from quicdist.node.quic import Quic
 from quicdist.node.requests import CallRequest
 from quicdist.node.service import GEN_CAST
@@ -82,6 +82,10 @@ class Node:
     `name` says how others reach it. `port@ip` is QUIC, at this UDP port of this address; port 0
     takes a free one, and the name with it. Any other `name@host` is TCP, at a port that the host's
     EPMD tells. Whatever it is called itself, a node reaches nodes of both kinds.
+    `named_by` is a node to be asked for a name instead, which makes this one dial-only and hidden:
+    the way for many nodes whose addresses mean nothing to others. `name` is then left out, or says
+    the host, as in "@site7". The name goes with the connection to that node: when it is lost, the
+    processes end with `noconnection`, and the node must be started anew.
     `listen` is where to bind when that differs from the name, behind a NAT or in a container:
     `"0.0.0.0:4433"`. Without a `cookie`, that of `~/.erlang.cookie`. A node is hidden unless
     `visible`: it shows up in others' `nodes(hidden)` only and takes no part in `global`. A visible
@@ -100,8 +104,9 @@ class Node:
 
     def __init__(
         self,
-        name: str,
+        name: str | None = None,
         *,
+        named_by: str | None = None,
         cookie: str | None = None,
         listen: str | tuple[str, int] | None = None,
         visible: bool = False,
@@ -114,8 +119,15 @@ class Node:
         limits: NodeLimits | None = None,
         terms: etf.Options = etf.DEFAULT,
     ) -> None:
-        own = NodeName.own(name)
-        self._own = Own(own, None if listen is None else parse_listen(listen), not visible)
+        where = None if listen is None else parse_listen(listen)
+        if named_by is None:
+            own = NodeName.own(name or "")
+        else:
+            own = NodeName.unnamed(name or facing(named_by))
+            if where is not None or visible:
+                raise NodeNameError("a node that is named by another listens to nobody, unseen")
+        self._named_by = named_by
+        self._own = Own(own, where, not visible)
         self._name = str(own)
         self._cookie = find_cookie(cookie)
         self._limits = limits or NodeLimits()
@@ -141,25 +153,36 @@ class Node:
         if self._life is not None:
             raise StartError(f"{self.name} is running already")
         book = AddressBook(self._carriers, self._lookups)
-        life = _Life(self._limits, self._access, self._terms, book, self._events)
+        life = _Life(
+            self._limits,
+            self._access,
+            self._terms,
+            book,
+            self._events,
+            self._exports,
+            self._local(),
+        )
         try:
             self._name = await self._open_carriers(life.connections.accept)
-            self._own = replace(self._own, name=NodeName.own(self._name))
-            life.begin(self.name, self._cookie, self._flags(), self._exports)
+            if self._named_by is None:
+                self._own = replace(self._own, name=NodeName.own(self._name))
+                life.begin(self._name, new_creation())
+            else:
+                self._name = await life.be_named(Atom(self._named_by))
         except (OSError, CertificateError, EpmdError, ValueError) as error:
-            await self._close_carriers(0)
+            await self._give_up(life)
             where = ":".join(map(str, self._own.listen)) + ": " if self._own.listen else ""
             text = getattr(error, "strerror", None) or error
             raise StartError(f"{self.name} cannot start: {where}{text}") from error
         except BaseException:
-            await self._close_carriers(0)
+            await self._give_up(life)
             raise
         self._life = life
         logger.info("%s is up", self.name, extra={"event": "node_up", "node": self.name})
 
     async def _open_carriers(self, accept: Accept) -> str:
         """The first that our name speaks of listens, the others only dial. Returns our name."""
-        name: str | None = None
+        name = None if self._named_by is None else self._name
         for carrier in self._carriers:
             own = self._own if name is None else None
             name = await carrier.open(own, accept) or name
@@ -168,6 +191,10 @@ class Node:
         if name is None:
             raise StartError(f"{self.name} cannot start: no carrier here is for such a name")
         return name
+
+    async def _give_up(self, life: _Life) -> None:
+        life.connections.close()
+        await self._close_carriers(0)
 
     async def _close_carriers(self, timeout: float) -> None:
         for carrier in self._carriers:
@@ -491,10 +518,16 @@ class Node:
     def _running(self) -> _Life:
         if self._life is None:
             raise NotRunning(f"{self.name} is not running: use it inside `async with Node(...)`")
+        if self._life.lost_name is not None:
+            raise NotRunning(f"{self.name} has lost its name: {self._life.lost_name}")
         return self._life
 
-    def _flags(self) -> Flag:
-        return DEFAULT_FLAGS if self._own.is_hidden else DEFAULT_FLAGS | Flag.PUBLISHED
+    def _local(self) -> LocalNode:
+        """Who we are, as far as we know it before the start."""
+        flags = DEFAULT_FLAGS if self._own.is_hidden else DEFAULT_FLAGS | Flag.PUBLISHED
+        if self._named_by is None:
+            return LocalNode(self.name, 0, flags, self._cookie)
+        return LocalNode(self._own.name.host, 0, flags | Flag.NAME_ME, self._cookie)
 
 
 class _Life:
@@ -513,18 +546,28 @@ class _Life:
         terms: etf.Options,
         book: AddressBook,
         events: Events,
+        exports: Exports,
+        local: LocalNode,
     ) -> None:
+        self.lost_name: str | None = None
+        """Why it is over, for a node that was named by another."""
         self._limits = limits
         self._access = access
         self._events = events
+        self._exports = exports
+        self._local = local
         self._carriers = book.carriers
         self._counters = NodeCounters()
         self._since = time.time()
         self.connections = Connections(book, self, limits, access, terms, self._counters)
 
-    def begin(self, name: str, cookie: str, flags: Flag, exports: Exports) -> None:
+    async def be_named(self, by: Atom) -> str:
+        """Has a node give us a name, and begins with it. Raises NoConnection, NodeNameError."""
+        await self.connections.be_named(by, self._local)
+        return str(self.system.name)
+
+    def begin(self, name: str, creation: int) -> None:
         """The name is known: the node's own processes start, peers are let in."""
-        creation = new_creation()
         identifiers = Identifiers(Atom(name), creation, secrets.randbits(82))
         self.system = system = System(identifiers, self.connections)
         self.spawner = Spawner(system, self._limits.mailbox)
@@ -533,13 +576,17 @@ class _Life:
         self.caller = Caller(system, self._connect, self.connections.obstacle, leader.pid)
         system.reply_sink = self.caller.pid
         start_net_kernel(system, self._limits.net_ticktime)
-        serving = Serving(system, self.spawner, exports, self._access, self._limits.calls_at_once)
+        serving = Serving(
+            system, self.spawner, self._exports, self._access, self._limits.calls_at_once
+        )
+        flags = self._local.flags & ~Flag.NAME_ME
         if Flag.PUBLISHED in flags:
             self.global_names = names = GlobalNames(
                 system, self._caller_of_connected, self.connections.connect, self._disconnect
             )
             serving.provide("global", "resolve_it", names.resolve_it)
-        self.connections.begin(LocalNode(name, creation, flags, cookie), system.handlers)
+        local = replace(self._local, name=name, creation=creation, flags=flags)
+        self.connections.begin(local, system.handlers)
 
     async def end(self) -> None:
         """Processes first, as they may have last words; then the connections."""
@@ -603,6 +650,19 @@ class _Life:
         self.system.node_lost(peer.name)
         self.system.node_changed(_NODEDOWN, peer.name, peer.is_hidden, why)
         self._events.publish(NodeDown(str(peer.name), reason))
+
+    def named(self, name: str, creation: int) -> None:
+        """Another node has given us a name."""
+        self.begin(name, creation)
+
+    def name_lost(self, reason: str) -> None:
+        """Nobody can know any more who we are: it is over, and everybody here is told."""
+        extra = {"event": "name_lost", "node": str(self.system.name), "reason": reason}
+        logger.error("%s has lost its name: %s", self.system.name, reason, extra=extra)
+        self.lost_name = reason
+        for process in list(self.system.processes.values()):
+            process.die(NOCONNECTION)
+        self.connections.close()
 
     def unreachable(self, node: Atom, reason: str) -> None:
         """Signals waited for a link that did not come up."""

@@ -16,6 +16,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Protocol
 
 from quicdist import etf
@@ -24,7 +25,7 @@ from quicdist.dist import control as ctl
 from quicdist.dist.control import Control
 from quicdist.dist.errors import DistError, HandshakeRefused, ProtocolError, WrongCookie
 from quicdist.dist.flags import Flag
-from quicdist.dist.handshake import Status
+from quicdist.dist.handshake import Named, Status
 from quicdist.dist.packet import Packet
 from quicdist.dist.session import (
     NO_PAYLOAD,
@@ -76,6 +77,9 @@ class Owner(Protocol):
     def patience(self, peer: Peer) -> float:
         """Seconds until that is answered."""
 
+    def name_asked(self, peer: Peer, host: str) -> Named | Status:
+        """Somebody who connected to us, of this host, wants a name: which one?"""
+
     def alive_asked(self, peer: Peer) -> Status:
         """The peer we connect to believes that a connection exists: what do we answer?"""
 
@@ -112,6 +116,8 @@ class Peer:
         self.state = State.GREETING
         self.is_dialer = name is not None
         self.local_name = ""
+        self.local_creation = 0
+        """Of the name, ours or the one that the peer gave us."""
         self.refusal: HandshakeRefused | None = None
         self.is_cookie_doubtful = False
         self.up_since = 0.0
@@ -119,7 +125,8 @@ class Peer:
         self.ending = Ending.LOST
         """Why it is over, once it is."""
         self._owner = owner
-        self._handlers = handlers
+        self.handlers = handlers
+        """What is done with each control message."""
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(
@@ -186,13 +193,9 @@ class Peer:
         elif isinstance(event, PeerNamed):
             self.name = Atom(event.peer.name)
             self.creation = event.peer.creation
-            if Flag.NAME_ME in event.peer.flags:
-                # The place for dynamic node names: answer with one instead.
-                extra = self.fields("name_wanted")
-                logger.warning("%s wants a name given, which is not done here", self, extra=extra)
-                self._decide(Status.NOT_ALLOWED)
-            else:
-                self._answer_name(event.peer.name)
+            wants_name = Flag.NAME_ME in event.peer.flags
+            decide = self._owner.name_asked if wants_name else self._owner.peer_named
+            self._answer_name(partial(decide, self, event.peer.name))
         elif isinstance(event, AliveAsked):
             self._decide(self._owner.alive_asked(self))
         elif isinstance(event, Connected):
@@ -202,21 +205,23 @@ class Peer:
             extra = {**self.fields("unknown_message"), "operation": op}
             logger.warning("%s sent a message of an unknown kind: %s", self, op, extra=extra)
 
-    def _answer_name(self, name: str) -> None:
+    def _answer_name(self, answer: Callable[[], Status | Named]) -> None:
         """At once, but where wrong cookies came from its address. Until then it is given
         no challenge to try a cookie on, and has nothing to say."""
         delay = self._owner.patience(self)
         if not delay:
-            self._decide(self._owner.peer_named(self, name))
+            self._decide(answer())
             return
 
-        def answer() -> None:
+        def later() -> None:
             if self.state is State.GREETING:
-                self._decide(self._owner.peer_named(self, name))
+                self._decide(answer())
 
-        self._loop.call_later(delay, answer)
+        self._loop.call_later(delay, later)
 
-    def _decide(self, status: Status) -> None:
+    def _decide(self, status: Status | Named) -> None:
+        if isinstance(status, Named):
+            self.name = Atom(status.name)
         for event in self.session.decide(status):
             self._on_event(event)
         if status in (Status.NOK, Status.NOT_ALLOWED, Status.FALSE):
@@ -229,6 +234,7 @@ class Peer:
         self.creation = event.peer.creation
         self.flags = event.flags
         self.local_name = event.local_name
+        self.local_creation = event.local_creation
         self.is_hidden = Flag.PUBLISHED not in event.peer.flags
         self._lowers = not (Flag.EXIT_PAYLOAD in self.flags and Flag.SEND_SENDER in self.flags)
         self._takes_altact = Flag.ALTACT_SIG in self.flags
@@ -334,7 +340,7 @@ class Peer:
                 self._messages_received += 1
                 control = event.control
                 kind = type(control)
-                handler = self._handlers.get(kind)
+                handler = self.handlers.get(kind)
                 if handler is not None:
                     if kind in _OWN and control.from_pid.node is not self.name and _is_own(control):  # type: ignore[attr-defined]
                         raise ProtocolError(f"{kind.__name__} in the name of another node's pid")
