@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from quicdist.node.spawn import current_process
     from quicdist.node.spawning import Spawned
     from quicdist.node.tcp import EpmdUse, Tcp
+    from quicdist.node.tls import Tls
 
 __all__ = [
     "Access",
@@ -122,6 +123,7 @@ __all__ = [
     "StartError",
     "Table",
     "Tcp",
+    "Tls",
     "Tracing",
     "Trust",
     "WhenFull",
@@ -153,6 +155,7 @@ _PLACES = {
     "node.spawn": "current_process",
     "node.spawning": "Spawned",
     "node.tcp": "EpmdUse Tcp",
+    "node.tls": "Tls",
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names.split()}
 

@@ -23,8 +23,8 @@ def free_tcp_port(host: str = "127.0.0.1") -> int:
 class RealEpmd:
     """OTP's own epmd, on loopback alone."""
 
-    def __init__(self) -> None:
-        self.port = free_tcp_port()
+    def __init__(self, port: int | None = None) -> None:
+        self.port = port or free_tcp_port()
         self.start()
 
     def start(self) -> None:

@@ -12,10 +12,12 @@ import errno
 import fcntl
 import os
 import socket
+import ssl
 import struct
 import sys
 import termios
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from quicdist.carriers.base import (
     Buffer,
@@ -30,10 +32,13 @@ from quicdist.carriers.base import (
     Step,
     Write,
 )
+from quicdist.carriers.dialects.single import SingleStreamDialect
 from quicdist.carriers.dialects.tcp import TcpDialect
 from quicdist.dist.packet import Packet
 
 _READ_SIZE = 256 * 1024
+ConnectionT = TypeVar("ConnectionT", bound="TcpConnection")
+
 _FLUSH_POLL = 0.005
 """Seconds between looks at the kernel's send queue; it tells nobody when it empties."""
 
@@ -44,19 +49,21 @@ Accept = Callable[["TcpConnection"], ConnectionHandler]
 class TcpConnection(asyncio.BufferedProtocol):
     """One distribution connection on one TCP socket (see carriers.base.Connection)."""
 
+    dialect: type[SingleStreamDialect] = TcpDialect
+
     def __init__(self, role: Role, limits: CarrierLimits, accept: Accept | None = None) -> None:
         self.role = role
-        self.traits: DialectTraits = TcpDialect.traits
+        self.traits: DialectTraits = self.dialect.traits
         self._handler: ConnectionHandler | None = None
         self.last_received = 0.0
         self._limits = limits
         self._accept = accept
-        self._dialect = TcpDialect(role, limits)
+        self._dialect = self.dialect(role, limits)
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._peer_address = ("", 0)
         self._local_address = ("", 0)
-        self._read_buffer = bytearray(_READ_SIZE)
+        self._read_buffer = memoryview(bytearray(_READ_SIZE))
         self._early: list[Packet] = []
         self._unconsumed = 0
         self._reading = True
@@ -183,8 +190,8 @@ class TcpConnection(asyncio.BufferedProtocol):
         except Exception as error:
             self._end(CloseReason(CloseKind.ERROR, f"refused: {error}"))
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        """Where the next bytes go."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go. asyncio's TLS fills it by slices, which must be no copies."""
         return self._read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -193,7 +200,7 @@ class TcpConnection(asyncio.BufferedProtocol):
             return
         self._bytes_received += nbytes
         try:
-            received = self._dialect.receive(0, memoryview(self._read_buffer)[:nbytes])
+            received = self._dialect.receive(0, self._read_buffer[:nbytes])
         except DialectError as error:
             self._end(CloseReason(CloseKind.ERROR, str(error)))
             return
@@ -337,12 +344,19 @@ class TcpListener:
         *,
         accept: Accept,
         limits: CarrierLimits | None = None,
+        make: Callable[[], TcpConnection] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> TcpListener:
-        """Listens; port 0 takes a free one. Raises OSError."""
+        """Listens; port 0 takes a free one. `make` makes another kind of connection, such as one
+        in `tls`. Raises OSError."""
         bounds = limits or CarrierLimits()
         loop = asyncio.get_running_loop()
         server = await loop.create_server(
-            lambda: TcpConnection(Role.LISTENER, bounds, accept), host, port
+            make or (lambda: TcpConnection(Role.LISTENER, bounds, accept)),
+            host,
+            port,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else bounds.handshake_timeout,
         )
         if not server.sockets:
             # asyncio takes a process out of files for an address family that is not there.
@@ -367,10 +381,22 @@ async def dial(
     Raises OSError (TimeoutError among them) when none is up within `timeout` seconds.
     """
     bounds = limits or CarrierLimits()
+    return await connect(host, port, lambda: TcpConnection(Role.DIALER, bounds), timeout=timeout)
+
+
+async def connect(
+    host: str,
+    port: int,
+    make: Callable[[], ConnectionT],
+    *,
+    timeout: float,
+    tls: ssl.SSLContext | None = None,
+) -> ConnectionT:
+    """A connection of the kind that `make` makes, in TLS or not. Raises as `dial`."""
     loop = asyncio.get_running_loop()
     try:
         _, connection = await asyncio.wait_for(
-            loop.create_connection(lambda: TcpConnection(Role.DIALER, bounds), host, port), timeout
+            loop.create_connection(make, host, port, ssl=tls), timeout
         )
     except asyncio.TimeoutError:
         raise TimeoutError(f"no answer from {host}:{port} within {timeout:g} s") from None

@@ -90,17 +90,18 @@ class Settings:
         from quicdist.carriers.quic.tracing import Tracing
         from quicdist.node.node import Node
         from quicdist.node.quic import Quic
-        from quicdist.node.tcp import Tcp
+        from quicdist.node.tls import tcp_or_tls
 
+        believing = trusted_by(self.trust, self.let_in)
         return Node(
             self.name,
-            carriers=[Quic(tracing=Tracing(self.key_log, self.qlog)), Tcp()],
+            carriers=[Quic(tracing=Tracing(self.key_log, self.qlog)), tcp_or_tls(believing)],
             cookie=self.cookie,
             listen=self.listen,
             visible=self.visible,
             exports=self.exports,
             identity=identity(self.certificate, self.key),
-            trust=trusted_by(self.trust, self.let_in),
+            trust=believing,
             access=access(self.accept),
         )
 

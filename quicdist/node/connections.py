@@ -286,6 +286,12 @@ class Connections:
         except NotBelieved as error:
             attempt.failed(str(error), is_refusal=True)
             return True
+        except CertificateError as error:
+            attempt.failed(str(error))
+            return True
+        except ValueError as error:  # a host that asyncio, or TLS, takes for none
+            attempt.failed(f"{type(error).__name__}: {error}")
+            return True
         except (OSError, asyncio.TimeoutError) as error:
             attempt.failed(str(error) or f"no answer within {timeout:g} s")
             return False

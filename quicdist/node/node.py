@@ -55,7 +55,7 @@ from quicdist.node.service import GEN_CAST
 from quicdist.node.serving import Serving
 from quicdist.node.spawn import Main, Spawner
 from quicdist.node.system import Destination, System
-from quicdist.node.tcp import Tcp
+from quicdist.node.tls import tcp_or_tls
 
 logger = logging.getLogger("quicdist.node")
 
@@ -111,7 +111,7 @@ class Node:
         listen: str | tuple[str, int] | None = None,
         visible: bool = False,
         exports: Iterable[object] = (),
-        carriers: Sequence[CarrierSettings] = (Quic(), Tcp()),
+        carriers: Sequence[CarrierSettings] | None = None,
         lookups: Sequence[Lookup] = DEFAULT_LOOKUPS,
         identity: Identity | None = None,
         trust: Trust | None = None,
@@ -139,6 +139,8 @@ class Node:
         is_lasting = own.address is None or own.address.port
         hosts = [own.host] if is_lasting else []
         credentials = Credentials(identity, trust or Trust.first_use(), hosts)
+        if carriers is None:
+            carriers = (Quic(), tcp_or_tls(credentials.trust))
         self._carriers: Sequence[Carrier] = [one.make(credentials) for one in carriers]
         self._events = Events()
         self._life: _Life | None = None

@@ -55,10 +55,10 @@ class Tcp:
     limits: CarrierLimits = field(default_factory=CarrierLimits)
 
     def make(self, credentials: Credentials) -> Carrier:
-        return _TcpCarrier(self)
+        return TcpCarrier(self)
 
 
-class _TcpCarrier:
+class TcpCarrier:
     """A listener and its entry in EPMD, if our own name wants them."""
 
     transport = Transport.TCP
@@ -73,12 +73,13 @@ class _TcpCarrier:
         if own is None or own.name.address is not None:
             return None
         host, port = own.listen or (_listening_host(own.name.host), self._settings.port)
-        self._listener = await tcp.TcpListener.open(
-            host, port, accept=accept, limits=self._settings.limits
-        )
+        self._listener = await self._listen(host, port, accept)
         if self._settings.epmd is not EpmdUse.NONE:
             self._entry = await self._register(own, *self._listener.local_address)
         return str(own.name)
+
+    async def _listen(self, host: str, port: int, accept: Accept) -> tcp.TcpListener:
+        return await tcp.TcpListener.open(host, port, accept=accept, limits=self._settings.limits)
 
     async def dial(self, node: str, place: Place, timeout: float) -> Connection:
         return await tcp.dial(place.host, place.port, timeout=timeout, limits=self._settings.limits)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from quicdist import (
+    Identity,
     NoConnection,
     Node,
     NodeLimits,
@@ -24,9 +25,9 @@ from tests.node.conftest import COOKIE, Beam, MakeNode, atom
 BRIEF = NodeLimits(connect_timeout=2.0)
 
 
-def site(by: str, **settings: Any) -> Node:
+def site(by: str, host: str = "192.168.1.5", **settings: Any) -> Node:
     """One of many nodes that all say the same of where they are."""
-    return Node("@192.168.1.5", named_by=by, **{"cookie": COOKIE, "limits": BRIEF, **settings})
+    return Node(f"@{host}", named_by=by, **{"cookie": COOKIE, "limits": BRIEF, **settings})
 
 
 async def receive_something(node: Node) -> None:
@@ -98,8 +99,9 @@ async def test_a_host_that_no_name_can_have_is_refused(
 ) -> None:
     caplog.set_level(logging.WARNING, "quicdist.node")
     async with make_node() as hub:
+        unnamable = site(hub.name, ".".join(["h" * 60] * 4), identity=Identity.ephemeral())
         with pytest.raises(StartError, match="does not allow"):
-            await Node("@" + ".".join(["h" * 60] * 4), named_by=hub.name, cookie=COOKIE).start()
+            await unnamable.start()
         assert hub.nodes() == []
 
 

@@ -112,9 +112,9 @@ class LengthFramer:
         return body, rest
 
 
-def handshake_framer(limits: CarrierLimits) -> LengthFramer:
-    """Messages behind u16 lengths, as in the handshake of the ERTS manual."""
-    return LengthFramer(2, limits.max_handshake, "a handshake message")
+def handshake_framer(limits: CarrierLimits, width: int = 2) -> LengthFramer:
+    """Messages behind u16 lengths, as in the handshake of the ERTS manual, or wider ones."""
+    return LengthFramer(width, limits.max_handshake, "a handshake message")
 
 
 def frame_framer(limits: CarrierLimits) -> LengthFramer:

@@ -49,10 +49,13 @@ class SingleStreamDialect:
     receive_window = 0
     """Any will do."""
 
+    handshake_width = 2
+    """Bytes of the length before a handshake message."""
+
     def __init__(self, role: Role, limits: CarrierLimits) -> None:
         self.role = role
         self._last = _LAST_TO[role]
-        self._messages = handshake_framer(limits)
+        self._messages = handshake_framer(limits, self.handshake_width)
         self._frames = frame_framer(limits)
         self._in_handshake = True
 
@@ -61,8 +64,8 @@ class SingleStreamDialect:
         return ()
 
     def handshake_bytes(self, message: bytes) -> Sequence[Step]:
-        """The message behind its u16 length; a status alone, where that is wanted."""
-        write = Write(STREAM, (len(message).to_bytes(2, "big") + message,))
+        """The message behind its length; a status alone, where that is wanted."""
+        write = Write(STREAM, (len(message).to_bytes(self.handshake_width, "big") + message,))
         if self.keeps_apart and self.role is Role.LISTENER and message[:1] == b"s":
             return (write, Gap(_STATUS_GAP, ends_on_receive=False))
         return (write,)

@@ -1,0 +1,135 @@
+"""Connections over TLS on TCP: what `inet_tls_dist` speaks.
+
+As over QUIC, the certificates that the other side presents are for the verifier of our credentials
+to judge, once TLS itself is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+
+from quicdist.carriers import tcp
+from quicdist.carriers.base import CarrierLimits, ConnectionHandler, NotBelieved, Role
+from quicdist.carriers.dialects.tls import TlsDialect
+from quicdist.carriers.tcp import Accept, TcpConnection, TcpListener
+from quicdist.carriers.trust import CertificateError, Certificates, Credentials, contexts
+
+_log = logging.getLogger("quicdist.tls")
+
+
+class TlsConnection(TcpConnection):
+    """One distribution connection in one TLS connection."""
+
+    dialect = TlsDialect
+
+    def __init__(
+        self,
+        role: Role,
+        limits: CarrierLimits,
+        credentials: Credentials,
+        accept: Accept | None = None,
+    ) -> None:
+        super().__init__(role, limits, None if accept is None else self._judging(accept))
+        self.certificates: Certificates = ()
+        """What the peer has presented, its own first."""
+        self.cipher = ""
+        """The TLS cipher suite."""
+        self._verifier = credentials.verifier
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """TLS is up."""
+        tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
+        self.certificates = contexts.presented(tls)
+        self.cipher = (tls.cipher() or ("",))[0]
+        super().connection_made(transport)
+
+    def check_name(self, node: str) -> None:
+        """A peer that dialled us says that it is this node. Raises PeerRefused."""
+        if self.role is Role.LISTENER:
+            self._verifier.named(node, self.certificates)
+
+    def remember(self, node: str) -> None:
+        """Keeps its key, where that is wanted. Raises PeerRefused."""
+        if self.role is Role.LISTENER:
+            self._verifier.learn_dialler(node, self.certificates)
+        else:
+            self._verifier.learn_dialled(node, self.certificates)
+
+    def _judging(self, accept: Accept) -> Accept:
+        def judged(connection: TcpConnection) -> ConnectionHandler:
+            try:
+                self._verifier.dialler(self.certificates)
+            except CertificateError as error:
+                host, port = self.peer_address
+                extra = {"event": "not_believed", "address": f"{host}:{port}", "reason": str(error)}
+                _log.warning("%s:%s is refused: %s", host, port, error, extra=extra)
+                raise
+            return accept(connection)
+
+        return judged
+
+
+async def listen(
+    host: str,
+    port: int,
+    *,
+    accept: Accept,
+    credentials: Credentials,
+    limits: CarrierLimits | None = None,
+) -> TcpListener:
+    """Listens; port 0 takes a free one. Raises OSError, CertificateError."""
+    bounds = limits or CarrierLimits()
+    return await TcpListener.open(
+        host,
+        port,
+        accept=accept,
+        limits=bounds,
+        make=lambda: TlsConnection(Role.LISTENER, bounds, credentials, accept),
+        tls=_renewing(credentials),
+    )
+
+
+async def dial(
+    node: str,
+    host: str,
+    port: int,
+    *,
+    credentials: Credentials,
+    timeout: float,
+    limits: CarrierLimits | None = None,
+) -> TlsConnection:
+    """A connection to this node's distribution port, where TLS is up and the node believed.
+
+    Raises OSError (TimeoutError among them) when none is up within `timeout` seconds, NotBelieved.
+    """
+    bounds = limits or CarrierLimits()
+    connection = await tcp.connect(
+        host,
+        port,
+        lambda: TlsConnection(Role.DIALER, bounds, credentials),
+        timeout=timeout,
+        tls=contexts.dialling(credentials),
+    )
+    try:
+        credentials.verifier.dialled(node, connection.certificates)
+    except CertificateError as error:
+        connection.close(str(error))
+        raise NotBelieved(f"{host}:{port}: {error}") from None
+    return connection
+
+
+def _renewing(credentials: Credentials) -> ssl.SSLContext:
+    """A context that hands each connection over to one of our identity at that moment."""
+    current = contexts.listening(credentials)
+    first, identity = current, credentials.identity
+
+    def renew(tls: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        nonlocal current, identity
+        if credentials.identity is not identity:
+            current, identity = contexts.listening(credentials), credentials.identity
+        tls.context = current
+
+    first.sni_callback = renew
+    return first

@@ -1,0 +1,60 @@
+"""TLS on TCP as a carrier of `Node`: what stock Erlang speaks with `-proto_dist inet_tls`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quicdist.carriers import tls
+from quicdist.carriers.base import Connection
+from quicdist.carriers.tcp import TcpListener
+from quicdist.carriers.trust import Credentials, Trust, TrustBy
+from quicdist.node.carrier import Accept, Carrier, Place
+from quicdist.node.tcp import Tcp, TcpCarrier
+
+
+@dataclass(frozen=True, slots=True)
+class Tls(Tcp):
+    """As `Tcp`, in TLS. Neither a name nor EPMD tells who speaks it: a node has one of the two.
+
+    Nodes that dial us can be asked for certificates by authority alone; with any other `Trust` a
+    node that listens takes `uncertified=["*"]`.
+    """
+
+    def make(self, credentials: Credentials) -> Carrier:
+        return _TlsCarrier(self, credentials)
+
+
+def tcp_or_tls(trust: Trust) -> Tcp:
+    """What a node has for names of the form `name@host`, unless it is told. Who names authorities
+    or pins, to know whom he talks to, does not mean to talk to anybody in the clear."""
+    return Tls() if trust.by in (TrustBy.AUTHORITY, TrustBy.PINS) else Tcp()
+
+
+class _TlsCarrier(TcpCarrier):
+    """As TCP's, but for how a connection is made."""
+
+    def __init__(self, settings: Tls, credentials: Credentials) -> None:
+        super().__init__(settings)
+        self._credentials = credentials
+
+    async def _listen(self, host: str, port: int, accept: Accept) -> TcpListener:
+        return await tls.listen(
+            host,
+            port,
+            accept=accept,
+            credentials=self._credentials,
+            limits=self._settings.limits,
+        )
+
+    async def dial(self, node: str, place: Place, timeout: float) -> Connection:
+        return await tls.dial(
+            node,
+            place.host,
+            place.port,
+            credentials=self._credentials,
+            timeout=timeout,
+            limits=self._settings.limits,
+        )
+
+    def describe(self) -> str:
+        return f"over TCP, {self._credentials.trust.describe()}"
