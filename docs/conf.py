@@ -1,10 +1,14 @@
 """How Sphinx builds these pages: `make docs`."""
 
+import re
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # for the extension beside this file
+import quicdist
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # for the extension beside this file
 
 project = "quicdist"
 author = "the authors of quicdist"
@@ -26,3 +30,21 @@ python_maximum_signature_line_length = 88
 html_theme = "furo"
 html_title = f"quicdist {version}"
 html_copy_source = False
+
+# What has a place on some page is left out where the rest of `quicdist` is listed.
+_PLACED = {
+    name
+    for page in HERE.glob("reference/*.md")
+    for name in re.findall(r"auto\w+:: (\w+)$", page.read_text("utf-8"), re.MULTILINE)
+}
+
+
+def _is_placed(app, what, name, obj, skip, options):
+    if what == "module" and name in _PLACED and getattr(quicdist, name, None) is obj:
+        return True
+    return None
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("autodoc-skip-member", _is_placed)

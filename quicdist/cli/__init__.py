@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from quicdist.cli import call, cert, demo, gateway, listen, names, ping, send, top
+from quicdist.cli import call, cert, demo, gateway, listen, names, ping, send, shell, top
 from quicdist.cli.exits import EXIT_CODES, ExitCode, Problem, problem_of
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("call")(call.call)
 app.command("send")(send.send)
 app.command("listen")(listen.listen)
 app.command("run")(listen.run)
+app.command("shell")(shell.shell)
 app.command("top")(top.top)
 app.command("names")(names.names)
 app.add_typer(cert.app, name="cert")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,20 +72,21 @@ def call(
     async def main() -> Term:
         async with client.connected(settings) as ours:
             wanted = _wanted(node, ours.peer(node).creation, *words)
-            return await _called(ours, node, wanted, timeout)
+            return await called(ours, node, wanted, timeout)
 
     try:
         result = client.run(main(), verbose)
     except CallError as error:
         if verbose:
-            _show_details(error)
-        raise _problem(error) from None
+            show_details(error)
+        raise problem(error) from None
     print(harmless_term(format_term(result, node=node)))
 
 
-async def _called(
-    ours: Node, node: str, wanted: tuple[str, str, list[Term]], timeout: float
+async def called(
+    ours: Node, node: str, wanted: tuple[str, str, list[Term]], timeout: float | None
 ) -> Term:
+    """What a call returns. Raises what Node.call raises."""
     from quicdist.node.errors import CallNotPossible
 
     try:
@@ -121,7 +123,7 @@ def _wanted(
     return client.atom("M", module), client.atom("F", function), terms
 
 
-def _problem(error: CallError) -> Problem:
+def problem(error: CallError) -> Problem:
     """What the call ended with, in one line."""
     match error.reason:
         case ("python_error", str(kind), bytes(text), bytes()):
@@ -136,12 +138,10 @@ def _problem(error: CallError) -> Problem:
     return Problem(ExitCode.NO, str(error).split("\n")[0])
 
 
-def _show_details(error: CallError) -> None:
+def show_details(error: CallError) -> None:
     """Stack frames of Erlang, and the traceback that a Python node sends along."""
-    from quicdist.etf.notation import format_term
-
     for frame in error.stack:
-        print(f"  in {harmless_term(format_term(frame))}", file=sys.stderr)
+        print(f"  in {harmless_term(_frame(frame))}", file=sys.stderr)
     match error.reason:
         case ("python_error", _, _, bytes(traceback)) | (
             "signal",
@@ -149,3 +149,26 @@ def _show_details(error: CallError) -> None:
         ):
             text = traceback.decode(errors="replace").rstrip()
             print(harmless(text, keep="\n\t"), file=sys.stderr)
+
+
+def _frame(frame: Term) -> str:
+    """`lists:nth/2 (lists.erl, line 178)`, or with its arguments where they are told."""
+    from quicdist.etf import Atom
+    from quicdist.etf.notation import format_term
+
+    match frame:
+        case (Atom() as module, Atom() as function, list() | int() as arguments, list(place)):
+            name = f"{format_term(module)}:{format_term(function)}"
+            if isinstance(arguments, int):
+                return f"{name}/{arguments}{_where(place)}"
+            return f"{name}({', '.join(map(format_term, arguments))}){_where(place)}"
+    return format_term(frame)
+
+
+def _where(place: list[Term]) -> str:
+    told = {pair[0]: pair[1] for pair in place if isinstance(pair, tuple) and len(pair) == 2}
+    match told.get("file"), told.get("line"):
+        case list(file), int(line) if all(isinstance(char, int) for char in file):
+            with contextlib.suppress(ValueError):
+                return f" ({bytes(file).decode(errors='replace')}, line {line})"
+    return ""

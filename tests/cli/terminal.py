@@ -19,8 +19,17 @@ import pyte
 from tests.cli.conftest import PATIENCE
 
 
+class _Screen(pyte.Screen):
+    """Says where the cursor is when it is asked, as terminals do."""
+
+    answer: Callable[[str], object]
+
+    def write_process_input(self, data: str) -> None:
+        self.answer(data)
+
+
 class Terminal:
-    """80 by 24, or as told; the command is killed at the end if it still runs."""
+    """100 by 24, or as told; the command is killed at the end if it still runs."""
 
     def __init__(
         self,
@@ -31,20 +40,21 @@ class Terminal:
         columns: int = 100,
         lines: int = 24,
     ) -> None:
-        self.screen = pyte.Screen(columns, lines)
-        self._stream = pyte.ByteStream(self.screen)
         self._master, slave = pty.openpty()
+        name = os.ttyname(slave)
+        self._slave: int | None = slave
+        self.screen = _Screen(columns, lines)
+        self.screen.answer = lambda data: os.write(self._master, data.encode())
+        self._stream = pyte.ByteStream(self.screen)
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        # Whoever opens it first in a new session is who its Ctrl-C interrupts.
         self.process = subprocess.Popen(
-            command,
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
+            ["sh", "-c", f'exec "$0" "$@" <{name} >{name} 2>&1', *command],
+            stdin=subprocess.DEVNULL,
             env={**env, "TERM": "xterm", "COLUMNS": str(columns), "LINES": str(lines)},
             cwd=cwd,
             start_new_session=True,
         )
-        os.close(slave)
 
     def __enter__(self) -> Terminal:
         return self
@@ -58,6 +68,7 @@ class Terminal:
         self.process.kill()
         self.process.wait()
         os.close(self._master)
+        self._let_go()
 
     @property
     def text(self) -> str:
@@ -78,11 +89,23 @@ class Terminal:
                 assert is_right(self.text), f"ended without {shown!r}:\n{self.text}"
         return self.text
 
-    def end(self) -> int:
-        """Waits for the command to end; its exit code."""
+    def press_until(self, keys: str, shown: str) -> None:
+        """Again and again: what is pressed before somebody waits for it is lost."""
         deadline = time.monotonic() + PATIENCE
+        while shown not in self.text:
+            assert time.monotonic() < deadline, f"still not {shown!r}:\n{self.text}"
+            self.press(keys)
+            self._read(1.0)
+
+    def end(self, keys: str = "") -> int:
+        """Presses keys until the command ends; its exit code."""
+        deadline = time.monotonic() + PATIENCE
+        pressed = 0.0
         while self._read(0.2):
             assert time.monotonic() < deadline, f"it does not end:\n{self.text}"
+            if keys and time.monotonic() > pressed + 1:
+                self.press(keys)
+                pressed = time.monotonic()
         return self.process.wait(PATIENCE)
 
     def _read(self, seconds: float) -> bool:
@@ -94,5 +117,12 @@ class Terminal:
             data = os.read(self._master, 65536)
         except OSError:  # what Linux says when nobody has the other end any more
             return False
+        self._let_go()
         self._stream.feed(data)
         return bool(data)
+
+    def _let_go(self) -> None:
+        """The command has it open: from now on it closes with that."""
+        if self._slave is not None:
+            os.close(self._slave)
+            self._slave = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import quicdist
 from quicdist import BlockingNode, Identity, Node
 from quicdist.gateway import erl_arguments
 from tests.docs.pages import Reader, blocks
@@ -62,9 +60,3 @@ def test_what_is_in_a_page() -> None:
     first, second = blocks(text)
     assert (first.language, first.text, first.line, first.not_run) == ("sh", "ls\n", 3, None)
     assert (second.text, second.line, second.not_run) == ("1\n\n2\n", 8, "no network")
-
-
-def test_every_public_name_is_in_the_reference() -> None:
-    text = "".join(page.read_text() for page in DOCS.glob("reference/*.md"))
-    missing = set(quicdist.__all__) - set(re.findall(r"auto\w+:: (\w+)", text))
-    assert not missing, f"{missing} belong on a page in docs/reference"

@@ -1,0 +1,101 @@
+"""The modules and functions of a node, as far as they begin with what was typed."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from quicdist.cli.harmless import harmless_term
+from quicdist.etf import Atom, Term
+from quicdist.etf.notation import format_atom
+from quicdist.node.errors import NodeError
+
+if TYPE_CHECKING:
+    from quicdist.node.node import Node
+
+_FRESH = 10.0
+"""Seconds for which an answer is taken to be still true."""
+
+_PATIENCE = 5.0
+"""Seconds that whoever pressed Tab is let wait."""
+
+_MODULE = re.compile(r"\s*(?P<typed>'?(?P<name>[\w.@]*))\Z")
+_FUNCTION = re.compile(r"\s*(?P<module>'[^']+'|[a-z][\w@]*):(?P<typed>'?(?P<name>[\w.@?!]*))\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Something that may have been meant."""
+
+    text: str
+    """What to put in place of what was typed."""
+
+    typed: int
+    """Characters of it."""
+
+    shown: str
+
+
+class Names:
+    """Asks a node, and remembers for a while. What is not loaded stays so."""
+
+    def __init__(self, node: Node, peer: str) -> None:
+        self._node = node
+        self._peer = peer
+        self._known: dict[tuple[str, ...], tuple[float, list[Term]]] = {}
+
+    async def matching(self, typed: str) -> list[Found]:
+        """For the line up to the cursor; none where the node does not answer."""
+        function = _FUNCTION.match(typed)
+        if function:
+            exports = await self._ask("get_module_info", function["module"].strip("'"), "exports")
+            return _functions(exports, function["name"], len(function["typed"]))
+        module = _MODULE.match(typed)
+        if module:
+            return _modules(await self._ask("loaded"), module["name"], len(module["typed"]))
+        return []
+
+    async def _ask(self, *question: str) -> list[Term]:
+        asked, answer = self._known.get(question, (-_FRESH, []))
+        if time.monotonic() - asked < _FRESH:
+            return answer
+        function, *args = question
+        try:
+            value = await self._node.call(
+                self._peer, "erlang", function, [Atom(one) for one in args], timeout=_PATIENCE
+            )
+        except (NodeError, ValueError):  # no such module, or no atom at all
+            value = []
+        found = value if isinstance(value, list) else []
+        self._known[question] = time.monotonic(), found
+        return found
+
+
+def _modules(loaded: Iterable[Term], name: str, typed: int) -> list[Found]:
+    names = sorted({one for one in loaded if isinstance(one, Atom)})
+    # An alias of Elixir is known by what follows `Elixir.`.
+    starts = (name, f"Elixir.{name}") if name[:1].isupper() else (name,)
+    return [Found(f"{_text(one)}:", typed, _text(one)) for one in names if one.startswith(starts)]
+
+
+def _functions(exports: Iterable[Term], name: str, typed: int) -> list[Found]:
+    arities: dict[Atom, list[int]] = {}
+    for export in exports:
+        match export:
+            case (Atom() as function, int() as arity) if function.startswith(name):
+                arities.setdefault(function, []).append(arity)
+    return [
+        Found(
+            f"{_text(function)}({')' if arities[function] == [0] else ''}",
+            typed,
+            f"{_text(function)}/{','.join(map(str, sorted(arities[function])))}",
+        )
+        for function in sorted(arities)
+    ]
+
+
+def _text(atom: Atom) -> str:
+    return harmless_term(format_atom(atom))

@@ -1,0 +1,114 @@
+"""The shell on a terminal: history, completion, Ctrl-C. Needs prompt_toolkit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncGenerator, Coroutine, Iterable
+from pathlib import Path
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.patch_stdout import patch_stdout
+
+from quicdist.cli.harmless import harmless
+from quicdist.cli.shell import errors
+from quicdist.cli.shell.names import Names
+from quicdist.cli.shell.session import Session
+
+
+async def talk(session: Session, history: Path) -> None:
+    """Until Ctrl-D."""
+    peer = harmless(session.peer)
+    asking: PromptSession[str] = PromptSession(
+        history=_history(history),
+        completer=_NodeCompleter(Names(session.node, session.peer)),
+        complete_while_typing=False,
+    )
+    while True:
+        prompt = "... " if session.is_amid_a_call else f"{peer}> "
+        try:
+            with patch_stdout():
+                line = await asking.prompt_async(prompt)
+        except KeyboardInterrupt:
+            session.forget()
+            continue
+        except EOFError:
+            return
+        try:
+            call = session.take(line)
+            if call is not None:
+                await _unless_interrupted(_evaluate(session, call))
+        except Exception as error:
+            errors.show(error)
+
+
+async def _evaluate(session: Session, call: str) -> None:
+    print(await session.evaluate(call))
+
+
+async def _unless_interrupted(work: Coroutine[object, object, None]) -> None:
+    """Ctrl-C ends the wait: what was called may go on over there, and its answer is dropped."""
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    was_interrupted = False
+
+    def interrupt() -> None:
+        nonlocal was_interrupted
+        was_interrupted = True
+        task.cancel()
+
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not was_interrupted:
+            raise
+        print("** cancelled; what was called may go on over there")
+    finally:
+        task.cancel()
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+class _NodeCompleter(Completer):
+    def __init__(self, names: Names) -> None:
+        self._names = names
+
+    def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
+        """Only the node knows, and it is asked without blocking."""
+        return []
+
+    async def get_completions_async(
+        self, document: Document, event: CompleteEvent
+    ) -> AsyncGenerator[Completion, None]:
+        """For what is left of the cursor."""
+        for found in await self._names.matching(document.text_before_cursor):
+            yield Completion(found.text, start_position=-found.typed, display=found.shown)
+
+
+class _KeptHistory(FileHistory):
+    """A disk that is full is no reason to end."""
+
+    def store_string(self, string: str) -> None:
+        """Adds a line."""
+        with contextlib.suppress(OSError):
+            super().store_string(string)
+
+
+def _history(path: Path) -> History:
+    """What is typed may be secret: nobody else reads it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        opened = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            os.fchmod(opened, 0o600)
+        finally:
+            os.close(opened)
+    except OSError as error:
+        print(f"no history is kept: {path}: {error.strerror}")
+        return InMemoryHistory()
+    return _KeptHistory(str(path))

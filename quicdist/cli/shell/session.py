@@ -1,0 +1,61 @@
+"""What is typed, line by line, and the calls that it makes on a node."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from quicdist.cli.call import called
+from quicdist.cli.exits import ExitCode, Problem
+from quicdist.cli.harmless import harmless_term
+from quicdist.etf.notation import NotationError, format_term, parse_call
+
+if TYPE_CHECKING:
+    from quicdist.node.node import Node
+
+_NOTHING = re.compile(r"(\s*(%.*)?\n?)*\Z")
+_ENDED = re.compile(r"\.\s*(%.*)?\Z")
+
+
+class Session:
+    """Calls on one node."""
+
+    def __init__(self, node: Node, peer: str, timeout: float | None) -> None:
+        """`timeout` is how long each answer may take; None waits for ever."""
+        self.node = node
+        self.peer = peer
+        self._timeout = timeout
+        self._typed = ""
+
+    @property
+    def is_amid_a_call(self) -> bool:
+        """Whether what was typed so far is the beginning of a call."""
+        return bool(self._typed)
+
+    def forget(self) -> None:
+        """What was typed so far is not meant any more."""
+        self._typed = ""
+
+    def take(self, line: str) -> str | None:
+        """The call that this line completes, if it does. Raises Problem for what cannot be one."""
+        text = f"{self._typed}{line}\n"
+        self._typed = ""
+        if _NOTHING.match(text):
+            return None
+        try:
+            parse_call(text, node=self.peer)
+        except NotationError as error:
+            if error.position >= len(text.rstrip()) and not _ENDED.search(text.rstrip()):
+                self._typed = text
+                return None
+            raise Problem(ExitCode.USAGE, f"{error}; calls are M:F(Arguments)") from None
+        return text
+
+    async def evaluate(self, call: str) -> str:
+        """What a call returns, in Erlang notation. Raises what Node.call raises."""
+        await self.node.connect(self.peer)
+        # Whose life a pid belongs to, its text does not say; the connection does.
+        creation = self.node.peer(self.peer).creation
+        wanted = parse_call(call, node=self.peer, creation=creation)
+        value = await called(self.node, self.peer, wanted, self._timeout)
+        return harmless_term(format_term(value, node=self.peer))
