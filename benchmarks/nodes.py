@@ -244,6 +244,10 @@ CANDIDATES = [
     Candidate("quicdist", ours({})),
     Candidate("quicdist, 1200-byte datagrams", ours({"max_datagram_size": 1200})),
     Candidate("quicdist, aioquic-plain", ours({"engine": "aioquic-plain"})),
+    Candidate("quicdist[fast]", ours({"engine": "qh3"})),
+    Candidate(
+        "quicdist[fast], 1200-byte datagrams", ours({"engine": "qh3", "max_datagram_size": 1200})
+    ),
     Candidate("quicdist, pure codec", ours({}, QUICDIST_PURE_PYTHON="1")),
     Candidate("Erlang, TCP", erlang),
     Candidate("Erlang, two gateways", gateways),
@@ -271,6 +275,7 @@ def _cpu_each(answer: dict[str, Any]) -> float:
 
 COLUMNS = [
     Column("round trip, us", "round_trip", lambda answer: answer["seconds"] * 1e6),
+    Column("CPU each, us", "round_trip", lambda answer: _cpu_each(answer) * 1e6),
     Column("64 bytes, /s", "small", lambda answer: answer["rate"], is_better_low=False),
     Column("CPU each, us", "small", lambda answer: _cpu_each(answer) * 1e6, 1),
     Column("1 MiB, MiB/s", "bulk", lambda answer: answer["rate"], 1, is_better_low=False),
@@ -368,7 +373,7 @@ def _cell(result: Result, column: Column, base: Result | None) -> str:
 def picture(results: dict[str, Result]) -> str:
     """The columns that matter most, as bars."""
     panels = []
-    for column in (COLUMNS[0], COLUMNS[1], COLUMNS[3], COLUMNS[5]):
+    for column in (COLUMNS[0], COLUMNS[2], COLUMNS[4], COLUMNS[6]):
         bars = [
             Bar(name, value, is_ours=name.startswith("quicdist"))
             for name, result in results.items()

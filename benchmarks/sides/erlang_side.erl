@@ -43,7 +43,8 @@ listen(Node) ->
     end.
 
 do(round_trip, Node, For) ->
-    seconds(times(fun() -> ping(Node) end, For));
+    Times = times(fun() -> ping(Node) end, For),
+    [io_lib:format("\"count\": ~b, ", [length(Times)]), seconds(Times)];
 do(connect, Node, For) ->
     Connect = fun() -> true = net_kernel:connect_node(Node) end,
     seconds(times(Connect, For, fun() -> erlang:disconnect_node(Node) end));

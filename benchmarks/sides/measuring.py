@@ -45,7 +45,8 @@ class Link(Protocol):
 
 async def round_trip(link: Link, seconds: float) -> Answer:
     """Median of a small message there and back."""
-    return {"seconds": statistics.median(await _times(link.echo, seconds))}
+    times = await _times(link.echo, seconds)
+    return {"seconds": statistics.median(times), "count": len(times)}
 
 
 async def connect(link: Link, seconds: float) -> Answer:

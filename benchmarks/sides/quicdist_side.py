@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.sides.measuring import SMALL, drive, hear, say
-from quicdist import Identity, Mailbox, Node, Quic
-from quicdist.node.book import CarrierSettings
+from quicdist import Identity, Mailbox, Node, Quic, Trust
+from quicdist.node.carrier import CarrierSettings
 
 COOKIE = "benchmark"
 
@@ -34,6 +34,7 @@ def new_node(settings: dict[str, Any]) -> Node:
         cookie=COOKIE,
         carriers=carriers(settings),
         identity=Identity.ephemeral(["127.0.0.1"]),
+        trust=Trust.nothing(),
     )
 
 

@@ -35,7 +35,8 @@ class Quic:
     """Keys and packets written down, for debugging."""
 
     engine: str = "aioquic"
-    """The QUIC library; see QuicSettings."""
+    """The QUIC library: `aioquic`; `aioquic-plain`, which does without our short ways; `qh3`, the
+    faster one (`pip install quicdist[fast]`), which has no stateless resets and no qlog."""
 
     max_datagram_size: int = 16_000
     """UDP payload that is sent at most, in bytes; what the path carries is found out."""

@@ -1,6 +1,6 @@
 """The two processes of test_flood: one pushes at a mailbox that the other does not read.
 
-Run as `python -m tests.node.flood receive|send ...`; they talk to the test in lines of JSON.
+Run as `python -m tests.node.flood ENGINE receive|send ...`; they talk to the test in lines of JSON.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import sys
 from pathlib import Path
 
-from quicdist import Identity, Node
+from quicdist import Identity, Node, Quic, Trust
 from quicdist.etf import Term
 
 CHUNK = 64 * 1024
@@ -41,9 +41,20 @@ async def hear() -> str:
     return await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
 
 
-async def receive(count: int) -> None:
+def new_node(engine: str) -> Node:
+    """On a free port."""
+    return Node(
+        "0@127.0.0.1",
+        cookie="flood",
+        carriers=[Quic(engine=engine)],
+        identity=Identity.ephemeral(),
+        trust=Trust.nothing(),
+    )
+
+
+async def receive(engine: str, count: int) -> None:
     """Owns the mailbox; drains it when told."""
-    async with Node("0@127.0.0.1", cookie="flood", identity=Identity.ephemeral()) as node:
+    async with new_node(engine) as node:
         async with node.mailbox("basin") as me:
             began = memory("VmRSS")
             say(name=node.name)
@@ -61,9 +72,9 @@ async def receive(count: int) -> None:
         await hear()
 
 
-async def send(target: str, count: int) -> None:
+async def send(engine: str, target: str, count: int) -> None:
     """Pushes."""
-    async with Node("0@127.0.0.1", cookie="flood", identity=Identity.ephemeral()) as node:
+    async with new_node(engine) as node:
         await node.connect(target)
         began = memory("VmRSS")
         sent = [0]
@@ -85,7 +96,7 @@ async def send(target: str, count: int) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    if sys.argv[1] == "receive":
-        asyncio.run(receive(int(sys.argv[2])))
+    if sys.argv[2] == "receive":
+        asyncio.run(receive(sys.argv[1], int(sys.argv[3])))
     else:
-        asyncio.run(send(sys.argv[2], int(sys.argv[3])))
+        asyncio.run(send(sys.argv[1], sys.argv[3], int(sys.argv[4])))

@@ -61,12 +61,13 @@ class Child:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads memory from /proc")
-async def test_a_flood_at_a_mailbox_nobody_reads() -> None:
+@pytest.mark.parametrize("engine", ["aioquic", "qh3"])
+async def test_a_flood_at_a_mailbox_nobody_reads(engine: str) -> None:
     count = VOLUME // CHUNK
-    receiver = await Child.start("receive", str(count))
+    receiver = await Child.start(engine, "receive", str(count))
     try:
         name = (await receiver.hear())["name"]
-        sender = await Child.start("send", name, str(count))
+        sender = await Child.start(engine, "send", name, str(count))
         try:
             await flood(receiver, sender, count)
         finally:

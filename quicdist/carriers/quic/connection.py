@@ -346,6 +346,13 @@ class QuicCarrier:
                 return
             # Otherwise as good as lost on the way.
         self._engine.drain(self)
+        if self._incoming:  # an engine that kept some back until they were asked for
+            self._loop.call_soon(self._deliver)
+        acknowledged = self._engine.acknowledged()
+        if acknowledged != self._bytes_acknowledged:  # some only know when all has been sent again
+            self._bytes_acknowledged = acknowledged
+            self._look_at_gap()
+            self._look_at_watermarks()
         self._look_at_reset_token()
         self._arm_timer(now)
 

@@ -49,7 +49,8 @@ class QuicSettings:
     """Dialects offered to those who dial us, the preferred one first."""
 
     engine: str = "aioquic"
-    """The QUIC library: `aioquic`, or `aioquic-plain`, which does without our short ways."""
+    """The QUIC library: `aioquic`; `aioquic-plain`, which does without our short ways; `qh3`
+    (`pip install quicdist[fast]`), which has no stateless resets and no qlog."""
 
     tracing: Tracing = field(default_factory=Tracing)
     """Keys and packets written down, for debugging."""

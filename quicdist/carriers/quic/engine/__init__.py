@@ -185,7 +185,7 @@ class Engine(Protocol):
         it is."""
 
 
-_MODULES = {"aioquic": "aioquic", "aioquic-plain": "aioquic"}
+_MODULES = {"aioquic": "aioquic", "aioquic-plain": "aioquic", "qh3": "qh3"}
 """Where each engine is; `aioquic-plain` leaves the library to itself."""
 
 
