@@ -704,6 +704,9 @@ def _size(write: Write) -> int:
 def _reason_of(over: Closed) -> CloseReason:
     if over.is_idle:
         return CloseReason(CloseKind.IDLE, "nothing came from the peer for too long")
+    if _is_distrust(over):
+        text = f"the peer does not believe our certificate, or the lack of one ({over.text})"
+        return CloseReason(CloseKind.PEER, text)
     if over.by_peer:
         return CloseReason(CloseKind.PEER, f"the peer closed the connection ({over.text})")
     return CloseReason(CloseKind.ERROR, over.text)

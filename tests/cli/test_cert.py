@@ -1,0 +1,102 @@
+"""`quicdist cert`, and the options that say whom to believe: as people use them."""
+
+from __future__ import annotations
+
+import re
+import stat
+
+from tests.cli.conftest import Command
+from tests.gatewayed import free_udp_port
+
+# -- keys, and whose they are -------------------------------------------------------------------
+
+
+def made_authority(quicdist: Command) -> None:
+    assert quicdist("cert", "ca").code == 0
+    quicdist("cert", "ca").refused(5, "there already")
+
+
+def fingerprint(shown: str) -> str:
+    found = re.search(r"^fingerprint  (sha256:[0-9a-f]{64})$", shown, re.MULTILINE)
+    assert found, shown
+    return found[1]
+
+
+def test_an_authority_issues_certificates_that_nodes_run_with(quicdist: Command) -> None:
+    name = f"{free_udp_port()}@127.0.0.1"
+    made_authority(quicdist)
+    issued = quicdist("cert", "issue", name)
+    assert f"good for     {name}, 127.0.0.1\n" in issued.out
+    assert quicdist("cert", "issue", "127.0.0.1", "--out", "client.pem").code == 0
+    for file in ("ca-key.pem", f"{name}.pem", "client.pem"):
+        assert stat.S_IMODE((quicdist.home / file).stat().st_mode) == 0o600
+    with quicdist.node("listen", name, "--cert", f"{name}.pem", "--ca", "ca.pem"):
+        assert quicdist("ping", name, "--ca", "ca.pem", "--cert", "client.pem").out == "pong\n"
+        quicdist("ping", name, "--ca", "ca.pem").refused(4, "certificate", "unknown ca")
+        shown = quicdist("cert", "peer", name)
+        assert fingerprint(shown.out) == fingerprint(issued.out)
+        assert shown.out.endswith("known        no, it was not met yet\n")
+    quicdist("cert", "issue", name, "--dir", "nowhere").refused(5, "No such file")
+    quicdist("cert", "issue", "x@y@z").refused(2, "no node name")
+
+
+def test_a_key_that_has_changed_is_accepted_with_the_line_that_says_so(quicdist: Command) -> None:
+    name = f"{free_udp_port()}@127.0.0.1"
+    for place in ("one", "two"):
+        assert quicdist("cert", "make", "127.0.0.1", "--dir", place).code == 0
+    here = {"QUICDIST_STATE_DIR": "here"}
+    ping = ("ping", name)
+    with quicdist.node("listen", name, *pair_of("one")):
+        assert quicdist(*ping, env=here).out == "pong\n"
+        assert quicdist("cert", "peer", name, env=here).out.endswith("known        yes\n")
+    with quicdist.node("listen", name, *pair_of("two")):
+        refused = quicdist(*ping, env=here)
+        refused.refused(4, "has changed", "quicdist cert accept")
+        quicdist("cert", "peer", name, env=here).refused(1, "quicdist cert accept")
+        line = re.search(r"quicdist (cert accept \S+ \S+)", refused.err)
+        assert line
+        assert quicdist(*line[1].split(), env=here).code == 0
+        assert quicdist(*ping, env=here).out == "pong\n"
+        assert quicdist("cert", "forget", name, env=here).code == 0
+        quicdist("cert", "forget", name, env=here).refused(1, "no key of")
+        assert quicdist(*ping, env=here).out == "pong\n"
+
+
+def pair_of(place: str) -> tuple[str, str, str, str]:
+    return ("--cert", f"{place}/cert-127.0.0.1.pem", "--key", f"{place}/key.pem")
+
+
+def test_a_key_is_rotated_under_a_node_that_runs(quicdist: Command) -> None:
+    name = f"{free_udp_port()}@127.0.0.1"
+    there, here = (
+        Command(quicdist.home / "there"),
+        {"QUICDIST_STATE_DIR": str(quicdist.home / "here")},
+    )
+    there.home.mkdir()
+    with there.node("listen", name):
+        assert quicdist("ping", name, env=here).out == "pong\n"
+        before = fingerprint(quicdist("cert", "peer", name).out)
+        rotated = there("cert", "rotate")
+        assert rotated.code == 0, rotated
+        assert fingerprint(quicdist("cert", "peer", name).out) == fingerprint(rotated.out) != before
+        assert quicdist("ping", name, env=here).out == "pong\n"
+        known = (quicdist.home / "here" / "known_nodes").read_text()
+        assert f"{before} until=" in known
+        assert fingerprint(rotated.out) in known
+
+
+def test_ways_to_trust_on_the_command_line(quicdist: Command, calc: str) -> None:
+    key = fingerprint(quicdist("cert", "peer", calc).out)
+    (quicdist.home / "pins").write_text(f"{calc} {key}\n")
+    (quicdist.home / "others").write_text(f"{calc} sha256:{'1' * 64}\n")
+    assert quicdist("ping", calc, "--trust", "pins:pins").out == "pong\n"
+    quicdist("ping", calc, "--trust", "pins:others").refused(4, "pinned")
+    quicdist("ping", calc, "--trust", "pins:nowhere").refused(5, "No such file")
+    assert quicdist("ping", calc, "--trust", "none").out == "pong\n"
+    assert not (quicdist.home / "state" / "known_nodes").exists()
+    quicdist("cert", "peer", f"{free_udp_port()}@127.0.0.1", "--timeout", "1").refused(3)
+
+
+def test_who_may_connect_on_the_command_line(quicdist: Command) -> None:
+    with quicdist.node("listen", "0@127.0.0.1", "--accept", "*@10.0.0.7") as (name, _):
+        quicdist("ping", name).refused(4, "does not allow")
