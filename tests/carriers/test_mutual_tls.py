@@ -60,10 +60,15 @@ class Listener:
 
 
 async def dial(
-    port: int, identity: Identity, trust: Trust | None = None, *, name: str | None = None
+    port: int,
+    identity: Identity,
+    trust: Trust | None = None,
+    *,
+    name: str | None = None,
+    engine: str = "aioquic",
 ) -> None:
-    """Comes up, with a first message of the distribution handshake; raises DialError."""
-    settings = QuicSettings(Credentials(identity, trust or Trust.nothing()))
+    """Comes up; raises DialError."""
+    settings = QuicSettings(Credentials(identity, trust or Trust.nothing()), engine=engine)
     endpoint = await Endpoint.open("127.0.0.1", 0, settings=settings, accept=None)
     try:
         link = await endpoint.dial("127.0.0.1", port, node=name, timeout=PATIENCE)
@@ -351,3 +356,28 @@ async def test_pins(tmp_path: Path) -> None:
         file.write_text(f"*@127.0.0.1 {mine.fingerprint} # and some more\n")
         with pytest.raises(DialError, match="is pinned for no node"):
             await dial(there.port, mine, trust)
+
+
+@pytest.mark.parametrize("engine", ["aioquic", "aioquic-plain", "qh3"])
+async def test_every_engine_proves_and_judges_alike(workshop: Workshop, engine: str) -> None:
+    if engine == "qh3":
+        pytest.importorskip("qh3", reason="no qh3: pip install 'quicdist[fast]'")
+    good, rogue = workshop.good, workshop.forged(signer=make_authority("test", 1))
+    authority, pins = workshop.trust, Trust.pinned({"*": good.fingerprint})
+    if engine == "qh3":  # which cannot ask those who dial, and refuses to be told to
+        with pytest.raises(ValueError, match="cannot ask those who dial"):
+            await dial(1, good, pins, engine=engine)
+        authority, pins = authority.letting_in("*"), pins.letting_in("*")
+    async with listening(workshop.trust, good) as there:
+        await dial(there.port, good, authority, engine=engine)
+        with pytest.raises(NotBelieved, match="certificate"):
+            await dial(there.port, rogue, authority, engine=engine)
+    async with listening(Trust.nothing(), rogue) as there:
+        with pytest.raises(NotBelieved, match="certificate"):
+            await dial(there.port, good, authority, engine=engine)
+    # Whoever has seen the certificate can show it, and nothing more.
+    async with listening(Trust.nothing(), Identity(rogue.key, good.certificate)) as there:
+        for trust in (authority, pins, Trust.nothing()):
+            with pytest.raises(DialError):
+                await dial(there.port, good, trust, engine=engine)
+        assert not there.accepted
