@@ -12,7 +12,7 @@ peers that negotiated neither atom cache nor fragments, the others for all the r
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from quicdist.dist.control import Control
@@ -34,6 +34,9 @@ CACHE_SIZE = 2048
 MAX_ATOM_CHARACTERS = 255
 """As BEAM has it."""
 
+_REMEMBERED = 256
+"""Headers without new atoms that are kept, either way: most messages look like an earlier one."""
+
 _NEW = 8
 """In the half byte of an atom: its text follows. The other three bits are its segment."""
 
@@ -41,10 +44,11 @@ _NEW = 8
 class IncomingAtoms:
     """The atoms a peer has put into its cache, as its headers told."""
 
-    __slots__ = ("_slots",)
+    __slots__ = ("_known", "_slots")
 
     def __init__(self) -> None:
         self._slots: list[Atom | None] = [None] * CACHE_SIZE
+        self._known: dict[bytes, tuple[Atom, ...]] = {}
 
     def read(self, data: bytes, offset: int) -> tuple[tuple[Atom, ...], int]:
         """The atoms of the header whose count is at `offset`, and where the header ends.
@@ -55,6 +59,10 @@ class IncomingAtoms:
             count = data[offset]
             if not count:
                 return (), offset + 1
+            end = offset + 2 + count // 2 + count
+            known = self._known.get(data[offset:end])
+            if known is not None:
+                return known, end
             return self._read(data, offset + 1, count)
         except IndexError:
             raise ProtocolError(f"a frame of {len(data)} bytes ends within its header") from None
@@ -64,6 +72,7 @@ class IncomingAtoms:
         slots = self._slots
         position = flags + count // 2 + 1
         atoms = []
+        is_new = False
         for index in range(count):
             half = data[flags + (index >> 1)]
             half = half >> 4 if index & 1 else half & 15
@@ -72,13 +81,19 @@ class IncomingAtoms:
             if half & _NEW:
                 atom, position = self._read_text(data, position, _long_atoms(data, flags, count))
                 slots[slot] = atom
+                is_new = True
             else:
                 cached = slots[slot]
                 if cached is None:
                     raise ProtocolError(f"a header refers to atom cache entry {slot}, never filled")
                 atom = cached
             atoms.append(atom)
-        return tuple(atoms), position
+        found = tuple(atoms)
+        if is_new or len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        if not is_new:
+            self._known[data[flags - 1 : position]] = found
+        return found, position
 
     def _read_text(self, data: bytes, position: int, long_atoms: bool) -> tuple[Atom, int]:
         if long_atoms:
@@ -111,11 +126,12 @@ def _long_atoms(data: bytes, flags: int, count: int) -> bool:
 class OutgoingAtoms:
     """The atoms we have put into the peer's cache."""
 
-    __slots__ = ("_next", "_slot_of", "_slots")
+    __slots__ = ("_known", "_next", "_slot_of", "_slots")
 
     def __init__(self) -> None:
         self._slots: list[Atom | None] = [None] * CACHE_SIZE
         self._slot_of: dict[Atom, int] = {}
+        self._known: dict[tuple[Atom, ...], bytes] = {}
         self._next = 0
 
     def header(self, refs: Iterable[Atom]) -> bytes:
@@ -124,16 +140,28 @@ class OutgoingAtoms:
         The entries are in the peer's cache once it reads this header: headers must reach it in
         the order they were made.
         """
-        atoms = list(refs)
+        atoms = tuple(refs)
+        known = self._known.get(atoms)
+        if known is not None:
+            return known
         find = self._slot_of.get
         slots = [find(atom) for atom in atoms]
-        new: set[int] = set()
+        if None in slots or len(self._known) >= _REMEMBERED:
+            self._known.clear()
         if None in slots:
-            in_use = {slot for slot in slots if slot is not None}
-            for index, slot in enumerate(slots):
-                if slot is None:
-                    slots[index] = self._place(atoms[index], in_use)
-                    new.add(index)
+            return self._introduce(atoms, slots)
+        made = _header_bytes(atoms, [slot for slot in slots if slot is not None], set())
+        self._known[atoms] = made
+        return made
+
+    def _introduce(self, atoms: Sequence[Atom], slots: list[int | None]) -> bytes:
+        """The header that tells the peer of those that have no slot yet."""
+        new: set[int] = set()
+        in_use = {slot for slot in slots if slot is not None}
+        for index, slot in enumerate(slots):
+            if slot is None:
+                slots[index] = self._place(atoms[index], in_use)
+                new.add(index)
         return _header_bytes(atoms, [slot for slot in slots if slot is not None], new)
 
     def _place(self, atom: Atom, in_use: set[int]) -> int:
@@ -151,7 +179,7 @@ class OutgoingAtoms:
         return slot
 
 
-def _header_bytes(atoms: list[Atom], slots: list[int], new: set[int]) -> bytes:
+def _header_bytes(atoms: Sequence[Atom], slots: list[int], new: set[int]) -> bytes:
     """`new` are the indexes of the atoms whose text goes along."""
     count = len(atoms)
     if not count:
