@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from quicdist.node.access import Access
     from quicdist.node.aliases import AliasMode
+    from quicdist.node.dns import DnsSrv
     from quicdist.node.errors import (
         CallError,
         CallNotPossible,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from quicdist.node.node import Node
     from quicdist.node.quic import Quic
     from quicdist.node.requests import CallRequest
+    from quicdist.node.retry import Retry
     from quicdist.node.shell import shell
     from quicdist.node.spawn import current_process
     from quicdist.node.spawning import Spawned
@@ -79,6 +81,7 @@ __all__ = [
     "CallRequest",
     "CallTimeout",
     "CookieError",
+    "DnsSrv",
     "Epmd",
     "EpmdUse",
     "ErlMap",
@@ -117,6 +120,7 @@ __all__ = [
     "Quic",
     "ReceiveTimeout",
     "Reference",
+    "Retry",
     "Run",
     "SpawnError",
     "Spawned",
@@ -142,6 +146,7 @@ _PLACES = {
     "etf": "Atom BitString ErlMap EtfDecodeError EtfEncodeError Export Fun ImproperList Pid Port "
     "Reference",
     "node.aliases": "AliasMode",
+    "node.dns": "DnsSrv",
     "node.events": "NodeDown NodeEvent NodeUp",
     "node.exports": "Run export",
     "node.info": "NodeStatistics PeerInfo",
@@ -151,6 +156,7 @@ _PLACES = {
     "node.node": "Node",
     "node.quic": "Quic",
     "node.requests": "CallRequest",
+    "node.retry": "Retry",
     "node.shell": "shell",
     "node.spawn": "current_process",
     "node.spawning": "Spawned",

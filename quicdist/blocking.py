@@ -39,6 +39,7 @@ from quicdist.node.limits import MailboxLimits, NodeLimits
 from quicdist.node.mailbox import Mailbox, Match
 from quicdist.node.names import facing
 from quicdist.node.node import Node
+from quicdist.node.retry import Retry
 from quicdist.node.system import Destination
 from quicdist.otp.logger import LoggerHandler
 
@@ -152,9 +153,9 @@ class BlockingNode:
         """Sends a message to a pid, an alias, a name here, or a (name, node). See `Node.send`."""
         self._thread.run(self._node.send, to, message)
 
-    def connect(self, node: str) -> None:
+    def connect(self, node: str, *, retry: Retry | None = None) -> None:
         """Connects, if there is no connection yet. See `Node.connect`."""
-        self._thread.run(self._node.connect, node)
+        self._thread.run(self._node.connect, node, retry=retry)
 
     def disconnect(self, node: str) -> bool:
         """Ends the connection to a node, at once. True when there was one."""

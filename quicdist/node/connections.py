@@ -262,7 +262,14 @@ class Connections:
         pause = 0.05
         while (left := attempt.deadline - loop.time()) > 0:
             # Half of what is left, so that a handshake that hangs leaves time for another.
-            is_final = await self._dial_once(attempt, max(left / 2, min(left, 1.0)))
+            try:
+                is_final = await self._dial_once(attempt, max(left / 2, min(left, 1.0)))
+            except Exception as error:
+                # Whoever waits for the link must not do so for ever.
+                extra = {"event": "internal_error", "peer": str(attempt.node)}
+                logger.exception("connecting to %s went wrong", attempt.node, extra=extra)
+                attempt.failed(f"internal error: {error!r}")
+                is_final = True
             if attempt.result.done():
                 return
             if is_final:
@@ -286,11 +293,9 @@ class Connections:
         except NotBelieved as error:
             attempt.failed(str(error), is_refusal=True)
             return True
-        except CertificateError as error:
+        except (CertificateError, UnicodeError) as error:
+            # No certificate of ours to be had; a host that IDNA cannot encode.
             attempt.failed(str(error))
-            return True
-        except ValueError as error:  # a host that asyncio, or TLS, takes for none
-            attempt.failed(f"{type(error).__name__}: {error}")
             return True
         except (OSError, asyncio.TimeoutError) as error:
             attempt.failed(str(error) or f"no answer within {timeout:g} s")

@@ -51,6 +51,7 @@ from quicdist.node.peer import Peer
 from quicdist.node.process import NOCONNECTION, SHUTDOWN
 from quicdist.node.quic import Quic
 from quicdist.node.requests import CallRequest
+from quicdist.node.retry import Retry
 from quicdist.node.service import GEN_CAST
 from quicdist.node.serving import Serving
 from quicdist.node.spawn import Main, Spawner
@@ -473,12 +474,17 @@ class Node:
         }
         return found, [node for node in asked if node not in found]
 
-    async def connect(self, node: str) -> None:
+    async def connect(self, node: str, *, retry: Retry | None = None) -> None:
         """Connects, if there is no connection yet. Raises NoConnection with the reason.
 
-        Waits at most `NodeLimits.connect_timeout` seconds, 7 by default.
+        Waits at most `NodeLimits.connect_timeout` seconds, 7 by default; with `retry` it is tried
+        again, as that says.
         """
-        await self._running.connections.connect(Atom(node))
+
+        async def attempt() -> None:
+            await self._running.connections.connect(Atom(node))
+
+        await (attempt() if retry is None else retry.connect(attempt))
 
     def disconnect(self, node: str) -> bool:
         """Ends the connection to a node, at once. True when there was one."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import random
 import time
 from collections.abc import AsyncIterator
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -28,6 +30,7 @@ from quicdist import (
     NotRunning,
     ProcessExited,
     ReceiveTimeout,
+    Retry,
     StartError,
 )
 from quicdist.etf import EtfEncodeError, ImproperList, Options, Term
@@ -368,6 +371,38 @@ async def test_nobody_there(hub: Hub) -> None:
             ("x", "99@127.0.0.1"),
             "noconnection",
         )
+
+
+async def test_a_host_that_is_no_name_at_all_is_told_and_not_waited_for(hub: Hub) -> None:
+    """A peer may make us dial it, with a pid of such a node."""
+    async with make(hub) as one:
+        for name in ("x@" + "y" * 80, "x@a..b", "x@\u00fc" + "." * 9, "x@ "):
+            with pytest.raises(NoConnection):
+                await one.connect(name)
+
+
+async def test_who_wants_it_tried_again_has_it_tried_until_it_works(hub: Hub) -> None:
+    hub.refusals = 3
+    limits = NodeLimits(connect_timeout=0.01)
+    async with make(hub, limits=limits) as one, make(hub) as two:
+        await one.connect(two.name, retry=Retry(first=0.01, most=0.02))
+        assert one.nodes() == [two.name]
+        hub.refusals = hub.dials = 0
+        with pytest.raises(NoConnection, match="nobody at port 99"):
+            await one.connect("99@127.0.0.1", retry=Retry(first=0.01, attempts=3))
+        assert hub.dials >= 3
+    async with make(hub, cookie="another") as three, make(hub) as four:
+        with pytest.raises(NoConnection, match="cookie"):
+            await three.connect(four.name, retry=Retry())
+
+
+def test_pauses_double_up_to_a_bound_and_are_cut_by_chance() -> None:
+    retry = Retry(first=1.0, most=8.0)
+    runs = [list(islice(retry.pauses(random.Random(seed)), 6)) for seed in range(50)]
+    for pauses in runs:
+        for pause, whole in zip(pauses, (1, 2, 4, 8, 8, 8), strict=True):
+            assert whole / 2 <= pause <= whole
+    assert len({tuple(pauses) for pauses in runs}) == len(runs)
 
 
 async def test_a_peer_that_came_back(hub: Hub) -> None:

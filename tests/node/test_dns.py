@@ -1,0 +1,121 @@
+"""Nodes found by DNS, asked of a server that the test is itself."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+import dns.message
+import dns.rcode
+import dns.rrset
+import pytest
+
+from quicdist import DnsSrv, Epmd, NoConnection, Node, PortInName, Table
+from quicdist.extras import MissingExtra
+from tests.node.conftest import MakeNode
+
+HOST = "cluster.example"
+QUESTION = f"_erlang-dist._quic.{HOST}."
+
+
+class NameServer(asyncio.DatagramProtocol):
+    """Answers one question, and counts what it is asked; silent about hosts called so."""
+
+    def __init__(self, records: list[str]) -> None:
+        self.records = records
+        self.asked: list[str] = []
+        self._transport: asyncio.DatagramTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
+        question = dns.message.from_wire(data)
+        name = question.question[0].name.to_text()
+        self.asked.append(name)
+        if "silent" in name:
+            return
+        if "garbage" in name:
+            self._transport.sendto(data[:2] + b"\x80" * 20, address)
+            return
+        answer = dns.message.make_response(question)
+        if name == QUESTION:
+            answer.answer.append(dns.rrset.from_text(name, 60, "IN", "SRV", *self.records))
+        else:
+            answer.set_rcode(dns.rcode.NXDOMAIN)
+        self._transport.sendto(answer.to_wire(), address)
+
+
+@asynccontextmanager
+async def name_server(*records: str) -> AsyncIterator[tuple[NameServer, DnsSrv]]:
+    """A server, and what asks it."""
+    loop = asyncio.get_running_loop()
+    transport, server = await loop.create_datagram_endpoint(
+        lambda: NameServer(list(records)), local_addr=("127.0.0.1", 0)
+    )
+    try:
+        port = transport.get_extra_info("sockname")[1]
+        yield server, DnsSrv(["127.0.0.1"], port)
+    finally:
+        transport.close()
+
+
+def port_of(node: Node) -> str:
+    return node.name.partition("@")[0]
+
+
+async def test_a_record_leads_to_a_node_over_quic(make_node: MakeNode) -> None:
+    """The place alone: who is there says its name itself, and has to have the one wanted."""
+    async with make_node() as other, name_server(f"0 0 {port_of(other)} localhost.") as found:
+        server, by_dns = found
+        async with make_node(lookups=[by_dns]) as node:
+            with pytest.raises(NoConnection, match=f"the peer is {other.name}, hub@"):
+                await node.connect(f"hub@{HOST}")
+        assert set(server.asked) == {QUESTION}
+
+
+async def test_the_best_priority_comes_first(make_node: MakeNode) -> None:
+    async with make_node() as other:
+        records = ["9 0 1 localhost.", f"1 0 {port_of(other)} localhost.", "5 0 1 localhost."]
+        async with name_server(*records) as (_, by_dns), make_node(lookups=[by_dns]) as node:
+            with pytest.raises(NoConnection, match=f"the peer is {other.name}"):
+                await node.connect(f"hub@{HOST}")
+
+
+async def test_the_order_of_places_is_the_users(make_node: MakeNode) -> None:
+    async with make_node() as other, name_server("0 0 1 nowhere.") as (server, by_dns):
+        table = Table({f"hub@{HOST}": f"quic:127.0.0.1:{port_of(other)}"})
+        async with make_node(lookups=[table, by_dns]) as node:
+            with pytest.raises(NoConnection, match=f"the peer is {other.name}"):
+                await node.connect(f"hub@{HOST}")
+        assert server.asked == []
+
+
+async def test_each_place_says_what_it_answered(make_node: MakeNode) -> None:
+    async with name_server() as (_, by_dns):
+        for host, said in (
+            ("other.example", r"DNS has no _erlang-dist\._quic\.other\.example: .*does not exist"),
+            ("silent.example", r"DNS does not say in time where _erlang-dist\._quic\.silent"),
+            ("garbage.example", r"DNS .*_erlang-dist\._quic\.garbage"),
+            ("127.0.0.1", "DNS is not asked for an address"),
+        ):
+            lookups = [PortInName(), by_dns, Epmd(port=1)]
+            async with make_node(lookups=lookups) as node:
+                expected = rf"the name says no port.*; {said}.*; no EPMD answers at {host}:1"
+                with pytest.raises(NoConnection, match=expected):
+                    await node.connect(f"hub@{host}")
+
+
+async def test_a_service_that_is_said_not_to_be_there(make_node: MakeNode) -> None:
+    async with name_server("0 0 0 .") as (_, by_dns), make_node(lookups=[by_dns]) as node:
+        with pytest.raises(NoConnection, match="nobody serves"):
+            await node.connect(f"hub@{HOST}")
+
+
+def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dns.asyncresolver", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'quicdist\[dns\]'"):
+        DnsSrv()
