@@ -4,6 +4,7 @@ read by the node as what it does not allow."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from fuzz.targets.pieces import frames, handshakes, join, split
 from quicdist.dist import control as ctl
@@ -112,6 +113,10 @@ def reaches(name: object, payload: object) -> bool:
     return passed_on or (request[0] != "sbcast" and request[1] == "calc")
 
 
+def fragment(tag: bytes, number: int) -> bytes:
+    return b"\x83" + tag + (1).to_bytes(8, "big") + number.to_bytes(8, "big")
+
+
 def seeds() -> Iterator[bytes]:
     """Recorded handshakes and frames; messages of every kind that a rule is about."""
     for talk in handshakes():
@@ -124,9 +129,10 @@ def seeds() -> Iterator[bytes]:
     call, calc = Atom("call"), Atom("calc")
     asked = (Atom("$gen_call"), (sender, ref), (call, calc, Atom("add"), [1], sender))
     erpc = (Atom("erpc"), Atom("execute_call"), 4)
-    messages: list[tuple[ctl.Control, object]] = [
+    messages: list[tuple[ctl.Control, Any]] = [
         (ctl.RegSend(sender, Atom("counter")), (Atom("system"), (sender, ref), 1)),
         (ctl.RegSend(sender, Atom("rex")), asked),
+        (ctl.RegSend(sender, Atom("rex")), (sender, (call, Atom("os"), Atom("cmd"), [1], sender))),
         (ctl.RegSend(sender, Atom("rex")), (sender, Atom("features_request"))),
         (ctl.RegSend(sender, Atom("rex")), (sender, (Atom("sbcast"), Atom("counter"), 1))),
         (ctl.RegSend(sender, Atom("rex")), (Atom("$gen_cast"), (Atom("cast"), calc, calc, []))),
@@ -141,9 +147,11 @@ def seeds() -> Iterator[bytes]:
         (ctl.AliasSend(sender, reference(OWN)), 1),
     ]
     for control, payload in messages:
-        body = encode_bare(control.to_tuple()) + encode_bare(payload)  # type: ignore[arg-type]
-        yield join(1, [b"\x83D\0" + body])
-        yield join(1, [b"\x83E" + bytes(7) + b"\1" + bytes(7) + b"\2\0" + body])
+        head, body = encode_bare(control.to_tuple()), encode_bare(payload)
+        yield join(1, [b"\x83D\0" + head + body])
+        for cut in (0, 1, 2, len(body) - 1):
+            first = fragment(b"E", 2) + b"\0" + head + body[:cut]
+            yield join(1, [first, fragment(b"F", 1) + body[cut:]])
     for single in (ctl.MonitorP(sender, Atom("counter"), ref), ctl.Link(sender, server)):
         yield join(1, [b"\x83D\0" + encode_bare(single.to_tuple())])
         yield join(0, [b"p\x83" + encode_bare(single.to_tuple())])

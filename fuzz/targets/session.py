@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 from fuzz.targets.pieces import frames, join, split
 from quicdist import etf
 from quicdist.dist.errors import DistError, ProtocolError
-from quicdist.dist.packet import FramePacket
-from quicdist.dist.session import MessageReceived, Session, SessionLimits
-from tests.dist.talk import FORMS, acceptor, initiator, node, shake
+from quicdist.dist.handshake import Status
+from quicdist.dist.packet import FramePacket, HandshakePacket
+from quicdist.dist.session import Event, MessageReceived, SendHandshake, Session, SessionLimits
+from tests.dist.talk import FORMS, acceptor, initiator, node
 
 OPTIONS = etf.Options(limits=etf.Limits(max_terms=1 << 12, max_decompressed=1 << 16))
 LIMITS = SessionLimits(max_message=1 << 16, max_sequences=4, max_sequence_bytes=1 << 16)
@@ -34,11 +36,29 @@ def check(data: bytes) -> None:
 
 
 def connected(choice: int) -> Session:
-    flags = _FORMS[choice % len(_FORMS)]
-    dialer = initiator(node("a@x", flags=flags))
     listener = acceptor(limits=LIMITS, options=OPTIONS)
-    shake(dialer, listener)
+    name, reply = said_by_dialer(choice % len(_FORMS))
+    listener.receive(HandshakePacket(name))
+    listener.decide(Status.OK)
+    listener.receive(HandshakePacket(reply))
+    assert listener.connected
     return listener
+
+
+@functools.cache
+def said_by_dialer(form: int) -> list[bytes]:
+    """Always the same, as the listener's challenge is."""
+    dialer = initiator(node("a@x", flags=_FORMS[form]))
+    listener = acceptor()
+    (name,) = sent(dialer.start())
+    listener.receive(HandshakePacket(name))
+    status, challenge = sent(listener.decide(Status.OK))
+    dialer.receive(HandshakePacket(status))
+    return [name, *sent(dialer.receive(HandshakePacket(challenge)))]
+
+
+def sent(events: list[Event]) -> list[bytes]:
+    return [event.data for event in events if isinstance(event, SendHandshake)]
 
 
 def seeds() -> Iterator[bytes]:
