@@ -319,11 +319,12 @@ async def _out_of_files(scale: float) -> str:
     async with stage(ticktime=TICKTIME) as scene:
         scene.peer.order("starve")
         starved = await scene.peer.until(lambda event: event["event"] == "starved")
+        scene.peer.order("rebind")
         figures = await scene.transfer(int(5 * MB * scale))
         await asyncio.sleep(TICKTIME * 1.5)
         assert not scene.downs, scene.downs
         scene.peer.order("feed")
-        return f"{starved['files']} taken; {figures}, no nodedown"
+        return f"{starved['files']} taken, then rebind(); {figures}, no nodedown"
 
 
 async def _refused_start(name: str, state: Path, expected: str) -> str:
