@@ -351,6 +351,9 @@ class Connections:
         """A peer has connected to us."""
         if self._is_closing or self.local is None:
             raise ConnectionRefusedError("the node is not running")
+        most = self._limits.handshakes_at_once
+        if len(self._greeting) >= most:
+            raise ConnectionRefusedError(f"{most} others are about to prove the cookie")
         peer = self._peer(connection, None, self._limits.handshake_timeout)
         self._greeting.add(peer)
         return peer

@@ -90,6 +90,9 @@ class NodeLimits:
     handshake_timeout: float = 7.0
     """For the distribution handshake of a connection made to us."""
 
+    handshakes_at_once: int = 512
+    """Connections made to us that have not proved the cookie yet; more are refused."""
+
     stop_timeout: float = 5.0
     """For accepted sends to be acknowledged when the node stops."""
 

@@ -19,11 +19,14 @@ from quicdist import (
     NodeUp,
     PortInName,
     Quic,
+    Retry,
     StartError,
     Table,
     Tcp,
+    connect,
 )
 from quicdist.carriers import epmd
+from quicdist.etf import Term
 from quicdist.otp import net_adm
 from tests.named import PATIENCE, RealEpmd, free_tcp_port, named_erl
 from tests.node import exported
@@ -116,6 +119,29 @@ async def test_a_node_whose_name_no_carrier_is_for() -> None:
         await named("one@127.0.0.1", carriers=[Quic()]).start()
 
 
+CROSSINGS = int(os.environ.get("QUICDIST_TEST_CROSSINGS", "20"))
+
+
+async def test_two_of_ours_that_connect_at_once(own_epmd_port: int) -> None:
+    for _ in range(CROSSINGS):
+        async with named("one@127.0.0.1") as one, named("two@127.0.0.1") as two:
+            assert all(await asyncio.gather(one.ping(two.name), two.ping(one.name)))
+            assert (one.nodes(), two.nodes()) == ([two.name], [one.name])
+
+
+async def test_who_connects_and_says_nothing_is_held_to_a_number(own_epmd_port: int) -> None:
+    port = free_tcp_port()
+    limits = NodeLimits(handshakes_at_once=20, handshake_timeout=3.0)
+    async with named("one@127.0.0.1", carriers=[Tcp(port)], limits=limits) as one:
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(60)]
+        ends = await asyncio.gather(*(reader.read() for reader, _ in silent[20:]))
+        assert set(ends) == {b""}
+        async with named("two@127.0.0.1") as two:
+            await two.connect(one.name, retry=Retry(first=0.2))  # the silent ones' time is over
+        for _, writer in silent:
+            writer.close()
+
+
 async def test_who_is_not_found_is_said_to_be_so_by_each_place_asked(own_epmd_port: int) -> None:
     table = Table({"two@host": "quic:127.0.0.1:4433"})
     lookups = [table, PortInName(), Epmd()]
@@ -199,6 +225,16 @@ async def test_a_quic_node_reaches_a_stock_one_with_no_gateway(
 
 
 @pytest.mark.erlang
+async def test_without_asyncio(stock: Beam) -> None:
+    def program() -> tuple[Term, str]:
+        with connect(stock.name, cookie=COOKIE) as node:
+            return node.call(stock.name, "lists", "sum", [[1, 2]]), node.peer(stock.name).carrier
+
+    asking = asyncio.get_running_loop().run_in_executor(None, program)
+    assert await asking == (3, "tcp")
+
+
+@pytest.mark.erlang
 async def test_short_names(real: RealEpmd) -> None:
     with named_erl("short@localhost", real, cookie=COOKIE, form="-sname") as erlang:
         beam = Beam(erlang, "short@localhost")
@@ -209,8 +245,7 @@ async def test_short_names(real: RealEpmd) -> None:
 
 @pytest.mark.erlang
 async def test_connects_that_cross(stock: Beam) -> None:
-    tries = int(os.environ.get("QUICDIST_TEST_CROSSINGS", "20"))
-    for _ in range(tries):
+    for _ in range(CROSSINGS):
         for name in ("a@127.0.0.1", "z@127.0.0.1"):  # less and greater than the other's
             async with named(name) as node:
                 ours, theirs = await asyncio.gather(
