@@ -149,6 +149,16 @@ class BlockingNode:
         """Calls a function on a node, as `rpc:call`. See `Node.rpc`."""
         return self._thread.run(self._node.rpc, node, module, function, args, timeout=timeout)
 
+    def gen_call(
+        self, to: Pid | str | tuple[str, str], request: Term, *, timeout: float | None = 5.0
+    ) -> Term:
+        """Calls a server, as `gen_server:call`. See `Node.gen_call`."""
+        return self._thread.run(self._node.gen_call, to, request, timeout=timeout)
+
+    def gen_cast(self, to: Pid | str | tuple[str, str], request: Term) -> None:
+        """Sends a server a request that is not answered. See `Node.gen_cast`."""
+        self._thread.run(self._node.gen_cast, to, request)
+
     def send(self, to: Destination, message: Term) -> None:
         """Sends a message to a pid, an alias, a name here, or a (name, node). See `Node.send`."""
         self._thread.run(self._node.send, to, message)

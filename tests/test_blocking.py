@@ -169,6 +169,18 @@ def test_mailboxes(connect: Connect, server: BlockingNode) -> None:
         assert echo.receive(timeout=PATIENCE) == b"from the node"
 
 
+def test_servers(connect: Connect, server: BlockingNode) -> None:
+    with connect(server.name) as node, server.mailbox("counter") as counter:
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(node.gen_call, ("counter", server.name), 7, timeout=PATIENCE)
+            tag, sender, request = counter.receive(timeout=PATIENCE)
+            assert (tag, request) == ("$gen_call", 7)
+            counter.send(sender[1].tail, (sender[1], 8))
+            assert asked.result(PATIENCE) == 8
+        node.gen_cast(("counter", server.name), 9)
+        assert counter.receive(timeout=PATIENCE) == ("$gen_cast", 9)
+
+
 def test_logging_from_threads(
     connect: Connect, server: BlockingNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
