@@ -11,7 +11,19 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from quicdist.cli import call, cert, demo, gateway, listen, names, ping, send, shell, top
+from quicdist.cli import (
+    call,
+    cert,
+    demo,
+    doctor,
+    gateway,
+    listen,
+    names,
+    ping,
+    send,
+    shell,
+    top,
+)
 from quicdist.cli.exits import EXIT_CODES, ExitCode, Problem, problem_of
 
 app = typer.Typer(
@@ -22,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("ping")(ping.ping)
+app.command("doctor")(doctor.doctor)
 app.command("call")(call.call)
 app.command("send")(send.send)
 app.command("listen")(listen.listen)

@@ -259,3 +259,19 @@ def test_erlang_calls_what_run_serves(
         term_to_binary(net_adm:ping('{calc}')).
     """)
     assert answer.endswith(b"pong")
+
+
+def test_doctor_says_where_the_way_ends(quicdist: Command, calc: str) -> None:
+    well = quicdist("doctor", calc)
+    assert well.code == 0
+    steps = ["name", "port", "tls", "certificate", "handshake", "cookie", "tick"]
+    assert [line.split()[0] for line in well.out.splitlines()] == steps
+    assert all(line.split()[1] == "ok" for line in well.out.splitlines())
+    ill = quicdist("doctor", calc, env={"QUICDIST_COOKIE": "other"})
+    ill.refused(4, "stops at its cookie", "--cookie")
+    assert ill.out.splitlines()[-1].split() == ["cookie", "no"]
+    quicdist("doctor", "nobody").refused(2, "stops at its name")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    quicdist("doctor", f"{port}@127.0.0.1").refused(3, "stops at its port")

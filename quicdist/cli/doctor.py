@@ -1,0 +1,76 @@
+"""`quicdist doctor`: why is there no connection to that node?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from quicdist.cli.exits import ExitCode, Problem
+from quicdist.cli.harmless import harmless
+from quicdist.cli.options import (
+    Certificate,
+    Cookie,
+    Key,
+    OwnName,
+    PeerNode,
+    Timeout,
+    Trusted,
+    Verbose,
+    identity,
+    trusted_by,
+)
+
+
+def doctor(
+    node: PeerNode,
+    cookie: Cookie = None,
+    name: OwnName = None,
+    timeout: Timeout = 5.0,
+    tick: Annotated[
+        float,
+        typer.Option(
+            "--tick",
+            min=0.001,
+            metavar="SECONDS",
+            help="How long to wait for a sign of life after the handshake.",
+        ),
+    ] = 20.0,
+    trust: Trusted = "first-use",
+    cert: Certificate = None,
+    key: Key = None,
+    verbose: Verbose = 0,
+) -> None:
+    """Walk the way to NODE step by step, and say where it stops and what to do next.
+
+    Its name, its port, TLS and ALPN, its certificate, the distribution handshake, the cookie, and
+    whether the node behind it all lives. Nothing is kept of it.
+    """
+    from quicdist import doctor as examination
+    from quicdist.cli import client
+
+    settings = examination.Settings(
+        cookie=cookie,
+        name=name,
+        identity=identity(cert, key),
+        trust=trusted_by(trust),
+        timeout=timeout,
+        tick=tick,
+    )
+
+    async def main() -> None:
+        async for finding in examination.examine(node, settings):
+            print(f"{finding.step.value:12} ok  {harmless(finding.text)}", flush=True)
+
+    codes = {
+        examination.Trouble.NAME: ExitCode.USAGE,
+        examination.Trouble.UNREACHABLE: ExitCode.UNREACHABLE,
+        examination.Trouble.REFUSED: ExitCode.REFUSED,
+        examination.Trouble.SILENT: ExitCode.TIMEOUT,
+    }
+    try:
+        client.run(main(), verbose)
+    except examination.Stopped as stopped:
+        print(f"{stopped.step.value:12} no", flush=True)
+        text = f"{node} stops at its {stopped.step.value}: {stopped}; {stopped.advice}"
+        raise Problem(codes[stopped.trouble], text) from None

@@ -1,0 +1,310 @@
+"""Why is there no connection to that node? Each step on the way to it, one after another.
+
+    async for finding in examine("5555@127.0.0.1", Settings(cookie="secret")):
+        print(finding.step.value, finding.text)
+
+Nothing is kept, and no node is started: what is found is found by the same code that a node runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from quicdist.carriers import epmd, tcp
+from quicdist.carriers.base import Connection, DialError
+from quicdist.carriers.quic.endpoint import Endpoint
+from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.trust import CertificateError, Credentials, Identity, Trust
+from quicdist.carriers.trust.names import Certificates, fingerprint
+from quicdist.carriers.trust.ways import Onlooker
+from quicdist.dist.errors import HandshakeRefused, WrongCookie
+from quicdist.dist.flags import DEFAULT_FLAGS
+from quicdist.dist.session import LocalNode
+from quicdist.doctor.findings import Finding, Step, Stopped, Trouble
+from quicdist.doctor.link import Link
+from quicdist.doctor.port import Answer, ask
+from quicdist.node.carrier import Place, Transport
+from quicdist.node.cookie import find_cookie
+from quicdist.node.errors import NodeNameError
+from quicdist.node.ids import new_creation
+from quicdist.node.lookup import DEFAULT_LOOKUPS, Lookup, NotFound
+from quicdist.node.names import Address, NodeName, facing
+
+__all__ = ["Finding", "Settings", "Step", "Stopped", "Trouble", "examine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Who examines. Times in seconds."""
+
+    cookie: str | None = None
+    """By default that in ~/.erlang.cookie."""
+
+    name: str | None = None
+    """Ours, by default a free port of the address that faces the node."""
+
+    identity: Identity | None = None
+    """By default one that is made for this once."""
+
+    trust: Trust = field(default_factory=Trust.first_use)
+    lookups: tuple[Lookup, ...] = DEFAULT_LOOKUPS
+
+    timeout: float = 5.0
+    """For each step."""
+
+    tick: float = 20.0
+    """For a first sign of life after the handshake: OTP ticks every 15 s, and answers at once."""
+
+
+async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
+    """What is found at each step, up to the last. Raises Stopped at the first that fails, and
+    NodeNameError, CookieError, OSError for our own name, cookie or port."""
+    cookie = find_cookie(settings.cookie)
+    place, where = await _find(node, settings)
+    yield Finding(Step.NAME, where)
+    if place.transport is Transport.TCP:
+        connection, name = await _dial_tcp(place, node, settings)
+        yield Finding(Step.PORT, f"TCP {place.host}:{place.port} answers")
+        async for finding in _examine_node(connection, name, node, cookie, settings):
+            yield finding
+        return
+    answer = await _ask_port(place)
+    if answer is Answer.QUIC:
+        yield Finding(Step.PORT, f"UDP {place.host}:{place.port} answers: {answer.value}")
+    looking = Onlooker()
+    endpoint, name = await _endpoint(node, settings, looking)
+    try:
+        connection = await _dial_quic(endpoint, place, node, settings, answer)
+        traits = connection.traits
+        yield Finding(Step.TLS, f"TLS 1.3 is done; the ALPN is {traits.alpn} ({traits.name})")
+        yield Finding(Step.CERTIFICATE, _judge(node, looking.seen, settings.trust))
+        async for finding in _examine_node(connection, name, node, cookie, settings):
+            yield finding
+    finally:
+        await endpoint.close()
+
+
+# -- name, port ----------------------------------------------------------------------------------
+
+
+async def _find(node: str, settings: Settings) -> tuple[Place, str]:
+    try:
+        name = NodeName.parse(node)
+    except NodeNameError as error:
+        raise Stopped(
+            Step.NAME, Trouble.NAME, str(error), "give the name as it stands in nodes()"
+        ) from None
+    answers = []
+    for lookup in settings.lookups:
+        try:
+            place = await lookup.find(name, settings.timeout)
+        except NotFound as error:
+            answers.append(str(error))
+        else:
+            kind = "UDP" if place.transport is Transport.QUIC else "TCP"
+            return place, f"{node} is at {kind} {place.host}:{place.port}"
+    raise Stopped(
+        Step.NAME,
+        Trouble.UNREACHABLE,
+        "; ".join(answers),
+        "does it run? a node on QUIC is called PORT@IP; one on TCP is found by the EPMD of its "
+        "host, which `quicdist names HOST` asks",
+    )
+
+
+async def _ask_port(place: Place) -> Answer:
+    where = f"UDP {place.host}:{place.port}"
+    try:
+        answer = await ask(place.host, place.port)
+    except OSError as error:
+        text = f"{place.host}: {error.strerror or error}"
+        advice = "is the host in its name right, and known to DNS here?"
+        raise Stopped(Step.PORT, Trouble.UNREACHABLE, text, advice) from None
+    if answer is Answer.NOBODY:
+        raise Stopped(
+            Step.PORT,
+            Trouble.UNREACHABLE,
+            f"{where}: the host says that nobody listens there",
+            "start the node, or its gateway; does it listen at this address, and at this port?",
+        )
+    if answer is Answer.OTHER:
+        raise Stopped(
+            Step.PORT,
+            Trouble.UNREACHABLE,
+            f"{where}: {answer.value}",
+            "another program has the port: see `ss -ulpn` there",
+        )
+    return answer  # silence proves nothing: not every carrier answers this question
+
+
+async def _dial_tcp(place: Place, node: str, settings: Settings) -> tuple[Connection, str]:
+    try:
+        connection = await tcp.dial(place.host, place.port, timeout=settings.timeout)
+    except (OSError, asyncio.TimeoutError) as error:
+        raise Stopped(
+            Step.PORT,
+            Trouble.UNREACHABLE,
+            f"TCP {place.host}:{place.port}: {epmd.why(error)}",
+            "EPMD knows the node, so it runs: a firewall is between, or it listens at another "
+            "address (inet_dist_use_interface)",
+        ) from None
+    return connection, settings.name or facing(node)
+
+
+# -- TLS -----------------------------------------------------------------------------------------
+
+
+async def _endpoint(node: str, settings: Settings, looking: Onlooker) -> tuple[Endpoint, str]:
+    """A port of our own, and our name by it. Raises NodeNameError, OSError."""
+    own = Address.parse(settings.name or facing(node))
+    credentials = Credentials(settings.identity or Identity.ephemeral([own.host]), Trust.nothing())
+    credentials.verifier = looking
+    quic = QuicSettings(credentials)
+    endpoint = await Endpoint.open(own.host, own.port, settings=quic, accept=None)
+    return endpoint, Address(own.host, endpoint.local_address[1]).name()
+
+
+async def _dial_quic(
+    endpoint: Endpoint, place: Place, node: str, settings: Settings, answer: Answer
+) -> Connection:
+    try:
+        return await endpoint.dial(place.host, place.port, node=node, timeout=settings.timeout)
+    except DialError as error:
+        raise _why_no_tls(str(error), place, answer) from None
+
+
+def _why_no_tls(text: str, place: Place, answer: Answer) -> Stopped:
+    if "no application protocol" in text:
+        return Stopped(
+            Step.TLS,
+            Trouble.REFUSED,
+            text,
+            "it speaks QUIC, and none of our ALPNs: it is no Erlang node, or its carrier is newer",
+        )
+    if "certificate" in text or "access denied" in text or "unknown ca" in text:
+        return Stopped(
+            Step.CERTIFICATE,
+            Trouble.REFUSED,
+            text,
+            "it does not believe us: give the certificate that it does with --cert and --key, or "
+            "have it let us in (--let-in, --trust there)",
+        )
+    if answer is Answer.QUIC:
+        return Stopped(
+            Step.TLS,
+            Trouble.SILENT,
+            text,
+            "the port answers and the TLS handshake does not: it may be overloaded, or datagrams "
+            "of 1200 bytes do not pass both ways",
+        )
+    return Stopped(
+        Step.PORT,
+        Trouble.UNREACHABLE,
+        f"UDP {place.host}:{place.port} swallows what is sent there: {text}",
+        "a firewall drops it, the host is down, or its address is another; `tcpdump udp port "
+        f"{place.port}` there shows whether anything arrives",
+    )
+
+
+def _judge(node: str, certificates: Certificates, trust: Trust) -> str:
+    """What is presented, if we believe it. Raises Stopped."""
+    if not certificates:
+        return "it presents none"
+    own = certificates[0]
+    ends = own.not_valid_after_utc
+    now = datetime.datetime.now(datetime.timezone.utc)
+    if not own.not_valid_before_utc <= now <= ends:
+        raise Stopped(
+            Step.CERTIFICATE,
+            Trouble.REFUSED,
+            f"its certificate is good from {own.not_valid_before_utc:%Y-%m-%d} to {ends:%Y-%m-%d}",
+            "issue it another (`quicdist cert issue`), and compare the clocks",
+        )
+    try:
+        trust.verifier().dialled(node, certificates)
+    except CertificateError as error:
+        raise Stopped(
+            Step.CERTIFICATE,
+            Trouble.REFUSED,
+            str(error),
+            "`quicdist cert peer` shows what it presents; --trust says what we believe",
+        ) from None
+    return f"{fingerprint(own)}, good until {ends:%Y-%m-%d}; {trust.describe()}"
+
+
+# -- the node ------------------------------------------------------------------------------------
+
+
+async def _examine_node(
+    connection: Connection, name: str, node: str, cookie: str, settings: Settings
+) -> AsyncIterator[Finding]:
+    link = Link(connection, LocalNode(name, new_creation(), DEFAULT_FLAGS, cookie), node)
+    link.begin()
+    try:
+        await link.until(lambda: link.is_up, settings.timeout)
+        if not link.is_up:
+            stopped = _why_no_node(link, settings.timeout)
+            if stopped.step is Step.COOKIE:
+                yield Finding(Step.HANDSHAKE, f"it does not refuse {name}, which is our name")
+            raise stopped
+        peer = link.session.peer
+        yield Finding(
+            Step.HANDSHAKE, f"{peer.name} takes us as {name}; its creation {peer.creation}"
+        )
+        yield Finding(Step.COOKIE, "it is the same")
+        begun = time.monotonic()
+        link.ask()
+        if not await link.until(lambda: link.frames > 0, settings.tick):
+            what = f"the connection was lost: {link.lost}" if link.lost else "it says nothing"
+            raise Stopped(
+                Step.TICK,
+                Trouble.SILENT,
+                f"{what}, for {settings.tick:g} s after the handshake",
+                "its network process lives, its node does not answer: look for a blocked or "
+                "suspended VM; peers take it for down after net_ticktime",
+            )
+        yield Finding(Step.TICK, f"it says something {time.monotonic() - begun:.3f} s later")
+    finally:
+        connection.close("examined")
+
+
+def _why_no_node(link: Link, timeout: float) -> Stopped:
+    text = str(link.error or link.lost or f"no answer within {timeout:g} s")
+    is_judged = link.error is None and link.session.is_judged
+    if isinstance(link.error, WrongCookie) or is_judged:
+        return Stopped(
+            Step.COOKIE,
+            Trouble.REFUSED,
+            f"it went silent or away when it saw our digest: {text}" if is_judged else text,
+            "its cookie is another: give the cluster's with --cookie or QUICDIST_COOKIE, and "
+            "compare erlang:get_cookie() there",
+        )
+    if isinstance(link.error, HandshakeRefused):
+        return Stopped(
+            Step.HANDSHAKE,
+            Trouble.REFUSED,
+            text,
+            "the two do not want each other: it has another name than was given, or it does not "
+            "take ours (net_kernel:allow/1, a policy, a connection under that name)",
+        )
+    if link.error is not None:
+        return Stopped(
+            Step.HANDSHAKE,
+            Trouble.UNREACHABLE,
+            text,
+            "what is there is no Erlang node, or another one than the name says",
+        )
+    if not link.has_answered:
+        return Stopped(
+            Step.HANDSHAKE,
+            Trouble.SILENT,
+            f"our name was not answered: {text}",
+            "the carrier is there and no node behind it: does the BEAM next to the gateway run?",
+        )
+    return Stopped(
+        Step.HANDSHAKE, Trouble.SILENT, f"it stopped half way: {text}", "see the log of that node"
+    )

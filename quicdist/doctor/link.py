@@ -1,0 +1,104 @@
+"""One distribution handshake, watched from the dialler's end step by step."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable, Sequence
+
+from quicdist.carriers.base import CloseReason, Connection
+from quicdist.dist import control as ctl
+from quicdist.dist.errors import DistError
+from quicdist.dist.handshake import Status
+from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
+from quicdist.dist.session import (
+    AliveAsked,
+    Connected,
+    Event,
+    LocalNode,
+    Role,
+    SendHandshake,
+    Session,
+)
+from quicdist.etf import Atom
+from quicdist.node.ids import Identifiers
+from quicdist.node.net_kernel import NET_KERNEL, is_auth_call
+
+
+class Link:
+    """A connection's owner that goes as far as it comes and keeps what it saw."""
+
+    def __init__(self, connection: Connection, local: LocalNode, peer: str) -> None:
+        self.session = Session(
+            local, Role.INITIATOR, challenge=secrets.randbits(32), expected_peer=peer
+        )
+        self.has_answered = False
+        """Any handshake message came."""
+        self.is_up = False
+        self.frames = 0
+        """Distribution frames, ticks among them."""
+        self.error: DistError | None = None
+        self.lost: str | None = None
+        self._local = local
+        self._connection = connection
+        self._changed = asyncio.Event()
+        connection.handler = self
+
+    def begin(self) -> None:
+        """Sends our name."""
+        self._deal_with(self.session.start())
+
+    async def until(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Waits for it, or for the end of the connection; whether it has come true."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._until(condition), timeout)
+        return condition()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not (condition() or self.error or self.lost):
+            self._changed.clear()
+            await self._changed.wait()
+
+    def ask(self) -> None:
+        """Asks what every node answers, and sends a tick."""
+        ours = Identifiers(Atom(self._local.name), self._local.creation, secrets.randbits(82))
+        pid = ours.pid(())
+        question = is_auth_call((pid, ours.reference()), ours.node)
+        message = self.session.encode(ctl.RegSend(pid, NET_KERNEL), question)
+        for frame in self.session.frames(message):
+            self._connection.send_frame(frame)
+        self._connection.send_frame(())
+
+    # -- told by the carrier --
+
+    def packets_received(self, packets: Sequence[Packet]) -> None:
+        """A batch."""
+        for packet in packets:
+            self._connection.consumed(len(packet.data))
+            self.has_answered |= isinstance(packet, HandshakePacket)
+            self.frames += isinstance(packet, FramePacket)
+            try:
+                self._deal_with(self.session.receive(packet))
+            except DistError as error:
+                self.error = error
+                break
+        self._changed.set()
+
+    def writable_again(self) -> None:
+        """There is never much to write."""
+
+    def connection_lost(self, reason: CloseReason) -> None:
+        """It is over."""
+        self.lost = reason.text
+        self._changed.set()
+
+    def _deal_with(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, SendHandshake):
+                self._connection.send_handshake(event.data)
+            elif isinstance(event, AliveAsked):
+                self._deal_with(self.session.decide(Status.TRUE))
+            elif isinstance(event, Connected):
+                self.is_up = True
+                self._connection.handshake_done()

@@ -1,0 +1,59 @@
+"""Whether a UDP port speaks QUIC, asked with a version that nobody has (RFC 9000, 6)."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import secrets
+
+_NO_VERSION = 0x1A2A3A4A
+"""Reserved to be answered with the versions that there are (RFC 9000, 15)."""
+
+_PAUSES = (0.2, 0.4, 0.8)
+"""Seconds between questions: any datagram may be lost."""
+
+
+class Answer(enum.Enum):
+    """What came back."""
+
+    QUIC = "it speaks QUIC"
+    OTHER = "something answers that is not QUIC"
+    NOBODY = "nobody listens there"
+    NOTHING = "no answer came"
+
+
+class _Asking(asyncio.DatagramProtocol):
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        is_quic = len(data) >= 7 and data[0] & 0x80 and data[1:5] == bytes(4)
+        self._tell(Answer.QUIC if is_quic else Answer.OTHER)
+
+    def error_received(self, exc: Exception) -> None:
+        self._tell(Answer.NOBODY)
+
+    def _tell(self, answer: Answer) -> None:
+        if not self.answer.done():
+            self.answer.set_result(answer)
+
+
+async def ask(host: str, port: int) -> Answer:
+    """Asks a few times, for a second or so. Raises OSError for a host that cannot be found."""
+    loop = asyncio.get_running_loop()
+    transport, asking = await loop.create_datagram_endpoint(_Asking, remote_addr=(host, port))
+    try:
+        for pause in _PAUSES:
+            transport.sendto(_question())
+            done, _ = await asyncio.wait([asking.answer], timeout=pause)
+            if done:
+                return asking.answer.result()
+        return Answer.NOTHING
+    finally:
+        transport.close()
+
+
+def _question() -> bytes:
+    header = b"\xc0" + _NO_VERSION.to_bytes(4, "big")
+    ids = b"\x08" + secrets.token_bytes(8) + b"\x08" + secrets.token_bytes(8)
+    return (header + ids).ljust(1200, b"\0")
