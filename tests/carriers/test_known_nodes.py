@@ -8,12 +8,26 @@ import stat
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicdist.carriers.trust import Credentials, Identity, PeerRefused, Trust, files
+from quicdist.carriers.trust import (
+    Certificates,
+    Credentials,
+    Identity,
+    PeerRefused,
+    Trust,
+    TrustBy,
+    Verifier,
+    files,
+)
 from quicdist.carriers.trust.authority import issue, make_authority
 from quicdist.carriers.trust.errors import CertificateError
+from quicdist.carriers.trust.identity import key_pem, pem, self_signed
 from quicdist.carriers.trust.known_nodes import KnownNodes
 from quicdist.carriers.trust.names import fingerprint, parse_fingerprint, read, written
 
@@ -205,8 +219,6 @@ def test_without_a_certificate(tmp_path: Path) -> None:
 def test_the_authorities_are_read_again_when_they_change(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from quicdist.carriers.trust.identity import pem
-
     old, new = make_authority("old", 1), make_authority("new", 1)
     file = tmp_path / "ca.pem"
     file.write_bytes(pem([old.certificate]))
@@ -254,8 +266,6 @@ def test_a_new_key_that_the_old_one_vouches_for(tmp_path: Path) -> None:
 def test_a_certificate_that_is_broken_on_disk_is_not_taken(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from quicdist.carriers.trust.identity import key_pem, pem
-
     def put(identity: Identity) -> None:
         file.write_bytes(key_pem(identity.key) + pem([identity.certificate]))
 
@@ -268,3 +278,45 @@ def test_a_certificate_that_is_broken_on_disk_is_not_taken(
     assert "stays in use" in caplog.text
     put(new := Identity.ephemeral())
     assert credentials.identity.fingerprint == new.fingerprint
+
+
+def let_in(verifier: Verifier, presented: Certificates) -> None:
+    """All that is asked of who dials us."""
+    verifier.dialler(presented)
+    verifier.named(NODE, presented)
+
+
+def test_certificates_that_hold_anything_are_refused_and_nothing_else(tmp_path: Path) -> None:
+    """They are parsed piece by piece, when asked for: what aioquic hands over may still raise."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    der = self_signed(key, ["127.0.0.1"]).public_bytes(Encoding.DER)
+    unknown_key = x509.load_der_x509_certificate(der.replace(b"\x2b\x65\x70", b"\x2b\x65\x7f"))
+    with pytest.raises(UnsupportedAlgorithm):
+        unknown_key.public_key()
+    at = der.index(b"\x55\x1d\x11") + 8
+    broken_names = x509.load_der_x509_certificate(der[:at] + b"\xff" + der[at + 1 :])
+    with pytest.raises(ValueError, match=r"."):
+        assert broken_names.extensions
+    good = Identity.ephemeral(["127.0.0.1"])
+    authority = tmp_path / "ca.pem"
+    authority.write_bytes(pem([good.certificate]))
+    known = tmp_path / "known"
+    known.write_text(f"{NODE} {KEY}\n")
+    for trust in (
+        Trust.first_use(known),
+        Trust.pinned({NODE: KEY}),
+        Trust.authority(authority),
+    ):
+        verifier = trust.verifier()
+        for presented in (
+            [good.certificate, unknown_key],
+            [unknown_key],
+            [broken_names],
+            [broken_names, unknown_key],
+        ):
+            if trust.by is TrustBy.AUTHORITY and presented[0] is good.certificate:
+                continue
+            with pytest.raises(PeerRefused):
+                verifier.dialled(NODE, presented)
+            with pytest.raises(PeerRefused):
+                let_in(verifier, presented)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import ipaddress
 import os
 import stat
@@ -32,6 +33,7 @@ from quicdist.carriers.trust import (
     Credentials,
     Identity,
     Trust,
+    files,
     state_directory,
 )
 from quicdist.carriers.trust.names import hosts_of
@@ -134,6 +136,20 @@ def test_nodes_of_several_hosts_share_a_place(tmp_path: Path) -> None:
     assert one.fingerprint == two.fingerprint
 
 
+def test_a_key_in_a_place_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Identity.kept(["127.0.0.1"], tmp_path)
+
+    def read_only(*args: object, **more: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(files, "locked", read_only)
+    assert Identity.kept(["10.0.0.7"], tmp_path).fingerprint == kept.fingerprint
+    with pytest.raises(CertificateUnreadable, match="Read-only"):
+        Identity.kept(["127.0.0.1"], tmp_path / "other")
+
+
 def test_without_hosts_there_is_the_key_alone(tmp_path: Path) -> None:
     bare = Identity.kept([], tmp_path)
     assert bare.fingerprint == Identity.kept(["127.0.0.1"], tmp_path).fingerprint
@@ -220,7 +236,7 @@ def test_what_cannot_be_loaded_says_why_in_one_line(tmp_path: Path) -> None:
     odd.write_bytes(pem(dsa.generate_private_key(1024)))
     other = tmp_path / "other"
     other.write_bytes(pem(ec.generate_private_key(ec.SECP256R1())))
-    for kind, pattern, files in (
+    for kind, pattern, given in (
         (CertificateUnreadable, "missing: No such file", (missing, key)),
         (CertificateUnreadable, "missing: No such file", (certificate, missing)),
         (CertificateUnreadable, "empty: no PEM certificate", (empty, key)),
@@ -231,7 +247,7 @@ def test_what_cannot_be_loaded_says_why_in_one_line(tmp_path: Path) -> None:
         (CertificateMismatch, "not the key of", (certificate, other)),
     ):
         with pytest.raises(kind, match=pattern) as caught:
-            Identity.load(*files)
+            Identity.load(*given)
         assert "\n" not in str(caught.value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,7 @@ OVERLAP = datetime.timedelta(days=30)
 
 _LIFETIME = datetime.timedelta(days=3650)
 _RENEW_BEFORE = datetime.timedelta(days=30)
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 _KEY, _FORMER_KEY = "key.pem", "former-key.pem"
 
 
@@ -88,6 +90,8 @@ class Identity:
             with files.locked(place / _KEY):
                 return cls._kept(hosts, place)
         except OSError as error:
+            if error.errno in _READ_ONLY and (place / _KEY).exists():
+                return cls._given(hosts, place)
             raise CertificateUnreadable(
                 f"no certificate can be kept in {place}: {error.strerror or error}"
             ) from None
@@ -109,6 +113,14 @@ class Identity:
             found = _issued(key, hosts, place / _FORMER_KEY)
             files.write(path, pem(found), mode=0o644)
         return cls(key, found[0], tuple(found[1:]), (key_file, path), tuple(hosts))
+
+    @classmethod
+    def _given(cls, hosts: Sequence[str], place: Path) -> Identity:
+        """Where nothing can be written, as in a container, the key is who we are."""
+        key_file = place / _KEY
+        key = _read_key(key_file)
+        found = _issued(key, hosts, place / _FORMER_KEY)
+        return cls(key, found[0], tuple(found[1:]), (key_file,), tuple(hosts))
 
     @classmethod
     def rotate(cls, directory: Path | str | None = None) -> None:

@@ -7,14 +7,15 @@ dialled asks `dialler` then, and `named` when the peer says its name in the dist
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Protocol
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from quicdist.carriers.trust import files
 from quicdist.carriers.trust.chains import Usage, check_chain, check_length
@@ -191,17 +192,19 @@ class Verifier:
             return
         if not certificates:
             raise PeerRefused("the node presents no certificate", Alert.CERTIFICATE_REQUIRED)
-        check_length(certificates)
-        self._way.anyone(certificates, Usage.SERVER)
-        self._check_node(node, certificates)
+        with _readable():
+            check_length(certificates)
+            self._way.anyone(certificates, Usage.SERVER)
+            self._check_node(node, certificates)
 
     def dialler(self, certificates: Certificates) -> None:
         """Somebody who dials us has presented these, its name is to come."""
         if not self.asks_diallers:
             return
         if certificates:
-            check_length(certificates)
-            self._way.anyone(certificates, Usage.CLIENT)
+            with _readable():
+                check_length(certificates)
+                self._way.anyone(certificates, Usage.CLIENT)
         elif not self._uncertified:
             raise PeerRefused(
                 "it presents no certificate, and the setting lets nobody in without",
@@ -213,7 +216,8 @@ class Verifier:
         if not self.asks_diallers:
             return
         if certificates:
-            self._check_node(node, certificates)
+            with _readable():
+                self._check_node(node, certificates)
         elif not any(fnmatchcase(node, pattern) for pattern in self._uncertified):
             raise PeerRefused(
                 f"{written(node)} presents no certificate, and the setting does not let it in "
@@ -251,6 +255,15 @@ class Onlooker(Verifier):
 
     def dialled(self, node: str, certificates: Certificates) -> None:
         self.seen = tuple(certificates)
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """Parts of a certificate are read when they are asked for, and may hold anything."""
+    try:
+        yield
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise PeerRefused("the peer's certificates cannot be read") from None
 
 
 def _vouching(certificates: Certificates, keys: set[str]) -> bool:
