@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from benchmarks.picture import Bar, Panel, draw
 
@@ -132,7 +132,10 @@ class Pair:
         return (_resident(self.server.pid) - before) / IDLE
 
 
-Start = Callable[[Processes], tuple["subprocess.Popen[str]", "subprocess.Popen[str]"]]
+Sides: TypeAlias = "tuple[subprocess.Popen[str], subprocess.Popen[str]]"
+"""The one that answers, and the driver."""
+
+Start = Callable[[Processes], Sides]
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ class Candidate:
 
 
 def ours(settings: dict[str, Any], **environment: str) -> Start:
-    def start(processes: Processes) -> tuple[subprocess.Popen[str], subprocess.Popen[str]]:
+    def start(processes: Processes) -> Sides:
         module = "benchmarks.sides.quicdist_side"
         server = processes.python(module, json.dumps(settings), **environment)
         name = hear(server)["name"]
@@ -155,8 +158,13 @@ def ours(settings: dict[str, Any], **environment: str) -> Start:
     return start
 
 
+def ours_over_tcp(processes: Processes) -> Sides:
+    port = _free_port()
+    return ours({"epmd_port": port}, ERL_EPMD_PORT=str(port))(processes)
+
+
 def raw(per_write: int) -> Start:
-    def start(processes: Processes) -> tuple[subprocess.Popen[str], subprocess.Popen[str]]:
+    def start(processes: Processes) -> Sides:
         module = "benchmarks.sides.aioquic_side"
         server = processes.python(module, "1")
         return server, processes.python(module, str(per_write), hear(server)["name"])
@@ -164,7 +172,7 @@ def raw(per_write: int) -> Start:
     return start
 
 
-def erlang(processes: Processes) -> tuple[subprocess.Popen[str], subprocess.Popen[str]]:
+def erlang(processes: Processes) -> Sides:
     built = _compiled(processes)
     epmd = {"ERL_EPMD_PORT": str(_free_port())}
     _end_epmd(processes, epmd)
@@ -173,7 +181,7 @@ def erlang(processes: Processes) -> tuple[subprocess.Popen[str], subprocess.Pope
     return server, _erl(processes, "bench2@127.0.0.1", ["-pa", built], ["drive", name], epmd)
 
 
-def gateways(processes: Processes) -> tuple[subprocess.Popen[str], subprocess.Popen[str]]:
+def gateways(processes: Processes) -> Sides:
     from quicdist.gateway import emit_module, erl_arguments
 
     built = _compiled(processes)
@@ -190,7 +198,7 @@ def gateways(processes: Processes) -> tuple[subprocess.Popen[str], subprocess.Po
     return server, behind_a_gateway(["drive", hear(server)["name"]])
 
 
-def erldistpy(processes: Processes) -> tuple[subprocess.Popen[str], subprocess.Popen[str]]:
+def erldistpy(processes: Processes) -> Sides:
     built = _compiled(processes)
     epmd = {"ERL_EPMD_PORT": str(_free_port())}
     _end_epmd(processes, epmd)
@@ -248,6 +256,7 @@ CANDIDATES = [
     Candidate(
         "quicdist[fast], 1200-byte datagrams", ours({"engine": "qh3", "max_datagram_size": 1200})
     ),
+    Candidate("quicdist, TCP", ours_over_tcp),
     Candidate("quicdist, pure codec", ours({}, QUICDIST_PURE_PYTHON="1")),
     Candidate("Erlang, TCP", erlang),
     Candidate("Erlang, two gateways", gateways),

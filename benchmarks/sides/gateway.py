@@ -6,10 +6,15 @@ import asyncio
 import sys
 
 from benchmarks.sides.measuring import say
-from quicdist import Identity
+from quicdist import Identity, Trust
 from quicdist.gateway import Gateway, GatewaySettings, run
 
-SETTINGS = GatewaySettings(sys.argv[1], epmd_port=0, identity=Identity.ephemeral(["127.0.0.1"]))
+SETTINGS = GatewaySettings(
+    sys.argv[1],
+    epmd_port=0,
+    identity=Identity.ephemeral(["127.0.0.1"]),
+    trust=Trust.nothing(),
+)
 
 
 def started(gateway: Gateway) -> None:

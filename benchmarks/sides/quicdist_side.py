@@ -2,35 +2,40 @@
 
     python -m benchmarks.sides.quicdist_side SETTINGS [NAME]
 
-SETTINGS are those of `Quic`, as JSON; with the other node's NAME it drives.
+SETTINGS are those of `Quic`, as JSON, or of `Tcp` if they hold an `epmd_port`; with the other
+node's NAME it drives.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.sides.measuring import SMALL, drive, hear, say
-from quicdist import Identity, Mailbox, Node, Quic, Trust
+from quicdist import Identity, Mailbox, Node, Quic, Tcp, Trust
 from quicdist.node.carrier import CarrierSettings
 
 COOKIE = "benchmark"
+_numbers = itertools.count()
 
 
 def carriers(settings: dict[str, Any]) -> Sequence[CarrierSettings]:
     """What SETTINGS ask for."""
-    return [Quic(**settings)]
+    return [Tcp(**settings) if "epmd_port" in settings else Quic(**settings)]
 
 
 def new_node(settings: dict[str, Any]) -> Node:
     """On a free port."""
+    name = f"n{os.getpid()}x{next(_numbers)}" if "epmd_port" in settings else "0"
     return Node(
-        "0@127.0.0.1",
+        f"{name}@127.0.0.1",
         cookie=COOKIE,
         carriers=carriers(settings),
         identity=Identity.ephemeral(["127.0.0.1"]),
