@@ -97,7 +97,10 @@ def hear(process: subprocess.Popen[str]) -> dict[str, Any]:
     line = process.stdout.readline()
     if not line:
         raise Absent("it ended")
-    answer: dict[str, Any] = json.loads(line)
+    try:
+        answer: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError:
+        raise Absent(f"it said {line.strip()[:200]}") from None
     return answer
 
 

@@ -78,7 +78,8 @@ class ShortPaths(QuicConnection):
         path = self._network_paths[0]
         if path.addr != addr or not path.is_validated:
             return False
-        if data[1:_NUMBER] != self.host_cid:
+        cid = data[1:_NUMBER]
+        if cid != self.host_cid and not self._is_another_id(cid):
             return False
         crypto = self._cryptos[Epoch.ONE_RTT].recv
         assert crypto.hp is not None
@@ -93,20 +94,25 @@ class ShortPaths(QuicConnection):
             mask[1 : 1 + length], "big"
         )
         number = decode_packet_number(truncated, 8 * length, space.expected_packet_number)
-        header = b"%c%b%b" % (first, self.host_cid, truncated.to_bytes(length, "big"))
+        header = b"%c%b%b" % (first, cid, truncated.to_bytes(length, "big"))
         try:
             payload = crypto.aead.decrypt(data[end:], header, number)
         except CryptoError:
             return True
         if number in space.received_packets:
             return True
-        self._received_short(space, path, number, first, payload, now)
+        self._received_short(space, path, cid, number, first, payload, now)
         return True
+
+    def _is_another_id(self, cid: bytes) -> bool:
+        """A listener follows its dialer to another id, which is aioquic's business."""
+        return self._is_client and any(each.cid == cid for each in self._host_cids)
 
     def _received_short(
         self,
         space: QuicPacketSpace,
         path: QuicNetworkPath,
+        cid: bytes,
         number: int,
         first: int,
         payload: bytes,
@@ -121,7 +127,7 @@ class ShortPaths(QuicConnection):
         at = self._take_stream_frames(payload)
         is_ack_eliciting = at > 0
         if at < len(payload):
-            is_ack_eliciting |= self._take_others(payload[at:], path, now)
+            is_ack_eliciting |= self._take_others(payload[at:], path, cid, now)
             if self._close_pending or self._state is not QuicConnectionState.CONNECTED:
                 return
         if now != self._refreshed_at:
@@ -181,11 +187,11 @@ class ShortPaths(QuicConnection):
             at = end
         return at
 
-    def _take_others(self, payload: bytes, path: QuicNetworkPath, now: float) -> bool:
+    def _take_others(self, payload: bytes, path: QuicNetworkPath, cid: bytes, now: float) -> bool:
         """Frames of any kind; whether they want an acknowledgement."""
         context = QuicReceiveContext(
             epoch=Epoch.ONE_RTT,
-            host_cid=self.host_cid,
+            host_cid=cid,
             network_path=path,
             quic_logger_frames=None,
             time=now,
