@@ -79,10 +79,10 @@ class Terminal:
         """As they come from a keyboard."""
         os.write(self._master, keys.encode())
 
-    def wait_for(self, shown: str | Callable[[str], bool]) -> str:
+    def wait_for(self, shown: str | Callable[[str], bool], patience: float = PATIENCE) -> str:
         """Until that text is shown, or what is shown is found right; what is shown then."""
         is_right = shown if callable(shown) else lambda text: shown in text
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while not is_right(self.text):
             assert time.monotonic() < deadline, f"still not {shown!r}:\n{self.text}"
             if not self._read(0.2):

@@ -17,7 +17,7 @@ from quicdist.cli.top import screen
 from quicdist.cli.top.sampling import Figures, NoBeam, Process, Sample, Sort, _read
 from quicdist.cli.top.watching import View
 from quicdist.etf import Atom, Pid
-from tests.cli.conftest import COOKIE, Command
+from tests.cli.conftest import COOKIE, PATIENCE, Command
 from tests.cli.terminal import Terminal
 from tests.erlang import Erlang
 from tests.gatewayed import GatewayThread, gatewayed_erl
@@ -113,11 +113,11 @@ def test_a_node_that_goes_and_comes_back(quicdist: Command) -> None:
     with GatewayThread() as gateway, contextlib.ExitStack() as stack:
         first = stack.enter_context(gatewayed_erl(gateway, cookie=COOKIE))
         with top(quicdist, gateway.name, "-i", "0.2", "--timeout", "20") as terminal:
-            terminal.wait_for("net_kernel")
+            terminal.wait_for("net_kernel", 3 * PATIENCE)
             first.kill()
-            terminal.wait_for("trying again")
+            terminal.wait_for("trying again", 3 * PATIENCE)
             stack.enter_context(gatewayed_erl(gateway, cookie=COOKIE))
-            shown = terminal.wait_for(lambda text: "trying again" not in text)
+            shown = terminal.wait_for(lambda text: "trying again" not in text, 3 * PATIENCE)
             assert "our link" in shown
             assert terminal.end("\x03") == 0
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _FIRST_WINDOW = 0.5
 """Seconds: something is to be seen soon."""
 
-_LONGEST_PAUSE = 10.0
+_LONGEST_PAUSE = 5.0
 """Seconds between two tries to reach a node that has gone."""
 
 
