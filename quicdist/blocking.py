@@ -36,7 +36,7 @@ from quicdist.node.errors import NotRunning
 from quicdist.node.events import NodeEvent
 from quicdist.node.info import NodeStatistics, PeerInfo
 from quicdist.node.limits import MailboxLimits, NodeLimits
-from quicdist.node.mailbox import Mailbox, Match
+from quicdist.node.mailbox import Mailbox, Mark, Match
 from quicdist.node.names import facing
 from quicdist.node.node import Node
 from quicdist.node.retry import Retry
@@ -246,12 +246,22 @@ class BlockingMailbox:
         """Sends a message to a pid, an alias, a name here, or a (name, node)."""
         self._thread.run(self._mailbox.send, to, message)
 
-    def receive(self, match: Match | None = None, timeout: float | None = None) -> Term:
+    def mark(self) -> Mark:
+        """Now, for `receive(..., since=mark)`. See `Mailbox.mark`."""
+        return self._thread.do(self._mailbox.mark)
+
+    def receive(
+        self,
+        match: Match | None = None,
+        timeout: float | None = None,
+        *,
+        since: Mark | None = None,
+    ) -> Term:
         """The first message, or the first for which `match(message)` is true; others stay.
 
         `match` runs in the node's thread and must not use the node. See `Mailbox.receive`.
         """
-        return self._thread.run(self._mailbox.receive, match, timeout)
+        return self._thread.run(self._mailbox.receive, match, timeout, since=since)
 
     def link(self, other: Pid) -> None:
         """Links to another process."""

@@ -303,7 +303,8 @@ def _why_no_node(link: Link, timeout: float) -> Stopped:
             Step.HANDSHAKE,
             Trouble.SILENT,
             f"our name was not answered: {text}",
-            "the carrier is there and no node behind it: does the BEAM next to the gateway run?",
+            "the port is there and no node behind it: does the BEAM next to its gateway run, or is "
+            "it suspended? over TCP, it may expect TLS (-proto_dist inet_tls)",
         )
     return Stopped(
         Step.HANDSHAKE, Trouble.SILENT, f"it stopped half way: {text}", "see the log of that node"
