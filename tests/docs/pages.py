@@ -12,6 +12,7 @@ Others are only read. `<!-- not run: why -->` in front of a block has it not run
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import os
 import re
@@ -83,8 +84,7 @@ class Reader:
         trace: TracebackType | None,
     ) -> None:
         for process in self._background:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _end(process)
             if process.stdout is not None:
                 process.stdout.close()
 
@@ -190,3 +190,14 @@ class Reader:
         example = doctest.Example("", expected)
         if not checker.check_output(expected, self._printed, flags):
             raise AssertionError(checker.output_difference(example, self._printed, flags))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """As Ctrl-C does: the others do not wait for a node that has said goodbye."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
