@@ -152,7 +152,12 @@ class _Quic(QuicConnection):
 
     @property
     def carries_probes(self) -> bool:
-        """Whether the path in use is known to be the peer's and nothing but 1-RTT is spoken."""
+        """Whether the path in use is known to be the peer's and nothing but 1-RTT is spoken.
+
+        Never with an aioquic too old for datagrams of our own making: what it sends stays small.
+        """
+        if not hasattr(self, "_flush_builder"):
+            return False
         is_up = self._handshake_confirmed and self._state is QuicConnectionState.CONNECTED
         return is_up and not self._close_pending and self._network_paths[0].is_validated
 

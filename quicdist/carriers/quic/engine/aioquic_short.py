@@ -14,6 +14,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from aioquic._crypto import CryptoError
+from aioquic.quic import recovery  # older versions lack MAX_ACK_RANGES, and run none of this
 from aioquic.quic.connection import (
     QuicConnection,
     QuicConnectionError,
@@ -24,7 +25,7 @@ from aioquic.quic.connection import (
 from aioquic.quic.events import StreamDataReceived
 from aioquic.quic.packet import QuicPacketType, decode_packet_number
 from aioquic.quic.packet_builder import QuicPacketBuilder, QuicSentPacket
-from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketSpace
+from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 from aioquic.tls import Epoch
 
@@ -139,7 +140,7 @@ class ShortPaths(QuicConnection):
             space.largest_received_time = now
         space.ack_queue.add(number)
         space.received_packets.add(number)
-        if len(space.ack_queue) > MAX_ACK_RANGES:
+        if len(space.ack_queue) > recovery.MAX_ACK_RANGES:
             space.ack_queue.shift()
         if is_ack_eliciting and space.ack_at is None:
             space.ack_at = now + self._ack_delay
