@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import pytest
+from aioquic.quic.connection import QuicConnection
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,11 @@ from tests.carriers.owners import Owner, node
 from tests.lossy import LossyProxy, Weather
 
 FAR, NEAR = "192.0.2.1", "127.0.0.1"
+
+needs_probes = pytest.mark.skipif(
+    not hasattr(QuicConnection, "_flush_builder"),
+    reason="this aioquic is too old for datagrams of our own making: no path is probed",
+)
 
 
 def search(mtu: PathMtu, passes: Callable[[int], bool], now: float = 0.0) -> list[int]:
@@ -103,6 +109,7 @@ async def pass_on(here: Owner, there: Owner, count: int = 40) -> None:
     there.frames.clear()
 
 
+@needs_probes
 @pytest.mark.parametrize("engine", ["aioquic", "aioquic-plain"])
 async def test_large_where_the_path_is_wide_and_small_when_it_has_narrowed(engine: str) -> None:
     async with AsyncExitStack() as stack:
@@ -119,6 +126,7 @@ async def test_large_where_the_path_is_wide_and_small_when_it_has_narrowed(engin
         assert size_of(here) == BASE
 
 
+@needs_probes
 async def test_a_narrow_path_costs_nothing_but_the_probes() -> None:
     async with AsyncExitStack() as stack:
         a = await stack.enter_async_context(node())

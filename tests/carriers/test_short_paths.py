@@ -15,8 +15,12 @@ from aioquic.quic.connection import QuicConnection
 
 from quicdist.carriers.quic.engine import Opening, aioquic_short
 from quicdist.carriers.quic.engine import aioquic as adapter
-from quicdist.carriers.quic.engine.aioquic_short import ShortPaths
+from quicdist.carriers.quic.engine.aioquic_short import TESTED, ShortPaths, is_tested
 from tests.carriers.owners import settings
+
+pytestmark = pytest.mark.skipif(
+    not is_tested(), reason=f"short ways are for aioquic {', '.join(sorted(TESTED))} alone"
+)
 
 ADDRESS = ("127.0.0.1", 4433)
 SHORT, PLAIN = "aioquic", "aioquic-plain"
