@@ -263,16 +263,16 @@ class Qh3Connection:
         return [(data, self._known(address)) for data, address in datagrams]
 
     def _reckon(self) -> None:
-        """What is lost is sent again at once, so it is in flight or queued; but where the pacer
-        holds it back it is neither, so then not all is acknowledged, whatever the sum."""
+        """What is lost is in flight or queued, but neither while the pacer holds it back or a
+        timer is to notice it: as long as a timer runs besides that of the idle connection, not
+        all is acknowledged, whatever the sum."""
         core = self._quic._core
         if core is None or not self._written:
             return
         timer = core.get_timer()
-        is_paced = timer is not None and timer[0] == "pacing"
+        is_busy = timer is not None and timer[0] not in ("idle", "close")
         away = self._quic.get_send_buffer_size() + core.bytes_in_flight
-        away = max(away, int(is_paced))
-        self._acknowledged = max(self._acknowledged, self._written - away)
+        self._acknowledged = max(self._acknowledged, self._written - max(away, int(is_busy)))
 
     def timer(self) -> float | None:
         """When qh3 wants to be woken."""
