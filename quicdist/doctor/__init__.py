@@ -178,7 +178,8 @@ async def _dial_quic(
 
 
 def _why_no_tls(text: str, place: Place, answer: Answer) -> Stopped:
-    if "no application protocol" in text:
+    # The alert of RFC 7301; older versions of aioquic send another, and says so in words.
+    if "no application protocol" in text or "ALPN" in text:
         return Stopped(
             Step.TLS,
             Trouble.REFUSED,
