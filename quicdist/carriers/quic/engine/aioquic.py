@@ -128,6 +128,9 @@ class _Pacer(QuicPacketPacer):
 
 register_congestion_control(_CONGESTION, _CountingReno)
 
+_CAN_PROBE = hasattr(QuicConnection, "_flush_builder")
+"""Older versions of aioquic send no datagrams of our own making: what leaves them stays small."""
+
 
 class _Quic(QuicConnection):
     """aioquic's connection without its own growing of windows, and able to keep chunks whole.
@@ -152,12 +155,7 @@ class _Quic(QuicConnection):
 
     @property
     def carries_probes(self) -> bool:
-        """Whether the path in use is known to be the peer's and nothing but 1-RTT is spoken.
-
-        Never with an aioquic too old for datagrams of our own making: what it sends stays small.
-        """
-        if not hasattr(self, "_flush_builder"):
-            return False
+        """Whether the path in use is known to be the peer's and nothing but 1-RTT is spoken."""
         is_up = self._handshake_confirmed and self._state is QuicConnectionState.CONNECTED
         return is_up and not self._close_pending and self._network_paths[0].is_validated
 
@@ -413,7 +411,7 @@ class AioquicConnection:
         self._now = now
         try:
             datagrams = self._quic.datagrams_to_send(now)
-            if self._quic.carries_probes:
+            if _CAN_PROBE and self._quic.carries_probes:
                 datagrams += self._probes(now)
         except Exception as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
