@@ -58,21 +58,28 @@ def call(
 ) -> None:
     """Call M:F with ARGS on NODE and print what it returns, as the Erlang shell would.
 
+    What the function prints goes to standard error.
+
     Pids in ARGS are written as NODE's own shell prints them, or with the name of their node:
     <'5555@127.0.0.1'.94.0>. With -v the stack trace of a call that raised is shown too.
     """
     from quicdist.cli import client
+    from quicdist.cli.printed import Printed
     from quicdist.etf.notation import format_term
     from quicdist.node.errors import CallError
 
     words = (module, function, arguments or [])
     _wanted(node, 0, *words)
     settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose)
+    printed = Printed(lambda: sys.stderr)
 
     async def main() -> Term:
-        async with client.connected(settings) as ours:
+        async with client.connected(settings, printed=printed) as ours:
             wanted = _wanted(node, ours.peer(node).creation, *words)
-            return await called(ours, node, wanted, timeout)
+            try:
+                return await called(ours, node, wanted, timeout)
+            finally:
+                printed.end_line()
 
     try:
         result = client.run(main(), verbose)

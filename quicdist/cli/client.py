@@ -14,6 +14,7 @@ from quicdist.cli.options import identity, start_logging, trusted_by
 
 if TYPE_CHECKING:
     from quicdist.etf import Term
+    from quicdist.node.group_leader import Write
     from quicdist.node.node import Node
 
 _T = TypeVar("_T")
@@ -34,8 +35,8 @@ class Settings:
 
 
 @contextlib.asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[Node]:
-    """A node of our own that is connected to the peer.
+async def connected(settings: Settings, *, printed: Write | None = None) -> AsyncIterator[Node]:
+    """A node of our own that is connected to the peer. `printed` is Node's.
 
     Raises what Node raises, NoConnection among it.
     """
@@ -51,6 +52,7 @@ async def connected(settings: Settings) -> AsyncIterator[Node]:
         identity=identity(settings.certificate, settings.key),
         trust=trusted_by(settings.trust),
         limits=NodeLimits(connect_timeout=settings.timeout, handshake_timeout=settings.timeout),
+        printed=printed,
     )
     async with node:
         await node.connect(settings.peer)

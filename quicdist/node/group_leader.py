@@ -38,12 +38,15 @@ _EREQUEST = (_ERROR, Atom("request"))
 _EOF = Atom("eof")
 _INPUT = frozenset({"get_chars", "get_line", "get_until", "get_password"})
 _MIB = 1024 * 1024
+_QUIET = 0.5
+"""Seconds after which a line without an end is taken for one."""
 
 
 class GroupLeader(Service):
     """A process that others print to. It ends with `close`, or with the node."""
 
     def __init__(self, system: System, write: Write, apply: Apply | None = None) -> None:
+        """`apply` is what formats where its senders are."""
         super().__init__(system, _ignore)
         self.level = Level(self, 4 * _MIB, 8 * _MIB, 16 * _MIB)
         self._write = write
@@ -137,18 +140,33 @@ class GroupLeader(Service):
 
 
 class LogLines:
-    """Writes whole lines to the log `quicdist.io`."""
+    """Writes lines to the log `quicdist.io`; one without an end when nothing follows it soon."""
 
     def __init__(self) -> None:
         self._rest = ""
+        self._quiet: asyncio.TimerHandle | None = None
 
     def __call__(self, text: str) -> None:
+        if self._quiet is not None:
+            self._quiet.cancel()
+            self._quiet = None
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
-            logger.info("%s", line, extra={"event": "printed"})
+            _log_line(line)
         if len(self._rest) > _MIB:
-            logger.info("%s", self._rest, extra={"event": "printed"})
-            self._rest = ""
+            self.end()
+        elif self._rest:
+            self._quiet = asyncio.get_running_loop().call_later(_QUIET, self.end)
+
+    def end(self) -> None:
+        """What was written last is all of its line."""
+        rest, self._rest = self._rest, ""
+        if rest:
+            _log_line(rest)
+
+
+def _log_line(line: str) -> None:
+    logger.info("%s", line, extra={"event": "printed"})
 
 
 def _ignore(service: Service, message: Term, source: Source = HERE) -> None:

@@ -98,7 +98,8 @@ class Node:
     which nodes we talk to, and what each may call, by default all.
     `carriers` are the ways to reach nodes, by default `Quic()` and `Tcp()`; `lookups` are the
     places to ask where a node is (see `quicdist.node.lookup`). `limits` bound memory and waiting,
-    `terms` are choices in how terms come to Python.
+    `terms` are choices in how terms come to Python. `printed(text)` is given what the functions
+    print that are called on others; by default it goes to the log `quicdist.io`.
 
     Raises NodeNameError, CookieError, ExportError; `start` (and `async with`) also StartError.
     """
@@ -119,6 +120,7 @@ class Node:
         access: Access | None = None,
         limits: NodeLimits | None = None,
         terms: etf.Options = etf.DEFAULT,
+        printed: Write | None = None,
     ) -> None:
         where = None if listen is None else parse_listen(listen)
         if named_by is None:
@@ -133,6 +135,7 @@ class Node:
         self._cookie = find_cookie(cookie)
         self._limits = limits or NodeLimits()
         self._terms = terms
+        self._printed = printed
         self._exports = Exports(exports, self._limits.threads)
         self._lookups = lookups
         self._access = access or Access()
@@ -164,6 +167,7 @@ class Node:
             self._events,
             self._exports,
             self._local(),
+            self._printed,
         )
         try:
             self._name = await self._open_carriers(life.connections.accept)
@@ -303,7 +307,7 @@ class Node:
     async def group_leader(self, write: Write) -> AsyncIterator[Pid]:
         """A process to print to, as long as the body of the `async with`: what comes goes to
         `write(text)`, a plain function. Give its pid to `Mailbox.spawn_remote` or
-        `Mailbox.set_group_leader`. By default what is printed here goes to the log `quicdist.io`.
+        `Mailbox.set_group_leader`. What is printed to no such process, `printed` of the node has.
         """
         life = self._running
         leader = GroupLeader(life.system, write, life.apply)
@@ -556,6 +560,7 @@ class _Life:
         events: Events,
         exports: Exports,
         local: LocalNode,
+        printed: Write | None,
     ) -> None:
         self.lost_name: str | None = None
         """Why it is over, for a node that was named by another."""
@@ -564,6 +569,8 @@ class _Life:
         self._events = events
         self._exports = exports
         self._local = local
+        self._log_lines = LogLines()
+        self._printed = printed or self._log_lines
         self._carriers = book.carriers
         self._counters = NodeCounters()
         self._since = time.time()
@@ -579,7 +586,7 @@ class _Life:
         identifiers = Identifiers(Atom(name), creation, secrets.randbits(82))
         self.system = system = System(identifiers, self.connections)
         self.spawner = Spawner(system, self._limits.mailbox)
-        leader = GroupLeader(system, LogLines(), self.apply)
+        leader = GroupLeader(system, self._printed, self.apply)
         system.group_leader = leader.pid
         self.caller = Caller(system, self._connect, self.connections.obstacle, leader.pid)
         system.reply_sink = self.caller.pid
@@ -606,6 +613,7 @@ class _Life:
                 process.die(SHUTDOWN)
             await self.connections.drain(deadline - loop.time())
         finally:
+            self._log_lines.end()
             self.connections.close()
 
     def statistics(self) -> NodeStatistics:

@@ -114,6 +114,14 @@ def test_call(quicdist: Command, calc: str, words: tuple[str, ...], printed: str
     assert (done.code, done.out, done.err) == (0, printed + "\n", "")
 
 
+@pytest.mark.erlang
+def test_what_a_called_function_prints(quicdist: Command, beam: tuple[str, Erlang]) -> None:
+    """It is no part of the answer."""
+    name, _ = beam
+    done = quicdist("call", name, 'io:format("~p\\e[2J~namid a line", [x])')
+    assert (done.code, done.out, done.err) == (0, "ok\n", "x?[2J\namid a line\n")
+
+
 def test_call_what_raises(quicdist: Command, calc: str) -> None:
     quicdist("call", calc, "calc", "divide", "[1, 0]").refused(1, "ZeroDivisionError", "division")
     quicdist("call", calc, "calc", "nothing").refused(1, "undef")

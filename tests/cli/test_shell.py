@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import signal
 import stat
 import subprocess
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from quicdist import Atom
 from quicdist.cli.exits import Problem
+from quicdist.cli.printed import Printed
 from quicdist.cli.shell.names import _functions, _modules
 from quicdist.cli.shell.session import Session
 from quicdist.etf.notation import parse_call
@@ -67,9 +69,16 @@ def test_a_script_ends_where_it_fails(quicdist: Command, calc: str) -> None:
 @pytest.mark.erlang
 def test_a_script_on_erlang(quicdist: Command, beam: tuple[str, Erlang]) -> None:
     name, _ = beam
-    script = 'io:format("~p~n", [x])\nerlang:whereis(init)\nerlang:is_process_alive(<0.0.0>)'
+    script = """
+        io:format("~p~n", [x])
+        io:format("amid ")
+        io:format("two~nlines")
+        erlang:whereis(init)
+        erlang:is_process_alive(<0.0.0>)
+    """
     done = given_to(quicdist, name, script)
-    assert (done.code, done.out, done.err) == (0, "x\nok\n<0.0.0>\ntrue\n", "")
+    said = "x\nok\namid \nok\ntwo\nlines\nok\n<0.0.0>\ntrue\n"
+    assert (done.code, done.out, done.err) == (0, said, "")
     done = given_to(quicdist, name, "timer:sleep(60000).", "--timeout", "1")
     done.refused(6, "within 1 s")
 
@@ -116,6 +125,23 @@ def test_typed(quicdist: Command, beam: tuple[str, Erlang]) -> None:
         terminal.press_until("\x03", "cancelled")
         terminal.press("erlang:node().\r")
         terminal.wait_for(f"'{name}'")
+        assert terminal.end("\x04") == 0
+
+
+@pytest.mark.erlang
+def test_what_a_process_prints_that_nobody_waits_for(
+    quicdist: Command, beam: tuple[str, Erlang]
+) -> None:
+    """It stands above the prompt, whether its line has an end or not."""
+    name, _ = beam
+    script = quicdist.home / "later.script"
+    script.write_text('timer:sleep(1000), io:put_chars("by the way").')
+    with shell(quicdist, name) as terminal:
+        terminal.wait_for(f"{name}>")
+        terminal.press(f'erlang:spawn(file, eval, ["{script}"]).\r')
+        terminal.wait_for("\nby the way\n")
+        terminal.press("erlang:node().\r")
+        terminal.wait_for(f"> erlang:node().\n'{name}'")
         assert terminal.end("\x04") == 0
 
 
@@ -170,7 +196,7 @@ class Nobody:
 
 @pytest.fixture
 def session() -> Session:
-    return Session(Nobody(), "5555@127.0.0.1", None)  # type: ignore[arg-type]
+    return Session(Nobody(), "5555@127.0.0.1", None, Printed(io.StringIO))  # type: ignore[arg-type]
 
 
 def test_lines_become_a_call(session: Session) -> None:

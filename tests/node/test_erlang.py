@@ -232,11 +232,23 @@ async def test_a_call_that_takes_too_long_leaves_nothing_behind(
 async def test_what_a_called_function_prints_is_logged(
     beam: Beam, make_node: MakeNode, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.CRITICAL)
     caplog.set_level(logging.INFO, "quicdist.io")
     async with make_node() as node:
         assert await node.call(beam.name, "io", "put_chars", [b"hello from there\n"]) == OK
         assert await node.call(beam.name, "io", "format", [b"~p~n", [[1, 2]]]) == OK
-    assert "hello from there" in caplog.text
+        for part in ("a line", " without an end"):
+            assert await node.call(beam.name, "io", "put_chars", [part]) == OK
+    assert caplog.messages == ["hello from there", "[1,2]", "a line without an end"]
+
+
+async def test_what_a_called_function_prints_goes_where_it_is_wanted(
+    beam: Beam, make_node: MakeNode
+) -> None:
+    printed: list[str] = []
+    async with make_node(printed=printed.append) as node:
+        assert await node.call(beam.name, "io", "put_chars", [b"hello\nfrom there"]) == OK
+    assert printed == ["hello\nfrom there"]
 
 
 # -- calls in ------------------------------------------------------------------------------------

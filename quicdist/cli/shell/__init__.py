@@ -47,6 +47,7 @@ def shell(
     leaves. Where the input is no terminal, its calls are made up to the first that fails.
     """
     from quicdist.cli import client
+    from quicdist.cli.printed import Printed
     from quicdist.cli.running import until_signal
     from quicdist.cli.shell import script
     from quicdist.cli.shell.session import Session
@@ -58,10 +59,11 @@ def shell(
         node, cookie, name, trust, cert, key, timeout or _TO_CONNECT, verbose
     )
 
+    printed = Printed(lambda: sys.stdout)
+
     async def main() -> None:
-        async with client.connected(settings) as ours:
-            _show_what_is_printed()
-            session = Session(ours, node, timeout)
+        async with client.connected(settings, printed=printed) as ours:
+            session = Session(ours, node, timeout, printed)
             if is_typed:
                 from quicdist.carriers.trust import state_directory
                 from quicdist.cli.shell import prompt
@@ -83,21 +85,3 @@ def _need_terminal_library() -> None:
         library="prompt_toolkit",
         extra="terminal",
     )
-
-
-def _show_what_is_printed() -> None:
-    """What the functions that are called print comes to the log of the node; here it is shown."""
-    import logging
-
-    from quicdist.cli.harmless import HarmlessFormatter
-
-    class Shown(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            print(self.format(record), flush=True)
-
-    handler = Shown()
-    handler.setFormatter(HarmlessFormatter("%(message)s"))
-    log = logging.getLogger("quicdist.io")
-    log.handlers = [handler]
-    log.propagate = False
-    log.setLevel(logging.INFO)

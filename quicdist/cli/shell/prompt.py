@@ -32,7 +32,7 @@ async def talk(session: Session, history: Path) -> None:
     while True:
         prompt = "... " if session.is_amid_a_call else f"{peer}> "
         try:
-            with patch_stdout():
+            with patch_stdout(), session.printed.above_prompt():
                 line = await asking.prompt_async(prompt)
         except KeyboardInterrupt:
             session.forget()

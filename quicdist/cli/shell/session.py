@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from quicdist.cli.call import called
 from quicdist.cli.exits import ExitCode, Problem
 from quicdist.cli.harmless import harmless_term
+from quicdist.cli.printed import Printed
 from quicdist.etf.notation import NotationError, format_term, parse_call
 
 if TYPE_CHECKING:
@@ -20,10 +21,12 @@ _ENDED = re.compile(r"\.\s*(%.*)?\Z")
 class Session:
     """Calls on one node."""
 
-    def __init__(self, node: Node, peer: str, timeout: float | None) -> None:
-        """`timeout` is how long each answer may take; None waits for ever."""
+    def __init__(self, node: Node, peer: str, timeout: float | None, printed: Printed) -> None:
+        """`timeout` is how long each answer may take; None waits for ever. `printed` has what
+        the functions print, and the node has it too."""
         self.node = node
         self.peer = peer
+        self.printed = printed
         self._timeout = timeout
         self._typed = ""
 
@@ -57,5 +60,8 @@ class Session:
         # Whose life a pid belongs to, its text does not say; the connection does.
         creation = self.node.peer(self.peer).creation
         wanted = parse_call(call, node=self.peer, creation=creation)
-        value = await called(self.node, self.peer, wanted, self._timeout)
+        try:
+            value = await called(self.node, self.peer, wanted, self._timeout)
+        finally:
+            self.printed.end_line()
         return harmless_term(format_term(value, node=self.peer))
