@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import multiprocessing
+import shlex
 import stat
 from pathlib import Path
 
@@ -49,10 +50,23 @@ def test_the_first_key_is_kept_and_no_other_taken(tmp_path: Path) -> None:
     with pytest.raises(PeerRefused) as caught:
         again.learn(NODE, OTHER_KEY)
     assert f"{path}, line 1" in str(caught.value)
-    assert f"quicdist cert accept {NODE} {OTHER_KEY}" in str(caught.value)
+    pasted = f"quicdist cert accept {NODE} {OTHER_KEY} --known-nodes {path}"
+    assert str(caught.value).endswith(pasted)
     assert path.read_text() == f"{NODE} {KEY}\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_the_line_that_accepts_a_key_is_safe_to_paste(tmp_path: Path) -> None:
+    path = tmp_path / "a place" / "known_nodes"
+    known = KnownNodes(path)
+    for node in ("*@10.0.0.7", "$(id)@a", "~root@b"):
+        known.learn(node, KEY)
+        line = str(known.changed(node, OTHER_KEY)).partition("only if you know that it was: ")[2]
+        *command, file = shlex.split(line)
+        assert command == ["quicdist", "cert", "accept", written(node), OTHER_KEY, "--known-nodes"]
+        assert file == str(path)
+        assert line == shlex.join([*command, file])
 
 
 def test_another_process_or_person_may_change_the_file(tmp_path: Path) -> None:

@@ -36,7 +36,13 @@ from quicdist.carriers.trust import (
     files,
     state_directory,
 )
-from quicdist.carriers.trust.names import hosts_of
+from quicdist.carriers.trust.names import (
+    general_name,
+    hosts_of,
+    is_for_host,
+    is_for_node,
+    node_uri,
+)
 from tests.carriers.owners import PATIENCE, Owner
 
 DAY = datetime.timedelta(days=1)
@@ -128,6 +134,27 @@ def test_the_key_is_for_its_owner_only(tmp_path: Path) -> None:
     assert files == [".key.pem.lock", "cert-127.0.0.1.pem", "key.pem"]
 
 
+def test_a_key_that_others_can_read_is_used_and_complained_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Identity.kept(["127.0.0.1"], tmp_path)
+    (tmp_path / "key.pem").chmod(0o600)
+    Identity.kept(["127.0.0.1"], tmp_path)
+    assert not caplog.records
+    (tmp_path / "key.pem").chmod(0o640)
+    Identity.kept(["127.0.0.1"], tmp_path)
+    assert f"{tmp_path / 'key.pem'} holds a key, and is not for its owner alone" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+def test_what_root_replaces_stays_its_owners(tmp_path: Path) -> None:
+    Identity.kept(["127.0.0.1"], tmp_path)
+    os.chown(tmp_path / "key.pem", 12, 34)
+    Identity.rotate(tmp_path)
+    found = (tmp_path / "key.pem").stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (12, 34, 0o600)
+
+
 def test_nodes_of_several_hosts_share_a_place(tmp_path: Path) -> None:
     one = Identity.kept(["127.0.0.1"], tmp_path)
     two = Identity.kept(["10.0.0.7"], tmp_path)
@@ -164,6 +191,18 @@ def test_names_in_the_certificate(tmp_path: Path) -> None:
         "::1",
     ]
     assert names.get_values_for_type(x509.DNSName) == ["node.example"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "node.example"])
+@pytest.mark.parametrize("other", ["spiffe://example/a:b", "https://[::1]:8443/x", "urn:a:b:c"])
+def test_uris_of_any_kind_are_no_hindrance(host: str, other: str) -> None:
+    node = f"4433@{host}"
+    names = [general_name(host), node_uri(node), x509.UniformResourceIdentifier(other)]
+    certificate = Authority().issue(*names).certificate
+    assert is_for_host(certificate, host)
+    assert not is_for_host(certificate, "127.0.0.2")
+    assert not is_for_host(certificate, "other.example")
+    assert is_for_node(certificate, node)
 
 
 def test_where_it_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ def read(path: Path) -> bytes:
 
 
 def write(path: Path, data: bytes, *, mode: int, replace: bool = True) -> None:
-    """The whole file or none of it; an existing one stays unless it may be replaced.
+    """The whole file or none of it; an existing one stays unless it may be replaced, and whoever
+    owned it goes on to, as far as we may say so.
 
     Raises OSError.
     """
@@ -50,6 +51,7 @@ def write(path: Path, data: bytes, *, mode: int, replace: bool = True) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             os.fchmod(handle, mode)
+            _keep_owner(handle, path)
             file.write(data)
             file.flush()
             os.fsync(handle)
@@ -62,6 +64,22 @@ def write(path: Path, data: bytes, *, mode: int, replace: bool = True) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+
+
+def _keep_owner(handle: int, path: Path) -> None:
+    """An administrator who changes a service's file must not take it away from the service."""
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        found = path.stat()
+        if found.st_uid != os.geteuid():
+            os.fchown(handle, found.st_uid, found.st_gid)
+
+
+def is_for_others(path: Path) -> bool:
+    """Whether somebody besides its owner may read or write it."""
+    try:
+        return bool(path.stat().st_mode & 0o077)
+    except OSError:
+        return False
 
 
 def stamp(paths: Sequence[Path]) -> Stamp:

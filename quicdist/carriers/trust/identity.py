@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import errno
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,8 @@ from quicdist.carriers.trust.names import (
     hosts_of,
     nodes_of,
 )
+
+_log = logging.getLogger("quicdist.trust")
 
 PrivateKey = (
     ec.EllipticCurvePrivateKey
@@ -242,6 +245,9 @@ def _read_key(path: Path) -> PrivateKey:
         raise CertificateUnreadable(f"{path}: no PEM private key in it") from None
     if not isinstance(key, PrivateKey):
         raise CertificateUnreadable(f"{path}: a key of a kind that TLS 1.3 does not sign with")
+    if files.is_for_others(path):
+        extra = {"event": "key_exposed", "path": str(path)}
+        _log.warning("%s holds a key, and is not for its owner alone: chmod 600", path, extra=extra)
     return key
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,8 +137,13 @@ class KnownNodes:
         return PeerRefused(
             f"the key of {written(node)} has changed: its certificate has {fingerprint}, which is "
             f"not the one known ({where}). Someone may be in between, or the node was set up anew; "
-            f"only if you know that it was: quicdist cert accept {written(node)} {fingerprint}"
+            f"only if you know that it was: {self._accepting(node, fingerprint)}"
         )
+
+    def _accepting(self, node: str, fingerprint: str) -> str:
+        # It names the file, as the shell it is pasted into may be another user's.
+        words = ("cert", "accept", written(node), fingerprint)
+        return shlex.join(["quicdist", *words, "--known-nodes", str(self.path.absolute())])
 
     def _failed(self, node: str, error: OSError) -> None:
         extra = {"event": "key_not_kept", "peer": node, "path": str(self.path)}

@@ -10,16 +10,15 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-import warnings
 from collections.abc import Sequence
 from typing import TypeAlias
 from urllib.parse import quote, unquote
 
-import service_identity.cryptography as service_identity
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from service_identity import VerificationError
 from service_identity.exceptions import CertificateError as _NoNames
+from service_identity.hazmat import DNS_ID, DNSPattern, verify_service_identity
 
 from quicdist.carriers.trust.errors import CertificateError
 
@@ -77,13 +76,17 @@ def nodes_of(certificate: x509.Certificate) -> Sequence[str]:
 
 def is_for_host(certificate: x509.Certificate, host: str) -> bool:
     """Whether it is good for that IP address or DNS name."""
+    names = _alternative_names(certificate)
+    if names is None:
+        return False
+    if is_address(host):
+        return ipaddress.ip_address(host) in names.get_values_for_type(x509.IPAddress)
+    # Given the whole certificate it would stumble over URIs, of which ours are no URLs.
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of names that only its subject has
-            if is_address(host):
-                service_identity.verify_certificate_ip_address(certificate, host)
-            else:
-                service_identity.verify_certificate_hostname(certificate, host)
+        patterns = [
+            DNSPattern.from_bytes(name.encode()) for name in names.get_values_for_type(x509.DNSName)
+        ]
+        verify_service_identity(patterns, obligatory_ids=[DNS_ID(host)], optional_ids=[])
     except (VerificationError, _NoNames, ValueError):
         return False
     return True
