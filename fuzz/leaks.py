@@ -46,6 +46,8 @@ def calls(core: Any) -> Iterator[tuple[Callable[..., Any], tuple[Any, ...]]]:
         for options in (etf.DEFAULT, LOOSE, PACKED):
             yield core.encode, (term, options)
         yield core.encode_bare, (term, etf.DEFAULT, {})
+        yield core.encode_parts, (term, etf.DEFAULT, 1)
+        yield core.encode_bare_parts, (term, etf.DEFAULT, {}, 1)
         try:
             encoded.append(core.encode(term))
             encoded.append(core.encode(term, PACKED))

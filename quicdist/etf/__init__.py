@@ -7,7 +7,15 @@
 
 from __future__ import annotations
 
-from quicdist.etf.codec import decode, decode_bare, decode_prefix, encode, encode_bare
+from quicdist.etf.codec import (
+    decode,
+    decode_bare,
+    decode_prefix,
+    encode,
+    encode_bare,
+    encode_bare_parts,
+    encode_parts,
+)
 from quicdist.etf.errors import EtfDecodeError, EtfEncodeError, EtfError
 from quicdist.etf.footprint import footprint
 from quicdist.etf.maps import ErlMap
@@ -46,5 +54,7 @@ __all__ = [
     "decode_prefix",
     "encode",
     "encode_bare",
+    "encode_bare_parts",
+    "encode_parts",
     "footprint",
 ]

@@ -7,6 +7,7 @@ Source: ERTS manual, External Term Format.
 
 from __future__ import annotations
 
+import operator
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -41,6 +42,7 @@ _CACHED: Final = tuple(bytes((82, n)) for n in range(256))  # ATOM_CACHE_REF
 _NIL: Final = b"j"  # NIL_EXT
 _MAX_CACHED = 255
 _MAX_STRING = 65535
+_LARGE: Final = 65536
 _BULK = 8  # a list of fewer numbers is written one by one
 _FIRST_CYCLE_CHECK = 16
 
@@ -86,8 +88,54 @@ def encode_bare(
     return _encode(term, options, refs)
 
 
+def encode_parts(term: object, options: Options = DEFAULT, large: int = _LARGE) -> list[bytes]:
+    """What `encode` gives, in parts to be put together. Raises EtfEncodeError.
+
+    A `bytes` of at least `large` bytes within `term` is a part of its own: the very object, which
+    is not copied. What can change, such as a bytearray, is. Compressed, all is one part.
+    """
+    least = operator.index(large)
+    if options.compression:
+        return [encode(term, options)]
+    first, *others = _encode_parts(term, options, None, least)
+    return [b"\x83" + first, *others]
+
+
+def encode_bare_parts(
+    term: object,
+    options: Options = DEFAULT,
+    refs: dict[Atom, int] | None = None,
+    large: int = _LARGE,
+) -> list[bytes]:
+    """What `encode_bare` gives, in the parts of `encode_parts`. Raises EtfEncodeError."""
+    return _encode_parts(term, options, refs, operator.index(large))
+
+
 def _encode(term: object, options: Options, refs: dict[Atom, int] | None) -> bytes:
+    return b"".join(_write(term, options, refs, None)[0])
+
+
+def _encode_parts(
+    term: object, options: Options, refs: dict[Atom, int] | None, large: int
+) -> list[bytes]:
+    written, apart = _write(term, options, refs, large)
     parts: list[bytes] = []
+    begin = 0
+    for place in apart:
+        # What stands before a binary is at least its own tag and length.
+        parts += (b"".join(written[begin:place]), written[place])
+        begin = place + 1
+    if begin < len(written):
+        parts.append(b"".join(written[begin:]))
+    return parts
+
+
+def _write(
+    term: object, options: Options, refs: dict[Atom, int] | None, large: int | None
+) -> tuple[list[bytes], list[int]]:
+    """All the bytes, and where among them those are that have at least `large`."""
+    parts: list[bytes] = []
+    apart: list[int] = []
     append = parts.append
     none = _NONE[options.none]
     # Where the sizes of funs stand in `parts` and where those funs end: written last.
@@ -124,6 +172,8 @@ def _encode(term: object, options: Options, refs: dict[Atom, int] | None) -> byt
                 elif kind is bytes:
                     count = len(value)
                     append(_BINARY[count] if count < 256 else _tag_u32(109, count))
+                    if large is not None and count >= large:
+                        apart.append(len(parts))
                     append(value)
                 elif kind is str:
                     text = value.encode()
@@ -224,7 +274,7 @@ def _encode(term: object, options: Options, refs: dict[Atom, int] | None) -> byt
         raise EtfEncodeError(_path(stack, container, value), reason) from None
     if sizes:
         _write_sizes(parts, sizes)
-    return b"".join(parts)
+    return parts, apart
 
 
 def _cached(atom: Atom, refs: dict[Atom, int]) -> bytes:

@@ -38,7 +38,7 @@ def pure() -> ModuleType:
     module = ModuleType("pure")
     for name in ("decode", "decode_prefix", "decode_bare"):
         setattr(module, name, getattr(PURE_DECODE, name))
-    for name in ("encode", "encode_bare"):
+    for name in ("encode", "encode_bare", "encode_parts", "encode_bare_parts"):
         setattr(module, name, getattr(PURE_ENCODE, name))
     return module
 
@@ -78,7 +78,8 @@ def same_bare_decoding(
 
 
 def same_encoding(core: Any, term: Term, options: Options = DEFAULT) -> Outcome:
-    """Both cores make the same bytes, or the same error, of `term`, with and without refs."""
+    """Both cores make the same bytes, or the same error, of `term`, with and without refs; and
+    the same parts, which are those bytes."""
     expected = outcome(PURE_ENCODE.encode, term, options)
     assert outcome(core.encode, term, options) == expected
     expected_refs: dict[Atom, int] = {}
@@ -87,7 +88,21 @@ def same_encoding(core: Any, term: Term, options: Options = DEFAULT) -> Outcome:
     assert outcome(core.encode_bare, term, options, refs) == with_refs
     if with_refs[0] == "value":
         assert list(refs.items()) == list(expected_refs.items())
+    for large in (1, 4096):
+        parts = outcome(PURE_ENCODE.encode_parts, term, options, large)
+        assert outcome(core.encode_parts, term, options, large) == parts
+        assert outcome(_joined, core.encode_parts, term, options, large) == expected
+        bare_parts = outcome(PURE_ENCODE.encode_bare_parts, term, options, {}, large)
+        refs = {}
+        assert outcome(core.encode_bare_parts, term, options, refs, large) == bare_parts
+        assert outcome(_joined, core.encode_bare_parts, term, options, {}, large) == with_refs
+        if with_refs[0] == "value":
+            assert list(refs.items()) == list(expected_refs.items())
     return expected
+
+
+def _joined(encode: Callable[..., list[bytes]], *arguments: Any) -> bytes:
+    return b"".join(encode(*arguments))
 
 
 def mutations(data: bytes, draw: Callable[[int], int], count: int) -> Iterator[bytes]:

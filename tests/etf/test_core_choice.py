@@ -13,6 +13,7 @@ import pytest
 from tests.etf.core import compiled, core_at_work, pure
 
 WHICH = "import quicdist.etf.codec as codec; print(codec.CORE)"
+PARTS = ("encode_parts", "encode_bare_parts")
 WITHOUT = "import sys; sys.modules['quicdist.etf._compiled'] = None; "
 
 
@@ -45,7 +46,7 @@ def test_this_run_says_which() -> None:
 
 def test_signatures_are_the_same() -> None:
     core = compiled()
-    for name in ("decode", "decode_prefix", "decode_bare", "encode", "encode_bare"):
+    for name in ("decode", "decode_prefix", "decode_bare", "encode", "encode_bare", *PARTS):
         ours = inspect.signature(getattr(core, name)).parameters.values()
         theirs = inspect.signature(getattr(pure(), name)).parameters.values()
         assert [(p.name, p.kind, p.default is p.empty) for p in ours] == [

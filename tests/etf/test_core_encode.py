@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections import ChainMap, OrderedDict, UserDict, defaultdict, namedtuple
 from collections.abc import Iterator, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -286,6 +287,45 @@ class TestRefs:
                 for codec in (PURE, core)
             ]
             assert results[0] == results[1]
+
+
+class TestParts:
+    """Large binaries stand apart in both, and in neither is one copied."""
+
+    def test_of_every_mixture(self) -> None:
+        sizes = (0, 1, 63, 64, 65, 1000, 70_000, 300_000)
+        for before in sizes:
+            for size in sizes:
+                big = b"x" * size
+                for term in (
+                    big,
+                    [b"y" * before, big, b"y" * before],
+                    {"k": big, b"y" * before: big},
+                    (big, [0.5] * before, big),
+                ):
+                    same_encoding(core, term)
+
+    def test_the_sizes_of_funs_count_them(self) -> None:
+        inner = Fun(Atom("m"), 1, bytes(16), 1, 2, 3, PID, (b"z" * 5000, Atom("free")))
+        outer = Fun(Atom("m"), 1, bytes(16), 1, 2, 3, PID, (inner, b"z" * 9000, 1))
+        same_encoding(core, [b"z" * 6000, outer, inner])
+
+    def test_limits_that_are_none(self) -> None:
+        for large in (-(2**70), -1, 0, 2**70, "x", None, 1.5):
+            for name in ("encode_parts", "encode_bare_parts"):
+                ours, theirs = (
+                    outcome(partial(getattr(codec, name), [b"", b"x"], large=large))
+                    for codec in (core, PURE)
+                )
+                assert ours[:2] == theirs[:2]
+
+    def test_by_python_where_that_is_needed(self) -> None:
+        big = b"z" * 5000
+        for term in ([big, Sly(lambda: None), big], {big: 1, "a": big, b"b": 2}):
+            same_encoding(core, term)
+        for codec in (PURE, core):
+            parts = codec.encode_parts([big, MappingProxyType({"a": big}), Row([big])], large=5000)
+            assert [part is big for part in parts].count(True) == 3
 
 
 class TestCycles:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from quicdist.etf import (
     Atom,
@@ -29,6 +30,8 @@ from quicdist.etf import (
     decode_bare,
     encode,
     encode_bare,
+    encode_bare_parts,
+    encode_parts,
 )
 from tests.etf.strategies import same, terms
 
@@ -151,6 +154,47 @@ def test_what_is_encoded_with_a_cache_is_decoded_with_it(term: Term) -> None:
     read, end = decode_bare(data, atoms=list(refs))
     assert end == len(data)
     assert same(read, term)
+
+
+class TestParts:
+    def test_a_large_binary_is_a_part_of_its_own_and_not_copied(self) -> None:
+        big, small = b"x" * 64, b"y" * 63
+        parts = encode_parts((AB, small, big, [big, 1]), large=64)
+        assert b"".join(parts) == encode((AB, small, big, [big, 1]))
+        assert [part is big for part in parts] == [False, True, False, True, False]
+
+    def test_a_term_that_ends_with_one_ends_with_that_part(self) -> None:
+        assert encode_parts(b"abc", large=3) == [b"\x83m\0\0\0\3", b"abc"]
+
+    def test_without_one_there_is_one_part(self) -> None:
+        assert encode_parts(b"abc", large=4) == [encode(b"abc")]
+        assert encode_parts(b"x" * 65535) == [encode(b"x" * 65535)]
+        assert len(encode_parts(b"x" * 65536)) == 2
+
+    def test_what_may_change_is_copied(self) -> None:
+        changing = bytearray(b"abc")
+        assert encode_parts(changing, large=1) == [encode(b"abc")]
+        assert encode_parts(memoryview(changing), large=1) == [encode(b"abc")]
+
+    def test_compressed_all_is_one_part(self) -> None:
+        options = Options(compression=6)
+        assert encode_parts(b"x" * 999, options, 1) == [encode(b"x" * 999, options)]
+
+    def test_an_error_has_its_path(self) -> None:
+        with pytest.raises(EtfEncodeError) as caught:
+            encode_parts([b"abc", (float("nan"),)], large=1)
+        assert caught.value.path == "[1][0]"
+
+    def test_bare_ones_have_no_version_and_number_atoms(self) -> None:
+        refs: dict[Atom, int] = {}
+        parts = encode_bare_parts([AB, b"abc"], refs=refs, large=3)
+        assert parts == [b"l\0\0\0\2R\0m\0\0\0\3", b"abc", b"j"]
+        assert refs == {AB: 0}
+
+    @given(terms, st.integers(1, 20))
+    def test_together_they_are_the_whole(self, term: Term, large: int) -> None:
+        assert b"".join(encode_parts(term, large=large)) == encode(term)
+        assert b"".join(encode_bare_parts(term, large=large)) == encode_bare(term)
 
 
 class TestAtomCache:

@@ -127,8 +127,8 @@ typedef struct {
     PyObject *small[256]; /* the integers of SMALL_INTEGER_EXT */
     PyObject *decode_error, *key_refused, *refused, *struct_error;
     /* Python's part of the work: what is rare, and what ends in an error. */
-    PyObject *make_map, *inflate, *compress, *encode_all, *leaf, *numbers, *open, *check_keys,
-        *fun_head;
+    PyObject *make_map, *inflate, *compress, *encode_all, *encode_all_parts, *leaf, *numbers, *open,
+        *check_keys, *fun_head;
     PyObject *default_options, *last_options;
     Settings default_settings, last_settings;
     uint64_t seed;
@@ -165,9 +165,12 @@ PyObject *decode_term(State *state, const uint8_t *data, Py_ssize_t size, Py_ssi
 /* Raises EtfDecodeError and returns NULL; the format is PyUnicode_FromFormat's. */
 void *decode_failed(State *state, Py_ssize_t offset, const char *format, ...);
 
-/* The bytes of `term`. `refs`: the dict of atoms that become references, or NULL. */
+#define ALL_IN_ONE PY_SSIZE_T_MAX
+
+/* The bytes of `term`. `refs`: the dict of atoms that become references, or NULL. Unless `large` is
+ * ALL_IN_ONE: a list of them, in which binaries of so many bytes stand as they are. */
 PyObject *encode_term(State *state, PyObject *term, PyObject *options, const Settings *settings,
-                      PyObject *refs, int with_version);
+                      PyObject *refs, int with_version, Py_ssize_t large);
 
 static inline uint64_t load_u64(const void *p) {
     uint64_t word;

@@ -239,6 +239,7 @@ static Outcome open_fun(Encoder *e, PyObject *fun) {
     if (outcome == OPENED) {
         top_frame(e)->items = new_reference(free);
         top_frame(e)->size_at = size_at;
+        top_frame(e)->apart_at = e->apart_size;
     }
     return outcome;
 }
@@ -326,7 +327,9 @@ static inline Outcome write_plain(Encoder *e, PyObject *object) {
         return write_atom(e, object);
     }
     if (type == &PyBytes_Type) {
-        return write_binary(e, PyBytes_AS_STRING(object), PyBytes_GET_SIZE(object));
+        Py_ssize_t size = PyBytes_GET_SIZE(object);
+        return size < e->large ? write_binary(e, PyBytes_AS_STRING(object), size)
+                               : write_apart(e, object);
     }
     if (type == &PyUnicode_Type) {
         return write_text(e, object);
@@ -451,10 +454,11 @@ static Outcome write_tuple_items(Encoder *e) {
         return write_term(e, tail);
     }
     if (frame->size_at >= 0) {
-        if (e->size - frame->size_at > (Py_ssize_t)UINT32_MAX) {
+        Py_ssize_t size = e->size - frame->size_at + e->apart_size - frame->apart_at;
+        if (size > (Py_ssize_t)UINT32_MAX) {
             return REFUSED;
         }
-        put_u32(e->out + frame->size_at, (uint32_t)(e->size - frame->size_at));
+        put_u32(e->out + frame->size_at, (uint32_t)size);
     }
     return DONE;
 }
@@ -561,7 +565,56 @@ static Outcome run(Encoder *e, PyObject *term) {
     return outcome;
 }
 
+static PyObject *new_slice(PyObject *bytes, Py_ssize_t begin, Py_ssize_t end) {
+    return PyBytes_FromStringAndSize(PyBytes_AS_STRING(bytes) + begin, end - begin);
+}
+
+/* Appends a new object to a list of ours; takes over the reference. */
+static int append_new(PyObject *list, PyObject *object) {
+    int failed = object == NULL || PyList_Append(list, object) < 0;
+    Py_XDECREF(object);
+    return failed ? -1 : 0;
+}
+
+/* The output, a reference that is taken over, with what is apart from it in its place. */
+static PyObject *with_apart(PyObject *output, PyObject *apart) {
+    PyObject *parts = output == NULL ? NULL : PyList_New(0);
+    Py_ssize_t begin = 0, end, count = apart == NULL ? 0 : PyList_GET_SIZE(apart);
+    int failed = parts == NULL;
+    for (Py_ssize_t i = 0; i < count && !failed; i += 2) {
+        end = PyLong_AsSsize_t(PyList_GET_ITEM(apart, i));
+        failed = append_new(parts, new_slice(output, begin, end)) < 0 ||
+                 PyList_Append(parts, PyList_GET_ITEM(apart, i + 1)) < 0;
+        begin = end;
+    }
+    if (!failed && count == 0) {
+        failed = PyList_Append(parts, output) < 0;
+    } else if (!failed && begin < PyBytes_GET_SIZE(output)) {
+        failed = append_new(parts, new_slice(output, begin, PyBytes_GET_SIZE(output))) < 0;
+    }
+    Py_XDECREF(output);
+    if (failed) {
+        Py_CLEAR(parts);
+    }
+    return parts;
+}
+
 /* The term by encode.py, which raises what is to be raised. */
+static PyObject *parts_in_python(State *state, PyObject *term, PyObject *options, PyObject *refs,
+                                 int with_version, Py_ssize_t large) {
+    PyObject *parts = PyObject_CallFunction(state->encode_all_parts, "OOOn", term, options,
+                                            refs != NULL ? refs : Py_None, large);
+    if (parts != NULL && with_version) {
+        PyObject *first = PyBytes_FromStringAndSize("\x83", 1);
+        PyBytes_Concat(&first, PyList_GET_ITEM(parts, 0));
+        if (first == NULL || PyList_SetItem(parts, 0, first) < 0) {
+            Py_CLEAR(parts);
+        }
+    }
+    return parts;
+}
+
+/* The same in one piece. */
 static PyObject *encode_in_python(State *state, PyObject *term, PyObject *options, PyObject *refs,
                                   int with_version) {
     PyObject *bare = PyObject_CallFunctionObjArgs(state->encode_all, term, options,
@@ -575,7 +628,7 @@ static PyObject *encode_in_python(State *state, PyObject *term, PyObject *option
 }
 
 PyObject *encode_term(State *state, PyObject *term, PyObject *options, const Settings *settings,
-                      PyObject *refs, int with_version) {
+                      PyObject *refs, int with_version, Py_ssize_t large) {
     Encoder e;
     e.state = state;
     e.settings = settings;
@@ -584,6 +637,9 @@ PyObject *encode_term(State *state, PyObject *term, PyObject *options, const Set
     e.size = 0;
     e.room = INLINE_BYTES;
     e.bytes = NULL;
+    e.large = large;
+    e.apart = NULL;
+    e.apart_size = 0;
     e.frames = e.inline_frames;
     e.depth = 0;
     e.frames_room = INLINE_FRAMES;
@@ -611,6 +667,15 @@ PyObject *encode_term(State *state, PyObject *term, PyObject *options, const Set
     } else {
         _PyBytes_Resize(&e.bytes, e.size); /* NULL on failure */
         result = e.bytes;
+    }
+    if (large != ALL_IN_ONE) {
+        if (outcome == REFUSED) {
+            result = parts_in_python(state, term, options, refs, with_version, large);
+        } else {
+            result = with_apart(result, e.apart);
+        }
+        Py_XDECREF(e.apart);
+        return result;
     }
     return outcome == REFUSED ? encode_in_python(state, term, options, refs, with_version) : result;
 }

@@ -291,6 +291,23 @@ Outcome write_bits(Encoder *e, PyObject *object) {
                            : write_bytes(e, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data));
 }
 
+/* A binary of which only tag and length go into the output. */
+Outcome write_apart(Encoder *e, PyObject *binary) {
+    Outcome outcome = write_head(e, BINARY_EXT, PyBytes_GET_SIZE(binary));
+    if (outcome != DONE) {
+        return outcome;
+    }
+    if (e->apart == NULL && (e->apart = PyList_New(0)) == NULL) {
+        return FAILED;
+    }
+    PyObject *offset = PyLong_FromSsize_t(e->size);
+    int failed = offset == NULL || PyList_Append(e->apart, offset) < 0 ||
+                 PyList_Append(e->apart, binary) < 0;
+    Py_XDECREF(offset);
+    e->apart_size += PyBytes_GET_SIZE(binary);
+    return failed ? FAILED : DONE;
+}
+
 Outcome write_buffer(Encoder *e, PyObject *object, int *written) {
     Py_buffer view;
     *written = PyObject_GetBuffer(object, &view, PyBUF_SIMPLE) == 0;

@@ -23,6 +23,7 @@ typedef struct {
     PyObject *closing; /* ITERATOR: bytes to end with */
     Py_ssize_t index, count;
     Py_ssize_t size_at; /* TUPLE: where the size of a fun belongs, or -1 */
+    Py_ssize_t apart_at; /* TUPLE: how much was apart when that fun began */
     int kinds;          /* DICT: what the keys are */
 } Frame;
 
@@ -36,6 +37,9 @@ typedef struct {
     uint8_t *out;   /* `inline_bytes`, then the state's spare output, then in `bytes` */
     Py_ssize_t size, room;
     PyObject *bytes; /* or NULL */
+    Py_ssize_t large;      /* a binary of so many bytes is apart from the output */
+    PyObject *apart;       /* those, each behind its offset in the output; or NULL */
+    Py_ssize_t apart_size; /* their bytes */
     Frame *frames;
     Py_ssize_t depth, frames_room;
     Py_ssize_t landmark; /* the last power of two that the depth has reached */
@@ -58,6 +62,7 @@ Outcome write_reference(Encoder *e, PyObject *reference);
 Outcome write_port(Encoder *e, PyObject *port);
 Outcome write_export(Encoder *e, PyObject *export);
 Outcome write_bits(Encoder *e, PyObject *object);
+Outcome write_apart(Encoder *e, PyObject *binary);
 
 /* bytearray, memoryview and the like; `*written` says whether it was one in one piece. */
 Outcome write_buffer(Encoder *e, PyObject *object, int *written);

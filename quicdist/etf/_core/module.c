@@ -313,6 +313,8 @@ static PyObject *core_decode_bare(PyObject *module, PyObject *const *given, Py_s
 
 /* ---- encoding ---- */
 
+#define LARGE 65536
+
 /* OTP compresses only where that makes the whole shorter. Takes over the reference. */
 static PyObject *compressed(State *state, PyObject *whole, int level) {
     Py_ssize_t size = PyBytes_GET_SIZE(whole) - 1;
@@ -355,7 +357,7 @@ static PyObject *core_encode(PyObject *module, PyObject *const *given, Py_ssize_
     if (read_options(state, options, &settings) < 0) {
         return NULL;
     }
-    PyObject *whole = encode_term(state, arguments[0], options, &settings, NULL, 1);
+    PyObject *whole = encode_term(state, arguments[0], options, &settings, NULL, 1, ALL_IN_ONE);
     return whole != NULL && settings.compression ? compressed(state, whole, settings.compression)
                                                  : whole;
 }
@@ -384,7 +386,79 @@ static PyObject *core_encode_bare(PyObject *module, PyObject *const *given, Py_s
     if (refs != NULL && !PyDict_CheckExact(refs)) {
         return PyObject_CallFunctionObjArgs(state->encode_all, arguments[0], options, refs, NULL);
     }
-    return encode_term(state, arguments[0], options, &settings, refs, 0);
+    return encode_term(state, arguments[0], options, &settings, refs, 0, ALL_IN_ONE);
+}
+
+/* How many bytes make a binary a part of its own; -1 with an exception. No binary has none. */
+static int get_large(PyObject *object, Py_ssize_t *large) {
+    *large = LARGE;
+    if (object != NULL) {
+        *large = PyNumber_AsSsize_t(object, NULL);
+        if (*large == -1 && PyErr_Occurred()) {
+            return -1;
+        }
+    }
+    if (*large >= ALL_IN_ONE) {
+        *large = ALL_IN_ONE - 1;
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(encode_parts_doc,
+             "encode_parts(term, options=..., large=65536)\n--\n\n"
+             "What `encode` gives, in parts to be put together. Raises EtfEncodeError.\n\n"
+             "A `bytes` of at least `large` bytes within `term` is a part of its own: the very\n"
+             "object, which is not copied. What can change, such as a bytearray, is. Compressed,\n"
+             "all is one part.");
+
+static PyObject *core_encode_parts(PyObject *module, PyObject *const *given, Py_ssize_t count,
+                                   PyObject *keywords) {
+    static const char *const names[] = {"term", "options", "large"};
+    State *state = PyModule_GetState(module);
+    PyObject *arguments[3] = {NULL};
+    if (sort_arguments("encode_parts", names, 3, 1, given, count, keywords, arguments) < 0) {
+        return NULL;
+    }
+    PyObject *options = arguments[1] == NULL ? state->default_options : arguments[1];
+    Settings settings;
+    Py_ssize_t large;
+    if (get_large(arguments[2], &large) < 0 || read_options(state, options, &settings) < 0) {
+        return NULL;
+    }
+    if (!settings.compression) {
+        return encode_term(state, arguments[0], options, &settings, NULL, 1, large);
+    }
+    PyObject *whole = encode_term(state, arguments[0], options, &settings, NULL, 1, ALL_IN_ONE);
+    if (whole != NULL) {
+        whole = compressed(state, whole, settings.compression);
+    }
+    return whole == NULL ? NULL : Py_BuildValue("[N]", whole);
+}
+
+PyDoc_STRVAR(encode_bare_parts_doc,
+             "encode_bare_parts(term, options=..., refs=None, large=65536)\n--\n\n"
+             "What `encode_bare` gives, in the parts of `encode_parts`. Raises EtfEncodeError.");
+
+static PyObject *core_encode_bare_parts(PyObject *module, PyObject *const *given, Py_ssize_t count,
+                                        PyObject *keywords) {
+    static const char *const names[] = {"term", "options", "refs", "large"};
+    State *state = PyModule_GetState(module);
+    PyObject *arguments[4] = {NULL};
+    if (sort_arguments("encode_bare_parts", names, 4, 1, given, count, keywords, arguments) < 0) {
+        return NULL;
+    }
+    PyObject *options = arguments[1] == NULL ? state->default_options : arguments[1];
+    PyObject *refs = arguments[2] == Py_None ? NULL : arguments[2];
+    Settings settings;
+    Py_ssize_t large;
+    if (get_large(arguments[3], &large) < 0 || read_options(state, options, &settings) < 0) {
+        return NULL;
+    }
+    if (refs != NULL && !PyDict_CheckExact(refs)) {
+        return PyObject_CallFunction(state->encode_all_parts, "OOOn", arguments[0], options, refs,
+                                     large);
+    }
+    return encode_term(state, arguments[0], options, &settings, refs, 0, large);
 }
 
 /* ---- records ---- */
@@ -527,6 +601,7 @@ static int core_exec(PyObject *module) {
         find_name("quicdist.etf.decode", "_inflate", &state->inflate) < 0 ||
         find_name("quicdist.etf.encode", "_Refused", &state->refused) < 0 ||
         find_name("quicdist.etf.encode", "_encode", &state->encode_all) < 0 ||
+        find_name("quicdist.etf.encode", "_encode_parts", &state->encode_all_parts) < 0 ||
         find_name("quicdist.etf.encode", "_leaf", &state->leaf) < 0 ||
         find_name("quicdist.etf.encode", "_numbers", &state->numbers) < 0 ||
         find_name("quicdist.etf.encode", "_open", &state->open) < 0 ||
@@ -548,8 +623,8 @@ static int core_exec(PyObject *module) {
     DO(atom.type) DO(pid.type) DO(port.type) DO(reference.type) DO(bits.type) DO(improper.type)  \
     DO(export.type) DO(fun.type) DO(atom_true) DO(atom_false) DO(atom_undefined) DO(atom_nil)    \
     DO(decode_error) DO(key_refused) DO(refused) DO(struct_error) DO(make_map) DO(inflate)       \
-    DO(compress) DO(encode_all) DO(leaf) DO(numbers) DO(open) DO(check_keys) DO(fun_head)        \
-    DO(default_options) DO(last_options)
+    DO(compress) DO(encode_all) DO(encode_all_parts) DO(leaf) DO(numbers) DO(open)               \
+    DO(check_keys) DO(fun_head) DO(default_options) DO(last_options)
 
 static int core_traverse(PyObject *module, visitproc visit, void *arg) {
     State *state = PyModule_GetState(module);
@@ -628,6 +703,8 @@ static PyMethodDef functions[] = {
     FUNCTION(decode_bare),
     FUNCTION(encode),
     FUNCTION(encode_bare),
+    FUNCTION(encode_parts),
+    FUNCTION(encode_bare_parts),
     {NULL, NULL, 0, NULL},
 };
 
