@@ -29,7 +29,7 @@ from quicdist.doctor.link import Link
 from quicdist.doctor.port import Answer, ask
 from quicdist.node.carrier import Place, Transport
 from quicdist.node.cookie import find_cookie
-from quicdist.node.errors import NodeNameError
+from quicdist.node.errors import NodeNameError, StartError
 from quicdist.node.ids import new_creation
 from quicdist.node.lookup import DEFAULT_LOOKUPS, Lookup, NotFound
 from quicdist.node.names import Address, NodeName, facing
@@ -48,7 +48,7 @@ class Settings:
     """Ours, by default a free port of the address that faces the node."""
 
     identity: Identity | None = None
-    """By default one that is made for this once."""
+    """By default the one that is kept for nodes here: others may know it, or have pinned it."""
 
     trust: Trust = field(default_factory=Trust.first_use)
     lookups: tuple[Lookup, ...] = DEFAULT_LOOKUPS
@@ -62,7 +62,7 @@ class Settings:
 
 async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
     """What is found at each step, up to the last. Raises Stopped at the first that fails, and
-    NodeNameError, CookieError, OSError for our own name, cookie or port."""
+    NodeNameError, CookieError, StartError, CertificateError for what is our own."""
     cookie = find_cookie(settings.cookie)
     place, where = await _find(node, settings)
     yield Finding(Step.NAME, where)
@@ -159,12 +159,18 @@ async def _dial_tcp(place: Place, node: str, settings: Settings) -> tuple[Connec
 
 
 async def _endpoint(node: str, settings: Settings, looking: Onlooker) -> tuple[Endpoint, str]:
-    """A port of our own, and our name by it. Raises NodeNameError, OSError."""
+    """A port of our own, and our name by it. Raises NodeNameError, StartError, CertificateError."""
     own = Address.parse(settings.name or facing(node))
-    credentials = Credentials(settings.identity or Identity.ephemeral([own.host]), Trust.nothing())
+    # As a node does: a certificate that claims a name met once would be remembered for it.
+    hosts = [own.host] if own.port else []
+    credentials = Credentials(settings.identity, Trust.nothing(), hosts)
     credentials.verifier = looking
     quic = QuicSettings(credentials)
-    endpoint = await Endpoint.open(own.host, own.port, settings=quic, accept=None)
+    try:
+        endpoint = await Endpoint.open(own.host, own.port, settings=quic, accept=None)
+    except OSError as error:
+        text = f"{own.host}:{own.port}, which our name says: {error.strerror or error}"
+        raise StartError(text) from None
     return endpoint, Address(own.host, endpoint.local_address[1]).name()
 
 
@@ -206,8 +212,8 @@ def _why_no_tls(text: str, place: Place, answer: Answer) -> Stopped:
         Step.PORT,
         Trouble.UNREACHABLE,
         f"UDP {place.host}:{place.port} swallows what is sent there: {text}",
-        "a firewall drops it, the host is down, or its address is another; `tcpdump udp port "
-        f"{place.port}` there shows whether anything arrives",
+        "a firewall drops it, the host is down, its address is another, or the program that has "
+        f"the port hangs; `tcpdump udp port {place.port}` there shows whether anything arrives",
     )
 
 
@@ -290,7 +296,8 @@ def _why_no_node(link: Link, timeout: float) -> Stopped:
             Trouble.REFUSED,
             text,
             "the two do not want each other: it has another name than was given, or it does not "
-            "take ours (net_kernel:allow/1, a policy, a connection under that name)",
+            "take ours (our certificate is for another, net_kernel:allow/1, --accept, a policy, a "
+            "connection under that name): its log says which",
         )
     if link.error is not None:
         return Stopped(

@@ -7,6 +7,7 @@ import datetime
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -37,6 +38,7 @@ from quicdist.dist.session import (
     Session,
 )
 from quicdist.doctor import Settings, Step, Stopped, Trouble, examine
+from quicdist.node.errors import StartError
 from quicdist.node.lookup import Epmd
 from tests.carriers.owners import IDENTITY
 
@@ -261,6 +263,32 @@ async def test_a_node_that_does_not_believe_us() -> None:
         with pytest.raises(Stopped) as raised:
             await steps(node.name)
     assert (raised.value.step, raised.value.trouble) == (Step.CERTIFICATE, Trouble.REFUSED)
+
+
+async def test_who_examines_shows_the_key_that_nodes_here_have(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("QUICDIST_STATE_DIR", str(tmp_path))
+    ours = Identity.kept(["127.0.0.1"])
+    async with a_node(trust=Trust.pinned({"*@127.0.0.1": ours.fingerprint})) as node:
+        assert await steps(node.name, settings(identity=None)) == ALL
+
+
+async def test_who_examines_leaves_no_key_behind(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It would keep the next node out that has this name."""
+    monkeypatch.setenv("QUICDIST_STATE_DIR", str(tmp_path))
+    known = tmp_path / "known"
+    async with a_node(trust=Trust.first_use(known)) as node:
+        assert await steps(node.name, settings(identity=None)) == ALL
+        assert not known.exists()
+
+
+async def test_a_port_of_ours_that_is_taken() -> None:
+    async with a_node() as node:
+        with pytest.raises(StartError, match="which our name says: Address already in use"):
+            await steps(node.name, settings(name=node.name))
 
 
 async def test_another_cookie() -> None:
