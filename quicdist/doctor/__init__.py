@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import socket
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -67,9 +68,10 @@ async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
     place, where = await _find(node, settings)
     yield Finding(Step.NAME, where)
     if place.transport is Transport.TCP:
-        connection, name = await _dial_tcp(place, node, settings)
+        connection = await _dial_tcp(place, settings)
         yield Finding(Step.PORT, f"TCP {place.host}:{place.port} answers")
-        async for finding in _examine_node(connection, name, node, cookie, settings):
+        name = settings.name or _passing_name(node)
+        async for finding in _examine_node(connection, name, node, cookie, settings, _TCP_SILENCE):
             yield finding
         return
     answer = await _ask_port(place)
@@ -82,7 +84,7 @@ async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
         traits = connection.traits
         yield Finding(Step.TLS, f"TLS 1.3 is done; the ALPN is {traits.alpn} ({traits.name})")
         yield Finding(Step.CERTIFICATE, _judge(node, looking.seen, settings.trust))
-        async for finding in _examine_node(connection, name, node, cookie, settings):
+        async for finding in _examine_node(connection, name, node, cookie, settings, _QUIC_SILENCE):
             yield finding
     finally:
         await endpoint.close()
@@ -141,9 +143,9 @@ async def _ask_port(place: Place) -> Answer:
     return answer  # silence proves nothing: not every carrier answers this question
 
 
-async def _dial_tcp(place: Place, node: str, settings: Settings) -> tuple[Connection, str]:
+async def _dial_tcp(place: Place, settings: Settings) -> Connection:
     try:
-        connection = await tcp.dial(place.host, place.port, timeout=settings.timeout)
+        return await tcp.dial(place.host, place.port, timeout=settings.timeout)
     except (OSError, asyncio.TimeoutError) as error:
         raise Stopped(
             Step.PORT,
@@ -152,7 +154,15 @@ async def _dial_tcp(place: Place, node: str, settings: Settings) -> tuple[Connec
             "EPMD knows the node, so it runs: a firewall is between, or it listens at another "
             "address (inet_dist_use_interface)",
         ) from None
-    return connection, settings.name or facing(node)
+
+
+def _passing_name(node: str) -> str:
+    """A name that nobody has: that of a free port, as our commands take one."""
+    own = Address.parse(facing(node))
+    family = socket.AF_INET6 if ":" in own.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as free:
+        free.bind((own.host, 0))
+        return Address(own.host, free.getsockname()[1]).name()
 
 
 # -- TLS -----------------------------------------------------------------------------------------
@@ -203,7 +213,7 @@ def _why_no_tls(text: str, place: Place, answer: Answer) -> Stopped:
     if answer is Answer.QUIC:
         return Stopped(
             Step.TLS,
-            Trouble.SILENT,
+            Trouble.UNREACHABLE,
             text,
             "the port answers and the TLS handshake does not: it may be overloaded, or datagrams "
             "of 1200 bytes do not pass both ways",
@@ -246,15 +256,26 @@ def _judge(node: str, certificates: Certificates, trust: Trust) -> str:
 # -- the node ------------------------------------------------------------------------------------
 
 
+_QUIC_SILENCE = (
+    "the port is there and no node behind it: does the BEAM next to its gateway run, or is it "
+    "suspended?"
+)
+_TCP_SILENCE = (
+    "the port is there and no node behind it: is the BEAM suspended, or does it expect TLS "
+    "(-proto_dist inet_tls)?"
+)
+
+
 async def _examine_node(
-    connection: Connection, name: str, node: str, cookie: str, settings: Settings
+    connection: Connection, name: str, node: str, cookie: str, settings: Settings, silence: str
 ) -> AsyncIterator[Finding]:
+    """`silence` is what it may mean that our name is not answered."""
     link = Link(connection, LocalNode(name, new_creation(), DEFAULT_FLAGS, cookie), node)
     link.begin()
     try:
         await link.until(lambda: link.is_up, settings.timeout)
         if not link.is_up:
-            stopped = _why_no_node(link, settings.timeout)
+            stopped = _why_no_node(link, settings.timeout, silence)
             if stopped.step is Step.COOKIE:
                 yield Finding(Step.HANDSHAKE, f"it does not refuse {name}, which is our name")
             raise stopped
@@ -279,7 +300,7 @@ async def _examine_node(
         connection.close("examined")
 
 
-def _why_no_node(link: Link, timeout: float) -> Stopped:
+def _why_no_node(link: Link, timeout: float, silence: str) -> Stopped:
     text = str(link.error or link.lost or f"no answer within {timeout:g} s")
     is_judged = link.error is None and link.session.is_judged
     if isinstance(link.error, WrongCookie) or is_judged:
@@ -308,12 +329,11 @@ def _why_no_node(link: Link, timeout: float) -> Stopped:
         )
     if not link.has_answered:
         return Stopped(
-            Step.HANDSHAKE,
-            Trouble.SILENT,
-            f"our name was not answered: {text}",
-            "the port is there and no node behind it: does the BEAM next to its gateway run, or is "
-            "it suspended? over TCP, it may expect TLS (-proto_dist inet_tls)",
+            Step.HANDSHAKE, Trouble.UNREACHABLE, f"our name was not answered: {text}", silence
         )
     return Stopped(
-        Step.HANDSHAKE, Trouble.SILENT, f"it stopped half way: {text}", "see the log of that node"
+        Step.HANDSHAKE,
+        Trouble.UNREACHABLE,
+        f"it stopped half way: {text}",
+        "see the log of that node",
     )

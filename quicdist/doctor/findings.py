@@ -35,9 +35,9 @@ class Trouble(enum.Enum):
     """What kind of trouble stops an examination."""
 
     NAME = "the name means nothing"
-    UNREACHABLE = "nothing answers"
+    UNREACHABLE = "nothing answers, or no node"
     REFUSED = "the node answers, and one of the two does not want the other"
-    SILENT = "the node was reached, and no answer came in time"
+    SILENT = "the node took the connection, and no answer came in time"
 
 
 @dataclass(frozen=True, slots=True)

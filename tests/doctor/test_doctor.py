@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import re
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from quicdist import Identity, Node, Tcp, Trust
+from quicdist import Identity, Node, Table, Tcp, Trust
 from quicdist.carriers.base import CloseReason, Connection
 from quicdist.carriers.epmd import EpmdServer, NodeTable
 from quicdist.carriers.quic.endpoint import Endpoint
@@ -169,8 +170,10 @@ async def test_a_node_on_tcp_passes_those_that_it_has() -> None:
     try:
         node = Node("well@127.0.0.1", cookie=COOKIE, carriers=[Tcp(epmd_port=port)])
         async with node:
-            passed = await steps(node.name, settings(lookups=lookups))
+            found = [one async for one in examine(node.name, settings(lookups=lookups))]
+            passed = [one.step for one in found]
             assert passed == [Step.NAME, Step.PORT, Step.HANDSHAKE, Step.COOKIE, Step.TICK]
+            assert re.search(r"takes us as [1-9]\d*@127\.0\.0\.1;", found[2].text)
             other = settings(lookups=lookups, cookie="other")
             with pytest.raises(Stopped) as raised:
                 await steps(node.name, other)
@@ -219,7 +222,7 @@ async def test_a_port_that_answers_and_makes_no_connection() -> None:
         return b"\x80" + bytes(4) + data[5:23] + b"\x00\x00\x00\x01" if is_question else None
 
     async with udp(versions) as node:
-        await stops(node, Step.TLS, Trouble.SILENT, settings(timeout=1.0))
+        await stops(node, Step.TLS, Trouble.UNREACHABLE, settings(timeout=1.0))
 
 
 async def test_another_protocol_over_quic() -> None:
@@ -298,7 +301,19 @@ async def test_another_cookie() -> None:
 
 async def test_a_carrier_without_a_node_behind_it() -> None:
     async with deaf(greets=False) as node:
-        await stops(node, Step.HANDSHAKE, Trouble.SILENT, settings(timeout=2.0))
+        stopped = await stops(node, Step.HANDSHAKE, Trouble.UNREACHABLE, settings(timeout=2.0))
+    assert "gateway" in stopped.advice
+    assert "TCP" not in stopped.advice
+
+
+async def test_a_port_of_tcp_without_a_node_behind_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        places = Table({"a@127.0.0.1": f"tcp:127.0.0.1:{silent.getsockname()[1]}"})
+        with pytest.raises(Stopped, match="not answered") as raised:
+            await steps("a@127.0.0.1", settings(lookups=(places,), timeout=1.0))
+    assert raised.value.trouble is Trouble.UNREACHABLE
+    assert "inet_tls" in raised.value.advice
+    assert "gateway" not in raised.value.advice
 
 
 async def test_another_node_than_the_name_says() -> None:
