@@ -412,17 +412,22 @@ def _literal(values: tuple[Any, ...], none: _NoneAtom) -> Conversion:
 
 
 def read(conversion: Conversion, term: Term) -> Any:
-    """Reads at the outermost level. Raises TermError."""
+    """Reads at the outermost level. Raises TermError, which says itself where it was met: how we
+    came there is for nobody to read."""
     try:
         return conversion.read(term)
+    except TermError as error:
+        raise error.with_traceback(None) from error.__cause__
     except RecursionError:
         raise TermError("the term is nested too deeply for its type") from None
 
 
 def write(conversion: Conversion, value: Any) -> Term:
-    """Writes at the outermost level. Raises TermError."""
+    """Writes at the outermost level. Raises TermError, as `read` does."""
     try:
         return conversion.write(value)
+    except TermError as error:
+        raise error.with_traceback(None) from error.__cause__
     except RecursionError:
         raise TermError("the value is nested too deeply, or contains itself") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 import threading
+import traceback
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -255,6 +256,21 @@ def test_what_does_not_fit(kind: Any, term: Any, message: str) -> None:
         from_term(term, kind)
     assert message in str(caught.value)
     assert not message or str(caught.value).startswith(message[:8])
+
+
+def test_an_error_does_not_say_how_we_came_there() -> None:
+    deep: Any = b"x"
+    kind: Any = int
+    for _ in range(50):
+        deep, kind = [deep], list[kind]
+    for convert in (from_term, to_term):
+        with pytest.raises(TermError) as caught:
+            convert(deep, kind)
+        error = caught.value
+        assert error.path == "[0]" * 10 + "..." + "[0]" * 10
+        assert len(traceback.format_exception(error)) < 10
+        assert error.__cause__ is None
+        assert error.__suppress_context__
 
 
 WRONG_VALUES: list[tuple[Any, Any, str]] = [
