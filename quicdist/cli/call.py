@@ -33,7 +33,8 @@ def call(
         str,
         typer.Argument(
             metavar="M",
-            help="The module, such as lists or Elixir.Enum; or all in one: 'lists:seq(1, 3)'.",
+            help="The module, such as lists or Elixir.Enum; or with the function, lists:seq; or "
+            "all in one: 'lists:seq(1, 3)'.",
             show_default=False,
         ),
     ],
@@ -118,6 +119,8 @@ def _wanted(
                 ExitCode.USAGE,
                 f"{module!r} without a function is no call: {error}; write M F ARGS or 'M:F(...)'",
             ) from None
+    if ":" in module and function.lstrip().startswith("["):
+        (module, function), arguments = _parted(module), [function, *arguments]
     if len(arguments) > 1:
         raise Problem(
             ExitCode.USAGE,
@@ -128,6 +131,19 @@ def _wanted(
     if not isinstance(terms, list):
         raise Problem(ExitCode.USAGE, f"ARGS is a list: '[{arguments[0]}]'")
     return client.atom("M", module), client.atom("F", function), terms
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """The halves of M:F. Raises Problem."""
+    from quicdist.etf.notation import NotationError, parse_call
+
+    try:
+        module, function, _ = parse_call(f"{text}()")
+    except NotationError:
+        raise Problem(
+            ExitCode.USAGE, f"{text!r} is no M:F, as lists:seq is; write M F ARGS or 'M:F(...)'"
+        ) from None
+    return module, function
 
 
 def problem(error: CallError) -> Problem:

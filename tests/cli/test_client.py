@@ -104,6 +104,8 @@ def test_own_name(quicdist: Command, calc: str) -> None:
     [
         (("calc", "add", "[1, 2]"), "3"),
         (("calc:add(1, 2.5).",), "3.5"),
+        (("calc:add", "[1, 2]"), "3"),
+        (("calc:'add'", " [1, 2]"), "3"),
         (("calc", "add", '["ab", [c]]'), "[97,98,c]"),
         (("calc", "add", '[<<"a">>, <<"ö"/utf8>>]'), '<<"aö"/utf8>>'),
         (("'calc'", "'divide'", "[1, 2]"), "0.5"),
@@ -144,6 +146,8 @@ def test_call_whose_value_cannot_be_sent(quicdist: Command, calc: str) -> None:
         (("calc", "add", "{1, 2}"), "ARGS is a list"),
         (("calc", "add", "1", "2"), "'[1, 2]'"),
         (("calc",), "'M:F(...)'"),
+        (("calc:add",), "'M:F(...)'"),
+        (("calc:add:", "[1, 2]"), "'calc:add:' is no M:F"),
         (("calc:add(1, 2",), 'expected "," or ")"'),
         (("", "add"), "no atom"),
         (("calc", "add", "[<0.1>]"), "<0.94.0>"),
