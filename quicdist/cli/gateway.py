@@ -168,7 +168,12 @@ def _run(
             environment = f"ERL_EPMD_PORT={gateway.epmd_port} "
         words = " ".join(_shell_word(word) for word in erl_arguments(module_dir))
         print(f"gateway for {name} is up", flush=True)
-        print(f"start the node with: {environment}erl -name {name} {words}", flush=True)
+        print(f"start the node with: {environment}erl -name {name} {words}")
+        print(
+            "its cookie is then that of its user's ~/.erlang.cookie; with -setcookie COOKIE it "
+            "takes another, which the other users of this machine can see",
+            flush=True,
+        )
 
     asyncio.run(run(settings, started=started))
 

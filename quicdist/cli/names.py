@@ -33,6 +33,12 @@ def names(
 
     from quicdist.carriers import epmd
 
+    name, colon, digits = host.rpartition(":")
+    if colon and ":" not in name:
+        raise Problem(
+            ExitCode.USAGE,
+            f"{host!r} is no host: the port goes into --port, as in `names {name} --port {digits}`",
+        )
     address = epmd.EpmdAddress(host, port)
     try:
         found = asyncio.run(epmd.names(address, timeout=timeout))

@@ -224,6 +224,11 @@ async def test_names(quicdist: Command) -> None:
     assert other == done
 
 
+def test_names_where_the_port_goes(quicdist: Command) -> None:
+    quicdist("names", "127.0.0.1:5555").refused(2, "names 127.0.0.1 --port 5555")
+    quicdist("names", "--timeout", "1", "::1", "--port", "1").refused(3, "no EPMD answers")
+
+
 def test_names_of_nobody(quicdist: Command) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
@@ -253,13 +258,15 @@ def test_gateway_for_an_erlang_node(quicdist: Command) -> None:
     arguments = ("gateway", name, "--epmd-port", "0", "--emit-module", "--module-dir", "erl")
     with quicdist.started(*arguments) as process:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(3)]
+        lines = [process.stdout.readline() for _ in range(4)]
         assert lines[1] == f"gateway for {name} is up\n"
         # What it says to start the node with is what starts it.
         words = lines[2].split(": ", 1)[1].replace("'", "").split()
         assert words[1] == "erl"
         port = words[0].removeprefix("ERL_EPMD_PORT=")
         erl = [str(quicdist.home / "erl") if word == "erl" else word for word in words[2:]]
+        assert "~/.erlang.cookie" in lines[3]
+        assert "-setcookie" in lines[3]
         cookie = quicdist.environment["QUICDIST_COOKIE"]
         os.environ["ERL_EPMD_PORT"] = port
         try:

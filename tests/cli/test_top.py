@@ -74,6 +74,7 @@ def test_by_reductions_with_a_name_that_steers_terminals(
     done = quicdist("top", name, "--once", "--rows", "100", "-i", "1")
     assert r"\e[31mtop_evil\n" in done.out
     assert "\x1b" not in done.out
+    assert "erpc:execute_call" not in done.out, "the process that looks is not looked at"
 
 
 @pytest.mark.erlang
