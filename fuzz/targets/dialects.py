@@ -56,7 +56,7 @@ def seeds() -> Iterator[bytes]:
                     if isinstance(one.packet, HandshakePacket):
                         steps += speaker.handshake_bytes(one.packet.data)
                     else:
-                        steps += speaker.frame_bytes((one.packet.data,))
+                        steps.append(speaker.frame_bytes((one.packet.data,)))
                 pieces = [
                     bytes((STREAMS.index(step.stream),)) + b"".join(step.parts)
                     for step in steps

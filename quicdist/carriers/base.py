@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from quicdist.dist.packet import Packet
 
@@ -25,8 +25,7 @@ class Role(enum.Enum):
 # -- dialects: packets <-> stream bytes, pure ---------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """Bytes for one stream. A stream not open yet is opened by its first write."""
 
     stream: int
@@ -118,7 +117,7 @@ class Dialect(Protocol):
         Packets that came too early to be shown are what `receive(0, b"")` returns next.
         """
 
-    def frame_bytes(self, parts: Sequence[Buffer]) -> Sequence[Step]:
+    def frame_bytes(self, parts: Sequence[Buffer]) -> Write:
         """One distribution frame, given in parts; no parts is a tick."""
 
     def receive(self, stream: int, data: Buffer) -> Received:

@@ -116,7 +116,7 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     def send_frame(self, parts: Sequence[Buffer]) -> None:
         """Queues one frame; those of one loop tick leave in one write. No parts is a tick."""
-        self._perform(self._dialect.frame_bytes(parts))
+        self._perform((self._dialect.frame_bytes(parts),))
 
     def consumed(self, count: int) -> None:
         """`count` bytes of packet data are dealt with: reading goes on when few are left."""

@@ -12,7 +12,7 @@ peers that negotiated neither atom cache nor fragments, the others for all the r
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quicdist.dist.control import Control
@@ -134,13 +134,12 @@ class OutgoingAtoms:
         self._known: dict[tuple[Atom, ...], bytes] = {}
         self._next = 0
 
-    def header(self, refs: Iterable[Atom]) -> bytes:
-        """Count, flags and entries for a message that refers to `refs`, at most 255, in order.
+    def header(self, atoms: tuple[Atom, ...]) -> bytes:
+        """Count, flags and entries for a message that refers to `atoms`, at most 255, in order.
 
         The entries are in the peer's cache once it reads this header: headers must reach it in
         the order they were made.
         """
-        atoms = tuple(refs)
         known = self._known.get(atoms)
         if known is not None:
             return known

@@ -5,7 +5,10 @@
     session.receive(packet)            -> events: what to send, what happened
     session.decide(status)             -> events: after PeerNamed or AliveAsked
     session.encode(control, payload)   -> a message, once connected
-    session.frames(message)            -> its frames, to be handed to the carrier
+    session.address(control)           -> what goes ahead of many messages, encoded once
+    session.enclose(head, payload)     -> one of those messages
+    session.frame(message)             -> the one frame of a small message
+    session.frames(message)            -> the frames of any, to be handed to the carrier
 
 A session raises ProtocolError or HandshakeRefused when its connection is to be dropped, and
 is of no use after that.
@@ -64,6 +67,9 @@ _MAX_FRAME = 0xFFFF_FFFF
 _HEADROOM = 128 * 1024
 """Bytes, at most, of a message's atom cache header and the heads of its fragments."""
 
+_SMALL = 32 * 1024
+"""Bytes of a message that is copied into its frame: of a larger one the parts are handed on."""
+
 
 class Role(Enum):
     """Who opened the connection."""
@@ -85,6 +91,9 @@ class _State(Enum):
     REPLY = "a challenge reply"
     CONNECTED = "frames"
     CLOSED = "nothing"
+
+
+_CONNECTED: Final = _State.CONNECTED
 
 
 class NoPayload(Enum):
@@ -215,12 +224,25 @@ _TICK: Final = TickReceived()
 
 
 @dataclass(slots=True, eq=False)
+class Head:
+    """A control message encoded for one session, ahead of any number of payloads."""
+
+    session: object
+    """The mark of its session: no other can read it."""
+    control: bytes
+    refs: dict[Atom, int] | None
+    """Its atoms, where the session has an atom cache."""
+    atoms: tuple[Atom, ...]
+
+
+@dataclass(slots=True, eq=False)
 class OutgoingMessage:
     """An encoded message that has no header yet: that is made when its first frame leaves."""
 
     control: bytes
     payload: bytes | None
-    refs: dict[Atom, int] | None
+    atoms: tuple[Atom, ...]
+    """Those that it refers to by number."""
     size: int
     """Bytes of control message and payload."""
 
@@ -274,6 +296,9 @@ class Session:
             self._limits.max_sequences, self._limits.max_sequence_bytes, self._limits.max_message
         )
         self._last_sequence = 0
+        self._one_frame = min(self._limits.fragment_size, _SMALL)
+        self.mark: Final = object()
+        """What tells the heads made by this session from those of others."""
 
     @property
     def local(self) -> LocalNode:
@@ -574,23 +599,55 @@ class Session:
         Raises UsageError, and EtfEncodeError for no Erlang term and for a message so large that a
         peer with our limits would drop the connection.
         """
-        if self._state is not _State.CONNECTED:
-            raise UsageError("messages can be sent once the session is connected")
         if control.HAS_PAYLOAD is (payload is NO_PAYLOAD):
             takes = "a" if control.HAS_PAYLOAD else "no"
             raise UsageError(f"{type(control).__name__} takes {takes} payload")
-        refs: dict[Atom, int] | None = {} if self._atom_cache else None
-        head = etf.encode_bare(control.to_tuple(), etf.DEFAULT, refs)
+        head = self.address(control)
         if payload is NO_PAYLOAD:
-            return OutgoingMessage(head, None, refs, len(head))
-        body = etf.encode_bare(payload, self._options, refs)
-        message = OutgoingMessage(head, body, refs, len(head) + len(body))
+            return OutgoingMessage(head.control, None, head.atoms, len(head.control))
+        return self.enclose(head, payload)
+
+    def address(self, control: Control) -> Head:
+        """What goes ahead of every payload that this control message brings. Raises UsageError."""
+        if self._state is not _CONNECTED:
+            raise UsageError("messages can be sent once the session is connected")
+        refs: dict[Atom, int] | None = {} if self._atom_cache else None
+        encoded = etf.encode_bare(control.to_tuple(), etf.DEFAULT, refs)
+        return Head(self.mark, encoded, refs, tuple(refs or ()))
+
+    def enclose(self, head: Head, payload: Term) -> OutgoingMessage:
+        """One message behind a head of this session's. Raises as `encode` does."""
+        if head.session is not self.mark:
+            raise UsageError("this head is another session's")
+        atoms = head.atoms
+        if head.refs is None:
+            body = etf.encode_bare(payload, self._options)
+        else:
+            refs = head.refs.copy()
+            body = etf.encode_bare(payload, self._options, refs)
+            if len(refs) > len(atoms):
+                atoms = tuple(refs)
+        size = len(head.control) + len(body)
+        message = OutgoingMessage(head.control, body, atoms, size)
         most = self._limits.max_message
-        if message.size + _HEADROOM > most and self._framed_size(message) > most:
+        if size + _HEADROOM > most and self._framed_size(message) > most:
             raise etf.EtfEncodeError(
-                "", f"a message of {message.size} bytes, SessionLimits.max_message is {most}"
+                "", f"a message of {size} bytes, SessionLimits.max_message is {most}"
             )
         return message
+
+    def frame(self, message: OutgoingMessage) -> bytes | None:
+        """The one frame of a small message, which must leave next; None for what is larger, of
+        which nothing is made yet."""
+        if message.size > self._one_frame:
+            return None
+        payload = message.payload
+        if self._header_form:
+            header = self._atoms_out.header(message.atoms)
+            return b"".join((b"\x83D", header, message.control, payload or b""))
+        if payload is None:
+            return b"p\x83" + message.control
+        return b"".join((b"p\x83", message.control, b"\x83", payload))
 
     def frames(self, message: OutgoingMessage) -> Iterator[tuple[Buffer, ...]]:
         """The frames of a message, each in parts to be put together, made as they are asked for.
@@ -620,7 +677,7 @@ class Session:
             yield head, view[index * limit : (index + 1) * limit]
 
     def _header(self, message: OutgoingMessage) -> bytes:
-        return self._atoms_out.header(message.refs) if message.refs else b"\0"
+        return self._atoms_out.header(message.atoms)
 
     def _pass_through(self, message: OutgoingMessage) -> Iterator[tuple[Buffer, ...]]:
         self._check_frame_size(message)
@@ -632,7 +689,7 @@ class Session:
     def _framed_size(self, message: OutgoingMessage) -> int:
         """Bytes of all its frames, at most."""
         fragments = message.size // self._limits.fragment_size + 1
-        atoms = sum(len(atom.encoded) + 2 for atom in message.refs or ())
+        atoms = sum(len(atom.encoded) + 2 for atom in message.atoms)
         return message.size + fragments * FRAGMENT_HEAD.size + atoms + 2
 
     @staticmethod

@@ -29,7 +29,7 @@ from quicdist.node.level import HERE, Source
 from quicdist.node.net_kernel import NET_KERNEL, YES, is_auth_call
 from quicdist.node.process import NOCONNECTION, NOPROC
 from quicdist.node.service import ALIAS, GEN_CALL, Service, alias_of
-from quicdist.node.system import System
+from quicdist.node.system import Route, System
 
 _ERPC = Atom("erpc")
 _EXECUTE_CALL = Atom("execute_call")
@@ -128,7 +128,7 @@ class Caller(Service):
         request = self.system.identifiers.reference()
         mfa = (_ERPC, _EXECUTE_CAST, 3)
         control = ctl.SpawnRequest(request, self.pid, self._group_leader, mfa, [])
-        await self.system.transmit(node, self.pid, control, [module, function, args])
+        await self._send(node, control, [module, function, args])
 
     async def rpc(
         self, node: Atom, module: Atom, function: Atom, args: list[Term], timeout: float | None
@@ -235,12 +235,17 @@ class Caller(Service):
         try:
             if watch is not None:
                 self.system.emit(pending.node, self.pid, watch)
-            await self.system.transmit(pending.node, self.pid, control, payload)
+            await self._send(pending.node, control, payload)
         except BaseException:
             if callee is not None:
                 callee.call_ends(key)
             raise
         return callee
+
+    async def _send(self, node: Atom, control: ctl.Control, payload: Term) -> None:
+        waits = self.system.send(Route(None, node, self.pid, control), payload)
+        if waits is not None:
+            await waits
 
     # -- what comes back --
 

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import secrets
 from collections import deque
+from collections.abc import Awaitable
 from typing import Protocol
 
 from quicdist.carriers.base import Connection, ConnectionHandler, NotBelieved
@@ -20,7 +21,7 @@ from quicdist.dist.control import Control
 from quicdist.dist.flags import Flag
 from quicdist.dist.handshake import Named, Status, is_node_name, settle_simultaneous
 from quicdist.dist.session import NO_PAYLOAD, LocalNode, Role, Session
-from quicdist.etf import Atom, EtfEncodeError, Options, Pid
+from quicdist.etf import Atom, EtfEncodeError, Options, Pid, Term
 from quicdist.node.access import Access
 from quicdist.node.book import AddressBook
 from quicdist.node.counters import Ending, NodeCounters
@@ -30,7 +31,7 @@ from quicdist.node.ids import new_creation
 from quicdist.node.limits import NodeLimits
 from quicdist.node.names import NodeName
 from quicdist.node.peer import Peer, State
-from quicdist.node.system import Handler, Payload
+from quicdist.node.system import Handler, Payload, Route
 
 logger = logging.getLogger("quicdist.node")
 
@@ -188,12 +189,16 @@ class Connections:
         elif (attempt := self._attempts.get(node)) is not None and attempt.signals:
             attempt.signals.append((sender, control, payload))
 
-    async def send(self, node: Atom, sender: Pid, control: Control, payload: Payload) -> None:
-        """Sends; connects first, and waits while the backlog is high. Raises NoConnection."""
-        peer = self.up.get(node)
-        if peer is None:
-            peer = await self.connect(node)
-        await peer.send(sender, control, payload)
+    def send(self, route: Route, payload: Term) -> Awaitable[None] | None:
+        """Sends; what is to be awaited until there is a link, or while the backlog is high."""
+        peer = self.up.get(route.node)
+        return self._connect_and_send(route, payload) if peer is None else peer.send(route, payload)
+
+    async def _connect_and_send(self, route: Route, payload: Term) -> None:
+        peer = await self.connect(route.node)
+        waits = peer.send(route, payload)
+        if waits is not None:
+            await waits
 
     def disconnect(self, node: Atom) -> bool:
         """Ends the link to a node. True when there was one."""

@@ -28,7 +28,7 @@ from quicdist.node.process import KILLED, Process
 from quicdist.node.reasons import exit_reason
 from quicdist.node.service import GEN_CAST
 from quicdist.node.spawning import SPAWN_REPLY, Request, Spawned
-from quicdist.node.system import Destination, System
+from quicdist.node.system import Destination, Route, System
 
 _log = logging.getLogger("quicdist.node")
 
@@ -63,6 +63,8 @@ class Mailbox(Process):
         """Looked at and not wanted, by the receive that is going on or by earlier ones."""
         self._looked_at = 0
         """Messages that were ever taken out of `_fresh`."""
+        self._route: Route | None = None
+        """That of the message sent last; the next mostly goes there too."""
         self._waiter: asyncio.Future[bool] | None = None
         self._is_receiving = False
         self._task: asyncio.Task[object] | None = None
@@ -88,7 +90,12 @@ class Mailbox(Process):
         Raises NoConnection, NoProcess (no such name here), EtfEncodeError.
         """
         self._check_alive()
-        await self.system.send(self.pid, to, message)
+        route = self._route
+        if route is None or (to is not route.to and (type(to) is not tuple or to != route.to)):
+            route = self._route = self.system.route(self.pid, to)
+        waits = self.system.send(route, message)
+        if waits is not None:
+            await waits
 
     def mark(self) -> Mark:
         """Now, for `receive(..., since=mark)`: what is in the mailbox cannot be what will come.

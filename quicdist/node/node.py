@@ -340,7 +340,9 @@ class Node:
         EtfEncodeError.
         """
         life = self._running
-        await life.system.send(life.caller.pid, to, message)
+        waits = life.system.send(life.system.route(life.caller.pid, to), message)
+        if waits is not None:
+            await waits
 
     # -- other nodes -----------------------------------------------------------------------------
 

@@ -1,15 +1,16 @@
 """What waits to leave for one peer: in order for each sender, fairly between senders.
 
 A message is encoded when it is accepted and cut into frames when its turn comes. Senders take
-turns frame by frame, so that a large message of one delays nobody else by more than a fragment.
-Frames go to the carrier only while it is writable: the backlog is here, where it is counted.
+turns, a fragment or some small messages at a time, so that a large message of one delays nobody
+else by more than a fragment. Frames go to the carrier only while it is writable: the backlog is
+here, where it is counted.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Protocol
 
 from quicdist.carriers.base import Buffer
@@ -22,6 +23,9 @@ Frame = Sequence[Buffer]
 _ENTRY = 1024
 """Bytes that a queued message costs besides its own; most of it is a sender's lane."""
 
+_TURN = 16 * 1024
+"""Bytes of small messages in one turn; the last may be more."""
+
 
 class Outlet(Protocol):
     """The part of a connection that an outbox needs."""
@@ -30,6 +34,16 @@ class Outlet(Protocol):
     def is_writable(self) -> bool: ...
 
     def send_frame(self, parts: Frame) -> None: ...
+
+
+class Cutter(Protocol):
+    """The part of a session that an outbox needs."""
+
+    def frame(self, message: OutgoingMessage) -> bytes | None:
+        """The one frame of a small message, which must leave next; None for others."""
+
+    def frames(self, message: OutgoingMessage) -> Iterator[Frame]:
+        """Those of any message, made as they are asked for."""
 
 
 class _Lane:
@@ -44,23 +58,21 @@ class _Lane:
 
 
 class Outbox:
-    """The backlog of one connection. `cut` yields the frames of a message, lazily."""
+    """The backlog of one connection."""
 
     def __init__(
         self,
         outlet: Outlet,
-        cut: Callable[[OutgoingMessage], Iterator[Frame]],
+        cutter: Cutter,
         *,
         high: int,
         low: int,
-        whole: int,
     ) -> None:
-        """`high` and `low` watermarks and `whole`, below which a message is one frame: bytes."""
+        """The watermarks `high` and `low` are bytes."""
         self._outlet = outlet
-        self._cut = cut
+        self._cutter = cutter
         self._high = high
         self._low = low
-        self._whole = whole
         self._lanes: dict[Hashable, _Lane] = {}
         self._turns: deque[Hashable] = deque()
         self._waiting: dict[asyncio.Future[None], None] = {}
@@ -88,11 +100,12 @@ class Outbox:
         if self._failure is not None:
             return
         self.messages_accepted += 1
-        if not self._turns and message.size <= self._whole and self._outlet.is_writable:
-            for frame in self._cut(message):
-                self._outlet.send_frame(frame)
+        if not self._turns and self._outlet.is_writable:
+            frame = self._cutter.frame(message)
+            if frame is not None:
+                self._outlet.send_frame((frame,))
                 self.frames_sent += 1
-            return
+                return
         lane = self._lanes.get(sender)
         if lane is None:
             lane = self._lanes[sender] = _Lane()
@@ -109,38 +122,59 @@ class Outbox:
         turns = self._turns
         outlet = self._outlet
         while turns and outlet.is_writable:
-            sender = turns[0]
-            lane = self._lanes[sender]
-            frame = self._next_frame(lane)
-            if frame is None:
-                turns.popleft()
-                del self._lanes[sender]
-                continue
-            outlet.send_frame(frame)
-            self.frames_sent += 1
-            turns.rotate(-1)
+            lane = self._lanes[turns[0]]
+            if not self._send_fragment(lane) and not self._send_small(lane) and lane.messages:
+                self._begin(lane, *lane.messages.popleft())
+            if lane.messages or lane.frames is not None:
+                turns.rotate(-1)
+            else:
+                del self._lanes[turns.popleft()]
         if self._waiting and self.queued <= self._low:
             self._wake()
 
-    def _next_frame(self, lane: _Lane) -> Frame | None:
-        while True:
-            if lane.frames is None:
-                if not lane.messages:
-                    return None
-                message, level = lane.messages.popleft()
-                if level is not None:
-                    level.take(message.size + _ENTRY)
-                lane.frames = self._cut(message)
-                lane.rest = message.size
-            frame = next(lane.frames, None)
-            if frame is not None:
-                gone = min(lane.rest, sum(map(_length, frame)))
-                lane.rest -= gone
-                self.queued -= gone
-                return frame
+    def _send_fragment(self, lane: _Lane) -> bool:
+        """The next of the message that is half sent; False where there is none."""
+        if lane.frames is None:
+            return False
+        frame = next(lane.frames, None)
+        if frame is None:
             lane.frames = None
             self.queued -= lane.rest
             lane.rest = 0
+            return False
+        gone = min(lane.rest, sum(map(_length, frame)))
+        lane.rest -= gone
+        self.queued -= gone
+        self.frames_sent += 1
+        self._outlet.send_frame(frame)
+        return True
+
+    def _send_small(self, lane: _Lane) -> bool:
+        """A turn's worth of small messages; False where the next is none."""
+        messages = lane.messages
+        outlet = self._outlet
+        sent = 0
+        while messages and sent < _TURN and outlet.is_writable:
+            message, level = messages[0]
+            frame = self._cutter.frame(message)
+            if frame is None:
+                break
+            messages.popleft()
+            if level is not None:
+                level.take(message.size + _ENTRY)
+            sent += message.size
+            self.queued -= message.size
+            self.frames_sent += 1
+            outlet.send_frame((frame,))
+        return sent > 0
+
+    def _begin(self, lane: _Lane, message: OutgoingMessage, level: Level | None) -> None:
+        """The first frame of a message that is not small."""
+        if level is not None:
+            level.take(message.size + _ENTRY)
+        lane.frames = self._cutter.frames(message)
+        lane.rest = message.size
+        self._send_fragment(lane)
 
     async def space(self) -> None:
         """Waits until the backlog is below the low watermark. Raises what `fail` was given."""

@@ -15,7 +15,7 @@ import enum
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -39,14 +39,14 @@ from quicdist.dist.session import (
     Session,
     UnknownReceived,
 )
-from quicdist.etf import Atom, Pid
+from quicdist.etf import Atom, Pid, Term
 from quicdist.node.counters import Ending, Traffic
 from quicdist.node.errors import MailboxFull, NoConnection
 from quicdist.node.level import Level
 from quicdist.node.limits import NodeLimits
 from quicdist.node.outbox import Outbox
 from quicdist.node.reasons import error_reason
-from quicdist.node.system import Handler, Payload
+from quicdist.node.system import Handler, Payload, Route
 
 logger = logging.getLogger("quicdist.node")
 
@@ -66,6 +66,9 @@ class State(enum.Enum):
     GREETING = "greeting"
     UP = "up"
     DOWN = "down"
+
+
+_UP = State.UP
 
 
 class Owner(Protocol):
@@ -109,6 +112,7 @@ class Peer:
     ) -> None:
         self.connection = connection
         self.session = session
+        self._mark = session.mark
         self.name: Atom | None = None if name is None else Atom(name)
         self.creation = 0
         self.flags = Flag(0)
@@ -129,13 +133,7 @@ class Peer:
         """What is done with each control message."""
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._outbox = Outbox(
-            connection,
-            session.frames,
-            high=limits.send_high,
-            low=limits.send_low,
-            whole=32 * 1024,
-        )
+        self._outbox = Outbox(connection, session, high=limits.send_high, low=limits.send_low)
         self._queue: deque[Packet] = deque()
         self._is_work_planned = False
         self._messages_received = 0
@@ -151,6 +149,7 @@ class Peer:
         self._ties_room = limits.ties
         self._calls: dict[object, Callable[[Exception], None]] = {}
         self._lowers = False
+        self._takes_sender = True
         self._takes_altact = False
         self._has_proved = False
         """The dialer's last handshake message, its proof of the cookie, is on its way."""
@@ -236,7 +235,8 @@ class Peer:
         self.local_name = event.local_name
         self.local_creation = event.local_creation
         self.is_hidden = Flag.PUBLISHED not in event.peer.flags
-        self._lowers = not (Flag.EXIT_PAYLOAD in self.flags and Flag.SEND_SENDER in self.flags)
+        self._lowers = Flag.EXIT_PAYLOAD not in self.flags
+        self._takes_sender = Flag.SEND_SENDER in self.flags
         self._takes_altact = Flag.ALTACT_SIG in self.flags
         self.state = State.UP
         self.up_since = time.time()
@@ -266,12 +266,9 @@ class Peer:
 
     def _encoded(self, control: Control, payload: Payload) -> OutgoingMessage:
         if self._lowers:
-            control, payload = _lower(control, payload, self.flags)
-        if self._takes_altact and type(control) is ctl.AliasSend:
-            # What takes its place since OTP 28; OTP 30 is to know nothing else.
-            control = ctl.AltactSigSend(ctl.ALTACT_ALIAS, control.from_pid, control.alias)
+            control, payload = _lower(control, payload)
         try:
-            return self.session.encode(control, payload)
+            return self.session.encode(self._form(control), payload)
         except etf.EtfEncodeError as error:
             if not isinstance(control, _REASONS):
                 raise
@@ -283,12 +280,25 @@ class Peer:
                 control = dataclasses.replace(control, reason=reason)
             return self.session.encode(control, payload)
 
-    async def send(self, sender: Pid, control: Control, payload: Payload) -> None:
-        """Sends, and waits while the backlog is high. Raises EtfEncodeError, NoConnection."""
-        if self.state is State.UP:
-            self._outbox.put(sender, self._encoded(control, payload))
-        if self._outbox.is_full:
-            await self._outbox.space()
+    def _form(self, control: Control) -> Control:
+        """What brings a message to this peer."""
+        if self._takes_altact and type(control) is ctl.AliasSend:
+            # What takes its place since OTP 28; OTP 30 is to know nothing else.
+            return ctl.AltactSigSend(ctl.ALTACT_ALIAS, control.from_pid, control.alias)
+        if not self._takes_sender and type(control) is ctl.SendSender:
+            return ctl.Send(control.to_pid)
+        return control
+
+    def send(self, route: Route, payload: Term) -> Awaitable[None] | None:
+        """Sends; what is to be awaited while the backlog is high. Raises EtfEncodeError,
+        NoConnection."""
+        outbox = self._outbox
+        if self.state is _UP:
+            head = route.head
+            if head is None or head.session is not self._mark:
+                head = route.head = self.session.address(self._form(route.control))
+            outbox.put(route.sender, self.session.enclose(head, payload))
+        return outbox.space() if outbox.is_full else None
 
     def writable_again(self) -> None:
         """The carrier takes more."""
@@ -618,16 +628,13 @@ def _is_own(control: Control) -> bool:
     return not isinstance(control, ctl.AltactSigSend) or bool(control.flags & ctl.ALTACT_EXIT)
 
 
-def _lower(control: Control, payload: Payload, flags: Flag) -> tuple[Control, Payload]:
-    """The same for a peer that lacks newer forms of control messages."""
-    if Flag.EXIT_PAYLOAD not in flags:
-        if isinstance(control, ctl.PayloadExit):
-            return ctl.Exit(control.from_pid, control.to_pid, payload), NO_PAYLOAD
-        if isinstance(control, ctl.PayloadExit2):
-            return ctl.Exit2(control.from_pid, control.to_pid, payload), NO_PAYLOAD
-        if isinstance(control, ctl.PayloadMonitorPExit):
-            down = ctl.MonitorPExit(control.from_proc, control.to_pid, control.ref, payload)
-            return down, NO_PAYLOAD
-    if Flag.SEND_SENDER not in flags and isinstance(control, ctl.SendSender):
-        return ctl.Send(control.to_pid), payload
+def _lower(control: Control, payload: Payload) -> tuple[Control, Payload]:
+    """The same for a peer that takes no reason as payload."""
+    if isinstance(control, ctl.PayloadExit):
+        return ctl.Exit(control.from_pid, control.to_pid, payload), NO_PAYLOAD
+    if isinstance(control, ctl.PayloadExit2):
+        return ctl.Exit2(control.from_pid, control.to_pid, payload), NO_PAYLOAD
+    if isinstance(control, ctl.PayloadMonitorPExit):
+        down = ctl.MonitorPExit(control.from_proc, control.to_pid, control.ref, payload)
+        return down, NO_PAYLOAD
     return control, payload

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from quicdist.dist import control as ctl
 from quicdist.dist.control import Control
-from quicdist.dist.session import NO_PAYLOAD, NoPayload
+from quicdist.dist.session import NO_PAYLOAD, Head, NoPayload
 from quicdist.etf import Atom, Pid, Reference, Term
 from quicdist.node.errors import NameTaken, NoProcess
 from quicdist.node.ids import Identifiers
@@ -46,6 +46,20 @@ class NodeMonitor:
     """With a map that says more."""
 
 
+@dataclass(slots=True, eq=False)
+class Route:
+    """The way of one process's messages to one receiver, found once for many of them."""
+
+    to: Destination | None
+    """As it was given, where a process gave it."""
+    node: Atom
+    sender: Pid
+    control: Control
+    """What brings each."""
+    head: Head | None = None
+    """The same as the link in use has encoded it."""
+
+
 class Network(Protocol):
     """The way to other nodes."""
 
@@ -62,8 +76,9 @@ class Network(Protocol):
     def watch(self, node: Atom) -> None:
         """Connects where there is no connection; `System.node_lost` tells when that fails."""
 
-    async def send(self, node: Atom, sender: Pid, control: Control, payload: Term) -> None:
-        """Sends, connecting first, and waits while the backlog is high. Raises NoConnection."""
+    def send(self, route: Route, payload: Term) -> Awaitable[None] | None:
+        """Sends; what is to be awaited until there is a link, or while the backlog is high. Both
+        raise NoConnection, EtfEncodeError."""
 
 
 class System:
@@ -212,30 +227,26 @@ class System:
 
     # -- messages out --
 
-    async def send(self, sender: Pid, to: Destination, message: Term) -> None:
-        """Raises NoProcess for a name that nobody here has, NoConnection for another node."""
+    def route(self, sender: Pid, to: Destination) -> Route:
+        """The way of messages from a process here."""
         if isinstance(to, Pid):
-            node = to.node
-            control: Control = ctl.SendSender(sender, to)
-        elif isinstance(to, Reference):
-            node = to.node
-            control = ctl.AliasSend(sender, to)
-        elif isinstance(to, str):
-            if Atom(to) not in self.names:
-                raise NoProcess(f"no process here is registered as {to!r}")
-            node = self.name
-            control = ctl.RegSend(sender, Atom(to))
-        else:
-            node = Atom(to[1])
-            control = ctl.RegSend(sender, Atom(to[0]))
-        await self.transmit(node, sender, control, message)
+            return Route(to, to.node, sender, ctl.SendSender(sender, to))
+        if isinstance(to, Reference):
+            return Route(to, to.node, sender, ctl.AliasSend(sender, to))
+        if isinstance(to, str):
+            return Route(to, self.name, sender, ctl.RegSend(sender, Atom(to)))
+        name, node = to
+        return Route((name, node), Atom(node), sender, ctl.RegSend(sender, Atom(name)))
 
-    async def transmit(self, node: Atom, sender: Pid, control: Control, payload: Term) -> None:
-        """Sends a message, and waits while the backlog is high. Raises NoConnection."""
-        if node is self.name:
-            self._signal(control, payload)
-        else:
-            await self.network.send(node, sender, control, payload)
+    def send(self, route: Route, message: Term) -> Awaitable[None] | None:
+        """Sends a message; what is to be awaited where it has to wait. Both raise NoProcess for a
+        name that nobody here has, NoConnection for another node, EtfEncodeError."""
+        if route.node is not self.name:
+            return self.network.send(route, message)
+        if isinstance(route.to, str) and route.to not in self.names:
+            raise NoProcess(f"no process here is registered as {route.to!r}")
+        self._signal(route.control, message)
+        return None
 
     def post(self, sender: Pid, to: Pid | Reference, message: Term) -> None:
         """Sends without waiting, and without connecting: for answers."""

@@ -122,12 +122,12 @@ def talk(alpn: str, frames: list[bytes], at: list[int]) -> None:
     # The listener's frames lie right behind its last message.
     early = [*listener.handshake_bytes(ACK), *listener.connected()]
     for frame in frames:
-        early += listener.frame_bytes((frame,) if frame else ())
+        early.append(listener.frame_bytes((frame,) if frame else ()))
     carry(Role.DIALER, early)
     dialer.connected()
     got[Role.DIALER] += dialer.receive(0, b"").packets
     for frame in frames:
-        carry(Role.LISTENER, dialer.frame_bytes((frame[:2], memoryview(frame)[2:])))
+        carry(Role.LISTENER, [dialer.frame_bytes((frame[:2], memoryview(frame)[2:]))])
     assert got[Role.DIALER] == [
         *(HandshakePacket(message) for message in (STATUS, CHALLENGE, ACK)),
         *sorted_ticks_apart(alpn, frames),
@@ -342,8 +342,8 @@ def test_erlang_quic_sends_on_one_data_stream_and_ticks_on_stream_0() -> None:
     for role, stream in ((Role.DIALER, 4), (Role.LISTENER, 1)):
         dialect = ErlangDistDialect(role, LIMITS)
         for _ in range(20):
-            assert written(dialect.frame_bytes((b"x",))) == {stream: b"\x00\x00\x00\x01x"}
-        assert written(dialect.frame_bytes(())) == {0: bytes(4)}
+            assert written([dialect.frame_bytes((b"x",))]) == {stream: b"\x00\x00\x00\x01x"}
+        assert written([dialect.frame_bytes(())]) == {0: bytes(4)}
 
 
 def test_erlang_quic_user_streams_are_refused_and_cost_nothing() -> None:
@@ -418,5 +418,5 @@ def test_native_is_the_manual_and_nothing_else() -> None:
     dialect = NativeDialect(Role.DIALER, LIMITS)
     assert dialect.opened() == ()
     assert written(dialect.handshake_bytes(b"xyz")) == {0: b"\x00\x03xyz"}
-    assert written(dialect.frame_bytes((b"ab", b"c"))) == {0: b"\x00\x00\x00\x03abc"}
-    assert written(dialect.frame_bytes(())) == {0: bytes(4)}
+    assert written([dialect.frame_bytes((b"ab", b"c"))]) == {0: b"\x00\x00\x00\x03abc"}
+    assert written([dialect.frame_bytes(())]) == {0: bytes(4)}

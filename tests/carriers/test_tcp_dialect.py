@@ -33,7 +33,7 @@ def test_what_one_writes_the_other_reads_however_cut(
     sender, receiver = dialect(Role.LISTENER), dialect(Role.DIALER)
     stream = b"".join(wire(sender.handshake_bytes(m)) for m in [*messages, b"a-digest"])
     sender.connected()
-    stream += b"".join(wire(sender.frame_bytes((p,) if p else ())) for p in payloads)
+    stream += b"".join(wire([sender.frame_bytes((p,) if p else ())]) for p in payloads)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=10)))
     got: list[Packet] = []
     for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
@@ -63,8 +63,8 @@ def test_the_listener_reads_frames_behind_the_dialers_last_message() -> None:
 
 def test_a_frame_in_parts_and_a_tick() -> None:
     mine = dialect(Role.DIALER)
-    assert wire(mine.frame_bytes((b"ab", memoryview(b"cd")))) == b"\x00\x00\x00\x04abcd"
-    assert wire(mine.frame_bytes(())) == bytes(4)
+    assert wire([mine.frame_bytes((b"ab", memoryview(b"cd")))]) == b"\x00\x00\x00\x04abcd"
+    assert wire([mine.frame_bytes(())]) == bytes(4)
 
 
 @pytest.mark.parametrize(

@@ -610,3 +610,34 @@ def test_a_dead_session_stays_dead() -> None:
         feed(listener, frames(dialer, Link(ME, YOU)))
     with pytest.raises(UsageError):
         listener.encode(Link(YOU, ME))
+
+
+# -- many messages to one receiver ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_control_message_encoded_once_goes_ahead_of_many_payloads(form: str) -> None:
+    dialer, listener = connected_pair(FORMS[form])
+    control = RegSend(ME, Atom("sink"))
+    head = dialer.address(control)
+    for payload in (b"plain", Atom("new"), [Atom("sink"), Atom("newer")], b"plain"):
+        message = dialer.enclose(head, payload)
+        frame = dialer.frame(message)
+        assert frame is not None
+        assert feed(listener, [frame]) == [MessageReceived(control, payload, len(frame))]
+
+
+def test_a_head_is_of_one_session() -> None:
+    dialer, _ = connected_pair(FORMS["both"])
+    other, _ = connected_pair(FORMS["pass-through"])
+    with pytest.raises(UsageError, match="another session"):
+        other.enclose(dialer.address(RegSend(ME, Atom("sink"))), b"")
+
+
+def test_what_is_not_small_has_no_frame_of_its_own() -> None:
+    dialer, listener = connected_pair(FORMS["fragments"], limits=SessionLimits(fragment_size=100))
+    message = dialer.encode(RegSend(ME, Atom("sink")), bytes(101))
+    assert dialer.frame(message) is None
+    (*_, event) = feed(listener, [b"".join(parts) for parts in dialer.frames(message)])
+    assert isinstance(event, MessageReceived)
+    assert event.payload == bytes(101)

@@ -9,6 +9,7 @@ import pytest
 
 from quicdist import Identity, Mailbox, Node, Table
 from quicdist.dist import control as ctl
+from quicdist.dist.session import Head
 from quicdist.etf import Atom, Reference
 from tests.lossy import LossyProxy, Weather
 from tests.node.conftest import COOKIE, PATIENCE, Beam, MakeNode, atom
@@ -94,13 +95,13 @@ async def test_aliases_are_sent_to_as_otp_28_does() -> None:
         await one.connect(two.name)
         peer = one._running.connections.up[Atom(two.name)]
         seen: list[object] = []
-        encode = peer.session.encode
+        address = peer.session.address
 
-        def watched(control: ctl.Control, *payload: Any) -> Any:
+        def watched(control: ctl.Control) -> Head:
             seen.append(control)
-            return encode(control, *payload)
+            return address(control)
 
-        peer.session.encode = watched  # type: ignore[assignment, method-assign]
+        peer.session.address = watched  # type: ignore[method-assign]
         alias = me.alias()
         await one.send(alias, "hello")
         assert await me.receive(timeout=PATIENCE) == b"hello"

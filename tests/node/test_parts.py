@@ -170,17 +170,22 @@ class Pipe:
 
 
 def message(data: bytes) -> OutgoingMessage:
-    return OutgoingMessage(data, None, None, len(data))
+    return OutgoingMessage(data, None, (), len(data))
 
 
-def cut(message: OutgoingMessage) -> Iterator[tuple[bytes, ...]]:
-    """Frames of four bytes."""
-    for start in range(0, len(message.control), 4):
-        yield (message.control[start : start + 4],)
+class Fours:
+    """Cuts messages into frames of four bytes."""
+
+    def frame(self, message: OutgoingMessage) -> bytes | None:
+        return message.control if message.size <= 4 else None
+
+    def frames(self, message: OutgoingMessage) -> Iterator[tuple[bytes, ...]]:
+        for start in range(0, len(message.control), 4):
+            yield (message.control[start : start + 4],)
 
 
 def outbox(pipe: Pipe) -> Outbox:
-    return Outbox(pipe, cut, high=100, low=50, whole=4)
+    return Outbox(pipe, Fours(), high=100, low=50)
 
 
 def test_senders_take_turns() -> None:

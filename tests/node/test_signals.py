@@ -13,7 +13,7 @@ from quicdist.etf import Atom, Pid, Reference, Term
 from quicdist.node.ids import Identifiers
 from quicdist.node.level import HERE, Level, Source
 from quicdist.node.process import NOCONNECTION, Process
-from quicdist.node.system import Payload, System
+from quicdist.node.system import Payload, Route, System
 
 ONE, TWO = Atom("1@127.0.0.1"), Atom("2@127.0.0.1")
 SIDES = st.sampled_from([0, 1])
@@ -54,8 +54,8 @@ class Wire:
     def watch(self, node: Atom) -> None:
         pass
 
-    async def send(self, node: Atom, sender: Pid, control: Control, payload: Payload) -> None:
-        self.post(node, sender, control, payload)
+    def send(self, route: Route, payload: Payload) -> None:
+        self.post(route.node, route.sender, route.control, payload)
 
 
 class CrossingSignals(RuleBasedStateMachine):

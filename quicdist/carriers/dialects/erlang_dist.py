@@ -97,11 +97,11 @@ class ErlangDistDialect:
             return (Gap(_ACK_GAP, ends_on_receive=True),)
         return ()
 
-    def frame_bytes(self, parts: Sequence[Buffer]) -> Sequence[Step]:
+    def frame_bytes(self, parts: Sequence[Buffer]) -> Write:
         """Frames on our data stream; ticks on stream 0, where the peer looks for them."""
         if not parts:
-            return (Write(_CONTROL, (TICK,)),)
-        return (Write(_DATA_STREAM[self.role], length_prefixed(parts)),)
+            return Write(_CONTROL, (TICK,))
+        return Write(_DATA_STREAM[self.role], length_prefixed(parts))
 
     def receive(self, stream: int, data: Buffer) -> Received:
         """Packets of one stream's bytes. Raises DialectError."""

@@ -17,6 +17,10 @@ TICK = bytes(4)
 """A frame without a body, length field and all."""
 
 
+_COPIED = 32 * 1024
+"""Bytes of a frame that is copied behind its length; a larger one stays where it is."""
+
+
 class LengthFramer:
     """Cuts one stream's bytes into bodies behind `width`-byte big-endian lengths."""
 
@@ -126,6 +130,9 @@ def length_prefixed(parts: Sequence[Buffer]) -> Sequence[Buffer]:
     """A frame's parts behind their u32 length; no parts is a tick."""
     if not parts:
         return (TICK,)
+    whole = parts[0]
+    if len(parts) == 1 and type(whole) is bytes and len(whole) < _COPIED:
+        return (_U32.pack(len(whole)) + whole,)
     length = 0
     for part in parts:
         length += part.nbytes if isinstance(part, memoryview) else len(part)

@@ -76,9 +76,9 @@ class SingleStreamDialect:
             return (Gap(_ACK_GAP, ends_on_receive=True),)
         return ()
 
-    def frame_bytes(self, parts: Sequence[Buffer]) -> Sequence[Step]:
+    def frame_bytes(self, parts: Sequence[Buffer]) -> Write:
         """The frame behind its u32 length; no parts is a tick."""
-        return (Write(STREAM, length_prefixed(parts)),)
+        return Write(STREAM, length_prefixed(parts))
 
     def receive(self, stream: int, data: Buffer) -> Received:
         """Whole packets out of bytes however cut. Raises DialectError.

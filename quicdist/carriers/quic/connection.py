@@ -219,8 +219,16 @@ class QuicCarrier:
 
     def send_frame(self, parts: Sequence[Buffer]) -> None:
         """Queues one frame; those of one loop tick leave together. No parts is a tick."""
-        if self._dialect is not None:
-            self._perform(self._dialect.frame_bytes(parts))
+        if self._dialect is None or self._closed:
+            return
+        write = self._dialect.frame_bytes(parts)
+        self._bytes_queued += _size(write)
+        if self._gap is None:
+            self._write(write)
+        else:
+            self._held.append(write)
+        if self._bytes_queued - self._bytes_acknowledged >= self._limits.high_water:
+            self._writable = False
 
     def consumed(self, count: int) -> None:
         """`count` bytes of packet data are dealt with; the peer's window grows by no more."""
@@ -536,16 +544,20 @@ class QuicCarrier:
 
     def _step(self, step: Step) -> None:
         if isinstance(step, Write):
-            queue = self._pending.get(step.stream)
-            if queue is None:
-                self._pending[step.stream] = list(step.parts)
-            else:
-                queue += step.parts
+            self._write(step)
         elif isinstance(step, Gap):
             self._gap = step
             self._gap_timer = self._loop.call_later(step.seconds, self._gap_time_over)
         else:
             self._engine.refuse(step.stream, step.error_code)
+
+    def _write(self, write: Write) -> None:
+        queue = self._pending.get(write.stream)
+        if queue is None:
+            self._pending[write.stream] = list(write.parts)
+            self._host.touch(self)
+        else:
+            queue += write.parts
 
     def _gap_time_over(self) -> None:
         if self._closed or self._gap is None:
