@@ -276,7 +276,11 @@ class Session:
         self._limits = limits or SessionLimits()
         self._options = options
         # A control message is read the same way whatever the options for payloads say.
-        self._control_options = dataclasses.replace(etf.DEFAULT, limits=options.limits)
+        self._control_options = (
+            etf.DEFAULT
+            if options.limits == etf.DEFAULT.limits
+            else dataclasses.replace(etf.DEFAULT, limits=options.limits)
+        )
         self._state = _State.NEW if role is Role.INITIATOR else _State.NAME
         self._local_name = local.name
         self._local_creation = local.creation
@@ -596,8 +600,8 @@ class Session:
     def encode(self, control: Control, payload: Term | NoPayload = NO_PAYLOAD) -> OutgoingMessage:
         """Turns a message into bytes.
 
-        Raises UsageError, and EtfEncodeError for no Erlang term and for a message so large that a
-        peer with our limits would drop the connection.
+        Raises UsageError, and EtfEncodeError for no Erlang term and for a message so large, or a
+        term so deep or of so many terms, that a peer with our limits would drop the connection.
         """
         if control.HAS_PAYLOAD is (payload is NO_PAYLOAD):
             takes = "a" if control.HAS_PAYLOAD else "no"
@@ -612,7 +616,7 @@ class Session:
         if self._state is not _CONNECTED:
             raise UsageError("messages can be sent once the session is connected")
         refs: dict[Atom, int] | None = {} if self._atom_cache else None
-        encoded = etf.encode_bare(control.to_tuple(), etf.DEFAULT, refs)
+        encoded = etf.encode_bare(control.to_tuple(), self._control_options, refs)
         return Head(self.mark, encoded, refs, tuple(refs or ()))
 
     def enclose(self, head: Head, payload: Term) -> OutgoingMessage:

@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping
 from itertools import accumulate, chain, pairwise
 from typing import Final
 
-from quicdist.etf.errors import EtfEncodeError
-from quicdist.etf.maps import ErlMap, KeyRefused, canonical
-from quicdist.etf.settings import DEFAULT, Options
+from quicdist.etf.decode import decode_bare
+from quicdist.etf.errors import EtfDecodeError, EtfEncodeError
+from quicdist.etf.maps import ErlMap, KeyRefused, canonical, check_depth
+from quicdist.etf.settings import DEFAULT, Limits, Options
 from quicdist.etf.terms import (
     Atom,
     BitString,
@@ -44,7 +45,7 @@ _MAX_CACHED = 255
 _MAX_STRING = 65535
 _LARGE: Final = 65536
 _BULK = 8  # a list of fewer numbers is written one by one
-_FIRST_CYCLE_CHECK = 16
+_FIRST_DEPTH_CHECK = 16
 
 _tag_u8 = struct.Struct(">BB").pack
 _tag_u16 = struct.Struct(">BH").pack
@@ -53,6 +54,7 @@ _tag_i32 = struct.Struct(">Bi").pack
 _tag_f64 = struct.Struct(">Bd").pack
 _u32 = struct.Struct(">I").pack
 _u32u32u32 = struct.Struct(">III").pack
+_unpack_u32 = struct.Struct(">I").unpack_from
 _words = [struct.Struct(f">{count + 1}I").pack for count in range(6)]
 _u64u32 = struct.Struct(">QI").pack
 
@@ -62,13 +64,16 @@ _PLAIN_TEXT_KEYS = frozenset((Atom, int, float, str, Pid, Port, Reference))
 
 
 class _Refused(Exception):
-    """A leaf has no Erlang form."""
+    """What is being written has no Erlang form, or one beyond the limits."""
 
 
 def encode(term: object, options: Options = DEFAULT) -> bytes:
-    """The external form of `term`, version byte first. Raises EtfEncodeError."""
+    """The external form of `term`, version byte first. Raises EtfEncodeError.
+
+    What these options would not read back, for its limits, is not written.
+    """
     bare = _encode(term, options, None)
-    if options.compression:
+    if options.compression and len(bare) <= options.limits.max_decompressed:
         # OTP compresses only where that makes the whole shorter.
         packed = zlib.compress(bare, options.compression)
         if len(packed) + 5 < len(bare) and len(bare) < 1 << 32:
@@ -138,6 +143,9 @@ def _write(
     apart: list[int] = []
     append = parts.append
     none = _NONE[options.none]
+    limits = options.limits
+    terms = 0  # elements of all containers so far
+    unread = False  # whether it has funs in it that were not looked into
     # Where the sizes of funs stand in `parts` and where those funs end: written last.
     sizes: list[tuple[int, int]] = []
 
@@ -147,7 +155,9 @@ def _write(
     items: Iterator[Term] = iter((term,))
     close: bytes | int = b""
     stack: list[tuple[object, Iterator[Term], bytes | int]] = []
-    next_check = _FIRST_CYCLE_CHECK
+    next_check = limits.max_depth + 1
+    if next_check > _FIRST_DEPTH_CHECK:
+        next_check = _FIRST_DEPTH_CHECK
     value: Term = None
     try:
         while True:
@@ -161,12 +171,18 @@ def _write(
                     elif -0x80000000 <= value <= 0x7FFFFFFF:
                         append(_tag_i32(98, value))  # INTEGER_EXT
                     else:
-                        append(_big(value))
+                        big = _big(value)
+                        append(big)
+                        if len(big) > limits.max_integer:
+                            _check_leaf(big, len(stack), limits)
                 elif kind is tuple:
                     count = len(value)
                     append(_TUPLE[count] if count < 256 else _tag_u32(105, count))
                     if count:
                         stack.append((container, items, close))
+                        terms += count
+                        if len(stack) >= next_check:
+                            next_check = _check_nesting(stack, value, limits)
                         container, items, close = value, iter(value), b""
                         break
                 elif kind is bytes:
@@ -189,25 +205,27 @@ def _write(
                         numbers = _numbers(value)
                         if numbers is not None:
                             append(numbers)
+                            terms += _check_leaf(numbers, len(stack), limits)
                             continue
                     count = len(value)
                     append(_LIST[count] if count < 256 else _tag_u32(108, count))
                     stack.append((container, items, close))
+                    terms += count
                     if len(stack) >= next_check:
-                        next_check = _check_cycle(stack, value)
+                        next_check = _check_nesting(stack, value, limits)
                     container, items, close = value, iter(value), _NIL
                     break
                 elif kind is dict:
                     count = len(value)
                     append(_MAP[count] if count < 256 else _tag_u32(116, count))
                     if count:
-                        if count > 1:
-                            keys = set(map(type, value))
-                            if not (keys <= _PLAIN_KEYS or keys <= _PLAIN_TEXT_KEYS):
-                                _check_keys(value, none)
+                        keys = set(map(type, value))
+                        if not (keys <= _PLAIN_KEYS or keys <= _PLAIN_TEXT_KEYS):
+                            _check_keys(value, none)
                         stack.append((container, items, close))
+                        terms += 2 * count
                         if len(stack) >= next_check:
-                            next_check = _check_cycle(stack, value)
+                            next_check = _check_nesting(stack, value, limits)
                         container, items, close = value, chain.from_iterable(value.items()), b""
                         break
                 elif kind is Pid:
@@ -229,16 +247,21 @@ def _write(
                 elif kind is ImproperList:
                     append(_tag_u32(108, len(value.items)))
                     stack.append((container, items, close))
+                    terms += len(value.items)
+                    if len(stack) >= next_check:
+                        next_check = _check_nesting(stack, value, limits)
                     container, items, close = value, chain(value.items, (value.tail,)), b""
                     break
                 elif kind is Fun:
                     if refs is None and value.encoded is not None:
                         append(value.encoded)
+                        unread = True
                         continue
                     append(b"p")  # NEW_FUN_EXT
                     stack.append((container, items, close))
+                    terms += len(value.free)
                     if len(stack) >= next_check:
-                        next_check = _check_cycle(stack, value)
+                        next_check = _check_nesting(stack, value, limits)
                     container, items, close = value, iter(value.free), len(parts)
                     append(b"size")
                     append(_fun_head(value, refs))
@@ -247,12 +270,14 @@ def _write(
                     leaf = _leaf(value, refs)
                     if leaf is not None:
                         append(leaf)
+                        terms += _check_leaf(leaf, len(stack), limits)
                         continue
-                    opening, inner, closing = _open(value, none)
+                    opening, inner, closing, count = _open(value, none)
                     append(opening)
                     stack.append((container, items, close))
+                    terms += count
                     if len(stack) >= next_check:
-                        next_check = _check_cycle(stack, value)
+                        next_check = _check_nesting(stack, value, limits)
                     container, items, close = value, inner, closing
                     break
             else:
@@ -272,8 +297,12 @@ def _write(
     except UnicodeEncodeError:
         reason = "a str with a lone surrogate has no UTF-8"
         raise EtfEncodeError(_path(stack, container, value), reason) from None
+    if terms > limits.max_terms:
+        raise EtfEncodeError("", f"more than {limits.max_terms} terms, Limits.max_terms")
     if sizes:
         _write_sizes(parts, sizes)
+    if unread and sum(map(len, parts)) > min(limits.max_depth, limits.max_terms):
+        _check_readable(b"".join(parts), limits)
     return parts, apart
 
 
@@ -393,23 +422,29 @@ def _integer(value: int) -> bytes:
     return _tag_i32(98, value) if -0x80000000 <= value <= 0x7FFFFFFF else _big(value)
 
 
-def _open(value: object, none: Atom) -> tuple[bytes, Iterator[Term], bytes]:
-    """How a container begins, the terms in it, and how it ends."""
+def _open(value: object, none: Atom) -> tuple[bytes, Iterator[Term], bytes, int]:
+    """How a container begins, the terms in it, how it ends, and how many terms those are."""
     if isinstance(value, Mapping):
         if not isinstance(value, ErlMap):
             _check_keys(value, none)
-        return _tag_u32(116, len(value)), chain.from_iterable(value.items()), b""
+        count = len(value)
+        return _tag_u32(116, count), chain.from_iterable(value.items()), b"", 2 * count
     if isinstance(value, tuple):
         count = len(value)
-        return _TUPLE[count] if count < 256 else _tag_u32(105, count), iter(value), b""
+        return _TUPLE[count] if count < 256 else _tag_u32(105, count), iter(value), b"", count
     if isinstance(value, list):
-        return _tag_u32(108, len(value)), iter(value), _NIL
+        return _tag_u32(108, len(value)), iter(value), _NIL, len(value)
     raise _Refused(f"{type(value).__qualname__} has no Erlang form")
 
 
 def _check_keys(value: Mapping[Term, Term], none: Atom) -> None:
-    """Refuses keys that are two in Python and one in Erlang, as "a" and b"a" are."""
+    """Refuses keys that are two in Python and one in Erlang, as "a" and b"a" are.
+
+    And those that nobody reads, for their depth.
+    """
     if len(value) < 2:
+        for key in value:
+            _check_key_depth(key)
         return
     kinds = set(map(type, value))
     if tuple in kinds:
@@ -426,6 +461,13 @@ def _check_keys(value: Mapping[Term, Term], none: Atom) -> None:
         if name in seen:
             raise _Refused(f"two keys are the same in Erlang, one is {key!r:.50}")
         seen.add(name)
+
+
+def _check_key_depth(key: Term) -> None:
+    try:
+        check_depth(key)
+    except KeyRefused as error:
+        raise _Refused(str(error)) from None
 
 
 def _fun_head(fun: Fun, refs: dict[Atom, int] | None) -> bytes:
@@ -449,16 +491,48 @@ def _write_sizes(parts: list[bytes], sizes: list[tuple[int, int]]) -> None:
         parts[start] = _u32(offsets[end] - offsets[start])
 
 
-def _check_cycle(stack: list[tuple[object, Iterator[Term], bytes | int]], value: object) -> int:
-    """Refuses a container within itself; gives the depth at which to look again.
+def _check_nesting(
+    stack: list[tuple[object, Iterator[Term], bytes | int]], value: object, limits: Limits
+) -> int:
+    """Refuses a container within itself, or too deep.
 
-    Looking at each doubling of the depth costs next to nothing, and a cycle is written a few
-    times over before it is found.
+    Gives the depth at which to look again. Looking at each doubling of the depth costs next to
+    nothing, and a cycle is written a few times over before it is found.
     """
+    depth = len(stack)
     around = {id(container) for container, _, _ in stack}
-    if len(around) != len(stack) or id(value) in around:
+    if len(around) != depth or id(value) in around:
         raise _Refused(f"a {type(value).__name__} that contains itself")
-    return 2 * len(stack)
+    _check_depth(depth, limits)
+    return min(2 * depth, limits.max_depth + 1)
+
+
+def _check_depth(depth: int, limits: Limits) -> None:
+    if depth > limits.max_depth:
+        raise _Refused(f"nested deeper than {limits.max_depth}, Limits.max_depth")
+
+
+def _check_leaf(leaf: bytes, depth: int, limits: Limits) -> int:
+    """Refuses a list of numbers too deep, or an integer too large; gives the terms in it."""
+    if leaf[0] == 108:  # LIST_EXT
+        _check_depth(depth + 1, limits)
+        count: int = _unpack_u32(leaf, 1)[0]
+        return count
+    if leaf[0] == 110 or leaf[0] == 111:  # SMALL_BIG_EXT, LARGE_BIG_EXT
+        size = leaf[1] if leaf[0] == 110 else _unpack_u32(leaf, 1)[0]
+        if size > limits.max_integer:
+            raise _Refused(
+                f"an integer of {size} bytes, Limits.max_integer is {limits.max_integer}"
+            )
+    return 0
+
+
+def _check_readable(bare: bytes, limits: Limits) -> None:
+    """Refuses what funs, written as they came, have brought beyond the limits."""
+    try:
+        decode_bare(bare, 0, Options(limits=limits))
+    except EtfDecodeError as error:
+        raise EtfEncodeError("", error.reason) from None
 
 
 def _path(

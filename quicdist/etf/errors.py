@@ -25,7 +25,7 @@ class EtfDecodeError(EtfError):
 
 
 class EtfEncodeError(EtfError):
-    """The object, or one inside it, has no Erlang form.
+    """The object, or one inside it, has no Erlang form, or the whole is beyond the limits.
 
     - `path`: how to get from the given object to the culprit, as `[3]["key"]`; "" is itself.
     - `reason`: one line, without the path.

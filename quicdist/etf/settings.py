@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one decoded term may cost; beyond it reading ends with EtfDecodeError.
+    """What one term may cost; beyond it reading and writing end with EtfError.
 
     Map keys have a depth bound of their own (quicdist.etf.maps.MAX_KEY_DEPTH) that no setting
     lifts, because Python hashes and compares keys recursively.
@@ -22,7 +22,7 @@ class Limits:
     An empty list is one byte on the wire and eighty in memory: this many take a third of a GiB.
     """
     max_decompressed: int = 1 << 26
-    """Bytes of a compressed term once decompressed."""
+    """Bytes of a compressed term once decompressed; a larger one is written uncompressed."""
     max_integer: int = 1 << 22
     """Bytes of one integer; OTP's own limit is not above this."""
 

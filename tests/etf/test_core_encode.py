@@ -21,6 +21,7 @@ from quicdist.etf import (
     Export,
     Fun,
     ImproperList,
+    Limits,
     Options,
     Pid,
     Port,
@@ -349,6 +350,32 @@ class TestCycles:
         for _ in range(12):
             shared = [shared, shared]
         assert same_encoding(core, shared)[0] == "value"
+
+
+small = st.builds(
+    Limits,
+    max_depth=st.integers(0, 5),
+    max_terms=st.integers(0, 30),
+    max_integer=st.integers(0, 20),
+)
+
+
+@given(mixed, small, st.sampled_from([0, 6]))
+def test_beyond_limits(term: Term, limits: Limits, compression: int) -> None:
+    same_encoding(core, term, Options(limits=limits, compression=compression))
+
+
+@given(numbers, small)
+def test_numbers_beyond_limits(items: list[Any], limits: Limits) -> None:
+    for term in (items, [items, items], Row(items), (items, {1: Row(items)})):
+        same_encoding(core, term, Options(limits=limits))
+
+
+def test_lists_of_numbers_that_are_no_strings() -> None:
+    for size in (65_535, 65_536):
+        for term in ([1] * size, Row([1] * size), [*[1] * (size - 1), Number(1)], ([1] * size,)):
+            for limits in (Limits(max_depth=1), Limits(max_depth=0), Limits(max_terms=65_535)):
+                same_encoding(core, term, Options(limits=limits))
 
 
 class TestSly:

@@ -474,7 +474,7 @@ class TestHostile:
         ):
             data = b"\x83" + opening * 60_000 + b"j" + closing * 60_000
             term = decode(data, deep)
-            assert encode(term) == data
+            assert encode(term, deep) == data
             del term
         with pytest.raises(EtfDecodeError, match="nested deeper than 3"):
             decode(b"\x83" + b"h\x01" * 4 + b"j", Options(limits=Limits(max_depth=3)))

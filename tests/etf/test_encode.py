@@ -17,10 +17,12 @@ from quicdist.etf import (
     Atom,
     BitString,
     ErlMap,
+    EtfDecodeError,
     EtfEncodeError,
     Export,
     Fun,
     ImproperList,
+    Limits,
     Options,
     Pid,
     Port,
@@ -33,6 +35,7 @@ from quicdist.etf import (
     encode_bare_parts,
     encode_parts,
 )
+from quicdist.etf.maps import MAX_KEY_DEPTH
 from tests.etf.strategies import same, terms
 
 AB = Atom("a@b")
@@ -319,12 +322,80 @@ def test_a_wide_cycle_is_found_before_it_fills_the_memory() -> None:
         encode(wide)
 
 
-def test_depth_is_no_limit() -> None:
-    term: object = 1.5
-    for _ in range(200_000):
-        term = [term]
-    data = encode(term)
+def test_depth_is_a_setting() -> None:
+    term = nested(200_000)
+    data = encode(term, Options(limits=Limits(max_depth=200_000)))
     assert len(data) == 1 + 200_000 * 6 + 9
+    with pytest.raises(EtfEncodeError, match=r"nested deeper than 65536, Limits\.max_depth"):
+        encode(term)
+
+
+def nested(depth: int, innermost: Any = 1.5) -> Any:
+    for _ in range(depth):
+        innermost = [innermost]
+    return innermost
+
+
+class TestLimits:
+    """What the same limits keep decode from reading is not written."""
+
+    @given(
+        terms,
+        st.builds(
+            Limits,
+            max_depth=st.integers(0, 5),
+            max_terms=st.integers(0, 20),
+            max_integer=st.integers(0, 12),
+        ),
+    )
+    def test_written_is_what_is_read(self, term: Term, limits: Limits) -> None:
+        data = encode(term)
+        try:
+            decode(data, Options(limits=limits))
+        except EtfDecodeError:
+            with pytest.raises(EtfEncodeError):
+                encode(term, Options(limits=limits))
+        else:
+            assert encode(term, Options(limits=limits)) == data
+
+    def test_the_place_is_told(self) -> None:
+        with pytest.raises(EtfEncodeError) as caught:
+            encode({"key": [0.5, nested(3)]}, Options(limits=Limits(max_depth=3)))
+        assert caught.value.path == '["key"][1][0]'
+
+    def test_more_terms_than_anybody_takes(self) -> None:
+        for term in ([b""] * 4_200_000, ([None] * 3_000_000, [1000] * 3_000_000)):
+            with pytest.raises(EtfEncodeError, match=r"more than 4194304 terms, Limits\.max_terms"):
+                encode(term)
+
+    def test_an_integer_that_is_too_large(self) -> None:
+        for number in (2**200, -(2**200), 2**2100):
+            size = (number.bit_length() + 7) // 8
+            assert decode(encode(number, Options(limits=Limits(max_integer=size)))) == number
+            with pytest.raises(EtfEncodeError, match=f"an integer of {size} bytes"):
+                encode(number, Options(limits=Limits(max_integer=size - 1)))
+
+    def test_a_fun_that_is_written_as_it_came(self) -> None:
+        fun = Fun(Atom("m"), 1, bytes(16), 2, 3, 4, Pid(AB, 1, 2, 3), (nested(40),))
+        again = decode(encode(fun))
+        assert isinstance(again, Fun)
+        assert again.encoded
+        assert encode(nested(9, again), Options(limits=Limits(max_depth=50)))
+        with pytest.raises(EtfEncodeError, match="nested deeper than 50"):
+            encode(nested(10, again), Options(limits=Limits(max_depth=50)))
+
+    def test_a_key_that_nobody_reads(self) -> None:
+        key: Any = ()
+        for _ in range(MAX_KEY_DEPTH + 1):
+            key = (key,)
+        for table in ({key: 1}, {key: 1, 2: 3}):
+            with pytest.raises(EtfEncodeError, match="map key nested deeper than 128"):
+                encode([table])
+
+    def test_what_is_too_large_when_compressed_goes_uncompressed(self) -> None:
+        some = Options(compression=6, limits=Limits(max_decompressed=1000))
+        assert encode(bytes(1000), some) == encode(bytes(1000))
+        assert len(encode(bytes(900), some)) < 100
 
 
 def test_funs_within_funs_have_their_sizes() -> None:

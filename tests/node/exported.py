@@ -41,6 +41,15 @@ def zeros(count: int) -> bytes:
     return bytes(count)
 
 
+@export(module="py")
+def nested(depth: int) -> Term:
+    """A list in a list, so deep."""
+    term: Term = []
+    for _ in range(depth):
+        term = [term]
+    return term
+
+
 @export(module="py", name="boom")
 def explode(what: bytes) -> None:
     raise ValueError(f"cannot do {what.decode()}")

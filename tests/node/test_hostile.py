@@ -257,6 +257,13 @@ async def test_an_answer_that_no_peer_would_take_is_an_error_and_no_end() -> Non
             with pytest.raises(CallError, match="max_message"):
                 await one.call(two.name, "py", "zeros", [300_000])
             assert len(await one.call(two.name, "py", "zeros", [200_000])) == 200_000
+            with pytest.raises(EtfEncodeError, match=r"Limits\.max_depth"):
+                await one.send(("nobody", two.name), exported.nested(70_000))
+            with pytest.raises(EtfEncodeError, match=r"Limits\.max_terms"):
+                await one.send(("nobody", two.name), [[]] * 5_000_000)
+            with pytest.raises(CallError, match="max_depth"):
+                await one.call(two.name, "py", "nested", [70_000])
+            assert await one.ping(two.name)
             await events.__anext__()  # up
             assert not events._queue
 

@@ -89,7 +89,7 @@ enum {
 typedef struct {
     int text;                           /* binaries that are UTF-8 become str */
     enum { AS_LIST, AS_BYTES, AS_STR } strings; /* what STRING_EXT becomes */
-    int64_t max_depth, max_terms, max_integer;
+    int64_t max_depth, max_terms, max_decompressed, max_integer;
     int compression;
     PyObject *none;                     /* the atom that None is; borrowed from the state */
 } Settings;

@@ -2,7 +2,8 @@
  *
  * What Erlang has a form for is written here. Whatever cannot be written (and what Python's own
  * types do not cover: subclasses, other mappings) is handed to encode.py, which either knows how
- * or raises the error that says where in the term the culprit is.
+ * or raises the error that says where in the term the culprit is; the same for what is beyond the
+ * limits.
  *
  * Objects that are not of the exact types below may run Python code, which may change lists and
  * dicts on the way: no item is used without a reference to it, no index without a look at the
@@ -16,8 +17,17 @@
 
 /* ---- containers ---- */
 
-/* Puts a frame for `container` on top, empty but for that. */
-static Outcome open_frame(Encoder *e, Kind kind, PyObject *container, Py_ssize_t count) {
+/* Whether `terms` more, in a container `depth` deep, are within the limits. */
+static inline int within_limits(Encoder *e, Py_ssize_t depth, int64_t terms) {
+    e->terms += terms;
+    return depth <= e->settings->max_depth && e->terms <= e->settings->max_terms;
+}
+
+/* Puts a frame for `container` of so many terms on top, empty but for that. */
+static Outcome open_frame(Encoder *e, Kind kind, PyObject *container, int64_t terms) {
+    if (!within_limits(e, e->depth + 1, terms)) {
+        return REFUSED;
+    }
     /* A container within itself: the way into it goes round and round, so that a look back to the
      * last power of two finds it when that is beyond where the round begins and its length. */
     if (e->depth >= 2 * e->landmark) {
@@ -44,7 +54,7 @@ static Outcome open_frame(Encoder *e, Kind kind, PyObject *container, Py_ssize_t
         e->frames_room = room;
     }
     e->frames[e->depth++] = (Frame){
-        .kind = kind, .container = new_reference(container), .count = count, .size_at = -1};
+        .kind = kind, .container = new_reference(container), .size_at = -1};
     return OPENED;
 }
 
@@ -83,6 +93,18 @@ static Outcome open_tuple(Encoder *e, PyObject *tuple) {
     return outcome;
 }
 
+/* Writes a leaf as encode.py has made it: a list of numbers may be one. */
+static Outcome write_leaf(Encoder *e, PyObject *leaf) {
+    const uint8_t *data = (const uint8_t *)PyBytes_AS_STRING(leaf);
+    Py_ssize_t size = PyBytes_GET_SIZE(leaf);
+    if ((data[0] == LIST_EXT && !within_limits(e, e->depth + 1, get_u32(data + 1))) ||
+        ((data[0] == SMALL_BIG_EXT || data[0] == LARGE_BIG_EXT) &&
+         size > e->settings->max_integer)) { /* or nearly so: encode.py will see */
+        return REFUSED;
+    }
+    return write_bytes(e, data, size);
+}
+
 /* The same for a list of what encode.py may take for bytes. */
 static Outcome write_numbers(Encoder *e, PyObject *list, int *written) {
     PyObject *numbers = PyObject_CallOneArg(e->state->numbers, list);
@@ -92,7 +114,7 @@ static Outcome write_numbers(Encoder *e, PyObject *list, int *written) {
     Outcome outcome = DONE;
     *written = PyBytes_CheckExact(numbers);
     if (*written) {
-        outcome = write_bytes(e, PyBytes_AS_STRING(numbers), PyBytes_GET_SIZE(numbers));
+        outcome = write_leaf(e, numbers);
     }
     Py_DECREF(numbers);
     return outcome;
@@ -172,11 +194,11 @@ static int key_kinds(State *state, PyObject *key) {
 }
 
 /* Refuses keys, which are of these kinds, that are two in Python and one in Erlang, as "a" and
- * b"a" are. */
+ * b"a" are, or too deep. */
 static Outcome check_keys(Encoder *e, PyObject *dict, int kinds) {
     if ((kinds & ~(ATOM | NUMBER | BYTES | IDENTIFIER)) == 0 ||
         (kinds & ~(ATOM | NUMBER | STR | IDENTIFIER)) == 0 ||
-        (kinds & ~(BOOL | NUMBER | STR)) == 0 || PyDict_GET_SIZE(dict) < 2) {
+        (kinds & ~(BOOL | NUMBER | STR)) == 0) {
         return DONE;
     }
     PyObject *none = PyObject_CallFunctionObjArgs(e->state->check_keys, dict, e->settings->none,
@@ -191,7 +213,13 @@ static Outcome check_keys(Encoder *e, PyObject *dict, int kinds) {
 static Outcome open_dict(Encoder *e, PyObject *dict) {
     Py_ssize_t count = PyDict_GET_SIZE(dict);
     Outcome outcome = write_head(e, MAP_EXT, count);
-    return outcome != DONE || count == 0 ? outcome : open_frame(e, DICT, dict, count);
+    if (outcome == DONE && count != 0) {
+        outcome = open_frame(e, DICT, dict, 2 * (int64_t)count);
+        if (outcome == OPENED) {
+            top_frame(e)->count = count;
+        }
+    }
+    return outcome;
 }
 
 static Outcome open_improper(Encoder *e, PyObject *list) {
@@ -218,6 +246,7 @@ static Outcome open_fun(Encoder *e, PyObject *fun) {
         return REFUSED;
     }
     if (encoded != Py_None && e->refs == NULL) {
+        e->unread = 1;
         return PyBytes_CheckExact(encoded)
                    ? write_bytes(e, PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded))
                    : REFUSED;
@@ -253,7 +282,7 @@ static Outcome write_other(Encoder *e, PyObject *object) {
     }
     Outcome outcome = REFUSED;
     if (PyBytes_CheckExact(leaf)) {
-        outcome = write_bytes(e, PyBytes_AS_STRING(leaf), PyBytes_GET_SIZE(leaf));
+        outcome = write_leaf(e, leaf);
         Py_DECREF(leaf);
         return outcome;
     }
@@ -264,10 +293,11 @@ static Outcome write_other(Encoder *e, PyObject *object) {
         return after_exception(e);
     }
     PyObject *opening, *items, *closing;
-    if (PyArg_ParseTuple(opened, "SOS", &opening, &items, &closing)) {
+    long long terms;
+    if (PyArg_ParseTuple(opened, "SOSL", &opening, &items, &closing, &terms)) {
         outcome = write_bytes(e, PyBytes_AS_STRING(opening), PyBytes_GET_SIZE(opening));
         if (outcome == DONE) {
-            outcome = open_frame(e, ITERATOR, object, 0);
+            outcome = open_frame(e, ITERATOR, object, terms);
         }
         if (outcome == OPENED) {
             top_frame(e)->items = new_reference(items);
@@ -629,6 +659,11 @@ static PyObject *encode_in_python(State *state, PyObject *term, PyObject *option
 
 PyObject *encode_term(State *state, PyObject *term, PyObject *options, const Settings *settings,
                       PyObject *refs, int with_version, Py_ssize_t large) {
+    if (settings->max_integer < 8) { /* the fast ways below do not look at integers of a word */
+        return large != ALL_IN_ONE
+                   ? parts_in_python(state, term, options, refs, with_version, large)
+                   : encode_in_python(state, term, options, refs, with_version);
+    }
     Encoder e;
     e.state = state;
     e.settings = settings;
@@ -644,10 +679,16 @@ PyObject *encode_term(State *state, PyObject *term, PyObject *options, const Set
     e.depth = 0;
     e.frames_room = INLINE_FRAMES;
     e.landmark = FIRST_LANDMARK;
+    e.terms = 0;
+    e.unread = 0;
     if (with_version) {
         e.out[e.size++] = VERSION;
     }
     Outcome outcome = run(&e, term);
+    Py_ssize_t size = e.size + e.apart_size;
+    if (e.unread && outcome >= 0 && (size > settings->max_depth || size > settings->max_terms)) {
+        outcome = REFUSED;
+    }
     while (e.depth > 0) {
         close_frame(&e);
     }

@@ -128,6 +128,9 @@ Outcome write_huge(Encoder *e, PyObject *number, int negative) {
         size--;
         unused++;
     }
+    if (size > e->settings->max_integer) {
+        return REFUSED;
+    }
     if (size < 256) {
         p[0] = SMALL_BIG_EXT;
         p[1] = (uint8_t)size;

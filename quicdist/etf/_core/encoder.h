@@ -21,7 +21,8 @@ typedef struct {
     PyObject *items;   /* TUPLE: a tuple; ITERATOR: an iterator */
     PyObject *pending; /* DICT: the value of the key that was opened; TUPLE: a term behind it */
     PyObject *closing; /* ITERATOR: bytes to end with */
-    Py_ssize_t index, count;
+    Py_ssize_t index;
+    Py_ssize_t count;   /* DICT: how many keys it had at first */
     Py_ssize_t size_at; /* TUPLE: where the size of a fun belongs, or -1 */
     Py_ssize_t apart_at; /* TUPLE: how much was apart when that fun began */
     int kinds;          /* DICT: what the keys are */
@@ -43,6 +44,8 @@ typedef struct {
     Frame *frames;
     Py_ssize_t depth, frames_room;
     Py_ssize_t landmark; /* the last power of two that the depth has reached */
+    int64_t terms;       /* elements of all containers so far */
+    int unread;          /* whether funs are in it that were not looked into */
     uint8_t inline_bytes[INLINE_BYTES];
     Frame inline_frames[INLINE_FRAMES];
 } Encoder;

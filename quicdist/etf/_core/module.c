@@ -39,6 +39,7 @@ static int parse_options(State *state, PyObject *options, Settings *settings) {
     if (binaries != NULL && strings != NULL && none != NULL && compression != NULL &&
         limits != NULL && read_limit(limits, "max_depth", &settings->max_depth) == 0 &&
         read_limit(limits, "max_terms", &settings->max_terms) == 0 &&
+        read_limit(limits, "max_decompressed", &settings->max_decompressed) == 0 &&
         read_limit(limits, "max_integer", &settings->max_integer) == 0) {
         settings->text = is_word(binaries, "str");
         settings->strings = is_word(strings, "list")    ? AS_LIST
@@ -315,13 +316,17 @@ static PyObject *core_decode_bare(PyObject *module, PyObject *const *given, Py_s
 
 #define LARGE 65536
 
-/* OTP compresses only where that makes the whole shorter. Takes over the reference. */
-static PyObject *compressed(State *state, PyObject *whole, int level) {
+/* OTP compresses only where that makes the whole shorter; and what would be too large to be read
+ * is left as it is. Takes over the reference. */
+static PyObject *compressed(State *state, PyObject *whole, const Settings *settings) {
     Py_ssize_t size = PyBytes_GET_SIZE(whole) - 1;
+    if (size > settings->max_decompressed) {
+        return whole;
+    }
     PyObject *bare = PyMemoryView_FromMemory(PyBytes_AS_STRING(whole) + 1, size, PyBUF_READ);
     PyObject *packed = NULL;
     if (bare != NULL) {
-        packed = PyObject_CallFunction(state->compress, "Oi", bare, level);
+        packed = PyObject_CallFunction(state->compress, "Oi", bare, settings->compression);
     }
     Py_XDECREF(bare);
     if (packed == NULL || !PyBytes_Check(packed)) {
@@ -358,8 +363,7 @@ static PyObject *core_encode(PyObject *module, PyObject *const *given, Py_ssize_
         return NULL;
     }
     PyObject *whole = encode_term(state, arguments[0], options, &settings, NULL, 1, ALL_IN_ONE);
-    return whole != NULL && settings.compression ? compressed(state, whole, settings.compression)
-                                                 : whole;
+    return whole != NULL && settings.compression ? compressed(state, whole, &settings) : whole;
 }
 
 PyDoc_STRVAR(encode_bare_doc,
@@ -430,7 +434,7 @@ static PyObject *core_encode_parts(PyObject *module, PyObject *const *given, Py_
     }
     PyObject *whole = encode_term(state, arguments[0], options, &settings, NULL, 1, ALL_IN_ONE);
     if (whole != NULL) {
-        whole = compressed(state, whole, settings.compression);
+        whole = compressed(state, whole, &settings);
     }
     return whole == NULL ? NULL : Py_BuildValue("[N]", whole);
 }
