@@ -16,7 +16,8 @@ import ssl
 import struct
 import sys
 import termios
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from quicdist.carriers.base import (
@@ -37,6 +38,9 @@ from quicdist.carriers.dialects.tcp import TcpDialect
 from quicdist.dist.packet import Packet
 
 _READ_SIZE = 256 * 1024
+_JOIN_BELOW = 16 * 1024
+"""Bytes of a part that is copied to leave together with others; a larger one is written alone."""
+
 ConnectionT = TypeVar("ConnectionT", bound="TcpConnection")
 
 _FLUSH_POLL = 0.005
@@ -44,6 +48,17 @@ _FLUSH_POLL = 0.005
 
 Accept = Callable[["TcpConnection"], ConnectionHandler]
 """Given each accepted connection; returns its owner, or raises to refuse it."""
+
+
+class _Scratch(threading.local):
+    """Where a thread's connections find what they read: between one's reads it holds nothing, and
+    a thousand idle ones would hold a quarter of a GiB."""
+
+    def __init__(self) -> None:
+        self.buffer = memoryview(bytearray(_READ_SIZE))
+
+
+_scratch = _Scratch()
 
 
 class TcpConnection(asyncio.BufferedProtocol):
@@ -63,7 +78,6 @@ class TcpConnection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._peer_address = ("", 0)
         self._local_address = ("", 0)
-        self._read_buffer = memoryview(bytearray(_READ_SIZE))
         self._early: list[Packet] = []
         self._unconsumed = 0
         self._reading = True
@@ -192,7 +206,7 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go. asyncio's TLS fills it by slices, which must be no copies."""
-        return self._read_buffer
+        return _scratch.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes came."""
@@ -200,7 +214,7 @@ class TcpConnection(asyncio.BufferedProtocol):
             return
         self._bytes_received += nbytes
         try:
-            received = self._dialect.receive(0, self._read_buffer[:nbytes])
+            received = self._dialect.receive(0, _scratch.buffer[:nbytes])
         except DialectError as error:
             self._end(CloseReason(CloseKind.ERROR, str(error)))
             return
@@ -273,11 +287,11 @@ class TcpConnection(asyncio.BufferedProtocol):
     def _write_queue(self) -> None:
         if not self._queue or self._closed or self._transport is None:
             return
-        data = b"".join(self._queue)
-        self._queue.clear()
+        queue, self._queue = self._queue, []
+        self._bytes_sent += self._queued
         self._queued = 0
-        self._bytes_sent += len(data)
-        self._transport.write(data)
+        for data in _small_joined(queue):
+            self._transport.write(data)
 
     def _become_writable(self) -> None:
         if self._writable or self._closed or self._pending() > self._limits.low_water:
@@ -401,6 +415,21 @@ async def connect(
     except asyncio.TimeoutError:
         raise TimeoutError(f"no answer from {host}:{port} within {timeout:g} s") from None
     return connection
+
+
+def _small_joined(parts: Sequence[Buffer]) -> Iterator[Buffer]:
+    """The same bytes in as few pieces as can be had without copying what is large."""
+    small: list[Buffer] = []
+    for part in parts:
+        if len(part) < _JOIN_BELOW:
+            small.append(part)
+            continue
+        if small:
+            yield b"".join(small)
+            small = []
+        yield part
+    if small:
+        yield b"".join(small)
 
 
 def _address(name: object) -> tuple[str, int]:

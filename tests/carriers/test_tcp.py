@@ -139,6 +139,29 @@ async def test_a_frame_larger_than_the_window_arrives() -> None:
         assert len(listener.packets[1].data) == 8_000_000
 
 
+async def test_large_and_small_parts_arrive_in_order() -> None:
+    async with pair() as (dialer, listener):
+        dialer.connection.send_handshake(b"rX")
+        dialer.connection.handshake_done()
+        large = bytes(range(256)) * 4096
+        parts = (b"a", b"b", memoryview(large)[1:], b"c", large, large, b"d")
+        for _ in range(2):
+            dialer.connection.send_frame(parts)
+        await listener.until(lambda: len(listener.packets) == 3)
+        assert listener.packets[1:] == [FramePacket(b"".join(parts))] * 2
+        await dialer.connection.flush(PATIENCE)
+        sent = dialer.connection.statistics().bytes_sent
+        assert sent == 4 + 2 * (4 + sum(map(len, parts)))
+
+
+async def test_what_a_connection_reads_into_is_no_memory_of_its_own() -> None:
+    async with pair() as (dialer, listener):
+        one, other = dialer.connection, listener.connection
+        assert isinstance(one, TcpConnection)
+        assert isinstance(other, TcpConnection)
+        assert one.get_buffer(-1) is other.get_buffer(-1)
+
+
 async def test_a_close_is_seen_at_once_by_both() -> None:
     async with pair() as (dialer, listener):
         dialer.connection.send_handshake(b"last words")
