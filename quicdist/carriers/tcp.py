@@ -341,7 +341,8 @@ class TcpConnection(asyncio.BufferedProtocol):
         if self._told_lost or self._handler is None or self._closed is None:
             return
         self._told_lost = True
-        self._handler.connection_lost(self._closed)
+        handler, self._handler = self._handler, None
+        handler.connection_lost(self._closed)
 
 
 class TcpListener:

@@ -216,6 +216,8 @@ class Relay:
                 self._close_sides(reason.text)
         if self.near.gone and self.far.gone:
             self._done.set()
+            # The two sides refer to each other, and would keep these until Python looks for cycles.
+            self.near.connection = self.far.connection = None
 
     def _close_sides(self, text: str) -> None:
         for side in (self.near, self.far):

@@ -340,8 +340,9 @@ class Connections:
 
     def _give_up(self, attempt: _Attempt, reason: str) -> None:
         self._attempts.pop(attempt.node, None)
-        if attempt.task is not None and attempt.task is not asyncio.current_task():
-            attempt.task.cancel()
+        task, attempt.task = attempt.task, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
         if attempt.dialled is not None:
             attempt.dialled.fail(reason, Ending.LEFT)
         if not attempt.result.done():
@@ -476,8 +477,9 @@ class Connections:
         attempt.dialled = None
         if not attempt.result.done():
             attempt.result.set_result(peer)
-        if attempt.task is not None:
-            attempt.task.cancel()
+        task, attempt.task = attempt.task, None
+        if task is not None:
+            task.cancel()
 
     def peer_down(self, peer: Peer, reason: str) -> None:
         """A link is gone, or never came up."""

@@ -76,7 +76,7 @@ class Outbox:
         self._lanes: dict[Hashable, _Lane] = {}
         self._turns: deque[Hashable] = deque()
         self._waiting: dict[asyncio.Future[None], None] = {}
-        self._failure: Exception | None = None
+        self._failure: Callable[[], Exception] | None = None
         self.queued = 0
         """Bytes accepted that the carrier has not taken."""
         self.messages_accepted = 0
@@ -178,27 +178,24 @@ class Outbox:
 
     async def space(self) -> None:
         """Waits until the backlog is below the low watermark. Raises what `fail` was given."""
+        if self._failure is None and self.is_full:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting[waiter] = None
+            try:
+                await waiter
+            finally:
+                self._waiting.pop(waiter, None)
         if self._failure is not None:
-            raise self._failure
-        if not self.is_full:
-            return
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiting[waiter] = None
-        try:
-            await waiter
-        finally:
-            self._waiting.pop(waiter, None)
+            raise self._failure()
 
-    def fail(self, error: Exception) -> None:
-        """The connection is gone: forgets everything, wakes everybody."""
+    def fail(self, error: Callable[[], Exception]) -> None:
+        """The connection is gone: forgets everything, wakes everybody. `error` makes one for each
+        who waits: what is raised keeps those who met it, and is not kept here."""
         self._failure = error
         self._lanes.clear()
         self._turns.clear()
         self.queued = 0
-        waiting, self._waiting = self._waiting, {}
-        for waiter in waiting:
-            if not waiter.done():
-                waiter.set_exception(error)
+        self._wake()
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, {}

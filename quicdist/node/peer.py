@@ -559,7 +559,7 @@ class Peer:
         return reason
 
     def _refused(self, error: HandshakeRefused) -> None:
-        self.refusal = error
+        self.refusal = error.with_traceback(None)  # which refers to us
         ending = Ending.COOKIE if isinstance(error, WrongCookie) else Ending.REFUSED
         if error.last_words is not None:
             self.connection.send_handshake(error.last_words)
@@ -583,11 +583,11 @@ class Peer:
         for level in self._held_by:
             level.held.discard(self)
         self._let_go(list(self._held_by))
-        error = NoConnection(self.name or "the peer", reason)
+        error = partial(NoConnection, self.name or "the peer", reason)
         self._outbox.fail(error)
         calls, self._calls = self._calls, {}
         for fail in calls.values():
-            fail(error)
+            fail(error())
         self._owner.peer_down(self, reason)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -158,6 +159,25 @@ async def test_packets_go_from_socket_to_socket_over_quic_and_a_close_does() -> 
         assert listener.packets[-1] == FramePacket(b"last")
         while one.connections or two.connections:
             await asyncio.sleep(0.01)
+
+
+async def test_what_carried_a_connection_is_gone_with_it() -> None:
+    def left() -> list[str]:
+        names = (type(one).__name__ for one in gc.get_objects())
+        return sorted(name for name in names if name in ("QuicCarrier", "TcpConnection"))
+
+    async with gateway_and_beam() as (_, beam_one), gateway_and_beam() as (two, beam_two):
+        gc.collect()
+        gc.disable()  # it looks for cycles too rarely to be waited for
+        try:
+            dialer, listener = await connect(beam_one, beam_two, two.name)
+            dialer.connection.close("enough")
+            await listener.is_lost()
+            del dialer, listener
+            while left():
+                await asyncio.sleep(0.05)
+        finally:
+            gc.enable()
 
 
 async def test_a_status_that_refuses_arrives_before_the_close() -> None:

@@ -248,7 +248,7 @@ async def test_a_sender_waits_for_space() -> None:
     box.put("a", message(bytes(101)))
     waiting = asyncio.create_task(box.space())
     await asyncio.sleep(0)
-    box.fail(NodeError("gone"))
+    box.fail(lambda: NodeError("gone"))
     with pytest.raises(NodeError, match="gone"):
         await waiting
     with pytest.raises(NodeError, match="gone"):

@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from quicdist.carriers.base import (
@@ -56,13 +57,21 @@ _RESET = Closed(
 )
 
 
-class AttemptFailed(DialError):
-    """A dialled connection ended before it was up."""
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a dialled connection ended before it was up."""
 
-    def __init__(self, text: str, *, may_retry: bool, is_distrust: bool = False) -> None:
-        super().__init__(text)
-        self.may_retry = may_retry
-        self.is_distrust = is_distrust
+    text: str
+    may_retry: bool
+    is_distrust: bool
+
+
+class AttemptFailed(DialError):
+    """An attempt to dial."""
+
+    def __init__(self, why: Failure) -> None:
+        super().__init__(why.text)
+        self.why = why
 
 
 class Host(Protocol):
@@ -109,8 +118,8 @@ class QuicCarrier:
         self.role = role
         self.traits = DialectTraits(name="quic", alpn="")
         self.is_half_open = role is Role.LISTENER
-        self.up: asyncio.Future[None] | None = None
-        """Set by the dialer; done when the carrier is ready for a handshake."""
+        self.up: asyncio.Future[Failure | None] | None = None
+        """Set by the dialer; done when the carrier is ready for a handshake, or never will be."""
 
         self._host = host
         self._engine = engine
@@ -151,6 +160,7 @@ class QuicCarrier:
         self._farewells_wanted = 0
 
         self._reset_token = b""
+        self._last_statistics: ConnectionStatistics | None = None
 
         self._timer: asyncio.TimerHandle | None = None
         self._gap_timer: asyncio.TimerHandle | None = None
@@ -243,7 +253,7 @@ class QuicCarrier:
 
     def statistics(self) -> ConnectionStatistics:
         """Counts so far; sent bytes are those the peer has acknowledged or may yet."""
-        return ConnectionStatistics(
+        return self._last_statistics or ConnectionStatistics(
             bytes_sent=self._bytes_queued,
             bytes_received=self._engine.received(),
             bytes_unacknowledged=self._unacknowledged,
@@ -380,6 +390,12 @@ class QuicCarrier:
         """The peer does not know it: nothing more is said (RFC 9000, 10.3.1)."""
         self._end(CloseReason(CloseKind.PEER, _RESTARTED), over=_RESET)
 
+    def forgotten(self) -> None:
+        """It has ended and no datagram finds it any more. Its parts refer to each other: left to
+        themselves they stay until Python looks for cycles, many connections later."""
+        self._last_statistics = self.statistics()
+        self._engine.release()
+
     # -- what the engine tells ------------------------------------------------------------------
 
     def handshake_completed(self, alpn: str) -> None:
@@ -487,7 +503,8 @@ class QuicCarrier:
                 self._end(CloseReason(CloseKind.ERROR, text), say="internal error")
         if self._closed and self._handler is not None and not self._told_lost:
             self._told_lost = True
-            self._handler.connection_lost(self._closed)
+            handler, self._handler = self._handler, None
+            handler.connection_lost(self._closed)
 
     def _accepted(self) -> bool:
         """Asks the endpoint's owner to take a connection that brought its first packet."""
@@ -677,8 +694,7 @@ class QuicCarrier:
         self._flushers.clear()
         if self.up is not None and not self.up.done():
             is_distrust = self._distrust is not None or _is_distrust(over)
-            error = AttemptFailed(reason.text, may_retry=_may_retry(over), is_distrust=is_distrust)
-            self.up.set_exception(error)
+            self.up.set_result(Failure(reason.text, _may_retry(over), is_distrust))
         self._host.expect_reset(self, self._reset_token, b"")
         self._host.ended(self, linger)
         self._loop.call_soon(self._deliver)

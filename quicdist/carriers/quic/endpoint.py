@@ -149,7 +149,7 @@ class Endpoint:
                 return await self._dial_address(node or f"{port}@{host}", address, alpns, turn)
             except AttemptFailed as error:
                 failure = str(error)
-                if error.is_distrust:
+                if error.why.is_distrust:
                     raise NotBelieved(f"{host}:{port}: {failure}") from None
             except asyncio.TimeoutError:
                 pass
@@ -500,7 +500,7 @@ class Endpoint:
             except AttemptFailed as error:
                 delay = _RETRY_DELAY * 2**attempt
                 is_last = attempt == _ATTEMPTS or deadline - self._loop.time() < delay
-                if is_last or not error.may_retry:
+                if is_last or not error.why.may_retry:
                     raise
             await asyncio.sleep(delay)
         raise AssertionError("not reached")
@@ -518,7 +518,7 @@ class Endpoint:
         dialling = self._dialling.setdefault(address, set())
         dialling.add(connection)
         try:
-            await asyncio.wait_for(up, timeout)
+            failure = await asyncio.wait_for(up, timeout)
         except BaseException:
             connection.close("given up")
             raise
@@ -526,6 +526,8 @@ class Endpoint:
             dialling.discard(connection)
             if not dialling:
                 self._dialling.pop(address, None)
+        if failure is not None:
+            raise AttemptFailed(failure)
         return connection
 
     # -- housekeeping ---------------------------------------------------------------------------
@@ -540,6 +542,7 @@ class Endpoint:
             self._routes.pop(connection_id, None)
         for timer in self._lingering.pop(connection, ()):
             timer.cancel()
+        connection.forgotten()
         if not self._lingering:
             self._emptied.set()
 

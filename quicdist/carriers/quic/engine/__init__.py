@@ -167,6 +167,9 @@ class EngineConnection(Protocol):
 
     def datagrams_lost(self) -> int: ...
 
+    def release(self) -> None:
+        """It is over, and will not be asked for anything again: lets go of all that it holds."""
+
 
 class Engine(Protocol):
     """A QUIC library, set up for one endpoint."""

@@ -540,6 +540,12 @@ class AioquicConnection:
         congestion: Any = self._quic._loss._cc
         return int(congestion.lost)
 
+    def release(self) -> None:
+        """aioquic's objects hold each other by their callbacks, in a dozen places."""
+        for space in self._quic._loss.spaces:
+            space.sent_packets.clear()
+        self._quic.__dict__.clear()
+
 
 class AioquicEngine:
     """aioquic with one endpoint's settings."""

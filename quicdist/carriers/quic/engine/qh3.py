@@ -342,6 +342,10 @@ class Qh3Connection:
         core = self._quic._core
         return 0 if core is None else core.loss_total
 
+    def release(self) -> None:
+        """Its core with the rest."""
+        self._quic.__dict__.clear()
+
 
 class Qh3Engine:
     """qh3 with one endpoint's settings."""

@@ -1,0 +1,180 @@
+"""What a connection leaves behind in a node: nothing, whatever its end, and at once.
+
+Python looks for cycles the more rarely the more there is: what only it would find adds up for an
+hour before it is given back. So these tests do without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import types
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from quicdist import NoConnection, Node, NodeLimits, Trust
+from quicdist.node.quic import Quic
+from tests.gatewayed import free_udp_port
+from tests.node.conftest import PATIENCE, MakeNode
+
+OF_A_CONNECTION = (
+    *("QuicCarrier", "AioquicConnection", "Qh3Connection", "TcpConnection"),
+    *("Peer", "Session", "Outbox", "_Attempt"),
+)
+
+
+@pytest.fixture(autouse=True)
+def no_search_for_cycles() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    logging.disable()  # the lines that pytest captures keep what they tell of
+    yield
+    logging.disable(logging.NOTSET)
+    gc.enable()
+
+
+@pytest.fixture(params=["aioquic", "qh3"])
+async def pair(request: Any, make_node: MakeNode) -> AsyncIterator[tuple[Node, Node]]:
+    """Not connected; what connections there were is gone when the test ends."""
+    if request.param == "qh3":
+        pytest.importorskip("qh3", reason="quicdist[fast] is not installed")
+    settings = {
+        "limits": NodeLimits(net_ticktime=1.0, connect_timeout=2.0),
+        "carriers": [Quic(engine=request.param)],
+        "trust": Trust.nothing(),
+    }
+    async with make_node(**settings) as one, make_node(**settings) as two:
+        yield one, two
+
+
+def left() -> list[str]:
+    """Of all connections that there are or were."""
+    kinds = (type(one) for one in gc.get_objects())
+    ours = (kind.__name__ for kind in kinds if kind.__module__.startswith("quicdist."))
+    return sorted(name for name in ours if name in OF_A_CONNECTION)
+
+
+async def nothing_is_left() -> None:
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while left():
+        assert asyncio.get_running_loop().time() < deadline, left()
+        await asyncio.sleep(0.05)
+
+
+async def both_down(one: Node, two: Node) -> None:
+    while one.nodes(hidden=True) or two.nodes(hidden=True):
+        await asyncio.sleep(0.01)
+
+
+async def disconnected_by_the_dialler(one: Node, two: Node) -> None:
+    await one.connect(two.name)
+    one.disconnect(two.name)
+    await both_down(one, two)
+
+
+async def disconnected_by_the_listener(one: Node, two: Node) -> None:
+    await one.connect(two.name)
+    while not two.nodes(hidden=True):
+        await asyncio.sleep(0.01)
+    two.disconnect(one.name)
+    await both_down(one, two)
+
+
+async def lost_while_much_was_under_way(one: Node, two: Node) -> None:
+    await one.connect(two.name)
+    sending = [one.send(("nobody", two.name), bytes(3_000_000)) for _ in range(5)]
+    tasks = [asyncio.ensure_future(each) for each in sending]
+    await asyncio.sleep(0.01)
+    one.disconnect(two.name)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await both_down(one, two)
+
+
+async def gone_without_a_word(one: Node, two: Node) -> None:
+    await one.connect(two.name)
+    for node in (one, two):
+        endpoint = node._carriers[0]._endpoint  # type: ignore[attr-defined]  # cut off
+        asyncio.get_running_loop().remove_reader(endpoint._udp.fileno())
+    await both_down(one, two)
+
+
+async def not_there(one: Node, two: Node) -> None:
+    with contextlib.suppress(NoConnection):
+        await one.connect(f"{free_udp_port()}@127.0.0.1")
+
+
+async def moved(one: Node, two: Node) -> None:
+    await one.connect(two.name)
+    for _ in range(20):
+        one.rebind()
+        assert await one.ping(two.name)
+    one.disconnect(two.name)
+    await both_down(one, two)
+
+
+ENDS = (
+    disconnected_by_the_dialler,
+    disconnected_by_the_listener,
+    lost_while_much_was_under_way,
+    gone_without_a_word,
+    not_there,
+    moved,
+)
+
+
+@pytest.mark.parametrize("happens", ENDS, ids=lambda end: end.__name__)
+async def test_an_ended_connection_is_no_more(
+    pair: tuple[Node, Node], happens: Callable[[Node, Node], Awaitable[None]]
+) -> None:
+    await happens(*pair)
+    await nothing_is_left()
+
+
+async def test_one_with_another_cookie_is_no_more(make_node: MakeNode) -> None:
+    async with make_node() as node, make_node(cookie="another") as stranger:
+        with contextlib.suppress(NoConnection):
+            await stranger.connect(node.name)
+        with contextlib.suppress(NoConnection):
+            await node.connect(stranger.name)
+        await nothing_is_left()
+
+
+async def test_no_table_grows_with_the_connections_that_were(make_node: MakeNode) -> None:
+    async with make_node() as node, make_node() as other:
+
+        async def size_after(count: int) -> int:
+            for _ in range(count):
+                async with other.mailbox() as me:
+                    me.monitor(("nobody", node.name))
+                    await me.send(("nobody", node.name), bytes(100_000))
+                    await me.receive(timeout=PATIENCE)
+                await disconnected_by_the_listener(other, node)
+            await nothing_is_left()
+            return entries(node) + entries(other)
+
+        first = await size_after(5)
+        assert await size_after(30) == first
+
+
+_TABLES = (dict, list, set, deque, OrderedDict)
+_NOT_OURS = (type, types.ModuleType, types.FunctionType, types.CodeType, asyncio.AbstractEventLoop)
+
+
+def entries(root: object) -> int:
+    """Of all tables that can be reached from it."""
+    seen: set[int] = set()
+    ahead, count = [root], 0
+    while ahead:
+        one = ahead.pop()
+        if id(one) in seen or isinstance(one, _NOT_OURS):
+            continue
+        seen.add(id(one))
+        if isinstance(one, _TABLES):
+            count += len(one)
+        ahead += gc.get_referents(one)
+    return count
