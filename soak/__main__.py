@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import shlex
 import shutil
 import socket
 import subprocess
@@ -129,7 +130,8 @@ def main() -> int:
             subprocess.run(["erlc", "-o", str(directory), str(source)], check=True)
         soak = Soak(arguments, directory)
         wrong = asyncio.run(soak.run())
-    print(report.traffic(soak.members), "", report.growth(soak.members), "", sep="\n")
+    command = shlex.join(["python", "-m", "soak", *sys.argv[1:]])
+    print(report.page(soak.members, command, arguments.pause))
     for line in wrong:
         print(line)
     print(f"{len(wrong)} faults in {arguments.seconds:g} s, seed {arguments.seed}")

@@ -18,7 +18,11 @@ async def serve(name: str) -> None:
 
         async def report() -> None:
             while True:
-                counts = {"tasks": len(asyncio.all_tasks()), "connected": gateway.connections}
+                counts = {
+                    "tasks": len(asyncio.all_tasks()),
+                    "blocks": sys.getallocatedblocks(),
+                    "connected": gateway.connections,
+                }
                 print(json.dumps(counts), flush=True)
                 await asyncio.sleep(REPORT_EVERY)
 

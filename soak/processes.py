@@ -27,10 +27,11 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A process at a moment: seconds since the soak began, KiB, counts."""
+    """A process at a moment: seconds since the soak began, KiB resident, counts."""
 
     at: float
     memory: int
+    blocks: int
     files: int
     tasks: int
     connected: int
@@ -100,7 +101,8 @@ class Member:
             files = len(os.listdir(f"/proc/{pid}/fd"))
             at = time.monotonic() - self.began
             now = self.now
-            self.samples.append(Sample(at, memory, files, now["tasks"], now["connected"]))
+            counts = (now[key] for key in ("tasks", "connected"))
+            self.samples.append(Sample(at, memory, now["blocks"], files, *counts))
 
     def order(self, order: str) -> None:
         """One line to its standard input."""

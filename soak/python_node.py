@@ -113,6 +113,7 @@ class Worker:
                 "sent": self.sent,
                 **self.ledger.counts,
                 "tasks": len(asyncio.all_tasks()),
+                "blocks": sys.getallocatedblocks(),
                 "connected": len(self.node.nodes()),
             }
             print(json.dumps(counts), flush=True)

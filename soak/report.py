@@ -10,9 +10,19 @@ _WARM_UP = 0.2
 """The share of a process's life that is left out of slopes: caches fill."""
 
 
+def warm(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """Those after the warm-up."""
+    return samples[int(len(samples) * _WARM_UP) :]
+
+
+def halves(samples: Sequence[Sample]) -> tuple[Sequence[Sample], Sequence[Sample]]:
+    """What grows without end grows in the second as in the first."""
+    middle = len(samples) // 2
+    return samples[:middle], samples[middle:]
+
+
 def slope(samples: Sequence[Sample], field: str) -> float:
     """Of the least-squares line through a field of the samples, per hour."""
-    samples = samples[int(len(samples) * _WARM_UP) :]
     if len(samples) < 3:
         return 0.0
     times = [sample.at for sample in samples]
@@ -21,6 +31,24 @@ def slope(samples: Sequence[Sample], field: str) -> float:
     spread = sum((t - middle) ** 2 for t in times)
     product = sum((t - middle) * (v - mean) for t, v in zip(times, values, strict=True))
     return 3600 * product / spread if spread else 0.0
+
+
+def page(members: Sequence[Member], command: str, pause: float) -> str:
+    """All of it, as docs/faults.md has it."""
+    count = {kind: sum(member.kind is kind for member in members) for kind in Kind}
+    return f"""\
+`{command}`: {count[Kind.PYTHON]} Python nodes and
+{count[Kind.ERLANG]} Erlang nodes behind gateways on one machine; something was killed, stopped or
+moved every {pause:g} seconds on average. "Lost" counts numbers missing within one connection.
+
+{traffic(members)}
+
+Of those that were never killed, from when they were warm (a fifth of the time) to the end; what
+grows without end does so in the second half as in the first. Blocks are what Python has allocated
+for objects; it asks the system for as much as was once needed at the same time.
+
+{growth(members)}
+"""
 
 
 def traffic(members: Sequence[Member]) -> str:
@@ -40,28 +68,31 @@ def traffic(members: Sequence[Member]) -> str:
 
 
 def growth(members: Sequence[Member]) -> str:
-    """Of the processes that were never killed: first and last, and the slope between."""
+    """Of the processes that were never killed, when warm and at the end; how much more an hour."""
     lines = [
-        "| never killed | KiB, warm | KiB at the end | KiB an hour | files | files an hour |"
-        " tasks | tasks an hour |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| never killed | KiB | an hour, 1st half | 2nd half | blocks | an hour, 1st half |"
+        " 2nd half | files | an hour | tasks | an hour |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for member in members:
-        samples = member.samples
+        samples = warm(member.samples)
         if member.may_die or len(samples) < 3:
             continue
-        warm, last = samples[int(len(samples) * _WARM_UP)], samples[-1]
-        cells = [
-            str(warm.memory),
-            str(last.memory),
-            f"{slope(samples, 'memory'):+.0f}",
-            f"{warm.files} to {last.files}",
-            f"{slope(samples, 'files'):+.1f}",
-            f"{warm.tasks} to {last.tasks}",
-            f"{slope(samples, 'tasks'):+.1f}",
-        ]
+        cells = []
+        for field in ("memory", "blocks"):
+            if member.kind is Kind.ERLANG and field == "blocks":
+                cells += ["", "", ""]
+                continue
+            cells.append(_from_to(samples, field))
+            cells += [f"{slope(half, field):+.0f}" for half in halves(samples)]
+        for field in ("files", "tasks"):
+            cells += [_from_to(samples, field), f"{slope(samples, field):+.1f}"]
         lines.append(f"| {member} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _from_to(samples: Sequence[Sample], field: str) -> str:
+    return f"{getattr(samples[0], field)} to {getattr(samples[-1], field)}"
 
 
 def faults(members: Sequence[Member]) -> list[str]:

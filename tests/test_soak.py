@@ -10,7 +10,7 @@ import pytest
 
 from soak.processes import Kind, Member, Sample
 from soak.python_node import Ledger
-from soak.report import faults, slope
+from soak.report import faults, growth, halves, slope, warm
 
 
 def counts_of(*events: tuple[int, int] | str) -> Counter[str]:
@@ -49,13 +49,25 @@ def test_another_body_is_corrupt() -> None:
     assert ledger.counts["corrupt"] == 1
 
 
-def test_slopes_are_per_hour_and_leave_the_beginning_out() -> None:
-    samples = [
-        Sample(at=10.0 * i, memory=1000 + i, files=5, tasks=3, connected=1) for i in range(50)
-    ]
-    samples[0] = Sample(0.0, 0, 0, 0, 0)
+def sample(number: int, memory: int) -> Sample:
+    return Sample(at=10.0 * number, memory=memory, blocks=70, files=5, tasks=3, connected=1)
+
+
+def test_slopes_are_per_hour() -> None:
+    samples = [sample(number, 1000 + number) for number in range(50)]
     assert slope(samples, "memory") == pytest.approx(360)
     assert slope(samples, "files") == pytest.approx(0)
+
+
+def test_growth_that_ends_shows_in_the_halves_of_what_was_warm() -> None:
+    cold = [sample(number, 0) for number in range(20)]
+    grows = [sample(number, 1000 + number) for number in range(20, 60)]
+    stays = [sample(number, 1060) for number in range(60, 100)]
+    member = Member(Kind.PYTHON, "a@b", [], 0.0, may_die=False, samples=[*cold, *grows, *stays])
+    assert warm(member.samples) == [*grows, *stays]
+    assert halves(warm(member.samples)) == (grows, stays)
+    *_, row = growth([member]).splitlines()
+    assert "| 1020 to 1060 | +360 | +0 | 70 to 70 | +0 | +0 |" in row
 
 
 def test_what_is_reported() -> None:
