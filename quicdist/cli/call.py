@@ -14,6 +14,7 @@ from quicdist.cli.options import (
     Certificate,
     Cookie,
     Key,
+    Lookups,
     OwnName,
     PeerNode,
     Timeout,
@@ -52,6 +53,7 @@ def call(
     cookie: Cookie = None,
     name: OwnName = None,
     timeout: Timeout = 5.0,
+    lookups: Lookups = None,
     trust: Trusted = "first-use",
     cert: Certificate = None,
     key: Key = None,
@@ -71,7 +73,7 @@ def call(
 
     words = (module, function, arguments or [])
     _wanted(node, 0, *words)
-    settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose)
+    settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose, lookups)
     printed = Printed(lambda: sys.stderr)
 
     async def main() -> Term:

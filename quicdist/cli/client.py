@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from quicdist.cli.exits import ExitCode, Problem
-from quicdist.cli.options import identity, start_logging, trusted_by
+from quicdist.cli.options import identity, looked_up, start_logging, trusted_by
 
 if TYPE_CHECKING:
     from quicdist.etf import Term
@@ -32,6 +32,7 @@ class Settings:
     key: Path | None
     timeout: float
     verbose: int
+    lookups: Sequence[str] | None = None
 
 
 @contextlib.asynccontextmanager
@@ -51,6 +52,7 @@ async def connected(settings: Settings, *, printed: Write | None = None) -> Asyn
         cookie=settings.cookie,
         identity=identity(settings.certificate, settings.key),
         trust=trusted_by(settings.trust),
+        lookups=looked_up(settings.lookups),
         limits=NodeLimits(connect_timeout=settings.timeout, handshake_timeout=settings.timeout),
         printed=printed,
     )

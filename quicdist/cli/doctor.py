@@ -12,12 +12,14 @@ from quicdist.cli.options import (
     Certificate,
     Cookie,
     Key,
+    Lookups,
     OwnName,
     PeerNode,
     Timeout,
     Trusted,
     Verbose,
     identity,
+    looked_up,
     trusted_by,
 )
 
@@ -36,6 +38,7 @@ def doctor(
             help="How long to wait for a sign of life after the handshake.",
         ),
     ] = 20.0,
+    lookups: Lookups = None,
     trust: Trusted = "first-use",
     cert: Certificate = None,
     key: Key = None,
@@ -54,6 +57,7 @@ def doctor(
         name=name,
         identity=identity(cert, key),
         trust=trusted_by(trust),
+        lookups=looked_up(lookups),
         timeout=timeout,
         tick=tick,
     )

@@ -13,6 +13,7 @@ from quicdist.cli.exits import ExitCode, Problem
 if TYPE_CHECKING:
     from quicdist.carriers.trust import Identity, Trust
     from quicdist.node.access import Access
+    from quicdist.node.lookup import Lookup
 
 PeerNode = Annotated[
     str,
@@ -46,6 +47,18 @@ OwnName = Annotated[
 ]
 Timeout = Annotated[
     float, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="How long to wait.")
+]
+Lookups = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lookup",
+        metavar="WHERE",
+        help="Where to ask for nodes' places: `name` (port@ip says it), `epmd` or `epmd:PORT`, "
+        "`dns` or `dns:SERVER` (SRV records), or a place itself, NODE=quic:HOST:PORT or "
+        "NODE=tcp:HOST:PORT. May be repeated, and is asked in that order; by default `name`, then "
+        "`epmd`.",
+        show_default=False,
+    ),
 ]
 Trusted = Annotated[
     str,
@@ -177,6 +190,38 @@ def identity(certificate: Path | None, key: Path | None) -> Identity | None:
             raise Problem(ExitCode.USAGE, "--key needs --cert, the certificate that it belongs to")
         return None
     return Identity.load(certificate, key)
+
+
+def looked_up(texts: Sequence[str] | None) -> tuple[Lookup, ...]:
+    """What --lookup asks for. Raises Problem, MissingExtra."""
+    from quicdist.node.lookup import DEFAULT_LOOKUPS
+
+    return tuple(_lookup(text) for text in texts) if texts else DEFAULT_LOOKUPS
+
+
+def _lookup(text: str) -> Lookup:
+    from quicdist.node.dns import DnsSrv
+    from quicdist.node.errors import NodeNameError
+    from quicdist.node.lookup import Epmd, PortInName, Table
+
+    kind, _, rest = text.partition(":")
+    node, is_place, place = text.partition("=")
+    if is_place:
+        try:
+            return Table({node: place})
+        except NodeNameError as error:
+            raise Problem(ExitCode.USAGE, f"--lookup {text!r}: {error}") from None
+    if text == "name":
+        return PortInName()
+    if kind == "epmd" and (not rest or rest.isdecimal()):
+        return Epmd(int(rest) if rest else None)
+    if kind == "dns":
+        return DnsSrv([rest] if rest else [])
+    raise Problem(
+        ExitCode.USAGE,
+        f"--lookup {text!r}: expected name, epmd, epmd:PORT, dns, dns:SERVER or "
+        "NODE=quic:HOST:PORT",
+    )
 
 
 def access(accept: Sequence[str] | None) -> Access:

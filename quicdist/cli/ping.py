@@ -7,6 +7,7 @@ from quicdist.cli.options import (
     Certificate,
     Cookie,
     Key,
+    Lookups,
     OwnName,
     PeerNode,
     Timeout,
@@ -20,6 +21,7 @@ def ping(
     cookie: Cookie = None,
     name: OwnName = None,
     timeout: Timeout = 5.0,
+    lookups: Lookups = None,
     trust: Trusted = "first-use",
     cert: Certificate = None,
     key: Key = None,
@@ -29,7 +31,7 @@ def ping(
     from quicdist.cli import client
     from quicdist.node.errors import NoConnection
 
-    settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose)
+    settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose, lookups)
 
     async def main() -> bool:
         async with client.connected(settings) as ours:

@@ -11,6 +11,7 @@ from quicdist.cli.options import (
     Certificate,
     Cookie,
     Key,
+    Lookups,
     OwnName,
     PeerNode,
     Timeout,
@@ -44,6 +45,7 @@ def send(
     cookie: Cookie = None,
     name: OwnName = None,
     timeout: Timeout = 5.0,
+    lookups: Lookups = None,
     trust: Trusted = "first-use",
     cert: Certificate = None,
     key: Key = None,
@@ -57,7 +59,7 @@ def send(
 
     client.parse("MESSAGE", message, node=node)
     _receiver(node, to, 0)
-    settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose)
+    settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose, lookups)
 
     async def main() -> None:
         async with client.connected(settings) as ours, ours.mailbox() as me:

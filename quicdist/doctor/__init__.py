@@ -103,7 +103,7 @@ async def _find(node: str, settings: Settings) -> tuple[Place, str]:
     answers = []
     for lookup in settings.lookups:
         try:
-            place = await lookup.find(name, settings.timeout)
+            place = (await lookup.find(name, settings.timeout))[0]
         except NotFound as error:
             answers.append(str(error))
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from quicdist.carriers.base import Connection
+from quicdist.carriers.base import Connection, DialError, NotBelieved
 from quicdist.node.carrier import Carrier, Place
 from quicdist.node.errors import NoConnection
 from quicdist.node.lookup import Lookup, NotFound
@@ -26,10 +26,22 @@ class AddressBook:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
-        carrier, place = await self._find(node, timeout)
-        return await carrier.dial(node, place, max(deadline - loop.time(), 0.001))
+        ways = await self._find(node, timeout)
+        failures: list[str] = []
+        for tried, (carrier, place) in enumerate(ways):
+            left = max(deadline - loop.time(), 0.001) / (len(ways) - tried)
+            try:
+                return await carrier.dial(node, place, left)
+            except NotBelieved:
+                raise
+            except (OSError, asyncio.TimeoutError) as error:
+                if len(ways) == 1:
+                    raise
+                failures.append(f"{place}: {error or f'no answer within {left:.3g} s'}")
+        raise DialError("; ".join(failures))
 
-    async def _find(self, node: str, timeout: float) -> tuple[Carrier, Place]:
+    async def _find(self, node: str, timeout: float) -> list[tuple[Carrier, Place]]:
+        """The places that the first says who knows any, with the carriers that go there."""
         name = NodeName.parse(node)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
@@ -38,12 +50,16 @@ class AddressBook:
             left = max(deadline - loop.time(), 0.001)
             try:
                 # One that is silent leaves the others their turn.
-                place = await lookup.find(name, left / (len(self._lookups) - asked))
+                places = await lookup.find(name, left / (len(self._lookups) - asked))
             except NotFound as error:
                 answers.append(str(error))
                 continue
-            for carrier in self.carriers:
-                if carrier.transport is place.transport:
-                    return carrier, place
-            answers.append(f"it is at {place}, where no carrier here reaches")
+            ways = [(carrier, place) for place in places if (carrier := self._carrier(place))]
+            if ways:
+                return ways
+            where = ", ".join(map(str, places))
+            answers.append(f"it is at {where}, where no carrier here reaches")
         raise NoConnection(node, "; ".join(answers) or "there is nowhere to look it up")
+
+    def _carrier(self, place: Place) -> Carrier | None:
+        return next((one for one in self.carriers if one.transport is place.transport), None)

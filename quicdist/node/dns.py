@@ -19,7 +19,8 @@ _SERVICE = "_erlang-dist._quic"
 class DnsSrv:
     """Asks the resolvers of this machine, or `nameservers` (IP addresses) at `port`.
 
-    Of several records one is taken, by priority and weight. Raises MissingExtra.
+    Of several records each is tried, in the order that priority and weight make; among equals the
+    weight says how often one comes first. Raises MissingExtra.
     """
 
     nameservers: Sequence[str] = ()
@@ -28,7 +29,7 @@ class DnsSrv:
     def __post_init__(self) -> None:
         _library()
 
-    async def find(self, name: NodeName, timeout: float) -> Place:
+    async def find(self, name: NodeName, timeout: float) -> Sequence[Place]:
         question = f"{_SERVICE}.{name.host}"
         if _is_address(name.host):
             raise NotFound("DNS is not asked for an address")
@@ -39,11 +40,14 @@ class DnsSrv:
             raise NotFound(f"DNS does not say in time where {question} is") from None
         except dns.exception.DNSException as error:
             raise NotFound(f"DNS has no {question}: {error}") from None
-        first = answer.rrset.processing_order()[0]
-        target = first.target.to_text(omit_final_dot=True)
-        if target in ("", "."):
+        places = [
+            Place(Transport.QUIC, one.target.to_text(omit_final_dot=True), one.port)
+            for one in answer.rrset.processing_order()
+        ]
+        found = [place for place in places if place.host not in ("", ".")]
+        if not found:
             raise NotFound(f"DNS says that nobody serves {question}")
-        return Place(Transport.QUIC, target, first.port)
+        return found
 
     def _resolver(self) -> Any:
         resolver = _library().asyncresolver.Resolver(configure=not self.nameservers)

@@ -8,7 +8,7 @@ They are asked in the order given, for every node that is to be dialled; the fir
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -25,19 +25,20 @@ class NotFound(Exception):
 class Lookup(Protocol):
     """One place to ask."""
 
-    async def find(self, name: NodeName, timeout: float) -> Place:
-        """Where the node is, in at most `timeout` seconds. Raises NotFound."""
+    async def find(self, name: NodeName, timeout: float) -> Sequence[Place]:
+        """Where the node is, told in at most `timeout` seconds: the places to be tried, one after
+        another. Raises NotFound."""
 
 
 @dataclass(frozen=True, slots=True)
 class PortInName:
     """`port@ip` says itself that the node is at this UDP port of this address."""
 
-    async def find(self, name: NodeName, timeout: float) -> Place:
+    async def find(self, name: NodeName, timeout: float) -> Sequence[Place]:
         address = name.address
         if address is None or not address.port:
             raise NotFound("the name says no port, as 'port@ip' does for QUIC")
-        return Place(Transport.QUIC, address.host, address.port)
+        return [Place(Transport.QUIC, address.host, address.port)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +55,11 @@ class Table:
         read = {str(NodeName.parse(node)): _place(text) for node, text in self.places.items()}
         object.__setattr__(self, "_places", read)
 
-    async def find(self, name: NodeName, timeout: float) -> Place:
+    async def find(self, name: NodeName, timeout: float) -> Sequence[Place]:
         place = self._places.get(str(name))
         if place is None:
             raise NotFound("the table does not have it")
-        return place
+        return [place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Epmd:
 
     port: int | None = None
 
-    async def find(self, name: NodeName, timeout: float) -> Place:
+    async def find(self, name: NodeName, timeout: float) -> Sequence[Place]:
         address = epmd.EpmdAddress(name.host, self.port or epmd.default_port())
         try:
             found = await epmd.look_up(name.alive, address, timeout=timeout)
@@ -77,7 +78,7 @@ class Epmd:
             raise NotFound(f"no EPMD answers at {address} ({epmd.why(error)})") from None
         if found is None:
             raise NotFound(f"the EPMD at {address} does not know {name.alive!r}")
-        return Place(Transport.TCP, name.host, found.port)
+        return [Place(Transport.TCP, name.host, found.port)]
 
 
 DEFAULT_LOOKUPS: tuple[Lookup, ...] = (PortInName(), Epmd())

@@ -77,6 +77,20 @@ def test_a_stock_node_with_no_gateway(quicdist: Command, named_beam: tuple[str, 
     assert done.out == "pang\n"
 
 
+def test_where_a_node_is_looked_for(quicdist: Command, calc: str) -> None:
+    place = f"quic:127.0.0.1:{calc.partition('@')[0]}"
+    there = ("--lookup", f"hub@site={place}")
+    quicdist("ping", "hub@site", *there).refused(4, f"the peer is {calc}")
+    quicdist("doctor", "hub@site", *there).refused(4, "stops at its handshake", calc)
+    assert quicdist("ping", calc, *there, "--lookup", "name").out == "pong\n"
+    quicdist("ping", calc, *there).refused(3, "the table does not have it")
+    quicdist("ping", calc, "--lookup", "epmd:1").refused(3, "no EPMD answers at 127.0.0.1:1")
+    asked = quicdist("ping", calc, "--lookup", "name", "--lookup", "dns:127.0.0.1")
+    assert asked.out == "pong\n"
+    for wrong in ("where", "epmd:x", "hub@site=127.0.0.1:5", "hub=quic:127.0.0.1:5"):
+        quicdist("ping", calc, "--lookup", wrong).refused(2, "--lookup", wrong)
+
+
 @pytest.mark.parametrize("name", ["foo", "", "a@b@c", "@", "4433@"])
 def test_ping_what_is_no_node(quicdist: Command, name: str) -> None:
     quicdist("ping", name).refused(2, "no node name", "4433@127.0.0.1")

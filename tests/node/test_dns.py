@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ import dns.rcode
 import dns.rrset
 import pytest
 
-from quicdist import DnsSrv, Epmd, NoConnection, Node, PortInName, Table
+from quicdist import DnsSrv, Epmd, NoConnection, Node, NodeLimits, PortInName, Table
 from quicdist.extras import MissingExtra
 from tests.node.conftest import MakeNode
 
@@ -82,6 +83,24 @@ async def test_the_best_priority_comes_first(make_node: MakeNode) -> None:
         records = ["9 0 1 localhost.", f"1 0 {port_of(other)} localhost.", "5 0 1 localhost."]
         async with name_server(*records) as (_, by_dns), make_node(lookups=[by_dns]) as node:
             with pytest.raises(NoConnection, match=f"the peer is {other.name}"):
+                await node.connect(f"hub@{HOST}")
+
+
+async def test_where_nobody_is_the_next_is_tried(make_node: MakeNode) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        deaf = nobody.getsockname()[1]
+        async with make_node() as other:
+            records = [f"2 0 {port_of(other)} localhost.", f"1 0 {deaf} 127.0.0.1."]
+            async with name_server(*records) as (_, by_dns), make_node(lookups=[by_dns]) as node:
+                with pytest.raises(NoConnection, match=f"the peer is {other.name}"):
+                    await node.connect(f"hub@{HOST}")
+        limits = NodeLimits(connect_timeout=0.5)
+        async with (
+            name_server("1 0 1 a.invalid.", "2 0 1 b.invalid.") as (_, by_dns),
+            make_node(lookups=[by_dns], limits=limits) as node,
+        ):
+            with pytest.raises(NoConnection, match=r"quic:a\.invalid:1: .*quic:b\.invalid:1: "):
                 await node.connect(f"hub@{HOST}")
 
 

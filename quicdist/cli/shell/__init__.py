@@ -11,6 +11,7 @@ from quicdist.cli.options import (
     Certificate,
     Cookie,
     Key,
+    Lookups,
     OwnName,
     PeerNode,
     Trusted,
@@ -35,6 +36,7 @@ def shell(
             show_default=False,
         ),
     ] = None,
+    lookups: Lookups = None,
     trust: Trusted = "first-use",
     cert: Certificate = None,
     key: Key = None,
@@ -56,7 +58,7 @@ def shell(
     if is_typed:
         _need_terminal_library()
     settings = client.Settings(
-        node, cookie, name, trust, cert, key, timeout or _TO_CONNECT, verbose
+        node, cookie, name, trust, cert, key, timeout or _TO_CONNECT, verbose, lookups
     )
 
     printed = Printed(lambda: sys.stdout)

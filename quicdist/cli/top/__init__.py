@@ -13,6 +13,7 @@ from quicdist.cli.options import (
     Certificate,
     Cookie,
     Key,
+    Lookups,
     OwnName,
     PeerNode,
     Timeout,
@@ -53,6 +54,7 @@ def top(
     ] = 20,
     name: OwnName = None,
     timeout: Timeout = 5.0,
+    lookups: Lookups = None,
     trust: Trusted = "first-use",
     cert: Certificate = None,
     key: Key = None,
@@ -69,7 +71,7 @@ def top(
     from quicdist.cli.top.sampling import Sort
     from quicdist.cli.top.watching import View, Watch
 
-    settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose)
+    settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose, lookups)
     is_live = not once and sys.stdout.isatty() and sys.stdin.isatty()
     if is_live:
         _need_terminal_library()
