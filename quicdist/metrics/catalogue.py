@@ -76,6 +76,10 @@ def _gauge(
     return Metric(name, Kind.GAUGE, text, _one(read), unit)
 
 
+def _counter(name: str, text: str, read: Callable[[NodeStatistics], float]) -> Metric:
+    return Metric(name, Kind.COUNTER, text, _one(read))
+
+
 def _peer_gauge(
     name: str, text: str, read: Callable[[PeerInfo], float | None], unit: Unit = Unit.NONE
 ) -> Metric:
@@ -109,6 +113,14 @@ METRICS: tuple[Metric, ...] = (
         "Memory of the messages waiting in mailboxes",
         lambda n: n.bytes_waiting,
         Unit.BYTES,
+    ),
+    _counter(
+        "dropped_messages", "Messages thrown away by full mailboxes", lambda n: n.messages_dropped
+    ),
+    _counter(
+        "killed_mailboxes",
+        "Processes ended because their mailbox was full",
+        lambda n: n.mailboxes_killed,
     ),
     _gauge("connections", "Connections that are up", lambda n: len(n.connections)),
     _gauge("connecting", "Connections that are not up yet", lambda n: n.connecting),

@@ -67,6 +67,17 @@ class Traffic:
 
 
 @dataclass(slots=True)
+class Overflows:
+    """What mailboxes that were full have cost."""
+
+    dropped: int = 0
+    """Messages thrown away (WhenFull.DROP)."""
+
+    killed: int = 0
+    """Processes ended (WhenFull.KILL)."""
+
+
+@dataclass(slots=True)
 class NodeCounters:
     """One for each start of a node."""
 

@@ -98,6 +98,12 @@ class NodeStatistics:
     bytes_waiting: int
     """What these messages take up."""
 
+    messages_dropped: int
+    """Thrown away by full mailboxes (`WhenFull.DROP`)."""
+
+    mailboxes_killed: int
+    """Processes ended because their mailbox was full (`WhenFull.KILL`)."""
+
     fullest: Sequence[MailboxInfo]
     """The mailboxes that hold most, at most five, none of them empty."""
 
@@ -171,6 +177,8 @@ def node_statistics(
         mailboxes=len(mailboxes),
         messages_waiting=sum(one.message_count for one in filled),
         bytes_waiting=sum(one.level.size for one in filled),
+        messages_dropped=system.overflows.dropped,
+        mailboxes_killed=system.overflows.killed,
         fullest=[
             MailboxInfo(one.pid, one.name, one.message_count, one.level.size)
             for one in heapq.nlargest(_FULLEST, filled, key=lambda one: one.level.size)

@@ -363,8 +363,10 @@ class Mailbox(Process):
     def _overflow(self) -> None:
         if self._when_full is WhenFull.KILL:
             _log.warning("%s, its hard bound: it is killed", self.level)
+            self.system.overflows.killed += 1
             self.die(KILLED)
             return
+        self.system.overflows.dropped += 1
         self.dropped += 1
         now = time.monotonic()
         if now >= self._next_report:

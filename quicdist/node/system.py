@@ -16,6 +16,7 @@ from quicdist.dist import control as ctl
 from quicdist.dist.control import Control
 from quicdist.dist.session import NO_PAYLOAD, Head, NoPayload
 from quicdist.etf import Atom, Pid, Reference, Term
+from quicdist.node.counters import Overflows
 from quicdist.node.errors import NameTaken, NoProcess
 from quicdist.node.ids import Identifiers
 from quicdist.node.level import HERE, Source
@@ -101,6 +102,7 @@ class System:
         """That of processes which are not given another."""
         self.reply_sink: Pid | None = None
         """Where answers go that nobody waits for."""
+        self.overflows = Overflows()
         self._signals: deque[tuple[Control, Payload]] = deque()
         self._is_draining = False
         self.handlers: dict[type[Control], Handler] = {

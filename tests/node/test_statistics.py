@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from quicdist import MailboxLimits, NoConnection, Node, NodeLimits
+from quicdist import MailboxLimits, NoConnection, Node, NodeLimits, WhenFull
 from quicdist.carriers.base import Role
 from quicdist.node.info import PeerInfo
 from tests.node.conftest import MakeNode
@@ -86,6 +86,23 @@ async def test_the_time_that_a_full_mailbox_holds_a_peer_back_is_told() -> None:
         over = the_connection(two).traffic.held_back
         await asyncio.sleep(0.01)
         assert the_connection(two).traffic.held_back == over > 0
+
+
+async def test_what_full_mailboxes_cost_is_counted_beyond_their_end() -> None:
+    drop = MailboxLimits(messages=3, when_full=WhenFull.DROP)
+    kill = NodeLimits(mailbox=MailboxLimits(messages=3, when_full=WhenFull.KILL))
+    async with make(Hub(), limits=kill) as node:
+        async with node.mailbox("drops", limits=drop) as drops:
+            for number in range(8):
+                await node.send("drops", number)
+            assert drops.dropped == 8 - drops.message_count > 0
+            dropped = drops.dropped
+        victim = node.spawn(lambda me: me.receive(lambda message: False))
+        for number in range(8):
+            await node.send(victim.pid, number)
+        await until(lambda: not victim.is_alive)
+        assert node.stats().messages_dropped == dropped
+        assert node.stats().mailboxes_killed == 1
 
 
 async def test_who_was_refused_is_counted_by_why() -> None:
