@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from quicdist.carriers.few_lines import FewLines
 from tests.erlang import Erlang, erlang_available
 
 settings.register_profile(
@@ -42,6 +44,15 @@ def _state_of_its_own(
     """One test's node may get the port, hence the name, of another test's: nobody remembers."""
     place = tmp_path_factory.getbasetemp() / f"state-{next(_places)}"
     monkeypatch.setenv("QUICDIST_STATE_DIR", str(place))
+
+
+@pytest.fixture(autouse=True)
+def _log_of_its_own() -> None:
+    """One test's lines in the log leave no fewer to the next."""
+    for name in ("node", "gateway", "quic", "tls", "epmd"):
+        for few in logging.getLogger(f"quicdist.{name}").filters:
+            if isinstance(few, FewLines):
+                few.forget()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

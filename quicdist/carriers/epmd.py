@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from quicdist.carriers.few_lines import FewLines
+
 DEFAULT_PORT = 4369
 _MAX_REQUEST = 2048
 """Bytes of one request; a node name has at most 255 characters."""
@@ -26,6 +28,7 @@ _RECONNECT = 2.0
 """Seconds between attempts to register again, as OTP's erl_epmd has them."""
 
 _log = logging.getLogger("quicdist.epmd")
+_log.addFilter(FewLines("epmd_full", "epmd_client_dropped", "epmd_refused"))
 
 
 class EpmdError(Exception):

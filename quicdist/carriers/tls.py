@@ -13,10 +13,12 @@ import ssl
 from quicdist.carriers import tcp
 from quicdist.carriers.base import CarrierLimits, ConnectionHandler, NotBelieved, Role
 from quicdist.carriers.dialects.tls import TlsDialect
+from quicdist.carriers.few_lines import FewLines
 from quicdist.carriers.tcp import Accept, TcpConnection, TcpListener
 from quicdist.carriers.trust import CertificateError, Certificates, Credentials, contexts
 
 _log = logging.getLogger("quicdist.tls")
+_log.addFilter(FewLines("not_believed"))
 
 
 class TlsConnection(TcpConnection):

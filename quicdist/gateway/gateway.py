@@ -14,6 +14,7 @@ from typing import Protocol
 from quicdist.carriers import tcp
 from quicdist.carriers.base import Connection, ConnectionHandler, DialError
 from quicdist.carriers.epmd import EpmdServer
+from quicdist.carriers.few_lines import FewLines
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.tcp import TcpConnection
@@ -26,6 +27,7 @@ from quicdist.gateway.settings import GatewaySettings
 from quicdist.node.names import Address
 
 _log = logging.getLogger("quicdist.gateway")
+_log.addFilter(FewLines("not_believed", "refused", "relay_not_up", "relay_refused"))
 
 
 class GatewayError(Exception):

@@ -16,6 +16,7 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from quicdist.carriers.base import Connection, ConnectionHandler, NotBelieved
+from quicdist.carriers.few_lines import FewLines
 from quicdist.carriers.trust import CertificateError
 from quicdist.dist.control import Control
 from quicdist.dist.flags import Flag
@@ -34,6 +35,7 @@ from quicdist.node.peer import Peer, State
 from quicdist.node.system import Handler, Payload, Route
 
 logger = logging.getLogger("quicdist.node")
+logger.addFilter(FewLines("peer_refused", "not_believed", "not_allowed"))
 
 _MAX_QUEUED = 10_000
 """Signals that wait for one connection to come up."""

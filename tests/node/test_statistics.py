@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
 
-from quicdist import MailboxLimits, NoConnection, Node, NodeLimits, WhenFull
+from quicdist import Access, MailboxLimits, NoConnection, Node, NodeLimits, WhenFull
 from quicdist.carriers.base import Role
+from quicdist.carriers.few_lines import MOST
 from quicdist.node.info import PeerInfo
 from tests.node.conftest import MakeNode
 from tests.node.memory import Hub
@@ -112,6 +114,19 @@ async def test_who_was_refused_is_counted_by_why() -> None:
             await one.connect(two.name)
         assert set(two.stats().refused) == {"cookie"}
         assert one.stats().refused == {}
+
+
+async def test_all_that_are_refused_are_counted_though_few_are_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hub = Hub()
+    async with make(hub) as one, make(hub, access=Access(accept=["nobody@here"])) as two:
+        for _ in range(3 * MOST):
+            with pytest.raises(NoConnection):
+                await one.connect(two.name)
+        await until(lambda: sum(two.stats().refused.values()) == 3 * MOST)
+    logged = Counter(getattr(record, "event", "") for record in caplog.records)
+    assert logged["peer_refused"] == logged["not_allowed"] == MOST
 
 
 async def test_a_peer_that_falls_silent_is_counted_as_that() -> None:

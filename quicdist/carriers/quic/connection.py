@@ -31,6 +31,7 @@ from quicdist.carriers.base import (
     Write,
 )
 from quicdist.carriers.dialects import QUIC_DIALECTS, QuicDialect
+from quicdist.carriers.few_lines import FewLines
 from quicdist.carriers.quic.engine import (
     Closed,
     Datagram,
@@ -44,6 +45,7 @@ from quicdist.carriers.trust import Alert, CertificateError, PeerRefused
 from quicdist.dist.packet import Packet
 
 _log = logging.getLogger("quicdist.quic")
+_log.addFilter(FewLines("not_believed"))
 
 _GRANT_STEP = 512 * 1024
 """Bytes of credit that are worth a datagram, however large the window."""

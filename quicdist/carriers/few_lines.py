@@ -1,0 +1,57 @@
+"""What strangers can have written into the log, bounded: so many lines of a kind in a time."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+MOST = 10
+"""Lines of one kind in one period."""
+
+PERIOD = 10.0
+"""Seconds."""
+
+
+@dataclass(slots=True)
+class _Period:
+    begin: float
+    lines: int = 0
+
+
+class FewLines(logging.Filter):
+    """A logger's filter that leaves out lines of these events beyond `MOST` in a `PERIOD`.
+
+    How many were left out is said ahead of the next line of that event. Time is the records'.
+    """
+
+    def __init__(self, *events: str) -> None:
+        super().__init__()
+        self.events = frozenset(events)
+        self._periods: dict[str, _Period | None] = dict.fromkeys(events)
+
+    def forget(self) -> None:
+        """From now on as at the beginning."""
+        self._periods = dict.fromkeys(self.events)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether this one is written."""
+        event = getattr(record, "event", "")
+        if event not in self._periods:
+            return True
+        period = self._periods[event]
+        now = record.created
+        if period is None or not 0 <= now - period.begin < PERIOD:
+            self._periods[event] = fresh = _Period(now)
+            if period is not None and period.lines > MOST:
+                _say_left_out(record, event, period)
+            period = fresh
+        period.lines += 1
+        return period.lines <= MOST
+
+
+def _say_left_out(record: logging.LogRecord, event: str, period: _Period) -> None:
+    count = period.lines - MOST
+    seconds = record.created - period.begin
+    extra = {"event": "left_out", "what": event, "count": count}
+    text = "%d more lines like the next one (%s) were left out in the last %.0f s"
+    logging.getLogger(record.name).log(record.levelno, text, count, event, seconds, extra=extra)
