@@ -220,6 +220,12 @@ class Mailbox(Process):
         """
         return await gen.call(self, to, request, timeout)
 
+    def gen_send_request(self, to: Pid | str | tuple[str, str], request: Term) -> gen.Request:
+        """Calls a server and returns at once, as `gen_server:send_request/2`: the answer, or the
+        error that `gen_call` raises, is `await request.receive_response()`. Until it is asked for
+        it waits among the other messages. Raises EtfEncodeError."""
+        return gen.Request(self, to, request)
+
     async def gen_cast(self, to: Pid | str | tuple[str, str], request: Term) -> None:
         """Sends a request that is not answered, as `gen_server:cast/2`, connecting first where
         needed. Whether anybody is there is not said. Raises EtfEncodeError."""

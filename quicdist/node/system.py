@@ -331,6 +331,8 @@ class System:
             process.deliver(payload, source)
 
     def _on_altact(self, control: ctl.AltactSigSend, payload: Term, source: Source) -> None:
+        # Its priority counts where it comes by an alias made for such messages; elsewhere it is an
+        # ordinary one (EEP 76). No process here makes such aliases.
         to = control.to
         if isinstance(to, Reference):
             process = self.aliases.get(to)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from quicdist import CallError, CallTimeout, NoConnection, NodeLimits, NoProcess, Pid
+from quicdist.etf import EtfEncodeError
 from tests.node import exported
 from tests.node.conftest import Beam, MakeNode, atom
 
@@ -91,10 +92,13 @@ async def test_how_calls_fail(probe: Beam, make_node: MakeNode) -> None:
     async with make_node(limits=QUICK) as node, node.mailbox() as me:
         server = ("probe", probe.name)
 
+        async def asked_later(to: Any, request: Any, *, timeout: float | None = 30.0) -> Any:
+            return await me.gen_send_request(to, request).receive_response(timeout)
+
         async def restart() -> None:
             await probe.eval("{ok, _} = gen_server:start({local, probe}, gen_probe, [], []), ok")
 
-        callers: list[Callable[..., Any]] = [node.gen_call, me.gen_call]
+        callers: list[Callable[..., Any]] = [node.gen_call, me.gen_call, asked_later]
         for call in callers:
             with pytest.raises(NoProcess):
                 await call(("nobody", probe.name), 1)
@@ -225,3 +229,32 @@ async def test_requests_whose_answer_is_asked_for_later(probe: Beam, make_node: 
         assert await requests[7].answered()
         assert await requests[7].receive_response(0) == 7
         assert not requests[7].abandon()
+
+
+async def test_requests_of_a_process(probe: Beam, make_node: MakeNode) -> None:
+    async with make_node() as node, node.mailbox() as me:
+        server = ("probe", probe.name)
+        await me.send(me.pid, atom("before"))
+        late = me.gen_send_request(server, (atom("later"), 100_000))
+        who, count = (me.gen_send_request(server, atom(what)) for what in ("who", "count"))
+        nobody = me.gen_send_request(("nobody", probe.name), 1)
+        await me.send(me.pid, atom("behind"))
+        assert await count.receive_response(30) == 0
+        assert await who.answered(30)
+        assert await who.receive_response(0) == me.pid
+        assert await who.receive_response() == me.pid
+        assert not who.abandon()
+        with pytest.raises(NoProcess):
+            await nobody.receive_response(30)
+        assert not await late.answered(0.01)
+        with pytest.raises(CallTimeout, match="a call of"):
+            await late.receive_response(0.01)
+        with pytest.raises(CallTimeout, match="abandoned"):
+            await late.receive_response()
+        assert not late.abandon()
+        with pytest.raises(EtfEncodeError):
+            me.gen_send_request(server, {1, 2})
+        assert not me.aliases
+        assert not me.monitoring
+        assert [await me.receive(), await me.receive()] == ["before", "behind"]
+        assert me.message_count == 0

@@ -106,3 +106,23 @@ async def test_aliases_are_sent_to_as_otp_28_does() -> None:
         await one.send(alias, "hello")
         assert await me.receive(timeout=PATIENCE) == b"hello"
         assert seen == [ctl.AltactSigSend(ctl.ALTACT_ALIAS, one.pid, alias)]
+
+
+async def test_a_priority_message_is_one_like_others() -> None:
+    """Since OTP 28 a receiver has priority messages by an alias made for them alone, which no
+    process here makes; to anybody else they are ordinary."""
+    hub = Hub()
+    async with (
+        Node("0@127.0.0.1", cookie="c", carriers=[hub]) as one,
+        Node("0@127.0.0.1", cookie="c", carriers=[hub]) as two,
+        two.mailbox() as me,
+    ):
+        await one.connect(two.name)
+        await one.send(me.pid, "first")
+        ways = (ctl.ALTACT_PRIO, me.pid), (ctl.ALTACT_PRIO | ctl.ALTACT_ALIAS, me.alias())
+        for flags, to in ways:
+            control = ctl.AltactSigSend(flags, one.pid, to)
+            one.system.emit(Atom(two.name), one.pid, control, "urgent")
+        await one.send(me.pid, "last")
+        got = [await me.receive(timeout=PATIENCE) for _ in range(4)]
+        assert got == [b"first", b"urgent", b"urgent", b"last"]
