@@ -20,10 +20,10 @@ class Refusal(enum.Enum):
     """As many connections are open as may be."""
 
     HALF_OPEN_FULL = "half_open_full"
-    """As many are open as may be that have not brought anything yet."""
+    """As many are open as may be whose distribution handshake is not done."""
 
     ADDRESS_FULL = "address_full"
-    """As many come from its address as may, or as may without having brought anything yet."""
+    """As many come from its address as may, or as may whose distribution handshake is not done."""
 
     UNPROVED = "unproved"
     """It was asked to show that it receives at its address (Retry), and may come again."""

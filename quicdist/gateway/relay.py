@@ -155,7 +155,7 @@ class Relay:
         """A handshake message goes across, from `side`."""
         if message[:1] in (b"N", b"n") and self.peer_name is None:
             self.peer_name = claimed_name(message)
-        elif message[:1] == _CHALLENGE_ACK and not self.connected:
+        elif self.is_end_of_handshake(side, message) and not self.connected:
             self.connected = True
             _log.info("%s: connected", self.title, extra=self._fields("relay_up"))
         elif message in _REFUSALS:
@@ -163,6 +163,12 @@ class Relay:
             status = message[1:].decode()
             extra = {**self._fields("relay_refused"), "by": side.label, "reason": status}
             _log.warning("%s: refused by %s (%s)", self.title, side.label, status, extra=extra)
+
+    def is_end_of_handshake(self, side: _Side, message: bytes) -> bool:
+        """Whether who was dialled says that the dialler has the cookie. Anybody may dial and say
+        so."""
+        acceptor = self.near if self._incoming else self.far
+        return side is acceptor and message[:1] == _CHALLENGE_ACK
 
     def note(self, refusal: str) -> None:
         """The guard did not let something through, or would not have. Each kind is said once."""
@@ -358,7 +364,8 @@ class _Side:
             return
         self._relay.passing(self, packet.data)
         target.send_handshake(packet.data)
-        if packet.data[:1] == _CHALLENGE_ACK and self.connection is not None:
+        is_done = self._relay.is_end_of_handshake(self, packet.data)
+        if is_done and self.connection is not None:
             target.handshake_done()
             self.connection.handshake_done()
 

@@ -27,7 +27,7 @@ from quicdist.node.access import Access
 from quicdist.node.book import AddressBook
 from quicdist.node.counters import Ending, NodeCounters
 from quicdist.node.errors import NoConnection
-from quicdist.node.guesses import Guesses
+from quicdist.node.guesses import Guesses, place_of
 from quicdist.node.ids import new_creation
 from quicdist.node.limits import NodeLimits
 from quicdist.node.names import NodeName
@@ -362,6 +362,10 @@ class Connections:
         most = self._limits.handshakes_at_once
         if len(self._greeting) >= most:
             raise ConnectionRefusedError(f"{most} others are about to prove the cookie")
+        place = place_of(connection.peer_address[0])
+        most = self._limits.handshakes_per_address
+        if sum(place_of(one.connection.peer_address[0]) == place for one in self._greeting) >= most:
+            raise ConnectionRefusedError(f"{most} others from {place} are about to prove it")
         peer = self._peer(connection, None, self._limits.handshake_timeout)
         self._greeting.add(peer)
         return peer

@@ -28,7 +28,7 @@ class Guesses:
 
     def failed(self, host: str, now: float) -> None:
         """A wrong cookie came from there."""
-        place = _place(host)
+        place = place_of(host)
         self._failures[place] = (self._count(place, now) + 1, now)
         self._failures.move_to_end(place)
         if len(self._failures) > _MOST_ADDRESSES:
@@ -36,7 +36,7 @@ class Guesses:
 
     def delay(self, host: str, now: float) -> float:
         """How long the next one from there waits until it is given a challenge."""
-        over = self._count(_place(host), now) - FREE
+        over = self._count(place_of(host), now) - FREE
         return 0.0 if over < 0 else min(MOST, _FIRST * 2.0 ** min(over, 16.0))
 
     def _count(self, place: str, now: float) -> float:
@@ -44,7 +44,7 @@ class Guesses:
         return float(count * 0.5 ** ((now - since) / _HALF_LIFE))
 
 
-def _place(host: str) -> str:
+def place_of(host: str) -> str:
     """An IPv6 network of 64 bits is one place: who has an address of it has all of them."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])

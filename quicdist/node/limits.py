@@ -93,6 +93,9 @@ class NodeLimits:
     handshakes_at_once: int = 512
     """Connections made to us that have not proved the cookie yet; more are refused."""
 
+    handshakes_per_address: int = 128
+    """Of those, the ones from one address, or one network of IPv6 (/64)."""
+
     stop_timeout: float = 5.0
     """For accepted sends to be acknowledged when the node stops."""
 

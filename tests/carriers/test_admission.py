@@ -15,7 +15,7 @@ from quicdist.carriers.quic.initial import Initial, read_initial
 from quicdist.carriers.quic.retry import AddressProofs
 from quicdist.carriers.quic.settings import AdmissionLimits
 from quicdist.carriers.refusals import Refusal
-from tests.carriers.owners import PATIENCE, node
+from tests.carriers.owners import PATIENCE, STATUS, Owner, node
 
 HERE = ("192.0.2.1", 4433)
 
@@ -71,6 +71,29 @@ async def test_a_bound_for_each_address_leaves_room_for_others() -> None:
             await other.connect(b)
         a.endpoint.connections[0].close("makes room")
         await asyncio.wait_for(a.connect(b), PATIENCE)
+
+
+async def test_who_begins_a_handshake_and_does_not_go_on_leaves_room_for_others() -> None:
+    admission = AdmissionLimits(max_half_open_per_address=2)
+    async with node() as a, node("0.0.0.0", admission=admission) as b:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("127.0.0.2", 0))
+            except OSError:
+                pytest.skip("127.0.0.2 is Linux's")
+        for number in (1, 2):
+            link = await a.endpoint.dial("127.0.0.1", b.port)
+            link.handler = Owner(link)
+            link.send_handshake(STATUS)  # whatever it is, it says nothing of the cookie
+            await b.first(number)
+        with pytest.raises(ConnectionError, match="no answer"):
+            await a.endpoint.dial("127.0.0.1", b.port, timeout=0.5)
+        assert b.endpoint.refusals[Refusal.ADDRESS_FULL]
+        async with node("127.0.0.2") as other:
+            await other.connect(b)
+        a.endpoint.connections[0].close("makes room")
+        for _ in range(3):
+            await asyncio.wait_for(a.connect(b), PATIENCE)
 
 
 async def test_a_proof_must_be_ours_fresh_of_that_address_and_of_that_attempt() -> None:
@@ -134,11 +157,13 @@ def test_who_has_proved_nothing_locks_out_nobody() -> None:
     assert admission.judge(HERE, 2, has_proved=True, now=0.0) is Refusal.ADDRESS_FULL
     elsewhere = ("192.0.2.2", 1)
     assert admission.judge(elsewhere, 2, has_proved=False, now=0.0) is None
-    assert admission.used(1)
-    assert not admission.used(1)
+    admission.used(1)
+    assert admission.judge(HERE, 2, has_proved=True, now=0.0) is Refusal.ADDRESS_FULL
+    admission.proved(1)
     assert admission.judge(HERE, 2, has_proved=False, now=0.0) is None
     admission.opened(3, HERE)
     admission.used(3)
+    admission.proved(3)
     assert admission.judge(HERE, 3, has_proved=True, now=0.0) is Refusal.ADDRESS_FULL
     assert not admission.ended(1)
     assert admission.judge(HERE, 2, has_proved=True, now=0.0) is None

@@ -154,6 +154,28 @@ async def test_a_handshake_and_frames_go_across() -> None:
         assert near.consumed_bytes == len(b"Nnamerreplyback")
 
 
+async def test_who_dials_does_not_say_when_the_handshake_is_done() -> None:
+    made = Relay(
+        "5555@here",
+        peer_name=None,
+        peer_address="there:6666",
+        handshake_timeout=PATIENCE,
+        keepalive=PATIENCE,
+    )
+    near, far = Remembering(), Remembering()
+    made.far.attach(far)
+    made.near.attach(near)
+    name = hs.build_name(hs.Name(int(DEFAULT_FLAGS), 1, "peer@x"))
+    far.bring(HandshakePacket(name), HandshakePacket(b"aack"))
+    assert not made.connected
+    assert "done" not in [*near.told, *far.told]
+    near.bring(HandshakePacket(b"aack"))
+    assert made.connected
+    assert near.told[-1] == far.told[-1] == "done"
+    made.close("end of test")
+    await asyncio.wait_for(made.wait_closed(), PATIENCE)
+
+
 async def test_what_comes_before_there_is_another_side_waits_unconsumed() -> None:
     near, far = Remembering(), Remembering()
     async with relay() as both:

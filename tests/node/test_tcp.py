@@ -142,6 +142,24 @@ async def test_who_connects_and_says_nothing_is_held_to_a_number(own_epmd_port: 
             writer.close()
 
 
+async def test_who_connects_from_one_address_leaves_room_for_others(own_epmd_port: int) -> None:
+    port = free_tcp_port()
+    limits = NodeLimits(handshakes_per_address=5)
+    async with named("one@127.0.0.1", carriers=[Tcp(port)], limits=limits) as one:
+        elsewhere = ("127.0.0.2", 0)
+        silent = [
+            await asyncio.open_connection("127.0.0.1", port, local_addr=elsewhere)
+            for _ in range(15)
+        ]
+        ends = await asyncio.gather(*(reader.read() for reader, _ in silent[5:]))
+        assert set(ends) == {b""}
+        assert one.stats().connecting == 5
+        async with named("two@127.0.0.1") as two:
+            await two.connect(one.name)
+        for _, writer in silent:
+            writer.close()
+
+
 async def test_who_is_not_found_is_said_to_be_so_by_each_place_asked(own_epmd_port: int) -> None:
     table = Table({"two@host": "quic:127.0.0.1:4433"})
     lookups = [table, PortInName(), Epmd()]

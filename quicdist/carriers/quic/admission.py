@@ -23,6 +23,7 @@ class Admission:
         self._limits = limits
         self._half_open: dict[object, str] = {}
         self._half_open_by_source: Counter[str] = Counter()
+        self._unused: set[object] = set()
         self._source_of: dict[object, str] = {}
         self._by_source: Counter[str] = Counter()
         self._next_report = 0.0
@@ -58,23 +59,29 @@ class Admission:
         """It was accepted."""
         source = source_of(address)
         self._half_open[connection] = self._source_of[connection] = source
+        self._unused.add(connection)
         self._half_open_by_source[source] += 1
         self._by_source[source] += 1
 
-    def used(self, connection: object) -> bool:
-        """It has brought a first packet. Whether that was news."""
+    def used(self, connection: object) -> None:
+        """It has brought a first packet, as anybody's may."""
+        self._unused.discard(connection)
+
+    def proved(self, connection: object) -> None:
+        """Its distribution handshake is done."""
         source = self._half_open.pop(connection, None)
-        if source is None:
-            return False
-        _count_down(self._half_open_by_source, source)
-        return True
+        if source is not None:
+            _count_down(self._half_open_by_source, source)
 
     def ended(self, connection: object) -> bool:
         """It is over. Whether it had brought nothing."""
         source = self._source_of.pop(connection, None)
         if source is not None:
             _count_down(self._by_source, source)
-        return self.used(connection)
+        self.proved(connection)
+        was_unused = connection in self._unused
+        self._unused.discard(connection)
+        return was_unused
 
     def _refuse(self, refusal: Refusal, address: SocketAddress, now: float) -> Refusal:
         if now >= self._next_report:

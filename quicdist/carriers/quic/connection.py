@@ -95,6 +95,9 @@ class Host(Protocol):
     def accept(self, connection: QuicCarrier) -> ConnectionHandler:
         """Someone dialled us and sent a first packet; raises to refuse."""
 
+    def proved(self, connection: QuicCarrier) -> None:
+        """Whoever dialled us has the cookie."""
+
     def ended(self, connection: QuicCarrier, linger: float) -> None:
         """It is over; datagrams for it may still come for `linger` seconds."""
 
@@ -119,7 +122,7 @@ class QuicCarrier:
         """`node` is the one that is dialled."""
         self.role = role
         self.traits = DialectTraits(name="quic", alpn="")
-        self.is_half_open = role is Role.LISTENER
+        self.is_unused = role is Role.LISTENER
         self.up: asyncio.Future[Failure | None] | None = None
         """Set by the dialer; done when the carrier is ready for a handshake, or never will be."""
 
@@ -223,8 +226,10 @@ class QuicCarrier:
         self._in_handshake = False
         if self._gap is None:
             self._engine.send_whole(False)
-        if self.role is Role.LISTENER and self.traits.renews_ids:
-            self._engine.renew_id()
+        if self.role is Role.LISTENER:
+            self._host.proved(self)
+            if self.traits.renews_ids:
+                self._engine.renew_id()
         self._take(0, b"")
         if self._incoming:
             self._loop.call_soon(self._deliver)
@@ -510,9 +515,9 @@ class QuicCarrier:
 
     def _accepted(self) -> bool:
         """Asks the endpoint's owner to take a connection that brought its first packet."""
-        if not self.is_half_open or self._closed:
+        if not self.is_unused or self._closed:
             return False
-        self.is_half_open = False
+        self.is_unused = False
         try:
             self._handler = self._host.accept(self)
             if self._handler is None:
@@ -650,7 +655,7 @@ class QuicCarrier:
 
     def _not_used(self) -> None:
         """Opened by someone who then did nothing with it."""
-        if self.is_half_open:
+        if self.is_unused:
             self.fail("nothing was sent in time")
 
     def _keep_alive(self) -> None:
@@ -684,7 +689,7 @@ class QuicCarrier:
         if over is None or not over.by_peer:
             self._say_farewell()
         self._closed = reason
-        self.is_half_open = False
+        self.is_unused = False
         self._pending.clear()
         self._held.clear()
         for timer in (self._timer, self._gap_timer, self._life_timer):

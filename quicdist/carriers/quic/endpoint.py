@@ -314,6 +314,10 @@ class Endpoint:
             self.refusals[Refusal.NOT_TAKEN] += 1
             raise
 
+    def proved(self, connection: QuicCarrier) -> None:
+        """It does not count as half-open any more."""
+        self._admission.proved(connection)
+
     def ended(self, connection: QuicCarrier, linger: float) -> None:
         """Keeps its ids for a while: late datagrams are nobody else's."""
         if self._admission.ended(connection):

@@ -19,7 +19,8 @@ class AdmissionLimits:
     """Open at once, both ways; who dials us beyond that is not answered."""
 
     max_half_open: int = 512
-    """Of those, the ones that others opened and that have not yet brought a stream byte."""
+    """Of those, the ones that others opened and whose distribution handshake is not done: nobody
+    knows yet whether they have the cookie."""
 
     prove_above: int = 64
     """So many half-open ones, and who dials us has to show that it receives at its address
@@ -29,7 +30,7 @@ class AdmissionLimits:
     """Connections that others opened from one IPv4 address or IPv6 /64."""
 
     max_half_open_per_address: int = 128
-    """Of those, the ones that have not yet brought a stream byte."""
+    """Of those, the ones whose distribution handshake is not done."""
 
     resets_per_second: float = 50.0
     """Stateless resets (RFC 9000, 10.3) sent, at most; as many at once."""
