@@ -367,6 +367,9 @@ def test_deep_map_keys_are_refused() -> None:
         "16#" + "f" * 1_000_000,
         "<<" + "1:1," * 50_000 + "1>>",
         "<<" + ('"' + "a" * 100 + '":7,') * 2_000 + "1>>",
+        "<<" + "1," * 1_000_000 + "1:3>>",
+        "<<1:3," + "1, " * 1_000_000 + "1>>",
+        "<<" + "1," * 1_000_000 + "x>>",
         '"""\n' + "\n" * 1_000_000,
         "<<1:1," * 16 + '<<"' + "a" * 1_000_000 + '">>' + "/bits>>" * 16,
         "<<" + '"a":100000000,' * 10 + "1>>",
@@ -376,6 +379,26 @@ def test_deep_map_keys_are_refused() -> None:
 def test_long_text_takes_linear_time(text: str) -> None:
     with contextlib.suppress(NotationError):
         format_term(parse_term(text))  # with anything quadratic this takes hours
+
+
+@given(
+    st.lists(st.integers(0, 300) | st.integers(0, 10**12), max_size=40),
+    st.sampled_from([",", ", ", ",\n  ", ",% c\n", " ,", ", 1:3,"]),
+    st.integers(0, 9),
+)
+def test_numbers_in_a_row_are_what_each_is(numbers: list[int], comma: str, bits: int) -> None:
+    first = f"<<1:{bits},"
+    plain = first + comma.join(map(str, [*numbers, 7])) + ">>"
+    each = first + comma.join(f"{number}:8" for number in [*numbers, 7]) + ">>"
+    assert parse_term(plain) == parse_term(each)
+
+
+def test_a_number_too_many_in_a_row_has_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quicdist.etf.notation.reading._MAX_FILLED_BITS", 8 * 100)
+    assert parse_term("<<" + "1," * 99 + "1>>") == b"\x01" * 100
+    with pytest.raises(NotationError) as caught:
+        parse_term("<<" + "1," * 300 + "1>>")
+    assert caught.value.position == 2 + 2 * 100
 
 
 def test_huge_integers_print_in_base_16() -> None:

@@ -20,6 +20,10 @@ MAX_DEPTH = DEFAULT.limits.max_depth
 _MAX_FILLED_BITS = 1 << 27
 """Of all integer segments of binaries: `<<0:1000000000000>>` is short to write."""
 
+_OCTETS = re.compile("(?:[0-9]{1,9},[ \n]*){8,4096}")
+"""Segments of a binary with nothing to tell but a number, so many at most that reading them again
+one by one is no matter."""
+
 _MAX_BINARY_DEPTH = 16
 """Of binaries that are segments of binaries, each of which is a copy."""
 
@@ -201,6 +205,7 @@ class _Binary:
         except ValueError as error:
             parser.fail(str(error), start)
         if parser.one_of(",", ">>") == ",":
+            parser.octets(self.segments)
             return False, None
         return True, self.segments.whole()
 
@@ -295,6 +300,20 @@ class _Parser(Scanner):
         if self._filled > _MAX_FILLED_BITS:
             raise ValueError(f"segments of at most {_MAX_FILLED_BITS} bits in all")
         return bits
+
+    def octets(self, segments: Segments) -> None:
+        """Reads as many plain segments as stand here in a row, each with the comma behind it.
+
+        A large binary is little else, and one by one they take long.
+        """
+        found = _OCTETS.match(self.text, self.position)
+        if found is None:
+            return
+        numbers = found.group().split(",")[:-1]
+        if self._filled + 8 * len(numbers) > _MAX_FILLED_BITS:
+            return  # one by one, until the one that is too many
+        segments.add_octets(bytes([int(number) & 0xFF for number in numbers]))
+        self.position = found.end()
 
     def segment_spec(self) -> Spec:
         """Reads `:Size/type-sign-endian-unit:N` as far as it is there."""

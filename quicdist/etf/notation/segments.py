@@ -73,6 +73,11 @@ class Segments:
             for char in text:
                 self.add(ord(char), spec)
 
+    def add_octets(self, octets: bytes) -> None:
+        """Numbers with no spec, as the bytes that they are."""
+        self.fill(8 * len(octets))
+        self._add_bytes(octets)
+
     def add(self, value: Term, spec: Spec) -> None:
         """Any other literal."""
         kind = spec.type or "integer"
