@@ -67,7 +67,8 @@ class NodeLimits:
     """What a peer's messages may come to before they are whole."""
 
     send_high: int = MIB
-    """`await send` waits while more than this is queued for a peer ..."""
+    """`await send` waits while more than this is queued for a peer, unless the sender has but a
+    few small messages there ..."""
 
     send_low: int = MIB // 2
     """... until no more than this is."""

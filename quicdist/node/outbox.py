@@ -82,10 +82,17 @@ class Outbox:
         self.messages_accepted = 0
         self.frames_sent = 0
 
-    @property
-    def is_full(self) -> bool:
-        """Above the high watermark: a sender that can wait should."""
-        return self.queued > self._high
+    def must_wait(self, sender: Hashable) -> bool:
+        """Whether a sender that can wait should: above the high watermark, unless all that it has
+        here leaves in its next turn. Other senders' backlog is not for it to wait for."""
+        if self.queued <= self._high:
+            return False
+        lane = self._lanes.get(sender)
+        if lane is None:
+            return False
+        if lane.frames is not None or len(lane.messages) * _ENTRY > _TURN:
+            return True
+        return sum(message.size + _ENTRY for message, _ in lane.messages) > _TURN
 
     @property
     def is_empty(self) -> bool:
@@ -178,7 +185,7 @@ class Outbox:
 
     async def space(self) -> None:
         """Waits until the backlog is below the low watermark. Raises what `fail` was given."""
-        if self._failure is None and self.is_full:
+        if self._failure is None and self.queued > self._high:
             waiter = asyncio.get_running_loop().create_future()
             self._waiting[waiter] = None
             try:

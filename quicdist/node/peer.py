@@ -290,7 +290,7 @@ class Peer:
         return control
 
     def send(self, route: Route, payload: Term) -> Awaitable[None] | None:
-        """Sends; what is to be awaited while the backlog is high. Raises EtfEncodeError,
+        """Sends; what is to be awaited while the sender's backlog is high. Raises EtfEncodeError,
         NoConnection."""
         outbox = self._outbox
         if self.state is _UP:
@@ -298,7 +298,7 @@ class Peer:
             if head is None or head.session is not self._mark:
                 head = route.head = self.session.address(self._form(route.control))
             outbox.put(route.sender, self.session.enclose(head, payload))
-        return outbox.space() if outbox.is_full else None
+        return outbox.space() if outbox.must_wait(route.sender) else None
 
     def writable_again(self) -> None:
         """The carrier takes more."""

@@ -257,6 +257,26 @@ async def test_a_sender_waits_for_space() -> None:
     assert box.queued == 0
 
 
+def test_nobody_waits_for_the_backlog_of_others() -> None:
+    pipe = Pipe(0)
+    box = outbox(pipe)
+    box.put("small", message(b"x"))
+    assert not box.must_wait("small")
+    box.put("bulk", message(bytes(101)))
+    assert not box.must_wait("small")
+    assert not box.must_wait("nobody")
+    for _ in range(16):
+        box.put("small", message(b"x"))
+    assert box.must_wait("small")
+    box.put("large", message(bytes(16 * 1024)))
+    assert box.must_wait("large")
+    pipe.room = 1
+    box.feed()
+    pipe.room = 4
+    box.feed()
+    assert box.must_wait("bulk")
+
+
 # -- exports -------------------------------------------------------------------------------------
 
 
