@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 from aioquic.quic.connection import QuicConnection
 
-from quicdist.carriers.quic.engine import Opening, aioquic_short
+from quicdist.carriers.quic.engine import BURST, Opening, aioquic_short
 from quicdist.carriers.quic.engine import aioquic as adapter
 from quicdist.carriers.quic.engine.aioquic_short import TESTED, ShortPaths, is_tested
 from tests.carriers.owners import settings
@@ -178,6 +178,32 @@ def test_what_is_forged_or_replayed_changes_nothing() -> None:
     server.drain(network.sides[1])
     assert bytes(network.sides[1].received[0]) == b"once" + b"twice" * 10
     assert server.closed is None
+
+
+@pytest.mark.parametrize("name", [SHORT, PLAIN])
+def test_bulk_leaves_in_bursts_and_is_acknowledged_at_once(name: str) -> None:
+    network = Network(name, name, loss=0.0, seed=1, largest=1200)
+    client, server = (side.connection for side in network.sides)
+    while not all(side.connection._quic._handshake_confirmed for side in network.sides):
+        network.step()
+    client.send_whole(False)
+    client.write(0, [bytes(4 * BURST * 1200)])
+    now = network.now + 1
+    for connection in (client, server):  # what is left of the handshake
+        connection.transmit(now)
+    client._quic._loss._cc.congestion_window = 1 << 20
+    client._pacer.packet_time = None
+    bursts = [client.transmit(now) for _ in range(3)]
+    assert [len(burst) for burst in bursts] == [BURST] * 3
+    assert not server.transmit(now)
+    for data, _ in bursts[0]:
+        server.receive(data, (ADDRESS, None), now)
+    in_flight = client._quic._loss.bytes_in_flight
+    ((acknowledgement, _),) = server.transmit(now)
+    client.receive(acknowledgement, (ADDRESS, None), now)
+    assert client._quic._loss.bytes_in_flight < in_flight
+    server.receive(bursts[1][0][0], (ADDRESS, None), now)
+    assert not server.transmit(now)
 
 
 def test_a_peer_that_sends_more_than_it_may_is_stopped() -> None:

@@ -33,6 +33,7 @@ from quicdist.carriers.base import (
 from quicdist.carriers.dialects import QUIC_DIALECTS, QuicDialect
 from quicdist.carriers.few_lines import FewLines
 from quicdist.carriers.quic.engine import (
+    BURST,
     Closed,
     Datagram,
     EngineConnection,
@@ -379,6 +380,8 @@ class QuicCarrier:
             self._look_at_gap()
             self._look_at_watermarks()
         self._look_at_reset_token()
+        if len(datagrams) >= BURST:
+            self._host.touch(self)
         self._arm_timer(now)
 
     def fail(self, text: str) -> None:

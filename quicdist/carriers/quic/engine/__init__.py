@@ -22,6 +22,10 @@ Path: TypeAlias = tuple[SocketAddress, bytes | None]
 
 Datagram: TypeAlias = tuple[bytes, Path]
 
+BURST = 48
+"""Datagrams, about, that a connection hands out at a time: the peer can begin with them, and the
+event loop has its turn, while the next ones are made."""
+
 CONNECTION_ID_LENGTH = 8
 """Of the connection ids that we choose, in bytes."""
 
@@ -124,7 +128,8 @@ class EngineConnection(Protocol):
         """Whether what is queued of a stream must leave in one STREAM frame where it fits."""
 
     def transmit(self, now: float) -> Sequence[Datagram]:
-        """What is to be sent now. Raises EngineError."""
+        """What is to be sent now; where it is BURST or more, there may be more. Raises
+        EngineError."""
 
     def timer(self) -> float | None:
         """When `handle_timer` is wanted."""

@@ -42,6 +42,7 @@ from aioquic.tls import AlertDescription, CipherSuite, Epoch
 from quicdist.carriers.base import Buffer
 from quicdist.carriers.dialects import LARGEST_WINDOW
 from quicdist.carriers.quic.engine import (
+    BURST,
     CONNECTION_ID_LENGTH,
     Closed,
     Datagram,
@@ -68,6 +69,9 @@ _CIPHERS = [
 _CONGESTION = "quicdist-reno"
 _TIMERS_LATE = 0.002
 """Seconds: epoll's timers have milliseconds, and the event loop may be at something else."""
+
+_ACK_EVERY = 16
+"""Packets that are acknowledged at once, where fewer wait for more: a sender of bulk waits for it."""
 
 _JOIN_BELOW = 16 * 1024
 """Parts longer than this are queued as they are, to save a copy."""
@@ -119,7 +123,17 @@ class _CountingReno(RenoCongestionControl):
 
 
 class _Pacer(QuicPacketPacer):
-    """aioquic's, for timers that come a millisecond late: what they missed may leave at once."""
+    """aioquic's, for timers that come a millisecond late: what they missed may leave at once,
+    a burst at a time."""
+
+    left = BURST
+
+    def next_send_time(self, now: float) -> float | None:
+        return super().next_send_time(now) if self.left > 0 else now
+
+    def update_after_send(self, now: float) -> None:
+        self.left -= 1
+        super().update_after_send(now)
 
     def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
         super().update_rate(congestion_window, smoothed_rtt)
@@ -270,7 +284,7 @@ class AioquicConnection:
         none = quic._local_max_streams_uni
         none.value = none.sent = 0
         self.connection_ids: Sequence[bytes] = [quic.host_cid]
-        quic._loss._pacer = _Pacer(max_datagram_size=quic._max_datagram_size)
+        quic._loss._pacer = self._pacer = _Pacer(max_datagram_size=quic._max_datagram_size)
         self._largest = settings.max_datagram_size
         self._mtu: PathMtu | None = None
         self._mtu_path: Path | None = None
@@ -278,6 +292,8 @@ class AioquicConnection:
         self._pings = 0
         self._refused: set[int] = set()
         self._received = 0
+        self._told_of = 0
+        """The last packet, at least, that came before the ACK that left last."""
         trace = quic._quic_logger
         self._trace = trace if isinstance(trace, QlogTrace) else None
 
@@ -409,14 +425,22 @@ class AioquicConnection:
     def transmit(self, now: float) -> Sequence[Datagram]:
         """Datagrams for the socket."""
         self._now = now
+        quic, space = self._quic, self._quic._loss.spaces[-1]
+        if space.ack_at is not None and space.largest_received_packet >= self._told_of + _ACK_EVERY:
+            space.ack_at = min(space.ack_at, now)
+        self._pacer.left = BURST
         try:
-            datagrams = self._quic.datagrams_to_send(now)
-            if _CAN_PROBE and self._quic.carries_probes:
+            datagrams = quic.datagrams_to_send(now)
+            if _CAN_PROBE and quic.carries_probes:
                 datagrams += self._probes(now)
         except Exception as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
         finally:
             self._flush_trace()
+        if space.ack_at is None:
+            self._told_of = space.largest_received_packet
+        if self._pacer.left <= 0:
+            quic._pacing_at = None  # not the pacer has stopped it
         return datagrams
 
     # -- the size of datagrams --

@@ -32,6 +32,7 @@ from cryptography.x509 import load_der_x509_certificate
 from quicdist.carriers.base import Buffer
 from quicdist.carriers.dialects import LARGEST_WINDOW
 from quicdist.carriers.quic.engine import (
+    BURST,
     CONNECTION_ID_LENGTH,
     Closed,
     Datagram,
@@ -76,7 +77,7 @@ class _Quic(QuicConnection):
         datagrams: list[tuple[bytes, SocketAddress]] = []
         if self._core is None:
             return datagrams
-        while True:
+        while len(datagrams) < BURST:
             try:
                 transmit = self._core.poll_transmit(now)
             except RuntimeError:
@@ -86,6 +87,7 @@ class _Quic(QuicConnection):
             if transmit is None:
                 return datagrams
             datagrams.append((transmit[0], transmit[1]))
+        return datagrams
 
     @property
     def is_draining(self) -> bool:
