@@ -36,7 +36,7 @@ class Quic:
 
     engine: str = "aioquic"
     """The QUIC library: `aioquic`; `aioquic-plain`, which does without our short ways; `qh3`, the
-    faster one (`pip install quicdist[fast]`), which has no stateless resets and no qlog."""
+    faster one (`pip install quicdist[fast]`), which has no qlog."""
 
     max_datagram_size: int = 16_000
     """UDP payload that is sent at most, in bytes; what the path carries is found out."""

@@ -396,6 +396,10 @@ class QuicCarrier:
         self._engine.move(self._loop.time())
         self._host.touch(self)
 
+    def is_reset(self, data: bytes, now: float) -> bool:
+        """Whether the engine takes a datagram from where the peer is for its reset."""
+        return self._engine.is_reset(data, now)
+
     def was_reset(self) -> None:
         """The peer does not know it: nothing more is said (RFC 9000, 10.3.1)."""
         self._end(CloseReason(CloseKind.PEER, _RESTARTED), over=_RESET)

@@ -74,6 +74,7 @@ class Endpoint:
         """By the token whose arrival would be its end. Python's hash of bytes is keyed: that it
         is looked up tells nothing of the tokens (RFC 9000, 10.3.1)."""
         self._may_reset = Allowance(settings.admission.resets_per_second)
+        self._may_ask_all = Allowance(settings.admission.resets_per_second)
         self._admission = Admission(settings.admission)
         self._proofs = AddressProofs()
         self._home = udp.address
@@ -428,6 +429,8 @@ class Endpoint:
     def _missed(self, data: bytes, path: Path, now: float) -> Refusal | None:
         """A short header for nobody we know: a peer's reset, or a peer that has missed an end."""
         connection = self._resets.get(token_in(data))
+        if connection is None and self._engine.hides_tokens and self._may_ask_all.take(now):
+            connection = self._ask_all(data, path, now)
         if connection is not None and connection.peer_socket_address == path[0]:
             connection.was_reset()
             return None
@@ -436,6 +439,13 @@ class Endpoint:
             return Refusal.STRAY
         self._send_quietly(answer, path)
         return Refusal.RESET
+
+    def _ask_all(self, data: bytes, path: Path, now: float) -> QuicCarrier | None:
+        """Whose engine takes the datagram for its peer's reset."""
+        for connection in self.connections:
+            if connection.peer_socket_address == path[0] and connection.is_reset(data, now):
+                return connection
+        return None
 
     def _settle(self, connection: QuicCarrier) -> None:
         try:

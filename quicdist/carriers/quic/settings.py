@@ -51,7 +51,7 @@ class QuicSettings:
 
     engine: str = "aioquic"
     """The QUIC library: `aioquic`; `aioquic-plain`, which does without our short ways; `qh3`
-    (`pip install quicdist[fast]`), which has no stateless resets and no qlog."""
+    (`pip install quicdist[fast]`), which has no qlog."""
 
     tracing: Tracing = field(default_factory=Tracing)
     """Keys and packets written down, for debugging."""

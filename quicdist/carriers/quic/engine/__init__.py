@@ -149,7 +149,12 @@ class EngineConnection(Protocol):
 
     @property
     def reset_token(self) -> bytes:
-        """By which the peer would say that it knows this connection no more; empty: none."""
+        """By which the peer would say that it knows this connection no more; empty where it has
+        given none, or the engine hides it."""
+
+    def is_reset(self, data: bytes, now: float) -> bool:
+        """Whether a datagram from the peer's address is its reset, as far as an engine that hides
+        the tokens can tell."""
 
     def renew_id(self) -> None:
         """Sends to another of the peer's connection ids from now on, where there is one."""
@@ -181,6 +186,9 @@ class Engine(Protocol):
 
     versions: Sequence[int]
     """Spoken, the preferred one first."""
+
+    hides_tokens: bool
+    """Whether `reset_token` is always empty, and `is_reset` is to be asked."""
 
     def dialer(self, host: str, alpns: Sequence[str]) -> EngineConnection:
         """A connection to `host`. It presents our certificate where the peer asks for one, and

@@ -520,6 +520,10 @@ class AioquicConnection:
         """Of the peer's connection id that is in use, once aioquic was told it."""
         return self._quic._peer_cid.stateless_reset_token or b""
 
+    def is_reset(self, data: bytes, now: float) -> bool:
+        """It hides no token."""
+        return False
+
     def renew_id(self) -> None:
         """One that came in a NEW_CONNECTION_ID frame, and has a reset token."""
         self._quic.change_connection_id()
@@ -575,6 +579,7 @@ class AioquicEngine:
     """aioquic with one endpoint's settings."""
 
     versions: Sequence[int] = _VERSIONS
+    hides_tokens = False
 
     def __init__(
         self, settings: QuicSettings, reset_token_of: ResetTokenOf, kind: type[_Quic]

@@ -7,7 +7,9 @@ Its packets are made and read by compiled code. What it does in its own way:
 - it tells nobody what is acknowledged: that is reckoned from what is queued and in flight;
 - the size of datagrams is fixed when a connection begins: a dialer on loopback begins with large
   ones and, if nothing answers, once more with small ones; a listener answers in the size that came;
-- stateless resets and their tokens, qlog, keeping a message in one STREAM frame: not with it.
+- it knows a stateless reset, but shows no token; of the ids that it gives out, only a listener's
+  first one has a token of ours, which we know again after a restart;
+- qlog, keeping a message in one STREAM frame: not with it.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ try:
     from qh3.quic.configuration import QuicConfiguration
     from qh3.quic.connection import QuicConnection
     from qh3.quic.packet import QuicProtocolVersion
+    from qh3.quic.tls_bridge import QuicTlsBridge
 except ImportError:
     raise ValueError("the QUIC engine qh3 is not installed: pip install 'quicdist[fast]'") from None
 
@@ -63,6 +66,16 @@ class _Quic(QuicConnection):
     """qh3's connection, whose core keeps what nobody wants to have yet."""
 
     is_held = False
+    reset_token_of: ResetTokenOf
+
+    def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
+        bridge = super()._create_tls(remote_source_cid)
+        if not self.configuration.is_client:
+            # A dialer's first id has no token: it could tell nobody (RFC 9000, 18.2).
+            bridge.stateless_reset_token = self.reset_token_of(self.host_cid)
+            ((kind, _),) = bridge.tls.handshake_extensions
+            bridge.tls.handshake_extensions = [(kind, bridge.serialize_transport_parameters())]
+        return bridge
 
     def _drain_core(self) -> None:
         if not self.is_held or self.is_draining:
@@ -308,6 +321,15 @@ class Qh3Connection:
         with contextlib.suppress(Exception):  # not up yet, or over
             self._quic.send_ping(self._pings)
 
+    def is_reset(self, data: bytes, now: float) -> bool:
+        """Its core, which knows the tokens, has then ended."""
+        try:
+            self._quic.receive_datagram(data, self.path[0], now)
+        except Exception:
+            return False
+        core = self._quic._core
+        return core is not None and core.state == "terminated"
+
     def renew_id(self) -> None:
         """Where the peer has given another."""
         with contextlib.suppress(Exception):
@@ -353,8 +375,9 @@ class Qh3Engine:
     """qh3 with one endpoint's settings."""
 
     versions: Sequence[int] = _VERSIONS
+    hides_tokens = True
 
-    def __init__(self, settings: QuicSettings) -> None:
+    def __init__(self, settings: QuicSettings, reset_token_of: ResetTokenOf) -> None:
         if settings.credentials.verifier.demands_certificates:
             raise ValueError(
                 "the QUIC engine qh3 cannot ask those who dial us for a certificate, which this "
@@ -363,6 +386,7 @@ class Qh3Engine:
         if settings.tracing.qlog:
             raise ValueError("the QUIC engine qh3 writes no qlog files here: use engine='aioquic'")
         self._settings = settings
+        self._reset_token_of = reset_token_of
         key_log = settings.tracing.key_log
         self._key_log = KeyLog(key_log) if key_log else None
 
@@ -380,6 +404,7 @@ class Qh3Engine:
             original_destination_connection_id=opening.destination_id,
             retry_source_connection_id=opening.retry_id,
         )
+        quic.reset_token_of = self._reset_token_of
         return Qh3Connection(quic, self._settings)
 
     def _configuration(self, alpns: Sequence[str], *, is_client: bool) -> QuicConfiguration:
@@ -408,7 +433,7 @@ class Qh3Engine:
 
 def engine(settings: QuicSettings, reset_token_of: ResetTokenOf) -> Qh3Engine:
     """The engine for one endpoint. Raises ValueError for settings that it cannot serve."""
-    return Qh3Engine(settings)
+    return Qh3Engine(settings, reset_token_of)
 
 
 def _describe(event: Any) -> str:
