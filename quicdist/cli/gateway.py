@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quicdist.cli.exits import ExitCode, Problem
+from quicdist.cli.metrics import served
 from quicdist.cli.options import (
     Accept,
     Certificate,
+    Dial,
     Key,
     KeyLogFile,
     LetIn,
     Listen,
     LogJson,
+    Prometheus,
     QlogFiles,
     Trusted,
     Verbose,
@@ -79,7 +82,7 @@ def gateway(
             "--policy",
             metavar="FILE",
             help="What peers may do to the node, in TOML; without it whoever has the cookie may "
-            "run anything there.",
+            "run anything there. At SIGHUP it is read again.",
             show_default=False,
         ),
     ] = None,
@@ -88,6 +91,8 @@ def gateway(
     trust: Trusted = "first-use",
     let_in: LetIn = None,
     accept: Accept = None,
+    dial: Dial = None,
+    prometheus: Prometheus = None,
     key_log: KeyLogFile = None,
     qlog: QlogFiles = None,
     log_json: LogJson = False,
@@ -127,7 +132,8 @@ def gateway(
         cert,
         key,
         trusted_by(trust, let_in or []),
-        access(accept),
+        access(accept, dial),
+        prometheus,
         tracing,
     )
 
@@ -143,9 +149,11 @@ def _run(
     key: Path | None,
     trust: Trust,
     may: Access,
+    prometheus: str | None,
     tracing: Tracing,
 ) -> None:
     import asyncio
+    import contextlib
 
     from quicdist.gateway import GatewaySettings, erl_arguments, run
     from quicdist.node.names import parse_listen
@@ -162,7 +170,11 @@ def _run(
         tracing=tracing,
     )
 
+    stack = contextlib.ExitStack()
+
     def started(gateway: Gateway) -> None:
+        if prometheus is not None:
+            stack.enter_context(served(gateway, prometheus))
         environment = ""
         if gateway.epmd_port != settings.address.port:
             environment = f"ERL_EPMD_PORT={gateway.epmd_port} "
@@ -175,7 +187,8 @@ def _run(
             flush=True,
         )
 
-    asyncio.run(run(settings, started=started))
+    with stack:
+        asyncio.run(run(settings, started=started, policy_file=policy))
 
 
 def _policy(path: Path | None) -> Policy | None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,10 +13,13 @@ import typer
 
 from quicdist.cli.exits import ExitCode, Problem
 from quicdist.cli.harmless import harmless_term
+from quicdist.cli.metrics import served
 from quicdist.cli.options import (
     Accept,
+    Calls,
     Certificate,
     Cookie,
+    Dial,
     Key,
     KeyLogFile,
     LetIn,
@@ -35,8 +37,6 @@ from quicdist.cli.options import (
 
 if TYPE_CHECKING:
     from quicdist.node.node import Node
-
-logger = logging.getLogger("quicdist.cli")
 
 Name = Annotated[
     str,
@@ -68,6 +68,8 @@ class Settings:
     trust: str
     let_in: Sequence[str]
     accept: Sequence[str]
+    dial: Sequence[str]
+    calls: Sequence[str]
     prometheus: str | None
     key_log: Path | None
     qlog: Path | None
@@ -81,9 +83,7 @@ class Settings:
             if self.prometheus is None:
                 yield node
                 return
-            with _metrics(node, self.prometheus) as (host, port):
-                extra = {"event": "metrics_up", "node": node.name, "address": f"{host}:{port}"}
-                logger.info("metrics are at http://%s:%d/metrics", host, port, extra=extra)
+            with served(node, self.prometheus):
                 yield node
 
     def _node(self) -> Node:
@@ -102,7 +102,7 @@ class Settings:
             exports=self.exports,
             identity=identity(self.certificate, self.key),
             trust=believing,
-            access=access(self.accept),
+            access=access(self.accept, self.dial, self.calls),
         )
 
 
@@ -128,6 +128,7 @@ def listen(
     trust: Trusted = "first-use",
     let_in: LetIn = None,
     accept: Accept = None,
+    dial: Dial = None,
     prometheus: Prometheus = None,
     key_log: KeyLogFile = None,
     qlog: QlogFiles = None,
@@ -156,6 +157,8 @@ def listen(
         trust,
         let_in or [],
         accept or [],
+        dial or [],
+        [],
         prometheus,
         key_log,
         qlog,
@@ -183,6 +186,8 @@ def run(
     trust: Trusted = "first-use",
     let_in: LetIn = None,
     accept: Accept = None,
+    dial: Dial = None,
+    calls: Calls = None,
     prometheus: Prometheus = None,
     key_log: KeyLogFile = None,
     qlog: QlogFiles = None,
@@ -210,6 +215,8 @@ def run(
         trust,
         let_in or [],
         accept or [],
+        dial or [],
+        calls or [],
         prometheus,
         key_log,
         qlog,
@@ -236,21 +243,6 @@ async def _serve(settings: Settings) -> None:
     async with settings.up() as node:
         _say_up(node)
         await asyncio.get_running_loop().create_future()
-
-
-@contextlib.contextmanager
-def _metrics(node: Node, where: str) -> Iterator[tuple[str, int]]:
-    """Served at `[IP:]PORT`, as long as the `with`. Raises Problem, MissingExtra."""
-    from quicdist.metrics.prometheus import serve
-    from quicdist.node.names import parse_listen
-
-    host, port = parse_listen(where if ":" in where else f"127.0.0.1:{where}")
-    with contextlib.ExitStack() as stack:
-        try:
-            address = stack.enter_context(serve(node, host=host, port=port))
-        except OSError as error:
-            raise Problem(ExitCode.LOCAL, f"--prometheus {where}: {error.strerror}") from None
-        yield address
 
 
 def _say_up(node: Node) -> None:

@@ -91,6 +91,26 @@ Accept = Annotated[
         show_default=False,
     ),
 ]
+Dial = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dial",
+        metavar="NODES",
+        help="Nodes that may be connected to from here: a name, or a pattern; by default all. May "
+        "be repeated.",
+        show_default=False,
+    ),
+]
+Calls = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--calls",
+        metavar="NODES=M:F",
+        help="What nodes may call of what is exported, such as '*@10.0.0.7=calc:add' or "
+        "'4433@10.0.0.8=*'; by default all may call all. May be repeated.",
+        show_default=False,
+    ),
+]
 Certificate = Annotated[
     Path | None,
     typer.Option(
@@ -224,11 +244,24 @@ def _lookup(text: str) -> Lookup:
     )
 
 
-def access(accept: Sequence[str] | None) -> Access:
-    """What --accept asks for."""
+def access(
+    accept: Sequence[str] | None, dial: Sequence[str] | None = None, calls: Sequence[str] = ()
+) -> Access:
+    """What --accept, --dial and --calls ask for. Raises Problem."""
     from quicdist.node.access import Access
 
-    return Access(accept=tuple(accept or ("*",)))
+    allowed: dict[str, list[str]] = {}
+    for text in calls:
+        nodes, equals, function = text.rpartition("=")
+        if not nodes or not equals or not (function == "*" or ":" in function):
+            what = "expected NODES=MODULE:FUNCTION, as in '*@10.0.0.7=calc:add', or NODES=*"
+            raise Problem(ExitCode.USAGE, f"--calls {text!r}: {what}")
+        allowed.setdefault(nodes, []).append(function)
+    return Access(
+        accept=tuple(accept or ("*",)),
+        dial=tuple(dial or ("*",)),
+        calls=allowed or {"*": ("*",)},
+    )
 
 
 def trusted_by(how: str, let_in: Sequence[str] = ()) -> Trust:

@@ -7,6 +7,7 @@ it. The handshake stays between the two nodes: the gateway never knows the cooki
 
 from quicdist.gateway.erlang import EmitError, Emitted, emit_module, erl_arguments
 from quicdist.gateway.gateway import Gateway, GatewayError, run
+from quicdist.gateway.info import GatewayStatistics, RelayInfo
 from quicdist.gateway.policy import Mode, PeerRules, Pids, Policy
 from quicdist.gateway.policy_file import PolicyError, parse_policy, read_policy
 from quicdist.gateway.settings import GatewaySettings
@@ -17,11 +18,13 @@ __all__ = [
     "Gateway",
     "GatewayError",
     "GatewaySettings",
+    "GatewayStatistics",
     "Mode",
     "PeerRules",
     "Pids",
     "Policy",
     "PolicyError",
+    "RelayInfo",
     "emit_module",
     "erl_arguments",
     "parse_policy",

@@ -7,7 +7,9 @@ import logging
 import os
 import resource
 import signal
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
@@ -17,13 +19,19 @@ from quicdist.carriers.epmd import EpmdServer
 from quicdist.carriers.few_lines import FewLines
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.refusals import Refusals
 from quicdist.carriers.tcp import TcpConnection
 from quicdist.carriers.trust import Credentials
 from quicdist.gateway.directory import LOOPBACK, GatewayDirectory
 from quicdist.gateway.guard import Guard
+from quicdist.gateway.info import GatewayStatistics
 from quicdist.gateway.policy import Mode, Policy
+from quicdist.gateway.policy_file import PolicyError, read_policy
 from quicdist.gateway.relay import Relay
 from quicdist.gateway.settings import GatewaySettings
+from quicdist.node.counters import Ending, NodeCounters
+from quicdist.node.errors import NotRunning
+from quicdist.node.guesses import Guesses
 from quicdist.node.names import Address
 
 _log = logging.getLogger("quicdist.gateway")
@@ -36,6 +44,8 @@ class GatewayError(Exception):
 
 class _Endpoint(Protocol):
     """What a gateway needs of the QUIC endpoint."""
+
+    refusals: Refusals
 
     @property
     def local_address(self) -> tuple[str, int]: ...
@@ -72,7 +82,12 @@ class Gateway:
             limits=self.settings.limits,
             connect=self._outgoing,
         )
+        self._policy = self.settings.policy
         self._relays: dict[Relay, asyncio.Task[None]] = {}
+        self._counters = NodeCounters()
+        self._policy_refusals = 0
+        self._guesses = Guesses()
+        self._since = time.time()
         self._endpoint: _Endpoint | None = None
         self._epmd: EpmdServer | None = None
 
@@ -102,6 +117,40 @@ class Gateway:
     def connections(self) -> int:
         """How many pairs of nodes are connected through it, or about to be."""
         return len(self._relays)
+
+    def stats(self) -> GatewayStatistics:
+        """The gateway at this moment, and what it has counted. Raises NotRunning."""
+        if self._endpoint is None:
+            raise NotRunning(f"the gateway for {self.name} is not running")
+        connected = [relay for relay in self._relays if relay.connected]
+        counters, came = self._counters, sum(relay.is_incoming for relay in connected)
+        refused = {why.value: count for why, count in counters.refused.items()}
+        for reason, count in self._endpoint.refusals.items():
+            refused[reason.value] = refused.get(reason.value, 0) + count
+        return GatewayStatistics(
+            name=self.name,
+            since=self._since,
+            is_registered=self.beam_port is not None,
+            connections=[relay.info() for relay in connected if not relay.is_closing],
+            connecting=sum(not relay.connected for relay in self._relays),
+            dialled=counters.dialled + len(connected) - came,
+            accepted=counters.accepted + came,
+            ended={why.value: count for why, count in counters.ended.items()},
+            refused=refused,
+            policy_refusals=sum(
+                (relay.policy_refusals for relay in self._relays), self._policy_refusals
+            ),
+            traffic=sum((relay.traffic() for relay in connected), counters.past),
+        )
+
+    def use_policy(self, policy: Policy) -> None:
+        """Another policy from now on, for the connections that are up, too: those of peers that it
+        does not want end. Where there was none before, all do."""
+        self._policy = policy
+        for relay in list(self._relays):
+            relay.obey(policy)
+        extra = {"event": "policy_changed", "node": self.name}
+        _log.info("%s", _policy_line(policy), extra=extra)
 
     async def start(self) -> None:
         """Opens its ports. Raises GatewayError, and CertificateError."""
@@ -144,8 +193,9 @@ class Gateway:
             relay.close("the gateway ends")
         if self._relays:
             await asyncio.wait(self._relays.values(), timeout=self.settings.close_timeout)
-        if self._endpoint is not None:
-            await self._endpoint.close(self.settings.close_timeout)
+        endpoint, self._endpoint = self._endpoint, None
+        if endpoint is not None:
+            await endpoint.close(self.settings.close_timeout)
 
     async def __aenter__(self) -> Gateway:
         await self.start()
@@ -194,6 +244,8 @@ class Gateway:
         return relay.far
 
     async def _reach_beam(self, relay: Relay) -> None:
+        # It is the BEAM that knows the cookie, and it makes nobody wait who guesses.
+        await asyncio.sleep(self._patience(relay.peer_host))
         port = self._directory.beam_port
         if port is None:
             relay.close(f"{self.name} is not registered with its gateway")
@@ -207,6 +259,10 @@ class Gateway:
             return
         relay.near.attach(near)
 
+    def _patience(self, host: str | None) -> float:
+        """Seconds that somebody from there waits until the BEAM hears of it."""
+        return 0.0 if host is None else self._guesses.delay(host, _now())
+
     # -- both --
 
     def _relay(self, peer_name: str | None, peer_address: str) -> Relay:
@@ -215,7 +271,7 @@ class Gateway:
             extra = {"event": "refused", "node": self.name, "address": peer_address}
             _log.warning("a connection is refused: %d are open already", count, extra=extra)
             raise ConnectionRefusedError("too many connections")
-        policy = self.settings.policy
+        policy = self._policy
         return Relay(
             self.name,
             peer_name=peer_name,
@@ -230,7 +286,20 @@ class Gateway:
         """One task for each relay's whole life: it reaches the other side and waits for the end."""
         task = asyncio.create_task(self._live(relay, reach))
         self._relays[relay] = task
-        task.add_done_callback(lambda _: self._relays.pop(relay))
+        task.add_done_callback(lambda _: self._ended(relay))
+
+    def _ended(self, relay: Relay) -> None:
+        del self._relays[relay]
+        self._policy_refusals += relay.policy_refusals
+        counters = self._counters
+        if relay.connected:
+            counters.dialled += not relay.is_incoming
+            counters.accepted += relay.is_incoming
+            counters.link_ended(relay.ending, relay.traffic())
+        elif relay.is_incoming:
+            counters.link_refused(relay.ending)
+            if relay.ending is Ending.COOKIE and relay.peer_host is not None:
+                self._guesses.failed(relay.peer_host, _now())
 
     async def _live(self, relay: Relay, reach: Coroutine[None, None, None]) -> None:
         reaching = asyncio.create_task(reach)
@@ -245,26 +314,45 @@ class Gateway:
 
 
 async def run(
-    settings: GatewaySettings, *, started: Callable[[Gateway], None] | None = None
+    settings: GatewaySettings,
+    *,
+    started: Callable[[Gateway], None] | None = None,
+    policy_file: Path | None = None,
 ) -> None:
     """A gateway until SIGINT or SIGTERM; `started` is told when its ports are open.
 
-    Raises what `Gateway` and its `start` raise.
+    At SIGHUP the policy is read again from `policy_file`, where there is one. Raises what
+    `Gateway` and its `start` raise.
     """
     _raise_file_limit(3 * (settings.max_remotes + settings.max_relays))
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = [signal.SIGINT, signal.SIGTERM]
     for number in signals:
         loop.add_signal_handler(number, stop.set)
     try:
         async with Gateway(settings) as gateway:
+            if policy_file is not None:
+                loop.add_signal_handler(signal.SIGHUP, _reread, gateway, policy_file)
+                signals.append(signal.SIGHUP)
             if started is not None:
                 started(gateway)
             await stop.wait()
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
+
+
+def _reread(gateway: Gateway, policy_file: Path) -> None:
+    try:
+        gateway.use_policy(read_policy(policy_file))
+    except PolicyError as error:
+        extra = {"event": "policy_failed", "node": gateway.name, "path": str(policy_file)}
+        _log.error("the policy stays as it was: %s", error, extra=extra)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _raise_file_limit(wanted: int) -> None:

@@ -67,6 +67,7 @@ class Guard:
         self._own_name = Atom(own_name)
         self._dialled_peer = dialled_peer
         self._judge: Judge | None = None
+        self._peer_name: str | None = None
         self._unknown = "a peer without a name"
         self._dialler_flags: int | None = None
         self._acceptor_flags: int | None = None
@@ -76,6 +77,12 @@ class Guard:
         self._exit_payload = False
         self._sequences: dict[int, tuple[int, bool]] = {}
         """Of messages in fragments: the number of the next one, and whether they pass."""
+
+    def obey(self, policy: Policy) -> None:
+        """From now on another policy holds. Raises HandshakeRefused when it wants no such peer."""
+        self._policy = policy
+        if self._peer_name is not None:
+            self._peer_is(self._peer_name)
 
     def from_peer(self, packet: Packet) -> Passage:
         """What becomes of a packet from the peer. Raises ProtocolError, HandshakeRefused."""
@@ -154,10 +161,14 @@ class Guard:
 
     def _peer_is(self, name: str) -> None:
         """The peer's name is known. Raises HandshakeRefused when no rules fit it."""
+        self._peer_name = name
         rules = self._policy.rules_for(name)
-        if rules is not None:
+        if rules is not None and self._judge is not None:
+            self._judge.rules = rules
+        elif rules is not None:
             self._judge = Judge(rules, own_name=self._own_name, peer_name=name)
         elif self._policy.mode is Mode.LOG:
+            self._judge = None
             self._unknown = f"{name[:64]}, whom no entry of the policy fits"
         else:
             raise HandshakeRefused(

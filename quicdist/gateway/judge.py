@@ -49,7 +49,7 @@ class Judge:
     """Applies one peer's rules to what it sends, and learns from what is sent to it."""
 
     def __init__(self, rules: PeerRules, *, own_name: Atom, peer_name: str) -> None:
-        self._rules = rules
+        self.rules = rules
         self._own_name = own_name
         self._peer_name = peer_name
         self._callers: dict[int, None] = {}
@@ -58,7 +58,7 @@ class Judge:
     @property
     def learns(self) -> bool:
         """Whether it has to be shown what the node sends."""
-        return self._rules.pids is Pids.CALLERS
+        return self.rules.pids is Pids.CALLERS
 
     def refusal(self, control: ctl.Control, payload: Peek) -> Refusal | None:
         """None when the message passes. Raises ProtocolError for what no node sends."""
@@ -86,7 +86,7 @@ class Judge:
     def _spoke_to(self, name: Atom, sender: Pid) -> None:
         """What OTP's processes say to their like at the peer opens none of them; everybody talks
         to rex and net_kernel."""
-        if name in (REX, NET_KERNEL) or name not in OTP_NAMES or self._rules.may_send_to(name):
+        if name in (REX, NET_KERNEL) or name not in OTP_NAMES or self.rules.may_send_to(name):
             self._remember(sender)
 
     def _remember(self, pid: Pid) -> None:
@@ -97,7 +97,7 @@ class Judge:
             del self._callers[next(iter(self._callers))]
 
     def _reaches(self, pid: Pid) -> bool:
-        if self._rules.pids is Pids.ANY:
+        if self.rules.pids is Pids.ANY:
             return True
         if pid.node != self._own_name or _number(pid) not in self._callers:
             return False
@@ -130,7 +130,7 @@ class Judge:
         return self._system_message(control, to, payload)
 
     def _link(self, control: ctl.Link, payload: Peek) -> Refusal | None:
-        if self._rules.links and self._reaches(control.to_pid):
+        if self.rules.links and self._reaches(control.to_pid):
             return None
         answer = ctl.Exit(control.to_pid, control.from_pid, _NOPROC)
         return Refusal(f"a link to {control.to_pid}", answer)
@@ -138,9 +138,9 @@ class Judge:
     def _monitor(self, control: ctl.MonitorP, payload: Peek) -> Refusal | None:
         target = control.to_proc
         if isinstance(target, Pid):
-            passes = self._rules.monitors and self._reaches(target)
+            passes = self.rules.monitors and self._reaches(target)
         else:
-            passes = self._rules.may_monitor(target)
+            passes = self.rules.may_monitor(target)
         if passes:
             return None
         answer = ctl.MonitorPExit(target, control.from_pid, control.ref, _NOPROC)
@@ -150,17 +150,17 @@ class Judge:
         return self._exit_signal(control.to_pid)
 
     def _group_leader(self, control: ctl.GroupLeader, payload: Peek) -> Refusal | None:
-        if self._rules.group_leaders and self._reaches(control.to_pid):
+        if self.rules.group_leaders and self._reaches(control.to_pid):
             return None
         return Refusal(f"a group leader for {control.to_pid}")
 
     def _spawn(
         self, control: ctl.SpawnRequest | ctl.SpawnRequestTT, payload: Peek
     ) -> Refusal | None:
-        if EVERYTHING in self._rules.calls:
+        if EVERYTHING in self.rules.calls:
             return None
         call = spawned(control, payload)
-        if call is not None and self._rules.may_call(call.module, call.function):
+        if call is not None and self.rules.may_call(call.module, call.function):
             return None
         answer = ctl.SpawnReply(control.req_id, control.from_pid, 0, _NOTSUP)
         return Refusal(str(call or Call(*control.mfa[:2])), answer)
@@ -168,7 +168,7 @@ class Judge:
     # -- what they share ------------------------------------------------------------------------
 
     def _message_to_name(self, control: ctl.Control, name: Atom, payload: Peek) -> Refusal | None:
-        if self._rules.may_send_to(name):
+        if self.rules.may_send_to(name):
             return self._system_message(control, name, payload)
         if name not in (REX, NET_KERNEL):
             return Refusal(f"a message to {name}")
@@ -183,12 +183,12 @@ class Judge:
         """Of rex or net_kernel."""
         match request:
             case Call(module, function):
-                return self._rules.may_call(module, function)
+                return self.rules.may_call(module, function)
             case Passed(name):
                 # Not back to these two: what it asks of them would not be read.
-                return name not in (REX, NET_KERNEL) and self._rules.may_send_to(name)
+                return name not in (REX, NET_KERNEL) and self.rules.may_send_to(name)
             case Ping():
-                return self._rules.ping
+                return self.rules.ping
             case Features():
                 return True
             case None:
@@ -202,7 +202,7 @@ class Judge:
     def _system_message(
         self, control: ctl.Control, to: Atom | Pid | Reference, payload: Peek
     ) -> Refusal | None:
-        if self._rules.system_messages:
+        if self.rules.system_messages:
             return None
         asked = system_message(payload)
         if asked is None:
@@ -214,8 +214,8 @@ class Judge:
         if isinstance(to, Pid):
             reached = self._reaches(to)
         else:
-            reached = isinstance(to, Reference) or self._rules.may_send_to(to)
-        return None if self._rules.exits and reached else Refusal(f"an exit signal to {to}")
+            reached = isinstance(to, Reference) or self.rules.may_send_to(to)
+        return None if self.rules.exits and reached else Refusal(f"an exit signal to {to}")
 
 
 _Handler: TypeAlias = Callable[[Judge, Any, Peek], "Refusal | None"]

@@ -9,21 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
 
-from quicdist.carriers.base import CloseKind, CloseReason, Connection
+from quicdist.carriers.base import CloseKind, CloseReason, Connection, Role
 from quicdist.carriers.trust import CertificateError, PeerRefused
 from quicdist.dist.errors import DistError, HandshakeRefused
 from quicdist.dist.handshake import Status, build_status, parse_name
 from quicdist.dist.packet import HandshakePacket, Packet
 from quicdist.gateway.guard import Guard, Passage
+from quicdist.gateway.info import RelayInfo
+from quicdist.gateway.policy import Policy
 from quicdist.node.access import Access
+from quicdist.node.counters import Ending, Traffic
 
 _log = logging.getLogger("quicdist.gateway")
 
 _CHALLENGE_ACK = b"a"
 """Tag of the message that ends a handshake; frames follow it, both ways."""
+
+_CHALLENGE_REPLY = b"r"
+"""Tag of the message with which who has dialled proves that it has the cookie."""
 
 _STATUS = b"s"
 _REFUSALS = (b"snok", b"snot_allowed")
@@ -68,6 +75,13 @@ class Relay:
         self.connected = False
         self.peer_name = peer_name
         self._peer: str | None = peer_name
+        self.ending = Ending.LEFT
+        """Why it is over."""
+        self._up_since = 0.0
+        self._traffic = Traffic()
+        self._host: str | None = None
+        self._has_proved = False
+        """Who has dialled has answered the challenge."""
         self.is_believed = False
         """The BEAM node talks to the peer, whose proof of the cookie it has seen."""
         self.near = _NearSide(self, "the BEAM node", guard)
@@ -94,9 +108,70 @@ class Relay:
         """Whether one side is gone, or was told to go."""
         return self._closed is not None
 
-    def close(self, reason: str) -> None:
+    @property
+    def is_incoming(self) -> bool:
+        """Whether it was the peer that dialled."""
+        return self._incoming
+
+    @property
+    def peer_host(self) -> str | None:
+        """The address of a peer that is, or was, there."""
+        far = self.far.connection
+        return self._host if far is None else far.peer_address[0]
+
+    @property
+    def policy_refusals(self) -> int:
+        """Messages that were refused, or would have been."""
+        return self._refusals.total()
+
+    def traffic(self) -> Traffic:
+        """What went over QUIC so far."""
+        far = self.far.connection
+        if far is None:
+            return self._traffic
+        carrier = far.statistics()
+        return Traffic(
+            bytes_sent=carrier.bytes_sent,
+            bytes_received=carrier.bytes_received,
+            datagrams_lost=carrier.datagrams_lost,
+            migrations=carrier.migrations,
+        )
+
+    def info(self) -> RelayInfo:
+        """Of one that is up."""
+        far, near = self.far.connection, self.near.connection
+        assert far is not None
+        assert near is not None
+        carrier = far.statistics()
+        return RelayInfo(
+            name=self.peer_name or "",
+            role=Role.LISTENER if self._incoming else Role.DIALER,
+            carrier=far.traits.name,
+            alpn=far.traits.alpn,
+            peer_address=far.peer_address,
+            since=self._up_since,
+            traffic=self.traffic(),
+            bytes_unacknowledged=carrier.bytes_unacknowledged,
+            bytes_untaken=near.statistics().bytes_unacknowledged,
+            round_trip=carrier.round_trip,
+            policy_refusals=self.policy_refusals,
+        )
+
+    def obey(self, policy: Policy) -> None:
+        """From now on another policy says what may pass. Where it wants no such peer, or there
+        was none before, the connection ends."""
+        guard = self.far.guard
+        if guard is None:
+            self.close("there is a policy now: it has to connect anew")
+            return
+        try:
+            guard.obey(policy)
+        except HandshakeRefused as refusal:
+            self.close(str(refusal), Ending.REFUSED)
+
+    def close(self, reason: str, ending: Ending = Ending.LEFT) -> None:
         """Ends both sides now."""
-        self._end(CloseReason(CloseKind.LOCAL, reason), linger=None)
+        self._end(CloseReason(CloseKind.LOCAL, reason), ending, linger=None)
 
     async def wait_closed(self) -> None:
         """Returns when both sides are gone."""
@@ -112,6 +187,7 @@ class Relay:
             text = "the BEAM node closed the connection" if closed else f"the BEAM node: {text}"
         self._end(
             CloseReason(reason.kind, text),
+            self._ending_by(side),
             linger=None if reason.kind is CloseKind.LOCAL else side.other,
         )
 
@@ -132,7 +208,8 @@ class Relay:
             extra = {**self._fields("not_believed"), "reason": reason}
             _log.warning("%s: refused: %s", self.title, reason, extra=extra)
             far.send_handshake(build_status(Status.NOT_ALLOWED))
-            self._end(CloseReason(CloseKind.LOCAL, "its name is refused"), linger=self.far)
+            said = CloseReason(CloseKind.LOCAL, "its name is refused")
+            self._end(said, Ending.REFUSED, linger=self.far)
             return False
         self._peer = name
         return True
@@ -147,7 +224,7 @@ class Relay:
         try:
             far.remember(self._peer)
         except CertificateError as error:
-            self.close(str(error))
+            self.close(str(error), Ending.REFUSED)
             return False
         return True
 
@@ -155,8 +232,11 @@ class Relay:
         """A handshake message goes across, from `side`."""
         if message[:1] in (b"N", b"n") and self.peer_name is None:
             self.peer_name = claimed_name(message)
+        elif message[:1] == _CHALLENGE_REPLY:
+            self._has_proved = True
         elif self.is_end_of_handshake(side, message) and not self.connected:
             self.connected = True
+            self._up_since = time.time()
             _log.info("%s: connected", self.title, extra=self._fields("relay_up"))
         elif message in _REFUSALS:
             self._refused = True
@@ -186,7 +266,8 @@ class Relay:
         dialler = self.far if self._incoming else self.near
         if refusal.last_words is not None and dialler.connection is not None:
             dialler.connection.send_handshake(refusal.last_words)
-        self._end(CloseReason(CloseKind.LOCAL, _one_line(str(refusal))), linger=dialler)
+        said = CloseReason(CloseKind.LOCAL, _one_line(str(refusal)))
+        self._end(said, Ending.REFUSED, linger=dialler)
 
     # -- inside --
 
@@ -200,9 +281,21 @@ class Relay:
             "role": "listener" if self._incoming else "dialer",
         }
 
-    def _end(self, reason: CloseReason, linger: _Side | None) -> None:
+    def _ending_by(self, side: _Side) -> Ending:
+        """Why it is over when this side is gone."""
+        if self.connected:
+            return Ending.LEFT if side is self.near else Ending.LOST
+        if self._refused:
+            return Ending.REFUSED
+        if side is not self.near:
+            return Ending.LOST
+        # A BEAM node says nothing to a proof that is none, and closes.
+        return Ending.COOKIE if self._has_proved and self._incoming else Ending.REFUSED
+
+    def _end(self, reason: CloseReason, ending: Ending, linger: _Side | None) -> None:
         if self._closed is None:
             self._closed = reason
+            self.ending = ending
             self._watch.cancel()
             if self._refusals:
                 count = self._refusals.total()
@@ -223,6 +316,7 @@ class Relay:
         if self.near.gone and self.far.gone:
             self._done.set()
             # The two sides refer to each other, and would keep these until Python looks for cycles.
+            self._traffic, self._host = self.traffic(), self.peer_host
             self.near.connection = self.far.connection = None
 
     def _close_sides(self, text: str) -> None:
@@ -241,7 +335,8 @@ class Relay:
         while not self.connected and loop.time() < deadline:
             await asyncio.sleep(min(0.5, self._handshake_timeout))
         if not self.connected:
-            self.close(f"no handshake within {self._handshake_timeout:g} s")
+            text = f"no handshake within {self._handshake_timeout:g} s"
+            self.close(text, Ending.HANDSHAKE_TIMEOUT)
             return
         while True:
             await asyncio.sleep(self._keepalive)
@@ -294,7 +389,7 @@ class _Side:
         """No connection, or none any more."""
         self.brought_packets = False
         self._relay = relay
-        self._guard = guard
+        self.guard = guard
         self._early: list[Packet] = []
         """What came before there was another side to send it to."""
         self._owed = 0
@@ -331,7 +426,7 @@ class _Side:
             self._early += packets
             return
         try:
-            self._guarded(packets, target, self._guard)
+            self._guarded(packets, target, self.guard)
         except HandshakeRefused as refusal:
             self._relay.turn_away(refusal)
         if self._relay.is_closing:

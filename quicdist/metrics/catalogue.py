@@ -5,10 +5,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from quicdist.gateway.info import GatewayStatistics
 from quicdist.node.counters import Traffic
-from quicdist.node.info import NodeStatistics, PeerInfo
+from quicdist.node.info import NodeStatistics
+
+Statistics: TypeAlias = "NodeStatistics | GatewayStatistics"
 
 Sample: TypeAlias = tuple[tuple[str, ...], float]
 """The values of a metric's labels, and its own."""
@@ -39,29 +42,30 @@ class Metric:
     name: str
     kind: Kind
     text: str
-    read: Callable[[NodeStatistics], Iterable[Sample]]
+    read: Callable[[Any], Iterable[Sample]]
+    """Of the statistics that have it: those of nodes, of gateways, or both."""
     unit: Unit = Unit.NONE
     labels: tuple[str, ...] = ()
 
 
-def _one(read: Callable[[NodeStatistics], float]) -> Callable[[NodeStatistics], Iterable[Sample]]:
+def _one(read: Callable[[Any], float]) -> Callable[[Any], Iterable[Sample]]:
     return lambda node: [((), read(node))]
 
 
 def _by_reason(
-    read: Callable[[NodeStatistics], Mapping[str, int]],
-) -> Callable[[NodeStatistics], Iterable[Sample]]:
+    read: Callable[[Any], Mapping[str, int]],
+) -> Callable[[Any], Iterable[Sample]]:
     return lambda node: [((reason,), count) for reason, count in read(node).items()]
 
 
-def _by_role(node: NodeStatistics) -> Iterable[Sample]:
+def _by_role(node: Statistics) -> Iterable[Sample]:
     return [(("dialer",), node.dialled), (("listener",), node.accepted)]
 
 
 def _by_peer(
-    read: Callable[[PeerInfo], float | None],
-) -> Callable[[NodeStatistics], Iterable[Sample]]:
-    def samples(node: NodeStatistics) -> Iterable[Sample]:
+    read: Callable[[Any], float | None],
+) -> Callable[[Any], Iterable[Sample]]:
+    def samples(node: Statistics) -> Iterable[Sample]:
         for peer in node.connections:
             value = read(peer)
             if value is not None:
@@ -70,18 +74,16 @@ def _by_peer(
     return samples
 
 
-def _gauge(
-    name: str, text: str, read: Callable[[NodeStatistics], float], unit: Unit = Unit.NONE
-) -> Metric:
+def _gauge(name: str, text: str, read: Callable[[Any], float], unit: Unit = Unit.NONE) -> Metric:
     return Metric(name, Kind.GAUGE, text, _one(read), unit)
 
 
-def _counter(name: str, text: str, read: Callable[[NodeStatistics], float]) -> Metric:
+def _counter(name: str, text: str, read: Callable[[Any], float]) -> Metric:
     return Metric(name, Kind.COUNTER, text, _one(read))
 
 
 def _peer_gauge(
-    name: str, text: str, read: Callable[[PeerInfo], float | None], unit: Unit = Unit.NONE
+    name: str, text: str, read: Callable[[Any], float | None], unit: Unit = Unit.NONE
 ) -> Metric:
     return Metric(f"peer_{name}", Kind.GAUGE, text, _by_peer(read), unit, _PEER)
 
@@ -103,25 +105,9 @@ def _traffic(name: str, text: str, read: Callable[[Traffic], float], unit: Unit)
 
 _PEER = ("peer", "carrier", "role")
 
-METRICS: tuple[Metric, ...] = (
+
+_BOTH: tuple[Metric, ...] = (
     _gauge("start_time_seconds", "Unix time of the start", lambda n: n.since, Unit.SECONDS),
-    _gauge("processes", "Processes, the node's own included", lambda n: n.processes),
-    _gauge("mailboxes", "Processes that are mailboxes", lambda n: n.mailboxes),
-    _gauge("mailbox_messages", "Messages waiting in mailboxes", lambda n: n.messages_waiting),
-    _gauge(
-        "mailbox_bytes",
-        "Memory of the messages waiting in mailboxes",
-        lambda n: n.bytes_waiting,
-        Unit.BYTES,
-    ),
-    _counter(
-        "dropped_messages", "Messages thrown away by full mailboxes", lambda n: n.messages_dropped
-    ),
-    _counter(
-        "killed_mailboxes",
-        "Processes ended because their mailbox was full",
-        lambda n: n.mailboxes_killed,
-    ),
     _gauge("connections", "Connections that are up", lambda n: len(n.connections)),
     _gauge("connecting", "Connections that are not up yet", lambda n: n.connecting),
     Metric(
@@ -147,21 +133,8 @@ METRICS: tuple[Metric, ...] = (
     ),
     *_traffic("sent_bytes", "Stream bytes sent", lambda t: t.bytes_sent, Unit.BYTES),
     *_traffic("received_bytes", "Stream bytes received", lambda t: t.bytes_received, Unit.BYTES),
-    *_traffic("sent_messages", "Messages and signals sent", lambda t: t.messages_sent, Unit.NONE),
-    *_traffic(
-        "received_messages",
-        "Messages and signals received",
-        lambda t: t.messages_received,
-        Unit.NONE,
-    ),
     *_traffic("lost_datagrams", "Datagrams taken for lost", lambda t: t.datagrams_lost, Unit.NONE),
     *_traffic("migrations", "Changes of a peer's address", lambda t: t.migrations, Unit.NONE),
-    *_traffic(
-        "held_back_seconds",
-        "Time that peers were held back by full receivers",
-        lambda t: t.held_back,
-        Unit.SECONDS,
-    ),
     _peer_gauge(
         "start_time_seconds",
         "Unix time when the connection came up",
@@ -175,16 +148,77 @@ METRICS: tuple[Metric, ...] = (
         Unit.SECONDS,
     ),
     _peer_gauge(
-        "queued_bytes", "Messages that wait for the carrier", lambda p: p.bytes_queued, Unit.BYTES
-    ),
-    _peer_gauge(
         "unacknowledged_bytes",
         "Bytes that the carrier has and the peer has not acknowledged",
         lambda p: p.bytes_unacknowledged,
         Unit.BYTES,
     ),
+)
+
+OF_NODES: tuple[Metric, ...] = (
+    *_BOTH,
+    _gauge("processes", "Processes, the node's own included", lambda n: n.processes),
+    _gauge("mailboxes", "Processes that are mailboxes", lambda n: n.mailboxes),
+    _gauge("mailbox_messages", "Messages waiting in mailboxes", lambda n: n.messages_waiting),
+    _gauge(
+        "mailbox_bytes",
+        "Memory of the messages waiting in mailboxes",
+        lambda n: n.bytes_waiting,
+        Unit.BYTES,
+    ),
+    _counter(
+        "dropped_messages", "Messages thrown away by full mailboxes", lambda n: n.messages_dropped
+    ),
+    _counter(
+        "killed_mailboxes",
+        "Processes ended because their mailbox was full",
+        lambda n: n.mailboxes_killed,
+    ),
+    *_traffic("sent_messages", "Messages and signals sent", lambda t: t.messages_sent, Unit.NONE),
+    *_traffic(
+        "received_messages",
+        "Messages and signals received",
+        lambda t: t.messages_received,
+        Unit.NONE,
+    ),
+    *_traffic(
+        "held_back_seconds",
+        "Time that peers were held back by full receivers",
+        lambda t: t.held_back,
+        Unit.SECONDS,
+    ),
+    _peer_gauge(
+        "queued_bytes", "Messages that wait for the carrier", lambda p: p.bytes_queued, Unit.BYTES
+    ),
     _peer_gauge(
         "held_back", "1 while receivers here hold the peer back", lambda p: int(p.is_held_back)
     ),
 )
-"""In the order that they are exported."""
+
+OF_GATEWAYS: tuple[Metric, ...] = (
+    *_BOTH,
+    _gauge(
+        "registered",
+        "1 while the BEAM node that it stands for is there",
+        lambda g: int(g.is_registered),
+    ),
+    _counter(
+        "policy_refusals",
+        "Messages that the policy has refused, or would have",
+        lambda g: g.policy_refusals,
+    ),
+    _peer_gauge(
+        "untaken_bytes",
+        "Bytes of the peer's that the BEAM node has not taken yet",
+        lambda p: p.bytes_untaken,
+        Unit.BYTES,
+    ),
+)
+
+METRICS: tuple[Metric, ...] = tuple(dict.fromkeys(OF_NODES + OF_GATEWAYS))
+"""All, each once, in the order that they are exported."""
+
+
+def metrics_of(stats: Statistics) -> tuple[Metric, ...]:
+    """Those that such statistics have."""
+    return OF_GATEWAYS if isinstance(stats, GatewayStatistics) else OF_NODES

@@ -11,11 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from quicdist.blocking import BlockingNode
 from quicdist.extras import optional
-from quicdist.metrics.catalogue import METRICS, Kind, Metric, Unit
-from quicdist.metrics.reading import Reader
-from quicdist.node.node import Node
+from quicdist.metrics.catalogue import METRICS, Kind, Metric, Unit, metrics_of
+from quicdist.metrics.reading import Reader, Source
 
 _UNITS = {Unit.NONE: "1", Unit.BYTES: "By", Unit.SECONDS: "s"}
 """In UCUM's case-sensitive form, as OpenTelemetry has it."""
@@ -25,11 +23,11 @@ _ONE_READING = 0.2
 """Seconds within which an SDK has read all instruments."""
 
 
-def observe(node: Node | BlockingNode, meter: Any = None) -> None:
+def observe(node: Source, meter: Any = None) -> None:
     """Makes an observable instrument of each metric, by default of the global meter `quicdist`.
 
-    Each reads the node when it is itself read, from any thread; a node that does not run shows
-    nothing. Called in the node's event loop, or with a `BlockingNode`. Raises MissingExtra,
+    Each reads the node, or gateway, when it is itself read, from any thread; one that does not run
+    shows nothing. Called in its event loop, or with a `BlockingNode`. Raises MissingExtra,
     RuntimeError.
     """
     library = optional(
@@ -59,7 +57,7 @@ def _callback(
 ) -> Callable[[object], Iterable[Any]]:
     def read(options: object) -> Iterable[Any]:
         stats = reader.read()
-        if stats is None:
+        if stats is None or metric not in metrics_of(stats):
             return
         for values, value in metric.read(stats):
             labels = dict(zip(metric.labels, values, strict=True))

@@ -12,11 +12,9 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from quicdist.blocking import BlockingNode
 from quicdist.extras import optional
-from quicdist.metrics.catalogue import METRICS, Kind, Metric
-from quicdist.metrics.reading import Reader
-from quicdist.node.node import Node
+from quicdist.metrics.catalogue import METRICS, Kind, Metric, metrics_of
+from quicdist.metrics.reading import Reader, Source
 
 
 def _library(module: str) -> Any:
@@ -29,13 +27,13 @@ def _library(module: str) -> Any:
 
 
 class NodeCollector:
-    """A collector for a `prometheus_client` registry; it reads its nodes at each scrape.
+    """A collector for a `prometheus_client` registry; it reads nodes and gateways at each scrape.
 
-    A node that does not run has no metrics. Made in the nodes' event loop, or of
-    `BlockingNode`s; scraped from any thread. Raises MissingExtra, RuntimeError.
+    One that does not run has no metrics. Made in their event loop, or of `BlockingNode`s; scraped
+    from any thread. Raises MissingExtra, RuntimeError.
     """
 
-    def __init__(self, *nodes: Node | BlockingNode) -> None:
+    def __init__(self, *nodes: Source) -> None:
         self._families = _library("prometheus_client.core")
         self._readers = [Reader(node) for node in nodes]
 
@@ -46,10 +44,13 @@ class NodeCollector:
     def collect(self) -> Iterator[Any]:
         """The families, with the samples of what the nodes have now."""
         read = [reader.read() for reader in self._readers]
-        nodes = [stats for stats in read if stats is not None]
-        for metric in METRICS if nodes else ():
+        running = [(stats, metrics_of(stats)) for stats in read if stats is not None]
+        for metric in METRICS:
+            having = [stats for stats, metrics in running if metric in metrics]
+            if not having:
+                continue
             family = self._family(metric)
-            for stats in nodes:
+            for stats in having:
                 for labels, value in metric.read(stats):
                     family.add_metric([stats.name, *labels], value)
             yield family
@@ -64,10 +65,8 @@ class NodeCollector:
 
 
 @contextlib.contextmanager
-def serve(
-    *nodes: Node | BlockingNode, host: str = "127.0.0.1", port: int = 9464
-) -> Iterator[tuple[str, int]]:
-    """Metrics of nodes at `http://host:port/metrics`, from a thread, as long as the `with`.
+def serve(*nodes: Source, host: str = "127.0.0.1", port: int = 9464) -> Iterator[tuple[str, int]]:
+    """Metrics at `http://host:port/metrics`, from a thread, as long as the `with`.
 
     Whoever reaches that address may read them: it has no password. Port 0 takes a free one;
     gives where it listens. Raises MissingExtra, OSError, RuntimeError.

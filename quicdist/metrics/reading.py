@@ -6,41 +6,48 @@ import asyncio
 import concurrent.futures
 import threading
 import time
+from typing import Protocol
 
 from quicdist.blocking import BlockingNode
+from quicdist.metrics.catalogue import Statistics
 from quicdist.node.errors import NotRunning
-from quicdist.node.info import NodeStatistics
-from quicdist.node.node import Node
 
 _PATIENCE = 5.0
 """Seconds that a reader waits for an event loop that is busy."""
 
 
-class Reader:
-    """The statistics of one node. Made in the node's event loop, or of a `BlockingNode`."""
+class Source(Protocol):
+    """What metrics are of: a `Node`, a `BlockingNode`, a `Gateway`."""
 
-    def __init__(self, node: Node | BlockingNode, *, max_age: float = 0.0) -> None:
+    def stats(self) -> Statistics:
+        """At this moment. Raises NotRunning."""
+
+
+class Reader:
+    """The statistics of one of them. Made in its event loop, or of a `BlockingNode`."""
+
+    def __init__(self, node: Source, *, max_age: float = 0.0) -> None:
         """What was read is read again after `max_age` seconds: where each metric is read by
         itself, all of them are still of one moment.
 
-        Raises RuntimeError for a `Node` outside its event loop.
+        Raises RuntimeError outside the event loop of what is read.
         """
         self._node = node
         self._max_age = max_age
-        self._last: NodeStatistics | None = None
+        self._last: Statistics | None = None
         self._last_at = 0.0
         self._thread = threading.get_ident()
         is_blocking = isinstance(node, BlockingNode)
         self._loop = None if is_blocking else asyncio.get_running_loop()
 
-    def read(self) -> NodeStatistics | None:
+    def read(self) -> Statistics | None:
         """At this moment; None when the node does not run, or its loop does not answer."""
         if time.monotonic() - self._last_at >= self._max_age:
             self._last = self._read()
             self._last_at = time.monotonic()
         return self._last
 
-    def _read(self) -> NodeStatistics | None:
+    def _read(self) -> Statistics | None:
         try:
             if self._loop is None or threading.get_ident() == self._thread:
                 return self._node.stats()
@@ -48,8 +55,8 @@ class Reader:
         except (NotRunning, concurrent.futures.TimeoutError):
             return None
 
-    def _from_outside(self, loop: asyncio.AbstractEventLoop) -> NodeStatistics:
-        answer: concurrent.futures.Future[NodeStatistics] = concurrent.futures.Future()
+    def _from_outside(self, loop: asyncio.AbstractEventLoop) -> Statistics:
+        answer: concurrent.futures.Future[Statistics] = concurrent.futures.Future()
 
         def look() -> None:
             if not answer.set_running_or_notify_cancel():

@@ -47,6 +47,19 @@ def test_run_shows_its_metrics_to_prometheus(quicdist: Command) -> None:
     assert quicdist("run", "0@127.0.0.1", "calc", "--prometheus", "x").code == 2
 
 
+def test_run_lets_nodes_call_what_its_lists_say(quicdist: Command) -> None:
+    (quicdist.home / "calc.py").write_text(CALC)
+    lists = ("--calls", "*@127.0.0.1=calc:other", "--calls", "nobody@here=*")
+    with quicdist.node("run", "0@127.0.0.1", "calc", *lists) as (name, _):
+        assert quicdist("ping", name).out == "pong\n"
+        quicdist("call", name, "calc", "add", "[1, 2]").refused(1, "undef")
+    with quicdist.node("run", "0@127.0.0.1", "calc", "--calls", "*=calc:add") as (name, _):
+        assert quicdist("call", name, "calc", "add", "[1, 2]").out == "3\n"
+    for wrong in ("calc:add", "*=", "=calc:add", "*=calc"):
+        done = quicdist("run", "0@127.0.0.1", "calc", "--calls", wrong)
+        done.refused(2, "NODES=MODULE:FUNCTION")
+
+
 def test_run_logs_for_programs(quicdist: Command) -> None:
     (quicdist.home / "calc.py").write_text(CALC)
     with quicdist.node("run", "0@127.0.0.1", "calc", "--log-json", "--qlog", "q") as (
@@ -256,7 +269,7 @@ def test_gateway_writes_its_module(quicdist: Command) -> None:
 def test_gateway_for_an_erlang_node(quicdist: Command) -> None:
     name = f"{free_udp_port()}@127.0.0.1"
     arguments = ("gateway", name, "--epmd-port", "0", "--emit-module", "--module-dir", "erl")
-    with quicdist.started(*arguments) as process:
+    with quicdist.started(*arguments, "--dial", "*@10.*") as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(4)]
         assert lines[1] == f"gateway for {name} is up\n"
@@ -277,9 +290,30 @@ def test_gateway_for_an_erlang_node(quicdist: Command) -> None:
             erlang.eval("[].")
             assert quicdist("ping", name).out == "pong\n"
             assert quicdist("names", "--port", port).out.startswith(f"{name} ")
+            # What its list does not have, it does not dial for its node.
+            assert erlang.eval("atom_to_list(net_adm:ping('4433@127.0.0.9')).") == b"pang"
         done = end(process)
     assert done.code == 0
     assert "Traceback" not in done.err
+    assert "our setting does not allow to dial it" in done.err
+
+
+def test_a_gateway_shows_its_metrics_to_prometheus(quicdist: Command) -> None:
+    pytest.importorskip("prometheus_client")
+    name = f"{free_udp_port()}@127.0.0.1"
+    with quicdist.started("gateway", name, "--epmd-port", "0", "--prometheus", "0") as process:
+        assert process.stderr is not None
+        address = next(line.split()[-1] for line in process.stderr if "metrics are at" in line)
+        with urllib.request.urlopen(address) as answer:
+            text = answer.read().decode()
+        assert f'quicdist_registered{{node="{name}"}} 0.0' in text
+        port = address.rpartition(":")[2].partition("/")[0]
+        again = quicdist(
+            "gateway", f"{free_udp_port()}@127.0.0.1", "--epmd-port", "0", "--prometheus", port
+        )
+        assert again.code == 5
+        assert f"quicdist: --prometheus {port}: Address already in use" in again.err
+        assert end(process).code == 0
 
 
 # -- demo and help ------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 from quicdist import BlockingNode, Node
 from quicdist.extras import MissingExtra
 from quicdist.metrics import opentelemetry, prometheus
-from quicdist.metrics.catalogue import METRICS, Kind, Unit
+from quicdist.metrics.catalogue import METRICS, OF_NODES, Kind, Unit
 from tests.node.memory import Hub
 from tests.node.test_two_nodes import get, make
 
@@ -63,7 +63,7 @@ async def test_two_nodes_of_one_program_share_a_collector() -> None:
         registry.register(prometheus.NodeCollector(one, two))
         text = prometheus_client.generate_latest(registry).decode()
     families = re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)
-    assert len(set(families)) == len(families) == len(METRICS)
+    assert len(set(families)) == len(families) == len(OF_NODES)
     labels = {f'node="{node.name}"': 0.0 for node in (one, two)}
     assert values(text, "quicdist_connections") == labels
 
@@ -110,9 +110,9 @@ async def test_opentelemetry_reads_a_node_through_any_sdk() -> None:
     assert (point.value, dict(point.attributes)) == (1, {"node": one.name})
     assert found["quicdist.sent_bytes"].unit == "By"
     assert found["quicdist.sent_bytes"].data.is_monotonic
-    counters = [metric for metric in METRICS if metric.kind is Kind.COUNTER]
+    counters = [metric for metric in OF_NODES if metric.kind is Kind.COUNTER]
     # A node to which nothing happened has no samples by reason.
-    assert len(found) >= len(METRICS) - 3 > len(counters)
+    assert len(found) >= len(OF_NODES) - 3 > len(counters)
 
 
 @pytest.mark.parametrize("exporter", [prometheus.NodeCollector, opentelemetry.observe])
