@@ -71,7 +71,8 @@ _TIMERS_LATE = 0.002
 """Seconds: epoll's timers have milliseconds, and the event loop may be at something else."""
 
 _ACK_EVERY = 16
-"""Packets that are acknowledged at once, where fewer wait for more: a sender of bulk waits for it."""
+"""Packets that are acknowledged at once, where fewer wait for more: a sender of bulk waits for
+it."""
 
 _JOIN_BELOW = 16 * 1024
 """Parts longer than this are queued as they are, to save a copy."""
@@ -128,7 +129,7 @@ class _Pacer(QuicPacketPacer):
 
     left = BURST
 
-    def next_send_time(self, now: float) -> float | None:
+    def next_send_time(self, now: float) -> float:
         return super().next_send_time(now) if self.left > 0 else now
 
     def update_after_send(self, now: float) -> None:
