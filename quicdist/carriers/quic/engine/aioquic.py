@@ -51,6 +51,7 @@ from quicdist.carriers.quic.engine import (
     Opening,
     Path,
     ResetTokenOf,
+    joined,
 )
 from quicdist.carriers.quic.engine.aioquic_qlog import Qlog, QlogTrace
 from quicdist.carriers.quic.engine.aioquic_short import ShortPaths, is_tested
@@ -73,9 +74,6 @@ _TIMERS_LATE = 0.002
 _ACK_EVERY = 16
 """Packets that are acknowledged at once, where fewer wait for more: a sender of bulk waits for
 it."""
-
-_JOIN_BELOW = 16 * 1024
-"""Parts longer than this are queued as they are, to save a copy."""
 
 _MAX_TLS_MESSAGE = 64 * 1024
 """Bytes of a TLS message that has not come whole, and of what came before its beginning has.
@@ -398,19 +396,8 @@ class AioquicConnection:
         if stream not in quic._streams and stream % 2 == (0 if quic._is_client else 1):
             for lower in range(quic.get_next_available_stream_id(), stream, 4):
                 quic.send_stream_data(lower, b"")
-        small: list[Buffer] = []
-        for part in parts:
-            if isinstance(part, memoryview):
-                part = part.cast("B")
-            if len(part) < _JOIN_BELOW:
-                small.append(part)
-                continue
-            if small:
-                quic.send_stream_data(stream, b"".join(small))
-                small = []
+        for part in joined(parts):
             quic.send_stream_data(stream, part)  # type: ignore[arg-type]  # any buffer will do
-        if small:
-            quic.send_stream_data(stream, b"".join(small))
 
     def refuse(self, stream: int, error_code: int) -> None:
         """RESET_STREAM and STOP_SENDING, once; what still comes is forgotten."""

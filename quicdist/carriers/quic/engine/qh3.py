@@ -45,6 +45,7 @@ from quicdist.carriers.quic.engine import (
     Path,
     ResetTokenOf,
     SocketAddress,
+    joined,
 )
 from quicdist.carriers.quic.mtu import BASE, is_loopback
 from quicdist.carriers.quic.settings import QuicSettings
@@ -81,6 +82,16 @@ class _Quic(QuicConnection):
         if not self.is_held or self.is_draining:
             super()._drain_core()
 
+    def receive_datagram(self, data: bytes, addr: SocketAddress, now: float) -> None:
+        """After the handshake a short header is that of one packet, and the core's business."""
+        core = self._core
+        if core is None or not self._handshake_complete or data[0] & 0x80:
+            super().receive_datagram(data, addr, now)
+            return
+        core.receive_datagram(data, addr, now)
+        if core.has_events:
+            self._drain_core()
+
     def poll(self, now: float) -> list[tuple[bytes, SocketAddress]]:
         """Datagrams to send. Raises RuntimeError.
 
@@ -90,9 +101,10 @@ class _Quic(QuicConnection):
         datagrams: list[tuple[bytes, SocketAddress]] = []
         if self._core is None:
             return datagrams
+        poll = self._core.poll_transmit
         while len(datagrams) < BURST:
             try:
-                transmit = self._core.poll_transmit(now)
+                transmit = poll(now)
             except RuntimeError:
                 if self._handshake_confirmed:
                     raise
@@ -121,8 +133,10 @@ class Qh3Connection:
         self._path: Path = (("", 0), None)
         self._pings = 0
         self._refused: set[int] = set()
+        self._opened: set[int] = set()
         self._written = 0
         self._acknowledged = 0
+        self._must_reckon = False
         self._received = 0
         self._limit = settings.limits.receive_window
 
@@ -246,16 +260,23 @@ class Qh3Connection:
 
     def write(self, stream: int, parts: Sequence[Buffer]) -> None:
         """Queues; qh3 wants its streams opened in ascending order, lower ones come along."""
-        quic = self._quic
         try:
-            if stream % 2 == (0 if quic.configuration.is_client else 1):
-                for lower in range(quic.get_next_available_stream_id(), stream, 4):
-                    quic.send_stream_data(lower, b"")
-            for part in parts:
-                quic.send_stream_data(stream, part)
-                self._written += part.nbytes if isinstance(part, memoryview) else len(part)
+            if stream not in self._opened:
+                self._open(stream)
+            core = self._quic._core
+            assert core is not None
+            for part in joined(parts):
+                core.send_stream(stream, part)
+                self._written += len(part)
         except Exception as error:
             raise EngineError(f"stream {stream}: {error}") from error
+
+    def _open(self, stream: int) -> None:
+        quic = self._quic
+        if stream % 2 == (0 if quic.configuration.is_client else 1):
+            for mine in range(quic.get_next_available_stream_id(), stream + 1, 4):
+                quic.send_stream_data(mine, b"")
+        self._opened.add(stream)
 
     def refuse(self, stream: int, error_code: int) -> None:
         """RESET_STREAM and STOP_SENDING, once; what still comes is forgotten."""
@@ -274,7 +295,7 @@ class Qh3Connection:
             datagrams = self._quic.poll(now)
         except Exception as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
-        self._reckon()
+        self._must_reckon = True
         return [(data, self._known(address)) for data, address in datagrams]
 
     def _reckon(self) -> None:
@@ -300,7 +321,11 @@ class Qh3Connection:
         self._quic.handle_timer(now)
 
     def acknowledged(self) -> int:
-        """As far as can be told; never all before it is."""
+        """As far as can be told; never all before it is. Known anew when all has been sent that
+        may be."""
+        if self._must_reckon:
+            self._must_reckon = False
+            self._reckon()
         return self._acknowledged
 
     def received(self) -> int:
