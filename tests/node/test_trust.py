@@ -230,6 +230,28 @@ async def test_somebody_in_between_is_found_out(known: Path, tmp_path: Path, how
     assert not attacker.read
 
 
+async def test_somebody_in_between_from_the_first_meeting_on_is_seen_when_he_leaves(
+    known: Path, tmp_path: Path
+) -> None:
+    """What first use means: his key is the one that is kept."""
+    name, theirs, ours = free_name(), someone(), someone()
+    attacker = InBetween(name)
+    async with (
+        node(name, theirs, Trust.first_use(tmp_path / "theirs")) as target,
+        target.mailbox("box") as box,
+    ):
+        async with attacker.standing() as place:
+            for _ in range(2):
+                table = Table({name: place})
+                async with node("0@127.0.0.1", ours, Trust.first_use(known), table=table) as victim:
+                    await victim.send(("box", name), "confidential")
+                    assert await box.receive(timeout=PATIENCE) == b"confidential"
+        assert any(b"confidential" in frame for frame in attacker.read)
+        async with node("0@127.0.0.1", ours, Trust.first_use(known)) as victim:
+            with pytest.raises(NoConnection, match="has changed"):
+                await victim.connect(name)
+
+
 async def test_somebody_in_between_reads_all_where_nothing_is_verified() -> None:
     """What `none` means, and that the attack of these tests is one."""
     name = free_name()
@@ -251,6 +273,11 @@ async def test_somebody_in_between_reads_all_where_nothing_is_verified() -> None
 @export(module="calc")
 def add(a: int, b: int) -> int:
     return a + b
+
+
+@export(module="calc")
+def double(a: int) -> int:
+    return 2 * a
 
 
 @export(module="calc")
@@ -281,14 +308,17 @@ async def test_who_may_connect_and_be_dialled() -> None:
 async def test_what_may_be_called() -> None:
     """By each way there is: erpc, rpc, a call to the module's name, spawn."""
     friends, strangers, ours = free_name(), free_name(), free_name()
-    access = Access(calls={"*": ["calc:a*"], friends: ["calc:none"], "nobody@*": ["*"]})
+    access = Access(calls={"*": ["calc:a*"], friends: ["calc:double"], "nobody@*": ["*"]})
     same = someone()
     trust = Trust.pinned({"*": same.fingerprint})
     async with (
-        node(ours, same, trust, exports=(add, drop), access=access),
+        node(ours, same, trust, exports=(add, double, drop), access=access),
         node(friends, same, trust) as friend,
         node(strangers, same, trust) as stranger,
     ):
+        assert await friend.call(ours, "calc", "double", [2]) == 4
+        with pytest.raises(CallError, match="undef"):
+            await stranger.call(ours, "calc", "double", [2])
         for peer in (friend, stranger):
             assert await peer.call(ours, "calc", "add", [1, 2]) == 3
             with pytest.raises(CallError, match="undef"):
