@@ -205,7 +205,8 @@ def _write(
                         numbers = _numbers(value)
                         if numbers is not None:
                             append(numbers)
-                            terms += _check_leaf(numbers, len(stack), limits)
+                            if numbers[0] != 107:  # STRING_EXT, which is a leaf
+                                terms += _check_leaf(numbers, len(stack), limits)
                             continue
                     count = len(value)
                     append(_LIST[count] if count < 256 else _tag_u32(108, count))
