@@ -133,6 +133,7 @@ class CloseKind(enum.Enum):
     LOCAL = "closed by us"
     PEER = "closed by the peer"
     IDLE = "nothing heard from the peer for too long"
+    BROKEN = "the peer sent what its carrier does not allow"
     ERROR = "error"
 
 

@@ -216,7 +216,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         try:
             received = self._dialect.receive(0, _scratch.buffer[:nbytes])
         except DialectError as error:
-            self._end(CloseReason(CloseKind.ERROR, str(error)))
+            self._end(CloseReason(CloseKind.BROKEN, str(error)))
             return
         packets = received.packets
         if not packets:

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Protocol
 
 from quicdist import etf
-from quicdist.carriers.base import CloseReason, Connection, ConnectionStatistics
+from quicdist.carriers.base import CloseKind, CloseReason, Connection, ConnectionStatistics
 from quicdist.dist import control as ctl
 from quicdist.dist.control import Control
 from quicdist.dist.errors import DistError, HandshakeRefused, ProtocolError, WrongCookie
@@ -548,7 +548,8 @@ class Peer:
             # What a receiver cannot hold is bounded by the carrier's window, and is the last.
             self._let_go(list(self._held_by))
             self._work()
-        self._end(self._judgement(reason.text), Ending.LOST)
+        ending = Ending.PROTOCOL if reason.kind is CloseKind.BROKEN else Ending.LOST
+        self._end(self._judgement(reason.text), ending)
 
     def _judgement(self, reason: str) -> str:
         """What the end of a handshake means. OTP says nothing about a cookie that is not its own:

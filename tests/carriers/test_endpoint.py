@@ -418,7 +418,7 @@ async def test_a_frame_above_the_limit_ends_the_connection() -> None:
         here.connection.send_frame((bytes(1001),))
         await there.until(lambda: there.lost)
         assert there.frames == [bytes(1000)]
-        assert there.lost[0].kind is CloseKind.ERROR
+        assert there.lost[0].kind is CloseKind.BROKEN
         assert "1001 bytes" in there.lost[0].text
         await here.until(lambda: here.lost)
         assert "1001 bytes" in here.lost[0].text

@@ -179,7 +179,7 @@ async def test_bytes_that_no_node_sends_end_the_connection_with_a_reason() -> No
     async with pair() as (dialer, listener):
         dialer.connection.send_handshake(bytes(5000))
         await listener.until(lambda: listener.lost)
-        assert listener.lost[0].kind is CloseKind.ERROR
+        assert listener.lost[0].kind is CloseKind.BROKEN
         assert "handshake message of 5000 bytes" in listener.lost[0].text
 
 

@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from quicdist import Identity, NoConnection, Node, NodeDown, NodeLimits, StartError, Trust
+from quicdist import (
+    Identity,
+    NoConnection,
+    Node,
+    NodeDown,
+    NodeLimits,
+    Quic,
+    StartError,
+    Trust,
+)
+from quicdist.carriers.base import CarrierLimits
 from tests.gatewayed import free_udp_port
 from tests.lossy import LossyProxy, Weather
 from tests.node import exported
@@ -48,6 +58,21 @@ async def test_several_nodes_in_one_process(make_node: MakeNode) -> None:
             for name in names - {node.name}:
                 assert await node.ping(name)
             assert set(node.nodes()) == names - {node.name}
+
+
+async def test_a_frame_beyond_the_bound_ends_its_connection_and_is_counted(
+    make_node: MakeNode,
+) -> None:
+    small = Quic(limits=CarrierLimits(max_frame=16 * 1024))
+    async with make_node() as one, make_node() as three, make_node(carriers=[small]) as two:
+        assert await three.ping(two.name)
+        with two.events() as events:
+            await one.send(("nobody", two.name), bytes(40_000))
+            seen = [await asyncio.wait_for(events.__anext__(), PATIENCE) for _ in range(2)]
+        assert isinstance(seen[1], NodeDown)
+        assert "at most 16384 are taken" in seen[1].reason
+        assert two.stats().ended == {"protocol": 1}
+        assert two.nodes() == [three.name]
 
 
 async def test_a_port_in_use(make_node: MakeNode) -> None:

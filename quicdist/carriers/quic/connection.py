@@ -324,7 +324,7 @@ class QuicCarrier:
         try:
             self._engine.receive(data, path, now)
         except EngineError as error:
-            self._ending = CloseReason(CloseKind.ERROR, str(error))
+            self._ending = CloseReason(CloseKind.BROKEN, str(error))
 
     def after_batch(self) -> None:
         """All datagrams of one wake-up are in: tell what they brought."""
@@ -478,7 +478,7 @@ class QuicCarrier:
         try:
             received: Received = self._dialect.receive(stream, data)
         except DialectError as error:
-            self._ending = CloseReason(CloseKind.ERROR, f"{self.traits.name}: {error}")
+            self._ending = CloseReason(CloseKind.BROKEN, f"{self.traits.name}: {error}")
             return
         if received.packets:
             for packet in received.packets:
