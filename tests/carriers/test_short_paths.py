@@ -80,6 +80,7 @@ class Network:
                 arrival = self.now + 0.001 + late * self._dice.random()
                 heapq.heappush(self._flying, (arrival, self._sent, 1 - place, data))
         timers = [side.connection.timer() for side in live]
+        assert timers == [QuicConnection.get_timer(side.connection._quic) for side in live]
         times = [at for at in timers if at is not None] + [at for at, *_ in self._flying[:1]]
         # A clock that stood still would meet the same rounding error of a timer for ever.
         self.now = max(self.now + 1e-6, min(times))
@@ -114,7 +115,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counted["in"] += is_taken
         return is_taken
 
-    def counting_seal(self: ShortPaths, *arguments: object) -> int:
+    def counting_seal(self: ShortPaths, *arguments: object) -> bytes:
         counted["out"] += 1
         return seal(self, *arguments)  # type: ignore[arg-type]  # passed through
 
@@ -178,6 +179,30 @@ def test_what_is_forged_or_replayed_changes_nothing() -> None:
     server.drain(network.sides[1])
     assert bytes(network.sides[1].received[0]) == b"once" + b"twice" * 10
     assert server.closed is None
+
+
+@pytest.mark.parametrize("pause", [0.0001, 0.0004])
+def test_an_answer_acknowledges_what_it_answers_without_a_datagram_of_its_own(
+    pause: float,
+) -> None:
+    network = Network(SHORT, SHORT, loss=0.0, seed=1, largest=1200)
+    while not all(side.connection._quic._handshake_confirmed for side in network.sides):
+        network.step()
+    now = network.now + 1
+    for side in network.sides:
+        side.connection.send_whole(False)
+        side.connection.transmit(now)  # what is left of the handshake
+        side.connection.handle_timer(now)
+    asking, answering = network.sides
+    for _ in range(100):
+        for one, other in ((asking, answering), (answering, asking)):
+            now += pause
+            one.connection.write(0, [bytes(64)])
+            ((data, _),) = one.connection.transmit(now)
+            other.connection.receive(data, (ADDRESS, None), now)
+            other.connection.drain(other)
+    for side in network.sides:
+        assert side.connection._quic._loss.bytes_in_flight < 1200
 
 
 @pytest.mark.parametrize("name", [SHORT, PLAIN])
