@@ -332,19 +332,23 @@ class QuicCarrier:
             return
         self._engine.drain(self)
         self._look_at_reset_token()
-        self._bytes_acknowledged = self._engine.acknowledged()
+        acknowledged = self._engine.acknowledged()
+        is_news = acknowledged != self._bytes_acknowledged
+        if is_news:
+            self._bytes_acknowledged = acknowledged
+            self._look_at_gap()
         path = self._engine.path
-        if path[0] != self._path[0]:
+        if path is not self._path and path[0] != self._path[0]:
             self._path = path
             self._migrations += 1
-        self._look_at_gap()
         if self.up is not None:
             self._look_open()
         self._deliver()
         if self._closed:
             return
         self._grant()
-        self._look_at_watermarks()
+        if is_news:
+            self._look_at_watermarks()
         over = self._engine.closed
         if over is not None:
             self._end(_reason_of(over), over=over)

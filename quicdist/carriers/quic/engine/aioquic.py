@@ -320,8 +320,9 @@ class AioquicConnection:
 
     def drain(self, sink: EngineSink) -> None:
         """Hands over what aioquic queued."""
-        next_event = self._quic.next_event
-        while (event := next_event()) is not None:
+        queue = self._quic._events
+        while queue:
+            event = queue.popleft()
             if isinstance(event, events.StreamDataReceived):
                 self._received += len(event.data)
                 if event.stream_id in self._refused:
@@ -481,7 +482,10 @@ class AioquicConnection:
 
     def acknowledged(self) -> int:
         """Where the send buffers begin."""
-        return sum(stream.sender._buffer_start for stream in self._quic._streams.values())
+        count = 0
+        for stream in self._quic._streams.values():
+            count += stream.sender._buffer_start
+        return count
 
     def received(self) -> int:
         """A refused stream uses up credit with bytes that are never handed over."""

@@ -289,15 +289,14 @@ class ShortPaths(QuicConnection):
         ack = b""
         self._pacing_at = None
         is_ack_due = space.ack_at is not None and space.ack_at <= now
-        if space.ack_at is not None and (is_ack_due or stream is not None):
-            if len(space.ack_queue) != 1:
-                return super().datagrams_to_send(now)
-            # One that will be due soon rides along, and needs no datagram of its own.
-            if space.ack_at - now <= self._ack_delay / 2:
-                ack = _ack_frame(space, now, self._local_ack_delay_exponent)
+        if stream is None and is_ack_due and len(space.ack_queue) > 1:
+            return super().datagrams_to_send(now)
+        # One that will be due soon rides along, and needs no datagram of its own.
+        if space.ack_at is not None and space.ack_at - now <= self._ack_delay / 2:
+            ack = _ack_frame(space, now, self._local_ack_delay_exponent)
         sent: list[bytes] = []
         if stream is not None:
-            sent = self._send_stream(stream, ack, now)
+            sent = self._send_stream(stream, ack, now, is_urgent=is_ack_due)
         if ack and not sent and is_ack_due:
             sent = [self._seal(ack, ack, None, now)]
         address = path.addr
@@ -339,8 +338,11 @@ class ShortPaths(QuicConnection):
         credit = self._remote_max_data - self._remote_max_data_used
         return min(stream.sender.highest_offset + credit, stream.max_stream_data_remote)
 
-    def _send_stream(self, stream: QuicStream, ack: bytes, now: float) -> list[bytes]:
-        """Datagrams that hold one STREAM frame each, as many as may leave; the first with `ack`."""
+    def _send_stream(
+        self, stream: QuicStream, ack: bytes, now: float, *, is_urgent: bool
+    ) -> list[bytes]:
+        """Datagrams that hold one STREAM frame each, as many as may leave; the first with `ack`,
+        for which the pacer does not wait where that is urgent."""
         assert stream.stream_id is not None
         stream_id = stream.stream_id
         sender, pending = stream.sender, stream.sender._pending
@@ -362,7 +364,7 @@ class ShortPaths(QuicConnection):
                 is_cut = stop == start + room and left < self._max_datagram_size
                 if stop <= start or (is_cut and left < allowed):
                     break  # what the congestion window cuts short waits for more of it
-                if not ack:
+                if not (ack and is_urgent):
                     self._pacing_at = pacer.next_send_time(now=now)
                     if self._pacing_at is not None:
                         break
@@ -438,12 +440,15 @@ def _only_sends(stream: QuicStream) -> bool:
 
 
 def _ack_frame(space: QuicPacketSpace, now: float, delay_exponent: int) -> bytes:
-    """ACK of the one range that was received."""
+    """ACK of all that is to be acknowledged (RFC 9000, 19.3)."""
     assert space.largest_received_time is not None
-    received = space.ack_queue[0]
     delay = int((now - space.largest_received_time) * 1_000_000) >> delay_exponent
-    last = received.stop - 1
-    return b"".join((_ACK, _var(last), _var(delay), b"\0", _var(last - received.start)))
+    *others, above = space.ack_queue
+    frame = _ACK + _var(above.stop - 1) + _var(delay) + _var(len(others)) + _var(len(above) - 1)
+    for received in reversed(others):
+        frame += _var(above.start - received.stop - 1) + _var(len(received) - 1)
+        above = received
+    return frame
 
 
 def _stream_head(stream_id: int, offset: int) -> bytes:
