@@ -559,6 +559,14 @@ def _parse_altact(values: _Values) -> AltactSigSend:
     return AltactSigSend(flags, from_pid, to, values[4])
 
 
+MESSAGES: frozenset[type[Control]] = frozenset(
+    (
+        *(Send, SendTT, SendSender, SendSenderTT, RegSend, RegSendTT),
+        *(AliasSend, AliasSendTT, AltactSigSend),
+    )
+)
+"""Those that bring a message, and go ahead of one after the other."""
+
 ALL: tuple[type[Control], ...] = (*(layout.cls for layout in _LAYOUTS.values()), AltactSigSend)
 """Every control message known here, by rising operation number."""
 

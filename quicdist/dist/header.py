@@ -44,9 +44,11 @@ _NEW = 8
 class IncomingAtoms:
     """The atoms a peer has put into its cache, as its headers told."""
 
-    __slots__ = ("_known", "_slots")
+    __slots__ = ("_known", "_slots", "changes")
 
     def __init__(self) -> None:
+        self.changes = 0
+        """How many headers have told of new ones."""
         self._slots: list[Atom | None] = [None] * CACHE_SIZE
         self._known: dict[bytes, tuple[Atom, ...]] = {}
 
@@ -89,6 +91,7 @@ class IncomingAtoms:
                 atom = cached
             atoms.append(atom)
         found = tuple(atoms)
+        self.changes += is_new
         if is_new or len(self._known) >= _REMEMBERED:
             self._known.clear()
         if not is_new:

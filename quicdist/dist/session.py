@@ -3,6 +3,7 @@
     session = Session(local, Role.INITIATOR, challenge=random_32_bits, expected_peer=name)
     session.start()                    -> events: what to send
     session.receive(packet)            -> events: what to send, what happened
+    session.message(frame)             -> the same for a frame that begins as an earlier one
     session.decide(status)             -> events: after PeerNamed or AliveAsked
     session.encode(control, payload)   -> a message, once connected
     session.address(control)           -> what goes ahead of many messages, encoded once
@@ -35,7 +36,7 @@ from typing import Final, TypeAlias
 
 from quicdist import etf
 from quicdist.dist import handshake as hs
-from quicdist.dist.control import Control, UnknownControl, parse
+from quicdist.dist.control import MESSAGES, Control, UnknownControl, parse
 from quicdist.dist.errors import (
     DistError,
     HandshakeRefused,
@@ -66,6 +67,9 @@ _MAX_FRAME = 0xFFFF_FFFF
 
 _HEADROOM = 128 * 1024
 """Bytes, at most, of a message's atom cache header and the heads of its fragments."""
+
+_OPENINGS, _OPENING_LENGTHS, _LONGEST_OPENING = 256, 4, 256
+"""Beginnings of frames that are kept, how many lengths they have at most, and how many bytes."""
 
 _SMALL = 32 * 1024
 """Bytes of a message that is copied into its frame: of a larger one the parts are handed on."""
@@ -247,6 +251,52 @@ class OutgoingMessage:
     """Bytes of control message and payload."""
 
 
+class _Openings:
+    """What frames began with: one process's messages to another all begin alike, and what lies
+    before the payload need not be read again. Bounded."""
+
+    __slots__ = ("_changes", "_known", "_lengths")
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, tuple[Control, tuple[Atom, ...], int]] = {}
+        self._lengths: list[int] = []
+        self._changes = 0
+
+    def find(self, frame: bytes, changes: int) -> tuple[Control, tuple[Atom, ...], int] | None:
+        """Its control message, its atoms and where its payload begins. `changes` are those of the
+        atom cache: with each the same bytes may mean another thing."""
+        if changes != self._changes:
+            self._forget(changes)
+            return None
+        for length in self._lengths:
+            known = self._known.get(frame[:length])
+            if known is not None:
+                return known
+        return None
+
+    def keep(
+        self, frame: bytes, control: Control, atoms: tuple[Atom, ...], offset: int, changes: int
+    ) -> None:
+        """The payload of `frame` begins at `offset`; one that has changed the cache is not kept."""
+        if changes != self._changes:
+            self._forget(changes)
+            return
+        if offset > _LONGEST_OPENING or type(control) not in MESSAGES:
+            return
+        is_new = offset not in self._lengths
+        if len(self._known) >= _OPENINGS or (is_new and len(self._lengths) >= _OPENING_LENGTHS):
+            self._forget(changes)
+            is_new = True
+        if is_new:
+            self._lengths.append(offset)
+        self._known[frame[:offset]] = control, atoms, offset
+
+    def _forget(self, changes: int) -> None:
+        self._changes = changes
+        self._known.clear()
+        self._lengths.clear()
+
+
 # -- the session --------------------------------------------------------------------------------
 
 
@@ -299,6 +349,7 @@ class Session:
         self._fragments_in = IncomingFragments(
             self._limits.max_sequences, self._limits.max_sequence_bytes, self._limits.max_message
         )
+        self._openings = _Openings()
         self._last_sequence = 0
         self._one_frame = min(self._limits.fragment_size, _SMALL)
         self.mark: Final = object()
@@ -544,11 +595,28 @@ class Session:
         except etf.EtfDecodeError as error:
             raise ProtocolError(f"a frame holds a term that does not decode: {error}") from error
 
+    def message(self, frame: bytes) -> tuple[Control, Term] | None:
+        """The message in a frame that begins as an earlier one did. None for any other, and for
+        one in which something is wrong: `receive` tells of both."""
+        known = self._openings.find(frame, self._atoms_in.changes)
+        if known is None or len(frame) > self._limits.max_message:
+            return None
+        control, atoms, offset = known
+        try:
+            if self._header_form:
+                payload, end = etf.decode_bare(frame, offset, self._options, atoms)
+            else:
+                payload, end = etf.decode_prefix(frame, offset, self._options)
+        except etf.EtfDecodeError:
+            return None
+        return (control, payload) if end == len(frame) else None
+
     def _header_frame(self, data: bytes, size: int) -> Event:
         tag = data[1] if size > 1 and data[0] == VERSION else -1
         if tag == HEADER:
             atoms, offset = self._atoms_in.read(data, 2)
             control, offset = self._control(data, offset, atoms)
+            self._openings.keep(data, control, atoms, offset, self._atoms_in.changes)
             return self._message(control, data, offset, atoms, size)
         if tag == FIRST_FRAGMENT and self._fragments:
             ids = self._fragments_in.check_first(data)
@@ -590,6 +658,7 @@ class Session:
         control = parse(values)
         if not control.HAS_PAYLOAD:
             return self._message(control, data, offset, (), size)
+        self._openings.keep(data, control, (), offset, 0)
         payload, offset = etf.decode_prefix(data, offset, self._options)
         if offset != size:
             raise ProtocolError(f"{size - offset} bytes too many after {type(control).__name__}")

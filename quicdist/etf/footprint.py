@@ -10,6 +10,7 @@ from quicdist.etf.terms import BitString, Fun, ImproperList, Port, Reference, Te
 
 _WORD = 8
 _LEAF = 56  # an object with a few words in it; integers and pids are near enough
+_BYTES = 40
 _TUPLE = 56
 _LIST = 72
 _DICT = 96
@@ -24,6 +25,8 @@ def footprint(term: Term) -> int:
 
     Atoms and small integers are shared and count as the reference to them only.
     """
+    if type(term) is bytes:
+        return _BYTES + len(term)
     total = 0
     todo: list[Iterable[Term]] = [(term,)]
     while todo:
@@ -33,7 +36,7 @@ def footprint(term: Term) -> int:
                 total += _TUPLE + _WORD * len(item)
                 todo.append(item)
             elif kind is bytes:
-                total += 40 + len(item)
+                total += _BYTES + len(item)
             elif kind is int:
                 if not -6 < item < 257:
                     total += _NUMBER + item.bit_length() // 8

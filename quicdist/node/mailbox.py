@@ -54,6 +54,7 @@ class Mailbox(Process):
         self._entry = limits.least
         """Bytes that a message costs besides itself: its place in the queue, its size."""
         self._when_full = limits.when_full
+        self._holds = limits.when_full is WhenFull.HOLD
         self.dropped = 0
         """Messages thrown away because the mailbox was full (WhenFull.DROP)."""
         self._next_report = 0.0
@@ -132,6 +133,11 @@ class Mailbox(Process):
         self._check_alive()
         if self._is_receiving:
             raise RuntimeError(f"{self}: another task is receiving from it; one at a time can")
+        if match is None and self._fresh and not self._skipped:
+            self._looked_at += 1
+            message, size = self._fresh.popleft()
+            self.level.take(size)
+            return message
         self._is_receiving = True
         try:
             entry = self._find(match, since)
@@ -345,7 +351,7 @@ class Mailbox(Process):
 
     def deliver(self, message: Term, source: Source) -> None:
         """A message arrives."""
-        if self._when_full is not WhenFull.HOLD and self.level.is_at_bound:
+        if not self._holds and self.level.is_at_bound:
             self._overflow()
         else:
             self.signalled(message, source)
@@ -363,7 +369,7 @@ class Mailbox(Process):
             level.is_waited_on = False
             if not waiter.done():
                 waiter.set_result(True)
-        if level.size > level.high and self._when_full is WhenFull.HOLD:
+        if self._holds and level.size > level.high:
             source.filled(level)
 
     def _overflow(self) -> None:

@@ -26,7 +26,7 @@ from quicdist.dist.control import Control
 from quicdist.dist.errors import DistError, HandshakeRefused, ProtocolError, WrongCookie
 from quicdist.dist.flags import Flag
 from quicdist.dist.handshake import Named, Status
-from quicdist.dist.packet import Packet
+from quicdist.dist.packet import FramePacket, Packet
 from quicdist.dist.session import (
     NO_PAYLOAD,
     AliveAsked,
@@ -68,7 +68,7 @@ class State(enum.Enum):
     DOWN = "down"
 
 
-_UP = State.UP
+_UP, _DOWN = State.UP, State.DOWN
 
 
 class Owner(Protocol):
@@ -324,7 +324,7 @@ class Peer:
                 packet = queue.popleft()
                 consumed += len(packet.data)
                 self._take(packet)
-                if held_by or self.state is State.DOWN:
+                if held_by or self.state is _DOWN:
                     break
         except HandshakeRefused as error:
             self._refused(error)
@@ -345,18 +345,26 @@ class Peer:
             self._plan_work()
 
     def _take(self, packet: Packet) -> None:
+        if type(packet) is FramePacket:
+            message = self.session.message(packet.data)
+            if message is not None:
+                self._act(*message)
+                return
         for event in self.session.receive(packet):
             if type(event) is MessageReceived:
-                self._messages_received += 1
-                control = event.control
-                kind = type(control)
-                handler = self.handlers.get(kind)
-                if handler is not None:
-                    if kind in _OWN and control.from_pid.node is not self.name and _is_own(control):  # type: ignore[attr-defined]
-                        raise ProtocolError(f"{kind.__name__} in the name of another node's pid")
-                    handler(control, event.payload, self)
+                self._act(event.control, event.payload)
             else:
                 self._on_event(event)
+
+    def _act(self, control: Control, payload: Payload) -> None:
+        self._messages_received += 1
+        kind = type(control)
+        handler = self.handlers.get(kind)
+        if handler is None:
+            return
+        if kind in _OWN and control.from_pid.node is not self.name and _is_own(control):  # type: ignore[attr-defined]
+            raise ProtocolError(f"{kind.__name__} in the name of another node's pid")
+        handler(control, payload, self)
 
     def _plan_work(self) -> None:
         if not self._is_work_planned:

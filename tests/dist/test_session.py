@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicdist.dist import handshake as hs
-from quicdist.dist.control import Link, RegSend, SendSender, SpawnRequest, UnknownControl
+from quicdist.dist.control import Link, RegSend, RegSendTT, SendSender, SpawnRequest, UnknownControl
 from quicdist.dist.errors import DistError, HandshakeRefused, ProtocolError, UsageError
 from quicdist.dist.flags import DEFAULT_FLAGS, MANDATORY, MANDATORY_25, Flag
 from quicdist.dist.handshake import Named, Status
@@ -641,3 +641,98 @@ def test_what_is_not_small_has_no_frame_of_its_own() -> None:
     (*_, event) = feed(listener, [b"".join(parts) for parts in dialer.frames(message)])
     assert isinstance(event, MessageReceived)
     assert event.payload == bytes(101)
+
+
+# -- frames that begin as earlier ones ------------------------------------------------------------
+
+SINKS = [Atom(f"sink{number}") for number in range(6)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(
+    messages=st.lists(
+        st.tuples(
+            st.sampled_from(SINKS),
+            st.booleans(),
+            st.one_of(st.binary(max_size=90), st.integers(0, 3000).map(lambda n: Atom(f"x{n}"))),
+        ),
+        max_size=30,
+    )
+)
+def test_what_is_read_by_its_beginning_is_what_all_of_it_says(
+    form: str, messages: list[tuple[Atom, bool, Any]]
+) -> None:
+    dialer, listener = connected_pair(FORMS[form], limits=SessionLimits(fragment_size=60))
+    for name, is_named, payload in messages:
+        control = RegSend(ME, name) if is_named else SendSender(Pid(name, 1, 2, 3), YOU)
+        got: list[Any] = []
+        for parts in dialer.frames(dialer.encode(control, payload)):
+            frame = b"".join(parts)
+            found = listener.message(frame)
+            got += [found] if found is not None else feed(listener, [frame])
+        last = got[-1]
+        assert last == (control, payload) or (last.control, last.payload) == (control, payload)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_second_message_to_the_same_is_read_by_its_beginning(form: str) -> None:
+    dialer, listener = connected_pair(FORMS[form])
+    frames = [
+        b"".join(parts)
+        for payload in (b"1", b"2", b"3", [Atom("new")], b"4")
+        for parts in dialer.frames(dialer.encode(RegSend(ME, SINKS[0]), payload))
+    ]
+    found = []
+    for frame in frames:
+        found.append(listener.message(frame))
+        if found[-1] is None:
+            feed(listener, [frame])
+    if Flag.DIST_HDR_ATOM_CACHE in FORMS[form]:
+        # A header that tells of new atoms is not kept, and ends what is.
+        assert found == [None, None, (RegSend(ME, SINKS[0]), b"3"), None, None]
+    else:
+        rest = [(RegSend(ME, SINKS[0]), payload) for payload in (b"2", b"3", [Atom("new")], b"4")]
+        assert found == [None, *rest]
+
+
+def test_a_fragment_may_change_what_the_same_beginning_means() -> None:
+    limits = SessionLimits(fragment_size=60)
+    dialer, listener = connected_pair(FORMS["both"], limits=limits)
+    control = RegSend(ME, SINKS[0])
+
+    def frames(payload: Any) -> list[bytes]:
+        return [b"".join(parts) for parts in dialer.frames(dialer.encode(control, payload))]
+
+    for _ in range(2):
+        (again,) = frames(b"")
+        feed(listener, [again])
+    assert listener.message(again) == (control, b"")
+    # All slots of the cache get other atoms, by first fragments alone.
+    for start in range(0, 2400, 200):
+        feed(listener, frames([Atom(f"y{number}") for number in range(start, start + 200)]))
+    assert listener.message(again) is None
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_wrong_behind_a_known_beginning_is_told_as_ever(form: str) -> None:
+    dialer, listener = connected_pair(FORMS[form])
+    for _ in range(3):
+        message = dialer.encode(RegSend(ME, SINKS[0]), b"12345")
+        frame = b"".join(next(dialer.frames(message)))
+        feed(listener, [frame])
+    for broken in (frame[:-1], frame + b"\0", frame[:-10] + b"\xff" * 10):
+        assert listener.message(broken) is None
+    with pytest.raises(ProtocolError):
+        feed(listener, [frame[:-1]])
+
+
+def test_no_more_beginnings_are_kept_than_a_bound() -> None:
+    dialer, listener = connected_pair(FORMS["pass-through"])
+    for number in range(2000):
+        control = RegSend(ME, Atom("n" * (number % 50) + str(number)))
+        feed(listener, [b"".join(next(dialer.frames(dialer.encode(control, b"x"))))])
+        assert len(listener._openings._known) <= 256
+        assert len(listener._openings._lengths) <= 4
+    huge = RegSendTT(ME, Atom("sink"), bytes(1000))
+    feed(listener, [b"".join(next(dialer.frames(dialer.encode(huge, b"x"))))])
+    assert all(len(beginning) <= 256 for beginning in listener._openings._known)
