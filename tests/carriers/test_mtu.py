@@ -73,8 +73,22 @@ def test_a_black_hole_is_left_and_not_entered_again_at_once() -> None:
     verdicts = [mtu.lost(8900, 10.0) for _ in range(4)]
     assert verdicts == [False, False, False, True]
     assert mtu.size == BASE
-    assert mtu.probe(11.0) is None
-    assert mtu.probe(80.0) == 1350
+    assert mtu.probe(10.9) is None
+    assert mtu.probe(11.0) == 1350
+
+
+def test_after_each_black_hole_it_waits_twice_as_long() -> None:
+    mtu = PathMtu(NEAR, 16_000)
+    search(mtu, lambda size: True)
+    now, pauses = 0.0, []
+    for _ in range(8):
+        assert [mtu.lost(16_000, now) for _ in range(4)][-1]
+        began = now
+        while mtu.probe(now) is None:
+            now += 0.5
+        pauses.append(now - began)
+        mtu.probe_acknowledged(16_000)
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
 def test_losses_between_arrivals_are_no_black_hole() -> None:

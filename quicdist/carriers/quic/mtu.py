@@ -29,6 +29,10 @@ _SEARCH_AGAIN = 600.0
 _HOLES = 4
 """Times in a row that large datagrams were lost with none arriving between: a black hole."""
 
+_AFTER_HOLE = (1.0, 60.0)
+"""Seconds until a search after a black hole, the first time and, doubled each time, at most. It may
+have been the dice: of datagrams of which a fifth is lost, four in a row are, every few MB."""
+
 
 class PathMtu:
     """The search on one connection. Sizes in bytes, of UDP payload; times in seconds."""
@@ -44,6 +48,7 @@ class PathMtu:
         self._holes = 0
         self._under_way = 0
         self._not_before = 0.0
+        self._pause, self._longest_pause = _AFTER_HOLE
 
     def probe(self, now: float) -> int | None:
         """The size of a probe that should be sent now, if any; it counts as sent."""
@@ -86,7 +91,8 @@ class PathMtu:
             return False
         self.size = min(BASE, self.size)
         self._next = self._holes = self._lost = self._under_way = 0
-        self._not_before = now + _SEARCH_AGAIN / 10
+        self._not_before = now + self._pause
+        self._pause = min(2 * self._pause, self._longest_pause)
         return True
 
 
