@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
+import tempfile
 
 from faults.namespaces import NotHere
-from faults.scenarios import SCENARIOS, Scenario
+from faults.scenarios import SCENARIOS, Run, Scenario
 
 
-def _play(scenario: Scenario, scale: float) -> tuple[bool, str]:
+def _play(scenario: Scenario, run: Run) -> tuple[bool, str]:
     try:
-        return True, asyncio.run(scenario.play(scale))  # type: ignore[arg-type]  # a coroutine
+        with tempfile.TemporaryDirectory(prefix="quicdist-faults-") as state:
+            # Another scenario's node may have had the same port, hence the name.
+            os.environ["QUICDIST_STATE_DIR"] = state
+            return True, asyncio.run(scenario.play(run))  # type: ignore[arg-type]  # a coroutine
     except NotHere as why:
         return True, f"not played: {why}"
     except Exception as error:
@@ -23,13 +28,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
     parser.add_argument("words", nargs="*", help="only scenarios whose names contain one of them")
     parser.add_argument("--scale", type=float, default=1.0, help="of the transfers' sizes")
+    parser.add_argument("--engine", default="aioquic", help="the QUIC library: aioquic, qh3")
     arguments = parser.parse_args()
     words = arguments.words
     chosen = [one for one in SCENARIOS if not words or any(word in one.name for word in words)]
     failed = 0
     print("| fault | what came of it |\n|---|---|", flush=True)
     for scenario in chosen:
-        good, text = _play(scenario, arguments.scale)
+        good, text = _play(scenario, Run(arguments.scale, arguments.engine))
         failed += not good
         print(f"| {scenario.name} | {text} |", flush=True)
     print(f"\n{len(chosen) - failed} passed, {failed} failed")

@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faults.stage import COOKIE, PATIENCE, free_port
-from quicdist import Identity, Node, NodeDown, NodeLimits
+from faults.peer import COOKIE, make_node
+from faults.stage import PATIENCE, free_port
+from quicdist import Node, NodeDown
 from quicdist.gateway import emit_module, erl_arguments
 from quicdist.node.mailbox import Mailbox
 from tests.erlang import Erlang
@@ -149,7 +150,7 @@ def _number(message: object) -> int:
 
 
 @contextlib.asynccontextmanager
-async def gatewayed_stage(ticktime: float) -> AsyncIterator[GatewayedStage]:
+async def gatewayed_stage(engine: str, ticktime: float) -> AsyncIterator[GatewayedStage]:
     """The Erlang node has dialled ours."""
     name = f"{free_port()}@127.0.0.1"
     with tempfile.TemporaryDirectory(prefix="quicdist-faults-") as directory:
@@ -162,11 +163,9 @@ async def gatewayed_stage(ticktime: float) -> AsyncIterator[GatewayedStage]:
             *erl_arguments(directory),
         )
         erlang = await asyncio.to_thread(Erlang, *arguments)
-        limits = NodeLimits(net_ticktime=ticktime, connect_timeout=60.0)
-        identity = Identity.ephemeral(["127.0.0.1"])
         try:
             async with (
-                Node("0@127.0.0.1", cookie=COOKIE, identity=identity, limits=limits) as node,
+                make_node("0@127.0.0.1", engine, ticktime) as node,
                 node.mailbox("sink") as sink,
             ):
                 scene = GatewayedStage(node, gateway, erlang, sink)

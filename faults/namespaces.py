@@ -67,7 +67,7 @@ class Host:
 
 
 @contextlib.asynccontextmanager
-async def two_hosts(ticktime: float) -> AsyncIterator[tuple[Host, Host]]:
+async def two_hosts(engine: str, ticktime: float) -> AsyncIterator[tuple[Host, Host]]:
     """A node on each, with a name that says the host's address. Raises NotHere."""
     if os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("tc") is None:
         raise NotHere("network namespaces need root, and the commands ip and tc (iproute2)")
@@ -79,7 +79,7 @@ async def two_hosts(ticktime: float) -> AsyncIterator[tuple[Host, Host]]:
                 name = f"4433@{address}"
                 state = Path(directory) / end
                 state.mkdir()
-                peer = PeerProcess(name, f"{address}:4433", ticktime, state)
+                peer = PeerProcess(name, f"{address}:4433", ticktime, state, engine)
                 hosts.append(Host(mark + end, mark + end, peer))
                 await run("ip", "netns", "add", mark + end)
             a, b = hosts

@@ -14,10 +14,11 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from quicdist import Atom, Node, NodeLimits
+from quicdist import Atom, Node, NodeLimits, Quic, Tcp, Trust
 from quicdist.node.errors import NoConnection, NodeError
 from quicdist.node.events import NodeDown
 
+COOKIE = "faults"
 CHUNK = 64 * 1024
 
 
@@ -135,10 +136,23 @@ async def _send(node: Node, peer: str, size: int, name: str) -> None:
         tell(event="sent", good=False, text=str(error))
 
 
-async def main(name: str, listen: str, cookie: str, ticktime: float) -> None:
-    limits = NodeLimits(net_ticktime=ticktime)
+def make_node(name: str, engine: str, ticktime: float, *, listen: str | None = None) -> Node:
+    """A node of a scenario, not started."""
+    limits = NodeLimits(net_ticktime=ticktime, connect_timeout=60.0)
+    # The engine qh3 cannot ask who dials for a certificate.
+    trust = Trust.first_use(uncertified=["*"] if engine == "qh3" else ())
+    quic = Quic(engine=engine)
+    if engine == "qh3":
+        # As it sends over networks: with those of loopback it cannot follow to another address.
+        quic = Quic(engine=engine, max_datagram_size=1200)
+    return Node(
+        name, listen=listen, cookie=COOKIE, limits=limits, trust=trust, carriers=[quic, Tcp()]
+    )
+
+
+async def main(name: str, listen: str, engine: str, ticktime: float) -> None:
     try:
-        node = Node(name, listen=listen, cookie=cookie, limits=limits)
+        node = make_node(name, engine, ticktime, listen=listen)
         await node.start()
     except NodeError as error:
         tell(event="failed", text=str(error))

@@ -26,21 +26,33 @@ no more than five quarters of it."""
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """How scenarios are played: transfers `scale` times as large, with a QUIC `engine`."""
+
+    scale: float = 1.0
+    engine: str = "aioquic"
+
+    def size(self, size: float) -> int:
+        """Of a transfer, in bytes."""
+        return int(size * self.scale)
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
-    """`play(scale)`; with a scale below 1 the transfers are as much smaller."""
+    """What `play` returns are figures."""
 
     group: str
     name: str
-    play: Callable[[float], Awaitable[str]]
+    play: Callable[[Run], Awaitable[str]]
     in_ci: bool = False
 
 
 # -- bad ways -----------------------------------------------------------------------------------
 
 
-async def _through(weather: Weather, size: float, scale: float) -> str:
-    async with stage(weather) as scene:
-        figures = await scene.transfer(int(size * scale))
+async def _through(weather: Weather, size: float, run: Run) -> str:
+    async with stage(run.engine, weather) as scene:
+        figures = await scene.transfer(run.size(size))
         assert not scene.downs
         return figures
 
@@ -74,8 +86,8 @@ def _weathers() -> list[Scenario]:
 # -- moves --------------------------------------------------------------------------------------
 
 
-async def _while_moving(move: Callable[[Stage, int], None], scale: float) -> str:
-    async with stage() as scene:
+async def _while_moving(move: Callable[[Stage, int], None], run: Run) -> str:
+    async with stage(run.engine) as scene:
         moves = 0
 
         async def keep_moving() -> None:
@@ -83,11 +95,11 @@ async def _while_moving(move: Callable[[Stage, int], None], scale: float) -> str
             while True:
                 moves += 1
                 move(scene, moves)
-                await asyncio.sleep(max(0.1, min(1.0, scale)))
+                await asyncio.sleep(max(0.1, min(1.0, run.scale)))
 
         moving = asyncio.create_task(keep_moving())
         try:
-            figures = await scene.transfer(int(100 * MB * scale))
+            figures = await scene.transfer(run.size(100 * MB))
         finally:
             moving.cancel()
         assert not scene.downs, scene.downs
@@ -109,23 +121,23 @@ def _own(scene: Stage, number: int) -> None:
 # -- real networks of the kernel -----------------------------------------------------------------
 
 
-async def _netem(words: Sequence[str], size: int, scale: float) -> str:
-    async with two_hosts(60.0) as (here, there):
+async def _netem(words: Sequence[str], size: int, run: Run) -> str:
+    async with two_hosts(run.engine, 60.0) as (here, there):
         for host in (here, there):
             await host.weather(*words)
         began = time.monotonic()
-        figures = await here.send(there, int(size * scale))
+        figures = await here.send(there, run.size(size))
         assert not here.downs()
         return f"{figures} in {time.monotonic() - began:.1f} s"
 
 
-async def _dialler_moves(scale: float) -> str:
-    async with two_hosts(60.0) as (here, there):
+async def _dialler_moves(run: Run) -> str:
+    async with two_hosts(run.engine, 60.0) as (here, there):
         old = HERE
         for number in range(3, 6):
             new = f"10.77.0.{number}"
             there.peer.events.clear()
-            sending = asyncio.create_task(here.send(there, int(20 * MB * scale)))
+            sending = asyncio.create_task(here.send(there, run.size(20 * MB)))
             await there.peer.until(lambda event: event["event"] == "chunk")
             await here.address(old, new)
             old = new
@@ -136,9 +148,9 @@ async def _dialler_moves(scale: float) -> str:
         return f"{figures} each time, no nodedown"
 
 
-async def _cable_pulled(scale: float) -> str:
-    async with two_hosts(TICKTIME) as (here, there):
-        sending = asyncio.create_task(here.send(there, int(20 * MB * scale)))
+async def _cable_pulled(run: Run) -> str:
+    async with two_hosts(run.engine, TICKTIME) as (here, there):
+        sending = asyncio.create_task(here.send(there, run.size(20 * MB)))
         await there.peer.until(lambda event: event["event"] == "chunk")
         await here.run("ip", "link", "set", here.device, "down")
         await asyncio.sleep(TICKTIME / 2)
@@ -148,8 +160,8 @@ async def _cable_pulled(scale: float) -> str:
         return f"{figures}, no nodedown"
 
 
-async def _listener_moves(scale: float) -> str:
-    async with two_hosts(TICKTIME) as (here, there):
+async def _listener_moves(run: Run) -> str:
+    async with two_hosts(run.engine, TICKTIME) as (here, there):
         await here.send(there, MB // 4)
         began = time.monotonic()
         await there.address(THERE, "10.77.0.9")
@@ -167,9 +179,9 @@ async def _listener_moves(scale: float) -> str:
 # -- silence ------------------------------------------------------------------------------------
 
 
-async def _short_hole(scale: float) -> str:
-    async with stage(ticktime=TICKTIME) as scene:
-        sending = asyncio.create_task(scene.transfer(int(20 * MB * scale)))
+async def _short_hole(run: Run) -> str:
+    async with stage(run.engine, ticktime=TICKTIME) as scene:
+        sending = asyncio.create_task(scene.transfer(run.size(20 * MB)))
         await asyncio.sleep(0.1)
         scene.network.is_black_hole = True
         await asyncio.sleep(TICKTIME / 2)
@@ -179,8 +191,8 @@ async def _short_hole(scale: float) -> str:
         return f"{figures}, no nodedown"
 
 
-async def _long_hole(scale: float) -> str:
-    async with stage(ticktime=TICKTIME) as scene:
+async def _long_hole(run: Run) -> str:
+    async with stage(run.engine, ticktime=TICKTIME) as scene:
         scene.network.is_black_hole = True
         began = time.monotonic()
         at, reason = await scene.down()
@@ -195,9 +207,9 @@ async def _long_hole(scale: float) -> str:
         )
 
 
-async def _stands_still(seconds: float, scale: float) -> str:
-    async with stage(ticktime=TICKTIME) as scene:
-        sending = asyncio.create_task(scene.transfer(int(20 * MB * scale)))
+async def _stands_still(seconds: float, run: Run) -> str:
+    async with stage(run.engine, ticktime=TICKTIME) as scene:
+        sending = asyncio.create_task(scene.transfer(run.size(20 * MB)))
         await asyncio.sleep(0.1)
         scene.peer.process.send_signal(signal.SIGSTOP)
         await asyncio.sleep(seconds)
@@ -214,9 +226,9 @@ async def _stands_still(seconds: float, scale: float) -> str:
 # -- ends ---------------------------------------------------------------------------------------
 
 
-async def _peer_killed(scale: float) -> str:
-    async with stage(ticktime=TICKTIME) as scene:
-        sending = asyncio.create_task(scene.transfer(int(100 * MB * scale)))
+async def _peer_killed(run: Run) -> str:
+    async with stage(run.engine, ticktime=TICKTIME) as scene:
+        sending = asyncio.create_task(scene.transfer(run.size(100 * MB)))
         await scene.peer.until(lambda event: event["event"] == "chunk")
         killed = await scene.peer.kill()
         at, reason = await scene.down()
@@ -228,9 +240,9 @@ async def _peer_killed(scale: float) -> str:
         return f"nodedown after {at - killed:.1f} s (tick time {TICKTIME:g} s), connected again"
 
 
-async def _peer_restarts(scale: float) -> str:
-    async with stage(ticktime=60.0) as scene:
-        sending = asyncio.create_task(scene.transfer(int(100 * MB * scale)))
+async def _peer_restarts(run: Run) -> str:
+    async with stage(run.engine, ticktime=60.0) as scene:
+        sending = asyncio.create_task(scene.transfer(run.size(100 * MB)))
         await scene.peer.until(lambda event: event["event"] == "chunk")
         await scene.peer.kill()
         await scene.peer.start()
@@ -243,10 +255,10 @@ async def _peer_restarts(scale: float) -> str:
         return f"nodedown {max(0.0, at - ready):.2f} s after it was back ({reason.split(':')[0]})"
 
 
-async def _sender_killed(scale: float) -> str:
-    async with stage(ticktime=TICKTIME) as scene:
+async def _sender_killed(run: Run) -> str:
+    async with stage(run.engine, ticktime=TICKTIME) as scene:
         async with scene.node.mailbox("sink") as sink:
-            scene.peer.order("send", scene.node.name, int(100 * MB * scale), "theirs")
+            scene.peer.order("send", scene.node.name, run.size(100 * MB), "theirs")
             numbers = [await _number(sink.receive(timeout=60)) for _ in range(5)]
             killed = await scene.peer.kill()
             at, reason = await scene.down()
@@ -272,8 +284,8 @@ async def _number(received: Awaitable[object]) -> int:
 # -- gateways -----------------------------------------------------------------------------------
 
 
-async def _gateway_killed(scale: float) -> str:
-    async with gatewayed_stage(TICKTIME) as scene:
+async def _gateway_killed(run: Run) -> str:
+    async with gatewayed_stage(run.engine, TICKTIME) as scene:
         numbers = await scene.stream_until(5)
         killed = await scene.gateway.kill()
         at, reason = await scene.down()
@@ -288,8 +300,8 @@ async def _gateway_killed(scale: float) -> str:
         )
 
 
-async def _gateway_moves(scale: float) -> str:
-    async with gatewayed_stage(60.0) as scene:
+async def _gateway_moves(run: Run) -> str:
+    async with gatewayed_stage(run.engine, 60.0) as scene:
         numbers = await scene.stream_until(20)
         for _ in range(5):
             scene.gateway.order("away")
@@ -303,9 +315,9 @@ async def _gateway_moves(scale: float) -> str:
 # -- machines -----------------------------------------------------------------------------------
 
 
-async def _clock(seconds: float, scale: float) -> str:
-    async with stage(ticktime=TICKTIME) as scene:
-        sending = asyncio.create_task(scene.transfer(int(20 * MB * scale)))
+async def _clock(seconds: float, run: Run) -> str:
+    async with stage(run.engine, ticktime=TICKTIME) as scene:
+        sending = asyncio.create_task(scene.transfer(run.size(20 * MB)))
         await scene.peer.until(lambda event: event["event"] == "chunk")
         scene.peer.order("jump", seconds)
         figures = await sending
@@ -315,12 +327,12 @@ async def _clock(seconds: float, scale: float) -> str:
         return f"{figures}, no nodedown"
 
 
-async def _out_of_files(scale: float) -> str:
-    async with stage(ticktime=TICKTIME) as scene:
+async def _out_of_files(run: Run) -> str:
+    async with stage(run.engine, ticktime=TICKTIME) as scene:
         scene.peer.order("starve")
         starved = await scene.peer.until(lambda event: event["event"] == "starved")
         scene.peer.order("rebind")
-        figures = await scene.transfer(int(5 * MB * scale))
+        figures = await scene.transfer(run.size(5 * MB))
         await asyncio.sleep(TICKTIME * 1.5)
         assert not scene.downs, scene.downs
         scene.peer.order("feed")
@@ -339,7 +351,7 @@ async def _refused_start(name: str, state: Path, expected: str) -> str:
     return f"does not start: `{text}`"
 
 
-async def _port_taken(scale: float) -> str:
+async def _port_taken(run: Run) -> str:
     with (
         tempfile.TemporaryDirectory() as state,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken,
@@ -350,7 +362,7 @@ async def _port_taken(scale: float) -> str:
         return text.replace(name.partition("@")[0], "PORT")
 
 
-async def _disk_full(scale: float) -> str:
+async def _disk_full(run: Run) -> str:
     """A file system of one page, as root can make one; else a limit on the size of files."""
     with tempfile.TemporaryDirectory() as state:
         name = f"{free_port()}@127.0.0.1"
@@ -407,4 +419,4 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("machine", "the disk is full, no key can be kept", _disk_full),
 )
 
-__all__ = ["CHUNK", "SCENARIOS", "Scenario"]
+__all__ = ["CHUNK", "SCENARIOS", "Run", "Scenario"]

@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faults.peer import transfer
-from quicdist import Identity, Node, NodeDown, NodeLimits
+from faults.peer import make_node, transfer
+from quicdist import Identity, Node, NodeDown
 from tests.lossy import LossyProxy, Weather
 
-COOKIE = "faults"
 PATIENCE = 180.0
 """Seconds after which a scenario counts as hanging."""
 
@@ -34,10 +33,12 @@ def free_port() -> int:
 class PeerProcess:
     """faults/peer.py, running."""
 
-    def __init__(self, name: str, listen: str, ticktime: float, state: Path) -> None:
+    def __init__(
+        self, name: str, listen: str, ticktime: float, state: Path, engine: str = "aioquic"
+    ) -> None:
         self.name = name
         self.events: list[dict[str, Any]] = []
-        self._arguments = (name, listen, COOKIE, str(ticktime))
+        self._arguments = (name, listen, engine, str(ticktime))
         self._state = state
         self._arrived = asyncio.Event()
         self.process: asyncio.subprocess.Process
@@ -136,22 +137,17 @@ class Stage:
 
 @contextlib.asynccontextmanager
 async def stage(
-    weather: Weather | None = None, *, ticktime: float = 60.0, seed: int = 1
+    engine: str, weather: Weather | None = None, *, ticktime: float = 60.0, seed: int = 1
 ) -> AsyncIterator[Stage]:
     """A node here, dialling through the weather a node in a process of its own."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="quicdist-faults-") as directory:
         async with (
             LossyProxy(("127.0.0.1", port), weather or Weather(), seed=seed) as network,
-            Node(
-                "0@127.0.0.1",
-                cookie=COOKIE,
-                identity=Identity.ephemeral(["127.0.0.1"]),
-                limits=NodeLimits(net_ticktime=ticktime, connect_timeout=60.0),
-            ) as node,
+            make_node("0@127.0.0.1", engine, ticktime) as node,
         ):
             name = f"{network.address[1]}@127.0.0.1"
-            peer = PeerProcess(name, f"127.0.0.1:{port}", ticktime, Path(directory))
+            peer = PeerProcess(name, f"127.0.0.1:{port}", ticktime, Path(directory), engine)
             await peer.start()
             scene = Stage(node, peer, network, ticktime)
             watching = asyncio.create_task(scene.watch())

@@ -75,6 +75,7 @@ class Soak:
                 member.is_wanted = False
                 if member.process is not None and member.process.returncode is None:
                     member.process.kill()
+                    await member.process.wait()
 
     async def _happen(self) -> None:
         """One thing that happens in networks."""

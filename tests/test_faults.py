@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from faults.namespaces import NotHere
-from faults.scenarios import SCENARIOS, Scenario
+from faults.scenarios import SCENARIOS, Run, Scenario
 
-SCALE = 0.02
+RUN = Run(scale=0.02)
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,6 @@ async def test_bytes_are_exact_or_the_node_is_down_for_the_right_reason(
     scenario: Scenario,
 ) -> None:
     try:
-        assert await scenario.play(SCALE)
+        assert await scenario.play(RUN)
     except NotHere as why:
         pytest.skip(str(why))
