@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from faults.peer import make_node, transfer
-from quicdist import Identity, Node, NodeDown
+from quicdist import Node, NodeDown
 from tests.lossy import LossyProxy, Weather
 
 PATIENCE = 180.0
