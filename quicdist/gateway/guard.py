@@ -15,7 +15,6 @@ ERTS manual, Distribution Protocol, "The Handshake in Detail"; External Term For
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from quicdist import etf
 from quicdist.dist import control as ctl
@@ -32,7 +31,7 @@ from quicdist.dist.header import (
     fragment_ids,
 )
 from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
-from quicdist.etf.terms import Atom
+from quicdist.etf.terms import Atom, Term
 from quicdist.gateway.judge import Judge, Refusal
 from quicdist.gateway.peek import Peek
 from quicdist.gateway.policy import Mode, Policy
@@ -97,7 +96,7 @@ class Guard:
         passes, refusal = self._frame_from_peer(packet.data)
         if refusal is None:
             return Passage(packet if passes else None)
-        answer = None if refusal.answer is None else self._frame(refusal.answer)
+        answer = None if refusal.answer is None else self._frame(refusal.answer, refusal.message)
         return Passage(None, answer, f"refused: {refusal.what}")
 
     def from_node(self, packet: Packet) -> Packet:
@@ -261,9 +260,11 @@ class Guard:
             return  # it goes to the peer, which is told what it is to read
         judge.learn(control)
 
-    def _frame(self, control: ctl.Control) -> FramePacket:
+    def _frame(self, control: ctl.Control, message: Term | None) -> FramePacket:
         """A frame for the peer. The reason of an exit or a DOWN goes where both nodes want it."""
-        parts: list[Any] = [control.to_tuple()]
+        parts: list[Term] = [control.to_tuple()]
+        if message is not None:
+            parts.append(message)
         if self._exit_payload and isinstance(control, ctl.Exit | ctl.MonitorPExit):
             bare = (_WITH_PAYLOAD[type(control)], *control.to_tuple()[1:-1])
             parts = [bare, control.reason]

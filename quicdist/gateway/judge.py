@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from quicdist.dist import control as ctl
 from quicdist.dist.errors import ProtocolError
-from quicdist.etf.terms import Atom, Pid, Reference
+from quicdist.etf.terms import Atom, Pid, Reference, Term
 from quicdist.gateway.otp_names import NET_KERNEL, OTP_NAMES, REX
 from quicdist.gateway.peek import (
     Asked,
@@ -31,6 +31,7 @@ from quicdist.gateway.policy import EVERYTHING, PeerRules, Pids
 
 _NOPROC = Atom("noproc")
 _NOTSUP = Atom("notsup")
+_NONEXISTING = Atom("nonexisting_name")
 
 _MAX_CALLERS = 65536
 """Processes remembered that may be answered; of more, those that were quiet longest are
@@ -43,6 +44,8 @@ class Refusal:
 
     what: str
     answer: ctl.Control | None = None
+    message: Term | None = None
+    """What goes with an answer that is a message."""
 
 
 class Judge:
@@ -177,7 +180,23 @@ class Judge:
         if self._may_ask(asked.request):
             return None
         what = "a message" if asked.request is None else str(asked.request)
-        return _unanswered(f"{what} by way of {name}", control, name, asked)
+        what += f" by way of {name}"
+        plain = self._plain_answer(what, control, asked) if name == REX else None
+        return plain or _unanswered(what, control, name, asked)
+
+    def _plain_answer(self, what: str, control: ctl.Control, asked: Asked) -> Refusal | None:
+        """What rex sends to who asks without a monitor: there is no such name, or no such call."""
+        sender = getattr(control, "from_pid", None)
+        if not asked.is_plain or sender is None:
+            return None
+        match asked.request:
+            case Passed(name):
+                answer: Term = (Atom(REX), self._own_name, (_NONEXISTING, Atom(name)))
+            case Call():
+                answer = (Atom(REX), (Atom("badrpc"), _NOTSUP))
+            case _:
+                return None
+        return Refusal(what, ctl.Send(sender), answer)
 
     def _may_ask(self, request: Request | None) -> bool:
         """Of rex or net_kernel."""

@@ -66,6 +66,9 @@ class Asked:
 
     request: Request | None
     monitor: Reference | None = None
+    is_plain: bool = False
+    """It came as `{Pid, Request}`, as `rpc:sbcast` and C nodes have it: a message to that process
+    is the answer."""
 
 
 class Peek:
@@ -152,7 +155,8 @@ def requested(peek: Peek) -> Asked:
     if kind == "$gen_cast" and arity == 2:
         return Asked(_request(peek))
     if kind is None and arity == 2 and type(peek.term()) is Pid:
-        return Asked(Features() if peek.atom() == "features_request" else _request(peek))
+        is_features = peek.atom() == "features_request"
+        return Asked(Features() if is_features else _request(peek), is_plain=True)
     return Asked(None)
 
 

@@ -228,10 +228,16 @@ def test_listed_functions_are_asked_for_by_whatever_way(name: str, way: str) -> 
     pair = Guarded(RULES)
     assert pair.peer_says(to(name), REQUESTS[way](Atom("os"), Atom("getpid")))
     event = pair.answer(to(name), REQUESTS[way](Atom("os"), Atom("cmd")))
-    waits = REQUESTS[way](1, 2)[0] == GEN_CALL
-    assert (event is not None) is waits
-    if event is not None:
+    if way == "C node" and name == "rex":
+        assert event is not None
+        assert isinstance(event.control, ctl.Send | ctl.SendSender)
+        assert event.control.to_pid == SENDER
+        assert event.payload == (Atom("rex"), (Atom("badrpc"), Atom("notsup")))
+    elif REQUESTS[way](1, 2)[0] == GEN_CALL:
+        assert event is not None
         assert (event.control, event.payload) == (down(Atom(name)), NOPROC)
+    else:
+        assert event is None
 
 
 @pytest.mark.parametrize(
@@ -259,6 +265,13 @@ def test_what_rex_may_pass_on_and_answer() -> None:
     pair = Guarded(RULES)
     assert pair.peer_says(to("rex"), (SENDER, (Atom("sbcast"), Atom("counter"), 1)))
     assert pair.peer_says(to("rex"), (SENDER, Atom("features_request")))
+
+
+def test_who_has_rex_pass_on_to_another_name_is_told_that_there_is_none() -> None:
+    pair = Guarded(RULES)
+    event = pair.answer(to("rex"), (SENDER, (Atom("sbcast"), Atom("kitchen"), 1)))
+    assert event is not None
+    assert event.payload == (Atom("rex"), Atom(OWN), (Atom("nonexisting_name"), Atom("kitchen")))
 
 
 def test_a_list_written_in_pieces_hides_no_function() -> None:

@@ -101,6 +101,7 @@ def test_listed_functions_alone_are_called(pair: Guarded) -> None:
     assert ask(pair.peer, f'rpc:call({node}, os, cmd, ["id"])') == "{badrpc,notsup}"
     refused = ask(pair.peer, f"catch erpc:call({node}, fun() -> 1 end)")
     assert refused.startswith("{'EXIT',{{erpc,notsup},")
+    assert ask(pair.peer, f"rpc:sbcast([{node}], hidden, 1)") == f"{{[],[{node}]}}"
     gone = ask(pair.peer, f'rpc:block_call({node}, os, cmd, ["id"])')
     assert gone.startswith("{badrpc,{'EXIT',{noproc,")
 
