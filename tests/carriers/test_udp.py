@@ -68,6 +68,18 @@ def test_where_the_kernel_cannot_cut_them(
     check(sender, targets)
 
 
+def test_others_behind_one_that_seemed_alone_are_read_soon(sockets: list[UdpSocket]) -> None:
+    sender, target, _ = sockets
+    path = (("127.0.0.1", int(target.address[1])), None)
+    sender.send(b"alone", path)
+    assert received(target, 1) == [b"alone"]
+    sent = [bytes([number]) * (number + 1) for number in range(60)]
+    for data in sent:
+        sender.send(data, path)
+    looks = [[data for data, _ in target.receive(16)] for _ in range(len(sent) // 3)]
+    assert [data for look in looks for data in look] == sent
+
+
 def test_one_that_can_never_leave_keeps_no_other_back(sockets: list[UdpSocket]) -> None:
     sender, target, _ = sockets
     path = (("127.0.0.1", int(target.address[1])), None)

@@ -327,28 +327,17 @@ class QuicCarrier:
             self._ending = CloseReason(CloseKind.BROKEN, str(error))
 
     def after_batch(self) -> None:
-        """All datagrams of one wake-up are in: tell what they brought."""
+        """All datagrams of one wake-up are in: tell what they brought. What can wait until an
+        answer has left is looked at when all is transmitted, which comes next."""
         if self._closed:
             return
         self._engine.drain(self)
-        self._look_at_reset_token()
-        acknowledged = self._engine.acknowledged()
-        is_news = acknowledged != self._bytes_acknowledged
-        if is_news:
-            self._bytes_acknowledged = acknowledged
-            self._look_at_gap()
-        path = self._engine.path
-        if path is not self._path and path[0] != self._path[0]:
-            self._path = path
-            self._migrations += 1
         if self.up is not None:
             self._look_open()
         self._deliver()
         if self._closed:
             return
         self._grant()
-        if is_news:
-            self._look_at_watermarks()
         over = self._engine.closed
         if over is not None:
             self._end(_reason_of(over), over=over)
@@ -379,11 +368,15 @@ class QuicCarrier:
         if self._incoming:  # an engine that kept some back until they were asked for
             self._loop.call_soon(self._deliver)
         acknowledged = self._engine.acknowledged()
-        if acknowledged != self._bytes_acknowledged:  # some only know when all has been sent again
+        if acknowledged != self._bytes_acknowledged:
             self._bytes_acknowledged = acknowledged
             self._look_at_gap()
             self._look_at_watermarks()
         self._look_at_reset_token()
+        path = self._engine.path
+        if path is not self._path and path[0] != self._path[0]:
+            self._path = path
+            self._migrations += 1
         if len(datagrams) >= BURST:
             self._host.touch(self)
         self._arm_timer(now)

@@ -19,6 +19,9 @@ _MAX_SEGMENTED = 60_000
 _QUEUE_LIMIT = 1024
 """Datagrams kept while the kernel takes none; more are dropped, as a full network would."""
 
+_LONE = 8
+"""Times that a datagram is believed to be alone, as the last one was, before that is looked at."""
+
 _LINUX = sys.platform.startswith("linux")
 _IP_RECVERR, _IPV6_RECVERR = 11, 25  # not named by the socket module; ip(7), ipv6(7)
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER = 10, 23
@@ -44,6 +47,7 @@ class UdpSocket:
         self._queue: deque[Datagram] = deque()
         self._wildcard = _LINUX and _is_wildcard(self.address[0])
         self._ancillary: dict[bytes, list[_Ancillary]] = {}
+        self._lone = 0
         self.bounced: dict[SocketAddress, str] = {}
         """Where datagrams of ours found nobody, and what the network said (Linux)."""
         if _LINUX:
@@ -102,7 +106,20 @@ class UdpSocket:
         return bool(self._queue)
 
     def receive(self, limit: int) -> list[Datagram]:
-        """About `limit` datagrams of those that wait."""
+        """About `limit` datagrams of those that wait; one, now and then, where there was one the
+        last time: to see that there is no other costs as much as to read it."""
+        if self._lone:
+            self._lone -= 1
+            datagrams = self._read(1)
+            if len(datagrams) > 1:
+                self._lone = 0
+            return datagrams
+        datagrams = self._read(limit)
+        if len(datagrams) == 1:
+            self._lone = _LONE
+        return datagrams
+
+    def _read(self, limit: int) -> list[Datagram]:
         datagrams: list[Datagram] = []
         sock = self._socket
         try:
@@ -114,7 +131,7 @@ class UdpSocket:
                 while len(datagrams) < limit:
                     data, ancillary, _, address = sock.recvmsg(_MAX_DATAGRAM, 128)
                     path = (address, _local_address(ancillary) if self._wildcard else None)
-                    size = _segment_size(ancillary)
+                    size = _segment_size(ancillary) if ancillary else 0
                     if not 0 < size < len(data):
                         datagrams.append((data, path))
                         continue
@@ -151,6 +168,9 @@ class UdpSocket:
     def send_all(self, datagrams: Sequence[Datagram]) -> None:
         """Sends them in order, in as few system calls as can be. Raises OSError as `send` does,
         for the first that will never leave; the others are sent all the same."""
+        if len(datagrams) == 1:
+            self.send(*datagrams[0])
+            return
         failure: OSError | None = None
         at, count = 0, len(datagrams)
         while at < count:
