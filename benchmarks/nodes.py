@@ -5,6 +5,7 @@
 Every candidate is two processes on loopback, and what stands between them. All are up at the same
 time and measured in turn, round after round, so that a change of the machine's pace meets all
 alike; the medians are compared. CPU is that of all of a candidate's processes, from /proc (Linux).
+What is printed is a table in Markdown.
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from benchmarks.picture import Bar, Panel, draw
 
 COOKIE = "benchmark"
 RAW = "aioquic raw"
+GATEWAYS = "Erlang, two gateways"
 IDLE = 50
 """Connections that are held to see what memory one takes."""
+
+QUIET = ("-connect_all", "false", "-kernel", "dist_auto_connect", "never")
 
 TICK = os.sysconf("SC_CLK_TCK")
 ROOT = Path(__file__).parents[1]
@@ -96,7 +100,7 @@ def hear(process: subprocess.Popen[str]) -> dict[str, Any]:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        raise Absent("it ended")
+        raise Absent(f"it ended with {process.wait()}")
     try:
         answer: dict[str, Any] = json.loads(line)
     except json.JSONDecodeError:
@@ -110,33 +114,54 @@ class Pair:
     def __init__(self, start: Start) -> None:
         self.processes = Processes()
         try:
-            self.server, self.driver = start(self.processes)
-            hear(self.driver)
+            self._sides = start(self.processes)
+            hear(self._sides.driver)
         except BaseException:
             self.processes.close()
             raise
 
     def do(self, what: str, number: float) -> dict[str, Any]:
-        """The driver's answer, and the CPU it took."""
-        assert self.driver.stdin is not None
+        """The driver's answer, and the CPU it took. Raises Absent when there is none."""
         before = self.processes.cpu()
-        self.driver.stdin.write(f"{what} {number}\n")
-        self.driver.stdin.flush()
-        answer = hear(self.driver)
+        answer = ask(self._sides.driver, what, number)
         answer["cpu"] = self.processes.cpu() - before
         return answer
 
-    def idle_memory(self) -> float | None:
-        """Bytes at the server for each of IDLE idle connections."""
-        before = _resident(self.server.pid)
-        if self.do("hold", IDLE).get("cannot"):
-            return None
+    def idle_memory(self) -> float:
+        """Bytes at the answering side for each of IDLE idle connections."""
+        sides = self._sides
+        holder = sides.driver
+        if sides.holder is not None:
+            holder = sides.holder()
+            hear(holder)
+        ask(holder, "hold", 5)  # what the first ones bring into memory serves all
+        before = sum(_resident(process.pid) for process in sides.answering)
+        ask(holder, "hold", IDLE)
         time.sleep(1)
-        return (_resident(self.server.pid) - before) / IDLE
+        after = sum(_resident(process.pid) for process in sides.answering)
+        return (after - before) / IDLE
 
 
-Sides: TypeAlias = "tuple[subprocess.Popen[str], subprocess.Popen[str]]"
-"""The one that answers, and the driver."""
+def ask(process: subprocess.Popen[str], what: str, number: float) -> dict[str, Any]:
+    """A driver's answer. Raises Absent when there is none."""
+    assert process.stdin is not None
+    try:
+        process.stdin.write(f"{what} {number}\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        raise Absent(f"it ended with {process.wait()}") from None
+    return hear(process)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The processes that answer, a program and perhaps its gateway, and the one that drives."""
+
+    answering: Sequence[subprocess.Popen[str]]
+    driver: subprocess.Popen[str]
+    holder: Callable[[], subprocess.Popen[str]] | None = None
+    """Starts who opens idle connections, where the driver cannot."""
+
 
 Start = Callable[[Processes], Sides]
 
@@ -146,6 +171,17 @@ class Candidate:
     name: str
     start: Start
     cannot: Sequence[str] = ()
+    in_picture: bool = True
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the messages go through this project's code."""
+        return self.name.startswith("quicdist") or self.name == GATEWAYS
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Everything but plain TCP is."""
+        return not self.name.endswith(", TCP")
 
 
 # -- candidates ---------------------------------------------------------------------------------
@@ -156,9 +192,16 @@ def ours(settings: dict[str, Any], **environment: str) -> Start:
         module = "benchmarks.sides.quicdist_side"
         server = processes.python(module, json.dumps(settings), **environment)
         name = hear(server)["name"]
-        return server, processes.python(module, json.dumps(settings), name, **environment)
+        return Sides([server], _our_driver(processes, settings, name, **environment))
 
     return start
+
+
+def _our_driver(
+    processes: Processes, settings: dict[str, Any], name: str, **environment: str
+) -> subprocess.Popen[str]:
+    module = "benchmarks.sides.quicdist_side"
+    return processes.python(module, json.dumps(settings), name, **environment)
 
 
 def ours_over_tcp(processes: Processes) -> Sides:
@@ -170,18 +213,23 @@ def raw(per_write: int) -> Start:
     def start(processes: Processes) -> Sides:
         module = "benchmarks.sides.aioquic_side"
         server = processes.python(module, "1")
-        return server, processes.python(module, str(per_write), hear(server)["name"])
+        driver = processes.python(module, str(per_write), hear(server)["name"])
+        return Sides([server], driver)
 
     return start
 
 
 def erlang(processes: Processes) -> Sides:
     built = _compiled(processes)
-    epmd = {"ERL_EPMD_PORT": str(_free_port())}
+    port = _free_port()
+    epmd = {"ERL_EPMD_PORT": str(port)}
     _end_epmd(processes, epmd)
     server = _erl(processes, "bench1@127.0.0.1", ["-pa", built], ["serve"], epmd)
     name = hear(server)["name"]
-    return server, _erl(processes, "bench2@127.0.0.1", ["-pa", built], ["drive", name], epmd)
+    driver = _erl(processes, "bench2@127.0.0.1", ["-pa", built], ["drive", name], epmd)
+    return Sides(
+        [server], driver, lambda: _our_driver(processes, {"epmd_port": port}, name, **epmd)
+    )
 
 
 def gateways(processes: Processes) -> Sides:
@@ -191,14 +239,16 @@ def gateways(processes: Processes) -> Sides:
     module = emit_module(processes.directory())
     arguments = ["-pa", built, *erl_arguments(module.directory)]
 
-    def behind_a_gateway(what: list[str]) -> subprocess.Popen[str]:
-        name = f"{_free_port()}@127.0.0.1"
+    def behind_a_gateway(what: list[str]) -> Sequence[subprocess.Popen[str]]:
+        name = f"{_free_port(socket.SOCK_DGRAM)}@127.0.0.1"
         gateway = processes.python("benchmarks.sides.gateway", name)
         epmd = {"ERL_EPMD_PORT": str(hear(gateway)["epmd_port"])}
-        return _erl(processes, name, arguments, what, epmd)
+        return _erl(processes, name, arguments, what, epmd), gateway
 
-    server = behind_a_gateway(["serve"])
-    return server, behind_a_gateway(["drive", hear(server)["name"]])
+    answering = behind_a_gateway(["serve"])
+    name = hear(answering[0])["name"]
+    driver, _ = behind_a_gateway(["drive", name])
+    return Sides(answering, driver, lambda: _our_driver(processes, {}, name))
 
 
 def erldistpy(processes: Processes) -> Sides:
@@ -208,7 +258,7 @@ def erldistpy(processes: Processes) -> Sides:
     server = _erl(processes, "bench1@127.0.0.1", ["-pa", built], ["serve"], epmd)
     name = hear(server)["name"]
     module = "benchmarks.sides.erldistpy_side"
-    return server, processes.python(module, name, epmd["ERL_EPMD_PORT"], COOKIE)
+    return Sides([server], processes.python(module, name, epmd["ERL_EPMD_PORT"], COOKIE))
 
 
 def _compiled(processes: Processes) -> str:
@@ -228,7 +278,9 @@ def _erl(
     what: Sequence[str],
     environment: dict[str, str],
 ) -> subprocess.Popen[str]:
-    command = ["erl", "-noshell", "-name", name, "-setcookie", COOKIE, *arguments]
+    # Connections that end are what is measured: `global` would dial back at once, to say what it
+    # had to say, and meet the driver's next attempt.
+    command = ["erl", "-noshell", "-name", name, "-setcookie", COOKIE, *QUIET, *arguments]
     return processes.start(*command, "-run", "erlang_side", *what, **environment)
 
 
@@ -241,8 +293,8 @@ def _end_epmd(processes: Processes, environment: dict[str, str]) -> None:
     )
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
+def _free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    with socket.socket(type=kind) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
@@ -250,19 +302,21 @@ def _free_port() -> int:
 CANDIDATES = [
     Candidate(RAW, raw(1)),
     Candidate(
-        "aioquic raw, 100 joined", raw(100), cannot=("round_trip", "bulk", "mixed", "connect")
+        "aioquic raw, 100 joined",
+        raw(100),
+        cannot=("round_trip", "bulk", "mixed", "connect", "hold"),
     ),
     Candidate("quicdist", ours({})),
     Candidate("quicdist, 1200-byte datagrams", ours({"max_datagram_size": 1200})),
-    Candidate("quicdist, aioquic-plain", ours({"engine": "aioquic-plain"})),
+    Candidate("quicdist, aioquic-plain", ours({"engine": "aioquic-plain"}), in_picture=False),
     Candidate("quicdist[fast]", ours({"engine": "qh3"})),
     Candidate(
         "quicdist[fast], 1200-byte datagrams", ours({"engine": "qh3", "max_datagram_size": 1200})
     ),
+    Candidate("quicdist, pure codec", ours({}, QUICDIST_PURE_PYTHON="1"), in_picture=False),
+    Candidate(GATEWAYS, gateways),
     Candidate("quicdist, TCP", ours_over_tcp),
-    Candidate("quicdist, pure codec", ours({}, QUICDIST_PURE_PYTHON="1")),
     Candidate("Erlang, TCP", erlang),
-    Candidate("Erlang, two gateways", gateways),
     Candidate("erldistpy, TCP", erldistpy, cannot=("mixed",)),
 ]
 
@@ -327,22 +381,34 @@ def measure(
         pairs = dict(_started(candidates, running))
         for number in range(rounds + 1):
             for kind in kinds:
-                for candidate, pair in pairs.items():
+                for candidate, pair in list(pairs.items()):
                     if kind in candidate.cannot:
                         continue
-                    answer = pair.do(kind, seconds)
-                    if answer.get("cannot") or not number:
+                    try:
+                        answer = pair.do(kind, seconds)
+                    except Absent as absent:
+                        print(f"{candidate.name}: no {kind}, and no more: {absent}")
+                        del pairs[candidate]
+                        continue
+                    if not number:
                         continue
                     result = results.setdefault(candidate.name, Result())
                     for column in columns:
                         if column.what == kind:
                             result.add(column, answer)
             print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
-        for candidate, pair in pairs.items():
-            idle = pair.idle_memory()
-            if idle is not None and candidate.name in results:
-                results[candidate.name].add(MEMORY, {"bytes": idle})
-    return results
+    order = [candidate.name for candidate in candidates]
+    return {name: results[name] for name in order if name in results}
+
+
+def measure_memory(candidates: Sequence[Candidate], results: dict[str, Result]) -> None:
+    """With each started anew: what memory traffic has left behind would be used again."""
+    for candidate in candidates:
+        if "hold" in candidate.cannot or candidate.name not in results:
+            continue
+        with contextlib.ExitStack() as running:
+            for _, pair in _started([candidate], running):
+                results[candidate.name].add(MEMORY, {"bytes": pair.idle_memory()})
 
 
 def _started(
@@ -362,37 +428,52 @@ def _started(
 
 
 def table(results: dict[str, Result], columns: Sequence[Column]) -> str:
-    """In brackets how many times as good as the raw bytes."""
-    width = max(len(name) for name in results)
-    lines = [" " * width + "".join(f"{column.title:>20}" for column in columns)]
+    """In Markdown; in brackets how many times the raw bytes' figure it is, the best in bold."""
+    rows = [["", *(column.title for column in columns)], ["---"] * (len(columns) + 1)]
     for name, result in results.items():
-        cells = [_cell(result, column, results.get(RAW)) for column in columns]
-        lines.append(f"{name:<{width}}" + "".join(f"{cell:>20}" for cell in cells))
-    return "\n".join(lines)
+        cells = (_cell(result, column, results) for column in columns)
+        rows.append([name, *cells])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _cell(result: Result, column: Column, base: Result | None) -> str:
+def _cell(result: Result, column: Column, results: dict[str, Result]) -> str:
     value = result.median(column)
     if value is None:
-        return "-"
+        return ""
     text = f"{value:,.{column.digits}f}"
-    other = None if base is None else base.median(column)
-    if not other or base is result:
+    values = [one for other in results.values() if (one := other.median(column)) is not None]
+    if value == (min if column.is_better_low else max)(values):
+        text = f"**{text}**"
+    base = results.get(RAW)
+    raw_value = None if base is None else base.median(column)
+    if not raw_value or base is result:
         return text
-    return f"{text} ({value / other:.2f})"
+    ratio = value / raw_value
+    return f"{text} ({ratio:{',.0f' if ratio >= 10 else '.2f'}})"
+
+
+DRAWN = [
+    ("Round trip of 64 bytes, µs", COLUMNS[0]),
+    ("Messages of 64 bytes one way, a second", COLUMNS[2]),
+    ("Messages of 1 MiB one way, MiB/s", COLUMNS[4]),
+    ("Round trip of 64 bytes while 1 MiB ones flow, ms", COLUMNS[6]),
+]
 
 
 def picture(results: dict[str, Result]) -> str:
     """The columns that matter most, as bars."""
     panels = []
-    for column in (COLUMNS[0], COLUMNS[2], COLUMNS[4], COLUMNS[6]):
+    for title, column in DRAWN:
         bars = [
-            Bar(name, value, is_ours=name.startswith("quicdist"))
-            for name, result in results.items()
-            if (value := result.median(column)) is not None
+            Bar(one.name, value, one.is_ours, one.is_encrypted)
+            for one in CANDIDATES
+            if one.in_picture
+            and one.name in results
+            and (value := results[one.name].median(column)) is not None
         ]
-        panels.append(Panel(column.title, column.is_better_low, column.digits, bars))
-    return draw(panels)
+        if bars:
+            panels.append(Panel(title, column.is_better_low, column.digits, bars))
+    return draw(panels, f"Two processes on loopback, medians. {_setting()}")
 
 
 def main() -> None:
@@ -406,12 +487,17 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="where to draw the bars (SVG)")
     chosen = parser.parse_args()
     words = chosen.only.split(",")
-    kinds = chosen.what.split(",") if chosen.what else [column.what for column in COLUMNS]
+    kinds = (
+        chosen.what.split(",") if chosen.what else [column.what for column in [*COLUMNS, MEMORY]]
+    )
     columns = [column for column in COLUMNS if column.what in kinds]
     candidates = [one for one in CANDIDATES if any(word in one.name for word in words)]
     print(_setting())
     results = measure(candidates, columns, chosen.rounds, chosen.seconds)
-    print(table(results, [*columns, MEMORY]))
+    if MEMORY.what in kinds:
+        measure_memory(candidates, results)
+        columns.append(MEMORY)
+    print(table(results, columns))
     if chosen.picture:
         chosen.picture.write_text(picture(results))
 

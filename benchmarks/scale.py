@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import gc
 import logging
+import resource
 import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -254,11 +255,17 @@ def _fill(me: Mailbox, count: int) -> None:
 
 async def _connected(stack: AsyncExitStack, hub: Node, count: int) -> list[Node]:
     peers = [node() for _ in range(count)]
+    stack.push_async_callback(_stop_all, peers)
     for peer in peers:
-        await stack.enter_async_context(peer)
+        await peer.start()
     for start in range(0, count, 20):
         await asyncio.gather(*(peer.connect(hub.name) for peer in peers[start : start + 20]))
     return peers
+
+
+async def _stop_all(peers: Sequence[Node]) -> None:
+    """Together: each gives its last words some time to arrive."""
+    await asyncio.gather(*(peer.stop() for peer in peers))
 
 
 async def _echo(stack: AsyncExitStack, hub: Node) -> Pid:
@@ -292,6 +299,9 @@ async def main() -> None:
     parser.add_argument("--things", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--only", default="", help="scenes whose name has this in it")
     chosen = parser.parse_args()
+    # A thousand nodes have a socket each, and more.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     logging.disable(logging.ERROR)
     print(
         f"{'microseconds an item':40} {'N':>8} {'10 N':>8} {'100 N':>8}  {'greatest N':>10} ratio"

@@ -136,7 +136,4 @@ async def drive(link: Link) -> None:
     say({})
     while line := await hear():
         what, number = line.split()
-        try:
-            say(await _COMMANDS[what](link, float(number)))
-        except NotImplementedError:
-            say({"cannot": True})
+        say(await _COMMANDS[what](link, float(number)))
