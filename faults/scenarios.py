@@ -385,13 +385,13 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("move", "another address, every second", functools.partial(_while_moving, _address)),
     Scenario("move", "rebind(), every second", functools.partial(_while_moving, _own)),
     *(
-        Scenario("kernel", f"tc netem {words}", functools.partial(_netem, words.split(), size))
-        for words, size in (
-            ("loss 5% delay 25ms 5ms", MB),
-            ("loss 20%", MB),
-            ("delay 150ms 20ms", 5 * MB),
-            ("delay 10ms reorder 25% 50% duplicate 5% corrupt 2%", 5 * MB),
-            ("rate 10mbit", 5 * MB),
+        Scenario("kernel", f"tc netem {words}", functools.partial(_netem, words.split(), size), ci)
+        for words, size, ci in (
+            ("loss 5% delay 25ms 5ms", MB, True),
+            ("loss 20%", MB, False),
+            ("delay 150ms 20ms", 5 * MB, False),
+            ("delay 10ms reorder 25% 50% duplicate 5% corrupt 2%", 5 * MB, False),
+            ("rate 10mbit", 5 * MB, False),
         )
     ),
     Scenario("kernel", "the dialler's address is another, three times", _dialler_moves, True),
