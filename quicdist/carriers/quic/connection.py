@@ -41,6 +41,7 @@ from quicdist.carriers.quic.engine import (
     Path,
     SocketAddress,
 )
+from quicdist.carriers.quic.send_window import SendWindow
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.trust import Alert, CertificateError, PeerRefused
 from quicdist.dist.packet import Packet
@@ -156,6 +157,7 @@ class QuicCarrier:
         self._gap_overdue = False
         self._bytes_queued = 0
         self._bytes_acknowledged = 0
+        self._send_window = SendWindow(settings.limits.high_water)
         self._writable = True
         self._flushers: list[asyncio.Future[bool]] = []
 
@@ -211,7 +213,8 @@ class QuicCarrier:
 
     @property
     def is_writable(self) -> bool:
-        """False from the high watermark of unacknowledged bytes down to the low one."""
+        """False from a window full of unacknowledged bytes, at most the high watermark, until some
+        of it is acknowledged."""
         return self._writable
 
     def send_handshake(self, message: bytes) -> None:
@@ -245,7 +248,7 @@ class QuicCarrier:
             self._write(write)
         else:
             self._held.append(write)
-        if self._bytes_queued - self._bytes_acknowledged >= self._limits.high_water:
+        if self._bytes_queued - self._bytes_acknowledged >= self._send_window.size:
             self._writable = False
 
     def consumed(self, count: int) -> None:
@@ -353,6 +356,7 @@ class QuicCarrier:
                 pending, self._pending = self._pending, {}
                 for stream, parts in pending.items():
                     self._engine.write(stream, parts)
+                self._send_window.sent(self._bytes_queued, now)
             datagrams = self._engine.transmit(now)
         except EngineError as error:
             self._end(CloseReason(CloseKind.ERROR, str(error)))
@@ -371,12 +375,13 @@ class QuicCarrier:
         if acknowledged != self._bytes_acknowledged:
             self._bytes_acknowledged = acknowledged
             self._look_at_gap()
-            self._look_at_watermarks()
+            self._look_at_watermarks(now)
         self._look_at_reset_token()
         path = self._engine.path
         if path is not self._path and path[0] != self._path[0]:
             self._path = path
             self._migrations += 1
+            self._send_window = SendWindow(self._limits.high_water)
         if len(datagrams) >= BURST:
             self._host.touch(self)
         self._arm_timer(now)
@@ -566,7 +571,7 @@ class QuicCarrier:
                 self._step(step)
             else:
                 self._held.append(step)
-        if self._unacknowledged >= self._limits.high_water:
+        if self._unacknowledged >= self._send_window.size:
             self._writable = False
         self._host.touch(self)
 
@@ -618,14 +623,16 @@ class QuicCarrier:
             self._step(self._held.popleft())
         self._host.touch(self)
 
-    def _look_at_watermarks(self) -> None:
+    def _look_at_watermarks(self, now: float) -> None:
+        self._send_window.acknowledged(self._bytes_acknowledged, self._engine.datagram_size, now)
         left = self._unacknowledged
         if not left and self._flushers:
             for done in self._flushers:
                 if not done.done():
                     done.set_result(True)
             self._flushers.clear()
-        if not self._writable and left < self._limits.low_water:
+        size = self._send_window.size
+        if not self._writable and left < min(self._limits.low_water, size - size // 4):
             self._writable = True
             if self._handler is not None:
                 self._handler.writable_again()

@@ -131,6 +131,10 @@ class EngineConnection(Protocol):
         """What is to be sent now; where it is BURST or more, there may be more. Raises
         EngineError."""
 
+    @property
+    def datagram_size(self) -> int:
+        """Bytes of UDP payload that it sends at most."""
+
     def timer(self) -> float | None:
         """When `handle_timer` is wanted."""
 

@@ -470,6 +470,11 @@ class AioquicConnection:
         if self._mtu.lost(size, self._now):
             self._quic.set_datagram_size(self._mtu.size)
 
+    @property
+    def datagram_size(self) -> int:
+        """What the path is known to carry."""
+        return self._quic._max_datagram_size
+
     def timer(self) -> float | None:
         """When aioquic wants to be woken."""
         return self._quic.get_timer()

@@ -312,6 +312,11 @@ class Qh3Connection:
         away = self._quic.get_send_buffer_size() + core.bytes_in_flight
         self._acknowledged = max(self._acknowledged, self._written - max(away, int(is_busy)))
 
+    @property
+    def datagram_size(self) -> int:
+        """What it began with."""
+        return self._quic.configuration.max_datagram_size
+
     def timer(self) -> float | None:
         """When qh3 wants to be woken."""
         return self._quic.get_timer()
