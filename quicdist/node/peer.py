@@ -53,6 +53,10 @@ logger = logging.getLogger("quicdist.node")
 _TURN = 256
 """Packets dealt with before the event loop has its turn."""
 
+_BREATH = 64 * 1024
+"""Bytes that leave before who goes on sending lets the event loop have its turn: what was sent
+waits for that, and so do all others."""
+
 _REPORT_PAUSE = 5.0
 """Seconds between two reports that the same receiver holds somebody back."""
 
@@ -136,6 +140,8 @@ class Peer:
         self._outbox = Outbox(connection, session, high=limits.send_high, low=limits.send_low)
         self._queue: deque[Packet] = deque()
         self._is_work_planned = False
+        self._said = 0
+        """Bytes sent since a sender let the event loop have its turn."""
         self._messages_received = 0
         self._held_by: set[Level] = set()
         self._held_since = 0.0
@@ -297,8 +303,15 @@ class Peer:
             head = route.head
             if head is None or head.session is not self._mark:
                 head = route.head = self.session.address(self._form(route.control))
-            outbox.put(route.sender, self.session.enclose(head, payload))
-        return outbox.space() if outbox.must_wait(route.sender) else None
+            message = self.session.enclose(head, payload)
+            self._said += message.size
+            outbox.put(route.sender, message)
+        if outbox.must_wait(route.sender):
+            return outbox.space()
+        if self._said >= _BREATH:
+            self._said = 0
+            return asyncio.sleep(0)
+        return None
 
     def writable_again(self) -> None:
         """The carrier takes more."""

@@ -126,3 +126,27 @@ async def test_a_priority_message_is_one_like_others() -> None:
         await one.send(me.pid, "last")
         got = [await me.receive(timeout=PATIENCE) for _ in range(4)]
         assert got == [b"first", b"urgent", b"urgent", b"last"]
+
+
+async def test_who_sends_on_and_on_lets_others_have_their_turn() -> None:
+    hub = Hub()
+    async with (
+        Node("0@127.0.0.1", cookie="c", carriers=[hub]) as one,
+        Node("0@127.0.0.1", cookie="c", carriers=[hub]) as two,
+        one.mailbox() as me,
+        two.mailbox() as you,
+    ):
+        await one.connect(two.name)
+        turns = 0
+
+        def turn() -> None:
+            nonlocal turns
+            turns += 1
+            asyncio.get_running_loop().call_soon(turn)
+
+        turn()
+        # Far less than any watermark.
+        for number in range(64):
+            await me.send(you.pid, (number, bytes(4000)))
+        assert turns > 2
+        assert [(await you.receive(timeout=PATIENCE))[0] for _ in range(64)] == list(range(64))
