@@ -8,7 +8,7 @@ Its packets are made and read by compiled code. What it does in its own way:
 - the size of datagrams is fixed when a connection begins: a dialer on loopback begins with large
   ones and, if nothing answers, once more with small ones; a listener answers in the size that came;
 - a listener with large ones, hence on loopback alone, cannot follow its dialer to another address:
-  the core finds no room for a path, and the connection ends; with small ones it follows three times;
+  the core finds no room for a path, and the connection ends; with small ones it can, thrice;
 - it knows a stateless reset, but shows no token; of the ids that it gives out, only a listener's
   first one has a token of ours, which we know again after a restart;
 - qlog, keeping a message in one STREAM frame: not with it.
