@@ -2,7 +2,7 @@
 
 When two nodes meet, each locks its own side of the cluster; then they tell each other their names,
 settle the conflicts, tell their own sides of the result and of each other's, and each side connects
-to the other. The stages of that are those of a `_Meeting`:
+to the other. The stages of that are those of a `Meeting`:
 
     nodeup          -> init_connect                      each tells its tag and its locker
     init_connect    -> init_connect_ack, to the locker   the tags keep meetings apart
@@ -20,22 +20,21 @@ OTP, global(3), protocol versions 7 (OTP 25.0 and before) and 8.
 from __future__ import annotations
 
 import asyncio
-import enum
 import itertools
 import logging
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from quicdist.dist import control as ctl
-from quicdist.etf import Atom, ErlMap, Export, Pid, Reference, Term
+from quicdist.etf import Atom, ErlMap, Pid, Reference, Term
 from quicdist.etf.notation import format_term
 from quicdist.node.calls import Caller
-from quicdist.node.errors import NameTaken, NodeError, NoProcess, NotRunning
-from quicdist.node.global_locks import RESOURCE, SERVER, Locks, Locksmith, key_of
-from quicdist.node.process import KILL
+from quicdist.node.errors import NameTaken, NodeError, NotRunning
+from quicdist.node.global_conflicts import Conflicts, OnConflict
+from quicdist.node.global_locks import RESOURCE, SERVER, Locks, Locksmith
+from quicdist.node.global_meetings import Locker, Meeting
+from quicdist.node.global_table import Table
 from quicdist.node.service import GEN_CAST, Service, is_from
 from quicdist.node.system import System
 
@@ -47,69 +46,15 @@ _VERIFIES = 8
 _PARTS = 7
 """From here on it keeps overlapping partitions away, and says others' versions."""
 
-_GLOBAL = Atom("global")
 _LOST = 3600.0
 """Seconds for which a lost connection is remembered, so that it is said on once."""
 _MOST_LOST = 100_000
 
 _YES = Atom("yes")
 _OK = Atom("ok")
-_NONE = Atom("none")
 _INSERT = Atom("insert")
 _DELETE = Atom("delete")
 _REGISTER = Atom("register")
-_CONFLICT = Atom("global_name_conflict")
-
-
-class OnConflict(enum.Enum):
-    """What becomes of two processes of one name, when two parts of a cluster meet."""
-
-    KILL_ONE = "random_exit_name"
-    """That of the node whose name is greater."""
-    TELL_ONE = "random_notify_name"
-    """That one gets a message ('global_name_conflict', name), and has no name any more."""
-    TELL_BOTH = "notify_all_name"
-    """Neither keeps it; each gets ('global_name_conflict', name, the other)."""
-
-    @property
-    def method(self) -> Export:
-        """The function of `global` that does so."""
-        return Export(_GLOBAL, Atom(self.value), 3)
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A name."""
-
-    name: Term
-    pid: Pid
-    method: Term
-    monitor: Reference
-    registrant: Atom | None
-    """The node that registered it for a process of a node outside the cluster, a C node."""
-
-
-class _Meeting:
-    """What goes on with one node between the connection and being one cluster with it."""
-
-    def __init__(self, node: Atom, tag: int) -> None:
-        self.node = node
-        self.tag = tag
-        self.his_tag: Term = None
-        self.version = 0
-        """What both speak; 0 until the other has said."""
-        self.locker: Pid | None = None
-        self.lock: tuple[Term, Term] | None = None
-        """That both have set."""
-        self.his_names: list[Term] | None = None
-        self.operations: list[Term] | None = None
-        self.resolved: tuple[list[Term], list[Term], list[Term]] | None = None
-        self.resolver: asyncio.Task[None] | None = None
-        self.verdict: asyncio.Future[bool] | None = None
-        """Our locker has set its lock, and waits for the other's."""
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.last_words: Callable[[], None] | None = None
-        """What is to be said before the lock is let go."""
 
 
 class GlobalNames(Service):
@@ -127,24 +72,23 @@ class GlobalNames(Service):
         self._here = system.name
         self._connect = connect
         self._disconnect = disconnect
-        self._caller = caller()
         self._locks = Locks(self)
         self._registrar = Locksmith(caller(), self._locks)
         self._registering = asyncio.Lock()
-        self._names: dict[bytes, _Entry] = {}
-        self._monitors: dict[Reference, bytes] = {}
+        self._names = Table(self)
+        self.conflicts = Conflicts(self, caller())
         self._known: dict[Atom, int] = {}
         """The cluster without us, and what version each speaks."""
         self._synced: set[Atom] = set()
         self._sync_waiters: list[tuple[set[Atom], asyncio.Future[None]]] = []
-        self._meetings: dict[Atom, _Meeting] = {}
+        self._meetings: dict[Atom, Meeting] = {}
         self._removing: set[Atom] = set()
         """Nodes we have parted from, whose connection is not down yet."""
         self._lost: dict[tuple[Atom, Atom], tuple[int, int, float]] = {}
         self._tags = itertools.count(1)
         self._incarnation = (random.getrandbits(27) << 32) + system.identifiers.creation
         self._tasks: set[asyncio.Task[None]] = set()
-        self._locker = _Locker(self, self._locks, Locksmith(caller(), self._locks))
+        self._locker = Locker(system.name, self, self._locks, Locksmith(caller(), self._locks))
         system.register(SERVER, self)
         self.monitor_nodes()
         self._start(self._locker.run())
@@ -153,7 +97,7 @@ class GlobalNames(Service):
 
     def whereis(self, name: Term) -> Pid | None:
         """Who has a name."""
-        entry = self._names.get(key_of(name))
+        entry = self._names.get(name)
         if entry is None:
             return None
         is_here = entry.pid.node is self._here
@@ -161,7 +105,7 @@ class GlobalNames(Service):
 
     def names(self) -> list[Term]:
         """All names."""
-        return [entry.name for entry in self._names.values()]
+        return [entry.name for entry in self._names]
 
     async def register(
         self, name: Term, pid: Pid, *, on_conflict: OnConflict = OnConflict.KILL_ONE
@@ -172,7 +116,7 @@ class GlobalNames(Service):
             holder = self.whereis(name)
             if holder is not None:
                 raise NameTaken(f"the global name {format_term(name)} is taken, by {holder}")
-            for entry in self._names.values():
+            for entry in self._names:
                 if entry.pid == pid:
                     other = format_term(entry.name)
                     raise NameTaken(f"{pid} has a global name already, {other}; one at most")
@@ -257,9 +201,7 @@ class GlobalNames(Service):
                 self._on_cast(cast)
             case ("DOWN", Reference() as reference, _, _, _):
                 if not self._locks.holder_gone(reference):
-                    key = self._monitors.pop(reference, None)
-                    if key is not None:
-                        del self._names[key]
+                    self._names.holder_gone(reference)
             case ("nodeup", Atom() as node):
                 self._node_up(node)
             case ("nodedown", Atom() as node):
@@ -296,13 +238,13 @@ class GlobalNames(Service):
                 self._locks.delete(resource, requester, caller)
                 answer = True
             case ("register", name, Pid() as pid, method):
-                self._insert(name, pid, method, None, self._locks.allows(caller))
+                self._names.insert(name, pid, method, None, self._locks.allows(caller))
                 answer = _YES
             case ("register_ext", name, Pid() as pid, method, Atom() as registrant):
-                self._insert(name, pid, method, registrant, self._locks.allows(caller))
+                self._names.insert(name, pid, method, registrant, self._locks.allows(caller))
                 answer = _YES
             case ("unregister", name):
-                self._remove(name)
+                self._names.remove(name)
                 answer = _OK
             case "get_known":
                 answer = list(self._known)
@@ -311,7 +253,7 @@ class GlobalNames(Service):
             case "get_protocol_version":
                 answer = VERSION
             case "get_names_ext":
-                answer = self._external()
+                answer = self._names.external()
             case _:
                 logger.info("%s does not do %s", self, format_term(request)[:200])
                 return
@@ -337,7 +279,7 @@ class GlobalNames(Service):
                 self._sync_others(self._add_known(nodes))
                 lock = _lock_of(extra)
                 is_allowed = lock is not None and self._locks.allows(lock[1])
-                self._operate(ops, external, is_allowed or not self._locks.is_set(RESOURCE))
+                self._names.operate(ops, external, is_allowed or not self._locks.is_set(RESOURCE))
             case ("in_sync", Atom() as node, _):
                 self._in_sync(node)
             case ("async_del_name" | "async_del_lock", _, _):
@@ -351,7 +293,7 @@ class GlobalNames(Service):
     def _node_up(self, node: Atom) -> None:
         if node in self._known or node in self._meetings:
             return
-        meeting = self._meetings[node] = _Meeting(node, next(self._tags))
+        meeting = self._meetings[node] = Meeting(node, next(self._tags))
         start = (Atom("locker"), Atom("no_longer_a_pid"), ErlMap([]), self._locker.pid)
         self._cast(node, (Atom("init_connect"), (VERSION, meeting.tag), self._here, start))
 
@@ -394,18 +336,18 @@ class GlobalNames(Service):
         if meeting is not None and (not tags or tags[0] == meeting.tag) and meeting.version:
             self._locker.told(meeting, is_set)
 
-    def both_locked(self, meeting: _Meeting, lock: tuple[Term, Term]) -> None:
+    def both_locked(self, meeting: Meeting, lock: tuple[Term, Term]) -> None:
         """Both sides are locked: here are our names."""
         meeting.lock = lock
-        names: list[Term] = [(one.name, one.pid, one.method) for one in self._names.values()]
+        names: list[Term] = [(one.name, one.pid, one.method) for one in self._names]
         self._cast(meeting.node, (Atom("exchange"), self._here, names, [], meeting.his_tag))
         self._exchange(meeting)
 
-    def _exchange(self, meeting: _Meeting) -> None:
+    def _exchange(self, meeting: Meeting) -> None:
         if meeting.lock is not None and meeting.his_names is not None and not meeting.resolver:
             meeting.resolver = self._start(self._resolve_all(meeting, meeting.his_names))
 
-    async def _resolve_all(self, meeting: _Meeting, his_names: list[Term]) -> None:
+    async def _resolve_all(self, meeting: Meeting, his_names: list[Term]) -> None:
         """What is to be done here for the names of the other side, and there for ours."""
         here: list[Term] = []
         there: list[Term] = []
@@ -415,12 +357,12 @@ class GlobalNames(Service):
                     theirs = (_INSERT, (name, pid, method))
                 case _:
                     continue
-            entry = self._names.get(key_of(name))
+            entry = self._names.get(name)
             if entry is None:
                 here.append(theirs)
             elif entry.pid != pid and self._here < meeting.node:
                 # The lesser of the two nodes settles it.
-                kept = await self._ask_method(entry, pid)
+                kept = await self.conflicts.who_keeps(entry, pid)
                 if kept == pid:
                     here.append(theirs)
                 elif kept == entry.pid:
@@ -439,55 +381,13 @@ class GlobalNames(Service):
                 there,
                 known,
                 Atom("unused"),
-                self._external(),
+                self._names.external(),
                 meeting.his_tag,
             ),
         )
         self._conclude(meeting)
 
-    async def _ask_method(self, entry: _Entry, other: Pid) -> Term:
-        """Who keeps the name. It is decided on the node of our side's process."""
-        args: list[Term] = [entry.method, entry.name, other, entry.pid]
-        try:
-            if entry.pid.node is self._here:
-                return await self.resolve_it(*args)
-            return await self._ask(entry.pid.node, args)
-        except NodeError as error:
-            logger.warning("conflict of the global name %s: %s", format_term(entry.name), error)
-            return other
-
-    async def resolve_it(self, method: Term, name: Term, one: Term, other: Term) -> Term:
-        """`global:resolve_it/4`: who of two processes keeps a name.
-
-        What is no function of `global`'s own is BEAM code, so the other's node is asked.
-        """
-        assert isinstance(one, Pid)
-        assert isinstance(other, Pid)
-        less, greater = (one, other) if one.node < other.node else (other, one)
-        match method:
-            case Export("global", "random_exit_name", 3):
-                logger.info("conflict of the global name %s: ending %s", format_term(name), greater)
-                self.system.send_exit2(self.pid, greater, KILL)
-                return less
-            case Export("global", "random_notify_name", 3):
-                self._tell(greater, (_CONFLICT, name))
-                return less
-            case Export("global", "notify_all_name", 3):
-                self._tell(one, (_CONFLICT, name, other))
-                self._tell(other, (_CONFLICT, name, one))
-                return _NONE
-        if one.node is self._here:
-            raise NoProcess(f"{format_term(method)} is no function that can be run here")
-        return await self._ask(one.node, [method, name, one, other])
-
-    def _tell(self, pid: Pid, message: Term) -> None:
-        """Sends to a process whose node we may not be connected to yet."""
-        self.system.emit(pid.node, self.pid, ctl.SendSender(self.pid, pid), message)
-
-    async def _ask(self, node: Atom, args: list[Term]) -> Term:
-        return await self._caller.erpc(node, _GLOBAL, Atom("resolve_it"), args, None)
-
-    def _conclude(self, meeting: _Meeting) -> None:
+    def _conclude(self, meeting: Meeting) -> None:
         """Both know what is to be done."""
         if meeting.operations is None or meeting.resolved is None:
             return
@@ -506,7 +406,7 @@ class GlobalNames(Service):
                 self._cast(one, (Atom("new_nodes"), self._here, ops, external, nodes, extra))
 
         self._sync_others(others)
-        self._operate(ops, external, self._locks.allows(meeting.lock[1]))
+        self._names.operate(ops, external, self._locks.allows(meeting.lock[1]))
         self._in_step(node)
         for one in others:
             self._end(one)
@@ -540,7 +440,7 @@ class GlobalNames(Service):
         if not meeting.over.done():
             meeting.over.set_result(None)
 
-    def _restart(self, meeting: _Meeting) -> None:
+    def _restart(self, meeting: Meeting) -> None:
         """The two were not at the same meeting. What the other had locked for it is free."""
         node = meeting.node
         if meeting.version >= _VERIFIES:
@@ -549,7 +449,7 @@ class GlobalNames(Service):
         self._forget(node)
         self._node_up(node)
 
-    def _meeting(self, node: Atom, tag: Term) -> _Meeting | None:
+    def _meeting(self, node: Atom, tag: Term) -> Meeting | None:
         """The meeting with a node, if it is that one."""
         meeting = self._meetings.get(node)
         return meeting if meeting is not None and meeting.tag == tag else None
@@ -561,7 +461,7 @@ class GlobalNames(Service):
         """The cluster without us."""
         return self._known
 
-    def candidates(self) -> list[_Meeting]:
+    def candidates(self) -> list[Meeting]:
         """Those whose side can be locked together with ours."""
         return [
             one
@@ -659,50 +559,10 @@ class GlobalNames(Service):
 
     # -- the names -------------------------------------------------------------------------------
 
-    def _insert(
-        self, name: Term, pid: Pid, method: Term, registrant: Atom | None, is_allowed: bool
-    ) -> None:
-        self._remove(name)
-        if not is_allowed:
-            logger.debug("the global name %s comes too late", format_term(name))
-            return
-        key = key_of(name)
-        monitor = self.monitor(pid)
-        self._names[key] = _Entry(name, pid, method, monitor, registrant)
-        self._monitors[monitor] = key
-
-    def _remove(self, name: Term) -> None:
-        entry = self._names.pop(key_of(name), None)
-        if entry is not None:
-            del self._monitors[entry.monitor]
-            self.demonitor(entry.monitor)
-
-    def _operate(self, ops: list[Term], external: list[Term], is_allowed: bool) -> None:
-        registrants = {
-            (key_of(one[0]), one[1]): one[2]
-            for one in external
-            if isinstance(one, tuple) and len(one) == 3
-        }
-        for operation in ops:
-            match operation:
-                case ("insert", (name, Pid() as pid, method)):
-                    registrant = registrants.get((key_of(name), pid))
-                    self._insert(name, pid, method, registrant, is_allowed)
-                case ("delete", name):
-                    self._remove(name)
-
-    def _external(self) -> list[Term]:
-        return [
-            (one.name, one.pid, one.registrant)
-            for one in self._names.values()
-            if one.registrant is not None
-        ]
-
     def _forget(self, node: Atom) -> None:
         """What a node holds here, though the connection to it goes on."""
         self._locks.node_gone(node)
-        for entry in [one for one in self._names.values() if one.pid.node is node]:
-            self._remove(entry.name)
+        self._names.node_gone(node)
 
     # -- out -------------------------------------------------------------------------------------
 
@@ -712,7 +572,7 @@ class GlobalNames(Service):
     def _say(self, node: Atom, message: Term) -> None:
         self.system.emit_if_connected(node, self.pid, ctl.RegSend(self.pid, SERVER), message)
 
-    def lock_set(self, meeting: _Meeting, is_set: bool) -> None:
+    def lock_set(self, meeting: Meeting, is_set: bool) -> None:
         """The locker tells that of the other side."""
         tag = [meeting.his_tag] if meeting.version >= _VERIFIES else []
         known = list(self._known)
@@ -746,134 +606,6 @@ class GlobalNames(Service):
         for _, done in self._sync_waiters:
             if not done.done():
                 done.set_exception(NotRunning("the node was stopped meanwhile"))
-
-
-class _Locker:
-    """Locks our side, together with one other at a time, until their meeting is over.
-
-    Both take the same requester, so that a node on both sides is locked once for both.
-    """
-
-    def __init__(self, server: GlobalNames, locks: Locks, locksmith: Locksmith) -> None:
-        self._server = server
-        self._locks = locks
-        self._smith = locksmith
-        self._here = server.system.name
-        self._asked: deque[_Meeting] = deque()
-        """The other has locked its side, and waits for us."""
-        self._awake = asyncio.Event()
-
-    @property
-    def pid(self) -> Pid:
-        """The locker, to other lockers."""
-        return self._smith.pid
-
-    def wake(self) -> None:
-        """There is somebody new."""
-        self._awake.set()
-
-    def told(self, meeting: _Meeting, is_set: bool) -> None:
-        """Whether the other side is locked."""
-        if meeting.verdict is not None:
-            if not meeting.verdict.done():
-                meeting.verdict.set_result(is_set)
-        elif is_set:
-            self._asked.append(meeting)
-            self.wake()
-
-    async def run(self) -> None:
-        """Its life: who asks goes first; else, after a rest, it asks one itself."""
-        has_just_met = False
-        while True:
-            if self._asked:
-                has_just_met = await self._answer(self._asked.popleft())
-                continue
-            self._awake.clear()
-            try:
-                await asyncio.wait_for(self._awake.wait(), self._rest(has_just_met))
-            except asyncio.TimeoutError:
-                has_just_met = await self._propose()
-            else:
-                has_just_met = False
-
-    def _rest(self, has_just_met: bool) -> float | None:
-        """Long enough for others of our side to have their turn."""
-        if not self._server.candidates():
-            return None
-        if has_just_met:
-            return 0.0
-        size = len(self._server.known)
-        return min(1 + size / 10, 3) if size else 0.2
-
-    async def _propose(self) -> bool:
-        """Locks our side and asks the other to do the same. True when they have met."""
-        candidates = self._server.candidates()
-        if not candidates or self._locks.is_set(RESOURCE):
-            return False
-        meeting = random.choice(candidates)
-        lock = self._lock(meeting)
-        # Its node too, so that none of its side can lock that without us.
-        nodes = await self._lock_side(lock, [meeting.node])
-        if nodes is None:
-            return False
-        meeting.verdict = asyncio.get_running_loop().create_future()
-        if meeting in self._asked:
-            self._asked.remove(meeting)
-            meeting.verdict.set_result(True)
-        if not meeting.over.done():
-            self._server.lock_set(meeting, True)
-        await asyncio.wait((meeting.verdict, meeting.over), return_when=asyncio.FIRST_COMPLETED)
-        if not meeting.over.done() and meeting.verdict.result():
-            return await self._hold(meeting, lock, [*nodes, meeting.node])
-        meeting.verdict = None
-        await self._smith.delete(lock, [*nodes, meeting.node])
-        return False
-
-    async def _answer(self, meeting: _Meeting) -> bool:
-        """The other has locked its side. True when they have met."""
-        if meeting.over.done():
-            return False
-        lock = self._lock(meeting)
-        nodes = await self._lock_side(lock, [])
-        self._server.lock_set(meeting, nodes is not None)
-        if nodes is None:
-            return False
-        return await self._hold(meeting, lock, nodes)
-
-    async def _hold(
-        self, meeting: _Meeting, lock: tuple[Term, Term], nodes: Sequence[Atom]
-    ) -> bool:
-        """Both sides are locked, until the meeting is over."""
-        if not meeting.over.done():
-            self._server.both_locked(meeting, lock)
-            await meeting.over
-        if meeting.last_words is not None:
-            meeting.last_words()
-        await self._smith.delete(lock, nodes)
-        return True
-
-    async def _lock_side(
-        self, lock: tuple[Term, Term], extra: Sequence[Atom]
-    ) -> Sequence[Atom] | None:
-        """Locks our side, or nothing of it. Which nodes that were."""
-        first = max(self._here, *self._server.known)
-        if first is not self._here and not self._locks.can_set(*lock):
-            return None
-        if not await self._smith.set(lock, [first]):
-            return None
-        known = list(self._server.known)
-        done = [first]
-        for part in ([self._here, *extra], known):
-            missing = [node for node in part if node not in done]
-            if not await self._smith.set(lock, missing):
-                await self._smith.delete(lock, done)
-                return None
-            done.extend(missing)
-        return [self._here, *known]
-
-    def _lock(self, meeting: _Meeting) -> tuple[Term, Term]:
-        assert meeting.locker is not None
-        return RESOURCE, sorted((self.pid, meeting.locker))
 
 
 def _versioned(node: Term) -> tuple[Atom, int]:

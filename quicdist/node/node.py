@@ -601,7 +601,7 @@ class _Life:
             self.global_names = names = GlobalNames(
                 system, self._caller_of_connected, self.connections.connect, self._disconnect
             )
-            serving.provide("global", "resolve_it", names.resolve_it)
+            serving.provide("global", "resolve_it", names.conflicts.resolve_it)
         local = replace(self._local, name=name, creation=creation, flags=flags)
         self.connections.begin(local, system.handlers)
 

@@ -20,7 +20,7 @@ from collections.abc import Awaitable
 from quicdist.etf import Atom, Pid, Term
 from quicdist.etf.notation import format_term
 from quicdist.node.errors import CallTimeout, NameTaken, NoProcess
-from quicdist.node.global_names import OnConflict
+from quicdist.node.global_conflicts import OnConflict
 from quicdist.node.node import Node
 
 __all__ = ["OnConflict", "register", "send", "sync", "unregister", "whereis"]
