@@ -161,7 +161,7 @@ async def test_a_lost_connection_parts_both_ends_from_all() -> None:
         assert nodes[0].disconnect(nodes[1].name)
         # Else the others would be in the part of both, which are apart.
         await until(lambda: not nodes[0].nodes() and not nodes[1].nodes())
-        assert is_mesh(nodes[2:])
+        await until(lambda: is_mesh(nodes[2:]))
         await until(lambda: not any(node.global_names.names() for node in nodes[1:]))
         # They come back.
         await nodes[0].connect(nodes[1].name)
