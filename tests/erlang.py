@@ -8,7 +8,8 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Mapping
-from types import TracebackType
+
+from tests.closing import Closing
 
 # Speaks 4-byte length packets on its standard input and output: a request is the length of the
 # source, the source, and bytes bound to the variable In; a reply is a tag byte and bytes.
@@ -64,7 +65,7 @@ class ErlangError(Exception):
     """The evaluated source raised."""
 
 
-class Erlang:
+class Erlang(Closing):
     """A running Erlang that evaluates source. Not a distributed node unless `args` make it one."""
 
     def __init__(self, *args: str, env: Mapping[str, str] | None = None) -> None:
@@ -106,17 +107,6 @@ class Erlang:
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):  # what it has not read is lost
                     pipe.close()
-
-    def __enter__(self) -> Erlang:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _write(self, request: bytes) -> None:
         assert self._process.stdin is not None

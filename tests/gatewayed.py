@@ -18,10 +18,10 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 from quicdist.carriers.trust import Identity, Trust
 from quicdist.gateway import Gateway, GatewaySettings, emit_module, erl_arguments
+from tests.closing import Closing
 from tests.erlang import Erlang
 
 PATIENCE = 60.0
@@ -58,7 +58,7 @@ def loopback_settings(name: str | None = None) -> GatewaySettings:
     )
 
 
-class GatewayThread:
+class GatewayThread(Closing):
     """A gateway on an event loop and in a thread of its own, for tests without asyncio."""
 
     def __init__(self, settings: GatewaySettings | str | None = None) -> None:
@@ -84,17 +84,6 @@ class GatewayThread:
             self._call(self.gateway.close())
         finally:
             self._stop_loop()
-
-    def __enter__(self) -> GatewayThread:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _call(self, coroutine: object) -> Gateway:
         assert asyncio.iscoroutine(coroutine)
@@ -124,7 +113,7 @@ asyncio.run(run(GatewaySettings(sys.argv[1], epmd_port=0), started=started))
 """
 
 
-class GatewayProcess:
+class GatewayProcess(Closing):
     """A gateway in a process of its own, to be killed."""
 
     def __init__(self, name: str | None = None) -> None:
@@ -157,17 +146,6 @@ class GatewayProcess:
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._state.cleanup()
-
-    def __enter__(self) -> GatewayProcess:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def gatewayed_erl(

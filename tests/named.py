@@ -6,8 +6,8 @@ import contextlib
 import socket
 import subprocess
 import time
-from types import TracebackType
 
+from tests.closing import Closing
 from tests.erlang import Erlang
 
 PATIENCE = 60.0
@@ -20,7 +20,7 @@ def free_tcp_port(host: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
-class RealEpmd:
+class RealEpmd(Closing):
     """OTP's own epmd, on loopback alone."""
 
     def __init__(self, port: int | None = None) -> None:
@@ -43,17 +43,6 @@ class RealEpmd:
         """Ends it as `kill -9` does."""
         self._process.kill()
         self._process.wait()
-
-    def __enter__(self) -> RealEpmd:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def named_erl(name: str, epmd: RealEpmd, *args: str, cookie: str, form: str = "-name") -> Erlang:

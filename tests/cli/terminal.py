@@ -12,11 +12,11 @@ import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import pyte
 
 from tests.cli.conftest import PATIENCE
+from tests.closing import Closing
 
 
 class _Screen(pyte.Screen):
@@ -28,7 +28,7 @@ class _Screen(pyte.Screen):
         self.answer(data)
 
 
-class Terminal:
+class Terminal(Closing):
     """100 by 24, or as told; the command is killed at the end if it still runs."""
 
     def __init__(
@@ -56,15 +56,7 @@ class Terminal:
             start_new_session=True,
         )
 
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.process.kill()
         self.process.wait()
         os.close(self._master)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
+from tests.closing import Closing
 from quicdist.dist.control import Control
 from quicdist.dist.handshake import Named, Status
 from quicdist.dist.packet import FramePacket, HandshakePacket
@@ -58,7 +58,7 @@ def erl_args(name: str, cookie: str, port: int) -> tuple[str, ...]:
     )
 
 
-class TcpNode:
+class TcpNode(Closing):
     """One session on one socket."""
 
     def __init__(
@@ -125,17 +125,6 @@ class TcpNode:
     def close(self) -> None:
         self.stream.close()
         self.socket.close()
-
-    def __enter__(self) -> TcpNode:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _exactly(self, count: int) -> bytes:
         data = self.stream.read(count)

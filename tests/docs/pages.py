@@ -23,10 +23,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from quicdist import Atom, BlockingNode
 from quicdist.etf import Term
+from tests.closing import Closing
 
 PATIENCE = 60.0
 
@@ -54,7 +54,7 @@ def blocks(text: str) -> Iterator[Block]:
         yield Block(found["language"], found["text"], line, found["reason"])
 
 
-class Reader:
+class Reader(Closing):
     """Does what a page says. `names` are what stands for the names that it shows."""
 
     def __init__(self, directory: Path, elixir: BlockingNode, names: Mapping[str, str]) -> None:
@@ -74,15 +74,7 @@ class Reader:
             "QUICDIST_STATE_DIR": str(directory / ".state"),
         }
 
-    def __enter__(self) -> Reader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         for process in self._background:
             _end(process)
             if process.stdout is not None:

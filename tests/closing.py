@@ -1,0 +1,22 @@
+"""What tests start and have to end: a `with` closes it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TypeVar
+
+T = TypeVar("T", bound="Closing")
+
+
+class Closing(ABC):
+    """Something that runs until `close`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends it and waits until it is gone."""
+
+    def __enter__(self: T) -> T:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
