@@ -487,7 +487,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.6, help="of one measurement")
+    parser.add_argument("--seconds", type=float, default=0.4, help="of one measurement")
     parser.add_argument("--only", default="", help="candidates with one of these words in the name")
     parser.add_argument("--what", default="", help="only these measurements, comma between")
     parser.add_argument("--picture", type=Path, help="where to draw the bars (SVG)")
