@@ -175,7 +175,8 @@ class Gateway:
         _log.info("gateway for %s: QUIC at %s:%d", self.name, *self.quic_address, extra=extra)
         where = (LOOPBACK, self.epmd_port)
         _log.info("gateway for %s: the BEAM asks at %s:%d", self.name, *where, extra=extra)
-        _log.info("%s", self.settings.trust.describe(), extra=extra)
+        trust = self.settings.trust
+        _log.log(trust.log_level, "%s", trust.describe(), extra=extra)
         _log.info("%s", _policy_line(self.settings.policy), extra=extra)
 
     def rebind(self) -> None:

@@ -142,9 +142,10 @@ class Node:
         # A name with any port at all is met once: the certificate makes no claim to it.
         is_lasting = own.address is None or own.address.port
         hosts = [own.host] if is_lasting else []
-        credentials = Credentials(identity, trust or Trust.first_use(), hosts)
+        self._trust = trust or Trust.first_use()
+        credentials = Credentials(identity, self._trust, hosts)
         if carriers is None:
-            carriers = (Quic(), tcp_or_tls(credentials.trust))
+            carriers = (Quic(), tcp_or_tls(self._trust))
         self._carriers: Sequence[Carrier] = [one.make(credentials) for one in carriers]
         self._events = Events()
         self._life: _Life | None = None
@@ -194,7 +195,7 @@ class Node:
             own = self._own if name is None else None
             name = await carrier.open(own, accept) or name
             extra = {"event": "carrier_open", "node": name or self.name}
-            logger.info("%s", carrier.describe(), extra=extra)
+            logger.log(self._trust.log_level, "%s", carrier.describe(), extra=extra)
         if name is None:
             raise StartError(f"{self.name} cannot start: no carrier here is for such a name")
         return name

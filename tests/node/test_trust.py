@@ -252,6 +252,17 @@ async def test_somebody_in_between_from_the_first_meeting_on_is_seen_when_he_lea
                 await victim.connect(name)
 
 
+async def test_who_believes_everybody_is_warned(
+    known: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for trust, is_warned in ((Trust.first_use(known), False), (Trust.nothing(), True)):
+        caplog.clear()
+        async with Node("0@127.0.0.1", cookie="c", identity=Identity.ephemeral(), trust=trust):
+            warned = [record for record in caplog.records if record.levelname == "WARNING"]
+        assert bool(warned) is is_warned
+    assert "no certificate is verified, of no peer" in caplog.text
+
+
 async def test_somebody_in_between_reads_all_where_nothing_is_verified() -> None:
     """What `none` means, and that the attack of these tests is one."""
     name = free_name()

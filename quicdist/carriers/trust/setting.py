@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +124,11 @@ class Trust:
         if self.by is TrustBy.FIRST_USE:
             return ByFirstUse(self.known_nodes)
         return NoWay()
+
+    @property
+    def log_level(self) -> int:
+        """How loud `describe` is said: who believes everybody is to notice."""
+        return logging.WARNING if self.by is TrustBy.NOTHING else logging.INFO
 
     def describe(self) -> str:
         """One line for the log: what is verified and what is not."""
