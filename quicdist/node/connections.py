@@ -17,6 +17,7 @@ from typing import Protocol
 
 from quicdist.carriers.base import Connection, ConnectionHandler, NotBelieved
 from quicdist.carriers.few_lines import FewLines
+from quicdist.carriers.places import place_of
 from quicdist.carriers.trust import CertificateError
 from quicdist.dist.control import Control
 from quicdist.dist.flags import Flag
@@ -27,7 +28,7 @@ from quicdist.node.access import Access
 from quicdist.node.book import AddressBook
 from quicdist.node.counters import Ending, NodeCounters
 from quicdist.node.errors import NoConnection
-from quicdist.node.guesses import Guesses, place_of
+from quicdist.node.guesses import Guesses
 from quicdist.node.ids import new_creation
 from quicdist.node.limits import NodeLimits
 from quicdist.node.names import NodeName
@@ -124,7 +125,8 @@ class Connections:
         self._options = options
         self._counters = counters
         self._attempts: dict[Atom, _Attempt] = {}
-        self._greeting: set[Peer] = set()
+        self._greeting: dict[Peer, str] = {}
+        """Those that have not proved the cookie yet, and where they come from."""
         self._namer: Atom | None = None
         self._is_closing = False
 
@@ -364,10 +366,10 @@ class Connections:
             raise ConnectionRefusedError(f"{most} others are about to prove the cookie")
         place = place_of(connection.peer_address[0])
         most = self._limits.handshakes_per_address
-        if sum(place_of(one.connection.peer_address[0]) == place for one in self._greeting) >= most:
+        if list(self._greeting.values()).count(place) >= most:
             raise ConnectionRefusedError(f"{most} others from {place} are about to prove it")
         peer = self._peer(connection, None, self._limits.handshake_timeout)
-        self._greeting.add(peer)
+        self._greeting[peer] = place
         return peer
 
     @property
@@ -448,7 +450,7 @@ class Connections:
         """A handshake is done, ours or theirs."""
         assert peer.name is not None
         assert self.local is not None
-        self._greeting.discard(peer)
+        self._greeting.pop(peer, None)
         try:
             peer.connection.remember(peer.name)
         except CertificateError as error:
@@ -489,7 +491,7 @@ class Connections:
 
     def peer_down(self, peer: Peer, reason: str) -> None:
         """A link is gone, or never came up."""
-        self._greeting.discard(peer)
+        self._greeting.pop(peer, None)
         name = peer.name
         if name is not None and self.up.get(name) is peer:
             del self.up[name]

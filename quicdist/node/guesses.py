@@ -6,8 +6,9 @@ from there is answered later, at most by `MOST` seconds, well within the time fo
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
+
+from quicdist.carriers.places import place_of
 
 FREE = 3
 """Wrong ones that cost nothing: somebody mistyped."""
@@ -42,14 +43,3 @@ class Guesses:
     def _count(self, place: str, now: float) -> float:
         count, since = self._failures.get(place, (0.0, now))
         return float(count * 0.5 ** ((now - since) / _HALF_LIFE))
-
-
-def place_of(host: str) -> str:
-    """An IPv6 network of 64 bits is one place: who has an address of it has all of them."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)

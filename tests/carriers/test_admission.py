@@ -10,7 +10,8 @@ import pytest
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
-from quicdist.carriers.quic.admission import Admission, source_of
+from quicdist.carriers.places import place_of
+from quicdist.carriers.quic.admission import Admission
 from quicdist.carriers.quic.initial import Initial, read_initial
 from quicdist.carriers.quic.retry import AddressProofs
 from quicdist.carriers.quic.settings import AdmissionLimits
@@ -184,4 +185,4 @@ def test_who_has_proved_nothing_locks_out_nobody() -> None:
     ],
 )
 def test_who_is_counted_together(one: str, other: str, together: bool) -> None:
-    assert (source_of((one, 1)) == source_of((other, 2))) is together
+    assert (place_of(one) == place_of(other)) is together

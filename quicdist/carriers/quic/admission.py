@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from collections import Counter
 
+from quicdist.carriers.places import place_of
 from quicdist.carriers.quic.engine import SocketAddress
 from quicdist.carriers.quic.settings import AdmissionLimits
 from quicdist.carriers.refusals import Refusal
@@ -38,7 +38,7 @@ class Admission:
         name of another.
         """
         limits = self._limits
-        source = source_of(address)
+        source = place_of(address[0])
         half_open = len(self._half_open)
         half_open_here = self._half_open_by_source[source]
         if connections >= limits.max_connections:
@@ -57,7 +57,7 @@ class Admission:
 
     def opened(self, connection: object, address: SocketAddress) -> None:
         """It was accepted."""
-        source = source_of(address)
+        source = place_of(address[0])
         self._half_open[connection] = self._source_of[connection] = source
         self._unused.add(connection)
         self._half_open_by_source[source] += 1
@@ -91,16 +91,6 @@ class Admission:
             text = "a connection from %s:%d is not taken: %s"
             _log.warning(text, host, port, refusal.value, extra=extra)
         return refusal
-
-
-def source_of(address: SocketAddress) -> str:
-    """Who is counted together: an IPv4 address, or the /64 that one IPv6 host has to itself."""
-    host = ipaddress.ip_address(address[0].partition("%")[0])
-    if isinstance(host, ipaddress.IPv4Address):
-        return str(host)
-    if host.ipv4_mapped is not None:
-        return str(host.ipv4_mapped)
-    return host.packed[:8].hex()
 
 
 def _count_down(counts: Counter[str], source: str) -> None:
