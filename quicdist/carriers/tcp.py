@@ -17,7 +17,7 @@ import struct
 import sys
 import termios
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from quicdist.carriers.base import (
@@ -35,11 +35,10 @@ from quicdist.carriers.base import (
 )
 from quicdist.carriers.dialects.single import SingleStreamDialect
 from quicdist.carriers.dialects.tcp import TcpDialect
+from quicdist.carriers.joining import joined
 from quicdist.dist.packet import Packet
 
 _READ_SIZE = 256 * 1024
-_JOIN_BELOW = 16 * 1024
-"""Bytes of a part that is copied to leave together with others; a larger one is written alone."""
 
 ConnectionT = TypeVar("ConnectionT", bound="TcpConnection")
 
@@ -290,7 +289,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         queue, self._queue = self._queue, []
         self._bytes_sent += self._queued
         self._queued = 0
-        for data in _small_joined(queue):
+        for data in joined(queue):
             self._transport.write(data)
 
     def _become_writable(self) -> None:
@@ -416,21 +415,6 @@ async def connect(
     except asyncio.TimeoutError:
         raise TimeoutError(f"no answer from {host}:{port} within {timeout:g} s") from None
     return connection
-
-
-def _small_joined(parts: Sequence[Buffer]) -> Iterator[Buffer]:
-    """The same bytes in as few pieces as can be had without copying what is large."""
-    small: list[Buffer] = []
-    for part in parts:
-        if len(part) < _JOIN_BELOW:
-            small.append(part)
-            continue
-        if small:
-            yield b"".join(small)
-            small = []
-        yield part
-    if small:
-        yield b"".join(small)
 
 
 def _address(name: object) -> tuple[str, int]:

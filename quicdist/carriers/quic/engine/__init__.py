@@ -205,29 +205,6 @@ class Engine(Protocol):
         it is."""
 
 
-_JOIN_BELOW = 16 * 1024
-"""Bytes of a part that is copied behind others; longer ones stay as they are, to save a copy."""
-
-
-def joined(parts: Sequence[Buffer]) -> Sequence[Buffer]:
-    """The same bytes in as few parts as are worth it: each costs a call of the library."""
-    if len(parts) == 1:
-        return parts
-    whole: list[Buffer] = []
-    small: list[Buffer] = []
-    for part in parts:
-        if len(part) < _JOIN_BELOW:
-            small.append(part)
-            continue
-        if small:
-            whole.append(b"".join(small))
-            small = []
-        whole.append(part)
-    if small:
-        whole.append(b"".join(small))
-    return whole
-
-
 _MODULES = {"aioquic": "aioquic", "aioquic-plain": "aioquic", "qh3": "qh3"}
 """Where each engine is; `aioquic-plain` leaves the library to itself."""
 

@@ -41,6 +41,7 @@ from aioquic.tls import AlertDescription, CipherSuite, Epoch
 
 from quicdist.carriers.base import Buffer
 from quicdist.carriers.dialects import LARGEST_WINDOW
+from quicdist.carriers.joining import joined
 from quicdist.carriers.quic.engine import (
     BURST,
     CONNECTION_ID_LENGTH,
@@ -51,7 +52,6 @@ from quicdist.carriers.quic.engine import (
     Opening,
     Path,
     ResetTokenOf,
-    joined,
 )
 from quicdist.carriers.quic.engine.aioquic_qlog import Qlog, QlogTrace
 from quicdist.carriers.quic.engine.aioquic_short import ShortPaths, is_tested

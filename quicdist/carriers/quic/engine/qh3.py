@@ -36,6 +36,7 @@ from cryptography.x509 import load_der_x509_certificate
 
 from quicdist.carriers.base import Buffer
 from quicdist.carriers.dialects import LARGEST_WINDOW
+from quicdist.carriers.joining import joined
 from quicdist.carriers.quic.engine import (
     BURST,
     CONNECTION_ID_LENGTH,
@@ -47,7 +48,6 @@ from quicdist.carriers.quic.engine import (
     Path,
     ResetTokenOf,
     SocketAddress,
-    joined,
 )
 from quicdist.carriers.quic.mtu import BASE, is_loopback
 from quicdist.carriers.quic.settings import QuicSettings
