@@ -124,9 +124,6 @@ class Gateway:
             raise NotRunning(f"the gateway for {self.name} is not running")
         connected = [relay for relay in self._relays if relay.connected]
         counters, came = self._counters, sum(relay.is_incoming for relay in connected)
-        refused = {why.value: count for why, count in counters.refused.items()}
-        for reason, count in self._endpoint.refusals.items():
-            refused[reason.value] = refused.get(reason.value, 0) + count
         return GatewayStatistics(
             name=self.name,
             since=self._since,
@@ -135,8 +132,8 @@ class Gateway:
             connecting=sum(not relay.connected for relay in self._relays),
             dialled=counters.dialled + len(connected) - came,
             accepted=counters.accepted + came,
-            ended={why.value: count for why, count in counters.ended.items()},
-            refused=refused,
+            ended=counters.ended_by_reason(),
+            refused=counters.refused_by_reason([self._endpoint.refusals]),
             policy_refusals=sum(
                 (relay.policy_refusals for relay in self._relays), self._policy_refusals
             ),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+
+from quicdist.carriers.refusals import Refusal
 
 
 class Ending(enum.Enum):
@@ -95,6 +98,17 @@ class NodeCounters:
 
     past: Traffic = Traffic()
     """That of links which are over."""
+
+    def refused_by_reason(self, by_carriers: Iterable[Mapping[Refusal, int]]) -> Mapping[str, int]:
+        """Those, and what the carriers have turned away before the node heard of it."""
+        counts = Counter({why.value: count for why, count in self.refused.items()})
+        for refusals in by_carriers:
+            counts.update({reason.value: count for reason, count in refusals.items()})
+        return dict(counts)
+
+    def ended_by_reason(self) -> Mapping[str, int]:
+        """Links that were up, by why they are gone."""
+        return {why.value: count for why, count in self.ended.items()}
 
     def link_ended(self, ending: Ending, traffic: Traffic) -> None:
         """One that was up is gone."""

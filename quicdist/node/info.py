@@ -165,10 +165,6 @@ def node_statistics(
     mailboxes = [one for one in system.processes.values() if isinstance(one, Mailbox)]
     filled = [one for one in mailboxes if one.level.size]
     peers = [peer_info(peer) for peer in connections.up.values()]
-    refused = {why.value: count for why, count in counters.refused.items()}
-    for carrier in carriers:
-        for reason, count in carrier.refusals().items():
-            refused[reason.value] = refused.get(reason.value, 0) + count
     return NodeStatistics(
         name=system.name,
         creation=system.identifiers.creation,
@@ -187,7 +183,7 @@ def node_statistics(
         connecting=connections.in_progress,
         dialled=counters.dialled,
         accepted=counters.accepted,
-        ended={why.value: count for why, count in counters.ended.items()},
-        refused=refused,
+        ended=counters.ended_by_reason(),
+        refused=counters.refused_by_reason(carrier.refusals() for carrier in carriers),
         traffic=sum((peer.traffic for peer in peers), counters.past),
     )
