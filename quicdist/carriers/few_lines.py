@@ -27,24 +27,23 @@ class FewLines(logging.Filter):
     def __init__(self, *events: str) -> None:
         super().__init__()
         self.events = frozenset(events)
-        self._periods: dict[str, _Period | None] = dict.fromkeys(events)
+        self._periods: dict[str, _Period] = {}
 
     def forget(self) -> None:
         """From now on as at the beginning."""
-        self._periods = dict.fromkeys(self.events)
+        self._periods.clear()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether this one is written."""
         event = getattr(record, "event", "")
-        if event not in self._periods:
+        if event not in self.events:
             return True
-        period = self._periods[event]
         now = record.created
+        last = period = self._periods.get(event)
         if period is None or not 0 <= now - period.begin < PERIOD:
-            self._periods[event] = fresh = _Period(now)
-            if period is not None and period.lines > MOST:
-                _say_left_out(record, event, period)
-            period = fresh
+            self._periods[event] = period = _Period(now)
+            if last is not None and last.lines > MOST:
+                _say_left_out(record, event, last)
         period.lines += 1
         return period.lines <= MOST
 

@@ -325,7 +325,8 @@ class Session:
         self._expected_peer = expected_peer
         self._limits = limits or SessionLimits()
         self._options = options
-        # A control message is read the same way whatever the options for payloads say.
+        # A control message is read the same way whatever the options for payloads say. By the
+        # very DEFAULT where that will do: the compiled core need not look into it each time.
         self._control_options = (
             etf.DEFAULT
             if options.limits == etf.DEFAULT.limits

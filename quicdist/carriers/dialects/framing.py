@@ -16,7 +16,6 @@ _U32 = Struct(">I")
 TICK = bytes(4)
 """A frame without a body, length field and all."""
 
-
 _COPIED = 32 * 1024
 """Bytes of a frame that is copied behind its length; a larger one stays where it is."""
 

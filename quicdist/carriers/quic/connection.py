@@ -63,7 +63,10 @@ _RESET = Closed(
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a dialled connection ended before it was up."""
+    """Why a dialled connection ended before it was up.
+
+    It waits in `up` as a value: an exception there would hold the connection by its traceback.
+    """
 
     text: str
     may_retry: bool
@@ -71,7 +74,7 @@ class Failure:
 
 
 class AttemptFailed(DialError):
-    """An attempt to dial."""
+    """A dialled connection ended before it was up; `why` says whether to try once more."""
 
     def __init__(self, why: Failure) -> None:
         super().__init__(why.text)
