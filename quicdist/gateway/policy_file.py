@@ -51,6 +51,10 @@ def parse_policy(text: str) -> Policy:
         whole = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(str(error)) from None
+    except RecursionError:
+        raise PolicyError("not TOML that a policy could be: it is nested too deeply") from None
+    except ValueError as error:  # from Python: a number of more digits than it reads
+        raise PolicyError(f"not TOML that a policy could be: {error}") from None
     _known(whole, ("mode", "peers"), "")
     entries = whole.get("peers")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):

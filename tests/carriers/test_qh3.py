@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import socket
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,6 +106,24 @@ async def test_a_dialer_tries_small_datagrams_where_large_ones_vanish(listener: 
         await here.send(b"x" * 100_000)
         await there.until(lambda: there.frames)
         assert there.frames == [b"x" * 100_000]
+
+
+async def test_whoever_sends_in_a_connections_name_leaves_little_behind() -> None:
+    async with node(engine="qh3") as a, node(engine="qh3") as b:
+        here, there = await a.connect(b)
+        (link,) = b.endpoint.connections
+        forged = b"\x41" + next(iter(b.endpoint._ids[link])) + bytes(40)
+        for _ in range(200):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                stranger.sendto(forged, ("127.0.0.1", b.port))
+            await asyncio.sleep(0)
+        await here.send(b"unmoved")
+        await there.until(lambda: there.frames)
+        engine: Any = link._engine
+        assert len(engine._paths) <= 16
+        assert engine.path[0] == ("127.0.0.1", a.port)
+        await there.send(b"nor the other")
+        await here.until(lambda: here.frames)
 
 
 def test_what_it_cannot_do_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from aioquic.quic.connection import QuicConnection
+from aioquic.tls import Epoch
 
 from quicdist.carriers.quic.engine import BURST, Opening, aioquic_short
 from quicdist.carriers.quic.engine import aioquic as adapter
@@ -252,6 +253,20 @@ def test_a_peer_that_sends_more_than_it_may_is_stopped() -> None:
         now += 0.002
     assert server.closed is not None
     assert "flow control" in server.closed.text
+
+
+@pytest.mark.parametrize("name", [SHORT, PLAIN])
+def test_a_packet_without_frames_ends_the_connection(name: str) -> None:
+    network = Network(PLAIN, name, loss=0.0, seed=1, largest=1200)
+    client, server = (side.connection for side in network.sides)
+    while not all(side.connection._quic._handshake_confirmed for side in network.sides):
+        network.step()
+    number = client._quic._packet_number
+    header = b"\x43" + client._quic._peer_cid.cid + number.to_bytes(4, "big")
+    keys = client._quic._cryptos[Epoch.ONE_RTT]
+    server.receive(keys.encrypt_packet(header, b"", number), (ADDRESS, None), network.now)
+    assert server.closed is not None
+    assert "no frames" in server.closed.text
 
 
 def test_they_are_not_for_another_version(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,12 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff")
     with pytest.raises(PolicyError, match=r"binary.toml is not UTF-8"):
         read_policy(tmp_path / "binary.toml")
+    (tmp_path / "deep.toml").write_text("mode = " + "[" * 5000)
+    with pytest.raises(PolicyError, match=r"deep.toml: .* nested too deeply"):
+        read_policy(tmp_path / "deep.toml")
+    (tmp_path / "digits.toml").write_text("mode = " + "9" * 5000)
+    with pytest.raises(PolicyError, match=r"digits.toml: "):
+        read_policy(tmp_path / "digits.toml")
     (tmp_path / "wrong.toml").write_text("[[peers]]")
     with pytest.raises(PolicyError, match=r"wrong.toml: peers\[1\].nodes"):
         read_policy(tmp_path / "wrong.toml")

@@ -145,7 +145,7 @@ class ShortPaths(QuicConnection):
         begin = self._take_ack(payload, space, now) if payload[:1] == _ACK else 0
         at = self._take_stream_frames(payload, begin)
         is_ack_eliciting = at > begin
-        if at < len(payload):
+        if at < len(payload) or not payload:
             is_ack_eliciting |= self._take_others(payload[at:], path, cid, now)
             if self._close_pending or self._state is not QuicConnectionState.CONNECTED:
                 return

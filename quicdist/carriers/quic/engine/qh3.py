@@ -57,6 +57,8 @@ from quicdist.carriers.trust import Alert, Certificates
 _VERSIONS = [int(QuicProtocolVersion.VERSION_1), int(QuicProtocolVersion.VERSION_2)]
 _IDLE = "Idle timeout"
 _CRYPTO_ERROR, _CRYPTO_FRAME = 0x100, 0x06
+_MOST_PATHS = 16
+"""Addresses that are kept with ours: anybody who knows a connection id may send from any."""
 _INITIAL_RTT = 0.1
 """Seconds; as aioquic's. A first datagram that is not answered in twice that is sent again."""
 
@@ -177,9 +179,13 @@ class Qh3Connection:
             raise EngineError(f"{type(error).__name__}: {error}") from error
 
     def _take_path(self, path: Path) -> None:
-        if path is not self._path:
-            self._path = path
-            self._paths[path[0]] = path
+        if path is self._path:
+            return
+        if len(self._paths) >= _MOST_PATHS and path[0] not in self._paths:
+            used = self.path
+            self._paths = {used[0]: used}
+        self._path = path
+        self._paths[path[0]] = path
 
     def _hold(self) -> None:
         self._quic.is_held = self._received >= self._limit
