@@ -36,6 +36,9 @@ GATEWAYS = "Erlang, two gateways"
 IDLE = 50
 """Connections that are held to see what memory one takes."""
 
+BUSY_WAIT = 0.0005
+"""Seconds; longer than a round trip of the slower engine."""
+
 QUIET = ("-connect_all", "false", "-kernel", "dist_auto_connect", "never")
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -313,6 +316,12 @@ CANDIDATES = [
     Candidate("quicdist[fast]", ours({"engine": "qh3"})),
     Candidate(
         "quicdist[fast], 1200-byte datagrams", ours({"engine": "qh3", "max_datagram_size": 1200})
+    ),
+    Candidate("quicdist, busy wait", ours({"busy_wait": BUSY_WAIT}), in_picture=False),
+    Candidate(
+        "quicdist[fast], busy wait",
+        ours({"engine": "qh3", "busy_wait": BUSY_WAIT}),
+        in_picture=False,
     ),
     Candidate("quicdist, pure codec", ours({}, QUICDIST_PURE_PYTHON="1"), in_picture=False),
     Candidate(GATEWAYS, gateways),

@@ -15,9 +15,13 @@ from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.refusals import Refusal
 from quicdist.carriers.trust import Credentials
 from quicdist.node.carrier import Accept, Carrier, Own, Place, Transport
+from quicdist.node.errors import NodeError
 from quicdist.node.names import Address
 
 _ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+
+_LONGEST_BUSY_WAIT = 1.0
+"""More would be a core for nothing; it is likely to be meant in another unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,17 @@ class Quic:
 
     max_datagram_size: int = 16_000
     """UDP payload that is sent at most, in bytes; what the path carries is found out."""
+
+    busy_wait: float = 0.0
+    """Seconds for which the event loop does not sleep after a datagram came or left: answers that
+    come within them are read sooner, at the cost of CPU (`docs/limits.md`); 0 is off."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.busy_wait <= _LONGEST_BUSY_WAIT:
+            raise NodeError(
+                f"busy_wait is in seconds, from 0 (off) to {_LONGEST_BUSY_WAIT:g}, "
+                f"got {self.busy_wait}: 500 us are 0.0005"
+            )
 
     def make(self, credentials: Credentials) -> Carrier:
         return _QuicCarrier(self, credentials)
@@ -106,6 +121,7 @@ class _QuicCarrier:
             tracing=self._settings.tracing,
             engine=self._settings.engine,
             max_datagram_size=self._settings.max_datagram_size,
+            busy_wait=self._settings.busy_wait,
         )
         return await Endpoint.open(host, port, settings=settings, accept=accept)
 

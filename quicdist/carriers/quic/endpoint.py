@@ -15,6 +15,7 @@ from typing import cast
 
 from quicdist.carriers.base import Connection, ConnectionHandler, DialError, NotBelieved, Role
 from quicdist.carriers.quic.admission import Admission
+from quicdist.carriers.quic.busy_wait import BusyWait
 from quicdist.carriers.quic.connection import AttemptFailed, QuicCarrier
 from quicdist.carriers.quic.engine import (
     CONNECTION_ID_LENGTH,
@@ -67,6 +68,7 @@ class Endpoint:
         self._reset_tokens = ResetTokens(settings.credentials.identity, udp.address[1])
         self._engine = load_engine(settings, self._reset_tokens.of)
         self._loop = asyncio.get_running_loop()
+        self._busy_wait = BusyWait(self._loop, settings.busy_wait)
         self._routes: dict[bytes, QuicCarrier] = {}
         self._ids: dict[QuicCarrier, set[bytes]] = {}
         self._lingering: dict[QuicCarrier, list[asyncio.TimerHandle]] = {}
@@ -283,6 +285,7 @@ class Endpoint:
                 self._doubt_address()
             raise
         finally:
+            self._busy_wait.extend()
             if self._udp.has_queue:
                 self._loop.add_writer(self._udp.fileno(), self._on_writable)
 
@@ -364,6 +367,7 @@ class Endpoint:
             self._on_bounced()
         for connection in batch:
             self._settle(connection)
+        self._busy_wait.extend()
 
     def _on_bounced(self) -> None:
         """Nobody at that address: known at once, where else only a timeout would tell.
@@ -561,6 +565,7 @@ class Endpoint:
             self._emptied.set()
 
     def _shut(self) -> None:
+        self._busy_wait.stop()
         if self._udp.fileno() < 0:
             return
         for connection in list(self._lingering):

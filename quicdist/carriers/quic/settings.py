@@ -65,6 +65,9 @@ class QuicSettings:
     socket_buffer: int = 4 * 1024 * 1024
     """Wanted of the kernel for each direction; it may give less."""
 
+    busy_wait: float = 0.0
+    """How long the event loop does not sleep after a datagram came or left; 0 is off."""
+
     max_streams: int = 32
     """Bidirectional streams that a peer may open. erlang_quic opens 17 as dialer, 16 as listener,
     and cannot send with fewer."""

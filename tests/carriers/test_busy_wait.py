@@ -1,0 +1,166 @@
+"""A loop that does not sleep for a while after traffic: what it asks of its selector tells."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable, Coroutine, Iterator
+
+import pytest
+
+from quicdist import NodeError, Quic
+from quicdist.carriers.quic import busy_wait
+from quicdist.carriers.quic.busy_wait import BusyWait
+from tests.carriers.owners import PATIENCE, node
+
+
+class Watched(selectors.DefaultSelector):
+    """Keeps how long the loop was willing to sleep, turn by turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float | None] = []
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.waits.append(timeout)
+        return super().select(timeout)
+
+
+class Played(selectors.DefaultSelector):
+    """Each look at the sockets takes a second of a clock of its own; who would sleep is stopped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns = 0
+        self.stop: Callable[[], None] = lambda: None
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout == 0:
+            self.turns += 1
+        else:
+            self.stop()
+        return super().select(0)
+
+
+class PlayedLoop(asyncio.SelectorEventLoop):
+    """A loop by that clock."""
+
+    def __init__(self) -> None:
+        self.played = Played()
+        super().__init__(self.played)
+        self.played.stop = self.stop
+
+    def time(self) -> float:
+        return float(self.played.turns)
+
+    def turns_until_it_sleeps(self, *begin: Callable[[], None]) -> int:
+        """After the one in which it began."""
+        for one in begin:
+            self.call_soon(one)
+        self.run_forever()
+        return self.played.turns - 1
+
+
+@pytest.fixture
+def loop() -> Iterator[PlayedLoop]:
+    loop = PlayedLoop()
+    yield loop
+    loop.close()
+
+
+def test_without_traffic_the_loop_sleeps(loop: PlayedLoop) -> None:
+    BusyWait(loop, 5.0)
+    assert loop.turns_until_it_sleeps(lambda: None) == 0
+
+
+def test_after_traffic_it_does_not_for_as_long_as_was_said(loop: PlayedLoop) -> None:
+    assert loop.turns_until_it_sleeps(BusyWait(loop, 5.0).extend) == 5
+
+
+def test_the_time_begins_with_the_last_traffic(loop: PlayedLoop) -> None:
+    waiting = BusyWait(loop, 5.0)
+    loop.call_at(4.0, waiting.extend)  # three turns after the first
+    assert loop.turns_until_it_sleeps(waiting.extend) == 3 + 5
+
+
+def test_it_begins_anew_after_a_sleep(loop: PlayedLoop) -> None:
+    waiting = BusyWait(loop, 5.0)
+    first = loop.turns_until_it_sleeps(waiting.extend)
+    assert loop.turns_until_it_sleeps(waiting.extend) == first + 1 + 5
+
+
+def test_much_traffic_in_a_turn_asks_for_one_more(
+    loop: PlayedLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def call_soon(*call: object) -> asyncio.Handle:
+        asked.append(call)
+        return asyncio.Handle(lambda: None, (), loop)
+
+    monkeypatch.setattr(loop, "call_soon", call_soon)
+    waiting = BusyWait(loop, 5.0)
+    for _ in range(10):
+        waiting.extend()
+    assert len(asked) == 1
+
+
+def test_every_turn_lets_others_have_the_core(
+    loop: PlayedLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gave: list[float] = []
+    monkeypatch.setattr(busy_wait, "_give_way", lambda: gave.append(loop.time()))
+    assert loop.turns_until_it_sleeps(BusyWait(loop, 3.0).extend) == len(gave) == 3
+
+
+def test_off_it_asks_for_none(loop: PlayedLoop) -> None:
+    assert loop.turns_until_it_sleeps(BusyWait(loop, 0.0).extend) == 0
+
+
+def test_stopped_it_asks_for_no_more_turns_than_it_has(loop: PlayedLoop) -> None:
+    waiting = BusyWait(loop, 5.0)
+    assert loop.turns_until_it_sleeps(waiting.extend, waiting.stop) == 1
+
+
+def _run(play: Coroutine[None, None, None], selector: Watched) -> None:
+    loop = asyncio.SelectorEventLoop(selector)
+    try:
+        loop.run_until_complete(play)
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("busy", ["dialer", "listener"])
+def test_an_endpoint_stays_awake_after_traffic_until_it_closes(busy: str) -> None:
+    async def play() -> None:
+        waits = selector.waits
+        seconds = [PATIENCE if busy == side else 0.0 for side in ("dialer", "listener")]
+        async with node(busy_wait=seconds[0]) as a, node(busy_wait=seconds[1]) as b:
+            await a.connect(b)
+            waits.clear()
+            await asyncio.sleep(0.01)
+            assert waits
+            assert not any(waits)
+        waits.clear()
+        await asyncio.sleep(0.01)
+        assert any(waits)
+
+    selector = Watched()
+    _run(play(), selector)
+
+
+def test_by_default_an_endpoint_sleeps() -> None:
+    async def play() -> None:
+        async with node() as a, node() as b:
+            await a.connect(b)
+            await asyncio.sleep(0.01)
+            assert any(selector.waits)
+
+    selector = Watched()
+    _run(play(), selector)
+
+
+@pytest.mark.parametrize("seconds", [-0.001, 200, float("nan")])
+def test_a_time_in_another_unit_is_refused(seconds: float) -> None:
+    with pytest.raises(NodeError, match=r"busy_wait is in seconds, from 0 \(off\) to 1, got"):
+        Quic(busy_wait=seconds)
