@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import socket
 from collections.abc import Callable, Coroutine, Iterator
 
 import pytest
 
 from quicdist import NodeError, Quic
+from quicdist.carriers.base import DialError
 from quicdist.carriers.quic import busy_wait
 from quicdist.carriers.quic.busy_wait import BusyWait
 from tests.carriers.owners import PATIENCE, node
@@ -144,6 +146,27 @@ def test_an_endpoint_stays_awake_after_traffic_until_it_closes(busy: str) -> Non
         waits.clear()
         await asyncio.sleep(0.01)
         assert any(waits)
+
+    selector = Watched()
+    _run(play(), selector)
+
+
+@pytest.mark.parametrize("traffic", ["a datagram that comes", "a datagram that leaves"])
+def test_each_way_alone_keeps_it_awake(traffic: str) -> None:
+    async def play() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", 0))
+            async with node(busy_wait=PATIENCE) as one:
+                if traffic == "a datagram that comes":
+                    other.sendto(b"junk", ("127.0.0.1", one.port))
+                else:
+                    with pytest.raises(DialError):
+                        await one.dial(other.getsockname()[1], timeout=0.01)
+                await asyncio.sleep(0.01)
+                selector.waits.clear()
+                await asyncio.sleep(0.01)
+                assert selector.waits
+                assert not any(selector.waits)
 
     selector = Watched()
     _run(play(), selector)
