@@ -556,11 +556,18 @@ async def test_the_flooder_can_be_asked(pair: tuple[Node, Node]) -> None:
             assert (await get(basin))[0] == number
 
 
-async def test_at_the_hard_bound_calls_fail(pair: tuple[Node, Node]) -> None:
+async def test_at_the_hard_bound_calls_fail(hub: Hub, pair: tuple[Node, Node]) -> None:
     one, two = pair
+    hub.high = 2048 * KIB
     async with two.mailbox("basin") as basin:
         pushing = asyncio.create_task(push(one, two, 500))
         await held(two)
+        # The answer comes behind more than the mailbox may hold.
+        await until(
+            lambda: any(
+                end.statistics().bytes_unacknowledged > 1024 * KIB for end in hub.connections
+            )
+        )
         with pytest.raises(MailboxFull, match="basin"):
             await two.call(one.name, "py", "add", [1, 2], timeout=None)
         with pytest.raises(MailboxFull, match="basin"):
