@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.picture import Bar, Panel, draw
+from quicdist.etf.codec import CORE
 
 COOKIE = "benchmark"
 RAW = "aioquic raw"
@@ -522,7 +523,8 @@ def _setting() -> str:
     for package in ("aioquic", "qh3", "erldistpy"):
         with contextlib.suppress(PackageNotFoundError):
             versions.append(f"{package} {version(package)}")
-    return f"Python {platform.python_version()}, {', '.join(versions)}, {os.cpu_count()} cores"
+    python = platform.python_version()
+    return f"Python {python}, {CORE} codec, {', '.join(versions)}, {os.cpu_count()} cores"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""A connected session that is sent frames: it says what came, or ends with one of its errors."""
+"""A connected session that is sent frames: it says what came, or ends with one of its errors; and
+what it says of a frame at a glance is what it says of it at length."""
 
 from __future__ import annotations
 
@@ -7,10 +8,19 @@ from collections.abc import Iterator
 
 from fuzz.targets.pieces import frames, join, split
 from quicdist import etf
+from quicdist.dist.control import Control
 from quicdist.dist.errors import DistError, ProtocolError
 from quicdist.dist.handshake import Status
 from quicdist.dist.packet import FramePacket, HandshakePacket
-from quicdist.dist.session import Event, MessageReceived, SendHandshake, Session, SessionLimits
+from quicdist.dist.session import (
+    NO_PAYLOAD,
+    Event,
+    MessageReceived,
+    NoPayload,
+    SendHandshake,
+    Session,
+    SessionLimits,
+)
 from tests.dist.talk import FORMS, acceptor, initiator, node
 
 OPTIONS = etf.Options(limits=etf.Limits(max_terms=1 << 12, max_decompressed=1 << 16))
@@ -24,15 +34,37 @@ def check(data: bytes) -> None:
     session = connected(choice)
     try:
         for frame in pieces:
-            for event in session.receive(FramePacket(frame)):
-                if isinstance(event, MessageReceived):
-                    assert event.size >= len(frame)
+            received(session, frame)
     except ProtocolError:
         try:
             session.receive(FramePacket(b""))
         except DistError:
             return
         raise AssertionError("a session goes on after an error") from None
+
+
+def received(session: Session, frame: bytes) -> None:
+    """The quick way is asked before, when earlier frames may have begun alike, and after, when
+    this very one has."""
+    before = session.message(frame)
+    try:
+        events = session.receive(FramePacket(frame))
+    except ProtocolError:
+        assert before is None, f"{before} in a frame that is refused"
+        raise
+    told = [event for event in events if isinstance(event, MessageReceived)]
+    for event in told:
+        assert event.size >= len(frame)
+    for quick in (before, session.message(frame)):
+        if quick is not None:
+            (event,) = told
+            assert bytes_of(*quick) == bytes_of(event.control, event.payload)
+
+
+def bytes_of(control: Control, payload: etf.Term | NoPayload) -> tuple[bytes, bytes]:
+    """Tells apart what Python calls equal, 1 and 1.0, and equals what it does not, as NaN."""
+    assert payload is not NO_PAYLOAD
+    return etf.encode(control.to_tuple()), etf.encode(payload)
 
 
 def connected(choice: int) -> Session:
