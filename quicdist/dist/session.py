@@ -71,6 +71,9 @@ _HEADROOM = 128 * 1024
 _OPENINGS, _OPENING_LENGTHS, _LONGEST_OPENING = 256, 4, 256
 """Beginnings of frames that are kept, how many lengths they have at most, and how many bytes."""
 
+_COMPRESSED: Final = b"\x83P"
+"""A control message that says so is not kept: a few hundred bytes of it may be a huge term."""
+
 _SMALL = 32 * 1024
 """Bytes of a message that is copied into its frame: of a larger one the parts are handed on."""
 
@@ -659,7 +662,8 @@ class Session:
         control = parse(values)
         if not control.HAS_PAYLOAD:
             return self._message(control, data, offset, (), size)
-        self._openings.keep(data, control, (), offset, 0)
+        if not data.startswith(_COMPRESSED, 1):
+            self._openings.keep(data, control, (), offset, 0)
         payload, offset = etf.decode_prefix(data, offset, self._options)
         if offset != size:
             raise ProtocolError(f"{size - offset} bytes too many after {type(control).__name__}")

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicdist.dist import handshake as hs
-from quicdist.dist.control import Link, RegSend, RegSendTT, SendSender, SpawnRequest, UnknownControl
+from quicdist.dist.control import (
+    Link,
+    RegSend,
+    RegSendTT,
+    SendSender,
+    SendSenderTT,
+    SpawnRequest,
+    UnknownControl,
+)
 from quicdist.dist.errors import DistError, HandshakeRefused, ProtocolError, UsageError
 from quicdist.dist.flags import DEFAULT_FLAGS, MANDATORY, MANDATORY_25, Flag
 from quicdist.dist.handshake import Named, Status
@@ -32,7 +40,7 @@ from quicdist.dist.session import (
     TickReceived,
     UnknownReceived,
 )
-from quicdist.etf import Atom, EtfDecodeError, EtfEncodeError, Options, Pid, Reference
+from quicdist.etf import Atom, EtfDecodeError, EtfEncodeError, Options, Pid, Reference, encode
 from tests.dist import strategies
 from tests.dist.talk import (
     FORMS,
@@ -736,3 +744,14 @@ def test_no_more_beginnings_are_kept_than_a_bound() -> None:
     huge = RegSendTT(ME, Atom("sink"), bytes(1000))
     feed(listener, [b"".join(next(dialer.frames(dialer.encode(huge, b"x"))))])
     assert all(len(beginning) <= 256 for beginning in listener._openings._known)
+
+
+def test_no_beginning_is_kept_that_is_small_only_while_it_is_compressed() -> None:
+    _, listener = connected_pair(FORMS["pass-through"])
+    control = SendSenderTT(ME, YOU, [[]] * 10_000)
+    packed = encode(control.to_tuple(), Options(compression=9))
+    assert len(packed) < 256
+    frame = b"p" + packed + encode(b"x")
+    for _ in range(2):
+        assert feed(listener, [frame]) == [MessageReceived(control, b"x", len(frame))]
+    assert not listener._openings._known
