@@ -143,8 +143,8 @@ Prometheus = Annotated[
     typer.Option(
         "--prometheus",
         metavar="[IP:]PORT",
-        help="Metrics for Prometheus over HTTP at this address, by default on 127.0.0.1; needs "
-        "quicdist[prometheus].",
+        help="Metrics for Prometheus over HTTP at this address, by default on 127.0.0.1; needs the "
+        "extra `prometheus`.",
         show_default=False,
     ),
 ]
