@@ -16,10 +16,13 @@ PERIOD = 10.0
 class _Period:
     begin: float
     lines: int = 0
+    left_out: int = 0
+    latest: str = ""
 
 
 class FewLines(logging.Filter):
-    """A logger's filter that leaves out lines of these events beyond `MOST` in a `PERIOD`.
+    """A logger's filter that leaves out lines of these events beyond `MOST` in a `PERIOD`, and in
+    that time a line that says what the one before it has said.
 
     How many were left out is said ahead of the next line of that event. Time is the records'.
     """
@@ -42,15 +45,20 @@ class FewLines(logging.Filter):
         last = period = self._periods.get(event)
         if period is None or not 0 <= now - period.begin < PERIOD:
             self._periods[event] = period = _Period(now)
-            if last is not None and last.lines > MOST:
+            if last is not None and last.left_out:
                 _say_left_out(record, event, last)
+        text = record.getMessage()
+        if period.lines >= MOST or (period.lines and text == period.latest):
+            period.left_out += 1
+            return False
         period.lines += 1
-        return period.lines <= MOST
+        period.latest = text
+        return True
 
 
 def _say_left_out(record: logging.LogRecord, event: str, period: _Period) -> None:
-    count = period.lines - MOST
     seconds = record.created - period.begin
-    extra = {"event": "left_out", "what": event, "count": count}
+    extra = {"event": "left_out", "what": event, "count": period.left_out}
     text = "%d more lines like the next one (%s) were left out in the last %.0f s"
-    logging.getLogger(record.name).log(record.levelno, text, count, event, seconds, extra=extra)
+    values = (period.left_out, event, seconds)
+    logging.getLogger(record.name).log(record.levelno, text, *values, extra=extra)

@@ -147,7 +147,7 @@ class Gateway:
         for relay in list(self._relays):
             relay.obey(policy)
         extra = {"event": "policy_changed", "node": self.name}
-        _log.info("%s", _policy_line(policy), extra=extra)
+        _log.info("from now on %s", _policy_line(policy), extra=extra)
 
     async def start(self) -> None:
         """Opens its ports. Raises GatewayError, and CertificateError."""

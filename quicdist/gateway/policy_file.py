@@ -50,7 +50,8 @@ def parse_policy(text: str) -> Policy:
     try:
         whole = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise PolicyError(str(error)) from None
+        last = f"at line {text.count(chr(10)) + 1}, the end"
+        raise PolicyError(str(error).replace("at end of document", last)) from None
     except RecursionError:
         raise PolicyError("not TOML that a policy could be: it is nested too deeply") from None
     except ValueError as error:  # from Python: a number of more digits than it reads

@@ -199,6 +199,7 @@ class Relay:
         assert far is not None
         try:
             name = parse_name(message).name
+            self.peer_name = claimed_name(message)
             far.check_name(name)
             if not self._access.accepts(name):
                 raise PeerRefused("it may not connect")
@@ -300,7 +301,7 @@ class Relay:
             if self._refusals:
                 count = self._refusals.total()
                 extra = {**self._fields("policy_refusals"), "count": count}
-                _log.info("%s: refusals in all: %d", self.title, count, extra=extra)
+                _log.info("%s: against the policy in all: %d", self.title, count, extra=extra)
             clean = self.connected and reason.kind in (CloseKind.LOCAL, CloseKind.PEER)
             level = logging.INFO if clean or self._refused else logging.WARNING
             what = "closed" if self.connected else "not connected"

@@ -19,14 +19,17 @@ class Log:
         self.logger.addFilter(FewLines("refused", "junk"))
 
     def say(self, event: str, now: float, times: int = 1) -> int:
-        """How many lines that made."""
+        """How many lines that made; no two of them say the same."""
         before = len(self.lines)
-        for _ in range(times):
-            name, level = self.logger.name, logging.WARNING
-            record = self.logger.makeRecord(name, level, "", 0, event, (), None)
-            record.created, record.event = now, event
-            self.logger.handle(record)
+        for number in range(times):
+            self.say_that(f"{event} at {now}: {number}", event, now)
         return len(self.lines) - before
+
+    def say_that(self, text: str, event: str, now: float) -> None:
+        name, level = self.logger.name, logging.WARNING
+        record = self.logger.makeRecord(name, level, "", 0, text, (), None)
+        record.created, record.event = now, event
+        self.logger.handle(record)
 
 
 @pytest.fixture
@@ -45,13 +48,24 @@ def test_so_many_lines_in_a_period_and_then_how_many_more(log: Log) -> None:
     assert log.say("refused", 100.0 + PERIOD / 2, 1000) == 0
     assert log.say("refused", 100.0 + PERIOD) == 2
     text = "1007 more lines like the next one (refused) were left out in the last 10 s"
-    assert log.lines[-2:] == [text, "refused"]
-    assert log.say("refused", 100.0 + PERIOD, MOST) == MOST - 1
+    assert log.lines[-2:] == [text, f"refused at {100.0 + PERIOD}: 0"]
+    assert log.say("refused", 101.0 + PERIOD, MOST) == MOST - 1
 
 
 def test_as_many_as_there_may_be_leave_nothing_to_tell(log: Log) -> None:
     assert log.say("refused", 100.0, MOST) == MOST
     assert log.say("refused", 100.0 + PERIOD) == 1
+
+
+def test_what_has_just_been_said_is_not_said_again(log: Log) -> None:
+    for text in ("a is down", "a is down", "a is down", "b is down", "a is down"):
+        log.say_that(text, "refused", 100.0)
+    assert log.lines == ["a is down", "b is down", "a is down"]
+    log.say_that("a is down", "refused", 100.0 + PERIOD)
+    assert log.lines[3:] == [
+        "2 more lines like the next one (refused) were left out in the last 10 s",
+        "a is down",
+    ]
 
 
 def test_each_kind_for_itself_and_others_always(log: Log) -> None:

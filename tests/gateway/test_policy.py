@@ -69,6 +69,7 @@ def test_the_first_entry_that_fits_counts() -> None:
     ("text", "complaint"),
     [
         ("[[peers]\n", "line 1"),
+        ("[[peers]]\nnodes =", "line 2, the end"),
         ("", r"one \[\[peers\]\] table or more expected"),
         ("peers = 1", r"one \[\[peers\]\] table or more expected"),
         ('[[peers]]\nnames = ["a"]', r"peers\[1\].nodes: missing"),

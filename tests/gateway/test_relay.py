@@ -368,6 +368,7 @@ async def guarded_relay(near: Remembering, far: Remembering) -> AsyncIterator[Re
 async def test_a_refusal_goes_back_and_the_node_hears_that_the_peer_lives(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO", "quicdist.gateway")
     near, far = Remembering(), Remembering()
     async with guarded_relay(near, far):
         far.bring(FramePacket(REFUSED), FramePacket(REFUSED))
@@ -375,6 +376,7 @@ async def test_a_refusal_goes_back_and_the_node_hears_that_the_peer_lives(
         assert len(far.told) == 2
         assert far.consumed_bytes == 2 * len(REFUSED)
     assert caplog.text.count("peer@x (there:6666) -> node@x: refused: a monitor of kitchen") == 1
+    assert "peer@x (there:6666) -> node@x: against the policy in all: 2" in caplog.text
 
 
 async def test_who_does_not_read_refusals_is_heard_no_further() -> None:
@@ -470,7 +472,8 @@ async def test_a_peer_that_is_not_who_it_says_never_reaches_the_beam(
     assert near.told == []
     assert far.told == [HandshakePacket(b"snot_allowed")]
     assert both.is_closing
-    assert "refused" in caplog.text
+    who = "a node" if flaw == "no name" else "bob@there"
+    assert f"{who} (1.2.3.4:5) -> 5555@here: refused: " in caplog.text
     for flush in far.flushes:
         flush.set_result(True)
     both.close("end of test")
