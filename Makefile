@@ -61,7 +61,7 @@ bench-scale: bench-venv
 	@.venv-bench/bin/python -m benchmarks.scale $(ARGS)
 
 bench-nodes: bench-venv
-	@.venv-bench/bin/python -m benchmarks.nodes --picture benchmarks/nodes.svg $(ARGS)
+	@.venv-bench/bin/python -m benchmarks.nodes $(or $(ARGS),--picture benchmarks/nodes.svg)
 
 faults: setup
 	@$(BIN)/python -m faults $(ARGS)

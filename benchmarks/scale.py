@@ -1,9 +1,10 @@
 """What one message costs on a node that holds much: at N, 10 N and 100 N of everything.
 
-    python -m benchmarks.scale [--peers 10 100 1000] [--quick]
+    python -m benchmarks.scale [--peers 10 100 1000] [--only WORD]
 
-Each line is one kind of work done beside N idle things, in microseconds an item; where it is flat,
-the last column, the greatest N's cost over the least N's, is near 1. Each figure is the median of
+Each row is one kind of work done beside N idle things, in microseconds an item; where it is flat,
+the last column, the greatest N's cost over the least N's, is near 1. What is printed is a table in
+Markdown. Each figure is the median of
 interleaved rounds. Connections are real, over QUIC on loopback, from one node to another in the
 same process.
 """
@@ -280,16 +281,29 @@ async def _echo(stack: AsyncExitStack, hub: Node) -> Pid:
 
 def scenes(peers: Sequence[int], things: Sequence[int]) -> list[Scene]:
     """All of them."""
+    messages = [10 * count for count in things]
     return [
-        Scene("round trip beside N idle connections", peers, beside_connections),
-        Scene("round trip on each of N connections", peers, from_all_connections),
-        Scene("message beside N mailboxes", things, beside_mailboxes),
+        Scene("round trip beside N connected, idle peers", peers, beside_connections),
+        Scene(
+            "round trip on each of N connected peers, a hundred at a time",
+            peers,
+            from_all_connections,
+        ),
+        Scene("message beside N mailboxes, to one after the other", things, beside_mailboxes),
         Scene("mailbox made and ended beside N", things, making_mailboxes),
-        Scene("monitor beside N monitors and links", things, beside_monitors),
-        Scene("node lost beside N processes", things, node_lost),
-        Scene("call before a backlog of N messages", [10 * n for n in things], call_before_backlog),
-        Scene("scan of N messages in vain, a message", [10 * n for n in things], scan_in_vain),
-        Scene("filling and draining N, a message", [10 * n for n in things], draining_backlog),
+        Scene(
+            "monitor made and taken back, by one with N monitors and N links",
+            things,
+            beside_monitors,
+        ),
+        Scene("node lost, with one of our links, beside N processes", things, node_lost),
+        Scene("`gen_server` call before a backlog of N messages", messages, call_before_backlog),
+        Scene("scan of N messages in vain, a message", messages, scan_in_vain),
+        Scene(
+            "filling a mailbox with N messages and draining it, a message",
+            messages,
+            draining_backlog,
+        ),
     ]
 
 
@@ -297,23 +311,21 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--peers", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--things", type=int, nargs="+", default=[1000, 10_000, 100_000])
-    parser.add_argument("--only", default="", help="scenes whose name has this in it")
+    parser.add_argument("--only", default="", help="rows whose name has this in it")
     chosen = parser.parse_args()
     # A thousand nodes have a socket each, and more.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     logging.disable(logging.ERROR)
-    print(
-        f"{'microseconds an item':40} {'N':>8} {'10 N':>8} {'100 N':>8}  {'greatest N':>10} ratio"
-    )
+    print("| | N | at N | at 10 N | at 100 N | 100 N over N |")
+    print("|---|---|---|---|---|---|")
     for scene in scenes(chosen.peers, chosen.things):
         if chosen.only not in scene.name:
             continue
         costs = await measured(scene)
-        shown = " ".join(f"{cost * 1e6:8.2f}" for cost in costs)
-        print(
-            f"{scene.name:40} {shown}  {scene.sizes[-1]:10} {costs[-1] / costs[0]:.2f}", flush=True
-        )
+        shown = [f"{cost * 1e6:.2f}" for cost in costs]
+        cells = [scene.name, f"{scene.sizes[0]:,}", *shown, f"{costs[-1] / costs[0]:.2f}"]
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

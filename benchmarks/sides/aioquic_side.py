@@ -18,7 +18,7 @@ from aioquic.asyncio import connect, serve
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.quic.configuration import QuicConfiguration
 
-from benchmarks.sides.measuring import LARGE, SMALL, drive, hear, say
+from benchmarks.sides.measuring import LARGE, SMALL, drive, hear, log_errors_only, say
 from quicdist import Identity
 
 ALPN = ["bench"]
@@ -139,6 +139,7 @@ class RawLink:
 
 async def main() -> None:
     """A server or a driver."""
+    log_errors_only()
     if len(sys.argv) < 3:
         await serving()
         return

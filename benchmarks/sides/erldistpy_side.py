@@ -13,7 +13,7 @@ from typing import Any
 import erldistpy.node
 from erldistpy import Atom, Node
 
-from benchmarks.sides.measuring import SMALL, drive
+from benchmarks.sides.measuring import SMALL, drive, log_errors_only
 
 
 class ErldistpyLink:
@@ -56,4 +56,5 @@ class ErldistpyLink:
 
 if __name__ == "__main__":
     erldistpy.node.lookup = functools.partial(erldistpy.node.lookup, port=int(sys.argv[2]))
+    log_errors_only()
     asyncio.run(drive(ErldistpyLink(sys.argv[1], sys.argv[3])))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from benchmarks.sides.measuring import say
+from benchmarks.sides.measuring import log_errors_only, say
 from quicdist import Identity, Trust
 from quicdist.gateway import Gateway, GatewaySettings, run
 
@@ -22,4 +22,5 @@ def started(gateway: Gateway) -> None:
     say({"epmd_port": gateway.epmd_port})
 
 
+log_errors_only()
 asyncio.run(run(SETTINGS, started=started))

@@ -129,10 +129,13 @@ async def hear() -> str:
     return await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
 
 
+def log_errors_only() -> None:
+    """Connections that end are what is measured, and nobody's certificate is asked for."""
+    logging.basicConfig(level=logging.ERROR)
+
+
 async def drive(link: Link) -> None:
     """Does as told, until nobody tells any more."""
-    # Connections that end are what is measured.
-    logging.basicConfig(level=logging.ERROR)
     say({})
     while line := await hear():
         what, number = line.split()

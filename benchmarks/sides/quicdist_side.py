@@ -12,13 +12,12 @@ import asyncio
 import contextlib
 import itertools
 import json
-import logging
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.sides.measuring import SMALL, drive, hear, say
+from benchmarks.sides.measuring import SMALL, drive, hear, log_errors_only, say
 from quicdist import Identity, Mailbox, Node, Quic, Tcp, Trust
 from quicdist.node.carrier import CarrierSettings
 
@@ -45,7 +44,6 @@ def new_node(settings: dict[str, Any]) -> Node:
 
 async def serve(settings: dict[str, Any]) -> None:
     """`sink` reads and forgets, `echo` answers."""
-    logging.basicConfig(level=logging.ERROR)
     async with new_node(settings) as node:
         node.spawn(echo, name="echo")
         node.spawn(sink, name="sink")
@@ -108,6 +106,7 @@ class NodeLink:
 
 async def main() -> None:
     """A node of one kind or the other."""
+    log_errors_only()
     settings = json.loads(sys.argv[1])
     if len(sys.argv) < 3:
         await serve(settings)
