@@ -96,14 +96,11 @@ def call(
 async def called(
     ours: Node, node: str, wanted: tuple[str, str, list[Term]], timeout: float | None
 ) -> Term:
-    """What a call returns. Raises what Node.call raises."""
-    from quicdist.node.errors import CallNotPossible
-
-    try:
-        return await ours.call(node, *wanted, timeout=timeout)
-    except CallNotPossible:
-        # A node older than erpc, or one that spawns nothing for others: it may have a rex.
-        return await ours.rpc(node, *wanted, timeout=timeout)
+    """What a call on a connected node returns. Raises what Node.call and Node.rpc raise."""
+    # A node older than erpc has a rex. One that knows erpc and refuses the call has answered:
+    # asked by way of rex as well, a gateway's policy would say that there is none.
+    call = ours.call if ours.peer(node).can_spawn else ours.rpc
+    return await call(node, *wanted, timeout=timeout)
 
 
 def _wanted(

@@ -28,6 +28,10 @@ class PeerInfo:
     """Which life of that node it is: 32 bits, what a pid that it shows in its shell lacks."""
 
     is_hidden: bool
+    can_spawn: bool
+    """Whether it takes calls as `erpc` makes them; of OTP before 23 it does not (see
+    `Node.rpc`)."""
+
     role: Role
     """Whether we dialled, or were dialled."""
 
@@ -138,6 +142,7 @@ def peer_info(peer: Peer) -> PeerInfo:
         name=str(peer.name),
         creation=peer.creation,
         is_hidden=peer.is_hidden,
+        can_spawn=peer.can_spawn,
         role=connection.role,
         carrier=connection.traits.name,
         alpn=connection.traits.alpn,

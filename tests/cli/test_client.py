@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import PATIENCE, Command
+from quicdist.gateway import PeerRules, Policy
+from tests.cli.conftest import COOKIE, PATIENCE, Command
 from tests.erlang import Erlang
-from tests.gatewayed import free_udp_port
+from tests.gatewayed import GatewayThread, free_udp_port, gatewayed_erl, loopback_settings
 
 # -- against a Python node ----------------------------------------------------------------------
 
@@ -301,3 +303,21 @@ def test_doctor_says_where_the_way_ends(quicdist: Command, calc: str) -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     quicdist("doctor", f"{port}@127.0.0.1").refused(3, "stops at its port")
+
+
+@pytest.mark.erlang
+def test_a_call_that_a_gateways_policy_refuses(
+    quicdist: Command, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = Policy((PeerRules(nodes=("*",), calls=("erlang:node",)),))
+    settings = replace(loopback_settings(), policy=policy)
+    with GatewayThread(settings) as gateway, gatewayed_erl(gateway, cookie=COOKIE):
+        name = gateway.name
+        assert quicdist("call", name, "erlang:node()").out == f"'{name}'\n"
+        caplog.clear()
+        quicdist("call", name, 'os:cmd("id")').refused(
+            1, "os:cmd/1 on", "refused by the node: notsup"
+        )
+        refusals = [one for one in caplog.messages if "refused: " in one]
+        assert len(refusals) == 1, "what is refused is not tried by another way"
+        assert "a call of os:cmd" in refusals[0]
