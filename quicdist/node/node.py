@@ -179,9 +179,7 @@ class Node:
                 self._name = await life.be_named(Atom(self._named_by))
         except (OSError, CertificateError, EpmdError, ValueError) as error:
             await self._give_up(life)
-            where = ":".join(map(str, self._own.listen)) + ": " if self._own.listen else ""
-            text = getattr(error, "strerror", None) or error
-            raise StartError(f"{self.name} cannot start: {where}{text}") from error
+            raise StartError(f"{self.name} cannot start: {self._obstacle(error)}") from error
         except BaseException:
             await self._give_up(life)
             raise
@@ -199,6 +197,18 @@ class Node:
         if name is None:
             raise StartError(f"{self.name} cannot start: no carrier here is for such a name")
         return name
+
+    def _obstacle(self, error: Exception) -> str:
+        """In one line; what is wrong with a socket, with the address that it was to have."""
+        text = str(getattr(error, "strerror", None) or error)
+        address = self._own.name.address
+        where = self._own.listen
+        if where is None and address is not None:
+            where = (address.host, address.port)
+        if where is None or not isinstance(error, OSError):
+            return text
+        host, port = where
+        return f"[{host}]:{port}: {text}" if ":" in host else f"{host}:{port}: {text}"
 
     async def _give_up(self, life: _Life) -> None:
         life.connections.close()
