@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import Coroutine
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from quicdist.stopping import stop_signals
 
 
 async def until_signal(main: Coroutine[object, object, None]) -> bool:
-    """Runs it until it ends, or SIGINT or SIGTERM cancels it; True if a signal did."""
+    """Runs it until it ends, or a signal to stop cancels it; True if one did."""
     task = asyncio.ensure_future(main)
     loop = asyncio.get_running_loop()
     was_told = False
@@ -21,12 +20,13 @@ async def until_signal(main: Coroutine[object, object, None]) -> bool:
         was_told = True
         task.cancel()
 
-    for number in _SIGNALS:
+    signals = stop_signals()
+    for number in signals:
         loop.add_signal_handler(number, stop)
     try:
         with contextlib.suppress(asyncio.CancelledError):
             await task
     finally:
-        for number in _SIGNALS:
+        for number in signals:
             loop.remove_signal_handler(number)
     return was_told

@@ -33,6 +33,7 @@ from quicdist.node.counters import Ending, NodeCounters
 from quicdist.node.errors import NotRunning
 from quicdist.node.guesses import Guesses
 from quicdist.node.names import Address
+from quicdist.stopping import stop_signals
 
 _log = logging.getLogger("quicdist.gateway")
 _log.addFilter(FewLines("not_believed", "refused", "relay_not_up", "relay_refused"))
@@ -317,22 +318,22 @@ async def run(
     started: Callable[[Gateway], None] | None = None,
     policy_file: Path | None = None,
 ) -> None:
-    """A gateway until SIGINT or SIGTERM; `started` is told when its ports are open.
+    """A gateway until SIGINT, SIGTERM or SIGHUP; `started` is told when its ports are open.
 
-    At SIGHUP the policy is read again from `policy_file`, where there is one. Raises what
-    `Gateway` and its `start` raise.
+    Where there is a `policy_file`, SIGHUP has it read again instead. Raises what `Gateway` and its
+    `start` raise.
     """
     _raise_file_limit(3 * (settings.max_remotes + settings.max_relays))
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    signals = [signal.SIGINT, signal.SIGTERM]
+    signals = set(stop_signals())
     for number in signals:
         loop.add_signal_handler(number, stop.set)
     try:
         async with Gateway(settings) as gateway:
             if policy_file is not None:
                 loop.add_signal_handler(signal.SIGHUP, _reread, gateway, policy_file)
-                signals.append(signal.SIGHUP)
+                signals.add(signal.SIGHUP)
             if started is not None:
                 started(gateway)
             await stop.wait()

@@ -19,7 +19,7 @@ from tests.erlang import Erlang
 from tests.gatewayed import free_udp_port
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_run_ends_cleanly_when_told(quicdist: Command, number: int) -> None:
     (quicdist.home / "calc.py").write_text(CALC)
     with quicdist.node("run", "0@127.0.0.1", "calc") as (name, process):
@@ -28,6 +28,26 @@ def test_run_ends_cleanly_when_told(quicdist: Command, number: int) -> None:
     assert done.code == 0
     assert "Traceback" not in done.err
     assert "nodes are verified" in done.err
+    assert f"{name} has stopped" in done.err
+
+
+def test_a_gateway_without_a_policy_ends_cleanly_when_its_terminal_does(quicdist: Command) -> None:
+    with quicdist.started("gateway", f"{free_udp_port()}@127.0.0.1", "--epmd-port", "0") as process:
+        assert process.stdout is not None
+        assert "is up" in process.stdout.readline()
+        assert end(process, signal.SIGHUP).code == 0
+
+
+def test_run_outlives_its_terminal_where_it_was_told_to(quicdist: Command) -> None:
+    (quicdist.home / "calc.py").write_text(CALC)
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does, for what it starts
+    try:
+        with quicdist.node("run", "0@127.0.0.1", "calc") as (name, process):
+            process.send_signal(signal.SIGHUP)
+            assert quicdist("call", name, "calc", "add", "[1, 2]").out == "3\n"
+            assert end(process).code == 0
+    finally:
+        signal.signal(signal.SIGHUP, former)
 
 
 def test_run_shows_its_metrics_to_prometheus(quicdist: Command) -> None:
@@ -107,8 +127,11 @@ def test_a_port_in_use(quicdist: Command) -> None:
     (quicdist.home / "calc.py").write_text(CALC)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
-        name = f"{taken.getsockname()[1]}@127.0.0.1"
-        quicdist("run", name, "calc").refused(5, name, "in use", "another port")
+        port = taken.getsockname()[1]
+        name = f"{port}@127.0.0.1"
+        said = f"{name} cannot start: 127.0.0.1:{port}: Address already in use; choose another port"
+        quicdist("run", name, "calc").refused(5, said)
+        quicdist("ping", "1@127.0.0.1", "--name", name).refused(5, said)
         quicdist("listen", name).refused(5, "in use")
         quicdist("gateway", name, "--epmd-port", "0").refused(5, "in use")
 
