@@ -13,7 +13,7 @@ help:
 	@echo "make test-all every test that needs no Erlang, on every Python that can be had"
 	@echo "make interop  one list of scenarios with every kind of peer, see interop/README.md"
 	@echo "make bench    how fast it is, next to others"
-	@echo "make faults   bad networks and machines, tried for real; a few minutes, prints a table"
+	@echo "make faults   bad networks and machines, tried for real; some ten minutes, prints a table"
 	@echo "make soak     nodes under random traffic, kills and moves, SOAK_SECONDS long"
 	@echo "make fuzz     hostile bytes for every parser, FUZZ_SECONDS long, see fuzz/README.md"
 	@echo "make sanitize the codec's tests with a core built to find faults of memory"

@@ -114,9 +114,10 @@ def _wanted(
         try:
             return parse_call(module, node=node, creation=creation)
         except NotationError as error:
+            if "(" in module:
+                raise Problem(ExitCode.USAGE, f"{module!r} is no whole call: {error}") from None
             raise Problem(
-                ExitCode.USAGE,
-                f"{module!r} without a function is no call: {error}; write M F ARGS or 'M:F(...)'",
+                ExitCode.USAGE, f"{module!r} alone is no call; write M F ARGS or 'M:F(...)'"
             ) from None
     if ":" in module and function.lstrip().startswith("["):
         (module, function), arguments = _parted(module), [function, *arguments]

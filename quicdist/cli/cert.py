@@ -228,11 +228,16 @@ def accept(
     known_nodes: _KnownNodes = None,
 ) -> None:
     """From now on believe a node by this key, and by no other."""
+    from quicdist.carriers.trust import CertificateError
     from quicdist.carriers.trust.known_nodes import KnownNodes
     from quicdist.carriers.trust.names import parse_fingerprint, read
 
     path = _known_nodes(known_nodes)
-    KnownNodes(path).accept(read(node), parse_fingerprint(fingerprint))
+    try:
+        wanted = parse_fingerprint(fingerprint)
+    except CertificateError as error:
+        raise Problem(ExitCode.USAGE, str(error)) from None
+    KnownNodes(path).accept(read(node), wanted)
     print(f"accepted     {node}, in {path}")
 
 

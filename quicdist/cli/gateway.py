@@ -112,7 +112,7 @@ def gateway(
 
     if emit_module:
         emitted = emit(module_dir)
-        print(emitted.beam or emitted.source)
+        print(*filter(None, (emitted.source, emitted.beam)), sep=", ")
         if emitted.beam is None:
             compile_it = f"erlc -o {emitted.directory} {emitted.source}"
             print(f"no erlc here to compile it: where Erlang is, run {compile_it}")

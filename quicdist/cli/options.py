@@ -265,13 +265,19 @@ def access(
 
 
 def trusted_by(how: str, let_in: Sequence[str] = ()) -> Trust:
-    """What --trust and --let-in ask for. Raises CertificateError."""
+    """What --trust and --let-in ask for. Raises CertificateError, Problem."""
     from quicdist.carriers.trust import Trust
+    from quicdist.carriers.trust.known_nodes import KnownNodes
 
     if how == "none":
         return Trust.nothing()
     if how == "first-use":
-        return Trust.first_use(uncertified=let_in)
+        trust = Trust.first_use(uncertified=let_in)
+        KnownNodes(trust.known_nodes).pins()  # one that cannot be read is no refusal of a peer's
+        return trust
     if how.startswith("pins:"):
         return Trust.pinned(Path(how.removeprefix("pins:")), uncertified=let_in)
+    if not Path(how).exists():
+        what = "first-use, none, pins:FILE or a FILE of authorities is expected"
+        raise Problem(ExitCode.LOCAL, f"--trust {how}: No such file or directory; {what}")
     return Trust.authority(how, uncertified=let_in)

@@ -50,6 +50,10 @@ class NodeName:
     def parse(cls, name: str) -> NodeName:
         """Reads the name of a peer: any `something@host`. Raises NodeNameError."""
         alive, at, host = name.partition("@")
+        if host.startswith("["):
+            raise NodeNameError(
+                f"{name!r} is no node name: an address has no brackets there, as in '4433@::1'"
+            )
         if not (alive and at and host) or len(name) > 255 or "@" in host:
             raise NodeNameError(
                 f"{name!r} is no node name: 'name@host' is expected, as in 'rabbit@host1' or "

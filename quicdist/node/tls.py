@@ -57,4 +57,7 @@ class _TlsCarrier(TcpCarrier):
         )
 
     def describe(self) -> str:
-        return f"over TCP, {self._credentials.trust.describe()}"
+        trust = self._credentials.trust
+        if trust.by is TrustBy.AUTHORITY:
+            return f"over TCP, {trust.describe()}"
+        return f"over TCP, {trust.describe('those that we dial')}"

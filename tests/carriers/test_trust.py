@@ -312,6 +312,7 @@ def test_what_is_verified_is_said(tmp_path: Path) -> None:
     assert str(file) in line
     assert "those that we dial and those that dial us" in line
     assert "without" not in line
+    assert "those that dial us" not in Trust.first_use(tmp_path / "known").describe("some")
     assert (
         "without a certificate: *@10.0.0.7"
         in Trust.first_use(tmp_path / "known", uncertified=["*@10.0.0.7"]).describe()

@@ -86,6 +86,23 @@ def test_a_key_is_rotated_under_a_node_that_runs(quicdist: Command) -> None:
         assert fingerprint(rotated.out) in known
 
 
+def test_what_is_no_fingerprint_is_a_mistake_in_the_command_line(quicdist: Command) -> None:
+    quicdist("cert", "accept", "4433@127.0.0.1", "sha256:zz").refused(2, "sha256:zz")
+
+
+def test_known_nodes_that_cannot_be_read_are_this_machine_s_fault(
+    quicdist: Command, calc: str
+) -> None:
+    state = quicdist.home / "state"
+    state.mkdir(exist_ok=True)
+    (state / "known_nodes").write_text("rubbish\n")
+    quicdist("ping", calc).refused(5, "known_nodes, line 1", "a fingerprint")
+
+
+def test_a_key_that_is_not_there_yet_is_not_replaced(quicdist: Command) -> None:
+    quicdist("cert", "rotate", "--dir", ".").refused(5, "there is no key")
+
+
 def test_ways_to_trust_on_the_command_line(quicdist: Command, calc: str) -> None:
     key = fingerprint(quicdist("cert", "peer", calc).out)
     (quicdist.home / "pins").write_text(f"{calc} {key}\n")

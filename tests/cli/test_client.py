@@ -165,6 +165,7 @@ def test_call_whose_value_cannot_be_sent(quicdist: Command, calc: str) -> None:
         (("calc:add",), "'M:F(...)'"),
         (("calc:add:", "[1, 2]"), "'calc:add:' is no M:F"),
         (("calc:add(1, 2",), 'expected "," or ")"'),
+        (("lists:seq(1,",), "'lists:seq(1,' is no whole call: column 13"),
         (("", "add"), "no atom"),
         (("calc", "add", "[<0.1>]"), "<0.94.0>"),
     ],
@@ -214,6 +215,7 @@ def test_verification_by_an_authority(quicdist: Command, calc: str) -> None:
     done = quicdist("ping", calc, "--ca", "other/cert-127.0.0.1.pem", "--timeout", "2")
     done.refused(4, "certificate", "--trust")
     quicdist("ping", calc, "--ca", "nowhere.pem").refused(5, "nowhere.pem", "No such file")
+    quicdist("ping", calc, "--trust", "non").refused(5, "first-use, none, pins:FILE")
     (quicdist.home / "junk.pem").write_text("junk")
     quicdist("ping", calc, "--ca", "junk.pem").refused(5, "junk.pem", "no PEM certificate")
 

@@ -283,6 +283,8 @@ def test_gateway_writes_its_module(quicdist: Command) -> None:
     assert (quicdist.home / "erl" / "quicdist_epmd.erl").exists()
     compiled = (quicdist.home / "erl" / "quicdist_epmd.beam").exists()
     assert compiled == (shutil.which("erlc") is not None)
+    assert "quicdist_epmd.erl" in done.out
+    assert ("quicdist_epmd.beam" in done.out) == compiled
     (quicdist.home / "file").write_text("")
     done = quicdist("gateway", "--emit-module", "--module-dir", "file/erl")
     done.refused(5, "cannot be written")

@@ -95,6 +95,12 @@ def test_names_that_none_may_have(name: str) -> None:
         NodeName.own(name)
 
 
+def test_an_address_in_brackets_is_told_from_a_name_for_epmd() -> None:
+    assert NodeName.parse("4433@::1").address == Address("::1", 4433)
+    with pytest.raises(NodeNameError, match="no brackets there, as in '4433@::1'"):
+        NodeName.parse("4433@[::1]")
+
+
 def test_where_to_listen() -> None:
     assert parse_listen("0.0.0.0:5") == ("0.0.0.0", 5)
     assert parse_listen("[::]:5") == ("::", 5)

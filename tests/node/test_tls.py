@@ -13,6 +13,7 @@ import pytest
 from cryptography import x509
 
 from quicdist import Identity, NoConnection, Node, Quic, StartError, Tcp, Tls, Trust
+from quicdist.carriers.trust import Credentials
 from tests.carriers.test_trust import Authority, write
 from tests.named import PATIENCE, RealEpmd, free_tcp_port, named_erl
 from tests.node import exported
@@ -107,6 +108,14 @@ async def test_who_asks_for_certificates_by_authority_gets_tls_unasked(pki: Pki)
 async def test_a_trust_that_tls_over_tcp_cannot_follow_is_refused_at_the_start() -> None:
     with pytest.raises(StartError, match="cannot be asked for certificates by first use"):
         await named("one@localhost", trust=Trust.first_use()).start()
+
+
+@pytest.mark.parametrize("how", ["authority", "pins"])
+def test_what_is_verified_over_tcp_is_said(how: str, pki: Pki) -> None:
+    """Who dials is asked for a certificate by authority alone."""
+    trust = pki.trust if how == "authority" else Trust.pinned({"*": f"sha256:{64 * '0'}"})
+    said = Tls().make(Credentials(None, trust, ["127.0.0.1"])).describe()
+    assert ("those that dial us" in said) == (how == "authority")
 
 
 async def test_a_node_on_tls_and_one_on_tcp_do_not_meet() -> None:

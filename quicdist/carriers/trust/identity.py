@@ -134,6 +134,10 @@ class Identity:
         """
         place = files.state_directory() if directory is None else Path(directory)
         key_file, former_file = place / _KEY, place / _FORMER_KEY
+        if not key_file.exists():
+            raise CertificateUnreadable(
+                f"there is no key in {place} to replace: a node's first start makes one"
+            )
         try:
             with files.locked(key_file):
                 former = _read_key(key_file)

@@ -132,12 +132,12 @@ class KnownNodes:
 
     def changed(self, node: str, fingerprint: str) -> PeerRefused:
         """What is said of a key that is not the node's, and how to accept it."""
-        lines = ", ".join(str(one.line) for one in self.keys(node) if one.line)
-        where = f"{self.path}, line {lines}" if lines else str(self.path)
+        lines = [str(one.line) for one in self.keys(node) if one.line]
+        which = f", {'line' if len(lines) == 1 else 'lines'} {', '.join(lines)}" if lines else ""
         return PeerRefused(
             f"the key of {written(node)} has changed: its certificate has {fingerprint}, which is "
-            f"not the one known ({where}). Someone may be in between, or the node was set up anew; "
-            f"only if you know that it was: {self._accepting(node, fingerprint)}"
+            f"not the one known ({self.path}{which}). Someone may be in between, or the node was "
+            f"set up anew; only if you know that it was: {self._accepting(node, fingerprint)}"
         )
 
     def _accepting(self, node: str, fingerprint: str) -> str:

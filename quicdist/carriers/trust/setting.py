@@ -130,8 +130,8 @@ class Trust:
         """How loud `describe` is said: who believes everybody is to notice."""
         return logging.WARNING if self.by is TrustBy.NOTHING else logging.INFO
 
-    def describe(self) -> str:
-        """One line for the log: what is verified and what is not."""
+    def describe(self, whom: str = "those that we dial and those that dial us") -> str:
+        """One line for the log: what is verified and what is not. `whom` are those who are."""
         if self.by is TrustBy.NOTHING:
             return (
                 "TLS: traffic is encrypted, but no certificate is verified, of no peer: "
@@ -142,7 +142,7 @@ class Trust:
             TrustBy.PINS: f"keys pinned {f'in {self.file}' if self.file else 'for each name'}",
             TrustBy.FIRST_USE: f"first use, keys kept in {self.known_nodes}",
         }[self.by]
-        line = f"TLS: nodes are verified, those that we dial and those that dial us ({how})"
+        line = f"TLS: nodes are verified, {whom} ({how})"
         if self.uncertified:
             line += f"; let in without a certificate: {', '.join(self.uncertified)}"
         return line
