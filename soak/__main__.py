@@ -69,7 +69,7 @@ class Soak:
                 await asyncio.sleep(min(left, self.random.expovariate(1 / self.pause)))
                 await self._happen()
             await asyncio.sleep(max(0.0, end - time.monotonic()))
-            return report.faults(self.members)
+            return report.wrong(self.members)
         finally:
             for member in self.members:
                 member.is_wanted = False
@@ -135,7 +135,10 @@ def main() -> int:
     print(report.page(soak.members, command, arguments.pause))
     for line in wrong:
         print(line)
-    print(f"{len(wrong)} faults in {arguments.seconds:g} s, seed {arguments.seed}")
+    verdict = "nothing lost, nobody ended by itself, all connected again"
+    if wrong:
+        verdict = f"what must not be, in {len(wrong)} lines"
+    print(f"{arguments.seconds:g} s, seed {arguments.seed}: {verdict}")
     return 1 if wrong else 0
 
 

@@ -45,7 +45,8 @@ moved every {pause:g} seconds on average. "Lost" counts numbers missing within o
 
 Of those that were never killed, from when they were warm (a fifth of the time) to the end; what
 grows without end does so in the second half as in the first. Blocks are what Python has allocated
-for objects; it asks the system for as much as was once needed at the same time.
+for objects; it asks the system for as much as was once needed at the same time. Rates an hour of a
+run of minutes are noise.
 
 {growth(members)}
 """
@@ -95,7 +96,7 @@ def _from_to(samples: Sequence[Sample], field: str) -> str:
     return f"{getattr(samples[0], field)} to {getattr(samples[-1], field)}"
 
 
-def faults(members: Sequence[Member]) -> list[str]:
+def wrong(members: Sequence[Member]) -> list[str]:
     """What must not be, one line each."""
     found = []
     nodes = [member for member in members if member.kind is not Kind.GATEWAY]

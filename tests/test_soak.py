@@ -1,4 +1,4 @@
-"""What `make soak` counts as a fault."""
+"""What `make soak` says must not be."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from soak.processes import Kind, Member, Sample
 from soak.python_node import Ledger
-from soak.report import faults, growth, halves, slope, warm
+from soak.report import growth, halves, slope, warm, wrong
 
 
 def counts_of(*events: tuple[int, int] | str) -> Counter[str]:
@@ -74,8 +74,8 @@ def test_what_is_reported() -> None:
     fine, lossy = (Member(Kind.PYTHON, name, [], 0.0, True, Path()) for name in ("a@b", "c@d"))
     for member in (fine, lossy):
         member.now = Counter(connected=1, received=10)
-    assert not faults([fine, lossy])
+    assert not wrong([fine, lossy])
     lossy.totals["lost"] = 2
     lossy.deaths = 1
     fine.now["connected"] = 0
-    assert len(faults([fine, lossy])) == 3
+    assert len(wrong([fine, lossy])) == 3
