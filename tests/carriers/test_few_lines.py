@@ -81,7 +81,7 @@ def test_a_clock_that_was_set_back_silences_nobody(log: Log) -> None:
 
 def test_what_strangers_cause_is_bounded_in_every_logger() -> None:
     bounded = {
-        "quicdist.quic": {"not_believed"},
+        "quicdist.quic": {"not_believed", "distrusted"},
         "quicdist.tls": {"not_believed"},
         "quicdist.epmd": {"epmd_full", "epmd_client_dropped", "epmd_refused"},
         "quicdist.node": {"peer_refused", "not_believed", "not_allowed"},

@@ -47,7 +47,7 @@ from quicdist.carriers.trust import Alert, CertificateError, PeerRefused
 from quicdist.dist.packet import Packet
 
 _log = logging.getLogger("quicdist.quic")
-_log.addFilter(FewLines("not_believed"))
+_log.addFilter(FewLines("not_believed", "distrusted"))
 
 _GRANT_STEP = 512 * 1024
 """Bytes of credit that are worth a datagram, however large the window."""
@@ -716,9 +716,18 @@ class QuicCarrier:
         if self.up is not None and not self.up.done():
             is_distrust = self._distrust is not None or _is_distrust(over)
             self.up.set_result(Failure(reason.text, _may_retry(over), is_distrust))
+        if over is not None and self.role is Role.LISTENER and _is_distrust(over):
+            self._say_distrusted(over)
         self._host.expect_reset(self, self._reset_token, b"")
         self._host.ended(self, linger)
         self._loop.call_soon(self._deliver)
+
+    def _say_distrusted(self, over: Closed) -> None:
+        """Who dialled us may be the only one who knows why."""
+        host, port = self.peer_address
+        extra = {"event": "distrusted", "address": f"{host}:{port}", "reason": over.text}
+        text = "%s:%s does not believe our certificate, or the lack of one (%s)"
+        _log.warning(text, host, port, over.text, extra=extra)
 
     def _say_farewell(self) -> None:
         try:
