@@ -81,26 +81,40 @@ def show(
 ) -> None:
     """Show a certificate: whom it is good for, how long, the fingerprint of its key.
 
-    Exits with 1 if it is outside of its time, with 5 if it cannot be read.
+    Of a FILE with several, all. Where only commands such as `ping` were run so far, there is but
+    the key. Exits with 1 if one is outside of its time, with 5 if it cannot be read.
     """
-    import datetime
-
-    from quicdist.carriers.trust import state_directory
-    from quicdist.carriers.trust.identity import read_certificates
+    from quicdist.carriers.trust import Identity, state_directory
 
     place = directory or state_directory()
     paths = [file] if file else sorted(place.glob("cert-*.pem"))
-    if not paths:
+    if paths:
+        for path in paths:
+            _show(path)
+    elif (place / "key.pem").exists():
+        print(f"key          {place / 'key.pem'}")
+        print(f"fingerprint  {Identity.kept([], place).fingerprint}")
+    else:
         raise Problem(
             ExitCode.LOCAL, f"{place}: no certificate there; `quicdist cert make` makes one"
         )
+
+
+def _show(path: Path) -> None:
+    """All that are in a file. Raises Problem after one that is outside of its time."""
+    import datetime
+
+    from quicdist.carriers.trust.identity import read_certificates
+
     now = datetime.datetime.now(datetime.timezone.utc)
-    for path in paths:
-        certificate = read_certificates(path)[0]
-        _print(certificate, path)
+    certificates = read_certificates(path)
+    for number, certificate in enumerate(certificates, 1):
+        which = f", {number} of {len(certificates)}" if len(certificates) > 1 else ""
+        _print(certificate, f"{path}{which}")
         if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
             raise Problem(
-                ExitCode.NO, f"{path} is outside of its time: no peer that verifies it accepts it"
+                ExitCode.NO,
+                f"{path}{which} is outside of its time: no peer that verifies it accepts it",
             )
 
 

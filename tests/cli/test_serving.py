@@ -187,6 +187,25 @@ def test_cert_made_kept_and_shown(quicdist: Command) -> None:
     quicdist("cert", "make", "not a host").refused(2, "no host")
 
 
+def test_cert_show_after_client_commands_alone(quicdist: Command, calc: str) -> None:
+    assert quicdist("ping", calc).code == 0
+    shown = quicdist("cert", "show")
+    assert shown.code == 0, shown
+    assert "key.pem\nfingerprint  sha256:" in shown.out
+    made = quicdist("cert", "make").out
+    assert shown.out.splitlines()[-1] in made, "the key that peers pin is the same"
+
+
+def test_cert_show_of_several(quicdist: Command) -> None:
+    for name in ("former", "new"):
+        assert quicdist("cert", "ca", "--dir", name, "--name", name).code == 0
+    both = [(quicdist.home / name / "ca.pem").read_text() for name in ("former", "new")]
+    (quicdist.home / "ca.pem").write_text("".join(both))
+    shown = quicdist("cert", "show", "ca.pem").out
+    assert "certificate  ca.pem, 1 of 2\nsubject      CN=former" in shown
+    assert "certificate  ca.pem, 2 of 2\nsubject      CN=new" in shown
+
+
 def test_cert_that_is_none(quicdist: Command) -> None:
     (quicdist.home / "junk").write_text("junk")
     quicdist("cert", "show", "junk").refused(5, "no PEM certificate")
