@@ -41,23 +41,35 @@ async def connected(settings: Settings, *, printed: Write | None = None) -> Asyn
 
     Raises what Node raises, NoConnection among it.
     """
+    from quicdist.node.errors import NoConnection
     from quicdist.node.limits import NodeLimits
     from quicdist.node.names import NodeName, facing
     from quicdist.node.node import Node
 
     NodeName.parse(settings.peer)
     name = settings.name or facing(settings.peer)
+    shown = identity(settings.certificate, settings.key)
     node = Node(
         name,
         cookie=settings.cookie,
-        identity=identity(settings.certificate, settings.key),
+        identity=shown,
         trust=trusted_by(settings.trust),
         lookups=looked_up(settings.lookups),
         limits=NodeLimits(connect_timeout=settings.timeout, handshake_timeout=settings.timeout),
         printed=printed,
     )
     async with node:
-        await node.connect(settings.peer)
+        try:
+            await node.connect(settings.peer)
+        except NoConnection as error:
+            objection = shown and shown.objection(node.name)
+            if objection is None or not error.is_refusal:
+                raise
+            raise NoConnection(
+                error.node,
+                f"{error.reason}; {objection}; --name says whose we are",
+                is_refusal=True,
+            ) from None
         yield node
 
 

@@ -366,8 +366,10 @@ def _raise_file_limit(wanted: int) -> None:
 
 async def _open_quic(settings: GatewaySettings, accept: Accept) -> _Endpoint:
     address = settings.address
+    credentials = Credentials(settings.identity, settings.trust, [address.host])
+    credentials.say_objection(settings.name)
     quic = QuicSettings(
-        Credentials(settings.identity, settings.trust, [address.host]),
+        credentials,
         limits=settings.limits,
         admission=settings.admission,
         alpns=settings.alpns,

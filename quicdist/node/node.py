@@ -143,7 +143,7 @@ class Node:
         is_lasting = own.address is None or own.address.port
         hosts = [own.host] if is_lasting else []
         self._trust = trust or Trust.first_use()
-        credentials = Credentials(identity, self._trust, hosts)
+        self._credentials = credentials = Credentials(identity, self._trust, hosts)
         if carriers is None:
             carriers = (Quic(), tcp_or_tls(self._trust))
         self._carriers: Sequence[Carrier] = [one.make(credentials) for one in carriers]
@@ -184,6 +184,7 @@ class Node:
             await self._give_up(life)
             raise
         self._life = life
+        self._credentials.say_objection(self.name)
         logger.info("%s is up", self.name, extra={"event": "node_up", "node": self.name})
 
     async def _open_carriers(self, accept: Accept) -> str:

@@ -72,7 +72,9 @@ def known(tmp_path: Path) -> Path:
     return tmp_path / "known_nodes"
 
 
-async def test_a_node_with_another_key_is_another_node(known: Path, tmp_path: Path) -> None:
+async def test_a_node_with_another_key_is_another_node(
+    known: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     name, ours = free_name(), someone()
     trust = Trust.first_use(known)
     async with node("0@127.0.0.1", ours, trust) as one:
@@ -81,8 +83,38 @@ async def test_a_node_with_another_key_is_another_node(known: Path, tmp_path: Pa
         async with node(name, someone(), Trust.first_use(tmp_path / "theirs")):
             with pytest.raises(NoConnection, match=f"cert accept {name} sha256:") as caught:
                 await one.connect(name)
+            await until(lambda: "does not believe our certificate" in caplog.text)
         assert caught.value.is_refusal
     assert known.read_text().count("\n") == 1
+
+
+async def test_a_node_that_no_authority_vouches_for_learns_it_by_its_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "ca.pem").write_bytes(pem([make_authority("cluster", 1).certificate]))
+    trust = Trust.authority(tmp_path / "ca.pem")
+    async with (
+        node("0@127.0.0.1", someone(), trust) as one,
+        node("0@127.0.0.1", someone(), Trust.first_use(tmp_path / "theirs")) as other,
+    ):
+        with pytest.raises(NoConnection, match="certificate"):
+            await one.connect(other.name)
+        await until(lambda: "does not believe our certificate" in caplog.text)
+
+
+def test_authorities_that_have_changed_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "quicdist.trust")
+    former, new = make_authority("former", 1), make_authority("new", 1)
+    file = tmp_path / "ca.pem"
+    file.write_bytes(pem([former.certificate]))
+    verifier = Trust.authority(file).verifier()
+    name = free_name()
+    verifier.dialled(name, [issue(former, [name], [], 1).certificate])
+    file.write_bytes(pem([former.certificate, new.certificate]))
+    verifier.dialled(name, [issue(new, [name], [], 1).certificate])
+    assert caplog.messages == [f"{file} has changed; believed from now on: CN=former, CN=new"]
 
 
 async def test_a_node_that_returns_with_another_key_is_not_let_in(
@@ -126,12 +158,17 @@ async def test_a_name_that_is_not_in_the_certificate_is_refused(
         async with node(bob, eves, trust) as swapped:
             with pytest.raises(NoConnection, match="does not allow this"):
                 await swapped.connect(alice)
-            with pytest.raises(NoConnection, match="another node's"):
+            said = (
+                f"the certificate is for {eve}, not for {bob}: who verifies certificates refuses it"
+            )
+            assert said in caplog.text
+            with pytest.raises(NoConnection, match=f"another node's than {bob}'s: it is for {eve}"):
                 await ours.connect(bob)
         elsewhere = issue(authority, [], ["127.0.0.2"], 1)
         async with node(bob, elsewhere, trust) as moved:
             with pytest.raises(NoConnection, match="does not allow this"):
                 await moved.connect(alice)
+            assert f"the certificate is for 127.0.0.2, not for {bob}" in caplog.text
     assert "does not name the host" in caplog.text
 
 

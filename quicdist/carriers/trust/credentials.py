@@ -41,6 +41,13 @@ class Credentials:
                 self._stamp = files.stamp(current.files)
         return current
 
+    def say_objection(self, node: str) -> None:
+        """Warns of a certificate that was given, and that is not this node's."""
+        objection = None if self._given is None else self._given.objection(node)
+        if objection is not None:
+            extra = {"event": "certificate_not_ours", "node": node, "reason": objection}
+            _log.warning("%s", objection, extra=extra)
+
     def _take(self, identity: Identity) -> Identity:
         if self._identity is not None and identity != self._identity:
             key = identity.fingerprint

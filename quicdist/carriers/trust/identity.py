@@ -30,7 +30,10 @@ from quicdist.carriers.trust.names import (
     Certificates,
     fingerprint,
     general_name,
+    host_of,
     hosts_of,
+    is_for_host,
+    is_for_node,
     nodes_of,
 )
 
@@ -159,6 +162,20 @@ class Identity:
     def fingerprint(self) -> str:
         """`sha256:` and the SHA-256 of the public key, in hex: what others know or pin."""
         return fingerprint(self.certificate)
+
+    def objection(self, node: str) -> str | None:
+        """What those will say who verify this as that node's certificate, where they say no."""
+        own = self.certificate
+        if not is_for_node(own, node):
+            names = nodes_of(own)
+        elif own.issuer != own.subject and not is_for_host(own, host_of(node)):
+            names = hosts_of(own)  # of one that an authority has signed its hosts count
+        else:
+            return None
+        whom = ", ".join(names) or "no host"
+        return (
+            f"the certificate is for {whom}, not for {node}: who verifies certificates refuses it"
+        )
 
     def reloaded(self) -> Identity:
         """As its files have it now; itself where it has none. Raises CertificateError."""

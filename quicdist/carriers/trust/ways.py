@@ -29,6 +29,7 @@ from quicdist.carriers.trust.names import (
     hosts_of,
     is_for_host,
     is_for_node,
+    nodes_of,
     speaks_of,
     written,
 )
@@ -77,7 +78,7 @@ class ByAuthority:
         stamp = files.stamp([self._file])
         if stamp != self._stamp:
             try:
-                self._authorities = read_certificates(self._file)
+                self._take(read_certificates(self._file))
             except CertificateError as error:
                 if self._stamp is None:
                     raise
@@ -87,6 +88,13 @@ class ByAuthority:
                 )
             self._stamp = stamp
         return self._authorities
+
+    def _take(self, authorities: Certificates) -> None:
+        if self._stamp is not None and authorities != self._authorities:
+            names = ", ".join(one.subject.rfc4514_string() for one in authorities)
+            extra = {"event": "authority_renewed", "path": str(self._file)}
+            _log.info("%s has changed; believed from now on: %s", self._file, names, extra=extra)
+        self._authorities = authorities
 
 
 class ByPins:
@@ -242,7 +250,11 @@ class Verifier:
     def _check_node(self, node: str, certificates: Certificates) -> None:
         own = certificates[0]
         if not is_for_node(own, node):
-            raise PeerRefused(f"the peer's certificate is another node's than {written(node)}'s")
+            others = ", ".join(map(written, nodes_of(own)))[:300]
+            raise PeerRefused(
+                f"the peer's certificate is another node's than {written(node)}'s: "
+                f"it is for {others}"
+            )
         self._way.node(node, certificates)
 
 
