@@ -67,7 +67,7 @@ async def connected(settings: Settings, *, printed: Write | None = None) -> Asyn
                 raise
             raise NoConnection(
                 error.node,
-                f"{error.reason}; {objection}; --name says whose we are",
+                f"{error.reason}; {objection}; --name says who we are",
                 is_refusal=True,
             ) from None
         yield node

@@ -159,7 +159,7 @@ async def test_a_name_that_is_not_in_the_certificate_is_refused(
             with pytest.raises(NoConnection, match="does not allow this"):
                 await swapped.connect(alice)
             said = (
-                f"the certificate is for {eve}, not for {bob}: who verifies certificates refuses it"
+                f"our certificate is for {eve}, not for {bob}: who verifies certificates refuses it"
             )
             assert said in caplog.text
             with pytest.raises(NoConnection, match=f"another node's than {bob}'s: it is for {eve}"):
@@ -168,7 +168,7 @@ async def test_a_name_that_is_not_in_the_certificate_is_refused(
         async with node(bob, elsewhere, trust) as moved:
             with pytest.raises(NoConnection, match="does not allow this"):
                 await moved.connect(alice)
-            assert f"the certificate is for 127.0.0.2, not for {bob}" in caplog.text
+            assert f"our certificate is for 127.0.0.2, not for {bob}" in caplog.text
     assert "does not name the host" in caplog.text
 
 

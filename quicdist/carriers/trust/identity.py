@@ -174,7 +174,7 @@ class Identity:
             return None
         whom = ", ".join(names) or "no host"
         return (
-            f"the certificate is for {whom}, not for {node}: who verifies certificates refuses it"
+            f"our certificate is for {whom}, not for {node}: who verifies certificates refuses it"
         )
 
     def reloaded(self) -> Identity:
