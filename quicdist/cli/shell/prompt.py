@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncGenerator, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
@@ -29,48 +29,65 @@ async def talk(session: Session, history: Path) -> None:
         completer=_NodeCompleter(Names(session.node, session.peer)),
         complete_while_typing=False,
     )
-    while True:
-        prompt = "... " if session.is_amid_a_call else f"{peer}> "
-        try:
-            with patch_stdout(), session.printed.above_prompt():
-                line = await asking.prompt_async(prompt)
-        except KeyboardInterrupt:
-            session.forget()
-            continue
-        except EOFError:
-            return
-        try:
-            call = session.take(line)
-            if call is not None:
-                await _unless_interrupted(_evaluate(session, call))
-        except Exception as error:
-            errors.show(error)
+    with _interrupts() as calls:
+        while True:
+            prompt = "... " if session.is_amid_a_call else f"{peer}> "
+            try:
+                with patch_stdout(), session.printed.above_prompt():
+                    line = await asking.prompt_async(prompt, handle_sigint=False)
+            except KeyboardInterrupt:
+                session.forget()
+                continue
+            except EOFError:
+                return
+            try:
+                call = session.take(line)
+                if call is not None:
+                    await calls.wait_for(_evaluate(session, call))
+            except Exception as error:
+                errors.show(error)
 
 
 async def _evaluate(session: Session, call: str) -> None:
     print(await session.evaluate(call))
 
 
-async def _unless_interrupted(work: Coroutine[object, object, None]) -> None:
+class _Calls:
     """Ctrl-C ends the wait: what was called may go on over there, and its answer is dropped."""
-    task = asyncio.ensure_future(work)
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.Future[None] | None = None
+        self._was_interrupted = False
+
+    async def wait_for(self, work: Coroutine[object, object, None]) -> None:
+        self._was_interrupted = False
+        self._waiting = asyncio.ensure_future(work)
+        try:
+            await self._waiting
+        except asyncio.CancelledError:
+            if not self._was_interrupted:
+                raise
+            print("** cancelled; what was called may go on over there")
+        finally:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def interrupt(self) -> None:
+        if self._waiting is not None:
+            self._was_interrupted = True
+            self._waiting.cancel()
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[_Calls]:
+    """SIGINT has one owner for as long as the shell is open: on its way from one to another it
+    would end the shell. At the prompt Ctrl-C is a key."""
+    calls = _Calls()
     loop = asyncio.get_running_loop()
-    was_interrupted = False
-
-    def interrupt() -> None:
-        nonlocal was_interrupted
-        was_interrupted = True
-        task.cancel()
-
-    loop.add_signal_handler(signal.SIGINT, interrupt)
+    loop.add_signal_handler(signal.SIGINT, calls.interrupt)
     try:
-        await task
-    except asyncio.CancelledError:
-        if not was_interrupted:
-            raise
-        print("** cancelled; what was called may go on over there")
+        yield calls
     finally:
-        task.cancel()
         loop.remove_signal_handler(signal.SIGINT)
 
 
