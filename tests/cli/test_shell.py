@@ -120,6 +120,8 @@ def test_typed(quicdist: Command, beam: tuple[str, Erlang]) -> None:
         terminal.wait_for("[{a},{b}]")
         terminal.press("lists:nth(0, [a]).\r")
         terminal.wait_for("in lists:nth(0, [a]) (lists.erl, line")
+        # What is typed ahead of the prompt, Ctrl-C throws away.
+        terminal.wait_for(lambda text: text.rstrip().endswith(f"{name}>"))
         terminal.press("timer:sleep(infinity).\r")
         terminal.wait_for("timer:sleep(infinity).")
         terminal.press_until("\x03", "cancelled")
