@@ -157,7 +157,6 @@ class QuicCarrier:
         self._pending: dict[int, list[Buffer]] = {}  # for the engine, at the end of this tick
         self._held: deque[Step] = deque()  # behind a gap
         self._gap: Gap | None = None
-        self._gap_overdue = False
         self._bytes_queued = 0
         self._bytes_acknowledged = 0
         self._send_window = SendWindow(settings.limits.high_water)
@@ -583,7 +582,7 @@ class QuicCarrier:
             self._write(step)
         elif isinstance(step, Gap):
             self._gap = step
-            self._gap_timer = self._loop.call_later(step.seconds, self._gap_time_over)
+            self._look_at_gap()
         else:
             self._engine.refuse(step.stream, step.error_code)
 
@@ -595,31 +594,28 @@ class QuicCarrier:
         else:
             queue += write.parts
 
-    def _gap_time_over(self) -> None:
-        if self._closed or self._gap is None:
+    def _look_at_gap(self) -> None:
+        """Its time begins when all that went before it has arrived: what is lost would come again
+        together with what is held. That it has is known half a round trip late, and what comes
+        next takes another half."""
+        if self._gap is None or self._gap_timer is not None or not self._arrived():
             return
-        if self._arrived():
-            self._end_gap()
-        else:
-            # It may be lost, and would come again together with what is held: the time begins
-            # when it has arrived.
-            self._gap_overdue = True
+        seconds = self._gap.seconds - (self._engine.round_trip() or 0.0)
+        self._gap_timer = self._loop.call_later(max(seconds, 0.0), self._gap_time_over)
 
     def _arrived(self) -> bool:
         """Whether all that went before the gap is acknowledged."""
         held = sum(_size(step) for step in self._held if isinstance(step, Write))
         return self._unacknowledged <= held
 
-    def _look_at_gap(self) -> None:
-        if self._gap_overdue and self._gap is not None and self._arrived():
-            self._gap_overdue = False
-            self._gap_timer = self._loop.call_later(self._gap.seconds, self._gap_time_over)
+    def _gap_time_over(self) -> None:
+        if not self._closed and self._gap is not None:
+            self._end_gap()
 
     def _end_gap(self) -> None:
         if self._gap_timer is not None:
             self._gap_timer.cancel()
-        self._gap = None
-        self._gap_overdue = False
+        self._gap = self._gap_timer = None
         if not self._in_handshake:
             self._engine.send_whole(False)
         while self._held and self._gap is None:
