@@ -309,7 +309,7 @@ class Relay:
             extra = {**self._fields(event), "reason": reason.text}
             _log.log(level, "%s: %s: %s", self.title, what, reason.text, extra=extra)
             if linger is not None and linger.connection is not None and not linger.gone:
-                task = asyncio.create_task(self._last_words(linger, reason.text))
+                task = asyncio.create_task(self._last_words(linger.connection, reason.text))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             else:
@@ -324,9 +324,7 @@ class Relay:
         for side in (self.near, self.far):
             side.close(text)
 
-    async def _last_words(self, side: _Side, text: str) -> None:
-        connection = side.connection
-        assert connection is not None
+    async def _last_words(self, connection: Connection, text: str) -> None:
         await connection.flush(_LINGER)
         self._close_sides(text)
 

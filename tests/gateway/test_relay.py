@@ -236,6 +236,22 @@ async def test_the_reason_goes_across_in_words_that_the_other_side_understands()
         assert far.closed == "the BEAM node closed the connection"
 
 
+async def test_both_sides_may_go_in_one_turn() -> None:
+    near, far = Remembering(), Remembering()
+    async with relay() as both:
+        both.near.attach(near)
+        both.far.attach(far)
+        near.lose(CloseReason(CloseKind.PEER, "the peer closed the connection"))
+        far.lose(CloseReason(CloseKind.ERROR, "our address is another now"))
+        ending = asyncio.all_tasks() - {asyncio.current_task()}
+        while not far.flushes and not all(task.done() for task in ending):
+            await asyncio.sleep(0)
+        for flush in far.flushes:
+            flush.set_result(False)
+        ended = await asyncio.gather(*ending, return_exceptions=True)
+        assert [end for end in ended if isinstance(end, Exception)] == []
+
+
 async def test_a_peer_s_words_stay_on_one_line(caplog: pytest.LogCaptureFixture) -> None:
     near, far = Remembering(), Remembering()
     async with relay() as both:
