@@ -125,8 +125,8 @@ async def gateway_and_beam(
             await beam.close()
 
 
-async def connect(one: Beam, two: Beam, name: str) -> tuple[Owner, Owner]:
-    """`one` dials `two`; a handshake's tags, then both have frames: (dialer, listener)."""
+async def prove(one: Beam, two: Beam, name: str, proof: bytes) -> tuple[Owner, Owner]:
+    """`one` dials `two`, which has the answer to its challenge: (dialer, listener)."""
     dialer = await one.dial(name)
     dialer.connection.send_handshake(NAME)
     listener = await asyncio.wait_for(two.accepted.get(), PATIENCE)
@@ -134,8 +134,14 @@ async def connect(one: Beam, two: Beam, name: str) -> tuple[Owner, Owner]:
     listener.connection.send_handshake(b"sok")
     listener.connection.send_handshake(b"Nchallenge")
     await dialer.has(2)
-    dialer.connection.send_handshake(b"rreply")
+    dialer.connection.send_handshake(proof)
     await listener.has(2)
+    return dialer, listener
+
+
+async def connect(one: Beam, two: Beam, name: str) -> tuple[Owner, Owner]:
+    """`one` dials `two`; a handshake's tags, then both have frames: (dialer, listener)."""
+    dialer, listener = await prove(one, two, name, b"rreply")
     listener.connection.send_handshake(b"aack")
     listener.connection.handshake_done()
     await dialer.has(3)

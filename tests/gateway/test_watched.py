@@ -18,7 +18,7 @@ from quicdist.metrics import prometheus
 from quicdist.node.errors import NotRunning
 from quicdist.node.guesses import FREE
 from tests.carriers.owners import NAME
-from tests.gateway.test_gateway import PATIENCE, Beam, connect, gateway_and_beam, policed
+from tests.gateway.test_gateway import PATIENCE, Beam, connect, gateway_and_beam, policed, prove
 from tests.gatewayed import loopback_settings
 
 COUNTER = Policy((PeerRules(nodes=("*",), names=("counter",)),))
@@ -156,15 +156,7 @@ async def test_a_hangup_has_the_file_read_again_and_a_broken_one_changes_nothing
 
 async def guess(one: Beam, two: Beam, name: str) -> None:
     """A proof that the BEAM node does not take: it says nothing and closes."""
-    dialer = await one.dial(name)
-    dialer.connection.send_handshake(NAME)
-    listener = await asyncio.wait_for(two.accepted.get(), PATIENCE)
-    await listener.has(1)
-    listener.connection.send_handshake(b"sok")
-    listener.connection.send_handshake(b"Nchallenge")
-    await dialer.has(2)
-    dialer.connection.send_handshake(b"rguess")
-    await listener.has(2)
+    dialer, listener = await prove(one, two, name, b"rguess")
     listener.connection.close("no")
     await dialer.is_lost()
 
