@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from tests.closing import Closing
 from quicdist.dist.control import Control
 from quicdist.dist.handshake import Named, Status
 from quicdist.dist.packet import FramePacket, HandshakePacket
@@ -24,6 +23,7 @@ from quicdist.dist.session import (
     TickReceived,
 )
 from quicdist.etf import Pid
+from tests.closing import Closing
 
 TIMEOUT = 60.0
 """Seconds after which a silent peer counts as a failure."""
