@@ -14,7 +14,8 @@ project = "quicdist"
 author = "the authors of quicdist"
 version = release = version_of("quicdist")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "docstrings"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.graphviz", "docstrings"]
+graphviz_output_format = "svg"
 exclude_patterns = ["_build"]
 
 
