@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from fuzz.targets.pieces import frames, handshakes, join, split
-from quicdist.dist import control as ctl
 from quicdist.dist.errors import DistError
 from quicdist.dist.packet import FramePacket, HandshakePacket
 from quicdist.dist.session import MessageReceived
@@ -16,6 +15,7 @@ from quicdist.gateway.guard import Guard
 from quicdist.gateway.policy import Mode, PeerRules, Policy
 from tests.dist.talk import FORMS
 from tests.gateway.guarded import OWN, PEER, Guarded, pid, reference
+from tests.protocol import forms as ctl
 
 RULES = PeerRules(nodes=("*",), names=("counter",), calls=("calc:*",), ping=False)
 _FORMS = list(FORMS.values())
