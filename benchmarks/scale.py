@@ -24,11 +24,11 @@ from dataclasses import dataclass
 
 from quicdist import Atom, Identity, Node, Quic
 from quicdist.carriers.trust import Trust
-from quicdist.dist import control as ctl
 from quicdist.etf import Pid
 from quicdist.node.level import HERE
 from quicdist.node.limits import MailboxLimits, NodeLimits
 from quicdist.node.mailbox import Mailbox
+from quicdist.protocol import signals
 
 ROUNDS = 5
 BEHIND = MailboxLimits(high=1 << 40, low=1 << 39, hard=1 << 41)
@@ -237,7 +237,7 @@ async def node_lost(size: int) -> AsyncIterator[Work]:
 
         async def work() -> int:
             for _ in range(200):
-                ours.system.handlers[ctl.Link](ctl.Link(there, me.pid), None, HERE)
+                ours.system.handlers[signals.Link](signals.Link(there, me.pid), None, HERE)
                 ours.system.node_lost(there.node)
                 await me.receive()
             return 200

@@ -1,4 +1,4 @@
-"""Control messages: what is read of one is written back to the same."""
+"""Control messages: what is read of one is written back with the same meaning."""
 
 from __future__ import annotations
 
@@ -6,23 +6,29 @@ from collections.abc import Iterator
 
 from fuzz.targets.etf import LIMITS
 from fuzz.targets.pieces import messages
-from quicdist.dist.control import UnknownControl, parse
 from quicdist.dist.errors import ProtocolError
+from quicdist.dist.flags import DEFAULT_FLAGS, Flag
 from quicdist.etf import EtfDecodeError, Options, decode_bare, encode_bare
+from quicdist.protocol.wire import FOLLOWS, OPERATIONS, WireForms, parse
 
 OPTIONS = Options(limits=LIMITS)
+FORMS = [WireForms(DEFAULT_FLAGS), WireForms(DEFAULT_FLAGS & ~Flag.EXIT_PAYLOAD)]
 
 
 def check(data: bytes) -> None:
     """One tuple."""
     try:
         values, _ = decode_bare(data, 0, OPTIONS)
-        control = parse(values)
+        signal, payload = parse(values)
     except (EtfDecodeError, ProtocolError):
         return
-    again, _ = decode_bare(encode_bare(control.to_tuple()))
-    assert parse(again) == control, f"{control!r} comes back as {parse(again)!r}"
-    assert isinstance(control, UnknownControl) or control.to_tuple()[0] == control.OP
+    if payload is FOLLOWS:
+        payload = 1
+    for forms in FORMS:
+        written, _ = forms.of(signal, payload)
+        again, _ = decode_bare(encode_bare(written))
+        assert parse(again)[0] == signal, f"{signal!r} comes back as {parse(again)!r}"
+        assert written[0] in OPERATIONS or written[0] == values[0]
 
 
 def seeds() -> Iterator[bytes]:

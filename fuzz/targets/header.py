@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fuzz.targets.pieces import frames, join, split
-from quicdist.dist.control import NodeLink
 from quicdist.dist.errors import ProtocolError
 from quicdist.dist.header import (
     FIRST_FRAGMENT,
@@ -16,6 +15,7 @@ from quicdist.dist.header import (
     IncomingAtoms,
     IncomingFragments,
 )
+from quicdist.protocol.signals import NO_PAYLOAD, UnknownSignal
 
 MAX_SEQUENCES, MAX_BYTES, MAX_MESSAGE = 4, 4096, 2048
 
@@ -44,7 +44,7 @@ def take(frame: bytes, atoms: IncomingAtoms, fragments: IncomingFragments) -> No
     elif tag == FIRST_FRAGMENT:
         ids = fragments.check_first(frame)
         found, end = atoms.read(frame, FRAGMENT_HEAD.size)
-        fragments.begin(ids, NodeLink(), found, frame[end:], len(frame))
+        fragments.begin(ids, (UnknownSignal(5, ()), NO_PAYLOAD), found, frame[end:], len(frame))
     else:
         whole = fragments.proceed(frame)
         assert whole is None or len(whole.payload()) <= MAX_MESSAGE + FRAME_OVERHEAD

@@ -7,25 +7,35 @@ from collections.abc import Iterator
 from typing import Any
 
 from fuzz.targets.pieces import frames, handshakes, join, split
-from quicdist.dist import control as ctl
+from quicdist.cluster.access_rules import is_runtime_message
 from quicdist.dist.errors import DistError
 from quicdist.dist.packet import FramePacket, HandshakePacket
 from quicdist.dist.session import MessageReceived
-from quicdist.etf import Atom, encode_bare
+from quicdist.etf import Atom, Export, Fun, ImproperList, Pid, encode_bare
 from quicdist.gateway.guard import Guard
 from quicdist.gateway.policy import Mode, PeerRules, Policy
+from quicdist.protocol.signals import (
+    NO_TOKEN,
+    Demonitor,
+    Exit,
+    Message,
+    Monitor,
+    SpawnRequest,
+    Unlink,
+    UnlinkAck,
+)
 from tests.dist.talk import FORMS
 from tests.gateway.guarded import OWN, PEER, Guarded, pid, reference
+from tests.protocol import forms as ctl
 
 RULES = PeerRules(nodes=("*",), names=("counter",), calls=("calc:*",), ping=False)
 _FORMS = list(FORMS.values())
 HANDSHAKE, LOG = 4, 8
 
-_ANSWERS = (
-    *(ctl.Exit, ctl.ExitTT, ctl.PayloadExit, ctl.PayloadExitTT, ctl.Unlink, ctl.UnlinkId),
-    *(ctl.UnlinkIdAck, ctl.DemonitorP, ctl.MonitorPExit, ctl.PayloadMonitorPExit),
-    *(ctl.SpawnReply, ctl.SpawnReplyTT, ctl.AliasSend, ctl.AliasSendTT),
-)
+_UNTIES = (Exit, Unlink, UnlinkAck)
+"""Signals that mean nothing where nothing ties two processes; the node begins nothing here."""
+
+_FUNS = (Fun, Export)
 
 
 def check(data: bytes) -> None:
@@ -73,29 +83,47 @@ def read_by_the_node(pair: Guarded, frame: bytes) -> None:
 
 
 def allowed(event: MessageReceived) -> bool:
-    control, payload = event.control, event.payload
-    system = type(payload) is tuple and len(payload) == 3 and payload[0] == "system"
-    if isinstance(control, _ANSWERS):
-        return not (system and isinstance(control, ctl.AliasSend | ctl.AliasSendTT))
-    if isinstance(control, ctl.AltactSigSend):
-        by_name = isinstance(control.to, Atom)
-        exits = control.flags & ctl.ALTACT_EXIT
-        return not system and not exits and (not by_name or reaches(control.to, payload))
-    if isinstance(control, ctl.RegSend | ctl.RegSendTT):
-        return not system and reaches(control.to_name, payload)
-    if isinstance(control, ctl.MonitorP):
-        return control.to_proc in ("counter", "rex", "net_kernel")
-    if isinstance(control, ctl.SpawnRequest | ctl.SpawnRequestTT):
-        return runs(control.mfa, payload)
+    signal, payload = event.signal, event.payload
+    if isinstance(signal, _UNTIES):
+        return signal.to.node == OWN
+    if isinstance(signal, Message):
+        return (
+            signal.token is NO_TOKEN
+            and isinstance(signal.to, Atom)
+            and not is_runtime_message(payload)
+            and reaches(signal.to, payload)
+            and not has_fun(payload)
+        )
+    if isinstance(signal, Monitor):
+        return signal.to in ("counter", "rex", "net_kernel")
+    if isinstance(signal, Demonitor):
+        return isinstance(signal.to, Pid) or signal.to in ("counter", "rex", "net_kernel")
+    if isinstance(signal, SpawnRequest):
+        return (
+            signal.token is NO_TOKEN
+            and runs(signal.mfa, payload)
+            and RULES.may_spawn_with(signal.options)
+            and not has_fun(payload)
+        )
     return False
+
+
+def has_fun(term: object) -> bool:
+    match term:
+        case ImproperList(items=items, tail=tail):
+            return has_fun(tail) or any(map(has_fun, items))
+        case list() | tuple() | dict():
+            inner = [*term.items()] if isinstance(term, dict) else term
+            return any(map(has_fun, inner))
+    return isinstance(term, _FUNS)
 
 
 def runs(mfa: tuple[Atom, Atom, int], arguments: object) -> bool:
     if mfa[0] == "calc":
         return True
-    before = {"execute_call": 1, "execute_cast": 0}.get(mfa[1]) if mfa[0] == "erpc" else None
-    if before is None or not isinstance(arguments, list):
-        return mfa[0] == "erpc" and not isinstance(arguments, list)
+    before = {("execute_call", 4): 1, ("execute_cast", 3): 0}.get(mfa[1:])
+    if mfa[0] != "erpc" or before is None or not isinstance(arguments, list):
+        return False
     return len(arguments) > before and arguments[before] == "calc"
 
 
@@ -106,11 +134,13 @@ def reaches(name: object, payload: object) -> bool:
         return False
     request = payload[-1]
     if request == "features_request":
-        return True
+        return len(payload) == 2
     if type(request) is not tuple or len(request) < 2:
         return False
-    passed_on = request[0] in ("sbcast", "send") and request[1] == "counter"
-    return passed_on or (request[0] != "sbcast" and request[1] == "calc")
+    if request[0] in ("sbcast", "send"):
+        passed_on = len(request) == 3 and request[1] == "counter"
+        return passed_on and not is_runtime_message(request[2])
+    return len(request) in (5, 7) and request[1] == "calc"
 
 
 def fragment(tag: bytes, number: int) -> bytes:
@@ -142,6 +172,9 @@ def seeds() -> Iterator[bytes]:
         ),
         (ctl.SpawnRequest(ref, sender, sender, erpc, []), [ref, calc, Atom("add"), [1]]),
         (ctl.SpawnRequest(ref, sender, sender, (calc, calc, 1), []), [1]),
+        (ctl.RegSendTT(sender, Atom("counter"), Atom("token")), 1),
+        (ctl.SpawnRequestTT(ref, sender, sender, (calc, calc, 1), [Atom("link")], 1), [1]),
+        (ctl.RegSend(sender, Atom("counter")), (Export(calc, call, 1), [Export(calc, call, 1)])),
         (ctl.SendSender(sender, server), 1),
         (ctl.AltactSigSend(ctl.ALTACT_NAME, sender, Atom("counter")), 1),
         (ctl.AliasSend(sender, reference(OWN)), 1),

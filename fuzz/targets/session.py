@@ -8,24 +8,26 @@ from collections.abc import Iterator
 
 from fuzz.targets.pieces import frames, join, split
 from quicdist import etf
-from quicdist.dist.control import Control
 from quicdist.dist.errors import DistError, ProtocolError
+from quicdist.dist.flags import DEFAULT_FLAGS
 from quicdist.dist.handshake import Status
 from quicdist.dist.packet import FramePacket, HandshakePacket
 from quicdist.dist.session import (
     NO_PAYLOAD,
     Event,
     MessageReceived,
-    NoPayload,
     SendHandshake,
     Session,
     SessionLimits,
 )
+from quicdist.protocol.signals import Payload, Signal
+from quicdist.protocol.wire import WireForms
 from tests.dist.talk import FORMS, acceptor, initiator, node
 
 OPTIONS = etf.Options(limits=etf.Limits(max_terms=1 << 12, max_decompressed=1 << 16))
 LIMITS = SessionLimits(max_message=1 << 16, max_sequences=4, max_sequence_bytes=1 << 16)
 _FORMS = list(FORMS.values())
+WRITER = WireForms(DEFAULT_FLAGS)
 
 
 def check(data: bytes) -> None:
@@ -58,13 +60,14 @@ def received(session: Session, frame: bytes) -> None:
     for quick in (before, session.message(frame)):
         if quick is not None:
             (event,) = told
-            assert bytes_of(*quick) == bytes_of(event.control, event.payload)
+            assert bytes_of(*quick) == bytes_of(event.signal, event.payload)
 
 
-def bytes_of(control: Control, payload: etf.Term | NoPayload) -> tuple[bytes, bytes]:
+def bytes_of(signal: Signal, payload: Payload) -> tuple[bytes, bytes]:
     """Tells apart what Python calls equal, 1 and 1.0, and equals what it does not, as NaN."""
+    values, payload = WRITER.of(signal, payload)
     assert payload is not NO_PAYLOAD
-    return etf.encode(control.to_tuple()), etf.encode(payload)
+    return etf.encode(values), etf.encode(payload)
 
 
 def connected(choice: int) -> Session:

@@ -15,9 +15,9 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quicdist.dist.control import Control
 from quicdist.dist.errors import ProtocolError
 from quicdist.etf.terms import Atom
+from quicdist.protocol.wire import Parsed
 
 VERSION = 131
 PASS_THROUGH = 112
@@ -225,7 +225,7 @@ FRAME_OVERHEAD = 64
 class Assembly:
     """One message in fragments: what its first frame said, and the frames since."""
 
-    control: Control
+    parsed: Parsed
     atoms: tuple[Atom, ...]
     frames: list[bytes]
     """The first without everything before the payload, the others whole."""
@@ -267,14 +267,14 @@ class IncomingFragments:
     def begin(
         self,
         ids: tuple[int, int],
-        control: Control,
+        parsed: Parsed,
         atoms: tuple[Atom, ...],
         payload: bytes,
         size: int,
     ) -> Assembly | None:
         """The first fragment, of `size` bytes; the sequence when it is the only one."""
         sequence_id, fragment_id = ids
-        sequence = Assembly(control, atoms, [payload], fragment_id - 1, 0, 0)
+        sequence = Assembly(parsed, atoms, [payload], fragment_id - 1, 0, 0)
         self._charge(sequence, size)
         if not sequence.missing:
             self._charged -= sequence.charged

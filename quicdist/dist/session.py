@@ -5,8 +5,8 @@
     session.receive(packet)            -> events: what to send, what happened
     session.message(frame)             -> the same for a frame that begins as an earlier one
     session.decide(status)             -> events: after PeerNamed or AliveAsked
-    session.encode(control, payload)   -> a message, once connected
-    session.address(control)           -> what goes ahead of many messages, encoded once
+    session.encode(signal, payload)    -> a message, once connected
+    session.address(signal)            -> what goes ahead of many messages, encoded once
     session.enclose(head, payload)     -> one of those messages
     session.frame(message)             -> the one frame of a small message
     session.frames(message)            -> the frames of any, to be handed to the carrier
@@ -36,7 +36,6 @@ from typing import Final, TypeAlias
 
 from quicdist import etf
 from quicdist.dist import handshake as hs
-from quicdist.dist.control import MESSAGES, Control, UnknownControl, parse
 from quicdist.dist.errors import (
     DistError,
     HandshakeRefused,
@@ -60,6 +59,9 @@ from quicdist.dist.header import (
 )
 from quicdist.dist.packet import FramePacket, Packet
 from quicdist.etf.terms import Atom, Term
+from quicdist.protocol.signals import NO_PAYLOAD as NO_PAYLOAD
+from quicdist.protocol.signals import Message, Payload, Signal, SpawnRequest, UnknownSignal
+from quicdist.protocol.wire import FOLLOWS, Parsed, WireForms, parse
 
 Buffer: TypeAlias = bytes | memoryview
 
@@ -101,16 +103,6 @@ class _State(Enum):
 
 
 _CONNECTED: Final = _State.CONNECTED
-
-
-class NoPayload(Enum):
-    """Type of NO_PAYLOAD, which no term equals."""
-
-    NO_PAYLOAD = "no payload"
-
-
-NO_PAYLOAD: Final = NoPayload.NO_PAYLOAD
-"""In place of a payload: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +188,8 @@ class TickReceived:
 class MessageReceived:
     """A message is complete. `size` counts the bytes of all its frames, length fields excluded."""
 
-    control: Control
-    payload: Term | NoPayload
+    signal: Signal
+    payload: Payload
     size: int
 
 
@@ -212,7 +204,7 @@ class FragmentStored:
 class UnknownReceived:
     """An operation this version does not know, which is ignored."""
 
-    control: UnknownControl
+    signal: UnknownSignal
     size: int
 
 
@@ -261,12 +253,12 @@ class _Openings:
     __slots__ = ("_changes", "_known", "_lengths")
 
     def __init__(self) -> None:
-        self._known: dict[bytes, tuple[Control, tuple[Atom, ...], int]] = {}
+        self._known: dict[bytes, tuple[Signal, tuple[Atom, ...], int]] = {}
         self._lengths: list[int] = []
         self._changes = 0
 
-    def find(self, frame: bytes, changes: int) -> tuple[Control, tuple[Atom, ...], int] | None:
-        """Its control message, its atoms and where its payload begins. `changes` are those of the
+    def find(self, frame: bytes, changes: int) -> tuple[Signal, tuple[Atom, ...], int] | None:
+        """Its signal, its atoms and where its payload begins. `changes` are those of the
         atom cache: with each the same bytes may mean another thing."""
         if changes != self._changes:
             self._forget(changes)
@@ -278,13 +270,13 @@ class _Openings:
         return None
 
     def keep(
-        self, frame: bytes, control: Control, atoms: tuple[Atom, ...], offset: int, changes: int
+        self, frame: bytes, signal: Signal, atoms: tuple[Atom, ...], offset: int, changes: int
     ) -> None:
         """The payload of `frame` begins at `offset`; one that has changed the cache is not kept."""
         if changes != self._changes:
             self._forget(changes)
             return
-        if offset > _LONGEST_OPENING or type(control) not in MESSAGES:
+        if offset > _LONGEST_OPENING or type(signal) is not Message:
             return
         is_new = offset not in self._lengths
         if len(self._known) >= _OPENINGS or (is_new and len(self._lengths) >= _OPENING_LENGTHS):
@@ -292,7 +284,7 @@ class _Openings:
             is_new = True
         if is_new:
             self._lengths.append(offset)
-        self._known[frame[:offset]] = control, atoms, offset
+        self._known[frame[:offset]] = signal, atoms, offset
 
     def _forget(self, changes: int) -> None:
         self._changes = changes
@@ -345,6 +337,7 @@ class Session:
         self._complement_due = False
         self._peer: PeerNode | None = None
         self._flags = Flag(0)
+        self._forms = WireForms(self._flags)
         self._header_form = False
         self._fragments = False
         self._atom_cache = False
@@ -574,6 +567,7 @@ class Session:
         offered = Flag(self._peer_flags & KNOWN)
         self._flags = Flag(offered & expand(self._sent_flags))
         self._peer = PeerNode(self._peer_name, self._peer_creation, offered)
+        self._forms = WireForms(self._flags)
         self._atom_cache = Flag.DIST_HDR_ATOM_CACHE in self._flags
         self._fragments = Flag.FRAGMENTS in self._flags
         self._header_form = self._atom_cache or self._fragments
@@ -599,13 +593,13 @@ class Session:
         except etf.EtfDecodeError as error:
             raise ProtocolError(f"a frame holds a term that does not decode: {error}") from error
 
-    def message(self, frame: bytes) -> tuple[Control, Term] | None:
+    def message(self, frame: bytes) -> tuple[Signal, Term] | None:
         """The message in a frame that begins as an earlier one did. None for any other, and for
         one in which something is wrong: `receive` tells of both."""
         known = self._openings.find(frame, self._atoms_in.changes)
         if known is None or len(frame) > self._limits.max_message:
             return None
-        control, atoms, offset = known
+        signal, atoms, offset = known
         try:
             if self._header_form:
                 payload, end = etf.decode_bare(frame, offset, self._options, atoms)
@@ -613,26 +607,26 @@ class Session:
                 payload, end = etf.decode_prefix(frame, offset, self._options)
         except etf.EtfDecodeError:
             return None
-        return (control, payload) if end == len(frame) else None
+        return (signal, payload) if end == len(frame) else None
 
     def _header_frame(self, data: bytes, size: int) -> Event:
         tag = data[1] if size > 1 and data[0] == VERSION else -1
         if tag == HEADER:
             atoms, offset = self._atoms_in.read(data, 2)
-            control, offset = self._control(data, offset, atoms)
-            self._openings.keep(data, control, atoms, offset, self._atoms_in.changes)
-            return self._message(control, data, offset, atoms, size)
+            parsed, offset = self._control(data, offset, atoms)
+            self._openings.keep(data, parsed[0], atoms, offset, self._atoms_in.changes)
+            return self._message(parsed, data, offset, atoms, size)
         if tag == FIRST_FRAGMENT and self._fragments:
             ids = self._fragments_in.check_first(data)
             atoms, offset = self._atoms_in.read(data, FRAGMENT_HEAD.size)
-            control, offset = self._control(data, offset, atoms)
-            sequence = self._fragments_in.begin(ids, control, atoms, data[offset:], size)
+            parsed, offset = self._control(data, offset, atoms)
+            sequence = self._fragments_in.begin(ids, parsed, atoms, data[offset:], size)
             return self._fragment(sequence, size)
         if tag == NEXT_FRAGMENT and self._fragments:
             return self._fragment(self._fragments_in.proceed(data), size)
         raise ProtocolError(f"a frame begins with {data[:2].hex()}, a distribution header expected")
 
-    def _control(self, data: bytes, offset: int, atoms: tuple[Atom, ...]) -> tuple[Control, int]:
+    def _control(self, data: bytes, offset: int, atoms: tuple[Atom, ...]) -> tuple[Parsed, int]:
         values, offset = etf.decode_bare(data, offset, self._control_options, atoms)
         return parse(values), offset
 
@@ -640,57 +634,59 @@ class Session:
         if sequence is None:
             return FragmentStored(size)
         payload = sequence.payload()
-        return self._message(sequence.control, payload, 0, sequence.atoms, sequence.size)
+        return self._message(sequence.parsed, payload, 0, sequence.atoms, sequence.size)
 
     def _message(
-        self, control: Control, data: bytes, offset: int, atoms: tuple[Atom, ...], size: int
+        self, parsed: Parsed, data: bytes, offset: int, atoms: tuple[Atom, ...], size: int
     ) -> Event:
-        if control.HAS_PAYLOAD:
+        signal, payload = parsed
+        if payload is FOLLOWS:
             payload, offset = etf.decode_bare(data, offset, self._options, atoms)
-            if offset == len(data):
-                return MessageReceived(control, payload, size)
-        elif isinstance(control, UnknownControl):
-            return UnknownReceived(control, size)
-        elif offset == len(data):
-            return MessageReceived(control, NO_PAYLOAD, size)
-        raise ProtocolError(f"{len(data) - offset} bytes too many after {type(control).__name__}")
+        elif isinstance(signal, UnknownSignal):
+            return UnknownReceived(signal, size)
+        if offset == len(data):
+            return MessageReceived(signal, payload, size)
+        raise ProtocolError(f"{len(data) - offset} bytes too many after {type(signal).__name__}")
 
     def _pass_through_frame(self, data: bytes, size: int) -> Event:
         if data[0] != PASS_THROUGH:
             raise ProtocolError(f"a frame begins with {data[:1].hex()}, 70 expected (pass-through)")
         values, offset = etf.decode_prefix(data, 1, self._control_options)
-        control = parse(values)
-        if not control.HAS_PAYLOAD:
-            return self._message(control, data, offset, (), size)
+        signal, payload = parsed = parse(values)
+        if payload is not FOLLOWS:
+            return self._message(parsed, data, offset, (), size)
         if not data.startswith(_COMPRESSED, 1):
-            self._openings.keep(data, control, (), offset, 0)
+            self._openings.keep(data, signal, (), offset, 0)
         payload, offset = etf.decode_prefix(data, offset, self._options)
         if offset != size:
-            raise ProtocolError(f"{size - offset} bytes too many after {type(control).__name__}")
-        return MessageReceived(control, payload, size)
+            raise ProtocolError(f"{size - offset} bytes too many after {type(signal).__name__}")
+        return MessageReceived(signal, payload, size)
 
     # -- frames out -----------------------------------------------------------------------------
 
-    def encode(self, control: Control, payload: Term | NoPayload = NO_PAYLOAD) -> OutgoingMessage:
-        """Turns a message into bytes.
+    def encode(self, signal: Signal, payload: Payload = NO_PAYLOAD) -> OutgoingMessage:
+        """Turns a signal into bytes, in the form that this peer takes.
 
         Raises UsageError, and EtfEncodeError for no Erlang term and for a message so large, or a
         term so deep or of so many terms, that a peer with our limits would drop the connection.
         """
-        if control.HAS_PAYLOAD is (payload is NO_PAYLOAD):
-            takes = "a" if control.HAS_PAYLOAD else "no"
-            raise UsageError(f"{type(control).__name__} takes {takes} payload")
-        head = self.address(control)
+        if self._state is not _CONNECTED:
+            raise UsageError("messages can be sent once the session is connected")
+        values, payload = self._forms.of(signal, payload)
+        head = self._head(values)
         if payload is NO_PAYLOAD:
             return OutgoingMessage(head.control, None, head.atoms, len(head.control))
         return self.enclose(head, payload)
 
-    def address(self, control: Control) -> Head:
-        """What goes ahead of every payload that this control message brings. Raises UsageError."""
+    def address(self, signal: Message | SpawnRequest) -> Head:
+        """What goes ahead of every payload of this signal. Raises UsageError."""
         if self._state is not _CONNECTED:
             raise UsageError("messages can be sent once the session is connected")
+        return self._head(self._forms.ahead(signal))
+
+    def _head(self, values: tuple[Term, ...]) -> Head:
         refs: dict[Atom, int] | None = {} if self._atom_cache else None
-        encoded = etf.encode_bare(control.to_tuple(), self._control_options, refs)
+        encoded = etf.encode_bare(values, self._control_options, refs)
         return Head(self.mark, encoded, refs, tuple(refs or ()))
 
     def enclose(self, head: Head, payload: Term) -> OutgoingMessage:

@@ -8,7 +8,6 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from quicdist.carriers.base import CloseReason, Connection
-from quicdist.dist import control as ctl
 from quicdist.dist.errors import DistError
 from quicdist.dist.handshake import Status
 from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
@@ -24,6 +23,7 @@ from quicdist.dist.session import (
 from quicdist.etf import Atom
 from quicdist.node.ids import Identifiers
 from quicdist.node.net_kernel import NET_KERNEL, is_auth_call
+from quicdist.protocol import signals
 
 
 class Link:
@@ -65,7 +65,7 @@ class Link:
         ours = Identifiers(Atom(self._local.name), self._local.creation, secrets.randbits(82))
         pid = ours.pid(())
         question = is_auth_call((pid, ours.reference()), ours.node)
-        message = self.session.encode(ctl.RegSend(pid, NET_KERNEL), question)
+        message = self.session.encode(signals.Message(pid, NET_KERNEL), question)
         for frame in self.session.frames(message):
             self._connection.send_frame(frame)
         self._connection.send_frame(())

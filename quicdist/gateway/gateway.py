@@ -28,6 +28,7 @@ from quicdist.gateway.info import GatewayStatistics
 from quicdist.gateway.policy import Mode, Policy
 from quicdist.gateway.policy_file import PolicyError, read_policy
 from quicdist.gateway.relay import Relay
+from quicdist.gateway.scan import AtomBudget
 from quicdist.gateway.settings import GatewaySettings
 from quicdist.node.counters import Ending, NodeCounters
 from quicdist.node.errors import NotRunning
@@ -84,6 +85,7 @@ class Gateway:
             connect=self._outgoing,
         )
         self._policy = self.settings.policy
+        self._atoms = AtomBudget()
         self._relays: dict[Relay, asyncio.Task[None]] = {}
         self._counters = NodeCounters()
         self._policy_refusals = 0
@@ -270,16 +272,21 @@ class Gateway:
             extra = {"event": "refused", "node": self.name, "address": peer_address}
             _log.warning("a connection is refused: %d are open already", count, extra=extra)
             raise ConnectionRefusedError("too many connections")
-        policy = self._policy
         return Relay(
             self.name,
             peer_name=peer_name,
             peer_address=peer_address,
-            guard=Guard(policy, self.name, dialled_peer=peer_name) if policy else None,
+            guard=self._guard(peer_name),
             access=self.settings.access,
             handshake_timeout=self.settings.handshake_timeout,
             keepalive=self.settings.keepalive,
         )
+
+    def _guard(self, peer_name: str | None) -> Guard | None:
+        policy = self._policy
+        if policy is None:
+            return None
+        return Guard(policy, self.name, dialled_peer=peer_name, atoms=self._atoms)
 
     def _start(self, relay: Relay, reach: Coroutine[None, None, None]) -> None:
         """One task for each relay's whole life: it reaches the other side and waits for the end."""

@@ -14,10 +14,10 @@ ERTS manual, Distribution Protocol, "The Handshake in Detail"; External Term For
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from quicdist import etf
-from quicdist.dist import control as ctl
 from quicdist.dist import handshake as hs
 from quicdist.dist.errors import HandshakeRefused, ProtocolError
 from quicdist.dist.flags import KNOWN, Flag, expand
@@ -31,10 +31,13 @@ from quicdist.dist.header import (
     fragment_ids,
 )
 from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
-from quicdist.etf.terms import Atom, Term
-from quicdist.gateway.judge import Judge, Refusal
+from quicdist.etf.terms import Atom
+from quicdist.gateway.judge import Judge, Pass, Refusal
 from quicdist.gateway.peek import Peek
 from quicdist.gateway.policy import Mode, Policy
+from quicdist.gateway.scan import MAX_NEW_ATOMS_OF_MESSAGE, AtomBudget, TermScanner
+from quicdist.protocol.signals import NO_PAYLOAD, NO_TOKEN, Payload, Signal
+from quicdist.protocol.wire import FOLLOWS, Follows, WireForms, parse
 
 _READABLE = KNOWN & ~Flag.DIST_HDR_ATOM_CACHE.value
 """Capabilities left in both nodes' flags: a dropped message would take its entries of the atom
@@ -45,6 +48,31 @@ _MAX_SEQUENCES = 4096
 
 _OPTIONS = etf.Options(limits=etf.Limits(max_terms=1 << 18))
 """A control message is small, but for the reason of an exit from before OTP 23."""
+
+
+@dataclass(slots=True)
+class _Sequence:
+    """A message in fragments."""
+
+    due: int
+    """The number of its next fragment."""
+    scanner: TermScanner | None
+    """What has read its payload so far; None when it is refused, or need not be read."""
+    passes: bool
+    is_request: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A first or only frame, read up to its payload."""
+
+    signal: Signal
+    inline: Payload | Follows
+    start: int
+    """Where the control message begins."""
+    end: int
+    """Where it ends."""
+    payload: Peek
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +88,16 @@ class Passage:
 class Guard:
     """Stands between one peer and the node behind the gateway."""
 
-    def __init__(self, policy: Policy, own_name: str, *, dialled_peer: str | None) -> None:
-        """`dialled_peer` is whom the node wants to reach; None when the peer has dialled."""
+    def __init__(
+        self,
+        policy: Policy,
+        own_name: str,
+        *,
+        dialled_peer: str | None,
+        atoms: AtomBudget | None = None,
+    ) -> None:
+        """`dialled_peer` is whom the node wants to reach; None when the peer has dialled. `atoms`
+        counts those that all peers bring to the node."""
         self._policy = policy
         self._own_name = Atom(own_name)
         self._dialled_peer = dialled_peer
@@ -73,9 +109,13 @@ class Guard:
         self._complement_due = False
         self._connected = False
         self._header_form = False
-        self._exit_payload = False
-        self._sequences: dict[int, tuple[int, bool]] = {}
-        """Of messages in fragments: the number of the next one, and whether they pass."""
+        self._forms = WireForms(Flag(0))
+        self._sequences: dict[int, _Sequence] = {}
+        self._tails: dict[int, bytes] = {}
+        """The ends of the fragments that the node has sent of a message not yet complete."""
+        self._atoms = AtomBudget() if atoms is None else atoms
+        self._new_atoms = 0
+        """Those that this connection has brought."""
 
     def obey(self, policy: Policy) -> None:
         """From now on another policy holds. Raises HandshakeRefused when it wants no such peer."""
@@ -93,10 +133,10 @@ class Guard:
             raise ProtocolError("a frame before the end of the handshake")
         if self._policy.mode is Mode.LOG:
             return self._watch(packet)
-        passes, refusal = self._frame_from_peer(packet.data)
+        forward, refusal = self._frame_from_peer(packet.data)
         if refusal is None:
-            return Passage(packet if passes else None)
-        answer = None if refusal.answer is None else self._frame(refusal.answer, refusal.message)
+            return Passage(None if forward is None else FramePacket(forward))
+        answer = None if refusal.answer is None else self._frame(refusal.answer, refusal.payload)
         return Passage(None, answer, f"refused: {refusal.what}")
 
     def from_node(self, packet: Packet) -> Packet:
@@ -104,7 +144,7 @@ class Guard:
         if isinstance(packet, HandshakePacket):
             return self._handshake(packet.data, from_dialler=self._dialled_peer is not None)
         judge = self._judge
-        if packet.data and self._connected and judge is not None and judge.learns:
+        if packet.data and self._connected and judge is not None:
             self._learn(packet.data, judge)
         return packet
 
@@ -160,8 +200,11 @@ class Guard:
 
     def _peer_is(self, name: str) -> None:
         """The peer's name is known. Raises HandshakeRefused when no rules fit it."""
+        is_new = self._peer_name is None and self._dialled_peer is None
         self._peer_name = name
         rules = self._policy.rules_for(name)
+        if rules is not None and is_new:
+            self._bring_name(name)
         if rules is not None and self._judge is not None:
             self._judge.rules = rules
         elif rules is not None:
@@ -176,12 +219,21 @@ class Guard:
                 last_words=hs.build_status(hs.Status.NOT_ALLOWED),
             )
 
+    def _bring_name(self, name: str) -> None:
+        """The node makes an atom of a name before it has seen a cookie. Raises HandshakeRefused."""
+        if not self._atoms.admit(self._atoms.new({name.encode()})):
+            raise HandshakeRefused(
+                "peers have brought as many new atoms as they may",
+                status=hs.Status.NOT_ALLOWED.value,
+                last_words=hs.build_status(hs.Status.NOT_ALLOWED),
+            )
+
     def _connect(self, dialler_flags: int) -> None:
         if self._acceptor_flags is None:
             raise ProtocolError("the end of a handshake without a challenge")
         both = expand(dialler_flags) & expand(self._acceptor_flags)
         self._header_form = bool(both & Flag.FRAGMENTS.value)
-        self._exit_payload = bool(both & Flag.EXIT_PAYLOAD.value)
+        self._forms = WireForms(Flag(both & _READABLE))
         self._connected = True
 
     # -- frames ---------------------------------------------------------------------------------
@@ -189,47 +241,118 @@ class Guard:
     def _watch(self, packet: FramePacket) -> Passage:
         """Says what would be refused, and changes nothing."""
         try:
-            _, refusal = self._frame_from_peer(packet.data)
+            forward, refusal = self._frame_from_peer(packet.data)
         except ProtocolError as error:
             return Passage(packet, note=f"would end here, for {error}")
-        return Passage(
-            packet, note=None if refusal is None else f"would be refused: {refusal.what}"
-        )
+        if refusal is not None:
+            return Passage(packet, note=f"would be refused: {refusal.what}")
+        changes = forward is not None and forward is not packet.data
+        return Passage(packet, note="a trace token would be taken out" if changes else None)
 
-    def _frame_from_peer(self, data: bytes) -> tuple[bool, Refusal | None]:
-        """Whether it passes; why not, unless its message was refused before."""
+    def _frame_from_peer(self, data: bytes) -> tuple[bytes | None, Refusal | None]:
+        """What goes on of it; why not, unless its message was refused before."""
         if self._is_next_fragment(data):
-            return self._next_fragment(data), None
-        control, end = self._read(data)
-        if self._judge is None:
+            return (data if self._next_fragment(data) else None), None
+        read = self._read(data)
+        judge = self._judge
+        scanner: TermScanner | None = None
+        is_request = False
+        if judge is None:
             refusal: Refusal | None = Refusal(f"anything from {self._unknown}")
         else:
-            refusal = self._judge.refusal(control, self._payload(data, end))
+            verdict = judge.verdict(read.signal, read.payload)
+            refusal = verdict if isinstance(verdict, Refusal) else None
+            is_request = verdict is Pass.REQUEST
+            if refusal is None and not judge.rules.may_call_everything:
+                scanner = TermScanner(1)
+                refusal = self._scan(judge, data, read, scanner, is_request)
         if self._header_form and data[1] == FIRST_FRAGMENT:
-            self._first_fragment(data, refusal is None)
-        return refusal is None, refusal
+            self._first_fragment(data, _Sequence(0, scanner, refusal is None, is_request))
+        return (None if refusal is not None else self._without_token(data, read)), refusal
 
     def _is_next_fragment(self, data: bytes) -> bool:
         return self._header_form and data[:2] == bytes((VERSION, NEXT_FRAGMENT))
 
-    def _read(self, data: bytes) -> tuple[ctl.Control, int]:
-        """The control message of a first or only frame, and its end. Raises ProtocolError."""
+    def _read(self, data: bytes) -> _Read:
+        """A first or only frame. Raises ProtocolError."""
+        is_whole = True
         try:
             if self._header_form:
-                values, end = etf.decode_bare(data, _after_header(data), _OPTIONS)
+                start = _after_header(data)
+                values, end = etf.decode_bare(data, start, _OPTIONS)
+                is_whole = data[1] == HEADER or fragment_ids(data)[1] == 1
             elif data[0] == PASS_THROUGH:
+                start = 2
                 values, end = etf.decode_prefix(data, 1, _OPTIONS)
+                if data[1:3] == b"\x83P":
+                    raise ProtocolError("a compressed control message")
             else:
                 raise ProtocolError(f"a frame begins with {data[:1].hex()}, 70 expected")
         except etf.EtfDecodeError as error:
             raise ProtocolError(f"a control message does not decode: {error}") from error
-        return ctl.parse(values), end
+        signal, inline = parse(values)
+        # A pass-through frame has a version byte ahead of its payload.
+        peek = Peek(data, end if self._header_form else end + 1, is_whole=is_whole)
+        return _Read(signal, inline, start, end, peek)
 
-    def _payload(self, data: bytes, start: int) -> Peek:
-        """What lies behind a control message, without the version byte that it may have."""
-        return Peek(data, start if self._header_form else start + 1)
+    def _without_token(self, data: bytes, read: _Read) -> bytes:
+        """The frame as it goes on. The node crashes at a trace token that is none (REG_SEND_TT)."""
+        if getattr(read.signal, "token", NO_TOKEN) is NO_TOKEN:
+            return data
+        bare = dataclasses.replace(read.signal, token=NO_TOKEN)  # type: ignore[call-arg]
+        placeholder: Payload = 0 if read.inline is FOLLOWS else read.inline
+        values, behind = self._forms.of(bare, placeholder)
+        if read.inline is FOLLOWS and behind is NO_PAYLOAD:
+            raise ProtocolError("a reason behind its control message, which was not agreed on")
+        rest = data[read.end :]
+        if read.inline is not FOLLOWS and behind is not NO_PAYLOAD:
+            rest = (etf.encode_bare if self._header_form else etf.encode)(behind)
+        return data[: read.start] + etf.encode_bare(values) + rest
 
-    def _first_fragment(self, data: bytes, passes: bool) -> None:
+    # -- what is in it --------------------------------------------------------------------------
+
+    def _scan(
+        self, judge: Judge, data: bytes, read: _Read, scanner: TermScanner, is_request: bool
+    ) -> Refusal | None:
+        """Reads the control message, and the payload as far as it is here."""
+        control = TermScanner(1)
+        control.feed(data[: read.end], read.start)
+        scanner.atoms |= control.atoms
+        if read.inline is FOLLOWS:
+            start = read.end if self._header_form else read.end + 1
+            end = scanner.feed(data, start)
+            if scanner.is_done and end != len(data):
+                raise ProtocolError(f"{len(data) - end} bytes too many behind a payload")
+            if not scanner.is_done and read.payload.is_whole:
+                raise ProtocolError("a payload ends too early")
+        else:
+            scanner.pending = 0
+        scanner.has_fun |= control.has_fun
+        what = self._forbidden(judge, scanner, is_request)
+        if what is None:
+            return None
+        if not is_request:
+            raise ProtocolError(f"{what} in an answer")
+        return judge.turned_down(read.signal, read.payload, what)
+
+    def _forbidden(self, judge: Judge, scanner: TermScanner, is_request: bool) -> str | None:
+        """What must not be in it, as far as it was read."""
+        if is_request and scanner.has_fun and not judge.rules.may_send_funs():
+            return "a fun"
+        new = self._atoms.new(scanner.atoms)
+        scanner.atoms.clear()
+        if not new:
+            return None
+        if len(new) > MAX_NEW_ATOMS_OF_MESSAGE:
+            return f"{len(new)} new atoms"
+        if self._new_atoms + len(new) > judge.rules.new_atoms or not self._atoms.admit(new):
+            return "more new atoms than the peer may bring"
+        self._new_atoms += len(new)
+        return None
+
+    # -- fragments ------------------------------------------------------------------------------
+
+    def _first_fragment(self, data: bytes, begun: _Sequence) -> None:
         sequence, fragment = fragment_ids(data)
         if sequence in self._sequences:
             raise ProtocolError(f"sequence {sequence:#x} begins, but it is not finished")
@@ -237,43 +360,66 @@ class Guard:
             return
         if len(self._sequences) >= _MAX_SEQUENCES:
             raise ProtocolError(f"more than {_MAX_SEQUENCES} messages in fragments at a time")
-        self._sequences[sequence] = (fragment - 1, passes)
+        begun.due = fragment - 1
+        self._sequences[sequence] = begun
 
     def _next_fragment(self, data: bytes) -> bool:
-        """Whether it passes: as its first fragment did. Raises ProtocolError."""
+        """Whether it passes: as its first fragment did. Raises ProtocolError; the node keeps the
+        fragments of a message until the last, so that one cannot be refused half-way."""
         sequence, fragment = fragment_ids(data)
-        due, passes = self._sequences.get(sequence, (0, False))
-        if fragment != due:
+        begun = self._sequences.get(sequence)
+        due = 0 if begun is None else begun.due
+        if begun is None or fragment != due:
             raise ProtocolError(f"fragment {fragment} of sequence {sequence:#x}, {due} expected")
         if fragment == 1:
             del self._sequences[sequence]
         else:
-            self._sequences[sequence] = (fragment - 1, passes)
-        return passes
+            begun.due = fragment - 1
+        if begun.passes and begun.scanner is not None and self._judge is not None:
+            self._scan_next(self._judge, data, begun, begun.scanner, is_last=fragment == 1)
+        return begun.passes
+
+    def _scan_next(
+        self, judge: Judge, data: bytes, begun: _Sequence, scanner: TermScanner, *, is_last: bool
+    ) -> None:
+        end = scanner.feed(data, FRAGMENT_HEAD.size)
+        what = self._forbidden(judge, scanner, begun.is_request)
+        if what is not None:
+            raise ProtocolError(f"{what} in a later fragment")
+        if is_last and (not scanner.is_done or end != len(data)):
+            raise ProtocolError("a payload in fragments does not end with its last fragment")
+
+    # -- what the node sends --------------------------------------------------------------------
 
     def _learn(self, data: bytes, judge: Judge) -> None:
-        if self._is_next_fragment(data):
-            return
+        remembered = judge.remembered
         try:
-            control, _ = self._read(data)
+            if self._is_next_fragment(data):
+                sequence, fragment = fragment_ids(data)
+                tail = self._tails.pop(sequence, b"")
+                rest = remembered.sent_bytes(tail + data[FRAGMENT_HEAD.size :], 0)
+                if fragment > 1:
+                    self._keep_tail(sequence, rest)
+                return
+            read = self._read(data)
+            remembered.sent(read.signal, read.payload if read.inline is FOLLOWS else None)
+            rest = remembered.sent_bytes(data, read.end)
+            if not read.payload.is_whole:
+                self._keep_tail(fragment_ids(data)[0], rest)
         except ProtocolError:
             return  # it goes to the peer, which is told what it is to read
-        judge.learn(control)
 
-    def _frame(self, control: ctl.Control, message: Term | None) -> FramePacket:
+    def _keep_tail(self, sequence: int, rest: bytes) -> None:
+        if len(self._tails) < _MAX_SEQUENCES:
+            self._tails[sequence] = rest
+
+    def _frame(self, signal: Signal, payload: Payload) -> FramePacket:
         """A frame for the peer. The reason of an exit or a DOWN goes where both nodes want it."""
-        parts: list[Term] = [control.to_tuple()]
-        if message is not None:
-            parts.append(message)
-        if self._exit_payload and isinstance(control, ctl.Exit | ctl.MonitorPExit):
-            bare = (_WITH_PAYLOAD[type(control)], *control.to_tuple()[1:-1])
-            parts = [bare, control.reason]
+        values, payload = self._forms.of(signal, payload)
+        parts = [values] if payload is NO_PAYLOAD else [values, payload]
         if self._header_form:
             return FramePacket(b"\x83D\0" + b"".join(map(etf.encode_bare, parts)))
         return FramePacket(b"p" + b"".join(map(etf.encode, parts)))
-
-
-_WITH_PAYLOAD = {ctl.Exit: ctl.PayloadExit.OP, ctl.MonitorPExit: ctl.PayloadMonitorPExit.OP}
 
 
 def _after_header(data: bytes) -> int:

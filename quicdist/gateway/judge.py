@@ -1,4 +1,4 @@
-"""Whether a control message from a peer may pass, by the rules for that peer.
+"""Whether a signal from a peer may pass, by the rules for that peer and by what the node has sent.
 
 A refusal is what OTP says where there is no such process: nothing to a message, an exit signal or
 a new group leader, `noproc` to a monitor or a link, and to one that waits for the answer to a
@@ -7,14 +7,15 @@ call; and `notsup`, as of a node that spawns nothing for others, to a spawn requ
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from quicdist.dist import control as ctl
+from quicdist.cluster.access_rules import is_request_tag, is_runtime_tag
+from quicdist.cluster.otp_names import NET_KERNEL, REX
 from quicdist.dist.errors import ProtocolError
 from quicdist.etf.terms import Atom, Pid, Reference, Term
-from quicdist.gateway.otp_names import NET_KERNEL, OTP_NAMES, REX
 from quicdist.gateway.peek import (
     Asked,
     Call,
@@ -23,19 +24,37 @@ from quicdist.gateway.peek import (
     Peek,
     Ping,
     Request,
+    answer_tag,
+    answers_features,
+    asker,
+    first_tag,
     requested,
     spawned,
-    system_message,
 )
-from quicdist.gateway.policy import EVERYTHING, PeerRules, Pids
+from quicdist.gateway.policy import PeerRules, Pids
+from quicdist.gateway.remembered import Reach, Remembered
+from quicdist.protocol.signals import (
+    NO_PAYLOAD,
+    Demonitor,
+    Down,
+    Exit,
+    ExitSignal,
+    GroupLeader,
+    Link,
+    Message,
+    Monitor,
+    Payload,
+    Signal,
+    SpawnReply,
+    SpawnRequest,
+    UnknownSignal,
+    Unlink,
+    UnlinkAck,
+)
 
 _NOPROC = Atom("noproc")
 _NOTSUP = Atom("notsup")
 _NONEXISTING = Atom("nonexisting_name")
-
-_MAX_CALLERS = 65536
-"""Processes remembered that may be answered; of more, those that were quiet longest are
-forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,151 +62,85 @@ class Refusal:
     """What does not pass, in a few words, and what its sender is told."""
 
     what: str
-    answer: ctl.Control | None = None
-    message: Term | None = None
-    """What goes with an answer that is a message."""
+    answer: Signal | None = None
+    payload: Payload = NO_PAYLOAD
+    """What goes with the answer."""
+
+
+class Pass(enum.Enum):
+    """What passes."""
+
+    REQUEST = "request"
+    """The peer begins it: it may hold a fun only where the rules say so."""
+    ANSWER = "answer"
+    """It ends or answers what the node itself has begun."""
+
+
+Verdict: TypeAlias = Refusal | Pass
 
 
 class Judge:
-    """Applies one peer's rules to what it sends, and learns from what is sent to it."""
+    """Applies one peer's rules to what it sends."""
 
     def __init__(self, rules: PeerRules, *, own_name: Atom, peer_name: str) -> None:
         self.rules = rules
+        self.remembered = Remembered(own_name)
         self._own_name = own_name
-        self._peer_name = peer_name
-        self._callers: dict[int, None] = {}
-        """Pids of the node's own that may be answered, the last used at the end."""
+        self._peer_name = Atom(peer_name)
 
-    @property
-    def learns(self) -> bool:
-        """Whether it has to be shown what the node sends."""
-        return self.rules.pids is Pids.CALLERS
-
-    def refusal(self, control: ctl.Control, payload: Peek) -> Refusal | None:
-        """None when the message passes. Raises ProtocolError for what no node sends."""
-        sender = getattr(control, "from_pid", None) or getattr(control, "from_proc", None)
+    def verdict(self, signal: Signal, payload: Peek) -> Verdict:
+        """Raises ProtocolError for what no node sends."""
+        sender = getattr(signal, "sender", None)
         if isinstance(sender, Pid) and sender.node != self._peer_name:
-            kind = type(control).__name__
+            kind = type(signal).__name__
             raise ProtocolError(f"{kind} in another node's name, {sender.node[:64]}")
-        handler = _HANDLERS.get(type(control))
-        if handler is None:
-            return Refusal(f"a control message of an unknown kind ({control.to_tuple()[0]})")
-        return handler(self, control, payload)
+        to = getattr(signal, "to", None)
+        if isinstance(to, Pid | Reference) and to.node != self._own_name:
+            return Refusal(f"{type(signal).__name__} to a process of another node")
+        return _HANDLERS[type(signal)](self, signal, payload)
 
-    def learn(self, control: ctl.Control) -> None:
-        """The node sends this: whom does it let the peer answer to?"""
-        match control:
-            case ctl.RegSend() | ctl.RegSendTT():
-                self._spoke_to(control.to_name, control.from_pid)
-            case ctl.AltactSigSend(to=Atom() as name):
-                self._spoke_to(name, control.from_pid)
-            case ctl.SpawnRequest() | ctl.SpawnRequestTT():
-                self._remember(control.from_pid)
-            case ctl.SpawnReply(result=Pid() as child) | ctl.SpawnReplyTT(result=Pid() as child):
-                self._remember(child)
+    def turned_down(self, signal: Signal, payload: Peek, what: str) -> Refusal:
+        """The refusal of a request for what is in it."""
+        if isinstance(signal, SpawnRequest):
+            answer = SpawnReply(signal.req_id, signal.sender, 0, _NOTSUP)
+            return Refusal(f"{what} in {Call(*signal.mfa[:2])}", answer)
+        if isinstance(signal, Message):
+            name = _place(signal.to)
+            return _unanswered(f"{what} in a message to {name}", signal, asker(payload.again()))
+        return Refusal(f"{what} in {type(signal).__name__}")
 
-    def _spoke_to(self, name: Atom, sender: Pid) -> None:
-        """What OTP's processes say to their like at the peer opens none of them; everybody talks
-        to rex and net_kernel."""
-        if name in (REX, NET_KERNEL) or name not in OTP_NAMES or self.rules.may_send_to(name):
-            self._remember(sender)
+    def _reach(self, pid: Pid) -> Reach | None:
+        """How the peer may reach a process of the node's; None where it may not."""
+        reach = self.remembered.reach(pid)
+        return Reach.CHILD if self.rules.pids is Pids.ANY else reach
 
-    def _remember(self, pid: Pid) -> None:
-        number = _number(pid)
-        self._callers.pop(number, None)
-        self._callers[number] = None
-        if len(self._callers) > _MAX_CALLERS:
-            del self._callers[next(iter(self._callers))]
+    # -- messages -------------------------------------------------------------------------------
 
-    def _reaches(self, pid: Pid) -> bool:
-        if self.rules.pids is Pids.ANY:
-            return True
-        if pid.node != self._own_name or _number(pid) not in self._callers:
-            return False
-        self._remember(pid)
-        return True
-
-    # -- one for each kind ----------------------------------------------------------------------
-
-    def _passes(self, control: Any, payload: Peek) -> None:
-        """Ends or answers what the node itself began; without that it means nothing to OTP."""
-
-    def _to_name(self, control: ctl.RegSend | ctl.RegSendTT, payload: Peek) -> Refusal | None:
-        return self._message_to_name(control, control.to_name, payload)
-
-    def _to_pid(self, control: Any, payload: Peek) -> Refusal | None:
-        return self._message_to_pid(control, control.to_pid, payload)
-
-    def _to_alias(self, control: ctl.AliasSend | ctl.AliasSendTT, payload: Peek) -> Refusal | None:
-        """Nobody guesses an alias: it was given away to be answered to."""
-        return self._system_message(control, control.alias, payload)
-
-    def _altact(self, control: ctl.AltactSigSend, payload: Peek) -> Refusal | None:
-        to = control.to
-        if control.flags & ctl.ALTACT_EXIT:
-            return self._exit_signal(to)
+    def _message(self, signal: Message, payload: Peek) -> Verdict:
+        to = signal.to
         if isinstance(to, Atom):
-            return self._message_to_name(control, to, payload)
+            return self._to_name(signal, to, payload)
         if isinstance(to, Pid):
-            return self._message_to_pid(control, to, payload)
-        return self._system_message(control, to, payload)
+            return self._to_pid(signal, to, payload)
+        return self._to_alias(signal, to, payload)
 
-    def _link(self, control: ctl.Link, payload: Peek) -> Refusal | None:
-        if self.rules.links and self._reaches(control.to_pid):
-            return None
-        answer = ctl.Exit(control.to_pid, control.from_pid, _NOPROC)
-        return Refusal(f"a link to {control.to_pid}", answer)
-
-    def _monitor(self, control: ctl.MonitorP, payload: Peek) -> Refusal | None:
-        target = control.to_proc
-        if isinstance(target, Pid):
-            passes = self.rules.monitors and self._reaches(target)
-        else:
-            passes = self.rules.may_monitor(target)
-        if passes:
-            return None
-        answer = ctl.MonitorPExit(target, control.from_pid, control.ref, _NOPROC)
-        return Refusal(f"a monitor of {target}", answer)
-
-    def _exit2(self, control: Any, payload: Peek) -> Refusal | None:
-        return self._exit_signal(control.to_pid)
-
-    def _group_leader(self, control: ctl.GroupLeader, payload: Peek) -> Refusal | None:
-        if self.rules.group_leaders and self._reaches(control.to_pid):
-            return None
-        return Refusal(f"a group leader for {control.to_pid}")
-
-    def _spawn(
-        self, control: ctl.SpawnRequest | ctl.SpawnRequestTT, payload: Peek
-    ) -> Refusal | None:
-        if EVERYTHING in self.rules.calls:
-            return None
-        call = spawned(control, payload)
-        if call is not None and self.rules.may_call(call.module, call.function):
-            return None
-        answer = ctl.SpawnReply(control.req_id, control.from_pid, 0, _NOTSUP)
-        return Refusal(str(call or Call(*control.mfa[:2])), answer)
-
-    # -- what they share ------------------------------------------------------------------------
-
-    def _message_to_name(self, control: ctl.Control, name: Atom, payload: Peek) -> Refusal | None:
+    def _to_name(self, signal: Message, name: Atom, payload: Peek) -> Verdict:
         if self.rules.may_send_to(name):
-            return self._system_message(control, name, payload)
+            return self._runtime_message(signal, payload) or Pass.REQUEST
         if name not in (REX, NET_KERNEL):
-            return Refusal(f"a message to {name}")
+            return Refusal(f"a message to {_short(name)}")
         # These run what they are told.
-        asked = requested(payload)
+        asked = requested(payload.again(), self._peer_name)
         if self._may_ask(asked.request):
-            return None
+            return Pass.REQUEST
         what = "a message" if asked.request is None else str(asked.request)
         what += f" by way of {name}"
-        plain = self._plain_answer(what, control, asked) if name == REX else None
-        return plain or _unanswered(what, control, name, asked)
+        plain = self._plain_answer(what, signal, asked) if name == REX else None
+        return plain or _unanswered(what, signal, asked.monitor)
 
-    def _plain_answer(self, what: str, control: ctl.Control, asked: Asked) -> Refusal | None:
+    def _plain_answer(self, what: str, signal: Message, asked: Asked) -> Refusal | None:
         """What rex sends to who asks without a monitor: there is no such name, or no such call."""
-        sender = getattr(control, "from_pid", None)
-        if not asked.is_plain or sender is None:
+        if not asked.is_plain or signal.sender is None:
             return None
         match asked.request:
             case Passed(name):
@@ -196,16 +149,20 @@ class Judge:
                 answer = (Atom(REX), (Atom("badrpc"), _NOTSUP))
             case _:
                 return None
-        return Refusal(what, ctl.Send(sender), answer)
+        return Refusal(what, Message(None, signal.sender), answer)
 
     def _may_ask(self, request: Request | None) -> bool:
         """Of rex or net_kernel."""
         match request:
             case Call(module, function):
                 return self.rules.may_call(module, function)
-            case Passed(name):
+            case Passed(name, tag):
                 # Not back to these two: what it asks of them would not be read.
-                return name not in (REX, NET_KERNEL) and self.rules.may_send_to(name)
+                return (
+                    name not in (REX, NET_KERNEL)
+                    and self.rules.may_send_to(name)
+                    and (self.rules.system_messages or not is_runtime_tag(tag))
+                )
             case Ping():
                 return self.rules.ping
             case Features():
@@ -213,76 +170,165 @@ class Judge:
             case None:
                 return False
 
-    def _message_to_pid(self, control: ctl.Control, pid: Pid, payload: Peek) -> Refusal | None:
-        if not self._reaches(pid):
+    def _to_pid(self, signal: Message, pid: Pid, payload: Peek) -> Verdict:
+        if self._answers_call(pid, payload):
+            return Pass.ANSWER
+        reach = self._reach(pid)
+        if reach is None:
             return Refusal(f"a message to {pid}")
-        return self._system_message(control, pid, payload)
+        refusal = self._runtime_message(signal, payload)
+        if refusal is not None:
+            return refusal
+        if reach is Reach.CHILD:
+            return Pass.REQUEST
+        if is_request_tag(first_tag(payload.again())):
+            if self.rules.pids is Pids.PARTNERS:
+                return Pass.REQUEST
+            return _unanswered(f"a request to {pid}", signal, asker(payload.again()))
+        return Pass.ANSWER
 
-    def _system_message(
-        self, control: ctl.Control, to: Atom | Pid | Reference, payload: Peek
-    ) -> Refusal | None:
+    def _answers_call(self, pid: Pid, payload: Peek) -> bool:
+        tag = answer_tag(payload.again())
+        if tag is not None:
+            return self.remembered.takes_answer(pid, tag)
+        return answers_features(payload.again()) and self.remembered.takes_features(pid)
+
+    def _to_alias(self, signal: Message, alias: Reference, payload: Peek) -> Verdict:
+        """References count up: one that the peer was not sent, it has guessed."""
+        refusal = self._runtime_message(signal, payload)
+        if refusal is not None:
+            return refusal
+        if not self.remembered.takes_alias(alias):
+            return Refusal("a message to an alias that was not sent there")
+        return Pass.ANSWER
+
+    def _runtime_message(self, signal: Message, payload: Peek) -> Refusal | None:
+        """The refusal of a tuple that only the runtime system, or a parent, sends to a process."""
         if self.rules.system_messages:
             return None
-        asked = system_message(payload)
-        if asked is None:
+        tag = first_tag(payload.again())
+        if not is_runtime_tag(tag):
             return None
-        name = "an alias" if isinstance(to, Reference) else str(to)
-        return _unanswered(f"a system message to {name}", control, to, asked)
+        kind = "system message" if tag == "system" else f"message '{tag}'"
+        return _unanswered(f"a {kind} to {_place(signal.to)}", signal, asker(payload.again()))
 
-    def _exit_signal(self, to: Pid | Atom | Reference) -> Refusal | None:
+    # -- exits, links, monitors -----------------------------------------------------------------
+
+    def _exit_signal(self, signal: ExitSignal, payload: Peek) -> Verdict:
+        to = signal.to
         if isinstance(to, Pid):
-            reached = self._reaches(to)
+            reached = self._reach(to) is not None
+        elif isinstance(to, Reference):
+            reached = self.remembered.knows_alias(to)
         else:
-            reached = isinstance(to, Reference) or self.rules.may_send_to(to)
-        return None if self.rules.exits and reached else Refusal(f"an exit signal to {to}")
+            reached = self.rules.may_send_to(to)
+        if self.rules.exits and reached:
+            return Pass.REQUEST
+        return Refusal(f"an exit signal to {_place(to)}")
+
+    def _link(self, signal: Link, payload: Peek) -> Verdict:
+        if self.rules.links and self._reach(signal.to) is not None:
+            return Pass.REQUEST
+        return Refusal(f"a link to {signal.to}", Exit(signal.to, signal.sender), _NOPROC)
+
+    def _monitor(self, signal: Monitor, payload: Peek) -> Verdict:
+        if signal.ref.node != self._peer_name:
+            return Refusal("a monitor with another node's reference")
+        if self._may_monitor(signal.to):
+            return Pass.REQUEST
+        answer = Down(signal.to, signal.sender, signal.ref)
+        return Refusal(f"a monitor of {_place(signal.to)}", answer, _NOPROC)
+
+    def _demonitor(self, signal: Demonitor, payload: Peek) -> Verdict:
+        if isinstance(signal.to, Pid) or self._may_monitor(signal.to):
+            return Pass.ANSWER
+        return Refusal(f"the end of a monitor of {_place(signal.to)}")
+
+    def _may_monitor(self, target: Pid | Atom) -> bool:
+        if isinstance(target, Pid):
+            return self.rules.monitors and self._reach(target) is not None
+        return self.rules.may_monitor(target)
+
+    def _down(self, signal: Down, payload: Peek) -> Verdict:
+        if self.remembered.takes_down(signal.ref):
+            return Pass.ANSWER
+        return Refusal("a DOWN of a monitor that the node has not there")
+
+    def _answer(self, signal: Signal, payload: Peek) -> Verdict:
+        """Ends what ties two processes together; where nothing does, it means nothing to OTP."""
+        return Pass.ANSWER
+
+    # -- spawning, group leaders ----------------------------------------------------------------
+
+    def _spawn(self, signal: SpawnRequest, payload: Peek) -> Verdict:
+        if self.rules.may_call_everything:
+            return Pass.REQUEST
+        call = spawned(signal, payload.again())
+        what = str(call or Call(*signal.mfa[:2]))
+        if call is not None and self.rules.may_call(call.module, call.function):
+            if self._may_spawn_so(signal):
+                return Pass.REQUEST
+            what += " with options or a group leader of its own"
+        return Refusal(what, SpawnReply(signal.req_id, signal.sender, 0, _NOTSUP))
+
+    def _may_spawn_so(self, signal: SpawnRequest) -> bool:
+        leader = signal.group_leader
+        return (
+            signal.req_id.node == self._peer_name
+            and self.rules.may_spawn_with(signal.options)
+            and (leader.node != self._own_name or self._reach(leader) is not None)
+        )
+
+    def _spawn_reply(self, signal: SpawnReply, payload: Peek) -> Verdict:
+        result = signal.result
+        is_spawned = isinstance(result, Pid)
+        if isinstance(result, Pid) and result.node != self._peer_name:
+            return Refusal("the reply to a spawn request with another node's process")
+        if self.remembered.takes_spawn_reply(signal.req_id, is_spawned=is_spawned):
+            return Pass.ANSWER
+        return Refusal("the reply to a spawn request that the node has not sent")
+
+    def _group_leader(self, signal: GroupLeader, payload: Peek) -> Verdict:
+        if self.rules.group_leaders and self._reach(signal.to) is not None:
+            return Pass.REQUEST
+        return Refusal(f"a group leader for {signal.to}")
+
+    def _unknown(self, signal: UnknownSignal, payload: Peek) -> Verdict:
+        return Refusal(f"a control message of an unknown kind ({signal.op})")
 
 
-_Handler: TypeAlias = Callable[[Judge, Any, Peek], "Refusal | None"]
+_Handler: TypeAlias = Callable[[Judge, Any, Peek], Verdict]
 
-_HANDLERS: dict[type[ctl.Control], _Handler] = {
-    ctl.Send: Judge._to_pid,
-    ctl.SendTT: Judge._to_pid,
-    ctl.SendSender: Judge._to_pid,
-    ctl.SendSenderTT: Judge._to_pid,
-    ctl.RegSend: Judge._to_name,
-    ctl.RegSendTT: Judge._to_name,
-    ctl.AliasSend: Judge._to_alias,
-    ctl.AliasSendTT: Judge._to_alias,
-    ctl.AltactSigSend: Judge._altact,
-    ctl.Link: Judge._link,
-    ctl.MonitorP: Judge._monitor,
-    ctl.Exit2: Judge._exit2,
-    ctl.Exit2TT: Judge._exit2,
-    ctl.PayloadExit2: Judge._exit2,
-    ctl.PayloadExit2TT: Judge._exit2,
-    ctl.GroupLeader: Judge._group_leader,
-    ctl.SpawnRequest: Judge._spawn,
-    ctl.SpawnRequestTT: Judge._spawn,
-    ctl.Unlink: Judge._passes,
-    ctl.UnlinkId: Judge._passes,
-    ctl.UnlinkIdAck: Judge._passes,
-    ctl.DemonitorP: Judge._passes,
-    ctl.Exit: Judge._passes,
-    ctl.ExitTT: Judge._passes,
-    ctl.PayloadExit: Judge._passes,
-    ctl.PayloadExitTT: Judge._passes,
-    ctl.MonitorPExit: Judge._passes,
-    ctl.PayloadMonitorPExit: Judge._passes,
-    ctl.SpawnReply: Judge._passes,
-    ctl.SpawnReplyTT: Judge._passes,
+_HANDLERS: dict[type[Signal], _Handler] = {
+    Message: Judge._message,
+    Exit: Judge._answer,
+    ExitSignal: Judge._exit_signal,
+    Link: Judge._link,
+    Unlink: Judge._answer,
+    UnlinkAck: Judge._answer,
+    Monitor: Judge._monitor,
+    Demonitor: Judge._demonitor,
+    Down: Judge._down,
+    SpawnRequest: Judge._spawn,
+    SpawnReply: Judge._spawn_reply,
+    GroupLeader: Judge._group_leader,
+    UnknownSignal: Judge._unknown,
 }
 
 
-def _unanswered(
-    what: str, control: ctl.Control, to: Atom | Pid | Reference, asked: Asked
-) -> Refusal:
-    """To who waits for an answer the process is gone."""
-    sender = getattr(control, "from_pid", None)
-    if asked.monitor is None or sender is None or isinstance(to, Reference):
+def _unanswered(what: str, signal: Message, monitor: Reference | None) -> Refusal:
+    """To one that waits for an answer the process is gone."""
+    if monitor is None or signal.sender is None or isinstance(signal.to, Reference):
         return Refusal(what)
-    return Refusal(what, ctl.MonitorPExit(to, sender, asked.monitor, _NOPROC))
+    return Refusal(what, Down(signal.to, signal.sender, monitor), _NOPROC)
 
 
-def _number(pid: Pid) -> int:
-    """Tells a node's own pids apart; one of another creation is nobody's."""
-    return pid.id << 32 | pid.serial
+def _place(to: Pid | Atom | Reference) -> str:
+    """A receiver, in few words."""
+    if isinstance(to, Reference):
+        return "an alias"
+    return _short(to) if isinstance(to, Atom) else str(to)
+
+
+def _short(name: Atom) -> str:
+    return str(name)[:64]

@@ -1,4 +1,4 @@
-"""Reads of a payload no more than tells what it asks for: the function, never its arguments."""
+"""Reads as much of a payload as tells what it asks for: the function, never its arguments."""
 
 from __future__ import annotations
 
@@ -6,19 +6,26 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from quicdist import etf
-from quicdist.dist.control import SpawnRequest, SpawnRequestTT
+from quicdist.cluster.access_rules import atom_text
 from quicdist.dist.errors import ProtocolError
 from quicdist.etf.terms import Atom, ImproperList, Pid, Reference, Term
+from quicdist.protocol.signals import SpawnRequest
 
 _SMALL_TUPLE, _LARGE_TUPLE, _LIST, _COMPRESSED = b"h", b"i", b"l", b"P"
 _ATOMS = (b"d", b"s", b"v", b"w")
 """ATOM_EXT, SMALL_ATOM_EXT, ATOM_UTF8_EXT, SMALL_ATOM_UTF8_EXT."""
 
+_PIDS = (b"X", b"g")
+"""NEW_PID_EXT, PID_EXT."""
+_REFERENCES = (b"Z", b"r")
+"""NEWER_REFERENCE_EXT, NEW_REFERENCE_EXT."""
+
 _OPTIONS = etf.Options(limits=etf.Limits(max_depth=16, max_terms=256, max_integer=64))
 """What is read of a payload is small: an atom, a pid, who calls."""
 
-_CALLS = ("call", "block_call", "cast", "spawn", "spawn_link", "spawn_opt")
-_ERPC = {("erpc", "execute_call"): 1, ("erpc", "execute_cast"): 0}
+_CALLS = {"call": 5, "block_call": 5, "cast": 5, "spawn": 5, "spawn_link": 5, "spawn_opt": 7}
+"""`{Tag, Module, Function, Args, ...}` of `rex` and `net_kernel`: elements by tag."""
+_ERPC = {("erpc", "execute_call", 4): 1, ("erpc", "execute_cast", 3): 0}
 """What `erpc` and `rpc` spawn, and how many arguments come before the function that they run."""
 
 
@@ -38,6 +45,8 @@ class Passed:
     """A message is to be passed on to a registered name (`rpc:sbcast/2`)."""
 
     name: str
+    tag: str | None = None
+    """The first element of the message, where that is a tuple."""
 
     def __str__(self) -> str:
         return f"a message to {self.name}"
@@ -74,11 +83,30 @@ class Asked:
 class Peek:
     """A payload from its first byte on."""
 
-    __slots__ = ("_at", "_data")
+    __slots__ = ("_at", "_data", "_is_whole", "_start")
 
-    def __init__(self, frame: bytes, offset: int) -> None:
+    def __init__(self, frame: bytes, offset: int, *, is_whole: bool = True) -> None:
+        """`is_whole`: the payload ends with the frame. Else this is its first fragment."""
         self._data = frame
-        self._at = offset
+        self._at = self._start = offset
+        self._is_whole = is_whole
+
+    def again(self) -> Peek:
+        """The same payload from its first byte on."""
+        return Peek(self._data, self._start, is_whole=self._is_whole)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it ends with its frame."""
+        return self._is_whole
+
+    def is_at_end(self) -> bool:
+        """Whether all of it was read."""
+        return self._is_whole and self._at == len(self._data)
+
+    def find(self, part: bytes) -> bool:
+        """Whether these bytes are anywhere in it."""
+        return self._data.find(part, self._start) >= 0
 
     def tuple(self) -> int | None:
         """How many elements the tuple has that begins here; None, and no step, for another term."""
@@ -93,7 +121,22 @@ class Peek:
 
     def atom(self) -> str | None:
         """The atom here; None, and no step, for another term."""
-        return _text(self.term()) if self._tag() in _ATOMS else None
+        return atom_text(self.term()) if self._tag() in _ATOMS else None
+
+    def pid(self) -> Pid | None:
+        """The pid here; None, and no step, for another term."""
+        return self.term() if self._tag() in _PIDS else None
+
+    def reference(self) -> Reference | None:
+        """The reference here; None, and no step, for another term."""
+        return self.term() if self._tag() in _REFERENCES else None
+
+    def is_pair(self) -> bool:
+        """Whether a tuple of two begins here, a pid its first. No step."""
+        here = self._at
+        found = self.tuple() == 2 and self._tag() in _PIDS
+        self._at = here
+        return found
 
     def term(self) -> Term:
         """The whole term here. Raises ProtocolError."""
@@ -121,20 +164,50 @@ class Peek:
         return found
 
 
-def system_message(peek: Peek) -> Asked | None:
-    """For one of `sys`, `{system, From, Request}`; None for any other. Raises ProtocolError."""
-    if peek.tuple() != 3 or peek.atom() != "system":
+def first_tag(peek: Peek) -> str | None:
+    """The first element of a tuple, where that is an atom. Raises ProtocolError."""
+    return peek.atom() if peek.tuple() else None
+
+
+def asker(peek: Peek) -> Reference | None:
+    """Of `{Tag, From, Request}`: the monitor by which its sender notices that nobody answers."""
+    if peek.tuple() != 3 or peek.atom() is None:
         return None
-    return Asked(None, _monitor(peek.term()))
+    return _monitor(peek.term()) if peek.is_pair() else None
 
 
-def spawned(control: SpawnRequest | SpawnRequestTT, peek: Peek) -> Call | None:
+def reply_tag(peek: Peek) -> Term | None:
+    """Of `{Tag, {Pid, ReplyTag}, Request}`, as `gen:call` sends it: what its answer begins with."""
+    if peek.tuple() != 3 or peek.atom() is None or not peek.is_pair():
+        return None
+    caller = peek.term()
+    if type(caller) is not tuple or type(caller[0]) is not Pid:
+        return None
+    return caller[1] if isinstance(caller[1], Reference | ImproperList) else None
+
+
+def answer_tag(peek: Peek) -> Reference | None:
+    """Of `{Reference, Reply}`, an answer by pid: its tag."""
+    return peek.reference() if peek.tuple() == 2 else None
+
+
+def asks_for_features(peek: Peek) -> bool:
+    """`{Pid, features_request}`."""
+    return peek.tuple() == 2 and peek.pid() is not None and peek.atom() == "features_request"
+
+
+def answers_features(peek: Peek) -> bool:
+    """`{features_reply, Node, Features}`."""
+    return peek.tuple() == 3 and peek.atom() == "features_reply"
+
+
+def spawned(signal: SpawnRequest, peek: Peek) -> Call | None:
     """The function that a spawn request is for, the one behind `erpc`'s; None when not to be seen.
 
     Raises ProtocolError.
     """
-    module, function, arity = control.mfa
-    before = _ERPC.get((module, function))
+    module, function, arity = signal.mfa
+    before = _ERPC.get((module, function, arity))
     if before is None:
         return Call(module, function)
     # A list may be written in pieces, which nobody does.
@@ -145,31 +218,39 @@ def spawned(control: SpawnRequest | SpawnRequestTT, peek: Peek) -> Call | None:
     return _call(peek)
 
 
-def requested(peek: Peek) -> Asked:
-    """What a message to `rex` or `net_kernel` asks for. Raises ProtocolError."""
+def requested(peek: Peek, peer: Atom) -> Asked:
+    """What a message to `rex` or `net_kernel` asks for, where it has the very shape that OTP gives
+    it; anything else is no request. `peer` is the node that sends it. Raises ProtocolError."""
     arity = peek.tuple()
-    kind = peek.atom()
+    kind = peek.atom() if arity else None
     if kind == "$gen_call" and arity == 3:
-        monitor = _monitor(peek.term())
-        return Asked(_request(peek), monitor)
+        caller = peek.term() if peek.is_pair() else None
+        if type(caller) is not tuple or type(caller[0]) is not Pid or caller[0].node != peer:
+            return Asked(None)
+        return Asked(_request(peek, peer), _monitor(caller))
     if kind == "$gen_cast" and arity == 2:
-        return Asked(_request(peek))
-    if kind is None and arity == 2 and type(peek.term()) is Pid:
-        is_features = peek.atom() == "features_request"
-        return Asked(Features() if is_features else _request(peek), is_plain=True)
+        request = _request(peek, peer)
+        return Asked(None if isinstance(request, Ping) else request)
+    if kind is None and arity == 2 and (pid := peek.pid()) is not None and pid.node == peer:
+        if peek.atom() == "features_request":
+            return Asked(Features() if peek.is_at_end() else None, is_plain=True)
+        request = _request(peek, peer)
+        return Asked(None if isinstance(request, Ping) else request, is_plain=True)
     return Asked(None)
 
 
-def _request(peek: Peek) -> Request | None:
-    if peek.tuple() is None:
+def _request(peek: Peek, peer: Atom) -> Request | None:
+    arity = peek.tuple()
+    if not arity:
         return None
     tag = peek.atom()
     if tag in _CALLS:
-        return _call(peek)
+        return _call(peek) if arity == _CALLS[tag] else None
     if tag == "is_auth":
-        return Ping()
-    name = peek.atom() if tag in ("sbcast", "send") else None
-    return None if name is None else Passed(name)
+        is_ping = arity == 2 and peek.atom() == peer and peek.is_at_end()
+        return Ping() if is_ping else None
+    name = peek.atom() if tag in ("sbcast", "send") and arity == 3 else None
+    return None if name is None else Passed(name, first_tag(peek))
 
 
 def _monitor(caller: Term) -> Reference | None:
@@ -186,10 +267,3 @@ def _monitor(caller: Term) -> Reference | None:
 def _call(peek: Peek) -> Call | None:
     module, function = peek.atom(), peek.atom()
     return None if module is None or function is None else Call(module, function)
-
-
-def _text(term: Term) -> str | None:
-    """Of an atom; true and false decode to bool."""
-    if isinstance(term, bool):
-        return "true" if term else "false"
-    return str(term) if isinstance(term, Atom) else None

@@ -22,7 +22,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from quicdist.gateway.otp_names import NET_KERNEL, REX
+from quicdist.cluster.access_rules import check_name_pattern
 from quicdist.gateway.policy import EVERYTHING, Mode, PeerRules, Pids, Policy
 
 _E = TypeVar("_E", bound=enum.Enum)
@@ -94,8 +94,7 @@ def _patterns(value: Any) -> tuple[str, ...]:
 
 def _name_patterns(value: Any) -> tuple[str, ...]:
     for pattern in (patterns := _patterns(value)):
-        if pattern in (REX, NET_KERNEL):
-            raise ValueError(f"{pattern!r} goes by `calls` and `ping`, not by its name")
+        check_name_pattern(pattern)
     return patterns
 
 
@@ -116,6 +115,12 @@ def _call_patterns(value: Any) -> tuple[str, ...]:
 def _switch(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"true or false expected, {value!r} found")
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"a whole number from 0 expected, {value!r} found")
     return value
 
 
@@ -140,6 +145,8 @@ _READERS: dict[str, _Reader] = {
     "exits": _switch,
     "group_leaders": _switch,
     "system_messages": _switch,
+    "funs": _switch,
+    "new_atoms": _count,
     "pids": _one_of(Pids),
 }
-assert list(_READERS) == [field.name for field in dataclasses.fields(PeerRules)]
+assert set(_READERS) == {field.name for field in dataclasses.fields(PeerRules)}

@@ -13,7 +13,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from quicdist.dist import control as ctl
 from quicdist.etf import Atom, ImproperList, Pid, Reference, Term
 from quicdist.etf.notation import format_term
 from quicdist.node.errors import (
@@ -30,6 +29,7 @@ from quicdist.node.net_kernel import NET_KERNEL, YES, is_auth_call
 from quicdist.node.process import NOCONNECTION, NOPROC
 from quicdist.node.service import ALIAS, GEN_CALL, Service, alias_of
 from quicdist.node.system import Route, System
+from quicdist.protocol import signals
 
 _ERPC = Atom("erpc")
 _EXECUTE_CALL = Atom("execute_call")
@@ -110,14 +110,14 @@ class Caller(Service):
         what = f"{module}:{function}/{len(args)} on {node}"
         request = self.system.identifiers.reference()
         result = self.system.identifiers.reference()
-        control = ctl.SpawnRequest(
+        signal = signals.SpawnRequest(
             request, self.pid, self._group_leader, (_ERPC, _EXECUTE_CALL, 4), [_MONITOR]
         )
         payload = [result, module, function, args]
         pending = _Pending(what, node)
         self._pending[request] = pending
         try:
-            reason = await self._call(request, pending, control, payload, timeout)
+            reason = await self._call(request, pending, signal, payload, timeout)
         finally:
             del self._pending[request]
             self._take_back(request, pending)
@@ -127,8 +127,8 @@ class Caller(Service):
         """`erpc:cast(Node, Module, Function, Args)`."""
         request = self.system.identifiers.reference()
         mfa = (_ERPC, _EXECUTE_CAST, 3)
-        control = ctl.SpawnRequest(request, self.pid, self._group_leader, mfa, [])
-        await self._send(node, control, [module, function, args])
+        signal = signals.SpawnRequest(request, self.pid, self._group_leader, mfa, [])
+        await self._send(node, signal, [module, function, args])
 
     async def rpc(
         self, node: Atom, module: Atom, function: Atom, args: list[Term], timeout: float | None
@@ -166,12 +166,10 @@ class Caller(Service):
         self.alias(reference)
         message = (GEN_CALL, (self.pid, ImproperList((ALIAS,), reference)), request)
         target = to if isinstance(to, Pid) else to[0]
-        control = (
-            ctl.SendSender(self.pid, to) if isinstance(to, Pid) else ctl.RegSend(self.pid, to[0])
-        )
-        watch = ctl.MonitorP(self.pid, target, reference)
+        signal = signals.Message(self.pid, target)
+        watch = signals.Monitor(self.pid, target, reference)
         try:
-            reason = await self._call(reference, pending, control, message, timeout, watch)
+            reason = await self._call(reference, pending, signal, message, timeout, watch)
         finally:
             del self._pending[reference]
             self.unalias(reference)
@@ -180,16 +178,16 @@ class Caller(Service):
 
     def ask(self, node: Atom, name: Atom, message: Term) -> None:
         """Sends a message whose answer nobody waits for."""
-        self.system.emit_if_connected(node, self.pid, ctl.RegSend(self.pid, name), message)
+        self.system.emit_if_connected(node, self.pid, signals.Message(self.pid, name), message)
 
     async def _call(
         self,
         key: Reference,
         pending: _Pending,
-        control: ctl.Control,
+        signal: signals.Message | signals.SpawnRequest,
         payload: Term,
         timeout: float | None,
-        watch: ctl.MonitorP | None = None,
+        watch: signals.Monitor | None = None,
     ) -> Term:
         """Connects, sends, waits. When that takes too long altogether, raises NoConnection where
         connecting has failed so far, and else CallTimeout."""
@@ -197,7 +195,7 @@ class Caller(Service):
         timer = None
         if timeout is not None:
             timer = loop.call_later(timeout, self._time_is_over, pending, timeout)
-        sending = asyncio.ensure_future(self._begin(key, pending, control, payload, watch))
+        sending = asyncio.ensure_future(self._begin(key, pending, signal, payload, watch))
         sending.add_done_callback(lambda done: _pass_on(done, pending))
         callee: Callee | None = None
         try:
@@ -222,28 +220,30 @@ class Caller(Service):
         self,
         key: Reference,
         pending: _Pending,
-        control: ctl.Control,
+        signal: signals.Message | signals.SpawnRequest,
         payload: Term,
-        watch: ctl.MonitorP | None,
+        watch: signals.Monitor | None,
     ) -> Callee | None:
         callee = None
         if pending.node is not self.system.name:
             callee = await self._connect(pending.node)
-            if isinstance(control, ctl.SpawnRequest) and not callee.can_spawn:
+            if isinstance(signal, signals.SpawnRequest) and not callee.can_spawn:
                 raise CallNotPossible(pending.what, _NOTSUP)
             callee.call_begins(key, pending.fail)
         try:
             if watch is not None:
                 self.system.emit(pending.node, self.pid, watch)
-            await self._send(pending.node, control, payload)
+            await self._send(pending.node, signal, payload)
         except BaseException:
             if callee is not None:
                 callee.call_ends(key)
             raise
         return callee
 
-    async def _send(self, node: Atom, control: ctl.Control, payload: Term) -> None:
-        waits = self.system.send(Route(None, node, self.pid, control), payload)
+    async def _send(
+        self, node: Atom, signal: signals.Message | signals.SpawnRequest, payload: Term
+    ) -> None:
+        waits = self.system.send(Route(None, node, self.pid, signal), payload)
         if waits is not None:
             await waits
 
@@ -275,16 +275,16 @@ class Caller(Service):
             error, stack = _crash(reason)
             pending.fail(CallError(pending.what, ErrorClass.EXIT, error, stack))
 
-    def spawn_replied(self, control: ctl.SpawnReply, source: Source) -> None:
+    def spawn_replied(self, signal: signals.SpawnReply, source: Source) -> None:
         """An erpc call has begun over there, or cannot."""
-        pending = self._pending.get(control.req_id)
-        result = control.result
+        pending = self._pending.get(signal.req_id)
+        result = signal.result
         if pending is None:
-            node = self._abandoned.pop(control.req_id, None)
+            node = self._abandoned.pop(signal.req_id, None)
             if node is None:
-                super().spawn_replied(control, source)
+                super().spawn_replied(signal, source)
             elif isinstance(result, Pid):
-                self._demonitor_spawned(result, control.req_id)
+                self._demonitor_spawned(result, signal.req_id)
         elif isinstance(result, Pid):
             pending.server = result
         else:
@@ -299,8 +299,8 @@ class Caller(Service):
             self.system.tie(self, pending.node)
 
     def _demonitor_spawned(self, server: Pid, request: Reference) -> None:
-        control = ctl.DemonitorP(self.pid, server, request)
-        self.system.emit_if_connected(server.node, self.pid, control)
+        signal = signals.Demonitor(self.pid, server, request)
+        self.system.emit_if_connected(server.node, self.pid, signal)
 
     def node_lost(self, node: Atom) -> None:
         """Nothing comes from there any more."""

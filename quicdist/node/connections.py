@@ -19,10 +19,9 @@ from quicdist.carriers.base import Connection, ConnectionHandler, NotBelieved
 from quicdist.carriers.few_lines import FewLines
 from quicdist.carriers.places import place_of
 from quicdist.carriers.trust import CertificateError
-from quicdist.dist.control import Control
 from quicdist.dist.flags import Flag
 from quicdist.dist.handshake import Named, Status, is_node_name, settle_simultaneous
-from quicdist.dist.session import NO_PAYLOAD, LocalNode, Role, Session
+from quicdist.dist.session import LocalNode, Role, Session
 from quicdist.etf import Atom, EtfEncodeError, Options, Pid, Term
 from quicdist.node.access import Access
 from quicdist.node.book import AddressBook
@@ -33,7 +32,8 @@ from quicdist.node.ids import new_creation
 from quicdist.node.limits import NodeLimits
 from quicdist.node.names import NodeName
 from quicdist.node.peer import Peer, State
-from quicdist.node.system import Handler, Payload, Route
+from quicdist.node.system import Handler, Route
+from quicdist.protocol.signals import NO_PAYLOAD, Payload, Signal
 
 logger = logging.getLogger("quicdist.node")
 logger.addFilter(FewLines("peer_refused", "not_believed", "not_allowed"))
@@ -75,7 +75,7 @@ class _Attempt:
         self.node = node
         self.deadline = deadline
         self.result: asyncio.Future[Peer] = asyncio.get_running_loop().create_future()
-        self.signals: deque[tuple[Pid, Control, Payload]] = deque()
+        self.signals: deque[tuple[Pid, Signal, Payload]] = deque()
         self.dialled: Peer | None = None
         """Our own link, while its handshake goes on."""
         self.is_watched = False
@@ -118,7 +118,7 @@ class Connections:
         self.up: dict[Atom, Peer] = {}
         self._book = book
         self._listener = listener
-        self._handlers: dict[type[Control], Handler] = {}
+        self._handlers: dict[type[Signal], Handler] = {}
         self._limits = limits
         self._access = access
         self._guesses = Guesses()
@@ -132,7 +132,7 @@ class Connections:
 
     # -- for the node --
 
-    def begin(self, local: LocalNode, handlers: dict[type[Control], Handler]) -> None:
+    def begin(self, local: LocalNode, handlers: dict[type[Signal], Handler]) -> None:
         """From here on links are made, and let in."""
         self.local = local
         self._handlers = handlers
@@ -157,17 +157,15 @@ class Connections:
         attempt = self._attempts.get(node)
         return None if attempt is None or not attempt.has_failed else attempt.last_error
 
-    def post(
-        self, node: Atom, sender: Pid, control: Control, payload: Payload = NO_PAYLOAD
-    ) -> None:
+    def post(self, node: Atom, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD) -> None:
         """Sends without waiting; what has no connection yet waits for it."""
         peer = self.up.get(node)
         if peer is not None:
-            peer.post(sender, control, payload)
+            peer.post(sender, signal, payload)
             return
         attempt = self._watched_attempt(node)
         if attempt is not None and len(attempt.signals) < _MAX_QUEUED:
-            attempt.signals.append((sender, control, payload))
+            attempt.signals.append((sender, signal, payload))
 
     def watch(self, node: Atom) -> None:
         """Connects where there is no connection, and tells the listener if that fails."""
@@ -184,14 +182,14 @@ class Connections:
         return attempt
 
     def post_if_connected(
-        self, node: Atom, sender: Pid, control: Control, payload: Payload = NO_PAYLOAD
+        self, node: Atom, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD
     ) -> None:
         """Sends without waiting; dropped without a connection, in order behind what waits."""
         peer = self.up.get(node)
         if peer is not None:
-            peer.post(sender, control, payload)
+            peer.post(sender, signal, payload)
         elif (attempt := self._attempts.get(node)) is not None and attempt.signals:
-            attempt.signals.append((sender, control, payload))
+            attempt.signals.append((sender, signal, payload))
 
     def send(self, route: Route, payload: Term) -> Awaitable[None] | None:
         """Sends; what is to be awaited until there is a link, or while the backlog is high."""
@@ -473,9 +471,9 @@ class Connections:
             self._settle(attempt, peer)
 
     def _settle(self, attempt: _Attempt, peer: Peer) -> None:
-        for sender, control, payload in attempt.signals:
+        for sender, signal, payload in attempt.signals:
             try:
-                peer.post(sender, control, payload)
+                peer.post(sender, signal, payload)
             except EtfEncodeError as error:
                 extra = {**peer.fields("signal_not_a_term"), "reason": str(error)}
                 logger.error("a signal to %s is no Erlang term: %s", peer, error, extra=extra)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quicdist.dist import control as ctl
 from quicdist.etf import Atom, ImproperList, Pid, Reference, Term
 from quicdist.etf.notation import format_term
 from quicdist.node.aliases import AliasMode
@@ -22,6 +21,7 @@ from quicdist.node.errors import (
 )
 from quicdist.node.process import NOCONNECTION, NOPROC
 from quicdist.node.service import ALIAS, GEN_CALL
+from quicdist.protocol import signals
 
 if TYPE_CHECKING:
     from quicdist.node.mailbox import Mailbox
@@ -62,9 +62,9 @@ class Request:
         self._end: tuple[Term, ...] | None = None
         self._is_open = True
         # Posted, as one that waits for an answer adds no more: so the wait for it is the only one.
-        self._node, control = _address(me, to)
+        self._node, signal = _address(me, to)
         try:
-            me.system.emit(self._node, me.pid, control, (label, (me.pid, self._tag), request))
+            me.system.emit(self._node, me.pid, signal, (label, (me.pid, self._tag), request))
         except BaseException:
             self.abandon()
             raise
@@ -128,8 +128,8 @@ def down_error(what: str, node: str, reason: Term) -> Exception:
     return CallError(what, ErrorClass.EXIT, reason, ())
 
 
-def _address(me: Mailbox, to: Pid | str | tuple[str, str]) -> tuple[Atom, ctl.Control]:
+def _address(me: Mailbox, to: Pid | str | tuple[str, str]) -> tuple[Atom, signals.Signal]:
     if isinstance(to, Pid):
-        return to.node, ctl.SendSender(me.pid, to)
+        return to.node, signals.Message(me.pid, to)
     name, node = (to, me.system.name) if isinstance(to, str) else to
-    return Atom(node), ctl.RegSend(me.pid, Atom(name))
+    return Atom(node), signals.Message(me.pid, Atom(name))

@@ -8,13 +8,13 @@ from __future__ import annotations
 import enum
 import logging
 
-from quicdist.dist import control as ctl
 from quicdist.etf import Atom, Export, Pid, Term
 from quicdist.etf.notation import format_term
 from quicdist.node.calls import Caller
 from quicdist.node.errors import NodeError, NoProcess
 from quicdist.node.global_table import Entry
 from quicdist.node.process import KILL, Process
+from quicdist.protocol import signals
 
 logger = logging.getLogger("quicdist.node")
 
@@ -87,7 +87,7 @@ class Conflicts:
     def _tell(self, pid: Pid, message: Term) -> None:
         """Sends to a process whose node we may not be connected to yet."""
         us = self._server.pid
-        self._system.emit(pid.node, us, ctl.SendSender(us, pid), message)
+        self._system.emit(pid.node, us, signals.Message(us, pid), message)
 
     async def _ask(self, node: Atom, args: list[Term]) -> Term:
         return await self._caller.erpc(node, _GLOBAL, Atom("resolve_it"), args, None)

@@ -26,7 +26,6 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from quicdist.dist import control as ctl
 from quicdist.etf import Atom, ErlMap, Pid, Reference, Term
 from quicdist.etf.notation import format_term
 from quicdist.node.calls import Caller
@@ -37,6 +36,7 @@ from quicdist.node.global_meetings import Locker, Meeting
 from quicdist.node.global_table import Table
 from quicdist.node.service import GEN_CAST, Service, is_from
 from quicdist.node.system import System
+from quicdist.protocol import signals
 
 logger = logging.getLogger("quicdist.node")
 
@@ -570,7 +570,7 @@ class GlobalNames(Service):
         self._say(node, (GEN_CAST, request))
 
     def _say(self, node: Atom, message: Term) -> None:
-        self.system.emit_if_connected(node, self.pid, ctl.RegSend(self.pid, SERVER), message)
+        self.system.emit_if_connected(node, self.pid, signals.Message(self.pid, SERVER), message)
 
     def lock_set(self, meeting: Meeting, is_set: bool) -> None:
         """The locker tells that of the other side."""

@@ -10,7 +10,6 @@ nor reported consumed, and the carrier's window stops the peer.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import enum
 import logging
 import time
@@ -21,14 +20,11 @@ from typing import Protocol
 
 from quicdist import etf
 from quicdist.carriers.base import CloseKind, CloseReason, Connection, ConnectionStatistics
-from quicdist.dist import control as ctl
-from quicdist.dist.control import Control
 from quicdist.dist.errors import DistError, HandshakeRefused, ProtocolError, WrongCookie
 from quicdist.dist.flags import Flag
 from quicdist.dist.handshake import Named, Status
 from quicdist.dist.packet import FramePacket, Packet
 from quicdist.dist.session import (
-    NO_PAYLOAD,
     AliveAsked,
     Connected,
     Event,
@@ -46,7 +42,9 @@ from quicdist.node.level import Level
 from quicdist.node.limits import NodeLimits
 from quicdist.node.outbox import Outbox
 from quicdist.node.reasons import error_reason
-from quicdist.node.system import Handler, Payload, Route
+from quicdist.node.system import Handler, Route
+from quicdist.protocol import signals
+from quicdist.protocol.signals import NO_PAYLOAD, Payload, Signal
 
 logger = logging.getLogger("quicdist.node")
 
@@ -108,7 +106,7 @@ class Peer:
         connection: Connection,
         session: Session,
         owner: Owner,
-        handlers: dict[type[Control], Handler],
+        handlers: dict[type[Signal], Handler],
         limits: NodeLimits,
         *,
         name: str | None,
@@ -206,7 +204,7 @@ class Peer:
         elif isinstance(event, Connected):
             self._on_connected(event)
         elif isinstance(event, UnknownReceived):
-            op = event.control.op
+            op = event.signal.op
             extra = {**self.fields("unknown_message"), "operation": op}
             logger.warning("%s sent a message of an unknown kind: %s", self, op, extra=extra)
 
@@ -241,9 +239,6 @@ class Peer:
         self.local_name = event.local_name
         self.local_creation = event.local_creation
         self.is_hidden = Flag.PUBLISHED not in event.peer.flags
-        self._lowers = Flag.EXIT_PAYLOAD not in self.flags
-        self._takes_sender = Flag.SEND_SENDER in self.flags
-        self._takes_altact = Flag.ALTACT_SIG in self.flags
         self.state = State.UP
         self.up_since = time.time()
         self.connection.handshake_done()
@@ -257,7 +252,7 @@ class Peer:
         """The backlog."""
         return self._outbox
 
-    def post(self, sender: Pid, control: Control, payload: Payload = NO_PAYLOAD) -> None:
+    def post(self, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD) -> None:
         """Sends without waiting. Raises EtfEncodeError for a message that is no Erlang term.
 
         A peer that makes us answer and does not read the answers is held back.
@@ -265,35 +260,19 @@ class Peer:
         if self.state is not State.UP:
             return
         level = self._answers
-        is_answer = type(control) in _ANSWERS
-        self._outbox.put(sender, self._encoded(control, payload), level if is_answer else None)
+        is_answer = type(signal) in _ANSWERS
+        self._outbox.put(sender, self._encoded(signal, payload), level if is_answer else None)
         if is_answer and level.size > level.high:
             self.filled(level)
 
-    def _encoded(self, control: Control, payload: Payload) -> OutgoingMessage:
-        if self._lowers:
-            control, payload = _lower(control, payload)
+    def _encoded(self, signal: Signal, payload: Payload) -> OutgoingMessage:
         try:
-            return self.session.encode(self._form(control), payload)
+            return self.session.encode(signal, payload)
         except etf.EtfEncodeError as error:
-            if not isinstance(control, _REASONS):
+            if not isinstance(signal, _REASONS):
                 raise
             # The end of a process is told even if its reason cannot be.
-            reason = error_reason(error)
-            if control.HAS_PAYLOAD:
-                payload = reason
-            else:
-                control = dataclasses.replace(control, reason=reason)
-            return self.session.encode(control, payload)
-
-    def _form(self, control: Control) -> Control:
-        """What brings a message to this peer."""
-        if self._takes_altact and type(control) is ctl.AliasSend:
-            # What takes its place since OTP 28; OTP 30 is to know nothing else.
-            return ctl.AltactSigSend(ctl.ALTACT_ALIAS, control.from_pid, control.alias)
-        if not self._takes_sender and type(control) is ctl.SendSender:
-            return ctl.Send(control.to_pid)
-        return control
+            return self.session.encode(signal, error_reason(error))
 
     def send(self, route: Route, payload: Term) -> Awaitable[None] | None:
         """Sends; what is to be awaited while the sender's backlog is high. Raises EtfEncodeError,
@@ -302,7 +281,7 @@ class Peer:
         if self.state is _UP:
             head = route.head
             if head is None or head.session is not self._mark:
-                head = route.head = self.session.address(self._form(route.control))
+                head = route.head = self.session.address(route.signal)
             message = self.session.enclose(head, payload)
             self._said += message.size
             outbox.put(route.sender, message)
@@ -365,19 +344,19 @@ class Peer:
                 return
         for event in self.session.receive(packet):
             if type(event) is MessageReceived:
-                self._act(event.control, event.payload)
+                self._act(event.signal, event.payload)
             else:
                 self._on_event(event)
 
-    def _act(self, control: Control, payload: Payload) -> None:
+    def _act(self, signal: Signal, payload: Payload) -> None:
         self._messages_received += 1
-        kind = type(control)
+        kind = type(signal)
         handler = self.handlers.get(kind)
         if handler is None:
             return
-        if kind in _OWN and control.from_pid.node is not self.name and _is_own(control):  # type: ignore[attr-defined]
+        if kind in _OWN and signal.sender.node is not self.name:  # type: ignore[attr-defined]
             raise ProtocolError(f"{kind.__name__} in the name of another node's pid")
-        handler(control, payload, self)
+        handler(signal, payload, self)
 
     def _plan_work(self) -> None:
         if not self._is_work_planned:
@@ -613,50 +592,19 @@ class Peer:
         self._owner.peer_down(self, reason)
 
 
-_REASONS = (
-    ctl.PayloadExit,
-    ctl.PayloadExit2,
-    ctl.PayloadMonitorPExit,
-    ctl.Exit,
-    ctl.Exit2,
-    ctl.MonitorPExit,
-)
+_REASONS = (signals.Exit, signals.ExitSignal, signals.Down)
 """Signals that carry the reason of an end."""
 
 _ANSWERS = frozenset(
-    (
-        *(ctl.Send, ctl.SendSender, ctl.AliasSend),
-        *(ctl.Exit, ctl.PayloadExit, ctl.MonitorPExit, ctl.PayloadMonitorPExit),
-        *(ctl.SpawnReply, ctl.UnlinkIdAck),
-    )
+    (signals.Message, signals.Exit, signals.Down, signals.SpawnReply, signals.UnlinkAck)
 )
 """What a peer can make us send, however much it wants, when it comes without an `await`."""
 
 _OWN = frozenset(
     (
-        *(ctl.Link, ctl.Unlink, ctl.UnlinkId, ctl.UnlinkIdAck),
-        *(ctl.Exit, ctl.ExitTT, ctl.PayloadExit, ctl.PayloadExitTT),
-        *(ctl.Exit2, ctl.Exit2TT, ctl.PayloadExit2, ctl.PayloadExit2TT),
-        *(ctl.MonitorP, ctl.DemonitorP, ctl.SpawnRequest, ctl.SpawnRequestTT),
-        ctl.AltactSigSend,
+        *(signals.Link, signals.Unlink, signals.UnlinkAck, signals.Exit, signals.ExitSignal),
+        *(signals.Monitor, signals.Demonitor, signals.SpawnRequest),
     )
 )
 """Signals that a node sends for its own processes only, seen of OTP 25, which breaks the connection
 otherwise: what they leave behind is cleared when the connection to that node is lost."""
-
-
-def _is_own(control: Control) -> bool:
-    """ALTACT_SIG_SEND is one of those when it is an exit signal; a message may be anybody's."""
-    return not isinstance(control, ctl.AltactSigSend) or bool(control.flags & ctl.ALTACT_EXIT)
-
-
-def _lower(control: Control, payload: Payload) -> tuple[Control, Payload]:
-    """The same for a peer that takes no reason as payload."""
-    if isinstance(control, ctl.PayloadExit):
-        return ctl.Exit(control.from_pid, control.to_pid, payload), NO_PAYLOAD
-    if isinstance(control, ctl.PayloadExit2):
-        return ctl.Exit2(control.from_pid, control.to_pid, payload), NO_PAYLOAD
-    if isinstance(control, ctl.PayloadMonitorPExit):
-        down = ctl.MonitorPExit(control.from_proc, control.to_pid, control.ref, payload)
-        return down, NO_PAYLOAD
-    return control, payload

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from quicdist.dist.control import GroupLeader, SpawnReply
 from quicdist.etf import Atom, Pid, Reference, Term
 from quicdist.node.aliases import AliasMode
 from quicdist.node.errors import ProcessExited
 from quicdist.node.level import HERE, Level, Source
 from quicdist.node.links import Links
 from quicdist.node.spawning import Spawning
+from quicdist.protocol.signals import GroupLeader, SpawnReply
 
 if TYPE_CHECKING:
     from quicdist.node.system import System
@@ -275,9 +275,9 @@ class Process:
 
     # -- spawning --
 
-    def spawn_replied(self, control: SpawnReply, source: Source) -> None:
+    def spawn_replied(self, signal: SpawnReply, source: Source) -> None:
         """A spawn request of ours was answered."""
-        self.spawning.replied(control, source)
+        self.spawning.replied(signal, source)
 
     def node_lost(self, node: Atom) -> None:
         """The connection to `node` is gone: so is everything there, as far as we can tell."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from quicdist.dist import control as ctl
 from quicdist.etf import Atom, Export, Pid, Term
 from quicdist.etf.notation import format_term
 from quicdist.node.access import Access
@@ -30,6 +29,7 @@ from quicdist.node.reasons import error_reason, stack_of
 from quicdist.node.service import Service, alias_of, is_from
 from quicdist.node.spawn import Main, Spawner
 from quicdist.node.system import System
+from quicdist.protocol import signals
 
 logger = logging.getLogger("quicdist.node")
 
@@ -66,8 +66,7 @@ class Serving:
         self._calls_at_once = calls_at_once
         self._running: dict[Source, Level] = {}
         self._provided: dict[tuple[str, str], Callable[..., Awaitable[Term]]] = {}
-        system.handlers[ctl.SpawnRequest] = self._on_spawn_request
-        system.handlers[ctl.SpawnRequestTT] = self._on_spawn_request
+        system.handlers[signals.SpawnRequest] = self._on_spawn_request
         system.register(REX, Service(system, self._on_rex))
         for module in exports.modules:
             system.register(module, Service(system, self._on_module_call))
@@ -125,31 +124,31 @@ class Serving:
 
     # -- erpc ------------------------------------------------------------------------------------
 
-    def _on_spawn_request(self, control: ctl.SpawnRequest, args: Term, source: Source) -> None:
-        caller = control.from_pid
+    def _on_spawn_request(self, signal: signals.SpawnRequest, args: Term, source: Source) -> None:
+        caller = signal.sender
         me = self._start(
-            source, self._erpc_main(source, control.mfa, args) or self._main(source, control, args)
+            source, self._erpc_main(source, signal.mfa, args) or self._main(source, signal, args)
         )
-        me.group_leader = control.group_leader
+        me.group_leader = signal.group_leader
         flags = 0
         self._system.tie(me, caller.node)
-        for option in control.opt_list:
+        for option in signal.options:
             kind = option[0] if isinstance(option, tuple) and option else option
             if kind == "link":
-                flags |= ctl.SPAWN_LINKED
+                flags |= signals.SPAWN_LINKED
                 me.links.link_received(caller)
             elif kind == "monitor":
-                flags |= ctl.SPAWN_MONITORED
-                me.watchers[control.req_id] = Watcher(caller, me.pid)
-        self._answer_spawn(ctl.SpawnReply(control.req_id, caller, flags, me.pid), me.pid)
+                flags |= signals.SPAWN_MONITORED
+                me.watchers[signal.req_id] = Watcher(caller, me.pid)
+        self._answer_spawn(signals.SpawnReply(signal.req_id, caller, flags, me.pid), me.pid)
 
-    def _answer_spawn(self, answer: ctl.SpawnReply, sender: Pid) -> None:
-        self._system.emit_if_connected(answer.to_pid.node, sender, answer)
+    def _answer_spawn(self, answer: signals.SpawnReply, sender: Pid) -> None:
+        self._system.emit_if_connected(answer.to.node, sender, answer)
 
-    def _main(self, source: Source, control: ctl.SpawnRequest, args: Term) -> Main:
+    def _main(self, source: Source, signal: signals.SpawnRequest, args: Term) -> Main:
         """The process for `spawn(Node, M, F, Args)`: of an exported function, or one that ends
         with `undef` at once, as in OTP where there is no such function."""
-        module, name, args = _applied(control.mfa, args)
+        module, name, args = _applied(signal.mfa, args)
 
         async def run(me: Mailbox) -> None:
             try:
@@ -157,12 +156,12 @@ class Serving:
             except _Undefined as error:
                 logger.info(
                     "%s wanted to spawn %s here, which is not exported",
-                    control.from_pid,
+                    signal.sender,
                     format_term((module, name, args))[:200],
                     extra={
                         "event": "spawn_refused",
                         "node": str(self._system.name),
-                        "sender": str(control.from_pid),
+                        "sender": str(signal.sender),
                     },
                 )
                 raise ErlangExit((_UNDEF, [error.frame])) from None

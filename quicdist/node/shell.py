@@ -9,10 +9,10 @@ import asyncio
 import io
 import sys
 
-from quicdist.dist.control import SendSender
 from quicdist.etf import Atom, Term
 from quicdist.node.mailbox import Mailbox
 from quicdist.node.spawn import current_process
+from quicdist.protocol.signals import Message
 
 _IO_REQUEST = Atom("io_request")
 _PUT_CHARS = Atom("put_chars")
@@ -60,7 +60,7 @@ def _put(me: Mailbox, text: str) -> None:
     reply_to = system.reply_sink or me.pid
     request: Term = (_PUT_CHARS, _UNICODE, text.encode(errors="replace"))
     message = (_IO_REQUEST, reply_to, system.identifiers.reference(), request)
-    system.emit_if_connected(leader.node, me.pid, SendSender(me.pid, leader), message)
+    system.emit_if_connected(leader.node, me.pid, Message(me.pid, leader), message)
 
 
 shell = Shell()

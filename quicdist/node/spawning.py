@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quicdist.dist import control as ctl
 from quicdist.etf import Atom, Pid, Reference, Term
 from quicdist.node.aliases import AliasMode
 from quicdist.node.errors import NoConnection, SpawnError
 from quicdist.node.level import HERE, Source
+from quicdist.protocol import signals
 
 if TYPE_CHECKING:
     from quicdist.node.process import Process
@@ -78,11 +78,11 @@ class Spawning:
             options.append(_LINK)
         if request.monitor:
             options.append(_MONITOR)
-        control = ctl.SpawnRequest(reference, process.pid, request.group_leader, mfa, options)
+        signal = signals.SpawnRequest(reference, process.pid, request.group_leader, mfa, options)
         self._waiting[reference] = (request, answer)
         process.system.tie(process, request.node)
         try:
-            process.system.emit(request.node, process.pid, control, list(request.args))
+            process.system.emit(request.node, process.pid, signal, list(request.args))
         except BaseException:
             del self._waiting[reference]
             process.unalias(reference)
@@ -99,31 +99,31 @@ class Spawning:
         self._process.unalias(reference)
         return True
 
-    def replied(self, control: ctl.SpawnReply, source: Source) -> None:
+    def replied(self, signal: signals.SpawnReply, source: Source) -> None:
         """SPAWN_REPLY came."""
-        result = control.result
-        abandoned = self._abandoned.pop(control.req_id, None)
+        result = signal.result
+        abandoned = self._abandoned.pop(signal.req_id, None)
         if abandoned is not None:
             if isinstance(result, Pid):
-                self._process.system.let_spawned_go(control, result, _ABANDONED)
+                self._process.system.let_spawned_go(signal, result, _ABANDONED)
             return
-        waiting = self._waiting.pop(control.req_id, None)
+        waiting = self._waiting.pop(signal.req_id, None)
         if waiting is None:
             return
         request, answer = waiting
         if not isinstance(result, Pid):
-            self._failed(control.req_id, request, answer, result, source)
+            self._failed(signal.req_id, request, answer, result, source)
             return
-        if control.flags & ctl.SPAWN_LINKED:
+        if signal.flags & signals.SPAWN_LINKED:
             self._process.links.link_received(result)
-        if control.flags & ctl.SPAWN_MONITORED:
-            self._process.monitoring[control.req_id] = result
+        if signal.flags & signals.SPAWN_MONITORED:
+            self._process.monitoring[signal.req_id] = result
         if isinstance(answer, asyncio.Future):
             if not answer.done():
                 tied = request.monitor or request.alias is not None
-                answer.set_result(Spawned(result, control.req_id if tied else None))
+                answer.set_result(Spawned(result, signal.req_id if tied else None))
         else:
-            self._process.signalled((answer, control.req_id, _OK, result), source)
+            self._process.signalled((answer, signal.req_id, _OK, result), source)
 
     def node_lost(self, node: Atom) -> None:
         """No reply comes from there."""

@@ -1,7 +1,7 @@
 """All processes of a node, and the signals between them and the rest of the world.
 
-A signal is a control message of the distribution, whether its receiver is here or elsewhere:
-one that stays takes the same handlers as one that came over a connection.
+A signal is the same whether its receiver is here or elsewhere: one that stays takes the same
+handlers as one that came over a connection.
 """
 
 from __future__ import annotations
@@ -12,20 +12,19 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from quicdist.dist import control as ctl
-from quicdist.dist.control import Control
-from quicdist.dist.session import NO_PAYLOAD, Head, NoPayload
+from quicdist.dist.session import Head
 from quicdist.etf import Atom, Pid, Reference, Term
 from quicdist.node.counters import Overflows
 from quicdist.node.errors import NameTaken, NoProcess
 from quicdist.node.ids import Identifiers
 from quicdist.node.level import HERE, Source
 from quicdist.node.process import NOPROC, Process, Watched, Watcher
+from quicdist.protocol import signals
+from quicdist.protocol.signals import NO_PAYLOAD, Message, Payload, Signal, SpawnRequest
 
 Destination: TypeAlias = "Pid | Reference | str | tuple[str, str]"
 """A pid, an alias, a name registered here, or a (name, node)."""
 
-Payload: TypeAlias = "Term | NoPayload"
 Handler: TypeAlias = Callable[[Any, Term, Source], None]
 
 logger = logging.getLogger("quicdist.node")
@@ -55,7 +54,7 @@ class Route:
     """As it was given, where a process gave it."""
     node: Atom
     sender: Pid
-    control: Control
+    signal: Message | SpawnRequest
     """What brings each."""
     head: Head | None = None
     """The same as the link in use has encoded it."""
@@ -64,13 +63,11 @@ class Route:
 class Network(Protocol):
     """The way to other nodes."""
 
-    def post(
-        self, node: Atom, sender: Pid, control: Control, payload: Payload = NO_PAYLOAD
-    ) -> None:
+    def post(self, node: Atom, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD) -> None:
         """Sends without waiting; connects first where there is no connection."""
 
     def post_if_connected(
-        self, node: Atom, sender: Pid, control: Control, payload: Payload = NO_PAYLOAD
+        self, node: Atom, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD
     ) -> None:
         """Sends without waiting; without a connection the signal has no meaning and is dropped."""
 
@@ -103,39 +100,22 @@ class System:
         self.reply_sink: Pid | None = None
         """Where answers go that nobody waits for."""
         self.overflows = Overflows()
-        self._signals: deque[tuple[Control, Payload]] = deque()
+        self._signals: deque[tuple[Signal, Payload]] = deque()
         self._is_draining = False
-        self.handlers: dict[type[Control], Handler] = {
-            ctl.Send: self._on_send,
-            ctl.SendTT: self._on_send,
-            ctl.SendSender: self._on_send,
-            ctl.SendSenderTT: self._on_send,
-            ctl.RegSend: self._on_reg_send,
-            ctl.RegSendTT: self._on_reg_send,
-            ctl.AliasSend: self._on_alias_send,
-            ctl.AliasSendTT: self._on_alias_send,
-            ctl.AltactSigSend: self._on_altact,
-            ctl.Link: self._on_link,
-            ctl.Unlink: self._on_unlink,
-            ctl.UnlinkId: self._on_unlink_id,
-            ctl.UnlinkIdAck: self._on_unlink_ack,
-            ctl.Exit: self._on_exit,
-            ctl.ExitTT: self._on_exit,
-            ctl.PayloadExit: self._on_payload_exit,
-            ctl.PayloadExitTT: self._on_payload_exit,
-            ctl.Exit2: self._on_exit2,
-            ctl.Exit2TT: self._on_exit2,
-            ctl.PayloadExit2: self._on_payload_exit2,
-            ctl.PayloadExit2TT: self._on_payload_exit2,
-            ctl.MonitorP: self._on_monitor,
-            ctl.DemonitorP: self._on_demonitor,
-            ctl.MonitorPExit: self._on_monitor_exit,
-            ctl.PayloadMonitorPExit: self._on_payload_monitor_exit,
-            ctl.SpawnReply: self._on_spawn_reply,
-            ctl.SpawnReplyTT: self._on_spawn_reply,
-            ctl.GroupLeader: self._on_group_leader,
+        self.handlers: dict[type[Signal], Handler] = {
+            signals.Message: self._on_message,
+            signals.Link: self._on_link,
+            signals.Unlink: self._on_unlink,
+            signals.UnlinkAck: self._on_unlink_ack,
+            signals.Exit: self._on_exit,
+            signals.ExitSignal: self._on_exit_signal,
+            signals.Monitor: self._on_monitor,
+            signals.Demonitor: self._on_demonitor,
+            signals.Down: self._on_down,
+            signals.SpawnReply: self._on_spawn_reply,
+            signals.GroupLeader: self._on_group_leader,
         }
-        """What is done with each control message; other modules add theirs."""
+        """What is done with each signal; other modules add theirs."""
 
     # -- who is here --
 
@@ -231,14 +211,12 @@ class System:
 
     def route(self, sender: Pid, to: Destination) -> Route:
         """The way of messages from a process here."""
-        if isinstance(to, Pid):
-            return Route(to, to.node, sender, ctl.SendSender(sender, to))
-        if isinstance(to, Reference):
-            return Route(to, to.node, sender, ctl.AliasSend(sender, to))
+        if isinstance(to, Pid | Reference):
+            return Route(to, to.node, sender, Message(sender, to))
         if isinstance(to, str):
-            return Route(to, self.name, sender, ctl.RegSend(sender, Atom(to)))
+            return Route(to, self.name, sender, Message(sender, Atom(to)))
         name, node = to
-        return Route((name, node), Atom(node), sender, ctl.RegSend(sender, Atom(name)))
+        return Route((name, node), Atom(node), sender, Message(sender, Atom(name)))
 
     def send(self, route: Route, message: Term) -> Awaitable[None] | None:
         """Sends a message; what is to be awaited where it has to wait. Both raise NoProcess for a
@@ -247,217 +225,174 @@ class System:
             return self.network.send(route, message)
         if isinstance(route.to, str) and route.to not in self.names:
             raise NoProcess(f"no process here is registered as {route.to!r}")
-        self._signal(route.control, message)
+        self._signal(route.signal, message)
         return None
 
     def post(self, sender: Pid, to: Pid | Reference, message: Term) -> None:
         """Sends without waiting, and without connecting: for answers."""
-        control = ctl.SendSender(sender, to) if isinstance(to, Pid) else ctl.AliasSend(sender, to)
-        self.emit_if_connected(to.node, sender, control, message)
+        self.emit_if_connected(to.node, sender, Message(sender, to), message)
 
     # -- signals out --
 
     def send_link(self, sender: Pid, to: Pid) -> None:
-        self.emit(to.node, sender, ctl.Link(sender, to))
+        self.emit(to.node, sender, signals.Link(sender, to))
 
     def send_unlink(self, sender: Pid, to: Pid, identifier: int) -> None:
-        self.emit_if_connected(to.node, sender, ctl.UnlinkId(identifier, sender, to))
+        self.emit_if_connected(to.node, sender, signals.Unlink(identifier, sender, to))
 
     def send_exit(self, sender: Pid, to: Pid, reason: Term) -> None:
-        self.emit_if_connected(to.node, sender, ctl.PayloadExit(sender, to), reason)
+        self.emit_if_connected(to.node, sender, signals.Exit(sender, to), reason)
 
     def send_exit2(self, sender: Pid, to: Pid, reason: Term) -> None:
-        self.emit(to.node, sender, ctl.PayloadExit2(sender, to), reason)
+        self.emit(to.node, sender, signals.ExitSignal(sender, to), reason)
 
     def send_monitor(self, sender: Pid, watched: Watched, reference: Reference) -> None:
         node, target = _target(watched)
-        self.emit(node, sender, ctl.MonitorP(sender, target, reference))
+        self.emit(node, sender, signals.Monitor(sender, target, reference))
 
     def send_demonitor(self, sender: Pid, watched: Watched, reference: Reference) -> None:
         node, target = _target(watched)
-        self.emit_if_connected(node, sender, ctl.DemonitorP(sender, target, reference))
+        self.emit_if_connected(node, sender, signals.Demonitor(sender, target, reference))
 
     def send_down(self, watcher: Watcher, sender: Pid, reference: Reference, reason: Term) -> None:
-        control = ctl.PayloadMonitorPExit(watcher.known_as, watcher.pid, reference)
-        self.emit_if_connected(watcher.pid.node, sender, control, reason)
+        signal = signals.Down(watcher.known_as, watcher.pid, reference)
+        self.emit_if_connected(watcher.pid.node, sender, signal, reason)
 
-    def emit(
-        self, node: Atom, sender: Pid, control: Control, payload: Payload = NO_PAYLOAD
-    ) -> None:
+    def emit(self, node: Atom, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD) -> None:
         """Sends a signal, connecting first where needed."""
         if node is self.name:
-            self._signal(control, payload)
+            self._signal(signal, payload)
         else:
-            self.network.post(node, sender, control, payload)
+            self.network.post(node, sender, signal, payload)
 
     def emit_if_connected(
-        self, node: Atom, sender: Pid, control: Control, payload: Payload = NO_PAYLOAD
+        self, node: Atom, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD
     ) -> None:
         """Sends a signal that means nothing without the connection there is."""
         if node is self.name:
-            self._signal(control, payload)
+            self._signal(signal, payload)
         else:
-            self.network.post_if_connected(node, sender, control, payload)
+            self.network.post_if_connected(node, sender, signal, payload)
 
-    def _signal(self, control: Control, payload: Payload) -> None:
+    def _signal(self, signal: Signal, payload: Payload) -> None:
         """One signal after the other, so that a chain of exits is no chain of Python calls."""
-        self._signals.append((control, payload))
+        self._signals.append((signal, payload))
         if self._is_draining:
             return
         self._is_draining = True
         try:
             while self._signals:
-                control, payload = self._signals.popleft()
-                self.handlers[type(control)](control, payload, HERE)
+                signal, payload = self._signals.popleft()
+                self.handlers[type(signal)](signal, payload, HERE)
         finally:
             self._is_draining = False
 
     # -- messages in --
 
-    def _on_send(self, control: ctl.SendSender, payload: Term, source: Source) -> None:
-        process = self.processes.get(control.to_pid)
+    def _on_message(self, signal: Message, payload: Term, source: Source) -> None:
+        # A priority message is an ordinary one here: only an alias that was made for such messages
+        # makes a difference (EEP 76), and no process here makes one.
+        process = self._receiver(signal.to)
         if process is not None:
             process.deliver(payload, source)
 
-    def _on_reg_send(self, control: ctl.RegSend, payload: Term, source: Source) -> None:
-        process = self.names.get(control.to_name)
+    def _receiver(self, to: Pid | Atom | Reference) -> Process | None:
+        """The process that a message or an exit signal is for. An alias may end by its use."""
+        kind = type(to)
+        if kind is Pid:
+            return self.processes.get(to)  # type: ignore[arg-type]
+        if kind is not Reference:
+            return self.names.get(to)  # type: ignore[arg-type]
+        process = self.aliases.get(to)  # type: ignore[arg-type]
         if process is not None:
-            process.deliver(payload, source)
-
-    def _on_alias_send(self, control: ctl.AliasSend, payload: Term, source: Source) -> None:
-        process = self.aliases.get(control.alias)
-        if process is not None:
-            process.alias_used(control.alias)
-            process.deliver(payload, source)
-
-    def _on_altact(self, control: ctl.AltactSigSend, payload: Term, source: Source) -> None:
-        # Its priority counts where it comes by an alias made for such messages; elsewhere it is an
-        # ordinary one (EEP 76). No process here makes such aliases.
-        to = control.to
-        if isinstance(to, Reference):
-            process = self.aliases.get(to)
-            if process is not None:
-                process.alias_used(to)
-        elif isinstance(to, Pid):
-            process = self.processes.get(to)
-        else:
-            process = self.names.get(to)
-        if process is None:
-            return
-        if control.flags & ctl.ALTACT_EXIT:
-            process.exit_signalled(control.from_pid, payload, source)
-        else:
-            process.deliver(payload, source)
+            process.alias_used(to)  # type: ignore[arg-type]
+        return process
 
     # -- links in --
 
-    def _on_link(self, control: ctl.Link, payload: Term, source: Source) -> None:
-        process = self.processes.get(control.to_pid)
+    def _on_link(self, signal: signals.Link, payload: Term, source: Source) -> None:
+        process = self.processes.get(signal.to)
         if process is not None:
-            process.links.link_received(control.from_pid)
-            self.tie(process, control.from_pid.node)
+            process.links.link_received(signal.sender)
+            self.tie(process, signal.sender.node)
             source.tied(self.ties_of)
         else:
-            self.send_exit(control.to_pid, control.from_pid, NOPROC)
+            self.send_exit(signal.to, signal.sender, NOPROC)
 
-    def _on_unlink(self, control: ctl.Unlink, payload: Term, source: Source) -> None:
-        process = self.processes.get(control.to_pid)
+    def _on_unlink(self, signal: signals.Unlink, payload: Term, source: Source) -> None:
+        process = self.processes.get(signal.to)
         if process is not None:
-            process.links.unlink_received(control.from_pid)
+            process.links.unlink_received(signal.sender)
+        if signal.id is not None:
+            # Acknowledged for a process that is gone, too: the other end waits for it.
+            ack = signals.UnlinkAck(signal.id, signal.to, signal.sender)
+            self.emit_if_connected(signal.sender.node, signal.to, ack)
 
-    def _on_unlink_id(self, control: ctl.UnlinkId, payload: Term, source: Source) -> None:
-        process = self.processes.get(control.to_pid)
+    def _on_unlink_ack(self, signal: signals.UnlinkAck, payload: Term, source: Source) -> None:
+        process = self.processes.get(signal.to)
         if process is not None:
-            process.links.unlink_received(control.from_pid)
-        # Acknowledged for a process that is gone, too: the other end waits for it.
-        self.emit_if_connected(
-            control.from_pid.node,
-            control.to_pid,
-            ctl.UnlinkIdAck(control.id, control.to_pid, control.from_pid),
-        )
+            process.links.unlink_acknowledged(signal.sender, signal.id)
 
-    def _on_unlink_ack(self, control: ctl.UnlinkIdAck, payload: Term, source: Source) -> None:
-        process = self.processes.get(control.to_pid)
+    def _on_exit(self, signal: signals.Exit, reason: Term, source: Source) -> None:
+        process = self.processes.get(signal.to)
         if process is not None:
-            process.links.unlink_acknowledged(control.from_pid, control.id)
+            process.link_broken(signal.sender, reason, source)
 
-    def _on_exit(self, control: ctl.Exit, payload: Term, source: Source) -> None:
-        process = self.processes.get(control.to_pid)
+    def _on_exit_signal(self, signal: signals.ExitSignal, reason: Term, source: Source) -> None:
+        process = self._receiver(signal.to)
         if process is not None:
-            process.link_broken(control.from_pid, control.reason, source)
-
-    def _on_payload_exit(self, control: ctl.PayloadExit, payload: Term, source: Source) -> None:
-        process = self.processes.get(control.to_pid)
-        if process is not None:
-            process.link_broken(control.from_pid, payload, source)
-
-    def _on_exit2(self, control: ctl.Exit2, payload: Term, source: Source) -> None:
-        process = self.processes.get(control.to_pid)
-        if process is not None:
-            process.exit_signalled(control.from_pid, control.reason, source)
-
-    def _on_payload_exit2(self, control: ctl.PayloadExit2, payload: Term, source: Source) -> None:
-        process = self.processes.get(control.to_pid)
-        if process is not None:
-            process.exit_signalled(control.from_pid, payload, source)
+            process.exit_signalled(signal.sender, reason, source)
 
     # -- monitors in --
 
-    def _on_monitor(self, control: ctl.MonitorP, payload: Term, source: Source) -> None:
-        target = control.to_proc
+    def _on_monitor(self, signal: signals.Monitor, payload: Term, source: Source) -> None:
+        target = signal.to
         process = self.processes.get(target) if isinstance(target, Pid) else self.names.get(target)
-        watcher = Watcher(control.from_pid, target)
+        watcher = Watcher(signal.sender, target)
         if process is not None:
-            process.watchers[control.ref] = watcher
-            self.tie(process, control.from_pid.node)
+            process.watchers[signal.ref] = watcher
+            self.tie(process, signal.sender.node)
             source.tied(self.ties_of)
             if not isinstance(target, Pid):
-                self.watched_names[control.ref] = process
+                self.watched_names[signal.ref] = process
         else:
             # A name that nobody has is nobody's: the watcher itself keeps the order.
-            self.send_down(watcher, control.from_pid, control.ref, NOPROC)
+            self.send_down(watcher, signal.sender, signal.ref, NOPROC)
 
-    def _on_demonitor(self, control: ctl.DemonitorP, payload: Term, source: Source) -> None:
-        target = control.to_proc
+    def _on_demonitor(self, signal: signals.Demonitor, payload: Term, source: Source) -> None:
+        target = signal.to
         if isinstance(target, Pid):
             process = self.processes.get(target)
         else:
-            process = self.watched_names.pop(control.ref, None)
+            process = self.watched_names.pop(signal.ref, None)
         if process is not None:
-            process.watchers.pop(control.ref, None)
+            process.watchers.pop(signal.ref, None)
 
-    def _on_monitor_exit(self, control: ctl.MonitorPExit, payload: Term, source: Source) -> None:
-        process = self.processes.get(control.to_pid)
+    def _on_down(self, signal: signals.Down, reason: Term, source: Source) -> None:
+        process = self.processes.get(signal.to)
         if process is not None:
-            process.monitor_fired(control.ref, control.reason, source)
-
-    def _on_payload_monitor_exit(
-        self, control: ctl.PayloadMonitorPExit, payload: Term, source: Source
-    ) -> None:
-        process = self.processes.get(control.to_pid)
-        if process is not None:
-            process.monitor_fired(control.ref, payload, source)
+            process.monitor_fired(signal.ref, reason, source)
 
     # -- spawning, group leaders --
 
-    def _on_spawn_reply(self, control: ctl.SpawnReply, payload: Term, source: Source) -> None:
-        process = self.processes.get(control.to_pid)
+    def _on_spawn_reply(self, signal: signals.SpawnReply, payload: Term, source: Source) -> None:
+        process = self.processes.get(signal.to)
         if process is not None:
-            process.spawn_replied(control, source)
-        elif isinstance(control.result, Pid):
-            self.let_spawned_go(control, control.result, NOPROC)
+            process.spawn_replied(signal, source)
+        elif isinstance(signal.result, Pid):
+            self.let_spawned_go(signal, signal.result, NOPROC)
 
-    def let_spawned_go(self, control: ctl.SpawnReply, child: Pid, reason: Term) -> None:
+    def let_spawned_go(self, signal: signals.SpawnReply, child: Pid, reason: Term) -> None:
         """A process was spawned for one that does not want it any more: what tied them ends."""
-        if control.flags & ctl.SPAWN_MONITORED:
-            self.send_demonitor(control.to_pid, child, control.req_id)
-        if control.flags & ctl.SPAWN_LINKED:
-            self.send_exit(control.to_pid, child, reason)
+        if signal.flags & signals.SPAWN_MONITORED:
+            self.send_demonitor(signal.to, child, signal.req_id)
+        if signal.flags & signals.SPAWN_LINKED:
+            self.send_exit(signal.to, child, reason)
 
-    def _on_group_leader(self, control: ctl.GroupLeader, payload: Term, source: Source) -> None:
-        process = self.processes.get(control.to_pid)
+    def _on_group_leader(self, signal: signals.GroupLeader, payload: Term, source: Source) -> None:
+        process = self.processes.get(signal.to)
         if process is not None:
-            process.group_leader = control.from_pid
+            process.group_leader = signal.sender
 
 
 def _target(watched: Watched) -> tuple[Atom, Pid | Atom]:

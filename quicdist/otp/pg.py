@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from quicdist.dist import control as ctl
 from quicdist.etf import Atom, ErlMap, Pid, Reference, Term
 from quicdist.etf.maps import canonical
 from quicdist.etf.notation import format_term
@@ -28,6 +27,7 @@ from quicdist.node.node import Node
 from quicdist.node.process import Process
 from quicdist.node.service import GEN_CAST, Service, is_from
 from quicdist.node.system import System
+from quicdist.protocol import signals
 
 logger = logging.getLogger("quicdist.otp")
 
@@ -184,8 +184,8 @@ class Groups(Service):
 
     def _discover(self, node: Atom) -> None:
         if self.name is not None and node is not self.system.name:
-            control = ctl.RegSend(self.pid, self.name)
-            self.system.emit_if_connected(node, self.pid, control, (_DISCOVER, self.pid))
+            signal = signals.Message(self.pid, self.name)
+            self.system.emit_if_connected(node, self.pid, signal, (_DISCOVER, self.pid))
 
     def _on_discover(self, peer: Pid) -> None:
         mine = [(group.name, list(group.pids)) for group in self._local.values()]

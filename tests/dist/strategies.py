@@ -6,8 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from quicdist.dist import control as c
 from quicdist.etf import Atom, Pid, Reference
+from tests.protocol import forms as c
 
 U32 = st.integers(0, 2**32 - 1)
 
@@ -50,7 +50,6 @@ FIELDS: dict[type[c.Control], tuple[st.SearchStrategy[Any], ...]] = {
     c.Send: (pids,),
     c.Exit: (pids, pids, terms),
     c.Unlink: (pids, pids),
-    c.NodeLink: (),
     c.RegSend: (pids, atoms),
     c.GroupLeader: (pids, pids),
     c.Exit2: (pids, pids, terms),
@@ -77,7 +76,8 @@ FIELDS: dict[type[c.Control], tuple[st.SearchStrategy[Any], ...]] = {
     c.UnlinkId: (_unlink_ids, pids, pids),
     c.UnlinkIdAck: (_unlink_ids, pids, pids),
 }
-"""For every control message but ALTACT_SIG_SEND, what its fields can be."""
+"""What the fields can be of every control message but NODE_LINK, an unknown one here, and
+ALTACT_SIG_SEND."""
 
 _prio = st.sampled_from([0, c.ALTACT_PRIO])
 _exit = st.sampled_from([0, c.ALTACT_EXIT])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from quicdist.dist.control import Control
 from quicdist.dist.flags import DEFAULT_FLAGS, Flag
 from quicdist.dist.handshake import Named, Status
 from quicdist.dist.packet import FramePacket, HandshakePacket
@@ -22,6 +21,8 @@ from quicdist.dist.session import (
     SessionLimits,
 )
 from quicdist.etf import DEFAULT, Options
+from quicdist.protocol.signals import Signal
+from tests.protocol.forms import Control, encode
 
 PASS_THROUGH = DEFAULT_FLAGS & ~Flag.DIST_HDR_ATOM_CACHE & ~Flag.FRAGMENTS
 FRAGMENTS_ONLY = DEFAULT_FLAGS & ~Flag.DIST_HDR_ATOM_CACHE
@@ -98,8 +99,8 @@ def outcome(events: Iterable[Event]) -> Connected:
     return found
 
 
-def frames(session: Session, control: Control, payload: Any = NO_PAYLOAD) -> list[bytes]:
-    return [b"".join(parts) for parts in session.frames(session.encode(control, payload))]
+def frames(session: Session, control: Control | Signal, payload: Any = NO_PAYLOAD) -> list[bytes]:
+    return [b"".join(parts) for parts in session.frames(encode(session, control, payload))]
 
 
 def feed(session: Session, data: Iterable[bytes]) -> list[Event]:
@@ -109,7 +110,7 @@ def feed(session: Session, data: Iterable[bytes]) -> list[Event]:
 def pass_on(
     source: Session,
     target: Session,
-    control: Control,
+    control: Control | Signal,
     payload: Any = NO_PAYLOAD,
     *,
     meddle: Callable[[bytes], bytes] = bytes,

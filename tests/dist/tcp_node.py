@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from quicdist.dist.control import Control
 from quicdist.dist.handshake import Named, Status
 from quicdist.dist.packet import FramePacket, HandshakePacket
 from quicdist.dist.session import (
@@ -23,7 +22,9 @@ from quicdist.dist.session import (
     TickReceived,
 )
 from quicdist.etf import Pid
+from quicdist.protocol.signals import Signal
 from tests.closing import Closing
+from tests.protocol.forms import Control, encode
 
 TIMEOUT = 60.0
 """Seconds after which a silent peer counts as a failure."""
@@ -94,8 +95,8 @@ class TcpNode(Closing):
             length = int.from_bytes(self._exactly(2), "big")
             pending.extend(self.session.receive(HandshakePacket(self._exactly(length))))
 
-    def send(self, control: Control, payload: Any = NO_PAYLOAD) -> None:
-        self.send_message(self.session.encode(control, payload))
+    def send(self, control: Control | Signal, payload: Any = NO_PAYLOAD) -> None:
+        self.send_message(encode(self.session, control, payload))
 
     def send_message(self, message: OutgoingMessage) -> None:
         for parts in self.session.frames(message):
@@ -119,7 +120,7 @@ class TcpNode(Closing):
     def receive_for(self, pid: Pid) -> Any:
         """The payload of the next message, which is for `pid`."""
         event = self.receive()
-        assert getattr(event.control, "to_pid", None) == pid, event
+        assert getattr(event.signal, "to", None) == pid, event
         return event.payload
 
     def close(self) -> None:

@@ -11,7 +11,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from quicdist.dist.control import Control, UnknownControl
 from quicdist.dist.packet import FramePacket
 from quicdist.dist.session import (
     NO_PAYLOAD,
@@ -23,8 +22,10 @@ from quicdist.dist.session import (
     UnknownReceived,
 )
 from quicdist.etf import Atom
+from quicdist.protocol.signals import UnknownSignal
 from tests.dist import strategies
 from tests.dist.talk import FORMS, connected_pair
+from tests.protocol.forms import Control, encode, meaning
 
 LIMITS = SessionLimits(fragment_size=50)
 
@@ -56,11 +57,11 @@ class Direction:
             assert event.size == len(frame)
             self.stored += event.size
         elif isinstance(event, MessageReceived):
-            assert (event.control, event.payload) == complete
+            assert (event.signal, event.payload) == complete
             assert event.size >= len(frame)
             self.stored -= event.size - len(frame)
         elif isinstance(event, UnknownReceived):
-            assert (event.control, NO_PAYLOAD) == complete
+            assert (event.signal, NO_PAYLOAD) == complete
         else:
             assert isinstance(event, TickReceived)
             assert frame == b""
@@ -77,15 +78,16 @@ class Conversation(RuleBasedStateMachine):
     @rule(
         way=st.integers(0, 1),
         control=strategies.controls
-        | st.builds(UnknownControl, st.integers(38), st.tuples(strategies.terms)),
+        | st.builds(UnknownSignal, st.integers(38), st.tuples(strategies.terms)),
         payload=strategies.terms | crowds | st.binary(max_size=1000),
     )
-    def begin(self, way: int, control: Control, payload: Any) -> None:
+    def begin(self, way: int, control: Control | UnknownSignal, payload: Any) -> None:
         direction = self.directions[way]
         if not control.HAS_PAYLOAD:
             payload = NO_PAYLOAD
-        message = direction.source.encode(control, payload)
-        direction.waiting.append((direction.source.frames(message), (control, payload)))
+        message = encode(direction.source, control, payload)
+        told = meaning(control, payload) if isinstance(control, Control) else (control, payload)
+        direction.waiting.append((direction.source.frames(message), told))
 
     @rule(way=st.integers(0, 1), data=st.data())
     def advance(self, way: int, data: st.DataObject) -> None:
@@ -146,7 +148,7 @@ def test_thousands_of_atoms_through_both_caches() -> None:
     for start in range(0, 20_000, 97):
         for direction in directions:
             atoms = tuple(Atom(f"turn{(start + at * at) % 7001}") for at in range(180))
-            message = UnknownControl(99, atoms)
+            message = UnknownSignal(99, atoms)
             for parts in direction.source.frames(direction.source.encode(message)):
                 direction.on_the_wire.append((b"".join(parts), (message, NO_PAYLOAD)))
             direction.deliver()

@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from quicdist.dist import control as c
-from quicdist.dist.control import RegSend, SendSender
 from quicdist.dist.errors import HandshakeRefused
 from quicdist.dist.flags import DEFAULT_FLAGS, Flag
 from quicdist.dist.handshake import Named, Status
 from quicdist.dist.session import NO_PAYLOAD, MessageReceived, SendHandshake
 from quicdist.etf import Atom, Export, Pid, Reference
+from quicdist.protocol.signals import SPAWN_LINKED, Message, Signal, SpawnReply
 from tests.dist.talk import FORMS, acceptor, initiator, node
 from tests.dist.tcp_node import PORT_NAME, TIMEOUT, TcpNode, erl_args, listener
 from tests.erlang import Erlang
+from tests.protocol import forms as c
+from tests.protocol.forms import RegSend
 
 pytestmark = pytest.mark.erlang
 
@@ -238,7 +239,7 @@ def test_fragments_of_several_messages_mingle(peer: Peer, form: str) -> None:
     with dialed(peer, name, FORMS[form]) as tcp:
         waiting = [
             tcp.session.frames(
-                tcp.session.encode(RegSend(me, ECHO), (me, [Atom(f"of_{me.id}"), MIB]))
+                tcp.session.encode(Message(me, ECHO), (me, [Atom(f"of_{me.id}"), MIB]))
             )
             for me in senders
         ]
@@ -251,8 +252,8 @@ def test_fragments_of_several_messages_mingle(peer: Peer, form: str) -> None:
         answers = {}
         for _ in senders:
             event = tcp.receive()
-            assert isinstance(event.control, SendSender)
-            answers[event.control.to_pid] = _second(event.payload)
+            assert isinstance(event.signal, Message)
+            answers[event.signal.to] = _second(event.payload)
     assert answers == {me: [Atom(f"of_{me.id}"), MIB] for me in senders}
 
 
@@ -305,37 +306,35 @@ def test_links_monitors_and_spawns_as_a_real_node_answers_them(peer: Peer) -> No
         mfa = (Atom("timer"), Atom("sleep"), 1)
         tcp.send(c.SpawnRequest(ref, me, gl, mfa, list(opts)), [Atom("infinity")])
         event = tcp.receive()
-        assert isinstance(event.control, c.SpawnReply)
-        assert isinstance(event.control.result, Pid)
-        assert event.control.flags == (c.SPAWN_LINKED if opts else 0)
-        return event.control.result
+        assert isinstance(event.signal, SpawnReply)
+        assert isinstance(event.signal.result, Pid)
+        assert event.signal.flags == (SPAWN_LINKED if opts else 0)
+        return event.signal.result
 
-    def received(tcp: TcpNode) -> tuple[c.Control, Any]:
+    def received(tcp: TcpNode) -> tuple[Signal, Any]:
         event = tcp.receive()
         assert isinstance(event, MessageReceived)
-        return event.control, event.payload
+        return event.signal, event.payload
 
     kill = Atom("kill")
     with dialed(peer, name) as tcp:
         one = spawned(tcp)
         tcp.send(c.MonitorP(me, one, ref))
         tcp.send(c.PayloadExit2(me, one), kill)
-        assert received(tcp) == (c.PayloadMonitorPExit(one, me, ref), Atom("killed"))
+        assert received(tcp) == c.meaning(c.PayloadMonitorPExit(one, me, ref), Atom("killed"))
 
         two = spawned(tcp, Atom("link"))
         tcp.send(c.UnlinkId(7, me, two))
-        assert received(tcp) == (c.UnlinkIdAck(7, two, me), NO_PAYLOAD)
+        assert received(tcp) == c.meaning(c.UnlinkIdAck(7, two, me), NO_PAYLOAD)
         tcp.send(c.Link(me, two))
         tcp.send(c.PayloadExit2(me, two), Atom("reason"))
-        assert received(tcp) == (c.PayloadExit(two, me), Atom("reason"))
+        assert received(tcp) == c.meaning(c.PayloadExit(two, me), Atom("reason"))
 
         tcp.send(c.MonitorP(me, Atom("nobody"), ref))
-        assert received(tcp) == (
-            c.PayloadMonitorPExit(Atom("nobody"), me, ref),
-            Atom("noproc"),
-        )
+        down = c.PayloadMonitorPExit(Atom("nobody"), me, ref)
+        assert received(tcp) == c.meaning(down, Atom("noproc"))
         tcp.send(c.SpawnRequest(ref, me, gl, (Atom("m"), Atom("f"), 0), [Atom("bad")]), [])
-        assert received(tcp) == (c.SpawnReply(ref, me, 0, Atom("badopt")), NO_PAYLOAD)
+        assert received(tcp) == c.meaning(c.SpawnReply(ref, me, 0, Atom("badopt")), NO_PAYLOAD)
         assert echo(tcp, me, Export(Atom("m"), Atom("f"), 1)) == Export(Atom("m"), Atom("f"), 1)
 
 

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quicdist.dist.control import Link
 from quicdist.dist.errors import ProtocolError
 from quicdist.dist.header import (
     CACHE_SIZE,
@@ -17,6 +16,7 @@ from quicdist.dist.header import (
     OutgoingAtoms,
 )
 from quicdist.etf import Atom, Pid
+from quicdist.protocol.signals import NO_PAYLOAD, Link
 
 # The example of the manual: five atoms, the first two known, the other three new.
 MANUAL = (
@@ -127,12 +127,12 @@ def test_texts_that_are_no_atom_are_refused(text: bytes) -> None:
 
 # -- fragments ----------------------------------------------------------------------------------
 
-CONTROL = Link(Pid(Atom("a@b"), 1, 0, 1), Pid(Atom("a@b"), 2, 0, 1))
+PARSED = (Link(Pid(Atom("a@b"), 1, 0, 1), Pid(Atom("a@b"), 2, 0, 1)), NO_PAYLOAD)
 
 
 def first(fragments: IncomingFragments, sequence: int, fragment: int, payload: bytes) -> object:
     frame = FRAGMENT_HEAD.pack(131, 69, sequence, fragment) + payload
-    return fragments.begin(fragments.check_first(frame), CONTROL, (), payload, len(frame))
+    return fragments.begin(fragments.check_first(frame), PARSED, (), payload, len(frame))
 
 
 def further(fragments: IncomingFragments, sequence: int, fragment: int, payload: bytes) -> bytes:

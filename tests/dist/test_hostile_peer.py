@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from quicdist.dist import handshake as hs
-from quicdist.dist.control import RegSend
 from quicdist.dist.errors import DistError, ProtocolError, UsageError
 from quicdist.dist.flags import DEFAULT_FLAGS
 from quicdist.dist.header import FIRST_FRAGMENT, FRAGMENT_HEAD, NEXT_FRAGMENT, VERSION
@@ -24,6 +23,7 @@ from quicdist.dist.session import (
     SessionLimits,
 )
 from quicdist.etf import Atom, Pid
+from quicdist.protocol.signals import Message
 from tests.dist.strategies import atoms
 from tests.dist.talk import acceptor, connected_pair, frames, initiator, node
 
@@ -153,7 +153,7 @@ class WithTheCookie(RuleBasedStateMachine):
             assert isinstance(event, FragmentStored)
             return
         assert isinstance(event, MessageReceived)
-        assert (event.control, event.payload) == (_to(one.name), one.payload)
+        assert (event.signal, event.payload) == (_to(one.name), one.payload)
         self.messages.remove(one)
 
     @precondition(lambda self: self.begun)
@@ -203,8 +203,8 @@ class WithTheCookie(RuleBasedStateMachine):
             assert bool(held._charged) == bool(self.begun)
 
 
-def _to(name: Atom) -> RegSend:
-    return RegSend(Pid(Atom("a@x"), 1, 0, 77), name)
+def _to(name: Atom) -> Message:
+    return Message(Pid(Atom("a@x"), 1, 0, 77), name)
 
 
 TestWithoutTheCookie = WithoutTheCookie.TestCase

@@ -6,7 +6,6 @@ from collections import Counter
 
 import pytest
 
-from quicdist.dist import control as c
 from quicdist.dist import handshake as hs
 from quicdist.dist.flags import DEFAULT_FLAGS, Flag, expand
 from quicdist.dist.handshake import Status
@@ -26,6 +25,7 @@ from quicdist.dist.session import (
     TickReceived,
 )
 from quicdist.etf import decode_bare, encode_bare
+from quicdist.protocol.wire import WireForms, parse
 from tests.dist.recordings import RECORDINGS, Recorded, conversations
 
 CONNECTIONS = [
@@ -109,7 +109,8 @@ def test_what_was_understood_can_be_said_again(name: str, talk: list[Recorded], 
     for event in replay(name, talk, role).heard:
         if not isinstance(event, MessageReceived):
             continue
-        assert c.parse(event.control.to_tuple()) == event.control
+        values, _ = WireForms(DEFAULT_FLAGS).of(event.signal, event.payload)
+        assert parse(values)[0] == event.signal
         if event.payload is not NO_PAYLOAD:
             data = encode_bare(event.payload)
             assert decode_bare(data) == (event.payload, len(data))
@@ -124,7 +125,7 @@ def test_what_the_recordings_hold() -> None:
         for talk in conversations(name):
             for role in Role:
                 for event in replay(name, talk, role).heard:
-                    kind = event.control if isinstance(event, MessageReceived) else event
+                    kind = event.signal if isinstance(event, MessageReceived) else event
                     count[type(kind).__name__] += 1
     assert counts == EXPECTED
 
@@ -142,14 +143,13 @@ def test_flags_of_the_recorded_nodes_are_ours() -> None:
 EXPECTED = {
     "quic_dist": Counter(
         {
+            "Message": 25,
             "Connected": 2,
-            "DemonitorP": 4,
-            "MonitorP": 6,
-            "PayloadExit": 1,
-            "PayloadExit2": 1,
-            "PayloadMonitorPExit": 3,
-            "RegSend": 16,
-            "SendSender": 9,
+            "Demonitor": 4,
+            "Monitor": 6,
+            "Exit": 1,
+            "ExitSignal": 1,
+            "Down": 3,
             "SpawnReply": 5,
             "SpawnRequest": 5,
             "TickReceived": 12,
@@ -158,14 +158,13 @@ EXPECTED = {
     "macula_dist_0.14.3": Counter({"Connected": 2, "TickReceived": 11}),
     "macula_dist_framed": Counter(
         {
+            "Message": 29,
             "Connected": 2,
-            "DemonitorP": 7,
-            "MonitorP": 9,
-            "PayloadExit": 1,
-            "PayloadExit2": 1,
-            "PayloadMonitorPExit": 3,
-            "RegSend": 18,
-            "SendSender": 11,
+            "Demonitor": 7,
+            "Monitor": 9,
+            "Exit": 1,
+            "ExitSignal": 1,
+            "Down": 3,
             "SpawnReply": 5,
             "SpawnRequest": 5,
             "TickReceived": 2,
@@ -173,23 +172,21 @@ EXPECTED = {
     ),
     "erlang_quic": Counter(
         {
-            "AliasSend": 12,
+            "Message": 79,
             "Connected": 6,
-            "DemonitorP": 17,
+            "Demonitor": 17,
             "FragmentStored": 6,
             "GroupLeader": 1,
             "Link": 2,
-            "MonitorP": 19,
-            "PayloadExit": 1,
-            "PayloadExit2": 1,
-            "PayloadMonitorPExit": 4,
-            "RegSend": 52,
-            "SendSender": 15,
+            "Monitor": 19,
+            "Exit": 1,
+            "ExitSignal": 1,
+            "Down": 4,
             "SpawnReply": 8,
             "SpawnRequest": 8,
             "TickReceived": 23,
-            "UnlinkId": 1,
-            "UnlinkIdAck": 1,
+            "Unlink": 1,
+            "UnlinkAck": 1,
         }
     ),
 }

@@ -10,15 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicdist.dist import handshake as hs
-from quicdist.dist.control import (
-    Link,
-    RegSend,
-    RegSendTT,
-    SendSender,
-    SendSenderTT,
-    SpawnRequest,
-    UnknownControl,
-)
 from quicdist.dist.errors import DistError, HandshakeRefused, ProtocolError, UsageError
 from quicdist.dist.flags import DEFAULT_FLAGS, MANDATORY, MANDATORY_25, Flag
 from quicdist.dist.handshake import Named, Status
@@ -41,6 +32,7 @@ from quicdist.dist.session import (
     UnknownReceived,
 )
 from quicdist.etf import Atom, EtfDecodeError, EtfEncodeError, Options, Pid, Reference, encode
+from quicdist.protocol.signals import Link, Message, SpawnRequest, UnknownSignal
 from tests.dist import strategies
 from tests.dist.talk import (
     FORMS,
@@ -56,6 +48,7 @@ from tests.dist.talk import (
     pass_on,
     shake,
 )
+from tests.protocol.forms import SendSenderTT, meaning, signal
 
 ME = Pid(Atom("a@x"), 1, 0, 77)
 YOU = Pid(Atom("b@x"), 2, 0, 77)
@@ -411,7 +404,9 @@ def test_any_message_in_any_form(form: str, control: Any, payload: Any) -> None:
     for source, target in ((dialer, listener), (listener, dialer)):
         for _ in range(2):
             data = frames(source, control, payload)
-            assert feed(target, data) == [MessageReceived(control, payload, sum(map(len, data)))]
+            assert feed(target, data) == [
+                MessageReceived(*meaning(control, payload), sum(map(len, data)))
+            ]
 
 
 @pytest.mark.parametrize(
@@ -425,30 +420,30 @@ def test_any_message_in_any_form(form: str, control: Any, payload: Any) -> None:
 )
 def test_the_negotiated_flags_choose_the_form(form: str, start: bytes) -> None:
     dialer, listener = connected_pair(FORMS[form])
-    (frame,) = frames(dialer, RegSend(ME, Atom("a@x")), 1)
+    (frame,) = frames(dialer, Message(ME, Atom("a@x")), 1)
     if form in ("cache", "both"):
         start = b"\x83D\2"
     assert frame.startswith(start)
-    assert feed(listener, [frame]) == [MessageReceived(RegSend(ME, Atom("a@x")), 1, len(frame))]
+    assert feed(listener, [frame]) == [MessageReceived(Message(ME, Atom("a@x")), 1, len(frame))]
 
 
 @pytest.mark.parametrize("form", ["fragments", "both"])
 def test_large_messages_go_in_fragments_of_64_kib(form: str) -> None:
     dialer, listener = connected_pair(FORMS[form])
     payload = bytes(200_000)
-    data = frames(dialer, SendSender(ME, YOU), payload)
+    data = frames(dialer, Message(ME, YOU), payload)
     assert [frame[:2] for frame in data] == [b"\x83E", b"\x83F", b"\x83F", b"\x83F"]
     assert [int.from_bytes(frame[10:18], "big") for frame in data] == [4, 3, 2, 1]
     assert all(len(frame) < 66_000 for frame in data)
     events = feed(listener, data)
     assert events[:3] == [FragmentStored(len(frame)) for frame in data[:3]]
-    assert events[3] == MessageReceived(SendSender(ME, YOU), payload, sum(map(len, data)))
+    assert events[3] == MessageReceived(Message(ME, YOU), payload, sum(map(len, data)))
 
 
 @pytest.mark.parametrize("form", ["pass-through", "cache"])
 def test_without_fragments_large_messages_stay_whole(form: str) -> None:
     dialer, listener = connected_pair(FORMS[form])
-    (frame,) = frames(dialer, SendSender(ME, YOU), bytes(200_000))
+    (frame,) = frames(dialer, Message(ME, YOU), bytes(200_000))
     (event,) = feed(listener, [frame])
     assert isinstance(event, MessageReceived)
 
@@ -456,24 +451,24 @@ def test_without_fragments_large_messages_stay_whole(form: str) -> None:
 @pytest.mark.parametrize("size", range(65_520, 65_545))
 def test_sizes_around_that_of_a_fragment(size: int) -> None:
     dialer, listener = connected_pair()
-    *_, event = pass_on(dialer, listener, SendSender(ME, YOU), bytes(size))
+    *_, event = pass_on(dialer, listener, Message(ME, YOU), bytes(size))
     assert isinstance(event, MessageReceived)
     assert event.payload == bytes(size)
 
 
 def test_headers_are_made_when_frames_leave() -> None:
     dialer, listener = connected_pair()
-    late = dialer.encode(RegSend(ME, Atom("first")), Atom("x"))
-    early = dialer.encode(RegSend(ME, Atom("second")), Atom("x"))
+    late = dialer.encode(Message(ME, Atom("first")), Atom("x"))
+    early = dialer.encode(Message(ME, Atom("second")), Atom("x"))
     for message, name in ((early, "second"), (late, "first")):
         (event,) = feed(listener, [b"".join(parts) for parts in dialer.frames(message)])
         assert isinstance(event, MessageReceived)
-        assert event.control == RegSend(ME, Atom(name))
+        assert event.signal == Message(ME, Atom(name))
 
 
 def test_the_size_of_a_message_is_known_before_it_leaves() -> None:
     dialer, _ = connected_pair(FRAGMENTS_ONLY)
-    message = dialer.encode(SendSender(ME, YOU), bytes(10))
+    message = dialer.encode(Message(ME, YOU), bytes(10))
     (parts,) = dialer.frames(message)
     assert message.size == len(b"".join(parts)) - 3
 
@@ -486,7 +481,7 @@ def test_a_tick_is_an_empty_frame() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_unknown_operations_are_reported_and_survived(form: str) -> None:
     dialer, listener = connected_pair(FORMS[form])
-    unknown = UnknownControl(99, (1, Atom("two")))
+    unknown = UnknownSignal(99, (1, Atom("two")))
     (frame,) = frames(dialer, unknown)
     assert feed(listener, [frame, frame + b"whatever"]) == [
         UnknownReceived(unknown, len(frame)),
@@ -497,8 +492,8 @@ def test_unknown_operations_are_reported_and_survived(form: str) -> None:
 
 def test_payloads_follow_their_control_messages_and_no_others() -> None:
     dialer, _ = connected_pair()
-    with pytest.raises(UsageError, match="SendSender takes a payload"):
-        dialer.encode(SendSender(ME, YOU))
+    with pytest.raises(UsageError, match="Message takes a payload"):
+        dialer.encode(Message(ME, YOU))
     with pytest.raises(UsageError, match="Link takes no payload"):
         dialer.encode(Link(ME, YOU), None)
 
@@ -506,8 +501,8 @@ def test_payloads_follow_their_control_messages_and_no_others() -> None:
 def test_what_is_no_term_is_told_to_the_caller() -> None:
     dialer, listener = connected_pair()
     with pytest.raises(EtfEncodeError):
-        dialer.encode(SendSender(ME, YOU), object())
-    assert pass_on(dialer, listener, SendSender(ME, YOU), 1)
+        dialer.encode(Message(ME, YOU), object())
+    assert pass_on(dialer, listener, Message(ME, YOU), 1)
 
 
 def test_options_are_for_payloads_not_for_control_messages() -> None:
@@ -518,7 +513,7 @@ def test_options_are_for_payloads_not_for_control_messages() -> None:
     spawn = SpawnRequest(Reference(Atom("a@x"), (1,), 1), ME, ME, mfa, [1, 2])
     (event,) = pass_on(dialer, listener, spawn, [b"one", [1, 2]])
     assert isinstance(event, MessageReceived)
-    assert event.control == spawn
+    assert event.signal == spawn
     assert event.payload == ["one", b"\1\2"]
 
 
@@ -528,7 +523,7 @@ def test_options_are_for_payloads_not_for_control_messages() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_every_cut_of_a_frame_is_refused(form: str) -> None:
     payload = {Atom("key"): [1, 2.5, b"bin"], Atom("ž" * 200): (ME, YOU)}
-    whole = frames(connected_pair(FORMS[form])[0], RegSend(ME, Atom("name")), payload)[0]
+    whole = frames(connected_pair(FORMS[form])[0], Message(ME, Atom("name")), payload)[0]
     for cut in range(1, len(whole)):
         _, listener = connected_pair(FORMS[form])
         with pytest.raises(ProtocolError):
@@ -545,7 +540,7 @@ def test_changed_frames_are_read_or_refused(form: str, data: st.DataObject) -> N
     limits = SessionLimits(fragment_size=16)
     dialer, listener = connected_pair(FORMS[form], limits=limits)
     payload = data.draw(strategies.terms)
-    for frame in frames(dialer, RegSend(ME, Atom("name")), payload):
+    for frame in frames(dialer, Message(ME, Atom("name")), payload):
         at = data.draw(st.integers(0, len(frame) - 1))
         changed = frame[:at] + bytes([data.draw(st.integers(0, 255))]) + frame[at + 1 :]
         try:
@@ -607,7 +602,7 @@ def test_large_messages_are_bounded(form: str) -> None:
     dialer, _ = connected_pair(FORMS[form], limits=SessionLimits(fragment_size=100))
     _, listener = connected_pair(FORMS[form], limits=SessionLimits(max_message=1000))
     with pytest.raises(ProtocolError, match="1000"):
-        pass_on(dialer, listener, SendSender(ME, YOU), bytes(1000))
+        pass_on(dialer, listener, Message(ME, YOU), bytes(1000))
 
 
 def test_a_dead_session_stays_dead() -> None:
@@ -626,7 +621,7 @@ def test_a_dead_session_stays_dead() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_a_control_message_encoded_once_goes_ahead_of_many_payloads(form: str) -> None:
     dialer, listener = connected_pair(FORMS[form])
-    control = RegSend(ME, Atom("sink"))
+    control = Message(ME, Atom("sink"))
     head = dialer.address(control)
     for payload in (b"plain", Atom("new"), [Atom("sink"), Atom("newer")], b"plain"):
         message = dialer.enclose(head, payload)
@@ -639,12 +634,12 @@ def test_a_head_is_of_one_session() -> None:
     dialer, _ = connected_pair(FORMS["both"])
     other, _ = connected_pair(FORMS["pass-through"])
     with pytest.raises(UsageError, match="another session"):
-        other.enclose(dialer.address(RegSend(ME, Atom("sink"))), b"")
+        other.enclose(dialer.address(Message(ME, Atom("sink"))), b"")
 
 
 def test_what_is_not_small_has_no_frame_of_its_own() -> None:
     dialer, listener = connected_pair(FORMS["fragments"], limits=SessionLimits(fragment_size=100))
-    message = dialer.encode(RegSend(ME, Atom("sink")), bytes(101))
+    message = dialer.encode(Message(ME, Atom("sink")), bytes(101))
     assert dialer.frame(message) is None
     (*_, event) = feed(listener, [b"".join(parts) for parts in dialer.frames(message)])
     assert isinstance(event, MessageReceived)
@@ -672,14 +667,14 @@ def test_what_is_read_by_its_beginning_is_what_all_of_it_says(
 ) -> None:
     dialer, listener = connected_pair(FORMS[form], limits=SessionLimits(fragment_size=60))
     for name, is_named, payload in messages:
-        control = RegSend(ME, name) if is_named else SendSender(Pid(name, 1, 2, 3), YOU)
+        control = Message(ME, name) if is_named else Message(Pid(name, 1, 2, 3), YOU)
         got: list[Any] = []
         for parts in dialer.frames(dialer.encode(control, payload)):
             frame = b"".join(parts)
             found = listener.message(frame)
             got += [found] if found is not None else feed(listener, [frame])
         last = got[-1]
-        assert last == (control, payload) or (last.control, last.payload) == (control, payload)
+        assert last == (control, payload) or (last.signal, last.payload) == (control, payload)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -688,7 +683,7 @@ def test_the_second_message_to_the_same_is_read_by_its_beginning(form: str) -> N
     frames = [
         b"".join(parts)
         for payload in (b"1", b"2", b"3", [Atom("new")], b"4")
-        for parts in dialer.frames(dialer.encode(RegSend(ME, SINKS[0]), payload))
+        for parts in dialer.frames(dialer.encode(Message(ME, SINKS[0]), payload))
     ]
     found = []
     for frame in frames:
@@ -697,16 +692,16 @@ def test_the_second_message_to_the_same_is_read_by_its_beginning(form: str) -> N
             feed(listener, [frame])
     if Flag.DIST_HDR_ATOM_CACHE in FORMS[form]:
         # A header that tells of new atoms is not kept, and ends what is.
-        assert found == [None, None, (RegSend(ME, SINKS[0]), b"3"), None, None]
+        assert found == [None, None, (Message(ME, SINKS[0]), b"3"), None, None]
     else:
-        rest = [(RegSend(ME, SINKS[0]), payload) for payload in (b"2", b"3", [Atom("new")], b"4")]
+        rest = [(Message(ME, SINKS[0]), payload) for payload in (b"2", b"3", [Atom("new")], b"4")]
         assert found == [None, *rest]
 
 
 def test_a_fragment_may_change_what_the_same_beginning_means() -> None:
     limits = SessionLimits(fragment_size=60)
     dialer, listener = connected_pair(FORMS["both"], limits=limits)
-    control = RegSend(ME, SINKS[0])
+    control = Message(ME, SINKS[0])
 
     def frames(payload: Any) -> list[bytes]:
         return [b"".join(parts) for parts in dialer.frames(dialer.encode(control, payload))]
@@ -725,7 +720,7 @@ def test_a_fragment_may_change_what_the_same_beginning_means() -> None:
 def test_what_is_wrong_behind_a_known_beginning_is_told_as_ever(form: str) -> None:
     dialer, listener = connected_pair(FORMS[form])
     for _ in range(3):
-        message = dialer.encode(RegSend(ME, SINKS[0]), b"12345")
+        message = dialer.encode(Message(ME, SINKS[0]), b"12345")
         frame = b"".join(next(dialer.frames(message)))
         feed(listener, [frame])
     for broken in (frame[:-1], frame + b"\0", frame[:-10] + b"\xff" * 10):
@@ -737,11 +732,11 @@ def test_what_is_wrong_behind_a_known_beginning_is_told_as_ever(form: str) -> No
 def test_no_more_beginnings_are_kept_than_a_bound() -> None:
     dialer, listener = connected_pair(FORMS["pass-through"])
     for number in range(2000):
-        control = RegSend(ME, Atom("n" * (number % 50) + str(number)))
+        control = Message(ME, Atom("n" * (number % 50) + str(number)))
         feed(listener, [b"".join(next(dialer.frames(dialer.encode(control, b"x"))))])
         assert len(listener._openings._known) <= 256
         assert len(listener._openings._lengths) <= 4
-    huge = RegSendTT(ME, Atom("sink"), bytes(1000))
+    huge = Message(ME, Atom("sink"), bytes(1000))
     feed(listener, [b"".join(next(dialer.frames(dialer.encode(huge, b"x"))))])
     assert all(len(beginning) <= 256 for beginning in listener._openings._known)
 
@@ -753,5 +748,5 @@ def test_no_beginning_is_kept_that_is_small_only_while_it_is_compressed() -> Non
     assert len(packed) < 256
     frame = b"p" + packed + encode(b"x")
     for _ in range(2):
-        assert feed(listener, [frame]) == [MessageReceived(control, b"x", len(frame))]
+        assert feed(listener, [frame]) == [MessageReceived(signal(control), b"x", len(frame))]
     assert not listener._openings._known

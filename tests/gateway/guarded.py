@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from quicdist.dist.control import Control
 from quicdist.dist.flags import DEFAULT_FLAGS, Flag
 from quicdist.dist.handshake import Status
 from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
@@ -21,7 +20,9 @@ from quicdist.dist.session import (
 from quicdist.etf import Atom, Pid, Reference
 from quicdist.gateway.guard import Guard
 from quicdist.gateway.policy import PeerRules, Policy
+from quicdist.protocol.signals import Signal
 from tests.dist.talk import frames, node
+from tests.protocol.forms import Control
 
 PEER, OWN = "peer@x", "node@x"
 
@@ -57,7 +58,7 @@ class Guarded:
         assert self.peer.connected
         assert self.node.connected
 
-    def peer_says(self, control: Control, payload: Any = NO_PAYLOAD) -> list[Event]:
+    def peer_says(self, control: Control | Signal, payload: Any = NO_PAYLOAD) -> list[Event]:
         """What the node gets of it."""
         return [event for one in frames(self.peer, control, payload) for event in self.bring(one)]
 
@@ -65,12 +66,14 @@ class Guarded:
         """What the node gets of one frame."""
         return self._across(self.peer, FramePacket(frame))
 
-    def node_says(self, control: Control, payload: Any = NO_PAYLOAD) -> None:
+    def node_says(self, control: Control | Signal, payload: Any = NO_PAYLOAD) -> None:
         """The peer gets it, whatever it is."""
         for frame in frames(self.node, control, payload):
             assert self.guard.from_node(FramePacket(frame)) == FramePacket(frame)
 
-    def answer(self, control: Control, payload: Any = NO_PAYLOAD) -> MessageReceived | None:
+    def answer(
+        self, control: Control | Signal, payload: Any = NO_PAYLOAD
+    ) -> MessageReceived | None:
         """The node gets nothing of it; what the peer is answered."""
         answers: list[Event] = []
         for frame in frames(self.peer, control, payload):

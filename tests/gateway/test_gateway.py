@@ -17,7 +17,6 @@ from quicdist.carriers import tcp
 from quicdist.carriers.base import CloseReason, Connection
 from quicdist.carriers.epmd import EpmdAddress, NodeInfo, Registration, look_up, names
 from quicdist.carriers.tcp import TcpConnection, TcpListener
-from quicdist.dist import control as ctl
 from quicdist.dist import handshake as hs
 from quicdist.dist.flags import DEFAULT_FLAGS
 from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
@@ -36,6 +35,7 @@ from quicdist.gateway.gateway import _raise_file_limit
 from quicdist.node.errors import NodeNameError
 from tests.carriers.owners import NAME
 from tests.gatewayed import free_udp_port, loopback_settings
+from tests.protocol import forms as ctl
 
 PATIENCE = 20.0
 

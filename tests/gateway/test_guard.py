@@ -10,25 +10,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicdist.dist import control as ctl
 from quicdist.dist import handshake as hs
 from quicdist.dist.errors import DistError, HandshakeRefused, ProtocolError
 from quicdist.dist.flags import DEFAULT_FLAGS, Flag
 from quicdist.dist.packet import FramePacket, HandshakePacket
 from quicdist.dist.session import NO_PAYLOAD, MessageReceived
 from quicdist.etf import Atom, ImproperList, Pid, encode, encode_bare
-from quicdist.gateway import judge
+from quicdist.gateway import remembered
 from quicdist.gateway.guard import Guard
-from quicdist.gateway.otp_names import OTP_NAMES
 from quicdist.gateway.policy import Mode, PeerRules, Pids, Policy
+from quicdist.protocol.signals import NO_TOKEN, Message, SpawnReply
 from tests.dist.strategies import FIELDS, controls, terms
 from tests.dist.talk import FORMS, frames
 from tests.gateway.guarded import OWN, PEER, Guarded, pid, reference
+from tests.protocol import forms as ctl
 
 RULES = PeerRules(nodes=("peer@*",), names=("counter", "stats_*"), calls=("calc:*", "os:getpid"))
 ALL = PeerRules(
     nodes=("*",),
-    names=("*",),
+    names=("counter", "kitchen"),
     calls=("*",),
     links=True,
     exits=True,
@@ -43,6 +43,8 @@ SERVER = pid(OWN, 5)
 MREF = reference(PEER)
 NOPROC = Atom("noproc")
 GEN_CALL = Atom("$gen_call")
+CALC = Atom("calc")
+ALIAS_TAG = ImproperList([Atom("alias")], reference(OWN))
 SYSTEM = Atom("system")
 
 
@@ -76,7 +78,7 @@ def test_the_atom_cache_is_taken_out_of_both_nodes_flags(form: str, peer_dials: 
         assert Flag.SPAWN in session.flags
     (event,) = pair.peer_says(to("counter"), Atom("hello"))
     assert isinstance(event, MessageReceived)
-    assert (event.control, event.payload) == (to("counter"), Atom("hello"))
+    assert (event.signal, event.payload) == ctl.meaning(to("counter"), Atom("hello"))
 
 
 def test_capabilities_that_nobody_knows_yet_are_taken_out() -> None:
@@ -156,9 +158,9 @@ def test_messages_go_to_listed_names() -> None:
         assert pair.answer(to(name), call(1)) is None
 
 
-def test_a_wildcard_opens_none_of_otp_s_own_names() -> None:
-    pair = Guarded(PeerRules(nodes=("*",), names=("*", "logger")))
-    assert pair.peer_says(to("kitchen"), 1)
+def test_only_names_written_out_open_otp_s_own() -> None:
+    pair = Guarded(PeerRules(nodes=("*",), names=("kitchen*", "logger")))
+    assert pair.peer_says(to("kitchen_2"), 1)
     assert pair.peer_says(to("logger"), 1)
     for name in ("code_server", "kernel_sup", "init", "global_name_server", "rex", "net_kernel"):
         assert pair.answer(to(name), 1) is None
@@ -169,14 +171,16 @@ def test_a_monitor_of_another_name_finds_no_process() -> None:
     assert pair.peer_says(ctl.MonitorP(SENDER, Atom("counter"), MREF))
     event = pair.answer(ctl.MonitorP(SENDER, Atom("kitchen"), MREF))
     assert event is not None
-    assert (event.control, event.payload) == (down(Atom("kitchen")), NOPROC)
+    assert (event.signal, event.payload) == ctl.meaning(down(Atom("kitchen")), NOPROC)
 
 
 def test_the_reason_goes_into_the_control_message_where_the_peer_wants_it_there() -> None:
     pair = Guarded(RULES, flags=DEFAULT_FLAGS & ~Flag.EXIT_PAYLOAD)
     event = pair.answer(ctl.MonitorP(SENDER, Atom("kitchen"), MREF))
     assert event is not None
-    assert event.control == ctl.MonitorPExit(Atom("kitchen"), SENDER, MREF, NOPROC)
+    assert (event.signal, event.payload) == ctl.meaning(
+        ctl.MonitorPExit(Atom("kitchen"), SENDER, MREF, NOPROC)
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -184,10 +188,11 @@ def test_a_system_message_is_no_message(form: str) -> None:
     pair = Guarded(RULES, flags=FORMS[form])
     event = pair.answer(to("counter"), (SYSTEM, (SENDER, MREF), Atom("get_state")))
     assert event is not None
-    assert event.control == down(Atom("counter"))
+    assert event.signal == ctl.signal(down(Atom("counter")))
     assert pair.answer(to("counter"), (SYSTEM, 1, 2)) is None
+    pair.node_says(ctl.RegSend(SERVER, Atom("whoever")), reference(OWN))
     assert pair.answer(ctl.AliasSend(SENDER, reference(OWN)), (SYSTEM, 1, 2)) is None
-    assert pair.peer_says(to("counter"), (SYSTEM, 1))
+    assert pair.answer(to("counter"), (SYSTEM, 1)) is None
     assert pair.peer_says(to("counter"), (b"system", 1, 2))
     open_to_sys = Guarded(replace(RULES, system_messages=True), flags=FORMS[form])
     assert open_to_sys.peer_says(to("counter"), (SYSTEM, 1, 2))
@@ -219,7 +224,7 @@ def test_listed_functions_are_spawned_by_whatever_way(way: str, form: str) -> No
         control, payload = SPAWNS[way](Atom(module), Atom(function))
         event = pair.answer(control, payload)
         assert event is not None
-        assert event.control == ctl.SpawnReply(MREF, SENDER, 0, Atom("notsup"))
+        assert event.signal == SpawnReply(MREF, SENDER, 0, Atom("notsup"))
 
 
 @pytest.mark.parametrize("way", REQUESTS)
@@ -230,12 +235,12 @@ def test_listed_functions_are_asked_for_by_whatever_way(name: str, way: str) -> 
     event = pair.answer(to(name), REQUESTS[way](Atom("os"), Atom("cmd")))
     if way == "C node" and name == "rex":
         assert event is not None
-        assert isinstance(event.control, ctl.Send | ctl.SendSender)
-        assert event.control.to_pid == SENDER
+        assert isinstance(event.signal, Message)
+        assert event.signal.to == SENDER
         assert event.payload == (Atom("rex"), (Atom("badrpc"), Atom("notsup")))
     elif REQUESTS[way](1, 2)[0] == GEN_CALL:
         assert event is not None
-        assert (event.control, event.payload) == (down(Atom(name)), NOPROC)
+        assert (event.signal, event.payload) == ctl.meaning(down(Atom(name)), NOPROC)
     else:
         assert event is None
 
@@ -319,8 +324,8 @@ REACHED: dict[str, tuple[ctl.Control, Any]] = {
     "monitor": (ctl.MonitorP(SENDER, SERVER, MREF), NO_PAYLOAD),
 }
 ANSWERS = {
-    "link": (ctl.PayloadExit(SERVER, SENDER), NOPROC),
-    "monitor": (down(SERVER), NOPROC),
+    "link": ctl.meaning(ctl.PayloadExit(SERVER, SENDER), NOPROC),
+    "monitor": ctl.meaning(down(SERVER), NOPROC),
 }
 
 
@@ -329,8 +334,8 @@ def test_a_pid_is_reached_once_its_process_has_called_out(way: str) -> None:
     rules = replace(RULES, links=True, exits=True, group_leaders=True)
     pair = Guarded(rules)
     event = pair.answer(*REACHED[way])
-    assert (event and (event.control, event.payload)) == ANSWERS.get(way)
-    pair.node_says(ctl.RegSend(SERVER, Atom("whoever")), 1)
+    assert (event and (event.signal, event.payload)) == ANSWERS.get(way)
+    pair.node_says(ctl.RegSend(SERVER, Atom("whoever")), (SERVER, 1))
     assert pair.peer_says(*REACHED[way])
 
 
@@ -338,7 +343,7 @@ def test_a_pid_is_reached_once_its_process_has_called_out(way: str) -> None:
 def test_what_harms_a_process_needs_more_than_its_pid(way: str) -> None:
     pair = Guarded(replace(RULES, pids=Pids.ANY))
     event = pair.answer(*REACHED[way])
-    assert (event and (event.control, event.payload)) == ANSWERS.get(way)
+    assert (event and (event.signal, event.payload)) == ANSWERS.get(way)
 
 
 @pytest.mark.parametrize(
@@ -346,7 +351,11 @@ def test_what_harms_a_process_needs_more_than_its_pid(way: str) -> None:
     [
         (ctl.SendSender(SERVER, SENDER), 1),  # an answer, as rex gives one
         (ctl.AliasSend(SERVER, MREF), 1),
-        (ctl.RegSend(SERVER, Atom("global_name_server")), 1),
+        (ctl.RegSend(SERVER, Atom("global_name_server")), SERVER),
+        (ctl.RegSend(SERVER, Atom("rex")), SERVER),  # as rex_nodes_observer
+        (ctl.RegSend(SERVER, Atom("whoever")), 1),  # as timer_server, for others
+        (ctl.RegSend(SERVER, Atom("whoever")), (GEN_CALL, (SERVER, ALIAS_TAG), 1)),
+        (ctl.RegSend(SERVER, Atom("whoever")), (GEN_CALL, (SERVER, reference(OWN)), 1)),
         (ctl.MonitorP(SERVER, SENDER, reference(OWN)), NO_PAYLOAD),
     ],
 )
@@ -359,8 +368,9 @@ def test_who_only_answers_is_not_reached(said: ctl.Control, payload: Any) -> Non
 @pytest.mark.parametrize(
     ("said", "payload"),
     [
-        (ctl.RegSend(SERVER, Atom("rex")), 1),
-        (ctl.AltactSigSend(ctl.ALTACT_NAME, SERVER, Atom("whoever")), 1),
+        (ctl.RegSend(SERVER, Atom("whoever")), [{Atom("me"): SERVER}]),
+        (ctl.AltactSigSend(ctl.ALTACT_NAME, SERVER, Atom("whoever")), SERVER),
+        (ctl.SpawnRequest(MREF, SERVER, SERVER, (CALC, CALC, 1), []), [SERVER]),
         (ctl.SpawnReply(MREF, SENDER, 0, SERVER), NO_PAYLOAD),
     ],
 )
@@ -373,10 +383,10 @@ def test_who_calls_out_or_was_spawned_is_reached(said: ctl.Control, payload: Any
 
 
 def test_of_many_who_call_out_the_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge, "_MAX_CALLERS", 10)
+    monkeypatch.setattr(remembered, "MAX_PROCESSES", 10)
     pair = Guarded(RULES)
     for number in range(12):
-        pair.node_says(ctl.RegSend(pid(OWN, number), Atom("whoever")), 1)
+        pair.node_says(ctl.RegSend(pid(OWN, number), Atom("whoever")), pid(OWN, number))
         if number == 9:
             assert pair.peer_says(ctl.SendSender(SENDER, pid(OWN, 0)), 1)
     reached = [
@@ -387,41 +397,121 @@ def test_of_many_who_call_out_the_last_are_remembered(monkeypatch: pytest.Monkey
     assert reached == [True, False, False] + [True] * 9
 
 
-# -- answers, forgeries, the unknown ------------------------------------------------------------
+# -- every form, refused and passed --------------------------------------------------------------
 
-BEGIN = (
-    ctl.Send,
-    ctl.SendTT,
-    ctl.SendSender,
-    ctl.SendSenderTT,
-    ctl.RegSend,
-    ctl.RegSendTT,
-    ctl.AltactSigSend,
-    ctl.Link,
-    ctl.MonitorP,
-    ctl.Exit2,
-    ctl.Exit2TT,
-    ctl.PayloadExit2,
-    ctl.PayloadExit2TT,
-    ctl.GroupLeader,
-    ctl.SpawnRequest,
-    ctl.SpawnRequestTT,
-    ctl.NodeLink,
+TOKEN = Atom("token")
+NAME = Atom("counter")
+MFA = (CALC, Atom("add"), 1)
+
+FORM_OF: dict[type[ctl.Control], ctl.Control] = {
+    type(form): form
+    for form in (
+        ctl.Link(SENDER, SERVER),
+        ctl.Send(SERVER),
+        ctl.RegSend(SENDER, NAME),
+        ctl.GroupLeader(SENDER, SERVER),
+        ctl.Exit2(SENDER, SERVER, NOPROC),
+        ctl.SendTT(SERVER, TOKEN),
+        ctl.RegSendTT(SENDER, NAME, TOKEN),
+        ctl.Exit2TT(SENDER, SERVER, TOKEN, NOPROC),
+        ctl.MonitorP(SENDER, SERVER, MREF),
+        ctl.MonitorPExit(SENDER, SERVER, reference(OWN), NOPROC),
+        ctl.SendSender(SENDER, SERVER),
+        ctl.SendSenderTT(SENDER, SERVER, TOKEN),
+        ctl.PayloadExit2(SENDER, SERVER),
+        ctl.PayloadExit2TT(SENDER, SERVER, TOKEN),
+        ctl.PayloadMonitorPExit(SENDER, SERVER, reference(OWN)),
+        ctl.SpawnRequest(MREF, SENDER, SENDER, MFA, []),
+        ctl.SpawnRequestTT(MREF, SENDER, SENDER, MFA, [], TOKEN),
+        ctl.SpawnReply(reference(OWN), SERVER, 0, SENDER),
+        ctl.SpawnReplyTT(reference(OWN), SERVER, 0, SENDER, TOKEN),
+        ctl.AliasSend(SENDER, reference(OWN)),
+        ctl.AliasSendTT(SENDER, reference(OWN), TOKEN),
+        ctl.AltactSigSend(ctl.ALTACT_ALIAS, SENDER, reference(OWN)),
+    )
+}
+"""What a peer must not send unless a rule, or what the node has sent, allows it."""
+
+UNTIES = (
+    *(ctl.Exit, ctl.ExitTT, ctl.PayloadExit, ctl.PayloadExitTT, ctl.Unlink, ctl.UnlinkId),
+    *(ctl.UnlinkIdAck, ctl.DemonitorP),
 )
-"""What a peer begins; everything else ends or answers something."""
+"""What ends a link or monitor, and means nothing where there is none."""
+
+ALTACTS = [
+    ctl.AltactSigSend(address | bits, SENDER, to, TOKEN)
+    for address, to in (
+        (0, SERVER),
+        (ctl.ALTACT_NAME, NAME),
+        (ctl.ALTACT_ALIAS, reference(OWN)),
+    )
+    for bits in range(4)
+    for bits in (bits & 1 | (bits & 2), bits | ctl.ALTACT_EXIT)
+]
+
+OPEN = replace(RULES, links=True, exits=True, group_leaders=True)
+
+
+def opened(rules: PeerRules = OPEN) -> Guarded:
+    """The node has told the peer its process, an alias, a monitor and a spawn request."""
+    pair = Guarded(rules)
+    own = reference(OWN)
+    pair.node_says(ctl.RegSend(SERVER, Atom("whoever")), (SERVER, own))
+    pair.node_says(ctl.MonitorP(SERVER, SENDER, own))
+    pair.node_says(ctl.SpawnRequest(own, SERVER, SERVER, MFA, []), [1])
+    return pair
+
+
+def said(control: ctl.Control) -> tuple[ctl.Control, Any]:
+    is_spawn = isinstance(control, ctl.SpawnRequest | ctl.SpawnRequestTT)
+    payload: Any = [1] if is_spawn else 1
+    return control, payload if control.HAS_PAYLOAD else NO_PAYLOAD
+
+
+def test_every_form_is_tried() -> None:
+    kinds = {*FORM_OF, *UNTIES, ctl.NodeLink}
+    assert kinds == set(ctl.ALL)
+
+
+EVERY = [*FORM_OF.values(), *ALTACTS]
+
+
+@pytest.mark.parametrize("control", EVERY, ids=str)
+def test_every_form_is_refused_unless_something_allows_it(control: ctl.Control) -> None:
+    Guarded(NOTHING).answer(*said(control))
+    (event,) = opened().peer_says(*said(control))
+    assert isinstance(event, MessageReceived)
+    assert getattr(event.signal, "token", NO_TOKEN) is NO_TOKEN
+
+
+@pytest.mark.parametrize("control", EVERY, ids=str)
+def test_no_form_reaches_a_third_node_s_process(control: ctl.Control) -> None:
+    third = {"to_pid": pid("third@x"), "alias": reference("third@x")}
+    values = {name: to for name, to in third.items() if hasattr(control, name)}
+    if isinstance(control, ctl.AltactSigSend) and not isinstance(control.to, Atom):
+        values = {"to": pid("third@x") if isinstance(control.to, Pid) else reference("third@x")}
+    if values:
+        opened(replace(OPEN, pids=Pids.ANY)).answer(*said(replace(control, **values)))
 
 
 @given(st.data())
-def test_without_rules_only_answers_pass(data: st.DataObject) -> None:
-    kind = data.draw(st.sampled_from(sorted(FIELDS, key=lambda kind: kind.OP)))
-    control = data.draw(st.builds(kind, *FIELDS[kind]))
-    control = as_peer(control)
+def test_what_unties_passes_to_the_node_s_own_processes(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(UNTIES))
+    control = as_peer(data.draw(st.builds(kind, *FIELDS[kind])))
     payload = data.draw(terms) if control.HAS_PAYLOAD else NO_PAYLOAD
+    receiver = "to_proc" if isinstance(control, ctl.DemonitorP) else "to_pid"
+    values: dict[str, Any] = {receiver: SERVER}
+    control = replace(control, **values)
+    assert Guarded(NOTHING).peer_says(control, payload)
+
+
+@given(controls, terms)
+def test_without_rules_nothing_new_passes(control: ctl.Control, payload: Any) -> None:
+    """Whatever the fields are: only what unties."""
     pair = Guarded(NOTHING)
-    if isinstance(control, BEGIN):
-        pair.answer(control, payload)
-    else:
-        assert pair.peer_says(control, payload)
+    control = as_peer(control)
+    if not isinstance(control, UNTIES):
+        pair.answer(control, payload if control.HAS_PAYLOAD else NO_PAYLOAD)
 
 
 @given(controls, terms)
@@ -432,16 +522,6 @@ def test_nobody_speaks_for_another(control: ctl.Control, payload: Any) -> None:
     if isinstance(sender, Pid):
         with pytest.raises(ProtocolError, match="in another node's name"):
             pair.peer_says(*said)
-
-
-@given(controls, terms)
-def test_with_every_rule_all_passes(control: ctl.Control, payload: Any) -> None:
-    pair = Guarded(ALL)
-    said = (as_peer(control), payload) if control.HAS_PAYLOAD else (as_peer(control),)
-    passes = bool(pair.peer_says(*said))
-    named = getattr(control, "to_name", getattr(control, "to_proc", getattr(control, "to", "")))
-    of_otp = isinstance(named, Atom) and named in OTP_NAMES - {"rex", "net_kernel"}
-    assert passes is not (of_otp or isinstance(control, ctl.NodeLink))
 
 
 def as_peer(control: ctl.Control) -> ctl.Control:

@@ -13,7 +13,7 @@ mode = "log"
 
 [[peers]]
 nodes = ["ops@10.0.0.1"]
-names = ["*", "logger"]
+names = ["stats_*", "logger"]
 calls = ["*"]
 ping = false
 monitors = false
@@ -21,6 +21,8 @@ links = true
 exits = true
 group_leaders = true
 system_messages = true
+funs = true
+new_atoms = 5
 pids = "any"
 
 [[peers]]
@@ -37,7 +39,7 @@ def test_a_file_says_all_that_the_settings_do(tmp_path: Path) -> None:
         (
             PeerRules(
                 nodes=("ops@10.0.0.1",),
-                names=("*", "logger"),
+                names=("stats_*", "logger"),
                 calls=("*",),
                 ping=False,
                 monitors=False,
@@ -45,6 +47,8 @@ def test_a_file_says_all_that_the_settings_do(tmp_path: Path) -> None:
                 exits=True,
                 group_leaders=True,
                 system_messages=True,
+                funs=True,
+                new_atoms=5,
                 pids=Pids.ANY,
             ),
             PeerRules(
@@ -86,9 +90,26 @@ def test_the_first_entry_that_fits_counts() -> None:
             r"peers\[2\].calls: 'calc': module:function expected",
         ),
         ('[[peers]]\nnodes = ["*"]\ncalls = ["a:b/1"]', "module:function expected"),
+        ('[[peers]]\nnodes = ["*"]\nnames = ["*"]', "'[*]' would open processes of OTP's"),
+        ('[[peers]]\nnodes = ["*"]\nnames = ["Elixir.*"]', "would open processes of OTP's"),
+        ('[[peers]]\nnodes = ["*"]\nnames = ["st*"]', "would open processes of OTP's"),
+        ('[[peers]]\nnodes = ["*"]\nnames = ["?ounter"]', "a name expected"),
+        ('[[peers]]\nnodes = ["*"]\nnames = ["*_sup"]', "a name expected"),
+        ('[[peers]]\nnodes = ["*"]\nnames = ["standard_*"]', "covers standard_error"),
+        ('[[peers]]\nnodes = ["*"]\nnames = ["ssh*"]', "covers ssh_"),
+        ('[[peers]]\nnodes = ["*"]\nnames = ["cover*"]', "covers cover_server"),
+        ('[[peers]]\nnodes = ["*"]\nnames = ["Elixir.Log*"]', "covers Elixir.Logger"),
+        ('[[peers]]\nnodes = ["*"]\nnew_atoms = -1', "a whole number from 0"),
+        ('[[peers]]\nnodes = ["*"]\nnew_atoms = true', "a whole number from 0"),
         ('[[peers]]\nnodes = ["*"]\nlinks = 1', r"peers\[1\].links: true or false expected"),
-        ('[[peers]]\nnodes = ["*"]\npids = "all"', r'peers\[1\].pids: "callers" or "any" expected'),
-        ('[[peers]]\nnodes = ["*"]\npids = []', r'peers\[1\].pids: "callers" or "any" expected'),
+        (
+            '[[peers]]\nnodes = ["*"]\npids = "all"',
+            r'pids: "callers" or "partners" or "any"',
+        ),
+        (
+            '[[peers]]\nnodes = ["*"]\npids = []',
+            r'pids: "callers" or "partners" or "any"',
+        ),
     ],
 )
 def test_mistakes_are_named_by_line_or_key(text: str, complaint: str) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from quicdist.cluster.otp_names import OTP_NAMES
 from quicdist.gateway import Mode, PeerRules, Pids, Policy
-from quicdist.gateway.otp_names import OTP_NAMES
 from tests.erlang import Erlang
 from tests.gatewayed import GatewayThread, gatewayed_erl, loopback_settings
 

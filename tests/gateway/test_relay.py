@@ -21,7 +21,6 @@ from quicdist.carriers.base import (
 )
 from quicdist.carriers.trust import PeerRefused
 from quicdist.dist import handshake as hs
-from quicdist.dist.control import MonitorP, UnlinkId
 from quicdist.dist.flags import DEFAULT_FLAGS
 from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
 from quicdist.etf import Atom, Pid, Reference, encode_bare
@@ -29,6 +28,7 @@ from quicdist.gateway.guard import Guard
 from quicdist.gateway.policy import PeerRules, Policy
 from quicdist.gateway.relay import Relay, claimed_name
 from quicdist.node.access import Access
+from tests.protocol.forms import MonitorP, UnlinkId
 
 PATIENCE = 20.0
 

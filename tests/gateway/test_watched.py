@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from quicdist.carriers.base import Role
-from quicdist.dist import control as ctl
 from quicdist.etf import Atom, Pid, encode_bare
 from quicdist.gateway import Gateway, PeerRules, Policy, run
 from quicdist.metrics import prometheus
@@ -20,6 +19,7 @@ from quicdist.node.guesses import FREE
 from tests.carriers.owners import NAME
 from tests.gateway.test_gateway import PATIENCE, Beam, connect, gateway_and_beam, policed, prove
 from tests.gatewayed import loopback_settings
+from tests.protocol import forms as ctl
 
 COUNTER = Policy((PeerRules(nodes=("*",), names=("counter",)),))
 KITCHEN = Policy((PeerRules(nodes=("*",), names=("kitchen",)),))

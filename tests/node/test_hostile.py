@@ -21,7 +21,6 @@ from quicdist import (
     WhenFull,
 )
 from quicdist.carriers.base import CloseReason
-from quicdist.dist import control as ctl
 from quicdist.dist.flags import DEFAULT_FLAGS
 from quicdist.dist.handshake import Name, build_name
 from quicdist.dist.packet import Packet
@@ -30,6 +29,7 @@ from quicdist.etf import DEFAULT, EtfDecodeError, EtfEncodeError, Limits, Option
 from quicdist.node.carrier import Place, Transport
 from quicdist.node.level import Level
 from quicdist.node.peer import Peer
+from quicdist.protocol import signals
 from tests.node import exported
 from tests.node.conftest import PATIENCE
 from tests.node.memory import Hub, MemoryCarrier
@@ -66,14 +66,17 @@ async def test_a_signal_in_another_nodes_name_ends_the_connection(kind: str) -> 
         victim.trap_exit = True
         await one.connect(two.name)
         mfa = (Atom("erpc"), Atom("execute_call"), 4)
-        spoofed: dict[str, tuple[ctl.Control, Any]] = {
-            "link": (ctl.Link(stranger, victim.pid), None),
-            "monitor": (ctl.MonitorP(stranger, Atom("victim"), reference(ELSEWHERE, 1)), None),
-            "exit": (ctl.PayloadExit(stranger, victim.pid), Atom("boo")),
-            "exit2": (ctl.PayloadExit2(stranger, victim.pid), Atom("boo")),
-            "altact": (ctl.AltactSigSend(ctl.ALTACT_EXIT, stranger, victim.pid), Atom("boo")),
-            "unlink": (ctl.UnlinkId(1, stranger, victim.pid), None),
-            "spawn": (ctl.SpawnRequest(reference(ELSEWHERE, 1), stranger, stranger, mfa, []), []),
+        spoofed: dict[str, tuple[signals.Signal, Any]] = {
+            "link": (signals.Link(stranger, victim.pid), None),
+            "monitor": (signals.Monitor(stranger, Atom("victim"), reference(ELSEWHERE, 1)), None),
+            "exit": (signals.Exit(stranger, victim.pid), Atom("boo")),
+            "exit2": (signals.ExitSignal(stranger, victim.pid), Atom("boo")),
+            "altact": (signals.ExitSignal(stranger, victim.pid, is_priority=True), Atom("boo")),
+            "unlink": (signals.Unlink(1, stranger, victim.pid), None),
+            "spawn": (
+                signals.SpawnRequest(reference(ELSEWHERE, 1), stranger, stranger, mfa, []),
+                [],
+            ),
         }
         control, payload = spoofed[kind]
         with two.events() as events:
@@ -97,7 +100,7 @@ async def ask_in_vain(one: Node, two: Node) -> None:
     deaf.held.add(peer)
     for number in range(20_000):
         pid = Pid(Atom(one.name), number, 0, one.creation)
-        peer.post(pid, ctl.MonitorP(pid, Atom("nobody"), reference(one.name, number)))
+        peer.post(pid, signals.Monitor(pid, Atom("nobody"), reference(one.name, number)))
     await until(lambda: link(two, one)._held_by)
     deaf.let_all_go()
 
@@ -128,7 +131,7 @@ async def test_who_never_reads_its_answers_is_down() -> None:
             peer._held_by.add(Level("the deaf", 0, 0, 0))
             for number in range(20_000):
                 pid = Pid(Atom(one.name), number, 0, one.creation)
-                peer.post(pid, ctl.MonitorP(pid, Atom("nobody"), reference(one.name, number)))
+                peer.post(pid, signals.Monitor(pid, Atom("nobody"), reference(one.name, number)))
             event = await asyncio.wait_for(events.__anext__(), PATIENCE)
         assert isinstance(event, NodeDown)
         assert "read none of the answers" in event.reason
@@ -211,9 +214,9 @@ async def test_a_peer_ties_so_many_of_its_processes_to_ours_and_no_more(kind: st
 
         def tie(by: Node, number: int) -> None:
             pid = Pid(Atom(by.name), number, 0, by.creation)
-            signal: ctl.Control = ctl.Link(pid, target.pid)
+            signal: signals.Signal = signals.Link(pid, target.pid)
             if kind == "monitor":
-                signal = ctl.MonitorP(pid, target.pid, reference(by.name, number))
+                signal = signals.Monitor(pid, target.pid, reference(by.name, number))
             link(by, two).post(pid, signal)
 
         with two.events() as events:

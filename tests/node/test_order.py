@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from quicdist import Identity, Mailbox, Node, Table
-from quicdist.dist import control as ctl
 from quicdist.dist.session import Head
 from quicdist.etf import Atom, Reference
+from quicdist.protocol import signals
+from quicdist.protocol.wire import ALTACT_ALIAS, Op
 from tests.lossy import LossyProxy, Weather
 from tests.node.conftest import COOKIE, PATIENCE, Beam, MakeNode, atom
 from tests.node.memory import Hub
@@ -97,15 +98,15 @@ async def test_aliases_are_sent_to_as_otp_28_does() -> None:
         seen: list[object] = []
         address = peer.session.address
 
-        def watched(control: ctl.Control) -> Head:
-            seen.append(control)
-            return address(control)
+        def watched(signal: signals.Message | signals.SpawnRequest) -> Head:
+            seen.append(peer.session._forms.ahead(signal)[:2])
+            return address(signal)
 
         peer.session.address = watched  # type: ignore[method-assign]
         alias = me.alias()
         await one.send(alias, "hello")
         assert await me.receive(timeout=PATIENCE) == b"hello"
-        assert seen == [ctl.AltactSigSend(ctl.ALTACT_ALIAS, one.pid, alias)]
+        assert seen == [(Op.ALTACT_SIG_SEND, ALTACT_ALIAS)]
 
 
 async def test_a_priority_message_is_one_like_others() -> None:
@@ -119,10 +120,9 @@ async def test_a_priority_message_is_one_like_others() -> None:
     ):
         await one.connect(two.name)
         await one.send(me.pid, "first")
-        ways = (ctl.ALTACT_PRIO, me.pid), (ctl.ALTACT_PRIO | ctl.ALTACT_ALIAS, me.alias())
-        for flags, to in ways:
-            control = ctl.AltactSigSend(flags, one.pid, to)
-            one.system.emit(Atom(two.name), one.pid, control, "urgent")
+        for to in (me.pid, me.alias()):
+            urgent = signals.Message(one.pid, to, is_priority=True)
+            one.system.emit(Atom(two.name), one.pid, urgent, "urgent")
         await one.send(me.pid, "last")
         got = [await me.receive(timeout=PATIENCE) for _ in range(4)]
         assert got == [b"first", b"urgent", b"urgent", b"last"]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from quicdist import Atom, Mailbox, Node
-from quicdist.dist import control as ctl
 from quicdist.etf import Pid, Term
 from quicdist.node.level import HERE
+from quicdist.protocol import signals
 from tests.node.memory import Hub
 from tests.node.test_two_nodes import get, make, until
 
@@ -118,10 +118,10 @@ async def test_a_lost_node_concerns_only_who_has_something_there() -> None:
         there = Pid(Atom("9@127.0.0.1"), 1, 0, 7)
         linked, watched = boxes[:2]
         linked.trap_exit = True
-        node.system.handlers[ctl.Link](ctl.Link(there, linked.pid), None, HERE)
+        node.system.handlers[signals.Link](signals.Link(there, linked.pid), None, HERE)
         reference = node.system.identifiers.reference()
-        monitor = ctl.MonitorP(there, watched.pid, reference)
-        node.system.handlers[ctl.MonitorP](monitor, None, HERE)
+        monitor = signals.Monitor(there, watched.pid, reference)
+        node.system.handlers[signals.Monitor](monitor, None, HERE)
         node.system.node_lost(there.node)
         assert told == [linked, watched]
         assert await get(linked) == ("EXIT", there, "noconnection")

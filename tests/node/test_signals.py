@@ -7,13 +7,13 @@ from collections import deque
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from quicdist.dist.control import Control, Link
 from quicdist.dist.session import NO_PAYLOAD
 from quicdist.etf import Atom, Pid, Reference, Term
 from quicdist.node.ids import Identifiers
 from quicdist.node.level import HERE, Level, Source
 from quicdist.node.process import NOCONNECTION, Process
-from quicdist.node.system import Payload, Route, System
+from quicdist.node.system import Route, System
+from quicdist.protocol.signals import Link, Payload, Signal
 
 ONE, TWO = Atom("1@127.0.0.1"), Atom("2@127.0.0.1")
 SIDES = st.sampled_from([0, 1])
@@ -42,11 +42,9 @@ class Wire:
     """The way to the other system: in order, as slow as the test wants."""
 
     def __init__(self) -> None:
-        self.queue: deque[tuple[Control, Payload]] = deque()
+        self.queue: deque[tuple[Signal, Payload]] = deque()
 
-    def post(
-        self, node: Atom, sender: Pid, control: Control, payload: Payload = NO_PAYLOAD
-    ) -> None:
+    def post(self, node: Atom, sender: Pid, control: Signal, payload: Payload = NO_PAYLOAD) -> None:
         self.queue.append((control, payload))
 
     post_if_connected = post
@@ -55,7 +53,7 @@ class Wire:
         pass
 
     def send(self, route: Route, payload: Payload) -> None:
-        self.post(route.node, route.sender, route.control, payload)
+        self.post(route.node, route.sender, route.signal, payload)
 
 
 class CrossingSignals(RuleBasedStateMachine):
@@ -125,9 +123,9 @@ class CrossingSignals(RuleBasedStateMachine):
 
     def link_arrives(self, control: Link) -> None:
         """The other side has linked: that counts, unless it did not know of our unlink yet."""
-        me = next(process for process in self.everyone if process.pid == control.to_pid)
-        if control.from_pid not in me.links._state:
-            self.unlinked.pop((me.pid, control.from_pid), None)
+        me = next(process for process in self.everyone if process.pid == control.to)
+        if control.sender not in me.links._state:
+            self.unlinked.pop((me.pid, control.sender), None)
 
     @rule()
     def lose_the_connection(self) -> None:

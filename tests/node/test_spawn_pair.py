@@ -18,8 +18,8 @@ from quicdist import (
     SpawnError,
     shell,
 )
-from quicdist.dist import control as ctl
 from quicdist.etf import EtfEncodeError, Term
+from quicdist.protocol import signals
 from tests.node import exported
 from tests.node.conftest import PATIENCE, atom
 from tests.node.memory import Hub
@@ -90,11 +90,11 @@ async def test_a_node_refuses() -> None:
     hub = Hub()
     async with make(hub) as one, make(hub) as two, one.mailbox() as me:
 
-        def refuse(control: ctl.SpawnRequest, args: Term, source: object) -> None:
-            answer = ctl.SpawnReply(control.req_id, control.from_pid, 0, atom("badopt"))
-            two.system.emit_if_connected(control.from_pid.node, two.pid, answer)
+        def refuse(control: signals.SpawnRequest, args: Term, source: object) -> None:
+            answer = signals.SpawnReply(control.req_id, control.sender, 0, atom("badopt"))
+            two.system.emit_if_connected(control.sender.node, two.pid, answer)
 
-        two.system.handlers[ctl.SpawnRequest] = refuse
+        two.system.handlers[signals.SpawnRequest] = refuse
         with pytest.raises(SpawnError, match="badopt") as caught:
             await me.spawn_remote(two.name, "m", "f", [1], alias=AliasMode.DEMONITOR)
         assert caught.value.reason == "badopt"

@@ -1,8 +1,11 @@
-"""Names that OTP's own processes are registered under: no wildcard of a policy opens these.
+"""Names that OTP's own processes are registered under: no wildcard of a rule may cover one.
 
-What the .app files of OTP 25 to 27 claim, what `registered()` tells there and in Elixir, and the
-module that a gateway gives its node.
-A process behind one of them loads code, spawns, stops the node or reads files for whoever asks.
+What the .app files of OTP 25 to 29 claim, what `registered()` tells there and in Elixir, the tools
+that start a process on demand (dbg, cover, eprof), and the module that a gateway gives its node.
+A process behind one of them loads code, spawns, stops the node or reads files for any caller.
+
+The list is a second line of defence. The first is that a rule without a literal prefix is refused
+(`access_rules.check_name_pattern`), which depends on no release of OTP.
 """
 
 from __future__ import annotations
@@ -40,5 +43,12 @@ OTP_NAMES: frozenset[str] = frozenset(
     Elixir.IEx.Broker Elixir.IEx.Config Elixir.IEx.Pry Elixir.IEx.Supervisor Elixir.Logger
     Elixir.Logger.BackendSupervisor Elixir.Logger.Supervisor Elixir.Logger.Watcher
     elixir_code_server elixir_config elixir_sup
+    cover_server crashdump_viewer_server data_publisher dbg dbg_iserver dbg_wx_mon debugger
+    eprof eprof_server etop etop_server etop_txt fprof fprof_server int observer observer_backend
+    percept_db percept_db_stop ct_logs ct_util_server ct_config_server test_server appmon appmon_a
+    reltool_sup rex_nodes_observer ssh_lsocket_sup standard_error_writer ttb ttb_meta_tracer xref
+    user_sup wx_object Elixir.Mix.ProjectStack Elixir.Mix.State Elixir.Mix.TasksServer
+    Elixir.ExUnit.Server Elixir.ExUnit.OnExitHandler Elixir.ExUnit.CaptureServer
+    Elixir.EEx.Supervisor Elixir.Hex.State
     """.split()
 )

@@ -1,0 +1,205 @@
+"""Which atoms a term brings, and whether it holds a fun, without decoding it.
+
+A term may come in pieces, as the fragments of a message. Binaries and numbers are skipped.
+
+External Term Format, from "SMALL_INTEGER_EXT" on.
+"""
+
+from __future__ import annotations
+
+from quicdist.dist.errors import ProtocolError
+
+MAX_NEW_ATOMS = 200_000
+"""Atoms that all peers of a gateway may bring to its node together. A BEAM has room for 1,048,576
+by default, and ends when there is no more."""
+
+MAX_NEW_ATOMS_OF_MESSAGE = 1_000
+
+_FIXED = {
+    *(("a", 2), ("b", 5), ("F", 9), ("c", 32), ("j", 1)),
+}
+_SIZES: dict[int, int] = {ord(tag): size for tag, size in _FIXED}
+"""Tag to bytes in all: SMALL_INTEGER, INTEGER, NEW_FLOAT, FLOAT, NIL."""
+
+_COUNTED: dict[int, tuple[int, int]] = {
+    ord("n"): (1, 1),
+    ord("o"): (4, 1),
+    ord("k"): (2, 0),
+    ord("m"): (4, 0),
+    ord("M"): (4, 1),
+}
+"""Tag to the width of its count of bytes, and the bytes beside them: SMALL_BIG, LARGE_BIG, STRING,
+BINARY, BIT_BINARY."""
+
+_ATOMS: dict[int, tuple[int, bool]] = {
+    ord("w"): (1, False),
+    ord("v"): (2, False),
+    ord("s"): (1, True),
+    ord("d"): (2, True),
+}
+"""Tag to the width of its length, and whether it is Latin-1: SMALL_ATOM_UTF8, ATOM_UTF8,
+SMALL_ATOM, ATOM."""
+
+_GROUPS: dict[int, tuple[int, int, int]] = {
+    ord("h"): (1, 1, 0),
+    ord("i"): (4, 1, 0),
+    ord("l"): (4, 1, 1),
+    ord("t"): (4, 2, 0),
+}
+"""Tag to the width of its count, terms for each, and terms more: SMALL_TUPLE, LARGE_TUPLE, LIST,
+MAP."""
+
+_OF_NODE: dict[int, int] = {ord("X"): 12, ord("g"): 9, ord("x"): 12, ord("Y"): 8, ord("f"): 5}
+_OF_NODE[ord("e")] = 5
+"""Tag to the bytes behind the node's name: NEW_PID, PID, V4_PORT, NEW_PORT, PORT, REFERENCE."""
+
+_REFERENCES: dict[int, int] = {ord("Z"): 4, ord("r"): 1}
+"""Tag to the bytes of the creation: NEWER_REFERENCE, NEW_REFERENCE."""
+
+_NEW_FUN, _FUN, _EXPORT, _RECORD = b"puqC"
+
+
+class _Incomplete(Exception):
+    """The piece ends within a term."""
+
+
+class TermScanner:
+    """One term, or several, one after the other."""
+
+    __slots__ = ("_rest", "_skip", "atoms", "has_fun", "pending")
+
+    def __init__(self, terms: int = 1) -> None:
+        self.atoms: set[bytes] = set()
+        """Their texts in UTF-8; the caller may take them out."""
+        self.has_fun = False
+        self.pending = terms
+        """Terms that have not begun yet."""
+        self._rest = b""
+        self._skip = 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all of it was seen."""
+        return not self.pending and not self._skip
+
+    def feed(self, data: bytes, at: int = 0) -> int:
+        """The next piece, from `at`; where the last term ends in it. Raises ProtocolError."""
+        if self._rest:
+            data, at, self._rest = self._rest + data[at:], 0, b""
+        if self._skip:
+            step = min(self._skip, len(data) - at)
+            self._skip -= step
+            at += step
+        try:
+            while self.pending:
+                at = self._term(data, at)
+        except (_Incomplete, IndexError):
+            pass
+        return at
+
+    def _term(self, data: bytes, at: int) -> int:
+        """Raises _Incomplete, IndexError with the beginning of the term kept."""
+        if self._skip or at >= len(data):
+            raise _Incomplete
+        tag = data[at]
+        size = _SIZES.get(tag)
+        if size is not None:
+            return self._over(data, at, size, 0)
+        if tag in _ATOMS:
+            end = self._atom(data, at)
+            self.pending -= 1
+            return end
+        group = _GROUPS.get(tag)
+        if group is not None:
+            width, each, more = group
+            count = self._number(data, at, at + 1, width)
+            return self._over(data, at, 1 + width, count * each + more)
+        counted = _COUNTED.get(tag)
+        if counted is not None:
+            width, more = counted
+            count = self._number(data, at, at + 1, width)
+            return self._over(data, at, 1 + width + more + count, 0)
+        return self._rare(data, at, tag)
+
+    def _rare(self, data: bytes, at: int, tag: int) -> int:
+        behind = _OF_NODE.get(tag)
+        if behind is not None:
+            end = self._atom(data, at, at + 1)
+            return self._over(data, at, end - at + behind, 0)
+        creation = _REFERENCES.get(tag)
+        if creation is not None:
+            words = self._number(data, at, at + 1, 2)
+            end = self._atom(data, at, at + 3)
+            return self._over(data, at, end - at + creation + 4 * words, 0)
+        if tag == _EXPORT:
+            self.has_fun = True
+            return self._over(data, at, 1, 3)
+        if tag == _NEW_FUN:
+            self.has_fun = True
+            free = self._number(data, at, at + 26, 4)
+            return self._over(data, at, 30, 4 + free)
+        if tag == _FUN:
+            self.has_fun = True
+            free = self._number(data, at, at + 1, 4)
+            return self._over(data, at, 5, 4 + free)
+        if tag == _RECORD:
+            fields = self._number(data, at, at + 1, 4)
+            return self._over(data, at, 6, 2 + 2 * fields)
+        raise ProtocolError(f"a term of tag {tag}, which no policy can read")
+
+    def _over(self, data: bytes, at: int, size: int, terms: int) -> int:
+        """Over `size` bytes, of which some may be still to come; then `terms` more."""
+        self.pending += terms - 1
+        end = at + size
+        if end > len(data):
+            self._skip = end - len(data)
+            return len(data)
+        return end
+
+    def _atom(self, data: bytes, start: int, at: int | None = None) -> int:
+        """Notes the atom at `at`; `start` is where the term begins that it is in."""
+        at = start if at is None else at
+        if at >= len(data):
+            self._keep(data, start)
+        form = _ATOMS.get(data[at])
+        if form is None:
+            raise ProtocolError("the name of a node is no atom")
+        width, is_latin = form
+        begin = at + 1 + width
+        end = begin + self._number(data, start, at + 1, width)
+        if end > len(data):
+            self._keep(data, start)
+        text = data[begin:end]
+        self.atoms.add(text if not is_latin or text.isascii() else text.decode("latin-1").encode())
+        return end
+
+    def _number(self, data: bytes, start: int, at: int, width: int) -> int:
+        if at + width > len(data):
+            self._keep(data, start)
+        return int.from_bytes(data[at : at + width], "big")
+
+    def _keep(self, data: bytes, start: int) -> None:
+        self._rest = data[start:]
+        raise _Incomplete
+
+
+class AtomBudget:
+    """The atoms that peers have brought to one node, which keeps each for ever. Bounded."""
+
+    __slots__ = ("_known", "_limit")
+
+    def __init__(self, limit: int = MAX_NEW_ATOMS) -> None:
+        self._known: set[int] = set()
+        """Hashes, as Python salts them: nobody outside finds two atoms with the same."""
+        self._limit = limit
+
+    def new(self, atoms: set[bytes]) -> set[int]:
+        """Those that no peer has brought yet."""
+        return {hash(atom) for atom in atoms} - self._known
+
+    def admit(self, new: set[int]) -> bool:
+        """They are the node's from now on; False where there is no room for them."""
+        if len(self._known) + len(new) > self._limit:
+            return False
+        self._known |= new
+        return True
