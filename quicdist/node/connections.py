@@ -12,7 +12,8 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from quicdist.carriers.base import Connection, ConnectionHandler, NotBelieved
@@ -68,6 +69,14 @@ class Listener(Protocol):
     def probe(self, peer: Peer) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _WaitingCall:
+    """A call that begins when the link is up, or fails."""
+
+    begin: Callable[[Peer], None]
+    fail: Callable[[Exception], None]
+
+
 class _Attempt:
     """Connecting to one node: whoever wants it waits for the same attempt."""
 
@@ -75,7 +84,7 @@ class _Attempt:
         self.node = node
         self.deadline = deadline
         self.result: asyncio.Future[Peer] = asyncio.get_running_loop().create_future()
-        self.signals: deque[tuple[Pid, Control, Payload]] = deque()
+        self.signals: deque[tuple[Pid, Control, Payload] | _WaitingCall] = deque()
         self.dialled: Peer | None = None
         """Our own link, while its handshake goes on."""
         self.is_watched = False
@@ -169,6 +178,21 @@ class Connections:
         if attempt is not None and len(attempt.signals) < _MAX_QUEUED:
             attempt.signals.append((sender, control, payload))
 
+    def when_up(
+        self, node: Atom, begin: Callable[[Peer], None], fail: Callable[[Exception], None]
+    ) -> None:
+        """Calls `begin` with the link to a node when it is up, in order with the signals that wait
+        for it, or `fail`. Raises NoConnection, NodeNameError."""
+        peer = self.up.get(node)
+        if peer is not None:
+            begin(peer)
+        else:
+            self._attempt(node).signals.append(_WaitingCall(begin, fail))
+
+    def is_up(self, node: Atom) -> bool:
+        """Whether there is a link to a node."""
+        return node in self.up
+
     def watch(self, node: Atom) -> None:
         """Connects where there is no connection, and tells the listener if that fails."""
         if node not in self.up:
@@ -216,7 +240,7 @@ class Connections:
         """Waits until all that was accepted is acknowledged, at most `timeout` seconds."""
         self._is_closing = True
         for attempt in list(self._attempts.values()):
-            if not attempt.signals:
+            if all(isinstance(one, _WaitingCall) for one in attempt.signals):
                 self._give_up(attempt, "the node is stopping")
         pending = [attempt.result for attempt in self._attempts.values()]
         loop = asyncio.get_running_loop()
@@ -352,6 +376,10 @@ class Connections:
         if not attempt.result.done():
             error = NoConnection(attempt.node, reason, is_refusal=attempt.is_refused)
             attempt.result.set_exception(error)
+        for waiting in attempt.signals:
+            if isinstance(waiting, _WaitingCall):
+                refused = attempt.is_refused
+                waiting.fail(NoConnection(attempt.node, reason, is_refusal=refused))
         if attempt.is_watched:
             self._listener.unreachable(attempt.node, reason)
 
@@ -473,7 +501,11 @@ class Connections:
             self._settle(attempt, peer)
 
     def _settle(self, attempt: _Attempt, peer: Peer) -> None:
-        for sender, control, payload in attempt.signals:
+        for waiting in attempt.signals:
+            if isinstance(waiting, _WaitingCall):
+                waiting.begin(peer)
+                continue
+            sender, control, payload = waiting
             try:
                 peer.post(sender, control, payload)
             except EtfEncodeError as error:

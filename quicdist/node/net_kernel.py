@@ -9,8 +9,9 @@ import logging
 
 from quicdist.etf import Atom, Term
 from quicdist.node.level import Source
-from quicdist.node.service import GEN_CALL, Service, is_from
+from quicdist.node.service import Service, is_from
 from quicdist.node.system import System
+from quicdist.runtime.calls import GEN_CALL
 
 logger = logging.getLogger("quicdist.node")
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from quicdist.dist.control import GroupLeader, SpawnReply
+from quicdist.dist.control import GroupLeader
 from quicdist.etf import Atom, Pid, Reference, Term
 from quicdist.node.aliases import AliasMode
 from quicdist.node.errors import ProcessExited
 from quicdist.node.level import HERE, Level, Source
 from quicdist.node.links import Links
-from quicdist.node.spawning import Spawning
 
 if TYPE_CHECKING:
     from quicdist.node.system import System
+    from quicdist.runtime.calls import PendingCall
 
 NORMAL = Atom("normal")
 KILL = Atom("kill")
@@ -57,7 +57,8 @@ class Process:
         self.monitoring: dict[Reference, Watched] = {}
         self.watchers: dict[Reference, Watcher] = {}
         self.aliases: dict[Reference, AliasMode] = {}
-        self.spawning = Spawning(self)
+        self.calls: dict[Reference, PendingCall] = {}
+        """Its requests that are not answered yet."""
         self.monitored_nodes: dict[Atom, int] = {}
         self.tied_to: list[Atom] = []
         """Nodes where something may matter to it; see `System.tie`."""
@@ -149,7 +150,8 @@ class Process:
         self.links = Links()
         self.watchers.clear()
         self.monitoring.clear()
-        self.spawning.ended()
+        for call in list(self.calls.values()):
+            call.caller_ended()
         self.stopped()
 
     # -- monitors --
@@ -273,15 +275,12 @@ class Process:
         """They come no more."""
         self.system.node_monitors.pop(self.pid, None)
 
-    # -- spawning --
-
-    def spawn_replied(self, control: SpawnReply, source: Source) -> None:
-        """A spawn request of ours was answered."""
-        self.spawning.replied(control, source)
+    def ended_error(self) -> Exception:
+        """What its calls raise when it has ended."""
+        return ProcessExited(self.pid, self.exit_reason)
 
     def node_lost(self, node: Atom) -> None:
         """The connection to `node` is gone: so is everything there, as far as we can tell."""
-        self.spawning.node_lost(node)
         for _ in range(self.monitored_nodes.pop(node, 0)):
             self.signalled((_NODEDOWN, node), HERE)
         if self.watchers:

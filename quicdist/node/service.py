@@ -9,17 +9,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from quicdist.etf import Atom, ImproperList, Pid, Reference, Term
+from quicdist.etf import Atom, Pid, Term
 from quicdist.etf.notation import format_term
 from quicdist.node.level import HERE, Source
 from quicdist.node.process import Process
 from quicdist.node.system import System
+from quicdist.runtime.calls import alias_of
 
 logger = logging.getLogger("quicdist.node")
 
-GEN_CALL = Atom("$gen_call")
 GEN_CAST = Atom("$gen_cast")
-ALIAS = Atom("alias")
 
 
 class Service(Process):
@@ -65,17 +64,6 @@ def reply(system: System, sender: Pid, to: Term, answer: Term) -> None:
     """
     pid, tag = to
     system.post(sender, alias_of(tag) or pid, (tag, answer))
-
-
-def alias_of(tag: Term) -> Reference | None:
-    """The alias in a gen call's tag: `[alias|Ref]`, or that as the head of a list."""
-    if isinstance(tag, list) and tag:
-        tag = tag[0]
-    elif isinstance(tag, ImproperList) and isinstance(tag.items[0], ImproperList):
-        tag = tag.items[0]
-    if isinstance(tag, ImproperList) and tag.items == (ALIAS,) and isinstance(tag.tail, Reference):
-        return tag.tail
-    return None
 
 
 def is_from(term: Term) -> bool:

@@ -27,9 +27,10 @@ from quicdist.node.level import Level, Source
 from quicdist.node.mailbox import Mailbox
 from quicdist.node.process import Watcher
 from quicdist.node.reasons import error_reason, stack_of
-from quicdist.node.service import Service, alias_of, is_from
+from quicdist.node.service import Service, is_from
 from quicdist.node.spawn import Main, Spawner
 from quicdist.node.system import System
+from quicdist.runtime.calls import alias_of
 
 logger = logging.getLogger("quicdist.node")
 

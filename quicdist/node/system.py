@@ -21,6 +21,7 @@ from quicdist.node.errors import NameTaken, NoProcess
 from quicdist.node.ids import Identifiers
 from quicdist.node.level import HERE, Source
 from quicdist.node.process import NOPROC, Process, Watched, Watcher
+from quicdist.runtime.calls import Callee, PendingCalls
 
 Destination: TypeAlias = "Pid | Reference | str | tuple[str, str]"
 """A pid, an alias, a name registered here, or a (name, node)."""
@@ -74,6 +75,19 @@ class Network(Protocol):
     ) -> None:
         """Sends without waiting; without a connection the signal has no meaning and is dropped."""
 
+    def when_up(
+        self, node: Atom, begin: Callable[[Callee], None], fail: Callable[[Exception], None]
+    ) -> None:
+        """Calls `begin` with the connection to a node: at once where it is up, else when it comes
+        up, in order with the signals that wait for it; `fail` where it does not come up. Raises
+        NoConnection, NodeNameError."""
+
+    def is_up(self, node: Atom) -> bool:
+        """Whether there is a connection to a node."""
+
+    def obstacle(self, node: Atom) -> str | None:
+        """Why there is no connection yet to a node that is being connected to."""
+
     def watch(self, node: Atom) -> None:
         """Connects where there is no connection; `System.node_lost` tells when that fails."""
 
@@ -92,6 +106,7 @@ class System:
         self.processes: dict[Pid, Process] = {}
         self.names: dict[Atom, Process] = {}
         self.aliases: dict[Reference, Process] = {}
+        self.calls = PendingCalls(self.name)
         self.watched_names: dict[Reference, Process] = {}
         """Who is watched by a monitor of a name: the name may pass to another process."""
         self._tied: dict[Atom, dict[Process, None]] = {}
@@ -196,7 +211,9 @@ class System:
                 del self._tied[node]
 
     def node_lost(self, node: Atom) -> None:
-        """The connection to a node is gone: whoever is tied to a process there is told."""
+        """The connection to a node is gone: calls to it fail, and the processes tied to a process
+        there are told."""
+        self.calls.node_lost(node)
         for process in self._tied.pop(node, ()):
             if process.is_alive:
                 process.tied_to.remove(node)
@@ -315,6 +332,8 @@ class System:
     # -- messages in --
 
     def _on_send(self, control: ctl.SendSender, payload: Term, source: Source) -> None:
+        if self.calls and self.calls.answer_by_pid(payload, source):
+            return
         process = self.processes.get(control.to_pid)
         if process is not None:
             process.deliver(payload, source)
@@ -325,6 +344,8 @@ class System:
             process.deliver(payload, source)
 
     def _on_alias_send(self, control: ctl.AliasSend, payload: Term, source: Source) -> None:
+        if self.calls.answer_by_alias(control.alias, payload, source):
+            return
         process = self.aliases.get(control.alias)
         if process is not None:
             process.alias_used(control.alias)
@@ -335,6 +356,8 @@ class System:
         # ordinary one (EEP 76). No process here makes such aliases.
         to = control.to
         if isinstance(to, Reference):
+            if self.calls.answer_by_alias(to, payload, source):
+                return
             process = self.aliases.get(to)
             if process is not None:
                 process.alias_used(to)
@@ -427,24 +450,32 @@ class System:
             process.watchers.pop(control.ref, None)
 
     def _on_monitor_exit(self, control: ctl.MonitorPExit, payload: Term, source: Source) -> None:
-        process = self.processes.get(control.to_pid)
-        if process is not None:
-            process.monitor_fired(control.ref, control.reason, source)
+        self._down(control.to_pid, control.ref, control.reason, source)
 
     def _on_payload_monitor_exit(
         self, control: ctl.PayloadMonitorPExit, payload: Term, source: Source
     ) -> None:
-        process = self.processes.get(control.to_pid)
-        if process is not None:
-            process.monitor_fired(control.ref, payload, source)
+        self._down(control.to_pid, control.ref, payload, source)
+
+    def _down(self, to: Pid, reference: Reference, reason: Term, source: Source) -> None:
+        if self.calls.down(reference, reason, source):
+            return
+        process = self.processes.get(to)
+        watched = None if process is None else process.monitoring.get(reference)
+        if process is None or watched is None:
+            return
+        if self.calls.is_from(_target(watched)[0], source):
+            process.monitor_fired(reference, reason, source)
+        else:
+            self.calls.refuse("DOWN signal", source)
 
     # -- spawning, group leaders --
 
     def _on_spawn_reply(self, control: ctl.SpawnReply, payload: Term, source: Source) -> None:
-        process = self.processes.get(control.to_pid)
-        if process is not None:
-            process.spawn_replied(control, source)
-        elif isinstance(control.result, Pid):
+        if self.calls.spawn_replied(control, source):
+            return
+        # Its caller is gone, or it is no reply to a request of ours.
+        if isinstance(control.result, Pid) and self.calls.is_from(control.result.node, source):
             self.let_spawned_go(control, control.result, NOPROC)
 
     def let_spawned_go(self, control: ctl.SpawnReply, child: Pid, reason: Term) -> None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from quicdist.etf import Atom, Pid, Term
-from quicdist.node import gen
 from quicdist.node.errors import CallError, CallTimeout, MailboxFull, NoConnection, NoProcess
 from quicdist.node.mailbox import Mailbox
 from quicdist.node.service import is_from, reply
+from quicdist.runtime.calls import gen_call
 
 OK = Atom("ok")
 _ERROR = Atom("error")
@@ -24,6 +24,7 @@ _NO_DEBUG = Atom("no_debug")
 
 _GET_STATE = Atom("get_state")
 _SYSTEM = Atom("system")
+_REX = Atom("rex")
 
 _PATIENCE = 2.0
 """Seconds for a node to show its own form."""
@@ -122,7 +123,7 @@ async def _wants_ok(me: Mailbox, sender: Pid) -> bool:
     if known is None:
         try:
             # The state of rex is a map.
-            shown = await gen.call(me, ("rex", sender.node), _GET_STATE, _PATIENCE, _SYSTEM)
+            shown = await gen_call(me, (_REX, sender.node), _GET_STATE, _PATIENCE, label=_SYSTEM)
         except (CallError, CallTimeout, NoConnection, NoProcess, MailboxFull):
             return True
         known = isinstance(shown, tuple) and len(shown) == 2 and shown[0] == OK

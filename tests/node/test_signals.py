@@ -11,7 +11,7 @@ from quicdist.dist.control import Control, Link
 from quicdist.dist.session import NO_PAYLOAD
 from quicdist.etf import Atom, Pid, Reference, Term
 from quicdist.node.ids import Identifiers
-from quicdist.node.level import HERE, Level, Source
+from quicdist.node.level import Level, Source
 from quicdist.node.process import NOCONNECTION, Process
 from quicdist.node.system import Payload, Route, System
 
@@ -38,6 +38,21 @@ class Recorder(Process):
         return [m[4] for m in self.messages if m[:2] == ("DOWN", reference)]
 
 
+class Connection:
+    """A source of signals: the connection to a node."""
+
+    def __init__(self, name: Atom) -> None:
+        self.name = name
+
+    def filled(self, level: Level) -> None:
+        pass
+
+    let_go = filled
+
+    def tied(self, count: object) -> None:
+        pass
+
+
 class Wire:
     """The way to the other system: in order, as slow as the test wants."""
 
@@ -54,6 +69,15 @@ class Wire:
     def watch(self, node: Atom) -> None:
         pass
 
+    def when_up(self, node: Atom, begin: object, fail: object) -> None:
+        raise NotImplementedError
+
+    def is_up(self, node: Atom) -> bool:
+        return True
+
+    def obstacle(self, node: Atom) -> None:
+        return None
+
     def send(self, route: Route, payload: Payload) -> None:
         self.post(route.node, route.sender, route.control, payload)
 
@@ -65,7 +89,7 @@ class CrossingSignals(RuleBasedStateMachine):
     def begin(self) -> None:
         self.wires = [Wire(), Wire()]
         self.systems = [
-            System(Identifiers(name, 4 + side, 0), self.wires[side])
+            System(Identifiers(name, 4 + side), self.wires[side])
             for side, name in enumerate((ONE, TWO))
         ]
         self.processes = [[Recorder(system) for _ in range(3)] for system in self.systems]
@@ -121,7 +145,7 @@ class CrossingSignals(RuleBasedStateMachine):
             control, payload = queue.popleft()
             if isinstance(control, Link):
                 self.link_arrives(control)
-            target.handlers[type(control)](control, payload, HERE)
+            target.handlers[type(control)](control, payload, Connection((ONE, TWO)[side]))
 
     def link_arrives(self, control: Link) -> None:
         """The other side has linked: that counts, unless it did not know of our unlink yet."""
