@@ -430,7 +430,9 @@ class System:
         target = control.to_proc
         process = self.processes.get(target) if isinstance(target, Pid) else self.names.get(target)
         watcher = Watcher(control.from_pid, target)
-        if process is not None:
+        if process is not None and control.ref in process.watchers:
+            self.calls.refuse("monitor", source)
+        elif process is not None:
             process.watchers[control.ref] = watcher
             self.tie(process, control.from_pid.node)
             source.tied(self.ties_of)
@@ -445,9 +447,15 @@ class System:
         if isinstance(target, Pid):
             process = self.processes.get(target)
         else:
-            process = self.watched_names.pop(control.ref, None)
-        if process is not None:
-            process.watchers.pop(control.ref, None)
+            process = self.watched_names.get(control.ref)
+        watcher = None if process is None else process.watchers.get(control.ref)
+        if process is None or watcher is None:
+            return
+        if watcher.pid == control.from_pid:
+            del process.watchers[control.ref]
+            self.watched_names.pop(control.ref, None)
+        else:
+            self.calls.refuse("demonitor", source)
 
     def _on_monitor_exit(self, control: ctl.MonitorPExit, payload: Term, source: Source) -> None:
         self._down(control.to_pid, control.ref, control.reason, source)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import numbers
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -81,6 +81,9 @@ class PendingCalls:
 
     def __len__(self) -> int:
         return len(self._calls)
+
+    def __iter__(self) -> Iterator[PendingCall]:
+        return iter(self._calls.values())
 
     def add(self, call: PendingCall) -> None:
         """Registers a call."""
