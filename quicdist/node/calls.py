@@ -15,9 +15,8 @@ from quicdist.node.errors import (
     NoProcess,
     NotRunning,
 )
-from quicdist.node.level import Source
 from quicdist.node.net_kernel import NET_KERNEL, YES, is_auth_call
-from quicdist.node.service import Service
+from quicdist.node.service import Service, ignore
 from quicdist.node.system import Route, System
 from quicdist.runtime.calls import CallRequest, ErpcCall, GenCall, check_timeout, gen_call
 
@@ -32,7 +31,7 @@ class Caller(Service):
     """Makes calls, and connects to the nodes that it calls."""
 
     def __init__(self, system: System, group_leader: Pid) -> None:
-        super().__init__(system, _ignore)
+        super().__init__(system, ignore)
         self._group_leader = group_leader
 
     async def ping(self, node: Atom, timeout: float | None) -> bool:
@@ -115,7 +114,3 @@ class ConnectedCaller(Caller):
     def _check(self, node: Atom) -> None:
         if node is not self.system.name and not self.system.network.is_up(node):
             raise NoConnection(node, "not connected")
-
-
-def _ignore(service: Service, message: Term, source: Source) -> None:
-    """Messages that are not answers to a call are dropped."""

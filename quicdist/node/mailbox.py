@@ -62,6 +62,7 @@ class Mailbox(Process):
 
     def __init__(self, system: System, limits: MailboxLimits) -> None:
         super().__init__(system, Level(self, limits.low, limits.high, limits.hard))
+        self.is_refusing_calls_in_drain = True
         self._entry = limits.least
         """Bytes that a message costs besides itself: its place in the queue, its size."""
         self._when_full = limits.when_full

@@ -59,6 +59,7 @@ from quicdist.runtime.calls import (
     check_args,
     check_atom,
     check_nodes,
+    check_timeout,
     server_of,
 )
 
@@ -238,6 +239,26 @@ class Node:
         extra = {"event": "node_stopped", "node": self.name}
         logger.info("%s has stopped", self.name, extra=extra)
 
+    async def drain(self, timeout: float | None = 5.0) -> bool:
+        """Lets the work that others have given to this node end, before `stop`.
+
+        New calls from other nodes are refused with the reason `draining`: erpc and rpc calls,
+        spawn requests, gen calls of exported modules and of processes here. Members of `pg` groups
+        leave them, so that others find other nodes. Calls that run go on, and so do our own
+        calls, connections, and messages. Waits until those have ended, at most `timeout` seconds,
+        5 by default, None for ever. Whether all have ended. Raises NotRunning.
+        """
+        check_timeout(timeout)
+        system = self._running.system
+        extra = {"event": "node_draining", "node": self.name}
+        logger.info("%s is draining: new calls are refused", self.name, extra=extra)
+        left = await system.drain(timeout)
+        if left:
+            extra = {"event": "node_not_drained", "node": self.name}
+            text = "%s: %d calls have not ended within %g s"
+            logger.warning(text, self.name, left, timeout or 0, extra=extra)
+        return not left
+
     def rebind(self) -> None:
         """Opens a new socket, at the same address where that is still ours, and moves what can
         move: over QUIC the connections that we dialled, whose peers notice nothing. Those made to
@@ -312,12 +333,18 @@ class Node:
                 system.register(name, me)
             yield me
 
-    def spawn(self, main: Main, *, name: str | None = None) -> Mailbox:
-        """Starts a process that runs `main(mailbox)`, an async function. Raises NameTaken.
+    def spawn(self, main: Main, *, name: str | None = None, link: Mailbox | None = None) -> Mailbox:
+        """Starts a process that runs `main(mailbox)`, an async function, linked to the process
+        `link` from its first moment. Raises NameTaken.
 
         An exit signal cancels it; how it ends is the exit reason. An error in it is logged.
         """
-        return self._running.spawner.spawn(main, name=name)
+
+        def before(me: Mailbox) -> None:
+            if link is not None:
+                link.link(me.pid)
+
+        return self._running.spawner.spawn(main, name=name, before=before)
 
     @contextlib.asynccontextmanager
     async def group_leader(self, write: Write) -> AsyncIterator[Pid]:

@@ -66,6 +66,8 @@ class Process:
         self.exit_reason: Term = None
         self.group_leader: Pid | None = system.group_leader
         """Where what it prints goes, also that of what it spawns; None where it goes nowhere."""
+        self.is_refusing_calls_in_drain = False
+        """Whether gen calls from other nodes fail while the node drains."""
         self.trap_exit = False
         """True: exit signals arrive as ('EXIT', pid, reason) messages and do not kill."""
 

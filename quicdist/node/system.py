@@ -6,6 +6,8 @@ one that stays takes the same handlers as one that came over a connection.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -21,7 +23,7 @@ from quicdist.node.errors import NameTaken, NoProcess
 from quicdist.node.ids import Identifiers
 from quicdist.node.level import HERE, Source
 from quicdist.node.process import NOPROC, Process, Watched, Watcher
-from quicdist.runtime.calls import Callee, PendingCalls
+from quicdist.runtime.calls import DRAINING, GEN_CALL, Callee, PendingCalls, fail_call, is_call
 
 Destination: TypeAlias = "Pid | Reference | str | tuple[str, str]"
 """A pid, an alias, a name registered here, or a (name, node)."""
@@ -118,6 +120,13 @@ class System:
         self.reply_sink: Pid | None = None
         """Where answers go that nobody waits for."""
         self.overflows = Overflows()
+        self.is_draining = False
+        """New calls from other nodes are refused."""
+        self.work: dict[object, Callable[[], int]] = {}
+        """Who does work that a drain waits for, and how much each has left."""
+        self.before_drain: dict[object, Callable[[], None]] = {}
+        """What is done when a drain begins."""
+        self._is_idle: asyncio.Event | None = None
         self._signals: deque[tuple[Control, Payload]] = deque()
         self._is_draining = False
         self.handlers: dict[type[Control], Handler] = {
@@ -243,6 +252,55 @@ class System:
             if process is not None and (wanted.hidden or not is_hidden):
                 message = (kind, node, dict(info)) if wanted.info else (kind, node)
                 process.signalled(message, HERE)
+
+    # -- the end of its work --
+
+    async def drain(self, timeout: float | None) -> int:
+        """Refuses new calls from other nodes, and waits until those that run have ended. Returns
+        how much work is left when `timeout` seconds are over."""
+        if not self.is_draining:
+            self.is_draining = True
+            for kind in _MESSAGES:
+                self.handlers[kind] = self._refusing_calls(self.handlers[kind])
+            for begin in list(self.before_drain.values()):
+                begin()
+        self._is_idle = asyncio.Event()
+        self.work_done()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._is_idle.wait(), timeout)
+        return self._work_left()
+
+    def work_done(self) -> None:
+        """A piece of the work that a drain waits for has ended."""
+        if self._is_idle is not None and not self._work_left():
+            self._is_idle.set()
+
+    def _work_left(self) -> int:
+        return sum(count() for count in self.work.values())
+
+    def _refusing_calls(self, handler: Handler) -> Handler:
+        def handle(control: Control, payload: Term, source: Source) -> None:
+            process = None if source is HERE else self._called(control, payload)
+            if process is None:
+                handler(control, payload, source)
+            else:
+                assert isinstance(payload, tuple)
+                fail_call(process, payload[1], DRAINING)
+
+        return handle
+
+    def _called(self, control: Control, message: Term) -> Process | None:
+        """The process that a message calls, where it refuses calls now."""
+        if not is_call(message) or message[0] != GEN_CALL:
+            return None
+        match control:
+            case ctl.RegSend() | ctl.RegSendTT():
+                process = self.names.get(control.to_name)
+            case ctl.Send() | ctl.SendTT() | ctl.SendSender() | ctl.SendSenderTT():
+                process = self.processes.get(control.to_pid)
+            case _:
+                return None
+        return process if process is not None and process.is_refusing_calls_in_drain else None
 
     # -- messages out --
 
@@ -497,6 +555,13 @@ class System:
         process = self.processes.get(control.to_pid)
         if process is not None:
             process.group_leader = control.from_pid
+
+
+_MESSAGES = (
+    *(ctl.Send, ctl.SendTT, ctl.SendSender, ctl.SendSenderTT),
+    *(ctl.RegSend, ctl.RegSendTT),
+)
+"""Signals that bring a message to a process."""
 
 
 def _target(watched: Watched) -> tuple[Atom, Pid | Atom]:

@@ -55,6 +55,8 @@ _ERROR = Atom("error")
 _SIGNAL = Atom("signal")
 _NOTSUP = Atom("notsup")
 _ABANDONED = Atom("abandoned")
+DRAINING = Atom("draining")
+"""Why a node refuses new calls; see `Node.drain`."""
 
 
 class Callee(Protocol):
@@ -653,6 +655,34 @@ def alias_of(tag: Term) -> Reference | None:
     if isinstance(tag, ImproperList) and tag.items == (ALIAS,) and isinstance(tag.tail, Reference):
         return tag.tail
     return None
+
+
+def is_from(term: Term) -> bool:
+    """Whether a term is the From of a gen call."""
+    return isinstance(term, tuple) and len(term) == 2 and isinstance(term[0], Pid)
+
+
+def is_call(message: Term) -> bool:
+    """Whether a message is a call of a server: {Label, From, Request}, as `gen:call/4` sends."""
+    return isinstance(message, tuple) and len(message) == 3 and is_from(message[1])
+
+
+def fail_call(server: Process, to: Term, reason: Term) -> bool:
+    """Ends a call without an answer: the caller's monitor fires with `reason`, as if the server
+    had crashed and been started again. False when the caller has no monitor, so that nothing can
+    be told."""
+    caller, tag = to
+    reference = alias_of(tag) or tag
+    watcher = server.watchers.get(reference) if isinstance(reference, Reference) else None
+    if watcher is None or watcher.pid.node is not caller.node:
+        extra = {**server.fields("call_failed"), "sender": str(caller)}
+        text = "%s: a call by %s, which does not watch, failed: %s"
+        logger.error(text, server, caller, format_term(reason)[:500], extra=extra)
+        return False
+    del server.watchers[reference]
+    server.system.watched_names.pop(reference, None)
+    server.system.send_down(watcher, server.pid, reference, reason)
+    return True
 
 
 def down_error(what: str, node: str, reason: Term) -> Exception:
