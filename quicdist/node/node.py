@@ -255,8 +255,8 @@ class Node:
         left = await system.drain(timeout)
         if left:
             extra = {"event": "node_not_drained", "node": self.name}
-            text = "%s: %d calls have not ended within %g s"
-            logger.warning(text, self.name, left, timeout or 0, extra=extra)
+            text = "%s: calls that have not ended within %g s: %d"
+            logger.warning(text, self.name, timeout or 0, left, extra=extra)
         return not left
 
     def rebind(self) -> None:

@@ -36,7 +36,7 @@ from quicdist.node.reasons import error_reason, stack_of
 from quicdist.node.service import Service, ignore, reply
 from quicdist.node.spawn import Main, Spawner
 from quicdist.node.system import System
-from quicdist.runtime.calls import DRAINING, fail_call, is_from
+from quicdist.runtime.calls import DRAINING, fail_call, is_from, latest_monitor
 
 logger = logging.getLogger("quicdist.node")
 
@@ -441,13 +441,7 @@ class _ServerCall(_ServedCall):
         system.post(self.server.pid, self._caller, (self.server.name, system.name, value))
 
     def _send_failure(self, reason: Term) -> None:
-        watching = [
-            reference
-            for reference, watcher in self.server.watchers.items()
-            if watcher.pid == self._caller
-        ]
-        for reference in watching:
-            fail_call(self.server, (self._caller, reference), reason)
+        fail_call(self.server, (self._caller, latest_monitor(self.server, self._caller)), reason)
 
 
 class _Undefined(ErlangError):

@@ -672,9 +672,15 @@ def fail_call(server: Process, to: Term, reason: Term) -> bool:
     had crashed and been started again. False when the caller has no monitor, so that nothing can
     be told."""
     caller, tag = to
-    reference = alias_of(tag) or tag
-    watcher = server.watchers.get(reference) if isinstance(reference, Reference) else None
-    if watcher is None or watcher.pid.node is not caller.node:
+    reference = alias_of(tag)
+    match tag:
+        case Reference():
+            reference = tag
+        case (Reference(), server.system.name):
+            # `gen_server:multi_call/4` monitors, and sends with another tag.
+            reference = latest_monitor(server, caller)
+    watcher = None if reference is None else server.watchers.get(reference)
+    if reference is None or watcher is None or watcher.pid.node is not caller.node:
         extra = {**server.fields("call_failed"), "sender": str(caller)}
         text = "%s: a call by %s, which does not watch, failed: %s"
         logger.error(text, server, caller, format_term(reason)[:500], extra=extra)
@@ -683,6 +689,12 @@ def fail_call(server: Process, to: Term, reason: Term) -> bool:
     server.system.watched_names.pop(reference, None)
     server.system.send_down(watcher, server.pid, reference, reason)
     return True
+
+
+def latest_monitor(server: Process, watcher: Pid) -> Reference | None:
+    """The monitor of `server` that a process has made last."""
+    monitors = reversed(server.watchers.items())
+    return next((reference for reference, by in monitors if by.pid == watcher), None)
 
 
 def down_error(what: str, node: str, reason: Term) -> Exception:
