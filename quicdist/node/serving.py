@@ -53,6 +53,7 @@ _BADRPC = Atom("badrpc")
 _BIG_EXIT = Atom("EXIT")
 _BADARG = Atom("badarg")
 _FEATURES_REPLY = Atom("features_reply")
+_SYSTEM_LIMIT = Atom("system_limit")
 _NONEXISTING_NAME = Atom("nonexisting_name")
 
 
@@ -112,7 +113,11 @@ class Serving:
             self._system.work_done()
 
         level.size += 1
-        self._spawner.spawn(main, before=before, over=over)
+        try:
+            self._spawner.spawn(main, before=before, over=over)
+        except Exception:
+            level.take(1)
+            raise
         if level.size > level.high:
             source.filled(level)
 
@@ -175,7 +180,13 @@ class Serving:
             self._system.emit_if_connected(caller.node, me.pid, answer)
 
         main = self._erpc_main(source, control.mfa, args) or self._main(source, control, args)
-        self._start(source, main, before=before)
+        try:
+            self._start(source, main, before=before)
+        except Exception:
+            extra = {"event": "spawn_failed", "node": str(self._system.name)}
+            logger.exception("a process for %s cannot be started", caller, extra=extra)
+            failure = ctl.SpawnReply(control.req_id, caller, 0, _SYSTEM_LIMIT)
+            self._system.emit_if_connected(caller.node, caller, failure)
 
     def _main(self, source: Source, control: ctl.SpawnRequest, args: Term) -> Main:
         """The process for `spawn(Node, M, F, Args)`: of an exported function, or one that ends

@@ -57,9 +57,13 @@ class Spawner:
             except Exception:
                 me.die(SHUTDOWN)
                 raise
-        if before is not None:
-            before(me)
-        task = asyncio.get_running_loop().create_task(_run(me, main), name=str(me))
+        try:
+            if before is not None:
+                before(me)
+            task = asyncio.get_running_loop().create_task(_run(me, main), name=str(me))
+        except Exception:
+            me.die(SHUTDOWN)
+            raise
         if me.is_alive and not task.done():
             me.runs_in(task)
         self._tasks.add(task)

@@ -331,3 +331,24 @@ async def test_a_function_that_ends_at_once_is_answered_in_an_eager_task() -> No
 
 async def _end(me: Mailbox) -> None:
     assert current_process.get() is me
+
+
+async def test_a_call_for_which_no_process_can_be_started_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hub = Hub()
+    async with make(hub, exports=[exported]) as one, make(hub) as two:
+
+        def spawn(*_: object, **__: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(one._running.spawner, "spawn", spawn)
+        for _ in range(2):
+            with pytest.raises(CallNotPossible, match="system_limit"):
+                await two.call(one.name, "py", "add", [1, 2])
+            for call in (two.gen_call(("py", one.name), 1), two.rpc(one.name, "py", "add")):
+                with pytest.raises(CallError, match="MemoryError"):
+                    await call
+        monkeypatch.undo()
+        assert one.system._work_left() == 0
+        assert await two.call(one.name, "py", "add", [1, 2]) == 3
