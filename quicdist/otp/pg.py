@@ -4,9 +4,10 @@
     groups.join("workers", me.pid)
     for worker in groups.members("workers"): ...
 
-Each node knows its own members and is told those of the others: by `discover` and `sync` when
-nodes meet, by `join` and `leave` from then on. What a node has said is forgotten with the
-connection to it. A hidden node of ours is a member too, as it says the first word.
+Each node knows its own members and is told those of the others: by `discover` and `sync` first,
+by `join` and `leave` from then on. What a node has said is forgotten with the connection to it. A
+BEAM's scope tells only visible nodes when it starts, so this one asks each connected node until it
+has answered, every 5 s at last, and again when the scope there has ended.
 
 OTP, pg(3), from OTP 23 on.
 """

@@ -219,6 +219,7 @@ class Calls(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "loop"):
+            self.loop.run_until_complete(asyncio.sleep(0))
             self.loop.close()
 
 
