@@ -61,13 +61,12 @@ if TYPE_CHECKING:
     from quicdist.node.mailbox import Mailbox
     from quicdist.node.node import Node
     from quicdist.node.quic import Quic
-    from quicdist.node.requests import CallRequest
     from quicdist.node.retry import Retry
     from quicdist.node.shell import shell
     from quicdist.node.spawn import current_process
-    from quicdist.node.spawning import Spawned
     from quicdist.node.tcp import EpmdUse, Tcp
     from quicdist.node.tls import Tls
+    from quicdist.runtime.calls import CallRequest, Spawned
 
 __all__ = [
     "Access",
@@ -155,13 +154,12 @@ _PLACES = {
     "node.mailbox": "Mailbox",
     "node.node": "Node",
     "node.quic": "Quic",
-    "node.requests": "CallRequest",
     "node.retry": "Retry",
     "node.shell": "shell",
     "node.spawn": "current_process",
-    "node.spawning": "Spawned",
     "node.tcp": "EpmdUse Tcp",
     "node.tls": "Tls",
+    "runtime.calls": "CallRequest Spawned",
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names.split()}
 

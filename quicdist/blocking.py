@@ -121,6 +121,10 @@ class BlockingNode:
         """The process that sends and calls for code that is no process."""
         return self._thread.do(lambda: self._node.pid)
 
+    def drain(self, timeout: float | None = 5.0) -> bool:
+        """Refuses new calls and waits until running ones have ended. See `Node.drain`."""
+        return self._thread.run(self._node.drain, timeout)
+
     def ping(self, node: str, *, timeout: float | None = 5.0) -> bool:
         """See `Node.ping`."""
         return self._thread.run(self._node.ping, node, timeout=timeout)

@@ -23,6 +23,7 @@ from quicdist import (
     Atom,
     BlockingNode,
     CallError,
+    CallNotPossible,
     CallTimeout,
     Identity,
     NameTaken,
@@ -498,3 +499,35 @@ def test_a_real_erlang(connect: Connect) -> None:
         while node.nodes() and time.monotonic() < deadline:
             time.sleep(0.05)
         assert node.nodes() == []
+
+
+def test_a_blocking_node_drains(connect: Connect, identity: Identity) -> None:
+    with (
+        BlockingNode(Node("0@127.0.0.1", cookie=COOKIE, identity=identity, exports=[nap])) as own,
+        connect(own.name) as node,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        napping = pool.submit(node.call, own.name, "py", "nap", [0.3])
+        while not own.stats().messages_waiting and not own.stats().mailboxes:
+            time.sleep(0.005)
+        assert own.drain(PATIENCE)
+        assert napping.result(PATIENCE) == 0.3
+        with pytest.raises(CallNotPossible, match="draining"):
+            node.call(own.name, "py", "nap", [0.0])
+
+
+def test_what_is_no_timeout_and_no_list_of_arguments(connect: Connect) -> None:
+    bad: Any = "5"
+    with connect() as node, node.mailbox() as me:
+        calls: list[Callable[[], Any]] = [
+            lambda: node.call("1@127.0.0.1", "m", "f", [], timeout=bad),
+            lambda: node.call("1@127.0.0.1", "m", "f", "abc"),
+            lambda: node.rpc("1@127.0.0.1", "m", "f", "abc"),
+            lambda: node.gen_call("x", 1, timeout=bad),
+            lambda: node.ping("1@127.0.0.1", timeout=bad),
+            lambda: node.drain(bad),
+            lambda: me.receive(timeout=bad),
+        ]
+        for call in calls:
+            with pytest.raises(TypeError, match="must be a"):
+                call()

@@ -47,6 +47,16 @@ Name = Annotated[
         show_default=False,
     ),
 ]
+Drain = Annotated[
+    float,
+    typer.Option(
+        "--drain",
+        metavar="SECONDS",
+        min=0,
+        help="When told to stop, refuse new calls and wait so long for those that run. A second "
+        "signal stops at once.",
+    ),
+]
 Visible = Annotated[
     bool,
     typer.Option(
@@ -188,6 +198,7 @@ def run(
     accept: Accept = None,
     dial: Dial = None,
     calls: Calls = None,
+    drain: Drain = 5.0,
     prometheus: Prometheus = None,
     key_log: KeyLogFile = None,
     qlog: QlogFiles = None,
@@ -223,7 +234,7 @@ def run(
         exports,
     )
     start_logging(verbose, quiet=False, as_json=log_json)
-    asyncio.run(until_signal(_serve(settings)))
+    asyncio.run(until_signal(_serve(settings, drain)))
 
 
 async def _print_messages(settings: Settings, register: str, count: int | None) -> None:
@@ -237,12 +248,18 @@ async def _print_messages(settings: Settings, register: str, count: int | None) 
             count = count - 1 if count is not None else None
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, drain: float) -> None:
     import asyncio
 
     async with settings.up() as node:
         _say_up(node)
-        await asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            # Told to stop; a second signal cancels the drain too.
+            if drain > 0:
+                await node.drain(drain)
+            raise
 
 
 def _say_up(node: Node) -> None:

@@ -62,7 +62,7 @@ class Link:
 
     def ask(self) -> None:
         """Asks what every node answers, and sends a tick."""
-        ours = Identifiers(Atom(self._local.name), self._local.creation, secrets.randbits(82))
+        ours = Identifiers(Atom(self._local.name), self._local.creation)
         pid = ours.pid(())
         question = is_auth_call((pid, ours.reference()), ours.node)
         message = self.session.encode(signals.Message(pid, NET_KERNEL), question)

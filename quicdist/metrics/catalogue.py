@@ -174,6 +174,11 @@ OF_NODES: tuple[Metric, ...] = (
         "Processes ended because their mailbox was full",
         lambda n: n.mailboxes_killed,
     ),
+    _counter(
+        "refused_signals",
+        "Answers and signals dropped because only another node may send them",
+        lambda n: n.signals_refused,
+    ),
     *_traffic("sent_messages", "Messages and signals sent", lambda t: t.messages_sent, Unit.NONE),
     *_traffic(
         "received_messages",

@@ -12,7 +12,8 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from quicdist.carriers.base import Connection, ConnectionHandler, NotBelieved
@@ -21,7 +22,7 @@ from quicdist.carriers.places import place_of
 from quicdist.carriers.trust import CertificateError
 from quicdist.dist.flags import Flag
 from quicdist.dist.handshake import Named, Status, is_node_name, settle_simultaneous
-from quicdist.dist.session import LocalNode, Role, Session
+from quicdist.dist.session import NO_PAYLOAD, LocalNode, Role, Session
 from quicdist.etf import Atom, EtfEncodeError, Options, Pid, Term
 from quicdist.node.access import Access
 from quicdist.node.book import AddressBook
@@ -33,7 +34,7 @@ from quicdist.node.limits import NodeLimits
 from quicdist.node.names import NodeName
 from quicdist.node.peer import Peer, State
 from quicdist.node.system import Handler, Route
-from quicdist.protocol.signals import NO_PAYLOAD, Payload, Signal
+from quicdist.protocol.signals import Payload, Signal
 
 logger = logging.getLogger("quicdist.node")
 logger.addFilter(FewLines("peer_refused", "not_believed", "not_allowed"))
@@ -68,6 +69,14 @@ class Listener(Protocol):
     def probe(self, peer: Peer) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _WaitingCall:
+    """A call that begins when the link is up, or fails."""
+
+    begin: Callable[[Peer], None]
+    fail: Callable[[Exception], None]
+
+
 class _Attempt:
     """Connecting to one node: whoever wants it waits for the same attempt."""
 
@@ -75,7 +84,7 @@ class _Attempt:
         self.node = node
         self.deadline = deadline
         self.result: asyncio.Future[Peer] = asyncio.get_running_loop().create_future()
-        self.signals: deque[tuple[Pid, Signal, Payload]] = deque()
+        self.signals: deque[tuple[Pid, Signal, Payload] | _WaitingCall] = deque()
         self.dialled: Peer | None = None
         """Our own link, while its handshake goes on."""
         self.is_watched = False
@@ -167,6 +176,21 @@ class Connections:
         if attempt is not None and len(attempt.signals) < _MAX_QUEUED:
             attempt.signals.append((sender, signal, payload))
 
+    def when_up(
+        self, node: Atom, begin: Callable[[Peer], None], fail: Callable[[Exception], None]
+    ) -> None:
+        """Calls `begin` with the link to a node when it is up, in order with the signals that wait
+        for it, or `fail`. Raises NoConnection, NodeNameError."""
+        peer = self.up.get(node)
+        if peer is not None:
+            begin(peer)
+        else:
+            self._attempt(node).signals.append(_WaitingCall(begin, fail))
+
+    def is_up(self, node: Atom) -> bool:
+        """Whether there is a link to a node."""
+        return node in self.up
+
     def watch(self, node: Atom) -> None:
         """Connects where there is no connection, and tells the listener if that fails."""
         if node not in self.up:
@@ -214,7 +238,7 @@ class Connections:
         """Waits until all that was accepted is acknowledged, at most `timeout` seconds."""
         self._is_closing = True
         for attempt in list(self._attempts.values()):
-            if not attempt.signals:
+            if all(isinstance(one, _WaitingCall) for one in attempt.signals):
                 self._give_up(attempt, "the node is stopping")
         pending = [attempt.result for attempt in self._attempts.values()]
         loop = asyncio.get_running_loop()
@@ -350,6 +374,10 @@ class Connections:
         if not attempt.result.done():
             error = NoConnection(attempt.node, reason, is_refusal=attempt.is_refused)
             attempt.result.set_exception(error)
+        for waiting in attempt.signals:
+            if isinstance(waiting, _WaitingCall):
+                refused = attempt.is_refused
+                waiting.fail(NoConnection(attempt.node, reason, is_refusal=refused))
         if attempt.is_watched:
             self._listener.unreachable(attempt.node, reason)
 
@@ -471,7 +499,11 @@ class Connections:
             self._settle(attempt, peer)
 
     def _settle(self, attempt: _Attempt, peer: Peer) -> None:
-        for sender, signal, payload in attempt.signals:
+        for waiting in attempt.signals:
+            if isinstance(waiting, _WaitingCall):
+                waiting.begin(peer)
+                continue
+            sender, signal, payload = waiting
             try:
                 peer.post(sender, signal, payload)
             except EtfEncodeError as error:

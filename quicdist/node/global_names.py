@@ -34,9 +34,10 @@ from quicdist.node.global_conflicts import Conflicts, OnConflict
 from quicdist.node.global_locks import RESOURCE, SERVER, Locks, Locksmith
 from quicdist.node.global_meetings import Locker, Meeting
 from quicdist.node.global_table import Table
-from quicdist.node.service import GEN_CAST, Service, is_from
+from quicdist.node.service import GEN_CAST, NOTSUP, Service
 from quicdist.node.system import System
 from quicdist.protocol import signals
+from quicdist.runtime.calls import fail_call, is_from
 
 logger = logging.getLogger("quicdist.node")
 
@@ -256,6 +257,7 @@ class GlobalNames(Service):
                 answer = self._names.external()
             case _:
                 logger.info("%s does not do %s", self, format_term(request)[:200])
+                fail_call(self, sender, NOTSUP)
                 return
         self.reply(sender, answer)
 

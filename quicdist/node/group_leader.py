@@ -18,8 +18,8 @@ from typing import TypeAlias
 from quicdist.etf import Atom, ImproperList, Pid, Term, footprint
 from quicdist.etf.notation import format_term
 from quicdist.node.errors import NodeError
-from quicdist.node.level import HERE, Level, Source
-from quicdist.node.service import Service
+from quicdist.node.level import Level, Source
+from quicdist.node.service import Service, ignore
 from quicdist.node.system import System
 
 logger = logging.getLogger("quicdist.io")
@@ -47,7 +47,7 @@ class GroupLeader(Service):
 
     def __init__(self, system: System, write: Write, apply: Apply | None = None) -> None:
         """`apply` is what formats where its senders are."""
-        super().__init__(system, _ignore)
+        super().__init__(system, ignore)
         self.level = Level(self, 4 * _MIB, 8 * _MIB, 16 * _MIB)
         self._write = write
         self._apply = apply
@@ -58,7 +58,7 @@ class GroupLeader(Service):
         return f"group leader {super().__str__()}"
 
     def deliver(self, message: Term, source: Source) -> None:
-        """An I/O request waits its turn; other messages are nothing."""
+        """An I/O request waits its turn; other messages are dropped."""
         match message:
             case ("io_request", Pid() as sender, reply_as, request):
                 size = footprint(message)
@@ -68,6 +68,8 @@ class GroupLeader(Service):
                     source.filled(self.level)
                 if self._task is None:
                     self._task = asyncio.get_running_loop().create_task(self._serve())
+            case _:
+                super().deliver(message, source)
 
     def close(self) -> None:
         """Ends it."""
@@ -167,10 +169,6 @@ class LogLines:
 
 def _log_line(line: str) -> None:
     logger.info("%s", line, extra={"event": "printed"})
-
-
-def _ignore(service: Service, message: Term, source: Source = HERE) -> None:
-    """`deliver` does it all."""
 
 
 def _text(chars: Term, encoding: Term) -> str | None:

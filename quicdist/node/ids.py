@@ -6,7 +6,8 @@ ERTS manual, External Term Format: NEW_PID_EXT, NEWER_REFERENCE_EXT.
 from __future__ import annotations
 
 import random
-from collections.abc import Container
+import secrets
+from collections.abc import Callable, Container
 
 from quicdist.etf import Atom, Pid, Reference
 
@@ -15,8 +16,8 @@ _SERIAL_BITS = 13
 _NUMBERS = 1 << (_ID_BITS + _SERIAL_BITS)
 """28 bits: what a peer without 32-bit pids (DFLAG_V4_NC) can also take."""
 
-_REFERENCES = 1 << 82
-"""18 + 32 + 32 bits, the first word being the low 18."""
+REFERENCE_BITS = 82
+"""18 + 32 + 32 bits: the first word of NEWER_REFERENCE_EXT has 18 significant bits."""
 
 
 def new_creation(source: random.Random | None = None) -> int:
@@ -27,12 +28,17 @@ def new_creation(source: random.Random | None = None) -> int:
 class Identifiers:
     """Hands out pids and references that no other of this node and creation equals."""
 
-    def __init__(self, node: Atom, creation: int, first_reference: int) -> None:
+    def __init__(
+        self,
+        node: Atom,
+        creation: int,
+        random_bits: Callable[[int], int] = secrets.randbits,
+    ) -> None:
+        """`random_bits(n)` returns n random bits that nobody can predict."""
         self.node = node
         self.creation = creation
         self._next_pid = 0
-        # Begun at a random place, so that an alias cannot be guessed from another node.
-        self._next_reference = first_reference % _REFERENCES
+        self._random_bits = random_bits
 
     def pid(self, in_use: Container[Pid]) -> Pid:
         """The next pid; the numbers come round after 2^28, past those in use."""
@@ -49,8 +55,8 @@ class Identifiers:
                 return pid
 
     def reference(self) -> Reference:
-        """A new reference."""
-        number = self._next_reference
-        self._next_reference = (number + 1) % _REFERENCES
+        """A new random reference: one that was seen does not tell the next, so an alias or a
+        pending call cannot be guessed."""
+        number = self._random_bits(REFERENCE_BITS)
         words = (number & 0x3FFFF, (number >> 18) & 0xFFFFFFFF, number >> 50)
         return Reference(self.node, words, self.creation)

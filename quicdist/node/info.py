@@ -108,6 +108,10 @@ class NodeStatistics:
     mailboxes_killed: int
     """Processes ended because their mailbox was full (`WhenFull.KILL`)."""
 
+    signals_refused: int
+    """Answers, DOWN signals, spawn replies, monitors and demonitors that were dropped, because
+    only another node than the one they came from may send them."""
+
     fullest: Sequence[MailboxInfo]
     """The mailboxes that hold most, at most five, none of them empty."""
 
@@ -180,6 +184,7 @@ def node_statistics(
         bytes_waiting=sum(one.level.size for one in filled),
         messages_dropped=system.overflows.dropped,
         mailboxes_killed=system.overflows.killed,
+        signals_refused=system.calls.refused,
         fullest=[
             MailboxInfo(one.pid, one.name, one.message_count, one.level.size)
             for one in heapq.nlargest(_FULLEST, filled, key=lambda one: one.level.size)

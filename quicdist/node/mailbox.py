@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import NewType, TypeAlias
 
-from quicdist.etf import Atom, Pid, Reference, Term, footprint
-from quicdist.node import gen
+from quicdist.etf import Pid, Reference, Term, footprint
 from quicdist.node.aliases import AliasMode
 from quicdist.node.errors import (
-    CallTimeout,
     MailboxFull,
     NoConnection,
     NoProcess,
@@ -27,8 +25,21 @@ from quicdist.node.limits import MailboxLimits, WhenFull
 from quicdist.node.process import KILLED, Process
 from quicdist.node.reasons import exit_reason
 from quicdist.node.service import GEN_CAST
-from quicdist.node.spawning import SPAWN_REPLY, Request, Spawned
 from quicdist.node.system import Destination, Route, System
+from quicdist.runtime.calls import (
+    SPAWN_REPLY,
+    CallRequest,
+    GenCall,
+    Spawn,
+    SpawnCall,
+    Spawned,
+    SpawnMessage,
+    check_args,
+    check_atom,
+    check_timeout,
+    gen_call,
+    server_of,
+)
 
 _log = logging.getLogger("quicdist.node")
 
@@ -51,6 +62,7 @@ class Mailbox(Process):
 
     def __init__(self, system: System, limits: MailboxLimits) -> None:
         super().__init__(system, Level(self, limits.low, limits.high, limits.hard))
+        self.is_refusing_calls_in_drain = True
         self._entry = limits.least
         """Bytes that a message costs besides itself: its place in the queue, its size."""
         self._when_full = limits.when_full
@@ -131,6 +143,7 @@ class Mailbox(Process):
         in it matches; ProcessExited when this process has been ended.
         """
         self._check_alive()
+        check_timeout(timeout)
         if self._is_receiving:
             raise RuntimeError(f"{self}: another task is receiving from it; one at a time can")
         if match is None and self._fresh and not self._skipped:
@@ -178,18 +191,13 @@ class Mailbox(Process):
 
         Raises SpawnError when the node refuses, CallTimeout, NoConnection, EtfEncodeError.
         """
-        answer: asyncio.Future[Spawned] = asyncio.get_running_loop().create_future()
-        request = self._spawn_request(
-            node, module, function, args, link, monitor, alias, group_leader
-        )
-        reference = self.spawning.ask(request, answer)
-        try:
-            return await asyncio.wait_for(answer, timeout)
-        except asyncio.TimeoutError:
-            what = f"spawning {module}:{function}/{len(args)} on {node}"
-            raise CallTimeout(what, timeout or 0) from None
-        finally:
-            self.spawning.abandon(reference)
+        check_timeout(timeout)
+        spawn = self._spawn(node, module, function, args, link, monitor, alias, group_leader)
+        call = SpawnCall(self, spawn)
+        call.begin()
+        await call.wait(timeout)
+        assert call.spawned is not None
+        return call.spawned
 
     def spawn_request(
         self,
@@ -209,10 +217,10 @@ class Mailbox(Process):
 
         Raises EtfEncodeError.
         """
-        request = self._spawn_request(
-            node, module, function, args, link, monitor, alias, group_leader
-        )
-        return self.spawning.ask(request, reply_tag)
+        spawn = self._spawn(node, module, function, args, link, monitor, alias, group_leader)
+        call = SpawnMessage(self, spawn, reply_tag)
+        call.begin()
+        return call.reference
 
     async def gen_call(
         self, to: Pid | str | tuple[str, str], request: Term, *, timeout: float | None = 5.0
@@ -224,13 +232,15 @@ class Mailbox(Process):
         Raises NoProcess, NoConnection, CallTimeout, CallError when the server ends meanwhile,
         MailboxFull when this mailbox is full of other things, EtfEncodeError.
         """
-        return await gen.call(self, to, request, timeout)
+        self._check_alive()
+        return await gen_call(self, server_of(to, self.system.name), request, timeout)
 
-    def gen_send_request(self, to: Pid | str | tuple[str, str], request: Term) -> gen.Request:
+    def gen_send_request(self, to: Pid | str | tuple[str, str], request: Term) -> CallRequest:
         """Calls a server and returns at once, as `gen_server:send_request/2`: the answer, or the
-        error that `gen_call` raises, is `await request.receive_response()`. Until it is asked for
-        it waits among the other messages. Raises EtfEncodeError."""
-        return gen.Request(self, to, request)
+        error that `gen_call` raises, is `await request.receive_response()`. Raises
+        EtfEncodeError."""
+        self._check_alive()
+        return CallRequest(GenCall(self, server_of(to, self.system.name), request))
 
     async def gen_cast(self, to: Pid | str | tuple[str, str], request: Term) -> None:
         """Sends a request that is not answered, as `gen_server:cast/2`, connecting first where
@@ -268,9 +278,13 @@ class Mailbox(Process):
     def spawn_request_abandon(self, reference: Reference) -> bool:
         """Takes a spawn request back: no reply comes, and what it spawns yet is ended with reason
         `abandoned` if a link was asked for. True when no reply had come."""
-        return self.spawning.abandon(reference)
+        call = self.calls.get(reference)
+        if not isinstance(call, SpawnMessage):
+            return False
+        call.close()
+        return True
 
-    def _spawn_request(
+    def _spawn(
         self,
         node: str,
         module: str,
@@ -280,13 +294,13 @@ class Mailbox(Process):
         monitor: bool,
         alias: AliasMode | None,
         group_leader: Pid | None,
-    ) -> Request:
+    ) -> Spawn:
         self._check_alive()
-        return Request(
-            Atom(node),
-            Atom(module),
-            Atom(function),
-            list(args),
+        return Spawn(
+            check_atom("node", node),
+            check_atom("module", module),
+            check_atom("function", function),
+            check_args(args),
             link,
             monitor,
             alias,

@@ -9,8 +9,9 @@ import logging
 
 from quicdist.etf import Atom, Term
 from quicdist.node.level import Source
-from quicdist.node.service import GEN_CALL, Service, is_from
+from quicdist.node.service import Service, ignore
 from quicdist.node.system import System
+from quicdist.runtime.calls import GEN_CALL, is_from
 
 logger = logging.getLogger("quicdist.node")
 
@@ -38,7 +39,7 @@ def start_net_kernel(system: System, net_ticktime: float) -> Service:
                 logger.debug("net_kernel does not do %s", request, extra=extra)
                 me.reply(to, (Atom("error"), Atom("notsup")))
             case _:
-                pass
+                ignore(me, message, source)
 
     service = Service(system, handle)
     system.register(NET_KERNEL, service)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
@@ -17,10 +16,9 @@ from quicdist.carriers.trust import CertificateError, Credentials, Identity, Tru
 from quicdist.dist.flags import DEFAULT_FLAGS, Flag
 from quicdist.dist.session import LocalNode
 from quicdist.etf import Atom, Pid, Term
-from quicdist.etf.notation import format_term
 from quicdist.node.access import Access
 from quicdist.node.book import AddressBook
-from quicdist.node.calls import Callee, Caller
+from quicdist.node.calls import Caller, ConnectedCaller
 from quicdist.node.carrier import Accept, Carrier, CarrierSettings, Own
 from quicdist.node.connections import Connections
 from quicdist.node.cookie import find_cookie
@@ -50,13 +48,20 @@ from quicdist.node.net_kernel import NET_KERNEL, is_auth_call, start_net_kernel
 from quicdist.node.peer import Peer
 from quicdist.node.process import NOCONNECTION, SHUTDOWN
 from quicdist.node.quic import Quic
-from quicdist.node.requests import CallRequest
 from quicdist.node.retry import Retry
 from quicdist.node.service import GEN_CAST
 from quicdist.node.serving import Serving
 from quicdist.node.spawn import Main, Spawner
 from quicdist.node.system import Destination, System
 from quicdist.node.tls import tcp_or_tls
+from quicdist.runtime.calls import (
+    CallRequest,
+    check_args,
+    check_atom,
+    check_nodes,
+    check_timeout,
+    server_of,
+)
 
 logger = logging.getLogger("quicdist.node")
 
@@ -234,6 +239,26 @@ class Node:
         extra = {"event": "node_stopped", "node": self.name}
         logger.info("%s has stopped", self.name, extra=extra)
 
+    async def drain(self, timeout: float | None = 5.0) -> bool:
+        """Lets the work that others have given to this node end, before `stop`.
+
+        New calls from other nodes are refused with the reason `draining`: erpc and rpc calls,
+        spawn requests, gen calls of exported modules and of processes here. Members of `pg` groups
+        leave them, so that others find other nodes. Calls that run go on, and so do our own
+        calls, connections, and messages. Waits until those have ended, at most `timeout` seconds,
+        5 by default, None for ever. Whether all have ended. Raises NotRunning.
+        """
+        check_timeout(timeout)
+        system = self._running.system
+        extra = {"event": "node_draining", "node": self.name}
+        logger.info("%s is draining: new calls are refused", self.name, extra=extra)
+        left = await system.drain(timeout)
+        if left:
+            extra = {"event": "node_not_drained", "node": self.name}
+            text = "%s: calls that have not ended within %g s: %d"
+            logger.warning(text, self.name, timeout or 0, left, extra=extra)
+        return not left
+
     def rebind(self) -> None:
         """Opens a new socket, at the same address where that is still ours, and moves what can
         move: over QUIC the connections that we dialled, whose peers notice nothing. Those made to
@@ -308,12 +333,18 @@ class Node:
                 system.register(name, me)
             yield me
 
-    def spawn(self, main: Main, *, name: str | None = None) -> Mailbox:
-        """Starts a process that runs `main(mailbox)`, an async function. Raises NameTaken.
+    def spawn(self, main: Main, *, name: str | None = None, link: Mailbox | None = None) -> Mailbox:
+        """Starts a process that runs `main(mailbox)`, an async function, linked to the process
+        `link` from its first moment. Raises NameTaken.
 
         An exit signal cancels it; how it ends is the exit reason. An error in it is logged.
         """
-        return self._running.spawner.spawn(main, name=name)
+
+        def before(me: Mailbox) -> None:
+            if link is not None:
+                link.link(me.pid)
+
+        return self._running.spawner.spawn(main, name=name, before=before)
 
     @contextlib.asynccontextmanager
     async def group_leader(self, write: Write) -> AsyncIterator[Pid]:
@@ -363,7 +394,7 @@ class Node:
 
         Why not is in the log, and what `connect` raises. Raises NodeNameError.
         """
-        return await self._running.caller.ping(Atom(node), timeout)
+        return await self._running.caller.ping(check_atom("node", node), timeout)
 
     async def call(
         self,
@@ -382,16 +413,15 @@ class Node:
         in the way of the answer.
         """
         caller = self._running.caller
-        return await caller.erpc(Atom(node), Atom(module), Atom(function), list(args), timeout)
+        return await caller.erpc(*_request(node, module, function, args), timeout)
 
     def send_request(
         self, node: str, module: str, function: str, args: Sequence[Term] = ()
     ) -> CallRequest:
         """Calls a function on a node and returns at once, as `erpc:send_request`: the answer, or
-        the error that `call` raises, is `await request.receive_response()`."""
-        caller = self._running.caller
-        call = caller.erpc(Atom(node), Atom(module), Atom(function), list(args), None)
-        return CallRequest(f"{module}:{function}/{len(args)} on {node}", call)
+        the error that `call` raises, is `await request.receive_response()`. Raises
+        EtfEncodeError."""
+        return self._running.caller.erpc_request(*_request(node, module, function, args))
 
     async def multicall(
         self,
@@ -405,20 +435,22 @@ class Node:
         """Calls a function on many nodes at once, as `erpc:multicall`: for each node, in order,
         what it returned, or the error that `call` would have raised. 5 s by default."""
 
+        args = check_args(args)
+
         async def one(node: str) -> Term | NodeError:
             try:
                 return await self.call(node, module, function, args, timeout=timeout)
             except NodeError as error:
                 return error
 
-        return list(await asyncio.gather(*map(one, nodes)))
+        return list(await asyncio.gather(*map(one, check_nodes(nodes))))
 
     async def cast(self, node: str, module: str, function: str, args: Sequence[Term] = ()) -> None:
         """Has a function run on a node, as `erpc:cast`, connecting first where needed. What comes
         of it is not said, nor whether the node is there. Raises EtfEncodeError."""
         caller = self._running.caller
         with contextlib.suppress(NoConnection):
-            await caller.cast(Atom(node), Atom(module), Atom(function), list(args))
+            await caller.cast(*_request(node, module, function, args))
 
     async def rpc(
         self,
@@ -436,7 +468,7 @@ class Node:
         Raises CallError (also for `{badrpc, Reason}`), CallTimeout, NoConnection, NoProcess.
         """
         caller = self._running.caller
-        return await caller.rpc(Atom(node), Atom(module), Atom(function), list(args), timeout)
+        return await caller.rpc(*_request(node, module, function, args), timeout)
 
     async def gen_call(
         self, to: Pid | str | tuple[str, str], request: Term, *, timeout: float | None = 5.0
@@ -449,13 +481,14 @@ class Node:
         MailboxFull when a full mailbox of this node stands in the way of the answer.
         """
         life = self._running
-        return await life.caller.gen_call(self._server(to), request, timeout)
+        return await life.caller.gen_call(server_of(to, life.system.name), request, timeout)
 
     def gen_send_request(self, to: Pid | str | tuple[str, str], request: Term) -> CallRequest:
         """Calls a server and returns at once, as `gen_server:send_request`: the answer, or the
-        error that `gen_call` raises, is `await request.receive_response()`."""
-        call = self._running.caller.gen_call(self._server(to), request, None)
-        return CallRequest(f"a call of {format_term(to)}", call)
+        error that `gen_call` raises, is `await request.receive_response()`. Raises
+        EtfEncodeError."""
+        life = self._running
+        return life.caller.gen_request(server_of(to, life.system.name), request)
 
     async def gen_cast(self, to: Pid | str | tuple[str, str], request: Term) -> None:
         """Sends a request that is not answered, as `gen_server:cast/2`, connecting first where
@@ -483,7 +516,7 @@ class Node:
             except (NoConnection, NoProcess, CallError, CallTimeout, NodeNameError):
                 return None
 
-        asked = list(dict.fromkeys(nodes))
+        asked = list(dict.fromkeys(check_nodes(nodes)))
         answers = await asyncio.gather(*map(one, asked))
         found = {
             node: answer[0]
@@ -534,12 +567,6 @@ class Node:
 
     # -- inside ----------------------------------------------------------------------------------
 
-    def _server(self, to: Pid | str | tuple[str, str]) -> Pid | tuple[Atom, Atom]:
-        if isinstance(to, Pid):
-            return to
-        name, node = (to, self.name) if isinstance(to, str) else to
-        return Atom(name), Atom(node)
-
     @property
     def _running(self) -> _Life:
         if self._life is None:
@@ -554,6 +581,18 @@ class Node:
         if self._named_by is None:
             return LocalNode(self.name, 0, flags, self._cookie)
         return LocalNode(self._own.name.host, 0, flags | Flag.NAME_ME, self._cookie)
+
+
+def _request(
+    node: str, module: str, function: str, args: Sequence[Term]
+) -> tuple[Atom, Atom, Atom, list[Term]]:
+    """What is called where. Raises TypeError."""
+    return (
+        check_atom("node", node),
+        check_atom("module", module),
+        check_atom("function", function),
+        check_args(args),
+    )
 
 
 class _Life:
@@ -597,12 +636,12 @@ class _Life:
 
     def begin(self, name: str, creation: int) -> None:
         """The name is known: the node's own processes start, peers are let in."""
-        identifiers = Identifiers(Atom(name), creation, secrets.randbits(82))
+        identifiers = Identifiers(Atom(name), creation)
         self.system = system = System(identifiers, self.connections)
         self.spawner = Spawner(system, self._limits.mailbox)
         leader = GroupLeader(system, self._printed, self.apply)
         system.group_leader = leader.pid
-        self.caller = Caller(system, self._connect, self.connections.obstacle, leader.pid)
+        self.caller = Caller(system, leader.pid)
         system.reply_sink = self.caller.pid
         start_net_kernel(system, self._limits.net_ticktime)
         serving = Serving(
@@ -640,21 +679,10 @@ class _Life:
         """For a group leader: calls what formats."""
         return await self.caller.erpc(node, module, function, args, _FORMATTING)
 
-    async def _connect(self, node: Atom) -> Callee:
-        return await self.connections.connect(node)
-
     def _caller_of_connected(self) -> Caller:
-        """A process that calls, but connects nobody."""
-
-        async def connected(node: Atom) -> Callee:
-            peer = self.connections.up.get(node)
-            if peer is None:
-                raise NoConnection(node, "not connected")
-            return peer
-
         leader = self.system.group_leader
         assert leader is not None
-        return Caller(self.system, connected, self.connections.obstacle, leader)
+        return ConnectedCaller(self.system, leader)
 
     def _disconnect(self, node: Atom) -> None:
         self.connections.disconnect(node)
@@ -703,7 +731,6 @@ class _Life:
             "reason": reason,
         }
         logger.warning("%s cannot be reached: %s", node, reason, extra=extra)
-        self.caller.fail_all(node, NoConnection(node, reason))
         self.system.node_lost(node)
 
     def probe(self, peer: Peer) -> None:

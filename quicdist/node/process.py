@@ -14,11 +14,11 @@ from quicdist.node.aliases import AliasMode
 from quicdist.node.errors import ProcessExited
 from quicdist.node.level import HERE, Level, Source
 from quicdist.node.links import Links
-from quicdist.node.spawning import Spawning
-from quicdist.protocol.signals import GroupLeader, SpawnReply
+from quicdist.protocol.signals import GroupLeader
 
 if TYPE_CHECKING:
     from quicdist.node.system import System
+    from quicdist.runtime.calls import PendingCall
 
 NORMAL = Atom("normal")
 KILL = Atom("kill")
@@ -57,7 +57,8 @@ class Process:
         self.monitoring: dict[Reference, Watched] = {}
         self.watchers: dict[Reference, Watcher] = {}
         self.aliases: dict[Reference, AliasMode] = {}
-        self.spawning = Spawning(self)
+        self.calls: dict[Reference, PendingCall] = {}
+        """Its requests that are not answered yet."""
         self.monitored_nodes: dict[Atom, int] = {}
         self.tied_to: list[Atom] = []
         """Nodes where something may matter to it; see `System.tie`."""
@@ -65,6 +66,8 @@ class Process:
         self.exit_reason: Term = None
         self.group_leader: Pid | None = system.group_leader
         """Where what it prints goes, also that of what it spawns; None where it goes nowhere."""
+        self.is_refusing_calls_in_drain = False
+        """Whether gen calls from other nodes fail while the node drains."""
         self.trap_exit = False
         """True: exit signals arrive as ('EXIT', pid, reason) messages and do not kill."""
 
@@ -149,7 +152,8 @@ class Process:
         self.links = Links()
         self.watchers.clear()
         self.monitoring.clear()
-        self.spawning.ended()
+        for call in list(self.calls.values()):
+            call.caller_ended()
         self.stopped()
 
     # -- monitors --
@@ -273,15 +277,12 @@ class Process:
         """They come no more."""
         self.system.node_monitors.pop(self.pid, None)
 
-    # -- spawning --
-
-    def spawn_replied(self, signal: SpawnReply, source: Source) -> None:
-        """A spawn request of ours was answered."""
-        self.spawning.replied(signal, source)
+    def ended_error(self) -> Exception:
+        """What its calls raise when it has ended."""
+        return ProcessExited(self.pid, self.exit_reason)
 
     def node_lost(self, node: Atom) -> None:
         """The connection to `node` is gone: so is everything there, as far as we can tell."""
-        self.spawning.node_lost(node)
         for _ in range(self.monitored_nodes.pop(node, 0)):
             self.signalled((_NODEDOWN, node), HERE)
         if self.watchers:

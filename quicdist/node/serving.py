@@ -3,11 +3,16 @@
 - `spawn(Node, Module, Function, Args)` and its kin start a process that runs an exported function.
 - `erpc:call`, and `rpc:call` since OTP 23, ask our node to spawn `erpc:execute_call/4`: the
   answer is the exit reason of that process.
-- Older nodes' `rpc:call` is a gen call to `rex`, and so is `rpc:block_call`.
+- Older nodes' `rpc:call` is a gen call to `rex`, and so is `rpc:block_call`; `rpc:cast`,
+  `rpc:eval_everywhere` and `rpc:sbcast` are casts and messages to it.
 - `gen_server:call({Module, Node}, {Function, Arg...})` (or the bare `Function`) calls a function
   of an exported module. Where it raises, that caller's monitor fires with the error as reason,
   as if the server had crashed and been restarted; the caller sees what `gen_server:call` makes
   of a crashed server.
+- `rpc:server_call(Node, Module, Module, Request)` and `rpc:multi_server_call` do the same.
+
+A call that has begun always ends in an answer or, where the caller watches, in a DOWN signal: also
+when the function is cancelled, its process is ended, or its result cannot be encoded.
 
 OTP: erpc, rpc, gen; ERTS manual, Distribution Protocol, SPAWN_REQUEST.
 """
@@ -15,6 +20,7 @@ OTP: erpc, rpc, gen; ERTS manual, Distribution Protocol, SPAWN_REQUEST.
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 
 from quicdist.etf import Atom, Export, Pid, Term
@@ -22,14 +28,15 @@ from quicdist.etf.notation import format_term
 from quicdist.node.access import Access
 from quicdist.node.errors import ErlangError, ErlangExit, ErlangThrow
 from quicdist.node.exports import Exports
-from quicdist.node.level import Level, Source
+from quicdist.node.level import HERE, Level, Source
 from quicdist.node.mailbox import Mailbox
 from quicdist.node.process import Watcher
 from quicdist.node.reasons import error_reason, stack_of
-from quicdist.node.service import Service, alias_of, is_from
+from quicdist.node.service import Service, ignore, reply
 from quicdist.node.spawn import Main, Spawner
 from quicdist.node.system import System
 from quicdist.protocol import signals
+from quicdist.runtime.calls import DRAINING, fail_call, is_from, latest_monitor
 
 logger = logging.getLogger("quicdist.node")
 
@@ -46,6 +53,8 @@ _BADRPC = Atom("badrpc")
 _BIG_EXIT = Atom("EXIT")
 _BADARG = Atom("badarg")
 _FEATURES_REPLY = Atom("features_reply")
+_SYSTEM_LIMIT = Atom("system_limit")
+_NONEXISTING_NAME = Atom("nonexisting_name")
 
 
 class Serving:
@@ -68,6 +77,7 @@ class Serving:
         self._provided: dict[tuple[str, str], Callable[..., Awaitable[Term]]] = {}
         system.handlers[signals.SpawnRequest] = self._on_spawn_request
         system.register(REX, Service(system, self._on_rex))
+        system.work[self] = lambda: self.running
         for module in exports.modules:
             system.register(module, Service(system, self._on_module_call))
 
@@ -77,24 +87,46 @@ class Serving:
 
     # -- running ---------------------------------------------------------------------------------
 
-    def _start(self, source: Source, main: Main) -> Mailbox:
-        """A process for one call. A peer with too many of them is held back meanwhile."""
+    def _start(
+        self,
+        source: Source,
+        main: Main,
+        *,
+        before: Callable[[Mailbox], None] | None = None,
+        call: _Call | None = None,
+    ) -> None:
+        """A process for one call. A peer with too many of them is held back meanwhile. A `call`
+        that is not answered when the process ends fails with its exit reason."""
         level = self._running.get(source)
         if level is None:
             most = self._calls_at_once
             owner = "a peer's calls of exported functions"
             level = self._running[source] = Level(owner, most // 2, most, 4 * most, "calls")
 
-        def over() -> None:
+        def over(me: Mailbox) -> None:
             level.take(1)
             if not level.size and self._running.get(source) is level:
                 del self._running[source]
+            if call is not None and not call.is_answered:
+                call.fail(me.exit_reason)
+            self._system.work_done()
 
         level.size += 1
-        me = self._spawner.spawn(main, over=over)
+        try:
+            self._spawner.spawn(main, before=before, over=over)
+        except Exception:
+            level.take(1)
+            raise
         if level.size > level.high:
             source.filled(level)
-        return me
+
+    def _refuses(self, source: Source) -> bool:
+        return self._system.is_draining and source is not HERE
+
+    @property
+    def running(self) -> int:
+        """Calls of exported functions that have not ended."""
+        return sum(level.size for level in self._running.values())
 
     async def _apply(self, source: Source, module: Term, name: Term, args: Term) -> Term:
         """Calls the function; raises what it raises, or `undef`."""
@@ -126,24 +158,34 @@ class Serving:
 
     def _on_spawn_request(self, signal: signals.SpawnRequest, args: Term, source: Source) -> None:
         caller = signal.sender
-        me = self._start(
-            source, self._erpc_main(source, signal.mfa, args) or self._main(source, signal, args)
-        )
-        me.group_leader = signal.group_leader
-        flags = 0
-        self._system.tie(me, caller.node)
-        for option in signal.options:
-            kind = option[0] if isinstance(option, tuple) and option else option
-            if kind == "link":
-                flags |= signals.SPAWN_LINKED
-                me.links.link_received(caller)
-            elif kind == "monitor":
-                flags |= signals.SPAWN_MONITORED
-                me.watchers[signal.req_id] = Watcher(caller, me.pid)
-        self._answer_spawn(signals.SpawnReply(signal.req_id, caller, flags, me.pid), me.pid)
+        if self._refuses(source):
+            refusal = signals.SpawnReply(signal.req_id, caller, 0, DRAINING)
+            self._system.emit_if_connected(caller.node, caller, refusal)
+            return
 
-    def _answer_spawn(self, answer: signals.SpawnReply, sender: Pid) -> None:
-        self._system.emit_if_connected(answer.to.node, sender, answer)
+        def before(me: Mailbox) -> None:
+            me.group_leader = signal.group_leader
+            flags = 0
+            self._system.tie(me, caller.node)
+            for option in signal.options:
+                kind = option[0] if isinstance(option, tuple) and option else option
+                if kind == "link":
+                    flags |= signals.SPAWN_LINKED
+                    me.links.link_received(caller)
+                elif kind == "monitor":
+                    flags |= signals.SPAWN_MONITORED
+                    me.watchers[signal.req_id] = Watcher(caller, me.pid)
+            answer = signals.SpawnReply(signal.req_id, caller, flags, me.pid)
+            self._system.emit_if_connected(caller.node, me.pid, answer)
+
+        main = self._erpc_main(source, signal.mfa, args) or self._main(source, signal, args)
+        try:
+            self._start(source, main, before=before)
+        except Exception:
+            extra = {"event": "spawn_failed", "node": str(self._system.name)}
+            logger.exception("a process for %s cannot be started", caller, extra=extra)
+            failure = signals.SpawnReply(signal.req_id, caller, 0, _SYSTEM_LIMIT)
+            self._system.emit_if_connected(caller.node, caller, failure)
 
     def _main(self, source: Source, signal: signals.SpawnRequest, args: Term) -> Main:
         """The process for `spawn(Node, M, F, Args)`: of an exported function, or one that ends
@@ -206,96 +248,210 @@ class Serving:
             case ("$gen_call", to, ("call" | "block_call", module, name, args, leader)) if is_from(
                 to
             ):
-                self._rpc(rex, source, to[0], to, (module, name, args), leader)
+                assert isinstance(to, tuple)
+                self._rpc(_RexCall(rex, to), source, (module, name, args), leader)
             case ("$gen_cast", ("cast", module, name, args, leader)):
                 self._cast(source, module, name, args, leader)
             case (Pid() as caller, ("call", module, name, args, leader)):
-                # How C nodes call: the answer is {rex, Answer}.
-                self._rpc(rex, source, caller, None, (module, name, args), leader)
+                # C nodes call so.
+                self._rpc(_CNodeCall(rex, caller), source, (module, name, args), leader)
+            case (Pid() as caller, ("sbcast", name, inner)):
+                found = self._send_to_name(name, inner, source)
+                answer = self._system.name if found else (_NONEXISTING_NAME, name)
+                self._system.post(rex.pid, caller, (REX, self._system.name, answer))
+            case (Pid() as caller, ("send", name, inner)):
+                if not self._send_to_name(name, (caller, inner), source):
+                    answer = (_NONEXISTING_NAME, name)
+                    self._system.post(rex.pid, caller, (REX, self._system.name, answer))
             case (Pid() as caller, "features_request"):
-                answer = (_FEATURES_REPLY, self._system.name, [_ERPC])
-                self._system.post(rex.pid, caller, answer)
+                features = (_FEATURES_REPLY, self._system.name, [_ERPC])
+                self._system.post(rex.pid, caller, features)
             case _:
-                pass
+                ignore(rex, message, source)
 
-    def _rpc(
-        self,
-        rex: Service,
-        source: Source,
-        caller: Pid,
-        to: Term,
-        mfa: tuple[Term, Term, Term],
-        leader: Term,
-    ) -> None:
+    def _send_to_name(self, name: Term, message: Term, source: Source) -> bool:
+        """`Name ! Message` for a registered name of this node. False when nobody has it."""
+        process = self._system.names.get(name) if isinstance(name, Atom) else None
+        if process is None:
+            return False
+        process.deliver(message, source)
+        return True
+
+    def _rpc(self, call: _Call, source: Source, mfa: tuple[Term, Term, Term], leader: Term) -> None:
+        if self._refuses(source):
+            call.refuse()
+            return
+
         async def main(me: Mailbox) -> None:
             match await self._outcome(source, *mfa):
                 case (("return" | "throw"), value):
-                    answer = value
+                    call.answer(value)
                 case ("exit", reason):
-                    answer = (_BADRPC, (_BIG_EXIT, reason))
+                    call.fail(reason)
                 case (_, reason, stack):
-                    answer = (_BADRPC, (_BIG_EXIT, (reason, stack)))
-            if to is None:
-                self._system.post(rex.pid, caller, (REX, answer))
-            else:
-                rex.reply(to, answer)
+                    call.fail((reason, stack))
 
-        _led_by(self._start(source, main), leader)
+        self._start(source, main, before=_led_by(leader), call=call)
 
     # -- gen_server:call -------------------------------------------------------------------------
 
     def _on_module_call(self, server: Service, message: Term, source: Source) -> None:
         match message:
             case ("$gen_call", to, request) if is_from(to):
-                self._gen_call(server, to, request, source)
+                assert isinstance(to, tuple)
+                self._gen_call(_ModuleCall(server, to), request, source)
             case ("$gen_cast", request):
-                self._gen_cast(server, request, source)
+                name, args = _request(request)
+                self._cast(source, server.name, name, args)
+            case (Pid() as caller, request) if not isinstance(request, Pid):
+                # `rpc:server_call` and `rpc:multi_server_call`.
+                self._gen_call(_ServerCall(server, caller), request, source)
             case _:
                 text = "%s ignores a message: %s"
                 extra = server.fields("message_ignored")
                 logger.info(text, server, format_term(message)[:200], extra=extra)
 
-    def _gen_call(self, server: Service, to: Term, request: Term, source: Source) -> None:
+    def _gen_call(self, call: _ServedCall, request: Term, source: Source) -> None:
+        if self._refuses(source):
+            call.refuse()
+            return
         name, args = _request(request)
 
         async def main(me: Mailbox) -> None:
-            outcome = await self._outcome(source, server.name, name, args)
+            outcome = await self._outcome(source, call.server.name, name, args)
             if outcome[0] is _RETURN:
-                server.reply(to, outcome[1])
+                call.answer(outcome[1])
             elif outcome[0] is _ERROR:
-                self._crash_for(server, to, (outcome[1], outcome[2]))
+                call.fail((outcome[1], outcome[2]))
             elif outcome[0] is _THROW:
                 # A throw out of handle_call is its return value in OTP, and a bad one here.
-                self._crash_for(server, to, (Atom("bad_return_value"), outcome[1]))
+                call.fail((Atom("bad_return_value"), outcome[1]))
             else:
-                self._crash_for(server, to, outcome[1])
+                call.fail(outcome[1])
 
-        self._start(source, main)
-
-    def _gen_cast(self, server: Service, request: Term, source: Source) -> None:
-        name, args = _request(request)
-        self._cast(source, server.name, name, args)
+        self._start(source, main, call=call)
 
     def _cast(
         self, source: Source, module: Term, name: Term, args: Term, leader: Term = None
     ) -> None:
+        if self._refuses(source):
+            text = "a cast of %s:%s is dropped: the node is draining"
+            extra = {"event": "call_refused", "node": str(self._system.name)}
+            logger.info(text, format_term(module)[:100], format_term(name)[:100], extra=extra)
+            return
+
         async def main(me: Mailbox) -> None:
             await self._apply(source, module, name, args)
 
-        _led_by(self._start(source, main), leader)
+        self._start(source, main, before=_led_by(leader))
 
-    def _crash_for(self, server: Service, to: Term, reason: Term) -> None:
-        """To this caller the server has crashed."""
-        caller, tag = to
-        reference = alias_of(tag) or tag
-        watcher = server.watchers.pop(reference, None)
-        if watcher is None:
-            text = "%s: a call by %s, which does not watch, failed: %s"
-            extra = {**server.fields("call_failed"), "sender": str(caller)}
-            logger.error(text, server, caller, reason, extra=extra)
-            return
-        self._system.watched_names.pop(reference, None)
-        self._system.send_down(watcher, server.pid, reference, reason)
+
+class _Call(ABC):
+    """A call by another node that is owed one answer."""
+
+    is_answered = False
+
+    def answer(self, value: Term) -> None:
+        """Sends what the function returned. A value that cannot be encoded is a failure."""
+        try:
+            self._send(value)
+        except Exception as error:
+            self._failed(error)
+            self.fail((error_reason(error), stack_of(error)))
+        else:
+            self.is_answered = True
+
+    def fail(self, reason: Term) -> None:
+        """Tells that the function did not return. A reason that cannot be encoded is replaced by
+        what is wrong with it."""
+        self.is_answered = True
+        try:
+            self._send_failure(reason)
+        except Exception as error:
+            self._failed(error)
+            self._send_failure(error_reason(error))
+
+    @abstractmethod
+    def refuse(self) -> None:
+        """Tells that the node is draining."""
+
+    @abstractmethod
+    def _send(self, value: Term) -> None: ...
+
+    @abstractmethod
+    def _send_failure(self, reason: Term) -> None: ...
+
+    def _failed(self, error: Exception) -> None:
+        extra = {"event": "answer_failed"}
+        logger.error("the answer to a call cannot be sent: %s", error, extra=extra)
+
+
+class _RexCall(_Call):
+    """`rpc:call` of OTP before 23, and `rpc:block_call`."""
+
+    def __init__(self, rex: Service, to: tuple[Pid, Term]) -> None:
+        self._rex = rex
+        self._to = to
+
+    def refuse(self) -> None:
+        """Answers `{badrpc, draining}`."""
+        self._send((_BADRPC, DRAINING))
+
+    def _send(self, value: Term) -> None:
+        reply(self._rex.system, self._rex.pid, self._to, value)
+
+    def _send_failure(self, reason: Term) -> None:
+        self._send((_BADRPC, (_BIG_EXIT, reason)))
+
+
+class _CNodeCall(_RexCall):
+    """How C nodes call: the answer is `{rex, Answer}`."""
+
+    def __init__(self, rex: Service, caller: Pid) -> None:
+        super().__init__(rex, (caller, None))
+
+    def _send(self, value: Term) -> None:
+        self._rex.system.post(self._rex.pid, self._to[0], (REX, value))
+
+
+class _ServedCall(_Call):
+    """A call of an exported module as of a server."""
+
+    def __init__(self, server: Service) -> None:
+        self.server = server
+
+    def refuse(self) -> None:
+        """Lets the caller's monitor fire."""
+        self._send_failure(DRAINING)
+
+
+class _ModuleCall(_ServedCall):
+    """`gen_server:call`: to a caller whose call fails the server has crashed."""
+
+    def __init__(self, server: Service, to: tuple[Pid, Term]) -> None:
+        super().__init__(server)
+        self._to = to
+
+    def _send(self, value: Term) -> None:
+        reply(self.server.system, self.server.pid, self._to, value)
+
+    def _send_failure(self, reason: Term) -> None:
+        fail_call(self.server, self._to, reason)
+
+
+class _ServerCall(_ServedCall):
+    """`rpc:server_call(Node, Module, Module, Request)`: the answer is `{Module, Node, Answer}`."""
+
+    def __init__(self, server: Service, caller: Pid) -> None:
+        super().__init__(server)
+        self._caller = caller
+
+    def _send(self, value: Term) -> None:
+        system = self.server.system
+        system.post(self.server.pid, self._caller, (self.server.name, system.name, value))
+
+    def _send_failure(self, reason: Term) -> None:
+        fail_call(self.server, (self._caller, latest_monitor(self.server, self._caller)), reason)
 
 
 class _Undefined(ErlangError):
@@ -321,10 +477,14 @@ def _applied(mfa: tuple[Term, Term, int], args: Term) -> tuple[Term, Term, Term]
     return mfa[0], mfa[1], args
 
 
-def _led_by(me: Mailbox, leader: Term) -> None:
-    """What it prints goes where the caller's does."""
-    if isinstance(leader, Pid):
-        me.group_leader = leader
+def _led_by(leader: Term) -> Callable[[Mailbox], None]:
+    """What a process prints goes where the caller's output does."""
+
+    def before(me: Mailbox) -> None:
+        if isinstance(leader, Pid):
+            me.group_leader = leader
+
+    return before
 
 
 def _listed(args: Term) -> list[Term]:

@@ -35,11 +35,17 @@ class Spawner:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(
-        self, main: Main, *, name: str | None = None, over: Callable[[], None] | None = None
+        self,
+        main: Main,
+        *,
+        name: str | None = None,
+        before: Callable[[Mailbox], None] | None = None,
+        over: Callable[[Mailbox], None] | None = None,
     ) -> Mailbox:
         """Starts a process. Its end is the function's end; `over` is then called.
 
-        Raises NameTaken.
+        `before` links and monitors it, before its function runs: with an eager task factory the
+        function may have ended when this returns. Raises NameTaken.
         """
         me = Mailbox(self._system, self._limits)
         parent = current_process.get(None)
@@ -51,21 +57,28 @@ class Spawner:
             except Exception:
                 me.die(SHUTDOWN)
                 raise
-        task = asyncio.get_running_loop().create_task(_run(me, main), name=str(me))
-        me.runs_in(task)
+        try:
+            if before is not None:
+                before(me)
+            task = asyncio.get_running_loop().create_task(_run(me, main), name=str(me))
+        except Exception:
+            me.die(SHUTDOWN)
+            raise
+        if me.is_alive and not task.done():
+            me.runs_in(task)
         self._tasks.add(task)
         task.add_done_callback(functools.partial(self._finished, me, over))
         return me
 
     def _finished(
-        self, me: Mailbox, over: Callable[[], None] | None, task: asyncio.Task[None]
+        self, me: Mailbox, over: Callable[[Mailbox], None] | None, task: asyncio.Task[None]
     ) -> None:
         self._tasks.discard(task)
         # A task cancelled before its first step has not run anything, not even `_run`.
         me.runs_in(None)
         me.die(SHUTDOWN)
         if over is not None:
-            over()
+            over(me)
 
     @property
     def count(self) -> int:
@@ -86,6 +99,7 @@ _STOPPING = "the node is stopping"
 
 async def _run(me: Mailbox, main: Main) -> None:
     current_process.set(me)
+    me.runs_in(asyncio.current_task())
     reason: Term
     try:
         await main(me)

@@ -6,6 +6,8 @@ handlers as one that came over a connection.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -21,6 +23,7 @@ from quicdist.node.level import HERE, Source
 from quicdist.node.process import NOPROC, Process, Watched, Watcher
 from quicdist.protocol import signals
 from quicdist.protocol.signals import NO_PAYLOAD, Message, Payload, Signal, SpawnRequest
+from quicdist.runtime.calls import DRAINING, GEN_CALL, Callee, PendingCalls, fail_call, is_call
 
 Destination: TypeAlias = "Pid | Reference | str | tuple[str, str]"
 """A pid, an alias, a name registered here, or a (name, node)."""
@@ -71,6 +74,19 @@ class Network(Protocol):
     ) -> None:
         """Sends without waiting; without a connection the signal has no meaning and is dropped."""
 
+    def when_up(
+        self, node: Atom, begin: Callable[[Callee], None], fail: Callable[[Exception], None]
+    ) -> None:
+        """Calls `begin` with the connection to a node: at once where it is up, else when it comes
+        up, in order with the signals that wait for it; `fail` where it does not come up. Raises
+        NoConnection, NodeNameError."""
+
+    def is_up(self, node: Atom) -> bool:
+        """Whether there is a connection to a node."""
+
+    def obstacle(self, node: Atom) -> str | None:
+        """Why there is no connection yet to a node that is being connected to."""
+
     def watch(self, node: Atom) -> None:
         """Connects where there is no connection; `System.node_lost` tells when that fails."""
 
@@ -89,6 +105,7 @@ class System:
         self.processes: dict[Pid, Process] = {}
         self.names: dict[Atom, Process] = {}
         self.aliases: dict[Reference, Process] = {}
+        self.calls = PendingCalls(self.name)
         self.watched_names: dict[Reference, Process] = {}
         """Who is watched by a monitor of a name: the name may pass to another process."""
         self._tied: dict[Atom, dict[Process, None]] = {}
@@ -100,8 +117,15 @@ class System:
         self.reply_sink: Pid | None = None
         """Where answers go that nobody waits for."""
         self.overflows = Overflows()
+        self.is_draining = False
+        """New calls from other nodes are refused."""
+        self.work: dict[object, Callable[[], int]] = {}
+        """Who does work that a drain waits for, and how much each has left."""
+        self.before_drain: dict[object, Callable[[], None]] = {}
+        """What is done when a drain begins."""
+        self._is_idle: asyncio.Event | None = None
         self._signals: deque[tuple[Signal, Payload]] = deque()
-        self._is_draining = False
+        self._is_handling = False
         self.handlers: dict[type[Signal], Handler] = {
             signals.Message: self._on_message,
             signals.Link: self._on_link,
@@ -176,7 +200,9 @@ class System:
                 del self._tied[node]
 
     def node_lost(self, node: Atom) -> None:
-        """The connection to a node is gone: whoever is tied to a process there is told."""
+        """The connection to a node is gone: calls to it fail, and the processes tied to a process
+        there are told."""
+        self.calls.node_lost(node)
         for process in self._tied.pop(node, ()):
             if process.is_alive:
                 process.tied_to.remove(node)
@@ -206,6 +232,51 @@ class System:
             if process is not None and (wanted.hidden or not is_hidden):
                 message = (kind, node, dict(info)) if wanted.info else (kind, node)
                 process.signalled(message, HERE)
+
+    # -- the end of its work --
+
+    async def drain(self, timeout: float | None) -> int:
+        """Refuses new calls from other nodes, and waits until those that run have ended. Returns
+        how much work is left when `timeout` seconds are over."""
+        if not self.is_draining:
+            self.is_draining = True
+            self.handlers[Message] = self._refusing_calls(self.handlers[Message])
+            for begin in list(self.before_drain.values()):
+                begin()
+        self._is_idle = asyncio.Event()
+        self.work_done()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._is_idle.wait(), timeout)
+        return self._work_left()
+
+    def work_done(self) -> None:
+        """A piece of the work that a drain waits for has ended."""
+        if self._is_idle is not None and not self._work_left():
+            self._is_idle.set()
+
+    def _work_left(self) -> int:
+        return sum(count() for count in self.work.values())
+
+    def _refusing_calls(self, handler: Handler) -> Handler:
+        def handle(signal: Message, payload: Term, source: Source) -> None:
+            process = None if source is HERE else self._called(signal, payload)
+            if process is None:
+                handler(signal, payload, source)
+            else:
+                assert isinstance(payload, tuple)
+                fail_call(process, payload[1], DRAINING)
+
+        return handle
+
+    def _called(self, signal: Message, message: Term) -> Process | None:
+        """The process that a message calls, where it refuses calls now."""
+        if not is_call(message) or message[0] != GEN_CALL:
+            return None
+        to = signal.to
+        if isinstance(to, Reference):
+            return None
+        process = self.processes.get(to) if isinstance(to, Pid) else self.names.get(to)
+        return process if process is not None and process.is_refusing_calls_in_drain else None
 
     # -- messages out --
 
@@ -277,22 +348,28 @@ class System:
     def _signal(self, signal: Signal, payload: Payload) -> None:
         """One signal after the other, so that a chain of exits is no chain of Python calls."""
         self._signals.append((signal, payload))
-        if self._is_draining:
+        if self._is_handling:
             return
-        self._is_draining = True
+        self._is_handling = True
         try:
             while self._signals:
                 signal, payload = self._signals.popleft()
                 self.handlers[type(signal)](signal, payload, HERE)
         finally:
-            self._is_draining = False
+            self._is_handling = False
 
     # -- messages in --
 
     def _on_message(self, signal: Message, payload: Term, source: Source) -> None:
         # A priority message is an ordinary one here: only an alias that was made for such messages
         # makes a difference (EEP 76), and no process here makes one.
-        process = self._receiver(signal.to)
+        to = signal.to
+        if type(to) is Reference:
+            if self.calls.answer_by_alias(to, payload, source):
+                return
+        elif self.calls and type(to) is Pid and self.calls.answer_by_pid(payload, source):
+            return
+        process = self._receiver(to)
         if process is not None:
             process.deliver(payload, source)
 
@@ -349,7 +426,9 @@ class System:
         target = signal.to
         process = self.processes.get(target) if isinstance(target, Pid) else self.names.get(target)
         watcher = Watcher(signal.sender, target)
-        if process is not None:
+        if process is not None and signal.ref in process.watchers:
+            self.calls.refuse("monitor", source)
+        elif process is not None:
             process.watchers[signal.ref] = watcher
             self.tie(process, signal.sender.node)
             source.tied(self.ties_of)
@@ -364,22 +443,36 @@ class System:
         if isinstance(target, Pid):
             process = self.processes.get(target)
         else:
-            process = self.watched_names.pop(signal.ref, None)
-        if process is not None:
-            process.watchers.pop(signal.ref, None)
+            process = self.watched_names.get(signal.ref)
+        watcher = None if process is None else process.watchers.get(signal.ref)
+        if process is None or watcher is None:
+            return
+        if watcher.pid == signal.sender:
+            del process.watchers[signal.ref]
+            self.watched_names.pop(signal.ref, None)
+        else:
+            self.calls.refuse("demonitor", source)
 
     def _on_down(self, signal: signals.Down, reason: Term, source: Source) -> None:
+        reference = signal.ref
+        if self.calls.down(reference, reason, source):
+            return
         process = self.processes.get(signal.to)
-        if process is not None:
-            process.monitor_fired(signal.ref, reason, source)
+        watched = None if process is None else process.monitoring.get(reference)
+        if process is None or watched is None:
+            return
+        if self.calls.is_from(_target(watched)[0], source):
+            process.monitor_fired(reference, reason, source)
+        else:
+            self.calls.refuse("DOWN signal", source)
 
     # -- spawning, group leaders --
 
     def _on_spawn_reply(self, signal: signals.SpawnReply, payload: Term, source: Source) -> None:
-        process = self.processes.get(signal.to)
-        if process is not None:
-            process.spawn_replied(signal, source)
-        elif isinstance(signal.result, Pid):
+        if self.calls.spawn_replied(signal, source):
+            return
+        # Its caller is gone, or it is no reply to a request of ours.
+        if isinstance(signal.result, Pid) and self.calls.is_from(signal.result.node, source):
             self.let_spawned_go(signal, signal.result, NOPROC)
 
     def let_spawned_go(self, signal: signals.SpawnReply, child: Pid, reason: Term) -> None:

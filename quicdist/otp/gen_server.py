@@ -30,9 +30,10 @@ from quicdist.node.mailbox import Mailbox
 from quicdist.node.node import Node
 from quicdist.node.process import NORMAL, SHUTDOWN
 from quicdist.node.reasons import exit_reason
-from quicdist.node.service import is_from, reply
+from quicdist.node.service import reply
 from quicdist.node.spawn import current_process
 from quicdist.otp import sys
+from quicdist.runtime.calls import fail_call, is_from
 
 logger = logging.getLogger("quicdist.otp")
 
@@ -89,6 +90,7 @@ class GenServer:
 
     _parent: Pid | None = None
     _idle: float | None = None
+    _is_handling = False
 
     # -- to override --
 
@@ -188,6 +190,7 @@ class GenServer:
             raise
         if not ready.done():
             ready.set_result(None)
+        me.system.work[me] = lambda: me.message_count + self._is_handling
         try:
             await self._serve()
         except Stop as stop:
@@ -202,8 +205,12 @@ class GenServer:
             if me.is_alive:
                 await self.terminate(exit_reason(error))
             raise
+        finally:
+            del me.system.work[me]
+            me.system.work_done()
 
     async def _serve(self) -> None:
+        me = self.me
         while True:
             idle, self._idle = self._idle, None
             match = sys.is_system if self.mode is sys.Mode.SUSPENDED else None
@@ -217,7 +224,12 @@ class GenServer:
                     raise Stop(ends.reason)
                 self._idle = idle
             else:
-                await self._handle(message)
+                self._is_handling = True
+                try:
+                    await self._handle(message)
+                finally:
+                    self._is_handling = False
+                me.system.work_done()
 
     async def _handle(self, message: Term) -> None:
         match message:
@@ -233,6 +245,9 @@ class GenServer:
                     self.reply(sender, answer)
             case ("$gen_cast", request):
                 await self.handle_cast(request)
+            case (Pid(), sender, _) if is_from(sender):
+                # `gen_event:call`, which is no call of a gen_server.
+                fail_call(self.me, sender, Atom("notsup"))
             case ("EXIT", Pid() as other, reason) if other == self._parent:
                 raise Stop(reason)
             case _:
@@ -259,9 +274,7 @@ async def start(
         if parent is None:
             raise RuntimeError("start(link=True) is for code that runs in a process")
         server._parent = parent.pid
-    me = node.spawn(main, name=name)
-    if link and parent is not None:
-        parent.link(me.pid)
+    me = node.spawn(main, name=name, link=parent if link else None)
     ended = asyncio.ensure_future(me.wait())
     try:
         await asyncio.wait((ready, ended), return_when=asyncio.FIRST_COMPLETED)

@@ -4,15 +4,17 @@
     groups.join("workers", me.pid)
     for worker in groups.members("workers"): ...
 
-Each node knows its own members and is told those of the others: by `discover` and `sync` when
-nodes meet, by `join` and `leave` from then on. What a node has said is forgotten with the
-connection to it. A hidden node of ours is a member too, as it says the first word.
+Each node knows its own members and is told those of the others: by `discover` and `sync` first,
+by `join` and `leave` from then on. What a node has said is forgotten with the connection to it. A
+BEAM's scope tells only visible nodes when it starts, so this one asks each connected node until it
+has answered, every 5 s at last, and again when the scope there has ended.
 
 OTP, pg(3), from OTP 23 on.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -25,9 +27,10 @@ from quicdist.node.errors import NoProcess
 from quicdist.node.level import Source
 from quicdist.node.node import Node
 from quicdist.node.process import Process
-from quicdist.node.service import GEN_CAST, Service, is_from
+from quicdist.node.service import GEN_CAST, Service
 from quicdist.node.system import System
 from quicdist.protocol import signals
+from quicdist.runtime.calls import is_from
 
 logger = logging.getLogger("quicdist.otp")
 
@@ -48,6 +51,19 @@ class _Group:
 
     name: Term
     pids: list[Pid] = field(default_factory=list)
+
+
+_FIRST_PAUSE = 0.25
+_LONGEST_PAUSE = 5.0
+"""Seconds between two questions to a node that has not answered for its scope."""
+
+
+@dataclass(slots=True)
+class _Search:
+    """The questions to a node whose scope is not known."""
+
+    pause: float = _FIRST_PAUSE
+    timer: asyncio.TimerHandle | None = None
 
 
 @dataclass(slots=True)
@@ -77,7 +93,10 @@ class Groups(Service):
         self._remote: dict[Pid, _Told] = {}
         self._scope_monitors: dict[Reference, Pid] = {}
         self._group_monitors: dict[Reference, tuple[Pid, _Key]] = {}
+        self._undiscovered: dict[Atom, _Search] = {}
+        """Connected nodes on which no scope process is known."""
         self.monitor_nodes(hidden=True)
+        system.before_drain[self] = self.leave_all
 
     # -- the face --------------------------------------------------------------------------------
 
@@ -151,10 +170,15 @@ class Groups(Service):
             self.demonitor(reference)
         return known
 
+    def leave_all(self) -> None:
+        """Takes all processes of this node out of all groups."""
+        for group in list(self._local.values()):
+            self.leave(group.name, *group.pids)
+
     def discover_all(self, nodes: Iterable[str]) -> None:
-        """Asks nodes whether they have this scope."""
+        """Asks nodes whether they have this scope, until each has answered or is gone."""
         for node in nodes:
-            self._discover(Atom(node))
+            self._search(Atom(node))
 
     # -- messages --------------------------------------------------------------------------------
 
@@ -171,8 +195,10 @@ class Groups(Service):
             case ("DOWN", Reference() as reference, _, Pid() as pid, _):
                 self._on_down(reference, pid)
             case ("nodeup", Atom() as node):
-                self._discover(node)
-            case ("nodedown", _) | ("join", _, _, _) | ("leave", _, _, _):
+                self._search(node)
+            case ("nodedown", Atom() as node):
+                self._end_search(node)
+            case ("join", _, _, _) | ("leave", _, _, _):
                 # The DOWN of its scope process says all; others are of a node we do not know yet.
                 pass
             case ("$gen_call", sender, request) if is_from(sender):
@@ -181,6 +207,32 @@ class Groups(Service):
                 text = format_term(message)[:200]
                 extra = self.fields("message_ignored")
                 logger.info("%s ignores a message: %s", self, text, extra=extra)
+
+    def stopped(self) -> None:
+        """The node stops."""
+        super().stopped()
+        self.system.before_drain.pop(self, None)
+        for node in list(self._undiscovered):
+            self._end_search(node)
+
+    def _search(self, node: Atom) -> None:
+        """Asks a node for its scope, now and again after growing pauses. The scope there may start
+        later or be started again, and tells only visible nodes of it."""
+        self._end_search(node)
+        if node is not self.system.name:
+            self._ask_again(node, _Search())
+
+    def _ask_again(self, node: Atom, search: _Search) -> None:
+        self._undiscovered[node] = search
+        self._discover(node)
+        pause, search.pause = search.pause, min(search.pause * 2, _LONGEST_PAUSE)
+        loop = asyncio.get_running_loop()
+        search.timer = loop.call_later(pause, self._ask_again, node, search)
+
+    def _end_search(self, node: Atom) -> None:
+        search = self._undiscovered.pop(node, None)
+        if search is not None and search.timer is not None:
+            search.timer.cancel()
 
     def _discover(self, node: Atom) -> None:
         if self.name is not None and node is not self.system.name:
@@ -198,6 +250,7 @@ class Groups(Service):
         told = self._remote.get(peer)
         if told is None:
             told = self._remote[peer] = _Told(self.monitor(peer))
+        self._end_search(peer.node)
         old, told.groups = told.groups, {}
         for one in groups:
             match one:
@@ -237,6 +290,8 @@ class Groups(Service):
         told = self._remote.get(pid)
         if told is not None and told.monitor == reference:
             del self._remote[pid]
+            if self.system.network.is_up(pid.node):
+                self._search(pid.node)
             for key, group in told.groups.items():
                 self._notify(_LEAVE, key, group.name, group.pids)
         elif self._members.pop(pid, None) is not None:

@@ -14,7 +14,7 @@ from quicdist.etf import Atom, Pid, Term
 from quicdist.node.level import HERE, Source
 from quicdist.node.node import Node
 from quicdist.node.process import Process
-from quicdist.node.service import Service
+from quicdist.node.service import Service, ignore
 from quicdist.node.system import System
 from quicdist.otp import pg
 
@@ -32,6 +32,8 @@ def start(node: Node, name: str, *, pool_size: int = 1) -> Topics:
     """
     scope = node.system.names.get(SCOPE)
     groups = scope if isinstance(scope, pg.Groups) else pg.start(node, SCOPE)
+    # Subscribers receive what is broadcast until the node stops.
+    node.system.before_drain.pop(groups, None)
     return Topics(node.system, groups, name, pool_size)
 
 
@@ -90,6 +92,8 @@ class Topics:
                 self._watched.discard(pid)
                 for topic in list(self._subscribers):
                     self._forget(topic, pid)
+            case _:
+                ignore(worker, message, source)
 
     def _dispatch(
         self, topic: bytes, message: Term, source: Source, sender: Pid | None = None

@@ -1,4 +1,4 @@
-"""System messages: what `sys:get_state/1` and its kin ask of a process.
+"""What a server of ours answers to `sys:get_state/1` and its kin.
 
 OTP, sys(3).
 """
@@ -10,27 +10,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from quicdist.etf import Atom, Pid, Term
-from quicdist.node import gen
-from quicdist.node.errors import CallError, CallTimeout, MailboxFull, NoConnection, NoProcess
 from quicdist.node.mailbox import Mailbox
-from quicdist.node.service import is_from, reply
+from quicdist.node.service import reply
+from quicdist.runtime import system_messages
+from quicdist.runtime.system_messages import OK, is_system
 
-OK = Atom("ok")
+__all__ = ["OK", "Mode", "Subject", "Terminate", "handle", "is_system"]
+
 _ERROR = Atom("error")
-_STATUS = Atom("status")
-_MODULE = Atom("module")
-_NO_DEBUG = Atom("no_debug")
-
-
-_GET_STATE = Atom("get_state")
-_SYSTEM = Atom("system")
-
-_PATIENCE = 2.0
-"""Seconds for a node to show its own form."""
-
-_MOST_FORMS = 1000
-_forms: dict[tuple[Atom, int], bool] = {}
-"""What each node, in each of its lives, takes a state as."""
 
 
 class Mode(enum.Enum):
@@ -67,16 +54,6 @@ class Subject(Protocol):
         """Who has started it."""
 
 
-def is_system(message: Term) -> bool:
-    """Whether a message is a system message."""
-    return (
-        isinstance(message, tuple)
-        and len(message) == 3
-        and message[0] == "system"
-        and is_from(message[1])
-    )
-
-
 async def handle(subject: Subject, message: Term) -> Terminate | None:
     """Deals with a system message, the answer included."""
     assert isinstance(message, tuple)
@@ -86,10 +63,12 @@ async def handle(subject: Subject, message: Term) -> Terminate | None:
     match request:
         case "get_state":
             answer = subject.sys_state()
-            if await _wants_ok(subject.me, sender[0]):
+            if await system_messages.takes_ok(subject.me, sender[0]):
                 answer = (OK, answer)
         case "get_status":
-            answer = _status(subject)
+            module, mode = subject.sys_module(), Atom(subject.mode.value)
+            parent, misc = subject.sys_parent(), subject.sys_status()
+            answer = system_messages.status(subject.me, module, mode, parent, misc)
         case "suspend":
             subject.mode = Mode.SUSPENDED
             answer = OK
@@ -100,46 +79,12 @@ async def handle(subject: Subject, message: Term) -> Terminate | None:
             ends = Terminate(reason)
             answer = OK
         case ("debug", what):
-            # Nothing of it is done, so that switching it off is the one thing that succeeds.
-            answer = OK if what == _NO_DEBUG else Atom("unknown_debug")
+            answer = system_messages.debug_answer(what)
         case ("replace_state", function):
             # A fun is BEAM code.
             reason = (Atom("callback_failed"), function, (_ERROR, Atom("undef")))
             answer = (_ERROR, reason)
         case _:
-            answer = (_ERROR, (Atom("unknown_system_msg"), request))
+            answer = system_messages.unknown_request(request)
     reply(subject.me.system, subject.me.pid, sender, answer)
     return ends
-
-
-async def _wants_ok(me: Mailbox, sender: Pid) -> bool:
-    """Whether `sys` of a node takes a state as `{ok, State}`, as it does in newer releases, or
-    bare. The request does not tell: so a server of that node is asked the same, once."""
-    if sender.node is me.system.name:
-        return True
-    peer = sender.node, sender.creation
-    known = _forms.get(peer)
-    if known is None:
-        try:
-            # The state of rex is a map.
-            shown = await gen.call(me, ("rex", sender.node), _GET_STATE, _PATIENCE, _SYSTEM)
-        except (CallError, CallTimeout, NoConnection, NoProcess, MailboxFull):
-            return True
-        known = isinstance(shown, tuple) and len(shown) == 2 and shown[0] == OK
-        if len(_forms) >= _MOST_FORMS:
-            _forms.clear()
-        _forms[peer] = known
-    return known
-
-
-def _status(subject: Subject) -> Term:
-    module = subject.sys_module()
-    dictionary: list[Term] = [(Atom("$initial_call"), (module, Atom("init"), 1))]
-    details: list[Term] = [
-        dictionary,
-        Atom(subject.mode.value),
-        subject.sys_parent(),
-        [],
-        subject.sys_status(),
-    ]
-    return _STATUS, subject.me.pid, (_MODULE, module), details

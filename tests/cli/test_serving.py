@@ -104,6 +104,33 @@ def test_run_ends_while_a_function_does_not(quicdist: Command) -> None:
         assert end(process).code == 0
 
 
+STOPPING = """
+import os, signal, threading, time
+import quicdist
+
+@quicdist.export
+def told_to_stop(signals):
+    for _ in range(signals):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+    time.sleep(0.5)
+    return quicdist.Atom("done")
+"""
+
+
+def test_run_lets_calls_end_when_told_to_stop(quicdist: Command) -> None:
+    (quicdist.home / "stopping.py").write_text(STOPPING)
+    with quicdist.node("run", "0@127.0.0.1", "stopping", "--drain", "60") as (name, process):
+        assert quicdist("call", name, "stopping", "told_to_stop", "[1]").out == "done\n"
+        process.wait(PATIENCE)
+        assert process.returncode == 0
+    with quicdist.node("run", "0@127.0.0.1", "stopping", "--drain", "60") as (name, process):
+        # The second signal does not wait.
+        quicdist("call", name, "stopping", "told_to_stop", "[2]").refused(1, "shutdown")
+    with quicdist.node("run", "0@127.0.0.1", "stopping", "--drain", "0") as (name, process):
+        quicdist("call", name, "stopping", "told_to_stop", "[1]").refused(1, "shutdown")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

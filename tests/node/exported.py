@@ -125,3 +125,32 @@ async def greet_and_wait(name: bytes) -> None:
 @export(module="py")
 async def tell(to: Pid | Reference, what: Term) -> None:
     await current_process.get().send(to, what)
+
+
+@export(module="py")
+async def cancel_itself() -> None:
+    raise asyncio.CancelledError
+
+
+@export(module="py")
+async def end_itself() -> None:
+    current_process.get().exit(current_process.get().pid, Atom("kill"))
+    await asyncio.sleep(3600)
+
+
+@export(module="py")
+def fail_unencodably() -> None:
+    raise ErlangError(object())
+
+
+@export(module="py")
+async def end_at_once() -> Atom:
+    return Atom("done")
+
+
+@export(module="py")
+async def await_message(name: Atom) -> Term:
+    """What is sent to a process of this name, for as long as the call runs."""
+    me = current_process.get()
+    me.system.register(name, me)
+    return await me.receive()

@@ -31,7 +31,7 @@ from quicdist.node.ids import Identifiers, new_creation
 from quicdist.node.names import Address, NodeName, parse_listen
 from quicdist.node.outbox import Outbox
 from quicdist.node.reasons import error_reason, exit_reason, stack_of
-from quicdist.node.service import alias_of
+from quicdist.runtime.calls import alias_of
 from tests.node import exported
 
 # -- names, cookies, ids -------------------------------------------------------------------------
@@ -131,7 +131,8 @@ def test_cookies(tmp_path: Path) -> None:
 
 def test_pids_and_references() -> None:
     name = Atom("1@127.0.0.1")
-    identifiers = Identifiers(name, 7, (1 << 82) - 2)
+    numbers = iter([(1 << 82) - 1, 0, 1 << 18])
+    identifiers = Identifiers(name, 7, lambda bits: next(numbers))
     used = {identifiers.pid(()) for _ in range(3)}
     assert sorted(pid.id for pid in used) == [0, 1, 2]
     identifiers._next_pid = (1 << 28) - 1
@@ -140,8 +141,12 @@ def test_pids_and_references() -> None:
     assert identifiers.pid(used).id == 3, "pids in use are not handed out again"
     references = [identifiers.reference() for _ in range(3)]
     assert len(set(references)) == 3
-    assert references[-1].ids == (0, 0, 0)
-    assert references[0].ids == ((1 << 18) - 2, (1 << 32) - 1, (1 << 32) - 1)
+    assert references[0].ids == ((1 << 18) - 1, (1 << 32) - 1, (1 << 32) - 1)
+    assert references[1].ids == (0, 0, 0)
+    assert references[2].ids == (0, 1, 0)
+    unguessable = Identifiers(name, 7)
+    words = zip(*(unguessable.reference().ids for _ in range(64)), strict=True)
+    assert all(len(set(word)) > 32 for word in words), "one reference tells nothing of the next"
     for _ in range(100):
         assert 3 < new_creation(random.Random(_)) < 1 << 32
 

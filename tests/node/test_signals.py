@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from quicdist.dist.session import NO_PAYLOAD
 from quicdist.etf import Atom, Pid, Reference, Term
 from quicdist.node.ids import Identifiers
-from quicdist.node.level import HERE, Level, Source
+from quicdist.node.level import Level, Source
 from quicdist.node.process import NOCONNECTION, Process
 from quicdist.node.system import Route, System
 from quicdist.protocol.signals import Link, Payload, Signal
@@ -38,6 +38,21 @@ class Recorder(Process):
         return [m[4] for m in self.messages if m[:2] == ("DOWN", reference)]
 
 
+class Connection:
+    """A source of signals: the connection to a node."""
+
+    def __init__(self, name: Atom) -> None:
+        self.name = name
+
+    def filled(self, level: Level) -> None:
+        pass
+
+    let_go = filled
+
+    def tied(self, count: object) -> None:
+        pass
+
+
 class Wire:
     """The way to the other system: in order, as slow as the test wants."""
 
@@ -52,6 +67,15 @@ class Wire:
     def watch(self, node: Atom) -> None:
         pass
 
+    def when_up(self, node: Atom, begin: object, fail: object) -> None:
+        raise NotImplementedError
+
+    def is_up(self, node: Atom) -> bool:
+        return True
+
+    def obstacle(self, node: Atom) -> None:
+        return None
+
     def send(self, route: Route, payload: Payload) -> None:
         self.post(route.node, route.sender, route.signal, payload)
 
@@ -63,7 +87,7 @@ class CrossingSignals(RuleBasedStateMachine):
     def begin(self) -> None:
         self.wires = [Wire(), Wire()]
         self.systems = [
-            System(Identifiers(name, 4 + side, 0), self.wires[side])
+            System(Identifiers(name, 4 + side), self.wires[side])
             for side, name in enumerate((ONE, TWO))
         ]
         self.processes = [[Recorder(system) for _ in range(3)] for system in self.systems]
@@ -119,7 +143,7 @@ class CrossingSignals(RuleBasedStateMachine):
             control, payload = queue.popleft()
             if isinstance(control, Link):
                 self.link_arrives(control)
-            target.handlers[type(control)](control, payload, HERE)
+            target.handlers[type(control)](control, payload, Connection((ONE, TWO)[side]))
 
     def link_arrives(self, control: Link) -> None:
         """The other side has linked: that counts, unless it did not know of our unlink yet."""

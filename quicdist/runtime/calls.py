@@ -1,0 +1,739 @@
+"""Pending calls: requests to a process or a node that wait for their answer.
+
+A pending call is a reference that is also an alias, a monitor and a future. It is registered with
+the node, so an answer never enters a mailbox. Only the node that was asked can answer: answers,
+DOWN signals and spawn replies that arrive from another node are dropped and counted.
+
+`GenCall` is `gen:call/4`. `ErpcCall` is the SPAWN_REQUEST that `erpc:call/5` sends, whose answer is
+the exit reason of the spawned process. `SpawnCall` is `erlang:spawn_request/5`.
+
+OTP, gen, erpc; ERTS manual, Distribution Protocol, "Protocol for Spawning".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import numbers
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from quicdist.carriers.few_lines import FewLines
+from quicdist.etf import Atom, EtfEncodeError, ImproperList, Pid, Reference, Term
+from quicdist.etf.notation import format_term
+from quicdist.node.aliases import AliasMode
+from quicdist.node.errors import (
+    CallError,
+    CallNotPossible,
+    CallTimeout,
+    ErrorClass,
+    NoConnection,
+    NoProcess,
+    SpawnError,
+)
+from quicdist.node.level import HERE, Source
+from quicdist.node.process import NOCONNECTION, NOPROC
+from quicdist.protocol import signals
+
+if TYPE_CHECKING:
+    from quicdist.node.process import Process
+
+logger = logging.getLogger("quicdist.node")
+logger.addFilter(FewLines("answer_refused"))
+
+GEN_CALL = Atom("$gen_call")
+ALIAS = Atom("alias")
+SPAWN_REPLY = Atom("spawn_reply")
+
+_ERPC = Atom("erpc")
+_EXECUTE_CALL = Atom("execute_call")
+_LINK = Atom("link")
+_MONITOR = Atom("monitor")
+_OK = Atom("ok")
+_ERROR = Atom("error")
+_SIGNAL = Atom("signal")
+_NOTSUP = Atom("notsup")
+_ABANDONED = Atom("abandoned")
+DRAINING = Atom("draining")
+"""Why a node refuses new calls; see `Node.drain`."""
+
+
+class Callee(Protocol):
+    """The connection to the node that is called."""
+
+    @property
+    def can_spawn(self) -> bool:
+        """Whether the node takes SPAWN_REQUEST (OTP 23)."""
+
+    def call_begins(self, call: object, fail: Callable[[Exception], None]) -> None: ...
+
+    def call_ends(self, call: object) -> None: ...
+
+
+class PendingCalls:
+    """The pending calls of a node, by reference and by the node that was asked."""
+
+    def __init__(self, node: Atom) -> None:
+        self._node = node
+        self._calls: dict[Reference, PendingCall] = {}
+        self._of_node: dict[Atom, dict[Reference, PendingCall]] = {}
+        self.refused = 0
+        """Answers, DOWN signals and spawn replies from a node that was not asked."""
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __iter__(self) -> Iterator[PendingCall]:
+        return iter(self._calls.values())
+
+    def add(self, call: PendingCall) -> None:
+        """Registers a call."""
+        self._calls[call.reference] = call
+        self._of_node.setdefault(call.node, {})[call.reference] = call
+
+    def discard(self, call: PendingCall) -> None:
+        """Whatever still comes for this call is dropped."""
+        if self._calls.pop(call.reference, None) is None:
+            return
+        of_node = self._of_node[call.node]
+        del of_node[call.reference]
+        if not of_node:
+            del self._of_node[call.node]
+
+    def answer_by_alias(self, alias: Reference, message: Term, source: Source) -> bool:
+        """Takes a message sent to an alias. False when the alias is not that of a call."""
+        call = self._calls.get(alias)
+        if not isinstance(call, GenCall):
+            return False
+        if self._may_answer(call, source, "answer") and _is_answer(message, alias):
+            call.answered(message[1])
+        return True
+
+    def answer_by_pid(self, message: Term, source: Source) -> bool:
+        """Takes an answer sent to the caller's pid, as OTP before 24 and C nodes send it. False
+        when the message is no answer to a call."""
+        if not isinstance(message, tuple) or len(message) != 2:
+            return False
+        alias = alias_of(message[0])
+        return alias is not None and self.answer_by_alias(alias, message, source)
+
+    def down(self, reference: Reference, reason: Term, source: Source) -> bool:
+        """Takes a DOWN signal. False when the monitor is not that of a call."""
+        call = self._calls.get(reference)
+        if call is None:
+            return False
+        if self._may_answer(call, source, "DOWN signal"):
+            call.down(reason)
+        return True
+
+    def spawn_replied(self, signal: signals.SpawnReply, source: Source) -> bool:
+        """Takes a SPAWN_REPLY. False when it is not for a call."""
+        call = self._calls.get(signal.req_id)
+        if call is None:
+            return False
+        if not self._may_answer(call, source, "spawn reply"):
+            return True
+        if isinstance(signal.result, Pid) and signal.result.node is not call.node:
+            self.refuse("spawn reply", source)
+            return True
+        call.spawn_replied(signal, source)
+        return True
+
+    def is_from(self, node: Atom, source: Source) -> bool:
+        """Whether `source` is the connection to `node`, or this node itself."""
+        return node is (source.name or self._node)
+
+    def refuse(self, what: str, source: Source) -> None:
+        """Counts and logs something that only another node may send."""
+        self.refused += 1
+        text = "%s: a forged %s was dropped, which only another node may send"
+        extra = {"event": "answer_refused", "node": str(self._node), "peer": str(source.name)}
+        logger.warning(text, source.name or self._node, what, extra=extra)
+
+    def node_lost(self, node: Atom) -> None:
+        """Fails the calls to a node whose connection is gone."""
+        for call in list(self._of_node.get(node, {}).values()):
+            call.node_lost()
+
+    def _may_answer(self, call: PendingCall, source: Source, what: str) -> bool:
+        if self.is_from(call.node, source):
+            return True
+        self.refuse(what, source)
+        return False
+
+
+class PendingCall:
+    """One request, from its start until it is answered, fails, or is taken back."""
+
+    def __init__(self, caller: Process, node: Atom, what: str) -> None:
+        """`what` names the call in errors."""
+        self.caller = caller
+        self.system = caller.system
+        self.node = node
+        self.what = what
+        self.reference = caller.system.identifiers.reference()
+        self.result: asyncio.Future[Term] = asyncio.get_running_loop().create_future()
+        # An answer may be an error that is never asked for.
+        self.result.add_done_callback(_look_at)
+        self.is_sent = False
+        self._callee: Callee | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has neither been answered nor failed nor been taken back."""
+        return self.reference in self.caller.calls
+
+    def begin(self) -> None:
+        """Sends the request: at once where there is a connection, else when it is up.
+
+        Raises EtfEncodeError; any other failure is the result of the call.
+        """
+        self.caller.calls[self.reference] = self
+        self.system.calls.add(self)
+        try:
+            if self.node is self.system.name:
+                self._send()
+            else:
+                self.system.network.when_up(self.node, self._connected, self.fail)
+        except Exception as error:
+            self.fail(error)
+        if self.result.done() and not self.result.cancelled():
+            error_now = self.result.exception()
+            if isinstance(error_now, EtfEncodeError):
+                raise error_now
+
+    async def wait(self, timeout: float | None) -> Term:
+        """The answer. When `timeout` seconds are over, or the task is cancelled, the call is taken
+        back.
+
+        Raises CallTimeout; NoConnection where no connection has come up yet; what the call raises.
+        """
+        timer = None
+        if timeout is not None:
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(timeout, self.time_out, timeout)
+        try:
+            return await self.result
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self.close()
+
+    def time_out(self, timeout: float) -> None:
+        """The time for it is over."""
+        obstacle = self.system.network.obstacle(self.node)
+        if obstacle is None:
+            self.fail(CallTimeout(self.what, timeout))
+        else:
+            self.fail(NoConnection(self.node, f"{obstacle} (tried for {timeout:g} s)"))
+
+    def fail(self, error: Exception) -> None:
+        """Ends the call with an error."""
+        if not self.result.done():
+            self.result.set_exception(error)
+        self.close()
+
+    def finish(self, value: Term) -> None:
+        """Ends the call with its answer."""
+        if not self.result.done():
+            self.result.set_result(value)
+        self.close()
+
+    def close(self) -> None:
+        """Takes back whatever the call has left on the other node. Idempotent."""
+        if self.caller.calls.pop(self.reference, None) is None:
+            return
+        if not self.result.done():
+            self.result.cancel()
+        callee, self._callee = self._callee, None
+        if callee is not None:
+            callee.call_ends(self.reference)
+        if not (self.is_sent and self._take_back()):
+            self.system.calls.discard(self)
+
+    def node_lost(self) -> None:
+        """The connection is gone: no answer can come."""
+        self.is_sent = False
+        self.fail(NoConnection(self.node, "the connection was lost during a call"))
+        self.system.calls.discard(self)
+
+    def caller_ended(self) -> None:
+        """The calling process has ended."""
+        error = self.caller.ended_error()
+        self.fail(error)
+        self.system.calls.discard(self)
+
+    def _connected(self, callee: Callee) -> None:
+        if self.result.done():
+            return
+        try:
+            self._check(callee)
+            callee.call_begins(self.reference, self.fail)
+            self._callee = callee
+            self._send()
+        except Exception as error:
+            self.fail(error)
+
+    # -- what its kind decides --
+
+    def _check(self, callee: Callee) -> None:
+        """Raises where the node does not take such requests."""
+
+    def _send(self) -> None:
+        raise NotImplementedError
+
+    def _take_back(self) -> bool:
+        """Ends what the request has begun on the other node. True when its reply is waited for."""
+        return False
+
+    def down(self, reason: Term) -> None:
+        """The monitor fired."""
+
+    def spawn_replied(self, signal: signals.SpawnReply, source: Source) -> None:
+        """The node answered a spawn request."""
+
+
+class GenCall(PendingCall):
+    """`gen:call(To, Label, Request)`: monitors the server, which answers to the alias."""
+
+    def __init__(
+        self,
+        caller: Process,
+        to: Pid | tuple[Atom, Atom],
+        request: Term,
+        label: Atom = GEN_CALL,
+        what: str | None = None,
+    ) -> None:
+        node = to.node if isinstance(to, Pid) else to[1]
+        super().__init__(caller, node, what or f"a call of {format_term(to)}")
+        self._to = to
+        self._request = request
+        self._label = label
+        self._is_watching = False
+
+    def answered(self, answer: Term) -> None:
+        """The server has answered."""
+        self.finish(answer)
+
+    def down(self, reason: Term) -> None:
+        """The server ended, or there is none."""
+        self._is_watching = False
+        self.fail(down_error(self.what, self.node, reason))
+
+    def _target(self) -> Pid | Atom:
+        return self._to if isinstance(self._to, Pid) else self._to[0]
+
+    def _send(self) -> None:
+        me = self.caller.pid
+        target = self._target()
+        self.is_sent = self._is_watching = True
+        self.system.emit(self.node, me, signals.Monitor(me, target, self.reference))
+        if self.result.done():
+            return
+        message = (self._label, (me, ImproperList((ALIAS,), self.reference)), self._request)
+        self.system.emit(self.node, me, signals.Message(me, target), message)
+
+    def _take_back(self) -> bool:
+        if self._is_watching:
+            signal = signals.Demonitor(self.caller.pid, self._target(), self.reference)
+            self.system.emit_if_connected(self.node, self.caller.pid, signal)
+        return False
+
+
+class _SpawnRequestCall(PendingCall):
+    """A call that is a SPAWN_REQUEST."""
+
+    def __init__(
+        self,
+        caller: Process,
+        node: Atom,
+        what: str,
+        mfa: tuple[Atom, Atom, int],
+        args: list[Term],
+        options: list[Term],
+        group_leader: Pid,
+    ) -> None:
+        super().__init__(caller, node, what)
+        self._mfa = mfa
+        self._args = args
+        self._options = options
+        self._group_leader = group_leader
+        self._is_replied = False
+
+    def spawn_replied(self, signal: signals.SpawnReply, source: Source) -> None:
+        """The process was spawned, or not; of a call that is over, what was begun is ended."""
+        self._is_replied = True
+        if self.is_open:
+            self._replied(signal, source)
+        else:
+            self.system.calls.discard(self)
+            if isinstance(signal.result, Pid):
+                self.system.let_spawned_go(signal, signal.result, _ABANDONED)
+
+    def _check(self, callee: Callee) -> None:
+        if not callee.can_spawn:
+            raise self._refusal(_NOTSUP)
+
+    def _send(self) -> None:
+        me = self.caller.pid
+        signal = signals.SpawnRequest(
+            self.reference, me, self._group_leader, self._mfa, self._options
+        )
+        self.is_sent = True
+        try:
+            self.system.emit(self.node, me, signal, self._args)
+        except EtfEncodeError:
+            self.is_sent = False
+            raise
+
+    def _take_back(self) -> bool:
+        return not self._is_replied
+
+    def _replied(self, signal: signals.SpawnReply, source: Source) -> None:
+        raise NotImplementedError
+
+    def _refusal(self, reason: Term) -> Exception:
+        """What it means that the node does not spawn it."""
+        raise NotImplementedError
+
+
+class ErpcCall(_SpawnRequestCall):
+    """`erpc:call(Node, Module, Function, Args)`."""
+
+    def __init__(
+        self,
+        caller: Process,
+        node: Atom,
+        module: Atom,
+        function: Atom,
+        args: list[Term],
+        group_leader: Pid,
+    ) -> None:
+        self._answer_tag = caller.system.identifiers.reference()
+        what = f"{module}:{function}/{len(args)} on {node}"
+        payload: list[Term] = [self._answer_tag, module, function, args]
+        mfa = (_ERPC, _EXECUTE_CALL, 4)
+        super().__init__(caller, node, what, mfa, payload, [_MONITOR], group_leader)
+        self._server: Pid | None = None
+
+    def down(self, reason: Term) -> None:
+        """The spawned process has ended: its exit reason is the answer."""
+        self._server = None
+        self._is_replied = True
+        try:
+            value = _erpc_result(self.what, self.node, self._answer_tag, reason)
+        except Exception as error:
+            self.fail(error)
+        else:
+            self.finish(value)
+
+    def _replied(self, signal: signals.SpawnReply, source: Source) -> None:
+        if isinstance(signal.result, Pid):
+            self._server = signal.result
+        else:
+            self.fail(self._refusal(signal.result))
+
+    def _take_back(self) -> bool:
+        if self._server is not None:
+            signal = signals.Demonitor(self.caller.pid, self._server, self.reference)
+            self.system.emit_if_connected(self.node, self.caller.pid, signal)
+        return super()._take_back()
+
+    def _refusal(self, reason: Term) -> Exception:
+        return CallNotPossible(self.what, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A process that was spawned, and the monitor of it (and alias) where one was asked for."""
+
+    pid: Pid
+    reference: Reference | None
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """What is to be spawned where, and what begins with it."""
+
+    node: Atom
+    module: Atom
+    function: Atom
+    args: list[Term]
+    link: bool
+    monitor: bool
+    alias: AliasMode | None
+    group_leader: Pid
+
+
+class SpawnCall(_SpawnRequestCall):
+    """`erlang:spawn_request(Node, Module, Function, Args, Options)`.
+
+    The link, the monitor and the alias begin when the reply comes, so nothing of them is left
+    where none comes.
+    """
+
+    def __init__(self, caller: Process, spawn: Spawn) -> None:
+        what = f"{spawn.module}:{spawn.function}/{len(spawn.args)} on {spawn.node}"
+        mfa = (spawn.module, spawn.function, len(spawn.args))
+        options: list[Term] = [_LINK] if spawn.link else []
+        if spawn.monitor:
+            options.append(_MONITOR)
+        super().__init__(caller, spawn.node, what, mfa, spawn.args, options, spawn.group_leader)
+        self._spawn = spawn
+        self.spawned: Spawned | None = None
+        if spawn.alias is not None:
+            caller.alias(self.reference, mode=spawn.alias)
+
+    def fail(self, error: Exception) -> None:
+        """Ends the call with an error; there is no alias then."""
+        self.caller.unalias(self.reference)
+        super().fail(error)
+
+    def close(self) -> None:
+        """Ends the call; without a reply there is no alias."""
+        if self.spawned is None:
+            self.caller.unalias(self.reference)
+        super().close()
+
+    def _replied(self, signal: signals.SpawnReply, source: Source) -> None:
+        child = signal.result
+        if not isinstance(child, Pid):
+            self.fail(self._refusal(child))
+            return
+        me = self.caller
+        if signal.flags & (signals.SPAWN_LINKED | signals.SPAWN_MONITORED):
+            self.system.tie(me, self.node)
+        if signal.flags & signals.SPAWN_LINKED:
+            me.links.link_received(child)
+        if signal.flags & signals.SPAWN_MONITORED:
+            me.monitoring[self.reference] = child
+        is_tied = self._spawn.monitor or self._spawn.alias is not None
+        self.spawned = Spawned(child, self.reference if is_tied else None)
+        self.finish(child)
+
+    def _refusal(self, reason: Term) -> Exception:
+        return SpawnError(self.what, reason)
+
+
+class SpawnMessage(SpawnCall):
+    """The same; the reply is a message (tag, reference, 'ok', pid) or (tag, reference, 'error',
+    reason) to the caller."""
+
+    def __init__(self, caller: Process, spawn: Spawn, tag: Term) -> None:
+        super().__init__(caller, spawn)
+        self._tag = tag
+
+    def finish(self, value: Term) -> None:
+        """Delivers the reply."""
+        if self.is_open:
+            self.caller.signalled((self._tag, self.reference, _OK, value), HERE)
+        super().finish(value)
+
+    def fail(self, error: Exception) -> None:
+        """Delivers the reply."""
+        if self.is_open and self.caller.is_alive and not isinstance(error, EtfEncodeError):
+            reason = error.reason if isinstance(error, SpawnError) else NOCONNECTION
+            self.caller.signalled((self._tag, self.reference, _ERROR, reason), HERE)
+        super().fail(error)
+
+
+class CallRequest:
+    """A call whose answer is asked for later. To take many answers as they come, wait for
+    `answered` of each.
+
+    OTP: `erpc:send_request/4`, `gen_server:send_request/2`, `receive_response/2`,
+    `wait_response/2`.
+    """
+
+    def __init__(self, call: PendingCall) -> None:
+        """Sends it. Raises EtfEncodeError."""
+        self._call = call
+        self._is_abandoned = False
+        call.begin()
+
+    def __str__(self) -> str:
+        return self._call.what
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether `receive_response` would not wait."""
+        return self._call.result.done()
+
+    async def answered(self, timeout: float | None = None) -> bool:
+        """Waits until there is an answer, at most `timeout` seconds. Whether there is one."""
+        check_timeout(timeout)
+        if not self.is_answered:
+            await asyncio.wait([self._call.result], timeout=timeout)
+        return self.is_answered and not self._is_abandoned
+
+    async def receive_response(self, timeout: float | None = 5.0) -> Term:
+        """The answer, as often as it is asked for. 5 s by default, None waits for ever; when they
+        are over the request is abandoned.
+
+        Raises CallTimeout, and what the call it stands for raises.
+        """
+        if not await self.answered(timeout):
+            was_open = self.abandon()
+            what = str(self) if was_open else f"{self}, abandoned,"
+            raise CallTimeout(what, timeout or 0)
+        return self._call.result.result()
+
+    def abandon(self) -> bool:
+        """Takes the request back: an answer that comes is dropped. True when none had come."""
+        if self.is_answered:
+            return False
+        self._is_abandoned = True
+        self._call.close()
+        return True
+
+
+async def gen_call(
+    caller: Process,
+    to: Pid | tuple[Atom, Atom],
+    request: Term,
+    timeout: float | None,
+    *,
+    label: Atom = GEN_CALL,
+    what: str | None = None,
+) -> Term:
+    """`gen:call(To, Label, Request, Timeout)` by `caller`. `what` names the call in errors.
+
+    Raises NoProcess, NoConnection, CallTimeout, CallError when the server ends meanwhile,
+    MailboxFull, EtfEncodeError, TypeError.
+    """
+    check_timeout(timeout)
+    call = GenCall(caller, to, request, label, what)
+    call.begin()
+    return await call.wait(timeout)
+
+
+def server_of(to: Pid | str | tuple[str, str], here: Atom) -> Pid | tuple[Atom, Atom]:
+    """A server as a pid or a (name, node). Raises TypeError."""
+    if isinstance(to, Pid):
+        return to
+    name, node = (to, here) if isinstance(to, str) else to
+    return check_atom("name", name), check_atom("node", node)
+
+
+def check_timeout(timeout: object) -> None:
+    """Raises TypeError for what is neither None nor a number of seconds."""
+    if timeout is None or (isinstance(timeout, numbers.Real) and not isinstance(timeout, bool)):
+        return
+    raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r:.100}")
+
+
+def check_args(args: object) -> list[Term]:
+    """The arguments as a list. Raises TypeError for a str, bytes, a mapping, a set and what is
+    not iterable: `args=["abc"]` is meant by `args="abc"`."""
+    if isinstance(args, (str, bytes, bytearray, memoryview, Mapping, Set)) or not isinstance(
+        args, Iterable
+    ):
+        raise TypeError(f"args must be a list of arguments, not {type(args).__name__}")
+    return list(args)
+
+
+def check_nodes(nodes: object) -> list[str]:
+    """Node names as a list. Raises TypeError."""
+    if isinstance(nodes, (str, bytes)) or not isinstance(nodes, Iterable):
+        raise TypeError(f"nodes must be a list of node names, not {type(nodes).__name__}")
+    return [check_atom("node", node) for node in nodes]
+
+
+def check_atom(name: str, value: object) -> Atom:
+    """The argument `name` as an atom. Raises TypeError for what is no str."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    return Atom(value)
+
+
+def alias_of(tag: Term) -> Reference | None:
+    """The alias in a gen call's tag: `[alias|Ref]`, or that as the head of a list."""
+    if isinstance(tag, list) and tag:
+        tag = tag[0]
+    elif isinstance(tag, ImproperList) and isinstance(tag.items[0], ImproperList):
+        tag = tag.items[0]
+    if isinstance(tag, ImproperList) and tag.items == (ALIAS,) and isinstance(tag.tail, Reference):
+        return tag.tail
+    return None
+
+
+def is_from(term: Term) -> bool:
+    """Whether a term is the From of a gen call."""
+    return isinstance(term, tuple) and len(term) == 2 and isinstance(term[0], Pid)
+
+
+def is_call(message: Term) -> bool:
+    """Whether a message is a call of a server: {Label, From, Request}, as `gen:call/4` sends."""
+    return isinstance(message, tuple) and len(message) == 3 and is_from(message[1])
+
+
+def fail_call(server: Process, to: Term, reason: Term) -> bool:
+    """Ends a call without an answer: the caller's monitor fires with `reason`, as if the server
+    had crashed and been started again. False when the caller has no monitor, so that nothing can
+    be told."""
+    caller, tag = to
+    reference = alias_of(tag)
+    match tag:
+        case Reference():
+            reference = tag
+        case (Reference(), server.system.name):
+            # `gen_server:multi_call/4` monitors, and sends with another tag.
+            reference = latest_monitor(server, caller)
+    watcher = None if reference is None else server.watchers.get(reference)
+    if reference is None or watcher is None or watcher.pid.node is not caller.node:
+        extra = {**server.fields("call_failed"), "sender": str(caller)}
+        text = "%s: a call by %s, which does not watch, failed: %s"
+        logger.error(text, server, caller, format_term(reason)[:500], extra=extra)
+        return False
+    del server.watchers[reference]
+    server.system.watched_names.pop(reference, None)
+    server.system.send_down(watcher, server.pid, reference, reason)
+    return True
+
+
+def latest_monitor(server: Process, watcher: Pid) -> Reference | None:
+    """The monitor of `server` that a process has made last."""
+    monitors = reversed(server.watchers.items())
+    return next((reference for reference, by in monitors if by.pid == watcher), None)
+
+
+def down_error(what: str, node: str, reason: Term) -> Exception:
+    """What the end of its server, with this reason, means for a call."""
+    if reason is NOCONNECTION:
+        return NoConnection(node, "the connection was lost during a call")
+    if reason is NOPROC:
+        return NoProcess(f"{what}: there is no such process")
+    match reason:
+        case (error, [(_, _, _, _), *_] as stack):
+            return CallError(what, ErrorClass.EXIT, error, stack)
+    return CallError(what, ErrorClass.EXIT, reason, ())
+
+
+def _is_answer(message: Term, alias: Reference) -> bool:
+    return isinstance(message, tuple) and len(message) == 2 and alias_of(message[0]) == alias
+
+
+def _erpc_result(what: str, node: Atom, tag: Reference, reason: Term) -> Term:
+    """What the exit reason of `erpc:execute_call/4` says. Raises CallError, NoConnection."""
+    if isinstance(reason, tuple) and reason and reason[0] == tag:
+        match reason[1:]:
+            case ("return", value):
+                return value
+            case ("throw", value):
+                raise CallError(what, ErrorClass.THROW, value, ())
+            case ("exit", value):
+                raise CallError(what, ErrorClass.EXIT, value, ())
+            case ("error", value, list(stack)):
+                raise CallError(what, ErrorClass.ERROR, value, stack)
+            case ("error", value):
+                raise CallError(what, ErrorClass.ERROR, value, ())
+    if reason is NOCONNECTION:
+        raise NoConnection(node, "the connection was lost during a call")
+    # The process was ended from outside: erpc's {signal, Reason}.
+    raise CallError(what, ErrorClass.EXIT, (_SIGNAL, reason), ())
+
+
+def _look_at(result: asyncio.Future[Term]) -> None:
+    if not result.cancelled():
+        result.exception()

@@ -1,0 +1,354 @@
+"""Against a stock Erlang: each call of a Python node ends in an answer or an error, also with the
+timeout `infinity`, whatever the function does."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from quicdist import CallError, CallNotPossible, Mailbox, Node, current_process
+from quicdist.etf import Atom, Term
+from quicdist.node.limits import NodeLimits
+from quicdist.otp import gen_server, pg, pubsub
+from tests.node import exported
+from tests.node.conftest import PATIENCE, Beam, MakeNode, atom
+from tests.node.memory import Hub
+from tests.node.test_hostile import make, until
+
+FUNCTIONS = ["unencodable", "cancel_itself", "end_itself", "fail_unencodably", "leave", "nothing"]
+
+CALLS = {
+    "gen_server": "gen_server:call({py, N}, $function, infinity)",
+    "gen_server with a timeout": "gen_server:call({py, N}, $function, 30000)",
+    "gen_statem": "gen_statem:call({py, N}, $function, infinity)",
+    "send_request": "gen_server:receive_response("
+    "gen_server:send_request({py, N}, $function), infinity)",
+    "multi_call": "gen_server:multi_call([N], py, $function)",
+    "rex": "gen_server:call({rex, N}, {call, py, $function, [], group_leader()}, infinity)",
+    "block_call": "rpc:block_call(N, py, $function, [])",
+    "C node": "begin {rex, N} ! {self(), {call, py, $function, [], user}}, "
+    "receive {rex, Answer} -> Answer end end",
+    "rpc": "rpc:call(N, py, $function, [])",
+    "erpc": "erpc:call(N, py, $function, [])",
+    "server_call": "rpc:server_call(N, py, py, $function)",
+    "multi_server_call": "rpc:multi_server_call([N], py, $function)",
+    "spawn": "begin {_, Ref} = spawn_opt(N, py, $function, [], [monitor]), "
+    "receive {'DOWN', Ref, _, _, Reason} -> Reason end end",
+}
+
+
+class Server(gen_server.GenServer):
+    """Answers with what is no term; otherwise with what it was asked."""
+
+    async def handle_call(self, request: Term, sender: gen_server.From) -> Term:
+        match request:
+            case "unencodable":
+                return object()
+            case "cancel":
+                raise asyncio.CancelledError
+            case ("sleep", float() | int() as seconds):
+                await asyncio.sleep(seconds)
+        return request
+
+
+@pytest.fixture
+async def node(make_node: MakeNode, beam: Beam) -> AsyncIterator[Node]:
+    async with make_node(exports=[exported]) as one:
+        await one.connect(beam.name)
+        yield one
+
+
+@pytest.mark.erlang
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_call_that_gives_no_term_ends(
+    node: Node, beam: Beam, call: str, function: str
+) -> None:
+    source = CALLS[call].replace("$function", function)
+    ended = await beam.eval(
+        f"N = '{node.name}', try {{returned, {source}}} catch C:R -> {{C, R}} end"
+    )
+    assert isinstance(ended, tuple)
+    if ended[0] == "returned":
+        failures = ["badrpc", "error", "python_error", "killed", "cancelled", "undef"]
+        if call == "spawn":
+            # The result is not asked for.
+            failures.append("normal")
+        assert any(word in str(ended[1]) for word in failures) or ended[1] == ([], [node.name])
+
+
+@pytest.mark.erlang
+@pytest.mark.parametrize("call", CALLS)
+async def test_every_form_of_call_is_answered(node: Node, beam: Beam, call: str) -> None:
+    source = CALLS[call].replace("$function", "end_at_once")
+    answer = await beam.eval(f"N = '{node.name}', {source}")
+    plain = atom("done")
+    expected = {
+        "send_request": (atom("reply"), plain),
+        "multi_call": ([(atom(node.name), plain)], []),
+        "multi_server_call": ([plain], []),
+        "spawn": atom("normal"),
+    }
+    assert answer == expected.get(call, plain)
+
+
+@pytest.mark.erlang
+async def test_broadcasts_through_rex(node: Node, beam: Beam) -> None:
+    async with node.mailbox("here") as me:
+        answer = await beam.eval(
+            """{rpc:sbcast(['$py'], here, hello), rpc:sbcast(['$py'], nobody, hello),
+            rpc:abcast(['$py'], here, again),
+            rpc:eval_everywhere(['$py'], py, tell, [self(), told]),
+            receive told -> told end}""",
+            py=node.name,
+        )
+        assert answer == (
+            ([atom(node.name)], []),
+            ([], [atom(node.name)]),
+            atom("abcast"),
+            atom("abcast"),
+            atom("told"),
+        )
+        assert [await me.receive(timeout=PATIENCE) for _ in "ab"] == ["hello", "again"]
+
+
+SERVERS = ["rex", "net_kernel", "py", "pg", "'Elixir.My.Adapter'", "server", "leader"]
+
+
+@pytest.mark.erlang
+@pytest.mark.parametrize("server", SERVERS)
+async def test_sys_gen_event_and_unknown_calls_end(node: Node, beam: Beam, server: str) -> None:
+    pg.start(node)
+    pubsub.start(node, "My")
+    await gen_server.start(node, Server(), name="server")
+    async with node.group_leader(lambda _: None) as leader:
+        node.register("leader", leader)
+        name = f"{{{server}, '{node.name}'}}"
+        ask = "fun(F) -> try {returned, F()} catch C:_ -> C end end"
+        states = await beam.eval(
+            f"S = {name}, Ask = {ask}, "
+            "[Ask(F) || F <- [fun() -> sys:get_state(S, infinity) end, "
+            "fun() -> element(1, sys:get_status(S, infinity)) end, "
+            "fun() -> sys:resume(S, infinity) end, "
+            "fun() -> sys:no_debug(S, infinity) end, "
+            "fun() -> sys:replace_state(S, fun(X) -> X end, infinity) end, "
+            "fun() -> gen_event:call(S, handler, query, infinity) end, "
+            "fun() -> gen_event:which_handlers(S) end, "
+            "fun() -> gen_server:call(S, {what, is, this}, infinity), ok end]]"
+        )
+        assert isinstance(states, list)
+        assert states[1:4] == [
+            (atom("returned"), atom("status")),
+            (atom("returned"), atom("ok")),
+            (atom("returned"), atom("ok")),
+        ]
+        if server != "server":
+            assert states[0] == (atom("returned"), {})
+            suspended = await beam.eval(f"sys:suspend({name}, infinity)")
+            assert suspended == (atom("error"), atom("notsup"))
+        assert states[5:7] == [atom("exit"), atom("exit")]
+        assert await beam.eval("net_adm:ping('$py')", py=node.name) == "pong"
+
+
+@pytest.mark.erlang
+@pytest.mark.parametrize("request_", ["unencodable", "cancel"])
+async def test_a_server_whose_answer_is_no_term_ends(node: Node, beam: Beam, request_: str) -> None:
+    await gen_server.start(node, Server(), name="server")
+    ended = await beam.eval(
+        f"try gen_server:call({{server, '{node.name}'}}, {request_}, infinity) "
+        "catch exit:{R, _} -> {exit, R} end"
+    )
+    assert isinstance(ended, tuple)
+    assert ended[0] == "exit"
+
+
+# -- drain ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.erlang
+async def test_a_node_that_drains_ends_its_calls_and_takes_no_new_ones(
+    node: Node, beam: Beam
+) -> None:
+    groups = pg.start(node, "drained")
+    await gen_server.start(node, Server(), name="server")
+    me = node.spawn(_wait, name="worker")
+    groups.join(atom("workers"), me.pid)
+    await beam.eval("pg:start(drained)")
+    size = "length(pg:get_members(drained, workers))"
+    while await beam.eval(size) != 1:
+        await asyncio.sleep(0.01)
+    await beam.eval(
+        """register(asker, spawn(fun() ->
+            Answer = erpc:call('$py', py, await_message, [running]),
+            receive {tell, To} -> To ! {answer, Answer} end end))""",
+        py=node.name,
+    )
+    await until(lambda: node.whereis("running"))
+    draining = asyncio.create_task(node.drain(PATIENCE))
+    while await beam.eval(size) != 0:
+        await asyncio.sleep(0.01)
+    assert not draining.done()
+    refused = await beam.eval(
+        """Ask = fun(F) -> try F() catch C:R -> {C, R} end end,
+        [Ask(F) || F <- [fun() -> erpc:call('$py', py, add, [1, 2]) end,
+        fun() -> rpc:call('$py', py, add, [1, 2]) end,
+        fun() -> rpc:block_call('$py', py, add, [1, 2]) end,
+        fun() -> element(1, element(2, catch gen_server:call({py, '$py'}, {add, 1, 2}))) end,
+        fun() -> element(1, element(2, catch gen_server:call({server, '$py'}, hello))) end,
+        fun() -> net_adm:ping('$py') end]]""",
+        py=node.name,
+    )
+    draining_atom, badrpc = atom("draining"), atom("badrpc")
+    assert isinstance(refused, list)
+    assert refused[0] == (atom("error"), (atom("erpc"), draining_atom))
+    assert isinstance(refused[1], tuple)
+    assert refused[1][0] == badrpc
+    assert refused[2:] == [(badrpc, draining_atom), draining_atom, draining_atom, atom("pong")]
+    await node.send("running", atom("end_now"))
+    asked = "asker ! {tell, self()}, receive {answer, Answer} -> Answer end"
+    assert await beam.eval(asked) == "end_now"
+    assert await draining
+
+
+async def _wait(me: Mailbox) -> None:
+    await me.receive()
+
+
+async def test_a_drain_has_its_time() -> None:
+    hub = Hub()
+    async with make(hub, exports=[exported]) as one, make(hub) as two:
+        request = two.send_request(one.name, "py", "forever")
+        await until(lambda: one.system._work_left() == 1)
+        assert not await one.drain(0.01)
+        with pytest.raises(CallNotPossible, match="draining"):
+            await two.call(one.name, "py", "add", [1, 2])
+        with pytest.raises(CallError, match="draining"):
+            await two.gen_call(("py", one.name), (Atom("add"), 1, 2))
+        # The node itself goes on.
+        assert await one.call(one.name, "py", "add", [1, 2]) == 3
+        assert await one.ping(two.name)
+        assert not request.is_answered
+        await one.stop()
+        with pytest.raises(CallError, match="shutdown"):
+            await request.receive_response(PATIENCE)
+
+
+async def test_a_drain_waits_for_what_servers_have_taken() -> None:
+    hub = Hub()
+    async with make(hub) as one, make(hub) as two:
+        await gen_server.start(one, Server(), name="server")
+        sleep = (Atom("sleep"), 0.05)
+        requests = [two.gen_send_request(("server", one.name), sleep) for _ in range(3)]
+        server = one.system.names[Atom("server")]
+        assert isinstance(server, Mailbox)
+        await until(lambda: server.message_count == 2)
+        assert await one.drain(PATIENCE)
+        assert [await request.receive_response(PATIENCE) for request in requests] == [sleep] * 3
+
+
+# -- arguments that are none ---------------------------------------------------------------------
+
+
+async def test_timeouts_and_arguments_of_the_wrong_type_are_type_errors_at_once() -> None:
+    hub = Hub()
+    bad_timeout: dict[str, Any] = {"timeout": "5"}
+    async with make(hub) as one, one.mailbox() as me:
+        # Without an `await` of an answer: nobody is there to give one.
+        there: Any = "1@10.0.0.1"
+        bad_args: list[Any] = ["abc", b"abc", {1: 2}, {1}, 5, None]
+        none: Any = None
+        calls: list[Callable[[], Any]] = [
+            *(functools.partial(one.call, there, "m", "f", bad) for bad in bad_args),
+            *(functools.partial(one.rpc, there, "m", "f", bad) for bad in bad_args),
+            *(functools.partial(one.cast, there, "m", "f", bad) for bad in bad_args),
+            *(functools.partial(one.multicall, [there], "m", "f", bad) for bad in bad_args),
+            *(functools.partial(me.spawn_remote, there, "m", "f", bad) for bad in bad_args),
+            lambda: one.call(there, "m", none),
+            lambda: one.call(there, none, "f"),
+            lambda: one.call(none, "m", "f"),
+            lambda: one.gen_call(("x", none), 1),
+            lambda: one.multicall(there, "m", "f"),
+            lambda: one.multi_call(there, "name", 1),
+            lambda: one.ping(there, **bad_timeout),
+            lambda: one.call(there, "m", "f", [], **bad_timeout),
+            lambda: one.rpc(there, "m", "f", [], **bad_timeout),
+            lambda: one.multicall([there], "m", "f", **bad_timeout),
+            lambda: one.multi_call([there], "name", 1, **bad_timeout),
+            lambda: one.gen_call(("x", there), 1, **bad_timeout),
+            lambda: one.drain(**bad_timeout),
+            lambda: me.gen_call(("x", there), 1, **bad_timeout),
+            lambda: me.spawn_remote(there, "m", "f", **bad_timeout),
+            lambda: me.receive(**bad_timeout),
+            lambda: me.receive(timeout=True),
+        ]
+        for call in calls:
+            with pytest.raises(TypeError, match="must be"):
+                await asyncio.wait_for(call(), PATIENCE)
+        for send in (one.send_request, me.spawn_request):
+            with pytest.raises(TypeError, match="args must be a list"):
+                send(there, "m", "f", bad_args[0])
+        request = one.gen_send_request(("x", one.name), 1)
+        with pytest.raises(TypeError, match="timeout must be"):
+            await request.receive_response("5")  # type: ignore[arg-type]
+
+
+# -- eager tasks ---------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(
+    not hasattr(asyncio, "eager_task_factory"), reason="asyncio.eager_task_factory is of 3.12"
+)
+async def test_a_function_that_ends_at_once_is_answered_in_an_eager_task() -> None:
+    hub = Hub()
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009
+    try:
+        async with (
+            make(hub, exports=[exported], limits=NodeLimits()) as one,
+            make(hub) as two,
+            two.mailbox() as me,
+        ):
+            assert await two.call(one.name, "py", "end_at_once") == "done"
+            assert await two.rpc(one.name, "py", "end_at_once") == "done"
+            assert await two.gen_call(("py", one.name), Atom("end_at_once")) == "done"
+            spawned = await me.spawn_remote(one.name, "py", "end_at_once", monitor=True)
+            down = await me.receive(timeout=PATIENCE)
+            assert down == ("DOWN", spawned.reference, "process", spawned.pid, "normal")
+            me.trap_exit = True
+            spawned = await me.spawn_remote(one.name, "py", "nothing", link=True)
+            ended = await me.receive(timeout=PATIENCE)
+            assert isinstance(ended, tuple)
+            assert ended[:2] == ("EXIT", spawned.pid)
+            local = two.spawn(_end, link=me)
+            assert await me.receive(timeout=PATIENCE) == ("EXIT", local.pid, "normal")
+    finally:
+        loop.set_task_factory(None)
+
+
+async def _end(me: Mailbox) -> None:
+    assert current_process.get() is me
+
+
+async def test_a_call_for_which_no_process_can_be_started_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hub = Hub()
+    async with make(hub, exports=[exported]) as one, make(hub) as two:
+
+        def spawn(*_: object, **__: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(one._running.spawner, "spawn", spawn)
+        for _ in range(2):
+            with pytest.raises(CallNotPossible, match="system_limit"):
+                await two.call(one.name, "py", "add", [1, 2])
+            for call in (two.gen_call(("py", one.name), 1), two.rpc(one.name, "py", "add")):
+                with pytest.raises(CallError, match="MemoryError"):
+                    await call
+        monkeypatch.undo()
+        assert one.system._work_left() == 0
+        assert await two.call(one.name, "py", "add", [1, 2]) == 3
