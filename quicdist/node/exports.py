@@ -129,7 +129,7 @@ class Exports:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="quicdist")
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, context.run, exported.function, *args)
+        return await loop.run_in_executor(self._pool, context.run, _run_in_thread, exported, args)
 
     def close(self) -> None:
         """Threads end when their function does."""
@@ -161,6 +161,15 @@ class Exports:
                     f"{module}:{name} is exported twice, by {other.function!r} and {function!r}"
                 )
         same.append(exported)
+
+
+def _run_in_thread(exported: Exported, args: Sequence[Term]) -> Term:
+    """Calls it. A StopIteration becomes a RuntimeError, as it does in a coroutine: no asyncio
+    future takes one, so that the call would never end (before Python 3.12)."""
+    try:
+        return exported.function(*args)
+    except StopIteration as error:
+        raise RuntimeError(f"{exported.name} raised StopIteration") from error
 
 
 def _marked(given: object) -> Iterator[tuple[Callable[..., Any], Mark]]:

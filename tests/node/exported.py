@@ -154,3 +154,8 @@ async def await_message(name: Atom) -> Term:
     me = current_process.get()
     me.system.register(name, me)
     return await me.receive()
+
+
+@export(module="py")
+def stop() -> Term:
+    return next(iter([]))

@@ -19,7 +19,15 @@ from tests.node.conftest import PATIENCE, Beam, MakeNode, atom
 from tests.node.memory import Hub
 from tests.node.test_hostile import make, until
 
-FUNCTIONS = ["unencodable", "cancel_itself", "end_itself", "fail_unencodably", "leave", "nothing"]
+FUNCTIONS = [
+    "unencodable",
+    "cancel_itself",
+    "end_itself",
+    "fail_unencodably",
+    "leave",
+    "nothing",
+    "stop",
+]
 
 CALLS = {
     "gen_server": "gen_server:call({py, N}, $function, infinity)",
