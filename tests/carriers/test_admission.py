@@ -53,7 +53,7 @@ async def test_real_first_datagrams_from_nowhere_keep_nobody_out() -> None:
             for alpn in ("quicdist/1", "macula-dist"):
                 await a.connect(b, alpn=alpn)
             assert b.endpoint.refusals[Refusal.UNPROVED] == 52
-            assert not b.endpoint.refusals[Refusal.HALF_OPEN_FULL]
+            assert not b.endpoint.refusals[Refusal.ADDRESS_FULL]
 
 
 async def test_a_bound_for_each_address_leaves_room_for_others() -> None:
@@ -170,8 +170,8 @@ def test_who_has_proved_nothing_locks_out_nobody() -> None:
     assert admission.judge(HERE, 2, has_proved=True, now=0.0) is None
     assert admission.ended(2)
     assert not admission.ended(3)
-    assert not admission._by_source
-    assert not admission._half_open_by_source
+    assert not admission._by_place
+    assert not len(admission._half_open)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ from quicdist.carriers.quic.engine import (
 )
 from quicdist.carriers.quic.send_window import SendWindow
 from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.refusals import Refusal
 from quicdist.carriers.trust import Alert, CertificateError, PeerRefused
 from quicdist.dist.packet import Packet
 
@@ -130,6 +131,8 @@ class QuicCarrier:
         self.is_unused = role is Role.LISTENER
         self.up: asyncio.Future[Failure | None] | None = None
         """Set by the dialer; done when the carrier is ready for a handshake, or never will be."""
+        self.exceeded: Refusal | None = None
+        """The bound that the peer exceeded, where that ended it."""
 
         self._host = host
         self._engine = engine
@@ -230,6 +233,7 @@ class QuicCarrier:
             return
         self._perform(self._dialect.connected())
         self._in_handshake = False
+        self._engine.peer_proved()
         if self._gap is None:
             self._engine.send_whole(False)
         if self.role is Role.LISTENER:
@@ -345,6 +349,7 @@ class QuicCarrier:
         self._grant()
         over = self._engine.closed
         if over is not None:
+            self.exceeded = over.exceeded
             self._end(_reason_of(over), over=over)
         elif self._ending is not None:
             self._end(self._ending, say=self._ending.text)

@@ -297,6 +297,9 @@ class Qh3Connection:
     def send_whole(self, whole: bool) -> None:
         """It cannot promise that; what is written alone leaves alone all the same."""
 
+    def peer_proved(self) -> None:
+        """This engine has no bounds of ours."""
+
     def transmit(self, now: float) -> Sequence[Datagram]:
         """Datagrams for the socket."""
         try:
