@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +56,9 @@ _GRANT_STEP = 512 * 1024
 
 _CLOSE_REPEATS = 64
 """Datagrams, at most, that answer a peer that has not heard of the close."""
+
+_AMPLIFICATION = 3
+"""Bytes sent for each that came from an address where the peer may not be (RFC 9000, 8.1)."""
 
 _RESTARTED = "the peer knows nothing of this connection: it has restarted"
 _RESET = Closed(
@@ -171,6 +175,7 @@ class QuicCarrier:
         self._told_lost = False
         self._farewell: Sequence[Datagram] = ()
         self._farewells_wanted = 0
+        self._allowance = math.inf
 
         self._reset_token = b""
         self._last_statistics: ConnectionStatistics | None = None
@@ -322,6 +327,8 @@ class QuicCarrier:
     def receive(self, data: bytes, path: Path, now: float) -> None:
         """One datagram for this connection."""
         if self._closed:
+            if path[0] == self._path[0]:
+                self._allowance += _AMPLIFICATION * len(data)
             self._repeat_farewell()
             return
         self.last_received = now
@@ -731,6 +738,7 @@ class QuicCarrier:
         _log.warning(text, host, port, over.text, extra=extra)
 
     def _say_farewell(self) -> None:
+        self._allowance = self._engine.allowance
         try:
             self._farewell = self._engine.transmit(self._loop.time())
         except EngineError:
@@ -738,6 +746,10 @@ class QuicCarrier:
         self._send_farewell()
 
     def _send_farewell(self) -> None:
+        size = sum(len(data) for data, _ in self._farewell)
+        if size > self._allowance:
+            return
+        self._allowance -= size
         with contextlib.suppress(OSError):
             self._host.send(self._farewell)
 

@@ -115,6 +115,11 @@ class EngineConnection(Protocol):
     def path(self) -> Path: ...
 
     @property
+    def allowance(self) -> float:
+        """Bytes that may still be sent on the path in use: three times those that came, until the
+        peer has shown that it receives there (RFC 9000, 8.1); infinite after that."""
+
+    @property
     def cipher(self) -> str:
         """The TLS cipher suite (RFC 8446, B.4), once agreed on."""
 

@@ -78,11 +78,18 @@ class BoundedQuic(QuicConnection):
     def receive_datagram(self, data: bytes, addr: NetworkAddress, now: float) -> None:
         if data[0] & 0x80 and not self._is_small(data):
             return
+        if not self.is_proved and self._is_elsewhere(addr):
+            return
         super().receive_datagram(data, addr, now)
 
     def _is_small(self, data: bytes) -> bool:
         most = self.bounds.max_packets_per_datagram
         return packets_in(data, most + 1) <= most
+
+    def _is_elsewhere(self, addr: NetworkAddress) -> bool:
+        """Whether this is not where the first datagram came from. A dialer may move only after the
+        handshake (RFC 9000, 9), and each new path costs a challenge and a connection id."""
+        return bool(self._network_paths) and self._network_paths[0].addr != addr
 
     def _payload_received(
         self,
