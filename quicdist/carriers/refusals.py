@@ -77,7 +77,7 @@ class Refusal(enum.Enum):
     """It acknowledged a packet that was never sent (RFC 9000, 13.1)."""
 
     KEY_UPDATES = "key_updates"
-    """It changed keys again before it can have heard of the last change (RFC 9001, 6.2)."""
+    """It changed keys again after fewer of our packets than `min_packets_per_key`."""
 
 
 Refusals: TypeAlias = "Counter[Refusal]"

@@ -12,8 +12,9 @@ import selectors
 import socket
 import ssl
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
 
 from aioquic._buffer import Buffer
 from aioquic.buffer import encode_uint_var
@@ -38,6 +39,7 @@ THERE: SocketAddress = ("198.51.100.1", 50_000)
 """A stranger's."""
 
 INITIAL_SIZE = 1200
+T = TypeVar("T")
 _TYPES = {Epoch.INITIAL: QuicPacketType.INITIAL, Epoch.HANDSHAKE: QuicPacketType.HANDSHAKE}
 
 
@@ -50,6 +52,15 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.now
+
+
+def run_virtually(main: Coroutine[Any, Any, T]) -> T:
+    """Runs it in a loop of its own, whose time is free."""
+    loop = VirtualTimeLoop()
+    try:
+        return loop.run_until_complete(main)
+    finally:
+        loop.close()
 
 
 class _JumpingSelector(selectors.SelectSelector):
@@ -96,13 +107,16 @@ class Server:
     def __init__(self, settings: QuicSettings, accept: Accept) -> None:
         self.udp = MemoryUdp()
         self.endpoint = Endpoint(self.udp, settings, accept)
+        self.measured: Callable[[], AbstractContextManager[object]] = nullcontext
+        """Around all that the endpoint does."""
 
     async def settle(self) -> None:
         """Reads all that has arrived, and lets the loop have its turns."""
-        while self.udp.arriving:
-            self.endpoint._on_readable()
+        with self.measured():
+            while self.udp.arriving:
+                self.endpoint._on_readable()
+                await turns()
             await turns()
-        await turns()
 
     def taken(self, address: SocketAddress) -> list[bytes]:
         """What was sent to that address since the last time this was asked."""
@@ -225,13 +239,13 @@ def ack(largest: int, ranges: Sequence[tuple[int, int]] = (), first: int = 0) ->
     return frame + b"".join(var(gap) + var(length) for gap, length in ranges)
 
 
-def packed(frames: Iterable[bytes], room: int) -> list[bytes]:
-    """Payloads of `room` bytes at most that hold these frames in order."""
+def packed(frames: Iterable[bytes], room: int, most: int = 1 << 30) -> list[bytes]:
+    """Payloads of `room` bytes and `most` frames at most that hold these frames in order."""
     payloads: list[bytes] = []
     parts: list[bytes] = []
     size = 0
     for frame in frames:
-        if size + len(frame) > room:
+        if size + len(frame) > room or len(parts) == most:
             payloads.append(b"".join(parts))
             parts, size = [], 0
         parts.append(frame)

@@ -4,7 +4,7 @@ at most (RFC 9000, 8.1), whatever came, and however long it goes on."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,21 +21,12 @@ from tests.carriers.stranger import (
     THERE,
     Server,
     Stranger,
-    VirtualTimeLoop,
     crypto,
     junk,
+    run_virtually,
 )
 
 ALLOWED = 3
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    """In a loop of its own, whose time is free."""
-    loop = VirtualTimeLoop()
-    try:
-        loop.run_until_complete(main)
-    finally:
-        loop.close()
 
 
 @asynccontextmanager
@@ -132,7 +123,7 @@ async def play(moves: list[Move], *, prove_above: int = 64) -> None:
 @example([hello, look, wait, wait, wait], 64)
 @how(deadline=None, max_examples=60)
 def test_no_more_than_three_times_what_came(moves: list[Move], prove_above: int) -> None:
-    run(play(moves, prove_above=prove_above))
+    run_virtually(play(moves, prove_above=prove_above))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +140,7 @@ def test_an_answer_that_begins_nothing_is_smaller_than_what_it_answers(
             assert there.endpoint.refusals[refusal] == 1
             assert 0 < there.udp.bytes_out[THERE] < there.udp.bytes_in[THERE]
 
-    run(main())
+    run_virtually(main())
 
 
 def test_a_peer_that_is_known_hears_of_the_close_as_often_as_it_asks() -> None:
@@ -168,7 +159,7 @@ def test_a_peer_that_is_known_hears_of_the_close_as_often_as_it_asks() -> None:
                 closes += len(there.taken(THERE))
             assert closes == 1 + 4  # at once, and for the first, second, fourth and eighth
 
-    run(main())
+    run_virtually(main())
 
 
 @pytest.mark.parametrize("has_cookie", [False, True])
@@ -190,4 +181,4 @@ def test_a_peer_cannot_turn_the_close_on_somebody_else(has_cookie: bool) -> None
             assert there.udp.bytes_out[victim] <= ALLOWED * there.udp.bytes_in[victim]
             assert has_cookie or not there.udp.bytes_out[victim]
 
-    run(main())
+    run_virtually(main())

@@ -42,16 +42,21 @@ class ConnectionBounds:
     """Ranges of one ACK frame. aioquic sends 64 at most."""
 
     max_frames: int = 64
-    """Frames of one packet, an ACK frame's ranges counted as a quarter of a frame each."""
+    """Frames of one packet, by weight: STREAM and CRYPTO frames count as two, ACK frames as four
+    and their ranges as a quarter each, PATH_CHALLENGE frames as eight."""
 
     bytes_per_frame: int = 8
     """Once the peer has shown that it has the cookie, a packet may hold one frame more for so many
     of its bytes."""
 
-    max_frames_unproved: int = 2048
-    """Frames of a connection, in all, before the peer has shown that it has the cookie. A handshake
-    takes about 100."""
+    max_frames_unproved: int = 512
+    """Frames of a connection, by weight and in all, before the peer has shown that it has the
+    cookie. A handshake takes 50 to 150."""
 
     max_packets_per_datagram: int = 8
     """Packets coalesced in one datagram (RFC 9000, 12.2). A datagram with more is discarded: it is
     not authenticated as a whole, so the connection goes on."""
+
+    min_packets_per_key: int = 16
+    """Packets that we send between two key updates of the peer (RFC 9001, 6.2, asks for one): new
+    keys cost as much as ten packets."""

@@ -37,6 +37,18 @@ from quicdist.carriers.refusals import Refusal
 
 _NEVER = 1 << 62
 
+_WEIGHTS = {
+    QuicFrameType.ACK: 4,
+    QuicFrameType.ACK_ECN: 4,
+    QuicFrameType.CRYPTO: 2,
+    QuicFrameType.STOP_SENDING: 2,
+    **dict.fromkeys(range(QuicFrameType.STREAM_BASE, QuicFrameType.STREAM_BASE + 8), 2),
+    QuicFrameType.NEW_CONNECTION_ID: 4,
+    QuicFrameType.RETIRE_CONNECTION_ID: 4,
+    QuicFrameType.PATH_CHALLENGE: 8,
+}
+"""What a frame costs, an answer included, in units of one that costs least; others cost 1."""
+
 
 class BoundedQuic(QuicConnection):
     """aioquic's connection, bounded."""
@@ -76,7 +88,7 @@ class BoundedQuic(QuicConnection):
     # -- packets --------------------------------------------------------------------------------
 
     def receive_datagram(self, data: bytes, addr: NetworkAddress, now: float) -> None:
-        if data[0] & 0x80 and not self._is_small(data):
+        if self._close_pending or (data[0] & 0x80 and not self._is_small(data)):
             return
         if not self.is_proved and self._is_elsewhere(addr):
             return
@@ -255,7 +267,7 @@ class BoundedQuic(QuicConnection):
         self.close(
             error_code=QuicErrorCode.KEY_UPDATE_ERROR,
             frame_type=QuicFrameType.PADDING,
-            reason_phrase="a second key update before the first was answered",
+            reason_phrase="a key update too soon after the last one",
         )
 
 
@@ -278,15 +290,12 @@ class _Frames(dict[int, Any]):
     left: float = 0
 
     def __getitem__(self, kind: int) -> Any:
-        self.left -= 1
-        if self.left < 0:
-            self.left = 0
-            raise _TooManyFrames(kind)
+        self.take(_WEIGHTS.get(kind, 1), kind)
         return super().__getitem__(kind)
 
-    def take(self, count: int, kind: int) -> None:
-        """A frame that costs as much as `count` more."""
-        self.left -= count
+    def take(self, cost: int, kind: int) -> None:
+        """Part of what a frame costs."""
+        self.left -= cost
         if self.left < 0:
             self.left = 0
             raise _TooManyFrames(kind)
@@ -379,12 +388,13 @@ class _OneRttKeys(CryptoPair):
             setup_cb=theirs.recv._setup_cb, teardown_cb=theirs.recv._teardown_cb
         )
         self._quic = quic
-        self._updated_at = -1
-        """The number of our next packet when the keys last changed."""
+        self._not_before = 0
+        """The number of our packet from which on the peer may change keys again."""
 
     def _update_key(self, trigger: str) -> None:
-        if trigger == "remote_update" and self._quic._packet_number == self._updated_at:
+        sent = self._quic._packet_number
+        if trigger == "remote_update" and sent < self._not_before:
             self._quic.key_updated_too_soon()
-            raise CryptoError("a second key update before the first was answered")
-        self._updated_at = self._quic._packet_number
+            raise CryptoError("a key update too soon after the last one")
+        self._not_before = sent + self._quic.bounds.min_packets_per_key
         super()._update_key(trigger)
