@@ -179,6 +179,8 @@ class ShortPaths(QuicConnection):
             length, at = _read_var(payload, at)
         except IndexError:
             return 0
+        if largest >= self._packet_number:
+            return 0  # of a packet that was never sent
         if gaps or length > largest or not self._loss.peer_completed_address_validation:
             return 0
         self._loss.on_ack_received(
