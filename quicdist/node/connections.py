@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from quicdist.carriers.base import Connection, ConnectionHandler, NotBelieved
+from quicdist.carriers.crowd import Crowd
 from quicdist.carriers.few_lines import FewLines
-from quicdist.carriers.places import place_of
 from quicdist.carriers.trust import CertificateError
 from quicdist.dist.flags import Flag
 from quicdist.dist.handshake import Named, Status, is_node_name, settle_simultaneous
@@ -134,8 +134,10 @@ class Connections:
         self._options = options
         self._counters = counters
         self._attempts: dict[Atom, _Attempt] = {}
-        self._greeting: dict[Peer, str] = {}
-        """Those that have not proved the cookie yet, and where they come from."""
+        self._greeting: Crowd[Peer] = Crowd(
+            limits.handshakes_at_once, limits.handshakes_per_address
+        )
+        """Those that have not proved the cookie yet."""
         self._namer: Atom | None = None
         self._is_closing = False
 
@@ -387,15 +389,14 @@ class Connections:
         """A peer has connected to us."""
         if self._is_closing or self.local is None:
             raise ConnectionRefusedError("the node is not running")
-        most = self._limits.handshakes_at_once
-        if len(self._greeting) >= most:
-            raise ConnectionRefusedError(f"{most} others are about to prove the cookie")
-        place = place_of(connection.peer_address[0])
-        most = self._limits.handshakes_per_address
-        if list(self._greeting.values()).count(place) >= most:
-            raise ConnectionRefusedError(f"{most} others from {place} are about to prove it")
+        host = connection.peer_address[0]
+        if self._greeting.refuses(host):
+            raise ConnectionRefusedError(f"too many others from {host} are about to prove it")
+        crowding = self._greeting.in_the_way(host)
+        if crowding is not None:
+            crowding.fail("it made room for another's handshake", Ending.REFUSED)
         peer = self._peer(connection, None, self._limits.handshake_timeout)
-        self._greeting[peer] = place
+        self._greeting.add(peer, host)
         return peer
 
     @property
@@ -476,7 +477,7 @@ class Connections:
         """A handshake is done, ours or theirs."""
         assert peer.name is not None
         assert self.local is not None
-        self._greeting.pop(peer, None)
+        self._greeting.discard(peer)
         try:
             peer.connection.remember(peer.name)
         except CertificateError as error:
@@ -521,7 +522,7 @@ class Connections:
 
     def peer_down(self, peer: Peer, reason: str) -> None:
         """A link is gone, or never came up."""
-        self._greeting.pop(peer, None)
+        self._greeting.discard(peer)
         name = peer.name
         if name is not None and self.up.get(name) is peer:
             del self.up[name]

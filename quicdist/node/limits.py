@@ -92,10 +92,11 @@ class NodeLimits:
     """For the distribution handshake of a connection made to us."""
 
     handshakes_at_once: int = 512
-    """Connections made to us that have not proved the cookie yet; more are refused."""
+    """Connections made to us that have not proved the cookie yet. Beyond that, each new one ends
+    the oldest from the address that most come from."""
 
     handshakes_per_address: int = 128
-    """Of those, the ones from one address, or one network of IPv6 (/64)."""
+    """Of those, the ones from one IPv4 address, one IPv6 /64, and all of one IPv6 /48."""
 
     stop_timeout: float = 5.0
     """For accepted sends to be acknowledged when the node stops."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import ssl
+from collections.abc import Callable
 
 import pytest
 from aioquic.quic.configuration import QuicConfiguration
@@ -12,11 +14,13 @@ from aioquic.quic.connection import QuicConnection
 
 from quicdist.carriers.places import place_of
 from quicdist.carriers.quic.admission import Admission
+from quicdist.carriers.quic.engine import SocketAddress
 from quicdist.carriers.quic.initial import Initial, read_initial
 from quicdist.carriers.quic.retry import AddressProofs
 from quicdist.carriers.quic.settings import AdmissionLimits
 from quicdist.carriers.refusals import Refusal
-from tests.carriers.owners import PATIENCE, STATUS, Owner, node
+from tests.carriers.owners import PATIENCE, STATUS, Owner, node, settings
+from tests.carriers.stranger import Server, Stranger, run_virtually
 
 HERE = ("192.0.2.1", 4433)
 
@@ -53,7 +57,7 @@ async def test_real_first_datagrams_from_nowhere_keep_nobody_out() -> None:
             for alpn in ("quicdist/1", "macula-dist"):
                 await a.connect(b, alpn=alpn)
             assert b.endpoint.refusals[Refusal.UNPROVED] == 52
-            assert not b.endpoint.refusals[Refusal.HALF_OPEN_FULL]
+            assert not b.endpoint.refusals[Refusal.ADDRESS_FULL]
 
 
 async def test_a_bound_for_each_address_leaves_room_for_others() -> None:
@@ -170,8 +174,8 @@ def test_who_has_proved_nothing_locks_out_nobody() -> None:
     assert admission.judge(HERE, 2, has_proved=True, now=0.0) is None
     assert admission.ended(2)
     assert not admission.ended(3)
-    assert not admission._by_source
-    assert not admission._half_open_by_source
+    assert not admission._by_place
+    assert not len(admission._half_open)
 
 
 @pytest.mark.parametrize(
@@ -186,3 +190,92 @@ def test_who_has_proved_nothing_locks_out_nobody() -> None:
 )
 def test_who_is_counted_together(one: str, other: str, together: bool) -> None:
     assert (place_of(one) == place_of(other)) is together
+
+
+# -- honest ones among attackers ----------------------------------------------------------------
+
+FEW = AdmissionLimits(max_half_open=20, max_half_open_per_address=6, prove_above=4)
+
+
+def v4_addresses(count: int) -> list[SocketAddress]:
+    return [(f"198.51.100.{n}", 5000) for n in range(count)]
+
+
+def networks_of_one_customer(count: int) -> list[SocketAddress]:
+    """Of a /56, from where the honest one comes too, in another network of the same /48."""
+    return [(f"2001:db8:0:{n:x}::1", 5000, 0, 0) for n in range(count)]
+
+
+def networks_of_many(count: int) -> list[SocketAddress]:
+    return [(f"2001:db8:{n + 1:x}::1", 5000, 0, 0) for n in range(count)]
+
+
+@pytest.mark.parametrize("count", [6, 10, 100])
+@pytest.mark.parametrize("addresses", [v4_addresses, networks_of_one_customer, networks_of_many])
+@pytest.mark.parametrize("at", [("203.0.113.9", 4433), ("2001:db8:0:ffff::1", 4433, 0, 0)])
+def test_an_honest_dialer_connects_while_others_open_all_they_can(
+    at: SocketAddress, addresses: Callable[[int], list[SocketAddress]], count: int
+) -> None:
+    """The others prove their addresses, finish TLS, and come again with each of its datagrams."""
+    attackers = itertools.cycle(addresses(count))
+
+    async def attack(server: Server) -> None:
+        await Stranger(server, next(attackers)).exchange(3)
+
+    async def main() -> None:
+        server = Server(settings(admission=FEW), Owner)
+        try:
+            for _ in range(2 * FEW.max_half_open):
+                await attack(server)
+            assert len(server.endpoint.connections) <= FEW.max_half_open
+            honest = Stranger(server, at)
+            for _ in range(6):
+                await honest.exchange(1)
+                await attack(server)
+            assert honest.quic._handshake_confirmed
+            mine = [each for each in server.endpoint.connections if each.peer_address == at[:2]]
+            assert len(mine) == 1
+            assert len(server.endpoint.connections) <= FEW.max_half_open
+        finally:
+            await server.endpoint.close(0)
+
+    run_virtually(main())
+
+
+def test_first_datagrams_that_end_at_once_are_counted_all_the_same() -> None:
+    """They leave nothing that is half-open: how fast they come is what asks for a proof."""
+
+    async def main() -> None:
+        server = Server(settings(admission=AdmissionLimits(unproved_per_second=5)), Owner)
+        try:
+            for _ in range(20):
+                server.udp.bring(Stranger(server).initial(b"\x01"))
+                await server.settle()
+            assert server.endpoint.refusals[Refusal.TLS] == 5
+            assert server.endpoint.refusals[Refusal.UNPROVED] == 15
+            server.endpoint.refusals.clear()
+            await asyncio.sleep(1)
+            server.udp.bring(Stranger(server).initial(b"\x01"))
+            await server.settle()
+            assert not server.endpoint.refusals[Refusal.UNPROVED]
+        finally:
+            await server.endpoint.close(0)
+
+    run_virtually(main())
+
+
+def test_those_that_are_over_keep_nobody_out() -> None:
+    """Their ids are kept for late datagrams, as long as there is room."""
+
+    async def main() -> None:
+        server = Server(settings(admission=AdmissionLimits(max_connections=4)), Owner)
+        try:
+            for _ in range(10):
+                server.udp.bring(Stranger(server).initial(b"\x01"))
+                await server.settle()
+            assert not server.endpoint.refusals[Refusal.CONNECTIONS_FULL]
+            assert len(server.endpoint._ids) <= 4
+        finally:
+            await server.endpoint.close(0)
+
+    run_virtually(main())

@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from quicdist.carriers.base import CloseKind
+from quicdist.carriers.quic.allowance import Allowance
 from quicdist.carriers.quic.connection import QuicCarrier
 from quicdist.carriers.quic.endpoint import Endpoint
-from quicdist.carriers.quic.resets import Allowance, ResetTokens, token_in
+from quicdist.carriers.quic.resets import ResetTokens, token_in
 from quicdist.carriers.refusals import Refusal
 from tests.carriers.owners import IDENTITY, PATIENCE, Node, Owner, node, settings
 

@@ -137,6 +137,7 @@ def test_every_byte_arrives(
     sent: list[dict[int, bytes]] = [{}, {}]
     for side in network.sides:
         side.connection.send_whole(False)
+        side.connection.peer_proved()
     while not all(side.connection._quic._handshake_confirmed for side in network.sides):
         network.step()
     for _ in range(12):
@@ -166,6 +167,7 @@ def test_what_is_forged_or_replayed_changes_nothing() -> None:
     while not all(side.connection._quic._handshake_confirmed for side in network.sides):
         network.step()
     client.send_whole(False)
+    client.peer_proved()
     client.write(0, [b"once"])
     network.run([{}, {0: b"once"}])
     client.write(0, [b"twice" * 10])
@@ -192,6 +194,7 @@ def test_an_answer_acknowledges_what_it_answers_without_a_datagram_of_its_own(
     now = network.now + 1
     for side in network.sides:
         side.connection.send_whole(False)
+        side.connection.peer_proved()
         side.connection.transmit(now)  # what is left of the handshake
         side.connection.handle_timer(now)
     asking, answering = network.sides
@@ -213,6 +216,7 @@ def test_bulk_leaves_in_bursts_and_is_acknowledged_at_once(name: str) -> None:
     while not all(side.connection._quic._handshake_confirmed for side in network.sides):
         network.step()
     client.send_whole(False)
+    client.peer_proved()
     client.write(0, [bytes(4 * BURST * 1200)])
     now = network.now + 1
     for connection in (client, server):  # what is left of the handshake
@@ -238,6 +242,7 @@ def test_a_peer_that_sends_more_than_it_may_is_stopped() -> None:
     while not all(side.connection._quic._handshake_confirmed for side in network.sides):
         network.step()
     client.send_whole(False)
+    client.peer_proved()
     client._quic._remote_max_data = 1 << 40
     client.write(0, [bytes(3 << 20)])
     for stream in client._quic._streams.values():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
+from quicdist.carriers.crowd import Crowd
 from quicdist.carriers.places import place_of
+from quicdist.carriers.quic.allowance import Allowance
 from quicdist.carriers.quic.engine import SocketAddress
 from quicdist.carriers.quic.settings import AdmissionLimits
 from quicdist.carriers.refusals import Refusal
@@ -17,15 +19,20 @@ _REPORT_PAUSE = 5.0
 
 
 class Admission:
-    """The connections that others opened, counted as a whole and by where they come from."""
+    """The connections that others opened, counted in all and by where they come from.
+
+    A connection is half-open until its distribution handshake is done.
+    """
 
     def __init__(self, limits: AdmissionLimits) -> None:
         self._limits = limits
-        self._half_open: dict[object, str] = {}
-        self._half_open_by_source: Counter[str] = Counter()
+        self._half_open: Crowd[object] = Crowd(
+            limits.max_half_open, limits.max_half_open_per_address
+        )
         self._unused: set[object] = set()
-        self._source_of: dict[object, str] = {}
-        self._by_source: Counter[str] = Counter()
+        self._place_of: dict[object, str] = {}
+        self._by_place: Counter[str] = Counter()
+        self._unproved = Allowance(limits.unproved_per_second)
         self._next_report = 0.0
 
     def judge(
@@ -34,34 +41,32 @@ class Admission:
         """Why no connection is made for a first datagram from `address`, with so many open;
         UNPROVED asks for a proof that datagrams sent there arrive.
 
-        Only who has given it is turned away for what its address holds: anybody may send in the
-        name of another.
+        An address is refused for what it holds only after it has given that proof: anybody can
+        send datagrams in its name.
         """
-        limits = self._limits
-        source = place_of(address[0])
-        half_open = len(self._half_open)
-        half_open_here = self._half_open_by_source[source]
+        limits, host = self._limits, address[0]
         if connections >= limits.max_connections:
             return self._refuse(Refusal.CONNECTIONS_FULL, address, now)
-        if half_open >= limits.max_half_open:
-            return self._refuse(Refusal.HALF_OPEN_FULL, address, now)
-        is_full = (
-            self._by_source[source] >= limits.max_per_address
-            or half_open_here >= limits.max_half_open_per_address
-        )
-        if not has_proved and (is_full or half_open >= limits.prove_above):
-            return Refusal.UNPROVED
-        if is_full:
+        is_full = self._by_place[place_of(host)] >= limits.max_per_address
+        if not has_proved:
+            is_busy = len(self._half_open) >= min(limits.prove_above, limits.max_half_open)
+            must_prove = is_full or is_busy or self._half_open.is_full(host)
+            return Refusal.UNPROVED if must_prove or not self._unproved.take(now) else None
+        if is_full or self._half_open.refuses(host):
             return self._refuse(Refusal.ADDRESS_FULL, address, now)
         return None
 
+    def in_the_way(self, address: SocketAddress) -> object | None:
+        """The half-open connection that has to end before one from `address` is opened, where
+        `judge` has found nothing against it; None where there is room."""
+        return self._half_open.in_the_way(address[0])
+
     def opened(self, connection: object, address: SocketAddress) -> None:
         """It was accepted."""
-        source = place_of(address[0])
-        self._half_open[connection] = self._source_of[connection] = source
+        self._half_open.add(connection, address[0])
         self._unused.add(connection)
-        self._half_open_by_source[source] += 1
-        self._by_source[source] += 1
+        place = self._place_of[connection] = place_of(address[0])
+        self._by_place[place] += 1
 
     def used(self, connection: object) -> None:
         """It has brought a first packet, as anybody's may."""
@@ -69,16 +74,16 @@ class Admission:
 
     def proved(self, connection: object) -> None:
         """Its distribution handshake is done."""
-        source = self._half_open.pop(connection, None)
-        if source is not None:
-            _count_down(self._half_open_by_source, source)
+        self._half_open.discard(connection)
 
     def ended(self, connection: object) -> bool:
         """It is over. Whether it had brought nothing."""
-        source = self._source_of.pop(connection, None)
-        if source is not None:
-            _count_down(self._by_source, source)
-        self.proved(connection)
+        place = self._place_of.pop(connection, None)
+        if place is not None:
+            self._by_place[place] -= 1
+            if not self._by_place[place]:
+                del self._by_place[place]
+        self._half_open.discard(connection)
         was_unused = connection in self._unused
         self._unused.discard(connection)
         return was_unused
@@ -91,9 +96,3 @@ class Admission:
             text = "a connection from %s:%d is not taken: %s"
             _log.warning(text, host, port, refusal.value, extra=extra)
         return refusal
-
-
-def _count_down(counts: Counter[str], source: str) -> None:
-    counts[source] -= 1
-    if counts[source] <= 0:
-        del counts[source]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ from quicdist.carriers.quic.engine import (
 )
 from quicdist.carriers.quic.send_window import SendWindow
 from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.refusals import Refusal
 from quicdist.carriers.trust import Alert, CertificateError, PeerRefused
 from quicdist.dist.packet import Packet
 
@@ -54,6 +56,9 @@ _GRANT_STEP = 512 * 1024
 
 _CLOSE_REPEATS = 64
 """Datagrams, at most, that answer a peer that has not heard of the close."""
+
+_AMPLIFICATION = 3
+"""Bytes sent for each that came from an address where the peer may not be (RFC 9000, 8.1)."""
 
 _RESTARTED = "the peer knows nothing of this connection: it has restarted"
 _RESET = Closed(
@@ -130,6 +135,8 @@ class QuicCarrier:
         self.is_unused = role is Role.LISTENER
         self.up: asyncio.Future[Failure | None] | None = None
         """Set by the dialer; done when the carrier is ready for a handshake, or never will be."""
+        self.exceeded: Refusal | None = None
+        """The bound that the peer exceeded, where that ended it."""
 
         self._host = host
         self._engine = engine
@@ -168,6 +175,7 @@ class QuicCarrier:
         self._told_lost = False
         self._farewell: Sequence[Datagram] = ()
         self._farewells_wanted = 0
+        self._allowance = math.inf
 
         self._reset_token = b""
         self._last_statistics: ConnectionStatistics | None = None
@@ -230,6 +238,7 @@ class QuicCarrier:
             return
         self._perform(self._dialect.connected())
         self._in_handshake = False
+        self._engine.peer_proved()
         if self._gap is None:
             self._engine.send_whole(False)
         if self.role is Role.LISTENER:
@@ -318,6 +327,8 @@ class QuicCarrier:
     def receive(self, data: bytes, path: Path, now: float) -> None:
         """One datagram for this connection."""
         if self._closed:
+            if path[0] == self._path[0]:
+                self._allowance += _AMPLIFICATION * len(data)
             self._repeat_farewell()
             return
         self.last_received = now
@@ -345,6 +356,7 @@ class QuicCarrier:
         self._grant()
         over = self._engine.closed
         if over is not None:
+            self.exceeded = over.exceeded
             self._end(_reason_of(over), over=over)
         elif self._ending is not None:
             self._end(self._ending, say=self._ending.text)
@@ -726,6 +738,7 @@ class QuicCarrier:
         _log.warning(text, host, port, over.text, extra=extra)
 
     def _say_farewell(self) -> None:
+        self._allowance = self._engine.allowance
         try:
             self._farewell = self._engine.transmit(self._loop.time())
         except EngineError:
@@ -733,6 +746,10 @@ class QuicCarrier:
         self._send_farewell()
 
     def _send_farewell(self) -> None:
+        size = sum(len(data) for data, _ in self._farewell)
+        if size > self._allowance:
+            return
+        self._allowance -= size
         with contextlib.suppress(OSError):
             self._host.send(self._farewell)
 

@@ -15,6 +15,7 @@ from typing import cast
 
 from quicdist.carriers.base import Connection, ConnectionHandler, DialError, NotBelieved, Role
 from quicdist.carriers.quic.admission import Admission
+from quicdist.carriers.quic.allowance import Allowance
 from quicdist.carriers.quic.busy_wait import BusyWait
 from quicdist.carriers.quic.connection import AttemptFailed, QuicCarrier
 from quicdist.carriers.quic.engine import (
@@ -28,7 +29,7 @@ from quicdist.carriers.quic.engine import (
 )
 from quicdist.carriers.quic.initial import is_initial, read_initial, version_negotiation
 from quicdist.carriers.quic.moving import address_towards, is_assigned
-from quicdist.carriers.quic.resets import Allowance, ResetTokens, token_in
+from quicdist.carriers.quic.resets import ResetTokens, token_in
 from quicdist.carriers.quic.retry import AddressProofs
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tracing import Tracing
@@ -324,7 +325,10 @@ class Endpoint:
 
     def ended(self, connection: QuicCarrier, linger: float) -> None:
         """Keeps its ids for a while: late datagrams are nobody else's."""
-        if self._admission.ended(connection):
+        was_unused = self._admission.ended(connection)
+        if connection.exceeded is not None:
+            self.refusals[connection.exceeded] += 1
+        elif was_unused:
             is_spoken_to = bool(connection.traits.alpn)
             self.refusals[Refusal.UNUSED if is_spoken_to else Refusal.TLS] += 1
         self._touched.pop(connection, None)
@@ -412,6 +416,8 @@ class Endpoint:
         if opening is None:
             return Refusal.BAD_PROOF
         has_proved = opening.retry_id is not None
+        if len(self._ids) >= self._settings.admission.max_connections and self._lingering:
+            self._forget(next(iter(self._lingering)))
         refusal = self._admission.judge(path[0], len(self._ids), has_proved=has_proved, now=now)
         if refusal is Refusal.UNPROVED:
             self._send_quietly(self._proofs.ask(initial, path[0], now), path)
@@ -424,11 +430,19 @@ class Endpoint:
             return Refusal.BROKEN
         if not engine.is_started:
             return Refusal.BROKEN
+        self._make_room(path[0])
         connection = QuicCarrier(self, engine, Role.LISTENER, path, self._settings)
         self._admission.opened(connection, path[0])
         self._add(connection, [initial.destination_id, *engine.connection_ids])
         self._settle(connection)
         return None
+
+    def _make_room(self, address: SocketAddress) -> None:
+        """Ends the half-open connection that is in the way of one from `address`."""
+        crowding = self._admission.in_the_way(address)
+        if crowding is not None:
+            self.refusals[Refusal.PUSHED_OUT] += 1
+            cast(QuicCarrier, crowding).fail("too many half-open connections from this address")
 
     def _missed(self, data: bytes, path: Path, now: float) -> Refusal | None:
         """A short header for nobody we know: a peer's reset, or a peer that has missed an end."""

@@ -57,6 +57,26 @@ def is_initial(data: bytes, version: int) -> bool:
     )
 
 
+def packets_in(data: bytes, most: int) -> int:
+    """How many packets with long headers are coalesced in a datagram, as far as their lengths can
+    be followed; no more than `most` are counted (RFC 9000, 12.2)."""
+    count, at, size = 0, 0, len(data)
+    try:
+        while at < size and count < most and data[at] & 0x80:
+            version = int.from_bytes(data[at + 1 : at + 5], "big")
+            end = at + 6 + data[at + 5]
+            end += 1 + data[end]
+            if data[at] & _LONG_TYPE == _INITIAL_TYPE.get(version):
+                length, end = _variable(data, end)
+                end += length
+            length, end = _variable(data, end)
+            at = end + length
+            count += 1
+    except IndexError:
+        pass
+    return count
+
+
 def version_negotiation(data: bytes, versions: Sequence[int]) -> bytes | None:
     """The answer to a version that we do not speak; None where there must be none.
 

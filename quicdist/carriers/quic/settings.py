@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from quicdist.carriers.base import CarrierLimits
 from quicdist.carriers.dialects import ALL_ALPNS
+from quicdist.carriers.quic.bounds import ConnectionBounds
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.trust import Credentials
 
@@ -20,17 +21,23 @@ class AdmissionLimits:
 
     max_half_open: int = 512
     """Of those, the ones that others opened and whose distribution handshake is not done: nobody
-    knows yet whether they have the cookie."""
+    knows yet whether they have the cookie. Beyond that, the oldest from where most come from is
+    ended for each new one."""
 
     prove_above: int = 64
     """So many half-open ones, and who dials us has to show that it receives at its address
     (Retry, RFC 9000, 8.1.2): one round trip more, and nothing is kept for forged addresses."""
 
+    unproved_per_second: float = 100.0
+    """Connections begun in a second by who has not shown that, and as many at once; the others
+    have to."""
+
     max_per_address: int = 1024
     """Connections that others opened from one IPv4 address or IPv6 /64."""
 
     max_half_open_per_address: int = 128
-    """Of those, the ones whose distribution handshake is not done."""
+    """Of those, the ones whose distribution handshake is not done; and as many for all addresses of
+    an IPv6 /48 together."""
 
     resets_per_second: float = 50.0
     """Stateless resets (RFC 9000, 10.3) sent, at most; as many at once."""
@@ -45,6 +52,7 @@ class QuicSettings:
 
     limits: CarrierLimits = field(default_factory=CarrierLimits)
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)
+    bounds: ConnectionBounds = field(default_factory=ConnectionBounds)
 
     alpns: Sequence[str] = ALL_ALPNS
     """Dialects offered to those who dial us, the preferred one first."""
@@ -69,5 +77,5 @@ class QuicSettings:
     """How long the event loop does not sleep after a datagram came or left; 0 is off."""
 
     max_streams: int = 32
-    """Bidirectional streams that a peer may open. erlang_quic opens 17 as dialer, 16 as listener,
-    and cannot send with fewer."""
+    """Bidirectional streams that a peer may open in its connection's whole life. erlang_quic opens
+    17 as dialer, 16 as listener, and cannot send with fewer."""

@@ -12,6 +12,7 @@ from typing import Protocol, TypeAlias, cast
 
 from quicdist.carriers.base import Buffer
 from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.refusals import Refusal
 from quicdist.carriers.trust import Alert, Certificates
 
 SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
@@ -59,6 +60,8 @@ class Closed:
     """An application's close, as opposed to a transport or TLS error."""
     error_code: int
     text: str
+    exceeded: Refusal | None = None
+    """The bound that the peer exceeded, where that ended it."""
 
 
 class EngineSink(Protocol):
@@ -112,6 +115,11 @@ class EngineConnection(Protocol):
     def path(self) -> Path: ...
 
     @property
+    def allowance(self) -> float:
+        """Bytes that may still be sent on the path in use: three times those that came, until the
+        peer has shown that it receives there (RFC 9000, 8.1); infinite after that."""
+
+    @property
     def cipher(self) -> str:
         """The TLS cipher suite (RFC 8446, B.4), once agreed on."""
 
@@ -126,6 +134,10 @@ class EngineConnection(Protocol):
 
     def send_whole(self, whole: bool) -> None:
         """Whether what is queued of a stream must leave in one STREAM frame where it fits."""
+
+    def peer_proved(self) -> None:
+        """The peer has shown that it has the cookie: the bounds for strangers end (see
+        bounds.ConnectionBounds)."""
 
     def transmit(self, now: float) -> Sequence[Datagram]:
         """What is to be sent now; where it is BURST or more, there may be more. Raises

@@ -11,22 +11,21 @@ tests/carriers/test_aioquic_internals.py fails when one of them moves.
 from __future__ import annotations
 
 import logging
+import math
 import ssl
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from typing import Any, Protocol, TextIO, cast
 
-from aioquic._buffer import Buffer as AioquicBuffer
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.congestion.base import register_congestion_control
 from aioquic.quic.congestion.reno import RenoCongestionControl
 from aioquic.quic.connection import (
+    Limit,
     QuicConnection,
-    QuicConnectionError,
     QuicConnectionState,
     QuicNetworkPath,
-    QuicReceiveContext,
 )
 from aioquic.quic.packet import (
     QuicErrorCode,
@@ -53,6 +52,7 @@ from quicdist.carriers.quic.engine import (
     Path,
     ResetTokenOf,
 )
+from quicdist.carriers.quic.engine.aioquic_bounds import BoundedQuic
 from quicdist.carriers.quic.engine.aioquic_qlog import Qlog, QlogTrace
 from quicdist.carriers.quic.engine.aioquic_short import ShortPaths, is_tested
 from quicdist.carriers.quic.mtu import BASE, PathMtu
@@ -74,11 +74,6 @@ _TIMERS_LATE = 0.002
 _ACK_EVERY = 16
 """Packets that are acknowledged at once, where fewer wait for more: a sender of bulk waits for
 it."""
-
-_MAX_TLS_MESSAGE = 64 * 1024
-"""Bytes of a TLS message that has not come whole, and of what came before its beginning has.
-aioquic would wait for 16 MiB, and copy what it has with each datagram; a chain of eight
-certificates is a quarter of this."""
 
 # What aioquic warns of is in the connection's end; without a handler it would go to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
@@ -145,7 +140,7 @@ _CAN_PROBE = hasattr(QuicConnection, "_flush_builder")
 """Older versions of aioquic send no datagrams of our own making: what leaves them stays small."""
 
 
-class _Quic(QuicConnection):
+class _Quic(BoundedQuic):
     """aioquic's connection without its own growing of windows, and able to keep chunks whole.
 
     Its connection ids have the reset tokens that it is told, where it would draw lots.
@@ -201,22 +196,6 @@ class _Quic(QuicConnection):
         congestion.congestion_window = max(congestion.congestion_window, 4 * size)
         self._loss._pacer._max_datagram_size = size
 
-    def _handle_crypto_frame(
-        self, context: QuicReceiveContext, frame_type: int, buf: AioquicBuffer
-    ) -> None:
-        # It would keep half a MiB for whoever dials, out of order, before knowing anything of it.
-        at = buf.tell()
-        end = buf.pull_uint_var() + buf.pull_uint_var()
-        buf.seek(at)
-        missing = self._crypto_streams[context.epoch].receiver.starting_offset()
-        if end - missing > _MAX_TLS_MESSAGE:
-            raise QuicConnectionError(
-                error_code=QuicErrorCode.CRYPTO_BUFFER_EXCEEDED,
-                frame_type=frame_type,
-                reason_phrase="the TLS handshake is too large",
-            )
-        super()._handle_crypto_frame(context, frame_type, buf)
-
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
         # It doubles the limit when half of it is used: let nothing seem used meanwhile.
         limit = self._local_max_data
@@ -261,6 +240,23 @@ class _Quic(QuicConnection):
         return wanted <= builder.remaining_flight_space or wanted > self._max_datagram_size - 64
 
 
+class _FixedLimit(Limit):
+    """Streams that a peer may open in its connection's whole life. aioquic lets it open another
+    for each one that is over: work without end, and we know of no peer that needs it."""
+
+    def __init__(self, theirs: Limit, value: int) -> None:
+        self._value = value
+        super().__init__(theirs.frame_type, theirs.name, value)
+
+    @property
+    def value(self) -> int:
+        return self._value
+
+    @value.setter
+    def value(self, value: int) -> None:
+        pass
+
+
 class _ShortQuic(_Quic, ShortPaths):
     """The same, with short ways for what there is most of."""
 
@@ -278,10 +274,10 @@ class AioquicConnection:
             # A dialer's first id has no token: it could tell nobody (RFC 9000, 18.2).
             quic._host_cids[0].stateless_reset_token = reset_token_of(quic.host_cid)
         self._max_in_flight = settings.max_in_flight
-        streams = quic._local_max_streams_bidi
-        streams.value = streams.sent = settings.max_streams
-        none = quic._local_max_streams_uni
-        none.value = none.sent = 0
+        quic._local_max_streams_bidi = _FixedLimit(
+            quic._local_max_streams_bidi, settings.max_streams
+        )
+        quic._local_max_streams_uni = _FixedLimit(quic._local_max_streams_uni, 0)
         self.connection_ids: Sequence[bytes] = [quic.host_cid]
         quic._loss._pacer = self._pacer = _Pacer(max_datagram_size=quic._max_datagram_size)
         self._largest = settings.max_datagram_size
@@ -307,8 +303,6 @@ class AioquicConnection:
             self._quic.receive_datagram(data, path, now)
         except Exception as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
-        if self.is_started and len(self._quic.tls._receive_buffer) > _MAX_TLS_MESSAGE:
-            raise EngineError(f"a TLS message of more than {_MAX_TLS_MESSAGE} bytes")
         congestion = self._quic._loss._cc
         if congestion.congestion_window > self._max_in_flight:
             congestion.congestion_window = self._max_in_flight
@@ -371,6 +365,7 @@ class AioquicConnection:
             is_application=event.frame_type is None,
             error_code=event.error_code,
             text=_describe(event),
+            exceeded=self._quic.exceeded,
         )
 
     @property
@@ -378,6 +373,14 @@ class AioquicConnection:
         """The one in use."""
         path: Path = self._quic._network_paths[0].addr
         return path
+
+    @property
+    def allowance(self) -> float:
+        """aioquic forgets it for what closes a connection."""
+        path = self._quic._network_paths[0]
+        if path.is_validated or self._quic._is_client:
+            return math.inf
+        return 3 * path.bytes_received - path.bytes_sent
 
     @property
     def cipher(self) -> str:
@@ -410,6 +413,10 @@ class AioquicConnection:
     def send_whole(self, whole: bool) -> None:
         """As long as the handshake lasts."""
         self._quic.whole = whole
+
+    def peer_proved(self) -> None:
+        """See aioquic_bounds."""
+        self._quic.prove()
 
     def transmit(self, now: float) -> Sequence[Datagram]:
         """Datagrams for the socket."""
@@ -593,11 +600,12 @@ class AioquicEngine:
         configuration = self._configuration(alpns, is_client=True)
         configuration.server_name = host
         configuration.verify_mode = ssl.CERT_NONE  # that is done outside, for every engine alike
-        return self._connection(self._kind(configuration=configuration))
+        return self._connection(self._kind(self._settings.bounds, configuration=configuration))
 
     def listener(self, opening: Opening) -> AioquicConnection:
         """A server."""
         quic = self._kind(
+            self._settings.bounds,
             configuration=self._configuration(self._settings.alpns, is_client=False),
             original_destination_connection_id=opening.destination_id,
             retry_source_connection_id=opening.retry_id,

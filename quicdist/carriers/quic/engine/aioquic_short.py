@@ -63,6 +63,9 @@ def is_tested() -> bool:
 class ShortPaths(QuicConnection):
     """aioquic's connection, faster."""
 
+    is_proved = False
+    """Whether the peer has shown that it has the cookie; the frames of others are counted."""
+
     _refreshed_at = -1.0
     """When the idle timeout was last put off here."""
     _pair: CryptoPair | None = None
@@ -77,7 +80,8 @@ class ShortPaths(QuicConnection):
     def _receive_short(self, data: bytes, addr: object, now: float) -> bool:
         """Whether the datagram is dealt with; where it is not, nothing has happened yet."""
         if (
-            not self._handshake_confirmed
+            not self.is_proved
+            or not self._handshake_confirmed
             or self._state is not QuicConnectionState.CONNECTED
             or self._close_pending
             or self._quic_logger is not None
@@ -175,6 +179,8 @@ class ShortPaths(QuicConnection):
             length, at = _read_var(payload, at)
         except IndexError:
             return 0
+        if largest >= self._packet_number:
+            return 0  # of a packet that was never sent
         if gaps or length > largest or not self._loss.peer_completed_address_validation:
             return 0
         self._loss.on_ack_received(

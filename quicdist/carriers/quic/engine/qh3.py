@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import ssl
 from collections.abc import Sequence
 from typing import Any, TextIO, cast
@@ -261,6 +262,11 @@ class Qh3Connection:
         return self._paths.get(address) or (address, None)
 
     @property
+    def allowance(self) -> float:
+        """This engine hides it."""
+        return math.inf
+
+    @property
     def cipher(self) -> str:
         """As TLS names it."""
         cipher = self._quic.get_cipher()
@@ -296,6 +302,9 @@ class Qh3Connection:
 
     def send_whole(self, whole: bool) -> None:
         """It cannot promise that; what is written alone leaves alone all the same."""
+
+    def peer_proved(self) -> None:
+        """This engine has no bounds of ours."""
 
     def transmit(self, now: float) -> Sequence[Datagram]:
         """Datagrams for the socket."""

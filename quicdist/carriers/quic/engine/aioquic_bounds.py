@@ -1,0 +1,400 @@
+"""Bounds on what a peer of aioquic can make it keep and do.
+
+aioquic bounds most lists by bytes or by frames that the peer has to acknowledge, and not by what
+they cost. Each override here checks one frame, or one message, before or after aioquic has dealt
+with it, and raises what makes aioquic close the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from aioquic._buffer import Buffer
+from aioquic._crypto import CryptoError
+from aioquic.quic.connection import (
+    NetworkAddress,
+    QuicConnection,
+    QuicConnectionError,
+    QuicConnectionId,
+    QuicReceiveContext,
+)
+from aioquic.quic.crypto import (
+    CryptoContext,
+    CryptoPair,
+    KeyUnavailableError,
+    next_key_phase,
+)
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType, decode_packet_number
+from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.quic.stream import QuicStream
+from aioquic.tls import Epoch
+
+from quicdist.carriers.quic.bounds import ConnectionBounds
+from quicdist.carriers.quic.engine.aioquic_ranges import Ranges
+from quicdist.carriers.quic.initial import packets_in
+from quicdist.carriers.refusals import Refusal
+
+_NEVER = 1 << 62
+
+_WEIGHTS = {
+    QuicFrameType.ACK: 4,
+    QuicFrameType.ACK_ECN: 4,
+    QuicFrameType.CRYPTO: 2,
+    QuicFrameType.STOP_SENDING: 2,
+    **dict.fromkeys(range(QuicFrameType.STREAM_BASE, QuicFrameType.STREAM_BASE + 8), 2),
+    QuicFrameType.NEW_CONNECTION_ID: 4,
+    QuicFrameType.RETIRE_CONNECTION_ID: 4,
+    QuicFrameType.PATH_CHALLENGE: 8,
+}
+"""What a frame costs, an answer included, in units of one that costs least; others cost 1."""
+
+
+class BoundedQuic(QuicConnection):
+    """aioquic's connection, bounded."""
+
+    exceeded: Refusal | None = None
+    """Why it was closed, where a bound was the reason."""
+
+    is_proved = False
+    """Whether the peer has shown that it has the cookie."""
+
+    _frames: _Frames
+    _frames_left: float
+    _messages_left: int
+    _last_id_told = 0
+
+    def __init__(self, bounds: ConnectionBounds, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.bounds = bounds
+        self._frames = _Frames(self._QuicConnection__frame_handlers)
+        self._QuicConnection__frame_handlers: Any = self._frames
+        self._frames_left = self.bounds.max_frames_unproved
+        self._messages_left = self.bounds.max_tls_messages
+
+    def prove(self) -> None:
+        """The bounds for strangers end."""
+        self.is_proved = True
+        self._frames_left = _NEVER
+
+    def _exceed(self, bound: Refusal, error_code: int, frame_type: int | None, reason: str) -> None:
+        self.exceeded = bound
+        raise QuicConnectionError(
+            error_code=error_code,
+            frame_type=QuicFrameType.PADDING if frame_type is None else frame_type,
+            reason_phrase=reason,
+        )
+
+    # -- packets --------------------------------------------------------------------------------
+
+    def receive_datagram(self, data: bytes, addr: NetworkAddress, now: float) -> None:
+        if self._close_pending or (data[0] & 0x80 and not self._is_small(data)):
+            return
+        if not self.is_proved and self._is_elsewhere(addr):
+            return
+        super().receive_datagram(data, addr, now)
+
+    def _is_small(self, data: bytes) -> bool:
+        most = self.bounds.max_packets_per_datagram
+        return packets_in(data, most + 1) <= most
+
+    def _is_elsewhere(self, addr: NetworkAddress) -> bool:
+        """Whether this is not where the first datagram came from. A dialer may move only after the
+        handshake (RFC 9000, 9), and each new path costs a challenge and a connection id."""
+        return bool(self._network_paths) and self._network_paths[0].addr != addr
+
+    def _payload_received(
+        self,
+        context: QuicReceiveContext,
+        plain: bytes,
+        crypto_frame_required: bool = False,
+    ) -> tuple[bool, bool]:
+        bounds, frames = self.bounds, self._frames
+        most: float = bounds.max_frames
+        if self.is_proved:
+            most += len(plain) // bounds.bytes_per_frame
+        frames.left = most = min(most, self._frames_left)
+        try:
+            return super()._payload_received(context, plain, crypto_frame_required)
+        except _TooManyFrames as error:
+            self._exceed(Refusal.FRAMES, QuicErrorCode.PROTOCOL_VIOLATION, error.kind, str(error))
+            raise AssertionError("not reached") from None
+        finally:
+            self._frames_left -= most - frames.left
+
+    # -- TLS ------------------------------------------------------------------------------------
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        handle: Callable[..., None] = self.tls._handle_reassembled_message
+
+        def bounded(message_type: int, input_buf: Buffer, output_buf: dict[Epoch, Buffer]) -> None:
+            self._messages_left -= 1
+            if self._messages_left < 0:
+                self._exceed_tls("too many TLS messages")
+            counted = _CountedBuffer(input_buf, self.bounds.max_tls_items)
+            try:
+                handle(message_type=message_type, input_buf=counted, output_buf=output_buf)
+            except _TooManyItems:
+                self._exceed_tls("a TLS message of too many parts")
+
+        # tls.Context has no other place to stand between a message and its parser.
+        self.tls._handle_reassembled_message = bounded  # type: ignore[method-assign]
+        keys = self._cryptos[Epoch.ONE_RTT]
+        self._cryptos[Epoch.ONE_RTT] = _OneRttKeys(keys, self)
+
+    def _exceed_tls(self, reason: str) -> None:
+        self._exceed(
+            Refusal.TLS_ITEMS, QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, QuicFrameType.CRYPTO, reason
+        )
+
+    def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
+        if len(data) > self.bounds.max_transport_parameters:
+            self._exceed(
+                Refusal.TLS_ITEMS,
+                QuicErrorCode.TRANSPORT_PARAMETER_ERROR,
+                QuicFrameType.CRYPTO,
+                "too many transport parameters",
+            )
+        super()._parse_transport_parameters(data, from_session_ticket)
+
+    def _handle_crypto_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        at = buf.tell()
+        end = buf.pull_uint_var() + buf.pull_uint_var()
+        buf.seek(at)
+        receiver = self._crypto_streams[context.epoch].receiver
+        most = self._max_tls_message(context.epoch)
+        if end - receiver.starting_offset() > most:
+            self._exceed_tls_size(frame_type)
+        super()._handle_crypto_frame(context, frame_type, buf)
+        if len(self.tls._receive_buffer) > most:
+            self._exceed_tls_size(frame_type)
+        if len(receiver._ranges) > self.bounds.max_tls_ranges:
+            self._exceed(
+                Refusal.TLS_RANGES,
+                QuicErrorCode.CRYPTO_BUFFER_EXCEEDED,
+                frame_type,
+                "too many gaps in the CRYPTO data",
+            )
+
+    def _max_tls_message(self, epoch: Epoch) -> int:
+        bounds = self.bounds
+        return bounds.max_client_hello if epoch is Epoch.INITIAL else bounds.max_tls_message
+
+    def _exceed_tls_size(self, frame_type: int) -> None:
+        self._exceed(
+            Refusal.TLS_SIZE,
+            QuicErrorCode.CRYPTO_BUFFER_EXCEEDED,
+            frame_type,
+            "the TLS message is too large",
+        )
+
+    # -- frames ---------------------------------------------------------------------------------
+
+    def _handle_ack_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        at = buf.tell()
+        largest = buf.pull_uint_var()
+        buf.pull_uint_var()
+        count = buf.pull_uint_var()
+        buf.seek(at)
+        if largest >= self._packet_number:
+            self._exceed(
+                Refusal.ACKNOWLEDGEMENTS,
+                QuicErrorCode.PROTOCOL_VIOLATION,
+                frame_type,
+                "an acknowledgement of a packet that was not sent",
+            )
+        if count > self.bounds.max_ack_ranges:
+            self._exceed(
+                Refusal.ACK_RANGES,
+                QuicErrorCode.PROTOCOL_VIOLATION,
+                frame_type,
+                "an ACK frame of too many ranges",
+            )
+        self._frames.take(count // 4, frame_type)
+        super()._handle_ack_frame(context, frame_type, buf)
+
+    def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
+        stream = super()._get_or_create_stream(frame_type, stream_id)
+        ranges = stream.receiver._ranges
+        if type(ranges) is not Ranges:
+            _search_by_halves(stream)
+            return stream
+        bounds = self.bounds
+        most = bounds.max_stream_ranges if self.is_proved else bounds.max_stream_ranges_unproved
+        if len(ranges) > most:
+            self._exceed(
+                Refusal.STREAM_RANGES,
+                QuicErrorCode.INTERNAL_ERROR,
+                frame_type,
+                f"too many gaps in the data of stream {stream_id}",
+            )
+        return stream
+
+    def _get_or_create_stream_for_send(self, stream_id: int) -> QuicStream:
+        stream = super()._get_or_create_stream_for_send(stream_id)
+        if type(stream.receiver._ranges) is not Ranges:
+            _search_by_halves(stream)
+        return stream
+
+    def _handle_retire_connection_id_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        # aioquic makes a new id for each one retired, those that it has not told yet included.
+        at = buf.tell()
+        number = buf.pull_uint_var()
+        buf.seek(at)
+        if number > self._last_id_told:
+            self._exceed(
+                Refusal.CONNECTION_IDS,
+                QuicErrorCode.PROTOCOL_VIOLATION,
+                frame_type,
+                "it retired a connection id that it was not told",
+            )
+        super()._handle_retire_connection_id_frame(context, frame_type, buf)
+
+    def _write_new_connection_id_frame(
+        self, builder: QuicPacketBuilder, connection_id: QuicConnectionId
+    ) -> None:
+        super()._write_new_connection_id_frame(builder, connection_id)
+        self._last_id_told = max(self._last_id_told, connection_id.sequence_number)
+
+    def key_updated_too_soon(self) -> None:
+        """Closes it (RFC 9001, 6.2)."""
+        self.exceeded = self.exceeded or Refusal.KEY_UPDATES
+        self.close(
+            error_code=QuicErrorCode.KEY_UPDATE_ERROR,
+            frame_type=QuicFrameType.PADDING,
+            reason_phrase="a key update too soon after the last one",
+        )
+
+
+def _search_by_halves(stream: QuicStream) -> None:
+    """What aioquic holds as ranges of a stream, both ways."""
+    stream.receiver._ranges = Ranges(stream.receiver._ranges)
+    stream.sender._acked = Ranges(stream.sender._acked)
+    stream.sender._pending = Ranges(stream.sender._pending)
+
+
+class _TooManyFrames(Exception):
+    def __init__(self, kind: int) -> None:
+        super().__init__("too many frames")
+        self.kind = kind
+
+
+class _Frames(dict[int, Any]):
+    """aioquic's handlers by the kind of a frame; to look one up is to begin a frame."""
+
+    left: float = 0
+
+    def __getitem__(self, kind: int) -> Any:
+        self.take(_WEIGHTS.get(kind, 1), kind)
+        return super().__getitem__(kind)
+
+    def take(self, cost: int, kind: int) -> None:
+        """Part of what a frame costs."""
+        self.left -= cost
+        if self.left < 0:
+            self.left = 0
+            raise _TooManyFrames(kind)
+
+
+class _TooManyItems(Exception):
+    pass
+
+
+class _CountedBuffer:
+    """A TLS message as its parser reads it; each read counts.
+
+    aioquic's Buffer cannot be derived from.
+    """
+
+    def __init__(self, buffer: Buffer, most: int) -> None:
+        self._buffer = buffer
+        self._left = most
+        self.tell = buffer.tell
+        self.seek = buffer.seek
+        self.eof = buffer.eof
+        self.data_slice = buffer.data_slice
+
+    @property
+    def capacity(self) -> int:
+        return self._buffer.capacity
+
+    @property
+    def data(self) -> bytes:
+        return self._buffer.data
+
+    def _count(self) -> Buffer:
+        self._left -= 1
+        if self._left < 0:
+            raise _TooManyItems
+        return self._buffer
+
+    def pull_bytes(self, length: int) -> bytes:
+        return self._count().pull_bytes(length)
+
+    def pull_uint8(self) -> int:
+        return self._count().pull_uint8()
+
+    def pull_uint16(self) -> int:
+        return self._count().pull_uint16()
+
+    def pull_uint32(self) -> int:
+        return self._count().pull_uint32()
+
+    def pull_uint64(self) -> int:
+        return self._count().pull_uint64()
+
+
+class _ReceiveKeys(CryptoContext):
+    """Keeps the keys of the next key phase: aioquic derives them for each packet that seems to
+    have them, forged ones included (RFC 9001, 9.5)."""
+
+    _next: CryptoContext | None = None
+
+    def next_keys(self) -> CryptoContext:
+        """Derived once for each phase."""
+        if self._next is None or self._next.key_phase == self.key_phase:
+            self._next = next_key_phase(self)
+        return self._next
+
+    def decrypt_packet(
+        self, packet: bytes, encrypted_offset: int, expected_packet_number: int
+    ) -> tuple[bytes, bytes, int, bool]:
+        if self.aead is None or self.hp is None:
+            raise KeyUnavailableError("Decryption key is not available")
+        header, truncated = self.hp.remove(packet, encrypted_offset)
+        number = decode_packet_number(truncated, ((header[0] & 3) + 1) * 8, expected_packet_number)
+        keys = self if header[0] >> 2 & 1 == self.key_phase else self.next_keys()
+        assert keys.aead is not None
+        payload = keys.aead.decrypt(packet[len(header) :], header, number)
+        return header, payload, number, keys is not self
+
+
+class _OneRttKeys(CryptoPair):
+    """The keys of 1-RTT packets, which a peer may change no faster than it hears of it."""
+
+    def __init__(self, theirs: CryptoPair, quic: BoundedQuic) -> None:
+        super().__init__(
+            recv_setup_cb=theirs.recv._setup_cb,
+            recv_teardown_cb=theirs.recv._teardown_cb,
+            send_setup_cb=theirs.send._setup_cb,
+            send_teardown_cb=theirs.send._teardown_cb,
+        )
+        self.recv = _ReceiveKeys(
+            setup_cb=theirs.recv._setup_cb, teardown_cb=theirs.recv._teardown_cb
+        )
+        self._quic = quic
+        self._not_before = 0
+        """The number of our packet from which on the peer may change keys again."""
+
+    def _update_key(self, trigger: str) -> None:
+        sent = self._quic._packet_number
+        if trigger == "remote_update" and sent < self._not_before:
+            self._quic.key_updated_too_soon()
+            raise CryptoError("a key update too soon after the last one")
+        self._not_before = sent + self._quic.bounds.min_packets_per_key
+        super()._update_key(trigger)

@@ -1,0 +1,55 @@
+"""aioquic's set of ranges with a binary search: its own scans the list from the start each time.
+
+A peer chooses how many ranges there are: stream data with a gap at every second byte, or an
+acknowledgement of every second packet. There the scan costs as much as all the ranges before it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+
+from aioquic.quic.rangeset import RangeSet
+
+
+def _start(each: range) -> int:
+    return each.start
+
+
+def _stop(each: range) -> int:
+    return each.stop
+
+
+class Ranges(RangeSet):
+    """Does what RangeSet does; `add` and `subtract` cost the logarithm of the number of ranges,
+    and the ranges that they remove."""
+
+    _RangeSet__ranges: list[range]
+
+    def add(self, start: int, stop: int | None = None) -> None:
+        if stop is None:
+            stop = start + 1
+        assert stop > start
+        ranges = self._RangeSet__ranges
+        if not ranges or start > ranges[-1].stop:
+            ranges.append(range(start, stop))
+            return
+        first = bisect_left(ranges, start, key=_stop)
+        last = bisect_right(ranges, stop, key=_start)
+        if first < last:
+            start = min(start, ranges[first].start)
+            stop = max(stop, ranges[last - 1].stop)
+        ranges[first:last] = [range(start, stop)]
+
+    def subtract(self, start: int, stop: int) -> None:
+        assert stop > start
+        ranges = self._RangeSet__ranges
+        first = bisect_right(ranges, start, key=_stop)
+        last = bisect_left(ranges, stop, key=_start)
+        if first >= last:
+            return
+        left = []
+        if ranges[first].start < start:
+            left.append(range(ranges[first].start, start))
+        if ranges[last - 1].stop > stop:
+            left.append(range(stop, ranges[last - 1].stop))
+        ranges[first:last] = left

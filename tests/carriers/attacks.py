@@ -1,0 +1,396 @@
+"""What strangers send to make an endpoint work, and the honest datagrams to compare it with."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+from aioquic import tls
+from aioquic._buffer import Buffer
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.crypto import apply_key_phase, next_key_phase
+from aioquic.tls import Epoch
+
+from quicdist.carriers.quic.endpoint import Accept
+from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.refusals import Refusal
+from tests.carriers.stranger import (
+    INITIAL_SIZE,
+    Server,
+    Stranger,
+    ack,
+    crypto,
+    junk,
+    packed,
+    stream,
+    var,
+)
+
+COUNT = 152
+"""Datagrams of an attack, at most."""
+
+FIRSTS = 48
+"""First datagrams; so many are answered without a proof of the address."""
+
+
+Build = Callable[[Stranger], Sequence[bytes]]
+
+
+class Phase(enum.Enum):
+    """How far the stranger goes before it attacks."""
+
+    FIRST = "first datagrams"
+    """Each datagram is the first of a connection."""
+    HELLO = "before TLS"
+    """Its ClientHello was taken."""
+    TLS = "after TLS"
+    """The cookie is not proved."""
+    COOKIE = "with the cookie"
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """Datagrams of a stranger."""
+
+    name: str
+    phase: Phase
+    build: Build
+    refusal: Refusal | None
+    """What ends it; None for one that stays within all bounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Of one attack."""
+
+    datagrams: int
+    size: int
+    is_over: bool
+    """Whether the endpoint has no connection any more."""
+    refused: Refusal | None
+    """What the endpoint counted meanwhile, the first of it."""
+
+
+async def attack(
+    settings: QuicSettings,
+    accept: Accept,
+    plan: Attack,
+    measured: Callable[[], AbstractContextManager[object]] = nullcontext,
+    *,
+    batch: int = 1,
+) -> Outcome:
+    """One connection that goes as far as the plan says, then sends until it is closed, `batch`
+    datagrams at a time."""
+    server = Server(settings, accept)
+    server.measured = measured
+    try:
+        stranger = Stranger(server)
+        await approach(stranger, plan.phase)
+        sent = list(plan.build(stranger))
+        before = dict(server.endpoint.refusals)
+        count = 0
+        for at in range(0, len(sent), batch):
+            for data in sent[at : at + batch]:
+                server.udp.bring(data, stranger.address)
+                count += 1
+            await server.settle()
+            if plan.phase is not Phase.FIRST and not server.endpoint.connections:
+                break
+        after = server.endpoint.refusals
+        new = [each for each in after if after[each] > before.get(each, 0)]
+        return Outcome(
+            datagrams=count,
+            size=server.udp.bytes_in.total(),
+            is_over=not server.endpoint.connections,
+            refused=new[0] if new else None,
+        )
+    finally:
+        await server.endpoint.close(0)
+
+
+async def approach(stranger: Stranger, phase: Phase) -> None:
+    """An honest beginning."""
+    if phase is Phase.FIRST:
+        return
+    if phase is Phase.HELLO:
+        stranger.say()
+        await stranger.server.settle()
+        stranger.hear()
+        return
+    await stranger.exchange()
+    if phase is Phase.COOKIE:
+        (connection,) = stranger.server.endpoint.connections
+        connection._engine.peer_proved()
+
+
+def honest(plan: Attack, count: int) -> Attack:
+    """The same connection with `count` datagrams of the same sizes that hold what honest peers put
+    in them."""
+
+    def build(stranger: Stranger) -> Sequence[bytes]:
+        if plan.phase is Phase.FIRST:
+            return _hellos(stranger, count)
+        if plan.phase is Phase.HELLO:
+            return [stranger.initial(b"\x01") for _ in range(count)]
+        return _data(stranger, [len(data) for data in plan.build(stranger)[:count]])
+
+    return Attack(f"honest {plan.phase.value}", plan.phase, build, None)
+
+
+# -- honest datagrams ---------------------------------------------------------------------------
+
+
+def _hellos(stranger: Stranger, count: int = FIRSTS) -> list[bytes]:
+    return [_hello(stranger) for _ in range(count)]
+
+
+def _hello(stranger: Stranger) -> bytes:
+    """The first datagram of another connection."""
+    other = Stranger(stranger.server, stranger.address)
+    (data, _), *_ = other.quic.datagrams_to_send(other.now)
+    return data
+
+
+def _data(stranger: Stranger, sizes: Sequence[int]) -> list[bytes]:
+    """Stream data in packets of these sizes, on a stream that is not listened to."""
+    offset = 0
+    made = []
+    for size in sizes:
+        room = max(size - INITIAL_SIZE + stranger.room - 8, 1)
+        made.append(stranger.packet(Epoch.ONE_RTT, stream(4, offset, bytes(room))))
+        offset += room
+    return made
+
+
+# -- hostile ones -------------------------------------------------------------------------------
+
+
+Frames = Callable[[Stranger], Iterator[bytes]]
+
+
+def _in_initials(frames: Frames, most: int = 1 << 30) -> Build:
+    """Initial packets of `most` such frames each."""
+
+    def build(stranger: Stranger) -> list[bytes]:
+        payloads = packed(frames(stranger), stranger.initial_room, most)
+        return [stranger.initial(payload) for payload in payloads[:COUNT]]
+
+    return build
+
+
+def _in_packets(frames: Frames, most: int = 1 << 30) -> Build:
+    """1-RTT packets of `most` such frames each."""
+
+    def build(stranger: Stranger) -> list[bytes]:
+        payloads = packed(frames(stranger), stranger.room, most)
+        return [
+            stranger.packet(Epoch.ONE_RTT, payload.ljust(stranger.room, b"\x00"))
+            for payload in payloads[:COUNT]
+        ]
+
+    return build
+
+
+def _same(frame: bytes, count: int = 1 << 30) -> Build:
+    """1-RTT packets full of one frame, or of `count` such frames each."""
+
+    def build(stranger: Stranger) -> list[bytes]:
+        payload = frame * min(count, stranger.room // len(frame))
+        payload += bytes(stranger.room - len(payload))
+        return [stranger.packet(Epoch.ONE_RTT, payload) for _ in range(COUNT)]
+
+    return build
+
+
+def _same_initials(frame: bytes, count: int = 1 << 30) -> Build:
+    def build(stranger: Stranger) -> list[bytes]:
+        payload = frame * min(count, stranger.initial_room // len(frame))
+        return [stranger.initial(payload) for _ in range(COUNT)]
+
+    return build
+
+
+def _crypto_gaps(stranger: Stranger) -> Iterator[bytes]:
+    return (crypto(5000 + 2 * n, b"x") for n in range(20_000))
+
+
+def _stream_gaps(streams: int) -> Frames:
+    def frames(stranger: Stranger) -> Iterator[bytes]:
+        for n in range(40_000):
+            yield stream(4 * (n % streams), 1000 + 2 * (n // streams), b"x")
+
+    return frames
+
+
+def _backwards(stranger: Stranger) -> Iterator[bytes]:
+    return (stream(4, 60_000 - 2 * n, b"x") for n in range(20_000))
+
+
+def _bytewise(stranger: Stranger) -> Iterator[bytes]:
+    return (stream(4, n, b"x") for n in range(20_000))
+
+
+def _bytewise_apart(stranger: Stranger) -> list[bytes]:
+    """As many as a packet may hold."""
+    made = []
+    for at in range(0, 30 * COUNT, 30):
+        frames = b"".join(stream(4, at + n, b"x") for n in range(30))
+        made.append(stranger.packet(Epoch.ONE_RTT, frames.ljust(stranger.room, b"\x00")))
+    return made
+
+
+def _coalesced(stranger: Stranger) -> list[bytes]:
+    return [
+        b"".join(stranger.packet(Epoch.INITIAL, b"\x01") for _ in range(28))[:INITIAL_SIZE].ljust(
+            INITIAL_SIZE, b"\x00"
+        )
+        for _ in range(COUNT)
+    ]
+
+
+def _retired(stranger: Stranger) -> Iterator[bytes]:
+    return (b"\x19" + var(n + 1) for n in range(40_000))
+
+
+def _new_ids(stranger: Stranger) -> Iterator[bytes]:
+    for n in range(10, 6000):
+        yield b"\x18" + var(n) + var(n) + b"\x08" + n.to_bytes(8, "big") + bytes(16)
+
+
+def _resets(stranger: Stranger) -> Iterator[bytes]:
+    """Each opens a stream and gives it up, both ways."""
+    for n in range(1, 6000):
+        yield b"\x04" + var(4 * n) + b"\x00\x00" + b"\x05" + var(4 * n) + b"\x00"
+
+
+def _key_updates(stranger: Stranger) -> list[bytes]:
+    pair = stranger.quic._cryptos[Epoch.ONE_RTT]
+    made = []
+    for _ in range(COUNT):
+        apply_key_phase(pair.send, next_key_phase(pair.send), trigger="")
+        pair.recv.key_phase = pair.send.key_phase
+        made.append(stranger.packet(Epoch.ONE_RTT, b"\x01" + bytes(stranger.room - 1)))
+    return made
+
+
+def _forged(stranger: Stranger) -> list[bytes]:
+    """Half of them seem to have another key phase."""
+    head = b"\x41" + stranger.quic._peer_cid.cid
+    return [head + junk(INITIAL_SIZE - len(head)) for _ in range(COUNT)]
+
+
+def _hello_of(alpns: Sequence[str]) -> Build:
+    """A ClientHello that offers so many protocols, in as many datagrams as it takes."""
+
+    def build(stranger: Stranger) -> list[bytes]:
+        other = Stranger(stranger.server, stranger.address)
+        quic = other.quic
+        made = []
+        message = _client_hello(quic, alpns)
+        room = other.initial_room - 8
+        for at in range(0, len(message), room):
+            made.append(other.initial(crypto(at, message[at : at + room])))
+        return made
+
+    return build
+
+
+def _client_hello(quic: QuicConnection, alpns: Sequence[str]) -> bytes:
+    buf = Buffer(capacity=60_000)
+    hello = tls.ClientHello(
+        random=bytes(32),
+        legacy_session_id=b"",
+        cipher_suites=[int(tls.CipherSuite.AES_128_GCM_SHA256)],
+        legacy_compression_methods=[0],
+        alpn_protocols=list(alpns),
+        key_share=[tls.encode_public_key(quic.tls._x25519_private_key.public_key())],  # type: ignore[union-attr]  # made by connect
+        signature_algorithms=[int(tls.SignatureAlgorithm.ECDSA_SECP256R1_SHA256)],
+        supported_groups=[int(tls.Group.X25519)],
+        supported_versions=[tls.TLS_VERSION_1_3],
+        other_extensions=quic.tls.handshake_extensions,
+    )
+    tls.push_client_hello(buf, hello)
+    return buf.data
+
+
+def _broken_hellos(stranger: Stranger) -> list[bytes]:
+    made = []
+    for _ in range(FIRSTS):
+        other = Stranger(stranger.server, stranger.address)
+        data = bytearray(other.initial(crypto(0, bytes(100))))
+        data[-1] ^= 1
+        made.append(bytes(data))
+    return made
+
+
+def _no_hellos(stranger: Stranger) -> list[bytes]:
+    return [Stranger(stranger.server, stranger.address).initial(b"\x01") for _ in range(FIRSTS)]
+
+
+def _versions(stranger: Stranger) -> list[bytes]:
+    return [b"\xc0" + junk(4) + b"\x08" + junk(8) + b"\x08" + junk(1186) for _ in range(FIRSTS)]
+
+
+def _tokens(stranger: Stranger) -> list[bytes]:
+    """Proofs that are none."""
+    made = []
+    for _ in range(FIRSTS):
+        data = _hello(stranger)
+        at = 7 + data[5] + data[6 + data[5]]
+        made.append((data[:at] + b"\x40\x40" + junk(64) + data[at + 1 :])[:INITIAL_SIZE])
+    return made
+
+
+ATTACKS = (
+    Attack("ClientHello after ClientHello", Phase.FIRST, _hellos, None),
+    Attack("Initials that do not decrypt", Phase.FIRST, _broken_hellos, Refusal.BROKEN),
+    Attack("Initials without CRYPTO", Phase.FIRST, _no_hellos, Refusal.TLS),
+    Attack("unknown versions", Phase.FIRST, _versions, Refusal.VERSION),
+    Attack("tokens that are not ours", Phase.FIRST, _tokens, Refusal.BAD_PROOF),
+    Attack("7,000 empty ALPNs", Phase.FIRST, _hello_of([""] * 7000), Refusal.TLS_ITEMS),
+    Attack("CRYPTO only", Phase.HELLO, _in_initials(_crypto_gaps), Refusal.FRAMES),
+    Attack("CRYPTO with gaps", Phase.HELLO, _in_initials(_crypto_gaps, 20), Refusal.TLS_RANGES),
+    Attack("PING only", Phase.HELLO, _same_initials(b"\x01"), Refusal.FRAMES),
+    Attack("PING and PADDING by turns", Phase.HELLO, _same_initials(b"\x01\x00"), Refusal.FRAMES),
+    Attack("32 PINGs a packet", Phase.HELLO, _same_initials(b"\x01\x00", 32), Refusal.FRAMES),
+    Attack("coalesced packets", Phase.HELLO, _coalesced, None),
+    Attack("a packet again and again", Phase.HELLO, lambda s: [s.initial(b"\x01")] * COUNT, None),
+    Attack("CRYPTO with gaps", Phase.TLS, _in_packets(_crypto_gaps, 20), Refusal.TLS_RANGES),
+    Attack("STREAM with gaps", Phase.TLS, _in_packets(_stream_gaps(1), 20), Refusal.STREAM_RANGES),
+    Attack(
+        "STREAM with gaps, 16 streams", Phase.TLS, _in_packets(_stream_gaps(16), 30), Refusal.FRAMES
+    ),
+    Attack("30 STREAMs a packet, byte by byte", Phase.TLS, _bytewise_apart, Refusal.FRAMES),
+    Attack("STREAM, byte by byte", Phase.TLS, _in_packets(_bytewise), Refusal.FRAMES),
+    Attack("PING only", Phase.TLS, _same(b"\x01"), Refusal.FRAMES),
+    Attack("30 PINGs a packet", Phase.TLS, _same(b"\x01\x00", 30), Refusal.FRAMES),
+    Attack(
+        "ACK of what was not sent",
+        Phase.TLS,
+        _same(ack(1200, [(0, 0)] * 500), 1),
+        Refusal.ACKNOWLEDGEMENTS,
+    ),
+    Attack("15 ACKs a packet", Phase.TLS, _same(ack(3, [(0, 0)]), 15), Refusal.FRAMES),
+    Attack("RETIRE_CONNECTION_ID", Phase.TLS, _in_packets(_retired), Refusal.CONNECTION_IDS),
+    Attack("NEW_CONNECTION_ID", Phase.TLS, _in_packets(_new_ids), Refusal.FRAMES),
+    Attack("PATH_CHALLENGE", Phase.TLS, _same(b"\x1a" + bytes(8)), Refusal.FRAMES),
+    Attack("7 PATH_CHALLENGEs a packet", Phase.TLS, _same(b"\x1a" + bytes(8), 7), Refusal.FRAMES),
+    Attack("STOP_SENDING", Phase.TLS, _same(b"\x05\x04\x00"), Refusal.FRAMES),
+    Attack("streams opened and reset", Phase.TLS, _in_packets(_resets, 10), Refusal.UNUSED),
+    Attack("MAX_STREAM_DATA", Phase.TLS, _same(b"\x11\x04\x00"), Refusal.FRAMES),
+    Attack("60 MAX_DATA a packet", Phase.TLS, _same(b"\x10\x04", 60), Refusal.FRAMES),
+    Attack("key updates", Phase.TLS, _key_updates, Refusal.KEY_UPDATES),
+    Attack("packets that do not decrypt", Phase.TLS, _forged, None),
+    Attack(
+        "STREAM with gaps", Phase.COOKIE, _in_packets(_stream_gaps(1), 90), Refusal.STREAM_RANGES
+    ),
+    Attack(
+        "STREAM with gaps, backwards",
+        Phase.COOKIE,
+        _in_packets(_backwards, 90),
+        Refusal.STREAM_RANGES,
+    ),
+    Attack("STREAM in full packets", Phase.COOKIE, _in_packets(_bytewise), Refusal.FRAMES),
+)

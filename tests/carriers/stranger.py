@@ -1,0 +1,260 @@
+"""A stranger at an endpoint, without sockets: it builds any QUIC packet, and counts the bytes.
+
+The endpoint reads from `MemoryUdp`, a socket that is two lists. `Stranger` is an aioquic client
+whose keys encrypt payloads of our own making.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import selectors
+import socket
+import ssl
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+from aioquic._buffer import Buffer
+from aioquic.buffer import encode_uint_var
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.packet import (
+    QuicPacketType,
+    QuicProtocolVersion,
+    encode_long_header_first_byte,
+)
+from aioquic.tls import Epoch
+
+from quicdist.carriers.quic.endpoint import Accept, Endpoint
+from quicdist.carriers.quic.engine import Datagram, SocketAddress
+from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.quic.udp import UdpSocket
+
+HERE: SocketAddress = ("192.0.2.1", 4433)
+"""The endpoint's address."""
+
+THERE: SocketAddress = ("198.51.100.1", 50_000)
+"""A stranger's."""
+
+INITIAL_SIZE = 1200
+T = TypeVar("T")
+_TYPES = {Epoch.INITIAL: QuicPacketType.INITIAL, Epoch.HANDSHAKE: QuicPacketType.HANDSHAKE}
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next timer: nothing waits, nothing else happens."""
+
+    def __init__(self) -> None:
+        super().__init__(_JumpingSelector(self))
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+def run_virtually(main: Coroutine[Any, Any, T]) -> T:
+    """Runs it in a loop of its own, whose time is free."""
+    loop = VirtualTimeLoop()
+    try:
+        return loop.run_until_complete(main)
+    finally:
+        loop.close()
+
+
+class _JumpingSelector(selectors.SelectSelector):
+    def __init__(self, loop: VirtualTimeLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        if timeout:
+            # A step more than the timer: rounding must not make it wait for itself.
+            self._loop.now += timeout + 1e-6
+        return []
+
+
+class MemoryUdp(UdpSocket):
+    """What the endpoint takes for its socket."""
+
+    def __init__(self) -> None:
+        super().__init__(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        self.address = HERE
+        self.arriving: deque[Datagram] = deque()
+        self.sent: list[Datagram] = []
+        self.bytes_in: Counter[SocketAddress] = Counter()
+        self.bytes_out: Counter[SocketAddress] = Counter()
+
+    def receive(self, limit: int) -> list[Datagram]:
+        count = min(limit, len(self.arriving))
+        return [self.arriving.popleft() for _ in range(count)]
+
+    def send_all(self, datagrams: Sequence[Datagram]) -> None:
+        self.sent += datagrams
+        for data, (address, _) in datagrams:
+            self.bytes_out[address] += len(data)
+
+    def bring(self, data: bytes, address: SocketAddress = THERE) -> None:
+        """One datagram from `address`; it is read at the next wake-up."""
+        self.bytes_in[address] += len(data)
+        self.arriving.append((data, (address, None)))
+
+
+class Server:
+    """An endpoint on a MemoryUdp. Make it inside a running loop."""
+
+    def __init__(self, settings: QuicSettings, accept: Accept) -> None:
+        self.udp = MemoryUdp()
+        self.endpoint = Endpoint(self.udp, settings, accept)
+        self.measured: Callable[[], AbstractContextManager[object]] = nullcontext
+        """Around all that the endpoint does."""
+
+    async def settle(self) -> None:
+        """Reads all that has arrived, and lets the loop have its turns."""
+        with self.measured():
+            while self.udp.arriving:
+                self.endpoint._on_readable()
+                await turns()
+            await turns()
+
+    def taken(self, address: SocketAddress) -> list[bytes]:
+        """What was sent to that address since the last time this was asked."""
+        mine = [data for data, (to, _) in self.udp.sent if to == address]
+        self.udp.sent = [each for each in self.udp.sent if each[1][0] != address]
+        return mine
+
+
+async def turns() -> None:
+    """The loop's next three turns: a call that plans a call that plans a call."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+class Stranger:
+    """A dialer that says what it wants."""
+
+    def __init__(
+        self,
+        server: Server,
+        address: SocketAddress = THERE,
+        *,
+        alpn: str = "quicdist/1",
+        configure: Callable[[QuicConnection], None] = lambda quic: None,
+    ) -> None:
+        self.server = server
+        self.address = address
+        configuration = QuicConfiguration(
+            is_client=True, alpn_protocols=[alpn], verify_mode=ssl.CERT_NONE, connection_id_length=8
+        )
+        configuration.max_data = configuration.max_stream_data = 1 << 30
+        self.quic = QuicConnection(configuration=configuration)
+        configure(self.quic)
+        self.quic.connect(HERE, self.now)
+        self._number = 10_000
+
+    @property
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def say(self) -> None:
+        """All that an honest dialer would say now."""
+        for data, _ in self.quic.datagrams_to_send(self.now):
+            self.server.udp.bring(data, self.address)
+
+    def hear(self) -> int:
+        """Takes what was sent to it; how many datagrams."""
+        heard = self.server.taken(self.address)
+        for data in heard:
+            self.quic.receive_datagram(data, HERE, self.now)
+        return len(heard)
+
+    async def exchange(self, rounds: int = 6) -> None:
+        """An honest conversation."""
+        for _ in range(rounds):
+            self.say()
+            await self.server.settle()
+            self.hear()
+
+    def packet(self, epoch: Epoch, payload: bytes, number: int | None = None) -> bytes:
+        """A packet with these frames, encrypted; by default with the next packet number."""
+        if number is None:
+            number = self._number
+            self._number += 1
+        quic = self.quic
+        crypto = quic._cryptos[epoch]
+        payload += bytes(max(0, 4 - len(payload)))
+        destination = quic._peer_cid.cid
+        truncated = (number & 0xFFFF).to_bytes(2, "big")
+        if epoch is Epoch.ONE_RTT:
+            first = 0x41 | crypto.key_phase << 2
+            header = bytes((first,)) + destination + truncated
+            return crypto.encrypt_packet(header, payload, number)
+        version = int(quic._version or QuicProtocolVersion.VERSION_1)
+        buf = Buffer(capacity=64)
+        buf.push_uint8(encode_long_header_first_byte(version, _TYPES[epoch], 1))
+        buf.push_uint32(version)
+        for each in (destination, quic.host_cid):
+            buf.push_uint8(len(each))
+            buf.push_bytes(each)
+        if epoch is Epoch.INITIAL:
+            buf.push_uint_var(0)
+        buf.push_uint16(0x4000 | len(payload) + 2 + 16)
+        return crypto.encrypt_packet(buf.data + truncated, payload, number)
+
+    def initial(self, payload: bytes, number: int | None = None) -> bytes:
+        """A datagram of 1200 bytes with one Initial packet, padded inside."""
+        room = INITIAL_SIZE - len(self.packet(Epoch.INITIAL, bytes(8), 0)) + 8
+        return self.packet(Epoch.INITIAL, payload + bytes(room - len(payload)), number)
+
+    @property
+    def room(self) -> int:
+        """Bytes of frames in a datagram of 1200 bytes with one 1-RTT packet."""
+        return INITIAL_SIZE - 1 - len(self.quic._peer_cid.cid) - 2 - 16
+
+    @property
+    def initial_room(self) -> int:
+        """The same for an Initial packet."""
+        return INITIAL_SIZE - len(self.packet(Epoch.INITIAL, bytes(8), 0)) + 8
+
+
+def var(value: int) -> bytes:
+    """RFC 9000, 16."""
+    return encode_uint_var(value)
+
+
+def crypto(offset: int, data: bytes) -> bytes:
+    """A CRYPTO frame (RFC 9000, 19.6)."""
+    return b"\x06" + var(offset) + var(len(data)) + data
+
+
+def stream(stream_id: int, offset: int, data: bytes) -> bytes:
+    """A STREAM frame (RFC 9000, 19.8)."""
+    return b"\x0e" + var(stream_id) + var(offset) + var(len(data)) + data
+
+
+def ack(largest: int, ranges: Sequence[tuple[int, int]] = (), first: int = 0) -> bytes:
+    """An ACK frame (RFC 9000, 19.3); `ranges` are pairs of gap and length as on the wire."""
+    frame = b"\x02" + var(largest) + var(0) + var(len(ranges)) + var(first)
+    return frame + b"".join(var(gap) + var(length) for gap, length in ranges)
+
+
+def packed(frames: Iterable[bytes], room: int, most: int = 1 << 30) -> list[bytes]:
+    """Payloads of `room` bytes and `most` frames at most that hold these frames in order."""
+    payloads: list[bytes] = []
+    parts: list[bytes] = []
+    size = 0
+    for frame in frames:
+        if size + len(frame) > room or len(parts) == most:
+            payloads.append(b"".join(parts))
+            parts, size = [], 0
+        parts.append(frame)
+        size += len(frame)
+    if parts:
+        payloads.append(b"".join(parts))
+    return payloads
+
+
+def junk(size: int) -> bytes:
+    """Bytes that nobody can decrypt."""
+    return os.urandom(size)

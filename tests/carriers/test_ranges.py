@@ -1,0 +1,38 @@
+"""Our set of ranges against aioquic's own, and how many steps it takes."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+from aioquic.quic.rangeset import RangeSet
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quicdist.carriers.quic.engine import aioquic_ranges
+from quicdist.carriers.quic.engine.aioquic_ranges import Ranges
+
+operations = st.lists(
+    st.tuples(
+        st.sampled_from(["add", "subtract"]),
+        st.integers(0, 60),
+        st.integers(1, 12),
+    )
+)
+
+
+@given(operations)
+def test_it_holds_what_aioquics_holds(steps: list[tuple[str, int, int]]) -> None:
+    ours, theirs = Ranges(), RangeSet()
+    for name, start, length in steps:
+        for each in (ours, theirs):
+            getattr(each, name)(start, start + length)
+        assert list(ours) == list(theirs)
+
+
+def test_a_gap_at_every_second_byte_is_found_by_halving() -> None:
+    ranges = Ranges(range(2 * n, 2 * n + 1) for n in range(4096))
+    looked_at = mock.Mock(side_effect=lambda each: each.start)
+    with mock.patch.object(aioquic_ranges, "_start", looked_at):
+        ranges.add(4001)
+    assert len(ranges) == 4095
+    assert looked_at.call_count <= 13
