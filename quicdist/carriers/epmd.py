@@ -587,6 +587,7 @@ class EpmdServer:
         task = asyncio.current_task()
         assert task is not None
         try:
+            await asyncio.sleep(0)  # a task may run before `create_task` has returned it
             async for request in _requests(reader):
                 self._silent.pop(task, None)
                 if isinstance(request, Register):

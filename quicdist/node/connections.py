@@ -267,6 +267,9 @@ class Connections:
 
     async def _make(self, attempt: _Attempt) -> None:
         """Dials until a link is up, the time is over, or the refusal is final."""
+        # A task may run before `create_task` has returned it: whoever asked for the attempt has
+        # yet to say that it waits for it, or what is to be sent.
+        await asyncio.sleep(0)
         loop = asyncio.get_running_loop()
         pause = 0.05
         while (left := attempt.deadline - loop.time()) > 0:

@@ -173,6 +173,7 @@ class QuicCarrier:
         self._last_statistics: ConnectionStatistics | None = None
 
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._gap_timer: asyncio.TimerHandle | None = None
         self._life_timer: asyncio.TimerHandle | None = None
         if role is Role.LISTENER:
@@ -644,14 +645,15 @@ class QuicCarrier:
         if at is None:
             return
         if self._timer is not None:
-            if self._timer.when() <= at:
+            if self._timer_at <= at:
                 return
             self._timer.cancel()
+        self._timer_at = at
         self._timer = self._loop.call_at(at, self._on_timer)
 
     def _on_timer(self) -> None:
-        assert self._timer is not None
-        now = max(self._timer.when(), self._loop.time())
+        # A loop may round a delay, and call a little too early.
+        now = max(self._timer_at, self._loop.time())
         self._timer = None
         if self._closed:
             return

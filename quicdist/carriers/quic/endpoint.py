@@ -86,7 +86,7 @@ class Endpoint:
         self._tick_planned = False
         self._is_closing = False
         self._emptied: asyncio.Event = asyncio.Event()
-        self._loop.add_reader(udp.fileno(), self._on_readable)
+        udp.watch(self._loop, self._on_ready)
 
     @classmethod
     async def open(
@@ -214,7 +214,7 @@ class Endpoint:
                 failure = error
                 continue
             self._let_go_of(old)
-            self._loop.add_reader(self._udp.fileno(), self._on_readable)
+            self._udp.watch(self._loop, self._on_ready)
             return
         raise failure or OSError("no address to be had")
 
@@ -233,8 +233,6 @@ class Endpoint:
 
     def _let_go_of(self, udp: UdpSocket) -> None:
         if udp.fileno() >= 0:
-            self._loop.remove_reader(udp.fileno())
-            self._loop.remove_writer(udp.fileno())
             udp.close()
 
     def _still_reaches(self, connection: QuicCarrier) -> bool:
@@ -286,8 +284,6 @@ class Endpoint:
             raise
         finally:
             self._busy_wait.extend()
-            if self._udp.has_queue:
-                self._loop.add_writer(self._udp.fileno(), self._on_writable)
 
     def add_id(self, connection: QuicCarrier, connection_id: bytes) -> None:
         """Routes one more id to it."""
@@ -346,7 +342,9 @@ class Endpoint:
 
     # -- in -------------------------------------------------------------------------------------
 
-    def _on_readable(self) -> None:
+    def _on_ready(self) -> None:
+        if self._udp.has_queue:
+            self._udp.send_queue()
         now = self._loop.time()
         routes = self._routes
         batch: dict[QuicCarrier, None] = {}
@@ -476,11 +474,6 @@ class Endpoint:
                 connection.transmit(now)
             except Exception:
                 self._failed(connection)
-
-    def _on_writable(self) -> None:
-        self._udp.send_queue()
-        if not self._udp.has_queue:
-            self._loop.remove_writer(self._udp.fileno())
 
     def _send_quietly(self, data: bytes, path: Path) -> None:
         with contextlib.suppress(OSError):
