@@ -8,6 +8,8 @@ import errno
 import ipaddress
 import itertools
 import logging
+import math
+import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -51,6 +53,13 @@ _ATTEMPTS = 5
 
 _LOOK_AGAIN = 0.5
 """Seconds between two looks at whether our address is there, while it is in doubt."""
+
+_SILENCE = 0.75
+"""Seconds without a datagram after which a peer is sent a PING: where its process has ended, its
+kernel refuses that (see closed_port)."""
+
+_PINGS_PER_SECOND = 100
+"""Sent at most over all idle connections."""
 
 Accept = Callable[[Connection], ConnectionHandler]
 """Given each connection that others opened, at its first packet; raises to refuse it."""
@@ -340,6 +349,13 @@ class Endpoint:
             address = address.ipv4_mapped
         return str(address), port
 
+    def longest_silence(self) -> float:
+        """Seconds: short enough to notice soon that a peer's process has ended, and long enough
+        that all idle connections together send few datagrams."""
+        if not self._udp.tells_refusals:
+            return math.inf
+        return max(_SILENCE, len(self._ids) / _PINGS_PER_SECOND)
+
     # -- in -------------------------------------------------------------------------------------
 
     def _on_ready(self) -> None:
@@ -370,13 +386,18 @@ class Endpoint:
     def _on_bounced(self) -> None:
         """Nobody at that address: known at once, where else only a timeout would tell.
 
-        For connections that are up it counts for nothing, as anyone might have said it.
+        For connections that are up it is a hint: anyone might have said it.
         """
         bounced, self._udp.bounced = self._udp.bounced, {}
-        for address, text in bounced.items():
+        now = self._loop.time()
+        for connection in self.connections:
+            number = bounced.get(connection.peer_socket_address)
+            if number == errno.ECONNREFUSED and connection.dialled is None:
+                connection.refused(now)
+        for address, number in bounced.items():
             for connection in list(self._dialling.get(address, ())):
                 if connection.dialled == address:
-                    connection.fail(text.lower())
+                    connection.fail(os.strerror(number).lower())
 
     def _arrived(self, data: bytes, path: Path, now: float) -> None:
         """A datagram for nobody we know: someone dials, or has missed an end, or it is junk."""

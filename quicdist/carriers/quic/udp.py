@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import select
 import socket
 import struct
@@ -12,6 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from quicdist.carriers.forking import keep_from_children
 from quicdist.carriers.quic.engine import Datagram, Path, SocketAddress
 
 _MAX_DATAGRAM = 65535
@@ -53,8 +53,10 @@ class UdpSocket:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_ready: Callable[[], None] = _nothing
         self._is_queue_watched = False
-        self.bounced: dict[SocketAddress, str] = {}
-        """Where datagrams of ours found nobody, and what the network said (Linux)."""
+        self.bounced: dict[SocketAddress, int] = {}
+        """Where datagrams of ours found nobody, and the `errno` of what was said (Linux)."""
+        self.tells_refusals = _LINUX
+        """Whether `bounced` is ever filled."""
         if _LINUX:
             sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
             _option(sock, socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
@@ -62,6 +64,7 @@ class UdpSocket:
                 _option(sock, socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
                 sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
         self._watched = _watched(sock) if _LINUX else None
+        keep_from_children(self)
         self._segments = _LINUX
         """Whether the kernel is still believed to cut a long buffer into datagrams."""
         self._merges = _LINUX and _option(sock, socket.IPPROTO_UDP, _UDP_GRO, 1)
@@ -93,6 +96,11 @@ class UdpSocket:
     def fileno(self) -> int:
         """The socket's own; -1 when it is closed."""
         return self._socket.fileno()
+
+    def descriptors(self) -> Sequence[int]:
+        """Its open files."""
+        watched = [] if self._watched is None else [self._watched.fileno()]
+        return [self._socket.fileno(), *watched]
 
     def watch(self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None]) -> None:
         """Has `on_ready` called whenever there is something to read or to send."""
@@ -187,7 +195,7 @@ class UdpSocket:
                     is_error = kind in (_IP_RECVERR, _IPV6_RECVERR) and len(data) >= 4
                     if is_error and len(self.bounced) < _MAX_BOUNCED:
                         (number,) = struct.unpack_from("=I", data)
-                        self.bounced[address] = os.strerror(number)
+                        self.bounced[address] = number
 
     def send(self, data: bytes, path: Path) -> None:
         """Sends, or queues while the kernel takes none. Raises OSError for one it never will."""
