@@ -20,7 +20,6 @@ import atexit
 import concurrent.futures
 import contextlib
 import logging
-import os
 import selectors
 import threading
 import weakref
@@ -29,6 +28,7 @@ from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from quicdist import etf
+from quicdist.carriers import forking
 from quicdist.carriers.trust import Identity, Trust
 from quicdist.etf import Pid, Reference, Term
 from quicdist.node.access import Access
@@ -289,7 +289,7 @@ class _LoopThread:
 
     def __init__(self, node: Node, peers: Sequence[str]) -> None:
         self._name = node.name
-        self._pid = os.getpid()
+        self._generation = forking.generation
         self._lock = threading.RLock()
         self._is_closed = False
         # A selector of our own knows which files are the loop's, when we fork.
@@ -302,6 +302,7 @@ class _LoopThread:
             target=self._serve, name=f"quicdist {node.name}", daemon=True
         )
         _threads.add(self)
+        forking.keep_from_children(self)
         self._thread.start()
         try:
             self._started.result()
@@ -311,7 +312,7 @@ class _LoopThread:
 
     def run(self, function: Callable[P, Awaitable[T]], *args: P.args, **named: P.kwargs) -> T:
         """Awaits it there, and waits for it here. Raises what it raises; NotRunning."""
-        if os.getpid() != self._pid:
+        if self._is_of_parent:
             raise NotRunning(
                 f"{self._name} belongs to the process that this one was forked from: connect anew"
             )
@@ -349,14 +350,14 @@ class _LoopThread:
 
     def close(self) -> None:
         """Stops the node and waits for it. Does nothing in a forked child."""
-        if os.getpid() == self._pid:
+        if not self._is_of_parent:
             self.ask_to_stop()
             if threading.current_thread() is not self._thread:
                 self._thread.join()
 
     def ask_to_stop(self) -> None:
         """Stops the node without waiting. Does nothing in a forked child."""
-        if os.getpid() != self._pid:
+        if self._is_of_parent:
             return
         with self._lock:
             is_first, self._is_closed = not self._is_closed, True
@@ -364,17 +365,13 @@ class _LoopThread:
             with contextlib.suppress(RuntimeError):  # the loop is closed: it did not start
                 self._loop.call_soon_threadsafe(self._main.cancel)
 
-    def abandon(self) -> None:
-        """In a forked child: lets go of the parent's sockets.
+    def descriptors(self) -> Sequence[int]:
+        """The open files of its loop."""
+        return [key.fd for key in self._selector.get_map().values()] + [self._selector.fileno()]
 
-        Their numbers must stay taken, since objects that nobody uses any more close them.
-        """
-        numbers = [key.fd for key in self._selector.get_map().values()]
-        numbers.append(self._selector.fileno())
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for number in numbers:
-            os.dup2(nothing, number, inheritable=False)
-        os.close(nothing)
+    @property
+    def _is_of_parent(self) -> bool:
+        return forking.generation != self._generation
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -411,12 +408,3 @@ _threads: weakref.WeakSet[_LoopThread] = weakref.WeakSet()
 def _at_exit() -> None:
     for thread in list(_threads):
         thread.close()
-
-
-def _after_fork_in_child() -> None:
-    for thread in list(_threads):
-        thread.abandon()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -35,6 +35,7 @@ from quicdist.carriers.base import (
 )
 from quicdist.carriers.dialects.single import SingleStreamDialect
 from quicdist.carriers.dialects.tcp import TcpDialect
+from quicdist.carriers.forking import descriptors_of, keep_from_children
 from quicdist.carriers.joining import joined
 from quicdist.dist.packet import Packet
 
@@ -187,6 +188,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         """The socket is up."""
         # Not every loop's transports are of asyncio's classes.
         self._transport = cast(asyncio.Transport, transport)
+        keep_from_children(self)
         self.last_received = self._loop.time()
         sock = transport.get_extra_info("socket")
         with contextlib.suppress(OSError):
@@ -205,6 +207,10 @@ class TcpConnection(asyncio.BufferedProtocol):
             self.handler = self._accept(self)
         except Exception as error:
             self._end(CloseReason(CloseKind.ERROR, f"refused: {error}"))
+
+    def descriptors(self) -> Sequence[int]:
+        """Its open files."""
+        return [] if self._transport is None else descriptors_of(self._transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go. asyncio's TLS fills it by slices, which must be no copies."""
@@ -356,6 +362,11 @@ class TcpListener:
 
     def __init__(self, server: asyncio.Server) -> None:
         self._server = server
+        keep_from_children(self)
+
+    def descriptors(self) -> Sequence[int]:
+        """Its open files."""
+        return [sock.fileno() for sock in self._server.sockets]
 
     @classmethod
     async def open(

@@ -174,6 +174,7 @@ class Process:
 
     def demonitor(self, reference: Reference) -> bool:
         """Stops watching. True when the monitor was active, thus no message has come of it."""
+        self.system.affinity.check()
         watched = self.monitoring.pop(reference, None)
         if watched is None:
             return False
@@ -216,6 +217,7 @@ class Process:
 
     def unalias(self, alias: Reference) -> bool:
         """What is sent to the alias from now on is dropped. True when it was active."""
+        self.system.affinity.check()
         if self.aliases.pop(alias, None) is None:
             return False
         self.system.aliases.pop(alias, None)
@@ -255,6 +257,7 @@ class Process:
 
     def demonitor_node(self, node: str) -> bool:
         """Takes one `monitor_node` back. True when there was one."""
+        self.system.affinity.check()
         atom = Atom(node)
         count = self.monitored_nodes.pop(atom, 0)
         if count > 1:
@@ -271,6 +274,7 @@ class Process:
 
     def demonitor_nodes(self) -> None:
         """They come no more."""
+        self.system.affinity.check()
         self.system.node_monitors.pop(self.pid, None)
 
     # -- spawning --
@@ -303,5 +307,6 @@ class Process:
             self.die(NOCONNECTION)
 
     def _check_alive(self) -> None:
+        self.system.affinity.check()
         if not self.is_alive:
             raise ProcessExited(self.pid, self.exit_reason)

@@ -11,6 +11,7 @@ from typing import Any
 
 from quicdist.etf import Term
 from quicdist.node.errors import CallTimeout
+from quicdist.runtime.affinity import LoopAffinity
 
 
 class CallRequest:
@@ -19,6 +20,7 @@ class CallRequest:
     def __init__(self, what: str, call: Coroutine[Any, Any, Term]) -> None:
         self._what = what
         self._task = asyncio.ensure_future(call)
+        self._affinity = LoopAffinity(f"the request {what}")
         # Nobody need ask for the answer; that it is an error is then no news.
         self._task.add_done_callback(_look_at)
 
@@ -32,6 +34,7 @@ class CallRequest:
 
     async def answered(self, timeout: float | None = None) -> bool:
         """Waits until there is an answer, or so many seconds. Whether there is one."""
+        self._affinity.check()
         await asyncio.wait([self._task], timeout=timeout)
         return self._task.done()
 
@@ -41,6 +44,7 @@ class CallRequest:
 
         Raises CallTimeout, and what the call it stands for raises.
         """
+        self._affinity.check()
         if not await self.answered(timeout):
             self.abandon()
             raise CallTimeout(self._what, timeout or 0)
@@ -50,6 +54,7 @@ class CallRequest:
 
     def abandon(self) -> bool:
         """No answer is wanted any more; one that comes is dropped. True when none had come."""
+        self._affinity.check()
         return self._task.cancel()
 
 

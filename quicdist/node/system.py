@@ -21,6 +21,7 @@ from quicdist.node.errors import NameTaken, NoProcess
 from quicdist.node.ids import Identifiers
 from quicdist.node.level import HERE, Source
 from quicdist.node.process import NOPROC, Process, Watched, Watcher
+from quicdist.runtime.affinity import LoopAffinity
 
 Destination: TypeAlias = "Pid | Reference | str | tuple[str, str]"
 """A pid, an alias, a name registered here, or a (name, node)."""
@@ -89,6 +90,7 @@ class System:
         self.name = identifiers.node
         self.identifiers = identifiers
         self.network = network
+        self.affinity = LoopAffinity(str(self.name))
         self.processes: dict[Pid, Process] = {}
         self.names: dict[Atom, Process] = {}
         self.aliases: dict[Reference, Process] = {}
