@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from quicdist.blocking import BlockingMailbox, BlockingNode, connect
+    from quicdist.blocking import BlockingMailbox, BlockingNode, BlockingRequest, Shared, connect
     from quicdist.carriers.quic.tracing import Tracing
     from quicdist.carriers.trust import Identity, Trust
     from quicdist.etf import (
@@ -76,6 +76,7 @@ __all__ = [
     "BitString",
     "BlockingMailbox",
     "BlockingNode",
+    "BlockingRequest",
     "CallError",
     "CallNotPossible",
     "CallRequest",
@@ -122,6 +123,7 @@ __all__ = [
     "Reference",
     "Retry",
     "Run",
+    "Shared",
     "SpawnError",
     "Spawned",
     "StartError",
@@ -139,7 +141,7 @@ __all__ = [
 
 # Imported when first asked for: the command's --help and its completion need none of it.
 _PLACES = {
-    "blocking": "BlockingMailbox BlockingNode connect",
+    "blocking": "BlockingMailbox BlockingNode BlockingRequest Shared connect",
     "carriers.quic.tracing": "Tracing",
     "carriers.trust": "Identity Trust",
     "node.access": "Access",

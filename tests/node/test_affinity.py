@@ -70,7 +70,7 @@ def in_another_loop(work: Callable[[], Awaitable[None]]) -> None:
 
     def run() -> None:
         try:
-            asyncio.run(asyncio.wait_for(work(), PATIENCE))  # type: ignore[arg-type]
+            asyncio.run(asyncio.wait_for(work(), PATIENCE))
         except BaseException as error:
             failures.append(error)
 
