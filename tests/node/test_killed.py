@@ -6,10 +6,12 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import time
 
 import pytest
 
 from quicdist import Identity, NodeDown, NodeLimits, Trust
+from quicdist.carriers.base import CarrierLimits
 from quicdist.node.quic import Quic
 from tests.gatewayed import free_udp_port
 from tests.lossy import LossyProxy, Weather
@@ -122,3 +124,43 @@ async def test_a_path_that_loses_a_fifth_keeps_its_connection(
                 await asyncio.wait_for(anext(events), 4.0)
             assert proxy.dropped > 0
             assert await one.ping(two.name, timeout=PATIENCE)
+
+
+_SHORT_IDLE = """
+import asyncio, sys
+from quicdist import Node, Quic
+from quicdist.carriers.base import CarrierLimits
+async def main():
+    carriers = [Quic(limits=CarrierLimits(idle_timeout=2.0))]
+    async with Node("0@127.0.0.1", cookie=sys.argv[1], carriers=carriers) as node:
+        print(node.name, flush=True)
+        await asyncio.get_running_loop().create_future()
+asyncio.run(main())
+"""
+
+
+async def test_our_own_blocked_loop_is_not_taken_for_a_restart_of_the_peer(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The peer's idle timeout is over meanwhile, and it answers what we send with a reset."""
+    limits = CarrierLimits(idle_timeout=2.0)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _SHORT_IDLE, COOKIE), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    name = (await process.stdout.readline()).decode().strip()
+    try:
+        carriers = [Quic(limits=limits)]
+        node_limits = NodeLimits(net_ticktime=6.0)
+        async with make_node(carriers=carriers, limits=node_limits) as node:
+            assert await node.ping(name)
+            with node.events() as events:
+                time.sleep(6.0)  # what blocks
+                down = await asyncio.wait_for(anext(events), PATIENCE)
+                assert isinstance(down, NodeDown)
+                assert "event loop stood still" in down.reason
+                assert "restarted" not in caplog.text
+            assert await node.ping(name)
+    finally:
+        process.kill()
+        await process.communicate()
