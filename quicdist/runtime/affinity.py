@@ -21,7 +21,8 @@ class LoopAffinity:
         """`owner` is what belongs to the loop, in messages."""
         self._owner = owner
         self._loop = _running_loop()
-        self._thread = threading.current_thread()
+        self._thread = threading.get_ident()
+        self._thread_name = threading.current_thread().name
         self._generation = forking.generation
 
     @property
@@ -45,14 +46,14 @@ class LoopAffinity:
                 f"node here"
             )
         running = _running_loop()
-        thread = threading.current_thread()
         # Between two runs of its loop nobody else can be at it.
-        if self._loop is None or (running is None and thread is self._thread):
+        if self._loop is None or (running is None and threading.get_ident() == self._thread):
             return
         here = "no event loop" if running is None else f"the event loop {running}"
         raise RuntimeError(
             f"{self._owner} belongs to the event loop {self._loop} in thread "
-            f"{self._thread.name!r} and was used from {here} in thread {thread.name!r}: use "
+            f"{self._thread_name!r} and was used from {here} in thread "
+            f"{threading.current_thread().name!r}: use "
             f"asyncio.run_coroutine_threadsafe, or a BlockingNode, which any thread may use"
         )
 
