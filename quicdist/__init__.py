@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from quicdist.blocking import BlockingMailbox, BlockingNode, connect
+    from quicdist.blocking import BlockingMailbox, BlockingNode, BlockingRequest, Shared, connect
     from quicdist.carriers.quic.tracing import Tracing
     from quicdist.carriers.trust import Identity, Trust
     from quicdist.etf import (
@@ -75,6 +75,7 @@ __all__ = [
     "BitString",
     "BlockingMailbox",
     "BlockingNode",
+    "BlockingRequest",
     "CallError",
     "CallNotPossible",
     "CallRequest",
@@ -121,6 +122,7 @@ __all__ = [
     "Reference",
     "Retry",
     "Run",
+    "Shared",
     "SpawnError",
     "Spawned",
     "StartError",
@@ -138,7 +140,7 @@ __all__ = [
 
 # Imported when first asked for: the command's --help and its completion need none of it.
 _PLACES = {
-    "blocking": "BlockingMailbox BlockingNode connect",
+    "blocking": "BlockingMailbox BlockingNode BlockingRequest Shared connect",
     "carriers.quic.tracing": "Tracing",
     "carriers.trust": "Identity Trust",
     "node.access": "Access",

@@ -19,21 +19,24 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextlib
+import functools
 import logging
-import os
 import selectors
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from quicdist import etf
+from quicdist.carriers import forking
 from quicdist.carriers.trust import Identity, Trust
 from quicdist.etf import Pid, Reference, Term
 from quicdist.node.access import Access
-from quicdist.node.errors import NotRunning
+from quicdist.node.aliases import AliasMode
+from quicdist.node.errors import NodeError, NotRunning
 from quicdist.node.events import NodeEvent
+from quicdist.node.group_leader import Write
 from quicdist.node.info import NodeStatistics, PeerInfo
 from quicdist.node.limits import MailboxLimits, NodeLimits
 from quicdist.node.mailbox import Mailbox, Mark, Match
@@ -41,7 +44,10 @@ from quicdist.node.names import facing
 from quicdist.node.node import Node
 from quicdist.node.retry import Retry
 from quicdist.node.system import Destination
+from quicdist.otp import pg, pubsub
+from quicdist.otp.blocking import BlockingGlobalNames, BlockingGroups, BlockingTopics
 from quicdist.otp.logger import LoggerHandler
+from quicdist.runtime.calls import SPAWN_REPLY, Spawned
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,6 +84,34 @@ def connect(
     return BlockingNode(node, *peers)
 
 
+class Shared:
+    """One node for all threads of a process, made when it is first wanted; a forked child makes one
+    of its own.
+
+        elixir = quicdist.Shared("5555@10.0.0.7", cookie="secret")
+        elixir().call("5555@10.0.0.7", "Elixir.Shop", "report")
+    """
+
+    def __init__(self, *peers: str, **settings: Any) -> None:
+        """What `connect` takes."""
+        self._connect = functools.partial(connect, *peers, **settings)
+        # A lock of the parent's may be held by a thread that a child does not have.
+        self._locks: dict[int, threading.Lock] = {}
+        self._made: tuple[int, BlockingNode] | None = None
+
+    def __call__(self) -> BlockingNode:
+        """The node. Raises what `connect` raises; the next call then tries again."""
+        generation = forking.generation
+        made = self._made
+        if made is not None and made[0] == generation and not made[1].is_closed:
+            return made[1]
+        with self._locks.setdefault(generation, threading.Lock()):
+            made = self._made
+            if made is None or made[0] != generation or made[1].is_closed:
+                made = self._made = generation, self._connect()
+            return made[1]
+
+
 class BlockingNode:
     """A `Node` used from threads. It starts at once; `with`, or `close()`, ends it.
 
@@ -94,6 +128,11 @@ class BlockingNode:
     def close(self) -> None:
         """Ends it, as `Node.stop`. Calls that are waited for raise NotRunning or NoConnection."""
         self._thread.close()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, or belongs to the process that this one was forked from."""
+        return self._thread.is_closed
 
     def __enter__(self) -> BlockingNode:
         return self
@@ -125,6 +164,21 @@ class BlockingNode:
         """Refuses new calls and waits until running ones have ended. See `Node.drain`."""
         return self._thread.run(self._node.drain, timeout)
 
+    @property
+    def global_names(self) -> BlockingGlobalNames:
+        """The names of the cluster that a visible node is part of. See `Node.global_names`."""
+        names = self._thread.do(lambda: self._node.global_names)
+        return BlockingGlobalNames(names, self._thread)
+
+    def pg(self, scope: str = "pg") -> BlockingGroups:
+        """Starts a scope of process groups on this node. See `pg.start`."""
+        return BlockingGroups(self._thread.do(pg.start, self._node, scope), self._thread)
+
+    def pubsub(self, name: str, *, pool_size: int = 1) -> BlockingTopics:
+        """Joins the topics of an Elixir application on this node. See `pubsub.start`."""
+        topics = self._thread.do(pubsub.start, self._node, name, pool_size=pool_size)
+        return BlockingTopics(topics, self._thread)
+
     def ping(self, node: str, *, timeout: float | None = 5.0) -> bool:
         """See `Node.ping`."""
         return self._thread.run(self._node.ping, node, timeout=timeout)
@@ -140,6 +194,30 @@ class BlockingNode:
     ) -> Term:
         """Calls a function on a node, as `erpc:call`. See `Node.call`."""
         return self._thread.run(self._node.call, node, module, function, args, timeout=timeout)
+
+    def send_request(
+        self, node: str, module: str, function: str, args: Sequence[Term] = ()
+    ) -> BlockingRequest:
+        """Calls a function on a node and returns at once. See `Node.send_request`."""
+        request = self._thread.do(self._node.send_request, node, module, function, args)
+        return BlockingRequest(request, self._thread)
+
+    def multicall(
+        self,
+        nodes: Iterable[str],
+        module: str,
+        function: str,
+        args: Sequence[Term] = (),
+        *,
+        timeout: float | None = 5.0,
+    ) -> list[Term | NodeError]:
+        """Calls a function on many nodes at once, as `erpc:multicall`. See `Node.multicall`."""
+        multicall = self._node.multicall
+        return self._thread.run(multicall, nodes, module, function, args, timeout=timeout)
+
+    def cast(self, node: str, module: str, function: str, args: Sequence[Term] = ()) -> None:
+        """Has a function run on a node, as `erpc:cast`. See `Node.cast`."""
+        self._thread.run(self._node.cast, node, module, function, args)
 
     def rpc(
         self,
@@ -159,9 +237,25 @@ class BlockingNode:
         """Calls a server, as `gen_server:call`. See `Node.gen_call`."""
         return self._thread.run(self._node.gen_call, to, request, timeout=timeout)
 
+    def gen_send_request(self, to: Pid | str | tuple[str, str], request: Term) -> BlockingRequest:
+        """Calls a server and returns at once. See `Node.gen_send_request`."""
+        made = self._thread.do(self._node.gen_send_request, to, request)
+        return BlockingRequest(made, self._thread)
+
     def gen_cast(self, to: Pid | str | tuple[str, str], request: Term) -> None:
         """Sends a server a request that is not answered. See `Node.gen_cast`."""
         self._thread.run(self._node.gen_cast, to, request)
+
+    def multi_call(
+        self,
+        nodes: Iterable[str],
+        name: str,
+        request: Term,
+        *,
+        timeout: float | None = 5.0,
+    ) -> tuple[dict[str, Term], list[str]]:
+        """Calls the servers of one name on many nodes at once. See `Node.multi_call`."""
+        return self._thread.run(self._node.multi_call, nodes, name, request, timeout=timeout)
 
     def send(self, to: Destination, message: Term) -> None:
         """Sends a message to a pid, an alias, a name here, or a (name, node). See `Node.send`."""
@@ -174,6 +268,22 @@ class BlockingNode:
     def disconnect(self, node: str) -> bool:
         """Ends the connection to a node, at once. True when there was one."""
         return self._thread.do(self._node.disconnect, node)
+
+    def rebind(self) -> None:
+        """Opens a new socket and moves what can move. See `Node.rebind`."""
+        self._thread.do(self._node.rebind)
+
+    def register(self, name: str, pid: Pid) -> None:
+        """Gives a process of this node a name. See `Node.register`."""
+        self._thread.do(self._node.register, name, pid)
+
+    def unregister(self, name: str) -> None:
+        """Takes a name of this node away. See `Node.unregister`."""
+        self._thread.do(self._node.unregister, name)
+
+    def whereis(self, name: str) -> Pid | None:
+        """The process of this node that has a name. See `Node.whereis`."""
+        return self._thread.do(self._node.whereis, name)
 
     def nodes(self, *, hidden: bool = True) -> list[str]:
         """The nodes we are connected to. See `Node.nodes`."""
@@ -192,6 +302,31 @@ class BlockingNode:
     ) -> logging.Handler:
         """Puts what Python logs into the log of a BEAM node. See `otp.logger.LoggerHandler`."""
         return self._thread.do(LoggerHandler, self._node, to, level=level, limit=limit)
+
+    def spawn(self, main: BlockingMain, *, name: str | None = None) -> BlockingMailbox:
+        """Starts a process that runs `main(mailbox)`, a plain function, in a thread of its own.
+        Raises NameTaken.
+
+        How it ends is the exit reason. An exit signal does not interrupt it: the methods of its
+        mailbox raise ProcessExited from then on.
+        """
+
+        async def run(me: Mailbox) -> None:
+            await _in_thread(main, BlockingMailbox(me, self._thread), str(me))
+
+        return BlockingMailbox(self._thread.do(self._node.spawn, run, name=name), self._thread)
+
+    @contextlib.contextmanager
+    def group_leader(self, write: Write) -> Iterator[Pid]:
+        """A process to print to, as long as the body of the `with`. `write(text)` is called in the
+        node's thread and must not use the node. See `Node.group_leader`."""
+        manager = self._thread.do(self._node.group_leader, write)
+        pid = self._thread.run(manager.__aenter__)
+        try:
+            yield pid
+        finally:
+            with contextlib.suppress(NotRunning):
+                self._thread.run(manager.__aexit__, None, None, None)
 
     @contextlib.contextmanager
     def mailbox(
@@ -238,6 +373,36 @@ class BlockingMailbox:
         return self._mailbox.pid
 
     @property
+    def process(self) -> Mailbox:
+        """The process itself, of the node's event loop."""
+        return self._mailbox
+
+    @property
+    def name(self) -> str | None:
+        """What it is registered as."""
+        return self._mailbox.name
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._mailbox.is_alive
+
+    @property
+    def exit_reason(self) -> Term:
+        """Why it has ended, once it has."""
+        return self._mailbox.exit_reason
+
+    @property
+    def message_count(self) -> int:
+        """Messages waiting."""
+        return self._mailbox.message_count
+
+    @property
+    def dropped(self) -> int:
+        """Messages thrown away because the mailbox was full (WhenFull.DROP)."""
+        return self._mailbox.dropped
+
+    @property
     def trap_exit(self) -> bool:
         """True: exit signals arrive as ('EXIT', pid, reason) messages and do not end it."""
         return self._mailbox.trap_exit
@@ -267,6 +432,87 @@ class BlockingMailbox:
         """
         return self._thread.run(self._mailbox.receive, match, timeout, since=since)
 
+    def wait(self) -> Term:
+        """Waits until this process has ended, and returns its exit reason."""
+        return self._thread.run(self._mailbox.wait)
+
+    def drop(self, match: Match, *, since: Mark | None = None) -> int:
+        """Throws waiting messages away; how many. See `Mailbox.drop`."""
+        return self._thread.do(self._mailbox.drop, match, since=since)
+
+    def spawn_remote(
+        self,
+        node: str,
+        module: str,
+        function: str,
+        args: Sequence[Term] = (),
+        *,
+        link: bool = False,
+        monitor: bool = False,
+        alias: AliasMode | None = None,
+        group_leader: Pid | None = None,
+        timeout: float | None = 5.0,
+    ) -> Spawned:
+        """Spawns a process on another node. See `Mailbox.spawn_remote`."""
+        return self._thread.run(
+            self._mailbox.spawn_remote,
+            node,
+            module,
+            function,
+            args,
+            link=link,
+            monitor=monitor,
+            alias=alias,
+            group_leader=group_leader,
+            timeout=timeout,
+        )
+
+    def spawn_request(
+        self,
+        node: str,
+        module: str,
+        function: str,
+        args: Sequence[Term] = (),
+        *,
+        link: bool = False,
+        monitor: bool = False,
+        alias: AliasMode | None = None,
+        group_leader: Pid | None = None,
+        reply_tag: Term = SPAWN_REPLY,
+    ) -> Reference:
+        """The same without waiting. See `Mailbox.spawn_request`."""
+        return self._thread.do(
+            self._mailbox.spawn_request,
+            node,
+            module,
+            function,
+            args,
+            link=link,
+            monitor=monitor,
+            alias=alias,
+            group_leader=group_leader,
+            reply_tag=reply_tag,
+        )
+
+    def spawn_request_abandon(self, reference: Reference) -> bool:
+        """Takes a spawn request back. See `Mailbox.spawn_request_abandon`."""
+        return self._thread.do(self._mailbox.spawn_request_abandon, reference)
+
+    def gen_call(
+        self, to: Pid | str | tuple[str, str], request: Term, *, timeout: float | None = 5.0
+    ) -> Term:
+        """Calls a server, as `gen_server:call`. See `Mailbox.gen_call`."""
+        return self._thread.run(self._mailbox.gen_call, to, request, timeout=timeout)
+
+    def gen_send_request(self, to: Pid | str | tuple[str, str], request: Term) -> BlockingRequest:
+        """Calls a server and returns at once. See `Mailbox.gen_send_request`."""
+        made = self._thread.do(self._mailbox.gen_send_request, to, request)
+        return BlockingRequest(made, self._thread)
+
+    def gen_cast(self, to: Pid | str | tuple[str, str], request: Term) -> None:
+        """Sends a server a request that is not answered. See `Mailbox.gen_cast`."""
+        self._thread.run(self._mailbox.gen_cast, to, request)
+
     def link(self, other: Pid) -> None:
         """Links to another process."""
         self._thread.do(self._mailbox.link, other)
@@ -279,13 +525,109 @@ class BlockingMailbox:
         """Sends an exit signal, as `exit(Pid, Reason)` does."""
         self._thread.do(self._mailbox.exit, other, reason)
 
-    def monitor(self, what: Pid | str | tuple[str, str]) -> Reference:
+    def monitor(
+        self, what: Pid | str | tuple[str, str], *, alias: AliasMode | None = None
+    ) -> Reference:
         """Watches a process: when it is gone, a ('DOWN', reference, ...) message comes."""
-        return self._thread.do(self._mailbox.monitor, what)
+        return self._thread.do(self._mailbox.monitor, what, alias=alias)
 
     def demonitor(self, reference: Reference) -> bool:
         """Stops watching. True when the monitor was active."""
         return self._thread.do(self._mailbox.demonitor, reference)
+
+    def alias(
+        self,
+        reference: Reference | None = None,
+        *,
+        mode: AliasMode = AliasMode.EXPLICIT_UNALIAS,
+    ) -> Reference:
+        """A reference that messages can be sent to, until `unalias`. See `Mailbox.alias`."""
+        return self._thread.do(self._mailbox.alias, reference, mode=mode)
+
+    def unalias(self, alias: Reference) -> bool:
+        """What is sent to the alias from now on is dropped. True when it was active."""
+        return self._thread.do(self._mailbox.unalias, alias)
+
+    def set_group_leader(self, leader: Pid, of: Pid) -> None:
+        """What `of` prints goes to `leader`. See `Mailbox.set_group_leader`."""
+        self._thread.do(self._mailbox.set_group_leader, leader, of)
+
+    def monitor_node(self, node: str) -> None:
+        """Watches the connection to a node. See `Mailbox.monitor_node`."""
+        self._thread.do(self._mailbox.monitor_node, node)
+
+    def demonitor_node(self, node: str) -> bool:
+        """Takes one `monitor_node` back. True when there was one."""
+        return self._thread.do(self._mailbox.demonitor_node, node)
+
+    def monitor_nodes(self, *, hidden: bool = False, info: bool = False) -> None:
+        """From now on ('nodeup', node) and ('nodedown', node) messages come. See
+        `Mailbox.monitor_nodes`."""
+        self._thread.do(self._mailbox.monitor_nodes, hidden=hidden, info=info)
+
+    def demonitor_nodes(self) -> None:
+        """They come no more."""
+        self._thread.do(self._mailbox.demonitor_nodes)
+
+
+BlockingMain: TypeAlias = Callable[[BlockingMailbox], object]
+"""What a process runs: a plain function of its own mailbox."""
+
+
+class _Request(Protocol):
+    """A call that was sent: that of a node, or of a mailbox."""
+
+    async def answered(self, timeout: float | None = None) -> bool: ...
+
+    async def receive_response(self, timeout: float | None = 5.0) -> Term: ...
+
+    def abandon(self) -> bool: ...
+
+
+class BlockingRequest:
+    """A call whose answer is asked for later. See `CallRequest`."""
+
+    def __init__(self, request: _Request, thread: _LoopThread) -> None:
+        self._request = request
+        self._thread = thread
+
+    def __str__(self) -> str:
+        return str(self._request)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether `receive_response` would not wait."""
+        return self.answered(0)
+
+    def answered(self, timeout: float | None = None) -> bool:
+        """Waits until there is an answer, or so many seconds. Whether there is one."""
+        return self._thread.run(self._request.answered, timeout)
+
+    def receive_response(self, timeout: float | None = 5.0) -> Term:
+        """The answer. Raises CallTimeout, and what the call it stands for raises."""
+        return self._thread.run(self._request.receive_response, timeout)
+
+    def abandon(self) -> bool:
+        """No answer is wanted any more. True when none had come."""
+        return self._thread.do(self._request.abandon)
+
+
+async def _in_thread(main: BlockingMain, me: BlockingMailbox, name: str) -> None:
+    """Runs it in a thread, which nobody waits for at the end of the program."""
+    ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def run() -> None:
+        if not ended.set_running_or_notify_cancel():
+            return
+        try:
+            main(me)
+        except BaseException as error:
+            ended.set_exception(error)
+        else:
+            ended.set_result(None)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    await asyncio.wrap_future(ended)
 
 
 class _LoopThread:
@@ -293,7 +635,7 @@ class _LoopThread:
 
     def __init__(self, node: Node, peers: Sequence[str]) -> None:
         self._name = node.name
-        self._pid = os.getpid()
+        self._generation = forking.generation
         self._lock = threading.RLock()
         self._is_closed = False
         # A selector of our own knows which files are the loop's, when we fork.
@@ -306,6 +648,7 @@ class _LoopThread:
             target=self._serve, name=f"quicdist {node.name}", daemon=True
         )
         _threads.add(self)
+        forking.keep_from_children(self)
         self._thread.start()
         try:
             self._started.result()
@@ -315,7 +658,7 @@ class _LoopThread:
 
     def run(self, function: Callable[P, Awaitable[T]], *args: P.args, **named: P.kwargs) -> T:
         """Awaits it there, and waits for it here. Raises what it raises; NotRunning."""
-        if os.getpid() != self._pid:
+        if self._is_of_parent:
             raise NotRunning(
                 f"{self._name} belongs to the process that this one was forked from: connect anew"
             )
@@ -353,14 +696,14 @@ class _LoopThread:
 
     def close(self) -> None:
         """Stops the node and waits for it. Does nothing in a forked child."""
-        if os.getpid() == self._pid:
+        if not self._is_of_parent:
             self.ask_to_stop()
             if threading.current_thread() is not self._thread:
                 self._thread.join()
 
     def ask_to_stop(self) -> None:
         """Stops the node without waiting. Does nothing in a forked child."""
-        if os.getpid() != self._pid:
+        if self._is_of_parent:
             return
         with self._lock:
             is_first, self._is_closed = not self._is_closed, True
@@ -368,17 +711,18 @@ class _LoopThread:
             with contextlib.suppress(RuntimeError):  # the loop is closed: it did not start
                 self._loop.call_soon_threadsafe(self._main.cancel)
 
-    def abandon(self) -> None:
-        """In a forked child: lets go of the parent's sockets.
+    def descriptors(self) -> Sequence[int]:
+        """The open files of its loop."""
+        return [key.fd for key in self._selector.get_map().values()] + [self._selector.fileno()]
 
-        Their numbers must stay taken, since objects that nobody uses any more close them.
-        """
-        numbers = [key.fd for key in self._selector.get_map().values()]
-        numbers.append(self._selector.fileno())
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for number in numbers:
-            os.dup2(nothing, number, inheritable=False)
-        os.close(nothing)
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be run there any more."""
+        return self._is_closed or self._is_of_parent
+
+    @property
+    def _is_of_parent(self) -> bool:
+        return forking.generation != self._generation
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -415,12 +759,3 @@ _threads: weakref.WeakSet[_LoopThread] = weakref.WeakSet()
 def _at_exit() -> None:
     for thread in list(_threads):
         thread.close()
-
-
-def _after_fork_in_child() -> None:
-    for thread in list(_threads):
-        thread.abandon()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

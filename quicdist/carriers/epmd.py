@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from quicdist.carriers.few_lines import FewLines
+from quicdist.carriers.forking import descriptors_of, keep_from_children
 
 DEFAULT_PORT = 4369
 _MAX_REQUEST = 2048
@@ -365,9 +366,14 @@ class Registration:
         `absent` is called, now and later, when there is no EPMD.
         """
         registration = cls(node, epmd or EpmdAddress(), absent)
+        keep_from_children(registration)
         reader = await registration._register(timeout)
         registration._keeper = asyncio.create_task(registration._keep(reader, timeout))
         return registration
+
+    def descriptors(self) -> Sequence[int]:
+        """Its open files."""
+        return [] if self._writer is None else descriptors_of(self._writer.transport)
 
     async def close(self) -> None:
         """EPMD forgets the node."""
@@ -521,7 +527,7 @@ class EpmdServer:
         are taken, who has waited longest without asking anything makes room."""
         self._directory = directory
         self._max_clients = max_clients
-        self._clients: set[asyncio.Task[None]] = set()
+        self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._silent: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         """Clients that have not asked yet, in the order they came."""
         self._server: asyncio.Server | None = None
@@ -538,7 +544,14 @@ class EpmdServer:
         """Listens at one address or several; port 0 takes a free one. Raises OSError."""
         server = cls(directory, max_clients=max_clients)
         server._server = await asyncio.start_server(server._accept, host, port, limit=4096)
+        keep_from_children(server)
         return server
+
+    def descriptors(self) -> Sequence[int]:
+        """Its open files."""
+        sockets = () if self._server is None else self._server.sockets
+        clients = [writer.transport for writer in self._clients.values()]
+        return [one.fileno() for one in sockets] + [n for t in clients for n in descriptors_of(t)]
 
     @property
     def local_address(self) -> tuple[str, int]:
@@ -565,7 +578,7 @@ class EpmdServer:
             writer.close()
             return
         task = asyncio.create_task(self._serve(reader, writer))
-        self._clients.add(task)
+        self._clients[task] = writer
         self._silent[task] = writer
         task.add_done_callback(self._forget)
 
@@ -580,13 +593,14 @@ class EpmdServer:
         return True
 
     def _forget(self, task: asyncio.Task[None]) -> None:
-        self._clients.discard(task)
+        self._clients.pop(task, None)
         self._silent.pop(task, None)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         try:
+            await asyncio.sleep(0)  # a task may run before `create_task` has returned it
             async for request in _requests(reader):
                 self._silent.pop(task, None)
                 if isinstance(request, Register):

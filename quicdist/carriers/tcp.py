@@ -18,7 +18,7 @@ import sys
 import termios
 import threading
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from quicdist.carriers.base import (
     Buffer,
@@ -35,6 +35,7 @@ from quicdist.carriers.base import (
 )
 from quicdist.carriers.dialects.single import SingleStreamDialect
 from quicdist.carriers.dialects.tcp import TcpDialect
+from quicdist.carriers.forking import descriptors_of, keep_from_children
 from quicdist.carriers.joining import joined
 from quicdist.dist.packet import Packet
 
@@ -44,6 +45,9 @@ ConnectionT = TypeVar("ConnectionT", bound="TcpConnection")
 
 _FLUSH_POLL = 0.005
 """Seconds between looks at the kernel's send queue; it tells nobody when it empties."""
+
+_LAST_WRITE = 0.02
+"""Seconds for the kernel to take what was queued when a connection is closed."""
 
 Accept = Callable[["TcpConnection"], ConnectionHandler]
 """Given each accepted connection; returns its owner, or raises to refuse it."""
@@ -182,8 +186,9 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is up."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not every loop's transports are of asyncio's classes.
+        self._transport = cast(asyncio.Transport, transport)
+        keep_from_children(self)
         self.last_received = self._loop.time()
         sock = transport.get_extra_info("socket")
         with contextlib.suppress(OSError):
@@ -192,16 +197,20 @@ class TcpConnection(asyncio.BufferedProtocol):
         self._peer_address = _address(transport.get_extra_info("peername"))
         self._local_address = _address(transport.get_extra_info("sockname"))
         # Told of the low watermark alone: the high one is ours, as it counts the queue too.
-        transport.set_write_buffer_limits(self._limits.low_water, self._limits.low_water)
+        self._transport.set_write_buffer_limits(self._limits.low_water, self._limits.low_water)
         self._perform(self._dialect.opened())
         self._reading = False
-        transport.pause_reading()
+        self._transport.pause_reading()
         if self._accept is None:
             return  # the dialer sets the handler when it has the connection
         try:
             self.handler = self._accept(self)
         except Exception as error:
             self._end(CloseReason(CloseKind.ERROR, f"refused: {error}"))
+
+    def descriptors(self) -> Sequence[int]:
+        """Its open files."""
+        return [] if self._transport is None else descriptors_of(self._transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go. asyncio's TLS fills it by slices, which must be no copies."""
@@ -323,10 +332,14 @@ class TcpConnection(asyncio.BufferedProtocol):
             # What was queued in this very turn leaves when the kernel takes it at once.
             self._write_queue()
         self._closed = reason
-        if self._transport is not None:
-            self._transport.abort()
-        else:
+        if self._transport is None:
             self._loop.call_soon(self._tell_lost)
+        elif reason.kind is CloseKind.LOCAL and self._transport.get_write_buffer_size():
+            # A loop may hand a turn's bytes to the kernel only at its end.
+            self._transport.close()
+            self._loop.call_later(_LAST_WRITE, self._transport.abort)
+        else:
+            self._transport.abort()
 
     def _catch_up(self) -> None:
         """Tells a new owner what it has missed."""
@@ -349,6 +362,11 @@ class TcpListener:
 
     def __init__(self, server: asyncio.Server) -> None:
         self._server = server
+        keep_from_children(self)
+
+    def descriptors(self) -> Sequence[int]:
+        """Its open files."""
+        return [sock.fileno() for sock in self._server.sockets]
 
     @classmethod
     async def open(

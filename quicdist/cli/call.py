@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,8 +35,8 @@ def call(
         str,
         typer.Argument(
             metavar="M",
-            help="The module, such as lists or Elixir.Enum; or with the function, lists:seq; or "
-            "all in one: 'lists:seq(1, 3)'.",
+            help="The module, such as lists or Enum, which is Elixir's; or with the function, "
+            "lists:seq; or all in one: 'lists:seq(1, 3)', 'Enum.sum([1, 2])'.",
             show_default=False,
         ),
     ],
@@ -110,6 +111,7 @@ def _wanted(
     from quicdist.cli import client
     from quicdist.etf.notation import NotationError, parse_call
 
+    module = unaliased(module)
     if function is None:
         try:
             return parse_call(module, node=node, creation=creation)
@@ -131,6 +133,25 @@ def _wanted(
     if not isinstance(terms, list):
         raise Problem(ExitCode.USAGE, f"ARGS is a list: '[{arguments[0]}]'")
     return client.atom("M", module), client.atom("F", function), terms
+
+
+_ALIAS = re.compile(
+    r"\s*(?:Elixir\.)?(?P<module>[A-Z]\w*(?:\.[A-Z]\w*)*)"
+    r"(?:[.:](?P<function>[a-z_]\w*[?!]?)(?P<rest>\s*\(.*)?)?\s*",
+    re.DOTALL,
+)
+
+
+def unaliased(text: str) -> str:
+    """A module, a function or a call in Erlang notation that begins with an alias of Elixir:
+    `Shop.report(1)` is 'Elixir.Shop':'report'(1). What is no alias stays as it is."""
+    match = _ALIAS.fullmatch(text)
+    if match is None:
+        return text
+    module = f"'Elixir.{match['module']}'"
+    if match["function"] is None:
+        return module
+    return f"{module}:'{match['function']}'{match['rest'] or ''}"
 
 
 def _parted(text: str) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from quicdist.carriers.base import Connection, ConnectionHandler, NotBelieved
 from quicdist.carriers.crowd import Crowd
 from quicdist.carriers.few_lines import FewLines
 from quicdist.carriers.trust import CertificateError
+from quicdist.cluster.liveness import BEAT, LoopWatch
 from quicdist.dist.flags import Flag
 from quicdist.dist.handshake import Named, Status, is_node_name, settle_simultaneous
 from quicdist.dist.session import NO_PAYLOAD, LocalNode, Role, Session
@@ -140,6 +141,9 @@ class Connections:
         """Those that have not proved the cookie yet."""
         self._namer: Atom | None = None
         self._is_closing = False
+        self._loop = asyncio.get_running_loop()
+        self._watch = LoopWatch(self._loop.time())
+        self._beat = self._loop.call_later(BEAT, self._on_beat)
 
     # -- for the node --
 
@@ -263,6 +267,7 @@ class Connections:
     def close(self) -> None:
         """Ends every link and attempt, at once."""
         self._is_closing = True
+        self._beat.cancel()
         for attempt in list(self._attempts.values()):
             self._give_up(attempt, "the node has stopped")
         for peer in [*self.up.values(), *self._greeting]:
@@ -291,6 +296,9 @@ class Connections:
 
     async def _make(self, attempt: _Attempt) -> None:
         """Dials until a link is up, the time is over, or the refusal is final."""
+        # A task may run before `create_task` has returned it: whoever asked for the attempt has
+        # yet to say that it waits for it, or what is to be sent.
+        await asyncio.sleep(0)
         loop = asyncio.get_running_loop()
         pause = 0.05
         while (left := attempt.deadline - loop.time()) > 0:
@@ -422,7 +430,21 @@ class Connections:
             self._limits,
             name=node,
             handshake_timeout=timeout,
+            watch=self._watch,
         )
+
+    def _on_beat(self) -> None:
+        """Says when our own event loop has not run for so long that peers may have given us up."""
+        self._beat = self._loop.call_later(BEAT, self._on_beat)
+        length = self._watch.beat(self._loop.time())
+        if length >= self._limits.net_ticktime / 4:
+            extra = {"event": "loop_stood_still", "seconds": length}
+            text = (
+                "this node's event loop stood still for %.1f s: nothing was sent or read, and "
+                "peers may have given their connections up; run what blocks in a thread, as "
+                "asyncio.to_thread does"
+            )
+            logger.warning(text, length, extra=extra)
 
     # -- told by links --
 

@@ -1,28 +1,85 @@
-"""The cookie: given, or from `~/.erlang.cookie` as every Erlang node on the machine uses it."""
+"""The cookie: given, or from the file that every Erlang node on the machine uses.
+
+OTP's `auth` module is the rule, for where the file is, who may read it, and what it holds.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from quicdist.node.errors import CookieError
 
+_FILE = ".erlang.cookie"
+_CONTENT = re.compile(r"([ -~]*)[\r\n ]*")
+"""Printable ASCII, blanks included, up to the line's end; behind it only empty lines."""
+
 
 def find_cookie(given: str | None, home: Path | None = None) -> str:
-    """The cookie to use. `home` is where `.erlang.cookie` is looked for. Raises CookieError."""
+    """The cookie to use. `home` is the user's directory, by default that of $HOME or of the user
+    database. Raises CookieError."""
     if given is not None:
         return _checked(given, "the cookie given")
-    path = (home or Path.home()) / ".erlang.cookie"
-    try:
-        # Erlang ends the cookie at the first line end, and writes none itself.
-        text = path.read_text(encoding="utf-8").split("\n", 1)[0].strip("\r")
-    except FileNotFoundError:
+    places = list(_places(home))
+    for path in places:
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise CookieError(
+                f"no cookie: none was given and {path} cannot be read: {error}"
+            ) from None
+        return _checked(_read(path, status), str(path))
+    looked = " and ".join(map(str, places)) or f"a {_FILE}, there being no home directory,"
+    verb = "do" if len(places) > 1 else "does"
+    raise CookieError(
+        f"no cookie: none was given and {looked} {verb} not exist; give one, or write the "
+        f"cluster's cookie to that file, readable by its owner only"
+    )
+
+
+def _places(home: Path | None) -> Iterator[Path]:
+    """The home directory, then `filename:basedir(user_config, "erlang")`."""
+    if home is None:
+        try:
+            home = Path.home()
+        except RuntimeError:  # no $HOME and no entry in the user database, as in some containers
+            return
+        config = os.environ.get("XDG_CONFIG_HOME")
+    else:
+        config = None
+    yield home / _FILE
+    if config:
+        yield Path(config) / "erlang" / _FILE
+    elif sys.platform == "darwin":
+        yield home / "Library" / "Application Support" / "erlang" / _FILE
+    else:
+        yield home / ".config" / "erlang" / _FILE
+
+
+def _read(path: Path, status: os.stat_result) -> str:
+    if not stat.S_ISREG(status.st_mode):
+        raise CookieError(f"{path} is no regular file, as a cookie file must be")
+    if status.st_mode & 0o077:
         raise CookieError(
-            f"no cookie: none was given and {path} does not exist; "
-            f"give one, or write the cluster's cookie to that file"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
+            f"{path} must be accessible by its owner only, as Erlang demands: chmod 400 {path}"
+        )
+    try:
+        text = path.read_text(encoding="latin-1")
+    except OSError as error:
         raise CookieError(f"no cookie: none was given and {path} cannot be read: {error}") from None
-    return _checked(text, str(path))
+    match = _CONTENT.fullmatch(text)
+    if match is None:
+        raise CookieError(
+            f"{path} holds more than one line of printable ASCII, which Erlang does not take for a "
+            f"cookie"
+        )
+    return match[1]
 
 
 def _checked(cookie: str, where: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 
-from quicdist.etf import Pid, Term
+from quicdist.etf import Atom, Pid, Term
 from quicdist.etf.notation import format_term
 
 
@@ -98,13 +98,23 @@ class CallError(NodeError):
     """
 
     def __init__(self, what: str, kind: ErrorClass, reason: Term, stack: Sequence[Term]) -> None:
-        text = f"{what} ended with {kind.value}: {format_term(reason)}"
+        text = f"{what} ended with {kind.value}: {format_term(reason)}{_elixir_hint(reason, stack)}"
         if stack:
             text += "".join(f"\n  in {format_term(frame)}" for frame in stack)
         super().__init__(text)
         self.kind = kind
         self.reason = reason
         self.stack = tuple(stack)
+
+
+def _elixir_hint(reason: Term, stack: Sequence[Term]) -> str:
+    """An Elixir module is called by its whole name, as in 'Elixir.String'."""
+    match stack:
+        case [(Atom() as module, _, _, _), *_] if reason == "undef" and module[:1].isupper():
+            if not module.startswith("Elixir."):
+                name = format_term(Atom(f"Elixir.{module}"))
+                return f" (the module {module} of Elixir is called {name})"
+    return ""
 
 
 class CallNotPossible(NodeError):

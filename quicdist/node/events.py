@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeAlias
 
+from quicdist.runtime.affinity import LoopAffinity
+
 
 @dataclass(frozen=True, slots=True)
 class NodeUp:
@@ -37,9 +39,11 @@ class Subscription:
         self._events = events
         self._queue: deque[NodeEvent] = deque(maxlen=10_000)
         self._arrived = asyncio.Event()
+        self._affinity = LoopAffinity("a subscription to a node's events")
 
     def __enter__(self) -> Subscription:
         self._events.subscriptions.append(self)
+        self._affinity.check()
         return self
 
     def __exit__(
@@ -54,6 +58,7 @@ class Subscription:
         return self
 
     async def __anext__(self) -> NodeEvent:
+        self._affinity.check()
         while not self._queue:
             self._arrived.clear()
             await self._arrived.wait()

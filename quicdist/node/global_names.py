@@ -98,6 +98,7 @@ class GlobalNames(Service):
 
     def whereis(self, name: Term) -> Pid | None:
         """Who has a name."""
+        self.system.affinity.check()
         entry = self._names.get(name)
         if entry is None:
             return None
@@ -106,12 +107,14 @@ class GlobalNames(Service):
 
     def names(self) -> list[Term]:
         """All names."""
+        self.system.affinity.check()
         return [entry.name for entry in self._names]
 
     async def register(
         self, name: Term, pid: Pid, *, on_conflict: OnConflict = OnConflict.KILL_ONE
     ) -> None:
         """Gives a process a name in the cluster, its only one. Raises NameTaken."""
+        self.system.affinity.check()
 
         async def work(nodes: Sequence[Atom]) -> None:
             holder = self.whereis(name)
@@ -129,6 +132,7 @@ class GlobalNames(Service):
         self, name: Term, pid: Pid, *, on_conflict: OnConflict = OnConflict.KILL_ONE
     ) -> None:
         """Gives a process a name, whoever has it."""
+        self.system.affinity.check()
 
         async def work(nodes: Sequence[Atom]) -> None:
             await self._registrar.ask(nodes, (_REGISTER, name, pid, on_conflict.method))
@@ -137,6 +141,7 @@ class GlobalNames(Service):
 
     async def unregister(self, name: Term) -> None:
         """Takes a name away, whoever has it."""
+        self.system.affinity.check()
 
         async def work(nodes: Sequence[Atom]) -> None:
             await self._registrar.ask(nodes, (Atom("unregister"), name))
@@ -147,6 +152,7 @@ class GlobalNames(Service):
     async def sync(self, nodes: Iterable[str] | None = None) -> None:
         """Waits until the names of these nodes are known here, by default of all visible ones
         that we are connected to. One that is lost meanwhile is not waited for."""
+        self.system.affinity.check()
         wanted = self._known.keys() | self._meetings.keys() if nodes is None else map(Atom, nodes)
         missing = set(wanted) - self._synced - {self._here}
         if missing:

@@ -84,6 +84,7 @@ class GroupLeader(Service):
             self._task.cancel()
 
     async def _serve(self) -> None:
+        await asyncio.sleep(0)  # a task may run before `create_task` has returned it
         while self._queue:
             sender, reply_as, request, size = self._queue.popleft()
             self.level.take(size)

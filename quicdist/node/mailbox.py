@@ -117,6 +117,7 @@ class Mailbox(Process):
         reference = me.monitor(server)
         down = await me.receive(lambda m: m[1] == reference, since=mark)
         """
+        self.system.affinity.check()
         # What was not looked at yet goes behind what was not wanted, each message once.
         self._looked_at += len(self._fresh)
         if self._skipped:
@@ -163,6 +164,7 @@ class Mailbox(Process):
 
     async def wait(self) -> Term:
         """Waits until this process has ended, and returns its exit reason."""
+        self.system.affinity.check()
         if self.is_alive:
             if self._ended is None:
                 self._ended = asyncio.get_running_loop().create_future()
@@ -232,6 +234,7 @@ class Mailbox(Process):
         Raises NoProcess, NoConnection, CallTimeout, CallError when the server ends meanwhile,
         MailboxFull when this mailbox is full of other things, EtfEncodeError.
         """
+        self.system.affinity.check()
         self._check_alive()
         return await gen_call(self, server_of(to, self.system.name), request, timeout)
 
@@ -239,18 +242,21 @@ class Mailbox(Process):
         """Calls a server and returns at once, as `gen_server:send_request/2`: the answer, or the
         error that `gen_call` raises, is `await request.receive_response()`. Raises
         EtfEncodeError."""
+        self.system.affinity.check()
         self._check_alive()
         return CallRequest(GenCall(self, server_of(to, self.system.name), request))
 
     async def gen_cast(self, to: Pid | str | tuple[str, str], request: Term) -> None:
         """Sends a request that is not answered, as `gen_server:cast/2`, connecting first where
         needed. Whether anybody is there is not said. Raises EtfEncodeError."""
+        self.system.affinity.check()
         with contextlib.suppress(NoConnection, NoProcess):
             await self.send(to, (GEN_CAST, request))
 
     def drop(self, match: Match, *, since: Mark | None = None) -> int:
         """Throws waiting messages away for which `match(message)` is true; how many. With a mark,
         of those alone that came after it."""
+        self.system.affinity.check()
         looked_at = [
             (queue, [entry for _, entry in _last(queue, count)])
             for queue, count in (
@@ -278,6 +284,7 @@ class Mailbox(Process):
     def spawn_request_abandon(self, reference: Reference) -> bool:
         """Takes a spawn request back: no reply comes, and what it spawns yet is ended with reason
         `abandoned` if a link was asked for. True when no reply had come."""
+        self.system.affinity.check()
         call = self.calls.get(reference)
         if not isinstance(call, SpawnMessage):
             return False
@@ -425,6 +432,7 @@ class Mailbox(Process):
     # -- its life as a context --
 
     async def __aenter__(self) -> Mailbox:
+        self.system.affinity.check()
         self._task = asyncio.current_task()
         return self
 

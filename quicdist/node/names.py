@@ -13,7 +13,9 @@ from quicdist.node.errors import NodeNameError
 _ALIVE = re.compile(r"[!-?A-~]{1,255}")
 """Printable ASCII but '@' and blanks: what EPMD's list of names can hold."""
 
-_HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
+_HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*")
+"""What a resolver may be asked for. Underscores are no part of host names (RFC 1123), but of the
+names of containers, and OTP takes them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,9 @@ class Node:
     the way for many nodes whose addresses mean nothing to others. `name` is then left out, or says
     the host, as in "@site7". The name goes with the connection to that node: when it is lost, the
     processes end with `noconnection`, and the node must be started anew.
+    A node belongs to the event loop in which it was started: used from another loop or thread,
+    each method raises RuntimeError. It belongs to its process, too: in a forked child its sockets
+    are closed and each method raises NotRunning; make a node there, after the fork.
     `listen` is where to bind when that differs from the name, behind a NAT or in a container:
     `"0.0.0.0:4433"`. Without a `cookie`, that of `~/.erlang.cookie`. A node is hidden unless
     `visible`: it shows up in others' `nodes(hidden)` only and takes no part in `global`. A visible
@@ -163,6 +166,7 @@ class Node:
         Each start is a new incarnation: pids of an earlier one reach nobody.
         """
         if self._life is not None:
+            self._life.system.affinity.check()
             raise StartError(f"{self.name} is running already")
         book = AddressBook(self._carriers, self._lookups)
         life = _Life(
@@ -226,10 +230,12 @@ class Node:
 
     async def stop(self) -> None:
         """Ends it: processes with reason `shutdown`, then waits, at most `NodeLimits.stop_timeout`
-        seconds, until what was sent is acknowledged, then closes all connections."""
+        seconds, until what was sent is acknowledged, then closes all connections. Does nothing in
+        a forked child, to which the node does not belong."""
         life = self._life
-        if life is None:
+        if life is None or life.system.affinity.is_of_parent:
             return
+        life.system.affinity.check()
         try:
             await life.end()
         finally:
@@ -433,7 +439,11 @@ class Node:
         timeout: float | None = 5.0,
     ) -> list[Term | NodeError]:
         """Calls a function on many nodes at once, as `erpc:multicall`: for each node, in order,
-        what it returned, or the error that `call` would have raised. 5 s by default."""
+        what it returned, or the error that `call` would have raised. 5 s by default.
+
+        Raises NotRunning.
+        """
+        assert self._running
 
         args = check_args(args)
 
@@ -573,6 +583,7 @@ class Node:
             raise NotRunning(f"{self.name} is not running: use it inside `async with Node(...)`")
         if self._life.lost_name is not None:
             raise NotRunning(f"{self.name} has lost its name: {self._life.lost_name}")
+        self._life.system.affinity.check()
         return self._life
 
     def _local(self) -> LocalNode:

@@ -20,6 +20,7 @@ from typing import Protocol
 
 from quicdist import etf
 from quicdist.carriers.base import CloseKind, CloseReason, Connection, ConnectionStatistics
+from quicdist.cluster.liveness import LoopWatch
 from quicdist.dist.errors import DistError, HandshakeRefused, ProtocolError, WrongCookie
 from quicdist.dist.flags import Flag
 from quicdist.dist.handshake import Named, Status
@@ -57,6 +58,9 @@ waits for that, and so do all others."""
 
 _REPORT_PAUSE = 5.0
 """Seconds between two reports that the same receiver holds somebody back."""
+
+_USUAL_TICKTIME = 60.0
+"""Seconds: net_ticktime of a BEAM (kernel(6)), and ours."""
 
 _LAST_WORDS = 0.5
 """Seconds for a refusal to reach the peer before the connection is closed."""
@@ -111,6 +115,7 @@ class Peer:
         *,
         name: str | None,
         handshake_timeout: float,
+        watch: LoopWatch,
     ) -> None:
         self.connection = connection
         self.session = session
@@ -134,6 +139,7 @@ class Peer:
         self.handlers = handlers
         """What is done with each control message."""
         self._limits = limits
+        self._watch = watch
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(connection, session, high=limits.send_high, low=limits.send_low)
         self._queue: deque[Packet] = deque()
@@ -472,7 +478,7 @@ class Peer:
         now = self._loop.time()
         ticktime = self._limits.net_ticktime
         connection = self.connection
-        silence = now - connection.last_received
+        silence = self._watch.silence(connection.last_received, now)
         # Without a transport of its own a carrier we do not read shows no life either.
         is_blind = bool(self._held_by) and not connection.traits.alpn
         # An event loop that stood still has not listened: it listens before it judges.
@@ -549,7 +555,17 @@ class Peer:
             self._let_go(list(self._held_by))
             self._work()
         ending = Ending.PROTOCOL if reason.kind is CloseKind.BROKEN else Ending.LOST
-        self._end(self._judgement(reason.text), ending)
+        self._end(self._judgement(self._explained(reason)), ending)
+
+    def _explained(self, reason: CloseReason) -> str:
+        """Why the carrier lost it: it may be that our event loop did not run."""
+        stood_still = self._watch.stood_still(self._loop.time())
+        if stood_still < min(self._limits.net_ticktime, _USUAL_TICKTIME) / 2:
+            return reason.text
+        return (
+            f"this node's event loop stood still for {stood_still:.0f} s, so the peer gave the "
+            f"connection up"
+        )
 
     def _judgement(self, reason: str) -> str:
         """What the end of a handshake means. OTP says nothing about a cookie that is not its own:

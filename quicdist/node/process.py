@@ -178,6 +178,7 @@ class Process:
 
     def demonitor(self, reference: Reference) -> bool:
         """Stops watching. True when the monitor was active, thus no message has come of it."""
+        self.system.affinity.check()
         watched = self.monitoring.pop(reference, None)
         if watched is None:
             return False
@@ -220,6 +221,7 @@ class Process:
 
     def unalias(self, alias: Reference) -> bool:
         """What is sent to the alias from now on is dropped. True when it was active."""
+        self.system.affinity.check()
         if self.aliases.pop(alias, None) is None:
             return False
         self.system.aliases.pop(alias, None)
@@ -259,6 +261,7 @@ class Process:
 
     def demonitor_node(self, node: str) -> bool:
         """Takes one `monitor_node` back. True when there was one."""
+        self.system.affinity.check()
         atom = Atom(node)
         count = self.monitored_nodes.pop(atom, 0)
         if count > 1:
@@ -275,6 +278,7 @@ class Process:
 
     def demonitor_nodes(self) -> None:
         """They come no more."""
+        self.system.affinity.check()
         self.system.node_monitors.pop(self.pid, None)
 
     def ended_error(self) -> Exception:
@@ -304,5 +308,6 @@ class Process:
             self.die(NOCONNECTION)
 
     def _check_alive(self) -> None:
+        self.system.affinity.check()
         if not self.is_alive:
             raise ProcessExited(self.pid, self.exit_reason)

@@ -23,6 +23,7 @@ from quicdist.node.level import HERE, Source
 from quicdist.node.process import NOPROC, Process, Watched, Watcher
 from quicdist.protocol import signals
 from quicdist.protocol.signals import NO_PAYLOAD, Message, Payload, Signal, SpawnRequest
+from quicdist.runtime.affinity import LoopAffinity
 from quicdist.runtime.calls import DRAINING, GEN_CALL, Callee, PendingCalls, fail_call, is_call
 
 Destination: TypeAlias = "Pid | Reference | str | tuple[str, str]"
@@ -102,6 +103,7 @@ class System:
         self.name = identifiers.node
         self.identifiers = identifiers
         self.network = network
+        self.affinity = LoopAffinity(str(self.name))
         self.processes: dict[Pid, Process] = {}
         self.names: dict[Atom, Process] = {}
         self.aliases: dict[Reference, Process] = {}

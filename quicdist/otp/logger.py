@@ -146,6 +146,7 @@ class LoggerHandler(logging.Handler):
             self._task.cancel()
 
     async def _send_all(self) -> None:
+        await asyncio.sleep(0)  # a task may run before `create_task` has returned it
         pause = _FIRST_PAUSE
         try:
             while (event := self._next()) is not None:

@@ -106,6 +106,7 @@ class Groups(Service):
         A name given as str is a binary to a BEAM; give an Atom for an atom. Raises NoProcess for
         a process that is not of this node, or gone.
         """
+        self.system.affinity.check()
         for pid in pids:
             if pid not in self.system.processes:
                 raise NoProcess(f"{pid} is no process of this node: only those can join here")
@@ -121,6 +122,7 @@ class Groups(Service):
 
     def leave(self, group: Term, *pids: Pid) -> bool:
         """Takes processes of this node out, once each. False when none was a member."""
+        self.system.affinity.check()
         key = _key(group)
         left = _remove(self._local, key, pids)
         if not left:
@@ -132,6 +134,7 @@ class Groups(Service):
 
     def members(self, group: Term) -> list[Pid]:
         """All members, on all nodes."""
+        self.system.affinity.check()
         key = _key(group)
         found = self._pids(self._local, key)
         for told in self._remote.values():
@@ -140,10 +143,12 @@ class Groups(Service):
 
     def local_members(self, group: Term) -> list[Pid]:
         """The members on this node."""
+        self.system.affinity.check()
         return self._pids(self._local, _key(group))
 
     def groups(self) -> list[Term]:
         """The groups that have members."""
+        self.system.affinity.check()
         found = {key: group.name for key, group in self._local.items()}
         for told in self._remote.values():
             found.update({key: group.name for key, group in told.groups.items()})
@@ -151,19 +156,23 @@ class Groups(Service):
 
     def local_groups(self) -> list[Term]:
         """The groups that have members on this node."""
+        self.system.affinity.check()
         return [group.name for group in self._local.values()]
 
     def monitor_group(self, watcher: Process, group: Term) -> tuple[Reference, list[Pid]]:
         """The members now, and from now on messages (reference, 'join' or 'leave', group, pids)
         to `watcher`."""
+        self.system.affinity.check()
         return self._monitor_group(watcher.pid, group)
 
     def monitor_scope(self, watcher: Process) -> tuple[Reference, list[tuple[Term, list[Pid]]]]:
         """The same for all groups: (group, members) pairs, and messages."""
+        self.system.affinity.check()
         return self._monitor_scope(watcher.pid)
 
     def demonitor_groups(self, reference: Reference) -> bool:
         """Ends either. True when there was one."""
+        self.system.affinity.check()
         known = self._scope_monitors.pop(reference, None) is not None
         known = self._group_monitors.pop(reference, None) is not None or known
         if known:
@@ -177,6 +186,7 @@ class Groups(Service):
 
     def discover_all(self, nodes: Iterable[str]) -> None:
         """Asks nodes whether they have this scope, until each has answered or is gone."""
+        self.system.affinity.check()
         for node in nodes:
             self._search(Atom(node))
 

@@ -58,6 +58,7 @@ class Topics:
     def subscribe(self, topic: str, process: Process) -> None:
         """From now on the process is sent what is broadcast on a topic, as often as it has
         subscribed; until `unsubscribe`, or its end."""
+        self._system.affinity.check()
         self._subscribers.setdefault(topic.encode(), []).append(process.pid)
         if process.pid not in self._watched:
             self._watched.add(process.pid)
@@ -65,11 +66,13 @@ class Topics:
 
     def unsubscribe(self, topic: str, process: Process) -> bool:
         """Takes all subscriptions of a process to a topic back. True when there was one."""
+        self._system.affinity.check()
         return self._forget(topic.encode(), process.pid)
 
     def broadcast(self, topic: str, message: Term, *, sender: Process | None = None) -> None:
         """Sends a message to all subscribers of a topic on all nodes; not to `sender`, as
         `broadcast_from`, where one is given. Raises EtfEncodeError."""
+        self._system.affinity.check()
         worker = self._workers[0]
         forwarded = (_FORWARD, topic.encode(), message, SCOPE)
         for pid in self._groups.members(worker.name):
@@ -79,6 +82,7 @@ class Topics:
 
     def local_broadcast(self, topic: str, message: Term, *, sender: Process | None = None) -> None:
         """The same for the subscribers on this node alone."""
+        self._system.affinity.check()
         self._dispatch(topic.encode(), message, HERE, None if sender is None else sender.pid)
 
     def _on_message(self, worker: Service, message: Term, source: Source) -> None:

@@ -563,6 +563,7 @@ class CallRequest:
     async def answered(self, timeout: float | None = None) -> bool:
         """Waits until there is an answer, at most `timeout` seconds. Whether there is one."""
         check_timeout(timeout)
+        self._call.system.affinity.check()
         if not self.is_answered:
             await asyncio.wait([self._call.result], timeout=timeout)
         return self.is_answered and not self._is_abandoned
@@ -581,6 +582,7 @@ class CallRequest:
 
     def abandon(self) -> bool:
         """Takes the request back: an answer that comes is dropped. True when none had come."""
+        self._call.system.affinity.check()
         if self.is_answered:
             return False
         self._is_abandoned = True

@@ -43,7 +43,7 @@ from quicdist.typed.elixir import (
 )
 from quicdist.typed.errors import TermError, UnsupportedType
 from quicdist.typed.forms import Keyword, Map, Proplist, Record, Struct, Tuple
-from quicdist.typed.handlers import Shape, typed
+from quicdist.typed.handlers import Shape, typed, with_terms
 from quicdist.typed.markers import AtomText, Charlist, Key, Nil, Precision, Undefined, Via
 from quicdist.typed.resolve import Terms, from_term, to_term
 
@@ -74,4 +74,5 @@ __all__ = [
     "from_term",
     "to_term",
     "typed",
+    "with_terms",
 ]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar, overload
 
 from quicdist.etf import Term
+from quicdist.node.exports import TYPED
 from quicdist.typed.conversion import Conversion
 from quicdist.typed.errors import TermError, UnsupportedType
 from quicdist.typed.resolve import DEFAULT, Terms, read, write
@@ -59,7 +60,7 @@ class Shape(Generic[T]):
         return True
 
 
-_Function = Callable[..., Any]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 @overload
@@ -73,23 +74,41 @@ def typed(*, terms: Terms = ...) -> Callable[[_Function], _Function]: ...
 def typed(
     function: _Function | None = None, /, *, terms: Terms = DEFAULT
 ) -> _Function | Callable[[_Function], _Function]:
-    """Lets a function, plain or async, be called with terms and return one, as it is annotated.
+    """Lets other nodes call a function, plain or async, with terms, as it is annotated.
 
         @export
         @typed
         def total(order: Order, currency: AtomText) -> Decimal: ...
 
-    What has no annotation is left as it is. A caller whose arguments do not fit gets a TermError
-    that names the argument and the place in it, as `total(order).items[3].price`. Annotations are
-    looked at on the first call.
+    For Python it stays as it is: called from Python it takes an Order and returns a Decimal;
+    `with_terms(total)` is what other nodes call. Other decorators may stand above it, if they use
+    `functools.wraps`. What has no annotation is left as it is. A caller whose arguments do not fit
+    gets a TermError that names the argument and the place in it, as
+    `total(order).items[3].price`. Annotations are looked at on the first call.
+
+    Raises UnsupportedType for what takes no attributes, as a function written in C.
     """
-    if function is None:
-        return lambda one: _typed(one, terms)
-    return _typed(function, terms)
+
+    def mark(marked: _Function) -> _Function:
+        inner = getattr(marked, "__func__", marked)
+        try:
+            setattr(inner, TYPED, _Typed(inner, terms))
+        except AttributeError:
+            raise UnsupportedType(
+                f"{marked!r} cannot be typed: define a function that calls it"
+            ) from None
+        return marked
+
+    return mark if function is None else mark(function)
 
 
-def _typed(function: _Function, terms: Terms) -> _Function:
-    signature = _Signature(function, terms)
+def with_terms(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A typed function as other nodes call it: it takes terms and returns one, or raises TermError.
+    Raises UnsupportedType for a function that is not `typed`."""
+    made = getattr(function, TYPED, None)
+    if not isinstance(made, _Typed):
+        raise UnsupportedType(f"{function!r} is not typed: put @typed above its definition")
+    signature = made.conversions(function)
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
@@ -105,11 +124,28 @@ def _typed(function: _Function, terms: Terms) -> _Function:
     return run
 
 
+class _Typed:
+    """What `typed` writes on a function."""
+
+    def __init__(self, function: Callable[..., Any], terms: Terms) -> None:
+        self._function = function
+        self._terms = terms
+
+    def conversions(self, function: Callable[..., Any]) -> _Signature:
+        """Those of the function, or of what it was bound to or wrapped in."""
+        return _Signature(self._function, function, self._terms)
+
+
 class _Signature:
     """The conversions of a function's arguments and of what it returns."""
 
-    def __init__(self, function: _Function, terms: Terms) -> None:
+    def __init__(
+        self, function: Callable[..., Any], called: Callable[..., Any], terms: Terms
+    ) -> None:
+        """`function` has the annotations, `called` the parameters: it is bound to the first, or
+        wraps it, or is the same."""
         self._function = function
+        self._called = called
         self._terms = terms
 
     @functools.cached_property
@@ -135,7 +171,7 @@ class _Signature:
                 one.kind is inspect.Parameter.VAR_POSITIONAL,
                 self._terms.conversion(self._hints[name]) if name in self._hints else None,
             )
-            for name, one in inspect.signature(self._function).parameters.items()
+            for name, one in inspect.signature(self._called).parameters.items()
             if one.kind in positional
         ]
 

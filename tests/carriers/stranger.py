@@ -114,7 +114,7 @@ class Server:
         """Reads all that has arrived, and lets the loop have its turns."""
         with self.measured():
             while self.udp.arriving:
-                self.endpoint._on_readable()
+                self.endpoint._on_ready()
                 await turns()
             await turns()
 

@@ -25,10 +25,12 @@ def test_ping(quicdist: Command, calc: str) -> None:
 def test_cookie_from_option_and_file(quicdist: Command, calc: str) -> None:
     cookie = quicdist.environment.pop("QUICDIST_COOKIE")
     assert quicdist("ping", calc, "--cookie", cookie).code == 0
-    (quicdist.home / ".erlang.cookie").write_text(cookie)
+    file = quicdist.home / ".erlang.cookie"
+    file.touch(mode=0o600)
+    file.write_text(cookie)
     assert quicdist("ping", calc).code == 0
     # The nearer one counts: option before environment before file.
-    (quicdist.home / ".erlang.cookie").write_text("another")
+    file.write_text("another")
     assert quicdist("ping", calc, env={"QUICDIST_COOKIE": cookie}).code == 0
     assert quicdist("ping", calc, "--cookie", cookie, env={"QUICDIST_COOKIE": "x"}).code == 0
 

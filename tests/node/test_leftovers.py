@@ -99,7 +99,7 @@ async def gone_without_a_word(one: Node, two: Node) -> None:
     await one.connect(two.name)
     for node in (one, two):
         endpoint = node._carriers[0]._endpoint  # type: ignore[attr-defined]  # cut off
-        asyncio.get_running_loop().remove_reader(endpoint._udp.fileno())
+        endpoint._udp.unwatch()
     await both_down(one, two)
 
 

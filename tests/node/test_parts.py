@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import subprocess
+import sys
 import types
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -16,10 +19,13 @@ from hypothesis import strategies as st
 from quicdist import (
     CookieError,
     ExportError,
+    Identity,
     MailboxLimits,
+    Node,
     NodeError,
     NodeLimits,
     NodeNameError,
+    Trust,
     export,
 )
 from quicdist.carriers.base import Buffer
@@ -33,6 +39,7 @@ from quicdist.node.outbox import Outbox
 from quicdist.node.reasons import error_reason, exit_reason, stack_of
 from quicdist.runtime.calls import alias_of
 from tests.node import exported
+from tests.node.conftest import PATIENCE
 
 # -- names, cookies, ids -------------------------------------------------------------------------
 
@@ -43,6 +50,7 @@ from tests.node import exported
         ("4433@127.0.0.1", "127.0.0.1", 4433),
         ("0@::1", "::1", 0),
         ("65535@node-1.example.org", "node-1.example.org", 65535),
+        ("4433@my_service.app_net", "my_service.app_net", 4433),
     ],
 )
 def test_node_names(name: str, host: str, port: int) -> None:
@@ -60,7 +68,6 @@ def test_node_names(name: str, host: str, port: int) -> None:
         "65536@127.0.0.1",
         "1@",
         "1@127.0.0.300",
-        "1@a_b",
         "1@a@b",
         "-1@127.0.0.1",
         "٣@127.0.0.1",
@@ -112,21 +119,81 @@ def test_where_to_listen() -> None:
 
 def test_cookies(tmp_path: Path) -> None:
     assert find_cookie("given", tmp_path) == "given"
-    with pytest.raises(CookieError, match="does not exist"):
+    with pytest.raises(CookieError, match="do not exist"):
         find_cookie(None, tmp_path)
-    file = tmp_path / ".erlang.cookie"
-    file.write_text("ABC\n")
+    second = tmp_path / ".config" / "erlang" / ".erlang.cookie"
+    if sys.platform == "darwin":
+        second = tmp_path / "Library" / "Application Support" / "erlang" / ".erlang.cookie"
+    second.parent.mkdir(parents=True)
+    write_cookie(second, b"DEF")
+    assert find_cookie(None, tmp_path) == "DEF"
+    write_cookie(tmp_path / ".erlang.cookie", b"ABC\n")
     assert find_cookie(None, tmp_path) == "ABC"
-    file.write_text("")
-    with pytest.raises(CookieError, match="empty"):
-        find_cookie(None, tmp_path)
-    file.write_bytes(b"\xff\xfe")
-    with pytest.raises(CookieError, match="cannot be read"):
-        find_cookie(None, tmp_path)
     with pytest.raises(CookieError, match="latin-1"):
         find_cookie("☃")
     with pytest.raises(CookieError, match="255"):
         find_cookie("x" * 256)
+
+
+def write_cookie(file: Path, content: bytes, mode: int = 0o400) -> Path:
+    file.unlink(missing_ok=True)
+    file.write_bytes(content)
+    file.chmod(mode)
+    return file
+
+
+COOKIE_FILES: list[tuple[bytes, int, str | None]] = [
+    (b"abc", 0o600, "abc"),
+    (b"a b\n", 0o400, "a b"),
+    (b" abc  \n", 0o400, " abc  "),
+    (b"abc\r\n \n", 0o400, "abc"),
+    (b"a\tb\n", 0o400, None),
+    (b"abc\t\n", 0o400, None),
+    (b"abc\ndef\n", 0o400, None),
+    (b"\xff\xfe", 0o400, None),
+    (b"\n", 0o400, None),
+    (b"", 0o400, None),
+    (b"abc", 0o440, None),
+    (b"abc", 0o404, None),
+]
+"""As `erl` of OTP 25 reads them, or does not start."""
+
+
+@pytest.mark.parametrize(("content", "mode", "cookie"), COOKIE_FILES)
+def test_cookie_files(tmp_path: Path, content: bytes, mode: int, cookie: str | None) -> None:
+    write_cookie(tmp_path / ".erlang.cookie", content, mode)
+    if cookie is None:
+        with pytest.raises(CookieError):
+            find_cookie(None, tmp_path)
+    else:
+        assert find_cookie(None, tmp_path) == cookie
+
+
+@pytest.mark.erlang
+@pytest.mark.parametrize(("content", "mode", "cookie"), COOKIE_FILES)
+def test_erlang_reads_cookie_files_alike(
+    tmp_path: Path, content: bytes, mode: int, cookie: str | None
+) -> None:
+    write_cookie(tmp_path / ".erlang.cookie", content, mode)
+    asked = subprocess.run(
+        ["erl", "-noshell", "-name", "cookie@127.0.0.1", "-start_epmd", "false", "-dist_listen",
+         "false", "-eval", 'io:put_chars(["<", atom_to_list(erlang:get_cookie()), ">"]), halt().'],
+        env={**os.environ, "HOME": str(tmp_path), "ERL_CRASH_DUMP_BYTES": "0"},
+        capture_output=True,
+        timeout=PATIENCE,
+    )  # fmt: skip
+    assert (f"<{cookie}>".encode() in asked.stdout) is (cookie is not None)
+
+
+def test_without_a_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    monkeypatch.delenv("QUICDIST_STATE_DIR")
+    Node("0@127.0.0.1", cookie="x", identity=Identity.ephemeral(), trust=Trust.nothing())
+    with pytest.raises(CookieError, match="no home directory"):
+        find_cookie(None)
 
 
 def test_pids_and_references() -> None:

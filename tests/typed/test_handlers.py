@@ -23,6 +23,7 @@ from quicdist.typed import (
     from_term,
     to_term,
     typed,
+    with_terms,
 )
 from tests.typed.models import Deposit, Item, Page, User, UserId, Withdraw
 
@@ -74,14 +75,22 @@ def untyped(one, two):  # type: ignore[no-untyped-def]  # that is the point
 
 def test_a_typed_function() -> None:
     ann: Term = (a("user"), 1, b"ann", a("undefined"), [])
-    assert names([ann]) == ["ann"]
-    assert names([ann], True) == ["ANN"]
-    assert total(a("eur"), 1, 2, 3) == ("eur", 6)
-    assert untyped([1], {}) == ([1], {})
+    assert with_terms(names)([ann]) == ["ann"]
+    assert with_terms(names)([ann], True) == ["ANN"]
+    assert with_terms(total)(a("eur"), 1, 2, 3) == ("eur", 6)
+    assert with_terms(untyped)([1], {}) == ([1], {})
     written = to_term(date(2024, 1, 2))
-    assert asyncio.run(due(written, 30)) == to_term(date(2024, 2, 1))
-    assert asyncio.run(due(written, 0)) == a("undefined")
-    assert names.__name__ == "names"
+    assert asyncio.run(with_terms(due)(written, 30)) == to_term(date(2024, 2, 1))
+    assert asyncio.run(with_terms(due)(written, 0)) == a("undefined")
+    assert with_terms(names).__name__ == "names"
+    with pytest.raises(UnsupportedType, match="not typed"):
+        with_terms(balance_after)
+
+
+def test_python_calls_it_as_if_it_were_not_typed() -> None:
+    assert names([User(UserId(1), "ann")], loudly=True) == ["ANN"]
+    assert asyncio.run(due(date(2024, 1, 2), 30)) == date(2024, 2, 1)
+    assert_type(total("eur", 1), tuple[str, int])
 
 
 WRONG: list[tuple[Any, list[Term], str]] = [
@@ -95,15 +104,15 @@ WRONG: list[tuple[Any, list[Term], str]] = [
 @pytest.mark.parametrize(("function", "args", "message"), WRONG)
 def test_what_does_not_fit(function: Any, args: list[Term], message: str) -> None:
     with pytest.raises(TermError) as caught:
-        function(*args)
+        with_terms(function)(*args)
     assert str(caught.value).startswith(message)
 
 
 def test_too_many_arguments_are_a_type_error() -> None:
     with pytest.raises(TypeError, match="positional argument"):
-        names([], True, 3)
+        with_terms(names)([], True, 3)
     with pytest.raises(TypeError, match="positional argument"):
-        lies(1)
+        with_terms(lies)(1)
 
 
 def test_settings_of_ones_own() -> None:
@@ -114,15 +123,15 @@ def test_settings_of_ones_own() -> None:
     def turn(value: complex) -> complex | None:
         return value * 1j or None
 
-    assert turn((1.0, 0.0)) == (0.0, 1.0)
-    assert turn((0.0, 0.0)) == a("nil")
+    assert with_terms(turn)((1.0, 0.0)) == (0.0, 1.0)
+    assert with_terms(turn)((0.0, 0.0)) == a("nil")
     assert Shape[complex](terms).read((1.0, 2.0)) == 1 + 2j
 
     @typed
     def unreadable(value: complex) -> None: ...
 
     with pytest.raises(UnsupportedType, match="complex"):
-        unreadable(1)
+        with_terms(unreadable)(1)
 
 
 def test_editors_know_the_types() -> None:

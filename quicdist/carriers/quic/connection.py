@@ -33,6 +33,7 @@ from quicdist.carriers.base import (
 )
 from quicdist.carriers.dialects import QUIC_DIALECTS, QuicDialect
 from quicdist.carriers.few_lines import FewLines
+from quicdist.carriers.quic.closed_port import ClosedPort, Verdict
 from quicdist.carriers.quic.engine import (
     BURST,
     Closed,
@@ -61,6 +62,7 @@ _AMPLIFICATION = 3
 """Bytes sent for each that came from an address where the peer may not be (RFC 9000, 8.1)."""
 
 _RESTARTED = "the peer knows nothing of this connection: it has restarted"
+_PORT_CLOSED = "nobody is at the peer's port any more: its process has ended"
 _RESET = Closed(
     by_peer=True, is_idle=False, is_application=False, error_code=0, text="stateless reset"
 )
@@ -112,6 +114,9 @@ class Host(Protocol):
         """It is over; datagrams for it may still come for `linger` seconds."""
 
     def local_address_of(self, local: bytes | None) -> tuple[str, int]: ...
+
+    def longest_silence(self) -> float:
+        """Seconds without a datagram from the peer after which it is sent a PING."""
 
 
 class QuicCarrier:
@@ -181,8 +186,11 @@ class QuicCarrier:
         self._last_statistics: ConnectionStatistics | None = None
 
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._gap_timer: asyncio.TimerHandle | None = None
         self._life_timer: asyncio.TimerHandle | None = None
+        self._closed_port = ClosedPort()
+        self._closed_port_timer: asyncio.TimerHandle | None = None
         if role is Role.LISTENER:
             self._life_timer = self._loop.call_later(self._limits.handshake_timeout, self._not_used)
 
@@ -333,6 +341,7 @@ class QuicCarrier:
             return
         self.last_received = now
         self._has_heard = True
+        self._closed_port.heard(now)
         if self.role is Role.DIALER:
             # The local end of our own path is the kernel's choice; for the engine it has none.
             self._local = path[1]
@@ -399,6 +408,29 @@ class QuicCarrier:
         if len(datagrams) >= BURST:
             self._host.touch(self)
         self._arm_timer(now)
+
+    def refused(self, now: float) -> None:
+        """The host of the peer says that nobody is at its port. Anyone may have forged that."""
+        self._closed_port.refused(now)
+        self._plan_look_at_port()
+
+    def _plan_look_at_port(self) -> None:
+        due = self._closed_port.due
+        if due is not None and self._closed_port_timer is None:
+            self._closed_port_timer = self._loop.call_at(due, self._look_at_port)
+
+    def _look_at_port(self) -> None:
+        self._closed_port_timer = None
+        if self._closed:
+            return
+        now = max(self._loop.time(), self._closed_port.due or 0.0)
+        verdict = self._closed_port.look(now, self._engine.round_trip() or 0.0)
+        if verdict is Verdict.CLOSED:
+            self._end(CloseReason(CloseKind.PEER, _PORT_CLOSED), say=_PORT_CLOSED)
+            return
+        if verdict is Verdict.PROBE:
+            self.ping()
+        self._plan_look_at_port()
 
     def fail(self, text: str) -> None:
         """The endpoint gives it up; whoever is there is told."""
@@ -656,14 +688,15 @@ class QuicCarrier:
         if at is None:
             return
         if self._timer is not None:
-            if self._timer.when() <= at:
+            if self._timer_at <= at:
                 return
             self._timer.cancel()
+        self._timer_at = at
         self._timer = self._loop.call_at(at, self._on_timer)
 
     def _on_timer(self) -> None:
-        assert self._timer is not None
-        now = max(self._timer.when(), self._loop.time())
+        # A loop may round a delay, and call a little too early.
+        now = max(self._timer_at, self._loop.time())
         self._timer = None
         if self._closed:
             return
@@ -681,12 +714,13 @@ class QuicCarrier:
             self.fail("nothing was sent in time")
 
     def _keep_alive(self) -> None:
-        """PINGs a peer not heard of for a third of the idle timeout, for ever."""
+        """PINGs a peer that nothing was heard of for some time, as long as it lives. That keeps the
+        path open, and shows soon whether the peer's port is closed or it has restarted."""
         if self._closed:
             return
         if self._life_timer is not None:
             self._life_timer.cancel()
-        interval = self._engine.idle_timeout() / 3
+        interval = min(self._engine.idle_timeout() / 3, self._host.longest_silence())
         silent = self._loop.time() - self.last_received
         if silent >= interval:
             self.ping()
@@ -714,7 +748,8 @@ class QuicCarrier:
         self.is_unused = False
         self._pending.clear()
         self._held.clear()
-        for timer in (self._timer, self._gap_timer, self._life_timer):
+        timers = (self._timer, self._gap_timer, self._life_timer, self._closed_port_timer)
+        for timer in timers:
             if timer is not None:
                 timer.cancel()
         for done in self._flushers:

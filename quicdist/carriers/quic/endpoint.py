@@ -8,6 +8,8 @@ import errno
 import ipaddress
 import itertools
 import logging
+import math
+import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -53,6 +55,13 @@ _ATTEMPTS = 5
 _LOOK_AGAIN = 0.5
 """Seconds between two looks at whether our address is there, while it is in doubt."""
 
+_SILENCE = 0.75
+"""Seconds without a datagram after which a peer is sent a PING: where its process has ended, its
+kernel refuses that (see closed_port)."""
+
+_PINGS_PER_SECOND = 100
+"""Sent at most over all idle connections."""
+
 Accept = Callable[[Connection], ConnectionHandler]
 """Given each connection that others opened, at its first packet; raises to refuse it."""
 
@@ -87,7 +96,7 @@ class Endpoint:
         self._tick_planned = False
         self._is_closing = False
         self._emptied: asyncio.Event = asyncio.Event()
-        self._loop.add_reader(udp.fileno(), self._on_readable)
+        udp.watch(self._loop, self._on_ready)
 
     @classmethod
     async def open(
@@ -215,7 +224,7 @@ class Endpoint:
                 failure = error
                 continue
             self._let_go_of(old)
-            self._loop.add_reader(self._udp.fileno(), self._on_readable)
+            self._udp.watch(self._loop, self._on_ready)
             return
         raise failure or OSError("no address to be had")
 
@@ -234,8 +243,6 @@ class Endpoint:
 
     def _let_go_of(self, udp: UdpSocket) -> None:
         if udp.fileno() >= 0:
-            self._loop.remove_reader(udp.fileno())
-            self._loop.remove_writer(udp.fileno())
             udp.close()
 
     def _still_reaches(self, connection: QuicCarrier) -> bool:
@@ -287,8 +294,6 @@ class Endpoint:
             raise
         finally:
             self._busy_wait.extend()
-            if self._udp.has_queue:
-                self._loop.add_writer(self._udp.fileno(), self._on_writable)
 
     def add_id(self, connection: QuicCarrier, connection_id: bytes) -> None:
         """Routes one more id to it."""
@@ -348,9 +353,18 @@ class Endpoint:
             address = address.ipv4_mapped
         return str(address), port
 
+    def longest_silence(self) -> float:
+        """Seconds: short enough to notice soon that a peer's process has ended, and long enough
+        that all idle connections together send few datagrams."""
+        if not self._udp.tells_refusals:
+            return math.inf
+        return max(_SILENCE, len(self._ids) / _PINGS_PER_SECOND)
+
     # -- in -------------------------------------------------------------------------------------
 
-    def _on_readable(self) -> None:
+    def _on_ready(self) -> None:
+        if self._udp.has_queue:
+            self._udp.send_queue()
         now = self._loop.time()
         routes = self._routes
         batch: dict[QuicCarrier, None] = {}
@@ -376,13 +390,18 @@ class Endpoint:
     def _on_bounced(self) -> None:
         """Nobody at that address: known at once, where else only a timeout would tell.
 
-        For connections that are up it counts for nothing, as anyone might have said it.
+        For connections that are up it is a hint: anyone might have said it.
         """
         bounced, self._udp.bounced = self._udp.bounced, {}
-        for address, text in bounced.items():
+        now = self._loop.time()
+        for connection in self.connections:
+            number = bounced.get(connection.peer_socket_address)
+            if number == errno.ECONNREFUSED and connection.dialled is None:
+                connection.refused(now)
+        for address, number in bounced.items():
             for connection in list(self._dialling.get(address, ())):
                 if connection.dialled == address:
-                    connection.fail(text.lower())
+                    connection.fail(os.strerror(number).lower())
 
     def _arrived(self, data: bytes, path: Path, now: float) -> None:
         """A datagram for nobody we know: someone dials, or has missed an end, or it is junk."""
@@ -490,11 +509,6 @@ class Endpoint:
                 connection.transmit(now)
             except Exception:
                 self._failed(connection)
-
-    def _on_writable(self) -> None:
-        self._udp.send_queue()
-        if not self._udp.has_queue:
-            self._loop.remove_writer(self._udp.fileno())
 
     def _send_quietly(self, data: bytes, path: Path) -> None:
         with contextlib.suppress(OSError):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import os
+import select
 import socket
 import struct
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from quicdist.carriers.forking import keep_from_children
 from quicdist.carriers.quic.engine import Datagram, Path, SocketAddress
 
 _MAX_DATAGRAM = 65535
@@ -48,14 +50,21 @@ class UdpSocket:
         self._wildcard = _LINUX and _is_wildcard(self.address[0])
         self._ancillary: dict[bytes, list[_Ancillary]] = {}
         self._lone = 0
-        self.bounced: dict[SocketAddress, str] = {}
-        """Where datagrams of ours found nobody, and what the network said (Linux)."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_ready: Callable[[], None] = _nothing
+        self._is_queue_watched = False
+        self.bounced: dict[SocketAddress, int] = {}
+        """Where datagrams of ours found nobody, and the `errno` of what was said (Linux)."""
+        self.tells_refusals = _LINUX
+        """Whether `bounced` is ever filled."""
         if _LINUX:
             sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
             _option(sock, socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
             if self.family == socket.AF_INET6:
                 _option(sock, socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
                 sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+        self._watched = _watched(sock) if _LINUX else None
+        keep_from_children(self)
         self._segments = _LINUX
         """Whether the kernel is still believed to cut a long buffer into datagrams."""
         self._merges = _LINUX and _option(sock, socket.IPPROTO_UDP, _UDP_GRO, 1)
@@ -85,8 +94,38 @@ class UdpSocket:
             raise
 
     def fileno(self) -> int:
-        """For the event loop."""
+        """The socket's own; -1 when it is closed."""
         return self._socket.fileno()
+
+    def descriptors(self) -> Sequence[int]:
+        """Its open files."""
+        watched = [] if self._watched is None else [self._watched.fileno()]
+        return [self._socket.fileno(), *watched]
+
+    def watch(self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None]) -> None:
+        """Has `on_ready` called whenever there is something to read or to send."""
+        self._loop, self._on_ready = loop, on_ready
+        loop.add_reader(self._socket if self._watched is None else self._watched, on_ready)
+
+    def unwatch(self) -> None:
+        """Takes that back."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._socket if self._watched is None else self._watched)
+            self._watch_queue(False)
+            self._loop = None
+
+    def _watch_queue(self, is_wanted: bool) -> None:
+        """Whether room in the kernel is worth a call."""
+        if self._loop is None or is_wanted is self._is_queue_watched:
+            return
+        self._is_queue_watched = is_wanted
+        if self._watched is not None:
+            events = select.EPOLLIN | (select.EPOLLOUT if is_wanted else 0)
+            self._watched.modify(self._socket, events)
+        elif is_wanted:
+            self._loop.add_writer(self._socket, self._on_ready)
+        else:
+            self._loop.remove_writer(self._socket)
 
     @property
     def takes_ipv4(self) -> bool:
@@ -122,6 +161,7 @@ class UdpSocket:
     def _read(self, limit: int) -> list[Datagram]:
         datagrams: list[Datagram] = []
         sock = self._socket
+        is_woken_for_nothing = False
         try:
             if not self._wildcard and not self._merges:
                 for _ in range(limit):
@@ -138,8 +178,11 @@ class UdpSocket:
                     for at in range(0, len(data), size):
                         datagrams.append((data[at : at + size], path))
         except (BlockingIOError, InterruptedError):
-            pass
+            is_woken_for_nothing = not datagrams
         except OSError:
+            is_woken_for_nothing = True
+        if is_woken_for_nothing and _LINUX:
+            # A send may have been told of the error, which goes on waking us while it is queued.
             self._read_bounced()
         return datagrams
 
@@ -152,7 +195,7 @@ class UdpSocket:
                     is_error = kind in (_IP_RECVERR, _IPV6_RECVERR) and len(data) >= 4
                     if is_error and len(self.bounced) < _MAX_BOUNCED:
                         (number,) = struct.unpack_from("=I", data)
-                        self.bounced[address] = os.strerror(number)
+                        self.bounced[address] = number
 
     def send(self, data: bytes, path: Path) -> None:
         """Sends, or queues while the kernel takes none. Raises OSError for one it never will."""
@@ -164,6 +207,7 @@ class UdpSocket:
             self._send(data, path)
         except (BlockingIOError, InterruptedError):
             self._queue.append((data, path))
+            self._watch_queue(True)
 
     def send_all(self, datagrams: Sequence[Datagram]) -> None:
         """Sends them in order, in as few system calls as can be. Raises OSError as `send` does,
@@ -195,6 +239,7 @@ class UdpSocket:
             self._socket.sendmsg([data for data, _ in datagrams], ancillary, 0, address)
         except (BlockingIOError, InterruptedError):
             self._queue.extend(datagrams)
+            self._watch_queue(True)
         except ConnectionRefusedError:
             return False  # told of an earlier datagram
         except OSError:
@@ -213,10 +258,14 @@ class UdpSocket:
             except OSError:
                 pass  # lost, like any datagram
             self._queue.popleft()
+        self._watch_queue(False)
 
     def close(self) -> None:
         """Closes it."""
+        self.unwatch()
         self._queue.clear()
+        if self._watched is not None:
+            self._watched.close()
         self._socket.close()
 
     def _send(self, data: bytes, path: Path) -> None:
@@ -245,6 +294,19 @@ class UdpSocket:
                 known = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, info)]
             self._ancillary[local] = known
         return known
+
+
+def _watched(sock: socket.socket) -> select.epoll:
+    """What an event loop watches in place of the socket (epoll(7): an epoll file is readable when
+    one of those in it is ready). An error in the socket's error queue (ip(7), IP_RECVERR) would
+    have libuv close its watcher of the socket itself."""
+    watched = select.epoll()
+    watched.register(sock, select.EPOLLIN)
+    return watched
+
+
+def _nothing() -> None:
+    """Nobody waits."""
 
 
 def _option(sock: socket.socket, level: int, name: int, value: int) -> bool:

@@ -20,12 +20,22 @@ _LOCK_TIME = 1.0
 
 
 def state_directory() -> Path:
-    """Where what must survive a restart is kept: QUICDIST_STATE_DIR, or XDG's place for it."""
+    """Where what must survive a restart is kept: QUICDIST_STATE_DIR, or XDG's place for it.
+
+    Raises CertificateUnreadable where there is none.
+    """
     chosen = os.environ.get("QUICDIST_STATE_DIR")
     if chosen:
         return Path(chosen)
     base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "quicdist"
+    if base:
+        return Path(base) / "quicdist"
+    try:
+        return Path.home() / ".local" / "state" / "quicdist"
+    except RuntimeError:  # no $HOME and no entry in the user database
+        raise CertificateUnreadable(
+            "keys cannot be kept: this user has no home directory; set QUICDIST_STATE_DIR"
+        ) from None
 
 
 def make_directory(path: Path) -> None:

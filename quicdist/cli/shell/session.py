@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from quicdist.cli.call import called
+from quicdist.cli.call import called, unaliased
 from quicdist.cli.exits import ExitCode, Problem
 from quicdist.cli.harmless import harmless_term
 from quicdist.cli.printed import Printed
@@ -45,10 +45,11 @@ class Session:
         self._typed = ""
         if _NOTHING.match(text):
             return None
+        meant = unaliased(text)
         try:
-            parse_call(text, node=self.peer)
+            parse_call(meant, node=self.peer)
         except NotationError as error:
-            if error.position >= len(text.rstrip()) and not _ENDED.search(text.rstrip()):
+            if error.position >= len(meant.rstrip()) and not _ENDED.search(meant.rstrip()):
                 self._typed = text
                 return None
             raise Problem(ExitCode.USAGE, f"{error}; calls are M:F(Arguments)") from None
@@ -59,7 +60,7 @@ class Session:
         await self.node.connect(self.peer)
         # Whose life a pid belongs to, its text does not say; the connection does.
         creation = self.node.peer(self.peer).creation
-        wanted = parse_call(call, node=self.peer, creation=creation)
+        wanted = parse_call(unaliased(call), node=self.peer, creation=creation)
         try:
             value = await called(self.node, self.peer, wanted, self._timeout)
         finally:

@@ -1,0 +1,65 @@
+"""A node belongs to the event loop, the thread and the process that started it.
+
+asyncio objects are not thread-safe (Python's documentation, Developing with asyncio): a future of
+another loop never wakes who waits for it. So each public method looks first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from asyncio import get_running_loop
+
+from quicdist.carriers import forking
+from quicdist.node.errors import NotRunning
+
+
+class LoopAffinity:
+    """The event loop that is running when it is made; none is fine, for tests."""
+
+    def __init__(self, owner: str) -> None:
+        """`owner` is what belongs to the loop, in messages."""
+        self._owner = owner
+        self._loop = _running_loop()
+        self._thread = threading.get_ident()
+        self._thread_name = threading.current_thread().name
+        self._generation = forking.generation
+
+    @property
+    def is_of_parent(self) -> bool:
+        """Whether the process was forked after this was made."""
+        return forking.generation != self._generation
+
+    def check(self) -> None:
+        """Raises RuntimeError in another loop or thread, NotRunning in a forked child."""
+        try:
+            if get_running_loop() is self._loop and forking.generation == self._generation:
+                return
+        except RuntimeError:
+            pass
+        self._refuse()
+
+    def _refuse(self) -> None:
+        if self.is_of_parent:
+            raise NotRunning(
+                f"{self._owner} belongs to the process that this one was forked from: make another "
+                f"node here"
+            )
+        running = _running_loop()
+        # Between two runs of its loop nobody else can be at it.
+        if self._loop is None or (running is None and threading.get_ident() == self._thread):
+            return
+        here = "no event loop" if running is None else f"the event loop {running}"
+        raise RuntimeError(
+            f"{self._owner} belongs to the event loop {self._loop} in thread "
+            f"{self._thread_name!r} and was used from {here} in thread "
+            f"{threading.current_thread().name!r}: use "
+            f"asyncio.run_coroutine_threadsafe, or a BlockingNode, which any thread may use"
+        )
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return get_running_loop()
+    except RuntimeError:
+        return None
