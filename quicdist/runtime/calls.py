@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from quicdist.node.process import Process
 
 logger = logging.getLogger("quicdist.node")
-logger.addFilter(FewLines("answer_refused"))
+logger.addFilter(FewLines("answer_refused", "answer_failed", "call_failed", "call_refused"))
 
 GEN_CALL = Atom("$gen_call")
 ALIAS = Atom("alias")
