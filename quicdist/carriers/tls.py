@@ -52,12 +52,16 @@ class TlsConnection(TcpConnection):
         if self.role is Role.LISTENER:
             self._verifier.named(node, self.certificates)
 
-    def remember(self, node: str) -> None:
+    def must_bind(self, node: str) -> bool:
+        """By the setting, or because it has done so over QUIC: `ssl` has no exporter."""
+        return self._verifier.must_bind(node)
+
+    def remember(self, node: str, *, bound: bool = False) -> None:
         """Keeps its key, where that is wanted. Raises PeerRefused."""
         if self.role is Role.LISTENER:
-            self._verifier.learn_dialler(node, self.certificates)
+            self._verifier.learn_dialler(node, self.certificates, bound=bound)
         else:
-            self._verifier.learn_dialled(node, self.certificates)
+            self._verifier.learn_dialled(node, self.certificates, bound=bound)
 
     def _judging(self, accept: Accept) -> Accept:
         def judged(connection: TcpConnection) -> ConnectionHandler:

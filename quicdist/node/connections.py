@@ -18,11 +18,12 @@ from typing import Protocol
 from quicdist.carriers.base import Connection, ConnectionHandler, NotBelieved
 from quicdist.carriers.few_lines import FewLines
 from quicdist.carriers.places import place_of
-from quicdist.carriers.trust import CertificateError
+from quicdist.carriers.trust import CertificateError, PeerRefused
+from quicdist.carriers.trust.names import written
 from quicdist.dist.control import Control
 from quicdist.dist.flags import Flag
 from quicdist.dist.handshake import Named, Status, is_node_name, settle_simultaneous
-from quicdist.dist.session import NO_PAYLOAD, LocalNode, Role, Session
+from quicdist.dist.session import NO_PAYLOAD, NOT_BOUND, LocalNode, Role, Session
 from quicdist.etf import Atom, EtfEncodeError, Options, Pid, Term
 from quicdist.node.access import Access
 from quicdist.node.book import AddressBook
@@ -386,6 +387,8 @@ class Connections:
             expected_peer=node,
             limits=self._limits.session,
             options=self._options,
+            binding=connection.binding,
+            must_bind=node is not None and connection.must_bind(node),
         )
         return Peer(
             connection,
@@ -433,6 +436,12 @@ class Connections:
     def _may_connect(self, peer: Peer, name: str) -> bool:
         try:
             peer.connection.check_name(name)
+            if peer.connection.must_bind(name) and not peer.offers_binding:
+                raise PeerRefused(NOT_BOUND.format(written(name)))
+            if self._is_weaker(peer, name):
+                raise PeerRefused(
+                    f"{written(name)} is connected over TLS, and is not replaced in the clear"
+                )
         except CertificateError as error:
             extra = {**peer.fields("not_believed"), "reason": str(error)}
             logger.warning("%s is refused: %s", peer, error, extra=extra)
@@ -441,6 +450,13 @@ class Connections:
             logger.warning("%s may not connect", peer, extra=peer.fields("not_allowed"))
             return False
         return True
+
+    def _is_weaker(self, peer: Peer, name: str) -> bool:
+        """Whether the live connection of that name is in TLS, and this one is not."""
+        live = self.up.get(Atom(name))
+        if live is None or peer.connection.traits.is_encrypted:
+            return False
+        return live.connection.traits.is_encrypted
 
     def alive_asked(self, peer: Peer) -> Status:
         """The peer says that we are connected already."""
@@ -452,7 +468,9 @@ class Connections:
         assert self.local is not None
         self._greeting.pop(peer, None)
         try:
-            peer.connection.remember(peer.name)
+            if self._is_weaker(peer, peer.name):
+                raise PeerRefused("the node is connected over TLS meanwhile")
+            peer.connection.remember(peer.name, bound=peer.session.is_bound)
         except CertificateError as error:
             peer.fail(str(error), Ending.REFUSED)
             return

@@ -128,6 +128,8 @@ class Peer:
         """Of the name, ours or the one that the peer gave us."""
         self.refusal: HandshakeRefused | None = None
         self.is_cookie_doubtful = False
+        self.offers_binding = False
+        """Its proof of the cookie will be bound to the TLS session; of a peer that dialled us."""
         self.up_since = 0.0
         """Unix time when the handshake was done."""
         self.ending = Ending.LOST
@@ -199,6 +201,9 @@ class Peer:
             self.name = Atom(event.peer.name)
             self.creation = event.peer.creation
             wants_name = Flag.NAME_ME in event.peer.flags
+            self.offers_binding = (
+                bool(self.connection.binding) and Flag.CHANNEL_BINDING in event.peer.flags
+            )
             decide = self._owner.name_asked if wants_name else self._owner.peer_named
             self._answer_name(partial(decide, self, event.peer.name))
         elif isinstance(event, AliveAsked):

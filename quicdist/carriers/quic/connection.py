@@ -32,6 +32,7 @@ from quicdist.carriers.base import (
 )
 from quicdist.carriers.dialects import QUIC_DIALECTS, QuicDialect
 from quicdist.carriers.few_lines import FewLines
+from quicdist.carriers.quic import tls_exporter
 from quicdist.carriers.quic.engine import (
     BURST,
     Closed,
@@ -169,6 +170,7 @@ class QuicCarrier:
         self._farewell: Sequence[Datagram] = ()
         self._farewells_wanted = 0
 
+        self.binding = b""
         self._reset_token = b""
         self._last_statistics: ConnectionStatistics | None = None
 
@@ -296,12 +298,17 @@ class QuicCarrier:
         if self.role is Role.LISTENER:
             self._verifier.named(node, self._engine.certificates)
 
-    def remember(self, node: str) -> None:
+    def must_bind(self, node: str) -> bool:
+        """By the setting, or because it has done so before."""
+        return self._verifier.must_bind(node)
+
+    def remember(self, node: str, *, bound: bool = False) -> None:
         """Keeps its key, where that is wanted. Raises PeerRefused."""
+        certificates = self._engine.certificates
         if self.role is Role.LISTENER:
-            self._verifier.learn_dialler(node, self._engine.certificates)
+            self._verifier.learn_dialler(node, certificates, bound=bound)
         else:
-            self._verifier.learn_dialled(node, self._engine.certificates)
+            self._verifier.learn_dialled(node, certificates, bound=bound)
 
     def close(self, reason: str) -> None:
         """CONNECTION_CLOSE, at once: the one thing that every peer takes for a goodbye."""
@@ -430,6 +437,8 @@ class QuicCarrier:
             return
         self._dialect = make(self.role, self._limits)
         self.traits = self._dialect.traits
+        if self.traits.binds:
+            self.binding = self._engine.export(tls_exporter.LABEL, tls_exporter.LENGTH)
         self._window = max(self._window, self._dialect.receive_window)
         self._perform(self._dialect.opened())
         self._look_open()

@@ -51,6 +51,12 @@ class Trust:
     """Fingerprints by node name."""
     uncertified: Sequence[str] = ()
 
+    require_tls: bool = False
+    """No connection in the clear, and no EPMD embedded: see `requiring`."""
+
+    require_binding: bool = False
+    """No peer whose proof of the cookie is not bound to the TLS session: see `requiring`."""
+
     @classmethod
     def first_use(
         cls, known_nodes: Path | str | None = None, *, uncertified: Sequence[str] = ()
@@ -89,7 +95,7 @@ class Trust:
         if isinstance(pins, (str, Path)):
             path = Path(pins)
             files.read(path)
-            KnownNodes(path).pins()
+            KnownNodes(path, has_patterns=True).pins()
             return cls(TrustBy.PINS, path, uncertified=tuple(uncertified))
         parsed = {
             node: tuple(map(parse_fingerprint, [ones] if isinstance(ones, str) else ones))
@@ -106,6 +112,20 @@ class Trust:
         """The same, and nodes of these names are let in without a certificate."""
         return dataclasses.replace(self, uncertified=(*self.uncertified, *patterns))
 
+    def requiring(self, *, tls: bool = False, binding: bool = False) -> Trust:
+        """The same, which requires more of peers.
+
+        `tls`: nodes are neither dialled nor accepted in the clear, and no EPMD is embedded.
+        `binding`: peers must bind their proof of the cookie to the TLS session, so that nobody
+        can relay it. quicdist nodes do so over QUIC; stock nodes and gateways cannot, and are
+        refused. A quicdist node that has done so once must always do so, with or without this.
+        """
+        return dataclasses.replace(
+            self,
+            require_tls=self.require_tls or tls,
+            require_binding=self.require_binding or binding,
+        )
+
     @property
     def known_nodes(self) -> Path:
         """The file of first use."""
@@ -113,7 +133,7 @@ class Trust:
 
     def verifier(self) -> Verifier:
         """What decides, for one node. Its files are read when it is asked, and when they change."""
-        return Verifier(self._way(), self.uncertified)
+        return Verifier(self._way(), self.uncertified, require_binding=self.require_binding)
 
     def _way(self) -> Way:
         if self.by is TrustBy.AUTHORITY:

@@ -29,12 +29,17 @@ from quicdist.carriers.trust.names import (
     hosts_of,
     is_for_host,
     is_for_node,
+    is_quic_name,
     nodes_of,
     speaks_of,
     written,
 )
 
 _log = logging.getLogger("quicdist.trust")
+
+
+_MOST_BOUND = 10_000
+"""Nodes of which a process remembers that they bind, besides those in a file."""
 
 
 class Way(Protocol):
@@ -47,8 +52,15 @@ class Way(Protocol):
     def node(self, node: str, certificates: Certificates) -> None:
         """Whether it is this node, `anyone` having been asked."""
 
-    def learn(self, node: str, certificates: Certificates) -> None:
-        """It was believed, and has proved the cookie."""
+    def learn(self, node: str, certificates: Certificates, *, bound: bool) -> None:
+        """It was believed, and has proved the cookie, `bound` to the TLS session or not."""
+
+    def knows(self, node: str) -> bool:
+        """Whether the name belongs to a key, so that nobody has it without TLS. `name@host` says
+        TCP by itself: such a name belongs to a key where that is pinned."""
+
+    def is_bound(self, node: str) -> bool:
+        """Whether it is written down that the node binds its proof of the cookie."""
 
 
 class ByAuthority:
@@ -71,8 +83,14 @@ class ByAuthority:
                 f"it is for {names}"
             )
 
-    def learn(self, node: str, certificates: Certificates) -> None:
+    def learn(self, node: str, certificates: Certificates, *, bound: bool) -> None:
         pass
+
+    def knows(self, node: str) -> bool:
+        return is_quic_name(node)
+
+    def is_bound(self, node: str) -> bool:
+        return False
 
     def _current(self) -> Certificates:
         stamp = files.stamp([self._file])
@@ -101,7 +119,7 @@ class ByPins:
     """A key that is written down for the node's name."""
 
     def __init__(self, pins: Mapping[str, Sequence[str]] | Path) -> None:
-        self._file = KnownNodes(pins) if isinstance(pins, Path) else None
+        self._file = KnownNodes(pins, has_patterns=True) if isinstance(pins, Path) else None
         self._pins = {} if isinstance(pins, Path) else pins
 
     def anyone(self, certificates: Certificates, usage: Usage) -> None:
@@ -113,20 +131,28 @@ class ByPins:
             )
 
     def node(self, node: str, certificates: Certificates) -> None:
-        keys = {
-            one
-            for pattern, ones in self._current().items()
-            if fnmatchcase(node, pattern)
-            for one in ones
-        }
-        if not _vouching(certificates, keys):
+        if not _vouching(certificates, self._keys(node)):
             raise PeerRefused(
                 f"the peer's key {fingerprint(certificates[0])} is not pinned for {written(node)}",
                 Alert.CERTIFICATE_UNKNOWN,
             )
 
-    def learn(self, node: str, certificates: Certificates) -> None:
+    def learn(self, node: str, certificates: Certificates, *, bound: bool) -> None:
         pass
+
+    def knows(self, node: str) -> bool:
+        return bool(self._keys(node))
+
+    def is_bound(self, node: str) -> bool:
+        return False
+
+    def _keys(self, node: str) -> set[str]:
+        return {
+            one
+            for pattern, ones in self._current().items()
+            if fnmatchcase(node, pattern)
+            for one in ones
+        }
 
     def _current(self) -> Mapping[str, Sequence[str]]:
         return self._pins if self._file is None else self._file.pins()
@@ -146,15 +172,21 @@ class ByFirstUse:
         if keys and not _vouching(certificates, keys):
             raise self._known.changed(node, fingerprint(certificates[0]))
 
-    def learn(self, node: str, certificates: Certificates) -> None:
+    def knows(self, node: str) -> bool:
+        return is_quic_name(node) and bool(self._known.keys(node))
+
+    def is_bound(self, node: str) -> bool:
+        return any(one.is_bound for one in self._known.keys(node))
+
+    def learn(self, node: str, certificates: Certificates, *, bound: bool) -> None:
         key = fingerprint(certificates[0])
         keys = {one.fingerprint for one in self._known.keys(node)}
         if keys and key not in keys and _vouching(certificates, keys):
-            self._known.supersede(node, key, OVERLAP)
+            self._known.supersede(node, key, OVERLAP, bound=bound or self.is_bound(node))
             extra = {"event": "key_renewed", "peer": node, "fingerprint": key}
             text = "%s has a new key, %s, which its old one vouches for"
             _log.warning(text, written(node), key, extra=extra)
-        elif self._known.learn(node, key):
+        elif self._known.learn(node, key, bound=bound):
             extra = {"event": "key_learned", "peer": node, "fingerprint": key}
             text = "%s is met for the first time; its key is %s"
             _log.info(text, written(node), key, extra=extra)
@@ -169,8 +201,14 @@ class NoWay:
     def node(self, node: str, certificates: Certificates) -> None:
         pass
 
-    def learn(self, node: str, certificates: Certificates) -> None:
+    def learn(self, node: str, certificates: Certificates, *, bound: bool) -> None:
         pass
+
+    def knows(self, node: str) -> bool:
+        return False
+
+    def is_bound(self, node: str) -> bool:
+        return False
 
 
 class Verifier:
@@ -179,9 +217,14 @@ class Verifier:
     Every method raises PeerRefused, and CertificateError where a file says nothing usable.
     """
 
-    def __init__(self, way: Way, uncertified: Sequence[str]) -> None:
+    def __init__(
+        self, way: Way, uncertified: Sequence[str] = (), *, require_binding: bool = False
+    ) -> None:
         self._way = way
         self._uncertified = tuple(uncertified)
+        self._require_binding = require_binding
+        self._bound: dict[str, None] = {}
+        """Nodes that have bound their proofs since this process began, the oldest first."""
 
     @property
     def asks_diallers(self) -> bool:
@@ -226,26 +269,56 @@ class Verifier:
         if certificates:
             with _readable():
                 self._check_node(node, certificates)
-        elif not any(fnmatchcase(node, pattern) for pattern in self._uncertified):
+        elif not self._is_uncertified(node):
             raise PeerRefused(
                 f"{written(node)} presents no certificate, and the setting does not let it in "
                 "without",
                 Alert.CERTIFICATE_REQUIRED,
             )
 
-    def learn_dialled(self, node: str, certificates: Certificates) -> None:
-        """The node that we dialled has proved the cookie."""
-        if certificates:
-            self._way.learn(node, certificates)
+    def in_the_clear(self, node: str) -> None:
+        """A connection without TLS is to be, or says that it is, this node's: a name whose key is
+        known is not given away, unless the setting says that the cookie will do for it."""
+        if self._way.knows(node) and not self._is_uncertified(node):
+            raise PeerRefused(
+                f"the key of {written(node)} is known, and a connection in the clear shows none: "
+                "somebody else may have taken its name"
+            )
 
-    def learn_dialler(self, node: str, certificates: Certificates) -> None:
+    def must_bind(self, node: str) -> bool:
+        """Whether its proof of the cookie must be bound to the TLS session: by the setting, or
+        because it was before. That is not asked of those that are accepted for the cookie alone."""
+        if self._require_binding:
+            return True
+        was_bound = node in self._bound or self._way.is_bound(node)
+        return was_bound and not self._is_uncertified(node)
+
+    def learn_dialled(self, node: str, certificates: Certificates, *, bound: bool = False) -> None:
+        """The node that we dialled has proved the cookie, `bound` to the TLS session or not."""
+        self._learn_bound(node, bound)
+        if certificates:
+            self._way.learn(node, certificates, bound=bound)
+
+    def learn_dialler(self, node: str, certificates: Certificates, *, bound: bool = False) -> None:
         """A node that dialled us has proved the cookie.
 
         Its key is remembered where its certificate claims the name; one that names nobody, such
         as that of a command run once, on any free port, is nobody whom we will meet again.
         """
         if certificates and speaks_of(certificates[0], node):
-            self._way.learn(node, certificates)
+            self._learn_bound(node, bound)
+            self._way.learn(node, certificates, bound=bound)
+
+    def _learn_bound(self, node: str, bound: bool) -> None:
+        if not bound:
+            return
+        self._bound.pop(node, None)
+        if len(self._bound) >= _MOST_BOUND:
+            del self._bound[next(iter(self._bound))]
+        self._bound[node] = None
+
+    def _is_uncertified(self, node: str) -> bool:
+        return any(fnmatchcase(node, pattern) for pattern in self._uncertified)
 
     def _check_node(self, node: str, certificates: Certificates) -> None:
         own = certificates[0]
