@@ -37,7 +37,7 @@ from quicdist.node.peer import Peer, State
 from quicdist.node.system import Handler, Payload, Route
 
 logger = logging.getLogger("quicdist.node")
-logger.addFilter(FewLines("peer_refused", "not_believed", "not_allowed"))
+logger.addFilter(FewLines("peer_refused", "not_believed", "not_allowed", "call_raised"))
 
 _MAX_QUEUED = 10_000
 """Signals that wait for one connection to come up."""

@@ -14,6 +14,8 @@ from types import TracebackType
 from quicdist import etf
 from quicdist.carriers.epmd import EpmdError
 from quicdist.carriers.trust import CertificateError, Credentials, Identity, Trust
+from quicdist.cluster import tracebacks
+from quicdist.cluster.peer_guard import PeerGuard
 from quicdist.dist.flags import DEFAULT_FLAGS, Flag
 from quicdist.dist.session import LocalNode
 from quicdist.etf import Atom, Pid, Term
@@ -664,6 +666,11 @@ class _Life:
     def peer_up(self, peer: Peer) -> None:
         """A link is up."""
         assert peer.name is not None
+        rights = self._access.rights(peer.name, self._exports.modules)
+        if not rights.is_everything:
+            peer.guard = PeerGuard(peer.name, rights, self.system)
+        host = peer.connection.peer_address[0]
+        peer.gets_tracebacks = tracebacks.are_for(self._access.tracebacks, host)
         carrier = peer.connection.traits.name
         extra = {**peer.fields("peer_up"), "role": peer.connection.role.value}
         logger.info("%s is up (%s)", peer, carrier, extra=extra)

@@ -21,6 +21,8 @@ from typing import Protocol
 
 from quicdist import etf
 from quicdist.carriers.base import CloseKind, CloseReason, Connection, ConnectionStatistics
+from quicdist.cluster.peer_guard import PeerGuard
+from quicdist.cluster.tracebacks import without_tracebacks
 from quicdist.dist import control as ctl
 from quicdist.dist.control import Control
 from quicdist.dist.errors import DistError, HandshakeRefused, ProtocolError, WrongCookie
@@ -134,6 +136,10 @@ class Peer:
         """Unix time when the handshake was done."""
         self.ending = Ending.LOST
         """Why it is over, once it is."""
+        self.guard: PeerGuard | None = None
+        """What the peer may do, once it is up; None where that is everything."""
+        self.gets_tracebacks = True
+        """Whether it is sent tracebacks of errors here."""
         self._owner = owner
         self.handlers = handlers
         """What is done with each control message."""
@@ -269,6 +275,10 @@ class Peer:
         """
         if self.state is not State.UP:
             return
+        if self.guard is not None:
+            self.guard.heard(sender)
+        if not self.gets_tracebacks:
+            payload = payload if payload is NO_PAYLOAD else without_tracebacks(payload)
         level = self._answers
         is_answer = type(control) in _ANSWERS
         self._outbox.put(sender, self._encoded(control, payload), level if is_answer else None)
@@ -304,6 +314,8 @@ class Peer:
         """Sends; what is to be awaited while the sender's backlog is high. Raises EtfEncodeError,
         NoConnection."""
         outbox = self._outbox
+        if self.guard is not None:
+            self.guard.heard(route.sender)
         if self.state is _UP:
             head = route.head
             if head is None or head.session is not self._mark:
@@ -382,6 +394,8 @@ class Peer:
             return
         if kind in _OWN and control.from_pid.node is not self.name and _is_own(control):  # type: ignore[attr-defined]
             raise ProtocolError(f"{kind.__name__} in the name of another node's pid")
+        if self.guard is not None and not self.guard.admits(control, payload):
+            return
         handler(control, payload, self)
 
     def _plan_work(self) -> None:
