@@ -27,6 +27,8 @@ from quicdist.cli.options import (
     LogJson,
     Prometheus,
     QlogFiles,
+    RequireBinding,
+    RequireTls,
     Trusted,
     Verbose,
     access,
@@ -67,6 +69,8 @@ class Settings:
     key: Path | None
     trust: str
     let_in: Sequence[str]
+    require_tls: bool
+    require_binding: bool
     accept: Sequence[str]
     dial: Sequence[str]
     calls: Sequence[str]
@@ -92,7 +96,9 @@ class Settings:
         from quicdist.node.quic import Quic
         from quicdist.node.tls import tcp_or_tls
 
-        believing = trusted_by(self.trust, self.let_in)
+        believing = trusted_by(self.trust, self.let_in).requiring(
+            tls=self.require_tls, binding=self.require_binding
+        )
         return Node(
             self.name,
             carriers=[Quic(tracing=Tracing(self.key_log, self.qlog)), tcp_or_tls(believing)],
@@ -127,6 +133,8 @@ def listen(
     key: Key = None,
     trust: Trusted = "first-use",
     let_in: LetIn = None,
+    require_tls: RequireTls = False,
+    require_binding: RequireBinding = False,
     accept: Accept = None,
     dial: Dial = None,
     prometheus: Prometheus = None,
@@ -156,6 +164,8 @@ def listen(
         key,
         trust,
         let_in or [],
+        require_tls,
+        require_binding,
         accept or [],
         dial or [],
         [],
@@ -185,6 +195,8 @@ def run(
     key: Key = None,
     trust: Trusted = "first-use",
     let_in: LetIn = None,
+    require_tls: RequireTls = False,
+    require_binding: RequireBinding = False,
     accept: Accept = None,
     dial: Dial = None,
     calls: Calls = None,
@@ -214,6 +226,8 @@ def run(
         key,
         trust,
         let_in or [],
+        require_tls,
+        require_binding,
         accept or [],
         dial or [],
         calls or [],

@@ -81,6 +81,21 @@ LetIn = Annotated[
         show_default=False,
     ),
 ]
+RequireTls = Annotated[
+    bool,
+    typer.Option(
+        "--require-tls",
+        help="No connection in the clear: TCP with TLS only, and no EPMD of our own.",
+    ),
+]
+RequireBinding = Annotated[
+    bool,
+    typer.Option(
+        "--require-binding",
+        help="No peer whose proof of the cookie is not bound to the TLS session: quicdist nodes "
+        "over QUIC alone, no stock node and no gateway.",
+    ),
+]
 Accept = Annotated[
     list[str] | None,
     typer.Option(

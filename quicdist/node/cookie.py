@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from quicdist.node.errors import CookieError
+
+_log = logging.getLogger("quicdist.node")
 
 
 def find_cookie(given: str | None, home: Path | None = None) -> str:
@@ -22,6 +25,10 @@ def find_cookie(given: str | None, home: Path | None = None) -> str:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise CookieError(f"no cookie: none was given and {path} cannot be read: {error}") from None
+    if path.stat().st_mode & 0o077:
+        extra = {"event": "cookie_exposed", "path": str(path)}
+        text_of_warning = "%s holds the cookie, and is not for its owner alone: chmod 400"
+        _log.warning(text_of_warning, path, extra=extra)
     return _checked(text, str(path))
 
 

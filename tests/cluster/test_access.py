@@ -1,4 +1,4 @@
-"""What a peer may do: what it may call and what is listed, and nothing else where that is little."""
+"""What a peer may do: what it may call, what is listed, and nothing else where it is restricted."""
 
 from __future__ import annotations
 

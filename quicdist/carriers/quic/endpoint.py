@@ -65,7 +65,7 @@ class Endpoint:
         self._accept = accept
         self.refusals: Refusals = Counter()
         """Of those who dialled us."""
-        self._reset_tokens = ResetTokens(settings.credentials.identity, udp.address[1])
+        self._reset_tokens = ResetTokens(settings.credentials.reset_secret, udp.address[1])
         self._engine = load_engine(settings, self._reset_tokens.of)
         self._loop = asyncio.get_running_loop()
         self._busy_wait = BusyWait(self._loop, settings.busy_wait)

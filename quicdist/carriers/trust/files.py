@@ -133,6 +133,17 @@ def append(path: Path, data: bytes, *, mode: int) -> None:
         os.close(handle)
 
 
+def kept_secret(path: Path, length: int) -> bytes:
+    """Random bytes in a file for its owner alone, made where there is none. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        found = path.read_bytes()
+        if len(found) == length:
+            return found
+    make_directory(path.parent)
+    write(path, os.urandom(length), mode=0o600, replace=path.exists())
+    return path.read_bytes()
+
+
 def is_on_event_loop() -> bool:
     """Whether this thread runs one, which must not wait."""
     try:

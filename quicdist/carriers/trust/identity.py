@@ -266,6 +266,7 @@ def _read_key(path: Path) -> PrivateKey:
         raise CertificateUnreadable(f"{path}: no PEM private key in it") from None
     if not isinstance(key, PrivateKey):
         raise CertificateUnreadable(f"{path}: a key of a kind that TLS 1.3 does not sign with")
+    files.warn_of_exposed(path)
     if files.is_for_others(path):
         extra = {"event": "key_exposed", "path": str(path)}
         _log.warning("%s holds a key, and is not for its owner alone: chmod 600", path, extra=extra)
