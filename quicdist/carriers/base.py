@@ -226,6 +226,9 @@ class Connection(Protocol):
     def check_name(self, node: str) -> None:
         """The peer says that it is this node; raises PeerRefused where TLS knows better."""
 
+    def check_again(self, node: str) -> None:
+        """The peer is this node: raises PeerRefused where that would not be believed now."""
+
     def must_bind(self, node: str) -> bool:
         """Whether that node's proof of the cookie must be bound to the TLS session."""
 

@@ -177,6 +177,11 @@ class TcpConnection(asyncio.BufferedProtocol):
         if self.verifier is not None and self.role is Role.LISTENER:
             self.verifier.in_the_clear(node)
 
+    def check_again(self, node: str) -> None:
+        """It may be known by a key now. Raises PeerRefused."""
+        if self.verifier is not None:
+            self.verifier.in_the_clear(node)
+
     def must_bind(self, node: str) -> bool:
         """There is no TLS session, so whoever must bind is refused."""
         return self.verifier is not None and self.verifier.must_bind(node)

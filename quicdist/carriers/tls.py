@@ -52,6 +52,10 @@ class TlsConnection(TcpConnection):
         if self.role is Role.LISTENER:
             self._verifier.named(node, self.certificates)
 
+    def check_again(self, node: str) -> None:
+        """What is believed may have changed since. Raises PeerRefused."""
+        self._verifier.again(node, self.certificates, dialled=self.role is Role.DIALER)
+
     def must_bind(self, node: str) -> bool:
         """By the setting, or because it has done so over QUIC: `ssl` has no exporter."""
         return self._verifier.must_bind(node)

@@ -130,6 +130,9 @@ class LocalNode:
     creation: int
     flags: Flag
     cookie: str = field(repr=False)
+    """With which we prove ourselves."""
+    more_cookies: tuple[str, ...] = field(default=(), repr=False)
+    """That peers who connect to us may prove as well, while the cluster's cookie is changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +340,7 @@ class Session:
         self._local = local
         self._role = role
         self._cookie = hs.cookie_bytes(local.cookie)
+        self._more_cookies = tuple(map(hs.cookie_bytes, local.more_cookies))
         self._challenge = challenge
         self._expected_peer = expected_peer
         self._limits = limits or SessionLimits()
@@ -602,14 +606,25 @@ class Session:
         offered = self._peer_flags & Flag.CHANNEL_BINDING.value
         return bool(offered and self._binding)
 
-    def _proof(self, challenge: int, prover: hs.Prover) -> bytes:
+    def _proof(self, challenge: int, prover: hs.Prover, cookie: bytes | None = None) -> bytes:
+        cookie = self._cookie if cookie is None else cookie
         if self._is_bound:
-            return hs.bound_digest(self._cookie, challenge, self._binding, prover)
-        return hs.digest(self._cookie, challenge)
+            return hs.bound_digest(cookie, challenge, self._binding, prover)
+        return hs.digest(cookie, challenge)
 
     def _check_proof(self, received: bytes, prover: hs.Prover) -> None:
-        """Takes the same time for every wrong proof. Raises WrongCookie."""
-        if hmac.compare_digest(self._proof(self._challenge, prover), received):
+        """Takes the same time for every wrong proof. Who dialled us may have any cookie that we
+        accept, and is answered with the same. Raises WrongCookie."""
+        accepted: tuple[bytes, ...] = (self._cookie,)
+        if prover is hs.Prover.INITIATOR:
+            accepted += self._more_cookies
+        proved = [
+            cookie
+            for cookie in accepted
+            if hmac.compare_digest(self._proof(self._challenge, prover, cookie), received)
+        ]
+        if proved:
+            self._cookie = proved[0]
             return
         reason = f"{self._peer_name} has another cookie than we have"
         if self._is_bound:

@@ -12,7 +12,8 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from quicdist.carriers.base import Connection, ConnectionHandler, NotBelieved
@@ -236,6 +237,22 @@ class Connections:
         if peer.state is State.UP and (left <= 0 or not await peer.connection.flush(left)):
             text = "%s has not acknowledged everything that was sent to it"
             logger.warning(text, peer, extra=peer.fields("peer_not_flushed"))
+
+    def change_cookies(self, cookies: Sequence[str]) -> None:
+        """For links made from now on; the first is the one that we offer."""
+        if self.local is not None:
+            more = tuple(cookies[1:])
+            self.local = replace(self.local, cookie=cookies[0], more_cookies=more)
+
+    def recheck(self) -> None:
+        """Ends the links of peers that are not believed any more."""
+        for peer in list(self.up.values()):
+            try:
+                peer.connection.check_again(str(peer.name))
+            except CertificateError as error:
+                extra = {**peer.fields("not_believed"), "reason": str(error)}
+                logger.warning("%s is not believed any more: %s", peer, error, extra=extra)
+                peer.fail("its certificate is not believed any more", Ending.REFUSED)
 
     def close(self) -> None:
         """Ends every link and attempt, at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from quicdist.node.errors import CookieError
@@ -25,11 +26,34 @@ def find_cookie(given: str | None, home: Path | None = None) -> str:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise CookieError(f"no cookie: none was given and {path} cannot be read: {error}") from None
+    _warn_of_exposed(path)
+    return _checked(text, str(path))
+
+
+def read_cookies(path: Path) -> tuple[str, ...]:
+    """The cookies in a file, one in a line: the first is offered, all are accepted. Raises
+    CookieError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CookieError(f"{path} cannot be read: {error}") from None
+    _warn_of_exposed(path)
+    cookies = tuple(line for line in lines if line)
+    return check_cookies(cookies or ("",), str(path))
+
+
+def check_cookies(cookies: Sequence[str], where: str = "the cookie given") -> tuple[str, ...]:
+    """The same, each looked at. Raises CookieError."""
+    if not cookies:
+        raise CookieError(f"{where}: at least one cookie is expected")
+    return tuple(_checked(cookie, where) for cookie in cookies)
+
+
+def _warn_of_exposed(path: Path) -> None:
     if path.stat().st_mode & 0o077:
         extra = {"event": "cookie_exposed", "path": str(path)}
-        text_of_warning = "%s holds the cookie, and is not for its owner alone: chmod 400"
-        _log.warning(text_of_warning, path, extra=extra)
-    return _checked(text, str(path))
+        text = "%s holds the cookie, and is not for its owner alone: chmod 400"
+        _log.warning(text, path, extra=extra)
 
 
 def _checked(cookie: str, where: str) -> str:

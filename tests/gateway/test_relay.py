@@ -69,6 +69,8 @@ class Remembering:
 
     binding = b""
 
+    def check_again(self, node: str) -> None: ...
+
     def must_bind(self, node: str) -> bool:
         return False
 

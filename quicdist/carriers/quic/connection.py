@@ -298,6 +298,10 @@ class QuicCarrier:
         if self.role is Role.LISTENER:
             self._verifier.named(node, self._engine.certificates)
 
+    def check_again(self, node: str) -> None:
+        """What is believed may have changed since. Raises PeerRefused."""
+        self._verifier.again(node, self._engine.certificates, dialled=self.role is Role.DIALER)
+
     def must_bind(self, node: str) -> bool:
         """By the setting, or because it has done so before."""
         return self._verifier.must_bind(node)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from quicdist.carriers.trust import files
+from quicdist.carriers.trust.chains import read_revocations
 from quicdist.carriers.trust.identity import check_times, read_certificates
 from quicdist.carriers.trust.known_nodes import KnownNodes
 from quicdist.carriers.trust.names import parse_fingerprint
@@ -51,6 +52,9 @@ class Trust:
     """Fingerprints by node name."""
     uncertified: Sequence[str] = ()
 
+    crl_file: Path | None = None
+    """The revocation lists of the authorities (PEM)."""
+
     require_tls: bool = False
     """No connection in the clear, and no EPMD embedded: see `requiring`."""
 
@@ -69,15 +73,25 @@ class Trust:
         return cls(TrustBy.FIRST_USE, path, uncertified=tuple(uncertified))
 
     @classmethod
-    def authority(cls, ca_file: Path | str, *, uncertified: Sequence[str] = ()) -> Trust:
-        """Believes what the authorities in `ca_file` (PEM) have signed for the node's host.
+    def authority(
+        cls,
+        ca_file: Path | str,
+        *,
+        crl_file: Path | str | None = None,
+        uncertified: Sequence[str] = (),
+    ) -> Trust:
+        """Believes what the authorities in `ca_file` (PEM) have signed for the node's host, and
+        have not revoked in `crl_file` (PEM).
 
         A certificate that names nodes is good for these alone. Raises CertificateError.
         """
         path = Path(ca_file)
+        crl = None if crl_file is None else Path(crl_file)
+        if crl is not None:
+            read_revocations(crl)
         for certificate in read_certificates(path):
             check_times(certificate, path)
-        return cls(TrustBy.AUTHORITY, path, uncertified=tuple(uncertified))
+        return cls(TrustBy.AUTHORITY, path, uncertified=tuple(uncertified), crl_file=crl)
 
     @classmethod
     def pinned(
@@ -138,7 +152,7 @@ class Trust:
     def _way(self) -> Way:
         if self.by is TrustBy.AUTHORITY:
             assert self.file is not None
-            return ByAuthority(self.file)
+            return ByAuthority(self.file, self.crl_file)
         if self.by is TrustBy.PINS:
             return ByPins(self.file or self.pins)
         if self.by is TrustBy.FIRST_USE:

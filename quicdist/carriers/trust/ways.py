@@ -18,7 +18,13 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from quicdist.carriers.trust import files
-from quicdist.carriers.trust.chains import Usage, check_chain, check_length
+from quicdist.carriers.trust.chains import (
+    Usage,
+    check_chain,
+    check_length,
+    check_revoked,
+    read_revocations,
+)
 from quicdist.carriers.trust.errors import Alert, CertificateError, PeerRefused
 from quicdist.carriers.trust.identity import OVERLAP, read_certificates
 from quicdist.carriers.trust.known_nodes import KnownNodes
@@ -55,6 +61,10 @@ class Way(Protocol):
     def learn(self, node: str, certificates: Certificates, *, bound: bool) -> None:
         """It was believed, and has proved the cookie, `bound` to the TLS session or not."""
 
+    @property
+    def files(self) -> Sequence[Path]:
+        """What it goes by."""
+
     def knows(self, node: str) -> bool:
         """Whether the name belongs to a key, so that nobody has it without TLS. `name@host` says
         TCP by itself: such a name belongs to a key where that is pinned."""
@@ -66,13 +76,21 @@ class Way(Protocol):
 class ByAuthority:
     """A certificate that an authority has signed, for the node's host."""
 
-    def __init__(self, ca_file: Path) -> None:
+    def __init__(self, ca_file: Path, crl_file: Path | None = None) -> None:
         self._file = ca_file
+        self._crl_file = crl_file
         self._stamp: files.Stamp | None = None
         self._authorities: Certificates = ()
+        self._lists: Sequence[x509.CertificateRevocationList] = ()
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return (self._file,) if self._crl_file is None else (self._file, self._crl_file)
 
     def anyone(self, certificates: Certificates, usage: Usage) -> None:
-        check_chain(certificates, self._current(), usage)
+        authorities = self._current()
+        check_chain(certificates, authorities, usage)
+        check_revoked(certificates, authorities, self._lists)
 
     def node(self, node: str, certificates: Certificates) -> None:
         own = certificates[0]
@@ -93,10 +111,12 @@ class ByAuthority:
         return False
 
     def _current(self) -> Certificates:
-        stamp = files.stamp([self._file])
+        stamp = files.stamp(self.files)
         if stamp != self._stamp:
             try:
+                lists = () if self._crl_file is None else read_revocations(self._crl_file)
                 self._take(read_certificates(self._file))
+                self._lists = lists
             except CertificateError as error:
                 if self._stamp is None:
                     raise
@@ -121,6 +141,10 @@ class ByPins:
     def __init__(self, pins: Mapping[str, Sequence[str]] | Path) -> None:
         self._file = KnownNodes(pins, has_patterns=True) if isinstance(pins, Path) else None
         self._pins = {} if isinstance(pins, Path) else pins
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return () if self._file is None else (self._file.path,)
 
     def anyone(self, certificates: Certificates, usage: Usage) -> None:
         pinned = {one for keys in self._current().values() for one in keys}
@@ -164,6 +188,10 @@ class ByFirstUse:
     def __init__(self, known_nodes: Path) -> None:
         self._known = KnownNodes(known_nodes)
 
+    @property
+    def files(self) -> Sequence[Path]:
+        return (self._known.path,)
+
     def anyone(self, certificates: Certificates, usage: Usage) -> None:
         pass
 
@@ -194,6 +222,10 @@ class ByFirstUse:
 
 class NoWay:
     """Whoever it is."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return ()
 
     def anyone(self, certificates: Certificates, usage: Usage) -> None:
         pass
@@ -275,6 +307,18 @@ class Verifier:
                 "without",
                 Alert.CERTIFICATE_REQUIRED,
             )
+
+    def again(self, node: str, certificates: Certificates, *, dialled: bool) -> None:
+        """A connected node has presented these: whether it would be believed now."""
+        if dialled:
+            self.dialled(node, certificates)
+        else:
+            self.dialler(certificates)
+            self.named(node, certificates)
+
+    def stamp(self) -> files.Stamp:
+        """Differs once a file has changed that says whom we believe."""
+        return files.stamp(self._way.files)
 
     def in_the_clear(self, node: str) -> None:
         """A connection without TLS is to be, or says that it is, this node's: a name whose key is
