@@ -90,6 +90,7 @@ async def listen(
     limits: CarrierLimits | None = None,
 ) -> TcpListener:
     """Listens; port 0 takes a free one. Raises OSError, CertificateError."""
+    await credentials.prepare()
     bounds = limits or CarrierLimits()
     return await TcpListener.open(
         host,
@@ -114,6 +115,7 @@ async def dial(
 
     Raises OSError (TimeoutError among them) when none is up within `timeout` seconds, NotBelieved.
     """
+    await credentials.prepare()
     bounds = limits or CarrierLimits()
     connection = await tcp.connect(
         host,

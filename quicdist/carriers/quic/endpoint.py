@@ -99,6 +99,7 @@ class Endpoint:
         Raises OSError where that cannot be had, ValueError for an engine that is not there or
         cannot do what is asked of it, CertificateError where there is no identity.
         """
+        await settings.credentials.prepare()
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
         family, _, _, _, address = found[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from quicdist.carriers.trust import files
-from quicdist.carriers.trust.errors import CertificateError
+from quicdist.carriers.trust.errors import CertificateBusy, CertificateError
 from quicdist.carriers.trust.identity import Identity
 from quicdist.carriers.trust.setting import Trust
 from quicdist.carriers.trust.ways import Verifier
@@ -41,11 +42,19 @@ class Credentials:
         if current.files and files.stamp(current.files) != self._stamp:
             try:
                 return self._take(current.reloaded())
+            except CertificateBusy:
+                pass  # an event loop does not wait for it: the next connection looks again
             except CertificateError as error:
                 extra = {"event": "certificate_failed", "reason": str(error)}
                 _log.error("%s; the certificate used before stays in use", error, extra=extra)
                 self._stamp = files.stamp(current.files)
         return current
+
+    async def prepare(self) -> None:
+        """Has an identity made, where there is none, by a thread: it may have to wait for another
+        process that makes one in the same place. Raises CertificateError."""
+        if self._identity is None:
+            await asyncio.to_thread(getattr, self, "identity")
 
     @property
     def reset_secret(self) -> bytes:

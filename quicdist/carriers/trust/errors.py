@@ -13,6 +13,10 @@ class CertificateUnreadable(CertificateError):
     """A file that is missing, not ours to read, or not what it should be."""
 
 
+class CertificateBusy(CertificateUnreadable):
+    """Files that another process is changing; they can be read in a moment."""
+
+
 class CertificateExpired(CertificateError):
     """A certificate outside of its time."""
 

@@ -22,6 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from quicdist.carriers.trust import files
 from quicdist.carriers.trust.errors import (
+    CertificateBusy,
     CertificateExpired,
     CertificateMismatch,
     CertificateUnreadable,
@@ -95,6 +96,8 @@ class Identity:
             files.make_directory(place)
             with files.locked(place / _KEY):
                 return cls._kept(hosts, place)
+        except TimeoutError:
+            raise CertificateBusy(f"{place} is being changed by another process") from None
         except OSError as error:
             if error.errno in _READ_ONLY and (place / _KEY).exists():
                 return cls._given(hosts, place)

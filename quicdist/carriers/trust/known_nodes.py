@@ -104,6 +104,8 @@ class KnownNodes:
         self._unsaved: dict[str, list[Known]] = {}
         """What was learned and is not written, or could not be: it holds as long as this
         process."""
+        self._full: tuple[datetime.date, files.Stamp | None] | None = None
+        """When, and in which state, it was full of lines that must stay."""
         self._saving: threading.Thread | None = None
 
     def keys(self, node: str) -> Sequence[Known]:
@@ -302,9 +304,13 @@ class KnownNodes:
 
     def _make_room(self) -> None:
         """Forgets what was learned and not met for long. Raises OSError where that is nothing."""
+        state = (_today(), self._stamp)
+        if state == self._full:
+            raise OSError(f"it has {self._count} lines already")
         oldest = _today() - _FORGET_AFTER
         kept = [line for line in self._lines() if not _is_forgettable(line, oldest)]
         if len(kept) >= MOST:
+            self._full = state
             raise OSError(f"it has {len(kept)} lines already")
         files.write(self.path, "".join(f"{line}\n" for line in kept).encode(), mode=0o600)
         self._stamp = None
