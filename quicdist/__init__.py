@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from quicdist import one_line
+
 if TYPE_CHECKING:
     from quicdist.blocking import BlockingMailbox, BlockingNode, BlockingRequest, Shared, connect
     from quicdist.carriers.quic.tracing import Tracing
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
         Port,
         Reference,
     )
-    from quicdist.node.access import Access
+    from quicdist.node.access import Access, Tracebacks
     from quicdist.node.aliases import AliasMode
     from quicdist.node.dns import DnsSrv
     from quicdist.node.errors import (
@@ -129,6 +131,7 @@ __all__ = [
     "Table",
     "Tcp",
     "Tls",
+    "Tracebacks",
     "Tracing",
     "Trust",
     "WhenFull",
@@ -143,7 +146,7 @@ _PLACES = {
     "blocking": "BlockingMailbox BlockingNode BlockingRequest Shared connect",
     "carriers.quic.tracing": "Tracing",
     "carriers.trust": "Identity Trust",
-    "node.access": "Access",
+    "node.access": "Access Tracebacks",
     "etf": "Atom BitString ErlMap EtfDecodeError EtfEncodeError Export Fun ImproperList Pid Port "
     "Reference",
     "node.aliases": "AliasMode",
@@ -177,3 +180,6 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+one_line.install()

@@ -14,6 +14,7 @@ import pytest
 import quicdist
 from quicdist import NoConnection
 from quicdist.cli.jsonlog import JsonFormatter
+from quicdist.one_line import LOGGERS, OneLine
 from tests.node.memory import Hub
 from tests.node.test_two_nodes import make, until
 
@@ -60,6 +61,20 @@ def test_the_page_names_every_event() -> None:
 def test_the_page_names_every_logger() -> None:
     ours = {name for tree in SOURCES for name in loggers(tree) if name.startswith("quicdist.")}
     assert ours == set(re.findall(r"^\| `(quicdist\.\w+)`", PAGE, re.MULTILINE))
+
+
+def test_a_line_stays_one_whatever_a_peer_put_in_it(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever makes a line of another's log may say what he wants in it."""
+    logger = logging.getLogger("quicdist.node")
+    logger.warning("%s is refused", "a@b\n12:00:00 INFO root is up\x1b[2J\u202e")
+    assert caplog.messages == [r"a@b\n12:00:00 INFO root is up\x1b[2J\u202e is refused"]
+
+
+def test_every_logger_keeps_lines_one() -> None:
+    ours = {name for tree in SOURCES for name in loggers(tree) if name.startswith("quicdist.")}
+    assert ours - {"quicdist.io", "quicdist.cli"} == set(LOGGERS)
+    for name in LOGGERS:
+        assert any(isinstance(one, OneLine) for one in logging.getLogger(name).filters)
 
 
 async def test_a_connection_is_an_event_with_fields_at_both_its_ends(

@@ -83,6 +83,13 @@ class DialectTraits:
     ticks_may_stop: bool = False
     """A live peer may fall silent: any packet of the carrier counts as its tick."""
 
+    is_encrypted: bool = True
+    """Below it is TLS. A connection in the clear never replaces one that is encrypted."""
+
+    binds: bool = False
+    """Its peers are quicdist nodes and gateways: proofs of the cookie may be bound to the TLS
+    session. Stock nodes are left alone."""
+
     renews_ids: bool = False
     """A dialer's QUIC is known to follow when we send to another of its connection ids. The one
     that it began with has no reset token: with it, it could not tell that it has restarted."""
@@ -182,6 +189,10 @@ class Connection(Protocol):
     last_received: float
     """Event loop time of the last packet of any kind, in seconds."""
 
+    binding: bytes
+    """The exporter value of its TLS session, to bind the proofs of the cookie to. Empty where
+    there is none, or where the peer may be a stock node. Set once the handshake may begin."""
+
     @property
     def peer_address(self) -> tuple[str, int]: ...
 
@@ -215,10 +226,16 @@ class Connection(Protocol):
     def check_name(self, node: str) -> None:
         """The peer says that it is this node; raises PeerRefused where TLS knows better."""
 
-    def remember(self, node: str) -> None:
+    def check_again(self, node: str) -> None:
+        """The peer is this node: raises PeerRefused where that would not be believed now."""
+
+    def must_bind(self, node: str) -> bool:
+        """Whether that node's proof of the cookie must be bound to the TLS session."""
+
+    def remember(self, node: str, *, bound: bool = False) -> None:
         """The peer is this node, and has proved the cookie: what TLS knows of it may be kept.
 
-        Raises PeerRefused.
+        `bound` says that its proof was bound to the TLS session. Raises PeerRefused.
         """
 
     def close(self, reason: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import ipaddress
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -520,7 +521,11 @@ class NodeTable:
 
 
 class EpmdServer:
-    """An EPMD on asyncio. KILL and STOP are refused: it ends with the program it is part of."""
+    """An EPMD on asyncio. KILL and STOP are refused: it ends with the program it is part of.
+
+    Nodes of this host alone are registered; others may look up. A connection has one request, of
+    `_MAX_REQUEST` bytes and `_REQUEST_TIMEOUT` seconds at most.
+    """
 
     def __init__(self, directory: Directory, *, max_clients: int = 256) -> None:
         """`max_clients` bounds connections at one time; registered nodes hold one each. When all
@@ -634,6 +639,7 @@ class EpmdServer:
         """Registers the node and waits for its connection to end."""
         extended = node.highest >= 6
         try:
+            _check_local(writer)
             creation = await self._directory.register(node)
         except EpmdRefused as refusal:
             extra = {"event": "epmd_refused", "peer": node.name, "reason": str(refusal)}
@@ -646,6 +652,25 @@ class EpmdServer:
                 pass
         finally:
             self._directory.unregister(node)
+
+
+def _check_local(writer: asyncio.StreamWriter) -> None:
+    """Raises EpmdRefused for a registration from another host: as OTP's EPMD, only connections from
+    loopback, or from the address that they were made to, are this host's."""
+    peer = writer.get_extra_info("peername")
+    ours = writer.get_extra_info("sockname")
+    if not _is_local(str(peer[0]), str(ours[0])):
+        raise EpmdRefused(f"{peer[0]} is another host, and registers nobody here")
+
+
+def _is_local(peer: str, ours: str) -> bool:
+    try:
+        address = ipaddress.ip_address(peer.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_loopback or peer == ours
 
 
 async def _requests(reader: asyncio.StreamReader) -> AsyncIterator[Request]:

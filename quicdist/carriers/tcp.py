@@ -37,6 +37,7 @@ from quicdist.carriers.dialects.single import SingleStreamDialect
 from quicdist.carriers.dialects.tcp import TcpDialect
 from quicdist.carriers.forking import descriptors_of, keep_from_children
 from quicdist.carriers.joining import joined
+from quicdist.carriers.trust import Verifier
 from quicdist.dist.packet import Packet
 
 _READ_SIZE = 256 * 1024
@@ -72,6 +73,9 @@ class TcpConnection(asyncio.BufferedProtocol):
     def __init__(self, role: Role, limits: CarrierLimits, accept: Accept | None = None) -> None:
         self.role = role
         self.traits: DialectTraits = self.dialect.traits
+        self.binding = b""
+        self.verifier: Verifier | None = None
+        """Knows whose names are bound to a key; None, and nobody's are."""
         self._handler: ConnectionHandler | None = None
         self.last_received = 0.0
         self._limits = limits
@@ -173,9 +177,20 @@ class TcpConnection(asyncio.BufferedProtocol):
         return False
 
     def check_name(self, node: str) -> None:
-        """Without TLS nothing is known better."""
+        """A node whose key is known is not believed in the clear. Raises PeerRefused."""
+        if self.verifier is not None and self.role is Role.LISTENER:
+            self.verifier.in_the_clear(node)
 
-    def remember(self, node: str) -> None:
+    def check_again(self, node: str) -> None:
+        """It may be known by a key now. Raises PeerRefused."""
+        if self.verifier is not None:
+            self.verifier.in_the_clear(node)
+
+    def must_bind(self, node: str) -> bool:
+        """There is no TLS session, so whoever must bind is refused."""
+        return self.verifier is not None and self.verifier.must_bind(node)
+
+    def remember(self, node: str, *, bound: bool = False) -> None:
         """Nothing is known that could be kept."""
 
     def close(self, reason: str) -> None:

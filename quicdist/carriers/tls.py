@@ -52,12 +52,20 @@ class TlsConnection(TcpConnection):
         if self.role is Role.LISTENER:
             self._verifier.named(node, self.certificates)
 
-    def remember(self, node: str) -> None:
+    def check_again(self, node: str) -> None:
+        """What is believed may have changed since. Raises PeerRefused."""
+        self._verifier.again(node, self.certificates, dialled=self.role is Role.DIALER)
+
+    def must_bind(self, node: str) -> bool:
+        """By the setting, or because it has done so over QUIC: `ssl` has no exporter."""
+        return self._verifier.must_bind(node)
+
+    def remember(self, node: str, *, bound: bool = False) -> None:
         """Keeps its key, where that is wanted. Raises PeerRefused."""
         if self.role is Role.LISTENER:
-            self._verifier.learn_dialler(node, self.certificates)
+            self._verifier.learn_dialler(node, self.certificates, bound=bound)
         else:
-            self._verifier.learn_dialled(node, self.certificates)
+            self._verifier.learn_dialled(node, self.certificates, bound=bound)
 
     def _judging(self, accept: Accept) -> Accept:
         def judged(connection: TcpConnection) -> ConnectionHandler:
@@ -82,6 +90,7 @@ async def listen(
     limits: CarrierLimits | None = None,
 ) -> TcpListener:
     """Listens; port 0 takes a free one. Raises OSError, CertificateError."""
+    await credentials.prepare()
     bounds = limits or CarrierLimits()
     return await TcpListener.open(
         host,
@@ -106,6 +115,7 @@ async def dial(
 
     Raises OSError (TimeoutError among them) when none is up within `timeout` seconds, NotBelieved.
     """
+    await credentials.prepare()
     bounds = limits or CarrierLimits()
     connection = await tcp.connect(
         host,

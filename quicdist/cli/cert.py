@@ -186,6 +186,41 @@ def issue(
 
 
 @app.command()
+def revoke(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="The certificate (PEM) that is to count no more."),
+    ],
+    directory: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", help="Where ca.pem and ca-key.pem are.")
+    ] = Path("."),
+    days: Annotated[
+        int, typer.Option("--days", min=1, help="Until when the next list is promised.")
+    ] = 3650,
+) -> None:
+    """Revoke a certificate: it is added to crl.pem beside ca.pem, which nodes are given as --crl.
+
+    Copy the file to every node: those that run read it again, and end the connections of the node
+    whose certificate it was.
+    """
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    from quicdist.carriers.trust import Identity
+    from quicdist.carriers.trust.authority import revoke as revoke_by
+    from quicdist.carriers.trust.chains import read_revocations
+    from quicdist.carriers.trust.identity import read_certificates
+
+    authority = Identity.load(directory / "ca.pem", directory / "ca-key.pem")
+    path = directory / "crl.pem"
+    former = read_revocations(path)[0] if path.exists() else None
+    certificate = read_certificates(file)[0]
+    revoked = revoke_by(authority, certificate, former, days)
+    _write(path, revoked.public_bytes(Encoding.PEM), 0o644)
+    print(f"serial       {certificate.serial_number:x}")
+    print(f"list         {path}: {len(revoked)} revoked")
+
+
+@app.command()
 def rotate(directory: _Directory = None) -> None:
     """Give this machine's nodes a new key; those who know the old one learn the new one by it.
 

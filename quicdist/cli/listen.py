@@ -19,6 +19,8 @@ from quicdist.cli.options import (
     Calls,
     Certificate,
     Cookie,
+    CookieFile,
+    Crl,
     Dial,
     Key,
     KeyLogFile,
@@ -27,6 +29,8 @@ from quicdist.cli.options import (
     LogJson,
     Prometheus,
     QlogFiles,
+    RequireBinding,
+    RequireTls,
     Trusted,
     Verbose,
     access,
@@ -71,12 +75,16 @@ class Settings:
 
     name: str
     cookie: str | None
+    cookie_file: Path | None
     listen: str | None
     visible: bool
     certificate: Path | None
     key: Path | None
     trust: str
     let_in: Sequence[str]
+    crl: Path | None
+    require_tls: bool
+    require_binding: bool
     accept: Sequence[str]
     dial: Sequence[str]
     calls: Sequence[str]
@@ -90,23 +98,50 @@ class Settings:
         """The node, up, and its metrics where they are wanted. Raises what Node raises,
         CertificateError, MissingExtra and OSError among it."""
         async with self._node() as node:
+            self._reread_cookies_at_hangup(node)
             if self.prometheus is None:
                 yield node
                 return
             with served(node, self.prometheus):
                 yield node
 
+    def _reread_cookies_at_hangup(self, node: Node) -> None:
+        """With a cookie file SIGHUP does not stop the node."""
+        import asyncio
+        import logging
+        import signal
+
+        from quicdist.node.cookie import read_cookies
+        from quicdist.node.errors import CookieError
+
+        path = self.cookie_file
+        if path is None:
+            return
+        log = logging.getLogger("quicdist.cli")
+
+        def reread() -> None:
+            try:
+                node.change_cookies(read_cookies(path))
+            except CookieError as error:
+                extra = {"event": "cookies_failed", "reason": str(error)}
+                log.error("%s; the cookies used before stay in use", error, extra=extra)
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reread)
+
     def _node(self) -> Node:
         from quicdist.carriers.quic.tracing import Tracing
+        from quicdist.node.cookie import read_cookies
         from quicdist.node.node import Node
         from quicdist.node.quic import Quic
         from quicdist.node.tls import tcp_or_tls
 
-        believing = trusted_by(self.trust, self.let_in)
+        believing = trusted_by(self.trust, self.let_in, self.crl).requiring(
+            tls=self.require_tls, binding=self.require_binding
+        )
         return Node(
             self.name,
             carriers=[Quic(tracing=Tracing(self.key_log, self.qlog)), tcp_or_tls(believing)],
-            cookie=self.cookie,
+            cookie=self.cookie if self.cookie_file is None else read_cookies(self.cookie_file),
             listen=self.listen,
             visible=self.visible,
             exports=self.exports,
@@ -131,12 +166,16 @@ def listen(
         ),
     ] = None,
     cookie: Cookie = None,
+    cookie_file: CookieFile = None,
     listen: Listen = None,
     visible: Visible = False,
     cert: Certificate = None,
     key: Key = None,
     trust: Trusted = "first-use",
     let_in: LetIn = None,
+    crl: Crl = None,
+    require_tls: RequireTls = False,
+    require_binding: RequireBinding = False,
     accept: Accept = None,
     dial: Dial = None,
     prometheus: Prometheus = None,
@@ -160,12 +199,16 @@ def listen(
     settings = Settings(
         name,
         cookie,
+        cookie_file,
         listen,
         visible,
         cert,
         key,
         trust,
         let_in or [],
+        crl,
+        require_tls,
+        require_binding,
         accept or [],
         dial or [],
         [],
@@ -189,12 +232,16 @@ def run(
         ),
     ],
     cookie: Cookie = None,
+    cookie_file: CookieFile = None,
     listen: Listen = None,
     visible: Visible = False,
     cert: Certificate = None,
     key: Key = None,
     trust: Trusted = "first-use",
     let_in: LetIn = None,
+    crl: Crl = None,
+    require_tls: RequireTls = False,
+    require_binding: RequireBinding = False,
     accept: Accept = None,
     dial: Dial = None,
     calls: Calls = None,
@@ -219,12 +266,16 @@ def run(
     settings = Settings(
         name,
         cookie,
+        cookie_file,
         listen,
         visible,
         cert,
         key,
         trust,
         let_in or [],
+        crl,
+        require_tls,
+        require_binding,
         accept or [],
         dial or [],
         calls or [],

@@ -81,6 +81,41 @@ LetIn = Annotated[
         show_default=False,
     ),
 ]
+Crl = Annotated[
+    Path | None,
+    typer.Option(
+        "--crl",
+        metavar="FILE",
+        help="Certificates that the authorities of --ca have revoked (PEM), as `cert revoke` "
+        "writes it. Read again when it changes.",
+        show_default=False,
+    ),
+]
+CookieFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--cookie-file",
+        metavar="FILE",
+        help="A file of cookies, one in a line: the first is offered, all are accepted. At SIGHUP "
+        "it is read again.",
+        show_default=False,
+    ),
+]
+RequireTls = Annotated[
+    bool,
+    typer.Option(
+        "--require-tls",
+        help="No connection in the clear: TCP with TLS only, and no EPMD of our own.",
+    ),
+]
+RequireBinding = Annotated[
+    bool,
+    typer.Option(
+        "--require-binding",
+        help="No peer whose proof of the cookie is not bound to the TLS session: quicdist nodes "
+        "over QUIC alone, no stock node and no gateway.",
+    ),
+]
 Accept = Annotated[
     list[str] | None,
     typer.Option(
@@ -264,11 +299,13 @@ def access(
     )
 
 
-def trusted_by(how: str, let_in: Sequence[str] = ()) -> Trust:
-    """What --trust and --let-in ask for. Raises CertificateError, Problem."""
+def trusted_by(how: str, let_in: Sequence[str] = (), crl: Path | None = None) -> Trust:
+    """What --trust, --let-in and --crl ask for. Raises CertificateError, Problem."""
     from quicdist.carriers.trust import Trust
     from quicdist.carriers.trust.known_nodes import KnownNodes
 
+    if crl is not None and (how in ("none", "first-use") or how.startswith("pins:")):
+        raise Problem(ExitCode.USAGE, "--crl needs authorities: --ca FILE")
     if how == "none":
         return Trust.nothing()
     if how == "first-use":
@@ -280,4 +317,4 @@ def trusted_by(how: str, let_in: Sequence[str] = ()) -> Trust:
     if not Path(how).exists():
         what = "first-use, none, pins:FILE or a FILE of authorities is expected"
         raise Problem(ExitCode.LOCAL, f"--trust {how}: No such file or directory; {what}")
-    return Trust.authority(how, uncertified=let_in)
+    return Trust.authority(how, crl_file=crl, uncertified=let_in)

@@ -74,6 +74,9 @@ class Flag(IntFlag):
     """Terms only their writer can read. Internal to a node."""
     ALTACT_SIG = 1 << 37
     """ALTACT_SIG_SEND: priority and alias signals, since OTP 28."""
+    CHANNEL_BINDING = 1 << 56
+    """Private to quicdist, no flag of OTP's: the proofs of the cookie are bound to the TLS session.
+    Offered only on a connection that has an exporter value."""
 
 
 MANDATORY_25: Flag = (

@@ -21,6 +21,8 @@ MAX_MESSAGE = 4096
 MAX_NAME = 255
 """Characters in a node name, which is an atom."""
 
+_NOT_IN_NAMES = frozenset(" *?")
+
 MAX_U32 = 0xFFFF_FFFF
 
 _NAME = struct.Struct(">cQIH")
@@ -134,18 +136,47 @@ def digest_matches(cookie: bytes, challenge: int, received: bytes) -> bool:
     return hmac.compare_digest(digest(cookie, challenge), received)
 
 
+_BOUND = b"quicdist bound cookie proof"
+
+
+class Prover(Enum):
+    """Which side makes a bound proof: neither can send the other its own proof back."""
+
+    INITIATOR = b"initiator"
+    ACCEPTOR = b"acceptor"
+
+
+def bound_digest(cookie: bytes, challenge: int, binding: bytes, prover: Prover) -> bytes:
+    """16 bytes that only a holder of the cookie can make of `challenge`, on one TLS session only.
+
+    `binding` is the session's exporter value (RFC 8446, 7.5). A relay that terminates TLS on both
+    sides has two sessions with two values, so a proof made on one of them is wrong on the other.
+    """
+    text = b"\0".join((_BOUND, prover.value, _U32.pack(challenge) + binding))
+    return hmac.digest(cookie, text, "sha256")[:16]
+
+
 # -- names --------------------------------------------------------------------------------------
 
 
 def is_node_name(name: str) -> bool:
-    """Whether `name` is `something@somewhere`, both parts not empty."""
+    """Whether `name` is `something@somewhere`, both parts not empty.
+
+    Blanks, control characters and wildcards are in no name: it goes into logs, and is compared with
+    patterns.
+    """
     alive, at, host = name.partition("@")
-    return bool(alive and at and host) and "@" not in host and len(name) <= MAX_NAME
+    is_pair = bool(alive and at and host) and "@" not in host and len(name) <= MAX_NAME
+    return is_pair and _is_plain(name)
 
 
 def is_host_name(name: str) -> bool:
     """Whether `name` is a bare host, as a node sends it that asks to be named."""
-    return bool(name) and "@" not in name and len(name) <= MAX_NAME
+    return bool(name) and "@" not in name and len(name) <= MAX_NAME and _is_plain(name)
+
+
+def _is_plain(name: str) -> bool:
+    return name.isprintable() and not _NOT_IN_NAMES & set(name)
 
 
 def settle_simultaneous(local_name: str, peer_name: str) -> Status:

@@ -29,6 +29,7 @@ Nodes"; External Term Format, "Distribution Header".
 from __future__ import annotations
 
 import dataclasses
+import hmac
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -80,6 +81,13 @@ _SMALL = 32 * 1024
 """Bytes of a message that is copied into its frame: of a larger one the parts are handed on."""
 
 
+_SHOWN = int(MANDATORY | Flag.PUBLISHED | Flag.NAME_ME | Flag.CHANNEL_BINDING)
+"""Flags of a peer that its owner sees before the peer has proved the cookie."""
+
+NOT_BOUND: Final = "{} does not bind its proof of the cookie to the TLS session, as it must here"
+"""Why a peer is refused that cannot, or does not want to, bind; formatted with its name."""
+
+
 class Role(Enum):
     """Who opened the connection."""
 
@@ -114,6 +122,9 @@ class LocalNode:
     creation: int
     flags: Flag
     cookie: str = field(repr=False)
+    """With which we prove ourselves."""
+    more_cookies: tuple[str, ...] = field(default=(), repr=False)
+    """That peers who connect to us may prove as well, while the cluster's cookie is changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +132,8 @@ class PeerNode:
     """Who the peer is.
 
     `flags` are what it offers, as far as we know them; before it has proved the cookie only
-    the mandatory ones, PUBLISHED and NAME_ME. While it asks for a name (NAME_ME), `name` is
-    its bare host name. `creation` is 0 where the peer has not told it yet.
+    the mandatory ones, PUBLISHED, NAME_ME and CHANNEL_BINDING. While it asks for a name (NAME_ME),
+    `name` is its bare host name. `creation` is 0 where the peer has not told it yet.
     """
 
     name: str
@@ -307,19 +318,28 @@ class Session:
         expected_peer: str | None = None,
         limits: SessionLimits | None = None,
         options: etf.Options = etf.DEFAULT,
+        binding: bytes = b"",
+        must_bind: bool = False,
     ) -> None:
         """`challenge` is 32 bits nobody can guess. Only `expected_peer` is talked to.
 
-        Raises UsageError.
+        `binding` is the exporter value of the TLS session below, empty where there is none: the
+        proofs of the cookie are bound to it if the peer can do that too. With `must_bind` an
+        initiator refuses a peer that cannot, before it sends a proof; an acceptor's owner decides
+        by the flags of PeerNamed. Raises UsageError.
         """
         _check_local(local, role, challenge)
         self._local = local
         self._role = role
         self._cookie = hs.cookie_bytes(local.cookie)
+        self._more_cookies = tuple(map(hs.cookie_bytes, local.more_cookies))
         self._challenge = challenge
         self._expected_peer = expected_peer
         self._limits = limits or SessionLimits()
         self._options = options
+        self._binding = binding
+        self._must_bind = must_bind
+        self._is_bound = False
         # A control message is read the same way whatever the options for payloads say. By the
         # very DEFAULT where that will do: the compiled core need not look into it each time.
         self._control_options = (
@@ -377,6 +397,12 @@ class Session:
         return self._flags
 
     @property
+    def is_bound(self) -> bool:
+        """Whether the proofs of the cookie are bound to the TLS session. Known once the challenge
+        is sent or received."""
+        return self._is_bound
+
+    @property
     def is_judged(self) -> bool:
         """The peer has our digest and has not answered it. One whose cookie is another goes away
         now, or says nothing any more."""
@@ -393,6 +419,8 @@ class Session:
         if hs.wants_name(flags):
             flags &= ~Flag.PUBLISHED.value
             name, creation = name or "localhost", 0
+        if self._binding:
+            flags |= Flag.CHANNEL_BINDING.value
         self._sent_flags = flags
         self._local_name = name
         self._state = _State.STATUS
@@ -458,7 +486,7 @@ class Session:
         self._check_peer_name(name.name)
         self._state = _State.DECISION
         # Any other combination of bits would stay with Flag for ever, for everyone who knocks.
-        shown = Flag(self._peer_flags & int(MANDATORY | Flag.PUBLISHED | Flag.NAME_ME))
+        shown = Flag(self._peer_flags & _SHOWN)
         return [PeerNamed(PeerNode(self._peer_name, self._peer_creation, shown))]
 
     def _check_peer_name(self, name: str) -> None:
@@ -489,6 +517,9 @@ class Session:
 
     def _send_challenge(self) -> SendHandshake:
         flags = int(self._local.flags) & ~Flag.NAME_ME.value
+        self._is_bound = self._can_bind()
+        if self._is_bound:
+            flags |= Flag.CHANNEL_BINDING.value
         self._sent_flags = flags | (self._peer_flags & Flag.NAME_ME.value)
         self._state = _State.COMPLEMENT if self._complement_due else _State.REPLY
         local = self._local
@@ -513,9 +544,8 @@ class Session:
 
     def _on_reply(self, data: bytes) -> list[Event]:
         reply = hs.parse_challenge_reply(data)
-        if not hs.digest_matches(self._cookie, self._challenge, reply.digest):
-            raise WrongCookie(f"{self._peer_name} has another cookie than we have")
-        ack = hs.ChallengeAck(hs.digest(self._cookie, reply.challenge))
+        self._check_proof(reply.digest, hs.Prover.INITIATOR)
+        ack = hs.ChallengeAck(self._proof(reply.challenge, hs.Prover.ACCEPTOR))
         return [SendHandshake(hs.build_challenge_ack(ack)), self._connect()]
 
     def _on_status(self, data: bytes) -> list[Event]:
@@ -552,16 +582,47 @@ class Session:
         if challenge.name == self._local_name:
             raise self._refusal(f"the peer calls itself {challenge.name}, which is our name")
         self._check_flags()
+        self._is_bound = self._can_bind()
+        if self._must_bind and not self._is_bound:
+            raise self._refusal(NOT_BOUND.format(challenge.name))
         self._state = _State.ACK
-        proof = hs.digest(self._cookie, challenge.challenge)
+        proof = self._proof(challenge.challenge, hs.Prover.INITIATOR)
         reply = hs.ChallengeReply(self._challenge, proof)
         return [SendHandshake(hs.build_challenge_reply(reply))]
 
     def _on_ack(self, data: bytes) -> list[Event]:
         ack = hs.parse_challenge_ack(data)
-        if not hs.digest_matches(self._cookie, self._challenge, ack.digest):
-            raise WrongCookie(f"{self._peer_name} has another cookie than we have")
+        self._check_proof(ack.digest, hs.Prover.ACCEPTOR)
         return [self._connect()]
+
+    def _can_bind(self) -> bool:
+        offered = self._peer_flags & Flag.CHANNEL_BINDING.value
+        return bool(offered and self._binding)
+
+    def _proof(self, challenge: int, prover: hs.Prover, cookie: bytes | None = None) -> bytes:
+        cookie = self._cookie if cookie is None else cookie
+        if self._is_bound:
+            return hs.bound_digest(cookie, challenge, self._binding, prover)
+        return hs.digest(cookie, challenge)
+
+    def _check_proof(self, received: bytes, prover: hs.Prover) -> None:
+        """Takes the same time for every wrong proof. Who dialled us may have any cookie that we
+        accept, and is answered with the same. Raises WrongCookie."""
+        accepted: tuple[bytes, ...] = (self._cookie,)
+        if prover is hs.Prover.INITIATOR:
+            accepted += self._more_cookies
+        proved = [
+            cookie
+            for cookie in accepted
+            if hmac.compare_digest(self._proof(self._challenge, prover, cookie), received)
+        ]
+        if proved:
+            self._cookie = proved[0]
+            return
+        reason = f"{self._peer_name} has another cookie than we have"
+        if self._is_bound:
+            reason += ", or somebody relays the handshake between two TLS sessions"
+        raise WrongCookie(reason)
 
     def _connect(self) -> Connected:
         offered = Flag(self._peer_flags & KNOWN)

@@ -31,7 +31,12 @@ class Link:
 
     def __init__(self, connection: Connection, local: LocalNode, peer: str) -> None:
         self.session = Session(
-            local, Role.INITIATOR, challenge=secrets.randbits(32), expected_peer=peer
+            local,
+            Role.INITIATOR,
+            challenge=secrets.randbits(32),
+            expected_peer=peer,
+            binding=connection.binding,
+            must_bind=connection.must_bind(peer),
         )
         self.has_answered = False
         """Any handshake message came."""

@@ -12,18 +12,19 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from quicdist.carriers.base import Connection, ConnectionHandler, NotBelieved
 from quicdist.carriers.crowd import Crowd
 from quicdist.carriers.few_lines import FewLines
-from quicdist.carriers.trust import CertificateError
+from quicdist.carriers.trust import CertificateError, PeerRefused
+from quicdist.carriers.trust.names import written
 from quicdist.cluster.liveness import BEAT, LoopWatch
 from quicdist.dist.flags import Flag
 from quicdist.dist.handshake import Named, Status, is_node_name, settle_simultaneous
-from quicdist.dist.session import NO_PAYLOAD, LocalNode, Role, Session
+from quicdist.dist.session import NO_PAYLOAD, NOT_BOUND, LocalNode, Role, Session
 from quicdist.etf import Atom, EtfEncodeError, Options, Pid, Term
 from quicdist.node.access import Access
 from quicdist.node.book import AddressBook
@@ -38,7 +39,7 @@ from quicdist.node.system import Handler, Route
 from quicdist.protocol.signals import Payload, Signal
 
 logger = logging.getLogger("quicdist.node")
-logger.addFilter(FewLines("peer_refused", "not_believed", "not_allowed"))
+logger.addFilter(FewLines("peer_refused", "not_believed", "not_allowed", "call_raised"))
 
 _MAX_QUEUED = 10_000
 """Signals that wait for one connection to come up."""
@@ -264,6 +265,22 @@ class Connections:
             text = "%s has not acknowledged everything that was sent to it"
             logger.warning(text, peer, extra=peer.fields("peer_not_flushed"))
 
+    def change_cookies(self, cookies: Sequence[str]) -> None:
+        """For links made from now on; the first is the one that we offer."""
+        if self.local is not None:
+            more = tuple(cookies[1:])
+            self.local = replace(self.local, cookie=cookies[0], more_cookies=more)
+
+    def recheck(self) -> None:
+        """Ends the links of peers that are not believed any more."""
+        for peer in list(self.up.values()):
+            try:
+                peer.connection.check_again(str(peer.name))
+            except CertificateError as error:
+                extra = {**peer.fields("not_believed"), "reason": str(error)}
+                logger.warning("%s is not believed any more: %s", peer, error, extra=extra)
+                peer.fail("its certificate is not believed any more", Ending.REFUSED)
+
     def close(self) -> None:
         """Ends every link and attempt, at once."""
         self._is_closing = True
@@ -421,6 +438,8 @@ class Connections:
             expected_peer=node,
             limits=self._limits.session,
             options=self._options,
+            binding=connection.binding,
+            must_bind=node is not None and connection.must_bind(node),
         )
         return Peer(
             connection,
@@ -482,6 +501,12 @@ class Connections:
     def _may_connect(self, peer: Peer, name: str) -> bool:
         try:
             peer.connection.check_name(name)
+            if peer.connection.must_bind(name) and not peer.offers_binding:
+                raise PeerRefused(NOT_BOUND.format(written(name)))
+            if self._is_weaker(peer, name):
+                raise PeerRefused(
+                    f"{written(name)} is connected over TLS, and is not replaced in the clear"
+                )
         except CertificateError as error:
             extra = {**peer.fields("not_believed"), "reason": str(error)}
             logger.warning("%s is refused: %s", peer, error, extra=extra)
@@ -490,6 +515,13 @@ class Connections:
             logger.warning("%s may not connect", peer, extra=peer.fields("not_allowed"))
             return False
         return True
+
+    def _is_weaker(self, peer: Peer, name: str) -> bool:
+        """Whether the live connection of that name is in TLS, and this one is not."""
+        live = self.up.get(Atom(name))
+        if live is None or peer.connection.traits.is_encrypted:
+            return False
+        return live.connection.traits.is_encrypted
 
     def alive_asked(self, peer: Peer) -> Status:
         """The peer says that we are connected already."""
@@ -501,7 +533,9 @@ class Connections:
         assert self.local is not None
         self._greeting.discard(peer)
         try:
-            peer.connection.remember(peer.name)
+            if self._is_weaker(peer, peer.name):
+                raise PeerRefused("the node is connected over TLS meanwhile")
+            peer.connection.remember(peer.name, bound=peer.session.is_bound)
         except CertificateError as error:
             peer.fail(str(error), Ending.REFUSED)
             return

@@ -5,11 +5,12 @@ OTP's `auth` module is the rule, for where the file is, who may read it, and wha
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from quicdist.node.errors import CookieError
@@ -17,6 +18,7 @@ from quicdist.node.errors import CookieError
 _FILE = ".erlang.cookie"
 _CONTENT = re.compile(r"([ -~]*)[\r\n ]*")
 """Printable ASCII, blanks included, up to the line's end; behind it only empty lines."""
+_log = logging.getLogger("quicdist.node")
 
 
 def find_cookie(given: str | None, home: Path | None = None) -> str:
@@ -80,6 +82,32 @@ def _read(path: Path, status: os.stat_result) -> str:
             f"cookie"
         )
     return match[1]
+
+
+def read_cookies(path: Path) -> tuple[str, ...]:
+    """The cookies in a file, one in a line: the first is offered, all are accepted. Raises
+    CookieError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CookieError(f"{path} cannot be read: {error}") from None
+    _warn_of_exposed(path)
+    cookies = tuple(line for line in lines if line)
+    return check_cookies(cookies or ("",), str(path))
+
+
+def check_cookies(cookies: Sequence[str], where: str = "the cookie given") -> tuple[str, ...]:
+    """The same, each looked at. Raises CookieError."""
+    if not cookies:
+        raise CookieError(f"{where}: at least one cookie is expected")
+    return tuple(_checked(cookie, where) for cookie in cookies)
+
+
+def _warn_of_exposed(path: Path) -> None:
+    if path.stat().st_mode & 0o077:
+        extra = {"event": "cookie_exposed", "path": str(path)}
+        text = "%s holds the cookie, and is not for its owner alone: chmod 400"
+        _log.warning(text, path, extra=extra)
 
 
 def _checked(cookie: str, where: str) -> str:

@@ -12,7 +12,9 @@ from types import TracebackType
 
 from quicdist import etf
 from quicdist.carriers.epmd import EpmdError
-from quicdist.carriers.trust import CertificateError, Credentials, Identity, Trust
+from quicdist.carriers.trust import CertificateError, Credentials, Identity, Trust, Verifier
+from quicdist.cluster import tracebacks
+from quicdist.cluster.peer_guard import PeerGuard
 from quicdist.dist.flags import DEFAULT_FLAGS, Flag
 from quicdist.dist.session import LocalNode
 from quicdist.etf import Atom, Pid, Term
@@ -21,7 +23,7 @@ from quicdist.node.book import AddressBook
 from quicdist.node.calls import Caller, ConnectedCaller
 from quicdist.node.carrier import Accept, Carrier, CarrierSettings, Own
 from quicdist.node.connections import Connections
-from quicdist.node.cookie import find_cookie
+from quicdist.node.cookie import check_cookies, find_cookie
 from quicdist.node.counters import Ending, NodeCounters
 from quicdist.node.errors import (
     CallError,
@@ -75,6 +77,9 @@ _DOWN_REASONS = {
 }
 """As `nodedown_reason` of `net_kernel:monitor_nodes/2` has them."""
 
+_LOOK_AT_TRUST = 2.0
+"""Seconds between two looks at whether the files of `Trust` have changed."""
+
 _FORMATTING = 5.0
 """Seconds for a node to format what it prints here."""
 
@@ -96,7 +101,8 @@ class Node:
     each method raises RuntimeError. It belongs to its process, too: in a forked child its sockets
     are closed and each method raises NotRunning; make a node there, after the fork.
     `listen` is where to bind when that differs from the name, behind a NAT or in a container:
-    `"0.0.0.0:4433"`. Without a `cookie`, that of `~/.erlang.cookie`. A node is hidden unless
+    `"0.0.0.0:4433"`. Without a `cookie`, that of `~/.erlang.cookie`; of
+    several the first is offered to others, and all are accepted. A node is hidden unless
     `visible`: it shows up in others' `nodes(hidden)` only and takes no part in `global`. A visible
     one is connected to all visible nodes of the cluster, so each must be able to reach it.
     `exports` are functions marked with `@export`, and modules or objects that contain some; each
@@ -117,7 +123,7 @@ class Node:
         name: str | None = None,
         *,
         named_by: str | None = None,
-        cookie: str | None = None,
+        cookie: str | Sequence[str] | None = None,
         listen: str | tuple[str, int] | None = None,
         visible: bool = False,
         exports: Iterable[object] = (),
@@ -140,7 +146,10 @@ class Node:
         self._named_by = named_by
         self._own = Own(own, where, not visible)
         self._name = str(own)
-        self._cookie = find_cookie(cookie)
+        if cookie is None or isinstance(cookie, str):
+            self._cookies: tuple[str, ...] = (find_cookie(cookie),)
+        else:
+            self._cookies = check_cookies(cookie)
         self._limits = limits or NodeLimits()
         self._terms = terms
         self._printed = printed
@@ -193,6 +202,7 @@ class Node:
             await self._give_up(life)
             raise
         self._life = life
+        life.watch_trust(self._credentials.verifier)
         self._credentials.say_objection(self.name)
         logger.info("%s is up", self.name, extra={"event": "node_up", "node": self.name})
 
@@ -264,6 +274,23 @@ class Node:
             text = "%s: calls that have not ended within %g s: %d"
             logger.warning(text, self.name, timeout or 0, left, extra=extra)
         return not left
+
+    def change_cookies(self, cookies: Sequence[str]) -> None:
+        """For connections made from now on: the first is offered to those that we dial, all are
+        accepted of those that dial us. To change a cluster's cookie, give every node the old and
+        the new one, then the new and the old one, then the new one alone. Raises CookieError.
+        """
+        self._cookies = check_cookies(cookies)
+        if self._life is not None:
+            self._life.connections.change_cookies(self._cookies)
+        extra = {"event": "cookies_changed", "node": self.name}
+        logger.info("%s has other cookies: %d", self.name, len(self._cookies), extra=extra)
+
+    def recheck_peers(self) -> None:
+        """Looks again at the certificates of all connected nodes, and ends the connections of those
+        that are not believed any more. It happens by itself, within some seconds, when a file of
+        `Trust` has changed. Raises NotRunning."""
+        self._running.connections.recheck()
 
     def rebind(self) -> None:
         """Opens a new socket, at the same address where that is still ours, and moves what can
@@ -590,8 +617,9 @@ class Node:
         """Who we are, as far as we know it before the start."""
         flags = DEFAULT_FLAGS if self._own.is_hidden else DEFAULT_FLAGS | Flag.PUBLISHED
         if self._named_by is None:
-            return LocalNode(self.name, 0, flags, self._cookie)
-        return LocalNode(self._own.name.host, 0, flags | Flag.NAME_ME, self._cookie)
+            return LocalNode(self.name, 0, flags, self._cookies[0], self._cookies[1:])
+        flags |= Flag.NAME_ME
+        return LocalNode(self._own.name.host, 0, flags, self._cookies[0], self._cookies[1:])
 
 
 def _request(
@@ -628,6 +656,7 @@ class _Life:
     ) -> None:
         self.lost_name: str | None = None
         """Why it is over, for a node that was named by another."""
+        self._watching: asyncio.Task[None] | None = None
         self._limits = limits
         self._access = access
         self._events = events
@@ -671,6 +700,8 @@ class _Life:
         """Processes first, as they may have last words; then the connections."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._limits.stop_timeout
+        if self._watching is not None:
+            self._watching.cancel()
         try:
             await self.spawner.stop(self._limits.stop_timeout / 2)
             for process in list(self.system.processes.values()):
@@ -679,6 +710,19 @@ class _Life:
         finally:
             self._log_lines.end()
             self.connections.close()
+
+    def watch_trust(self, verifier: Verifier) -> None:
+        """Connections end whose peers a changed file says no more of."""
+        self._watching = asyncio.create_task(self._watch(verifier), name="watch trust")
+
+    async def _watch(self, verifier: Verifier) -> None:
+        before = verifier.stamp()
+        while True:
+            await asyncio.sleep(_LOOK_AT_TRUST)
+            now = verifier.stamp()
+            if now != before:
+                before = now
+                self.connections.recheck()
 
     def statistics(self) -> NodeStatistics:
         """At this moment."""
@@ -703,6 +747,11 @@ class _Life:
     def peer_up(self, peer: Peer) -> None:
         """A link is up."""
         assert peer.name is not None
+        rights = self._access.rights(peer.name, self._exports.modules)
+        if not rights.is_everything:
+            peer.guard = PeerGuard(peer.name, rights, self.system)
+        host = peer.connection.peer_address[0]
+        peer.gets_tracebacks = tracebacks.are_for(self._access.tracebacks, host)
         carrier = peer.connection.traits.name
         extra = {**peer.fields("peer_up"), "role": peer.connection.role.value}
         logger.info("%s is up (%s)", peer, carrier, extra=extra)

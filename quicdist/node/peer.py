@@ -21,6 +21,8 @@ from typing import Protocol
 from quicdist import etf
 from quicdist.carriers.base import CloseKind, CloseReason, Connection, ConnectionStatistics
 from quicdist.cluster.liveness import LoopWatch
+from quicdist.cluster.peer_guard import PeerGuard
+from quicdist.cluster.tracebacks import without_tracebacks
 from quicdist.dist.errors import DistError, HandshakeRefused, ProtocolError, WrongCookie
 from quicdist.dist.flags import Flag
 from quicdist.dist.handshake import Named, Status
@@ -131,10 +133,16 @@ class Peer:
         """Of the name, ours or the one that the peer gave us."""
         self.refusal: HandshakeRefused | None = None
         self.is_cookie_doubtful = False
+        self.offers_binding = False
+        """Its proof of the cookie will be bound to the TLS session; of a peer that dialled us."""
         self.up_since = 0.0
         """Unix time when the handshake was done."""
         self.ending = Ending.LOST
         """Why it is over, once it is."""
+        self.guard: PeerGuard | None = None
+        """What the peer may do, once it is up; None where that is everything."""
+        self.gets_tracebacks = True
+        """Whether it is sent tracebacks of errors here."""
         self._owner = owner
         self.handlers = handlers
         """What is done with each control message."""
@@ -203,6 +211,9 @@ class Peer:
             self.name = Atom(event.peer.name)
             self.creation = event.peer.creation
             wants_name = Flag.NAME_ME in event.peer.flags
+            self.offers_binding = (
+                bool(self.connection.binding) and Flag.CHANNEL_BINDING in event.peer.flags
+            )
             decide = self._owner.name_asked if wants_name else self._owner.peer_named
             self._answer_name(partial(decide, self, event.peer.name))
         elif isinstance(event, AliveAsked):
@@ -265,6 +276,10 @@ class Peer:
         """
         if self.state is not State.UP:
             return
+        if self.guard is not None:
+            self.guard.heard(sender)
+        if not self.gets_tracebacks:
+            payload = payload if payload is NO_PAYLOAD else without_tracebacks(payload)
         level = self._answers
         is_answer = type(signal) in _ANSWERS
         self._outbox.put(sender, self._encoded(signal, payload), level if is_answer else None)
@@ -284,6 +299,8 @@ class Peer:
         """Sends; what is to be awaited while the sender's backlog is high. Raises EtfEncodeError,
         NoConnection."""
         outbox = self._outbox
+        if self.guard is not None:
+            self.guard.heard(route.sender)
         if self.state is _UP:
             head = route.head
             if head is None or head.session is not self._mark:
@@ -362,6 +379,8 @@ class Peer:
             return
         if kind in _OWN and signal.sender.node is not self.name:  # type: ignore[attr-defined]
             raise ProtocolError(f"{kind.__name__} in the name of another node's pid")
+        if self.guard is not None and not self.guard.admits(signal, payload):
+            return
         handler(signal, payload, self)
 
     def _plan_work(self) -> None:

@@ -135,11 +135,11 @@ class Serving:
         exported = self._exports.find(module, name, len(args))
         if exported is None:
             provided = self._provided.get((str(module), str(name)))
-            if provided is not None:
+            if provided is not None and self._may_call(source, str(module), str(name)):
                 return await provided(*args)
             raise _Undefined(module, name, args)
         caller = source.name
-        if caller is not None and not self._access.may_call(caller, exported.module, exported.name):
+        if not self._may_call(source, exported.module, exported.name):
             logger.warning(
                 "%s wanted to call %s:%s, which it may not",
                 caller,
@@ -153,6 +153,10 @@ class Serving:
             )
             raise _Undefined(module, name, args)
         return await self._exports.run(exported, args)
+
+    def _may_call(self, source: Source, module: str, name: str) -> bool:
+        caller = source.name
+        return caller is None or self._access.may_call(caller, module, name)
 
     # -- erpc ------------------------------------------------------------------------------------
 
@@ -239,7 +243,18 @@ class Serving:
         except ErlangExit as error:
             return _EXIT, error.reason
         except Exception as error:
+            self._log_raised(source, module, name, error)
             return _ERROR, error_reason(error), _stack(error, module, name, args)
+
+    def _log_raised(self, source: Source, module: Term, name: Term, error: Exception) -> None:
+        """Whole, as the caller may not be told. An ErlangError is an answer that was meant."""
+        if isinstance(error, ErlangError):
+            return
+        caller = str(source.name or self._system.name)
+        extra = {"event": "call_raised", "node": str(self._system.name), "peer": caller}
+        text = "%s:%s, called by %s, raised %s"
+        kind = type(error).__name__
+        logger.error(text, module, name, caller, kind, exc_info=error, extra=extra)
 
     # -- rex -------------------------------------------------------------------------------------
 

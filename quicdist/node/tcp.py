@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from quicdist.carriers import epmd, tcp
-from quicdist.carriers.base import CarrierLimits, Connection
+from quicdist.carriers.base import CarrierLimits, Connection, NotBelieved, Role
 from quicdist.carriers.epmd import (
     EpmdAddress,
     EpmdError,
@@ -20,8 +20,9 @@ from quicdist.carriers.epmd import (
     Registration,
 )
 from quicdist.carriers.refusals import Refusal
-from quicdist.carriers.trust import Credentials
+from quicdist.carriers.trust import CertificateError, Credentials
 from quicdist.node.carrier import Accept, Carrier, Own, Place, Transport
+from quicdist.node.errors import NodeError
 
 _log = logging.getLogger("quicdist.node")
 
@@ -55,7 +56,11 @@ class Tcp:
     limits: CarrierLimits = field(default_factory=CarrierLimits)
 
     def make(self, credentials: Credentials) -> Carrier:
-        return TcpCarrier(self)
+        if credentials.trust.require_tls:
+            raise NodeError(
+                "plain TCP with a trust that requires TLS: give Tls(), or leave `carriers` out"
+            )
+        return TcpCarrier(self, credentials)
 
 
 class TcpCarrier:
@@ -63,8 +68,9 @@ class TcpCarrier:
 
     transport = Transport.TCP
 
-    def __init__(self, settings: Tcp) -> None:
+    def __init__(self, settings: Tcp, credentials: Credentials) -> None:
         self._settings = settings
+        self._credentials = credentials
         self._listener: tcp.TcpListener | None = None
         self._entry: Registration | None = None
         self._epmd: EpmdServer | None = None
@@ -79,10 +85,25 @@ class TcpCarrier:
         return str(own.name)
 
     async def _listen(self, host: str, port: int, accept: Accept) -> tcp.TcpListener:
-        return await tcp.TcpListener.open(host, port, accept=accept, limits=self._settings.limits)
+        limits = self._settings.limits
+
+        def make() -> tcp.TcpConnection:
+            connection = tcp.TcpConnection(Role.LISTENER, limits, accept)
+            connection.verifier = self._credentials.verifier
+            return connection
+
+        return await tcp.TcpListener.open(host, port, accept=accept, limits=limits, make=make)
 
     async def dial(self, node: str, place: Place, timeout: float) -> Connection:
-        return await tcp.dial(place.host, place.port, timeout=timeout, limits=self._settings.limits)
+        verifier = self._credentials.verifier
+        try:
+            verifier.in_the_clear(node)
+        except CertificateError as error:
+            raise NotBelieved(f"{place}: {error}") from None
+        limits = self._settings.limits
+        connection = await tcp.dial(place.host, place.port, timeout=timeout, limits=limits)
+        connection.verifier = verifier
+        return connection
 
     async def close(self, timeout: float) -> None:
         # The entry first: it starts an EPMD where there is none.
@@ -112,7 +133,9 @@ class TcpCarrier:
             self._epmd = await EpmdServer.open(hosts, address.port, NodeTable())
             _log.info("no EPMD was at %s: %s is one, as long as it runs", address, own.name)
 
-        is_embedding = self._settings.epmd is EpmdUse.EMBED
+        # Whoever requires TLS opens no port of EPMD's, which is in the clear.
+        requires_tls = self._credentials.trust.require_tls
+        is_embedding = self._settings.epmd is EpmdUse.EMBED and not requires_tls
         try:
             return await Registration.open(node, address, absent=embed if is_embedding else None)
         except ConnectionRefusedError:

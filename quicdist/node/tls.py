@@ -27,15 +27,12 @@ class Tls(Tcp):
 def tcp_or_tls(trust: Trust) -> Tcp:
     """What a node has for names of the form `name@host`, unless it is told. Who names authorities
     or pins, to know whom he talks to, does not mean to talk to anybody in the clear."""
-    return Tls() if trust.by in (TrustBy.AUTHORITY, TrustBy.PINS) else Tcp()
+    is_certified = trust.by in (TrustBy.AUTHORITY, TrustBy.PINS)
+    return Tls() if is_certified or trust.require_tls else Tcp()
 
 
 class _TlsCarrier(TcpCarrier):
     """As TCP's, but for how a connection is made."""
-
-    def __init__(self, settings: Tls, credentials: Credentials) -> None:
-        super().__init__(settings)
-        self._credentials = credentials
 
     async def _listen(self, host: str, port: int, accept: Accept) -> TcpListener:
         return await tls.listen(

@@ -18,6 +18,7 @@ from aioquic.quic.stream import QuicStream
 
 from quicdist.carriers.quic.engine import Opening
 from quicdist.carriers.quic.engine import aioquic as adapter
+from quicdist.carriers.quic.tls_exporter import expand_label
 from tests.carriers.owners import IDENTITY, settings
 
 Pair = tuple[QuicConnection, QuicConnection]
@@ -69,6 +70,27 @@ def test_what_is_read(pair: Pair) -> None:
     assert loss._cc.congestion_window > 0
     assert client.tls.key_schedule is not None
     assert client.tls.key_schedule.cipher_suite.name
+
+
+def test_the_exporter_secret_is_that_of_the_key_schedule() -> None:
+    """It is derived as the first 1-RTT key is made: at that moment the key schedule has the master
+    secret, and the transcript ends with the server's Finished."""
+    theirs = QuicConnection._update_traffic_key
+    parameters = list(inspect.signature(theirs).parameters)
+    assert parameters == list(inspect.signature(adapter._Quic._update_traffic_key).parameters)
+    schedule = tls.KeySchedule(tls.CipherSuite.AES_128_GCM_SHA256)
+    schedule.extract(None)
+    schedule.extract(b"x" * 32)
+    schedule.extract(None)
+    assert schedule.generation == 3
+    assert schedule.algorithm.digest_size == 32
+    assert schedule.derive_secret(b"exp master") == expand_label(
+        schedule.secret, schedule.algorithm, b"exp master", schedule.hash.copy().finalize(), 32
+    )
+    for made in ("_client_handle_finished", "_server_handle_hello"):
+        lines = inspect.getsource(getattr(tls.Context, made))
+        finished = lines.index("generation == 2")
+        assert finished < lines.index("Epoch.ONE_RTT")
 
 
 def test_stream_buffers_tell_what_is_acknowledged_and_pending(pair: Pair) -> None:

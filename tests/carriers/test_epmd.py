@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quicdist.carriers import epmd as epmd_module
 from quicdist.carriers.epmd import (
     Dump,
     EpmdAddress,
@@ -262,3 +263,34 @@ async def test_the_real_epmd_takes_our_registration() -> None:
             await registration.close()
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize(
+    ("peer", "ours", "is_local"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.9", "127.0.0.1", True),
+        ("::1", "::1", True),
+        ("::ffff:127.0.0.1", "::ffff:127.0.0.1", True),
+        ("10.0.0.7", "10.0.0.7", True),
+        ("10.0.0.8", "10.0.0.7", False),
+        ("::ffff:10.0.0.8", "::ffff:10.0.0.7", False),
+        ("fe80::1%eth0", "fe80::2%eth0", False),
+        ("", "", False),
+    ],
+)
+def test_who_is_of_this_host(peer: str, ours: str, is_local: bool) -> None:
+    assert epmd_module._is_local(peer, ours) is is_local
+
+
+async def test_another_host_registers_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As OTP's: 255 registrations from elsewhere would leave no room for a node of this host."""
+    async with server() as address:
+        monkeypatch.setattr(epmd_module, "_is_local", lambda peer, ours: False)
+        with pytest.raises(EpmdRefused):
+            await Registration.open(NodeInfo("theirs", 4001), address)
+        assert await names(address) == []
+        monkeypatch.undo()
+        ours = await Registration.open(NodeInfo("ours", 4002), address)
+        assert await names(address) == [("ours", 4002)]
+        await ours.close()

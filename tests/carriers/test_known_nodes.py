@@ -52,7 +52,7 @@ def test_the_first_key_is_kept_and_no_other_taken(tmp_path: Path) -> None:
     assert f"{path}, line 1" in str(caught.value)
     pasted = f"quicdist cert accept {NODE} {OTHER_KEY} --known-nodes {path}"
     assert str(caught.value).endswith(pasted)
-    assert path.read_text() == f"{NODE} {KEY}\n"
+    assert path.read_text() == f"{NODE} {KEY} seen={TODAY}\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
@@ -160,7 +160,7 @@ def test_what_cannot_be_written_is_known_while_the_process_runs(
         known.keys(NODE)
     full = KnownNodes(tmp_path / "known_nodes")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "write", _no_space)
+        patch.setattr(files, "append", _no_space)
         assert full.learn(NODE, KEY)
     assert "No space left" in caplog.text
     with pytest.raises(PeerRefused):

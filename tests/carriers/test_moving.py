@@ -7,6 +7,8 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,10 @@ from quicdist.carriers.quic.connection import QuicCarrier
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.resets import ResetTokens, token_in
 from quicdist.carriers.refusals import Refusal
-from tests.carriers.owners import IDENTITY, PATIENCE, Node, Owner, node, settings
+from quicdist.carriers.trust import Credentials, Identity, Trust, files
+from tests.carriers.owners import CREDENTIALS, PATIENCE, Node, Owner, node, settings
+
+SECRET = bytes(32)
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="127.0.0.2 is Linux's")
 
@@ -35,7 +40,7 @@ def vanish(one: Node) -> int:
 
 
 @asynccontextmanager
-async def at(port: int) -> AsyncIterator[Node]:
+async def at(port: int, credentials: Credentials = CREDENTIALS) -> AsyncIterator[Node]:
     """A node on a given port of the loopback."""
     made: list[Node] = []
 
@@ -47,7 +52,7 @@ async def at(port: int) -> AsyncIterator[Node]:
     endpoint = await Endpoint.open(
         "127.0.0.1",
         port,
-        settings=settings(),
+        settings=replace(settings(), credentials=credentials),
         accept=accept,  # type: ignore[arg-type]  # a QuicCarrier is what comes
     )
     made.append(Node(endpoint))
@@ -124,16 +129,54 @@ async def test_two_that_know_nothing_of_each_other_fall_silent() -> None:
         assert 1 <= resets <= 20
 
 
-def test_tokens_are_kept_by_the_identity_and_differ_by_port() -> None:
-    one = ResetTokens(IDENTITY, 4433)
-    assert one.of(b"12345678") == ResetTokens(IDENTITY, 4433).of(b"12345678")
-    assert one.of(b"12345678") != ResetTokens(IDENTITY, 4434).of(b"12345678")
+def test_tokens_differ_by_secret_port_and_id() -> None:
+    one = ResetTokens(SECRET, 4433)
+    assert one.of(b"12345678") == ResetTokens(SECRET, 4433).of(b"12345678")
+    assert one.of(b"12345678") != ResetTokens(SECRET, 4434).of(b"12345678")
+    assert one.of(b"12345678") != ResetTokens(b"another", 4433).of(b"12345678")
     assert one.of(b"12345678") != one.of(b"12345679")
+
+
+def test_the_secret_of_tokens_outlives_certificates() -> None:
+    """Else who restarts with a new one is missed for an idle timeout instead of a moment."""
+    before, after = (
+        Credentials(Identity.ephemeral(["127.0.0.1"]), Trust.nothing()).reset_secret
+        for _ in range(2)
+    )
+    assert before == after
+    assert len(before) == 32
+    path = files.state_directory() / "reset-secret"
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.write_bytes(b"cut")
+    assert len(Credentials(None, Trust.nothing(), ["127.0.0.1"]).reset_secret) == 32
+
+
+def test_where_no_secret_can_be_kept_it_is_derived_from_the_key(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("QUICDIST_STATE_DIR", str(tmp_path / "file" / "state"))
+    one, other = (Identity.ephemeral(["127.0.0.1"]) for _ in range(2))
+    secrets = [Credentials(each, Trust.nothing()).reset_secret for each in (one, one, other)]
+    assert secrets[0] == secrets[1] != secrets[2]
+
+
+async def test_a_restart_with_another_certificate_is_seen_with_the_first_datagram() -> None:
+    async with node() as a, node() as b:
+        here, there = await a.connect(b)
+        there.connection.send_frame((b"x",))
+        await here.until(lambda: here.frames)
+        address = vanish(b)
+        other = Credentials(Identity.ephemeral(["127.0.0.1"]), Trust.nothing())
+        async with at(address, credentials=other):
+            here.connection.ping()
+            await here.until(lambda: here.lost)
+            assert "restarted" in here.lost[0].text
 
 
 @pytest.mark.parametrize("size", [1, 21, 22, 43, 44, 1200])
 def test_a_reset_is_shorter_than_what_it_answers(size: int) -> None:
-    tokens = ResetTokens(IDENTITY, 4433)
+    tokens = ResetTokens(SECRET, 4433)
     answer = tokens.answer(bytes(size), b"12345678")
     if size <= 21:
         assert answer is None

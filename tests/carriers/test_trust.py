@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import errno
 import ipaddress
@@ -36,6 +37,7 @@ from quicdist.carriers.trust import (
     files,
     state_directory,
 )
+from quicdist.carriers.trust.errors import CertificateBusy
 from quicdist.carriers.trust.names import (
     general_name,
     hosts_of,
@@ -392,3 +394,22 @@ async def test_chains_are_sent(tmp_path: Path) -> None:
     await dial_with(Identity(leaf.key, leaf.certificate, (signed_middle,)), trust, "127.0.0.1")
     with pytest.raises(DialError):
         await dial_with(leaf, trust, "127.0.0.1")
+
+
+async def test_two_processes_may_make_an_identity_at_once(tmp_path: Path) -> None:
+    """Who is second waits, and its event loop does not."""
+    credentials = Credentials(None, Trust.nothing(), ["127.0.0.1"])
+    place = files.state_directory()
+    files.make_directory(place)
+    with files.locked(place / "key.pem"):
+        with pytest.raises(CertificateBusy):
+            Identity.kept(["127.0.0.1"])  # on an event loop: at once
+        making = asyncio.create_task(credentials.prepare())
+        await asyncio.sleep(0)
+    await making
+    assert credentials.identity.certificate == Identity.kept(["127.0.0.1"]).certificate
+    before = credentials.identity
+    Identity.rotate()
+    with files.locked(place / "key.pem"):
+        assert credentials.identity is before
+    assert credentials.identity.fingerprint != before.fingerprint

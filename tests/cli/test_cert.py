@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 import stat
+import time
 
-from tests.cli.conftest import Command
+from tests.cli.conftest import PATIENCE, Command
 from tests.gatewayed import free_udp_port
 
 # -- keys, and whose they are -------------------------------------------------------------------
@@ -121,3 +123,40 @@ def test_ways_to_trust_on_the_command_line(quicdist: Command, calc: str) -> None
 def test_who_may_connect_on_the_command_line(quicdist: Command) -> None:
     with quicdist.node("listen", "0@127.0.0.1", "--accept", "*@10.0.0.7") as (name, _):
         quicdist("ping", name).refused(4, "does not allow")
+
+
+def test_a_certificate_is_revoked_under_a_node_that_runs(quicdist: Command) -> None:
+    name = f"{free_udp_port()}@127.0.0.1"
+    made_authority(quicdist)
+    for host in ("good", "bad"):
+        assert quicdist("cert", "issue", "127.0.0.1", "--out", f"{host}.pem").code == 0
+    assert quicdist("cert", "issue", "10.0.0.1", "--out", "other.pem").code == 0
+    assert "1 revoked" in quicdist("cert", "revoke", "other.pem").out
+    ping = ("ping", name, "--ca", "ca.pem", "--cert")
+    believing = ("--cert", "good.pem", "--ca", "ca.pem", "--crl", "crl.pem")
+    with quicdist.node("listen", name, *believing):
+        assert quicdist(*ping, "bad.pem").out == "pong\n"
+        assert "2 revoked" in quicdist("cert", "revoke", "bad.pem").out
+        assert "2 revoked" in quicdist("cert", "revoke", "bad.pem").out
+        quicdist(*ping, "bad.pem").refused(4, "certificate")
+        assert quicdist(*ping, "good.pem").out == "pong\n"
+    quicdist("listen", name, "--crl", "crl.pem").refused(2, "--crl needs authorities")
+
+
+def test_cookies_of_a_file_are_read_again_at_sighup(quicdist: Command) -> None:
+    name = f"{free_udp_port()}@127.0.0.1"
+    file = quicdist.home / "cookies"
+    file.write_text("old\nnew\n")
+    file.chmod(0o600)
+    with quicdist.node("listen", name, "--cookie-file", "cookies") as (_, process):
+        for cookie in ("old", "new"):
+            assert quicdist("ping", name, "--cookie", cookie).out == "pong\n"
+        file.write_text("new\n")
+        process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + PATIENCE
+        while quicdist("ping", name, "--cookie", "old").code == 0:
+            assert time.monotonic() < deadline
+        assert quicdist("ping", name, "--cookie", "new").out == "pong\n"
+        assert process.poll() is None
+    file.write_text("")
+    quicdist("listen", name, "--cookie-file", "cookies").refused(2, "is empty")

@@ -15,7 +15,9 @@ from quicdist.dist.handshake import Named, Status
 
 U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)
-LATIN1 = st.characters(max_codepoint=255, exclude_characters="@")
+LATIN1 = st.characters(max_codepoint=255, exclude_characters="@").filter(
+    lambda one: one.isprintable() and one not in " *?"
+)
 HOST = st.text(LATIN1, min_size=1, max_size=100)
 NODE = st.builds("{}@{}".format, HOST, HOST)
 DIGEST = st.binary(min_size=16, max_size=16)

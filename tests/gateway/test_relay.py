@@ -67,11 +67,18 @@ class Remembering:
     def ping(self) -> None:
         self.pings += 1
 
+    binding = b""
+
+    def check_again(self, node: str) -> None: ...
+
+    def must_bind(self, node: str) -> bool:
+        return False
+
     def check_name(self, node: str) -> None:
         if node in self.strangers:
             raise PeerRefused(f"not {node}")
 
-    def remember(self, node: str) -> None:
+    def remember(self, node: str, *, bound: bool = False) -> None:
         self.remembered.append(node)
 
     def statistics(self) -> ConnectionStatistics:

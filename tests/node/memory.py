@@ -94,9 +94,16 @@ class MemoryConnection:
             await asyncio.sleep(0.001)
         return not self._closed
 
+    binding = b""
+
     def check_name(self, node: str) -> None: ...
 
-    def remember(self, node: str) -> None: ...
+    def check_again(self, node: str) -> None: ...
+
+    def must_bind(self, node: str) -> bool:
+        return False
+
+    def remember(self, node: str, *, bound: bool = False) -> None: ...
 
     def close(self, reason: str) -> None:
         if self._closed:

@@ -27,6 +27,7 @@ from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.trust import Credentials
 from quicdist.carriers.trust.authority import issue, make_authority
 from quicdist.carriers.trust.identity import pem
+from quicdist.dist.flags import Flag
 from quicdist.gateway.relay import Relay
 from quicdist.node.guesses import FREE, MOST, Guesses
 from tests.gatewayed import free_udp_port
@@ -198,10 +199,12 @@ async def test_a_node_that_is_not_pinned(tmp_path: Path) -> None:
 
 class InBetween:
     """Whoever controls the path: ends QUIC on both sides with keys of its own, and passes on and
-    reads all that is said, without knowing the cookie."""
+    reads all that is said, without knowing the cookie. Where he `strips`, he tells each side that
+    the other cannot bind its proof of the cookie to the TLS session."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, strips: bool = True) -> None:
         self.target = target
+        self.strips = strips
         self.endpoint: Endpoint
         self.read: list[bytes] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -227,12 +230,14 @@ class InBetween:
             keepalive=PATIENCE,
         )
         self._tasks.append(asyncio.create_task(self._reach(relay)))
+        self._strip(victim)
         relay.far.attach(victim)
         return relay.far
 
     async def _reach(self, relay: Relay) -> None:
         port, _, host = self.target.partition("@")
         connection = await self.endpoint.dial(host, int(port), timeout=PATIENCE)
+        self._strip(connection)
         send = connection.send_frame
 
         def listen(parts: object) -> None:
@@ -243,6 +248,31 @@ class InBetween:
         connection.send_frame = listen  # type: ignore[method-assign]
         relay.near.attach(connection)
         await relay.wait_closed()
+
+    def _strip(self, connection: Connection) -> None:
+        send = connection.send_handshake
+
+        def stripped(message: bytes) -> None:
+            if self.strips and message[:1] == b"N":
+                flags = int.from_bytes(message[1:9], "big") & ~Flag.CHANNEL_BINDING.value
+                message = b"N" + flags.to_bytes(8, "big") + message[9:]
+            send(message)
+
+        connection.send_handshake = stripped  # type: ignore[method-assign]
+
+
+async def test_somebody_in_between_two_nodes_that_bind_is_found_out() -> None:
+    """Though nothing is verified: what proves the cookie to one TLS session is wrong on another."""
+    name = free_name()
+    attacker = InBetween(name, strips=False)
+    async with (
+        node(name, someone(), Trust.nothing()),
+        attacker.standing() as place,
+        node("0@127.0.0.1", someone(), Trust.nothing(), table=Table({name: place})) as victim,
+    ):
+        with pytest.raises(NoConnection):
+            await victim.connect(name)
+    assert not attacker.read
 
 
 @pytest.mark.parametrize("how", ["known", "pinned", "authority"])

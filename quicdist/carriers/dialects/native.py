@@ -9,4 +9,4 @@ from quicdist.carriers.dialects.single import SingleStreamDialect
 class NativeDialect(SingleStreamDialect):
     """The framing of the ERTS manual on stream 0, and nothing else."""
 
-    traits = DialectTraits(name="quicdist", alpn="quicdist/1", renews_ids=True)
+    traits = DialectTraits(name="quicdist", alpn="quicdist/1", binds=True, renews_ids=True)

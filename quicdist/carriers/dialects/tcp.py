@@ -9,4 +9,4 @@ from quicdist.carriers.dialects.single import SingleStreamDialect
 class TcpDialect(SingleStreamDialect):
     """The framing of the ERTS manual, and nothing else."""
 
-    traits = DialectTraits(name="tcp", alpn="")
+    traits = DialectTraits(name="tcp", alpn="", is_encrypted=False)

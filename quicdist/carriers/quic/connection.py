@@ -33,6 +33,7 @@ from quicdist.carriers.base import (
 )
 from quicdist.carriers.dialects import QUIC_DIALECTS, QuicDialect
 from quicdist.carriers.few_lines import FewLines
+from quicdist.carriers.quic import tls_exporter
 from quicdist.carriers.quic.closed_port import ClosedPort, Verdict
 from quicdist.carriers.quic.engine import (
     BURST,
@@ -182,6 +183,7 @@ class QuicCarrier:
         self._farewells_wanted = 0
         self._allowance = math.inf
 
+        self.binding = b""
         self._reset_token = b""
         self._last_statistics: ConnectionStatistics | None = None
 
@@ -313,12 +315,21 @@ class QuicCarrier:
         if self.role is Role.LISTENER:
             self._verifier.named(node, self._engine.certificates)
 
-    def remember(self, node: str) -> None:
+    def check_again(self, node: str) -> None:
+        """What is believed may have changed since. Raises PeerRefused."""
+        self._verifier.again(node, self._engine.certificates, dialled=self.role is Role.DIALER)
+
+    def must_bind(self, node: str) -> bool:
+        """By the setting, or because it has done so before."""
+        return self._verifier.must_bind(node)
+
+    def remember(self, node: str, *, bound: bool = False) -> None:
         """Keeps its key, where that is wanted. Raises PeerRefused."""
+        certificates = self._engine.certificates
         if self.role is Role.LISTENER:
-            self._verifier.learn_dialler(node, self._engine.certificates)
+            self._verifier.learn_dialler(node, certificates, bound=bound)
         else:
-            self._verifier.learn_dialled(node, self._engine.certificates)
+            self._verifier.learn_dialled(node, certificates, bound=bound)
 
     def close(self, reason: str) -> None:
         """CONNECTION_CLOSE, at once: the one thing that every peer takes for a goodbye."""
@@ -474,6 +485,8 @@ class QuicCarrier:
             return
         self._dialect = make(self.role, self._limits)
         self.traits = self._dialect.traits
+        if self.traits.binds:
+            self.binding = self._engine.export(tls_exporter.LABEL, tls_exporter.LENGTH)
         self._window = max(self._window, self._dialect.receive_window)
         self._perform(self._dialect.opened())
         self._look_open()

@@ -75,7 +75,7 @@ class Endpoint:
         self._accept = accept
         self.refusals: Refusals = Counter()
         """Of those who dialled us."""
-        self._reset_tokens = ResetTokens(settings.credentials.identity, udp.address[1])
+        self._reset_tokens = ResetTokens(settings.credentials.reset_secret, udp.address[1])
         self._engine = load_engine(settings, self._reset_tokens.of)
         self._loop = asyncio.get_running_loop()
         self._busy_wait = BusyWait(self._loop, settings.busy_wait)
@@ -109,6 +109,7 @@ class Endpoint:
         Raises OSError where that cannot be had, ValueError for an engine that is not there or
         cannot do what is asked of it, CertificateError where there is no identity.
         """
+        await settings.credentials.prepare()
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
         family, _, _, _, address = found[0]

@@ -7,13 +7,8 @@ knows. Tokens are derived from a key that survives the restart, so none has to b
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
-
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-from quicdist.carriers.trust import Identity
 
 TOKEN_LENGTH = 16
 
@@ -26,15 +21,14 @@ _LONGEST = 43
 class ResetTokens:
     """The tokens of one endpoint.
 
-    The key is derived from the identity's, which is kept. `port` is bound into it: two nodes
-    that share an identity would else hand out each other's tokens to whoever saw a connection id
+    `secret` is kept, and does not change with the certificate or its key: a node that returns with
+    another one must still be able to say that it has restarted. `port` is bound into the tokens:
+    two nodes that share a secret would else hand out each other's to whoever saw a connection id
     (RFC 9000, 21.11).
     """
 
-    def __init__(self, identity: Identity, port: int) -> None:
-        secret = identity.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-        label = b"quicdist stateless reset %d" % port
-        self._key = hmac.digest(hashlib.sha256(secret).digest(), label, "sha256")
+    def __init__(self, secret: bytes, port: int) -> None:
+        self._key = hmac.digest(secret, b"quicdist stateless reset %d" % port, "sha256")
 
     def of(self, connection_id: bytes) -> bytes:
         """The token of an id of ours."""

@@ -6,9 +6,11 @@ import datetime
 from collections.abc import Sequence
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from quicdist.carriers.trust.errors import CertificateError
 from quicdist.carriers.trust.identity import Identity, PrivateKey, sign
 from quicdist.carriers.trust.names import general_name, host_of, node_uri
 
@@ -78,6 +80,36 @@ def issue(authority: Identity, nodes: Sequence[str], hosts: Sequence[str], days:
         )
     )
     return Identity(key, sign(builder, authority.key), authority.chain)
+
+
+def revoke(
+    authority: Identity,
+    certificate: x509.Certificate,
+    former: x509.CertificateRevocationList | None,
+    days: int,
+) -> x509.CertificateRevocationList:
+    """The authority's list (RFC 5280, 5) with that certificate on it, and what `former` has.
+
+    Raises CertificateError for one that is another authority's.
+    """
+    issuer = authority.certificate
+    if certificate.issuer != issuer.subject:
+        raise CertificateError("the certificate was not issued by this authority")
+    now = datetime.datetime.now(datetime.timezone.utc)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.subject)
+        .last_update(now)
+        .next_update(now + datetime.timedelta(days=days))
+    )
+    revoked = [] if former is None else list(former)
+    if all(one.serial_number != certificate.serial_number for one in revoked):
+        one = x509.RevokedCertificateBuilder().serial_number(certificate.serial_number)
+        revoked.append(one.revocation_date(now).build())
+    for each in revoked:
+        builder = builder.add_revoked_certificate(each)
+    has_its_own = isinstance(authority.key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
+    return builder.sign(authority.key, None if has_its_own else hashes.SHA256())
 
 
 def _builder(key: PrivateKey, days: int) -> x509.CertificateBuilder:

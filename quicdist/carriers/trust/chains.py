@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import datetime
 import enum
+import re
+from collections.abc import Sequence
+from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import crypto
 
-from quicdist.carriers.trust.errors import Alert, PeerRefused
+from quicdist.carriers.trust import files
+from quicdist.carriers.trust.errors import Alert, CertificateUnreadable, PeerRefused
 from quicdist.carriers.trust.names import Certificates
+
+_PEM_CRL = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
 
 MAX_CHAIN = 8
 """Certificates that a peer may present; real chains have two to four."""
@@ -55,6 +62,42 @@ def check_chain(certificates: Certificates, authorities: Certificates, usage: Us
         raise PeerRefused(f"the peer's certificate: {reason}", Alert.UNKNOWN_CA) from None
     except crypto.Error:
         raise PeerRefused("the peer's certificate cannot be read") from None
+
+
+def read_revocations(path: Path) -> Sequence[x509.CertificateRevocationList]:
+    """The lists in a PEM file (RFC 5280, 5), at least one. Raises CertificateUnreadable."""
+    blocks = _PEM_CRL.findall(files.read(path))
+    try:
+        lists = [x509.load_pem_x509_crl(block) for block in blocks]
+    except ValueError:
+        lists = []
+    if not lists:
+        raise CertificateUnreadable(f"{path}: no PEM revocation list in it")
+    return lists
+
+
+def check_revoked(
+    certificates: Certificates,
+    authorities: Certificates,
+    lists: Sequence[x509.CertificateRevocationList],
+) -> None:
+    """Whether an authority of ours has revoked one of the certificates. Raises PeerRefused."""
+    for revoked in lists:
+        issuers = [one for one in authorities if one.subject == revoked.issuer]
+        if not any(_has_signed(issuer, revoked) for issuer in issuers):
+            continue
+        for one in certificates:
+            serial = one.serial_number
+            is_listed = revoked.get_revoked_certificate_by_serial_number(serial) is not None
+            if one.issuer == revoked.issuer and is_listed:
+                raise PeerRefused("the peer's certificate is revoked", Alert.CERTIFICATE_REVOKED)
+
+
+def _has_signed(issuer: x509.Certificate, revoked: x509.CertificateRevocationList) -> bool:
+    try:
+        return revoked.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
+    except (TypeError, ValueError, UnsupportedAlgorithm):
+        return False
 
 
 def _check_times(certificate: x509.Certificate) -> None:

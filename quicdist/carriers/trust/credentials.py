@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import logging
 from collections.abc import Sequence
 
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
 from quicdist.carriers.trust import files
-from quicdist.carriers.trust.errors import CertificateError
+from quicdist.carriers.trust.errors import CertificateBusy, CertificateError
 from quicdist.carriers.trust.identity import Identity
 from quicdist.carriers.trust.setting import Trust
 from quicdist.carriers.trust.ways import Verifier
+
+_RESET_SECRET = "reset-secret"
+_SECRET_LENGTH = 32
 
 _log = logging.getLogger("quicdist.trust")
 
@@ -35,11 +42,35 @@ class Credentials:
         if current.files and files.stamp(current.files) != self._stamp:
             try:
                 return self._take(current.reloaded())
+            except CertificateBusy:
+                pass  # an event loop does not wait for it: the next connection looks again
             except CertificateError as error:
                 extra = {"event": "certificate_failed", "reason": str(error)}
                 _log.error("%s; the certificate used before stays in use", error, extra=extra)
                 self._stamp = files.stamp(current.files)
         return current
+
+    async def prepare(self) -> None:
+        """Has an identity made, where there is none, by a thread: it may have to wait for another
+        process that makes one in the same place. Raises CertificateError."""
+        if self._identity is None:
+            await asyncio.to_thread(getattr, self, "identity")
+
+    @property
+    def reset_secret(self) -> bytes:
+        """What stateless resets (RFC 9000, 10.3) are derived from: kept in the state directory for
+        all nodes there, whatever certificates they have. Where none can be kept, it is derived from
+        our key. Raises CertificateError where that was never to be had."""
+        path = files.state_directory() / _RESET_SECRET
+        try:
+            return files.kept_secret(path, _SECRET_LENGTH)
+        except OSError as error:
+            key = self.identity.key
+            text = "%s cannot be kept: %s; restarts with another certificate are seen late"
+            extra = {"event": "reset_secret_not_kept", "path": str(path)}
+            _log.info(text, path, error.strerror or error, extra=extra)
+            der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+            return hashlib.sha256(b"quicdist reset secret" + der).digest()
 
     def say_objection(self, node: str) -> None:
         """Warns of a certificate that was given, and that is not this node's."""

@@ -13,6 +13,10 @@ class CertificateUnreadable(CertificateError):
     """A file that is missing, not ours to read, or not what it should be."""
 
 
+class CertificateBusy(CertificateUnreadable):
+    """Files that another process is changing; they can be read in a moment."""
+
+
 class CertificateExpired(CertificateError):
     """A certificate outside of its time."""
 
@@ -30,6 +34,7 @@ class Alert(enum.IntEnum):
 
     BAD_CERTIFICATE = 42
     UNSUPPORTED_CERTIFICATE = 43
+    CERTIFICATE_REVOKED = 44
     CERTIFICATE_EXPIRED = 45
     CERTIFICATE_UNKNOWN = 46
     UNKNOWN_CA = 48

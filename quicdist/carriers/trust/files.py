@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
+import logging
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +17,11 @@ from typing import TypeAlias
 from quicdist.carriers.trust.errors import CertificateUnreadable
 
 Stamp: TypeAlias = tuple[tuple[int, int, int], ...]
+
+_log = logging.getLogger("quicdist.trust")
+
+_warned: dict[Path, int] = {}
+"""Files and folders that were warned of, with the mode that they had."""
 
 _LOCK_TIME = 1.0
 """Seconds for another process to be done with a file; it holds it for a few milliseconds."""
@@ -84,6 +92,25 @@ def _keep_owner(handle: int, path: Path) -> None:
             os.fchown(handle, found.st_uid, found.st_gid)
 
 
+def warn_of_exposed(path: Path) -> None:
+    """Warns, as ssh does, of a file that others may write, or of a folder where they may put
+    another in its place. Once for each file and state of it."""
+    for place in (path, path.parent):
+        try:
+            found = place.stat()
+        except OSError:
+            continue
+        is_sticky_folder = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+        exposed = found.st_mode & 0o022
+        if not exposed or is_sticky_folder:
+            _warned.pop(place, None)
+        elif _warned.get(place) != found.st_mode:
+            _warned[place] = found.st_mode
+            extra = {"event": "file_exposed", "path": str(place)}
+            text = "%s has mode %04o: others may write it, and choose whom we believe: chmod go-w"
+            _log.warning(text, place, stat.S_IMODE(found.st_mode), extra=extra)
+
+
 def is_for_others(path: Path) -> bool:
     """Whether somebody besides its owner may read or write it."""
     try:
@@ -105,13 +132,48 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     return (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
+def append(path: Path, data: bytes, *, mode: int) -> None:
+    """A whole line at the end of a file, which is made where there is none. Raises OSError."""
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, mode)
+    try:
+        size = os.fstat(handle).st_size
+        ends_open = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+        os.write(handle, b"\n" + data if ends_open else data)
+    finally:
+        os.close(handle)
+
+
+def kept_secret(path: Path, length: int) -> bytes:
+    """Random bytes in a file for its owner alone, made where there is none. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        found = path.read_bytes()
+        if len(found) == length:
+            return found
+    make_directory(path.parent)
+    write(path, os.urandom(length), mode=0o600, replace=path.exists())
+    return path.read_bytes()
+
+
+def is_on_event_loop() -> bool:
+    """Whether this thread runs one, which must not wait."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Nobody else who asks changes that file meanwhile. Raises OSError, TimeoutError among it.
+    """Nobody else who asks changes that file meanwhile. Raises OSError, TimeoutError among it: at
+    once on an event loop, else when the other has not finished in a second.
 
-    The lock is a file of its own beside it, as the file itself is replaced, not written.
+    The lock is a file of its own beside it, as the file itself is replaced, not written. A link
+    in its place is refused: it may be another user's.
     """
-    handle = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    name = path.with_name(f".{path.name}.lock")
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = os.open(name, flags, 0o600)
     try:
         _lock(handle, path)
         yield
@@ -120,13 +182,12 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _lock(handle: int, path: Path) -> None:
-    # Whoever waits here may be an event loop: it must not wait for a process that hangs.
-    give_up = time.monotonic() + _LOCK_TIME
+    give_up = time.monotonic() + (0.0 if is_on_event_loop() else _LOCK_TIME)
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > give_up:
+            if time.monotonic() >= give_up:
                 raise TimeoutError(f"{path} is locked by another process") from None
             time.sleep(0.005)
         else:

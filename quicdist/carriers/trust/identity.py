@@ -22,6 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from quicdist.carriers.trust import files
 from quicdist.carriers.trust.errors import (
+    CertificateBusy,
     CertificateExpired,
     CertificateMismatch,
     CertificateUnreadable,
@@ -95,6 +96,8 @@ class Identity:
             files.make_directory(place)
             with files.locked(place / _KEY):
                 return cls._kept(hosts, place)
+        except TimeoutError:
+            raise CertificateBusy(f"{place} is being changed by another process") from None
         except OSError as error:
             if error.errno in _READ_ONLY and (place / _KEY).exists():
                 return cls._given(hosts, place)
@@ -266,6 +269,7 @@ def _read_key(path: Path) -> PrivateKey:
         raise CertificateUnreadable(f"{path}: no PEM private key in it") from None
     if not isinstance(key, PrivateKey):
         raise CertificateUnreadable(f"{path}: a key of a kind that TLS 1.3 does not sign with")
+    files.warn_of_exposed(path)
     if files.is_for_others(path):
         extra = {"event": "key_exposed", "path": str(path)}
         _log.warning("%s holds a key, and is not for its owner alone: chmod 600", path, extra=extra)

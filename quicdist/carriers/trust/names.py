@@ -7,6 +7,7 @@ it is good for the nodes that are named so, and for no other.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import ipaddress
 import re
@@ -104,6 +105,12 @@ def speaks_of(certificate: x509.Certificate, node: str) -> bool:
     return node in nodes if nodes else is_for_host(certificate, host_of(node))
 
 
+def is_quic_name(node: str) -> bool:
+    """Whether the name itself says that the node is reached over QUIC: `port@host`."""
+    alive = node.rpartition("@")[0]
+    return alive.isascii() and alive.isdigit()
+
+
 def host_of(node: str) -> str:
     """What stands behind the `@`."""
     return node.rpartition("@")[2]
@@ -131,13 +138,26 @@ def parse_fingerprint(text: str) -> str:
 
 
 def written(node: str) -> str:
-    """A node name as one word of plain ASCII; peers choose them."""
-    return quote(node, safe="@:.-_~[]*?")
+    """A node name as one word of plain ASCII; peers choose them. It is never a pattern."""
+    return quote(node, safe="@:.-_~")
 
 
 def read(word: str) -> str:
     """The node name that `written` made a word of."""
     return unquote(word)
+
+
+def is_pattern(word: str) -> bool:
+    """Whether a word that a person wrote stands for several names."""
+    return "*" in word or "?" in word
+
+
+def read_pattern(word: str) -> str:
+    """What a person wrote as a pattern for `fnmatch`: `*` and `?` are wildcards, whatever is
+    percent-encoded, or a bracket, is literal."""
+    return "".join(
+        one if one in "*?" else glob.escape(unquote(one)) for one in re.split(r"([*?])", word)
+    )
 
 
 def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from quicdist.carriers.trust import files
+from quicdist.carriers.trust.chains import read_revocations
 from quicdist.carriers.trust.identity import check_times, read_certificates
 from quicdist.carriers.trust.known_nodes import KnownNodes
 from quicdist.carriers.trust.names import parse_fingerprint
@@ -51,6 +52,15 @@ class Trust:
     """Fingerprints by node name."""
     uncertified: Sequence[str] = ()
 
+    crl_file: Path | None = None
+    """The revocation lists of the authorities (PEM)."""
+
+    require_tls: bool = False
+    """No connection in the clear, and no EPMD embedded: see `requiring`."""
+
+    require_binding: bool = False
+    """No peer whose proof of the cookie is not bound to the TLS session: see `requiring`."""
+
     @classmethod
     def first_use(
         cls, known_nodes: Path | str | None = None, *, uncertified: Sequence[str] = ()
@@ -63,15 +73,25 @@ class Trust:
         return cls(TrustBy.FIRST_USE, path, uncertified=tuple(uncertified))
 
     @classmethod
-    def authority(cls, ca_file: Path | str, *, uncertified: Sequence[str] = ()) -> Trust:
-        """Believes what the authorities in `ca_file` (PEM) have signed for the node's host.
+    def authority(
+        cls,
+        ca_file: Path | str,
+        *,
+        crl_file: Path | str | None = None,
+        uncertified: Sequence[str] = (),
+    ) -> Trust:
+        """Believes what the authorities in `ca_file` (PEM) have signed for the node's host, and
+        have not revoked in `crl_file` (PEM).
 
         A certificate that names nodes is good for these alone. Raises CertificateError.
         """
         path = Path(ca_file)
+        crl = None if crl_file is None else Path(crl_file)
+        if crl is not None:
+            read_revocations(crl)
         for certificate in read_certificates(path):
             check_times(certificate, path)
-        return cls(TrustBy.AUTHORITY, path, uncertified=tuple(uncertified))
+        return cls(TrustBy.AUTHORITY, path, uncertified=tuple(uncertified), crl_file=crl)
 
     @classmethod
     def pinned(
@@ -89,7 +109,7 @@ class Trust:
         if isinstance(pins, (str, Path)):
             path = Path(pins)
             files.read(path)
-            KnownNodes(path).pins()
+            KnownNodes(path, has_patterns=True).pins()
             return cls(TrustBy.PINS, path, uncertified=tuple(uncertified))
         parsed = {
             node: tuple(map(parse_fingerprint, [ones] if isinstance(ones, str) else ones))
@@ -106,6 +126,20 @@ class Trust:
         """The same, and nodes of these names are let in without a certificate."""
         return dataclasses.replace(self, uncertified=(*self.uncertified, *patterns))
 
+    def requiring(self, *, tls: bool = False, binding: bool = False) -> Trust:
+        """The same, which requires more of peers.
+
+        `tls`: nodes are neither dialled nor accepted in the clear, and no EPMD is embedded.
+        `binding`: peers must bind their proof of the cookie to the TLS session, so that nobody
+        can relay it. quicdist nodes do so over QUIC; stock nodes and gateways cannot, and are
+        refused. A quicdist node that has done so once must always do so, with or without this.
+        """
+        return dataclasses.replace(
+            self,
+            require_tls=self.require_tls or tls,
+            require_binding=self.require_binding or binding,
+        )
+
     @property
     def known_nodes(self) -> Path:
         """The file of first use."""
@@ -113,12 +147,12 @@ class Trust:
 
     def verifier(self) -> Verifier:
         """What decides, for one node. Its files are read when it is asked, and when they change."""
-        return Verifier(self._way(), self.uncertified)
+        return Verifier(self._way(), self.uncertified, require_binding=self.require_binding)
 
     def _way(self) -> Way:
         if self.by is TrustBy.AUTHORITY:
             assert self.file is not None
-            return ByAuthority(self.file)
+            return ByAuthority(self.file, self.crl_file)
         if self.by is TrustBy.PINS:
             return ByPins(self.file or self.pins)
         if self.by is TrustBy.FIRST_USE:

@@ -123,6 +123,10 @@ class EngineConnection(Protocol):
     def cipher(self) -> str:
         """The TLS cipher suite (RFC 8446, B.4), once agreed on."""
 
+    def export(self, label: bytes, length: int) -> bytes:
+        """The TLS session's exporter value for this label, without context (RFC 8446, 7.5), once
+        the handshake is complete; empty where the engine has none."""
+
     def write(self, stream: int, parts: Sequence[Buffer]) -> None:
         """Queues bytes; a stream of ours is opened by its first ones, in any order.
 

@@ -3,8 +3,9 @@
 Built on its sans-IO `QuicConnection`. Private attributes are used where it has no other way to:
 grow receive windows by what was consumed (its own grow by what came), see what is acknowledged,
 learn of a peer's close before the draining time is over, keep a handshake message in one STREAM
-frame, choose and read stateless reset tokens, try a new path at once, ask who dials us for a
-certificate, see what was presented, and see whether the handshake is confirmed.
+frame, choose and read stateless reset tokens, derive TLS exporter values, try a new path at once,
+ask who dials us for a certificate, see what was presented, and see whether the handshake is
+confirmed.
 tests/carriers/test_aioquic_internals.py fails when one of them moves.
 """
 
@@ -36,7 +37,7 @@ from aioquic.quic.packet import (
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder, QuicSentPacket
 from aioquic.quic.recovery import QuicPacketPacer, QuicPacketSpace
 from aioquic.quic.stream import QuicStream
-from aioquic.tls import AlertDescription, CipherSuite, Epoch
+from aioquic.tls import AlertDescription, CipherSuite, Direction, Epoch
 
 from quicdist.carriers.base import Buffer
 from quicdist.carriers.dialects import LARGEST_WINDOW
@@ -57,6 +58,7 @@ from quicdist.carriers.quic.engine.aioquic_qlog import Qlog, QlogTrace
 from quicdist.carriers.quic.engine.aioquic_short import ShortPaths, is_tested
 from quicdist.carriers.quic.mtu import BASE, PathMtu
 from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.quic.tls_exporter import export
 from quicdist.carriers.quic.tracing import KeyLog, QlogDirectory
 from quicdist.carriers.trust import Alert, Certificates
 
@@ -148,12 +150,24 @@ class _Quic(BoundedQuic):
 
     whole = True
     reset_token_of: ResetTokenOf
+    exporter_secret = b""
+    """exporter_master_secret of the TLS session, once it is known."""
     asks_certificate = False
     """As a server: whether the client must say who it is. It may answer that it is nobody."""
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
         self.tls._request_client_certificate = self.asks_certificate
+
+    def _update_traffic_key(
+        self, direction: Direction, epoch: Epoch, cipher_suite: CipherSuite, secret: bytes
+    ) -> None:
+        # The first 1-RTT key is made when the transcript ends with the server's Finished: the
+        # moment of the exporter_master_secret (RFC 8446, 7.1).
+        if epoch is Epoch.ONE_RTT and not self.exporter_secret:
+            assert self.tls.key_schedule is not None
+            self.exporter_secret = self.tls.key_schedule.derive_secret(b"exp master")
+        super()._update_traffic_key(direction, epoch, cipher_suite, secret)
 
     def _replenish_connection_ids(self) -> None:
         super()._replenish_connection_ids()
@@ -387,6 +401,13 @@ class AioquicConnection:
         """As TLS names it."""
         schedule = self._quic.tls.key_schedule
         return "" if schedule is None else f"TLS_{schedule.cipher_suite.name}"
+
+    def export(self, label: bytes, length: int) -> bytes:
+        """aioquic has no exporter: what it takes is kept by `_Quic`."""
+        schedule = self._quic.tls.key_schedule
+        if schedule is None or not self._quic.exporter_secret:
+            return b""
+        return export(self._quic.exporter_secret, schedule.algorithm, label, b"", length)
 
     def write(self, stream: int, parts: Sequence[Buffer]) -> None:
         """Queues; aioquic wants its streams opened in ascending order, lower ones come along."""

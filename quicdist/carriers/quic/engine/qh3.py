@@ -32,6 +32,7 @@ try:
 except ImportError:
     raise ValueError("the QUIC engine qh3 is not installed: pip install 'quicdist[fast]'") from None
 
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509 import load_der_x509_certificate
 
@@ -52,10 +53,13 @@ from quicdist.carriers.quic.engine import (
 )
 from quicdist.carriers.quic.mtu import BASE, is_loopback
 from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.quic.tls_exporter import export
 from quicdist.carriers.quic.tracing import KeyLog
 from quicdist.carriers.trust import Alert, Certificates
 
 _VERSIONS = [int(QuicProtocolVersion.VERSION_1), int(QuicProtocolVersion.VERSION_2)]
+_HASHES: dict[int, type[hashes.HashAlgorithm]] = {256: hashes.SHA256, 384: hashes.SHA384}
+"""Of cipher suites, by the number of bits."""
 _IDLE = "Idle timeout"
 _CRYPTO_ERROR, _CRYPTO_FRAME = 0x100, 0x06
 _MOST_PATHS = 16
@@ -72,6 +76,9 @@ class _Quic(QuicConnection):
     """qh3's connection, whose core keeps what nobody wants to have yet."""
 
     is_held = False
+    exporter_secret = b""
+    """exporter_master_secret of the TLS session, once it is known."""
+    exporter_hash: hashes.HashAlgorithm
     reset_token_of: ResetTokenOf
 
     def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
@@ -81,7 +88,22 @@ class _Quic(QuicConnection):
             bridge.stateless_reset_token = self.reset_token_of(self.host_cid)
             ((kind, _),) = bridge.tls.handshake_extensions
             bridge.tls.handshake_extensions = [(kind, bridge.serialize_transport_parameters())]
+        self._keep_exporter_secret(bridge)
         return bridge
+
+    def _keep_exporter_secret(self, bridge: QuicTlsBridge) -> None:
+        """From the moment that the transcript ends with the server's Finished, which is that of
+        the first 1-RTT key (RFC 8446, 7.1)."""
+        tls: Any = bridge.tls
+        update = tls.update_traffic_key_cb
+
+        def updated(direction: Any, epoch: Any, cipher_suite: Any, secret: bytes) -> None:
+            if epoch.name == "ONE_RTT" and not self.exporter_secret:
+                self.exporter_secret = tls.key_schedule.derive_secret(b"exp master")
+                self.exporter_hash = _HASHES[tls.key_schedule.algorithm]()
+            update(direction, epoch, cipher_suite, secret)
+
+        tls.update_traffic_key_cb = updated
 
     def _drain_core(self) -> None:
         if not self.is_held or self.is_draining:
@@ -271,6 +293,13 @@ class Qh3Connection:
         """As TLS names it."""
         cipher = self._quic.get_cipher()
         return "" if cipher is None else f"TLS_{cipher.name}"
+
+    def export(self, label: bytes, length: int) -> bytes:
+        """qh3 has no exporter: what it takes is kept by `_Quic`."""
+        quic = self._quic
+        if not quic.exporter_secret:
+            return b""
+        return export(quic.exporter_secret, quic.exporter_hash, label, b"", length)
 
     def write(self, stream: int, parts: Sequence[Buffer]) -> None:
         """Queues; qh3 wants its streams opened in ascending order, lower ones come along."""

@@ -1,0 +1,283 @@
+"""What a peer may do: what it may call, what is listed, and nothing else where it is restricted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from quicdist import Access, CallError, Node, NoProcess, export
+from quicdist.cluster.peer_guard import PeerGuard
+from quicdist.cluster.tracebacks import HIDDEN, are_for, without_tracebacks
+from quicdist.etf import Atom, Pid, Reference, Term
+from quicdist.node.access import Rights, Tracebacks
+from quicdist.node.process import Watcher
+from quicdist.node.reasons import exit_reason
+from quicdist.otp import GenServer, start
+from quicdist.otp.supervisor import Child, Supervisor
+from quicdist.protocol import signals
+from tests.node.conftest import COOKIE, PATIENCE
+
+PEER = "4433@127.0.0.1"
+NOTHING = Access(calls={})
+
+
+class Secret(GenServer):
+    """A server with something to hide."""
+
+    def __init__(self) -> None:
+        self.password = b"hunter2"
+
+    async def handle_call(self, request: Term, sender: object) -> Term:
+        return Atom("pong")
+
+
+@export(module="calc")
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@export(module="calc")
+def fail() -> None:
+    raise ValueError("postgres://admin:hunter2@db/main")
+
+
+@asynccontextmanager
+async def two(access: Access) -> AsyncIterator[tuple[Node, Node]]:
+    """Ours, with a supervisor, and the attacker's, which has the cookie."""
+    async with (
+        Node("0@127.0.0.1", cookie=COOKIE, access=access, exports=[add, fail]) as ours,
+        Node("0@127.0.0.1", cookie=COOKIE) as theirs,
+    ):
+        tree = Supervisor(ours, [Child("secret", Secret, name="secret")])
+        await start(ours, tree, name="tree")
+        await theirs.connect(ours.name)
+        yield ours, theirs
+
+
+SYSTEM: list[tuple[Term, ...]] = [
+    (Atom("system"), "FROM", Atom("get_state")),
+    (Atom("system"), "FROM", (Atom("terminate"), Atom("shutdown"))),
+    (Atom("EXIT"), "PARENT", Atom("kill")),
+]
+
+
+def _filled(message: tuple[Term, ...], sender: Term, parent: Pid) -> Term:
+    """With what is known when it is sent."""
+    places: dict[Term, Term] = {"FROM": sender, "PARENT": parent}
+    return tuple(places[one] if isinstance(one, str) and one in places else one for one in message)
+
+
+async def test_by_default_peers_are_trusted_as_otp_trusts_them() -> None:
+    assert Access().rights(PEER, []).is_everything
+    async with two(Access()) as (ours, theirs):
+        assert await theirs.gen_call(("secret", ours.name), "ping") == "pong"
+
+
+async def test_who_may_call_nothing_looks_into_no_server_and_ends_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """`sys:get_state`, `supervisor:terminate_child`, exit signals, links, plain 'EXIT's."""
+    async with two(NOTHING) as (ours, theirs):
+        tree, secret = ours.whereis("tree"), ours.whereis("secret")
+        assert tree is not None
+        assert secret is not None
+        async with theirs.mailbox() as me:
+            for to in (("secret", ours.name), ("tree", ours.name), tree, secret):
+                tag = theirs.system.identifiers.reference()
+                for message in SYSTEM:
+                    await me.send(to, _filled(message, (me.pid, tag), tree))
+                with pytest.raises(NoProcess):
+                    await me.gen_call(to, (Atom("terminate_child"), Atom("secret")))
+            for pid in (tree, secret):
+                me.exit(pid, "kill")
+                me.monitor(pid)
+                down = await me.receive(timeout=PATIENCE)
+                assert isinstance(down, tuple)
+                assert down[-1] == "noproc"
+        # Signals of one connection arrive in order: the others have been seen by now.
+        assert await theirs.ping(ours.name)
+        assert (ours.whereis("tree"), ours.whereis("secret")) == (tree, secret)
+    assert f"{theirs.name} is refused a message 'system' to secret" in caplog.text
+
+
+async def test_a_link_of_who_may_not_link_is_answered_as_to_nobody() -> None:
+    async with two(NOTHING) as (ours, theirs):
+        secret = ours.whereis("secret")
+        assert secret is not None
+        async with theirs.mailbox() as me:
+            me.trap_exit = True
+            me.link(secret)
+            assert await me.receive(timeout=PATIENCE) == ("EXIT", secret, "noproc")
+
+
+async def test_what_is_listed_is_allowed() -> None:
+    access = Access(calls={"*": ["calc:add"]}, names={"*": ["secret"]}, system_messages=["*"])
+    async with two(access) as (ours, theirs):
+        assert await theirs.gen_call(("secret", ours.name), "ping") == "pong"
+        with pytest.raises(NoProcess):
+            await theirs.gen_call(("tree", ours.name), "which_children")
+        async with theirs.mailbox() as me:
+            tag = theirs.system.identifiers.reference()
+            await me.send(("secret", ours.name), (Atom("system"), (me.pid, tag), Atom("get_state")))
+            assert "password" in str(await me.receive(timeout=PATIENCE))
+
+
+async def test_a_restricted_peer_calls_what_it_may_and_answers_what_it_is_asked() -> None:
+    async with two(Access(calls={"*": ["calc:add"]})) as (ours, theirs):
+        assert await theirs.call(ours.name, "calc", "add", [1, 2]) == 3
+        assert await theirs.rpc(ours.name, "calc", "add", [1, 2]) == 3
+        assert await theirs.gen_call(("calc", ours.name), (Atom("add"), 1, 2)) == 3
+        assert await theirs.ping(ours.name)
+        with pytest.raises(CallError, match="undef"):
+            await theirs.call(ours.name, "calc", "fail")
+        async with theirs.mailbox("box") as box, ours.mailbox() as asking:
+            await asking.send(("box", theirs.name), asking.pid)
+            pid = await box.receive(timeout=PATIENCE)
+            assert isinstance(pid, Pid)
+            await box.send(pid, "answer")
+            assert await asking.receive(timeout=PATIENCE) == b"answer"
+            await box.send(pid, (Atom("$gen_cast"), "a request"))
+            await box.send(pid, "another answer")
+            assert await asking.receive(timeout=PATIENCE) == b"another answer"
+
+
+async def test_global_names_go_by_calls() -> None:
+    async with two(NOTHING) as (ours, theirs):
+        with pytest.raises(CallError, match="undef"):
+            await theirs.call(ours.name, "global", "resolve_it", [1, 2, 3, 4])
+
+
+# -- rules alone ---------------------------------------------------------------------------------
+
+
+class Answers:
+    def __init__(self) -> None:
+        self.sent: list[Term] = []
+
+    def send_down(self, watcher: Watcher, sender: Pid, reference: Reference, reason: Term) -> None:
+        self.sent.append((reference, reason))
+
+    def send_exit(self, sender: Pid, to: Pid, reason: Term) -> None:
+        self.sent.append((to, reason))
+
+
+OURS = Pid(Atom("ours@h"), 1, 0, 7)
+THEIRS = Pid(Atom("theirs@h"), 1, 0, 7)
+REFERENCE = Reference(Atom("theirs@h"), (1, 2, 3), 7)
+KILL = Atom("kill")
+
+
+@pytest.mark.parametrize(
+    "signal",
+    [
+        signals.ExitSignal(THEIRS, OURS),
+        signals.ExitSignal(THEIRS, OURS, Atom("")),
+        signals.ExitSignal(THEIRS, Atom("server")),
+        signals.ExitSignal(THEIRS, REFERENCE),
+        signals.Link(THEIRS, OURS),
+        signals.Monitor(THEIRS, OURS, REFERENCE),
+        signals.GroupLeader(THEIRS, OURS),
+        signals.Message(None, OURS),
+        signals.Message(THEIRS, OURS),
+        signals.Message(THEIRS, Atom("server")),
+        signals.Message(THEIRS, OURS, is_priority=True),
+        signals.Message(THEIRS, Atom("server"), Atom("")),
+    ],
+    ids=lambda signal: type(signal).__name__,
+)
+def test_every_form_of_what_is_not_allowed_is_refused(signal: signals.Signal) -> None:
+    guard = PeerGuard("theirs@h", NOTHING.rights("theirs@h", []), Answers())
+    assert not guard.admits(signal, Atom("message"))
+
+
+def test_answers_always_pass() -> None:
+    guard = PeerGuard("theirs@h", NOTHING.rights("theirs@h", []), Answers())
+    for signal in (
+        signals.Message(THEIRS, REFERENCE),
+        signals.Down(THEIRS, OURS, REFERENCE),
+        signals.Exit(THEIRS, OURS),
+        signals.Unlink(1, THEIRS, OURS),
+        signals.SpawnReply(REFERENCE, OURS, 0, THEIRS),
+        signals.Message(THEIRS, Atom("rex")),
+    ):
+        assert guard.admits(signal, Atom("message"))
+    guard.heard(OURS)
+    assert guard.admits(signals.Message(THEIRS, OURS), Atom("answer"))
+    assert not guard.admits(signals.Message(THEIRS, OURS), (Atom("EXIT"), OURS, KILL))
+    assert not guard.admits(signals.Message(THEIRS, OURS), (Atom("$gen_cast"), 1))
+
+
+def test_who_may_call_everything_keeps_what_is_not_taken() -> None:
+    rights = Access(system_messages=[], exits=["friend@*"]).rights(PEER, [])
+    assert rights == Rights(("*",), False, False, True, True, True, True)
+    assert Access(exits=["friend@*"]).rights("friend@h", []).exits
+
+
+# -- tracebacks ----------------------------------------------------------------------------------
+
+
+def _reason() -> Term:
+    try:
+        fail()
+    except ValueError as error:
+        return exit_reason(error)
+
+
+def test_a_traceback_is_hidden_in_every_form_that_leaves() -> None:
+    reason = _reason()
+    assert isinstance(reason, tuple)
+    error, stack = reason
+    for term in (
+        error,
+        reason,
+        (REFERENCE, Atom("error"), error, stack),
+        (Atom("rex"), (Atom("badrpc"), (Atom("EXIT"), reason))),
+        (REFERENCE, (Atom("badrpc"), (Atom("EXIT"), reason))),
+        (reason, (Atom("gen_server"), Atom("call"), [])),
+    ):
+        assert b"hunter2" in repr(term).encode()
+        hidden = repr(without_tracebacks(term))
+        assert "hunter2" not in hidden
+        assert "test_access" not in hidden
+        assert "ValueError" in hidden
+    harmless: Term = (Atom("ok"), [1, 2], {})
+    assert without_tracebacks(harmless) is harmless
+
+
+@pytest.mark.parametrize(
+    ("setting", "host", "is_sent"),
+    [
+        (Tracebacks.LOOPBACK, "127.0.0.1", True),
+        (Tracebacks.LOOPBACK, "::1", True),
+        (Tracebacks.LOOPBACK, "10.0.0.7", False),
+        (Tracebacks.LOOPBACK, "somewhere", False),
+        (Tracebacks.ALL, "10.0.0.7", True),
+        (Tracebacks.NOBODY, "127.0.0.1", False),
+    ],
+)
+def test_who_is_sent_tracebacks(setting: Tracebacks, host: str, is_sent: bool) -> None:
+    assert are_for(setting, host) is is_sent
+
+
+async def test_what_a_function_raised_is_in_our_log_and_not_for_its_caller(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with two(Access(tracebacks=Tracebacks.NOBODY)) as (ours, theirs):
+        for how in (
+            theirs.call(ours.name, "calc", "fail"),
+            theirs.rpc(ours.name, "calc", "fail"),
+            theirs.gen_call(("calc", ours.name), Atom("fail")),
+        ):
+            with pytest.raises(CallError) as caught:
+                await how
+            assert "hunter2" not in f"{caught.value} {caught.value.reason!r}"
+            assert HIDDEN.decode() in repr(caught.value.reason)
+        records = [one for one in caplog.records if getattr(one, "event", "") == "call_raised"]
+        assert records
+        assert records[0].levelno == logging.ERROR
+        assert records[0].exc_info is not None
+        assert f"calc:fail, called by {theirs.name}, raised ValueError" in caplog.text
+        assert "postgres://admin:hunter2@db/main" in caplog.text
