@@ -58,7 +58,13 @@ async def until(condition: Any) -> None:
         await asyncio.sleep(0.002)
 
 
-@pytest.mark.parametrize("kind", ["link", "monitor", "exit", "exit2", "altact", "unlink", "spawn"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("link", "unlink", "unlink_ack", "monitor", "demonitor"),
+        *("exit", "exit2", "altact", "spawn"),
+    ],
+)
 async def test_a_signal_in_another_nodes_name_ends_the_connection(kind: str) -> None:
     hub = Hub()
     stranger = Pid(ELSEWHERE, 1, 0, 9)
@@ -73,6 +79,8 @@ async def test_a_signal_in_another_nodes_name_ends_the_connection(kind: str) -> 
             "exit2": (ctl.PayloadExit2(stranger, victim.pid), Atom("boo")),
             "altact": (ctl.AltactSigSend(ctl.ALTACT_EXIT, stranger, victim.pid), Atom("boo")),
             "unlink": (ctl.UnlinkId(1, stranger, victim.pid), None),
+            "unlink_ack": (ctl.UnlinkIdAck(1, stranger, victim.pid), None),
+            "demonitor": (ctl.DemonitorP(stranger, victim.pid, reference(ELSEWHERE, 1)), None),
             "spawn": (ctl.SpawnRequest(reference(ELSEWHERE, 1), stranger, stranger, mfa, []), []),
         }
         control, payload = spoofed[kind]
