@@ -523,19 +523,25 @@ class SpawnMessage(SpawnCall):
     def __init__(self, caller: Process, spawn: Spawn, tag: Term) -> None:
         super().__init__(caller, spawn)
         self._tag = tag
+        self._source = HERE
 
     def finish(self, value: Term) -> None:
         """Delivers the reply."""
         if self.is_open:
-            self.caller.signalled((self._tag, self.reference, _OK, value), HERE)
+            self.caller.signalled((self._tag, self.reference, _OK, value), self._source)
         super().finish(value)
 
     def fail(self, error: Exception) -> None:
         """Delivers the reply."""
         if self.is_open and self.caller.is_alive and not isinstance(error, EtfEncodeError):
             reason = error.reason if isinstance(error, SpawnError) else NOCONNECTION
-            self.caller.signalled((self._tag, self.reference, _ERROR, reason), HERE)
+            self.caller.signalled((self._tag, self.reference, _ERROR, reason), self._source)
         super().fail(error)
+
+    def _replied(self, control: ctl.SpawnReply, source: Source) -> None:
+        # A full mailbox holds back the node that replied.
+        self._source = source
+        super()._replied(control, source)
 
 
 class CallRequest:

@@ -58,7 +58,13 @@ async def until(condition: Any) -> None:
         await asyncio.sleep(0.002)
 
 
-@pytest.mark.parametrize("kind", ["link", "monitor", "exit", "exit2", "altact", "unlink", "spawn"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("link", "unlink", "unlink_ack", "monitor", "demonitor"),
+        *("exit", "exit2", "altact", "spawn"),
+    ],
+)
 async def test_a_signal_in_another_nodes_name_ends_the_connection(kind: str) -> None:
     hub = Hub()
     stranger = Pid(ELSEWHERE, 1, 0, 9)
@@ -73,6 +79,11 @@ async def test_a_signal_in_another_nodes_name_ends_the_connection(kind: str) -> 
             "exit2": (signals.ExitSignal(stranger, victim.pid), Atom("boo")),
             "altact": (signals.ExitSignal(stranger, victim.pid, is_priority=True), Atom("boo")),
             "unlink": (signals.Unlink(1, stranger, victim.pid), None),
+            "unlink_ack": (signals.UnlinkAck(1, stranger, victim.pid), None),
+            "demonitor": (
+                signals.Demonitor(stranger, victim.pid, reference(ELSEWHERE, 1)),
+                None,
+            ),
             "spawn": (
                 signals.SpawnRequest(reference(ELSEWHERE, 1), stranger, stranger, mfa, []),
                 [],
