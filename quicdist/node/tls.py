@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quicdist.carriers import tls
@@ -37,7 +38,7 @@ class _TlsCarrier(TcpCarrier):
         super().__init__(settings)
         self._credentials = credentials
 
-    async def _listen(self, host: str, port: int, accept: Accept) -> TcpListener:
+    async def _listen(self, host: str | Sequence[str], port: int, accept: Accept) -> TcpListener:
         return await tls.listen(
             host,
             port,
