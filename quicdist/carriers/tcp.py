@@ -375,18 +375,19 @@ class TcpConnection(asyncio.BufferedProtocol):
 class TcpListener:
     """A TCP port that accepts distribution connections."""
 
-    def __init__(self, server: asyncio.Server) -> None:
-        self._server = server
+    def __init__(self, servers: Sequence[asyncio.Server]) -> None:
+        """Each listens at the same port of another address."""
+        self._servers = servers
         keep_from_children(self)
 
     def descriptors(self) -> Sequence[int]:
         """Its open files."""
-        return [sock.fileno() for sock in self._server.sockets]
+        return [sock.fileno() for server in self._servers for sock in server.sockets]
 
     @classmethod
     async def open(
         cls,
-        host: str,
+        host: str | Sequence[str],
         port: int,
         *,
         accept: Accept,
@@ -394,30 +395,51 @@ class TcpListener:
         make: Callable[[], TcpConnection] | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> TcpListener:
-        """Listens; port 0 takes a free one. `make` makes another kind of connection, such as one
-        in `tls`. Raises OSError."""
+        """Listens; port 0 takes a free one. Of several hosts, those after the first may be missing
+        on this machine. `make` makes another kind of connection, such as one in `tls`. Raises
+        OSError."""
         bounds = limits or CarrierLimits()
+        first, *others = [host] if isinstance(host, str) else host
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(
-            make or (lambda: TcpConnection(Role.LISTENER, bounds, accept)),
-            host,
-            port,
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else bounds.handshake_timeout,
-        )
-        if not server.sockets:
-            # asyncio takes a process out of files for an address family that is not there.
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        return cls(server)
+
+        async def listen(host: str, port: int) -> asyncio.Server:
+            server = await loop.create_server(
+                make or (lambda: TcpConnection(Role.LISTENER, bounds, accept)),
+                host,
+                port,
+                ssl=tls,
+                ssl_handshake_timeout=None if tls is None else bounds.handshake_timeout,
+            )
+            if not server.sockets:
+                # asyncio takes a process out of files for an address family that is not there.
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return server
+
+        servers = [await listen(first, port)]
+        try:
+            port = _address(servers[0].sockets[0].getsockname())[1]
+            for other in others:
+                try:
+                    servers.append(await listen(other, port))
+                except OSError as error:
+                    # The loop's own error of binding has another text, and may have no number.
+                    if error.errno == errno.EADDRINUSE:
+                        raise
+        except BaseException:
+            for server in servers:
+                server.close()
+            raise
+        return cls(servers)
 
     @property
     def local_address(self) -> tuple[str, int]:
         """Where it listens."""
-        return _address(self._server.sockets[0].getsockname())
+        return _address(self._servers[0].sockets[0].getsockname())
 
     async def close(self) -> None:
         """Accepts no more; connections accepted so far live on."""
-        self._server.close()
+        for server in self._servers:
+            server.close()
 
 
 async def dial(

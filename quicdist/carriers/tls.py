@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections.abc import Sequence
 
 from quicdist.carriers import tcp
 from quicdist.carriers.base import CarrierLimits, ConnectionHandler, NotBelieved, Role
@@ -82,7 +83,7 @@ class TlsConnection(TcpConnection):
 
 
 async def listen(
-    host: str,
+    host: str | Sequence[str],
     port: int,
     *,
     accept: Accept,

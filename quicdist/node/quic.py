@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from quicdist.carriers.base import CarrierLimits, Connection
+from quicdist.carriers.base import CarrierLimits, Connection, DialError, NotBelieved
 from quicdist.carriers.dialects import ALL_ALPNS
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import AdmissionLimits, QuicSettings
@@ -61,8 +63,9 @@ class Quic:
 
 
 class _QuicCarrier:
-    """A node called `port@ip` has one endpoint, one UDP socket, one port. Any other only dials, by
-    an endpoint for each family of addresses, made when it is wanted."""
+    """A node called `port@ip` has one endpoint, one UDP socket, one port; one called
+    `port@localhost` has one for each address of localhost, with the same port. Any other only
+    dials, by an endpoint for each family of addresses, made when it is wanted."""
 
     transport = Transport.QUIC
 
@@ -70,6 +73,8 @@ class _QuicCarrier:
         self._settings = settings
         self._credentials = credentials
         self._endpoint: Endpoint | None = None
+        self._others: list[Endpoint] = []
+        """Of the other addresses that our name's host has."""
         self._dialling: dict[int, Endpoint] = {}
         self._opening = asyncio.Lock()
 
@@ -78,22 +83,45 @@ class _QuicCarrier:
         if own is None or address is None:
             return None
         host, port = own.listen or (address.host, address.port)
-        self._endpoint = await self._open(host, port, accept)
-        return Address(address.host, address.port or self._endpoint.local_address[1]).name()
+        first, *others = await _addresses(host)
+        self._endpoint = await self._open(first, port, accept)
+        port = self._endpoint.local_address[1]
+        for other in others:
+            try:
+                self._others.append(await self._open(other, port, accept))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:  # another node's, to which some would come
+                    raise
+        return Address(address.host, address.port or port).name()
 
     async def dial(self, node: str, place: Place, timeout: float) -> Connection:
         endpoint = self._endpoint or await self._dialler(place)
-        return await endpoint.dial(
-            place.host,
-            place.port,
-            node=node,
-            alpns=self._settings.dial_alpns,
-            timeout=timeout,
-        )
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        failure: DialError | None = None
+        for one in (endpoint, *self._others):
+            left = deadline - loop.time()
+            if failure is not None and left <= 0:
+                break
+            try:
+                return await one.dial(
+                    place.host,
+                    place.port,
+                    node=node,
+                    alpns=self._settings.dial_alpns,
+                    timeout=left,
+                )
+            except NotBelieved:
+                raise
+            except DialError as error:
+                failure = failure or error
+        assert failure is not None
+        raise failure
 
     async def close(self, timeout: float) -> None:
         endpoints = self._endpoints
         self._endpoint = None
+        self._others.clear()
         self._dialling.clear()
         await asyncio.gather(*(endpoint.close(timeout) for endpoint in endpoints))
 
@@ -105,12 +133,15 @@ class _QuicCarrier:
         return self._credentials.trust.describe()
 
     def refusals(self) -> Mapping[Refusal, int]:
-        return {} if self._endpoint is None else self._endpoint.refusals
+        counted: Counter[Refusal] = Counter()
+        for endpoint in self._endpoints:
+            counted.update(endpoint.refusals)
+        return counted
 
     @property
     def _endpoints(self) -> Sequence[Endpoint]:
-        dialling = self._dialling.values()
-        return [*dialling] if self._endpoint is None else [self._endpoint, *dialling]
+        listening = [] if self._endpoint is None else [self._endpoint, *self._others]
+        return [*listening, *self._dialling.values()]
 
     async def _open(self, host: str, port: int, accept: Accept | None) -> Endpoint:
         settings = QuicSettings(
@@ -135,3 +166,12 @@ class _QuicCarrier:
                 endpoint = await self._open(_ANY[family], 0, None)
                 self._dialling[family] = endpoint
         return endpoint
+
+
+async def _addresses(host: str) -> Sequence[str]:
+    """Where to listen for a host. Whoever looks up `localhost` may get any of its addresses."""
+    if host != "localhost":
+        return [host]
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, 0, type=socket.SOCK_DGRAM)
+    return list(dict.fromkeys(str(one[4][0]) for one in found))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quicdist.carriers import epmd, tcp
@@ -84,7 +84,9 @@ class TcpCarrier:
             self._entry = await self._register(own, *self._listener.local_address)
         return str(own.name)
 
-    async def _listen(self, host: str, port: int, accept: Accept) -> tcp.TcpListener:
+    async def _listen(
+        self, host: str | Sequence[str], port: int, accept: Accept
+    ) -> tcp.TcpListener:
         limits = self._settings.limits
 
         def make() -> tcp.TcpConnection:
@@ -145,10 +147,10 @@ class TcpCarrier:
             ) from None
 
 
-def _listening_host(host: str) -> str:
+def _listening_host(host: str) -> str | Sequence[str]:
     """Where a node of this host listens, unless told otherwise."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        return _LOOPBACK if host == "localhost" else "0.0.0.0"
+        return (_LOOPBACK, "::1") if host == "localhost" else "0.0.0.0"
     return host

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quicdist.carriers import tls
@@ -34,7 +35,7 @@ def tcp_or_tls(trust: Trust) -> Tcp:
 class _TlsCarrier(TcpCarrier):
     """As TCP's, but for how a connection is made."""
 
-    async def _listen(self, host: str, port: int, accept: Accept) -> TcpListener:
+    async def _listen(self, host: str | Sequence[str], port: int, accept: Accept) -> TcpListener:
         return await tls.listen(
             host,
             port,

@@ -181,6 +181,7 @@ async def test_a_child_keeps_nothing_of_a_parent_that_is_killed(kind: str) -> No
             pass
     finally:
         os.kill(child, signal.SIGKILL)
+        await process.communicate()
 
 
 async def _in_child(node: Node, me: Any) -> list[str]:

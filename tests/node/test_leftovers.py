@@ -55,7 +55,7 @@ async def pair(request: Any, make_node: MakeNode) -> AsyncIterator[tuple[Node, N
 def left() -> list[str]:
     """Of all connections that there are or were."""
     kinds = (type(one) for one in gc.get_objects())
-    ours = (kind.__name__ for kind in kinds if kind.__module__.startswith("quicdist."))
+    ours = (kind.__name__ for kind in kinds if str(kind.__module__).startswith("quicdist."))
     return sorted(name for name in ours if name in OF_A_CONNECTION)
 
 
