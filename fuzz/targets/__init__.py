@@ -18,6 +18,7 @@ NAMES = (
     "dialects",
     "epmd",
     "datagrams",
+    "quic",
     "policy",
 )
 

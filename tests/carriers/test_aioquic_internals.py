@@ -170,6 +170,8 @@ def adapted() -> tuple[adapter.AioquicConnection, adapter.AioquicConnection]:
     dialer.connect((ADDRESS, None), 0.0)
     listener = engine.listener(Opening(dialer._quic.original_destination_connection_id))
     carry(dialer, listener, 0.0)
+    dialer.peer_proved()
+    listener.peer_proved()
     return dialer, listener
 
 

@@ -243,6 +243,7 @@ def test_a_peer_that_sends_more_than_it_may_is_stopped() -> None:
         network.step()
     client.send_whole(False)
     client.peer_proved()
+    server.peer_proved()
     client._quic._remote_max_data = 1 << 40
     client.write(0, [bytes(3 << 20)])
     for stream in client._quic._streams.values():

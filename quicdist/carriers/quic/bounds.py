@@ -49,7 +49,7 @@ class ConnectionBounds:
     """Once the peer has shown that it has the cookie, a packet may hold one frame more for so many
     of its bytes."""
 
-    max_frames_unproved: int = 512
+    max_frames_unproved: int = 640
     """Frames of a connection, by weight and in all, before the peer has shown that it has the
     cookie. A handshake takes 50 to 150."""
 
