@@ -188,7 +188,7 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     def must_bind(self, node: str) -> bool:
         """There is no TLS session, so whoever must bind is refused."""
-        return self.verifier is not None and self.verifier.must_bind(node)
+        return self.verifier is not None and self.verifier.must_bind(node, over_tcp=True)
 
     def remember(self, node: str, *, bound: bool = False) -> None:
         """Nothing is known that could be kept."""

@@ -59,7 +59,7 @@ class TlsConnection(TcpConnection):
 
     def must_bind(self, node: str) -> bool:
         """By the setting, or because it has done so over QUIC: `ssl` has no exporter."""
-        return self._verifier.must_bind(node)
+        return self._verifier.must_bind(node, over_tcp=True)
 
     def remember(self, node: str, *, bound: bool = False) -> None:
         """Keeps its key, where that is wanted. Raises PeerRefused."""

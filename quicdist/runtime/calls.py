@@ -538,10 +538,10 @@ class SpawnMessage(SpawnCall):
             self.caller.signalled((self._tag, self.reference, _ERROR, reason), self._source)
         super().fail(error)
 
-    def _replied(self, control: ctl.SpawnReply, source: Source) -> None:
+    def _replied(self, signal: signals.SpawnReply, source: Source) -> None:
         # A full mailbox holds back the node that replied.
         self._source = source
-        super()._replied(control, source)
+        super()._replied(signal, source)
 
 
 class CallRequest:

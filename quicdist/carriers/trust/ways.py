@@ -329,11 +329,14 @@ class Verifier:
                 "somebody else may have taken its name"
             )
 
-    def must_bind(self, node: str) -> bool:
+    def must_bind(self, node: str, *, over_tcp: bool = False) -> bool:
         """Whether its proof of the cookie must be bound to the TLS session: by the setting, or
-        because it was before. That is not asked of those that are accepted for the cookie alone."""
+        because it was before. That is not asked of those that are accepted for the cookie alone,
+        nor over TCP of `name@host`, a name that says TCP: it binds where it dials over QUIC."""
         if self._require_binding:
             return True
+        if over_tcp and not is_quic_name(node):
+            return False
         was_bound = node in self._bound or self._way.is_bound(node)
         return was_bound and not self._is_uncertified(node)
 
