@@ -29,12 +29,14 @@ class EtfEncodeError(EtfError):
 
     - `path`: how to get from the given object to the culprit, as `[3]["key"]`; "" is itself.
     - `reason`: one line, without the path.
+    - `limit`: the field of `Limits` that the whole is beyond; None for any other error.
     """
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)
+    def __init__(self, path: str, reason: str, limit: str | None = None) -> None:
+        super().__init__(path, reason, limit)
         self.path = path
         self.reason = reason
+        self.limit = limit
 
     def __str__(self) -> str:
         return f"{self.reason} (at {self.path})" if self.path else self.reason
