@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from quicdist.dist import control as ctl
 from quicdist.dist.errors import ProtocolError
+from quicdist.etf.notation import format_bounded
 from quicdist.etf.terms import Atom, Pid, Reference, Term
 from quicdist.gateway.otp_names import NET_KERNEL, OTP_NAMES, REX
 from quicdist.gateway.peek import (
@@ -71,7 +72,9 @@ class Judge:
             raise ProtocolError(f"{kind} in another node's name, {sender.node[:64]}")
         handler = _HANDLERS.get(type(control))
         if handler is None:
-            return Refusal(f"a control message of an unknown kind ({control.to_tuple()[0]})")
+            return Refusal(
+                f"a control message of an unknown kind ({format_bounded(control.to_tuple()[0])})"
+            )
         return handler(self, control, payload)
 
     def learn(self, control: ctl.Control) -> None:

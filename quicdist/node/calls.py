@@ -15,7 +15,7 @@ from typing import Protocol
 
 from quicdist.dist import control as ctl
 from quicdist.etf import Atom, ImproperList, Pid, Reference, Term
-from quicdist.etf.notation import format_term
+from quicdist.etf.notation import format_bounded
 from quicdist.node.errors import (
     CallError,
     CallNotPossible,
@@ -158,7 +158,7 @@ class Caller(Service):
         Raises NoConnection, NoProcess, CallTimeout, CallError when the server ends meanwhile.
         """
         node = to.node if isinstance(to, Pid) else to[1]
-        pending = _Pending(what or f"a call of {format_term(to)}", node)
+        pending = _Pending(what or f"a call of {format_bounded(to)}", node)
         reference = self.system.identifiers.reference()
         self._pending[reference] = pending
         self.monitoring[reference] = to

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from quicdist.dist import control as ctl
 from quicdist.etf import Atom, ImproperList, Pid, Reference, Term
-from quicdist.etf.notation import format_term
+from quicdist.etf.notation import format_bounded
 from quicdist.node.aliases import AliasMode
 from quicdist.node.errors import (
     CallError,
@@ -55,7 +55,7 @@ class Request:
     ) -> None:
         """Sends it. Raises EtfEncodeError."""
         self._me = me
-        self._what = f"a call of {format_term(to)}"
+        self._what = f"a call of {format_bounded(to)}"
         self._mark = me.mark()
         self._reference = me.monitor(to, alias=AliasMode.DEMONITOR)
         self._tag = ImproperList((ALIAS,), self._reference)

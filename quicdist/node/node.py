@@ -17,7 +17,7 @@ from quicdist.carriers.trust import CertificateError, Credentials, Identity, Tru
 from quicdist.dist.flags import DEFAULT_FLAGS, Flag
 from quicdist.dist.session import LocalNode
 from quicdist.etf import Atom, Pid, Term
-from quicdist.etf.notation import format_term
+from quicdist.etf.notation import format_bounded
 from quicdist.node.access import Access
 from quicdist.node.book import AddressBook
 from quicdist.node.calls import Callee, Caller
@@ -455,7 +455,7 @@ class Node:
         """Calls a server and returns at once, as `gen_server:send_request`: the answer, or the
         error that `gen_call` raises, is `await request.receive_response()`."""
         call = self._running.caller.gen_call(self._server(to), request, None)
-        return CallRequest(f"a call of {format_term(to)}", call)
+        return CallRequest(f"a call of {format_bounded(to)}", call)
 
     async def gen_cast(self, to: Pid | str | tuple[str, str], request: Term) -> None:
         """Sends a request that is not answered, as `gen_server:cast/2`, connecting first where

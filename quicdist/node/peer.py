@@ -40,6 +40,7 @@ from quicdist.dist.session import (
     UnknownReceived,
 )
 from quicdist.etf import Atom, Pid, Term
+from quicdist.etf.notation import format_bounded
 from quicdist.node.counters import Ending, Traffic
 from quicdist.node.errors import MailboxFull, NoConnection
 from quicdist.node.level import Level
@@ -206,7 +207,7 @@ class Peer:
         elif isinstance(event, Connected):
             self._on_connected(event)
         elif isinstance(event, UnknownReceived):
-            op = event.control.op
+            op = format_bounded(event.control.op)
             extra = {**self.fields("unknown_message"), "operation": op}
             logger.warning("%s sent a message of an unknown kind: %s", self, op, extra=extra)
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 
 from quicdist.etf import Atom, ImproperList, Pid, Reference, Term
-from quicdist.etf.notation import format_term
+from quicdist.etf.notation import format_bounded
 from quicdist.node.level import HERE, Source
 from quicdist.node.process import Process
 from quicdist.node.system import System
@@ -34,7 +34,7 @@ class Service(Process):
         try:
             self._handle(self, message, source)
         except Exception:
-            text = format_term(message)[:500]
+            text = format_bounded(message, 500)
             logger.exception(
                 "%s cannot deal with %s", self, text, extra=self.fields("message_failed")
             )

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from quicdist.dist import control as ctl
 from quicdist.etf import Atom, Export, Pid, Term
-from quicdist.etf.notation import format_term
+from quicdist.etf.notation import format_bounded
 from quicdist.node.access import Access
 from quicdist.node.errors import ErlangError, ErlangExit, ErlangThrow
 from quicdist.node.exports import Exports
@@ -158,7 +158,7 @@ class Serving:
                 logger.info(
                     "%s wanted to spawn %s here, which is not exported",
                     control.from_pid,
-                    format_term((module, name, args))[:200],
+                    format_bounded((module, name, args)),
                     extra={
                         "event": "spawn_refused",
                         "node": str(self._system.name),
@@ -254,7 +254,7 @@ class Serving:
             case _:
                 text = "%s ignores a message: %s"
                 extra = server.fields("message_ignored")
-                logger.info(text, server, format_term(message)[:200], extra=extra)
+                logger.info(text, server, format_bounded(message), extra=extra)
 
     def _gen_call(self, server: Service, to: Term, request: Term, source: Source) -> None:
         name, args = _request(request)
@@ -293,7 +293,7 @@ class Serving:
         if watcher is None:
             text = "%s: a call by %s, which does not watch, failed: %s"
             extra = {**server.fields("call_failed"), "sender": str(caller)}
-            logger.error(text, server, caller, reason, extra=extra)
+            logger.error(text, server, caller, format_bounded(reason), extra=extra)
             return
         self._system.watched_names.pop(reference, None)
         self._system.send_down(watcher, server.pid, reference, reason)
