@@ -29,6 +29,7 @@ Nodes"; External Term Format, "Distribution Header".
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -216,6 +217,21 @@ class UnknownReceived:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class PayloadRefused:
+    """The payload of a message does not decode, or is beyond a bound; the message is dropped.
+
+    Its frames are read to their end and their atoms are in the cache, so the connection goes on.
+    `reason` is one line that names the setting where a bound was reached. A control message that
+    does not decode still ends the connection: it may have been a link, a monitor or an exit, and
+    both nodes would go on with different ideas of what holds.
+    """
+
+    control: Control
+    reason: str
+    size: int
+
+
 Event: TypeAlias = (
     SendHandshake
     | PeerNamed
@@ -224,6 +240,7 @@ Event: TypeAlias = (
     | TickReceived
     | MessageReceived
     | FragmentStored
+    | PayloadRefused
     | UnknownReceived
 )
 
@@ -328,6 +345,7 @@ class Session:
         self._expected_peer = expected_peer
         self._limits = limits or SessionLimits()
         self._options = options
+        self._outgoing = _outgoing(options, self._limits.max_message, native_records=False)
         # A control message is read the same way whatever the options for payloads say. By the
         # very DEFAULT where that will do: the compiled core need not look into it each time.
         self._control_options = (
@@ -577,6 +595,11 @@ class Session:
         self._atom_cache = Flag.DIST_HDR_ATOM_CACHE in self._flags
         self._fragments = Flag.FRAGMENTS in self._flags
         self._header_form = self._atom_cache or self._fragments
+        self._outgoing = _outgoing(
+            self._options,
+            self._limits.max_message,
+            native_records=Flag.NATIVE_RECORDS in self._flags,
+        )
         self._state = _State.CONNECTED
         return Connected(self._peer, self._flags, self._local_name, self._local_creation)
 
@@ -590,8 +613,6 @@ class Session:
         if not data:
             return [_TICK]
         size = len(data)
-        if size > self._limits.max_message:
-            raise ProtocolError(f"a frame of {size} bytes, {self._limits.max_message} allowed")
         try:
             if self._header_form:
                 return [self._header_frame(data, size)]
@@ -639,6 +660,8 @@ class Session:
     def _fragment(self, sequence: Assembly | None, size: int) -> Event:
         if sequence is None:
             return FragmentStored(size)
+        if sequence.refused is not None:
+            return PayloadRefused(sequence.control, sequence.refused, sequence.size)
         payload = sequence.payload()
         return self._message(sequence.control, payload, 0, sequence.atoms, sequence.size)
 
@@ -646,7 +669,12 @@ class Session:
         self, control: Control, data: bytes, offset: int, atoms: tuple[Atom, ...], size: int
     ) -> Event:
         if control.HAS_PAYLOAD:
-            payload, offset = etf.decode_bare(data, offset, self._options, atoms)
+            if size > self._limits.max_message:
+                return PayloadRefused(control, self._too_large(size), size)
+            try:
+                payload, offset = etf.decode_bare(data, offset, self._options, atoms)
+            except etf.EtfDecodeError as error:
+                return PayloadRefused(control, str(error), size)
             if offset == len(data):
                 return MessageReceived(control, payload, size)
         elif isinstance(control, UnknownControl):
@@ -654,6 +682,10 @@ class Session:
         elif offset == len(data):
             return MessageReceived(control, NO_PAYLOAD, size)
         raise ProtocolError(f"{len(data) - offset} bytes too many after {type(control).__name__}")
+
+    def _too_large(self, size: int) -> str:
+        most = self._limits.max_message
+        return f"a message of {size} bytes, SessionLimits.max_message is {most}"
 
     def _pass_through_frame(self, data: bytes, size: int) -> Event:
         if data[0] != PASS_THROUGH:
@@ -664,7 +696,12 @@ class Session:
             return self._message(control, data, offset, (), size)
         if not data.startswith(_COMPRESSED, 1):
             self._openings.keep(data, control, (), offset, 0)
-        payload, offset = etf.decode_prefix(data, offset, self._options)
+        if size > self._limits.max_message:
+            return PayloadRefused(control, self._too_large(size), size)
+        try:
+            payload, offset = etf.decode_prefix(data, offset, self._options)
+        except etf.EtfDecodeError as error:
+            return PayloadRefused(control, str(error), size)
         if offset != size:
             raise ProtocolError(f"{size - offset} bytes too many after {type(control).__name__}")
         return MessageReceived(control, payload, size)
@@ -690,7 +727,7 @@ class Session:
         if self._state is not _CONNECTED:
             raise UsageError("messages can be sent once the session is connected")
         refs: dict[Atom, int] | None = {} if self._atom_cache else None
-        encoded = etf.encode_bare(control.to_tuple(), self._control_options, refs)
+        encoded = self._encoded(control.to_tuple(), refs)
         return Head(self.mark, encoded, refs, tuple(refs or ()))
 
     def enclose(self, head: Head, payload: Term) -> OutgoingMessage:
@@ -699,20 +736,29 @@ class Session:
             raise UsageError("this head is another session's")
         atoms = head.atoms
         if head.refs is None:
-            body = etf.encode_bare(payload, self._options)
+            body = self._encoded(payload, None)
         else:
             refs = head.refs.copy()
-            body = etf.encode_bare(payload, self._options, refs)
+            body = self._encoded(payload, refs)
             if len(refs) > len(atoms):
                 atoms = tuple(refs)
         size = len(head.control) + len(body)
         message = OutgoingMessage(head.control, body, atoms, size)
         most = self._limits.max_message
         if size + _HEADROOM > most and self._framed_size(message) > most:
-            raise etf.EtfEncodeError(
-                "", f"a message of {size} bytes, SessionLimits.max_message is {most}"
-            )
+            raise etf.EtfEncodeError("", self._too_large(size), "max_message")
         return message
+
+    def _encoded(self, term: Term, refs: dict[Atom, int] | None) -> bytes:
+        """Writes no more than a message may have."""
+        try:
+            return etf.encode_bare(term, self._outgoing, refs)
+        except etf.EtfEncodeError as error:
+            most = self._limits.max_message
+            if error.limit != "max_bytes" or self._outgoing.limits.max_bytes < most:
+                raise
+            reason = f"a message that is too large, SessionLimits.max_message is {most}"
+            raise etf.EtfEncodeError("", reason, "max_message") from None
 
     def frame(self, message: OutgoingMessage) -> bytes | None:
         """The one frame of a small message, which must leave next; None for what is larger, of
@@ -791,6 +837,17 @@ _REFUSALS = {
     Status.NOK: "the peer is itself connecting to us, and its attempt goes first",
     Status.NOT_ALLOWED: "the peer does not allow this connection",
 }
+
+
+@functools.lru_cache(maxsize=64)
+def _outgoing(options: etf.Options, max_message: int, *, native_records: bool) -> etf.Options:
+    """Options for what is sent: the same object for all sessions that have the same, for the
+    compiled core knows by it what it has looked into before."""
+    limits = dataclasses.replace(
+        options.limits, max_bytes=min(options.limits.max_bytes, max_message)
+    )
+    native_records = native_records and options.native_records
+    return dataclasses.replace(options, limits=limits, native_records=native_records)
 
 
 def _check_local(local: LocalNode, role: Role, challenge: int) -> None:

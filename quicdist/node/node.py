@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 
 from quicdist import etf
@@ -57,6 +58,7 @@ from quicdist.node.serving import Serving
 from quicdist.node.spawn import Main, Spawner
 from quicdist.node.system import Destination, System
 from quicdist.node.tls import tcp_or_tls
+from quicdist.runtime.refused_payload import payload_refused
 
 logger = logging.getLogger("quicdist.node")
 
@@ -615,7 +617,7 @@ class _Life:
             )
             serving.provide("global", "resolve_it", names.conflicts.resolve_it)
         local = replace(self._local, name=name, creation=creation, flags=flags)
-        self.connections.begin(local, system.handlers)
+        self.connections.begin(local, system.handlers, partial(payload_refused, system))
 
     async def end(self) -> None:
         """Processes first, as they may have last words; then the connections."""

@@ -34,6 +34,7 @@ from quicdist.dist.session import (
     Event,
     MessageReceived,
     OutgoingMessage,
+    PayloadRefused,
     PeerNamed,
     SendHandshake,
     Session,
@@ -97,6 +98,9 @@ class Owner(Protocol):
     def peer_down(self, peer: Peer, reason: str) -> None:
         """The link is gone; called once."""
 
+    def payload_refused(self, peer: Peer, control: Control, reason: str) -> None:
+        """A message of the peer's was dropped; whoever waits for it is told."""
+
     def probe(self, peer: Peer) -> None:
         """Send the peer something that its node answers."""
 
@@ -144,6 +148,7 @@ class Peer:
         self._said = 0
         """Bytes sent since a sender let the event loop have its turn."""
         self._messages_received = 0
+        self._messages_refused = 0
         self._held_by: set[Level] = set()
         self._held_since = 0.0
         self._held_before = 0.0
@@ -206,6 +211,8 @@ class Peer:
             self._decide(self._owner.alive_asked(self))
         elif isinstance(event, Connected):
             self._on_connected(event)
+        elif isinstance(event, PayloadRefused):
+            self._drop(event)
         elif isinstance(event, UnknownReceived):
             op = format_bounded(event.control.op)
             extra = {**self.fields("unknown_message"), "operation": op}
@@ -376,9 +383,24 @@ class Peer:
         handler = self.handlers.get(kind)
         if handler is None:
             return
+        self._check_sender(control)
+        handler(control, payload, self)
+
+    def _check_sender(self, control: Control) -> None:
+        """Raises ProtocolError for a signal of another node's process."""
+        kind = type(control)
         if kind in _OWN and control.from_pid.node is not self.name and _is_own(control):  # type: ignore[attr-defined]
             raise ProtocolError(f"{kind.__name__} in the name of another node's pid")
-        handler(control, payload, self)
+
+    def _drop(self, event: PayloadRefused) -> None:
+        """The payload of a message cannot be read: this costs the message alone."""
+        self._check_sender(event.control)
+        self._messages_refused += 1
+        kind = type(event.control).__name__
+        extra = {**self.fields("payload_refused"), "kind": kind, "size": event.size}
+        text = "%s sent a message (%s, %d bytes) that is dropped: %s"
+        logger.warning(text, self, kind, event.size, event.reason, extra=extra)
+        self._owner.payload_refused(self, event.control, event.reason)
 
     def _plan_work(self) -> None:
         if not self._is_work_planned:
@@ -438,6 +460,7 @@ class Peer:
             bytes_received=carrier.bytes_received,
             messages_sent=self._outbox.messages_accepted,
             messages_received=self._messages_received,
+            messages_refused=self._messages_refused,
             datagrams_lost=carrier.datagrams_lost,
             migrations=carrier.migrations,
             held_back=self._held_before + held_now,

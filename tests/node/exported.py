@@ -125,3 +125,9 @@ async def greet_and_wait(name: bytes) -> None:
 @export(module="py")
 async def tell(to: Pid | Reference, what: Term) -> None:
     await current_process.get().send(to, what)
+
+
+@export(module="py")
+def wide(count: int) -> Term:
+    """A list of so many empty lists."""
+    return [[]] * count

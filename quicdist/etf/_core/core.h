@@ -121,6 +121,8 @@ typedef struct {
 #define SPARE_ROOM 65536
 #define SPARE_OUTPUT (256 * 1024)
 
+#define OPTIONS_KEPT 4
+
 #define KEYS_KEPT 4096
 #define KEY_BYTES_KEPT 32
 
@@ -132,8 +134,11 @@ typedef struct {
     /* Python's part of the work: what is rare, and what ends in an error. */
     PyObject *make_map, *inflate, *compress, *encode_all, *encode_all_parts, *leaf, *numbers, *open,
         *check_keys, *fun_head;
-    PyObject *default_options, *last_options;
-    Settings default_settings, last_settings;
+    PyObject *default_options;
+    Settings default_settings;
+    PyObject *known_options[OPTIONS_KEPT];
+    Settings known_settings[OPTIONS_KEPT];
+    unsigned oldest_options;
     uint64_t seed;
     AtomSet *atoms;
     PidSet *pids;

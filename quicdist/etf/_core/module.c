@@ -67,15 +67,20 @@ int read_options(State *state, PyObject *options, Settings *settings) {
         return 0;
     }
     /* Options are frozen, and whoever has other ones uses them again. */
-    if (options == state->last_options) {
-        *settings = state->last_settings;
-        return 0;
+    for (int i = 0; i < OPTIONS_KEPT; i++) {
+        if (options == state->known_options[i]) {
+            *settings = state->known_settings[i];
+            return 0;
+        }
     }
     if (parse_options(state, options, settings) < 0) {
         return -1;
     }
-    state->last_settings = *settings;
-    Py_XSETREF(state->last_options, new_reference(options));
+    unsigned place = state->oldest_options++ % OPTIONS_KEPT;
+    PyObject *forgotten = state->known_options[place];
+    state->known_settings[place] = *settings;
+    state->known_options[place] = new_reference(options);
+    Py_XDECREF(forgotten);
     return 0;
 }
 
@@ -635,7 +640,7 @@ static int core_exec(PyObject *module) {
     DO(export.type) DO(fun.type) DO(native.type) DO(encode_error) DO(atom_true) DO(atom_false) DO(atom_undefined) DO(atom_nil)    \
     DO(decode_error) DO(key_refused) DO(refused) DO(struct_error) DO(make_map) DO(inflate)       \
     DO(compress) DO(encode_all) DO(encode_all_parts) DO(leaf) DO(numbers) DO(open)               \
-    DO(check_keys) DO(fun_head) DO(default_options) DO(last_options)
+    DO(check_keys) DO(fun_head) DO(default_options)
 
 static int core_traverse(PyObject *module, visitproc visit, void *arg) {
     State *state = PyModule_GetState(module);
@@ -645,6 +650,9 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg) {
 #define VISIT(object) Py_VISIT(state->object);
     EACH_OBJECT(VISIT)
 #undef VISIT
+    for (int i = 0; i < OPTIONS_KEPT; i++) {
+        Py_VISIT(state->known_options[i]);
+    }
     for (int set = 0; state->atoms != NULL && set < ATOM_SETS; set++) {
         for (int way = 0; way < ATOM_WAYS; way++) {
             Py_VISIT(state->atoms[set].atoms[way]);
@@ -682,6 +690,9 @@ static int core_clear(PyObject *module) {
 #define CLEAR(object) Py_CLEAR(state->object);
     EACH_OBJECT(CLEAR)
 #undef CLEAR
+    for (int i = 0; i < OPTIONS_KEPT; i++) {
+        Py_CLEAR(state->known_options[i]);
+    }
     return 0;
 }
 
