@@ -58,6 +58,12 @@ from quicdist.node.serving import Serving
 from quicdist.node.spawn import Main, Spawner
 from quicdist.node.system import Destination, System
 from quicdist.node.tls import tcp_or_tls
+from quicdist.runtime.arguments import (
+    IN_ERPC_CALL,
+    IN_ERPC_CAST,
+    IN_REX_CALL,
+    arguments_of,
+)
 from quicdist.runtime.refused_payload import payload_refused
 
 logger = logging.getLogger("quicdist.node")
@@ -384,7 +390,8 @@ class Node:
         in the way of the answer.
         """
         caller = self._running.caller
-        return await caller.erpc(Atom(node), Atom(module), Atom(function), list(args), timeout)
+        with arguments_of(module, function, args, IN_ERPC_CALL):
+            return await caller.erpc(Atom(node), Atom(module), Atom(function), list(args), timeout)
 
     def send_request(
         self, node: str, module: str, function: str, args: Sequence[Term] = ()
@@ -419,7 +426,10 @@ class Node:
         """Has a function run on a node, as `erpc:cast`, connecting first where needed. What comes
         of it is not said, nor whether the node is there. Raises EtfEncodeError."""
         caller = self._running.caller
-        with contextlib.suppress(NoConnection):
+        with (
+            contextlib.suppress(NoConnection),
+            arguments_of(module, function, args, IN_ERPC_CAST),
+        ):
             await caller.cast(Atom(node), Atom(module), Atom(function), list(args))
 
     async def rpc(
@@ -438,7 +448,8 @@ class Node:
         Raises CallError (also for `{badrpc, Reason}`), CallTimeout, NoConnection, NoProcess.
         """
         caller = self._running.caller
-        return await caller.rpc(Atom(node), Atom(module), Atom(function), list(args), timeout)
+        with arguments_of(module, function, args, IN_REX_CALL):
+            return await caller.rpc(Atom(node), Atom(module), Atom(function), list(args), timeout)
 
     async def gen_call(
         self, to: Pid | str | tuple[str, str], request: Term, *, timeout: float | None = 5.0

@@ -66,6 +66,9 @@ _LAST_WORDS = 0.5
 """Seconds for a refusal to reach the peer before the connection is closed."""
 
 
+_RETURN = Atom("return")
+
+
 class State(enum.Enum):
     """A link's life."""
 
@@ -287,6 +290,11 @@ class Peer:
             if not isinstance(control, _REASONS):
                 raise
             # The end of a process is told even if its reason cannot be.
+            if is_result := _is_result(payload):
+                error = error.about("[2]", "the result")
+            what = "a result" if is_result else "an exit reason"
+            extra = self.fields("reason_not_encoded")
+            logger.warning("%s for %s cannot be sent: %s", what, self, error, extra=extra)
             reason = error_reason(error)
             if control.HAS_PAYLOAD:
                 payload = reason
@@ -672,6 +680,11 @@ otherwise: what they leave behind is cleared when the connection to that node is
 def _is_own(control: Control) -> bool:
     """ALTACT_SIG_SEND is one of those when it is an exit signal; a message may be anybody's."""
     return not isinstance(control, ctl.AltactSigSend) or bool(control.flags & ctl.ALTACT_EXIT)
+
+
+def _is_result(payload: Payload) -> bool:
+    """Whether it is what a function called by `erpc` has returned: `{Reference, return, Value}`."""
+    return isinstance(payload, tuple) and len(payload) == 3 and payload[1] is _RETURN
 
 
 def _lower(control: Control, payload: Payload) -> tuple[Control, Payload]:
