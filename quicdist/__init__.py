@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Export,
         Fun,
         ImproperList,
+        NativeRecord,
         Pid,
         Port,
         Reference,
@@ -100,6 +101,7 @@ __all__ = [
     "MailboxFull",
     "MailboxLimits",
     "NameTaken",
+    "NativeRecord",
     "NoConnection",
     "NoProcess",
     "Node",
@@ -143,8 +145,8 @@ _PLACES = {
     "carriers.quic.tracing": "Tracing",
     "carriers.trust": "Identity Trust",
     "node.access": "Access",
-    "etf": "Atom BitString ErlMap EtfDecodeError EtfEncodeError Export Fun ImproperList Pid Port "
-    "Reference",
+    "etf": "Atom BitString ErlMap EtfDecodeError EtfEncodeError Export Fun ImproperList "
+    "NativeRecord Pid Port Reference",
     "node.aliases": "AliasMode",
     "node.dns": "DnsSrv",
     "node.events": "NodeDown NodeEvent NodeUp",

@@ -33,7 +33,7 @@ from quicdist.dist.header import (
 from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
 from quicdist.etf.terms import Atom, Term
 from quicdist.gateway.judge import Judge, Refusal
-from quicdist.gateway.peek import Peek
+from quicdist.gateway.peek import Peek, Unreadable
 from quicdist.gateway.policy import Mode, Policy
 
 _READABLE = KNOWN & ~Flag.DIST_HDR_ATOM_CACHE.value
@@ -204,7 +204,10 @@ class Guard:
         if self._judge is None:
             refusal: Refusal | None = Refusal(f"anything from {self._unknown}")
         else:
-            refusal = self._judge.refusal(control, self._payload(data, end))
+            try:
+                refusal = self._judge.refusal(control, self._payload(data, end))
+            except Unreadable as error:
+                refusal = Refusal(f"{type(control).__name__}: {error}")
         if self._header_form and data[1] == FIRST_FRAGMENT:
             self._first_fragment(data, refusal is None)
         return refusal is None, refusal

@@ -7,7 +7,6 @@ from typing import TypeAlias
 
 from quicdist import etf
 from quicdist.dist.control import SpawnRequest, SpawnRequestTT
-from quicdist.dist.errors import ProtocolError
 from quicdist.etf.terms import Atom, ImproperList, Pid, Reference, Term
 
 _SMALL_TUPLE, _LARGE_TUPLE, _LIST, _COMPRESSED = b"h", b"i", b"l", b"P"
@@ -20,6 +19,11 @@ _OPTIONS = etf.Options(limits=etf.Limits(max_depth=16, max_terms=256, max_intege
 _CALLS = ("call", "block_call", "cast", "spawn", "spawn_link", "spawn_opt")
 _ERPC = {("erpc", "execute_call"): 1, ("erpc", "execute_cast"): 0}
 """What `erpc` and `rpc` spawn, and how many arguments come before the function that they run."""
+
+
+class Unreadable(Exception):
+    """A payload that is not what the rules have to look into, or larger: its message is refused.
+    The frame ends where it says, so the connection goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +100,17 @@ class Peek:
         return _text(self.term()) if self._tag() in _ATOMS else None
 
     def term(self) -> Term:
-        """The whole term here. Raises ProtocolError."""
+        """The whole term here. Raises Unreadable."""
         try:
             term, self._at = etf.decode_bare(self._data, self._at, _OPTIONS)
         except etf.EtfDecodeError as error:
-            raise ProtocolError(f"a payload does not begin as it should: {error}") from error
+            raise Unreadable(f"a payload does not begin as it should: {error}") from error
         return term
 
     def _tag(self) -> bytes:
         tag = self._bytes(self._at, 1)
         if tag == _COMPRESSED:
-            raise ProtocolError("a compressed payload")
+            raise Unreadable("a compressed payload")
         return tag
 
     def _count(self, width: int) -> int:
@@ -117,12 +121,12 @@ class Peek:
     def _bytes(self, start: int, count: int) -> bytes:
         found = self._data[start : start + count]
         if len(found) < count:
-            raise ProtocolError("a payload, or its first fragment, ends before it tells what it is")
+            raise Unreadable("a payload, or its first fragment, ends before it tells what it is")
         return found
 
 
 def system_message(peek: Peek) -> Asked | None:
-    """For one of `sys`, `{system, From, Request}`; None for any other. Raises ProtocolError."""
+    """For one of `sys`, `{system, From, Request}`; None for any other. Raises Unreadable."""
     if peek.tuple() != 3 or peek.atom() != "system":
         return None
     return Asked(None, _monitor(peek.term()))
@@ -131,7 +135,7 @@ def system_message(peek: Peek) -> Asked | None:
 def spawned(control: SpawnRequest | SpawnRequestTT, peek: Peek) -> Call | None:
     """The function that a spawn request is for, the one behind `erpc`'s; None when not to be seen.
 
-    Raises ProtocolError.
+    Raises Unreadable.
     """
     module, function, arity = control.mfa
     before = _ERPC.get((module, function))
@@ -146,7 +150,7 @@ def spawned(control: SpawnRequest | SpawnRequestTT, peek: Peek) -> Call | None:
 
 
 def requested(peek: Peek) -> Asked:
-    """What a message to `rex` or `net_kernel` asks for. Raises ProtocolError."""
+    """What a message to `rex` or `net_kernel` asks for. Raises Unreadable."""
     arity = peek.tuple()
     kind = peek.atom()
     if kind == "$gen_call" and arity == 3:
