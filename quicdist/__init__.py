@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Export,
         Fun,
         ImproperList,
+        NativeRecord,
         Pid,
         Port,
         Reference,
@@ -102,6 +103,7 @@ __all__ = [
     "MailboxFull",
     "MailboxLimits",
     "NameTaken",
+    "NativeRecord",
     "NoConnection",
     "NoProcess",
     "Node",
@@ -147,8 +149,8 @@ _PLACES = {
     "carriers.quic.tracing": "Tracing",
     "carriers.trust": "Identity Trust",
     "node.access": "Access Tracebacks",
-    "etf": "Atom BitString ErlMap EtfDecodeError EtfEncodeError Export Fun ImproperList Pid Port "
-    "Reference",
+    "etf": "Atom BitString ErlMap EtfDecodeError EtfEncodeError Export Fun ImproperList "
+    "NativeRecord Pid Port Reference",
     "node.aliases": "AliasMode",
     "node.dns": "DnsSrv",
     "node.events": "NodeDown NodeEvent NodeUp",

@@ -195,18 +195,22 @@ def show_details(error: CallError) -> None:
             print(harmless(text, keep="\n\t"), file=sys.stderr)
 
 
+_MAX_ARITY = 255
+
+
 def _frame(frame: Term) -> str:
     """`lists:nth/2 (lists.erl, line 178)`, or with its arguments where they are told."""
     from quicdist.etf import Atom
-    from quicdist.etf.notation import format_term
+    from quicdist.etf.notation import format_bounded
 
     match frame:
         case (Atom() as module, Atom() as function, list() | int() as arguments, list(place)):
-            name = f"{format_term(module)}:{format_term(function)}"
+            name = f"{format_bounded(module)}:{format_bounded(function)}"
             if isinstance(arguments, int):
                 return f"{name}/{arguments}{_where(place)}"
-            return f"{name}({', '.join(map(format_term, arguments))}){_where(place)}"
-    return format_term(frame)
+            shown = ", ".join(map(format_bounded, arguments[:_MAX_ARITY]))
+            return f"{name}({shown}){_where(place)}"
+    return format_bounded(frame)
 
 
 def _where(place: list[Term]) -> str:

@@ -80,16 +80,16 @@ class _Story:
 
     async def see(self, what: str, happening: Awaitable[Any], wanted: Any = None) -> Any:
         """One thing: what it is, and what came of it. Raises Problem if that is not `wanted`."""
-        from quicdist.etf.notation import format_term
+        from quicdist.etf.notation import format_bounded
 
         try:
             got = await asyncio.wait_for(happening, _PATIENCE)
         except asyncio.TimeoutError:
             raise Problem(ExitCode.TIMEOUT, f"nothing came of it within 30 s: {what}") from None
         if wanted is not None and got != wanted:
-            raise Problem(ExitCode.NO, f"{what}: {format_term(got)}")
+            raise Problem(ExitCode.NO, f"{what}: {format_bounded(got)}")
         self.seen += 1
-        self.tell(f" {self._mark} {what:<58} {format_term(got)}")
+        self.tell(f" {self._mark} {what:<58} {format_bounded(got)}")
         return got
 
     def show(self, what: str, text: str) -> None:

@@ -74,6 +74,8 @@ class Flag(IntFlag):
     """Terms only their writer can read. Internal to a node."""
     ALTACT_SIG = 1 << 37
     """ALTACT_SIG_SEND: priority and alias signals, since OTP 28."""
+    NATIVE_RECORDS = 1 << 38
+    """RECORD_EXT: native records, since OTP 29."""
     CHANNEL_BINDING = 1 << 56
     """Private to quicdist, no flag of OTP's: the proofs of the cookie are bound to the TLS session.
     Offered only on a connection that has an exporter value."""
@@ -112,6 +114,7 @@ DEFAULT_FLAGS: Flag = (
     | Flag.SPAWN
     | Flag.ALIAS
     | Flag.ALTACT_SIG
+    | Flag.NATIVE_RECORDS
 )
 """What a hidden, statically named node of ours offers."""
 

@@ -235,6 +235,8 @@ class Assembly:
     """Bytes of all frames so far."""
     charged: int
     """Bytes of memory accounted for."""
+    refused: str | None = None
+    """The bound that it is beyond: what comes of it is counted and thrown away."""
 
     def payload(self) -> bytes:
         """All fragments put together."""
@@ -261,7 +263,10 @@ class IncomingFragments:
         if sequence_id in self._sequences:
             raise ProtocolError(f"sequence {sequence_id:#x} begins, but it is not finished")
         if fragment_id > 1 and len(self._sequences) >= self._max_sequences:
-            raise ProtocolError(f"more than {self._max_sequences} messages in fragments at a time")
+            raise ProtocolError(
+                f"more than {self._max_sequences} messages in fragments at a time, "
+                f"SessionLimits.max_sequences"
+            )
         return sequence_id, fragment_id
 
     def begin(
@@ -293,7 +298,8 @@ class IncomingFragments:
                 f"fragment {fragment_id} of sequence {sequence_id:#x}, {sequence.missing} expected"
             )
         sequence.missing -= 1
-        sequence.frames.append(frame)
+        if sequence.refused is None:
+            sequence.frames.append(frame)
         self._charge(sequence, len(frame))
         if sequence.missing:
             return None
@@ -302,10 +308,22 @@ class IncomingFragments:
         return sequence
 
     def _charge(self, sequence: Assembly, size: int) -> None:
+        """Accounts for a frame. A message beyond a bound gives up what it holds."""
         sequence.size += size
+        if sequence.refused is not None:
+            return
         sequence.charged += size + FRAME_OVERHEAD
         self._charged += size + FRAME_OVERHEAD
         if sequence.size > self._max_message:
-            raise ProtocolError(f"a message of more than {self._max_message} bytes")
-        if self._charged > self._max_bytes:
-            raise ProtocolError(f"messages in fragments hold more than {self._max_bytes} bytes")
+            sequence.refused = (
+                f"a message of more than {self._max_message} bytes, SessionLimits.max_message"
+            )
+        elif self._charged > self._max_bytes:
+            sequence.refused = (
+                f"messages in fragments hold more than {self._max_bytes} bytes, "
+                f"SessionLimits.max_sequence_bytes"
+            )
+        if sequence.refused is not None:
+            sequence.frames.clear()
+            self._charged -= sequence.charged
+            sequence.charged = 0

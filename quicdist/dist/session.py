@@ -29,6 +29,7 @@ Nodes"; External Term Format, "Distribution Header".
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hmac
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -219,6 +220,21 @@ class UnknownReceived:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class PayloadRefused:
+    """The payload of a message does not decode, or is beyond a bound; the message is dropped.
+
+    Its frames are read to their end and their atoms are in the cache, so the connection goes on.
+    `reason` is one line that names the setting where a bound was reached. A control message that
+    does not decode still ends the connection: it may have been a link, a monitor or an exit, and
+    both nodes would go on with different ideas of what holds.
+    """
+
+    signal: Signal
+    reason: str
+    size: int
+
+
 Event: TypeAlias = (
     SendHandshake
     | PeerNamed
@@ -227,6 +243,7 @@ Event: TypeAlias = (
     | TickReceived
     | MessageReceived
     | FragmentStored
+    | PayloadRefused
     | UnknownReceived
 )
 
@@ -340,6 +357,7 @@ class Session:
         self._binding = binding
         self._must_bind = must_bind
         self._is_bound = False
+        self._outgoing = _outgoing(options, self._limits.max_message, native_records=False)
         # A control message is read the same way whatever the options for payloads say. By the
         # very DEFAULT where that will do: the compiled core need not look into it each time.
         self._control_options = (
@@ -632,6 +650,11 @@ class Session:
         self._atom_cache = Flag.DIST_HDR_ATOM_CACHE in self._flags
         self._fragments = Flag.FRAGMENTS in self._flags
         self._header_form = self._atom_cache or self._fragments
+        self._outgoing = _outgoing(
+            self._options,
+            self._limits.max_message,
+            native_records=Flag.NATIVE_RECORDS in self._flags,
+        )
         self._state = _State.CONNECTED
         return Connected(self._peer, self._flags, self._local_name, self._local_creation)
 
@@ -645,8 +668,6 @@ class Session:
         if not data:
             return [_TICK]
         size = len(data)
-        if size > self._limits.max_message:
-            raise ProtocolError(f"a frame of {size} bytes, {self._limits.max_message} allowed")
         try:
             if self._header_form:
                 return [self._header_frame(data, size)]
@@ -694,6 +715,8 @@ class Session:
     def _fragment(self, sequence: Assembly | None, size: int) -> Event:
         if sequence is None:
             return FragmentStored(size)
+        if sequence.refused is not None:
+            return PayloadRefused(sequence.parsed[0], sequence.refused, sequence.size)
         payload = sequence.payload()
         return self._message(sequence.parsed, payload, 0, sequence.atoms, sequence.size)
 
@@ -702,12 +725,21 @@ class Session:
     ) -> Event:
         signal, payload = parsed
         if payload is FOLLOWS:
-            payload, offset = etf.decode_bare(data, offset, self._options, atoms)
+            if size > self._limits.max_message:
+                return PayloadRefused(signal, self._too_large(size), size)
+            try:
+                payload, offset = etf.decode_bare(data, offset, self._options, atoms)
+            except etf.EtfDecodeError as error:
+                return PayloadRefused(signal, str(error), size)
         elif isinstance(signal, UnknownSignal):
             return UnknownReceived(signal, size)
         if offset == len(data):
             return MessageReceived(signal, payload, size)
         raise ProtocolError(f"{len(data) - offset} bytes too many after {type(signal).__name__}")
+
+    def _too_large(self, size: int) -> str:
+        most = self._limits.max_message
+        return f"a message of {size} bytes, SessionLimits.max_message is {most}"
 
     def _pass_through_frame(self, data: bytes, size: int) -> Event:
         if data[0] != PASS_THROUGH:
@@ -718,7 +750,12 @@ class Session:
             return self._message(parsed, data, offset, (), size)
         if not data.startswith(_COMPRESSED, 1):
             self._openings.keep(data, signal, (), offset, 0)
-        payload, offset = etf.decode_prefix(data, offset, self._options)
+        if size > self._limits.max_message:
+            return PayloadRefused(signal, self._too_large(size), size)
+        try:
+            payload, offset = etf.decode_prefix(data, offset, self._options)
+        except etf.EtfDecodeError as error:
+            return PayloadRefused(signal, str(error), size)
         if offset != size:
             raise ProtocolError(f"{size - offset} bytes too many after {type(signal).__name__}")
         return MessageReceived(signal, payload, size)
@@ -747,7 +784,7 @@ class Session:
 
     def _head(self, values: tuple[Term, ...]) -> Head:
         refs: dict[Atom, int] | None = {} if self._atom_cache else None
-        encoded = etf.encode_bare(values, self._control_options, refs)
+        encoded = self._encoded(values, refs)
         return Head(self.mark, encoded, refs, tuple(refs or ()))
 
     def enclose(self, head: Head, payload: Term) -> OutgoingMessage:
@@ -756,20 +793,29 @@ class Session:
             raise UsageError("this head is another session's")
         atoms = head.atoms
         if head.refs is None:
-            body = etf.encode_bare(payload, self._options)
+            body = self._encoded(payload, None)
         else:
             refs = head.refs.copy()
-            body = etf.encode_bare(payload, self._options, refs)
+            body = self._encoded(payload, refs)
             if len(refs) > len(atoms):
                 atoms = tuple(refs)
         size = len(head.control) + len(body)
         message = OutgoingMessage(head.control, body, atoms, size)
         most = self._limits.max_message
         if size + _HEADROOM > most and self._framed_size(message) > most:
-            raise etf.EtfEncodeError(
-                "", f"a message of {size} bytes, SessionLimits.max_message is {most}"
-            )
+            raise etf.EtfEncodeError("", self._too_large(size), "max_message")
         return message
+
+    def _encoded(self, term: Term, refs: dict[Atom, int] | None) -> bytes:
+        """Writes no more than a message may have."""
+        try:
+            return etf.encode_bare(term, self._outgoing, refs)
+        except etf.EtfEncodeError as error:
+            most = self._limits.max_message
+            if error.limit != "max_bytes" or self._outgoing.limits.max_bytes < most:
+                raise
+            reason = f"a message that is too large, SessionLimits.max_message is {most}"
+            raise etf.EtfEncodeError("", reason, "max_message") from None
 
     def frame(self, message: OutgoingMessage) -> bytes | None:
         """The one frame of a small message, which must leave next; None for what is larger, of
@@ -848,6 +894,17 @@ _REFUSALS = {
     Status.NOK: "the peer is itself connecting to us, and its attempt goes first",
     Status.NOT_ALLOWED: "the peer does not allow this connection",
 }
+
+
+@functools.lru_cache(maxsize=64)
+def _outgoing(options: etf.Options, max_message: int, *, native_records: bool) -> etf.Options:
+    """Options for what is sent: the same object for all sessions that have the same, for the
+    compiled core knows by it what it has looked into before."""
+    limits = dataclasses.replace(
+        options.limits, max_bytes=min(options.limits.max_bytes, max_message)
+    )
+    native_records = native_records and options.native_records
+    return dataclasses.replace(options, limits=limits, native_records=native_records)
 
 
 def _check_local(local: LocalNode, role: Role, challenge: int) -> None:

@@ -24,6 +24,7 @@ from quicdist.etf.terms import (
     Export,
     Fun,
     ImproperList,
+    NativeRecord,
     Pid,
     Port,
     Reference,
@@ -50,7 +51,7 @@ _MAX_REFERENCE_WORDS = 5
 _words = [struct.Struct(f">{count}I").unpack_from for count in range(_MAX_REFERENCE_WORDS + 2)]
 
 # What the container under construction becomes.
-_TOP, _TUPLE, _LIST, _TAIL, _MAP, _HARD_MAP, _FUN = range(7)
+_TOP, _TUPLE, _LIST, _TAIL, _MAP, _HARD_MAP, _FUN, _RECORD = range(8)
 
 # Atoms met before, by length byte and text, as the term they are. Bounded, so that a peer can
 # neither fill it nor keep long atoms alive in it.
@@ -128,7 +129,7 @@ def _inflate(data: bytes, pos: int, options: Options) -> tuple[bytes, int]:
         raise EtfDecodeError(
             pos,
             f"a term of {declared} bytes when decompressed, "
-            f"{options.limits.max_decompressed} are allowed",
+            f"Limits.max_decompressed is {options.limits.max_decompressed}",
         )
     inflater = zlib.decompressobj()
     try:
@@ -173,6 +174,7 @@ def _decode(
     # A term takes at least a byte: fewer bytes than the limits allow terms cannot break them.
     guarded = end - pos > room or end - pos > limits.max_terms - terms
     funs: list[_FunHead] = []
+    records: list[_RecordHead] = []
     try:
         while True:
             while left:
@@ -309,6 +311,23 @@ def _decode(
                     append = items.append
                     left = count
                     kind = _FUN
+                elif tag == 67:  # RECORD_EXT
+                    count = 2 * _u32u8(data, pos + 1)[0]
+                    if guarded:
+                        _check_limits(limits, pos, False, terms + count)
+                    record_head, pos = _record_head(data, pos, atoms)
+                    if not count:
+                        append(NativeRecord(*record_head[:3], (), record_head[3]))
+                        continue
+                    stack.append((items, left, kind))
+                    if guarded:
+                        terms += count
+                        _check_limits(limits, pos, len(stack) > room, terms)
+                    records.append(record_head)
+                    items = []
+                    append = items.append
+                    left = count // 2
+                    kind = _RECORD
                 else:
                     term, pos = _rare(data, pos, tag, limits, atoms)
                     append(term)
@@ -357,6 +376,9 @@ def _decode(
             elif kind == _TAIL:
                 tail = items.pop()
                 value = ImproperList(items, tail)
+            elif kind == _RECORD:
+                module, name, names, flags = records.pop()
+                value = NativeRecord(module, name, names, tuple(items), flags)
             else:
                 head = funs.pop()
                 value = _fun(head, items, data, pos, not funs and not atoms)
@@ -374,9 +396,9 @@ def _decode(
 def _check_limits(limits: Limits, pos: int, too_deep: bool, terms: int) -> None:
     """Refuses a container that is too deep or has too many terms."""
     if too_deep:
-        raise EtfDecodeError(pos, f"nested deeper than {limits.max_depth}")
+        raise EtfDecodeError(pos, f"nested deeper than {limits.max_depth}, Limits.max_depth")
     if terms > limits.max_terms:
-        raise EtfDecodeError(pos, f"more than {limits.max_terms} terms")
+        raise EtfDecodeError(pos, f"more than {limits.max_terms} terms, Limits.max_terms")
 
 
 def _read_runs(data: bytes, pos: int, count: int, items: list[Term]) -> int:
@@ -548,6 +570,22 @@ def _fun_head(data: bytes, pos: int, atoms: Sequence[Atom]) -> tuple[_FunHead, i
 _fun_fixed = struct.Struct(">IB16sII").unpack_from
 
 
+_RecordHead: TypeAlias = "tuple[Atom, Atom, tuple[Atom, ...], int]"
+
+
+def _record_head(data: bytes, pos: int, atoms: Sequence[Atom]) -> tuple[_RecordHead, int]:
+    """Module, name, names of the fields and flags of the RECORD_EXT at `pos`; and where its values
+    begin."""
+    count, flags = _u32u8(data, pos + 1)
+    module, at = _atom(data, pos + 6, atoms, "the module of a native record")
+    name, at = _atom(data, at, atoms, "the name of a native record")
+    names = []
+    for _ in range(count):
+        field, at = _atom(data, at, atoms, "the name of a field")
+        names.append(field)
+    return (module, name, tuple(names), flags), at
+
+
 def _small(data: bytes, pos: int, what: str) -> tuple[int, int]:
     """The integer at `pos` where the format wants one of at most 32 bits, and its end."""
     tag = data[pos]
@@ -586,7 +624,7 @@ def _rare(
         start = pos + (2 if tag == 110 else 5)
         if size > limits.max_integer:
             raise EtfDecodeError(
-                pos, f"an integer of {size} bytes, {limits.max_integer} are allowed"
+                pos, f"an integer of {size} bytes, Limits.max_integer is {limits.max_integer}"
             )
         return _big(data, start + 1, size, data[start])
     if tag == 118 or tag == 100 or tag == 115:  # ATOM_UTF8_EXT, ATOM_EXT, SMALL_ATOM_EXT
@@ -659,6 +697,7 @@ _REFUSED = {
 }
 
 _NAMES = {
+    67: "RECORD_EXT",
     70: "NEW_FLOAT_EXT",
     77: "BIT_BINARY_EXT",
     80: "a compressed term",

@@ -17,6 +17,7 @@ from typing import Final
 from quicdist.etf.decode import decode_bare
 from quicdist.etf.errors import EtfDecodeError, EtfEncodeError
 from quicdist.etf.maps import ErlMap, KeyRefused, canonical, check_depth
+from quicdist.etf.scalars import scalar
 from quicdist.etf.settings import DEFAULT, Limits, Options
 from quicdist.etf.terms import (
     Atom,
@@ -24,6 +25,7 @@ from quicdist.etf.terms import (
     Export,
     Fun,
     ImproperList,
+    NativeRecord,
     Pid,
     Port,
     Reference,
@@ -59,6 +61,10 @@ _words = [struct.Struct(f">{count + 1}I").pack for count in range(6)]
 _u64u32 = struct.Struct(">QI").pack
 
 # Keys of these types are different terms whenever Python takes them for different ones.
+_NO_NUMBERS = frozenset(
+    (Atom, bytes, str, bool, tuple, list, dict, Pid, Port, Reference, type(None))
+)
+"""Types, of all the common ones, that have no `__index__` to look for, or are not written as it."""
 _PLAIN_KEYS = frozenset((Atom, int, float, bytes, Pid, Port, Reference))
 _PLAIN_TEXT_KEYS = frozenset((Atom, int, float, str, Pid, Port, Reference))
 
@@ -117,13 +123,18 @@ def encode_bare_parts(
 
 
 def _encode(term: object, options: Options, refs: dict[Atom, int] | None) -> bytes:
-    return b"".join(_write(term, options, refs, None)[0])
+    bare = b"".join(_write(term, options, refs, None)[0])
+    if len(bare) > options.limits.max_bytes:
+        raise _too_large(options.limits)
+    return bare
 
 
 def _encode_parts(
     term: object, options: Options, refs: dict[Atom, int] | None, large: int
 ) -> list[bytes]:
     written, apart = _write(term, options, refs, large)
+    if sum(map(len, written)) > options.limits.max_bytes:
+        raise _too_large(options.limits)
     parts: list[bytes] = []
     begin = 0
     for place in apart:
@@ -144,7 +155,9 @@ def _write(
     append = parts.append
     none = _NONE[options.none]
     limits = options.limits
+    max_terms, max_bytes = limits.max_terms, limits.max_bytes
     terms = 0  # elements of all containers so far
+    size = 0  # bytes of the long parts: each of the others counts for one at least
     unread = False  # whether it has funs in it that were not looked into
     # Where the sizes of funs stand in `parts` and where those funs end: written last.
     sizes: list[tuple[int, int]] = []
@@ -181,19 +194,29 @@ def _write(
                     if count:
                         stack.append((container, items, close))
                         terms += count
+                        if terms > max_terms or size + len(parts) > max_bytes:
+                            raise _too_much(terms, limits)
                         if len(stack) >= next_check:
                             next_check = _check_nesting(stack, value, limits)
                         container, items, close = value, iter(value), b""
                         break
                 elif kind is bytes:
                     count = len(value)
+                    if count > 255:
+                        size += count
+                        if size > max_bytes:
+                            raise _too_large(limits)
                     append(_BINARY[count] if count < 256 else _tag_u32(109, count))
                     if large is not None and count >= large:
                         apart.append(len(parts))
                     append(value)
                 elif kind is str:
+                    if size + len(value) > max_bytes:
+                        raise _too_large(limits)
                     text = value.encode()
                     count = len(text)
+                    if count > 255:
+                        size += count
                     append(_BINARY[count] if count < 256 else _tag_u32(109, count))
                     append(text)
                 elif kind is list:
@@ -201,17 +224,24 @@ def _write(
                         append(_NIL)
                         continue
                     kind = type(value[0])
-                    if kind is int or kind is float:
+                    if len(value) > _MAX_STRING and terms + len(value) > max_terms:
+                        raise _too_much(terms + len(value), limits)
+                    if kind is float or (kind not in _NO_NUMBERS and hasattr(kind, "__index__")):
                         numbers = _numbers(value)
                         if numbers is not None:
                             append(numbers)
+                            size += len(numbers)
                             if numbers[0] != 107:  # STRING_EXT, which is a leaf
                                 terms += _check_leaf(numbers, len(stack), limits)
+                            if terms > max_terms or size > max_bytes:
+                                raise _too_much(terms, limits)
                             continue
                     count = len(value)
                     append(_LIST[count] if count < 256 else _tag_u32(108, count))
                     stack.append((container, items, close))
                     terms += count
+                    if terms > max_terms or size + len(parts) > max_bytes:
+                        raise _too_much(terms, limits)
                     if len(stack) >= next_check:
                         next_check = _check_nesting(stack, value, limits)
                     container, items, close = value, iter(value), _NIL
@@ -225,6 +255,8 @@ def _write(
                             _check_keys(value, none)
                         stack.append((container, items, close))
                         terms += 2 * count
+                        if terms > max_terms or size + len(parts) > max_bytes:
+                            raise _too_much(terms, limits)
                         if len(stack) >= next_check:
                             next_check = _check_nesting(stack, value, limits)
                         container, items, close = value, chain.from_iterable(value.items()), b""
@@ -249,6 +281,8 @@ def _write(
                     append(_tag_u32(108, len(value.items)))
                     stack.append((container, items, close))
                     terms += len(value.items)
+                    if terms > max_terms or size + len(parts) > max_bytes:
+                        raise _too_much(terms, limits)
                     if len(stack) >= next_check:
                         next_check = _check_nesting(stack, value, limits)
                     container, items, close = value, chain(value.items, (value.tail,)), b""
@@ -256,27 +290,47 @@ def _write(
                 elif kind is Fun:
                     if refs is None and value.encoded is not None:
                         append(value.encoded)
+                        size += len(value.encoded)
                         unread = True
                         continue
                     append(b"p")  # NEW_FUN_EXT
                     stack.append((container, items, close))
                     terms += len(value.free)
+                    if terms > max_terms or size + len(parts) > max_bytes:
+                        raise _too_much(terms, limits)
                     if len(stack) >= next_check:
                         next_check = _check_nesting(stack, value, limits)
                     container, items, close = value, iter(value.free), len(parts)
                     append(b"size")
                     append(_fun_head(value, refs))
                     break
+                elif kind is NativeRecord:
+                    append(_record_head(value, refs, options))
+                    count = len(value.values)
+                    if count:
+                        stack.append((container, items, close))
+                        terms += 2 * count
+                        if terms > max_terms or size + len(parts) > max_bytes:
+                            raise _too_much(terms, limits)
+                        if len(stack) >= next_check:
+                            next_check = _check_nesting(stack, value, limits)
+                        container, items, close = value, iter(value.values), b""
+                        break
                 else:
                     leaf = _leaf(value, refs)
                     if leaf is not None:
                         append(leaf)
+                        size += len(leaf)
                         terms += _check_leaf(leaf, len(stack), limits)
+                        if terms > max_terms or size > max_bytes:
+                            raise _too_much(terms, limits)
                         continue
                     opening, inner, closing, count = _open(value, none)
                     append(opening)
                     stack.append((container, items, close))
                     terms += count
+                    if terms > max_terms or size + len(parts) > max_bytes:
+                        raise _too_much(terms, limits)
                     if len(stack) >= next_check:
                         next_check = _check_nesting(stack, value, limits)
                     container, items, close = value, inner, closing
@@ -298,13 +352,24 @@ def _write(
     except UnicodeEncodeError:
         reason = "a str with a lone surrogate has no UTF-8"
         raise EtfEncodeError(_path(stack, container, value), reason) from None
-    if terms > limits.max_terms:
-        raise EtfEncodeError("", f"more than {limits.max_terms} terms, Limits.max_terms")
     if sizes:
         _write_sizes(parts, sizes)
     if unread and sum(map(len, parts)) > min(limits.max_depth, limits.max_terms):
         _check_readable(b"".join(parts), limits)
     return parts, apart
+
+
+def _too_much(terms: int, limits: Limits) -> EtfEncodeError:
+    """What is beyond a bound on the whole: terms, or else bytes."""
+    if terms <= limits.max_terms:
+        return _too_large(limits)
+    reason = f"more than {limits.max_terms} terms, Limits.max_terms"
+    return EtfEncodeError("", reason, "max_terms")
+
+
+def _too_large(limits: Limits) -> EtfEncodeError:
+    reason = f"more than {limits.max_bytes} bytes, Limits.max_bytes"
+    return EtfEncodeError("", reason, "max_bytes")
 
 
 def _cached(atom: Atom, refs: dict[Atom, int]) -> bytes:
@@ -329,15 +394,16 @@ def _big(value: int) -> bytes:
 def _numbers(value: list[Term]) -> bytes | None:
     """A list of numbers of one kind in one go; None if it is none, or a short one."""
     first = value[0]
-    if type(first) is int and 0 <= first <= 255:
+    kind = type(first)
+    if kind is not float and (kind is not int or 0 <= first <= 255):
         try:
             octets = bytes(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pass
         else:
             return _octets(value, octets)
     count = len(value)
-    if count < _BULK or len(set(map(type, value))) > 1:
+    if count < _BULK or kind not in (int, float) or len(set(map(type, value))) > 1:
         return None
     if type(first) is float:
         total = sum(value)
@@ -354,12 +420,17 @@ def _numbers(value: list[Term]) -> bytes | None:
 
 def _octets(value: list[Term], octets: bytes) -> bytes | None:
     """STRING_EXT, or if that is too short LIST_EXT, of what makes these bytes; None if not ints."""
-    # Other things than ints can make bytes: what is equal is right, except bool.
-    if list(octets) != value or ((0 in octets or 1 in octets) and bool in set(map(type, value))):
+    # Other things than ints can make bytes, some of which are not written as integers.
+    if set(map(type, value)) != {int} and not all(map(_is_integer, value)):
         return None
     if len(octets) <= _MAX_STRING:
         return _tag_u16(107, len(octets)) + octets
     return _interleave(97, 1, octets)
+
+
+def _is_integer(value: object) -> bool:
+    """Whether it is written as an integer."""
+    return type(value) is int or (type(value) is not bool and type(scalar(value)) is int)
 
 
 def _interleave(tag: int, width: int, numbers: bytes) -> bytes:
@@ -412,9 +483,21 @@ def _leaf(value: object, refs: dict[Atom, int] | None) -> bytes | None:
     if isinstance(value, list):
         if not value:
             return _NIL
-        if type(value[0]) is int:
+        kind = type(value[0])
+        if kind not in _NO_NUMBERS and hasattr(kind, "__index__"):
             return _numbers(list(value))
-    return None
+        return None
+    number = scalar(value)
+    if number is None:
+        return None
+    if isinstance(number, bool):
+        atom = _TRUE if number else _FALSE
+        return atom.encoded if refs is None else _cached(atom, refs)
+    if isinstance(number, int):
+        return _integer(number)
+    if number - number != 0.0:
+        raise _Refused(f"{number!r} has no Erlang form")
+    return _tag_f64(70, number)
 
 
 def _integer(value: int) -> bytes:
@@ -469,6 +552,18 @@ def _check_key_depth(key: Term) -> None:
         check_depth(key)
     except KeyRefused as error:
         raise _Refused(str(error)) from None
+
+
+def _record_head(record: NativeRecord, refs: dict[Atom, int] | None, options: Options) -> bytes:
+    """What stands before the values of a native record, the tag included."""
+    if not options.native_records:
+        raise _Refused("a native record, which the peer does not read (OTP 29, NATIVE_RECORDS)")
+    count = len(record.names)
+    if count != len(record.values):
+        raise _Refused(f"a native record of {count} names and {len(record.values)} values")
+    names = (record.module, record.name, *record.names)
+    head = struct.pack(">BIB", 67, count, record.flags)  # RECORD_EXT
+    return head + b"".join([_node(name, refs) for name in names])
 
 
 def _fun_head(fun: Fun, refs: dict[Atom, int] | None) -> bytes:
@@ -571,6 +666,8 @@ def _step(container: object, value: object) -> str:
     inside: list[object] = []
     if isinstance(container, Fun):
         name, inside = ".free", list(container.free)
+    elif isinstance(container, NativeRecord):
+        name, inside = ".values", list(container.values)
     elif isinstance(container, ImproperList):
         if container.tail is value:
             return ".tail"

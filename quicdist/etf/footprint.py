@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import chain
 
 from quicdist.etf.maps import ErlMap
-from quicdist.etf.terms import BitString, Fun, ImproperList, Port, Reference, Term
+from quicdist.etf.terms import BitString, Fun, ImproperList, NativeRecord, Port, Reference, Term
 
 _WORD = 8
 _LEAF = 56  # an object with a few words in it; integers and pids are near enough
@@ -62,6 +62,9 @@ def footprint(term: Term) -> int:
             elif kind is Fun:
                 total += 4 * _LEAF + _TUPLE + _WORD * len(item.free) + len(item.encoded or b"")
                 todo.append(item.free)
+            elif kind is NativeRecord:
+                total += _LEAF + 2 * (_TUPLE + _WORD * len(item.values))
+                todo.append(item.values)
             elif kind is BitString:
                 total += 2 * _LEAF + len(item.data)
             elif kind is Reference or kind is Port:

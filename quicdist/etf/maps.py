@@ -14,12 +14,14 @@ from dataclasses import fields
 from hashlib import blake2b
 from typing import Any, cast
 
+from quicdist.etf.scalars import scalar
 from quicdist.etf.terms import (
     Atom,
     BitString,
     Export,
     Fun,
     ImproperList,
+    NativeRecord,
     Pid,
     Port,
     Reference,
@@ -211,12 +213,18 @@ def _canonical(term: object, depth: int, seen: _Depth) -> bytes:
     for tag, kind, names in _RECORDS:
         if isinstance(term, kind):
             return _sequence(tag, [getattr(term, name) for name in names], depth, seen)
+    number = scalar(term)
+    if number is not None:
+        return _canonical(number, depth - 1, seen)
     raise KeyRefused(f"no Erlang term: {type(term).__qualname__}")
 
 
 _RECORDS: tuple[tuple[bytes, type, tuple[str, ...]], ...] = tuple(
     (tag, cast(type, kind), tuple(field.name for field in fields(kind) if field.compare))
-    for tag, kind in ((b"P", Pid), (b"O", Port), (b"R", Reference), (b"E", Export), (b"F", Fun))
+    for tag, kind in (
+        *((b"P", Pid), (b"O", Port), (b"R", Reference)),
+        *((b"E", Export), (b"F", Fun), (b"N", NativeRecord)),
+    )
 )
 
 
@@ -289,6 +297,8 @@ def check_depth(key: Term) -> None:
                 inner += (*term.items, term.tail)
             elif kind is Fun:
                 inner += term.free
+            elif kind is NativeRecord:
+                inner += term.values
         if not inner:
             return
         level = inner

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+UNBOUNDED = (1 << 63) - 1
+"""No bound."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -25,9 +28,12 @@ class Limits:
     """Bytes of a compressed term once decompressed; a larger one is written uncompressed."""
     max_integer: int = 1 << 22
     """Bytes of one integer; OTP's own limit is not above this."""
+    max_bytes: int = UNBOUNDED
+    """Bytes of a term as it is written, version byte excluded; writing stops there. A node sets it
+    to `SessionLimits.max_message`. Reading is bounded by the bytes that are there."""
 
     def __post_init__(self) -> None:
-        for name in ("max_depth", "max_terms", "max_decompressed", "max_integer"):
+        for name in ("max_depth", "max_terms", "max_decompressed", "max_integer", "max_bytes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
 
@@ -47,6 +53,9 @@ class Options:
     """The atom that None encodes as."""
     compression: int = 0
     """zlib level 1..9 for encode(), used where it makes the term shorter; 0 is off."""
+    native_records: bool = True
+    """Whether native records are written. Before OTP 29 no peer reads them: a node refuses to send
+    one to a peer without NATIVE_RECORDS in its flags."""
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:

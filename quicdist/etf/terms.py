@@ -217,3 +217,42 @@ class Fun:
     encoded: bytes | None = field(default=None, compare=False, repr=False)
     """The bytes it was decoded from, tag included; None if those depend on an atom cache or are
     part of another fun's."""
+
+
+NATIVE_RECORD_EXPORTED = 1
+"""In a native record's flags: its module exports the definition."""
+
+
+@dataclass(frozen=True, slots=True)
+class NativeRecord:
+    """A native record of OTP 29 and later: `#Module:Name{Field = Value, ...}`.
+
+    Not the tuple that `-record(name, {...})` makes. Raises ValueError where `names` and `values`
+    are not of one length.
+
+    Source: EEP 79; ERTS manual, External Term Format, RECORD_EXT.
+    """
+
+    module: Atom
+    name: Atom
+    names: tuple[Atom, ...]
+    """Of the fields, in the order of the definition."""
+    values: tuple[Term, ...]
+    flags: int = NATIVE_RECORD_EXPORTED
+    """8 bits; NATIVE_RECORD_EXPORTED is the only one known."""
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.values):
+            raise ValueError(f"{len(self.names)} field names, {len(self.values)} values")
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether code outside of `module` may access its fields."""
+        return bool(self.flags & NATIVE_RECORD_EXPORTED)
+
+    def __getitem__(self, name: str) -> Term:
+        """The value of a field. Raises KeyError."""
+        for known, value in zip(self.names, self.values, strict=True):
+            if known == name:
+                return value
+        raise KeyError(name)

@@ -35,7 +35,7 @@ from quicdist.etf.terms import Atom
 from quicdist.gateway.judge import Judge, Pass, Refusal
 from quicdist.gateway.peek import Peek
 from quicdist.gateway.policy import Mode, Policy
-from quicdist.gateway.scan import MAX_NEW_ATOMS_OF_MESSAGE, AtomBudget, TermScanner
+from quicdist.gateway.scan import MAX_NEW_ATOMS_OF_MESSAGE, AtomBudget, TermScanner, Unreadable
 from quicdist.protocol.signals import NO_PAYLOAD, NO_TOKEN, Payload, Signal
 from quicdist.protocol.wire import FOLLOWS, Follows, WireForms, parse
 
@@ -260,12 +260,15 @@ class Guard:
         if judge is None:
             refusal: Refusal | None = Refusal(f"anything from {self._unknown}")
         else:
-            verdict = judge.verdict(read.signal, read.payload)
-            refusal = verdict if isinstance(verdict, Refusal) else None
-            is_request = verdict is Pass.REQUEST
-            if refusal is None and not judge.rules.may_call_everything:
-                scanner = TermScanner(1)
-                refusal = self._scan(judge, data, read, scanner, is_request)
+            try:
+                verdict = judge.verdict(read.signal, read.payload)
+                refusal = verdict if isinstance(verdict, Refusal) else None
+                is_request = verdict is Pass.REQUEST
+                if refusal is None and not judge.rules.may_call_everything:
+                    scanner = TermScanner(1)
+                    refusal = self._scan(judge, data, read, scanner, is_request)
+            except Unreadable as error:
+                refusal = Refusal(f"{type(read.signal).__name__}: {error}")
         if self._header_form and data[1] == FIRST_FRAGMENT:
             self._first_fragment(data, _Sequence(0, scanner, refusal is None, is_request))
         return (None if refusal is not None else self._without_token(data, read)), refusal
@@ -322,9 +325,9 @@ class Guard:
             start = read.end if self._header_form else read.end + 1
             end = scanner.feed(data, start)
             if scanner.is_done and end != len(data):
-                raise ProtocolError(f"{len(data) - end} bytes too many behind a payload")
+                raise Unreadable(f"{len(data) - end} bytes too many behind a payload")
             if not scanner.is_done and read.payload.is_whole:
-                raise ProtocolError("a payload ends too early")
+                raise Unreadable("a payload ends too early")
         else:
             scanner.pending = 0
         scanner.has_fun |= control.has_fun
@@ -382,7 +385,10 @@ class Guard:
     def _scan_next(
         self, judge: Judge, data: bytes, begun: _Sequence, scanner: TermScanner, *, is_last: bool
     ) -> None:
-        end = scanner.feed(data, FRAGMENT_HEAD.size)
+        try:
+            end = scanner.feed(data, FRAGMENT_HEAD.size)
+        except Unreadable as error:
+            raise ProtocolError(f"{error}, in a later fragment") from error
         what = self._forbidden(judge, scanner, begun.is_request)
         if what is not None:
             raise ProtocolError(f"{what} in a later fragment")
@@ -406,7 +412,7 @@ class Guard:
             rest = remembered.sent_bytes(data, read.end)
             if not read.payload.is_whole:
                 self._keep_tail(fragment_ids(data)[0], rest)
-        except ProtocolError:
+        except (ProtocolError, Unreadable):
             return  # it goes to the peer, which is told what it is to read
 
     def _keep_tail(self, sequence: int, rest: bytes) -> None:

@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 from quicdist import etf
 from quicdist.cluster.access_rules import atom_text
-from quicdist.dist.errors import ProtocolError
 from quicdist.etf.terms import Atom, ImproperList, Pid, Reference, Term
+from quicdist.gateway.scan import Unreadable
 from quicdist.protocol.signals import SpawnRequest
 
 _SMALL_TUPLE, _LARGE_TUPLE, _LIST, _COMPRESSED = b"h", b"i", b"l", b"P"
@@ -139,17 +139,17 @@ class Peek:
         return found
 
     def term(self) -> Term:
-        """The whole term here. Raises ProtocolError."""
+        """The whole term here. Raises Unreadable."""
         try:
             term, self._at = etf.decode_bare(self._data, self._at, _OPTIONS)
         except etf.EtfDecodeError as error:
-            raise ProtocolError(f"a payload does not begin as it should: {error}") from error
+            raise Unreadable(f"a payload does not begin as it should: {error}") from error
         return term
 
     def _tag(self) -> bytes:
         tag = self._bytes(self._at, 1)
         if tag == _COMPRESSED:
-            raise ProtocolError("a compressed payload")
+            raise Unreadable("a compressed payload")
         return tag
 
     def _count(self, width: int) -> int:
@@ -160,12 +160,12 @@ class Peek:
     def _bytes(self, start: int, count: int) -> bytes:
         found = self._data[start : start + count]
         if len(found) < count:
-            raise ProtocolError("a payload, or its first fragment, ends before it tells what it is")
+            raise Unreadable("a payload, or its first fragment, ends before it tells what it is")
         return found
 
 
 def first_tag(peek: Peek) -> str | None:
-    """The first element of a tuple, where that is an atom. Raises ProtocolError."""
+    """The first element of a tuple, where that is an atom. Raises Unreadable."""
     return peek.atom() if peek.tuple() else None
 
 
@@ -204,7 +204,7 @@ def answers_features(peek: Peek) -> bool:
 def spawned(signal: SpawnRequest, peek: Peek) -> Call | None:
     """The function that a spawn request is for, the one behind `erpc`'s; None when not to be seen.
 
-    Raises ProtocolError.
+    Raises Unreadable.
     """
     module, function, arity = signal.mfa
     before = _ERPC.get((module, function, arity))
@@ -220,7 +220,7 @@ def spawned(signal: SpawnRequest, peek: Peek) -> Call | None:
 
 def requested(peek: Peek, peer: Atom) -> Asked:
     """What a message to `rex` or `net_kernel` asks for, where it has the very shape that OTP gives
-    it; anything else is no request. `peer` is the node that sends it. Raises ProtocolError."""
+    it; anything else is no request. `peer` is the node that sends it. Raises Unreadable."""
     arity = peek.tuple()
     kind = peek.atom() if arity else None
     if kind == "$gen_call" and arity == 3:

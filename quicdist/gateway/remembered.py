@@ -12,9 +12,9 @@ from typing import Final, TypeVar
 
 from quicdist import etf
 from quicdist.cluster.otp_names import OTP_NAMES
-from quicdist.dist.errors import ProtocolError
 from quicdist.etf.terms import Atom, Pid, Reference
 from quicdist.gateway.peek import Peek, asks_for_features, reply_tag
+from quicdist.gateway.scan import Unreadable
 from quicdist.protocol.signals import (
     Demonitor,
     Message,
@@ -98,7 +98,7 @@ class Remembered:
         try:
             tag = reply_tag(payload.again())
             is_of_features = asks_for_features(payload.again())
-        except ProtocolError:
+        except Unreadable:
             return
         if tag is not None:
             if isinstance(tag, Reference):

@@ -7,7 +7,11 @@ External Term Format, from "SMALL_INTEGER_EXT" on.
 
 from __future__ import annotations
 
-from quicdist.dist.errors import ProtocolError
+
+class Unreadable(Exception):
+    """A payload that is not what the rules have to look into, or larger: its message is refused.
+    The frame ends where it says, so the connection goes on."""
+
 
 MAX_NEW_ATOMS = 200_000
 """Atoms that all peers of a gateway may bring to its node together. A BEAM has room for 1,048,576
@@ -83,7 +87,7 @@ class TermScanner:
         return not self.pending and not self._skip
 
     def feed(self, data: bytes, at: int = 0) -> int:
-        """The next piece, from `at`; where the last term ends in it. Raises ProtocolError."""
+        """The next piece, from `at`; where the last term ends in it. Raises Unreadable."""
         if self._rest:
             data, at, self._rest = self._rest + data[at:], 0, b""
         if self._skip:
@@ -145,7 +149,7 @@ class TermScanner:
         if tag == _RECORD:
             fields = self._number(data, at, at + 1, 4)
             return self._over(data, at, 6, 2 + 2 * fields)
-        raise ProtocolError(f"a term of tag {tag}, which no policy can read")
+        raise Unreadable(f"a term of tag {tag}, which no policy can read")
 
     def _over(self, data: bytes, at: int, size: int, terms: int) -> int:
         """Over `size` bytes, of which some may be still to come; then `terms` more."""
@@ -163,7 +167,7 @@ class TermScanner:
             self._keep(data, start)
         form = _ATOMS.get(data[at])
         if form is None:
-            raise ProtocolError("the name of a node is no atom")
+            raise Unreadable("the name of a node is no atom")
         width, is_latin = form
         begin = at + 1 + width
         end = begin + self._number(data, start, at + 1, width)

@@ -187,6 +187,12 @@ OF_NODES: tuple[Metric, ...] = (
         Unit.NONE,
     ),
     *_traffic(
+        "refused_messages",
+        "Messages received and dropped, because their payload cannot be read",
+        lambda t: t.messages_refused,
+        Unit.NONE,
+    ),
+    *_traffic(
         "held_back_seconds",
         "Time that peers were held back by full receivers",
         lambda t: t.held_back,

@@ -14,7 +14,7 @@ import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from quicdist.carriers.base import Connection, ConnectionHandler, NotBelieved
 from quicdist.carriers.crowd import Crowd
@@ -32,6 +32,7 @@ from quicdist.node.counters import Ending, NodeCounters
 from quicdist.node.errors import NoConnection
 from quicdist.node.guesses import Guesses
 from quicdist.node.ids import new_creation
+from quicdist.node.level import Source
 from quicdist.node.limits import NodeLimits
 from quicdist.node.names import NodeName
 from quicdist.node.peer import Peer, State
@@ -39,7 +40,9 @@ from quicdist.node.system import Handler, Route
 from quicdist.protocol.signals import Payload, Signal
 
 logger = logging.getLogger("quicdist.node")
-logger.addFilter(FewLines("peer_refused", "not_believed", "not_allowed", "call_raised"))
+logger.addFilter(
+    FewLines("peer_refused", "not_believed", "not_allowed", "call_raised", "payload_refused")
+)
 
 _MAX_QUEUED = 10_000
 """Signals that wait for one connection to come up."""
@@ -112,6 +115,13 @@ class _Attempt:
             self.is_refused = is_refusal
 
 
+OnPayloadRefused: TypeAlias = Callable[[Signal, str, Source], None]
+
+
+def _ignore_refused(signal: Signal, reason: str, source: Source) -> None:
+    """Before the node has begun nothing is received."""
+
+
 class Connections:
     """All links, and the attempts to make some."""
 
@@ -130,6 +140,7 @@ class Connections:
         self._book = book
         self._listener = listener
         self._handlers: dict[type[Signal], Handler] = {}
+        self._on_payload_refused: OnPayloadRefused = _ignore_refused
         self._limits = limits
         self._access = access
         self._guesses = Guesses()
@@ -148,10 +159,17 @@ class Connections:
 
     # -- for the node --
 
-    def begin(self, local: LocalNode, handlers: dict[type[Signal], Handler]) -> None:
-        """From here on links are made, and let in."""
+    def begin(
+        self,
+        local: LocalNode,
+        handlers: dict[type[Signal], Handler],
+        on_payload_refused: OnPayloadRefused,
+    ) -> None:
+        """From here on connections are made and accepted. `on_payload_refused` gets each message
+        that was dropped because its payload cannot be read, with the reason and its peer."""
         self.local = local
         self._handlers = handlers
+        self._on_payload_refused = on_payload_refused
 
     async def be_named(self, by: Atom, asking: LocalNode) -> None:
         """Connects to a node that gives us our name. Raises NoConnection, NodeNameError."""
@@ -575,6 +593,10 @@ class Connections:
         task, attempt.task = attempt.task, None
         if task is not None:
             task.cancel()
+
+    def payload_refused(self, peer: Peer, signal: Signal, reason: str) -> None:
+        """A message of the peer's was dropped."""
+        self._on_payload_refused(signal, reason, peer)
 
     def peer_down(self, peer: Peer, reason: str) -> None:
         """A link is gone, or never came up."""

@@ -52,6 +52,8 @@ class Traffic:
     bytes_received: int = 0
     messages_sent: int = 0
     messages_received: int = 0
+    messages_refused: int = 0
+    """Received and dropped: their payload does not decode, or is beyond a bound."""
     datagrams_lost: int = 0
     migrations: int = 0
     held_back: float = 0.0
@@ -63,6 +65,7 @@ class Traffic:
             self.bytes_received + other.bytes_received,
             self.messages_sent + other.messages_sent,
             self.messages_received + other.messages_received,
+            self.messages_refused + other.messages_refused,
             self.datagrams_lost + other.datagrams_lost,
             self.migrations + other.migrations,
             self.held_back + other.held_back,

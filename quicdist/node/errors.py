@@ -10,7 +10,12 @@ import enum
 from collections.abc import Sequence
 
 from quicdist.etf import Atom, Pid, Term
-from quicdist.etf.notation import format_term
+from quicdist.etf.notation import format_bounded
+
+_SHOWN_REASON = 2000
+"""Characters of a reason in the text of an error."""
+
+_SHOWN_FRAMES = 50
 
 
 class NodeError(Exception):
@@ -78,7 +83,8 @@ class ProcessExited(NodeError):
     """This process was ended by an exit signal; `reason` is the Erlang term it came with."""
 
     def __init__(self, pid: Pid, reason: Term) -> None:
-        super().__init__(f"process {pid} was ended by an exit signal: {format_term(reason)}")
+        text = format_bounded(reason, _SHOWN_REASON)
+        super().__init__(f"process {pid} was ended by an exit signal: {text}")
         self.pid = pid
         self.reason = reason
 
@@ -98,9 +104,12 @@ class CallError(NodeError):
     """
 
     def __init__(self, what: str, kind: ErrorClass, reason: Term, stack: Sequence[Term]) -> None:
-        text = f"{what} ended with {kind.value}: {format_term(reason)}{_elixir_hint(reason, stack)}"
-        if stack:
-            text += "".join(f"\n  in {format_term(frame)}" for frame in stack)
+        text = f"{what} ended with {kind.value}: {format_bounded(reason, _SHOWN_REASON)}"
+        text += _elixir_hint(reason, stack)
+        for frame in stack[:_SHOWN_FRAMES]:
+            text += f"\n  in {format_bounded(frame, _SHOWN_REASON)}"
+        if len(stack) > _SHOWN_FRAMES:
+            text += f"\n  and {len(stack) - _SHOWN_FRAMES} more"
         super().__init__(text)
         self.kind = kind
         self.reason = reason
@@ -112,7 +121,7 @@ def _elixir_hint(reason: Term, stack: Sequence[Term]) -> str:
     match stack:
         case [(Atom() as module, _, _, _), *_] if reason == "undef" and module[:1].isupper():
             if not module.startswith("Elixir."):
-                name = format_term(Atom(f"Elixir.{module}"))
+                name = format_bounded(Atom(f"Elixir.{module}"))
                 return f" (the module {module} of Elixir is called {name})"
     return ""
 
@@ -121,7 +130,7 @@ class CallNotPossible(NodeError):
     """The node answered that it does not do such calls; `reason` is its term (`notsup`, ...)."""
 
     def __init__(self, what: str, reason: Term) -> None:
-        super().__init__(f"{what} was refused by the node: {format_term(reason)}")
+        super().__init__(f"{what} was refused by the node: {format_bounded(reason)}")
         self.reason = reason
 
 
@@ -129,7 +138,7 @@ class SpawnError(NodeError):
     """A node answered that it does not spawn that; `reason` is its atom, e.g. `notsup`."""
 
     def __init__(self, what: str, reason: Term) -> None:
-        super().__init__(f"{what} was not spawned: {format_term(reason)}")
+        super().__init__(f"{what} was not spawned: {format_bounded(reason)}")
         self.reason = reason
 
 
@@ -149,7 +158,10 @@ class ErlangError(Exception):
         self.reason = reason
 
     def __str__(self) -> str:
-        return format_term(self.reason)
+        return format_bounded(self.reason, _SHOWN_REASON)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({format_bounded(self.reason)})"
 
 
 class ErlangExit(ErlangError):

@@ -9,7 +9,7 @@ import enum
 import logging
 
 from quicdist.etf import Atom, Export, Pid, Term
-from quicdist.etf.notation import format_term
+from quicdist.etf.notation import format_bounded
 from quicdist.node.calls import Caller
 from quicdist.node.errors import NodeError, NoProcess
 from quicdist.node.global_table import Entry
@@ -57,7 +57,7 @@ class Conflicts:
                 return await self.resolve_it(*args)
             return await self._ask(entry.pid.node, args)
         except NodeError as error:
-            logger.warning("conflict of the global name %s: %s", format_term(entry.name), error)
+            logger.warning("conflict of the global name %s: %s", format_bounded(entry.name), error)
             return other
 
     async def resolve_it(self, method: Term, name: Term, one: Term, other: Term) -> Term:
@@ -70,7 +70,9 @@ class Conflicts:
         less, greater = (one, other) if one.node < other.node else (other, one)
         match method:
             case Export("global", "random_exit_name", 3):
-                logger.info("conflict of the global name %s: ending %s", format_term(name), greater)
+                logger.info(
+                    "conflict of the global name %s: ending %s", format_bounded(name), greater
+                )
                 self._system.send_exit2(self._server.pid, greater, KILL)
                 return less
             case Export("global", "random_notify_name", 3):
@@ -81,7 +83,7 @@ class Conflicts:
                 self._tell(other, (_CONFLICT, name, one))
                 return _NONE
         if one.node is self._here:
-            raise NoProcess(f"{format_term(method)} is no function that can be run here")
+            raise NoProcess(f"{format_bounded(method)} is no function that can be run here")
         return await self._ask(one.node, [method, name, one, other])
 
     def _tell(self, pid: Pid, message: Term) -> None:

@@ -27,7 +27,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from quicdist.etf import Atom, ErlMap, Pid, Reference, Term
-from quicdist.etf.notation import format_term
+from quicdist.etf.notation import format_bounded
 from quicdist.node.calls import Caller
 from quicdist.node.errors import NameTaken, NodeError, NotRunning
 from quicdist.node.global_conflicts import Conflicts, OnConflict
@@ -119,10 +119,10 @@ class GlobalNames(Service):
         async def work(nodes: Sequence[Atom]) -> None:
             holder = self.whereis(name)
             if holder is not None:
-                raise NameTaken(f"the global name {format_term(name)} is taken, by {holder}")
+                raise NameTaken(f"the global name {format_bounded(name)} is taken, by {holder}")
             for entry in self._names:
                 if entry.pid == pid:
-                    other = format_term(entry.name)
+                    other = format_bounded(entry.name)
                     raise NameTaken(f"{pid} has a global name already, {other}; one at most")
             await self._registrar.ask(nodes, (_REGISTER, name, pid, on_conflict.method))
 
@@ -233,7 +233,7 @@ class GlobalNames(Service):
             case ("whereis", name, sender) if is_from(sender):
                 self.reply(sender, self.whereis(name))
             case _:
-                logger.info("%s ignores a message: %s", self, format_term(message)[:200])
+                logger.info("%s ignores a message: %s", self, format_bounded(message))
 
     def _on_call(self, sender: Term, request: Term) -> None:
         assert isinstance(sender, tuple)
@@ -262,7 +262,7 @@ class GlobalNames(Service):
             case "get_names_ext":
                 answer = self._names.external()
             case _:
-                logger.info("%s does not do %s", self, format_term(request)[:200])
+                logger.info("%s does not do %s", self, format_bounded(request))
                 fail_call(self, sender, NOTSUP)
                 return
         self.reply(sender, answer)
@@ -294,7 +294,7 @@ class GlobalNames(Service):
                 # Of OTP R13 and before: our own monitors say it.
                 pass
             case _:
-                logger.info("%s ignores a cast: %s", self, format_term(cast)[:200])
+                logger.info("%s ignores a cast: %s", self, format_bounded(cast))
 
     # -- meeting ---------------------------------------------------------------------------------
 
@@ -623,7 +623,7 @@ def _versioned(node: Term) -> tuple[Atom, int]:
             return name, version
         case Atom():
             return node, 0
-    raise ValueError(f"{format_term(node)} is no node of a cluster")
+    raise ValueError(f"{format_bounded(node)} is no node of a cluster")
 
 
 def _lock_of(extra: Term) -> tuple[Term, Term] | None:

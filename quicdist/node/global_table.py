@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from quicdist.etf import Atom, Pid, Reference, Term
-from quicdist.etf.notation import format_term
+from quicdist.etf.notation import format_bounded
 from quicdist.node.global_locks import key_of
 from quicdist.node.process import Process
 
@@ -47,7 +47,7 @@ class Table:
         """Gives a name, whoever had it; not `is_allowed`, nobody has it then."""
         self.remove(name)
         if not is_allowed:
-            logger.debug("the global name %s comes too late", format_term(name))
+            logger.debug("the global name %s comes too late", format_bounded(name))
             return
         key = key_of(name)
         monitor = self._owner.monitor(pid)

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from quicdist.etf import Atom, ImproperList, Pid, Term, footprint
-from quicdist.etf.notation import format_term
+from quicdist.etf.notation import format_bounded
 from quicdist.node.errors import NodeError
 from quicdist.node.level import Level, Source
 from quicdist.node.service import Service, ignore
@@ -36,6 +36,9 @@ _ERROR = Atom("error")
 _ENOTSUP = (_ERROR, Atom("enotsup"))
 _EREQUEST = (_ERROR, Atom("request"))
 _EOF = Atom("eof")
+_SHOWN = 64 * 1024
+"""Characters of what cannot be formatted as it was meant to be, and prints as it is."""
+
 _INPUT = frozenset({"get_chars", "get_line", "get_until", "get_password"})
 _MIB = 1024 * 1024
 _QUIET = 0.5
@@ -110,7 +113,7 @@ class GroupLeader(Service):
                 except NodeError as error:
                     extra = {**self.fields("print_failed"), "sender": str(sender)}
                     text = "%s cannot be formatted: %s"
-                    logger.info(text, format_term(request)[:200], error, extra=extra)
+                    logger.info(text, format_bounded(request), error, extra=extra)
                     return _ERROR, (_ERROR, function)
                 return self._put(_text(chars, encoding))
             case ("requests", list(requests)):
@@ -138,7 +141,7 @@ class GroupLeader(Service):
     ) -> Term:
         # Only what formats: a request cannot make us call other things in its sender's name.
         if node is self.system.name or self._apply is None or module != "io_lib":
-            return f"{format_term(arguments)}\n"
+            return f"{format_bounded(arguments, _SHOWN)}\n"
         return await self._apply(node, module, function, arguments)
 
 

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 
 from quicdist import etf
@@ -56,6 +57,12 @@ from quicdist.node.serving import Serving
 from quicdist.node.spawn import Main, Spawner
 from quicdist.node.system import Destination, System
 from quicdist.node.tls import tcp_or_tls
+from quicdist.runtime.arguments import (
+    IN_ERPC_CALL,
+    IN_ERPC_CAST,
+    IN_REX_CALL,
+    arguments_of,
+)
 from quicdist.runtime.calls import (
     CallRequest,
     check_args,
@@ -64,6 +71,7 @@ from quicdist.runtime.calls import (
     check_timeout,
     server_of,
 )
+from quicdist.runtime.refused_payload import payload_refused
 
 logger = logging.getLogger("quicdist.node")
 
@@ -446,7 +454,9 @@ class Node:
         in the way of the answer.
         """
         caller = self._running.caller
-        return await caller.erpc(*_request(node, module, function, args), timeout)
+        request = _request(node, module, function, args)
+        with arguments_of(module, function, args, IN_ERPC_CALL):
+            return await caller.erpc(*request, timeout)
 
     def send_request(
         self, node: str, module: str, function: str, args: Sequence[Term] = ()
@@ -486,8 +496,12 @@ class Node:
         """Has a function run on a node, as `erpc:cast`, connecting first where needed. What comes
         of it is not said, nor whether the node is there. Raises EtfEncodeError."""
         caller = self._running.caller
-        with contextlib.suppress(NoConnection):
-            await caller.cast(*_request(node, module, function, args))
+        request = _request(node, module, function, args)
+        with (
+            contextlib.suppress(NoConnection),
+            arguments_of(module, function, args, IN_ERPC_CAST),
+        ):
+            await caller.cast(*request)
 
     async def rpc(
         self,
@@ -505,7 +519,9 @@ class Node:
         Raises CallError (also for `{badrpc, Reason}`), CallTimeout, NoConnection, NoProcess.
         """
         caller = self._running.caller
-        return await caller.rpc(*_request(node, module, function, args), timeout)
+        request = _request(node, module, function, args)
+        with arguments_of(module, function, args, IN_REX_CALL):
+            return await caller.rpc(*request, timeout)
 
     async def gen_call(
         self, to: Pid | str | tuple[str, str], request: Term, *, timeout: float | None = 5.0
@@ -694,7 +710,7 @@ class _Life:
             )
             serving.provide("global", "resolve_it", names.conflicts.resolve_it)
         local = replace(self._local, name=name, creation=creation, flags=flags)
-        self.connections.begin(local, system.handlers)
+        self.connections.begin(local, system.handlers, partial(payload_refused, system))
 
     async def end(self) -> None:
         """Processes first, as they may have last words; then the connections."""

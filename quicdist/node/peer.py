@@ -33,12 +33,14 @@ from quicdist.dist.session import (
     Event,
     MessageReceived,
     OutgoingMessage,
+    PayloadRefused,
     PeerNamed,
     SendHandshake,
     Session,
     UnknownReceived,
 )
 from quicdist.etf import Atom, Pid, Term
+from quicdist.etf.notation import format_bounded
 from quicdist.node.counters import Ending, Traffic
 from quicdist.node.errors import MailboxFull, NoConnection
 from quicdist.node.level import Level
@@ -66,6 +68,9 @@ _USUAL_TICKTIME = 60.0
 
 _LAST_WORDS = 0.5
 """Seconds for a refusal to reach the peer before the connection is closed."""
+
+
+_RETURN = Atom("return")
 
 
 class State(enum.Enum):
@@ -99,6 +104,9 @@ class Owner(Protocol):
 
     def peer_down(self, peer: Peer, reason: str) -> None:
         """The link is gone; called once."""
+
+    def payload_refused(self, peer: Peer, signal: Signal, reason: str) -> None:
+        """A message of the peer's was dropped; whoever waits for it is told."""
 
     def probe(self, peer: Peer) -> None:
         """Send the peer something that its node answers."""
@@ -155,6 +163,7 @@ class Peer:
         self._said = 0
         """Bytes sent since a sender let the event loop have its turn."""
         self._messages_received = 0
+        self._messages_refused = 0
         self._held_by: set[Level] = set()
         self._held_since = 0.0
         self._held_before = 0.0
@@ -220,8 +229,10 @@ class Peer:
             self._decide(self._owner.alive_asked(self))
         elif isinstance(event, Connected):
             self._on_connected(event)
+        elif isinstance(event, PayloadRefused):
+            self._drop(event)
         elif isinstance(event, UnknownReceived):
-            op = event.signal.op
+            op = format_bounded(event.signal.op)
             extra = {**self.fields("unknown_message"), "operation": op}
             logger.warning("%s sent a message of an unknown kind: %s", self, op, extra=extra)
 
@@ -293,6 +304,11 @@ class Peer:
             if not isinstance(signal, _REASONS):
                 raise
             # The end of a process is told even if its reason cannot be.
+            if is_result := _is_result(payload):
+                error = error.about("[2]", "the result")
+            what = "a result" if is_result else "an exit reason"
+            extra = self.fields("reason_not_encoded")
+            logger.warning("%s for %s cannot be sent: %s", what, self, error, extra=extra)
             return self.session.encode(signal, error_reason(error))
 
     def send(self, route: Route, payload: Term) -> Awaitable[None] | None:
@@ -377,11 +393,28 @@ class Peer:
         handler = self.handlers.get(kind)
         if handler is None:
             return
-        if kind in _OWN and signal.sender.node is not self.name:  # type: ignore[attr-defined]
-            raise ProtocolError(f"{kind.__name__} in the name of another node's pid")
+        self._check_sender(signal)
         if self.guard is not None and not self.guard.admits(signal, payload):
             return
         handler(signal, payload, self)
+
+    def _check_sender(self, signal: Signal) -> None:
+        """Raises ProtocolError for a signal of another node's process."""
+        kind = type(signal)
+        if kind in _OWN and signal.sender.node is not self.name:  # type: ignore[attr-defined]
+            raise ProtocolError(f"{kind.__name__} in the name of another node's pid")
+
+    def _drop(self, event: PayloadRefused) -> None:
+        """The payload of a message cannot be read: this costs the message alone."""
+        signal = event.signal
+        self._check_sender(signal)
+        self._messages_refused += 1
+        kind = type(signal).__name__
+        extra = {**self.fields("payload_refused"), "kind": kind, "size": event.size}
+        text = "%s sent a message (%s, %d bytes) that is dropped: %s"
+        logger.warning(text, self, kind, event.size, event.reason, extra=extra)
+        if self.guard is None or self.guard.admits(signal, NO_PAYLOAD):
+            self._owner.payload_refused(self, signal, event.reason)
 
     def _plan_work(self) -> None:
         if not self._is_work_planned:
@@ -441,6 +474,7 @@ class Peer:
             bytes_received=carrier.bytes_received,
             messages_sent=self._outbox.messages_accepted,
             messages_received=self._messages_received,
+            messages_refused=self._messages_refused,
             datagrams_lost=carrier.datagrams_lost,
             migrations=carrier.migrations,
             held_back=self._held_before + held_now,
@@ -643,3 +677,8 @@ _OWN = frozenset(
 )
 """Signals that a node sends for its own processes only, seen of OTP 25, which breaks the connection
 otherwise: what they leave behind is cleared when the connection to that node is lost."""
+
+
+def _is_result(payload: Payload) -> bool:
+    """Whether it is what a function called by `erpc` has returned: `{Reference, return, Value}`."""
+    return isinstance(payload, tuple) and len(payload) == 3 and payload[1] is _RETURN

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 
 from quicdist.etf import Atom, Pid, Term
-from quicdist.etf.notation import format_term
+from quicdist.etf.notation import format_bounded
 from quicdist.node.level import HERE, Source
 from quicdist.node.process import Process
 from quicdist.node.reasons import error_reason, stack_of
@@ -48,7 +48,7 @@ class Service(Process):
             else:
                 self._handle(self, message, source)
         except Exception as error:
-            text = format_term(message)[:500]
+            text = format_bounded(message, 500)
             logger.exception(
                 "%s cannot deal with %s", self, text, extra=self.fields("message_failed")
             )

@@ -24,7 +24,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 
 from quicdist.etf import Atom, Export, Pid, Term
-from quicdist.etf.notation import format_term
+from quicdist.etf.notation import format_bounded
 from quicdist.node.access import Access
 from quicdist.node.errors import ErlangError, ErlangExit, ErlangThrow
 from quicdist.node.exports import Exports
@@ -203,7 +203,7 @@ class Serving:
                 logger.info(
                     "%s wanted to spawn %s here, which is not exported",
                     signal.sender,
-                    format_term((module, name, args))[:200],
+                    format_bounded((module, name, args)),
                     extra={
                         "event": "spawn_refused",
                         "node": str(self._system.name),
@@ -324,7 +324,7 @@ class Serving:
             case _:
                 text = "%s ignores a message: %s"
                 extra = server.fields("message_ignored")
-                logger.info(text, server, format_term(message)[:200], extra=extra)
+                logger.info(text, server, format_bounded(message), extra=extra)
 
     def _gen_call(self, call: _ServedCall, request: Term, source: Source) -> None:
         if self._refuses(source):
@@ -352,7 +352,7 @@ class Serving:
         if self._refuses(source):
             text = "a cast of %s:%s is dropped: the node is draining"
             extra = {"event": "call_refused", "node": str(self._system.name)}
-            logger.info(text, format_term(module)[:100], format_term(name)[:100], extra=extra)
+            logger.info(text, format_bounded(module, 100), format_bounded(name, 100), extra=extra)
             return
 
         async def main(me: Mailbox) -> None:

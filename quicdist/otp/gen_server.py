@@ -24,7 +24,7 @@ import logging
 from typing import TypeAlias
 
 from quicdist.etf import Atom, EtfEncodeError, Pid, Term, encode
-from quicdist.etf.notation import format_term
+from quicdist.etf.notation import format_bounded
 from quicdist.node.errors import ErlangError, ErlangExit, NodeError, ReceiveTimeout
 from quicdist.node.mailbox import Mailbox
 from quicdist.node.node import Node
@@ -59,7 +59,7 @@ class Stop(Exception):
     """
 
     def __init__(self, reason: Term = NORMAL, *, answer: Term | _NoReply = NO_REPLY) -> None:
-        super().__init__(f"stop: {format_term(reason)}")
+        super().__init__(f"stop: {format_bounded(reason)}")
         self.reason = reason
         self.answer = answer
 
@@ -68,7 +68,7 @@ class InitError(NodeError):
     """A server's `init` did not succeed; `reason` is the Erlang term."""
 
     def __init__(self, what: str, reason: Term) -> None:
-        super().__init__(f"{what} could not be started: {format_term(reason)}")
+        super().__init__(f"{what} could not be started: {format_bounded(reason)}")
         self.reason = reason
 
 
@@ -108,7 +108,7 @@ class GenServer:
     async def handle_info(self, message: Term) -> None:
         """Any other message: 'DOWN', 'EXIT', 'timeout', what is sent plainly."""
         extra = self.me.fields("message_ignored")
-        text = format_term(message)[:500]
+        text = format_bounded(message, 500)
         logger.warning("%s: unexpected message %s", self.me, text, extra=extra)
 
     async def terminate(self, reason: Term) -> None:

@@ -18,7 +18,7 @@ import asyncio
 from collections.abc import Awaitable
 
 from quicdist.etf import Atom, Pid, Term
-from quicdist.etf.notation import format_term
+from quicdist.etf.notation import format_bounded
 from quicdist.node.errors import CallTimeout, NameTaken, NoProcess
 from quicdist.node.global_conflicts import OnConflict
 from quicdist.node.node import Node
@@ -52,7 +52,7 @@ async def register(
     args: list[Term] = [name, pid, on_conflict.method]
     answer = await node.call(via, _GLOBAL, "register_name", args, timeout=timeout)
     if answer != Atom("yes"):
-        raise NameTaken(f"the global name {format_term(name)} is taken, or {pid} has another")
+        raise NameTaken(f"the global name {format_bounded(name)} is taken, or {pid} has another")
 
 
 async def unregister(
@@ -86,7 +86,7 @@ async def send(
     """Sends a message to whoever has a name. Raises NoProcess, and as `register` does."""
     pid = await whereis(node, name, via=via, timeout=timeout)
     if pid is None:
-        raise NoProcess(f"nobody has the global name {format_term(name)}")
+        raise NoProcess(f"nobody has the global name {format_bounded(name)}")
     await node.send(pid, message)
 
 
@@ -100,5 +100,7 @@ async def _within(timeout: float | None, work: Awaitable[None], name: Term) -> N
     try:
         await asyncio.wait_for(work, timeout)
     except asyncio.TimeoutError:
-        what = "global's sync" if name is None else f"changing the global name {format_term(name)}"
+        what = (
+            "global's sync" if name is None else f"changing the global name {format_bounded(name)}"
+        )
         raise CallTimeout(what, timeout or 0) from None

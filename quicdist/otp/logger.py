@@ -16,10 +16,12 @@ import asyncio
 import contextlib
 import logging
 import os
+import reprlib
 import threading
 from collections import deque
 
-from quicdist.etf import Atom, EtfEncodeError, Term, encode
+from quicdist.etf import Atom, EtfEncodeError, Limits, Options, Term, encode
+from quicdist.etf.notation import format_bounded
 from quicdist.node.errors import NoConnection, NodeError
 from quicdist.node.node import Node
 from quicdist.node.spawn import current_process
@@ -40,6 +42,15 @@ _OWN = ("quicdist", "quic")
 
 _KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """What every record has; the rest was given as `extra`."""
+
+_SHOWN = 4096
+"""Characters of a value that is no term, or a large one."""
+
+_SMALL = Options(limits=Limits(max_bytes=64 * 1024))
+"""A value of `extra` that takes more bytes goes as the beginning of its notation."""
+
+_shortener = reprlib.Repr()
+_shortener.maxstring = _shortener.maxlong = _shortener.maxother = _SHOWN
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 """Seconds until a node that cannot be reached is tried again; doubling."""
@@ -192,9 +203,11 @@ def _binary(text: str) -> bytes:
 
 
 def _term(value: object) -> Term:
-    """A value as the term that it is, or as Python prints it."""
+    """A value as the term that it is, or as Python prints it: either is bounded."""
     try:
-        encode(value)
-    except EtfEncodeError:
-        return _binary(repr(value))
+        encode(value, _SMALL)
+    except EtfEncodeError as error:
+        return _binary(
+            _shortener.repr(value) if error.limit is None else format_bounded(value, _SHOWN)
+        )
     return value

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 from quicdist.etf import Atom, ErlMap, Pid, Reference, Term
 from quicdist.etf.maps import canonical
-from quicdist.etf.notation import format_term
+from quicdist.etf.notation import format_bounded
 from quicdist.node.errors import NoProcess
 from quicdist.node.level import Source
 from quicdist.node.node import Node
@@ -214,7 +214,7 @@ class Groups(Service):
             case ("$gen_call", sender, request) if is_from(sender):
                 self._on_call(sender, request)
             case _:
-                text = format_term(message)[:200]
+                text = format_bounded(message)
                 extra = self.fields("message_ignored")
                 logger.info("%s ignores a message: %s", self, text, extra=extra)
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quicdist.etf import Atom, Pid, Term
-from quicdist.etf.notation import format_term
+from quicdist.etf.notation import format_bounded
 from quicdist.node.errors import NameTaken
 from quicdist.node.mailbox import Mailbox
 from quicdist.node.node import Node
@@ -150,7 +150,7 @@ class Supervisor(GenServer):
         spec = one.spec
         is_wanted = reason is NORMAL or reason is SHUTDOWN or _is_shutdown(reason)
         if not is_wanted:
-            text = format_term(reason)[:2000]
+            text = format_bounded(reason, 2000)
             extra = {**self.me.fields("child_ended"), "child": str(spec.id), "reason": text}
             logger.error("%s: %s ended: %s", self.me, spec.id, text, extra=extra)
         if spec.restart is Restart.TEMPORARY:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from quicdist.carriers.few_lines import FewLines
 from quicdist.etf import Atom, EtfEncodeError, ImproperList, Pid, Reference, Term
-from quicdist.etf.notation import format_term
+from quicdist.etf.notation import format_bounded
 from quicdist.node.aliases import AliasMode
 from quicdist.node.errors import (
     CallError,
@@ -108,6 +108,15 @@ class PendingCalls:
             return False
         if self._may_answer(call, source, "answer") and _is_answer(message, alias):
             call.answered(message[1])
+        return True
+
+    def answer_refused(self, alias: Reference, reason: Term, source: Source) -> bool:
+        """Takes an answer whose payload cannot be read. False when the alias is not a call's."""
+        call = self._calls.get(alias)
+        if not isinstance(call, GenCall):
+            return False
+        if self._may_answer(call, source, "answer"):
+            call.fail(down_error(call.what, call.node, reason))
         return True
 
     def answer_by_pid(self, message: Term, source: Source) -> bool:
@@ -306,7 +315,7 @@ class GenCall(PendingCall):
         what: str | None = None,
     ) -> None:
         node = to.node if isinstance(to, Pid) else to[1]
-        super().__init__(caller, node, what or f"a call of {format_term(to)}")
+        super().__init__(caller, node, what or f"a call of {format_bounded(to)}")
         self._to = to
         self._request = request
         self._label = label
@@ -692,7 +701,7 @@ def fail_call(server: Process, to: Term, reason: Term) -> bool:
     if reference is None or watcher is None or watcher.pid.node is not caller.node:
         extra = {**server.fields("call_failed"), "sender": str(caller)}
         text = "%s: a call by %s, which does not watch, failed: %s"
-        logger.error(text, server, caller, format_term(reason)[:500], extra=extra)
+        logger.error(text, server, caller, format_bounded(reason, 500), extra=extra)
         return False
     del server.watchers[reference]
     server.system.watched_names.pop(reference, None)

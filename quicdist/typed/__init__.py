@@ -27,6 +27,7 @@ quicdist.typed.errors.TermError: name: expected a UTF-8 binary, got the binary b
 | `X | Y` | the first that fits |
 | dataclass, `TypedDict` | map with atom keys; or `@Record`, `@Struct`, `@Keyword`, `@Proplist` |
 | `NamedTuple` | tuple |
+| dataclass with `@Native` | native record of OTP 29 |
 | `date`, `time`, `datetime`, `range`, `set`, `Decimal` | Elixir's: see quicdist.typed.elixir |
 | any other class | `Annotated[X, Via(...)]`, or `Terms(custom={X: Via(...)})` |
 """
@@ -42,7 +43,7 @@ from quicdist.typed.elixir import (
     Zone,
 )
 from quicdist.typed.errors import TermError, UnsupportedType
-from quicdist.typed.forms import Keyword, Map, Proplist, Record, Struct, Tuple
+from quicdist.typed.forms import Keyword, Map, Native, Proplist, Record, Struct, Tuple
 from quicdist.typed.handlers import Shape, typed, with_terms
 from quicdist.typed.markers import AtomText, Charlist, Key, Nil, Precision, Undefined, Via
 from quicdist.typed.resolve import Terms, from_term, to_term
@@ -54,6 +55,7 @@ __all__ = [
     "Key",
     "Keyword",
     "Map",
+    "Native",
     "Nil",
     "PreciseDateTime",
     "PreciseTime",

@@ -12,11 +12,13 @@ from quicdist.etf import (
     Export,
     Fun,
     ImproperList,
+    NativeRecord,
     Pid,
     Port,
     Reference,
     Term,
 )
+from quicdist.etf.scalars import scalar
 from quicdist.typed.errors import TermError, UnsupportedType
 
 
@@ -62,6 +64,9 @@ class AnyTerm(Conversion):
                 continue
             if conversion is not self:
                 return conversion.write(value)
+        number = scalar(value)
+        if number is not None:
+            return number
         raise TermError.expected("something with an Erlang form", value)
 
 
@@ -96,6 +101,9 @@ class Integer(Conversion):
     def write(self, value: Any) -> int:
         if isinstance(value, int) and not isinstance(value, bool):
             return int.__int__(value)
+        number = scalar(value)
+        if type(number) is int and not isinstance(value, bool):
+            return number
         raise TermError.expected(self.expects, value)
 
 
@@ -111,6 +119,8 @@ class Float(Conversion):
         raise TermError.expected(self.expects, term)
 
     def write(self, value: Any) -> float:
+        if not isinstance(value, (int, float)) and type(scalar(value)) in (int, float):
+            value = scalar(value)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             try:
                 number = float(value)
@@ -195,7 +205,8 @@ class Boolean(Conversion):
         raise TermError.expected(self.expects, term)
 
     def write(self, value: Any) -> bool:
-        return self.read(value)
+        number = scalar(value)
+        return self.read(number if type(number) is bool else value)
 
 
 class AtomAsText(Conversion):
@@ -314,6 +325,7 @@ LEAVES: dict[Any, Conversion] = {
     Export: Leaf(Export, "an external fun"),
     BitString: Leaf(BitString, "a bitstring"),
     ImproperList: Leaf(ImproperList, "an improper list"),
+    NativeRecord: Leaf(NativeRecord, "a native record"),
     ErlMap: Leaf(ErlMap, "a map with keys that no dict has"),
 }
 """The types without others inside, by themselves."""

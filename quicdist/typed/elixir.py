@@ -25,7 +25,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from quicdist.etf import Atom, Term
-from quicdist.etf.notation import format_term
+from quicdist.etf.notation import format_bounded
 from quicdist.typed.conversion import Conversion
 from quicdist.typed.errors import TermError, alias, describe
 
@@ -114,7 +114,7 @@ class ElixirException(Exception):
         if isinstance(message, (bytes, str)) and not isinstance(message, Atom):
             text = message if isinstance(message, str) else message.decode(errors="replace")
             return f"({name}) {text}"
-        return f"({name}) {format_term(self.fields)}"
+        return f"({name}) {format_bounded(self.fields)}"
 
 
 # -- conversions ---------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from quicdist.etf import Atom
+from quicdist.etf import Atom, NativeRecord
 
 _SHOWN = 40
 """Characters of a value that an error shows: what a peer sends may be of any size."""
@@ -84,6 +84,8 @@ def describe(value: object) -> str:
     if isinstance(value, Mapping):
         struct = value.get("__struct__")
         return f"a %{alias(struct)}{{}}" if isinstance(struct, Atom) else f"a map of {len(value)}"
+    if isinstance(value, NativeRecord):
+        return f"a #{_clip(value.module)}:{_clip(value.name)}{{}}"
     return "None" if value is None else f"a {type(value).__qualname__}"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
-from quicdist.etf import Atom, Term
+from quicdist.etf import Atom, NativeRecord, Term
 from quicdist.typed.containers import keyword_pairs
 from quicdist.typed.conversion import Conversion
 from quicdist.typed.errors import TermError, alias, describe
@@ -141,6 +141,41 @@ class Record(Form):
             and len(term) > 0
             and type(term[0]) is Atom
             and term[0] == self.tag
+        )
+
+
+@dataclass(frozen=True)
+class Native(Form):
+    """A native record of OTP 29 and later: `@Native("shop", "order")` is `#shop:order{...}`.
+
+    Fields are told apart by their names, whatever their order in the term.
+    """
+
+    module: str
+    name: str
+    extra: Literal["forbid", "ignore"] = "forbid"
+    """What of fields that the class does not have: an error, or as if they were not there."""
+
+    none = "undefined"
+
+    def expects(self, fields: Fields) -> str:
+        return f"a #{self.module}:{self.name}{{}}"
+
+    def take(self, fields: Fields, term: Term) -> dict[str, Term]:
+        if not isinstance(term, NativeRecord) or not self.claims(fields, term):
+            raise TermError.expected(self.expects(fields), term)
+        pairs = zip(term.names, term.values, strict=True)
+        return take_keys(fields, pairs, keys="atom", extra=self.extra)
+
+    def put(self, fields: Fields, terms: dict[str, Term]) -> Term:
+        present = [one for one in fields.all if one.name in terms]
+        names = tuple(Atom(one.key) for one in present)
+        values = tuple(terms[one.name] for one in present)
+        return NativeRecord(Atom(self.module), Atom(self.name), names, values)
+
+    def claims(self, fields: Fields, term: Term) -> bool:
+        return (
+            isinstance(term, NativeRecord) and term.module == self.module and term.name == self.name
         )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from quicdist.dist.flags import DEFAULT_FLAGS, KNOWN, MANDATORY, Flag, expand, names
 
 
-def test_default_is_what_a_hidden_otp_27_node_offers_and_altact_signals() -> None:
+def test_default_is_what_a_hidden_otp_27_node_offers_and_what_came_with_28_and_29() -> None:
     # quic_dist on OTP 25 and 27 offers 0x0d07df7fbd, the lowest bit being PUBLISHED.
-    assert int(DEFAULT_FLAGS) == 0x0D07DF7FBC | 1 << 37
+    assert int(DEFAULT_FLAGS) == 0x0D07DF7FBC | 1 << 37 | 1 << 38
 
 
 def test_mandatory_is_what_otp_27_demands() -> None:

@@ -201,8 +201,24 @@ def test_unfinished_messages_are_bounded_in_bytes_tiny_frames_included() -> None
     first(fragments, 1, 10**9, b"x")
     for index in range(1, frames):
         further(fragments, 1, 10**9 - index, b"x")
-    with pytest.raises(ProtocolError, match=f"more than {frames * one} bytes"):
-        further(fragments, 1, 10**9 - frames, b"x")
+    assert fragments._charged == frames * one
+    further(fragments, 1, 10**9 - frames, b"x")
+    assert fragments._charged == 0
+
+
+def test_a_message_beyond_a_bound_is_thrown_away_to_its_end_and_alone() -> None:
+    fragments = holding(max_bytes=1100)
+    first(fragments, 1, 3, b"x" * 900)
+    first(fragments, 3, 2, b"y" * 10)
+    further(fragments, 1, 2, b"z" * 10)
+    refused = fragments.proceed(FRAGMENT_HEAD.pack(131, 70, 1, 1) + b"x")
+    assert refused is not None
+    assert refused.refused is not None
+    assert "SessionLimits.max_sequence_bytes" in refused.refused
+    assert (refused.frames, refused.size) == ([], 900 + 10 + 1 + 3 * FRAGMENT_HEAD.size)
+    assert further(fragments, 3, 1, b"z") == b"y" * 10 + b"z"
+    assert fragments._charged == 0
+    assert not fragments._sequences
 
 
 def test_finished_messages_are_no_longer_charged() -> None:

@@ -22,6 +22,7 @@ from quicdist.dist.session import (
     FragmentStored,
     LocalNode,
     MessageReceived,
+    PayloadRefused,
     PeerNamed,
     PeerNode,
     Role,
@@ -31,8 +32,18 @@ from quicdist.dist.session import (
     TickReceived,
     UnknownReceived,
 )
-from quicdist.etf import Atom, EtfDecodeError, EtfEncodeError, Options, Pid, Reference, encode
-from quicdist.protocol.signals import Link, Message, SpawnRequest, UnknownSignal
+from quicdist.etf import (
+    Atom,
+    EtfDecodeError,
+    EtfEncodeError,
+    Limits,
+    NativeRecord,
+    Options,
+    Pid,
+    Reference,
+    encode,
+)
+from quicdist.protocol.signals import Exit, Link, Message, SpawnRequest, UnknownSignal
 from tests.dist import strategies
 from tests.dist.talk import (
     FORMS,
@@ -523,9 +534,19 @@ def test_options_are_for_payloads_not_for_control_messages() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_every_cut_of_a_frame_is_refused(form: str) -> None:
     payload = {Atom("key"): [1, 2.5, b"bin"], Atom("ž" * 200): (ME, YOU)}
-    whole = frames(connected_pair(FORMS[form])[0], Message(ME, Atom("name")), payload)[0]
+    dialer, _ = connected_pair(FORMS[form])
+    control = Message(ME, Atom("name"))
+    message = dialer.encode(control, payload)
+    (whole,) = (b"".join(frame) for frame in dialer.frames(message))
+    payload_at = len(whole) - message.size + len(message.control)
+    payload_at -= form == "pass-through"  # its version byte
     for cut in range(1, len(whole)):
         _, listener = connected_pair(FORMS[form])
+        if cut >= payload_at:
+            (event,) = feed(listener, [whole[:cut]])
+            assert isinstance(event, PayloadRefused)
+            assert (event.signal, event.size) == (control, cut)
+            continue
         with pytest.raises(ProtocolError):
             feed(listener, [whole[:cut]])
         assert not listener.connected
@@ -601,8 +622,67 @@ def test_a_form_that_was_not_negotiated_is_refused(form: str, frame: bytes) -> N
 def test_large_messages_are_bounded(form: str) -> None:
     dialer, _ = connected_pair(FORMS[form], limits=SessionLimits(fragment_size=100))
     _, listener = connected_pair(FORMS[form], limits=SessionLimits(max_message=1000))
-    with pytest.raises(ProtocolError, match="1000"):
-        pass_on(dialer, listener, Message(ME, YOU), bytes(1000))
+    *_, event = pass_on(dialer, listener, Message(ME, YOU), bytes(1000))
+    assert isinstance(event, PayloadRefused)
+    assert event.signal == Message(ME, YOU)
+    assert "1000" in event.reason
+    assert "SessionLimits.max_message" in event.reason
+    *_, event = pass_on(dialer, listener, Message(ME, YOU), bytes(100))
+    assert isinstance(event, MessageReceived)
+
+
+UNREADABLE = {
+    "an unknown tag": (b"\0", Limits(), "no term begins with 0"),
+    "too deep": (b"l\0\0\0\1" * 5 + b"j" * 6, Limits(max_depth=4), "Limits.max_depth"),
+    "too many terms": (b"l\0\0\0\5jjjjjj", Limits(max_terms=4), "Limits.max_terms"),
+    "a large integer": (b"n\5\0abcde", Limits(max_integer=4), "Limits.max_integer"),
+    "a long atom": (b"v\1\0" + b"a" * 256, Limits(), "an atom of 256 characters"),
+    "no UTF-8": (b"w\1\xff", Limits(), "not UTF-8"),
+    "cut short": (b"m\0\0\0\5abc", Limits(), "truncated"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_payload_that_cannot_be_read_costs_its_message_alone(form: str, name: str) -> None:
+    payload, limits, reason = UNREADABLE[name]
+    dialer, listener = connected_pair(FORMS[form])
+    listener._options = Options(limits=limits)
+    control = Message(ME, Atom("never heard of before"))
+    message = dialer.encode(control, b"")
+    message.payload = payload
+    message.size = len(message.control) + len(payload)
+    (event,) = feed(listener, [b"".join(frame) for frame in dialer.frames(message)])
+    assert isinstance(event, PayloadRefused)
+    assert event.signal == control
+    assert reason in event.reason
+    # The atoms of its header are in the cache, as the peer believes.
+    (event,) = pass_on(dialer, listener, control, Atom("never heard of before"))
+    assert isinstance(event, MessageReceived)
+    assert (event.signal, event.payload) == (control, Atom("never heard of before"))
+
+
+def test_a_native_record_is_for_peers_that_read_it() -> None:
+    record = NativeRecord(Atom("m"), Atom("r"), (Atom("f"),), (1,))
+    dialer, listener = connected_pair()
+    (event,) = pass_on(dialer, listener, Message(ME, YOU), record)
+    assert isinstance(event, MessageReceived)
+    assert event.payload == record
+    dialer, _ = connected_pair(DEFAULT_FLAGS & ~Flag.NATIVE_RECORDS)
+    with pytest.raises(EtfEncodeError, match="OTP 29"):
+        dialer.encode(Message(ME, YOU), record)
+
+
+def test_no_more_is_written_than_a_message_may_have() -> None:
+    dialer, _ = connected_pair(limits=SessionLimits(max_message=1000))
+    for control, payload in (
+        (Message(ME, YOU), bytes(1001)),
+        (Message(ME, YOU), ["x" * 99] * 11),
+        (Exit(ME, YOU), bytes(1001)),
+    ):
+        with pytest.raises(EtfEncodeError, match=r"SessionLimits\.max_message is 1000") as caught:
+            dialer.encode(control, payload)
+        assert caught.value.limit == "max_message"
 
 
 def test_a_dead_session_stays_dead() -> None:
@@ -725,8 +805,10 @@ def test_what_is_wrong_behind_a_known_beginning_is_told_as_ever(form: str) -> No
         feed(listener, [frame])
     for broken in (frame[:-1], frame + b"\0", frame[:-10] + b"\xff" * 10):
         assert listener.message(broken) is None
+    (event,) = feed(listener, [frame[:-1]])
+    assert isinstance(event, PayloadRefused)
     with pytest.raises(ProtocolError):
-        feed(listener, [frame[:-1]])
+        feed(listener, [frame + b"\0"])
 
 
 def test_no_more_beginnings_are_kept_than_a_bound() -> None:

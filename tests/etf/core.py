@@ -125,4 +125,4 @@ def mutations(data: bytes, draw: Callable[[int], int], count: int) -> Iterator[b
         yield bytes(changed)
 
 
-TAGS = bytes((70, 77, 80, 82, 88, 89, 90, *range(97, 122), 131, 0, 1, 255))
+TAGS = bytes((67, 70, 77, 80, 82, 88, 89, 90, *range(97, 122), 131, 0, 1, 255))

@@ -10,6 +10,7 @@ from quicdist.etf import (
     Export,
     Fun,
     ImproperList,
+    NativeRecord,
     Pid,
     Port,
     Reference,
@@ -39,7 +40,7 @@ def exactly(term: Term) -> list[Any]:
             parts.append((len(item), item.key_depth))
             for key, value in item.items():
                 todo += (key, value)
-        elif kind in (Pid, Port, Reference, BitString, ImproperList, Export, Fun):
+        elif kind in (Pid, Port, Reference, BitString, ImproperList, Export, Fun, NativeRecord):
             todo += (getattr(item, name) for name in kind.__match_args__)
         else:
             parts.append(item)

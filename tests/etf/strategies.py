@@ -7,7 +7,18 @@ from collections.abc import Mapping
 
 from hypothesis import strategies as st
 
-from quicdist.etf import Atom, BitString, ErlMap, Export, ImproperList, Pid, Port, Reference, Term
+from quicdist.etf import (
+    Atom,
+    BitString,
+    ErlMap,
+    Export,
+    ImproperList,
+    NativeRecord,
+    Pid,
+    Port,
+    Reference,
+    Term,
+)
 from quicdist.etf.maps import canonical
 
 _U32 = st.integers(0, 2**32 - 1)
@@ -69,10 +80,26 @@ def to_map(pairs: list[tuple[Term, Term]]) -> Mapping[Term, Term]:
     return plain if len(plain) == len(pairs) else ErlMap(pairs)
 
 
-_terms = st.recursive(_leaves, _containers, max_leaves=12)
+def _with_native_records(inner: st.SearchStrategy[Term]) -> st.SearchStrategy[Term]:
+    fields = st.lists(st.tuples(atoms, inner), max_size=4)
+    return st.one_of(_containers(inner), st.builds(native_record, atoms, atoms, fields))
+
+
+def native_record(
+    module: Atom, name: Atom, fields: list[tuple[Atom, Term]], flags: int = 1
+) -> NativeRecord:
+    """The native record of these pairs of name and value; of equal names the last counts."""
+    table = dict(fields)
+    return NativeRecord(module, name, tuple(table), tuple(table.values()), flags)
+
+
+_terms = st.recursive(_leaves, _with_native_records, max_leaves=12)
 _literals = st.recursive(_plain, _containers, max_leaves=12)
+_older = st.recursive(_leaves, _containers, max_leaves=12)
 # Deferred, so that a failure does not print all of the above.
 terms = st.deferred(lambda: _terms)
+# Without native records, which no Erlang before OTP 29 reads.
+older_terms = st.deferred(lambda: _older)
 literals = st.deferred(lambda: _literals)
 
 

@@ -22,6 +22,7 @@ from quicdist.etf import (
     Fun,
     ImproperList,
     Limits,
+    NativeRecord,
     Options,
     Pid,
     Port,
@@ -65,9 +66,36 @@ class Index:
         return self.number
 
     def __eq__(self, other: object) -> bool:
-        return self.number == other
+        return isinstance(other, Index) and self.number == other.number
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return hash(self.number)
+
+
+class Approximate:
+    """No float, but of use as one."""
+
+    def __init__(self, number: float) -> None:
+        self.number = number
+
+    def __float__(self) -> float:
+        return self.number
+
+
+class Kind:
+    kind = "b"
+
+
+class Truth:
+    """A boolean scalar as array libraries have them."""
+
+    dtype = Kind()
+
+    def __init__(self, value: bool) -> None:
+        self.value = value
+
+    def __bool__(self) -> bool:
+        return self.value
 
 
 class Colour(enum.IntEnum):
@@ -121,7 +149,27 @@ ODD: list[Any] = [
     ChainMap({"a": 1}, {"b": 2}),
     UserDict(a=1),
     FUN,
+    NativeRecord(NODE, NODE, (NODE, Atom("true")), (1, [2.5, "x"])),
+    NativeRecord(NODE, NODE, (), (), 0),
+    Index(3),
+    Index(2**70),
+    [Index(3), 4],
+    [Index(300), 4],
+    [Index(-1)],
+    Approximate(0.5),
+    [Approximate(0.5), Index(1)],
+    {Index(1): 2, "x": 3},
+    {Approximate(0.5): 2, 0.5: 3},
+    (Truth(True), [Truth(False)]),
+    [1, Truth(True)],
     # No terms.
+    NativeRecord(NODE, NODE, (NODE,), (object(),)),
+    NativeRecord("m", NODE, (), ()),  # type: ignore[arg-type]
+    NativeRecord(NODE, NODE, ("f",), (1,)),  # type: ignore[arg-type]
+    NativeRecord(NODE, NODE, [NODE], [1]),  # type: ignore[arg-type]
+    NativeRecord(NODE, NODE, (), (), 256),
+    NativeRecord(NODE, NODE, (), (), -1),
+    Approximate(float("inf")),
     object(),
     {1, 2},
     "\ud800",
@@ -130,7 +178,6 @@ ODD: list[Any] = [
     float("-inf"),
     1j,
     range(3),
-    Index(3),
     Pid(NODE, -1, 0, 0),
     Pid(NODE, 2**32, 0, 0),
     Pid("a@b", 1, 2, 3),  # type: ignore[arg-type]
@@ -205,7 +252,11 @@ mixed = st.recursive(
     ),
     max_leaves=8,
 )
-any_options = st.sampled_from([Options(), Options(none="nil"), Options(compression=6)])
+enough = [Options(), Options(none="nil"), Options(compression=6)]
+any_options = st.sampled_from(enough)
+tight_options = st.sampled_from(
+    [*enough, Options(native_records=False), Options(limits=Limits(max_terms=3))]
+)
 
 
 @given(terms, any_options)
@@ -223,7 +274,7 @@ def test_each_odd_thing(term: Any) -> None:
             same_encoding(core, around, options)
 
 
-@given(mixed, any_options)
+@given(mixed, tight_options)
 def test_anything(term: Term, options: Options) -> None:
     same_encoding(core, term, options)
 
@@ -446,3 +497,8 @@ def test_slots_that_were_never_set(field: str) -> None:
     for codec in (PURE, core):
         with pytest.raises((AttributeError, EtfEncodeError)):
             codec.encode(bare)
+
+
+@given(terms, st.integers(0, 80))
+def test_a_bound_on_bytes(term: Term, most: int) -> None:
+    same_encoding(core, term, Options(limits=Limits(max_bytes=most)))

@@ -23,6 +23,7 @@ from quicdist.etf import (
     Fun,
     ImproperList,
     Limits,
+    NativeRecord,
     Options,
     Pid,
     Port,
@@ -116,6 +117,12 @@ FORMS: list[tuple[str, object, bytes]] = [
         b"p\x00\x00\x00\x38\x01" + bytes(16) + b"\x00\x00\x00\x02\x00\x00\x00\x01w\x01ma\x03a\x04X"
         + NODE + struct.pack(">III", 1, 2, 3) + b"a\x09",
     ),
+    (
+        "native record",
+        NativeRecord(AB, Atom("r"), (Atom("x"), Atom("true")), (1, [2])),
+        b"C\x00\x00\x00\x02\x01" + NODE + b"w\x01rw\x01xw\x04truea\x01k\x00\x01\x02",
+    ),
+    ("empty native record", NativeRecord(AB, AB, (), (), 0), b"C\0\0\0\0\0" + NODE + NODE),
     ("IntEnum", Number.SEVEN, b"a\x07"),
     ("str Enum", Name.FIRST, b"m\x00\x00\x00\x05first"),
     ("float subclass", Real(1.5), b"F" + struct.pack(">d", 1.5)),
@@ -260,6 +267,14 @@ NO_FORM: list[tuple[str, object, str, str]] = [
         ".free[1]",
         "Odd has no",
     ),
+    (
+        "object in a native record",
+        [NativeRecord(AB, AB, (AB,), (Odd(),))],
+        "[0].values[0]",
+        "Odd has no",
+    ),
+    ("native record of a str", NativeRecord("m", AB, (), ()), "", "an Atom, not str"),  # type: ignore[arg-type]
+    ("native record, flags", NativeRecord(AB, AB, (), (), 256), "", "out of range"),
     ("set", {1}, "", "set has no Erlang form"),
     ("range", [range(3)], "[0]", "range has no Erlang form"),
     ("complex", 1j, "", "complex has no Erlang form"),
@@ -383,6 +398,49 @@ class TestLimits:
         assert encode(nested(9, again), Options(limits=Limits(max_depth=50)))
         with pytest.raises(EtfEncodeError, match="nested deeper than 50"):
             encode(nested(10, again), Options(limits=Limits(max_depth=50)))
+
+    def test_bytes_are_a_bound_to_the_byte(self) -> None:
+        for term in (b"x" * 300, "é" * 5000, [1.5] * 300, {1: (b"x" * 70_000, AB)}, 2**5000, 7):
+            size = len(encode_bare(term))
+            exact, less = (Options(limits=Limits(max_bytes=most)) for most in (size, size - 1))
+            assert len(encode(term, exact)) == size + 1
+            assert len(b"".join(encode_bare_parts(term, exact, large=64))) == size
+            for write in (encode, encode_bare, encode_parts, encode_bare_parts):
+                with pytest.raises(EtfEncodeError, match=r"Limits\.max_bytes") as caught:
+                    write(term, less)
+                assert (caught.value.path, caught.value.limit) == ("", "max_bytes")
+
+    def test_no_more_is_written_than_the_bound(self) -> None:
+        def items() -> Iterator[bytes]:
+            for _ in range(1000):
+                taken.append(1)
+                yield b"x" * 10_000
+
+        class Long(Row):
+            def __len__(self) -> int:
+                return 1000
+
+            def __iter__(self) -> Iterator[Any]:
+                return items()
+
+        taken: list[int] = []
+        with pytest.raises(EtfEncodeError, match="more than 100000 bytes"):
+            encode(Long([b""]), Options(limits=Limits(max_bytes=100_000)))
+        assert len(taken) <= 11
+
+    def test_the_limit_is_told_apart(self) -> None:
+        with pytest.raises(EtfEncodeError) as caught:
+            encode([[b""] * 5], Options(limits=Limits(max_terms=5)))
+        assert caught.value.limit == "max_terms"
+        with pytest.raises(EtfEncodeError) as caught:
+            encode(Odd())
+        assert caught.value.limit is None
+
+    def test_native_records_are_for_those_who_read_them(self) -> None:
+        record = NativeRecord(AB, AB, (), ())
+        with pytest.raises(EtfEncodeError, match="OTP 29") as caught:
+            encode([record], Options(native_records=False))
+        assert caught.value.path == "[0]"
 
     def test_a_key_that_nobody_reads(self) -> None:
         key: Any = ()

@@ -20,6 +20,7 @@ from quicdist.etf import (
     Export,
     Fun,
     ImproperList,
+    NativeRecord,
     Pid,
     Port,
     Reference,
@@ -174,7 +175,11 @@ REFUSED = [
     ("[a", 2, '",", "|" or "]"'),
     ("#{a}", 3, '"=>"'),
     ("#{a := 1}", 4, '"=>"'),
-    ("#r{}", 1, '"{"'),
+    ("#m:n{a=}", 7, "a term"),
+    ("#m:n{a}", 6, '"="'),
+    ("#m:n{1=2}", 5, "the name of a field"),
+    ("#m:n{a=1,a=2}", 9, "a field that is not there yet"),
+    ("#r{}", 2, '":"'),
     ("#{1 => a, 1 => b}", 0, "duplicate"),
     ("X", 0, "'Name'"),
     ("_", 0, "'Name'"),
@@ -231,7 +236,21 @@ def same(left: Term, right: Term) -> bool:
     return etf.encode(left) == etf.encode(right)
 
 
-@pytest.mark.parametrize(("term", "text"), BOTH_WAYS)
+# The same, for OTP 29 and later.
+RECORDS: list[tuple[Term, str]] = [
+    (
+        NativeRecord(Atom("shop"), Atom("order"), (Atom("id"), Atom("to")), (1, [])),
+        "#shop:order{id = 1,to = []}",
+    ),
+    (
+        NativeRecord(Atom("m"), Atom("It"), (Atom("A b"),), ({1: Atom("a")},)),
+        "#m:'It'{'A b' = #{1 => a}}",
+    ),
+    (NativeRecord(Atom("m"), Atom("n"), (), ()), "#m:n{}"),
+]
+
+
+@pytest.mark.parametrize(("term", "text"), BOTH_WAYS + RECORDS)
 def test_prints_and_reads(term: Term, text: str) -> None:
     assert format_term(term) == text
     assert same(parse_term(text), term)

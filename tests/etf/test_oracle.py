@@ -28,7 +28,7 @@ from quicdist.etf import (
     encode_bare,
 )
 from tests.erlang import Erlang
-from tests.etf.strategies import literals, same, terms, to_source
+from tests.etf.strategies import literals, older_terms, same, terms, to_source
 from tests.etf.test_decode import REFUSED, TAGS
 
 pytestmark = pytest.mark.erlang
@@ -189,7 +189,7 @@ def test_what_we_encode_is_what_erlang_calls_so(erl: Erlang, batch: list[Term]) 
         assert same(decode(data), term)
 
 
-@given(st.lists(terms, min_size=1, max_size=6))
+@given(st.lists(older_terms, min_size=1, max_size=6))
 def test_what_we_encode_comes_back_the_same(erl: Erlang, batch: list[Term]) -> None:
     batch = [term for term in batch if not has_both_zeros(term)]
     source = PACK + "Pack([term_to_binary(binary_to_term(B)) || B <- Unpack(In)])."
@@ -213,6 +213,8 @@ class TestTags:
 
     @pytest.mark.parametrize("data", [t[1] for t in TAGS], ids=[t[0] for t in TAGS])
     def test_what_we_read_erlang_reads_as_the_same(self, erl: Erlang, data: bytes) -> None:
+        if data[:1] == b"C" and int(erl.eval("erlang:system_info(otp_release).")) < 29:
+            pytest.skip("RECORD_EXT is read by OTP 29 and later")
         ours = encode(decode(b"\x83" + data))
         if ours == b"\x83m" + bytes(4):
             return  # the empty BIT_BINARY_EXT, which OTP 27 no longer reads

@@ -15,7 +15,7 @@ from quicdist.dist.errors import DistError, HandshakeRefused, ProtocolError
 from quicdist.dist.flags import DEFAULT_FLAGS, Flag
 from quicdist.dist.packet import FramePacket, HandshakePacket
 from quicdist.dist.session import NO_PAYLOAD, MessageReceived
-from quicdist.etf import Atom, ImproperList, Pid, encode, encode_bare
+from quicdist.etf import Atom, ImproperList, NativeRecord, Pid, encode_bare
 from quicdist.gateway import remembered
 from quicdist.gateway.guard import Guard
 from quicdist.gateway.policy import Mode, PeerRules, Pids, Policy
@@ -554,13 +554,45 @@ def test_messages_in_fragments_pass_or_are_dropped_whole() -> None:
     assert pair.guard._sequences == {}
 
 
-def test_a_first_fragment_that_hides_what_it_is_ends_the_connection() -> None:
+def test_a_first_fragment_that_hides_what_it_is_is_refused_with_all_of_its_message() -> None:
     pair = Guarded(RULES, fragment_size=50)
     control = encode_bare(to("rex").to_tuple())
-    head = b"\x83E" + (1).to_bytes(8, "big") + (2).to_bytes(8, "big") + b"\0"
-    for begun in (b"", b"h", b"h\x03w"):
-        with pytest.raises(ProtocolError, match="payload"):
-            pair.bring(head + control + begun)
+    for sequence, begun in enumerate((b"", b"h", b"h\x03w"), 1):
+        number = sequence.to_bytes(8, "big")
+        first = b"\x83E" + number + (2).to_bytes(8, "big") + b"\0" + control + begun
+        second = b"\x83F" + number + (1).to_bytes(8, "big") + b"x"
+        for frame in (first, second):
+            assert pair.guard.from_peer(FramePacket(frame)).forward is None
+    assert not pair.guard._sequences
+    assert pair.peer_says(to("counter"), 1)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"P\x01",
+        b"h\x03w\x06system" + encode_bare([[]] * 300) + b"a\x01",
+        b"h\x03w\x06system\x00a\x01",
+    ],
+    ids=["nothing", "compressed", "larger than what is looked into", "an unknown tag"],
+)
+def test_a_payload_that_cannot_be_looked_into_costs_its_message_alone(payload: bytes) -> None:
+    pair = Guarded(RULES)
+    frame = b"\x83D\0" + encode_bare(to("counter").to_tuple()) + payload
+    passage = pair.guard.from_peer(FramePacket(frame))
+    assert passage.forward is None
+    assert passage.note is not None
+    assert passage.note.startswith("refused: RegSend: ")
+    assert pair.peer_says(to("counter"), 1)
+
+
+def test_native_records_pass() -> None:
+    pair = Guarded(RULES)
+    record = NativeRecord(Atom("m"), Atom("r"), (Atom("f"),), ([1],))
+    (event,) = pair.peer_says(to("counter"), (Atom("ok"), record))
+    assert isinstance(event, MessageReceived)
+    assert event.payload == (Atom("ok"), record)
 
 
 def test_fragments_out_of_turn_or_of_too_many_messages_end_the_connection() -> None:
@@ -589,8 +621,6 @@ def test_fragments_out_of_turn_or_of_too_many_messages_end_the_connection() -> N
         b"\x83D\0h\0",
         b"p\x83h\x01a\x05",
         b"\x83D\0" + encode_bare((6, SENDER)),
-        b"\x83D\0" + encode_bare(to("counter").to_tuple()),
-        b"\x83D\0" + encode_bare(to("counter").to_tuple()) + encode(1).replace(b"\x83", b"P"),
     ],
 )
 def test_what_is_no_frame_ends_the_connection_unless_it_is_only_watched(frame: bytes) -> None:

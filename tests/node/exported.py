@@ -159,3 +159,8 @@ async def await_message(name: Atom) -> Term:
 @export(module="py")
 def stop() -> Term:
     return next(iter([]))
+
+
+def wide(count: int) -> Term:
+    """A list of so many empty lists."""
+    return [[]] * count

@@ -116,6 +116,21 @@ async def test_a_new_incarnation(beam: Beam, make_node: MakeNode) -> None:
             assert await get(me) == "hello"
 
 
+async def test_a_result_beyond_a_limit_costs_its_call_alone(
+    beam: Beam, make_node: MakeNode
+) -> None:
+    async with make_node() as node, node.mailbox() as me:
+        monitor = me.monitor(("rex", beam.name))
+        with pytest.raises(CallError, match=r"Limits\.max_terms"):
+            await node.call(beam.name, "lists", "duplicate", [5_000_000, []], timeout=PATIENCE)
+        with pytest.raises(CallError, match=r"Limits\.max_terms"):
+            await node.rpc(beam.name, "lists", "duplicate", [5_000_000, []], timeout=PATIENCE)
+        with pytest.raises(CallError, match=r"SessionLimits\.max_message"):
+            await node.call(beam.name, "binary", "copy", [b"x", 129 << 20], timeout=PATIENCE)
+        assert await node.ping(beam.name)
+        assert me.demonitor(monitor)
+
+
 # -- messages ------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ import pytest
 from quicdist import (
     Atom,
     CallError,
+    CallNotPossible,
     Mailbox,
     MailboxLimits,
     Node,
@@ -148,21 +149,83 @@ async def test_who_never_reads_its_answers_is_down() -> None:
         assert "read none of the answers" in event.reason
 
 
-async def test_a_term_of_too_many_parts_costs_its_connection_only() -> None:
+FEW_TERMS = Options(limits=Limits(max_terms=1000))
+
+
+async def test_a_term_of_too_many_parts_costs_its_message_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     hub = Hub()
-    few = Options(limits=Limits(max_terms=1000))
-    async with make(hub) as one, make(hub) as three, make(hub, terms=few) as two:
-        await three.connect(two.name)
-        async with two.mailbox("basin") as basin:
-            with two.events() as events:
+    async with (
+        make(hub) as one,
+        make(hub, terms=FEW_TERMS) as two,
+        two.mailbox("basin") as basin,
+        one.mailbox("watcher") as watcher,
+    ):
+        monitor = watcher.monitor(basin.pid)
+        with caplog.at_level(logging.WARNING, "quicdist.node"):
+            for _ in range(50):
                 await one.send(("basin", two.name), [[]] * 1001)
-                up = await asyncio.wait_for(events.__anext__(), PATIENCE)
-                down = await asyncio.wait_for(events.__anext__(), PATIENCE)
-            assert up.node == one.name
-            assert isinstance(down, NodeDown)
-            assert "more than 1000 terms" in down.reason
-            assert not basin.message_count
-        assert two.nodes() == [three.name]
+            await one.send(("basin", two.name), b"next")
+            assert await basin.receive(timeout=PATIENCE) == b"next"
+        lines = [record for record in caplog.records if "dropped" in record.getMessage()]
+        assert "RegSend" in lines[0].getMessage()
+        assert "Limits.max_terms" in lines[0].getMessage()
+        assert len(lines) <= 10
+        assert two.stats().traffic.messages_refused == 50
+        assert watcher.demonitor(monitor)
+
+
+async def test_an_answer_that_cannot_be_read_ends_its_call_and_nothing_else() -> None:
+    hub = Hub()
+    async with (
+        make(hub, terms=FEW_TERMS) as one,
+        make(hub, exports=[exported]) as two,
+        one.mailbox() as me,
+        two.mailbox("echo") as echo,
+    ):
+
+        async def serve() -> None:
+            while True:
+                _, (pid, tag), request = await echo.receive()
+                await echo.send(pid if request == b"pid" else tag.tail, (tag, [[]] * 1001))
+
+        serving = asyncio.ensure_future(serve())
+        limit = r"Limits\.max_terms"
+        other = asyncio.ensure_future(one.call(two.name, "py", "slow", [0.05], timeout=PATIENCE))
+        with pytest.raises(CallError, match=limit):
+            await one.call(two.name, "py", "wide", [1001], timeout=PATIENCE)
+        with pytest.raises(CallError, match=limit):
+            await one.gen_call(("echo", two.name), b"x", timeout=PATIENCE)
+        with pytest.raises(CallError, match=limit):
+            await me.gen_call(("echo", two.name), b"x", timeout=PATIENCE)
+        # Arguments that cannot be read are answered, too.
+        with pytest.raises(CallNotPossible, match="badarg"):
+            await two.call(one.name, "py", "echo", [[[]] * 1001], timeout=PATIENCE)
+        await other
+        assert one.stats().traffic.messages_refused == 4
+        assert not me.message_count
+        # Nobody is watched any more.
+        await until(lambda: not echo.watchers)
+        serving.cancel()
+
+
+async def test_a_reason_that_cannot_be_read_is_another_reason() -> None:
+    hub = Hub()
+    async with make(hub, terms=FEW_TERMS) as one, make(hub) as two, one.mailbox() as me:
+        me.trap_exit = True
+        for _ in range(2):
+            target = two.spawn(lambda its: its.receive())
+            me.link(target.pid)
+            monitor = me.monitor(target.pid)
+            await until(lambda its=target: its.links.count(one.name) and its.watchers)
+            target.die([[]] * 1001)
+            messages = [await me.receive(timeout=PATIENCE) for _ in range(2)]
+            assert {message[0] for message in messages} == {"EXIT", "DOWN"}
+            for message in messages:
+                assert message[-1][0] == "undecodable"
+                assert b"Limits.max_terms" in message[-1][1]
+            assert not me.demonitor(monitor)
 
 
 def test_a_small_frame_does_not_take_a_gigabyte() -> None:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from quicdist.cli.harmless import harmless, harmless_term
 from quicdist.cli.top.sampling import Figures, Process, Sample, Sort
 from quicdist.cli.top.watching import Link, View
-from quicdist.etf.notation import format_term
+from quicdist.etf.notation import format_bounded
 
 Line: TypeAlias = "list[tuple[str, str]]"
 """Styles and texts; the styles are `title`, `sorted`, `problem`, `faint` and none."""
@@ -127,7 +127,7 @@ def _sorted(sample: Sample, sort: Sort) -> list[Process]:
 
 def _process(row: Process, view: View, title_width: int) -> Line:
     assert view.sample is not None
-    pid = harmless_term(format_term(row.pid, node=view.peer))
+    pid = harmless_term(format_bounded(row.pid, node=view.peer))
     title = fitted(_function_or_term(row.title), title_width)
     doing = "ended" if row.doing is None else _function_or_term(row.doing)
     reductions = amount(row.reductions / view.sample.window)
@@ -141,9 +141,9 @@ def _process(row: Process, view: View, title_width: int) -> Line:
 def _function_or_term(term: object) -> str:
     match term:
         case (str() as module, str() as function, int() as arity):
-            name = f"{format_term(module)}:{format_term(function)}/{arity}"
+            name = f"{format_bounded(module)}:{format_bounded(function)}/{arity}"
             return harmless_term(name)
-    return harmless_term(format_term(term))
+    return harmless_term(format_bounded(term))
 
 
 # -- text ---------------------------------------------------------------------------------------

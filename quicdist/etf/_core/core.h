@@ -20,6 +20,7 @@
 
 enum {
     VERSION = 131,
+    RECORD_EXT = 67,
     NEW_FLOAT_EXT = 70,
     BIT_BINARY_EXT = 77,
     COMPRESSED = 80,
@@ -72,6 +73,7 @@ enum { PORT_NODE, PORT_ID, PORT_CREATION };
 enum { REFERENCE_NODE, REFERENCE_IDS, REFERENCE_CREATION };
 enum { BITS_DATA, BITS_BITS };
 enum { IMPROPER_ITEMS, IMPROPER_TAIL };
+enum { NATIVE_MODULE, NATIVE_NAME, NATIVE_NAMES, NATIVE_VALUES, NATIVE_FLAGS };
 enum { EXPORT_MODULE, EXPORT_FUNCTION, EXPORT_ARITY };
 enum {
     FUN_MODULE,
@@ -89,7 +91,8 @@ enum {
 typedef struct {
     int text;                           /* binaries that are UTF-8 become str */
     enum { AS_LIST, AS_BYTES, AS_STR } strings; /* what STRING_EXT becomes */
-    int64_t max_depth, max_terms, max_decompressed, max_integer;
+    int64_t max_depth, max_terms, max_decompressed, max_integer, max_bytes;
+    int native_records;                 /* whether they are written */
     int compression;
     PyObject *none;                     /* the atom that None is; borrowed from the state */
 } Settings;
@@ -118,19 +121,24 @@ typedef struct {
 #define SPARE_ROOM 65536
 #define SPARE_OUTPUT (256 * 1024)
 
+#define OPTIONS_KEPT 4
+
 #define KEYS_KEPT 4096
 #define KEY_BYTES_KEPT 32
 
 typedef struct {
-    Record atom, pid, port, reference, bits, improper, export, fun;
+    Record atom, pid, port, reference, bits, improper, export, fun, native;
     PyObject *atom_true, *atom_false, *atom_undefined, *atom_nil;
     PyObject *small[256]; /* the integers of SMALL_INTEGER_EXT */
-    PyObject *decode_error, *key_refused, *refused, *struct_error;
+    PyObject *decode_error, *encode_error, *key_refused, *refused, *struct_error;
     /* Python's part of the work: what is rare, and what ends in an error. */
     PyObject *make_map, *inflate, *compress, *encode_all, *encode_all_parts, *leaf, *numbers, *open,
         *check_keys, *fun_head;
-    PyObject *default_options, *last_options;
-    Settings default_settings, last_settings;
+    PyObject *default_options;
+    Settings default_settings;
+    PyObject *known_options[OPTIONS_KEPT];
+    Settings known_settings[OPTIONS_KEPT];
+    unsigned oldest_options;
     uint64_t seed;
     AtomSet *atoms;
     PidSet *pids;

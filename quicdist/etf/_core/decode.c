@@ -17,11 +17,13 @@ static int check_limits(Decoder *d, const uint8_t *place, int64_t more) {
     }
     d->terms += more;
     if (d->depth > d->settings->max_depth) {
-        FAIL(d, place, "nested deeper than %lld", (long long)d->settings->max_depth);
+        FAIL(d, place, "nested deeper than %lld, Limits.max_depth",
+             (long long)d->settings->max_depth);
         return -1;
     }
     if (d->terms > d->settings->max_terms) {
-        FAIL(d, place, "more than %lld terms", (long long)d->settings->max_terms);
+        FAIL(d, place, "more than %lld terms, Limits.max_terms",
+             (long long)d->settings->max_terms);
         return -1;
     }
     return 0;
@@ -171,6 +173,60 @@ static void fun_clear(FunHead *fun) {
     for (int i = 0; i < MOST_FIELDS; i++) {
         Py_CLEAR(fun->fields[i]);
     }
+}
+
+static inline int push(Decoder *d, PyObject *value);
+
+/* What stands before the values of the native record at d->at, as four values: module, name, names
+ * of the fields, flags. How many values follow, or -1. */
+static int64_t open_native(Decoder *d) {
+    const uint8_t *p = d->at;
+    if (d->end - p < 6) {
+        truncated(d);
+        return -1;
+    }
+    int64_t count = get_u32(p + 1);
+    if (d->guarded && d->terms + 2 * count > d->settings->max_terms) {
+        FAIL(d, p, "more than %lld terms, Limits.max_terms", (long long)d->settings->max_terms);
+        return -1;
+    }
+    PyObject *flags = d->state->small[p[5]];
+    d->at = p + 6;
+    PyObject *module = read_atom(d, "the module of a native record");
+    if (module == NULL || push(d, module) < 0) {
+        return -1;
+    }
+    PyObject *name = read_atom(d, "the name of a native record");
+    if (name == NULL || push(d, name) < 0) {
+        return -1;
+    }
+    PyObject *names = PyList_New(0);
+    for (int64_t i = 0; names != NULL && i < count; i++) {
+        PyObject *field = read_atom(d, "the name of a field");
+        if (field == NULL || PyList_Append(names, field) < 0) {
+            Py_CLEAR(names);
+        }
+        Py_XDECREF(field);
+    }
+    if (names != NULL) {
+        Py_SETREF(names, PyList_AsTuple(names));
+    }
+    if (names == NULL || push(d, names) < 0 || push(d, new_reference(flags)) < 0) {
+        return -1;
+    }
+    return count;
+}
+
+/* The native record whose values are those from `base` on, behind its head. */
+static PyObject *close_native(Decoder *d, Py_ssize_t base) {
+    PyObject *values = take_tuple(d, base);
+    if (values == NULL) {
+        return NULL;
+    }
+    PyObject **head = d->values + base - 4;
+    PyObject *fields[] = {head[0], head[1], head[2], values, head[3]};
+    d->count -= 4;
+    return record_new(&d->state->native, fields);
 }
 
 /* What stands before the free variables of the fun at d->at, on top of d->funs; their count. */
@@ -485,6 +541,20 @@ static int run(Decoder *d) {
                 p = d->at;
                 kind = FUN;
                 goto open;
+            case RECORD_EXT:
+                d->at = p;
+                count = open_native(d);
+                if (count < 0) {
+                    return -1;
+                }
+                p = d->at;
+                kind = NATIVE;
+                if (count) {
+                    d->terms += d->guarded ? count : 0; /* its names; `open` counts the values */
+                    goto open;
+                }
+                value = close_native(d, d->count);
+                break;
             default:
                 READ(read_rare(d));
                 break;
@@ -557,6 +627,9 @@ static int run(Decoder *d) {
             break;
         case FUN:
             READ(close_fun(d, top.base));
+            break;
+        case NATIVE:
+            value = close_native(d, top.base);
             break;
         default:
             Py_UNREACHABLE();

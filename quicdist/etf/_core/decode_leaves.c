@@ -6,6 +6,7 @@
 #define MOST_REFERENCE_WORDS 5
 
 static const char *const NAMES[256] = {
+    [RECORD_EXT] = "RECORD_EXT",
     [NEW_FLOAT_EXT] = "NEW_FLOAT_EXT",
     [BIT_BINARY_EXT] = "BIT_BINARY_EXT",
     [COMPRESSED] = "a compressed term",
@@ -194,7 +195,7 @@ static PyObject *read_big(Decoder *d) {
     int64_t size = small ? p[1] : get_u32(p + 1);
     const uint8_t *sign = p + (small ? 2 : 5);
     if (size > d->settings->max_integer) {
-        return FAIL(d, p, "an integer of %lld bytes, %lld are allowed", (long long)size,
+        return FAIL(d, p, "an integer of %lld bytes, Limits.max_integer is %lld", (long long)size,
                     (long long)d->settings->max_integer);
     }
     NEED(d, sign, 1);

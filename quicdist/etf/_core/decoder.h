@@ -4,7 +4,7 @@
 
 #include "core.h"
 
-typedef enum { TOP, TUPLE, LIST, TAIL, MAP, HARD_MAP, FUN } Kind;
+typedef enum { TOP, TUPLE, LIST, TAIL, MAP, HARD_MAP, FUN, NATIVE } Kind;
 
 /* A container under construction. */
 typedef struct {

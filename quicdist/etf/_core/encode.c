@@ -17,15 +17,24 @@
 
 /* ---- containers ---- */
 
-/* Whether `terms` more, in a container `depth` deep, are within the limits. */
-static inline int within_limits(Encoder *e, Py_ssize_t depth, int64_t terms) {
+/* Whether `terms` more, in a container (or NULL) on top of the frames, are within the limits. */
+static int is_over(Encoder *e, PyObject *container);
+
+static inline int within_limits(Encoder *e, PyObject *container, int64_t terms) {
     e->terms += terms;
-    return depth <= e->settings->max_depth && e->terms <= e->settings->max_terms;
+    if (e->depth + 1 > e->settings->max_depth) {
+        return 0;
+    }
+    if (e->terms > e->settings->max_terms) {
+        e->over = is_over(e, container) ? TOO_MANY_TERMS : WITHIN;
+        return 0;
+    }
+    return 1;
 }
 
 /* Puts a frame for `container` of so many terms on top, empty but for that. */
 static Outcome open_frame(Encoder *e, Kind kind, PyObject *container, int64_t terms) {
-    if (!within_limits(e, e->depth + 1, terms)) {
+    if (!within_limits(e, container, terms)) {
         return REFUSED;
     }
     /* A container within itself: the way into it goes round and round, so that a look back to the
@@ -97,7 +106,7 @@ static Outcome open_tuple(Encoder *e, PyObject *tuple) {
 static Outcome write_leaf(Encoder *e, PyObject *leaf) {
     const uint8_t *data = (const uint8_t *)PyBytes_AS_STRING(leaf);
     Py_ssize_t size = PyBytes_GET_SIZE(leaf);
-    if ((data[0] == LIST_EXT && !within_limits(e, e->depth + 1, get_u32(data + 1))) ||
+    if ((data[0] == LIST_EXT && !within_limits(e, NULL, get_u32(data + 1))) ||
         ((data[0] == SMALL_BIG_EXT || data[0] == LARGE_BIG_EXT) &&
          size > e->settings->max_integer)) { /* or nearly so: encode.py will see */
         return REFUSED;
@@ -124,8 +133,10 @@ static Outcome write_numbers(Encoder *e, PyObject *list, int *written) {
 static Outcome write_string(Encoder *e, PyObject *list, int *written) {
     Py_ssize_t count = PyList_GET_SIZE(list);
     *written = 0;
-    if (!PyLong_CheckExact(PyList_GET_ITEM(list, 0))) {
-        return DONE;
+    PyObject *first = PyList_GET_ITEM(list, 0);
+    if (!PyLong_CheckExact(first)) {
+        return PyIndex_Check(first) && !PyBool_Check(first) ? write_numbers(e, list, written)
+                                                            : DONE;
     }
     Py_ssize_t size = count <= MOST_STRING ? 3 + count : 0;
     uint8_t *p = reserve(e, size);
@@ -218,6 +229,47 @@ static Outcome open_dict(Encoder *e, PyObject *dict) {
         if (outcome == OPENED) {
             top_frame(e)->count = count;
         }
+    }
+    return outcome;
+}
+
+/* Whether too many terms are all that is wrong with what was written so far, with `container` (or
+ * NULL) next: encode.py, which is to find the rest, looks at keys before it looks into the map, and
+ * for a container within itself at other depths. */
+static int is_over(Encoder *e, PyObject *container) {
+    PyObject *seen = PySet_New(NULL);
+    int over = seen != NULL;
+    for (Py_ssize_t i = 0; over && i <= e->depth; i++) {
+        PyObject *one = i < e->depth ? e->frames[i].container : container;
+        if (one == NULL) {
+            continue;
+        }
+        PyObject *key, *value, *address = PyLong_FromVoidPtr(one);
+        Py_ssize_t count = PySet_GET_SIZE(seen), at = 0;
+        int kinds = 0;
+        over = address != NULL && PySet_Add(seen, address) == 0 && PySet_GET_SIZE(seen) > count;
+        Py_XDECREF(address);
+        if (over && PyDict_CheckExact(one)) {
+            while (PyDict_Next(one, &at, &key, &value)) {
+                kinds |= key_kinds(e->state, key);
+            }
+            over = check_keys(e, one, kinds) == DONE;
+        }
+    }
+    Py_XDECREF(seen);
+    PyErr_Clear();
+    return over;
+}
+
+static Outcome open_native(Encoder *e, PyObject *native) {
+    Outcome outcome = write_native_head(e, native);
+    PyObject *values = FIELD(&e->state->native, native, NATIVE_VALUES);
+    if (outcome != DONE || PyTuple_GET_SIZE(values) == 0) {
+        return outcome;
+    }
+    outcome = open_frame(e, TUPLE, native, 2 * (int64_t)PyTuple_GET_SIZE(values));
+    if (outcome == OPENED) {
+        top_frame(e)->items = new_reference(values);
     }
     return outcome;
 }
@@ -336,6 +388,9 @@ static Outcome write_less_common(Encoder *e, PyObject *object) {
     }
     if (type == state->fun.type) {
         return open_fun(e, object);
+    }
+    if (type == state->native.type) {
+        return open_native(e, object);
     }
     if (type == &PyByteArray_Type || type == &PyMemoryView_Type) {
         int written;
@@ -657,6 +712,23 @@ static PyObject *encode_in_python(State *state, PyObject *term, PyObject *option
     return bare;
 }
 
+/* Raises what a bound on the whole, once reached, is. */
+static void raise_over(const Encoder *e) {
+    int is_terms = e->over == TOO_MANY_TERMS;
+    const char *limit = is_terms ? "max_terms" : "max_bytes";
+    int64_t most = is_terms ? e->settings->max_terms : e->settings->max_bytes;
+    PyObject *reason = PyUnicode_FromFormat("more than %lld %s, Limits.%s", (long long)most,
+                                            limit + strlen("max_"), limit);
+    PyObject *error = reason == NULL ? NULL
+                                     : PyObject_CallFunction(e->state->encode_error, "sOs", "",
+                                                             reason, limit);
+    if (error != NULL) {
+        PyErr_SetObject(e->state->encode_error, error);
+        Py_DECREF(error);
+    }
+    Py_XDECREF(reason);
+}
+
 PyObject *encode_term(State *state, PyObject *term, PyObject *options, const Settings *settings,
                       PyObject *refs, int with_version, Py_ssize_t large) {
     if (settings->max_integer < 8) { /* the fast ways below do not look at integers of a word */
@@ -681,11 +753,16 @@ PyObject *encode_term(State *state, PyObject *term, PyObject *options, const Set
     e.landmark = FIRST_LANDMARK;
     e.terms = 0;
     e.unread = 0;
+    e.versioned = with_version;
+    e.over = WITHIN;
     if (with_version) {
         e.out[e.size++] = VERSION;
     }
     Outcome outcome = run(&e, term);
     Py_ssize_t size = e.size + e.apart_size;
+    if (outcome >= 0 && exceeds(&e, 0)) {
+        outcome = FAILED;
+    }
     if (e.unread && outcome >= 0 && (size > settings->max_depth || size > settings->max_terms)) {
         outcome = REFUSED;
     }
@@ -694,6 +771,10 @@ PyObject *encode_term(State *state, PyObject *term, PyObject *options, const Set
     }
     if (e.frames != e.inline_frames) {
         PyMem_Free(e.frames);
+    }
+    if (outcome < 0 && e.over != WITHIN && !PyErr_Occurred()) {
+        raise_over(&e);
+        outcome = FAILED;
     }
     PyObject *result = NULL;
     if (e.bytes == NULL) {

@@ -7,6 +7,9 @@
  * becomes the result. */
 int grow_output(Encoder *e, Py_ssize_t more) {
     State *state = e->state;
+    if (exceeds(e, 0)) {
+        return -1;
+    }
     if (more > PY_SSIZE_T_MAX - e->size) {
         PyErr_NoMemory();
         return -1;
@@ -150,6 +153,9 @@ Outcome write_huge(Encoder *e, PyObject *number, int negative) {
 
 /* A str that is not ASCII. */
 Outcome write_wide_text(Encoder *e, PyObject *text) {
+    if (PyUnicode_GET_LENGTH(text) > LONG_PART && exceeds(e, PyUnicode_GET_LENGTH(text))) {
+        return FAILED;
+    }
     PyObject *utf8 = PyUnicode_AsUTF8String(text);
     if (utf8 == NULL) {
         return after_exception(e);
@@ -278,6 +284,35 @@ Outcome write_export(Encoder *e, PyObject *export) {
     return DONE;
 }
 
+/* What stands before the values of a native record. */
+Outcome write_native_head(Encoder *e, PyObject *native) {
+    const Record *record = &e->state->native;
+    PyObject *names = FIELD(record, native, NATIVE_NAMES);
+    PyObject *values = FIELD(record, native, NATIVE_VALUES);
+    uint32_t flags;
+    if (!e->settings->native_records || names == NULL || values == NULL ||
+        !PyTuple_CheckExact(names) || !PyTuple_CheckExact(values) ||
+        PyTuple_GET_SIZE(names) != PyTuple_GET_SIZE(values) ||
+        !is_u32(FIELD(record, native, NATIVE_FLAGS), &flags) || flags > 255) {
+        return REFUSED;
+    }
+    Outcome outcome = write_head(e, RECORD_EXT, PyTuple_GET_SIZE(names));
+    if (outcome == DONE) {
+        uint8_t byte = (uint8_t)flags;
+        outcome = write_bytes(e, &byte, 1);
+    }
+    if (outcome == DONE) {
+        outcome = write_name(e, FIELD(record, native, NATIVE_MODULE));
+    }
+    if (outcome == DONE) {
+        outcome = write_name(e, FIELD(record, native, NATIVE_NAME));
+    }
+    for (Py_ssize_t i = 0; outcome == DONE && i < PyTuple_GET_SIZE(names); i++) {
+        outcome = write_name(e, PyTuple_GET_ITEM(names, i));
+    }
+    return outcome;
+}
+
 Outcome write_bits(Encoder *e, PyObject *object) {
     PyObject *data = FIELD(&e->state->bits, object, BITS_DATA);
     uint32_t bits;
@@ -296,6 +331,9 @@ Outcome write_bits(Encoder *e, PyObject *object) {
 
 /* A binary of which only tag and length go into the output. */
 Outcome write_apart(Encoder *e, PyObject *binary) {
+    if (exceeds(e, PyBytes_GET_SIZE(binary))) {
+        return FAILED;
+    }
     Outcome outcome = write_head(e, BINARY_EXT, PyBytes_GET_SIZE(binary));
     if (outcome != DONE) {
         return outcome;

@@ -8,7 +8,7 @@ typedef enum {
     DONE = 0,     /* a leaf, written */
     OPENED = 1,   /* a container, now on top of the frames */
     ANOTHER = 2,  /* nothing is written: it is of no plain type */
-    FAILED = -1,  /* with an exception set */
+    FAILED = -1,  /* with an exception set, or Encoder.over */
     REFUSED = -2, /* encode.py is to say why */
 } Outcome;
 
@@ -45,6 +45,8 @@ typedef struct {
     Py_ssize_t depth, frames_room;
     Py_ssize_t landmark; /* the last power of two that the depth has reached */
     int64_t terms;       /* elements of all containers so far */
+    int versioned;       /* whether the version byte is in the output */
+    enum { WITHIN, TOO_MANY_TERMS, TOO_MANY_BYTES } over; /* the bound that ended it */
     int unread;          /* whether funs are in it that were not looked into */
     uint8_t inline_bytes[INLINE_BYTES];
     Frame inline_frames[INLINE_FRAMES];
@@ -64,11 +66,24 @@ Outcome write_pid(Encoder *e, PyObject *pid);
 Outcome write_reference(Encoder *e, PyObject *reference);
 Outcome write_port(Encoder *e, PyObject *port);
 Outcome write_export(Encoder *e, PyObject *export);
+Outcome write_native_head(Encoder *e, PyObject *native);
 Outcome write_bits(Encoder *e, PyObject *object);
 Outcome write_apart(Encoder *e, PyObject *binary);
 
 /* bytearray, memoryview and the like; `*written` says whether it was one in one piece. */
 Outcome write_buffer(Encoder *e, PyObject *object, int *written);
+
+#define LONG_PART 4096
+
+/* Whether `more` bytes are too many, the caller's to be failed with then. */
+static inline int exceeds(Encoder *e, Py_ssize_t more) {
+    Py_ssize_t size = e->size - e->versioned + e->apart_size;
+    if (more <= e->settings->max_bytes && size <= e->settings->max_bytes - more) {
+        return 0;
+    }
+    e->over = TOO_MANY_BYTES;
+    return 1;
+}
 
 /* Where `size` bytes may be written, which then count as written; NULL on failure. */
 static inline uint8_t *reserve(Encoder *e, Py_ssize_t size) {
@@ -81,6 +96,9 @@ static inline uint8_t *reserve(Encoder *e, Py_ssize_t size) {
 }
 
 static inline Outcome write_bytes(Encoder *e, const void *data, Py_ssize_t size) {
+    if (size > LONG_PART && exceeds(e, size)) {
+        return FAILED;
+    }
     uint8_t *p = reserve(e, size);
     if (p == NULL) {
         return FAILED;
@@ -106,6 +124,9 @@ static inline Outcome write_head(Encoder *e, uint8_t tag, Py_ssize_t number) {
 static inline Outcome write_binary(Encoder *e, const void *data, Py_ssize_t size) {
     if ((uint64_t)size > UINT32_MAX) {
         return REFUSED;
+    }
+    if (size > LONG_PART && exceeds(e, size)) {
+        return FAILED;
     }
     uint8_t *p = reserve(e, 5 + size);
     if (p == NULL) {

@@ -35,25 +35,29 @@ static int parse_options(State *state, PyObject *options, Settings *settings) {
     PyObject *none = PyObject_GetAttrString(options, "none");
     PyObject *compression = PyObject_GetAttrString(options, "compression");
     PyObject *limits = PyObject_GetAttrString(options, "limits");
+    PyObject *records = PyObject_GetAttrString(options, "native_records");
     int failed = 1;
     if (binaries != NULL && strings != NULL && none != NULL && compression != NULL &&
-        limits != NULL && read_limit(limits, "max_depth", &settings->max_depth) == 0 &&
+        limits != NULL && records != NULL && read_limit(limits, "max_depth", &settings->max_depth) == 0 &&
         read_limit(limits, "max_terms", &settings->max_terms) == 0 &&
         read_limit(limits, "max_decompressed", &settings->max_decompressed) == 0 &&
-        read_limit(limits, "max_integer", &settings->max_integer) == 0) {
+        read_limit(limits, "max_integer", &settings->max_integer) == 0 &&
+        read_limit(limits, "max_bytes", &settings->max_bytes) == 0) {
         settings->text = is_word(binaries, "str");
         settings->strings = is_word(strings, "list")    ? AS_LIST
                             : is_word(strings, "bytes") ? AS_BYTES
                                                         : AS_STR;
         settings->none = is_word(none, "nil") ? state->atom_nil : state->atom_undefined;
         settings->compression = (int)PyLong_AsLong(compression);
-        failed = settings->compression == -1 && PyErr_Occurred();
+        settings->native_records = PyObject_IsTrue(records);
+        failed = (settings->compression == -1 && PyErr_Occurred()) || settings->native_records < 0;
     }
     Py_XDECREF(binaries);
     Py_XDECREF(strings);
     Py_XDECREF(none);
     Py_XDECREF(compression);
     Py_XDECREF(limits);
+    Py_XDECREF(records);
     return failed ? -1 : 0;
 }
 
@@ -63,15 +67,20 @@ int read_options(State *state, PyObject *options, Settings *settings) {
         return 0;
     }
     /* Options are frozen, and whoever has other ones uses them again. */
-    if (options == state->last_options) {
-        *settings = state->last_settings;
-        return 0;
+    for (int i = 0; i < OPTIONS_KEPT; i++) {
+        if (options == state->known_options[i]) {
+            *settings = state->known_settings[i];
+            return 0;
+        }
     }
     if (parse_options(state, options, settings) < 0) {
         return -1;
     }
-    state->last_settings = *settings;
-    Py_XSETREF(state->last_options, new_reference(options));
+    unsigned place = state->oldest_options++ % OPTIONS_KEPT;
+    PyObject *forgotten = state->known_options[place];
+    state->known_settings[place] = *settings;
+    state->known_options[place] = new_reference(options);
+    Py_XDECREF(forgotten);
     return 0;
 }
 
@@ -527,6 +536,7 @@ static int find_records(State *state) {
     static const char *const export[] = {"module", "function", "arity"};
     static const char *const fun[] = {"module",   "arity", "uniq", "index",  "old_index",
                                       "old_uniq", "pid",   "free", "encoded"};
+    static const char *const native[] = {"module", "name", "names", "values", "flags"};
     PyObject *terms = PyImport_ImportModule("quicdist.etf.terms");
     if (terms == NULL) {
         return -1;
@@ -538,7 +548,8 @@ static int find_records(State *state) {
                  find_record(&state->bits, terms, "BitString", bits, 2) < 0 ||
                  find_record(&state->improper, terms, "ImproperList", improper, 2) < 0 ||
                  find_record(&state->export, terms, "Export", export, 3) < 0 ||
-                 find_record(&state->fun, terms, "Fun", fun, 9) < 0;
+                 find_record(&state->fun, terms, "Fun", fun, 9) < 0 ||
+                 find_record(&state->native, terms, "NativeRecord", native, 5) < 0;
     Py_DECREF(terms);
     return failed ? -1 : 0;
 }
@@ -600,6 +611,7 @@ static int core_exec(PyObject *module) {
     State *state = PyModule_GetState(module);
     if (make_tables(state) < 0 || find_records(state) < 0 || find_atoms(state) < 0 ||
         find_name("quicdist.etf.errors", "EtfDecodeError", &state->decode_error) < 0 ||
+        find_name("quicdist.etf.errors", "EtfEncodeError", &state->encode_error) < 0 ||
         find_name("quicdist.etf.maps", "KeyRefused", &state->key_refused) < 0 ||
         find_name("quicdist.etf.maps", "make_map", &state->make_map) < 0 ||
         find_name("quicdist.etf.decode", "_inflate", &state->inflate) < 0 ||
@@ -625,10 +637,10 @@ static int core_exec(PyObject *module) {
 
 #define EACH_OBJECT(DO)                                                                          \
     DO(atom.type) DO(pid.type) DO(port.type) DO(reference.type) DO(bits.type) DO(improper.type)  \
-    DO(export.type) DO(fun.type) DO(atom_true) DO(atom_false) DO(atom_undefined) DO(atom_nil)    \
+    DO(export.type) DO(fun.type) DO(native.type) DO(encode_error) DO(atom_true) DO(atom_false) DO(atom_undefined) DO(atom_nil)    \
     DO(decode_error) DO(key_refused) DO(refused) DO(struct_error) DO(make_map) DO(inflate)       \
     DO(compress) DO(encode_all) DO(encode_all_parts) DO(leaf) DO(numbers) DO(open)               \
-    DO(check_keys) DO(fun_head) DO(default_options) DO(last_options)
+    DO(check_keys) DO(fun_head) DO(default_options)
 
 static int core_traverse(PyObject *module, visitproc visit, void *arg) {
     State *state = PyModule_GetState(module);
@@ -638,6 +650,9 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg) {
 #define VISIT(object) Py_VISIT(state->object);
     EACH_OBJECT(VISIT)
 #undef VISIT
+    for (int i = 0; i < OPTIONS_KEPT; i++) {
+        Py_VISIT(state->known_options[i]);
+    }
     for (int set = 0; state->atoms != NULL && set < ATOM_SETS; set++) {
         for (int way = 0; way < ATOM_WAYS; way++) {
             Py_VISIT(state->atoms[set].atoms[way]);
@@ -675,6 +690,9 @@ static int core_clear(PyObject *module) {
 #define CLEAR(object) Py_CLEAR(state->object);
     EACH_OBJECT(CLEAR)
 #undef CLEAR
+    for (int i = 0; i < OPTIONS_KEPT; i++) {
+        Py_CLEAR(state->known_options[i]);
+    }
     return 0;
 }
 

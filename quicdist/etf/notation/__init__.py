@@ -16,7 +16,16 @@ Source: erl_scan, erl_parse, io_lib and io_lib_pretty of OTP; Reference Manual, 
 from __future__ import annotations
 
 from quicdist.etf.notation.errors import NotationError
-from quicdist.etf.notation.printing import format_atom, format_term
+from quicdist.etf.notation.printing import SHOWN, format_atom, format_bounded, format_term
 from quicdist.etf.notation.reading import MAX_DEPTH, parse_call, parse_term
 
-__all__ = ["MAX_DEPTH", "NotationError", "format_atom", "format_term", "parse_call", "parse_term"]
+__all__ = [
+    "MAX_DEPTH",
+    "SHOWN",
+    "NotationError",
+    "format_atom",
+    "format_bounded",
+    "format_term",
+    "parse_call",
+    "parse_term",
+]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite
 
 from quicdist.etf.notation.words import BARE_ATOM, MAX_DIGITS, RESERVED
+from quicdist.etf.scalars import scalar
 from quicdist.etf.terms import (
     Atom,
     BitString,
     Export,
     Fun,
     ImproperList,
+    NativeRecord,
     Pid,
     Port,
     Reference,
@@ -43,25 +46,61 @@ _APOSTROPHE = "'"
 _ATOM_ESCAPES = {**_ESCAPES, ord("'"): "\\'"}
 
 
+SHOWN = 200
+"""Characters of a term in an error or a log line, unless the place says otherwise."""
+
+_DECIMAL_BITS = 14_300
+"""Longer integers have more than MAX_DIGITS digits."""
+
+
 def format_term(term: Term, *, node: str | None = None) -> str:
     """The term on one line of Erlang notation. `str` prints as the binary that it encodes to.
 
-    With a `node`, the identifiers of all other nodes print with the name of theirs; without one
-    none does.
+    The text has no bound: for output that somebody asked for. Errors and logs take
+    `format_bounded`. With a `node`, the identifiers of all other nodes print with the name of
+    theirs; without one none does.
 
     Raises `TypeError` for an object that is no term, `ValueError` for a float that Erlang does
     not have and for a list that contains itself.
     """
+    return "".join(_print(term, node, None))
+
+
+def format_bounded(term: object, limit: int = SHOWN, *, node: str | None = None) -> str:
+    """The beginning of what `format_term` gives: `limit` characters, then "..." where it goes on.
+
+    The work is bounded, too, however large or deep the term is. Never raises: an object that is
+    no term prints as `#Python<its class>`. As `io_lib:format/3` with `chars_limit`.
+    """
+    out: list[str] = []
+    try:
+        for part in _print(term, node, limit):
+            out.append(part)
+    except Exception as error:  # a class of the user's
+        out.append(f"...#Python<{type(error).__qualname__:.100}>")
+    text = "".join(out)
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def _print(term: Term, node: str | None, limit: int | None) -> Iterator[str]:
+    """The parts of the text, up to one that goes beyond `limit` characters."""
     out: list[str] = []
     stack: list[_Printing] = []
     pending = term
+    room = limit
     while True:
-        nested = _print_flat(pending, out, node)
+        nested = _print_flat(pending, out, node, room)
         if nested is not None:
             if len(stack) >= _MAX_PRINTED_DEPTH:
                 raise ValueError(f"nested deeper than {_MAX_PRINTED_DEPTH}, or in itself")
             stack.append(nested)
         while stack:
+            if room is not None:
+                room -= sum(map(len, out))
+                yield from out
+                out.clear()
+                if room < 0:
+                    return
             try:
                 separator, pending = next(stack[-1].items)
             except StopIteration:
@@ -70,7 +109,8 @@ def format_term(term: Term, *, node: str | None = None) -> str:
                 out.append(separator)
                 break
         else:
-            return "".join(out)
+            yield from out
+            return
 
 
 @dataclass(slots=True)
@@ -81,22 +121,26 @@ class _Printing:
     closing: str
 
 
-def _print_flat(term: Term, out: list[str], node: str | None) -> _Printing | None:
-    """Prints a term that contains no other; of one that does, its opening."""
+def _print_flat(term: Term, out: list[str], node: str | None, room: int | None) -> _Printing | None:
+    """Prints a term that contains no other; of one that does, its opening.
+
+    With `room`, of what is longer than so many characters more than these, but not all.
+    """
     if isinstance(term, Atom):
         out.append(format_atom(term))
     elif isinstance(term, bool):
         out.append("true" if term else "false")
     elif isinstance(term, int):
-        out.append(_format_int(term))
+        out.append(_format_int(term, room))
     elif isinstance(term, float):
-        out.append(_format_float(term))
+        out.append(_format_float(term) if room is None or isfinite(term) else repr(term))
     elif isinstance(term, (bytes, bytearray, memoryview)):
-        out.append(_format_binary(bytes(term)))
+        out.append(_format_binary(bytes(_beginning(term, room))))
     elif isinstance(term, str):
-        out.append(_format_binary(term.encode("utf-8", "surrogatepass")))
+        text = term if room is None else term[: room + 2]
+        out.append(_format_binary(str.encode(text, "utf-8", "surrogatepass")))
     elif isinstance(term, list):
-        return _print_list(term, out)
+        return _print_list(term, out, room)
     elif isinstance(term, tuple):
         out.append("{")
         return _Printing(_separated(term), "}")
@@ -106,23 +150,61 @@ def _print_flat(term: Term, out: list[str], node: str | None) -> _Printing | Non
     elif isinstance(term, ImproperList):
         out.append("[")
         return _Printing(_improper(term), "]")
+    elif isinstance(term, NativeRecord):
+        out.append(f"#{format_atom(term.module)}:{format_atom(term.name)}{{")
+        return _Printing(_fields(term), "}")
     else:
-        out.append(_format_special(term, node))
+        return _print_special(term, out, node, room)
     return None
 
 
-def _print_list(term: list[Term], out: list[str]) -> _Printing | None:
+def _print_special(
+    term: Term, out: list[str], node: str | None, room: int | None
+) -> _Printing | None:
+    number = scalar(term)
+    if number is not None:
+        return _print_flat(number, out, node, room)
+    try:
+        out.append(_format_special(term, node, room))
+    except TypeError:
+        if room is None:
+            raise
+        out.append(f"#Python<{type(term).__qualname__}>")
+    return None
+
+
+def _beginning(
+    term: bytes | bytearray | memoryview, room: int | None
+) -> bytes | bytearray | memoryview:
+    """As much of it as is longer than `room` characters when it is printed: a character has up to
+    four bytes."""
+    if room is None or len(term) <= 4 * room + 8:
+        return term
+    most = 4 * room + 8
+    if isinstance(term, memoryview):
+        return term[:most]
+    # Up to the end of a character.
+    while most > 4 * room + 4 and term[most] & 0xC0 == 0x80:
+        most -= 1
+    return term[:most]
+
+
+def _print_list(term: list[Term], out: list[str], room: int | None) -> _Printing | None:
     if not term:
         out.append("[]")
-    elif not set(map(type, term)) <= {int}:
+        return None
+    beginning = term if room is None else term[: room + 2]
+    if not set(map(type, beginning)) <= {int}:
         out.append("[")
         return _Printing(_separated(term), "]")
+    text = _as_text(beginning)
+    if text is None and room is not None:
+        out.append("[")
+        return _Printing(_separated(term), "]")
+    if text is None:
+        out.append("[" + ",".join(map(_format_int, term)) + "]")
     else:
-        text = _as_text(term)
-        if text is None:
-            out.append("[" + ",".join(map(_format_int, term)) + "]")
-        else:
-            out.append(_quote(text, '"', _STRING_ESCAPES))
+        out.append(_quote(text, '"', _STRING_ESCAPES))
     return None
 
 
@@ -133,6 +215,13 @@ def _as_text(codes: list[int]) -> str | None:
     except (ValueError, OverflowError):
         return None
     return text if _PRINTABLE.fullmatch(text) else None
+
+
+def _fields(term: NativeRecord) -> Iterator[tuple[str, Term]]:
+    separator = ""
+    for name, value in zip(term.names, term.values, strict=True):
+        yield f"{separator}{format_atom(name)} = ", value
+        separator = ","
 
 
 def _separated(items: list[Term] | tuple[Term, ...]) -> Iterator[tuple[str, Term]]:
@@ -166,16 +255,21 @@ def format_atom(name: str) -> str:
     return _quote(name, _APOSTROPHE, _ATOM_ESCAPES)
 
 
-def _format_int(value: int) -> str:
-    if value.bit_length() <= 2000:
+def _format_int(value: int, room: int | None = None) -> str:
+    bits = value.bit_length()
+    if bits <= 2000:
         return int.__repr__(value)
+    sign = "-" if value < 0 else ""
+    if bits > _DECIMAL_BITS:
+        digits = (bits + 3) // 4
+        left_out = 0 if room is None else max(0, digits - room - 1)
+        return f"{sign}16#{abs(value) >> 4 * left_out:X}"
     try:
         text = int.__repr__(value)
     except ValueError:  # sys.set_int_max_str_digits()
         text = ""
     if text and len(text) <= MAX_DIGITS:
         return text
-    sign = "-" if value < 0 else ""
     return f"{sign}16#{abs(value):X}"
 
 
@@ -215,16 +309,18 @@ def _format_binary(data: bytes) -> str:
     return "<<" + _quote(text, '"', _STRING_ESCAPES) + suffix + ">>"
 
 
-def _format_bits(term: BitString) -> str:
+def _format_bits(term: BitString, room: int | None) -> str:
+    if room is not None and len(term.data) > room + 1:
+        return "<<" + ",".join(map(str, term.data[: room + 1]))
     parts = [*map(str, term.data[:-1]), f"{term.data[-1] >> (8 - term.bits)}:{term.bits}"]
     return "<<" + ",".join(parts) + ">>"
 
 
-def _format_special(term: Term, node: str | None) -> str:
+def _format_special(term: Term, node: str | None, room: int | None) -> str:
     if term is None:
         return "undefined"
     if isinstance(term, BitString):
-        return _format_bits(term)
+        return _format_bits(term, room)
     if isinstance(term, Export):
         return f"fun {format_atom(term.module)}:{format_atom(term.function)}/{term.arity}"
     if isinstance(term, Fun):

@@ -12,7 +12,16 @@ from quicdist.etf.notation.scanner import Kind, Scanner, Token
 from quicdist.etf.notation.segments import ALIASES, TYPES, Segments, Spec
 from quicdist.etf.notation.words import RESERVED
 from quicdist.etf.settings import DEFAULT
-from quicdist.etf.terms import Atom, Export, ImproperList, Pid, Port, Reference, Term
+from quicdist.etf.terms import (
+    Atom,
+    Export,
+    ImproperList,
+    NativeRecord,
+    Pid,
+    Port,
+    Reference,
+    Term,
+)
 
 MAX_DEPTH = DEFAULT.limits.max_depth
 """How deep a term may nest to be read: as deep as one that comes over the wire."""
@@ -183,6 +192,43 @@ class _Map:
 
 
 @dataclass(slots=True)
+class _Record:
+    """A native record, `#Module:Name{Field = Value}`. A field's name is read ahead of its value."""
+
+    module: Atom
+    name: Atom
+    parser: _Parser
+    names: dict[Atom, None] = field(default_factory=dict)
+    """In their order."""
+    values: list[Term] = field(default_factory=list)
+
+    @property
+    def closing(self) -> str:
+        return "}"
+
+    def empty(self) -> Term:
+        if self.names:
+            self.parser.fail("a term", self.parser.position - 1)
+        return NativeRecord(self.module, self.name, (), ())
+
+    def read_name(self) -> None:
+        start = self.parser.skip_space()
+        name = self.parser.atom("the name of a field")
+        if name in self.names:
+            self.parser.fail("a field that is not there yet", start)
+        self.parser.expect("=")
+        self.names[name] = None
+
+    def take(self, value: Term, parser: _Parser) -> tuple[bool, Term]:
+        self.values.append(value)
+        if parser.one_of(",", "}") == ",":
+            self.read_name()
+            return False, None
+        names, values = tuple(self.names), tuple(self.values)
+        return True, NativeRecord(self.module, self.name, names, values)
+
+
+@dataclass(slots=True)
 class _Binary:
     segments: Segments
     depth: int
@@ -229,9 +275,9 @@ class _Parser(Scanner):
 
     def call(self) -> tuple[Atom, Atom, list[Term]]:
         """Reads `M:F(Args)`."""
-        module = self._atom("a module")
+        module = self.atom("a module")
         self.expect(":")
-        function = self._atom("a function")
+        function = self.atom("a function")
         self.expect("(")
         if self.accept(")"):
             return module, function, []
@@ -286,14 +332,28 @@ class _Parser(Scanner):
         if token.text == "{":
             return _Tuple()
         if token.text == "#":
-            self.expect("{")
-            return _Map(token.start)
+            return self._map_or_record(token)
         if token.text != "<<":
             return None
         depth = stack[-1].depth + 1 if stack and isinstance(stack[-1], _Binary) else 0
         if depth > _MAX_BINARY_DEPTH:
             self.fail(f"binaries in binaries {_MAX_BINARY_DEPTH} deep at most", token.start)
         return _Binary(Segments(self._fill), depth)
+
+    def _map_or_record(self, token: Token) -> _Frame:
+        before = self.position
+        kind = self.next()
+        self.position = before
+        if kind.kind is not Kind.ATOM and kind.text != "'":
+            self.expect("{")
+            return _Map(token.start)
+        module = self.atom("a module")
+        self.expect(":")
+        record = _Record(module, self.atom("the name of a record"), self)
+        self.expect("{")
+        if self.peek() != "}":
+            record.read_name()
+        return record
 
     def _fill(self, bits: int) -> int:
         self._filled += bits
@@ -374,7 +434,8 @@ class _Parser(Scanner):
         except ValueError as error:
             self.fail(f"an atom that Erlang can have ({error})", start)
 
-    def _atom(self, expected: str) -> Atom:
+    def atom(self, expected: str) -> Atom:
+        """Reads an atom."""
         token = self.next()
         if token.kind is Kind.ATOM:
             return self._word(token)
@@ -410,9 +471,9 @@ class _Parser(Scanner):
     def _fun(self, token: Token) -> Term:
         if self.peek() == "(":
             self.fail("fun Module:Function/Arity (the body of a fun has no notation)", token.start)
-        module = self._atom("a module")
+        module = self.atom("a module")
         self.expect(":")
-        function = self._atom("a function")
+        function = self.atom("a function")
         self.expect("/")
         start = self.skip_space()
         arity = self.unsigned("an arity")

@@ -40,7 +40,7 @@ _TOKEN = re.compile(
     | (?P<variable> [A-Z_\xc0-\xd6\xd8-\xde][{WORD}]* )
     | (?P<number> {_DIGITS} )
     | (?P<identifier> <(?!<) | \#(?:Ref|Port|Fun)< )
-    | (?P<punctuation> << | >> | => | [][{{}}()|,:/"'$+#-] )
+    | (?P<punctuation> << | >> | => | [][{{}}()|,:/"'$+#=-] )
     | (?P<dot> \.(?=[\x00-\x20\x80-\xa0%]|\Z) )
     | (?P<other> . )
     | (?P<end> \Z )

@@ -1,0 +1,49 @@
+"""What a message that was dropped, because its payload cannot be read, means to who waits for it.
+
+A signal is never lost: it is acted on with the reason `{undecodable, Text}`. So is an answer to an
+alias that is a monitor, too, as those of calls are: the monitor fires, and the call ends. A spawn
+request is answered with `badarg`. Other messages are gone, as if they had not been sent.
+"""
+
+from __future__ import annotations
+
+from quicdist.etf import Atom, Reference, Term
+from quicdist.node.level import Source
+from quicdist.node.system import System
+from quicdist.protocol.signals import (
+    Down,
+    Exit,
+    ExitSignal,
+    Message,
+    Signal,
+    SpawnReply,
+    SpawnRequest,
+)
+
+UNDECODABLE = Atom("undecodable")
+_BADARG = Atom("badarg")
+
+
+def payload_refused(system: System, signal: Signal, text: str, source: Source) -> None:
+    """Tells those concerned. `text` says what is wrong with the payload."""
+    reason = (UNDECODABLE, text.encode())
+    match signal:
+        case SpawnRequest():
+            caller = signal.sender
+            system.emit_if_connected(
+                caller.node, caller, SpawnReply(signal.req_id, caller, 0, _BADARG)
+            )
+        case Message(to=Reference() as alias):
+            _answer_refused(system, alias, reason, source)
+        case Exit() | ExitSignal() | Down():
+            system.handlers[type(signal)](signal, reason, source)
+
+
+def _answer_refused(system: System, alias: Reference, reason: Term, source: Source) -> None:
+    if system.calls.answer_refused(alias, reason, source):
+        return
+    process = system.aliases.get(alias)
+    watched = None if process is None else process.monitoring.get(alias)
+    if process is not None and watched is not None:
+        system.send_demonitor(process.pid, watched, alias)
+        process.monitor_fired(alias, reason, source)
