@@ -305,7 +305,7 @@ class Peer:
                 raise
             # The end of a process is told even if its reason cannot be.
             if is_result := _is_result(payload):
-                error = error.about("[2]", "the result")
+                error = error.about("[2]", "the result").with_traceback(error.__traceback__)
             what = "a result" if is_result else "an exit reason"
             extra = self.fields("reason_not_encoded")
             logger.warning("%s for %s cannot be sent: %s", what, self, error, extra=extra)
