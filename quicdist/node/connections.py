@@ -90,6 +90,8 @@ class _Attempt:
         self.deadline = deadline
         self.result: asyncio.Future[Peer] = asyncio.get_running_loop().create_future()
         self.signals: deque[tuple[Pid, Signal, Payload] | _WaitingCall] = deque()
+        self.posted = 0
+        """Signals among these, without calls: each of those has a caller that waits."""
         self.dialled: Peer | None = None
         """Our own link, while its handshake goes on."""
         self.is_watched = False
@@ -198,8 +200,15 @@ class Connections:
             peer.post(sender, signal, payload)
             return
         attempt = self._watched_attempt(node)
-        if attempt is not None and len(attempt.signals) < _MAX_QUEUED:
+        if attempt is None:
+            return
+        attempt.posted += 1
+        if attempt.posted <= _MAX_QUEUED:
             attempt.signals.append((sender, signal, payload))
+        else:
+            # A signal may not be lost alone: what was linked or monitored is told.
+            text = f"more than {_MAX_QUEUED} signals wait for the connection"
+            self._give_up(attempt, text)
 
     def when_up(
         self, node: Atom, begin: Callable[[Peer], None], fail: Callable[[Exception], None]

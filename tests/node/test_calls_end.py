@@ -360,3 +360,19 @@ async def test_a_call_for_which_no_process_can_be_started_is_refused(
         monkeypatch.undo()
         assert one.system._work_left() == 0
         assert await two.call(one.name, "py", "add", [1, 2]) == 3
+
+
+async def test_no_signal_is_lost_alone_while_a_connection_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("quicdist.node.connections._MAX_QUEUED", 3)
+    hub = Hub()
+    async with make(hub) as a, make(hub, exports=[exported]) as b, a.mailbox() as me:
+        calls = [a.send_request(b.name, "py", "add", [one, 1]) for one in range(10)]
+        assert [await call.receive_response(30) for call in calls] == list(range(1, 11))
+        a.disconnect(b.name)
+        await until(lambda: not a.nodes())
+        references = [me.monitor(("nobody", b.name)) for _ in range(5)]
+        downs = [await me.receive(timeout=30) for _ in references]
+        assert {down[1] for down in downs if isinstance(down, tuple)} == set(references)
+        assert {down[4] for down in downs if isinstance(down, tuple)} <= {"noconnection", "noproc"}

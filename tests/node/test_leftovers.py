@@ -11,7 +11,7 @@ import contextlib
 import gc
 import logging
 import types
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -174,7 +174,8 @@ def entries(root: object) -> int:
         if id(one) in seen or isinstance(one, _NOT_OURS):
             continue
         seen.add(id(one))
-        if isinstance(one, _TABLES):
+        # A Counter has one entry for each reason of a fixed set.
+        if isinstance(one, _TABLES) and not isinstance(one, Counter):
             count += len(one)
         ahead += gc.get_referents(one)
     return count
