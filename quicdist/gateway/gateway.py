@@ -22,6 +22,7 @@ from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.refusals import Refusals
 from quicdist.carriers.tcp import TcpConnection
 from quicdist.carriers.trust import Credentials
+from quicdist.carriers.trust.watching import watch
 from quicdist.gateway.directory import LOOPBACK, GatewayDirectory
 from quicdist.gateway.guard import Guard
 from quicdist.gateway.info import GatewayStatistics
@@ -92,6 +93,7 @@ class Gateway:
         self._guesses = Guesses()
         self._since = time.time()
         self._endpoint: _Endpoint | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._epmd: EpmdServer | None = None
 
     @property
@@ -152,6 +154,11 @@ class Gateway:
         extra = {"event": "policy_changed", "node": self.name}
         _log.info("from now on %s", _policy_line(policy), extra=extra)
 
+    def recheck_peers(self) -> None:
+        """Looks again at the certificates of all peers, as `Node.recheck_peers`."""
+        for relay in list(self._relays):
+            relay.recheck()
+
     async def start(self) -> None:
         """Opens its ports. Raises GatewayError, and CertificateError."""
         wanted = self._address.port if self.settings.epmd_port is None else self.settings.epmd_port
@@ -171,6 +178,8 @@ class Gateway:
         except BaseException:
             await self._epmd.close()
             raise
+        watching = watch(self.settings.trust.verifier(), self.recheck_peers)
+        self._watching = asyncio.create_task(watching, name="watch trust")
         extra = {"event": "gateway_up", "node": self.name}
         _log.info("gateway for %s: QUIC at %s:%d", self.name, *self.quic_address, extra=extra)
         where = (LOOPBACK, self.epmd_port)
@@ -187,6 +196,8 @@ class Gateway:
 
     async def close(self) -> None:
         """Ends every connection, so that both nodes of each see it at once, and all ports."""
+        if self._watching is not None:
+            self._watching.cancel()
         if self._epmd is not None:
             await self._epmd.close()
         await self._directory.close()

@@ -169,6 +169,18 @@ class Relay:
         except HandshakeRefused as refusal:
             self.close(str(refusal), Ending.REFUSED)
 
+    def recheck(self) -> None:
+        """Ends it where the peer's certificate would not be believed any more."""
+        far = self.far.connection
+        if far is None or self._peer is None:
+            return
+        try:
+            far.check_again(self._peer)
+        except CertificateError as error:
+            extra = {**self._fields("not_believed"), "reason": str(error)}
+            _log.warning("%s: not believed any more: %s", self.title, error, extra=extra)
+            self.close("its certificate is not believed any more", Ending.REFUSED)
+
     def close(self, reason: str, ending: Ending = Ending.LEFT) -> None:
         """Ends both sides now."""
         self._end(CloseReason(CloseKind.LOCAL, reason), ending, linger=None)

@@ -14,6 +14,7 @@ from types import TracebackType
 from quicdist import etf
 from quicdist.carriers.epmd import EpmdError
 from quicdist.carriers.trust import CertificateError, Credentials, Identity, Trust, Verifier
+from quicdist.carriers.trust.watching import watch
 from quicdist.cluster import tracebacks
 from quicdist.cluster.peer_guard import PeerGuard
 from quicdist.dist.flags import DEFAULT_FLAGS, Flag
@@ -84,9 +85,6 @@ _DOWN_REASONS = {
     Ending.TICK_TIMEOUT: Atom("net_tick_timeout"),
 }
 """As `nodedown_reason` of `net_kernel:monitor_nodes/2` has them."""
-
-_LOOK_AT_TRUST = 2.0
-"""Seconds between two looks at whether the files of `Trust` have changed."""
 
 _FORMATTING = 5.0
 """Seconds for a node to format what it prints here."""
@@ -729,16 +727,8 @@ class _Life:
 
     def watch_trust(self, verifier: Verifier) -> None:
         """Connections end whose peers a changed file says no more of."""
-        self._watching = asyncio.create_task(self._watch(verifier), name="watch trust")
-
-    async def _watch(self, verifier: Verifier) -> None:
-        before = verifier.stamp()
-        while True:
-            await asyncio.sleep(_LOOK_AT_TRUST)
-            now = verifier.stamp()
-            if now != before:
-                before = now
-                self.connections.recheck()
+        watching = watch(verifier, self.connections.recheck)
+        self._watching = asyncio.create_task(watching, name="watch trust")
 
     def statistics(self) -> NodeStatistics:
         """At this moment."""

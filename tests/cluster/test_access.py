@@ -144,10 +144,15 @@ async def test_a_restricted_peer_calls_what_it_may_and_answers_what_it_is_asked(
             assert await asking.receive(timeout=PATIENCE) == b"another answer"
 
 
-async def test_global_names_go_by_calls() -> None:
-    async with two(NOTHING) as (ours, theirs):
-        with pytest.raises(CallError, match="undef"):
-            await theirs.call(ours.name, "global", "resolve_it", [1, 2, 3, 4])
+@pytest.mark.parametrize(("access", "is_served"), [(Access(), True), (NOTHING, False)])
+async def test_what_otp_calls_here_goes_by_calls_too(access: Access, is_served: bool) -> None:
+    async with (
+        Node("0@127.0.0.1", cookie=COOKIE, access=access, visible=True) as ours,
+        Node("0@127.0.0.1", cookie=COOKIE) as theirs,
+    ):
+        with pytest.raises(CallError) as caught:
+            await theirs.call(ours.name, "global", "resolve_it", ["wrong"])
+        assert ("undef" in str(caught.value)) is not is_served
 
 
 # -- rules alone ---------------------------------------------------------------------------------

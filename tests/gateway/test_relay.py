@@ -69,7 +69,8 @@ class Remembering:
 
     binding = b""
 
-    def check_again(self, node: str) -> None: ...
+    def check_again(self, node: str) -> None:
+        self.check_name(node)
 
     def must_bind(self, node: str) -> bool:
         return False
@@ -159,6 +160,20 @@ async def test_a_handshake_and_frames_go_across() -> None:
             FramePacket(b""),
         ]
         assert near.consumed_bytes == len(b"Nnamerreplyback")
+
+
+async def test_a_peer_that_is_not_believed_any_more_is_disconnected() -> None:
+    near, far = Remembering(), Remembering()
+    async with relay() as both:
+        both.near.attach(near)
+        both.far.attach(far)
+        handshake(near, far)
+        both.recheck()
+        assert not both.is_closing
+        far.strangers = {"6666@there"}
+        both.recheck()
+        assert both.is_closing
+        assert (near.closed, far.closed) == ("its certificate is not believed any more",) * 2
 
 
 async def test_who_dials_does_not_say_when_the_handshake_is_done() -> None:

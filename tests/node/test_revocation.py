@@ -54,7 +54,7 @@ async def test_a_certificate_that_is_revoked_ends_the_connection(tmp_path: Path)
         await peer.connect(ours.name)
         former = revoke(authority, nobody.certificate, None, 1)
         crl.write_bytes(revoke(authority, ids[1].certificate, former, 1).public_bytes(Encoding.PEM))
-        await until(lambda: not ours.nodes())
+        await until(lambda: not ours.nodes() and not peer.nodes())
         with pytest.raises(NoConnection):
             await peer.connect(ours.name)
         with pytest.raises(NoConnection, match="revoked"):
