@@ -51,6 +51,10 @@ _FINAL = frozenset({Status.NOT_ALLOWED.value})
 """Refusals that another attempt would meet again."""
 
 
+_FINAL_ERRORS = (NoConnection, NotBelieved, CertificateError, UnicodeError)
+"""Errors of dialling that another attempt would meet again: a name that cannot be looked up, a
+certificate, none of ours to be had, a host that IDNA cannot encode."""
+
 _YIELD = 1.5
 """Seconds for a peer's own attempt that goes before ours: whoever makes it has proved nothing."""
 
@@ -372,19 +376,15 @@ class Connections:
             return False
         try:
             connection = await self._book.dial(node, timeout)
-        except NoConnection as error:
-            attempt.failed(error.reason)
-            return True
-        except NotBelieved as error:
-            attempt.failed(str(error), is_refusal=True)
-            return True
-        except (CertificateError, UnicodeError) as error:
-            # No certificate of ours to be had; a host that IDNA cannot encode.
-            attempt.failed(str(error))
-            return True
-        except (OSError, asyncio.TimeoutError) as error:
-            attempt.failed(str(error) or f"no answer within {timeout:g} s")
-            return False
+        except (*_FINAL_ERRORS, OSError, asyncio.TimeoutError) as error:
+            # The event loop may keep the error in a cycle, and by its traceback the attempt.
+            error.with_traceback(None)
+            text = error.reason if isinstance(error, NoConnection) else str(error)
+            attempt.failed(
+                text or f"no answer within {timeout:g} s",
+                is_refusal=isinstance(error, NotBelieved),
+            )
+            return isinstance(error, _FINAL_ERRORS)
         if attempt.result.done() or attempt.is_yielding:
             connection.close("another connection to the same node goes first")
             return False
