@@ -157,7 +157,7 @@ class QuicCarrier:
 
         self._incoming: list[Packet] = []
         self._outstanding = 0  # bytes of packets that the owner has not consumed
-        self._window = settings.limits.receive_window
+        self._window = settings.first_window(is_listener=role is Role.LISTENER)
         self._limit = self._window  # how many stream bytes the peer may send
 
         self._in_handshake = True
@@ -239,6 +239,8 @@ class QuicCarrier:
         self._perform(self._dialect.connected())
         self._in_handshake = False
         self._engine.peer_proved()
+        self._window = max(self._limits.receive_window, self._dialect.receive_window)
+        self._grant()
         if self._gap is None:
             self._engine.send_whole(False)
         if self.role is Role.LISTENER:
@@ -442,7 +444,6 @@ class QuicCarrier:
             return
         self._dialect = make(self.role, self._limits)
         self.traits = self._dialect.traits
-        self._window = max(self._window, self._dialect.receive_window)
         self._perform(self._dialect.opened())
         self._look_open()
 
