@@ -10,7 +10,6 @@ from bisect import bisect_left, bisect_right
 
 from aioquic.quic.rangeset import RangeSet
 
-
 _FEW = 8
 """Ranges, fewer than which are looked through faster than halved."""
 
