@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from quicdist.carriers.quic.initial import is_initial, read_initial, version_negotiation
+from quicdist.carriers.quic.initial import (
+    is_initial,
+    packets_in,
+    read_initial,
+    version_negotiation,
+)
 
 VERSIONS = (0x00000001, 0x6B3343CF)
 SMALLEST = 1200
@@ -17,6 +22,7 @@ def check(data: bytes) -> None:
     datagram += bytes(max(0, SMALLEST - len(datagram)))
     answer = version_negotiation(datagram, VERSIONS)
     assert answer is None or len(answer) <= len(datagram)
+    assert 1 <= packets_in(datagram, 4) <= 4
     version = int.from_bytes(datagram[1:5], "big")
     if version not in VERSIONS or not is_initial(datagram, version):
         return

@@ -390,6 +390,7 @@ async def _open_quic(settings: GatewaySettings, accept: Accept) -> _Endpoint:
         credentials,
         limits=settings.limits,
         admission=settings.admission,
+        bounds=settings.bounds,
         alpns=settings.alpns,
         tracing=settings.tracing,
     )

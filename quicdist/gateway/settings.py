@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from quicdist.carriers.base import CarrierLimits
 from quicdist.carriers.dialects import ALL_ALPNS
+from quicdist.carriers.quic.bounds import ConnectionBounds
 from quicdist.carriers.quic.settings import AdmissionLimits
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.trust import Identity, Trust
@@ -47,6 +48,9 @@ class GatewaySettings:
 
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)
     """What those who dial us over QUIC can make us keep."""
+
+    bounds: ConnectionBounds = field(default_factory=ConnectionBounds)
+    """What each QUIC peer can make us keep and do."""
 
     tracing: Tracing = field(default_factory=Tracing)
     """Keys and packets written down, for debugging."""

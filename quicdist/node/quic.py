@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from quicdist.carriers.base import CarrierLimits, Connection, DialError, NotBelieved
 from quicdist.carriers.dialects import ALL_ALPNS
+from quicdist.carriers.quic.bounds import ConnectionBounds
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import AdmissionLimits, QuicSettings
 from quicdist.carriers.quic.tracing import Tracing
@@ -36,6 +37,9 @@ class Quic:
 
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)
     """What those who dial us can make us keep."""
+
+    bounds: ConnectionBounds = field(default_factory=ConnectionBounds)
+    """What each QUIC peer can make us keep and do."""
 
     tracing: Tracing = field(default_factory=Tracing)
     """Keys and packets written down, for debugging."""
@@ -148,6 +152,7 @@ class _QuicCarrier:
             self._credentials,
             limits=self._settings.limits,
             admission=self._settings.admission,
+            bounds=self._settings.bounds,
             alpns=self._settings.listen_alpns,
             tracing=self._settings.tracing,
             engine=self._settings.engine,

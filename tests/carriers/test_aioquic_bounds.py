@@ -20,6 +20,7 @@ from aioquic.quic.packet import QuicErrorCode
 from aioquic.quic.recovery import MAX_ACK_RANGES
 from aioquic.tls import Context, Epoch
 
+from quicdist.carriers.dialects import ALL_ALPNS
 from quicdist.carriers.quic.bounds import ConnectionBounds
 from quicdist.carriers.quic.engine import aioquic as adapter
 from quicdist.carriers.quic.engine import aioquic_bounds
@@ -382,3 +383,29 @@ async def test_transport_parameters_are_bounded() -> None:
     async with talk() as us:
         with pytest.raises(Exception, match="too many transport parameters"):
             us.quic._parse_transport_parameters(bytes(BOUNDS.max_transport_parameters + 1))
+
+
+@pytest.mark.parametrize("alpn", ALL_ALPNS)
+@virtually
+async def test_one_byte_far_ahead_makes_no_large_buffer_before_the_cookie(alpn: str) -> None:
+    """Not even where the dialect's window is 32 MiB."""
+    server = Server(settings(), Owner)
+    stranger = Stranger(server, alpn=alpn)
+    await stranger.exchange()
+    us = Talk(server, stranger)
+    most = BOUNDS.max_data_unproved
+    assert us.quic._local_max_data.value == most
+    await us.send(stream(4, most - 1, b"x"))
+    assert us.engine.closed is None
+    assert len(us.quic._streams[4].receiver._buffer) == most
+    await us.send(stream(4, most, b"x"))
+    assert us.engine.closed is not None
+    assert us.engine.closed.error_code == QuicErrorCode.FLOW_CONTROL_ERROR
+    await server.endpoint.close(0)
+
+
+@virtually
+async def test_the_window_is_the_dialects_with_the_cookie() -> None:
+    async with talk() as us:
+        us.carrier.handshake_done()
+        assert us.quic._local_max_data.value >= settings().limits.receive_window

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unittest import mock
 
+import pytest
 from aioquic.quic.rangeset import RangeSet
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,8 +21,14 @@ operations = st.lists(
 )
 
 
-@given(operations)
-def test_it_holds_what_aioquics_holds(steps: list[tuple[str, int, int]]) -> None:
+@pytest.mark.parametrize("few", [1, aioquic_ranges._FEW])
+@given(steps=operations)
+def test_it_holds_what_aioquics_holds(few: int, steps: list[tuple[str, int, int]]) -> None:
+    with mock.patch.object(aioquic_ranges, "_FEW", few):
+        compare(steps)
+
+
+def compare(steps: list[tuple[str, int, int]]) -> None:
     ours, theirs = Ranges(), RangeSet()
     for name, start, length in steps:
         for each in (ours, theirs):

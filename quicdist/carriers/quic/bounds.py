@@ -38,6 +38,10 @@ class ConnectionBounds:
     max_stream_ranges_unproved: int = 32
     """The same before the peer has shown that it has the cookie."""
 
+    max_data_unproved: int = 128 * 1024
+    """Bytes of all streams that who dials us may send, in order or not, before it has shown that
+    it has the cookie. After that it is the window of its dialect."""
+
     max_ack_ranges: int = 256
     """Ranges of one ACK frame. aioquic sends 64 at most."""
 

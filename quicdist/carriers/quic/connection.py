@@ -163,7 +163,7 @@ class QuicCarrier:
 
         self._incoming: list[Packet] = []
         self._outstanding = 0  # bytes of packets that the owner has not consumed
-        self._window = settings.limits.receive_window
+        self._window = settings.first_window(is_listener=role is Role.LISTENER)
         self._limit = self._window  # how many stream bytes the peer may send
 
         self._in_handshake = True
@@ -249,6 +249,8 @@ class QuicCarrier:
         self._perform(self._dialect.connected())
         self._in_handshake = False
         self._engine.peer_proved()
+        self._window = max(self._limits.receive_window, self._dialect.receive_window)
+        self._grant()
         if self._gap is None:
             self._engine.send_whole(False)
         if self.role is Role.LISTENER:
@@ -487,7 +489,6 @@ class QuicCarrier:
         self.traits = self._dialect.traits
         if self.traits.binds:
             self.binding = self._engine.export(tls_exporter.LABEL, tls_exporter.LENGTH)
-        self._window = max(self._window, self._dialect.receive_window)
         self._perform(self._dialect.opened())
         self._look_open()
 

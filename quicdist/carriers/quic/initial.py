@@ -10,6 +10,9 @@ _LONG_TYPE = 0x30
 _INITIAL_TYPE = {0x00000001: 0x00, 0x6B3343CF: 0x10}
 """Bits of an Initial packet's first byte, by version: RFC 9000, 17.2.2; RFC 9369, 3.2."""
 
+_RETRY = 0x30
+"""What a Retry packet's bits have more than an Initial packet's: RFC 9000, 17.2.5."""
+
 _LONGEST_ID = 20
 
 
@@ -64,14 +67,17 @@ def packets_in(data: bytes, most: int) -> int:
     try:
         while at < size and count < most and data[at] & 0x80:
             version = int.from_bytes(data[at + 1 : at + 5], "big")
+            initial = _INITIAL_TYPE.get(version)
+            count += 1
+            if initial is None or data[at] & _LONG_TYPE == (initial + _RETRY) & _LONG_TYPE:
+                break  # it has no length, and takes all that is left
             end = at + 6 + data[at + 5]
             end += 1 + data[end]
-            if data[at] & _LONG_TYPE == _INITIAL_TYPE.get(version):
+            if data[at] & _LONG_TYPE == initial:
                 length, end = _variable(data, end)
                 end += length
             length, end = _variable(data, end)
             at = end + length
-            count += 1
     except IndexError:
         pass
     return count

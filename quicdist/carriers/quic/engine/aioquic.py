@@ -651,7 +651,7 @@ class AioquicEngine:
             congestion_control_algorithm=_CONGESTION,
             connection_id_length=CONNECTION_ID_LENGTH,
             idle_timeout=limits.idle_timeout,
-            max_data=limits.receive_window,
+            max_data=self._settings.first_window(is_listener=not is_client),
             # What bounds memory is the connection's window; which dialect, hence which stream
             # window it will be, is not known yet.
             max_stream_data=max(limits.receive_window, LARGEST_WINDOW),

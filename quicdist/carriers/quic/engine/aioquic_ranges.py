@@ -10,6 +10,9 @@ from bisect import bisect_left, bisect_right
 
 from aioquic.quic.rangeset import RangeSet
 
+_FEW = 8
+"""Ranges, fewer than which are looked through faster than halved."""
+
 
 def _start(each: range) -> int:
     return each.start
@@ -26,11 +29,14 @@ class Ranges(RangeSet):
     _RangeSet__ranges: list[range]
 
     def add(self, start: int, stop: int | None = None) -> None:
+        ranges = self._RangeSet__ranges
+        if len(ranges) < _FEW:
+            super().add(start, stop)
+            return
         if stop is None:
             stop = start + 1
         assert stop > start
-        ranges = self._RangeSet__ranges
-        if not ranges or start > ranges[-1].stop:
+        if start > ranges[-1].stop:
             ranges.append(range(start, stop))
             return
         first = bisect_left(ranges, start, key=_stop)
@@ -41,8 +47,11 @@ class Ranges(RangeSet):
         ranges[first:last] = [range(start, stop)]
 
     def subtract(self, start: int, stop: int) -> None:
-        assert stop > start
         ranges = self._RangeSet__ranges
+        if len(ranges) < _FEW:
+            super().subtract(start, stop)
+            return
+        assert stop > start
         first = bisect_right(ranges, start, key=_stop)
         last = bisect_left(ranges, stop, key=_start)
         if first >= last:
