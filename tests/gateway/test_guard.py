@@ -382,6 +382,26 @@ def test_who_calls_out_or_was_spawned_is_reached(said: ctl.Control, payload: Any
     assert pair.answer(ctl.SendSender(SENDER, pid("third@x", 5)), 1) is None
 
 
+@pytest.mark.parametrize("tag", [ALIAS_TAG, reference(OWN)])
+def test_a_call_is_answered_by_pid_once_with_its_tag(tag: Any) -> None:
+    pair = Guarded(RULES)
+    pair.node_says(ctl.RegSend(SERVER, Atom("net_kernel")), (GEN_CALL, (SERVER, tag), 1))
+    answer = ctl.SendSender(SENDER, SERVER)
+    assert pair.answer(answer, (reference(OWN, 7), 1)) is None
+    assert pair.answer(ctl.SendSender(SENDER, pid(OWN, 6)), (tag, 1)) is None
+    assert pair.peer_says(answer, (tag, Atom("yes")))
+    assert pair.answer(answer, (tag, Atom("yes"))) is None
+
+
+def test_who_asks_for_features_is_told_them_once() -> None:
+    pair = Guarded(RULES)
+    pair.node_says(ctl.RegSend(SERVER, Atom("rex")), (SERVER, Atom("features_request")))
+    reply = (Atom("features_reply"), Atom(PEER), [Atom("erpc")])
+    assert pair.answer(ctl.SendSender(SENDER, SERVER), (SENDER, 1)) is None
+    assert pair.peer_says(ctl.SendSender(SENDER, SERVER), reply)
+    assert pair.answer(ctl.SendSender(SENDER, SERVER), reply) is None
+
+
 def test_of_many_who_call_out_the_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remembered, "MAX_PROCESSES", 10)
     pair = Guarded(RULES)
