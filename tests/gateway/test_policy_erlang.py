@@ -230,9 +230,12 @@ async def attacker(rules: PeerRules) -> AsyncIterator[Attacker]:
 
 async def test_a_wrong_trace_token_does_not_end_the_node() -> None:
     async with attacker(RULES) as one:
+        sender = (one.me, one.attacker.system.identifiers.reference())
+        # The server receives the token with the message, and answers with it.
+        call = (Atom("$gen_call"), sender, (Atom("whoami"), b""))
         for token in (Atom("token"), 1, (0, 0, one.me, 0, 0)):
-            one.send(ctl.RegSendTT(one.me, Atom("counter"), token), 1)
-            one.send(ctl.RegSendTT(one.me, Atom("hidden"), token), 1)
+            one.send(ctl.RegSendTT(one.me, Atom("counter"), token), call)
+            one.send(ctl.RegSendTT(one.me, Atom("hidden"), token), call)
         await one.passed()
         assert await one.ask("is_pid(whereis(counter))") == "true"
 
@@ -258,7 +261,8 @@ async def test_the_timer_server_is_no_shell() -> None:
             there = f"{{x, '{one.attacker.name}'}}"
             await one.ask(f"timer:send_after(1, {there}, whereis(timer_server))")
             server = await inbox.receive(timeout=PATIENCE)
-        apply: Term = (Atom("apply_once"), (0, 0, (Atom("erlang"), Atom("halt"), [])))
+        now = int(await one.ask("erlang:monotonic_time(microsecond)"))
+        apply: Term = (Atom("apply_once"), (now, 0, (Atom("erlang"), Atom("halt"), [])))
         request = (Atom("$gen_call"), (one.me, one.attacker.system.identifiers.reference()), apply)
         one.send(ctl.SendSender(one.me, server), request)
         one.send(ctl.Send(server), request)
