@@ -261,7 +261,7 @@ async def test_the_timer_server_is_no_shell() -> None:
             there = f"{{x, '{one.attacker.name}'}}"
             await one.ask(f"timer:send_after(1, {there}, whereis(timer_server))")
             server = await inbox.receive(timeout=PATIENCE)
-        now = int(await one.ask("erlang:monotonic_time(microsecond)"))
+        now = int(await one.ask("erlang:monotonic_time(millisecond)"))
         apply: Term = (Atom("apply_once"), (now, 0, (Atom("erlang"), Atom("halt"), [])))
         request = (Atom("$gen_call"), (one.me, one.attacker.system.identifiers.reference()), apply)
         one.send(ctl.SendSender(one.me, server), request)
