@@ -61,7 +61,7 @@ _REFERENCES: dict[int, int] = {ord("Z"): 4, ord("r"): 1}
 _NEW_FUN, _FUN, _EXPORT, _RECORD = b"puqC"
 
 
-_SMALL_ATOM, _SMALL_TUPLE, _NIL, _LIST = b"whjl"
+_SMALL_ATOM, _SMALL_TUPLE, _NIL, _LIST, _MAP, _BINARY, _PID, _REFERENCE = b"whjltmXZ"
 _RUNS = {
     ord("a"): (2, re.compile(rb"(?:a.)+", re.DOTALL)),
     ord("b"): (5, re.compile(rb"(?:b.{4})+", re.DOTALL)),
@@ -138,6 +138,30 @@ class TermScanner:
                 pending -= 1
             elif tag == _LIST:
                 pending += int.from_bytes(data[at + 1 : at + 5], "big")
+                at += 5
+            elif tag == _BINARY:
+                end = at + 5 + int.from_bytes(data[at + 1 : at + 5], "big")
+                if end > size:
+                    break
+                at = end
+                pending -= 1
+            elif tag == _PID and data[at + 1] == _SMALL_ATOM:
+                name = at + 3 + data[at + 2]
+                if name + 12 > size:
+                    break
+                atoms.add(data[at + 3 : name])
+                at = name + 12
+                pending -= 1
+            elif tag == _REFERENCE and data[at + 3] == _SMALL_ATOM:
+                name = at + 5 + data[at + 4]
+                end = name + 4 + 4 * (data[at + 1] << 8 | data[at + 2])
+                if end > size:
+                    break
+                atoms.add(data[at + 5 : name])
+                at = end
+                pending -= 1
+            elif tag == _MAP:
+                pending += 2 * int.from_bytes(data[at + 1 : at + 5], "big") - 1
                 at += 5
             else:
                 break
