@@ -318,19 +318,15 @@ class Guard:
         self, judge: Judge, data: bytes, read: _Read, scanner: TermScanner, is_request: bool
     ) -> Refusal | None:
         """Reads the control message, and the payload as far as it is here."""
-        control = TermScanner(1)
-        control.feed(data[: read.end], read.start)
-        scanner.atoms |= control.atoms
+        scanner.feed(data, read.start)
         if read.inline is FOLLOWS:
+            scanner.pending = 1
             start = read.end if self._header_form else read.end + 1
             end = scanner.feed(data, start)
             if scanner.is_done and end != len(data):
                 raise Unreadable(f"{len(data) - end} bytes too many behind a payload")
             if not scanner.is_done and read.payload.is_whole:
                 raise Unreadable("a payload ends too early")
-        else:
-            scanner.pending = 0
-        scanner.has_fun |= control.has_fun
         what = self._forbidden(judge, scanner, is_request)
         if what is None:
             return None

@@ -131,6 +131,14 @@ class Peek:
         """The reference here; None, and no step, for another term."""
         return self.term() if self._tag() in _REFERENCES else None
 
+    def alias_tag(self) -> Reference | None:
+        """The reference of `[alias | Reference]` here. No step."""
+        here = self._at
+        is_tag = self.list() == 1 and self.atom() == "alias"
+        found = self.reference() if is_tag else None
+        self._at = here
+        return found
+
     def is_pair(self) -> bool:
         """Whether a tuple of two begins here, a pid its first. No step."""
         here = self._at
@@ -176,19 +184,21 @@ def asker(peek: Peek) -> Reference | None:
     return _monitor(peek.term()) if peek.is_pair() else None
 
 
-def reply_tag(peek: Peek) -> Term | None:
-    """Of `{Tag, {Pid, ReplyTag}, Request}`, as `gen:call` sends it: what its answer begins with."""
+def reply_tag(peek: Peek) -> Reference | None:
+    """Of `{Tag, {Pid, ReplyTag}, Request}`, as `gen:call` sends it: the reference in the tag."""
     if peek.tuple() != 3 or peek.atom() is None or not peek.is_pair():
         return None
     caller = peek.term()
     if type(caller) is not tuple or type(caller[0]) is not Pid:
         return None
-    return caller[1] if isinstance(caller[1], Reference | ImproperList) else None
+    return _monitor(caller)
 
 
 def answer_tag(peek: Peek) -> Reference | None:
-    """Of `{Reference, Reply}`, an answer by pid: its tag."""
-    return peek.reference() if peek.tuple() == 2 else None
+    """Of `{Tag, Reply}`, an answer by pid: the reference in its tag, `Ref` or `[alias | Ref]`."""
+    if peek.tuple() != 2:
+        return None
+    return peek.reference() or peek.alias_tag()
 
 
 def asks_for_features(peek: Peek) -> bool:

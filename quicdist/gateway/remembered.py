@@ -65,7 +65,8 @@ class Remembered:
         self._features: dict[int, None] = {}
         """Who has asked which calls the peer knows."""
         self._tags: dict[tuple[int, bytes], None] = {}
-        """Callers that are answered by their pid, and the tags of the answers."""
+        """Callers, and the tags of the answers they wait for. `net_kernel` answers by pid, even
+        where the tag has an alias."""
         self._aliases: dict[bytes, bool] = {}
         """Aliases that the peer was sent; whether each is for one answer."""
         self._monitors: dict[bytes, None] = {}
@@ -101,8 +102,7 @@ class Remembered:
         except Unreadable:
             return
         if tag is not None:
-            if isinstance(tag, Reference):
-                _remember(self._tags, (number(sender), _key(tag)), None, MAX_PROCESSES)
+            _remember(self._tags, (number(sender), _key(tag)), None, MAX_PROCESSES)
         elif is_of_features:
             _remember(self._features, number(sender), None, MAX_PROCESSES)
         elif name not in OTP_NAMES and _contains(payload, sender):

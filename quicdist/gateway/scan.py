@@ -7,6 +7,8 @@ External Term Format, from "SMALL_INTEGER_EXT" on.
 
 from __future__ import annotations
 
+import re
+
 
 class Unreadable(Exception):
     """A payload that is not what the rules have to look into, or larger: its message is refused.
@@ -63,6 +65,15 @@ _REFERENCES: dict[int, int] = {ord("Z"): 4, ord("r"): 1}
 _NEW_FUN, _FUN, _EXPORT, _RECORD = b"puqC"
 
 
+_SMALL_ATOM, _SMALL_TUPLE, _NIL, _LIST, _MAP, _BINARY, _PID, _REFERENCE = b"whjltmXZ"
+_RUNS = {
+    ord("a"): (2, re.compile(rb"(?:a.)+", re.DOTALL)),
+    ord("b"): (5, re.compile(rb"(?:b.{4})+", re.DOTALL)),
+    ord("F"): (9, re.compile(rb"(?:F.{8})+", re.DOTALL)),
+}
+"""Numbers in a row: bytes of each, and what finds them."""
+
+
 class _Incomplete(Exception):
     """The piece ends within a term."""
 
@@ -96,13 +107,73 @@ class TermScanner:
             at += step
         try:
             while self.pending:
-                at = self._term(data, at)
-        except (_Incomplete, IndexError):
+                at = self._common(data, at)
+                if self.pending:
+                    at = self._term(data, at)
+        except _Incomplete:
             pass
         return at
 
+    def _common(self, data: bytes, at: int) -> int:
+        """Over the terms that are most common, as far as they are whole, in one loop."""
+        pending, size, atoms = self.pending, len(data), self.atoms
+        while pending and at + 5 <= size:
+            tag = data[at]
+            if tag == _SMALL_ATOM:
+                end = at + 2 + data[at + 1]
+                if end > size:
+                    break
+                atoms.add(data[at + 2 : end])
+                at = end
+                pending -= 1
+            elif tag == _SMALL_TUPLE:
+                pending += data[at + 1] - 1
+                at += 2
+            elif tag in _RUNS:
+                width, run = _RUNS[tag]
+                found = run.match(data, at)
+                count = min((found.end() - at) // width, pending) if found else 0
+                if not count:
+                    break
+                at += count * width
+                pending -= count
+            elif tag == _NIL:
+                at += 1
+                pending -= 1
+            elif tag == _LIST:
+                pending += int.from_bytes(data[at + 1 : at + 5], "big")
+                at += 5
+            elif tag == _BINARY:
+                end = at + 5 + int.from_bytes(data[at + 1 : at + 5], "big")
+                if end > size:
+                    break
+                at = end
+                pending -= 1
+            elif tag == _PID and data[at + 1] == _SMALL_ATOM:
+                name = at + 3 + data[at + 2]
+                if name + 12 > size:
+                    break
+                atoms.add(data[at + 3 : name])
+                at = name + 12
+                pending -= 1
+            elif tag == _REFERENCE and data[at + 3] == _SMALL_ATOM:
+                name = at + 5 + data[at + 4]
+                end = name + 4 + 4 * (data[at + 1] << 8 | data[at + 2])
+                if end > size:
+                    break
+                atoms.add(data[at + 5 : name])
+                at = end
+                pending -= 1
+            elif tag == _MAP:
+                pending += 2 * int.from_bytes(data[at + 1 : at + 5], "big") - 1
+                at += 5
+            else:
+                break
+        self.pending = pending
+        return at
+
     def _term(self, data: bytes, at: int) -> int:
-        """Raises _Incomplete, IndexError with the beginning of the term kept."""
+        """Raises _Incomplete, the beginning of the term being kept."""
         if self._skip or at >= len(data):
             raise _Incomplete
         tag = data[at]

@@ -10,15 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quicdist.cluster.access_rules import RUNTIME_TAGS
 from quicdist.dist import handshake as hs
 from quicdist.dist.errors import DistError, HandshakeRefused, ProtocolError
 from quicdist.dist.flags import DEFAULT_FLAGS, Flag
 from quicdist.dist.packet import FramePacket, HandshakePacket
 from quicdist.dist.session import NO_PAYLOAD, MessageReceived
-from quicdist.etf import Atom, ImproperList, NativeRecord, Pid, encode_bare
+from quicdist.etf import Atom, Export, ImproperList, NativeRecord, Pid, encode_bare
 from quicdist.gateway import remembered
 from quicdist.gateway.guard import Guard
 from quicdist.gateway.policy import Mode, PeerRules, Pids, Policy
+from quicdist.gateway.scan import AtomBudget, TermScanner, Unreadable
 from quicdist.protocol.signals import NO_TOKEN, Message, SpawnReply
 from tests.dist.strategies import FIELDS, controls, terms
 from tests.dist.talk import FORMS, frames
@@ -382,6 +384,26 @@ def test_who_calls_out_or_was_spawned_is_reached(said: ctl.Control, payload: Any
     assert pair.answer(ctl.SendSender(SENDER, pid("third@x", 5)), 1) is None
 
 
+@pytest.mark.parametrize("tag", [ALIAS_TAG, reference(OWN)])
+def test_a_call_is_answered_by_pid_once_with_its_tag(tag: Any) -> None:
+    pair = Guarded(RULES)
+    pair.node_says(ctl.RegSend(SERVER, Atom("net_kernel")), (GEN_CALL, (SERVER, tag), 1))
+    answer = ctl.SendSender(SENDER, SERVER)
+    assert pair.answer(answer, (reference(OWN, 7), 1)) is None
+    assert pair.answer(ctl.SendSender(SENDER, pid(OWN, 6)), (tag, 1)) is None
+    assert pair.peer_says(answer, (tag, Atom("yes")))
+    assert pair.answer(answer, (tag, Atom("yes"))) is None
+
+
+def test_who_asks_for_features_is_told_them_once() -> None:
+    pair = Guarded(RULES)
+    pair.node_says(ctl.RegSend(SERVER, Atom("rex")), (SERVER, Atom("features_request")))
+    reply = (Atom("features_reply"), Atom(PEER), [Atom("erpc")])
+    assert pair.answer(ctl.SendSender(SENDER, SERVER), (SENDER, 1)) is None
+    assert pair.peer_says(ctl.SendSender(SENDER, SERVER), reply)
+    assert pair.answer(ctl.SendSender(SENDER, SERVER), reply) is None
+
+
 def test_of_many_who_call_out_the_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remembered, "MAX_PROCESSES", 10)
     pair = Guarded(RULES)
@@ -537,6 +559,244 @@ def test_an_unknown_kind_is_dropped() -> None:
     assert pair.notes == ["refused: a control message of an unknown kind (99)"]
 
 
+# -- what is in a message -----------------------------------------------------------------------
+
+FUN = Export(Atom("os"), Atom("cmd"), 1)
+DEEP = [1, (b"x" * 300, {Atom("f"): [2.5, 1 << 80, ImproperList([1], FUN)]})]
+
+
+@pytest.mark.parametrize("way", SPAWNS)
+def test_no_fun_goes_along_with_a_call(way: str) -> None:
+    pair = Guarded(RULES)
+    control, payload = SPAWNS[way](CALC, Atom("add"))
+    assert pair.peer_says(control, payload)
+    arguments = [*payload[:-1], DEEP]
+    event = pair.answer(control, arguments)
+    assert event is not None
+    assert event.signal == SpawnReply(MREF, SENDER, 0, Atom("notsup"))
+    assert Guarded(replace(RULES, funs=True)).peer_says(control, arguments)
+
+
+def test_no_fun_goes_to_a_name() -> None:
+    pair = Guarded(RULES)
+    event = pair.answer(to("counter"), call(DEEP))
+    assert event is not None
+    assert (event.signal, event.payload) == ctl.meaning(down(NAME), NOPROC)
+    assert pair.answer(to("rex"), call((Atom("call"), CALC, CALC, [DEEP], SENDER))) is not None
+
+
+def test_a_fun_in_a_later_fragment_ends_the_connection() -> None:
+    pair = Guarded(RULES, fragment_size=50)
+    pair.peer_says(to("counter"), [bytes(500), 1])
+    with pytest.raises(ProtocolError, match="a fun in a later fragment"):
+        pair.peer_says(to("counter"), [bytes(500), FUN])
+
+
+def new_atoms(count: int, start: int = 0) -> list[Atom]:
+    return [Atom(f"new_{number}") for number in range(start, start + count)]
+
+
+def test_new_atoms_are_bounded_by_message_and_connection() -> None:
+    pair = Guarded(replace(RULES, new_atoms=1500))
+    assert pair.answer(to("counter"), new_atoms(1200)) is None
+    assert pair.peer_says(to("counter"), new_atoms(900))
+    assert pair.peer_says(to("counter"), new_atoms(900))
+    assert pair.answer(to("counter"), new_atoms(900, 900)) is None
+    assert pair.peer_says(to("counter"), new_atoms(500, 900))
+
+
+def test_all_connections_share_what_the_node_has_room_for() -> None:
+    budget = AtomBudget(limit=100)
+    first, second = Guarded(RULES), Guarded(RULES)
+    first.guard._atoms = second.guard._atoms = budget
+    assert first.peer_says(to("counter"), new_atoms(80))
+    assert second.peer_says(to("counter"), new_atoms(80))
+    assert second.answer(to("counter"), new_atoms(80, 80)) is None
+
+
+def test_atoms_are_counted_wherever_they_are() -> None:
+    hidden = [
+        (pid("a@b"), reference("c@d"), {Atom("e"): Atom("f")}),
+        ImproperList([Atom("g")], Atom("h")),
+    ]
+    scanner = TermScanner()
+    data = encode_bare(hidden)
+    assert scanner.feed(data) == len(data)
+    assert scanner.atoms == {b"a@b", b"c@d", b"e", b"f", b"g", b"h"}
+
+
+@given(terms, st.integers(1, 60))
+def test_a_term_in_pieces_is_scanned_as_one_whole(term: Any, step: int) -> None:
+    data = encode_bare(term)
+    whole, pieces = TermScanner(), TermScanner()
+    assert whole.feed(data) == len(data)
+    assert whole.is_done
+    for start in range(0, len(data), step):
+        assert not pieces.is_done
+        pieces.feed(data[start : start + step])
+    assert pieces.is_done
+    assert pieces.atoms == whole.atoms
+
+
+@given(st.binary(max_size=100))
+def test_hostile_terms_raise_nothing_but_our_own_error(data: bytes) -> None:
+    scanner = TermScanner()
+    try:
+        end = scanner.feed(data)
+    except Unreadable:
+        return
+    assert end <= len(data)
+
+
+def test_answers_with_too_many_atoms_end_the_connection() -> None:
+    pair = opened(replace(OPEN, new_atoms=10))
+    with pytest.raises(ProtocolError, match="new atoms than the peer may bring in an answer"):
+        pair.peer_says(ctl.AliasSend(SENDER, reference(OWN)), new_atoms(11))
+
+
+def test_a_name_that_a_peer_gives_itself_is_an_atom_too() -> None:
+    budget = AtomBudget(limit=1)
+    for name in ("one@x", "one@x"):
+        hello = hs.build_name(hs.Name(int(DEFAULT_FLAGS), 5, name))
+        guard = Guard(Policy((ALL,)), OWN, dialled_peer=None, atoms=budget)
+        guard.from_peer(HandshakePacket(hello))
+    hello = hs.build_name(hs.Name(int(DEFAULT_FLAGS), 5, "two@x"))
+    guard = Guard(Policy((ALL,)), OWN, dialled_peer=None, atoms=budget)
+    with pytest.raises(HandshakeRefused, match="new atoms"):
+        guard.from_peer(HandshakePacket(hello))
+
+
+# -- messages that OTP takes for its own --------------------------------------------------------
+
+
+@pytest.mark.parametrize("tag", sorted(RUNTIME_TAGS))
+@pytest.mark.parametrize("control", [to("counter"), ctl.SendSender(SENDER, SERVER)], ids=str)
+def test_what_the_runtime_sends_is_no_peer_s_to_send(control: ctl.Control, tag: str) -> None:
+    for pids in Pids:
+        pair = opened(replace(OPEN, pids=pids))
+        for rest in ((), (SENDER, Atom("reason")), (1, 2, 3, 4)):
+            pair.answer(control, (Atom(tag), *rest))
+    assert opened(replace(OPEN, system_messages=True)).peer_says(control, (Atom(tag), SERVER, 1))
+
+
+def test_old_tags_and_large_tuples_hide_no_exit() -> None:
+    pair = Guarded(RULES)
+    head = b"\x83D\0" + encode_bare(to("counter").to_tuple())
+    rest = encode_bare(SERVER) + encode_bare(NOPROC)
+    for atom in (b"w\x04", b"v\0\x04", b"s\x04", b"d\0\x04"):
+        for group in (b"h\x03", b"i\0\0\0\x03"):
+            assert pair.bring(head + group + atom + b"EXIT" + rest) == []
+
+
+def test_a_call_to_a_caller_is_no_answer() -> None:
+    """`timer_server` runs what it is asked to."""
+    to_server = ctl.SendSender(SENDER, SERVER)
+    request = call((Atom("apply_once"), (0, 0, (Atom("os"), Atom("cmd"), [[105, 100]]))))
+    event = opened().answer(to_server, request)
+    assert event is not None
+    assert event.payload == NOPROC
+    assert opened().answer(to_server, (Atom("$gen_cast"), 1)) is None
+    assert opened(replace(OPEN, pids=Pids.PARTNERS)).peer_says(to_server, request)
+    child = Guarded(OPEN)
+    child.node_says(ctl.SpawnReply(MREF, SENDER, 0, SERVER))
+    assert child.peer_says(to_server, request)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        call((Atom("is_auth"), new_atoms(1))),
+        call((Atom("is_auth"), Atom("third@x"))),
+        call((Atom("is_auth"), Atom(PEER), 1)),
+        (GEN_CALL, (pid("third@x"), MREF), (Atom("is_auth"), Atom(PEER))),
+        (GEN_CALL, SENDER, (Atom("is_auth"), Atom(PEER))),
+        (Atom("$gen_cast"), (Atom("is_auth"), Atom(PEER))),
+        (SENDER, (Atom("is_auth"), Atom(PEER))),
+        (Atom("is_auth"), Atom(PEER)),
+        call((Atom("spawn"), CALC, CALC, [], SENDER, 1)),
+        (SENDER, (Atom("sbcast"), NAME, (Atom("EXIT"), SERVER, 1))),
+    ],
+)
+@pytest.mark.parametrize("name", ["rex", "net_kernel"])
+def test_requests_to_otp_pass_in_their_exact_shape(name: str, payload: Any) -> None:
+    Guarded(RULES).answer(to(name), payload)
+
+
+# -- aliases, monitors, spawn requests ----------------------------------------------------------
+
+
+def test_only_aliases_pass_that_the_node_has_sent() -> None:
+    pair = Guarded(RULES)
+    seen, other = reference(OWN, 1), reference(OWN, 2)
+    assert pair.answer(ctl.AliasSend(SENDER, seen), 1) is None
+    pair.node_says(ctl.RegSend(SERVER, Atom("whoever")), {Atom("reply_to"): seen})
+    for _ in range(2):
+        assert pair.peer_says(ctl.AliasSend(SENDER, seen), 1)
+        assert pair.answer(ctl.AliasSend(SENDER, other), 1) is None
+
+
+def test_a_reply_alias_serves_once() -> None:
+    pair = Guarded(RULES)
+    pair.node_says(ctl.RegSend(SERVER, Atom("whoever")), (GEN_CALL, (SERVER, ALIAS_TAG), 1))
+    assert pair.peer_says(ctl.AliasSend(SENDER, reference(OWN)), (ALIAS_TAG, 1))
+    assert pair.answer(ctl.AliasSend(SENDER, reference(OWN)), (ALIAS_TAG, 1)) is None
+
+
+@pytest.mark.parametrize("size", range(20, 90))
+def test_an_alias_is_seen_wherever_fragments_part_it(size: int) -> None:
+    pair = Guarded(RULES, fragment_size=size)
+    pair.node._limits = replace(pair.node._limits, fragment_size=size)
+    message = [bytes(100), reference(OWN), bytes(100)]
+    pair.node_says(ctl.RegSend(SERVER, Atom("whoever")), message)
+    assert pair.peer_says(ctl.AliasSend(SENDER, reference(OWN)), 1)
+    assert pair.guard._tails == {}
+
+
+def test_a_down_passes_once_for_each_monitor() -> None:
+    pair = Guarded(RULES)
+    gone = ctl.PayloadMonitorPExit(SENDER, SERVER, reference(OWN))
+    assert pair.answer(gone, NOPROC) is None
+    pair.node_says(ctl.MonitorP(SERVER, SENDER, reference(OWN)))
+    assert pair.peer_says(gone, NOPROC)
+    assert pair.answer(gone, NOPROC) is None
+    pair.node_says(ctl.MonitorP(SERVER, SENDER, reference(OWN)))
+    pair.node_says(ctl.DemonitorP(SERVER, SENDER, reference(OWN)))
+    assert pair.answer(gone, NOPROC) is None
+
+
+def test_a_spawn_reply_passes_once_and_names_a_process_of_the_peer() -> None:
+    pair = Guarded(RULES)
+    request = ctl.SpawnRequest(reference(OWN), SERVER, SERVER, MFA, [Atom("monitor")])
+    pair.node_says(request, [1])
+    assert pair.answer(ctl.SpawnReply(reference(OWN), SERVER, 0, pid(OWN, 9))) is None
+    assert pair.peer_says(ctl.SpawnReply(reference(OWN), SERVER, 2, SENDER))
+    assert pair.answer(ctl.SpawnReply(reference(OWN), SERVER, 2, SENDER)) is None
+    gone = ctl.PayloadMonitorPExit(SENDER, SERVER, reference(OWN))
+    assert pair.peer_says(gone, Atom("normal"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [[(Atom("min_heap_size"), 1 << 40)], [Atom("link"), (Atom("priority"), Atom("max"))], [1]],
+)
+def test_a_spawn_request_has_no_options_that_harm(options: list[Any]) -> None:
+    pair = Guarded(RULES)
+    assert pair.peer_says(ctl.SpawnRequest(MREF, SENDER, SENDER, MFA, [Atom("link")]), [1])
+    assert pair.answer(ctl.SpawnRequest(MREF, SENDER, SENDER, MFA, options), [1]) is not None
+
+
+def test_a_spawned_process_gets_no_group_leader_behind_the_gateway() -> None:
+    request = ctl.SpawnRequest(MREF, SENDER, SERVER, MFA, [])
+    assert Guarded(RULES).answer(request, [1]) is not None
+    assert opened().peer_says(request, [1])
+
+
+def test_execute_call_of_another_arity_is_not_erpc_s() -> None:
+    pair = Guarded(replace(RULES, calls=("calc:*", "erpc_:*")))
+    for arity, arguments in ((3, [CALC, CALC, []]), (5, [MREF, CALC, CALC, [], 1])):
+        assert pair.answer(spawn("erpc", "execute_call", arity), arguments) is not None
+
+
 # -- fragments ----------------------------------------------------------------------------------
 
 
@@ -583,7 +843,7 @@ def test_a_payload_that_cannot_be_looked_into_costs_its_message_alone(payload: b
     passage = pair.guard.from_peer(FramePacket(frame))
     assert passage.forward is None
     assert passage.note is not None
-    assert passage.note.startswith("refused: RegSend: ")
+    assert passage.note.startswith("refused: ")
     assert pair.peer_says(to("counter"), 1)
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
+from quicdist import Identity, Node, Trust
 from quicdist.cluster.otp_names import OTP_NAMES
+from quicdist.dist.session import NO_PAYLOAD
+from quicdist.etf import Atom, Pid, Reference, Term, decode
 from quicdist.gateway import Mode, PeerRules, Pids, Policy
 from tests.erlang import Erlang
 from tests.gatewayed import GatewayThread, gatewayed_erl, loopback_settings
+from tests.protocol import forms as ctl
 
 PATIENCE = 60.0
 
@@ -21,12 +28,13 @@ SERVER = """
 Server = fun Loop() ->
     receive
         {'$gen_call', From, {whoami, B}} -> gen_server:reply(From, {self(), byte_size(B)});
-        {'$gen_call', From, answer_by_pid} -> {Pid, _} = From, Pid ! {the_answer, 42};
+        {Pid, answer_by_pid} -> Pid ! {the_answer, 42};
         {system, _, _} -> exit(reached)
     end,
     Loop()
 end,
 [register(Name, spawn(Server)) || Name <- [counter, hidden]],
+timer:start(),
 [].
 """
 
@@ -156,8 +164,7 @@ def test_who_called_out_is_answered(pair: Guarded) -> None:
     assert ask(pair.node, f"rpc:call({peer}, os, getpid, []) =/= os:getpid()") == "true"
     answered = ask(
         pair.node,
-        f"{{hidden, {peer}}} ! {{'$gen_call', {{self(), make_ref()}}, answer_by_pid}},"
-        "receive {the_answer, N} -> N end",
+        f"{{hidden, {peer}}} ! {{self(), answer_by_pid}},receive {{the_answer, N}} -> N end",
     )
     assert answered == "42"
     exited = ask(
@@ -166,6 +173,140 @@ def test_who_called_out_is_answered(pair: Guarded) -> None:
         "receive {'EXIT', P, R} -> R end",
     )
     assert exited == "enough"
+
+
+def test_a_fun_in_the_arguments_of_a_listed_function_is_no_shell(pair: Guarded) -> None:
+    node = f"'{pair.node_name}'"
+    assert ask(pair.peer, f'rpc:call({node}, lists, map, [fun os:cmd/1, ["id"]])') == (
+        "{badrpc,notsup}"
+    )
+    assert ask(pair.peer, f"rpc:call({node}, lists, map, [fun(X) -> X end, [1]])") == (
+        "{badrpc,notsup}"
+    )
+
+
+# -- what a stock node would not send -----------------------------------------------------------
+
+
+@dataclass
+class Attacker:
+    """A node of ours that sends any control message to `node`."""
+
+    attacker: Node
+    node: Erlang
+    node_name: str
+
+    @property
+    def me(self) -> Pid:
+        return self.attacker.pid
+
+    def send(self, control: ctl.Control, payload: Any = NO_PAYLOAD) -> None:
+        peer = self.attacker._running.connections.up[Atom(self.node_name)]
+        peer.outbox.put(self.me, ctl.encode(peer.session, control, payload), None)
+
+    async def ask(self, source: str) -> str:
+        return await asyncio.to_thread(ask, self.node, source)
+
+    async def passed(self) -> None:
+        """What was sent has been read: a ping comes behind it."""
+        assert await self.attacker.ping(self.node_name, timeout=PATIENCE)
+
+
+@contextlib.asynccontextmanager
+async def attacker(rules: PeerRules) -> AsyncIterator[Attacker]:
+    with ExitStack() as stack:
+        settings = replace(loopback_settings(), policy=Policy((rules,)))
+        gateway = await asyncio.to_thread(GatewayThread, settings)
+        stack.callback(gateway.close)
+        node = stack.enter_context(gatewayed_erl(gateway, cookie="attacked"))
+        await asyncio.to_thread(node.eval, SERVER)
+        identity = Identity.ephemeral(["127.0.0.1"])
+        async with Node(
+            "0@127.0.0.1", cookie="attacked", identity=identity, trust=Trust.nothing()
+        ) as mine:
+            await mine.connect(gateway.name)
+            yield Attacker(mine, node, gateway.name)
+
+
+async def test_a_wrong_trace_token_does_not_end_the_node() -> None:
+    async with attacker(RULES) as one:
+        sender = (one.me, one.attacker.system.identifiers.reference())
+        # The server receives the token with the message, and answers with it.
+        call = (Atom("$gen_call"), sender, (Atom("whoami"), b""))
+        for token in (Atom("token"), 1, (0, 0, one.me, 0, 0)):
+            one.send(ctl.RegSendTT(one.me, Atom("counter"), token), call)
+            one.send(ctl.RegSendTT(one.me, Atom("hidden"), token), call)
+        await one.passed()
+        assert await one.ask("is_pid(whereis(counter))") == "true"
+
+
+async def test_no_peer_fills_the_atom_table() -> None:
+    async with attacker(RULES) as one:
+        before = int(await one.ask("erlang:system_info(atom_count)"))
+        sender = (one.me, Reference(one.me.node, (1, 2, 3), one.me.creation))
+        for number in range(20):
+            atoms: list[Term] = [Atom(f"flood_{number}_{index}") for index in range(1500)]
+            ping = (Atom("$gen_call"), sender, (Atom("is_auth"), atoms))
+            one.send(ctl.RegSend(one.me, Atom("net_kernel")), ping)
+            one.send(ctl.RegSend(one.me, Atom("counter")), atoms)
+            one.send(ctl.RegSend(one.me, Atom("counter")), atoms[:900])
+        await one.passed()
+        after = int(await one.ask("erlang:system_info(atom_count)"))
+        assert after - before < RULES.new_atoms + 2000
+
+
+async def test_the_timer_server_is_no_shell() -> None:
+    async with attacker(RULES) as one:
+        async with one.attacker.mailbox(name="x") as inbox:
+            there = f"{{x, '{one.attacker.name}'}}"
+            await one.ask(f"timer:send_after(1, {there}, whereis(timer_server))")
+            server = await inbox.receive(timeout=PATIENCE)
+        now = int(await one.ask("erlang:monotonic_time(millisecond)"))
+        apply: Term = (Atom("apply_once"), (now, 0, (Atom("erlang"), Atom("halt"), [])))
+        request = (Atom("$gen_call"), (one.me, one.attacker.system.identifiers.reference()), apply)
+        one.send(ctl.SendSender(one.me, server), request)
+        one.send(ctl.Send(server), request)
+        await one.passed()
+        assert await one.ask("is_process_alive(whereis(timer_server))") == "true"
+
+
+async def test_no_message_ends_a_process_in_the_name_of_its_parent() -> None:
+    rules = replace(RULES, names=("counter", "application_controller"))
+    async with attacker(rules) as one:
+        init = await one.ask("pid_to_list(whereis(init))")
+        assert init == '"<0.0.0>"'
+        creation = int(await one.ask("erlang:system_info(creation)"))
+        parents = [Pid(Atom(one.node_name), number, 0, creation) for number in range(60)]
+        for parent in parents:
+            gone = (Atom("EXIT"), parent, Atom("killed"))
+            one.send(ctl.RegSend(one.me, Atom("application_controller")), gone)
+            one.send(
+                ctl.AltactSigSend(ctl.ALTACT_NAME, one.me, Atom("application_controller")), gone
+            )
+        await one.passed()
+        assert await one.ask("is_pid(whereis(application_controller))") == "true"
+
+
+async def test_no_alias_is_guessed() -> None:
+    async with attacker(RULES) as one:
+        await one.ask(
+            "spawn(fun() -> register(asker, self()), persistent_term:put(ref, alias()),"
+            " receive M -> register(struck, self()), receive after infinity -> M end"
+            " end end)"
+        )
+        words = await one.ask("timer:sleep(0), length(ref_to_list(persistent_term:get(ref)))")
+        assert int(words) > 0
+        raw = await asyncio.to_thread(one.node.eval, "term_to_binary(persistent_term:get(ref)).")
+        alias = decode(raw)
+        assert isinstance(alias, Reference)
+        for control in (
+            ctl.AliasSend(one.me, alias),
+            ctl.AliasSendTT(one.me, alias, 1),
+            ctl.AltactSigSend(ctl.ALTACT_ALIAS, one.me, alias),
+        ):
+            one.send(control, (alias, Atom("forged")))
+        await one.passed()
+        assert await one.ask("whereis(struck)") == "undefined"
 
 
 def test_every_name_of_otp_is_known_as_one(pair: Guarded) -> None:
