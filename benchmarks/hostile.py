@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from tests.carriers.attacks import ATTACKS, Attack, attack, honest
 from tests.carriers.owners import Owner, settings
 
-_LEAST = 0.05
+_LEAST = 0.2
 """CPU seconds that each attack is repeated for, at least."""
 
 
