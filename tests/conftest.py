@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from quicdist.carriers.few_lines import FewLines
-from tests.erlang import Erlang, erlang_available
+from tests.support.erlang import Erlang, erlang_available
 
 settings.register_profile(
     "default", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]

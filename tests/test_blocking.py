@@ -38,10 +38,10 @@ from quicdist import (
     StartError,
     export,
 )
-from tests.gatewayed import GatewayThread, gatewayed_erl
+from tests.support.gatewayed import GatewayThread, gatewayed_erl
+from tests.support.waiting import PATIENCE
 
 COOKIE = "blocking-tests"
-PATIENCE = 30.0
 
 
 @export(module="py")

@@ -16,7 +16,8 @@ from quicdist.carriers.quic.initial import Initial, read_initial
 from quicdist.carriers.quic.retry import AddressProofs
 from quicdist.carriers.quic.settings import AdmissionLimits
 from quicdist.carriers.refusals import Refusal
-from tests.carriers.owners import PATIENCE, STATUS, Owner, node
+from tests.carriers.owners import STATUS, Owner, node
+from tests.support.waiting import PATIENCE
 
 HERE = ("192.0.2.1", 4433)
 

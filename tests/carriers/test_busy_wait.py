@@ -13,7 +13,8 @@ from quicdist import NodeError, Quic
 from quicdist.carriers.base import DialError
 from quicdist.carriers.quic import busy_wait
 from quicdist.carriers.quic.busy_wait import BusyWait
-from tests.carriers.owners import PATIENCE, node
+from tests.carriers.owners import node
+from tests.support.waiting import PATIENCE
 
 
 class Watched(selectors.DefaultSelector):

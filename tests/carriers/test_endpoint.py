@@ -20,8 +20,10 @@ from quicdist.carriers.quic.connection import QuicCarrier
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.engine.aioquic import AioquicConnection
 from quicdist.carriers.quic.settings import AdmissionLimits
-from tests.carriers.owners import PATIENCE, Node, Owner, node, settings
-from tests.lossy import LossyProxy, Weather
+from tests.carriers.owners import Node, Owner, node, settings
+from tests.support.lossy import LossyProxy, Weather
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
 
 MIB = 1024 * 1024
 SMALL = CarrierLimits(high_water=64 * 1024, low_water=16 * 1024, receive_window=64 * 1024)
@@ -240,9 +242,7 @@ async def test_nobody_there() -> None:
 async def test_a_port_where_nobody_listens_is_known_at_once(bound: str) -> None:
     if bound == "::" and not await has_ipv6():
         pytest.skip("no IPv6 here")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
+    port = free_port()
     async with node(bound) as a, node() as b:
         here, there = await a.connect(b)
         for _ in range(3):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 
 import pytest
 from hypothesis import given
@@ -42,9 +41,9 @@ from quicdist.carriers.epmd import (
     look_up,
     names,
 )
-from tests.erlang import Erlang
-
-PATIENCE = 20.0
+from tests.support.erlang import Erlang
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
 
 node_names = st.text(st.characters(categories=("L", "N", "P")), min_size=1, max_size=255)
 ports = st.integers(0, 65535)
@@ -241,9 +240,7 @@ async def test_the_real_epmd_takes_our_registration() -> None:
     program = shutil.which("epmd")
     if program is None:
         pytest.skip("no epmd on the PATH")
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     epmd = EpmdAddress("127.0.0.1", port)
     command = [program, "-port", str(port), "-address", "127.0.0.1"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:

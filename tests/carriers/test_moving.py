@@ -15,7 +15,8 @@ from quicdist.carriers.quic.connection import QuicCarrier
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.resets import Allowance, ResetTokens, token_in
 from quicdist.carriers.refusals import Refusal
-from tests.carriers.owners import IDENTITY, PATIENCE, Node, Owner, node, settings
+from tests.carriers.owners import IDENTITY, Node, Owner, node, settings
+from tests.support.waiting import PATIENCE
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="127.0.0.2 is Linux's")
 

@@ -15,7 +15,7 @@ from quicdist.carriers.quic.connection import QuicCarrier
 from quicdist.carriers.quic.engine.aioquic import AioquicConnection
 from quicdist.carriers.quic.mtu import BASE, PathMtu
 from tests.carriers.owners import Owner, node
-from tests.lossy import LossyProxy, Weather
+from tests.support.lossy import LossyProxy, Weather
 
 FAR, NEAR = "192.0.2.1", "127.0.0.1"
 

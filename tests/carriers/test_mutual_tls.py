@@ -26,7 +26,8 @@ from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.trust import Credentials, Identity, Trust
 from quicdist.carriers.trust.authority import issue, make_authority
 from quicdist.carriers.trust.identity import pem, sign
-from tests.carriers.owners import PATIENCE, Owner
+from tests.carriers.owners import Owner
+from tests.support.waiting import PATIENCE
 
 ADDRESS = ("127.0.0.1", 4433)
 

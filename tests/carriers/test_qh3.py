@@ -19,7 +19,7 @@ from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.trust import Credentials
 from tests.carriers.owners import IDENTITY, node, settings
-from tests.lossy import LossyProxy, Weather
+from tests.support.lossy import LossyProxy, Weather
 
 PAIRS = [("qh3", "qh3"), ("qh3", "aioquic"), ("aioquic", "qh3")]
 ALPNS = ["quicdist/1", "erlang-dist", "macula-dist"]

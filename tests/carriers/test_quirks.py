@@ -16,16 +16,8 @@ from tests.carriers.doubles import (
     framed,
     listening_double,
 )
-from tests.carriers.owners import (
-    ACK,
-    CHALLENGE,
-    NAME,
-    PATIENCE,
-    REPLY,
-    STATUS,
-    Owner,
-    node,
-)
+from tests.carriers.owners import ACK, CHALLENGE, NAME, REPLY, STATUS, Owner, node
+from tests.support.waiting import PATIENCE
 
 TICK = bytes(4)
 

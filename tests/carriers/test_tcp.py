@@ -11,8 +11,7 @@ import pytest
 from quicdist.carriers.base import CarrierLimits, CloseKind, CloseReason, Connection, Role
 from quicdist.carriers.tcp import TcpConnection, TcpListener, dial
 from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
-
-PATIENCE = 20.0
+from tests.support.waiting import PATIENCE
 
 
 class Recorder:

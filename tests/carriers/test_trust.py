@@ -43,7 +43,8 @@ from quicdist.carriers.trust.names import (
     is_for_node,
     node_uri,
 )
-from tests.carriers.owners import PATIENCE, Owner
+from tests.carriers.owners import Owner
+from tests.support.waiting import PATIENCE
 
 DAY = datetime.timedelta(days=1)
 

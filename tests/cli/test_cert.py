@@ -7,7 +7,7 @@ import shlex
 import stat
 
 from tests.cli.conftest import Command
-from tests.gatewayed import free_udp_port
+from tests.support.ports import free_port
 
 # -- keys, and whose they are -------------------------------------------------------------------
 
@@ -24,7 +24,7 @@ def fingerprint(shown: str) -> str:
 
 
 def test_an_authority_issues_certificates_that_nodes_run_with(quicdist: Command) -> None:
-    name = f"{free_udp_port()}@127.0.0.1"
+    name = f"{free_port()}@127.0.0.1"
     made_authority(quicdist)
     issued = quicdist("cert", "issue", name)
     assert f"good for     {name}, 127.0.0.1\n" in issued.out
@@ -45,7 +45,7 @@ def test_an_authority_issues_certificates_that_nodes_run_with(quicdist: Command)
 
 
 def test_a_key_that_has_changed_is_accepted_with_the_line_that_says_so(quicdist: Command) -> None:
-    name = f"{free_udp_port()}@127.0.0.1"
+    name = f"{free_port()}@127.0.0.1"
     for place in ("one", "two"):
         assert quicdist("cert", "make", "127.0.0.1", "--dir", place).code == 0
     here = {"QUICDIST_STATE_DIR": "here"}
@@ -71,7 +71,7 @@ def pair_of(place: str) -> tuple[str, str, str, str]:
 
 
 def test_a_key_is_rotated_under_a_node_that_runs(quicdist: Command) -> None:
-    name = f"{free_udp_port()}@127.0.0.1"
+    name = f"{free_port()}@127.0.0.1"
     there, here = (
         Command(quicdist.home / "there"),
         {"QUICDIST_STATE_DIR": str(quicdist.home / "here")},
@@ -115,7 +115,7 @@ def test_ways_to_trust_on_the_command_line(quicdist: Command, calc: str) -> None
     quicdist("ping", calc, "--trust", "pins:nowhere").refused(5, "No such file")
     assert quicdist("ping", calc, "--trust", "none").out == "pong\n"
     assert not (quicdist.home / "state" / "known_nodes").exists()
-    quicdist("cert", "peer", f"{free_udp_port()}@127.0.0.1", "--timeout", "1").refused(3)
+    quicdist("cert", "peer", f"{free_port()}@127.0.0.1", "--timeout", "1").refused(3)
 
 
 def test_who_may_connect_on_the_command_line(quicdist: Command) -> None:

@@ -21,10 +21,11 @@ from quicdist.cli.printed import Printed
 from quicdist.cli.shell.names import _functions, _modules
 from quicdist.cli.shell.session import Session
 from quicdist.etf.notation import parse_call
-from tests.cli.conftest import PATIENCE, Command, Result
+from tests.cli.conftest import Command, Result
 from tests.cli.terminal import Terminal
-from tests.erlang import Erlang
-from tests.gatewayed import free_udp_port
+from tests.support.erlang import Erlang
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
 
 
 def given_to(quicdist: Command, name: str, typed: str, *args: str) -> Result:
@@ -165,7 +166,7 @@ def test_history(quicdist: Command, calc: str) -> None:
 
 
 def test_a_node_that_goes_and_comes_back(quicdist: Command) -> None:
-    name = f"{free_udp_port()}@127.0.0.1"
+    name = f"{free_port()}@127.0.0.1"
     (quicdist.home / "one.py").write_text("import quicdist\n@quicdist.export\ndef it(): return 1\n")
     with contextlib.ExitStack() as stack:
         _, process = stack.enter_context(quicdist.node("run", name, "one.py"))

@@ -17,10 +17,11 @@ from quicdist.cli.top import screen
 from quicdist.cli.top.sampling import Figures, NoBeam, Process, Sample, Sort, _read
 from quicdist.cli.top.watching import View
 from quicdist.etf import Atom, Pid
-from tests.cli.conftest import COOKIE, PATIENCE, Command
+from tests.cli.conftest import COOKIE, Command
 from tests.cli.terminal import Terminal
-from tests.erlang import Erlang
-from tests.gatewayed import GatewayThread, gatewayed_erl
+from tests.support.erlang import Erlang
+from tests.support.gatewayed import GatewayThread, gatewayed_erl
+from tests.support.waiting import PATIENCE
 
 PEER = "5555@127.0.0.1"
 

@@ -42,6 +42,7 @@ from quicdist.doctor import Settings, Step, Stopped, Trouble, examine
 from quicdist.node.errors import StartError
 from quicdist.node.lookup import Epmd
 from tests.carriers.owners import IDENTITY
+from tests.support.ports import free_port
 
 COOKIE = "doctor"
 ALL = list(Step)
@@ -198,10 +199,7 @@ async def test_epmd_is_not_there() -> None:
 
 
 async def test_nobody_is_there() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    await stops(f"{port}@127.0.0.1", Step.PORT, Trouble.UNREACHABLE)
+    await stops(f"{free_port()}@127.0.0.1", Step.PORT, Trouble.UNREACHABLE)
 
 
 async def test_a_port_that_swallows() -> None:

@@ -33,7 +33,7 @@ from quicdist.etf.notation import (
     parse_call,
     parse_term,
 )
-from tests.erlang import Erlang, erlang_available
+from tests.support.erlang import Erlang, erlang_available
 
 NODE = Atom("5555@127.0.0.1")
 

@@ -35,9 +35,9 @@ from quicdist.gateway import (
 from quicdist.gateway.gateway import _raise_file_limit
 from quicdist.node.errors import NodeNameError
 from tests.carriers.owners import NAME
-from tests.gatewayed import free_udp_port, loopback_settings
-
-PATIENCE = 20.0
+from tests.support.gatewayed import loopback_settings
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
 
 
 class Owner:
@@ -234,7 +234,7 @@ class Hoarder:
 
 
 async def test_where_nodes_are() -> None:
-    elsewhere = free_udp_port()
+    elsewhere = free_port()
     routes = {"alice@hostb": ("127.0.0.1", elsewhere)}
     settings = replace(loopback_settings(), routes=routes, max_remotes=2)
     async with Gateway(settings) as gateway:
@@ -343,7 +343,7 @@ def test_as_many_files_as_its_settings_ask_for(monkeypatch: pytest.MonkeyPatch) 
 async def test_a_process_out_of_files_knows_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Gateway(loopback_settings()) as gateway:
         epmd = EpmdAddress("127.0.0.1", gateway.epmd_port)
-        name = f"{free_udp_port()}@127.0.0.1"
+        name = f"{free_port()}@127.0.0.1"
         create = asyncio.get_running_loop().create_server
 
         async def no_files(*arguments: object, **settings: object) -> asyncio.Server:

@@ -10,10 +10,8 @@ import pytest
 
 from quicdist.gateway import Mode, PeerRules, Pids, Policy
 from quicdist.gateway.otp_names import OTP_NAMES
-from tests.erlang import Erlang
-from tests.gatewayed import GatewayThread, gatewayed_erl, loopback_settings
-
-PATIENCE = 60.0
+from tests.support.erlang import Erlang
+from tests.support.gatewayed import GatewayThread, gatewayed_erl, loopback_settings
 
 pytestmark = pytest.mark.erlang
 

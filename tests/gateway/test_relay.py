@@ -29,8 +29,7 @@ from quicdist.gateway.guard import Guard
 from quicdist.gateway.policy import PeerRules, Policy
 from quicdist.gateway.relay import Relay, claimed_name
 from quicdist.node.access import Access
-
-PATIENCE = 20.0
+from tests.support.waiting import PATIENCE
 
 
 class Remembering:

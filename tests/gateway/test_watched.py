@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,19 +17,13 @@ from quicdist.metrics import prometheus
 from quicdist.node.errors import NotRunning
 from quicdist.node.guesses import FREE
 from tests.carriers.owners import NAME
-from tests.gateway.test_gateway import PATIENCE, Beam, connect, gateway_and_beam, policed, prove
-from tests.gatewayed import loopback_settings
+from tests.gateway.test_gateway import Beam, connect, gateway_and_beam, policed, prove
+from tests.support.gatewayed import loopback_settings
+from tests.support.waiting import PATIENCE, until
 
 COUNTER = Policy((PeerRules(nodes=("*",), names=("counter",)),))
 KITCHEN = Policy((PeerRules(nodes=("*",), names=("kitchen",)),))
 NOBODY = Policy((PeerRules(nodes=("nobody@here",)),))
-
-
-async def until(true: Callable[[], bool]) -> None:
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while not true():
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.01)
 
 
 def to(name: str, sender: Gateway) -> bytes:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,13 +17,13 @@ import typer.main
 
 from interop.__main__ import _parser
 from interop.carriers import all_carriers
-from interop.peers import free_port
 from quicdist.cli import app
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"
 FOREIGN = ("quic_dist", "erlang_quic", "macula_dist")
-PATIENCE = 60
 
 
 def services() -> dict[str, str]:
@@ -145,11 +146,14 @@ def test_the_services_talk_to_each_other(cluster: dict[str, list[str]], tmp_path
             )
             stack.callback(process.wait)
             stack.callback(process.kill)
-        for _ in range(PATIENCE):
-            asked = subprocess.run(
+
+        def ask() -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
                 cluster["ask"], env=environment, capture_output=True, text=True, check=False
             )
-            if asked.returncode == 0:
-                break
+
+        deadline = time.monotonic() + PATIENCE
+        while (asked := ask()).returncode != 0 and time.monotonic() < deadline:
+            pass
         logs = {path.name: path.read_text() for path in tmp_path.glob("*.log")}
         assert (asked.returncode, asked.stdout) == (0, "3\n"), (asked.stderr, logs)

@@ -10,12 +10,11 @@ import pytest
 
 from quicdist import Identity, Node
 from quicdist.etf import Atom, Term, decode
-from tests.erlang import Erlang, erlang_available
-from tests.gatewayed import GatewayThread, gatewayed_erl
+from tests.support.erlang import Erlang, erlang_available
+from tests.support.gatewayed import GatewayThread, gatewayed_erl
+from tests.support.waiting import PATIENCE
 
 COOKIE = "node-tests"
-PATIENCE = 30.0
-"""Seconds after which a test that waits is hung."""
 
 MakeNode: TypeAlias = Callable[..., Node]
 

@@ -18,9 +18,10 @@ from quicdist import (
     ProcessExited,
     StartError,
 )
-from tests.named import PATIENCE, RealEpmd, named_erl
 from tests.node import exported
 from tests.node.conftest import COOKIE, Beam, MakeNode, atom
+from tests.support.named import RealEpmd, named_erl
+from tests.support.waiting import PATIENCE
 
 BRIEF = NodeLimits(connect_timeout=2.0)
 

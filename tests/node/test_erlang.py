@@ -26,7 +26,8 @@ from quicdist.etf import Term
 from quicdist.node.service import reply
 from quicdist.node.system import Handler
 from tests.node import exported
-from tests.node.conftest import PATIENCE, Beam, MakeNode, atom
+from tests.node.conftest import Beam, MakeNode, atom
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.erlang
 

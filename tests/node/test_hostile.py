@@ -31,8 +31,8 @@ from quicdist.node.carrier import Place, Transport
 from quicdist.node.level import Level
 from quicdist.node.peer import Peer
 from tests.node import exported
-from tests.node.conftest import PATIENCE
 from tests.node.memory import Hub, MemoryCarrier
+from tests.support.waiting import PATIENCE, until
 
 KIB = 1024
 ELSEWHERE = Atom("1@10.0.0.1")
@@ -49,13 +49,6 @@ def link(one: Node, two: Node) -> Peer:
 
 def reference(node: str, number: int) -> Reference:
     return Reference(Atom(node), (number & 0x3FFFF, number >> 18, 1), 9)
-
-
-async def until(condition: Any) -> None:
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.002)
 
 
 @pytest.mark.parametrize("kind", ["link", "monitor", "exit", "exit2", "altact", "unlink", "spawn"])

@@ -19,8 +19,9 @@ import pytest
 
 from quicdist import NoConnection, Node, NodeLimits, Trust
 from quicdist.node.quic import Quic
-from tests.gatewayed import free_udp_port
-from tests.node.conftest import PATIENCE, MakeNode
+from tests.node.conftest import MakeNode
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
 
 OF_A_CONNECTION = (
     *("QuicCarrier", "AioquicConnection", "Qh3Connection", "TcpConnection"),
@@ -105,7 +106,7 @@ async def gone_without_a_word(one: Node, two: Node) -> None:
 
 async def not_there(one: Node, two: Node) -> None:
     with contextlib.suppress(NoConnection):
-        await one.connect(f"{free_udp_port()}@127.0.0.1")
+        await one.connect(f"{free_port()}@127.0.0.1")
 
 
 async def moved(one: Node, two: Node) -> None:

@@ -11,9 +11,10 @@ from quicdist import Identity, Mailbox, Node, Table
 from quicdist.dist import control as ctl
 from quicdist.dist.session import Head
 from quicdist.etf import Atom, Reference
-from tests.lossy import LossyProxy, Weather
-from tests.node.conftest import COOKIE, PATIENCE, Beam, MakeNode, atom
+from tests.node.conftest import COOKIE, Beam, MakeNode, atom
 from tests.node.memory import Hub
+from tests.support.lossy import LossyProxy, Weather
+from tests.support.waiting import PATIENCE
 
 COUNT = 3000
 

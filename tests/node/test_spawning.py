@@ -15,7 +15,8 @@ from quicdist import (
 )
 from quicdist.etf import Term, encode
 from tests.node import exported
-from tests.node.conftest import PATIENCE, Beam, MakeNode, atom
+from tests.node.conftest import Beam, MakeNode, atom
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.erlang
 

@@ -16,7 +16,8 @@ from quicdist.carriers.few_lines import MOST
 from quicdist.node.info import PeerInfo
 from tests.node.conftest import MakeNode
 from tests.node.memory import Hub
-from tests.node.test_two_nodes import get, make, until
+from tests.node.test_two_nodes import get, make
+from tests.support.waiting import until
 
 KIB = 1024
 

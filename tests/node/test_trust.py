@@ -29,9 +29,9 @@ from quicdist.carriers.trust.authority import issue, make_authority
 from quicdist.carriers.trust.identity import pem
 from quicdist.gateway.relay import Relay
 from quicdist.node.guesses import FREE, MOST, Guesses
-from tests.gatewayed import free_udp_port
-from tests.node.conftest import COOKIE, PATIENCE
-from tests.node.test_two_nodes import until
+from tests.node.conftest import COOKIE
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, until
 
 SHORT = NodeLimits(connect_timeout=2.0)
 
@@ -60,7 +60,7 @@ def node(
 
 
 def free_name() -> str:
-    return f"{free_udp_port()}@127.0.0.1"
+    return f"{free_port()}@127.0.0.1"
 
 
 def someone() -> Identity:

@@ -35,8 +35,8 @@ from quicdist import (
 )
 from quicdist.etf import EtfEncodeError, ImproperList, Options, Term
 from tests.node import exported
-from tests.node.conftest import PATIENCE
 from tests.node.memory import Hub
+from tests.support.waiting import PATIENCE, until
 
 KIB = 1024
 
@@ -62,13 +62,6 @@ async def pair(hub: Hub) -> AsyncIterator[tuple[Node, Node]]:
 
 async def get(me: Mailbox, match: Any = None) -> Term:
     return await me.receive(match, timeout=PATIENCE)
-
-
-async def until(condition: Any) -> None:
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.002)
 
 
 # -- life ----------------------------------------------------------------------------------------

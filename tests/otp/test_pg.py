@@ -10,15 +10,9 @@ import pytest
 from quicdist import Mailbox, NameTaken, Node, NoProcess
 from quicdist.etf import Pid, Term
 from quicdist.otp import pg
-from tests.node.conftest import PATIENCE, Beam, MakeNode, atom
+from tests.node.conftest import Beam, MakeNode, atom
 from tests.node.memory import Hub
-
-
-async def until(condition: Any) -> None:
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.005)
+from tests.support.waiting import PATIENCE, until
 
 
 async def get(me: Mailbox) -> Any:

@@ -24,10 +24,10 @@ from quicdist.typed import (
     to_term,
     typed,
 )
+from tests.support.waiting import PATIENCE
 from tests.typed.models import Deposit, Item, Page, User, UserId, Withdraw
 
 a = Atom
-PATIENCE = 30.0
 MESSAGE = Shape[Deposit | Withdraw]()
 
 
