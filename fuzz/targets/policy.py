@@ -110,7 +110,7 @@ def reaches(name: object, payload: object) -> bool:
     if type(request) is not tuple or len(request) < 2:
         return False
     passed_on = request[0] in ("sbcast", "send") and request[1] == "counter"
-    return passed_on or (request[0] != "sbcast" and request[1] == "calc")
+    return bool(passed_on or (request[0] != "sbcast" and request[1] == "calc"))
 
 
 def fragment(tag: bytes, number: int) -> bytes:

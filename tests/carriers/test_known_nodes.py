@@ -34,7 +34,7 @@ from quicdist.carriers.trust.names import fingerprint, parse_fingerprint, read, 
 
 NODE = "4433@127.0.0.1"
 KEY, OTHER_KEY = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
-TODAY = datetime.datetime.now(datetime.timezone.utc).date()
+TODAY = datetime.datetime.now(datetime.UTC).date()
 DAY = datetime.timedelta(days=1)
 
 

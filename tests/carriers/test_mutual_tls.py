@@ -98,7 +98,7 @@ class Workshop:
         """As if issued by the authority, `ago` days earlier than now, for a day."""
         by = signer or self.authority
         key = ec.generate_private_key(ec.SECP256R1())
-        now = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=ago)
+        now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=ago)
         builder = (
             x509.CertificateBuilder()
             .subject_name(self.good.certificate.subject)

@@ -114,7 +114,7 @@ async def test_a_reader_that_stops_stops_the_writer_and_nothing_is_lost() -> Non
                 sent += 1
             try:
                 await asyncio.wait_for(dialer.until(lambda: dialer.connection.is_writable), 1)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 break
         held = sum(len(p.data) for p in listener.packets)
         assert held < 65536 + 256 * 1024

@@ -50,7 +50,7 @@ DAY = datetime.timedelta(days=1)
 
 
 def now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.timezone.utc)
+    return datetime.datetime.now(datetime.UTC)
 
 
 def pem(key: object, encryption: KeySerializationEncryption | None = None) -> bytes:

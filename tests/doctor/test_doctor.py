@@ -238,7 +238,7 @@ async def test_another_protocol_over_quic() -> None:
 
 
 async def test_a_certificate_out_of_its_time() -> None:
-    then = datetime.datetime(2001, 1, 1, tzinfo=datetime.timezone.utc)
+    then = datetime.datetime(2001, 1, 1, tzinfo=datetime.UTC)
     name = x509.Name([])
     expired = (
         x509.CertificateBuilder(name, name, IDENTITY.key.public_key(), 1)

@@ -211,7 +211,7 @@ async def test_a_reader_that_stops_stops_the_writer_through_two_gateways() -> No
             dialer.changed.clear()
             try:
                 await asyncio.wait_for(dialer.changed.wait(), 2)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 break
         listener.connection.handler = eager
         eager.packets_received(hoarder.packets)

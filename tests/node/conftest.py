@@ -51,7 +51,7 @@ class Beam:
         asking = asyncio.get_running_loop().run_in_executor(None, self._erlang.eval, wrapped)
         try:
             return decode(await asyncio.wait_for(asyncio.shield(asking), PATIENCE))
-        except asyncio.TimeoutError:
+        except TimeoutError:
             # The thread waits for its answer; without this the loop would wait for the thread.
             self._erlang.kill()
             raise AssertionError(f"Erlang did not answer {source}") from None

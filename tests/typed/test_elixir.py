@@ -36,7 +36,7 @@ from tests.support.parameters import parameter_id
 from tests.typed import models as m
 
 a = Atom
-UTC = dt.timezone.utc
+UTC = dt.UTC
 ELIXIR = Terms(none="nil")
 
 _MODULES = """

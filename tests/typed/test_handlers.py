@@ -6,10 +6,9 @@ import asyncio
 import functools
 from collections.abc import Iterator
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, assert_never, assert_type
 
 import pytest
-from typing_extensions import assert_never, assert_type
 
 from quicdist import Atom, BlockingNode, CallError, Identity, Node, Pid, connect, export
 from quicdist.etf import Term, decode, encode
