@@ -12,7 +12,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from quicdist.carriers.few_lines import FewLines
+from tests.support import loops, parallel, skips, tiers, virtual_clock
 from tests.support.erlang import Erlang, erlang_available
+from tests.support.ports import EPMD_PORT
 
 settings.register_profile(
     "default", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -31,13 +33,24 @@ for _number, _usual in (
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _usual)
 
+loops.set_event_loop_policy()
+
 _places = itertools.count()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    skips.register(config)
+    tiers.register(config)
+    config.pluginmanager.register(parallel)
+    config.pluginmanager.register(virtual_clock)
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nothing that a node keeps is kept in the home of who runs the tests."""
+def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing that a node keeps is kept in the home of who runs the tests, and no EPMD but a
+    test's own is found: the port is one that this worker alone gives away, not 4369."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ERL_EPMD_PORT", str(EPMD_PORT))
         patch.setenv("QUICDIST_STATE_DIR", str(tmp_path_factory.getbasetemp() / "state"))
         yield
 

@@ -41,6 +41,8 @@ from quicdist import (
 from tests.support.gatewayed import GatewayThread, gatewayed_erl
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.io
+
 COOKIE = "blocking-tests"
 
 

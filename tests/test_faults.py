@@ -7,6 +7,8 @@ import pytest
 from faults.namespaces import NotHere
 from faults.scenarios import SCENARIOS, Run, Scenario
 
+pytestmark = pytest.mark.io
+
 RUN = Run(scale=0.02)
 
 

@@ -40,6 +40,7 @@ def initial_of(data: bytes) -> Initial:
     return found
 
 
+@pytest.mark.io
 async def test_real_first_datagrams_from_nowhere_keep_nobody_out() -> None:
     """More of them than half-open connections are allowed: only the first are believed."""
     async with node() as a, node(admission=AdmissionLimits(max_half_open=40, prove_above=10)) as b:
@@ -57,6 +58,7 @@ async def test_real_first_datagrams_from_nowhere_keep_nobody_out() -> None:
             assert not b.endpoint.refusals[Refusal.HALF_OPEN_FULL]
 
 
+@pytest.mark.io
 async def test_a_bound_for_each_address_leaves_room_for_others() -> None:
     async with node() as a, node("0.0.0.0", admission=AdmissionLimits(max_per_address=2)) as b:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -75,6 +77,7 @@ async def test_a_bound_for_each_address_leaves_room_for_others() -> None:
         await asyncio.wait_for(a.connect(b), PATIENCE)
 
 
+@pytest.mark.io
 async def test_who_begins_a_handshake_and_does_not_go_on_leaves_room_for_others() -> None:
     admission = AdmissionLimits(max_half_open_per_address=2)
     async with node() as a, node("0.0.0.0", admission=admission) as b:
@@ -124,6 +127,7 @@ def initial_with(initial: Initial, token: bytes) -> Initial:
     return Initial(initial.version, initial.destination_id, initial.source_id, token)
 
 
+@pytest.mark.io
 async def test_a_proof_that_is_none_is_not_answered() -> None:
     async with node() as b:
         loop = asyncio.get_running_loop()

@@ -25,6 +25,8 @@ from tests.support.lossy import LossyProxy, Weather
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.io
+
 MIB = 1024 * 1024
 SMALL = CarrierLimits(high_water=64 * 1024, low_water=16 * 1024, receive_window=64 * 1024)
 

@@ -123,6 +123,7 @@ async def server(max_clients: int = 256) -> AsyncIterator[EpmdAddress]:
         await epmd.close()
 
 
+@pytest.mark.io
 async def test_register_look_up_names_and_forget() -> None:
     async with server() as epmd:
         assert await look_up("a", epmd) is None
@@ -138,6 +139,7 @@ async def test_register_look_up_names_and_forget() -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.io
 async def test_a_registration_outlives_its_epmd() -> None:
     epmd = await EpmdServer.open("127.0.0.1", 0, NodeTable())
     address = EpmdAddress(*epmd.local_address)
@@ -150,6 +152,7 @@ async def test_a_registration_outlives_its_epmd() -> None:
     await again.close()
 
 
+@pytest.mark.io
 async def test_clients_are_bounded_and_hostile_ones_dropped() -> None:
     async with server(max_clients=2) as epmd:
         registered = [
@@ -173,6 +176,7 @@ async def test_clients_are_bounded_and_hostile_ones_dropped() -> None:
             await writer.wait_closed()
 
 
+@pytest.mark.io
 async def test_who_says_nothing_takes_no_place_from_others() -> None:
     async with server(max_clients=5) as epmd:
         registration = await Registration.open(NodeInfo("a", 1234), epmd)
@@ -192,6 +196,7 @@ async def test_who_says_nothing_takes_no_place_from_others() -> None:
         await other.close()
 
 
+@pytest.mark.io
 async def test_nobody_there_and_somebody_else_there() -> None:
     async def shout(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example.org ESMTP\r\n")

@@ -125,6 +125,7 @@ def _learn(path: Path, node: str, key: str) -> bool:
         return False
 
 
+@pytest.mark.io
 def test_several_processes_learn_at_once(tmp_path: Path) -> None:
     path = tmp_path / "known_nodes"
     same = [(path, NODE, f"sha256:{number:064x}") for number in range(12)]
@@ -138,6 +139,7 @@ def test_several_processes_learn_at_once(tmp_path: Path) -> None:
     assert keys(KnownNodes(path)) == [same[won.index(True)][2]]
 
 
+@pytest.mark.io
 def test_a_process_that_hangs_with_the_lock_stops_nobody(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

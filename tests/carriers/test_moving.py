@@ -18,6 +18,8 @@ from quicdist.carriers.refusals import Refusal
 from tests.carriers.owners import IDENTITY, Node, Owner, node, settings
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.io
+
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="127.0.0.2 is Linux's")
 
 

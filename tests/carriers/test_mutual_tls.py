@@ -127,11 +127,13 @@ def workshop(tmp_path: Path) -> Workshop:
 # -- who dials ----------------------------------------------------------------------------------
 
 
+@pytest.mark.io
 async def test_a_dialler_with_a_good_certificate_is_taken(workshop: Workshop) -> None:
     async with listening(workshop.trust, workshop.good) as there:
         await dial(there.port, workshop.good, workshop.trust)
 
 
+@pytest.mark.io
 @pytest.mark.parametrize(
     ("flaw", "alert"),
     [
@@ -233,6 +235,7 @@ def test_a_tls_message_without_end_is_not_waited_for() -> None:
         exchange(bare, there, 1.0)
 
 
+@pytest.mark.io
 async def test_a_dialler_without_a_certificate(tmp_path: Path) -> None:
     """It is let in where the setting says so, and nowhere else."""
     for trust, is_taken in (
@@ -320,6 +323,7 @@ async def test_who_dials_believes_to_be_connected_once_it_is_believed(workshop: 
 # -- who is dialled -----------------------------------------------------------------------------
 
 
+@pytest.mark.io
 @pytest.mark.parametrize("flaw", ["self-signed", "forged", "expired", "for clients only"])
 async def test_a_node_that_is_dialled_and_not_believed(workshop: Workshop, flaw: str) -> None:
     shown = {
@@ -334,6 +338,7 @@ async def test_a_node_that_is_dialled_and_not_believed(workshop: Workshop, flaw:
         assert not there.accepted
 
 
+@pytest.mark.io
 async def test_a_certificate_for_one_node_is_no_other_nodes(workshop: Workshop) -> None:
     async with listening(Trust.nothing()) as probe:
         port = probe.port
@@ -345,6 +350,7 @@ async def test_a_certificate_for_one_node_is_no_other_nodes(workshop: Workshop) 
                 await dial(there.port, workshop.good, workshop.trust, name=other)
 
 
+@pytest.mark.io
 async def test_pins(tmp_path: Path) -> None:
     shown, mine = Identity.ephemeral(), Identity.ephemeral()
     file = tmp_path / "pins"
@@ -359,6 +365,7 @@ async def test_pins(tmp_path: Path) -> None:
             await dial(there.port, mine, trust)
 
 
+@pytest.mark.io
 @pytest.mark.parametrize("engine", ["aioquic", "aioquic-plain", "qh3"])
 async def test_every_engine_proves_and_judges_alike(workshop: Workshop, engine: str) -> None:
     if engine == "qh3":

@@ -29,6 +29,7 @@ def no_token(connection_id: bytes) -> bytes:
     return connection_id * 2
 
 
+@pytest.mark.io
 @pytest.mark.parametrize("alpn", ALPNS)
 @pytest.mark.parametrize("ends", PAIRS, ids="-".join)
 async def test_frames_both_ways_in_order(ends: tuple[str, str], alpn: str) -> None:
@@ -50,6 +51,7 @@ async def test_frames_both_ways_in_order(ends: tuple[str, str], alpn: str) -> No
         assert "enough" in there.lost[0].text
 
 
+@pytest.mark.io
 @pytest.mark.parametrize("ends", PAIRS, ids="-".join)
 async def test_who_does_not_consume_holds_back_who_sends(ends: tuple[str, str]) -> None:
     limits = CarrierLimits(receive_window=256 * 1024)
@@ -74,6 +76,7 @@ async def test_who_does_not_consume_holds_back_who_sends(ends: tuple[str, str]) 
         assert there.frames == [frame] * count
 
 
+@pytest.mark.io
 @pytest.mark.parametrize("ends", PAIRS, ids="-".join)
 async def test_what_is_acknowledged_has_arrived(ends: tuple[str, str]) -> None:
     async with AsyncExitStack() as stack:
@@ -95,6 +98,7 @@ async def test_what_is_acknowledged_has_arrived(ends: tuple[str, str]) -> None:
         assert proxy.dropped
 
 
+@pytest.mark.io
 @pytest.mark.parametrize("listener", ["qh3", "aioquic"])
 async def test_a_dialer_tries_small_datagrams_where_large_ones_vanish(listener: str) -> None:
     async with AsyncExitStack() as stack:
@@ -108,6 +112,7 @@ async def test_a_dialer_tries_small_datagrams_where_large_ones_vanish(listener: 
         assert there.frames == [b"x" * 100_000]
 
 
+@pytest.mark.io
 async def test_whoever_sends_in_a_connections_name_leaves_little_behind() -> None:
     async with node(engine="qh3") as a, node(engine="qh3") as b:
         here, there = await a.connect(b)
@@ -139,6 +144,7 @@ def test_it_asks_nobody_for_a_certificate(tmp_path: Path) -> None:
     load_engine(QuicSettings(content, engine="qh3"), no_token)
 
 
+@pytest.mark.io
 @pytest.mark.parametrize("engine", ["qh3", "aioquic"])
 async def test_it_believes_whom_it_should(engine: str) -> None:
     other = Identity.ephemeral(["127.0.0.1"])

@@ -19,6 +19,8 @@ from tests.carriers.doubles import (
 from tests.carriers.owners import ACK, CHALLENGE, NAME, REPLY, STATUS, Owner, node
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.io
+
 TICK = bytes(4)
 
 

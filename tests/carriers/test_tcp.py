@@ -13,6 +13,8 @@ from quicdist.carriers.tcp import TcpConnection, TcpListener, dial
 from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.io
+
 
 class Recorder:
     """An owner that keeps what it is told; consumes at once unless told to hoard."""

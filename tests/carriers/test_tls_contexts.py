@@ -45,6 +45,7 @@ async def meet(here: Credentials, there: Credentials) -> tuple[Certificates, Cer
             await writer.wait_closed()
 
 
+@pytest.mark.io
 async def test_an_authority_on_both_sides(tmp_path: Path) -> None:
     authority = make_authority("cluster", 1)
     file = tmp_path / "ca.pem"
@@ -68,6 +69,7 @@ async def test_an_authority_on_both_sides(tmp_path: Path) -> None:
         here.verifier.dialled(NODE, to_us)
 
 
+@pytest.mark.io
 async def test_first_use_of_who_is_dialled(tmp_path: Path) -> None:
     here = Credentials(Identity.ephemeral(), Trust.first_use(tmp_path / "known"))
     there = Credentials(

@@ -356,6 +356,7 @@ async def dial_with(identity: Identity, trust: Trust, host: str) -> None:
         await there.close()
 
 
+@pytest.mark.io
 async def test_an_authority_decides_who_may_be_dialled(tmp_path: Path) -> None:
     authority = Authority()
     trust = Trust.authority(authority.write(tmp_path / "ca.pem"))
@@ -374,6 +375,7 @@ async def test_an_authority_decides_who_may_be_dialled(tmp_path: Path) -> None:
         await dial_with(identity, Trust.nothing(), host)
 
 
+@pytest.mark.io
 async def test_chains_are_sent(tmp_path: Path) -> None:
     """An intermediate authority between the trusted one and the node."""
     root, middle = Authority("root"), Authority("middle")

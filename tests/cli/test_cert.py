@@ -6,8 +6,12 @@ import re
 import shlex
 import stat
 
+import pytest
+
 from tests.cli.conftest import Command
 from tests.support.ports import free_port
+
+pytestmark = pytest.mark.io
 
 # -- keys, and whose they are -------------------------------------------------------------------
 

@@ -16,6 +16,8 @@ from tests.support.gatewayed import GatewayThread, gatewayed_erl, loopback_setti
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.io
+
 # -- against a Python node ----------------------------------------------------------------------
 
 

@@ -19,6 +19,8 @@ from tests.support.erlang import Erlang
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.io
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_run_ends_cleanly_when_told(quicdist: Command, number: int) -> None:

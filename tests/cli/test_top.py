@@ -88,6 +88,7 @@ def test_again_and_again(quicdist: Command, busy: tuple[str, Erlang]) -> None:
         assert next(heads)
 
 
+@pytest.mark.io
 def test_no_beam(quicdist: Command, calc: str) -> None:
     quicdist("top", calc, "--once").refused(1, "is no BEAM node")
 
@@ -124,6 +125,7 @@ def test_a_node_that_goes_and_comes_back(quicdist: Command) -> None:
             assert terminal.end("\x03") == 0
 
 
+@pytest.mark.io
 def test_without_the_library(quicdist: Command, calc: str, tmp_path: Path) -> None:
     (tmp_path / "prompt_toolkit.py").write_text(
         "raise ModuleNotFoundError('gone', name='prompt_toolkit')"

@@ -44,6 +44,8 @@ from quicdist.node.lookup import Epmd
 from tests.carriers.owners import IDENTITY
 from tests.support.ports import free_port
 
+pytestmark = pytest.mark.io
+
 COOKIE = "doctor"
 ALL = list(Step)
 

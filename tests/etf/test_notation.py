@@ -283,6 +283,7 @@ def test_prints_no_float_that_erlang_lacks(term: float) -> None:
         format_term(term)
 
 
+@pytest.mark.slow
 def test_prints_no_list_that_contains_itself() -> None:
     endless: list[Term] = []
     endless.append(endless)
@@ -352,6 +353,7 @@ def test_deep_map_keys_are_refused() -> None:
         parse_term("#{" + "{" * 1000 + "}" * 1000 + "=> 1}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

@@ -39,6 +39,8 @@ from tests.support.gatewayed import loopback_settings
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.io
+
 
 class Owner:
     """Keeps what it is told; consumes at once."""

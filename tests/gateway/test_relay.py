@@ -297,6 +297,7 @@ async def test_a_refusal_is_said(status: bytes, caplog: pytest.LogCaptureFixture
     assert f"6666@there (there:6666): refused by the peer ({status[1:].decode()})" in caplog.text
 
 
+@pytest.mark.io
 async def test_a_live_peer_that_does_not_tick_is_ticked_for() -> None:
     near, far = Remembering(), Remembering(ticks_may_stop=True)
     loop = asyncio.get_running_loop()
@@ -312,6 +313,7 @@ async def test_a_live_peer_that_does_not_tick_is_ticked_for() -> None:
         assert not far.told
 
 
+@pytest.mark.io
 async def test_no_ticks_are_made_up_for_a_dead_peer_or_one_that_ticks() -> None:
     loop = asyncio.get_running_loop()
     for ticks_may_stop, alive in ((True, False), (False, True)):

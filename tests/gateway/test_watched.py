@@ -21,6 +21,8 @@ from tests.gateway.test_gateway import Beam, connect, gateway_and_beam, policed,
 from tests.support.gatewayed import loopback_settings
 from tests.support.waiting import PATIENCE, until
 
+pytestmark = pytest.mark.io
+
 COUNTER = Policy((PeerRules(nodes=("*",), names=("counter",)),))
 KITCHEN = Policy((PeerRules(nodes=("*",), names=("kitchen",)),))
 NOBODY = Policy((PeerRules(nodes=("nobody@here",)),))

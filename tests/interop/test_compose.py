@@ -50,6 +50,7 @@ def compose() -> list[str] | None:
     return None
 
 
+@pytest.mark.io
 @pytest.mark.parametrize("profile", ["", "ask", "interop", *FOREIGN])
 def test_compose_accepts_it(profile: str) -> None:
     program = compose()
@@ -77,6 +78,7 @@ def test_the_command_line_takes_what_services_say(service: str) -> None:
     known.make_context(subcommand, args)
 
 
+@pytest.mark.io
 @pytest.mark.parametrize("key", FOREIGN)
 def test_each_real_carrier_has_a_profile_that_mounts_its_folder(key: str) -> None:
     text = services()[key]

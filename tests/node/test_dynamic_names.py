@@ -23,6 +23,8 @@ from tests.node.conftest import COOKIE, Beam, MakeNode, atom
 from tests.support.named import RealEpmd, named_erl
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.io
+
 BRIEF = NodeLimits(connect_timeout=2.0)
 
 

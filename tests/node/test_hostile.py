@@ -164,6 +164,7 @@ class Mute:
         pass
 
 
+@pytest.mark.io
 async def test_who_claims_a_name_without_the_cookie_stops_nobody_from_connecting() -> None:
     hub = Hub(delay=0.03)
     async with make(hub) as one, make(hub) as two:
@@ -290,6 +291,7 @@ async def test_a_full_mailbox_may_drop(by: str, caplog: pytest.LogCaptureFixture
         assert await slow.receive(timeout=PATIENCE) == b"room again"
 
 
+@pytest.mark.io
 async def test_a_full_mailbox_may_end_its_process() -> None:
     hub = Hub()
     limits = NodeLimits(mailbox=MailboxLimits(messages=50, when_full=WhenFull.KILL))

@@ -23,6 +23,8 @@ from tests.node.conftest import MakeNode
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.io
+
 OF_A_CONNECTION = (
     *("QuicCarrier", "AioquicConnection", "Qh3Connection", "TcpConnection"),
     *("Peer", "Session", "Outbox", "_Attempt"),

@@ -37,6 +37,7 @@ async def send_by_all_ways(sender: Mailbox, to: Mailbox) -> None:
         await sender.send(reach[number % 3], (number, bytes(size)))
 
 
+@pytest.mark.io
 async def test_under_loss(identity: Identity) -> None:
     weather = Weather(loss=0.03, reorder=0.1, duplicate=0.02)
     async with Node("0@127.0.0.1", cookie=COOKIE, identity=identity) as two:

@@ -26,6 +26,8 @@ from tests.support.lossy import LossyProxy, Weather
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.io
+
 
 async def test_the_spine(make_node: MakeNode) -> None:
     async with (

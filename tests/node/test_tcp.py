@@ -34,6 +34,8 @@ from tests.support.named import RealEpmd, named_erl
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE, until
 
+pytestmark = pytest.mark.io
+
 
 @pytest.fixture
 def own_epmd_port(monkeypatch: pytest.MonkeyPatch) -> int:

@@ -21,6 +21,8 @@ from tests.support.named import RealEpmd, named_erl
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.io
+
 
 @dataclass(frozen=True)
 class Pki:

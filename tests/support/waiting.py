@@ -22,14 +22,15 @@ async def until(condition: Callable[[], Any], *, pause: float = _PAUSE) -> Any:
 
     Raises AssertionError, with what it had last, after PATIENCE.
     """
-    deadline = time.monotonic() + PATIENCE
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + PATIENCE
     while True:
         value = condition()
         if inspect.isawaitable(value):
             value = await value
         if value:
             return value
-        assert time.monotonic() < deadline, f"waited in vain, the last was {value!r}"
+        assert clock() < deadline, f"waited in vain, the last was {value!r}"
         await asyncio.sleep(pause)
 
 

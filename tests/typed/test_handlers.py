@@ -146,6 +146,7 @@ def bank() -> Iterator[BlockingNode]:
         yield node
 
 
+@pytest.mark.io
 def test_typed_functions_on_a_node(bank: BlockingNode) -> None:
     with connect(bank.name, cookie="typed", identity=Identity.ephemeral()) as node:
         call = functools.partial(node.call, bank.name, "bank", timeout=PATIENCE)
@@ -160,6 +161,7 @@ def test_typed_functions_on_a_node(bank: BlockingNode) -> None:
         assert caught.value.reason[:2] == ("python_error", "TermError")
 
 
+@pytest.mark.io
 def test_typed_messages_in_a_mailbox(bank: BlockingNode) -> None:
     with (
         connect(bank.name, cookie="typed", identity=Identity.ephemeral()) as node,
