@@ -39,7 +39,7 @@ from quicdist import (
     export,
 )
 from tests.support.gatewayed import GatewayThread, gatewayed_erl
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.io
 
@@ -496,7 +496,4 @@ def test_a_real_erlang(connect: Connect) -> None:
         with pytest.raises(CallError, match="undef"):
             node.call(gateway.name, "no_such", "function")
         erlang.kill()
-        deadline = time.monotonic() + PATIENCE
-        while node.nodes() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert node.nodes() == []
+        wait_until(lambda: not node.nodes())

@@ -17,7 +17,7 @@ from quicdist.carriers.quic.retry import AddressProofs
 from quicdist.carriers.quic.settings import AdmissionLimits
 from quicdist.carriers.refusals import Refusal
 from tests.carriers.owners import STATUS, Owner, node
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 HERE = ("192.0.2.1", 4433)
 
@@ -49,8 +49,7 @@ async def test_real_first_datagrams_from_nowhere_keep_nobody_out() -> None:
             for _ in range(60):
                 stranger.send(first_datagram())
                 await asyncio.sleep(0)
-            while b.endpoint.refusals[Refusal.UNPROVED] < 50:
-                await asyncio.sleep(0.005)
+            await until(lambda: b.endpoint.refusals[Refusal.UNPROVED] >= 50)
             assert len(b.endpoint.connections) == 10
             for alpn in ("quicdist/1", "macula-dist"):
                 await a.connect(b, alpn=alpn)

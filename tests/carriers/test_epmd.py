@@ -43,7 +43,7 @@ from quicdist.carriers.epmd import (
 )
 from tests.support.erlang import Erlang
 from tests.support.ports import free_port
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 node_names = st.text(st.characters(categories=("L", "N", "P")), min_size=1, max_size=255)
 ports = st.integers(0, 65535)
@@ -135,8 +135,11 @@ async def test_register_look_up_names_and_forget() -> None:
         with pytest.raises(EpmdRefused, match="already"):
             await Registration.open(NodeInfo("a", 99), epmd)
         await registration.close()
-        while await names(epmd):
-            await asyncio.sleep(0.01)
+
+        async def is_forgotten() -> bool:
+            return await names(epmd) == []
+
+        await until(is_forgotten)
 
 
 @pytest.mark.io
@@ -146,8 +149,7 @@ async def test_a_registration_outlives_its_epmd() -> None:
     registration = await Registration.open(NodeInfo("a", 1), address)
     await epmd.close()
     again = await EpmdServer.open(address.host, address.port, NodeTable())
-    while not await names(address):
-        await asyncio.sleep(0.05)
+    await until(lambda: names(address))
     await registration.close()
     await again.close()
 
@@ -235,8 +237,11 @@ async def test_a_real_node_registers_and_finds_others_here() -> None:
                 erlang.eval, 'io_lib:format("~p", [lists:sort(element(2, net_adm:names()))]).'
             )
             assert b'"python",4711' in listed.replace(b"\n", b"").replace(b" ", b"")
-        while await look_up("erlang", epmd):
-            await asyncio.sleep(0.05)
+
+        async def is_forgotten() -> bool:
+            return await look_up("erlang", epmd) is None
+
+        await until(is_forgotten)
         await mine.close()
 
 
@@ -250,12 +255,13 @@ async def test_the_real_epmd_takes_our_registration() -> None:
     command = [program, "-port", str(port), "-address", "127.0.0.1"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
-            registration = None
-            while registration is None:
-                try:
-                    registration = await Registration.open(NodeInfo("python", 4711), epmd)
-                except ConnectionError:
-                    await asyncio.sleep(0.05)
+
+            async def register() -> Registration | None:
+                with contextlib.suppress(ConnectionError):
+                    return await Registration.open(NodeInfo("python", 4711), epmd)
+                return None
+
+            registration = await until(register)
             assert await names(epmd) == [("python", 4711)]
             assert await look_up("python", epmd) == NodeInfo("python", 4711)
             assert await look_up("nobody", epmd) is None

@@ -20,6 +20,7 @@ from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.trust import Credentials
 from tests.carriers.owners import IDENTITY, node, settings
 from tests.support.lossy import LossyProxy, Weather
+from tests.support.waiting import settled
 
 PAIRS = [("qh3", "qh3"), ("qh3", "aioquic"), ("aioquic", "qh3")]
 ALPNS = ["quicdist/1", "erlang-dist", "macula-dist"]
@@ -65,7 +66,7 @@ async def test_who_does_not_consume_holds_back_who_sends(ends: tuple[str, str]) 
             here.connection.send_frame((frame,))
             accepted += 1
             await asyncio.sleep(0)
-        await asyncio.sleep(0.2)  # whatever might still come
+        await settled(lambda: there.frame_bytes)
         assert 0 < accepted < count
         assert there.frame_bytes <= 2 * limits.receive_window + 64 * 1024
         there.hoard = False

@@ -17,7 +17,7 @@ from tests.carriers.doubles import (
     listening_double,
 )
 from tests.carriers.owners import ACK, CHALLENGE, NAME, REPLY, STATUS, Owner, node
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.io
 
@@ -136,12 +136,14 @@ async def test_a_peer_that_never_ticks_shows_its_life() -> None:
         await double.event()
         double.say(framed(NAME))
         owner = await ours.first()
-        await asyncio.sleep(0.1)
-        for _ in range(3):
+
+        async def ping() -> None:
             before = owner.connection.last_received
             owner.connection.ping()
-            while owner.connection.last_received == before:
-                await asyncio.sleep(0.01)
+            await until(lambda: owner.connection.last_received != before)
+
+        for _ in range(3):
+            await ping()
 
 
 async def test_silent_peers_are_pinged_before_they_time_out() -> None:

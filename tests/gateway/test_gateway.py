@@ -37,7 +37,7 @@ from quicdist.node.errors import NodeNameError
 from tests.carriers.owners import NAME
 from tests.support.gatewayed import loopback_settings
 from tests.support.ports import free_port
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.io
 
@@ -165,8 +165,7 @@ async def test_packets_go_from_socket_to_socket_over_quic_and_a_close_does() -> 
         dialer.connection.close("enough")
         await listener.is_lost()
         assert listener.packets[-1] == FramePacket(b"last")
-        while one.connections or two.connections:
-            await asyncio.sleep(0.01)
+        await until(lambda: not (one.connections or two.connections))
 
 
 async def test_what_carried_a_connection_is_gone_with_it() -> None:
@@ -182,8 +181,7 @@ async def test_what_carried_a_connection_is_gone_with_it() -> None:
             dialer.connection.close("enough")
             await listener.is_lost()
             del dialer, listener
-            while left():
-                await asyncio.sleep(0.05)
+            await until(lambda: not left())
         finally:
             gc.enable()
 
@@ -263,8 +261,7 @@ async def test_where_nodes_are() -> None:
             assert await look_up(nowhere, epmd) is None
         await beam.close()
         await tool.close()
-        while gateway.beam_port is not None:
-            await asyncio.sleep(0.01)
+        await until(lambda: gateway.beam_port is None)
 
 
 async def test_too_many_connections_are_refused() -> None:

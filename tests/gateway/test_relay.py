@@ -29,7 +29,7 @@ from quicdist.gateway.guard import Guard
 from quicdist.gateway.policy import PeerRules, Policy
 from quicdist.gateway.relay import Relay, claimed_name
 from quicdist.node.access import Access
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 
 class Remembering:
@@ -213,8 +213,7 @@ async def test_the_last_words_arrive_before_the_close() -> None:
         handshake(near, far)
         far.bring(FramePacket(b"last words"))
         far.lose(CloseReason(CloseKind.PEER, "the peer closed the connection"))
-        while not near.flushes:
-            await asyncio.sleep(0)
+        await until(lambda: near.flushes)
         assert near.told == [FramePacket(b"last words")]
         assert near.closed is None
         near.flushes[0].set_result(True)
@@ -228,8 +227,7 @@ async def test_the_reason_goes_across_in_words_that_the_other_side_understands()
         both.near.attach(near)
         both.far.attach(far)
         near.lose(CloseReason(CloseKind.PEER, "the peer closed the connection"))
-        while not far.flushes:
-            await asyncio.sleep(0)
+        await until(lambda: far.flushes)
         far.flushes[0].set_result(True)
         await asyncio.wait_for(both.wait_closed(), PATIENCE)
         assert far.closed == "the BEAM node closed the connection"
@@ -243,8 +241,7 @@ async def test_both_sides_may_go_in_one_turn() -> None:
         near.lose(CloseReason(CloseKind.PEER, "the peer closed the connection"))
         far.lose(CloseReason(CloseKind.ERROR, "our address is another now"))
         ending = asyncio.all_tasks() - {asyncio.current_task()}
-        while not far.flushes and not all(task.done() for task in ending):
-            await asyncio.sleep(0)
+        await until(lambda: far.flushes or all(task.done() for task in ending))
         for flush in far.flushes:
             flush.set_result(False)
         ended = await asyncio.gather(*ending, return_exceptions=True)
@@ -257,8 +254,7 @@ async def test_a_peer_s_words_stay_on_one_line(caplog: pytest.LogCaptureFixture)
         both.near.attach(near)
         both.far.attach(far)
         far.lose(CloseReason(CloseKind.ERROR, "bad\nINFO all is well"))
-        while not near.flushes:
-            await asyncio.sleep(0)
+        await until(lambda: near.flushes)
         near.flushes[0].set_result(True)
         await asyncio.wait_for(both.wait_closed(), PATIENCE)
     assert "bad?INFO all is well" in caplog.text
@@ -449,8 +445,7 @@ async def test_whom_the_policy_does_not_know_is_told_and_closed() -> None:
     far.bring(HandshakePacket(hs.build_name(hs.Name(int(DEFAULT_FLAGS), 1, "peer@x"))))
     assert near.told == []
     assert far.told == [HandshakePacket(b"snot_allowed")]
-    while not far.flushes:
-        await asyncio.sleep(0)
+    await until(lambda: far.flushes)
     far.flushes[0].set_result(True)
     await asyncio.wait_for(made.wait_closed(), PATIENCE)
     assert far.closed == "no entry of the policy fits peer@x"

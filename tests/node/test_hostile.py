@@ -111,6 +111,7 @@ async def test_who_asks_and_reads_no_answer_is_held_back(caplog: pytest.LogCaptu
         assert await two.ping(one.name)
 
 
+@pytest.mark.virtual_clock
 async def test_who_never_reads_its_answers_is_down() -> None:
     hub = Hub()
     limits = NodeLimits(unread_answers=64 * KIB, net_ticktime=0.4)
@@ -164,7 +165,7 @@ class Mute:
         pass
 
 
-@pytest.mark.io
+@pytest.mark.virtual_clock
 async def test_who_claims_a_name_without_the_cookie_stops_nobody_from_connecting() -> None:
     hub = Hub(delay=0.03)
     async with make(hub) as one, make(hub) as two:
@@ -291,7 +292,7 @@ async def test_a_full_mailbox_may_drop(by: str, caplog: pytest.LogCaptureFixture
         assert await slow.receive(timeout=PATIENCE) == b"room again"
 
 
-@pytest.mark.io
+@pytest.mark.virtual_clock
 async def test_a_full_mailbox_may_end_its_process() -> None:
     hub = Hub()
     limits = NodeLimits(mailbox=MailboxLimits(messages=50, when_full=WhenFull.KILL))

@@ -21,7 +21,7 @@ from quicdist import NoConnection, Node, NodeLimits, Trust
 from quicdist.node.quic import Quic
 from tests.node.conftest import MakeNode
 from tests.support.ports import free_port
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.io
 
@@ -63,15 +63,11 @@ def left() -> list[str]:
 
 
 async def nothing_is_left() -> None:
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while left():
-        assert asyncio.get_running_loop().time() < deadline, left()
-        await asyncio.sleep(0.05)
+    await until(lambda: not left(), pause=0.05)
 
 
 async def both_down(one: Node, two: Node) -> None:
-    while one.nodes(hidden=True) or two.nodes(hidden=True):
-        await asyncio.sleep(0.01)
+    await until(lambda: not (one.nodes(hidden=True) or two.nodes(hidden=True)))
 
 
 async def disconnected_by_the_dialler(one: Node, two: Node) -> None:
@@ -82,8 +78,7 @@ async def disconnected_by_the_dialler(one: Node, two: Node) -> None:
 
 async def disconnected_by_the_listener(one: Node, two: Node) -> None:
     await one.connect(two.name)
-    while not two.nodes(hidden=True):
-        await asyncio.sleep(0.01)
+    await until(lambda: two.nodes(hidden=True))
     two.disconnect(one.name)
     await both_down(one, two)
 

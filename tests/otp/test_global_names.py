@@ -42,10 +42,11 @@ class Other(Beam):
 
     async def until(self, source: str, wanted: Term) -> None:
         """Waits until Erlang source has this value."""
-        deadline = asyncio.get_running_loop().time() + PATIENCE
-        while (found := await self.eval(source)) != wanted:
-            assert asyncio.get_running_loop().time() < deadline, (source, found, wanted)
-            await asyncio.sleep(0.05)
+
+        async def is_so() -> bool:
+            return bool(await self.eval(source) == wanted)
+
+        await until(is_so)
 
 
 @contextlib.asynccontextmanager

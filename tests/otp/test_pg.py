@@ -70,12 +70,12 @@ async def test_members_are_known_on_both_sides(
 
 
 async def _until_beam(beam: Beam, source: str, members: set[Pid], count: int) -> None:
-    for _ in range(200):
+    async def is_so() -> bool:
         found = await beam.eval(source)
-        if set(found) == members and len(found) == count:
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError((source, found, members, count))
+        assert isinstance(found, list)
+        return set(found) == members and len(found) == count
+
+    await until(is_so)
 
 
 @pytest.mark.erlang

@@ -34,6 +34,31 @@ async def until(condition: Callable[[], Any], *, pause: float = _PAUSE) -> Any:
         await asyncio.sleep(pause)
 
 
+def _is_settled(read: Callable[[], T], times: int) -> Callable[[], list[T]]:
+    """A condition: the last values of `read`, when so many on end are the same."""
+    values: list[T] = []
+
+    def is_settled() -> list[T]:
+        now = read()
+        if values and values[-1] != now:
+            values.clear()
+        values.append(now)
+        return values if len(values) >= times else []
+
+    return is_settled
+
+
+async def settled(read: Callable[[], T], *, times: int = 10, pause: float = 0.02) -> T:
+    """What `read` returns, once it has returned the same so many times on end."""
+    values: list[T] = await until(_is_settled(read, times), pause=pause)
+    return values[-1]
+
+
+def wait_settled(read: Callable[[], T], *, times: int = 20, pause: float = 0.05) -> T:
+    """`settled`, for tests without asyncio."""
+    return wait_until(_is_settled(read, times), pause=pause)[-1]
+
+
 def wait_until(condition: Callable[[], T], *, pause: float = _PAUSE) -> T:
     """`until`, for tests without asyncio."""
     deadline = time.monotonic() + PATIENCE
