@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, settings
 from quicdist.carriers.few_lines import FewLines
 from tests.support import loops, parallel, skips, tiers, virtual_clock
 from tests.support.erlang import Erlang, erlang_available
-from tests.support.ports import EPMD_PORT
 
 settings.register_profile(
     "default", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -46,11 +45,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nothing that a node keeps is kept in the home of who runs the tests, and no EPMD but a
-    test's own is found: the port is one that this worker alone gives away, not 4369."""
+def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing that a node keeps is kept in the home of who runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ERL_EPMD_PORT", str(EPMD_PORT))
         patch.setenv("QUICDIST_STATE_DIR", str(tmp_path_factory.getbasetemp() / "state"))
         yield
 

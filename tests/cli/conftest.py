@@ -70,6 +70,7 @@ class Command:
             "COLUMNS": "100",
             "TERM": "dumb",
         }
+        self.environment.pop("ERL_EPMD_PORT", None)
         if cookie is not None:
             self.environment["QUICDIST_COOKIE"] = cookie
 

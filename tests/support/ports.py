@@ -28,12 +28,8 @@ def ports_of_worker() -> range:
     return range(_FIRST + number * share, _FIRST + (number + 1) * share)
 
 
-EPMD_PORT = ports_of_worker()[-1]
-"""Where every program that a test starts looks for an EPMD (ERL_EPMD_PORT): nobody is there."""
-
-
 def _candidates() -> Iterator[int]:
-    ports = ports_of_worker()[:-1]
+    ports = ports_of_worker()
     begin = os.getpid() % len(ports)  # another run on this machine begins elsewhere
     return itertools.cycle((*ports[begin:], *ports[:begin]))
 
