@@ -138,7 +138,7 @@ async def test_a_proof_that_is_none_is_not_answered() -> None:
             stranger.setblocking(False)
             stranger.connect(("127.0.0.1", b.port))
             stranger.send(forged)
-            with pytest.raises(asyncio.TimeoutError):
+            with pytest.raises(TimeoutError):
                 await asyncio.wait_for(loop.sock_recv(stranger, 2000), 0.1)
         assert b.endpoint.refusals[Refusal.BAD_PROOF] == 1
         assert not b.endpoint.connections

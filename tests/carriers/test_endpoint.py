@@ -623,7 +623,7 @@ async def test_other_versions_are_told_ours() -> None:
             assert answer[5:] == b"\x04srce\x08destinat" + b"\x00\x00\x00\x01\x6b\x33\x43\xcf"
             # Too short to be meant, hence not answered.
             stranger.send(b"\xc0\x0a\x1a\x2a\x3a\x08destinat\x04srce" + bytes(300))
-            with pytest.raises(asyncio.TimeoutError):
+            with pytest.raises(TimeoutError):
                 await asyncio.wait_for(loop.sock_recv(stranger, 2000), 0.1)
 
 

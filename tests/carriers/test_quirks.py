@@ -464,7 +464,7 @@ async def test_bytes_that_no_such_carrier_sends_cost_the_connection_alone() -> N
             await victim.until(lambda: victim.lost)
             assert victim.lost[0].kind is CloseKind.BROKEN
             assert "4294967295 bytes" in victim.lost[0].text
-            with contextlib.suppress(asyncio.TimeoutError):
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(bad.wait_closed(), PATIENCE)
             assert bad.terminated is not None
         assert not owner.lost
