@@ -55,7 +55,18 @@ def top(quicdist: Command, *args: str, **env: str) -> Iterator[Terminal]:
 @pytest.mark.erlang
 def test_once(quicdist: Command, busy: tuple[str, Erlang]) -> None:
     name, _ = busy
-    done = quicdist("top", name, "--once", "--sort", "mailbox", "--rows", "3", "-i", "0.2")
+    done = quicdist(
+        "top",
+        name,
+        "--once",
+        "--sort",
+        "mailbox",
+        "--rows",
+        "3",
+        "-i",
+        "0.2",
+        env={"COLUMNS": "160"},
+    )
     assert (done.code, done.err) == (0, "")
     head, processes = done.out.split("PID")
     assert head.startswith(f"{name}  OTP ")

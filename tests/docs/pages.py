@@ -70,6 +70,7 @@ class Reader(Closing):
             "HOME": str(directory),
             "NO_COLOR": "1",
             "TERM": "dumb",
+            "COLUMNS": "160",
             "QUICDIST_STATE_DIR": str(directory / ".state"),
         }
 
