@@ -4,13 +4,15 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test test-pure test-all interop bench bench-venv bench-etf bench-nodes bench-scale fuzz sanitize dist docs lint setup erlang compose clean
+.PHONY: help demo check test test-pure test-all test-uvloop test-eager interop bench bench-venv bench-etf bench-nodes bench-scale fuzz sanitize dist docs lint setup erlang tools clean
 
 help:
 	@echo "make demo     a Python node and a real Erlang node talk over QUIC"
-	@echo "make test     every test"
-	@echo "make test-pure every test, on the codec in pure Python"
+	@echo "make check    lint, types, and every test without sockets, processes or sleeps; a minute"
+	@echo "make test     every test, in WORKERS processes"
+	@echo "make test-pure the tests of what the codec carries, on the one in pure Python"
 	@echo "make test-all every test that needs no Erlang, on every Python that can be had"
+	@echo "make test-uvloop, make test-eager  the tests of nodes, on uvloop and with eager tasks"
 	@echo "make interop  one list of scenarios with every kind of peer, see interop/README.md"
 	@echo "make bench    how fast it is, next to others"
 	@echo "make faults   bad networks and machines, tried for real; some ten minutes, prints a table"
@@ -29,22 +31,43 @@ $(BIN)/.installed: pyproject.toml setup.py $(wildcard quicdist/etf/_core/*)
 	@touch $@
 
 erlang:
-	@sh scripts/need-erlang
-
-compose:
-	@sh scripts/need-compose
+	@sh scripts/need erlang
 
 demo: setup
 	@$(BIN)/quicdist demo
 
-test: setup compose
-	$(BIN)/python -m pytest $(ARGS)
+# Tests wait more than they compute: three workers for two cores. A worker takes the next test of
+# its file, so that what a module starts is started once, and steals from another when it is done.
+WORKERS ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
+PYTEST   = -m pytest -n $(WORKERS) --dist worksteal
 
-test-pure: setup
-	QUICDIST_PURE_PYTHON=1 $(BIN)/python -m pytest $(ARGS)
+check: lint
+	$(BIN)/python $(PYTEST) -q -m "not io and not slow" $(ARGS)
 
-test-all: erlang
-	@sh scripts/test-all "$(VENV)" $(ARGS)
+test: tools $(BIN)/.installed
+	$(BIN)/python $(PYTEST) $(ARGS)
+
+# Before the virtual environment: the codec's core is compiled when that is made.
+tools:
+	@sh scripts/need all
+
+# What reads or writes terms, and nodes that exchange them; the rest never sees which codec it is.
+PURE_TESTS = tests/etf tests/dist tests/typed tests/otp tests/node/test_two_nodes.py \
+	tests/node/test_erlang.py tests/gateway/test_policy_erlang.py
+test-pure: tools $(BIN)/.installed
+	QUICDIST_PURE_PYTHON=1 $(BIN)/python $(PYTEST) $(or $(ARGS),$(PURE_TESTS))
+
+test-all: $(BIN)/.installed
+	@WORKERS=$(WORKERS) sh scripts/test-all "$(VENV)" $(ARGS)
+
+# What runs on an event loop of this process: not the command, nor what has no loop.
+LOOP_TESTS = tests/carriers tests/node tests/gateway tests/otp tests/doctor tests/metrics \
+	tests/typed/test_handlers.py tests/test_blocking.py -m "not erlang"
+test-uvloop: $(BIN)/.installed
+	QUICDIST_TEST_LOOP=uvloop $(BIN)/python $(PYTEST) $(or $(ARGS),$(LOOP_TESTS))
+
+test-eager:
+	@QUICDIST_TEST_LOOP=eager WORKERS=$(WORKERS) sh scripts/test-on "$(VENV)" 3.12 $(or $(ARGS),$(LOOP_TESTS))
 
 interop: setup
 	@$(BIN)/python -m interop $(ARGS)
@@ -93,6 +116,7 @@ lint: $(BIN)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_gate.py
 
 clean:
 	rm -rf $(VENV) .venv-bench .venv-fuzz build quicdist/etf/_compiled.*.so docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -347,7 +347,7 @@ class Column:
 
 
 def _cpu_each(answer: dict[str, Any]) -> float:
-    return float(answer["cpu"]) / answer["count"]
+    return float(answer["cpu"]) / int(answer["count"])
 
 
 COLUMNS = [

@@ -5,6 +5,8 @@ import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 
+from sphinx.application import Sphinx
+
 import quicdist
 
 HERE = Path(__file__).parent
@@ -40,12 +42,14 @@ _PLACED = {
 }
 
 
-def _is_placed(app, what, name, obj, skip, options):
+def _is_placed(
+    app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object
+) -> bool | None:
     if what == "module" and name in _PLACED and getattr(quicdist, name, None) is obj:
         return True
     return None
 
 
-def setup(app):
+def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("autodoc-skip-member", _is_placed)

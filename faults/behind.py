@@ -17,7 +17,7 @@ from faults.stage import PATIENCE, free_port
 from quicdist import Node, NodeDown
 from quicdist.gateway import emit_module, erl_arguments
 from quicdist.node.mailbox import Mailbox
-from tests.erlang import Erlang
+from tests.support.erlang import Erlang
 
 _WATCH = """
 Log = ets:new(log, [public, named_table, ordered_set]),

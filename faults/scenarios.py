@@ -17,7 +17,7 @@ from faults.behind import gatewayed_stage
 from faults.namespaces import HERE, THERE, two_hosts
 from faults.peer import CHUNK
 from faults.stage import PeerProcess, Stage, free_port, stage
-from tests.lossy import Weather
+from tests.support.lossy import Weather
 
 MB = 1_000_000
 TICKTIME = 4.0

@@ -17,7 +17,7 @@ from typing import Any
 
 from faults.peer import make_node, transfer
 from quicdist import Node, NodeDown
-from tests.lossy import LossyProxy, Weather
+from tests.support.lossy import LossyProxy, Weather
 
 PATIENCE = 180.0
 """Seconds after which a scenario counts as hanging."""

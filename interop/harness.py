@@ -116,7 +116,7 @@ async def _one(bench: Bench, scenario: Scenario, options: Options) -> Outcome:
         says = await asyncio.wait_for(_play(bench, scenario), options.timeout)
     except _NoMessages:
         return Outcome(Verdict.LIMIT, bench.carrier.no_messages)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         why = f"not done in {options.timeout:g} s"
     except Exception as error:
         _log.debug("%s", traceback.format_exc())

@@ -165,7 +165,7 @@ class Bench:
 
         try:
             await asyncio.wait_for(wait(), timeout)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise Unexpected(f"no {kind.__name__} within {timeout:g} s") from None
         return loop.time() - start
 

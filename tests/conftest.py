@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from quicdist.carriers.few_lines import FewLines
-from tests.erlang import Erlang, erlang_available
+from tests.support import loops, parallel, skips, tiers, virtual_clock
+from tests.support.erlang import Erlang, erlang_available
 
 settings.register_profile(
     "default", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -31,7 +32,16 @@ for _number, _usual in (
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _usual)
 
+loops.set_event_loop_policy()
+
 _places = itertools.count()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    skips.register(config)
+    tiers.register(config)
+    config.pluginmanager.register(parallel)
+    config.pluginmanager.register(virtual_clock)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -39,10 +39,12 @@ from quicdist import (
     StartError,
     export,
 )
-from tests.gatewayed import GatewayThread, gatewayed_erl
+from tests.support.gatewayed import GatewayThread, gatewayed_erl
+from tests.support.waiting import PATIENCE, wait_until
+
+pytestmark = pytest.mark.io
 
 COOKIE = "blocking-tests"
-PATIENCE = 30.0
 
 
 @export(module="py")
@@ -495,10 +497,7 @@ def test_a_real_erlang(connect: Connect) -> None:
         with pytest.raises(CallError, match="undef"):
             node.call(gateway.name, "no_such", "function")
         erlang.kill()
-        deadline = time.monotonic() + PATIENCE
-        while node.nodes() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert node.nodes() == []
+        wait_until(lambda: not node.nodes())
 
 
 def test_a_blocking_node_drains(connect: Connect, identity: Identity) -> None:

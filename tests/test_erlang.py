@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.erlang import Erlang, ErlangError
+from tests.support.erlang import Erlang, ErlangError
 
 
 @pytest.mark.erlang

@@ -16,7 +16,8 @@ from quicdist import NoConnection
 from quicdist.cli.jsonlog import JsonFormatter
 from quicdist.one_line import LOGGERS, OneLine
 from tests.node.memory import Hub
-from tests.node.test_two_nodes import make, until
+from tests.node.test_two_nodes import make
+from tests.support.waiting import until
 
 PAGE = (Path(__file__).parents[1] / "docs" / "watching.md").read_text()
 SOURCES = [ast.parse(path.read_text()) for path in Path(quicdist.__file__).parent.rglob("*.py")]

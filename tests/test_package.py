@@ -21,6 +21,7 @@ def test_other_names_are_not() -> None:
         quicdist.nothing_of_ours  # noqa: B018
 
 
+@pytest.mark.io
 def test_the_command_line_imports_no_node() -> None:
     source = "import quicdist.cli, sys; print(*(name for name in sys.modules))"
     loaded = subprocess.run(

@@ -14,8 +14,9 @@ import ssl
 import sys
 from typing import Any
 
-from aioquic.asyncio import connect, serve
+from aioquic.asyncio.client import connect
 from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.asyncio.server import serve
 from aioquic.quic.configuration import QuicConfiguration
 
 from benchmarks.sides.measuring import LARGE, SMALL, drive, hear, log_errors_only, say

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fuzz.targets.pieces import handshakes, join, split, talks
-from quicdist.carriers.base import CarrierLimits, Dialect, DialectError, Role
+from quicdist.carriers.base import CarrierLimits, Dialect, DialectError, Role, Write
 from quicdist.carriers.dialects import QUIC_DIALECTS
 from quicdist.carriers.dialects.tcp import TcpDialect
 from quicdist.dist.packet import FramePacket, HandshakePacket
@@ -60,6 +60,6 @@ def seeds() -> Iterator[bytes]:
                 pieces = [
                     bytes((STREAMS.index(step.stream),)) + b"".join(step.parts)
                     for step in steps
-                    if hasattr(step, "parts") and step.stream in STREAMS
+                    if isinstance(step, Write) and step.stream in STREAMS
                 ]
                 yield join(kind | (8 if listener else 0), pieces)

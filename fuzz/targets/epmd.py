@@ -29,7 +29,7 @@ def check(data: bytes) -> None:
 def seeds() -> Iterator[bytes]:
     """One of each."""
     node = epmd.NodeInfo("5555", 40000, extra=b"more")
-    requests = [
+    requests: list[epmd.Request] = [
         epmd.Register(node),
         epmd.LookUp("5555@127.0.0.1"),
         epmd.ListNames(),

@@ -16,7 +16,8 @@ from aioquic.asyncio.server import serve
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 
-from tests.carriers.owners import IDENTITY, PATIENCE
+from tests.carriers.owners import IDENTITY
+from tests.support.waiting import PATIENCE
 
 MOMENT = 0.015
 """Seconds within which chunks reach the application as one event."""

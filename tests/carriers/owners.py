@@ -12,9 +12,7 @@ from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.trust import Credentials, Identity, Trust
 from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
-
-PATIENCE = 30.0
-"""Seconds after which a test hangs; nothing is measured by it."""
+from tests.support.waiting import PATIENCE
 
 NAME = b"N" + bytes(12) + b"\x00\x06a@test"
 STATUS = b"sok"

@@ -19,8 +19,9 @@ from quicdist.carriers.quic.initial import Initial, read_initial
 from quicdist.carriers.quic.retry import AddressProofs
 from quicdist.carriers.quic.settings import AdmissionLimits
 from quicdist.carriers.refusals import Refusal
-from tests.carriers.owners import PATIENCE, STATUS, Owner, node, settings
+from tests.carriers.owners import STATUS, Owner, node, settings
 from tests.carriers.stranger import Server, Stranger, run_virtually
+from tests.support.waiting import PATIENCE, until
 
 HERE = ("192.0.2.1", 4433)
 
@@ -43,6 +44,7 @@ def initial_of(data: bytes) -> Initial:
     return found
 
 
+@pytest.mark.io
 async def test_real_first_datagrams_from_nowhere_keep_nobody_out() -> None:
     """More of them than half-open connections are allowed: only the first are believed."""
     async with node() as a, node(admission=AdmissionLimits(max_half_open=40, prove_above=10)) as b:
@@ -51,8 +53,7 @@ async def test_real_first_datagrams_from_nowhere_keep_nobody_out() -> None:
             for _ in range(60):
                 stranger.send(first_datagram())
                 await asyncio.sleep(0)
-            while b.endpoint.refusals[Refusal.UNPROVED] < 50:
-                await asyncio.sleep(0.005)
+            await until(lambda: b.endpoint.refusals[Refusal.UNPROVED] >= 50)
             assert len(b.endpoint.connections) == 10
             for alpn in ("quicdist/1", "macula-dist"):
                 await a.connect(b, alpn=alpn)
@@ -60,6 +61,7 @@ async def test_real_first_datagrams_from_nowhere_keep_nobody_out() -> None:
             assert not b.endpoint.refusals[Refusal.ADDRESS_FULL]
 
 
+@pytest.mark.io
 async def test_a_bound_for_each_address_leaves_room_for_others() -> None:
     async with node() as a, node("0.0.0.0", admission=AdmissionLimits(max_per_address=2)) as b:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -78,6 +80,7 @@ async def test_a_bound_for_each_address_leaves_room_for_others() -> None:
         await asyncio.wait_for(a.connect(b), PATIENCE)
 
 
+@pytest.mark.io
 async def test_who_begins_a_handshake_and_does_not_go_on_leaves_room_for_others() -> None:
     admission = AdmissionLimits(max_half_open_per_address=2)
     async with node() as a, node("0.0.0.0", admission=admission) as b:
@@ -127,6 +130,7 @@ def initial_with(initial: Initial, token: bytes) -> Initial:
     return Initial(initial.version, initial.destination_id, initial.source_id, token)
 
 
+@pytest.mark.io
 async def test_a_proof_that_is_none_is_not_answered() -> None:
     async with node() as b:
         loop = asyncio.get_running_loop()
@@ -138,7 +142,7 @@ async def test_a_proof_that_is_none_is_not_answered() -> None:
             stranger.setblocking(False)
             stranger.connect(("127.0.0.1", b.port))
             stranger.send(forged)
-            with pytest.raises(asyncio.TimeoutError):
+            with pytest.raises(TimeoutError):
                 await asyncio.wait_for(loop.sock_recv(stranger, 2000), 0.1)
         assert b.endpoint.refusals[Refusal.BAD_PROOF] == 1
         assert not b.endpoint.connections

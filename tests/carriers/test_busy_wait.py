@@ -13,7 +13,8 @@ from quicdist import NodeError, Quic
 from quicdist.carriers.base import DialError
 from quicdist.carriers.quic import busy_wait
 from quicdist.carriers.quic.busy_wait import BusyWait
-from tests.carriers.owners import PATIENCE, node
+from tests.carriers.owners import node
+from tests.support.waiting import PATIENCE
 
 
 class Watched(selectors.DefaultSelector):
@@ -132,6 +133,7 @@ def _run(play: Coroutine[None, None, None], selector: Watched) -> None:
         loop.close()
 
 
+@pytest.mark.io
 @pytest.mark.parametrize("busy", ["dialer", "listener"])
 def test_an_endpoint_stays_awake_after_traffic_until_it_closes(busy: str) -> None:
     async def play() -> None:
@@ -151,6 +153,7 @@ def test_an_endpoint_stays_awake_after_traffic_until_it_closes(busy: str) -> Non
     _run(play(), selector)
 
 
+@pytest.mark.io
 @pytest.mark.parametrize("traffic", ["a datagram that comes", "a datagram that leaves"])
 def test_each_way_alone_keeps_it_awake(traffic: str) -> None:
     async def play() -> None:
@@ -172,6 +175,7 @@ def test_each_way_alone_keeps_it_awake(traffic: str) -> None:
     _run(play(), selector)
 
 
+@pytest.mark.io
 def test_by_default_an_endpoint_sleeps() -> None:
     async def play() -> None:
         async with node() as a, node() as b:

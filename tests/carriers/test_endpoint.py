@@ -20,8 +20,12 @@ from quicdist.carriers.quic.connection import QuicCarrier
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.engine.aioquic import AioquicConnection
 from quicdist.carriers.quic.settings import AdmissionLimits
-from tests.carriers.owners import PATIENCE, Node, Owner, node, settings
-from tests.lossy import LossyProxy, Weather
+from tests.carriers.owners import Node, Owner, node, settings
+from tests.support.lossy import LossyProxy, Weather
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, settled, until
+
+pytestmark = pytest.mark.io
 
 MIB = 1024 * 1024
 SMALL = CarrierLimits(high_water=64 * 1024, low_water=16 * 1024, receive_window=64 * 1024)
@@ -118,8 +122,7 @@ async def test_a_close_is_seen_at_once_with_its_reason(ending: str) -> None:
             assert not await owner.connection.flush(1)
             owner.connection.statistics()
             assert owner.connection.peer_address[0] == "127.0.0.1"
-        await asyncio.sleep(0.05)
-        assert len(here.lost) == len(there.lost) == 1
+        assert await settled(lambda: (len(here.lost), len(there.lost))) == (1, 1)
 
 
 async def test_a_close_in_the_packets_callback_and_packets_before_a_close() -> None:
@@ -204,8 +207,7 @@ async def test_a_close_that_is_lost_is_said_again() -> None:
     async with pair_in(Weather(), seed=1) as (here, there, proxy):
         proxy.is_black_hole = True
         here.connection.close("lost on the way")
-        while not proxy.dropped:
-            await asyncio.sleep(0)
+        await until(lambda: proxy.dropped)
         proxy.is_black_hole = False
         await there.until(lambda: there.lost)
         assert there.lost[0].kind is CloseKind.PEER
@@ -215,8 +217,7 @@ async def test_a_peer_that_sends_on_is_told_of_the_close_again() -> None:
     async with pair_in(Weather(), seed=1) as (here, there, proxy):
         proxy.is_black_hole = True
         here.connection.close("lost on the way, twice")
-        while proxy.dropped < 2:
-            await asyncio.sleep(0)
+        await until(lambda: proxy.dropped >= 2)
         proxy.is_black_hole = False
         there.connection.send_frame((b"still there?",))
         await there.until(lambda: there.lost)
@@ -240,9 +241,7 @@ async def test_nobody_there() -> None:
 async def test_a_port_where_nobody_listens_is_known_at_once(bound: str) -> None:
     if bound == "::" and not await has_ipv6():
         pytest.skip("no IPv6 here")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
+    port = free_port()
     async with node(bound) as a, node() as b:
         here, there = await a.connect(b)
         for _ in range(3):
@@ -437,9 +436,8 @@ async def test_a_reader_that_stops_stops_the_sender(alpn: str) -> None:
                 here.connection.send_frame((frame,))
                 sent += 1
                 assert sent < 1000
-            before = there.frame_bytes
-            await asyncio.sleep(0.3)
-            if not here.connection.is_writable and there.frame_bytes == before:
+            await settled(lambda: there.frame_bytes)
+            if not here.connection.is_writable:
                 break
         accepted = sent * (len(frame) + 4)
         assert accepted <= limits.receive_window + limits.high_water + 2 * len(frame)
@@ -465,7 +463,7 @@ async def test_windows_grow_by_what_was_consumed_and_no_more() -> None:
             here.connection.send_frame((bytes(8 * 1024),))
         for consumed in (0, 64 * 1024, 128 * 1024, 512 * 1024):
             there.connection.consumed(consumed)
-            await asyncio.sleep(0.3)
+            await settled(lambda: there.frame_bytes)
         # All that was consumed, and one window; consuming what never came gave nothing.
         assert 440 * 1024 <= there.frame_bytes <= (64 + 128 + 128 + 128) * 1024
 
@@ -518,8 +516,7 @@ async def test_a_tick_gets_through_while_bulk_flows() -> None:
 
 async def test_small_messages_share_datagrams() -> None:
     async with pair_in(Weather(), seed=1) as (here, there, proxy):
-        await asyncio.sleep(0.1)
-        before = proxy.passed
+        before = await settled(lambda: proxy.passed)
         for i in range(1000):
             here.connection.send_frame((b"%016d" % i,))
         await there.until(lambda: len(there.frames) == 1000)
@@ -597,10 +594,10 @@ async def test_junk_costs_nothing() -> None:
                 stranger.send(data)
                 if i % 100 == 0:
                     await asyncio.sleep(0)
-        await asyncio.sleep(0.1)
-        assert len(b.endpoint.connections) == 1
+        # Comes to the same socket, behind the junk.
         here.connection.send_frame((b"hello",))
         await there.until(lambda: there.frames)
+        assert len(b.endpoint.connections) == 1
         await a.connect(b)
 
 
@@ -626,7 +623,7 @@ async def test_other_versions_are_told_ours() -> None:
             assert answer[5:] == b"\x04srce\x08destinat" + b"\x00\x00\x00\x01\x6b\x33\x43\xcf"
             # Too short to be meant, hence not answered.
             stranger.send(b"\xc0\x0a\x1a\x2a\x3a\x08destinat\x04srce" + bytes(300))
-            with pytest.raises(asyncio.TimeoutError):
+            with pytest.raises(TimeoutError):
                 await asyncio.wait_for(loop.sock_recv(stranger, 2000), 0.1)
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 
 import pytest
 from hypothesis import given
@@ -43,9 +42,9 @@ from quicdist.carriers.epmd import (
     look_up,
     names,
 )
-from tests.erlang import Erlang
-
-PATIENCE = 20.0
+from tests.support.erlang import Erlang
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, until
 
 node_names = st.text(st.characters(categories=("L", "N", "P")), min_size=1, max_size=255)
 ports = st.integers(0, 65535)
@@ -125,6 +124,7 @@ async def server(max_clients: int = 256) -> AsyncIterator[EpmdAddress]:
         await epmd.close()
 
 
+@pytest.mark.io
 async def test_register_look_up_names_and_forget() -> None:
     async with server() as epmd:
         assert await look_up("a", epmd) is None
@@ -136,22 +136,26 @@ async def test_register_look_up_names_and_forget() -> None:
         with pytest.raises(EpmdRefused, match="already"):
             await Registration.open(NodeInfo("a", 99), epmd)
         await registration.close()
-        while await names(epmd):
-            await asyncio.sleep(0.01)
+
+        async def is_forgotten() -> bool:
+            return await names(epmd) == []
+
+        await until(is_forgotten)
 
 
+@pytest.mark.io
 async def test_a_registration_outlives_its_epmd() -> None:
     epmd = await EpmdServer.open("127.0.0.1", 0, NodeTable())
     address = EpmdAddress(*epmd.local_address)
     registration = await Registration.open(NodeInfo("a", 1), address)
     await epmd.close()
     again = await EpmdServer.open(address.host, address.port, NodeTable())
-    while not await names(address):
-        await asyncio.sleep(0.05)
+    await until(lambda: names(address))
     await registration.close()
     await again.close()
 
 
+@pytest.mark.io
 async def test_clients_are_bounded_and_hostile_ones_dropped() -> None:
     async with server(max_clients=2) as epmd:
         registered = [
@@ -175,6 +179,7 @@ async def test_clients_are_bounded_and_hostile_ones_dropped() -> None:
             await writer.wait_closed()
 
 
+@pytest.mark.io
 async def test_who_says_nothing_takes_no_place_from_others() -> None:
     async with server(max_clients=5) as epmd:
         registration = await Registration.open(NodeInfo("a", 1234), epmd)
@@ -194,6 +199,7 @@ async def test_who_says_nothing_takes_no_place_from_others() -> None:
         await other.close()
 
 
+@pytest.mark.io
 async def test_nobody_there_and_somebody_else_there() -> None:
     async def shout(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example.org ESMTP\r\n")
@@ -232,8 +238,11 @@ async def test_a_real_node_registers_and_finds_others_here() -> None:
                 erlang.eval, 'io_lib:format("~p", [lists:sort(element(2, net_adm:names()))]).'
             )
             assert b'"python",4711' in listed.replace(b"\n", b"").replace(b" ", b"")
-        while await look_up("erlang", epmd):
-            await asyncio.sleep(0.05)
+
+        async def is_forgotten() -> bool:
+            return await look_up("erlang", epmd) is None
+
+        await until(is_forgotten)
         await mine.close()
 
 
@@ -242,19 +251,18 @@ async def test_the_real_epmd_takes_our_registration() -> None:
     program = shutil.which("epmd")
     if program is None:
         pytest.skip("no epmd on the PATH")
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     epmd = EpmdAddress("127.0.0.1", port)
     command = [program, "-port", str(port), "-address", "127.0.0.1"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
-            registration = None
-            while registration is None:
-                try:
-                    registration = await Registration.open(NodeInfo("python", 4711), epmd)
-                except ConnectionError:
-                    await asyncio.sleep(0.05)
+
+            async def register() -> Registration | None:
+                with contextlib.suppress(ConnectionError):
+                    return await Registration.open(NodeInfo("python", 4711), epmd)
+                return None
+
+            registration = await until(register)
             assert await names(epmd) == [("python", 4711)]
             assert await look_up("python", epmd) == NodeInfo("python", 4711)
             assert await look_up("nobody", epmd) is None

@@ -34,7 +34,7 @@ from quicdist.carriers.trust.names import fingerprint, parse_fingerprint, read, 
 
 NODE = "4433@127.0.0.1"
 KEY, OTHER_KEY = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
-TODAY = datetime.datetime.now(datetime.timezone.utc).date()
+TODAY = datetime.datetime.now(datetime.UTC).date()
 DAY = datetime.timedelta(days=1)
 
 
@@ -125,6 +125,7 @@ def _learn(path: Path, node: str, key: str) -> bool:
         return False
 
 
+@pytest.mark.io
 def test_several_processes_learn_at_once(tmp_path: Path) -> None:
     path = tmp_path / "known_nodes"
     same = [(path, NODE, f"sha256:{number:064x}") for number in range(12)]
@@ -138,6 +139,7 @@ def test_several_processes_learn_at_once(tmp_path: Path) -> None:
     assert keys(KnownNodes(path)) == [same[won.index(True)][2]]
 
 
+@pytest.mark.io
 def test_a_process_that_hangs_with_the_lock_stops_nobody(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -15,7 +15,7 @@ from quicdist import Identity, Trust
 from quicdist.carriers.trust import CertificateError, PeerRefused, files, known_nodes
 from quicdist.carriers.trust.known_nodes import KnownNodes, is_short_lived
 from quicdist.dist.handshake import is_node_name
-from tests.node.test_two_nodes import until
+from tests.support.waiting import until
 
 NODE = "4433@127.0.0.1"
 KEY, OTHER_KEY = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"

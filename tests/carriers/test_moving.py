@@ -19,7 +19,10 @@ from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.resets import ResetTokens, token_in
 from quicdist.carriers.refusals import Refusal
 from quicdist.carriers.trust import Credentials, Identity, Trust, files
-from tests.carriers.owners import CREDENTIALS, PATIENCE, Node, Owner, node, settings
+from tests.carriers.owners import CREDENTIALS, Node, Owner, node, settings
+from tests.support.waiting import PATIENCE, settled, until
+
+pytestmark = pytest.mark.io
 
 SECRET = bytes(32)
 
@@ -107,8 +110,7 @@ async def test_a_reset_from_elsewhere_or_with_another_token_ends_nothing() -> No
             stranger.connect(("127.0.0.1", a.port))
             stranger.send(b"\x41" + bytes(20) + token)
         b.endpoint._udp.send(b"\x41" + bytes(36), (("127.0.0.1", a.port), None))
-        while a.endpoint.refusals[Refusal.RESET] < 2:
-            await asyncio.sleep(0.005)
+        await until(lambda: a.endpoint.refusals[Refusal.RESET] >= 2)
         here.connection.send_frame((b"unmoved",))
         await there.until(lambda: there.frames)
         # The same from where the peer is.
@@ -119,13 +121,9 @@ async def test_a_reset_from_elsewhere_or_with_another_token_ends_nothing() -> No
 async def test_two_that_know_nothing_of_each_other_fall_silent() -> None:
     async with node() as a, node() as b:
         a.endpoint._udp.send(b"\x41" + bytes(40), (("127.0.0.1", b.port), None))
-        resets = 0
-        while True:
-            await asyncio.sleep(0.1)
-            total = a.endpoint.refusals[Refusal.RESET] + b.endpoint.refusals[Refusal.RESET]
-            if total == resets:
-                break
-            resets = total
+        ends = (a.endpoint.refusals, b.endpoint.refusals)
+        await until(lambda: any(refusals[Refusal.RESET] for refusals in ends))
+        resets = await settled(lambda: sum(refusals[Refusal.RESET] for refusals in ends))
         assert 1 <= resets <= 20
 
 
@@ -286,13 +284,11 @@ async def test_an_address_that_is_gone_is_left_by_itself_and_returned_to(
         monkeypatch.setattr(f"{module}.UdpSocket.bind", bind)
         home = a.endpoint.local_address
         a.endpoint._doubt_address()
-        while a.endpoint.local_address == home:
-            await asyncio.sleep(0.01)
+        await until(lambda: a.endpoint.local_address != home)
         await talk(here, there, b"from elsewhere")
         assert there.connection.peer_address == ("127.0.0.1", home[1])
         gone.clear()
-        while a.endpoint.local_address != home:
-            await asyncio.sleep(0.01)
+        await until(lambda: a.endpoint.local_address == home)
         await talk(here, there, b"at home")
         assert there.connection.peer_address == home
         assert not here.lost

@@ -15,7 +15,7 @@ from quicdist.carriers.quic.connection import QuicCarrier
 from quicdist.carriers.quic.engine.aioquic import AioquicConnection
 from quicdist.carriers.quic.mtu import BASE, PathMtu
 from tests.carriers.owners import Owner, node
-from tests.lossy import LossyProxy, Weather
+from tests.support.lossy import LossyProxy, Weather
 
 FAR, NEAR = "192.0.2.1", "127.0.0.1"
 
@@ -123,6 +123,7 @@ async def pass_on(here: Owner, there: Owner, count: int = 40) -> None:
     there.frames.clear()
 
 
+@pytest.mark.io
 @needs_probes
 @pytest.mark.parametrize("engine", ["aioquic", "aioquic-plain"])
 async def test_large_where_the_path_is_wide_and_small_when_it_has_narrowed(engine: str) -> None:
@@ -140,6 +141,7 @@ async def test_large_where_the_path_is_wide_and_small_when_it_has_narrowed(engin
         assert size_of(here) == BASE
 
 
+@pytest.mark.io
 @needs_probes
 async def test_a_narrow_path_costs_nothing_but_the_probes() -> None:
     async with AsyncExitStack() as stack:

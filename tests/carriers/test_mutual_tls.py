@@ -27,7 +27,8 @@ from quicdist.carriers.refusals import Refusal
 from quicdist.carriers.trust import Credentials, Identity, Trust
 from quicdist.carriers.trust.authority import issue, make_authority
 from quicdist.carriers.trust.identity import pem, sign
-from tests.carriers.owners import PATIENCE, Owner
+from tests.carriers.owners import Owner
+from tests.support.waiting import PATIENCE
 
 ADDRESS = ("127.0.0.1", 4433)
 
@@ -98,7 +99,7 @@ class Workshop:
         """As if issued by the authority, `ago` days earlier than now, for a day."""
         by = signer or self.authority
         key = ec.generate_private_key(ec.SECP256R1())
-        now = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=ago)
+        now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=ago)
         builder = (
             x509.CertificateBuilder()
             .subject_name(self.good.certificate.subject)
@@ -127,11 +128,13 @@ def workshop(tmp_path: Path) -> Workshop:
 # -- who dials ----------------------------------------------------------------------------------
 
 
+@pytest.mark.io
 async def test_a_dialler_with_a_good_certificate_is_taken(workshop: Workshop) -> None:
     async with listening(workshop.trust, workshop.good) as there:
         await dial(there.port, workshop.good, workshop.trust)
 
 
+@pytest.mark.io
 @pytest.mark.parametrize(
     ("flaw", "alert"),
     [
@@ -234,6 +237,7 @@ def test_a_tls_message_without_end_is_not_waited_for() -> None:
     assert there.closed.exceeded is Refusal.TLS_SIZE
 
 
+@pytest.mark.io
 async def test_a_dialler_without_a_certificate(tmp_path: Path) -> None:
     """It is let in where the setting says so, and nowhere else."""
     for trust, is_taken in (
@@ -321,6 +325,7 @@ async def test_who_dials_believes_to_be_connected_once_it_is_believed(workshop: 
 # -- who is dialled -----------------------------------------------------------------------------
 
 
+@pytest.mark.io
 @pytest.mark.parametrize("flaw", ["self-signed", "forged", "expired", "for clients only"])
 async def test_a_node_that_is_dialled_and_not_believed(workshop: Workshop, flaw: str) -> None:
     shown = {
@@ -335,6 +340,7 @@ async def test_a_node_that_is_dialled_and_not_believed(workshop: Workshop, flaw:
         assert not there.accepted
 
 
+@pytest.mark.io
 async def test_a_certificate_for_one_node_is_no_other_nodes(workshop: Workshop) -> None:
     async with listening(Trust.nothing()) as probe:
         port = probe.port
@@ -346,6 +352,7 @@ async def test_a_certificate_for_one_node_is_no_other_nodes(workshop: Workshop) 
                 await dial(there.port, workshop.good, workshop.trust, name=other)
 
 
+@pytest.mark.io
 async def test_pins(tmp_path: Path) -> None:
     shown, mine = Identity.ephemeral(), Identity.ephemeral()
     file = tmp_path / "pins"
@@ -360,6 +367,7 @@ async def test_pins(tmp_path: Path) -> None:
             await dial(there.port, mine, trust)
 
 
+@pytest.mark.io
 @pytest.mark.parametrize("engine", ["aioquic", "aioquic-plain", "qh3"])
 async def test_every_engine_proves_and_judges_alike(workshop: Workshop, engine: str) -> None:
     if engine == "qh3":

@@ -19,7 +19,8 @@ from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.trust import Credentials
 from tests.carriers.owners import IDENTITY, node, settings
-from tests.lossy import LossyProxy, Weather
+from tests.support.lossy import LossyProxy, Weather
+from tests.support.waiting import settled
 
 PAIRS = [("qh3", "qh3"), ("qh3", "aioquic"), ("aioquic", "qh3")]
 ALPNS = ["quicdist/1", "erlang-dist", "macula-dist"]
@@ -29,6 +30,7 @@ def no_token(connection_id: bytes) -> bytes:
     return connection_id * 2
 
 
+@pytest.mark.io
 @pytest.mark.parametrize("alpn", ALPNS)
 @pytest.mark.parametrize("ends", PAIRS, ids="-".join)
 async def test_frames_both_ways_in_order(ends: tuple[str, str], alpn: str) -> None:
@@ -50,6 +52,7 @@ async def test_frames_both_ways_in_order(ends: tuple[str, str], alpn: str) -> No
         assert "enough" in there.lost[0].text
 
 
+@pytest.mark.io
 @pytest.mark.parametrize("ends", PAIRS, ids="-".join)
 async def test_who_does_not_consume_holds_back_who_sends(ends: tuple[str, str]) -> None:
     limits = CarrierLimits(receive_window=256 * 1024)
@@ -63,7 +66,7 @@ async def test_who_does_not_consume_holds_back_who_sends(ends: tuple[str, str]) 
             here.connection.send_frame((frame,))
             accepted += 1
             await asyncio.sleep(0)
-        await asyncio.sleep(0.2)  # whatever might still come
+        await settled(lambda: there.frame_bytes)
         assert 0 < accepted < count
         assert there.frame_bytes <= 2 * limits.receive_window + 64 * 1024
         there.hoard = False
@@ -74,6 +77,7 @@ async def test_who_does_not_consume_holds_back_who_sends(ends: tuple[str, str]) 
         assert there.frames == [frame] * count
 
 
+@pytest.mark.io
 @pytest.mark.parametrize("ends", PAIRS, ids="-".join)
 async def test_what_is_acknowledged_has_arrived(ends: tuple[str, str]) -> None:
     async with AsyncExitStack() as stack:
@@ -95,6 +99,7 @@ async def test_what_is_acknowledged_has_arrived(ends: tuple[str, str]) -> None:
         assert proxy.dropped
 
 
+@pytest.mark.io
 @pytest.mark.parametrize("listener", ["qh3", "aioquic"])
 async def test_a_dialer_tries_small_datagrams_where_large_ones_vanish(listener: str) -> None:
     async with AsyncExitStack() as stack:
@@ -108,6 +113,7 @@ async def test_a_dialer_tries_small_datagrams_where_large_ones_vanish(listener: 
         assert there.frames == [b"x" * 100_000]
 
 
+@pytest.mark.io
 async def test_whoever_sends_in_a_connections_name_leaves_little_behind() -> None:
     async with node(engine="qh3") as a, node(engine="qh3") as b:
         here, there = await a.connect(b)
@@ -139,6 +145,7 @@ def test_it_asks_nobody_for_a_certificate(tmp_path: Path) -> None:
     load_engine(QuicSettings(content, engine="qh3"), no_token)
 
 
+@pytest.mark.io
 @pytest.mark.parametrize("engine", ["qh3", "aioquic"])
 async def test_it_believes_whom_it_should(engine: str) -> None:
     other = Identity.ephemeral(["127.0.0.1"])

@@ -16,16 +16,10 @@ from tests.carriers.doubles import (
     framed,
     listening_double,
 )
-from tests.carriers.owners import (
-    ACK,
-    CHALLENGE,
-    NAME,
-    PATIENCE,
-    REPLY,
-    STATUS,
-    Owner,
-    node,
-)
+from tests.carriers.owners import ACK, CHALLENGE, NAME, REPLY, STATUS, Owner, node
+from tests.support.waiting import PATIENCE, until
+
+pytestmark = pytest.mark.io
 
 TICK = bytes(4)
 
@@ -142,12 +136,14 @@ async def test_a_peer_that_never_ticks_shows_its_life() -> None:
         await double.event()
         double.say(framed(NAME))
         owner = await ours.first()
-        await asyncio.sleep(0.1)
-        for _ in range(3):
+
+        async def ping() -> None:
             before = owner.connection.last_received
             owner.connection.ping()
-            while owner.connection.last_received == before:
-                await asyncio.sleep(0.01)
+            await until(lambda: owner.connection.last_received != before)
+
+        for _ in range(3):
+            await ping()
 
 
 async def test_silent_peers_are_pinged_before_they_time_out() -> None:
@@ -468,7 +464,7 @@ async def test_bytes_that_no_such_carrier_sends_cost_the_connection_alone() -> N
             await victim.until(lambda: victim.lost)
             assert victim.lost[0].kind is CloseKind.BROKEN
             assert "4294967295 bytes" in victim.lost[0].text
-            with contextlib.suppress(asyncio.TimeoutError):
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(bad.wait_closed(), PATIENCE)
             assert bad.terminated is not None
         assert not owner.lost

@@ -11,8 +11,9 @@ import pytest
 from quicdist.carriers.base import CarrierLimits, CloseKind, CloseReason, Connection, Role
 from quicdist.carriers.tcp import TcpConnection, TcpListener, dial
 from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
+from tests.support.waiting import PATIENCE
 
-PATIENCE = 20.0
+pytestmark = pytest.mark.io
 
 
 class Recorder:
@@ -115,7 +116,7 @@ async def test_a_reader_that_stops_stops_the_writer_and_nothing_is_lost() -> Non
                 sent += 1
             try:
                 await asyncio.wait_for(dialer.until(lambda: dialer.connection.is_writable), 1)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 break
         held = sum(len(p.data) for p in listener.packets)
         assert held < 65536 + 256 * 1024

@@ -21,6 +21,8 @@ from quicdist.carriers.quic import udp
 from quicdist.carriers.quic.engine import Path as NetworkPath
 from tests.carriers.owners import node
 
+pytestmark = pytest.mark.io
+
 SAID = b"what was said"
 LABELS = {
     "CLIENT_HANDSHAKE_TRAFFIC_SECRET",

@@ -45,13 +45,14 @@ from quicdist.carriers.trust.names import (
     is_for_node,
     node_uri,
 )
-from tests.carriers.owners import PATIENCE, Owner
+from tests.carriers.owners import Owner
+from tests.support.waiting import PATIENCE
 
 DAY = datetime.timedelta(days=1)
 
 
 def now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.timezone.utc)
+    return datetime.datetime.now(datetime.UTC)
 
 
 def pem(key: object, encryption: KeySerializationEncryption | None = None) -> bytes:
@@ -357,6 +358,7 @@ async def dial_with(identity: Identity, trust: Trust, host: str) -> None:
         await there.close()
 
 
+@pytest.mark.io
 async def test_an_authority_decides_who_may_be_dialled(tmp_path: Path) -> None:
     authority = Authority()
     trust = Trust.authority(authority.write(tmp_path / "ca.pem"))
@@ -375,6 +377,7 @@ async def test_an_authority_decides_who_may_be_dialled(tmp_path: Path) -> None:
         await dial_with(identity, Trust.nothing(), host)
 
 
+@pytest.mark.io
 async def test_chains_are_sent(tmp_path: Path) -> None:
     """An intermediate authority between the trusted one and the node."""
     root, middle = Authority("root"), Authority("middle")

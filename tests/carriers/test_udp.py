@@ -13,6 +13,8 @@ from quicdist.carriers.quic import udp
 from quicdist.carriers.quic.engine import Datagram
 from quicdist.carriers.quic.udp import UdpSocket
 
+pytestmark = pytest.mark.io
+
 SIZES = [1200] * 70 + [700, 1200, 1200, 50, 1201, 1200] + [16_000] * 5 + [1, 1, 2]
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.erlang import Erlang, erlang_available
-from tests.gatewayed import GatewayThread, gatewayed_erl
-from tests.named import RealEpmd, named_erl
+from tests.support.erlang import Erlang, erlang_available
+from tests.support.gatewayed import GatewayThread, gatewayed_erl
+from tests.support.named import RealEpmd, named_erl
+from tests.support.waiting import PATIENCE
 
-PATIENCE = 60.0
 COOKIE = "cli-cookie"
 
 CALC = """

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pyte
 
-from tests.cli.conftest import PATIENCE
-from tests.closing import Closing
+from tests.support.closing import Closing
+from tests.support.waiting import PATIENCE
 
 
 class _Screen(pyte.Screen):

@@ -8,8 +8,13 @@ import signal
 import stat
 import time
 
-from tests.cli.conftest import PATIENCE, Command
-from tests.gatewayed import free_udp_port
+import pytest
+
+from tests.cli.conftest import Command
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
+
+pytestmark = pytest.mark.io
 
 # -- keys, and whose they are -------------------------------------------------------------------
 
@@ -26,7 +31,7 @@ def fingerprint(shown: str) -> str:
 
 
 def test_an_authority_issues_certificates_that_nodes_run_with(quicdist: Command) -> None:
-    name = f"{free_udp_port()}@127.0.0.1"
+    name = f"{free_port()}@127.0.0.1"
     made_authority(quicdist)
     issued = quicdist("cert", "issue", name)
     assert f"good for     {name}, 127.0.0.1\n" in issued.out
@@ -47,7 +52,7 @@ def test_an_authority_issues_certificates_that_nodes_run_with(quicdist: Command)
 
 
 def test_a_key_that_has_changed_is_accepted_with_the_line_that_says_so(quicdist: Command) -> None:
-    name = f"{free_udp_port()}@127.0.0.1"
+    name = f"{free_port()}@127.0.0.1"
     for place in ("one", "two"):
         assert quicdist("cert", "make", "127.0.0.1", "--dir", place).code == 0
     here = {"QUICDIST_STATE_DIR": "here"}
@@ -73,7 +78,7 @@ def pair_of(place: str) -> tuple[str, str, str, str]:
 
 
 def test_a_key_is_rotated_under_a_node_that_runs(quicdist: Command) -> None:
-    name = f"{free_udp_port()}@127.0.0.1"
+    name = f"{free_port()}@127.0.0.1"
     there, here = (
         Command(quicdist.home / "there"),
         {"QUICDIST_STATE_DIR": str(quicdist.home / "here")},
@@ -117,7 +122,7 @@ def test_ways_to_trust_on_the_command_line(quicdist: Command, calc: str) -> None
     quicdist("ping", calc, "--trust", "pins:nowhere").refused(5, "No such file")
     assert quicdist("ping", calc, "--trust", "none").out == "pong\n"
     assert not (quicdist.home / "state" / "known_nodes").exists()
-    quicdist("cert", "peer", f"{free_udp_port()}@127.0.0.1", "--timeout", "1").refused(3)
+    quicdist("cert", "peer", f"{free_port()}@127.0.0.1", "--timeout", "1").refused(3)
 
 
 def test_who_may_connect_on_the_command_line(quicdist: Command) -> None:
@@ -126,7 +131,7 @@ def test_who_may_connect_on_the_command_line(quicdist: Command) -> None:
 
 
 def test_a_certificate_is_revoked_under_a_node_that_runs(quicdist: Command) -> None:
-    name = f"{free_udp_port()}@127.0.0.1"
+    name = f"{free_port()}@127.0.0.1"
     made_authority(quicdist)
     for host in ("good", "bad"):
         assert quicdist("cert", "issue", "127.0.0.1", "--out", f"{host}.pem").code == 0
@@ -144,7 +149,7 @@ def test_a_certificate_is_revoked_under_a_node_that_runs(quicdist: Command) -> N
 
 
 def test_cookies_of_a_file_are_read_again_at_sighup(quicdist: Command) -> None:
-    name = f"{free_udp_port()}@127.0.0.1"
+    name = f"{free_port()}@127.0.0.1"
     file = quicdist.home / "cookies"
     file.write_text("old\nnew\n")
     file.chmod(0o600)

@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 
 from quicdist.gateway import PeerRules, Policy
-from tests.cli.conftest import COOKIE, PATIENCE, Command
-from tests.erlang import Erlang
-from tests.gatewayed import GatewayThread, free_udp_port, gatewayed_erl, loopback_settings
+from tests.cli.conftest import COOKIE, Command
+from tests.support.erlang import Erlang
+from tests.support.gatewayed import GatewayThread, gatewayed_erl, loopback_settings
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
+
+pytestmark = pytest.mark.io
 
 # -- against a Python node ----------------------------------------------------------------------
 
@@ -47,7 +51,7 @@ def test_ping_with_another_cookie(quicdist: Command, calc: str) -> None:
 
 
 def test_ping_nobody(quicdist: Command) -> None:
-    done = quicdist("ping", f"{free_udp_port()}@127.0.0.1", "--timeout", "1")
+    done = quicdist("ping", f"{free_port()}@127.0.0.1", "--timeout", "1")
     assert done.out == "pang\n"
     done.refused(3, "no connection to", "does it run")
 
@@ -108,7 +112,7 @@ def test_ping_what_quic_cannot_reach(quicdist: Command, name: str) -> None:
 
 
 def test_own_name(quicdist: Command, calc: str) -> None:
-    port = free_udp_port()
+    port = free_port()
     assert quicdist("ping", calc, "--name", f"{port}@127.0.0.1").code == 0
     quicdist("ping", calc, "--name", "me").refused(2, "'me' is no node name")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
@@ -303,10 +307,7 @@ def test_doctor_says_where_the_way_ends(quicdist: Command, calc: str) -> None:
     ill.refused(4, "stops at its cookie", "--cookie")
     assert ill.out.splitlines()[-1].split() == ["cookie", "no"]
     quicdist("doctor", "nobody").refused(2, "stops at its name")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    quicdist("doctor", f"{port}@127.0.0.1").refused(3, "stops at its port")
+    quicdist("doctor", f"{free_port()}@127.0.0.1").refused(3, "stops at its port")
 
 
 @pytest.mark.erlang

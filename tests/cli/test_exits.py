@@ -38,6 +38,7 @@ def test_a_term_is_shown_harmlessly_and_reads_back() -> None:
     assert parse_term(text) == term
 
 
+@pytest.mark.io
 def test_output_may_be_closed() -> None:
     """As by `>&-` in a shell: that is no bug of ours."""
     command = [sys.executable, "-m", "quicdist", "--version"]

@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 
 from quicdist.carriers.epmd import EpmdServer, NodeInfo
-from tests.cli.conftest import CALC, PATIENCE, Command, end
-from tests.erlang import Erlang
-from tests.gatewayed import free_udp_port
+from tests.cli.conftest import CALC, Command, end
+from tests.support.erlang import Erlang
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
+
+pytestmark = pytest.mark.io
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -32,7 +35,7 @@ def test_run_ends_cleanly_when_told(quicdist: Command, number: int) -> None:
 
 
 def test_a_gateway_without_a_policy_ends_cleanly_when_its_terminal_does(quicdist: Command) -> None:
-    with quicdist.started("gateway", f"{free_udp_port()}@127.0.0.1", "--epmd-port", "0") as process:
+    with quicdist.started("gateway", f"{free_port()}@127.0.0.1", "--epmd-port", "0") as process:
         assert process.stdout is not None
         assert "is up" in process.stdout.readline()
         assert end(process, signal.SIGHUP).code == 0
@@ -185,7 +188,7 @@ def test_certificates_that_cannot_be_used(quicdist: Command) -> None:
 
 
 def test_a_name_that_differs_from_where_it_listens(quicdist: Command) -> None:
-    port = free_udp_port()
+    port = free_port()
     name = f"{port}@127.0.0.1"
     with quicdist.node("listen", name, "--listen", f"0.0.0.0:{port}", "-n", "1") as (up, process):
         assert up == name
@@ -338,7 +341,7 @@ def test_gateway_writes_its_module(quicdist: Command) -> None:
 
 @pytest.mark.erlang
 def test_gateway_for_an_erlang_node(quicdist: Command) -> None:
-    name = f"{free_udp_port()}@127.0.0.1"
+    name = f"{free_port()}@127.0.0.1"
     arguments = ("gateway", name, "--epmd-port", "0", "--emit-module", "--module-dir", "erl")
     with quicdist.started(*arguments, "--dial", "*@10.*") as process:
         assert process.stdout is not None
@@ -371,7 +374,7 @@ def test_gateway_for_an_erlang_node(quicdist: Command) -> None:
 
 def test_a_gateway_shows_its_metrics_to_prometheus(quicdist: Command) -> None:
     pytest.importorskip("prometheus_client")
-    name = f"{free_udp_port()}@127.0.0.1"
+    name = f"{free_port()}@127.0.0.1"
     with quicdist.started("gateway", name, "--epmd-port", "0", "--prometheus", "0") as process:
         assert process.stderr is not None
         address = next(line.split()[-1] for line in process.stderr if "metrics are at" in line)
@@ -380,7 +383,7 @@ def test_a_gateway_shows_its_metrics_to_prometheus(quicdist: Command) -> None:
         assert f'quicdist_registered{{node="{name}"}} 0.0' in text
         port = address.rpartition(":")[2].partition("/")[0]
         again = quicdist(
-            "gateway", f"{free_udp_port()}@127.0.0.1", "--epmd-port", "0", "--prometheus", port
+            "gateway", f"{free_port()}@127.0.0.1", "--epmd-port", "0", "--prometheus", port
         )
         assert again.code == 5
         assert f"quicdist: --prometheus {port}: Address already in use" in again.err

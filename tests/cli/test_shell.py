@@ -21,10 +21,11 @@ from quicdist.cli.printed import Printed
 from quicdist.cli.shell.names import _functions, _modules
 from quicdist.cli.shell.session import Session
 from quicdist.etf.notation import parse_call
-from tests.cli.conftest import PATIENCE, Command, Result
+from tests.cli.conftest import Command, Result
 from tests.cli.terminal import Terminal
-from tests.erlang import Erlang
-from tests.gatewayed import free_udp_port
+from tests.support.erlang import Erlang
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
 
 
 def given_to(quicdist: Command, name: str, typed: str, *args: str) -> Result:
@@ -52,12 +53,14 @@ def shell(quicdist: Command, name: str, **env: str) -> Iterator[Terminal]:
 # -- in a pipe ----------------------------------------------------------------------------------
 
 
+@pytest.mark.io
 def test_a_script(quicdist: Command, calc: str) -> None:
     script = "% add\ncalc:add(1, 2).\n\ncalc:add(\n  [a],  % a list\n  [b])\ncalc:divide(1, 2)"
     done = given_to(quicdist, calc, script)
     assert (done.code, done.out, done.err) == (0, "3\n[a,b]\n0.5\n", "")
 
 
+@pytest.mark.io
 def test_a_script_ends_where_it_fails(quicdist: Command, calc: str) -> None:
     done = given_to(quicdist, calc, "calc:add(1, 2)\ncalc:divide(1, 0)\ncalc:add(3, 4)\n")
     assert done.out == "3\n"
@@ -83,6 +86,7 @@ def test_a_script_on_erlang(quicdist: Command, beam: tuple[str, Erlang]) -> None
     done.refused(6, "within 1 s")
 
 
+@pytest.mark.io
 def test_a_silent_pipe_holds_up_nobody(quicdist: Command, calc: str) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "quicdist", "shell", calc],
@@ -147,6 +151,7 @@ def test_what_a_process_prints_that_nobody_waits_for(
         assert terminal.end("\x04") == 0
 
 
+@pytest.mark.io
 def test_history(quicdist: Command, calc: str) -> None:
     with shell(quicdist, calc) as terminal:
         terminal.wait_for(f"{calc}>")
@@ -164,8 +169,9 @@ def test_history(quicdist: Command, calc: str) -> None:
         assert terminal.end("\x04") == 0
 
 
+@pytest.mark.io
 def test_a_node_that_goes_and_comes_back(quicdist: Command) -> None:
-    name = f"{free_udp_port()}@127.0.0.1"
+    name = f"{free_port()}@127.0.0.1"
     (quicdist.home / "one.py").write_text("import quicdist\n@quicdist.export\ndef it(): return 1\n")
     with contextlib.ExitStack() as stack:
         _, process = stack.enter_context(quicdist.node("run", name, "one.py"))
@@ -180,6 +186,7 @@ def test_a_node_that_goes_and_comes_back(quicdist: Command) -> None:
             terminal.wait_for(lambda text: "\n1\n" in text)
 
 
+@pytest.mark.io
 def test_without_the_library(quicdist: Command, calc: str, tmp_path: Path) -> None:
     (tmp_path / "prompt_toolkit.py").write_text(
         "raise ModuleNotFoundError('gone', name='prompt_toolkit')"

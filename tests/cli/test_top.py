@@ -17,10 +17,11 @@ from quicdist.cli.top import screen
 from quicdist.cli.top.sampling import Figures, NoBeam, Process, Sample, Sort, _read
 from quicdist.cli.top.watching import View
 from quicdist.etf import Atom, Pid
-from tests.cli.conftest import COOKIE, PATIENCE, Command
+from tests.cli.conftest import COOKIE, Command
 from tests.cli.terminal import Terminal
-from tests.erlang import Erlang
-from tests.gatewayed import GatewayThread, gatewayed_erl
+from tests.support.erlang import Erlang
+from tests.support.gatewayed import GatewayThread, gatewayed_erl
+from tests.support.waiting import PATIENCE
 
 PEER = "5555@127.0.0.1"
 
@@ -54,7 +55,18 @@ def top(quicdist: Command, *args: str, **env: str) -> Iterator[Terminal]:
 @pytest.mark.erlang
 def test_once(quicdist: Command, busy: tuple[str, Erlang]) -> None:
     name, _ = busy
-    done = quicdist("top", name, "--once", "--sort", "mailbox", "--rows", "3", "-i", "0.2")
+    done = quicdist(
+        "top",
+        name,
+        "--once",
+        "--sort",
+        "mailbox",
+        "--rows",
+        "3",
+        "-i",
+        "0.2",
+        env={"COLUMNS": "160"},
+    )
     assert (done.code, done.err) == (0, "")
     head, processes = done.out.split("PID")
     assert head.startswith(f"{name}  OTP ")
@@ -87,6 +99,7 @@ def test_again_and_again(quicdist: Command, busy: tuple[str, Erlang]) -> None:
         assert next(heads)
 
 
+@pytest.mark.io
 def test_no_beam(quicdist: Command, calc: str) -> None:
     quicdist("top", calc, "--once").refused(1, "is no BEAM node")
 
@@ -123,6 +136,7 @@ def test_a_node_that_goes_and_comes_back(quicdist: Command) -> None:
             assert terminal.end("\x03") == 0
 
 
+@pytest.mark.io
 def test_without_the_library(quicdist: Command, calc: str, tmp_path: Path) -> None:
     (tmp_path / "prompt_toolkit.py").write_text(
         "raise ModuleNotFoundError('gone', name='prompt_toolkit')"

@@ -18,7 +18,8 @@ from quicdist.node.reasons import exit_reason
 from quicdist.otp import GenServer, start
 from quicdist.otp.supervisor import Child, Supervisor
 from quicdist.protocol import signals
-from tests.node.conftest import COOKIE, PATIENCE
+from tests.node.conftest import COOKIE
+from tests.support.waiting import PATIENCE
 
 PEER = "4433@127.0.0.1"
 NOTHING = Access(calls={})

@@ -23,11 +23,10 @@ from quicdist.dist.session import (
 )
 from quicdist.etf import Pid
 from quicdist.protocol.signals import Signal
-from tests.closing import Closing
 from tests.protocol.forms import Control, encode
-
-TIMEOUT = 60.0
-"""Seconds after which a silent peer counts as a failure."""
+from tests.support.closing import Closing
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
 
 PORT_NAME = "127.0.0.2"
 """Our address: Erlang on 127.0.0.1 has the same port, and so needs nobody to ask for it."""
@@ -35,16 +34,9 @@ PORT_NAME = "127.0.0.2"
 
 def listener() -> socket.socket:
     """A listening socket of ours whose port is free at 127.0.0.1 too."""
-    while True:
-        server = socket.create_server((PORT_NAME, 0))
-        server.settimeout(TIMEOUT)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", server.getsockname()[1]))
-            except OSError:
-                server.close()
-                continue
-        return server
+    server = socket.create_server((PORT_NAME, free_port(PORT_NAME, "127.0.0.1")))
+    server.settimeout(PATIENCE)
+    return server
 
 
 def erl_args(name: str, cookie: str, port: int) -> tuple[str, ...]:
@@ -65,7 +57,7 @@ class TcpNode(Closing):
     def __init__(
         self, session: Session, sock: socket.socket, decision: Status | Named = Status.OK
     ) -> None:
-        sock.settimeout(TIMEOUT)
+        sock.settimeout(PATIENCE)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.session = session
         self.socket = sock
@@ -76,7 +68,7 @@ class TcpNode(Closing):
 
     @classmethod
     def dial(cls, session: Session, port: int) -> TcpNode:
-        return cls(session, socket.create_connection(("127.0.0.1", port), TIMEOUT))
+        return cls(session, socket.create_connection(("127.0.0.1", port), PATIENCE))
 
     def shake(self) -> Connected:
         """The whole handshake. Raises EOFError when the peer hangs up."""

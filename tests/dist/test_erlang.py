@@ -15,10 +15,11 @@ from quicdist.dist.session import NO_PAYLOAD, MessageReceived, SendHandshake
 from quicdist.etf import Atom, Export, Pid, Reference
 from quicdist.protocol.signals import SPAWN_LINKED, Message, Signal, SpawnReply
 from tests.dist.talk import FORMS, acceptor, initiator, node
-from tests.dist.tcp_node import PORT_NAME, TIMEOUT, TcpNode, erl_args, listener
-from tests.erlang import Erlang
+from tests.dist.tcp_node import PORT_NAME, TcpNode, erl_args, listener
 from tests.protocol import forms as c
 from tests.protocol.forms import RegSend
+from tests.support.erlang import Erlang
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.erlang
 
@@ -184,7 +185,7 @@ def test_the_greater_name_s_attempt_survives(peer: Peer) -> None:
     name = our_name()
     peer.erlang.eval(f"spawn(fun() -> net_kernel:connect_node('{name}') end), <<>>.")
     theirs, _ = peer.server.accept()
-    theirs.settimeout(TIMEOUT)
+    theirs.settimeout(PATIENCE)
     with theirs, theirs.makefile("rb") as stream:
         # Its name is awaited first: whether it comes before ours reaches it is else a race.
         assert len(stream.read(17 + len(peer.name))) == 17 + len(peer.name)

@@ -26,9 +26,8 @@ from pathlib import Path
 
 from quicdist import Atom, BlockingNode
 from quicdist.etf import Term
-from tests.closing import Closing
-
-PATIENCE = 60.0
+from tests.support.closing import Closing
+from tests.support.waiting import PATIENCE
 
 _BLOCK = re.compile(
     r"(?P<why><!-- not run: (?P<reason>.+?) -->\n+)?^```(?P<language>\w+)\n(?P<text>.*?)^```$",
@@ -71,6 +70,7 @@ class Reader(Closing):
             "HOME": str(directory),
             "NO_COLOR": "1",
             "TERM": "dumb",
+            "COLUMNS": "160",
             "QUICDIST_STATE_DIR": str(directory / ".state"),
         }
 

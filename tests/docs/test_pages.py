@@ -13,7 +13,8 @@ import pytest
 from quicdist import BlockingNode, Identity, Node
 from quicdist.gateway import erl_arguments
 from tests.docs.pages import Reader, blocks
-from tests.gatewayed import GatewayThread, free_udp_port, module_directory
+from tests.support.gatewayed import GatewayThread, module_directory
+from tests.support.ports import free_port
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -50,7 +51,7 @@ def elixir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Bloc
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page(page: Path, elixir: tuple[str, BlockingNode], tmp_path: Path) -> None:
     name, node = elixir
-    names = {ELIXIR: name, **{one: f"{free_udp_port()}@127.0.0.1" for one in PYTHON}}
+    names = {ELIXIR: name, **{one: f"{free_port()}@127.0.0.1" for one in PYTHON}}
     with Reader(tmp_path, node, names) as reader:
         reader.read(page)
 

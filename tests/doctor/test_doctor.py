@@ -42,6 +42,9 @@ from quicdist.doctor import Settings, Step, Stopped, Trouble, examine
 from quicdist.node.errors import StartError
 from quicdist.node.lookup import Epmd
 from tests.carriers.owners import IDENTITY
+from tests.support.ports import free_port
+
+pytestmark = pytest.mark.io
 
 COOKIE = "doctor"
 ALL = list(Step)
@@ -198,10 +201,7 @@ async def test_epmd_is_not_there() -> None:
 
 
 async def test_nobody_is_there() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    await stops(f"{port}@127.0.0.1", Step.PORT, Trouble.UNREACHABLE)
+    await stops(f"{free_port()}@127.0.0.1", Step.PORT, Trouble.UNREACHABLE)
 
 
 async def test_a_port_that_swallows() -> None:
@@ -240,7 +240,7 @@ async def test_another_protocol_over_quic() -> None:
 
 
 async def test_a_certificate_out_of_its_time() -> None:
-    then = datetime.datetime(2001, 1, 1, tzinfo=datetime.timezone.utc)
+    then = datetime.datetime(2001, 1, 1, tzinfo=datetime.UTC)
     name = x509.Name([])
     expired = (
         x509.CertificateBuilder(name, name, IDENTITY.key.public_key(), 1)

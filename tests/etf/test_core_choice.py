@@ -25,14 +25,17 @@ def ask(source: str, switch: str) -> str:
     return result.stdout.strip()
 
 
+@pytest.mark.io
 def test_the_switch_forces_the_pure_one() -> None:
     assert ask(WHICH, "1") == "python"
 
 
+@pytest.mark.io
 def test_without_the_extension_the_pure_one_does_it() -> None:
     assert ask(WITHOUT + WHICH, "") == "python"
 
 
+@pytest.mark.io
 @pytest.mark.skipif(not find_spec("quicdist.etf._compiled"), reason="no compiled core is built")
 def test_with_it_the_compiled_one() -> None:
     assert ask(WHICH, "") == "compiled"

@@ -193,6 +193,7 @@ class TestMany:
             assert core.decode(data, text) == PURE.decode(data, text)
 
 
+@pytest.mark.slow
 def test_depth_is_no_matter() -> None:
     for opening, closing in ((b"h\x01", b""), (b"l\0\0\0\x01", b"j"), (b"t\0\0\0\x01a\x01", b"")):
         deep = b"\x83" + opening * 60_000 + b"a\x01" + closing * 60_000

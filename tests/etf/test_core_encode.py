@@ -299,7 +299,22 @@ def test_integers_around_every_border() -> None:
                 same_encoding(core, sign * 2**bits + more)
 
 
-@pytest.mark.parametrize("size", [0, 1, 255, 256, 1017, 1018, 1019, 4096, 65_535, 65_536, 300_000])
+@pytest.mark.parametrize(
+    "size",
+    [
+        0,
+        1,
+        255,
+        256,
+        1017,
+        1018,
+        1019,
+        4096,
+        65_535,
+        65_536,
+        pytest.param(300_000, marks=pytest.mark.slow),
+    ],
+)
 def test_sizes(size: int) -> None:
     for term in (
         bytes(size),

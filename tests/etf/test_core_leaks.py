@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+import pytest
+
 from fuzz.leaks import NODE, PID, growth, run
 from tests.etf.core import compiled
 
@@ -12,11 +14,13 @@ core = compiled()
 ROUNDS = 1000
 
 
+@pytest.mark.slow
 def test_no_memory_is_left_behind() -> None:
     # Tables and free lists may fill once; what leaks, leaks each time.
     assert min(growth(core, ROUNDS) for _ in range(2)) < ROUNDS // 2
 
 
+@pytest.mark.slow
 def test_no_references_are_left_behind() -> None:
     run(core, 3)
     shared = (NODE, PID, NODE.encoded, None, 7)

@@ -47,7 +47,7 @@ class Number(IntEnum):
     SEVEN = 7
 
 
-class Name(str, Enum):
+class Name(str, Enum):  # noqa: UP042  # the form before StrEnum
     FIRST = "first"
 
 

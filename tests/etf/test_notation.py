@@ -34,7 +34,7 @@ from quicdist.etf.notation import (
     parse_call,
     parse_term,
 )
-from tests.erlang import Erlang, erlang_available
+from tests.support.erlang import Erlang, erlang_available
 
 NODE = Atom("5555@127.0.0.1")
 
@@ -302,6 +302,7 @@ def test_prints_no_float_that_erlang_lacks(term: float) -> None:
         format_term(term)
 
 
+@pytest.mark.slow
 def test_prints_no_list_that_contains_itself() -> None:
     endless: list[Term] = []
     endless.append(endless)
@@ -371,6 +372,7 @@ def test_deep_map_keys_are_refused() -> None:
         parse_term("#{" + "{" * 1000 + "}" * 1000 + "=> 1}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

@@ -27,9 +27,9 @@ from quicdist.etf import (
     encode,
     encode_bare,
 )
-from tests.erlang import Erlang
 from tests.etf.strategies import literals, older_terms, same, terms, to_source
 from tests.etf.test_decode import REFUSED, TAGS
+from tests.support.erlang import Erlang
 
 pytestmark = pytest.mark.erlang
 

@@ -9,9 +9,8 @@ from contextlib import ExitStack
 import pytest
 
 from quicdist.gateway import erl_arguments
-from tests.gatewayed import GatewayThread, module_directory
-
-PATIENCE = 120.0
+from tests.support.gatewayed import GatewayThread, module_directory
+from tests.support.waiting import PATIENCE
 
 pytestmark = [
     pytest.mark.erlang,

@@ -34,10 +34,12 @@ from quicdist.gateway import (
 from quicdist.gateway.gateway import _raise_file_limit
 from quicdist.node.errors import NodeNameError
 from tests.carriers.owners import NAME
-from tests.gatewayed import free_udp_port, loopback_settings
 from tests.protocol import forms as ctl
+from tests.support.gatewayed import loopback_settings
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, until
 
-PATIENCE = 20.0
+pytestmark = pytest.mark.io
 
 
 class Owner:
@@ -163,8 +165,7 @@ async def test_packets_go_from_socket_to_socket_over_quic_and_a_close_does() -> 
         dialer.connection.close("enough")
         await listener.is_lost()
         assert listener.packets[-1] == FramePacket(b"last")
-        while one.connections or two.connections:
-            await asyncio.sleep(0.01)
+        await until(lambda: not (one.connections or two.connections))
 
 
 async def test_what_carried_a_connection_is_gone_with_it() -> None:
@@ -180,8 +181,7 @@ async def test_what_carried_a_connection_is_gone_with_it() -> None:
             dialer.connection.close("enough")
             await listener.is_lost()
             del dialer, listener
-            while left():
-                await asyncio.sleep(0.05)
+            await until(lambda: not left())
         finally:
             gc.enable()
 
@@ -211,7 +211,7 @@ async def test_a_reader_that_stops_stops_the_writer_through_two_gateways() -> No
             dialer.changed.clear()
             try:
                 await asyncio.wait_for(dialer.changed.wait(), 2)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 break
         listener.connection.handler = eager
         eager.packets_received(hoarder.packets)
@@ -234,7 +234,7 @@ class Hoarder:
 
 
 async def test_where_nodes_are() -> None:
-    elsewhere = free_udp_port()
+    elsewhere = free_port()
     routes = {"alice@hostb": ("127.0.0.1", elsewhere)}
     settings = replace(loopback_settings(), routes=routes, max_remotes=2)
     async with Gateway(settings) as gateway:
@@ -261,8 +261,7 @@ async def test_where_nodes_are() -> None:
             assert await look_up(nowhere, epmd) is None
         await beam.close()
         await tool.close()
-        while gateway.beam_port is not None:
-            await asyncio.sleep(0.01)
+        await until(lambda: gateway.beam_port is None)
 
 
 async def test_too_many_connections_are_refused() -> None:
@@ -343,7 +342,7 @@ def test_as_many_files_as_its_settings_ask_for(monkeypatch: pytest.MonkeyPatch) 
 async def test_a_process_out_of_files_knows_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Gateway(loopback_settings()) as gateway:
         epmd = EpmdAddress("127.0.0.1", gateway.epmd_port)
-        name = f"{free_udp_port()}@127.0.0.1"
+        name = f"{free_port()}@127.0.0.1"
         create = asyncio.get_running_loop().create_server
 
         async def no_files(*arguments: object, **settings: object) -> asyncio.Server:

@@ -16,11 +16,10 @@ from quicdist.cluster.otp_names import OTP_NAMES
 from quicdist.dist.session import NO_PAYLOAD
 from quicdist.etf import Atom, Pid, Reference, Term, decode
 from quicdist.gateway import Mode, PeerRules, Pids, Policy
-from tests.erlang import Erlang
-from tests.gatewayed import GatewayThread, gatewayed_erl, loopback_settings
 from tests.protocol import forms as ctl
-
-PATIENCE = 60.0
+from tests.support.erlang import Erlang
+from tests.support.gatewayed import GatewayThread, gatewayed_erl, loopback_settings
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.erlang
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,13 +18,10 @@ import pytest
 
 from quicdist.gateway import erl_arguments
 from tests.gateway.amqp import Amqp
-from tests.gatewayed import (
-    GatewayThread,
-    free_udp_port,
-    module_directory,
-)
+from tests.support.gatewayed import GatewayThread, module_directory
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
 
-PATIENCE = 180.0
 _SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 
 pytestmark = [
@@ -37,19 +33,13 @@ pytestmark = [
 ]
 
 
-def free_tcp_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Broker:
     """Debian's RabbitMQ in a directory of its own, behind a gateway."""
 
     def __init__(self, gateway: GatewayThread, home: Path, cookie: str) -> None:
         self.name = gateway.name
-        self.amqp_port = free_tcp_port()
-        distribution_port = free_tcp_port()
+        self.amqp_port = free_port()
+        distribution_port = free_port()
         home.mkdir()
         cookie_file = home / ".erlang.cookie"
         cookie_file.write_text(cookie)
@@ -128,7 +118,7 @@ def two_brokers(directory: Path) -> Iterator[tuple[Broker, Broker]]:
     with ExitStack() as stack:
         brokers = []
         for host in ("127.0.0.2", "127.0.0.3"):
-            gateway = stack.enter_context(GatewayThread(f"{free_udp_port(host)}@{host}"))
+            gateway = stack.enter_context(GatewayThread(f"{free_port(host)}@{host}"))
             broker = Broker(gateway, directory / host, "rabbitcookie")
             stack.callback(broker.close)
             brokers.append(broker)

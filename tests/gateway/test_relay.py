@@ -29,8 +29,7 @@ from quicdist.gateway.policy import PeerRules, Policy
 from quicdist.gateway.relay import Relay, claimed_name
 from quicdist.node.access import Access
 from tests.protocol.forms import MonitorP, UnlinkId
-
-PATIENCE = 20.0
+from tests.support.waiting import PATIENCE, until
 
 
 class Remembering:
@@ -236,8 +235,7 @@ async def test_the_last_words_arrive_before_the_close() -> None:
         handshake(near, far)
         far.bring(FramePacket(b"last words"))
         far.lose(CloseReason(CloseKind.PEER, "the peer closed the connection"))
-        while not near.flushes:
-            await asyncio.sleep(0)
+        await until(lambda: near.flushes)
         assert near.told == [FramePacket(b"last words")]
         assert near.closed is None
         near.flushes[0].set_result(True)
@@ -251,8 +249,7 @@ async def test_the_reason_goes_across_in_words_that_the_other_side_understands()
         both.near.attach(near)
         both.far.attach(far)
         near.lose(CloseReason(CloseKind.PEER, "the peer closed the connection"))
-        while not far.flushes:
-            await asyncio.sleep(0)
+        await until(lambda: far.flushes)
         far.flushes[0].set_result(True)
         await asyncio.wait_for(both.wait_closed(), PATIENCE)
         assert far.closed == "the BEAM node closed the connection"
@@ -266,8 +263,7 @@ async def test_both_sides_may_go_in_one_turn() -> None:
         near.lose(CloseReason(CloseKind.PEER, "the peer closed the connection"))
         far.lose(CloseReason(CloseKind.ERROR, "our address is another now"))
         ending = asyncio.all_tasks() - {asyncio.current_task()}
-        while not far.flushes and not all(task.done() for task in ending):
-            await asyncio.sleep(0)
+        await until(lambda: far.flushes or all(task.done() for task in ending))
         for flush in far.flushes:
             flush.set_result(False)
         ended = await asyncio.gather(*ending, return_exceptions=True)
@@ -280,8 +276,7 @@ async def test_a_peer_s_words_stay_on_one_line(caplog: pytest.LogCaptureFixture)
         both.near.attach(near)
         both.far.attach(far)
         far.lose(CloseReason(CloseKind.ERROR, "bad\nINFO all is well"))
-        while not near.flushes:
-            await asyncio.sleep(0)
+        await until(lambda: near.flushes)
         near.flushes[0].set_result(True)
         await asyncio.wait_for(both.wait_closed(), PATIENCE)
     assert "bad?INFO all is well" in caplog.text
@@ -320,6 +315,7 @@ async def test_a_refusal_is_said(status: bytes, caplog: pytest.LogCaptureFixture
     assert f"6666@there (there:6666): refused by the peer ({status[1:].decode()})" in caplog.text
 
 
+@pytest.mark.io
 async def test_a_live_peer_that_does_not_tick_is_ticked_for() -> None:
     near, far = Remembering(), Remembering(ticks_may_stop=True)
     loop = asyncio.get_running_loop()
@@ -335,6 +331,7 @@ async def test_a_live_peer_that_does_not_tick_is_ticked_for() -> None:
         assert not far.told
 
 
+@pytest.mark.io
 async def test_no_ticks_are_made_up_for_a_dead_peer_or_one_that_ticks() -> None:
     loop = asyncio.get_running_loop()
     for ticks_may_stop, alive in ((True, False), (False, True)):
@@ -470,8 +467,7 @@ async def test_whom_the_policy_does_not_know_is_told_and_closed() -> None:
     far.bring(HandshakePacket(hs.build_name(hs.Name(int(DEFAULT_FLAGS), 1, "peer@x"))))
     assert near.told == []
     assert far.told == [HandshakePacket(b"snot_allowed")]
-    while not far.flushes:
-        await asyncio.sleep(0)
+    await until(lambda: far.flushes)
     far.flushes[0].set_result(True)
     await asyncio.wait_for(made.wait_closed(), PATIENCE)
     assert far.closed == "no entry of the policy fits peer@x"

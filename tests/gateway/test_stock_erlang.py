@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,17 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.erlang import Erlang
-from tests.gatewayed import (
+from tests.support.erlang import Erlang
+from tests.support.gatewayed import (
     GatewayProcess,
     GatewayThread,
-    free_udp_port,
     gatewayed_erl,
     loopback_settings,
     two_gatewayed_nodes,
 )
-
-PATIENCE = 60.0
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, wait_settled
 
 pytestmark = pytest.mark.erlang
 
@@ -238,7 +236,7 @@ def test_nobody_there_is_one_clear_line(caplog: pytest.LogCaptureFixture) -> Non
 
 def test_the_number_in_the_name_tells_where_the_gateway_is() -> None:
     with ExitStack() as stack:
-        number = free_port_of_both_kinds()
+        number = free_port()
         settings = replace(loopback_settings(f"{number}@127.0.0.1"), epmd_port=None)
         gateway = stack.enter_context(GatewayThread(settings))
         assert gateway.epmd_port == number
@@ -246,17 +244,6 @@ def test_the_number_in_the_name_tells_where_the_gateway_is() -> None:
         erlang = stack.enter_context(gatewayed_erl(other))
         stack.enter_context(gatewayed_erl(gateway, told_port=False))
         assert ask(erlang, f"net_adm:ping('{gateway.name}')") == "pong"
-
-
-def free_port_of_both_kinds() -> int:
-    while True:
-        number = free_udp_port()
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", number))
-            except OSError:
-                continue
-            return number
 
 
 def test_a_node_may_start_before_its_gateway() -> None:
@@ -300,9 +287,9 @@ def test_a_node_that_stops_reading_stops_the_sender_not_the_gateways() -> None:
                 receive done -> ok end end))""",
         )
         until(one, "element(2, process_info(whereis(source), status))", "suspended")
-        time.sleep(3)
-        for gateway, was in zip(gateways, before, strict=True):
-            assert resident(gateway.os_pid) - was < 32 * 1024 * 1024
+        grown = wait_settled(lambda: [resident(gateway.os_pid) for gateway in gateways])
+        for now, was in zip(grown, before, strict=True):
+            assert now - was < 32 * 1024 * 1024
         os.kill(two.os_pid, signal.SIGCONT)
         until(two, "sink ! {count, self()}, receive {count, N} -> N end", str(messages * size))
         assert ask(one, "nodes()") == f"['{gateways[1].name}']"
@@ -311,7 +298,7 @@ def test_a_node_that_stops_reading_stops_the_sender_not_the_gateways() -> None:
 @pytest.mark.parametrize("address", ["::1", "127.0.0.1"])
 def test_a_gateway_at_both_families_reaches_either(address: str) -> None:
     """Erlang's names have no IPv6 address in them: routes say where the nodes are."""
-    names = [f"{free_udp_port()}@127.0.0.1" for _ in range(2)]
+    names = [f"{free_port()}@127.0.0.1" for _ in range(2)]
     ports = [int(name.partition("@")[0]) for name in names]
     with ExitStack() as stack:
         erlangs = []

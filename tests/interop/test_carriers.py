@@ -37,6 +37,7 @@ def test_a_path_without_modules_is_named(tmp_path: Path) -> None:
         ebin_folders(str(tmp_path))
 
 
+@pytest.mark.io
 def test_foreign_carriers_say_how_to_give_them() -> None:
     carriers = by_key({})
     for key in ("quic_dist", "erlang_quic", "macula_dist"):
@@ -44,11 +45,13 @@ def test_foreign_carriers_say_how_to_give_them() -> None:
     assert not carriers["quicdist"].absent
 
 
+@pytest.mark.io
 def test_a_path_that_holds_nothing_is_an_absence_with_a_reason(tmp_path: Path) -> None:
     carriers = by_key({"QUICDIST_PEER_QUIC_DIST": str(tmp_path)})
     assert "no compiled modules" in carriers["quic_dist"].absent
 
 
+@pytest.mark.io
 def test_without_an_erl_there_is_python_alone(tmp_path: Path) -> None:
     ebin(tmp_path / "ebin")
     given = {"QUICDIST_PEER_QUIC_DIST": str(tmp_path), **NO_ERLANG}
@@ -59,6 +62,7 @@ def test_without_an_erl_there_is_python_alone(tmp_path: Path) -> None:
     assert otp_release("/nonexistent/erl") is None
 
 
+@pytest.mark.io
 def test_each_carrier_may_have_an_erl_of_its_own(tmp_path: Path) -> None:
     ebin(tmp_path / "ebin")
     given = {
@@ -79,6 +83,7 @@ def test_limits_hold_for_one_dialler_or_for_both() -> None:
     assert carrier.limit("b", Dialler.THEY) == "always"
 
 
+@pytest.mark.io
 def test_known_limits_are_of_scenarios_that_exist() -> None:
     titles = {scenario.title for scenario in SCENARIOS}
     assert len(titles) == len(SCENARIOS)

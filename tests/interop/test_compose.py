@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,13 +17,13 @@ import typer.main
 
 from interop.__main__ import _parser
 from interop.carriers import all_carriers
-from interop.peers import free_port
 from quicdist.cli import app
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"
 FOREIGN = ("quic_dist", "erlang_quic", "macula_dist")
-PATIENCE = 60
 
 
 def services() -> dict[str, str]:
@@ -49,6 +50,7 @@ def compose() -> list[str] | None:
     return None
 
 
+@pytest.mark.io
 @pytest.mark.parametrize("profile", ["", "ask", "interop", *FOREIGN])
 def test_compose_accepts_it(profile: str) -> None:
     program = compose()
@@ -76,6 +78,7 @@ def test_the_command_line_takes_what_services_say(service: str) -> None:
     known.make_context(subcommand, args)
 
 
+@pytest.mark.io
 @pytest.mark.parametrize("key", FOREIGN)
 def test_each_real_carrier_has_a_profile_that_mounts_its_folder(key: str) -> None:
     text = services()[key]
@@ -145,11 +148,14 @@ def test_the_services_talk_to_each_other(cluster: dict[str, list[str]], tmp_path
             )
             stack.callback(process.wait)
             stack.callback(process.kill)
-        for _ in range(PATIENCE):
-            asked = subprocess.run(
+
+        def ask() -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
                 cluster["ask"], env=environment, capture_output=True, text=True, check=False
             )
-            if asked.returncode == 0:
-                break
+
+        deadline = time.monotonic() + PATIENCE
+        while (asked := ask()).returncode != 0 and time.monotonic() < deadline:
+            pass
         logs = {path.name: path.read_text() for path in tmp_path.glob("*.log")}
         assert (asked.returncode, asked.stdout) == (0, "3\n"), (asked.stderr, logs)

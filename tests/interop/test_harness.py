@@ -19,6 +19,8 @@ from interop.python_peer import PythonPeer
 from interop.scenarios import SCENARIOS, Bench, Says, Scenario
 from quicdist import Node, NodeError, NodeLimits
 
+pytestmark = pytest.mark.io
+
 SLOW = ("cookie", "killed", "20 MB")
 """In titles: those that take seconds, by waiting or by size."""
 

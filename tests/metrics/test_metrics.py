@@ -40,6 +40,7 @@ def test_each_metric_has_a_name_of_its_own_that_says_its_unit() -> None:
         assert metric.unit is Unit.NONE or metric.name.endswith(f"_{metric.unit.value}")
 
 
+@pytest.mark.io
 async def test_prometheus_scrapes_a_node_while_it_works() -> None:
     hub = Hub()
     async with make(hub) as one, make(hub) as two, two.mailbox("here") as me:
@@ -85,6 +86,7 @@ def test_a_node_whose_loop_is_gone_shows_nothing_and_breaks_nothing() -> None:
     assert asyncio.run(asyncio.to_thread(lambda: list(made.collect()))) == []
 
 
+@pytest.mark.io
 def test_a_blocking_node_is_read_from_any_thread() -> None:
     node = Node("0@127.0.0.1", cookie="c", carriers=[Hub()])
     with BlockingNode(node) as blocking, prometheus.serve(blocking, port=0) as address:

@@ -10,12 +10,11 @@ import pytest
 
 from quicdist import Identity, Node
 from quicdist.etf import Atom, Term, decode
-from tests.erlang import Erlang, erlang_available
-from tests.gatewayed import GatewayThread, gatewayed_erl
+from tests.support.erlang import Erlang, erlang_available
+from tests.support.gatewayed import GatewayThread, gatewayed_erl
+from tests.support.waiting import PATIENCE
 
 COOKIE = "node-tests"
-PATIENCE = 30.0
-"""Seconds after which a test that waits is hung."""
 
 MakeNode: TypeAlias = Callable[..., Node]
 
@@ -52,7 +51,7 @@ class Beam:
         asking = asyncio.get_running_loop().run_in_executor(None, self._erlang.eval, wrapped)
         try:
             return decode(await asyncio.wait_for(asyncio.shield(asking), PATIENCE))
-        except asyncio.TimeoutError:
+        except TimeoutError:
             # The thread waits for its answer; without this the loop would wait for the thread.
             self._erlang.kill()
             raise AssertionError(f"Erlang did not answer {source}") from None

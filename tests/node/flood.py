@@ -13,6 +13,7 @@ from pathlib import Path
 
 from quicdist import Identity, Node, Quic, Trust
 from quicdist.etf import Term
+from tests.support.waiting import until
 
 CHUNK = 64 * 1024
 """Bytes of a message."""
@@ -58,8 +59,7 @@ async def receive(engine: str, count: int) -> None:
         async with node.mailbox("basin") as me:
             began = memory("VmRSS")
             say(name=node.name)
-            while not me.level.held:
-                await asyncio.sleep(0.01)
+            await until(lambda: me.level.held)
             say(held=True)
             await hear()
             say(grown=grown(began), waiting=me.message_count)

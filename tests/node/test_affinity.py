@@ -20,9 +20,9 @@ from quicdist.node.carrier import CarrierSettings
 from quicdist.node.quic import Quic
 from quicdist.node.tcp import EpmdUse, Tcp
 from quicdist.otp import pg, pubsub
-from tests.gatewayed import free_udp_port
-from tests.named import free_tcp_port
-from tests.node.conftest import COOKIE, PATIENCE, MakeNode
+from tests.node.conftest import COOKIE, MakeNode
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
 
 HARMLESS = {
     *("name", "start", "stop", "events"),
@@ -163,8 +163,8 @@ asyncio.run(main())
 @pytest.mark.parametrize("kind", ["quic", "tcp"])
 async def test_a_child_keeps_nothing_of_a_parent_that_is_killed(kind: str) -> None:
     """The name, the port and EPMD's entry are free again, though the child lives."""
-    epmd_port = free_tcp_port()
-    name = f"{free_udp_port()}@127.0.0.1" if kind == "quic" else "forked@127.0.0.1"
+    epmd_port = free_port()
+    name = f"{free_port()}@127.0.0.1" if kind == "quic" else "forked@127.0.0.1"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _PARENT, name, COOKIE, str(epmd_port)),
         stdin=asyncio.subprocess.PIPE,

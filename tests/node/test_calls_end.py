@@ -15,9 +15,10 @@ from quicdist.etf import Atom, Term
 from quicdist.node.limits import NodeLimits
 from quicdist.otp import gen_server, pg, pubsub
 from tests.node import exported
-from tests.node.conftest import PATIENCE, Beam, MakeNode, atom
+from tests.node.conftest import Beam, MakeNode, atom
 from tests.node.memory import Hub
-from tests.node.test_hostile import make, until
+from tests.node.test_hostile import make
+from tests.support.waiting import PATIENCE, until
 
 FUNCTIONS = [
     "unencodable",

@@ -23,9 +23,9 @@ from quicdist.carriers.trust import Credentials
 from quicdist.dist import handshake as hs
 from quicdist.dist.flags import Flag
 from quicdist.dist.packet import Packet
-from tests.node.conftest import COOKIE, PATIENCE
+from tests.node.conftest import COOKIE
 from tests.node.test_trust import free_name, node, someone
-from tests.node.test_two_nodes import until
+from tests.support.waiting import PATIENCE, until
 
 STOCK = MaculaDistDialect.traits.alpn
 BIT = Flag.CHANNEL_BINDING.value

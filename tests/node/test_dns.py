@@ -18,6 +18,8 @@ from quicdist import DnsSrv, Epmd, NoConnection, Node, NodeLimits, PortInName, T
 from quicdist.extras import MissingExtra
 from tests.node.conftest import MakeNode
 
+pytestmark = pytest.mark.io
+
 HOST = "cluster.example"
 QUESTION = f"_erlang-dist._quic.{HOST}."
 

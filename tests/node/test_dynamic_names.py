@@ -18,9 +18,12 @@ from quicdist import (
     ProcessExited,
     StartError,
 )
-from tests.named import PATIENCE, RealEpmd, named_erl
 from tests.node import exported
 from tests.node.conftest import COOKIE, Beam, MakeNode, atom
+from tests.support.named import RealEpmd, named_erl
+from tests.support.waiting import PATIENCE
+
+pytestmark = pytest.mark.io
 
 BRIEF = NodeLimits(connect_timeout=2.0)
 

@@ -28,11 +28,22 @@ from quicdist.node.system import Handler
 from quicdist.protocol import signals
 from quicdist.protocol.signals import NO_TOKEN
 from tests.node import exported
-from tests.node.conftest import PATIENCE, Beam, MakeNode, atom
+from tests.node.conftest import Beam, MakeNode, atom
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.erlang
 
 OK = atom("ok")
+
+
+async def monitored(beam: Beam, node: Node) -> list[Pid]:
+    """The processes of the BEAM that the node monitors, but for its net_kernel."""
+    source = """[P || P <- processes() -- [whereis(net_kernel)],
+        {monitored_by, L} <- [process_info(P, monitored_by)],
+        Q <- L, is_pid(Q), node(Q) =:= '$py']"""
+    found = await beam.eval(source, py=node.name)
+    assert isinstance(found, list)
+    return found
 
 
 async def get(me: Mailbox, match: Any = None) -> Term:
@@ -82,14 +93,16 @@ async def test_a_visible_node_shows(beam: Beam, make_node: MakeNode) -> None:
 async def test_the_beam_sees_us_go_at_once(beam: Beam, make_node: MakeNode) -> None:
     async with make_node() as node:
         await node.connect(beam.name)
-        watching = asyncio.create_task(
-            beam.eval(
-                """monitor_node('$py', true), receive {nodedown, N} -> N after 20000 -> late end""",
-                py=node.name,
-            )
+        await beam.eval(
+            """Me = self(), P = spawn(fun() ->
+                monitor_node('$py', true), Me ! watching,
+                Down = receive {nodedown, N} -> N end,
+                receive {down, Asker} -> Asker ! {down, Down} end
+            end), receive watching -> register(node_watcher, P) end""",
+            py=node.name,
         )
-        await asyncio.sleep(0.2)
-    assert await watching == atom(node.name)
+    down = "node_watcher ! {down, self()}, receive {down, N} -> N after 20000 -> late end"
+    assert await beam.eval(down) == atom(node.name)
 
 
 async def test_a_wrong_cookie(beam: Beam, make_node: MakeNode) -> None:
@@ -233,17 +246,14 @@ async def test_a_call_that_takes_too_long_leaves_nothing_behind(
     async with make_node() as node:
         with pytest.raises(CallTimeout):
             await node.call(beam.name, "timer", "sleep", [700], timeout=0.2)
-        calling = asyncio.create_task(node.call(beam.name, "timer", "sleep", [700]))
-        await asyncio.sleep(0.2)
+        calling = asyncio.create_task(node.call(beam.name, "timer", "sleep", [700_000]))
+        await until(lambda: monitored(beam, node))
         calling.cancel()
         with pytest.raises(asyncio.CancelledError):
             await calling
         # Comes behind what the calls have sent.
         assert await node.ping(beam.name)
-        watched = """[P || P <- processes() -- [whereis(net_kernel)],
-            {monitored_by, L} <- [process_info(P, monitored_by)],
-            Q <- L, is_pid(Q), node(Q) =:= '$py']"""
-        assert await beam.eval(watched, py=node.name) == []
+        assert await monitored(beam, node) == []
 
 
 async def test_what_a_called_function_prints_is_logged(
@@ -357,7 +367,10 @@ async def test_gen_server_call(beam: Beam, make_node: MakeNode) -> None:
         assert await beam.eval(f"{call} {{add, 1, 2}})") == 3
         late = await beam.eval(f"try {call} {{slow, 0.6}}, 100) catch exit:{{R, _}} -> R end")
         assert late == "timeout"
-        assert await beam.eval("receive X -> X after 900 -> none end") == "none"
+        # Its answer comes before that to a call which ends later.
+        assert (
+            await beam.eval(f"{call} {{slow, 0.8}}), receive X -> X after 0 -> none end") == "none"
+        )
 
 
 async def test_a_call_in_ends_with_its_caller_s_link(beam: Beam, make_node: MakeNode) -> None:
@@ -564,21 +577,20 @@ async def test_monitors(beam: Beam, make_node: MakeNode) -> None:
 async def test_a_beam_monitors_our_names(beam: Beam, make_node: MakeNode) -> None:
     async with make_node() as node:
         async with node.mailbox("watched_py"):
-            watching = asyncio.create_task(
-                beam.eval(
-                    """M = monitor(process, {watched_py, '$py'}),
+            py = atom(node.name)
+            # Our answer for the second says that we have the first.
+            assert await beam.eval(
+                """Me = self(), P = spawn(fun() ->
+                    M = monitor(process, {watched_py, '$py'}),
                     N = monitor(process, {nobody, '$py'}),
-                    A = receive {'DOWN', N, _, W, R} -> {W, R} end,
-                    B = receive {'DOWN', M, _, W2, R2} -> {W2, R2} end, {A, B}""",
-                    py=node.name,
-                )
-            )
-            await asyncio.sleep(0.3)
-        py = atom(node.name)
-        assert await watching == (
-            ((atom("nobody"), py), atom("noproc")),
-            ((atom("watched_py"), py), atom("normal")),
-        )
+                    Me ! receive {'DOWN', N, _, W, R} -> {nobody, {W, R}} end,
+                    B = receive {'DOWN', M, _, W2, R2} -> {W2, R2} end,
+                    receive {watched, Asker} -> Asker ! {watched, B} end
+                end), register(name_watcher, P), receive {nobody, A} -> A end""",
+                py=node.name,
+            ) == ((atom("nobody"), py), atom("noproc"))
+        watched = "name_watcher ! {watched, self()}, receive {watched, B} -> B end"
+        assert await beam.eval(watched) == ((atom("watched_py"), py), atom("normal"))
 
 
 async def test_a_lost_connection_ends_what_depends_on_it(beam: Beam, make_node: MakeNode) -> None:
@@ -588,8 +600,12 @@ async def test_a_lost_connection_ends_what_depends_on_it(beam: Beam, make_node: 
         me.link(other)
         reference = me.monitor(other)
         assert await node.ping(beam.name)
-        calling = asyncio.create_task(node.call(beam.name, "timer", "sleep", [5000]))
-        await asyncio.sleep(0.1)
+
+        async def is_called() -> bool:
+            return len(await monitored(beam, node)) == 2
+
+        calling = asyncio.create_task(node.call(beam.name, "timer", "sleep", [700_000]))
+        await until(is_called)
         assert node.disconnect(beam.name)
         with pytest.raises(NoConnection):
             await calling

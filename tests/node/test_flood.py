@@ -15,6 +15,8 @@ import pytest
 
 from tests.node.flood import CHUNK
 
+pytestmark = pytest.mark.io
+
 MIB = 1024 * 1024
 VOLUME = int(os.environ.get("QUICDIST_FLOOD_MIB", "128")) * MIB
 ALLOWED = 64 * MIB

@@ -15,7 +15,8 @@ from quicdist.protocol import signals
 from quicdist.protocol.signals import NO_PAYLOAD, Payload, Signal
 from tests.node import exported
 from tests.node.memory import Hub
-from tests.node.test_hostile import link, make, until
+from tests.node.test_hostile import link, make
+from tests.support.waiting import until
 
 FORGED = Atom("forged")
 RETURN = Atom("return")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,15 +12,9 @@ import pytest
 from quicdist import Mailbox, NameTaken, Node, NotRunning, NotVisible
 from quicdist.etf import Export, Term
 from quicdist.node.global_conflicts import OnConflict
-from tests.node.conftest import PATIENCE, atom
+from tests.node.conftest import atom
 from tests.node.memory import Hub
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.005)
+from tests.support.waiting import PATIENCE, until
 
 
 @contextlib.asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -32,8 +33,8 @@ from quicdist.node.level import Level
 from quicdist.node.peer import Peer
 from quicdist.protocol import signals
 from tests.node import exported
-from tests.node.conftest import PATIENCE
 from tests.node.memory import Hub, MemoryCarrier
+from tests.support.waiting import PATIENCE, until
 
 KIB = 1024
 ELSEWHERE = Atom("1@10.0.0.1")
@@ -50,13 +51,6 @@ def link(one: Node, two: Node) -> Peer:
 
 def reference(node: str, number: int) -> Reference:
     return Reference(Atom(node), (number & 0x3FFFF, number >> 18, 1), 9)
-
-
-async def until(condition: Any) -> None:
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.002)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +127,7 @@ async def test_who_asks_and_reads_no_answer_is_held_back(caplog: pytest.LogCaptu
         assert await two.ping(one.name)
 
 
+@pytest.mark.virtual_clock
 async def test_who_never_reads_its_answers_is_down() -> None:
     hub = Hub()
     limits = NodeLimits(unread_answers=64 * KIB, net_ticktime=0.4)
@@ -210,6 +205,10 @@ async def test_an_answer_that_cannot_be_read_ends_its_call_and_nothing_else() ->
         serving.cancel()
 
 
+def _is_tied(process: Mailbox, node: str) -> bool:
+    return bool(process.links.count(node) and process.watchers)
+
+
 async def test_a_reason_that_cannot_be_read_is_another_reason() -> None:
     hub = Hub()
     async with make(hub, terms=FEW_TERMS) as one, make(hub) as two, one.mailbox() as me:
@@ -218,7 +217,7 @@ async def test_a_reason_that_cannot_be_read_is_another_reason() -> None:
             target = two.spawn(lambda its: its.receive())
             me.link(target.pid)
             monitor = me.monitor(target.pid)
-            await until(lambda its=target: its.links.count(one.name) and its.watchers)
+            await until(partial(_is_tied, target, one.name))
             target.die([[]] * 1001)
             messages = [await me.receive(timeout=PATIENCE) for _ in range(2)]
             assert {message[0] for message in messages} == {"EXIT", "DOWN"}
@@ -248,6 +247,7 @@ class Mute:
         pass
 
 
+@pytest.mark.virtual_clock
 async def test_who_claims_a_name_without_the_cookie_stops_nobody_from_connecting() -> None:
     hub = Hub(delay=0.03)
     async with make(hub) as one, make(hub) as two:
@@ -374,6 +374,7 @@ async def test_a_full_mailbox_may_drop(by: str, caplog: pytest.LogCaptureFixture
         assert await slow.receive(timeout=PATIENCE) == b"room again"
 
 
+@pytest.mark.virtual_clock
 async def test_a_full_mailbox_may_end_its_process() -> None:
     hub = Hub()
     limits = NodeLimits(mailbox=MailboxLimits(messages=50, when_full=WhenFull.KILL))

@@ -28,16 +28,16 @@ from quicdist.dist import handshake as hs
 from quicdist.dist.flags import DEFAULT_FLAGS
 from quicdist.dist.handshake import Name
 from quicdist.dist.packet import Packet
-from tests.gatewayed import free_udp_port
-from tests.named import free_tcp_port
-from tests.node.conftest import COOKIE, PATIENCE
+from tests.node.conftest import COOKIE
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
 
 SHORT = NodeLimits(connect_timeout=2.0)
 
 
 @pytest.fixture(autouse=True)
 def own_epmd_port(monkeypatch: pytest.MonkeyPatch) -> int:
-    port = free_tcp_port()
+    port = free_port()
     monkeypatch.setenv("ERL_EPMD_PORT", str(port))
     return port
 
@@ -82,7 +82,7 @@ def listening(trust: Trust, port: int) -> Node:
 
 def quic_peer(tmp_path: Path) -> Node:
     return Node(
-        f"{free_udp_port()}@127.0.0.1",
+        f"{free_port()}@127.0.0.1",
         cookie=COOKIE,
         identity=Identity.ephemeral(["127.0.0.1"]),
         trust=Trust.first_use(tmp_path / "theirs", uncertified=["*"]),
@@ -90,7 +90,7 @@ def quic_peer(tmp_path: Path) -> Node:
 
 
 async def test_a_name_whose_key_is_known_is_not_taken_in_the_clear(tmp_path: Path) -> None:
-    port = free_tcp_port()
+    port = free_port()
     trust = Trust.first_use(tmp_path / "known")
     async with listening(trust, port) as one, quic_peer(tmp_path) as peer:
         await one.connect(peer.name)
@@ -104,7 +104,7 @@ async def test_a_name_whose_key_is_known_is_not_taken_in_the_clear(tmp_path: Pat
 
 async def test_a_live_connection_in_tls_is_not_replaced_in_the_clear(tmp_path: Path) -> None:
     """Nor where no keys are kept."""
-    port = free_tcp_port()
+    port = free_port()
     async with listening(Trust.nothing(), port) as one, quic_peer(tmp_path) as peer:
         await one.connect(peer.name)
         assert await Claimant().claim(port, peer.name) == b"snot_allowed"
@@ -112,7 +112,7 @@ async def test_a_live_connection_in_tls_is_not_replaced_in_the_clear(tmp_path: P
 
 
 async def test_who_is_listed_as_uncertified_may_come_in_the_clear(tmp_path: Path) -> None:
-    port = free_tcp_port()
+    port = free_port()
     trust = Trust.first_use(tmp_path / "known", uncertified=["*@127.0.0.1"])
     async with listening(trust, port) as one:
         async with quic_peer(tmp_path) as peer:
@@ -125,10 +125,10 @@ async def test_a_node_whose_key_is_known_is_not_dialled_in_the_clear(tmp_path: P
     known = tmp_path / "known"
     async with (
         quic_peer(tmp_path) as peer,
-        listening(Trust.first_use(known), free_tcp_port()) as one,
+        listening(Trust.first_use(known), free_port()) as one,
     ):
         await one.connect(peer.name)
-    liar = free_tcp_port()
+    liar = free_port()
     async with (
         Node("liar@127.0.0.1", cookie=COOKIE, carriers=[Tcp(liar, epmd=EpmdUse.NONE)]),
         Node(
@@ -155,7 +155,7 @@ def test_plain_tcp_is_no_carrier_of_who_requires_tls(tmp_path: Path) -> None:
 
 
 async def test_who_requires_tls_dials_nobody_in_the_clear(tmp_path: Path) -> None:
-    port = free_tcp_port()
+    port = free_port()
     trust = Trust.first_use(tmp_path / "known").requiring(tls=True)
     async with (
         Node("plain@127.0.0.1", cookie=COOKIE, carriers=[Tcp(port, epmd=EpmdUse.NONE)]),

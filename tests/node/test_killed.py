@@ -13,10 +13,11 @@ import pytest
 from quicdist import Identity, NodeDown, NodeLimits, Trust
 from quicdist.carriers.base import CarrierLimits
 from quicdist.node.quic import Quic
-from tests.gatewayed import free_udp_port
-from tests.lossy import LossyProxy, Weather
-from tests.node.conftest import COOKIE, PATIENCE, MakeNode
+from tests.node.conftest import COOKIE, MakeNode
 from tests.node.test_quic import start_peer
+from tests.support.lossy import LossyProxy, Weather
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="only Linux tells of refused datagrams"
@@ -47,7 +48,7 @@ async def test_a_killed_peer_is_noticed_by_its_closed_port(
 ) -> None:
     if engine == "qh3":
         pytest.importorskip("qh3", reason="quicdist[fast] is not installed")
-    port = free_udp_port()
+    port = free_port()
     node = make_node(
         name=f"{port}@127.0.0.1",
         listen=(bound, port),
@@ -113,7 +114,7 @@ async def test_a_stopped_peer_keeps_its_connection(make_node: MakeNode) -> None:
 async def test_a_path_that_loses_a_fifth_keeps_its_connection(
     identity: Identity, make_node: MakeNode
 ) -> None:
-    real = free_udp_port()
+    real = free_port()
     async with LossyProxy(("127.0.0.1", real), Weather(loss=0.2), seed=3) as proxy:
         name = f"{proxy.address[1]}@127.0.0.1"
         two = make_node(name=name, listen=("127.0.0.1", real), limits=UNHURRIED)

@@ -19,8 +19,11 @@ import pytest
 
 from quicdist import NoConnection, Node, NodeLimits, Trust
 from quicdist.node.quic import Quic
-from tests.gatewayed import free_udp_port
-from tests.node.conftest import PATIENCE, MakeNode
+from tests.node.conftest import MakeNode
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, until
+
+pytestmark = pytest.mark.io
 
 OF_A_CONNECTION = (
     *("QuicCarrier", "AioquicConnection", "Qh3Connection", "TcpConnection"),
@@ -60,15 +63,11 @@ def left() -> list[str]:
 
 
 async def nothing_is_left() -> None:
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while left():
-        assert asyncio.get_running_loop().time() < deadline, left()
-        await asyncio.sleep(0.05)
+    await until(lambda: not left(), pause=0.05)
 
 
 async def both_down(one: Node, two: Node) -> None:
-    while one.nodes(hidden=True) or two.nodes(hidden=True):
-        await asyncio.sleep(0.01)
+    await until(lambda: not (one.nodes(hidden=True) or two.nodes(hidden=True)))
 
 
 async def disconnected_by_the_dialler(one: Node, two: Node) -> None:
@@ -79,8 +78,7 @@ async def disconnected_by_the_dialler(one: Node, two: Node) -> None:
 
 async def disconnected_by_the_listener(one: Node, two: Node) -> None:
     await one.connect(two.name)
-    while not two.nodes(hidden=True):
-        await asyncio.sleep(0.01)
+    await until(lambda: two.nodes(hidden=True))
     two.disconnect(one.name)
     await both_down(one, two)
 
@@ -105,7 +103,7 @@ async def gone_without_a_word(one: Node, two: Node) -> None:
 
 async def not_there(one: Node, two: Node) -> None:
     with contextlib.suppress(NoConnection):
-        await one.connect(f"{free_udp_port()}@127.0.0.1")
+        await one.connect(f"{free_port()}@127.0.0.1")
 
 
 async def moved(one: Node, two: Node) -> None:

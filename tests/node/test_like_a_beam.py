@@ -164,7 +164,7 @@ HARNESS = """
     end,
     Ping = fun(P) -> P ! {ping, Me}, receive {pong, P} -> ok after 20000 -> no_pong end end,
     Another = Spawn(true, []),
-    Settle = fun() -> [Ping(Another) || _ <- lists:seq(1, 3)], timer:sleep(20) end,
+    Settle = fun() -> [Ping(Another) || _ <- lists:seq(1, 20)], timer:sleep(20) end,
     Next = fun() -> receive M -> Show(M) after 20000 -> nothing end end,
     Seen = fun() ->
         receive M -> Show(M) after 0 ->

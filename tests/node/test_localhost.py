@@ -13,9 +13,8 @@ from quicdist.node.lookup import Table
 from quicdist.node.quic import Quic
 from quicdist.node.tcp import EpmdUse, Tcp
 from tests.carriers.test_endpoint import has_ipv6
-from tests.gatewayed import free_udp_port
-from tests.named import free_tcp_port
 from tests.node.conftest import COOKIE, MakeNode
+from tests.support.ports import free_port
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ async def test_over_quic(make_node: MakeNode, family: str) -> None:
 async def test_a_node_of_localhost_dials_both(make_node: MakeNode, at: str) -> None:
     if not await has_ipv6():
         pytest.skip("no IPv6 here")
-    port = free_udp_port()
+    port = free_port()
     async with (
         make_node(name=f"{port}@localhost", listen=(at, port)) as node,
         make_node(name="0@localhost") as other,
@@ -66,7 +65,7 @@ async def test_a_node_of_localhost_dials_both(make_node: MakeNode, at: str) -> N
 async def test_over_tcp(at: str) -> None:
     if not await has_ipv6():
         pytest.skip("no IPv6 here")
-    port = free_tcp_port()
+    port = free_port()
     carriers: list[CarrierSettings] = [Quic(), Tcp(port=port, epmd=EpmdUse.NONE)]
     async with Node("app@localhost", cookie=COOKIE, carriers=carriers):
         _, writer = await asyncio.open_connection(at, port)

@@ -12,9 +12,10 @@ from quicdist.dist.session import Head
 from quicdist.etf import Atom, Reference
 from quicdist.protocol import signals
 from quicdist.protocol.wire import ALTACT_ALIAS, Op
-from tests.lossy import LossyProxy, Weather
-from tests.node.conftest import COOKIE, PATIENCE, Beam, MakeNode, atom
+from tests.node.conftest import COOKIE, Beam, MakeNode, atom
 from tests.node.memory import Hub
+from tests.support.lossy import LossyProxy, Weather
+from tests.support.waiting import PATIENCE
 
 COUNT = 3000
 
@@ -37,6 +38,7 @@ async def send_by_all_ways(sender: Mailbox, to: Mailbox) -> None:
         await sender.send(reach[number % 3], (number, bytes(size)))
 
 
+@pytest.mark.io
 async def test_under_loss(identity: Identity) -> None:
     weather = Weather(loss=0.03, reorder=0.1, duplicate=0.02)
     async with Node("0@127.0.0.1", cookie=COOKIE, identity=identity) as two:

@@ -39,7 +39,7 @@ from quicdist.node.outbox import Outbox
 from quicdist.node.reasons import error_reason, exit_reason, stack_of
 from quicdist.runtime.calls import alias_of
 from tests.node import exported
-from tests.node.conftest import PATIENCE
+from tests.support.waiting import PATIENCE
 
 # -- names, cookies, ids -------------------------------------------------------------------------
 

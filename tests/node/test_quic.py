@@ -20,10 +20,13 @@ from quicdist import (
     Trust,
 )
 from quicdist.carriers.base import CarrierLimits
-from tests.gatewayed import free_udp_port
-from tests.lossy import LossyProxy, Weather
 from tests.node import exported
-from tests.node.conftest import COOKIE, PATIENCE, MakeNode
+from tests.node.conftest import COOKIE, MakeNode
+from tests.support.lossy import LossyProxy, Weather
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
+
+pytestmark = pytest.mark.io
 
 
 async def test_the_spine(make_node: MakeNode) -> None:
@@ -187,7 +190,7 @@ async def test_bad_weather_loses_and_reorders_nothing(
 ) -> None:
     """The peer is reached through a proxy that has the port of its name."""
     weather = Weather(loss=0.05, duplicate=0.05, reorder=0.1, corrupt=0.02)
-    real = free_udp_port()
+    real = free_port()
     async with LossyProxy(("127.0.0.1", real), weather, seed=1) as proxy:
         two = Node(
             f"{proxy.address[1]}@127.0.0.1",

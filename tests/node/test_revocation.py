@@ -12,7 +12,7 @@ from quicdist.carriers.trust import CertificateError, PeerRefused
 from quicdist.carriers.trust.authority import issue, make_authority, revoke
 from quicdist.carriers.trust.identity import pem
 from tests.node.test_trust import free_name, node, someone
-from tests.node.test_two_nodes import until
+from tests.support.waiting import until
 
 SHORT = NodeLimits(connect_timeout=2.0)
 

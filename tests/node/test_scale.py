@@ -12,7 +12,8 @@ from quicdist.etf import Pid, Term
 from quicdist.node.level import HERE
 from quicdist.protocol import signals
 from tests.node.memory import Hub
-from tests.node.test_two_nodes import get, make, until
+from tests.node.test_two_nodes import get, make
+from tests.support.waiting import until
 
 BACKLOG = 5000
 

@@ -21,8 +21,9 @@ from quicdist import (
 from quicdist.etf import EtfEncodeError, Term
 from quicdist.protocol import signals
 from tests.node import exported
-from tests.node.conftest import PATIENCE, atom
+from tests.node.conftest import atom
 from tests.node.memory import Hub
+from tests.support.waiting import PATIENCE, until
 
 KIB = 1024
 
@@ -33,13 +34,6 @@ def make(hub: Hub, **settings: Any) -> Node:
 
 async def get(me: Mailbox) -> Any:
     return await me.receive(timeout=PATIENCE)
-
-
-async def until(condition: Any) -> None:
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.002)
 
 
 async def test_a_python_node_spawns_on_another_and_on_itself() -> None:

@@ -15,7 +15,8 @@ from quicdist import (
 )
 from quicdist.etf import Term, encode
 from tests.node import exported
-from tests.node.conftest import PATIENCE, Beam, MakeNode, atom
+from tests.node.conftest import Beam, MakeNode, atom
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.erlang
 
@@ -117,8 +118,9 @@ async def test_an_abandoned_linked_child_is_ended(beam: Beam, make_node: MakeNod
             assert me.spawn_request_abandon(asked) is False
             await node.ping(beam.name)
             await node.ping(beam.name)
-            there = f"[there || is_pid(whereis({name}))]"
-            assert await beam.eval(f"timer:sleep(100), {there}") == left
+            # is_process_alive is a signal too, behind the one that ends it.
+            there = f"[there || P <- [whereis({name})], is_pid(P), is_process_alive(P)]"
+            assert await beam.eval(there) == left
         assert me.message_count == 0
         await beam.eval("exit(whereis(abandoned_false), kill), ok")
 
@@ -191,9 +193,12 @@ async def test_spawn_request_here(beam: Beam, make_node: MakeNode) -> None:
             spawn('$py', py, tell, [R, first]),
             One = receive first -> first after 20000 -> late end,
             spawn('$py', py, tell, [R, second]),
-            Two = receive second -> second after 300 -> none end,
             exit(P, stop),
-            {One, Two, receive {'DOWN', R, _, _, _} -> down after 300 -> none end}""",
+            pong = net_adm:ping('$py'),
+            spawn('$py', py, tell, [self(), last]),
+            last = receive last -> last after 20000 -> late end,
+            Two = receive second -> second after 0 -> none end,
+            {One, Two, receive {'DOWN', R, _, _, _} -> down after 0 -> none end}""",
             py=node.name,
         )
         assert aliased == (atom("first"), atom("none"), atom("none"))

@@ -16,7 +16,8 @@ from quicdist.carriers.few_lines import MOST
 from quicdist.node.info import PeerInfo
 from tests.node.conftest import MakeNode
 from tests.node.memory import Hub
-from tests.node.test_two_nodes import get, make, until
+from tests.node.test_two_nodes import get, make
+from tests.support.waiting import until
 
 KIB = 1024
 
@@ -73,6 +74,7 @@ async def test_the_fullest_mailboxes_are_named() -> None:
     assert full.bytes == stats.bytes_waiting > 1000
 
 
+@pytest.mark.io
 async def test_the_time_that_a_full_mailbox_holds_a_peer_back_is_told() -> None:
     hub = Hub()
     limits = NodeLimits(mailbox=MailboxLimits(high=64 * KIB, low=32 * KIB, hard=1024 * KIB))
@@ -140,6 +142,7 @@ async def test_a_peer_that_falls_silent_is_counted_as_that() -> None:
         await until(lambda: one.stats().ended == {"tick_timeout": 1})
 
 
+@pytest.mark.io
 async def test_a_quic_connection_tells_its_round_trip_and_bytes(make_node: MakeNode) -> None:
     async with make_node() as one, make_node() as two, two.mailbox("here") as me:
         await one.send(("here", two.name), bytes(100 * KIB))
@@ -156,6 +159,7 @@ async def test_a_quic_connection_tells_its_round_trip_and_bytes(make_node: MakeN
         assert the_connection(two).traffic.bytes_received == here.traffic.bytes_sent
 
 
+@pytest.mark.io
 async def test_a_quic_endpoint_counts_whom_it_turns_away(make_node: MakeNode) -> None:
     def port(node: Node) -> int:
         return int(node.name.partition("@")[0])

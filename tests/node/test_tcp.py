@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,25 +28,21 @@ from quicdist import (
 from quicdist.carriers import epmd
 from quicdist.etf import Term
 from quicdist.otp import net_adm
-from tests.named import PATIENCE, RealEpmd, free_tcp_port, named_erl
 from tests.node import exported
 from tests.node.conftest import COOKIE, Beam, MakeNode, atom
+from tests.support.named import RealEpmd, named_erl
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, until
+
+pytestmark = pytest.mark.io
 
 
 @pytest.fixture
 def own_epmd_port(monkeypatch: pytest.MonkeyPatch) -> int:
     """Where no EPMD is, and where everybody here will look for one."""
-    port = free_tcp_port()
+    port = free_port()
     monkeypatch.setenv("ERL_EPMD_PORT", str(port))
     return port
-
-
-async def until(condition: Callable[[], Awaitable[object]]) -> None:
-    """Waits until it is true."""
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while not await condition():
-        assert asyncio.get_running_loop().time() < deadline, "waited in vain"
-        await asyncio.sleep(0.05)
 
 
 def named(name: str, **settings: Any) -> Node:
@@ -101,7 +97,7 @@ async def test_no_epmd_and_none_wanted(own_epmd_port: int) -> None:
     registering = named("one@127.0.0.1", carriers=[Tcp(epmd=EpmdUse.REGISTER)])
     with pytest.raises(StartError, match=r"no EPMD answers at .*epmd -daemon"):
         await registering.start()
-    port = free_tcp_port()
+    port = free_port()
     silent = named("one@127.0.0.1", carriers=[Tcp(port, epmd=EpmdUse.NONE)])
     knowing = named("two@127.0.0.1", lookups=[Table({silent.name: f"tcp:127.0.0.1:{port}"})])
     async with silent, knowing:
@@ -130,7 +126,7 @@ async def test_two_of_ours_that_connect_at_once(own_epmd_port: int) -> None:
 
 
 async def test_who_connects_and_says_nothing_is_held_to_a_number(own_epmd_port: int) -> None:
-    port = free_tcp_port()
+    port = free_port()
     limits = NodeLimits(handshakes_at_once=20, handshake_timeout=3.0)
     async with named("one@127.0.0.1", carriers=[Tcp(port)], limits=limits) as one:
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(60)]
@@ -143,7 +139,7 @@ async def test_who_connects_and_says_nothing_is_held_to_a_number(own_epmd_port: 
 
 
 async def test_who_connects_from_one_address_leaves_room_for_others(own_epmd_port: int) -> None:
-    port = free_tcp_port()
+    port = free_port()
     limits = NodeLimits(handshakes_per_address=5)
     async with named("one@127.0.0.1", carriers=[Tcp(port)], limits=limits) as one:
         elsewhere = ("127.0.0.2", 0)

@@ -15,9 +15,13 @@ from cryptography import x509
 from quicdist import Identity, NoConnection, Node, Quic, StartError, Tcp, Tls, Trust
 from quicdist.carriers.trust import Credentials
 from tests.carriers.test_trust import Authority, write
-from tests.named import PATIENCE, RealEpmd, free_tcp_port, named_erl
 from tests.node import exported
 from tests.node.conftest import COOKIE, Beam, atom
+from tests.support.named import RealEpmd, named_erl
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
+
+pytestmark = pytest.mark.io
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def pki(tmp_path: Path) -> Pki:
 @pytest.fixture(autouse=True)
 def epmd_port(monkeypatch: pytest.MonkeyPatch) -> int:
     """Where no EPMD is, and where everybody here will look for one."""
-    port = free_tcp_port()
+    port = free_port()
     monkeypatch.setenv("ERL_EPMD_PORT", str(port))
     return port
 
@@ -126,7 +130,7 @@ async def test_a_node_on_tls_and_one_on_tcp_do_not_meet() -> None:
 
 
 async def test_whoever_speaks_no_tls_costs_only_his_connection() -> None:
-    port = free_tcp_port()
+    port = free_port()
     async with named("one@localhost", carriers=[Tls(port)]) as one, named("two@localhost") as two:
         for words in (b"", b"\0\0\0\1N" * 100, bytes(70_000), b"\x16\3\1\0\5hello"):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

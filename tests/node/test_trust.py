@@ -30,9 +30,11 @@ from quicdist.carriers.trust.identity import pem
 from quicdist.dist.flags import Flag
 from quicdist.gateway.relay import Relay
 from quicdist.node.guesses import FREE, MOST, Guesses
-from tests.gatewayed import free_udp_port
-from tests.node.conftest import COOKIE, PATIENCE
-from tests.node.test_two_nodes import until
+from tests.node.conftest import COOKIE
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, until
+
+pytestmark = pytest.mark.io
 
 SHORT = NodeLimits(connect_timeout=2.0)
 
@@ -61,7 +63,7 @@ def node(
 
 
 def free_name() -> str:
-    return f"{free_udp_port()}@127.0.0.1"
+    return f"{free_port()}@127.0.0.1"
 
 
 def someone() -> Identity:

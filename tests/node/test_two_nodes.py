@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import logging
 import random
-import time
 from collections.abc import AsyncIterator
 from itertools import islice
 from typing import Any
@@ -35,8 +34,11 @@ from quicdist import (
 )
 from quicdist.etf import EtfEncodeError, ImproperList, Options, Term
 from tests.node import exported
-from tests.node.conftest import PATIENCE
 from tests.node.memory import Hub
+from tests.support.virtual_clock import VirtualClockLoop
+from tests.support.waiting import PATIENCE, until
+
+pytestmark = pytest.mark.virtual_clock
 
 KIB = 1024
 
@@ -62,13 +64,6 @@ async def pair(hub: Hub) -> AsyncIterator[tuple[Node, Node]]:
 
 async def get(me: Mailbox, match: Any = None) -> Term:
     return await me.receive(match, timeout=PATIENCE)
-
-
-async def until(condition: Any) -> None:
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.002)
 
 
 # -- life ----------------------------------------------------------------------------------------
@@ -280,6 +275,7 @@ async def test_a_call_that_ends_early(pair: tuple[Node, Node]) -> None:
     assert await one.call(two.name, "py", "echo", [5]) == 5
 
 
+@pytest.mark.io
 async def test_too_many_calls_hold_their_caller_back(hub: Hub) -> None:
     async with (
         make(hub, exports=[exported], limits=NodeLimits(calls_at_once=10)) as two,
@@ -349,6 +345,7 @@ async def test_wrong_cookie_both_ways(hub: Hub) -> None:
             assert not await node.ping(other.name)
 
 
+@pytest.mark.io
 async def test_nobody_there(hub: Hub) -> None:
     limits = NodeLimits(connect_timeout=0.1)
     async with make(hub, limits=limits) as one, one.mailbox() as me:
@@ -373,6 +370,7 @@ async def test_nobody_there(hub: Hub) -> None:
         )
 
 
+@pytest.mark.io
 async def test_a_host_that_is_no_name_at_all_is_told_and_not_waited_for(hub: Hub) -> None:
     """A peer may make us dial it, with a pid of such a node."""
     async with make(hub) as one:
@@ -484,7 +482,9 @@ async def test_a_loop_that_stood_still_blames_nobody(hub: Hub) -> None:
     async with make(hub, limits=limits) as one, make(hub, limits=limits) as two:
         await one.connect(two.name)
         await asyncio.sleep(0.05)
-        time.sleep(0.6)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualClockLoop)
+        loop.advance(0.6)
         await asyncio.sleep(0.3)
         assert (one.nodes(), two.nodes()) == ([two.name], [one.name])
 
@@ -628,6 +628,7 @@ async def test_exit_signals_fill_a_mailbox_too(pair: tuple[Node, Node]) -> None:
             assert (await get(basin))[2][0] == number
 
 
+@pytest.mark.io
 async def test_casts_that_pile_up_hold_their_caller_back(hub: Hub) -> None:
     limits = NodeLimits(calls_at_once=5)
     async with make(hub, exports=[exported], limits=limits) as two, make(hub) as one:

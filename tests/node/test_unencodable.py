@@ -11,8 +11,8 @@ import pytest
 from quicdist import CallError, Node, NodeLimits, export
 from quicdist.dist.session import SessionLimits
 from quicdist.etf import EtfEncodeError, Term
-from tests.node.conftest import PATIENCE
 from tests.node.memory import Hub
+from tests.support.waiting import PATIENCE
 
 
 class Odd:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -15,11 +13,12 @@ from quicdist import Mailbox, NameTaken, NoConnection, Node, NoProcess
 from quicdist.etf import Term, encode
 from quicdist.otp import Child, Supervisor, global_names, start
 from quicdist.otp.global_names import OnConflict
-from tests.erlang import Erlang
-from tests.gatewayed import GatewayThread, gatewayed_erl
-from tests.node.conftest import COOKIE, PATIENCE, Beam, MakeNode, atom
-from tests.node.test_global_names import until
+from tests.node.conftest import COOKIE, Beam, MakeNode, atom
 from tests.otp.servers import Counter
+from tests.support.erlang import Erlang
+from tests.support.gatewayed import GatewayThread, gatewayed_erl
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.erlang
 
@@ -43,15 +42,16 @@ class Other(Beam):
 
     async def until(self, source: str, wanted: Term) -> None:
         """Waits until Erlang source has this value."""
-        deadline = asyncio.get_running_loop().time() + PATIENCE
-        while (found := await self.eval(source)) != wanted:
-            assert asyncio.get_running_loop().time() < deadline, (source, found, wanted)
-            await asyncio.sleep(0.05)
+
+        async def is_so() -> bool:
+            return bool(await self.eval(source) == wanted)
+
+        await until(is_so)
 
 
 @contextlib.asynccontextmanager
-async def other_beam() -> AsyncIterator[Other]:
-    gateway = await asyncio.to_thread(GatewayThread)
+async def other_beam(name: str | None = None) -> AsyncIterator[Other]:
+    gateway = await asyncio.to_thread(GatewayThread, name)
     try:
         other = await asyncio.to_thread(Other, gateway)
         try:
@@ -209,13 +209,14 @@ async def test_a_beam_and_two_visible_pythons(make_node: MakeNode) -> None:
             await come_together([beam], [one, two])
 
 
-@pytest.mark.parametrize("ports", [range(10_000, 20_000), range(61_000, 65_000)], ids=str)
+@pytest.mark.parametrize("ours", ["lesser", "greater"])
 @pytest.mark.parametrize("on_conflict", OnConflict)
-async def test_conflicts(make_node: MakeNode, on_conflict: OnConflict, ports: range) -> None:
+async def test_conflicts(make_node: MakeNode, on_conflict: OnConflict, ours: str) -> None:
     """Two parts that have the same names meet. The node of the lesser name settles it, and keeps
-    its own: ports of ours are below or above those that the system gives the BEAM's gateway."""
-    name = f"{free_port(ports)}@127.0.0.1"
-    async with other_beam() as beam, make_node(name=name, visible=True) as node:
+    its own."""
+    lesser, greater = sorted(f"{free_port()}@127.0.0.1" for _ in range(2))
+    name, other_name = (lesser, greater) if ours == "lesser" else (greater, lesser)
+    async with other_beam(other_name) as beam, make_node(name=name, visible=True) as node:
         mine = [node.spawn(keep) for _ in range(2)]
         await node.connect(beam.name)
         await is_one_cluster([beam], [node])
@@ -286,14 +287,3 @@ async def test_a_supervised_server_with_a_global_name(beam: Beam, make_node: Mak
 
 async def keep(me: Mailbox) -> None:
     await asyncio.Event().wait()
-
-
-def free_port(ports: range) -> int:
-    for port in random.sample(ports, 100):
-        with (
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe,
-            contextlib.suppress(OSError),
-        ):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError(f"no port of {ports} is free")

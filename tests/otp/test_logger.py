@@ -14,8 +14,9 @@ import pytest
 from quicdist import Mailbox, Node, NodeLimits
 from quicdist.etf import Term
 from quicdist.otp.logger import LoggerHandler
-from tests.node.conftest import PATIENCE, Beam, MakeNode, atom
+from tests.node.conftest import Beam, MakeNode, atom
 from tests.node.memory import Hub
+from tests.support.waiting import PATIENCE
 
 
 @contextlib.contextmanager

@@ -10,15 +10,9 @@ import pytest
 from quicdist import Mailbox, NameTaken, Node, NoProcess
 from quicdist.etf import Pid, Term
 from quicdist.otp import pg
-from tests.node.conftest import PATIENCE, Beam, MakeNode, atom
+from tests.node.conftest import Beam, MakeNode, atom
 from tests.node.memory import Hub
-
-
-async def until(condition: Any) -> None:
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.005)
+from tests.support.waiting import PATIENCE, until
 
 
 async def get(me: Mailbox) -> Any:
@@ -73,12 +67,12 @@ async def test_members_are_known_on_both_sides(
 
 
 async def _until_beam(beam: Beam, source: str, members: set[Pid], count: int) -> None:
-    for _ in range(200):
+    async def is_so() -> bool:
         found = await beam.eval(source)
-        if set(found) == members and len(found) == count:
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError((source, found, members, count))
+        assert isinstance(found, list)
+        return set(found) == members and len(found) == count
+
+    await until(is_so)
 
 
 @pytest.mark.erlang

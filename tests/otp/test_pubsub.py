@@ -9,7 +9,8 @@ import pytest
 
 from quicdist import Mailbox, NameTaken
 from quicdist.otp import pubsub
-from tests.node.conftest import PATIENCE, Beam, MakeNode, atom
+from tests.node.conftest import Beam, MakeNode, atom
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.erlang
 

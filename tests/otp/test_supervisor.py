@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 from typing import Any
 
 import pytest
@@ -10,21 +10,15 @@ import pytest
 from quicdist import Mailbox, Node
 from quicdist.etf import Term
 from quicdist.otp import Child, InitError, Restart, Stop, Strategy, Supervisor, start
-from tests.node.conftest import PATIENCE, Beam, MakeNode, atom
+from tests.node.conftest import Beam, MakeNode, atom
 from tests.node.memory import Hub
 from tests.otp.servers import Counter, Trapping
+from tests.support.waiting import until
 
 
 @pytest.fixture
 def node() -> Node:
     return Node("0@127.0.0.1", cookie="c", carriers=[Hub()])
-
-
-async def until(condition: Any) -> None:
-    deadline = asyncio.get_running_loop().time() + PATIENCE
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.002)
 
 
 async def forever(me: Mailbox) -> None:
@@ -97,7 +91,7 @@ async def test_intensity(node: Node) -> None:
             assert process.is_alive
             old = node.whereis("a")
             await node.gen_cast("a", (atom("stop"), atom("bad")))
-            await until(lambda old=old: node.whereis("a") != old)
+            await until(functools.partial(lambda old: node.whereis("a") != old, old))
             await until(lambda: node.whereis("a") or not process.is_alive)
         assert await process.wait() == "shutdown"
         assert other is not None

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import enum
-import sys
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, TypeVar
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    NewType,
+    NotRequired,
+    Required,
+    TypedDict,
+    TypeVar,
+)
 
 from quicdist.etf import Atom, Pid
 from quicdist.typed import (
@@ -23,11 +33,6 @@ from quicdist.typed import (
     Via,
 )
 
-if sys.version_info >= (3, 11):
-    from typing import NotRequired, Required, TypedDict
-else:
-    from typing_extensions import NotRequired, Required, TypedDict
-
 T = TypeVar("T")
 UserId = NewType("UserId", int)
 
@@ -42,7 +47,7 @@ class Level(enum.IntEnum):
     HIGH = 2
 
 
-class Size(str, enum.Enum):
+class Size(str, enum.Enum):  # noqa: UP042  # the form before StrEnum
     BIG = "big"
 
 

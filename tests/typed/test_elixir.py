@@ -31,11 +31,12 @@ from quicdist.typed import (
     from_term,
     to_term,
 )
-from tests.erlang import Erlang
+from tests.support.erlang import Erlang
+from tests.support.parameters import parameter_id
 from tests.typed import models as m
 
 a = Atom
-UTC = dt.timezone.utc
+UTC = dt.UTC
 ELIXIR = Terms(none="nil")
 
 _MODULES = """
@@ -168,7 +169,7 @@ VALUES: list[tuple[str, Any, Any]] = [
 
 
 @needs_elixir
-@pytest.mark.parametrize(("source", "kind", "value"), VALUES, ids=str)
+@pytest.mark.parametrize(("source", "kind", "value"), VALUES, ids=parameter_id)
 def test_what_elixir_makes(elixir: Elixir, source: str, kind: Any, value: Any) -> None:
     read = ELIXIR.read(elixir(source), kind)
     assert read == value
@@ -248,7 +249,7 @@ MADE_HERE: list[tuple[Any, Any, str]] = [
 
 
 @needs_elixir
-@pytest.mark.parametrize(("kind", "value", "check"), MADE_HERE, ids=str)
+@pytest.mark.parametrize(("kind", "value", "check"), MADE_HERE, ids=parameter_id)
 def test_what_python_makes(elixir: Elixir, kind: Any, value: Any, check: str) -> None:
     assert elixir(check, to_term(value, kind)) is True
 
@@ -308,7 +309,7 @@ REFUSED: list[tuple[Any, Term, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "term", "message"), REFUSED, ids=str)
+@pytest.mark.parametrize(("kind", "term", "message"), REFUSED, ids=parameter_id)
 def test_what_does_not_fit(kind: Any, term: Term, message: str) -> None:
     with pytest.raises(TermError) as caught:
         from_term(term, kind)
@@ -337,7 +338,7 @@ WRONG_VALUES: list[tuple[Any, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "value", "message"), WRONG_VALUES, ids=str)
+@pytest.mark.parametrize(("kind", "value", "message"), WRONG_VALUES, ids=parameter_id)
 def test_values_that_are_not_what_they_should_be(kind: Any, value: Any, message: str) -> None:
     with pytest.raises(TermError) as caught:
         to_term(value, kind)

@@ -6,10 +6,9 @@ import asyncio
 import functools
 from collections.abc import Iterator
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, assert_never, assert_type
 
 import pytest
-from typing_extensions import assert_never, assert_type
 
 from quicdist import Atom, BlockingNode, CallError, Identity, Node, Pid, connect, export
 from quicdist.etf import Term, decode, encode
@@ -25,10 +24,10 @@ from quicdist.typed import (
     typed,
     with_terms,
 )
+from tests.support.waiting import PATIENCE
 from tests.typed.models import Deposit, Item, Page, User, UserId, Withdraw
 
 a = Atom
-PATIENCE = 30.0
 MESSAGE = Shape[Deposit | Withdraw]()
 
 
@@ -156,6 +155,7 @@ def bank() -> Iterator[BlockingNode]:
         yield node
 
 
+@pytest.mark.io
 def test_typed_functions_on_a_node(bank: BlockingNode) -> None:
     with connect(bank.name, cookie="typed", identity=Identity.ephemeral()) as node:
         call = functools.partial(node.call, bank.name, "bank", timeout=PATIENCE)
@@ -170,6 +170,7 @@ def test_typed_functions_on_a_node(bank: BlockingNode) -> None:
         assert caught.value.reason[:2] == ("python_error", "TermError")
 
 
+@pytest.mark.io
 def test_typed_messages_in_a_mailbox(bank: BlockingNode) -> None:
     with (
         connect(bank.name, cookie="typed", identity=Identity.ephemeral()) as node,

@@ -34,6 +34,7 @@ from quicdist.typed import (
     from_term,
     to_term,
 )
+from tests.support.parameters import parameter_id
 from tests.typed import models as m
 
 PID = Pid(Atom("a@b"), 1, 2, 3)
@@ -150,7 +151,7 @@ ROUND_TRIPS: list[tuple[Any, Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "value", "term"), ROUND_TRIPS, ids=str)
+@pytest.mark.parametrize(("kind", "value", "term"), ROUND_TRIPS, ids=parameter_id)
 def test_there_and_back(kind: Any, value: Any, term: Any) -> None:
     written = to_term(value, kind)
     assert decode(encode(written)) == term
@@ -250,7 +251,7 @@ REFUSED: list[tuple[Any, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "term", "message"), REFUSED, ids=str)
+@pytest.mark.parametrize(("kind", "term", "message"), REFUSED, ids=parameter_id)
 def test_what_does_not_fit(kind: Any, term: Any, message: str) -> None:
     with pytest.raises(TermError) as caught:
         from_term(term, kind)
@@ -296,7 +297,7 @@ WRONG_VALUES: list[tuple[Any, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "value", "message"), WRONG_VALUES, ids=str)
+@pytest.mark.parametrize(("kind", "value", "message"), WRONG_VALUES, ids=parameter_id)
 def test_values_that_are_not_what_they_should_be(kind: Any, value: Any, message: str) -> None:
     with pytest.raises(TermError) as caught:
         encode(to_term(value, kind))
@@ -373,7 +374,7 @@ UNSUPPORTED: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "message"), UNSUPPORTED, ids=str)
+@pytest.mark.parametrize(("kind", "message"), UNSUPPORTED, ids=parameter_id)
 def test_types_without_an_erlang_form(kind: Any, message: str) -> None:
     for _ in range(2):
         with pytest.raises(UnsupportedType, match=message):

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,10 +20,10 @@ from pathlib import Path
 
 from quicdist.carriers.trust import Identity, Trust
 from quicdist.gateway import Gateway, GatewaySettings, emit_module, erl_arguments
-from tests.closing import Closing
-from tests.erlang import Erlang
-
-PATIENCE = 60.0
+from tests.support.closing import Closing
+from tests.support.erlang import Erlang
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
 
 
 @functools.cache
@@ -40,18 +39,11 @@ def module_directory() -> Path:
 _keepers: list[tempfile.TemporaryDirectory[str]] = []
 
 
-def free_udp_port(host: str = "127.0.0.1") -> int:
-    """A UDP port that nobody has, for now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
 def loopback_settings(name: str | None = None) -> GatewaySettings:
     """A gateway on free ports with a certificate that nobody keeps. It believes everybody: it
     outlives the tests, whose nodes have each other's names with other keys."""
     return GatewaySettings(
-        name or f"{free_udp_port()}@127.0.0.1",
+        name or f"{free_port()}@127.0.0.1",
         epmd_port=0,
         identity=Identity.ephemeral(["127.0.0.1"]),
         trust=Trust.nothing(),
@@ -117,7 +109,7 @@ class GatewayProcess(Closing):
     """A gateway in a process of its own, to be killed."""
 
     def __init__(self, name: str | None = None) -> None:
-        self.name = name or f"{free_udp_port()}@127.0.0.1"
+        self.name = name or f"{free_port()}@127.0.0.1"
         self._state = tempfile.TemporaryDirectory(prefix="quicdist-state-")
         self._process = subprocess.Popen(
             [sys.executable, "-c", _PROCESS, self.name],

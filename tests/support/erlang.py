@@ -9,7 +9,7 @@ import struct
 import subprocess
 from collections.abc import Mapping
 
-from tests.closing import Closing
+from tests.support.closing import Closing
 
 # Speaks 4-byte length packets on its standard input and output: a request is the length of the
 # source, the source, and bytes bound to the variable In; a reply is a tag byte and bytes.

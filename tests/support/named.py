@@ -7,24 +7,17 @@ import socket
 import subprocess
 import time
 
-from tests.closing import Closing
-from tests.erlang import Erlang
-
-PATIENCE = 60.0
-
-
-def free_tcp_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nobody has, for now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+from tests.support.closing import Closing
+from tests.support.erlang import Erlang
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE
 
 
 class RealEpmd(Closing):
     """OTP's own epmd, on loopback alone."""
 
     def __init__(self, port: int | None = None) -> None:
-        self.port = port or free_tcp_port()
+        self.port = port or free_port()
         self.start()
 
     def start(self) -> None:

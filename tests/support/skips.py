@@ -1,0 +1,80 @@
+"""A pytest plugin that counts skipped tests by reason, and fails the gate for one that is new.
+
+With CI=true in the environment a test may only be skipped for a reason that ALLOWED lists: what a
+machine of the gate lacks is installed, or the gate fails.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+
+import pytest
+
+ALLOWED = (
+    r"type statements came with Python 3\.12",
+    r"root may write anywhere",
+    r"only root can give files to others",
+    r"no IPv6 here",
+    r"no bad networks on this machine: .*",  # namespaces and netem are the kernel's
+    r"without rich, help is shown as it is written",
+)
+"""Regular expressions, each for a whole reason: what depends on the machine, its user or the
+version of Python, and no package can mend."""
+
+
+def reason_of(longrepr: object) -> str:
+    """The reason that a report of a skipped test or module gives."""
+    text = str(longrepr[2] if isinstance(longrepr, tuple) else longrepr)
+    return " ".join(text.removeprefix("Skipped: ").split())
+
+
+def is_allowed(reason: str) -> bool:
+    """Whether the gate passes with a test that is skipped for this reason."""
+    return any(re.fullmatch(pattern, reason) for pattern in ALLOWED)
+
+
+class SkipReport:
+    """Sees every report of the run; with pytest-xdist, in the process that has the workers."""
+
+    def __init__(self, *, is_gate: bool) -> None:
+        self.reasons: Counter[str] = Counter()
+        self._is_gate = is_gate
+
+    @property
+    def not_allowed(self) -> list[str]:
+        """Reasons for which the gate fails."""
+        return sorted(r for r in self.reasons if self._is_gate and not is_allowed(r))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        # An expected failure is reported as skipped too.
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self.reasons[reason_of(report.longrepr)] += 1
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            self.reasons[f"a whole module: {reason_of(report.longrepr)}"] += 1
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.not_allowed and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.reasons:
+            return
+        terminalreporter.section("skipped tests")
+        for reason, count in sorted(self.reasons.items()):
+            terminalreporter.write_line(f"{count:5}: {reason}")
+        for reason in self.not_allowed:
+            terminalreporter.write_line(
+                f"error: the gate skips no test for this reason: {reason}", red=True
+            )
+
+
+def register(config: pytest.Config) -> None:
+    """Adds the report to a run, but to none of its workers."""
+    if not hasattr(config, "workerinput"):
+        is_gate = os.environ.get("CI", "").lower() in ("true", "1")
+        config.pluginmanager.register(SkipReport(is_gate=is_gate), "skips")
