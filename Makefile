@@ -52,7 +52,7 @@ tools:
 	@sh scripts/need all
 
 # What reads or writes terms, and nodes that exchange them; the rest never sees which codec it is.
-PURE_TESTS = tests/etf tests/dist tests/typed tests/otp tests/node/test_two_nodes.py \
+PURE_TESTS = tests/etf tests/protocol tests/typed tests/otp tests/node/test_two_nodes.py \
 	tests/node/test_erlang.py tests/gateway/test_policy_erlang.py
 test-pure: tools $(BIN)/.installed
 	QUICDIST_PURE_PYTHON=1 $(BIN)/python $(PYTEST) $(or $(ARGS),$(PURE_TESTS))

@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from quicdist import Atom, Identity, Node, Quic
 from quicdist.carriers.trust import Trust
 from quicdist.etf import Pid
-from quicdist.node.level import HERE
-from quicdist.node.limits import MailboxLimits, NodeLimits
-from quicdist.node.mailbox import Mailbox
+from quicdist.limits import MailboxLimits, NodeLimits
 from quicdist.protocol import signals
+from quicdist.runtime.backpressure import HERE
+from quicdist.runtime.mailbox import Mailbox
 
 ROUNDS = 5
 BEHIND = MailboxLimits(high=1 << 40, low=1 << 39, hard=1 << 41)

@@ -16,7 +16,7 @@ from faults.peer import COOKIE, make_node
 from faults.stage import PATIENCE, free_port
 from quicdist import Node, NodeDown
 from quicdist.gateway import emit_module, erl_arguments
-from quicdist.node.mailbox import Mailbox
+from quicdist.runtime.mailbox import Mailbox
 from tests.support.erlang import Erlang
 
 _WATCH = """

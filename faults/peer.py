@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 
 from quicdist import Atom, Node, NodeLimits, Quic, Tcp, Trust
-from quicdist.node.errors import NoConnection, NodeError
+from quicdist.errors import NoConnection, NodeError
 from quicdist.node.events import NodeDown
 
 COOKIE = "faults"

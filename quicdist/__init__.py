@@ -10,30 +10,20 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from quicdist import one_line
+from quicdist import log_escaping
 
 if TYPE_CHECKING:
     from quicdist.blocking import BlockingMailbox, BlockingNode, BlockingRequest, Shared, connect
     from quicdist.carriers.quic.tracing import Tracing
     from quicdist.carriers.trust import Identity, Trust
-    from quicdist.etf import (
-        Atom,
-        BitString,
-        ErlMap,
-        EtfDecodeError,
-        EtfEncodeError,
-        Export,
-        Fun,
-        ImproperList,
-        NativeRecord,
-        Pid,
-        Port,
-        Reference,
-    )
-    from quicdist.node.access import Access, Tracebacks
-    from quicdist.node.aliases import AliasMode
-    from quicdist.node.dns import DnsSrv
-    from quicdist.node.errors import (
+    from quicdist.cluster.access import Access, Tracebacks
+    from quicdist.cluster.dns import DnsSrv
+    from quicdist.cluster.lookup import Epmd, PortInName, Table
+    from quicdist.cluster.quic import Quic
+    from quicdist.cluster.retry import Retry
+    from quicdist.cluster.tcp import EpmdUse, Tcp
+    from quicdist.cluster.tls import Tls
+    from quicdist.errors import (
         CallError,
         CallNotPossible,
         CallTimeout,
@@ -56,20 +46,30 @@ if TYPE_CHECKING:
         SpawnError,
         StartError,
     )
+    from quicdist.etf import (
+        Atom,
+        BitString,
+        ErlMap,
+        EtfDecodeError,
+        EtfEncodeError,
+        Export,
+        Fun,
+        ImproperList,
+        NativeRecord,
+        Pid,
+        Port,
+        Reference,
+    )
+    from quicdist.kernel.exports import Run, export
+    from quicdist.kernel.shell import shell
+    from quicdist.limits import MailboxLimits, NodeLimits, WhenFull
     from quicdist.node.events import NodeDown, NodeEvent, NodeUp
-    from quicdist.node.exports import Run, export
     from quicdist.node.info import NodeStatistics, PeerInfo
-    from quicdist.node.limits import MailboxLimits, NodeLimits, WhenFull
-    from quicdist.node.lookup import Epmd, PortInName, Table
-    from quicdist.node.mailbox import Mailbox
     from quicdist.node.node import Node
-    from quicdist.node.quic import Quic
-    from quicdist.node.retry import Retry
-    from quicdist.node.shell import shell
-    from quicdist.node.spawn import current_process
-    from quicdist.node.tcp import EpmdUse, Tcp
-    from quicdist.node.tls import Tls
+    from quicdist.runtime.aliases import AliasMode
     from quicdist.runtime.calls import CallRequest, Spawned
+    from quicdist.runtime.local_spawn import current_process
+    from quicdist.runtime.mailbox import Mailbox
 
 __all__ = [
     "Access",
@@ -148,24 +148,24 @@ _PLACES = {
     "blocking": "BlockingMailbox BlockingNode BlockingRequest Shared connect",
     "carriers.quic.tracing": "Tracing",
     "carriers.trust": "Identity Trust",
-    "node.access": "Access Tracebacks",
+    "cluster.access": "Access Tracebacks",
     "etf": "Atom BitString ErlMap EtfDecodeError EtfEncodeError Export Fun ImproperList "
     "NativeRecord Pid Port Reference",
-    "node.aliases": "AliasMode",
-    "node.dns": "DnsSrv",
+    "runtime.aliases": "AliasMode",
+    "cluster.dns": "DnsSrv",
     "node.events": "NodeDown NodeEvent NodeUp",
-    "node.exports": "Run export",
+    "kernel.exports": "Run export",
     "node.info": "NodeStatistics PeerInfo",
-    "node.limits": "MailboxLimits NodeLimits WhenFull",
-    "node.lookup": "Epmd PortInName Table",
-    "node.mailbox": "Mailbox",
+    "limits": "MailboxLimits NodeLimits WhenFull",
+    "cluster.lookup": "Epmd PortInName Table",
+    "runtime.mailbox": "Mailbox",
     "node.node": "Node",
-    "node.quic": "Quic",
-    "node.retry": "Retry",
-    "node.shell": "shell",
-    "node.spawn": "current_process",
-    "node.tcp": "EpmdUse Tcp",
-    "node.tls": "Tls",
+    "cluster.quic": "Quic",
+    "cluster.retry": "Retry",
+    "kernel.shell": "shell",
+    "runtime.local_spawn": "current_process",
+    "cluster.tcp": "EpmdUse Tcp",
+    "cluster.tls": "Tls",
     "runtime.calls": "CallRequest Spawned",
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names.split()}
@@ -174,7 +174,7 @@ _MODULES = {name: module for module, names in _PLACES.items() for name in names.
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_MODULES.get(name, 'node.errors')}")
+    module = importlib.import_module(f"{__name__}.{_MODULES.get(name, 'errors')}")
     value: object = getattr(module, name)
     globals()[name] = value
     return value
@@ -184,4 +184,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-one_line.install()
+log_escaping.install()

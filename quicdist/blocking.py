@@ -31,23 +31,23 @@ from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 from quicdist import etf
 from quicdist.carriers import forking
 from quicdist.carriers.trust import Identity, Trust
+from quicdist.cluster.access import Access
+from quicdist.cluster.names import facing
+from quicdist.cluster.retry import Retry
+from quicdist.errors import NodeError, NotRunning
 from quicdist.etf import Pid, Reference, Term
-from quicdist.node.access import Access
-from quicdist.node.aliases import AliasMode
-from quicdist.node.errors import NodeError, NotRunning
+from quicdist.kernel.group_leader import Write
+from quicdist.limits import MailboxLimits, NodeLimits
 from quicdist.node.events import NodeEvent
-from quicdist.node.group_leader import Write
 from quicdist.node.info import NodeStatistics, PeerInfo
-from quicdist.node.limits import MailboxLimits, NodeLimits
-from quicdist.node.mailbox import Mailbox, Mark, Match
-from quicdist.node.names import facing
 from quicdist.node.node import Node
-from quicdist.node.retry import Retry
-from quicdist.node.system import Destination
 from quicdist.otp import pg, pubsub
 from quicdist.otp.blocking import BlockingGlobalNames, BlockingGroups, BlockingTopics
 from quicdist.otp.logger import LoggerHandler
+from quicdist.runtime.aliases import AliasMode
 from quicdist.runtime.calls import SPAWN_REPLY, Spawned
+from quicdist.runtime.mailbox import Mailbox, Mark, Match
+from quicdist.runtime.process_table import Destination
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -15,9 +15,9 @@ import zlib
 from collections import Counter
 
 from quicdist import Atom, Node, NodeLimits
+from quicdist.errors import NoConnection
 from quicdist.etf import Term
-from quicdist.node.errors import NoConnection
-from quicdist.node.mailbox import Mailbox
+from quicdist.runtime.mailbox import Mailbox
 
 SOAK = Atom("soak")
 REPORT_EVERY = 5.0

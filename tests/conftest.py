@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from quicdist.carriers.few_lines import FewLines
+from quicdist.carriers.log_rate_limit import LogRateLimit
 from tests.support import loops, parallel, skips, tiers, virtual_clock
 from tests.support.erlang import Erlang, erlang_available
 
@@ -66,7 +66,7 @@ def _log_of_its_own() -> None:
     """One test's lines in the log leave no fewer to the next."""
     for name in ("node", "gateway", "quic", "tls", "epmd"):
         for few in logging.getLogger(f"quicdist.{name}").filters:
-            if isinstance(few, FewLines):
+            if isinstance(few, LogRateLimit):
                 few.forget()
 
 

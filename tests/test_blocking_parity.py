@@ -22,14 +22,14 @@ from quicdist import (
     Shared,
 )
 from quicdist.etf import Atom
-from quicdist.node.global_names import GlobalNames
-from quicdist.node.mailbox import Mailbox
-from quicdist.node.process import Process
-from quicdist.node.service import Service
+from quicdist.kernel.global_.names import GlobalNames
 from quicdist.otp.blocking import BlockingGlobalNames, BlockingGroups, BlockingTopics
 from quicdist.otp.pg import Groups
 from quicdist.otp.pubsub import Topics
 from quicdist.runtime.calls import CallRequest
+from quicdist.runtime.mailbox import Mailbox
+from quicdist.runtime.process import Process
+from quicdist.runtime.system_process import SystemProcess
 
 PATIENCE = 30.0
 
@@ -64,7 +64,7 @@ def public(kind: type, *, without: set[str]) -> set[str]:
 @pytest.mark.parametrize(("theirs", "ours"), PAIRS)
 def test_nothing_is_missing(theirs: type, ours: type) -> None:
     without = OF_THE_LOOP.get(theirs, set()) | INSIDE
-    if issubclass(theirs, Service):
+    if issubclass(theirs, SystemProcess):
         without |= public(Process, without=set())
     assert not public(theirs, without=without) - public(ours, without=set())
 

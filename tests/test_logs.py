@@ -14,7 +14,7 @@ import pytest
 import quicdist
 from quicdist import NoConnection
 from quicdist.cli.jsonlog import JsonFormatter
-from quicdist.one_line import LOGGERS, OneLine
+from quicdist.log_escaping import LOGGERS, LogEscaping
 from tests.node.memory import Hub
 from tests.node.test_two_nodes import make
 from tests.support.waiting import until
@@ -75,7 +75,7 @@ def test_every_logger_keeps_lines_one() -> None:
     ours = {name for tree in SOURCES for name in loggers(tree) if name.startswith("quicdist.")}
     assert ours - {"quicdist.io", "quicdist.cli"} == set(LOGGERS)
     for name in LOGGERS:
-        assert any(isinstance(one, OneLine) for one in logging.getLogger(name).filters)
+        assert any(isinstance(one, LogEscaping) for one in logging.getLogger(name).filters)
 
 
 async def test_a_connection_is_an_event_with_fields_at_both_its_ends(

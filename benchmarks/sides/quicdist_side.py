@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.sides.measuring import SMALL, drive, hear, log_errors_only, say
 from quicdist import Identity, Mailbox, Node, Quic, Tcp, Trust
-from quicdist.node.carrier import CarrierSettings
+from quicdist.cluster.carrier import CarrierSettings
 
 COOKIE = "benchmark"
 _numbers = itertools.count()

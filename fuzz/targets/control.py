@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from fuzz.targets.etf import LIMITS
 from fuzz.targets.pieces import messages
-from quicdist.dist.errors import ProtocolError
-from quicdist.dist.flags import DEFAULT_FLAGS, Flag
 from quicdist.etf import EtfDecodeError, Options, decode_bare, encode_bare
+from quicdist.protocol.errors import ProtocolError
+from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
 from quicdist.protocol.wire import FOLLOWS, OPERATIONS, WireForms, parse
 
 OPTIONS = Options(limits=LIMITS)

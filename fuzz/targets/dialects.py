@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from fuzz.targets.pieces import handshakes, join, split, talks
 from quicdist.carriers.base import CarrierLimits, Dialect, DialectError, Role, Write
-from quicdist.carriers.dialects import QUIC_DIALECTS
-from quicdist.carriers.dialects.tcp import TcpDialect
-from quicdist.dist.packet import FramePacket, HandshakePacket
+from quicdist.protocol.dialects import QUIC_DIALECTS
+from quicdist.protocol.dialects.tcp import TcpDialect
+from quicdist.protocol.packet import FramePacket, HandshakePacket
 
 LIMITS = CarrierLimits(max_frame=1 << 12, max_handshake=1 << 9)
 KINDS = [*QUIC_DIALECTS.values(), TcpDialect]

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from fuzz.targets.pieces import handshakes, join, split
-from quicdist.dist import handshake as hs
-from quicdist.dist.errors import DistError, ProtocolError, UsageError
-from quicdist.dist.flags import DEFAULT_FLAGS, Flag
-from quicdist.dist.packet import HandshakePacket
-from quicdist.dist.session import AliveAsked, LocalNode, PeerNamed, Role, Session
 from quicdist.gateway.relay import claimed_name
+from quicdist.protocol import handshake as hs
+from quicdist.protocol.errors import DistError, ProtocolError, UsageError
+from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
+from quicdist.protocol.packet import HandshakePacket
+from quicdist.protocol.session import AliveAsked, LocalNode, PeerNamed, Role, Session
 
 COOKIES = ("labcookie", "lab")
 PARSERS = (

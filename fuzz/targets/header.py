@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fuzz.targets.pieces import frames, join, split
-from quicdist.dist.errors import ProtocolError
-from quicdist.dist.header import (
+from quicdist.protocol.errors import ProtocolError
+from quicdist.protocol.header import (
     FIRST_FRAGMENT,
     FRAGMENT_HEAD,
     FRAME_OVERHEAD,
     HEADER,
     MAX_ATOM_CHARACTERS,
-    IncomingAtoms,
+    IncomingAtomCache,
     IncomingFragments,
 )
 from quicdist.protocol.signals import NO_PAYLOAD, UnknownSignal
@@ -22,7 +22,7 @@ MAX_SEQUENCES, MAX_BYTES, MAX_MESSAGE = 4, 4096, 2048
 
 def check(data: bytes) -> None:
     """Frames with headers, one after another."""
-    atoms = IncomingAtoms()
+    atoms = IncomingAtomCache()
     fragments = IncomingFragments(MAX_SEQUENCES, MAX_BYTES, MAX_MESSAGE)
     try:
         for frame in split(data)[1]:
@@ -37,7 +37,7 @@ def check(data: bytes) -> None:
         pass
 
 
-def take(frame: bytes, atoms: IncomingAtoms, fragments: IncomingFragments) -> None:
+def take(frame: bytes, atoms: IncomingAtomCache, fragments: IncomingFragments) -> None:
     tag = frame[1] if len(frame) > 1 else HEADER
     if tag == HEADER:
         found, end = atoms.read(frame, 2)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from quicdist.dist.errors import ProtocolError
-from quicdist.dist.header import HEADER, VERSION, IncomingAtoms
-from quicdist.dist.packet import HandshakePacket
 from quicdist.etf import Atom, Term, decode_bare
-from tests.dist.recordings import RECORDINGS, Recorded, conversations
+from quicdist.protocol.errors import ProtocolError
+from quicdist.protocol.header import HEADER, VERSION, IncomingAtomCache
+from quicdist.protocol.packet import HandshakePacket
+from tests.protocol.recordings import RECORDINGS, Recorded, conversations
 
 SMALL = 4096
 """Bytes of the longest piece of a seed: a fuzzer learns little from a long one."""
@@ -63,7 +63,7 @@ def frames(count: int = 20) -> Iterator[list[bytes]]:
 def messages() -> Iterator[list[Term]]:
     """Recorded control messages, each with the payload that follows it, if any."""
     for talk in talks():
-        caches = {True: IncomingAtoms(), False: IncomingAtoms()}
+        caches = {True: IncomingAtomCache(), False: IncomingAtomCache()}
         for one in talk:
             frame = one.packet.data
             if frame[:2] == bytes((VERSION, HEADER)):

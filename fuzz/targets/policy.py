@@ -8,12 +8,12 @@ from typing import Any
 
 from fuzz.targets.pieces import frames, handshakes, join, split
 from quicdist.cluster.access_rules import is_runtime_message
-from quicdist.dist.errors import DistError
-from quicdist.dist.packet import FramePacket, HandshakePacket
-from quicdist.dist.session import MessageReceived
 from quicdist.etf import Atom, Export, Fun, ImproperList, Pid, encode_bare
-from quicdist.gateway.guard import Guard
 from quicdist.gateway.policy import Mode, PeerRules, Policy
+from quicdist.gateway.policy_filter import PolicyFilter
+from quicdist.protocol.errors import DistError
+from quicdist.protocol.packet import FramePacket, HandshakePacket
+from quicdist.protocol.session import MessageReceived
 from quicdist.protocol.signals import (
     NO_TOKEN,
     Demonitor,
@@ -24,9 +24,9 @@ from quicdist.protocol.signals import (
     Unlink,
     UnlinkAck,
 )
-from tests.dist.talk import FORMS
 from tests.gateway.guarded import OWN, PEER, Guarded, pid, reference
 from tests.protocol import forms as ctl
+from tests.protocol.talk import FORMS
 
 RULES = PeerRules(nodes=("*",), names=("counter",), calls=("calc:*",), ping=False)
 _FORMS = list(FORMS.values())
@@ -60,7 +60,7 @@ def check(data: bytes) -> None:
 
 
 def shake(policy: Policy, pieces: list[bytes]) -> None:
-    guard = Guard(policy, OWN, dialled_peer=None)
+    guard = PolicyFilter(policy, OWN, dialled_peer=None)
     try:
         for piece in pieces:
             if piece[:1] == b"\0":

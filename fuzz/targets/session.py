@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 from fuzz.targets.pieces import frames, join, split
 from quicdist import etf
-from quicdist.dist.errors import DistError, ProtocolError
-from quicdist.dist.flags import DEFAULT_FLAGS
-from quicdist.dist.handshake import Status
-from quicdist.dist.packet import FramePacket, HandshakePacket
-from quicdist.dist.session import (
+from quicdist.protocol.errors import DistError, ProtocolError
+from quicdist.protocol.flags import DEFAULT_FLAGS
+from quicdist.protocol.handshake import Status
+from quicdist.protocol.packet import FramePacket, HandshakePacket
+from quicdist.protocol.session import (
     NO_PAYLOAD,
     Event,
     MessageReceived,
@@ -22,7 +22,7 @@ from quicdist.dist.session import (
 )
 from quicdist.protocol.signals import Payload, Signal
 from quicdist.protocol.wire import WireForms
-from tests.dist.talk import FORMS, acceptor, initiator, node
+from tests.protocol.talk import FORMS, acceptor, initiator, node
 
 OPTIONS = etf.Options(limits=etf.Limits(max_terms=1 << 12, max_decompressed=1 << 16))
 LIMITS = SessionLimits(max_message=1 << 16, max_sequences=4, max_sequence_bytes=1 << 16)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
-from quicdist.dist.packet import Packet
+from quicdist.protocol.packet import Packet
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -103,7 +103,7 @@ class DialError(ConnectionError):
     """No connection came up; the text says why, in one line."""
 
 
-class NotBelieved(DialError):
+class CertificateRejected(DialError):
     """One of the two sides does not believe the other's certificate: to try again is no use."""
 
 

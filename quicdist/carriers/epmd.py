@@ -16,8 +16,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from quicdist.carriers.few_lines import FewLines
 from quicdist.carriers.forking import descriptors_of, keep_from_children
+from quicdist.carriers.log_rate_limit import LogRateLimit
 
 DEFAULT_PORT = 4369
 _MAX_REQUEST = 2048
@@ -30,7 +30,7 @@ _RECONNECT = 2.0
 """Seconds between attempts to register again, as OTP's erl_epmd has them."""
 
 _log = logging.getLogger("quicdist.epmd")
-_log.addFilter(FewLines("epmd_full", "epmd_client_dropped", "epmd_refused"))
+_log.addFilter(LogRateLimit("epmd_full", "epmd_client_dropped", "epmd_refused"))
 
 
 class EpmdError(Exception):

@@ -33,12 +33,12 @@ from quicdist.carriers.base import (
     Step,
     Write,
 )
-from quicdist.carriers.dialects.single import SingleStreamDialect
-from quicdist.carriers.dialects.tcp import TcpDialect
+from quicdist.carriers.coalesce import joined
 from quicdist.carriers.forking import descriptors_of, keep_from_children
-from quicdist.carriers.joining import joined
 from quicdist.carriers.trust import Verifier
-from quicdist.dist.packet import Packet
+from quicdist.protocol.dialects.single_stream import SingleStreamDialect
+from quicdist.protocol.dialects.tcp import TcpDialect
+from quicdist.protocol.packet import Packet
 
 _READ_SIZE = 256 * 1024
 

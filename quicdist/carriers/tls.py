@@ -12,14 +12,14 @@ import ssl
 from collections.abc import Sequence
 
 from quicdist.carriers import tcp
-from quicdist.carriers.base import CarrierLimits, ConnectionHandler, NotBelieved, Role
-from quicdist.carriers.dialects.tls import TlsDialect
-from quicdist.carriers.few_lines import FewLines
+from quicdist.carriers.base import CarrierLimits, CertificateRejected, ConnectionHandler, Role
+from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.tcp import Accept, TcpConnection, TcpListener
 from quicdist.carriers.trust import CertificateError, Certificates, Credentials, contexts
+from quicdist.protocol.dialects.tls import TlsDialect
 
 _log = logging.getLogger("quicdist.tls")
-_log.addFilter(FewLines("not_believed"))
+_log.addFilter(LogRateLimit("not_believed"))
 
 
 class TlsConnection(TcpConnection):
@@ -129,7 +129,7 @@ async def dial(
         credentials.verifier.dialled(node, connection.certificates)
     except CertificateError as error:
         connection.close(str(error))
-        raise NotBelieved(f"{host}:{port}: {error}") from None
+        raise CertificateRejected(f"{host}:{port}: {error}") from None
     return connection
 
 

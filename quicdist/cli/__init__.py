@@ -24,7 +24,7 @@ from quicdist.cli import (
     shell,
     top,
 )
-from quicdist.cli.exits import EXIT_CODES, ExitCode, Problem, problem_of
+from quicdist.cli.exit_codes import EXIT_CODES, ExitCode, Problem, problem_of
 
 app = typer.Typer(
     no_args_is_help=True,

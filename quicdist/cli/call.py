@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quicdist.cli.exits import ExitCode, Problem
-from quicdist.cli.harmless import harmless, harmless_term
+from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.options import (
     Certificate,
     Cookie,
@@ -22,10 +21,11 @@ from quicdist.cli.options import (
     Trusted,
     Verbose,
 )
+from quicdist.cli.sanitize import harmless, harmless_term
 
 if TYPE_CHECKING:
+    from quicdist.errors import CallError
     from quicdist.etf import Term
-    from quicdist.node.errors import CallError
     from quicdist.node.node import Node
 
 
@@ -68,9 +68,9 @@ def call(
     <'5555@127.0.0.1'.94.0>. With -v the stack trace of a call that raised is shown too.
     """
     from quicdist.cli import client
-    from quicdist.cli.printed import Printed
+    from quicdist.cli.remote_output import Printed
+    from quicdist.errors import CallError
     from quicdist.etf.notation import format_term
-    from quicdist.node.errors import CallError
 
     words = (module, function, arguments or [])
     _wanted(node, 0, *words)

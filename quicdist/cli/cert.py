@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quicdist.cli.exits import ExitCode, Problem
+from quicdist.cli.exit_codes import ExitCode, Problem
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -172,7 +172,7 @@ def issue(
     from quicdist.carriers.trust import Identity
     from quicdist.carriers.trust.authority import issue as issue_by
     from quicdist.carriers.trust.identity import key_pem, pem
-    from quicdist.node.names import NodeName
+    from quicdist.cluster.names import NodeName
 
     nodes = [str(NodeName.parse(name)) for name in names if "@" in name]
     hosts = [name for name in names if "@" not in name]
@@ -311,12 +311,12 @@ async def _presented(node: str, timeout: float) -> Certificates:
     from quicdist.carriers.quic.endpoint import Endpoint
     from quicdist.carriers.quic.settings import QuicSettings
     from quicdist.carriers.trust import Credentials, Identity, Trust
-    from quicdist.carriers.trust.ways import Onlooker
-    from quicdist.node.names import Address
+    from quicdist.carriers.trust.verifiers import RecordingVerifier
+    from quicdist.cluster.names import Address
 
     address = Address.parse(node)
     credentials = Credentials(Identity.ephemeral(), Trust.nothing())
-    credentials.verifier = looking = Onlooker()
+    credentials.verifier = looking = RecordingVerifier()
     settings = QuicSettings(credentials)
     here = "::" if ":" in address.host else "0.0.0.0"
     endpoint = await Endpoint.open(here, 0, settings=settings, accept=None)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from quicdist.cli.exits import ExitCode, Problem
+from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.options import identity, looked_up, start_logging, trusted_by
 
 if TYPE_CHECKING:
     from quicdist.etf import Term
-    from quicdist.node.group_leader import Write
+    from quicdist.kernel.group_leader import Write
     from quicdist.node.node import Node
 
 _T = TypeVar("_T")
@@ -41,9 +41,9 @@ async def connected(settings: Settings, *, printed: Write | None = None) -> Asyn
 
     Raises what Node raises, NoConnection among it.
     """
-    from quicdist.node.errors import NoConnection
-    from quicdist.node.limits import NodeLimits
-    from quicdist.node.names import NodeName, facing
+    from quicdist.cluster.names import NodeName, facing
+    from quicdist.errors import NoConnection
+    from quicdist.limits import NodeLimits
     from quicdist.node.node import Node
 
     NodeName.parse(settings.peer)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from quicdist.cli.exits import ExitCode, Problem
+from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.options import Verbose, start_logging
 
 
@@ -24,8 +24,8 @@ def demo(
     import asyncio
     import shutil
 
+    from quicdist.cli.demo_scenario import show_all
     from quicdist.cli.running import until_signal
-    from quicdist.cli.story import show_all
 
     start_logging(verbose)
     was_told = asyncio.run(until_signal(show_all(without_erlang or shutil.which("erl") is None)))

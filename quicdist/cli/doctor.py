@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from quicdist.cli.exits import ExitCode, Problem
-from quicdist.cli.harmless import harmless
+from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.options import (
     Certificate,
     Cookie,
@@ -22,6 +21,7 @@ from quicdist.cli.options import (
     looked_up,
     trusted_by,
 )
+from quicdist.cli.sanitize import harmless
 
 
 def doctor(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quicdist.cli.exits import ExitCode, Problem
+from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.metrics import served
 from quicdist.cli.options import (
     Accept,
@@ -31,8 +31,8 @@ from quicdist.cli.options import (
 if TYPE_CHECKING:
     from quicdist.carriers.quic.tracing import Tracing
     from quicdist.carriers.trust import Trust
+    from quicdist.cluster.access import Access
     from quicdist.gateway import Gateway, Policy
-    from quicdist.node.access import Access
 
 
 def gateway(
@@ -155,8 +155,8 @@ def _run(
     import asyncio
     import contextlib
 
+    from quicdist.cluster.names import parse_listen
     from quicdist.gateway import GatewaySettings, erl_arguments, run
-    from quicdist.node.names import parse_listen
 
     settings = GatewaySettings(
         name,
@@ -209,8 +209,8 @@ def _shell_word(word: str) -> str:
 
 def _route(text: str) -> tuple[str, tuple[str, int]]:
     """`NODE=IP:PORT`. Raises Problem."""
-    from quicdist.node.errors import NodeNameError
-    from quicdist.node.names import NodeName, parse_listen
+    from quicdist.cluster.names import NodeName, parse_listen
+    from quicdist.errors import NodeNameError
 
     node, equals, where = text.partition("=")
     try:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quicdist.cli.exits import ExitCode, Problem
-from quicdist.cli.harmless import harmless_term
+from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.metrics import served
 from quicdist.cli.options import (
     Accept,
@@ -38,6 +37,7 @@ from quicdist.cli.options import (
     start_logging,
     trusted_by,
 )
+from quicdist.cli.sanitize import harmless_term
 
 if TYPE_CHECKING:
     from quicdist.node.node import Node
@@ -111,8 +111,8 @@ class Settings:
         import logging
         import signal
 
-        from quicdist.node.cookie import read_cookies
-        from quicdist.node.errors import CookieError
+        from quicdist.cluster.cookie import read_cookies
+        from quicdist.errors import CookieError
 
         path = self.cookie_file
         if path is None:
@@ -130,10 +130,10 @@ class Settings:
 
     def _node(self) -> Node:
         from quicdist.carriers.quic.tracing import Tracing
-        from quicdist.node.cookie import read_cookies
+        from quicdist.cluster.cookie import read_cookies
+        from quicdist.cluster.quic import Quic
+        from quicdist.cluster.tls import tcp_or_tls
         from quicdist.node.node import Node
-        from quicdist.node.quic import Quic
-        from quicdist.node.tls import tcp_or_tls
 
         believing = trusted_by(self.trust, self.let_in, self.crl).requiring(
             tls=self.require_tls, binding=self.require_binding

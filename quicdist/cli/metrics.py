@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from quicdist.cli.exits import ExitCode, Problem
+from quicdist.cli.exit_codes import ExitCode, Problem
 
 if TYPE_CHECKING:
     from quicdist.gateway import Gateway
@@ -19,8 +19,8 @@ logger = logging.getLogger("quicdist.cli")
 @contextlib.contextmanager
 def served(what: Node | Gateway, where: str) -> Iterator[None]:
     """At `[IP:]PORT`, as long as the `with`. Raises Problem, MissingExtra."""
+    from quicdist.cluster.names import parse_listen
     from quicdist.metrics.prometheus import serve
-    from quicdist.node.names import parse_listen
 
     host, port = parse_listen(where if ":" in where else f"127.0.0.1:{where}")
     with contextlib.ExitStack() as stack:

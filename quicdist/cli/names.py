@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from quicdist.cli.exits import ExitCode, Problem
+from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.options import Timeout
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quicdist.cli.exits import ExitCode, Problem
+from quicdist.cli.exit_codes import ExitCode, Problem
 
 if TYPE_CHECKING:
     from quicdist.carriers.trust import Identity, Trust
-    from quicdist.node.access import Access
-    from quicdist.node.lookup import Lookup
+    from quicdist.cluster.access import Access
+    from quicdist.cluster.lookup import Lookup
 
 PeerNode = Annotated[
     str,
@@ -222,13 +222,13 @@ def start_logging(verbose: int, *, quiet: bool = True, as_json: bool = False) ->
     """What is logged goes to standard error: warnings, and more where asked for."""
     import logging
 
-    from quicdist.cli.harmless import HarmlessFormatter
     from quicdist.cli.jsonlog import JsonFormatter
+    from quicdist.cli.sanitize import SanitizingFormatter
 
     usual = logging.ERROR if quiet else logging.INFO
     level = {0: usual, 1: logging.INFO}.get(verbose, logging.DEBUG)
     handler = logging.StreamHandler()
-    lines = HarmlessFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+    lines = SanitizingFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
     handler.setFormatter(JsonFormatter() if as_json else lines)
     logging.basicConfig(handlers=[handler])
     logging.getLogger("quicdist").setLevel(level)
@@ -249,15 +249,15 @@ def identity(certificate: Path | None, key: Path | None) -> Identity | None:
 
 def looked_up(texts: Sequence[str] | None) -> tuple[Lookup, ...]:
     """What --lookup asks for. Raises Problem, MissingExtra."""
-    from quicdist.node.lookup import DEFAULT_LOOKUPS
+    from quicdist.cluster.lookup import DEFAULT_LOOKUPS
 
     return tuple(_lookup(text) for text in texts) if texts else DEFAULT_LOOKUPS
 
 
 def _lookup(text: str) -> Lookup:
-    from quicdist.node.dns import DnsSrv
-    from quicdist.node.errors import NodeNameError
-    from quicdist.node.lookup import Epmd, PortInName, Table
+    from quicdist.cluster.dns import DnsSrv
+    from quicdist.cluster.lookup import Epmd, PortInName, Table
+    from quicdist.errors import NodeNameError
 
     kind, _, rest = text.partition(":")
     node, is_place, place = text.partition("=")
@@ -283,7 +283,7 @@ def access(
     accept: Sequence[str] | None, dial: Sequence[str] | None = None, calls: Sequence[str] = ()
 ) -> Access:
     """What --accept, --dial and --calls ask for. Raises Problem."""
-    from quicdist.node.access import Access
+    from quicdist.cluster.access import Access
 
     allowed: dict[str, list[str]] = {}
     for text in calls:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quicdist.cli.exits import ExitCode, Problem
+from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.options import (
     Certificate,
     Cookie,
@@ -29,7 +29,7 @@ def ping(
 ) -> None:
     """Say pong if NODE answers, else pang and why, as net_adm:ping/1 does."""
     from quicdist.cli import client
-    from quicdist.node.errors import NoConnection
+    from quicdist.errors import NoConnection
 
     settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose, lookups)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quicdist.cli.exits import ExitCode, Problem
+from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.options import (
     Certificate,
     Cookie,
@@ -21,8 +21,8 @@ from quicdist.cli.options import (
 
 if TYPE_CHECKING:
     from quicdist.etf import Pid
-    from quicdist.node.mailbox import Mailbox
     from quicdist.node.node import Node
+    from quicdist.runtime.mailbox import Mailbox
 
 
 def send(
@@ -91,7 +91,7 @@ async def _check_exists(
     ours: Node, me: Mailbox, node: str, receiver: Pid | tuple[str, str], timeout: float
 ) -> None:
     """Raises Problem when nobody is there: a monitor of nobody fires before a pong can come."""
-    from quicdist.node.errors import ReceiveTimeout
+    from quicdist.errors import ReceiveTimeout
 
     monitor = me.monitor(receiver)
     if not await ours.ping(node, timeout=timeout):

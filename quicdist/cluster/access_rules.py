@@ -1,7 +1,7 @@
 """What a peer may do, as rules over signals and terms; for gateways, and for nodes.
 
 Nothing here keeps state: what a peer was told (pids, aliases) is remembered where the rules are
-applied, in a gateway by `quicdist.gateway.remembered`.
+applied, in a gateway by `quicdist.gateway.reachability`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Keeps tracebacks of Python errors from peers that are not to have them (`Access.tracebacks`).
 
-A reason of an error, `{python_error, Type, Text, Traceback}` (`quicdist.node.reasons`), leaves a
+A reason of an error, `{python_error, Type, Text, Traceback}` (`quicdist.runtime.exit_reasons`), leaves a
 node in many forms: the answer of `erpc`, `{badrpc, ...}`, the exit reason of a process or server,
 in DOWN and in exit signals. So it is looked for where all of them leave, near the top of the term.
 """
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 
+from quicdist.cluster.access import Tracebacks
 from quicdist.etf import Term
-from quicdist.node.access import Tracebacks
-from quicdist.node.reasons import PYTHON_ERROR
+from quicdist.runtime.exit_reasons import PYTHON_ERROR
 
 HIDDEN = b"(not for other machines: see the log of the node, or Access.tracebacks)"
 """In place of the text of the error, which may hold what the traceback does."""

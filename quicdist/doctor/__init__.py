@@ -21,19 +21,19 @@ from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.trust import CertificateError, Credentials, Identity, Trust
 from quicdist.carriers.trust.names import Certificates, fingerprint
-from quicdist.carriers.trust.ways import Onlooker
-from quicdist.dist.errors import HandshakeRefused, WrongCookie
-from quicdist.dist.flags import DEFAULT_FLAGS
-from quicdist.dist.session import LocalNode
+from quicdist.carriers.trust.verifiers import RecordingVerifier
+from quicdist.cluster.carrier import Transport, TransportAddress
+from quicdist.cluster.cookie import find_cookie
+from quicdist.cluster.lookup import DEFAULT_LOOKUPS, Lookup, NotFound
+from quicdist.cluster.names import Address, NodeName, facing
 from quicdist.doctor.findings import Finding, Step, Stopped, Trouble
 from quicdist.doctor.link import Link
 from quicdist.doctor.port import Answer, ask
-from quicdist.node.carrier import Place, Transport
-from quicdist.node.cookie import find_cookie
-from quicdist.node.errors import NodeNameError, StartError
-from quicdist.node.ids import new_creation
-from quicdist.node.lookup import DEFAULT_LOOKUPS, Lookup, NotFound
-from quicdist.node.names import Address, NodeName, facing
+from quicdist.errors import NodeNameError, StartError
+from quicdist.protocol.errors import HandshakeRefused, WrongCookie
+from quicdist.protocol.flags import DEFAULT_FLAGS
+from quicdist.protocol.session import LocalNode
+from quicdist.runtime.identifiers import new_creation
 
 __all__ = ["Finding", "Settings", "Step", "Stopped", "Trouble", "examine"]
 
@@ -77,7 +77,7 @@ async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
     answer = await _ask_port(place)
     if answer is Answer.QUIC:
         yield Finding(Step.PORT, f"UDP {place.host}:{place.port} answers: {answer.value}")
-    looking = Onlooker()
+    looking = RecordingVerifier()
     endpoint, name = await _endpoint(node, settings, looking)
     try:
         connection = await _dial_quic(endpoint, place, node, settings, answer)
@@ -93,7 +93,7 @@ async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
 # -- name, port ----------------------------------------------------------------------------------
 
 
-async def _find(node: str, settings: Settings) -> tuple[Place, str]:
+async def _find(node: str, settings: Settings) -> tuple[TransportAddress, str]:
     try:
         name = NodeName.parse(node)
     except NodeNameError as error:
@@ -118,7 +118,7 @@ async def _find(node: str, settings: Settings) -> tuple[Place, str]:
     )
 
 
-async def _ask_port(place: Place) -> Answer:
+async def _ask_port(place: TransportAddress) -> Answer:
     where = f"UDP {place.host}:{place.port}"
     try:
         answer = await ask(place.host, place.port)
@@ -143,7 +143,7 @@ async def _ask_port(place: Place) -> Answer:
     return answer  # silence proves nothing: not every carrier answers this question
 
 
-async def _dial_tcp(place: Place, settings: Settings) -> Connection:
+async def _dial_tcp(place: TransportAddress, settings: Settings) -> Connection:
     try:
         return await tcp.dial(place.host, place.port, timeout=settings.timeout)
     except (OSError, asyncio.TimeoutError) as error:
@@ -168,7 +168,9 @@ def _passing_name(node: str) -> str:
 # -- TLS -----------------------------------------------------------------------------------------
 
 
-async def _endpoint(node: str, settings: Settings, looking: Onlooker) -> tuple[Endpoint, str]:
+async def _endpoint(
+    node: str, settings: Settings, looking: RecordingVerifier
+) -> tuple[Endpoint, str]:
     """A port of our own, and our name by it. Raises NodeNameError, StartError, CertificateError."""
     own = Address.parse(settings.name or facing(node))
     # As a node does: a certificate that claims a name met once would be remembered for it.
@@ -185,7 +187,7 @@ async def _endpoint(node: str, settings: Settings, looking: Onlooker) -> tuple[E
 
 
 async def _dial_quic(
-    endpoint: Endpoint, place: Place, node: str, settings: Settings, answer: Answer
+    endpoint: Endpoint, place: TransportAddress, node: str, settings: Settings, answer: Answer
 ) -> Connection:
     try:
         return await endpoint.dial(place.host, place.port, node=node, timeout=settings.timeout)
@@ -193,7 +195,7 @@ async def _dial_quic(
         raise _why_no_tls(str(error), place, answer) from None
 
 
-def _why_no_tls(text: str, place: Place, answer: Answer) -> Stopped:
+def _why_no_tls(text: str, place: TransportAddress, answer: Answer) -> Stopped:
     # The alert of RFC 7301; older versions of aioquic send another, and says so in words.
     if "no application protocol" in text or "ALPN" in text:
         return Stopped(

@@ -8,10 +8,13 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from quicdist.carriers.base import CloseReason, Connection
-from quicdist.dist.errors import DistError
-from quicdist.dist.handshake import Status
-from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
-from quicdist.dist.session import (
+from quicdist.etf import Atom
+from quicdist.kernel.net_kernel import NET_KERNEL, is_auth_call
+from quicdist.protocol import signals
+from quicdist.protocol.errors import DistError
+from quicdist.protocol.handshake import Status
+from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
+from quicdist.protocol.session import (
     AliveAsked,
     Connected,
     Event,
@@ -20,10 +23,7 @@ from quicdist.dist.session import (
     SendHandshake,
     Session,
 )
-from quicdist.etf import Atom
-from quicdist.node.ids import Identifiers
-from quicdist.node.net_kernel import NET_KERNEL, is_auth_call
-from quicdist.protocol import signals
+from quicdist.runtime.identifiers import Identifiers
 
 
 class Link:

@@ -10,8 +10,8 @@ from dataclasses import replace
 from quicdist.carriers.base import CarrierLimits, ConnectionHandler
 from quicdist.carriers.epmd import EpmdRefused, NodeInfo
 from quicdist.carriers.tcp import TcpConnection, TcpListener
-from quicdist.node.errors import NodeNameError
-from quicdist.node.names import Address
+from quicdist.cluster.names import Address
+from quicdist.errors import NodeNameError
 
 _log = logging.getLogger("quicdist.gateway")
 

@@ -16,29 +16,29 @@ from typing import Protocol
 from quicdist.carriers import tcp
 from quicdist.carriers.base import Connection, ConnectionHandler, DialError
 from quicdist.carriers.epmd import EpmdServer
-from quicdist.carriers.few_lines import FewLines
+from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
-from quicdist.carriers.refusals import Refusals
+from quicdist.carriers.reject_reason import Refusals
 from quicdist.carriers.tcp import TcpConnection
 from quicdist.carriers.trust import Credentials
-from quicdist.carriers.trust.watching import watch
+from quicdist.carriers.trust.file_watcher import watch
+from quicdist.cluster.cookie_throttle import CookieThrottle
+from quicdist.cluster.names import Address
+from quicdist.errors import NotRunning
 from quicdist.gateway.directory import LOOPBACK, GatewayDirectory
-from quicdist.gateway.guard import Guard
 from quicdist.gateway.info import GatewayStatistics
 from quicdist.gateway.policy import Mode, Policy
 from quicdist.gateway.policy_file import PolicyError, read_policy
+from quicdist.gateway.policy_filter import PolicyFilter
 from quicdist.gateway.relay import Relay
-from quicdist.gateway.scan import AtomBudget
 from quicdist.gateway.settings import GatewaySettings
-from quicdist.node.counters import Ending, NodeCounters
-from quicdist.node.errors import NotRunning
-from quicdist.node.guesses import Guesses
-from quicdist.node.names import Address
+from quicdist.gateway.term_scanner import AtomBudget
+from quicdist.runtime.counters import Ending, NodeCounters
 from quicdist.stopping import stop_signals
 
 _log = logging.getLogger("quicdist.gateway")
-_log.addFilter(FewLines("not_believed", "refused", "relay_not_up", "relay_refused"))
+_log.addFilter(LogRateLimit("not_believed", "refused", "relay_not_up", "relay_refused"))
 
 
 class GatewayError(Exception):
@@ -90,7 +90,7 @@ class Gateway:
         self._relays: dict[Relay, asyncio.Task[None]] = {}
         self._counters = NodeCounters()
         self._policy_refusals = 0
-        self._guesses = Guesses()
+        self._guesses = CookieThrottle()
         self._since = time.time()
         self._endpoint: _Endpoint | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -293,11 +293,11 @@ class Gateway:
             keepalive=self.settings.keepalive,
         )
 
-    def _guard(self, peer_name: str | None) -> Guard | None:
+    def _guard(self, peer_name: str | None) -> PolicyFilter | None:
         policy = self._policy
         if policy is None:
             return None
-        return Guard(policy, self.name, dialled_peer=peer_name, atoms=self._atoms)
+        return PolicyFilter(policy, self.name, dialled_peer=peer_name, atoms=self._atoms)
 
     def _start(self, relay: Relay, reach: Coroutine[None, None, None]) -> None:
         """One task for each relay's whole life: it reaches the other side and waits for the end."""

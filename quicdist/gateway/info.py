@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from quicdist.carriers.base import Role
-from quicdist.node.counters import Traffic
+from quicdist.runtime.counters import Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +72,11 @@ class GatewayStatistics:
     """... and made to it."""
 
     ended: Mapping[str, int]
-    """Connections that were up and are gone, by why: see `quicdist.node.counters.Ending`."""
+    """Connections that were up and are gone, by why: see `quicdist.runtime.counters.Ending`."""
 
     refused: Mapping[str, int]
     """What was made to our node and did not come up, by why: see
-    `quicdist.carriers.refusals.Refusal` and `Ending`."""
+    `quicdist.carriers.reject_reason.Refusal` and `Ending`."""
 
     policy_refusals: int
     """Messages that the policy has refused, or would have."""

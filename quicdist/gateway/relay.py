@@ -15,14 +15,14 @@ from collections.abc import Sequence
 
 from quicdist.carriers.base import CloseKind, CloseReason, Connection, Role
 from quicdist.carriers.trust import CertificateError, PeerRefused
-from quicdist.dist.errors import DistError, HandshakeRefused
-from quicdist.dist.handshake import Status, build_status, parse_name
-from quicdist.dist.packet import HandshakePacket, Packet
-from quicdist.gateway.guard import Guard, Passage
+from quicdist.cluster.access import Access
 from quicdist.gateway.info import RelayInfo
 from quicdist.gateway.policy import Policy
-from quicdist.node.access import Access
-from quicdist.node.counters import Ending, Traffic
+from quicdist.gateway.policy_filter import Passage, PolicyFilter
+from quicdist.protocol.errors import DistError, HandshakeRefused
+from quicdist.protocol.handshake import Status, build_status, parse_name
+from quicdist.protocol.packet import HandshakePacket, Packet
+from quicdist.runtime.counters import Ending, Traffic
 
 _log = logging.getLogger("quicdist.gateway")
 
@@ -60,7 +60,7 @@ class Relay:
         access: Access = EVERYBODY,
         handshake_timeout: float,
         keepalive: float,
-        guard: Guard | None = None,
+        guard: PolicyFilter | None = None,
     ) -> None:
         """`peer_name` is whom the BEAM asked for; None for a peer that came to us, which is then
         called by the name it claims. Names and address are for the log alone. `guard` says what
@@ -393,7 +393,7 @@ class _Side:
 
     other: _Side
 
-    def __init__(self, relay: Relay, label: str, guard: Guard | None) -> None:
+    def __init__(self, relay: Relay, label: str, guard: PolicyFilter | None) -> None:
         self.label = label
         self.connection: Connection | None = None
         self.gone = True
@@ -455,7 +455,9 @@ class _Side:
         self.gone = True
         self._relay.lost(self, reason)
 
-    def _guarded(self, packets: Sequence[Packet], target: Connection, guard: Guard | None) -> None:
+    def _guarded(
+        self, packets: Sequence[Packet], target: Connection, guard: PolicyFilter | None
+    ) -> None:
         """As `_forward`, of what the guard lets pass. Raises HandshakeRefused, ProtocolError."""
         raise NotImplementedError
 
@@ -491,7 +493,9 @@ class _Side:
 class _NearSide(_Side):
     """The node's end. What it says passes; the guard learns from it whom it lets answer."""
 
-    def _guarded(self, packets: Sequence[Packet], target: Connection, guard: Guard | None) -> None:
+    def _guarded(
+        self, packets: Sequence[Packet], target: Connection, guard: PolicyFilter | None
+    ) -> None:
         for packet in packets:
             if not self._relay.is_closing:
                 self._forward(packet if guard is None else guard.from_node(packet), target)
@@ -503,7 +507,9 @@ class _FarSide(_Side):
     _answered = False
     """Something went back since this side's bytes were last called consumed."""
 
-    def _guarded(self, packets: Sequence[Packet], target: Connection, guard: Guard | None) -> None:
+    def _guarded(
+        self, packets: Sequence[Packet], target: Connection, guard: PolicyFilter | None
+    ) -> None:
         any_passed = False
         for packet in packets:
             if self._relay.is_closing:

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from quicdist.carriers.base import CarrierLimits
-from quicdist.carriers.dialects import ALL_ALPNS
 from quicdist.carriers.quic.bounds import ConnectionBounds
 from quicdist.carriers.quic.settings import AdmissionLimits
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.trust import Identity, Trust
+from quicdist.cluster.access import Access
+from quicdist.cluster.names import Address
 from quicdist.gateway.policy import Policy
-from quicdist.node.access import Access
-from quicdist.node.names import Address
+from quicdist.protocol.dialects import ALL_ALPNS
 
 
 @dataclass(frozen=True, slots=True)

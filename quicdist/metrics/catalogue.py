@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from quicdist.gateway.info import GatewayStatistics
-from quicdist.node.counters import Traffic
 from quicdist.node.info import NodeStatistics
+from quicdist.runtime.counters import Traffic
 
 Statistics: TypeAlias = "NodeStatistics | GatewayStatistics"
 

@@ -9,8 +9,8 @@ import time
 from typing import Protocol
 
 from quicdist.blocking import BlockingNode
+from quicdist.errors import NotRunning
 from quicdist.metrics.catalogue import Statistics
-from quicdist.node.errors import NotRunning
 
 _PATIENCE = 5.0
 """Seconds that a reader waits for an event loop that is busy."""

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from quicdist.carriers.base import Role
+from quicdist.cluster.carrier import Carrier
+from quicdist.cluster.connection_manager import Connections
+from quicdist.cluster.peer import Peer
 from quicdist.etf import Pid
-from quicdist.node.carrier import Carrier
-from quicdist.node.connections import Connections
-from quicdist.node.counters import NodeCounters, Traffic
-from quicdist.node.mailbox import Mailbox
-from quicdist.node.peer import Peer
-from quicdist.node.system import System
+from quicdist.runtime.counters import NodeCounters, Traffic
+from quicdist.runtime.mailbox import Mailbox
+from quicdist.runtime.process_table import ProcessTable
 
 _FULLEST = 5
 """Mailboxes that statistics name."""
@@ -128,11 +128,11 @@ class NodeStatistics:
     """... and made to us."""
 
     ended: Mapping[str, int]
-    """Connections that were up and are gone, by why: see `quicdist.node.counters.Ending`."""
+    """Connections that were up and are gone, by why: see `quicdist.runtime.counters.Ending`."""
 
     refused: Mapping[str, int]
     """What was made to us and did not come up, by why: by the carriers, see
-    `quicdist.carriers.refusals.Refusal`, and in the distribution handshake, see `Ending`."""
+    `quicdist.carriers.reject_reason.Refusal`, and in the distribution handshake, see `Ending`."""
 
     traffic: Traffic
     """Over all connections there have been."""
@@ -164,7 +164,7 @@ def peer_info(peer: Peer) -> PeerInfo:
 
 
 def node_statistics(
-    system: System,
+    system: ProcessTable,
     connections: Connections,
     carriers: Iterable[Carrier],
     counters: NodeCounters,

@@ -14,20 +14,21 @@ from types import TracebackType
 from quicdist import etf
 from quicdist.carriers.epmd import EpmdError
 from quicdist.carriers.trust import CertificateError, Credentials, Identity, Trust, Verifier
-from quicdist.carriers.trust.watching import watch
+from quicdist.carriers.trust.file_watcher import watch
 from quicdist.cluster import tracebacks
-from quicdist.cluster.peer_guard import PeerGuard
-from quicdist.dist.flags import DEFAULT_FLAGS, Flag
-from quicdist.dist.session import LocalNode
-from quicdist.etf import Atom, Pid, Term
-from quicdist.node.access import Access
-from quicdist.node.book import AddressBook
-from quicdist.node.calls import Caller, ConnectedCaller
-from quicdist.node.carrier import Accept, Carrier, CarrierSettings, Own
-from quicdist.node.connections import Connections
-from quicdist.node.cookie import check_cookies, find_cookie
-from quicdist.node.counters import Ending, NodeCounters
-from quicdist.node.errors import (
+from quicdist.cluster.access import Access
+from quicdist.cluster.access_filter import AccessFilter
+from quicdist.cluster.carrier import Accept, Carrier, CarrierSettings, ListenerSettings
+from quicdist.cluster.connection_manager import Connections
+from quicdist.cluster.cookie import check_cookies, find_cookie
+from quicdist.cluster.lookup import DEFAULT_LOOKUPS, Lookup
+from quicdist.cluster.names import NodeName, facing, parse_listen
+from quicdist.cluster.peer import Peer
+from quicdist.cluster.quic import Quic
+from quicdist.cluster.resolver import Resolver
+from quicdist.cluster.retry import Retry
+from quicdist.cluster.tls import tcp_or_tls
+from quicdist.errors import (
     CallError,
     CallTimeout,
     NoConnection,
@@ -38,26 +39,18 @@ from quicdist.node.errors import (
     NotVisible,
     StartError,
 )
+from quicdist.etf import Atom, Pid, Term
+from quicdist.kernel.caller import Caller, ConnectedCaller
+from quicdist.kernel.exports import Exports
+from quicdist.kernel.global_.names import GlobalNames
+from quicdist.kernel.group_leader import GroupLeader, LogLines, Write
+from quicdist.kernel.net_kernel import NET_KERNEL, is_auth_call, start_net_kernel
+from quicdist.kernel.rpc_server import RpcServer
+from quicdist.limits import MailboxLimits, NodeLimits
 from quicdist.node.events import Events, NodeDown, NodeUp, Subscription
-from quicdist.node.exports import Exports
-from quicdist.node.global_names import GlobalNames
-from quicdist.node.group_leader import GroupLeader, LogLines, Write
-from quicdist.node.ids import Identifiers, new_creation
 from quicdist.node.info import NodeStatistics, PeerInfo, node_statistics, peer_info
-from quicdist.node.limits import MailboxLimits, NodeLimits
-from quicdist.node.lookup import DEFAULT_LOOKUPS, Lookup
-from quicdist.node.mailbox import Mailbox
-from quicdist.node.names import NodeName, facing, parse_listen
-from quicdist.node.net_kernel import NET_KERNEL, is_auth_call, start_net_kernel
-from quicdist.node.peer import Peer
-from quicdist.node.process import NOCONNECTION, SHUTDOWN
-from quicdist.node.quic import Quic
-from quicdist.node.retry import Retry
-from quicdist.node.service import GEN_CAST
-from quicdist.node.serving import Serving
-from quicdist.node.spawn import Main, Spawner
-from quicdist.node.system import Destination, System
-from quicdist.node.tls import tcp_or_tls
+from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
+from quicdist.protocol.session import LocalNode
 from quicdist.runtime.arguments import (
     IN_ERPC_CALL,
     IN_ERPC_CAST,
@@ -72,7 +65,14 @@ from quicdist.runtime.calls import (
     check_timeout,
     server_of,
 )
+from quicdist.runtime.counters import Ending, NodeCounters
+from quicdist.runtime.identifiers import Identifiers, new_creation
+from quicdist.runtime.local_spawn import Main, Spawner
+from quicdist.runtime.mailbox import Mailbox
+from quicdist.runtime.process import NOCONNECTION, SHUTDOWN
+from quicdist.runtime.process_table import Destination, ProcessTable
 from quicdist.runtime.refused_payload import payload_refused
+from quicdist.runtime.system_process import GEN_CAST
 
 logger = logging.getLogger("quicdist.node")
 
@@ -117,7 +117,7 @@ class Node:
     we believe, by default a node's key when we first meet it, and no other from then on; `access`
     which nodes we talk to, and what each may call, by default all.
     `carriers` are the ways to reach nodes, by default `Quic()` and `Tcp()`; `lookups` are the
-    places to ask where a node is (see `quicdist.node.lookup`). `limits` bound memory and waiting,
+    places to ask where a node is (see `quicdist.cluster.lookup`). `limits` bound memory and waiting,
     `terms` are choices in how terms come to Python. `printed(text)` is given what the functions
     print that are called on others; by default it goes to the log `quicdist.io`.
 
@@ -150,7 +150,7 @@ class Node:
             if where is not None or visible:
                 raise NodeNameError("a node that is named by another listens to nobody, unseen")
         self._named_by = named_by
-        self._own = Own(own, where, not visible)
+        self._own = ListenerSettings(own, where, not visible)
         self._name = str(own)
         if cookie is None or isinstance(cookie, str):
             self._cookies: tuple[str, ...] = (find_cookie(cookie),)
@@ -183,7 +183,7 @@ class Node:
         if self._life is not None:
             self._life.system.affinity.check()
             raise StartError(f"{self.name} is running already")
-        book = AddressBook(self._carriers, self._lookups)
+        book = Resolver(self._carriers, self._lookups)
         life = _Life(
             self._limits,
             self._access,
@@ -335,7 +335,7 @@ class Node:
         return self._running.system.identifiers.creation
 
     @property
-    def system(self) -> System:
+    def system(self) -> ProcessTable:
         """Its processes and the signals between them, for what is built on top of a node.
         Raises NotRunning."""
         return self._running.system
@@ -651,7 +651,7 @@ def _request(
 class _Life:
     """One incarnation of a node, between start and stop."""
 
-    system: System
+    system: ProcessTable
     caller: Caller
     spawner: Spawner
     global_names: GlobalNames | None = None
@@ -662,7 +662,7 @@ class _Life:
         limits: NodeLimits,
         access: Access,
         terms: etf.Options,
-        book: AddressBook,
+        book: Resolver,
         events: Events,
         exports: Exports,
         local: LocalNode,
@@ -691,14 +691,14 @@ class _Life:
     def begin(self, name: str, creation: int) -> None:
         """The name is known: the node's own processes start, peers are let in."""
         identifiers = Identifiers(Atom(name), creation)
-        self.system = system = System(identifiers, self.connections)
+        self.system = system = ProcessTable(identifiers, self.connections)
         self.spawner = Spawner(system, self._limits.mailbox)
         leader = GroupLeader(system, self._printed, self.apply)
         system.group_leader = leader.pid
         self.caller = Caller(system, leader.pid)
         system.reply_sink = self.caller.pid
         start_net_kernel(system, self._limits.net_ticktime)
-        serving = Serving(
+        serving = RpcServer(
             system, self.spawner, self._exports, self._access, self._limits.calls_at_once
         )
         flags = self._local.flags & ~Flag.NAME_ME
@@ -755,7 +755,7 @@ class _Life:
         assert peer.name is not None
         rights = self._access.rights(peer.name, self._exports.modules)
         if not rights.is_everything:
-            peer.guard = PeerGuard(peer.name, rights, self.system)
+            peer.guard = AccessFilter(peer.name, rights, self.system)
         host = peer.connection.peer_address[0]
         peer.gets_tracebacks = tracebacks.are_for(self._access.tracebacks, host)
         carrier = peer.connection.traits.name

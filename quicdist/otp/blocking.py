@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import ParamSpec, Protocol, TypeVar
 
 from quicdist.etf import Pid, Reference, Term
-from quicdist.node.global_conflicts import OnConflict
-from quicdist.node.global_names import GlobalNames
-from quicdist.node.process import Process
+from quicdist.kernel.global_.conflicts import OnConflict
+from quicdist.kernel.global_.names import GlobalNames
 from quicdist.otp.pg import Groups
 from quicdist.otp.pubsub import Topics
+from quicdist.runtime.process import Process
 
 P = ParamSpec("P")
 T = TypeVar("T")

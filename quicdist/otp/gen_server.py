@@ -23,17 +23,17 @@ import enum
 import logging
 from typing import TypeAlias
 
+from quicdist.errors import ErlangError, ErlangExit, NodeError, ReceiveTimeout
 from quicdist.etf import Atom, EtfEncodeError, Pid, Term, encode
 from quicdist.etf.notation import format_bounded
-from quicdist.node.errors import ErlangError, ErlangExit, NodeError, ReceiveTimeout
-from quicdist.node.mailbox import Mailbox
 from quicdist.node.node import Node
-from quicdist.node.process import NORMAL, SHUTDOWN
-from quicdist.node.reasons import exit_reason
-from quicdist.node.service import reply
-from quicdist.node.spawn import current_process
 from quicdist.otp import sys
 from quicdist.runtime.calls import fail_call, is_from
+from quicdist.runtime.exit_reasons import exit_reason
+from quicdist.runtime.local_spawn import current_process
+from quicdist.runtime.mailbox import Mailbox
+from quicdist.runtime.process import NORMAL, SHUTDOWN
+from quicdist.runtime.system_process import reply
 
 logger = logging.getLogger("quicdist.otp")
 

@@ -17,10 +17,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
+from quicdist.errors import CallTimeout, NameTaken, NoProcess
 from quicdist.etf import Atom, Pid, Term
 from quicdist.etf.notation import format_bounded
-from quicdist.node.errors import CallTimeout, NameTaken, NoProcess
-from quicdist.node.global_conflicts import OnConflict
+from quicdist.kernel.global_.conflicts import OnConflict
 from quicdist.node.node import Node
 
 __all__ = ["OnConflict", "register", "send", "sync", "unregister", "whereis"]

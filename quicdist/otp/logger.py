@@ -20,11 +20,11 @@ import reprlib
 import threading
 from collections import deque
 
+from quicdist.errors import NoConnection, NodeError
 from quicdist.etf import Atom, EtfEncodeError, Limits, Options, Term, encode
 from quicdist.etf.notation import format_bounded
-from quicdist.node.errors import NoConnection, NodeError
 from quicdist.node.node import Node
-from quicdist.node.spawn import current_process
+from quicdist.runtime.local_spawn import current_process
 
 _LOG = Atom("log")
 _PROXY = Atom("logger_proxy")

@@ -20,17 +20,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from quicdist.errors import NoProcess
 from quicdist.etf import Atom, ErlMap, Pid, Reference, Term
 from quicdist.etf.maps import canonical
 from quicdist.etf.notation import format_bounded
-from quicdist.node.errors import NoProcess
-from quicdist.node.level import Source
 from quicdist.node.node import Node
-from quicdist.node.process import Process
-from quicdist.node.service import GEN_CAST, Service
-from quicdist.node.system import System
 from quicdist.protocol import signals
+from quicdist.runtime.backpressure import Source
 from quicdist.runtime.calls import is_from
+from quicdist.runtime.process import Process
+from quicdist.runtime.process_table import ProcessTable
+from quicdist.runtime.system_process import GEN_CAST, SystemProcess
 
 logger = logging.getLogger("quicdist.otp")
 
@@ -82,10 +82,10 @@ def start(node: Node, scope: str = "pg") -> Groups:
     return groups
 
 
-class Groups(Service):
+class Groups(SystemProcess):
     """One scope on this node."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: ProcessTable) -> None:
         super().__init__(system, lambda _, message, source: self._on_message(message, source))
         self._local: dict[_Key, _Group] = {}
         self._members: dict[Pid, Reference] = {}

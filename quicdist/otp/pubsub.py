@@ -11,12 +11,12 @@ it to the subscribers of its node. Phoenix.PubSub's default adapter, 2.1 and lat
 from __future__ import annotations
 
 from quicdist.etf import Atom, Pid, Term
-from quicdist.node.level import HERE, Source
 from quicdist.node.node import Node
-from quicdist.node.process import Process
-from quicdist.node.service import Service, ignore
-from quicdist.node.system import System
 from quicdist.otp import pg
+from quicdist.runtime.backpressure import HERE, Source
+from quicdist.runtime.process import Process
+from quicdist.runtime.process_table import ProcessTable
+from quicdist.runtime.system_process import SystemProcess, ignore
 
 SCOPE = Atom("Elixir.Phoenix.PubSub")
 """The pg scope of the adapter, and the module that dispatches by default."""
@@ -40,17 +40,17 @@ def start(node: Node, name: str, *, pool_size: int = 1) -> Topics:
 class Topics:
     """Who has subscribed to what on this node, and the way to the other nodes."""
 
-    def __init__(self, system: System, groups: pg.Groups, name: str, pool_size: int) -> None:
+    def __init__(self, system: ProcessTable, groups: pg.Groups, name: str, pool_size: int) -> None:
         adapter = f"Elixir.{name}.Adapter"
         self._system = system
         self._groups = groups
         self._subscribers: dict[bytes, list[Pid]] = {}
         self._watched: set[Pid] = set()
-        self._workers: list[Service] = []
+        self._workers: list[SystemProcess] = []
         for number in range(1, pool_size + 1):
             # The first has the adapter's own name, as all had when there was no pool.
             group = Atom(adapter if number == 1 else f"{adapter}_{number}")
-            worker = Service(system, self._on_message)
+            worker = SystemProcess(system, self._on_message)
             system.register(group, worker)
             groups.join(group, worker.pid)
             self._workers.append(worker)
@@ -85,7 +85,7 @@ class Topics:
         self._system.affinity.check()
         self._dispatch(topic.encode(), message, HERE, None if sender is None else sender.pid)
 
-    def _on_message(self, worker: Service, message: Term, source: Source) -> None:
+    def _on_message(self, worker: SystemProcess, message: Term, source: Source) -> None:
         match message:
             case ("forward_to_local", bytes() as topic, inner, _):
                 self._dispatch(topic, inner, source)

@@ -23,13 +23,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from quicdist.errors import NameTaken
 from quicdist.etf import Atom, Pid, Term
 from quicdist.etf.notation import format_bounded
-from quicdist.node.errors import NameTaken
-from quicdist.node.mailbox import Mailbox
 from quicdist.node.node import Node
-from quicdist.node.process import KILL, NORMAL, SHUTDOWN
 from quicdist.otp.gen_server import From, GenServer, InitError, Stop, start
+from quicdist.runtime.mailbox import Mailbox
+from quicdist.runtime.process import KILL, NORMAL, SHUTDOWN
 
 logger = logging.getLogger("quicdist.otp")
 

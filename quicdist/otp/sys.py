@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from quicdist.etf import Atom, Pid, Term
-from quicdist.node.mailbox import Mailbox
-from quicdist.node.service import reply
 from quicdist.runtime import system_messages
+from quicdist.runtime.mailbox import Mailbox
 from quicdist.runtime.system_messages import OK, is_system
+from quicdist.runtime.system_process import reply
 
 __all__ = ["OK", "Mode", "Subject", "Terminate", "handle", "is_system"]
 

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
-from quicdist.dist.errors import ProtocolError, UsageError
-from quicdist.dist.flags import Flag
 from quicdist.etf.terms import Atom, Pid, Reference, Term
+from quicdist.protocol.errors import ProtocolError, UsageError
+from quicdist.protocol.flags import Flag
 from quicdist.protocol.signals import (
     NO_PAYLOAD,
     NO_TOKEN,

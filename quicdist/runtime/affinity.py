@@ -11,7 +11,7 @@ import threading
 from asyncio import get_running_loop
 
 from quicdist.carriers import forking
-from quicdist.node.errors import NotRunning
+from quicdist.errors import NotRunning
 
 
 class LoopAffinity:

@@ -19,11 +19,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from quicdist.carriers.few_lines import FewLines
-from quicdist.etf import Atom, EtfEncodeError, ImproperList, Pid, Reference, Term
-from quicdist.etf.notation import format_bounded
-from quicdist.node.aliases import AliasMode
-from quicdist.node.errors import (
+from quicdist.carriers.log_rate_limit import LogRateLimit
+from quicdist.errors import (
     CallError,
     CallNotPossible,
     CallTimeout,
@@ -32,15 +29,18 @@ from quicdist.node.errors import (
     NoProcess,
     SpawnError,
 )
-from quicdist.node.level import HERE, Source
-from quicdist.node.process import NOCONNECTION, NOPROC
+from quicdist.etf import Atom, EtfEncodeError, ImproperList, Pid, Reference, Term
+from quicdist.etf.notation import format_bounded
 from quicdist.protocol import signals
+from quicdist.runtime.aliases import AliasMode
+from quicdist.runtime.backpressure import HERE, Source
+from quicdist.runtime.process import NOCONNECTION, NOPROC
 
 if TYPE_CHECKING:
-    from quicdist.node.process import Process
+    from quicdist.runtime.process import Process
 
 logger = logging.getLogger("quicdist.node")
-logger.addFilter(FewLines("answer_refused", "answer_failed", "call_failed", "call_refused"))
+logger.addFilter(LogRateLimit("answer_refused", "answer_failed", "call_failed", "call_refused"))
 
 GEN_CALL = Atom("$gen_call")
 ALIAS = Atom("alias")

@@ -8,8 +8,6 @@ request is answered with `badarg`. Other messages are gone, as if they had not b
 from __future__ import annotations
 
 from quicdist.etf import Atom, Reference, Term
-from quicdist.node.level import Source
-from quicdist.node.system import System
 from quicdist.protocol.signals import (
     Down,
     Exit,
@@ -19,12 +17,14 @@ from quicdist.protocol.signals import (
     SpawnReply,
     SpawnRequest,
 )
+from quicdist.runtime.backpressure import Source
+from quicdist.runtime.process_table import ProcessTable
 
 UNDECODABLE = Atom("undecodable")
 _BADARG = Atom("badarg")
 
 
-def payload_refused(system: System, signal: Signal, text: str, source: Source) -> None:
+def payload_refused(system: ProcessTable, signal: Signal, text: str, source: Source) -> None:
     """Tells those concerned. `text` says what is wrong with the payload."""
     reason = (UNDECODABLE, text.encode())
     match signal:
@@ -39,7 +39,7 @@ def payload_refused(system: System, signal: Signal, text: str, source: Source) -
             system.handlers[type(signal)](signal, reason, source)
 
 
-def _answer_refused(system: System, alias: Reference, reason: Term, source: Source) -> None:
+def _answer_refused(system: ProcessTable, alias: Reference, reason: Term, source: Source) -> None:
     if system.calls.answer_refused(alias, reason, source):
         return
     process = system.aliases.get(alias)

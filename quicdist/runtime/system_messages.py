@@ -5,10 +5,10 @@ OTP, sys(3).
 
 from __future__ import annotations
 
+from quicdist.errors import CallError, CallTimeout, MailboxFull, NoConnection, NoProcess
 from quicdist.etf import Atom, Pid, Term
-from quicdist.node.errors import CallError, CallTimeout, MailboxFull, NoConnection, NoProcess
-from quicdist.node.process import Process
 from quicdist.runtime.calls import gen_call, is_from
+from quicdist.runtime.process import Process
 
 OK = Atom("ok")
 ERROR = Atom("error")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar, overload
 
 from quicdist.etf import Term
-from quicdist.node.exports import TYPED
+from quicdist.kernel.exports import TYPED
 from quicdist.typed.conversion import Conversion
 from quicdist.typed.errors import TermError, UnsupportedType
 from quicdist.typed.resolve import DEFAULT, Terms, read, write

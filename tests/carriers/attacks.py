@@ -15,7 +15,7 @@ from aioquic.tls import Epoch
 
 from quicdist.carriers.quic.endpoint import Accept
 from quicdist.carriers.quic.settings import QuicSettings
-from quicdist.carriers.refusals import Refusal
+from quicdist.carriers.reject_reason import RejectReason
 from tests.carriers.stranger import (
     INITIAL_SIZE,
     Server,
@@ -57,7 +57,7 @@ class Attack:
     name: str
     phase: Phase
     build: Build
-    refusal: Refusal | None
+    refusal: RejectReason | None
     """What ends it; None for one that stays within all bounds."""
 
 
@@ -69,7 +69,7 @@ class Outcome:
     size: int
     is_over: bool
     """Whether the endpoint has no connection any more."""
-    refused: Refusal | None
+    refused: RejectReason | None
     """What the endpoint counted meanwhile, the first of it."""
 
 
@@ -345,52 +345,66 @@ def _tokens(stranger: Stranger) -> list[bytes]:
 
 ATTACKS = (
     Attack("ClientHello after ClientHello", Phase.FIRST, _hellos, None),
-    Attack("Initials that do not decrypt", Phase.FIRST, _broken_hellos, Refusal.BROKEN),
-    Attack("Initials without CRYPTO", Phase.FIRST, _no_hellos, Refusal.TLS),
-    Attack("unknown versions", Phase.FIRST, _versions, Refusal.VERSION),
-    Attack("tokens that are not ours", Phase.FIRST, _tokens, Refusal.BAD_PROOF),
-    Attack("7,000 empty ALPNs", Phase.FIRST, _hello_of([""] * 7000), Refusal.TLS_ITEMS),
-    Attack("CRYPTO only", Phase.HELLO, _in_initials(_crypto_gaps), Refusal.FRAMES),
-    Attack("CRYPTO with gaps", Phase.HELLO, _in_initials(_crypto_gaps, 20), Refusal.TLS_RANGES),
-    Attack("PING only", Phase.HELLO, _same_initials(b"\x01"), Refusal.FRAMES),
-    Attack("PING and PADDING by turns", Phase.HELLO, _same_initials(b"\x01\x00"), Refusal.FRAMES),
-    Attack("32 PINGs a packet", Phase.HELLO, _same_initials(b"\x01\x00", 32), Refusal.FRAMES),
+    Attack("Initials that do not decrypt", Phase.FIRST, _broken_hellos, RejectReason.BROKEN),
+    Attack("Initials without CRYPTO", Phase.FIRST, _no_hellos, RejectReason.TLS),
+    Attack("unknown versions", Phase.FIRST, _versions, RejectReason.VERSION),
+    Attack("tokens that are not ours", Phase.FIRST, _tokens, RejectReason.BAD_PROOF),
+    Attack("7,000 empty ALPNs", Phase.FIRST, _hello_of([""] * 7000), RejectReason.TLS_ITEMS),
+    Attack("CRYPTO only", Phase.HELLO, _in_initials(_crypto_gaps), RejectReason.FRAMES),
+    Attack(
+        "CRYPTO with gaps", Phase.HELLO, _in_initials(_crypto_gaps, 20), RejectReason.TLS_RANGES
+    ),
+    Attack("PING only", Phase.HELLO, _same_initials(b"\x01"), RejectReason.FRAMES),
+    Attack(
+        "PING and PADDING by turns", Phase.HELLO, _same_initials(b"\x01\x00"), RejectReason.FRAMES
+    ),
+    Attack("32 PINGs a packet", Phase.HELLO, _same_initials(b"\x01\x00", 32), RejectReason.FRAMES),
     Attack("coalesced packets", Phase.HELLO, _coalesced, None),
     Attack("a packet again and again", Phase.HELLO, lambda s: [s.initial(b"\x01")] * COUNT, None),
-    Attack("CRYPTO with gaps", Phase.TLS, _in_packets(_crypto_gaps, 20), Refusal.TLS_RANGES),
-    Attack("STREAM with gaps", Phase.TLS, _in_packets(_stream_gaps(1), 20), Refusal.STREAM_RANGES),
+    Attack("CRYPTO with gaps", Phase.TLS, _in_packets(_crypto_gaps, 20), RejectReason.TLS_RANGES),
     Attack(
-        "STREAM with gaps, 16 streams", Phase.TLS, _in_packets(_stream_gaps(16), 30), Refusal.FRAMES
+        "STREAM with gaps", Phase.TLS, _in_packets(_stream_gaps(1), 20), RejectReason.STREAM_RANGES
     ),
-    Attack("30 STREAMs a packet, byte by byte", Phase.TLS, _bytewise_apart, Refusal.FRAMES),
-    Attack("STREAM, byte by byte", Phase.TLS, _in_packets(_bytewise), Refusal.FRAMES),
-    Attack("PING only", Phase.TLS, _same(b"\x01"), Refusal.FRAMES),
-    Attack("30 PINGs a packet", Phase.TLS, _same(b"\x01\x00", 30), Refusal.FRAMES),
+    Attack(
+        "STREAM with gaps, 16 streams",
+        Phase.TLS,
+        _in_packets(_stream_gaps(16), 30),
+        RejectReason.FRAMES,
+    ),
+    Attack("30 STREAMs a packet, byte by byte", Phase.TLS, _bytewise_apart, RejectReason.FRAMES),
+    Attack("STREAM, byte by byte", Phase.TLS, _in_packets(_bytewise), RejectReason.FRAMES),
+    Attack("PING only", Phase.TLS, _same(b"\x01"), RejectReason.FRAMES),
+    Attack("30 PINGs a packet", Phase.TLS, _same(b"\x01\x00", 30), RejectReason.FRAMES),
     Attack(
         "ACK of what was not sent",
         Phase.TLS,
         _same(ack(1200, [(0, 0)] * 500), 1),
-        Refusal.ACKNOWLEDGEMENTS,
+        RejectReason.ACKNOWLEDGEMENTS,
     ),
-    Attack("15 ACKs a packet", Phase.TLS, _same(ack(3, [(0, 0)]), 15), Refusal.FRAMES),
-    Attack("RETIRE_CONNECTION_ID", Phase.TLS, _in_packets(_retired), Refusal.CONNECTION_IDS),
-    Attack("NEW_CONNECTION_ID", Phase.TLS, _in_packets(_new_ids), Refusal.FRAMES),
-    Attack("PATH_CHALLENGE", Phase.TLS, _same(b"\x1a" + bytes(8)), Refusal.FRAMES),
-    Attack("7 PATH_CHALLENGEs a packet", Phase.TLS, _same(b"\x1a" + bytes(8), 7), Refusal.FRAMES),
-    Attack("STOP_SENDING", Phase.TLS, _same(b"\x05\x04\x00"), Refusal.FRAMES),
-    Attack("streams opened and reset", Phase.TLS, _in_packets(_resets, 10), Refusal.UNUSED),
-    Attack("MAX_STREAM_DATA", Phase.TLS, _same(b"\x11\x04\x00"), Refusal.FRAMES),
-    Attack("60 MAX_DATA a packet", Phase.TLS, _same(b"\x10\x04", 60), Refusal.FRAMES),
-    Attack("key updates", Phase.TLS, _key_updates, Refusal.KEY_UPDATES),
+    Attack("15 ACKs a packet", Phase.TLS, _same(ack(3, [(0, 0)]), 15), RejectReason.FRAMES),
+    Attack("RETIRE_CONNECTION_ID", Phase.TLS, _in_packets(_retired), RejectReason.CONNECTION_IDS),
+    Attack("NEW_CONNECTION_ID", Phase.TLS, _in_packets(_new_ids), RejectReason.FRAMES),
+    Attack("PATH_CHALLENGE", Phase.TLS, _same(b"\x1a" + bytes(8)), RejectReason.FRAMES),
+    Attack(
+        "7 PATH_CHALLENGEs a packet", Phase.TLS, _same(b"\x1a" + bytes(8), 7), RejectReason.FRAMES
+    ),
+    Attack("STOP_SENDING", Phase.TLS, _same(b"\x05\x04\x00"), RejectReason.FRAMES),
+    Attack("streams opened and reset", Phase.TLS, _in_packets(_resets, 10), RejectReason.UNUSED),
+    Attack("MAX_STREAM_DATA", Phase.TLS, _same(b"\x11\x04\x00"), RejectReason.FRAMES),
+    Attack("60 MAX_DATA a packet", Phase.TLS, _same(b"\x10\x04", 60), RejectReason.FRAMES),
+    Attack("key updates", Phase.TLS, _key_updates, RejectReason.KEY_UPDATES),
     Attack("packets that do not decrypt", Phase.TLS, _forged, None),
     Attack(
-        "STREAM with gaps", Phase.COOKIE, _in_packets(_stream_gaps(1), 90), Refusal.STREAM_RANGES
+        "STREAM with gaps",
+        Phase.COOKIE,
+        _in_packets(_stream_gaps(1), 90),
+        RejectReason.STREAM_RANGES,
     ),
     Attack(
         "STREAM with gaps, backwards",
         Phase.COOKIE,
         _in_packets(_backwards, 90),
-        Refusal.STREAM_RANGES,
+        RejectReason.STREAM_RANGES,
     ),
-    Attack("STREAM in full packets", Phase.COOKIE, _in_packets(_bytewise), Refusal.FRAMES),
+    Attack("STREAM in full packets", Phase.COOKIE, _in_packets(_bytewise), RejectReason.FRAMES),
 )

@@ -11,7 +11,7 @@ from quicdist.carriers.base import CarrierLimits, CloseReason, Connection, Role
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.trust import Credentials, Identity, Trust
-from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
+from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
 from tests.support.waiting import PATIENCE
 
 NAME = b"N" + bytes(12) + b"\x00\x06a@test"

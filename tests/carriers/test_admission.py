@@ -12,13 +12,13 @@ import pytest
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
-from quicdist.carriers.places import place_of
+from quicdist.carriers.address_group import place_of
+from quicdist.carriers.quic.address_validation import AddressValidation
 from quicdist.carriers.quic.admission import Admission
 from quicdist.carriers.quic.engine import SocketAddress
 from quicdist.carriers.quic.initial import Initial, read_initial
-from quicdist.carriers.quic.retry import AddressProofs
 from quicdist.carriers.quic.settings import AdmissionLimits
-from quicdist.carriers.refusals import Refusal
+from quicdist.carriers.reject_reason import RejectReason
 from tests.carriers.owners import STATUS, Owner, node, settings
 from tests.carriers.stranger import Server, Stranger, run_virtually
 from tests.support.waiting import PATIENCE, until
@@ -53,12 +53,12 @@ async def test_real_first_datagrams_from_nowhere_keep_nobody_out() -> None:
             for _ in range(60):
                 stranger.send(first_datagram())
                 await asyncio.sleep(0)
-            await until(lambda: b.endpoint.refusals[Refusal.UNPROVED] >= 50)
+            await until(lambda: b.endpoint.refusals[RejectReason.UNPROVED] >= 50)
             assert len(b.endpoint.connections) == 10
             for alpn in ("quicdist/1", "macula-dist"):
                 await a.connect(b, alpn=alpn)
-            assert b.endpoint.refusals[Refusal.UNPROVED] == 52
-            assert not b.endpoint.refusals[Refusal.ADDRESS_FULL]
+            assert b.endpoint.refusals[RejectReason.UNPROVED] == 52
+            assert not b.endpoint.refusals[RejectReason.ADDRESS_FULL]
 
 
 @pytest.mark.io
@@ -73,7 +73,7 @@ async def test_a_bound_for_each_address_leaves_room_for_others() -> None:
             await a.connect(b)
         with pytest.raises(ConnectionError, match="no answer"):
             await a.endpoint.dial("127.0.0.1", b.port, timeout=0.5)
-        assert b.endpoint.refusals[Refusal.ADDRESS_FULL]
+        assert b.endpoint.refusals[RejectReason.ADDRESS_FULL]
         async with node("127.0.0.2") as other:
             await other.connect(b)
         a.endpoint.connections[0].close("makes room")
@@ -96,7 +96,7 @@ async def test_who_begins_a_handshake_and_does_not_go_on_leaves_room_for_others(
             await b.first(number)
         with pytest.raises(ConnectionError, match="no answer"):
             await a.endpoint.dial("127.0.0.1", b.port, timeout=0.5)
-        assert b.endpoint.refusals[Refusal.ADDRESS_FULL]
+        assert b.endpoint.refusals[RejectReason.ADDRESS_FULL]
         async with node("127.0.0.2") as other:
             await other.connect(b)
         a.endpoint.connections[0].close("makes room")
@@ -105,7 +105,7 @@ async def test_who_begins_a_handshake_and_does_not_go_on_leaves_room_for_others(
 
 
 async def test_a_proof_must_be_ours_fresh_of_that_address_and_of_that_attempt() -> None:
-    proofs = AddressProofs()
+    proofs = AddressValidation()
     initial = initial_of(first_datagram())
     assert not initial.token
     retry = proofs.ask(initial, HERE, 100.0)
@@ -123,7 +123,7 @@ async def test_a_proof_must_be_ours_fresh_of_that_address_and_of_that_attempt() 
     assert proofs.check(initial_with(shown, b"short"), HERE, 110.0) is None
     stolen = Initial(shown.version, b"another!", shown.source_id, token)
     assert proofs.check(stolen, HERE, 110.0) is None
-    assert AddressProofs().check(shown, HERE, 110.0) is None
+    assert AddressValidation().check(shown, HERE, 110.0) is None
 
 
 def initial_with(initial: Initial, token: bytes) -> Initial:
@@ -144,7 +144,7 @@ async def test_a_proof_that_is_none_is_not_answered() -> None:
             stranger.send(forged)
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(loop.sock_recv(stranger, 2000), 0.1)
-        assert b.endpoint.refusals[Refusal.BAD_PROOF] == 1
+        assert b.endpoint.refusals[RejectReason.BAD_PROOF] == 1
         assert not b.endpoint.connections
 
 
@@ -162,18 +162,18 @@ def test_who_has_proved_nothing_locks_out_nobody() -> None:
     for connection in (1, 2):
         assert admission.judge(HERE, 0, has_proved=False, now=0.0) is None
         admission.opened(connection, HERE)
-    assert admission.judge(HERE, 2, has_proved=False, now=0.0) is Refusal.UNPROVED
-    assert admission.judge(HERE, 2, has_proved=True, now=0.0) is Refusal.ADDRESS_FULL
+    assert admission.judge(HERE, 2, has_proved=False, now=0.0) is RejectReason.UNPROVED
+    assert admission.judge(HERE, 2, has_proved=True, now=0.0) is RejectReason.ADDRESS_FULL
     elsewhere = ("192.0.2.2", 1)
     assert admission.judge(elsewhere, 2, has_proved=False, now=0.0) is None
     admission.used(1)
-    assert admission.judge(HERE, 2, has_proved=True, now=0.0) is Refusal.ADDRESS_FULL
+    assert admission.judge(HERE, 2, has_proved=True, now=0.0) is RejectReason.ADDRESS_FULL
     admission.proved(1)
     assert admission.judge(HERE, 2, has_proved=False, now=0.0) is None
     admission.opened(3, HERE)
     admission.used(3)
     admission.proved(3)
-    assert admission.judge(HERE, 3, has_proved=True, now=0.0) is Refusal.ADDRESS_FULL
+    assert admission.judge(HERE, 3, has_proved=True, now=0.0) is RejectReason.ADDRESS_FULL
     assert not admission.ended(1)
     assert admission.judge(HERE, 2, has_proved=True, now=0.0) is None
     assert admission.ended(2)
@@ -255,13 +255,13 @@ def test_first_datagrams_that_end_at_once_are_counted_all_the_same() -> None:
             for _ in range(20):
                 server.udp.bring(Stranger(server).initial(b"\x01"))
                 await server.settle()
-            assert server.endpoint.refusals[Refusal.TLS] == 5
-            assert server.endpoint.refusals[Refusal.UNPROVED] == 15
+            assert server.endpoint.refusals[RejectReason.TLS] == 5
+            assert server.endpoint.refusals[RejectReason.UNPROVED] == 15
             server.endpoint.refusals.clear()
             await asyncio.sleep(1)
             server.udp.bring(Stranger(server).initial(b"\x01"))
             await server.settle()
-            assert not server.endpoint.refusals[Refusal.UNPROVED]
+            assert not server.endpoint.refusals[RejectReason.UNPROVED]
         finally:
             await server.endpoint.close(0)
 
@@ -277,7 +277,7 @@ def test_those_that_are_over_keep_nobody_out() -> None:
             for _ in range(10):
                 server.udp.bring(Stranger(server).initial(b"\x01"))
                 await server.settle()
-            assert not server.endpoint.refusals[Refusal.CONNECTIONS_FULL]
+            assert not server.endpoint.refusals[RejectReason.CONNECTIONS_FULL]
             assert len(server.endpoint._ids) <= 4
         finally:
             await server.endpoint.close(0)

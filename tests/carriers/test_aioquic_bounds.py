@@ -20,14 +20,14 @@ from aioquic.quic.packet import QuicErrorCode
 from aioquic.quic.recovery import MAX_ACK_RANGES
 from aioquic.tls import Context, Epoch
 
-from quicdist.carriers.dialects import ALL_ALPNS
 from quicdist.carriers.quic.bounds import ConnectionBounds
 from quicdist.carriers.quic.engine import aioquic as adapter
 from quicdist.carriers.quic.engine import aioquic_bounds
 from quicdist.carriers.quic.engine.aioquic_bounds import BoundedQuic
 from quicdist.carriers.quic.engine.aioquic_ranges import Ranges
 from quicdist.carriers.quic.initial import packets_in
-from quicdist.carriers.refusals import Refusal
+from quicdist.carriers.reject_reason import RejectReason
+from quicdist.protocol.dialects import ALL_ALPNS
 from tests.carriers.owners import Owner, settings
 from tests.carriers.stranger import (
     THERE,
@@ -62,7 +62,7 @@ class Talk:
         await self.server.settle()
 
     @property
-    def refused(self) -> Refusal | None:
+    def refused(self) -> RejectReason | None:
         return self.carrier.exceeded
 
 
@@ -171,8 +171,8 @@ async def test_gaps_of_a_stream_before_the_cookie() -> None:
         await us.send(*gaps(most + 2)[-2:])
         assert us.engine.closed is not None
         assert us.engine.closed.error_code == QuicErrorCode.INTERNAL_ERROR
-        assert us.refused is Refusal.STREAM_RANGES
-        assert us.server.endpoint.refusals == {Refusal.STREAM_RANGES: 1}
+        assert us.refused is RejectReason.STREAM_RANGES
+        assert us.server.endpoint.refusals == {RejectReason.STREAM_RANGES: 1}
 
 
 @virtually
@@ -183,7 +183,7 @@ async def test_gaps_of_a_stream_with_the_cookie() -> None:
             await us.send(frame)
         assert us.refused is None
         await us.send(*gaps(102)[-2:])
-        assert us.refused is Refusal.STREAM_RANGES
+        assert us.refused is RejectReason.STREAM_RANGES
 
 
 @virtually
@@ -216,7 +216,7 @@ async def test_gaps_of_a_tls_stream(epoch: Epoch) -> None:
         data = stranger.initial(frame) if epoch is Epoch.INITIAL else stranger.packet(epoch, frame)
         server.udp.bring(data, THERE)
         await server.settle()
-    assert us.refused is Refusal.TLS_RANGES
+    assert us.refused is RejectReason.TLS_RANGES
     assert us.engine.closed is not None
     assert us.engine.closed.error_code == QuicErrorCode.CRYPTO_BUFFER_EXCEEDED
     await server.endpoint.close(0)
@@ -230,7 +230,7 @@ async def test_frames_of_a_packet_and_in_all() -> None:
             await us.send(b"\x01\x00" * 20)
             assert us.refused is None
         await us.send(b"\x01\x00" * 20)
-        assert us.refused is Refusal.FRAMES
+        assert us.refused is RejectReason.FRAMES
 
 
 @virtually
@@ -241,19 +241,19 @@ async def test_the_size_of_a_packet_counts_with_the_cookie() -> None:
             await us.send(b"\x01\x00" * 40)
         assert us.refused is None
         await us.send(b"\x01" * 81)
-        assert us.refused is Refusal.FRAMES
+        assert us.refused is RejectReason.FRAMES
 
 
 @pytest.mark.parametrize(
     ("frame", "refusal"),
     [
-        (ack(1 << 20), Refusal.ACKNOWLEDGEMENTS),
-        (ack(3, [(0, 0)] * 257), Refusal.ACK_RANGES),
-        (b"\x19" + var(8), Refusal.CONNECTION_IDS),
+        (ack(1 << 20), RejectReason.ACKNOWLEDGEMENTS),
+        (ack(3, [(0, 0)] * 257), RejectReason.ACK_RANGES),
+        (b"\x19" + var(8), RejectReason.CONNECTION_IDS),
     ],
 )
 @virtually
-async def test_frames_that_no_peer_sends(frame: bytes, refusal: Refusal) -> None:
+async def test_frames_that_no_peer_sends(frame: bytes, refusal: RejectReason) -> None:
     async with talk() as us:
         us.engine.peer_proved()
         await us.send(frame)
@@ -308,7 +308,7 @@ async def test_keys_change_no_faster_than_we_answer() -> None:
         us.quic._packet_number = keys._not_before - 1
         with_new_keys(us.stranger)
         await us.send(b"\x01")
-        assert us.refused is Refusal.KEY_UPDATES
+        assert us.refused is RejectReason.KEY_UPDATES
         assert us.engine.closed is not None
         assert us.engine.closed.error_code == QuicErrorCode.KEY_UPDATE_ERROR
 

@@ -15,7 +15,7 @@ from hypothesis import settings as how
 from hypothesis import strategies as st
 
 from quicdist.carriers.quic.settings import AdmissionLimits
-from quicdist.carriers.refusals import Refusal
+from quicdist.carriers.reject_reason import RejectReason
 from tests.carriers.owners import Owner, settings
 from tests.carriers.stranger import (
     THERE,
@@ -128,10 +128,14 @@ def test_no_more_than_three_times_what_came(moves: list[Move], prove_above: int)
 
 @pytest.mark.parametrize(
     ("move", "refusal"),
-    [(other_version, Refusal.VERSION), (stray, Refusal.RESET), (hello, Refusal.UNPROVED)],
+    [
+        (other_version, RejectReason.VERSION),
+        (stray, RejectReason.RESET),
+        (hello, RejectReason.UNPROVED),
+    ],
 )
 def test_an_answer_that_begins_nothing_is_smaller_than_what_it_answers(
-    move: Move, refusal: Refusal
+    move: Move, refusal: RejectReason
 ) -> None:
     async def main() -> None:
         async with served(prove_above=0) as there:

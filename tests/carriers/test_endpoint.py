@@ -15,11 +15,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from quicdist.carriers.base import CarrierLimits, CloseKind, Connection, DialError
-from quicdist.carriers.dialects import ALL_ALPNS
-from quicdist.carriers.quic.connection import QuicCarrier
+from quicdist.carriers.quic.connection import QuicConnection
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.engine.aioquic import AioquicConnection
 from quicdist.carriers.quic.settings import AdmissionLimits
+from quicdist.protocol.dialects import ALL_ALPNS
 from tests.carriers.owners import Node, Owner, node, settings
 from tests.support.lossy import LossyProxy, Weather
 from tests.support.ports import free_port
@@ -495,7 +495,7 @@ async def test_memory_stays_bounded_while_nobody_reads() -> None:
 async def test_what_is_in_flight_is_capped() -> None:
     async with node(max_in_flight=50_000) as a, node() as b:
         here, _ = await a.connect(b)
-        assert isinstance(here.connection, QuicCarrier)
+        assert isinstance(here.connection, QuicConnection)
         engine = here.connection._engine
         assert isinstance(engine, AioquicConnection)
         for _ in range(30):

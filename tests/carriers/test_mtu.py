@@ -7,11 +7,11 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import pytest
-from aioquic.quic.connection import QuicConnection
+from aioquic.quic import connection as aioquic_connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicdist.carriers.quic.connection import QuicCarrier
+from quicdist.carriers.quic.connection import QuicConnection
 from quicdist.carriers.quic.engine.aioquic import AioquicConnection
 from quicdist.carriers.quic.mtu import BASE, PathMtu
 from tests.carriers.owners import Owner, node
@@ -20,7 +20,7 @@ from tests.support.lossy import LossyProxy, Weather
 FAR, NEAR = "192.0.2.1", "127.0.0.1"
 
 needs_probes = pytest.mark.skipif(
-    not hasattr(QuicConnection, "_flush_builder"),
+    not hasattr(aioquic_connection.QuicConnection, "_flush_builder"),
     reason="this aioquic is too old for datagrams of our own making: no path is probed",
 )
 
@@ -106,7 +106,7 @@ def test_losses_between_arrivals_are_no_black_hole() -> None:
 def size_of(owner: Owner) -> int:
     """Of the datagrams that this end sends."""
     carrier = owner.connection
-    assert isinstance(carrier, QuicCarrier)
+    assert isinstance(carrier, QuicConnection)
     engine = carrier._engine
     assert isinstance(engine, AioquicConnection)
     assert engine._mtu is not None

@@ -18,12 +18,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from quicdist.carriers.base import Connection, DialError, NotBelieved
+from quicdist.carriers.base import CertificateRejected, Connection, DialError
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.engine import Opening
 from quicdist.carriers.quic.engine import aioquic as adapter
 from quicdist.carriers.quic.settings import QuicSettings
-from quicdist.carriers.refusals import Refusal
+from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Credentials, Identity, Trust
 from quicdist.carriers.trust.authority import issue, make_authority
 from quicdist.carriers.trust.identity import pem, sign
@@ -161,7 +161,7 @@ async def test_a_dialler_that_is_not_believed(
         "a chain too long": Identity(good.key, good.certificate, [good.certificate] * 8),
     }[flaw]
     async with listening(workshop.trust) as there:
-        with pytest.raises(NotBelieved, match=alert):
+        with pytest.raises(CertificateRejected, match=alert):
             await dial(there.port, stranger)
         assert not there.accepted
         assert "is refused" in caplog.text
@@ -234,7 +234,7 @@ def test_a_tls_message_without_end_is_not_waited_for() -> None:
     bare.quic._crypto_streams[tls.Epoch.ONE_RTT].sender.write(b"\x0b\xff\xff\xff" + bytes(100_000))
     exchange(bare, there, 1.0)
     assert there.closed is not None
-    assert there.closed.exceeded is Refusal.TLS_SIZE
+    assert there.closed.exceeded is RejectReason.TLS_SIZE
 
 
 @pytest.mark.io
@@ -335,7 +335,7 @@ async def test_a_node_that_is_dialled_and_not_believed(workshop: Workshop, flaw:
         "for clients only": workshop.forged(usages=[ExtendedKeyUsageOID.CLIENT_AUTH]),
     }[flaw]
     async with listening(Trust.nothing(), shown) as there:
-        with pytest.raises(NotBelieved, match="certificate"):
+        with pytest.raises(CertificateRejected, match="certificate"):
             await dial(there.port, workshop.good, workshop.trust)
         assert not there.accepted
 
@@ -348,7 +348,7 @@ async def test_a_certificate_for_one_node_is_no_other_nodes(workshop: Workshop) 
     async with listening(Trust.nothing(), named) as there:
         await dial(there.port, workshop.good, workshop.trust, name=f"{port}@127.0.0.1")
         for other in (f"{port + 1}@127.0.0.1", f"{port}@127.0.0.2", f"{port}@localhost"):
-            with pytest.raises(NotBelieved):
+            with pytest.raises(CertificateRejected):
                 await dial(there.port, workshop.good, workshop.trust, name=other)
 
 
@@ -360,7 +360,7 @@ async def test_pins(tmp_path: Path) -> None:
     trust = Trust.pinned(file)
     async with listening(Trust.pinned({"*": mine.fingerprint}), shown) as there:
         await dial(there.port, mine, trust)
-        with pytest.raises(NotBelieved, match="certificate unknown"):
+        with pytest.raises(CertificateRejected, match="certificate unknown"):
             await dial(there.port, shown, trust)
         file.write_text(f"*@127.0.0.1 {mine.fingerprint} # and some more\n")
         with pytest.raises(DialError, match="is pinned for no node"):
@@ -380,10 +380,10 @@ async def test_every_engine_proves_and_judges_alike(workshop: Workshop, engine: 
         authority, pins = authority.letting_in("*"), pins.letting_in("*")
     async with listening(workshop.trust, good) as there:
         await dial(there.port, good, authority, engine=engine)
-        with pytest.raises(NotBelieved, match="certificate"):
+        with pytest.raises(CertificateRejected, match="certificate"):
             await dial(there.port, rogue, authority, engine=engine)
     async with listening(Trust.nothing(), rogue) as there:
-        with pytest.raises(NotBelieved, match="certificate"):
+        with pytest.raises(CertificateRejected, match="certificate"):
             await dial(there.port, good, authority, engine=engine)
     # Whoever has seen the certificate can show it, and nothing more.
     async with listening(Trust.nothing(), Identity(rogue.key, good.certificate)) as there:

@@ -10,7 +10,7 @@ import pytest
 
 from quicdist.carriers.base import CarrierLimits, CloseKind, CloseReason, Connection, Role
 from quicdist.carriers.tcp import TcpConnection, TcpListener, dial
-from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
+from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
 from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.io

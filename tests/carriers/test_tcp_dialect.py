@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicdist.carriers.base import CarrierLimits, DialectError, Role, Step, Write
-from quicdist.carriers.dialects.tcp import TcpDialect
-from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
+from quicdist.protocol.dialects.tcp import TcpDialect
+from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
 
 
 def dialect(role: Role) -> TcpDialect:

@@ -8,9 +8,9 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
 
-from quicdist.carriers.dialects import ALL_ALPNS
 from quicdist.carriers.quic.tls_exporter import LABEL, LENGTH, export
-from quicdist.dist.handshake import Prover, bound_digest
+from quicdist.protocol.dialects import ALL_ALPNS
+from quicdist.protocol.handshake import Prover, bound_digest
 from tests.carriers.owners import IDENTITY, node
 
 ENGINES = ("aioquic", "aioquic-plain", "qh3")

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicdist import Atom
-from quicdist.cli.exits import Problem
-from quicdist.cli.printed import Printed
+from quicdist.cli.exit_codes import Problem
+from quicdist.cli.remote_output import Printed
 from quicdist.cli.shell.names import _functions, _modules
 from quicdist.cli.shell.session import Session
 from quicdist.etf.notation import parse_call

@@ -9,15 +9,15 @@ from contextlib import asynccontextmanager
 import pytest
 
 from quicdist import Access, CallError, Node, NoProcess, export
-from quicdist.cluster.peer_guard import PeerGuard
+from quicdist.cluster.access import Rights, Tracebacks
+from quicdist.cluster.access_filter import AccessFilter
 from quicdist.cluster.tracebacks import HIDDEN, are_for, without_tracebacks
 from quicdist.etf import Atom, Pid, Reference, Term
-from quicdist.node.access import Rights, Tracebacks
-from quicdist.node.process import Watcher
-from quicdist.node.reasons import exit_reason
 from quicdist.otp import GenServer, start
 from quicdist.otp.supervisor import Child, Supervisor
 from quicdist.protocol import signals
+from quicdist.runtime.exit_reasons import exit_reason
+from quicdist.runtime.process import Watcher
 from tests.node.conftest import COOKIE
 from tests.support.waiting import PATIENCE
 
@@ -195,12 +195,12 @@ KILL = Atom("kill")
     ids=lambda signal: type(signal).__name__,
 )
 def test_every_form_of_what_is_not_allowed_is_refused(signal: signals.Signal) -> None:
-    guard = PeerGuard("theirs@h", NOTHING.rights("theirs@h", []), Answers())
+    guard = AccessFilter("theirs@h", NOTHING.rights("theirs@h", []), Answers())
     assert not guard.admits(signal, Atom("message"))
 
 
 def test_answers_always_pass() -> None:
-    guard = PeerGuard("theirs@h", NOTHING.rights("theirs@h", []), Answers())
+    guard = AccessFilter("theirs@h", NOTHING.rights("theirs@h", []), Answers())
     for signal in (
         signals.Message(THEIRS, REFERENCE),
         signals.Down(THEIRS, OURS, REFERENCE),

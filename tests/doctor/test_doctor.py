@@ -26,10 +26,13 @@ from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.trust import Credentials
 from quicdist.carriers.trust.authority import make_authority
 from quicdist.carriers.trust.identity import pem
-from quicdist.dist.flags import DEFAULT_FLAGS
-from quicdist.dist.handshake import Status
-from quicdist.dist.packet import Packet
-from quicdist.dist.session import (
+from quicdist.cluster.lookup import Epmd
+from quicdist.doctor import Settings, Step, Stopped, Trouble, examine
+from quicdist.errors import StartError
+from quicdist.protocol.flags import DEFAULT_FLAGS
+from quicdist.protocol.handshake import Status
+from quicdist.protocol.packet import Packet
+from quicdist.protocol.session import (
     Connected,
     Event,
     LocalNode,
@@ -38,9 +41,6 @@ from quicdist.dist.session import (
     SendHandshake,
     Session,
 )
-from quicdist.doctor import Settings, Step, Stopped, Trouble, examine
-from quicdist.node.errors import StartError
-from quicdist.node.lookup import Epmd
 from tests.carriers.owners import IDENTITY
 from tests.support.ports import free_port
 

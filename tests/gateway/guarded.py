@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from quicdist.dist.flags import DEFAULT_FLAGS, Flag
-from quicdist.dist.handshake import Status
-from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
-from quicdist.dist.session import (
+from quicdist.etf import Atom, Pid, Reference
+from quicdist.gateway.policy import PeerRules, Policy
+from quicdist.gateway.policy_filter import PolicyFilter
+from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
+from quicdist.protocol.handshake import Status
+from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
+from quicdist.protocol.session import (
     NO_PAYLOAD,
     Event,
     MessageReceived,
@@ -17,12 +20,9 @@ from quicdist.dist.session import (
     Session,
     SessionLimits,
 )
-from quicdist.etf import Atom, Pid, Reference
-from quicdist.gateway.guard import Guard
-from quicdist.gateway.policy import PeerRules, Policy
 from quicdist.protocol.signals import Signal
-from tests.dist.talk import frames, node
 from tests.protocol.forms import Control
+from tests.protocol.talk import frames, node
 
 PEER, OWN = "peer@x", "node@x"
 
@@ -51,7 +51,7 @@ class Guarded:
         roles = (Role.INITIATOR, Role.ACCEPTOR) if peer_dials else (Role.ACCEPTOR, Role.INITIATOR)
         self.peer = Session(node(PEER, flags=flags), roles[0], challenge=1, limits=limits)
         self.node = Session(node(OWN), roles[1], challenge=2, limits=limits)
-        self.guard = Guard(policy, OWN, dialled_peer=None if peer_dials else PEER)
+        self.guard = PolicyFilter(policy, OWN, dialled_peer=None if peer_dials else PEER)
         self.notes: list[str] = []
         dialler = self.peer if peer_dials else self.node
         self._shake(dialler, dialler.start())

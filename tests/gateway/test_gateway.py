@@ -17,9 +17,7 @@ from quicdist.carriers import tcp
 from quicdist.carriers.base import CloseReason, Connection
 from quicdist.carriers.epmd import EpmdAddress, NodeInfo, Registration, look_up, names
 from quicdist.carriers.tcp import TcpConnection, TcpListener
-from quicdist.dist import handshake as hs
-from quicdist.dist.flags import DEFAULT_FLAGS
-from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
+from quicdist.errors import NodeNameError
 from quicdist.etf import Atom, Pid, encode_bare
 from quicdist.gateway import (
     EmitError,
@@ -32,7 +30,9 @@ from quicdist.gateway import (
     erl_arguments,
 )
 from quicdist.gateway.gateway import _raise_file_limit
-from quicdist.node.errors import NodeNameError
+from quicdist.protocol import handshake as hs
+from quicdist.protocol.flags import DEFAULT_FLAGS
+from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
 from tests.carriers.owners import NAME
 from tests.protocol import forms as ctl
 from tests.support.gatewayed import loopback_settings

@@ -20,14 +20,14 @@ from quicdist.carriers.base import (
     Role,
 )
 from quicdist.carriers.trust import PeerRefused
-from quicdist.dist import handshake as hs
-from quicdist.dist.flags import DEFAULT_FLAGS
-from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
+from quicdist.cluster.access import Access
 from quicdist.etf import Atom, Pid, Reference, encode_bare
-from quicdist.gateway.guard import Guard
 from quicdist.gateway.policy import PeerRules, Policy
+from quicdist.gateway.policy_filter import PolicyFilter
 from quicdist.gateway.relay import Relay, claimed_name
-from quicdist.node.access import Access
+from quicdist.protocol import handshake as hs
+from quicdist.protocol.flags import DEFAULT_FLAGS
+from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
 from tests.protocol.forms import MonitorP, UnlinkId
 from tests.support.waiting import PATIENCE, until
 
@@ -379,7 +379,7 @@ async def guarded_relay(near: Remembering, far: Remembering) -> AsyncIterator[Re
         peer_address="there:6666",
         handshake_timeout=PATIENCE,
         keepalive=PATIENCE,
-        guard=Guard(policy, "node@x", dialled_peer=None),
+        guard=PolicyFilter(policy, "node@x", dialled_peer=None),
     )
     made.near.attach(near)
     made.far.attach(far)
@@ -460,7 +460,7 @@ async def test_whom_the_policy_does_not_know_is_told_and_closed() -> None:
         peer_address="there:6666",
         handshake_timeout=PATIENCE,
         keepalive=PATIENCE,
-        guard=Guard(policy, "node@x", dialled_peer=None),
+        guard=PolicyFilter(policy, "node@x", dialled_peer=None),
     )
     made.near.attach(near)
     made.far.attach(far)

@@ -21,10 +21,10 @@ from quicdist.carriers.base import (
     DialectTraits,
     Role,
 )
-from quicdist.carriers.refusals import Refusal
+from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Credentials
-from quicdist.dist.packet import FramePacket, HandshakePacket, Packet
-from quicdist.node.carrier import Accept, Carrier, Own, Place, Transport
+from quicdist.cluster.carrier import Accept, Carrier, ListenerSettings, Transport, TransportAddress
+from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
 
 
 class MemoryConnection:
@@ -197,7 +197,7 @@ class MemoryCarrier:
         self._hub = hub
         self._port = 0
 
-    async def open(self, own: Own | None, accept: Accept) -> str | None:
+    async def open(self, own: ListenerSettings | None, accept: Accept) -> str | None:
         hub = self._hub
         address = None if own is None else own.name.address
         if address is None:
@@ -212,7 +212,7 @@ class MemoryCarrier:
         hub.listeners[port] = accept
         return f"{port}@{address.host}"
 
-    async def dial(self, node: str, place: Place, timeout: float) -> Connection:
+    async def dial(self, node: str, place: TransportAddress, timeout: float) -> Connection:
         hub = self._hub
         hub.dials += 1
         await asyncio.sleep(hub.delay)
@@ -239,5 +239,5 @@ class MemoryCarrier:
     def describe(self) -> str:
         return "memory"
 
-    def refusals(self) -> Mapping[Refusal, int]:
+    def refusals(self) -> Mapping[RejectReason, int]:
         return {}

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from quicdist import Node, NotRunning
-from quicdist.node.carrier import CarrierSettings
-from quicdist.node.quic import Quic
-from quicdist.node.tcp import EpmdUse, Tcp
+from quicdist.cluster.carrier import CarrierSettings
+from quicdist.cluster.quic import Quic
+from quicdist.cluster.tcp import EpmdUse, Tcp
 from quicdist.otp import pg, pubsub
 from tests.node.conftest import COOKIE, MakeNode
 from tests.support.ports import free_port
@@ -143,8 +143,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:De
 _PARENT = """
 import asyncio, os, sys
 from quicdist import Node
-from quicdist.node.quic import Quic
-from quicdist.node.tcp import EpmdUse, Tcp
+from quicdist.cluster.quic import Quic
+from quicdist.cluster.tcp import EpmdUse, Tcp
 async def main():
     name, cookie, epmd_port = sys.argv[1:]
     carriers = [Quic(), Tcp(epmd_port=int(epmd_port), epmd=EpmdUse.EMBED)]

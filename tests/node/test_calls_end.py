@@ -12,7 +12,7 @@ import pytest
 
 from quicdist import CallError, CallNotPossible, Mailbox, Node, current_process
 from quicdist.etf import Atom, Term
-from quicdist.node.limits import NodeLimits
+from quicdist.limits import NodeLimits
 from quicdist.otp import gen_server, pg, pubsub
 from tests.node import exported
 from tests.node.conftest import Beam, MakeNode, atom
@@ -366,7 +366,7 @@ async def test_a_call_for_which_no_process_can_be_started_is_refused(
 async def test_no_signal_is_lost_alone_while_a_connection_is_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("quicdist.node.connections._MAX_QUEUED", 3)
+    monkeypatch.setattr("quicdist.cluster.connection_manager._MAX_QUEUED", 3)
     hub = Hub()
     async with make(hub) as a, make(hub, exports=[exported]) as b, a.mailbox() as me:
         calls = [a.send_request(b.name, "py", "add", [one, 1]) for one in range(10)]

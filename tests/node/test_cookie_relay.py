@@ -16,13 +16,13 @@ import pytest
 
 from quicdist import NoConnection, Node, Quic, Trust
 from quicdist.carriers.base import CloseReason, Connection, ConnectionHandler
-from quicdist.carriers.dialects.macula_dist import MaculaDistDialect
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.trust import Credentials
-from quicdist.dist import handshake as hs
-from quicdist.dist.flags import Flag
-from quicdist.dist.packet import Packet
+from quicdist.protocol import handshake as hs
+from quicdist.protocol.dialects.macula_dist import MaculaDistDialect
+from quicdist.protocol.flags import Flag
+from quicdist.protocol.packet import Packet
 from tests.node.conftest import COOKIE
 from tests.node.test_trust import free_name, node, someone
 from tests.support.waiting import PATIENCE, until

@@ -23,10 +23,10 @@ from quicdist import (
     Reference,
 )
 from quicdist.etf import Atom, Term
-from quicdist.node.service import reply
-from quicdist.node.system import Handler
 from quicdist.protocol import signals
 from quicdist.protocol.signals import NO_TOKEN
+from quicdist.runtime.process_table import Handler
+from quicdist.runtime.system_process import reply
 from tests.node import exported
 from tests.node.conftest import Beam, MakeNode, atom
 from tests.support.waiting import PATIENCE, until

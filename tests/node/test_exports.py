@@ -15,7 +15,7 @@ import pytest
 
 from quicdist import Atom, ExportError, Run, export
 from quicdist.etf import Term
-from quicdist.node.exports import Exports
+from quicdist.kernel.exports import Exports
 from quicdist.typed import typed
 
 

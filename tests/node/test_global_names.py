@@ -11,7 +11,7 @@ import pytest
 
 from quicdist import Mailbox, NameTaken, Node, NotRunning, NotVisible
 from quicdist.etf import Export, Term
-from quicdist.node.global_conflicts import OnConflict
+from quicdist.kernel.global_.conflicts import OnConflict
 from tests.node.conftest import atom
 from tests.node.memory import Hub
 from tests.support.waiting import PATIENCE, until

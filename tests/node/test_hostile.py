@@ -23,15 +23,15 @@ from quicdist import (
     WhenFull,
 )
 from quicdist.carriers.base import CloseReason
-from quicdist.dist.flags import DEFAULT_FLAGS
-from quicdist.dist.handshake import Name, build_name
-from quicdist.dist.packet import Packet
-from quicdist.dist.session import SessionLimits
+from quicdist.cluster.carrier import Transport, TransportAddress
+from quicdist.cluster.peer import Peer
 from quicdist.etf import DEFAULT, EtfDecodeError, EtfEncodeError, Limits, Options, Reference, decode
-from quicdist.node.carrier import Place, Transport
-from quicdist.node.level import Level
-from quicdist.node.peer import Peer
 from quicdist.protocol import signals
+from quicdist.protocol.flags import DEFAULT_FLAGS
+from quicdist.protocol.handshake import Name, build_name
+from quicdist.protocol.packet import Packet
+from quicdist.protocol.session import SessionLimits
+from quicdist.runtime.backpressure import Backpressure
 from tests.node import exported
 from tests.node.memory import Hub, MemoryCarrier
 from tests.support.waiting import PATIENCE, until
@@ -101,7 +101,7 @@ async def test_a_signal_in_another_nodes_name_ends_the_connection(kind: str) -> 
 async def ask_in_vain(one: Node, two: Node) -> None:
     """Asks `two` for what is answered, and reads no answer."""
     peer = link(one, two)
-    deaf = Level("the deaf", 0, 0, 0)
+    deaf = Backpressure("the deaf", 0, 0, 0)
     peer._held_by.add(deaf)
     deaf.held.add(peer)
     for number in range(20_000):
@@ -135,7 +135,7 @@ async def test_who_never_reads_its_answers_is_down() -> None:
         await one.connect(two.name)
         with two.events() as events:
             peer = link(one, two)
-            peer._held_by.add(Level("the deaf", 0, 0, 0))
+            peer._held_by.add(Backpressure("the deaf", 0, 0, 0))
             for number in range(20_000):
                 pid = Pid(Atom(one.name), number, 0, one.creation)
                 peer.post(pid, signals.Monitor(pid, Atom("nobody"), reference(one.name, number)))
@@ -253,7 +253,7 @@ async def test_who_claims_a_name_without_the_cookie_stops_nobody_from_connecting
     async with make(hub) as one, make(hub) as two:
         low, high = sorted((one, two), key=lambda node: node.name)
         stranger = MemoryCarrier(hub)
-        place = Place(Transport.QUIC, "127.0.0.1", int(low.name.partition("@")[0]))
+        place = TransportAddress(Transport.QUIC, "127.0.0.1", int(low.name.partition("@")[0]))
 
         async def knock() -> None:
             while True:

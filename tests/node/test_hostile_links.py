@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from quicdist.etf import Atom, Pid
-from quicdist.node.links import Links
+from quicdist.runtime.links import Links
 
 THEIRS = [Pid(Atom("evil@x"), number, 0, 5) for number in range(3)]
 others = st.sampled_from(THEIRS)

@@ -24,10 +24,10 @@ from quicdist import (
 )
 from quicdist.carriers import epmd, tcp
 from quicdist.carriers.base import CloseReason
-from quicdist.dist import handshake as hs
-from quicdist.dist.flags import DEFAULT_FLAGS
-from quicdist.dist.handshake import Name
-from quicdist.dist.packet import Packet
+from quicdist.protocol import handshake as hs
+from quicdist.protocol.flags import DEFAULT_FLAGS
+from quicdist.protocol.handshake import Name
+from quicdist.protocol.packet import Packet
 from tests.node.conftest import COOKIE
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE

@@ -12,7 +12,7 @@ import pytest
 
 from quicdist import Identity, NodeDown, NodeLimits, Trust
 from quicdist.carriers.base import CarrierLimits
-from quicdist.node.quic import Quic
+from quicdist.cluster.quic import Quic
 from tests.node.conftest import COOKIE, MakeNode
 from tests.node.test_quic import start_peer
 from tests.support.lossy import LossyProxy, Weather

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from quicdist import NoConnection, Node, NodeLimits, Trust
-from quicdist.node.quic import Quic
+from quicdist.cluster.quic import Quic
 from tests.node.conftest import MakeNode
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE, until

@@ -8,10 +8,10 @@ import socket
 import pytest
 
 from quicdist import Node
-from quicdist.node.carrier import CarrierSettings
-from quicdist.node.lookup import Table
-from quicdist.node.quic import Quic
-from quicdist.node.tcp import EpmdUse, Tcp
+from quicdist.cluster.carrier import CarrierSettings
+from quicdist.cluster.lookup import Table
+from quicdist.cluster.quic import Quic
+from quicdist.cluster.tcp import EpmdUse, Tcp
 from tests.carriers.test_endpoint import has_ipv6
 from tests.node.conftest import COOKIE, MakeNode
 from tests.support.ports import free_port

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from quicdist import Identity, Mailbox, Node, Table
-from quicdist.dist.session import Head
 from quicdist.etf import Atom, Reference
 from quicdist.protocol import signals
+from quicdist.protocol.session import Head
 from quicdist.protocol.wire import ALTACT_ALIAS, Op
 from tests.node.conftest import COOKIE, Beam, MakeNode, atom
 from tests.node.memory import Hub

@@ -29,15 +29,15 @@ from quicdist import (
     export,
 )
 from quicdist.carriers.base import Buffer
-from quicdist.dist.session import OutgoingMessage
+from quicdist.cluster.cookie import find_cookie
+from quicdist.cluster.names import Address, NodeName, parse_listen
+from quicdist.cluster.outbox import Outbox
 from quicdist.etf import Atom, ImproperList, Reference, encode
-from quicdist.node.cookie import find_cookie
-from quicdist.node.exports import Exports
-from quicdist.node.ids import Identifiers, new_creation
-from quicdist.node.names import Address, NodeName, parse_listen
-from quicdist.node.outbox import Outbox
-from quicdist.node.reasons import error_reason, exit_reason, stack_of
+from quicdist.kernel.exports import Exports
+from quicdist.protocol.session import OutgoingMessage
 from quicdist.runtime.calls import alias_of
+from quicdist.runtime.exit_reasons import error_reason, exit_reason, stack_of
+from quicdist.runtime.identifiers import Identifiers, new_creation
 from tests.node import exported
 from tests.support.waiting import PATIENCE
 

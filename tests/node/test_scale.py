@@ -9,8 +9,8 @@ import pytest
 
 from quicdist import Atom, Mailbox, Node
 from quicdist.etf import Pid, Term
-from quicdist.node.level import HERE
 from quicdist.protocol import signals
+from quicdist.runtime.backpressure import HERE
 from tests.node.memory import Hub
 from tests.node.test_two_nodes import get, make
 from tests.support.waiting import until

@@ -7,13 +7,13 @@ from collections import deque
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from quicdist.dist.session import NO_PAYLOAD
 from quicdist.etf import Atom, Pid, Reference, Term
-from quicdist.node.ids import Identifiers
-from quicdist.node.level import Level, Source
-from quicdist.node.process import NOCONNECTION, Process
-from quicdist.node.system import Route, System
+from quicdist.protocol.session import NO_PAYLOAD
 from quicdist.protocol.signals import Link, Payload, Signal
+from quicdist.runtime.backpressure import Backpressure, Source
+from quicdist.runtime.identifiers import Identifiers
+from quicdist.runtime.process import NOCONNECTION, Process
+from quicdist.runtime.process_table import ProcessTable, Route
 
 ONE, TWO = Atom("1@127.0.0.1"), Atom("2@127.0.0.1")
 SIDES = st.sampled_from([0, 1])
@@ -23,8 +23,8 @@ INDEXES = st.integers(0, 2)
 class Recorder(Process):
     """A process that keeps its messages. Traps exits, so that it outlives its links."""
 
-    def __init__(self, system: System) -> None:
-        super().__init__(system, Level(self, 0, 1, 1))
+    def __init__(self, system: ProcessTable) -> None:
+        super().__init__(system, Backpressure(self, 0, 1, 1))
         self.messages: list[Term] = []
         self.trap_exit = True
 
@@ -44,7 +44,7 @@ class Connection:
     def __init__(self, name: Atom) -> None:
         self.name = name
 
-    def filled(self, level: Level) -> None:
+    def filled(self, level: Backpressure) -> None:
         pass
 
     let_go = filled
@@ -87,7 +87,7 @@ class CrossingSignals(RuleBasedStateMachine):
     def begin(self) -> None:
         self.wires = [Wire(), Wire()]
         self.systems = [
-            System(Identifiers(name, 4 + side), self.wires[side])
+            ProcessTable(Identifiers(name, 4 + side), self.wires[side])
             for side, name in enumerate((ONE, TWO))
         ]
         self.processes = [[Recorder(system) for _ in range(3)] for system in self.systems]

@@ -12,7 +12,7 @@ import pytest
 
 from quicdist import Access, MailboxLimits, NoConnection, Node, NodeLimits, WhenFull
 from quicdist.carriers.base import Role
-from quicdist.carriers.few_lines import MOST
+from quicdist.carriers.log_rate_limit import MOST
 from quicdist.node.info import PeerInfo
 from tests.node.conftest import MakeNode
 from tests.node.memory import Hub

@@ -27,9 +27,9 @@ from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.trust import Credentials
 from quicdist.carriers.trust.authority import issue, make_authority
 from quicdist.carriers.trust.identity import pem
-from quicdist.dist.flags import Flag
+from quicdist.cluster.cookie_throttle import FREE, MOST, CookieThrottle
 from quicdist.gateway.relay import Relay
-from quicdist.node.guesses import FREE, MOST, Guesses
+from quicdist.protocol.flags import Flag
 from tests.node.conftest import COOKIE
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE, until
@@ -417,7 +417,7 @@ async def test_what_may_be_called() -> None:
 
 
 def test_guesses_wait_ever_longer_and_are_forgotten() -> None:
-    guesses = Guesses()
+    guesses = CookieThrottle()
     delays = []
     for _ in range(FREE + 10):
         delays.append(guesses.delay("10.0.0.1", 0.0))
@@ -430,7 +430,7 @@ def test_guesses_wait_ever_longer_and_are_forgotten() -> None:
 
 
 def test_a_network_of_ipv6_is_one_address_and_memory_is_bounded() -> None:
-    guesses = Guesses()
+    guesses = CookieThrottle()
     for number in range(FREE + 1):
         guesses.failed(f"2001:db8::{number:x}", 0.0)
     assert guesses.delay("2001:db8::ffff", 0.0) > 0.0

@@ -9,8 +9,8 @@ import logging
 import pytest
 
 from quicdist import CallError, Node, NodeLimits, export
-from quicdist.dist.session import SessionLimits
 from quicdist.etf import EtfEncodeError, Term
+from quicdist.protocol.session import SessionLimits
 from tests.node.memory import Hub
 from tests.support.waiting import PATIENCE
 

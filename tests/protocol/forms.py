@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-from quicdist.dist.errors import UsageError
-from quicdist.dist.session import OutgoingMessage, Session
 from quicdist.etf.terms import Atom, Pid, Reference, Term
+from quicdist.protocol.errors import UsageError
+from quicdist.protocol.session import OutgoingMessage, Session
 from quicdist.protocol.signals import NO_PAYLOAD, Payload, Signal
 from quicdist.protocol.wire import (
     ALTACT_ALIAS,

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.targets.pieces import messages
-from quicdist.dist.errors import ProtocolError, UsageError
-from quicdist.dist.flags import DEFAULT_FLAGS, Flag
 from quicdist.etf import Atom, Pid, Reference
 from quicdist.protocol import signals
+from quicdist.protocol.errors import ProtocolError, UsageError
+from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
 from quicdist.protocol.signals import NO_PAYLOAD, Message, SpawnRequest, UnknownSignal
 from quicdist.protocol.wire import FOLLOWS, OPERATIONS, WireForms, parse
-from tests.dist import strategies
 from tests.protocol import forms as c
+from tests.protocol import strategies
 
 NODE = Atom("a@b")
 ME = Pid(NODE, 1, 0, 7)

@@ -10,14 +10,11 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from quicdist.dist.session import NO_PAYLOAD
 from quicdist.etf import Atom, ImproperList, Pid, Term
-from quicdist.node.ids import Identifiers
-from quicdist.node.level import Level, Source
-from quicdist.node.process import Process
-from quicdist.node.system import System
 from quicdist.protocol import signals
+from quicdist.protocol.session import NO_PAYLOAD
 from quicdist.protocol.signals import Payload, Signal
+from quicdist.runtime.backpressure import Backpressure, Source
 from quicdist.runtime.calls import (
     Callee,
     ErpcCall,
@@ -27,6 +24,9 @@ from quicdist.runtime.calls import (
     SpawnCall,
     SpawnMessage,
 )
+from quicdist.runtime.identifiers import Identifiers
+from quicdist.runtime.process import Process
+from quicdist.runtime.process_table import ProcessTable
 
 HERE, ASKED, THIRD = Atom("a@x"), Atom("b@x"), Atom("c@x")
 SERVER = Pid(ASKED, 1, 0, 5)
@@ -43,9 +43,9 @@ class Connection:
         self.name = name
         self.calls: set[object] = set()
 
-    def filled(self, level: Level) -> None: ...
+    def filled(self, level: Backpressure) -> None: ...
 
-    def let_go(self, level: Level) -> None: ...
+    def let_go(self, level: Backpressure) -> None: ...
 
     def tied(self, count: object) -> None: ...
 
@@ -84,7 +84,7 @@ class Network:
 class Caller(Process):
     """Keeps what it is sent."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: ProcessTable) -> None:
         super().__init__(system)
         self.messages: list[Any] = []
 
@@ -99,7 +99,7 @@ class Calls(RuleBasedStateMachine):
     def begin(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.network = Network()
-        self.system = System(Identifiers(HERE, 4), self.network)
+        self.system = ProcessTable(Identifiers(HERE, 4), self.network)
         self.caller = Caller(self.system)
         self.calls: list[PendingCall] = []
         self.ended: dict[PendingCall, Any] = {}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
-from quicdist.carriers.crowd import Crowd
-from quicdist.carriers.places import place_of
-from quicdist.carriers.quic.allowance import Allowance
+from quicdist.carriers.address_group import place_of
+from quicdist.carriers.half_open import HalfOpen
 from quicdist.carriers.quic.engine import SocketAddress
 from quicdist.carriers.quic.settings import AdmissionLimits
-from quicdist.carriers.refusals import Refusal
+from quicdist.carriers.quic.token_bucket import TokenBucket
+from quicdist.carriers.reject_reason import RejectReason
 
 _log = logging.getLogger("quicdist.quic")
 
@@ -26,18 +26,18 @@ class Admission:
 
     def __init__(self, limits: AdmissionLimits) -> None:
         self._limits = limits
-        self._half_open: Crowd[object] = Crowd(
+        self._half_open: HalfOpen[object] = HalfOpen(
             limits.max_half_open, limits.max_half_open_per_address
         )
         self._unused: set[object] = set()
         self._place_of: dict[object, str] = {}
         self._by_place: Counter[str] = Counter()
-        self._unproved = Allowance(limits.unproved_per_second)
+        self._unproved = TokenBucket(limits.unproved_per_second)
         self._next_report = 0.0
 
     def judge(
         self, address: SocketAddress, connections: int, *, has_proved: bool, now: float
-    ) -> Refusal | None:
+    ) -> RejectReason | None:
         """Why no connection is made for a first datagram from `address`, with so many open;
         UNPROVED asks for a proof that datagrams sent there arrive.
 
@@ -46,14 +46,14 @@ class Admission:
         """
         limits, host = self._limits, address[0]
         if connections >= limits.max_connections:
-            return self._refuse(Refusal.CONNECTIONS_FULL, address, now)
+            return self._refuse(RejectReason.CONNECTIONS_FULL, address, now)
         is_full = self._by_place[place_of(host)] >= limits.max_per_address
         if not has_proved:
             is_busy = len(self._half_open) >= min(limits.prove_above, limits.max_half_open)
             must_prove = is_full or is_busy or self._half_open.is_full(host)
-            return Refusal.UNPROVED if must_prove or not self._unproved.take(now) else None
+            return RejectReason.UNPROVED if must_prove or not self._unproved.take(now) else None
         if is_full or self._half_open.refuses(host):
-            return self._refuse(Refusal.ADDRESS_FULL, address, now)
+            return self._refuse(RejectReason.ADDRESS_FULL, address, now)
         return None
 
     def in_the_way(self, address: SocketAddress) -> object | None:
@@ -88,7 +88,7 @@ class Admission:
         self._unused.discard(connection)
         return was_unused
 
-    def _refuse(self, refusal: Refusal, address: SocketAddress, now: float) -> Refusal:
+    def _refuse(self, refusal: RejectReason, address: SocketAddress, now: float) -> RejectReason:
         if now >= self._next_report:
             self._next_report = now + _REPORT_PAUSE
             host, port = address[:2]

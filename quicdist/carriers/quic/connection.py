@@ -31,8 +31,7 @@ from quicdist.carriers.base import (
     Step,
     Write,
 )
-from quicdist.carriers.dialects import QUIC_DIALECTS, QuicDialect
-from quicdist.carriers.few_lines import FewLines
+from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic import tls_exporter
 from quicdist.carriers.quic.closed_port import ClosedPort, Verdict
 from quicdist.carriers.quic.engine import (
@@ -46,12 +45,13 @@ from quicdist.carriers.quic.engine import (
 )
 from quicdist.carriers.quic.send_window import SendWindow
 from quicdist.carriers.quic.settings import QuicSettings
-from quicdist.carriers.refusals import Refusal
+from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Alert, CertificateError, PeerRefused
-from quicdist.dist.packet import Packet
+from quicdist.protocol.dialects import QUIC_DIALECTS, QuicDialect
+from quicdist.protocol.packet import Packet
 
 _log = logging.getLogger("quicdist.quic")
-_log.addFilter(FewLines("not_believed", "distrusted"))
+_log.addFilter(LogRateLimit("not_believed", "distrusted"))
 
 _GRANT_STEP = 512 * 1024
 """Bytes of credit that are worth a datagram, however large the window."""
@@ -92,26 +92,26 @@ class AttemptFailed(DialError):
 class Host(Protocol):
     """What a connection wants of its endpoint."""
 
-    def touch(self, connection: QuicCarrier) -> None:
+    def touch(self, connection: QuicConnection) -> None:
         """It has something to send: transmit before the next wait."""
 
     def send(self, datagrams: Sequence[Datagram]) -> None:
         """Some datagrams, in order. Raises OSError where one can never leave."""
 
-    def add_id(self, connection: QuicCarrier, connection_id: bytes) -> None: ...
+    def add_id(self, connection: QuicConnection, connection_id: bytes) -> None: ...
 
-    def remove_id(self, connection: QuicCarrier, connection_id: bytes) -> None: ...
+    def remove_id(self, connection: QuicConnection, connection_id: bytes) -> None: ...
 
-    def expect_reset(self, connection: QuicCarrier, old: bytes, new: bytes) -> None:
+    def expect_reset(self, connection: QuicConnection, old: bytes, new: bytes) -> None:
         """A datagram that ends in the token `new` would be its end, one in `old` no more."""
 
-    def accept(self, connection: QuicCarrier) -> ConnectionHandler:
+    def accept(self, connection: QuicConnection) -> ConnectionHandler:
         """Someone dialled us and sent a first packet; raises to refuse."""
 
-    def proved(self, connection: QuicCarrier) -> None:
+    def proved(self, connection: QuicConnection) -> None:
         """Whoever dialled us has the cookie."""
 
-    def ended(self, connection: QuicCarrier, linger: float) -> None:
+    def ended(self, connection: QuicConnection, linger: float) -> None:
         """It is over; datagrams for it may still come for `linger` seconds."""
 
     def local_address_of(self, local: bytes | None) -> tuple[str, int]: ...
@@ -120,7 +120,7 @@ class Host(Protocol):
         """Seconds without a datagram from the peer after which it is sent a PING."""
 
 
-class QuicCarrier:
+class QuicConnection:
     """A connection (see carriers.base.Connection)."""
 
     traits: DialectTraits
@@ -141,7 +141,7 @@ class QuicCarrier:
         self.is_unused = role is Role.LISTENER
         self.up: asyncio.Future[Failure | None] | None = None
         """Set by the dialer; done when the carrier is ready for a handshake, or never will be."""
-        self.exceeded: Refusal | None = None
+        self.exceeded: RejectReason | None = None
         """The bound that the peer exceeded, where that ended it."""
 
         self._host = host

@@ -15,11 +15,17 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from quicdist.carriers.base import Connection, ConnectionHandler, DialError, NotBelieved, Role
+from quicdist.carriers.base import (
+    CertificateRejected,
+    Connection,
+    ConnectionHandler,
+    DialError,
+    Role,
+)
+from quicdist.carriers.quic.address_validation import AddressValidation
 from quicdist.carriers.quic.admission import Admission
-from quicdist.carriers.quic.allowance import Allowance
 from quicdist.carriers.quic.busy_wait import BusyWait
-from quicdist.carriers.quic.connection import AttemptFailed, QuicCarrier
+from quicdist.carriers.quic.connection import AttemptFailed, QuicConnection
 from quicdist.carriers.quic.engine import (
     CONNECTION_ID_LENGTH,
     Datagram,
@@ -30,13 +36,13 @@ from quicdist.carriers.quic.engine import (
     load_engine,
 )
 from quicdist.carriers.quic.initial import is_initial, read_initial, version_negotiation
-from quicdist.carriers.quic.moving import address_towards, is_assigned
-from quicdist.carriers.quic.resets import ResetTokens, token_in
-from quicdist.carriers.quic.retry import AddressProofs
+from quicdist.carriers.quic.local_address import address_towards, is_assigned
 from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.quic.stateless_reset import StatelessResetTokens, token_in
+from quicdist.carriers.quic.token_bucket import TokenBucket
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.quic.udp import UdpSocket
-from quicdist.carriers.refusals import Refusal, Refusals
+from quicdist.carriers.reject_reason import Refusals, RejectReason
 from quicdist.carriers.trust.names import host_of
 
 _log = logging.getLogger("quicdist.quic")
@@ -75,24 +81,24 @@ class Endpoint:
         self._accept = accept
         self.refusals: Refusals = Counter()
         """Of those who dialled us."""
-        self._reset_tokens = ResetTokens(settings.credentials.reset_secret, udp.address[1])
+        self._reset_tokens = StatelessResetTokens(settings.credentials.reset_secret, udp.address[1])
         self._engine = load_engine(settings, self._reset_tokens.of)
         self._loop = asyncio.get_running_loop()
         self._busy_wait = BusyWait(self._loop, settings.busy_wait)
-        self._routes: dict[bytes, QuicCarrier] = {}
-        self._ids: dict[QuicCarrier, set[bytes]] = {}
-        self._lingering: dict[QuicCarrier, list[asyncio.TimerHandle]] = {}
-        self._resets: dict[bytes, QuicCarrier] = {}
+        self._routes: dict[bytes, QuicConnection] = {}
+        self._ids: dict[QuicConnection, set[bytes]] = {}
+        self._lingering: dict[QuicConnection, list[asyncio.TimerHandle]] = {}
+        self._resets: dict[bytes, QuicConnection] = {}
         """By the token whose arrival would be its end. Python's hash of bytes is keyed: that it
         is looked up tells nothing of the tokens (RFC 9000, 10.3.1)."""
-        self._may_reset = Allowance(settings.admission.resets_per_second)
-        self._may_ask_all = Allowance(settings.admission.resets_per_second)
+        self._may_reset = TokenBucket(settings.admission.resets_per_second)
+        self._may_ask_all = TokenBucket(settings.admission.resets_per_second)
         self._admission = Admission(settings.admission)
-        self._proofs = AddressProofs()
+        self._proofs = AddressValidation()
         self._home = udp.address
         self._look: asyncio.TimerHandle | None = None
-        self._dialling: dict[SocketAddress, set[QuicCarrier]] = {}
-        self._touched: dict[QuicCarrier, None] = {}
+        self._dialling: dict[SocketAddress, set[QuicConnection]] = {}
+        self._touched: dict[QuicConnection, None] = {}
         self._tick_planned = False
         self._is_closing = False
         self._emptied: asyncio.Event = asyncio.Event()
@@ -128,7 +134,7 @@ class Endpoint:
         return host, port
 
     @property
-    def connections(self) -> Sequence[QuicCarrier]:
+    def connections(self) -> Sequence[QuicConnection]:
         """Those that are not over."""
         return [connection for connection in self._ids if connection not in self._lingering]
 
@@ -140,7 +146,7 @@ class Endpoint:
         node: str | None = None,
         alpns: Sequence[str] | None = None,
         timeout: float | None = None,
-    ) -> QuicCarrier:
+    ) -> QuicConnection:
         """A connection that is up: QUIC, ALPN and, where a carrier has one, its preamble.
 
         An attempt that the peer ends before that is made again, up to `timeout` seconds in all;
@@ -164,7 +170,7 @@ class Endpoint:
             except AttemptFailed as error:
                 failure = str(error)
                 if error.why.is_distrust:
-                    raise NotBelieved(f"{host}:{port}: {failure}") from None
+                    raise CertificateRejected(f"{host}:{port}: {failure}") from None
             except asyncio.TimeoutError:
                 pass
         raise DialError(f"{host}:{port}: {failure}")
@@ -246,7 +252,7 @@ class Endpoint:
         if udp.fileno() >= 0:
             udp.close()
 
-    def _still_reaches(self, connection: QuicCarrier) -> bool:
+    def _still_reaches(self, connection: QuicConnection) -> bool:
         """Whether the peer of a connection still sends to us."""
         host, port = connection.local_address
         here, here_port = self.local_address
@@ -276,7 +282,7 @@ class Endpoint:
 
     # -- what connections want (connection.Host) ------------------------------------------------
 
-    def touch(self, connection: QuicCarrier) -> None:
+    def touch(self, connection: QuicConnection) -> None:
         """Transmits at the end of this loop tick, once, whatever else it does until then."""
         self._touched[connection] = None
         if not self._tick_planned:
@@ -296,47 +302,47 @@ class Endpoint:
         finally:
             self._busy_wait.extend()
 
-    def add_id(self, connection: QuicCarrier, connection_id: bytes) -> None:
+    def add_id(self, connection: QuicConnection, connection_id: bytes) -> None:
         """Routes one more id to it."""
         if connection in self._ids:
             self._ids[connection].add(connection_id)
             self._routes[connection_id] = connection
 
-    def remove_id(self, connection: QuicCarrier, connection_id: bytes) -> None:
+    def remove_id(self, connection: QuicConnection, connection_id: bytes) -> None:
         """Routes one id less."""
         if connection in self._ids:
             self._ids[connection].discard(connection_id)
             self._routes.pop(connection_id, None)
 
-    def expect_reset(self, connection: QuicCarrier, old: bytes, new: bytes) -> None:
+    def expect_reset(self, connection: QuicConnection, old: bytes, new: bytes) -> None:
         """Another token of its peer's."""
         if self._resets.get(old) is connection:
             del self._resets[old]
         if new:
             self._resets.setdefault(new, connection)
 
-    def accept(self, connection: QuicCarrier) -> ConnectionHandler:
+    def accept(self, connection: QuicConnection) -> ConnectionHandler:
         """Asks the node."""
         assert self._accept is not None, "nobody got in"
         self._admission.used(connection)
         try:
             return self._accept(connection)
         except Exception:
-            self.refusals[Refusal.NOT_TAKEN] += 1
+            self.refusals[RejectReason.NOT_TAKEN] += 1
             raise
 
-    def proved(self, connection: QuicCarrier) -> None:
+    def proved(self, connection: QuicConnection) -> None:
         """It does not count as half-open any more."""
         self._admission.proved(connection)
 
-    def ended(self, connection: QuicCarrier, linger: float) -> None:
+    def ended(self, connection: QuicConnection, linger: float) -> None:
         """Keeps its ids for a while: late datagrams are nobody else's."""
         was_unused = self._admission.ended(connection)
         if connection.exceeded is not None:
             self.refusals[connection.exceeded] += 1
         elif was_unused:
             is_spoken_to = bool(connection.traits.alpn)
-            self.refusals[Refusal.UNUSED if is_spoken_to else Refusal.TLS] += 1
+            self.refusals[RejectReason.UNUSED if is_spoken_to else RejectReason.TLS] += 1
         self._touched.pop(connection, None)
         self._emptied.clear()
         self._lingering[connection] = [
@@ -368,10 +374,10 @@ class Endpoint:
             self._udp.send_queue()
         now = self._loop.time()
         routes = self._routes
-        batch: dict[QuicCarrier, None] = {}
+        batch: dict[QuicConnection, None] = {}
         for data, path in self._udp.receive(_BATCH):
             if len(data) < 1 + CONNECTION_ID_LENGTH:
-                self.refusals[Refusal.STRAY] += 1
+                self.refusals[RejectReason.STRAY] += 1
                 continue
             if data[0] & 0x80:
                 connection = routes.get(data[6 : 6 + data[5]])
@@ -413,33 +419,33 @@ class Endpoint:
         if refusal is not None:
             self.refusals[refusal] += 1
 
-    def _objection(self, data: bytes, path: Path) -> Refusal | None:
+    def _objection(self, data: bytes, path: Path) -> RejectReason | None:
         """Why no connection may begin with it, as far as its header tells."""
         if self._accept is None or len(data) < _MIN_INITIAL:
-            return Refusal.STRAY
+            return RejectReason.STRAY
         version = int.from_bytes(data[1:5], "big")
         if version not in self._engine.versions:
             answer = version_negotiation(data, self._engine.versions)
             if answer is not None:
                 self._send_quietly(answer, path)
-            return Refusal.VERSION
-        return None if is_initial(data, version) else Refusal.STRAY
+            return RejectReason.VERSION
+        return None if is_initial(data, version) else RejectReason.STRAY
 
-    def _listen(self, data: bytes, path: Path, now: float) -> Refusal | None:
+    def _listen(self, data: bytes, path: Path, now: float) -> RejectReason | None:
         """Begins a connection; nothing is kept of one that only looked like it."""
         initial = read_initial(data)
         if initial is None:
-            return Refusal.BROKEN
+            return RejectReason.BROKEN
         opening: Opening | None = Opening(initial.destination_id)
         if initial.token:
             opening = self._proofs.check(initial, path[0], now)
         if opening is None:
-            return Refusal.BAD_PROOF
+            return RejectReason.BAD_PROOF
         has_proved = opening.retry_id is not None
         if len(self._ids) >= self._settings.admission.max_connections and self._lingering:
             self._forget(next(iter(self._lingering)))
         refusal = self._admission.judge(path[0], len(self._ids), has_proved=has_proved, now=now)
-        if refusal is Refusal.UNPROVED:
+        if refusal is RejectReason.UNPROVED:
             self._send_quietly(self._proofs.ask(initial, path[0], now), path)
         if refusal is not None:
             return refusal
@@ -447,11 +453,11 @@ class Endpoint:
         try:
             engine.receive(data, path, now)
         except EngineError:
-            return Refusal.BROKEN
+            return RejectReason.BROKEN
         if not engine.is_started:
-            return Refusal.BROKEN
+            return RejectReason.BROKEN
         self._make_room(path[0])
-        connection = QuicCarrier(self, engine, Role.LISTENER, path, self._settings)
+        connection = QuicConnection(self, engine, Role.LISTENER, path, self._settings)
         self._admission.opened(connection, path[0])
         self._add(connection, [initial.destination_id, *engine.connection_ids])
         self._settle(connection)
@@ -461,10 +467,10 @@ class Endpoint:
         """Ends the half-open connection that is in the way of one from `address`."""
         crowding = self._admission.in_the_way(address)
         if crowding is not None:
-            self.refusals[Refusal.PUSHED_OUT] += 1
-            cast(QuicCarrier, crowding).fail("too many half-open connections from this address")
+            self.refusals[RejectReason.PUSHED_OUT] += 1
+            cast(QuicConnection, crowding).fail("too many half-open connections from this address")
 
-    def _missed(self, data: bytes, path: Path, now: float) -> Refusal | None:
+    def _missed(self, data: bytes, path: Path, now: float) -> RejectReason | None:
         """A short header for nobody we know: a peer's reset, or a peer that has missed an end."""
         connection = self._resets.get(token_in(data))
         if connection is None and self._engine.hides_tokens and self._may_ask_all.take(now):
@@ -474,25 +480,25 @@ class Endpoint:
             return None
         answer = self._reset_tokens.answer(data, data[1 : 1 + CONNECTION_ID_LENGTH])
         if answer is None or not self._may_reset.take(now):
-            return Refusal.STRAY
+            return RejectReason.STRAY
         self._send_quietly(answer, path)
-        return Refusal.RESET
+        return RejectReason.RESET
 
-    def _ask_all(self, data: bytes, path: Path, now: float) -> QuicCarrier | None:
+    def _ask_all(self, data: bytes, path: Path, now: float) -> QuicConnection | None:
         """Whose engine takes the datagram for its peer's reset."""
         for connection in self.connections:
             if connection.peer_socket_address == path[0] and connection.is_reset(data, now):
                 return connection
         return None
 
-    def _settle(self, connection: QuicCarrier) -> None:
+    def _settle(self, connection: QuicConnection) -> None:
         try:
             connection.after_batch()
         except Exception:
             self._failed(connection)
         self.touch(connection)
 
-    def _failed(self, connection: QuicCarrier) -> None:
+    def _failed(self, connection: QuicConnection) -> None:
         """A bug met on one connection is the end of that one alone."""
         host, port = connection.peer_address
         extra = {"event": "internal_error", "address": f"{host}:{port}"}
@@ -538,7 +544,7 @@ class Endpoint:
 
     async def _dial_address(
         self, node: str, address: SocketAddress, alpns: Sequence[str] | None, deadline: float
-    ) -> QuicCarrier:
+    ) -> QuicConnection:
         """Attempts at one address, until one is up. Raises AttemptFailed, asyncio.TimeoutError."""
         for attempt in itertools.count(1):
             left = deadline - self._loop.time()
@@ -554,10 +560,10 @@ class Endpoint:
 
     async def _attempt(
         self, node: str, address: SocketAddress, alpns: Sequence[str], timeout: float
-    ) -> QuicCarrier:
+    ) -> QuicConnection:
         engine = self._engine.dialer(host_of(node), alpns)
         path: Path = (address, None)
-        connection = QuicCarrier(self, engine, Role.DIALER, path, self._settings, node=node)
+        connection = QuicConnection(self, engine, Role.DIALER, path, self._settings, node=node)
         connection.up = up = self._loop.create_future()
         self._add(connection, engine.connection_ids)
         engine.connect(path, self._loop.time())
@@ -579,12 +585,12 @@ class Endpoint:
 
     # -- housekeeping ---------------------------------------------------------------------------
 
-    def _add(self, connection: QuicCarrier, ids: Sequence[bytes]) -> None:
+    def _add(self, connection: QuicConnection, ids: Sequence[bytes]) -> None:
         self._ids[connection] = set()
         for connection_id in ids:
             self.add_id(connection, connection_id)
 
-    def _forget(self, connection: QuicCarrier) -> None:
+    def _forget(self, connection: QuicConnection) -> None:
         for connection_id in self._ids.pop(connection, ()):
             self._routes.pop(connection_id, None)
         for timer in self._lingering.pop(connection, ()):

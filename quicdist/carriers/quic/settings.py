@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from quicdist.carriers.base import CarrierLimits
-from quicdist.carriers.dialects import ALL_ALPNS
 from quicdist.carriers.quic.bounds import ConnectionBounds
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.trust import Credentials
+from quicdist.protocol.dialects import ALL_ALPNS
 
 
 @dataclass(frozen=True, slots=True)

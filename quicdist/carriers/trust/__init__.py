@@ -29,8 +29,8 @@ from quicdist.carriers.trust.errors import (
 from quicdist.carriers.trust.files import state_directory
 from quicdist.carriers.trust.identity import Identity
 from quicdist.carriers.trust.names import Certificates
-from quicdist.carriers.trust.setting import Trust, TrustBy
-from quicdist.carriers.trust.ways import Verifier
+from quicdist.carriers.trust.trust import Trust, TrustBy
+from quicdist.carriers.trust.verifiers import Verifier
 
 __all__ = [
     "Alert",

@@ -18,7 +18,7 @@ from quicdist.carriers.trust.credentials import Credentials
 from quicdist.carriers.trust.errors import TrustError
 from quicdist.carriers.trust.identity import Identity, key_pem, pem
 from quicdist.carriers.trust.names import Certificates
-from quicdist.carriers.trust.setting import TrustBy
+from quicdist.carriers.trust.trust import TrustBy
 
 
 def dialling(credentials: Credentials) -> ssl.SSLContext:

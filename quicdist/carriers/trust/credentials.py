@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from quicdist.carriers.trust import files
 from quicdist.carriers.trust.errors import CertificateBusy, CertificateError
 from quicdist.carriers.trust.identity import Identity
-from quicdist.carriers.trust.setting import Trust
-from quicdist.carriers.trust.ways import Verifier
+from quicdist.carriers.trust.trust import Trust
+from quicdist.carriers.trust.verifiers import Verifier
 
 _RESET_SECRET = "reset-secret"
 _SECRET_LENGTH = 32

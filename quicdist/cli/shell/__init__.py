@@ -49,7 +49,7 @@ def shell(
     leaves. Where the input is no terminal, its calls are made up to the first that fails.
     """
     from quicdist.cli import client
-    from quicdist.cli.printed import Printed
+    from quicdist.cli.remote_output import Printed
     from quicdist.cli.running import until_signal
     from quicdist.cli.shell import script
     from quicdist.cli.shell.session import Session

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from quicdist.cli.call import problem, show_details
-from quicdist.cli.exits import Problem, problem_of
-from quicdist.node.errors import CallError
+from quicdist.cli.exit_codes import Problem, problem_of
+from quicdist.errors import CallError
 
 
 def described(error: Exception) -> Problem:

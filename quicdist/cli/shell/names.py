@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quicdist.cli.harmless import harmless_term
+from quicdist.cli.sanitize import harmless_term
+from quicdist.errors import NodeError
 from quicdist.etf import Atom, Term
 from quicdist.etf.notation import format_atom
-from quicdist.node.errors import NodeError
 
 if TYPE_CHECKING:
     from quicdist.node.node import Node

@@ -15,7 +15,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.patch_stdout import patch_stdout
 
-from quicdist.cli.harmless import harmless
+from quicdist.cli.sanitize import harmless
 from quicdist.cli.shell import errors
 from quicdist.cli.shell.names import Names
 from quicdist.cli.shell.session import Session

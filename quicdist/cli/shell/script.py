@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 
-from quicdist.cli.exits import ExitCode, Problem
+from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.shell import errors
 from quicdist.cli.shell.session import Session
 

@@ -6,9 +6,9 @@ import re
 from typing import TYPE_CHECKING
 
 from quicdist.cli.call import called, unaliased
-from quicdist.cli.exits import ExitCode, Problem
-from quicdist.cli.harmless import harmless_term
-from quicdist.cli.printed import Printed
+from quicdist.cli.exit_codes import ExitCode, Problem
+from quicdist.cli.remote_output import Printed
+from quicdist.cli.sanitize import harmless_term
 from quicdist.etf.notation import NotationError, format_term, parse_call
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from quicdist.cli.exits import ExitCode, Problem
+from quicdist.cli.exit_codes import ExitCode, Problem
+from quicdist.errors import CallError
 from quicdist.etf import Atom, Pid, Term
-from quicdist.node.errors import CallError
 
 if TYPE_CHECKING:
     from quicdist.node.node import Node

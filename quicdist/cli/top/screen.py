@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from quicdist.cli.harmless import harmless, harmless_term
+from quicdist.cli.sanitize import harmless, harmless_term
 from quicdist.cli.top.sampling import Figures, Process, Sample, Sort
 from quicdist.cli.top.watching import Link, View
 from quicdist.etf.notation import format_bounded

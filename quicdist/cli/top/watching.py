@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from quicdist.cli.top.sampling import Sample, Sampler, Sort
-from quicdist.node.errors import CallTimeout, NoConnection, NodeError
+from quicdist.errors import CallTimeout, NoConnection, NodeError
 
 if TYPE_CHECKING:
     from quicdist.node.info import PeerInfo

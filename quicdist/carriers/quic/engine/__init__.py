@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias, cast
 
 from quicdist.carriers.base import Buffer
 from quicdist.carriers.quic.settings import QuicSettings
-from quicdist.carriers.refusals import Refusal
+from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Alert, Certificates
 
 SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
@@ -60,7 +60,7 @@ class Closed:
     """An application's close, as opposed to a transport or TLS error."""
     error_code: int
     text: str
-    exceeded: Refusal | None = None
+    exceeded: RejectReason | None = None
     """The bound that the peer exceeded, where that ended it."""
 
 

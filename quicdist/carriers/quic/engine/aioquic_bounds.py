@@ -33,7 +33,7 @@ from aioquic.tls import Epoch
 from quicdist.carriers.quic.bounds import ConnectionBounds
 from quicdist.carriers.quic.engine.aioquic_ranges import Ranges
 from quicdist.carriers.quic.initial import packets_in
-from quicdist.carriers.refusals import Refusal
+from quicdist.carriers.reject_reason import RejectReason
 
 _NEVER = 1 << 62
 
@@ -53,7 +53,7 @@ _WEIGHTS = {
 class BoundedQuic(QuicConnection):
     """aioquic's connection, bounded."""
 
-    exceeded: Refusal | None = None
+    exceeded: RejectReason | None = None
     """Why it was closed, where a bound was the reason."""
 
     is_proved = False
@@ -77,7 +77,9 @@ class BoundedQuic(QuicConnection):
         self.is_proved = True
         self._frames_left = _NEVER
 
-    def _exceed(self, bound: Refusal, error_code: int, frame_type: int | None, reason: str) -> None:
+    def _exceed(
+        self, bound: RejectReason, error_code: int, frame_type: int | None, reason: str
+    ) -> None:
         self.exceeded = bound
         raise QuicConnectionError(
             error_code=error_code,
@@ -117,7 +119,9 @@ class BoundedQuic(QuicConnection):
         try:
             return super()._payload_received(context, plain, crypto_frame_required)
         except _TooManyFrames as error:
-            self._exceed(Refusal.FRAMES, QuicErrorCode.PROTOCOL_VIOLATION, error.kind, str(error))
+            self._exceed(
+                RejectReason.FRAMES, QuicErrorCode.PROTOCOL_VIOLATION, error.kind, str(error)
+            )
             raise AssertionError("not reached") from None
         finally:
             self._frames_left -= most - frames.left
@@ -145,13 +149,16 @@ class BoundedQuic(QuicConnection):
 
     def _exceed_tls(self, reason: str) -> None:
         self._exceed(
-            Refusal.TLS_ITEMS, QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, QuicFrameType.CRYPTO, reason
+            RejectReason.TLS_ITEMS,
+            QuicErrorCode.CRYPTO_BUFFER_EXCEEDED,
+            QuicFrameType.CRYPTO,
+            reason,
         )
 
     def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
         if len(data) > self.bounds.max_transport_parameters:
             self._exceed(
-                Refusal.TLS_ITEMS,
+                RejectReason.TLS_ITEMS,
                 QuicErrorCode.TRANSPORT_PARAMETER_ERROR,
                 QuicFrameType.CRYPTO,
                 "too many transport parameters",
@@ -173,7 +180,7 @@ class BoundedQuic(QuicConnection):
             self._exceed_tls_size(frame_type)
         if len(receiver._ranges) > self.bounds.max_tls_ranges:
             self._exceed(
-                Refusal.TLS_RANGES,
+                RejectReason.TLS_RANGES,
                 QuicErrorCode.CRYPTO_BUFFER_EXCEEDED,
                 frame_type,
                 "too many gaps in the CRYPTO data",
@@ -185,7 +192,7 @@ class BoundedQuic(QuicConnection):
 
     def _exceed_tls_size(self, frame_type: int) -> None:
         self._exceed(
-            Refusal.TLS_SIZE,
+            RejectReason.TLS_SIZE,
             QuicErrorCode.CRYPTO_BUFFER_EXCEEDED,
             frame_type,
             "the TLS message is too large",
@@ -201,14 +208,14 @@ class BoundedQuic(QuicConnection):
         buf.seek(at)
         if largest >= self._packet_number:
             self._exceed(
-                Refusal.ACKNOWLEDGEMENTS,
+                RejectReason.ACKNOWLEDGEMENTS,
                 QuicErrorCode.PROTOCOL_VIOLATION,
                 frame_type,
                 "an acknowledgement of a packet that was not sent",
             )
         if count > self.bounds.max_ack_ranges:
             self._exceed(
-                Refusal.ACK_RANGES,
+                RejectReason.ACK_RANGES,
                 QuicErrorCode.PROTOCOL_VIOLATION,
                 frame_type,
                 "an ACK frame of too many ranges",
@@ -226,7 +233,7 @@ class BoundedQuic(QuicConnection):
         most = bounds.max_stream_ranges if self.is_proved else bounds.max_stream_ranges_unproved
         if len(ranges) > most:
             self._exceed(
-                Refusal.STREAM_RANGES,
+                RejectReason.STREAM_RANGES,
                 QuicErrorCode.INTERNAL_ERROR,
                 frame_type,
                 f"too many gaps in the data of stream {stream_id}",
@@ -248,7 +255,7 @@ class BoundedQuic(QuicConnection):
         buf.seek(at)
         if number > self._last_id_told:
             self._exceed(
-                Refusal.CONNECTION_IDS,
+                RejectReason.CONNECTION_IDS,
                 QuicErrorCode.PROTOCOL_VIOLATION,
                 frame_type,
                 "it retired a connection id that it was not told",
@@ -263,7 +270,7 @@ class BoundedQuic(QuicConnection):
 
     def key_updated_too_soon(self) -> None:
         """Closes it (RFC 9001, 6.2)."""
-        self.exceeded = self.exceeded or Refusal.KEY_UPDATES
+        self.exceeded = self.exceeded or RejectReason.KEY_UPDATES
         self.close(
             error_code=QuicErrorCode.KEY_UPDATE_ERROR,
             frame_type=QuicFrameType.PADDING,

@@ -37,8 +37,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509 import load_der_x509_certificate
 
 from quicdist.carriers.base import Buffer
-from quicdist.carriers.dialects import LARGEST_WINDOW
-from quicdist.carriers.joining import joined
+from quicdist.carriers.coalesce import joined
 from quicdist.carriers.quic.engine import (
     BURST,
     CONNECTION_ID_LENGTH,
@@ -56,6 +55,7 @@ from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tls_exporter import export
 from quicdist.carriers.quic.tracing import KeyLog
 from quicdist.carriers.trust import Alert, Certificates
+from quicdist.protocol.dialects import LARGEST_WINDOW
 
 _VERSIONS = [int(QuicProtocolVersion.VERSION_1), int(QuicProtocolVersion.VERSION_2)]
 _HASHES: dict[int, type[hashes.HashAlgorithm]] = {256: hashes.SHA256, 384: hashes.SHA384}

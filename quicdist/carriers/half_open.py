@@ -1,0 +1,103 @@
+"""A bounded number of strangers, shared out between the addresses that they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from quicdist.carriers.address_group import place_of, site_of
+
+M = TypeVar("M")
+
+
+@dataclass(slots=True)
+class _Site(Generic[M]):
+    """The members from one site: by place, those of a place in order of age."""
+
+    places: dict[str, dict[M, None]] = field(default_factory=dict)
+    count: int = 0
+
+    def count_at(self, place: str) -> int:
+        return len(self.places.get(place, ()))
+
+    @property
+    def most_at_a_place(self) -> int:
+        return max(map(len, self.places.values()))
+
+    @property
+    def oldest(self) -> M:
+        """The oldest of the place that has most."""
+        most = self.most_at_a_place
+        return next(next(iter(each)) for each in self.places.values() if len(each) == most)
+
+
+class HalfOpen(Generic[M]):
+    """Members that nothing is known of but where they come from.
+
+    There are at most `most`, and `most_per_address` from one IPv4 address, IPv6 /64 or IPv6 /48. A
+    newcomer beyond that takes the place of the oldest member from where most of them come from,
+    unless the newcomer would be of those itself: then it is refused. So who comes from one address
+    is not kept out by however many others come from elsewhere.
+    """
+
+    def __init__(self, most: int, most_per_address: int) -> None:
+        self._most = most
+        self._most_per_address = most_per_address
+        self._sites: dict[str, _Site[M]] = {}
+        self._members: dict[M, tuple[str, str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[M]:
+        return iter(self._members)
+
+    def is_full(self, host: str) -> bool:
+        """Whether as many come from the address or the /48 of `host` as may."""
+        site = self._sites.get(site_of(host))
+        return site is not None and site.count >= self._most_per_address
+
+    def refuses(self, host: str) -> bool:
+        """Whether no member from `host` may be added."""
+        site = self._sites.get(site_of(host))
+        here = 0 if site is None else site.count_at(place_of(host))
+        if here >= self._most_per_address:
+            return True
+        if site is not None and site.count >= self._most_per_address:
+            return here >= site.most_at_a_place
+        if len(self._members) < self._most:
+            return False
+        return (0 if site is None else site.count) >= self._largest().count
+
+    def in_the_way(self, host: str) -> M | None:
+        """The member that has to go before one from `host` is added, where it is not refused."""
+        site = self._sites.get(site_of(host))
+        if site is not None and site.count >= self._most_per_address:
+            return site.oldest
+        return self._largest().oldest if len(self._members) >= self._most else None
+
+    def add(self, member: M, host: str) -> None:
+        """One more."""
+        name, place = site_of(host), place_of(host)
+        self._members[member] = (name, place)
+        site = self._sites.setdefault(name, _Site())
+        site.places.setdefault(place, {})[member] = None
+        site.count += 1
+
+    def discard(self, member: M) -> None:
+        """One less, if it is a member."""
+        where = self._members.pop(member, None)
+        if where is None:
+            return
+        name, place = where
+        site = self._sites[name]
+        site.count -= 1
+        del site.places[place][member]
+        if not site.places[place]:
+            del site.places[place]
+        if not site.count:
+            del self._sites[name]
+
+    def _largest(self) -> _Site[M]:
+        return max(self._sites.values(), key=lambda each: each.count)

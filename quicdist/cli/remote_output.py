@@ -1,0 +1,62 @@
+"""What the functions print that are called, between what we print ourselves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+from quicdist.cli.sanitize import harmless
+
+_QUIET = 0.3
+"""Seconds after which a line above a prompt is ended, whether more may follow or not."""
+
+
+class Printed:
+    """Shows text at once. What we say ourselves begins on a line of its own, after `end_line`."""
+
+    def __init__(self, stream: Callable[[], TextIO]) -> None:
+        """`stream` says where to, each time: a prompt has its own in the way."""
+        self._stream = stream
+        self._is_amid_line = False
+        self._is_above_prompt = False
+        self._quiet: asyncio.TimerHandle | None = None
+
+    def __call__(self, text: str) -> None:
+        if not text:
+            return
+        self._follow()
+        self._write(harmless(text, keep="\n\t"))
+        self._is_amid_line = not text.endswith("\n")
+        if self._is_amid_line and self._is_above_prompt:
+            self._quiet = asyncio.get_running_loop().call_later(_QUIET, self.end_line)
+
+    def end_line(self) -> None:
+        """Nothing more belongs to the line that was begun, if one was."""
+        self._follow()
+        if self._is_amid_line:
+            self._is_amid_line = False
+            self._write("\n")
+
+    @contextlib.contextmanager
+    def above_prompt(self) -> Iterator[None]:
+        """Meanwhile whole lines alone can be shown."""
+        self.end_line()
+        self._is_above_prompt = True
+        try:
+            yield
+        finally:
+            self.end_line()
+            self._is_above_prompt = False
+
+    def _follow(self) -> None:
+        if self._quiet is not None:
+            self._quiet.cancel()
+            self._quiet = None
+
+    def _write(self, text: str) -> None:
+        stream = self._stream()
+        stream.write(text)
+        if not self._is_above_prompt:
+            stream.flush()

@@ -1,0 +1,644 @@
+"""The links of a node: made when needed, one for each peer, whoever calls first.
+
+Two nodes that connect to each other at once settle it by name, as OTP does: of the two attempts
+the one of the node with the greater name goes on.
+
+ERTS manual, Distribution Protocol, "The Handshake in Detail" (status); OTP, dist_util.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias
+
+from quicdist.carriers.base import CertificateRejected, Connection, ConnectionHandler
+from quicdist.carriers.half_open import HalfOpen
+from quicdist.carriers.log_rate_limit import LogRateLimit
+from quicdist.carriers.trust import CertificateError, PeerRefused
+from quicdist.carriers.trust.names import written
+from quicdist.cluster.access import Access
+from quicdist.cluster.cookie_throttle import CookieThrottle
+from quicdist.cluster.liveness import BEAT, LoopWatch
+from quicdist.cluster.names import NodeName
+from quicdist.cluster.peer import Peer, State
+from quicdist.cluster.resolver import Resolver
+from quicdist.errors import NoConnection
+from quicdist.etf import Atom, EtfEncodeError, Options, Pid, Term
+from quicdist.limits import NodeLimits
+from quicdist.protocol.flags import Flag
+from quicdist.protocol.handshake import Named, Status, is_node_name, settle_simultaneous
+from quicdist.protocol.session import NO_PAYLOAD, NOT_BOUND, LocalNode, Role, Session
+from quicdist.protocol.signals import Payload, Signal
+from quicdist.runtime.backpressure import Source
+from quicdist.runtime.counters import Ending, NodeCounters
+from quicdist.runtime.identifiers import new_creation
+from quicdist.runtime.process_table import Handler, Route
+
+logger = logging.getLogger("quicdist.node")
+logger.addFilter(
+    LogRateLimit("peer_refused", "not_believed", "not_allowed", "call_raised", "payload_refused")
+)
+
+_MAX_QUEUED = 10_000
+"""Signals that wait for one connection to come up."""
+
+_FINAL = frozenset({Status.NOT_ALLOWED.value})
+"""Refusals that another attempt would meet again."""
+
+
+_FINAL_ERRORS = (NoConnection, CertificateRejected, CertificateError, UnicodeError)
+"""Errors of dialling that another attempt would meet again: a name that cannot be looked up, a
+certificate, none of ours to be had, a host that IDNA cannot encode."""
+
+_YIELD = 1.5
+"""Seconds for a peer's own attempt that goes before ours: whoever makes it has proved nothing."""
+
+
+class Listener(Protocol):
+    """Who wants to know of links."""
+
+    def peer_up(self, peer: Peer) -> None: ...
+
+    def peer_down(self, peer: Peer, reason: str) -> None: ...
+
+    def unreachable(self, node: Atom, reason: str) -> None:
+        """No connection could be made, and signals waited for it."""
+
+    def named(self, name: str, creation: int) -> None:
+        """The node that was asked for a name has given one. Calls `Connections.begin` with it."""
+
+    def name_lost(self, reason: str) -> None:
+        """The link to the node that gave us our name is gone: it may give it to another."""
+
+    def probe(self, peer: Peer) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _WaitingCall:
+    """A call that begins when the link is up, or fails."""
+
+    begin: Callable[[Peer], None]
+    fail: Callable[[Exception], None]
+
+
+class _Attempt:
+    """Connecting to one node: whoever wants it waits for the same attempt."""
+
+    def __init__(self, node: Atom, deadline: float) -> None:
+        self.node = node
+        self.deadline = deadline
+        self.result: asyncio.Future[Peer] = asyncio.get_running_loop().create_future()
+        self.signals: deque[tuple[Pid, Signal, Payload] | _WaitingCall] = deque()
+        self.posted = 0
+        """Signals among these, without calls: each of those has a caller that waits."""
+        self.dialled: Peer | None = None
+        """Our own link, while its handshake goes on."""
+        self.is_watched = False
+        """Somebody is to be told when it fails, who does not wait for the result."""
+        self.changed = asyncio.Event()
+        """Our own link, or one made to us, has come up or down."""
+        self.has_yielded = False
+        """The peer's attempt goes first. Once: it may be anybody's who knows its name."""
+        self.is_yielding = False
+        """That attempt is waited for."""
+        self.doubts = 0
+        """How often the peer left where it learns our cookie."""
+        self.last_error = "no answer"
+        self.has_failed = False
+        self.is_refused = False
+        self.task: asyncio.Task[None] | None = None
+
+    def failed(self, reason: str, *, is_refusal: bool = False) -> None:
+        """One try came to nothing. A refusal says more than the silence of a later try."""
+        self.has_failed = True
+        if is_refusal or not self.is_refused:
+            self.last_error = reason
+            self.is_refused = is_refusal
+
+
+OnPayloadRefused: TypeAlias = Callable[[Signal, str, Source], None]
+
+
+def _ignore_refused(signal: Signal, reason: str, source: Source) -> None:
+    """Before the node has begun nothing is received."""
+
+
+class Connections:
+    """All links, and the attempts to make some."""
+
+    def __init__(
+        self,
+        book: Resolver,
+        listener: Listener,
+        limits: NodeLimits,
+        access: Access,
+        options: Options,
+        counters: NodeCounters,
+    ) -> None:
+        self.local: LocalNode | None = None
+        """Who we are, once that is known."""
+        self.up: dict[Atom, Peer] = {}
+        self._book = book
+        self._listener = listener
+        self._handlers: dict[type[Signal], Handler] = {}
+        self._on_payload_refused: OnPayloadRefused = _ignore_refused
+        self._limits = limits
+        self._access = access
+        self._guesses = CookieThrottle()
+        self._options = options
+        self._counters = counters
+        self._attempts: dict[Atom, _Attempt] = {}
+        self._greeting: HalfOpen[Peer] = HalfOpen(
+            limits.handshakes_at_once, limits.handshakes_per_address
+        )
+        """Those that have not proved the cookie yet."""
+        self._namer: Atom | None = None
+        self._is_closing = False
+        self._loop = asyncio.get_running_loop()
+        self._watch = LoopWatch(self._loop.time())
+        self._beat = self._loop.call_later(BEAT, self._on_beat)
+
+    # -- for the node --
+
+    def begin(
+        self,
+        local: LocalNode,
+        handlers: dict[type[Signal], Handler],
+        on_payload_refused: OnPayloadRefused,
+    ) -> None:
+        """From here on connections are made and accepted. `on_payload_refused` gets each message
+        that was dropped because its payload cannot be read, with the reason and its peer."""
+        self.local = local
+        self._handlers = handlers
+        self._on_payload_refused = on_payload_refused
+
+    async def be_named(self, by: Atom, asking: LocalNode) -> None:
+        """Connects to a node that gives us our name. Raises NoConnection, NodeNameError."""
+        self.local = asking
+        self._namer = by
+        await self.connect(by)
+
+    async def connect(self, node: Atom) -> Peer:
+        """The link to a node, made if there is none. Raises NoConnection, NodeNameError."""
+        peer = self.up.get(node)
+        if peer is not None:
+            return peer
+        # Whoever stops waiting leaves the attempt to the others.
+        return await asyncio.shield(self._attempt(node).result)
+
+    def obstacle(self, node: Atom) -> str | None:
+        """Why there is no link yet to a node that we try to connect to; None before a first try
+        has failed, and where nobody tries."""
+        attempt = self._attempts.get(node)
+        return None if attempt is None or not attempt.has_failed else attempt.last_error
+
+    def post(self, node: Atom, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD) -> None:
+        """Sends without waiting; what has no connection yet waits for it."""
+        peer = self.up.get(node)
+        if peer is not None:
+            peer.post(sender, signal, payload)
+            return
+        attempt = self._watched_attempt(node)
+        if attempt is None:
+            return
+        attempt.posted += 1
+        if attempt.posted <= _MAX_QUEUED:
+            attempt.signals.append((sender, signal, payload))
+        else:
+            # A signal may not be lost alone: what was linked or monitored is told.
+            text = f"more than {_MAX_QUEUED} signals wait for the connection"
+            self._give_up(attempt, text)
+
+    def when_up(
+        self, node: Atom, begin: Callable[[Peer], None], fail: Callable[[Exception], None]
+    ) -> None:
+        """Calls `begin` with the link to a node when it is up, in order with the signals that wait
+        for it, or `fail`. Raises NoConnection, NodeNameError."""
+        peer = self.up.get(node)
+        if peer is not None:
+            begin(peer)
+        else:
+            self._attempt(node).signals.append(_WaitingCall(begin, fail))
+
+    def is_up(self, node: Atom) -> bool:
+        """Whether there is a link to a node."""
+        return node in self.up
+
+    def watch(self, node: Atom) -> None:
+        """Connects where there is no connection, and tells the listener if that fails."""
+        if node not in self.up:
+            self._watched_attempt(node)
+
+    def _watched_attempt(self, node: Atom) -> _Attempt | None:
+        try:
+            attempt = self._attempt(node)
+        except (NoConnection, ValueError) as error:
+            asyncio.get_running_loop().call_soon(self._listener.unreachable, node, str(error))
+            return None
+        attempt.is_watched = True
+        return attempt
+
+    def post_if_connected(
+        self, node: Atom, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD
+    ) -> None:
+        """Sends without waiting; dropped without a connection, in order behind what waits."""
+        peer = self.up.get(node)
+        if peer is not None:
+            peer.post(sender, signal, payload)
+        elif (attempt := self._attempts.get(node)) is not None and attempt.signals:
+            attempt.signals.append((sender, signal, payload))
+
+    def send(self, route: Route, payload: Term) -> Awaitable[None] | None:
+        """Sends; what is to be awaited until there is a link, or while the backlog is high."""
+        peer = self.up.get(route.node)
+        return self._connect_and_send(route, payload) if peer is None else peer.send(route, payload)
+
+    async def _connect_and_send(self, route: Route, payload: Term) -> None:
+        peer = await self.connect(route.node)
+        waits = peer.send(route, payload)
+        if waits is not None:
+            await waits
+
+    def disconnect(self, node: Atom) -> bool:
+        """Ends the link to a node. True when there was one."""
+        peer = self.up.get(node)
+        if peer is None:
+            return False
+        peer.leave("disconnected by us")
+        return True
+
+    async def drain(self, timeout: float) -> None:
+        """Waits until all that was accepted is acknowledged, at most `timeout` seconds."""
+        self._is_closing = True
+        for attempt in list(self._attempts.values()):
+            if all(isinstance(one, _WaitingCall) for one in attempt.signals):
+                self._give_up(attempt, "the node is stopping")
+        pending = [attempt.result for attempt in self._attempts.values()]
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        if pending:
+            await asyncio.wait(pending, timeout=timeout)
+        if self.up:
+            drains = [self._drain(peer, deadline) for peer in self.up.values()]
+            await asyncio.gather(*drains)
+
+    async def _drain(self, peer: Peer, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        while not peer.outbox.is_empty and peer.state is State.UP and loop.time() < deadline:
+            await asyncio.sleep(0.005)
+        left = deadline - loop.time()
+        if peer.state is State.UP and (left <= 0 or not await peer.connection.flush(left)):
+            text = "%s has not acknowledged everything that was sent to it"
+            logger.warning(text, peer, extra=peer.fields("peer_not_flushed"))
+
+    def change_cookies(self, cookies: Sequence[str]) -> None:
+        """For links made from now on; the first is the one that we offer."""
+        if self.local is not None:
+            more = tuple(cookies[1:])
+            self.local = replace(self.local, cookie=cookies[0], more_cookies=more)
+
+    def recheck(self) -> None:
+        """Ends the links of peers that are not believed any more."""
+        for peer in list(self.up.values()):
+            try:
+                peer.connection.check_again(str(peer.name))
+            except CertificateError as error:
+                extra = {**peer.fields("not_believed"), "reason": str(error)}
+                logger.warning("%s is not believed any more: %s", peer, error, extra=extra)
+                peer.fail("its certificate is not believed any more", Ending.REFUSED)
+
+    def close(self) -> None:
+        """Ends every link and attempt, at once."""
+        self._is_closing = True
+        self._beat.cancel()
+        for attempt in list(self._attempts.values()):
+            self._give_up(attempt, "the node has stopped")
+        for peer in [*self.up.values(), *self._greeting]:
+            peer.leave("the node has stopped")
+
+    # -- made by us --
+
+    def _attempt(self, node: Atom) -> _Attempt:
+        attempt = self._attempts.get(node)
+        if attempt is not None:
+            return attempt
+        if self.local is None or self._is_closing:
+            raise NoConnection(node, "this node is not running")
+        NodeName.parse(node)
+        if node == self.local.name:
+            raise NoConnection(node, "that is this node itself")
+        if not self._access.dials(node):
+            raise NoConnection(node, "our setting does not allow to dial it", is_refusal=True)
+        loop = asyncio.get_running_loop()
+        attempt = _Attempt(node, loop.time() + self._limits.connect_timeout)
+        # Nobody may be waiting for the result; that is no error.
+        attempt.result.add_done_callback(_look_at)
+        self._attempts[node] = attempt
+        attempt.task = loop.create_task(self._make(attempt), name=f"connect to {node}")
+        return attempt
+
+    async def _make(self, attempt: _Attempt) -> None:
+        """Dials until a link is up, the time is over, or the refusal is final."""
+        # A task may run before `create_task` has returned it: whoever asked for the attempt has
+        # yet to say that it waits for it, or what is to be sent.
+        await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        pause = 0.05
+        while (left := attempt.deadline - loop.time()) > 0:
+            # Half of what is left, so that a handshake that hangs leaves time for another.
+            try:
+                is_final = await self._dial_once(attempt, max(left / 2, min(left, 1.0)))
+            except Exception as error:
+                # Whoever waits for the link must not do so for ever.
+                extra = {"event": "internal_error", "peer": str(attempt.node)}
+                logger.exception("connecting to %s went wrong", attempt.node, extra=extra)
+                attempt.failed(f"internal error: {error!r}")
+                is_final = True
+            if attempt.result.done():
+                return
+            if is_final:
+                break
+            await asyncio.sleep(min(pause, max(attempt.deadline - loop.time(), 0)))
+            pause *= 2
+        self._give_up(attempt, attempt.last_error)
+
+    async def _dial_once(self, attempt: _Attempt, timeout: float) -> bool:
+        """One try. True when another one makes no sense."""
+        node = attempt.node
+        if attempt.is_yielding:
+            await self._await_change(attempt, min(timeout, _YIELD))
+            attempt.is_yielding = False
+            return False
+        try:
+            connection = await self._book.dial(node, timeout)
+        except (*_FINAL_ERRORS, OSError, asyncio.TimeoutError) as error:
+            # The event loop may keep the error in a cycle, and by its traceback the attempt.
+            error.with_traceback(None)
+            text = error.reason if isinstance(error, NoConnection) else str(error)
+            attempt.failed(
+                text or f"no answer within {timeout:g} s",
+                is_refusal=isinstance(error, CertificateRejected),
+            )
+            return isinstance(error, _FINAL_ERRORS)
+        if attempt.result.done() or attempt.is_yielding:
+            connection.close("another connection to the same node goes first")
+            return False
+        peer = self._peer(connection, node, timeout)
+        attempt.dialled = peer
+        connection.handler = peer
+        peer.start()
+        deadline = asyncio.get_running_loop().time() + timeout + 1
+        while peer.state is State.GREETING and not attempt.result.done():
+            # What changed may have been another link, made to us in the peer's name.
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0 or not await self._await_change(attempt, left):
+                break
+        attempt.dialled = None
+        if attempt.result.done():
+            return True
+        if peer.refusal is not None and peer.refusal.status == Status.NOK.value:
+            # The peer is dialling us: its link will be the one.
+            await self._await_change(attempt, timeout)
+        if peer.is_cookie_doubtful:
+            attempt.doubts += 1
+        if peer.refusal is None:
+            return attempt.doubts > 1
+        return peer.refusal.status is None or peer.refusal.status in _FINAL
+
+    async def _await_change(self, attempt: _Attempt, timeout: float) -> bool:
+        attempt.changed.clear()
+        try:
+            return await asyncio.wait_for(attempt.changed.wait(), timeout)
+        except asyncio.TimeoutError:
+            attempt.failed(f"no answer within {timeout:.3g} s")
+            return False
+
+    def _give_up(self, attempt: _Attempt, reason: str) -> None:
+        self._attempts.pop(attempt.node, None)
+        task, attempt.task = attempt.task, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        if attempt.dialled is not None:
+            attempt.dialled.fail(reason, Ending.LEFT)
+        if not attempt.result.done():
+            error = NoConnection(attempt.node, reason, is_refusal=attempt.is_refused)
+            attempt.result.set_exception(error)
+        for waiting in attempt.signals:
+            if isinstance(waiting, _WaitingCall):
+                refused = attempt.is_refused
+                waiting.fail(NoConnection(attempt.node, reason, is_refusal=refused))
+        if attempt.is_watched:
+            self._listener.unreachable(attempt.node, reason)
+
+    # -- made to us --
+
+    def accept(self, connection: Connection) -> ConnectionHandler:
+        """A peer has connected to us."""
+        if self._is_closing or self.local is None:
+            raise ConnectionRefusedError("the node is not running")
+        host = connection.peer_address[0]
+        if self._greeting.refuses(host):
+            raise ConnectionRefusedError(f"too many others from {host} are about to prove it")
+        crowding = self._greeting.in_the_way(host)
+        if crowding is not None:
+            crowding.fail("it made room for another's handshake", Ending.REFUSED)
+        peer = self._peer(connection, None, self._limits.handshake_timeout)
+        self._greeting.add(peer, host)
+        return peer
+
+    @property
+    def in_progress(self) -> int:
+        """Links that are not up yet, made by us and made to us."""
+        return len(self._attempts) + len(self._greeting)
+
+    def _peer(self, connection: Connection, node: Atom | None, timeout: float) -> Peer:
+        assert self.local is not None
+        session = Session(
+            self.local,
+            Role.ACCEPTOR if node is None else Role.INITIATOR,
+            challenge=secrets.randbits(32),
+            expected_peer=node,
+            limits=self._limits.session,
+            options=self._options,
+            binding=connection.binding,
+            must_bind=node is not None and connection.must_bind(node),
+        )
+        return Peer(
+            connection,
+            session,
+            self,
+            self._handlers,
+            self._limits,
+            name=node,
+            handshake_timeout=timeout,
+            watch=self._watch,
+        )
+
+    def _on_beat(self) -> None:
+        """Says when our own event loop has not run for so long that peers may have given us up."""
+        self._beat = self._loop.call_later(BEAT, self._on_beat)
+        length = self._watch.beat(self._loop.time())
+        if length >= self._limits.net_ticktime / 4:
+            extra = {"event": "loop_stood_still", "seconds": length}
+            text = (
+                "this node's event loop stood still for %.1f s: nothing was sent or read, and "
+                "peers may have given their connections up; run what blocks in a thread, as "
+                "asyncio.to_thread does"
+            )
+            logger.warning(text, length, extra=extra)
+
+    # -- told by links --
+
+    def peer_named(self, peer: Peer, name: str) -> Status:
+        """What a node that connects to us is answered."""
+        assert self.local is not None
+        if not self._may_connect(peer, name):
+            return Status.NOT_ALLOWED
+        node = Atom(name)
+        if node in self.up:
+            return Status.ALIVE
+        attempt = self._attempts.get(node)
+        if attempt is None or attempt.has_yielded:
+            return Status.OK
+        status = settle_simultaneous(self.local.name, name)
+        if status is Status.OK_SIMULTANEOUS:
+            attempt.has_yielded = attempt.is_yielding = True
+            if attempt.dialled is not None:
+                text = "the peer's own attempt to connect goes first"
+                attempt.dialled.fail(text, Ending.SUPERSEDED)
+        return status
+
+    def patience(self, peer: Peer) -> float:
+        """Seconds that somebody who connects to us waits for an answer to its name."""
+        now = asyncio.get_running_loop().time()
+        return self._guesses.delay(peer.connection.peer_address[0], now)
+
+    def name_asked(self, peer: Peer, host: str) -> Named | Status:
+        """A name that nobody has or had, so that none of its pids can be another's."""
+        name = f"dyn-{secrets.token_hex(8)}@{host}"
+        if not is_node_name(name) or not self._may_connect(peer, name):
+            return Status.NOT_ALLOWED
+        return Named(name, new_creation())
+
+    def _may_connect(self, peer: Peer, name: str) -> bool:
+        try:
+            peer.connection.check_name(name)
+            if peer.connection.must_bind(name) and not peer.offers_binding:
+                raise PeerRefused(NOT_BOUND.format(written(name)))
+            if self._is_weaker(peer, name):
+                raise PeerRefused(
+                    f"{written(name)} is connected over TLS, and is not replaced in the clear"
+                )
+        except CertificateError as error:
+            extra = {**peer.fields("not_believed"), "reason": str(error)}
+            logger.warning("%s is refused: %s", peer, error, extra=extra)
+            return False
+        if not self._access.accepts(name):
+            logger.warning("%s may not connect", peer, extra=peer.fields("not_allowed"))
+            return False
+        return True
+
+    def _is_weaker(self, peer: Peer, name: str) -> bool:
+        """Whether the live connection of that name is in TLS, and this one is not."""
+        live = self.up.get(Atom(name))
+        if live is None or peer.connection.traits.is_encrypted:
+            return False
+        return live.connection.traits.is_encrypted
+
+    def alive_asked(self, peer: Peer) -> Status:
+        """The peer says that we are connected already."""
+        return Status.FALSE if peer.name in self.up else Status.TRUE
+
+    def peer_up(self, peer: Peer) -> None:
+        """A handshake is done, ours or theirs."""
+        assert peer.name is not None
+        assert self.local is not None
+        self._greeting.discard(peer)
+        try:
+            if self._is_weaker(peer, peer.name):
+                raise PeerRefused("the node is connected over TLS meanwhile")
+            peer.connection.remember(peer.name, bound=peer.session.is_bound)
+        except CertificateError as error:
+            peer.fail(str(error), Ending.REFUSED)
+            return
+        if Flag.NAME_ME in self.local.flags:
+            self._listener.named(peer.local_name, peer.local_creation)
+            peer.handlers = self._handlers
+        old = self.up.get(peer.name)
+        if old is not None:
+            old.fail("replaced by a newer connection to the same node", Ending.SUPERSEDED)
+        self.up[peer.name] = peer
+        if peer.is_dialer:
+            self._counters.dialled += 1
+        else:
+            self._counters.accepted += 1
+        self._listener.peer_up(peer)
+        attempt = self._attempts.pop(peer.name, None)
+        if attempt is not None:
+            self._settle(attempt, peer)
+
+    def _settle(self, attempt: _Attempt, peer: Peer) -> None:
+        for waiting in attempt.signals:
+            if isinstance(waiting, _WaitingCall):
+                waiting.begin(peer)
+                continue
+            sender, signal, payload = waiting
+            try:
+                peer.post(sender, signal, payload)
+            except EtfEncodeError as error:
+                extra = {**peer.fields("signal_not_a_term"), "reason": str(error)}
+                logger.error("a signal to %s is no Erlang term: %s", peer, error, extra=extra)
+        attempt.signals.clear()
+        if attempt.dialled is not None and attempt.dialled is not peer:
+            attempt.dialled.fail("another connection to the same node is up", Ending.SUPERSEDED)
+        attempt.dialled = None
+        if not attempt.result.done():
+            attempt.result.set_result(peer)
+        task, attempt.task = attempt.task, None
+        if task is not None:
+            task.cancel()
+
+    def payload_refused(self, peer: Peer, signal: Signal, reason: str) -> None:
+        """A message of the peer's was dropped."""
+        self._on_payload_refused(signal, reason, peer)
+
+    def peer_down(self, peer: Peer, reason: str) -> None:
+        """A link is gone, or never came up."""
+        self._greeting.discard(peer)
+        name = peer.name
+        if name is not None and self.up.get(name) is peer:
+            del self.up[name]
+            self._counters.link_ended(peer.ending, peer.traffic(peer.connection.statistics()))
+            self._listener.peer_down(peer, reason)
+            if name == self._namer and not self._is_closing:
+                self._listener.name_lost(f"the connection to {name}, which gave it, is: {reason}")
+            return
+        attempt = None if name is None else self._attempts.get(name)
+        if attempt is not None:
+            if peer.is_dialer or attempt.dialled is None:
+                attempt.failed(reason, is_refusal=peer.refusal is not None)
+            if not peer.is_dialer:
+                attempt.is_yielding = False
+            attempt.changed.set()
+        if not peer.is_dialer:
+            self._counters.link_refused(peer.ending)
+            if peer.ending is Ending.COOKIE:
+                now = asyncio.get_running_loop().time()
+                self._guesses.failed(peer.connection.peer_address[0], now)
+            extra = {**peer.fields("peer_refused"), "ending": peer.ending.value, "reason": reason}
+            text = "a connection made by %s did not come up: %s"
+            logger.warning(text, peer, reason, extra=extra)
+
+    def probe(self, peer: Peer) -> None:
+        """A peer may be a zombie."""
+        self._listener.probe(peer)
+
+
+def _look_at(result: asyncio.Future[Peer]) -> None:
+    if not result.cancelled():
+        result.exception()

@@ -1,0 +1,182 @@
+"""QUIC as a carrier of `Node`."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from quicdist.carriers.base import CarrierLimits, CertificateRejected, Connection, DialError
+from quicdist.carriers.quic.bounds import ConnectionBounds
+from quicdist.carriers.quic.endpoint import Endpoint
+from quicdist.carriers.quic.settings import AdmissionLimits, QuicSettings
+from quicdist.carriers.quic.tracing import Tracing
+from quicdist.carriers.reject_reason import RejectReason
+from quicdist.carriers.trust import Credentials
+from quicdist.cluster.carrier import Accept, Carrier, ListenerSettings, Transport, TransportAddress
+from quicdist.cluster.names import Address
+from quicdist.errors import NodeError
+from quicdist.protocol.dialects import ALL_ALPNS
+
+_ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+
+_LONGEST_BUSY_WAIT = 1.0
+"""More would be a core for nothing; it is likely to be meant in another unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quic:
+    """QUIC, for names of the form `port@ip`. The ALPN agreed on decides the dialect."""
+
+    dial_alpns: Sequence[str] = ALL_ALPNS
+    listen_alpns: Sequence[str] = ALL_ALPNS
+    limits: CarrierLimits = field(default_factory=CarrierLimits)
+
+    admission: AdmissionLimits = field(default_factory=AdmissionLimits)
+    """What those who dial us can make us keep."""
+
+    bounds: ConnectionBounds = field(default_factory=ConnectionBounds)
+    """What each QUIC peer can make us keep and do."""
+
+    tracing: Tracing = field(default_factory=Tracing)
+    """Keys and packets written down, for debugging."""
+
+    engine: str = "aioquic"
+    """The QUIC library: `aioquic`; `aioquic-plain`, which does without our short ways; `qh3`, the
+    faster one (`pip install quicdist[fast]`), which has no qlog."""
+
+    max_datagram_size: int = 16_000
+    """UDP payload that is sent at most, in bytes; what the path carries is found out."""
+
+    busy_wait: float = 0.0
+    """Seconds for which the event loop does not sleep after a datagram came or left: answers that
+    come within them are read sooner, at the cost of CPU (`docs/limits.md`); 0 is off."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.busy_wait <= _LONGEST_BUSY_WAIT:
+            raise NodeError(
+                f"busy_wait is in seconds, from 0 (off) to {_LONGEST_BUSY_WAIT:g}, "
+                f"got {self.busy_wait}: 500 us are 0.0005"
+            )
+
+    def make(self, credentials: Credentials) -> Carrier:
+        return _QuicCarrier(self, credentials)
+
+
+class _QuicCarrier:
+    """A node called `port@ip` has one endpoint, one UDP socket, one port; one called
+    `port@localhost` has one for each address of localhost, with the same port. Any other only
+    dials, by an endpoint for each family of addresses, made when it is wanted."""
+
+    transport = Transport.QUIC
+
+    def __init__(self, settings: Quic, credentials: Credentials) -> None:
+        self._settings = settings
+        self._credentials = credentials
+        self._endpoint: Endpoint | None = None
+        self._others: list[Endpoint] = []
+        """Of the other addresses that our name's host has."""
+        self._dialling: dict[int, Endpoint] = {}
+        self._opening = asyncio.Lock()
+
+    async def open(self, own: ListenerSettings | None, accept: Accept) -> str | None:
+        address = None if own is None else own.name.address
+        if own is None or address is None:
+            return None
+        host, port = own.listen or (address.host, address.port)
+        first, *others = await _addresses(host)
+        self._endpoint = await self._open(first, port, accept)
+        port = self._endpoint.local_address[1]
+        for other in others:
+            try:
+                self._others.append(await self._open(other, port, accept))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:  # another node's, to which some would come
+                    raise
+        return Address(address.host, address.port or port).name()
+
+    async def dial(self, node: str, place: TransportAddress, timeout: float) -> Connection:
+        endpoint = self._endpoint or await self._dialler(place)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        failure: DialError | None = None
+        for one in (endpoint, *self._others):
+            left = deadline - loop.time()
+            if failure is not None and left <= 0:
+                break
+            try:
+                return await one.dial(
+                    place.host,
+                    place.port,
+                    node=node,
+                    alpns=self._settings.dial_alpns,
+                    timeout=left,
+                )
+            except CertificateRejected:
+                raise
+            except DialError as error:
+                failure = failure or error
+        assert failure is not None
+        raise failure
+
+    async def close(self, timeout: float) -> None:
+        endpoints = self._endpoints
+        self._endpoint = None
+        self._others.clear()
+        self._dialling.clear()
+        await asyncio.gather(*(endpoint.close(timeout) for endpoint in endpoints))
+
+    def rebind(self) -> None:
+        for endpoint in self._endpoints:
+            endpoint.rebind()
+
+    def describe(self) -> str:
+        return self._credentials.trust.describe()
+
+    def refusals(self) -> Mapping[RejectReason, int]:
+        counted: Counter[RejectReason] = Counter()
+        for endpoint in self._endpoints:
+            counted.update(endpoint.refusals)
+        return counted
+
+    @property
+    def _endpoints(self) -> Sequence[Endpoint]:
+        listening = [] if self._endpoint is None else [self._endpoint, *self._others]
+        return [*listening, *self._dialling.values()]
+
+    async def _open(self, host: str, port: int, accept: Accept | None) -> Endpoint:
+        settings = QuicSettings(
+            self._credentials,
+            limits=self._settings.limits,
+            admission=self._settings.admission,
+            bounds=self._settings.bounds,
+            alpns=self._settings.listen_alpns,
+            tracing=self._settings.tracing,
+            engine=self._settings.engine,
+            max_datagram_size=self._settings.max_datagram_size,
+            busy_wait=self._settings.busy_wait,
+        )
+        return await Endpoint.open(host, port, settings=settings, accept=accept)
+
+    async def _dialler(self, place: TransportAddress) -> Endpoint:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_DGRAM)
+        family = found[0][0]
+        async with self._opening:
+            endpoint = self._dialling.get(family)
+            if endpoint is None:
+                endpoint = await self._open(_ANY[family], 0, None)
+                self._dialling[family] = endpoint
+        return endpoint
+
+
+async def _addresses(host: str) -> Sequence[str]:
+    """Where to listen for a host. Whoever looks up `localhost` may get any of its addresses."""
+    if host != "localhost":
+        return [host]
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, 0, type=socket.SOCK_DGRAM)
+    return list(dict.fromkeys(str(one[4][0]) for one in found))

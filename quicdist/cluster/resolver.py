@@ -1,0 +1,65 @@
+"""The address book: where a node is, and the carrier that goes there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from quicdist.carriers.base import CertificateRejected, Connection, DialError
+from quicdist.cluster.carrier import Carrier, TransportAddress
+from quicdist.cluster.lookup import Lookup, NotFound
+from quicdist.cluster.names import NodeName
+from quicdist.errors import NoConnection
+
+
+class Resolver:
+    """The carriers of one node and the places where it asks, each in the order they are tried."""
+
+    def __init__(self, carriers: Sequence[Carrier], lookups: Sequence[Lookup]) -> None:
+        self.carriers = tuple(carriers)
+        self._lookups = tuple(lookups)
+
+    async def dial(self, node: str, timeout: float) -> Connection:
+        """A connection to the node.
+
+        Raises OSError, and NoConnection, which says where it was looked for, and what came.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        ways = await self._find(node, timeout)
+        failures: list[str] = []
+        for tried, (carrier, place) in enumerate(ways):
+            left = max(deadline - loop.time(), 0.001) / (len(ways) - tried)
+            try:
+                return await carrier.dial(node, place, left)
+            except CertificateRejected:
+                raise
+            except (OSError, asyncio.TimeoutError) as error:
+                if len(ways) == 1:
+                    raise
+                failures.append(f"{place}: {error or f'no answer within {left:.3g} s'}")
+        raise DialError("; ".join(failures))
+
+    async def _find(self, node: str, timeout: float) -> list[tuple[Carrier, TransportAddress]]:
+        """The places that the first says who knows any, with the carriers that go there."""
+        name = NodeName.parse(node)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        answers: list[str] = []
+        for asked, lookup in enumerate(self._lookups):
+            left = max(deadline - loop.time(), 0.001)
+            try:
+                # One that is silent leaves the others their turn.
+                places = await lookup.find(name, left / (len(self._lookups) - asked))
+            except NotFound as error:
+                answers.append(str(error))
+                continue
+            ways = [(carrier, place) for place in places if (carrier := self._carrier(place))]
+            if ways:
+                return ways
+            where = ", ".join(map(str, places))
+            answers.append(f"it is at {where}, where no carrier here reaches")
+        raise NoConnection(node, "; ".join(answers) or "there is nowhere to look it up")
+
+    def _carrier(self, place: TransportAddress) -> Carrier | None:
+        return next((one for one in self.carriers if one.transport is place.transport), None)

@@ -1,0 +1,156 @@
+"""TCP as a carrier of `Node`: what stock Erlang nodes speak, with EPMD telling their ports."""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from quicdist.carriers import epmd, tcp
+from quicdist.carriers.base import CarrierLimits, CertificateRejected, Connection, Role
+from quicdist.carriers.epmd import (
+    EpmdAddress,
+    EpmdError,
+    EpmdServer,
+    NodeInfo,
+    NodeTable,
+    NodeType,
+    Registration,
+)
+from quicdist.carriers.reject_reason import RejectReason
+from quicdist.carriers.trust import CertificateError, Credentials
+from quicdist.cluster.carrier import Accept, Carrier, ListenerSettings, Transport, TransportAddress
+from quicdist.errors import NodeError
+
+_log = logging.getLogger("quicdist.node")
+
+_LOOPBACK = "127.0.0.1"
+_EVERYWHERE = ("0.0.0.0", "::")
+
+
+class EpmdUse(enum.Enum):
+    """How a node that listens on TCP makes its port known."""
+
+    REGISTER = "register"
+    """In the EPMD of this host, which must be there at the start."""
+    EMBED = "embed"
+    """In the EPMD of this host; where there is none, in one that is part of this program."""
+    NONE = "none"
+    """Not at all: the others know the port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tcp:
+    """TCP, not encrypted, for names of the form `name@host`.
+
+    A node with such a name listens at `port` (0: any free one) of the address in its name, or of
+    all addresses where it says a host other than localhost, as OTP does; `Node(listen=...)` says
+    otherwise. `epmd_port` is by default ERL_EPMD_PORT, or 4369.
+    """
+
+    port: int = 0
+    epmd: EpmdUse = EpmdUse.EMBED
+    epmd_port: int | None = None
+    limits: CarrierLimits = field(default_factory=CarrierLimits)
+
+    def make(self, credentials: Credentials) -> Carrier:
+        if credentials.trust.require_tls:
+            raise NodeError(
+                "plain TCP with a trust that requires TLS: give Tls(), or leave `carriers` out"
+            )
+        return TcpCarrier(self, credentials)
+
+
+class TcpCarrier:
+    """A listener and its entry in EPMD, if our own name wants them."""
+
+    transport = Transport.TCP
+
+    def __init__(self, settings: Tcp, credentials: Credentials) -> None:
+        self._settings = settings
+        self._credentials = credentials
+        self._listener: tcp.TcpListener | None = None
+        self._entry: Registration | None = None
+        self._epmd: EpmdServer | None = None
+
+    async def open(self, own: ListenerSettings | None, accept: Accept) -> str | None:
+        if own is None or own.name.address is not None:
+            return None
+        host, port = own.listen or (_listening_host(own.name.host), self._settings.port)
+        self._listener = await self._listen(host, port, accept)
+        if self._settings.epmd is not EpmdUse.NONE:
+            self._entry = await self._register(own, *self._listener.local_address)
+        return str(own.name)
+
+    async def _listen(
+        self, host: str | Sequence[str], port: int, accept: Accept
+    ) -> tcp.TcpListener:
+        limits = self._settings.limits
+
+        def make() -> tcp.TcpConnection:
+            connection = tcp.TcpConnection(Role.LISTENER, limits, accept)
+            connection.verifier = self._credentials.verifier
+            return connection
+
+        return await tcp.TcpListener.open(host, port, accept=accept, limits=limits, make=make)
+
+    async def dial(self, node: str, place: TransportAddress, timeout: float) -> Connection:
+        verifier = self._credentials.verifier
+        try:
+            verifier.in_the_clear(node)
+        except CertificateError as error:
+            raise CertificateRejected(f"{place}: {error}") from None
+        limits = self._settings.limits
+        connection = await tcp.dial(place.host, place.port, timeout=timeout, limits=limits)
+        connection.verifier = verifier
+        return connection
+
+    async def close(self, timeout: float) -> None:
+        # The entry first: it starts an EPMD where there is none.
+        if self._entry is not None:
+            await self._entry.close()
+        for server in (self._epmd, self._listener):
+            if server is not None:
+                await server.close()
+        self._entry = self._epmd = self._listener = None
+
+    def rebind(self) -> None:
+        """A TCP connection cannot move."""
+
+    def refusals(self) -> Mapping[RejectReason, int]:
+        return {}
+
+    def describe(self) -> str:
+        return "TCP, to and from nodes called name@host: nothing is encrypted, nobody is verified"
+
+    async def _register(self, own: ListenerSettings, host: str, port: int) -> Registration:
+        kind = NodeType.HIDDEN if own.is_hidden else NodeType.NORMAL
+        node = NodeInfo(own.name.alive, port, kind)
+        address = EpmdAddress(port=self._settings.epmd_port or epmd.default_port())
+
+        async def embed() -> None:
+            hosts = [host] if host in _EVERYWHERE else list(dict.fromkeys((_LOOPBACK, host)))
+            self._epmd = await EpmdServer.open(hosts, address.port, NodeTable())
+            _log.info("no EPMD was at %s: %s is one, as long as it runs", address, own.name)
+
+        # Whoever requires TLS opens no port of EPMD's, which is in the clear.
+        requires_tls = self._credentials.trust.require_tls
+        is_embedding = self._settings.epmd is EpmdUse.EMBED and not requires_tls
+        try:
+            return await Registration.open(node, address, absent=embed if is_embedding else None)
+        except ConnectionRefusedError:
+            raise EpmdError(
+                f"no EPMD answers at {address}: `epmd -daemon` starts one, and "
+                f"Tcp(epmd=EpmdUse.EMBED) does without"
+            ) from None
+
+
+def _listening_host(host: str) -> str | Sequence[str]:
+    """Where a node of this host listens, unless told otherwise."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return (_LOOPBACK, "::1") if host == "localhost" else "0.0.0.0"
+    return host

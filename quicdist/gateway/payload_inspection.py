@@ -1,0 +1,279 @@
+"""Reads as much of a payload as tells what it asks for: the function, never its arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from quicdist import etf
+from quicdist.cluster.access_rules import atom_text
+from quicdist.etf.terms import Atom, ImproperList, Pid, Reference, Term
+from quicdist.gateway.term_scanner import Unreadable
+from quicdist.protocol.signals import SpawnRequest
+
+_SMALL_TUPLE, _LARGE_TUPLE, _LIST, _COMPRESSED = b"h", b"i", b"l", b"P"
+_ATOMS = (b"d", b"s", b"v", b"w")
+"""ATOM_EXT, SMALL_ATOM_EXT, ATOM_UTF8_EXT, SMALL_ATOM_UTF8_EXT."""
+
+_PIDS = (b"X", b"g")
+"""NEW_PID_EXT, PID_EXT."""
+_REFERENCES = (b"Z", b"r")
+"""NEWER_REFERENCE_EXT, NEW_REFERENCE_EXT."""
+
+_OPTIONS = etf.Options(limits=etf.Limits(max_depth=16, max_terms=256, max_integer=64))
+"""What is read of a payload is small: an atom, a pid, who calls."""
+
+_CALLS = {"call": 5, "block_call": 5, "cast": 5, "spawn": 5, "spawn_link": 5, "spawn_opt": 7}
+"""`{Tag, Module, Function, Args, ...}` of `rex` and `net_kernel`: elements by tag."""
+_ERPC = {("erpc", "execute_call", 4): 1, ("erpc", "execute_cast", 3): 0}
+"""What `erpc` and `rpc` spawn, and how many arguments come before the function that they run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function is to be run."""
+
+    module: str
+    function: str
+
+    def __str__(self) -> str:
+        return f"a call of {self.module}:{self.function}"
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A message is to be passed on to a registered name (`rpc:sbcast/2`)."""
+
+    name: str
+    tag: str | None = None
+    """The first element of the message, where that is a tuple."""
+
+    def __str__(self) -> str:
+        return f"a message to {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """`net_adm:ping`: the answer tells that the node is there, nothing else."""
+
+    def __str__(self) -> str:
+        return "a ping"
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What nodes of OTP 23 to 25 ask each other unasked: which calls they know."""
+
+
+Request: TypeAlias = Call | Passed | Ping | Features
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A message to `rex` or `net_kernel`: what it asks for, and by what monitor its sender notices
+    that there is nobody to answer."""
+
+    request: Request | None
+    monitor: Reference | None = None
+    is_plain: bool = False
+    """It came as `{Pid, Request}`, as `rpc:sbcast` and C nodes have it: a message to that process
+    is the answer."""
+
+
+class PayloadInspection:
+    """A payload from its first byte on."""
+
+    __slots__ = ("_at", "_data", "_is_whole", "_start")
+
+    def __init__(self, frame: bytes, offset: int, *, is_whole: bool = True) -> None:
+        """`is_whole`: the payload ends with the frame. Else this is its first fragment."""
+        self._data = frame
+        self._at = self._start = offset
+        self._is_whole = is_whole
+
+    def again(self) -> PayloadInspection:
+        """The same payload from its first byte on."""
+        return PayloadInspection(self._data, self._start, is_whole=self._is_whole)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it ends with its frame."""
+        return self._is_whole
+
+    def is_at_end(self) -> bool:
+        """Whether all of it was read."""
+        return self._is_whole and self._at == len(self._data)
+
+    def find(self, part: bytes) -> bool:
+        """Whether these bytes are anywhere in it."""
+        return self._data.find(part, self._start) >= 0
+
+    def tuple(self) -> int | None:
+        """How many elements the tuple has that begins here; None, and no step, for another term."""
+        tag = self._tag()
+        if tag == _SMALL_TUPLE:
+            return self._count(1)
+        return self._count(4) if tag == _LARGE_TUPLE else None
+
+    def list(self) -> int | None:
+        """How many elements the list has that begins here, up to its tail; None for another."""
+        return self._count(4) if self._tag() == _LIST else None
+
+    def atom(self) -> str | None:
+        """The atom here; None, and no step, for another term."""
+        return atom_text(self.term()) if self._tag() in _ATOMS else None
+
+    def pid(self) -> Pid | None:
+        """The pid here; None, and no step, for another term."""
+        return self.term() if self._tag() in _PIDS else None
+
+    def reference(self) -> Reference | None:
+        """The reference here; None, and no step, for another term."""
+        return self.term() if self._tag() in _REFERENCES else None
+
+    def alias_tag(self) -> Reference | None:
+        """The reference of `[alias | Reference]` here. No step."""
+        here = self._at
+        is_tag = self.list() == 1 and self.atom() == "alias"
+        found = self.reference() if is_tag else None
+        self._at = here
+        return found
+
+    def is_pair(self) -> bool:
+        """Whether a tuple of two begins here, a pid its first. No step."""
+        here = self._at
+        found = self.tuple() == 2 and self._tag() in _PIDS
+        self._at = here
+        return found
+
+    def term(self) -> Term:
+        """The whole term here. Raises Unreadable."""
+        try:
+            term, self._at = etf.decode_bare(self._data, self._at, _OPTIONS)
+        except etf.EtfDecodeError as error:
+            raise Unreadable(f"a payload does not begin as it should: {error}") from error
+        return term
+
+    def _tag(self) -> bytes:
+        tag = self._bytes(self._at, 1)
+        if tag == _COMPRESSED:
+            raise Unreadable("a compressed payload")
+        return tag
+
+    def _count(self, width: int) -> int:
+        count = self._bytes(self._at + 1, width)
+        self._at += 1 + width
+        return int.from_bytes(count, "big")
+
+    def _bytes(self, start: int, count: int) -> bytes:
+        found = self._data[start : start + count]
+        if len(found) < count:
+            raise Unreadable("a payload, or its first fragment, ends before it tells what it is")
+        return found
+
+
+def first_tag(peek: PayloadInspection) -> str | None:
+    """The first element of a tuple, where that is an atom. Raises Unreadable."""
+    return peek.atom() if peek.tuple() else None
+
+
+def asker(peek: PayloadInspection) -> Reference | None:
+    """Of `{Tag, From, Request}`: the monitor by which its sender notices that nobody answers."""
+    if peek.tuple() != 3 or peek.atom() is None:
+        return None
+    return _monitor(peek.term()) if peek.is_pair() else None
+
+
+def reply_tag(peek: PayloadInspection) -> Reference | None:
+    """Of `{Tag, {Pid, ReplyTag}, Request}`, as `gen:call` sends it: the reference in the tag."""
+    if peek.tuple() != 3 or peek.atom() is None or not peek.is_pair():
+        return None
+    caller = peek.term()
+    if type(caller) is not tuple or type(caller[0]) is not Pid:
+        return None
+    return _monitor(caller)
+
+
+def answer_tag(peek: PayloadInspection) -> Reference | None:
+    """Of `{Tag, Reply}`, an answer by pid: the reference in its tag, `Ref` or `[alias | Ref]`."""
+    if peek.tuple() != 2:
+        return None
+    return peek.reference() or peek.alias_tag()
+
+
+def asks_for_features(peek: PayloadInspection) -> bool:
+    """`{Pid, features_request}`."""
+    return peek.tuple() == 2 and peek.pid() is not None and peek.atom() == "features_request"
+
+
+def answers_features(peek: PayloadInspection) -> bool:
+    """`{features_reply, Node, Features}`."""
+    return peek.tuple() == 3 and peek.atom() == "features_reply"
+
+
+def spawned(signal: SpawnRequest, peek: PayloadInspection) -> Call | None:
+    """The function that a spawn request is for, the one behind `erpc`'s; None when not to be seen.
+
+    Raises Unreadable.
+    """
+    module, function, arity = signal.mfa
+    before = _ERPC.get((module, function, arity))
+    if before is None:
+        return Call(module, function)
+    # A list may be written in pieces, which nobody does.
+    if peek.list() != arity:
+        return None
+    for _ in range(before):
+        peek.term()
+    return _call(peek)
+
+
+def requested(peek: PayloadInspection, peer: Atom) -> Asked:
+    """What a message to `rex` or `net_kernel` asks for, where it has the very shape that OTP gives
+    it; anything else is no request. `peer` is the node that sends it. Raises Unreadable."""
+    arity = peek.tuple()
+    kind = peek.atom() if arity else None
+    if kind == "$gen_call" and arity == 3:
+        caller = peek.term() if peek.is_pair() else None
+        if type(caller) is not tuple or type(caller[0]) is not Pid or caller[0].node != peer:
+            return Asked(None)
+        return Asked(_request(peek, peer), _monitor(caller))
+    if kind == "$gen_cast" and arity == 2:
+        request = _request(peek, peer)
+        return Asked(None if isinstance(request, Ping) else request)
+    if kind is None and arity == 2 and (pid := peek.pid()) is not None and pid.node == peer:
+        if peek.atom() == "features_request":
+            return Asked(Features() if peek.is_at_end() else None, is_plain=True)
+        request = _request(peek, peer)
+        return Asked(None if isinstance(request, Ping) else request, is_plain=True)
+    return Asked(None)
+
+
+def _request(peek: PayloadInspection, peer: Atom) -> Request | None:
+    arity = peek.tuple()
+    if not arity:
+        return None
+    tag = peek.atom()
+    if tag in _CALLS:
+        return _call(peek) if arity == _CALLS[tag] else None
+    if tag == "is_auth":
+        is_ping = arity == 2 and peek.atom() == peer and peek.is_at_end()
+        return Ping() if is_ping else None
+    name = peek.atom() if tag in ("sbcast", "send") and arity == 3 else None
+    return None if name is None else Passed(name, first_tag(peek))
+
+
+def _monitor(caller: Term) -> Reference | None:
+    """`From` of a call is `{Pid, Tag}`, its tag the caller's monitor, by which it is an alias since
+    OTP 24: `[alias | Monitor]`."""
+    if type(caller) is not tuple or len(caller) != 2:
+        return None
+    tag = caller[1]
+    if isinstance(tag, ImproperList):
+        tag = tag.tail
+    return tag if isinstance(tag, Reference) else None
+
+
+def _call(peek: PayloadInspection) -> Call | None:
+    module, function = peek.atom(), peek.atom()
+    return None if module is None or function is None else Call(module, function)

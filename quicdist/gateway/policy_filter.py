@@ -1,0 +1,451 @@
+"""A policy at work on one connection, without the connection: packets in, packets out.
+
+    guard = Guard(policy, own_name, dialled_peer=name or None)
+    guard.from_peer(packet)  -> Passage: what goes on, what goes back, what to note
+    guard.from_node(packet)  -> the packet that goes on to the peer
+
+It reads the handshake, where it takes away what it could not read frames with, and of frames the
+control messages, of a message in fragments the first. What is refused is dropped with all its
+fragments. Raises ProtocolError or HandshakeRefused when the connection is to be dropped.
+
+ERTS manual, Distribution Protocol, "The Handshake in Detail"; External Term Format,
+"Distribution Header".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from quicdist import etf
+from quicdist.etf.terms import Atom
+from quicdist.gateway.payload_inspection import PayloadInspection
+from quicdist.gateway.policy import Mode, Policy
+from quicdist.gateway.policy_rules import Pass, PolicyRules, Refusal
+from quicdist.gateway.term_scanner import (
+    MAX_NEW_ATOMS_OF_MESSAGE,
+    AtomBudget,
+    TermScanner,
+    Unreadable,
+)
+from quicdist.protocol import handshake as hs
+from quicdist.protocol.errors import HandshakeRefused, ProtocolError
+from quicdist.protocol.flags import KNOWN, Flag, expand
+from quicdist.protocol.header import (
+    FIRST_FRAGMENT,
+    FRAGMENT_HEAD,
+    HEADER,
+    NEXT_FRAGMENT,
+    PASS_THROUGH,
+    VERSION,
+    fragment_ids,
+)
+from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
+from quicdist.protocol.signals import NO_PAYLOAD, NO_TOKEN, Payload, Signal
+from quicdist.protocol.wire import FOLLOWS, Follows, WireForms, parse
+
+_READABLE = KNOWN & ~Flag.DIST_HDR_ATOM_CACHE.value
+"""Capabilities left in both nodes' flags: a dropped message would take its entries of the atom
+cache along, and what has no name here may change how a message is read. No digest covers them."""
+
+_MAX_SEQUENCES = 4096
+"""Messages in fragments at a time."""
+
+_OPTIONS = etf.Options(limits=etf.Limits(max_terms=1 << 18))
+"""A control message is small, but for the reason of an exit from before OTP 23."""
+
+
+@dataclass(slots=True)
+class _Sequence:
+    """A message in fragments."""
+
+    due: int
+    """The number of its next fragment."""
+    scanner: TermScanner | None
+    """What has read its payload so far; None when it is refused, or need not be read."""
+    passes: bool
+    is_request: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A first or only frame, read up to its payload."""
+
+    signal: Signal
+    inline: Payload | Follows
+    start: int
+    """Where the control message begins."""
+    end: int
+    """Where it ends."""
+    payload: PayloadInspection
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What becomes of a packet: it goes on, or not; an answer goes back; what to say about it."""
+
+    forward: Packet | None
+    answer: Packet | None = None
+    note: str | None = None
+    """For the log: what was refused, or would have been."""
+
+
+class PolicyFilter:
+    """Stands between one peer and the node behind the gateway."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        own_name: str,
+        *,
+        dialled_peer: str | None,
+        atoms: AtomBudget | None = None,
+    ) -> None:
+        """`dialled_peer` is whom the node wants to reach; None when the peer has dialled. `atoms`
+        counts those that all peers bring to the node."""
+        self._policy = policy
+        self._own_name = Atom(own_name)
+        self._dialled_peer = dialled_peer
+        self._judge: PolicyRules | None = None
+        self._peer_name: str | None = None
+        self._unknown = "a peer without a name"
+        self._dialler_flags: int | None = None
+        self._acceptor_flags: int | None = None
+        self._complement_due = False
+        self._connected = False
+        self._header_form = False
+        self._forms = WireForms(Flag(0))
+        self._sequences: dict[int, _Sequence] = {}
+        self._tails: dict[int, bytes] = {}
+        """The ends of the fragments that the node has sent of a message not yet complete."""
+        self._atoms = AtomBudget() if atoms is None else atoms
+        self._new_atoms = 0
+        """Those that this connection has brought."""
+
+    def obey(self, policy: Policy) -> None:
+        """From now on another policy holds. Raises HandshakeRefused when it wants no such peer."""
+        self._policy = policy
+        if self._peer_name is not None:
+            self._peer_is(self._peer_name)
+
+    def from_peer(self, packet: Packet) -> Passage:
+        """What becomes of a packet from the peer. Raises ProtocolError, HandshakeRefused."""
+        if isinstance(packet, HandshakePacket):
+            return Passage(self._handshake(packet.data, from_dialler=self._dialled_peer is None))
+        if not packet.data:
+            return Passage(packet)
+        if not self._connected:
+            raise ProtocolError("a frame before the end of the handshake")
+        if self._policy.mode is Mode.LOG:
+            return self._watch(packet)
+        forward, refusal = self._frame_from_peer(packet.data)
+        if refusal is None:
+            return Passage(None if forward is None else FramePacket(forward))
+        answer = None if refusal.answer is None else self._frame(refusal.answer, refusal.payload)
+        return Passage(None, answer, f"refused: {refusal.what}")
+
+    def from_node(self, packet: Packet) -> Packet:
+        """What goes on to the peer of a packet from the node. Raises as `from_peer`."""
+        if isinstance(packet, HandshakePacket):
+            return self._handshake(packet.data, from_dialler=self._dialled_peer is not None)
+        judge = self._judge
+        if packet.data and self._connected and judge is not None:
+            self._learn(packet.data, judge)
+        return packet
+
+    # -- handshake ------------------------------------------------------------------------------
+
+    def _handshake(self, message: bytes, *, from_dialler: bool) -> HandshakePacket:
+        return HandshakePacket(
+            self._from_dialler(message) if from_dialler else self._from_acceptor(message)
+        )
+
+    def _from_dialler(self, message: bytes) -> bytes:
+        if self._dialler_flags is None:
+            return self._name(message)
+        if not self._complement_due or message[:1] != b"c":
+            return message
+        self._complement_due = False
+        complement = hs.parse_complement(message)
+        self._dialler_flags |= complement.flags & _READABLE
+        return _with_flags(message, 1, 4, complement.flags >> 32, _READABLE >> 32)
+
+    def _from_acceptor(self, message: bytes) -> bytes:
+        if self._dialler_flags is None:
+            raise ProtocolError("a handshake message before the dialler's name")
+        if message[:1] == b"N":
+            return self._challenge(message)
+        if message.startswith(b"snamed:") and self._dialled_peer is None:
+            named = hs.parse_status(message)
+            assert isinstance(named, hs.Named)
+            self._peer_is(named.name)
+        elif message[:1] == b"a":
+            self._connect(self._dialler_flags)
+        return message
+
+    def _name(self, message: bytes) -> bytes:
+        name = hs.parse_name(message)
+        self._dialler_flags = name.flags & _READABLE
+        if self._dialled_peer is not None:
+            self._peer_is(self._dialled_peer)
+        elif not hs.wants_name(name.flags):
+            self._peer_is(name.name)
+        self._complement_due = isinstance(name, hs.NameV5)
+        start, width = (3, 4) if self._complement_due else (1, 8)
+        return _with_flags(message, start, width, name.flags, _READABLE)
+
+    def _challenge(self, message: bytes) -> bytes:
+        challenge = hs.parse_challenge(message)
+        if self._acceptor_flags is not None:
+            raise ProtocolError("a second challenge")
+        if self._dialled_peer is not None and challenge.name != self._dialled_peer:
+            raise ProtocolError(f"{challenge.name[:64]} answers for {self._dialled_peer}")
+        self._acceptor_flags = challenge.flags & _READABLE
+        return _with_flags(message, 1, 8, challenge.flags, _READABLE)
+
+    def _peer_is(self, name: str) -> None:
+        """The peer's name is known. Raises HandshakeRefused when no rules fit it."""
+        is_new = self._peer_name is None and self._dialled_peer is None
+        self._peer_name = name
+        rules = self._policy.rules_for(name)
+        if rules is not None and is_new:
+            self._bring_name(name)
+        if rules is not None and self._judge is not None:
+            self._judge.rules = rules
+        elif rules is not None:
+            self._judge = PolicyRules(rules, own_name=self._own_name, peer_name=name)
+        elif self._policy.mode is Mode.LOG:
+            self._judge = None
+            self._unknown = f"{name[:64]}, whom no entry of the policy fits"
+        else:
+            raise HandshakeRefused(
+                f"no entry of the policy fits {name[:64]}",
+                status=hs.Status.NOT_ALLOWED.value,
+                last_words=hs.build_status(hs.Status.NOT_ALLOWED),
+            )
+
+    def _bring_name(self, name: str) -> None:
+        """The node makes an atom of a name before it has seen a cookie. Raises HandshakeRefused."""
+        if not self._atoms.admit(self._atoms.new({name.encode()})):
+            raise HandshakeRefused(
+                "peers have brought as many new atoms as they may",
+                status=hs.Status.NOT_ALLOWED.value,
+                last_words=hs.build_status(hs.Status.NOT_ALLOWED),
+            )
+
+    def _connect(self, dialler_flags: int) -> None:
+        if self._acceptor_flags is None:
+            raise ProtocolError("the end of a handshake without a challenge")
+        both = expand(dialler_flags) & expand(self._acceptor_flags)
+        self._header_form = bool(both & Flag.FRAGMENTS.value)
+        self._forms = WireForms(Flag(both & _READABLE))
+        self._connected = True
+
+    # -- frames ---------------------------------------------------------------------------------
+
+    def _watch(self, packet: FramePacket) -> Passage:
+        """Says what would be refused, and changes nothing."""
+        try:
+            forward, refusal = self._frame_from_peer(packet.data)
+        except ProtocolError as error:
+            return Passage(packet, note=f"would end here, for {error}")
+        if refusal is not None:
+            return Passage(packet, note=f"would be refused: {refusal.what}")
+        changes = forward is not None and forward is not packet.data
+        return Passage(packet, note="a trace token would be taken out" if changes else None)
+
+    def _frame_from_peer(self, data: bytes) -> tuple[bytes | None, Refusal | None]:
+        """What goes on of it; why not, unless its message was refused before."""
+        if self._is_next_fragment(data):
+            return (data if self._next_fragment(data) else None), None
+        read = self._read(data)
+        judge = self._judge
+        scanner: TermScanner | None = None
+        is_request = False
+        if judge is None:
+            refusal: Refusal | None = Refusal(f"anything from {self._unknown}")
+        else:
+            try:
+                verdict = judge.verdict(read.signal, read.payload)
+                refusal = verdict if isinstance(verdict, Refusal) else None
+                is_request = verdict is Pass.REQUEST
+                if refusal is None and not judge.rules.may_call_everything:
+                    scanner = TermScanner(1)
+                    refusal = self._scan(judge, data, read, scanner, is_request)
+            except Unreadable as error:
+                refusal = Refusal(f"{type(read.signal).__name__}: {error}")
+        if self._header_form and data[1] == FIRST_FRAGMENT:
+            self._first_fragment(data, _Sequence(0, scanner, refusal is None, is_request))
+        return (None if refusal is not None else self._without_token(data, read)), refusal
+
+    def _is_next_fragment(self, data: bytes) -> bool:
+        return self._header_form and data[:2] == bytes((VERSION, NEXT_FRAGMENT))
+
+    def _read(self, data: bytes) -> _Read:
+        """A first or only frame. Raises ProtocolError."""
+        is_whole = True
+        try:
+            if self._header_form:
+                start = _after_header(data)
+                values, end = etf.decode_bare(data, start, _OPTIONS)
+                is_whole = data[1] == HEADER or fragment_ids(data)[1] == 1
+            elif data[0] == PASS_THROUGH:
+                start = 2
+                values, end = etf.decode_prefix(data, 1, _OPTIONS)
+                if data[1:3] == b"\x83P":
+                    raise ProtocolError("a compressed control message")
+            else:
+                raise ProtocolError(f"a frame begins with {data[:1].hex()}, 70 expected")
+        except etf.EtfDecodeError as error:
+            raise ProtocolError(f"a control message does not decode: {error}") from error
+        signal, inline = parse(values)
+        # A pass-through frame has a version byte ahead of its payload.
+        peek = PayloadInspection(data, end if self._header_form else end + 1, is_whole=is_whole)
+        return _Read(signal, inline, start, end, peek)
+
+    def _without_token(self, data: bytes, read: _Read) -> bytes:
+        """The frame as it goes on. The node crashes at a trace token that is none (REG_SEND_TT)."""
+        if getattr(read.signal, "token", NO_TOKEN) is NO_TOKEN:
+            return data
+        bare = dataclasses.replace(read.signal, token=NO_TOKEN)  # type: ignore[call-arg]
+        placeholder: Payload = 0 if read.inline is FOLLOWS else read.inline
+        values, behind = self._forms.of(bare, placeholder)
+        if read.inline is FOLLOWS and behind is NO_PAYLOAD:
+            raise ProtocolError("a reason behind its control message, which was not agreed on")
+        rest = data[read.end :]
+        if read.inline is not FOLLOWS and behind is not NO_PAYLOAD:
+            rest = (etf.encode_bare if self._header_form else etf.encode)(behind)
+        return data[: read.start] + etf.encode_bare(values) + rest
+
+    # -- what is in it --------------------------------------------------------------------------
+
+    def _scan(
+        self, judge: PolicyRules, data: bytes, read: _Read, scanner: TermScanner, is_request: bool
+    ) -> Refusal | None:
+        """Reads the control message, and the payload as far as it is here."""
+        scanner.feed(data, read.start)
+        if read.inline is FOLLOWS:
+            scanner.pending = 1
+            start = read.end if self._header_form else read.end + 1
+            end = scanner.feed(data, start)
+            if scanner.is_done and end != len(data):
+                raise Unreadable(f"{len(data) - end} bytes too many behind a payload")
+            if not scanner.is_done and read.payload.is_whole:
+                raise Unreadable("a payload ends too early")
+        what = self._forbidden(judge, scanner, is_request)
+        if what is None:
+            return None
+        if not is_request:
+            raise ProtocolError(f"{what} in an answer")
+        return judge.turned_down(read.signal, read.payload, what)
+
+    def _forbidden(self, judge: PolicyRules, scanner: TermScanner, is_request: bool) -> str | None:
+        """What must not be in it, as far as it was read."""
+        if is_request and scanner.has_fun and not judge.rules.may_send_funs():
+            return "a fun"
+        new = self._atoms.new(scanner.atoms)
+        scanner.atoms.clear()
+        if not new:
+            return None
+        if len(new) > MAX_NEW_ATOMS_OF_MESSAGE:
+            return f"{len(new)} new atoms"
+        if self._new_atoms + len(new) > judge.rules.new_atoms or not self._atoms.admit(new):
+            return "more new atoms than the peer may bring"
+        self._new_atoms += len(new)
+        return None
+
+    # -- fragments ------------------------------------------------------------------------------
+
+    def _first_fragment(self, data: bytes, begun: _Sequence) -> None:
+        sequence, fragment = fragment_ids(data)
+        if sequence in self._sequences:
+            raise ProtocolError(f"sequence {sequence:#x} begins, but it is not finished")
+        if fragment == 1:
+            return
+        if len(self._sequences) >= _MAX_SEQUENCES:
+            raise ProtocolError(f"more than {_MAX_SEQUENCES} messages in fragments at a time")
+        begun.due = fragment - 1
+        self._sequences[sequence] = begun
+
+    def _next_fragment(self, data: bytes) -> bool:
+        """Whether it passes: as its first fragment did. Raises ProtocolError; the node keeps the
+        fragments of a message until the last, so that one cannot be refused half-way."""
+        sequence, fragment = fragment_ids(data)
+        begun = self._sequences.get(sequence)
+        due = 0 if begun is None else begun.due
+        if begun is None or fragment != due:
+            raise ProtocolError(f"fragment {fragment} of sequence {sequence:#x}, {due} expected")
+        if fragment == 1:
+            del self._sequences[sequence]
+        else:
+            begun.due = fragment - 1
+        if begun.passes and begun.scanner is not None and self._judge is not None:
+            self._scan_next(self._judge, data, begun, begun.scanner, is_last=fragment == 1)
+        return begun.passes
+
+    def _scan_next(
+        self,
+        judge: PolicyRules,
+        data: bytes,
+        begun: _Sequence,
+        scanner: TermScanner,
+        *,
+        is_last: bool,
+    ) -> None:
+        try:
+            end = scanner.feed(data, FRAGMENT_HEAD.size)
+        except Unreadable as error:
+            raise ProtocolError(f"{error}, in a later fragment") from error
+        what = self._forbidden(judge, scanner, begun.is_request)
+        if what is not None:
+            raise ProtocolError(f"{what} in a later fragment")
+        if is_last and (not scanner.is_done or end != len(data)):
+            raise ProtocolError("a payload in fragments does not end with its last fragment")
+
+    # -- what the node sends --------------------------------------------------------------------
+
+    def _learn(self, data: bytes, judge: PolicyRules) -> None:
+        remembered = judge.remembered
+        try:
+            if self._is_next_fragment(data):
+                sequence, fragment = fragment_ids(data)
+                tail = self._tails.pop(sequence, b"")
+                rest = remembered.sent_bytes(tail + data[FRAGMENT_HEAD.size :], 0)
+                if fragment > 1:
+                    self._keep_tail(sequence, rest)
+                return
+            read = self._read(data)
+            remembered.sent(read.signal, read.payload if read.inline is FOLLOWS else None)
+            rest = remembered.sent_bytes(data, read.end)
+            if not read.payload.is_whole:
+                self._keep_tail(fragment_ids(data)[0], rest)
+        except (ProtocolError, Unreadable):
+            return  # it goes to the peer, which is told what it is to read
+
+    def _keep_tail(self, sequence: int, rest: bytes) -> None:
+        if len(self._tails) < _MAX_SEQUENCES:
+            self._tails[sequence] = rest
+
+    def _frame(self, signal: Signal, payload: Payload) -> FramePacket:
+        """A frame for the peer. The reason of an exit or a DOWN goes where both nodes want it."""
+        values, payload = self._forms.of(signal, payload)
+        parts = [values] if payload is NO_PAYLOAD else [values, payload]
+        if self._header_form:
+            return FramePacket(b"\x83D\0" + b"".join(map(etf.encode_bare, parts)))
+        return FramePacket(b"p" + b"".join(map(etf.encode, parts)))
+
+
+def _after_header(data: bytes) -> int:
+    """Where the control message begins. Raises ProtocolError."""
+    if data[0] != VERSION or data[1:2] not in (bytes((HEADER,)), bytes((FIRST_FRAGMENT,))):
+        raise ProtocolError(f"a frame begins with {data[:2].hex()}, a distribution header expected")
+    count = 2 if data[1] == HEADER else FRAGMENT_HEAD.size
+    if data[count : count + 1] != b"\0":
+        raise ProtocolError("a header with an atom cache, which was not agreed on")
+    return count + 1
+
+
+def _with_flags(message: bytes, start: int, width: int, flags: int, kept: int) -> bytes:
+    """The handshake message with no other flags than the ones that are kept."""
+    mask = (1 << 8 * width) - 1
+    return message[:start] + (flags & kept & mask).to_bytes(width, "big") + message[start + width :]

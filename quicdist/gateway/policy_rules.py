@@ -1,0 +1,334 @@
+"""Whether a signal from a peer may pass, by the rules for that peer and by what the node has sent.
+
+A refusal is what OTP says where there is no such process: nothing to a message, an exit signal or
+a new group leader, `noproc` to a monitor or a link, and to one that waits for the answer to a
+call; and `notsup`, as of a node that spawns nothing for others, to a spawn request.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from quicdist.cluster.access_rules import is_request_tag, is_runtime_tag
+from quicdist.cluster.otp_names import NET_KERNEL, REX
+from quicdist.etf.terms import Atom, Pid, Reference, Term
+from quicdist.gateway.payload_inspection import (
+    Asked,
+    Call,
+    Features,
+    Passed,
+    PayloadInspection,
+    Ping,
+    Request,
+    answer_tag,
+    answers_features,
+    asker,
+    first_tag,
+    requested,
+    spawned,
+)
+from quicdist.gateway.policy import PeerRules, Pids
+from quicdist.gateway.reachability import Reach, Reachability
+from quicdist.protocol.errors import ProtocolError
+from quicdist.protocol.signals import (
+    NO_PAYLOAD,
+    Demonitor,
+    Down,
+    Exit,
+    ExitSignal,
+    GroupLeader,
+    Link,
+    Message,
+    Monitor,
+    Payload,
+    Signal,
+    SpawnReply,
+    SpawnRequest,
+    UnknownSignal,
+    Unlink,
+    UnlinkAck,
+)
+
+_NOPROC = Atom("noproc")
+_NOTSUP = Atom("notsup")
+_NONEXISTING = Atom("nonexisting_name")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What does not pass, in a few words, and what its sender is told."""
+
+    what: str
+    answer: Signal | None = None
+    payload: Payload = NO_PAYLOAD
+    """What goes with the answer."""
+
+
+class Pass(enum.Enum):
+    """What passes."""
+
+    REQUEST = "request"
+    """The peer begins it: it may hold a fun only where the rules say so."""
+    ANSWER = "answer"
+    """It ends or answers what the node itself has begun."""
+
+
+Verdict: TypeAlias = Refusal | Pass
+
+
+class PolicyRules:
+    """Applies one peer's rules to what it sends."""
+
+    def __init__(self, rules: PeerRules, *, own_name: Atom, peer_name: str) -> None:
+        self.rules = rules
+        self.remembered = Reachability(own_name)
+        self._own_name = own_name
+        self._peer_name = Atom(peer_name)
+
+    def verdict(self, signal: Signal, payload: PayloadInspection) -> Verdict:
+        """Raises ProtocolError for what no node sends."""
+        sender = getattr(signal, "sender", None)
+        if isinstance(sender, Pid) and sender.node != self._peer_name:
+            kind = type(signal).__name__
+            raise ProtocolError(f"{kind} in another node's name, {sender.node[:64]}")
+        to = getattr(signal, "to", None)
+        if isinstance(to, Pid | Reference) and to.node != self._own_name:
+            return Refusal(f"{type(signal).__name__} to a process of another node")
+        return _HANDLERS[type(signal)](self, signal, payload)
+
+    def turned_down(self, signal: Signal, payload: PayloadInspection, what: str) -> Refusal:
+        """The refusal of a request for what is in it."""
+        if isinstance(signal, SpawnRequest):
+            answer = SpawnReply(signal.req_id, signal.sender, 0, _NOTSUP)
+            return Refusal(f"{what} in {Call(*signal.mfa[:2])}", answer)
+        if isinstance(signal, Message):
+            name = _place(signal.to)
+            return _unanswered(f"{what} in a message to {name}", signal, asker(payload.again()))
+        return Refusal(f"{what} in {type(signal).__name__}")
+
+    def _reach(self, pid: Pid) -> Reach | None:
+        """How the peer may reach a process of the node's; None where it may not."""
+        reach = self.remembered.reach(pid)
+        return Reach.CHILD if self.rules.pids is Pids.ANY else reach
+
+    # -- messages -------------------------------------------------------------------------------
+
+    def _message(self, signal: Message, payload: PayloadInspection) -> Verdict:
+        to = signal.to
+        if isinstance(to, Atom):
+            return self._to_name(signal, to, payload)
+        if isinstance(to, Pid):
+            return self._to_pid(signal, to, payload)
+        return self._to_alias(signal, to, payload)
+
+    def _to_name(self, signal: Message, name: Atom, payload: PayloadInspection) -> Verdict:
+        if self.rules.may_send_to(name):
+            return self._runtime_message(signal, payload) or Pass.REQUEST
+        if name not in (REX, NET_KERNEL):
+            return Refusal(f"a message to {_short(name)}")
+        # These run what they are told.
+        asked = requested(payload.again(), self._peer_name)
+        if self._may_ask(asked.request):
+            return Pass.REQUEST
+        what = "a message" if asked.request is None else str(asked.request)
+        what += f" by way of {name}"
+        plain = self._plain_answer(what, signal, asked) if name == REX else None
+        return plain or _unanswered(what, signal, asked.monitor)
+
+    def _plain_answer(self, what: str, signal: Message, asked: Asked) -> Refusal | None:
+        """What rex sends to who asks without a monitor: there is no such name, or no such call."""
+        if not asked.is_plain or signal.sender is None:
+            return None
+        match asked.request:
+            case Passed(name):
+                answer: Term = (Atom(REX), self._own_name, (_NONEXISTING, Atom(name)))
+            case Call():
+                answer = (Atom(REX), (Atom("badrpc"), _NOTSUP))
+            case _:
+                return None
+        return Refusal(what, Message(None, signal.sender), answer)
+
+    def _may_ask(self, request: Request | None) -> bool:
+        """Of rex or net_kernel."""
+        match request:
+            case Call(module, function):
+                return self.rules.may_call(module, function)
+            case Passed(name, tag):
+                # Not back to these two: what it asks of them would not be read.
+                return (
+                    name not in (REX, NET_KERNEL)
+                    and self.rules.may_send_to(name)
+                    and (self.rules.system_messages or not is_runtime_tag(tag))
+                )
+            case Ping():
+                return self.rules.ping
+            case Features():
+                return True
+            case None:
+                return False
+
+    def _to_pid(self, signal: Message, pid: Pid, payload: PayloadInspection) -> Verdict:
+        if self._answers_call(pid, payload):
+            return Pass.ANSWER
+        reach = self._reach(pid)
+        if reach is None:
+            return Refusal(f"a message to {pid}")
+        refusal = self._runtime_message(signal, payload)
+        if refusal is not None:
+            return refusal
+        if reach is Reach.CHILD:
+            return Pass.REQUEST
+        if is_request_tag(first_tag(payload.again())):
+            if self.rules.pids is Pids.PARTNERS:
+                return Pass.REQUEST
+            return _unanswered(f"a request to {pid}", signal, asker(payload.again()))
+        return Pass.ANSWER
+
+    def _answers_call(self, pid: Pid, payload: PayloadInspection) -> bool:
+        tag = answer_tag(payload.again())
+        if tag is not None:
+            return self.remembered.takes_answer(pid, tag)
+        return answers_features(payload.again()) and self.remembered.takes_features(pid)
+
+    def _to_alias(self, signal: Message, alias: Reference, payload: PayloadInspection) -> Verdict:
+        """References count up: one that the peer was not sent, it has guessed."""
+        refusal = self._runtime_message(signal, payload)
+        if refusal is not None:
+            return refusal
+        if not self.remembered.takes_alias(alias):
+            return Refusal("a message to an alias that was not sent there")
+        return Pass.ANSWER
+
+    def _runtime_message(self, signal: Message, payload: PayloadInspection) -> Refusal | None:
+        """The refusal of a tuple that only the runtime system, or a parent, sends to a process."""
+        if self.rules.system_messages:
+            return None
+        tag = first_tag(payload.again())
+        if not is_runtime_tag(tag):
+            return None
+        kind = "system message" if tag == "system" else f"message '{tag}'"
+        return _unanswered(f"a {kind} to {_place(signal.to)}", signal, asker(payload.again()))
+
+    # -- exits, links, monitors -----------------------------------------------------------------
+
+    def _exit_signal(self, signal: ExitSignal, payload: PayloadInspection) -> Verdict:
+        to = signal.to
+        if isinstance(to, Pid):
+            reached = self._reach(to) is not None
+        elif isinstance(to, Reference):
+            reached = self.remembered.knows_alias(to)
+        else:
+            reached = self.rules.may_send_to(to)
+        if self.rules.exits and reached:
+            return Pass.REQUEST
+        return Refusal(f"an exit signal to {_place(to)}")
+
+    def _link(self, signal: Link, payload: PayloadInspection) -> Verdict:
+        if self.rules.links and self._reach(signal.to) is not None:
+            return Pass.REQUEST
+        return Refusal(f"a link to {signal.to}", Exit(signal.to, signal.sender), _NOPROC)
+
+    def _monitor(self, signal: Monitor, payload: PayloadInspection) -> Verdict:
+        if signal.ref.node != self._peer_name:
+            return Refusal("a monitor with another node's reference")
+        if self._may_monitor(signal.to):
+            return Pass.REQUEST
+        answer = Down(signal.to, signal.sender, signal.ref)
+        return Refusal(f"a monitor of {_place(signal.to)}", answer, _NOPROC)
+
+    def _demonitor(self, signal: Demonitor, payload: PayloadInspection) -> Verdict:
+        if isinstance(signal.to, Pid) or self._may_monitor(signal.to):
+            return Pass.ANSWER
+        return Refusal(f"the end of a monitor of {_place(signal.to)}")
+
+    def _may_monitor(self, target: Pid | Atom) -> bool:
+        if isinstance(target, Pid):
+            return self.rules.monitors and self._reach(target) is not None
+        return self.rules.may_monitor(target)
+
+    def _down(self, signal: Down, payload: PayloadInspection) -> Verdict:
+        if self.remembered.takes_down(signal.ref):
+            return Pass.ANSWER
+        return Refusal("a DOWN of a monitor that the node has not there")
+
+    def _answer(self, signal: Signal, payload: PayloadInspection) -> Verdict:
+        """Ends what ties two processes together; where nothing does, it means nothing to OTP."""
+        return Pass.ANSWER
+
+    # -- spawning, group leaders ----------------------------------------------------------------
+
+    def _spawn(self, signal: SpawnRequest, payload: PayloadInspection) -> Verdict:
+        if self.rules.may_call_everything:
+            return Pass.REQUEST
+        call = spawned(signal, payload.again())
+        what = str(call or Call(*signal.mfa[:2]))
+        if call is not None and self.rules.may_call(call.module, call.function):
+            if self._may_spawn_so(signal):
+                return Pass.REQUEST
+            what += " with options or a group leader of its own"
+        return Refusal(what, SpawnReply(signal.req_id, signal.sender, 0, _NOTSUP))
+
+    def _may_spawn_so(self, signal: SpawnRequest) -> bool:
+        leader = signal.group_leader
+        return (
+            signal.req_id.node == self._peer_name
+            and self.rules.may_spawn_with(signal.options)
+            and (leader.node != self._own_name or self._reach(leader) is not None)
+        )
+
+    def _spawn_reply(self, signal: SpawnReply, payload: PayloadInspection) -> Verdict:
+        result = signal.result
+        is_spawned = isinstance(result, Pid)
+        if isinstance(result, Pid) and result.node != self._peer_name:
+            return Refusal("the reply to a spawn request with another node's process")
+        if self.remembered.takes_spawn_reply(signal.req_id, is_spawned=is_spawned):
+            return Pass.ANSWER
+        return Refusal("the reply to a spawn request that the node has not sent")
+
+    def _group_leader(self, signal: GroupLeader, payload: PayloadInspection) -> Verdict:
+        if self.rules.group_leaders and self._reach(signal.to) is not None:
+            return Pass.REQUEST
+        return Refusal(f"a group leader for {signal.to}")
+
+    def _unknown(self, signal: UnknownSignal, payload: PayloadInspection) -> Verdict:
+        return Refusal(f"a control message of an unknown kind ({signal.op})")
+
+
+_Handler: TypeAlias = Callable[[PolicyRules, Any, PayloadInspection], Verdict]
+
+_HANDLERS: dict[type[Signal], _Handler] = {
+    Message: PolicyRules._message,
+    Exit: PolicyRules._answer,
+    ExitSignal: PolicyRules._exit_signal,
+    Link: PolicyRules._link,
+    Unlink: PolicyRules._answer,
+    UnlinkAck: PolicyRules._answer,
+    Monitor: PolicyRules._monitor,
+    Demonitor: PolicyRules._demonitor,
+    Down: PolicyRules._down,
+    SpawnRequest: PolicyRules._spawn,
+    SpawnReply: PolicyRules._spawn_reply,
+    GroupLeader: PolicyRules._group_leader,
+    UnknownSignal: PolicyRules._unknown,
+}
+
+
+def _unanswered(what: str, signal: Message, monitor: Reference | None) -> Refusal:
+    """To one that waits for an answer the process is gone."""
+    if monitor is None or signal.sender is None or isinstance(signal.to, Reference):
+        return Refusal(what)
+    return Refusal(what, Down(signal.to, signal.sender, monitor), _NOPROC)
+
+
+def _place(to: Pid | Atom | Reference) -> str:
+    """A receiver, in few words."""
+    if isinstance(to, Reference):
+        return "an alias"
+    return _short(to) if isinstance(to, Atom) else str(to)
+
+
+def _short(name: Atom) -> str:
+    return str(name)[:64]

@@ -1,0 +1,192 @@
+"""What the node has sent to one peer, and what the peer may therefore answer to.
+
+A signal of the node's lets the peer answer its sender, an alias in it, its monitor, its spawn
+request. Nothing else opens a process: pids and references count up, so whoever has seen one can
+guess the next.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final, TypeVar
+
+from quicdist import etf
+from quicdist.cluster.otp_names import OTP_NAMES
+from quicdist.etf.terms import Atom, Pid, Reference
+from quicdist.gateway.payload_inspection import PayloadInspection, asks_for_features, reply_tag
+from quicdist.gateway.term_scanner import Unreadable
+from quicdist.protocol.signals import (
+    Demonitor,
+    Message,
+    Monitor,
+    Signal,
+    SpawnReply,
+    SpawnRequest,
+)
+
+MAX_PROCESSES = 65536
+"""Processes and aliases that are remembered; of more, those that were quiet longest are
+forgotten."""
+
+MAX_MONITORS = 1 << 20
+"""Monitors and spawn requests of the node's at the peer."""
+
+_MAX_REFERENCES: Final = 1024
+"""Aliases taken from one piece of a message."""
+
+_REPLY_TAG: Final = etf.encode_bare([Atom("alias")])[:-1]
+"""`[alias | Reference]`, the tag of a `gen_server:call`, up to the reference."""
+
+_LONGEST_REFERENCE: Final = 300
+"""Bytes of a reference and of what tells that it is a reply alias."""
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+class Reach(enum.Enum):
+    """How a process may be reached by its pid."""
+
+    ANSWERS = enum.auto()
+    """It has told its pid."""
+    CHILD = enum.auto()
+    """The peer has spawned it."""
+
+
+class Reachability:
+    """Of one connection."""
+
+    def __init__(self, own_name: Atom) -> None:
+        self._own_name = own_name
+        node = etf.encode_bare(own_name)
+        self._marks = tuple(b"Z\0" + bytes((words,)) + node for words in (3, 4, 5))
+        """How references of the node's begin: of three words, or more that tell a pid (OTP 26)."""
+        self._processes: dict[int, Reach] = {}
+        self._features: dict[int, None] = {}
+        """Who has asked which calls the peer knows."""
+        self._tags: dict[tuple[int, bytes], None] = {}
+        """Callers, and the tags of the answers they wait for. `net_kernel` answers by pid, even
+        where the tag has an alias."""
+        self._aliases: dict[bytes, bool] = {}
+        """Aliases that the peer was sent; whether each is for one answer."""
+        self._monitors: dict[bytes, None] = {}
+        self._spawns: dict[bytes, None] = {}
+
+    # -- what the node sends --
+
+    def sent(self, signal: Signal, payload: PayloadInspection | None) -> None:
+        """The node sends this."""
+        match signal:
+            case Message(sender=Pid() as sender, to=Atom() as name) if payload is not None:
+                self._sent_to_name(sender, name, payload)
+            case Monitor(ref=ref):
+                _remember(self._monitors, _key(ref), None, MAX_MONITORS)
+            case Demonitor(ref=ref):
+                self._monitors.pop(_key(ref), None)
+            case SpawnRequest(req_id=ref, sender=sender):
+                _remember(self._spawns, _key(ref), None, MAX_MONITORS)
+                if signal.options:
+                    _remember(self._monitors, _key(ref), None, MAX_MONITORS)
+                if payload is not None and _contains(payload, sender):
+                    self._process(sender, Reach.ANSWERS)
+            case SpawnReply(result=Pid() as child):
+                self._process(child, Reach.CHILD)
+
+    def _sent_to_name(self, sender: Pid, name: Atom, payload: PayloadInspection) -> None:
+        """A process that does not tell its pid waits for no answer to it: `timer_server` sends
+        what others have told it to. A tag or an alias says all that a call is to be answered by.
+        """
+        try:
+            tag = reply_tag(payload.again())
+            is_of_features = asks_for_features(payload.again())
+        except Unreadable:
+            return
+        if tag is not None:
+            _remember(self._tags, (number(sender), _key(tag)), None, MAX_PROCESSES)
+        elif is_of_features:
+            _remember(self._features, number(sender), None, MAX_PROCESSES)
+        elif name not in OTP_NAMES and _contains(payload, sender):
+            self._process(sender, Reach.ANSWERS)
+
+    def _process(self, pid: Pid, reach: Reach) -> None:
+        if self._processes.get(number(pid)) is Reach.CHILD:
+            reach = Reach.CHILD
+        _remember(self._processes, number(pid), reach, MAX_PROCESSES)
+
+    def sent_bytes(self, data: bytes, at: int) -> bytes:
+        """Takes the aliases out of a piece of what the node sends; its end, for the next piece."""
+        for mark in self._marks:
+            found = data.find(mark, at)
+            for _ in range(_MAX_REFERENCES):
+                if found < 0:
+                    break
+                words = mark[2]
+                end = found + len(mark) + 4 + 4 * words
+                key = data[found + len(mark) : end]
+                if len(key) == 4 + 4 * words:
+                    once = data.endswith(_REPLY_TAG, 0, found)
+                    _remember(self._aliases, key, once, MAX_PROCESSES)
+                found = data.find(mark, found + 1)
+        return data[max(at, len(data) - _LONGEST_REFERENCE) :]
+
+    # -- what the peer sends --
+
+    def reach(self, pid: Pid) -> Reach | None:
+        """How the peer may reach a process of the node's; None where it may not."""
+        reach = self._processes.get(number(pid))
+        if reach is not None:
+            self._process(pid, reach)
+        return reach
+
+    def takes_answer(self, pid: Pid, tag: Reference) -> bool:
+        """Whether a process waits for an answer with this tag. It does so once."""
+        return self._tags.pop((number(pid), _key(tag)), self) is None
+
+    def takes_features(self, pid: Pid) -> bool:
+        """Whether it has asked which calls the peer knows."""
+        return self._features.pop(number(pid), self) is None
+
+    def takes_alias(self, alias: Reference) -> bool:
+        """Whether the peer was sent this alias. A reply alias serves once."""
+        key = _key(alias)
+        once = self._aliases.get(key)
+        if once:
+            del self._aliases[key]
+        return once is not None
+
+    def knows_alias(self, alias: Reference) -> bool:
+        """The same, for what does not use it up."""
+        return _key(alias) in self._aliases
+
+    def takes_down(self, ref: Reference) -> bool:
+        """Whether the node has set up this monitor. Its DOWN comes once."""
+        return self._monitors.pop(_key(ref), self) is None
+
+    def takes_spawn_reply(self, ref: Reference, *, is_spawned: bool) -> bool:
+        """Whether the node has sent this spawn request. One that failed brings no DOWN."""
+        key = _key(ref)
+        if not is_spawned:
+            self._monitors.pop(key, None)
+        return self._spawns.pop(key, self) is None
+
+
+def number(pid: Pid) -> int:
+    """Tells a node's own pids apart; one of another creation is nobody's."""
+    return pid.id << 32 | pid.serial
+
+
+def _key(ref: Reference) -> bytes:
+    """Creation and words, as they are encoded."""
+    return b"".join(part.to_bytes(4, "big") for part in (ref.creation, *ref.ids))
+
+
+def _contains(payload: PayloadInspection, pid: Pid) -> bool:
+    """Whether a payload, or its first fragment, holds this pid as a term of its own."""
+    return payload.find(etf.encode_bare(pid))
+
+
+def _remember(table: dict[_K, _V], key: _K, value: _V, limit: int) -> None:
+    table.pop(key, None)
+    table[key] = value
+    if len(table) > limit:
+        del table[next(iter(table))]

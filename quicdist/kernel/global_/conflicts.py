@@ -1,0 +1,95 @@
+"""Two processes of one name, when two parts of a cluster meet: who keeps it.
+
+OTP, global: register_name/3, random_exit_name/3 and its kin.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+
+from quicdist.errors import NodeError, NoProcess
+from quicdist.etf import Atom, Export, Pid, Term
+from quicdist.etf.notation import format_bounded
+from quicdist.kernel.caller import Caller
+from quicdist.kernel.global_.table import Entry
+from quicdist.protocol import signals
+from quicdist.runtime.process import KILL, Process
+
+logger = logging.getLogger("quicdist.node")
+
+_GLOBAL = Atom("global")
+_NONE = Atom("none")
+_CONFLICT = Atom("global_name_conflict")
+
+
+class OnConflict(enum.Enum):
+    """What becomes of two processes of one name, when two parts of a cluster meet."""
+
+    KILL_ONE = "random_exit_name"
+    """That of the node whose name is greater."""
+    TELL_ONE = "random_notify_name"
+    """That one gets a message ('global_name_conflict', name), and has no name any more."""
+    TELL_BOTH = "notify_all_name"
+    """Neither keeps it; each gets ('global_name_conflict', name, the other)."""
+
+    @property
+    def method(self) -> Export:
+        """The function of `global` that does so."""
+        return Export(_GLOBAL, Atom(self.value), 3)
+
+
+class Conflicts:
+    """Settles them, in the name of the name server."""
+
+    def __init__(self, server: Process, caller: Caller) -> None:
+        """`caller` calls over the connections that there are."""
+        self._server = server
+        self._system = server.system
+        self._here = server.system.name
+        self._caller = caller
+
+    async def who_keeps(self, entry: Entry, other: Pid) -> Term:
+        """Who keeps the name. It is decided on the node of our side's process."""
+        args: list[Term] = [entry.method, entry.name, other, entry.pid]
+        try:
+            if entry.pid.node is self._here:
+                return await self.resolve_it(*args)
+            return await self._ask(entry.pid.node, args)
+        except NodeError as error:
+            logger.warning("conflict of the global name %s: %s", format_bounded(entry.name), error)
+            return other
+
+    async def resolve_it(self, method: Term, name: Term, one: Term, other: Term) -> Term:
+        """`global:resolve_it/4`: who of two processes keeps a name.
+
+        What is no function of `global`'s own is BEAM code, so the other's node is asked.
+        """
+        assert isinstance(one, Pid)
+        assert isinstance(other, Pid)
+        less, greater = (one, other) if one.node < other.node else (other, one)
+        match method:
+            case Export("global", "random_exit_name", 3):
+                logger.info(
+                    "conflict of the global name %s: ending %s", format_bounded(name), greater
+                )
+                self._system.send_exit2(self._server.pid, greater, KILL)
+                return less
+            case Export("global", "random_notify_name", 3):
+                self._tell(greater, (_CONFLICT, name))
+                return less
+            case Export("global", "notify_all_name", 3):
+                self._tell(one, (_CONFLICT, name, other))
+                self._tell(other, (_CONFLICT, name, one))
+                return _NONE
+        if one.node is self._here:
+            raise NoProcess(f"{format_bounded(method)} is no function that can be run here")
+        return await self._ask(one.node, [method, name, one, other])
+
+    def _tell(self, pid: Pid, message: Term) -> None:
+        """Sends to a process whose node we may not be connected to yet."""
+        us = self._server.pid
+        self._system.emit(pid.node, us, signals.Message(us, pid), message)
+
+    async def _ask(self, node: Atom, args: list[Term]) -> Term:
+        return await self._caller.erpc(node, _GLOBAL, Atom("resolve_it"), args, None)

@@ -1,0 +1,529 @@
+"""How other nodes call exported functions: erpc and rpc, and gen_server calls to a module's name.
+
+- `spawn(Node, Module, Function, Args)` and its kin start a process that runs an exported function.
+- `erpc:call`, and `rpc:call` since OTP 23, ask our node to spawn `erpc:execute_call/4`: the
+  answer is the exit reason of that process.
+- Older nodes' `rpc:call` is a gen call to `rex`, and so is `rpc:block_call`; `rpc:cast`,
+  `rpc:eval_everywhere` and `rpc:sbcast` are casts and messages to it.
+- `gen_server:call({Module, Node}, {Function, Arg...})` (or the bare `Function`) calls a function
+  of an exported module. Where it raises, that caller's monitor fires with the error as reason,
+  as if the server had crashed and been restarted; the caller sees what `gen_server:call` makes
+  of a crashed server.
+- `rpc:server_call(Node, Module, Module, Request)` and `rpc:multi_server_call` do the same.
+
+A call that has begun always ends in an answer or, where the caller watches, in a DOWN signal: also
+when the function is cancelled, its process is ended, or its result cannot be encoded.
+
+OTP: erpc, rpc, gen; ERTS manual, Distribution Protocol, SPAWN_REQUEST.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+
+from quicdist.cluster.access import Access
+from quicdist.errors import ErlangError, ErlangExit, ErlangThrow
+from quicdist.etf import Atom, Export, Pid, Term
+from quicdist.etf.notation import format_bounded
+from quicdist.kernel.exports import Exports
+from quicdist.protocol import signals
+from quicdist.runtime.backpressure import HERE, Backpressure, Source
+from quicdist.runtime.calls import DRAINING, fail_call, is_from, latest_monitor
+from quicdist.runtime.exit_reasons import error_reason, stack_of
+from quicdist.runtime.local_spawn import Main, Spawner
+from quicdist.runtime.mailbox import Mailbox
+from quicdist.runtime.process import Watcher
+from quicdist.runtime.process_table import ProcessTable
+from quicdist.runtime.system_process import SystemProcess, ignore, reply
+
+logger = logging.getLogger("quicdist.node")
+
+REX = Atom("rex")
+_ERPC = Atom("erpc")
+_RETURN = Atom("return")
+_THROW = Atom("throw")
+_EXIT = Atom("exit")
+_ERROR = Atom("error")
+_UNDEF = Atom("undef")
+_ERLANG = Atom("erlang")
+_APPLY = Atom("apply")
+_BADRPC = Atom("badrpc")
+_BIG_EXIT = Atom("EXIT")
+_BADARG = Atom("badarg")
+_FEATURES_REPLY = Atom("features_reply")
+_SYSTEM_LIMIT = Atom("system_limit")
+_NONEXISTING_NAME = Atom("nonexisting_name")
+
+
+class RpcServer:
+    """Runs exported functions for other nodes, each call in a process of its own."""
+
+    def __init__(
+        self,
+        system: ProcessTable,
+        spawner: Spawner,
+        exports: Exports,
+        access: Access,
+        calls_at_once: int,
+    ) -> None:
+        self._system = system
+        self._spawner = spawner
+        self._exports = exports
+        self._access = access
+        self._calls_at_once = calls_at_once
+        self._running: dict[Source, Backpressure] = {}
+        self._provided: dict[tuple[str, str], Callable[..., Awaitable[Term]]] = {}
+        system.handlers[signals.SpawnRequest] = self._on_spawn_request
+        system.register(REX, SystemProcess(system, self._on_rex))
+        system.work[self] = lambda: self.running
+        for module in exports.modules:
+            system.register(module, SystemProcess(system, self._on_module_call))
+
+    def provide(self, module: str, name: str, function: Callable[..., Awaitable[Term]]) -> None:
+        """A function of OTP's that other nodes' OTP calls here."""
+        self._provided[module, name] = function
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def _start(
+        self,
+        source: Source,
+        main: Main,
+        *,
+        before: Callable[[Mailbox], None] | None = None,
+        call: _Call | None = None,
+    ) -> None:
+        """A process for one call. A peer with too many of them is held back meanwhile. A `call`
+        that is not answered when the process ends fails with its exit reason."""
+        level = self._running.get(source)
+        if level is None:
+            most = self._calls_at_once
+            owner = "a peer's calls of exported functions"
+            level = self._running[source] = Backpressure(owner, most // 2, most, 4 * most, "calls")
+
+        def over(me: Mailbox) -> None:
+            level.take(1)
+            if not level.size and self._running.get(source) is level:
+                del self._running[source]
+            if call is not None and not call.is_answered:
+                call.fail(me.exit_reason)
+            self._system.work_done()
+
+        level.size += 1
+        try:
+            self._spawner.spawn(main, before=before, over=over)
+        except Exception:
+            level.take(1)
+            raise
+        if level.size > level.high:
+            source.filled(level)
+
+    def _refuses(self, source: Source) -> bool:
+        return self._system.is_draining and source is not HERE
+
+    @property
+    def running(self) -> int:
+        """Calls of exported functions that have not ended."""
+        return sum(level.size for level in self._running.values())
+
+    async def _apply(self, source: Source, module: Term, name: Term, args: Term) -> Term:
+        """Calls the function; raises what it raises, or `undef`."""
+        module, name, args = _applied((module, name, _length(args)), args)
+        args = _listed(args)
+        exported = self._exports.find(module, name, len(args))
+        if exported is None:
+            provided = self._provided.get((str(module), str(name)))
+            if provided is not None and self._may_call(source, str(module), str(name)):
+                return await provided(*args)
+            raise _Undefined(module, name, args)
+        caller = source.name
+        if not self._may_call(source, exported.module, exported.name):
+            logger.warning(
+                "%s wanted to call %s:%s, which it may not",
+                caller,
+                exported.module,
+                exported.name,
+                extra={
+                    "event": "call_not_allowed",
+                    "node": str(self._system.name),
+                    "peer": str(caller),
+                },
+            )
+            raise _Undefined(module, name, args)
+        return await self._exports.run(exported, args)
+
+    def _may_call(self, source: Source, module: str, name: str) -> bool:
+        caller = source.name
+        return caller is None or self._access.may_call(caller, module, name)
+
+    # -- erpc ------------------------------------------------------------------------------------
+
+    def _on_spawn_request(self, signal: signals.SpawnRequest, args: Term, source: Source) -> None:
+        caller = signal.sender
+        if self._refuses(source):
+            refusal = signals.SpawnReply(signal.req_id, caller, 0, DRAINING)
+            self._system.emit_if_connected(caller.node, caller, refusal)
+            return
+
+        def before(me: Mailbox) -> None:
+            me.group_leader = signal.group_leader
+            flags = 0
+            self._system.tie(me, caller.node)
+            for option in signal.options:
+                kind = option[0] if isinstance(option, tuple) and option else option
+                if kind == "link":
+                    flags |= signals.SPAWN_LINKED
+                    me.links.link_received(caller)
+                elif kind == "monitor":
+                    flags |= signals.SPAWN_MONITORED
+                    me.watchers[signal.req_id] = Watcher(caller, me.pid)
+            answer = signals.SpawnReply(signal.req_id, caller, flags, me.pid)
+            self._system.emit_if_connected(caller.node, me.pid, answer)
+
+        main = self._erpc_main(source, signal.mfa, args) or self._main(source, signal, args)
+        try:
+            self._start(source, main, before=before)
+        except Exception:
+            extra = {"event": "spawn_failed", "node": str(self._system.name)}
+            logger.exception("a process for %s cannot be started", caller, extra=extra)
+            failure = signals.SpawnReply(signal.req_id, caller, 0, _SYSTEM_LIMIT)
+            self._system.emit_if_connected(caller.node, caller, failure)
+
+    def _main(self, source: Source, signal: signals.SpawnRequest, args: Term) -> Main:
+        """The process for `spawn(Node, M, F, Args)`: of an exported function, or one that ends
+        with `undef` at once, as in OTP where there is no such function."""
+        module, name, args = _applied(signal.mfa, args)
+
+        async def run(me: Mailbox) -> None:
+            try:
+                await self._apply(source, module, name, args)
+            except _Undefined as error:
+                logger.info(
+                    "%s wanted to spawn %s here, which is not exported",
+                    signal.sender,
+                    format_bounded((module, name, args)),
+                    extra={
+                        "event": "spawn_refused",
+                        "node": str(self._system.name),
+                        "sender": str(signal.sender),
+                    },
+                )
+                raise ErlangExit((_UNDEF, [error.frame])) from None
+
+        return run
+
+    def _erpc_main(self, source: Source, mfa: tuple[Atom, Atom, int], args: Term) -> Main | None:
+        match mfa, args:
+            case ("erpc", "execute_call", 4), [reference, module, name, call_args]:
+
+                async def call(me: Mailbox) -> None:
+                    # The answer is the exit reason: erpc:execute_call/4.
+                    raise ErlangExit(
+                        (reference, *await self._outcome(source, module, name, call_args))
+                    )
+
+                return call
+            case ("erpc", "execute_cast", 3), [module, name, cast_args]:
+
+                async def cast(me: Mailbox) -> None:
+                    await self._apply(source, module, name, cast_args)
+
+                return cast
+        return None
+
+    async def _outcome(
+        self, source: Source, module: Term, name: Term, args: Term
+    ) -> tuple[Term, ...]:
+        try:
+            return _RETURN, await self._apply(source, module, name, args)
+        except ErlangThrow as error:
+            return _THROW, error.reason
+        except ErlangExit as error:
+            return _EXIT, error.reason
+        except Exception as error:
+            self._log_raised(source, module, name, error)
+            return _ERROR, error_reason(error), _stack(error, module, name, args)
+
+    def _log_raised(self, source: Source, module: Term, name: Term, error: Exception) -> None:
+        """Whole, as the caller may not be told. An ErlangError is an answer that was meant."""
+        if isinstance(error, ErlangError):
+            return
+        caller = str(source.name or self._system.name)
+        extra = {"event": "call_raised", "node": str(self._system.name), "peer": caller}
+        text = "%s:%s, called by %s, raised %s"
+        kind = type(error).__name__
+        logger.error(text, module, name, caller, kind, exc_info=error, extra=extra)
+
+    # -- rex -------------------------------------------------------------------------------------
+
+    def _on_rex(self, rex: SystemProcess, message: Term, source: Source) -> None:
+        match message:
+            case ("$gen_call", to, ("call" | "block_call", module, name, args, leader)) if is_from(
+                to
+            ):
+                assert isinstance(to, tuple)
+                self._rpc(_RexCall(rex, to), source, (module, name, args), leader)
+            case ("$gen_cast", ("cast", module, name, args, leader)):
+                self._cast(source, module, name, args, leader)
+            case (Pid() as caller, ("call", module, name, args, leader)):
+                # C nodes call so.
+                self._rpc(_CNodeCall(rex, caller), source, (module, name, args), leader)
+            case (Pid() as caller, ("sbcast", name, inner)):
+                found = self._send_to_name(name, inner, source)
+                answer = self._system.name if found else (_NONEXISTING_NAME, name)
+                self._system.post(rex.pid, caller, (REX, self._system.name, answer))
+            case (Pid() as caller, ("send", name, inner)):
+                if not self._send_to_name(name, (caller, inner), source):
+                    answer = (_NONEXISTING_NAME, name)
+                    self._system.post(rex.pid, caller, (REX, self._system.name, answer))
+            case (Pid() as caller, "features_request"):
+                features = (_FEATURES_REPLY, self._system.name, [_ERPC])
+                self._system.post(rex.pid, caller, features)
+            case _:
+                ignore(rex, message, source)
+
+    def _send_to_name(self, name: Term, message: Term, source: Source) -> bool:
+        """`Name ! Message` for a registered name of this node. False when nobody has it."""
+        process = self._system.names.get(name) if isinstance(name, Atom) else None
+        if process is None:
+            return False
+        process.deliver(message, source)
+        return True
+
+    def _rpc(self, call: _Call, source: Source, mfa: tuple[Term, Term, Term], leader: Term) -> None:
+        if self._refuses(source):
+            call.refuse()
+            return
+
+        async def main(me: Mailbox) -> None:
+            match await self._outcome(source, *mfa):
+                case (("return" | "throw"), value):
+                    call.answer(value)
+                case ("exit", reason):
+                    call.fail(reason)
+                case (_, reason, stack):
+                    call.fail((reason, stack))
+
+        self._start(source, main, before=_led_by(leader), call=call)
+
+    # -- gen_server:call -------------------------------------------------------------------------
+
+    def _on_module_call(self, server: SystemProcess, message: Term, source: Source) -> None:
+        match message:
+            case ("$gen_call", to, request) if is_from(to):
+                assert isinstance(to, tuple)
+                self._gen_call(_ModuleCall(server, to), request, source)
+            case ("$gen_cast", request):
+                name, args = _request(request)
+                self._cast(source, server.name, name, args)
+            case (Pid() as caller, request) if not isinstance(request, Pid):
+                # `rpc:server_call` and `rpc:multi_server_call`.
+                self._gen_call(_ServerCall(server, caller), request, source)
+            case _:
+                text = "%s ignores a message: %s"
+                extra = server.fields("message_ignored")
+                logger.info(text, server, format_bounded(message), extra=extra)
+
+    def _gen_call(self, call: _ServedCall, request: Term, source: Source) -> None:
+        if self._refuses(source):
+            call.refuse()
+            return
+        name, args = _request(request)
+
+        async def main(me: Mailbox) -> None:
+            outcome = await self._outcome(source, call.server.name, name, args)
+            if outcome[0] is _RETURN:
+                call.answer(outcome[1])
+            elif outcome[0] is _ERROR:
+                call.fail((outcome[1], outcome[2]))
+            elif outcome[0] is _THROW:
+                # A throw out of handle_call is its return value in OTP, and a bad one here.
+                call.fail((Atom("bad_return_value"), outcome[1]))
+            else:
+                call.fail(outcome[1])
+
+        self._start(source, main, call=call)
+
+    def _cast(
+        self, source: Source, module: Term, name: Term, args: Term, leader: Term = None
+    ) -> None:
+        if self._refuses(source):
+            text = "a cast of %s:%s is dropped: the node is draining"
+            extra = {"event": "call_refused", "node": str(self._system.name)}
+            logger.info(text, format_bounded(module, 100), format_bounded(name, 100), extra=extra)
+            return
+
+        async def main(me: Mailbox) -> None:
+            await self._apply(source, module, name, args)
+
+        self._start(source, main, before=_led_by(leader))
+
+
+class _Call(ABC):
+    """A call by another node that is owed one answer."""
+
+    is_answered = False
+
+    def answer(self, value: Term) -> None:
+        """Sends what the function returned. A value that cannot be encoded is a failure."""
+        try:
+            self._send(value)
+        except Exception as error:
+            self._failed(error)
+            self.fail((error_reason(error), stack_of(error)))
+        else:
+            self.is_answered = True
+
+    def fail(self, reason: Term) -> None:
+        """Tells that the function did not return. A reason that cannot be encoded is replaced by
+        what is wrong with it."""
+        self.is_answered = True
+        try:
+            self._send_failure(reason)
+        except Exception as error:
+            self._failed(error)
+            self._send_failure(error_reason(error))
+
+    @abstractmethod
+    def refuse(self) -> None:
+        """Tells that the node is draining."""
+
+    @abstractmethod
+    def _send(self, value: Term) -> None: ...
+
+    @abstractmethod
+    def _send_failure(self, reason: Term) -> None: ...
+
+    def _failed(self, error: Exception) -> None:
+        extra = {"event": "answer_failed"}
+        logger.error("the answer to a call cannot be sent: %s", error, extra=extra)
+
+
+class _RexCall(_Call):
+    """`rpc:call` of OTP before 23, and `rpc:block_call`."""
+
+    def __init__(self, rex: SystemProcess, to: tuple[Pid, Term]) -> None:
+        self._rex = rex
+        self._to = to
+
+    def refuse(self) -> None:
+        """Answers `{badrpc, draining}`."""
+        self._send((_BADRPC, DRAINING))
+
+    def _send(self, value: Term) -> None:
+        reply(self._rex.system, self._rex.pid, self._to, value)
+
+    def _send_failure(self, reason: Term) -> None:
+        self._send((_BADRPC, (_BIG_EXIT, reason)))
+
+
+class _CNodeCall(_RexCall):
+    """How C nodes call: the answer is `{rex, Answer}`."""
+
+    def __init__(self, rex: SystemProcess, caller: Pid) -> None:
+        super().__init__(rex, (caller, None))
+
+    def _send(self, value: Term) -> None:
+        self._rex.system.post(self._rex.pid, self._to[0], (REX, value))
+
+
+class _ServedCall(_Call):
+    """A call of an exported module as of a server."""
+
+    def __init__(self, server: SystemProcess) -> None:
+        self.server = server
+
+    def refuse(self) -> None:
+        """Lets the caller's monitor fire."""
+        self._send_failure(DRAINING)
+
+
+class _ModuleCall(_ServedCall):
+    """`gen_server:call`: to a caller whose call fails the server has crashed."""
+
+    def __init__(self, server: SystemProcess, to: tuple[Pid, Term]) -> None:
+        super().__init__(server)
+        self._to = to
+
+    def _send(self, value: Term) -> None:
+        reply(self.server.system, self.server.pid, self._to, value)
+
+    def _send_failure(self, reason: Term) -> None:
+        fail_call(self.server, self._to, reason)
+
+
+class _ServerCall(_ServedCall):
+    """`rpc:server_call(Node, Module, Module, Request)`: the answer is `{Module, Node, Answer}`."""
+
+    def __init__(self, server: SystemProcess, caller: Pid) -> None:
+        super().__init__(server)
+        self._caller = caller
+
+    def _send(self, value: Term) -> None:
+        system = self.server.system
+        system.post(self.server.pid, self._caller, (self.server.name, system.name, value))
+
+    def _send_failure(self, reason: Term) -> None:
+        fail_call(self.server, (self._caller, latest_monitor(self.server, self._caller)), reason)
+
+
+class _Undefined(ErlangError):
+    """No such function is exported."""
+
+    def __init__(self, module: Term, name: Term, args: Sequence[Term]) -> None:
+        super().__init__(_UNDEF)
+        self.frame: Term = (module, name, list(args), [])
+
+
+def _applied(mfa: tuple[Term, Term, int], args: Term) -> tuple[Term, Term, Term]:
+    """The function that is meant: `spawn(Node, fun M:F/N)` and proc_lib's spawns say it by way
+    of functions of theirs."""
+    match (*mfa, args):
+        case ("proc_lib", "init_p", 5, [_, _, module, name, inner]):
+            return _applied((module, name, _length(inner)), inner)
+        case ("proc_lib", "init_p", 3, [_, _, function]):
+            return _applied((_ERLANG, _APPLY, 2), [function, []])
+        case ("erlang", "apply", 3, [module, name, inner]):
+            return module, name, inner
+        case ("erlang", "apply", 2, [Export(module, name, _), inner]):
+            return module, name, inner
+    return mfa[0], mfa[1], args
+
+
+def _led_by(leader: Term) -> Callable[[Mailbox], None]:
+    """What a process prints goes where the caller's output does."""
+
+    def before(me: Mailbox) -> None:
+        if isinstance(leader, Pid):
+            me.group_leader = leader
+
+    return before
+
+
+def _listed(args: Term) -> list[Term]:
+    """Arguments; where `Options.strings` says so, a list of small integers was read as text."""
+    if isinstance(args, (bytes, str)):
+        return [one if isinstance(one, int) else ord(one) for one in args]
+    if not isinstance(args, list):
+        raise ErlangError(_BADARG)
+    return args
+
+
+def _length(args: Term) -> int:
+    return len(args) if isinstance(args, (list, str, bytes)) else 0
+
+
+def _stack(error: Exception, module: Term, name: Term, args: Term) -> list[Term]:
+    """The stack as the caller sees it: it ends in the function that was called."""
+    if isinstance(error, _Undefined):
+        return [error.frame]
+    arity = len(args) if isinstance(args, list) else args
+    return [*stack_of(error), (module, name, arity, [])]
+
+
+def _request(request: Term) -> tuple[Term, Term]:
+    if isinstance(request, tuple) and request:
+        return request[0], list(request[1:])
+    return request, []

@@ -1,0 +1,38 @@
+"""What can go wrong on this floor: the peer's mistake, the peer's refusal, our own mistake."""
+
+from __future__ import annotations
+
+
+class DistError(Exception):
+    """Base of everything raised by quicdist.protocol."""
+
+
+class ProtocolError(DistError):
+    """The peer sent what the protocol does not allow; the connection is to be dropped.
+
+    The text says what came and what was expected. Caused by an EtfDecodeError when a term
+    did not decode.
+    """
+
+
+class HandshakeRefused(DistError):
+    """One of the two nodes does not want this connection; it is to be dropped.
+
+    `status` is the refusing status as text where there was one (`nok`, `not_allowed`, ...).
+    `last_words` is a handshake message that the peer should get before the connection goes.
+    """
+
+    def __init__(
+        self, reason: str, *, status: str | None = None, last_words: bytes | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.last_words = last_words
+
+
+class WrongCookie(HandshakeRefused):
+    """The peer has another cookie than this node."""
+
+
+class UsageError(DistError):
+    """The caller asked for what this session, or this state of it, cannot do."""

@@ -1,0 +1,329 @@
+"""The distribution header: atom caches, and messages cut into fragments.
+
+ERTS manual, External Term Format, "Distribution Header". Four forms of a frame, the first for
+peers that negotiated neither atom cache nor fragments, the others for all the rest:
+
+    112, 131 Control, 131 Payload                    pass-through
+    131, 68, Atoms, Control, Payload                 a whole message
+    131, 69, Sequence:64, Fragment:64, Atoms, ...    the first fragment, numbered from the top
+    131, 70, Sequence:64, Fragment:64, ...           a further one, counting down to 1
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quicdist.etf.terms import Atom
+from quicdist.protocol.errors import ProtocolError
+from quicdist.protocol.wire import Parsed
+
+VERSION = 131
+PASS_THROUGH = 112
+HEADER = 68
+FIRST_FRAGMENT = 69
+NEXT_FRAGMENT = 70
+
+FRAGMENT_HEAD = struct.Struct(">BBQQ")
+"""Version, tag, sequence id, fragment id: the first 18 bytes of any fragment."""
+
+CACHE_SIZE = 2048
+"""Eight segments of 256 entries each, in either direction."""
+
+MAX_ATOM_CHARACTERS = 255
+"""As BEAM has it."""
+
+_REMEMBERED = 256
+"""Headers without new atoms that are kept, either way: most messages look like an earlier one."""
+
+_NEW = 8
+"""In the half byte of an atom: its text follows. The other three bits are its segment."""
+
+
+class IncomingAtomCache:
+    """The atoms a peer has put into its cache, as its headers told."""
+
+    __slots__ = ("_known", "_slots", "changes")
+
+    def __init__(self) -> None:
+        self.changes = 0
+        """How many headers have told of new ones."""
+        self._slots: list[Atom | None] = [None] * CACHE_SIZE
+        self._known: dict[bytes, tuple[Atom, ...]] = {}
+
+    def read(self, data: bytes, offset: int) -> tuple[tuple[Atom, ...], int]:
+        """The atoms of the header whose count is at `offset`, and where the header ends.
+
+        Raises ProtocolError.
+        """
+        try:
+            count = data[offset]
+            if not count:
+                return (), offset + 1
+            end = offset + 2 + count // 2 + count
+            known = self._known.get(data[offset:end])
+            if known is not None:
+                return known, end
+            return self._read(data, offset + 1, count)
+        except IndexError:
+            raise ProtocolError(f"a frame of {len(data)} bytes ends within its header") from None
+
+    def _read(self, data: bytes, flags: int, count: int) -> tuple[tuple[Atom, ...], int]:
+        """`flags` is where the half bytes begin, one an atom and one for the long atoms."""
+        slots = self._slots
+        position = flags + count // 2 + 1
+        atoms = []
+        is_new = False
+        for index in range(count):
+            half = data[flags + (index >> 1)]
+            half = half >> 4 if index & 1 else half & 15
+            slot = ((half & 7) << 8) | data[position]
+            position += 1
+            if half & _NEW:
+                atom, position = self._read_text(data, position, _long_atoms(data, flags, count))
+                slots[slot] = atom
+                is_new = True
+            else:
+                cached = slots[slot]
+                if cached is None:
+                    raise ProtocolError(f"a header refers to atom cache entry {slot}, never filled")
+                atom = cached
+            atoms.append(atom)
+        found = tuple(atoms)
+        self.changes += is_new
+        if is_new or len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        if not is_new:
+            self._known[data[flags - 1 : position]] = found
+        return found, position
+
+    def _read_text(self, data: bytes, position: int, long_atoms: bool) -> tuple[Atom, int]:
+        if long_atoms:
+            length = (data[position] << 8) | data[position + 1]
+            position += 2
+        else:
+            length = data[position]
+            position += 1
+        end = position + length
+        text = data[position:end]
+        if len(text) != length:
+            raise IndexError
+        try:
+            name = text.decode()
+        except UnicodeDecodeError:
+            raise ProtocolError(
+                f"a header holds an atom that is not UTF-8: {text[:32]!r}"
+            ) from None
+        if len(name) > MAX_ATOM_CHARACTERS:
+            raise ProtocolError(f"a header holds an atom of {len(name)} characters")
+        return Atom(name), end
+
+
+def _long_atoms(data: bytes, flags: int, count: int) -> bool:
+    """The half byte behind the last atom's: whether lengths take two bytes."""
+    half = data[flags + count // 2]
+    return bool((half >> 4 if count & 1 else half) & 1)
+
+
+class OutgoingAtomCache:
+    """The atoms we have put into the peer's cache."""
+
+    __slots__ = ("_known", "_next", "_slot_of", "_slots")
+
+    def __init__(self) -> None:
+        self._slots: list[Atom | None] = [None] * CACHE_SIZE
+        self._slot_of: dict[Atom, int] = {}
+        self._known: dict[tuple[Atom, ...], bytes] = {}
+        self._next = 0
+
+    def header(self, atoms: tuple[Atom, ...]) -> bytes:
+        """Count, flags and entries for a message that refers to `atoms`, at most 255, in order.
+
+        The entries are in the peer's cache once it reads this header: headers must reach it in
+        the order they were made.
+        """
+        known = self._known.get(atoms)
+        if known is not None:
+            return known
+        find = self._slot_of.get
+        slots = [find(atom) for atom in atoms]
+        if None in slots or len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        if None in slots:
+            return self._introduce(atoms, slots)
+        made = _header_bytes(atoms, [slot for slot in slots if slot is not None], set())
+        self._known[atoms] = made
+        return made
+
+    def _introduce(self, atoms: Sequence[Atom], slots: list[int | None]) -> bytes:
+        """The header that tells the peer of those that have no slot yet."""
+        new: set[int] = set()
+        in_use = {slot for slot in slots if slot is not None}
+        for index, slot in enumerate(slots):
+            if slot is None:
+                slots[index] = self._place(atoms[index], in_use)
+                new.add(index)
+        return _header_bytes(atoms, [slot for slot in slots if slot is not None], new)
+
+    def _place(self, atom: Atom, in_use: set[int]) -> int:
+        """The next slot round the cache that this very message does not need."""
+        slot = self._next
+        while slot in in_use:
+            slot = (slot + 1) % CACHE_SIZE
+        self._next = (slot + 1) % CACHE_SIZE
+        evicted = self._slots[slot]
+        if evicted is not None:
+            del self._slot_of[evicted]
+        self._slots[slot] = atom
+        self._slot_of[atom] = slot
+        in_use.add(slot)
+        return slot
+
+
+def _header_bytes(atoms: Sequence[Atom], slots: list[int], new: set[int]) -> bytes:
+    """`new` are the indexes of the atoms whose text goes along."""
+    count = len(atoms)
+    if not count:
+        return b"\0"
+    halves = [slot >> 8 for slot in slots]
+    halves += (0, 0) if count % 2 == 0 else (0,)
+    if new:
+        texts = {index: atoms[index].utf8 for index in new}
+        width = 2 if any(len(text) > 255 for text in texts.values()) else 1
+        halves[count] = width - 1
+        entries = bytearray()
+        for index, slot in enumerate(slots):
+            entries.append(slot & 255)
+            if index in new:
+                halves[index] |= _NEW
+                entries += len(texts[index]).to_bytes(width, "big") + texts[index]
+    else:
+        entries = bytearray([slot & 255 for slot in slots])
+    flags = bytes([halves[at] | halves[at + 1] << 4 for at in range(0, len(halves), 2)])
+    return bytes((count,)) + flags + entries
+
+
+# -- fragments ----------------------------------------------------------------------------------
+
+
+def fragment_ids(frame: bytes) -> tuple[int, int]:
+    """Sequence and fragment id of a fragment. Raises ProtocolError."""
+    if len(frame) < FRAGMENT_HEAD.size:
+        raise ProtocolError(f"a frame of {len(frame)} bytes ends within its fragment header")
+    _, _, sequence_id, fragment_id = FRAGMENT_HEAD.unpack_from(frame)
+    if not sequence_id or not fragment_id:
+        raise ProtocolError(f"fragment {fragment_id} of sequence {sequence_id}: zero is no id")
+    return sequence_id, fragment_id
+
+
+FRAME_OVERHEAD = 64
+"""Bytes charged for keeping one frame, beside its own: many tiny ones are not for free."""
+
+
+@dataclass(slots=True, eq=False)
+class Assembly:
+    """One message in fragments: what its first frame said, and the frames since."""
+
+    parsed: Parsed
+    atoms: tuple[Atom, ...]
+    frames: list[bytes]
+    """The first without everything before the payload, the others whole."""
+    missing: int
+    """The number of the next fragment; 0 when all are here."""
+    size: int
+    """Bytes of all frames so far."""
+    charged: int
+    """Bytes of memory accounted for."""
+    refused: str | None = None
+    """The bound that it is beyond: what comes of it is counted and thrown away."""
+
+    def payload(self) -> bytes:
+        """All fragments put together."""
+        first, *others = self.frames
+        start = FRAGMENT_HEAD.size
+        return b"".join([first, *(memoryview(frame)[start:] for frame in others)])
+
+
+class IncomingFragments:
+    """The messages of which not all fragments have come. Bounded in count and bytes."""
+
+    __slots__ = ("_charged", "_max_bytes", "_max_message", "_max_sequences", "_sequences")
+
+    def __init__(self, max_sequences: int, max_bytes: int, max_message: int) -> None:
+        self._sequences: dict[int, Assembly] = {}
+        self._charged = 0
+        self._max_sequences = max_sequences
+        self._max_bytes = max_bytes
+        self._max_message = max_message
+
+    def check_first(self, frame: bytes) -> tuple[int, int]:
+        """Sequence and fragment id of a first fragment. Raises ProtocolError."""
+        sequence_id, fragment_id = fragment_ids(frame)
+        if sequence_id in self._sequences:
+            raise ProtocolError(f"sequence {sequence_id:#x} begins, but it is not finished")
+        if fragment_id > 1 and len(self._sequences) >= self._max_sequences:
+            raise ProtocolError(
+                f"more than {self._max_sequences} messages in fragments at a time, "
+                f"SessionLimits.max_sequences"
+            )
+        return sequence_id, fragment_id
+
+    def begin(
+        self,
+        ids: tuple[int, int],
+        parsed: Parsed,
+        atoms: tuple[Atom, ...],
+        payload: bytes,
+        size: int,
+    ) -> Assembly | None:
+        """The first fragment, of `size` bytes; the sequence when it is the only one."""
+        sequence_id, fragment_id = ids
+        sequence = Assembly(parsed, atoms, [payload], fragment_id - 1, 0, 0)
+        self._charge(sequence, size)
+        if not sequence.missing:
+            self._charged -= sequence.charged
+            return sequence
+        self._sequences[sequence_id] = sequence
+        return None
+
+    def proceed(self, frame: bytes) -> Assembly | None:
+        """A further fragment; the sequence when it was the last. Raises ProtocolError."""
+        sequence_id, fragment_id = fragment_ids(frame)
+        sequence = self._sequences.get(sequence_id)
+        if sequence is None:
+            raise ProtocolError(f"fragment {fragment_id} of sequence {sequence_id:#x}, never begun")
+        if fragment_id != sequence.missing:
+            raise ProtocolError(
+                f"fragment {fragment_id} of sequence {sequence_id:#x}, {sequence.missing} expected"
+            )
+        sequence.missing -= 1
+        if sequence.refused is None:
+            sequence.frames.append(frame)
+        self._charge(sequence, len(frame))
+        if sequence.missing:
+            return None
+        del self._sequences[sequence_id]
+        self._charged -= sequence.charged
+        return sequence
+
+    def _charge(self, sequence: Assembly, size: int) -> None:
+        """Accounts for a frame. A message beyond a bound gives up what it holds."""
+        sequence.size += size
+        if sequence.refused is not None:
+            return
+        sequence.charged += size + FRAME_OVERHEAD
+        self._charged += size + FRAME_OVERHEAD
+        if sequence.size > self._max_message:
+            sequence.refused = (
+                f"a message of more than {self._max_message} bytes, SessionLimits.max_message"
+            )
+        elif self._charged > self._max_bytes:
+            sequence.refused = (
+                f"messages in fragments hold more than {self._max_bytes} bytes, "
+                f"SessionLimits.max_sequence_bytes"
+            )
+        if sequence.refused is not None:
+            sequence.frames.clear()
+            self._charged -= sequence.charged
+            sequence.charged = 0

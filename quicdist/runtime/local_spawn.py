@@ -1,0 +1,120 @@
+"""Processes that run a Python function."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import TypeAlias
+
+from quicdist.errors import ErlangExit, ProcessExited
+from quicdist.etf import Term
+from quicdist.limits import MailboxLimits
+from quicdist.runtime.exit_reasons import exit_reason
+from quicdist.runtime.mailbox import Mailbox
+from quicdist.runtime.process import SHUTDOWN
+from quicdist.runtime.process_table import ProcessTable
+
+logger = logging.getLogger("quicdist.node")
+
+Main: TypeAlias = Callable[[Mailbox], Awaitable[object]]
+"""What a process runs: an async function of its own mailbox."""
+
+current_process: ContextVar[Mailbox] = ContextVar("quicdist.current_process")
+"""The process that the running code is: set in spawned functions and exported ones."""
+
+
+class Spawner:
+    """Starts processes, and knows the tasks of those that are still at it."""
+
+    def __init__(self, system: ProcessTable, limits: MailboxLimits) -> None:
+        self._system = system
+        self._limits = limits
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(
+        self,
+        main: Main,
+        *,
+        name: str | None = None,
+        before: Callable[[Mailbox], None] | None = None,
+        over: Callable[[Mailbox], None] | None = None,
+    ) -> Mailbox:
+        """Starts a process. Its end is the function's end; `over` is then called.
+
+        `before` links and monitors it, before its function runs: with an eager task factory the
+        function may have ended when this returns. Raises NameTaken.
+        """
+        me = Mailbox(self._system, self._limits)
+        parent = current_process.get(None)
+        if parent is not None and parent.system is self._system:
+            me.group_leader = parent.group_leader
+        if name is not None:
+            try:
+                self._system.register(name, me)
+            except Exception:
+                me.die(SHUTDOWN)
+                raise
+        try:
+            if before is not None:
+                before(me)
+            task = asyncio.get_running_loop().create_task(_run(me, main), name=str(me))
+        except Exception:
+            me.die(SHUTDOWN)
+            raise
+        if me.is_alive and not task.done():
+            me.runs_in(task)
+        self._tasks.add(task)
+        task.add_done_callback(functools.partial(self._finished, me, over))
+        return me
+
+    def _finished(
+        self, me: Mailbox, over: Callable[[Mailbox], None] | None, task: asyncio.Task[None]
+    ) -> None:
+        self._tasks.discard(task)
+        # A task cancelled before its first step has not run anything, not even `_run`.
+        me.runs_in(None)
+        me.die(SHUTDOWN)
+        if over is not None:
+            over(me)
+
+    @property
+    def count(self) -> int:
+        """Processes whose function has not ended."""
+        return len(self._tasks)
+
+    async def stop(self, timeout: float) -> None:
+        """Ends all of them with reason `shutdown`, giving each time to clean up."""
+        tasks = self._tasks - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel(_STOPPING)
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout)
+
+
+_STOPPING = "the node is stopping"
+
+
+async def _run(me: Mailbox, main: Main) -> None:
+    current_process.set(me)
+    me.runs_in(asyncio.current_task())
+    reason: Term
+    try:
+        await main(me)
+    except asyncio.CancelledError as error:
+        me.runs_in(None)
+        me.die(SHUTDOWN if error.args == (_STOPPING,) else exit_reason(error))
+    except BaseException as error:
+        me.runs_in(None)
+        reason = exit_reason(error)
+        if me.is_alive and not isinstance(error, (ErlangExit, ProcessExited)):
+            extra = me.fields("process_failed")
+            logger.error("%s ended with an error", me, exc_info=error, extra=extra)
+        me.die(reason)
+        if not isinstance(error, Exception):
+            raise
+    else:
+        me.runs_in(None)
+        me.die(exit_reason(None))

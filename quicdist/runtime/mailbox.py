@@ -1,0 +1,476 @@
+"""The process that Python code is: a mailbox, and the task that reads it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import NewType, TypeAlias
+
+from quicdist.errors import (
+    MailboxFull,
+    NoConnection,
+    NoProcess,
+    ProcessExited,
+    ReceiveTimeout,
+)
+from quicdist.etf import Pid, Reference, Term, footprint
+from quicdist.limits import MailboxLimits, WhenFull
+from quicdist.runtime.aliases import AliasMode
+from quicdist.runtime.backpressure import Backpressure, Source
+from quicdist.runtime.calls import (
+    SPAWN_REPLY,
+    CallRequest,
+    GenCall,
+    Spawn,
+    SpawnCall,
+    Spawned,
+    SpawnMessage,
+    check_args,
+    check_atom,
+    check_timeout,
+    gen_call,
+    server_of,
+)
+from quicdist.runtime.exit_reasons import exit_reason
+from quicdist.runtime.process import KILLED, Process
+from quicdist.runtime.process_table import Destination, ProcessTable, Route
+from quicdist.runtime.system_process import GEN_CAST
+
+_log = logging.getLogger("quicdist.node")
+
+Match: TypeAlias = Callable[[Term], bool]
+Mark = NewType("Mark", int)
+"""A moment in the life of a mailbox."""
+
+_Entry: TypeAlias = tuple[Term, int]
+
+_REPORT_PAUSE = 5.0
+"""Seconds between two lines of the log about messages thrown away."""
+
+
+class Mailbox(Process):
+    """A process: `async with node.mailbox("name") as me`, or what `node.spawn` gives a function.
+
+    It ends with the body of the `async with` or with the function, and how that ends is the exit
+    reason that others see. A deadly exit signal cancels the task in it.
+    """
+
+    def __init__(self, system: ProcessTable, limits: MailboxLimits) -> None:
+        super().__init__(system, Backpressure(self, limits.low, limits.high, limits.hard))
+        self.is_refusing_calls_in_drain = True
+        self._entry = limits.least
+        """Bytes that a message costs besides itself: its place in the queue, its size."""
+        self._when_full = limits.when_full
+        self._holds = limits.when_full is WhenFull.HOLD
+        self.dropped = 0
+        """Messages thrown away because the mailbox was full (WhenFull.DROP)."""
+        self._next_report = 0.0
+        self._fresh: deque[_Entry] = deque()
+        """Not looked at yet."""
+        self._skipped: deque[_Entry] = deque()
+        """Looked at and not wanted, by the receive that is going on or by earlier ones."""
+        self._looked_at = 0
+        """Messages that were ever taken out of `_fresh`."""
+        self._route: Route | None = None
+        """That of the message sent last; the next mostly goes there too."""
+        self._waiter: asyncio.Future[bool] | None = None
+        self._is_receiving = False
+        self._task: asyncio.Task[object] | None = None
+        self._ended: asyncio.Future[Term] | None = None
+
+    def __str__(self) -> str:
+        return f"mailbox {super().__str__()}"
+
+    @property
+    def message_count(self) -> int:
+        """Messages waiting."""
+        return len(self._skipped) + len(self._fresh)
+
+    # -- for its owner --
+
+    async def send(self, to: Destination, message: Term) -> None:
+        """Sends a message to a pid, an alias, a name here, or a (name, node).
+
+        Connects first where needed, and waits while more than `NodeLimits.send_high` bytes are
+        queued for that node. When it returns, the message is on its way, as in Erlang: whether
+        it arrives is for the receiver to say. Cancelled while it waits, it is on its way too.
+
+        Raises NoConnection, NoProcess (no such name here), EtfEncodeError.
+        """
+        self._check_alive()
+        route = self._route
+        if route is None or (to is not route.to and (type(to) is not tuple or to != route.to)):
+            route = self._route = self.system.route(self.pid, to)
+        waits = self.system.send(route, message)
+        if waits is not None:
+            await waits
+
+    def mark(self) -> Mark:
+        """Now, for `receive(..., since=mark)`: what is in the mailbox cannot be what will come.
+
+        mark = me.mark()
+        reference = me.monitor(server)
+        down = await me.receive(lambda m: m[1] == reference, since=mark)
+        """
+        self.system.affinity.check()
+        # What was not looked at yet goes behind what was not wanted, each message once.
+        self._looked_at += len(self._fresh)
+        if self._skipped:
+            self._skipped.extend(self._fresh)
+            self._fresh.clear()
+        else:
+            self._skipped, self._fresh = self._fresh, self._skipped
+        return Mark(self._looked_at)
+
+    async def receive(
+        self,
+        match: Match | None = None,
+        timeout: float | None = None,
+        *,
+        since: Mark | None = None,
+    ) -> Term:
+        """The first message, or the first for which `match(message)` is true; others stay.
+
+        Waits for ever by default, else `timeout` seconds; 0 only looks. One receive at a time.
+        `since` is a mark made before anything could match, a reference for one: what was in the
+        mailbox then is not looked at, however much it is.
+
+        Raises ReceiveTimeout; MailboxFull when the mailbox is at its hard bound and no message
+        in it matches; ProcessExited when this process has been ended.
+        """
+        self._check_alive()
+        check_timeout(timeout)
+        if self._is_receiving:
+            raise RuntimeError(f"{self}: another task is receiving from it; one at a time can")
+        if match is None and self._fresh and not self._skipped:
+            self._looked_at += 1
+            message, size = self._fresh.popleft()
+            self.level.take(size)
+            return message
+        self._is_receiving = True
+        try:
+            entry = self._find(match, since)
+            if entry is None:
+                entry = await self._wait(match, timeout)
+        finally:
+            self._is_receiving = False
+        self.level.take(entry[1])
+        return entry[0]
+
+    async def wait(self) -> Term:
+        """Waits until this process has ended, and returns its exit reason."""
+        self.system.affinity.check()
+        if self.is_alive:
+            if self._ended is None:
+                self._ended = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._ended)
+        return self.exit_reason
+
+    async def spawn_remote(
+        self,
+        node: str,
+        module: str,
+        function: str,
+        args: Sequence[Term] = (),
+        *,
+        link: bool = False,
+        monitor: bool = False,
+        alias: AliasMode | None = None,
+        group_leader: Pid | None = None,
+        timeout: float | None = 5.0,
+    ) -> Spawned:
+        """Spawns a process on another node and returns its pid, as `spawn_opt(Node, M, F, A, ..)`.
+
+        With `link` and `monitor` it is linked to and watched from its first moment; `reference`
+        is then the monitor, and with `alias` an alias of ours for as long as the mode says.
+        What it prints goes to `group_leader`, by default that of this process. Waits 5 s by
+        default, None for ever; given up, what the request spawns yet is not ours.
+
+        Raises SpawnError when the node refuses, CallTimeout, NoConnection, EtfEncodeError.
+        """
+        check_timeout(timeout)
+        spawn = self._spawn(node, module, function, args, link, monitor, alias, group_leader)
+        call = SpawnCall(self, spawn)
+        call.begin()
+        await call.wait(timeout)
+        assert call.spawned is not None
+        return call.spawned
+
+    def spawn_request(
+        self,
+        node: str,
+        module: str,
+        function: str,
+        args: Sequence[Term] = (),
+        *,
+        link: bool = False,
+        monitor: bool = False,
+        alias: AliasMode | None = None,
+        group_leader: Pid | None = None,
+        reply_tag: Term = SPAWN_REPLY,
+    ) -> Reference:
+        """The same without waiting: the reply is a message (reply_tag, reference, 'ok', pid), or
+        (reply_tag, reference, 'error', reason), `noconnection` among the reasons.
+
+        Raises EtfEncodeError.
+        """
+        spawn = self._spawn(node, module, function, args, link, monitor, alias, group_leader)
+        call = SpawnMessage(self, spawn, reply_tag)
+        call.begin()
+        return call.reference
+
+    async def gen_call(
+        self, to: Pid | str | tuple[str, str], request: Term, *, timeout: float | None = 5.0
+    ) -> Term:
+        """Calls a gen_server or gen_statem, an Elixir GenServer or one of ours, as
+        `gen_server:call/3`: a pid, a name here, or a (name, node). 5 s by default, None waits
+        for ever. Other messages stay in the mailbox meanwhile; a late answer is dropped.
+
+        Raises NoProcess, NoConnection, CallTimeout, CallError when the server ends meanwhile,
+        MailboxFull when this mailbox is full of other things, EtfEncodeError.
+        """
+        self.system.affinity.check()
+        self._check_alive()
+        return await gen_call(self, server_of(to, self.system.name), request, timeout)
+
+    def gen_send_request(self, to: Pid | str | tuple[str, str], request: Term) -> CallRequest:
+        """Calls a server and returns at once, as `gen_server:send_request/2`: the answer, or the
+        error that `gen_call` raises, is `await request.receive_response()`. Raises
+        EtfEncodeError."""
+        self.system.affinity.check()
+        self._check_alive()
+        return CallRequest(GenCall(self, server_of(to, self.system.name), request))
+
+    async def gen_cast(self, to: Pid | str | tuple[str, str], request: Term) -> None:
+        """Sends a request that is not answered, as `gen_server:cast/2`, connecting first where
+        needed. Whether anybody is there is not said. Raises EtfEncodeError."""
+        self.system.affinity.check()
+        with contextlib.suppress(NoConnection, NoProcess):
+            await self.send(to, (GEN_CAST, request))
+
+    def drop(self, match: Match, *, since: Mark | None = None) -> int:
+        """Throws waiting messages away for which `match(message)` is true; how many. With a mark,
+        of those alone that came after it."""
+        self.system.affinity.check()
+        looked_at = [
+            (queue, [entry for _, entry in _last(queue, count)])
+            for queue, count in (
+                (self._skipped, self._count_since(since)),
+                (self._fresh, len(self._fresh)),
+            )
+        ]
+        # All are judged before any is thrown away: `match` may raise.
+        judged = [
+            (queue, entries, [bool(match(entry[0])) for entry in entries])
+            for queue, entries in looked_at
+        ]
+        dropped = 0
+        for queue, entries, unwanted in judged:
+            if not any(unwanted):
+                continue
+            for _ in entries:
+                queue.pop()
+            queue.extend(entry for entry, out in zip(entries, unwanted, strict=True) if not out)
+            dropped += sum(unwanted)
+            sizes = (entry[1] for entry, out in zip(entries, unwanted, strict=True) if out)
+            self.level.take(sum(sizes))
+        return dropped
+
+    def spawn_request_abandon(self, reference: Reference) -> bool:
+        """Takes a spawn request back: no reply comes, and what it spawns yet is ended with reason
+        `abandoned` if a link was asked for. True when no reply had come."""
+        self.system.affinity.check()
+        call = self.calls.get(reference)
+        if not isinstance(call, SpawnMessage):
+            return False
+        call.close()
+        return True
+
+    def _spawn(
+        self,
+        node: str,
+        module: str,
+        function: str,
+        args: Sequence[Term],
+        link: bool,
+        monitor: bool,
+        alias: AliasMode | None,
+        group_leader: Pid | None,
+    ) -> Spawn:
+        self._check_alive()
+        return Spawn(
+            check_atom("node", node),
+            check_atom("module", module),
+            check_atom("function", function),
+            check_args(args),
+            link,
+            monitor,
+            alias,
+            group_leader or self.group_leader or self.pid,
+        )
+
+    def _count_since(self, mark: Mark | None) -> int:
+        """How many of those skipped may have come after the mark; they are the last."""
+        count = len(self._skipped)
+        return count if mark is None else min(count, self._looked_at - mark)
+
+    def _find(self, match: Match | None, since: Mark | None = None) -> _Entry | None:
+        skipped = self._skipped
+        if match is None and since is None:
+            return skipped.popleft() if skipped else self._find_fresh(None)
+        for index, entry in _last(skipped, self._count_since(since)):
+            if match is None or match(entry[0]):
+                del skipped[index]
+                return entry
+        return self._find_fresh(match)
+
+    def _find_fresh(self, match: Match | None) -> _Entry | None:
+        fresh = self._fresh
+        while fresh:
+            is_wanted = match is None or match(fresh[0][0])
+            self._looked_at += 1
+            entry = fresh.popleft()
+            if is_wanted:
+                return entry
+            self._skipped.append(entry)
+        return None
+
+    async def _wait(self, match: Match | None, timeout: float | None) -> _Entry:
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        while deadline is None or loop.time() < deadline:
+            if self.level.is_at_bound and self.level.held:
+                raise MailboxFull(
+                    f"{self.level}, its hard bound, and none is the message waited for: take "
+                    f"messages out, or raise MailboxLimits.hard"
+                )
+            self._waiter = waiter = loop.create_future()
+            self.level.is_waited_on = True
+            if self.level.held:
+                self.level.let_all_go()
+            timer = None if deadline is None else loop.call_at(deadline, _expire, waiter)
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+                self.level.is_waited_on = False
+                if timer is not None:
+                    timer.cancel()
+            if not self.is_alive:
+                raise ProcessExited(self.pid, self.exit_reason)
+            entry = self._find_fresh(match)
+            if entry is not None:
+                return entry
+        raise ReceiveTimeout(f"{self}: no {'matching ' if match else ''}message in {timeout:g} s")
+
+    # -- for the system --
+
+    def deliver(self, message: Term, source: Source) -> None:
+        """A message arrives."""
+        if not self._holds and self.level.is_at_bound:
+            self._overflow()
+        else:
+            self.signalled(message, source)
+
+    def signalled(self, message: Term, source: Source) -> None:
+        """A message that a signal makes arrives: it does, however full the mailbox is."""
+        size = footprint(message) + self._entry
+        self._fresh.append((message, size))
+        level = self.level
+        level.size += size
+        waiter = self._waiter
+        if waiter is not None:
+            # Woken, it waits no more, even if it has not run yet.
+            self._waiter = None
+            level.is_waited_on = False
+            if not waiter.done():
+                waiter.set_result(True)
+        if self._holds and level.size > level.high:
+            source.filled(level)
+
+    def _overflow(self) -> None:
+        if self._when_full is WhenFull.KILL:
+            _log.warning("%s, its hard bound: it is killed", self.level)
+            self.system.overflows.killed += 1
+            self.die(KILLED)
+            return
+        self.system.overflows.dropped += 1
+        self.dropped += 1
+        now = time.monotonic()
+        if now >= self._next_report:
+            self._next_report = now + _REPORT_PAUSE
+            _log.warning("%s, its hard bound: %d messages dropped", self.level, self.dropped)
+
+    def stopped(self) -> None:
+        """It has died: nobody reads any more."""
+        self._fresh.clear()
+        self._skipped.clear()
+        self.level.size = 0
+        self.level.let_all_go()
+        # Whichever task is receiving: it may be another than the one that is this process.
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(True)
+        if self._task is not None:
+            self._task.cancel()
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+    def runs_in(self, task: asyncio.Task[object] | None) -> None:
+        """The task that a deadly exit signal cancels."""
+        self._task = task
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop of its task; None when it has ended."""
+        return None if self._task is None else self._task.get_loop()
+
+    # -- its life as a context --
+
+    async def __aenter__(self) -> Mailbox:
+        self.system.affinity.check()
+        self._task = asyncio.current_task()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        task, self._task = self._task, None
+        if self.is_alive:
+            self.die(exit_reason(error))
+            return
+        if error is None:
+            # The signal came when nothing was awaited any more: its cancellation is still due.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        elif not isinstance(error, asyncio.CancelledError):
+            return
+        if _other_cancellations(task):
+            return
+        raise ProcessExited(self.pid, self.exit_reason) from None
+
+
+def _other_cancellations(task: asyncio.Task[object] | None) -> int:
+    """Takes back the cancellation by the exit signal; how many others wait (Python 3.11+)."""
+    uncancel = getattr(task, "uncancel", None)
+    return int(uncancel()) if uncancel is not None else 0
+
+
+def _last(queue: deque[_Entry], count: int) -> Iterable[tuple[int, _Entry]]:
+    """The last `count` of a queue, with their places. A deque is indexed in no time near its
+    ends, and walked through from its left end alone."""
+    if count == len(queue):
+        return enumerate(queue)
+    return ((index, queue[index]) for index in range(len(queue) - count, len(queue)))
+
+
+def _expire(waiter: asyncio.Future[bool]) -> None:
+    if not waiter.done():
+        waiter.set_result(False)

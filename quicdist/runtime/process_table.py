@@ -1,0 +1,496 @@
+"""All processes of a node, and the signals between them and the rest of the world.
+
+A signal is the same whether its receiver is here or elsewhere: one that stays takes the same
+handlers as one that came over a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from quicdist.errors import NameTaken, NoProcess
+from quicdist.etf import Atom, Pid, Reference, Term
+from quicdist.protocol import signals
+from quicdist.protocol.session import Head
+from quicdist.protocol.signals import NO_PAYLOAD, Message, Payload, Signal, SpawnRequest
+from quicdist.runtime.affinity import LoopAffinity
+from quicdist.runtime.backpressure import HERE, Source
+from quicdist.runtime.calls import DRAINING, GEN_CALL, Callee, PendingCalls, fail_call, is_call
+from quicdist.runtime.counters import Overflows
+from quicdist.runtime.identifiers import Identifiers
+from quicdist.runtime.process import NOPROC, Process, Watched, Watcher
+
+Destination: TypeAlias = "Pid | Reference | str | tuple[str, str]"
+"""A pid, an alias, a name registered here, or a (name, node)."""
+
+Handler: TypeAlias = Callable[[Any, Term, Source], None]
+
+logger = logging.getLogger("quicdist.node")
+
+
+_NODE_TYPE = Atom("node_type")
+_VISIBLE = Atom("visible")
+_HIDDEN = Atom("hidden")
+_NODEDOWN_REASON = Atom("nodedown_reason")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeMonitor:
+    """What somebody wants to know of nodes coming and going."""
+
+    hidden: bool
+    """Of hidden ones too."""
+    info: bool
+    """With a map that says more."""
+
+
+@dataclass(slots=True, eq=False)
+class Route:
+    """The way of one process's messages to one receiver, found once for many of them."""
+
+    to: Destination | None
+    """As it was given, where a process gave it."""
+    node: Atom
+    sender: Pid
+    signal: Message | SpawnRequest
+    """What brings each."""
+    head: Head | None = None
+    """The same as the link in use has encoded it."""
+
+
+class Network(Protocol):
+    """The way to other nodes."""
+
+    def post(self, node: Atom, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD) -> None:
+        """Sends without waiting; connects first where there is no connection."""
+
+    def post_if_connected(
+        self, node: Atom, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD
+    ) -> None:
+        """Sends without waiting; without a connection the signal has no meaning and is dropped."""
+
+    def when_up(
+        self, node: Atom, begin: Callable[[Callee], None], fail: Callable[[Exception], None]
+    ) -> None:
+        """Calls `begin` with the connection to a node: at once where it is up, else when it comes
+        up, in order with the signals that wait for it; `fail` where it does not come up. Raises
+        NoConnection, NodeNameError."""
+
+    def is_up(self, node: Atom) -> bool:
+        """Whether there is a connection to a node."""
+
+    def obstacle(self, node: Atom) -> str | None:
+        """Why there is no connection yet to a node that is being connected to."""
+
+    def watch(self, node: Atom) -> None:
+        """Connects where there is no connection; `ProcessTable.node_lost` tells when that fails."""
+
+    def send(self, route: Route, payload: Term) -> Awaitable[None] | None:
+        """Sends; what is to be awaited until there is a link, or while the backlog is high. Both
+        raise NoConnection, EtfEncodeError."""
+
+
+class ProcessTable:
+    """Who is who on this node."""
+
+    def __init__(self, identifiers: Identifiers, network: Network) -> None:
+        self.name = identifiers.node
+        self.identifiers = identifiers
+        self.network = network
+        self.affinity = LoopAffinity(str(self.name))
+        self.processes: dict[Pid, Process] = {}
+        self.names: dict[Atom, Process] = {}
+        self.aliases: dict[Reference, Process] = {}
+        self.calls = PendingCalls(self.name)
+        self.watched_names: dict[Reference, Process] = {}
+        """Who is watched by a monitor of a name: the name may pass to another process."""
+        self._tied: dict[Atom, dict[Process, None]] = {}
+        """Who may have something to lose when the connection to a node is lost."""
+        self.node_monitors: dict[Pid, NodeMonitor] = {}
+        """Who is told of nodes coming and going."""
+        self.group_leader: Pid | None = None
+        """That of processes which are not given another."""
+        self.reply_sink: Pid | None = None
+        """Where answers go that nobody waits for."""
+        self.overflows = Overflows()
+        self.is_draining = False
+        """New calls from other nodes are refused."""
+        self.work: dict[object, Callable[[], int]] = {}
+        """Who does work that a drain waits for, and how much each has left."""
+        self.before_drain: dict[object, Callable[[], None]] = {}
+        """What is done when a drain begins."""
+        self._is_idle: asyncio.Event | None = None
+        self._signals: deque[tuple[Signal, Payload]] = deque()
+        self._is_handling = False
+        self.handlers: dict[type[Signal], Handler] = {
+            signals.Message: self._on_message,
+            signals.Link: self._on_link,
+            signals.Unlink: self._on_unlink,
+            signals.UnlinkAck: self._on_unlink_ack,
+            signals.Exit: self._on_exit,
+            signals.ExitSignal: self._on_exit_signal,
+            signals.Monitor: self._on_monitor,
+            signals.Demonitor: self._on_demonitor,
+            signals.Down: self._on_down,
+            signals.SpawnReply: self._on_spawn_reply,
+            signals.GroupLeader: self._on_group_leader,
+        }
+        """What is done with each signal; other modules add theirs."""
+
+    # -- who is here --
+
+    def enrol(self, process: Process) -> Pid:
+        """A new process gets its pid."""
+        pid = self.identifiers.pid(self.processes)
+        self.processes[pid] = process
+        return pid
+
+    def dismiss(self, process: Process) -> None:
+        """A process has ended: its pid, name and aliases reach nobody any more."""
+        self.processes.pop(process.pid, None)
+        for node in process.tied_to:
+            self._untie(process, node)
+        process.tied_to.clear()
+        self.node_monitors.pop(process.pid, None)
+        if process.name is not None and self.names.get(process.name) is process:
+            del self.names[process.name]
+        for alias in process.aliases:
+            self.aliases.pop(alias, None)
+        process.aliases.clear()
+
+    def register(self, name: str, process: Process) -> None:
+        """Gives a process a name, its only one. Raises NameTaken."""
+        atom = Atom(name)
+        if atom in ("undefined", "true", "false", ""):
+            raise NameTaken(f"{name!r} cannot be a registered name: Erlang keeps it for itself")
+        holder = self.names.get(atom)
+        if holder is not None:
+            raise NameTaken(f"the name {name!r} is taken here, by {holder.pid}")
+        if process.name is not None:
+            raise NameTaken(f"{process} has a name already; a process has one at most")
+        process.name = atom
+        self.names[atom] = process
+
+    def unregister(self, name: str) -> None:
+        """Takes a name away. Raises NoProcess."""
+        process = self.names.pop(Atom(name), None)
+        if process is None:
+            raise NoProcess(f"no process here is registered as {name!r}")
+        process.name = None
+
+    def tie(self, process: Process, node: Atom) -> None:
+        """A link, a monitor, a request: `process` is told when the connection to `node` is lost,
+        once. So that a node lost costs what was tied to it, and not all that there is."""
+        if node is self.name:
+            return
+        tied = self._tied.setdefault(node, {})
+        if process not in tied:
+            tied[process] = None
+            process.tied_to.append(node)
+
+    def _untie(self, process: Process, node: Atom) -> None:
+        tied = self._tied.get(node)
+        if tied is not None:
+            tied.pop(process, None)
+            if not tied:
+                del self._tied[node]
+
+    def node_lost(self, node: Atom) -> None:
+        """The connection to a node is gone: calls to it fail, and the processes tied to a process
+        there are told."""
+        self.calls.node_lost(node)
+        for process in self._tied.pop(node, ()):
+            if process.is_alive:
+                process.tied_to.remove(node)
+                process.node_lost(node)
+
+    def ties_of(self, node: str) -> int:
+        """Links and monitors that processes of a node have with processes here."""
+        return sum(
+            process.links.count(node)
+            + sum(watcher.pid.node == node for watcher in process.watchers.values())
+            for process in self._tied.get(Atom(node), ())
+        )
+
+    def monitor_nodes(self, process: Process, *, hidden: bool, info: bool) -> None:
+        """A process wants to be told of nodes that come and go."""
+        self.node_monitors[process.pid] = NodeMonitor(hidden, info)
+
+    def node_changed(
+        self, kind: Atom, node: Atom, is_hidden: bool, reason: Atom | None = None
+    ) -> None:
+        """A node has come or gone: `kind` is nodeup, or nodedown for a reason."""
+        info = {_NODE_TYPE: _HIDDEN if is_hidden else _VISIBLE}
+        if reason is not None:
+            info[_NODEDOWN_REASON] = reason
+        for pid, wanted in list(self.node_monitors.items()):
+            process = self.processes.get(pid)
+            if process is not None and (wanted.hidden or not is_hidden):
+                message = (kind, node, dict(info)) if wanted.info else (kind, node)
+                process.signalled(message, HERE)
+
+    # -- the end of its work --
+
+    async def drain(self, timeout: float | None) -> int:
+        """Refuses new calls from other nodes, and waits until those that run have ended. Returns
+        how much work is left when `timeout` seconds are over."""
+        if not self.is_draining:
+            self.is_draining = True
+            self.handlers[Message] = self._refusing_calls(self.handlers[Message])
+            for begin in list(self.before_drain.values()):
+                begin()
+        self._is_idle = asyncio.Event()
+        self.work_done()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._is_idle.wait(), timeout)
+        return self._work_left()
+
+    def work_done(self) -> None:
+        """A piece of the work that a drain waits for has ended."""
+        if self._is_idle is not None and not self._work_left():
+            self._is_idle.set()
+
+    def _work_left(self) -> int:
+        return sum(count() for count in self.work.values())
+
+    def _refusing_calls(self, handler: Handler) -> Handler:
+        def handle(signal: Message, payload: Term, source: Source) -> None:
+            process = None if source is HERE else self._called(signal, payload)
+            if process is None:
+                handler(signal, payload, source)
+            else:
+                assert isinstance(payload, tuple)
+                fail_call(process, payload[1], DRAINING)
+
+        return handle
+
+    def _called(self, signal: Message, message: Term) -> Process | None:
+        """The process that a message calls, where it refuses calls now."""
+        if not is_call(message) or message[0] != GEN_CALL:
+            return None
+        to = signal.to
+        if isinstance(to, Reference):
+            return None
+        process = self.processes.get(to) if isinstance(to, Pid) else self.names.get(to)
+        return process if process is not None and process.is_refusing_calls_in_drain else None
+
+    # -- messages out --
+
+    def route(self, sender: Pid, to: Destination) -> Route:
+        """The way of messages from a process here."""
+        if isinstance(to, Pid | Reference):
+            return Route(to, to.node, sender, Message(sender, to))
+        if isinstance(to, str):
+            return Route(to, self.name, sender, Message(sender, Atom(to)))
+        name, node = to
+        return Route((name, node), Atom(node), sender, Message(sender, Atom(name)))
+
+    def send(self, route: Route, message: Term) -> Awaitable[None] | None:
+        """Sends a message; what is to be awaited where it has to wait. Both raise NoProcess for a
+        name that nobody here has, NoConnection for another node, EtfEncodeError."""
+        if route.node is not self.name:
+            return self.network.send(route, message)
+        if isinstance(route.to, str) and route.to not in self.names:
+            raise NoProcess(f"no process here is registered as {route.to!r}")
+        self._signal(route.signal, message)
+        return None
+
+    def post(self, sender: Pid, to: Pid | Reference, message: Term) -> None:
+        """Sends without waiting, and without connecting: for answers."""
+        self.emit_if_connected(to.node, sender, Message(sender, to), message)
+
+    # -- signals out --
+
+    def send_link(self, sender: Pid, to: Pid) -> None:
+        self.emit(to.node, sender, signals.Link(sender, to))
+
+    def send_unlink(self, sender: Pid, to: Pid, identifier: int) -> None:
+        self.emit_if_connected(to.node, sender, signals.Unlink(identifier, sender, to))
+
+    def send_exit(self, sender: Pid, to: Pid, reason: Term) -> None:
+        self.emit_if_connected(to.node, sender, signals.Exit(sender, to), reason)
+
+    def send_exit2(self, sender: Pid, to: Pid, reason: Term) -> None:
+        self.emit(to.node, sender, signals.ExitSignal(sender, to), reason)
+
+    def send_monitor(self, sender: Pid, watched: Watched, reference: Reference) -> None:
+        node, target = _target(watched)
+        self.emit(node, sender, signals.Monitor(sender, target, reference))
+
+    def send_demonitor(self, sender: Pid, watched: Watched, reference: Reference) -> None:
+        node, target = _target(watched)
+        self.emit_if_connected(node, sender, signals.Demonitor(sender, target, reference))
+
+    def send_down(self, watcher: Watcher, sender: Pid, reference: Reference, reason: Term) -> None:
+        signal = signals.Down(watcher.known_as, watcher.pid, reference)
+        self.emit_if_connected(watcher.pid.node, sender, signal, reason)
+
+    def emit(self, node: Atom, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD) -> None:
+        """Sends a signal, connecting first where needed."""
+        if node is self.name:
+            self._signal(signal, payload)
+        else:
+            self.network.post(node, sender, signal, payload)
+
+    def emit_if_connected(
+        self, node: Atom, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD
+    ) -> None:
+        """Sends a signal that means nothing without the connection there is."""
+        if node is self.name:
+            self._signal(signal, payload)
+        else:
+            self.network.post_if_connected(node, sender, signal, payload)
+
+    def _signal(self, signal: Signal, payload: Payload) -> None:
+        """One signal after the other, so that a chain of exits is no chain of Python calls."""
+        self._signals.append((signal, payload))
+        if self._is_handling:
+            return
+        self._is_handling = True
+        try:
+            while self._signals:
+                signal, payload = self._signals.popleft()
+                self.handlers[type(signal)](signal, payload, HERE)
+        finally:
+            self._is_handling = False
+
+    # -- messages in --
+
+    def _on_message(self, signal: Message, payload: Term, source: Source) -> None:
+        # A priority message is an ordinary one here: only an alias that was made for such messages
+        # makes a difference (EEP 76), and no process here makes one.
+        to = signal.to
+        if type(to) is Reference:
+            if self.calls.answer_by_alias(to, payload, source):
+                return
+        elif self.calls and type(to) is Pid and self.calls.answer_by_pid(payload, source):
+            return
+        process = self._receiver(to)
+        if process is not None:
+            process.deliver(payload, source)
+
+    def _receiver(self, to: Pid | Atom | Reference) -> Process | None:
+        """The process that a message or an exit signal is for. An alias may end by its use."""
+        kind = type(to)
+        if kind is Pid:
+            return self.processes.get(to)  # type: ignore[arg-type]
+        if kind is not Reference:
+            return self.names.get(to)  # type: ignore[arg-type]
+        process = self.aliases.get(to)  # type: ignore[arg-type]
+        if process is not None:
+            process.alias_used(to)  # type: ignore[arg-type]
+        return process
+
+    # -- links in --
+
+    def _on_link(self, signal: signals.Link, payload: Term, source: Source) -> None:
+        process = self.processes.get(signal.to)
+        if process is not None:
+            process.links.link_received(signal.sender)
+            self.tie(process, signal.sender.node)
+            source.tied(self.ties_of)
+        else:
+            self.send_exit(signal.to, signal.sender, NOPROC)
+
+    def _on_unlink(self, signal: signals.Unlink, payload: Term, source: Source) -> None:
+        process = self.processes.get(signal.to)
+        if process is not None:
+            process.links.unlink_received(signal.sender)
+        if signal.id is not None:
+            # Acknowledged for a process that is gone, too: the other end waits for it.
+            ack = signals.UnlinkAck(signal.id, signal.to, signal.sender)
+            self.emit_if_connected(signal.sender.node, signal.to, ack)
+
+    def _on_unlink_ack(self, signal: signals.UnlinkAck, payload: Term, source: Source) -> None:
+        process = self.processes.get(signal.to)
+        if process is not None:
+            process.links.unlink_acknowledged(signal.sender, signal.id)
+
+    def _on_exit(self, signal: signals.Exit, reason: Term, source: Source) -> None:
+        process = self.processes.get(signal.to)
+        if process is not None:
+            process.link_broken(signal.sender, reason, source)
+
+    def _on_exit_signal(self, signal: signals.ExitSignal, reason: Term, source: Source) -> None:
+        process = self._receiver(signal.to)
+        if process is not None:
+            process.exit_signalled(signal.sender, reason, source)
+
+    # -- monitors in --
+
+    def _on_monitor(self, signal: signals.Monitor, payload: Term, source: Source) -> None:
+        target = signal.to
+        process = self.processes.get(target) if isinstance(target, Pid) else self.names.get(target)
+        watcher = Watcher(signal.sender, target)
+        if process is not None and signal.ref in process.watchers:
+            self.calls.refuse("monitor", source)
+        elif process is not None:
+            process.watchers[signal.ref] = watcher
+            self.tie(process, signal.sender.node)
+            source.tied(self.ties_of)
+            if not isinstance(target, Pid):
+                self.watched_names[signal.ref] = process
+        else:
+            # A name that nobody has is nobody's: the watcher itself keeps the order.
+            self.send_down(watcher, signal.sender, signal.ref, NOPROC)
+
+    def _on_demonitor(self, signal: signals.Demonitor, payload: Term, source: Source) -> None:
+        target = signal.to
+        if isinstance(target, Pid):
+            process = self.processes.get(target)
+        else:
+            process = self.watched_names.get(signal.ref)
+        watcher = None if process is None else process.watchers.get(signal.ref)
+        if process is None or watcher is None:
+            return
+        if watcher.pid == signal.sender:
+            del process.watchers[signal.ref]
+            self.watched_names.pop(signal.ref, None)
+        else:
+            self.calls.refuse("demonitor", source)
+
+    def _on_down(self, signal: signals.Down, reason: Term, source: Source) -> None:
+        reference = signal.ref
+        if self.calls.down(reference, reason, source):
+            return
+        process = self.processes.get(signal.to)
+        watched = None if process is None else process.monitoring.get(reference)
+        if process is None or watched is None:
+            return
+        if self.calls.is_from(_target(watched)[0], source):
+            process.monitor_fired(reference, reason, source)
+        else:
+            self.calls.refuse("DOWN signal", source)
+
+    # -- spawning, group leaders --
+
+    def _on_spawn_reply(self, signal: signals.SpawnReply, payload: Term, source: Source) -> None:
+        if self.calls.spawn_replied(signal, source):
+            return
+        # Its caller is gone, or it is no reply to a request of ours.
+        if isinstance(signal.result, Pid) and self.calls.is_from(signal.result.node, source):
+            self.let_spawned_go(signal, signal.result, NOPROC)
+
+    def let_spawned_go(self, signal: signals.SpawnReply, child: Pid, reason: Term) -> None:
+        """A process was spawned for one that does not want it any more: what tied them ends."""
+        if signal.flags & signals.SPAWN_MONITORED:
+            self.send_demonitor(signal.to, child, signal.req_id)
+        if signal.flags & signals.SPAWN_LINKED:
+            self.send_exit(signal.to, child, reason)
+
+    def _on_group_leader(self, signal: signals.GroupLeader, payload: Term, source: Source) -> None:
+        process = self.processes.get(signal.to)
+        if process is not None:
+            process.group_leader = signal.sender
+
+
+def _target(watched: Watched) -> tuple[Atom, Pid | Atom]:
+    if isinstance(watched, Pid):
+        return watched.node, watched
+    return watched[1], watched[0]
