@@ -1,4 +1,8 @@
-"""Bounds of a node: bytes held, seconds waited. Frozen; replace what you want different."""
+"""Every bound, with its default and unit: of a node, a mailbox, a connection, a QUIC endpoint.
+
+All are frozen dataclasses: make another with the fields that are to differ. The limits of terms are
+`quicdist.etf.Limits`.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,127 @@ import enum
 from dataclasses import dataclass, field
 
 from quicdist.errors import NodeError
-from quicdist.protocol.session import SessionLimits
 
 MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """Bounds of one distribution connection. Sizes in bytes."""
+
+    max_message: int = 128 * 1024 * 1024
+    """All frames of one message. Larger ones are not taken, and not sent."""
+    max_sequences: int = 4096
+    """Messages in fragments at a time."""
+    max_sequence_bytes: int = 192 * 1024 * 1024
+    """What unfinished messages hold together: one of the largest, and others beside it."""
+    fragment_size: int = 64 * 1024
+    """Payload of an outgoing fragment."""
+
+
+@dataclass(frozen=True, slots=True)
+class CarrierLimits:
+    """Bounds of one connection of any carrier. Sizes in bytes, times in seconds."""
+
+    high_water: int = 512 * 1024
+    low_water: int = 256 * 1024
+    receive_window: int = 1024 * 1024
+    max_frame: int = 128 * 1024 * 1024
+    max_handshake: int = 4096
+    handshake_timeout: float = 7.0
+    idle_timeout: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionLimits:
+    """Bounds of a QUIC endpoint on connections that others open."""
+
+    max_connections: int = 4096
+    """Open at once, both ways; who dials us beyond that is not answered."""
+
+    max_half_open: int = 512
+    """Of those, the ones that others opened and whose distribution handshake is not done: nobody
+    knows yet whether they have the cookie. Beyond that, the oldest from where most come from is
+    ended for each new one."""
+
+    prove_above: int = 64
+    """So many half-open ones, and who dials us has to show that it receives at its address
+    (Retry, RFC 9000, 8.1.2): one round trip more, and nothing is kept for forged addresses."""
+
+    unproved_per_second: float = 100.0
+    """Connections begun in a second by who has not shown that, and as many at once; the others
+    have to."""
+
+    max_per_address: int = 1024
+    """Connections that others opened from one IPv4 address or IPv6 /64."""
+
+    max_half_open_per_address: int = 128
+    """Of those, the ones whose distribution handshake is not done; and as many for all addresses of
+    an IPv6 /48 together."""
+
+    resets_per_second: float = 50.0
+    """Stateless resets (RFC 9000, 10.3) sent, at most; as many at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionBounds:
+    """Bounds of each QUIC connection. One that exceeds a bound is closed, and the endpoint counts
+    it under the `RejectReason` of that bound."""
+
+    max_tls_message: int = 64 * 1024
+    """Bytes of a TLS message that is not complete, and of the CRYPTO data that came ahead of a
+    gap. A chain of eight certificates is a quarter of this."""
+
+    max_client_hello: int = 16 * 1024
+    """The same for Initial packets, which anybody can send from any address."""
+
+    max_tls_items: int = 1024
+    """Integers, lengths and byte strings in one TLS message. A browser's ClientHello has about
+    200."""
+
+    max_tls_messages: int = 64
+    """TLS messages of a connection, over its whole life. A handshake with client certificates
+    takes eight; the rest is for session tickets, which are ignored."""
+
+    max_transport_parameters: int = 1024
+    """Bytes of the peer's transport parameters (RFC 9000, 18)."""
+
+    max_tls_ranges: int = 32
+    """Ranges of CRYPTO data beyond a gap, for each encryption level."""
+
+    max_stream_ranges: int = 1024
+    """Ranges of a stream's data beyond a gap. At a window of 32 MiB, a third of which is lost in
+    datagrams of 16,000 bytes, there are 700."""
+
+    max_stream_ranges_unproved: int = 32
+    """The same before the peer has shown that it has the cookie."""
+
+    max_data_unproved: int = 128 * 1024
+    """Bytes of all streams that who dials us may send, in order or not, before it has shown that
+    it has the cookie. After that it is the window of its dialect."""
+
+    max_ack_ranges: int = 256
+    """Ranges of one ACK frame. aioquic sends 64 at most."""
+
+    max_frames: int = 64
+    """Frames of one packet, by weight: STREAM and CRYPTO frames count as two, ACK frames as four
+    and their ranges as a quarter each, PATH_CHALLENGE frames as eight."""
+
+    bytes_per_frame: int = 8
+    """Once the peer has shown that it has the cookie, a packet may hold one frame more for so many
+    of its bytes."""
+
+    max_frames_unproved: int = 640
+    """Frames of a connection, by weight and in all, before the peer has shown that it has the
+    cookie. A handshake takes 50 to 150."""
+
+    max_packets_per_datagram: int = 8
+    """Packets coalesced in one datagram (RFC 9000, 12.2). A datagram with more is discarded: it is
+    not authenticated as a whole, so the connection goes on."""
+
+    min_packets_per_key: int = 16
+    """Packets that we send between two key updates of the peer (RFC 9001, 6.2, asks for one): new
+    keys cost as much as ten packets."""
 
 
 class WhenFull(enum.Enum):

@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fuzz.targets.pieces import handshakes, join, split, talks
-from quicdist.carriers.base import CarrierLimits, Dialect, DialectError, Role, Write
+from quicdist.limits import CarrierLimits
 from quicdist.protocol.dialects import QUIC_DIALECTS
+from quicdist.protocol.dialects.base import Dialect, DialectError, Write
 from quicdist.protocol.dialects.tcp import TcpDialect
 from quicdist.protocol.packet import FramePacket, HandshakePacket
+from quicdist.protocol.role import Role
 
 LIMITS = CarrierLimits(max_frame=1 << 12, max_handshake=1 << 9)
 KINDS = [*QUIC_DIALECTS.values(), TcpDialect]

@@ -11,7 +11,8 @@ from quicdist.protocol import handshake as hs
 from quicdist.protocol.errors import DistError, ProtocolError, UsageError
 from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
 from quicdist.protocol.packet import HandshakePacket
-from quicdist.protocol.session import AliveAsked, LocalNode, PeerNamed, Role, Session
+from quicdist.protocol.role import Role
+from quicdist.protocol.session import AliveAsked, LocalNode, PeerNamed, Session
 
 COOKIES = ("labcookie", "lab")
 PARSERS = (
@@ -34,7 +35,7 @@ def check(data: bytes) -> None:
     name = "host" if choice & 4 and initiator else "5555@127.0.0.1"
     session = Session(
         LocalNode(name, 4, flags, COOKIES[choice >> 1 & 1]),
-        Role.INITIATOR if initiator else Role.ACCEPTOR,
+        Role.DIALER if initiator else Role.LISTENER,
         challenge=1,
     )
     session.start()

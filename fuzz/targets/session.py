@@ -8,18 +8,12 @@ from collections.abc import Iterator
 
 from fuzz.targets.pieces import frames, join, split
 from quicdist import etf
+from quicdist.limits import SessionLimits
 from quicdist.protocol.errors import DistError, ProtocolError
 from quicdist.protocol.flags import DEFAULT_FLAGS
 from quicdist.protocol.handshake import Status
 from quicdist.protocol.packet import FramePacket, HandshakePacket
-from quicdist.protocol.session import (
-    NO_PAYLOAD,
-    Event,
-    MessageReceived,
-    SendHandshake,
-    Session,
-    SessionLimits,
-)
+from quicdist.protocol.session import NO_PAYLOAD, Event, MessageReceived, SendHandshake, Session
 from quicdist.protocol.signals import Payload, Signal
 from quicdist.protocol.wire import WireForms
 from tests.protocol.talk import FORMS, acceptor, initiator, node

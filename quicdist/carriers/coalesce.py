@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quicdist.carriers.base import Buffer
+from quicdist.protocol.dialects.base import Buffer
 
 _JOIN_BELOW = 16 * 1024
 """Bytes of a part that is copied to leave with others; a larger one stays as it is."""

@@ -48,7 +48,7 @@ class RejectReason(enum.Enum):
     NOT_TAKEN = "not_taken"
     """The node did not take it."""
 
-    # A connection that exceeded one of `quicdist.carriers.quic.bounds.ConnectionBounds`:
+    # A connection that exceeded one of `quicdist.limits.ConnectionBounds`:
 
     TLS_SIZE = "tls_size"
     """More bytes of a TLS message, or ahead of one, than `max_tls_message`."""

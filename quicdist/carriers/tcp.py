@@ -20,25 +20,16 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
-from quicdist.carriers.base import (
-    Buffer,
-    CarrierLimits,
-    CloseKind,
-    CloseReason,
-    ConnectionHandler,
-    ConnectionStatistics,
-    DialectError,
-    DialectTraits,
-    Role,
-    Step,
-    Write,
-)
+from quicdist.carriers.base import CloseKind, CloseReason, ConnectionHandler, ConnectionStatistics
 from quicdist.carriers.coalesce import joined
 from quicdist.carriers.forking import descriptors_of, keep_from_children
 from quicdist.carriers.trust import Verifier
+from quicdist.limits import CarrierLimits
+from quicdist.protocol.dialects.base import Buffer, DialectError, DialectTraits, Step, Write
 from quicdist.protocol.dialects.single_stream import SingleStreamDialect
 from quicdist.protocol.dialects.tcp import TcpDialect
 from quicdist.protocol.packet import Packet
+from quicdist.protocol.role import Role
 
 _READ_SIZE = 256 * 1024
 

@@ -12,11 +12,13 @@ import ssl
 from collections.abc import Sequence
 
 from quicdist.carriers import tcp
-from quicdist.carriers.base import CarrierLimits, CertificateRejected, ConnectionHandler, Role
+from quicdist.carriers.base import CertificateRejected, ConnectionHandler
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.tcp import Accept, TcpConnection, TcpListener
 from quicdist.carriers.trust import CertificateError, Certificates, Credentials, contexts
+from quicdist.limits import CarrierLimits
 from quicdist.protocol.dialects.tls import TlsDialect
+from quicdist.protocol.role import Role
 
 _log = logging.getLogger("quicdist.tls")
 _log.addFilter(LogRateLimit("not_believed"))

@@ -32,7 +32,8 @@ from quicdist.etf import Atom, EtfEncodeError, Options, Pid, Term
 from quicdist.limits import NodeLimits
 from quicdist.protocol.flags import Flag
 from quicdist.protocol.handshake import Named, Status, is_node_name, settle_simultaneous
-from quicdist.protocol.session import NO_PAYLOAD, NOT_BOUND, LocalNode, Role, Session
+from quicdist.protocol.role import Role
+from quicdist.protocol.session import NO_PAYLOAD, NOT_BOUND, LocalNode, Session
 from quicdist.protocol.signals import Payload, Signal
 from quicdist.runtime.backpressure import Source
 from quicdist.runtime.counters import Ending, NodeCounters
@@ -460,7 +461,7 @@ class Connections:
         assert self.local is not None
         session = Session(
             self.local,
-            Role.ACCEPTOR if node is None else Role.INITIATOR,
+            Role.LISTENER if node is None else Role.DIALER,
             challenge=secrets.randbits(32),
             expected_peer=node,
             limits=self._limits.session,

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Protocol
 
-from quicdist.carriers.base import Buffer
+from quicdist.protocol.dialects.base import Buffer
 from quicdist.protocol.session import OutgoingMessage
 from quicdist.runtime.backpressure import Backpressure
 

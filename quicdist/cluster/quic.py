@@ -9,16 +9,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from quicdist.carriers.base import CarrierLimits, CertificateRejected, Connection, DialError
-from quicdist.carriers.quic.bounds import ConnectionBounds
+from quicdist.carriers.base import CertificateRejected, Connection, DialError
 from quicdist.carriers.quic.endpoint import Endpoint
-from quicdist.carriers.quic.settings import AdmissionLimits, QuicSettings
+from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Credentials
 from quicdist.cluster.carrier import Accept, Carrier, ListenerSettings, Transport, TransportAddress
 from quicdist.cluster.names import Address
 from quicdist.errors import NodeError
+from quicdist.limits import AdmissionLimits, CarrierLimits, ConnectionBounds
 from quicdist.protocol.dialects import ALL_ALPNS
 
 _ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}

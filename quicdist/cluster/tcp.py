@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quicdist.carriers import epmd, tcp
-from quicdist.carriers.base import CarrierLimits, CertificateRejected, Connection, Role
+from quicdist.carriers.base import CertificateRejected, Connection
 from quicdist.carriers.epmd import (
     EpmdAddress,
     EpmdError,
@@ -23,6 +23,8 @@ from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import CertificateError, Credentials
 from quicdist.cluster.carrier import Accept, Carrier, ListenerSettings, Transport, TransportAddress
 from quicdist.errors import NodeError
+from quicdist.limits import CarrierLimits
+from quicdist.protocol.role import Role
 
 _log = logging.getLogger("quicdist.node")
 

@@ -14,12 +14,12 @@ from quicdist.protocol import signals
 from quicdist.protocol.errors import DistError
 from quicdist.protocol.handshake import Status
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
+from quicdist.protocol.role import Role
 from quicdist.protocol.session import (
     AliveAsked,
     Connected,
     Event,
     LocalNode,
-    Role,
     SendHandshake,
     Session,
 )
@@ -32,7 +32,7 @@ class Link:
     def __init__(self, connection: Connection, local: LocalNode, peer: str) -> None:
         self.session = Session(
             local,
-            Role.INITIATOR,
+            Role.DIALER,
             challenge=secrets.randbits(32),
             expected_peer=peer,
             binding=connection.binding,

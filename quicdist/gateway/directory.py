@@ -7,11 +7,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from quicdist.carriers.base import CarrierLimits, ConnectionHandler
+from quicdist.carriers.base import ConnectionHandler
 from quicdist.carriers.epmd import EpmdRefused, NodeInfo
 from quicdist.carriers.tcp import TcpConnection, TcpListener
 from quicdist.cluster.names import Address
 from quicdist.errors import NodeNameError
+from quicdist.limits import CarrierLimits
 
 _log = logging.getLogger("quicdist.gateway")
 

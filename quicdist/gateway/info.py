@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from quicdist.carriers.base import Role
+from quicdist.protocol.role import Role
 from quicdist.runtime.counters import Traffic
 
 

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from quicdist.carriers.base import CloseKind, CloseReason, Connection, Role
+from quicdist.carriers.base import CloseKind, CloseReason, Connection
 from quicdist.carriers.trust import CertificateError, PeerRefused
 from quicdist.cluster.access import Access
 from quicdist.gateway.info import RelayInfo
@@ -22,6 +22,7 @@ from quicdist.gateway.policy_filter import Passage, PolicyFilter
 from quicdist.protocol.errors import DistError, HandshakeRefused
 from quicdist.protocol.handshake import Status, build_status, parse_name
 from quicdist.protocol.packet import HandshakePacket, Packet
+from quicdist.protocol.role import Role
 from quicdist.runtime.counters import Ending, Traffic
 
 _log = logging.getLogger("quicdist.gateway")

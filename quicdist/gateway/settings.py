@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from quicdist.carriers.base import CarrierLimits
-from quicdist.carriers.quic.bounds import ConnectionBounds
-from quicdist.carriers.quic.settings import AdmissionLimits
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.trust import Identity, Trust
 from quicdist.cluster.access import Access
 from quicdist.cluster.names import Address
 from quicdist.gateway.policy import Policy
+from quicdist.limits import AdmissionLimits, CarrierLimits, ConnectionBounds
 from quicdist.protocol.dialects import ALL_ALPNS
 
 

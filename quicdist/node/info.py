@@ -6,11 +6,11 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from quicdist.carriers.base import Role
 from quicdist.cluster.carrier import Carrier
 from quicdist.cluster.connection_manager import Connections
 from quicdist.cluster.peer import Peer
 from quicdist.etf import Pid
+from quicdist.protocol.role import Role
 from quicdist.runtime.counters import NodeCounters, Traffic
 from quicdist.runtime.mailbox import Mailbox
 from quicdist.runtime.process_table import ProcessTable

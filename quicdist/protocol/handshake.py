@@ -142,8 +142,8 @@ _BOUND = b"quicdist bound cookie proof"
 class Prover(Enum):
     """Which side makes a bound proof: neither can send the other its own proof back."""
 
-    INITIATOR = b"initiator"
-    ACCEPTOR = b"acceptor"
+    DIALER = b"initiator"
+    LISTENER = b"acceptor"
 
 
 def bound_digest(cookie: bytes, challenge: int, binding: bytes, prover: Prover) -> bytes:

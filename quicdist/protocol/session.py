@@ -1,6 +1,6 @@
 """One connection between two nodes, without the connection: packets in, events out.
 
-    session = Session(local, Role.INITIATOR, challenge=random_32_bits, expected_peer=name)
+    session = Session(local, Role.DIALER, challenge=random_32_bits, expected_peer=name)
     session.start()                    -> events: what to send
     session.receive(packet)            -> events: what to send, what happened
     session.message(frame)             -> the same for a frame that begins as an earlier one
@@ -38,6 +38,7 @@ from typing import Final, TypeAlias
 
 from quicdist import etf
 from quicdist.etf.terms import Atom, Term
+from quicdist.limits import SessionLimits
 from quicdist.protocol import handshake as hs
 from quicdist.protocol.errors import (
     DistError,
@@ -61,6 +62,7 @@ from quicdist.protocol.header import (
     OutgoingAtomCache,
 )
 from quicdist.protocol.packet import FramePacket, Packet
+from quicdist.protocol.role import Role
 from quicdist.protocol.signals import NO_PAYLOAD as NO_PAYLOAD
 from quicdist.protocol.signals import Message, Payload, Signal, SpawnRequest, UnknownSignal
 from quicdist.protocol.wire import FOLLOWS, Parsed, WireForms, parse
@@ -87,13 +89,6 @@ _SHOWN = int(MANDATORY | Flag.PUBLISHED | Flag.NAME_ME | Flag.CHANNEL_BINDING)
 
 NOT_BOUND: Final = "{} does not bind its proof of the cookie to the TLS session, as it must here"
 """Why a peer is refused that cannot, or does not want to, bind; formatted with its name."""
-
-
-class Role(Enum):
-    """Who opened the connection."""
-
-    INITIATOR = "initiator"
-    ACCEPTOR = "acceptor"
 
 
 class _State(Enum):
@@ -140,20 +135,6 @@ class PeerNode:
     name: str
     creation: int
     flags: Flag
-
-
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
-    """Bounds on what a peer can make us hold. Sizes in bytes."""
-
-    max_message: int = 128 * 1024 * 1024
-    """All frames of one message. Larger ones are not taken, and not sent."""
-    max_sequences: int = 4096
-    """Messages in fragments at a time."""
-    max_sequence_bytes: int = 192 * 1024 * 1024
-    """What unfinished messages hold together: one of the largest, and others beside it."""
-    fragment_size: int = 64 * 1024
-    """Payload of an outgoing fragment."""
 
 
 # -- events -------------------------------------------------------------------------------------
@@ -365,7 +346,7 @@ class Session:
             if options.limits == etf.DEFAULT.limits
             else dataclasses.replace(etf.DEFAULT, limits=options.limits)
         )
-        self._state = _State.NEW if role is Role.INITIATOR else _State.NAME
+        self._state = _State.NEW if role is Role.DIALER else _State.NAME
         self._local_name = local.name
         self._local_creation = local.creation
         self._sent_flags = 0
@@ -430,7 +411,7 @@ class Session:
 
     def start(self) -> list[Event]:
         """The initiator's first move; nothing for an acceptor. Raises UsageError."""
-        if self._role is Role.ACCEPTOR:
+        if self._role is Role.LISTENER:
             return []
         self._expect(_State.NEW)
         flags, name, creation = int(self._local.flags), self._local.name, self._local.creation
@@ -562,8 +543,8 @@ class Session:
 
     def _on_reply(self, data: bytes) -> list[Event]:
         reply = hs.parse_challenge_reply(data)
-        self._check_proof(reply.digest, hs.Prover.INITIATOR)
-        ack = hs.ChallengeAck(self._proof(reply.challenge, hs.Prover.ACCEPTOR))
+        self._check_proof(reply.digest, hs.Prover.DIALER)
+        ack = hs.ChallengeAck(self._proof(reply.challenge, hs.Prover.LISTENER))
         return [SendHandshake(hs.build_challenge_ack(ack)), self._connect()]
 
     def _on_status(self, data: bytes) -> list[Event]:
@@ -604,13 +585,13 @@ class Session:
         if self._must_bind and not self._is_bound:
             raise self._refusal(NOT_BOUND.format(challenge.name))
         self._state = _State.ACK
-        proof = self._proof(challenge.challenge, hs.Prover.INITIATOR)
+        proof = self._proof(challenge.challenge, hs.Prover.DIALER)
         reply = hs.ChallengeReply(self._challenge, proof)
         return [SendHandshake(hs.build_challenge_reply(reply))]
 
     def _on_ack(self, data: bytes) -> list[Event]:
         ack = hs.parse_challenge_ack(data)
-        self._check_proof(ack.digest, hs.Prover.ACCEPTOR)
+        self._check_proof(ack.digest, hs.Prover.LISTENER)
         return [self._connect()]
 
     def _can_bind(self) -> bool:
@@ -627,7 +608,7 @@ class Session:
         """Takes the same time for every wrong proof. Who dialled us may have any cookie that we
         accept, and is answered with the same. Raises WrongCookie."""
         accepted: tuple[bytes, ...] = (self._cookie,)
-        if prover is hs.Prover.INITIATOR:
+        if prover is hs.Prover.DIALER:
             accepted += self._more_cookies
         proved = [
             cookie
@@ -908,7 +889,7 @@ def _outgoing(options: etf.Options, max_message: int, *, native_records: bool) -
 
 
 def _check_local(local: LocalNode, role: Role, challenge: int) -> None:
-    dynamic = role is Role.INITIATOR and Flag.NAME_ME in local.flags
+    dynamic = role is Role.DIALER and Flag.NAME_ME in local.flags
     if dynamic and local.name and not hs.is_host_name(local.name):
         raise UsageError(f"with NAME_ME the name is a bare host name, not {local.name!r}")
     if not dynamic and not hs.is_node_name(local.name):

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from quicdist.carriers.base import CarrierLimits, CloseReason, Connection, Role
+from quicdist.carriers.base import CloseReason, Connection
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.trust import Credentials, Identity, Trust
+from quicdist.limits import CarrierLimits
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
+from quicdist.protocol.role import Role
 from tests.support.waiting import PATIENCE
 
 NAME = b"N" + bytes(12) + b"\x00\x06a@test"

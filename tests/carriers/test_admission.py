@@ -17,8 +17,8 @@ from quicdist.carriers.quic.address_validation import AddressValidation
 from quicdist.carriers.quic.admission import Admission
 from quicdist.carriers.quic.engine import SocketAddress
 from quicdist.carriers.quic.initial import Initial, read_initial
-from quicdist.carriers.quic.settings import AdmissionLimits
 from quicdist.carriers.reject_reason import RejectReason
+from quicdist.limits import AdmissionLimits
 from tests.carriers.owners import STATUS, Owner, node, settings
 from tests.carriers.stranger import Server, Stranger, run_virtually
 from tests.support.waiting import PATIENCE, until

@@ -20,13 +20,13 @@ from aioquic.quic.packet import QuicErrorCode
 from aioquic.quic.recovery import MAX_ACK_RANGES
 from aioquic.tls import Context, Epoch
 
-from quicdist.carriers.quic.bounds import ConnectionBounds
 from quicdist.carriers.quic.engine import aioquic as adapter
 from quicdist.carriers.quic.engine import aioquic_bounds
 from quicdist.carriers.quic.engine.aioquic_bounds import BoundedQuic
 from quicdist.carriers.quic.engine.aioquic_ranges import Ranges
 from quicdist.carriers.quic.initial import packets_in
 from quicdist.carriers.reject_reason import RejectReason
+from quicdist.limits import ConnectionBounds
 from quicdist.protocol.dialects import ALL_ALPNS
 from tests.carriers.owners import Owner, settings
 from tests.carriers.stranger import (

@@ -14,8 +14,8 @@ from hypothesis import example, given
 from hypothesis import settings as how
 from hypothesis import strategies as st
 
-from quicdist.carriers.quic.settings import AdmissionLimits
 from quicdist.carriers.reject_reason import RejectReason
+from quicdist.limits import AdmissionLimits
 from tests.carriers.owners import Owner, settings
 from tests.carriers.stranger import (
     THERE,

@@ -14,11 +14,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from quicdist.carriers.base import CarrierLimits, CloseKind, Connection, DialError
+from quicdist.carriers.base import CloseKind, Connection, DialError
 from quicdist.carriers.quic.connection import QuicConnection
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.engine.aioquic import AioquicConnection
-from quicdist.carriers.quic.settings import AdmissionLimits
+from quicdist.limits import AdmissionLimits, CarrierLimits
 from quicdist.protocol.dialects import ALL_ALPNS
 from tests.carriers.owners import Node, Owner, node, settings
 from tests.support.lossy import LossyProxy, Weather

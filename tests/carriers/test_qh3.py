@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from quicdist import Identity, NoConnection, Node, Quic, Trust
-from quicdist.carriers.base import CarrierLimits, CloseKind
+from quicdist.carriers.base import CloseKind
 from quicdist.carriers.quic.engine import load_engine
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.trust import Credentials
+from quicdist.limits import CarrierLimits
 from tests.carriers.owners import IDENTITY, node, settings
 from tests.support.lossy import LossyProxy, Weather
 from tests.support.waiting import settled

@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from quicdist.carriers.base import CarrierLimits, CloseKind, CloseReason, Connection, Role
+from quicdist.carriers.base import CloseKind, CloseReason, Connection
 from quicdist.carriers.tcp import TcpConnection, TcpListener, dial
+from quicdist.limits import CarrierLimits
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
+from quicdist.protocol.role import Role
 from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.io

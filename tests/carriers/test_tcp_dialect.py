@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicdist.carriers.base import CarrierLimits, DialectError, Role, Step, Write
+from quicdist.limits import CarrierLimits
+from quicdist.protocol.dialects.base import DialectError, Step, Write
 from quicdist.protocol.dialects.tcp import TcpDialect
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
+from quicdist.protocol.role import Role
 
 
 def dialect(role: Role) -> TcpDialect:

@@ -32,15 +32,8 @@ from quicdist.errors import StartError
 from quicdist.protocol.flags import DEFAULT_FLAGS
 from quicdist.protocol.handshake import Status
 from quicdist.protocol.packet import Packet
-from quicdist.protocol.session import (
-    Connected,
-    Event,
-    LocalNode,
-    PeerNamed,
-    Role,
-    SendHandshake,
-    Session,
-)
+from quicdist.protocol.role import Role
+from quicdist.protocol.session import Connected, Event, LocalNode, PeerNamed, SendHandshake, Session
 from tests.carriers.owners import IDENTITY
 from tests.support.ports import free_port
 
@@ -119,7 +112,7 @@ class Deaf:
         self._session: Session | None = None
         if name is not None:
             local = LocalNode(name, 7, DEFAULT_FLAGS, COOKIE)
-            self._session = Session(local, Role.ACCEPTOR, challenge=1)
+            self._session = Session(local, Role.LISTENER, challenge=1)
 
     def packets_received(self, packets: Sequence[Packet]) -> None:
         for packet in packets:

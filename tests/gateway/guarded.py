@@ -7,18 +7,18 @@ from typing import Any
 from quicdist.etf import Atom, Pid, Reference
 from quicdist.gateway.policy import PeerRules, Policy
 from quicdist.gateway.policy_filter import PolicyFilter
+from quicdist.limits import SessionLimits
 from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
 from quicdist.protocol.handshake import Status
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
+from quicdist.protocol.role import Role
 from quicdist.protocol.session import (
     NO_PAYLOAD,
     Event,
     MessageReceived,
     PeerNamed,
-    Role,
     SendHandshake,
     Session,
-    SessionLimits,
 )
 from quicdist.protocol.signals import Signal
 from tests.protocol.forms import Control
@@ -48,7 +48,7 @@ class Guarded:
     ) -> None:
         policy = Policy((policy,)) if isinstance(policy, PeerRules) else policy
         limits = SessionLimits(fragment_size=fragment_size)
-        roles = (Role.INITIATOR, Role.ACCEPTOR) if peer_dials else (Role.ACCEPTOR, Role.INITIATOR)
+        roles = (Role.DIALER, Role.LISTENER) if peer_dials else (Role.LISTENER, Role.DIALER)
         self.peer = Session(node(PEER, flags=flags), roles[0], challenge=1, limits=limits)
         self.node = Session(node(OWN), roles[1], challenge=2, limits=limits)
         self.guard = PolicyFilter(policy, OWN, dialled_peer=None if peer_dials else PEER)

@@ -10,15 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicdist.carriers.base import (
-    Buffer,
-    CloseKind,
-    CloseReason,
-    ConnectionHandler,
-    ConnectionStatistics,
-    DialectTraits,
-    Role,
-)
+from quicdist.carriers.base import CloseKind, CloseReason, ConnectionHandler, ConnectionStatistics
 from quicdist.carriers.trust import PeerRefused
 from quicdist.cluster.access import Access
 from quicdist.etf import Atom, Pid, Reference, encode_bare
@@ -26,8 +18,10 @@ from quicdist.gateway.policy import PeerRules, Policy
 from quicdist.gateway.policy_filter import PolicyFilter
 from quicdist.gateway.relay import Relay, claimed_name
 from quicdist.protocol import handshake as hs
+from quicdist.protocol.dialects.base import Buffer, DialectTraits
 from quicdist.protocol.flags import DEFAULT_FLAGS
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
+from quicdist.protocol.role import Role
 from tests.protocol.forms import MonitorP, UnlinkId
 from tests.support.waiting import PATIENCE, until
 

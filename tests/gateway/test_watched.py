@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from quicdist.carriers.base import Role
 from quicdist.cluster.cookie_throttle import FREE
 from quicdist.errors import NotRunning
 from quicdist.etf import Atom, Pid, encode_bare
 from quicdist.gateway import Gateway, PeerRules, Policy, run
 from quicdist.metrics import prometheus
+from quicdist.protocol.role import Role
 from tests.carriers.owners import NAME
 from tests.gateway.test_gateway import Beam, connect, gateway_and_beam, policed, prove
 from tests.protocol import forms as ctl

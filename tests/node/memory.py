@@ -12,19 +12,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quicdist.carriers.base import (
-    Buffer,
     CloseKind,
     CloseReason,
     Connection,
     ConnectionHandler,
     ConnectionStatistics,
-    DialectTraits,
-    Role,
 )
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Credentials
 from quicdist.cluster.carrier import Accept, Carrier, ListenerSettings, Transport, TransportAddress
+from quicdist.protocol.dialects.base import Buffer, DialectTraits
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
+from quicdist.protocol.role import Role
 
 
 class MemoryConnection:

@@ -26,11 +26,11 @@ from quicdist.carriers.base import CloseReason
 from quicdist.cluster.carrier import Transport, TransportAddress
 from quicdist.cluster.peer import Peer
 from quicdist.etf import DEFAULT, EtfDecodeError, EtfEncodeError, Limits, Options, Reference, decode
+from quicdist.limits import SessionLimits
 from quicdist.protocol import signals
 from quicdist.protocol.flags import DEFAULT_FLAGS
 from quicdist.protocol.handshake import Name, build_name
 from quicdist.protocol.packet import Packet
-from quicdist.protocol.session import SessionLimits
 from quicdist.runtime.backpressure import Backpressure
 from tests.node import exported
 from tests.node.memory import Hub, MemoryCarrier

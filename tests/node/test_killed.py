@@ -11,8 +11,8 @@ import time
 import pytest
 
 from quicdist import Identity, NodeDown, NodeLimits, Trust
-from quicdist.carriers.base import CarrierLimits
 from quicdist.cluster.quic import Quic
+from quicdist.limits import CarrierLimits
 from tests.node.conftest import COOKIE, MakeNode
 from tests.node.test_quic import start_peer
 from tests.support.lossy import LossyProxy, Weather

@@ -28,12 +28,12 @@ from quicdist import (
     Trust,
     export,
 )
-from quicdist.carriers.base import Buffer
 from quicdist.cluster.cookie import find_cookie
 from quicdist.cluster.names import Address, NodeName, parse_listen
 from quicdist.cluster.outbox import Outbox
 from quicdist.etf import Atom, ImproperList, Reference, encode
 from quicdist.kernel.exports import Exports
+from quicdist.protocol.dialects.base import Buffer
 from quicdist.protocol.session import OutgoingMessage
 from quicdist.runtime.calls import alias_of
 from quicdist.runtime.exit_reasons import error_reason, exit_reason, stack_of

@@ -19,7 +19,7 @@ from quicdist import (
     StartError,
     Trust,
 )
-from quicdist.carriers.base import CarrierLimits
+from quicdist.limits import CarrierLimits
 from tests.node import exported
 from tests.node.conftest import COOKIE, MakeNode
 from tests.support.lossy import LossyProxy, Weather

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from quicdist import Access, MailboxLimits, NoConnection, Node, NodeLimits, WhenFull
-from quicdist.carriers.base import Role
 from quicdist.carriers.log_rate_limit import MOST
 from quicdist.node.info import PeerInfo
+from quicdist.protocol.role import Role
 from tests.node.conftest import MakeNode
 from tests.node.memory import Hub
 from tests.node.test_two_nodes import get, make

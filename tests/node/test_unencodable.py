@@ -10,7 +10,7 @@ import pytest
 
 from quicdist import CallError, Node, NodeLimits, export
 from quicdist.etf import EtfEncodeError, Term
-from quicdist.protocol.session import SessionLimits
+from quicdist.limits import SessionLimits
 from tests.node.memory import Hub
 from tests.support.waiting import PATIENCE
 

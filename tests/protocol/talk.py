@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from quicdist.etf import DEFAULT, Options
+from quicdist.limits import SessionLimits
 from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
 from quicdist.protocol.handshake import Named, Status
 from quicdist.protocol.packet import FramePacket, HandshakePacket
+from quicdist.protocol.role import Role
 from quicdist.protocol.session import (
     NO_PAYLOAD,
     AliveAsked,
@@ -16,10 +18,8 @@ from quicdist.protocol.session import (
     Event,
     LocalNode,
     PeerNamed,
-    Role,
     SendHandshake,
     Session,
-    SessionLimits,
 )
 from quicdist.protocol.signals import Signal
 from tests.protocol.forms import Control, encode
@@ -43,11 +43,11 @@ def node(
 
 
 def initiator(local: LocalNode | None = None, **more: Any) -> Session:
-    return Session(local or node("a@x"), Role.INITIATOR, challenge=0xAAAA0001, **more)
+    return Session(local or node("a@x"), Role.DIALER, challenge=0xAAAA0001, **more)
 
 
 def acceptor(local: LocalNode | None = None, **more: Any) -> Session:
-    return Session(local or node("b@x"), Role.ACCEPTOR, challenge=0xBBBB0002, **more)
+    return Session(local or node("b@x"), Role.LISTENER, challenge=0xBBBB0002, **more)
 
 
 def shake(

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from quicdist.etf import Atom
+from quicdist.limits import SessionLimits
 from quicdist.protocol.packet import FramePacket
 from quicdist.protocol.session import (
     NO_PAYLOAD,
     FragmentStored,
     MessageReceived,
     Session,
-    SessionLimits,
     TickReceived,
     UnknownReceived,
 )

@@ -13,22 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicdist.carriers.base import (
-    CarrierLimits,
-    DialectError,
-    Gap,
-    Refuse,
-    Role,
-    Step,
-    Write,
-)
+from quicdist.limits import CarrierLimits
 from quicdist.protocol.dialects import ALL_ALPNS, QUIC_DIALECTS, QuicDialect
+from quicdist.protocol.dialects.base import DialectError, Gap, Refuse, Step, Write
 from quicdist.protocol.dialects.erlang_dist import ErlangDistDialect
 from quicdist.protocol.dialects.framing import LengthFramer
 from quicdist.protocol.dialects.macula_dist import MaculaDistDialect
 from quicdist.protocol.dialects.native import NativeDialect
 from quicdist.protocol.dialects.quic_dist import QuicDistDialect
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
+from quicdist.protocol.role import Role
 from tests.carriers.owners import ACK, CHALLENGE, NAME, REPLY, STATUS
 
 DATA = Path(__file__).parent.parent / "data"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from quicdist.etf import Atom, Pid
+from quicdist.limits import SessionLimits
 from quicdist.protocol import handshake as hs
 from quicdist.protocol.errors import DistError, ProtocolError, UsageError
 from quicdist.protocol.flags import DEFAULT_FLAGS
@@ -22,7 +23,6 @@ from quicdist.protocol.session import (
     PayloadRefused,
     SendHandshake,
     Session,
-    SessionLimits,
 )
 from quicdist.protocol.signals import Message
 from tests.protocol.strategies import atoms

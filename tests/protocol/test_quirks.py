@@ -8,7 +8,8 @@ import random
 
 import pytest
 
-from quicdist.carriers.base import CarrierLimits, CloseKind, DialError
+from quicdist.carriers.base import CloseKind, DialError
+from quicdist.limits import CarrierLimits
 from tests.carriers.doubles import (
     Double,
     dialling_double,

@@ -11,6 +11,7 @@ from quicdist.protocol import handshake as hs
 from quicdist.protocol.flags import DEFAULT_FLAGS, Flag, expand
 from quicdist.protocol.handshake import Status
 from quicdist.protocol.packet import FramePacket, HandshakePacket
+from quicdist.protocol.role import Role
 from quicdist.protocol.session import (
     NO_PAYLOAD,
     AliveAsked,
@@ -20,7 +21,6 @@ from quicdist.protocol.session import (
     LocalNode,
     MessageReceived,
     PeerNamed,
-    Role,
     SendHandshake,
     Session,
     TickReceived,
@@ -44,8 +44,8 @@ class Double:
         (reply,) = [hs.parse_challenge_reply(data) for data in said if data[:1] == b"r"]
         name = hs.parse_name(said[0])
         assert isinstance(name, hs.Name)
-        me: hs.Name | hs.Challenge = name if role is Role.INITIATOR else challenge
-        number = reply.challenge if role is Role.INITIATOR else challenge.challenge
+        me: hs.Name | hs.Challenge = name if role is Role.DIALER else challenge
+        number = reply.challenge if role is Role.DIALER else challenge.challenge
         local = LocalNode(me.name, me.creation, Flag(me.flags), cookie.decode())
         self.session = Session(local, role, challenge=number)
         self.said: list[bytes] = []
@@ -70,7 +70,7 @@ def replay(name: str, talk: list[Recorded], role: Role) -> Double:
     double = Double(role, talk, RECORDINGS[name])
     double.take(double.session.start())
     for one in talk:
-        if one.dialed is (role is Role.ACCEPTOR):
+        if one.dialed is (role is Role.LISTENER):
             double.take(double.session.receive(one.packet))
     return double
 
@@ -82,7 +82,7 @@ def test_handshakes_are_repeated_byte_for_byte(name: str, talk: list[Recorded], 
     assert double.said == [
         one.packet.data
         for one in talk
-        if isinstance(one.packet, HandshakePacket) and one.dialed is (role is Role.INITIATOR)
+        if isinstance(one.packet, HandshakePacket) and one.dialed is (role is Role.DIALER)
     ]
     assert isinstance(double.heard[0], Connected)
 
@@ -94,7 +94,7 @@ def test_every_frame_is_understood(name: str, talk: list[Recorded], role: Role) 
     frames = [
         one.packet.data
         for one in talk
-        if isinstance(one.packet, FramePacket) and one.dialed is (role is Role.ACCEPTOR)
+        if isinstance(one.packet, FramePacket) and one.dialed is (role is Role.LISTENER)
     ]
     events = double.heard[1:]
     assert len(events) == len(frames)

@@ -20,11 +20,13 @@ from quicdist.etf import (
     Reference,
     encode,
 )
+from quicdist.limits import SessionLimits
 from quicdist.protocol import handshake as hs
 from quicdist.protocol.errors import DistError, HandshakeRefused, ProtocolError, UsageError
 from quicdist.protocol.flags import DEFAULT_FLAGS, MANDATORY, MANDATORY_25, Flag
 from quicdist.protocol.handshake import Named, Status
 from quicdist.protocol.packet import FramePacket, HandshakePacket
+from quicdist.protocol.role import Role
 from quicdist.protocol.session import (
     NO_PAYLOAD,
     AliveAsked,
@@ -36,10 +38,8 @@ from quicdist.protocol.session import (
     PayloadRefused,
     PeerNamed,
     PeerNode,
-    Role,
     SendHandshake,
     Session,
-    SessionLimits,
     TickReceived,
     UnknownReceived,
 )
@@ -323,11 +323,11 @@ def test_every_cut_and_changed_byte_of_a_handshake() -> None:
     (reply,) = sent(heard(dialer, status, challenge))
     (ack,) = sent(heard(listener, reply))
     recorded = [
-        (Role.ACCEPTOR, name),
-        (Role.INITIATOR, status),
-        (Role.INITIATOR, challenge),
-        (Role.ACCEPTOR, reply),
-        (Role.INITIATOR, ack),
+        (Role.LISTENER, name),
+        (Role.DIALER, status),
+        (Role.DIALER, challenge),
+        (Role.LISTENER, reply),
+        (Role.DIALER, ack),
     ]
     for spoiled, (role, message) in enumerate(recorded):
         variants = [message[:cut] for cut in range(len(message))]
@@ -337,7 +337,7 @@ def test_every_cut_and_changed_byte_of_a_handshake() -> None:
             for bit in (1, 0x80, 0xFF)
         ]
         for variant in variants:
-            session = initiator() if role is Role.INITIATOR else acceptor()
+            session = initiator() if role is Role.DIALER else acceptor()
             session.start()
             try:
                 for at, (to, good) in enumerate(recorded):
@@ -396,7 +396,7 @@ def test_calls_out_of_order_are_our_own_mistake() -> None:
 )
 def test_a_local_node_that_cannot_be(local: LocalNode, challenge: int) -> None:
     with pytest.raises(UsageError):
-        Session(local, Role.INITIATOR, challenge=challenge)
+        Session(local, Role.DIALER, challenge=challenge)
 
 
 def test_the_cookie_is_not_printed() -> None:

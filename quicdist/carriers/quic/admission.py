@@ -8,9 +8,9 @@ from collections import Counter
 from quicdist.carriers.address_group import place_of
 from quicdist.carriers.half_open import HalfOpen
 from quicdist.carriers.quic.engine import SocketAddress
-from quicdist.carriers.quic.settings import AdmissionLimits
 from quicdist.carriers.quic.token_bucket import TokenBucket
 from quicdist.carriers.reject_reason import RejectReason
+from quicdist.limits import AdmissionLimits
 
 _log = logging.getLogger("quicdist.quic")
 

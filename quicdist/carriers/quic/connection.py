@@ -17,19 +17,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from quicdist.carriers.base import (
-    Buffer,
     CloseKind,
     CloseReason,
     ConnectionHandler,
     ConnectionStatistics,
-    DialectError,
-    DialectTraits,
     DialError,
-    Gap,
-    Received,
-    Role,
-    Step,
-    Write,
 )
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic import tls_exporter
@@ -48,7 +40,17 @@ from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Alert, CertificateError, PeerRefused
 from quicdist.protocol.dialects import QUIC_DIALECTS, QuicDialect
+from quicdist.protocol.dialects.base import (
+    Buffer,
+    DialectError,
+    DialectTraits,
+    Gap,
+    Received,
+    Step,
+    Write,
+)
 from quicdist.protocol.packet import Packet
+from quicdist.protocol.role import Role
 
 _log = logging.getLogger("quicdist.quic")
 _log.addFilter(LogRateLimit("not_believed", "distrusted"))

@@ -15,13 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from quicdist.carriers.base import (
-    CertificateRejected,
-    Connection,
-    ConnectionHandler,
-    DialError,
-    Role,
-)
+from quicdist.carriers.base import CertificateRejected, Connection, ConnectionHandler, DialError
 from quicdist.carriers.quic.address_validation import AddressValidation
 from quicdist.carriers.quic.admission import Admission
 from quicdist.carriers.quic.busy_wait import BusyWait
@@ -44,6 +38,7 @@ from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.quic.udp import UdpSocket
 from quicdist.carriers.reject_reason import Refusals, RejectReason
 from quicdist.carriers.trust.names import host_of
+from quicdist.protocol.role import Role
 
 _log = logging.getLogger("quicdist.quic")
 

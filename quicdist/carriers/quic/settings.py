@@ -5,42 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from quicdist.carriers.base import CarrierLimits
-from quicdist.carriers.quic.bounds import ConnectionBounds
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.trust import Credentials
+from quicdist.limits import AdmissionLimits, CarrierLimits, ConnectionBounds
 from quicdist.protocol.dialects import ALL_ALPNS
-
-
-@dataclass(frozen=True, slots=True)
-class AdmissionLimits:
-    """What those who dial us, whoever they are, can make us keep."""
-
-    max_connections: int = 4096
-    """Open at once, both ways; who dials us beyond that is not answered."""
-
-    max_half_open: int = 512
-    """Of those, the ones that others opened and whose distribution handshake is not done: nobody
-    knows yet whether they have the cookie. Beyond that, the oldest from where most come from is
-    ended for each new one."""
-
-    prove_above: int = 64
-    """So many half-open ones, and who dials us has to show that it receives at its address
-    (Retry, RFC 9000, 8.1.2): one round trip more, and nothing is kept for forged addresses."""
-
-    unproved_per_second: float = 100.0
-    """Connections begun in a second by who has not shown that, and as many at once; the others
-    have to."""
-
-    max_per_address: int = 1024
-    """Connections that others opened from one IPv4 address or IPv6 /64."""
-
-    max_half_open_per_address: int = 128
-    """Of those, the ones whose distribution handshake is not done; and as many for all addresses of
-    an IPv6 /48 together."""
-
-    resets_per_second: float = 50.0
-    """Stateless resets (RFC 9000, 10.3) sent, at most; as many at once."""
 
 
 @dataclass(frozen=True, slots=True)

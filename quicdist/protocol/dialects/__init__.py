@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from quicdist.carriers.base import CarrierLimits, Dialect, Role
+from quicdist.limits import CarrierLimits
+from quicdist.protocol.dialects.base import Dialect
 from quicdist.protocol.dialects.erlang_dist import ErlangDistDialect
 from quicdist.protocol.dialects.macula_dist import MaculaDistDialect
 from quicdist.protocol.dialects.native import NativeDialect
 from quicdist.protocol.dialects.quic_dist import QuicDistDialect
+from quicdist.protocol.role import Role
 
 
 class QuicDialect(Dialect, Protocol):

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quicdist.carriers.base import (
+from quicdist.limits import CarrierLimits
+from quicdist.protocol.dialects.base import (
     Buffer,
-    CarrierLimits,
     DialectError,
     DialectTraits,
     Gap,
     Received,
     Refuse,
-    Role,
     Step,
     Write,
 )
@@ -27,6 +26,7 @@ from quicdist.protocol.dialects.framing import (
     length_prefixed,
 )
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
+from quicdist.protocol.role import Role
 
 _CONTROL = 0
 _LAST_DATA_STREAM = 64

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from struct import Struct
 
-from quicdist.carriers.base import Buffer, CarrierLimits, DialectError
+from quicdist.limits import CarrierLimits
+from quicdist.protocol.dialects.base import Buffer, DialectError
 
 _U32 = Struct(">I")
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quicdist.carriers.base import DialectTraits, Gap, Role, Step
+from quicdist.protocol.dialects.base import DialectTraits, Gap, Step
 from quicdist.protocol.dialects.single_stream import SingleStreamDialect
+from quicdist.protocol.role import Role
 
 _NAME_GAP = 0.1
 """Seconds between the end of the TLS handshake and the dialer's name."""

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from quicdist.carriers.base import (
+from quicdist.limits import CarrierLimits
+from quicdist.protocol.dialects.base import (
     Buffer,
-    CarrierLimits,
     DialectError,
     DialectTraits,
     Received,
-    Role,
     Step,
     Write,
 )
 from quicdist.protocol.dialects.single_stream import STREAM, SingleStreamDialect
+from quicdist.protocol.role import Role
 
 _PING, _PONG = b"ping", b"pong"
 

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quicdist.carriers.base import (
+from quicdist.limits import CarrierLimits
+from quicdist.protocol.dialects.base import (
     Buffer,
-    CarrierLimits,
     DialectTraits,
     Gap,
     Received,
     Refuse,
-    Role,
     Step,
     Write,
 )
 from quicdist.protocol.dialects.framing import frame_framer, handshake_framer, length_prefixed
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
+from quicdist.protocol.role import Role
 
 STREAM = 0
 """The dialer's first bidirectional stream."""

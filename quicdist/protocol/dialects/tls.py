@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quicdist.carriers.base import DialectTraits
+from quicdist.protocol.dialects.base import DialectTraits
 from quicdist.protocol.dialects.single_stream import SingleStreamDialect
 
 

@@ -39,7 +39,6 @@ from aioquic.quic.recovery import QuicPacketPacer, QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 from aioquic.tls import AlertDescription, CipherSuite, Direction, Epoch
 
-from quicdist.carriers.base import Buffer
 from quicdist.carriers.coalesce import joined
 from quicdist.carriers.quic.engine import (
     BURST,
@@ -61,6 +60,7 @@ from quicdist.carriers.quic.tls_exporter import export
 from quicdist.carriers.quic.tracing import KeyLog, QlogDirectory
 from quicdist.carriers.trust import Alert, Certificates
 from quicdist.protocol.dialects import LARGEST_WINDOW
+from quicdist.protocol.dialects.base import Buffer
 
 _VERSIONS = [int(QuicProtocolVersion.VERSION_1), int(QuicProtocolVersion.VERSION_2)]
 _CIPHERS = [

@@ -30,10 +30,10 @@ from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.stream import QuicStream
 from aioquic.tls import Epoch
 
-from quicdist.carriers.quic.bounds import ConnectionBounds
 from quicdist.carriers.quic.engine.aioquic_ranges import Ranges
 from quicdist.carriers.quic.initial import packets_in
 from quicdist.carriers.reject_reason import RejectReason
+from quicdist.limits import ConnectionBounds
 
 _NEVER = 1 << 62
 

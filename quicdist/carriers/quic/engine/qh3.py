@@ -36,7 +36,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509 import load_der_x509_certificate
 
-from quicdist.carriers.base import Buffer
 from quicdist.carriers.coalesce import joined
 from quicdist.carriers.quic.engine import (
     BURST,
@@ -56,6 +55,7 @@ from quicdist.carriers.quic.tls_exporter import export
 from quicdist.carriers.quic.tracing import KeyLog
 from quicdist.carriers.trust import Alert, Certificates
 from quicdist.protocol.dialects import LARGEST_WINDOW
+from quicdist.protocol.dialects.base import Buffer
 
 _VERSIONS = [int(QuicProtocolVersion.VERSION_1), int(QuicProtocolVersion.VERSION_2)]
 _HASHES: dict[int, type[hashes.HashAlgorithm]] = {256: hashes.SHA256, 384: hashes.SHA384}
