@@ -1,4 +1,4 @@
-"""A stock Erlang node behind a gateway in a process of its own, and a Python node it dialled."""
+"""A stock Erlang node behind a gateway in a process of its own, and a Python node it dialed."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def _number(message: object) -> int:
 
 @contextlib.asynccontextmanager
 async def gatewayed_stage(engine: str, ticktime: float) -> AsyncIterator[GatewayedStage]:
-    """The Erlang node has dialled ours."""
+    """The Erlang node has dialed ours."""
     name = f"{free_port()}@127.0.0.1"
     with tempfile.TemporaryDirectory(prefix="quicdist-faults-") as directory:
         emit_module(directory)

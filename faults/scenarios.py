@@ -131,7 +131,7 @@ async def _netem(words: Sequence[str], size: int, run: Run) -> str:
         return f"{figures} in {time.monotonic() - began:.1f} s"
 
 
-async def _dialler_moves(run: Run) -> str:
+async def _dialer_moves(run: Run) -> str:
     async with two_hosts(run.engine, 60.0) as (here, there):
         old = HERE
         for number in range(3, 6):
@@ -394,7 +394,7 @@ SCENARIOS: tuple[Scenario, ...] = (
             ("rate 10mbit", 5 * MB, False),
         )
     ),
-    Scenario("kernel", "the dialler's address is another, three times", _dialler_moves, True),
+    Scenario("kernel", "the dialer's address is another, three times", _dialer_moves, True),
     Scenario("kernel", "the cable is out for 2 s", _cable_pulled),
     Scenario("kernel", "the listener's address is another, for a while", _listener_moves),
     Scenario("silence", f"black hole of {TICKTIME / 2:g} s, in mid-transfer", _short_hole),

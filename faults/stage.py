@@ -139,7 +139,7 @@ class Stage:
 async def stage(
     engine: str, weather: Weather | None = None, *, ticktime: float = 60.0, seed: int = 1
 ) -> AsyncIterator[Stage]:
-    """A node here, dialling through the weather a node in a process of its own."""
+    """A node here, dialing through the weather a node in a process of its own."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="quicdist-faults-") as directory:
         async with (

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import sys
 
-from interop.carriers import Carrier, Dialler, all_carriers
+from interop.carriers import Carrier, Dialer, all_carriers
 from interop.harness import Options, run
 from interop.outcome import is_failure, table
 from interop.scenarios import SCENARIOS
@@ -43,7 +43,7 @@ def main() -> int:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     options = Options(
         scenarios=scenarios,
-        diallers=[Dialler[given.dialler.upper()]] if given.dialler else list(Dialler),
+        dialers=[Dialer[given.dialer.upper()]] if given.dialer else list(Dialer),
         connects=given.connects,
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         help="only those with TEXT in their title; may be repeated",
     )
     parser.add_argument(
-        "--dialler", choices=[one.name.lower() for one in Dialler], help="by default both in turn"
+        "--dialer", choices=[one.name.lower() for one in Dialer], help="by default both in turn"
     )
     parser.add_argument(
         "--connects", type=int, default=10, metavar="N", help="cold connects, 10 by default"

@@ -24,7 +24,7 @@ from interop.peers import (
 )
 
 
-class Dialler(enum.Enum):
+class Dialer(enum.Enum):
     """Who makes the connection that a scenario is played on."""
 
     WE = "we dial"
@@ -46,15 +46,15 @@ class Carrier:
     absent: str = ""
     """Why it cannot be had here; empty when it can."""
 
-    limits: Mapping[tuple[str, Dialler | None], str] = field(default_factory=dict)
-    """Scenario (by title) and dialler (None: whoever) to the reason why the peer fails it."""
+    limits: Mapping[tuple[str, Dialer | None], str] = field(default_factory=dict)
+    """Scenario (by title) and dialer (None: whoever) to the reason why the peer fails it."""
 
     no_messages: str = ""
     """Set for a carrier known to end at the handshake: the reason, if a ping shows that it does."""
 
-    def limit(self, title: str, dialler: Dialler) -> str:
+    def limit(self, title: str, dialer: Dialer) -> str:
         """Why this peer is known to fail a scenario; empty when it is not."""
-        return self.limits.get((title, dialler), self.limits.get((title, None), ""))
+        return self.limits.get((title, dialer), self.limits.get((title, None), ""))
 
 
 def all_carriers(environment: Mapping[str, str] = os.environ) -> list[Carrier]:
@@ -96,7 +96,7 @@ def _compiled(
     name: str,
     alpn: str,
     kind: type[CompiledPeer],
-    limits: Mapping[tuple[str, Dialler | None], str],
+    limits: Mapping[tuple[str, Dialer | None], str],
     no_messages: str = "",
 ) -> Carrier:
     """A foreign carrier, if its folders are given and an erl is there."""
@@ -138,9 +138,9 @@ def _erlang_quic(environment: Mapping[str, str]) -> Carrier:
     return _compiled(environment, "erlang_quic", "erlang-dist", ErlangQuicPeer, _ERLANG_QUIC_LIMITS)
 
 
-_ERLANG_QUIC_LIMITS: Mapping[tuple[str, Dialler | None], str] = {
-    ("we are killed", Dialler.WE): (
-        "a dialler that dies without a word is never forgotten: the node logs 'Removing "
+_ERLANG_QUIC_LIMITS: Mapping[tuple[str, Dialer | None], str] = {
+    ("we are killed", Dialer.WE): (
+        "a dialer that dies without a word is never forgotten: the node logs 'Removing "
         "(timedout) connection' and keeps it in nodes(), one of its own kind too"
     ),
 }

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from interop import actor
 from interop.actor import Unexpected
-from interop.carriers import Carrier, Dialler
+from interop.carriers import Carrier, Dialer
 from interop.control import HOST, PeerError
 from interop.outcome import Column, Outcome, Verdict
 from interop.peers import CannotStart, Setting, free_port
@@ -30,7 +30,7 @@ class Options:
     """What is wanted of a run."""
 
     scenarios: Sequence[Scenario] = SCENARIOS
-    diallers: Sequence[Dialler] = tuple(Dialler)
+    dialers: Sequence[Dialer] = tuple(Dialer)
     connects: int = 10
     ticktime: int = 8
     """net_ticktime of every node, in seconds: how long the dead go unnoticed, at the worst."""
@@ -43,7 +43,7 @@ class Options:
 
 
 async def run(carriers: Sequence[Carrier], options: Options) -> list[Column]:
-    """One column for each carrier and each dialler."""
+    """One column for each carrier and each dialer."""
     columns: list[Column] = []
     with tempfile.TemporaryDirectory(prefix="quicdist-interop-") as place:
         for carrier in carriers:
@@ -51,9 +51,9 @@ async def run(carriers: Sequence[Carrier], options: Options) -> list[Column]:
                 options.say(f"{carrier.key}: n/a: {carrier.absent}")
                 columns.append(_not_here(carrier, options))
                 continue
-            for dialler in options.diallers:
-                directory = Path(place) / f"{carrier.key}-{dialler.name.lower()}"
-                columns.append(await _column(carrier, dialler, directory, options))
+            for dialer in options.dialers:
+                directory = Path(place) / f"{carrier.key}-{dialer.name.lower()}"
+                columns.append(await _column(carrier, dialer, directory, options))
     return columns
 
 
@@ -63,7 +63,7 @@ def _not_here(carrier: Carrier, options: Options) -> Column:
     return Column(carrier.key, "", carrier.about, outcomes)
 
 
-async def _column(carrier: Carrier, dialler: Dialler, directory: Path, options: Options) -> Column:
+async def _column(carrier: Carrier, dialer: Dialer, directory: Path, options: Options) -> Column:
     directory.mkdir()
     cookie = secrets.token_hex(8)
     ours, theirs, double = (f"{free_port()}@{HOST}" for _ in range(3))
@@ -87,7 +87,7 @@ async def _column(carrier: Carrier, dialler: Dialler, directory: Path, options: 
         node.spawn(actor.serve, name=actor.SERVER)
         bench = Bench(
             carrier,
-            dialler,
+            dialer,
             node,
             peer,
             limits=limits,
@@ -104,12 +104,12 @@ async def _column(carrier: Carrier, dialler: Dialler, directory: Path, options: 
         finally:
             node.disconnect(peer.name)  # or our node waits for words to the dead
             await peer.kill()
-    return Column(carrier.key, dialler.value, carrier.about, outcomes)
+    return Column(carrier.key, dialer.value, carrier.about, outcomes)
 
 
 async def _one(bench: Bench, scenario: Scenario, options: Options) -> Outcome:
     """Plays one; whatever goes wrong is this scenario's, and the next one finds all new."""
-    known = bench.carrier.limit(scenario.title, bench.dialler)
+    known = bench.carrier.limit(scenario.title, bench.dialer)
     loop = asyncio.get_running_loop()
     start = loop.time()
     try:
@@ -158,7 +158,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _said(bench: Bench, scenario: Scenario, outcome: Outcome) -> str:
-    words = [f"{bench.carrier.key}, {bench.dialler.value}: {scenario.title}:"]
+    words = [f"{bench.carrier.key}, {bench.dialer.value}: {scenario.title}:"]
     words += [outcome.verdict.value, outcome.short, f"{outcome.seconds:.1f} s"]
     line = " ".join(filter(None, words))
     return f"{line}: {outcome.note}" if outcome.note else line

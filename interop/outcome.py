@@ -35,10 +35,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """All outcomes with one peer, one of the two having dialled."""
+    """All outcomes with one peer, one of the two having dialed."""
 
     carrier: str
-    dialler: str
+    dialer: str
     about: str
     """What exactly the peer was."""
 
@@ -59,7 +59,7 @@ def table(titles: Sequence[str], columns: Sequence[Column]) -> str:
     """Scenarios down, peers across, and below it who they were and what the numbers say."""
     notes: dict[str, int] = {}
     rows = [["scenario", *(column.carrier for column in columns)]]
-    rows.append(["", *(column.dialler for column in columns)])
+    rows.append(["", *(column.dialer for column in columns)])
     for title in titles:
         cells = [_cell(column.outcomes.get(title), notes) for column in columns]
         rows.append([title, *cells])

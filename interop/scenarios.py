@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from interop import actor
 from interop.actor import Unexpected
-from interop.carriers import Carrier, Dialler
+from interop.carriers import Carrier, Dialer
 from interop.control import HOST, PeerError
 from interop.peers import Peer, PythonPeer, Setting
 from quicdist import (
@@ -46,7 +46,7 @@ class Bench:
     def __init__(
         self,
         carrier: Carrier,
-        dialler: Dialler,
+        dialer: Dialer,
         node: Node,
         peer: Peer,
         *,
@@ -57,7 +57,7 @@ class Bench:
         connects: int,
     ) -> None:
         self.carrier = carrier
-        self.dialler = dialler
+        self.dialer = dialer
         self.node = node
         self.peer = peer
         self.limits = limits
@@ -87,7 +87,7 @@ class Bench:
         """Makes a connection in the role wanted, if there is none; and looks at what it is."""
         name = self.peer.name
         if name not in self.node.nodes():
-            if self.dialler is Dialler.WE:
+            if self.dialer is Dialer.WE:
                 await self.node.connect(name)
             else:
                 await self.they_connect()
@@ -102,20 +102,20 @@ class Bench:
     async def _they_connect(self, node: Node) -> None:
         """Up here; where messages get through, the peer has said so too."""
         with node.events() as events:
-            dialling = asyncio.ensure_future(self.peer.ask("connect", _atom(node.name)))
+            dialing = asyncio.ensure_future(self.peer.ask("connect", _atom(node.name)))
             try:
-                if self.carries and await dialling is not True:
+                if self.carries and await dialing is not True:
                     raise NoConnection(node.name, "the peer's own attempt failed")
                 if self.peer.name not in node.nodes():
                     await self._event(events, NodeUp, node_timeout(self.limits))
             finally:
-                dialling.cancel()
+                dialing.cancel()
 
     async def attempt(self, function: str, node: Node, *args: Term) -> None:
         """Has the peer dial, by a function that may never return; for as long as that can take."""
-        dialling = asyncio.ensure_future(self.peer.ask(function, _atom(node.name), *args))
-        await asyncio.wait([dialling], timeout=node_timeout(self.limits))
-        dialling.cancel()
+        dialing = asyncio.ensure_future(self.peer.ask(function, _atom(node.name), *args))
+        await asyncio.wait([dialing], timeout=node_timeout(self.limits))
+        dialing.cancel()
 
     async def handshake(self, cookie: str) -> None:
         """With a node of ours that the peer has never heard of: no earlier one is in its way.
@@ -123,7 +123,7 @@ class Bench:
         Raises NoConnection, or Unexpected when the peer dials in vain.
         """
         async with self.new_node(f"0@{HOST}", cookie) as node:
-            if self.dialler is Dialler.WE:
+            if self.dialer is Dialer.WE:
                 await node.connect(self.peer.name)
             else:
                 await self._they_connect(node)
@@ -294,7 +294,7 @@ async def _they_are_killed(bench: Bench) -> Says:
     """
     with bench.node.events() as events:
         await bench.peer.kill()
-        if bench.dialler is Dialler.WE:
+        if bench.dialer is Dialer.WE:
             waited = await bench.we_lost_them(events)
             await bench.peer.start()
             await bench.connected()
@@ -330,7 +330,7 @@ async def _we_return(bench: Bench) -> Says:
         await double.kill()
         await double.start()
         start = loop.time()
-        await _until(meet, 0 if bench.dialler is Dialler.WE else bench.patience)
+        await _until(meet, 0 if bench.dialer is Dialer.WE else bench.patience)
         waited = loop.time() - start
         await double.ask("erpc", _atom(bench.peer.name))
         await bench.peer.ask("erpc", _atom(double.name))
@@ -344,7 +344,7 @@ async def _killable(
     """A second node of ours, and how it and the peer meet in the role wanted."""
     double = PythonPeer(bench.double)
     nodes = (double, bench.peer)
-    asked, named = nodes if bench.dialler is Dialler.WE else reversed(nodes)
+    asked, named = nodes if bench.dialer is Dialer.WE else reversed(nodes)
     try:
         await double.start()
         yield double, lambda: asked.ask("ping", _atom(named.name))

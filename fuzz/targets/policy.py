@@ -60,7 +60,7 @@ def check(data: bytes) -> None:
 
 
 def shake(policy: Policy, pieces: list[bytes]) -> None:
-    guard = PolicyFilter(policy, OWN, dialled_peer=None)
+    guard = PolicyFilter(policy, OWN, dialed_peer=None)
     try:
         for piece in pieces:
             if piece[:1] == b"\0":

@@ -51,13 +51,13 @@ class TlsConnection(TcpConnection):
         super().connection_made(transport)
 
     def check_name(self, node: str) -> None:
-        """A peer that dialled us says that it is this node. Raises PeerRefused."""
+        """A peer that dialed us says that it is this node. Raises PeerRefused."""
         if self.role is Role.LISTENER:
             self._verifier.named(node, self.certificates)
 
     def check_again(self, node: str) -> None:
         """What is believed may have changed since. Raises PeerRefused."""
-        self._verifier.again(node, self.certificates, dialled=self.role is Role.DIALER)
+        self._verifier.again(node, self.certificates, dialed=self.role is Role.DIALER)
 
     def must_bind(self, node: str) -> bool:
         """By the setting, or because it has done so over QUIC: `ssl` has no exporter."""
@@ -66,14 +66,14 @@ class TlsConnection(TcpConnection):
     def remember(self, node: str, *, bound: bool = False) -> None:
         """Keeps its key, where that is wanted. Raises PeerRefused."""
         if self.role is Role.LISTENER:
-            self._verifier.learn_dialler(node, self.certificates, bound=bound)
+            self._verifier.learn_dialer(node, self.certificates, bound=bound)
         else:
-            self._verifier.learn_dialled(node, self.certificates, bound=bound)
+            self._verifier.learn_dialed(node, self.certificates, bound=bound)
 
     def _judging(self, accept: Accept) -> Accept:
         def judged(connection: TcpConnection) -> ConnectionHandler:
             try:
-                self._verifier.dialler(self.certificates)
+                self._verifier.dialer(self.certificates)
             except CertificateError as error:
                 host, port = self.peer_address
                 extra = {"event": "not_believed", "address": f"{host}:{port}", "reason": str(error)}
@@ -125,10 +125,10 @@ async def dial(
         port,
         lambda: TlsConnection(Role.DIALER, bounds, credentials),
         timeout=timeout,
-        tls=contexts.dialling(credentials),
+        tls=contexts.dialing(credentials),
     )
     try:
-        credentials.verifier.dialled(node, connection.certificates)
+        credentials.verifier.dialed(node, connection.certificates)
     except CertificateError as error:
         connection.close(str(error))
         raise CertificateRejected(f"{host}:{port}: {error}") from None

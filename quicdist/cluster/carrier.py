@@ -79,7 +79,7 @@ class Carrier(Protocol):
         """One line for the log at start: what is verified, and what is not."""
 
     def refusals(self) -> Mapping[RejectReason, int]:
-        """Of those who dialled us since it was opened: how many were turned away, and why."""
+        """Of those who dialed us since it was opened: how many were turned away, and why."""
 
 
 class CarrierSettings(Protocol):

@@ -53,7 +53,7 @@ _FINAL = frozenset({Status.NOT_ALLOWED.value})
 
 
 _FINAL_ERRORS = (NoConnection, CertificateRejected, CertificateError, UnicodeError)
-"""Errors of dialling that another attempt would meet again: a name that cannot be looked up, a
+"""Errors of dialing that another attempt would meet again: a name that cannot be looked up, a
 certificate, none of ours to be had, a host that IDNA cannot encode."""
 
 _YIELD = 1.5
@@ -97,7 +97,7 @@ class _Attempt:
         self.signals: deque[tuple[Pid, Signal, Payload] | _WaitingCall] = deque()
         self.posted = 0
         """Signals among these, without calls: each of those has a caller that waits."""
-        self.dialled: Peer | None = None
+        self.dialed: Peer | None = None
         """Our own link, while its handshake goes on."""
         self.is_watched = False
         """Somebody is to be told when it fails, who does not wait for the result."""
@@ -390,7 +390,7 @@ class Connections:
             connection.close("another connection to the same node goes first")
             return False
         peer = self._peer(connection, node, timeout)
-        attempt.dialled = peer
+        attempt.dialed = peer
         connection.handler = peer
         peer.start()
         deadline = asyncio.get_running_loop().time() + timeout + 1
@@ -399,11 +399,11 @@ class Connections:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0 or not await self._await_change(attempt, left):
                 break
-        attempt.dialled = None
+        attempt.dialed = None
         if attempt.result.done():
             return True
         if peer.refusal is not None and peer.refusal.status == Status.NOK.value:
-            # The peer is dialling us: its link will be the one.
+            # The peer is dialing us: its link will be the one.
             await self._await_change(attempt, timeout)
         if peer.is_cookie_doubtful:
             attempt.doubts += 1
@@ -424,8 +424,8 @@ class Connections:
         task, attempt.task = attempt.task, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
-        if attempt.dialled is not None:
-            attempt.dialled.fail(reason, Ending.LEFT)
+        if attempt.dialed is not None:
+            attempt.dialed.fail(reason, Ending.LEFT)
         if not attempt.result.done():
             error = NoConnection(attempt.node, reason, is_refusal=attempt.is_refused)
             attempt.result.set_exception(error)
@@ -509,9 +509,9 @@ class Connections:
         status = settle_simultaneous(self.local.name, name)
         if status is Status.OK_SIMULTANEOUS:
             attempt.has_yielded = attempt.is_yielding = True
-            if attempt.dialled is not None:
+            if attempt.dialed is not None:
                 text = "the peer's own attempt to connect goes first"
-                attempt.dialled.fail(text, Ending.SUPERSEDED)
+                attempt.dialed.fail(text, Ending.SUPERSEDED)
         return status
 
     def patience(self, peer: Peer) -> float:
@@ -575,7 +575,7 @@ class Connections:
             old.fail("replaced by a newer connection to the same node", Ending.SUPERSEDED)
         self.up[peer.name] = peer
         if peer.is_dialer:
-            self._counters.dialled += 1
+            self._counters.dialed += 1
         else:
             self._counters.accepted += 1
         self._listener.peer_up(peer)
@@ -595,9 +595,9 @@ class Connections:
                 extra = {**peer.fields("signal_not_a_term"), "reason": str(error)}
                 logger.error("a signal to %s is no Erlang term: %s", peer, error, extra=extra)
         attempt.signals.clear()
-        if attempt.dialled is not None and attempt.dialled is not peer:
-            attempt.dialled.fail("another connection to the same node is up", Ending.SUPERSEDED)
-        attempt.dialled = None
+        if attempt.dialed is not None and attempt.dialed is not peer:
+            attempt.dialed.fail("another connection to the same node is up", Ending.SUPERSEDED)
+        attempt.dialed = None
         if not attempt.result.done():
             attempt.result.set_result(peer)
         task, attempt.task = attempt.task, None
@@ -621,7 +621,7 @@ class Connections:
             return
         attempt = None if name is None else self._attempts.get(name)
         if attempt is not None:
-            if peer.is_dialer or attempt.dialled is None:
+            if peer.is_dialer or attempt.dialed is None:
                 attempt.failed(reason, is_refusal=peer.refusal is not None)
             if not peer.is_dialer:
                 attempt.is_yielding = False

@@ -2,7 +2,7 @@
 
     Node("py@host1", lookups=[Table({"old@host2": "tcp:10.0.0.8:9100"}), PortInName(), Epmd()])
 
-They are asked in the order given, for every node that is to be dialled; the first answer counts.
+They are asked in the order given, for every node that is to be dialed; the first answer counts.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ class Peer:
         self.refusal: HandshakeRefused | None = None
         self.is_cookie_doubtful = False
         self.offers_binding = False
-        """Its proof of the cookie will be bound to the TLS session; of a peer that dialled us."""
+        """Its proof of the cookie will be bound to the TLS session; of a peer that dialed us."""
         self.up_since = 0.0
         """Unix time when the handshake was done."""
         self.ending = Ending.LOST

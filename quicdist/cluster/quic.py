@@ -79,7 +79,7 @@ class _QuicCarrier:
         self._endpoint: Endpoint | None = None
         self._others: list[Endpoint] = []
         """Of the other addresses that our name's host has."""
-        self._dialling: dict[int, Endpoint] = {}
+        self._dialing: dict[int, Endpoint] = {}
         self._opening = asyncio.Lock()
 
     async def open(self, own: ListenerSettings | None, accept: Accept) -> str | None:
@@ -99,7 +99,7 @@ class _QuicCarrier:
         return Address(address.host, address.port or port).name()
 
     async def dial(self, node: str, place: TransportAddress, timeout: float) -> Connection:
-        endpoint = self._endpoint or await self._dialler(place)
+        endpoint = self._endpoint or await self._dialer(place)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         failure: DialError | None = None
@@ -126,7 +126,7 @@ class _QuicCarrier:
         endpoints = self._endpoints
         self._endpoint = None
         self._others.clear()
-        self._dialling.clear()
+        self._dialing.clear()
         await asyncio.gather(*(endpoint.close(timeout) for endpoint in endpoints))
 
     def rebind(self) -> None:
@@ -145,7 +145,7 @@ class _QuicCarrier:
     @property
     def _endpoints(self) -> Sequence[Endpoint]:
         listening = [] if self._endpoint is None else [self._endpoint, *self._others]
-        return [*listening, *self._dialling.values()]
+        return [*listening, *self._dialing.values()]
 
     async def _open(self, host: str, port: int, accept: Accept | None) -> Endpoint:
         settings = QuicSettings(
@@ -161,15 +161,15 @@ class _QuicCarrier:
         )
         return await Endpoint.open(host, port, settings=settings, accept=accept)
 
-    async def _dialler(self, place: TransportAddress) -> Endpoint:
+    async def _dialer(self, place: TransportAddress) -> Endpoint:
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_DGRAM)
         family = found[0][0]
         async with self._opening:
-            endpoint = self._dialling.get(family)
+            endpoint = self._dialing.get(family)
             if endpoint is None:
                 endpoint = await self._open(_ANY[family], 0, None)
-                self._dialling[family] = endpoint
+                self._dialing[family] = endpoint
         return endpoint
 
 

@@ -244,7 +244,7 @@ def _judge(node: str, certificates: Certificates, trust: Trust) -> str:
             "issue it another (`quicdist cert issue`), and compare the clocks",
         )
     try:
-        trust.verifier().dialled(node, certificates)
+        trust.verifier().dialed(node, certificates)
     except CertificateError as error:
         raise Stopped(
             Step.CERTIFICATE,

@@ -1,4 +1,4 @@
-"""One distribution handshake, watched from the dialler's end step by step."""
+"""One distribution handshake, watched from the dialer's end step by step."""
 
 from __future__ import annotations
 

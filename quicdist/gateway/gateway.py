@@ -135,7 +135,7 @@ class Gateway:
             is_registered=self.beam_port is not None,
             connections=[relay.info() for relay in connected if not relay.is_closing],
             connecting=sum(not relay.connected for relay in self._relays),
-            dialled=counters.dialled + len(connected) - came,
+            dialed=counters.dialed + len(connected) - came,
             accepted=counters.accepted + came,
             ended=counters.ended_by_reason(),
             refused=counters.refused_by_reason([self._endpoint.refusals]),
@@ -189,7 +189,7 @@ class Gateway:
         _log.info("%s", _policy_line(self.settings.policy), extra=extra)
 
     def rebind(self) -> None:
-        """Opens a new UDP socket, and moves the connections that the BEAM dialled: neither node
+        """Opens a new UDP socket, and moves the connections that the BEAM dialed: neither node
         notices. See `Node.rebind`. Raises OSError."""
         assert self._endpoint is not None, "not started"
         self._endpoint.rebind()
@@ -297,7 +297,7 @@ class Gateway:
         policy = self._policy
         if policy is None:
             return None
-        return PolicyFilter(policy, self.name, dialled_peer=peer_name, atoms=self._atoms)
+        return PolicyFilter(policy, self.name, dialed_peer=peer_name, atoms=self._atoms)
 
     def _start(self, relay: Relay, reach: Coroutine[None, None, None]) -> None:
         """One task for each relay's whole life: it reaches the other side and waits for the end."""
@@ -310,7 +310,7 @@ class Gateway:
         self._policy_refusals += relay.policy_refusals
         counters = self._counters
         if relay.connected:
-            counters.dialled += not relay.is_incoming
+            counters.dialed += not relay.is_incoming
             counters.accepted += relay.is_incoming
             counters.link_ended(relay.ending, relay.traffic())
         elif relay.is_incoming:

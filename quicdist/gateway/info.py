@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ class RelayInfo:
     """The peer, as the gateway's own node knows it."""
 
     role: Role
-    """Whether our node dialled, or was dialled."""
+    """Whether our node dialed, or was dialed."""
 
     carrier: str
     """`quicdist`, `quic_dist`, ..."""
@@ -65,7 +66,7 @@ class GatewayStatistics:
     connecting: int
     """Those that are not up yet, made by our node and made to it."""
 
-    dialled: int
+    dialed: int
     """Connections that came up, made by our node ..."""
 
     accepted: int
@@ -83,3 +84,9 @@ class GatewayStatistics:
 
     traffic: Traffic
     """Over all connections there have been."""
+
+    @property
+    def dialled(self) -> int:
+        """Deprecated name of `dialed`, for one release."""
+        warnings.warn(f"{type(self).__name__}.dialled is now dialed", DeprecationWarning, 2)
+        return self.dialed

@@ -1,6 +1,6 @@
 """A policy at work on one connection, without the connection: packets in, packets out.
 
-    guard = Guard(policy, own_name, dialled_peer=name or None)
+    guard = Guard(policy, own_name, dialed_peer=name or None)
     guard.from_peer(packet)  -> Passage: what goes on, what goes back, what to note
     guard.from_node(packet)  -> the packet that goes on to the peer
 
@@ -98,18 +98,18 @@ class PolicyFilter:
         policy: Policy,
         own_name: str,
         *,
-        dialled_peer: str | None,
+        dialed_peer: str | None,
         atoms: AtomBudget | None = None,
     ) -> None:
-        """`dialled_peer` is whom the node wants to reach; None when the peer has dialled. `atoms`
+        """`dialed_peer` is whom the node wants to reach; None when the peer has dialed. `atoms`
         counts those that all peers bring to the node."""
         self._policy = policy
         self._own_name = Atom(own_name)
-        self._dialled_peer = dialled_peer
+        self._dialed_peer = dialed_peer
         self._judge: PolicyRules | None = None
         self._peer_name: str | None = None
         self._unknown = "a peer without a name"
-        self._dialler_flags: int | None = None
+        self._dialer_flags: int | None = None
         self._acceptor_flags: int | None = None
         self._complement_due = False
         self._connected = False
@@ -131,7 +131,7 @@ class PolicyFilter:
     def from_peer(self, packet: Packet) -> Passage:
         """What becomes of a packet from the peer. Raises ProtocolError, HandshakeRefused."""
         if isinstance(packet, HandshakePacket):
-            return Passage(self._handshake(packet.data, from_dialler=self._dialled_peer is None))
+            return Passage(self._handshake(packet.data, from_dialer=self._dialed_peer is None))
         if not packet.data:
             return Passage(packet)
         if not self._connected:
@@ -147,7 +147,7 @@ class PolicyFilter:
     def from_node(self, packet: Packet) -> Packet:
         """What goes on to the peer of a packet from the node. Raises as `from_peer`."""
         if isinstance(packet, HandshakePacket):
-            return self._handshake(packet.data, from_dialler=self._dialled_peer is not None)
+            return self._handshake(packet.data, from_dialer=self._dialed_peer is not None)
         judge = self._judge
         if packet.data and self._connected and judge is not None:
             self._learn(packet.data, judge)
@@ -155,39 +155,39 @@ class PolicyFilter:
 
     # -- handshake ------------------------------------------------------------------------------
 
-    def _handshake(self, message: bytes, *, from_dialler: bool) -> HandshakePacket:
+    def _handshake(self, message: bytes, *, from_dialer: bool) -> HandshakePacket:
         return HandshakePacket(
-            self._from_dialler(message) if from_dialler else self._from_acceptor(message)
+            self._from_dialer(message) if from_dialer else self._from_acceptor(message)
         )
 
-    def _from_dialler(self, message: bytes) -> bytes:
-        if self._dialler_flags is None:
+    def _from_dialer(self, message: bytes) -> bytes:
+        if self._dialer_flags is None:
             return self._name(message)
         if not self._complement_due or message[:1] != b"c":
             return message
         self._complement_due = False
         complement = hs.parse_complement(message)
-        self._dialler_flags |= complement.flags & _READABLE
+        self._dialer_flags |= complement.flags & _READABLE
         return _with_flags(message, 1, 4, complement.flags >> 32, _READABLE >> 32)
 
     def _from_acceptor(self, message: bytes) -> bytes:
-        if self._dialler_flags is None:
-            raise ProtocolError("a handshake message before the dialler's name")
+        if self._dialer_flags is None:
+            raise ProtocolError("a handshake message before the dialer's name")
         if message[:1] == b"N":
             return self._challenge(message)
-        if message.startswith(b"snamed:") and self._dialled_peer is None:
+        if message.startswith(b"snamed:") and self._dialed_peer is None:
             named = hs.parse_status(message)
             assert isinstance(named, hs.Named)
             self._peer_is(named.name)
         elif message[:1] == b"a":
-            self._connect(self._dialler_flags)
+            self._connect(self._dialer_flags)
         return message
 
     def _name(self, message: bytes) -> bytes:
         name = hs.parse_name(message)
-        self._dialler_flags = name.flags & _READABLE
-        if self._dialled_peer is not None:
-            self._peer_is(self._dialled_peer)
+        self._dialer_flags = name.flags & _READABLE
+        if self._dialed_peer is not None:
+            self._peer_is(self._dialed_peer)
         elif not hs.wants_name(name.flags):
             self._peer_is(name.name)
         self._complement_due = isinstance(name, hs.NameV5)
@@ -198,14 +198,14 @@ class PolicyFilter:
         challenge = hs.parse_challenge(message)
         if self._acceptor_flags is not None:
             raise ProtocolError("a second challenge")
-        if self._dialled_peer is not None and challenge.name != self._dialled_peer:
-            raise ProtocolError(f"{challenge.name[:64]} answers for {self._dialled_peer}")
+        if self._dialed_peer is not None and challenge.name != self._dialed_peer:
+            raise ProtocolError(f"{challenge.name[:64]} answers for {self._dialed_peer}")
         self._acceptor_flags = challenge.flags & _READABLE
         return _with_flags(message, 1, 8, challenge.flags, _READABLE)
 
     def _peer_is(self, name: str) -> None:
         """The peer's name is known. Raises HandshakeRefused when no rules fit it."""
-        is_new = self._peer_name is None and self._dialled_peer is None
+        is_new = self._peer_name is None and self._dialed_peer is None
         self._peer_name = name
         rules = self._policy.rules_for(name)
         if rules is not None and is_new:
@@ -233,10 +233,10 @@ class PolicyFilter:
                 last_words=hs.build_status(hs.Status.NOT_ALLOWED),
             )
 
-    def _connect(self, dialler_flags: int) -> None:
+    def _connect(self, dialer_flags: int) -> None:
         if self._acceptor_flags is None:
             raise ProtocolError("the end of a handshake without a challenge")
-        both = expand(dialler_flags) & expand(self._acceptor_flags)
+        both = expand(dialer_flags) & expand(self._acceptor_flags)
         self._header_form = bool(both & Flag.FRAGMENTS.value)
         self._forms = WireForms(Flag(both & _READABLE))
         self._connected = True

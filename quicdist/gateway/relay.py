@@ -31,7 +31,7 @@ _CHALLENGE_ACK = b"a"
 """Tag of the message that ends a handshake; frames follow it, both ways."""
 
 _CHALLENGE_REPLY = b"r"
-"""Tag of the message with which who has dialled proves that it has the cookie."""
+"""Tag of the message with which who has dialed proves that it has the cookie."""
 
 _STATUS = b"s"
 _REFUSALS = (b"snok", b"snot_allowed")
@@ -82,7 +82,7 @@ class Relay:
         self._traffic = Traffic()
         self._host: str | None = None
         self._has_proved = False
-        """Who has dialled has answered the challenge."""
+        """Who has dialed has answered the challenge."""
         self.is_believed = False
         """The BEAM node talks to the peer, whose proof of the cookie it has seen."""
         self.near = _NearSide(self, "the BEAM node", guard)
@@ -111,7 +111,7 @@ class Relay:
 
     @property
     def is_incoming(self) -> bool:
-        """Whether it was the peer that dialled."""
+        """Whether it was the peer that dialed."""
         return self._incoming
 
     @property
@@ -259,7 +259,7 @@ class Relay:
             _log.warning("%s: refused by %s (%s)", self.title, side.label, status, extra=extra)
 
     def is_end_of_handshake(self, side: _Side, message: bytes) -> bool:
-        """Whether who was dialled says that the dialler has the cookie. Anybody may dial and say
+        """Whether who was dialed says that the dialer has the cookie. Anybody may dial and say
         so."""
         acceptor = self.near if self._incoming else self.far
         return side is acceptor and message[:1] == _CHALLENGE_ACK
@@ -276,12 +276,12 @@ class Relay:
         self._refusals[told] += 1
 
     def turn_away(self, refusal: HandshakeRefused) -> None:
-        """The guard wants no such connection: who dialled is told, and both sides are closed."""
-        dialler = self.far if self._incoming else self.near
-        if refusal.last_words is not None and dialler.connection is not None:
-            dialler.connection.send_handshake(refusal.last_words)
+        """The guard wants no such connection: who dialed is told, and both sides are closed."""
+        dialer = self.far if self._incoming else self.near
+        if refusal.last_words is not None and dialer.connection is not None:
+            dialer.connection.send_handshake(refusal.last_words)
         said = CloseReason(CloseKind.LOCAL, _one_line(str(refusal)))
-        self._end(said, Ending.REFUSED, linger=dialler)
+        self._end(said, Ending.REFUSED, linger=dialer)
 
     # -- inside --
 

@@ -40,7 +40,7 @@ class GatewaySettings:
     """Whom it believes, and whom it lets in."""
 
     access: Access = field(default_factory=Access)
-    """Which nodes may connect and be dialled. What they may call it cannot say."""
+    """Which nodes may connect and be dialed. What they may call it cannot say."""
 
     limits: CarrierLimits = field(default_factory=CarrierLimits)
 

@@ -59,7 +59,7 @@ def _by_reason(
 
 
 def _by_role(node: Statistics) -> Iterable[Sample]:
-    return [(("dialer",), node.dialled), (("listener",), node.accepted)]
+    return [(("dialer",), node.dialed), (("listener",), node.accepted)]
 
 
 def _by_peer(
@@ -113,7 +113,7 @@ _BOTH: tuple[Metric, ...] = (
     Metric(
         "connections_made",
         Kind.COUNTER,
-        "Connections that came up, by who dialled",
+        "Connections that came up, by who dialed",
         _by_role,
         labels=("role",),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class PeerInfo:
     `Node.rpc`)."""
 
     role: Role
-    """Whether we dialled, or were dialled."""
+    """Whether we dialed, or were dialed."""
 
     carrier: str
     """`quicdist`, `quic_dist`, `tcp`, ..."""
@@ -121,7 +122,7 @@ class NodeStatistics:
     connecting: int
     """Those that are not up yet, made by us and made to us."""
 
-    dialled: int
+    dialed: int
     """Connections that came up, made by us ..."""
 
     accepted: int
@@ -136,6 +137,12 @@ class NodeStatistics:
 
     traffic: Traffic
     """Over all connections there have been."""
+
+    @property
+    def dialled(self) -> int:
+        """Deprecated name of `dialed`, for one release."""
+        warnings.warn(f"{type(self).__name__}.dialled is now dialed", DeprecationWarning, 2)
+        return self.dialed
 
 
 def peer_info(peer: Peer) -> PeerInfo:
@@ -191,7 +198,7 @@ def node_statistics(
         ],
         connections=peers,
         connecting=connections.in_progress,
-        dialled=counters.dialled,
+        dialed=counters.dialed,
         accepted=counters.accepted,
         ended=counters.ended_by_reason(),
         refused=counters.refused_by_reason(carrier.refusals() for carrier in carriers),

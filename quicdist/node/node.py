@@ -300,7 +300,7 @@ class Node:
 
     def rebind(self) -> None:
         """Opens a new socket, at the same address where that is still ours, and moves what can
-        move: over QUIC the connections that we dialled, whose peers notice nothing. Those made to
+        move: over QUIC the connections that we dialed, whose peers notice nothing. Those made to
         us go on where our address has not changed, and else end with `nodedown`. It happens by
         itself when the address goes away; call it when the way to the others has changed.
 

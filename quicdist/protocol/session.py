@@ -605,7 +605,7 @@ class Session:
         return hs.digest(cookie, challenge)
 
     def _check_proof(self, received: bytes, prover: hs.Prover) -> None:
-        """Takes the same time for every wrong proof. Who dialled us may have any cookie that we
+        """Takes the same time for every wrong proof. Who dialed us may have any cookie that we
         accept, and is answered with the same. Raises WrongCookie."""
         accepted: tuple[bytes, ...] = (self._cookie,)
         if prover is hs.Prover.DIALER:

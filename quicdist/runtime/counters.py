@@ -87,7 +87,7 @@ class Overflows:
 class NodeCounters:
     """One for each start of a node."""
 
-    dialled: int = 0
+    dialed: int = 0
     """Links that came up, made by us ..."""
 
     accepted: int = 0

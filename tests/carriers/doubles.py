@@ -110,7 +110,7 @@ def frame(body: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def dialling_double(
+async def dialing_double(
     port: int, alpn: str, *, idle_timeout: float = 30.0, **changes: int
 ) -> AsyncIterator[Double]:
     """A foreign node that dials us."""

@@ -98,7 +98,7 @@ class Owner:
 
 @dataclass
 class Node:
-    """An endpoint and whoever dialled it."""
+    """An endpoint and whoever dialed it."""
 
     endpoint: Endpoint
     accepted: list[Owner] = field(default_factory=list)

@@ -224,7 +224,7 @@ async def test_a_peer_that_sends_on_is_told_of_the_close_again() -> None:
         assert there.lost[0].kind is CloseKind.PEER
 
 
-# -- dialling -----------------------------------------------------------------------------------
+# -- dialing -----------------------------------------------------------------------------------
 
 
 async def test_nobody_there() -> None:
@@ -364,7 +364,7 @@ async def test_both_dial_each_other_over_one_port_each() -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="127.0.0.2 is Linux's")
 @pytest.mark.parametrize("bound", ["0.0.0.0", "::"])
-async def test_replies_leave_from_the_address_that_was_dialled(bound: str) -> None:
+async def test_replies_leave_from_the_address_that_was_dialed(bound: str) -> None:
     if bound == "::" and not await has_ipv6():
         pytest.skip("no IPv6 here")
     async with node() as a, node(bound) as b:

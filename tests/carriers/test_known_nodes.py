@@ -179,12 +179,12 @@ def _no_space(*args: object, **more: object) -> None:
 def test_first_use_both_ways(tmp_path: Path) -> None:
     verifier = Trust.first_use(tmp_path / "known").verifier()
     first, second = ([Identity.ephemeral(["127.0.0.1"]).certificate] for _ in range(2))
-    verifier.dialled(NODE, first)
-    verifier.dialled(NODE, second)  # nobody has proved the cookie yet
-    verifier.learn_dialled(NODE, first)
+    verifier.dialed(NODE, first)
+    verifier.dialed(NODE, second)  # nobody has proved the cookie yet
+    verifier.learn_dialed(NODE, first)
     with pytest.raises(PeerRefused, match="has changed"):
-        verifier.dialled(NODE, second)
-    verifier.dialler(second)
+        verifier.dialed(NODE, second)
+    verifier.dialer(second)
     with pytest.raises(PeerRefused, match="has changed"):
         verifier.named(NODE, second)
     verifier.named(NODE, first)
@@ -195,11 +195,11 @@ def test_who_makes_no_claim_to_a_name_is_not_remembered(tmp_path: Path) -> None:
     verifier = Trust.first_use(tmp_path / "known").verifier()
     for _ in range(2):
         bare = [Identity.ephemeral().certificate]
-        verifier.dialler(bare)
+        verifier.dialer(bare)
         verifier.named(NODE, bare)
-        verifier.learn_dialler(NODE, bare)
+        verifier.learn_dialer(NODE, bare)
     assert not (tmp_path / "known").exists()
-    verifier.learn_dialler(NODE, [Identity.ephemeral(["127.0.0.1"]).certificate])
+    verifier.learn_dialer(NODE, [Identity.ephemeral(["127.0.0.1"]).certificate])
     with pytest.raises(PeerRefused):
         verifier.named(NODE, [Identity.ephemeral().certificate])
 
@@ -212,20 +212,20 @@ def test_a_certificate_that_names_nodes_is_good_for_these(tmp_path: Path) -> Non
     with pytest.raises(PeerRefused, match="another node's"):
         verifier.named("3@127.0.0.1", [issued.certificate])
     with pytest.raises(PeerRefused, match="another node's"):
-        verifier.dialled("3@127.0.0.1", [issued.certificate])
+        verifier.dialed("3@127.0.0.1", [issued.certificate])
 
 
 def test_without_a_certificate(tmp_path: Path) -> None:
     strict = Trust.first_use(tmp_path / "known").verifier()
     with pytest.raises(PeerRefused, match="presents no certificate"):
-        strict.dialler([])
+        strict.dialer([])
     some = Trust.first_use(tmp_path / "known", uncertified=["*@127.0.0.2"]).verifier()
-    some.dialler([])
+    some.dialer([])
     some.named("1@127.0.0.2", [])
     with pytest.raises(PeerRefused, match="without"):
         some.named(NODE, [])
     with pytest.raises(PeerRefused, match="no certificate"):
-        some.dialled("1@127.0.0.2", [])
+        some.dialed("1@127.0.0.2", [])
     assert strict.demands_certificates
     assert some.demands_certificates
     assert not Trust.first_use(uncertified=["*"]).verifier().demands_certificates
@@ -240,14 +240,14 @@ def test_the_authorities_are_read_again_when_they_change(
     file.write_bytes(pem([old.certificate]))
     verifier = Trust.authority(file).verifier()
     by_old, by_new = (issue(one, [NODE], [], 1).certificate for one in (old, new))
-    verifier.dialled(NODE, [by_old])
+    verifier.dialed(NODE, [by_old])
     with pytest.raises(PeerRefused):
-        verifier.dialled(NODE, [by_new])
+        verifier.dialed(NODE, [by_new])
     file.write_bytes(pem([old.certificate, new.certificate]))
     for certificate in (by_old, by_new):
-        verifier.dialled(NODE, [certificate])
+        verifier.dialed(NODE, [certificate])
     file.write_text("scribble")
-    verifier.dialled(NODE, [by_old])
+    verifier.dialed(NODE, [by_old])
     assert "go on being believed" in caplog.text
 
 
@@ -257,25 +257,25 @@ def test_a_new_key_that_the_old_one_vouches_for(tmp_path: Path) -> None:
     credentials = Credentials(Identity.kept(["127.0.0.1"], mine), Trust.nothing())
     old = credentials.identity
     verifier = Trust.first_use(known).verifier()
-    verifier.learn_dialled(NODE, [old.certificate])
+    verifier.learn_dialed(NODE, [old.certificate])
     pins = Trust.pinned({NODE: old.fingerprint}).verifier()
     Identity.rotate(mine)
     new = credentials.identity
     assert new.fingerprint != old.fingerprint
     presented = [new.certificate, *new.chain]
     for one in (verifier, pins):
-        one.dialled(NODE, presented)
-        one.dialler(presented)
+        one.dialed(NODE, presented)
+        one.dialer(presented)
         one.named(NODE, presented)
-    verifier.learn_dialled(NODE, presented)
-    verifier.dialled(NODE, [new.certificate])
-    verifier.dialled(NODE, [old.certificate])
+    verifier.learn_dialed(NODE, presented)
+    verifier.dialed(NODE, [new.certificate])
+    verifier.dialed(NODE, [old.certificate])
     assert f"{old.fingerprint} until={TODAY + 30 * DAY}" in known.read_text()
     assert stat.S_IMODE((mine / "key.pem").stat().st_mode) == 0o600
     assert stat.S_IMODE((mine / "former-key.pem").stat().st_mode) == 0o600
     stranger = Identity.ephemeral(["127.0.0.1"]).certificate
     with pytest.raises(PeerRefused):  # to show the old certificate is not to have its word
-        verifier.dialled(NODE, [stranger, old.certificate])
+        verifier.dialed(NODE, [stranger, old.certificate])
     assert fingerprint(new.chain[0]) == old.fingerprint
 
 
@@ -298,7 +298,7 @@ def test_a_certificate_that_is_broken_on_disk_is_not_taken(
 
 def let_in(verifier: Verifier, presented: Certificates) -> None:
     """All that is asked of who dials us."""
-    verifier.dialler(presented)
+    verifier.dialer(presented)
     verifier.named(NODE, presented)
 
 
@@ -333,6 +333,6 @@ def test_certificates_that_hold_anything_are_refused_and_nothing_else(tmp_path: 
             if trust.by is TrustBy.AUTHORITY and presented[0] is good.certificate:
                 continue
             with pytest.raises(PeerRefused):
-                verifier.dialled(NODE, presented)
+                verifier.dialed(NODE, presented)
             with pytest.raises(PeerRefused):
                 let_in(verifier, presented)

@@ -205,35 +205,35 @@ async def talk(one: Owner, other: Owner, text: bytes) -> None:
 
 async def test_a_new_socket_at_the_same_address_ends_nothing() -> None:
     async with node() as a, node() as b:
-        dialled, _there = await a.connect(b)
+        dialed, _there = await a.connect(b)
         other, accepted = await b.connect(a)
         ids = [link._engine._quic._peer_cid.cid for link in a.endpoint.connections]  # type: ignore[attr-defined]  # aioquic's
         old = a.endpoint._udp.fileno(), a.endpoint.local_address
         a.endpoint.rebind()
         assert a.endpoint.local_address == old[1]
-        await talk(dialled, b.accepted[0], b"dialled")
+        await talk(dialed, b.accepted[0], b"dialed")
         await talk(accepted, other, b"accepted")
-        assert not dialled.lost
+        assert not dialed.lost
         assert not accepted.lost
         now = [link._engine._quic._peer_cid.cid for link in a.endpoint.connections]  # type: ignore[attr-defined]  # aioquic's
         assert sum(x != y for x, y in zip(ids, now, strict=True)) == 1
 
 
-async def test_what_we_dialled_moves_along_and_what_we_accepted_ends() -> None:
+async def test_what_we_dialed_moves_along_and_what_we_accepted_ends() -> None:
     async with node() as a, node() as b:
-        dialled, there = await a.connect(b)
+        dialed, there = await a.connect(b)
         other, accepted = await b.connect(a)
         old = a.port
         a.endpoint.rebind(port=0)
         assert a.port != old
         await accepted.until(lambda: accepted.lost)
         assert "our address is another" in accepted.lost[0].text
-        await talk(dialled, there, b"from the new port")
+        await talk(dialed, there, b"from the new port")
         assert there.connection.peer_address == ("127.0.0.1", a.port)
-        assert not dialled.lost
+        assert not dialed.lost
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
             free.bind(("127.0.0.1", old))
-        # Who dialled us finds nobody there, and is told so where the port was taken again.
+        # Who dialed us finds nobody there, and is told so where the port was taken again.
         other.connection.close("gives up")
         await b.connect(a)
 

@@ -129,7 +129,7 @@ def workshop(tmp_path: Path) -> Workshop:
 
 
 @pytest.mark.io
-async def test_a_dialler_with_a_good_certificate_is_taken(workshop: Workshop) -> None:
+async def test_a_dialer_with_a_good_certificate_is_taken(workshop: Workshop) -> None:
     async with listening(workshop.trust, workshop.good) as there:
         await dial(there.port, workshop.good, workshop.trust)
 
@@ -147,7 +147,7 @@ async def test_a_dialler_with_a_good_certificate_is_taken(workshop: Workshop) ->
         ("a chain too long", "bad certificate"),
     ],
 )
-async def test_a_dialler_that_is_not_believed(
+async def test_a_dialer_that_is_not_believed(
     workshop: Workshop, flaw: str, alert: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     good = workshop.good
@@ -169,7 +169,7 @@ async def test_a_dialler_that_is_not_believed(
 
 
 class Bare:
-    """A dialler of aioquic's own, whose TLS does as a test wants."""
+    """A dialer of aioquic's own, whose TLS does as a test wants."""
 
     def __init__(self, identity: Identity | None = None, **settings: object) -> None:
         configuration = QuicConfiguration(
@@ -238,7 +238,7 @@ def test_a_tls_message_without_end_is_not_waited_for() -> None:
 
 
 @pytest.mark.io
-async def test_a_dialler_without_a_certificate(tmp_path: Path) -> None:
+async def test_a_dialer_without_a_certificate(tmp_path: Path) -> None:
     """It is let in where the setting says so, and nowhere else."""
     for trust, is_taken in (
         (Trust.first_use(tmp_path / "known"), False),
@@ -256,7 +256,7 @@ async def test_a_dialler_without_a_certificate(tmp_path: Path) -> None:
 
 
 class BareSocket(asyncio.DatagramProtocol):
-    """A bare dialler on a socket."""
+    """A bare dialer on a socket."""
 
     def __init__(self) -> None:
         self.quic = Bare().quic
@@ -322,12 +322,12 @@ async def test_who_dials_believes_to_be_connected_once_it_is_believed(workshop: 
     assert here.is_confirmed
 
 
-# -- who is dialled -----------------------------------------------------------------------------
+# -- who is dialed -----------------------------------------------------------------------------
 
 
 @pytest.mark.io
 @pytest.mark.parametrize("flaw", ["self-signed", "forged", "expired", "for clients only"])
-async def test_a_node_that_is_dialled_and_not_believed(workshop: Workshop, flaw: str) -> None:
+async def test_a_node_that_is_dialed_and_not_believed(workshop: Workshop, flaw: str) -> None:
     shown = {
         "self-signed": Identity.ephemeral(["127.0.0.1"]),
         "forged": workshop.forged(signer=make_authority("test", 1)),

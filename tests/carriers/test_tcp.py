@@ -231,7 +231,7 @@ async def test_nothing_is_read_before_there_is_an_owner() -> None:
     await listener.close()
 
 
-async def test_dialling_where_nobody_listens() -> None:
+async def test_dialing_where_nobody_listens() -> None:
     listener = await TcpListener.open("127.0.0.1", 0, accept=Recorder)
     host, port = listener.local_address
     await listener.close()

@@ -18,7 +18,7 @@ from quicdist.carriers.trust import (
     TrustError,
 )
 from quicdist.carriers.trust.authority import issue, make_authority
-from quicdist.carriers.trust.contexts import dialling, listening, presented
+from quicdist.carriers.trust.contexts import dialing, listening, presented
 from quicdist.carriers.trust.identity import pem
 
 NODE = "a@127.0.0.1"
@@ -36,7 +36,7 @@ async def meet(here: Credentials, there: Credentials) -> tuple[Certificates, Cer
     server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=listening(there))
     async with server:
         port = server.sockets[0].getsockname()[1]
-        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=dialling(here))
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=dialing(here))
         ours = presented(writer.get_extra_info("ssl_object"))
         try:
             return ours, await asyncio.wait_for(got, 30)
@@ -55,8 +55,8 @@ async def test_an_authority_on_both_sides(tmp_path: Path) -> None:
     to_us, to_them = await meet(here, there)
     assert to_us[0] == there.identity.certificate
     assert to_them[0] == here.identity.certificate
-    here.verifier.dialled(NODE, to_us)
-    there.verifier.dialler(to_them)
+    here.verifier.dialed(NODE, to_us)
+    there.verifier.dialer(to_them)
     there.verifier.named(NODE, to_them)
     with pytest.raises(PeerRefused):
         there.verifier.named("a@127.0.0.2", to_them)
@@ -66,23 +66,23 @@ async def test_an_authority_on_both_sides(tmp_path: Path) -> None:
     to_us, to_them = await meet(here, stranger)
     assert list(to_them) == []
     with pytest.raises(PeerRefused):
-        here.verifier.dialled(NODE, to_us)
+        here.verifier.dialed(NODE, to_us)
 
 
 @pytest.mark.io
-async def test_first_use_of_who_is_dialled(tmp_path: Path) -> None:
+async def test_first_use_of_who_is_dialed(tmp_path: Path) -> None:
     here = Credentials(Identity.ephemeral(), Trust.first_use(tmp_path / "known"))
     there = Credentials(
         Identity.ephemeral(), Trust.first_use(tmp_path / "theirs", uncertified=["*"])
     )
     to_us, to_them = await meet(here, there)
-    here.verifier.dialled(NODE, to_us)
-    here.verifier.learn_dialled(NODE, to_us)
-    there.verifier.dialler(to_them)
+    here.verifier.dialed(NODE, to_us)
+    here.verifier.learn_dialed(NODE, to_us)
+    there.verifier.dialer(to_them)
     other = Credentials(Identity.ephemeral(), there.trust)
     to_us, _ = await meet(here, other)
     with pytest.raises(PeerRefused, match="has changed"):
-        here.verifier.dialled(NODE, to_us)
+        here.verifier.dialed(NODE, to_us)
 
 
 def test_what_openssl_cannot_follow_is_refused() -> None:

@@ -32,9 +32,9 @@ def test_they_are_those_of_openssl(label: bytes) -> None:
     serving = context(SSL.TLS_SERVER_METHOD)
     serving.use_certificate(IDENTITY.certificate)
     serving.use_privatekey(IDENTITY.key)
-    dialling = context(SSL.TLS_CLIENT_METHOD)
-    dialling.set_keylog_callback(keep)
-    client, server = SSL.Connection(dialling), SSL.Connection(serving)
+    dialing = context(SSL.TLS_CLIENT_METHOD)
+    dialing.set_keylog_callback(keep)
+    client, server = SSL.Connection(dialing), SSL.Connection(serving)
     client.set_connect_state()
     server.set_accept_state()
     for _ in range(4):

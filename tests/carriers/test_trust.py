@@ -359,7 +359,7 @@ async def dial_with(identity: Identity, trust: Trust, host: str) -> None:
 
 
 @pytest.mark.io
-async def test_an_authority_decides_who_may_be_dialled(tmp_path: Path) -> None:
+async def test_an_authority_decides_who_may_be_dialed(tmp_path: Path) -> None:
     authority = Authority()
     trust = Trust.authority(authority.write(tmp_path / "ca.pem"))
     await dial_with(authority.issue(LOOPBACK), trust, "127.0.0.1")

@@ -51,10 +51,10 @@ class Guarded:
         roles = (Role.DIALER, Role.LISTENER) if peer_dials else (Role.LISTENER, Role.DIALER)
         self.peer = Session(node(PEER, flags=flags), roles[0], challenge=1, limits=limits)
         self.node = Session(node(OWN), roles[1], challenge=2, limits=limits)
-        self.guard = PolicyFilter(policy, OWN, dialled_peer=None if peer_dials else PEER)
+        self.guard = PolicyFilter(policy, OWN, dialed_peer=None if peer_dials else PEER)
         self.notes: list[str] = []
-        dialler = self.peer if peer_dials else self.node
-        self._shake(dialler, dialler.start())
+        dialer = self.peer if peer_dials else self.node
+        self._shake(dialer, dialer.start())
         assert self.peer.connected
         assert self.node.connected
 

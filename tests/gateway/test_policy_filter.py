@@ -84,7 +84,7 @@ def test_the_atom_cache_is_taken_out_of_both_nodes_flags(form: str, peer_dials: 
 
 
 def test_capabilities_that_nobody_knows_yet_are_taken_out() -> None:
-    guard = PolicyFilter(Policy((RULES,)), OWN, dialled_peer=None)
+    guard = PolicyFilter(Policy((RULES,)), OWN, dialed_peer=None)
     offered = int(DEFAULT_FLAGS) | 1 << 29 | 1 << 60
     name = hs.build_name(hs.Name(offered, 5, PEER))
     passed = guard.from_peer(HandshakePacket(name)).forward
@@ -94,7 +94,7 @@ def test_capabilities_that_nobody_knows_yet_are_taken_out() -> None:
 
 
 def test_the_old_name_message_and_its_complement_are_read_too() -> None:
-    guard = PolicyFilter(Policy((RULES,)), OWN, dialled_peer=None)
+    guard = PolicyFilter(Policy((RULES,)), OWN, dialed_peer=None)
     name = hs.build_name_v5(hs.NameV5(5, int(DEFAULT_FLAGS), PEER))
     passed = guard.from_peer(HandshakePacket(name)).forward
     assert passed is not None
@@ -117,18 +117,18 @@ def test_whom_no_entry_fits_is_not_allowed() -> None:
 
 
 def test_a_peer_that_is_given_its_name_is_known_by_that() -> None:
-    guard = PolicyFilter(Policy((RULES,)), OWN, dialled_peer=None)
+    guard = PolicyFilter(Policy((RULES,)), OWN, dialed_peer=None)
     asking = hs.Name(int(DEFAULT_FLAGS | Flag.NAME_ME), 0, "x")
     guard.from_peer(HandshakePacket(hs.build_name(asking)))
     guard.from_node(HandshakePacket(hs.build_status(hs.Named("peer@x", 4))))
-    other = PolicyFilter(Policy((RULES,)), OWN, dialled_peer=None)
+    other = PolicyFilter(Policy((RULES,)), OWN, dialed_peer=None)
     other.from_peer(HandshakePacket(hs.build_name(asking)))
     with pytest.raises(HandshakeRefused):
         other.from_node(HandshakePacket(hs.build_status(hs.Named("other@x", 4))))
 
 
 def test_frames_before_the_end_of_the_handshake_are_not_read() -> None:
-    guard = PolicyFilter(Policy((ALL,)), OWN, dialled_peer=None)
+    guard = PolicyFilter(Policy((ALL,)), OWN, dialed_peer=None)
     name = hs.build_name(hs.Name(int(DEFAULT_FLAGS), 5, PEER))
     guard.from_peer(HandshakePacket(name))
     with pytest.raises(ProtocolError, match="before the end of the handshake"):
@@ -137,7 +137,7 @@ def test_frames_before_the_end_of_the_handshake_are_not_read() -> None:
 
 def test_who_answers_for_another_or_twice_is_dropped() -> None:
     name = hs.build_name(hs.Name(int(DEFAULT_FLAGS), 5, OWN))
-    guard = PolicyFilter(Policy((ALL,)), OWN, dialled_peer=PEER)
+    guard = PolicyFilter(Policy((ALL,)), OWN, dialed_peer=PEER)
     guard.from_node(HandshakePacket(name))
     challenge = hs.Challenge(int(DEFAULT_FLAGS), 1, 1, PEER)
     other = hs.build_challenge(replace(challenge, name="other@x"))
@@ -658,10 +658,10 @@ def test_a_name_that_a_peer_gives_itself_is_an_atom_too() -> None:
     budget = AtomBudget(limit=1)
     for name in ("one@x", "one@x"):
         hello = hs.build_name(hs.Name(int(DEFAULT_FLAGS), 5, name))
-        guard = PolicyFilter(Policy((ALL,)), OWN, dialled_peer=None, atoms=budget)
+        guard = PolicyFilter(Policy((ALL,)), OWN, dialed_peer=None, atoms=budget)
         guard.from_peer(HandshakePacket(hello))
     hello = hs.build_name(hs.Name(int(DEFAULT_FLAGS), 5, "two@x"))
-    guard = PolicyFilter(Policy((ALL,)), OWN, dialled_peer=None, atoms=budget)
+    guard = PolicyFilter(Policy((ALL,)), OWN, dialed_peer=None, atoms=budget)
     with pytest.raises(HandshakeRefused, match="new atoms"):
         guard.from_peer(HandshakePacket(hello))
 
@@ -899,7 +899,7 @@ def test_hostile_packets_raise_nothing_but_our_own_errors(
     packets: list[bytes], handshake: bool, form: str
 ) -> None:
     guard = (
-        PolicyFilter(Policy((RULES,)), OWN, dialled_peer=None)
+        PolicyFilter(Policy((RULES,)), OWN, dialed_peer=None)
         if handshake
         else Guarded(RULES, flags=FORMS[form]).guard
     )

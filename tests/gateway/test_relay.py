@@ -116,7 +116,7 @@ async def relay(
 
 
 def handshake(near: Remembering, far: Remembering) -> None:
-    """As two nodes have it, `near` having dialled."""
+    """As two nodes have it, `near` having dialed."""
     near.bring(HandshakePacket(b"Nname"))
     far.bring(HandshakePacket(b"sok"), HandshakePacket(b"Nchallenge"))
     near.bring(HandshakePacket(b"rreply"))
@@ -373,7 +373,7 @@ async def guarded_relay(near: Remembering, far: Remembering) -> AsyncIterator[Re
         peer_address="there:6666",
         handshake_timeout=PATIENCE,
         keepalive=PATIENCE,
-        guard=PolicyFilter(policy, "node@x", dialled_peer=None),
+        guard=PolicyFilter(policy, "node@x", dialed_peer=None),
     )
     made.near.attach(near)
     made.far.attach(far)
@@ -454,7 +454,7 @@ async def test_whom_the_policy_does_not_know_is_told_and_closed() -> None:
         peer_address="there:6666",
         handshake_timeout=PATIENCE,
         keepalive=PATIENCE,
-        guard=PolicyFilter(policy, "node@x", dialled_peer=None),
+        guard=PolicyFilter(policy, "node@x", dialed_peer=None),
     )
     made.near.attach(near)
     made.far.attach(far)

@@ -49,11 +49,11 @@ async def test_both_gateways_of_a_connection_tell_of_it() -> None:
         assert here.traffic.bytes_sent > 100_000
         assert there.traffic.bytes_received >= 100_000
         assert here.round_trip is not None
-        assert (one.stats().dialled, two.stats().accepted) == (1, 1)
+        assert (one.stats().dialed, two.stats().accepted) == (1, 1)
         assert one.stats().is_registered
         dialer.connection.close("enough")
         await until(lambda: not one.connections and not two.connections)
-        assert (one.stats().connections, one.stats().dialled) == ([], 1)
+        assert (one.stats().connections, one.stats().dialed) == ([], 1)
         assert (one.stats().ended, two.stats().ended) == ({"left": 1}, {"lost": 1})
         assert two.stats().traffic.bytes_received >= 100_000
     with pytest.raises(NotRunning):

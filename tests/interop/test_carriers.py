@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from interop.carriers import Carrier, Dialler, all_carriers
+from interop.carriers import Carrier, Dialer, all_carriers
 from interop.peers import CannotStart, ebin_folders, otp_release
 from interop.scenarios import SCENARIOS
 
@@ -72,15 +72,15 @@ def test_each_carrier_may_have_an_erl_of_its_own(tmp_path: Path) -> None:
     assert "/other/erl" in by_key(given)["quic_dist"].absent
 
 
-def test_limits_hold_for_one_dialler_or_for_both() -> None:
+def test_limits_hold_for_one_dialer_or_for_both() -> None:
     def make(_: object) -> object:
         raise AssertionError
 
-    limits = {("a", Dialler.WE): "when we dial", ("b", None): "always"}
+    limits = {("a", Dialer.WE): "when we dial", ("b", None): "always"}
     carrier = Carrier("x", "", "", make, limits=limits)  # type: ignore[arg-type]  # never made
-    assert carrier.limit("a", Dialler.WE) == "when we dial"
-    assert carrier.limit("a", Dialler.THEY) == ""
-    assert carrier.limit("b", Dialler.THEY) == "always"
+    assert carrier.limit("a", Dialer.WE) == "when we dial"
+    assert carrier.limit("a", Dialer.THEY) == ""
+    assert carrier.limit("b", Dialer.THEY) == "always"
 
 
 @pytest.mark.io

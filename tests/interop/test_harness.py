@@ -11,7 +11,7 @@ import pytest
 
 from interop import actor
 from interop.__main__ import main
-from interop.carriers import Carrier, Dialler, all_carriers
+from interop.carriers import Carrier, Dialer, all_carriers
 from interop.harness import Options, run
 from interop.outcome import Column, Outcome, Verdict, is_failure
 from interop.peers import CannotStart, Peer, Setting
@@ -33,16 +33,16 @@ def carrier(key: str) -> Carrier:
 
 
 async def outcomes(
-    carrier: Carrier, scenarios: Sequence[Scenario], *, dialler: Dialler = Dialler.WE
+    carrier: Carrier, scenarios: Sequence[Scenario], *, dialer: Dialer = Dialer.WE
 ) -> dict[str, Outcome]:
-    options = Options(scenarios=scenarios, diallers=[dialler], connects=2, timeout=30)
+    options = Options(scenarios=scenarios, dialers=[dialer], connects=2, timeout=30)
     (column,) = await run([carrier], options)
     return dict(column.outcomes)
 
 
 def failures(columns: Sequence[Column]) -> list[str]:
     return [
-        f"{column.dialler}: {title}: {outcome.note}"
+        f"{column.dialer}: {title}: {outcome.note}"
         for column in columns
         for title, outcome in column.outcomes.items()
         if outcome.verdict is Verdict.FAILED
@@ -52,7 +52,7 @@ def failures(columns: Sequence[Column]) -> list[str]:
 async def test_python_to_python() -> None:
     columns = await run([carrier("quicdist")], Options(scenarios=QUICK, connects=3))
     assert failures(columns) == []
-    assert [column.dialler for column in columns] == ["we dial", "they dial"]
+    assert [column.dialer for column in columns] == ["we dial", "they dial"]
     assert all(len(column.outcomes) == len(QUICK) for column in columns)
 
 
@@ -100,7 +100,7 @@ async def test_one_failure_is_not_the_next_ones_trouble() -> None:
 
 
 async def test_a_known_limit_is_no_failure_and_its_end_is_told() -> None:
-    limits = {("fails", None): "known", ("fine", Dialler.WE): "gone"}
+    limits = {("fails", None): "known", ("fine", Dialer.WE): "gone"}
     limited = replace(carrier("quicdist"), limits=limits)
     got = await outcomes(limited, [Scenario("fails", _fails), FINE])
     assert (got["fails"].verdict, got["fails"].note) == (Verdict.LIMIT, "known")
@@ -112,7 +112,7 @@ async def test_a_scenario_that_hangs_ends() -> None:
         await actor.echo(bench.node, bench.peer.name)
         await bench.they_lost_us()
 
-    options = Options([Scenario("hangs", hangs)], [Dialler.WE], timeout=1.0)
+    options = Options([Scenario("hangs", hangs)], [Dialer.WE], timeout=1.0)
     (column,) = await run([carrier("quicdist")], options)
     assert column.outcomes["hangs"].note == "not done in 1 s"
 
@@ -167,8 +167,8 @@ async def test_what_needs_messages_is_left_out_where_none_get_through(
 
     monkeypatch.setattr(Node, "ping", no_answer)
     known = replace(carrier("quicdist"), no_messages="handshake only")
-    for dialler in Dialler:
-        got = await outcomes(known, [SCENARIOS[0], FINE], dialler=dialler)
+    for dialer in Dialer:
+        got = await outcomes(known, [SCENARIOS[0], FINE], dialer=dialer)
         assert got["fine"] == Outcome(Verdict.LIMIT, "handshake only")
         assert got[SCENARIOS[0].title].short.startswith("2/2")
 
@@ -200,7 +200,7 @@ def test_the_command_refuses_what_it_does_not_know(
 def test_the_command_prints_a_table_and_ends_with_zero(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["--carrier", "quicdist", "--scenario", "ping from us", "--dialler", "we"]
+    words = ["--carrier", "quicdist", "--scenario", "ping from us", "--dialer", "we"]
     monkeypatch.setattr("sys.argv", ["interop", *words])
     assert main() == 0
     printed = capsys.readouterr()

@@ -1,7 +1,7 @@
-"""A node that was dialled relays its own dialling of a third: who has the cookie proves it there.
+"""A node that was dialed relays its own dialing of a third: who has the cookie proves it there.
 
 The attacker has no cookie. He has a name and a key of his own, ends QUIC on both sides, and lets
-the victim that dialled him answer the challenge of the node that he wants to reach.
+the victim that dialed him answer the challenge of the node that he wants to reach.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Side:
 
 
 class Attacker:
-    """Dialled by the victim, he dials the target. `strips`: he says that nobody can bind."""
+    """Dialed by the victim, he dials the target. `strips`: he says that nobody can bind."""
 
     def __init__(self, target: str, *, strips: bool) -> None:
         self.target = target
@@ -117,7 +117,7 @@ def known(tmp_path: Path) -> Path:
 
 
 async def attacked(victim: Node, attacker: Attacker) -> bool:
-    """Whether the attacker is in at his target after the victim has dialled him."""
+    """Whether the attacker is in at his target after the victim has dialed him."""
     async with victim:
         with pytest.raises(NoConnection):
             await victim.connect(attacker.name)

@@ -120,7 +120,7 @@ async def test_who_is_listed_as_uncertified_may_come_in_the_clear(tmp_path: Path
         assert await Claimant().claim(port, peer.name) == b"sok"
 
 
-async def test_a_node_whose_key_is_known_is_not_dialled_in_the_clear(tmp_path: Path) -> None:
+async def test_a_node_whose_key_is_known_is_not_dialed_in_the_clear(tmp_path: Path) -> None:
     """Whoever answers for EPMD may say where it is."""
     known = tmp_path / "known"
     async with (

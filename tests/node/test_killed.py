@@ -41,10 +41,10 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("engine", ["aioquic", "qh3"])
-@pytest.mark.parametrize("is_dialled", [False, True])
+@pytest.mark.parametrize("is_dialed", [False, True])
 @pytest.mark.parametrize("bound", ["127.0.0.1", "0.0.0.0"])
 async def test_a_killed_peer_is_noticed_by_its_closed_port(
-    make_node: MakeNode, is_dialled: bool, engine: str, bound: str
+    make_node: MakeNode, is_dialed: bool, engine: str, bound: str
 ) -> None:
     if engine == "qh3":
         pytest.importorskip("qh3", reason="quicdist[fast] is not installed")
@@ -59,7 +59,7 @@ async def test_a_killed_peer_is_noticed_by_its_closed_port(
     async with node:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", _DIALS, COOKIE),
-            *([node.name] if is_dialled else []),
+            *([node.name] if is_dialed else []),
             stdout=asyncio.subprocess.PIPE,
         )
         try:

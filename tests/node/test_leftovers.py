@@ -70,7 +70,7 @@ async def both_down(one: Node, two: Node) -> None:
     await until(lambda: not (one.nodes(hidden=True) or two.nodes(hidden=True)))
 
 
-async def disconnected_by_the_dialler(one: Node, two: Node) -> None:
+async def disconnected_by_the_dialer(one: Node, two: Node) -> None:
     await one.connect(two.name)
     one.disconnect(two.name)
     await both_down(one, two)
@@ -116,7 +116,7 @@ async def moved(one: Node, two: Node) -> None:
 
 
 ENDS = (
-    disconnected_by_the_dialler,
+    disconnected_by_the_dialer,
     disconnected_by_the_listener,
     lost_while_much_was_under_way,
     gone_without_a_word,

@@ -26,19 +26,19 @@ async def test_a_pin_that_is_removed_ends_the_connection(
     pins.write_text("".join(lines))
     async with (
         node(names[0], keys[0], Trust.pinned(pins)) as ours,
-        node(names[1], keys[1], Trust.nothing()) as dialled,
-        node(names[2], keys[2], Trust.nothing()) as dialler,
+        node(names[1], keys[1], Trust.nothing()) as dialed,
+        node(names[2], keys[2], Trust.nothing()) as dialer,
     ):
-        await ours.connect(dialled.name)
-        await dialler.connect(ours.name)
+        await ours.connect(dialed.name)
+        await dialer.connect(ours.name)
         pins.write_text(lines[2])
-        await until(lambda: ours.nodes() == [dialler.name])
+        await until(lambda: ours.nodes() == [dialer.name])
         pins.write_text("".join(lines[:2]))
         await until(lambda: not ours.nodes())
         assert "is not believed any more" in caplog.text
-        await until(lambda: not dialler.nodes())
+        await until(lambda: not dialer.nodes())
         with pytest.raises(NoConnection):
-            await dialler.connect(ours.name)
+            await dialer.connect(ours.name)
 
 
 async def test_a_certificate_that_is_revoked_ends_the_connection(tmp_path: Path) -> None:
@@ -73,9 +73,9 @@ def test_only_the_authority_itself_revokes(tmp_path: Path) -> None:
         verifier = Trust.authority(tmp_path / "ca.pem", crl_file=crl).verifier()
         if is_revoked:
             with pytest.raises(PeerRefused, match="revoked"):
-                verifier.dialled(name, [own.certificate])
+                verifier.dialed(name, [own.certificate])
         else:
-            verifier.dialled(name, [own.certificate])
+            verifier.dialed(name, [own.certificate])
     crl.write_text("nonsense")
     with pytest.raises(CertificateError, match="no PEM revocation list"):
         Trust.authority(tmp_path / "ca.pem", crl_file=crl)
@@ -132,7 +132,7 @@ async def test_a_cluster_changes_its_cookie_node_by_node() -> None:
 
 
 async def test_who_dials_takes_no_cookie_but_its_own_for_proof() -> None:
-    """Of those that it accepts: one that has leaked opens no way to be dialled."""
+    """Of those that it accepts: one that has leaked opens no way to be dialed."""
     async with with_cookies("new", "old") as ours, with_cookies("old") as stale:
         with pytest.raises(NoConnection, match="cookie"):
             await ours.connect(stale.name)

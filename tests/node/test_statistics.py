@@ -59,7 +59,7 @@ async def test_totals_keep_what_closed_connections_counted() -> None:
             one.disconnect(two.name)
             await until(lambda: not two.nodes())
         stats = one.stats()
-        assert (stats.dialled, stats.accepted, stats.ended) == (3, 0, {"left": 3})
+        assert (stats.dialed, stats.accepted, stats.ended) == (3, 0, {"left": 3})
         assert (stats.connections, stats.traffic.messages_sent) == ([], 3)
         assert two.stats().ended == {"lost": 3}
 

@@ -93,8 +93,8 @@ async def test_both_prove_who_they_are_by_an_authority(pki: Pki) -> None:
 async def test_a_certificate_for_another_host_is_refused(pki: Pki) -> None:
     elsewhere = pki.authority.issue(x509.DNSName("elsewhere.example"))
     async with named("one@localhost", identity=elsewhere, trust=Trust.nothing()) as one:
-        dialling = named("two@localhost", identity=pki.issue(), trust=pki.trust)
-        async with dialling as two:
+        dialing = named("two@localhost", identity=pki.issue(), trust=pki.trust)
+        async with dialing as two:
             with pytest.raises(NoConnection, match=r"host.*elsewhere\.example") as caught:
                 await two.connect(one.name)
             assert caught.value.is_refusal

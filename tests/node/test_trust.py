@@ -114,9 +114,9 @@ def test_authorities_that_have_changed_are_said(
     file.write_bytes(pem([former.certificate]))
     verifier = Trust.authority(file).verifier()
     name = free_name()
-    verifier.dialled(name, [issue(former, [name], [], 1).certificate])
+    verifier.dialed(name, [issue(former, [name], [], 1).certificate])
     file.write_bytes(pem([former.certificate, new.certificate]))
-    verifier.dialled(name, [issue(new, [name], [], 1).certificate])
+    verifier.dialed(name, [issue(new, [name], [], 1).certificate])
     assert caplog.messages == [f"{file} has changed; believed from now on: CN=former, CN=new"]
 
 
@@ -365,7 +365,7 @@ def drop() -> None:
     raise AssertionError("not to be called")
 
 
-async def test_who_may_connect_and_be_dialled() -> None:
+async def test_who_may_connect_and_be_dialed() -> None:
     friends, strangers, ours = free_name(), free_name(), free_name()
     access = Access(accept=[friends], dial=["*@127.0.0.2", friends])
     same = someone()

@@ -12,7 +12,7 @@ from quicdist.carriers.base import CloseKind, DialError
 from quicdist.limits import CarrierLimits
 from tests.carriers.doubles import (
     Double,
-    dialling_double,
+    dialing_double,
     frame,
     framed,
     listening_double,
@@ -68,7 +68,7 @@ async def quic_dist_acceptor(double: Double) -> None:
 async def test_listener_keeps_status_apart_and_first_frames_back() -> None:
     async with (
         node(on_accept=send_at_once) as ours,
-        dialling_double(ours.port, "sample") as double,
+        dialing_double(ours.port, "sample") as double,
     ):
         assert await quic_dist_dialer(double) == AT_ONCE
 
@@ -76,7 +76,7 @@ async def test_listener_keeps_status_apart_and_first_frames_back() -> None:
 async def test_first_frames_are_not_held_longer_than_the_dialer_is_silent() -> None:
     async with (
         node(on_accept=send_at_once) as ours,
-        dialling_double(ours.port, "sample") as double,
+        dialing_double(ours.port, "sample") as double,
     ):
         double.say(b"ping")
         await double.event()
@@ -92,7 +92,7 @@ async def test_first_frames_are_not_held_longer_than_the_dialer_is_silent() -> N
 @pytest.mark.parametrize("deaf", [0.045, 0.15])
 async def test_a_lost_status_does_not_come_again_with_the_challenge(deaf: float) -> None:
     """The gap ends only when what went before has arrived."""
-    async with node() as ours, dialling_double(ours.port, "sample") as double:
+    async with node() as ours, dialing_double(ours.port, "sample") as double:
         double.say(b"ping")
         assert await double.event() == b"pong"
         double.say(framed(NAME))
@@ -109,11 +109,11 @@ async def test_a_lost_status_does_not_come_again_with_the_challenge(deaf: float)
 async def test_an_abandoned_first_connection_is_nobodys_business() -> None:
     """quicer gives up what is not up in 200 ms and tries again."""
     async with node() as ours:
-        async with dialling_double(ours.port, "sample"):
+        async with dialing_double(ours.port, "sample"):
             pass  # up, no stream, closed
-        async with dialling_double(ours.port, "sample") as mute:
+        async with dialing_double(ours.port, "sample") as mute:
             mute.vanish()
-        async with dialling_double(ours.port, "sample") as double:
+        async with dialing_double(ours.port, "sample") as double:
             double.say(b"ping")
             assert await double.event() == b"pong"
             double.say(framed(NAME))
@@ -123,7 +123,7 @@ async def test_an_abandoned_first_connection_is_nobodys_business() -> None:
 
 async def test_a_connection_that_brings_nothing_is_closed() -> None:
     limits = CarrierLimits(handshake_timeout=0.2)
-    async with node(limits=limits) as ours, dialling_double(ours.port, "sample") as double:
+    async with node(limits=limits) as ours, dialing_double(ours.port, "sample") as double:
         double.say(b"ping")  # no more: the preamble is not worth a place
         await asyncio.wait_for(double.wait_closed(), PATIENCE)
         assert double.terminated is not None
@@ -132,7 +132,7 @@ async def test_a_connection_that_brings_nothing_is_closed() -> None:
 
 
 async def test_a_peer_that_never_ticks_shows_its_life() -> None:
-    async with node() as ours, dialling_double(ours.port, "sample") as double:
+    async with node() as ours, dialing_double(ours.port, "sample") as double:
         double.say(b"ping")
         await double.event()
         double.say(framed(NAME))
@@ -149,7 +149,7 @@ async def test_a_peer_that_never_ticks_shows_its_life() -> None:
 
 async def test_silent_peers_are_pinged_before_they_time_out() -> None:
     limits = CarrierLimits(idle_timeout=0.6)
-    async with node(limits=limits) as ours, dialling_double(ours.port, "quicdist/1") as double:
+    async with node(limits=limits) as ours, dialing_double(ours.port, "quicdist/1") as double:
         double.say(framed(NAME))
         owner = await ours.first()
         await asyncio.sleep(1.5)
@@ -254,7 +254,7 @@ async def test_a_listener_that_disconnects_resets_its_stream() -> None:
 
 @pytest.mark.parametrize("alpn", ["sample", "macula-dist", "erlang-dist"])
 async def test_closing_says_so_in_the_one_way_that_is_heard(alpn: str) -> None:
-    async with node() as ours, dialling_double(ours.port, alpn) as double:
+    async with node() as ours, dialing_double(ours.port, alpn) as double:
         if alpn == "sample":
             double.say(b"ping")
         double.say(NAME if alpn == "erlang-dist" else framed(NAME))
@@ -284,7 +284,7 @@ async def test_erlang_quic_dials_us() -> None:
     """16 data streams opened in any order, a user stream between them, our frames on stream 1."""
     async with (
         node(on_accept=send_at_once) as ours,
-        dialling_double(ours.port, "erlang-dist") as double,
+        dialing_double(ours.port, "erlang-dist") as double,
     ):
         await erlang_dialer(double)
         assert (0, ACK) in double.chunks
@@ -340,7 +340,7 @@ async def test_erlang_quic_never_runs_out_of_streams_or_of_credit_for_a_frame() 
     """It needs 17 streams, sends whole frames only, and parks those that do not fit."""
     async with (
         node(limits=CarrierLimits(receive_window=100_000)) as ours,
-        dialling_double(ours.port, "erlang-dist") as double,
+        dialing_double(ours.port, "erlang-dist") as double,
     ):
         assert double._quic._remote_max_streams_bidi >= 17
         await erlang_dialer(double)
@@ -358,7 +358,7 @@ async def test_erlang_quic_zombies_look_alive_to_the_carrier() -> None:
     """It acknowledges for ever and answers nothing: the owner has to ask, and is told to."""
     async with (
         node(limits=CarrierLimits(idle_timeout=0.6)) as ours,
-        dialling_double(ours.port, "erlang-dist") as double,
+        dialing_double(ours.port, "erlang-dist") as double,
     ):
         await erlang_dialer(double)
         owner = await ours.first()
@@ -371,7 +371,7 @@ async def test_erlang_quic_zombies_look_alive_to_the_carrier() -> None:
 
 
 async def test_a_reset_data_stream_ends_the_connection() -> None:
-    async with node() as ours, dialling_double(ours.port, "erlang-dist") as double:
+    async with node() as ours, dialing_double(ours.port, "erlang-dist") as double:
         await erlang_dialer(double)
         double.say(frame(b"half a frame")[:7], 4)
         double._quic.reset_stream(4, 7)
@@ -422,7 +422,7 @@ async def test_a_macula_acceptor_has_time_to_wait_for_the_stream() -> None:
 
 async def test_a_macula_dialer_finds_one_message_in_each_event() -> None:
     """It drops what is behind the first."""
-    async with node() as ours, dialling_double(ours.port, "macula-dist") as double:
+    async with node() as ours, dialing_double(ours.port, "macula-dist") as double:
         double.say(framed(NAME))
         assert await double.event() == framed(STATUS)
         assert await double.event() == framed(CHALLENGE)
@@ -455,10 +455,10 @@ async def test_msquic_windows_are_kept_to() -> None:
 
 
 async def test_bytes_that_no_such_carrier_sends_cost_the_connection_alone() -> None:
-    async with node() as ours, dialling_double(ours.port, "quicdist/1") as good:
+    async with node() as ours, dialing_double(ours.port, "quicdist/1") as good:
         good.say(framed(NAME))
         owner = await ours.first()
-        async with dialling_double(ours.port, "quicdist/1") as bad:
+        async with dialing_double(ours.port, "quicdist/1") as bad:
             bad.say(framed(NAME))
             victim = await ours.first(2)
             bad.say(framed(b"r") + b"\xff\xff\xff\xff")
@@ -476,7 +476,7 @@ async def test_bytes_that_no_such_carrier_sends_cost_the_connection_alone() -> N
 async def test_refused_streams_do_not_use_up_the_window() -> None:
     """Far more than a window on streams that nobody reads; the one that counts goes on."""
     limits = CarrierLimits(receive_window=64 * 1024)
-    async with node(limits=limits) as ours, dialling_double(ours.port, "quicdist/1") as double:
+    async with node(limits=limits) as ours, dialing_double(ours.port, "quicdist/1") as double:
         double.say(framed(NAME))
         await double.event()
         double.say(framed(REPLY))

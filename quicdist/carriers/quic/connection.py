@@ -73,7 +73,7 @@ _RESET = Closed(
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a dialled connection ended before it was up.
+    """Why a dialed connection ended before it was up.
 
     It waits in `up` as a value: an exception there would hold the connection by its traceback.
     """
@@ -84,7 +84,7 @@ class Failure:
 
 
 class AttemptFailed(DialError):
-    """A dialled connection ended before it was up; `why` says whether to try once more."""
+    """A dialed connection ended before it was up; `why` says whether to try once more."""
 
     def __init__(self, why: Failure) -> None:
         super().__init__(why.text)
@@ -108,10 +108,10 @@ class Host(Protocol):
         """A datagram that ends in the token `new` would be its end, one in `old` no more."""
 
     def accept(self, connection: QuicConnection) -> ConnectionHandler:
-        """Someone dialled us and sent a first packet; raises to refuse."""
+        """Someone dialed us and sent a first packet; raises to refuse."""
 
     def proved(self, connection: QuicConnection) -> None:
-        """Whoever dialled us has the cookie."""
+        """Whoever dialed us has the cookie."""
 
     def ended(self, connection: QuicConnection, linger: float) -> None:
         """It is over; datagrams for it may still come for `linger` seconds."""
@@ -137,7 +137,7 @@ class QuicConnection:
         *,
         node: str | None = None,
     ) -> None:
-        """`node` is the one that is dialled."""
+        """`node` is the one that is dialed."""
         self.role = role
         self.traits = DialectTraits(name="quic", alpn="")
         self.is_unused = role is Role.LISTENER
@@ -156,7 +156,7 @@ class QuicConnection:
         self._local = path[1]
         self._migrations = 0
         self._loop = asyncio.get_running_loop()
-        # Where a listener was dialled is where its peer goes on sending to, whatever we do.
+        # Where a listener was dialed is where its peer goes on sending to, whatever we do.
         self._met_at = host.local_address_of(path[1]) if role is Role.LISTENER else None
         self.last_received = self._loop.time()
         self._has_heard = False
@@ -321,7 +321,7 @@ class QuicConnection:
 
     def check_again(self, node: str) -> None:
         """What is believed may have changed since. Raises PeerRefused."""
-        self._verifier.again(node, self._engine.certificates, dialled=self.role is Role.DIALER)
+        self._verifier.again(node, self._engine.certificates, dialed=self.role is Role.DIALER)
 
     def must_bind(self, node: str) -> bool:
         """By the setting, or because it has done so before."""
@@ -331,17 +331,17 @@ class QuicConnection:
         """Keeps its key, where that is wanted. Raises PeerRefused."""
         certificates = self._engine.certificates
         if self.role is Role.LISTENER:
-            self._verifier.learn_dialler(node, certificates, bound=bound)
+            self._verifier.learn_dialer(node, certificates, bound=bound)
         else:
-            self._verifier.learn_dialled(node, certificates, bound=bound)
+            self._verifier.learn_dialed(node, certificates, bound=bound)
 
     def close(self, reason: str) -> None:
         """CONNECTION_CLOSE, at once: the one thing that every peer takes for a goodbye."""
         self._end(CloseReason(CloseKind.LOCAL, reason), say=reason)
 
     @property
-    def dialled(self) -> SocketAddress | None:
-        """The address that a dialler still waits for; None once there was an answer."""
+    def dialed(self) -> SocketAddress | None:
+        """The address that a dialer still waits for; None once there was an answer."""
         is_waiting = self.up is not None and not self.up.done() and not self._has_heard
         return self._path[0] if is_waiting else None
 
@@ -452,7 +452,7 @@ class QuicConnection:
         self._end(CloseReason(CloseKind.ERROR, text), say=text)
 
     def move(self) -> None:
-        """The endpoint has another socket: the peer of a connection that we dialled is told."""
+        """The endpoint has another socket: the peer of a connection that we dialed is told."""
         if self._closed:
             return
         self._local = None
@@ -497,9 +497,9 @@ class QuicConnection:
     def _judge(self) -> None:
         certificates = self._engine.certificates
         if self._node is not None:
-            self._verifier.dialled(self._node, certificates)
+            self._verifier.dialed(self._node, certificates)
         else:
-            self._verifier.dialler(certificates)
+            self._verifier.dialer(certificates)
 
     def _refuse(self, error: CertificateError) -> None:
         self._distrust = (
@@ -782,7 +782,7 @@ class QuicConnection:
         self._loop.call_soon(self._deliver)
 
     def _say_distrusted(self, over: Closed) -> None:
-        """Who dialled us may be the only one who knows why."""
+        """Who dialed us may be the only one who knows why."""
         host, port = self.peer_address
         extra = {"event": "distrusted", "address": f"{host}:{port}", "reason": over.text}
         text = "%s:%s does not believe our certificate, or the lack of one (%s)"

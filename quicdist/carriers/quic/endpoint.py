@@ -1,4 +1,4 @@
-"""One UDP socket for dialling and listening; datagrams find their connection by its id."""
+"""One UDP socket for dialing and listening; datagrams find their connection by its id."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Endpoint:
         self._settings = settings
         self._accept = accept
         self.refusals: Refusals = Counter()
-        """Of those who dialled us."""
+        """Of those who dialed us."""
         self._reset_tokens = StatelessResetTokens(settings.credentials.reset_secret, udp.address[1])
         self._engine = load_engine(settings, self._reset_tokens.of)
         self._loop = asyncio.get_running_loop()
@@ -92,7 +92,7 @@ class Endpoint:
         self._proofs = AddressValidation()
         self._home = udp.address
         self._look: asyncio.TimerHandle | None = None
-        self._dialling: dict[SocketAddress, set[QuicConnection]] = {}
+        self._dialing: dict[SocketAddress, set[QuicConnection]] = {}
         self._touched: dict[QuicConnection, None] = {}
         self._tick_planned = False
         self._is_closing = False
@@ -190,7 +190,7 @@ class Endpoint:
         """Opens a new socket: at `host` (an address) and `port`, by default where it was opened,
         or, where that address is gone, at the one that leads to our peers.
 
-        The connections that we dialled move with it; those that others dialled go on only where
+        The connections that we dialed move with it; those that others dialed go on only where
         the address they use is still ours (RFC 9000, 9: a listener cannot move). It happens by
         itself when the address goes away. Raises OSError where no socket can be had.
         """
@@ -231,7 +231,7 @@ class Endpoint:
         raise failure or OSError("no address to be had")
 
     def _candidates(self) -> Sequence[SocketAddress]:
-        """Home, else where datagrams to those we dialled leave from, with the same port or not."""
+        """Home, else where datagrams to those we dialed leave from, with the same port or not."""
         found = [self._home] if is_assigned(self._home[0], self._udp.family) else []
         peers = (one.peer_socket_address for one in self.connections if one.role is Role.DIALER)
         for peer in peers:
@@ -398,11 +398,11 @@ class Endpoint:
         now = self._loop.time()
         for connection in self.connections:
             number = bounced.get(connection.peer_socket_address)
-            if number == errno.ECONNREFUSED and connection.dialled is None:
+            if number == errno.ECONNREFUSED and connection.dialed is None:
                 connection.refused(now)
         for address, number in bounced.items():
-            for connection in list(self._dialling.get(address, ())):
-                if connection.dialled == address:
+            for connection in list(self._dialing.get(address, ())):
+                if connection.dialed == address:
                     connection.fail(os.strerror(number).lower())
 
     def _arrived(self, data: bytes, path: Path, now: float) -> None:
@@ -516,7 +516,7 @@ class Endpoint:
         with contextlib.suppress(OSError):
             self.send([(data, path)])
 
-    # -- dialling -------------------------------------------------------------------------------
+    # -- dialing -------------------------------------------------------------------------------
 
     async def _resolve(self, host: str, port: int) -> list[SocketAddress]:
         """All addresses that this socket can reach, most preferred first."""
@@ -563,17 +563,17 @@ class Endpoint:
         self._add(connection, engine.connection_ids)
         engine.connect(path, self._loop.time())
         self.touch(connection)
-        dialling = self._dialling.setdefault(address, set())
-        dialling.add(connection)
+        dialing = self._dialing.setdefault(address, set())
+        dialing.add(connection)
         try:
             failure = await asyncio.wait_for(up, timeout)
         except BaseException:
             connection.close("given up")
             raise
         finally:
-            dialling.discard(connection)
-            if not dialling:
-                self._dialling.pop(address, None)
+            dialing.discard(connection)
+            if not dialing:
+                self._dialing.pop(address, None)
         if failure is not None:
             raise AttemptFailed(failure)
         return connection

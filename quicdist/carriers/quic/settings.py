@@ -49,7 +49,7 @@ class QuicSettings:
     17 as dialer, 16 as listener, and cannot send with fewer."""
 
     def first_window(self, *, is_listener: bool) -> int:
-        """Bytes that a peer may send before it has shown that it has the cookie. Who is dialled was
+        """Bytes that a peer may send before it has shown that it has the cookie. Who is dialed was
         chosen, and may send before it hears that it is believed."""
         window = self.limits.receive_window
         return min(window, self.bounds.max_data_unproved) if is_listener else window

@@ -1,7 +1,7 @@
 """Stateless resets: how a peer learns at once that we know nothing of its connection any more.
 
 RFC 9000, 10.3. Each connection id of ours has a token that only its peer is told. A datagram for
-an id that we do not know, after a restart, is answered with that token: whoever dialled it then
+an id that we do not know, after a restart, is answered with that token: whoever dialed it then
 knows. Tokens are derived from a key that survives the restart, so none has to be kept.
 """
 

@@ -4,10 +4,10 @@
 `Credentials` of the two, which its carriers share: they present `credentials.identity`, and ask
 `credentials.verifier` about what the other side presents, an empty sequence where that is nothing:
 
-    dialler    TLS is done       -> verifier.dialled(node, certificates)
-    listener   TLS is done       -> verifier.dialler(certificates)
+    dialer    TLS is done       -> verifier.dialed(node, certificates)
+    listener   TLS is done       -> verifier.dialer(certificates)
                the peer's name   -> verifier.named(node, certificates)
-    both       it has the cookie -> verifier.learn_dialled, learn_dialler(node, certificates)
+    both       it has the cookie -> verifier.learn_dialed, learn_dialer(node, certificates)
 
 The first two are the carrier's, and raise PeerRefused before anything the peer says is believed;
 the others are asked by who owns the connection. A carrier over TCP finds `ssl.SSLContext`s in

@@ -1,6 +1,6 @@
 """`ssl.SSLContext`s for carriers that speak TLS over TCP, and what the peer of one presented.
 
-OpenSSL verifies a dialler's certificate by authority only. With pins or first use a listener here
+OpenSSL verifies a dialer's certificate by authority only. With pins or first use a listener here
 can ask nobody for a certificate: it takes a setting that lets everybody in without, and no other.
 """
 
@@ -21,10 +21,10 @@ from quicdist.carriers.trust.names import Certificates
 from quicdist.carriers.trust.trust import TrustBy
 
 
-def dialling(credentials: Credentials) -> ssl.SSLContext:
+def dialing(credentials: Credentials) -> ssl.SSLContext:
     """For a connection that we make: one context each, as the identity may have changed.
 
-    Nothing is verified by the context itself: ask `verifier.dialled` once TLS is done.
+    Nothing is verified by the context itself: ask `verifier.dialed` once TLS is done.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -34,7 +34,7 @@ def dialling(credentials: Credentials) -> ssl.SSLContext:
 
 
 def listening(credentials: Credentials) -> ssl.SSLContext:
-    """For a connection made to us; ask `verifier.dialler` once TLS is done.
+    """For a connection made to us; ask `verifier.dialer` once TLS is done.
 
     Raises TrustError for a setting that OpenSSL cannot follow here.
     """

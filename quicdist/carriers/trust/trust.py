@@ -102,7 +102,7 @@ class Trust:
     ) -> Trust:
         """Believes the nodes named, each by the fingerprint of its key, or several of them.
 
-        In names `*` stands for anything. Nobody else is dialled or let in. A file has lines as
+        In names `*` stands for anything. Nobody else is dialed or let in. A file has lines as
         `known_nodes` has, and is read again when it changes. Raises CertificateError for what is
         no fingerprint, and for a file that has none.
         """
@@ -129,7 +129,7 @@ class Trust:
     def requiring(self, *, tls: bool = False, binding: bool = False) -> Trust:
         """The same, which requires more of peers.
 
-        `tls`: nodes are neither dialled nor accepted in the clear, and no EPMD is embedded.
+        `tls`: nodes are neither dialed nor accepted in the clear, and no EPMD is embedded.
         `binding`: peers must bind their proof of the cookie to the TLS session, so that nobody
         can relay it. quicdist nodes do so over QUIC; stock nodes and gateways cannot, and are
         refused. A quicdist node that has done so once must always do so, with or without this.

@@ -1,7 +1,7 @@
 """The four ways to tell whether a peer is who it says; `Verifier` is what carriers and nodes ask.
 
-Who dials knows which node it wants, and asks `dialled` once TLS has shown the certificate. Who is
-dialled asks `dialler` then, and `named` when the peer says its name in the distribution handshake.
+Who dials knows which node it wants, and asks `dialed` once TLS has shown the certificate. Who is
+dialed asks `dialer` then, and `named` when the peer says its name in the distribution handshake.
 `learn` follows once the peer has proved the cookie.
 """
 
@@ -259,7 +259,7 @@ class Verifier:
         """Nodes that have bound their proofs since this process began, the oldest first."""
 
     @property
-    def asks_diallers(self) -> bool:
+    def asks_dialers(self) -> bool:
         """Whether those who dial us are asked for a certificate. What they present counts."""
         return not isinstance(self._way, AcceptAll)
 
@@ -267,11 +267,11 @@ class Verifier:
     def demands_certificates(self) -> bool:
         """Whether some of those who dial us must present one. A carrier that cannot ask for it
         must refuse such a setting."""
-        return self.asks_diallers and "*" not in self._uncertified
+        return self.asks_dialers and "*" not in self._uncertified
 
-    def dialled(self, node: str, certificates: Certificates) -> None:
+    def dialed(self, node: str, certificates: Certificates) -> None:
         """The node that we dial has presented these."""
-        if not self.asks_diallers:
+        if not self.asks_dialers:
             return
         if not certificates:
             raise PeerRefused("the node presents no certificate", Alert.CERTIFICATE_REQUIRED)
@@ -280,9 +280,9 @@ class Verifier:
             self._way.anyone(certificates, Usage.SERVER)
             self._check_node(node, certificates)
 
-    def dialler(self, certificates: Certificates) -> None:
+    def dialer(self, certificates: Certificates) -> None:
         """Somebody who dials us has presented these, its name is to come."""
-        if not self.asks_diallers:
+        if not self.asks_dialers:
             return
         if certificates:
             with _readable():
@@ -296,7 +296,7 @@ class Verifier:
 
     def named(self, node: str, certificates: Certificates) -> None:
         """Whoever presented these to us says that it is this node."""
-        if not self.asks_diallers:
+        if not self.asks_dialers:
             return
         if certificates:
             with _readable():
@@ -308,12 +308,12 @@ class Verifier:
                 Alert.CERTIFICATE_REQUIRED,
             )
 
-    def again(self, node: str, certificates: Certificates, *, dialled: bool) -> None:
+    def again(self, node: str, certificates: Certificates, *, dialed: bool) -> None:
         """A connected node has presented these: whether it would be believed now."""
-        if dialled:
-            self.dialled(node, certificates)
+        if dialed:
+            self.dialed(node, certificates)
         else:
-            self.dialler(certificates)
+            self.dialer(certificates)
             self.named(node, certificates)
 
     def stamp(self) -> files.Stamp:
@@ -340,14 +340,14 @@ class Verifier:
         was_bound = node in self._bound or self._way.is_bound(node)
         return was_bound and not self._is_uncertified(node)
 
-    def learn_dialled(self, node: str, certificates: Certificates, *, bound: bool = False) -> None:
-        """The node that we dialled has proved the cookie, `bound` to the TLS session or not."""
+    def learn_dialed(self, node: str, certificates: Certificates, *, bound: bool = False) -> None:
+        """The node that we dialed has proved the cookie, `bound` to the TLS session or not."""
         self._learn_bound(node, bound)
         if certificates:
             self._way.learn(node, certificates, bound=bound)
 
-    def learn_dialler(self, node: str, certificates: Certificates, *, bound: bool = False) -> None:
-        """A node that dialled us has proved the cookie.
+    def learn_dialer(self, node: str, certificates: Certificates, *, bound: bool = False) -> None:
+        """A node that dialed us has proved the cookie.
 
         Its key is remembered where its certificate claims the name; one that names nobody, such
         as that of a command run once, on any free port, is nobody whom we will meet again.
@@ -385,7 +385,7 @@ class RecordingVerifier(Verifier):
         super().__init__(AcceptAll(), ())
         self.seen: Certificates = ()
 
-    def dialled(self, node: str, certificates: Certificates) -> None:
+    def dialed(self, node: str, certificates: Certificates) -> None:
         self.seen = tuple(certificates)
 
 

@@ -631,7 +631,7 @@ class AioquicEngine:
             original_destination_connection_id=opening.destination_id,
             retry_source_connection_id=opening.retry_id,
         )
-        quic.asks_certificate = self._settings.credentials.verifier.asks_diallers
+        quic.asks_certificate = self._settings.credentials.verifier.asks_dialers
         return self._connection(quic)
 
     def _connection(self, quic: _Quic) -> AioquicConnection:
