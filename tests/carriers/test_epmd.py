@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicdist.carriers import epmd as epmd_module
 from quicdist.carriers.epmd import (
     Dump,
     EpmdAddress,
@@ -42,6 +41,7 @@ from quicdist.carriers.epmd import (
     look_up,
     names,
 )
+from quicdist.carriers.epmd import server as epmd_server
 from tests.support.erlang import Erlang
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE, until
@@ -288,13 +288,14 @@ async def test_the_real_epmd_takes_our_registration() -> None:
     ],
 )
 def test_who_is_of_this_host(peer: str, ours: str, is_local: bool) -> None:
-    assert epmd_module._is_local(peer, ours) is is_local
+    assert epmd_server._is_local(peer, ours) is is_local
 
 
+@pytest.mark.io
 async def test_another_host_registers_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """As OTP's: 255 registrations from elsewhere would leave no room for a node of this host."""
     async with server() as address:
-        monkeypatch.setattr(epmd_module, "_is_local", lambda peer, ours: False)
+        monkeypatch.setattr(epmd_server, "_is_local", lambda peer, ours: False)
         with pytest.raises(EpmdRefused):
             await Registration.open(NodeInfo("theirs", 4001), address)
         assert await names(address) == []

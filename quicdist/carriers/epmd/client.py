@@ -1,0 +1,211 @@
+"""Look-ups in an EPMD, and a node's registration in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from quicdist.carriers.epmd.codec import (
+    EpmdError,
+    EpmdRefused,
+    ListNames,
+    LookUp,
+    NodeInfo,
+    Register,
+    Request,
+    decode_found,
+    decode_names,
+    decode_registered,
+    encode_request,
+)
+from quicdist.carriers.forking import descriptors_of, keep_from_children
+
+DEFAULT_PORT = 4369
+_MAX_ANSWER = 1024 * 1024
+"""Bytes of one answer: NAMES lists every node of a host."""
+_RECONNECT = 2.0
+"""Seconds between attempts to register again, as OTP's erl_epmd has them."""
+
+_log = logging.getLogger("quicdist.epmd")
+
+
+@dataclass(frozen=True, slots=True)
+class EpmdAddress:
+    """Where an EPMD listens."""
+
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+def default_port() -> int:
+    """Where this host's programs look for an EPMD: ERL_EPMD_PORT, as Erlang has it, or 4369."""
+    text = os.environ.get("ERL_EPMD_PORT", "")
+    return int(text) if text.isascii() and text.isdigit() and int(text) <= 65535 else DEFAULT_PORT
+
+
+def why(error: Exception) -> str:
+    """In the words of the system: asyncio's own, of a refusal, are a call and its arguments."""
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or "no answer in time"
+
+
+async def look_up(
+    name: str, epmd: EpmdAddress | None = None, *, timeout: float = 5.0
+) -> NodeInfo | None:
+    """The node of that name (its part before the @), None when EPMD does not know it.
+
+    Raises OSError when no EPMD answers at the address, EpmdError when it is none.
+    """
+    return decode_found(await _ask(LookUp(name), epmd or EpmdAddress(), timeout))
+
+
+async def names(epmd: EpmdAddress | None = None, *, timeout: float = 5.0) -> list[tuple[str, int]]:
+    """Every node of the host: (name, port). Raises as `look_up`."""
+    return decode_names(await _ask(ListNames(), epmd or EpmdAddress(), timeout))
+
+
+Absent: TypeAlias = Callable[[], Awaitable[None]]
+"""Called where no EPMD is there to register in; may start one. Raises OSError."""
+
+
+class Registration:
+    """A node's entry in an EPMD, kept until closed: made again when EPMD comes back."""
+
+    def __init__(self, node: NodeInfo, epmd: EpmdAddress, absent: Absent | None) -> None:
+        self.node = node
+        self.epmd = epmd
+        self._absent = absent
+        self.creation = 0
+        """What EPMD gave at the first registration."""
+        self._writer: asyncio.StreamWriter | None = None
+        self._keeper: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        node: NodeInfo,
+        epmd: EpmdAddress | None = None,
+        *,
+        timeout: float = 5.0,
+        absent: Absent | None = None,
+    ) -> Registration:
+        """Registers the node. Raises EpmdRefused when the name is taken, OSError, EpmdError.
+
+        `absent` is called, now and later, when there is no EPMD.
+        """
+        registration = cls(node, epmd or EpmdAddress(), absent)
+        keep_from_children(registration)
+        reader = await registration._register(timeout)
+        registration._keeper = asyncio.create_task(registration._keep(reader, timeout))
+        return registration
+
+    def descriptors(self) -> Sequence[int]:
+        """Its open files."""
+        return [] if self._writer is None else descriptors_of(self._writer.transport)
+
+    async def close(self) -> None:
+        """EPMD forgets the node."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        if self._writer is not None:
+            await close_writer(self._writer)
+
+    async def _register(self, timeout: float) -> asyncio.StreamReader:
+        try:
+            reader, writer = await _connect(self.epmd, timeout)
+        except ConnectionRefusedError:
+            if self._absent is None:
+                raise
+            await self._absent()
+            reader, writer = await _connect(self.epmd, timeout)
+        try:
+            writer.write(encode_request(Register(self.node)))
+            answer, data = None, b""
+            while answer is None:
+                piece = await asyncio.wait_for(reader.read(64), timeout)
+                data += piece
+                answer = decode_registered(data)
+                if not piece and answer is None:
+                    raise EpmdError(f"EPMD at {self.epmd} closed without an answer")
+            accepted, creation = answer
+            if not accepted:
+                raise EpmdRefused(f"EPMD at {self.epmd} has a node {self.node.name} already")
+        except BaseException as error:
+            writer.close()
+            raise _no_answer(self.epmd, error) from None
+        self._writer = writer
+        self.creation = self.creation or creation
+        return reader
+
+    async def _keep(self, reader: asyncio.StreamReader, timeout: float) -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                while await reader.read(1024):
+                    pass
+            text = "EPMD at %s is gone; registering again when it is back"
+            _log.warning(text, self.epmd, extra={"event": "epmd_gone", "address": str(self.epmd)})
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                await close_writer(writer)
+            while self._writer is None:
+                await asyncio.sleep(_RECONNECT)
+                with contextlib.suppress(OSError, EpmdError):
+                    reader = await self._register(timeout)
+
+
+async def _connect(
+    epmd: EpmdAddress, timeout: float
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    try:
+        return await asyncio.wait_for(asyncio.open_connection(epmd.host, epmd.port), timeout)
+    except asyncio.TimeoutError:
+        raise TimeoutError(f"no EPMD answers at {epmd}") from None
+
+
+async def _ask(request: Request, epmd: EpmdAddress, timeout: float) -> bytes:
+    """The whole answer: EPMD closes behind it."""
+    reader, writer = await _connect(epmd, timeout)
+    try:
+        writer.write(encode_request(request))
+        return await asyncio.wait_for(_read_all(reader), timeout)
+    except (asyncio.TimeoutError, OSError) as error:
+        raise _no_answer(epmd, error) from None
+    finally:
+        await close_writer(writer)
+
+
+def _no_answer(epmd: EpmdAddress, error: BaseException) -> BaseException:
+    """What is raised for an error behind the connect: something is there, and not an EPMD."""
+    if isinstance(error, asyncio.TimeoutError):
+        return EpmdError(f"EPMD at {epmd} does not answer")
+    if isinstance(error, OSError):
+        return EpmdError(f"EPMD at {epmd} does not answer: {error.strerror or error}")
+    return error
+
+
+async def _read_all(reader: asyncio.StreamReader) -> bytes:
+    data = bytearray()
+    while piece := await reader.read(65536):
+        data += piece
+        if len(data) > _MAX_ANSWER:
+            raise EpmdError(f"an EPMD answer above {_MAX_ANSWER} bytes")
+    return bytes(data)
+
+
+async def close_writer(writer: asyncio.StreamWriter) -> None:
+    """Closes it and waits until that is done, whatever the peer does."""
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
