@@ -432,7 +432,7 @@ async def _connect(
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     try:
         return await asyncio.wait_for(asyncio.open_connection(epmd.host, epmd.port), timeout)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         raise TimeoutError(f"no EPMD answers at {epmd}") from None
 
 
@@ -442,7 +442,7 @@ async def _ask(request: Request, epmd: EpmdAddress, timeout: float) -> bytes:
     try:
         writer.write(encode_request(request))
         return await asyncio.wait_for(_read_all(reader), timeout)
-    except (asyncio.TimeoutError, OSError) as error:
+    except OSError as error:
         raise _no_answer(epmd, error) from None
     finally:
         await _shut(writer)
@@ -450,7 +450,7 @@ async def _ask(request: Request, epmd: EpmdAddress, timeout: float) -> bytes:
 
 def _no_answer(epmd: EpmdAddress, error: BaseException) -> BaseException:
     """What is raised for an error behind the connect: something is there, and not an EPMD."""
-    if isinstance(error, asyncio.TimeoutError):
+    if isinstance(error, TimeoutError):
         return EpmdError(f"EPMD at {epmd} does not answer")
     if isinstance(error, OSError):
         return EpmdError(f"EPMD at {epmd} does not answer: {error.strerror or error}")
@@ -613,7 +613,7 @@ class EpmdServer:
                 else:
                     writer.write(await self._answer(request))
                 break
-        except asyncio.TimeoutError:
+        except TimeoutError:
             pass
         except (EpmdError, OSError) as error:
             extra = {"event": "epmd_client_dropped", "reason": str(error)}
