@@ -291,6 +291,7 @@ def test_who_is_of_this_host(peer: str, ours: str, is_local: bool) -> None:
     assert epmd_module._is_local(peer, ours) is is_local
 
 
+@pytest.mark.io
 async def test_another_host_registers_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """As OTP's: 255 registrations from elsewhere would leave no room for a node of this host."""
     async with server() as address:

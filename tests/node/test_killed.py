@@ -19,9 +19,12 @@ from tests.support.lossy import LossyProxy, Weather
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE
 
-pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="only Linux tells of refused datagrams"
-)
+pytestmark = [
+    pytest.mark.io,
+    pytest.mark.skipif(
+        not sys.platform.startswith("linux"), reason="only Linux tells of refused datagrams"
+    ),
+]
 
 UNHURRIED = NodeLimits(net_ticktime=600.0)
 """What is noticed with this is not noticed by silence."""
