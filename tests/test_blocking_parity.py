@@ -93,6 +93,7 @@ def node(identity: Identity) -> Iterator[BlockingNode]:
         yield made
 
 
+@pytest.mark.io
 def test_requests(node: BlockingNode) -> None:
     request = node.gen_send_request("net_kernel", ("is_auth", Atom("x@y")))
     assert request.receive_response(PATIENCE) == Atom("yes")
@@ -102,6 +103,7 @@ def test_requests(node: BlockingNode) -> None:
     assert node.multi_call([node.name], "nobody", 1, timeout=PATIENCE) == ({}, [node.name])
 
 
+@pytest.mark.io
 def test_spawned_processes_and_names(node: BlockingNode) -> None:
     def echo(me: BlockingMailbox) -> None:
         sender, message = me.receive(timeout=PATIENCE)
@@ -122,6 +124,7 @@ def test_spawned_processes_and_names(node: BlockingNode) -> None:
         assert server.wait() == "normal"
 
 
+@pytest.mark.io
 def test_a_spawned_process_that_is_ended(node: BlockingNode) -> None:
     seen: list[BaseException] = []
 
@@ -141,6 +144,7 @@ def test_a_spawned_process_that_is_ended(node: BlockingNode) -> None:
     assert isinstance(seen[0], ProcessExited)
 
 
+@pytest.mark.io
 def test_groups_topics_and_global_names(node: BlockingNode) -> None:
     groups, topics = node.pg(), node.pubsub("App")
     with node.mailbox() as me:
@@ -161,6 +165,7 @@ def test_groups_topics_and_global_names(node: BlockingNode) -> None:
         assert node.global_names.names() == []
 
 
+@pytest.mark.io
 def test_all_threads_share_one_node(identity: Identity) -> None:
     limits = NodeLimits()
     shared = Shared(name="0@127.0.0.1", cookie="parity", identity=identity, limits=limits)
@@ -176,6 +181,7 @@ def test_all_threads_share_one_node(identity: Identity) -> None:
     shared().close()
 
 
+@pytest.mark.io
 def test_a_shared_node_that_cannot_connect_is_tried_again() -> None:
     shared = quicdist.Shared("1@127.0.0.1", cookie="parity")
     for _ in range(2):

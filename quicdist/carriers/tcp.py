@@ -458,7 +458,7 @@ async def connect(
         _, connection = await asyncio.wait_for(
             loop.create_connection(make, host, port, ssl=tls), timeout
         )
-    except asyncio.TimeoutError:
+    except TimeoutError:
         raise TimeoutError(f"no answer from {host}:{port} within {timeout:g} s") from None
     return connection
 

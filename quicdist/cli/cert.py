@@ -106,7 +106,7 @@ def _show(path: Path) -> None:
 
     from quicdist.carriers.trust.identity import read_certificates
 
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     certificates = read_certificates(path)
     for number, certificate in enumerate(certificates, 1):
         which = f", {number} of {len(certificates)}" if len(certificates) > 1 else ""

@@ -84,7 +84,7 @@ class _Story:
 
         try:
             got = await asyncio.wait_for(happening, _PATIENCE)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise Problem(ExitCode.TIMEOUT, f"nothing came of it within 30 s: {what}") from None
         if wanted is not None and got != wanted:
             raise Problem(ExitCode.NO, f"{what}: {format_bounded(got)}")

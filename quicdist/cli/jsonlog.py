@@ -16,7 +16,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """As one string."""
-        time = datetime.datetime.fromtimestamp(record.created, datetime.timezone.utc)
+        time = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
         shown: dict[str, object] = {
             "time": time.isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

@@ -377,7 +377,7 @@ class Connections:
             return False
         try:
             connection = await self._book.dial(node, timeout)
-        except (*_FINAL_ERRORS, OSError, asyncio.TimeoutError) as error:
+        except (*_FINAL_ERRORS, OSError) as error:
             # The event loop may keep the error in a cycle, and by its traceback the attempt.
             error.with_traceback(None)
             text = error.reason if isinstance(error, NoConnection) else str(error)
@@ -415,7 +415,7 @@ class Connections:
         attempt.changed.clear()
         try:
             return await asyncio.wait_for(attempt.changed.wait(), timeout)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             attempt.failed(f"no answer within {timeout:.3g} s")
             return False
 

@@ -7,7 +7,6 @@ They are asked in the order given, for every node that is to be dialed; the firs
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -74,7 +73,7 @@ class Epmd:
             found = await epmd.look_up(name.alive, address, timeout=timeout)
         except epmd.EpmdError as error:
             raise NotFound(str(error)) from None
-        except (OSError, asyncio.TimeoutError) as error:
+        except OSError as error:
             raise NotFound(f"no EPMD answers at {address} ({epmd.why(error)})") from None
         if found is None:
             raise NotFound(f"the EPMD at {address} does not know {name.alive!r}")

@@ -34,7 +34,7 @@ class Resolver:
                 return await carrier.dial(node, place, left)
             except CertificateRejected:
                 raise
-            except (OSError, asyncio.TimeoutError) as error:
+            except OSError as error:
                 if len(ways) == 1:
                     raise
                 failures.append(f"{place}: {error or f'no answer within {left:.3g} s'}")

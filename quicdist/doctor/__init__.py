@@ -8,7 +8,6 @@ Nothing is kept, and no node is started: what is found is found by the same code
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import socket
 import time
@@ -146,7 +145,7 @@ async def _ask_port(place: TransportAddress) -> Answer:
 async def _dial_tcp(place: TransportAddress, settings: Settings) -> Connection:
     try:
         return await tcp.dial(place.host, place.port, timeout=settings.timeout)
-    except (OSError, asyncio.TimeoutError) as error:
+    except OSError as error:
         raise Stopped(
             Step.PORT,
             Trouble.UNREACHABLE,
@@ -235,7 +234,7 @@ def _judge(node: str, certificates: Certificates, trust: Trust) -> str:
         return "it presents none"
     own = certificates[0]
     ends = own.not_valid_after_utc
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     if not own.not_valid_before_utc <= now <= ends:
         raise Stopped(
             Step.CERTIFICATE,

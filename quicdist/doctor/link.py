@@ -56,7 +56,7 @@ class Link:
 
     async def until(self, condition: Callable[[], bool], timeout: float) -> bool:
         """Waits for it, or for the end of the connection; whether it has come true."""
-        with contextlib.suppress(asyncio.TimeoutError):
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._until(condition), timeout)
         return condition()
 

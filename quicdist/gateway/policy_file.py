@@ -12,15 +12,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import sys
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 from quicdist.cluster.access_rules import check_name_pattern
 from quicdist.gateway.policy import EVERYTHING, Mode, PeerRules, Pids, Policy

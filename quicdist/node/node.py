@@ -117,9 +117,9 @@ class Node:
     we believe, by default a node's key when we first meet it, and no other from then on; `access`
     which nodes we talk to, and what each may call, by default all.
     `carriers` are the ways to reach nodes, by default `Quic()` and `Tcp()`; `lookups` are the
-    places to ask where a node is (see `quicdist.cluster.lookup`). `limits` bound memory and waiting,
-    `terms` are choices in how terms come to Python. `printed(text)` is given what the functions
-    print that are called on others; by default it goes to the log `quicdist.io`.
+    places to ask where a node is (see `quicdist.cluster.lookup`). `limits` bound memory and
+    waiting, `terms` are choices in how terms come to Python. `printed(text)` is given what the
+    functions print that are called on others; by default it goes to the log `quicdist.io`.
 
     Raises NodeNameError, CookieError, ExportError; `start` (and `async with`) also StartError.
     """

@@ -99,7 +99,7 @@ async def sync(node: Node, *, timeout: float | None = 5.0) -> None:
 async def _within(timeout: float | None, work: Awaitable[None], name: Term) -> None:
     try:
         await asyncio.wait_for(work, timeout)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         what = (
             "global's sync" if name is None else f"changing the global name {format_bounded(name)}"
         )

@@ -230,7 +230,7 @@ class Supervisor(GenServer):
         if process.is_alive:
             if one.spec.shutdown != 0:
                 self.me.exit(pid, SHUTDOWN)
-            with contextlib.suppress(asyncio.TimeoutError):
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), one.spec.shutdown)
         if process.is_alive:
             self.me.exit(pid, KILL)

@@ -247,7 +247,7 @@ class ProcessTable:
                 begin()
         self._is_idle = asyncio.Event()
         self.work_done()
-        with contextlib.suppress(asyncio.TimeoutError):
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._is_idle.wait(), timeout)
         return self._work_left()
 

@@ -241,9 +241,9 @@ class _DateTime(Conversion):
         fraction = _digits(value, self._digits)
         if value.tzinfo is None:
             return self._naive.put(*_clock(value), fraction)
-        name = "Etc/UTC" if value.tzinfo is dt.timezone.utc else _zone_name(value.tzinfo)
+        name = "Etc/UTC" if value.tzinfo is dt.UTC else _zone_name(value.tzinfo)
         if name is None:  # a bare offset: the same instant, as DateTime.from_iso8601 has it
-            value, name = _made(value.astimezone, dt.timezone.utc), "Etc/UTC"
+            value, name = _made(value.astimezone, dt.UTC), "Etc/UTC"
         return self._aware.put(*_clock(value), fraction, name, *_offsets(value))
 
 
@@ -280,7 +280,7 @@ def _in_zone(local: dt.datetime, name: Term, abbreviation: Term, utc: Term, std:
     if abs(utc + std) >= 86400:
         raise TermError("an offset of more than a day").within(".utc_offset")
     if (*names, utc, std) == ("Etc/UTC", "UTC", 0, 0):
-        return local.replace(tzinfo=dt.timezone.utc)
+        return local.replace(tzinfo=dt.UTC)
     try:
         zone = ZoneInfo(names[0])
         for fold in (0, 1):

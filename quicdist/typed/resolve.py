@@ -202,8 +202,6 @@ class Terms:
 
     def _tuple(self, kind: Any, none: _NoneAtom) -> Conversion:
         arguments = typing.get_args(kind)
-        if arguments == ((),):  # how Python 3.10 spells tuple[()]
-            arguments = ()
         if typing.get_origin(kind) is None:
             return SameTuple(self._any)
         if len(arguments) == 2 and arguments[1] is Ellipsis:
@@ -250,8 +248,7 @@ _MAPS = (dict, abc.Mapping, abc.MutableMapping)
 
 
 def _is_class(kind: Any) -> bool:
-    """Whether it is one by itself: to Python 3.10 `list[int]` is an instance of `type`."""
-    return isinstance(kind, type) and typing.get_origin(kind) is None
+    return isinstance(kind, type)
 
 
 def _name(place: _Place) -> Any:

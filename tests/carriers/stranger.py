@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import selectors
 import socket
 import ssl
 from collections import Counter, deque
@@ -31,6 +30,7 @@ from quicdist.carriers.quic.endpoint import Accept, Endpoint
 from quicdist.carriers.quic.engine import Datagram, SocketAddress
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.udp import UdpSocket
+from tests.support.virtual_clock import VirtualClockLoop
 
 HERE: SocketAddress = ("192.0.2.1", 4433)
 """The endpoint's address."""
@@ -43,36 +43,14 @@ T = TypeVar("T")
 _TYPES = {Epoch.INITIAL: QuicPacketType.INITIAL, Epoch.HANDSHAKE: QuicPacketType.HANDSHAKE}
 
 
-class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to the next timer: nothing waits, nothing else happens."""
-
-    def __init__(self) -> None:
-        super().__init__(_JumpingSelector(self))
-        self.now = 1000.0
-
-    def time(self) -> float:
-        return self.now
-
-
 def run_virtually(main: Coroutine[Any, Any, T]) -> T:
-    """Runs it in a loop of its own, whose time is free."""
-    loop = VirtualTimeLoop()
+    """Runs it on a loop of its own whose clock does not wait."""
+    loop = VirtualClockLoop()
+    loop.advance(1000.0)
     try:
         return loop.run_until_complete(main)
     finally:
         loop.close()
-
-
-class _JumpingSelector(selectors.SelectSelector):
-    def __init__(self, loop: VirtualTimeLoop) -> None:
-        super().__init__()
-        self._loop = loop
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout:
-            # A step more than the timer: rounding must not make it wait for itself.
-            self._loop.now += timeout + 1e-6
-        return []
 
 
 class MemoryUdp(UdpSocket):

@@ -19,7 +19,7 @@ from tests.support.waiting import until
 
 NODE = "4433@127.0.0.1"
 KEY, OTHER_KEY = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
-TODAY = datetime.datetime.now(datetime.timezone.utc).date()
+TODAY = datetime.datetime.now(datetime.UTC).date()
 LONG_AGO = TODAY - datetime.timedelta(days=91)
 
 

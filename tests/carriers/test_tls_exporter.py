@@ -60,6 +60,7 @@ def test_a_proof_depends_on_cookie_challenge_session_and_side() -> None:
     assert {len(proof) for proof in proofs} == {16}
 
 
+@pytest.mark.io
 @pytest.mark.parametrize("ends", [(a, b) for a in ENGINES for b in ENGINES])
 async def test_both_ends_have_the_same_and_each_connection_another(ends: tuple[str, str]) -> None:
     if "qh3" in ends:
@@ -74,6 +75,7 @@ async def test_both_ends_have_the_same_and_each_connection_another(ends: tuple[s
         assert {len(value) for value in values} == {LENGTH}
 
 
+@pytest.mark.io
 async def test_what_stock_nodes_speak_has_none() -> None:
     async with node() as a, node() as b:
         for alpn in ALL_ALPNS:

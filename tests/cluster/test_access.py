@@ -71,12 +71,14 @@ def _filled(message: tuple[Term, ...], sender: Term, parent: Pid) -> Term:
     return tuple(places[one] if isinstance(one, str) and one in places else one for one in message)
 
 
+@pytest.mark.io
 async def test_by_default_peers_are_trusted_as_otp_trusts_them() -> None:
     assert Access().rights(PEER, []).is_everything
     async with two(Access()) as (ours, theirs):
         assert await theirs.gen_call(("secret", ours.name), "ping") == "pong"
 
 
+@pytest.mark.io
 async def test_who_may_call_nothing_looks_into_no_server_and_ends_none(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -104,6 +106,7 @@ async def test_who_may_call_nothing_looks_into_no_server_and_ends_none(
     assert f"{theirs.name} is refused a message 'system' to secret" in caplog.text
 
 
+@pytest.mark.io
 async def test_a_link_of_who_may_not_link_is_answered_as_to_nobody() -> None:
     async with two(NOTHING) as (ours, theirs):
         secret = ours.whereis("secret")
@@ -114,6 +117,7 @@ async def test_a_link_of_who_may_not_link_is_answered_as_to_nobody() -> None:
             assert await me.receive(timeout=PATIENCE) == ("EXIT", secret, "noproc")
 
 
+@pytest.mark.io
 async def test_what_is_listed_is_allowed() -> None:
     access = Access(calls={"*": ["calc:add"]}, names={"*": ["secret"]}, system_messages=["*"])
     async with two(access) as (ours, theirs):
@@ -126,6 +130,7 @@ async def test_what_is_listed_is_allowed() -> None:
             assert "password" in str(await me.receive(timeout=PATIENCE))
 
 
+@pytest.mark.io
 async def test_a_restricted_peer_calls_what_it_may_and_answers_what_it_is_asked() -> None:
     async with two(Access(calls={"*": ["calc:add"]})) as (ours, theirs):
         assert await theirs.call(ours.name, "calc", "add", [1, 2]) == 3
@@ -145,6 +150,7 @@ async def test_a_restricted_peer_calls_what_it_may_and_answers_what_it_is_asked(
             assert await asking.receive(timeout=PATIENCE) == b"another answer"
 
 
+@pytest.mark.io
 @pytest.mark.parametrize(("access", "is_served"), [(Access(), True), (NOTHING, False)])
 async def test_what_otp_calls_here_goes_by_calls_too(access: Access, is_served: bool) -> None:
     async with (
@@ -268,6 +274,7 @@ def test_who_is_sent_tracebacks(setting: Tracebacks, host: str, is_sent: bool) -
     assert are_for(setting, host) is is_sent
 
 
+@pytest.mark.io
 async def test_what_a_function_raised_is_in_our_log_and_not_for_its_caller(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

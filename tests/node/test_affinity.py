@@ -24,6 +24,11 @@ from tests.node.conftest import COOKIE, MakeNode
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE
 
+pytestmark = [
+    pytest.mark.io,
+    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
+]
+
 HARMLESS = {
     *("name", "start", "stop", "events"),
     *("pid", "trap_exit", "level", "links", "is_alive", "message_count", "loop"),
@@ -137,8 +142,6 @@ def test_between_two_runs_of_its_loop_a_node_can_be_looked_at(make_node: MakeNod
 
 
 # -- fork -----------------------------------------------------------------------------------------
-
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
 _PARENT = """
 import asyncio, os, sys

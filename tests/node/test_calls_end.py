@@ -246,6 +246,7 @@ async def test_a_drain_has_its_time() -> None:
             await request.receive_response(PATIENCE)
 
 
+@pytest.mark.io
 async def test_a_drain_waits_for_what_servers_have_taken() -> None:
     hub = Hub()
     async with make(hub) as one, make(hub) as two:

@@ -27,6 +27,8 @@ from tests.node.conftest import COOKIE
 from tests.node.test_trust import free_name, node, someone
 from tests.support.waiting import PATIENCE, until
 
+pytestmark = pytest.mark.io
+
 STOCK = MaculaDistDialect.traits.alpn
 BIT = Flag.CHANNEL_BINDING.value
 

@@ -74,6 +74,7 @@ async def spray(a: Node, b: Node, c: Node) -> None:
     assert link(a, c)
 
 
+@pytest.mark.io
 async def test_a_third_node_answers_no_call() -> None:
     async with trio() as (a, b, c), a.mailbox() as me:
         requests = [

@@ -171,6 +171,7 @@ async def test_a_term_of_too_many_parts_costs_its_message_only(
         assert watcher.demonitor(monitor)
 
 
+@pytest.mark.io
 async def test_an_answer_that_cannot_be_read_ends_its_call_and_nothing_else() -> None:
     hub = Hub()
     async with (

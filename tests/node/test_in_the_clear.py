@@ -32,6 +32,8 @@ from tests.node.conftest import COOKIE
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.io
+
 SHORT = NodeLimits(connect_timeout=2.0)
 
 

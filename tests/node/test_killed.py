@@ -19,9 +19,12 @@ from tests.support.lossy import LossyProxy, Weather
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE
 
-pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="only Linux tells of refused datagrams"
-)
+pytestmark = [
+    pytest.mark.io,
+    pytest.mark.skipif(
+        not sys.platform.startswith("linux"), reason="only Linux tells of refused datagrams"
+    ),
+]
 
 UNHURRIED = NodeLimits(net_ticktime=600.0)
 """What is noticed with this is not noticed by silence."""
@@ -104,7 +107,7 @@ async def test_a_stopped_peer_keeps_its_connection(make_node: MakeNode) -> None:
                 assert not done
                 process.send_signal(signal.SIGCONT)
                 assert await asking
-                with pytest.raises(asyncio.TimeoutError):
+                with pytest.raises(TimeoutError):
                     await asyncio.wait_for(anext(events), 0.01)
     finally:
         process.kill()
@@ -121,7 +124,7 @@ async def test_a_path_that_loses_a_fifth_keeps_its_connection(
         async with make_node(limits=UNHURRIED) as one, two:
             await one.connect(two.name)
             # Idle, so that both sides send PINGs alone.
-            with one.events() as events, pytest.raises(asyncio.TimeoutError):
+            with one.events() as events, pytest.raises(TimeoutError):
                 await asyncio.wait_for(anext(events), 4.0)
             assert proxy.dropped > 0
             assert await one.ping(two.name, timeout=PATIENCE)

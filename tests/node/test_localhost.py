@@ -16,6 +16,8 @@ from tests.carriers.test_endpoint import has_ipv6
 from tests.node.conftest import COOKIE, MakeNode
 from tests.support.ports import free_port
 
+pytestmark = pytest.mark.io
+
 
 @pytest.fixture
 def both_families(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,8 @@ from quicdist.carriers.trust.identity import pem
 from tests.node.test_trust import free_name, node, someone
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.io
+
 SHORT = NodeLimits(connect_timeout=2.0)
 
 

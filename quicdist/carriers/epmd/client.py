@@ -170,7 +170,7 @@ async def _connect(
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     try:
         return await asyncio.wait_for(asyncio.open_connection(epmd.host, epmd.port), timeout)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         raise TimeoutError(f"no EPMD answers at {epmd}") from None
 
 
@@ -180,7 +180,7 @@ async def _ask(request: Request, epmd: EpmdAddress, timeout: float) -> bytes:
     try:
         writer.write(encode_request(request))
         return await asyncio.wait_for(_read_all(reader), timeout)
-    except (asyncio.TimeoutError, OSError) as error:
+    except (TimeoutError, OSError) as error:
         raise _no_answer(epmd, error) from None
     finally:
         await close_writer(writer)

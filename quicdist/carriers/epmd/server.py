@@ -173,7 +173,7 @@ class EpmdServer:
                 else:
                     writer.write(await self._answer(request))
                 break
-        except asyncio.TimeoutError:
+        except TimeoutError:
             pass
         except (EpmdError, OSError) as error:
             extra = {"event": "epmd_client_dropped", "reason": str(error)}

@@ -308,7 +308,7 @@ class QuicConnection:
         self._flushers.append(done)
         try:
             return await asyncio.wait_for(done, timeout)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return False
         finally:
             if done in self._flushers:

@@ -166,7 +166,7 @@ class Endpoint:
                 failure = str(error)
                 if error.why.is_distrust:
                     raise CertificateRejected(f"{host}:{port}: {failure}") from None
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 pass
         raise DialError(f"{host}:{port}: {failure}")
 
@@ -180,7 +180,7 @@ class Endpoint:
             for connection in self.connections:
                 connection.close("the node stops")
         if self._lingering and self._udp.fileno() >= 0:
-            with contextlib.suppress(asyncio.TimeoutError):
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._emptied.wait(), timeout)
         self._shut()
 
@@ -540,7 +540,7 @@ class Endpoint:
     async def _dial_address(
         self, node: str, address: SocketAddress, alpns: Sequence[str] | None, deadline: float
     ) -> QuicConnection:
-        """Attempts at one address, until one is up. Raises AttemptFailed, asyncio.TimeoutError."""
+        """Attempts at one address, until one is up. Raises AttemptFailed, TimeoutError."""
         for attempt in itertools.count(1):
             left = deadline - self._loop.time()
             try:

@@ -95,7 +95,7 @@ def revoke(
     issuer = authority.certificate
     if certificate.issuer != issuer.subject:
         raise CertificateError("the certificate was not issued by this authority")
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(issuer.subject)
@@ -113,7 +113,7 @@ def revoke(
 
 
 def _builder(key: PrivateKey, days: int) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
         .public_key(key.public_key())

@@ -101,7 +101,7 @@ def _has_signed(issuer: x509.Certificate, revoked: x509.CertificateRevocationLis
 
 
 def _check_times(certificate: x509.Certificate) -> None:
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     if now > certificate.not_valid_after_utc:
         end = certificate.not_valid_after_utc
         raise PeerRefused(

@@ -199,7 +199,7 @@ def self_signed(
 
     The `signer`, by default the key itself, says so too. Raises CertificateError.
     """
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "quicdist")])
     builder = (
         x509.CertificateBuilder()
@@ -249,7 +249,7 @@ def read_certificates(path: Path) -> list[x509.Certificate]:
 
 def check_times(certificate: x509.Certificate, path: Path) -> None:
     """Raises CertificateExpired."""
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     if now > certificate.not_valid_after_utc:
         raise CertificateExpired(
             f"{path}: the certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d}"
@@ -290,18 +290,18 @@ def _issued(key: PrivateKey, hosts: Sequence[str], former_file: Path) -> list[x5
 
 
 def _changed(path: Path) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.timezone.utc)
+    return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
 
 
 def _is_recent(time: datetime.datetime) -> bool:
-    return datetime.datetime.now(datetime.timezone.utc) < time + OVERLAP
+    return datetime.datetime.now(datetime.UTC) < time + OVERLAP
 
 
 def _serves(certificates: Certificates, key: PrivateKey, hosts: Sequence[str]) -> bool:
     own = certificates[0]
     if own.public_key() != key.public_key():
         return False
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     if now + _RENEW_BEFORE > own.not_valid_after_utc:
         return False
     if len(certificates) > 1 and not _is_recent(own.not_valid_before_utc):

@@ -184,7 +184,7 @@ class KnownNodes:
 
         What cannot be written is left for the next time that the node shows its new key.
         """
-        end = (datetime.datetime.now(datetime.timezone.utc) + overlap).date()
+        end = (datetime.datetime.now(datetime.UTC) + overlap).date()
         try:
             with files.locked(self.path):
                 known = self.keys(node)
@@ -326,7 +326,7 @@ class KnownNodes:
 
 
 def _today() -> datetime.date:
-    return datetime.datetime.now(datetime.timezone.utc).date()
+    return datetime.datetime.now(datetime.UTC).date()
 
 
 def _known(words: Sequence[str], line: int, *, has_patterns: bool) -> Known:

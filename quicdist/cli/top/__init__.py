@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from quicdist.cli.top.watching import Watch
 
 
-class SortBy(str, enum.Enum):
+class SortBy(enum.StrEnum):
     """As `sampling.Sort`, which --help need not import."""
 
     REDUCTIONS = "reductions"

@@ -95,7 +95,7 @@ class Locker:
             self._awake.clear()
             try:
                 await asyncio.wait_for(self._awake.wait(), self._rest(has_just_met))
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 has_just_met = await self._propose()
             else:
                 has_just_met = False
