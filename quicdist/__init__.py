@@ -1,4 +1,4 @@
-"""quicdist makes a Python program a real node of an Erlang/Elixir cluster, over QUIC.
+"""quicdist makes a Python program a node of an Erlang or Elixir cluster, over QUIC or TCP.
 
 >>> from quicdist import Atom, Node  # doctest: +SKIP
 >>> async with Node("4433@127.0.0.1", cookie="secret") as node:  # doctest: +SKIP

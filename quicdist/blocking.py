@@ -3,14 +3,13 @@
     with quicdist.connect("5555@10.0.0.7", cookie="secret") as node:
         print(node.call("5555@10.0.0.7", "erlang", "node"))
 
-It is the same `Node`, whose event loop runs in one background thread; any number of threads may
-use it at once, each waiting for its own answer. What raises there raises here. Ctrl-C ends the
-wait and cancels what was waited for.
+A `BlockingNode` runs a `Node` and its event loop in a background thread. Any number of threads may
+use it at once. Its methods raise what the methods of `Node` raise. Ctrl-C ends the wait and cancels
+the operation.
 
-**Fork**: a connection belongs to the process that made it. In a forked child the parent's node
-raises NotRunning and its sockets are gone, so that neither process disturbs the other; the child
-connects anew. With a preforking server, connect after the fork (gunicorn's `post_fork`), or on
-first use.
+**Fork**: a node belongs to the process that started it. In a forked child its methods raise
+NotRunning and its sockets are closed; the parent's node is not affected. The child needs its own
+node. With a preforking server, connect after the fork (`post_fork` of gunicorn), or use `Shared`.
 """
 
 from __future__ import annotations
@@ -64,12 +63,16 @@ def connect(
     limits: NodeLimits | None = None,
     terms: etf.Options = etf.DEFAULT,
 ) -> BlockingNode:
-    """A hidden node of one's own, up and connected to `peers`; `with`, or `close()`, ends it.
+    """Starts a hidden node that is connected to `peers`. `with` or `close()` stops it.
 
-    Its `name` is by default a free port of the address from which the first peer is reached. For
-    the other settings see `Node`; `BlockingNode(Node(...))` takes all of them.
+        with quicdist.connect("5555@10.0.0.7", cookie="secret") as node:
+            print(node.call("5555@10.0.0.7", "erlang", "node"))
 
-    Raises NoConnection for a peer that cannot be reached, and what `Node` raises.
+    `name` is by default a free port of the address from which this machine reaches the first peer.
+    The other parameters are those of `Node`. For parameters that are missing here, use
+    `BlockingNode(Node(...))`.
+
+    Raises NoConnection if a peer cannot be reached, and what `Node` raises.
     """
     node = Node(
         name or facing(peers[0] if peers else ""),
@@ -85,22 +88,26 @@ def connect(
 
 
 class Shared:
-    """One node for all threads of a process, made when it is first wanted; a forked child makes one
-    of its own.
+    """One node for all threads of a process, created by the first call.
 
         elixir = quicdist.Shared("5555@10.0.0.7", cookie="secret")
         elixir().call("5555@10.0.0.7", "Elixir.Shop", "report")
+
+    A forked child creates its own node with its first call.
     """
 
     def __init__(self, *peers: str, **settings: Any) -> None:
-        """What `connect` takes."""
+        """Takes the parameters of `connect`."""
         self._connect = functools.partial(connect, *peers, **settings)
         # A lock of the parent's may be held by a thread that a child does not have.
         self._locks: dict[int, threading.Lock] = {}
         self._made: tuple[int, BlockingNode] | None = None
 
     def __call__(self) -> BlockingNode:
-        """The node. Raises what `connect` raises; the next call then tries again."""
+        """Returns the node, and creates it if necessary.
+
+        Raises what `connect` raises. After an error the next call tries again.
+        """
         generation = forking.generation
         made = self._made
         if made is not None and made[0] == generation and not made[1].is_closed:
@@ -113,25 +120,28 @@ class Shared:
 
 
 class BlockingNode:
-    """A `Node` used from threads. It starts at once; `with`, or `close()`, ends it.
+    """A `Node` for use from threads. It starts at once; `with` or `close()` stops it.
 
-    Nobody need close it: it ends when nothing refers to it any more, and with the program.
+    It also stops when nothing refers to it any more, and at the end of the program.
     """
 
     def __init__(self, node: Node, *peers: str) -> None:
-        """`node` has not been started. Raises what its start and connecting to `peers` raise."""
+        """Starts `node`, which must not be running, and connects to `peers`.
+
+        Raises what the start and connecting raise.
+        """
         self._node = node
         self._thread = _LoopThread(node, peers)
         # Without waiting: it may be called with any lock held, the log's for one.
         weakref.finalize(self, self._thread.ask_to_stop).atexit = False
 
     def close(self) -> None:
-        """Ends it, as `Node.stop`. Calls that are waited for raise NotRunning or NoConnection."""
+        """Stops the node, as `Node.stop`. Pending operations raise NotRunning or NoConnection."""
         self._thread.close()
 
     @property
     def is_closed(self) -> bool:
-        """Whether it was closed, or belongs to the process that this one was forked from."""
+        """Whether the node was closed, or belongs to the parent of this forked process."""
         return self._thread.is_closed
 
     def __enter__(self) -> BlockingNode:
@@ -147,40 +157,40 @@ class BlockingNode:
 
     @property
     def name(self) -> str:
-        """`port@ip`, or `name@host`."""
+        """The name of this node: `port@ip` or `name@host`."""
         return self._node.name
 
     @property
     def creation(self) -> int:
-        """This incarnation."""
+        """The number of this incarnation. See `Node.creation`."""
         return self._thread.do(lambda: self._node.creation)
 
     @property
     def pid(self) -> Pid:
-        """The process that sends and calls for code that is no process."""
+        """The process that sends and calls for the methods of this node. See `Node.pid`."""
         return self._thread.do(lambda: self._node.pid)
 
     def drain(self, timeout: float | None = 5.0) -> bool:
-        """Refuses new calls and waits until running ones have ended. See `Node.drain`."""
+        """Refuses new work and waits until running work has ended. See `Node.drain`."""
         return self._thread.run(self._node.drain, timeout)
 
     @property
     def global_names(self) -> BlockingGlobalNames:
-        """The names of the cluster that a visible node is part of. See `Node.global_names`."""
+        """The names in `global`, as this visible node knows them. See `Node.global_names`."""
         names = self._thread.do(lambda: self._node.global_names)
         return BlockingGlobalNames(names, self._thread)
 
     def pg(self, scope: str = "pg") -> BlockingGroups:
-        """Starts a scope of process groups on this node. See `pg.start`."""
+        """Starts a scope of process groups. See `pg.start`."""
         return BlockingGroups(self._thread.do(pg.start, self._node, scope), self._thread)
 
     def pubsub(self, name: str, *, pool_size: int = 1) -> BlockingTopics:
-        """Joins the topics of an Elixir application on this node. See `pubsub.start`."""
+        """Joins the topics of a Phoenix application. See `pubsub.start`."""
         topics = self._thread.do(pubsub.start, self._node, name, pool_size=pool_size)
         return BlockingTopics(topics, self._thread)
 
     def ping(self, node: str, *, timeout: float | None = 5.0) -> bool:
-        """See `Node.ping`."""
+        """Returns whether a node answers. See `Node.ping`."""
         return self._thread.run(self._node.ping, node, timeout=timeout)
 
     def call(
@@ -192,13 +202,13 @@ class BlockingNode:
         *,
         timeout: float | None = 5.0,
     ) -> Term:
-        """Calls a function on a node, as `erpc:call`. See `Node.call`."""
+        """Calls a function on another node and returns its result. See `Node.call`."""
         return self._thread.run(self._node.call, node, module, function, args, timeout=timeout)
 
     def send_request(
         self, node: str, module: str, function: str, args: Sequence[Term] = ()
     ) -> BlockingRequest:
-        """Calls a function on a node and returns at once. See `Node.send_request`."""
+        """Starts a call of a function and returns at once. See `Node.send_request`."""
         request = self._thread.do(self._node.send_request, node, module, function, args)
         return BlockingRequest(request, self._thread)
 
@@ -211,12 +221,12 @@ class BlockingNode:
         *,
         timeout: float | None = 5.0,
     ) -> list[Term | NodeError]:
-        """Calls a function on many nodes at once, as `erpc:multicall`. See `Node.multicall`."""
+        """Calls a function on several nodes at once, as `erpc:multicall`. See `Node.multicall`."""
         multicall = self._node.multicall
         return self._thread.run(multicall, nodes, module, function, args, timeout=timeout)
 
     def cast(self, node: str, module: str, function: str, args: Sequence[Term] = ()) -> None:
-        """Has a function run on a node, as `erpc:cast`. See `Node.cast`."""
+        """Runs a function on another node without waiting for it. See `Node.cast`."""
         self._thread.run(self._node.cast, node, module, function, args)
 
     def rpc(
@@ -228,22 +238,22 @@ class BlockingNode:
         *,
         timeout: float | None = 5.0,
     ) -> Term:
-        """Calls a function on a node, as `rpc:call`. See `Node.rpc`."""
+        """Calls a function through the `rex` server of a node, as `rpc:call`. See `Node.rpc`."""
         return self._thread.run(self._node.rpc, node, module, function, args, timeout=timeout)
 
     def gen_call(
         self, to: Pid | str | tuple[str, str], request: Term, *, timeout: float | None = 5.0
     ) -> Term:
-        """Calls a server, as `gen_server:call`. See `Node.gen_call`."""
+        """Calls a server and returns its answer, as `gen_server:call`. See `Node.gen_call`."""
         return self._thread.run(self._node.gen_call, to, request, timeout=timeout)
 
     def gen_send_request(self, to: Pid | str | tuple[str, str], request: Term) -> BlockingRequest:
-        """Calls a server and returns at once. See `Node.gen_send_request`."""
+        """Starts a call of a server and returns at once. See `Node.gen_send_request`."""
         made = self._thread.do(self._node.gen_send_request, to, request)
         return BlockingRequest(made, self._thread)
 
     def gen_cast(self, to: Pid | str | tuple[str, str], request: Term) -> None:
-        """Sends a server a request that is not answered. See `Node.gen_cast`."""
+        """Sends a server a request without an answer. See `Node.gen_cast`."""
         self._thread.run(self._node.gen_cast, to, request)
 
     def multi_call(
@@ -254,61 +264,66 @@ class BlockingNode:
         *,
         timeout: float | None = 5.0,
     ) -> tuple[dict[str, Term], list[str]]:
-        """Calls the servers of one name on many nodes at once. See `Node.multi_call`."""
+        """Calls the servers of one name on several nodes at once. See `Node.multi_call`."""
         return self._thread.run(self._node.multi_call, nodes, name, request, timeout=timeout)
 
     def send(self, to: Destination, message: Term) -> None:
-        """Sends a message to a pid, an alias, a name here, or a (name, node). See `Node.send`."""
+        """Sends a message to a process. See `Node.send`."""
         self._thread.run(self._node.send, to, message)
 
     def connect(self, node: str, *, retry: Retry | None = None) -> None:
-        """Connects, if there is no connection yet. See `Node.connect`."""
+        """Connects to a node unless it is connected. See `Node.connect`."""
         self._thread.run(self._node.connect, node, retry=retry)
 
     def disconnect(self, node: str) -> bool:
-        """Ends the connection to a node, at once. True when there was one."""
+        """Closes the connection to a node at once. Returns whether there was one."""
         return self._thread.do(self._node.disconnect, node)
 
     def rebind(self) -> None:
-        """Opens a new socket and moves what can move. See `Node.rebind`."""
+        """Opens a new socket and moves connections to it. See `Node.rebind`."""
         self._thread.do(self._node.rebind)
 
     def register(self, name: str, pid: Pid) -> None:
-        """Gives a process of this node a name. See `Node.register`."""
+        """Registers a process of this node under a name. See `Node.register`."""
         self._thread.do(self._node.register, name, pid)
 
     def unregister(self, name: str) -> None:
-        """Takes a name of this node away. See `Node.unregister`."""
+        """Removes a registered name. See `Node.unregister`."""
         self._thread.do(self._node.unregister, name)
 
     def whereis(self, name: str) -> Pid | None:
-        """The process of this node that has a name. See `Node.whereis`."""
+        """Returns the pid of the process registered under a name, or None. See `Node.whereis`."""
         return self._thread.do(self._node.whereis, name)
 
     def nodes(self, *, hidden: bool = True) -> list[str]:
-        """The nodes we are connected to. See `Node.nodes`."""
+        """Returns the names of the connected nodes. See `Node.nodes`."""
         return self._thread.do(self._node.nodes, hidden=hidden)
 
     def peer(self, node: str) -> PeerInfo:
-        """A node that we are connected to, and by what. Raises NoConnection when we are not."""
+        """Returns what is known about a connected node and its connection. See `Node.peer`."""
         return self._thread.do(self._node.peer, node)
 
     def stats(self) -> NodeStatistics:
-        """The node at this moment. See `Node.stats`."""
+        """Returns the state of the node at this moment. See `Node.stats`."""
         return self._thread.do(self._node.stats)
 
     def log_handler(
         self, to: str, *, level: int = logging.NOTSET, limit: int = 1000
     ) -> logging.Handler:
-        """Puts what Python logs into the log of a BEAM node. See `otp.logger.LoggerHandler`."""
+        """Creates a `logging` handler that writes to the log of a BEAM node.
+
+        See `otp.logger.LoggerHandler`.
+        """
         return self._thread.do(LoggerHandler, self._node, to, level=level, limit=limit)
 
     def spawn(self, main: BlockingMain, *, name: str | None = None) -> BlockingMailbox:
-        """Starts a process that runs `main(mailbox)`, a plain function, in a thread of its own.
-        Raises NameTaken.
+        """Starts a process that runs the plain function `main(mailbox)` in its own thread.
 
-        How it ends is the exit reason. An exit signal does not interrupt it: the methods of its
-        mailbox raise ProcessExited from then on.
+        The process exits with `normal` when `main` returns, or with the exception that it raises.
+        An exit signal does not interrupt `main`; the methods of its mailbox then raise
+        ProcessExited.
+
+        Raises NameTaken.
         """
 
         async def run(me: Mailbox) -> None:
@@ -318,8 +333,11 @@ class BlockingNode:
 
     @contextlib.contextmanager
     def group_leader(self, write: Write) -> Iterator[Pid]:
-        """A process to print to, as long as the body of the `with`. `write(text)` is called in the
-        node's thread and must not use the node. See `Node.group_leader`."""
+        """Creates a process that other processes print to, while the body of the `with` runs.
+
+        `write(text)` runs in the thread of the node and must not use the node. See
+        `Node.group_leader`.
+        """
         manager = self._thread.do(self._node.group_leader, write)
         pid = self._thread.run(manager.__aenter__)
         try:
@@ -332,10 +350,13 @@ class BlockingNode:
     def mailbox(
         self, name: str | None = None, *, limits: MailboxLimits | None = None
     ) -> Iterator[BlockingMailbox]:
-        """A process that lives as long as the body of the `with`, registered as `name`.
+        """Creates a process that lives as long as the body of the `with`, registered as `name`.
 
-        How the body ends is its exit reason. An exit signal does not interrupt the body; the
-        mailbox's methods, and the end of the body, raise ProcessExited. Raises NameTaken.
+        The process exits with `normal` when the body ends, or with the exception that ends it. An
+        exit signal does not interrupt the body; the methods of the mailbox and the end of the body
+        then raise ProcessExited.
+
+        Raises NameTaken.
         """
         manager = self._thread.do(self._node.mailbox, name, limits=limits)
         me = self._thread.run(manager.__aenter__)
@@ -350,7 +371,14 @@ class BlockingNode:
 
     @contextlib.contextmanager
     def events(self) -> Iterator[Iterator[NodeEvent]]:
-        """NodeUp and NodeDown from now on: `with node.events() as events: for ... in events`."""
+        """Subscribes to NodeUp and NodeDown events.
+
+            with node.events() as events:
+                for event in events:
+                    print(event)
+
+        Events from before the call are not delivered.
+        """
         subscription = self._thread.do(self._node.events)
         self._thread.do(subscription.__enter__)
         try:
@@ -361,7 +389,7 @@ class BlockingNode:
 
 
 class BlockingMailbox:
-    """A `Mailbox` used from threads; one of them may receive at a time."""
+    """A `Mailbox` for use from threads. One thread at a time can receive."""
 
     def __init__(self, mailbox: Mailbox, thread: _LoopThread) -> None:
         self._mailbox = mailbox
@@ -369,42 +397,42 @@ class BlockingMailbox:
 
     @property
     def pid(self) -> Pid:
-        """The process."""
+        """The pid of this process."""
         return self._mailbox.pid
 
     @property
     def process(self) -> Mailbox:
-        """The process itself, of the node's event loop."""
+        """The `Mailbox` in the event loop of the node."""
         return self._mailbox
 
     @property
     def name(self) -> str | None:
-        """What it is registered as."""
+        """The registered name of this process, or None."""
         return self._mailbox.name
 
     @property
     def is_alive(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process is running."""
         return self._mailbox.is_alive
 
     @property
     def exit_reason(self) -> Term:
-        """Why it has ended, once it has."""
+        """The exit reason, once the process has ended."""
         return self._mailbox.exit_reason
 
     @property
     def message_count(self) -> int:
-        """Messages waiting."""
+        """The number of queued messages."""
         return self._mailbox.message_count
 
     @property
     def dropped(self) -> int:
-        """Messages thrown away because the mailbox was full (WhenFull.DROP)."""
+        """The number of messages dropped because the mailbox was full (`WhenFull.DROP`)."""
         return self._mailbox.dropped
 
     @property
     def trap_exit(self) -> bool:
-        """True: exit signals arrive as ('EXIT', pid, reason) messages and do not end it."""
+        """Whether exit signals arrive as ('EXIT', pid, reason) messages. See `Mailbox`."""
         return self._mailbox.trap_exit
 
     @trap_exit.setter
@@ -412,11 +440,11 @@ class BlockingMailbox:
         self._mailbox.trap_exit = value
 
     def send(self, to: Destination, message: Term) -> None:
-        """Sends a message to a pid, an alias, a name here, or a (name, node)."""
+        """Sends a message to a process. See `Mailbox.send`."""
         self._thread.run(self._mailbox.send, to, message)
 
     def mark(self) -> Mark:
-        """Now, for `receive(..., since=mark)`. See `Mailbox.mark`."""
+        """Returns the current position, for `receive(..., since=mark)`. See `Mailbox.mark`."""
         return self._thread.do(self._mailbox.mark)
 
     def receive(
@@ -426,9 +454,9 @@ class BlockingMailbox:
         *,
         since: Mark | None = None,
     ) -> Term:
-        """The first message, or the first for which `match(message)` is true; others stay.
+        """Returns the first message, or the first for which `match(message)` is true.
 
-        `match` runs in the node's thread and must not use the node. See `Mailbox.receive`.
+        `match` runs in the thread of the node and must not use the node. See `Mailbox.receive`.
         """
         return self._thread.run(self._mailbox.receive, match, timeout, since=since)
 
@@ -437,7 +465,7 @@ class BlockingMailbox:
         return self._thread.run(self._mailbox.wait)
 
     def drop(self, match: Match, *, since: Mark | None = None) -> int:
-        """Throws waiting messages away; how many. See `Mailbox.drop`."""
+        """Removes queued messages for which `match(message)` is true. See `Mailbox.drop`."""
         return self._thread.do(self._mailbox.drop, match, since=since)
 
     def spawn_remote(
@@ -480,7 +508,7 @@ class BlockingMailbox:
         group_leader: Pid | None = None,
         reply_tag: Term = SPAWN_REPLY,
     ) -> Reference:
-        """The same without waiting. See `Mailbox.spawn_request`."""
+        """Spawns a process on another node without waiting. See `Mailbox.spawn_request`."""
         return self._thread.do(
             self._mailbox.spawn_request,
             node,
@@ -495,44 +523,47 @@ class BlockingMailbox:
         )
 
     def spawn_request_abandon(self, reference: Reference) -> bool:
-        """Takes a spawn request back. See `Mailbox.spawn_request_abandon`."""
+        """Cancels a spawn request. See `Mailbox.spawn_request_abandon`."""
         return self._thread.do(self._mailbox.spawn_request_abandon, reference)
 
     def gen_call(
         self, to: Pid | str | tuple[str, str], request: Term, *, timeout: float | None = 5.0
     ) -> Term:
-        """Calls a server, as `gen_server:call`. See `Mailbox.gen_call`."""
+        """Calls a server and returns its answer, as `gen_server:call`. See `Mailbox.gen_call`."""
         return self._thread.run(self._mailbox.gen_call, to, request, timeout=timeout)
 
     def gen_send_request(self, to: Pid | str | tuple[str, str], request: Term) -> BlockingRequest:
-        """Calls a server and returns at once. See `Mailbox.gen_send_request`."""
+        """Starts a call of a server and returns at once. See `Mailbox.gen_send_request`."""
         made = self._thread.do(self._mailbox.gen_send_request, to, request)
         return BlockingRequest(made, self._thread)
 
     def gen_cast(self, to: Pid | str | tuple[str, str], request: Term) -> None:
-        """Sends a server a request that is not answered. See `Mailbox.gen_cast`."""
+        """Sends a server a request without an answer. See `Mailbox.gen_cast`."""
         self._thread.run(self._mailbox.gen_cast, to, request)
 
     def link(self, other: Pid) -> None:
-        """Links to another process."""
+        """Links to another process. See `Mailbox.link`."""
         self._thread.do(self._mailbox.link, other)
 
     def unlink(self, other: Pid) -> None:
-        """Ends a link."""
+        """Removes a link. See `Mailbox.unlink`."""
         self._thread.do(self._mailbox.unlink, other)
 
     def exit(self, other: Pid, reason: Term) -> None:
-        """Sends an exit signal, as `exit(Pid, Reason)` does."""
+        """Sends an exit signal, as `erlang:exit/2`."""
         self._thread.do(self._mailbox.exit, other, reason)
 
     def monitor(
         self, what: Pid | str | tuple[str, str], *, alias: AliasMode | None = None
     ) -> Reference:
-        """Watches a process: when it is gone, a ('DOWN', reference, ...) message comes."""
+        """Monitors a process: a ('DOWN', reference, ...) message says that it has ended.
+
+        See `Mailbox.monitor`.
+        """
         return self._thread.do(self._mailbox.monitor, what, alias=alias)
 
     def demonitor(self, reference: Reference) -> bool:
-        """Stops watching. True when the monitor was active."""
+        """Removes a monitor. Returns True if it was active. See `Mailbox.demonitor`."""
         return self._thread.do(self._mailbox.demonitor, reference)
 
     def alias(
@@ -541,41 +572,40 @@ class BlockingMailbox:
         *,
         mode: AliasMode = AliasMode.EXPLICIT_UNALIAS,
     ) -> Reference:
-        """A reference that messages can be sent to, until `unalias`. See `Mailbox.alias`."""
+        """Creates a reference that messages can be sent to. See `Mailbox.alias`."""
         return self._thread.do(self._mailbox.alias, reference, mode=mode)
 
     def unalias(self, alias: Reference) -> bool:
-        """What is sent to the alias from now on is dropped. True when it was active."""
+        """Deactivates an alias. Returns True if it was active. See `Mailbox.unalias`."""
         return self._thread.do(self._mailbox.unalias, alias)
 
     def set_group_leader(self, leader: Pid, of: Pid) -> None:
-        """What `of` prints goes to `leader`. See `Mailbox.set_group_leader`."""
+        """Sets the group leader of the process `of`. See `Mailbox.set_group_leader`."""
         self._thread.do(self._mailbox.set_group_leader, leader, of)
 
     def monitor_node(self, node: str) -> None:
-        """Watches the connection to a node. See `Mailbox.monitor_node`."""
+        """Monitors the connection to a node. See `Mailbox.monitor_node`."""
         self._thread.do(self._mailbox.monitor_node, node)
 
     def demonitor_node(self, node: str) -> bool:
-        """Takes one `monitor_node` back. True when there was one."""
+        """Cancels one `monitor_node`. Returns True if there was one."""
         return self._thread.do(self._mailbox.demonitor_node, node)
 
     def monitor_nodes(self, *, hidden: bool = False, info: bool = False) -> None:
-        """From now on ('nodeup', node) and ('nodedown', node) messages come. See
-        `Mailbox.monitor_nodes`."""
+        """Requests nodeup and nodedown messages. See `Mailbox.monitor_nodes`."""
         self._thread.do(self._mailbox.monitor_nodes, hidden=hidden, info=info)
 
     def demonitor_nodes(self) -> None:
-        """They come no more."""
+        """Cancels `monitor_nodes`."""
         self._thread.do(self._mailbox.demonitor_nodes)
 
 
 BlockingMain: TypeAlias = Callable[[BlockingMailbox], object]
-"""What a process runs: a plain function of its own mailbox."""
+"""A plain function that a process runs, with its mailbox as argument."""
 
 
 class _Request(Protocol):
-    """A call that was sent: that of a node, or of a mailbox."""
+    """A started call, of a node or of a mailbox."""
 
     async def answered(self, timeout: float | None = None) -> bool: ...
 
@@ -585,7 +615,7 @@ class _Request(Protocol):
 
 
 class BlockingRequest:
-    """A call whose answer is asked for later. See `CallRequest`."""
+    """A started call whose answer is read later. See `CallRequest`."""
 
     def __init__(self, request: _Request, thread: _LoopThread) -> None:
         self._request = request
@@ -596,24 +626,24 @@ class BlockingRequest:
 
     @property
     def is_answered(self) -> bool:
-        """Whether `receive_response` would not wait."""
+        """Whether `receive_response` returns without waiting."""
         return self.answered(0)
 
     def answered(self, timeout: float | None = None) -> bool:
-        """Waits until there is an answer, or so many seconds. Whether there is one."""
+        """Waits for an answer, at most `timeout` seconds, and returns whether there is one."""
         return self._thread.run(self._request.answered, timeout)
 
     def receive_response(self, timeout: float | None = 5.0) -> Term:
-        """The answer. Raises CallTimeout, and what the call it stands for raises."""
+        """Returns the answer. Raises CallTimeout, and what the call raises."""
         return self._thread.run(self._request.receive_response, timeout)
 
     def abandon(self) -> bool:
-        """No answer is wanted any more. True when none had come."""
+        """Abandons the call: its answer is dropped. Returns True if none had arrived."""
         return self._thread.do(self._request.abandon)
 
 
 async def _in_thread(main: BlockingMain, me: BlockingMailbox, name: str) -> None:
-    """Runs it in a thread, which nobody waits for at the end of the program."""
+    """Runs `main` in a daemon thread, which does not delay the end of the program."""
     ended: concurrent.futures.Future[None] = concurrent.futures.Future()
 
     def run() -> None:
@@ -631,7 +661,7 @@ async def _in_thread(main: BlockingMain, me: BlockingMailbox, name: str) -> None
 
 
 class _LoopThread:
-    """A node and its event loop in a thread, and the way there from other threads."""
+    """A node and its event loop in a thread."""
 
     def __init__(self, node: Node, peers: Sequence[str]) -> None:
         self._name = node.name
@@ -657,7 +687,10 @@ class _LoopThread:
             raise
 
     def run(self, function: Callable[P, Awaitable[T]], *args: P.args, **named: P.kwargs) -> T:
-        """Awaits it there, and waits for it here. Raises what it raises; NotRunning."""
+        """Awaits `function(...)` in that thread and returns its result.
+
+        Raises what it raises, and NotRunning.
+        """
         if self._is_of_parent:
             raise NotRunning(
                 f"{self._name} belongs to the process that this one was forked from: connect anew"
@@ -687,7 +720,10 @@ class _LoopThread:
             raise
 
     def do(self, function: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-        """Calls it there, and waits for it here. Raises what it raises; NotRunning."""
+        """Calls `function(...)` in that thread and returns its result.
+
+        Raises what it raises, and NotRunning.
+        """
 
         async def called() -> T:
             return function(*args, **named)
@@ -712,12 +748,12 @@ class _LoopThread:
                 self._loop.call_soon_threadsafe(self._main.cancel)
 
     def descriptors(self) -> Sequence[int]:
-        """The open files of its loop."""
+        """The file descriptors of the event loop."""
         return [key.fd for key in self._selector.get_map().values()] + [self._selector.fileno()]
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing can be run there any more."""
+        """Whether nothing can run in this thread any more."""
         return self._is_closed or self._is_of_parent
 
     @property

@@ -1,4 +1,4 @@
-"""`Node`: Python as a node of an Erlang cluster."""
+"""`Node`: a Python program as a node of an Erlang cluster."""
 
 from __future__ import annotations
 
@@ -84,44 +84,57 @@ _DOWN_REASONS = {
     Ending.LEFT: Atom("disconnect"),
     Ending.TICK_TIMEOUT: Atom("net_tick_timeout"),
 }
-"""As `nodedown_reason` of `net_kernel:monitor_nodes/2` has them."""
+"""The values of `nodedown_reason` in `net_kernel:monitor_nodes/2`."""
 
 _FORMATTING = 5.0
-"""Seconds for a node to format what it prints here."""
+"""Seconds that a remote node has to format a term which it prints here."""
 
 
 class Node:
-    """A node, up between `async with` and its end.
+    """A node of an Erlang cluster. It runs inside `async with`, or between `start` and `stop`.
 
         async with Node("4433@127.0.0.1", cookie="secret") as node:
             assert await node.ping("5555@127.0.0.1")
 
-    `name` says how others reach it. `port@ip` is QUIC, at this UDP port of this address; port 0
-    takes a free one, and the name with it. Any other `name@host` is TCP, at a port that the host's
-    EPMD tells. Whatever it is called itself, a node reaches nodes of both kinds.
-    `named_by` is a node to be asked for a name instead, which makes this one dial-only and hidden:
-    the way for many nodes whose addresses mean nothing to others. `name` is then left out, or says
-    the host, as in "@site7". The name goes with the connection to that node: when it is lost, the
-    processes end with `noconnection`, and the node must be started anew.
-    A node belongs to the event loop in which it was started: used from another loop or thread,
-    each method raises RuntimeError. It belongs to its process, too: in a forked child its sockets
-    are closed and each method raises NotRunning; make a node there, after the fork.
-    `listen` is where to bind when that differs from the name, behind a NAT or in a container:
-    `"0.0.0.0:4433"`. Without a `cookie`, that of `~/.erlang.cookie`; of
-    several the first is offered to others, and all are accepted. A node is hidden unless
-    `visible`: it shows up in others' `nodes(hidden)` only and takes no part in `global`. A visible
-    one is connected to all visible nodes of the cluster, so each must be able to reach it.
-    `exports` are functions marked with `@export`, and modules or objects that contain some; each
-    of their modules is also a registered process, for `gen_server:call`.
-    `identity` is our key and certificate, by default one that we make and keep; `trust` says whom
-    we believe, by default a node's key when we first meet it, and no other from then on; `access`
-    which nodes we talk to, and what each may call, by default all.
-    `carriers` are the ways to reach nodes, by default `Quic()` and `Tcp()`; `lookups` are the
-    places to ask where a node is (see `quicdist.cluster.lookup`). `limits` bound memory and
-    waiting, `terms` are choices in how terms come to Python. `printed(text)` is given what the
-    functions print that are called on others; by default it goes to the log `quicdist.io`.
+    Parameters:
 
-    Raises NodeNameError, CookieError, ExportError; `start` (and `async with`) also StartError.
+    - `name`: the name of this node, which says how others reach it. `port@ip` listens for QUIC on
+      that UDP port of that address; port 0 takes a free port, and the name changes accordingly. Any
+      other `name@host` listens on TCP and registers in the EPMD of the host. A node connects to
+      nodes of both kinds, whatever its own name is.
+    - `named_by`: the node that gives this one its name, instead of `name`. Use it for nodes behind
+      NATs. The node then only dials and is hidden, so `listen` and `visible` are not allowed.
+      `name` is omitted or gives the host, as in "@site7". When the connection to the naming node is
+      lost, all processes end with `noconnection`, and the node must be started again.
+    - `cookie`: the cookie of the cluster, or several. The first is offered to nodes that this node
+      dials, all are accepted from nodes that dial it. Default: that of `~/.erlang.cookie`.
+    - `listen`: the address to bind if it differs from the name, behind a NAT or in a container, as
+      `"0.0.0.0:4433"` or `("0.0.0.0", 4433)`.
+    - `visible`: whether the node appears in `nodes()` of others and takes part in `global`. A
+      visible node connects to all visible nodes of the cluster, so all of them must be able to
+      reach it. Default: False. A hidden node appears in `nodes(hidden)` only.
+    - `exports`: functions marked with `@export`, and modules or objects that contain some. Other
+      nodes can call them. Each exported module is also a registered process for `gen_server:call`.
+    - `carriers`: the transports, by default `Quic()` and `Tcp()`, or `Quic()` and `Tls()` if
+      `trust` is by authority or pins.
+    - `lookups`: how the address of a node is found, in order. Default: `PortInName()`, `Epmd()`.
+    - `identity`: the key and certificate of this node. Default: quicdist creates a key on first
+      start and keeps it.
+    - `trust`: which keys and certificates of peers are accepted. Default: `Trust.first_use()`,
+      which trusts a node's key on first use and rejects any other key for that name later.
+    - `access`: which nodes may connect, and what each may call and do. Default: `Access()`, which
+      allows everything.
+    - `limits`: bounds on memory and time. Default: `NodeLimits()`.
+    - `terms`: options of decoding, such as binaries as `str`.
+    - `printed`: a function `printed(text)` for the output of functions that this node calls on
+      others. Default: the output goes to the log `quicdist.io`.
+
+    A node belongs to the event loop in which it was started. Used from another event loop or
+    thread, its methods raise RuntimeError. In a forked child its sockets are closed and its methods
+    raise NotRunning; create a node after the fork.
+
+    Raises NodeNameError, CookieError or ExportError. `start` and `async with` also raise
+    StartError.
     """
 
     def __init__(
@@ -176,9 +189,11 @@ class Node:
     # -- life ------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Opens the carriers; from here on others can connect. Raises StartError.
+        """Starts the node: opens its sockets and accepts connections.
 
-        Each start is a new incarnation: pids of an earlier one reach nobody.
+        Each start is a new incarnation. Pids of an earlier one are no longer valid.
+
+        Raises StartError.
         """
         if self._life is not None:
             self._life.system.affinity.check()
@@ -213,7 +228,10 @@ class Node:
         logger.info("%s is up", self.name, extra={"event": "node_up", "node": self.name})
 
     async def _open_carriers(self, accept: Accept) -> str:
-        """The first that our name speaks of listens, the others only dial. Returns our name."""
+        """Opens the carriers and returns the name of this node.
+
+        The first carrier that supports the name listens; the others only dial.
+        """
         name = None if self._named_by is None else self._name
         for carrier in self._carriers:
             own = self._own if name is None else None
@@ -225,7 +243,7 @@ class Node:
         return name
 
     def _obstacle(self, error: Exception) -> str:
-        """In one line; what is wrong with a socket, with the address that it was to have."""
+        """Describes an error of the start in one line, with the address if it concerns a socket."""
         text = str(getattr(error, "strerror", None) or error)
         address = self._own.name.address
         where = self._own.listen
@@ -245,9 +263,12 @@ class Node:
             await carrier.close(timeout)
 
     async def stop(self) -> None:
-        """Ends it: processes with reason `shutdown`, then waits, at most `NodeLimits.stop_timeout`
-        seconds, until what was sent is acknowledged, then closes all connections. Does nothing in
-        a forked child, to which the node does not belong."""
+        """Stops the node.
+
+        All processes end with the reason `shutdown`. The node then waits until peers have
+        acknowledged what was sent, at most `NodeLimits.stop_timeout` seconds, and closes all
+        connections. In a forked child this does nothing.
+        """
         life = self._life
         if life is None or life.system.affinity.is_of_parent:
             return
@@ -262,13 +283,15 @@ class Node:
         logger.info("%s has stopped", self.name, extra=extra)
 
     async def drain(self, timeout: float | None = 5.0) -> bool:
-        """Lets the work that others have given to this node end, before `stop`.
+        """Refuses new work from other nodes and waits until running work has ended.
 
-        New calls from other nodes are refused with the reason `draining`: erpc and rpc calls,
-        spawn requests, gen calls of exported modules and of processes here. Members of `pg` groups
-        leave them, so that others find other nodes. Calls that run go on, and so do our own
-        calls, connections, and messages. Waits until those have ended, at most `timeout` seconds,
-        5 by default, None for ever. Whether all have ended. Raises NotRunning.
+        New calls from other nodes fail with the reason `draining`: erpc and rpc calls, spawn
+        requests, and gen calls to processes of this node. Members of `pg` groups leave them, so
+        that callers find other nodes. Running calls, connections, messages and calls that this node
+        makes continue.
+
+        Waits at most `timeout` seconds, or for ever if it is None. Returns whether all calls have
+        ended. Call `stop` next. Raises NotRunning.
         """
         check_timeout(timeout)
         system = self._running.system
@@ -282,9 +305,13 @@ class Node:
         return not left
 
     def change_cookies(self, cookies: Sequence[str]) -> None:
-        """For connections made from now on: the first is offered to those that we dial, all are
-        accepted of those that dial us. To change a cluster's cookie, give every node the old and
-        the new one, then the new and the old one, then the new one alone. Raises CookieError.
+        """Replaces the cookies for new connections.
+
+        The first cookie is offered to nodes that this node dials. All are accepted from nodes that
+        dial it. To change the cookie of a cluster, set the cookies of every node to the old and the
+        new one, then to the new and the old one, then to the new one.
+
+        Raises CookieError.
         """
         self._cookies = check_cookies(cookies)
         if self._life is not None:
@@ -293,18 +320,24 @@ class Node:
         logger.info("%s has other cookies: %d", self.name, len(self._cookies), extra=extra)
 
     def recheck_peers(self) -> None:
-        """Looks again at the certificates of all connected nodes, and ends the connections of those
-        that are not believed any more. It happens by itself, within some seconds, when a file of
-        `Trust` has changed. Raises NotRunning."""
+        """Verifies the certificates of all connected peers again.
+
+        Connections to peers that are no longer trusted end. A change of a file of `Trust` triggers
+        this within seconds.
+
+        Raises NotRunning.
+        """
         self._running.connections.recheck()
 
     def rebind(self) -> None:
-        """Opens a new socket, at the same address where that is still ours, and moves what can
-        move: over QUIC the connections that we dialed, whose peers notice nothing. Those made to
-        us go on where our address has not changed, and else end with `nodedown`. It happens by
-        itself when the address goes away; call it when the way to the others has changed.
+        """Opens a new socket, at the same address if this machine still has it.
 
-        Raises OSError where no socket can be had, NotRunning.
+        QUIC connections that this node dialed move to the new socket, and their peers notice
+        nothing. Connections that peers dialed continue if the address has not changed, and end with
+        `nodedown` otherwise. The node rebinds when its address disappears. Call this method when
+        the route to the peers has changed.
+
+        Raises OSError if no socket can be opened, and NotRunning.
         """
         assert self._running
         for carrier in self._carriers:
@@ -326,24 +359,22 @@ class Node:
 
     @property
     def name(self) -> str:
-        """`port@ip`, or `name@host`."""
+        """The name of this node: `port@ip` or `name@host`."""
         return self._name
 
     @property
     def creation(self) -> int:
-        """This incarnation: 32 bits, above 3, new at each start. Raises NotRunning."""
+        """The number of this incarnation, 32 bits, new at each start. Raises NotRunning."""
         return self._running.system.identifiers.creation
 
     @property
     def system(self) -> ProcessTable:
-        """Its processes and the signals between them, for what is built on top of a node.
-        Raises NotRunning."""
+        """The process table, for libraries that extend a node. Raises NotRunning."""
         return self._running.system
 
     @property
     def global_names(self) -> GlobalNames:
-        """The names of the cluster that a visible node is part of, as `global` has them.
-        Raises NotVisible, NotRunning."""
+        """The names in `global`, as this visible node knows them. Raises NotVisible, NotRunning."""
         names = self._running.global_names
         if names is None:
             raise NotVisible(f"{self.name} is hidden and so no part of `global`: make it visible")
@@ -351,7 +382,10 @@ class Node:
 
     @property
     def pid(self) -> Pid:
-        """The process that sends and calls for code that is no process. Raises NotRunning."""
+        """The process that sends and calls for `Node.send`, `Node.call` and similar methods.
+
+        Raises NotRunning.
+        """
         return self._running.caller.pid
 
     # -- processes -------------------------------------------------------------------------------
@@ -360,10 +394,16 @@ class Node:
     async def mailbox(
         self, name: str | None = None, *, limits: MailboxLimits | None = None
     ) -> AsyncIterator[Mailbox]:
-        """A process that lives as long as the body of the `async with`, registered as `name`.
+        """Creates a process that lives as long as the body of the `async with`.
 
-        How the body ends is its exit reason. Ended by an exit signal, the body is cancelled and
-        ProcessExited raised. Raises NameTaken.
+            async with node.mailbox("counter") as me:
+                message = await me.receive()
+
+        `name` registers the process. `limits` replace those of the node. The process exits with
+        `normal` when the body ends, or with the exception that ends it. An exit signal cancels the
+        body, and the `async with` raises ProcessExited.
+
+        Raises NameTaken, NotRunning.
         """
         system = self._running.system
         me = Mailbox(system, limits or self._limits.mailbox)
@@ -373,10 +413,13 @@ class Node:
             yield me
 
     def spawn(self, main: Main, *, name: str | None = None, link: Mailbox | None = None) -> Mailbox:
-        """Starts a process that runs `main(mailbox)`, an async function, linked to the process
-        `link` from its first moment. Raises NameTaken.
+        """Starts a process that runs the async function `main(mailbox)`, and returns its mailbox.
 
-        An exit signal cancels it; how it ends is the exit reason. An error in it is logged.
+        `name` registers the process. `link` links it to another process from its first moment. The
+        process exits with `normal` when `main` returns, or with the exception that it raises, which
+        is logged. An exit signal cancels `main`.
+
+        Raises NameTaken, NotRunning.
         """
 
         def before(me: Mailbox) -> None:
@@ -387,9 +430,11 @@ class Node:
 
     @contextlib.asynccontextmanager
     async def group_leader(self, write: Write) -> AsyncIterator[Pid]:
-        """A process to print to, as long as the body of the `async with`: what comes goes to
-        `write(text)`, a plain function. Give its pid to `Mailbox.spawn_remote` or
-        `Mailbox.set_group_leader`. What is printed to no such process, `printed` of the node has.
+        """Creates a process that other processes print to.
+
+        It exists while the body of the `async with` runs, and passes the text to `write(text)`, a
+        plain function. Pass its pid to `Mailbox.spawn_remote` or `Mailbox.set_group_leader`. Text
+        that is printed to no such process goes to the parameter `printed` of the node.
         """
         life = self._running
         leader = GroupLeader(life.system, write, life.apply)
@@ -399,7 +444,7 @@ class Node:
             leader.close()
 
     def register(self, name: str, pid: Pid) -> None:
-        """Gives a process of this node a name. Raises NameTaken, NoProcess."""
+        """Registers a process of this node under a name. Raises NameTaken, NoProcess."""
         system = self._running.system
         process = system.processes.get(pid)
         if process is None:
@@ -407,19 +452,20 @@ class Node:
         system.register(name, process)
 
     def unregister(self, name: str) -> None:
-        """Takes a name away. Raises NoProcess."""
+        """Removes a registered name. Raises NoProcess."""
         self._running.system.unregister(name)
 
     def whereis(self, name: str) -> Pid | None:
-        """The process registered here under a name."""
+        """Returns the pid of the process registered under a name on this node, or None."""
         process = self._running.system.names.get(Atom(name))
         return None if process is None else process.pid
 
     async def send(self, to: Destination, message: Term) -> None:
-        """Sends a message to a pid, an alias, a name here, or a (name, node).
+        """Sends a message to a pid, an alias, a registered name here, or a (name, node) tuple.
 
-        See `Mailbox.send`; the sender is the node's own process. Raises NoConnection, NoProcess,
-        EtfEncodeError.
+        The sender is `Node.pid`. See `Mailbox.send`.
+
+        Raises NoConnection, NoProcess, EtfEncodeError.
         """
         life = self._running
         waits = life.system.send(life.system.route(life.caller.pid, to), message)
@@ -429,9 +475,11 @@ class Node:
     # -- other nodes -----------------------------------------------------------------------------
 
     async def ping(self, node: str, *, timeout: float | None = 5.0) -> bool:
-        """Whether the node answers, connecting first: as `net_adm:ping`. 5 s by default.
+        """Returns whether a node answers, as `net_adm:ping`. Connects first if necessary.
 
-        Why not is in the log, and what `connect` raises. Raises NodeNameError.
+        Waits at most `timeout` seconds. The log has the reason if the node does not answer.
+
+        Raises NodeNameError.
         """
         return await self._running.caller.ping(check_atom("node", node), timeout)
 
@@ -444,12 +492,15 @@ class Node:
         *,
         timeout: float | None = 5.0,
     ) -> Term:
-        """Calls a function on a node, as `erpc:call`, and returns what it returns. 5 s by default,
-        None waits for ever.
+        """Calls a function on another node, as `erpc:call`, and returns its result.
 
-        Raises CallError when it does not return, CallTimeout, NoConnection, CallNotPossible from
-        a node older than OTP 23 (see `rpc`), MailboxFull when a full mailbox of this node stands
-        in the way of the answer.
+            await node.call("5555@127.0.0.1", "lists", "seq", [1, 3])
+
+        Connects first if necessary. Waits at most `timeout` seconds, or for ever if it is None.
+
+        Raises CallError if the function raises or exits, CallTimeout, NoConnection, EtfEncodeError,
+        CallNotPossible if the node is older than OTP 23 (use `rpc`), and MailboxFull if a full
+        mailbox of this node blocks the answer.
         """
         caller = self._running.caller
         request = _request(node, module, function, args)
@@ -459,9 +510,12 @@ class Node:
     def send_request(
         self, node: str, module: str, function: str, args: Sequence[Term] = ()
     ) -> CallRequest:
-        """Calls a function on a node and returns at once, as `erpc:send_request`: the answer, or
-        the error that `call` raises, is `await request.receive_response()`. Raises
-        EtfEncodeError."""
+        """Starts a call of a function and returns at once, as `erpc:send_request`.
+
+        `await request.receive_response()` returns the answer, or raises what `call` raises.
+
+        Raises EtfEncodeError.
+        """
         return self._running.caller.erpc_request(*_request(node, module, function, args))
 
     async def multicall(
@@ -473,8 +527,10 @@ class Node:
         *,
         timeout: float | None = 5.0,
     ) -> list[Term | NodeError]:
-        """Calls a function on many nodes at once, as `erpc:multicall`: for each node, in order,
-        what it returned, or the error that `call` would have raised. 5 s by default.
+        """Calls a function on several nodes at once, as `erpc:multicall`.
+
+        Returns one element for each node, in order: the result, or the exception that `call`
+        raises.
 
         Raises NotRunning.
         """
@@ -491,8 +547,12 @@ class Node:
         return list(await asyncio.gather(*map(one, check_nodes(nodes))))
 
     async def cast(self, node: str, module: str, function: str, args: Sequence[Term] = ()) -> None:
-        """Has a function run on a node, as `erpc:cast`, connecting first where needed. What comes
-        of it is not said, nor whether the node is there. Raises EtfEncodeError."""
+        """Runs a function on another node without waiting for it, as `erpc:cast`.
+
+        Connects first if necessary. Errors, including a failed connection, are not reported.
+
+        Raises EtfEncodeError.
+        """
         caller = self._running.caller
         request = _request(node, module, function, args)
         with (
@@ -510,10 +570,12 @@ class Node:
         *,
         timeout: float | None = 5.0,
     ) -> Term:
-        """Calls a function through the node's `rex` server, as `rpc:call` of every OTP. 5 s by
-        default, None waits for ever.
+        """Calls a function through the `rex` server of a node, as `rpc:call`.
 
-        What it prints goes to that node's console. A thrown term is returned, as rpc does.
+        All OTP releases support it. Output of the function goes to the console of that node. A
+        thrown term is returned, as `rpc:call` does. Waits at most `timeout` seconds, or for ever if
+        it is None.
+
         Raises CallError (also for `{badrpc, Reason}`), CallTimeout, NoConnection, NoProcess.
         """
         caller = self._running.caller
@@ -524,26 +586,36 @@ class Node:
     async def gen_call(
         self, to: Pid | str | tuple[str, str], request: Term, *, timeout: float | None = 5.0
     ) -> Term:
-        """Calls a gen_server or gen_statem, an Elixir GenServer or one of ours, as
-        `gen_server:call/3`: a pid, a name here, or a (name, node). 5 s by default, None waits
-        for ever. The caller is the node's own process; see `Mailbox.gen_call` for another.
+        """Calls a server and returns its answer, as `gen_server:call/3`.
 
-        Raises NoProcess, NoConnection, CallTimeout, CallError when the server ends meanwhile,
-        MailboxFull when a full mailbox of this node stands in the way of the answer.
+        The server is a gen_server, a gen_statem, an Elixir GenServer or a `quicdist.otp.GenServer`.
+        `to` is a pid, a registered name of this node, or a (name, node) tuple. The caller is
+        `Node.pid`; see `Mailbox.gen_call` to call from another process. Waits at most `timeout`
+        seconds, or for ever if it is None.
+
+        Raises NoProcess, NoConnection, CallTimeout, CallError if the server ends before it answers,
+        and MailboxFull if a full mailbox of this node blocks the answer.
         """
         life = self._running
         return await life.caller.gen_call(server_of(to, life.system.name), request, timeout)
 
     def gen_send_request(self, to: Pid | str | tuple[str, str], request: Term) -> CallRequest:
-        """Calls a server and returns at once, as `gen_server:send_request`: the answer, or the
-        error that `gen_call` raises, is `await request.receive_response()`. Raises
-        EtfEncodeError."""
+        """Starts a call of a server and returns at once, as `gen_server:send_request`.
+
+        `await request.receive_response()` returns the answer, or raises what `gen_call` raises.
+
+        Raises EtfEncodeError.
+        """
         life = self._running
         return life.caller.gen_request(server_of(to, life.system.name), request)
 
     async def gen_cast(self, to: Pid | str | tuple[str, str], request: Term) -> None:
-        """Sends a request that is not answered, as `gen_server:cast/2`, connecting first where
-        needed. Whether anybody is there is not said. Raises EtfEncodeError."""
+        """Sends a server a request without an answer, as `gen_server:cast/2`.
+
+        Connects first if necessary. A missing server or a failed connection is not reported.
+
+        Raises EtfEncodeError.
+        """
         with contextlib.suppress(NoConnection, NoProcess):
             await self.send(to, (GEN_CAST, request))
 
@@ -555,10 +627,10 @@ class Node:
         *,
         timeout: float | None = 5.0,
     ) -> tuple[dict[str, Term], list[str]]:
-        """Calls the servers of one name on many nodes at once, as `gen_server:multi_call/4`.
+        """Calls the servers of one name on several nodes at once, as `gen_server:multi_call/4`.
 
-        Returns the answers by node, and the nodes that have not given one: no connection, no
-        such process, it ended meanwhile, or it was too slow. 5 s by default.
+        Returns the answers by node, and a list of the nodes without an answer: no connection, no
+        such process, it ended, or it did not answer within `timeout` seconds.
         """
 
         async def one(node: str) -> tuple[Term] | None:
@@ -577,10 +649,12 @@ class Node:
         return found, [node for node in asked if node not in found]
 
     async def connect(self, node: str, *, retry: Retry | None = None) -> None:
-        """Connects, if there is no connection yet. Raises NoConnection with the reason.
+        """Connects to a node unless it is connected.
 
-        Waits at most `NodeLimits.connect_timeout` seconds, 7 by default; with `retry` it is tried
-        again, as that says.
+        Waits at most `NodeLimits.connect_timeout` seconds, 7 by default. With `retry` it repeats
+        failed attempts as that object says.
+
+        Raises NoConnection with the reason.
         """
 
         async def attempt() -> None:
@@ -589,31 +663,45 @@ class Node:
         await (attempt() if retry is None else retry.connect(attempt))
 
     def disconnect(self, node: str) -> bool:
-        """Ends the connection to a node, at once. True when there was one."""
+        """Closes the connection to a node at once. Returns whether there was one."""
         return self._running.connections.disconnect(Atom(node))
 
     def nodes(self, *, hidden: bool = True) -> list[str]:
-        """The nodes we are connected to; without `hidden` ones, what `nodes()` shows in Erlang."""
+        """Returns the names of the connected nodes.
+
+        `hidden=False` omits hidden nodes, as `nodes()` in Erlang does.
+        """
         up = self._running.connections.up
         return [str(name) for name, peer in up.items() if hidden or not peer.is_hidden]
 
     def peer(self, node: str) -> PeerInfo:
-        """A node that we are connected to, and by what. Raises NoConnection when we are not."""
+        """Returns what is known about a connected node and its connection.
+
+        Raises NoConnection if the node is not connected.
+        """
         peer = self._running.connections.up.get(Atom(node))
         if peer is None:
             raise NoConnection(node, "not connected")
         return peer_info(peer)
 
     def stats(self) -> NodeStatistics:
-        """The node at this moment, with what it has counted since its start: its processes, its
-        connections one by one, whom it refused and why. Raises NotRunning.
+        """Returns the state of the node at this moment.
 
-        It is made when asked for, and takes about 1 us a process and 10 us a connection.
+        It has the processes, the mailboxes, each connection, and counters since the start.
+        Collecting it takes about 1 us for each process and 10 us for each connection. Raises
+        NotRunning.
         """
         return self._running.statistics()
 
     def events(self) -> Subscription:
-        """NodeUp and NodeDown from now on: `with node.events() as events: async for ...`."""
+        """Subscribes to NodeUp and NodeDown events.
+
+            with node.events() as events:
+                async for event in events:
+                    print(event)
+
+        Events from before the call are not delivered.
+        """
         return Subscription(self._events)
 
     # -- inside ----------------------------------------------------------------------------------
@@ -628,7 +716,7 @@ class Node:
         return self._life
 
     def _local(self) -> LocalNode:
-        """Who we are, as far as we know it before the start."""
+        """Returns this node as the handshake presents it, before the name is final."""
         flags = DEFAULT_FLAGS if self._own.is_hidden else DEFAULT_FLAGS | Flag.PUBLISHED
         if self._named_by is None:
             return LocalNode(self.name, 0, flags, self._cookies[0], self._cookies[1:])
@@ -639,7 +727,7 @@ class Node:
 def _request(
     node: str, module: str, function: str, args: Sequence[Term]
 ) -> tuple[Atom, Atom, Atom, list[Term]]:
-    """What is called where. Raises TypeError."""
+    """Validates the node, function and arguments of a call. Raises TypeError."""
     return (
         check_atom("node", node),
         check_atom("module", module),
@@ -649,13 +737,13 @@ def _request(
 
 
 class _Life:
-    """One incarnation of a node, between start and stop."""
+    """One incarnation of a node, from start to stop."""
 
     system: ProcessTable
     caller: Caller
     spawner: Spawner
     global_names: GlobalNames | None = None
-    """A visible node's."""
+    """Set if the node is visible."""
 
     def __init__(
         self,
@@ -684,12 +772,12 @@ class _Life:
         self.connections = Connections(book, self, limits, access, terms, self._counters)
 
     async def be_named(self, by: Atom) -> str:
-        """Has a node give us a name, and begins with it. Raises NoConnection, NodeNameError."""
+        """Gets the name of this node from the node `by`. Raises NoConnection, NodeNameError."""
         await self.connections.be_named(by, self._local)
         return str(self.system.name)
 
     def begin(self, name: str, creation: int) -> None:
-        """The name is known: the node's own processes start, peers are let in."""
+        """Starts the processes of the node and accepts peers, now that its name is known."""
         identifiers = Identifiers(Atom(name), creation)
         self.system = system = ProcessTable(identifiers, self.connections)
         self.spawner = Spawner(system, self._limits.mailbox)
@@ -711,7 +799,7 @@ class _Life:
         self.connections.begin(local, system.handlers, partial(payload_refused, system))
 
     async def end(self) -> None:
-        """Processes first, as they may have last words; then the connections."""
+        """Ends all processes, which may still send messages, then the connections."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._limits.stop_timeout
         if self._watching is not None:
@@ -726,18 +814,18 @@ class _Life:
             self.connections.close()
 
     def watch_trust(self, verifier: Verifier) -> None:
-        """Connections end whose peers a changed file says no more of."""
+        """Rechecks the peers whenever a file of `Trust` changes."""
         watching = watch(verifier, self.connections.recheck)
         self._watching = asyncio.create_task(watching, name="watch trust")
 
     def statistics(self) -> NodeStatistics:
-        """At this moment."""
+        """Returns the state of the node at this moment."""
         return node_statistics(
             self.system, self.connections, self._carriers, self._counters, self._since
         )
 
     async def apply(self, node: Atom, module: Atom, function: Atom, args: list[Term]) -> Term:
-        """For a group leader: calls what formats."""
+        """Calls a function on a node, for a group leader that has to format a term."""
         return await self.caller.erpc(node, module, function, args, _FORMATTING)
 
     def _caller_of_connected(self) -> Caller:
@@ -751,7 +839,7 @@ class _Life:
     # -- told by connections --
 
     def peer_up(self, peer: Peer) -> None:
-        """A link is up."""
+        """Called when a connection is up."""
         assert peer.name is not None
         rights = self._access.rights(peer.name, self._exports.modules)
         if not rights.is_everything:
@@ -765,7 +853,7 @@ class _Life:
         self._events.publish(NodeUp(str(peer.name), peer.is_hidden, carrier))
 
     def peer_down(self, peer: Peer, reason: str) -> None:
-        """A link is gone: whoever is tied to somebody there is told."""
+        """Called when a connection is lost. Informs linked and monitoring processes."""
         assert peer.name is not None
         level = logging.INFO if peer.ending is Ending.LEFT else logging.WARNING
         extra = {**peer.fields("peer_down"), "ending": peer.ending.value, "reason": reason}
@@ -776,11 +864,11 @@ class _Life:
         self._events.publish(NodeDown(str(peer.name), reason))
 
     def named(self, name: str, creation: int) -> None:
-        """Another node has given us a name."""
+        """Called when another node has given this one its name."""
         self.begin(name, creation)
 
     def name_lost(self, reason: str) -> None:
-        """Nobody can know any more who we are: it is over, and everybody here is told."""
+        """Ends all processes: without the naming node, no peer knows this node any more."""
         extra = {"event": "name_lost", "node": str(self.system.name), "reason": reason}
         logger.error("%s has lost its name: %s", self.system.name, reason, extra=extra)
         self.lost_name = reason
@@ -789,7 +877,7 @@ class _Life:
         self.connections.close()
 
     def unreachable(self, node: Atom, reason: str) -> None:
-        """Signals waited for a link that did not come up."""
+        """Called when the connection for queued signals did not come up."""
         extra = {
             "event": "peer_unreachable",
             "node": str(self.system.name),
@@ -800,7 +888,7 @@ class _Life:
         self.system.node_lost(node)
 
     def probe(self, peer: Peer) -> None:
-        """Asks what every node answers; that anything comes back is enough."""
+        """Sends a request that every node answers, to find out whether the peer still exists."""
         assert peer.name is not None
         asker = (self.caller.pid, self.system.identifiers.reference())
         self.caller.ask(peer.name, NET_KERNEL, is_auth_call(asker, self.system.name))

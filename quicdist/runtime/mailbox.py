@@ -1,4 +1,4 @@
-"""The process that Python code is: a mailbox, and the task that reads it."""
+"""`Mailbox`: a process whose messages are read by Python code."""
 
 from __future__ import annotations
 
@@ -45,39 +45,44 @@ _log = logging.getLogger("quicdist.node")
 
 Match: TypeAlias = Callable[[Term], bool]
 Mark = NewType("Mark", int)
-"""A moment in the life of a mailbox."""
+"""A position in the history of a mailbox. See `Mailbox.mark`."""
 
 _Entry: TypeAlias = tuple[Term, int]
 
 _REPORT_PAUSE = 5.0
-"""Seconds between two lines of the log about messages thrown away."""
+"""Seconds between two log lines about dropped messages."""
 
 
 class Mailbox(Process):
-    """A process: `async with node.mailbox("name") as me`, or what `node.spawn` gives a function.
+    """A process with a pid and a message queue.
 
-    It ends with the body of the `async with` or with the function, and how that ends is the exit
-    reason that others see. A deadly exit signal cancels the task in it.
+        async with node.mailbox("counter") as me:
+            print(await me.receive())
+
+    `node.mailbox()` creates one, and `node.spawn` passes one to the function that it runs. The
+    process ends when the body of the `async with` or the function ends. The exit reason is
+    `normal`, or describes the exception. An exit signal with another reason than `normal` cancels
+    the task that runs the body, unless `trap_exit` is True; see `trap_exit`, `link` and `monitor`.
     """
 
     def __init__(self, system: ProcessTable, limits: MailboxLimits) -> None:
         super().__init__(system, Backpressure(self, limits.low, limits.high, limits.hard))
         self.is_refusing_calls_in_drain = True
         self._entry = limits.least
-        """Bytes that a message costs besides itself: its place in the queue, its size."""
+        """Bytes that a queued message counts in addition to its own size."""
         self._when_full = limits.when_full
         self._holds = limits.when_full is WhenFull.HOLD
         self.dropped = 0
-        """Messages thrown away because the mailbox was full (WhenFull.DROP)."""
+        """The number of messages dropped because the mailbox was full (`WhenFull.DROP`)."""
         self._next_report = 0.0
         self._fresh: deque[_Entry] = deque()
-        """Not looked at yet."""
+        """Messages that no receive has looked at."""
         self._skipped: deque[_Entry] = deque()
-        """Looked at and not wanted, by the receive that is going on or by earlier ones."""
+        """Messages that a receive has looked at and that did not match."""
         self._looked_at = 0
-        """Messages that were ever taken out of `_fresh`."""
+        """The number of messages that were ever taken out of `_fresh`."""
         self._route: Route | None = None
-        """That of the message sent last; the next mostly goes there too."""
+        """The route of the last message. The next message mostly has the same destination."""
         self._waiter: asyncio.Future[bool] | None = None
         self._is_receiving = False
         self._task: asyncio.Task[object] | None = None
@@ -88,19 +93,19 @@ class Mailbox(Process):
 
     @property
     def message_count(self) -> int:
-        """Messages waiting."""
+        """The number of queued messages."""
         return len(self._skipped) + len(self._fresh)
 
     # -- for its owner --
 
     async def send(self, to: Destination, message: Term) -> None:
-        """Sends a message to a pid, an alias, a name here, or a (name, node).
+        """Sends a message to a pid, an alias, a registered name here, or a (name, node) tuple.
 
-        Connects first where needed, and waits while more than `NodeLimits.send_high` bytes are
-        queued for that node. When it returns, the message is on its way, as in Erlang: whether
-        it arrives is for the receiver to say. Cancelled while it waits, it is on its way too.
+        Connects first if necessary. Waits while more than `NodeLimits.send_high` bytes are queued
+        for that node. As in Erlang, the return of this method does not mean that the message has
+        arrived. If it is cancelled while it waits, the message is sent all the same.
 
-        Raises NoConnection, NoProcess (no such name here), EtfEncodeError.
+        Raises NoConnection, NoProcess if no process of this node has that name, and EtfEncodeError.
         """
         self._check_alive()
         route = self._route
@@ -111,11 +116,16 @@ class Mailbox(Process):
             await waits
 
     def mark(self) -> Mark:
-        """Now, for `receive(..., since=mark)`: what is in the mailbox cannot be what will come.
+        """Returns the current position, for `receive(..., since=mark)`.
 
-        mark = me.mark()
-        reference = me.monitor(server)
-        down = await me.receive(lambda m: m[1] == reference, since=mark)
+        A receive with a mark skips the messages that were queued before. Use it to wait for an
+        answer without searching a long queue:
+
+            mark = me.mark()
+            reference = me.monitor(server)
+            down = await me.receive(lambda message: message[1] == reference, since=mark)
+
+        Create the mark before the request.
         """
         self.system.affinity.check()
         # What was not looked at yet goes behind what was not wanted, each message once.
@@ -134,14 +144,14 @@ class Mailbox(Process):
         *,
         since: Mark | None = None,
     ) -> Term:
-        """The first message, or the first for which `match(message)` is true; others stay.
+        """Returns the first message, or the first for which `match(message)` is true.
 
-        Waits for ever by default, else `timeout` seconds; 0 only looks. One receive at a time.
-        `since` is a mark made before anything could match, a reference for one: what was in the
-        mailbox then is not looked at, however much it is.
+        Messages that do not match stay queued, in order. Waits for ever if `timeout` is None,
+        otherwise `timeout` seconds; 0 does not wait. `since` is a mark; messages from before it are
+        not considered. Only one task can receive at a time.
 
-        Raises ReceiveTimeout; MailboxFull when the mailbox is at its hard bound and no message
-        in it matches; ProcessExited when this process has been ended.
+        Raises ReceiveTimeout, MailboxFull if the mailbox is at its hard bound and no message in it
+        matches, and ProcessExited if the process has ended.
         """
         self._check_alive()
         check_timeout(timeout)
@@ -184,14 +194,16 @@ class Mailbox(Process):
         group_leader: Pid | None = None,
         timeout: float | None = 5.0,
     ) -> Spawned:
-        """Spawns a process on another node and returns its pid, as `spawn_opt(Node, M, F, A, ..)`.
+        """Spawns a process on another node and returns its pid, as `erlang:spawn_opt/5`.
 
-        With `link` and `monitor` it is linked to and watched from its first moment; `reference`
-        is then the monitor, and with `alias` an alias of ours for as long as the mode says.
-        What it prints goes to `group_leader`, by default that of this process. Waits 5 s by
-        default, None for ever; given up, what the request spawns yet is not ours.
+        `link` and `monitor` take effect from the first moment of the process. `reference` of the
+        result is the monitor. `alias` makes the monitor an alias of this process as well, for as
+        long as the mode says. Output of the new process goes to `group_leader`, by default that of
+        this process. Waits at most `timeout` seconds, or for ever if it is None. After a timeout, a
+        process that the node spawns later has no link to this process and no monitor.
 
-        Raises SpawnError when the node refuses, CallTimeout, NoConnection, EtfEncodeError.
+        Raises SpawnError if the node rejects the request, CallTimeout, NoConnection,
+        EtfEncodeError.
         """
         check_timeout(timeout)
         spawn = self._spawn(node, module, function, args, link, monitor, alias, group_leader)
@@ -214,8 +226,10 @@ class Mailbox(Process):
         group_leader: Pid | None = None,
         reply_tag: Term = SPAWN_REPLY,
     ) -> Reference:
-        """The same without waiting: the reply is a message (reply_tag, reference, 'ok', pid), or
-        (reply_tag, reference, 'error', reason), `noconnection` among the reasons.
+        """Spawns a process on another node without waiting, as `erlang:spawn_request/5`.
+
+        The reply is a message (reply_tag, reference, 'ok', pid) or (reply_tag, reference, 'error',
+        reason). The reason is `noconnection` if the node cannot be reached.
 
         Raises EtfEncodeError.
         """
@@ -227,35 +241,47 @@ class Mailbox(Process):
     async def gen_call(
         self, to: Pid | str | tuple[str, str], request: Term, *, timeout: float | None = 5.0
     ) -> Term:
-        """Calls a gen_server or gen_statem, an Elixir GenServer or one of ours, as
-        `gen_server:call/3`: a pid, a name here, or a (name, node). 5 s by default, None waits
-        for ever. Other messages stay in the mailbox meanwhile; a late answer is dropped.
+        """Calls a server and returns its answer, as `gen_server:call/3`.
 
-        Raises NoProcess, NoConnection, CallTimeout, CallError when the server ends meanwhile,
-        MailboxFull when this mailbox is full of other things, EtfEncodeError.
+        The server is a gen_server, a gen_statem, an Elixir GenServer or a `quicdist.otp.GenServer`.
+        `to` is a pid, a registered name of this node, or a (name, node) tuple. Waits at most
+        `timeout` seconds, or for ever if it is None. Other messages stay queued. An answer that
+        arrives later is dropped.
+
+        Raises NoProcess, NoConnection, CallTimeout, CallError if the server ends before it answers,
+        MailboxFull if this mailbox is full, and EtfEncodeError.
         """
         self.system.affinity.check()
         self._check_alive()
         return await gen_call(self, server_of(to, self.system.name), request, timeout)
 
     def gen_send_request(self, to: Pid | str | tuple[str, str], request: Term) -> CallRequest:
-        """Calls a server and returns at once, as `gen_server:send_request/2`: the answer, or the
-        error that `gen_call` raises, is `await request.receive_response()`. Raises
-        EtfEncodeError."""
+        """Starts a call of a server and returns at once, as `gen_server:send_request/2`.
+
+        `await request.receive_response()` returns the answer, or raises what `gen_call` raises.
+
+        Raises EtfEncodeError.
+        """
         self.system.affinity.check()
         self._check_alive()
         return CallRequest(GenCall(self, server_of(to, self.system.name), request))
 
     async def gen_cast(self, to: Pid | str | tuple[str, str], request: Term) -> None:
-        """Sends a request that is not answered, as `gen_server:cast/2`, connecting first where
-        needed. Whether anybody is there is not said. Raises EtfEncodeError."""
+        """Sends a server a request without an answer, as `gen_server:cast/2`.
+
+        Connects first if necessary. A missing server or a failed connection is not reported.
+
+        Raises EtfEncodeError.
+        """
         self.system.affinity.check()
         with contextlib.suppress(NoConnection, NoProcess):
             await self.send(to, (GEN_CAST, request))
 
     def drop(self, match: Match, *, since: Mark | None = None) -> int:
-        """Throws waiting messages away for which `match(message)` is true; how many. With a mark,
-        of those alone that came after it."""
+        """Removes queued messages for which `match(message)` is true, and returns how many.
+
+        With `since`, only messages that arrived after that mark are considered.
+        """
         self.system.affinity.check()
         looked_at = [
             (queue, [entry for _, entry in _last(queue, count)])
@@ -282,8 +308,11 @@ class Mailbox(Process):
         return dropped
 
     def spawn_request_abandon(self, reference: Reference) -> bool:
-        """Takes a spawn request back: no reply comes, and what it spawns yet is ended with reason
-        `abandoned` if a link was asked for. True when no reply had come."""
+        """Cancels a spawn request, as `erlang:spawn_request_abandon/1`.
+
+        Returns True if no reply had arrived. Then no reply is delivered. If the request asked for a
+        link, a process that is spawned all the same ends with the reason `abandoned`.
+        """
         self.system.affinity.check()
         call = self.calls.get(reference)
         if not isinstance(call, SpawnMessage):
@@ -315,7 +344,7 @@ class Mailbox(Process):
         )
 
     def _count_since(self, mark: Mark | None) -> int:
-        """How many of those skipped may have come after the mark; they are the last."""
+        """The number of messages at the end of `_skipped` that may have arrived after the mark."""
         count = len(self._skipped)
         return count if mark is None else min(count, self._looked_at - mark)
 
@@ -371,14 +400,14 @@ class Mailbox(Process):
     # -- for the system --
 
     def deliver(self, message: Term, source: Source) -> None:
-        """A message arrives."""
+        """Queues a message, or does what `when_full` says if the mailbox is full."""
         if not self._holds and self.level.is_at_bound:
             self._overflow()
         else:
             self.signalled(message, source)
 
     def signalled(self, message: Term, source: Source) -> None:
-        """A message that a signal makes arrives: it does, however full the mailbox is."""
+        """Queues a message that a signal to this process makes, even if the mailbox is full."""
         size = footprint(message) + self._entry
         self._fresh.append((message, size))
         level = self.level
@@ -407,7 +436,7 @@ class Mailbox(Process):
             _log.warning("%s, its hard bound: %d messages dropped", self.level, self.dropped)
 
     def stopped(self) -> None:
-        """It has died: nobody reads any more."""
+        """Called when the process has ended: drops its messages and wakes its tasks."""
         self._fresh.clear()
         self._skipped.clear()
         self.level.size = 0
@@ -421,12 +450,12 @@ class Mailbox(Process):
             self._ended.set_result(None)
 
     def runs_in(self, task: asyncio.Task[object] | None) -> None:
-        """The task that a deadly exit signal cancels."""
+        """Sets the task that an exit signal cancels."""
         self._task = task
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The event loop of its task; None when it has ended."""
+        """The event loop of the task of this process, or None if it has ended."""
         return None if self._task is None else self._task.get_loop()
 
     # -- its life as a context --
@@ -458,14 +487,16 @@ class Mailbox(Process):
 
 
 def _other_cancellations(task: asyncio.Task[object] | None) -> int:
-    """Takes back the cancellation by the exit signal; how many others wait (Python 3.11+)."""
+    """Withdraws the cancellation by the exit signal, and returns how many others are pending."""
     uncancel = getattr(task, "uncancel", None)
     return int(uncancel()) if uncancel is not None else 0
 
 
 def _last(queue: deque[_Entry], count: int) -> Iterable[tuple[int, _Entry]]:
-    """The last `count` of a queue, with their places. A deque is indexed in no time near its
-    ends, and walked through from its left end alone."""
+    """The last `count` entries of a queue with their indexes.
+
+    Indexing a deque is fast near its ends only, so a scan of the whole queue iterates instead.
+    """
     if count == len(queue):
         return enumerate(queue)
     return ((index, queue[index]) for index in range(len(queue) - count, len(queue)))

@@ -23,6 +23,10 @@ ELIXIR = "5555@127.0.0.1"
 PYTHON = [f"{port}@127.0.0.1" for port in (4433, 4434, 4435)]
 
 
+def _free_names() -> dict[str, str]:
+    return {one: f"{free_port()}@127.0.0.1" for one in PYTHON}
+
+
 @pytest.fixture(scope="module")
 def elixir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, BlockingNode]]:
     """The name of the Elixir node of the pages, and a node that is connected to it."""
@@ -51,8 +55,17 @@ def elixir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Bloc
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page(page: Path, elixir: tuple[str, BlockingNode], tmp_path: Path) -> None:
     name, node = elixir
-    names = {ELIXIR: name, **{one: f"{free_port()}@127.0.0.1" for one in PYTHON}}
-    with Reader(tmp_path, node, names) as reader:
+    with Reader(tmp_path, node, {ELIXIR: name, **_free_names()}) as reader:
+        reader.read(page)
+
+
+@pytest.mark.erlang
+def test_the_sample_of_the_readme(elixir: tuple[str, BlockingNode], tmp_path: Path) -> None:
+    text = (DOCS.parent / "README.md").read_text("utf-8")
+    page = tmp_path / "try-it.md"
+    page.write_text(text.partition("## Try it\n")[2].partition("\n## ")[0], "utf-8")
+    assert len(list(blocks(page.read_text("utf-8")))) == 5
+    with Reader(tmp_path, elixir[1], {ELIXIR: elixir[0], **_free_names()}) as reader:
         reader.read(page)
 
 
