@@ -40,15 +40,23 @@ from quicdist.errors import (
     StartError,
 )
 from quicdist.etf import Atom, Pid, Term
+from quicdist.kernel import introspection
 from quicdist.kernel.caller import Caller, ConnectedCaller
 from quicdist.kernel.exports import Exports
 from quicdist.kernel.global_.names import GlobalNames
 from quicdist.kernel.group_leader import GroupLeader, LogLines, Write
+from quicdist.kernel.introspection import Introspection
 from quicdist.kernel.net_kernel import NET_KERNEL, is_auth_call, start_net_kernel
 from quicdist.kernel.rpc_server import RpcServer
 from quicdist.limits import MailboxLimits, NodeLimits
 from quicdist.node.events import Events, NodeDown, NodeUp, Subscription
-from quicdist.node.info import NodeStatistics, PeerInfo, node_statistics, peer_info
+from quicdist.node.info import (
+    NodeStatistics,
+    PeerInfo,
+    connection_term,
+    node_statistics,
+    peer_info,
+)
 from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
 from quicdist.protocol.session import LocalNode
 from quicdist.runtime.arguments import (
@@ -706,9 +714,28 @@ class _Life:
             self.global_names = names = GlobalNames(
                 system, self._caller_of_connected, self.connections.connect, self._disconnect
             )
-            serving.provide("global", "resolve_it", names.conflicts.resolve_it)
+            serving.provide("global", "resolve_it", 4, names.conflicts.asked)
+        self._provide_introspection(serving)
         local = replace(self._local, name=name, creation=creation, flags=flags)
         self.connections.begin(local, system.handlers, partial(payload_refused, system))
+
+    def _provide_introspection(self, serving: RpcServer) -> None:
+        asked = Introspection(
+            self.system,
+            self._exports,
+            self._access,
+            lambda: serving.running,
+            lambda: map(connection_term, map(peer_info, self.connections.up.values())),
+        )
+
+        async def exports(caller: Atom | None, args: Sequence[Term]) -> Term:
+            return asked.exports(caller)
+
+        async def status(caller: Atom | None, args: Sequence[Term]) -> Term:
+            return asked.status(caller)
+
+        serving.provide(introspection.MODULE, introspection.EXPORTS, 0, exports)
+        serving.provide(introspection.MODULE, introspection.STATUS, 0, status)
 
     async def end(self) -> None:
         """Processes first, as they may have last words; then the connections."""
