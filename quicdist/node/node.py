@@ -94,6 +94,9 @@ _DOWN_REASONS = {
 }
 """As `nodedown_reason` of `net_kernel:monitor_nodes/2` has them."""
 
+_EXPECTED_ENDINGS = (Ending.LEFT, Ending.SUPERSEDED)
+"""What is logged as information, not as a warning."""
+
 _FORMATTING = 5.0
 """Seconds for a node to format what it prints here."""
 
@@ -191,7 +194,7 @@ class Node:
         if self._life is not None:
             self._life.system.affinity.check()
             raise StartError(f"{self.name} is running already")
-        book = Resolver(self._carriers, self._lookups)
+        book = Resolver(self._carriers, self._lookups, self._log_carrier)
         life = _Life(
             self._limits,
             self._access,
@@ -203,7 +206,7 @@ class Node:
             self._printed,
         )
         try:
-            self._name = await self._open_carriers(life.connections.accept)
+            self._name = await self._open_carriers(book, life.connections.accept)
             if self._named_by is None:
                 self._own = replace(self._own, name=NodeName.own(self._name))
                 life.begin(self._name, new_creation())
@@ -220,17 +223,23 @@ class Node:
         self._credentials.say_objection(self.name)
         logger.info("%s is up", self.name, extra={"event": "node_up", "node": self.name})
 
-    async def _open_carriers(self, accept: Accept) -> str:
+    async def _open_carriers(self, book: Resolver, accept: Accept) -> str:
         """The first that our name speaks of listens, the others only dial. Returns our name."""
         name = None if self._named_by is None else self._name
         for carrier in self._carriers:
             own = self._own if name is None else None
-            name = await carrier.open(own, accept) or name
-            extra = {"event": "carrier_open", "node": name or self.name}
-            logger.log(self._trust.log_level, "%s", carrier.describe(), extra=extra)
+            listens_as = await carrier.open(own, accept)
+            if listens_as is not None:
+                self._name = name = listens_as
+                book.use(carrier)
         if name is None:
             raise StartError(f"{self.name} cannot start: no carrier here is for such a name")
         return name
+
+    def _log_carrier(self, carrier: Carrier) -> None:
+        """A carrier that is never used says nothing about its security."""
+        extra = {"event": "carrier_open", "node": self.name}
+        logger.log(self._trust.log_level, "%s", carrier.describe(), extra=extra)
 
     def _obstacle(self, error: Exception) -> str:
         """In one line; what is wrong with a socket, with the address that it was to have."""
@@ -794,7 +803,8 @@ class _Life:
     def peer_down(self, peer: Peer, reason: str) -> None:
         """A link is gone: whoever is tied to somebody there is told."""
         assert peer.name is not None
-        level = logging.INFO if peer.ending is Ending.LEFT else logging.WARNING
+        is_expected = peer.ending in _EXPECTED_ENDINGS or peer.is_ended_orderly
+        level = logging.INFO if is_expected else logging.WARNING
         extra = {**peer.fields("peer_down"), "ending": peer.ending.value, "reason": reason}
         logger.log(level, "%s is down: %s", peer, reason, extra=extra)
         why = _DOWN_REASONS.get(peer.ending, _CONNECTION_CLOSED)
