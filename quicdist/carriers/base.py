@@ -40,6 +40,9 @@ class CloseReason:
 
     kind: CloseKind
     text: str
+    is_orderly: bool = False
+    """Whether the peer closed it without an error: application close with code 0 over QUIC, end of
+    stream between two frames over TCP."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,7 +254,7 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """The peer closed its half, which no node does: it is gone."""
-        self._end(CloseReason(CloseKind.PEER, "the peer closed the connection"))
+        self._end(CloseReason(CloseKind.PEER, "the peer closed the connection", is_orderly=True))
         return False
 
     def pause_writing(self) -> None:

@@ -16,6 +16,7 @@ from quicdist.cli import (
     cert,
     demo,
     doctor,
+    exports,
     gateway,
     listen,
     names,
@@ -41,6 +42,7 @@ app.command("listen")(listen.listen)
 app.command("run")(listen.run)
 app.command("shell")(shell.shell)
 app.command("top")(top.top)
+app.command("exports")(exports.exports)
 app.command("names")(names.names)
 app.add_typer(cert.app, name="cert")
 app.command("gateway")(gateway.gateway)

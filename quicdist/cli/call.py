@@ -13,10 +13,12 @@ from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.options import (
     Certificate,
     Cookie,
+    Json,
     Key,
     Lookups,
     OwnName,
     PeerNode,
+    Quiet,
     Timeout,
     Trusted,
     Verbose,
@@ -35,8 +37,8 @@ def call(
         str,
         typer.Argument(
             metavar="M",
-            help="The module, such as lists or Enum, which is Elixir's; or with the function, "
-            "lists:seq; or all in one: 'lists:seq(1, 3)', 'Enum.sum([1, 2])'.",
+            help="The module, such as lists, or Enum for a module of Elixir. It may include the "
+            "function, lists:seq, or be a complete call: 'lists:seq(1, 3)', 'Enum.sum([1, 2])'.",
             show_default=False,
         ),
     ],
@@ -58,16 +60,20 @@ def call(
     trust: Trusted = "first-use",
     cert: Certificate = None,
     key: Key = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Call M:F with ARGS on NODE and print what it returns, as the Erlang shell would.
+    """Call M:F with ARGS on NODE and print the result in Erlang notation.
 
-    What the function prints goes to standard error.
+    The output of the function goes to standard error; --quiet drops it. With --json the result is
+    printed as `result` in Erlang notation and as `value` in JSON.
 
-    Pids in ARGS are written as NODE's own shell prints them, or with the name of their node:
-    <'5555@127.0.0.1'.94.0>. With -v the stack trace of a call that raised is shown too.
+    A pid in ARGS is written as the shell of NODE prints it, or with the name of its node:
+    <'5555@127.0.0.1'.94.0>. With -v the stack trace of a failed call is printed too.
     """
     from quicdist.cli import client
+    from quicdist.cli.json_output import json_value, print_object
     from quicdist.cli.remote_output import Printed
     from quicdist.errors import CallError
     from quicdist.etf.notation import format_term
@@ -76,9 +82,10 @@ def call(
     _wanted(node, 0, *words)
     settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose, lookups)
     printed = Printed(lambda: sys.stderr)
+    write = _drop if quiet else printed
 
     async def main() -> Term:
-        async with client.connected(settings, printed=printed) as ours:
+        async with client.connected(settings, printed=write) as ours:
             wanted = _wanted(node, ours.peer(node).creation, *words)
             try:
                 return await called(ours, node, wanted, timeout)
@@ -91,7 +98,15 @@ def call(
         if verbose:
             show_details(error)
         raise problem(error) from None
-    print(harmless_term(format_term(result, node=node)))
+    text = harmless_term(format_term(result, node=node))
+    if as_json:
+        print_object({"node": node, "result": text, "value": json_value(result, node)})
+    else:
+        print(text)
+
+
+def _drop(text: str) -> None:
+    """The output of a function that is called with --quiet."""
 
 
 async def called(
@@ -117,21 +132,21 @@ def _wanted(
             return parse_call(module, node=node, creation=creation)
         except NotationError as error:
             if "(" in module:
-                raise Problem(ExitCode.USAGE, f"{module!r} is no whole call: {error}") from None
+                raise Problem(ExitCode.USAGE, f"invalid call {module!r}: {error}") from None
             raise Problem(
-                ExitCode.USAGE, f"{module!r} alone is no call; write M F ARGS or 'M:F(...)'"
+                ExitCode.USAGE, f"{module!r} is not a call: expected M F ARGS or 'M:F(...)'"
             ) from None
     if ":" in module and function.lstrip().startswith("["):
         (module, function), arguments = _parted(module), [function, *arguments]
     if len(arguments) > 1:
         raise Problem(
             ExitCode.USAGE,
-            f"one list of arguments is expected: '[{', '.join(arguments)}]'",
+            f"expected one list of arguments: '[{', '.join(arguments)}]'",
         )
     text = arguments[0] if arguments else "[]"
     terms = client.parse("ARGS", text, node=node, creation=creation)
     if not isinstance(terms, list):
-        raise Problem(ExitCode.USAGE, f"ARGS is a list: '[{arguments[0]}]'")
+        raise Problem(ExitCode.USAGE, f"ARGS must be a list: '[{arguments[0]}]'")
     return client.atom("M", module), client.atom("F", function), terms
 
 
@@ -162,7 +177,7 @@ def _parted(text: str) -> tuple[str, str]:
         module, function, _ = parse_call(f"{text}()")
     except NotationError:
         raise Problem(
-            ExitCode.USAGE, f"{text!r} is no M:F, as lists:seq is; write M F ARGS or 'M:F(...)'"
+            ExitCode.USAGE, f"invalid function {text!r}: expected M:F, such as lists:seq"
         ) from None
     return module, function
 
@@ -178,7 +193,9 @@ def problem(error: CallError) -> Problem:
             # The function has returned; it is its value that could not be sent.
             what = str(error).split(" ended with ")[0]
             why = text.decode(errors="replace")
-            return Problem(ExitCode.NO, f"{what} was not answered: {kind}: {why}")
+            return Problem(
+                ExitCode.NO, f"{what} returned a value that cannot be sent: {kind}: {why}"
+            )
     return Problem(ExitCode.NO, str(error).split("\n")[0])
 
 

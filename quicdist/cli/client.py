@@ -1,4 +1,4 @@
-"""What ping, call and send share: a node of one's own for as long as the command runs."""
+"""What client commands share: a node that exists while the command runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the command line says about the way to the other node."""
+    """The options that concern the connection to the other node."""
 
     peer: str
     cookie: str | None
@@ -37,9 +37,9 @@ class Settings:
 
 @contextlib.asynccontextmanager
 async def connected(settings: Settings, *, printed: Write | None = None) -> AsyncIterator[Node]:
-    """A node of our own that is connected to the peer. `printed` is Node's.
+    """A node that is connected to the peer. `printed` is that of Node.
 
-    Raises what Node raises, NoConnection among it.
+    Raises what Node raises, such as NoConnection.
     """
     from quicdist.cluster.names import NodeName, facing
     from quicdist.errors import NoConnection
@@ -67,14 +67,14 @@ async def connected(settings: Settings, *, printed: Write | None = None) -> Asyn
                 raise
             raise NoConnection(
                 error.node,
-                f"{error.reason}; {objection}; --name says who we are",
+                f"{error.reason}; {objection}; set the own name with --name",
                 is_refusal=True,
             ) from None
         yield node
 
 
 def run(main: Coroutine[object, object, _T], verbose: int) -> _T:
-    """Runs it; what it logs is shown as far as was asked for."""
+    """Runs it, with log lines as --verbose requires."""
     start_logging(verbose)
     if not verbose:
         _only_what_the_problem_does_not_say()
@@ -82,7 +82,7 @@ def run(main: Coroutine[object, object, _T], verbose: int) -> _T:
 
 
 def _only_what_the_problem_does_not_say() -> None:
-    """The node's log would say the same as the line that the command ends with."""
+    """Without --verbose the error line is enough: the log would repeat it."""
     import logging
 
     for name in ("quicdist", "quic"):
@@ -90,24 +90,21 @@ def _only_what_the_problem_does_not_say() -> None:
 
 
 def parse(what: str, text: str, *, node: str, creation: int = 0) -> Term:
-    """A term from the command line, `<0.94.0>` being a process of `node`. Raises Problem.
+    """A term from the command line; `<0.94.0>` is a process of `node`. Raises Problem.
 
-    Which life of the node is meant (`creation`) is known only once it is connected: what is
-    typed is read before that, to refuse it early, and once more then.
+    `creation` is known after the connection is up. Input is parsed before that to report errors
+    early, and again afterwards.
     """
     from quicdist.etf.notation import NotationError, parse_term
 
     try:
         return parse_term(text, node=node, creation=creation)
     except NotationError as error:
-        raise Problem(ExitCode.USAGE, f"{what} is no Erlang term: {error}") from None
+        raise Problem(ExitCode.USAGE, f"{what} is not an Erlang term: {error}") from None
 
 
 def atom(what: str, text: str) -> str:
-    """An atom from the command line, where nothing but an atom can stand: quotes may be left out.
-
-    Raises Problem.
-    """
+    """An atom from the command line. Quotes are optional. Raises Problem."""
     from quicdist.etf import Atom
 
     if text.startswith("'"):
@@ -115,5 +112,5 @@ def atom(what: str, text: str) -> str:
         if isinstance(term, Atom):
             return term
     if not text or len(text) > 255 or not text.isprintable():
-        raise Problem(ExitCode.USAGE, f"{what}: {text!r} is no atom")
+        raise Problem(ExitCode.USAGE, f"{what}: {text!r} is not an atom")
     return text

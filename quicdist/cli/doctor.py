@@ -10,10 +10,12 @@ from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.options import (
     Certificate,
     Cookie,
+    Json,
     Key,
     Lookups,
     OwnName,
     PeerNode,
+    Quiet,
     Timeout,
     Trusted,
     Verbose,
@@ -42,6 +44,8 @@ def doctor(
     trust: Trusted = "first-use",
     cert: Certificate = None,
     key: Key = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
     """Walk the way to NODE step by step, and say where it stops and what to do next.
@@ -51,6 +55,14 @@ def doctor(
     """
     from quicdist import doctor as examination
     from quicdist.cli import client
+    from quicdist.cli.json_output import Value, print_object
+
+    steps: list[Value] = []
+
+    def show(step: str, result: str, text: str) -> None:
+        steps.append({"step": step, "result": result, "text": text})
+        if not as_json and not quiet:
+            print(f"{step:12} {result}  {harmless(text)}".rstrip(), flush=True)
 
     settings = examination.Settings(
         cookie=cookie,
@@ -64,7 +76,7 @@ def doctor(
 
     async def main() -> None:
         async for finding in examination.examine(node, settings):
-            print(f"{finding.step.value:12} ok  {harmless(finding.text)}", flush=True)
+            show(finding.step.value, "ok", finding.text)
 
     codes = {
         examination.Trouble.NAME: ExitCode.USAGE,
@@ -75,6 +87,9 @@ def doctor(
     try:
         client.run(main(), verbose)
     except examination.Stopped as stopped:
-        print(f"{stopped.step.value:12} no", flush=True)
+        show(stopped.step.value, "no", f"{stopped}; {stopped.advice}" if as_json else "")
         text = f"{node} stops at its {stopped.step.value}: {stopped}; {stopped.advice}"
         raise Problem(codes[stopped.trouble], text) from None
+    finally:
+        if as_json:
+            print_object({"node": node, "steps": steps})

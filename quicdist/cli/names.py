@@ -1,4 +1,4 @@
-"""`quicdist names`: who is registered in an EPMD."""
+"""`quicdist names`: the nodes that are registered in an EPMD."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Annotated
 import typer
 
 from quicdist.cli.exit_codes import ExitCode, Problem
-from quicdist.cli.options import Timeout
+from quicdist.cli.options import Json, Timeout
 
 
 def names(
-    host: Annotated[str, typer.Argument(metavar="HOST", help="Whose EPMD to ask.")] = "localhost",
+    host: Annotated[
+        str, typer.Argument(metavar="HOST", help="The host of the EPMD.")
+    ] = "localhost",
     port: Annotated[
         int,
         typer.Option(
@@ -19,25 +21,27 @@ def names(
             envvar="ERL_EPMD_PORT",
             min=1,
             max=65535,
-            help="EPMD's TCP port; a gateway answers at the one that it was given.",
+            help="The TCP port of the EPMD. For a gateway, the value of its --epmd-port.",
         ),
     ] = 4369,
     timeout: Timeout = 5.0,
+    as_json: Json = False,
 ) -> None:
-    """List the names registered in an EPMD, with their ports.
+    """List the names and ports of the nodes that are registered in an EPMD.
 
-    Erlang nodes with plain TCP distribution register there; nodes on QUIC do not, their name says
-    their port. A gateway is an EPMD too, for the node next to it: --port is its --epmd-port.
+    Erlang nodes that use TCP register in the EPMD of their host. Nodes that use QUIC do not: their
+    name contains the port. A gateway also answers as an EPMD, at the port of its --epmd-port.
     """
     import asyncio
 
     from quicdist.carriers import epmd
+    from quicdist.cli.json_output import Value, print_object
 
     name, colon, digits = host.rpartition(":")
     if colon and ":" not in name:
         raise Problem(
             ExitCode.USAGE,
-            f"{host!r} is no host: the port goes into --port, as in `names {name} --port {digits}`",
+            f"invalid host {host!r}: --port sets the port, as in `names {name} --port {digits}`",
         )
     address = epmd.EpmdAddress(host, port)
     try:
@@ -45,10 +49,14 @@ def names(
     except OSError as error:
         raise Problem(
             ExitCode.UNREACHABLE,
-            f"no EPMD answers at {address} ({epmd.why(error)}); it runs where an Erlang "
-            "node with a name does, `epmd -daemon` starts one",
+            f"no EPMD answers at {address} ({epmd.why(error)}); an Erlang node with a name "
+            "starts one, and so does `epmd -daemon`",
         ) from None
     except epmd.EpmdError as error:
-        raise Problem(ExitCode.UNREACHABLE, f"{address} is no EPMD: {error}") from None
+        raise Problem(ExitCode.UNREACHABLE, f"{address} is not an EPMD: {error}") from None
+    if as_json:
+        listed: list[Value] = [{"name": name, "port": node_port} for name, node_port in found]
+        print_object({"host": host, "port": port, "names": listed})
+        return
     for name, node_port in found:
         print(f"{name} {node_port}")

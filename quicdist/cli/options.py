@@ -202,6 +202,14 @@ QlogFiles = Annotated[
         show_default=False,
     ),
 ]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print the result as JSON, one object on one line."),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Print nothing on success, and log errors only."),
+]
 LogJson = Annotated[
     bool,
     typer.Option("--log-json", help="Log lines as JSON objects, with the fields of each event."),

@@ -1,4 +1,4 @@
-"""`quicdist ping`: is a node there, and does it take us?"""
+"""`quicdist ping`: whether a node answers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.options import (
     Certificate,
     Cookie,
+    Json,
     Key,
     Lookups,
     OwnName,
     PeerNode,
+    Quiet,
     Timeout,
     Trusted,
     Verbose,
@@ -25,23 +27,45 @@ def ping(
     trust: Trusted = "first-use",
     cert: Certificate = None,
     key: Key = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Say pong if NODE answers, else pang and why, as net_adm:ping/1 does."""
+    """Print pong if NODE answers, else pang, as net_adm:ping/1 does.
+
+    The reason for pang goes to standard error. The exit code is 0 for pong.
+    """
+    import time
+
     from quicdist.cli import client
+    from quicdist.cli.json_output import print_object
     from quicdist.errors import NoConnection
 
     settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose, lookups)
 
-    async def main() -> bool:
+    async def main() -> float | None:
         async with client.connected(settings) as ours:
-            return await ours.ping(node, timeout=timeout)
+            began = time.monotonic()
+            answered = await ours.ping(node, timeout=timeout)
+            return time.monotonic() - began if answered else None
+
+    def show(trip: float | None, reason: str | None = None) -> None:
+        answer = "pang" if trip is None else "pong"
+        if as_json:
+            milliseconds = None if trip is None else round(trip * 1000, 3)
+            print_object(
+                {"node": node, "answer": answer, "round_trip_ms": milliseconds, "reason": reason}
+            )
+        elif not quiet:
+            print(answer)
 
     try:
-        answered = client.run(main(), verbose)
-    except NoConnection:
-        print("pang")
+        trip = client.run(main(), verbose)
+    except NoConnection as error:
+        show(None, error.reason)
         raise
-    print("pong" if answered else "pang")
-    if not answered:
-        raise Problem(ExitCode.NO, f"{node} is connected, but its net_kernel does not say yes")
+    if trip is None:
+        reason = "it is connected, but its net_kernel does not answer"
+        show(None, reason)
+        raise Problem(ExitCode.NO, f"{node}: {reason}")
+    show(trip)

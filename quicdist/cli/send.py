@@ -31,7 +31,7 @@ def send(
         str,
         typer.Argument(
             metavar="TO",
-            help="Who gets it: a registered name, or a pid as NODE's own shell prints it, such "
+            help="The receiver: a registered name, or a pid as the shell of NODE prints it, such "
             "as '<0.94.0>'.",
             show_default=False,
         ),
@@ -51,9 +51,9 @@ def send(
     key: Key = None,
     verbose: Verbose = 0,
 ) -> None:
-    """Send MESSAGE to a process on NODE, and leave when NODE has acknowledged it.
+    """Send MESSAGE to a process on NODE, and end when NODE has acknowledged it.
 
-    A process that does not exist is an error, unlike in Erlang: it is looked for first.
+    Unlike in Erlang, it is an error if the process does not exist.
     """
     from quicdist.cli import client
 
@@ -73,7 +73,7 @@ def send(
 
 
 def _receiver(node: str, text: str, creation: int) -> Pid | tuple[str, str]:
-    """The process of that node that TO means. Raises Problem."""
+    """The process that TO denotes. Raises Problem."""
     from quicdist.cli import client
     from quicdist.etf import Pid
 
@@ -81,7 +81,7 @@ def _receiver(node: str, text: str, creation: int) -> Pid | tuple[str, str]:
         return client.atom("TO", text), node
     pid = client.parse("TO", text, node=node, creation=creation)
     if not isinstance(pid, Pid):
-        raise Problem(ExitCode.USAGE, f"TO is a name or a pid, not {text}")
+        raise Problem(ExitCode.USAGE, f"TO must be a name or a pid, got {text}")
     if pid.node != node:
         raise Problem(ExitCode.USAGE, f"{text} is a process of {pid.node}, not of {node}")
     return pid
@@ -90,7 +90,7 @@ def _receiver(node: str, text: str, creation: int) -> Pid | tuple[str, str]:
 async def _check_exists(
     ours: Node, me: Mailbox, node: str, receiver: Pid | tuple[str, str], timeout: float
 ) -> None:
-    """Raises Problem when nobody is there: a monitor of nobody fires before a pong can come."""
+    """Raises Problem if there is no such process: DOWN of its monitor precedes the pong."""
     from quicdist.errors import ReceiveTimeout
 
     monitor = me.monitor(receiver)

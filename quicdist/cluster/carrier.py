@@ -76,7 +76,7 @@ class Carrier(Protocol):
         """Our address may be another: takes the connections there that can be. Raises OSError."""
 
     def describe(self) -> str:
-        """One line for the log at start: what is verified, and what is not."""
+        """One line for the log at the first use: what is verified, and what is not."""
 
     def refusals(self) -> Mapping[RejectReason, int]:
         """Of those who dialed us since it was opened: how many were turned away, and why."""

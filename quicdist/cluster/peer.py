@@ -147,6 +147,8 @@ class Peer:
         """Unix time when the handshake was done."""
         self.ending = Ending.LOST
         """Why it is over, once it is."""
+        self.is_ended_orderly = False
+        """Whether the peer closed the connection without an error."""
         self.guard: AccessFilter | None = None
         """What the peer may do, once it is up; None where that is everything."""
         self.gets_tracebacks = True
@@ -607,6 +609,7 @@ class Peer:
             # What a receiver cannot hold is bounded by the carrier's window, and is the last.
             self._let_go(list(self._held_by))
             self._work()
+        self.is_ended_orderly = reason.is_orderly
         ending = Ending.PROTOCOL if reason.kind is CloseKind.BROKEN else Ending.LOST
         self._end(self._judgement(self._explained(reason)), ending)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from quicdist.carriers.base import CertificateRejected, Connection, DialError
 from quicdist.cluster.carrier import Carrier, TransportAddress
@@ -15,9 +15,23 @@ from quicdist.errors import NoConnection
 class Resolver:
     """The carriers of one node and the places where it asks, each in the order they are tried."""
 
-    def __init__(self, carriers: Sequence[Carrier], lookups: Sequence[Lookup]) -> None:
+    def __init__(
+        self,
+        carriers: Sequence[Carrier],
+        lookups: Sequence[Lookup],
+        used_first: Callable[[Carrier], None] = lambda carrier: None,
+    ) -> None:
+        """`used_first` is called once for each carrier, before it is used."""
         self.carriers = tuple(carriers)
+        self._used_first = used_first
+        self._used: list[Carrier] = []
         self._lookups = tuple(lookups)
+
+    def use(self, carrier: Carrier) -> None:
+        """Notes that a carrier listens or dials."""
+        if carrier not in self._used:
+            self._used.append(carrier)
+            self._used_first(carrier)
 
     async def dial(self, node: str, timeout: float) -> Connection:
         """A connection to the node.
@@ -30,6 +44,7 @@ class Resolver:
         failures: list[str] = []
         for tried, (carrier, place) in enumerate(ways):
             left = max(deadline - loop.time(), 0.001) / (len(ways) - tried)
+            self.use(carrier)
             try:
                 return await carrier.dial(node, place, left)
             except CertificateRejected:

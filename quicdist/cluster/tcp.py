@@ -125,7 +125,7 @@ class TcpCarrier:
         return {}
 
     def describe(self) -> str:
-        return "TCP, to and from nodes called name@host: nothing is encrypted, nobody is verified"
+        return "TCP for nodes named name@host: nothing is encrypted, no peer is verified"
 
     async def _register(self, own: ListenerSettings, host: str, port: int) -> Registration:
         kind = NodeType.HIDDEN if own.is_hidden else NodeType.NORMAL

@@ -144,6 +144,11 @@ class Exports:
         """The Erlang modules that have functions here."""
         return list(dict.fromkeys(module for module, _ in self._functions))
 
+    def __iter__(self) -> Iterator[Exported]:
+        """All functions, in the order of their modules and names."""
+        for key in sorted(self._functions):
+            yield from sorted(self._functions[key], key=lambda one: one.least)
+
     def find(self, module: Term, name: Term, arity: int) -> Exported | None:
         """The function of that module, name and arity."""
         if not isinstance(module, Atom) or not isinstance(name, Atom):

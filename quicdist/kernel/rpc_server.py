@@ -22,6 +22,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
 
 from quicdist.cluster.access import Access
 from quicdist.errors import ErlangError, ErlangExit, ErlangThrow
@@ -57,6 +58,10 @@ _SYSTEM_LIMIT = Atom("system_limit")
 _NONEXISTING_NAME = Atom("nonexisting_name")
 
 
+Provided: TypeAlias = Callable[[Atom | None, Sequence[Term]], Awaitable[Term]]
+"""Given the calling node (None is this one) and the arguments."""
+
+
 class RpcServer:
     """Runs exported functions for other nodes, each call in a process of its own."""
 
@@ -74,16 +79,17 @@ class RpcServer:
         self._access = access
         self._calls_at_once = calls_at_once
         self._running: dict[Source, Backpressure] = {}
-        self._provided: dict[tuple[str, str], Callable[..., Awaitable[Term]]] = {}
+        self._provided: dict[tuple[str, str, int], Provided] = {}
         system.handlers[signals.SpawnRequest] = self._on_spawn_request
         system.register(REX, SystemProcess(system, self._on_rex))
         system.work[self] = lambda: self.running
         for module in exports.modules:
             system.register(module, SystemProcess(system, self._on_module_call))
 
-    def provide(self, module: str, name: str, function: Callable[..., Awaitable[Term]]) -> None:
-        """A function of OTP's that other nodes' OTP calls here."""
-        self._provided[module, name] = function
+    def provide(self, module: str, name: str, arity: int, function: Provided) -> None:
+        """A function of the node's own that other nodes call. An exported function of the same
+        module, name and arity comes first."""
+        self._provided[module, name, arity] = function
 
     # -- running ---------------------------------------------------------------------------------
 
@@ -134,9 +140,9 @@ class RpcServer:
         args = _listed(args)
         exported = self._exports.find(module, name, len(args))
         if exported is None:
-            provided = self._provided.get((str(module), str(name)))
+            provided = self._provided.get((str(module), str(name), len(args)))
             if provided is not None and self._may_call(source, str(module), str(name)):
-                return await provided(*args)
+                return await provided(source.name, args)
             raise _Undefined(module, name, args)
         caller = source.name
         if not self._may_call(source, exported.module, exported.name):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from quicdist.cluster.carrier import Carrier
 from quicdist.cluster.connection_manager import Connections
 from quicdist.cluster.peer import Peer
-from quicdist.etf import Pid
+from quicdist.etf import Atom, Pid, Term
 from quicdist.protocol.role import Role
 from quicdist.runtime.counters import NodeCounters, Traffic
 from quicdist.runtime.mailbox import Mailbox
@@ -168,6 +168,21 @@ def peer_info(peer: Peer) -> PeerInfo:
         round_trip=carrier.round_trip,
         is_held_back=peer.is_held_back,
     )
+
+
+def connection_term(info: PeerInfo) -> dict[Term, Term]:
+    """A connection as a map, for other nodes. The round trip is in microseconds."""
+    trip = info.round_trip
+    return {
+        Atom("node"): Atom(info.name),
+        Atom("carrier"): (info.alpn or info.carrier).encode(),
+        Atom("since"): int(info.since),
+        Atom("round_trip"): Atom("undefined") if trip is None else int(trip * 1e6),
+        Atom("bytes_received"): info.traffic.bytes_received,
+        Atom("bytes_sent"): info.traffic.bytes_sent,
+        Atom("datagrams_lost"): info.traffic.datagrams_lost,
+        Atom("bytes_queued"): info.bytes_queued,
+    }
 
 
 def node_statistics(

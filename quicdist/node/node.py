@@ -40,15 +40,23 @@ from quicdist.errors import (
     StartError,
 )
 from quicdist.etf import Atom, Pid, Term
+from quicdist.kernel import introspection
 from quicdist.kernel.caller import Caller, ConnectedCaller
 from quicdist.kernel.exports import Exports
 from quicdist.kernel.global_.names import GlobalNames
 from quicdist.kernel.group_leader import GroupLeader, LogLines, Write
+from quicdist.kernel.introspection import Introspection
 from quicdist.kernel.net_kernel import NET_KERNEL, is_auth_call, start_net_kernel
 from quicdist.kernel.rpc_server import RpcServer
 from quicdist.limits import MailboxLimits, NodeLimits
 from quicdist.node.events import Events, NodeDown, NodeUp, Subscription
-from quicdist.node.info import NodeStatistics, PeerInfo, node_statistics, peer_info
+from quicdist.node.info import (
+    NodeStatistics,
+    PeerInfo,
+    connection_term,
+    node_statistics,
+    peer_info,
+)
 from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
 from quicdist.protocol.session import LocalNode
 from quicdist.runtime.arguments import (
@@ -85,6 +93,9 @@ _DOWN_REASONS = {
     Ending.TICK_TIMEOUT: Atom("net_tick_timeout"),
 }
 """The values of `nodedown_reason` in `net_kernel:monitor_nodes/2`."""
+
+_EXPECTED_ENDINGS = (Ending.LEFT, Ending.SUPERSEDED)
+"""What is logged as information, not as a warning."""
 
 _FORMATTING = 5.0
 """Seconds that a remote node has to format a term which it prints here."""
@@ -198,7 +209,7 @@ class Node:
         if self._life is not None:
             self._life.system.affinity.check()
             raise StartError(f"{self.name} is running already")
-        book = Resolver(self._carriers, self._lookups)
+        book = Resolver(self._carriers, self._lookups, self._log_carrier)
         life = _Life(
             self._limits,
             self._access,
@@ -210,7 +221,7 @@ class Node:
             self._printed,
         )
         try:
-            self._name = await self._open_carriers(life.connections.accept)
+            self._name = await self._open_carriers(book, life.connections.accept)
             if self._named_by is None:
                 self._own = replace(self._own, name=NodeName.own(self._name))
                 life.begin(self._name, new_creation())
@@ -227,7 +238,7 @@ class Node:
         self._credentials.say_objection(self.name)
         logger.info("%s is up", self.name, extra={"event": "node_up", "node": self.name})
 
-    async def _open_carriers(self, accept: Accept) -> str:
+    async def _open_carriers(self, book: Resolver, accept: Accept) -> str:
         """Opens the carriers and returns the name of this node.
 
         The first carrier that supports the name listens; the others only dial.
@@ -235,12 +246,18 @@ class Node:
         name = None if self._named_by is None else self._name
         for carrier in self._carriers:
             own = self._own if name is None else None
-            name = await carrier.open(own, accept) or name
-            extra = {"event": "carrier_open", "node": name or self.name}
-            logger.log(self._trust.log_level, "%s", carrier.describe(), extra=extra)
+            listens_as = await carrier.open(own, accept)
+            if listens_as is not None:
+                self._name = name = listens_as
+                book.use(carrier)
         if name is None:
             raise StartError(f"{self.name} cannot start: no carrier here is for such a name")
         return name
+
+    def _log_carrier(self, carrier: Carrier) -> None:
+        """A carrier that is never used says nothing about its security."""
+        extra = {"event": "carrier_open", "node": self.name}
+        logger.log(self._trust.log_level, "%s", carrier.describe(), extra=extra)
 
     def _obstacle(self, error: Exception) -> str:
         """Describes an error of the start in one line, with the address if it concerns a socket."""
@@ -794,9 +811,28 @@ class _Life:
             self.global_names = names = GlobalNames(
                 system, self._caller_of_connected, self.connections.connect, self._disconnect
             )
-            serving.provide("global", "resolve_it", names.conflicts.resolve_it)
+            serving.provide("global", "resolve_it", 4, names.conflicts.asked)
+        self._provide_introspection(serving)
         local = replace(self._local, name=name, creation=creation, flags=flags)
         self.connections.begin(local, system.handlers, partial(payload_refused, system))
+
+    def _provide_introspection(self, serving: RpcServer) -> None:
+        asked = Introspection(
+            self.system,
+            self._exports,
+            self._access,
+            lambda: serving.running,
+            lambda: map(connection_term, map(peer_info, self.connections.up.values())),
+        )
+
+        async def exports(caller: Atom | None, args: Sequence[Term]) -> Term:
+            return asked.exports(caller)
+
+        async def status(caller: Atom | None, args: Sequence[Term]) -> Term:
+            return asked.status(caller)
+
+        serving.provide(introspection.MODULE, introspection.EXPORTS, 0, exports)
+        serving.provide(introspection.MODULE, introspection.STATUS, 0, status)
 
     async def end(self) -> None:
         """Ends all processes, which may still send messages, then the connections."""
@@ -855,7 +891,8 @@ class _Life:
     def peer_down(self, peer: Peer, reason: str) -> None:
         """Called when a connection is lost. Informs linked and monitoring processes."""
         assert peer.name is not None
-        level = logging.INFO if peer.ending is Ending.LEFT else logging.WARNING
+        is_expected = peer.ending in _EXPECTED_ENDINGS or peer.is_ended_orderly
+        level = logging.INFO if is_expected else logging.WARNING
         extra = {**peer.fields("peer_down"), "ending": peer.ending.value, "reason": reason}
         logger.log(level, "%s is down: %s", peer, reason, extra=extra)
         why = _DOWN_REASONS.get(peer.ending, _CONNECTION_CLOSED)

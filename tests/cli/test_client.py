@@ -153,7 +153,7 @@ def test_call_what_raises(quicdist: Command, calc: str) -> None:
 
 def test_call_whose_value_cannot_be_sent(quicdist: Command, calc: str) -> None:
     done = quicdist("call", calc, "calc", "all_of", "[]")
-    done.refused(1, "all_of/0", "was not answered", "set has no Erlang form")
+    done.refused(1, "all_of/0", "returned a value that cannot be sent", "set has no Erlang form")
     assert "Traceback" in quicdist("call", calc, "calc", "all_of", "[]", "-v").err
     shown = quicdist("call", "-v", calc, "calc", "nothing")
     assert shown.code == 1
@@ -165,14 +165,14 @@ def test_call_whose_value_cannot_be_sent(quicdist: Command, calc: str) -> None:
     ("words", "said"),
     [
         (("calc", "add", "[1, X]"), "column 5: expected a term"),
-        (("calc", "add", "{1, 2}"), "ARGS is a list"),
+        (("calc", "add", "{1, 2}"), "ARGS must be a list"),
         (("calc", "add", "1", "2"), "'[1, 2]'"),
         (("calc",), "'M:F(...)'"),
         (("calc:add",), "'M:F(...)'"),
-        (("calc:add:", "[1, 2]"), "'calc:add:' is no M:F"),
+        (("calc:add:", "[1, 2]"), "invalid function 'calc:add:'"),
         (("calc:add(1, 2",), 'expected "," or ")"'),
-        (("lists:seq(1,",), "'lists:seq(1,' is no whole call: column 13"),
-        (("", "add"), "no atom"),
+        (("lists:seq(1,",), "invalid call 'lists:seq(1,': column 13"),
+        (("", "add"), "not an atom"),
         (("calc", "add", "[<0.1>]"), "<0.94.0>"),
     ],
 )

@@ -830,7 +830,9 @@ def _reason_of(over: Closed) -> CloseReason:
         text = f"the peer does not believe our certificate, or the lack of one ({over.text})"
         return CloseReason(CloseKind.PEER, text)
     if over.by_peer:
-        return CloseReason(CloseKind.PEER, f"the peer closed the connection ({over.text})")
+        text = f"the peer closed the connection ({over.text})"
+        is_orderly = over.is_application and over.error_code == 0
+        return CloseReason(CloseKind.PEER, text, is_orderly)
     return CloseReason(CloseKind.ERROR, over.text)
 
 

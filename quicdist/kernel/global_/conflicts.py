@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import logging
+from collections.abc import Sequence
 
 from quicdist.errors import NodeError, NoProcess
 from quicdist.etf import Atom, Export, Pid, Term
@@ -59,6 +60,11 @@ class Conflicts:
         except NodeError as error:
             logger.warning("conflict of the global name %s: %s", format_bounded(entry.name), error)
             return other
+
+    async def asked(self, caller: Atom | None, args: Sequence[Term]) -> Term:
+        """`global:resolve_it/4`, called by another node."""
+        method, name, one, other = args
+        return await self.resolve_it(method, name, one, other)
 
     async def resolve_it(self, method: Term, name: Term, one: Term, other: Term) -> Term:
         """`global:resolve_it/4`: who of two processes keeps a name.
