@@ -259,7 +259,7 @@ async def _erlang(
     if emitted.beam is None:
         raise Problem(
             ExitCode.LOCAL,
-            "there is erl, but no erlc to compile the gateway's module: sudo apt-get install "
+            "there is no erl to compile the gateway's module: sudo apt-get install "
             "erlang-dev, or run quicdist demo --without-erlang",
         )
     lifeline, held = os.pipe()

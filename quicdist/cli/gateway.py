@@ -48,13 +48,22 @@ def gateway(
         bool,
         typer.Option(
             "--emit-module",
-            help="Write the Erlang module that the BEAM node is given, compiled where erlc is "
-            "there, and end unless NAME is given.",
+            help="Write the Erlang module that the BEAM node is given, compiled by the erl of "
+            "--erl, and end unless NAME is given.",
         ),
     ] = False,
     module_dir: Annotated[
         Path, typer.Option("--module-dir", metavar="DIR", help="Where --emit-module writes.")
     ] = Path("."),
+    erl: Annotated[
+        str,
+        typer.Option(
+            "--erl",
+            metavar="PROGRAM",
+            help="The erl that is to run the node: it compiles the module, which only nodes of "
+            "the same OTP release are sure to load.",
+        ),
+    ] = "erl",
     epmd_port: Annotated[
         int | None,
         typer.Option(
@@ -111,11 +120,16 @@ def gateway(
     from quicdist.gateway import emit_module as emit
 
     if emit_module:
-        emitted = emit(module_dir)
+        emitted = emit(module_dir, erl=erl)
         print(*filter(None, (emitted.source, emitted.beam)), sep=", ")
         if emitted.beam is None:
             compile_it = f"erlc -o {emitted.directory} {emitted.source}"
-            print(f"no erlc here to compile it: where Erlang is, run {compile_it}")
+            print(f"no {erl} here to compile it: where Erlang is, run {compile_it}")
+        else:
+            print(
+                f"compiled by OTP {emitted.otp}, for nodes of OTP {emitted.otp}: for another "
+                "release, emit it again with --erl PROGRAM"
+            )
     if name is None:
         if not emit_module:
             raise Problem(ExitCode.USAGE, "NAME is missing, such as 5555@10.0.0.7; see --help")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -10,6 +11,17 @@ from pathlib import Path
 
 MODULE = "quicdist_epmd"
 _SOURCE = f"{MODULE}.erl"
+
+_COMPILE = """
+try
+    [Source] = init:get_plain_arguments(),
+    {ok, _} = compile:file(Source, [report]),
+    io:format("compiled by OTP ~s~n", [erlang:system_info(otp_release)]),
+    halt(0)
+catch Class:Reason -> io:format("~p:~tp~n", [Class, Reason]), halt(1) end.
+"""
+_OTP = re.compile(r"compiled by OTP (\S+)")
+"""OTP 27 prints warnings of its own on standard output, before or behind it."""
 
 
 class EmitError(Exception):
@@ -22,7 +34,9 @@ class Emitted:
 
     source: Path
     beam: Path | None
-    """None where there is no erlc to compile with; `erlc -o DIR SOURCE` does it later."""
+    """None where there is no Erlang to compile with; `erlc -o DIR SOURCE` does it later."""
+    otp: str | None = None
+    """The OTP release that has compiled it, as `25`. The .beam is for nodes of that release."""
 
     @property
     def directory(self) -> Path:
@@ -35,11 +49,12 @@ def module_source() -> str:
     return importlib.resources.files(__package__).joinpath(_SOURCE).read_text("utf-8")
 
 
-def emit_module(directory: Path | str, *, erlc: str | None = "erlc") -> Emitted:
-    """Writes `quicdist_epmd.erl` into `directory`, and its .beam where `erlc` is to be found.
+def emit_module(directory: Path | str, *, erl: str | None = "erl") -> Emitted:
+    """Write `quicdist_epmd.erl` into `directory`, and its .beam where `erl` is found.
 
-    A node loads the .beam alone; one compiled by an older OTP serves newer ones too.
-    Raises EmitError.
+    A node loads the .beam alone, and OTP promises that only for the release that has compiled
+    it: OTP 29 does not start with a module of OTP 25. So it is `erl` itself, the one that is to
+    run the node, that compiles. Raises EmitError.
     """
     place = Path(directory)
     source, beam = place / _SOURCE, place / f"{MODULE}.beam"
@@ -48,15 +63,22 @@ def emit_module(directory: Path | str, *, erlc: str | None = "erlc") -> Emitted:
         source.write_text(module_source(), "utf-8")
     except OSError as error:
         raise EmitError(f"{source} cannot be written: {error.strerror or error}") from None
-    program = shutil.which(erlc) if erlc else None
+    program = shutil.which(erl) if erl else None
     if program is None:
         return Emitted(source, None)
     compiled = subprocess.run(
-        [program, "-o", str(place), str(source)], capture_output=True, text=True, check=False
+        [program, "-noinput", "-boot", "no_dot_erlang", "-eval", _COMPILE, "-extra", _SOURCE],
+        cwd=place,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    if compiled.returncode != 0:
-        raise EmitError(f"{program} does not compile {source}: {compiled.stdout.strip()}")
-    return Emitted(source, beam)
+    otp = _OTP.search(compiled.stdout)
+    if compiled.returncode != 0 or otp is None:
+        said = " ".join(f"{compiled.stdout} {compiled.stderr}".split())
+        raise EmitError(f"{program} does not compile {source}: {said}")
+    return Emitted(source, beam, otp[1])
 
 
 def erl_arguments(directory: Path | str) -> list[str]:

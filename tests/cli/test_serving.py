@@ -331,9 +331,10 @@ def test_gateway_writes_its_module(quicdist: Command) -> None:
     assert done.code == 0, done
     assert (quicdist.home / "erl" / "quicdist_epmd.erl").exists()
     compiled = (quicdist.home / "erl" / "quicdist_epmd.beam").exists()
-    assert compiled == (shutil.which("erlc") is not None)
+    assert compiled == (shutil.which("erl") is not None)
     assert "quicdist_epmd.erl" in done.out
     assert ("quicdist_epmd.beam" in done.out) == compiled
+    assert ("compiled by OTP" in done.out) == compiled
     (quicdist.home / "file").write_text("")
     done = quicdist("gateway", "--emit-module", "--module-dir", "file/erl")
     done.refused(5, "cannot be written")
@@ -345,7 +346,9 @@ def test_gateway_for_an_erlang_node(quicdist: Command) -> None:
     arguments = ("gateway", name, "--epmd-port", "0", "--emit-module", "--module-dir", "erl")
     with quicdist.started(*arguments, "--dial", "*@10.*") as process:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(4)]
+        emitted = [process.stdout.readline() for _ in range(2)]
+        assert "for nodes of OTP" in emitted[1]
+        lines = ["", *(process.stdout.readline() for _ in range(3))]
         assert lines[1] == f"gateway for {name} is up\n"
         # What it says to start the node with is what starts it.
         words = lines[2].split(": ", 1)[1].replace("'", "").split()

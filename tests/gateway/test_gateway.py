@@ -35,6 +35,7 @@ from quicdist.protocol.flags import DEFAULT_FLAGS
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
 from tests.carriers.owners import NAME
 from tests.protocol import forms as ctl
+from tests.support.erlang import ERL, Erlang
 from tests.support.gatewayed import loopback_settings
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE, until
@@ -311,7 +312,7 @@ def test_a_name_that_is_none() -> None:
 
 
 def test_the_module_is_written_and_compiled_where_it_can_be(tmp_path: Path) -> None:
-    emitted = emit_module(tmp_path / "new", erlc=None)
+    emitted = emit_module(tmp_path / "new", erl=None)
     assert emitted.beam is None
     assert "-module(quicdist_epmd)." in emitted.source.read_text()
     assert erl_arguments(emitted.directory)[5] == str(tmp_path / "new")
@@ -323,9 +324,19 @@ def test_the_module_is_written_and_compiled_where_it_can_be(tmp_path: Path) -> N
 
 @pytest.mark.erlang
 def test_the_module_compiles_without_a_warning(tmp_path: Path) -> None:
-    emitted = emit_module(tmp_path)
+    emitted = emit_module(tmp_path, erl=ERL)
     assert emitted.beam is not None
     assert emitted.beam.read_bytes()[:4] == b"FOR1"
+    with Erlang() as erlang:
+        assert emitted.otp == erlang.eval("erlang:system_info(otp_release).").decode()
+
+
+def test_an_erl_that_does_not_compile_is_an_error(tmp_path: Path) -> None:
+    fake = tmp_path / "erl"
+    fake.write_text("#!/bin/sh\necho no compiler\nexit 1\n")
+    fake.chmod(0o755)
+    with pytest.raises(EmitError, match="does not compile .*no compiler"):
+        emit_module(tmp_path / "new", erl=str(fake))
 
 
 def test_as_many_files_as_its_settings_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:

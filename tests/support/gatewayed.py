@@ -21,7 +21,7 @@ from pathlib import Path
 from quicdist.carriers.trust import Identity, Trust
 from quicdist.gateway import Gateway, GatewaySettings, emit_module, erl_arguments
 from tests.support.closing import Closing
-from tests.support.erlang import Erlang
+from tests.support.erlang import ERL, Erlang
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE
 
@@ -31,8 +31,8 @@ def module_directory() -> Path:
     """Where the compiled Erlang module is; made once, gone when Python ends."""
     keeper = tempfile.TemporaryDirectory(prefix="quicdist-epmd-")
     _keepers.append(keeper)
-    emitted = emit_module(keeper.name)
-    assert emitted.beam is not None, "no erlc on the PATH: sudo apt-get install erlang-base"
+    emitted = emit_module(keeper.name, erl=ERL)
+    assert emitted.beam is not None, "no erl on the PATH: sudo apt-get install erlang-base"
     return emitted.directory
 
 
