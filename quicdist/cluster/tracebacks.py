@@ -1,8 +1,9 @@
 """Keeps tracebacks of Python errors from peers that are not to have them (`Access.tracebacks`).
 
-A reason of an error, `{python_error, Type, Text, Traceback}` (`quicdist.runtime.exit_reasons`), leaves a
-node in many forms: the answer of `erpc`, `{badrpc, ...}`, the exit reason of a process or server,
-in DOWN and in exit signals. So it is looked for where all of them leave, near the top of the term.
+A reason of an error, `{python_error, Type, Text, Traceback}` (`quicdist.runtime.exit_reasons`),
+leaves a node in many forms: the answer of `erpc`, `{badrpc, ...}`, the exit reason of a process or
+server, in DOWN and in exit signals. So it is looked for where all of them leave, near the top of
+the term.
 """
 
 from __future__ import annotations

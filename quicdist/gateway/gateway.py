@@ -25,11 +25,11 @@ from quicdist.carriers.trust import Credentials
 from quicdist.carriers.trust.file_watcher import watch
 from quicdist.cluster.cookie_throttle import CookieThrottle
 from quicdist.cluster.names import Address
+from quicdist.cluster.policy import Mode, Policy
+from quicdist.cluster.policy_file import PolicyError, read_policy
 from quicdist.errors import NotRunning
 from quicdist.gateway.directory import LOOPBACK, GatewayDirectory
 from quicdist.gateway.info import GatewayStatistics
-from quicdist.gateway.policy import Mode, Policy
-from quicdist.gateway.policy_file import PolicyError, read_policy
 from quicdist.gateway.policy_filter import PolicyFilter
 from quicdist.gateway.relay import Relay
 from quicdist.gateway.settings import GatewaySettings

@@ -18,9 +18,9 @@ import dataclasses
 from dataclasses import dataclass
 
 from quicdist import etf
+from quicdist.cluster.policy import Mode, Policy
 from quicdist.etf.terms import Atom
 from quicdist.gateway.payload_inspection import PayloadInspection
-from quicdist.gateway.policy import Mode, Policy
 from quicdist.gateway.policy_rules import Pass, PolicyRules, Refusal
 from quicdist.gateway.term_scanner import (
     MAX_NEW_ATOMS_OF_MESSAGE,

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from quicdist.cluster.access_rules import is_request_tag, is_runtime_tag
 from quicdist.cluster.otp_names import NET_KERNEL, REX
+from quicdist.cluster.policy import PeerRules, Pids
 from quicdist.etf.terms import Atom, Pid, Reference, Term
 from quicdist.gateway.payload_inspection import (
     Asked,
@@ -30,7 +31,6 @@ from quicdist.gateway.payload_inspection import (
     requested,
     spawned,
 )
-from quicdist.gateway.policy import PeerRules, Pids
 from quicdist.gateway.reachability import Reach, Reachability
 from quicdist.protocol.errors import ProtocolError
 from quicdist.protocol.signals import (

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from quicdist.carriers.base import CloseKind, CloseReason, Connection, Role
 from quicdist.carriers.trust import CertificateError, PeerRefused
 from quicdist.cluster.access import Access
+from quicdist.cluster.policy import Policy
 from quicdist.gateway.info import RelayInfo
-from quicdist.gateway.policy import Policy
 from quicdist.gateway.policy_filter import Passage, PolicyFilter
 from quicdist.protocol.errors import DistError, HandshakeRefused
 from quicdist.protocol.handshake import Status, build_status, parse_name

@@ -12,7 +12,7 @@ from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.trust import Identity, Trust
 from quicdist.cluster.access import Access
 from quicdist.cluster.names import Address
-from quicdist.gateway.policy import Policy
+from quicdist.cluster.policy import Policy
 from quicdist.protocol.dialects import ALL_ALPNS
 
 

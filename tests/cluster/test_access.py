@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from quicdist import Access, CallError, Node, NoProcess, export
-from quicdist.cluster.access import Rights, Tracebacks
+from quicdist.cluster.access import Tracebacks
 from quicdist.cluster.access_filter import AccessFilter
+from quicdist.cluster.access_rules import AccessRules, Pids
+from quicdist.cluster.audit import PeerIdentity
 from quicdist.cluster.tracebacks import HIDDEN, are_for, without_tracebacks
 from quicdist.etf import Atom, Pid, Reference, Term
 from quicdist.otp import GenServer, start
@@ -71,12 +73,14 @@ def _filled(message: tuple[Term, ...], sender: Term, parent: Pid) -> Term:
     return tuple(places[one] if isinstance(one, str) and one in places else one for one in message)
 
 
+@pytest.mark.io
 async def test_by_default_peers_are_trusted_as_otp_trusts_them() -> None:
-    assert Access().rights(PEER, []).is_everything
+    assert Access().rules_for(PEER).is_everything
     async with two(Access()) as (ours, theirs):
         assert await theirs.gen_call(("secret", ours.name), "ping") == "pong"
 
 
+@pytest.mark.io
 async def test_who_may_call_nothing_looks_into_no_server_and_ends_none(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -104,6 +108,7 @@ async def test_who_may_call_nothing_looks_into_no_server_and_ends_none(
     assert f"{theirs.name} is refused a message 'system' to secret" in caplog.text
 
 
+@pytest.mark.io
 async def test_a_link_of_who_may_not_link_is_answered_as_to_nobody() -> None:
     async with two(NOTHING) as (ours, theirs):
         secret = ours.whereis("secret")
@@ -114,6 +119,7 @@ async def test_a_link_of_who_may_not_link_is_answered_as_to_nobody() -> None:
             assert await me.receive(timeout=PATIENCE) == ("EXIT", secret, "noproc")
 
 
+@pytest.mark.io
 async def test_what_is_listed_is_allowed() -> None:
     access = Access(calls={"*": ["calc:add"]}, names={"*": ["secret"]}, system_messages=["*"])
     async with two(access) as (ours, theirs):
@@ -126,6 +132,7 @@ async def test_what_is_listed_is_allowed() -> None:
             assert "password" in str(await me.receive(timeout=PATIENCE))
 
 
+@pytest.mark.io
 async def test_a_restricted_peer_calls_what_it_may_and_answers_what_it_is_asked() -> None:
     async with two(Access(calls={"*": ["calc:add"]})) as (ours, theirs):
         assert await theirs.call(ours.name, "calc", "add", [1, 2]) == 3
@@ -145,6 +152,7 @@ async def test_a_restricted_peer_calls_what_it_may_and_answers_what_it_is_asked(
             assert await asking.receive(timeout=PATIENCE) == b"another answer"
 
 
+@pytest.mark.io
 @pytest.mark.parametrize(("access", "is_served"), [(Access(), True), (NOTHING, False)])
 async def test_what_otp_calls_here_goes_by_calls_too(access: Access, is_served: bool) -> None:
     async with (
@@ -195,12 +203,12 @@ KILL = Atom("kill")
     ids=lambda signal: type(signal).__name__,
 )
 def test_every_form_of_what_is_not_allowed_is_refused(signal: signals.Signal) -> None:
-    guard = AccessFilter("theirs@h", NOTHING.rights("theirs@h", []), Answers())
+    guard = AccessFilter(PeerIdentity("theirs@h"), NOTHING.rules_for("theirs@h"), Answers())
     assert not guard.admits(signal, Atom("message"))
 
 
 def test_answers_always_pass() -> None:
-    guard = AccessFilter("theirs@h", NOTHING.rights("theirs@h", []), Answers())
+    guard = AccessFilter(PeerIdentity("theirs@h"), NOTHING.rules_for("theirs@h"), Answers())
     for signal in (
         signals.Message(THEIRS, REFERENCE),
         signals.Down(THEIRS, OURS, REFERENCE),
@@ -217,9 +225,11 @@ def test_answers_always_pass() -> None:
 
 
 def test_who_may_call_everything_keeps_what_is_not_taken() -> None:
-    rights = Access(system_messages=[], exits=["friend@*"]).rights(PEER, [])
-    assert rights == Rights(("*",), False, False, True, True, True, True)
-    assert Access(exits=["friend@*"]).rights("friend@h", []).exits
+    rules = Access(system_messages=[], exits=["friend@*"]).rules_for(PEER)
+    assert rules == AccessRules(
+        names=("*",), calls=("*",), links=True, group_leaders=True, pids=Pids.ANY
+    )
+    assert Access(exits=["friend@*"]).rules_for("friend@h").exits
 
 
 # -- tracebacks ----------------------------------------------------------------------------------
@@ -268,6 +278,7 @@ def test_who_is_sent_tracebacks(setting: Tracebacks, host: str, is_sent: bool) -
     assert are_for(setting, host) is is_sent
 
 
+@pytest.mark.io
 async def test_what_a_function_raised_is_in_our_log_and_not_for_its_caller(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

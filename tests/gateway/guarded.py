@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from quicdist.cluster.policy import PeerRules, Policy
 from quicdist.etf import Atom, Pid, Reference
-from quicdist.gateway.policy import PeerRules, Policy
 from quicdist.gateway.policy_filter import PolicyFilter
 from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
 from quicdist.protocol.handshake import Status

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicdist.cluster.access_rules import RUNTIME_TAGS
+from quicdist.cluster.policy import Mode, PeerRules, Pids, Policy
 from quicdist.etf import Atom, Export, ImproperList, NativeRecord, Pid, encode_bare
 from quicdist.gateway import reachability
-from quicdist.gateway.policy import Mode, PeerRules, Pids, Policy
 from quicdist.gateway.policy_filter import PolicyFilter
 from quicdist.gateway.term_scanner import AtomBudget, TermScanner, Unreadable
 from quicdist.protocol import handshake as hs
