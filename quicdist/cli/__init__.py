@@ -15,6 +15,7 @@ from quicdist.cli import (
     call,
     cert,
     demo,
+    disconnect,
     doctor,
     gateway,
     listen,
@@ -37,6 +38,7 @@ app.command("ping")(ping.ping)
 app.command("doctor")(doctor.doctor)
 app.command("call")(call.call)
 app.command("send")(send.send)
+app.command("disconnect")(disconnect.disconnect)
 app.command("listen")(listen.listen)
 app.command("run")(listen.run)
 app.command("shell")(shell.shell)

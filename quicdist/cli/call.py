@@ -13,10 +13,16 @@ from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.options import (
     Certificate,
     Cookie,
+    CookieFile,
+    Crl,
     Key,
+    KeyPassphraseFile,
     Lookups,
     OwnName,
     PeerNode,
+    RequireBinding,
+    RequireTls,
+    Security,
     Timeout,
     Trusted,
     Verbose,
@@ -58,6 +64,11 @@ def call(
     trust: Trusted = "first-use",
     cert: Certificate = None,
     key: Key = None,
+    key_passphrase_file: KeyPassphraseFile = None,
+    cookie_file: CookieFile = None,
+    crl: Crl = None,
+    require_tls: RequireTls = False,
+    require_binding: RequireBinding = False,
     verbose: Verbose = 0,
 ) -> None:
     """Call M:F with ARGS on NODE and print what it returns, as the Erlang shell would.
@@ -74,7 +85,18 @@ def call(
 
     words = (module, function, arguments or [])
     _wanted(node, 0, *words)
-    settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose, lookups)
+    settings = client.Settings(
+        node,
+        cookie,
+        name,
+        trust,
+        cert,
+        key,
+        timeout,
+        verbose,
+        lookups,
+        Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
+    )
     printed = Printed(lambda: sys.stderr)
 
     async def main() -> Term:

@@ -10,7 +10,10 @@ from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.options import (
     Certificate,
     Cookie,
+    CookieFile,
+    Crl,
     Key,
+    KeyPassphraseFile,
     Lookups,
     OwnName,
     PeerNode,
@@ -42,6 +45,9 @@ def doctor(
     trust: Trusted = "first-use",
     cert: Certificate = None,
     key: Key = None,
+    key_passphrase_file: KeyPassphraseFile = None,
+    cookie_file: CookieFile = None,
+    crl: Crl = None,
     verbose: Verbose = 0,
 ) -> None:
     """Walk the way to NODE step by step, and say where it stops and what to do next.
@@ -51,12 +57,13 @@ def doctor(
     """
     from quicdist import doctor as examination
     from quicdist.cli import client
+    from quicdist.cluster.cookie import read_cookies
 
     settings = examination.Settings(
-        cookie=cookie,
+        cookie=cookie if cookie_file is None else read_cookies(cookie_file)[0],
         name=name,
-        identity=identity(cert, key),
-        trust=trusted_by(trust),
+        identity=identity(cert, key, key_passphrase_file),
+        trust=trusted_by(trust, crl=crl),
         lookups=looked_up(lookups),
         timeout=timeout,
         tick=tick,

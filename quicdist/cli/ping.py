@@ -6,10 +6,16 @@ from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.options import (
     Certificate,
     Cookie,
+    CookieFile,
+    Crl,
     Key,
+    KeyPassphraseFile,
     Lookups,
     OwnName,
     PeerNode,
+    RequireBinding,
+    RequireTls,
+    Security,
     Timeout,
     Trusted,
     Verbose,
@@ -25,13 +31,29 @@ def ping(
     trust: Trusted = "first-use",
     cert: Certificate = None,
     key: Key = None,
+    key_passphrase_file: KeyPassphraseFile = None,
+    cookie_file: CookieFile = None,
+    crl: Crl = None,
+    require_tls: RequireTls = False,
+    require_binding: RequireBinding = False,
     verbose: Verbose = 0,
 ) -> None:
     """Say pong if NODE answers, else pang and why, as net_adm:ping/1 does."""
     from quicdist.cli import client
     from quicdist.errors import NoConnection
 
-    settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose, lookups)
+    settings = client.Settings(
+        node,
+        cookie,
+        name,
+        trust,
+        cert,
+        key,
+        timeout,
+        verbose,
+        lookups,
+        Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
+    )
 
     async def main() -> bool:
         async with client.connected(settings) as ours:

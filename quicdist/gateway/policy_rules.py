@@ -99,6 +99,18 @@ class PolicyRules:
             return Refusal(f"{type(signal).__name__} to a process of another node")
         return _HANDLERS[type(signal)](self, signal, payload)
 
+    def called(self, signal: Signal, payload: PayloadInspection) -> str | None:
+        """What a request that passes calls, `module:function/arity` as far as it is known; None
+        where it is no call."""
+        match signal:
+            case SpawnRequest():
+                call = spawned(signal, payload.again())
+                return str(call or Call(*signal.mfa[:2]))
+            case Message(to=Atom() as name) if name == REX:
+                request = requested(payload.again(), self._peer_name).request
+                return str(request) if isinstance(request, Call) else None
+        return None
+
     def turned_down(self, signal: Signal, payload: PayloadInspection, what: str) -> Refusal:
         """The refusal of a request for what is in it."""
         if isinstance(signal, SpawnRequest):

@@ -45,13 +45,15 @@ class Guarded:
         flags: Flag = DEFAULT_FLAGS,
         peer_dials: bool = True,
         fragment_size: int = 64 * 1024,
+        is_audited: bool = False,
     ) -> None:
         policy = Policy((policy,)) if isinstance(policy, PeerRules) else policy
         limits = SessionLimits(fragment_size=fragment_size)
         roles = (Role.INITIATOR, Role.ACCEPTOR) if peer_dials else (Role.ACCEPTOR, Role.INITIATOR)
         self.peer = Session(node(PEER, flags=flags), roles[0], challenge=1, limits=limits)
         self.node = Session(node(OWN), roles[1], challenge=2, limits=limits)
-        self.guard = PolicyFilter(policy, OWN, dialled_peer=None if peer_dials else PEER)
+        dialled = None if peer_dials else PEER
+        self.guard = PolicyFilter(policy, OWN, dialled_peer=dialled, is_audited=is_audited)
         self.notes: list[str] = []
         dialler = self.peer if peer_dials else self.node
         self._shake(dialler, dialler.start())
