@@ -30,7 +30,7 @@ from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 from quicdist import etf
 from quicdist.carriers import forking
 from quicdist.carriers.trust import Identity, Trust
-from quicdist.cluster.access import Access
+from quicdist.cluster.access import AccessGiven
 from quicdist.cluster.names import facing
 from quicdist.cluster.retry import Retry
 from quicdist.errors import NodeError, NotRunning
@@ -59,7 +59,7 @@ def connect(
     exports: Iterable[object] = (),
     identity: Identity | None = None,
     trust: Trust | None = None,
-    access: Access | None = None,
+    access: AccessGiven | None = None,
     limits: NodeLimits | None = None,
     terms: etf.Options = etf.DEFAULT,
 ) -> BlockingNode:

@@ -11,6 +11,7 @@ import logging
 
 LOGGERS = (
     "quicdist.access",
+    "quicdist.audit",
     "quicdist.epmd",
     "quicdist.gateway",
     "quicdist.node",

@@ -8,8 +8,8 @@ from typing import Any
 
 from fuzz.targets.pieces import frames, handshakes, join, split
 from quicdist.cluster.access_rules import is_runtime_message
+from quicdist.cluster.policy import Mode, PeerRules, Policy
 from quicdist.etf import Atom, Export, Fun, ImproperList, Pid, encode_bare
-from quicdist.gateway.policy import Mode, PeerRules, Policy
 from quicdist.gateway.policy_filter import PolicyFilter
 from quicdist.protocol.errors import DistError
 from quicdist.protocol.packet import FramePacket, HandshakePacket

@@ -93,6 +93,11 @@ class Connection(Protocol):
     def local_address(self) -> tuple[str, int]: ...
 
     @property
+    def peer_fingerprint(self) -> str:
+        """Of the key that the peer has shown in TLS, as `quicdist cert show` prints it; empty where
+        it has shown none."""
+
+    @property
     def is_writable(self) -> bool:
         """False from the high watermark of unacknowledged bytes down to the low one."""
 

@@ -16,6 +16,7 @@ from quicdist.carriers.base import CertificateRejected, ConnectionHandler
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.tcp import Accept, TcpConnection, TcpListener
 from quicdist.carriers.trust import CertificateError, Certificates, Credentials, contexts
+from quicdist.carriers.trust.names import fingerprint
 from quicdist.limits import CarrierLimits
 from quicdist.protocol.dialects.tls import TlsDialect
 from quicdist.protocol.role import Role
@@ -54,6 +55,11 @@ class TlsConnection(TcpConnection):
         """A peer that dialed us says that it is this node. Raises PeerRefused."""
         if self.role is Role.LISTENER:
             self._verifier.named(node, self.certificates)
+
+    @property
+    def peer_fingerprint(self) -> str:
+        """Of the certificate presented in the TLS handshake."""
+        return fingerprint(self.certificates[0]) if self.certificates else ""
 
     def check_again(self, node: str) -> None:
         """What is believed may have changed since. Raises PeerRefused."""

@@ -15,6 +15,7 @@ from quicdist.cli import (
     call,
     cert,
     demo,
+    disconnect,
     doctor,
     exports,
     gateway,
@@ -38,6 +39,7 @@ app.command("ping")(ping.ping)
 app.command("doctor")(doctor.doctor)
 app.command("call")(call.call)
 app.command("send")(send.send)
+app.command("disconnect")(disconnect.disconnect)
 app.command("listen")(listen.listen)
 app.command("run")(listen.run)
 app.command("shell")(shell.shell)

@@ -13,12 +13,18 @@ from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.options import (
     Certificate,
     Cookie,
+    CookieFile,
+    Crl,
     Json,
     Key,
+    KeyPassphraseFile,
     Lookups,
     OwnName,
     PeerNode,
     Quiet,
+    RequireBinding,
+    RequireTls,
+    Security,
     Timeout,
     Trusted,
     Verbose,
@@ -62,6 +68,11 @@ def call(
     key: Key = None,
     as_json: Json = False,
     quiet: Quiet = False,
+    key_passphrase_file: KeyPassphraseFile = None,
+    cookie_file: CookieFile = None,
+    crl: Crl = None,
+    require_tls: RequireTls = False,
+    require_binding: RequireBinding = False,
     verbose: Verbose = 0,
 ) -> None:
     """Call M:F with ARGS on NODE and print the result in Erlang notation.
@@ -80,7 +91,18 @@ def call(
 
     words = (module, function, arguments or [])
     _wanted(node, 0, *words)
-    settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose, lookups)
+    settings = client.Settings(
+        node,
+        cookie,
+        name,
+        trust,
+        cert,
+        key,
+        timeout,
+        verbose,
+        lookups,
+        Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
+    )
     printed = Printed(lambda: sys.stderr)
     write = _drop if quiet else printed
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from quicdist.cli.exit_codes import ExitCode, Problem
-from quicdist.cli.options import identity, looked_up, start_logging, trusted_by
+from quicdist.cli.options import Security, identity, looked_up, start_logging
 
 if TYPE_CHECKING:
     from quicdist.etf import Term
@@ -33,6 +33,7 @@ class Settings:
     timeout: float
     verbose: int
     lookups: Sequence[str] | None = None
+    security: Security = field(default_factory=Security)
 
 
 @contextlib.asynccontextmanager
@@ -48,12 +49,13 @@ async def connected(settings: Settings, *, printed: Write | None = None) -> Asyn
 
     NodeName.parse(settings.peer)
     name = settings.name or facing(settings.peer)
-    shown = identity(settings.certificate, settings.key)
+    security = settings.security
+    shown = identity(settings.certificate, settings.key, security.key_passphrase_file)
     node = Node(
         name,
-        cookie=settings.cookie,
+        cookie=security.cookie(settings.cookie),
         identity=shown,
-        trust=trusted_by(settings.trust),
+        trust=security.trust(settings.trust),
         lookups=looked_up(settings.lookups),
         limits=NodeLimits(connect_timeout=settings.timeout, handshake_timeout=settings.timeout),
         printed=printed,

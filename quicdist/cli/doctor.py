@@ -10,8 +10,11 @@ from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.options import (
     Certificate,
     Cookie,
+    CookieFile,
+    Crl,
     Json,
     Key,
+    KeyPassphraseFile,
     Lookups,
     OwnName,
     PeerNode,
@@ -46,6 +49,9 @@ def doctor(
     key: Key = None,
     as_json: Json = False,
     quiet: Quiet = False,
+    key_passphrase_file: KeyPassphraseFile = None,
+    cookie_file: CookieFile = None,
+    crl: Crl = None,
     verbose: Verbose = 0,
 ) -> None:
     """Walk the way to NODE step by step, and say where it stops and what to do next.
@@ -64,11 +70,13 @@ def doctor(
         if not as_json and not quiet:
             print(f"{step:12} {result}  {harmless(text)}".rstrip(), flush=True)
 
+    from quicdist.cluster.cookie import read_cookies
+
     settings = examination.Settings(
-        cookie=cookie,
+        cookie=cookie if cookie_file is None else read_cookies(cookie_file)[0],
         name=name,
-        identity=identity(cert, key),
-        trust=trusted_by(trust),
+        identity=identity(cert, key, key_passphrase_file),
+        trust=trusted_by(trust, crl=crl),
         lookups=looked_up(lookups),
         timeout=timeout,
         tick=tick,

@@ -11,13 +11,17 @@ from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.metrics import served
 from quicdist.cli.options import (
     Accept,
+    AuditLog,
     Certificate,
+    Crl,
     Dial,
     Key,
     KeyLogFile,
+    KeyPassphraseFile,
     LetIn,
     Listen,
     LogJson,
+    PolicyFile,
     Prometheus,
     QlogFiles,
     Trusted,
@@ -27,12 +31,13 @@ from quicdist.cli.options import (
     start_logging,
     trusted_by,
 )
+from quicdist.cli.options import policy as read_policy_file
 
 if TYPE_CHECKING:
     from quicdist.carriers.quic.tracing import Tracing
-    from quicdist.carriers.trust import Trust
+    from quicdist.carriers.trust import Identity, Trust
     from quicdist.cluster.access import Access
-    from quicdist.gateway import Gateway, Policy
+    from quicdist.gateway import Gateway
 
 
 def gateway(
@@ -85,20 +90,14 @@ def gateway(
             show_default=False,
         ),
     ] = None,
-    policy: Annotated[
-        Path | None,
-        typer.Option(
-            "--policy",
-            metavar="FILE",
-            help="What peers may do to the node, in TOML; without it whoever has the cookie may "
-            "run anything there. At SIGHUP it is read again.",
-            show_default=False,
-        ),
-    ] = None,
+    policy: PolicyFile = None,
+    audit: AuditLog = False,
     cert: Certificate = None,
     key: Key = None,
+    key_passphrase_file: KeyPassphraseFile = None,
     trust: Trusted = "first-use",
     let_in: LetIn = None,
+    crl: Crl = None,
     accept: Accept = None,
     dial: Dial = None,
     prometheus: Prometheus = None,
@@ -134,7 +133,7 @@ def gateway(
         if not emit_module:
             raise Problem(ExitCode.USAGE, "NAME is missing, such as 5555@10.0.0.7; see --help")
         return
-    start_logging(verbose, quiet=False, as_json=log_json)
+    start_logging(verbose, quiet=False, as_json=log_json, audit=audit)
     tracing = Tracing(key_log, qlog)
     _run(
         name,
@@ -143,9 +142,9 @@ def gateway(
         listen,
         routes or [],
         policy,
-        cert,
-        key,
-        trusted_by(trust, let_in or []),
+        audit,
+        identity(cert, key, key_passphrase_file),
+        trusted_by(trust, let_in or [], crl),
         access(accept, dial),
         prometheus,
         tracing,
@@ -159,8 +158,8 @@ def _run(
     listen: str | None,
     routes: list[str],
     policy: Path | None,
-    cert: Path | None,
-    key: Path | None,
+    audit: bool,
+    shown: Identity | None,
     trust: Trust,
     may: Access,
     prometheus: str | None,
@@ -177,8 +176,9 @@ def _run(
         listen=parse_listen(listen) if listen else None,
         epmd_port=epmd_port,
         routes=dict(_route(text) for text in routes),
-        policy=_policy(policy),
-        identity=identity(cert, key),
+        policy=read_policy_file(policy),
+        audit=audit,
+        identity=shown,
         trust=trust,
         access=may,
         tracing=tracing,
@@ -203,16 +203,6 @@ def _run(
 
     with stack:
         asyncio.run(run(settings, started=started, policy_file=policy))
-
-
-def _policy(path: Path | None) -> Policy | None:
-    """Raises Problem."""
-    from quicdist.gateway import PolicyError, read_policy
-
-    try:
-        return None if path is None else read_policy(path)
-    except PolicyError as error:
-        raise Problem(ExitCode.USAGE, f"--policy {error}") from None
 
 
 def _shell_word(word: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +15,7 @@ from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.metrics import served
 from quicdist.cli.options import (
     Accept,
+    AuditLog,
     Calls,
     Certificate,
     Cookie,
@@ -23,23 +24,26 @@ from quicdist.cli.options import (
     Dial,
     Key,
     KeyLogFile,
+    KeyPassphraseFile,
     LetIn,
     Listen,
     LogJson,
+    PolicyFile,
     Prometheus,
     QlogFiles,
     RequireBinding,
     RequireTls,
+    Security,
     Trusted,
     Verbose,
     access,
     identity,
     start_logging,
-    trusted_by,
 )
 from quicdist.cli.sanitize import harmless_term
 
 if TYPE_CHECKING:
+    from quicdist.cluster.access import Access
     from quicdist.node.node import Node
 
 Name = Annotated[
@@ -75,16 +79,15 @@ class Settings:
 
     name: str
     cookie: str | None
-    cookie_file: Path | None
     listen: str | None
     visible: bool
     certificate: Path | None
     key: Path | None
     trust: str
     let_in: Sequence[str]
-    crl: Path | None
-    require_tls: bool
-    require_binding: bool
+    security: Security
+    policy: Path | None
+    audit: bool
     accept: Sequence[str]
     dial: Sequence[str]
     calls: Sequence[str]
@@ -98,56 +101,67 @@ class Settings:
         """The node, up, and its metrics where they are wanted. Raises what Node raises,
         CertificateError, MissingExtra and OSError among it."""
         async with self._node() as node:
-            self._reread_cookies_at_hangup(node)
+            self._reread_at_hangup(node)
             if self.prometheus is None:
                 yield node
                 return
             with served(node, self.prometheus):
                 yield node
 
-    def _reread_cookies_at_hangup(self, node: Node) -> None:
-        """With a cookie file SIGHUP does not stop the node."""
+    def _reread_at_hangup(self, node: Node) -> None:
+        """With a file of cookies or a policy SIGHUP does not stop the node."""
         import asyncio
-        import logging
         import signal
 
+        if self.security.cookie_file is None and self.policy is None:
+            return
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._reread, node)
+
+    def _reread(self, node: Node) -> None:
+        import logging
+
         from quicdist.cluster.cookie import read_cookies
+        from quicdist.cluster.policy_file import PolicyError, read_policy
         from quicdist.errors import CookieError
 
-        path = self.cookie_file
-        if path is None:
-            return
         log = logging.getLogger("quicdist.cli")
-
-        def reread() -> None:
+        if (cookies := self.security.cookie_file) is not None:
             try:
-                node.change_cookies(read_cookies(path))
+                node.change_cookies(read_cookies(cookies))
             except CookieError as error:
                 extra = {"event": "cookies_failed", "reason": str(error)}
                 log.error("%s; the cookies used before stay in use", error, extra=extra)
+        if self.policy is not None:
+            try:
+                changed = replace(self._access(), policy=read_policy(self.policy))
+                node.change_access(changed)
+            except PolicyError as error:
+                extra = {"event": "policy_failed", "node": node.name, "path": str(self.policy)}
+                log.error("the policy stays as it was: %s", error, extra=extra)
 
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reread)
+    def _access(self) -> Access:
+        return access(self.accept, self.dial, self.calls)
 
     def _node(self) -> Node:
         from quicdist.carriers.quic.tracing import Tracing
-        from quicdist.cluster.cookie import read_cookies
         from quicdist.cluster.quic import Quic
         from quicdist.cluster.tls import tcp_or_tls
         from quicdist.node.node import Node
 
-        believing = trusted_by(self.trust, self.let_in, self.crl).requiring(
-            tls=self.require_tls, binding=self.require_binding
-        )
+        security = self.security
+        believing = security.trust(self.trust, self.let_in)
         return Node(
             self.name,
             carriers=[Quic(tracing=Tracing(self.key_log, self.qlog)), tcp_or_tls(believing)],
-            cookie=self.cookie if self.cookie_file is None else read_cookies(self.cookie_file),
+            cookie=security.cookie(self.cookie),
             listen=self.listen,
             visible=self.visible,
             exports=self.exports,
-            identity=identity(self.certificate, self.key),
+            identity=identity(self.certificate, self.key, security.key_passphrase_file),
             trust=believing,
-            access=access(self.accept, self.dial, self.calls),
+            access=access(self.accept, self.dial, self.calls, self.policy),
+            audit=self.audit,
         )
 
 
@@ -171,11 +185,14 @@ def listen(
     visible: Visible = False,
     cert: Certificate = None,
     key: Key = None,
+    key_passphrase_file: KeyPassphraseFile = None,
     trust: Trusted = "first-use",
     let_in: LetIn = None,
     crl: Crl = None,
     require_tls: RequireTls = False,
     require_binding: RequireBinding = False,
+    policy: PolicyFile = None,
+    audit: AuditLog = False,
     accept: Accept = None,
     dial: Dial = None,
     prometheus: Prometheus = None,
@@ -199,16 +216,15 @@ def listen(
     settings = Settings(
         name,
         cookie,
-        cookie_file,
         listen,
         visible,
         cert,
         key,
         trust,
         let_in or [],
-        crl,
-        require_tls,
-        require_binding,
+        Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
+        policy,
+        audit,
         accept or [],
         dial or [],
         [],
@@ -216,7 +232,7 @@ def listen(
         key_log,
         qlog,
     )
-    start_logging(verbose, quiet=key_log is None, as_json=log_json)
+    start_logging(verbose, quiet=key_log is None, as_json=log_json, audit=audit)
     asyncio.run(until_signal(_print_messages(settings, register, count)))
 
 
@@ -237,11 +253,14 @@ def run(
     visible: Visible = False,
     cert: Certificate = None,
     key: Key = None,
+    key_passphrase_file: KeyPassphraseFile = None,
     trust: Trusted = "first-use",
     let_in: LetIn = None,
     crl: Crl = None,
     require_tls: RequireTls = False,
     require_binding: RequireBinding = False,
+    policy: PolicyFile = None,
+    audit: AuditLog = False,
     accept: Accept = None,
     dial: Dial = None,
     calls: Calls = None,
@@ -266,16 +285,15 @@ def run(
     settings = Settings(
         name,
         cookie,
-        cookie_file,
         listen,
         visible,
         cert,
         key,
         trust,
         let_in or [],
-        crl,
-        require_tls,
-        require_binding,
+        Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
+        policy,
+        audit,
         accept or [],
         dial or [],
         calls or [],
@@ -284,7 +302,7 @@ def run(
         qlog,
         exports,
     )
-    start_logging(verbose, quiet=False, as_json=log_json)
+    start_logging(verbose, quiet=False, as_json=log_json, audit=audit)
     asyncio.run(until_signal(_serve(settings, drain)))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from quicdist.carriers.trust import Identity, Trust
     from quicdist.cluster.access import Access
     from quicdist.cluster.lookup import Lookup
+    from quicdist.cluster.policy import Policy
 
 PeerNode = Annotated[
     str,
@@ -164,6 +167,33 @@ Key = Annotated[
         show_default=False,
     ),
 ]
+KeyPassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--key-passphrase-file",
+        metavar="FILE",
+        help="The passphrase of an encrypted --key: the first line of this file.",
+        show_default=False,
+    ),
+]
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy",
+        metavar="FILE",
+        help="What peers may do to the node, in TOML; without it every node that has the cookie "
+        "may do everything. At SIGHUP it is read again.",
+        show_default=False,
+    ),
+]
+AuditLog = Annotated[
+    bool,
+    typer.Option(
+        "--audit",
+        help="Log each call and each refusal, with the peer and the time taken, to the logger "
+        "quicdist.audit.",
+    ),
+]
 Listen = Annotated[
     str | None,
     typer.Option(
@@ -226,7 +256,9 @@ Verbose = Annotated[
 ]
 
 
-def start_logging(verbose: int, *, quiet: bool = True, as_json: bool = False) -> None:
+def start_logging(
+    verbose: int, *, quiet: bool = True, as_json: bool = False, audit: bool = False
+) -> None:
     """What is logged goes to standard error: warnings, and more where asked for."""
     import logging
 
@@ -240,19 +272,72 @@ def start_logging(verbose: int, *, quiet: bool = True, as_json: bool = False) ->
     handler.setFormatter(JsonFormatter() if as_json else lines)
     logging.basicConfig(handlers=[handler])
     logging.getLogger("quicdist").setLevel(level)
+    if audit:
+        logging.getLogger("quicdist.audit").setLevel(logging.INFO)
     if verbose < 2:
         logging.getLogger("quic").setLevel(logging.CRITICAL)  # aioquic's own
 
 
-def identity(certificate: Path | None, key: Path | None) -> Identity | None:
-    """What --cert and --key name, None for our own. Raises CertificateError."""
+@dataclass(frozen=True, slots=True)
+class Security:
+    """What several commands take besides --trust, --cert and --key."""
+
+    crl: Path | None = None
+    cookie_file: Path | None = None
+    require_tls: bool = False
+    require_binding: bool = False
+    key_passphrase_file: Path | None = None
+
+    def cookie(self, cookie: str | None) -> str | Sequence[str] | None:
+        """The cookie, or those of the file. Raises CookieError, Problem."""
+        from quicdist.cluster.cookie import read_cookies
+
+        return cookie if self.cookie_file is None else read_cookies(self.cookie_file)
+
+    def trust(self, how: str, let_in: Sequence[str] = ()) -> Trust:
+        """Raises CertificateError, Problem."""
+        return trusted_by(how, let_in, self.crl).requiring(
+            tls=self.require_tls, binding=self.require_binding
+        )
+
+
+def identity(
+    certificate: Path | None, key: Path | None, passphrase_file: Path | None = None
+) -> Identity | None:
+    """What --cert, --key and --key-passphrase-file name, None for our own.
+
+    Raises CertificateError, Problem."""
     from quicdist.carriers.trust import Identity
 
     if certificate is None:
         if key is not None:
             raise Problem(ExitCode.USAGE, "--key needs --cert, the certificate that it belongs to")
         return None
-    return Identity.load(certificate, key)
+    if passphrase_file is None:
+        return Identity.load(certificate, key)
+    return Identity.load(certificate, key, passphrase=partial(_first_line, passphrase_file))
+
+
+def _first_line(path: Path) -> str:
+    from quicdist.carriers.trust import files
+
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        what = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise Problem(ExitCode.LOCAL, f"--key-passphrase-file {path}: {what}") from None
+    files.warn_of_exposed(path)
+    return text.partition("\n")[0].rstrip("\r")
+
+
+def policy(path: Path | None) -> Policy | None:
+    """What --policy names. Raises Problem."""
+    from quicdist.cluster.policy_file import PolicyError, read_policy
+
+    try:
+        return None if path is None else read_policy(path)
+    except PolicyError as error:
+        raise Problem(ExitCode.USAGE, f"--policy {error}") from None
 
 
 def looked_up(texts: Sequence[str] | None) -> tuple[Lookup, ...]:
@@ -288,9 +373,14 @@ def _lookup(text: str) -> Lookup:
 
 
 def access(
-    accept: Sequence[str] | None, dial: Sequence[str] | None = None, calls: Sequence[str] = ()
+    accept: Sequence[str] | None,
+    dial: Sequence[str] | None = None,
+    calls: Sequence[str] = (),
+    policy_file: Path | None = None,
 ) -> Access:
-    """What --accept, --dial and --calls ask for. Raises Problem."""
+    """What --accept, --dial, --calls and --policy ask for. Raises Problem."""
+    if calls and policy_file is not None:
+        raise Problem(ExitCode.USAGE, "--calls and --policy say the same: give one of them")
     from quicdist.cluster.access import Access
 
     allowed: dict[str, list[str]] = {}
@@ -304,6 +394,7 @@ def access(
         accept=tuple(accept or ("*",)),
         dial=tuple(dial or ("*",)),
         calls=allowed or {"*": ("*",)},
+        policy=policy(policy_file),
     )
 
 

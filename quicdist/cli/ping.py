@@ -6,12 +6,18 @@ from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.options import (
     Certificate,
     Cookie,
+    CookieFile,
+    Crl,
     Json,
     Key,
+    KeyPassphraseFile,
     Lookups,
     OwnName,
     PeerNode,
     Quiet,
+    RequireBinding,
+    RequireTls,
+    Security,
     Timeout,
     Trusted,
     Verbose,
@@ -29,6 +35,11 @@ def ping(
     key: Key = None,
     as_json: Json = False,
     quiet: Quiet = False,
+    key_passphrase_file: KeyPassphraseFile = None,
+    cookie_file: CookieFile = None,
+    crl: Crl = None,
+    require_tls: RequireTls = False,
+    require_binding: RequireBinding = False,
     verbose: Verbose = 0,
 ) -> None:
     """Print pong if NODE answers, else pang, as net_adm:ping/1 does.
@@ -41,7 +52,18 @@ def ping(
     from quicdist.cli.json_output import print_object
     from quicdist.errors import NoConnection
 
-    settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose, lookups)
+    settings = client.Settings(
+        node,
+        cookie,
+        name,
+        trust,
+        cert,
+        key,
+        timeout,
+        verbose,
+        lookups,
+        Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
+    )
 
     async def main() -> float | None:
         async with client.connected(settings) as ours:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TypeAlias
 
-EVERYTHING = "*"
+from quicdist.cluster.access_rules import EVERYTHING, AccessRules, Pids
+from quicdist.cluster.policy import Mode, Policy
+from quicdist.cluster.policy_file import read_policy
 
-_SERVED = ("rex", "net_kernel")
-"""Names that every peer may send to: what they do for it goes by `calls`, and is ping."""
+_MOST_REMEMBERED = 4096
+"""Nodes whose rules are not looked up again."""
 
 
 class Tracebacks(enum.Enum):
@@ -24,49 +29,17 @@ class Tracebacks(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rights:
-    """What one peer may do besides calling functions."""
-
-    names: Sequence[str]
-    """Patterns of registered names that it may send to."""
-    system_messages: bool
-    exits: bool
-    links: bool
-    monitors: bool
-    group_leaders: bool
-    any_pid: bool
-    """To send to, link and monitor any process by its pid, not only those that have sent it
-    something."""
-
-    @property
-    def is_everything(self) -> bool:
-        """Whether there is nothing to check."""
-        return EVERYTHING in self.names and all(
-            (
-                self.system_messages,
-                self.exits,
-                self.links,
-                self.monitors,
-                self.group_leaders,
-                self.any_pid,
-            )
-        )
-
-    def may_send_to(self, name: str) -> bool:
-        """Whether it may send to the process of this registered name."""
-        return _matches(name, self.names)
-
-
-@dataclass(frozen=True, slots=True)
 class Access:
     """What nodes may do here. Names may be patterns, in which `*` stands for anything (fnmatch).
 
         Access(accept=["*@10.0.0.7"], calls={"*@10.0.0.7": ["calc:*"], "4433@10.0.0.8": ["*"]})
+        Access(policy=read_policy("policy.toml"))
 
-    By default peers are trusted as OTP trusts whoever has the cookie. A peer whose `calls` are
-    restricted is trusted with nothing else either: it may call what they say, answer what it is
+    By default peers are trusted as OTP trusts every node that has the cookie. A peer whose `calls`
+    are restricted is trusted with nothing else either: it may call what they say, answer what it is
     asked, monitor what it may send to, and ping. The other fields give it more, or take something
-    from those that may call everything. They have the names that a gateway's policy has for them.
+    from those that may call everything. They have the names that a policy has for them, and are
+    compiled to the same rules (`AccessRules`).
 
     A name is as good as what proves it: see `Trust`.
     """
@@ -109,50 +82,93 @@ class Access:
 
     tracebacks: Tracebacks = Tracebacks.LOOPBACK
 
+    policy: Policy | None = None
+    """Rules in the form that gateways have them. They replace the fields from `calls` to `pids`. A
+    node that no entry fits is neither accepted nor dialled."""
+
+    @classmethod
+    def of(cls, given: Access | Policy | Path | str | None) -> Access:
+        """What `Node(access=...)` takes: None is the default, a path that of a policy file.
+
+        Raises PolicyError."""
+        if given is None:
+            return cls()
+        if isinstance(given, Access):
+            return given
+        return cls(policy=given if isinstance(given, Policy) else read_policy(given))
+
+    @property
+    def mode(self) -> Mode:
+        """What is done about what is not allowed."""
+        return Mode.REFUSE if self.policy is None else self.policy.mode
+
     def accepts(self, node: str) -> bool:
         """Whether it may connect to us."""
-        return _matches(node, self.accept)
+        return _matches(node, self.accept) and self._has_rules(node)
 
     def dials(self, node: str) -> bool:
         """Whether we connect to it."""
-        return _matches(node, self.dial)
+        return _matches(node, self.dial) and self._has_rules(node)
 
-    def may_call(self, node: str, module: str, function: str) -> bool:
-        """Whether that node may call this exported function."""
-        return any(
-            _matches(f"{module}:{function}", functions) for functions in self._calls_of(node)
-        )
-
-    def rights(self, node: str, exported: Sequence[str]) -> Rights:
-        """What that node may do besides; `exported` are the modules that are served."""
-        is_trusted = any(EVERYTHING in functions for functions in self._calls_of(node))
+    def rules_for(self, node: str) -> AccessRules:
+        """What that node may begin here."""
+        if self.policy is not None:
+            return self.policy.rules_for(node) or AccessRules(ping=False, monitors=False)
+        calls = _listed(node, self.calls)
+        is_trusted = EVERYTHING in calls
 
         def allows(nodes: Sequence[str] | None) -> bool:
             return is_trusted if nodes is None else _matches(node, nodes)
 
-        return Rights(
-            names=self._names_of(node, is_trusted, exported),
-            system_messages=allows(self.system_messages),
-            exits=allows(self.exits),
-            links=allows(self.links),
+        if self.names is None:
+            names: tuple[str, ...] = (EVERYTHING,) if is_trusted else ()
+        else:
+            names = _listed(node, self.names)
+        return AccessRules(
+            names=names,
+            calls=calls,
             monitors=allows(self.monitors),
+            links=allows(self.links),
+            exits=allows(self.exits),
             group_leaders=allows(self.group_leaders),
-            any_pid=allows(self.pids),
+            system_messages=allows(self.system_messages),
+            pids=Pids.ANY if allows(self.pids) else Pids.CALLERS,
         )
 
-    def _calls_of(self, node: str) -> list[Sequence[str]]:
-        return [functions for nodes, functions in self.calls.items() if fnmatchcase(node, nodes)]
+    def _has_rules(self, node: str) -> bool:
+        policy = self.policy
+        return policy is None or policy.mode is Mode.LOG or policy.rules_for(node) is not None
 
-    def _names_of(self, node: str, is_trusted: bool, exported: Sequence[str]) -> Sequence[str]:
-        if self.names is None:
-            return (EVERYTHING,) if is_trusted else (*_SERVED, *exported)
-        listed = [
-            name
-            for nodes, names in self.names.items()
-            if fnmatchcase(node, nodes)
-            for name in names
-        ]
-        return (*_SERVED, *exported, *listed)
+
+AccessGiven: TypeAlias = "Access | Policy | Path | str"
+"""What `Node(access=...)` takes besides None."""
+
+
+class AccessControl:
+    """The access of a node that runs; it may be changed."""
+
+    access: Access
+    rules_for: Callable[[str], AccessRules]
+    """As `Access.rules_for`, remembered."""
+
+    def __init__(self, access: Access) -> None:
+        self.change(access)
+
+    def change(self, access: Access) -> None:
+        """From now on another one holds."""
+        self.access = access
+        self.rules_for = functools.lru_cache(_MOST_REMEMBERED)(access.rules_for)
+
+    @property
+    def only_logs(self) -> bool:
+        """Whether what is not allowed passes, and is logged."""
+        return self.access.mode is Mode.LOG
+
+
+def _listed(node: str, by_node: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """What is listed for all patterns that fit a node."""
+    fitting = [listed for nodes, listed in by_node.items() if fnmatchcase(node, nodes)]
+    return tuple(one for listed in fitting for one in listed)
 
 
 def _matches(text: str, patterns: Sequence[str]) -> bool:

@@ -8,11 +8,19 @@ exported modules, whose every function is looked up in `Access.calls`.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Protocol, TypeAlias
 
 from quicdist.carriers.log_rate_limit import LogRateLimit
-from quicdist.cluster.access import Rights
-from quicdist.cluster.access_rules import atom_text, is_request_tag, is_runtime_tag
+from quicdist.cluster.access_rules import (
+    AccessRules,
+    Pids,
+    atom_text,
+    is_request_tag,
+    is_runtime_tag,
+)
+from quicdist.cluster.audit import Audit, Outcome, PeerIdentity
+from quicdist.cluster.otp_names import NET_KERNEL, REX
 from quicdist.etf import Atom, Pid, Reference, Term
 from quicdist.protocol.signals import (
     ExitSignal,
@@ -31,8 +39,6 @@ _log.addFilter(LogRateLimit("access_refused"))
 _MOST_HEARD = 10_000
 """Processes of ours that a peer has heard of and may answer by their pid."""
 
-_NET_KERNEL = "net_kernel"
-
 Target: TypeAlias = "Pid | Atom"
 
 
@@ -49,11 +55,35 @@ class Answering(Protocol):
 class AccessFilter:
     """What one peer may do, and the processes of ours that it has heard of."""
 
-    def __init__(self, peer: str, rights: Rights, system: Answering) -> None:
-        self._peer = peer
-        self._rights = rights
+    def __init__(
+        self,
+        caller: PeerIdentity,
+        rules: AccessRules,
+        system: Answering,
+        *,
+        served: Iterable[str] = (),
+        only_logs: bool = False,
+        audit: Audit | None = None,
+    ) -> None:
+        """`served` are the modules that are exported: what is called of them goes by
+        `AccessRules.calls`. With `only_logs` everything passes."""
+        self._caller = caller
         self._system = system
+        self._only_logs = only_logs
+        self._audit = audit
+        self._served = frozenset(served)
         self._heard: dict[Pid, None] = {}
+        self.refusals = 0
+        """Messages and signals that were refused, or would have been."""
+        self.obey(rules, only_logs=only_logs)
+
+    def obey(self, rules: AccessRules, *, only_logs: bool) -> None:
+        """From now on other rules hold."""
+        self._rules = rules
+        self._only_logs = only_logs
+        self._by_calls = {*self._served, REX}
+        if rules.ping or rules.may_call_everything:
+            self._by_calls.add(NET_KERNEL)
 
     def heard(self, sender: Pid) -> None:
         """A process of ours sends to the peer, which may answer to its pid."""
@@ -69,52 +99,78 @@ class AccessFilter:
         if isinstance(signal, Message):
             refused = self._refused_message(signal.to, payload)
         elif isinstance(signal, ExitSignal):
-            refused = "" if self._rights.exits else f"an exit signal to {signal.to}"
+            refused = "" if self._rules.exits else f"an exit signal to {signal.to}"
         elif isinstance(signal, Link):
             refused = self._refused_link(signal)
         elif isinstance(signal, Monitor):
             refused = self._refused_monitor(signal)
         elif isinstance(signal, GroupLeader):
-            allowed = self._rights.group_leaders
+            allowed = self._rules.group_leaders
             refused = "" if allowed else f"another group leader for {signal.to}"
         else:
             return True
-        if refused:
-            extra = {"event": "access_refused", "peer": self._peer, "what": refused}
-            _log.warning("%s is refused %s", self._peer, refused, extra=extra)
-        return not refused
+        if not refused:
+            return True
+        self.refusals += 1
+        self._say(refused)
+        if not self._only_logs:
+            self._answer(signal)
+        return self._only_logs
+
+    def _say(self, refused: str) -> None:
+        name = self._caller.name
+        extra = {"event": "access_refused", "peer": name, "what": refused}
+        text = "%s would be refused %s" if self._only_logs else "%s is refused %s"
+        _log.warning(text, name, refused, extra=extra)
+        if self._audit is not None:
+            outcome = Outcome.WOULD_BE_REFUSED if self._only_logs else Outcome.REFUSED
+            self._audit.refused(self._caller, refused, outcome)
+
+    def _answer(self, signal: Signal) -> None:
+        if isinstance(signal, Link):
+            self._system.send_exit(signal.to, signal.sender, NOPROC)
+        elif isinstance(signal, Monitor):
+            watcher = Watcher(signal.sender, signal.to)
+            self._system.send_down(watcher, signal.sender, signal.ref, NOPROC)
 
     def _refused_message(self, to: Target | Reference, message: Payload) -> str:
         if isinstance(to, Reference):
             return ""
         tag = _tag(message)
-        if is_runtime_tag(tag) and not self._rights.system_messages:
+        if is_runtime_tag(tag) and not self._rules.system_messages:
             return f"a message {tag!r} to {to}, which only the runtime system sends"
         if not self._may_reach(to):
             return f"a message to {to}"
-        if is_request_tag(tag) and isinstance(to, Pid) and not self._rights.any_pid:
-            return f"a request to {to}: it may answer, and not ask"
+        if isinstance(to, Pid):
+            if is_request_tag(tag) and self._rules.pids is Pids.CALLERS:
+                return f"a request to {to}: it may answer, and not ask"
+        elif to == REX:
+            return self._refused_by_way_of_rex(message)
+        return ""
+
+    def _refused_by_way_of_rex(self, message: Payload) -> str:
+        """`rpc:sbcast` and what `rpc:eval_everywhere` of old sends: rex passes it on to a name."""
+        match message:
+            case (Pid(), ("sbcast" | "send", Atom() as name, inner)):
+                refused = self._refused_message(name, inner)
+                return f"{refused}, by way of rex" if refused else ""
         return ""
 
     def _refused_link(self, signal: Link) -> str:
-        if self._rights.links and self._may_reach(signal.to):
-            return ""
-        self._system.send_exit(signal.to, signal.sender, NOPROC)
-        return f"a link to {signal.to}"
+        allowed = self._rules.links and self._may_reach(signal.to)
+        return "" if allowed else f"a link to {signal.to}"
 
     def _refused_monitor(self, signal: Monitor) -> str:
         target = signal.to
         # `net_adm:ping`, and each call of a server, monitor the name that they ask.
-        if self._may_reach(target) and (self._rights.monitors or target == _NET_KERNEL):
+        if self._may_reach(target) and (self._rules.monitors or target == NET_KERNEL):
             return ""
-        watcher = Watcher(signal.sender, target)
-        self._system.send_down(watcher, signal.sender, signal.ref, NOPROC)
         return f"a monitor of {target}"
 
     def _may_reach(self, target: Target) -> bool:
         if isinstance(target, Pid):
-            return self._rights.any_pid or target in self._heard
-        return self._rights.may_send_to(target)
+            return self._rules.pids is Pids.ANY or target in self._heard
+        return target in self._by_calls or self._rules.may_send_to(target)
 
 
 def _tag(message: Payload) -> str | None:

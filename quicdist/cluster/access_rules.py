@@ -6,6 +6,7 @@ applied, in a gateway by `quicdist.gateway.reachability`.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,6 +16,9 @@ from quicdist.etf.terms import Atom, ImproperList, Term
 
 EVERYTHING = "*"
 """Of `calls`: any function, thus a shell."""
+
+DISCONNECT = "erlang:disconnect_node"
+"""Of `calls`: the one function of OTP's that a Python node runs for operators."""
 
 MIN_PREFIX = 3
 """Characters that a pattern of names has at least in front of its wildcard."""
@@ -33,6 +37,19 @@ _REQUESTS = ("$",)
 """First characters of the tags of OTP's requests: `$gen_call`, `$gen_cast`, `$gen_event`."""
 
 _SPAWN_OPTIONS = frozenset({"link", "monitor"})
+
+
+class Pids(enum.Enum):
+    """Which processes a peer may reach by their pids."""
+
+    CALLERS = "callers"
+    """Those that wait for an answer of the peer's, and those that the peer spawned. Behind a
+    gateway the first are processes that have sent their own pid to the peer; on a Python node,
+    processes that have sent it anything. They get answers only, no request to a `gen_server`."""
+    PARTNERS = "partners"
+    """The same processes, and they may be sent requests too."""
+    ANY = "any"
+    """All. Pids are small numbers: a peer that guesses that of `rex` may call any function."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +90,27 @@ class AccessRules:
     new_atoms: int = 10_000
     """Atoms that one connection may bring along and that no peer has brought before."""
 
+    pids: Pids = Pids.CALLERS
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether a Python node has nothing to check."""
+        return (
+            self.may_call_everything
+            and EVERYTHING in self.names
+            and self.pids is Pids.ANY
+            and all(
+                (
+                    *(self.ping, self.monitors, self.links, self.exits),
+                    *(self.group_leaders, self.system_messages),
+                )
+            )
+        )
+
     def may_send_to(self, name: str) -> bool:
         """Whether a message to this registered name may pass, whatever its request is."""
+        if self.may_call_everything and EVERYTHING in self.names:
+            return True
         if name in (REX, NET_KERNEL):
             return self.may_call_everything
         if name in OTP_NAMES:
@@ -93,6 +129,11 @@ class AccessRules:
         """Whether this function may be run."""
         called = f"{module}:{function}"
         return any(pattern == EVERYTHING or fnmatchcase(called, pattern) for pattern in self.calls)
+
+    def may_disconnect(self) -> bool:
+        """Whether the peer may end connections of a Python node (`erlang:disconnect_node/1`): only
+        where that is written out, as it is for operators."""
+        return DISCONNECT in self.calls
 
     @property
     def may_call_everything(self) -> bool:

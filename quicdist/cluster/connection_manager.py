@@ -21,7 +21,7 @@ from quicdist.carriers.half_open import HalfOpen
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.trust import CertificateError, PeerRefused
 from quicdist.carriers.trust.names import written
-from quicdist.cluster.access import Access
+from quicdist.cluster.access import AccessControl
 from quicdist.cluster.cookie_throttle import CookieThrottle
 from quicdist.cluster.liveness import BEAT, LoopWatch
 from quicdist.cluster.names import NodeName
@@ -137,7 +137,7 @@ class Connections:
         book: Resolver,
         listener: Listener,
         limits: NodeLimits,
-        access: Access,
+        access: AccessControl,
         options: Options,
         counters: NodeCounters,
     ) -> None:
@@ -333,7 +333,7 @@ class Connections:
         NodeName.parse(node)
         if node == self.local.name:
             raise NoConnection(node, "that is this node itself")
-        if not self._access.dials(node):
+        if not self._access.access.dials(node):
             raise NoConnection(node, "our setting does not allow to dial it", is_refusal=True)
         loop = asyncio.get_running_loop()
         attempt = _Attempt(node, loop.time() + self._limits.connect_timeout)
@@ -539,7 +539,7 @@ class Connections:
             extra = {**peer.fields("not_believed"), "reason": str(error)}
             logger.warning("%s is refused: %s", peer, error, extra=extra)
             return False
-        if not self._access.accepts(name):
+        if not self._access.access.accepts(name):
             logger.warning("%s may not connect", peer, extra=peer.fields("not_allowed"))
             return False
         return True

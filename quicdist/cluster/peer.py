@@ -196,6 +196,11 @@ class Peer:
         host, port = self.connection.peer_address
         return f"{self.name or 'a node not named yet'} at {host}:{port}"
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the key that its node has shown in TLS; empty where it has shown none."""
+        return self.connection.peer_fingerprint
+
     def fields(self, event: str) -> dict[str, object]:
         """What a line in the log has besides its text, for programs that read it."""
         host, port = self.connection.peer_address

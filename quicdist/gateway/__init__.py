@@ -5,11 +5,11 @@ The BEAM runs with the Erlang module shipped here as its EPMD, and finds every o
 it. The handshake stays between the two nodes: the gateway never knows the cookie.
 """
 
+from quicdist.cluster.policy import Mode, PeerRules, Pids, Policy
+from quicdist.cluster.policy_file import PolicyError, parse_policy, read_policy
 from quicdist.gateway.erlang import EmitError, Emitted, emit_module, erl_arguments
 from quicdist.gateway.gateway import Gateway, GatewayError, run
 from quicdist.gateway.info import GatewayStatistics, RelayInfo
-from quicdist.gateway.policy import Mode, PeerRules, Pids, Policy
-from quicdist.gateway.policy_file import PolicyError, parse_policy, read_policy
 from quicdist.gateway.settings import GatewaySettings
 
 __all__ = [

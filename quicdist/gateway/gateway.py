@@ -23,13 +23,14 @@ from quicdist.carriers.reject_reason import Refusals
 from quicdist.carriers.tcp import TcpConnection
 from quicdist.carriers.trust import Credentials
 from quicdist.carriers.trust.file_watcher import watch
+from quicdist.cluster.audit import Audit
 from quicdist.cluster.cookie_throttle import CookieThrottle
 from quicdist.cluster.names import Address
+from quicdist.cluster.policy import Mode, Policy
+from quicdist.cluster.policy_file import PolicyError, read_policy
 from quicdist.errors import NotRunning
 from quicdist.gateway.directory import LOOPBACK, GatewayDirectory
 from quicdist.gateway.info import GatewayStatistics
-from quicdist.gateway.policy import Mode, Policy
-from quicdist.gateway.policy_file import PolicyError, read_policy
 from quicdist.gateway.policy_filter import PolicyFilter
 from quicdist.gateway.relay import Relay
 from quicdist.gateway.settings import GatewaySettings
@@ -86,6 +87,7 @@ class Gateway:
             connect=self._outgoing,
         )
         self._policy = self.settings.policy
+        self._audit = Audit(self.settings.name) if self.settings.audit else None
         self._atoms = AtomBudget()
         self._relays: dict[Relay, asyncio.Task[None]] = {}
         self._counters = NodeCounters()
@@ -288,6 +290,7 @@ class Gateway:
             peer_name=peer_name,
             peer_address=peer_address,
             guard=self._guard(peer_name),
+            audit=self._audit,
             access=self.settings.access,
             handshake_timeout=self.settings.handshake_timeout,
             keepalive=self.settings.keepalive,
@@ -297,7 +300,13 @@ class Gateway:
         policy = self._policy
         if policy is None:
             return None
-        return PolicyFilter(policy, self.name, dialed_peer=peer_name, atoms=self._atoms)
+        return PolicyFilter(
+            policy,
+            self.name,
+            dialed_peer=peer_name,
+            atoms=self._atoms,
+            is_audited=self._audit is not None,
+        )
 
     def _start(self, relay: Relay, reach: Coroutine[None, None, None]) -> None:
         """One task for each relay's whole life: it reaches the other side and waits for the end."""

@@ -18,9 +18,9 @@ import dataclasses
 from dataclasses import dataclass
 
 from quicdist import etf
+from quicdist.cluster.policy import Mode, Policy
 from quicdist.etf.terms import Atom
 from quicdist.gateway.payload_inspection import PayloadInspection
-from quicdist.gateway.policy import Mode, Policy
 from quicdist.gateway.policy_rules import Pass, PolicyRules, Refusal
 from quicdist.gateway.term_scanner import (
     MAX_NEW_ATOMS_OF_MESSAGE,
@@ -88,6 +88,10 @@ class Passage:
     answer: Packet | None = None
     note: str | None = None
     """For the log: what was refused, or would have been."""
+    refused: str | None = None
+    """What the rules do not allow, in a few words."""
+    called: str | None = None
+    """For the audit log: the call that passes."""
 
 
 class PolicyFilter:
@@ -100,9 +104,11 @@ class PolicyFilter:
         *,
         dialed_peer: str | None,
         atoms: AtomBudget | None = None,
+        is_audited: bool = False,
     ) -> None:
         """`dialed_peer` is whom the node wants to reach; None when the peer has dialed. `atoms`
-        counts those that all peers bring to the node."""
+        counts those that all peers bring to the node. With `is_audited` the calls that pass are
+        named."""
         self._policy = policy
         self._own_name = Atom(own_name)
         self._dialed_peer = dialed_peer
@@ -119,6 +125,9 @@ class PolicyFilter:
         self._tails: dict[int, bytes] = {}
         """The ends of the fragments that the node has sent of a message not yet complete."""
         self._atoms = AtomBudget() if atoms is None else atoms
+        self._is_audited = is_audited
+        self._called: str | None = None
+        """Of the frame that is being read."""
         self._new_atoms = 0
         """Those that this connection has brought."""
 
@@ -140,9 +149,10 @@ class PolicyFilter:
             return self._watch(packet)
         forward, refusal = self._frame_from_peer(packet.data)
         if refusal is None:
-            return Passage(None if forward is None else FramePacket(forward))
+            packet_on = None if forward is None else FramePacket(forward)
+            return Passage(packet_on, called=self._called)
         answer = None if refusal.answer is None else self._frame(refusal.answer, refusal.payload)
-        return Passage(None, answer, f"refused: {refusal.what}")
+        return Passage(None, answer, f"refused: {refusal.what}", refused=refusal.what)
 
     def from_node(self, packet: Packet) -> Packet:
         """What goes on to the peer of a packet from the node. Raises as `from_peer`."""
@@ -250,12 +260,15 @@ class PolicyFilter:
         except ProtocolError as error:
             return Passage(packet, note=f"would end here, for {error}")
         if refusal is not None:
-            return Passage(packet, note=f"would be refused: {refusal.what}")
+            note = f"would be refused: {refusal.what}"
+            return Passage(packet, note=note, refused=refusal.what)
         changes = forward is not None and forward is not packet.data
-        return Passage(packet, note="a trace token would be taken out" if changes else None)
+        token = "a trace token would be taken out" if changes else None
+        return Passage(packet, note=token, called=self._called)
 
     def _frame_from_peer(self, data: bytes) -> tuple[bytes | None, Refusal | None]:
         """What goes on of it; why not, unless its message was refused before."""
+        self._called = None
         if self._is_next_fragment(data):
             return (data if self._next_fragment(data) else None), None
         read = self._read(data)
@@ -272,6 +285,8 @@ class PolicyFilter:
                 if refusal is None and not judge.rules.may_call_everything:
                     scanner = TermScanner(1)
                     refusal = self._scan(judge, data, read, scanner, is_request)
+                if self._is_audited and refusal is None and is_request:
+                    self._called = judge.called(read.signal, read.payload)
             except Unreadable as error:
                 refusal = Refusal(f"{type(read.signal).__name__}: {error}")
         if self._header_form and data[1] == FIRST_FRAGMENT:

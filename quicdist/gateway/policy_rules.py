@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from quicdist.cluster.access_rules import is_request_tag, is_runtime_tag
 from quicdist.cluster.otp_names import NET_KERNEL, REX
+from quicdist.cluster.policy import PeerRules, Pids
 from quicdist.etf.terms import Atom, Pid, Reference, Term
 from quicdist.gateway.payload_inspection import (
     Asked,
@@ -30,7 +31,6 @@ from quicdist.gateway.payload_inspection import (
     requested,
     spawned,
 )
-from quicdist.gateway.policy import PeerRules, Pids
 from quicdist.gateway.reachability import Reach, Reachability
 from quicdist.protocol.errors import ProtocolError
 from quicdist.protocol.signals import (
@@ -98,6 +98,18 @@ class PolicyRules:
         if isinstance(to, Pid | Reference) and to.node != self._own_name:
             return Refusal(f"{type(signal).__name__} to a process of another node")
         return _HANDLERS[type(signal)](self, signal, payload)
+
+    def called(self, signal: Signal, payload: PayloadInspection) -> str | None:
+        """What a request that passes calls, `module:function/arity` as far as it is known; None
+        where it is no call."""
+        match signal:
+            case SpawnRequest():
+                call = spawned(signal, payload.again())
+                return str(call or Call(*signal.mfa[:2]))
+            case Message(to=Atom() as name) if name == REX:
+                request = requested(payload.again(), self._peer_name).request
+                return str(request) if isinstance(request, Call) else None
+        return None
 
     def turned_down(self, signal: Signal, payload: PayloadInspection, what: str) -> Refusal:
         """The refusal of a request for what is in it."""

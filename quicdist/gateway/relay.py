@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from quicdist.carriers.base import CloseKind, CloseReason, Connection
 from quicdist.carriers.trust import CertificateError, PeerRefused
 from quicdist.cluster.access import Access
+from quicdist.cluster.audit import Audit, Outcome, PeerIdentity
+from quicdist.cluster.policy import Policy
 from quicdist.gateway.info import RelayInfo
-from quicdist.gateway.policy import Policy
 from quicdist.gateway.policy_filter import Passage, PolicyFilter
 from quicdist.protocol.errors import DistError, HandshakeRefused
 from quicdist.protocol.handshake import Status, build_status, parse_name
@@ -62,6 +63,7 @@ class Relay:
         handshake_timeout: float,
         keepalive: float,
         guard: PolicyFilter | None = None,
+        audit: Audit | None = None,
     ) -> None:
         """`peer_name` is whom the BEAM asked for; None for a peer that came to us, which is then
         called by the name it claims. Names and address are for the log alone. `guard` says what
@@ -72,6 +74,7 @@ class Relay:
         self._own_name = own_name
         self._peer_address = peer_address
         self._access = access
+        self._audit = audit
         self._incoming = peer_name is None
         self.connected = False
         self.peer_name = peer_name
@@ -274,6 +277,23 @@ class Relay:
                 extra = {**self._fields("policy_refusal"), "what": told}
                 _log.warning("%s: %s", self.title, told, extra=extra)
         self._refusals[told] += 1
+
+    def judged(self, passage: Passage) -> None:
+        """The guard has judged a message of the peer's: for the audit log. How a call that passes
+        ends is not seen."""
+        if self._audit is None:
+            return
+        if passage.called is not None:
+            self._audit.call(self._identity, passage.called, Outcome.PASSED)
+        if passage.refused is not None:
+            passes = passage.forward is not None
+            outcome = Outcome.WOULD_BE_REFUSED if passes else Outcome.REFUSED
+            self._audit.refused(self._identity, passage.refused, outcome)
+
+    @property
+    def _identity(self) -> PeerIdentity:
+        far = self.far.connection
+        return PeerIdentity(self.peer_name or "", "" if far is None else far.peer_fingerprint)
 
     def turn_away(self, refusal: HandshakeRefused) -> None:
         """The guard wants no such connection: who dialed is told, and both sides are closed."""
@@ -523,6 +543,7 @@ class _FarSide(_Side):
             target.send_frame(())
 
     def _proceed(self, passage: Passage, target: Connection) -> None:
+        self._relay.judged(passage)
         if passage.note is not None:
             self._relay.note(passage.note)
         if passage.forward is not None:

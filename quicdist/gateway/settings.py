@@ -9,7 +9,7 @@ from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.trust import Identity, Trust
 from quicdist.cluster.access import Access
 from quicdist.cluster.names import Address
-from quicdist.gateway.policy import Policy
+from quicdist.cluster.policy import Policy
 from quicdist.limits import AdmissionLimits, CarrierLimits, ConnectionBounds
 from quicdist.protocol.dialects import ALL_ALPNS
 
@@ -55,6 +55,10 @@ class GatewaySettings:
 
     policy: Policy | None = None
     """What peers may do to the node; None lets through whatever two nodes say, unread."""
+
+    audit: bool = False
+    """Whether each call and refusal is logged to `quicdist.audit`, as far as frames show them. It
+    takes a policy: without one, frames are not read."""
 
     dial_timeout: float = 6.0
     """For a QUIC connection; a BEAM gives up a connection after 7 s (net_setuptime)."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
-from quicdist.cluster.access import Access
+from quicdist.cluster.access import AccessControl
 from quicdist.etf import Atom, Term
 from quicdist.kernel.exports import Exported, Exports
 from quicdist.runtime.mailbox import Mailbox
@@ -44,7 +44,7 @@ class Introspection:
         self,
         system: ProcessTable,
         exports: Exports,
-        access: Access,
+        access: AccessControl,
         running: Callable[[], int],
         connections: Connections,
     ) -> None:
@@ -61,7 +61,7 @@ class Introspection:
         return [
             _described(one)
             for one in self._exports
-            if caller is None or self._access.may_call(caller, one.module, one.name)
+            if caller is None or self._access.rules_for(caller).may_call(one.module, one.name)
         ]
 
     def status(self, caller: Atom | None) -> Term:

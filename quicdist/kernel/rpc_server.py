@@ -20,11 +20,14 @@ OTP: erpc, rpc, gen; ERTS manual, Distribution Protocol, SPAWN_REQUEST.
 from __future__ import annotations
 
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
-from quicdist.cluster.access import Access
+from quicdist.cluster.access import AccessControl
+from quicdist.cluster.access_rules import DISCONNECT
+from quicdist.cluster.audit import Audit, Outcome, PeerIdentity
 from quicdist.errors import ErlangError, ErlangExit, ErlangThrow
 from quicdist.etf import Atom, Export, Pid, Term
 from quicdist.etf.notation import format_bounded
@@ -70,14 +73,16 @@ class RpcServer:
         system: ProcessTable,
         spawner: Spawner,
         exports: Exports,
-        access: Access,
+        access: AccessControl,
         calls_at_once: int,
+        audit: Audit | None = None,
     ) -> None:
         self._system = system
         self._spawner = spawner
         self._exports = exports
         self._access = access
         self._calls_at_once = calls_at_once
+        self._audit = audit
         self._running: dict[Source, Backpressure] = {}
         self._provided: dict[tuple[str, str, int], Provided] = {}
         system.handlers[signals.SpawnRequest] = self._on_spawn_request
@@ -135,34 +140,54 @@ class RpcServer:
         return sum(level.size for level in self._running.values())
 
     async def _apply(self, source: Source, module: Term, name: Term, args: Term) -> Term:
-        """Calls the function; raises what it raises, or `undef`."""
+        """Calls the function; raises what it raises, or `undef`. Written to the audit log."""
         module, name, args = _applied((module, name, _length(args)), args)
+        if self._audit is None or source.name is None:
+            return await self._run_allowed(source, module, name, args)
+        caller = PeerIdentity(str(source.name), source.fingerprint)
+        function = f"{format_bounded(module, 100)}:{format_bounded(name, 100)}/{_length(args)}"
+        began = time.monotonic()
+        outcome, cause = Outcome.RETURNED, ""
+        try:
+            return await self._run_allowed(source, module, name, args)
+        except _Undefined as error:
+            outcome, cause = Outcome.REFUSED, error.cause
+            raise
+        except BaseException as error:
+            outcome, cause = Outcome.RAISED, type(error).__name__
+            raise
+        finally:
+            took = time.monotonic() - began
+            self._audit.call(caller, function, outcome, duration=took, cause=cause)
+
+    async def _run_allowed(self, source: Source, module: Term, name: Term, args: Term) -> Term:
         args = _listed(args)
         exported = self._exports.find(module, name, len(args))
-        if exported is None:
-            provided = self._provided.get((str(module), str(name), len(args)))
-            if provided is not None and self._may_call(source, str(module), str(name)):
-                return await provided(source.name, args)
-            raise _Undefined(module, name, args)
-        caller = source.name
-        if not self._may_call(source, exported.module, exported.name):
-            logger.warning(
-                "%s wanted to call %s:%s, which it may not",
-                caller,
-                exported.module,
-                exported.name,
-                extra={
-                    "event": "call_not_allowed",
-                    "node": str(self._system.name),
-                    "peer": str(caller),
-                },
-            )
-            raise _Undefined(module, name, args)
-        return await self._exports.run(exported, args)
+        provided = self._provided.get((str(module), str(name), len(args)))
+        if exported is None and provided is None:
+            raise _Undefined(module, name, args, "not exported")
+        if not self._may_call(source, str(module), str(name)):
+            self._say_not_allowed(source, f"{module}:{name}")
+            if not self._access.only_logs or f"{module}:{name}" == DISCONNECT:
+                raise _Undefined(module, name, args, "access")
+        if exported is not None:
+            return await self._exports.run(exported, args)
+        assert provided is not None
+        return await provided(source.name, args)
+
+    def _say_not_allowed(self, source: Source, function: str) -> None:
+        caller = str(source.name)
+        extra = {"event": "call_not_allowed", "node": str(self._system.name), "peer": caller}
+        logger.warning("%s wanted to call %s, which it may not", caller, function, extra=extra)
 
     def _may_call(self, source: Source, module: str, name: str) -> bool:
         caller = source.name
-        return caller is None or self._access.may_call(caller, module, name)
+        if caller is None:
+            return True
+        rules = self._access.rules_for(caller)
+        if f"{module}:{name}" == DISCONNECT and (module, name, 1) in self._provided:
+            return rules.may_disconnect()
+        return rules.may_call(module, name)
 
     # -- erpc ------------------------------------------------------------------------------------
 
@@ -478,8 +503,9 @@ class _ServerCall(_ServedCall):
 class _Undefined(ErlangError):
     """No such function is exported."""
 
-    def __init__(self, module: Term, name: Term, args: Sequence[Term]) -> None:
+    def __init__(self, module: Term, name: Term, args: Sequence[Term], cause: str) -> None:
         super().__init__(_UNDEF)
+        self.cause = cause
         self.frame: Term = (module, name, list(args), [])
 
 

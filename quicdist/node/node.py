@@ -16,8 +16,9 @@ from quicdist.carriers.epmd import EpmdError
 from quicdist.carriers.trust import CertificateError, Credentials, Identity, Trust, Verifier
 from quicdist.carriers.trust.file_watcher import watch
 from quicdist.cluster import tracebacks
-from quicdist.cluster.access import Access
+from quicdist.cluster.access import Access, AccessControl, AccessGiven
 from quicdist.cluster.access_filter import AccessFilter
+from quicdist.cluster.audit import Audit, PeerIdentity
 from quicdist.cluster.carrier import Accept, Carrier, CarrierSettings, ListenerSettings
 from quicdist.cluster.connection_manager import Connections
 from quicdist.cluster.cookie import check_cookies, find_cookie
@@ -31,6 +32,7 @@ from quicdist.cluster.tls import tcp_or_tls
 from quicdist.errors import (
     CallError,
     CallTimeout,
+    ErlangError,
     NoConnection,
     NodeError,
     NodeNameError,
@@ -133,8 +135,9 @@ class Node:
       start and keeps it.
     - `trust`: which keys and certificates of peers are accepted. Default: `Trust.first_use()`,
       which trusts a node's key on first use and rejects any other key for that name later.
-    - `access`: which nodes may connect, and what each may call and do. Default: `Access()`, which
-      allows everything.
+    - `access`: which nodes may connect, and what each may call and do: an `Access`, a `Policy`, or
+      the path of a policy file. Default: `Access()`, which allows everything.
+    - `audit`: whether each call and refusal is logged to `quicdist.audit`. Default: False.
     - `limits`: bounds on memory and time. Default: `NodeLimits()`.
     - `terms`: options of decoding, such as binaries as `str`.
     - `printed`: a function `printed(text)` for the output of functions that this node calls on
@@ -144,8 +147,8 @@ class Node:
     thread, its methods raise RuntimeError. In a forked child its sockets are closed and its methods
     raise NotRunning; create a node after the fork.
 
-    Raises NodeNameError, CookieError or ExportError. `start` and `async with` also raise
-    StartError.
+    Raises NodeNameError, CookieError, ExportError or PolicyError. `start` and `async with` also
+    raise StartError.
     """
 
     def __init__(
@@ -161,10 +164,11 @@ class Node:
         lookups: Sequence[Lookup] = DEFAULT_LOOKUPS,
         identity: Identity | None = None,
         trust: Trust | None = None,
-        access: Access | None = None,
+        access: AccessGiven | None = None,
         limits: NodeLimits | None = None,
         terms: etf.Options = etf.DEFAULT,
         printed: Write | None = None,
+        audit: bool = False,
     ) -> None:
         where = None if listen is None else parse_listen(listen)
         if named_by is None:
@@ -185,7 +189,8 @@ class Node:
         self._printed = printed
         self._exports = Exports(exports, self._limits.threads)
         self._lookups = lookups
-        self._access = access or Access()
+        self._access = AccessControl(Access.of(access))
+        self._is_audited = audit
         # A name with any port at all is met once: the certificate makes no claim to it.
         is_lasting = own.address is None or own.address.port
         hosts = [own.host] if is_lasting else []
@@ -219,6 +224,7 @@ class Node:
             self._exports,
             self._local(),
             self._printed,
+            is_audited=self._is_audited,
         )
         try:
             self._name = await self._open_carriers(book, life.connections.accept)
@@ -335,6 +341,15 @@ class Node:
             self._life.connections.change_cookies(self._cookies)
         extra = {"event": "cookies_changed", "node": self.name}
         logger.info("%s has other cookies: %d", self.name, len(self._cookies), extra=extra)
+
+    def change_access(self, access: AccessGiven) -> None:
+        """Other rules from now on, for connected nodes, too; those that may not connect any more
+        are disconnected. Raises PolicyError, and nothing has changed."""
+        self._access.change(Access.of(access))
+        if self._life is not None:
+            self._life.access_changed()
+        extra = {"event": "access_changed", "node": self.name}
+        logger.info("%s: other rules say what nodes may do", self.name, extra=extra)
 
     def recheck_peers(self) -> None:
         """Verifies the certificates of all connected peers again.
@@ -765,14 +780,18 @@ class _Life:
     def __init__(
         self,
         limits: NodeLimits,
-        access: Access,
+        access: AccessControl,
         terms: etf.Options,
         book: Resolver,
         events: Events,
         exports: Exports,
         local: LocalNode,
         printed: Write | None,
+        *,
+        is_audited: bool,
     ) -> None:
+        self._is_audited = is_audited
+        self._audit: Audit | None = None
         self.lost_name: str | None = None
         """Why it is over, for a node that was named by another."""
         self._watching: asyncio.Task[None] | None = None
@@ -803,9 +822,17 @@ class _Life:
         self.caller = Caller(system, leader.pid)
         system.reply_sink = self.caller.pid
         start_net_kernel(system, self._limits.net_ticktime)
+        if self._is_audited:
+            self._audit = Audit(name)
         serving = RpcServer(
-            system, self.spawner, self._exports, self._access, self._limits.calls_at_once
+            system,
+            self.spawner,
+            self._exports,
+            self._access,
+            self._limits.calls_at_once,
+            self._audit,
         )
+        serving.provide("erlang", "disconnect_node", 1, self._disconnect_for)
         flags = self._local.flags & ~Flag.NAME_ME
         if Flag.PUBLISHED in flags:
             self.global_names = names = GlobalNames(
@@ -872,21 +899,54 @@ class _Life:
     def _disconnect(self, node: Atom) -> None:
         self.connections.disconnect(node)
 
+    async def _disconnect_for(self, caller: Atom | None, args: Sequence[Term]) -> Term:
+        """`erlang:disconnect_node/1`, for operators."""
+        (node,) = args
+        if not isinstance(node, Atom):
+            raise ErlangError(Atom("badarg"))
+        extra = {"event": "disconnect_asked", "node": str(self.system.name), "peer": str(node)}
+        logger.info("an operator ends the connection to %s", node, extra=extra)
+        return self.connections.disconnect(node)
+
     # -- told by connections --
 
     def peer_up(self, peer: Peer) -> None:
         """Called when a connection is up."""
         assert peer.name is not None
-        rights = self._access.rights(peer.name, self._exports.modules)
-        if not rights.is_everything:
-            peer.guard = AccessFilter(peer.name, rights, self.system)
-        host = peer.connection.peer_address[0]
-        peer.gets_tracebacks = tracebacks.are_for(self._access.tracebacks, host)
+        self._guard(peer, peer.name)
         carrier = peer.connection.traits.name
         extra = {**peer.fields("peer_up"), "role": peer.connection.role.value}
         logger.info("%s is up (%s)", peer, carrier, extra=extra)
         self.system.node_changed(_NODEUP, peer.name, peer.is_hidden)
         self._events.publish(NodeUp(str(peer.name), peer.is_hidden, carrier))
+
+    def _guard(self, peer: Peer, name: str) -> None:
+        control = self._access
+        rules = control.rules_for(name)
+        if peer.guard is not None:
+            peer.guard.obey(rules, only_logs=control.only_logs)
+        elif not rules.is_everything:
+            peer.guard = AccessFilter(
+                PeerIdentity(name, peer.fingerprint),
+                rules,
+                self.system,
+                served=self._exports.modules,
+                only_logs=control.only_logs,
+                audit=self._audit,
+            )
+        host = peer.connection.peer_address[0]
+        peer.gets_tracebacks = tracebacks.are_for(control.access.tracebacks, host)
+
+    def access_changed(self) -> None:
+        """Other rules hold: for the peers that are up, too. Those that may not connect any more
+        are disconnected."""
+        access = self._access.access
+        for name, peer in list(self.connections.up.items()):
+            may_be = access.dials(name) if peer.is_dialer else access.accepts(name)
+            if may_be:
+                self._guard(peer, name)
+            else:
+                peer.fail("our setting does not allow it any more", Ending.REFUSED)
 
     def peer_down(self, peer: Peer, reason: str) -> None:
         """Called when a connection is lost. Informs linked and monitoring processes."""

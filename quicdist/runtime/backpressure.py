@@ -21,6 +21,10 @@ class Source(Protocol):
     def name(self) -> Atom | None:
         """The peer's; None for this node."""
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the key that the peer has shown in TLS; empty where it has shown none."""
+
     def filled(self, level: Backpressure) -> None:
         """This source has just filled a receiver above its high watermark."""
 
@@ -36,6 +40,7 @@ class _Here:
     """This node as a source: senders here are not held back by a full mailbox."""
 
     name = None
+    fingerprint = ""
 
     def filled(self, level: Backpressure) -> None:
         pass

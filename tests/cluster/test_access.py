@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from quicdist import Access, CallError, Node, NoProcess, export
-from quicdist.cluster.access import Rights, Tracebacks
+from quicdist.cluster.access import Tracebacks
 from quicdist.cluster.access_filter import AccessFilter
+from quicdist.cluster.access_rules import AccessRules, Pids
+from quicdist.cluster.audit import PeerIdentity
 from quicdist.cluster.tracebacks import HIDDEN, are_for, without_tracebacks
 from quicdist.etf import Atom, Pid, Reference, Term
 from quicdist.otp import GenServer, start
@@ -73,7 +75,7 @@ def _filled(message: tuple[Term, ...], sender: Term, parent: Pid) -> Term:
 
 @pytest.mark.io
 async def test_by_default_peers_are_trusted_as_otp_trusts_them() -> None:
-    assert Access().rights(PEER, []).is_everything
+    assert Access().rules_for(PEER).is_everything
     async with two(Access()) as (ours, theirs):
         assert await theirs.gen_call(("secret", ours.name), "ping") == "pong"
 
@@ -201,12 +203,12 @@ KILL = Atom("kill")
     ids=lambda signal: type(signal).__name__,
 )
 def test_every_form_of_what_is_not_allowed_is_refused(signal: signals.Signal) -> None:
-    guard = AccessFilter("theirs@h", NOTHING.rights("theirs@h", []), Answers())
+    guard = AccessFilter(PeerIdentity("theirs@h"), NOTHING.rules_for("theirs@h"), Answers())
     assert not guard.admits(signal, Atom("message"))
 
 
 def test_answers_always_pass() -> None:
-    guard = AccessFilter("theirs@h", NOTHING.rights("theirs@h", []), Answers())
+    guard = AccessFilter(PeerIdentity("theirs@h"), NOTHING.rules_for("theirs@h"), Answers())
     for signal in (
         signals.Message(THEIRS, REFERENCE),
         signals.Down(THEIRS, OURS, REFERENCE),
@@ -223,9 +225,11 @@ def test_answers_always_pass() -> None:
 
 
 def test_who_may_call_everything_keeps_what_is_not_taken() -> None:
-    rights = Access(system_messages=[], exits=["friend@*"]).rights(PEER, [])
-    assert rights == Rights(("*",), False, False, True, True, True, True)
-    assert Access(exits=["friend@*"]).rights("friend@h", []).exits
+    rules = Access(system_messages=[], exits=["friend@*"]).rules_for(PEER)
+    assert rules == AccessRules(
+        names=("*",), calls=("*",), links=True, group_leaders=True, pids=Pids.ANY
+    )
+    assert Access(exits=["friend@*"]).rules_for("friend@h").exits
 
 
 # -- tracebacks ----------------------------------------------------------------------------------

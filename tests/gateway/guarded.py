@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from quicdist.cluster.policy import PeerRules, Policy
 from quicdist.etf import Atom, Pid, Reference
-from quicdist.gateway.policy import PeerRules, Policy
 from quicdist.gateway.policy_filter import PolicyFilter
 from quicdist.limits import SessionLimits
 from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
@@ -45,13 +45,15 @@ class Guarded:
         flags: Flag = DEFAULT_FLAGS,
         peer_dials: bool = True,
         fragment_size: int = 64 * 1024,
+        is_audited: bool = False,
     ) -> None:
         policy = Policy((policy,)) if isinstance(policy, PeerRules) else policy
         limits = SessionLimits(fragment_size=fragment_size)
         roles = (Role.DIALER, Role.LISTENER) if peer_dials else (Role.LISTENER, Role.DIALER)
         self.peer = Session(node(PEER, flags=flags), roles[0], challenge=1, limits=limits)
         self.node = Session(node(OWN), roles[1], challenge=2, limits=limits)
-        self.guard = PolicyFilter(policy, OWN, dialed_peer=None if peer_dials else PEER)
+        dialed = None if peer_dials else PEER
+        self.guard = PolicyFilter(policy, OWN, dialed_peer=dialed, is_audited=is_audited)
         self.notes: list[str] = []
         dialer = self.peer if peer_dials else self.node
         self._shake(dialer, dialer.start())

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicdist.cluster.access_rules import RUNTIME_TAGS
+from quicdist.cluster.policy import Mode, PeerRules, Pids, Policy
 from quicdist.etf import Atom, Export, ImproperList, NativeRecord, Pid, encode_bare
 from quicdist.gateway import reachability
-from quicdist.gateway.policy import Mode, PeerRules, Pids, Policy
 from quicdist.gateway.policy_filter import PolicyFilter
 from quicdist.gateway.term_scanner import AtomBudget, TermScanner, Unreadable
 from quicdist.protocol import handshake as hs
@@ -932,3 +932,23 @@ def test_a_policy_that_logs_says_what_it_would_refuse() -> None:
     assert stranger.notes == [
         "would be refused: anything from peer@x, whom no entry of the policy fits"
     ]
+
+
+# -- audit ---------------------------------------------------------------------------------------
+
+
+def test_calls_that_pass_and_what_is_refused_are_named_for_the_audit_log() -> None:
+    policy = PeerRules(nodes=("*",), calls=("calc:*",), names=("counter",))
+    pair = Guarded(policy, is_audited=True)
+
+    def passage(control: Any, payload: Any) -> tuple[str | None, str | None]:
+        (frame,) = frames(pair.peer, control, payload)
+        judged = pair.guard.from_peer(FramePacket(frame))
+        return judged.called, judged.refused
+
+    args = [MREF, Atom("calc"), Atom("add"), [1, 2]]
+    assert passage(spawn("erpc", "execute_call", 4), args) == ("calc:add", None)
+    assert passage(to("counter"), 1) == (None, None)
+    assert passage(to("kitchen"), 1) == (None, "a message to kitchen")
+    args = [MREF, Atom("os"), Atom("cmd"), ["id"]]
+    assert passage(spawn("erpc", "execute_call", 4), args) == (None, "a call of os:cmd")

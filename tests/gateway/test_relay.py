@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from quicdist.carriers.base import CloseKind, CloseReason, ConnectionHandler, ConnectionStatistics
 from quicdist.carriers.trust import PeerRefused
 from quicdist.cluster.access import Access
+from quicdist.cluster.policy import PeerRules, Policy
 from quicdist.etf import Atom, Pid, Reference, encode_bare
-from quicdist.gateway.policy import PeerRules, Policy
 from quicdist.gateway.policy_filter import PolicyFilter
 from quicdist.gateway.relay import Relay, claimed_name
 from quicdist.protocol import handshake as hs
@@ -61,6 +61,8 @@ class Remembering:
         self.pings += 1
 
     binding = b""
+
+    peer_fingerprint = ""
 
     def check_again(self, node: str) -> None:
         self.check_name(node)

@@ -97,6 +97,8 @@ class MemoryConnection:
 
     def check_name(self, node: str) -> None: ...
 
+    peer_fingerprint = ""
+
     def check_again(self, node: str) -> None: ...
 
     def must_bind(self, node: str) -> bool:

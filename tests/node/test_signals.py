@@ -41,6 +41,8 @@ class Recorder(Process):
 class Connection:
     """A source of signals: the connection to a node."""
 
+    fingerprint = ""
+
     def __init__(self, name: Atom) -> None:
         self.name = name
 

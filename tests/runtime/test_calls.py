@@ -38,6 +38,7 @@ class Connection:
     """The source of what a node sends, and what it is sent."""
 
     can_spawn = True
+    fingerprint = ""
 
     def __init__(self, name: Atom) -> None:
         self.name = name

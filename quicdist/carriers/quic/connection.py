@@ -39,6 +39,7 @@ from quicdist.carriers.quic.send_window import SendWindow
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Alert, CertificateError, PeerRefused
+from quicdist.carriers.trust.names import fingerprint
 from quicdist.protocol.dialects import QUIC_DIALECTS, QuicDialect
 from quicdist.protocol.dialects.base import (
     Buffer,
@@ -318,6 +319,12 @@ class QuicConnection:
         """A node is who its certificate says. Raises PeerRefused."""
         if self.role is Role.LISTENER:
             self._verifier.named(node, self._engine.certificates)
+
+    @property
+    def peer_fingerprint(self) -> str:
+        """Of the certificate presented in the TLS handshake."""
+        certificates = self._engine.certificates
+        return fingerprint(certificates[0]) if certificates else ""
 
     def check_again(self, node: str) -> None:
         """What is believed may have changed since. Raises PeerRefused."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime
 import errno
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -47,6 +49,12 @@ PrivateKey = (
     | ed448.Ed448PrivateKey
 )
 
+KeySource: TypeAlias = Path | str | Callable[[], bytes | PrivateKey]
+"""Where a key comes from: a PEM file, or a function that returns the PEM or the key itself, as one
+that asks a secret store."""
+
+Passphrase: TypeAlias = bytes | str | Callable[[], bytes | str]
+
 OVERLAP = datetime.timedelta(days=30)
 """How long a key that was replaced vouches for the new one, and is taken beside it."""
 
@@ -69,16 +77,35 @@ class Identity:
     """Where it was read from."""
     kept_for: Sequence[str] | None = field(default=None, compare=False)
     """The hosts that `kept` was asked for."""
+    load_again: Callable[[], Identity] | None = field(default=None, compare=False, repr=False)
+    """As it was loaded, when its files have changed."""
 
     @classmethod
-    def load(cls, certificate: Path | str, key: Path | str | None = None) -> Identity:
-        """From PEM files; without `key` both are in one. Raises CertificateError."""
+    def load(
+        cls,
+        certificate: Path | str,
+        key: KeySource | None = None,
+        *,
+        passphrase: Passphrase | None = None,
+    ) -> Identity:
+        """From PEM files; without `key` both are in one. An encrypted key (PKCS #8) needs its
+        `passphrase`. `key` and `passphrase` may be functions; they are called again whenever a file
+        has changed. Raises CertificateError, and what the functions raise.
+        """
+        again = functools.partial(cls.load, certificate, key, passphrase=passphrase)
         certificate = Path(certificate)
-        key = certificate if key is None else Path(key)
         certificates = read_certificates(certificate)
-        private = _read_key(key)
-        identity = cls(private, certificates[0], tuple(certificates[1:]), (certificate, key))
-        _check_pair(identity, key, certificate)
+        source = certificate if key is None else key
+        origin: tuple[Path, ...] = (certificate,)
+        if callable(source):
+            private, place = _given_key(source, passphrase), "the key given by a function"
+        else:
+            path = Path(source)
+            private, place = _read_key(path, passphrase), str(path)
+            origin = (certificate, path)
+        chain = tuple(certificates[1:])
+        identity = cls(private, certificates[0], chain, origin, load_again=again)
+        _check_pair(identity, place, certificate)
         check_times(identity.certificate, certificate)
         return identity
 
@@ -184,7 +211,12 @@ class Identity:
         """As its files have it now; itself where it has none. Raises CertificateError."""
         if self.kept_for is not None:
             return Identity.kept(self.kept_for, self.files[0].parent)
-        return Identity.load(*self.files) if self.files else self
+        return self if self.load_again is None else self.load_again()
+
+    @property
+    def expires(self) -> datetime.datetime:
+        """When the certificate ends to be valid, in UTC."""
+        return self.certificate.not_valid_after_utc
 
 
 def certificate_file(host: str, directory: Path) -> Path:
@@ -260,15 +292,35 @@ def check_times(certificate: x509.Certificate, path: Path) -> None:
         )
 
 
-def _read_key(path: Path) -> PrivateKey:
+def _given_key(
+    source: Callable[[], bytes | PrivateKey], passphrase: Passphrase | None
+) -> PrivateKey:
+    given = source()
+    place = "the key given by a function"
+    return given if isinstance(given, PrivateKey) else _parse_key(given, place, passphrase)
+
+
+def _parse_key(data: bytes, place: str, passphrase: Passphrase | None) -> PrivateKey:
+    """Raises CertificateUnreadable."""
+    is_encrypted = b"ENCRYPTED" in data
+    password: bytes | None = None
+    if is_encrypted:
+        if passphrase is None:
+            raise CertificateUnreadable(f"{place}: the key is encrypted: a passphrase is needed")
+        word = passphrase() if callable(passphrase) else passphrase
+        password = word.encode() if isinstance(word, str) else word
     try:
-        key = load_pem_private_key(files.read(path), password=None)
-    except TypeError:
-        raise CertificateUnreadable(f"{path}: the key is encrypted") from None
-    except ValueError:
-        raise CertificateUnreadable(f"{path}: no PEM private key in it") from None
+        key = load_pem_private_key(data, password=password)
+    except (TypeError, ValueError):
+        what = "the passphrase is wrong" if is_encrypted else "no PEM private key in it"
+        raise CertificateUnreadable(f"{place}: {what}") from None
     if not isinstance(key, PrivateKey):
-        raise CertificateUnreadable(f"{path}: a key of a kind that TLS 1.3 does not sign with")
+        raise CertificateUnreadable(f"{place}: a key of a kind that TLS 1.3 does not sign with")
+    return key
+
+
+def _read_key(path: Path, passphrase: Passphrase | None = None) -> PrivateKey:
+    key = _parse_key(files.read(path), str(path), passphrase)
     files.warn_of_exposed(path)
     if files.is_for_others(path):
         extra = {"event": "key_exposed", "path": str(path)}
@@ -276,7 +328,7 @@ def _read_key(path: Path) -> PrivateKey:
     return key
 
 
-def _check_pair(identity: Identity, key: Path, certificate: Path) -> None:
+def _check_pair(identity: Identity, key: str, certificate: Path) -> None:
     if identity.key.public_key() != identity.certificate.public_key():
         raise CertificateMismatch(f"{key}: not the key of the certificate in {certificate}")
 

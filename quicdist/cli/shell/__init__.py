@@ -10,10 +10,16 @@ import typer
 from quicdist.cli.options import (
     Certificate,
     Cookie,
+    CookieFile,
+    Crl,
     Key,
+    KeyPassphraseFile,
     Lookups,
     OwnName,
     PeerNode,
+    RequireBinding,
+    RequireTls,
+    Security,
     Trusted,
     Verbose,
 )
@@ -40,6 +46,11 @@ def shell(
     trust: Trusted = "first-use",
     cert: Certificate = None,
     key: Key = None,
+    key_passphrase_file: KeyPassphraseFile = None,
+    cookie_file: CookieFile = None,
+    crl: Crl = None,
+    require_tls: RequireTls = False,
+    require_binding: RequireBinding = False,
     verbose: Verbose = 0,
 ) -> None:
     """Type calls such as lists:seq(1, 3) and have NODE do them.
@@ -58,7 +69,16 @@ def shell(
     if is_typed:
         _need_terminal_library()
     settings = client.Settings(
-        node, cookie, name, trust, cert, key, timeout or _TO_CONNECT, verbose, lookups
+        node,
+        cookie,
+        name,
+        trust,
+        cert,
+        key,
+        timeout or _TO_CONNECT,
+        verbose,
+        lookups,
+        Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
     )
 
     printed = Printed(lambda: sys.stdout)

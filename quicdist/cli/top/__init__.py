@@ -12,10 +12,16 @@ import typer
 from quicdist.cli.options import (
     Certificate,
     Cookie,
+    CookieFile,
+    Crl,
     Key,
+    KeyPassphraseFile,
     Lookups,
     OwnName,
     PeerNode,
+    RequireBinding,
+    RequireTls,
+    Security,
     Timeout,
     Trusted,
     Verbose,
@@ -58,6 +64,11 @@ def top(
     trust: Trusted = "first-use",
     cert: Certificate = None,
     key: Key = None,
+    key_passphrase_file: KeyPassphraseFile = None,
+    cookie_file: CookieFile = None,
+    crl: Crl = None,
+    require_tls: RequireTls = False,
+    require_binding: RequireBinding = False,
     verbose: Verbose = 0,
 ) -> None:
     """Show what the BEAM node NODE is busy with, until q is pressed.
@@ -71,7 +82,18 @@ def top(
     from quicdist.cli.top.sampling import Sort
     from quicdist.cli.top.watching import View, Watch
 
-    settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose, lookups)
+    settings = client.Settings(
+        node,
+        cookie,
+        name,
+        trust,
+        cert,
+        key,
+        timeout,
+        verbose,
+        lookups,
+        Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
+    )
     is_live = not once and sys.stdout.isatty() and sys.stdin.isatty()
     if is_live:
         _need_terminal_library()

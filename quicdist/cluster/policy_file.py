@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from quicdist.cluster.access_rules import check_name_pattern
-from quicdist.gateway.policy import EVERYTHING, Mode, PeerRules, Pids, Policy
+from quicdist.cluster.policy import EVERYTHING, Mode, PeerRules, Pids, Policy
 
 _E = TypeVar("_E", bound=enum.Enum)
 _Reader: TypeAlias = Callable[[Any], Any]

@@ -1,4 +1,4 @@
-"""What a gateway lets peers do to the BEAM node behind it: frozen settings, no bytes yet.
+"""What peers may do to a node, the BEAM node behind a gateway or a Python node: frozen settings.
 
 An answer passes under any policy: a reply by an alias that the node has sent to this peer, the
 DOWN of its monitor, the exit of a linked process, the reply to its spawn request. Rules are about
@@ -11,7 +11,7 @@ import enum
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from quicdist.cluster.access_rules import EVERYTHING, AccessRules, check_name_pattern
+from quicdist.cluster.access_rules import EVERYTHING, AccessRules, Pids, check_name_pattern
 
 __all__ = ["EVERYTHING", "Mode", "PeerRules", "Pids", "Policy"]
 
@@ -25,26 +25,12 @@ class Mode(enum.Enum):
     """It passes; the log says what would have been refused."""
 
 
-class Pids(enum.Enum):
-    """Which processes behind the gateway a peer may reach by their pids."""
-
-    CALLERS = "callers"
-    """Those that have sent their own pid to the peer and so wait for an answer, and those that the
-    peer spawned. A caller gets answers only, no request to a `gen_server`."""
-    PARTNERS = "partners"
-    """The same processes, and they may be sent requests too."""
-    ANY = "any"
-    """All. Pids are small numbers: who guesses that of `rex` may call any function."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerRules(AccessRules):
     """What peers of some names may begin."""
 
     nodes: tuple[str, ...]
     """Patterns of node names, `*` and `?` as in a shell."""
-
-    pids: Pids = Pids.CALLERS
 
     def __post_init__(self) -> None:
         """Raises ValueError for a pattern of names that may cover processes of OTP's."""

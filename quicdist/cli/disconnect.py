@@ -1,0 +1,91 @@
+"""`quicdist disconnect`: end a live connection of a node."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from quicdist.cli.exit_codes import ExitCode, Problem
+from quicdist.cli.options import (
+    Certificate,
+    Cookie,
+    CookieFile,
+    Crl,
+    Key,
+    KeyPassphraseFile,
+    Lookups,
+    OwnName,
+    PeerNode,
+    RequireBinding,
+    RequireTls,
+    Security,
+    Timeout,
+    Trusted,
+    Verbose,
+)
+
+
+def disconnect(
+    node: PeerNode,
+    peer: Annotated[
+        str,
+        typer.Argument(
+            metavar="PEER",
+            help="The node that NODE is to be disconnected from.",
+            show_default=False,
+        ),
+    ],
+    cookie: Cookie = None,
+    name: OwnName = None,
+    timeout: Timeout = 5.0,
+    lookups: Lookups = None,
+    trust: Trusted = "first-use",
+    cert: Certificate = None,
+    key: Key = None,
+    key_passphrase_file: KeyPassphraseFile = None,
+    cookie_file: CookieFile = None,
+    crl: Crl = None,
+    require_tls: RequireTls = False,
+    require_binding: RequireBinding = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Have NODE end its connection to PEER, as erlang:disconnect_node/1 does there.
+
+    An Erlang or Elixir node does so for every node that it trusts, through its gateway, too, if the
+    gateway's policy allows the call. A Python node does so for nodes whose rules have
+    erlang:disconnect_node written out in `calls`. PEER may connect again: to keep it out, remove
+    its pin, revoke its certificate or change the policy first.
+    """
+    from quicdist.cli import client
+    from quicdist.cli.call import called, problem
+    from quicdist.cluster.names import NodeName
+    from quicdist.errors import CallError
+    from quicdist.etf import Atom, Term
+
+    NodeName.parse(peer)
+    settings = client.Settings(
+        node,
+        cookie,
+        name,
+        trust,
+        cert,
+        key,
+        timeout,
+        verbose,
+        lookups,
+        Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
+    )
+
+    async def main() -> object:
+        async with client.connected(settings) as ours:
+            args: list[Term] = [Atom(peer)]
+            return await called(ours, node, ("erlang", "disconnect_node", args), timeout)
+
+    try:
+        was_connected = client.run(main(), verbose)
+    except CallError as error:
+        raise problem(error) from None
+    if was_connected is not True:
+        raise Problem(ExitCode.NO, f"{node} is not connected to {peer}")
+    print(f"{node} has ended its connection to {peer}")
