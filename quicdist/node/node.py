@@ -50,7 +50,7 @@ from quicdist.limits import MailboxLimits, NodeLimits
 from quicdist.node.events import Events, NodeDown, NodeUp, Subscription
 from quicdist.node.info import NodeStatistics, PeerInfo, node_statistics, peer_info
 from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
-from quicdist.protocol.session import LocalNode
+from quicdist.protocol.handshake import LocalNode
 from quicdist.runtime.arguments import (
     IN_ERPC_CALL,
     IN_ERPC_CAST,
