@@ -7,12 +7,13 @@ from contextlib import suppress
 
 from fuzz.targets.pieces import handshakes, join, split
 from quicdist.gateway.relay import claimed_name
-from quicdist.protocol import handshake as hs
+from quicdist.protocol import handshake_messages as hs
 from quicdist.protocol.errors import DistError, ProtocolError, UsageError
 from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
+from quicdist.protocol.handshake import AliveAsked, LocalNode, PeerNamed
 from quicdist.protocol.packet import HandshakePacket
 from quicdist.protocol.role import Role
-from quicdist.protocol.session import AliveAsked, LocalNode, PeerNamed, Session
+from quicdist.protocol.session import Session
 
 COOKIES = ("labcookie", "lab")
 PARSERS = (

@@ -11,9 +11,9 @@ from quicdist.cluster.access_rules import is_runtime_message
 from quicdist.cluster.policy import Mode, PeerRules, Policy
 from quicdist.etf import Atom, Export, Fun, ImproperList, Pid, encode_bare
 from quicdist.gateway.policy_filter import PolicyFilter
+from quicdist.protocol.channel import MessageReceived
 from quicdist.protocol.errors import DistError
 from quicdist.protocol.packet import FramePacket, HandshakePacket
-from quicdist.protocol.session import MessageReceived
 from quicdist.protocol.signals import (
     NO_TOKEN,
     Demonitor,

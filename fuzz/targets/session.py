@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from fuzz.targets.pieces import frames, join, split
 from quicdist import etf
 from quicdist.limits import SessionLimits
+from quicdist.protocol.channel import MessageReceived
 from quicdist.protocol.errors import DistError, ProtocolError
 from quicdist.protocol.flags import DEFAULT_FLAGS
-from quicdist.protocol.handshake import Status
+from quicdist.protocol.handshake import SendHandshake
+from quicdist.protocol.handshake_messages import Status
 from quicdist.protocol.packet import FramePacket, HandshakePacket
-from quicdist.protocol.session import NO_PAYLOAD, Event, MessageReceived, SendHandshake, Session
-from quicdist.protocol.signals import Payload, Signal
+from quicdist.protocol.session import Event, Session
+from quicdist.protocol.signals import NO_PAYLOAD, Payload, Signal
 from quicdist.protocol.wire import WireForms
 from tests.protocol.talk import FORMS, acceptor, initiator, node
 
@@ -42,7 +44,7 @@ def check(data: bytes) -> None:
 def received(session: Session, frame: bytes) -> None:
     """The quick way is asked before, when earlier frames may have begun alike, and after, when
     this very one has."""
-    before = session.message(frame)
+    before = session.channel.message(frame)
     try:
         events = session.receive(FramePacket(frame))
     except ProtocolError:
@@ -51,7 +53,7 @@ def received(session: Session, frame: bytes) -> None:
     told = [event for event in events if isinstance(event, MessageReceived)]
     for event in told:
         assert event.size >= len(frame)
-    for quick in (before, session.message(frame)):
+    for quick in (before, session.channel.message(frame)):
         if quick is not None:
             (event,) = told
             assert bytes_of(*quick) == bytes_of(event.signal, event.payload)

@@ -31,10 +31,11 @@ from quicdist.errors import NoConnection
 from quicdist.etf import Atom, EtfEncodeError, Options, Pid, Term
 from quicdist.limits import NodeLimits
 from quicdist.protocol.flags import Flag
-from quicdist.protocol.handshake import Named, Status, is_node_name, settle_simultaneous
+from quicdist.protocol.handshake import NOT_BOUND, LocalNode
+from quicdist.protocol.handshake_messages import Named, Status, is_node_name, settle_simultaneous
 from quicdist.protocol.role import Role
-from quicdist.protocol.session import NO_PAYLOAD, NOT_BOUND, LocalNode, Session
-from quicdist.protocol.signals import Payload, Signal
+from quicdist.protocol.session import Session
+from quicdist.protocol.signals import NO_PAYLOAD, Payload, Signal
 from quicdist.runtime.backpressure import Source
 from quicdist.runtime.counters import Ending, NodeCounters
 from quicdist.runtime.identifiers import new_creation

@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Protocol
 
+from quicdist.protocol.channel import OutgoingMessage
 from quicdist.protocol.dialects.base import Buffer
-from quicdist.protocol.session import OutgoingMessage
 from quicdist.runtime.backpressure import Backpressure
 
 Frame = Sequence[Buffer]
@@ -37,7 +37,7 @@ class Outlet(Protocol):
 
 
 class Cutter(Protocol):
-    """The part of a session that an outbox needs."""
+    """The part of a channel that an outbox needs."""
 
     def frame(self, message: OutgoingMessage) -> bytes | None:
         """The one frame of a small message, which must leave next; None for others."""
@@ -70,7 +70,8 @@ class Outbox:
     ) -> None:
         """The watermarks `high` and `low` are bytes."""
         self._outlet = outlet
-        self._cutter = cutter
+        self.cutter = cutter
+        """What makes frames of messages."""
         self._high = high
         self._low = low
         self._lanes: dict[Hashable, _Lane] = {}
@@ -110,7 +111,7 @@ class Outbox:
             return
         self.messages_accepted += 1
         if not self._turns and self._outlet.is_writable:
-            frame = self._cutter.frame(message)
+            frame = self.cutter.frame(message)
             if frame is not None:
                 self._outlet.send_frame((frame,))
                 self.frames_sent += 1
@@ -165,7 +166,7 @@ class Outbox:
         sent = 0
         while messages and sent < _TURN and outlet.is_writable:
             message, level = messages[0]
-            frame = self._cutter.frame(message)
+            frame = self.cutter.frame(message)
             if frame is None:
                 break
             messages.popleft()
@@ -181,7 +182,7 @@ class Outbox:
         """The first frame of a message that is not small."""
         if level is not None:
             level.take(message.size + _ENTRY)
-        lane.frames = self._cutter.frames(message)
+        lane.frames = self.cutter.frames(message)
         lane.rest = message.size
         self._send_fragment(lane)
 

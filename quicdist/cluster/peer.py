@@ -29,22 +29,19 @@ from quicdist.etf import Atom, Pid, Term
 from quicdist.etf.notation import format_bounded
 from quicdist.limits import NodeLimits
 from quicdist.protocol import signals
-from quicdist.protocol.errors import DistError, HandshakeRefused, ProtocolError, WrongCookie
-from quicdist.protocol.flags import Flag
-from quicdist.protocol.handshake import Named, Status
-from quicdist.protocol.packet import FramePacket, Packet
-from quicdist.protocol.session import (
-    AliveAsked,
-    Connected,
-    Event,
+from quicdist.protocol.channel import (
+    Channel,
     MessageReceived,
     OutgoingMessage,
     PayloadRefused,
-    PeerNamed,
-    SendHandshake,
-    Session,
     UnknownReceived,
 )
+from quicdist.protocol.errors import DistError, HandshakeRefused, ProtocolError, WrongCookie
+from quicdist.protocol.flags import Flag
+from quicdist.protocol.handshake import AliveAsked, Connected, PeerNamed, SendHandshake
+from quicdist.protocol.handshake_messages import Named, Status
+from quicdist.protocol.packet import FramePacket, Packet
+from quicdist.protocol.session import Event, Session
 from quicdist.protocol.signals import NO_PAYLOAD, Payload, Signal
 from quicdist.runtime.backpressure import Backpressure
 from quicdist.runtime.counters import Ending, Traffic
@@ -129,7 +126,8 @@ class Peer:
     ) -> None:
         self.connection = connection
         self.session = session
-        self._mark = session.mark
+        self._channel: Channel | None = None
+        """Of the session, once connected."""
         self.name: Atom | None = None if name is None else Atom(name)
         self.creation = 0
         self.flags = Flag(0)
@@ -276,6 +274,7 @@ class Peer:
         self.is_hidden = Flag.PUBLISHED not in event.peer.flags
         self.state = State.UP
         self.up_since = time.time()
+        self._channel = self._outbox.cutter = self.session.channel
         self.connection.handshake_done()
         self._tick_in(self._limits.net_ticktime / 4)
         self._owner.peer_up(self)
@@ -325,10 +324,12 @@ class Peer:
         if self.guard is not None:
             self.guard.heard(route.sender)
         if self.state is _UP:
+            channel = self._channel
+            assert channel is not None
             head = route.head
-            if head is None or head.session is not self._mark:
-                head = route.head = self.session.address(route.signal)
-            message = self.session.enclose(head, payload)
+            if head is None or head.channel is not channel.mark:
+                head = route.head = channel.address(route.signal)
+            message = channel.enclose(head, payload)
             self._said += message.size
             outbox.put(route.sender, message)
         if outbox.must_wait(route.sender):
@@ -383,8 +384,9 @@ class Peer:
             self._plan_work()
 
     def _take(self, packet: Packet) -> None:
-        if type(packet) is FramePacket:
-            message = self.session.message(packet.data)
+        channel = self._channel
+        if channel is not None and type(packet) is FramePacket:
+            message = channel.message(packet.data)
             if message is not None:
                 self._act(*message)
                 return

@@ -31,7 +31,7 @@ from quicdist.doctor.port import Answer, ask
 from quicdist.errors import NodeNameError, StartError
 from quicdist.protocol.errors import HandshakeRefused, WrongCookie
 from quicdist.protocol.flags import DEFAULT_FLAGS
-from quicdist.protocol.session import LocalNode
+from quicdist.protocol.handshake import LocalNode
 from quicdist.runtime.identifiers import new_creation
 
 __all__ = ["Finding", "Settings", "Step", "Stopped", "Trouble", "examine"]

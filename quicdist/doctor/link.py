@@ -12,17 +12,11 @@ from quicdist.etf import Atom
 from quicdist.kernel.net_kernel import NET_KERNEL, is_auth_call
 from quicdist.protocol import signals
 from quicdist.protocol.errors import DistError
-from quicdist.protocol.handshake import Status
+from quicdist.protocol.handshake import AliveAsked, Connected, LocalNode, SendHandshake
+from quicdist.protocol.handshake_messages import Status
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
 from quicdist.protocol.role import Role
-from quicdist.protocol.session import (
-    AliveAsked,
-    Connected,
-    Event,
-    LocalNode,
-    SendHandshake,
-    Session,
-)
+from quicdist.protocol.session import Event, Session
 from quicdist.runtime.identifiers import Identifiers
 
 

@@ -28,7 +28,7 @@ from quicdist.gateway.term_scanner import (
     TermScanner,
     Unreadable,
 )
-from quicdist.protocol import handshake as hs
+from quicdist.protocol import handshake_messages as hs
 from quicdist.protocol.errors import HandshakeRefused, ProtocolError
 from quicdist.protocol.flags import KNOWN, Flag, expand
 from quicdist.protocol.header import (

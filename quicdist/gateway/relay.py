@@ -21,7 +21,7 @@ from quicdist.cluster.policy import Policy
 from quicdist.gateway.info import RelayInfo
 from quicdist.gateway.policy_filter import Passage, PolicyFilter
 from quicdist.protocol.errors import DistError, HandshakeRefused
-from quicdist.protocol.handshake import Status, build_status, parse_name
+from quicdist.protocol.handshake_messages import Status, build_status, parse_name
 from quicdist.protocol.packet import HandshakePacket, Packet
 from quicdist.protocol.role import Role
 from quicdist.runtime.counters import Ending, Traffic

@@ -60,7 +60,7 @@ from quicdist.node.info import (
     peer_info,
 )
 from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
-from quicdist.protocol.session import LocalNode
+from quicdist.protocol.handshake import LocalNode
 from quicdist.runtime.arguments import (
     IN_ERPC_CALL,
     IN_ERPC_CAST,

@@ -1,350 +1,482 @@
-"""The messages of the distribution handshake, version 6, to and from bytes.
+"""The distribution handshake as a state machine: messages in, events out.
 
-ERTS manual, Distribution Protocol, "The Handshake in Detail". A message is the body without
-its length field, which belongs to the carrier. Parsers raise ProtocolError and nothing else.
+ERTS manual, Distribution Protocol, "The Handshake in Detail".
+
+    dialer    start()  Name ->           listener  <- Name               PeerNamed
+                       <- Status                   decide()  Status ->
+    AliveAsked         <- `alive`                    (`alive` ->
+    decide()           `true` ->                      <- `true`)
+                       <- Challenge                  Challenge ->
+                       Reply ->                      (<- Complement, from a NameV5)
+    Connected          <- Ack                        <- Reply            Ack ->, Connected
+
+A dialer says its name and is told whether to go on (status). It may be asked whether its earlier
+connection is gone (`alive`). Both then prove the cookie: the listener sends a challenge, the
+dialer its digest with a challenge of its own, the listener the digest of that. A node of OTP 23 or
+24 that does not know its peer sends its name in an older form, and the rest of it (complement)
+before its digest.
+
+A state says what is awaited. `TRANSITIONS` has every move there is: what happened, and the state
+that follows. Any other message, and any that does not parse, is a ProtocolError. Errors close the
+handshake from every state.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-import struct
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final, TypeAlias
 
-from quicdist.protocol.errors import ProtocolError, UsageError
-from quicdist.protocol.flags import Flag
-
-MAX_MESSAGE = 4096
-"""Bytes. Longest legal message is far shorter: a name of 255 characters and 19 bytes."""
-
-MAX_NAME = 255
-"""Characters in a node name, which is an atom."""
-
-_NOT_IN_NAMES = frozenset(" *?")
-
-MAX_U32 = 0xFFFF_FFFF
-
-_NAME = struct.Struct(">cQIH")
-_NAME_V5 = struct.Struct(">cHI")
-_CHALLENGE = struct.Struct(">cQIIH")
-_REPLY = struct.Struct(">cI16s")
-_COMPLEMENT = struct.Struct(">cII")
-_U16 = struct.Struct(">H")
-_U32 = struct.Struct(">I")
+from quicdist.protocol import handshake_messages as hs
+from quicdist.protocol.errors import (
+    DistError,
+    HandshakeRefused,
+    ProtocolError,
+    UsageError,
+    WrongCookie,
+)
+from quicdist.protocol.flags import KNOWN, MANDATORY, Flag, expand, names
+from quicdist.protocol.handshake_messages import Named, Status
+from quicdist.protocol.role import Role
 
 
-class Status(Enum):
-    """The accepting node's answer to a name, or the connecting one's answer to `alive`."""
+class State(Enum):
+    """What a handshake waits for; the value is the text for errors."""
 
-    OK = "ok"
-    """The handshake continues."""
-    OK_SIMULTANEOUS = "ok_simultaneous"
-    """It continues, and the accepting node gives up its own attempt to connect."""
-    NOK = "nok"
-    """Refused: the accepting node's own attempt to connect goes on instead."""
-    NOT_ALLOWED = "not_allowed"
-    """Refused for reasons of security, or for missing capabilities."""
-    ALIVE = "alive"
-    """A connection to this name exists; TRUE or FALSE is the answer."""
-    TRUE = "true"
-    """Answer to ALIVE: the old connection is broken, go on with this one."""
-    FALSE = "false"
-    """Answer to ALIVE: this attempt was a mistake, drop it."""
+    # The dialer:
+    NEW = "start()"
+    STATUS = "a status"
+    ALIVE_DECISION = "decide() on whether the connection goes on"
+    CHALLENGE = "a challenge"
+    ACK = "a challenge ack"
+
+    # The listener:
+    NAME = "a name"
+    DECISION = "decide() on the peer"
+    ALIVE_ANSWER = "an answer to alive"
+    COMPLEMENT = "a complement"
+    REPLY = "a challenge reply"
+
+    CONNECTED = "frames"
+    CLOSED = "nothing"
+
+
+class Move(Enum):
+    """What happened."""
+
+    STARTED = "our name is sent"
+    ACCEPTED = "the listener goes on with us"
+    ALIVE_ASKED = "the listener has a connection with us already"
+    ALIVE_CONFIRMED = "we go on with the new connection"
+    ALIVE_DENIED = "we give the new connection up"
+    CHALLENGED = "the listener's challenge came, our digest is sent"
+    ACKNOWLEDGED = "the listener has proved the cookie"
+
+    NAMED = "the dialer's name came"
+    ALIVE_SENT = "we asked the dialer whether its old connection is gone"
+    REFUSED = "the dialer is refused"
+    CHALLENGE_SENT = "our challenge is sent"
+    CHALLENGE_SENT_V5 = "our challenge is sent, to a dialer whose name has a complement"
+    COMPLEMENTED = "the complement came"
+    REPLIED = "the dialer has proved the cookie, our digest is sent"
+
+
+TRANSITIONS: Final[Mapping[State, Mapping[Move, State]]] = {
+    State.NEW: {Move.STARTED: State.STATUS},
+    State.STATUS: {
+        Move.ACCEPTED: State.CHALLENGE,
+        Move.ALIVE_ASKED: State.ALIVE_DECISION,
+    },
+    State.ALIVE_DECISION: {
+        Move.ALIVE_CONFIRMED: State.CHALLENGE,
+        Move.ALIVE_DENIED: State.CLOSED,
+    },
+    State.CHALLENGE: {Move.CHALLENGED: State.ACK},
+    State.ACK: {Move.ACKNOWLEDGED: State.CONNECTED},
+    State.NAME: {Move.NAMED: State.DECISION},
+    State.DECISION: {
+        Move.CHALLENGE_SENT: State.REPLY,
+        Move.CHALLENGE_SENT_V5: State.COMPLEMENT,
+        Move.ALIVE_SENT: State.ALIVE_ANSWER,
+        Move.REFUSED: State.CLOSED,
+    },
+    State.ALIVE_ANSWER: {
+        Move.CHALLENGE_SENT: State.REPLY,
+        Move.CHALLENGE_SENT_V5: State.COMPLEMENT,
+    },
+    State.COMPLEMENT: {Move.COMPLEMENTED: State.REPLY},
+    State.REPLY: {Move.REPLIED: State.CONNECTED},
+    State.CONNECTED: {},
+    State.CLOSED: {},
+}
+
+_SHOWN = int(MANDATORY | Flag.PUBLISHED | Flag.NAME_ME | Flag.CHANNEL_BINDING)
+"""Flags of a peer that its owner sees before the peer has proved the cookie."""
+
+NOT_BOUND: Final = "{} does not bind its proof of the cookie to the TLS session, as it must here"
+"""Why a peer is refused that cannot, or does not want to, bind; formatted with its name."""
+
+_REFUSALS = {
+    Status.NOK: "the peer is itself connecting to us, and its attempt goes first",
+    Status.NOT_ALLOWED: "the peer does not allow this connection",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """Status `named:`: the name and creation given to a node that asked with NAME_ME."""
+class LocalNode:
+    """Who we are. With NAME_ME in the flags `name` is our bare host name, and the peer names us;
+    an empty one stands for `localhost`."""
 
     name: str
     creation: int
+    flags: Flag
+    cookie: str = field(repr=False)
+    """With which we prove ourselves."""
+    more_cookies: tuple[str, ...] = field(default=(), repr=False)
+    """That peers who connect to us may prove as well, while the cluster's cookie is changed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
-    """`N` from the connecting node: who it is. `flags` are the bits as offered."""
+class PeerNode:
+    """Who the peer is.
 
-    flags: int
-    creation: int
+    `flags` are what it offers, as far as we know them; before it has proved the cookie only
+    the mandatory ones, PUBLISHED, NAME_ME and CHANNEL_BINDING. While it asks for a name (NAME_ME),
+    `name` is its bare host name. `creation` is 0 where the peer has not told it yet.
+    """
+
     name: str
-
-
-@dataclass(frozen=True, slots=True)
-class NameV5:
-    """`n` from a node of OTP 23 or 24 that does not know yet whom it talks to.
-
-    Its high flags and its creation follow in a Complement.
-    """
-
-    version: int
-    flags: int
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Complement:
-    """`c`: what a NameV5 had no room for. `flags` are the upper 32 bits, shifted into place."""
-
-    flags: int
     creation: int
+    flags: Flag
+
+
+# -- events -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Challenge:
-    """`N` from the accepting node: who it is, and a number to prove the cookie with."""
+class SendHandshake:
+    """To be sent as one handshake message."""
 
-    flags: int
-    challenge: int
-    creation: int
-    name: str
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class ChallengeReply:
-    """`r`: the connecting node's own challenge, and its digest of the other's."""
+class PeerNamed:
+    """A dialer has named itself; decide() with OK, OK_SIMULTANEOUS, NOK, NOT_ALLOWED, ALIVE or
+    Named."""
 
-    challenge: int
-    digest: bytes
+    peer: PeerNode
 
 
 @dataclass(frozen=True, slots=True)
-class ChallengeAck:
-    """`a`: the accepting node's digest of the connecting one's challenge."""
-
-    digest: bytes
+class AliveAsked:
+    """The listener has a connection with us already; decide() with TRUE or FALSE."""
 
 
-# -- proof of the cookie ------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """Both sides have proved the cookie. `flags` are those both offer.
 
-
-def cookie_bytes(cookie: str) -> bytes:
-    """The cookie as it enters a digest. Raises UsageError for what no Erlang cookie can hold."""
-    try:
-        return cookie.encode("latin-1")
-    except UnicodeEncodeError:
-        raise UsageError("a cookie can hold latin-1 characters only") from None
-
-
-def digest(cookie: bytes, challenge: int) -> bytes:
-    """16 bytes that only a holder of the cookie can make of `challenge`."""
-    return hashlib.md5(cookie + str(challenge).encode(), usedforsecurity=False).digest()
-
-
-def digest_matches(cookie: bytes, challenge: int, received: bytes) -> bool:
-    """Whether `received` proves the cookie; takes the same time for every wrong one."""
-    return hmac.compare_digest(digest(cookie, challenge), received)
-
-
-_BOUND = b"quicdist bound cookie proof"
-
-
-class Prover(Enum):
-    """Which side makes a bound proof: neither can send the other its own proof back."""
-
-    DIALER = b"initiator"
-    LISTENER = b"acceptor"
-
-
-def bound_digest(cookie: bytes, challenge: int, binding: bytes, prover: Prover) -> bytes:
-    """16 bytes that only a holder of the cookie can make of `challenge`, on one TLS session only.
-
-    `binding` is the session's exporter value (RFC 8446, 7.5). A relay that terminates TLS on both
-    sides has two sessions with two values, so a proof made on one of them is wrong on the other.
+    `local_name` and `local_creation` are ours, or what the peer gave us (NAME_ME).
     """
-    text = b"\0".join((_BOUND, prover.value, _U32.pack(challenge) + binding))
-    return hmac.digest(cookie, text, "sha256")[:16]
+
+    peer: PeerNode
+    flags: Flag
+    local_name: str
+    local_creation: int
 
 
-# -- names --------------------------------------------------------------------------------------
+HandshakeEvent: TypeAlias = SendHandshake | PeerNamed | AliveAsked | Connected
 
 
-def is_node_name(name: str) -> bool:
-    """Whether `name` is `something@somewhere`, both parts not empty.
-
-    Blanks, control characters and wildcards are in no name: it goes into logs, and is compared with
-    patterns.
-    """
-    alive, at, host = name.partition("@")
-    is_pair = bool(alive and at and host) and "@" not in host and len(name) <= MAX_NAME
-    return is_pair and _is_plain(name)
+# -- the machine --------------------------------------------------------------------------------
 
 
-def is_host_name(name: str) -> bool:
-    """Whether `name` is a bare host, as a node sends it that asks to be named."""
-    return bool(name) and "@" not in name and len(name) <= MAX_NAME and _is_plain(name)
+class Handshake:
+    """The handshake on one connection. Of no use after it has raised."""
 
+    def __init__(
+        self,
+        local: LocalNode,
+        role: Role,
+        *,
+        challenge: int,
+        expected_peer: str | None = None,
+        binding: bytes = b"",
+        must_bind: bool = False,
+    ) -> None:
+        """See `Session`. Raises UsageError."""
+        _check_local(local, role, challenge)
+        self._local = local
+        self._role = role
+        self._cookie = hs.cookie_bytes(local.cookie)
+        self._more_cookies = tuple(map(hs.cookie_bytes, local.more_cookies))
+        self._challenge = challenge
+        self._expected_peer = expected_peer
+        self._binding = binding
+        self._must_bind = must_bind
+        self.is_bound = False
+        """Whether the proofs of the cookie are bound to the TLS session."""
+        self.state = State.NEW if role is Role.DIALER else State.NAME
+        self._local_name = local.name
+        self._local_creation = local.creation
+        self._sent_flags = 0
+        self._peer_flags = 0
+        self._peer_creation = 0
+        self._peer_name = ""
+        self._complement_due = False
 
-def _is_plain(name: str) -> bool:
-    return name.isprintable() and not _NOT_IN_NAMES & set(name)
+    def start(self) -> list[HandshakeEvent]:
+        """The dialer's first message; nothing for a listener. Raises UsageError."""
+        if self._role is Role.LISTENER:
+            return []
+        self._expect(State.NEW)
+        flags, name, creation = int(self._local.flags), self._local.name, self._local.creation
+        if hs.wants_name(flags):
+            flags &= ~Flag.PUBLISHED.value
+            name, creation = name or "localhost", 0
+        if self._binding:
+            flags |= Flag.CHANNEL_BINDING.value
+        self._sent_flags = flags
+        self._local_name = name
+        self._move(Move.STARTED)
+        return [SendHandshake(hs.build_name(hs.Name(flags, creation, name)))]
 
+    def receive(self, data: bytes) -> list[HandshakeEvent]:
+        """What a message means. Raises ProtocolError or HandshakeRefused."""
+        try:
+            read = _READERS.get(self.state)
+            if read is None:
+                raise ProtocolError(f"a handshake message received, {self.state.value} expected")
+            return read(self, data)
+        except DistError:
+            self.close()
+            raise
 
-def settle_simultaneous(local_name: str, peer_name: str) -> Status:
-    """The accepting node's answer while it is itself connecting to the same peer.
+    def close(self) -> None:
+        """The connection is over, whatever was awaited."""
+        self.state = State.CLOSED
 
-    Of two attempts that cross, the one made by the node with the greater name survives.
-    """
-    return Status.NOK if local_name > peer_name else Status.OK_SIMULTANEOUS
+    def _move(self, move: Move) -> None:
+        """To the state that follows."""
+        self.state = TRANSITIONS[self.state][move]
 
+    def decide(self, status: Status | Named) -> list[HandshakeEvent]:
+        """The answer to PeerNamed or AliveAsked. Raises UsageError.
 
-# -- building -----------------------------------------------------------------------------------
+        After NOK, NOT_ALLOWED and FALSE the session is over: send what is to be sent, and
+        close.
+        """
+        if self.state is State.ALIVE_DECISION:
+            return self._answer_alive(status)
+        self._expect(State.DECISION)
+        if hs.wants_name(self._peer_flags) != isinstance(status, Named) and (
+            status not in (Status.NOK, Status.NOT_ALLOWED)
+        ):
+            raise UsageError("Named is the answer to a peer that asks for a name, and only to it")
+        if status in (Status.TRUE, Status.FALSE):
+            raise UsageError(f"{status} is no answer to a peer's name")
+        answer = SendHandshake(hs.build_status(status))
+        if isinstance(status, Named):
+            self._peer_name, self._peer_creation = status.name, status.creation
+        if status is Status.ALIVE:
+            self._move(Move.ALIVE_SENT)
+            return [answer]
+        if status in (Status.NOK, Status.NOT_ALLOWED):
+            self._move(Move.REFUSED)
+            return [answer]
+        return [answer, self._send_challenge()]
 
+    def _answer_alive(self, status: Status | Named) -> list[HandshakeEvent]:
+        if status not in (Status.TRUE, Status.FALSE):
+            raise UsageError(f"TRUE or FALSE is the answer to alive, not {status}")
+        self._move(Move.ALIVE_CONFIRMED if status is Status.TRUE else Move.ALIVE_DENIED)
+        return [SendHandshake(hs.build_status(status))]
 
-def build_name(message: Name) -> bytes:
-    """Raises UsageError for a name that does not fit."""
-    name = _name_bytes(message.name)
-    return _NAME.pack(b"N", message.flags, message.creation, len(name)) + name
+    def _on_name(self, data: bytes) -> list[HandshakeEvent]:
+        name = hs.parse_name(data)
+        self._peer_flags = expand(name.flags)
+        self._peer_name = name.name
+        if isinstance(name, hs.NameV5):
+            self._complement_due = True
+            self._check_flags(due=int(MANDATORY) & hs.MAX_U32)
+        else:
+            self._peer_creation = name.creation
+            self._check_flags()
+        self._check_peer_name(name.name)
+        self._move(Move.NAMED)
+        # Any other combination of bits would stay with Flag for ever, for everyone who knocks.
+        shown = Flag(self._peer_flags & _SHOWN)
+        return [PeerNamed(PeerNode(self._peer_name, self._peer_creation, shown))]
 
+    def _check_peer_name(self, name: str) -> None:
+        if hs.wants_name(self._peer_flags):
+            if not hs.is_host_name(name):
+                raise ProtocolError(f"a bare host name expected, {name[:64]!r} received")
+            return
+        if not hs.is_node_name(name):
+            raise ProtocolError(f"{name[:64]!r} is no node name")
+        if name == self._local.name:
+            raise self._refusal(f"the peer calls itself {name}, which is our name")
+        if self._expected_peer is not None and name != self._expected_peer:
+            raise self._refusal(f"the peer is {name}, {self._expected_peer} expected")
 
-def build_name_v5(message: NameV5) -> bytes:
-    """Raises UsageError for a name that does not fit."""
-    low = message.flags & MAX_U32
-    return _NAME_V5.pack(b"n", message.version, low) + _name_bytes(message.name)
+    def _refusal(self, reason: str) -> HandshakeRefused:
+        """Ours; a listener that has not answered yet tells the peer."""
+        if self.state is not State.NAME:
+            return HandshakeRefused(reason)
+        status = Status.NOT_ALLOWED
+        return HandshakeRefused(reason, status=status.value, last_words=hs.build_status(status))
 
-
-def build_complement(message: Complement) -> bytes:
-    """The upper half of the flags, and the creation."""
-    return _COMPLEMENT.pack(b"c", message.flags >> 32, message.creation)
-
-
-def build_challenge(message: Challenge) -> bytes:
-    """Raises UsageError for a name that does not fit."""
-    name = _name_bytes(message.name)
-    fields = (message.flags, message.challenge, message.creation, len(name))
-    return _CHALLENGE.pack(b"N", *fields) + name
-
-
-def build_challenge_reply(message: ChallengeReply) -> bytes:
-    """21 bytes."""
-    return _REPLY.pack(b"r", message.challenge, message.digest)
-
-
-def build_challenge_ack(message: ChallengeAck) -> bytes:
-    """17 bytes."""
-    return b"a" + message.digest
-
-
-def build_status(status: Status | Named) -> bytes:
-    """Raises UsageError for a given name that does not fit."""
-    if isinstance(status, Status):
-        return b"s" + status.value.encode()
-    if not is_node_name(status.name):
-        raise UsageError(f"not a node name: {status.name!r}")
-    name = status.name.encode()
-    return b"snamed:" + _U16.pack(len(name)) + name + _U32.pack(status.creation)
-
-
-# -- parsing ------------------------------------------------------------------------------------
-
-
-def parse_name(data: bytes) -> Name | NameV5:
-    """The first message an accepting node gets."""
-    _check_size(data)
-    if data[:1] == b"N":
-        if len(data) < _NAME.size:
-            raise ProtocolError(
-                f"name message of {len(data)} bytes, at least {_NAME.size} expected"
+    def _check_flags(self, due: int = int(MANDATORY)) -> None:
+        missing = due & ~self._peer_flags
+        if missing:
+            raise self._refusal(
+                f"node {self._peer_name} lacks mandatory capabilities: {', '.join(names(missing))}"
             )
-        _, flags, creation, length = _NAME.unpack_from(data)
-        return Name(flags, creation, _parse_name_text(data, _NAME.size, length))
-    if data[:1] == b"n":
-        if len(data) < _NAME_V5.size:
-            raise ProtocolError(f"old name message of {len(data)} bytes, too short")
-        _, version, flags = _NAME_V5.unpack_from(data)
-        rest = len(data) - _NAME_V5.size
-        return NameV5(version, flags, _parse_name_text(data, _NAME_V5.size, rest))
-    raise ProtocolError(f"name message expected, {_describe(data)} received")
+
+    def _send_challenge(self) -> SendHandshake:
+        flags = int(self._local.flags) & ~Flag.NAME_ME.value
+        self.is_bound = self._can_bind()
+        if self.is_bound:
+            flags |= Flag.CHANNEL_BINDING.value
+        self._sent_flags = flags | (self._peer_flags & Flag.NAME_ME.value)
+        self._move(Move.CHALLENGE_SENT_V5 if self._complement_due else Move.CHALLENGE_SENT)
+        local = self._local
+        challenge = hs.Challenge(self._sent_flags, self._challenge, local.creation, local.name)
+        return SendHandshake(hs.build_challenge(challenge))
+
+    def _on_alive_answer(self, data: bytes) -> list[HandshakeEvent]:
+        answer = hs.parse_status(data)
+        if answer is Status.FALSE:
+            raise HandshakeRefused(f"{self._peer_name} takes its attempt back", status="false")
+        if answer is not Status.TRUE:
+            raise ProtocolError(f"true or false expected after alive, {answer} received")
+        return [self._send_challenge()]
+
+    def _on_complement(self, data: bytes) -> list[HandshakeEvent]:
+        complement = hs.parse_complement(data)
+        self._peer_flags = expand(self._peer_flags | complement.flags)
+        self._peer_creation = complement.creation
+        self._check_flags()
+        self._move(Move.COMPLEMENTED)
+        return []
+
+    def _on_reply(self, data: bytes) -> list[HandshakeEvent]:
+        reply = hs.parse_challenge_reply(data)
+        self._check_proof(reply.digest, hs.Prover.DIALER)
+        ack = hs.ChallengeAck(self._proof(reply.challenge, hs.Prover.LISTENER))
+        return [SendHandshake(hs.build_challenge_ack(ack)), self._connected(Move.REPLIED)]
+
+    def _on_status(self, data: bytes) -> list[HandshakeEvent]:
+        status = hs.parse_status(data)
+        if isinstance(status, Named):
+            self._take_name(status)
+        elif status in (Status.NOK, Status.NOT_ALLOWED):
+            raise HandshakeRefused(_REFUSALS[status], status=status.value)
+        elif status in (Status.TRUE, Status.FALSE):
+            raise ProtocolError(f"status {status.value!r} is an answer, and nothing was asked")
+        elif hs.wants_name(self._sent_flags):
+            raise ProtocolError(f"a name expected, status {status.value!r} received")
+        elif status is Status.ALIVE:
+            self._move(Move.ALIVE_ASKED)
+            return [AliveAsked()]
+        self._move(Move.ACCEPTED)
+        return []
+
+    def _take_name(self, named: Named) -> None:
+        if not hs.wants_name(self._sent_flags):
+            raise ProtocolError("the peer gives us a name, and we have one")
+        if named.name.partition("@")[2] != self._local_name:
+            raise ProtocolError(f"given name {named.name!r} is not at our host {self._local_name}")
+        self._local_name, self._local_creation = named.name, named.creation
+
+    def _on_challenge(self, data: bytes) -> list[HandshakeEvent]:
+        challenge = hs.parse_challenge(data)
+        self._peer_name, self._peer_creation = challenge.name, challenge.creation
+        self._peer_flags = expand(challenge.flags)
+        if not hs.is_node_name(challenge.name):
+            raise ProtocolError(f"{challenge.name[:64]!r} is no node name")
+        if self._expected_peer is not None and challenge.name != self._expected_peer:
+            raise self._refusal(f"the peer is {challenge.name}, {self._expected_peer} expected")
+        if challenge.name == self._local_name:
+            raise self._refusal(f"the peer calls itself {challenge.name}, which is our name")
+        self._check_flags()
+        self.is_bound = self._can_bind()
+        if self._must_bind and not self.is_bound:
+            raise self._refusal(NOT_BOUND.format(challenge.name))
+        self._move(Move.CHALLENGED)
+        proof = self._proof(challenge.challenge, hs.Prover.DIALER)
+        reply = hs.ChallengeReply(self._challenge, proof)
+        return [SendHandshake(hs.build_challenge_reply(reply))]
+
+    def _on_ack(self, data: bytes) -> list[HandshakeEvent]:
+        ack = hs.parse_challenge_ack(data)
+        self._check_proof(ack.digest, hs.Prover.LISTENER)
+        return [self._connected(Move.ACKNOWLEDGED)]
+
+    def _can_bind(self) -> bool:
+        offered = self._peer_flags & Flag.CHANNEL_BINDING.value
+        return bool(offered and self._binding)
+
+    def _proof(self, challenge: int, prover: hs.Prover, cookie: bytes | None = None) -> bytes:
+        cookie = self._cookie if cookie is None else cookie
+        if self.is_bound:
+            return hs.bound_digest(cookie, challenge, self._binding, prover)
+        return hs.digest(cookie, challenge)
+
+    def _check_proof(self, received: bytes, prover: hs.Prover) -> None:
+        """Takes the same time for every wrong proof. Who dialed us may have any cookie that we
+        accept, and is answered with the same. Raises WrongCookie."""
+        accepted: tuple[bytes, ...] = (self._cookie,)
+        if prover is hs.Prover.DIALER:
+            accepted += self._more_cookies
+        proved = [
+            cookie
+            for cookie in accepted
+            if hmac.compare_digest(self._proof(self._challenge, prover, cookie), received)
+        ]
+        if proved:
+            self._cookie = proved[0]
+            return
+        reason = f"{self._peer_name} has another cookie than we have"
+        if self.is_bound:
+            reason += ", or somebody relays the handshake between two TLS sessions"
+        raise WrongCookie(reason)
+
+    def _connected(self, move: Move) -> Connected:
+        self._move(move)
+        offered = Flag(self._peer_flags & KNOWN)
+        flags = Flag(offered & expand(self._sent_flags))
+        peer = PeerNode(self._peer_name, self._peer_creation, offered)
+        return Connected(peer, flags, self._local_name, self._local_creation)
+
+    def _expect(self, state: State) -> None:
+        if self.state is not state:
+            raise UsageError(f"not now: the session waits for {self.state.value}")
 
 
-def parse_complement(data: bytes) -> Complement:
-    """What follows a NameV5, before the challenge reply."""
-    if data[:1] != b"c" or len(data) != _COMPLEMENT.size:
-        raise ProtocolError(f"complement of 9 bytes expected, {_describe(data)} received")
-    _, high, creation = _COMPLEMENT.unpack(data)
-    return Complement(high << 32, creation)
+_READERS: Final[Mapping[State, Callable[[Handshake, bytes], list[HandshakeEvent]]]] = {
+    State.STATUS: Handshake._on_status,
+    State.CHALLENGE: Handshake._on_challenge,
+    State.ACK: Handshake._on_ack,
+    State.NAME: Handshake._on_name,
+    State.ALIVE_ANSWER: Handshake._on_alive_answer,
+    State.COMPLEMENT: Handshake._on_complement,
+    State.REPLY: Handshake._on_reply,
+}
 
 
-def parse_challenge(data: bytes) -> Challenge:
-    """The accepting node's name and challenge."""
-    _check_size(data)
-    if data[:1] != b"N" or len(data) < _CHALLENGE.size:
-        raise ProtocolError(f"challenge expected, {_describe(data)} received")
-    _, flags, challenge, creation, length = _CHALLENGE.unpack_from(data)
-    name = _parse_name_text(data, _CHALLENGE.size, length)
-    return Challenge(flags, challenge, creation, name)
-
-
-def parse_challenge_reply(data: bytes) -> ChallengeReply:
-    """The connecting node's challenge and digest."""
-    if data[:1] != b"r" or len(data) != _REPLY.size:
-        raise ProtocolError(f"challenge reply of 21 bytes expected, {_describe(data)} received")
-    _, challenge, proof = _REPLY.unpack(data)
-    return ChallengeReply(challenge, proof)
-
-
-def parse_challenge_ack(data: bytes) -> ChallengeAck:
-    """The accepting node's digest."""
-    if data[:1] != b"a" or len(data) != 17:
-        raise ProtocolError(f"challenge ack of 17 bytes expected, {_describe(data)} received")
-    return ChallengeAck(data[1:])
-
-
-def parse_status(data: bytes) -> Status | Named:
-    """Any status; what follows the creation of a `named:` is ignored, as the manual demands."""
-    _check_size(data)
-    if data[:1] != b"s":
-        raise ProtocolError(f"status expected, {_describe(data)} received")
-    if data.startswith(b"snamed:"):
-        return _parse_named(data)
-    try:
-        return Status(data[1:].decode("latin-1"))
-    except ValueError:
-        raise ProtocolError(f"unknown status {data[1:65]!r}") from None
-
-
-def _parse_named(data: bytes) -> Named:
-    start = len(b"snamed:") + 2
-    length = int.from_bytes(data[start - 2 : start], "big")
-    if len(data) < start + length + 4:
-        raise ProtocolError("status named: ends before its name and creation do")
-    try:
-        name = data[start : start + length].decode()
-    except UnicodeDecodeError:
-        raise ProtocolError("status named: holds a name that is not UTF-8") from None
-    if not is_node_name(name):
-        raise ProtocolError(f"status named: gives {name[:64]!r}, which is no node name")
-    return Named(name, int.from_bytes(data[start + length : start + length + 4], "big"))
-
-
-def _parse_name_text(data: bytes, start: int, length: int) -> str:
-    """A name; bytes after it are ignored, as the manual demands."""
-    text = data[start : start + length]
-    if len(text) != length:
-        raise ProtocolError(f"name of {length} bytes announced, {len(text)} received")
-    if length > MAX_NAME:
-        raise ProtocolError(f"name of {length} bytes, at most {MAX_NAME} allowed")
-    return text.decode("latin-1")
-
-
-def _name_bytes(name: str) -> bytes:
-    try:
-        data = name.encode("latin-1")
-    except UnicodeEncodeError:
-        raise UsageError(f"node name {name!r}: only latin-1 fits into a handshake") from None
-    if not 0 < len(data) <= MAX_NAME:
-        raise UsageError(f"node name of {len(data)} bytes, 1 to {MAX_NAME} fit")
-    return data
-
-
-def _check_size(data: bytes) -> None:
-    if len(data) > MAX_MESSAGE:
-        raise ProtocolError(f"handshake message of {len(data)} bytes, {MAX_MESSAGE} allowed")
-
-
-def _describe(data: bytes) -> str:
-    return f"{len(data)} bytes {data[:16]!r}" if data else "an empty message"
-
-
-def wants_name(flags: int) -> bool:
-    """Whether the offered flags ask the accepting node for a name."""
-    return bool(flags & Flag.NAME_ME.value)
+def _check_local(local: LocalNode, role: Role, challenge: int) -> None:
+    dynamic = role is Role.DIALER and Flag.NAME_ME in local.flags
+    if dynamic and local.name and not hs.is_host_name(local.name):
+        raise UsageError(f"with NAME_ME the name is a bare host name, not {local.name!r}")
+    if not dynamic and not hs.is_node_name(local.name):
+        raise UsageError(f"not a node name: {local.name!r}")
+    if MANDATORY & ~local.flags:
+        missing = ", ".join(names(int(MANDATORY) & ~int(local.flags)))
+        raise UsageError(f"our own flags lack mandatory ones: {missing}")
+    if not 0 <= local.creation <= hs.MAX_U32 or not 0 <= challenge <= hs.MAX_U32:
+        raise UsageError("creation and challenge have 32 bits")

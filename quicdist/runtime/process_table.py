@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeAlias
 from quicdist.errors import NameTaken, NoProcess
 from quicdist.etf import Atom, Pid, Reference, Term
 from quicdist.protocol import signals
-from quicdist.protocol.session import Head
+from quicdist.protocol.channel import Head
 from quicdist.protocol.signals import NO_PAYLOAD, Message, Payload, Signal, SpawnRequest
 from quicdist.runtime.affinity import LoopAffinity
 from quicdist.runtime.backpressure import HERE, Source

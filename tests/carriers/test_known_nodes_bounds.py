@@ -14,7 +14,7 @@ import pytest
 from quicdist import Identity, Trust
 from quicdist.carriers.trust import CertificateError, PeerRefused, files, known_nodes
 from quicdist.carriers.trust.known_nodes import KnownNodes, is_short_lived
-from quicdist.protocol.handshake import is_node_name
+from quicdist.protocol.handshake_messages import is_node_name
 from tests.support.waiting import until
 
 NODE = "4433@127.0.0.1"

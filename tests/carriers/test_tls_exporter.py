@@ -10,7 +10,7 @@ from OpenSSL import SSL
 
 from quicdist.carriers.quic.tls_exporter import LABEL, LENGTH, export
 from quicdist.protocol.dialects import ALL_ALPNS
-from quicdist.protocol.handshake import Prover, bound_digest
+from quicdist.protocol.handshake_messages import Prover, bound_digest
 from tests.carriers.owners import IDENTITY, node
 
 ENGINES = ("aioquic", "aioquic-plain", "qh3")

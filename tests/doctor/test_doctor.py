@@ -30,10 +30,11 @@ from quicdist.cluster.lookup import Epmd
 from quicdist.doctor import Settings, Step, Stopped, Trouble, examine
 from quicdist.errors import StartError
 from quicdist.protocol.flags import DEFAULT_FLAGS
-from quicdist.protocol.handshake import Status
+from quicdist.protocol.handshake import Connected, LocalNode, PeerNamed, SendHandshake
+from quicdist.protocol.handshake_messages import Status
 from quicdist.protocol.packet import Packet
 from quicdist.protocol.role import Role
-from quicdist.protocol.session import Connected, Event, LocalNode, PeerNamed, SendHandshake, Session
+from quicdist.protocol.session import Event, Session
 from tests.carriers.owners import IDENTITY
 from tests.support.ports import free_port
 

@@ -8,19 +8,14 @@ from quicdist.cluster.policy import PeerRules, Policy
 from quicdist.etf import Atom, Pid, Reference
 from quicdist.gateway.policy_filter import PolicyFilter
 from quicdist.limits import SessionLimits
+from quicdist.protocol.channel import MessageReceived
 from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
-from quicdist.protocol.handshake import Status
+from quicdist.protocol.handshake import PeerNamed, SendHandshake
+from quicdist.protocol.handshake_messages import Status
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
 from quicdist.protocol.role import Role
-from quicdist.protocol.session import (
-    NO_PAYLOAD,
-    Event,
-    MessageReceived,
-    PeerNamed,
-    SendHandshake,
-    Session,
-)
-from quicdist.protocol.signals import Signal
+from quicdist.protocol.session import Event, Session
+from quicdist.protocol.signals import NO_PAYLOAD, Signal
 from tests.protocol.forms import Control
 from tests.protocol.talk import frames, node
 

@@ -30,7 +30,7 @@ from quicdist.gateway import (
     erl_arguments,
 )
 from quicdist.gateway.gateway import _raise_file_limit
-from quicdist.protocol import handshake as hs
+from quicdist.protocol import handshake_messages as hs
 from quicdist.protocol.flags import DEFAULT_FLAGS
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
 from tests.carriers.owners import NAME

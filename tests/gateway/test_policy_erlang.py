@@ -15,7 +15,7 @@ from quicdist import Identity, Node, Trust
 from quicdist.cluster.otp_names import OTP_NAMES
 from quicdist.etf import Atom, Pid, Reference, Term, decode
 from quicdist.gateway import Mode, PeerRules, Pids, Policy
-from quicdist.protocol.session import NO_PAYLOAD
+from quicdist.protocol.signals import NO_PAYLOAD
 from tests.protocol import forms as ctl
 from tests.support.erlang import Erlang
 from tests.support.gatewayed import GatewayThread, gatewayed_erl, loopback_settings

@@ -16,12 +16,12 @@ from quicdist.etf import Atom, Export, ImproperList, NativeRecord, Pid, encode_b
 from quicdist.gateway import reachability
 from quicdist.gateway.policy_filter import PolicyFilter
 from quicdist.gateway.term_scanner import AtomBudget, TermScanner, Unreadable
-from quicdist.protocol import handshake as hs
+from quicdist.protocol import handshake_messages as hs
+from quicdist.protocol.channel import MessageReceived
 from quicdist.protocol.errors import DistError, HandshakeRefused, ProtocolError
 from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
 from quicdist.protocol.packet import FramePacket, HandshakePacket
-from quicdist.protocol.session import NO_PAYLOAD, MessageReceived
-from quicdist.protocol.signals import NO_TOKEN, Message, SpawnReply
+from quicdist.protocol.signals import NO_PAYLOAD, NO_TOKEN, Message, SpawnReply
 from tests.gateway.guarded import OWN, PEER, Guarded, pid, reference
 from tests.protocol import forms as ctl
 from tests.protocol.strategies import FIELDS, controls, terms
@@ -745,7 +745,7 @@ def test_a_reply_alias_serves_once() -> None:
 @pytest.mark.parametrize("size", range(20, 90))
 def test_an_alias_is_seen_wherever_fragments_part_it(size: int) -> None:
     pair = Guarded(RULES, fragment_size=size)
-    pair.node._limits = replace(pair.node._limits, fragment_size=size)
+    pair.node.channel._limits = replace(pair.node.channel._limits, fragment_size=size)
     message = [bytes(100), reference(OWN), bytes(100)]
     pair.node_says(ctl.RegSend(SERVER, Atom("whoever")), message)
     assert pair.peer_says(ctl.AliasSend(SENDER, reference(OWN)), 1)

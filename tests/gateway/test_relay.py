@@ -17,7 +17,7 @@ from quicdist.cluster.policy import PeerRules, Policy
 from quicdist.etf import Atom, Pid, Reference, encode_bare
 from quicdist.gateway.policy_filter import PolicyFilter
 from quicdist.gateway.relay import Relay, claimed_name
-from quicdist.protocol import handshake as hs
+from quicdist.protocol import handshake_messages as hs
 from quicdist.protocol.dialects.base import Buffer, DialectTraits
 from quicdist.protocol.flags import DEFAULT_FLAGS
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet

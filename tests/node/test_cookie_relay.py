@@ -19,7 +19,7 @@ from quicdist.carriers.base import CloseReason, Connection, ConnectionHandler
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.trust import Credentials
-from quicdist.protocol import handshake as hs
+from quicdist.protocol import handshake_messages as hs
 from quicdist.protocol.dialects.macula_dist import MaculaDistDialect
 from quicdist.protocol.flags import Flag
 from quicdist.protocol.packet import Packet

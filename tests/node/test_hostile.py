@@ -29,7 +29,7 @@ from quicdist.etf import DEFAULT, EtfDecodeError, EtfEncodeError, Limits, Option
 from quicdist.limits import SessionLimits
 from quicdist.protocol import signals
 from quicdist.protocol.flags import DEFAULT_FLAGS
-from quicdist.protocol.handshake import Name, build_name
+from quicdist.protocol.handshake_messages import Name, build_name
 from quicdist.protocol.packet import Packet
 from quicdist.runtime.backpressure import Backpressure
 from tests.node import exported

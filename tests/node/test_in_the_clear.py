@@ -24,9 +24,9 @@ from quicdist import (
 )
 from quicdist.carriers import epmd, tcp
 from quicdist.carriers.base import CloseReason
-from quicdist.protocol import handshake as hs
+from quicdist.protocol import handshake_messages as hs
 from quicdist.protocol.flags import DEFAULT_FLAGS
-from quicdist.protocol.handshake import Name
+from quicdist.protocol.handshake_messages import Name
 from quicdist.protocol.packet import Packet
 from tests.node.conftest import COOKIE
 from tests.support.ports import free_port

@@ -10,7 +10,7 @@ import pytest
 from quicdist import Identity, Mailbox, Node, Table
 from quicdist.etf import Atom, Reference
 from quicdist.protocol import signals
-from quicdist.protocol.session import Head
+from quicdist.protocol.channel import Head
 from quicdist.protocol.wire import ALTACT_ALIAS, Op
 from tests.node.conftest import COOKIE, Beam, MakeNode, atom
 from tests.node.memory import Hub
@@ -98,13 +98,13 @@ async def test_aliases_are_sent_to_as_otp_28_does() -> None:
         await one.connect(two.name)
         peer = one._running.connections.up[Atom(two.name)]
         seen: list[object] = []
-        address = peer.session.address
+        address = peer.session.channel.address
 
         def watched(signal: signals.Message | signals.SpawnRequest) -> Head:
-            seen.append(peer.session._forms.ahead(signal)[:2])
+            seen.append(peer.session.channel._forms.ahead(signal)[:2])
             return address(signal)
 
-        peer.session.address = watched  # type: ignore[method-assign]
+        peer.session.channel.address = watched  # type: ignore[method-assign]
         alias = me.alias()
         await one.send(alias, "hello")
         assert await me.receive(timeout=PATIENCE) == b"hello"

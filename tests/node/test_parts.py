@@ -33,8 +33,8 @@ from quicdist.cluster.names import Address, NodeName, parse_listen
 from quicdist.cluster.outbox import Outbox
 from quicdist.etf import Atom, ImproperList, Reference, encode
 from quicdist.kernel.exports import Exports
+from quicdist.protocol.channel import OutgoingMessage
 from quicdist.protocol.dialects.base import Buffer
-from quicdist.protocol.session import OutgoingMessage
 from quicdist.runtime.calls import alias_of
 from quicdist.runtime.exit_reasons import error_reason, exit_reason, stack_of
 from quicdist.runtime.identifiers import Identifiers, new_creation

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from quicdist.etf import Atom, Pid, Reference, Term
-from quicdist.protocol.session import NO_PAYLOAD
-from quicdist.protocol.signals import Link, Payload, Signal
+from quicdist.protocol.signals import NO_PAYLOAD, Link, Payload, Signal
 from quicdist.runtime.backpressure import Backpressure, Source
 from quicdist.runtime.identifiers import Identifiers
 from quicdist.runtime.process import NOCONNECTION, Process

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from quicdist.etf.terms import Atom, Pid, Reference, Term
-from quicdist.protocol.errors import UsageError
-from quicdist.protocol.session import OutgoingMessage, Session
+from quicdist.protocol.channel import OutgoingMessage
+from quicdist.protocol.session import Session
 from quicdist.protocol.signals import NO_PAYLOAD, Payload, Signal
 from quicdist.protocol.wire import (
     ALTACT_ALIAS,
@@ -413,9 +413,7 @@ def encode(
     """A signal as the session writes it, or a control message exactly as it is."""
     if isinstance(said, Signal):
         return session.encode(said, payload)
-    if not session.connected:
-        raise UsageError("not connected")
-    head = session._head(said.to_tuple())
+    head = session.channel._head(said.to_tuple())
     if payload is NO_PAYLOAD:
         return OutgoingMessage(head.control, None, head.atoms, len(head.control))
-    return session.enclose(head, payload)
+    return session.channel.enclose(head, payload)

@@ -8,20 +8,12 @@ from typing import Any
 from quicdist.etf import DEFAULT, Options
 from quicdist.limits import SessionLimits
 from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
-from quicdist.protocol.handshake import Named, Status
+from quicdist.protocol.handshake import AliveAsked, Connected, LocalNode, PeerNamed, SendHandshake
+from quicdist.protocol.handshake_messages import Named, Status
 from quicdist.protocol.packet import FramePacket, HandshakePacket
 from quicdist.protocol.role import Role
-from quicdist.protocol.session import (
-    NO_PAYLOAD,
-    AliveAsked,
-    Connected,
-    Event,
-    LocalNode,
-    PeerNamed,
-    SendHandshake,
-    Session,
-)
-from quicdist.protocol.signals import Signal
+from quicdist.protocol.session import Event, Session
+from quicdist.protocol.signals import NO_PAYLOAD, Signal
 from tests.protocol.forms import Control, encode
 
 PASS_THROUGH = DEFAULT_FLAGS & ~Flag.DIST_HDR_ATOM_CACHE & ~Flag.FRAGMENTS

@@ -8,21 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from quicdist.etf import Pid
-from quicdist.protocol.handshake import Named, Status
+from quicdist.protocol.channel import MessageReceived, OutgoingMessage, TickReceived
+from quicdist.protocol.handshake import AliveAsked, Connected, PeerNamed, SendHandshake
+from quicdist.protocol.handshake_messages import Named, Status
 from quicdist.protocol.packet import FramePacket, HandshakePacket
-from quicdist.protocol.session import (
-    NO_PAYLOAD,
-    AliveAsked,
-    Connected,
-    Event,
-    MessageReceived,
-    OutgoingMessage,
-    PeerNamed,
-    SendHandshake,
-    Session,
-    TickReceived,
-)
-from quicdist.protocol.signals import Signal
+from quicdist.protocol.session import Event, Session
+from quicdist.protocol.signals import NO_PAYLOAD, Signal
 from tests.protocol.forms import Control, encode
 from tests.support.closing import Closing
 from tests.support.ports import free_port

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicdist.protocol import handshake as hs
+from quicdist.protocol import handshake_messages as hs
 from quicdist.protocol.errors import HandshakeRefused, WrongCookie
 from quicdist.protocol.flags import Flag
-from quicdist.protocol.handshake import Prover, Status
+from quicdist.protocol.handshake import PeerNamed, SendHandshake
+from quicdist.protocol.handshake_messages import Prover, Status
 from quicdist.protocol.packet import HandshakePacket
-from quicdist.protocol.session import PeerNamed, SendHandshake, Session
+from quicdist.protocol.session import Session
 from tests.protocol.talk import acceptor, initiator, node, outcome, shake
 
 ONE, OTHER = b"1" * 32, b"2" * 32

@@ -13,16 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from quicdist.etf import Atom
 from quicdist.limits import SessionLimits
+from quicdist.protocol.channel import FragmentStored, MessageReceived, TickReceived, UnknownReceived
 from quicdist.protocol.packet import FramePacket
-from quicdist.protocol.session import (
-    NO_PAYLOAD,
-    FragmentStored,
-    MessageReceived,
-    Session,
-    TickReceived,
-    UnknownReceived,
-)
-from quicdist.protocol.signals import UnknownSignal
+from quicdist.protocol.session import Session
+from quicdist.protocol.signals import NO_PAYLOAD, UnknownSignal
 from tests.protocol import strategies
 from tests.protocol.forms import Control, encode, meaning
 from tests.protocol.talk import FORMS, connected_pair

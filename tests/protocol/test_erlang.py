@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from quicdist.etf import Atom, Export, Pid, Reference
+from quicdist.protocol.channel import MessageReceived
 from quicdist.protocol.errors import HandshakeRefused
 from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
-from quicdist.protocol.handshake import Named, Status
-from quicdist.protocol.session import NO_PAYLOAD, MessageReceived, SendHandshake
-from quicdist.protocol.signals import SPAWN_LINKED, Message, Signal, SpawnReply
+from quicdist.protocol.handshake import SendHandshake
+from quicdist.protocol.handshake_messages import Named, Status
+from quicdist.protocol.signals import NO_PAYLOAD, SPAWN_LINKED, Message, Signal, SpawnReply
 from tests.protocol import forms as c
 from tests.protocol.forms import RegSend
 from tests.protocol.talk import FORMS, acceptor, initiator, node

@@ -11,19 +11,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from quicdist.etf import Atom, Pid
 from quicdist.limits import SessionLimits
-from quicdist.protocol import handshake as hs
+from quicdist.protocol import handshake_messages as hs
+from quicdist.protocol.channel import FragmentStored, MessageReceived, PayloadRefused
 from quicdist.protocol.errors import DistError, ProtocolError, UsageError
 from quicdist.protocol.flags import DEFAULT_FLAGS
+from quicdist.protocol.handshake import SendHandshake
 from quicdist.protocol.header import FIRST_FRAGMENT, FRAGMENT_HEAD, NEXT_FRAGMENT, VERSION
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
-from quicdist.protocol.session import (
-    Event,
-    FragmentStored,
-    MessageReceived,
-    PayloadRefused,
-    SendHandshake,
-    Session,
-)
+from quicdist.protocol.session import Event, Session
 from quicdist.protocol.signals import Message
 from tests.protocol.strategies import atoms
 from tests.protocol.talk import acceptor, connected_pair, frames, initiator, node
@@ -113,10 +108,10 @@ class WithTheCookie(RuleBasedStateMachine):
 
     def fresh(self) -> Session:
         self.peer, victim = connected_pair(limits=WHOLE)
-        victim._limits = LIMITS
-        victim._fragments_in._max_sequences = LIMITS.max_sequences
-        victim._fragments_in._max_bytes = LIMITS.max_sequence_bytes
-        victim._fragments_in._max_message = LIMITS.max_message
+        victim.channel._limits = LIMITS
+        victim.channel._fragments_in._max_sequences = LIMITS.max_sequences
+        victim.channel._fragments_in._max_bytes = LIMITS.max_sequence_bytes
+        victim.channel._fragments_in._max_message = LIMITS.max_message
         return victim
 
     @property
@@ -194,7 +189,7 @@ class WithTheCookie(RuleBasedStateMachine):
     @invariant()
     def holds_no_more_than_it_may(self) -> None:
         if hasattr(self, "victim"):
-            held = self.victim._fragments_in
+            held = self.victim.channel._fragments_in
             assert held._charged <= LIMITS.max_sequence_bytes
             assert len(held._sequences) == len(self.begun) <= LIMITS.max_sequences
             assert bool(held._charged) == bool(self.begun)

@@ -7,24 +7,15 @@ from collections import Counter
 import pytest
 
 from quicdist.etf import decode_bare, encode_bare
-from quicdist.protocol import handshake as hs
+from quicdist.protocol import handshake_messages as hs
+from quicdist.protocol.channel import FragmentStored, MessageReceived, TickReceived
 from quicdist.protocol.flags import DEFAULT_FLAGS, Flag, expand
-from quicdist.protocol.handshake import Status
+from quicdist.protocol.handshake import AliveAsked, Connected, LocalNode, PeerNamed, SendHandshake
+from quicdist.protocol.handshake_messages import Status
 from quicdist.protocol.packet import FramePacket, HandshakePacket
 from quicdist.protocol.role import Role
-from quicdist.protocol.session import (
-    NO_PAYLOAD,
-    AliveAsked,
-    Connected,
-    Event,
-    FragmentStored,
-    LocalNode,
-    MessageReceived,
-    PeerNamed,
-    SendHandshake,
-    Session,
-    TickReceived,
-)
+from quicdist.protocol.session import Event, Session
+from quicdist.protocol.signals import NO_PAYLOAD
 from quicdist.protocol.wire import WireForms, parse
 from tests.protocol.recordings import RECORDINGS, Recorded, conversations
 

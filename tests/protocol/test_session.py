@@ -21,29 +21,29 @@ from quicdist.etf import (
     encode,
 )
 from quicdist.limits import SessionLimits
-from quicdist.protocol import handshake as hs
-from quicdist.protocol.errors import DistError, HandshakeRefused, ProtocolError, UsageError
-from quicdist.protocol.flags import DEFAULT_FLAGS, MANDATORY, MANDATORY_25, Flag
-from quicdist.protocol.handshake import Named, Status
-from quicdist.protocol.packet import FramePacket, HandshakePacket
-from quicdist.protocol.role import Role
-from quicdist.protocol.session import (
-    NO_PAYLOAD,
-    AliveAsked,
-    Connected,
-    Event,
+from quicdist.protocol import handshake_messages as hs
+from quicdist.protocol.channel import (
     FragmentStored,
-    LocalNode,
     MessageReceived,
     PayloadRefused,
-    PeerNamed,
-    PeerNode,
-    SendHandshake,
-    Session,
     TickReceived,
     UnknownReceived,
 )
-from quicdist.protocol.signals import Exit, Link, Message, SpawnRequest, UnknownSignal
+from quicdist.protocol.errors import DistError, HandshakeRefused, ProtocolError, UsageError
+from quicdist.protocol.flags import DEFAULT_FLAGS, MANDATORY, MANDATORY_25, Flag
+from quicdist.protocol.handshake import (
+    AliveAsked,
+    Connected,
+    LocalNode,
+    PeerNamed,
+    PeerNode,
+    SendHandshake,
+)
+from quicdist.protocol.handshake_messages import Named, Status
+from quicdist.protocol.packet import FramePacket, HandshakePacket
+from quicdist.protocol.role import Role
+from quicdist.protocol.session import Event, Session
+from quicdist.protocol.signals import NO_PAYLOAD, Exit, Link, Message, SpawnRequest, UnknownSignal
 from tests.protocol import strategies
 from tests.protocol.forms import SendSenderTT, meaning, signal
 from tests.protocol.talk import (
@@ -647,7 +647,7 @@ UNREADABLE = {
 def test_a_payload_that_cannot_be_read_costs_its_message_alone(form: str, name: str) -> None:
     payload, limits, reason = UNREADABLE[name]
     dialer, listener = connected_pair(FORMS[form])
-    listener._options = Options(limits=limits)
+    listener.channel._options = Options(limits=limits)
     control = Message(ME, Atom("never heard of before"))
     message = dialer.encode(control, b"")
     message.payload = payload
@@ -702,9 +702,9 @@ def test_a_dead_session_stays_dead() -> None:
 def test_a_control_message_encoded_once_goes_ahead_of_many_payloads(form: str) -> None:
     dialer, listener = connected_pair(FORMS[form])
     control = Message(ME, Atom("sink"))
-    head = dialer.address(control)
+    head = dialer.channel.address(control)
     for payload in (b"plain", Atom("new"), [Atom("sink"), Atom("newer")], b"plain"):
-        message = dialer.enclose(head, payload)
+        message = dialer.channel.enclose(head, payload)
         frame = dialer.frame(message)
         assert frame is not None
         assert feed(listener, [frame]) == [MessageReceived(control, payload, len(frame))]
@@ -713,8 +713,8 @@ def test_a_control_message_encoded_once_goes_ahead_of_many_payloads(form: str) -
 def test_a_head_is_of_one_session() -> None:
     dialer, _ = connected_pair(FORMS["both"])
     other, _ = connected_pair(FORMS["pass-through"])
-    with pytest.raises(UsageError, match="another session"):
-        other.enclose(dialer.address(Message(ME, Atom("sink"))), b"")
+    with pytest.raises(UsageError, match="another channel"):
+        other.channel.enclose(dialer.channel.address(Message(ME, Atom("sink"))), b"")
 
 
 def test_what_is_not_small_has_no_frame_of_its_own() -> None:
@@ -751,7 +751,7 @@ def test_what_is_read_by_its_beginning_is_what_all_of_it_says(
         got: list[Any] = []
         for parts in dialer.frames(dialer.encode(control, payload)):
             frame = b"".join(parts)
-            found = listener.message(frame)
+            found = listener.channel.message(frame)
             got += [found] if found is not None else feed(listener, [frame])
         last = got[-1]
         assert last == (control, payload) or (last.signal, last.payload) == (control, payload)
@@ -767,7 +767,7 @@ def test_the_second_message_to_the_same_is_read_by_its_beginning(form: str) -> N
     ]
     found = []
     for frame in frames:
-        found.append(listener.message(frame))
+        found.append(listener.channel.message(frame))
         if found[-1] is None:
             feed(listener, [frame])
     if Flag.DIST_HDR_ATOM_CACHE in FORMS[form]:
@@ -789,11 +789,11 @@ def test_a_fragment_may_change_what_the_same_beginning_means() -> None:
     for _ in range(2):
         (again,) = frames(b"")
         feed(listener, [again])
-    assert listener.message(again) == (control, b"")
+    assert listener.channel.message(again) == (control, b"")
     # All slots of the cache get other atoms, by first fragments alone.
     for start in range(0, 2400, 200):
         feed(listener, frames([Atom(f"y{number}") for number in range(start, start + 200)]))
-    assert listener.message(again) is None
+    assert listener.channel.message(again) is None
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -804,7 +804,7 @@ def test_what_is_wrong_behind_a_known_beginning_is_told_as_ever(form: str) -> No
         frame = b"".join(next(dialer.frames(message)))
         feed(listener, [frame])
     for broken in (frame[:-1], frame + b"\0", frame[:-10] + b"\xff" * 10):
-        assert listener.message(broken) is None
+        assert listener.channel.message(broken) is None
     (event,) = feed(listener, [frame[:-1]])
     assert isinstance(event, PayloadRefused)
     with pytest.raises(ProtocolError):
@@ -816,11 +816,11 @@ def test_no_more_beginnings_are_kept_than_a_bound() -> None:
     for number in range(2000):
         control = Message(ME, Atom("n" * (number % 50) + str(number)))
         feed(listener, [b"".join(next(dialer.frames(dialer.encode(control, b"x"))))])
-        assert len(listener._openings._known) <= 256
-        assert len(listener._openings._lengths) <= 4
+        assert len(listener.channel._openings._known) <= 256
+        assert len(listener.channel._openings._lengths) <= 4
     huge = Message(ME, Atom("sink"), bytes(1000))
     feed(listener, [b"".join(next(dialer.frames(dialer.encode(huge, b"x"))))])
-    assert all(len(beginning) <= 256 for beginning in listener._openings._known)
+    assert all(len(beginning) <= 256 for beginning in listener.channel._openings._known)
 
 
 def test_no_beginning_is_kept_that_is_small_only_while_it_is_compressed() -> None:
@@ -831,4 +831,4 @@ def test_no_beginning_is_kept_that_is_small_only_while_it_is_compressed() -> Non
     frame = b"p" + packed + encode(b"x")
     for _ in range(2):
         assert feed(listener, [frame]) == [MessageReceived(signal(control), b"x", len(frame))]
-    assert not listener._openings._known
+    assert not listener.channel._openings._known

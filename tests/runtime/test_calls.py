@@ -12,8 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from quicdist.etf import Atom, ImproperList, Pid, Term
 from quicdist.protocol import signals
-from quicdist.protocol.session import NO_PAYLOAD
-from quicdist.protocol.signals import Payload, Signal
+from quicdist.protocol.signals import NO_PAYLOAD, Payload, Signal
 from quicdist.runtime.backpressure import Backpressure, Source
 from quicdist.runtime.calls import (
     Callee,

@@ -1,0 +1,440 @@
+"""The connected state of a connection: frames in, signals out, and back.
+
+ERTS manual, Distribution Protocol, "Protocol between Connected Nodes"; External Term Format,
+"Distribution Header".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from quicdist import etf
+from quicdist.etf.terms import Atom, Term
+from quicdist.limits import SessionLimits
+from quicdist.protocol.errors import ProtocolError, UsageError
+from quicdist.protocol.flags import Flag
+from quicdist.protocol.header import (
+    FIRST_FRAGMENT,
+    FRAGMENT_HEAD,
+    HEADER,
+    NEXT_FRAGMENT,
+    PASS_THROUGH,
+    VERSION,
+    Assembly,
+    IncomingAtomCache,
+    IncomingFragments,
+    OutgoingAtomCache,
+)
+from quicdist.protocol.signals import (
+    NO_PAYLOAD,
+    Message,
+    Payload,
+    Signal,
+    SpawnRequest,
+    UnknownSignal,
+)
+from quicdist.protocol.wire import FOLLOWS, Parsed, WireForms, parse
+
+Buffer: TypeAlias = bytes | memoryview
+
+_MAX_FRAME = 0xFFFF_FFFF
+
+_HEADROOM = 128 * 1024
+"""Bytes, at most, of a message's atom cache header and the heads of its fragments."""
+
+_OPENINGS, _OPENING_LENGTHS, _LONGEST_OPENING = 256, 4, 256
+"""Beginnings of frames that are kept, how many lengths they have at most, and how many bytes."""
+
+_COMPRESSED: Final = b"\x83P"
+"""A control message that says so is not kept: a few hundred bytes of it may be a huge term."""
+
+_SMALL = 32 * 1024
+"""Bytes of a message that is copied into its frame: of a larger one the parts are handed on."""
+
+
+# -- events -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TickReceived:
+    """The peer is alive and has nothing to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    """A message is complete. `size` counts the bytes of all its frames, length fields excluded."""
+
+    signal: Signal
+    payload: Payload
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentStored:
+    """A frame of `size` bytes is kept until the rest of its message comes."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownReceived:
+    """An operation this version does not know, which is ignored."""
+
+    signal: UnknownSignal
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadRefused:
+    """The payload of a message does not decode, or is beyond a bound; the message is dropped.
+
+    Its frames are read to their end and their atoms are in the cache, so the connection goes on.
+    `reason` is one line that names the setting where a bound was reached. A control message that
+    does not decode still ends the connection: it may have been a link, a monitor or an exit, and
+    both nodes would go on with different ideas of what holds.
+    """
+
+    signal: Signal
+    reason: str
+    size: int
+
+
+ChannelEvent: TypeAlias = (
+    TickReceived | MessageReceived | FragmentStored | PayloadRefused | UnknownReceived
+)
+
+_TICK: Final = TickReceived()
+
+
+@dataclass(slots=True, eq=False)
+class Head:
+    """A control message encoded for one channel, ahead of any number of payloads."""
+
+    channel: object
+    """The mark of its channel: no other can read it."""
+    control: bytes
+    refs: dict[Atom, int] | None
+    """Its atoms, where the channel has an atom cache."""
+    atoms: tuple[Atom, ...]
+
+
+@dataclass(slots=True, eq=False)
+class OutgoingMessage:
+    """An encoded message that has no header yet: that is made when its first frame leaves."""
+
+    control: bytes
+    payload: bytes | None
+    atoms: tuple[Atom, ...]
+    """Those that it refers to by number."""
+    size: int
+    """Bytes of control message and payload."""
+
+
+class _Openings:
+    """What frames began with: one process's messages to another all begin alike, and what lies
+    before the payload need not be read again. Bounded."""
+
+    __slots__ = ("_changes", "_known", "_lengths")
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, tuple[Signal, tuple[Atom, ...], int]] = {}
+        self._lengths: list[int] = []
+        self._changes = 0
+
+    def find(self, frame: bytes, changes: int) -> tuple[Signal, tuple[Atom, ...], int] | None:
+        """Its signal, its atoms and where its payload begins. `changes` are those of the
+        atom cache: with each the same bytes may mean another thing."""
+        if changes != self._changes:
+            self._forget(changes)
+            return None
+        for length in self._lengths:
+            known = self._known.get(frame[:length])
+            if known is not None:
+                return known
+        return None
+
+    def keep(
+        self, frame: bytes, signal: Signal, atoms: tuple[Atom, ...], offset: int, changes: int
+    ) -> None:
+        """The payload of `frame` begins at `offset`; one that has changed the cache is not kept."""
+        if changes != self._changes:
+            self._forget(changes)
+            return
+        if offset > _LONGEST_OPENING or type(signal) is not Message:
+            return
+        is_new = offset not in self._lengths
+        if len(self._known) >= _OPENINGS or (is_new and len(self._lengths) >= _OPENING_LENGTHS):
+            self._forget(changes)
+            is_new = True
+        if is_new:
+            self._lengths.append(offset)
+        self._known[frame[:offset]] = signal, atoms, offset
+
+    def _forget(self, changes: int) -> None:
+        self._changes = changes
+        self._known.clear()
+        self._lengths.clear()
+
+
+# -- the channel --------------------------------------------------------------------------------
+
+
+class Channel:
+    """The frames of one connection after its handshake."""
+
+    def __init__(self, flags: Flag, limits: SessionLimits, options: etf.Options) -> None:
+        """`flags` are those that both nodes offer; `options` are for payloads."""
+        self._limits = limits
+        self._options = options
+        native_records = Flag.NATIVE_RECORDS in flags
+        self._outgoing = _outgoing(options, limits.max_message, native_records=native_records)
+        # A control message is read the same way whatever the options for payloads say. By the
+        # very DEFAULT where that will do: the compiled core need not look into it each time.
+        self._control_options = (
+            etf.DEFAULT
+            if options.limits == etf.DEFAULT.limits
+            else dataclasses.replace(etf.DEFAULT, limits=options.limits)
+        )
+        self._forms = WireForms(flags)
+        self._atom_cache = Flag.DIST_HDR_ATOM_CACHE in flags
+        self._fragments = Flag.FRAGMENTS in flags
+        self._header_form = self._atom_cache or self._fragments
+        self._atoms_in = IncomingAtomCache()
+        self._atoms_out = OutgoingAtomCache()
+        self._fragments_in = IncomingFragments(
+            limits.max_sequences, limits.max_sequence_bytes, limits.max_message
+        )
+        self._openings = _Openings()
+        self._last_sequence = 0
+        self._one_frame = min(limits.fragment_size, _SMALL)
+        self.mark: Final = object()
+        """What tells the heads made by this channel from those of others."""
+
+    # -- frames in ------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> ChannelEvent:
+        """What a frame means. Raises ProtocolError, after which the channel is of no use."""
+        if not data:
+            return _TICK
+        size = len(data)
+        try:
+            if self._header_form:
+                return self._header_frame(data, size)
+            return self._pass_through_frame(data, size)
+        except etf.EtfDecodeError as error:
+            raise ProtocolError(f"a frame holds a term that does not decode: {error}") from error
+
+    def message(self, frame: bytes) -> tuple[Signal, Term] | None:
+        """The message in a frame that begins as an earlier one did. None for any other, and for
+        one in which something is wrong: `receive` tells of both."""
+        known = self._openings.find(frame, self._atoms_in.changes)
+        if known is None or len(frame) > self._limits.max_message:
+            return None
+        signal, atoms, offset = known
+        try:
+            if self._header_form:
+                payload, end = etf.decode_bare(frame, offset, self._options, atoms)
+            else:
+                payload, end = etf.decode_prefix(frame, offset, self._options)
+        except etf.EtfDecodeError:
+            return None
+        return (signal, payload) if end == len(frame) else None
+
+    def _header_frame(self, data: bytes, size: int) -> ChannelEvent:
+        tag = data[1] if size > 1 and data[0] == VERSION else -1
+        if tag == HEADER:
+            atoms, offset = self._atoms_in.read(data, 2)
+            parsed, offset = self._control(data, offset, atoms)
+            self._openings.keep(data, parsed[0], atoms, offset, self._atoms_in.changes)
+            return self._message(parsed, data, offset, atoms, size)
+        if tag == FIRST_FRAGMENT and self._fragments:
+            ids = self._fragments_in.check_first(data)
+            atoms, offset = self._atoms_in.read(data, FRAGMENT_HEAD.size)
+            parsed, offset = self._control(data, offset, atoms)
+            sequence = self._fragments_in.begin(ids, parsed, atoms, data[offset:], size)
+            return self._fragment(sequence, size)
+        if tag == NEXT_FRAGMENT and self._fragments:
+            return self._fragment(self._fragments_in.proceed(data), size)
+        raise ProtocolError(f"a frame begins with {data[:2].hex()}, a distribution header expected")
+
+    def _control(self, data: bytes, offset: int, atoms: tuple[Atom, ...]) -> tuple[Parsed, int]:
+        values, offset = etf.decode_bare(data, offset, self._control_options, atoms)
+        return parse(values), offset
+
+    def _fragment(self, sequence: Assembly | None, size: int) -> ChannelEvent:
+        if sequence is None:
+            return FragmentStored(size)
+        if sequence.refused is not None:
+            return PayloadRefused(sequence.parsed[0], sequence.refused, sequence.size)
+        payload = sequence.payload()
+        return self._message(sequence.parsed, payload, 0, sequence.atoms, sequence.size)
+
+    def _message(
+        self, parsed: Parsed, data: bytes, offset: int, atoms: tuple[Atom, ...], size: int
+    ) -> ChannelEvent:
+        signal, payload = parsed
+        if payload is FOLLOWS:
+            if size > self._limits.max_message:
+                return PayloadRefused(signal, self._too_large(size), size)
+            try:
+                payload, offset = etf.decode_bare(data, offset, self._options, atoms)
+            except etf.EtfDecodeError as error:
+                return PayloadRefused(signal, str(error), size)
+        elif isinstance(signal, UnknownSignal):
+            return UnknownReceived(signal, size)
+        if offset == len(data):
+            return MessageReceived(signal, payload, size)
+        raise ProtocolError(f"{len(data) - offset} bytes too many after {type(signal).__name__}")
+
+    def _too_large(self, size: int) -> str:
+        most = self._limits.max_message
+        return f"a message of {size} bytes, SessionLimits.max_message is {most}"
+
+    def _pass_through_frame(self, data: bytes, size: int) -> ChannelEvent:
+        if data[0] != PASS_THROUGH:
+            raise ProtocolError(f"a frame begins with {data[:1].hex()}, 70 expected (pass-through)")
+        values, offset = etf.decode_prefix(data, 1, self._control_options)
+        signal, payload = parsed = parse(values)
+        if payload is not FOLLOWS:
+            return self._message(parsed, data, offset, (), size)
+        if not data.startswith(_COMPRESSED, 1):
+            self._openings.keep(data, signal, (), offset, 0)
+        if size > self._limits.max_message:
+            return PayloadRefused(signal, self._too_large(size), size)
+        try:
+            payload, offset = etf.decode_prefix(data, offset, self._options)
+        except etf.EtfDecodeError as error:
+            return PayloadRefused(signal, str(error), size)
+        if offset != size:
+            raise ProtocolError(f"{size - offset} bytes too many after {type(signal).__name__}")
+        return MessageReceived(signal, payload, size)
+
+    # -- frames out -----------------------------------------------------------------------------
+
+    def encode(self, signal: Signal, payload: Payload = NO_PAYLOAD) -> OutgoingMessage:
+        """Turns a signal into bytes, in the form that this peer takes.
+
+        Raises UsageError, and EtfEncodeError for no Erlang term and for a message so large, or a
+        term so deep or of so many terms, that a peer with our limits would drop the connection.
+        """
+        values, payload = self._forms.of(signal, payload)
+        head = self._head(values)
+        if payload is NO_PAYLOAD:
+            return OutgoingMessage(head.control, None, head.atoms, len(head.control))
+        return self.enclose(head, payload)
+
+    def address(self, signal: Message | SpawnRequest) -> Head:
+        """What goes ahead of every payload of this signal. Raises UsageError."""
+        return self._head(self._forms.ahead(signal))
+
+    def _head(self, values: tuple[Term, ...]) -> Head:
+        refs: dict[Atom, int] | None = {} if self._atom_cache else None
+        encoded = self._encoded(values, refs)
+        return Head(self.mark, encoded, refs, tuple(refs or ()))
+
+    def enclose(self, head: Head, payload: Term) -> OutgoingMessage:
+        """One message behind a head of this channel's. Raises as `encode` does."""
+        if head.channel is not self.mark:
+            raise UsageError("this head is another channel's")
+        atoms = head.atoms
+        if head.refs is None:
+            body = self._encoded(payload, None)
+        else:
+            refs = head.refs.copy()
+            body = self._encoded(payload, refs)
+            if len(refs) > len(atoms):
+                atoms = tuple(refs)
+        size = len(head.control) + len(body)
+        message = OutgoingMessage(head.control, body, atoms, size)
+        most = self._limits.max_message
+        if size + _HEADROOM > most and self._framed_size(message) > most:
+            raise etf.EtfEncodeError("", self._too_large(size), "max_message")
+        return message
+
+    def _encoded(self, term: Term, refs: dict[Atom, int] | None) -> bytes:
+        """Writes no more than a message may have."""
+        try:
+            return etf.encode_bare(term, self._outgoing, refs)
+        except etf.EtfEncodeError as error:
+            most = self._limits.max_message
+            if error.limit != "max_bytes" or self._outgoing.limits.max_bytes < most:
+                raise
+            reason = f"a message that is too large, SessionLimits.max_message is {most}"
+            raise etf.EtfEncodeError("", reason, "max_message") from None
+
+    def frame(self, message: OutgoingMessage) -> bytes | None:
+        """The one frame of a small message, which must leave next; None for what is larger, of
+        which nothing is made yet."""
+        if message.size > self._one_frame:
+            return None
+        payload = message.payload
+        if self._header_form:
+            header = self._atoms_out.header(message.atoms)
+            return b"".join((b"\x83D", header, message.control, payload or b""))
+        if payload is None:
+            return b"p\x83" + message.control
+        return b"".join((b"p\x83", message.control, b"\x83", payload))
+
+    def frames(self, message: OutgoingMessage) -> Iterator[tuple[Buffer, ...]]:
+        """The frames of a message, each in parts to be put together, made as they are asked for.
+
+        They must reach the peer in the order they were made, whatever message they belong to.
+        A message once begun must be finished, unless the connection is dropped.
+        """
+        payload = message.payload
+        if not self._header_form:
+            yield from self._pass_through(message)
+            return
+        limit = self._limits.fragment_size
+        if payload is None or message.size <= limit or len(payload) <= limit or not self._fragments:
+            self._check_frame_size(message)
+            if payload is None:
+                yield b"\x83D" + self._header(message), message.control
+            else:
+                yield b"\x83D" + self._header(message), message.control, payload
+            return
+        count = -(-len(payload) // limit)
+        self._last_sequence = sequence = self._last_sequence + 1
+        view = memoryview(payload)
+        head = FRAGMENT_HEAD.pack(VERSION, FIRST_FRAGMENT, sequence, count)
+        yield head + self._header(message), message.control, view[:limit]
+        for index in range(1, count):
+            head = FRAGMENT_HEAD.pack(VERSION, NEXT_FRAGMENT, sequence, count - index)
+            yield head, view[index * limit : (index + 1) * limit]
+
+    def _header(self, message: OutgoingMessage) -> bytes:
+        return self._atoms_out.header(message.atoms)
+
+    def _pass_through(self, message: OutgoingMessage) -> Iterator[tuple[Buffer, ...]]:
+        self._check_frame_size(message)
+        if message.payload is None:
+            yield b"p\x83", message.control
+        else:
+            yield b"p\x83", message.control, b"\x83", message.payload
+
+    def _framed_size(self, message: OutgoingMessage) -> int:
+        """Bytes of all its frames, at most."""
+        fragments = message.size // self._limits.fragment_size + 1
+        atoms = sum(len(atom.encoded) + 2 for atom in message.atoms)
+        return message.size + fragments * FRAGMENT_HEAD.size + atoms + 2
+
+    @staticmethod
+    def _check_frame_size(message: OutgoingMessage) -> None:
+        """A frame's length field has 32 bits; its header takes less than 64 KiB of them."""
+        if message.size > _MAX_FRAME - 0x40000:
+            raise UsageError(f"a message of {message.size} bytes does not fit into one frame")
+
+
+@functools.lru_cache(maxsize=64)
+def _outgoing(options: etf.Options, max_message: int, *, native_records: bool) -> etf.Options:
+    """Options for what is sent: the same object for all sessions that have the same, for the
+    compiled core knows by it what it has looked into before."""
+    limits = dataclasses.replace(
+        options.limits, max_bytes=min(options.limits.max_bytes, max_message)
+    )
+    native_records = native_records and options.native_records
+    return dataclasses.replace(options, limits=limits, native_records=native_records)
