@@ -164,6 +164,14 @@ class BlockingNode:
         """Refuses new calls and waits until running ones have ended. See `Node.drain`."""
         return self._thread.run(self._node.drain, timeout)
 
+    def change_cookies(self, cookies: Sequence[str]) -> None:
+        """Changes the cookies of connections made from now on. See `Node.change_cookies`."""
+        self._thread.do(self._node.change_cookies, cookies)
+
+    def recheck_peers(self) -> None:
+        """Checks the certificates of all connected nodes again. See `Node.recheck_peers`."""
+        self._thread.do(self._node.recheck_peers)
+
     @property
     def global_names(self) -> BlockingGlobalNames:
         """The names of the cluster that a visible node is part of. See `Node.global_names`."""
@@ -303,9 +311,15 @@ class BlockingNode:
         """Puts what Python logs into the log of a BEAM node. See `otp.logger.LoggerHandler`."""
         return self._thread.do(LoggerHandler, self._node, to, level=level, limit=limit)
 
-    def spawn(self, main: BlockingMain, *, name: str | None = None) -> BlockingMailbox:
-        """Starts a process that runs `main(mailbox)`, a plain function, in a thread of its own.
-        Raises NameTaken.
+    def spawn(
+        self,
+        main: BlockingMain,
+        *,
+        name: str | None = None,
+        link: BlockingMailbox | None = None,
+    ) -> BlockingMailbox:
+        """Starts a process that runs `main(mailbox)`, a plain function, in a thread of its own,
+        linked to the process `link` from its first moment. Raises NameTaken.
 
         How it ends is the exit reason. An exit signal does not interrupt it: the methods of its
         mailbox raise ProcessExited from then on.
@@ -314,7 +328,9 @@ class BlockingNode:
         async def run(me: Mailbox) -> None:
             await _in_thread(main, BlockingMailbox(me, self._thread), str(me))
 
-        return BlockingMailbox(self._thread.do(self._node.spawn, run, name=name), self._thread)
+        linked = None if link is None else link.process
+        made = self._thread.do(self._node.spawn, run, name=name, link=linked)
+        return BlockingMailbox(made, self._thread)
 
     @contextlib.contextmanager
     def group_leader(self, write: Write) -> Iterator[Pid]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class ConnectionBounds:
     """Of each QUIC connection. Where a peer exceeds one, that connection is closed, and the
-    endpoint counts it by the `Refusal` that has the bound's name."""
+    endpoint counts it by the `RejectReason` that has the bound's name."""
 
     max_tls_message: int = 64 * 1024
     """Bytes of a TLS message that is not complete, and of the CRYPTO data that came ahead of a
