@@ -174,6 +174,14 @@ class BlockingNode:
         """Refuses new work and waits until running work has ended. See `Node.drain`."""
         return self._thread.run(self._node.drain, timeout)
 
+    def change_cookies(self, cookies: Sequence[str]) -> None:
+        """Changes the cookies of connections made from now on. See `Node.change_cookies`."""
+        self._thread.do(self._node.change_cookies, cookies)
+
+    def recheck_peers(self) -> None:
+        """Checks the certificates of all connected nodes again. See `Node.recheck_peers`."""
+        self._thread.do(self._node.recheck_peers)
+
     @property
     def global_names(self) -> BlockingGlobalNames:
         """The names in `global`, as this visible node knows them. See `Node.global_names`."""
@@ -316,8 +324,15 @@ class BlockingNode:
         """
         return self._thread.do(LoggerHandler, self._node, to, level=level, limit=limit)
 
-    def spawn(self, main: BlockingMain, *, name: str | None = None) -> BlockingMailbox:
-        """Starts a process that runs the plain function `main(mailbox)` in its own thread.
+    def spawn(
+        self,
+        main: BlockingMain,
+        *,
+        name: str | None = None,
+        link: BlockingMailbox | None = None,
+    ) -> BlockingMailbox:
+        """Starts a process that runs the plain function `main(mailbox)` in its own thread. It is linked
+        to the process `link` from the start.
 
         The process exits with `normal` when `main` returns, or with the exception that it raises.
         An exit signal does not interrupt `main`; the methods of its mailbox then raise
@@ -329,7 +344,9 @@ class BlockingNode:
         async def run(me: Mailbox) -> None:
             await _in_thread(main, BlockingMailbox(me, self._thread), str(me))
 
-        return BlockingMailbox(self._thread.do(self._node.spawn, run, name=name), self._thread)
+        linked = None if link is None else link.process
+        made = self._thread.do(self._node.spawn, run, name=name, link=linked)
+        return BlockingMailbox(made, self._thread)
 
     @contextlib.contextmanager
     def group_leader(self, write: Write) -> Iterator[Pid]:

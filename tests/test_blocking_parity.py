@@ -45,6 +45,7 @@ PAIRS = [
 OF_THE_LOOP = {
     Node: {"start", "stop", "system"},
     Mailbox: {"loop"},
+    Groups: {"leave_all"},
     GlobalNames: {"known", "candidates", "lock_set", "both_locked"},
 }
 """What means nothing outside the event loop, or is called from inside."""
@@ -52,8 +53,9 @@ OF_THE_LOOP = {
 INSIDE = {
     *("deliver", "signalled", "stopped", "link_broken", "exit_signalled", "die", "runs_in"),
     *("monitor_fired", "alias_used", "spawn_replied", "node_lost", "fields", "reply"),
+    *("ended_error", "sys_state"),
 }
-"""What signals do to a process."""
+"""What signals, calls and `sys` ask of a process."""
 
 
 def public(kind: type, *, without: set[str]) -> set[str]:

@@ -77,7 +77,7 @@ class GatewayStatistics:
 
     refused: Mapping[str, int]
     """What was made to our node and did not come up, by why: see
-    `quicdist.carriers.reject_reason.Refusal` and `Ending`."""
+    `quicdist.carriers.reject_reason.RejectReason` and `Ending`."""
 
     policy_refusals: int
     """Messages that the policy has refused, or would have."""

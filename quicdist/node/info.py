@@ -133,7 +133,8 @@ class NodeStatistics:
 
     refused: Mapping[str, int]
     """What was made to us and did not come up, by why: by the carriers, see
-    `quicdist.carriers.reject_reason.Refusal`, and in the distribution handshake, see `Ending`."""
+    `quicdist.carriers.reject_reason.RejectReason`, and in the distribution handshake, see
+    `Ending`."""
 
     traffic: Traffic
     """Over all connections there have been."""

@@ -399,6 +399,7 @@ async def test_chains_are_sent(tmp_path: Path) -> None:
         await dial_with(leaf, trust, "127.0.0.1")
 
 
+@pytest.mark.io  # one may wait for the other's lock
 async def test_two_processes_may_make_an_identity_at_once(tmp_path: Path) -> None:
     """Who is second waits, and its event loop does not."""
     credentials = Credentials(None, Trust.nothing(), ["127.0.0.1"])

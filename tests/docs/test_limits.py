@@ -39,7 +39,8 @@ def classes() -> dict[str, Any]:
         for name, value in vars(module).items()
         if dataclasses.is_dataclass(value)
         and value.__module__ == module.__name__
-        and (name.endswith(("Limits", "Settings")) or name == "Retry")
+        and (name.endswith(("Bounds", "Limits", "Settings")) or name == "Retry")
+        and name != "ListenerSettings"  # made by the node for its carriers
     }
 
 

@@ -164,7 +164,7 @@ async def test_a_term_of_too_many_parts_costs_its_message_only(
             await one.send(("basin", two.name), b"next")
             assert await basin.receive(timeout=PATIENCE) == b"next"
         lines = [record for record in caplog.records if "dropped" in record.getMessage()]
-        assert "RegSend" in lines[0].getMessage()
+        assert "(Message, " in lines[0].getMessage()
         assert "Limits.max_terms" in lines[0].getMessage()
         assert len(lines) <= 10
         assert two.stats().traffic.messages_refused == 50

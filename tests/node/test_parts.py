@@ -455,14 +455,12 @@ def test_an_alias_in_a_tag() -> None:
         assert alias_of(tag) is None
 
 
-def test_a_cookie_that_others_may_read_is_warned_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize("mode", [0o644, 0o440, 0o404])
+def test_a_cookie_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
     path = tmp_path / ".erlang.cookie"
     path.write_text("ABC")
     path.chmod(0o400)
     assert find_cookie(None, tmp_path) == "ABC"
-    assert not caplog.records
-    path.chmod(0o644)
-    assert find_cookie(None, tmp_path) == "ABC"
-    assert f"{path} holds the cookie, and is not for its owner alone" in caplog.text
+    path.chmod(mode)
+    with pytest.raises(CookieError, match="must be accessible by its owner only"):
+        find_cookie(None, tmp_path)
