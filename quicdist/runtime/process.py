@@ -1,8 +1,4 @@
-"""What every process has, whatever runs it: a pid, links, monitors, and an end.
-
-Signals come in through `ProcessTable`, which knows who is who; a process decides what they mean to
-it. The rules are those of the reference manual, chapter Processes.
-"""
+"""`Process`: the pid, links, monitors and aliases that every process of this node has."""
 
 from __future__ import annotations
 
@@ -33,7 +29,7 @@ _NODEDOWN = Atom("nodedown")
 _PROCESS = Atom("process")
 
 Watched: TypeAlias = "Pid | tuple[Atom, Atom]"
-"""What a monitor looks at: a pid, or a registered name on a node."""
+"""The target of a monitor: a pid, or a registered name and a node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +41,10 @@ class Watcher:
 
 
 class Process:
-    """The base of everything that has a pid here."""
+    """The base class of everything that has a pid on this node."""
 
     def __init__(self, system: ProcessTable, level: Backpressure | None = None) -> None:
-        """`level` tells how full it is; without one it takes everything at once."""
+        """`level` measures the queue. A process without one handles each message at once."""
         self.system = system
         self.level = level if level is not None else Backpressure(self, 0, 0, 0)
         self.pid: Pid = system.enrol(self)
@@ -58,24 +54,25 @@ class Process:
         self.watchers: dict[Reference, Watcher] = {}
         self.aliases: dict[Reference, AliasMode] = {}
         self.calls: dict[Reference, PendingCall] = {}
-        """Its requests that are not answered yet."""
+        """Pending calls and spawn requests of this process."""
         self.monitored_nodes: dict[Atom, int] = {}
         self.tied_to: list[Atom] = []
-        """Nodes where something may matter to it; see `ProcessTable.tie`."""
+        """Nodes with links, monitors or calls of this process; see `ProcessTable.tie`."""
         self.is_alive = True
         self.exit_reason: Term = None
         self.group_leader: Pid | None = system.group_leader
-        """Where what it prints goes, also that of what it spawns; None where it goes nowhere."""
+        """Receives the output of this process and of those that it spawns. None discards it."""
         self.is_refusing_calls_in_drain = False
         """Whether gen calls from other nodes fail while the node drains."""
         self.trap_exit = False
-        """True: exit signals arrive as ('EXIT', pid, reason) messages and do not kill."""
+        """True: exit signals arrive as ('EXIT', pid, reason) messages and do not end the process.
+        """
 
     def __str__(self) -> str:
         return f"{self.pid} ({self.name})" if self.name else str(self.pid)
 
     def fields(self, event: str) -> dict[str, object]:
-        """What a line in the log has besides its text, for programs that read it."""
+        """Returns the fields of a log record about this process."""
         return {
             "event": event,
             "node": str(self.system.name),
@@ -86,39 +83,46 @@ class Process:
     # -- what its kind decides --
 
     def deliver(self, message: Term, source: Source) -> None:
-        """A message. The source is told when it has filled this receiver."""
+        """Handles a message. `source` is paused if this receiver is full."""
         raise NotImplementedError
 
     def signalled(self, message: Term, source: Source) -> None:
-        """A message that a link, a monitor or a request of ours makes: it is never thrown away."""
+        """Handles a message that a link, monitor or call makes. It is never dropped."""
         self.deliver(message, source)
 
     def stopped(self) -> None:
-        """It has just died; called once."""
+        """Called once, when the process has ended."""
 
     # -- links and exits --
 
     def link(self, other: Pid) -> None:
-        """Links to another process: when one ends abnormally, the other is told."""
+        """Links this process to another one, as `erlang:link/1`.
+
+        When one of them exits with another reason than `normal`, the other gets an exit signal. It
+        ends as well, unless its `trap_exit` is True.
+        """
         self._check_alive()
         if other != self.pid and self.links.link(other):
             self.system.tie(self, other.node)
             self.system.send_link(self.pid, other)
 
     def unlink(self, other: Pid) -> None:
-        """Ends a link. No exit signal of it is acted on any more, whatever was on its way."""
+        """Removes a link, as `erlang:unlink/1`.
+
+        Exit signals of the link that arrive later are ignored.
+        """
         self._check_alive()
         identifier = self.links.unlink(other)
         if identifier is not None:
             self.system.send_unlink(self.pid, other, identifier)
 
     def exit(self, other: Pid, reason: Term) -> None:
-        """Sends an exit signal, as `exit(Pid, Reason)` does."""
+        """Sends an exit signal, as `erlang:exit/2`."""
         self._check_alive()
         self.system.send_exit2(self.pid, other, reason)
 
     def link_broken(self, other: Pid, reason: Term, source: Source = HERE) -> None:
-        """The process at the other end of a link ended."""
+        """Called when the process at the other end of a link has ended."""
         if not self.links.exit_received(other):
             return
         if self.trap_exit:
@@ -127,7 +131,7 @@ class Process:
             self.die(reason)
 
     def exit_signalled(self, sender: Pid, reason: Term, source: Source = HERE) -> None:
-        """Somebody sent an exit signal."""
+        """Called for an exit signal of another process."""
         if reason is KILL:
             self.die(KILLED)
         elif self.trap_exit:
@@ -136,7 +140,7 @@ class Process:
             self.die(reason)
 
     def die(self, reason: Term) -> None:
-        """Ends it: everybody linked and everybody watching is told. At most once."""
+        """Ends the process and informs all linked and monitoring processes."""
         if not self.is_alive:
             return
         self.is_alive = False
@@ -161,10 +165,11 @@ class Process:
     def monitor(
         self, what: Pid | str | tuple[str, str], *, alias: AliasMode | None = None
     ) -> Reference:
-        """Watches a pid, a name here, or a (name, node): when it ends or was never there, a
-        ('DOWN', reference, 'process', what, reason) message comes, once.
+        """Monitors a pid, a registered name of this node, or a (name, node) tuple.
 
-        With `alias` the reference is one too, for as long as the mode says.
+        When the process ends, or if it does not exist, one message ('DOWN', reference, 'process',
+        what, reason) arrives. `alias` makes the reference an alias as well, for as long as the mode
+        says.
         """
         self._check_alive()
         watched = self._watched(what)
@@ -177,7 +182,7 @@ class Process:
         return reference
 
     def demonitor(self, reference: Reference) -> bool:
-        """Stops watching. True when the monitor was active, thus no message has come of it."""
+        """Removes a monitor. Returns True if it was active, so no 'DOWN' message has been sent."""
         self.system.affinity.check()
         watched = self.monitoring.pop(reference, None)
         if watched is None:
@@ -187,7 +192,7 @@ class Process:
         return True
 
     def monitor_fired(self, reference: Reference, reason: Term, source: Source = HERE) -> None:
-        """What a monitor of ours looked at is gone."""
+        """Called when the target of a monitor of this process has ended."""
         watched = self.monitoring.pop(reference, None)
         if watched is not None:
             self._monitor_over(reference)
@@ -209,9 +214,10 @@ class Process:
         *,
         mode: AliasMode = AliasMode.EXPLICIT_UNALIAS,
     ) -> Reference:
-        """A reference that messages can be sent to, until `unalias`. A new one by default.
+        """Creates a reference that other processes can send messages to, until `unalias`.
 
-        With REPLY_DEMONITOR, until the first message: `alias([reply])`.
+        `reference` reuses an existing reference, such as that of a monitor. With the mode
+        REPLY_DEMONITOR the alias ends with its first message, as `erlang:alias([reply])`.
         """
         self._check_alive()
         chosen = reference or self.system.identifiers.reference()
@@ -220,7 +226,7 @@ class Process:
         return chosen
 
     def unalias(self, alias: Reference) -> bool:
-        """What is sent to the alias from now on is dropped. True when it was active."""
+        """Deactivates an alias: later messages to it are dropped. Returns True if it was active."""
         self.system.affinity.check()
         if self.aliases.pop(alias, None) is None:
             return False
@@ -228,7 +234,7 @@ class Process:
         return True
 
     def alias_used(self, alias: Reference) -> None:
-        """A message came by way of an alias."""
+        """Called when a message has arrived through an alias."""
         if self.aliases.get(alias) is AliasMode.REPLY_DEMONITOR:
             self.unalias(alias)
             self.demonitor(alias)
@@ -242,16 +248,21 @@ class Process:
     # -- group leaders --
 
     def set_group_leader(self, leader: Pid, of: Pid) -> None:
-        """What `of` and whatever it spawns from now on print goes to `leader`, as
-        `erlang:group_leader/2`."""
+        """Sets the group leader of the process `of`, as `erlang:group_leader/2`.
+
+        Output of that process, and of processes that it spawns later, goes to `leader`.
+        """
         self._check_alive()
         self.system.emit(of.node, self.pid, GroupLeader(leader, of))
 
     # -- nodes --
 
     def monitor_node(self, node: str) -> None:
-        """Watches the connection to a node, made if there is none: when it is lost, or cannot be
-        made, a ('nodedown', node) message comes, once for each call."""
+        """Monitors the connection to a node, as `erlang:monitor_node/2`. Connects if necessary.
+
+        When the connection is lost or cannot be made, a message ('nodedown', node) arrives, one for
+        each call of this method.
+        """
         self._check_alive()
         atom = Atom(node)
         self.monitored_nodes[atom] = self.monitored_nodes.get(atom, 0) + 1
@@ -260,7 +271,7 @@ class Process:
             self.system.network.watch(atom)
 
     def demonitor_node(self, node: str) -> bool:
-        """Takes one `monitor_node` back. True when there was one."""
+        """Cancels one `monitor_node`. Returns True if there was one."""
         self.system.affinity.check()
         atom = Atom(node)
         count = self.monitored_nodes.pop(atom, 0)
@@ -269,24 +280,27 @@ class Process:
         return count > 0
 
     def monitor_nodes(self, *, hidden: bool = False, info: bool = False) -> None:
-        """From now on ('nodeup', node) and ('nodedown', node) messages come, as of
-        `net_kernel:monitor_nodes/2`: before anything else of a node, and after everything.
-        Of visible nodes only, unless `hidden`. With `info` they have a map as third element:
-        `node_type`, and of those that went `nodedown_reason`."""
+        """Requests messages about nodes, as `net_kernel:monitor_nodes/2`.
+
+        The messages are ('nodeup', node) and ('nodedown', node). A nodeup message arrives before
+        any other message from that node, a nodedown message after all of them. Hidden nodes are
+        included if `hidden` is True. With `info` the messages have a map as third element, with
+        `node_type` and, for nodedown, `nodedown_reason`.
+        """
         self._check_alive()
         self.system.monitor_nodes(self, hidden=hidden, info=info)
 
     def demonitor_nodes(self) -> None:
-        """They come no more."""
+        """Cancels `monitor_nodes`."""
         self.system.affinity.check()
         self.system.node_monitors.pop(self.pid, None)
 
     def ended_error(self) -> Exception:
-        """What its calls raise when it has ended."""
+        """Returns the exception for calls of a process that has ended."""
         return ProcessExited(self.pid, self.exit_reason)
 
     def node_lost(self, node: Atom) -> None:
-        """The connection to `node` is gone: so is everything there, as far as we can tell."""
+        """Called when the connection to `node` is lost: all processes there count as ended."""
         for _ in range(self.monitored_nodes.pop(node, 0)):
             self.signalled((_NODEDOWN, node), HERE)
         if self.watchers:
