@@ -5,7 +5,7 @@ The BEAM runs with the Erlang module shipped here as its EPMD, and finds every o
 it. The handshake stays between the two nodes: the gateway never knows the cookie.
 """
 
-from quicdist.gateway.erlang import EmitError, Emitted, emit_module, erl_arguments
+from quicdist.gateway.erlang import EmitError, Emitted, emit_module, erl_arguments, gateway_port
 from quicdist.gateway.gateway import Gateway, GatewayError, run
 from quicdist.gateway.info import GatewayStatistics, RelayInfo
 from quicdist.gateway.policy import Mode, PeerRules, Pids, Policy
@@ -27,6 +27,7 @@ __all__ = [
     "RelayInfo",
     "emit_module",
     "erl_arguments",
+    "gateway_port",
     "parse_policy",
     "read_policy",
     "run",

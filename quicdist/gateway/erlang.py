@@ -9,6 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from quicdist.carriers.epmd import DEFAULT_PORT
+
 MODULE = "quicdist_epmd"
 _SOURCE = f"{MODULE}.erl"
 
@@ -79,6 +81,14 @@ def emit_module(directory: Path | str, *, erl: str | None = "erl") -> Emitted:
         said = " ".join(f"{compiled.stdout} {compiled.stderr}".split())
         raise EmitError(f"{program} does not compile {source}: {said}")
     return Emitted(source, beam, otp[1])
+
+
+def gateway_port(name: str) -> int:
+    """Where the module of this node asks when the environment says nothing: the same rule as in
+    the module."""
+    alive = name.partition("@")[0]
+    is_port = alive.isascii() and alive.isdigit() and 0 < int(alive) < 65536
+    return int(alive) if is_port else DEFAULT_PORT
 
 
 def erl_arguments(directory: Path | str) -> list[str]:
