@@ -155,14 +155,17 @@ def gatewayed_erl(
     *args: str,
     cookie: str = "gatewayed",
     told_port: bool = True,
+    name: str | None = None,
+    proto_dist: str = "inet_tcp",
 ) -> Erlang:
     """A stock `erl` with the name that the gateway stands for; it is up, and registered.
 
-    Not `told_port`, it has to find the gateway by its name.
+    `name` is that of another node of its host. Not `told_port`, it has to find the gateway by
+    its name.
     """
     erlang = Erlang(
-        *("-name", gateway.name, "-setcookie", cookie),
-        *erl_arguments(module_directory()),
+        *("-name", name or gateway.name, "-setcookie", cookie),
+        *erl_arguments(module_directory(), proto_dist=proto_dist),
         *(("-epmd_port", str(gateway.epmd_port)) if told_port else ()),
         *args,
     )
