@@ -217,7 +217,7 @@ class GatewayedPeer(ErlangPeer):
 
     async def launch(self, control_port: int) -> None:
         """The gateway first: a process of its own."""
-        await asyncio.to_thread(emit_module, self._module_directory)
+        await asyncio.to_thread(emit_module, self._module_directory, erl=self.erl)
         self._epmd_port = free_tcp_port()
         await self.run(
             *(sys.executable, "-c", "from quicdist.cli import main; main()"),

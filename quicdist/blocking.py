@@ -331,8 +331,9 @@ class BlockingNode:
         name: str | None = None,
         link: BlockingMailbox | None = None,
     ) -> BlockingMailbox:
-        """Starts a process that runs the plain function `main(mailbox)` in its own thread. It is linked
-        to the process `link` from the start.
+        """Starts a process that runs the plain function `main(mailbox)` in its own thread.
+
+        The process is linked to the process `link` from the start.
 
         The process exits with `normal` when `main` returns, or with the exception that it raises.
         An exit signal does not interrupt `main`; the methods of its mailbox then raise

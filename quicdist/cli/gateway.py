@@ -45,7 +45,8 @@ def gateway(
         str | None,
         typer.Argument(
             metavar="NAME",
-            help="The BEAM node that it stands for: PORT@IP, where others reach it over QUIC.",
+            help="The BEAM node that it stands for: PORT@IP, where others reach it over QUIC, or "
+            "any name with --listen.",
             show_default=False,
         ),
     ] = None,
@@ -75,8 +76,8 @@ def gateway(
             "--epmd-port",
             min=0,
             max=65535,
-            help="The loopback TCP port where the BEAM node asks; by default the port in NAME. "
-            "Another one is told to the BEAM node with ERL_EPMD_PORT.",
+            help="The loopback TCP port where the BEAM node asks; by default the port in NAME, or "
+            "4369. Another one is told to the BEAM node with ERL_EPMD_PORT.",
             show_default=False,
         ),
     ] = None,
@@ -86,7 +87,20 @@ def gateway(
         typer.Option(
             "--route",
             metavar="NODE=IP:PORT",
-            help="Where a node is whose name does not say it. May be repeated.",
+            help="Where a node is whose name does not say it, or with *@HOST the gateway of all "
+            "nodes of a host. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    default_port: Annotated[
+        int | None,
+        typer.Option(
+            "--default-port",
+            min=1,
+            max=65535,
+            help="The UDP port of other hosts' gateways, for nodes whose names do not say one: "
+            "their hosts are looked up by the resolver. By default that of --listen, where NAME "
+            "says no port.",
             show_default=False,
         ),
     ] = None,
@@ -141,6 +155,7 @@ def gateway(
         epmd_port,
         listen,
         routes or [],
+        default_port,
         policy,
         audit,
         identity(cert, key, key_passphrase_file),
@@ -157,6 +172,7 @@ def _run(
     epmd_port: int | None,
     listen: str | None,
     routes: list[str],
+    default_port: int | None,
     policy: Path | None,
     audit: bool,
     shown: Identity | None,
@@ -169,7 +185,7 @@ def _run(
     import contextlib
 
     from quicdist.cluster.names import parse_listen
-    from quicdist.gateway import GatewaySettings, erl_arguments, run
+    from quicdist.gateway import GatewaySettings, erl_arguments, gateway_port, run
 
     settings = GatewaySettings(
         name,
@@ -179,6 +195,7 @@ def _run(
         policy=read_policy_file(policy),
         audit=audit,
         identity=shown,
+        default_port=default_port,
         trust=trust,
         access=may,
         tracing=tracing,
@@ -190,11 +207,12 @@ def _run(
         if prometheus is not None:
             stack.enter_context(served(gateway, prometheus))
         environment = ""
-        if gateway.epmd_port != settings.address.port:
+        if gateway.epmd_port != gateway_port(name):
             environment = f"ERL_EPMD_PORT={gateway.epmd_port} "
         words = " ".join(_shell_word(word) for word in erl_arguments(module_dir))
         print(f"gateway for {name} is up", flush=True)
-        print(f"start the node with: {environment}erl -name {name} {words}")
+        form = "-name" if "." in settings.node.host else "-sname"
+        print(f"start the node with: {environment}erl {form} {name} {words}")
         print(
             "its cookie is then that of its user's ~/.erlang.cookie; with -setcookie COOKIE it "
             "takes another, which the other users of this machine can see",

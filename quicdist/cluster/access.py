@@ -84,7 +84,7 @@ class Access:
 
     policy: Policy | None = None
     """Rules in the form that gateways have them. They replace the fields from `calls` to `pids`. A
-    node that no entry fits is neither accepted nor dialled."""
+    node that no entry fits is neither accepted nor dialed."""
 
     @classmethod
     def of(cls, given: Access | Policy | Path | str | None) -> Access:

@@ -7,7 +7,7 @@ it. The handshake stays between the two nodes: the gateway never knows the cooki
 
 from quicdist.cluster.policy import Mode, PeerRules, Pids, Policy
 from quicdist.cluster.policy_file import PolicyError, parse_policy, read_policy
-from quicdist.gateway.erlang import EmitError, Emitted, emit_module, erl_arguments
+from quicdist.gateway.erlang import EmitError, Emitted, emit_module, erl_arguments, gateway_port
 from quicdist.gateway.gateway import Gateway, GatewayError, run
 from quicdist.gateway.info import GatewayStatistics, RelayInfo
 from quicdist.gateway.settings import GatewaySettings
@@ -27,6 +27,7 @@ __all__ = [
     "RelayInfo",
     "emit_module",
     "erl_arguments",
+    "gateway_port",
     "parse_policy",
     "read_policy",
     "run",

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from quicdist.carriers.base import ConnectionHandler
 from quicdist.carriers.epmd import EpmdRefused, NodeInfo
 from quicdist.carriers.tcp import TcpConnection, TcpListener
-from quicdist.cluster.names import Address
 from quicdist.errors import NodeNameError
+from quicdist.gateway.routes import Routes
 from quicdist.limits import CarrierLimits
 
 _log = logging.getLogger("quicdist.gateway")
 
 LOOPBACK = "127.0.0.1"
 
-Connect = Callable[[str, Address, TcpConnection], ConnectionHandler]
-"""Given the name and address of a remote node and the BEAM's connection towards it."""
+Connect = Callable[[str, TcpConnection], ConnectionHandler]
+"""Given the name of a remote node and the BEAM's connection towards it."""
 
 
 class GatewayDirectory:
@@ -29,7 +29,7 @@ class GatewayDirectory:
         self,
         own_name: str,
         *,
-        routes: Mapping[str, tuple[str, int]],
+        routes: Routes,
         max_remotes: int,
         limits: CarrierLimits,
         connect: Connect,
@@ -47,7 +47,11 @@ class GatewayDirectory:
     @property
     def beam_port(self) -> int | None:
         """Where the node we stand for takes connections, None while it is not registered."""
-        node = self._local.get(self._own_name)
+        return self.port_of(self._own_name)
+
+    def port_of(self, name: str) -> int | None:
+        """Where a node of this machine takes connections, None while it is not registered."""
+        node = self._local.get(name)
         return None if node is None else node.port
 
     async def close(self) -> None:
@@ -64,9 +68,8 @@ class GatewayDirectory:
         if whole in self._local:
             raise EpmdRefused(f"{whole} is registered already")
         self._local[whole] = node
-        where = "reachable over QUIC" if whole == self._own_name else "reachable here only"
         extra = {"event": "beam_registered", "peer": whole}
-        _log.info("%s is registered at port %d, %s", whole, node.port, where, extra=extra)
+        _log.info("%s is registered at port %d", whole, node.port, extra=extra)
         return 1  # our module lets OTP choose
 
     def unregister(self, node: NodeInfo) -> None:
@@ -81,15 +84,15 @@ class GatewayDirectory:
         found = self._local.get(self._whole(name))
         if found is not None:
             return found
+        if self._whole(name) == self._own_name:
+            return None
         try:
-            address = self._address(name)
+            self._routes.ways(name)
             async with self._opening:
-                listener = await self._listener(name, address)
+                listener = await self._listener(name)
         except (NodeNameError, OSError) as error:
             extra = {"event": "not_looked_for", "peer": name, "reason": str(error)}
             _log.warning("%s is not looked for: %s", name, error, extra=extra)
-            return None
-        if listener is None:
             return None
         return NodeInfo(name, listener.local_address[1])
 
@@ -103,17 +106,8 @@ class GatewayDirectory:
         """OTP's own EPMD client leaves the host out: it means this machine."""
         return name if "@" in name else f"{name}@{self._own_name.partition('@')[2]}"
 
-    def _address(self, name: str) -> Address | None:
-        """Where a remote node is, None for our own. Raises NodeNameError."""
-        if self._whole(name) == self._own_name:
-            return None
-        route = self._routes.get(name)
-        return Address.parse(name) if route is None else Address(*route)
-
-    async def _listener(self, name: str, address: Address | None) -> TcpListener | None:
+    async def _listener(self, name: str) -> TcpListener:
         """The port that leads to a remote node. Raises OSError."""
-        if address is None:
-            return None
         listener = self._remotes.pop(name, None)
         if listener is None:
             while len(self._remotes) >= self._max_remotes:
@@ -121,7 +115,7 @@ class GatewayDirectory:
             listener = await TcpListener.open(
                 LOOPBACK,
                 0,
-                accept=lambda connection: self._connect(name, address, connection),
+                accept=lambda connection: self._connect(name, connection),
                 limits=self._limits,
             )
         self._remotes[name] = listener  # at the end: asked for last

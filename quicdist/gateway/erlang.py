@@ -9,8 +9,12 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from quicdist.carriers.epmd import DEFAULT_PORT
+
 MODULE = "quicdist_epmd"
 _SOURCE = f"{MODULE}.erl"
+
+_LOOPBACK = {"inet_tcp": "{127,0,0,1}", "inet6_tcp": "{0,0,0,0,0,65535,32512,1}"}
 
 _COMPILE = """
 try
@@ -81,12 +85,22 @@ def emit_module(directory: Path | str, *, erl: str | None = "erl") -> Emitted:
     return Emitted(source, beam, otp[1])
 
 
-def erl_arguments(directory: Path | str) -> list[str]:
+def gateway_port(name: str) -> int:
+    """Where the module of this node asks when the environment says nothing: the same rule as in
+    the module."""
+    alive = name.partition("@")[0]
+    is_port = alive.isascii() and alive.isdigit() and 0 < int(alive) < 65536
+    return int(alive) if is_port else DEFAULT_PORT
+
+
+def erl_arguments(directory: Path | str, *, proto_dist: str = "inet_tcp") -> list[str]:
     """What `erl` is to be given besides its name and cookie.
 
-    The last three bind the node's own port to loopback, where the gateway asks for it.
+    The last ones bind the node's own port to loopback, where the gateway asks for it: 127.0.0.1
+    also for `inet6_tcp`, by the IPv6 address that stands for it (RFC 4291, 2.5.5.2).
     """
     return [
         *("-start_epmd", "false", "-epmd_module", MODULE, "-pa", str(directory)),
-        *("-kernel", "inet_dist_use_interface", "{127,0,0,1}"),
+        *(() if proto_dist == "inet_tcp" else ("-proto_dist", proto_dist)),
+        *("-kernel", "inet_dist_use_interface", _LOOPBACK[proto_dist]),
     ]

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Protocol
 
 from quicdist.carriers import tcp
-from quicdist.carriers.base import Connection, ConnectionHandler, DialError
+from quicdist.carriers.base import CloseReason, Connection, ConnectionHandler, DialError
 from quicdist.carriers.epmd import EpmdServer
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic.endpoint import Endpoint
@@ -25,16 +25,18 @@ from quicdist.carriers.trust import Credentials
 from quicdist.carriers.trust.file_watcher import watch
 from quicdist.cluster.audit import Audit
 from quicdist.cluster.cookie_throttle import CookieThrottle
-from quicdist.cluster.names import Address
 from quicdist.cluster.policy import Mode, Policy
 from quicdist.cluster.policy_file import PolicyError, read_policy
-from quicdist.errors import NotRunning
+from quicdist.errors import NodeNameError, NotRunning
 from quicdist.gateway.directory import LOOPBACK, GatewayDirectory
 from quicdist.gateway.info import GatewayStatistics
 from quicdist.gateway.policy_filter import PolicyFilter
 from quicdist.gateway.relay import Relay
+from quicdist.gateway.routes import Routes, Way, answer_target, ask_for, target_of
 from quicdist.gateway.settings import GatewaySettings
 from quicdist.gateway.term_scanner import AtomBudget
+from quicdist.protocol.dialects.native import NativeDialect
+from quicdist.protocol.packet import Packet
 from quicdist.runtime.counters import Ending, NodeCounters
 from quicdist.stopping import stop_signals
 
@@ -77,11 +79,12 @@ class Gateway:
         self.settings = (
             settings if isinstance(settings, GatewaySettings) else GatewaySettings(settings)
         )
-        self._address = self.settings.address
+        self._udp_address = self.settings.udp_address
+        self._routes = Routes(self.settings.routes, default_port=self.settings.port_of_others)
         self._open_endpoint = open_endpoint or _open_quic
         self._directory = GatewayDirectory(
             self.settings.name,
-            routes=self.settings.routes,
+            routes=self._routes,
             max_remotes=self.settings.max_remotes,
             limits=self.settings.limits,
             connect=self._outgoing,
@@ -90,6 +93,7 @@ class Gateway:
         self._audit = Audit(self.settings.name) if self.settings.audit else None
         self._atoms = AtomBudget()
         self._relays: dict[Relay, asyncio.Task[None]] = {}
+        self._dismissing: set[asyncio.Task[None]] = set()
         self._counters = NodeCounters()
         self._policy_refusals = 0
         self._guesses = CookieThrottle()
@@ -163,7 +167,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Opens its ports. Raises GatewayError, and CertificateError."""
-        wanted = self._address.port if self.settings.epmd_port is None else self.settings.epmd_port
+        wanted = self.settings.beam_asks_at
         try:
             self._epmd = await EpmdServer.open(LOOPBACK, wanted, self._directory)
         except OSError as error:
@@ -175,7 +179,7 @@ class Gateway:
             self._endpoint = await self._open_endpoint(self.settings, self._incoming)
         except OSError as error:
             await self._epmd.close()
-            host, port = self.settings.listen or (self._address.host, self._address.port)
+            host, port = self._udp_address
             raise GatewayError(f"UDP {host}:{port} cannot be had: {_why(error)}") from None
         except BaseException:
             await self._epmd.close()
@@ -225,51 +229,94 @@ class Gateway:
 
     # -- from the BEAM to others --
 
-    def _outgoing(self, name: str, address: Address, near: TcpConnection) -> ConnectionHandler:
-        relay = self._relay(name, f"{address.host}:{address.port}")
-        self._start(relay, self._reach(relay, name, address))
+    def _outgoing(self, name: str, near: TcpConnection) -> ConnectionHandler:
+        try:
+            ways = self._routes.ways(name)
+        except NodeNameError as error:
+            raise ConnectionRefusedError(str(error)) from None
+        first = ways[0].address
+        relay = self._relay(self.name, name, f"{first.host}:{first.port}")
+        self._start(relay, self._reach(relay, name, ways))
         relay.near.attach(near)
         return relay.near
 
-    async def _reach(self, relay: Relay, name: str, address: Address) -> None:
-        assert self._endpoint is not None
+    async def _reach(self, relay: Relay, name: str, ways: Sequence[Way]) -> None:
         if not self.settings.access.dials(name):
             relay.close("our setting does not allow to dial it")
             return
-        try:
-            far = await self._endpoint.dial(
-                address.host,
-                address.port,
-                node=name,
-                alpns=self.settings.alpns,
-                timeout=self.settings.dial_timeout,
-            )
-        except (DialError, OSError) as error:
-            relay.close(f"{address.host}:{address.port} is not reached: {_why(error)}")
+        deadline = _now() + self.settings.dial_timeout
+        failures = []
+        for place, way in enumerate(ways):
+            left = (deadline - _now()) / (len(ways) - place)
+            try:
+                far = await self._dial(name, way, left)
+            except (DialError, OSError) as error:
+                address = way.address
+                failures.append(f"{address.host}:{address.port} is not reached: {_why(error)}")
+                continue
+            relay.dialed_through(way.node)
+            relay.far.attach(far)
             return
-        relay.far.attach(far)
+        relay.close("; ".join(failures))
+
+    async def _dial(self, name: str, way: Way, timeout: float) -> Connection:
+        """A connection on which the handshake with this node may begin. Raises DialError."""
+        assert self._endpoint is not None
+        deadline = _now() + timeout
+        native = NativeDialect.traits.alpn
+        if way.asks and native not in self.settings.alpns:
+            raise DialError(f"gateways are asked for nodes over {native} only")
+        far = await self._endpoint.dial(
+            way.address.host,
+            way.address.port,
+            node=way.node,
+            alpns=(native,) if way.asks else self.settings.alpns,
+            timeout=timeout,
+        )
+        if way.asks and not await ask_for(far, name, deadline - _now()):
+            far.close(f"{name} is wanted")
+            raise DialError(f"the gateway of {way.node} does not stand for it")
+        return far
 
     # -- from others to the BEAM --
 
     def _incoming(self, far: Connection) -> ConnectionHandler:
-        relay = self._relay(None, "{}:{}".format(*far.peer_address))
-        self._start(relay, self._reach_beam(relay))
+        self._check_room("{}:{}".format(*far.peer_address))
+        return _Arrival(far, self._take)
+
+    def _take(self, far: Connection, target: str | None) -> ConnectionHandler | None:
+        """Somebody has dialed for this node, by default ours. None where it is not here."""
+        name = self.name if target is None else target
+        if target is not None:
+            is_here = name == self.name or self._directory.port_of(name) is not None
+            answer_target(far, is_here=is_here)
+            if not is_here:
+                task = asyncio.create_task(self._dismiss(far))
+                self._dismissing.add(task)
+                task.add_done_callback(self._dismissing.discard)
+                return None
+        relay = self._relay(name, None, "{}:{}".format(*far.peer_address))
+        self._start(relay, self._reach_beam(relay, name))
         relay.far.attach(far)
         return relay.far
 
-    async def _reach_beam(self, relay: Relay) -> None:
+    async def _dismiss(self, far: Connection) -> None:
+        await far.flush(self.settings.close_timeout)
+        far.close("no such node here")
+
+    async def _reach_beam(self, relay: Relay, name: str) -> None:
         # It is the BEAM that knows the cookie, and it makes nobody wait who guesses.
         await asyncio.sleep(self._patience(relay.peer_host))
-        port = self._directory.beam_port
+        port = self._directory.port_of(name)
         if port is None:
-            relay.close(f"{self.name} is not registered with its gateway")
+            relay.close(f"{name} is not registered with its gateway")
             return
         try:
             near = await tcp.dial(
                 LOOPBACK, port, timeout=self.settings.dial_timeout, limits=self.settings.limits
             )
         except OSError as error:
-            relay.close(f"{self.name} takes no connection at its port {port}: {_why(error)}")
+            relay.close(f"{name} takes no connection at its port {port}: {_why(error)}")
             return
         relay.near.attach(near)
 
@@ -279,30 +326,35 @@ class Gateway:
 
     # -- both --
 
-    def _relay(self, peer_name: str | None, peer_address: str) -> Relay:
+    def _check_room(self, peer_address: str) -> None:
+        """Raises ConnectionRefusedError."""
         if len(self._relays) >= self.settings.max_relays:
             count = len(self._relays)
             extra = {"event": "refused", "node": self.name, "address": peer_address}
             _log.warning("a connection is refused: %d are open already", count, extra=extra)
             raise ConnectionRefusedError("too many connections")
+
+    def _relay(self, own_name: str, peer_name: str | None, peer_address: str) -> Relay:
+        self._check_room(peer_address)
         return Relay(
-            self.name,
+            own_name,
             peer_name=peer_name,
             peer_address=peer_address,
-            guard=self._guard(peer_name),
+            guard=self._guard(own_name, peer_name),
             audit=self._audit,
             access=self.settings.access,
             handshake_timeout=self.settings.handshake_timeout,
             keepalive=self.settings.keepalive,
+            met=self._routes.learn,
         )
 
-    def _guard(self, peer_name: str | None) -> PolicyFilter | None:
+    def _guard(self, own_name: str, peer_name: str | None) -> PolicyFilter | None:
         policy = self._policy
         if policy is None:
             return None
         return PolicyFilter(
             policy,
-            self.name,
+            own_name,
             dialed_peer=peer_name,
             atoms=self._atoms,
             is_audited=self._audit is not None,
@@ -337,6 +389,38 @@ class Gateway:
         elif error := reaching.exception():
             relay.close(_why(error))
         await closed
+
+
+class _Arrival:
+    """A connection until its first message says which node it is for: a handler that gives way
+    to that of a relay (carriers.base.ConnectionHandler)."""
+
+    def __init__(
+        self,
+        far: Connection,
+        take: Callable[[Connection, str | None], ConnectionHandler | None],
+    ) -> None:
+        self._far = far
+        self._take = take
+
+    def packets_received(self, packets: Sequence[Packet]) -> None:
+        try:
+            target = target_of(packets[0])
+        except NodeNameError as error:
+            self._far.close(str(error))
+            return
+        if target is not None:
+            self._far.consumed(len(packets[0].data))
+            packets = packets[1:]
+        handler = self._take(self._far, target)
+        if handler is not None and packets:
+            handler.packets_received(packets)
+
+    def writable_again(self) -> None:
+        pass
+
+    def connection_lost(self, reason: CloseReason) -> None:
+        pass
 
 
 async def run(
@@ -392,8 +476,7 @@ def _raise_file_limit(wanted: int) -> None:
 
 
 async def _open_quic(settings: GatewaySettings, accept: Accept) -> _Endpoint:
-    address = settings.address
-    credentials = Credentials(settings.identity, settings.trust, [address.host])
+    credentials = Credentials(settings.identity, settings.trust, [settings.node.host])
     credentials.say_objection(settings.name)
     quic = QuicSettings(
         credentials,
@@ -403,7 +486,7 @@ async def _open_quic(settings: GatewaySettings, accept: Accept) -> _Endpoint:
         alpns=settings.alpns,
         tracing=settings.tracing,
     )
-    host, port = settings.listen or (address.host, address.port)
+    host, port = settings.udp_address
     return await Endpoint.open(host, port, settings=quic, accept=accept)
 
 

@@ -6,6 +6,7 @@
 %%   1. QUICDIST_GATEWAY_EPMD in the environment
 %%   2. ERL_EPMD_PORT in the environment (or -epmd_port)
 %%   3. the number before the @ of this node's own name
+%%   4. 4369, for a name that has no number there
 %% Requests are those of the EPMD protocol with the whole node name in each.
 %%
 %% A release loads no module from -pa (embedded mode): put this file into the src folder of one
@@ -24,6 +25,7 @@
 -define(LOOPBACK, {127, 0, 0, 1}).
 -define(VERSION, 6).        % of the distribution handshake: OTP 23 and newer
 -define(TIMEOUT, 5000).     % milliseconds for an answer; net_kernel waits meanwhile
+-define(EPMD_PORT, "4369").
 -define(RETRY, 1000).       % milliseconds between attempts to reach the gateway again
 
 -define(ALIVE2_REQ, 120).
@@ -51,14 +53,16 @@ register_node(Name, Port, _Family) ->
     gen_server:call(?MODULE, {register, text(Name), Port}, infinity).
 
 %% The port comes with the address, so that nobody asks a second time without the host.
-address_please(_Name, _Host, inet6) ->
-    {error, eafnosupport};
-address_please(Name, Host, _Inet) ->
+address_please(Name, Host, Family) ->
     case look_up(Name, Host, ?TIMEOUT) of
-        {ok, Port} -> {ok, ?LOOPBACK, Port, ?VERSION};
+        {ok, Port} -> {ok, loopback(Family), Port, ?VERSION};
         none -> {error, nxdomain};
         {error, Reason} -> {error, Reason}
     end.
+
+%% A socket of inet6 reaches 127.0.0.1 as well, by an address that says so (RFC 4291, 2.5.5.2).
+loopback(inet6) -> {0, 0, 0, 0, 0, 16#ffff, 16#7f00, 1};
+loopback(_Inet) -> ?LOOPBACK.
 
 port_please(Name, Host) -> port_please(Name, Host, ?TIMEOUT).
 
@@ -201,7 +205,8 @@ send(Socket, Request) ->
 gateway_port(OwnName) ->
     first_port([fun() -> os:getenv("QUICDIST_GATEWAY_EPMD") end,
                 fun() -> argument(epmd_port) end,
-                fun() -> hd(split_at(OwnName)) end]).
+                fun() -> hd(split_at(OwnName)) end,
+                fun() -> ?EPMD_PORT end]).
 
 first_port([]) ->
     undefined;

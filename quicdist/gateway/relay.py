@@ -11,7 +11,8 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from quicdist.carriers.base import CloseKind, CloseReason, Connection
 from quicdist.carriers.trust import CertificateError, PeerRefused
@@ -39,11 +40,18 @@ _REFUSALS = (b"snok", b"snot_allowed")
 
 EVERYBODY = Access()
 
+Met: TypeAlias = Callable[[str, tuple[str, int]], None]
+"""Given a node's name and its UDP address."""
+
 _MAX_REFUSALS_TOLD = 20
 """Different refusals that one connection may write into the log; further ones are counted."""
 
 _LINGER = 5.0
 """Seconds that one side gets to take what the other said before it left."""
+
+
+def _nothing(name: str, address: tuple[str, int]) -> None:
+    pass
 
 
 class Relay:
@@ -64,10 +72,12 @@ class Relay:
         keepalive: float,
         guard: PolicyFilter | None = None,
         audit: Audit | None = None,
+        met: Met = _nothing,
     ) -> None:
         """`peer_name` is whom the BEAM asked for; None for a peer that came to us, which is then
         called by the name it claims. Names and address are for the log alone. `guard` says what
-        may pass; None lets everything, unread.
+        may pass; None lets everything, unread. `met` is told the name and address of a peer that
+        the BEAM node believes.
         Without a finished handshake within `handshake_timeout` seconds it is given up. A far
         side whose ticks may stop is asked for a sign of life every `keepalive` seconds.
         """
@@ -79,6 +89,9 @@ class Relay:
         self.connected = False
         self.peer_name = peer_name
         self._peer: str | None = peer_name
+        self._presents: str | None = None
+        """The node whose certificate the peer presents, where that is not its own."""
+        self._met = met
         self.ending = Ending.LEFT
         """Why it is over."""
         self._up_since = 0.0
@@ -161,6 +174,10 @@ class Relay:
             policy_refusals=self.policy_refusals,
         )
 
+    def dialed_through(self, node: str) -> None:
+        """It is the gateway of this node that presents a certificate for the peer."""
+        self._presents = node
+
     def obey(self, policy: Policy) -> None:
         """From now on another policy says what may pass. Where it wants no such peer, or there
         was none before, the connection ends."""
@@ -179,7 +196,7 @@ class Relay:
         if far is None or self._peer is None:
             return
         try:
-            far.check_again(self._peer)
+            far.check_again(self._presents or self._peer)
         except CertificateError as error:
             extra = {**self._fields("not_believed"), "reason": str(error)}
             _log.warning("%s: not believed any more: %s", self.title, error, extra=extra)
@@ -239,10 +256,11 @@ class Relay:
         if far is None or self._peer is None or "@" not in self._peer:
             return True
         try:
-            far.remember(self._peer)
+            far.remember(self._presents or self._peer)
         except CertificateError as error:
             self.close(str(error), Ending.REFUSED)
             return False
+        self._met(self._peer, far.peer_address)
         return True
 
     def passing(self, side: _Side, message: bytes) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from quicdist.carriers.epmd import default_port
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.trust import Identity, Trust
 from quicdist.cluster.access import Access
-from quicdist.cluster.names import Address
+from quicdist.cluster.names import NodeName
 from quicdist.cluster.policy import Policy
+from quicdist.errors import NodeNameError
+from quicdist.gateway.erlang import gateway_port
 from quicdist.limits import AdmissionLimits, CarrierLimits, ConnectionBounds
 from quicdist.protocol.dialects import ALL_ALPNS
 
@@ -19,16 +22,24 @@ class GatewaySettings:
     """Names are whole node names, times in seconds."""
 
     name: str
-    """The BEAM node this gateway stands for: `port@ip`."""
+    """The BEAM node this gateway stands for: `port@ip`, or any name where `listen` is given."""
 
     listen: tuple[str, int] | None = None
-    """UDP address to bind when it is not the name's: behind a NAT, in a container."""
+    """UDP address to bind when it is not the name's: behind a NAT, in a container, for a name
+    that says no port."""
 
     epmd_port: int | None = None
-    """Loopback TCP port where the BEAM asks; the name's port when None, a free one when 0."""
+    """Loopback TCP port where the BEAM asks; a free one when 0. None takes the name's port, for
+    a name that says none EPMD's own."""
 
     routes: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    """UDP addresses of nodes whose names do not say them, or say another."""
+    """UDP addresses of nodes whose names do not say them, or say another; `*@host` for all nodes
+    of a host whose names say no port, which its gateway is asked for."""
+
+    default_port: int | None = None
+    """UDP port of the gateways of hosts that nothing else is known of, for names that say no
+    port. None takes the port of `listen` for a gateway whose own name says none, else there is
+    no such port."""
 
     alpns: tuple[str, ...] = ALL_ALPNS
     """QUIC dialects to offer and to accept."""
@@ -79,6 +90,32 @@ class GatewaySettings:
     """For telling every peer at the end."""
 
     @property
-    def address(self) -> Address:
-        """The UDP address in the name. Raises NodeNameError when it is no `port@ip`."""
-        return Address.parse(self.name)
+    def node(self) -> NodeName:
+        """The name. Raises NodeNameError when it is none."""
+        return NodeName.own(self.name)
+
+    @property
+    def udp_address(self) -> tuple[str, int]:
+        """What to bind. Raises NodeNameError when neither name nor `listen` says it."""
+        if self.listen is not None:
+            return self.listen
+        address = self.node.address
+        if address is None:
+            raise NodeNameError(
+                f"{self.name!r} says no UDP port: expected port@ip, or a UDP address to listen on"
+            )
+        return address.host, address.port
+
+    @property
+    def beam_asks_at(self) -> int:
+        """The loopback TCP port, or 0 for a free one."""
+        if self.epmd_port is not None:
+            return self.epmd_port
+        return default_port() if self.node.address is None else gateway_port(self.name)
+
+    @property
+    def port_of_others(self) -> int | None:
+        """Where gateways are that nothing else is known of."""
+        if self.default_port is None and self.node.address is None:
+            return self.udp_address[1]
+        return self.default_port

@@ -54,6 +54,11 @@ class Amqp:
             body += self._read()[1]
         return body
 
+    def consume(self, queue: str) -> None:
+        """From now on its messages come here; they are not read."""
+        body = struct.pack(">H", 0) + _short(queue) + _short("") + b"\0" + _table({})
+        self._call(1, (60, 20), body, (60, 21))
+
     def close(self) -> None:
         """Without a goodbye."""
         self._file.close()

@@ -86,11 +86,12 @@ class Beam:
         self.accepted: asyncio.Queue[Owner] = asyncio.Queue()
 
     @classmethod
-    async def start(cls, gateway: Gateway) -> Beam:
+    async def start(cls, gateway: Gateway, name: str | None = None) -> Beam:
+        """The node it stands for, or another of this host."""
         beam = cls()
         beam.epmd = EpmdAddress("127.0.0.1", gateway.epmd_port)
         beam.listener = await TcpListener.open("127.0.0.1", 0, accept=beam._accept)
-        node = NodeInfo(gateway.name, beam.listener.local_address[1])
+        node = NodeInfo(name or gateway.name, beam.listener.local_address[1])
         beam.registration = await Registration.open(node, beam.epmd)
         return beam
 
@@ -128,10 +129,12 @@ async def gateway_and_beam(
             await beam.close()
 
 
-async def prove(one: Beam, two: Beam, name: str, proof: bytes) -> tuple[Owner, Owner]:
+async def prove(
+    one: Beam, two: Beam, name: str, proof: bytes, *, own_name: bytes = NAME
+) -> tuple[Owner, Owner]:
     """`one` dials `two`, which has the answer to its challenge: (dialer, listener)."""
     dialer = await one.dial(name)
-    dialer.connection.send_handshake(NAME)
+    dialer.connection.send_handshake(own_name)
     listener = await asyncio.wait_for(two.accepted.get(), PATIENCE)
     await listener.has(1)
     listener.connection.send_handshake(b"sok")
@@ -142,9 +145,11 @@ async def prove(one: Beam, two: Beam, name: str, proof: bytes) -> tuple[Owner, O
     return dialer, listener
 
 
-async def connect(one: Beam, two: Beam, name: str) -> tuple[Owner, Owner]:
+async def connect(
+    one: Beam, two: Beam, name: str, *, own_name: bytes = NAME
+) -> tuple[Owner, Owner]:
     """`one` dials `two`; a handshake's tags, then both have frames: (dialer, listener)."""
-    dialer, listener = await prove(one, two, name, b"rreply")
+    dialer, listener = await prove(one, two, name, b"rreply", own_name=own_name)
     listener.connection.send_handshake(b"aack")
     listener.connection.handshake_done()
     await dialer.has(3)
@@ -167,6 +172,51 @@ async def test_packets_go_from_socket_to_socket_over_quic_and_a_close_does() -> 
         await listener.is_lost()
         assert listener.packets[-1] == FramePacket(b"last")
         await until(lambda: not (one.connections or two.connections))
+
+
+async def test_another_node_of_the_host_is_reached_once_its_gateway_is_known() -> None:
+    async with gateway_and_beam() as (one, beam_one), gateway_and_beam() as (two, beam_two):
+        tool = await Beam.start(one, "tool@127.0.0.1")
+        assert await look_up("tool@127.0.0.1", beam_two.epmd) is None
+        own_name = hs.build_name(hs.Name(int(DEFAULT_FLAGS), 1, one.name))
+        _, listener = await connect(beam_one, beam_two, two.name, own_name=own_name)
+        listener.connection.send_frame((b"I believe you",))
+        await until(lambda: look_up("tool@127.0.0.1", beam_two.epmd))
+        reaching, reached = await connect(beam_two, tool, "tool@127.0.0.1")
+        reaching.connection.send_frame((b"there",))
+        assert (await reached.has(3))[2:] == [FramePacket(b"there")]
+        # One that is not there is closed to who dials it.
+        lost = await beam_two.dial("other@127.0.0.1")
+        await lost.is_lost()
+        await tool.close()
+
+
+async def test_a_target_that_is_no_node_costs_its_connection() -> None:
+    async with gateway_and_beam() as (one, beam_one), gateway_and_beam() as (two, beam_two):
+        for target in (b"tnone", b"tnobody@127.0.0.1"):
+            dialer = await beam_one.dial(two.name)
+            dialer.connection.send_handshake(target)
+            await dialer.is_lost()
+        await connect(beam_one, beam_two, two.name)
+        assert one.connections == two.connections == 1
+
+
+async def test_nodes_keep_names_that_say_no_port() -> None:
+    settings = [
+        replace(loopback_settings(), name=name, listen=("127.0.0.1", free_port()))
+        for name in ("app@one.test", "web@two.test")
+    ]
+    routes = {"*@two.test": settings[1].listen}
+    one_settings = replace(settings[0], routes={k: v for k, v in routes.items() if v})
+    async with (
+        gateway_and_beam(one_settings) as (_, beam_one),
+        gateway_and_beam(settings[1]) as (two, beam_two),
+    ):
+        dialer, listener = await connect(beam_one, beam_two, two.name)
+        dialer.connection.send_frame((b"there",))
+        listener.connection.send_frame((b"back",))
+        assert (await listener.has(3))[2:] == [FramePacket(b"there")]
+        assert (await dialer.has(4))[3:] == [FramePacket(b"back")]
 
 
 async def test_what_carried_a_connection_is_gone_with_it() -> None:
@@ -307,7 +357,7 @@ async def test_ports_that_cannot_be_had_are_one_line() -> None:
 
 
 def test_a_name_that_is_none() -> None:
-    with pytest.raises(NodeNameError, match="no node name"):
+    with pytest.raises(NodeNameError, match="says no UDP port"):
         Gateway("rabbit@host")
 
 

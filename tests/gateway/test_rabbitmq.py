@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -18,9 +20,9 @@ import pytest
 
 from quicdist.gateway import erl_arguments
 from tests.gateway.amqp import Amqp
-from tests.support.gatewayed import GatewayThread, module_directory
+from tests.support.gatewayed import GatewayProcess, GatewayThread, module_directory
 from tests.support.ports import free_port
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 _SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 
@@ -36,7 +38,7 @@ pytestmark = [
 class Broker:
     """Debian's RabbitMQ in a directory of its own, behind a gateway."""
 
-    def __init__(self, gateway: GatewayThread, home: Path, cookie: str) -> None:
+    def __init__(self, gateway: GatewayThread | GatewayProcess, home: Path, cookie: str) -> None:
         self.name = gateway.name
         self.amqp_port = free_port()
         distribution_port = free_port()
@@ -44,7 +46,9 @@ class Broker:
         cookie_file = home / ".erlang.cookie"
         cookie_file.write_text(cookie)
         cookie_file.chmod(0o400)
-        (home / "rabbitmq.conf").write_text("log.console.level = info\n")
+        (home / "rabbitmq.conf").write_text(
+            "log.console.level = info\ncluster_partition_handling = pause_minority\n"
+        )
         # What quicdist/gateway/README.md tells to put there.
         (home / "rabbitmq-env.conf").write_text(
             f"NODENAME={self.name}\n"
@@ -99,6 +103,19 @@ class Broker:
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done.stdout
 
+    def listed(self, *words: str) -> list[dict[str, str]]:
+        """What a `rabbitmqctl` that lists things finds. At its timeout it prints what it has."""
+        found: list[dict[str, str]] = json.loads(
+            self.control("-q", "--timeout", "30", "--formatter", "json", *words)
+        )
+        return found
+
+    def running(self) -> list[str]:
+        """The brokers of the cluster that run, as far as this one knows."""
+        status = json.loads(self.control("-q", "--formatter", "json", "cluster_status"))
+        found: list[str] = status["running_nodes"]
+        return found
+
     def wait_until_up(self) -> None:
         deadline = time.monotonic() + PATIENCE
         while b"Server startup complete" not in self._output.read_bytes():
@@ -114,24 +131,30 @@ class Broker:
 
 
 @contextmanager
-def two_brokers(directory: Path) -> Iterator[tuple[Broker, Broker]]:
+def cluster(
+    directory: Path, size: int, *, named: Callable[[str], GatewayThread | GatewayProcess]
+) -> Iterator[list[Broker]]:
+    """Brokers behind gateways that `named` makes."""
     with ExitStack() as stack:
         brokers = []
-        for host in ("127.0.0.2", "127.0.0.3"):
-            gateway = stack.enter_context(GatewayThread(f"{free_port(host)}@{host}"))
+        for number in range(size):
+            host = f"127.0.0.{2 + number}"
+            gateway = named(f"{free_port(host)}@{host}")
+            stack.callback(gateway.close)
             broker = Broker(gateway, directory / host, "rabbitcookie")
             stack.callback(broker.close)
             brokers.append(broker)
         for broker in brokers:
             broker.wait_until_up()
-        yield brokers[0], brokers[1]
+        for broker in brokers[1:]:
+            broker.control("stop_app")
+            broker.control("join_cluster", brokers[0].name)
+            broker.control("start_app")
+        yield brokers
 
 
 def test_a_cluster_forms_and_passes_messages(tmp_path: Path) -> None:
-    with two_brokers(tmp_path) as (first, second):
-        second.control("stop_app")
-        second.control("join_cluster", first.name)
-        second.control("start_app")
+    with cluster(tmp_path, 2, named=GatewayThread) as (first, second):
         status = json.loads(second.control("-q", "--formatter", "json", "cluster_status"))
         assert set(status["running_nodes"]) == {first.name, second.name}
 
@@ -152,3 +175,99 @@ def test_a_cluster_forms_and_passes_messages(tmp_path: Path) -> None:
         finally:
             one.close()
             two.close()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_commands_hear_from_every_broker(tmp_path: Path, size: int) -> None:
+    """The brokers send what these list to the command's own node, each by itself."""
+    with cluster(tmp_path, size, named=GatewayThread) as brokers, ExitStack() as stack:
+        for number, broker in enumerate(brokers):
+            client = Amqp(broker.amqp_port, PATIENCE)
+            stack.callback(client.close)
+            client.declare(f"queue-{number}", {"x-queue-type": "classic"})
+            client.consume(f"queue-{number}")
+        wanted = {f"queue-{number}" for number in range(size)}
+        for broker in (brokers[0], brokers[-1]):
+            queues = broker.listed("list_queues", "name")
+            assert {queue["name"] for queue in queues} == wanted
+            consumers = broker.listed("list_consumers", "queue_name")
+            assert {consumer["queue_name"] for consumer in consumers} == wanted
+            assert len(broker.listed("list_connections", "pid")) == size
+            assert len(broker.listed("list_channels", "pid")) == size
+
+
+class Publisher(threading.Thread):
+    """Publishes one message after another, each confirmed or given up before the next."""
+
+    def __init__(self, port: int, queue: str, name: str) -> None:
+        super().__init__(name=name)
+        self._port = port
+        self._queue = queue
+        self.confirmed: set[bytes] = set()
+        self._is_over = threading.Event()
+
+    def run(self) -> None:
+        client: Amqp | None = None
+        number = 0
+        while not self._is_over.is_set():
+            try:
+                if client is None:
+                    client = Amqp(self._port, 5.0)
+                    client.confirm()
+                body = f"{self.name} {number}".encode()
+                number += 1
+                client.publish(self._queue, body)
+                self.confirmed.add(body)
+            except (OSError, AssertionError, struct.error):
+                # Its broker is paused, or says nothing to it: another connection, soon.
+                if client is not None:
+                    client.close()
+                client = None
+                self._is_over.wait(0.2)
+        if client is not None:
+            client.close()
+
+    def stop(self) -> None:
+        self._is_over.set()
+        self.join()
+
+
+def test_a_killed_gateway_that_comes_back_costs_no_confirmed_message(tmp_path: Path) -> None:
+    gateways: list[GatewayProcess] = []
+
+    def named(name: str) -> GatewayProcess:
+        gateways.append(GatewayProcess(name))
+        return gateways[-1]
+
+    with cluster(tmp_path, 3, named=named) as brokers, ExitStack() as stack:
+        names = {broker.name for broker in brokers}
+        client = Amqp(brokers[0].amqp_port, PATIENCE)
+        stack.callback(client.close)
+        client.declare("kept", {"x-queue-type": "quorum"})
+        publishers = [Publisher(broker.amqp_port, "kept", broker.name) for broker in brokers]
+        for publisher in publishers:
+            publisher.start()
+            stack.callback(publisher.stop)
+
+        def each_confirms_more(some: list[Publisher], more: int = 50) -> None:
+            before = [len(publisher.confirmed) for publisher in some]
+            wait_until(
+                lambda: all(
+                    len(publisher.confirmed) >= was + more
+                    for publisher, was in zip(some, before, strict=True)
+                )
+            )
+
+        each_confirms_more(publishers)
+        gateways[2].kill()
+        wait_until(lambda: set(brokers[0].running()) == names - {brokers[2].name})
+        each_confirms_more(publishers[:2])
+        gateways[2].restart()
+        wait_until(lambda: set(brokers[0].running()) == names)
+        each_confirms_more(publishers)
+        for publisher in publishers:
+            publisher.stop()
+
+        confirmed = set().union(*(publisher.confirmed for publisher in publishers))
+        got = set(iter(lambda: client.get("kept"), None))
+        assert confirmed - got == set()

@@ -259,6 +259,49 @@ def test_a_node_may_start_before_its_gateway() -> None:
         until(erlang, f"net_adm:ping('{late.name}')", "pong")
 
 
+def test_nodes_keep_their_names() -> None:
+    """The first has a route to all nodes of the other's host, which dials back by what it has
+    learned: its node, and a tool beside it."""
+    one_at, two_at = (("127.0.0.1", free_port()) for _ in range(2))
+    with ExitStack() as stack:
+        one_gateway = stack.enter_context(
+            GatewayThread(
+                replace(
+                    loopback_settings("app@one.test"),
+                    listen=one_at,
+                    routes={"*@two.test": two_at},
+                )
+            )
+        )
+        two_gateway = stack.enter_context(
+            GatewayThread(replace(loopback_settings("app@two.test"), listen=two_at))
+        )
+        one = stack.enter_context(gatewayed_erl(one_gateway))
+        two = stack.enter_context(gatewayed_erl(two_gateway))
+        tool = stack.enter_context(gatewayed_erl(one_gateway, name="tool@one.test"))
+        assert ask(two, "net_adm:ping('app@one.test')") == "pang"
+        assert ask(one, "net_adm:ping('app@two.test')") == "pong"
+        until(two, "nodes()", "['app@one.test']")
+        ask(one, "erlang:disconnect_node('app@two.test')")
+        until(two, "nodes()", "[]")
+        until(two, "net_adm:ping('app@one.test')", "pong")
+        until(two, "net_adm:ping('tool@one.test')", "pong")
+        assert ask(tool, "lists:member('app@two.test', nodes())") == "true"
+        assert ask(two, "net_adm:ping('nobody@one.test')") == "pang"
+
+
+def test_a_node_on_inet6_tcp() -> None:
+    """Its sockets are of IPv6, and reach 127.0.0.1 by the address that stands for it there."""
+    with ExitStack() as stack:
+        gateways = [stack.enter_context(GatewayThread()) for _ in range(2)]
+        one = stack.enter_context(gatewayed_erl(gateways[0], proto_dist="inet6_tcp"))
+        two = stack.enter_context(gatewayed_erl(gateways[1]))
+        assert ask(one, f"net_adm:ping('{gateways[1].name}')") == "pong"
+        ask(one, f"erlang:disconnect_node('{gateways[1].name}')")
+        until(two, "nodes()", "[]")
+        until(two, f"net_adm:ping('{gateways[0].name}')", "pong")
+
+
 def resident(pid: int) -> int:
     """Bytes of memory that the process has now."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

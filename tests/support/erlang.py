@@ -11,14 +11,15 @@ from collections.abc import Mapping
 
 from tests.support.closing import Closing
 
-# Speaks 4-byte length packets on its standard input and output: a request is the length of the
+# Speaks 4-byte length packets on two pipes of its own, for OTP prints warnings on standard output
+# before its logger is there, about a missing EPMD since OTP 27. A request is the length of the
 # source, the source, and bytes bound to the variable In; a reply is a tag byte and bytes.
 # A process of its own, so that init can finish booting: when init itself waited here, Debian 12's
 # OTP 25.2.3 died of SIGSEGV in its garbage collection two times out of three, depending on how long
 # the name of the current directory was.
 _SERVER = r"""
 spawn(fun() ->
-Port = open_port({fd, 0, 1}, [{packet, 4}, binary]),
+Port = open_port({fd, READ, WRITE}, [{packet, 4}, binary]),
 Eval = fun(Source, In) ->
     {ok, Tokens, _} = erl_scan:string(unicode:characters_to_list(Source)),
     {ok, Exprs} = erl_parse:parse_exprs(Tokens),
@@ -44,7 +45,8 @@ Loop()
 end).
 """
 
-# Standard output carries the answers alone.
+_STDERR = 2
+
 _LOG_TO_STDERR = (
     "-kernel",
     "logger",
@@ -70,12 +72,22 @@ class Erlang(Closing):
 
     def __init__(self, *args: str, env: Mapping[str, str] | None = None) -> None:
         """`env` is added to our own environment."""
-        self._process = subprocess.Popen(
-            [ERL, "-noshell", "-noinput", *_LOG_TO_STDERR, *args, "-eval", _SERVER],
-            env={**os.environ, **(env or {})},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+        theirs_in, ours_out = os.pipe()
+        ours_in, theirs_out = os.pipe()
+        self._requests = os.fdopen(ours_out, "wb")
+        self._replies = os.fdopen(ours_in, "rb")
+        server = _SERVER.replace("READ", str(theirs_in)).replace("WRITE", str(theirs_out))
+        try:
+            self._process = subprocess.Popen(
+                [ERL, "-noshell", "-noinput", *_LOG_TO_STDERR, *args, "-eval", server],
+                env={**os.environ, **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=_STDERR,
+                pass_fds=(theirs_in, theirs_out),
+            )
+        finally:
+            os.close(theirs_in)
+            os.close(theirs_out)
 
     @property
     def os_pid(self) -> int:
@@ -103,23 +115,20 @@ class Erlang(Closing):
         """Ends it and waits until it is gone."""
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):  # what it has not read is lost
-                    pipe.close()
+        self._replies.close()
+        with contextlib.suppress(BrokenPipeError):  # what it has not read is lost
+            self._requests.close()
 
     def _write(self, request: bytes) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(struct.pack(">I", len(request)) + request)
-        self._process.stdin.flush()
+        self._requests.write(struct.pack(">I", len(request)) + request)
+        self._requests.flush()
 
     def _read(self) -> bytes:
         (length,) = struct.unpack(">I", self._exactly(4))
         return self._exactly(length)
 
     def _exactly(self, count: int) -> bytes:
-        assert self._process.stdout is not None
-        data = self._process.stdout.read(count)
+        data = self._replies.read(count)
         if len(data) != count:
             raise ErlangError("Erlang ended")
         return data

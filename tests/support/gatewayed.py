@@ -101,7 +101,7 @@ from quicdist.gateway import GatewaySettings, run
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)
 def started(gateway):
     print(json.dumps({"epmd_port": gateway.epmd_port}), flush=True)
-asyncio.run(run(GatewaySettings(sys.argv[1], epmd_port=0), started=started))
+asyncio.run(run(GatewaySettings(sys.argv[1], epmd_port=int(sys.argv[2])), started=started))
 """
 
 
@@ -111,15 +111,25 @@ class GatewayProcess(Closing):
     def __init__(self, name: str | None = None) -> None:
         self.name = name or f"{free_port()}@127.0.0.1"
         self._state = tempfile.TemporaryDirectory(prefix="quicdist-state-")
+        self.epmd_port = 0
+        self._start()
+
+    def restart(self) -> None:
+        """Starts it again, at the same ports and with the same key."""
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._start()
+
+    def _start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROCESS, self.name],
+            [sys.executable, "-c", _PROCESS, self.name, str(self.epmd_port)],
             stdout=subprocess.PIPE,
             env={**os.environ, "QUICDIST_STATE_DIR": self._state.name},
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, "the gateway did not start"
-        self.epmd_port: int = json.loads(line)["epmd_port"]
+        self.epmd_port = json.loads(line)["epmd_port"]
 
     @property
     def os_pid(self) -> int:
@@ -145,14 +155,17 @@ def gatewayed_erl(
     *args: str,
     cookie: str = "gatewayed",
     told_port: bool = True,
+    name: str | None = None,
+    proto_dist: str = "inet_tcp",
 ) -> Erlang:
     """A stock `erl` with the name that the gateway stands for; it is up, and registered.
 
-    Not `told_port`, it has to find the gateway by its name.
+    `name` is that of another node of its host. Not `told_port`, it has to find the gateway by
+    its name.
     """
     erlang = Erlang(
-        *("-name", gateway.name, "-setcookie", cookie),
-        *erl_arguments(module_directory()),
+        *("-name", name or gateway.name, "-setcookie", cookie),
+        *erl_arguments(module_directory(), proto_dist=proto_dist),
         *(("-epmd_port", str(gateway.epmd_port)) if told_port else ()),
         *args,
     )
