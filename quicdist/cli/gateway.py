@@ -1,18 +1,21 @@
-"""`quicdist gateway`: lend a stock BEAM node the way over QUIC."""
+"""`quicdist gateway`: connect a stock BEAM node to others over QUIC."""
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from quicdist.cli.exit_codes import ExitCode, Problem
+from quicdist.cli.json_output import print_object
 from quicdist.cli.metrics import served
 from quicdist.cli.options import (
     Accept,
     Certificate,
     Dial,
+    Json,
     Key,
     KeyLogFile,
     LetIn,
@@ -20,6 +23,7 @@ from quicdist.cli.options import (
     LogJson,
     Prometheus,
     QlogFiles,
+    Quiet,
     Trusted,
     Verbose,
     access,
@@ -40,7 +44,7 @@ def gateway(
         str | None,
         typer.Argument(
             metavar="NAME",
-            help="The BEAM node that it stands for: PORT@IP, where others reach it over QUIC.",
+            help="The name of the BEAM node: PORT@IP, the address of the gateway for QUIC.",
             show_default=False,
         ),
     ] = None,
@@ -48,12 +52,12 @@ def gateway(
         bool,
         typer.Option(
             "--emit-module",
-            help="Write the Erlang module that the BEAM node is given, compiled where erlc is "
-            "there, and end unless NAME is given.",
+            help="Write the Erlang module for the BEAM node, compiled if erlc is installed. "
+            "Without NAME the command then ends.",
         ),
     ] = False,
     module_dir: Annotated[
-        Path, typer.Option("--module-dir", metavar="DIR", help="Where --emit-module writes.")
+        Path, typer.Option("--module-dir", metavar="DIR", help="The directory for --emit-module.")
     ] = Path("."),
     epmd_port: Annotated[
         int | None,
@@ -61,8 +65,8 @@ def gateway(
             "--epmd-port",
             min=0,
             max=65535,
-            help="The loopback TCP port where the BEAM node asks; by default the port in NAME. "
-            "Another one is told to the BEAM node with ERL_EPMD_PORT.",
+            help="The TCP port on loopback for the BEAM node; by default the port in NAME. With "
+            "another port, the BEAM node needs ERL_EPMD_PORT.",
             show_default=False,
         ),
     ] = None,
@@ -72,7 +76,7 @@ def gateway(
         typer.Option(
             "--route",
             metavar="NODE=IP:PORT",
-            help="Where a node is whose name does not say it. May be repeated.",
+            help="The address of a node whose name does not contain it. May be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -96,31 +100,37 @@ def gateway(
     key_log: KeyLogFile = None,
     qlog: QlogFiles = None,
     log_json: LogJson = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Let an unmodified Erlang, Elixir or RabbitMQ node be reached, and reach others, over QUIC.
+    """Connect an unmodified Erlang, Elixir or RabbitMQ node to other nodes over QUIC.
 
-    It runs next to that node until it is told to stop, and never knows the cookie:
+    The gateway runs next to the node until a signal stops it. It does not know the cookie:
 
         quicdist gateway --emit-module
         quicdist gateway 5555@10.0.0.7
 
-    and then starts the node with the command that this prints.
+    Start the node with the command that the gateway prints.
     """
     from quicdist.carriers.quic.tracing import Tracing
     from quicdist.gateway import emit_module as emit
 
     if emit_module:
         emitted = emit(module_dir)
-        print(*filter(None, (emitted.source, emitted.beam)), sep=", ")
-        if emitted.beam is None:
+        if as_json or log_json:
+            beam = None if emitted.beam is None else str(emitted.beam)
+            print_object({"status": "module", "source": str(emitted.source), "beam": beam})
+        elif not quiet:
+            print(*filter(None, (emitted.source, emitted.beam)), sep=", ")
+        if emitted.beam is None and not (as_json or log_json or quiet):
             compile_it = f"erlc -o {emitted.directory} {emitted.source}"
-            print(f"no erlc here to compile it: where Erlang is, run {compile_it}")
+            print(f"erlc was not found; compile the module with: {compile_it}")
     if name is None:
         if not emit_module:
             raise Problem(ExitCode.USAGE, "NAME is missing, such as 5555@10.0.0.7; see --help")
         return
-    start_logging(verbose, quiet=False, as_json=log_json)
+    start_logging(verbose, quiet=quiet, as_json=log_json)
     tracing = Tracing(key_log, qlog)
     _run(
         name,
@@ -135,7 +145,15 @@ def gateway(
         access(accept, dial),
         prometheus,
         tracing,
+        None if quiet else Form.JSON if as_json or log_json else Form.TEXT,
     )
+
+
+class Form(enum.Enum):
+    """How the status is printed."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 def _run(
@@ -151,6 +169,7 @@ def _run(
     may: Access,
     prometheus: str | None,
     tracing: Tracing,
+    form: Form | None,
 ) -> None:
     import asyncio
     import contextlib
@@ -179,13 +198,24 @@ def _run(
         if gateway.epmd_port != settings.address.port:
             environment = f"ERL_EPMD_PORT={gateway.epmd_port} "
         words = " ".join(_shell_word(word) for word in erl_arguments(module_dir))
-        print(f"gateway for {name} is up", flush=True)
-        print(f"start the node with: {environment}erl -name {name} {words}")
-        print(
-            "its cookie is then that of its user's ~/.erlang.cookie; with -setcookie COOKIE it "
-            "takes another, which the other users of this machine can see",
-            flush=True,
-        )
+        command = f"{environment}erl -name {name} {words}"
+        if form is Form.JSON:
+            print_object(
+                {
+                    "status": "up",
+                    "gateway": name,
+                    "epmd_port": gateway.epmd_port,
+                    "start": command,
+                }
+            )
+        elif form is Form.TEXT:
+            print(f"gateway for {name} is up", flush=True)
+            print(f"start the node with: {command}")
+            print(
+                "the node takes its cookie from ~/.erlang.cookie of its user, or from -setcookie "
+                "COOKIE, which other users of this machine can see",
+                flush=True,
+            )
 
     with stack:
         asyncio.run(run(settings, started=started, policy_file=policy))

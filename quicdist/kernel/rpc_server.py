@@ -161,7 +161,10 @@ class RpcServer:
         return await self._exports.run(exported, args)
 
     def _may_call(self, source: Source, module: str, name: str) -> bool:
-        caller = source.name
+        return self.may_call(source.name, module, name)
+
+    def may_call(self, caller: Atom | None, module: str, name: str) -> bool:
+        """Whether a node may call this function; None is this node."""
         return caller is None or self._access.may_call(caller, module, name)
 
     # -- erpc ------------------------------------------------------------------------------------

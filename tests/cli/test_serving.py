@@ -137,7 +137,7 @@ def test_run_lets_calls_end_when_told_to_stop(quicdist: Command) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "there is no such file"),
+        (None, "no such file"),
         ("def f(): pass\n", "nothing in"),
         ("1 / 0\n", "broken.py:1"),
         ("def f(:\n", "SyntaxError"),
