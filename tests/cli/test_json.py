@@ -26,7 +26,7 @@ def test_values() -> None:
         (1,): [],
     }
     assert json_value(term, "a@b") == {
-        "ok": [1, "text", "<<255>>", 1.5, True, None],
+        "ok": [1, "text", "<<\"\u00ff\">>", 1.5, True, None],
         "pid": "<0.1.0>",
         "{1}": [],
     }
