@@ -210,6 +210,11 @@ class NodeLimits:
     connect_timeout: float = 7.0
     """For a connection to come up, retries included. OTP's net_setuptime."""
 
+    closed_port_dials: int = 3
+    """Dials in a row, within 0.2 s, for which the host of the peer says that no process listens at
+    the port. Then the connection fails at once. One such message may be forged, or the peer may be
+    restarting."""
+
     handshake_timeout: float = 7.0
     """For the distribution handshake of a connection made to us."""
 

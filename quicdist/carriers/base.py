@@ -20,6 +20,11 @@ class DialError(ConnectionError):
     """No connection came up; the text says why, in one line."""
 
 
+class PortClosed(DialError):
+    """The host of the peer says that no process listens at the port (ICMP port unreachable). It is
+    a hint: anyone can forge that message."""
+
+
 class CertificateRejected(DialError):
     """One of the two sides does not believe the other's certificate: to try again is no use."""
 

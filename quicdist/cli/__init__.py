@@ -1,4 +1,4 @@
-"""Talk to Erlang and Elixir nodes over QUIC, be one, or lend a stock one the way there."""
+"""Connect to Erlang and Elixir nodes over QUIC, run a Python node, or run a gateway."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from quicdist.cli import (
     top,
 )
 from quicdist.cli.exit_codes import EXIT_CODES, ExitCode, Problem, problem_of
+from quicdist.cli.jsonlog import error_line
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -74,13 +75,12 @@ def main() -> NoReturn:
         if getattr(sys, name) is None:  # started with it closed, as `>&-` does
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
-        # A term may hold characters that the terminal has not.
+        # The encoding of the terminal may lack characters of a term.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     code = _run()
     if threading.active_count() > 1:
-        # An exported function that is no coroutine is still at it. It cannot be ended, and the
-        # interpreter would wait for it, for ever if need be.
+        # A thread cannot be ended, and the interpreter would wait for it without limit.
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
@@ -89,7 +89,7 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-# What typer raises for a command line that is wrong; where the class lives differs by version.
+# What typer raises for a wrong command line. The module of the class differs by version.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
@@ -115,7 +115,7 @@ def _run() -> int:
 def _usage(error: Exception) -> Problem:
     context = getattr(error, "ctx", None)
     text = error.format_message() if hasattr(error, "format_message") else str(error)
-    if not text:  # no arguments at all: the help has been shown
+    if not text:  # without arguments the help has been printed
         return Problem(ExitCode.USAGE, "")
     where = context.command_path if context is not None else "quicdist"
     return Problem(ExitCode.USAGE, f"{text.rstrip('.')}; see {where} --help")
@@ -123,7 +123,7 @@ def _usage(error: Exception) -> Problem:
 
 def _say(problem: Problem) -> int:
     if problem.line():
-        print(f"quicdist: {problem.line()}", file=sys.stderr)
+        print(error_line(problem.line()), file=sys.stderr)
     return problem.code
 
 
@@ -135,5 +135,5 @@ def _bug(error: Exception) -> Problem:
 
 
 def _forget_output() -> None:
-    """Nobody reads any more: keeps the interpreter from complaining about it at its end."""
+    """The reader is gone: prevents an error message of the interpreter at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

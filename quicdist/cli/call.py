@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quicdist.cli import completion
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.options import (
     Certificate,
@@ -46,10 +47,17 @@ def call(
             help="The module, such as lists, or Enum for a module of Elixir. It may include the "
             "function, lists:seq, or be a complete call: 'lists:seq(1, 3)', 'Enum.sum([1, 2])'.",
             show_default=False,
+            autocompletion=completion.modules,
         ),
     ],
     function: Annotated[
-        str | None, typer.Argument(metavar="F", help="The function.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="F",
+            help="The function.",
+            show_default=False,
+            autocompletion=completion.functions,
+        ),
     ] = None,
     arguments: Annotated[
         list[str] | None,

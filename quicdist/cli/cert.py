@@ -1,28 +1,31 @@
-"""`quicdist cert`: the certificates that this machine's nodes show, and those of others."""
+"""`quicdist cert`: the certificates of the nodes of this machine, and keys of other nodes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from quicdist.cli.exit_codes import ExitCode, Problem
+from quicdist.cli.json_output import Value, print_object
+from quicdist.cli.options import Json
 
 if TYPE_CHECKING:
     from cryptography import x509
 
     from quicdist.carriers.trust import Certificates
 
-app = typer.Typer(no_args_is_help=True, help="Make and show the certificates that nodes present.")
+app = typer.Typer(no_args_is_help=True, help="Make, show and revoke the certificates of nodes.")
 
 _Directory = Annotated[
     Path | None,
     typer.Option(
         "--dir",
         metavar="DIR",
-        help="Where key.pem and certificates are kept; by default QUICDIST_STATE_DIR, or the "
-        "user's state directory.",
+        help="The directory of key.pem and the certificates; by default QUICDIST_STATE_DIR, or the "
+        "state directory of the user.",
         show_default=False,
     ),
 ]
@@ -33,7 +36,7 @@ _KnownNodes = Annotated[
     typer.Option(
         "--known-nodes",
         metavar="FILE",
-        help="The file of nodes met so far; by default known_nodes in the state directory.",
+        help="The file of known keys; by default known_nodes in the state directory.",
         show_default=False,
     ),
 ]
@@ -45,15 +48,15 @@ def make(
         list[str] | None,
         typer.Argument(
             metavar="HOST",
-            help="Addresses and names that it is good for: what stands behind the @ of node names.",
+            help="Addresses and host names of the certificate: the part after the @ of node names.",
             show_default=False,
         ),
     ] = None,
     directory: _Directory = None,
 ) -> None:
-    """Make a certificate and its key, where there is none that serves all of HOST.
+    """Make a certificate and its key, unless there is one for all of HOST.
 
-    A node without --cert does the same by itself. The key stays the same until `cert rotate`.
+    A node without --cert does the same. The key stays the same until `cert rotate`.
     """
     from quicdist.carriers.trust import Identity, state_directory
     from quicdist.carriers.trust.identity import certificate_file
@@ -74,34 +77,45 @@ def show(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="FILE", help="A certificate (PEM); by default our own ones.", show_default=False
+            metavar="FILE",
+            help="A certificate (PEM); by default those of this machine.",
+            show_default=False,
         ),
     ] = None,
     directory: _Directory = None,
+    as_json: Json = False,
 ) -> None:
-    """Show a certificate: whom it is good for, how long, the fingerprint of its key.
+    """Show certificates: their names, their validity and the fingerprint of the key.
 
-    Of a FILE with several, all. Where only commands such as `ping` were run so far, there is but
-    the key. Exits with 1 if one is outside of its time, with 5 if it cannot be read.
+    All certificates of FILE are shown. Before the first node has run there may only be a key. The
+    exit code is 1 if a certificate is not valid at this time, 5 if it cannot be read.
     """
     from quicdist.carriers.trust import Identity, state_directory
 
     place = directory or state_directory()
     paths = [file] if file else sorted(place.glob("cert-*.pem"))
     if paths:
-        for path in paths:
-            _show(path)
+        shown: list[Value] = []
+        try:
+            for path in paths:
+                _show(path, shown.append if as_json else _print_fields)
+        finally:
+            if as_json:
+                print_object({"certificates": shown})
     elif (place / "key.pem").exists():
+        fingerprint = Identity.kept([], place).fingerprint
+        if as_json:
+            key = str(place / "key.pem")
+            print_object({"certificates": [], "key": key, "fingerprint": fingerprint})
+            return
         print(f"key          {place / 'key.pem'}")
-        print(f"fingerprint  {Identity.kept([], place).fingerprint}")
+        print(f"fingerprint  {fingerprint}")
     else:
-        raise Problem(
-            ExitCode.LOCAL, f"{place}: no certificate there; `quicdist cert make` makes one"
-        )
+        raise Problem(ExitCode.LOCAL, f"{place}: no certificate; `quicdist cert make` makes one")
 
 
-def _show(path: Path) -> None:
-    """All that are in a file. Raises Problem after one that is outside of its time."""
+def _show(path: Path, show: Callable[[dict[str, Value]], None]) -> None:
+    """All certificates of a file. Raises Problem after one that is not valid at this time."""
     import datetime
 
     from quicdist.carriers.trust.identity import read_certificates
@@ -110,27 +124,27 @@ def _show(path: Path) -> None:
     certificates = read_certificates(path)
     for number, certificate in enumerate(certificates, 1):
         which = f", {number} of {len(certificates)}" if len(certificates) > 1 else ""
-        _print(certificate, f"{path}{which}")
+        show(_fields(certificate, f"{path}{which}"))
         if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
             raise Problem(
                 ExitCode.NO,
-                f"{path}{which} is outside of its time: no peer that verifies it accepts it",
+                f"{path}{which} is not valid at this time: peers that verify it refuse it",
             )
 
 
 @app.command()
 def ca(
     directory: Annotated[
-        Path, typer.Option("--dir", metavar="DIR", help="Where it is written.")
+        Path, typer.Option("--dir", metavar="DIR", help="The directory to write to.")
     ] = Path("."),
     name: Annotated[
-        str, typer.Option("--name", metavar="TEXT", help="What it is called.")
+        str, typer.Option("--name", metavar="TEXT", help="The name of the authority.")
     ] = "quicdist authority",
-    days: Annotated[int, typer.Option("--days", min=1, help="How long it is good.")] = 3650,
+    days: Annotated[int, typer.Option("--days", min=1, help="The validity in days.")] = 3650,
 ) -> None:
-    """Make an authority: ca.pem, which every node gets, and ca-key.pem, which none does.
+    """Make an authority: ca.pem for every node, and ca-key.pem, which must stay secret.
 
-    What is there already is left alone.
+    Files that exist are not overwritten.
     """
     from quicdist.carriers.trust.authority import make_authority
     from quicdist.carriers.trust.identity import key_pem, pem
@@ -138,7 +152,7 @@ def ca(
     certificate, key = directory / "ca.pem", directory / "ca-key.pem"
     for path in (certificate, key):
         if path.exists():
-            raise Problem(ExitCode.LOCAL, f"{path} is there already")
+            raise Problem(ExitCode.LOCAL, f"{path} exists already")
     made = make_authority(name, days)
     _write(key, key_pem(made.key), 0o600)
     _write(certificate, pem([made.certificate]), 0o644)
@@ -152,22 +166,22 @@ def issue(
         list[str],
         typer.Argument(
             metavar="NAME",
-            help="Node names (PORT@IP), or hosts: then it is good for every node there.",
+            help="Node names (PORT@IP), or hosts for a certificate of every node there.",
             show_default=False,
         ),
     ],
     directory: Annotated[
-        Path, typer.Option("--dir", metavar="DIR", help="Where ca.pem and ca-key.pem are.")
+        Path, typer.Option("--dir", metavar="DIR", help="The directory of ca.pem and ca-key.pem.")
     ] = Path("."),
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="By default NAME.pem.", show_default=False),
     ] = None,
-    days: Annotated[int, typer.Option("--days", min=1, help="How long it is good.")] = 365,
+    days: Annotated[int, typer.Option("--days", min=1, help="The validity in days.")] = 365,
 ) -> None:
-    """Issue a node a certificate, with a key of its own in the same file: give it as --cert.
+    """Issue a certificate for a node. The file has the certificate and its key, for --cert.
 
-    Done again, it replaces both, and a node that runs takes the new ones for its next connection.
+    A second call replaces both. A running node uses the new ones for its next connection.
     """
     from quicdist.carriers.trust import Identity
     from quicdist.carriers.trust.authority import issue as issue_by
@@ -189,19 +203,19 @@ def issue(
 def revoke(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="The certificate (PEM) that is to count no more."),
+        typer.Argument(metavar="FILE", help="The certificate (PEM) to revoke."),
     ],
     directory: Annotated[
-        Path, typer.Option("--dir", metavar="DIR", help="Where ca.pem and ca-key.pem are.")
+        Path, typer.Option("--dir", metavar="DIR", help="The directory of ca.pem and ca-key.pem.")
     ] = Path("."),
     days: Annotated[
-        int, typer.Option("--days", min=1, help="Until when the next list is promised.")
+        int, typer.Option("--days", min=1, help="Days until the next update of the list.")
     ] = 3650,
 ) -> None:
-    """Revoke a certificate: it is added to crl.pem beside ca.pem, which nodes are given as --crl.
+    """Revoke a certificate: add it to crl.pem next to ca.pem, the file for --crl.
 
-    Copy the file to every node: those that run read it again, and end the connections of the node
-    whose certificate it was.
+    Copy the file to every node. Running nodes read it again, and close the connections of the node
+    with the revoked certificate.
     """
     from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -222,10 +236,10 @@ def revoke(
 
 @app.command()
 def rotate(directory: _Directory = None) -> None:
-    """Give this machine's nodes a new key; those who know the old one learn the new one by it.
+    """Make a new key for the nodes of this machine.
 
-    Nodes that run take it for their next connection. For 30 days the old key vouches for the new
-    one, and those who know nodes by first use take both. Pins are to be changed by hand meanwhile.
+    Running nodes use it for their next connection. For 30 days the old key signs the new one, and
+    peers that trust on first use accept both. Pinned keys must be changed by hand in that time.
     """
     from quicdist.carriers.trust import Identity, state_directory
 
@@ -237,15 +251,16 @@ def rotate(directory: _Directory = None) -> None:
 @app.command()
 def peer(
     node: Annotated[
-        str, typer.Argument(metavar="NODE", help="The node to look at.", show_default=False)
+        str, typer.Argument(metavar="NODE", help="The name of the node.", show_default=False)
     ],
     timeout: Annotated[
-        float, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="How long to wait.")
+        float, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="The time limit.")
     ] = 5.0,
+    as_json: Json = False,
 ) -> None:
-    """Show the certificates that a live node presents over QUIC, and whether its key is known.
+    """Show the certificates that a running node presents over QUIC, and whether its key is known.
 
-    Nothing is verified, and nothing kept. Exits with 1 if another key is known.
+    Nothing is verified and nothing is stored. The exit code is 1 if a different key is known.
     """
     import asyncio
 
@@ -253,14 +268,21 @@ def peer(
     from quicdist.carriers.trust.names import fingerprint
 
     certificates = asyncio.run(_presented(node, timeout))
+    shown: list[Value] = []
     for number, certificate in enumerate(certificates):
-        _print(certificate, f"{number + 1} of {len(certificates)}")
+        fields = _fields(certificate, f"{number + 1} of {len(certificates)}")
+        shown.append(fields)
+        if not as_json:
+            _print_fields(fields)
     known_nodes = KnownNodes(_known_nodes(None))
     keys = {one.fingerprint for one in known_nodes.keys(node)}
     presented = fingerprint(certificates[0])
+    if as_json:
+        print_object({"node": node, "certificates": shown, "is_known": presented in keys})
     if keys and presented not in keys:
         raise Problem(ExitCode.NO, str(known_nodes.changed(node, presented)))
-    print(f"known        {'yes' if keys else 'no, it was not met yet'}")
+    if not as_json:
+        print(f"known        {'yes' if keys else 'no, there was no connection yet'}")
 
 
 @app.command()
@@ -270,13 +292,13 @@ def accept(
         str,
         typer.Argument(
             metavar="FINGERPRINT",
-            help="Its key: sha256:... from `cert show` there.",
+            help="The fingerprint of its key, sha256:..., as `cert show` prints it there.",
             show_default=False,
         ),
     ],
     known_nodes: _KnownNodes = None,
 ) -> None:
-    """From now on believe a node by this key, and by no other."""
+    """Trust a node with this key, and with no other key."""
     from quicdist.carriers.trust import CertificateError
     from quicdist.carriers.trust.known_nodes import KnownNodes
     from quicdist.carriers.trust.names import parse_fingerprint, read
@@ -295,7 +317,10 @@ def forget(
     node: Annotated[str, typer.Argument(metavar="NODE", help="A node's name.", show_default=False)],
     known_nodes: _KnownNodes = None,
 ) -> None:
-    """Forget a node's key and believe the next one that it shows. Exits with 1 if none is known."""
+    """Remove the known key of a node. The next key that it presents is trusted.
+
+    The exit code is 1 if no key is known.
+    """
     from quicdist.carriers.trust.known_nodes import KnownNodes
     from quicdist.carriers.trust.names import read
 
@@ -306,7 +331,7 @@ def forget(
 
 
 async def _presented(node: str, timeout: float) -> Certificates:
-    """What a node shows, whether it goes on talking to us or not. Raises Problem."""
+    """The certificates that a node presents, also if it then refuses us. Raises Problem."""
     from quicdist.carriers.base import DialError
     from quicdist.carriers.quic.endpoint import Endpoint
     from quicdist.carriers.quic.settings import QuicSettings
@@ -346,19 +371,29 @@ def _write(path: Path, data: bytes, mode: int) -> None:
 
 
 def _print(certificate: x509.Certificate, path: Path | str) -> None:
+    _print_fields(_fields(certificate, path))
+
+
+def _print_fields(fields: dict[str, Value]) -> None:
+    for name, value in fields.items():
+        shown = (", ".join(map(str, value)) or "(no host)") if isinstance(value, list) else value
+        print(f"{name.replace('_', ' '):12} {shown}")
+
+
+def _fields(certificate: x509.Certificate, path: Path | str) -> dict[str, Value]:
     from quicdist.carriers.trust.names import fingerprint, hosts_of, nodes_of
 
     subject = certificate.subject.rfc4514_string() or "(none)"
     issuer = certificate.issuer.rfc4514_string()
-    print(f"certificate  {path}")
-    print(f"subject      {subject}")
-    print(f"issuer       {'itself' if certificate.issuer == certificate.subject else issuer}")
-    print(
-        f"good for     {', '.join([*nodes_of(certificate), *hosts_of(certificate)]) or '(no host)'}"
-    )
-    print(f"from         {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC")
-    print(f"until        {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
-    print(f"fingerprint  {fingerprint(certificate)}")
+    return {
+        "certificate": str(path),
+        "subject": subject,
+        "issuer": "itself" if certificate.issuer == certificate.subject else issuer,
+        "good_for": [*nodes_of(certificate), *hosts_of(certificate)],
+        "from": f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC",
+        "until": f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC",
+        "fingerprint": fingerprint(certificate),
+    }
 
 
 def _check_host(host: str) -> None:
@@ -370,5 +405,5 @@ def _check_host(host: str) -> None:
     except ValueError:
         if not re.fullmatch(r"[A-Za-z0-9*-]{1,63}(\.[A-Za-z0-9-]{1,63})*", host):
             raise Problem(
-                ExitCode.USAGE, f"{host!r} is no host: an IP address or a DNS name is expected"
+                ExitCode.USAGE, f"invalid host {host!r}: expected an IP address or a DNS name"
             ) from None

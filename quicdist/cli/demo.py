@@ -1,4 +1,4 @@
-"""`quicdist demo`: two nodes talk over QUIC."""
+"""`quicdist demo`: two nodes that exchange messages over QUIC."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from quicdist.cli.options import Verbose, start_logging
 
 def demo(
     without_erlang: Annotated[
-        bool, typer.Option("--without-erlang", help="Show two Python nodes, as where no erl is.")
+        bool, typer.Option("--without-erlang", help="Use two Python nodes, as without erl.")
     ] = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Show a Python node and a real Erlang node talking over QUIC, then end.
+    """Show a Python node and an Erlang node that exchange messages over QUIC.
 
-    The Erlang node is a stock one, behind a gateway. Everything is on 127.0.0.1, on free ports,
-    in a temporary directory. Exits with 0 when all that is shown was seen.
+    The Erlang node is a stock node behind a gateway. The demo uses free ports of 127.0.0.1 and a
+    temporary directory. The exit code is 0 if every step succeeded.
     """
     import asyncio
     import shutil
@@ -30,4 +30,4 @@ def demo(
     start_logging(verbose)
     was_told = asyncio.run(until_signal(show_all(without_erlang or shutil.which("erl") is None)))
     if was_told:
-        raise Problem(ExitCode.INTERRUPTED, "ended before everything was shown")
+        raise Problem(ExitCode.INTERRUPTED, "interrupted before the end of the demo")

@@ -1,13 +1,15 @@
-"""`quicdist gateway`: lend a stock BEAM node the way over QUIC."""
+"""`quicdist gateway`: connect a stock BEAM node to others over QUIC."""
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from quicdist.cli.exit_codes import ExitCode, Problem
+from quicdist.cli.json_output import print_object
 from quicdist.cli.metrics import served
 from quicdist.cli.options import (
     Accept,
@@ -15,6 +17,7 @@ from quicdist.cli.options import (
     Certificate,
     Crl,
     Dial,
+    Json,
     Key,
     KeyLogFile,
     KeyPassphraseFile,
@@ -24,6 +27,7 @@ from quicdist.cli.options import (
     PolicyFile,
     Prometheus,
     QlogFiles,
+    Quiet,
     Trusted,
     Verbose,
     access,
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
     from quicdist.carriers.quic.tracing import Tracing
     from quicdist.carriers.trust import Identity, Trust
     from quicdist.cluster.access import Access
-    from quicdist.gateway import Gateway
+    from quicdist.gateway import Emitted, Gateway
 
 
 def gateway(
@@ -45,8 +49,8 @@ def gateway(
         str | None,
         typer.Argument(
             metavar="NAME",
-            help="The BEAM node that it stands for: PORT@IP, where others reach it over QUIC, or "
-            "any name with --listen.",
+            help="The name of the BEAM node: PORT@IP, the address of the gateway for QUIC, or any "
+            "name with --listen.",
             show_default=False,
         ),
     ] = None,
@@ -54,20 +58,20 @@ def gateway(
         bool,
         typer.Option(
             "--emit-module",
-            help="Write the Erlang module that the BEAM node is given, compiled by the erl of "
-            "--erl, and end unless NAME is given.",
+            help="Write the Erlang module for the BEAM node, compiled by the erl of --erl. Without "
+            "NAME the command then ends.",
         ),
     ] = False,
     module_dir: Annotated[
-        Path, typer.Option("--module-dir", metavar="DIR", help="Where --emit-module writes.")
+        Path, typer.Option("--module-dir", metavar="DIR", help="The directory for --emit-module.")
     ] = Path("."),
     erl: Annotated[
         str,
         typer.Option(
             "--erl",
             metavar="PROGRAM",
-            help="The erl that is to run the node: it compiles the module, which only nodes of "
-            "the same OTP release are sure to load.",
+            help="The erl that runs the node. It compiles the module, and nodes of other OTP "
+            "releases may not load it.",
         ),
     ] = "erl",
     epmd_port: Annotated[
@@ -87,8 +91,7 @@ def gateway(
         typer.Option(
             "--route",
             metavar="NODE=IP:PORT",
-            help="Where a node is whose name does not say it, or with *@HOST the gateway of all "
-            "nodes of a host. May be repeated.",
+            help="The address of a node whose name does not contain it. May be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -118,36 +121,41 @@ def gateway(
     key_log: KeyLogFile = None,
     qlog: QlogFiles = None,
     log_json: LogJson = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Let an unmodified Erlang, Elixir or RabbitMQ node be reached, and reach others, over QUIC.
+    """Connect an unmodified Erlang, Elixir or RabbitMQ node to other nodes over QUIC.
 
-    It runs next to that node until it is told to stop, and never knows the cookie:
+    The gateway runs next to the node until a signal stops it. It does not know the cookie:
 
         quicdist gateway --emit-module
         quicdist gateway 5555@10.0.0.7
 
-    and then starts the node with the command that this prints.
+    Start the node with the command that the gateway prints.
     """
     from quicdist.carriers.quic.tracing import Tracing
     from quicdist.gateway import emit_module as emit
 
     if emit_module:
         emitted = emit(module_dir, erl=erl)
-        print(*filter(None, (emitted.source, emitted.beam)), sep=", ")
-        if emitted.beam is None:
-            compile_it = f"erlc -o {emitted.directory} {emitted.source}"
-            print(f"no {erl} here to compile it: where Erlang is, run {compile_it}")
-        else:
-            print(
-                f"compiled by OTP {emitted.otp}, for nodes of OTP {emitted.otp}: for another "
-                "release, emit it again with --erl PROGRAM"
+        if as_json or log_json:
+            beam = None if emitted.beam is None else str(emitted.beam)
+            print_object(
+                {
+                    "status": "module",
+                    "source": str(emitted.source),
+                    "beam": beam,
+                    "otp": emitted.otp,
+                }
             )
+        elif not quiet:
+            _print_emitted(emitted, erl)
     if name is None:
         if not emit_module:
             raise Problem(ExitCode.USAGE, "NAME is missing, such as 5555@10.0.0.7; see --help")
         return
-    start_logging(verbose, quiet=False, as_json=log_json, audit=audit)
+    start_logging(verbose, quiet=quiet, as_json=log_json, audit=audit)
     tracing = Tracing(key_log, qlog)
     _run(
         name,
@@ -163,7 +171,27 @@ def gateway(
         access(accept, dial),
         prometheus,
         tracing,
+        None if quiet else Form.JSON if as_json or log_json else Form.TEXT,
     )
+
+
+def _print_emitted(emitted: Emitted, erl: str) -> None:
+    print(*filter(None, (emitted.source, emitted.beam)), sep=", ")
+    if emitted.beam is None:
+        compile_it = f"erlc -o {emitted.directory} {emitted.source}"
+        print(f"{erl} was not found; compile the module with: {compile_it}")
+    else:
+        print(
+            f"compiled by OTP {emitted.otp}, for nodes of OTP {emitted.otp}; for another release, "
+            "emit it again with --erl PROGRAM"
+        )
+
+
+class Form(enum.Enum):
+    """How the status is printed."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 def _run(
@@ -180,6 +208,7 @@ def _run(
     may: Access,
     prometheus: str | None,
     tracing: Tracing,
+    form: Form | None,
 ) -> None:
     import asyncio
     import contextlib
@@ -210,14 +239,25 @@ def _run(
         if gateway.epmd_port != gateway_port(name):
             environment = f"ERL_EPMD_PORT={gateway.epmd_port} "
         words = " ".join(_shell_word(word) for word in erl_arguments(module_dir))
-        print(f"gateway for {name} is up", flush=True)
-        form = "-name" if "." in settings.node.host else "-sname"
-        print(f"start the node with: {environment}erl {form} {name} {words}")
-        print(
-            "its cookie is then that of its user's ~/.erlang.cookie; with -setcookie COOKIE it "
-            "takes another, which the other users of this machine can see",
-            flush=True,
-        )
+        option = "-name" if "." in settings.node.host else "-sname"
+        command = f"{environment}erl {option} {name} {words}"
+        if form is Form.JSON:
+            print_object(
+                {
+                    "status": "up",
+                    "gateway": name,
+                    "epmd_port": gateway.epmd_port,
+                    "start": command,
+                }
+            )
+        elif form is Form.TEXT:
+            print(f"gateway for {name} is up", flush=True)
+            print(f"start the node with: {command}")
+            print(
+                "the node takes its cookie from ~/.erlang.cookie of its user, or from -setcookie "
+                "COOKIE, which other users of this machine can see",
+                flush=True,
+            )
 
     with stack:
         asyncio.run(run(settings, started=started, policy_file=policy))

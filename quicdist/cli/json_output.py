@@ -40,6 +40,8 @@ def json_value(term: Term, node: str | None = None, depth: int = 0) -> Value:
                 return term
             case Atom():
                 return None if term in ("undefined", "nil") else str(term)
+            case str():
+                return term
             case float() if term - term == 0:
                 return term
             case list() | tuple() if type(term) in (list, tuple):
@@ -58,10 +60,9 @@ def json_value(term: Term, node: str | None = None, depth: int = 0) -> Value:
 
 
 def _key(term: Term, node: str | None) -> str:
-    from quicdist.etf import Atom
     from quicdist.etf.notation import format_term
 
-    if isinstance(term, Atom):
+    if isinstance(term, str):  # an atom
         return str(term)
     if isinstance(term, bytes):
         try:

@@ -1,14 +1,23 @@
-"""Log lines for programs: a JSON object each, with the fields that a record has."""
+"""Log lines for programs: one JSON object for each record, with all its fields."""
 
 from __future__ import annotations
 
 import datetime
 import json
 import logging
+import sys
 
 _OF_EVERY_RECORD = frozenset(
     vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
 )
+
+
+def error_line(text: str) -> str:
+    """The last line of a command that failed: JSON where the log is, else plain text."""
+    if "--log-json" not in sys.argv:
+        return f"quicdist: {text}"
+    fields = {"name": "quicdist.cli", "levelno": logging.ERROR, "levelname": "ERROR", "msg": text}
+    return JsonFormatter().format(logging.makeLogRecord({**fields, "event": "failed"}))
 
 
 class JsonFormatter(logging.Formatter):

@@ -1,4 +1,4 @@
-"""`quicdist listen` and `quicdist run`: a node that stays, for others to talk to."""
+"""`quicdist listen` and `quicdist run`: a node that runs until it is stopped."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quicdist.cli.exit_codes import ExitCode, Problem
+from quicdist.cli.jsonlog import error_line
 from quicdist.cli.metrics import served
 from quicdist.cli.options import (
     Accept,
@@ -22,6 +23,7 @@ from quicdist.cli.options import (
     CookieFile,
     Crl,
     Dial,
+    Json,
     Key,
     KeyLogFile,
     KeyPassphraseFile,
@@ -31,6 +33,7 @@ from quicdist.cli.options import (
     PolicyFile,
     Prometheus,
     QlogFiles,
+    Quiet,
     RequireBinding,
     RequireTls,
     Security,
@@ -40,18 +43,18 @@ from quicdist.cli.options import (
     identity,
     start_logging,
 )
-from quicdist.cli.sanitize import harmless_term
 
 if TYPE_CHECKING:
     from quicdist.cluster.access import Access
+    from quicdist.limits import NodeLimits
     from quicdist.node.node import Node
 
 Name = Annotated[
     str,
     typer.Argument(
         metavar="NAME",
-        help="This node's name: PORT@IP, where others reach it over QUIC (port 0 takes a free "
-        "one), or NAME@HOST, for TCP and EPMD.",
+        help="The name of this node: PORT@IP for QUIC, where port 0 selects a free port, or "
+        "NAME@HOST for TCP with EPMD.",
         show_default=False,
     ),
 ]
@@ -61,21 +64,56 @@ Drain = Annotated[
         "--drain",
         metavar="SECONDS",
         min=0,
-        help="When told to stop, refuse new calls and wait so long for those that run. A second "
-        "signal stops at once.",
+        help="Before it stops, the node refuses new calls and waits up to SECONDS for running "
+        "calls. A second signal stops it at once.",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        metavar="N",
+        min=1,
+        help="Threads for exported functions that are not async; by default 16.",
+        show_default=False,
+    ),
+]
+NetTicktime = Annotated[
+    float | None,
+    typer.Option(
+        "--net-ticktime",
+        metavar="SECONDS",
+        min=0.1,
+        help="A peer that is silent for SECONDS is down, as net_ticktime in Erlang; by default 60. "
+        "Use the same value on all nodes.",
+        show_default=False,
+    ),
+]
+ExitWithStdin = Annotated[
+    bool,
+    typer.Option(
+        "--exit-with-stdin",
+        help="Drain and stop when standard input is closed, for supervision by an Erlang port.",
+    ),
+]
+Reload = Annotated[
+    bool,
+    typer.Option(
+        "--reload",
+        help="Drain and restart when a source file changes. For development.",
     ),
 ]
 Visible = Annotated[
     bool,
     typer.Option(
-        "--visible", help="Show up in the nodes() of others; by default in nodes(hidden)."
+        "--visible", help="Be a visible node, listed by nodes(). By default the node is hidden."
     ),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the command line says about the node to be."""
+    """The options of the node."""
 
     name: str
     cookie: str | None
@@ -95,6 +133,8 @@ class Settings:
     key_log: Path | None
     qlog: Path | None
     exports: Sequence[object] = ()
+    threads: int | None = None
+    net_ticktime: float | None = None
 
     @contextlib.asynccontextmanager
     async def up(self) -> AsyncIterator[Node]:
@@ -143,6 +183,16 @@ class Settings:
     def _access(self) -> Access:
         return access(self.accept, self.dial, self.calls)
 
+    def _limits(self) -> NodeLimits:
+        from quicdist.limits import NodeLimits
+
+        limits = NodeLimits()
+        if self.threads is not None:
+            limits = replace(limits, threads=self.threads)
+        if self.net_ticktime is not None:
+            limits = replace(limits, net_ticktime=self.net_ticktime)
+        return limits
+
     def _node(self) -> Node:
         from quicdist.carriers.quic.tracing import Tracing
         from quicdist.cluster.quic import Quic
@@ -160,6 +210,7 @@ class Settings:
             exports=self.exports,
             identity=identity(self.certificate, self.key, security.key_passphrase_file),
             trust=believing,
+            limits=self._limits(),
             access=access(self.accept, self.dial, self.calls, self.policy),
             audit=self.audit,
         )
@@ -170,7 +221,7 @@ def listen(
     register: Annotated[
         str,
         typer.Option(
-            "--register", "-r", metavar="NAME", help="The name that messages are to be sent to."
+            "--register", "-r", metavar="NAME", help="The registered name of the receiving process."
         ),
     ] = "quicdist",
     count: Annotated[
@@ -199,11 +250,13 @@ def listen(
     key_log: KeyLogFile = None,
     qlog: QlogFiles = None,
     log_json: LogJson = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Be a node that prints the messages it gets, one line of Erlang notation each.
+    """Run a node that prints the messages it receives, one per line in Erlang notation.
 
-    Others send them to the process called quicdist, or as --register says:
+    Other nodes send them to the registered name quicdist, or to the name of --register:
 
         quicdist send 4433@127.0.0.1 quicdist '{hello, 1}'
     """
@@ -211,6 +264,7 @@ def listen(
 
     from quicdist.cli import client
     from quicdist.cli.running import until_signal
+    from quicdist.cli.serving import Output, print_messages
 
     register = client.atom("--register", register)
     settings = Settings(
@@ -232,8 +286,9 @@ def listen(
         key_log,
         qlog,
     )
-    start_logging(verbose, quiet=key_log is None, as_json=log_json, audit=audit)
-    asyncio.run(until_signal(_print_messages(settings, register, count)))
+    start_logging(verbose, quiet=key_log is None or quiet, as_json=log_json, audit=audit)
+    output = Output(is_json=as_json or log_json, is_quiet=quiet)
+    asyncio.run(until_signal(print_messages(settings.up(), output, register, count)))
 
 
 def run(
@@ -242,8 +297,8 @@ def run(
         list[str],
         typer.Argument(
             metavar="MODULE",
-            help="Python modules, by name or as files, whose functions marked with "
-            "@quicdist.export are served.",
+            help="Python modules, as names or files. Their functions with the decorator "
+            "@quicdist.export are exported.",
             show_default=False,
         ),
     ],
@@ -265,15 +320,20 @@ def run(
     dial: Dial = None,
     calls: Calls = None,
     drain: Drain = 5.0,
+    threads: Threads = None,
+    net_ticktime: NetTicktime = None,
+    exit_with_stdin: ExitWithStdin = False,
+    reload: Reload = False,
     prometheus: Prometheus = None,
     key_log: KeyLogFile = None,
     qlog: QlogFiles = None,
     log_json: LogJson = False,
+    quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Be a node whose Python functions other nodes can call.
+    """Run a node whose Python functions other nodes can call.
 
-    In calc.py: @quicdist.export above def add(a, b). Then, from Erlang:
+    With @quicdist.export above def add(a, b) in calc.py, a call from Erlang is:
 
         erpc:call('4433@127.0.0.1', calc, add, [1, 2])
     """
@@ -281,7 +341,8 @@ def run(
 
     from quicdist.cli.running import until_signal
 
-    exports = [_imported(module) for module in modules]
+    start_logging(verbose, quiet=quiet, as_json=log_json)
+    exports = _imported_or_reloaded(modules) if reload else [_imported(one) for one in modules]
     settings = Settings(
         name,
         cookie,
@@ -301,39 +362,32 @@ def run(
         key_log,
         qlog,
         exports,
+        threads=threads,
+        net_ticktime=net_ticktime,
     )
     start_logging(verbose, quiet=False, as_json=log_json, audit=audit)
-    asyncio.run(until_signal(_serve(settings, drain)))
+    life = Life(drain, ends_with_stdin=exit_with_stdin, reloads=reload)
+    asyncio.run(until_signal(serve(settings.up(), Output(log_json, quiet), life)))
+    if life.changed is not None:
+        reloading.restart(life.changed)
 
 
-async def _print_messages(settings: Settings, register: str, count: int | None) -> None:
-    from quicdist.etf.notation import format_term
-
-    async with settings.up() as node, node.mailbox(register) as me:
-        _say_up(node)
-        while count is None or count > 0:
-            message = await me.receive()
-            print(harmless_term(format_term(message, node=node.name)), flush=True)
-            count = count - 1 if count is not None else None
-
-
-async def _serve(settings: Settings, drain: float) -> None:
+def _imported_or_reloaded(texts: Sequence[str]) -> list[object]:
+    """The modules. After an error in one of them, waits until a source file has changed and
+    restarts. Raises Problem where there is no file to wait for."""
     import asyncio
 
-    async with settings.up() as node:
-        _say_up(node)
-        try:
-            await asyncio.get_running_loop().create_future()
-        except asyncio.CancelledError:
-            # Told to stop; a second signal cancels the drain too.
-            if drain > 0:
-                await node.drain(drain)
+    from quicdist.cli import reloading
+
+    try:
+        return [_imported(text) for text in texts]
+    except Problem as problem:
+        paths = reloading.failed_sources(problem) | reloading.loaded_sources()
+        if not paths:
             raise
-
-
-def _say_up(node: Node) -> None:
-    """The first line on standard output, for scripts that wait for it."""
-    print(f"{node.name} is up", flush=True)
+        print(error_line(f"{problem.line()}; waiting for a change"), file=sys.stderr, flush=True)
+    reloading.restart(asyncio.run(reloading.changed(paths)))
+    raise AssertionError("not reached")
 
 
 def _imported(text: str) -> object:
@@ -347,7 +401,7 @@ def _imported(text: str) -> object:
             return importlib.import_module(text)
         path = Path(text)
         if not path.is_file():
-            raise Problem(ExitCode.USAGE, f"{text}: there is no such file")
+            raise Problem(ExitCode.USAGE, f"{text}: no such file")
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None
         assert spec.loader is not None
@@ -363,7 +417,7 @@ def _imported(text: str) -> object:
 
 
 def _where(error: Exception) -> str:
-    """The error in one line, with the place in the user's file where there is one."""
+    """The error in one line, with the place in the user's file, if there is one."""
     import traceback
 
     text = f"{type(error).__name__}: {error}"

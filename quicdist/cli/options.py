@@ -1,4 +1,4 @@
-"""Options and arguments that several subcommands take, and what they make of them."""
+"""Options and arguments that several subcommands share."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ PeerNode = Annotated[
     str,
     typer.Argument(
         metavar="NODE",
-        help="The node to talk to: its UDP port and address, such as 5555@127.0.0.1, or its name "
-        "in the EPMD of its host, such as rabbit@host1.",
+        help="The node: its UDP port and address, such as 5555@127.0.0.1, or its name in the "
+        "EPMD of its host, such as rabbit@host1.",
         show_default=False,
     ),
 ]
@@ -33,8 +33,8 @@ Cookie = Annotated[
         "--cookie",
         envvar="QUICDIST_COOKIE",
         metavar="COOKIE",
-        help="The cluster's cookie; by default that in ~/.erlang.cookie. "
-        "What is on the command line, other users of this machine can see.",
+        help="The cookie of the cluster; by default from ~/.erlang.cookie. Other users of this "
+        "machine can see the command line.",
         show_default=False,
     ),
 ]
@@ -43,22 +43,22 @@ OwnName = Annotated[
     typer.Option(
         "--name",
         metavar="NAME",
-        help="This end's node name, PORT@IP or NAME@HOST; by default a free port of the address "
-        "that faces NODE.",
+        help="The name of this node, PORT@IP or NAME@HOST; by default a free port of the "
+        "address that is used to reach NODE.",
         show_default=False,
     ),
 ]
 Timeout = Annotated[
-    float, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="How long to wait.")
+    float, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="The time limit.")
 ]
 Lookups = Annotated[
     list[str] | None,
     typer.Option(
         "--lookup",
         metavar="WHERE",
-        help="Where to ask for nodes' places: `name` (port@ip says it), `epmd` or `epmd:PORT`, "
-        "`dns` or `dns:SERVER` (SRV records), or a place itself, NODE=quic:HOST:PORT or "
-        "NODE=tcp:HOST:PORT. May be repeated, and is asked in that order; by default `name`, then "
+        help="How addresses of nodes are found: `name` (from port@ip), `epmd` or `epmd:PORT`, "
+        "`dns` or `dns:SERVER` (SRV records), or one address, NODE=quic:HOST:PORT or "
+        "NODE=tcp:HOST:PORT. May be repeated; tried in that order. By default `name`, then "
         "`epmd`.",
         show_default=False,
     ),
@@ -69,9 +69,9 @@ Trusted = Annotated[
         "--trust",
         "--ca",
         metavar="HOW",
-        help="Whom to believe: `first-use`, a node's key when it is first met, and no other from "
-        "then on; a FILE with the certificates of authorities (PEM); `pins:FILE`, with a node's "
-        "name and fingerprint in each line; or `none`, whoever answers.",
+        help="How peers are verified: `first-use` accepts the key of the first connection to a "
+        "node, and no other later; FILE has certificates of authorities (PEM); `pins:FILE` has a "
+        "node name and a fingerprint in each line; `none` accepts every peer.",
     ),
 ]
 LetIn = Annotated[
@@ -79,7 +79,7 @@ LetIn = Annotated[
     typer.Option(
         "--let-in",
         metavar="NODES",
-        help="Nodes that are let in without a certificate, for the cookie alone: a name, or a "
+        help="Nodes that may connect without a certificate, with the cookie alone: a name, or a "
         "pattern such as '*@10.0.0.7'. May be repeated.",
         show_default=False,
     ),
@@ -99,8 +99,8 @@ CookieFile = Annotated[
     typer.Option(
         "--cookie-file",
         metavar="FILE",
-        help="A file of cookies, one in a line: the first is offered, all are accepted. At SIGHUP "
-        "it is read again.",
+        help="A file of cookies, one per line. The first is used for own connections, all are "
+        "accepted. SIGHUP reloads it.",
         show_default=False,
     ),
 ]
@@ -108,15 +108,15 @@ RequireTls = Annotated[
     bool,
     typer.Option(
         "--require-tls",
-        help="No connection in the clear: TCP with TLS only, and no EPMD of our own.",
+        help="Refuse unencrypted connections: TCP only with TLS, and no embedded EPMD.",
     ),
 ]
 RequireBinding = Annotated[
     bool,
     typer.Option(
         "--require-binding",
-        help="No peer whose proof of the cookie is not bound to the TLS session: quicdist nodes "
-        "over QUIC alone, no stock node and no gateway.",
+        help="Refuse peers that do not bind the proof of the cookie to the TLS session. Only "
+        "quicdist nodes over QUIC do; stock nodes and gateways do not.",
     ),
 ]
 Accept = Annotated[
@@ -134,8 +134,8 @@ Dial = Annotated[
     typer.Option(
         "--dial",
         metavar="NODES",
-        help="Nodes that may be connected to from here: a name, or a pattern; by default all. May "
-        "be repeated.",
+        help="Nodes that this node may connect to: a name, or a pattern; by default all. May be "
+        "repeated.",
         show_default=False,
     ),
 ]
@@ -144,8 +144,8 @@ Calls = Annotated[
     typer.Option(
         "--calls",
         metavar="NODES=M:F",
-        help="What nodes may call of what is exported, such as '*@10.0.0.7=calc:add' or "
-        "'4433@10.0.0.8=*'; by default all may call all. May be repeated.",
+        help="Exported functions that nodes may call, such as '*@10.0.0.7=calc:add' or "
+        "'4433@10.0.0.8=*'; by default all nodes may call all. May be repeated.",
         show_default=False,
     ),
 ]
@@ -154,7 +154,7 @@ Certificate = Annotated[
     typer.Option(
         "--cert",
         metavar="FILE",
-        help="Our certificate (PEM); by default one of our own, made and kept. See `cert show`.",
+        help="The certificate of this node (PEM); by default one that is made at the first start.",
         show_default=False,
     ),
 ]
@@ -199,7 +199,7 @@ Listen = Annotated[
     typer.Option(
         "--listen",
         metavar="IP:PORT",
-        help="The address to bind when it is not the name's: behind a NAT, in a container.",
+        help="The address to bind if it is not that of the name: behind a NAT, in a container.",
         show_default=False,
     ),
 ]
@@ -208,8 +208,8 @@ Prometheus = Annotated[
     typer.Option(
         "--prometheus",
         metavar="[IP:]PORT",
-        help="Metrics for Prometheus over HTTP at this address, by default on 127.0.0.1; needs the "
-        "extra `prometheus`.",
+        help="Serve metrics for Prometheus over HTTP at this address, by default on 127.0.0.1. "
+        "Needs the extra `prometheus`.",
         show_default=False,
     ),
 ]
@@ -218,8 +218,8 @@ KeyLogFile = Annotated[
     typer.Option(
         "--key-log",
         metavar="FILE",
-        help="Append the TLS keys of every connection to this file, for Wireshark. Whoever has "
-        "them can read everything.",
+        help="Append the TLS keys of every connection to this file, for Wireshark. The keys "
+        "decrypt all traffic.",
         show_default=False,
     ),
 ]
@@ -228,7 +228,7 @@ QlogFiles = Annotated[
     typer.Option(
         "--qlog",
         metavar="DIR",
-        help="Write down every QUIC packet, a qlog file for each connection.",
+        help="Write a qlog file with all QUIC packets for each connection.",
         show_default=False,
     ),
 ]
@@ -242,7 +242,7 @@ Quiet = Annotated[
 ]
 LogJson = Annotated[
     bool,
-    typer.Option("--log-json", help="Log lines as JSON objects, with the fields of each event."),
+    typer.Option("--log-json", help="Log JSON objects with the fields of each event."),
 ]
 Verbose = Annotated[
     int,
@@ -250,7 +250,7 @@ Verbose = Annotated[
         "--verbose",
         "-v",
         count=True,
-        help="Tell what is going on, on standard error; twice for more.",
+        help="Log more to standard error; twice for debug messages.",
         show_default=False,
     ),
 ]
@@ -259,7 +259,7 @@ Verbose = Annotated[
 def start_logging(
     verbose: int, *, quiet: bool = True, as_json: bool = False, audit: bool = False
 ) -> None:
-    """What is logged goes to standard error: warnings, and more where asked for."""
+    """Sends log records to standard error, from the level that the options require."""
     import logging
 
     from quicdist.cli.jsonlog import JsonFormatter

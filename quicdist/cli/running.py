@@ -1,16 +1,18 @@
-"""Commands that stay until they are told to go."""
+"""Commands that run until a signal ends them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import threading
 from collections.abc import Coroutine
 
 from quicdist.stopping import stop_signals
 
 
 async def until_signal(main: Coroutine[object, object, None]) -> bool:
-    """Runs it until it ends, or a signal to stop cancels it; True if one did."""
+    """Runs it until it ends or a signal cancels it. Returns whether a signal did."""
     task = asyncio.ensure_future(main)
     loop = asyncio.get_running_loop()
     was_told = False
@@ -30,3 +32,24 @@ async def until_signal(main: Coroutine[object, object, None]) -> bool:
         for number in signals:
             loop.remove_signal_handler(number)
     return was_told
+
+
+async def stdin_closed() -> None:
+    """Waits until standard input ends, and discards what comes before its end.
+
+    It is read in a daemon thread and not through `sys.stdin`, whose lock would be held at exit.
+    """
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+
+    def read() -> None:
+        try:
+            while os.read(0, 65536):
+                pass
+        except OSError:  # it was closed before the start
+            pass
+        with contextlib.suppress(RuntimeError):  # the event loop is closed
+            loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=read, daemon=True, name="standard input").start()
+    await ended.wait()

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
-from quicdist.carriers.base import CertificateRejected, Connection, ConnectionHandler
+from quicdist.carriers.base import CertificateRejected, Connection, ConnectionHandler, PortClosed
 from quicdist.carriers.half_open import HalfOpen
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.trust import CertificateError, PeerRefused
@@ -108,6 +108,8 @@ class _Attempt:
         """The peer's attempt goes first. Once: it may be anybody's who knows its name."""
         self.is_yielding = False
         """That attempt is waited for."""
+        self.closed_port_dials = 0
+        """Dials in a row for which the host of the peer said that the port is closed."""
         self.doubts = 0
         """How often the peer left where it learns our cookie."""
         self.last_error = "no answer"
@@ -386,6 +388,10 @@ class Connections:
                 text or f"no answer within {timeout:g} s",
                 is_refusal=isinstance(error, CertificateRejected),
             )
+            is_closed = isinstance(error, (PortClosed, ConnectionRefusedError))
+            attempt.closed_port_dials = attempt.closed_port_dials + 1 if is_closed else 0
+            if attempt.closed_port_dials >= self._limits.closed_port_dials:
+                return True
             return isinstance(error, _FINAL_ERRORS)
         if attempt.result.done() or attempt.is_yielding:
             connection.close("another connection to the same node goes first")

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
-from quicdist.cluster.access import AccessControl
 from quicdist.etf import Atom, Term
 from quicdist.kernel.exports import Exported, Exports
 from quicdist.runtime.mailbox import Mailbox
@@ -44,14 +43,15 @@ class Introspection:
         self,
         system: ProcessTable,
         exports: Exports,
-        access: AccessControl,
+        may_call: Callable[[Atom | None, str, str], bool],
         running: Callable[[], int],
         connections: Connections,
     ) -> None:
-        """`running` is the number of calls of exported functions that have not ended."""
+        """`may_call` is that of RpcServer. `running` is the number of calls of exported functions
+        that have not ended."""
         self._system = system
         self._exports = exports
-        self._access = access
+        self._may_call = may_call
         self._running = running
         self._connections = connections
         self._began = time.monotonic()
@@ -59,9 +59,7 @@ class Introspection:
     def exports(self, caller: Atom | None) -> Term:
         """The functions that `caller` may call; None is this node, which may call all."""
         return [
-            _described(one)
-            for one in self._exports
-            if caller is None or self._access.rules_for(caller).may_call(one.module, one.name)
+            _described(one) for one in self._exports if self._may_call(caller, one.module, one.name)
         ]
 
     def status(self, caller: Atom | None) -> Term:

@@ -181,7 +181,10 @@ class RpcServer:
         logger.warning("%s wanted to call %s, which it may not", caller, function, extra=extra)
 
     def _may_call(self, source: Source, module: str, name: str) -> bool:
-        caller = source.name
+        return self.may_call(source.name, module, name)
+
+    def may_call(self, caller: Atom | None, module: str, name: str) -> bool:
+        """Whether a node may call this function; None is this node."""
         if caller is None:
             return True
         rules = self._access.rules_for(caller)

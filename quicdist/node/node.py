@@ -847,7 +847,7 @@ class _Life:
         asked = Introspection(
             self.system,
             self._exports,
-            self._access,
+            serving.may_call,
             lambda: serving.running,
             lambda: map(connection_term, map(peer_info, self.connections.up.values())),
         )

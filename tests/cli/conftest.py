@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -109,10 +110,11 @@ class Command:
         with self.started(*args) as process:
             assert process.stdout is not None
             line = process.stdout.readline()
-            if not line.endswith(" is up\n"):
+            name = json.loads(line)["node"] if line.startswith("{") else line.split(" ")[0]
+            if not line.endswith(" is up\n") and '"status": "up"' not in line:
                 process.kill()
                 raise AssertionError(f"{line!r} {process.stderr and process.stderr.read()}")
-            yield line.split()[0], process
+            yield name, process
 
 
 def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> Result:

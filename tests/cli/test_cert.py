@@ -21,7 +21,7 @@ pytestmark = pytest.mark.io
 
 def made_authority(quicdist: Command) -> None:
     assert quicdist("cert", "ca").code == 0
-    quicdist("cert", "ca").refused(5, "there already")
+    quicdist("cert", "ca").refused(5, "exists already")
 
 
 def fingerprint(shown: str) -> str:

@@ -137,7 +137,7 @@ def test_run_lets_calls_end_when_told_to_stop(quicdist: Command) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "there is no such file"),
+        (None, "no such file"),
         ("def f(): pass\n", "nothing in"),
         ("1 / 0\n", "broken.py:1"),
         ("def f(:\n", "SyntaxError"),
@@ -214,7 +214,7 @@ def test_cert_made_kept_and_shown(quicdist: Command) -> None:
     assert quicdist("cert", "make", "10.0.0.8").code == 0
     assert "10.0.0.8" in quicdist("cert", "show", "state/cert-10.0.0.8.pem").out
     assert key.read_bytes() == before
-    quicdist("cert", "make", "not a host").refused(2, "no host")
+    quicdist("cert", "make", "not a host").refused(2, "invalid host")
 
 
 def test_cert_show_after_client_commands_alone(quicdist: Command, calc: str) -> None:
@@ -272,7 +272,7 @@ def test_cert_that_has_expired(quicdist: Command) -> None:
     old.write_bytes(certificate.public_bytes(Encoding.PEM) + pem)
     shown = quicdist("cert", "show", "old.pem")
     assert "until        2021-01-01" in shown.out
-    shown.refused(1, "outside of its time")
+    shown.refused(1, "not valid at this time")
     quicdist("listen", "0@127.0.0.1", "--cert", "old.pem").refused(5, "expired on 2021-01-01")
 
 

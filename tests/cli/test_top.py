@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from quicdist.cli.top import screen
 from quicdist.cli.top.sampling import Figures, NoBeam, Process, Sample, Sort, _read
 from quicdist.cli.top.watching import View
 from quicdist.etf import Atom, Pid
-from tests.cli.conftest import COOKIE, Command
+from tests.cli.conftest import CALC, COOKIE, Command
 from tests.cli.terminal import Terminal
 from tests.support.erlang import Erlang
 from tests.support.gatewayed import GatewayThread, gatewayed_erl
@@ -100,8 +101,44 @@ def test_again_and_again(quicdist: Command, busy: tuple[str, Erlang]) -> None:
 
 
 @pytest.mark.io
-def test_no_beam(quicdist: Command, calc: str) -> None:
-    quicdist("top", calc, "--once").refused(1, "is no BEAM node")
+def test_a_python_node(quicdist: Command, calc: str) -> None:
+    done = quicdist("top", calc, "--once", "-i", "0.1", env={"COLUMNS": "160"})
+    assert (done.code, done.err) == (0, "")
+    head, processes = done.out.split("PID")
+    assert head.startswith(f"{calc}  Python 3.")
+    for word in ("CPU", "running calls 1", "connected to 1 node", "our link"):
+        assert word in head
+    assert "net_kernel" in processes
+    assert "calc" in processes
+
+
+@pytest.mark.io
+def test_a_python_node_as_json(quicdist: Command, calc: str) -> None:
+    done = quicdist("top", calc, "--once", "-i", "0.1", "--json")
+    told = json.loads(done.out)
+    assert told["kind"] == "python"
+    assert told["calls"] == 1
+    assert told["processes_count"] == len(told["processes"])
+    assert "rex" in [one["name"] for one in told["processes"]]
+    assert len(told["connections"]) == 1
+
+
+@pytest.mark.io
+def test_a_python_node_that_does_not_permit_it(quicdist: Command) -> None:
+    (quicdist.home / "calc.py").write_text(CALC)
+    with quicdist.node("run", "0@127.0.0.1", "calc", "--calls", "*=calc:add") as (name, _):
+        quicdist("top", name, "--once").refused(1, "does not permit quicdist:status")
+        quicdist("exports", name).refused(1, "does not permit quicdist:exports")
+
+
+@pytest.mark.erlang
+def test_once_as_json(quicdist: Command, busy: tuple[str, Erlang]) -> None:
+    name, _ = busy
+    told = json.loads(quicdist("top", name, "--once", "-n", "3", "-i", "0.1", "--json").out)
+    assert told["kind"] == "beam"
+    assert told["memory"]["total"] > 0
+    assert len(told["processes"]) == 3
+    assert told["processes"][0]["pid"].startswith("<0.")
 
 
 # -- on a terminal ------------------------------------------------------------------------------
@@ -193,7 +230,7 @@ def test_whatever_a_node_says_stays_within_its_lines(
     "answer", [None, 5, (), (Atom("value"), (), []), (Atom("value"), ([], 1, 2, 3, []), [])]
 )
 def test_what_no_beam_answers(answer: Any) -> None:
-    with pytest.raises(NoBeam, match="what no BEAM would"):
+    with pytest.raises(NoBeam, match="unexpected term"):
         _read(PEER, answer)
 
 

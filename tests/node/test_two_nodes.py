@@ -355,6 +355,10 @@ async def test_nobody_there(hub: Hub) -> None:
         with pytest.raises(NoConnection, match=r"no EPMD answers at nowhere\.invalid"):
             await one.connect("name@nowhere.invalid")
     async with make(hub) as one:
+        with pytest.raises(NoConnection, match=r"nobody at port 99$"):
+            await one.call("99@127.0.0.1", "m", "f", timeout=60)
+    patient = NodeLimits(closed_port_dials=1000)
+    async with make(hub, limits=patient) as one:
         with pytest.raises(NoConnection, match=r"nobody at port 99 \(tried for 0.5 s\)"):
             await one.call("99@127.0.0.1", "m", "f", timeout=0.5)
     async with make(hub, limits=limits) as one, one.mailbox() as me:

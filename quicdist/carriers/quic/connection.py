@@ -82,6 +82,7 @@ class Failure:
     text: str
     may_retry: bool
     is_distrust: bool
+    is_port_closed: bool = False
 
 
 class AttemptFailed(DialError):
@@ -453,6 +454,12 @@ class QuicConnection:
         if verdict is Verdict.PROBE:
             self.ping()
         self._plan_look_at_port()
+
+    def port_closed(self, text: str) -> None:
+        """The host of the peer says that nobody is at its port, and nothing else has answered."""
+        if self.up is not None and not self.up.done():
+            self.up.set_result(Failure(text, False, False, is_port_closed=True))
+        self.fail(text)
 
     def fail(self, text: str) -> None:
         """The endpoint gives it up; whoever is there is told."""

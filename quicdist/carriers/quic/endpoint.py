@@ -15,7 +15,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from quicdist.carriers.base import CertificateRejected, Connection, ConnectionHandler, DialError
+from quicdist.carriers.base import (
+    CertificateRejected,
+    Connection,
+    ConnectionHandler,
+    DialError,
+    PortClosed,
+)
 from quicdist.carriers.quic.address_validation import AddressValidation
 from quicdist.carriers.quic.admission import Admission
 from quicdist.carriers.quic.busy_wait import BusyWait
@@ -155,6 +161,7 @@ class Endpoint:
             timeout = self._settings.limits.handshake_timeout
         deadline = self._loop.time() + timeout
         failure = f"no answer in {timeout:g} s"
+        closed = 0
         addresses = await self._resolve(host, port)
         for place, address in enumerate(addresses):
             # A name's first address may be one where nobody listens: the others get their turn.
@@ -164,11 +171,13 @@ class Endpoint:
                 return await self._dial_address(node or f"{port}@{host}", address, alpns, turn)
             except AttemptFailed as error:
                 failure = str(error)
+                closed += error.why.is_port_closed
                 if error.why.is_distrust:
                     raise CertificateRejected(f"{host}:{port}: {failure}") from None
             except TimeoutError:
                 pass
-        raise DialError(f"{host}:{port}: {failure}")
+        error_type = PortClosed if closed == len(addresses) else DialError
+        raise error_type(f"{host}:{port}: {failure}")
 
     async def close(self, timeout: float = 1.0) -> None:
         """Ends every connection, so that peers see it at once, and gives the port back.
@@ -403,7 +412,11 @@ class Endpoint:
         for address, number in bounced.items():
             for connection in list(self._dialing.get(address, ())):
                 if connection.dialed == address:
-                    connection.fail(os.strerror(number).lower())
+                    text = os.strerror(number).lower()
+                    if number == errno.ECONNREFUSED:
+                        connection.port_closed(text)
+                    else:
+                        connection.fail(text)
 
     def _arrived(self, data: bytes, path: Path, now: float) -> None:
         """A datagram for nobody we know: someone dials, or has missed an end, or it is junk."""

@@ -1,4 +1,4 @@
-"""`quicdist shell`: calls on a node, one after another."""
+"""`quicdist shell`: a prompt for calls on a node."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def shell(
             "--timeout",
             min=0.001,
             metavar="SECONDS",
-            help="How long to wait for an answer; by default for ever, or until Ctrl-C.",
+            help="The time limit of each call; by default there is none.",
             show_default=False,
         ),
     ] = None,
@@ -53,11 +53,11 @@ def shell(
     require_binding: RequireBinding = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Type calls such as lists:seq(1, 3) and have NODE do them.
+    """Read calls such as lists:seq(1, 3) and run them on NODE.
 
-    Terms are written in Erlang notation, there and back; pids as NODE's own shell prints them. Tab
-    completes the modules that NODE has loaded and their functions, Ctrl-C gives up waiting, Ctrl-D
-    leaves. Where the input is no terminal, its calls are made up to the first that fails.
+    Terms are in Erlang notation, and pids as the shell of NODE prints them. Tab completes loaded
+    modules and their functions, and the exports of a Python node. Ctrl-C cancels the wait for a
+    call, Ctrl-D ends the shell. If the input is not a terminal, the first failed call ends it.
     """
     from quicdist.cli import client
     from quicdist.cli.remote_output import Printed

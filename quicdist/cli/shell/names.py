@@ -1,4 +1,4 @@
-"""The modules and functions of a node, as far as they begin with what was typed."""
+"""The modules and functions of a node that begin with the typed text."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from quicdist.cli.exit_codes import Problem
+from quicdist.cli.exported_functions import Function, functions_of
 from quicdist.cli.sanitize import harmless_term
 from quicdist.errors import NodeError
 from quicdist.etf import Atom, Term
@@ -17,10 +19,10 @@ if TYPE_CHECKING:
     from quicdist.node.node import Node
 
 _FRESH = 10.0
-"""Seconds for which an answer is taken to be still true."""
+"""Seconds for which an answer is kept."""
 
 _PATIENCE = 5.0
-"""Seconds that whoever pressed Tab is let wait."""
+"""Seconds to wait for the node after Tab is pressed."""
 
 _MODULE = re.compile(r"\s*(?P<typed>'?(?P<name>[\w.@]*))\Z")
 _FUNCTION = re.compile(r"\s*(?P<module>'[^']+'|[a-z][\w@]*):(?P<typed>'?(?P<name>[\w.@?!]*))\Z")
@@ -28,35 +30,62 @@ _FUNCTION = re.compile(r"\s*(?P<module>'[^']+'|[a-z][\w@]*):(?P<typed>'?(?P<name
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Something that may have been meant."""
+    """A completion."""
 
     text: str
-    """What to put in place of what was typed."""
+    """What replaces the typed characters."""
 
     typed: int
-    """Characters of it."""
+    """The number of typed characters."""
 
     shown: str
 
 
 class Names:
-    """Asks a node, and remembers for a while. What is not loaded stays so."""
+    """Asks a node, and keeps the answers for a while. No module is loaded by it."""
 
     def __init__(self, node: Node, peer: str) -> None:
         self._node = node
         self._peer = peer
+        self._python: tuple[float, list[Function]] = (-_FRESH, [])
         self._known: dict[tuple[str, ...], tuple[float, list[Term]]] = {}
 
     async def matching(self, typed: str) -> list[Found]:
-        """For the line up to the cursor; none where the node does not answer."""
+        """For the line up to the cursor; empty if the node does not answer."""
         function = _FUNCTION.match(typed)
         if function:
-            exports = await self._ask("get_module_info", function["module"].strip("'"), "exports")
+            module_name = function["module"].strip("'")
+            exports = await self._ask("get_module_info", module_name, "exports")
+            exports = exports or await self._python_exports(module_name)
             return _functions(exports, function["name"], len(function["typed"]))
         module = _MODULE.match(typed)
         if module:
-            return _modules(await self._ask("loaded"), module["name"], len(module["typed"]))
+            loaded = await self._ask("loaded") or await self._python_modules()
+            return _modules(loaded, module["name"], len(module["typed"]))
         return []
+
+    async def _python_modules(self) -> list[Term]:
+        return [Atom(one) for one in {found.module for found in await self._functions()}]
+
+    async def _python_exports(self, module: str) -> list[Term]:
+        """Pairs of name and arity, as in the exports of an Erlang module."""
+        return [
+            (one.name, arity)
+            for one in await self._functions()
+            if one.module == module
+            for arity in range(one.least, (one.least if one.most is None else one.most) + 1)
+        ]
+
+    async def _functions(self) -> list[Function]:
+        """The exports of a Python node; none of another node."""
+        asked, functions = self._python
+        if time.monotonic() - asked >= _FRESH:
+            try:
+                functions = await functions_of(self._node, self._peer, _PATIENCE)
+            except (NodeError, Problem):
+                functions = []
+            self._python = time.monotonic(), functions
+        return functions
 
     async def _ask(self, *question: str) -> list[Term]:
         asked, answer = self._known.get(question, (-_FRESH, []))

@@ -1,4 +1,4 @@
-"""`quicdist top`: what a BEAM node is busy with, live."""
+"""`quicdist top`: the processes, memory and connections of a node, live."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from quicdist.cli.options import (
     Cookie,
     CookieFile,
     Crl,
+    Json,
     Key,
     KeyPassphraseFile,
     Lookups,
@@ -43,19 +44,24 @@ def top(
     node: PeerNode,
     cookie: Cookie = None,
     sort: Annotated[
-        SortBy, typer.Option("--sort", "-s", help="What the processes are listed by.")
+        SortBy, typer.Option("--sort", "-s", help="The order of the processes.")
     ] = SortBy.REDUCTIONS,
     interval: Annotated[
         float,
         typer.Option(
-            "--interval", "-i", min=0.1, max=3600, metavar="SECONDS", help="From look to look."
+            "--interval",
+            "-i",
+            min=0.1,
+            max=3600,
+            metavar="SECONDS",
+            help="Time between samples.",
         ),
     ] = 2.0,
-    once: Annotated[bool, typer.Option("--once", help="Look once, print it and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print one sample and end.")] = False,
     rows: Annotated[
         int,
         typer.Option(
-            "--rows", "-n", min=1, max=1000, metavar="N", help="Processes, where it is printed."
+            "--rows", "-n", min=1, max=1000, metavar="N", help="Number of processes to print."
         ),
     ] = 20,
     name: OwnName = None,
@@ -69,13 +75,14 @@ def top(
     crl: Crl = None,
     require_tls: RequireTls = False,
     require_binding: RequireBinding = False,
+    as_json: Json = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Show what the BEAM node NODE is busy with, until q is pressed.
+    """Show the processes, memory and connections of NODE, until q is pressed.
 
-    Its processes by reductions, memory or mailbox, its memory, run queue and connections, and how
-    our own link to it fares. It is asked once for each look and nothing is loaded on it. Where the
-    output is no terminal, each look is printed.
+    NODE is a BEAM node or a Python node. A BEAM node is asked with one call for each sample, and
+    no code is loaded on it. A Python node must permit the call quicdist:status. If the output is
+    not a terminal, or with --json, each sample is printed.
     """
     from quicdist.cli import client
     from quicdist.cli.running import until_signal
@@ -95,6 +102,8 @@ def top(
         Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
     )
     is_live = not once and sys.stdout.isatty() and sys.stdin.isatty()
+    settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose, lookups)
+    is_live = not once and not as_json and sys.stdout.isatty() and sys.stdin.isatty()
     if is_live:
         _need_terminal_library()
 
@@ -108,9 +117,10 @@ def top(
                 await live.show(watch)
                 return
             await watch.look()
-            _print(watch)
+            show = _print_json if as_json else _print
+            show(watch)
             if not once:
-                await watch.look_on(lambda: _print(watch))
+                await watch.look_on(lambda: show(watch))
 
     client.run(until_signal(main()), verbose)
 
@@ -125,6 +135,13 @@ def _need_terminal_library() -> None:
         library="prompt_toolkit",
         extra="terminal",
     )
+
+
+def _print_json(watch: Watch) -> None:
+    from quicdist.cli.json_output import print_object
+    from quicdist.cli.top import as_json
+
+    print_object(as_json.fields(watch.view))
 
 
 def _print(watch: Watch) -> None:

@@ -9,14 +9,17 @@ OTP, erl_eval(3), erlang:process_info/2.
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from quicdist.cli.exit_codes import ExitCode, Problem
+from quicdist.cli.top.python_node import PythonSample, Status, compared, read_status
 from quicdist.errors import CallError
 from quicdist.etf import Atom, Pid, Term
+from quicdist.typed import TermError, from_term
 
 if TYPE_CHECKING:
     from quicdist.node.node import Node
@@ -171,28 +174,55 @@ class Sample:
 
 
 class NoBeam(Problem):
-    """The node cannot be looked at: it is no BEAM, or answers what no BEAM would."""
+    """The node cannot be sampled: it lacks the functions, or its answer is unexpected."""
 
     def __init__(self, text: str) -> None:
         super().__init__(ExitCode.NO, text)
 
 
+class _NoErlang(NoBeam):
+    """There is no such function on the node."""
+
+
 class Sampler:
-    """Looks at one node."""
+    """Takes samples of one node."""
 
     def __init__(self, node: Node, peer: str, timeout: float) -> None:
         """`timeout` is what an answer may take beyond the time that it waits by itself."""
         self._node = node
         self._peer = peer
         self._timeout = timeout
+        self._is_python = False
         self._question: Term | None = None
         self._cost = 0.0
 
-    async def look(self, window: float, sort: Sort, count: int) -> Sample:
+    async def look(self, window: float, sort: Sort, count: int) -> Sample | PythonSample:
         """The `count` processes that come first, after `window` seconds or what SHARE makes of it.
 
         Raises NoBeam, and what Node.call raises.
         """
+        if not self._is_python:
+            try:
+                return await self._look_at_beam(window, sort, count)
+            except _NoErlang:
+                sample = await self._look_at_python(window)
+                self._is_python = True
+                return sample
+        return await self._look_at_python(window)
+
+    async def _look_at_python(self, window: float) -> PythonSample:
+        before = await self._status()
+        await asyncio.sleep(window)
+        return compared(before, await self._status())
+
+    async def _status(self) -> Status:
+        answer = await self._call("quicdist", "status")
+        try:
+            return read_status(answer)
+        except TermError as error:
+            raise NoBeam(f"{self._peer} answered with an unexpected term: {error}") from None
+
+    async def _look_at_beam(self, window: float, sort: Sort, count: int) -> Sample:
         window = max(window, self._cost * SHARE)
         bindings = {
             "Column": sort.column,
@@ -215,7 +245,7 @@ class Sampler:
                 parsed = await self._call("erl_parse", "parse_exprs", found)
                 if isinstance(parsed, tuple) and parsed[:1] == ("ok",) and len(parsed) == 2:
                     return parsed[1]
-        raise NoBeam(f"{self._peer} reads Erlang in a way of its own")
+        raise NoBeam(f"{self._peer} cannot parse the expression of quicdist top")
 
     async def _call(self, module: str, function: str, *args: Term, wait: float = 0) -> Term:
         try:
@@ -225,20 +255,22 @@ class Sampler:
         except CallError as error:
             match error.reason:
                 case "undef" | ("exception", "undef", *_):
-                    raise NoBeam(f"{self._peer} is no BEAM node: it has no {module}") from None
+                    text = (
+                        f"{self._peer} does not permit {module}:{function} to this node, or is "
+                        "neither a BEAM node nor a Python node"
+                    )
+                    raise _NoErlang(text) from None
             raise
 
 
 def _read(peer: str, value: Term) -> Sample:
-    from quicdist.typed import TermError, from_term
-
     match value:
         case ("value", answer, _):
             try:
                 read = from_term(answer, _Answer)
             except TermError as error:
-                raise NoBeam(f"{peer} answers what no BEAM would: {error}") from None
+                raise NoBeam(f"{peer} answered with an unexpected term: {error}") from None
             return Sample(
                 read.figures, read.seen, max(read.window, 1) / 1e6, read.cost / 1e6, read.rows
             )
-    raise NoBeam(f"{peer} answers what no BEAM would")
+    raise NoBeam(f"{peer} answered with an unexpected term")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from quicdist.cli.sanitize import harmless, harmless_term
+from quicdist.cli.top.python_node import PythonSample
 from quicdist.cli.top.sampling import Figures, Process, Sample, Sort
 from quicdist.cli.top.watching import Link, View
+from quicdist.etf import Atom
 from quicdist.etf.notation import format_bounded
 
 Line: TypeAlias = "list[tuple[str, str]]"
@@ -17,6 +19,9 @@ Line: TypeAlias = "list[tuple[str, str]]"
 _COLUMNS = ((Sort.REDUCTIONS, "REDS/S"), (Sort.MEMORY, "MEMORY"), (Sort.MAILBOX, "MAILBOX"))
 _WIDTH = 9
 """Of a column of numbers."""
+
+_MOST_CONNECTIONS = 10
+"""Connections of a Python node that are shown."""
 
 HEAD = 7
 """Lines above the first process."""
@@ -27,6 +32,10 @@ def lines(view: View, width: int) -> Iterator[Line]:
     for line in _head(view):
         yield _cut(line, width)
     if view.sample is None:
+        return
+    if isinstance(view.sample, PythonSample):
+        for line in _python_processes(view.sample, view):
+            yield _cut(line, width)
         return
     yield _cut(_titles(view.sort), width)
     title_width = _title_width(width)
@@ -50,19 +59,56 @@ def _head(view: View) -> Iterator[Line]:
         if view.problem is None:
             yield [("class:faint", "looking ...")]
         return
-    figures = view.sample.figures
-    yield [("", _load(figures, view.sample))]
-    yield [("", _memory(figures))]
-    yield [("", _nodes(figures))]
+    if isinstance(view.sample, PythonSample):
+        yield from _python_figures(view.sample)
+    else:
+        yield from _beam_figures(view.sample)
     if view.link is not None:
         yield [("", _link(view.link))]
     yield []
 
 
+def _beam_figures(sample: Sample) -> Iterator[Line]:
+    figures = sample.figures
+    yield [("", _load(figures, sample))]
+    yield [("", _memory(figures))]
+    yield [("", _nodes(figures.nodes))]
+
+
+def _python_figures(sample: PythonSample) -> Iterator[Line]:
+    status = sample.status
+    yield [
+        (
+            "",
+            f"CPU {sample.cpu_share:.0%}   running calls {status.calls}   processes "
+            f"{status.processes}   mailboxes {status.mailboxes}   messages waiting "
+            f"{status.messages} ({amount(status.message_bytes)}B)",
+        )
+    ]
+    yield [("", _nodes([one.node for one in status.connections]))]
+    for one in status.connections[:_MOST_CONNECTIONS]:
+        trip = "" if one.round_trip is None else f", round trip {one.round_trip / 1000:.1f} ms"
+        yield [
+            (
+                "",
+                f"  {harmless(one.node)}: {harmless(one.carrier)}{trip}, in "
+                f"{amount(one.bytes_received)}B, out {amount(one.bytes_sent)}B, queued "
+                f"{amount(one.bytes_queued)}B, {_many(one.datagrams_lost, 'datagram')} lost",
+            )
+        ]
+
+
 def _what_it_is(view: View) -> str:
     if view.sample is None:
         return ""
-    figures, pause = view.sample.figures, "paused, " if view.is_paused else ""
+    pause = "paused, " if view.is_paused else ""
+    if isinstance(view.sample, PythonSample):
+        status = view.sample.status
+        return (
+            f"{harmless(status.language)}, up {_duration(status.uptime)}; {pause}seen over "
+            f"{view.sample.window:.1f} s"
+        )
+    figures = view.sample.figures
     return (
         f"OTP {harmless(figures.release)}, {_many(figures.schedulers, 'scheduler')}, "
         f"up {_duration(figures.uptime)}; {pause}seen over {view.sample.window:.1f} s"
@@ -89,9 +135,9 @@ def _memory(figures: Figures) -> str:
     return f"memory {amount(sizes.get('total', 0))}B: {', '.join(parts)}   ports: {ports}"
 
 
-def _nodes(figures: Figures) -> str:
-    names = ", ".join(harmless(name) for name in figures.nodes[:50])
-    return f"connected to {_many(len(figures.nodes), 'node')}: {names}"
+def _nodes(nodes: Sequence[Atom]) -> str:
+    names = ", ".join(harmless(name) for name in nodes[:50])
+    return f"connected to {_many(len(nodes), 'node')}: {names}"
 
 
 def _link(link: Link) -> str:
@@ -126,7 +172,7 @@ def _sorted(sample: Sample, sort: Sort) -> list[Process]:
 
 
 def _process(row: Process, view: View, title_width: int) -> Line:
-    assert view.sample is not None
+    assert isinstance(view.sample, Sample)
     pid = harmless_term(format_bounded(row.pid, node=view.peer))
     title = fitted(_function_or_term(row.title), title_width)
     doing = "ended" if row.doing is None else _function_or_term(row.doing)
@@ -136,6 +182,21 @@ def _process(row: Process, view: View, title_width: int) -> Line:
         ("", f"{row.mailbox:>{_WIDTH}}  {title} "),
         ("class:faint", doing),
     ]
+
+
+def _python_processes(sample: PythonSample, view: View) -> Iterator[Line]:
+    """The most messages first, or with the sort `memory` the most bytes."""
+    title = f"{'PID':<14}{'MEMORY':>{_WIDTH}}{'MAILBOX':>{_WIDTH}}{'MONITORS':>{_WIDTH}}  NAME"
+    yield [("class:title", title)]
+    by_size = view.sort is Sort.MEMORY
+    rows = sorted(
+        sample.status.rows, key=lambda row: row.bytes if by_size else row.messages, reverse=True
+    )
+    for row in rows:
+        pid = harmless_term(format_bounded(row.pid, node=view.peer))
+        name = "" if row.name == "undefined" else harmless_term(format_bounded(row.name))
+        numbers = f"{amount(row.bytes):>{_WIDTH}}{row.messages:>{_WIDTH}}{row.monitors:>{_WIDTH}}"
+        yield [("", f"{pid:<14}{numbers}  {name}")]
 
 
 def _function_or_term(term: object) -> str:

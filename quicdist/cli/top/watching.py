@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from quicdist.cli.top.python_node import PythonSample
 from quicdist.cli.top.sampling import Sample, Sampler, Sort
 from quicdist.errors import CallTimeout, NoConnection, NodeError
 
@@ -40,7 +41,7 @@ class View:
     peer: str
     sort: Sort
     interval: float
-    sample: Sample | None = None
+    sample: Sample | PythonSample | None = None
     link: Link | None = None
     problem: str | None = None
     """Why the sample is an old one."""

@@ -1,0 +1,71 @@
+"""A view as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from quicdist.cli.json_output import Value, json_value
+from quicdist.cli.top.python_node import PythonSample
+from quicdist.cli.top.sampling import Process, Sample
+from quicdist.cli.top.watching import View
+
+
+def fields(view: View) -> dict[str, Value]:
+    """`kind` is `beam` or `python`, and decides what `node` and `processes` contain."""
+    sample = view.sample
+    shown: dict[str, Value] = {"node": view.peer, "problem": view.problem}
+    if view.link is not None:
+        trip = view.link.info.round_trip
+        shown["link"] = {
+            "carrier": view.link.info.alpn or view.link.info.carrier,
+            "round_trip_ms": None if trip is None else round(trip * 1000, 3),
+            "received_per_s": view.link.received,
+            "sent_per_s": view.link.sent,
+        }
+    if isinstance(sample, PythonSample):
+        status = {name: json_value(value, view.peer) for name, value in _plain(sample).items()}
+        return {**shown, "kind": "python", "window": sample.window, **status}
+    if sample is None:
+        return shown
+    figures = {
+        name: json_value(value, view.peer) for name, value in sample.figures._asdict().items()
+    }
+    figures["memory"] = {str(name): size for name, size in sample.figures.memory}
+    return {
+        **shown,
+        "kind": "beam",
+        "window": sample.window,
+        **{f"{name}_count" if name == "processes" else name: one for name, one in figures.items()},
+        "processes": [_process(row, sample, view.peer) for row in sample.rows],
+    }
+
+
+def _plain(sample: PythonSample) -> dict[str, object]:
+    status = asdict(sample.status)
+    rows = status.pop("rows")
+    return {
+        **status,
+        "processes_count": status["processes"],
+        "processes": [dict(row) for row in rows],
+        "cpu_share": round(sample.cpu_share, 3),
+    }
+
+
+def _process(row: Process, sample: Sample, peer: str) -> Value:
+    return {
+        "pid": json_value(row.pid, peer),
+        "reductions_per_s": round(row.reductions / sample.window),
+        "memory": row.memory,
+        "mailbox": row.mailbox,
+        "title": _text(row.title, peer),
+        "function": _text(row.doing, peer),
+    }
+
+
+def _text(term: object, peer: str) -> Value:
+    match term:
+        case None:
+            return None
+        case (str() as module, str() as function, int() as arity):
+            return f"{module}:{function}/{arity}"
+    return json_value(term, peer)
