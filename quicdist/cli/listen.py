@@ -339,9 +339,11 @@ def run(
     """
     import asyncio
 
+    from quicdist.cli import reloading
     from quicdist.cli.running import until_signal
+    from quicdist.cli.serving import Life, Output, serve
 
-    start_logging(verbose, quiet=quiet, as_json=log_json)
+    start_logging(verbose, quiet=quiet, as_json=log_json, audit=audit)
     exports = _imported_or_reloaded(modules) if reload else [_imported(one) for one in modules]
     settings = Settings(
         name,
@@ -365,7 +367,6 @@ def run(
         threads=threads,
         net_ticktime=net_ticktime,
     )
-    start_logging(verbose, quiet=False, as_json=log_json, audit=audit)
     life = Life(drain, ends_with_stdin=exit_with_stdin, reloads=reload)
     asyncio.run(until_signal(serve(settings.up(), Output(log_json, quiet), life)))
     if life.changed is not None:
