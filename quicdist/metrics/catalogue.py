@@ -193,6 +193,12 @@ OF_NODES: tuple[Metric, ...] = (
         Unit.NONE,
     ),
     *_traffic(
+        "rate_holds",
+        "How often peers were held back because they sent or called more in a second than they may",
+        lambda t: t.rate_holds,
+        Unit.NONE,
+    ),
+    *_traffic(
         "held_back_seconds",
         "Time that peers were held back by full receivers",
         lambda t: t.held_back,

@@ -726,6 +726,7 @@ class _Life:
             self._exports,
             self._access,
             self._limits.calls_at_once,
+            self._limits.calls_per_second,
             self._audit,
         )
         serving.provide("erlang", "disconnect_node", self._disconnect_for)

@@ -39,6 +39,11 @@ class AdmissionLimits:
     """Of those, the ones whose distribution handshake is not done; and as many for all addresses of
     an IPv6 /48 together."""
 
+    handshakes_per_second_per_address: float = 128.0
+    """Connections begun in a second from one IPv4 address or IPv6 /64, and as many at once, also by
+    those who have shown that they receive there. A first datagram beyond that is dropped; QUIC
+    libraries send it again after about a second."""
+
     resets_per_second: float = 50.0
     """Stateless resets (RFC 9000, 10.3) sent, at most; as many at once."""
 
