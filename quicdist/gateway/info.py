@@ -83,3 +83,6 @@ class GatewayStatistics:
 
     traffic: Traffic
     """Over all connections there have been."""
+
+    certificate_expires: float | None = None
+    """Unix time when our certificate ends to be valid."""

@@ -137,6 +137,9 @@ class NodeStatistics:
     traffic: Traffic
     """Over all connections there have been."""
 
+    certificate_expires: float | None = None
+    """Unix time when our certificate ends to be valid; None where none was needed yet."""
+
 
 def peer_info(peer: Peer) -> PeerInfo:
     """Of a link that is up."""
@@ -169,6 +172,7 @@ def node_statistics(
     carriers: Iterable[Carrier],
     counters: NodeCounters,
     since: float,
+    certificate_expires: float | None = None,
 ) -> NodeStatistics:
     """Of a node that runs."""
     mailboxes = [one for one in system.processes.values() if isinstance(one, Mailbox)]
@@ -196,4 +200,5 @@ def node_statistics(
         ended=counters.ended_by_reason(),
         refused=counters.refused_by_reason(carrier.refusals() for carrier in carriers),
         traffic=sum((peer.traffic for peer in peers), counters.past),
+        certificate_expires=certificate_expires,
     )

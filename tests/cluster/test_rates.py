@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -133,5 +134,6 @@ async def test_without_a_setting_nobody_is_held_back() -> None:
     "name", ["messages_per_second", "calls_per_second", "handshakes_per_second"]
 )
 def test_a_rate_is_above_zero(name: str) -> None:
+    settings: dict[str, Any] = {name: 0}
     with pytest.raises(NodeError, match=name):
-        NodeLimits(**{name: 0})
+        NodeLimits(**settings)
