@@ -273,6 +273,10 @@ class BlockingNode:
         """Opens a new socket and moves what can move. See `Node.rebind`."""
         self._thread.do(self._node.rebind)
 
+    def change_access(self, access: AccessGiven) -> None:
+        """Other rules from now on. See `Node.change_access`."""
+        self._thread.do(self._node.change_access, access)
+
     def register(self, name: str, pid: Pid) -> None:
         """Gives a process of this node a name. See `Node.register`."""
         self._thread.do(self._node.register, name, pid)

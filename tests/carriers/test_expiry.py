@@ -41,7 +41,7 @@ def test_the_log_tells_when_our_certificate_expires(
 
 def test_nothing_is_said_of_a_certificate_that_nobody_needed() -> None:
     credentials = Credentials(None, Trust.nothing())
-    say_expiry(credentials, "a@h", datetime.datetime.now(datetime.timezone.utc))
+    say_expiry(credentials, "a@h", datetime.datetime.now(datetime.UTC))
     assert credentials.expires is None
 
 

@@ -37,11 +37,10 @@ def test_who_waits_as_long_as_told_never_exceeds_the_rate(rate: float, gaps: lis
     """In any time no more than the burst and the rate allow, and never a wait of more than one
     event's share."""
     limit = RateLimit(rate)
-    now, due, count = 100.0, 100.0, 0
-    for gap in gaps:
+    now, due = 100.0, 100.0
+    for count, gap in enumerate(gaps, 1):
         now = max(now + gap, due)
         wait = limit.take(now)
-        count += 1
         assert 0 <= wait <= 1 / rate + 1e-6
         due = now + wait
         assert count <= max(1.0, rate) + (now - 100.0) * rate + 1.001
