@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from quicdist.cluster.access import Access, Tracebacks
     from quicdist.cluster.dns import DnsSrv
     from quicdist.cluster.lookup import Epmd, PortInName, Table
+    from quicdist.cluster.policy import Policy
+    from quicdist.cluster.policy_file import PolicyError, read_policy
     from quicdist.cluster.quic import Quic
     from quicdist.cluster.retry import Retry
     from quicdist.cluster.tcp import EpmdUse, Tcp
@@ -118,6 +120,8 @@ __all__ = [
     "NotVisible",
     "PeerInfo",
     "Pid",
+    "Policy",
+    "PolicyError",
     "Port",
     "PortInName",
     "ProcessExited",
@@ -140,6 +144,7 @@ __all__ = [
     "connect",
     "current_process",
     "export",
+    "read_policy",
     "shell",
 ]
 
@@ -149,6 +154,8 @@ _PLACES = {
     "carriers.quic.tracing": "Tracing",
     "carriers.trust": "Identity Trust",
     "cluster.access": "Access Tracebacks",
+    "cluster.policy": "Policy",
+    "cluster.policy_file": "PolicyError read_policy",
     "etf": "Atom BitString ErlMap EtfDecodeError EtfEncodeError Export Fun ImproperList "
     "NativeRecord Pid Port Reference",
     "runtime.aliases": "AliasMode",

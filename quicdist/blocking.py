@@ -291,6 +291,10 @@ class BlockingNode:
         """Opens a new socket and moves connections to it. See `Node.rebind`."""
         self._thread.do(self._node.rebind)
 
+    def change_access(self, access: AccessGiven) -> None:
+        """Other rules from now on. See `Node.change_access`."""
+        self._thread.do(self._node.change_access, access)
+
     def register(self, name: str, pid: Pid) -> None:
         """Registers a process of this node under a name. See `Node.register`."""
         self._thread.do(self._node.register, name, pid)

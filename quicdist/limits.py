@@ -68,6 +68,11 @@ class AdmissionLimits:
     """Of those, the ones whose distribution handshake is not done; and as many for all addresses of
     an IPv6 /48 together."""
 
+    handshakes_per_second_per_address: float = 128.0
+    """Connections begun in a second from one IPv4 address or IPv6 /64, and as many at once, also by
+    dialers that have proved their address. A first datagram beyond that is dropped; QUIC libraries
+    send it again after about a second."""
+
     resets_per_second: float = 50.0
     """Stateless resets (RFC 9000, 10.3) sent, at most; as many at once."""
 
@@ -225,6 +230,17 @@ class NodeLimits:
     handshakes_per_address: int = 128
     """Of those, the ones from one IPv4 address, one IPv6 /64, and all of one IPv6 /48."""
 
+    handshakes_per_second: float = 128.0
+    """Connections made to us in a second from one IPv4 address or IPv6 /64, and as many at once.
+    Others are refused before their distribution handshake begins."""
+
+    messages_per_second: float | None = None
+    """Messages and signals of one peer in a second, on the average, and as many at once. Beyond
+    that the peer is held back: nothing is lost, and its senders wait. None is no limit."""
+
+    calls_per_second: float | None = None
+    """Calls of exported functions by one peer, as `messages_per_second`."""
+
     stop_timeout: float = 5.0
     """For accepted sends to be acknowledged when the node stops."""
 
@@ -237,5 +253,9 @@ class NodeLimits:
     def __post_init__(self) -> None:
         if not 0 < self.send_low <= self.send_high:
             raise NodeError(f"send limits out of order: 0 < send_low <= send_high, got {self}")
+        for name in ("messages_per_second", "calls_per_second", "handshakes_per_second"):
+            rate = getattr(self, name)
+            if rate is not None and not rate > 0:
+                raise NodeError(f"{name} must be above 0, got {rate}")
         if self.net_ticktime <= 0:
             raise NodeError(f"net_ticktime must be above 0 s, got {self.net_ticktime}")

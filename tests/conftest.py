@@ -64,7 +64,7 @@ def _state_of_its_own(
 @pytest.fixture(autouse=True)
 def _log_of_its_own() -> None:
     """One test's lines in the log leave no fewer to the next."""
-    for name in ("node", "gateway", "quic", "tls", "epmd"):
+    for name in ("node", "access", "gateway", "quic", "tls", "epmd"):
         for few in logging.getLogger(f"quicdist.{name}").filters:
             if isinstance(few, LogRateLimit):
                 few.forget()

@@ -23,6 +23,9 @@ class RejectReason(enum.Enum):
     """As many come from its address as may, or no fewer half-open ones than from any other; IPv6
     addresses of one /48 count together."""
 
+    ADDRESS_RATE = "address_rate"
+    """More were begun in a second from its address than may be."""
+
     PUSHED_OUT = "pushed_out"
     """A half-open connection that was ended for another one's sake, as the oldest from where most
     of them come from."""

@@ -73,8 +73,6 @@ class AccessFilter:
         self._audit = audit
         self._served = frozenset(served)
         self._heard: dict[Pid, None] = {}
-        self.refusals = 0
-        """Messages and signals that were refused, or would have been."""
         self.obey(rules, only_logs=only_logs)
 
     def obey(self, rules: AccessRules, *, only_logs: bool) -> None:
@@ -111,7 +109,6 @@ class AccessFilter:
             return True
         if not refused:
             return True
-        self.refusals += 1
         self._say(refused)
         if not self._only_logs:
             self._answer(signal)

@@ -55,32 +55,27 @@ class Audit:
         cause: str = "",
     ) -> None:
         """One call. `duration` is in seconds; `cause` is why it did not return."""
-        self._write("audit_call", caller, function, outcome, duration, cause)
+        fields = self._fields("audit_call", caller, function, outcome)
+        _write({**fields, "duration": round(duration, 6), "cause": cause[:_LONGEST]})
 
     def refused(self, caller: PeerIdentity, what: str, outcome: Outcome = Outcome.REFUSED) -> None:
         """A message or signal that is not allowed; `what` says which."""
-        self._write("audit_refused", caller, what, outcome, 0.0, "access")
+        fields = self._fields("audit_refused", caller, what, outcome)
+        _write({**fields, "duration": 0.0, "cause": "access"})
 
-    def _write(
-        self,
-        event: str,
-        caller: PeerIdentity,
-        function: str,
-        outcome: Outcome,
-        duration: float,
-        cause: str,
-    ) -> None:
-        function, cause = function[:_LONGEST], cause[:_LONGEST]
-        extra = {
+    def _fields(
+        self, event: str, caller: PeerIdentity, called: str, outcome: Outcome
+    ) -> dict[str, object]:
+        return {
             "event": event,
             "node": self._node,
             "peer": caller.name,
             "fingerprint": caller.fingerprint,
-            "called": function,
+            "called": called[:_LONGEST],
             "outcome": outcome.value,
-            "duration": round(duration, 6),
-            "cause": cause,
         }
-        text = "%s %s: %s, %.6f s%s"
-        why = f" ({cause})" if cause else ""
-        logger.info(text, caller.name, function, outcome.value, duration, why, extra=extra)
+
+
+def _write(fields: dict[str, object]) -> None:
+    values = [fields[name] for name in ("peer", "called", "outcome", "duration", "cause")]
+    logger.info("%s %s: %s, %.6f s, cause: %s", *values[:-1], values[-1] or "none", extra=fields)

@@ -16,9 +16,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
+from quicdist.carriers.address_group import place_of
 from quicdist.carriers.base import CertificateRejected, Connection, ConnectionHandler, PortClosed
 from quicdist.carriers.half_open import HalfOpen
 from quicdist.carriers.log_rate_limit import LogRateLimit
+from quicdist.carriers.token_bucket import TokenBuckets
 from quicdist.carriers.trust import CertificateError, PeerRefused
 from quicdist.carriers.trust.names import written
 from quicdist.cluster.access import AccessControl
@@ -161,6 +163,7 @@ class Connections:
             limits.handshakes_at_once, limits.handshakes_per_address
         )
         """Those that have not proved the cookie yet."""
+        self._rates = TokenBuckets(limits.handshakes_per_second)
         self._namer: Atom | None = None
         self._is_closing = False
         self._loop = asyncio.get_running_loop()
@@ -450,6 +453,9 @@ class Connections:
         if self._is_closing or self.local is None:
             raise ConnectionRefusedError("the node is not running")
         host = connection.peer_address[0]
+        if not self._rates.take(place_of(host), self._loop.time()):
+            self._counters.link_refused(Ending.ADDRESS_RATE)
+            raise ConnectionRefusedError(f"too many connections from {host} in a second")
         if self._greeting.refuses(host):
             raise ConnectionRefusedError(f"too many others from {host} are about to prove it")
         crowding = self._greeting.in_the_way(host)

@@ -47,6 +47,7 @@ from quicdist.runtime.backpressure import Backpressure
 from quicdist.runtime.counters import Ending, Traffic
 from quicdist.runtime.exit_reasons import error_reason
 from quicdist.runtime.process_table import Handler, Route
+from quicdist.runtime.rate_limit import RateLimit
 
 logger = logging.getLogger("quicdist.node")
 
@@ -170,6 +171,12 @@ class Peer:
         """Seconds, of the times that are over."""
         most = limits.unread_answers
         self._answers = Backpressure("the backlog of answers", most // 2, most, 2 * most)
+        rate = limits.messages_per_second
+        self._rate = None if rate is None else RateLimit(rate)
+        self._pausing = Backpressure("more in a second than it may send", 0, 0, 1, "messages")
+        self._pause_over = 0.0
+        """Event loop time when a peer that sent too much is let go."""
+        self._rate_holds = 0
         self._answers_moved = 0.0
         """Event loop time when the peer was last seen not to be stuck behind them."""
         self._ties_unseen = 0
@@ -363,6 +370,8 @@ class Peer:
                 packet = queue.popleft()
                 consumed += len(packet.data)
                 self._take(packet)
+                if self._rate is not None and packet.data and self.state is _UP:
+                    self.pause(self._rate.take(self._loop.time()))
                 if held_by or self.state is _DOWN:
                     break
         except HandshakeRefused as error:
@@ -455,6 +464,32 @@ class Peer:
         if level.is_at_bound:
             self._fail_calls(level)
 
+    def pause(self, seconds: float) -> None:
+        """It has sent or called more in a second than it may, and is not read for so long. Its
+        ticks are not read either, but packets of the carrier still count as signs of life."""
+        if seconds <= 0 or self.state is not State.UP:
+            return
+        now = self._loop.time()
+        self._pause_over = max(self._pause_over, now + seconds)
+        level = self._pausing
+        if level in self._held_by:
+            return
+        if not self._held_by:
+            self._held_since = now
+        self._held_by.add(level)
+        self._rate_holds += 1
+        self._loop.call_at(self._pause_over, self._end_pause)
+        if now >= level.next_report:
+            level.next_report = now + _REPORT_PAUSE
+            extra = self.fields("peer_rate_limited")
+            logger.warning("%s sends more than it may, and is held back", self, extra=extra)
+
+    def _end_pause(self) -> None:
+        if self._loop.time() < self._pause_over and self.state is State.UP:
+            self._loop.call_at(self._pause_over, self._end_pause)
+        elif self._pausing in self._held_by:
+            self.let_go(self._pausing)
+
     def let_go(self, level: Backpressure) -> None:
         """A receiver has room again."""
         self._let_go([level])
@@ -486,6 +521,7 @@ class Peer:
             messages_refused=self._messages_refused,
             datagrams_lost=carrier.datagrams_lost,
             migrations=carrier.migrations,
+            rate_holds=self._rate_holds,
             held_back=self._held_before + held_now,
         )
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from quicdist.carriers.base import CertificateRejected, Connection, DialError
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.quic.tls_choices import CIPHER_SUITES
+from quicdist.carriers.quic.tls_choices import check as check_tls
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Credentials
@@ -48,6 +50,14 @@ class Quic:
     """The QUIC library: `aioquic`; `aioquic-plain`, which does without our short ways; `qh3`, the
     faster one (`pip install quicdist[fast]`), which has no qlog."""
 
+    cipher_suites: Sequence[str] = tuple(CIPHER_SUITES)
+    """Of TLS 1.3, by their IANA names, the preferred one first."""
+
+    key_exchanges: Sequence[str] = ()
+    """Groups of TLS 1.3 that are offered and accepted, by their IANA names, with the engine
+    aioquic; none is the engine's own choice. aioquic has no post-quantum one (`X25519MLKEM768`).
+    Two nodes with the engine qh3 use that one; it takes no setting."""
+
     max_datagram_size: int = 16_000
     """UDP payload that is sent at most, in bytes; what the path carries is found out."""
 
@@ -56,6 +66,8 @@ class Quic:
     come within them are read sooner, at the cost of CPU (`docs/limits.md`); 0 is off."""
 
     def __post_init__(self) -> None:
+        """Raises NodeError, and ValueError for what the engine does not have."""
+        check_tls(self.engine, self.cipher_suites, self.key_exchanges)
         if not 0 <= self.busy_wait <= _LONGEST_BUSY_WAIT:
             raise NodeError(
                 f"busy_wait is in seconds, from 0 (off) to {_LONGEST_BUSY_WAIT:g}, "
@@ -156,6 +168,8 @@ class _QuicCarrier:
             alpns=self._settings.listen_alpns,
             tracing=self._settings.tracing,
             engine=self._settings.engine,
+            cipher_suites=self._settings.cipher_suites,
+            key_exchanges=self._settings.key_exchanges,
             max_datagram_size=self._settings.max_datagram_size,
             busy_wait=self._settings.busy_wait,
         )

@@ -22,6 +22,7 @@ from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.reject_reason import Refusals
 from quicdist.carriers.tcp import TcpConnection
 from quicdist.carriers.trust import Credentials
+from quicdist.carriers.trust.expiry import watch_expiry
 from quicdist.carriers.trust.file_watcher import watch
 from quicdist.cluster.audit import Audit
 from quicdist.cluster.cookie_throttle import CookieThrottle
@@ -66,7 +67,7 @@ class _Endpoint(Protocol):
 
 
 Accept = Callable[[Connection], ConnectionHandler]
-OpenEndpoint = Callable[[GatewaySettings, Accept], Awaitable[_Endpoint]]
+OpenEndpoint = Callable[[GatewaySettings, Credentials, Accept], Awaitable[_Endpoint]]
 
 
 class Gateway:
@@ -99,7 +100,9 @@ class Gateway:
         self._guesses = CookieThrottle()
         self._since = time.time()
         self._endpoint: _Endpoint | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
+        trust, hosts = self.settings.trust, [self.settings.node.host]
+        self._credentials = Credentials(self.settings.identity, trust, hosts)
         self._epmd: EpmdServer | None = None
 
     @property
@@ -134,6 +137,7 @@ class Gateway:
         if self._endpoint is None:
             raise NotRunning(f"the gateway for {self.name} is not running")
         connected = [relay for relay in self._relays if relay.connected]
+        expires = self._credentials.expires
         counters, came = self._counters, sum(relay.is_incoming for relay in connected)
         return GatewayStatistics(
             name=self.name,
@@ -149,6 +153,7 @@ class Gateway:
                 (relay.policy_refusals for relay in self._relays), self._policy_refusals
             ),
             traffic=sum((relay.traffic() for relay in connected), counters.past),
+            certificate_expires=None if expires is None else expires.timestamp(),
         )
 
     def use_policy(self, policy: Policy) -> None:
@@ -176,7 +181,9 @@ class Gateway:
                 f"{_why(error)}"
             ) from None
         try:
-            self._endpoint = await self._open_endpoint(self.settings, self._incoming)
+            self._endpoint = await self._open_endpoint(
+                self.settings, self._credentials, self._incoming
+            )
         except OSError as error:
             await self._epmd.close()
             host, port = self._udp_address
@@ -184,8 +191,10 @@ class Gateway:
         except BaseException:
             await self._epmd.close()
             raise
-        watching = watch(self.settings.trust.verifier(), self.recheck_peers)
-        self._watching = asyncio.create_task(watching, name="watch trust")
+        self._watching = [
+            asyncio.create_task(watch(self._credentials.verifier, self.recheck_peers)),
+            asyncio.create_task(watch_expiry(self._credentials, self.name)),
+        ]
         extra = {"event": "gateway_up", "node": self.name}
         _log.info("gateway for %s: QUIC at %s:%d", self.name, *self.quic_address, extra=extra)
         where = (LOOPBACK, self.epmd_port)
@@ -202,8 +211,8 @@ class Gateway:
 
     async def close(self) -> None:
         """Ends every connection, so that both nodes of each see it at once, and all ports."""
-        if self._watching is not None:
-            self._watching.cancel()
+        for task in self._watching:
+            task.cancel()
         if self._epmd is not None:
             await self._epmd.close()
         await self._directory.close()
@@ -475,8 +484,9 @@ def _raise_file_limit(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def _open_quic(settings: GatewaySettings, accept: Accept) -> _Endpoint:
-    credentials = Credentials(settings.identity, settings.trust, [settings.node.host])
+async def _open_quic(
+    settings: GatewaySettings, credentials: Credentials, accept: Accept
+) -> _Endpoint:
     credentials.say_objection(settings.name)
     quic = QuicSettings(
         credentials,

@@ -85,6 +85,9 @@ class GatewayStatistics:
     traffic: Traffic
     """Over all connections there have been."""
 
+    certificate_expires: float | None = None
+    """Unix time when our certificate ends to be valid."""
+
     @property
     def dialled(self) -> int:
         """Deprecated name of `dialed`, for one release."""

@@ -100,16 +100,18 @@ class PolicyRules:
         return _HANDLERS[type(signal)](self, signal, payload)
 
     def called(self, signal: Signal, payload: PayloadInspection) -> str | None:
-        """What a request that passes calls, `module:function/arity` as far as it is known; None
-        where it is no call."""
+        """What a request that passes calls, as `module:function`; None where it is no call."""
         match signal:
             case SpawnRequest():
-                call = spawned(signal, payload.again())
-                return str(call or Call(*signal.mfa[:2]))
+                called = spawned(signal, payload.again()) or Call(*signal.mfa[:2])
             case Message(to=Atom() as name) if name == REX:
                 request = requested(payload.again(), self._peer_name).request
-                return str(request) if isinstance(request, Call) else None
-        return None
+                if not isinstance(request, Call):
+                    return None
+                called = request
+            case _:
+                return None
+        return f"{called.module}:{called.function}"
 
     def turned_down(self, signal: Signal, payload: PayloadInspection, what: str) -> Refusal:
         """The refusal of a request for what is in it."""

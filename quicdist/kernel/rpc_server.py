@@ -19,11 +19,13 @@ OTP: erpc, rpc, gen; ERTS manual, Distribution Protocol, SPAWN_REQUEST.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
+from weakref import WeakKeyDictionary
 
 from quicdist.cluster.access import AccessControl
 from quicdist.cluster.access_rules import DISCONNECT
@@ -40,6 +42,7 @@ from quicdist.runtime.local_spawn import Main, Spawner
 from quicdist.runtime.mailbox import Mailbox
 from quicdist.runtime.process import Watcher
 from quicdist.runtime.process_table import ProcessTable
+from quicdist.runtime.rate_limit import RateLimit
 from quicdist.runtime.system_process import SystemProcess, ignore, reply
 
 logger = logging.getLogger("quicdist.node")
@@ -75,6 +78,7 @@ class RpcServer:
         exports: Exports,
         access: AccessControl,
         calls_at_once: int,
+        calls_per_second: float | None = None,
         audit: Audit | None = None,
     ) -> None:
         self._system = system
@@ -82,6 +86,8 @@ class RpcServer:
         self._exports = exports
         self._access = access
         self._calls_at_once = calls_at_once
+        self._calls_per_second = calls_per_second
+        self._rates: WeakKeyDictionary[Source, RateLimit] = WeakKeyDictionary()
         self._audit = audit
         self._running: dict[Source, Backpressure] = {}
         self._provided: dict[tuple[str, str, int], Provided] = {}
@@ -130,6 +136,17 @@ class RpcServer:
             raise
         if level.size > level.high:
             source.filled(level)
+        self._count(source)
+
+    def _count(self, source: Source) -> None:
+        """A call more; a peer that calls too often is held back."""
+        per_second = self._calls_per_second
+        if per_second is None or source is HERE:
+            return
+        rate = self._rates.get(source)
+        if rate is None:
+            rate = self._rates[source] = RateLimit(per_second)
+        source.pause(rate.take(asyncio.get_running_loop().time()))
 
     def _refuses(self, source: Source) -> bool:
         return self._system.is_draining and source is not HERE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -74,6 +75,11 @@ def _by_peer(
     return samples
 
 
+def _certificate_left(node: Statistics) -> Iterable[Sample]:
+    if node.certificate_expires is not None:
+        yield (), node.certificate_expires - time.time()
+
+
 def _gauge(name: str, text: str, read: Callable[[Any], float], unit: Unit = Unit.NONE) -> Metric:
     return Metric(name, Kind.GAUGE, text, _one(read), unit)
 
@@ -130,6 +136,13 @@ _BOTH: tuple[Metric, ...] = (
         "What was sent or made to us and was turned away, by why",
         _by_reason(lambda n: n.refused),
         labels=("reason",),
+    ),
+    Metric(
+        "certificate_left_seconds",
+        Kind.GAUGE,
+        "Time until our certificate expires; below 0 once it has",
+        _certificate_left,
+        Unit.SECONDS,
     ),
     *_traffic("sent_bytes", "Stream bytes sent", lambda t: t.bytes_sent, Unit.BYTES),
     *_traffic("received_bytes", "Stream bytes received", lambda t: t.bytes_received, Unit.BYTES),
@@ -190,6 +203,12 @@ OF_NODES: tuple[Metric, ...] = (
         "refused_messages",
         "Messages received and dropped, because their payload cannot be read",
         lambda t: t.messages_refused,
+        Unit.NONE,
+    ),
+    *_traffic(
+        "rate_holds",
+        "How often peers were held back because they sent or called more in a second than they may",
+        lambda t: t.rate_holds,
         Unit.NONE,
     ),
     *_traffic(

@@ -139,6 +139,9 @@ class NodeStatistics:
     traffic: Traffic
     """Over all connections there have been."""
 
+    certificate_expires: float | None = None
+    """Unix time when our certificate ends to be valid; None where none was needed yet."""
+
     @property
     def dialled(self) -> int:
         """Deprecated name of `dialed`, for one release."""
@@ -192,6 +195,7 @@ def node_statistics(
     carriers: Iterable[Carrier],
     counters: NodeCounters,
     since: float,
+    certificate_expires: float | None = None,
 ) -> NodeStatistics:
     """Of a node that runs."""
     mailboxes = [one for one in system.processes.values() if isinstance(one, Mailbox)]
@@ -219,4 +223,5 @@ def node_statistics(
         ended=counters.ended_by_reason(),
         refused=counters.refused_by_reason(carrier.refusals() for carrier in carriers),
         traffic=sum((peer.traffic for peer in peers), counters.past),
+        certificate_expires=certificate_expires,
     )

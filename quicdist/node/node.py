@@ -13,7 +13,8 @@ from types import TracebackType
 
 from quicdist import etf
 from quicdist.carriers.epmd import EpmdError
-from quicdist.carriers.trust import CertificateError, Credentials, Identity, Trust, Verifier
+from quicdist.carriers.trust import CertificateError, Credentials, Identity, Trust
+from quicdist.carriers.trust.expiry import watch_expiry
 from quicdist.carriers.trust.file_watcher import watch
 from quicdist.cluster import tracebacks
 from quicdist.cluster.access import Access, AccessControl, AccessGiven
@@ -240,7 +241,7 @@ class Node:
             await self._give_up(life)
             raise
         self._life = life
-        life.watch_trust(self._credentials.verifier)
+        life.watch_trust(self._credentials)
         self._credentials.say_objection(self.name)
         logger.info("%s is up", self.name, extra={"event": "node_up", "node": self.name})
 
@@ -794,7 +795,8 @@ class _Life:
         self._audit: Audit | None = None
         self.lost_name: str | None = None
         """Why it is over, for a node that was named by another."""
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
+        self._credentials: Credentials | None = None
         self._limits = limits
         self._access = access
         self._events = events
@@ -830,6 +832,7 @@ class _Life:
             self._exports,
             self._access,
             self._limits.calls_at_once,
+            self._limits.calls_per_second,
             self._audit,
         )
         serving.provide("erlang", "disconnect_node", 1, self._disconnect_for)
@@ -865,8 +868,8 @@ class _Life:
         """Ends all processes, which may still send messages, then the connections."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._limits.stop_timeout
-        if self._watching is not None:
-            self._watching.cancel()
+        for task in self._watching:
+            task.cancel()
         try:
             await self.spawner.stop(self._limits.stop_timeout / 2)
             for process in list(self.system.processes.values()):
@@ -876,15 +879,25 @@ class _Life:
             self._log_lines.end()
             self.connections.close()
 
-    def watch_trust(self, verifier: Verifier) -> None:
-        """Rechecks the peers whenever a file of `Trust` changes."""
-        watching = watch(verifier, self.connections.recheck)
-        self._watching = asyncio.create_task(watching, name="watch trust")
+    def watch_trust(self, credentials: Credentials) -> None:
+        """Rechecks the peers whenever a file of `Trust` changes, and warns in the log before the
+        certificate of this node expires."""
+        self._credentials = credentials
+        self._watching = [
+            asyncio.create_task(watch(credentials.verifier, self.connections.recheck)),
+            asyncio.create_task(watch_expiry(credentials, str(self.system.name))),
+        ]
 
     def statistics(self) -> NodeStatistics:
         """Returns the state of the node at this moment."""
+        expires = None if self._credentials is None else self._credentials.expires
         return node_statistics(
-            self.system, self.connections, self._carriers, self._counters, self._since
+            self.system,
+            self.connections,
+            self._carriers,
+            self._counters,
+            self._since,
+            None if expires is None else expires.timestamp(),
         )
 
     async def apply(self, node: Atom, module: Atom, function: Atom, args: list[Term]) -> Term:

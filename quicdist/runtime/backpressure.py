@@ -28,6 +28,9 @@ class Source(Protocol):
     def filled(self, level: Backpressure) -> None:
         """This source has just filled a receiver above its high watermark."""
 
+    def pause(self, seconds: float) -> None:
+        """This source has sent more in a second than it may: hold it back for so long."""
+
     def let_go(self, level: Backpressure) -> None:
         """A receiver that held this source back has room again."""
 
@@ -43,6 +46,9 @@ class _Here:
     fingerprint = ""
 
     def filled(self, level: Backpressure) -> None:
+        pass
+
+    def pause(self, seconds: float) -> None:
         pass
 
     def let_go(self, level: Backpressure) -> None:

@@ -34,6 +34,9 @@ class Ending(enum.Enum):
     ANSWERS_UNREAD = "answers_unread"
     """It asked, and read none of the answers."""
 
+    ADDRESS_RATE = "address_rate"
+    """More were begun in a second from its address than may be."""
+
     PROTOCOL = "protocol"
     """The peer broke the protocol, or one of its limits."""
 
@@ -56,6 +59,8 @@ class Traffic:
     """Received and dropped: their payload does not decode, or is beyond a bound."""
     datagrams_lost: int = 0
     migrations: int = 0
+    rate_holds: int = 0
+    """How often peers were held back because they sent or called more in a second than they may."""
     held_back: float = 0.0
     """Seconds that peers were held back by receivers here."""
 
@@ -68,6 +73,7 @@ class Traffic:
             self.messages_refused + other.messages_refused,
             self.datagrams_lost + other.datagrams_lost,
             self.migrations + other.migrations,
+            self.rate_holds + other.rate_holds,
             self.held_back + other.held_back,
         )
 

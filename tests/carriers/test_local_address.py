@@ -16,8 +16,8 @@ from quicdist.carriers.base import CloseKind
 from quicdist.carriers.quic.connection import QuicConnection
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.stateless_reset import StatelessResetTokens, token_in
-from quicdist.carriers.quic.token_bucket import TokenBucket
 from quicdist.carriers.reject_reason import RejectReason
+from quicdist.carriers.token_bucket import TokenBucket
 from quicdist.carriers.trust import Credentials, Identity, Trust, files
 from tests.carriers.owners import CREDENTIALS, Node, Owner, node, settings
 from tests.support.waiting import PATIENCE, settled, until

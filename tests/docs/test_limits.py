@@ -64,6 +64,8 @@ def tables() -> dict[str, dict[str, tuple[str, str, str]]]:
 def shown(value: object, unit: str) -> str:
     if isinstance(value, enum.Enum):
         return f"`{type(value).__name__}.{value.name}`"
+    if isinstance(value, bool):
+        return f"`{value}`"
     if value is None or value == UNBOUNDED:
         return "none"
     if isinstance(value, float):

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from quicdist import CookieError, Identity, NoConnection, Node, NodeLimits, Trust
 from quicdist.carriers.trust import CertificateError, PeerRefused
 from quicdist.carriers.trust.authority import issue, make_authority, revoke
-from quicdist.carriers.trust.identity import pem
+from quicdist.carriers.trust.identity import key_pem, pem
 from tests.node.test_trust import free_name, node, someone
 from tests.support.waiting import until
 
@@ -61,6 +61,49 @@ async def test_a_certificate_that_is_revoked_ends_the_connection(tmp_path: Path)
             await peer.connect(ours.name)
         with pytest.raises(NoConnection, match="revoked"):
             await ours.connect(peer.name)
+
+
+@pytest.mark.io
+async def test_an_authority_is_rotated_without_a_connection_lost(tmp_path: Path) -> None:
+    """Both in the file: certificates of either are believed, and connections stay. The old one
+    taken out: those of its certificates end, and those of the new one's stay."""
+    old, new = make_authority("old", 365), make_authority("new", 365)
+    file = tmp_path / "ca.pem"
+    file.write_bytes(pem([old.certificate]))
+    names = free_name(), free_name(), free_name()
+    trust = Trust.authority(file)
+    ours_file = tmp_path / "node.pem"
+
+    def install(identity: Identity) -> None:
+        ours_file.touch(mode=0o600)
+        ours_file.write_bytes(key_pem(identity.key) + pem([identity.certificate]))
+
+    install(issue(old, [names[0]], [], 365))
+    laggard, renewed = issue(old, [names[1]], [], 365), issue(new, [names[2]], [], 365)
+    async with (
+        node(names[0], Identity.load(ours_file), trust) as ours,
+        node(names[1], laggard, trust) as left_behind,
+        node(names[2], renewed, trust) as ahead,
+    ):
+        await left_behind.connect(ours.name)
+        with pytest.raises(NoConnection):
+            await ahead.connect(ours.name)
+        file.write_bytes(pem([old.certificate, new.certificate]))
+        await ahead.connect(ours.name)
+        assert set(ours.nodes()) == {left_behind.name, ahead.name}
+        # Our own certificate is replaced on disk: connections that are up stay, new ones show it.
+        install(issue(new, [names[0]], [], 365))
+        ours.recheck_peers()
+        ahead.disconnect(ours.name)
+        await until(lambda: ours.nodes() == [left_behind.name])
+        await ahead.connect(ours.name)
+        file.write_bytes(pem([new.certificate]))
+        await until(lambda: ours.nodes() == [ahead.name])
+        assert ours.name in ahead.nodes()
+        await until(lambda: not left_behind.nodes())
+        with pytest.raises(NoConnection):
+            await left_behind.connect(ours.name)
+        assert await ahead.ping(ours.name)
 
 
 def test_only_the_authority_itself_revokes(tmp_path: Path) -> None:

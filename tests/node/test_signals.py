@@ -48,6 +48,9 @@ class Connection:
     def filled(self, level: Backpressure) -> None:
         pass
 
+    def pause(self, seconds: float) -> None:
+        pass
+
     let_go = filled
 
     def tied(self, count: object) -> None:

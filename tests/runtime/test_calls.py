@@ -43,6 +43,9 @@ class Connection:
         self.name = name
         self.calls: set[object] = set()
 
+    def pause(self, seconds: float) -> None:
+        pass
+
     def filled(self, level: Backpressure) -> None: ...
 
     def let_go(self, level: Backpressure) -> None: ...

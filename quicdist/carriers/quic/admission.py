@@ -8,8 +8,8 @@ from collections import Counter
 from quicdist.carriers.address_group import place_of
 from quicdist.carriers.half_open import HalfOpen
 from quicdist.carriers.quic.engine import SocketAddress
-from quicdist.carriers.quic.token_bucket import TokenBucket
 from quicdist.carriers.reject_reason import RejectReason
+from quicdist.carriers.token_bucket import TokenBucket, TokenBuckets
 from quicdist.limits import AdmissionLimits
 
 _log = logging.getLogger("quicdist.quic")
@@ -33,6 +33,9 @@ class Admission:
         self._place_of: dict[object, str] = {}
         self._by_place: Counter[str] = Counter()
         self._unproved = TokenBucket(limits.unproved_per_second)
+        # Not one for both: datagrams in the name of an address must not use up its own.
+        self._unproved_of = TokenBuckets(limits.handshakes_per_second_per_address)
+        self._proved_of = TokenBuckets(limits.handshakes_per_second_per_address)
         self._next_report = 0.0
 
     def judge(
@@ -51,9 +54,16 @@ class Admission:
         if not has_proved:
             is_busy = len(self._half_open) >= min(limits.prove_above, limits.max_half_open)
             must_prove = is_full or is_busy or self._half_open.is_full(host)
-            return RejectReason.UNPROVED if must_prove or not self._unproved.take(now) else None
+            may_begin = (
+                not must_prove
+                and self._unproved_of.take(place_of(host), now)
+                and self._unproved.take(now)
+            )
+            return None if may_begin else RejectReason.UNPROVED
         if is_full or self._half_open.refuses(host):
             return self._refuse(RejectReason.ADDRESS_FULL, address, now)
+        if not self._proved_of.take(place_of(host), now):
+            return self._refuse(RejectReason.ADDRESS_RATE, address, now)
         return None
 
     def in_the_way(self, address: SocketAddress) -> object | None:

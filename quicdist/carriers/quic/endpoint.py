@@ -39,10 +39,10 @@ from quicdist.carriers.quic.initial import is_initial, read_initial, version_neg
 from quicdist.carriers.quic.local_address import address_towards, is_assigned
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.stateless_reset import StatelessResetTokens, token_in
-from quicdist.carriers.quic.token_bucket import TokenBucket
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.quic.udp import UdpSocket
 from quicdist.carriers.reject_reason import Refusals, RejectReason
+from quicdist.carriers.token_bucket import TokenBucket
 from quicdist.carriers.trust.names import host_of
 from quicdist.protocol.role import Role
 

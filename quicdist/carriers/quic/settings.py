@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from quicdist.carriers.quic.tls_choices import CIPHER_SUITES
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.trust import Credentials
 from quicdist.limits import AdmissionLimits, CarrierLimits, ConnectionBounds
@@ -28,6 +29,14 @@ class QuicSettings:
     engine: str = "aioquic"
     """The QUIC library: `aioquic`; `aioquic-plain`, which does without our short ways; `qh3`
     (`pip install quicdist[fast]`), which has no qlog."""
+
+    cipher_suites: Sequence[str] = tuple(CIPHER_SUITES)
+    """Of TLS 1.3, by their IANA names, the preferred one first."""
+
+    key_exchanges: Sequence[str] = ()
+    """Groups of TLS 1.3 that are offered and accepted, by their IANA names, with the engine
+    aioquic; none is the engine's own choice. aioquic has no post-quantum one (`X25519MLKEM768`).
+    Two nodes with the engine qh3 use that one; it takes no setting."""
 
     tracing: Tracing = field(default_factory=Tracing)
     """Keys and packets written down, for debugging."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -71,6 +72,11 @@ class Credentials:
             _log.info(text, path, error.strerror or error, extra=extra)
             der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
             return hashlib.sha256(b"quicdist reset secret" + der).digest()
+
+    @property
+    def expires(self) -> datetime.datetime | None:
+        """When our certificate ends to be valid, in UTC; None where none was needed yet."""
+        return None if self._identity is None else self.identity.expires
 
     def say_objection(self, node: str) -> None:
         """Warns of a certificate that was given, and that is not this node's."""

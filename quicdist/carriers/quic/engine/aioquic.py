@@ -37,7 +37,7 @@ from aioquic.quic.packet import (
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder, QuicSentPacket
 from aioquic.quic.recovery import QuicPacketPacer, QuicPacketSpace
 from aioquic.quic.stream import QuicStream
-from aioquic.tls import AlertDescription, CipherSuite, Direction, Epoch
+from aioquic.tls import AlertDescription, CipherSuite, Direction, Epoch, Group
 
 from quicdist.carriers.coalesce import joined
 from quicdist.carriers.quic.engine import (
@@ -56,6 +56,7 @@ from quicdist.carriers.quic.engine.aioquic_qlog import Qlog, QlogTrace
 from quicdist.carriers.quic.engine.aioquic_short import ShortPaths, is_tested
 from quicdist.carriers.quic.mtu import BASE, PathMtu
 from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.quic.tls_choices import CIPHER_SUITES, KEY_EXCHANGES
 from quicdist.carriers.quic.tls_exporter import export
 from quicdist.carriers.quic.tracing import KeyLog, QlogDirectory
 from quicdist.carriers.trust import Alert, Certificates
@@ -63,12 +64,6 @@ from quicdist.protocol.dialects import LARGEST_WINDOW
 from quicdist.protocol.dialects.base import Buffer
 
 _VERSIONS = [int(QuicProtocolVersion.VERSION_1), int(QuicProtocolVersion.VERSION_2)]
-_CIPHERS = [
-    # The cheapest first; erlang_quic has no other.
-    CipherSuite.AES_128_GCM_SHA256,
-    CipherSuite.AES_256_GCM_SHA384,
-    CipherSuite.CHACHA20_POLY1305_SHA256,
-]
 _CONGESTION = "quicdist-reno"
 _TIMERS_LATE = 0.002
 """Seconds: epoll's timers have milliseconds, and the event loop may be at something else."""
@@ -152,12 +147,16 @@ class _Quic(BoundedQuic):
     reset_token_of: ResetTokenOf
     exporter_secret = b""
     """exporter_master_secret of the TLS session, once it is known."""
+    groups: Sequence[Group] = ()
+    """Key exchanges that are taken; none is the library's choice."""
     asks_certificate = False
     """As a server: whether the client must say who it is. It may answer that it is nobody."""
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
         self.tls._request_client_certificate = self.asks_certificate
+        if self.groups:
+            self.tls._supported_groups = list(self.groups)
 
     def _update_traffic_key(
         self, direction: Direction, epoch: Epoch, cipher_suite: CipherSuite, secret: bytes
@@ -635,6 +634,8 @@ class AioquicEngine:
         return self._connection(quic)
 
     def _connection(self, quic: _Quic) -> AioquicConnection:
+        known = KEY_EXCHANGES.get(self._settings.engine, {})
+        quic.groups = [Group(known[name]) for name in self._settings.key_exchanges]
         return AioquicConnection(quic, self._settings, self._reset_token_of)
 
     def _configuration(self, alpns: Sequence[str], *, is_client: bool) -> QuicConfiguration:
@@ -647,7 +648,9 @@ class AioquicEngine:
             private_key=identity.key,
             alpn_protocols=list(alpns),
             supported_versions=_VERSIONS,
-            cipher_suites=_CIPHERS,
+            cipher_suites=[
+                CipherSuite(CIPHER_SUITES[name]) for name in self._settings.cipher_suites
+            ],
             congestion_control_algorithm=_CONGESTION,
             connection_id_length=CONNECTION_ID_LENGTH,
             idle_timeout=limits.idle_timeout,

@@ -29,6 +29,7 @@ try:
     from qh3.quic.connection import QuicConnection
     from qh3.quic.packet import QuicProtocolVersion
     from qh3.quic.tls_bridge import QuicTlsBridge
+    from qh3.tls import CipherSuite
 except ImportError:
     raise ValueError("the QUIC engine qh3 is not installed: pip install 'quicdist[fast]'") from None
 
@@ -51,6 +52,7 @@ from quicdist.carriers.quic.engine import (
 )
 from quicdist.carriers.quic.mtu import BASE, is_loopback
 from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.quic.tls_choices import CIPHER_SUITES
 from quicdist.carriers.quic.tls_exporter import export
 from quicdist.carriers.quic.tracing import KeyLog
 from quicdist.carriers.trust import Alert, Certificates
@@ -489,6 +491,9 @@ class Qh3Engine:
             is_client=is_client,
             alpn_protocols=list(alpns),
             supported_versions=list(_VERSIONS),
+            cipher_suites=[
+                CipherSuite(CIPHER_SUITES[name]) for name in self._settings.cipher_suites
+            ],
             connection_id_length=CONNECTION_ID_LENGTH,
             idle_timeout=limits.idle_timeout,
             max_data=limits.receive_window,
