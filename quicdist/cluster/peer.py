@@ -21,7 +21,7 @@ from typing import Protocol
 from quicdist import etf
 from quicdist.carriers.base import CloseKind, CloseReason, Connection, ConnectionStatistics
 from quicdist.cluster.access_filter import AccessFilter
-from quicdist.cluster.liveness import LoopWatch
+from quicdist.cluster.liveness import Dead, Liveness, LoopWatch, Observed
 from quicdist.cluster.outbox import Outbox
 from quicdist.cluster.tracebacks import without_tracebacks
 from quicdist.errors import MailboxFull, NoConnection
@@ -168,8 +168,6 @@ class Peer:
         """Seconds, of the times that are over."""
         most = limits.unread_answers
         self._answers = Backpressure("the backlog of answers", most // 2, most, 2 * most)
-        self._answers_moved = 0.0
-        """Event loop time when the peer was last seen not to be stuck behind them."""
         self._ties_unseen = 0
         self._ties_room = limits.ties
         self._calls: dict[object, Callable[[Exception], None]] = {}
@@ -178,10 +176,12 @@ class Peer:
         self._takes_altact = False
         self._has_proved = False
         """The dialer's last handshake message, its proof of the cookie, is on its way."""
-        self._frames_at_tick = 0
-        self._tick_due = 0.0
-        self._heard_at = self._loop.time()
-        self._probed_at: float | None = None
+        self._liveness = Liveness(
+            limits.net_ticktime,
+            self._loop.time(),
+            needs_probe=connection.traits.needs_probe,
+            has_keepalive=bool(connection.traits.alpn),
+        )
         self._timer: asyncio.TimerHandle = self._loop.call_later(
             handshake_timeout,
             self._greeting_timed_out,
@@ -269,7 +269,7 @@ class Peer:
         self.up_since = time.time()
         self._channel = self._outbox.cutter = self.session.channel
         self.connection.handshake_done()
-        self._tick_in(self._limits.net_ticktime / 4)
+        self._timer = self._loop.call_later(self._liveness.begin(self._loop.time()), self._tick)
         self._owner.peer_up(self)
 
     # -- messages out --
@@ -370,8 +370,7 @@ class Peer:
             queue.clear()
             return
         if count:
-            self._heard_at = self._loop.time()
-            self._probed_at = None
+            self._liveness.heard(self._loop.time())
         self.connection.consumed(consumed)
         if queue and not held_by:
             self._plan_work()
@@ -529,61 +528,28 @@ class Peer:
     # -- liveness --
 
     def _tick(self) -> None:
-        """Every quarter of net_ticktime, as OTP: a tick where nothing else was sent."""
         now = self._loop.time()
-        ticktime = self._limits.net_ticktime
-        connection = self.connection
-        silence = self._watch.silence(connection.last_received, now)
-        # Without a transport of its own a carrier we do not read shows no life either.
-        is_blind = bool(self._held_by) and not connection.traits.alpn
-        # An event loop that stood still has not listened: it listens before it judges.
-        stood_still = now - self._tick_due > ticktime / 8
-        if silence >= ticktime and not is_blind and not stood_still:
-            text = f"net_tick_timeout: nothing heard for {silence:.0f} s"
-            self.fail(text, Ending.TICK_TIMEOUT)
+        connection, outbox = self.connection, self._outbox
+        seen = Observed(
+            last_received=connection.last_received,
+            silence=self._watch.silence(connection.last_received, now),
+            frames_sent=outbox.frames_sent,
+            is_backlog_empty=outbox.is_empty,
+            is_held_back=bool(self._held_by),
+            is_behind_answers=self._answers in self._held_by,
+            is_unread=bool(self._queue),
+        )
+        tick = self._liveness.tick(now, seen)
+        if isinstance(tick, Dead):
+            self.fail(tick.reason, tick.ending)
             return
-        if connection.traits.needs_probe and not stood_still and not self._probe(now):
-            return
-        if self._is_stuck(now):
-            text = f"it asked and read none of the answers for {ticktime:g} s"
-            self.fail(text, Ending.ANSWERS_UNREAD)
-            return
-        if self._outbox.frames_sent == self._frames_at_tick and self._outbox.is_empty:
-            connection.send_frame(())
-        self._frames_at_tick = self._outbox.frames_sent
-        connection.ping()
-        pause = ticktime / 4
-        if not is_blind:
-            pause = min(pause, max(connection.last_received + ticktime - now, ticktime / 16))
-        self._tick_in(pause)
-
-    def _is_stuck(self, now: float) -> bool:
-        """Whether answers hold the peer back and none has left for net_ticktime: it may be another
-        that waits for us to read, and both would wait for ever."""
-        is_held = self._answers in self._held_by
-        if not is_held or self._outbox.frames_sent != self._frames_at_tick:
-            self._answers_moved = now
-        return now - self._answers_moved >= self._limits.net_ticktime
-
-    def _tick_in(self, seconds: float) -> None:
-        self._tick_due = self._loop.time() + seconds
-        self._timer = self._loop.call_at(self._tick_due, self._tick)
-
-    def _probe(self, now: float) -> bool:
-        """Asks a peer that may be a zombie; False when it was asked and has not answered."""
-        ticktime = self._limits.net_ticktime
-        if self._held_by or self._queue:
-            return True
-        if self._probed_at is not None:
-            if now - self._probed_at < ticktime / 2:
-                return True
-            text = "net_tick_timeout: the peer's transport answers, its node does not"
-            self.fail(text, Ending.TICK_TIMEOUT)
-            return False
-        if now - self._heard_at >= ticktime / 4:
-            self._probed_at = now
+        if tick.probes:
             self._owner.probe(self)
-        return True
+        if tick.sends_tick:
+            connection.send_frame(())
+        self._liveness.sent(outbox.frames_sent)
+        connection.ping()
+        self._timer = self._loop.call_later(tick.pause, self._tick)
 
     # -- the end --
 
