@@ -75,6 +75,9 @@ class Observed:
     silence: float
     """For how long it received nothing while the event loop ran."""
 
+    heard_at: float
+    """When a packet of the peer's node was last dealt with."""
+
     frames_sent: int
     """Since the connection is up."""
 
@@ -126,7 +129,6 @@ class Liveness:
         self._has_keepalive = has_keepalive
         self._due = now
         self._frames_sent = 0
-        self._heard_at = now
         self._probed_at: float | None = None
         self._answers_moved = now
 
@@ -134,11 +136,6 @@ class Liveness:
         """The connection is up. Seconds until the first tick."""
         self._due = now + self._ticktime / 4
         return self._ticktime / 4
-
-    def heard(self, now: float) -> None:
-        """Packets of the peer's node were dealt with."""
-        self._heard_at = now
-        self._probed_at = None
 
     def sent(self, frames: int) -> None:
         """The frames sent by the end of a tick, a probe included."""
@@ -154,12 +151,14 @@ class Liveness:
         if seen.silence >= ticktime and not is_blind and not stood_still:
             reason = f"net_tick_timeout: nothing heard for {seen.silence:.0f} s"
             return Dead(reason, Ending.TICK_TIMEOUT)
+        if self._probed_at is not None and seen.heard_at > self._probed_at:
+            self._probed_at = None
         probes = False
         if self._needs_probe and not stood_still and not (seen.is_held_back or seen.is_unread):
             if self._is_probe_overdue(now):
                 reason = "net_tick_timeout: the peer's transport answers, its node does not"
                 return Dead(reason, Ending.TICK_TIMEOUT)
-            probes = self._must_probe(now)
+            probes = self._must_probe(now, seen)
         if self._is_stuck(now, seen):
             reason = f"it asked and read none of the answers for {ticktime:g} s"
             return Dead(reason, Ending.ANSWERS_UNREAD)
@@ -173,8 +172,8 @@ class Liveness:
     def _is_probe_overdue(self, now: float) -> bool:
         return self._probed_at is not None and now - self._probed_at >= self._ticktime / 2
 
-    def _must_probe(self, now: float) -> bool:
-        if self._probed_at is not None or now - self._heard_at < self._ticktime / 4:
+    def _must_probe(self, now: float, seen: Observed) -> bool:
+        if self._probed_at is not None or now - seen.heard_at < self._ticktime / 4:
             return False
         self._probed_at = now
         return True

@@ -176,6 +176,8 @@ class Peer:
         self._takes_altact = False
         self._has_proved = False
         """The dialer's last handshake message, its proof of the cookie, is on its way."""
+        self._heard_at = self._loop.time()
+        """Event loop time when packets of the peer's were last dealt with."""
         self._liveness = Liveness(
             limits.net_ticktime,
             self._loop.time(),
@@ -338,15 +340,19 @@ class Peer:
 
     # -- packets in --
 
-    def packets_received(self, packets: Sequence[Packet]) -> None:
-        """A batch from the carrier."""
+    def packets_received(self, packets: Sequence[Packet]) -> int:
+        """A batch from the carrier. Bytes dealt with; the rest waits for its turn."""
         self._queue.extend(packets)
-        if not self._held_by and not self._is_work_planned:
-            self._work()
+        if self._held_by or self._is_work_planned:
+            return 0
+        return self._take_turn()
 
     def _work(self) -> None:
-        """Deals with what has come, a turn's worth, as long as nobody holds us back."""
         self._is_work_planned = False
+        self.connection.consumed(self._take_turn())
+
+    def _take_turn(self) -> int:
+        """Deals with what has come, a turn's worth, as long as nobody holds us back. Its bytes."""
         queue = self._queue
         held_by = self._held_by
         consumed = 0
@@ -368,12 +374,12 @@ class Peer:
             self.fail(f"internal error: {error!r}", Ending.INTERNAL)
         if self.state is State.DOWN:
             queue.clear()
-            return
+            return 0
         if count:
-            self._liveness.heard(self._loop.time())
-        self.connection.consumed(consumed)
+            self._heard_at = self._loop.time()
         if queue and not held_by:
             self._plan_work()
+        return consumed
 
     def _take(self, packet: Packet) -> None:
         channel = self._channel
@@ -533,6 +539,7 @@ class Peer:
         seen = Observed(
             last_received=connection.last_received,
             silence=self._watch.silence(connection.last_received, now),
+            heard_at=self._heard_at,
             frames_sent=outbox.frames_sent,
             is_backlog_empty=outbox.is_empty,
             is_held_back=bool(self._held_by),
@@ -574,7 +581,7 @@ class Peer:
         while self._queue:
             # What a receiver cannot hold is bounded by the carrier's window, and is the last.
             self._let_go(list(self._held_by))
-            self._work()
+            self._take_turn()
         ending = Ending.PROTOCOL if reason.kind is CloseKind.BROKEN else Ending.LOST
         self._end(self._judgement(self._explained(reason)), ending)
 

@@ -414,7 +414,7 @@ class _Side:
         connection.handler = self
         early, self.other._early = self.other._early, []
         if early:
-            self.other.packets_received(early)
+            self.other.take_early(early)
         if self._relay.is_closing:
             self.close("the other side is gone")
 
@@ -425,26 +425,32 @@ class _Side:
 
     # -- what the connection tells --
 
-    def packets_received(self, packets: Sequence[Packet]) -> None:
-        """Across with them; those before there is an other side wait, unconsumed.
+    def packets_received(self, packets: Sequence[Packet]) -> int:
+        """Sends them to the other side; those before there is one wait, and are not consumed.
 
         Raises ProtocolError for what the guard cannot read.
         """
         self.brought_packets = True
         target = self.other.connection
         if self._relay.is_closing:
-            return
+            return 0
         if target is None:
             self._early += packets
-            return
+            return 0
         try:
             self._guarded(packets, target, self.guard)
         except HandshakeRefused as refusal:
             self._relay.turn_away(refusal)
         if self._relay.is_closing:
-            return
+            return 0
         self._owed += sum(len(packet.data) for packet in packets)
-        self._settle()
+        return self._settled()
+
+    def take_early(self, packets: Sequence[Packet]) -> None:
+        """What came before there was another side: as if it came now."""
+        consumed = self.packets_received(packets)
+        if self.connection is not None and not self.gone:
+            self.connection.consumed(consumed)
 
     def writable_again(self) -> None:
         """This side takes more: the other may go on sending."""
@@ -483,10 +489,15 @@ class _Side:
         target = self.other.connection
         return target is None or not target.is_writable
 
-    def _settle(self) -> None:
+    def _settled(self) -> int:
+        """Bytes that the other side has taken since they were last reported."""
         if self._held_back():
-            return
+            return 0
         owed, self._owed = self._owed, 0
+        return owed
+
+    def _settle(self) -> None:
+        owed = self._settled()
         if owed and self.connection is not None and not self.gone:
             self.connection.consumed(owed)
 

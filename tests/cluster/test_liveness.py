@@ -60,6 +60,7 @@ TICKTIME = 60.0
 
 QUIET = Observed(
     last_received=0.0,
+    heard_at=0.0,
     silence=0.0,
     frames_sent=0,
     is_backlog_empty=True,
@@ -126,9 +127,8 @@ def test_a_node_that_says_nothing_is_asked_and_ends_when_it_does_not_answer() ->
 def test_an_answer_to_the_probe_is_enough() -> None:
     liveness = up(needs_probe=True)
     assert liveness.tick(15, at(15)) == Tick(False, True, 15)
-    liveness.heard(16)
-    assert liveness.tick(30, at(30)) == Tick(True, False, 15)
-    assert liveness.tick(45, at(45)) == Tick(False, True, 15)
+    assert liveness.tick(30, at(30, heard_at=16)) == Tick(True, False, 15)
+    assert liveness.tick(45, at(45, heard_at=16)) == Tick(False, True, 15)
 
 
 @pytest.mark.parametrize("reason", ["is_held_back", "is_unread"])
@@ -153,12 +153,11 @@ def test_a_peer_that_is_heard_is_never_dead(moved: list[bool], needs_probe: bool
     liveness, now, frames = up(needs_probe=needs_probe), 15.0, 0
     for has_moved in moved:
         frames += has_moved
-        told = liveness.tick(now, at(now, frames_sent=frames))
+        told = liveness.tick(now, at(now, heard_at=now - 1, frames_sent=frames))
         assert isinstance(told, Tick)
         assert 0 < told.pause <= TICKTIME / 4
         assert told.sends_tick is not (has_moved or told.probes)
         liveness.sent(frames)
-        liveness.heard(now)
         now += told.pause
 
 

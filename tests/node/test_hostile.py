@@ -237,8 +237,8 @@ def test_a_small_frame_does_not_take_a_gigabyte() -> None:
 class Mute:
     """The owner of a connection on which nothing is ever said."""
 
-    def packets_received(self, packets: Sequence[Packet]) -> None:
-        pass
+    def packets_received(self, packets: Sequence[Packet]) -> int:
+        return 0
 
     def writable_again(self) -> None:
         pass

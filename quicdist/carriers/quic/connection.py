@@ -572,13 +572,16 @@ class QuicConnection:
             self._incoming = []
             assert self._handler is not None
             try:
-                self._handler.packets_received(packets)
+                consumed = self._handler.packets_received(packets)
             except Exception as error:
                 host, port = self.peer_address
                 extra = {"event": "internal_error", "address": f"{host}:{port}"}
                 _log.exception("%s:%d: the owner of a connection failed", host, port, extra=extra)
                 text = f"{type(error).__name__}: {error}"
                 self._end(CloseReason(CloseKind.ERROR, text), say="internal error")
+            else:
+                self._outstanding -= consumed
+                self._grant()
         if self._closed and self._handler is not None and not self._told_lost:
             self._told_lost = True
             handler, self._handler = self._handler, None
