@@ -1,6 +1,6 @@
 """A node for code without asyncio: web applications, notebooks, scripts, threads.
 
-    with quicdist.connect("5555@10.0.0.7", cookie="secret") as node:
+    with quicdist.blocking_node("5555@10.0.0.7", cookie="secret") as node:
         print(node.call("5555@10.0.0.7", "erlang", "node"))
 
 It is the same `Node`, whose event loop runs in one background thread; any number of threads may
@@ -23,6 +23,7 @@ import functools
 import logging
 import selectors
 import threading
+import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from types import TracebackType
@@ -53,7 +54,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def connect(
+def blocking_node(
     *peers: str,
     cookie: str | None = None,
     name: str | None = None,
@@ -64,7 +65,7 @@ def connect(
     limits: NodeLimits | None = None,
     terms: etf.Options = etf.DEFAULT,
 ) -> BlockingNode:
-    """A hidden node of one's own, up and connected to `peers`; `with`, or `close()`, ends it.
+    """Starts a hidden node and connects it to `peers`. `with`, or `close()`, ends it.
 
     Its `name` is by default a free port of the address from which the first peer is reached. For
     the other settings see `Node`; `BlockingNode(Node(...))` takes all of them.
@@ -84,6 +85,12 @@ def connect(
     return BlockingNode(node, *peers)
 
 
+def connect(*peers: str, **settings: Any) -> BlockingNode:
+    """Deprecated name of `blocking_node`, for one release."""
+    warnings.warn("quicdist.connect is now quicdist.blocking_node", DeprecationWarning, 2)
+    return blocking_node(*peers, **settings)
+
+
 class Shared:
     """One node for all threads of a process, made when it is first wanted; a forked child makes one
     of its own.
@@ -93,14 +100,14 @@ class Shared:
     """
 
     def __init__(self, *peers: str, **settings: Any) -> None:
-        """What `connect` takes."""
-        self._connect = functools.partial(connect, *peers, **settings)
+        """What `blocking_node` takes."""
+        self._start = functools.partial(blocking_node, *peers, **settings)
         # A lock of the parent's may be held by a thread that a child does not have.
         self._locks: dict[int, threading.Lock] = {}
         self._made: tuple[int, BlockingNode] | None = None
 
     def __call__(self) -> BlockingNode:
-        """The node. Raises what `connect` raises; the next call then tries again."""
+        """The node. Raises what `blocking_node` raises; the next call then tries again."""
         generation = forking.generation
         made = self._made
         if made is not None and made[0] == generation and not made[1].is_closed:
@@ -108,7 +115,7 @@ class Shared:
         with self._locks.setdefault(generation, threading.Lock()):
             made = self._made
             if made is None or made[0] != generation or made[1].is_closed:
-                made = self._made = generation, self._connect()
+                made = self._made = generation, self._start()
             return made[1]
 
 

@@ -78,7 +78,7 @@ def call(
     printed = Printed(lambda: sys.stderr)
 
     async def main() -> Term:
-        async with client.connected(settings, printed=printed) as ours:
+        async with client.connected(settings, on_output=printed) as ours:
             wanted = _wanted(node, ours.peer(node).creation, *words)
             try:
                 return await called(ours, node, wanted, timeout)

@@ -36,8 +36,8 @@ class Settings:
 
 
 @contextlib.asynccontextmanager
-async def connected(settings: Settings, *, printed: Write | None = None) -> AsyncIterator[Node]:
-    """A node of our own that is connected to the peer. `printed` is Node's.
+async def connected(settings: Settings, *, on_output: Write | None = None) -> AsyncIterator[Node]:
+    """A node of our own that is connected to the peer. `on_output` is that of Node.
 
     Raises what Node raises, NoConnection among it.
     """
@@ -56,7 +56,7 @@ async def connected(settings: Settings, *, printed: Write | None = None) -> Asyn
         trust=trusted_by(settings.trust),
         lookups=looked_up(settings.lookups),
         limits=NodeLimits(connect_timeout=settings.timeout, handshake_timeout=settings.timeout),
-        printed=printed,
+        on_output=on_output,
     )
     async with node:
         try:

@@ -15,6 +15,7 @@ from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.metrics import served
 from quicdist.cli.options import (
     Accept,
+    AllowUncertified,
     Calls,
     Certificate,
     Cookie,
@@ -23,7 +24,6 @@ from quicdist.cli.options import (
     Dial,
     Key,
     KeyLogFile,
-    LetIn,
     Listen,
     LogJson,
     Prometheus,
@@ -81,7 +81,7 @@ class Settings:
     certificate: Path | None
     key: Path | None
     trust: str
-    let_in: Sequence[str]
+    uncertified: Sequence[str]
     crl: Path | None
     require_tls: bool
     require_binding: bool
@@ -135,7 +135,7 @@ class Settings:
         from quicdist.cluster.tls import tcp_or_tls
         from quicdist.node.node import Node
 
-        believing = trusted_by(self.trust, self.let_in, self.crl).requiring(
+        believing = trusted_by(self.trust, self.uncertified, self.crl).requiring(
             tls=self.require_tls, binding=self.require_binding
         )
         return Node(
@@ -172,7 +172,7 @@ def listen(
     cert: Certificate = None,
     key: Key = None,
     trust: Trusted = "first-use",
-    let_in: LetIn = None,
+    uncertified: AllowUncertified = None,
     crl: Crl = None,
     require_tls: RequireTls = False,
     require_binding: RequireBinding = False,
@@ -205,7 +205,7 @@ def listen(
         cert,
         key,
         trust,
-        let_in or [],
+        uncertified or [],
         crl,
         require_tls,
         require_binding,
@@ -238,7 +238,7 @@ def run(
     cert: Certificate = None,
     key: Key = None,
     trust: Trusted = "first-use",
-    let_in: LetIn = None,
+    uncertified: AllowUncertified = None,
     crl: Crl = None,
     require_tls: RequireTls = False,
     require_binding: RequireBinding = False,
@@ -272,7 +272,7 @@ def run(
         cert,
         key,
         trust,
-        let_in or [],
+        uncertified or [],
         crl,
         require_tls,
         require_binding,

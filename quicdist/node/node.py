@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+import warnings
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -118,7 +119,7 @@ class Node:
     which nodes we talk to, and what each may call, by default all.
     `carriers` are the ways to reach nodes, by default `Quic()` and `Tcp()`; `lookups` are the
     places to ask where a node is (see `quicdist.cluster.lookup`). `limits` bound memory and waiting,
-    `terms` are choices in how terms come to Python. `printed(text)` is given what the functions
+    `terms` are choices in how terms come to Python. `on_output(text)` is given what the functions
     print that are called on others; by default it goes to the log `quicdist.io`.
 
     Raises NodeNameError, CookieError, ExportError; `start` (and `async with`) also StartError.
@@ -140,6 +141,7 @@ class Node:
         access: Access | None = None,
         limits: NodeLimits | None = None,
         terms: etf.Options = etf.DEFAULT,
+        on_output: Write | None = None,
         printed: Write | None = None,
     ) -> None:
         where = None if listen is None else parse_listen(listen)
@@ -158,7 +160,9 @@ class Node:
             self._cookies = check_cookies(cookie)
         self._limits = limits or NodeLimits()
         self._terms = terms
-        self._printed = printed
+        if printed is not None:
+            warnings.warn("Node(printed=) is now Node(on_output=)", DeprecationWarning, 2)
+        self._on_output = on_output or printed
         self._exports = Exports(exports, self._limits.threads)
         self._lookups = lookups
         self._access = access or Access()
@@ -192,7 +196,7 @@ class Node:
             self._events,
             self._exports,
             self._local(),
-            self._printed,
+            self._on_output,
         )
         try:
             self._name = await self._open_carriers(life.connections.accept)
@@ -389,7 +393,7 @@ class Node:
     async def group_leader(self, write: Write) -> AsyncIterator[Pid]:
         """A process to print to, as long as the body of the `async with`: what comes goes to
         `write(text)`, a plain function. Give its pid to `Mailbox.spawn_remote` or
-        `Mailbox.set_group_leader`. What is printed to no such process, `printed` of the node has.
+        `Mailbox.set_group_leader`. What is printed to no such process, `on_output` of the node has.
         """
         life = self._running
         leader = GroupLeader(life.system, write, life.apply)
@@ -666,7 +670,7 @@ class _Life:
         events: Events,
         exports: Exports,
         local: LocalNode,
-        printed: Write | None,
+        on_output: Write | None,
     ) -> None:
         self.lost_name: str | None = None
         """Why it is over, for a node that was named by another."""
@@ -677,7 +681,7 @@ class _Life:
         self._exports = exports
         self._local = local
         self._log_lines = LogLines()
-        self._printed = printed or self._log_lines
+        self._on_output = on_output or self._log_lines
         self._carriers = book.carriers
         self._counters = NodeCounters()
         self._since = time.time()
@@ -693,7 +697,7 @@ class _Life:
         identifiers = Identifiers(Atom(name), creation)
         self.system = system = ProcessTable(identifiers, self.connections)
         self.spawner = Spawner(system, self._limits.mailbox)
-        leader = GroupLeader(system, self._printed, self.apply)
+        leader = GroupLeader(system, self._on_output, self.apply)
         system.group_leader = leader.pid
         self.caller = Caller(system, leader.pid)
         system.reply_sink = self.caller.pid
