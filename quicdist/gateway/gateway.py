@@ -18,7 +18,6 @@ from quicdist.carriers.base import Connection, ConnectionHandler, DialError
 from quicdist.carriers.epmd import EpmdServer
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic.endpoint import Endpoint
-from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.reject_reason import Refusals
 from quicdist.carriers.tcp import TcpConnection
 from quicdist.carriers.trust import Credentials
@@ -386,14 +385,7 @@ async def _open_quic(settings: GatewaySettings, accept: Accept) -> _Endpoint:
     address = settings.address
     credentials = Credentials(settings.identity, settings.trust, [address.host])
     credentials.say_objection(settings.name)
-    quic = QuicSettings(
-        credentials,
-        limits=settings.limits,
-        admission=settings.admission,
-        bounds=settings.bounds,
-        alpns=settings.alpns,
-        tracing=settings.tracing,
-    )
+    quic = settings.with_credentials(credentials, settings.alpns)
     host, port = settings.listen or (address.host, address.port)
     return await Endpoint.open(host, port, settings=quic, accept=accept)
 
