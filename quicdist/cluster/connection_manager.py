@@ -9,6 +9,7 @@ ERTS manual, Distribution Protocol, "The Handshake in Detail" (status); OTP, dis
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections import deque
@@ -291,8 +292,9 @@ class Connections:
 
     async def _drain(self, peer: Peer, deadline: float) -> None:
         loop = asyncio.get_running_loop()
-        while not peer.outbox.is_empty and peer.state is State.UP and loop.time() < deadline:
-            await asyncio.sleep(0.005)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await peer.outbox.drained()
         left = deadline - loop.time()
         if peer.state is State.UP and (left <= 0 or not await peer.connection.flush(left)):
             text = "%s has not acknowledged everything that was sent to it"

@@ -73,7 +73,7 @@ class Relay:
         self._peer_address = peer_address
         self._access = access
         self._incoming = peer_name is None
-        self.connected = False
+        self._has_connected = asyncio.Event()
         self.peer_name = peer_name
         self._peer: str | None = peer_name
         self.ending = Ending.LEFT
@@ -103,6 +103,11 @@ class Relay:
         peer = f"{self.peer_name or 'a node'} ({self._peer_address})"
         pair = (peer, self._own_name) if self._incoming else (self._own_name, peer)
         return " -> ".join(pair)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the handshake is done."""
+        return self._has_connected.is_set()
 
     @property
     def is_closing(self) -> bool:
@@ -249,7 +254,7 @@ class Relay:
         elif message[:1] == _CHALLENGE_REPLY:
             self._has_proved = True
         elif self.is_end_of_handshake(side, message) and not self.connected:
-            self.connected = True
+            self._has_connected.set()
             self._up_since = time.time()
             _log.info("%s: connected", self.title, extra=self._fields("relay_up"))
         elif message in _REFUSALS:
@@ -342,14 +347,14 @@ class Relay:
         self._close_sides(text)
 
     async def _watch_over(self) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._handshake_timeout
-        while not self.connected and loop.time() < deadline:
-            await asyncio.sleep(min(0.5, self._handshake_timeout))
-        if not self.connected:
+        try:
+            async with asyncio.timeout(self._handshake_timeout):
+                await self._has_connected.wait()
+        except TimeoutError:
             text = f"no handshake within {self._handshake_timeout:g} s"
             self.close(text, Ending.HANDSHAKE_TIMEOUT)
             return
+        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._keepalive)
             self._tick_for_the_peer(loop.time())
