@@ -151,7 +151,7 @@ class Liveness:
         if seen.silence >= ticktime and not is_blind and not stood_still:
             reason = f"net_tick_timeout: nothing heard for {seen.silence:.0f} s"
             return Dead(reason, Ending.TICK_TIMEOUT)
-        if self._probed_at is not None and seen.heard_at > self._probed_at:
+        if self._probed_at is not None and seen.heard_at >= self._probed_at:
             self._probed_at = None
         probes = False
         if self._needs_probe and not stood_still and not (seen.is_held_back or seen.is_unread):

@@ -1,4 +1,4 @@
-"""A link to another node: one carrier connection bound to one distribution session.
+"""A connected node: one carrier connection and the distribution session on it.
 
 Packets come in batches, become events, and land in processes. What one message costs lies here,
 so the way from `packets_received` to a handler is short. Messages go out through the outbox.
@@ -53,7 +53,7 @@ logger = logging.getLogger("quicdist.node")
 _TURN = 256
 """Packets dealt with before the event loop has its turn."""
 
-_BREATH = 64 * 1024
+_YIELD_AFTER = 64 * 1024
 """Bytes that leave before who goes on sending lets the event loop have its turn: what was sent
 waits for that, and so do all others."""
 
@@ -63,7 +63,7 @@ _REPORT_PAUSE = 5.0
 _USUAL_TICKTIME = 60.0
 """Seconds: net_ticktime of a BEAM (kernel(6)), and ours."""
 
-_LAST_WORDS = 0.5
+_REFUSAL_TIME = 0.5
 """Seconds for a refusal to reach the peer before the connection is closed."""
 
 
@@ -71,9 +71,9 @@ _RETURN = Atom("return")
 
 
 class State(enum.Enum):
-    """A link's life."""
+    """A connection's life."""
 
-    GREETING = "greeting"
+    HANDSHAKE = "handshake"
     UP = "up"
     DOWN = "down"
 
@@ -100,7 +100,7 @@ class Owner(Protocol):
         """The handshake is done."""
 
     def peer_down(self, peer: Peer, reason: str) -> None:
-        """The link is gone; called once."""
+        """The connection is gone; called once."""
 
     def payload_refused(self, peer: Peer, signal: Signal, reason: str) -> None:
         """A message of the peer's was dropped; whoever waits for it is told."""
@@ -110,7 +110,10 @@ class Owner(Protocol):
 
 
 class Peer:
-    """One link. `name` is set as soon as it is known; `flags` are the negotiated ones, once up."""
+    """One connection to a node.
+
+    `name` is set as soon as it is known; `flags` are the negotiated ones, once up.
+    """
 
     def __init__(
         self,
@@ -132,7 +135,7 @@ class Peer:
         self.creation = 0
         self.flags = Flag(0)
         self.is_hidden = True
-        self.state = State.GREETING
+        self.state = State.HANDSHAKE
         self.is_dialer = name is not None
         self.local_name = ""
         self.local_creation = 0
@@ -158,7 +161,7 @@ class Peer:
         self._outbox = Outbox(connection, session, high=limits.send_high, low=limits.send_low)
         self._queue: deque[Packet] = deque()
         self._is_work_planned = False
-        self._said = 0
+        self._sent_since_yield = 0
         """Bytes sent since a sender let the event loop have its turn."""
         self._messages_received = 0
         self._messages_refused = 0
@@ -168,8 +171,8 @@ class Peer:
         """Seconds, of the times that are over."""
         most = limits.unread_answers
         self._answers = Backpressure("the backlog of answers", most // 2, most, 2 * most)
-        self._ties_unseen = 0
-        self._ties_room = limits.ties
+        self._links_uncounted = 0
+        self._links_room = limits.ties
         self._calls: dict[object, Callable[[Exception], None]] = {}
         self._lowers = False
         self._takes_sender = True
@@ -186,7 +189,7 @@ class Peer:
         )
         self._timer: asyncio.TimerHandle = self._loop.call_later(
             handshake_timeout,
-            self._greeting_timed_out,
+            self._handshake_timed_out,
             f"the distribution handshake was not finished within {handshake_timeout:g} s",
         )
 
@@ -245,7 +248,7 @@ class Peer:
             return
 
         def later() -> None:
-            if self.state is State.GREETING:
+            if self.state is State.HANDSHAKE:
                 self._decide(answer())
 
         self._loop.call_later(delay, later)
@@ -257,7 +260,7 @@ class Peer:
             self._on_event(event)
         if status in (Status.NOK, Status.NOT_ALLOWED, Status.FALSE):
             ending = Ending.REFUSED if status is Status.NOT_ALLOWED else Ending.SUPERSEDED
-            self._close_after_words(f"refused with {status.value}", ending)
+            self._close_after_refusal(f"refused with {status.value}", ending)
 
     def _on_connected(self, event: Connected) -> None:
         self._timer.cancel()
@@ -296,7 +299,7 @@ class Peer:
         is_answer = type(signal) in _ANSWERS
         self._outbox.put(sender, self._encoded(signal, payload), level if is_answer else None)
         if is_answer and level.size > level.high:
-            self.filled(level)
+            self.pause(level)
 
     def _encoded(self, signal: Signal, payload: Payload) -> OutgoingMessage:
         try:
@@ -325,12 +328,12 @@ class Peer:
             if head is None or head.channel is not channel.mark:
                 head = route.head = channel.address(route.signal)
             message = channel.enclose(head, payload)
-            self._said += message.size
+            self._sent_since_yield += message.size
             outbox.put(route.sender, message)
         if outbox.must_wait(route.sender):
             return outbox.space()
-        if self._said >= _BREATH:
-            self._said = 0
+        if self._sent_since_yield >= _YIELD_AFTER:
+            self._sent_since_yield = 0
             return asyncio.sleep(0)
         return None
 
@@ -435,7 +438,7 @@ class Peer:
         """Whether its node takes SPAWN_REQUEST."""
         return Flag.SPAWN in self.flags
 
-    def filled(self, level: Backpressure) -> None:
+    def pause(self, level: Backpressure) -> None:
         """A receiver is above its high watermark, and we have filled it."""
         if level in self._held_by or not level.must_hold(len(self._calls)):
             return
@@ -453,16 +456,16 @@ class Peer:
         if level.is_at_bound:
             self._fail_calls(level)
 
-    def let_go(self, level: Backpressure) -> None:
+    def resume(self, level: Backpressure) -> None:
         """A receiver has room again."""
-        self._let_go([level])
+        self._no_longer_held_by([level])
         if self._held_by or self.state is State.DOWN:
             return
         extra = self.fields("peer_let_go")
         logger.debug("%s is not held back any more", self, extra=extra)
         self._plan_work()
 
-    def _let_go(self, levels: Iterable[Backpressure]) -> None:
+    def _no_longer_held_by(self, levels: Iterable[Backpressure]) -> None:
         was_held = self.is_held_back
         self._held_by.difference_update(levels)
         if was_held and not self._held_by:
@@ -474,7 +477,7 @@ class Peer:
         return bool(self._held_by)
 
     def traffic(self, carrier: ConnectionStatistics) -> Traffic:
-        """What went over this link so far; `carrier` is what its connection tells of it."""
+        """What went over this connection so far; `carrier` is what its connection tells of it."""
         held_now = self._loop.time() - self._held_since if self._held_by else 0.0
         return Traffic(
             bytes_sent=carrier.bytes_sent,
@@ -487,20 +490,20 @@ class Peer:
             held_back=self._held_before + held_now,
         )
 
-    def tied(self, count: Callable[[str], int]) -> None:
+    def link_added(self, count: Callable[[str], int]) -> None:
         """A link or monitor of the peer's more. Raises ProtocolError beyond the bound.
 
         Counted anew only after so many more that it costs nothing: ties end in many ways.
         """
-        self._ties_unseen += 1
+        self._links_uncounted += 1
         most = self._limits.ties
-        if self._ties_unseen <= self._ties_room or self.name is None:
+        if self._links_uncounted <= self._links_room or self.name is None:
             return
         ties = count(self.name)
         if ties > most:
             raise ProtocolError(f"its processes have {ties} links and monitors here (ties: {most})")
-        self._ties_unseen = 0
-        self._ties_room = max(most - ties, most // 8)
+        self._links_uncounted = 0
+        self._links_room = max(most - ties, most // 8)
 
     def call_begins(self, call: object, fail: Callable[[Exception], None]) -> None:
         """A call to this peer waits for its answer: only a hard bound holds the peer back now.
@@ -511,7 +514,7 @@ class Peer:
             if level.is_at_bound:
                 raise self._mailbox_full(level)
             level.held.discard(self)
-            self.let_go(level)
+            self.resume(level)
         self._calls[call] = fail
 
     def call_ends(self, call: object) -> None:
@@ -560,15 +563,15 @@ class Peer:
 
     # -- the end --
 
-    def _greeting_timed_out(self, reason: str) -> None:
+    def _handshake_timed_out(self, reason: str) -> None:
         self.fail(self._judgement(reason), Ending.HANDSHAKE_TIMEOUT)
 
     def leave(self, reason: str) -> None:
-        """Ends the link because we want it so."""
+        """Ends the connection because we want it so."""
         self.fail(reason, Ending.LEFT)
 
     def fail(self, reason: str, ending: Ending) -> None:
-        """Ends the link from this side, at once."""
+        """Ends the connection from this side, at once."""
         if self.state is State.DOWN:
             return
         self._end(reason, ending)
@@ -580,7 +583,7 @@ class Peer:
             return
         while self._queue:
             # What a receiver cannot hold is bounded by the carrier's window, and is the last.
-            self._let_go(list(self._held_by))
+            self._no_longer_held_by(list(self._held_by))
             self._take_turn()
         ending = Ending.PROTOCOL if reason.kind is CloseKind.BROKEN else Ending.LOST
         self._end(self._judgement(self._explained(reason)), ending)
@@ -598,7 +601,7 @@ class Peer:
     def _judgement(self, reason: str) -> str:
         """What the end of a handshake means. OTP says nothing about a cookie that is not its own:
         it closes, or is silent."""
-        if self.state is State.GREETING and self.session.is_judged:
+        if self.state is State.HANDSHAKE and self.session.is_judged:
             reason += "; it has our answer to its challenge, so its cookie is most likely another"
             self.refusal = HandshakeRefused(reason)
         return reason
@@ -606,18 +609,18 @@ class Peer:
     def _refused(self, error: HandshakeRefused) -> None:
         self.refusal = error.with_traceback(None)  # which refers to us
         ending = Ending.COOKIE if isinstance(error, WrongCookie) else Ending.REFUSED
-        if error.last_words is not None:
-            self.connection.send_handshake(error.last_words)
-            self._close_after_words(str(error), ending)
+        if error.answer is not None:
+            self.connection.send_handshake(error.answer)
+            self._close_after_refusal(str(error), ending)
         else:
             self.fail(str(error), ending)
 
-    def _close_after_words(self, reason: str, ending: Ending) -> None:
+    def _close_after_refusal(self, reason: str, ending: Ending) -> None:
         """Gives the last handshake message time to arrive."""
         if self.state is State.DOWN:
             return
         self._end(reason, ending)
-        self._loop.call_later(_LAST_WORDS, self.connection.close, reason)
+        self._loop.call_later(_REFUSAL_TIME, self.connection.close, reason)
 
     def _end(self, reason: str, ending: Ending) -> None:
         if self.state is State.DOWN:
@@ -627,7 +630,7 @@ class Peer:
         self._timer.cancel()
         for level in self._held_by:
             level.held.discard(self)
-        self._let_go(list(self._held_by))
+        self._no_longer_held_by(list(self._held_by))
         error = partial(NoConnection, self.name or "the peer", reason)
         self._outbox.fail(error)
         calls, self._calls = self._calls, {}

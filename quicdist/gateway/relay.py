@@ -283,8 +283,8 @@ class Relay:
     def turn_away(self, refusal: HandshakeRefused) -> None:
         """The guard wants no such connection: who dialed is told, and both sides are closed."""
         dialer = self.far if self._incoming else self.near
-        if refusal.last_words is not None and dialer.connection is not None:
-            dialer.connection.send_handshake(refusal.last_words)
+        if refusal.answer is not None and dialer.connection is not None:
+            dialer.connection.send_handshake(refusal.answer)
         said = CloseReason(CloseKind.LOCAL, _one_line(str(refusal)))
         self._end(said, Ending.REFUSED, linger=dialer)
 
@@ -327,7 +327,7 @@ class Relay:
             extra = {**self._fields(event), "reason": reason.text}
             _log.log(level, "%s: %s: %s", self.title, what, reason.text, extra=extra)
             if linger is not None and linger.connection is not None and not linger.gone:
-                task = asyncio.create_task(self._last_words(linger.connection, reason.text))
+                task = asyncio.create_task(self._flush_and_close(linger.connection, reason.text))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             else:
@@ -342,7 +342,7 @@ class Relay:
         for side in (self.near, self.far):
             side.close(text)
 
-    async def _last_words(self, connection: Connection, text: str) -> None:
+    async def _flush_and_close(self, connection: Connection, text: str) -> None:
         await connection.flush(_LINGER)
         self._close_sides(text)
 

@@ -118,7 +118,7 @@ class RpcServer:
             level.take(1)
             raise
         if level.size > level.high:
-            source.filled(level)
+            source.pause(level)
 
     def _refuses(self, source: Source) -> bool:
         return self._system.is_draining and source is not HERE

@@ -187,12 +187,12 @@ class Node:
         if self._life is not None:
             self._life.system.affinity.check()
             raise StartError(f"{self.name} is running already")
-        book = Resolver(self._carriers, self._lookups)
+        resolver = Resolver(self._carriers, self._lookups)
         life = _Life(
             self._limits,
             self._access,
             self._terms,
-            book,
+            resolver,
             self._events,
             self._exports,
             self._local(),
@@ -666,7 +666,7 @@ class _Life:
         limits: NodeLimits,
         access: Access,
         terms: etf.Options,
-        book: Resolver,
+        resolver: Resolver,
         events: Events,
         exports: Exports,
         local: LocalNode,
@@ -682,10 +682,10 @@ class _Life:
         self._local = local
         self._log_lines = LogLines()
         self._on_output = on_output or self._log_lines
-        self._carriers = book.carriers
+        self._carriers = resolver.carriers
         self._counters = NodeCounters()
         self._since = time.time()
-        self.connections = Connections(book, self, limits, access, terms, self._counters)
+        self.connections = Connections(resolver, self, limits, access, terms, self._counters)
 
     async def be_named(self, by: Atom) -> str:
         """Has a node give us a name, and begins with it. Raises NoConnection, NodeNameError."""
@@ -755,7 +755,7 @@ class _Life:
     # -- told by connections --
 
     def peer_up(self, peer: Peer) -> None:
-        """A link is up."""
+        """A connection is up."""
         assert peer.name is not None
         rights = self._access.rights(peer.name, self._exports.modules)
         if not rights.is_everything:
@@ -769,7 +769,7 @@ class _Life:
         self._events.publish(NodeUp(str(peer.name), peer.is_hidden, carrier))
 
     def peer_down(self, peer: Peer, reason: str) -> None:
-        """A link is gone: whoever is tied to somebody there is told."""
+        """A connection is gone: processes linked to that node, or monitoring there, are told."""
         assert peer.name is not None
         level = logging.INFO if peer.ending is Ending.LEFT else logging.WARNING
         extra = {**peer.fields("peer_down"), "ending": peer.ending.value, "reason": reason}
@@ -793,7 +793,7 @@ class _Life:
         self.connections.close()
 
     def unreachable(self, node: Atom, reason: str) -> None:
-        """Signals waited for a link that did not come up."""
+        """Signals waited for a connection that did not come up."""
         extra = {
             "event": "peer_unreachable",
             "node": str(self.system.name),

@@ -21,15 +21,15 @@ class Source(Protocol):
     def name(self) -> Atom | None:
         """The peer's; None for this node."""
 
-    def filled(self, level: Backpressure) -> None:
-        """This source has just filled a receiver above its high watermark."""
+    def pause(self, level: Backpressure) -> None:
+        """This source has just filled a receiver above its high watermark: it may be paused."""
 
-    def let_go(self, level: Backpressure) -> None:
-        """A receiver that held this source back has room again."""
+    def resume(self, level: Backpressure) -> None:
+        """A receiver that paused this source has room again."""
 
-    def tied(self, count: Callable[[str], int]) -> None:
+    def link_added(self, count: Callable[[str], int]) -> None:
         """It has just linked one of its processes to one here, or has one monitored from there;
-        `count` tells how many such ties a node has."""
+        `count` tells how many such links and monitors a node has."""
 
 
 class _Here:
@@ -37,13 +37,13 @@ class _Here:
 
     name = None
 
-    def filled(self, level: Backpressure) -> None:
+    def pause(self, level: Backpressure) -> None:
         pass
 
-    def let_go(self, level: Backpressure) -> None:
+    def resume(self, level: Backpressure) -> None:
         pass
 
-    def tied(self, count: Callable[[str], int]) -> None:
+    def link_added(self, count: Callable[[str], int]) -> None:
         pass
 
 
@@ -92,7 +92,7 @@ class Backpressure:
         """Whoever is held back because of this receiver goes on."""
         held, self.held = self.held, set()
         for source in held:
-            source.let_go(self)
+            source.resume(self)
 
     def must_hold(self, calls_outstanding: int) -> bool:
         """Whether a source with so many calls in flight to it is to be held back."""

@@ -51,7 +51,7 @@ class Process:
         """`level` tells how full it is; without one it takes everything at once."""
         self.system = system
         self.level = level if level is not None else Backpressure(self, 0, 0, 0)
-        self.pid: Pid = system.enrol(self)
+        self.pid: Pid = system.add_process(self)
         self.name: Atom | None = None
         self.links = Links()
         self.monitoring: dict[Reference, Watched] = {}
@@ -141,7 +141,7 @@ class Process:
             return
         self.is_alive = False
         self.exit_reason = reason
-        self.system.dismiss(self)
+        self.system.remove_process(self)
         for other in self.links:
             self.system.send_exit(self.pid, other, reason)
         for reference, watcher in self.watchers.items():

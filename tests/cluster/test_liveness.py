@@ -131,6 +131,13 @@ def test_an_answer_to_the_probe_is_enough() -> None:
     assert liveness.tick(45, at(45, heard_at=16)) == Tick(False, True, 15)
 
 
+def test_an_answer_within_the_same_instant_of_the_clock_counts() -> None:
+    liveness = up(needs_probe=True)
+    assert liveness.tick(15, at(15)) == Tick(False, True, 15)
+    assert liveness.tick(30, at(30, heard_at=15)) == Tick(False, True, 15)
+    assert liveness.tick(45, at(45, heard_at=30)) == Tick(False, True, 15)
+
+
 @pytest.mark.parametrize("reason", ["is_held_back", "is_unread"])
 def test_a_peer_that_we_do_not_read_is_not_asked(reason: str) -> None:
     liveness = up(needs_probe=True)
