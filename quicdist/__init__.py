@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 from quicdist import log_escaping
 
 if TYPE_CHECKING:
-    from quicdist.blocking import BlockingMailbox, BlockingNode, BlockingRequest, Shared, connect
+    from quicdist.blocking import (
+        BlockingMailbox,
+        BlockingNode,
+        BlockingRequest,
+        Shared,
+        blocking_node,
+        connect,
+    )
     from quicdist.carriers.quic.tracing import Tracing
     from quicdist.carriers.trust import Identity, Trust
     from quicdist.cluster.access import Access, Tracebacks
@@ -141,6 +148,7 @@ __all__ = [
     "Tracing",
     "Trust",
     "WhenFull",
+    "blocking_node",
     "connect",
     "current_process",
     "export",
@@ -150,7 +158,7 @@ __all__ = [
 
 # Imported when first asked for: the command's --help and its completion need none of it.
 _PLACES = {
-    "blocking": "BlockingMailbox BlockingNode BlockingRequest Shared connect",
+    "blocking": "BlockingMailbox BlockingNode BlockingRequest Shared blocking_node connect",
     "carriers.quic.tracing": "Tracing",
     "carriers.trust": "Identity Trust",
     "cluster.access": "Access Tracebacks",

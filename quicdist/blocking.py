@@ -1,6 +1,6 @@
 """A node for code without asyncio: web applications, notebooks, scripts, threads.
 
-    with quicdist.connect("5555@10.0.0.7", cookie="secret") as node:
+    with quicdist.blocking_node("5555@10.0.0.7", cookie="secret") as node:
         print(node.call("5555@10.0.0.7", "erlang", "node"))
 
 A `BlockingNode` runs a `Node` and its event loop in a background thread. Any number of threads may
@@ -22,6 +22,7 @@ import functools
 import logging
 import selectors
 import threading
+import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from types import TracebackType
@@ -52,7 +53,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def connect(
+def blocking_node(
     *peers: str,
     cookie: str | None = None,
     name: str | None = None,
@@ -87,6 +88,12 @@ def connect(
     return BlockingNode(node, *peers)
 
 
+def connect(*peers: str, **settings: Any) -> BlockingNode:
+    """Deprecated name of `blocking_node`, for one release."""
+    warnings.warn("quicdist.connect is now quicdist.blocking_node", DeprecationWarning, 2)
+    return blocking_node(*peers, **settings)
+
+
 class Shared:
     """One node for all threads of a process, created by the first call.
 
@@ -97,8 +104,8 @@ class Shared:
     """
 
     def __init__(self, *peers: str, **settings: Any) -> None:
-        """Takes the parameters of `connect`."""
-        self._connect = functools.partial(connect, *peers, **settings)
+        """What `blocking_node` takes."""
+        self._start = functools.partial(blocking_node, *peers, **settings)
         # A lock of the parent's may be held by a thread that a child does not have.
         self._locks: dict[int, threading.Lock] = {}
         self._made: tuple[int, BlockingNode] | None = None
@@ -115,7 +122,7 @@ class Shared:
         with self._locks.setdefault(generation, threading.Lock()):
             made = self._made
             if made is None or made[0] != generation or made[1].is_closed:
-                made = self._made = generation, self._connect()
+                made = self._made = generation, self._start()
             return made[1]
 
 

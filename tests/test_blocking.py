@@ -86,7 +86,9 @@ def server(identity: Identity) -> Iterator[BlockingNode]:
 @pytest.fixture
 def connect(identity: Identity) -> Callable[..., BlockingNode]:
     def connected(*peers: str, **settings: Any) -> BlockingNode:
-        return quicdist.connect(*peers, **{"cookie": COOKIE, "identity": identity, **settings})
+        return quicdist.blocking_node(
+            *peers, **{"cookie": COOKIE, "identity": identity, **settings}
+        )
 
     return connected
 
@@ -342,7 +344,7 @@ peer, cookie = sys.argv[1:3]
 """
 
 _FORK = """
-node = quicdist.connect(peer, cookie=cookie, identity=Identity.ephemeral())
+node = quicdist.blocking_node(peer, cookie=cookie, identity=Identity.ephemeral())
 box = node.mailbox("me")
 me = box.__enter__()
 sockets = lambda: [os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")
@@ -364,7 +366,8 @@ for attempt in range(3):
                 else:
                     raise AssertionError("the child used it")
             node.close()
-            with quicdist.connect(peer, cookie=cookie, identity=Identity.ephemeral()) as fresh:
+            anew = quicdist.blocking_node(peer, cookie=cookie, identity=Identity.ephemeral())
+            with anew as fresh:
                 assert fresh.call(peer, "py", "add", [3, 4]) == 7
                 assert fresh.name != node.name
             del node, me, box
@@ -412,7 +415,7 @@ def test_a_forked_child_does_not_use_it(server: BlockingNode) -> None:
 
 
 _INTERRUPTED = """
-with quicdist.connect(peer, cookie=cookie, identity=Identity.ephemeral()) as node:
+with quicdist.blocking_node(peer, cookie=cookie, identity=Identity.ephemeral()) as node:
     for wait in (
         lambda: node.call(peer, "py", "forever", timeout=None),
         lambda: me.receive(),
@@ -433,7 +436,7 @@ with quicdist.connect(peer, cookie=cookie, identity=Identity.ephemeral()) as nod
         assert node.call(peer, "py", "add", [1, 2]) == 3
 print("well", flush=True)
 print("waiting", flush=True)
-node = quicdist.connect(peer, cookie=cookie, identity=Identity.ephemeral())
+node = quicdist.blocking_node(peer, cookie=cookie, identity=Identity.ephemeral())
 node.call(peer, "py", "forever", timeout=None)
 """
 
@@ -456,7 +459,7 @@ def test_control_c(server: BlockingNode) -> None:
 
 
 _UNCLOSED = """
-node = quicdist.connect(peer, cookie=cookie, identity=Identity.ephemeral())
+node = quicdist.blocking_node(peer, cookie=cookie, identity=Identity.ephemeral())
 print(node.call(peer, "py", "add", [1, 2]))
 threading.Thread(target=lambda: node.call(peer, "py", "forever", timeout=None),
                  daemon=True).start()

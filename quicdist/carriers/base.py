@@ -66,8 +66,12 @@ class ConnectionStatistics:
 class ConnectionHandler(Protocol):
     """Owner of a connection. All calls come from the event loop, none re-entrantly."""
 
-    def packets_received(self, packets: Sequence[Packet]) -> None:
-        """A batch, in the order received. An exception raised here closes the connection."""
+    def packets_received(self, packets: Sequence[Packet]) -> int:
+        """A batch, in the order received. Bytes of packet data that are dealt with by now.
+
+        For what is dealt with later, `Connection.consumed` is called then, and never from inside
+        this. An exception raised here closes the connection.
+        """
 
     def writable_again(self) -> None:
         """Unacknowledged bytes fell below the low watermark after having been above the high."""
@@ -116,7 +120,8 @@ class Connection(Protocol):
         """Queues one frame; frames of one loop tick leave together. No parts is a tick."""
 
     def consumed(self, count: int) -> None:
-        """`count` bytes of packet data are dealt with; the peer's window grows by no more."""
+        """`count` more bytes of packet data are dealt with, of those that `packets_received` did
+        not return. The peer's window grows by no more."""
 
     def ping(self) -> None:
         """Asks the peer's transport for a sign of life, where the transport can."""

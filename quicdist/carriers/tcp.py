@@ -253,9 +253,11 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     def _deliver(self, packets: Sequence[Packet], handler: ConnectionHandler) -> None:
         try:
-            handler.packets_received(packets)
+            consumed = handler.packets_received(packets)
         except Exception as error:
             self._end(CloseReason(CloseKind.ERROR, f"{type(error).__name__}: {error}"))
+        else:
+            self.consumed(consumed)
 
     def eof_received(self) -> bool:
         """The peer closed its half, which no node does: it is gone."""

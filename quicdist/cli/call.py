@@ -115,7 +115,7 @@ def call(
     write = _drop if quiet else printed
 
     async def main() -> Term:
-        async with client.connected(settings, printed=write) as ours:
+        async with client.connected(settings, on_output=write) as ours:
             wanted = _wanted(node, ours.peer(node).creation, *words)
             try:
                 return await called(ours, node, wanted, timeout)

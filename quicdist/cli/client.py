@@ -37,8 +37,8 @@ class Settings:
 
 
 @contextlib.asynccontextmanager
-async def connected(settings: Settings, *, printed: Write | None = None) -> AsyncIterator[Node]:
-    """A node that is connected to the peer. `printed` is that of Node.
+async def connected(settings: Settings, *, on_output: Write | None = None) -> AsyncIterator[Node]:
+    """A node that is connected to the peer. `on_output` is that of Node.
 
     Raises what Node raises, such as NoConnection.
     """
@@ -58,7 +58,7 @@ async def connected(settings: Settings, *, printed: Write | None = None) -> Asyn
         trust=security.trust(settings.trust),
         lookups=looked_up(settings.lookups),
         limits=NodeLimits(connect_timeout=settings.timeout, handshake_timeout=settings.timeout),
-        printed=printed,
+        on_output=on_output,
     )
     async with node:
         try:

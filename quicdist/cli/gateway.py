@@ -13,6 +13,7 @@ from quicdist.cli.json_output import print_object
 from quicdist.cli.metrics import served
 from quicdist.cli.options import (
     Accept,
+    AllowUncertified,
     AuditLog,
     Certificate,
     Crl,
@@ -21,7 +22,6 @@ from quicdist.cli.options import (
     Key,
     KeyLogFile,
     KeyPassphraseFile,
-    LetIn,
     Listen,
     LogJson,
     PolicyFile,
@@ -113,7 +113,7 @@ def gateway(
     key: Key = None,
     key_passphrase_file: KeyPassphraseFile = None,
     trust: Trusted = "first-use",
-    let_in: LetIn = None,
+    uncertified: AllowUncertified = None,
     crl: Crl = None,
     accept: Accept = None,
     dial: Dial = None,
@@ -167,7 +167,7 @@ def gateway(
         policy,
         audit,
         identity(cert, key, key_passphrase_file),
-        trusted_by(trust, let_in or [], crl),
+        trusted_by(trust, uncertified or [], crl),
         access(accept, dial),
         prometheus,
         tracing,

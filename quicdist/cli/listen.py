@@ -16,6 +16,7 @@ from quicdist.cli.jsonlog import error_line
 from quicdist.cli.metrics import served
 from quicdist.cli.options import (
     Accept,
+    AllowUncertified,
     AuditLog,
     Calls,
     Certificate,
@@ -27,7 +28,6 @@ from quicdist.cli.options import (
     Key,
     KeyLogFile,
     KeyPassphraseFile,
-    LetIn,
     Listen,
     LogJson,
     PolicyFile,
@@ -122,7 +122,7 @@ class Settings:
     certificate: Path | None
     key: Path | None
     trust: str
-    let_in: Sequence[str]
+    uncertified: Sequence[str]
     security: Security
     policy: Path | None
     audit: bool
@@ -200,7 +200,7 @@ class Settings:
         from quicdist.node.node import Node
 
         security = self.security
-        believing = security.trust(self.trust, self.let_in)
+        believing = security.trust(self.trust, self.uncertified)
         return Node(
             self.name,
             carriers=[Quic(tracing=Tracing(self.key_log, self.qlog)), tcp_or_tls(believing)],
@@ -238,7 +238,7 @@ def listen(
     key: Key = None,
     key_passphrase_file: KeyPassphraseFile = None,
     trust: Trusted = "first-use",
-    let_in: LetIn = None,
+    uncertified: AllowUncertified = None,
     crl: Crl = None,
     require_tls: RequireTls = False,
     require_binding: RequireBinding = False,
@@ -275,7 +275,7 @@ def listen(
         cert,
         key,
         trust,
-        let_in or [],
+        uncertified or [],
         Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
         policy,
         audit,
@@ -310,7 +310,7 @@ def run(
     key: Key = None,
     key_passphrase_file: KeyPassphraseFile = None,
     trust: Trusted = "first-use",
-    let_in: LetIn = None,
+    uncertified: AllowUncertified = None,
     crl: Crl = None,
     require_tls: RequireTls = False,
     require_binding: RequireBinding = False,
@@ -353,7 +353,7 @@ def run(
         cert,
         key,
         trust,
-        let_in or [],
+        uncertified or [],
         Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
         policy,
         audit,

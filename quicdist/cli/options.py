@@ -74,13 +74,14 @@ Trusted = Annotated[
         "node name and a fingerprint in each line; `none` accepts every peer.",
     ),
 ]
-LetIn = Annotated[
+AllowUncertified = Annotated[
     list[str] | None,
     typer.Option(
+        "--allow-uncertified",
         "--let-in",
         metavar="NODES",
         help="Nodes that may connect without a certificate, with the cookie alone: a name, or a "
-        "pattern such as '*@10.0.0.7'. May be repeated.",
+        "pattern such as '*@10.0.0.7'. May be repeated. `--let-in` is the old name.",
         show_default=False,
     ),
 ]
@@ -398,8 +399,8 @@ def access(
     )
 
 
-def trusted_by(how: str, let_in: Sequence[str] = (), crl: Path | None = None) -> Trust:
-    """What --trust, --let-in and --crl ask for. Raises CertificateError, Problem."""
+def trusted_by(how: str, uncertified: Sequence[str] = (), crl: Path | None = None) -> Trust:
+    """What --trust, --allow-uncertified and --crl ask for. Raises CertificateError, Problem."""
     from quicdist.carriers.trust import Trust
     from quicdist.carriers.trust.known_nodes import KnownNodes
 
@@ -408,12 +409,12 @@ def trusted_by(how: str, let_in: Sequence[str] = (), crl: Path | None = None) ->
     if how == "none":
         return Trust.nothing()
     if how == "first-use":
-        trust = Trust.first_use(uncertified=let_in)
+        trust = Trust.first_use(uncertified=uncertified)
         KnownNodes(trust.known_nodes).pins()  # one that cannot be read is no refusal of a peer's
         return trust
     if how.startswith("pins:"):
-        return Trust.pinned(Path(how.removeprefix("pins:")), uncertified=let_in)
+        return Trust.pinned(Path(how.removeprefix("pins:")), uncertified=uncertified)
     if not Path(how).exists():
         what = "first-use, none, pins:FILE or a FILE of authorities is expected"
         raise Problem(ExitCode.LOCAL, f"--trust {how}: No such file or directory; {what}")
-    return Trust.authority(how, crl_file=crl, uncertified=let_in)
+    return Trust.authority(how, crl_file=crl, uncertified=uncertified)

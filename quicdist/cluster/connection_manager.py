@@ -9,6 +9,7 @@ ERTS manual, Distribution Protocol, "The Handshake in Detail" (status); OTP, dis
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections import deque
@@ -77,14 +78,14 @@ class Listener(Protocol):
         """The node that was asked for a name has given one. Calls `Connections.begin` with it."""
 
     def name_lost(self, reason: str) -> None:
-        """The link to the node that gave us our name is gone: it may give it to another."""
+        """The connection to the node that gave us our name is gone: it may give it to another."""
 
     def probe(self, peer: Peer) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class _WaitingCall:
-    """A call that begins when the link is up, or fails."""
+    """A call that begins when the connection is up, or fails."""
 
     begin: Callable[[Peer], None]
     fail: Callable[[Exception], None]
@@ -101,11 +102,11 @@ class _Attempt:
         self.posted = 0
         """Signals among these, without calls: each of those has a caller that waits."""
         self.dialed: Peer | None = None
-        """Our own link, while its handshake goes on."""
+        """Our own connection, while its handshake goes on."""
         self.is_watched = False
         """Somebody is to be told when it fails, who does not wait for the result."""
         self.changed = asyncio.Event()
-        """Our own link, or one made to us, has come up or down."""
+        """Our own connection, or one made to us, has come up or down."""
         self.has_yielded = False
         """The peer's attempt goes first. Once: it may be anybody's who knows its name."""
         self.is_yielding = False
@@ -139,7 +140,7 @@ class Connections:
 
     def __init__(
         self,
-        book: Resolver,
+        resolver: Resolver,
         listener: Listener,
         limits: NodeLimits,
         access: AccessControl,
@@ -149,7 +150,7 @@ class Connections:
         self.local: LocalNode | None = None
         """Who we are, once that is known."""
         self.up: dict[Atom, Peer] = {}
-        self._book = book
+        self._resolver = resolver
         self._listener = listener
         self._handlers: dict[type[Signal], Handler] = {}
         self._on_payload_refused: OnPayloadRefused = _ignore_refused
@@ -191,7 +192,7 @@ class Connections:
         await self.connect(by)
 
     async def connect(self, node: Atom) -> Peer:
-        """The link to a node, made if there is none. Raises NoConnection, NodeNameError."""
+        """The connection to a node, made if there is none. Raises NoConnection, NodeNameError."""
         peer = self.up.get(node)
         if peer is not None:
             return peer
@@ -199,8 +200,8 @@ class Connections:
         return await asyncio.shield(self._attempt(node).result)
 
     def obstacle(self, node: Atom) -> str | None:
-        """Why there is no link yet to a node that we try to connect to; None before a first try
-        has failed, and where nobody tries."""
+        """Why there is no connection yet to a node that we try to connect to; None before a first
+        try has failed, and where nobody tries."""
         attempt = self._attempts.get(node)
         return None if attempt is None or not attempt.has_failed else attempt.last_error
 
@@ -224,8 +225,8 @@ class Connections:
     def when_up(
         self, node: Atom, begin: Callable[[Peer], None], fail: Callable[[Exception], None]
     ) -> None:
-        """Calls `begin` with the link to a node when it is up, in order with the signals that wait
-        for it, or `fail`. Raises NoConnection, NodeNameError."""
+        """Calls `begin` with the connection to a node when it is up, in order with the signals that
+        wait for it, or `fail`. Raises NoConnection, NodeNameError."""
         peer = self.up.get(node)
         if peer is not None:
             begin(peer)
@@ -233,7 +234,7 @@ class Connections:
             self._attempt(node).signals.append(_WaitingCall(begin, fail))
 
     def is_up(self, node: Atom) -> bool:
-        """Whether there is a link to a node."""
+        """Whether there is a connection to a node."""
         return node in self.up
 
     def watch(self, node: Atom) -> None:
@@ -261,7 +262,7 @@ class Connections:
             attempt.signals.append((sender, signal, payload))
 
     def send(self, route: Route, payload: Term) -> Awaitable[None] | None:
-        """Sends; what is to be awaited until there is a link, or while the backlog is high."""
+        """Sends; what to await while there is no connection, or the backlog is high."""
         peer = self.up.get(route.node)
         return self._connect_and_send(route, payload) if peer is None else peer.send(route, payload)
 
@@ -272,7 +273,7 @@ class Connections:
             await waits
 
     def disconnect(self, node: Atom) -> bool:
-        """Ends the link to a node. True when there was one."""
+        """Ends the connection to a node. True when there was one."""
         peer = self.up.get(node)
         if peer is None:
             return False
@@ -296,8 +297,9 @@ class Connections:
 
     async def _drain(self, peer: Peer, deadline: float) -> None:
         loop = asyncio.get_running_loop()
-        while not peer.outbox.is_empty and peer.state is State.UP and loop.time() < deadline:
-            await asyncio.sleep(0.005)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await peer.outbox.drained()
         left = deadline - loop.time()
         if peer.state is State.UP and (left <= 0 or not await peer.connection.flush(left)):
             text = "%s has not acknowledged everything that was sent to it"
@@ -320,7 +322,7 @@ class Connections:
                 peer.fail("its certificate is not believed any more", Ending.REFUSED)
 
     def close(self) -> None:
-        """Ends every link and attempt, at once."""
+        """Ends every connection and attempt, at once."""
         self._is_closing = True
         self._beat.cancel()
         for attempt in list(self._attempts.values()):
@@ -350,7 +352,7 @@ class Connections:
         return attempt
 
     async def _make(self, attempt: _Attempt) -> None:
-        """Dials until a link is up, the time is over, or the refusal is final."""
+        """Dials until a connection is up, the time is over, or the refusal is final."""
         # A task may run before `create_task` has returned it: whoever asked for the attempt has
         # yet to say that it waits for it, or what is to be sent.
         await asyncio.sleep(0)
@@ -361,7 +363,7 @@ class Connections:
             try:
                 is_final = await self._dial_once(attempt, max(left / 2, min(left, 1.0)))
             except Exception as error:
-                # Whoever waits for the link must not do so for ever.
+                # Whoever waits for the connection must not do so for ever.
                 extra = {"event": "internal_error", "peer": str(attempt.node)}
                 logger.exception("connecting to %s went wrong", attempt.node, extra=extra)
                 attempt.failed(f"internal error: {error!r}")
@@ -382,7 +384,7 @@ class Connections:
             attempt.is_yielding = False
             return False
         try:
-            connection = await self._book.dial(node, timeout)
+            connection = await self._resolver.dial(node, timeout)
         except (*_FINAL_ERRORS, OSError) as error:
             # The event loop may keep the error in a cycle, and by its traceback the attempt.
             error.with_traceback(None)
@@ -404,8 +406,8 @@ class Connections:
         connection.handler = peer
         peer.start()
         deadline = asyncio.get_running_loop().time() + timeout + 1
-        while peer.state is State.GREETING and not attempt.result.done():
-            # What changed may have been another link, made to us in the peer's name.
+        while peer.state is State.HANDSHAKE and not attempt.result.done():
+            # What changed may have been another connection, made to us in the peer's name.
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0 or not await self._await_change(attempt, left):
                 break
@@ -413,7 +415,7 @@ class Connections:
         if attempt.result.done():
             return True
         if peer.refusal is not None and peer.refusal.status == Status.NOK.value:
-            # The peer is dialing us: its link will be the one.
+            # The peer is dialing us: its connection will be the one.
             await self._await_change(attempt, timeout)
         if peer.is_cookie_doubtful:
             attempt.doubts += 1
@@ -622,7 +624,7 @@ class Connections:
         self._on_payload_refused(signal, reason, peer)
 
     def peer_down(self, peer: Peer, reason: str) -> None:
-        """A link is gone, or never came up."""
+        """A connection is gone, or never came up."""
         self._greeting.discard(peer)
         name = peer.name
         if name is not None and self.up.get(name) is peer:

@@ -77,6 +77,7 @@ class Outbox:
         self._lanes: dict[Hashable, _Lane] = {}
         self._turns: deque[Hashable] = deque()
         self._waiting: dict[asyncio.Future[None], None] = {}
+        self._draining: dict[asyncio.Future[None], None] = {}
         self._failure: Callable[[], Exception] | None = None
         self.queued = 0
         """Bytes accepted that the carrier has not taken."""
@@ -140,7 +141,9 @@ class Outbox:
             else:
                 del self._lanes[turns.popleft()]
         if self._waiting and self.queued <= self._low:
-            self._wake()
+            self._waiting = _wake(self._waiting)
+        if self._draining and not turns:
+            self._draining = _wake(self._draining)
 
     def _send_fragment(self, lane: _Lane) -> bool:
         """The next of the message that is half sent; False where there is none."""
@@ -189,14 +192,14 @@ class Outbox:
     async def space(self) -> None:
         """Waits until the backlog is below the low watermark. Raises what `fail` was given."""
         if self._failure is None and self.queued > self._high:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiting[waiter] = None
-            try:
-                await waiter
-            finally:
-                self._waiting.pop(waiter, None)
+            await _wait_in(self._waiting)
         if self._failure is not None:
             raise self._failure()
+
+    async def drained(self) -> None:
+        """Waits until the carrier has everything accepted, or the connection is gone."""
+        while self._turns:
+            await _wait_in(self._draining)
 
     def fail(self, error: Callable[[], Exception]) -> None:
         """The connection is gone: forgets everything, wakes everybody. `error` makes one for each
@@ -205,13 +208,25 @@ class Outbox:
         self._lanes.clear()
         self._turns.clear()
         self.queued = 0
-        self._wake()
+        self._waiting = _wake(self._waiting)
+        self._draining = _wake(self._draining)
 
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for waiter in waiting:
-            if not waiter.done():
-                waiter.set_result(None)
+
+async def _wait_in(waiting: dict[asyncio.Future[None], None]) -> None:
+    waiter = asyncio.get_running_loop().create_future()
+    waiting[waiter] = None
+    try:
+        await waiter
+    finally:
+        waiting.pop(waiter, None)
+
+
+def _wake(waiting: dict[asyncio.Future[None], None]) -> dict[asyncio.Future[None], None]:
+    """Wakes all of them; those who wait from now on go into what is returned."""
+    for waiter in waiting:
+        if not waiter.done():
+            waiter.set_result(None)
+    return {}
 
 
 def _length(part: Buffer) -> int:

@@ -1,4 +1,4 @@
-"""A link to another node: one carrier connection bound to one distribution session.
+"""A connected node: one carrier connection and the distribution session on it.
 
 Packets come in batches, become events, and land in processes. What one message costs lies here,
 so the way from `packets_received` to a handler is short. Messages go out through the outbox.
@@ -21,7 +21,7 @@ from typing import Protocol
 from quicdist import etf
 from quicdist.carriers.base import CloseKind, CloseReason, Connection, ConnectionStatistics
 from quicdist.cluster.access_filter import AccessFilter
-from quicdist.cluster.liveness import LoopWatch
+from quicdist.cluster.liveness import Dead, Liveness, LoopWatch, Observed
 from quicdist.cluster.outbox import Outbox
 from quicdist.cluster.tracebacks import without_tracebacks
 from quicdist.errors import MailboxFull, NoConnection
@@ -54,7 +54,7 @@ logger = logging.getLogger("quicdist.node")
 _TURN = 256
 """Packets dealt with before the event loop has its turn."""
 
-_BREATH = 64 * 1024
+_YIELD_AFTER = 64 * 1024
 """Bytes that leave before who goes on sending lets the event loop have its turn: what was sent
 waits for that, and so do all others."""
 
@@ -64,7 +64,7 @@ _REPORT_PAUSE = 5.0
 _USUAL_TICKTIME = 60.0
 """Seconds: net_ticktime of a BEAM (kernel(6)), and ours."""
 
-_LAST_WORDS = 0.5
+_REFUSAL_TIME = 0.5
 """Seconds for a refusal to reach the peer before the connection is closed."""
 
 
@@ -72,9 +72,9 @@ _RETURN = Atom("return")
 
 
 class State(enum.Enum):
-    """A link's life."""
+    """A connection's life."""
 
-    GREETING = "greeting"
+    HANDSHAKE = "handshake"
     UP = "up"
     DOWN = "down"
 
@@ -101,7 +101,7 @@ class Owner(Protocol):
         """The handshake is done."""
 
     def peer_down(self, peer: Peer, reason: str) -> None:
-        """The link is gone; called once."""
+        """The connection is gone; called once."""
 
     def payload_refused(self, peer: Peer, signal: Signal, reason: str) -> None:
         """A message of the peer's was dropped; whoever waits for it is told."""
@@ -111,7 +111,10 @@ class Owner(Protocol):
 
 
 class Peer:
-    """One link. `name` is set as soon as it is known; `flags` are the negotiated ones, once up."""
+    """One connection to a node.
+
+    `name` is set as soon as it is known; `flags` are the negotiated ones, once up.
+    """
 
     def __init__(
         self,
@@ -133,7 +136,7 @@ class Peer:
         self.creation = 0
         self.flags = Flag(0)
         self.is_hidden = True
-        self.state = State.GREETING
+        self.state = State.HANDSHAKE
         self.is_dialer = name is not None
         self.local_name = ""
         self.local_creation = 0
@@ -161,7 +164,7 @@ class Peer:
         self._outbox = Outbox(connection, session, high=limits.send_high, low=limits.send_low)
         self._queue: deque[Packet] = deque()
         self._is_work_planned = False
-        self._said = 0
+        self._sent_since_yield = 0
         """Bytes sent since a sender let the event loop have its turn."""
         self._messages_received = 0
         self._messages_refused = 0
@@ -177,23 +180,25 @@ class Peer:
         self._pause_over = 0.0
         """Event loop time when a peer that sent too much is let go."""
         self._rate_holds = 0
-        self._answers_moved = 0.0
-        """Event loop time when the peer was last seen not to be stuck behind them."""
-        self._ties_unseen = 0
-        self._ties_room = limits.ties
+        self._links_uncounted = 0
+        self._links_room = limits.ties
         self._calls: dict[object, Callable[[Exception], None]] = {}
         self._lowers = False
         self._takes_sender = True
         self._takes_altact = False
         self._has_proved = False
         """The dialer's last handshake message, its proof of the cookie, is on its way."""
-        self._frames_at_tick = 0
-        self._tick_due = 0.0
         self._heard_at = self._loop.time()
-        self._probed_at: float | None = None
+        """Event loop time when packets of the peer's were last dealt with."""
+        self._liveness = Liveness(
+            limits.net_ticktime,
+            self._loop.time(),
+            needs_probe=connection.traits.needs_probe,
+            has_keepalive=bool(connection.traits.alpn),
+        )
         self._timer: asyncio.TimerHandle = self._loop.call_later(
             handshake_timeout,
-            self._greeting_timed_out,
+            self._handshake_timed_out,
             f"the distribution handshake was not finished within {handshake_timeout:g} s",
         )
 
@@ -257,7 +262,7 @@ class Peer:
             return
 
         def later() -> None:
-            if self.state is State.GREETING:
+            if self.state is State.HANDSHAKE:
                 self._decide(answer())
 
         self._loop.call_later(delay, later)
@@ -269,7 +274,7 @@ class Peer:
             self._on_event(event)
         if status in (Status.NOK, Status.NOT_ALLOWED, Status.FALSE):
             ending = Ending.REFUSED if status is Status.NOT_ALLOWED else Ending.SUPERSEDED
-            self._close_after_words(f"refused with {status.value}", ending)
+            self._close_after_refusal(f"refused with {status.value}", ending)
 
     def _on_connected(self, event: Connected) -> None:
         self._timer.cancel()
@@ -283,7 +288,7 @@ class Peer:
         self.up_since = time.time()
         self._channel = self._outbox.cutter = self.session.channel
         self.connection.handshake_done()
-        self._tick_in(self._limits.net_ticktime / 4)
+        self._timer = self._loop.call_later(self._liveness.begin(self._loop.time()), self._tick)
         self._owner.peer_up(self)
 
     # -- messages out --
@@ -308,7 +313,7 @@ class Peer:
         is_answer = type(signal) in _ANSWERS
         self._outbox.put(sender, self._encoded(signal, payload), level if is_answer else None)
         if is_answer and level.size > level.high:
-            self.filled(level)
+            self.pause(level)
 
     def _encoded(self, signal: Signal, payload: Payload) -> OutgoingMessage:
         try:
@@ -337,12 +342,12 @@ class Peer:
             if head is None or head.channel is not channel.mark:
                 head = route.head = channel.address(route.signal)
             message = channel.enclose(head, payload)
-            self._said += message.size
+            self._sent_since_yield += message.size
             outbox.put(route.sender, message)
         if outbox.must_wait(route.sender):
             return outbox.space()
-        if self._said >= _BREATH:
-            self._said = 0
+        if self._sent_since_yield >= _YIELD_AFTER:
+            self._sent_since_yield = 0
             return asyncio.sleep(0)
         return None
 
@@ -352,15 +357,19 @@ class Peer:
 
     # -- packets in --
 
-    def packets_received(self, packets: Sequence[Packet]) -> None:
-        """A batch from the carrier."""
+    def packets_received(self, packets: Sequence[Packet]) -> int:
+        """A batch from the carrier. Bytes dealt with; the rest waits for its turn."""
         self._queue.extend(packets)
-        if not self._held_by and not self._is_work_planned:
-            self._work()
+        if self._held_by or self._is_work_planned:
+            return 0
+        return self._take_turn()
 
     def _work(self) -> None:
-        """Deals with what has come, a turn's worth, as long as nobody holds us back."""
         self._is_work_planned = False
+        self.connection.consumed(self._take_turn())
+
+    def _take_turn(self) -> int:
+        """Deals with what has come, a turn's worth, as long as nobody holds us back. Its bytes."""
         queue = self._queue
         held_by = self._held_by
         consumed = 0
@@ -371,7 +380,7 @@ class Peer:
                 consumed += len(packet.data)
                 self._take(packet)
                 if self._rate is not None and packet.data and self.state is _UP:
-                    self.pause(self._rate.take(self._loop.time()))
+                    self.throttle(self._rate.take(self._loop.time()))
                 if held_by or self.state is _DOWN:
                     break
         except HandshakeRefused as error:
@@ -384,13 +393,12 @@ class Peer:
             self.fail(f"internal error: {error!r}", Ending.INTERNAL)
         if self.state is State.DOWN:
             queue.clear()
-            return
+            return 0
         if count:
             self._heard_at = self._loop.time()
-            self._probed_at = None
-        self.connection.consumed(consumed)
         if queue and not held_by:
             self._plan_work()
+        return consumed
 
     def _take(self, packet: Packet) -> None:
         channel = self._channel
@@ -446,7 +454,7 @@ class Peer:
         """Whether its node takes SPAWN_REQUEST."""
         return Flag.SPAWN in self.flags
 
-    def filled(self, level: Backpressure) -> None:
+    def pause(self, level: Backpressure) -> None:
         """A receiver is above its high watermark, and we have filled it."""
         if level in self._held_by or not level.must_hold(len(self._calls)):
             return
@@ -464,7 +472,7 @@ class Peer:
         if level.is_at_bound:
             self._fail_calls(level)
 
-    def pause(self, seconds: float) -> None:
+    def throttle(self, seconds: float) -> None:
         """It has sent or called more in a second than it may, and is not read for so long. Its
         ticks are not read either, but packets of the carrier still count as signs of life."""
         if seconds <= 0 or self.state is not State.UP:
@@ -488,18 +496,18 @@ class Peer:
         if self._loop.time() < self._pause_over and self.state is State.UP:
             self._loop.call_at(self._pause_over, self._end_pause)
         elif self._pausing in self._held_by:
-            self.let_go(self._pausing)
+            self.resume(self._pausing)
 
-    def let_go(self, level: Backpressure) -> None:
+    def resume(self, level: Backpressure) -> None:
         """A receiver has room again."""
-        self._let_go([level])
+        self._no_longer_held_by([level])
         if self._held_by or self.state is State.DOWN:
             return
         extra = self.fields("peer_let_go")
         logger.debug("%s is not held back any more", self, extra=extra)
         self._plan_work()
 
-    def _let_go(self, levels: Iterable[Backpressure]) -> None:
+    def _no_longer_held_by(self, levels: Iterable[Backpressure]) -> None:
         was_held = self.is_held_back
         self._held_by.difference_update(levels)
         if was_held and not self._held_by:
@@ -511,7 +519,7 @@ class Peer:
         return bool(self._held_by)
 
     def traffic(self, carrier: ConnectionStatistics) -> Traffic:
-        """What went over this link so far; `carrier` is what its connection tells of it."""
+        """What went over this connection so far; `carrier` is what its connection tells of it."""
         held_now = self._loop.time() - self._held_since if self._held_by else 0.0
         return Traffic(
             bytes_sent=carrier.bytes_sent,
@@ -525,20 +533,20 @@ class Peer:
             held_back=self._held_before + held_now,
         )
 
-    def tied(self, count: Callable[[str], int]) -> None:
+    def link_added(self, count: Callable[[str], int]) -> None:
         """A link or monitor of the peer's more. Raises ProtocolError beyond the bound.
 
         Counted anew only after so many more that it costs nothing: ties end in many ways.
         """
-        self._ties_unseen += 1
+        self._links_uncounted += 1
         most = self._limits.ties
-        if self._ties_unseen <= self._ties_room or self.name is None:
+        if self._links_uncounted <= self._links_room or self.name is None:
             return
         ties = count(self.name)
         if ties > most:
             raise ProtocolError(f"its processes have {ties} links and monitors here (ties: {most})")
-        self._ties_unseen = 0
-        self._ties_room = max(most - ties, most // 8)
+        self._links_uncounted = 0
+        self._links_room = max(most - ties, most // 8)
 
     def call_begins(self, call: object, fail: Callable[[Exception], None]) -> None:
         """A call to this peer waits for its answer: only a hard bound holds the peer back now.
@@ -549,7 +557,7 @@ class Peer:
             if level.is_at_bound:
                 raise self._mailbox_full(level)
             level.held.discard(self)
-            self.let_go(level)
+            self.resume(level)
         self._calls[call] = fail
 
     def call_ends(self, call: object) -> None:
@@ -572,73 +580,41 @@ class Peer:
     # -- liveness --
 
     def _tick(self) -> None:
-        """Every quarter of net_ticktime, as OTP: a tick where nothing else was sent."""
         now = self._loop.time()
-        ticktime = self._limits.net_ticktime
-        connection = self.connection
-        silence = self._watch.silence(connection.last_received, now)
-        # Without a transport of its own a carrier we do not read shows no life either.
-        is_blind = bool(self._held_by) and not connection.traits.alpn
-        # An event loop that stood still has not listened: it listens before it judges.
-        stood_still = now - self._tick_due > ticktime / 8
-        if silence >= ticktime and not is_blind and not stood_still:
-            text = f"net_tick_timeout: nothing heard for {silence:.0f} s"
-            self.fail(text, Ending.TICK_TIMEOUT)
+        connection, outbox = self.connection, self._outbox
+        seen = Observed(
+            last_received=connection.last_received,
+            silence=self._watch.silence(connection.last_received, now),
+            heard_at=self._heard_at,
+            frames_sent=outbox.frames_sent,
+            is_backlog_empty=outbox.is_empty,
+            is_held_back=bool(self._held_by),
+            is_behind_answers=self._answers in self._held_by,
+            is_unread=bool(self._queue),
+        )
+        tick = self._liveness.tick(now, seen)
+        if isinstance(tick, Dead):
+            self.fail(tick.reason, tick.ending)
             return
-        if connection.traits.needs_probe and not stood_still and not self._probe(now):
-            return
-        if self._is_stuck(now):
-            text = f"it asked and read none of the answers for {ticktime:g} s"
-            self.fail(text, Ending.ANSWERS_UNREAD)
-            return
-        if self._outbox.frames_sent == self._frames_at_tick and self._outbox.is_empty:
-            connection.send_frame(())
-        self._frames_at_tick = self._outbox.frames_sent
-        connection.ping()
-        pause = ticktime / 4
-        if not is_blind:
-            pause = min(pause, max(connection.last_received + ticktime - now, ticktime / 16))
-        self._tick_in(pause)
-
-    def _is_stuck(self, now: float) -> bool:
-        """Whether answers hold the peer back and none has left for net_ticktime: it may be another
-        that waits for us to read, and both would wait for ever."""
-        is_held = self._answers in self._held_by
-        if not is_held or self._outbox.frames_sent != self._frames_at_tick:
-            self._answers_moved = now
-        return now - self._answers_moved >= self._limits.net_ticktime
-
-    def _tick_in(self, seconds: float) -> None:
-        self._tick_due = self._loop.time() + seconds
-        self._timer = self._loop.call_at(self._tick_due, self._tick)
-
-    def _probe(self, now: float) -> bool:
-        """Asks a peer that may be a zombie; False when it was asked and has not answered."""
-        ticktime = self._limits.net_ticktime
-        if self._held_by or self._queue:
-            return True
-        if self._probed_at is not None:
-            if now - self._probed_at < ticktime / 2:
-                return True
-            text = "net_tick_timeout: the peer's transport answers, its node does not"
-            self.fail(text, Ending.TICK_TIMEOUT)
-            return False
-        if now - self._heard_at >= ticktime / 4:
-            self._probed_at = now
+        if tick.probes:
             self._owner.probe(self)
-        return True
+        if tick.sends_tick:
+            connection.send_frame(())
+        self._liveness.sent(outbox.frames_sent)
+        connection.ping()
+        self._timer = self._loop.call_later(tick.pause, self._tick)
 
     # -- the end --
 
-    def _greeting_timed_out(self, reason: str) -> None:
+    def _handshake_timed_out(self, reason: str) -> None:
         self.fail(self._judgement(reason), Ending.HANDSHAKE_TIMEOUT)
 
     def leave(self, reason: str) -> None:
-        """Ends the link because we want it so."""
+        """Ends the connection because we want it so."""
         self.fail(reason, Ending.LEFT)
 
     def fail(self, reason: str, ending: Ending) -> None:
-        """Ends the link from this side, at once."""
+        """Ends the connection from this side, at once."""
         if self.state is State.DOWN:
             return
         self._end(reason, ending)
@@ -650,9 +626,8 @@ class Peer:
             return
         while self._queue:
             # What a receiver cannot hold is bounded by the carrier's window, and is the last.
-            self._let_go(list(self._held_by))
-            self._work()
-        self.is_ended_orderly = reason.is_orderly
+            self._no_longer_held_by(list(self._held_by))
+            self._take_turn()
         ending = Ending.PROTOCOL if reason.kind is CloseKind.BROKEN else Ending.LOST
         self._end(self._judgement(self._explained(reason)), ending)
 
@@ -669,7 +644,7 @@ class Peer:
     def _judgement(self, reason: str) -> str:
         """What the end of a handshake means. OTP says nothing about a cookie that is not its own:
         it closes, or is silent."""
-        if self.state is State.GREETING and self.session.is_judged:
+        if self.state is State.HANDSHAKE and self.session.is_judged:
             reason += "; it has our answer to its challenge, so its cookie is most likely another"
             self.refusal = HandshakeRefused(reason)
         return reason
@@ -677,18 +652,18 @@ class Peer:
     def _refused(self, error: HandshakeRefused) -> None:
         self.refusal = error.with_traceback(None)  # which refers to us
         ending = Ending.COOKIE if isinstance(error, WrongCookie) else Ending.REFUSED
-        if error.last_words is not None:
-            self.connection.send_handshake(error.last_words)
-            self._close_after_words(str(error), ending)
+        if error.answer is not None:
+            self.connection.send_handshake(error.answer)
+            self._close_after_refusal(str(error), ending)
         else:
             self.fail(str(error), ending)
 
-    def _close_after_words(self, reason: str, ending: Ending) -> None:
+    def _close_after_refusal(self, reason: str, ending: Ending) -> None:
         """Gives the last handshake message time to arrive."""
         if self.state is State.DOWN:
             return
         self._end(reason, ending)
-        self._loop.call_later(_LAST_WORDS, self.connection.close, reason)
+        self._loop.call_later(_REFUSAL_TIME, self.connection.close, reason)
 
     def _end(self, reason: str, ending: Ending) -> None:
         if self.state is State.DOWN:
@@ -698,7 +673,7 @@ class Peer:
         self._timer.cancel()
         for level in self._held_by:
             level.held.discard(self)
-        self._let_go(list(self._held_by))
+        self._no_longer_held_by(list(self._held_by))
         error = partial(NoConnection, self.name or "the peer", reason)
         self._outbox.fail(error)
         calls, self._calls = self._calls, {}

@@ -7,72 +7,26 @@ import errno
 import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from quicdist.carriers.base import CertificateRejected, Connection, DialError
 from quicdist.carriers.quic.endpoint import Endpoint
-from quicdist.carriers.quic.settings import QuicSettings
-from quicdist.carriers.quic.tls_choices import CIPHER_SUITES
-from quicdist.carriers.quic.tls_choices import check as check_tls
-from quicdist.carriers.quic.tracing import Tracing
+from quicdist.carriers.quic.settings import QuicOptions
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Credentials
 from quicdist.cluster.carrier import Accept, Carrier, ListenerSettings, Transport, TransportAddress
 from quicdist.cluster.names import Address
-from quicdist.errors import NodeError
-from quicdist.limits import AdmissionLimits, CarrierLimits, ConnectionBounds
 from quicdist.protocol.dialects import ALL_ALPNS
 
 _ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 
-_LONGEST_BUSY_WAIT = 1.0
-"""More would be a core for nothing; it is likely to be meant in another unit."""
-
 
 @dataclass(frozen=True, slots=True)
-class Quic:
+class Quic(QuicOptions):
     """QUIC, for names of the form `port@ip`. The ALPN agreed on decides the dialect."""
 
     dial_alpns: Sequence[str] = ALL_ALPNS
     listen_alpns: Sequence[str] = ALL_ALPNS
-    limits: CarrierLimits = field(default_factory=CarrierLimits)
-
-    admission: AdmissionLimits = field(default_factory=AdmissionLimits)
-    """What those who dial us can make us keep."""
-
-    bounds: ConnectionBounds = field(default_factory=ConnectionBounds)
-    """What each QUIC peer can make us keep and do."""
-
-    tracing: Tracing = field(default_factory=Tracing)
-    """Keys and packets written down, for debugging."""
-
-    engine: str = "aioquic"
-    """The QUIC library: `aioquic`; `aioquic-plain`, which does without our short ways; `qh3`, the
-    faster one (`pip install quicdist[fast]`), which has no qlog."""
-
-    cipher_suites: Sequence[str] = tuple(CIPHER_SUITES)
-    """Of TLS 1.3, by their IANA names, the preferred one first."""
-
-    key_exchanges: Sequence[str] = ()
-    """Groups of TLS 1.3 that are offered and accepted, by their IANA names, with the engine
-    aioquic; none is the engine's own choice. aioquic has no post-quantum one (`X25519MLKEM768`).
-    Two nodes with the engine qh3 use that one; it takes no setting."""
-
-    max_datagram_size: int = 16_000
-    """UDP payload that is sent at most, in bytes; what the path carries is found out."""
-
-    busy_wait: float = 0.0
-    """Seconds for which the event loop does not sleep after a datagram came or left: answers that
-    come within them are read sooner, at the cost of CPU (`docs/limits.md`); 0 is off."""
-
-    def __post_init__(self) -> None:
-        """Raises NodeError, and ValueError for what the engine does not have."""
-        check_tls(self.engine, self.cipher_suites, self.key_exchanges)
-        if not 0 <= self.busy_wait <= _LONGEST_BUSY_WAIT:
-            raise NodeError(
-                f"busy_wait is in seconds, from 0 (off) to {_LONGEST_BUSY_WAIT:g}, "
-                f"got {self.busy_wait}: 500 us are 0.0005"
-            )
 
     def make(self, credentials: Credentials) -> Carrier:
         return _QuicCarrier(self, credentials)
@@ -160,19 +114,8 @@ class _QuicCarrier:
         return [*listening, *self._dialing.values()]
 
     async def _open(self, host: str, port: int, accept: Accept | None) -> Endpoint:
-        settings = QuicSettings(
-            self._credentials,
-            limits=self._settings.limits,
-            admission=self._settings.admission,
-            bounds=self._settings.bounds,
-            alpns=self._settings.listen_alpns,
-            tracing=self._settings.tracing,
-            engine=self._settings.engine,
-            cipher_suites=self._settings.cipher_suites,
-            key_exchanges=self._settings.key_exchanges,
-            max_datagram_size=self._settings.max_datagram_size,
-            busy_wait=self._settings.busy_wait,
-        )
+        alpns = self._settings.listen_alpns
+        settings = self._settings.with_credentials(self._credentials, alpns)
         return await Endpoint.open(host, port, settings=settings, accept=accept)
 
     async def _dialer(self, place: TransportAddress) -> Endpoint:

@@ -1,4 +1,4 @@
-"""The address book: where a node is, and the carrier that goes there."""
+"""Where a node is, and the carrier that goes there."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ def _why_no_tls(text: str, place: TransportAddress, answer: Answer) -> Stopped:
             Trouble.REFUSED,
             text,
             "it does not believe us: give the certificate that it does with --cert and --key, or "
-            "have it let us in (--let-in, --trust there)",
+            "have it let us in (--allow-uncertified, --trust there)",
         )
     if answer is Answer.QUIC:
         return Stopped(

@@ -71,10 +71,9 @@ class Link:
 
     # -- told by the carrier --
 
-    def packets_received(self, packets: Sequence[Packet]) -> None:
+    def packets_received(self, packets: Sequence[Packet]) -> int:
         """A batch."""
         for packet in packets:
-            self._connection.consumed(len(packet.data))
             self.has_answered |= isinstance(packet, HandshakePacket)
             self.frames += isinstance(packet, FramePacket)
             try:
@@ -83,6 +82,7 @@ class Link:
                 self.error = error
                 break
         self._changed.set()
+        return sum(len(packet.data) for packet in packets)
 
     def writable_again(self) -> None:
         """There is never much to write."""

@@ -18,7 +18,6 @@ from quicdist.carriers.base import CloseReason, Connection, ConnectionHandler, D
 from quicdist.carriers.epmd import EpmdServer
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic.endpoint import Endpoint
-from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.reject_reason import Refusals
 from quicdist.carriers.tcp import TcpConnection
 from quicdist.carriers.trust import Credentials
@@ -412,18 +411,20 @@ class _Arrival:
         self._far = far
         self._take = take
 
-    def packets_received(self, packets: Sequence[Packet]) -> None:
+    def packets_received(self, packets: Sequence[Packet]) -> int:
         try:
             target = target_of(packets[0])
         except NodeNameError as error:
             self._far.close(str(error))
-            return
+            return 0
+        consumed = 0
         if target is not None:
-            self._far.consumed(len(packets[0].data))
+            consumed = len(packets[0].data)
             packets = packets[1:]
         handler = self._take(self._far, target)
         if handler is not None and packets:
-            handler.packets_received(packets)
+            consumed += handler.packets_received(packets)
+        return consumed
 
     def writable_again(self) -> None:
         pass
@@ -488,14 +489,7 @@ async def _open_quic(
     settings: GatewaySettings, credentials: Credentials, accept: Accept
 ) -> _Endpoint:
     credentials.say_objection(settings.name)
-    quic = QuicSettings(
-        credentials,
-        limits=settings.limits,
-        admission=settings.admission,
-        bounds=settings.bounds,
-        alpns=settings.alpns,
-        tracing=settings.tracing,
-    )
+    quic = settings.with_credentials(credentials, settings.alpns)
     host, port = settings.udp_address
     return await Endpoint.open(host, port, settings=quic, accept=accept)
 

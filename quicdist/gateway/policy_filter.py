@@ -231,7 +231,7 @@ class PolicyFilter:
             raise HandshakeRefused(
                 f"no entry of the policy fits {name[:64]}",
                 status=hs.Status.NOT_ALLOWED.value,
-                last_words=hs.build_status(hs.Status.NOT_ALLOWED),
+                answer=hs.build_status(hs.Status.NOT_ALLOWED),
             )
 
     def _bring_name(self, name: str) -> None:
@@ -240,7 +240,7 @@ class PolicyFilter:
             raise HandshakeRefused(
                 "peers have brought as many new atoms as they may",
                 status=hs.Status.NOT_ALLOWED.value,
-                last_words=hs.build_status(hs.Status.NOT_ALLOWED),
+                answer=hs.build_status(hs.Status.NOT_ALLOWED),
             )
 
     def _connect(self, dialer_flags: int) -> None:

@@ -86,7 +86,7 @@ class Relay:
         self._access = access
         self._audit = audit
         self._incoming = peer_name is None
-        self.connected = False
+        self._has_connected = asyncio.Event()
         self.peer_name = peer_name
         self._peer: str | None = peer_name
         self._presents: str | None = None
@@ -119,6 +119,11 @@ class Relay:
         peer = f"{self.peer_name or 'a node'} ({self._peer_address})"
         pair = (peer, self._own_name) if self._incoming else (self._own_name, peer)
         return " -> ".join(pair)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the handshake is done."""
+        return self._has_connected.is_set()
 
     @property
     def is_closing(self) -> bool:
@@ -270,7 +275,7 @@ class Relay:
         elif message[:1] == _CHALLENGE_REPLY:
             self._has_proved = True
         elif self.is_end_of_handshake(side, message) and not self.connected:
-            self.connected = True
+            self._has_connected.set()
             self._up_since = time.time()
             _log.info("%s: connected", self.title, extra=self._fields("relay_up"))
         elif message in _REFUSALS:
@@ -316,8 +321,8 @@ class Relay:
     def turn_away(self, refusal: HandshakeRefused) -> None:
         """The guard wants no such connection: who dialed is told, and both sides are closed."""
         dialer = self.far if self._incoming else self.near
-        if refusal.last_words is not None and dialer.connection is not None:
-            dialer.connection.send_handshake(refusal.last_words)
+        if refusal.answer is not None and dialer.connection is not None:
+            dialer.connection.send_handshake(refusal.answer)
         said = CloseReason(CloseKind.LOCAL, _one_line(str(refusal)))
         self._end(said, Ending.REFUSED, linger=dialer)
 
@@ -360,7 +365,7 @@ class Relay:
             extra = {**self._fields(event), "reason": reason.text}
             _log.log(level, "%s: %s: %s", self.title, what, reason.text, extra=extra)
             if linger is not None and linger.connection is not None and not linger.gone:
-                task = asyncio.create_task(self._last_words(linger.connection, reason.text))
+                task = asyncio.create_task(self._flush_and_close(linger.connection, reason.text))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             else:
@@ -375,19 +380,19 @@ class Relay:
         for side in (self.near, self.far):
             side.close(text)
 
-    async def _last_words(self, connection: Connection, text: str) -> None:
+    async def _flush_and_close(self, connection: Connection, text: str) -> None:
         await connection.flush(_LINGER)
         self._close_sides(text)
 
     async def _watch_over(self) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._handshake_timeout
-        while not self.connected and loop.time() < deadline:
-            await asyncio.sleep(min(0.5, self._handshake_timeout))
-        if not self.connected:
+        try:
+            async with asyncio.timeout(self._handshake_timeout):
+                await self._has_connected.wait()
+        except TimeoutError:
             text = f"no handshake within {self._handshake_timeout:g} s"
             self.close(text, Ending.HANDSHAKE_TIMEOUT)
             return
+        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._keepalive)
             self._tick_for_the_peer(loop.time())
@@ -452,7 +457,7 @@ class _Side:
         connection.handler = self
         early, self.other._early = self.other._early, []
         if early:
-            self.other.packets_received(early)
+            self.other.take_early(early)
         if self._relay.is_closing:
             self.close("the other side is gone")
 
@@ -463,26 +468,32 @@ class _Side:
 
     # -- what the connection tells --
 
-    def packets_received(self, packets: Sequence[Packet]) -> None:
-        """Across with them; those before there is an other side wait, unconsumed.
+    def packets_received(self, packets: Sequence[Packet]) -> int:
+        """Sends them to the other side; those before there is one wait, and are not consumed.
 
         Raises ProtocolError for what the guard cannot read.
         """
         self.brought_packets = True
         target = self.other.connection
         if self._relay.is_closing:
-            return
+            return 0
         if target is None:
             self._early += packets
-            return
+            return 0
         try:
             self._guarded(packets, target, self.guard)
         except HandshakeRefused as refusal:
             self._relay.turn_away(refusal)
         if self._relay.is_closing:
-            return
+            return 0
         self._owed += sum(len(packet.data) for packet in packets)
-        self._settle()
+        return self._settled()
+
+    def take_early(self, packets: Sequence[Packet]) -> None:
+        """What came before there was another side: as if it came now."""
+        consumed = self.packets_received(packets)
+        if self.connection is not None and not self.gone:
+            self.connection.consumed(consumed)
 
     def writable_again(self) -> None:
         """This side takes more: the other may go on sending."""
@@ -521,10 +532,15 @@ class _Side:
         target = self.other.connection
         return target is None or not target.is_writable
 
-    def _settle(self) -> None:
+    def _settled(self) -> int:
+        """Bytes that the other side has taken since they were last reported."""
         if self._held_back():
-            return
+            return 0
         owed, self._owed = self._owed, 0
+        return owed
+
+    def _settle(self) -> None:
+        owed = self._settled()
         if owed and self.connection is not None and not self.gone:
             self.connection.consumed(owed)
 

@@ -146,9 +146,9 @@ class _Answer:
         self._connection = connection
         self.answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
-    def packets_received(self, packets: Sequence[Packet]) -> None:
-        self._connection.consumed(sum(len(packet.data) for packet in packets))
+    def packets_received(self, packets: Sequence[Packet]) -> int:
         self._tell(any(packet.data == _HERE for packet in packets))
+        return sum(len(packet.data) for packet in packets)
 
     def writable_again(self) -> None:
         pass

@@ -6,19 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from quicdist.carriers.epmd import default_port
-from quicdist.carriers.quic.tracing import Tracing
+from quicdist.carriers.quic.settings import QuicOptions
 from quicdist.carriers.trust import Identity, Trust
 from quicdist.cluster.access import Access
 from quicdist.cluster.names import NodeName
 from quicdist.cluster.policy import Policy
 from quicdist.errors import NodeNameError
 from quicdist.gateway.erlang import gateway_port
-from quicdist.limits import AdmissionLimits, CarrierLimits, ConnectionBounds
 from quicdist.protocol.dialects import ALL_ALPNS
 
 
 @dataclass(frozen=True, slots=True)
-class GatewaySettings:
+class GatewaySettings(QuicOptions):
     """Names are whole node names, times in seconds."""
 
     name: str
@@ -52,17 +51,6 @@ class GatewaySettings:
 
     access: Access = field(default_factory=Access)
     """Which nodes may connect and be dialed. What they may call it cannot say."""
-
-    limits: CarrierLimits = field(default_factory=CarrierLimits)
-
-    admission: AdmissionLimits = field(default_factory=AdmissionLimits)
-    """What those who dial us over QUIC can make us keep."""
-
-    bounds: ConnectionBounds = field(default_factory=ConnectionBounds)
-    """What each QUIC peer can make us keep and do."""
-
-    tracing: Tracing = field(default_factory=Tracing)
-    """Keys and packets written down, for debugging."""
 
     policy: Policy | None = None
     """What peers may do to the node; None lets through whatever two nodes say, unread."""

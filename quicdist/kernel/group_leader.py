@@ -68,7 +68,7 @@ class GroupLeader(SystemProcess):
                 self._queue.append((sender, reply_as, request, size))
                 self.level.size += size
                 if self.level.size > self.level.high:
-                    source.filled(self.level)
+                    source.pause(self.level)
                 if self._task is None:
                     self._task = asyncio.get_running_loop().create_task(self._serve())
             case _:

@@ -135,7 +135,7 @@ class RpcServer:
             level.take(1)
             raise
         if level.size > level.high:
-            source.filled(level)
+            source.pause(level)
         self._count(source)
 
     def _count(self, source: Source) -> None:
@@ -146,7 +146,7 @@ class RpcServer:
         rate = self._rates.get(source)
         if rate is None:
             rate = self._rates[source] = RateLimit(per_second)
-        source.pause(rate.take(asyncio.get_running_loop().time()))
+        source.throttle(rate.take(asyncio.get_running_loop().time()))
 
     def _refuses(self, source: Source) -> bool:
         return self._system.is_draining and source is not HERE

@@ -150,7 +150,7 @@ class NodeStatistics:
 
 
 def peer_info(peer: Peer) -> PeerInfo:
-    """Of a link that is up."""
+    """Of a connection that is up."""
     connection = peer.connection
     carrier = connection.statistics()
     return PeerInfo(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+import warnings
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -141,7 +142,7 @@ class Node:
     - `audit`: whether each call and refusal is logged to `quicdist.audit`. Default: False.
     - `limits`: bounds on memory and time. Default: `NodeLimits()`.
     - `terms`: options of decoding, such as binaries as `str`.
-    - `printed`: a function `printed(text)` for the output of functions that this node calls on
+    - `on_output`: a function `on_output(text)` for the output of functions that this node calls on
       others. Default: the output goes to the log `quicdist.io`.
 
     A node belongs to the event loop in which it was started. Used from another event loop or
@@ -168,6 +169,7 @@ class Node:
         access: AccessGiven | None = None,
         limits: NodeLimits | None = None,
         terms: etf.Options = etf.DEFAULT,
+        on_output: Write | None = None,
         printed: Write | None = None,
         audit: bool = False,
     ) -> None:
@@ -187,7 +189,9 @@ class Node:
             self._cookies = check_cookies(cookie)
         self._limits = limits or NodeLimits()
         self._terms = terms
-        self._printed = printed
+        if printed is not None:
+            warnings.warn("Node(printed=) is now Node(on_output=)", DeprecationWarning, 2)
+        self._on_output = on_output or printed
         self._exports = Exports(exports, self._limits.threads)
         self._lookups = lookups
         self._access = AccessControl(Access.of(access))
@@ -215,20 +219,20 @@ class Node:
         if self._life is not None:
             self._life.system.affinity.check()
             raise StartError(f"{self.name} is running already")
-        book = Resolver(self._carriers, self._lookups, self._log_carrier)
+        resolver = Resolver(self._carriers, self._lookups, self._log_carrier)
         life = _Life(
             self._limits,
             self._access,
             self._terms,
-            book,
+            resolver,
             self._events,
             self._exports,
             self._local(),
-            self._printed,
+            self._on_output,
             is_audited=self._is_audited,
         )
         try:
-            self._name = await self._open_carriers(book, life.connections.accept)
+            self._name = await self._open_carriers(resolver, life.connections.accept)
             if self._named_by is None:
                 self._own = replace(self._own, name=NodeName.own(self._name))
                 life.begin(self._name, new_creation())
@@ -467,7 +471,7 @@ class Node:
 
         It exists while the body of the `async with` runs, and passes the text to `write(text)`, a
         plain function. Pass its pid to `Mailbox.spawn_remote` or `Mailbox.set_group_leader`. Text
-        that is printed to no such process goes to the parameter `printed` of the node.
+        that is printed to no such process goes to the parameter `on_output` of the node.
         """
         life = self._running
         leader = GroupLeader(life.system, write, life.apply)
@@ -783,11 +787,11 @@ class _Life:
         limits: NodeLimits,
         access: AccessControl,
         terms: etf.Options,
-        book: Resolver,
+        resolver: Resolver,
         events: Events,
         exports: Exports,
         local: LocalNode,
-        printed: Write | None,
+        on_output: Write | None,
         *,
         is_audited: bool,
     ) -> None:
@@ -803,11 +807,11 @@ class _Life:
         self._exports = exports
         self._local = local
         self._log_lines = LogLines()
-        self._printed = printed or self._log_lines
-        self._carriers = book.carriers
+        self._on_output = on_output or self._log_lines
+        self._carriers = resolver.carriers
         self._counters = NodeCounters()
         self._since = time.time()
-        self.connections = Connections(book, self, limits, access, terms, self._counters)
+        self.connections = Connections(resolver, self, limits, access, terms, self._counters)
 
     async def be_named(self, by: Atom) -> str:
         """Gets the name of this node from the node `by`. Raises NoConnection, NodeNameError."""
@@ -819,7 +823,7 @@ class _Life:
         identifiers = Identifiers(Atom(name), creation)
         self.system = system = ProcessTable(identifiers, self.connections)
         self.spawner = Spawner(system, self._limits.mailbox)
-        leader = GroupLeader(system, self._printed, self.apply)
+        leader = GroupLeader(system, self._on_output, self.apply)
         system.group_leader = leader.pid
         self.caller = Caller(system, leader.pid)
         system.reply_sink = self.caller.pid

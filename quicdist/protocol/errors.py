@@ -19,15 +19,15 @@ class HandshakeRefused(DistError):
     """One of the two nodes does not want this connection; it is to be dropped.
 
     `status` is the refusing status as text where there was one (`nok`, `not_allowed`, ...).
-    `last_words` is a handshake message that the peer should get before the connection goes.
+    `answer` is a handshake message to send to the peer before the connection is closed.
     """
 
     def __init__(
-        self, reason: str, *, status: str | None = None, last_words: bytes | None = None
+        self, reason: str, *, status: str | None = None, answer: bytes | None = None
     ) -> None:
         super().__init__(reason)
         self.status = status
-        self.last_words = last_words
+        self.answer = answer
 
 
 class WrongCookie(HandshakeRefused):

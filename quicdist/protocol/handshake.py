@@ -328,7 +328,7 @@ class Handshake:
         if self.state is not State.NAME:
             return HandshakeRefused(reason)
         status = Status.NOT_ALLOWED
-        return HandshakeRefused(reason, status=status.value, last_words=hs.build_status(status))
+        return HandshakeRefused(reason, status=status.value, answer=hs.build_status(status))
 
     def _check_flags(self, due: int = int(MANDATORY)) -> None:
         missing = due & ~self._peer_flags

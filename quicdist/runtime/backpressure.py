@@ -25,18 +25,18 @@ class Source(Protocol):
     def fingerprint(self) -> str:
         """Of the key that the peer has shown in TLS; empty where it has shown none."""
 
-    def filled(self, level: Backpressure) -> None:
-        """This source has just filled a receiver above its high watermark."""
+    def pause(self, level: Backpressure) -> None:
+        """This source has just filled a receiver above its high watermark: it may be paused."""
 
-    def pause(self, seconds: float) -> None:
-        """This source has sent more in a second than it may: hold it back for so long."""
+    def resume(self, level: Backpressure) -> None:
+        """A receiver that paused this source has room again."""
 
-    def let_go(self, level: Backpressure) -> None:
-        """A receiver that held this source back has room again."""
+    def throttle(self, seconds: float) -> None:
+        """This source has exceeded its rate limit: it is paused for so long."""
 
-    def tied(self, count: Callable[[str], int]) -> None:
+    def link_added(self, count: Callable[[str], int]) -> None:
         """It has just linked one of its processes to one here, or has one monitored from there;
-        `count` tells how many such ties a node has."""
+        `count` tells how many such links and monitors a node has."""
 
 
 class _Here:
@@ -45,16 +45,16 @@ class _Here:
     name = None
     fingerprint = ""
 
-    def filled(self, level: Backpressure) -> None:
+    def pause(self, level: Backpressure) -> None:
         pass
 
-    def pause(self, seconds: float) -> None:
+    def resume(self, level: Backpressure) -> None:
         pass
 
-    def let_go(self, level: Backpressure) -> None:
+    def throttle(self, seconds: float) -> None:
         pass
 
-    def tied(self, count: Callable[[str], int]) -> None:
+    def link_added(self, count: Callable[[str], int]) -> None:
         pass
 
 
@@ -103,7 +103,7 @@ class Backpressure:
         """Whoever is held back because of this receiver goes on."""
         held, self.held = self.held, set()
         for source in held:
-            source.let_go(self)
+            source.resume(self)
 
     def must_hold(self, calls_outstanding: int) -> bool:
         """Whether a source with so many calls in flight to it is to be held back."""

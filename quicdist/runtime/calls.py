@@ -59,7 +59,7 @@ DRAINING = Atom("draining")
 """Why a node refuses new calls; see `Node.drain`."""
 
 
-class Callee(Protocol):
+class CalledNode(Protocol):
     """The connection to the node that is called."""
 
     @property
@@ -186,7 +186,7 @@ class PendingCall:
         # An answer may be an error that is never asked for.
         self.result.add_done_callback(_look_at)
         self.is_sent = False
-        self._callee: Callee | None = None
+        self._callee: CalledNode | None = None
 
     @property
     def is_open(self) -> bool:
@@ -273,7 +273,7 @@ class PendingCall:
         self.fail(error)
         self.system.calls.discard(self)
 
-    def _connected(self, callee: Callee) -> None:
+    def _connected(self, callee: CalledNode) -> None:
         if self.result.done():
             return
         try:
@@ -286,7 +286,7 @@ class PendingCall:
 
     # -- what its kind decides --
 
-    def _check(self, callee: Callee) -> None:
+    def _check(self, callee: CalledNode) -> None:
         """Raises where the node does not take such requests."""
 
     def _send(self) -> None:
@@ -378,9 +378,9 @@ class _SpawnRequestCall(PendingCall):
         else:
             self.system.calls.discard(self)
             if isinstance(signal.result, Pid):
-                self.system.let_spawned_go(signal, signal.result, _ABANDONED)
+                self.system.release_spawned(signal, signal.result, _ABANDONED)
 
-    def _check(self, callee: Callee) -> None:
+    def _check(self, callee: CalledNode) -> None:
         if not callee.can_spawn:
             raise self._refusal(_NOTSUP)
 

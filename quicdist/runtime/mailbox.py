@@ -420,7 +420,7 @@ class Mailbox(Process):
             if not waiter.done():
                 waiter.set_result(True)
         if self._holds and level.size > level.high:
-            source.filled(level)
+            source.pause(level)
 
     def _overflow(self) -> None:
         if self._when_full is WhenFull.KILL:

@@ -47,7 +47,7 @@ class Process:
         """`level` measures the queue. A process without one handles each message at once."""
         self.system = system
         self.level = level if level is not None else Backpressure(self, 0, 0, 0)
-        self.pid: Pid = system.enrol(self)
+        self.pid: Pid = system.add_process(self)
         self.name: Atom | None = None
         self.links = Links()
         self.monitoring: dict[Reference, Watched] = {}
@@ -145,7 +145,7 @@ class Process:
             return
         self.is_alive = False
         self.exit_reason = reason
-        self.system.dismiss(self)
+        self.system.remove_process(self)
         for other in self.links:
             self.system.send_exit(self.pid, other, reason)
         for reference, watcher in self.watchers.items():

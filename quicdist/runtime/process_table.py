@@ -21,7 +21,7 @@ from quicdist.protocol.channel import Head
 from quicdist.protocol.signals import NO_PAYLOAD, Message, Payload, Signal, SpawnRequest
 from quicdist.runtime.affinity import LoopAffinity
 from quicdist.runtime.backpressure import HERE, Source
-from quicdist.runtime.calls import DRAINING, GEN_CALL, Callee, PendingCalls, fail_call, is_call
+from quicdist.runtime.calls import DRAINING, GEN_CALL, CalledNode, PendingCalls, fail_call, is_call
 from quicdist.runtime.counters import Overflows
 from quicdist.runtime.identifiers import Identifiers
 from quicdist.runtime.process import NOPROC, Process, Watched, Watcher
@@ -76,7 +76,7 @@ class Network(Protocol):
         """Sends without waiting; without a connection the signal has no meaning and is dropped."""
 
     def when_up(
-        self, node: Atom, begin: Callable[[Callee], None], fail: Callable[[Exception], None]
+        self, node: Atom, begin: Callable[[CalledNode], None], fail: Callable[[Exception], None]
     ) -> None:
         """Calls `begin` with the connection to a node: at once where it is up, else when it comes
         up, in order with the signals that wait for it; `fail` where it does not come up. Raises
@@ -145,13 +145,13 @@ class ProcessTable:
 
     # -- who is here --
 
-    def enrol(self, process: Process) -> Pid:
+    def add_process(self, process: Process) -> Pid:
         """A new process gets its pid."""
         pid = self.identifiers.pid(self.processes)
         self.processes[pid] = process
         return pid
 
-    def dismiss(self, process: Process) -> None:
+    def remove_process(self, process: Process) -> None:
         """A process has ended: its pid, name and aliases reach nobody any more."""
         self.processes.pop(process.pid, None)
         for node in process.tied_to:
@@ -210,7 +210,7 @@ class ProcessTable:
                 process.tied_to.remove(node)
                 process.node_lost(node)
 
-    def ties_of(self, node: str) -> int:
+    def links_and_monitors_of(self, node: str) -> int:
         """Links and monitors that processes of a node have with processes here."""
         return sum(
             process.links.count(node)
@@ -394,7 +394,7 @@ class ProcessTable:
         if process is not None:
             process.links.link_received(signal.sender)
             self.tie(process, signal.sender.node)
-            source.tied(self.ties_of)
+            source.link_added(self.links_and_monitors_of)
         else:
             self.send_exit(signal.to, signal.sender, NOPROC)
 
@@ -433,7 +433,7 @@ class ProcessTable:
         elif process is not None:
             process.watchers[signal.ref] = watcher
             self.tie(process, signal.sender.node)
-            source.tied(self.ties_of)
+            source.link_added(self.links_and_monitors_of)
             if not isinstance(target, Pid):
                 self.watched_names[signal.ref] = process
         else:
@@ -475,10 +475,10 @@ class ProcessTable:
             return
         # Its caller is gone, or it is no reply to a request of ours.
         if isinstance(signal.result, Pid) and self.calls.is_from(signal.result.node, source):
-            self.let_spawned_go(signal, signal.result, NOPROC)
+            self.release_spawned(signal, signal.result, NOPROC)
 
-    def let_spawned_go(self, signal: signals.SpawnReply, child: Pid, reason: Term) -> None:
-        """A process was spawned for one that does not want it any more: what tied them ends."""
+    def release_spawned(self, signal: signals.SpawnReply, child: Pid, reason: Term) -> None:
+        """A process was spawned for one that no longer wants it: their link or monitor ends."""
         if signal.flags & signals.SPAWN_MONITORED:
             self.send_demonitor(signal.to, child, signal.req_id)
         if signal.flags & signals.SPAWN_LINKED:

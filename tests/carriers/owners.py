@@ -42,19 +42,20 @@ class Owner:
         self.on_frame: Callable[[bytes], None] = self.frames.append
         self._changed = asyncio.Event()
 
-    def packets_received(self, packets: Sequence[Packet]) -> None:
+    def packets_received(self, packets: Sequence[Packet]) -> int:
         assert not self.lost
+        consumed = 0
         for packet in packets:
             if isinstance(packet, HandshakePacket):
                 self.handshake.append(packet.data)
                 self._answer(packet.data[:1])
-                self.connection.consumed(len(packet.data))
+                consumed += len(packet.data)
             else:
                 self.frame_bytes += len(packet.data)
                 self.on_frame(packet.data)
-                if not self.hoard:
-                    self.connection.consumed(len(packet.data))
+                consumed += 0 if self.hoard else len(packet.data)
         self._changed.set()
+        return consumed
 
     def writable_again(self) -> None:
         assert self.connection.is_writable

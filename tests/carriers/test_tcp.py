@@ -28,11 +28,10 @@ class Recorder:
         self.lost: list[CloseReason] = []
         self.changed = asyncio.Event()
 
-    def packets_received(self, packets: Sequence[Packet]) -> None:
+    def packets_received(self, packets: Sequence[Packet]) -> int:
         self.packets += packets
-        if not self.hoard:
-            self.connection.consumed(sum(len(p.data) for p in packets))
         self.changed.set()
+        return 0 if self.hoard else sum(len(p.data) for p in packets)
 
     def writable_again(self) -> None:
         assert self.connection.is_writable
@@ -189,7 +188,7 @@ async def test_bytes_that_no_node_sends_end_the_connection_with_a_reason() -> No
 async def test_an_owner_that_raises_costs_its_connection() -> None:
     async with pair() as (dialer, listener):
 
-        def broken(packets: Sequence[Packet]) -> None:
+        def broken(packets: Sequence[Packet]) -> int:
             raise ValueError("not what I wanted")
 
         listener.packets_received = broken  # type: ignore[method-assign]

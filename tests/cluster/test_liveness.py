@@ -1,12 +1,16 @@
-"""Whether our own event loop ran."""
+"""When a peer is taken for dead, and whether our own event loop ran."""
 
 from __future__ import annotations
+
+import dataclasses
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicdist.cluster.liveness import BEAT, LoopWatch
+from quicdist.cluster.liveness import BEAT, Dead, Liveness, LoopWatch, Observed, Tick
+from quicdist.runtime.counters import Ending
 
 
 @given(st.lists(st.floats(0.0, 1.9), max_size=50))
@@ -48,3 +52,131 @@ def test_an_old_standstill_explains_nothing() -> None:
         now += BEAT
         watch.beat(now)
     assert watch.stood_still(now) == 0.0
+
+
+# -- the ticks of a connection --------------------------------------------------------------------
+
+TICKTIME = 60.0
+
+QUIET = Observed(
+    last_received=0.0,
+    heard_at=0.0,
+    silence=0.0,
+    frames_sent=0,
+    is_backlog_empty=True,
+    is_held_back=False,
+    is_behind_answers=False,
+    is_unread=False,
+)
+
+
+def up(*, needs_probe: bool = False, has_keepalive: bool = True) -> Liveness:
+    """Of a connection that came up at 0 s."""
+    liveness = Liveness(TICKTIME, 0.0, needs_probe=needs_probe, has_keepalive=has_keepalive)
+    assert liveness.begin(0.0) == 15
+    return liveness
+
+
+def at(now: float, **more: Any) -> Observed:
+    """A peer that was heard just now."""
+    return dataclasses.replace(QUIET, **{"last_received": now, **more})
+
+
+def test_a_tick_is_sent_where_nothing_else_was() -> None:
+    liveness = up()
+    assert liveness.tick(15, at(15)) == Tick(sends_tick=True, probes=False, pause=15)
+    assert liveness.tick(30, at(30, frames_sent=7)) == Tick(False, False, 15)
+    liveness.sent(7)
+    assert liveness.tick(45, at(45, frames_sent=7, is_backlog_empty=False)) == Tick(
+        False, False, 15
+    )
+    assert liveness.tick(60, at(60, frames_sent=7)) == Tick(True, False, 15)
+
+
+def test_a_silent_peer_is_dead_at_net_ticktime_and_not_before() -> None:
+    liveness = up()
+    assert liveness.tick(15, at(1, silence=14)) == Tick(True, False, 15)
+    assert liveness.tick(30, at(1, silence=29)) == Tick(True, False, 15)
+    assert liveness.tick(45, at(1, silence=44)) == Tick(True, False, 15)
+    assert liveness.tick(60, at(1, silence=59)) == Tick(True, False, TICKTIME / 16)
+    reason = "net_tick_timeout: nothing heard for 60 s"
+    assert liveness.tick(61, at(1, silence=60)) == Dead(reason, Ending.TICK_TIMEOUT)
+
+
+def test_an_event_loop_that_stood_still_listens_before_it_judges() -> None:
+    liveness = up()
+    assert isinstance(liveness.tick(90, at(1, silence=89)), Tick)
+    assert isinstance(liveness.tick(94, at(1, silence=93)), Dead)
+
+
+@pytest.mark.parametrize("has_keepalive", [True, False])
+def test_a_peer_held_back_is_silent_unless_its_transport_speaks(has_keepalive: bool) -> None:
+    liveness = up(has_keepalive=has_keepalive)
+    told = liveness.tick(15, at(-60, silence=75, is_held_back=True))
+    assert isinstance(told, Dead) is has_keepalive
+
+
+def test_a_node_that_says_nothing_is_asked_and_ends_when_it_does_not_answer() -> None:
+    liveness = up(needs_probe=True)
+    assert liveness.tick(15, at(15)) == Tick(sends_tick=False, probes=True, pause=15)
+    assert liveness.tick(30, at(30)) == Tick(sends_tick=True, probes=False, pause=15)
+    reason = "net_tick_timeout: the peer's transport answers, its node does not"
+    assert liveness.tick(45, at(45)) == Dead(reason, Ending.TICK_TIMEOUT)
+
+
+def test_an_answer_to_the_probe_is_enough() -> None:
+    liveness = up(needs_probe=True)
+    assert liveness.tick(15, at(15)) == Tick(False, True, 15)
+    assert liveness.tick(30, at(30, heard_at=16)) == Tick(True, False, 15)
+    assert liveness.tick(45, at(45, heard_at=16)) == Tick(False, True, 15)
+
+
+def test_an_answer_within_the_same_instant_of_the_clock_counts() -> None:
+    liveness = up(needs_probe=True)
+    assert liveness.tick(15, at(15)) == Tick(False, True, 15)
+    assert liveness.tick(30, at(30, heard_at=15)) == Tick(False, True, 15)
+    assert liveness.tick(45, at(45, heard_at=30)) == Tick(False, True, 15)
+
+
+@pytest.mark.parametrize("reason", ["is_held_back", "is_unread"])
+def test_a_peer_that_we_do_not_read_is_not_asked(reason: str) -> None:
+    liveness = up(needs_probe=True)
+    for now in range(15, 300, 15):
+        assert liveness.tick(now, at(now, **{reason: True})) == Tick(True, False, 15)
+
+
+def test_answers_that_do_not_move_for_net_ticktime_end_the_connection() -> None:
+    liveness = up()
+    behind = {"is_held_back": True, "is_behind_answers": True, "is_backlog_empty": False}
+    liveness.tick(15, at(15))
+    for now in (30, 45, 60):
+        assert isinstance(liveness.tick(now, at(now, **behind)), Tick)
+    told = liveness.tick(75, at(75, **behind))
+    assert told == Dead("it asked and read none of the answers for 60 s", Ending.ANSWERS_UNREAD)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40), st.booleans())
+def test_a_peer_that_is_heard_is_never_dead(moved: list[bool], needs_probe: bool) -> None:
+    liveness, now, frames = up(needs_probe=needs_probe), 15.0, 0
+    for has_moved in moved:
+        frames += has_moved
+        told = liveness.tick(now, at(now, heard_at=now - 1, frames_sent=frames))
+        assert isinstance(told, Tick)
+        assert 0 < told.pause <= TICKTIME / 4
+        assert told.sends_tick is not (has_moved or told.probes)
+        liveness.sent(frames)
+        now += told.pause
+
+
+@given(st.lists(st.floats(0, 20), min_size=40, max_size=60))
+def test_a_peer_that_is_never_heard_is_dead_after_net_ticktime(delays: list[float]) -> None:
+    """However late each tick is run, within the bound for an event loop that stands still."""
+    liveness, due = up(), 15.0
+    for delay in delays:
+        now = due + min(delay, TICKTIME / 8 - 0.01)
+        told = liveness.tick(now, at(0, silence=now))
+        if isinstance(told, Dead):
+            assert TICKTIME <= now <= TICKTIME * 1.25
+            return
+        due = now + told.pause
+    raise AssertionError("it lives for ever")

@@ -115,10 +115,11 @@ class Deaf:
             local = LocalNode(name, 7, DEFAULT_FLAGS, COOKIE)
             self._session = Session(local, Role.LISTENER, challenge=1)
 
-    def packets_received(self, packets: Sequence[Packet]) -> None:
+    def packets_received(self, packets: Sequence[Packet]) -> int:
         for packet in packets:
             if self._session is not None and not self._session.connected:
                 self._deal_with(self._session.receive(packet))
+        return 0
 
     def _deal_with(self, events: Sequence[Event]) -> None:
         assert self._session is not None

@@ -52,10 +52,10 @@ class Owner:
         self.lost: CloseReason | None = None
         self.changed = asyncio.Event()
 
-    def packets_received(self, packets: Sequence[Packet]) -> None:
+    def packets_received(self, packets: Sequence[Packet]) -> int:
         self.packets += packets
-        self.connection.consumed(sum(len(packet.data) for packet in packets))
         self.changed.set()
+        return sum(len(packet.data) for packet in packets)
 
     def writable_again(self) -> None:
         self.changed.set()
@@ -265,7 +265,7 @@ async def test_a_reader_that_stops_stops_the_writer_through_two_gateways() -> No
             except TimeoutError:
                 break
         listener.connection.handler = eager
-        eager.packets_received(hoarder.packets)
+        listener.connection.consumed(eager.packets_received(hoarder.packets))
         got = (await eager.has(2 + sent))[2:]
         assert [int.from_bytes(p.data[:4], "big") for p in got] == list(range(sent))
 
@@ -276,8 +276,9 @@ class Hoarder:
     def __init__(self) -> None:
         self.packets: list[Packet] = []
 
-    def packets_received(self, packets: Sequence[Packet]) -> None:
+    def packets_received(self, packets: Sequence[Packet]) -> int:
         self.packets += packets
+        return 0
 
     def writable_again(self) -> None: ...
 

@@ -111,7 +111,7 @@ def test_whom_no_entry_fits_is_not_allowed() -> None:
     strangers = Policy((PeerRules(nodes=("other@*",)),))
     with pytest.raises(HandshakeRefused, match="no entry of the policy fits peer@x") as caught:
         Guarded(strangers)
-    assert caught.value.last_words == b"snot_allowed"
+    assert caught.value.answer == b"snot_allowed"
     with pytest.raises(HandshakeRefused):
         Guarded(strangers, peer_dials=False)
 

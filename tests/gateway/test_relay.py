@@ -96,7 +96,7 @@ class Remembering:
 
     def bring(self, *packets: Packet) -> None:
         assert self.handler is not None
-        self.handler.packets_received(packets)
+        self.consumed_bytes += self.handler.packets_received(packets)
 
 
 @asynccontextmanager

@@ -163,7 +163,7 @@ class MemoryConnection:
             return
         packets, self._in = self._in, []
         if packets:
-            self.handler.packets_received(packets)
+            self.consumed(self.handler.packets_received(packets))
         if self._closed:
             handler, self.handler = self.handler, None
             handler.connection_lost(self._closed)

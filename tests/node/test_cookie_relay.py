@@ -45,9 +45,10 @@ class Side:
     async def next(self) -> bytes:
         return await asyncio.wait_for(self._packets.get(), PATIENCE)
 
-    def packets_received(self, packets: Sequence[Packet]) -> None:
+    def packets_received(self, packets: Sequence[Packet]) -> int:
         for packet in packets:
             self._packets.put_nowait(bytes(packet.data))
+        return 0
 
     def writable_again(self) -> None: ...
 

@@ -273,7 +273,7 @@ async def test_what_a_called_function_prints_goes_where_it_is_wanted(
     beam: Beam, make_node: MakeNode
 ) -> None:
     printed: list[str] = []
-    async with make_node(printed=printed.append) as node:
+    async with make_node(on_output=printed.append) as node:
         assert await node.call(beam.name, "io", "put_chars", [b"hello\nfrom there"]) == OK
     assert printed == ["hello\nfrom there"]
 

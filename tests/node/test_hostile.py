@@ -238,8 +238,8 @@ def test_a_small_frame_does_not_take_a_gigabyte() -> None:
 class Mute:
     """The owner of a connection on which nothing is ever said."""
 
-    def packets_received(self, packets: Sequence[Packet]) -> None:
-        pass
+    def packets_received(self, packets: Sequence[Packet]) -> int:
+        return 0
 
     def writable_again(self) -> None:
         pass
@@ -302,10 +302,10 @@ async def test_a_peer_ties_so_many_of_its_processes_to_ours_and_no_more(kind: st
         assert isinstance(event, NodeDown)
         assert event.node == one.name
         assert "links and monitors here (ties: 100)" in event.reason
-        await until(lambda: two._running.system.ties_of(Atom(one.name)) == 0)
+        await until(lambda: two._running.system.links_and_monitors_of(Atom(one.name)) == 0)
         assert await three.ping(two.name)
         if kind == "link":  # the same one again is the same link
-            await until(lambda: two._running.system.ties_of(Atom(three.name)) == 50)
+            await until(lambda: two._running.system.links_and_monitors_of(Atom(three.name)) == 50)
 
 
 async def test_ties_that_ended_do_not_count() -> None:
@@ -319,7 +319,7 @@ async def test_ties_that_ended_do_not_count() -> None:
         for _ in range(200):
             me.demonitor(me.monitor(target.pid))
         assert await one.ping(two.name)
-        await until(lambda: two._running.system.ties_of(Atom(one.name)) == 0)
+        await until(lambda: two._running.system.links_and_monitors_of(Atom(one.name)) == 0)
 
 
 async def test_an_answer_that_no_peer_would_take_is_an_error_and_no_end() -> None:

@@ -50,9 +50,10 @@ class Claimant:
     def __init__(self) -> None:
         self.answers: asyncio.Queue[bytes] = asyncio.Queue()
 
-    def packets_received(self, packets: list[Packet]) -> None:
+    def packets_received(self, packets: list[Packet]) -> int:
         for packet in packets:
             self.answers.put_nowait(bytes(packet.data))
+        return 0
 
     def writable_again(self) -> None: ...
 

@@ -335,6 +335,31 @@ async def test_a_sender_waits_for_space() -> None:
     assert box.queued == 0
 
 
+async def test_who_waits_for_the_end_of_the_backlog_is_woken_by_it() -> None:
+    pipe = Pipe(0)
+    box = outbox(pipe)
+    await box.drained()
+    box.put("a", message(bytes(8)))
+    waits = [asyncio.create_task(box.drained()) for _ in range(2)]
+    pipe.room = 4
+    box.feed()
+    await asyncio.sleep(0)
+    assert not any(each.done() for each in waits)
+    pipe.room = 100
+    box.feed()
+    await asyncio.gather(*waits)
+    assert box.is_empty
+
+
+async def test_the_end_of_a_connection_ends_the_wait_for_its_backlog() -> None:
+    box = outbox(Pipe(0))
+    box.put("a", message(bytes(8)))
+    waiting = asyncio.create_task(box.drained())
+    await asyncio.sleep(0)
+    box.fail(lambda: NodeError("gone"))
+    await waiting
+
+
 def test_nobody_waits_for_the_backlog_of_others() -> None:
     pipe = Pipe(0)
     box = outbox(pipe)

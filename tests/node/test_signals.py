@@ -45,15 +45,15 @@ class Connection:
     def __init__(self, name: Atom) -> None:
         self.name = name
 
-    def filled(self, level: Backpressure) -> None:
+    def pause(self, level: Backpressure) -> None:
         pass
 
-    def pause(self, seconds: float) -> None:
+    def throttle(self, seconds: float) -> None:
         pass
 
-    let_go = filled
+    resume = pause
 
-    def tied(self, count: object) -> None:
+    def link_added(self, count: object) -> None:
         pass
 
 

@@ -168,13 +168,13 @@ def test_missing_capabilities_are_named_and_the_peer_is_told() -> None:
     lacking = int(DEFAULT_FLAGS & ~Flag.MANDATORY_25_DIGEST & ~Flag.MAP_TAG & ~Flag.UNLINK_ID)
     with pytest.raises(HandshakeRefused, match=r"a@x lacks .*: MAP_TAG, UNLINK_ID$") as refused:
         heard(acceptor(), hs.build_name(hs.Name(lacking, 1, "a@x")))
-    assert refused.value.last_words == b"snot_allowed"
+    assert refused.value.answer == b"snot_allowed"
     dialer = initiator()
     dialer.start()
     challenge = hs.Challenge(lacking, 1, 1, "b@x")
     with pytest.raises(HandshakeRefused, match=r"b@x lacks .*: MAP_TAG, UNLINK_ID$") as refused:
         heard(dialer, b"sok", hs.build_challenge(challenge))
-    assert refused.value.last_words is None
+    assert refused.value.answer is None
 
 
 def test_a_digest_flag_stands_for_what_otp_25_made_mandatory() -> None:
@@ -280,7 +280,7 @@ def test_an_old_name_without_version_6_is_refused() -> None:
     flags = int(DEFAULT_FLAGS & ~Flag.HANDSHAKE_23 & ~Flag.MANDATORY_25_DIGEST)
     with pytest.raises(HandshakeRefused, match="HANDSHAKE_23") as refused:
         heard(acceptor(), hs.build_name_v5(hs.NameV5(5, flags, "a@x")))
-    assert refused.value.last_words == b"snot_allowed"
+    assert refused.value.answer == b"snot_allowed"
 
 
 def test_a_complement_that_lacks_capabilities_is_refused() -> None:

@@ -15,7 +15,7 @@ from quicdist.protocol import signals
 from quicdist.protocol.signals import NO_PAYLOAD, Payload, Signal
 from quicdist.runtime.backpressure import Backpressure, Source
 from quicdist.runtime.calls import (
-    Callee,
+    CalledNode,
     ErpcCall,
     GenCall,
     PendingCall,
@@ -43,14 +43,13 @@ class Connection:
         self.name = name
         self.calls: set[object] = set()
 
-    def pause(self, seconds: float) -> None:
-        pass
+    def throttle(self, seconds: float) -> None: ...
 
-    def filled(self, level: Backpressure) -> None: ...
+    def pause(self, level: Backpressure) -> None: ...
 
-    def let_go(self, level: Backpressure) -> None: ...
+    def resume(self, level: Backpressure) -> None: ...
 
-    def tied(self, count: object) -> None: ...
+    def link_added(self, count: object) -> None: ...
 
     def call_begins(self, call: object, fail: object) -> None:
         self.calls.add(call)
@@ -71,7 +70,7 @@ class Network:
 
     post_if_connected = post
 
-    def when_up(self, node: Atom, begin: Callable[[Callee], None], fail: object) -> None:
+    def when_up(self, node: Atom, begin: Callable[[CalledNode], None], fail: object) -> None:
         begin(self.connections[node])
 
     def is_up(self, node: Atom) -> bool:

@@ -183,8 +183,8 @@ class QuicConnection:
         self._ending: CloseReason | None = None
         self._closed: CloseReason | None = None
         self._told_lost = False
-        self._farewell: Sequence[Datagram] = ()
-        self._farewells_wanted = 0
+        self._close_datagrams: Sequence[Datagram] = ()
+        self._closes_wanted = 0
         self._allowance = math.inf
 
         self.binding = b""
@@ -344,7 +344,7 @@ class QuicConnection:
             self._verifier.learn_dialed(node, certificates, bound=bound)
 
     def close(self, reason: str) -> None:
-        """CONNECTION_CLOSE, at once: the one thing that every peer takes for a goodbye."""
+        """CONNECTION_CLOSE, at once: which every peer understands."""
         self._end(CloseReason(CloseKind.LOCAL, reason), say=reason)
 
     @property
@@ -360,7 +360,7 @@ class QuicConnection:
         if self._closed:
             if path[0] == self._path[0]:
                 self._allowance += _AMPLIFICATION * len(data)
-            self._repeat_farewell()
+            self._answer_with_close()
             return
         self.last_received = now
         self._has_heard = True
@@ -530,7 +530,7 @@ class QuicConnection:
         self._take(stream, data)
 
     def stream_ended(self, stream: int, how: str) -> None:
-        """Some peers say goodbye this way alone."""
+        """Some peers close a connection in this way only."""
         if self._dialect is None or self._dialect.carries(stream):
             self._ending = CloseReason(CloseKind.PEER, f"the peer {how} stream {stream}")
 
@@ -586,13 +586,16 @@ class QuicConnection:
             self._incoming = []
             assert self._handler is not None
             try:
-                self._handler.packets_received(packets)
+                consumed = self._handler.packets_received(packets)
             except Exception as error:
                 host, port = self.peer_address
                 extra = {"event": "internal_error", "address": f"{host}:{port}"}
                 _log.exception("%s:%d: the owner of a connection failed", host, port, extra=extra)
                 text = f"{type(error).__name__}: {error}"
                 self._end(CloseReason(CloseKind.ERROR, text), say="internal error")
+            else:
+                self._outstanding -= consumed
+                self._grant()
         if self._closed and self._handler is not None and not self._told_lost:
             self._told_lost = True
             handler, self._handler = self._handler, None
@@ -773,7 +776,7 @@ class QuicConnection:
             else:
                 self._engine.close(0, (say or "")[:200])
         if over is None or not over.by_peer:
-            self._say_farewell()
+            self._begin_close()
         self._closed = reason
         self.is_unused = False
         self._pending.clear()
@@ -802,32 +805,32 @@ class QuicConnection:
         text = "%s:%s does not believe our certificate, or the lack of one (%s)"
         _log.warning(text, host, port, over.text, extra=extra)
 
-    def _say_farewell(self) -> None:
+    def _begin_close(self) -> None:
         self._allowance = self._engine.allowance
         try:
-            self._farewell = self._engine.transmit(self._loop.time())
+            self._close_datagrams = self._engine.transmit(self._loop.time())
         except EngineError:
             return
-        self._send_farewell()
+        self._send_close()
 
-    def _send_farewell(self) -> None:
-        size = sum(len(data) for data, _ in self._farewell)
+    def _send_close(self) -> None:
+        size = sum(len(data) for data, _ in self._close_datagrams)
         if size > self._allowance:
             return
         self._allowance -= size
         with contextlib.suppress(OSError):
-            self._host.send(self._farewell)
+            self._host.send(self._close_datagrams)
 
-    def _repeat_farewell(self) -> None:
+    def _answer_with_close(self) -> None:
         """The peer sends on: the close was lost. Ever more rarely (RFC 9000, 10.2.1)."""
-        self._farewells_wanted += 1
-        wanted = self._farewells_wanted
+        self._closes_wanted += 1
+        wanted = self._closes_wanted
         if wanted <= _CLOSE_REPEATS and wanted & (wanted - 1) == 0:
-            self._send_farewell()
+            self._send_close()
 
-    def repeat_farewell(self) -> None:
+    def repeat_close(self) -> None:
         """Once more unasked: an idle peer would not send what shows that it missed the first."""
-        self._send_farewell()
+        self._send_close()
 
 
 def _size(write: Write) -> int:

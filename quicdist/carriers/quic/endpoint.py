@@ -350,7 +350,7 @@ class Endpoint:
         self._touched.pop(connection, None)
         self._emptied.clear()
         self._lingering[connection] = [
-            self._loop.call_later(linger / 3, connection.repeat_farewell),
+            self._loop.call_later(linger / 3, connection.repeat_close),
             self._loop.call_later(linger, self._forget, connection),
         ]
 

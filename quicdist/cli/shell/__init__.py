@@ -84,7 +84,7 @@ def shell(
     printed = Printed(lambda: sys.stdout)
 
     async def main() -> None:
-        async with client.connected(settings, printed=printed) as ours:
+        async with client.connected(settings, on_output=printed) as ours:
             session = Session(ours, node, timeout, printed)
             if is_typed:
                 from quicdist.carriers.trust import state_directory

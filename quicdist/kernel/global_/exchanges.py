@@ -31,7 +31,7 @@ class NameExchange:
         self.verdict: asyncio.Future[bool] | None = None
         """Our locker has set its lock, and waits for the other's."""
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.last_words: Callable[[], None] | None = None
+        self.before_unlock: Callable[[], None] | None = None
         """What is to be said before the lock is let go."""
 
 
@@ -151,8 +151,8 @@ class Locker:
         if not meeting.over.done():
             self._side.both_locked(meeting, lock)
             await meeting.over
-        if meeting.last_words is not None:
-            meeting.last_words()
+        if meeting.before_unlock is not None:
+            meeting.before_unlock()
         await self._smith.delete(lock, nodes)
         return True
 

@@ -418,7 +418,7 @@ class GlobalNames(SystemProcess):
         self._in_step(node)
         for one in others:
             self._end(one)
-        meeting.last_words = tell_our_side
+        meeting.before_unlock = tell_our_side
         self._end(node)
         self._add_known(new)
         self._synced.add(node)
