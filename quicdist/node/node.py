@@ -286,6 +286,8 @@ class Node:
         accepted of those that dial us. To change a cluster's cookie, give every node the old and
         the new one, then the new and the old one, then the new one alone. Raises CookieError.
         """
+        if self._life is not None:
+            self._life.system.affinity.check()
         self._cookies = check_cookies(cookies)
         if self._life is not None:
             self._life.connections.change_cookies(self._cookies)
