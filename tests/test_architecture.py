@@ -39,7 +39,7 @@ EXCEPTIONS: set[tuple[str, str]] = {
     ("quicdist.protocol.dialects.tcp", "quicdist.carriers.base"),
     ("quicdist.protocol.dialects.tls", "quicdist.carriers.base"),
 }
-"""(module, what it imports) that point up, each to be removed with the import. None is to be added."""
+"""(module, what it imports) that point up; each goes with its import, and none is to be added."""
 
 SANS_IO = ("etf", "protocol")
 
