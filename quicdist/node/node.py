@@ -341,6 +341,8 @@ class Node:
 
         Raises CookieError.
         """
+        if self._life is not None:
+            self._life.system.affinity.check()
         self._cookies = check_cookies(cookies)
         if self._life is not None:
             self._life.connections.change_cookies(self._cookies)

@@ -181,6 +181,7 @@ class Groups(SystemProcess):
 
     def leave_all(self) -> None:
         """Takes all processes of this node out of all groups."""
+        self.system.affinity.check()
         for group in list(self._local.values()):
             self.leave(group.name, *group.pids)
 

@@ -161,6 +161,7 @@ def stop() -> Term:
     return next(iter([]))
 
 
+@export(module="py")
 def wide(count: int) -> Term:
     """A list of so many empty lists."""
     return [[]] * count
