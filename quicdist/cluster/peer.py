@@ -66,6 +66,9 @@ _REPORT_PAUSE = 5.0
 _USUAL_TICKTIME = 60.0
 """Seconds: net_ticktime of a BEAM (kernel(6)), and ours."""
 
+_PROBES = 3
+"""Questions that a peer must have left unanswered before its node is taken for dead."""
+
 _LAST_WORDS = 0.5
 """Seconds for a refusal to reach the peer before the connection is closed."""
 
@@ -183,7 +186,9 @@ class Peer:
         self._frames_at_tick = 0
         self._tick_due = 0.0
         self._heard_at = self._loop.time()
-        self._probed_at: float | None = None
+        self._probed_at = 0.0
+        self._probes = 0
+        """Questions since the peer was last heard."""
         self._timer: asyncio.TimerHandle = self._loop.call_later(
             handshake_timeout,
             self._greeting_timed_out,
@@ -370,7 +375,7 @@ class Peer:
             return
         if count:
             self._heard_at = self._loop.time()
-            self._probed_at = None
+            self._probes = 0
         self.connection.consumed(consumed)
         if queue and not held_by:
             self._plan_work()
@@ -568,17 +573,21 @@ class Peer:
         self._timer = self._loop.call_at(self._tick_due, self._tick)
 
     def _probe(self, now: float) -> bool:
-        """Asks a peer that may be a zombie; False when it was asked and has not answered."""
+        """Asks a peer that may be a zombie; False when it has not answered in time.
+
+        The limit is the longest that OTP waits, net_ticktime and a quarter, and several questions:
+        a node that has just started, on a busy machine, may be slow to answer the first.
+        """
         ticktime = self._limits.net_ticktime
         if self._held_by or self._queue:
             return True
-        if self._probed_at is not None:
-            if now - self._probed_at < ticktime / 2:
-                return True
+        silence = now - self._heard_at
+        if self._probes >= _PROBES and silence >= 1.25 * ticktime:
             text = "net_tick_timeout: the peer's transport answers, its node does not"
             self.fail(text, Ending.TICK_TIMEOUT)
             return False
-        if now - self._heard_at >= ticktime / 4:
+        if now - max(self._heard_at, self._probed_at) >= ticktime / 4:
+            self._probes += 1
             self._probed_at = now
             self._owner.probe(self)
         return True
