@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo check test test-pure test-all test-uvloop test-eager interop bench bench-venv bench-etf bench-nodes bench-scale fuzz sanitize dist docs lint setup erlang tools clean
+.PHONY: help demo check test test-pure test-all test-uvloop test-eager test-erlangs interop bench bench-venv bench-etf bench-nodes bench-scale fuzz sanitize dist docs lint setup erlang tools clean
 
 help:
 	@echo "make demo     a Python node and a real Erlang node talk over QUIC"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-pure the tests of what the codec carries, on the one in pure Python"
 	@echo "make test-all every test that needs no Erlang, on every Python that can be had"
 	@echo "make test-uvloop, make test-eager  the tests of nodes, on uvloop and with eager tasks"
+	@echo "make test-erlangs  the tests with a real Erlang, with each erl of QUICDIST_ERLS=erl:erl"
 	@echo "make interop  one list of scenarios with every kind of peer, see interop/README.md"
 	@echo "make bench    how fast it is, next to others"
 	@echo "make faults   bad networks and machines, tried for real; some ten minutes, prints a table"
@@ -68,6 +69,9 @@ test-uvloop: $(BIN)/.installed
 
 test-eager:
 	@QUICDIST_TEST_LOOP=eager WORKERS=$(WORKERS) sh scripts/test-on "$(VENV)" 3.12 $(or $(ARGS),$(LOOP_TESTS))
+
+test-erlangs: $(BIN)/.installed
+	@WORKERS=$(WORKERS) sh scripts/test-erlangs "$(VENV)" $(ARGS)
 
 interop: setup
 	@$(BIN)/python -m interop $(ARGS)

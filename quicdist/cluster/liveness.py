@@ -65,6 +65,10 @@ class LoopWatch:
         self._due = now
 
 
+_PROBES = 3
+"""Probes that a node must leave unanswered before it is taken for dead."""
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
     """What a connection shows at a tick. Times in seconds, of the event loop's clock."""
@@ -129,7 +133,9 @@ class Liveness:
         self._has_keepalive = has_keepalive
         self._due = now
         self._frames_sent = 0
-        self._probed_at: float | None = None
+        self._probed_at = 0.0
+        self._probes = 0
+        """Probes since the node was last heard."""
         self._answers_moved = now
 
     def begin(self, now: float) -> float:
@@ -151,11 +157,11 @@ class Liveness:
         if seen.silence >= ticktime and not is_blind and not stood_still:
             reason = f"net_tick_timeout: nothing heard for {seen.silence:.0f} s"
             return Dead(reason, Ending.TICK_TIMEOUT)
-        if self._probed_at is not None and seen.heard_at >= self._probed_at:
-            self._probed_at = None
+        if seen.heard_at >= self._probed_at:
+            self._probes = 0
         probes = False
         if self._needs_probe and not stood_still and not (seen.is_held_back or seen.is_unread):
-            if self._is_probe_overdue(now):
+            if self._is_silent(now, seen):
                 reason = "net_tick_timeout: the peer's transport answers, its node does not"
                 return Dead(reason, Ending.TICK_TIMEOUT)
             probes = self._must_probe(now, seen)
@@ -169,12 +175,16 @@ class Liveness:
         self._due = now + pause
         return Tick(sends_tick, probes, pause)
 
-    def _is_probe_overdue(self, now: float) -> bool:
-        return self._probed_at is not None and now - self._probed_at >= self._ticktime / 2
+    def _is_silent(self, now: float, seen: Observed) -> bool:
+        """Whether the node has left several probes unanswered, for as long as OTP waits at most:
+        net_ticktime and a quarter. A node that has just started on a busy machine answers late."""
+        silence = now - seen.heard_at
+        return self._probes >= _PROBES and silence >= 1.25 * self._ticktime
 
     def _must_probe(self, now: float, seen: Observed) -> bool:
-        if self._probed_at is not None or now - seen.heard_at < self._ticktime / 4:
+        if now - max(seen.heard_at, self._probed_at) < self._ticktime / 4:
             return False
+        self._probes += 1
         self._probed_at = now
         return True
 

@@ -20,6 +20,7 @@ import pytest
 
 from quicdist.gateway import erl_arguments
 from tests.gateway.amqp import Amqp
+from tests.support.erlang import ERL
 from tests.support.gatewayed import GatewayProcess, GatewayThread, module_directory
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE, wait_until
@@ -32,6 +33,7 @@ pytestmark = [
         not (_SCRIPTS / "rabbitmq-server").exists(),
         reason="no RabbitMQ: sudo apt-get install rabbitmq-server",
     ),
+    pytest.mark.skipif(ERL != "erl", reason="RabbitMQ runs on the Erlang that it is packaged with"),
 ]
 
 

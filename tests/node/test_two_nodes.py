@@ -516,6 +516,23 @@ async def test_a_zombie_is_found_by_asking(hub: Hub) -> None:
             assert "its node does not" in down.reason
 
 
+async def test_a_node_that_is_slow_to_answer_is_no_zombie(hub: Hub) -> None:
+    """As one that has just started while its machine is busy."""
+    hub.needs_probe = True
+    limits = NodeLimits(net_ticktime=0.4)
+    async with make(hub, limits=limits) as one, make(hub, limits=limits) as two:
+        await one.connect(two.name)
+        for connection in hub.connections:
+            connection.is_frozen = True
+        await asyncio.sleep(0.31)  # longer than half of net_ticktime, shorter than all of it
+        for connection in hub.connections:
+            connection.is_frozen = False
+        for connection in hub.connections:
+            connection._pump()
+        await asyncio.sleep(1.0)
+        assert one.nodes() == [two.name]
+
+
 # -- back-pressure -------------------------------------------------------------------------------
 
 
