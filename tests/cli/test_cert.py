@@ -46,7 +46,7 @@ def test_an_authority_issues_certificates_that_nodes_run_with(quicdist: Command)
         assert (done.code, done.out) == (4, "pang\n")
         shown = quicdist("cert", "peer", name)
         assert fingerprint(shown.out) == fingerprint(issued.out)
-        assert shown.out.endswith("known        no, it was not met yet\n")
+        assert shown.out.endswith("known        no, there was no connection yet\n")
     quicdist("cert", "issue", name, "--dir", "nowhere").refused(5, "No such file")
     quicdist("cert", "issue", "x@y@z").refused(2, "no node name")
 
