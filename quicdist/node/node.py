@@ -352,6 +352,8 @@ class Node:
     def change_access(self, access: AccessGiven) -> None:
         """Other rules from now on, for connected nodes, too; those that may not connect any more
         are disconnected. Raises PolicyError, and nothing has changed."""
+        if self._life is not None:
+            self._life.system.affinity.check()
         self._access.change(Access.of(access))
         if self._life is not None:
             self._life.access_changed()

@@ -14,7 +14,9 @@ from quicdist.carriers.base import DialError
 from quicdist.carriers.quic import busy_wait
 from quicdist.carriers.quic.busy_wait import BusyWait
 from tests.carriers.owners import node
-from tests.support.waiting import PATIENCE
+
+AWAKE = 1.0
+"""Seconds, the longest that can be set: the node does not sleep while a test looks."""
 
 
 class Watched(selectors.DefaultSelector):
@@ -138,7 +140,7 @@ def _run(play: Coroutine[None, None, None], selector: Watched) -> None:
 def test_an_endpoint_stays_awake_after_traffic_until_it_closes(busy: str) -> None:
     async def play() -> None:
         waits = selector.waits
-        seconds = [PATIENCE if busy == side else 0.0 for side in ("dialer", "listener")]
+        seconds = [AWAKE if busy == side else 0.0 for side in ("dialer", "listener")]
         async with node(busy_wait=seconds[0]) as a, node(busy_wait=seconds[1]) as b:
             await a.connect(b)
             waits.clear()
@@ -159,7 +161,7 @@ def test_each_way_alone_keeps_it_awake(traffic: str) -> None:
     async def play() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
             other.bind(("127.0.0.1", 0))
-            async with node(busy_wait=PATIENCE) as one:
+            async with node(busy_wait=AWAKE) as one:
                 if traffic == "a datagram that comes":
                     other.sendto(b"junk", ("127.0.0.1", one.port))
                 else:

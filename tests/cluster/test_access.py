@@ -160,7 +160,7 @@ async def test_what_otp_calls_here_goes_by_calls_too(access: Access, is_served: 
         Node("0@127.0.0.1", cookie=COOKIE) as theirs,
     ):
         with pytest.raises(CallError) as caught:
-            await theirs.call(ours.name, "global", "resolve_it", ["wrong"])
+            await theirs.call(ours.name, "global", "resolve_it", ["wrong", 1, 2, 3])
         assert ("undef" in str(caught.value)) is not is_served
 
 

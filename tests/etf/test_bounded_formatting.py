@@ -13,7 +13,8 @@ import quicdist
 ROOT = Path(quicdist.__file__).parent
 OUTPUT = {
     "cli/call.py": "the result of `quicdist call`",
-    "cli/listen.py": "the messages of `quicdist listen`",
+    "cli/json_output.py": "the values of `--json`",
+    "cli/serving.py": "the messages of `quicdist listen`",
     "cli/shell/session.py": "the values of `quicdist shell`",
 }
 """What prints whole terms, because that is what it is for."""

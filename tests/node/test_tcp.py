@@ -23,7 +23,7 @@ from quicdist import (
     StartError,
     Table,
     Tcp,
-    connect,
+    blocking_node,
 )
 from quicdist.carriers import epmd
 from quicdist.etf import Term
@@ -241,7 +241,7 @@ async def test_a_quic_node_reaches_a_stock_one_with_no_gateway(
 @pytest.mark.erlang
 async def test_without_asyncio(stock: Beam) -> None:
     def program() -> tuple[Term, str]:
-        with connect(stock.name, cookie=COOKIE) as node:
+        with blocking_node(stock.name, cookie=COOKIE) as node:
             return node.call(stock.name, "lists", "sum", [[1, 2]]), node.peer(stock.name).carrier
 
     asking = asyncio.get_running_loop().run_in_executor(None, program)

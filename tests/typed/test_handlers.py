@@ -10,7 +10,7 @@ from typing import Any, assert_never, assert_type
 
 import pytest
 
-from quicdist import Atom, BlockingNode, CallError, Identity, Node, Pid, connect, export
+from quicdist import Atom, BlockingNode, CallError, Identity, Node, Pid, blocking_node, export
 from quicdist.etf import Term, decode, encode
 from quicdist.typed import (
     AtomText,
@@ -157,7 +157,7 @@ def bank() -> Iterator[BlockingNode]:
 
 @pytest.mark.io
 def test_typed_functions_on_a_node(bank: BlockingNode) -> None:
-    with connect(bank.name, cookie="typed", identity=Identity.ephemeral()) as node:
+    with blocking_node(bank.name, cookie="typed", identity=Identity.ephemeral()) as node:
         call = functools.partial(node.call, bank.name, "bank", timeout=PATIENCE)
         users = [User(UserId(1), "ann"), User(UserId(2), "bob")]
         assert from_term(call("names", [to_term(users), True]), list[str]) == ["ANN", "BOB"]
@@ -173,7 +173,7 @@ def test_typed_functions_on_a_node(bank: BlockingNode) -> None:
 @pytest.mark.io
 def test_typed_messages_in_a_mailbox(bank: BlockingNode) -> None:
     with (
-        connect(bank.name, cookie="typed", identity=Identity.ephemeral()) as node,
+        blocking_node(bank.name, cookie="typed", identity=Identity.ephemeral()) as node,
         bank.mailbox("account") as account,
     ):
         account_name = ("account", bank.name)
