@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
+from quicdist.errors import Cause, QuicdistError
 from quicdist.protocol.packet import Packet
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -95,12 +96,16 @@ class DialectTraits:
     that it began with has no reset token: with it, it could not tell that it has restarted."""
 
 
-class DialectError(Exception):
+class DialectError(QuicdistError):
     """Bytes that no such carrier sends; costs the connection that brought them."""
 
 
-class DialError(ConnectionError):
-    """No connection came up; the text says why, in one line."""
+class DialError(QuicdistError, ConnectionError):
+    """No connection came up; the text says why, in one line, and `cause` for programs."""
+
+    def __init__(self, text: str, cause: Cause) -> None:
+        super().__init__(text)
+        self.cause = cause
 
 
 class CertificateRejected(DialError):
@@ -146,10 +151,11 @@ class CloseKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class CloseReason:
-    """Why a connection is gone; `text` is one line for the log."""
+    """Why a connection is gone; `text` is one line for the log, `cause` for programs."""
 
     kind: CloseKind
     text: str
+    cause: Cause = Cause.LOST
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from typing import Protocol, TypeAlias
 
 from quicdist.carriers.forking import descriptors_of, keep_from_children
 from quicdist.carriers.log_rate_limit import LogRateLimit
+from quicdist.errors import Cause, QuicdistError
 
 DEFAULT_PORT = 4369
 _MAX_REQUEST = 2048
@@ -33,12 +34,16 @@ _log = logging.getLogger("quicdist.epmd")
 _log.addFilter(LogRateLimit("epmd_full", "epmd_client_dropped", "epmd_refused"))
 
 
-class EpmdError(Exception):
+class EpmdError(QuicdistError):
     """Bytes that no EPMD and no node sends, or no answer at all."""
+
+    cause: Cause = Cause.EPMD_PROTOCOL
 
 
 class EpmdRefused(EpmdError):
     """EPMD does not register this name; the text is its reason."""
+
+    cause = Cause.NAME_TAKEN
 
 
 class NodeType(enum.IntEnum):

@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
+from quicdist.carriers import causes
 from quicdist.carriers.base import (
     Buffer,
     CarrierLimits,
@@ -36,6 +37,7 @@ from quicdist.carriers.base import (
 from quicdist.carriers.coalesce import joined
 from quicdist.carriers.forking import descriptors_of, keep_from_children
 from quicdist.carriers.trust import Verifier
+from quicdist.errors import Cause
 from quicdist.protocol.dialects.single_stream import SingleStreamDialect
 from quicdist.protocol.dialects.tcp import TcpDialect
 from quicdist.protocol.packet import Packet
@@ -195,7 +197,7 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     def close(self, reason: str) -> None:
         """Ends it now; the peer sees the socket close. What the kernel has not taken is lost."""
-        self._end(CloseReason(CloseKind.LOCAL, reason))
+        self._end(CloseReason(CloseKind.LOCAL, reason, Cause.DISCONNECTED))
 
     # -- what the event loop calls --
 
@@ -221,7 +223,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         try:
             self.handler = self._accept(self)
         except Exception as error:
-            self._end(CloseReason(CloseKind.ERROR, f"refused: {error}"))
+            self._end(CloseReason(CloseKind.ERROR, f"refused: {error}", causes.of_error(error)))
 
     def descriptors(self) -> Sequence[int]:
         """Its open files."""
@@ -239,7 +241,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         try:
             received = self._dialect.receive(0, _scratch.buffer[:nbytes])
         except DialectError as error:
-            self._end(CloseReason(CloseKind.BROKEN, str(error)))
+            self._end(CloseReason(CloseKind.BROKEN, str(error), Cause.PROTOCOL))
             return
         packets = received.packets
         if not packets:
@@ -259,11 +261,13 @@ class TcpConnection(asyncio.BufferedProtocol):
         try:
             handler.packets_received(packets)
         except Exception as error:
-            self._end(CloseReason(CloseKind.ERROR, f"{type(error).__name__}: {error}"))
+            text = f"{type(error).__name__}: {error}"
+            self._end(CloseReason(CloseKind.ERROR, text, Cause.INTERNAL))
 
     def eof_received(self) -> bool:
         """The peer closed its half, which no node does: it is gone."""
-        self._end(CloseReason(CloseKind.PEER, "the peer closed the connection"))
+        text = "the peer closed the connection"
+        self._end(CloseReason(CloseKind.PEER, text, Cause.PEER_CLOSED))
         return False
 
     def pause_writing(self) -> None:
@@ -279,7 +283,8 @@ class TcpConnection(asyncio.BufferedProtocol):
         """The socket is gone."""
         if self._closed is None:
             text = f"the connection broke: {exc}" if exc else "the peer closed the connection"
-            self._closed = CloseReason(CloseKind.PEER, text)
+            cause = causes.of_error(exc) if exc else Cause.PEER_CLOSED
+            self._closed = CloseReason(CloseKind.PEER, text, cause)
         self._queue.clear()
         self._queued = 0
         self._tell_lost()

@@ -65,11 +65,8 @@ async def connected(settings: Settings, *, printed: Write | None = None) -> Asyn
             objection = shown and shown.objection(node.name)
             if objection is None or not error.is_refusal:
                 raise
-            raise NoConnection(
-                error.node,
-                f"{error.reason}; {objection}; --name says who we are",
-                is_refusal=True,
-            ) from None
+            text = f"{error.reason}; {objection}; --name says who we are"
+            raise NoConnection(error.node, text, error.cause) from error
         yield node
 
 

@@ -8,11 +8,13 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from quicdist.errors import QuicdistError
+
 MODULE = "quicdist_epmd"
 _SOURCE = f"{MODULE}.erl"
 
 
-class EmitError(Exception):
+class EmitError(QuicdistError):
     """The module cannot be written or compiled; the text says why."""
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from quicdist.carriers import tcp
+from quicdist.carriers import causes, tcp
 from quicdist.carriers.base import Connection, ConnectionHandler, DialError
 from quicdist.carriers.epmd import EpmdServer
 from quicdist.carriers.log_rate_limit import LogRateLimit
@@ -25,7 +25,7 @@ from quicdist.carriers.trust import Credentials
 from quicdist.carriers.trust.file_watcher import watch
 from quicdist.cluster.cookie_throttle import CookieThrottle
 from quicdist.cluster.names import Address
-from quicdist.errors import NotRunning
+from quicdist.errors import Cause, NotRunning, QuicdistError
 from quicdist.gateway.directory import LOOPBACK, GatewayDirectory
 from quicdist.gateway.info import GatewayStatistics
 from quicdist.gateway.policy import Mode, Policy
@@ -41,8 +41,12 @@ _log = logging.getLogger("quicdist.gateway")
 _log.addFilter(LogRateLimit("not_believed", "refused", "relay_not_up", "relay_refused"))
 
 
-class GatewayError(Exception):
-    """The gateway cannot start; the text is one line that says why."""
+class GatewayError(QuicdistError):
+    """The gateway cannot start; the text is one line that says why, `cause` is for programs."""
+
+    def __init__(self, text: str, cause: Cause = Cause.SETTING) -> None:
+        super().__init__(text)
+        self.cause = cause
 
 
 class _Endpoint(Protocol):
@@ -167,14 +171,16 @@ class Gateway:
         except OSError as error:
             raise GatewayError(
                 f"TCP port {wanted} on {LOOPBACK}, where the BEAM is to ask, cannot be had: "
-                f"{_why(error)}"
-            ) from None
+                f"{_why(error)}",
+                causes.of_error(error),
+            ) from error
         try:
             self._endpoint = await self._open_endpoint(self.settings, self._incoming)
         except OSError as error:
             await self._epmd.close()
             host, port = self.settings.listen or (self._address.host, self._address.port)
-            raise GatewayError(f"UDP {host}:{port} cannot be had: {_why(error)}") from None
+            text = f"UDP {host}:{port} cannot be had: {_why(error)}"
+            raise GatewayError(text, causes.of_error(error)) from error
         except BaseException:
             await self._epmd.close()
             raise
@@ -232,7 +238,7 @@ class Gateway:
     async def _reach(self, relay: Relay, name: str, address: Address) -> None:
         assert self._endpoint is not None
         if not self.settings.access.dials(name):
-            relay.close("our setting does not allow to dial it")
+            relay.close("our setting does not allow to dial it", Cause.REFUSED_HERE)
             return
         try:
             far = await self._endpoint.dial(
@@ -243,7 +249,8 @@ class Gateway:
                 timeout=self.settings.dial_timeout,
             )
         except (DialError, OSError) as error:
-            relay.close(f"{address.host}:{address.port} is not reached: {_why(error)}")
+            text = f"{address.host}:{address.port} is not reached: {_why(error)}"
+            relay.close(text, causes.of_error(error))
             return
         relay.far.attach(far)
 

@@ -18,6 +18,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from quicdist import etf
+from quicdist.errors import Cause
 from quicdist.etf.terms import Atom
 from quicdist.gateway.payload_inspection import PayloadInspection
 from quicdist.gateway.policy import Mode, Policy
@@ -220,6 +221,7 @@ class PolicyFilter:
         else:
             raise HandshakeRefused(
                 f"no entry of the policy fits {name[:64]}",
+                Cause.REFUSED_HERE,
                 status=hs.Status.NOT_ALLOWED.value,
                 last_words=hs.build_status(hs.Status.NOT_ALLOWED),
             )
@@ -229,6 +231,7 @@ class PolicyFilter:
         if not self._atoms.admit(self._atoms.new({name.encode()})):
             raise HandshakeRefused(
                 "peers have brought as many new atoms as they may",
+                Cause.REFUSED_HERE,
                 status=hs.Status.NOT_ALLOWED.value,
                 last_words=hs.build_status(hs.Status.NOT_ALLOWED),
             )

@@ -12,6 +12,7 @@ from functools import partial
 from types import TracebackType
 
 from quicdist import etf
+from quicdist.carriers import causes
 from quicdist.carriers.epmd import EpmdError
 from quicdist.carriers.trust import CertificateError, Credentials, Identity, Trust, Verifier
 from quicdist.carriers.trust.file_watcher import watch
@@ -31,6 +32,7 @@ from quicdist.cluster.tls import tcp_or_tls
 from quicdist.errors import (
     CallError,
     CallTimeout,
+    Cause,
     NoConnection,
     NodeError,
     NodeNameError,
@@ -182,7 +184,7 @@ class Node:
         """
         if self._life is not None:
             self._life.system.affinity.check()
-            raise StartError(f"{self.name} is running already")
+            raise StartError(f"{self.name} is running already", Cause.NAME_TAKEN)
         book = Resolver(self._carriers, self._lookups)
         life = _Life(
             self._limits,
@@ -203,7 +205,8 @@ class Node:
                 self._name = await life.be_named(Atom(self._named_by))
         except (OSError, CertificateError, EpmdError, ValueError) as error:
             await self._give_up(life)
-            raise StartError(f"{self.name} cannot start: {self._obstacle(error)}") from error
+            text = f"{self.name} cannot start: {self._obstacle(error)}"
+            raise StartError(text, causes.of_error(error)) from error
         except BaseException:
             await self._give_up(life)
             raise
@@ -221,7 +224,8 @@ class Node:
             extra = {"event": "carrier_open", "node": name or self.name}
             logger.log(self._trust.log_level, "%s", carrier.describe(), extra=extra)
         if name is None:
-            raise StartError(f"{self.name} cannot start: no carrier here is for such a name")
+            text = f"{self.name} cannot start: no carrier here is for such a name"
+            raise StartError(text, Cause.SETTING)
         return name
 
     def _obstacle(self, error: Exception) -> str:
@@ -601,7 +605,7 @@ class Node:
         """A node that we are connected to, and by what. Raises NoConnection when we are not."""
         peer = self._running.connections.up.get(Atom(node))
         if peer is None:
-            raise NoConnection(node, "not connected")
+            raise NoConnection(node, "not connected", Cause.NOT_CONNECTED)
         return peer_info(peer)
 
     def stats(self) -> NodeStatistics:
@@ -768,7 +772,12 @@ class _Life:
         """A link is gone: whoever is tied to somebody there is told."""
         assert peer.name is not None
         level = logging.INFO if peer.ending is Ending.LEFT else logging.WARNING
-        extra = {**peer.fields("peer_down"), "ending": peer.ending.value, "reason": reason}
+        extra = {
+            **peer.fields("peer_down"),
+            "ending": peer.ending.value,
+            "cause": peer.cause.value,
+            "reason": reason,
+        }
         logger.log(level, "%s is down: %s", peer, reason, extra=extra)
         why = _DOWN_REASONS.get(peer.ending, _CONNECTION_CLOSED)
         self.system.node_lost(peer.name)

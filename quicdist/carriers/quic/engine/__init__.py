@@ -14,6 +14,7 @@ from quicdist.carriers.base import Buffer
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Alert, Certificates
+from quicdist.errors import QuicdistError
 
 SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 """As the socket module gives and takes it, for either family."""
@@ -35,7 +36,7 @@ ResetTokenOf: TypeAlias = Callable[[bytes], bytes]
 """The stateless reset token of a connection id of ours (RFC 9000, 10.3.2)."""
 
 
-class EngineError(Exception):
+class EngineError(QuicdistError):
     """The library did what it should not; the connection cannot go on."""
 
 
