@@ -193,6 +193,8 @@ class NodeError(QuicdistError):
 class NodeNameError(NodeError, ValueError):
     """A node name that is neither `port@ip` nor `name@host`, or an address that is none."""
 
+    cause: Cause = Cause.NAME
+
 
 class CookieError(NodeError):
     """No cookie can be had."""

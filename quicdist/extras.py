@@ -16,10 +16,11 @@ class MissingExtra(QuicdistError, ImportError):
             f"{what} needs {library}, which is not installed: pip install 'quicdist[{extra}]'",
             name=library,
         )
-        self._wanted = (what, library, extra)
+        self._library = library
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), self._wanted  # `name` is not in __dict__
+    def __setstate__(self, state: dict[str, object] | None) -> None:
+        super().__setstate__(state)
+        self.name = self._library  # which is not in __dict__
 
 
 def optional(module: str, *, what: str, library: str, extra: str) -> Any:

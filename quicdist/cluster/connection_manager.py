@@ -56,9 +56,13 @@ _FINAL_ERRORS = (NoConnection, CertificateRejected, CertificateError, UnicodeErr
 """Errors of dialling that another attempt would meet again: a name that cannot be looked up, a
 certificate, none of ours to be had, a host that IDNA cannot encode."""
 
-_FINAL_CAUSES = frozenset({Cause.PORT_CLOSED, Cause.ADDRESS_FAMILY, Cause.HOST_UNKNOWN})
-"""Causes that are known at once and are told at once, as OTP tells them; `Retry` is for who wants
-to wait until a node has started."""
+_FINAL_CAUSES = frozenset({Cause.ADDRESS_FAMILY, Cause.HOST_UNKNOWN})
+"""Causes that another attempt would meet again."""
+
+_REFUSALS_BELIEVED = 3
+"""Attempts in a row that found the port closed: then no socket has it. One such answer may be
+forged, or the peer restarts (RFC 8085, 5.2). `Retry` is for programs that wait longer for a node to
+start; OTP gives up at the first."""
 
 _YIELD = 1.5
 """Seconds for a peer's own attempt that goes before ours: whoever makes it has proved nothing."""
@@ -71,7 +75,7 @@ class Listener(Protocol):
 
     def peer_down(self, peer: Peer, reason: str) -> None: ...
 
-    def unreachable(self, node: Atom, reason: str) -> None:
+    def unreachable(self, node: Atom, reason: str, cause: Cause) -> None:
         """No connection could be made, and signals waited for it."""
 
     def named(self, name: str, creation: int) -> None:
@@ -114,6 +118,8 @@ class _Attempt:
         self.last_error = "no answer"
         self.cause = Cause.NO_ANSWER
         self.has_failed = False
+        self.refusals = 0
+        """Attempts in a row that found the port closed."""
         self.task: asyncio.Task[None] | None = None
 
     def failed(self, reason: str, cause: Cause) -> None:
@@ -243,7 +249,9 @@ class Connections:
         try:
             attempt = self._attempt(node)
         except (NoConnection, ValueError) as error:
-            asyncio.get_running_loop().call_soon(self._listener.unreachable, node, str(error))
+            cause = error.cause if isinstance(error, NoConnection) else Cause.NAME
+            told = (node, str(error), cause)
+            asyncio.get_running_loop().call_soon(self._listener.unreachable, *told)
             return None
         attempt.is_watched = True
         return attempt
@@ -392,7 +400,9 @@ class Connections:
             text = error.reason if isinstance(error, NoConnection) else str(error)
             cause = causes.of_error(error)
             attempt.failed(text or f"no answer within {timeout:g} s", cause)
-            return isinstance(error, _FINAL_ERRORS) or cause in _FINAL_CAUSES
+            attempt.refusals = attempt.refusals + 1 if cause is Cause.PORT_CLOSED else 0
+            is_closed = attempt.refusals >= _REFUSALS_BELIEVED
+            return is_closed or cause in _FINAL_CAUSES or isinstance(error, _FINAL_ERRORS)
         if attempt.result.done() or attempt.is_yielding:
             connection.close("another connection to the same node goes first")
             return False
@@ -437,7 +447,7 @@ class Connections:
             if isinstance(waiting, _WaitingCall):
                 waiting.fail(NoConnection(attempt.node, reason, cause))
         if attempt.is_watched:
-            self._listener.unreachable(attempt.node, reason)
+            self._listener.unreachable(attempt.node, reason, cause)
 
     # -- made to us --
 

@@ -19,7 +19,7 @@ class QuicdistError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         cause = _portable(self.__cause__)
-        return _restore, (type(self), self.args, dict(self.__dict__), cause)
+        return _restore, (type(self), self.args, cause), dict(self.__dict__)
 
 
 def _portable(cause: BaseException | None) -> BaseException | None:
@@ -31,15 +31,11 @@ def _portable(cause: BaseException | None) -> BaseException | None:
 
 
 def _restore(
-    kind: type[QuicdistError],
-    args: tuple[object, ...],
-    state: dict[str, object],
-    cause: BaseException | None,
+    kind: type[QuicdistError], args: tuple[object, ...], cause: BaseException | None
 ) -> QuicdistError:
     """The exception without its constructor, which may take other arguments than `args`."""
     error = kind.__new__(kind, *args)
     error.args = args
-    error.__dict__.update(state)
     if cause is not None:
         error.__cause__ = cause
     return error

@@ -797,12 +797,13 @@ class _Life:
             process.die(NOCONNECTION)
         self.connections.close()
 
-    def unreachable(self, node: Atom, reason: str) -> None:
-        """Signals waited for a link that did not come up."""
+    def unreachable(self, node: Atom, reason: str, cause: Cause) -> None:
+        """Signals waited for a connection that did not come up."""
         extra = {
             "event": "peer_unreachable",
             "node": str(self.system.name),
             "peer": str(node),
+            "cause": cause.value,
             "reason": reason,
         }
         logger.warning("%s cannot be reached: %s", node, reason, extra=extra)

@@ -113,6 +113,9 @@ class ElixirException(QuicdistError):
         self.module = Atom(module)
         self.fields = {Atom(key): value for key, value in fields.items()}
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.module!r}, {format_bounded(self.fields)})"
+
     def __str__(self) -> str:
         name = alias(self.module)
         message = self.fields.get(_MESSAGE)

@@ -176,6 +176,9 @@ class NoBeam(Problem):
     def __init__(self, text: str) -> None:
         super().__init__(ExitCode.NO, text)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.text,), dict(self.__dict__)
+
 
 class Sampler:
     """Looks at one node."""
