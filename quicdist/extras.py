@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from quicdist.etf.errors import QuicdistError
 
-class MissingExtra(ImportError):
+
+class MissingExtra(QuicdistError, ImportError):
     """An optional library is not installed; the text says how to install it."""
 
     def __init__(self, what: str, library: str, extra: str) -> None:
@@ -14,6 +16,11 @@ class MissingExtra(ImportError):
             f"{what} needs {library}, which is not installed: pip install 'quicdist[{extra}]'",
             name=library,
         )
+        self._library = library
+
+    def __setstate__(self, state: dict[str, object] | None) -> None:
+        super().__setstate__(state)
+        self.name = self._library  # which is not in __dict__
 
 
 def optional(module: str, *, what: str, library: str, extra: str) -> Any:
@@ -23,4 +30,4 @@ def optional(module: str, *, what: str, library: str, extra: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and not module.startswith(error.name):
             raise  # it is there, and lacks something itself
-        raise MissingExtra(what, library, extra) from None
+        raise MissingExtra(what, library, extra) from error

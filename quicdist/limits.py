@@ -218,7 +218,8 @@ class NodeLimits:
     closed_port_dials: int = 3
     """Dials in a row, within 0.2 s, for which the host of the peer says that no process listens at
     the port. Then the connection fails at once. One such message may be forged, or the peer may be
-    restarting."""
+    restarting (RFC 8085, section 5.2). `Retry` is for programs that wait longer for a node to
+    start."""
 
     handshake_timeout: float = 7.0
     """For the distribution handshake of a connection made to us."""

@@ -23,8 +23,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("carriers",),
     ("protocol",),
     ("limits",),
-    ("errors",),
-    ("etf", "extras", "log_escaping", "stopping"),
+    ("errors", "extras"),
+    ("etf", "log_escaping", "stopping"),
 )
 """From the roof down. Packages of one floor do not import each other."""
 

@@ -11,18 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from quicdist.errors import Cause, QuicdistError
 from quicdist.protocol.dialects.base import Buffer, DialectTraits
 from quicdist.protocol.packet import Packet
 from quicdist.protocol.role import Role
 
 
-class DialError(ConnectionError):
-    """No connection came up; the text says why, in one line."""
+class DialError(QuicdistError, ConnectionError):
+    """No connection came up; the text says why, in one line, and `cause` for programs."""
 
-
-class PortClosed(DialError):
-    """The host of the peer says that no process listens at the port (ICMP port unreachable). It is
-    a hint: anyone can forge that message."""
+    def __init__(self, text: str, cause: Cause) -> None:
+        super().__init__(text)
+        self.cause = cause
 
 
 class CertificateRejected(DialError):
@@ -41,10 +41,11 @@ class CloseKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class CloseReason:
-    """Why a connection is gone; `text` is one line for the log."""
+    """Why a connection is gone; `text` is one line for the log, `cause` for programs."""
 
     kind: CloseKind
     text: str
+    cause: Cause = Cause.LOST
     is_orderly: bool = False
     """Whether the peer closed it without an error: application close with code 0 over QUIC, end of
     stream between two frames over TCP."""

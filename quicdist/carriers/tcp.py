@@ -20,10 +20,12 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
+from quicdist.carriers import causes
 from quicdist.carriers.base import CloseKind, CloseReason, ConnectionHandler, ConnectionStatistics
 from quicdist.carriers.coalesce import joined
 from quicdist.carriers.forking import descriptors_of, keep_from_children
 from quicdist.carriers.trust import Verifier
+from quicdist.errors import Cause
 from quicdist.limits import CarrierLimits
 from quicdist.protocol.dialects.base import Buffer, DialectError, DialectTraits, Step, Write
 from quicdist.protocol.dialects.single_stream import SingleStreamDialect
@@ -191,7 +193,7 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     def close(self, reason: str) -> None:
         """Ends it now; the peer sees the socket close. What the kernel has not taken is lost."""
-        self._end(CloseReason(CloseKind.LOCAL, reason))
+        self._end(CloseReason(CloseKind.LOCAL, reason, Cause.DISCONNECTED))
 
     # -- what the event loop calls --
 
@@ -217,7 +219,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         try:
             self.handler = self._accept(self)
         except Exception as error:
-            self._end(CloseReason(CloseKind.ERROR, f"refused: {error}"))
+            self._end(CloseReason(CloseKind.ERROR, f"refused: {error}", causes.of_error(error)))
 
     def descriptors(self) -> Sequence[int]:
         """Its open files."""
@@ -235,7 +237,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         try:
             received = self._dialect.receive(0, _scratch.buffer[:nbytes])
         except DialectError as error:
-            self._end(CloseReason(CloseKind.BROKEN, str(error)))
+            self._end(CloseReason(CloseKind.BROKEN, str(error), Cause.PROTOCOL))
             return
         packets = received.packets
         if not packets:
@@ -255,13 +257,15 @@ class TcpConnection(asyncio.BufferedProtocol):
         try:
             consumed = handler.packets_received(packets)
         except Exception as error:
-            self._end(CloseReason(CloseKind.ERROR, f"{type(error).__name__}: {error}"))
+            text = f"{type(error).__name__}: {error}"
+            self._end(CloseReason(CloseKind.ERROR, text, Cause.INTERNAL))
         else:
             self.consumed(consumed)
 
     def eof_received(self) -> bool:
         """The peer closed its half, which no node does: it is gone."""
-        self._end(CloseReason(CloseKind.PEER, "the peer closed the connection", is_orderly=True))
+        text = "the peer closed the connection"
+        self._end(CloseReason(CloseKind.PEER, text, Cause.PEER_CLOSED, is_orderly=True))
         return False
 
     def pause_writing(self) -> None:
@@ -277,7 +281,8 @@ class TcpConnection(asyncio.BufferedProtocol):
         """The socket is gone."""
         if self._closed is None:
             text = f"the connection broke: {exc}" if exc else "the peer closed the connection"
-            self._closed = CloseReason(CloseKind.PEER, text)
+            cause = causes.of_error(exc) if exc else Cause.PEER_CLOSED
+            self._closed = CloseReason(CloseKind.PEER, text, cause)
         self._queue.clear()
         self._queued = 0
         self._tell_lost()

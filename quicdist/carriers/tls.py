@@ -82,7 +82,12 @@ class TlsConnection(TcpConnection):
                 self._verifier.dialer(self.certificates)
             except CertificateError as error:
                 host, port = self.peer_address
-                extra = {"event": "not_believed", "address": f"{host}:{port}", "reason": str(error)}
+                extra = {
+                    "event": "not_believed",
+                    "address": f"{host}:{port}",
+                    "cause": error.cause.value,
+                    "reason": str(error),
+                }
                 _log.warning("%s:%s is refused: %s", host, port, error, extra=extra)
                 raise
             return accept(connection)
@@ -137,7 +142,7 @@ async def dial(
         credentials.verifier.dialed(node, connection.certificates)
     except CertificateError as error:
         connection.close(str(error))
-        raise CertificateRejected(f"{host}:{port}: {error}") from None
+        raise CertificateRejected(f"{host}:{port}: {error}", error.cause) from error
     return connection
 
 

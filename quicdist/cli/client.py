@@ -67,11 +67,8 @@ async def connected(settings: Settings, *, on_output: Write | None = None) -> As
             objection = shown and shown.objection(node.name)
             if objection is None or not error.is_refusal:
                 raise
-            raise NoConnection(
-                error.node,
-                f"{error.reason}; {objection}; set the own name with --name",
-                is_refusal=True,
-            ) from None
+            text = f"{error.reason}; {objection}; set the own name with --name"
+            raise NoConnection(error.node, text, error.cause) from error
         yield node
 
 

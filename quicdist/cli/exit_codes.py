@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from quicdist.cli.sanitize import harmless
 
 if TYPE_CHECKING:
-    from quicdist.errors import NoConnection
+    from quicdist.errors import Cause
 
 
 class ExitCode(enum.IntEnum):
@@ -69,8 +69,12 @@ class Problem(Exception):
     """Ends the command with this exit code and this text on standard error, in one line."""
 
     def __init__(self, code: ExitCode, text: str) -> None:
-        super().__init__(text)
+        super().__init__(code, text)
         self.code = code
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
 
     def line(self) -> str:
         """The text in one line, without what a peer may have put in it to steer the terminal."""
@@ -79,45 +83,41 @@ class Problem(Exception):
 
 
 def problem_of(error: BaseException) -> Problem | None:
-    """What an exception of the floors below means for whoever typed the command; None: a bug."""
+    """What an exception means for the user of the command; None: a fault of quicdist."""
     # Imported here, so that `--help` and completion do not pay for it.
     from quicdist import errors
     from quicdist.etf import EtfError
 
     if isinstance(error, Problem):
         return error
-    if isinstance(error, errors.NoConnection):
-        return _no_connection(error)
     if isinstance(error, (errors.CallTimeout, errors.ReceiveTimeout)):
         return Problem(ExitCode.TIMEOUT, f"{error}; --timeout gives it longer")
     if isinstance(error, (errors.CallError, errors.CallNotPossible, errors.NoProcess)):
         return Problem(ExitCode.NO, str(error).split("\n")[0])
     if isinstance(error, (errors.NodeNameError, errors.CookieError, errors.ExportError)):
         return Problem(ExitCode.USAGE, str(error))
+    if isinstance(error, errors.NoConnection):
+        return _by_cause(str(error), error.cause)
+    if isinstance(error, errors.StartError):
+        return Problem(ExitCode.LOCAL, _advised(str(error), error.cause))
     if isinstance(error, errors.NodeError):
-        return Problem(ExitCode.LOCAL, _with_advice(str(error)))
+        return Problem(ExitCode.LOCAL, str(error))
     if isinstance(error, EtfError):
         return Problem(ExitCode.USAGE, str(error))
     return _local_problem(error)
 
 
-def _no_connection(error: NoConnection) -> Problem:
-    text = str(error)
-    if "cookie" in text:
-        text += "; give the cluster's with --cookie or QUICDIST_COOKIE"
-        return Problem(ExitCode.REFUSED, text)
-    if "certificate" in text:
-        if "cert accept" not in text:
-            text += "; --trust says who is believed, --cert what we show"
-        return Problem(ExitCode.REFUSED, text)
-    if error.is_refusal:
-        return Problem(ExitCode.REFUSED, text)
-    if "EPMD" in text or "broke the protocol" in text:
-        return Problem(ExitCode.UNREACHABLE, text)  # whether it runs is not the question
-    if "Address family" in text:
-        text += "; --name needs an address of the same kind, IPv4 or IPv6"
-        return Problem(ExitCode.UNREACHABLE, text)
-    return Problem(ExitCode.UNREACHABLE, f"{text}; does it run, and is its address in its name?")
+def _by_cause(text: str, cause: Cause) -> Problem:
+    from quicdist.cli.advice import ADVICE
+
+    return Problem(ADVICE[cause][0], _advised(text, cause))
+
+
+def _advised(text: str, cause: Cause) -> str:
+    from quicdist.cli.advice import ADVICE
+
+    advice = ADVICE[cause][1]
+    return f"{text}; {advice}" if advice else text
 
 
 def _local_problem(error: BaseException) -> Problem | None:
@@ -125,17 +125,11 @@ def _local_problem(error: BaseException) -> Problem | None:
     from quicdist.extras import MissingExtra
     from quicdist.gateway import EmitError, GatewayError
 
-    if isinstance(error, (CertificateError, GatewayError, EmitError, MissingExtra)):
-        return Problem(ExitCode.LOCAL, _with_advice(str(error)))
+    if isinstance(error, GatewayError):
+        return Problem(ExitCode.LOCAL, _advised(str(error), error.cause))
+    if isinstance(error, (CertificateError, EmitError, MissingExtra)):
+        return Problem(ExitCode.LOCAL, str(error))
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return Problem(ExitCode.LOCAL, f"{where}{error.strerror}")
     return None
-
-
-def _with_advice(text: str) -> str:
-    if "already in use" in text:
-        return f"{text}; choose another port, or 0 for a free one"
-    if "Cannot assign requested address" in text:
-        return f"{text}; that address is not this machine's: --listen says where to bind instead"
-    return text

@@ -17,8 +17,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
+from quicdist.carriers import causes
 from quicdist.carriers.address_group import place_of
-from quicdist.carriers.base import CertificateRejected, Connection, ConnectionHandler, PortClosed
+from quicdist.carriers.base import CertificateRejected, Connection, ConnectionHandler
 from quicdist.carriers.half_open import HalfOpen
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.token_bucket import TokenBuckets
@@ -30,7 +31,7 @@ from quicdist.cluster.liveness import BEAT, LoopWatch
 from quicdist.cluster.names import NodeName
 from quicdist.cluster.peer import Peer, State
 from quicdist.cluster.resolver import Resolver
-from quicdist.errors import NoConnection
+from quicdist.errors import Cause, NoConnection
 from quicdist.etf import Atom, EtfEncodeError, Options, Pid, Term
 from quicdist.limits import NodeLimits
 from quicdist.protocol.flags import Flag
@@ -52,13 +53,16 @@ logger.addFilter(
 _MAX_QUEUED = 10_000
 """Signals that wait for one connection to come up."""
 
-_FINAL = frozenset({Status.NOT_ALLOWED.value})
+_FINAL_STATUSES = frozenset({Status.NOT_ALLOWED.value})
 """Refusals that another attempt would meet again."""
 
 
 _FINAL_ERRORS = (NoConnection, CertificateRejected, CertificateError, UnicodeError)
 """Errors of dialing that another attempt would meet again: a name that cannot be looked up, a
 certificate, none of ours to be had, a host that IDNA cannot encode."""
+
+_FINAL_CAUSES = frozenset({Cause.ADDRESS_FAMILY, Cause.HOST_UNKNOWN})
+"""Causes that another attempt would meet again."""
 
 _YIELD = 1.5
 """Seconds for a peer's own attempt that goes before ours: whoever makes it has proved nothing."""
@@ -71,7 +75,7 @@ class Listener(Protocol):
 
     def peer_down(self, peer: Peer, reason: str) -> None: ...
 
-    def unreachable(self, node: Atom, reason: str) -> None:
+    def unreachable(self, node: Atom, reason: str, cause: Cause) -> None:
         """No connection could be made, and signals waited for it."""
 
     def named(self, name: str, creation: int) -> None:
@@ -113,19 +117,17 @@ class _Attempt:
         """That attempt is waited for."""
         self.closed_port_dials = 0
         """Dials in a row for which the host of the peer said that the port is closed."""
-        self.doubts = 0
-        """How often the peer left where it learns our cookie."""
         self.last_error = "no answer"
+        self.cause = Cause.NO_ANSWER
         self.has_failed = False
-        self.is_refused = False
         self.task: asyncio.Task[None] | None = None
 
-    def failed(self, reason: str, *, is_refusal: bool = False) -> None:
-        """One try came to nothing. A refusal says more than the silence of a later try."""
+    def failed(self, reason: str, cause: Cause) -> None:
+        """One try failed. A refusal says more than the silence of a later try."""
         self.has_failed = True
-        if is_refusal or not self.is_refused:
+        if cause.is_refusal or not self.cause.is_refusal:
             self.last_error = reason
-            self.is_refused = is_refusal
+            self.cause = cause
 
 
 OnPayloadRefused: TypeAlias = Callable[[Signal, str, Source], None]
@@ -199,11 +201,13 @@ class Connections:
         # Whoever stops waiting leaves the attempt to the others.
         return await asyncio.shield(self._attempt(node).result)
 
-    def obstacle(self, node: Atom) -> str | None:
+    def obstacle(self, node: Atom) -> NoConnection | None:
         """Why there is no connection yet to a node that we try to connect to; None before a first
         try has failed, and where nobody tries."""
         attempt = self._attempts.get(node)
-        return None if attempt is None or not attempt.has_failed else attempt.last_error
+        if attempt is None or not attempt.has_failed:
+            return None
+        return NoConnection(node, attempt.last_error, attempt.cause)
 
     def post(self, node: Atom, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD) -> None:
         """Sends without waiting; what has no connection yet waits for it."""
@@ -220,7 +224,7 @@ class Connections:
         else:
             # A signal may not be lost alone: what was linked or monitored is told.
             text = f"more than {_MAX_QUEUED} signals wait for the connection"
-            self._give_up(attempt, text)
+            self._give_up(attempt, text, Cause.QUEUE_FULL)
 
     def when_up(
         self, node: Atom, begin: Callable[[Peer], None], fail: Callable[[Exception], None]
@@ -246,7 +250,9 @@ class Connections:
         try:
             attempt = self._attempt(node)
         except (NoConnection, ValueError) as error:
-            asyncio.get_running_loop().call_soon(self._listener.unreachable, node, str(error))
+            cause = error.cause if isinstance(error, NoConnection) else Cause.NAME
+            told = (node, str(error), cause)
+            asyncio.get_running_loop().call_soon(self._listener.unreachable, *told)
             return None
         attempt.is_watched = True
         return attempt
@@ -285,7 +291,7 @@ class Connections:
         self._is_closing = True
         for attempt in list(self._attempts.values()):
             if all(isinstance(one, _WaitingCall) for one in attempt.signals):
-                self._give_up(attempt, "the node is stopping")
+                self._give_up(attempt, "the node is stopping", Cause.STOPPED)
         pending = [attempt.result for attempt in self._attempts.values()]
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
@@ -317,18 +323,22 @@ class Connections:
             try:
                 peer.connection.check_again(str(peer.name))
             except CertificateError as error:
-                extra = {**peer.fields("not_believed"), "reason": str(error)}
+                extra = {
+                    **peer.fields("not_believed"),
+                    "cause": error.cause.value,
+                    "reason": str(error),
+                }
                 logger.warning("%s is not believed any more: %s", peer, error, extra=extra)
-                peer.fail("its certificate is not believed any more", Ending.REFUSED)
+                peer.fail("its certificate is not believed any more", error.cause)
 
     def close(self) -> None:
         """Ends every connection and attempt, at once."""
         self._is_closing = True
         self._beat.cancel()
         for attempt in list(self._attempts.values()):
-            self._give_up(attempt, "the node has stopped")
+            self._give_up(attempt, "the node has stopped", Cause.STOPPED)
         for peer in [*self.up.values(), *self._greeting]:
-            peer.leave("the node has stopped")
+            peer.leave("the node has stopped", Cause.STOPPED)
 
     # -- made by us --
 
@@ -337,12 +347,13 @@ class Connections:
         if attempt is not None:
             return attempt
         if self.local is None or self._is_closing:
-            raise NoConnection(node, "this node is not running")
+            raise NoConnection(node, "this node is not running", Cause.STOPPED)
         NodeName.parse(node)
         if node == self.local.name:
-            raise NoConnection(node, "that is this node itself")
+            raise NoConnection(node, "that is this node itself", Cause.NAME)
         if not self._access.access.dials(node):
-            raise NoConnection(node, "our setting does not allow to dial it", is_refusal=True)
+            text = "our setting does not allow to dial it"
+            raise NoConnection(node, text, Cause.REFUSED_HERE)
         loop = asyncio.get_running_loop()
         attempt = _Attempt(node, loop.time() + self._limits.connect_timeout)
         # Nobody may be waiting for the result; that is no error.
@@ -366,7 +377,7 @@ class Connections:
                 # Whoever waits for the connection must not do so for ever.
                 extra = {"event": "internal_error", "peer": str(attempt.node)}
                 logger.exception("connecting to %s went wrong", attempt.node, extra=extra)
-                attempt.failed(f"internal error: {error!r}")
+                attempt.failed(f"internal error: {error!r}", Cause.INTERNAL)
                 is_final = True
             if attempt.result.done():
                 return
@@ -374,7 +385,7 @@ class Connections:
                 break
             await asyncio.sleep(min(pause, max(attempt.deadline - loop.time(), 0)))
             pause *= 2
-        self._give_up(attempt, attempt.last_error)
+        self._give_up(attempt, attempt.last_error, attempt.cause)
 
     async def _dial_once(self, attempt: _Attempt, timeout: float) -> bool:
         """One try. True when another one makes no sense."""
@@ -389,15 +400,13 @@ class Connections:
             # The event loop may keep the error in a cycle, and by its traceback the attempt.
             error.with_traceback(None)
             text = error.reason if isinstance(error, NoConnection) else str(error)
-            attempt.failed(
-                text or f"no answer within {timeout:g} s",
-                is_refusal=isinstance(error, CertificateRejected),
-            )
-            is_closed = isinstance(error, (PortClosed, ConnectionRefusedError))
+            cause = causes.of_error(error)
+            attempt.failed(text or f"no answer within {timeout:g} s", cause)
+            is_closed = cause is Cause.PORT_CLOSED
             attempt.closed_port_dials = attempt.closed_port_dials + 1 if is_closed else 0
             if attempt.closed_port_dials >= self._limits.closed_port_dials:
                 return True
-            return isinstance(error, _FINAL_ERRORS)
+            return cause in _FINAL_CAUSES or isinstance(error, _FINAL_ERRORS)
         if attempt.result.done() or attempt.is_yielding:
             connection.close("another connection to the same node goes first")
             return False
@@ -417,36 +426,32 @@ class Connections:
         if peer.refusal is not None and peer.refusal.status == Status.NOK.value:
             # The peer is dialing us: its connection will be the one.
             await self._await_change(attempt, timeout)
-        if peer.is_cookie_doubtful:
-            attempt.doubts += 1
         if peer.refusal is None:
-            return attempt.doubts > 1
-        return peer.refusal.status is None or peer.refusal.status in _FINAL
+            return False
+        return peer.refusal.status is None or peer.refusal.status in _FINAL_STATUSES
 
     async def _await_change(self, attempt: _Attempt, timeout: float) -> bool:
         attempt.changed.clear()
         try:
             return await asyncio.wait_for(attempt.changed.wait(), timeout)
         except TimeoutError:
-            attempt.failed(f"no answer within {timeout:.3g} s")
+            attempt.failed(f"no answer within {timeout:.3g} s", Cause.NO_ANSWER)
             return False
 
-    def _give_up(self, attempt: _Attempt, reason: str) -> None:
+    def _give_up(self, attempt: _Attempt, reason: str, cause: Cause) -> None:
         self._attempts.pop(attempt.node, None)
         task, attempt.task = attempt.task, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
         if attempt.dialed is not None:
-            attempt.dialed.fail(reason, Ending.LEFT)
+            attempt.dialed.leave(reason)
         if not attempt.result.done():
-            error = NoConnection(attempt.node, reason, is_refusal=attempt.is_refused)
-            attempt.result.set_exception(error)
+            attempt.result.set_exception(NoConnection(attempt.node, reason, cause))
         for waiting in attempt.signals:
             if isinstance(waiting, _WaitingCall):
-                refused = attempt.is_refused
-                waiting.fail(NoConnection(attempt.node, reason, is_refusal=refused))
+                waiting.fail(NoConnection(attempt.node, reason, cause))
         if attempt.is_watched:
-            self._listener.unreachable(attempt.node, reason)
+            self._listener.unreachable(attempt.node, reason, cause)
 
     # -- made to us --
 
@@ -462,7 +467,7 @@ class Connections:
             raise ConnectionRefusedError(f"too many others from {host} are about to prove it")
         crowding = self._greeting.in_the_way(host)
         if crowding is not None:
-            crowding.fail("it made room for another's handshake", Ending.REFUSED)
+            crowding.fail("it made room for another's handshake", Cause.CROWDED)
         peer = self._peer(connection, None, self._limits.handshake_timeout)
         self._greeting.add(peer, host)
         return peer
@@ -526,7 +531,7 @@ class Connections:
             attempt.has_yielded = attempt.is_yielding = True
             if attempt.dialed is not None:
                 text = "the peer's own attempt to connect goes first"
-                attempt.dialed.fail(text, Ending.SUPERSEDED)
+                attempt.dialed.fail(text, Cause.SUPERSEDED)
         return status
 
     def patience(self, peer: Peer) -> float:
@@ -545,13 +550,17 @@ class Connections:
         try:
             peer.connection.check_name(name)
             if peer.connection.must_bind(name) and not peer.offers_binding:
-                raise PeerRefused(NOT_BOUND.format(written(name)))
+                raise PeerRefused(NOT_BOUND.format(written(name)), cause=Cause.BINDING)
             if self._is_weaker(peer, name):
                 raise PeerRefused(
                     f"{written(name)} is connected over TLS, and is not replaced in the clear"
                 )
         except CertificateError as error:
-            extra = {**peer.fields("not_believed"), "reason": str(error)}
+            extra = {
+                **peer.fields("not_believed"),
+                "cause": error.cause.value,
+                "reason": str(error),
+            }
             logger.warning("%s is refused: %s", peer, error, extra=extra)
             return False
         if not self._access.access.accepts(name):
@@ -580,14 +589,14 @@ class Connections:
                 raise PeerRefused("the node is connected over TLS meanwhile")
             peer.connection.remember(peer.name, bound=peer.session.is_bound)
         except CertificateError as error:
-            peer.fail(str(error), Ending.REFUSED)
+            peer.fail(str(error), error.cause)
             return
         if Flag.NAME_ME in self.local.flags:
             self._listener.named(peer.local_name, peer.local_creation)
             peer.handlers = self._handlers
         old = self.up.get(peer.name)
         if old is not None:
-            old.fail("replaced by a newer connection to the same node", Ending.SUPERSEDED)
+            old.fail("replaced by a newer connection to the same node", Cause.SUPERSEDED)
         self.up[peer.name] = peer
         if peer.is_dialer:
             self._counters.dialed += 1
@@ -611,7 +620,7 @@ class Connections:
                 logger.error("a signal to %s is no Erlang term: %s", peer, error, extra=extra)
         attempt.signals.clear()
         if attempt.dialed is not None and attempt.dialed is not peer:
-            attempt.dialed.fail("another connection to the same node is up", Ending.SUPERSEDED)
+            attempt.dialed.fail("another connection to the same node is up", Cause.SUPERSEDED)
         attempt.dialed = None
         if not attempt.result.done():
             attempt.result.set_result(peer)
@@ -637,7 +646,7 @@ class Connections:
         attempt = None if name is None else self._attempts.get(name)
         if attempt is not None:
             if peer.is_dialer or attempt.dialed is None:
-                attempt.failed(reason, is_refusal=peer.refusal is not None)
+                attempt.failed(reason, peer.cause)
             if not peer.is_dialer:
                 attempt.is_yielding = False
             attempt.changed.set()
@@ -646,7 +655,12 @@ class Connections:
             if peer.ending is Ending.COOKIE:
                 now = asyncio.get_running_loop().time()
                 self._guesses.failed(peer.connection.peer_address[0], now)
-            extra = {**peer.fields("peer_refused"), "ending": peer.ending.value, "reason": reason}
+            extra = {
+                **peer.fields("peer_refused"),
+                "ending": peer.ending.value,
+                "cause": peer.cause.value,
+                "reason": reason,
+            }
             text = "a connection made by %s did not come up: %s"
             logger.warning(text, peer, reason, extra=extra)
 

@@ -36,10 +36,10 @@ class DnsSrv:
         dns = _library()
         try:
             answer = await self._resolver().resolve(question, "SRV", lifetime=timeout)
-        except dns.exception.Timeout:
-            raise NotFound(f"DNS does not say in time where {question} is") from None
+        except dns.exception.Timeout as error:
+            raise NotFound(f"DNS does not say in time where {question} is") from error
         except dns.exception.DNSException as error:
-            raise NotFound(f"DNS has no {question}: {error}") from None
+            raise NotFound(f"DNS has no {question}: {error}") from error
         places = [
             TransportAddress(Transport.QUIC, one.target.to_text(omit_final_dot=True), one.port)
             for one in answer.rrset.processing_order()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quicdist.runtime.counters import Ending
+from quicdist.errors import Cause
 
 BEAT = 1.0
 """Seconds between two beats."""
@@ -103,7 +103,7 @@ class Dead:
     """The connection is to end."""
 
     reason: str
-    ending: Ending
+    cause: Cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,18 +156,18 @@ class Liveness:
         stood_still = now - self._due > ticktime / 8
         if seen.silence >= ticktime and not is_blind and not stood_still:
             reason = f"net_tick_timeout: nothing heard for {seen.silence:.0f} s"
-            return Dead(reason, Ending.TICK_TIMEOUT)
+            return Dead(reason, Cause.TICK_TIMEOUT)
         if seen.heard_at >= self._probed_at:
             self._probes = 0
         probes = False
         if self._needs_probe and not stood_still and not (seen.is_held_back or seen.is_unread):
             if self._is_silent(now, seen):
                 reason = "net_tick_timeout: the peer's transport answers, its node does not"
-                return Dead(reason, Ending.TICK_TIMEOUT)
+                return Dead(reason, Cause.TICK_TIMEOUT)
             probes = self._must_probe(now, seen)
         if self._is_stuck(now, seen):
             reason = f"it asked and read none of the answers for {ticktime:g} s"
-            return Dead(reason, Ending.ANSWERS_UNREAD)
+            return Dead(reason, Cause.ANSWERS_UNREAD)
         sends_tick = not probes and seen.is_backlog_empty and seen.frames_sent == self._frames_sent
         pause = ticktime / 4
         if not is_blind:

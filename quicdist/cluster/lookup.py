@@ -11,14 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from quicdist.carriers import epmd
+from quicdist.carriers import causes, epmd
 from quicdist.cluster.carrier import Transport, TransportAddress
 from quicdist.cluster.names import NodeName, parse_listen
-from quicdist.errors import NodeNameError
+from quicdist.errors import Cause, NodeNameError, QuicdistError
 
 
-class NotFound(Exception):
-    """This place does not say where the node is; the text is what it said instead."""
+class NotFound(QuicdistError):
+    """This place does not say where the node is; the text says what it said instead."""
+
+    def __init__(self, text: str, cause: Cause = Cause.NOT_FOUND) -> None:
+        super().__init__(text)
+        self.cause = cause
 
 
 class Lookup(Protocol):
@@ -72,12 +76,26 @@ class Epmd:
         try:
             found = await epmd.look_up(name.alive, address, timeout=timeout)
         except epmd.EpmdError as error:
-            raise NotFound(str(error)) from None
+            raise NotFound(str(error), error.cause) from error
         except OSError as error:
-            raise NotFound(f"no EPMD answers at {address} ({epmd.why(error)})") from None
+            text = f"no EPMD answers at {address} ({epmd.why(error)})"
+            raise NotFound(text, _no_epmd(error)) from error
         if found is None:
-            raise NotFound(f"the EPMD at {address} does not know {name.alive!r}")
+            text = f"the EPMD at {address} does not know {name.alive!r}"
+            raise NotFound(text, Cause.NOT_IN_EPMD)
         return [TransportAddress(Transport.TCP, name.host, found.port)]
+
+
+def _no_epmd(error: Exception) -> Cause:
+    cause = causes.of_error(error)
+    return cause if cause is Cause.HOST_UNKNOWN else Cause.EPMD_UNREACHABLE
+
+
+def cause_of(answers: Sequence[NotFound]) -> Cause:
+    """Why no place says where the node is: the last that could have known says more than those
+    that such a name is not for."""
+    told = [one.cause for one in answers if one.cause is not Cause.NOT_FOUND]
+    return told[-1] if told else Cause.NOT_FOUND
 
 
 DEFAULT_LOOKUPS: tuple[Lookup, ...] = (PortInName(), Epmd())

@@ -19,12 +19,12 @@ from functools import partial
 from typing import Protocol
 
 from quicdist import etf
-from quicdist.carriers.base import CloseKind, CloseReason, Connection, ConnectionStatistics
+from quicdist.carriers.base import CloseReason, Connection, ConnectionStatistics
 from quicdist.cluster.access_filter import AccessFilter
 from quicdist.cluster.liveness import Dead, Liveness, LoopWatch, Observed
 from quicdist.cluster.outbox import Outbox
 from quicdist.cluster.tracebacks import without_tracebacks
-from quicdist.errors import MailboxFull, NoConnection
+from quicdist.errors import Cause, MailboxFull, NoConnection
 from quicdist.etf import Atom, Pid, Term
 from quicdist.etf.notation import format_bounded
 from quicdist.limits import NodeLimits
@@ -36,7 +36,7 @@ from quicdist.protocol.channel import (
     PayloadRefused,
     UnknownReceived,
 )
-from quicdist.protocol.errors import DistError, HandshakeRefused, ProtocolError, WrongCookie
+from quicdist.protocol.errors import DistError, HandshakeRefused, ProtocolError
 from quicdist.protocol.flags import Flag
 from quicdist.protocol.handshake import AliveAsked, Connected, PeerNamed, SendHandshake
 from quicdist.protocol.handshake_messages import Named, Status
@@ -44,7 +44,7 @@ from quicdist.protocol.packet import FramePacket, Packet
 from quicdist.protocol.session import Event, Session
 from quicdist.protocol.signals import NO_PAYLOAD, Payload, Signal
 from quicdist.runtime.backpressure import Backpressure
-from quicdist.runtime.counters import Ending, Traffic
+from quicdist.runtime.counters import Ending, Traffic, ending_of
 from quicdist.runtime.exit_reasons import error_reason
 from quicdist.runtime.process_table import Handler, Route
 from quicdist.runtime.rate_limit import RateLimit
@@ -142,12 +142,11 @@ class Peer:
         self.local_creation = 0
         """Of the name, ours or the one that the peer gave us."""
         self.refusal: HandshakeRefused | None = None
-        self.is_cookie_doubtful = False
         self.offers_binding = False
         """Its proof of the cookie will be bound to the TLS session; of a peer that dialed us."""
         self.up_since = 0.0
         """Unix time when the handshake was done."""
-        self.ending = Ending.LOST
+        self.cause = Cause.LOST
         """Why it is over, once it is."""
         self.is_ended_orderly = False
         """Whether the peer closed the connection without an error."""
@@ -273,8 +272,8 @@ class Peer:
         for event in self.session.decide(status):
             self._on_event(event)
         if status in (Status.NOK, Status.NOT_ALLOWED, Status.FALSE):
-            ending = Ending.REFUSED if status is Status.NOT_ALLOWED else Ending.SUPERSEDED
-            self._close_after_refusal(f"refused with {status.value}", ending)
+            cause = Cause.REFUSED_HERE if status is Status.NOT_ALLOWED else Cause.SUPERSEDED
+            self._close_after_refusal(f"refused with {status.value}", cause)
 
     def _on_connected(self, event: Connected) -> None:
         self._timer.cancel()
@@ -386,11 +385,11 @@ class Peer:
         except HandshakeRefused as error:
             self._refused(error)
         except DistError as error:
-            self.fail(f"the peer broke the protocol: {error}", Ending.PROTOCOL)
+            self.fail(f"the peer broke the protocol: {error}", Cause.PROTOCOL)
         except Exception as error:
             extra = self.fields("internal_error")
             logger.exception("%s: a message could not be dealt with", self, extra=extra)
-            self.fail(f"internal error: {error!r}", Ending.INTERNAL)
+            self.fail(f"internal error: {error!r}", Cause.INTERNAL)
         if self.state is State.DOWN:
             queue.clear()
             return 0
@@ -594,7 +593,7 @@ class Peer:
         )
         tick = self._liveness.tick(now, seen)
         if isinstance(tick, Dead):
-            self.fail(tick.reason, tick.ending)
+            self.fail(tick.reason, tick.cause)
             return
         if tick.probes:
             self._owner.probe(self)
@@ -606,18 +605,23 @@ class Peer:
 
     # -- the end --
 
+    @property
+    def ending(self) -> Ending:
+        """What it counts as, once it is over."""
+        return ending_of(self.cause)
+
     def _handshake_timed_out(self, reason: str) -> None:
-        self.fail(self._judgement(reason), Ending.HANDSHAKE_TIMEOUT)
+        self.fail(*self._judgement(reason, Cause.HANDSHAKE_TIMEOUT))
 
-    def leave(self, reason: str) -> None:
-        """Ends the connection because we want it so."""
-        self.fail(reason, Ending.LEFT)
+    def leave(self, reason: str, cause: Cause = Cause.DISCONNECTED) -> None:
+        """Ends the connection because this node wants to."""
+        self.fail(reason, cause)
 
-    def fail(self, reason: str, ending: Ending) -> None:
+    def fail(self, reason: str, cause: Cause) -> None:
         """Ends the connection from this side, at once."""
         if self.state is State.DOWN:
             return
-        self._end(reason, ending)
+        self._end(reason, cause)
         self.connection.close(reason)
 
     def connection_lost(self, reason: CloseReason) -> None:
@@ -628,8 +632,8 @@ class Peer:
             # What a receiver cannot hold is bounded by the carrier's window, and is the last.
             self._no_longer_held_by(list(self._held_by))
             self._take_turn()
-        ending = Ending.PROTOCOL if reason.kind is CloseKind.BROKEN else Ending.LOST
-        self._end(self._judgement(self._explained(reason)), ending)
+        self.is_ended_orderly = reason.is_orderly
+        self._end(*self._judgement(self._explained(reason), reason.cause))
 
     def _explained(self, reason: CloseReason) -> str:
         """Why the carrier lost it: it may be that our event loop did not run."""
@@ -641,40 +645,40 @@ class Peer:
             f"connection up"
         )
 
-    def _judgement(self, reason: str) -> str:
+    def _judgement(self, reason: str, cause: Cause) -> tuple[str, Cause]:
         """What the end of a handshake means. OTP says nothing about a cookie that is not its own:
         it closes, or is silent."""
         if self.state is State.HANDSHAKE and self.session.is_judged:
             reason += "; it has our answer to its challenge, so its cookie is most likely another"
-            self.refusal = HandshakeRefused(reason)
-        return reason
+            cause = Cause.COOKIE
+            self.refusal = HandshakeRefused(reason, cause)
+        return reason, cause
 
     def _refused(self, error: HandshakeRefused) -> None:
         self.refusal = error.with_traceback(None)  # which refers to us
-        ending = Ending.COOKIE if isinstance(error, WrongCookie) else Ending.REFUSED
         if error.answer is not None:
             self.connection.send_handshake(error.answer)
-            self._close_after_refusal(str(error), ending)
+            self._close_after_refusal(str(error), error.cause)
         else:
-            self.fail(str(error), ending)
+            self.fail(str(error), error.cause)
 
-    def _close_after_refusal(self, reason: str, ending: Ending) -> None:
+    def _close_after_refusal(self, reason: str, cause: Cause) -> None:
         """Gives the last handshake message time to arrive."""
         if self.state is State.DOWN:
             return
-        self._end(reason, ending)
+        self._end(reason, cause)
         self._loop.call_later(_REFUSAL_TIME, self.connection.close, reason)
 
-    def _end(self, reason: str, ending: Ending) -> None:
+    def _end(self, reason: str, cause: Cause) -> None:
         if self.state is State.DOWN:
             return
         self.state = State.DOWN
-        self.ending = ending
+        self.cause = cause
         self._timer.cancel()
         for level in self._held_by:
             level.held.discard(self)
         self._no_longer_held_by(list(self._held_by))
-        error = partial(NoConnection, self.name or "the peer", reason)
+        error = partial(NoConnection, self.name or "the peer", reason, cause)
         self._outbox.fail(error)
         calls, self._calls = self._calls, {}
         for fail in calls.values():

@@ -19,12 +19,13 @@ from typing import Any, TypeAlias, TypeVar
 
 from quicdist.cluster.access_rules import check_name_pattern
 from quicdist.cluster.policy import EVERYTHING, Mode, PeerRules, Pids, Policy
+from quicdist.errors import QuicdistError
 
 _E = TypeVar("_E", bound=enum.Enum)
 _Reader: TypeAlias = Callable[[Any], Any]
 
 
-class PolicyError(Exception):
+class PolicyError(QuicdistError):
     """A policy cannot be read; the text is one line that names the file and the line or key."""
 
 
@@ -33,7 +34,7 @@ def read_policy(path: Path | str) -> Policy:
     try:
         return parse_policy(Path(path).read_text("utf-8"))
     except OSError as error:
-        raise PolicyError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise PolicyError(f"{path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError:
         raise PolicyError(f"{path} is not UTF-8") from None
     except PolicyError as error:

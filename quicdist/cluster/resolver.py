@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from quicdist.carriers import causes
 from quicdist.carriers.base import CertificateRejected, Connection, DialError
 from quicdist.cluster.carrier import Carrier, TransportAddress
-from quicdist.cluster.lookup import Lookup, NotFound
+from quicdist.cluster.lookup import Lookup, NotFound, cause_of
 from quicdist.cluster.names import NodeName
-from quicdist.errors import NoConnection
+from quicdist.errors import Cause, NoConnection
 
 
 class Resolver:
@@ -42,6 +43,7 @@ class Resolver:
         deadline = loop.time() + timeout
         ways = await self._find(node, timeout)
         failures: list[str] = []
+        found: list[Cause] = []
         for tried, (carrier, place) in enumerate(ways):
             left = max(deadline - loop.time(), 0.001) / (len(ways) - tried)
             self.use(carrier)
@@ -52,29 +54,31 @@ class Resolver:
             except OSError as error:
                 if len(ways) == 1:
                     raise
+                found.append(causes.of_error(error))
                 failures.append(f"{place}: {error or f'no answer within {left:.3g} s'}")
-        raise DialError("; ".join(failures))
+        raise DialError("; ".join(failures), max(found, key=causes.rank))
 
     async def _find(self, node: str, timeout: float) -> list[tuple[Carrier, TransportAddress]]:
         """The places that the first says who knows any, with the carriers that go there."""
         name = NodeName.parse(node)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
-        answers: list[str] = []
+        answers: list[NotFound] = []
         for asked, lookup in enumerate(self._lookups):
             left = max(deadline - loop.time(), 0.001)
             try:
                 # One that is silent leaves the others their turn.
                 places = await lookup.find(name, left / (len(self._lookups) - asked))
             except NotFound as error:
-                answers.append(str(error))
+                answers.append(error.with_traceback(None))
                 continue
             ways = [(carrier, place) for place in places if (carrier := self._carrier(place))]
             if ways:
                 return ways
             where = ", ".join(map(str, places))
-            answers.append(f"it is at {where}, where no carrier here reaches")
-        raise NoConnection(node, "; ".join(answers) or "there is nowhere to look it up")
+            answers.append(NotFound(f"it is at {where}, where no carrier here reaches"))
+        text = "; ".join(map(str, answers)) or "there is nowhere to look it up"
+        raise NoConnection(node, text, cause_of(answers))
 
     def _carrier(self, place: TransportAddress) -> Carrier | None:
         return next((one for one in self.carriers if one.transport is place.transport), None)

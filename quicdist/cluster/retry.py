@@ -43,6 +43,11 @@ class Retry:
             except NoConnection as error:
                 if error.is_refusal or made == self.attempts:
                     raise
-                extra = {"event": "retry", "peer": error.node, "reason": error.reason}
+                extra = {
+                    "event": "retry",
+                    "peer": error.node,
+                    "cause": error.cause.value,
+                    "reason": error.reason,
+                }
                 logger.info("%s; tried again in %.1f s", error, pause, extra=extra)
             await asyncio.sleep(pause)

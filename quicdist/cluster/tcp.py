@@ -103,7 +103,7 @@ class TcpCarrier:
         try:
             verifier.in_the_clear(node)
         except CertificateError as error:
-            raise CertificateRejected(f"{place}: {error}") from None
+            raise CertificateRejected(f"{place}: {error}", error.cause) from error
         limits = self._settings.limits
         connection = await tcp.dial(place.host, place.port, timeout=timeout, limits=limits)
         connection.verifier = verifier

@@ -12,9 +12,9 @@ import datetime
 import socket
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from quicdist.carriers import epmd, tcp
+from quicdist.carriers import causes, epmd, tcp
 from quicdist.carriers.base import Connection, DialError
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
@@ -23,13 +23,13 @@ from quicdist.carriers.trust.names import Certificates, fingerprint
 from quicdist.carriers.trust.verifiers import RecordingVerifier
 from quicdist.cluster.carrier import Transport, TransportAddress
 from quicdist.cluster.cookie import find_cookie
-from quicdist.cluster.lookup import DEFAULT_LOOKUPS, Lookup, NotFound
+from quicdist.cluster.lookup import DEFAULT_LOOKUPS, Lookup, NotFound, cause_of
 from quicdist.cluster.names import Address, NodeName, facing
+from quicdist.doctor.diagnosis import DIAGNOSES, Diagnosis, stopped
 from quicdist.doctor.findings import Finding, Step, Stopped, Trouble
 from quicdist.doctor.link import Link
 from quicdist.doctor.port import Answer, ask
-from quicdist.errors import NodeNameError, StartError
-from quicdist.protocol.errors import HandshakeRefused, WrongCookie
+from quicdist.errors import Cause, NodeNameError, StartError
 from quicdist.protocol.flags import DEFAULT_FLAGS
 from quicdist.protocol.handshake import LocalNode
 from quicdist.runtime.identifiers import new_creation
@@ -96,25 +96,17 @@ async def _find(node: str, settings: Settings) -> tuple[TransportAddress, str]:
     try:
         name = NodeName.parse(node)
     except NodeNameError as error:
-        raise Stopped(
-            Step.NAME, Trouble.NAME, str(error), "give the name as it stands in nodes()"
-        ) from None
+        raise stopped(Cause.NAME, str(error)) from error
     answers = []
     for lookup in settings.lookups:
         try:
             place = (await lookup.find(name, settings.timeout))[0]
         except NotFound as error:
-            answers.append(str(error))
+            answers.append(error)
         else:
             kind = "UDP" if place.transport is Transport.QUIC else "TCP"
             return place, f"{node} is at {kind} {place.host}:{place.port}"
-    raise Stopped(
-        Step.NAME,
-        Trouble.UNREACHABLE,
-        "; ".join(answers),
-        "does it run? a node on QUIC is called PORT@IP; one on TCP is found by the EPMD of its "
-        "host, which `quicdist names HOST` asks",
-    )
+    raise stopped(cause_of(answers), "; ".join(map(str, answers)))
 
 
 async def _ask_port(place: TransportAddress) -> Answer:
@@ -123,22 +115,14 @@ async def _ask_port(place: TransportAddress) -> Answer:
         answer = await ask(place.host, place.port)
     except OSError as error:
         text = f"{place.host}: {error.strerror or error}"
-        advice = "is the host in its name right, and known to DNS here?"
-        raise Stopped(Step.PORT, Trouble.UNREACHABLE, text, advice) from None
+        raise _at_port(causes.of_error(error), text) from error
     if answer is Answer.NOBODY:
-        raise Stopped(
-            Step.PORT,
-            Trouble.UNREACHABLE,
-            f"{where}: the host says that nobody listens there",
-            "start the node, or its gateway; does it listen at this address, and at this port?",
-        )
+        text = f"{where}: the host says that nobody listens there"
+        raise stopped(Cause.PORT_CLOSED, text)
     if answer is Answer.OTHER:
-        raise Stopped(
-            Step.PORT,
-            Trouble.UNREACHABLE,
-            f"{where}: {answer.value}",
-            "another program has the port: see `ss -ulpn` there",
-        )
+        advice = "another program has the port: see `ss -ulpn` there"
+        other = Diagnosis(Step.PORT, Trouble.UNREACHABLE, advice)
+        raise other.stopped(Cause.CARRIER, f"{where}: {answer.value}")
     return answer  # silence proves nothing: not every carrier answers this question
 
 
@@ -146,13 +130,24 @@ async def _dial_tcp(place: TransportAddress, settings: Settings) -> Connection:
     try:
         return await tcp.dial(place.host, place.port, timeout=settings.timeout)
     except OSError as error:
-        raise Stopped(
-            Step.PORT,
-            Trouble.UNREACHABLE,
-            f"TCP {place.host}:{place.port}: {epmd.why(error)}",
-            "EPMD knows the node, so it runs: a firewall is between, or it listens at another "
-            "address (inet_dist_use_interface)",
-        ) from None
+        text = f"TCP {place.host}:{place.port}: {epmd.why(error)}"
+        raise _TCP_BLOCKED.stopped(causes.of_error(error), text) from error
+
+
+_TCP_BLOCKED = Diagnosis(
+    Step.PORT,
+    Trouble.UNREACHABLE,
+    "EPMD knows the node, so it runs: a firewall is between, or it listens at another address "
+    "(inet_dist_use_interface)",
+)
+
+
+def _at_port(cause: Cause, text: str) -> Stopped:
+    """An error of the socket, before anything was sent: it belongs to this step, whatever it is."""
+    known = DIAGNOSES.get(cause)
+    if known is not None and known.step is Step.PORT:
+        return known.stopped(cause, text)
+    return replace(DIAGNOSES[Cause.UNREACHABLE], step=Step.PORT).stopped(cause, text)
 
 
 def _passing_name(node: str) -> str:
@@ -181,7 +176,7 @@ async def _endpoint(
         endpoint = await Endpoint.open(own.host, own.port, settings=quic, accept=None)
     except OSError as error:
         text = f"{own.host}:{own.port}, which our name says: {error.strerror or error}"
-        raise StartError(text) from None
+        raise StartError(text, causes.of_error(error)) from error
     return endpoint, Address(own.host, endpoint.local_address[1]).name()
 
 
@@ -191,41 +186,29 @@ async def _dial_quic(
     try:
         return await endpoint.dial(place.host, place.port, node=node, timeout=settings.timeout)
     except DialError as error:
-        raise _why_no_tls(str(error), place, answer) from None
+        raise _why_no_tls(error, place, answer) from error
 
 
-def _why_no_tls(text: str, place: TransportAddress, answer: Answer) -> Stopped:
-    # The alert of RFC 7301; older versions of aioquic send another, and says so in words.
-    if "no application protocol" in text or "ALPN" in text:
-        return Stopped(
-            Step.TLS,
-            Trouble.REFUSED,
-            text,
-            "it speaks QUIC, and none of our ALPNs: it is no Erlang node, or its carrier is newer",
-        )
-    if "certificate" in text or "access denied" in text or "unknown ca" in text:
-        return Stopped(
-            Step.CERTIFICATE,
-            Trouble.REFUSED,
-            text,
-            "it does not believe us: give the certificate that it does with --cert and --key, or "
-            "have it let us in (--allow-uncertified, --trust there)",
-        )
+def _why_no_tls(error: DialError, place: TransportAddress, answer: Answer) -> Stopped:
+    if error.cause is not Cause.NO_ANSWER:
+        return stopped(error.cause, str(error))
     if answer is Answer.QUIC:
-        return Stopped(
-            Step.TLS,
-            Trouble.UNREACHABLE,
-            text,
-            "the port answers and the TLS handshake does not: it may be overloaded, or datagrams "
-            "of 1200 bytes do not pass both ways",
-        )
-    return Stopped(
-        Step.PORT,
-        Trouble.UNREACHABLE,
-        f"UDP {place.host}:{place.port} swallows what is sent there: {text}",
+        return _TLS_SILENT.stopped(error.cause, str(error))
+    where = f"UDP {place.host}:{place.port}"
+    advice = (
         "a firewall drops it, the host is down, its address is another, or the program that has "
-        f"the port hangs; `tcpdump udp port {place.port}` there shows whether anything arrives",
+        f"the port hangs; `tcpdump udp port {place.port}` there shows whether anything arrives"
     )
+    silent = Diagnosis(Step.PORT, Trouble.UNREACHABLE, advice)
+    return silent.stopped(error.cause, f"{where} swallows what is sent there: {error}")
+
+
+_TLS_SILENT = Diagnosis(
+    Step.TLS,
+    Trouble.UNREACHABLE,
+    "the port answers and the TLS handshake does not: it may be overloaded, or datagrams of 1200 "
+    "bytes do not pass both ways",
+)
 
 
 def _judge(node: str, certificates: Certificates, trust: Trust) -> str:
@@ -236,21 +219,16 @@ def _judge(node: str, certificates: Certificates, trust: Trust) -> str:
     ends = own.not_valid_after_utc
     now = datetime.datetime.now(datetime.UTC)
     if not own.not_valid_before_utc <= now <= ends:
-        raise Stopped(
-            Step.CERTIFICATE,
-            Trouble.REFUSED,
-            f"its certificate is good from {own.not_valid_before_utc:%Y-%m-%d} to {ends:%Y-%m-%d}",
-            "issue it another (`quicdist cert issue`), and compare the clocks",
+        advice = "issue it another (`quicdist cert issue`), and compare the clocks"
+        begins = own.not_valid_before_utc
+        raise Diagnosis(Step.CERTIFICATE, Trouble.REFUSED, advice).stopped(
+            Cause.CERTIFICATE_THEIRS,
+            f"its certificate is good from {begins:%Y-%m-%d} to {ends:%Y-%m-%d}",
         )
     try:
         trust.verifier().dialed(node, certificates)
     except CertificateError as error:
-        raise Stopped(
-            Step.CERTIFICATE,
-            Trouble.REFUSED,
-            str(error),
-            "`quicdist cert peer` shows what it presents; --trust says what we believe",
-        ) from None
+        raise stopped(error.cause, str(error)) from error
     return f"{fingerprint(own)}, good until {ends:%Y-%m-%d}; {trust.describe()}"
 
 
@@ -276,10 +254,10 @@ async def _examine_node(
     try:
         await link.until(lambda: link.is_up, settings.timeout)
         if not link.is_up:
-            stopped = _why_no_node(link, settings.timeout, silence)
-            if stopped.step is Step.COOKIE:
+            end = _why_no_node(link, settings.timeout, silence)
+            if end.step is Step.COOKIE:
                 yield Finding(Step.HANDSHAKE, f"it does not refuse {name}, which is our name")
-            raise stopped
+            raise end
         peer = link.session.peer
         yield Finding(
             Step.HANDSHAKE, f"{peer.name} takes us as {name}; its creation {peer.creation}"
@@ -288,53 +266,24 @@ async def _examine_node(
         begun = time.monotonic()
         link.ask()
         if not await link.until(lambda: link.frames > 0, settings.tick):
-            what = f"the connection was lost: {link.lost}" if link.lost else "it says nothing"
-            raise Stopped(
-                Step.TICK,
-                Trouble.SILENT,
-                f"{what}, for {settings.tick:g} s after the handshake",
-                "its network process lives, its node does not answer: look for a blocked or "
-                "suspended VM; peers take it for down after net_ticktime",
-            )
+            what = f"the connection was lost: {link.lost.text}" if link.lost else "it says nothing"
+            text = f"{what}, for {settings.tick:g} s after the handshake"
+            raise stopped(Cause.TICK_TIMEOUT, text)
         yield Finding(Step.TICK, f"it says something {time.monotonic() - begun:.3f} s later")
     finally:
         connection.close("examined")
 
 
 def _why_no_node(link: Link, timeout: float, silence: str) -> Stopped:
-    text = str(link.error or link.lost or f"no answer within {timeout:g} s")
-    is_judged = link.error is None and link.session.is_judged
-    if isinstance(link.error, WrongCookie) or is_judged:
-        return Stopped(
-            Step.COOKIE,
-            Trouble.REFUSED,
-            f"it went silent or away when it saw our digest: {text}" if is_judged else text,
-            "its cookie is another: give the cluster's with --cookie or QUICDIST_COOKIE, and "
-            "compare erlang:get_cookie() there",
-        )
-    if isinstance(link.error, HandshakeRefused):
-        return Stopped(
-            Step.HANDSHAKE,
-            Trouble.REFUSED,
-            text,
-            "the two do not want each other: it has another name than was given, or it does not "
-            "take ours (our certificate is for another, net_kernel:allow/1, --accept, a policy, a "
-            "connection under that name): its log says which",
-        )
     if link.error is not None:
-        return Stopped(
-            Step.HANDSHAKE,
-            Trouble.UNREACHABLE,
-            text,
-            "what is there is no Erlang node, or another one than the name says",
-        )
+        return stopped(link.error.cause, str(link.error))
+    text = link.lost.text if link.lost else f"no answer within {timeout:g} s"
+    if link.session.is_judged:
+        text = f"it went silent or away when it saw our digest: {text}"
+        return stopped(Cause.COOKIE, text)
+    cause = link.lost.cause if link.lost else Cause.HANDSHAKE_TIMEOUT
     if not link.has_answered:
-        return Stopped(
-            Step.HANDSHAKE, Trouble.UNREACHABLE, f"our name was not answered: {text}", silence
-        )
-    return Stopped(
-        Step.HANDSHAKE,
-        Trouble.UNREACHABLE,
-        f"it stopped half way: {text}",
-        "see the log of that node",
-    )
+        silent = Diagnosis(Step.HANDSHAKE, Trouble.UNREACHABLE, silence)
+        return silent.stopped(cause, f"our name was not answered: {text}")
+    half_way = Diagnosis(Step.HANDSHAKE, Trouble.UNREACHABLE, "see the log of that node")
+    return half_way.stopped(cause, f"it stopped half way: {text}")

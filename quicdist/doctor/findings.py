@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from quicdist.errors import Cause, QuicdistError
+
 
 class Step(enum.Enum):
     """What is looked at, in this order."""
@@ -48,11 +50,12 @@ class Finding:
     text: str
 
 
-class Stopped(Exception):
-    """A step that did not: `advice` is what to do next."""
+class Stopped(QuicdistError):
+    """A step that failed: `cause` is why, `advice` what to do next."""
 
-    def __init__(self, step: Step, trouble: Trouble, text: str, advice: str) -> None:
+    def __init__(self, step: Step, trouble: Trouble, text: str, advice: str, cause: Cause) -> None:
         super().__init__(text)
+        self.cause = cause
         self.step = step
         self.trouble = trouble
         self.advice = advice

@@ -38,7 +38,7 @@ class Link:
         self.frames = 0
         """Distribution frames, ticks among them."""
         self.error: DistError | None = None
-        self.lost: str | None = None
+        self.lost: CloseReason | None = None
         self._local = local
         self._connection = connection
         self._changed = asyncio.Event()
@@ -89,7 +89,7 @@ class Link:
 
     def connection_lost(self, reason: CloseReason) -> None:
         """It is over."""
-        self.lost = reason.text
+        self.lost = reason
         self._changed.set()
 
     def _deal_with(self, events: Sequence[Event]) -> None:

@@ -1,9 +1,47 @@
-"""What goes wrong between terms and bytes: one exception each way, both with the place."""
+"""The root of all exceptions, and what fails between terms and bytes, with the place.
+
+The root is defined here because `quicdist.etf` imports nothing else of the package;
+`quicdist.errors` exports it.
+"""
 
 from __future__ import annotations
 
+_PLAIN = (str, bytes, int, float, type(None))
 
-class EtfError(Exception):
+
+class QuicdistError(Exception):
+    """Base of every exception that quicdist raises on purpose.
+
+    All can be pickled and copied, whatever their constructors take. The copy has the same class,
+    text, attributes and notes. It has the same `__cause__` where that is one of ours or a built-in
+    exception of plain values; another library's exception might not be picklable.
+    """
+
+    def __reduce__(self) -> tuple[object, ...]:
+        cause = _portable(self.__cause__)
+        return _restore, (type(self), self.args, cause), dict(self.__dict__)
+
+
+def _portable(cause: BaseException | None) -> BaseException | None:
+    if isinstance(cause, QuicdistError):
+        return cause
+    if cause is None or type(cause).__module__ != "builtins":
+        return None
+    return cause if all(isinstance(arg, _PLAIN) for arg in cause.args) else None
+
+
+def _restore(
+    kind: type[QuicdistError], args: tuple[object, ...], cause: BaseException | None
+) -> QuicdistError:
+    """The exception without its constructor, which may take other arguments than `args`."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    if cause is not None:
+        error.__cause__ = cause
+    return error
+
+
+class EtfError(QuicdistError):
     """A term could not be read or written."""
 
 

@@ -14,6 +14,7 @@ from dataclasses import fields
 from hashlib import blake2b
 from typing import Any, cast
 
+from quicdist.etf.errors import QuicdistError
 from quicdist.etf.scalars import scalar
 from quicdist.etf.terms import (
     Atom,
@@ -32,7 +33,7 @@ MAX_KEY_DEPTH = 128
 """Containers within containers in a map key; fixed, because Python hashes keys recursively."""
 
 
-class KeyRefused(ValueError):
+class KeyRefused(QuicdistError, ValueError):
     """No map has such a key: too deep, a duplicate, or no term."""
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quicdist.carriers.epmd import DEFAULT_PORT
+from quicdist.errors import QuicdistError
 
 MODULE = "quicdist_epmd"
 _SOURCE = f"{MODULE}.erl"
@@ -28,7 +29,7 @@ _OTP = re.compile(r"compiled by OTP (\S+)")
 """OTP 27 prints warnings of its own on standard output, before or behind it."""
 
 
-class EmitError(Exception):
+class EmitError(QuicdistError):
     """The module cannot be written or compiled; the text says why."""
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from quicdist.carriers import tcp
+from quicdist.carriers import causes, tcp
 from quicdist.carriers.base import CloseReason, Connection, ConnectionHandler, DialError
 from quicdist.carriers.epmd import EpmdServer
 from quicdist.carriers.log_rate_limit import LogRateLimit
@@ -27,7 +27,7 @@ from quicdist.cluster.audit import Audit
 from quicdist.cluster.cookie_throttle import CookieThrottle
 from quicdist.cluster.policy import Mode, Policy
 from quicdist.cluster.policy_file import PolicyError, read_policy
-from quicdist.errors import NodeNameError, NotRunning
+from quicdist.errors import Cause, NodeNameError, NotRunning, QuicdistError
 from quicdist.gateway.directory import LOOPBACK, GatewayDirectory
 from quicdist.gateway.info import GatewayStatistics
 from quicdist.gateway.policy_filter import PolicyFilter
@@ -44,8 +44,12 @@ _log = logging.getLogger("quicdist.gateway")
 _log.addFilter(LogRateLimit("not_believed", "refused", "relay_not_up", "relay_refused"))
 
 
-class GatewayError(Exception):
-    """The gateway cannot start; the text is one line that says why."""
+class GatewayError(QuicdistError):
+    """The gateway cannot start; the text is one line that says why, `cause` is for programs."""
+
+    def __init__(self, text: str, cause: Cause = Cause.SETTING) -> None:
+        super().__init__(text)
+        self.cause = cause
 
 
 class _Endpoint(Protocol):
@@ -177,8 +181,9 @@ class Gateway:
         except OSError as error:
             raise GatewayError(
                 f"TCP port {wanted} on {LOOPBACK}, where the BEAM is to ask, cannot be had: "
-                f"{_why(error)}"
-            ) from None
+                f"{_why(error)}",
+                causes.of_error(error),
+            ) from error
         try:
             self._endpoint = await self._open_endpoint(
                 self.settings, self._credentials, self._incoming
@@ -186,7 +191,8 @@ class Gateway:
         except OSError as error:
             await self._epmd.close()
             host, port = self._udp_address
-            raise GatewayError(f"UDP {host}:{port} cannot be had: {_why(error)}") from None
+            text = f"UDP {host}:{port} cannot be had: {_why(error)}"
+            raise GatewayError(text, causes.of_error(error)) from error
         except BaseException:
             await self._epmd.close()
             raise
@@ -250,10 +256,11 @@ class Gateway:
 
     async def _reach(self, relay: Relay, name: str, ways: Sequence[Way]) -> None:
         if not self.settings.access.dials(name):
-            relay.close("our setting does not allow to dial it")
+            relay.close("our setting does not allow to dial it", Cause.REFUSED_HERE)
             return
         deadline = _now() + self.settings.dial_timeout
         failures = []
+        found: list[Cause] = []
         for place, way in enumerate(ways):
             left = (deadline - _now()) / (len(ways) - place)
             try:
@@ -261,11 +268,12 @@ class Gateway:
             except (DialError, OSError) as error:
                 address = way.address
                 failures.append(f"{address.host}:{address.port} is not reached: {_why(error)}")
+                found.append(causes.of_error(error))
                 continue
             relay.dialed_through(way.node)
             relay.far.attach(far)
             return
-        relay.close("; ".join(failures))
+        relay.close("; ".join(failures), max(found, key=causes.rank))
 
     async def _dial(self, name: str, way: Way, timeout: float) -> Connection:
         """A connection on which the handshake with this node may begin. Raises DialError."""
@@ -273,7 +281,8 @@ class Gateway:
         deadline = _now() + timeout
         native = NativeDialect.traits.alpn
         if way.asks and native not in self.settings.alpns:
-            raise DialError(f"gateways are asked for nodes over {native} only")
+            text = f"gateways are asked for nodes over {native} only"
+            raise DialError(text, Cause.SETTING)
         far = await self._endpoint.dial(
             way.address.host,
             way.address.port,
@@ -283,7 +292,8 @@ class Gateway:
         )
         if way.asks and not await ask_for(far, name, deadline - _now()):
             far.close(f"{name} is wanted")
-            raise DialError(f"the gateway of {way.node} does not stand for it")
+            text = f"the gateway of {way.node} does not stand for it"
+            raise DialError(text, Cause.NOT_FOUND)
         return far
 
     # -- from others to the BEAM --

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from quicdist import etf
 from quicdist.cluster.policy import Mode, Policy
+from quicdist.errors import Cause
 from quicdist.etf.terms import Atom
 from quicdist.gateway.payload_inspection import PayloadInspection
 from quicdist.gateway.policy_rules import Pass, PolicyRules, Refusal
@@ -230,6 +231,7 @@ class PolicyFilter:
         else:
             raise HandshakeRefused(
                 f"no entry of the policy fits {name[:64]}",
+                Cause.REFUSED_HERE,
                 status=hs.Status.NOT_ALLOWED.value,
                 answer=hs.build_status(hs.Status.NOT_ALLOWED),
             )
@@ -239,6 +241,7 @@ class PolicyFilter:
         if not self._atoms.admit(self._atoms.new({name.encode()})):
             raise HandshakeRefused(
                 "peers have brought as many new atoms as they may",
+                Cause.REFUSED_HERE,
                 status=hs.Status.NOT_ALLOWED.value,
                 answer=hs.build_status(hs.Status.NOT_ALLOWED),
             )

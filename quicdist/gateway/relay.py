@@ -19,13 +19,14 @@ from quicdist.carriers.trust import CertificateError, PeerRefused
 from quicdist.cluster.access import Access
 from quicdist.cluster.audit import Audit, Outcome, PeerIdentity
 from quicdist.cluster.policy import Policy
+from quicdist.errors import Cause
 from quicdist.gateway.info import RelayInfo
 from quicdist.gateway.policy_filter import Passage, PolicyFilter
 from quicdist.protocol.errors import DistError, HandshakeRefused
 from quicdist.protocol.handshake_messages import Status, build_status, parse_name
 from quicdist.protocol.packet import HandshakePacket, Packet
 from quicdist.protocol.role import Role
-from quicdist.runtime.counters import Ending, Traffic
+from quicdist.runtime.counters import Ending, Traffic, ending_of
 
 _log = logging.getLogger("quicdist.gateway")
 
@@ -92,7 +93,7 @@ class Relay:
         self._presents: str | None = None
         """The node whose certificate the peer presents, where that is not its own."""
         self._met = met
-        self.ending = Ending.LEFT
+        self.cause = Cause.DISCONNECTED
         """Why it is over."""
         self._up_since = 0.0
         self._traffic = Traffic()
@@ -193,7 +194,7 @@ class Relay:
         try:
             guard.obey(policy)
         except HandshakeRefused as refusal:
-            self.close(str(refusal), Ending.REFUSED)
+            self.close(str(refusal), refusal.cause)
 
     def recheck(self) -> None:
         """Ends it where the peer's certificate would not be believed any more."""
@@ -203,13 +204,22 @@ class Relay:
         try:
             far.check_again(self._presents or self._peer)
         except CertificateError as error:
-            extra = {**self._fields("not_believed"), "reason": str(error)}
+            extra = {
+                **self._fields("not_believed"),
+                "cause": error.cause.value,
+                "reason": str(error),
+            }
             _log.warning("%s: not believed any more: %s", self.title, error, extra=extra)
-            self.close("its certificate is not believed any more", Ending.REFUSED)
+            self.close("its certificate is not believed any more", error.cause)
 
-    def close(self, reason: str, ending: Ending = Ending.LEFT) -> None:
+    @property
+    def ending(self) -> Ending:
+        """What it counts as, once it is over."""
+        return ending_of(self.cause)
+
+    def close(self, reason: str, cause: Cause = Cause.DISCONNECTED) -> None:
         """Ends both sides now."""
-        self._end(CloseReason(CloseKind.LOCAL, reason), ending, linger=None)
+        self._end(CloseReason(CloseKind.LOCAL, reason, cause), linger=None)
 
     async def wait_closed(self) -> None:
         """Returns when both sides are gone."""
@@ -224,8 +234,7 @@ class Relay:
             closed = reason.kind is CloseKind.PEER
             text = "the BEAM node closed the connection" if closed else f"the BEAM node: {text}"
         self._end(
-            CloseReason(reason.kind, text),
-            self._ending_by(side),
+            CloseReason(reason.kind, text, self._cause_by(side, reason.cause)),
             linger=None if reason.kind is CloseKind.LOCAL else side.other,
         )
 
@@ -240,15 +249,21 @@ class Relay:
             self.peer_name = claimed_name(message)
             far.check_name(name)
             if not self._access.accepts(name):
-                raise PeerRefused("it may not connect")
+                raise PeerRefused("it may not connect", cause=Cause.REFUSED_HERE)
         except (DistError, CertificateError) as error:
             self._refused = True
             reason = _one_line(str(error))
-            extra = {**self._fields("not_believed"), "reason": reason}
+            extra = {
+                **self._fields("not_believed"),
+                "cause": error.cause.value,
+                "reason": reason,
+            }
             _log.warning("%s: refused: %s", self.title, reason, extra=extra)
             far.send_handshake(build_status(Status.NOT_ALLOWED))
-            said = CloseReason(CloseKind.LOCAL, "its name is refused")
-            self._end(said, Ending.REFUSED, linger=self.far)
+            # A first message that is none of a node's counts as refused too.
+            cause = error.cause if error.cause.is_refusal else Cause.REFUSED_HERE
+            said = CloseReason(CloseKind.LOCAL, "its name is refused", cause)
+            self._end(said, linger=self.far)
             return False
         self._peer = name
         return True
@@ -263,7 +278,7 @@ class Relay:
         try:
             far.remember(self._presents or self._peer)
         except CertificateError as error:
-            self.close(str(error), Ending.REFUSED)
+            self.close(str(error), error.cause)
             return False
         self._met(self._peer, far.peer_address)
         return True
@@ -323,8 +338,8 @@ class Relay:
         dialer = self.far if self._incoming else self.near
         if refusal.answer is not None and dialer.connection is not None:
             dialer.connection.send_handshake(refusal.answer)
-        said = CloseReason(CloseKind.LOCAL, _one_line(str(refusal)))
-        self._end(said, Ending.REFUSED, linger=dialer)
+        said = CloseReason(CloseKind.LOCAL, _one_line(str(refusal)), refusal.cause)
+        self._end(said, linger=dialer)
 
     # -- inside --
 
@@ -338,21 +353,21 @@ class Relay:
             "role": "listener" if self._incoming else "dialer",
         }
 
-    def _ending_by(self, side: _Side) -> Ending:
-        """Why it is over when this side is gone."""
+    def _cause_by(self, side: _Side, cause: Cause) -> Cause:
+        """Why it is over when this side is gone, which its carrier says is for `cause`."""
         if self.connected:
-            return Ending.LEFT if side is self.near else Ending.LOST
+            return Cause.DISCONNECTED if side is self.near else cause
         if self._refused:
-            return Ending.REFUSED
+            return Cause.NOT_ALLOWED
         if side is not self.near:
-            return Ending.LOST
+            return cause
         # A BEAM node says nothing to a proof that is none, and closes.
-        return Ending.COOKIE if self._has_proved and self._incoming else Ending.REFUSED
+        return Cause.COOKIE if self._has_proved and self._incoming else Cause.NOT_ALLOWED
 
-    def _end(self, reason: CloseReason, ending: Ending, linger: _Side | None) -> None:
+    def _end(self, reason: CloseReason, linger: _Side | None) -> None:
         if self._closed is None:
             self._closed = reason
-            self.ending = ending
+            self.cause = reason.cause
             self._watch.cancel()
             if self._refusals:
                 count = self._refusals.total()
@@ -362,7 +377,7 @@ class Relay:
             level = logging.INFO if clean or self._refused else logging.WARNING
             what = "closed" if self.connected else "not connected"
             event = "relay_down" if self.connected else "relay_not_up"
-            extra = {**self._fields(event), "reason": reason.text}
+            extra = {**self._fields(event), "cause": reason.cause.value, "reason": reason.text}
             _log.log(level, "%s: %s: %s", self.title, what, reason.text, extra=extra)
             if linger is not None and linger.connection is not None and not linger.gone:
                 task = asyncio.create_task(self._flush_and_close(linger.connection, reason.text))
@@ -390,7 +405,7 @@ class Relay:
                 await self._has_connected.wait()
         except TimeoutError:
             text = f"no handshake within {self._handshake_timeout:g} s"
-            self.close(text, Ending.HANDSHAKE_TIMEOUT)
+            self.close(text, Cause.HANDSHAKE_TIMEOUT)
             return
         loop = asyncio.get_running_loop()
         while True:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 
+from quicdist.errors import QuicdistError
 
-class Unreadable(Exception):
+
+class Unreadable(QuicdistError):
     """A payload that is not what the rules have to look into, or larger: its message is refused.
     The frame ends where it says, so the connection goes on."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from quicdist.errors import (
     CallError,
     CallTimeout,
+    Cause,
     ErrorClass,
     NoConnection,
     NoProcess,
@@ -113,4 +114,4 @@ class ConnectedCaller(Caller):
 
     def _check(self, node: Atom) -> None:
         if node is not self.system.name and not self.system.network.is_up(node):
-            raise NoConnection(node, "not connected")
+            raise NoConnection(node, "not connected", Cause.NOT_CONNECTED)

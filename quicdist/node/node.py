@@ -13,6 +13,7 @@ from functools import partial
 from types import TracebackType
 
 from quicdist import etf
+from quicdist.carriers import causes
 from quicdist.carriers.epmd import EpmdError
 from quicdist.carriers.trust import CertificateError, Credentials, Identity, Trust
 from quicdist.carriers.trust.expiry import watch_expiry
@@ -34,6 +35,7 @@ from quicdist.cluster.tls import tcp_or_tls
 from quicdist.errors import (
     CallError,
     CallTimeout,
+    Cause,
     ErlangError,
     NoConnection,
     NodeError,
@@ -218,7 +220,7 @@ class Node:
         """
         if self._life is not None:
             self._life.system.affinity.check()
-            raise StartError(f"{self.name} is running already")
+            raise StartError(f"{self.name} is running already", Cause.NAME_TAKEN)
         resolver = Resolver(self._carriers, self._lookups, self._log_carrier)
         life = _Life(
             self._limits,
@@ -240,7 +242,8 @@ class Node:
                 self._name = await life.be_named(Atom(self._named_by))
         except (OSError, CertificateError, EpmdError, ValueError) as error:
             await self._give_up(life)
-            raise StartError(f"{self.name} cannot start: {self._obstacle(error)}") from error
+            text = f"{self.name} cannot start: {self._obstacle(error)}"
+            raise StartError(text, causes.of_error(error)) from error
         except BaseException:
             await self._give_up(life)
             raise
@@ -262,7 +265,8 @@ class Node:
                 self._name = name = listens_as
                 book.use(carrier)
         if name is None:
-            raise StartError(f"{self.name} cannot start: no carrier here is for such a name")
+            text = f"{self.name} cannot start: no carrier here is for such a name"
+            raise StartError(text, Cause.SETTING)
         return name
 
     def _log_carrier(self, carrier: Carrier) -> None:
@@ -722,7 +726,7 @@ class Node:
         """
         peer = self._running.connections.up.get(Atom(node))
         if peer is None:
-            raise NoConnection(node, "not connected")
+            raise NoConnection(node, "not connected", Cause.NOT_CONNECTED)
         return peer_info(peer)
 
     def stats(self) -> NodeStatistics:
@@ -967,14 +971,19 @@ class _Life:
             if may_be:
                 self._guard(peer, name)
             else:
-                peer.fail("our setting does not allow it any more", Ending.REFUSED)
+                peer.fail("our setting does not allow it any more", Cause.REFUSED_HERE)
 
     def peer_down(self, peer: Peer, reason: str) -> None:
         """Called when a connection is lost. Informs linked and monitoring processes."""
         assert peer.name is not None
         is_expected = peer.ending in _EXPECTED_ENDINGS or peer.is_ended_orderly
         level = logging.INFO if is_expected else logging.WARNING
-        extra = {**peer.fields("peer_down"), "ending": peer.ending.value, "reason": reason}
+        extra = {
+            **peer.fields("peer_down"),
+            "ending": peer.ending.value,
+            "cause": peer.cause.value,
+            "reason": reason,
+        }
         logger.log(level, "%s is down: %s", peer, reason, extra=extra)
         why = _DOWN_REASONS.get(peer.ending, _CONNECTION_CLOSED)
         self.system.node_lost(peer.name)
@@ -994,12 +1003,13 @@ class _Life:
             process.die(NOCONNECTION)
         self.connections.close()
 
-    def unreachable(self, node: Atom, reason: str) -> None:
+    def unreachable(self, node: Atom, reason: str, cause: Cause) -> None:
         """Called when the connection for queued signals did not come up."""
         extra = {
             "event": "peer_unreachable",
             "node": str(self.system.name),
             "peer": str(node),
+            "cause": cause.value,
             "reason": reason,
         }
         logger.warning("%s cannot be reached: %s", node, reason, extra=extra)

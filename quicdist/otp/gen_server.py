@@ -23,7 +23,7 @@ import enum
 import logging
 from typing import TypeAlias
 
-from quicdist.errors import ErlangError, ErlangExit, NodeError, ReceiveTimeout
+from quicdist.errors import ErlangError, ErlangExit, NodeError, QuicdistError, ReceiveTimeout
 from quicdist.etf import Atom, EtfEncodeError, Pid, Term, encode
 from quicdist.etf.notation import format_bounded
 from quicdist.node.node import Node
@@ -52,7 +52,7 @@ NO_REPLY = _NoReply.NO_REPLY
 """What `handle_call` returns when it has answered, or something will later: `self.reply`."""
 
 
-class Stop(Exception):
+class Stop(QuicdistError):
     """Raise it in a handler to end the server with this reason; `terminate` runs.
 
     In `handle_call`, `answer` is what the caller gets; without one it sees the server end.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from quicdist.errors import Cause, QuicdistError
 
-class DistError(Exception):
+
+class DistError(QuicdistError):
     """Base of everything raised by quicdist.protocol."""
+
+    cause: Cause = Cause.PROTOCOL
 
 
 class ProtocolError(DistError):
@@ -18,20 +22,30 @@ class ProtocolError(DistError):
 class HandshakeRefused(DistError):
     """One of the two nodes does not want this connection; it is to be dropped.
 
-    `status` is the refusing status as text where there was one (`nok`, `not_allowed`, ...).
-    `answer` is a handshake message to send to the peer before the connection is closed.
+    `cause` says why. `status` is the refusing status as text where there was one (`nok`,
+    `not_allowed`, ...). `answer` is a handshake message to send to the peer before the connection
+    is closed.
     """
 
     def __init__(
-        self, reason: str, *, status: str | None = None, answer: bytes | None = None
+        self,
+        reason: str,
+        cause: Cause,
+        *,
+        status: str | None = None,
+        answer: bytes | None = None,
     ) -> None:
         super().__init__(reason)
+        self.cause = cause
         self.status = status
         self.answer = answer
 
 
 class WrongCookie(HandshakeRefused):
     """The peer has another cookie than this node."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, Cause.COOKIE)
 
 
 class UsageError(DistError):

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, TypeAlias
 
+from quicdist.errors import Cause
 from quicdist.protocol import handshake_messages as hs
 from quicdist.protocol.errors import (
     DistError,
@@ -119,8 +120,11 @@ NOT_BOUND: Final = "{} does not bind its proof of the cookie to the TLS session,
 """Why a peer is refused that cannot, or does not want to, bind; formatted with its name."""
 
 _REFUSALS = {
-    Status.NOK: "the peer is itself connecting to us, and its attempt goes first",
-    Status.NOT_ALLOWED: "the peer does not allow this connection",
+    Status.NOK: (
+        "the peer is itself connecting to us, and its attempt goes first",
+        Cause.SIMULTANEOUS,
+    ),
+    Status.NOT_ALLOWED: ("the peer does not allow this connection", Cause.NOT_ALLOWED),
 }
 
 
@@ -319,22 +323,25 @@ class Handshake:
         if not hs.is_node_name(name):
             raise ProtocolError(f"{name[:64]!r} is no node name")
         if name == self._local.name:
-            raise self._refusal(f"the peer calls itself {name}, which is our name")
+            text = f"the peer calls itself {name}, which is our name"
+            raise self._refusal(text, Cause.OTHER_NAME)
         if self._expected_peer is not None and name != self._expected_peer:
-            raise self._refusal(f"the peer is {name}, {self._expected_peer} expected")
+            text = f"the peer is {name}, {self._expected_peer} expected"
+            raise self._refusal(text, Cause.OTHER_NAME)
 
-    def _refusal(self, reason: str) -> HandshakeRefused:
+    def _refusal(self, reason: str, cause: Cause) -> HandshakeRefused:
         """Ours; a listener that has not answered yet tells the peer."""
         if self.state is not State.NAME:
-            return HandshakeRefused(reason)
+            return HandshakeRefused(reason, cause)
         status = Status.NOT_ALLOWED
-        return HandshakeRefused(reason, status=status.value, answer=hs.build_status(status))
+        return HandshakeRefused(reason, cause, status=status.value, answer=hs.build_status(status))
 
     def _check_flags(self, due: int = int(MANDATORY)) -> None:
         missing = due & ~self._peer_flags
         if missing:
             raise self._refusal(
-                f"node {self._peer_name} lacks mandatory capabilities: {', '.join(names(missing))}"
+                f"node {self._peer_name} lacks mandatory capabilities: {', '.join(names(missing))}",
+                Cause.CAPABILITIES,
             )
 
     def _send_challenge(self) -> SendHandshake:
@@ -351,7 +358,8 @@ class Handshake:
     def _on_alive_answer(self, data: bytes) -> list[HandshakeEvent]:
         answer = hs.parse_status(data)
         if answer is Status.FALSE:
-            raise HandshakeRefused(f"{self._peer_name} takes its attempt back", status="false")
+            text = f"{self._peer_name} takes its attempt back"
+            raise HandshakeRefused(text, Cause.SUPERSEDED, status=answer.value)
         if answer is not Status.TRUE:
             raise ProtocolError(f"true or false expected after alive, {answer} received")
         return [self._send_challenge()]
@@ -375,7 +383,7 @@ class Handshake:
         if isinstance(status, Named):
             self._take_name(status)
         elif status in (Status.NOK, Status.NOT_ALLOWED):
-            raise HandshakeRefused(_REFUSALS[status], status=status.value)
+            raise HandshakeRefused(*_REFUSALS[status], status=status.value)
         elif status in (Status.TRUE, Status.FALSE):
             raise ProtocolError(f"status {status.value!r} is an answer, and nothing was asked")
         elif hs.wants_name(self._sent_flags):
@@ -400,13 +408,15 @@ class Handshake:
         if not hs.is_node_name(challenge.name):
             raise ProtocolError(f"{challenge.name[:64]!r} is no node name")
         if self._expected_peer is not None and challenge.name != self._expected_peer:
-            raise self._refusal(f"the peer is {challenge.name}, {self._expected_peer} expected")
+            text = f"the peer is {challenge.name}, {self._expected_peer} expected"
+            raise self._refusal(text, Cause.OTHER_NAME)
         if challenge.name == self._local_name:
-            raise self._refusal(f"the peer calls itself {challenge.name}, which is our name")
+            text = f"the peer calls itself {challenge.name}, which is our name"
+            raise self._refusal(text, Cause.OTHER_NAME)
         self._check_flags()
         self.is_bound = self._can_bind()
         if self._must_bind and not self.is_bound:
-            raise self._refusal(NOT_BOUND.format(challenge.name))
+            raise self._refusal(NOT_BOUND.format(challenge.name), Cause.BINDING)
         self._move(Move.CHALLENGED)
         proof = self._proof(challenge.challenge, hs.Prover.DIALER)
         reply = hs.ChallengeReply(self._challenge, proof)

@@ -235,7 +235,8 @@ class PendingCall:
         if obstacle is None:
             self.fail(CallTimeout(self.what, timeout))
         else:
-            self.fail(NoConnection(self.node, f"{obstacle} (tried for {timeout:g} s)"))
+            text = f"{obstacle.reason} (tried for {timeout:g} s)"
+            self.fail(NoConnection(self.node, text, obstacle.cause))
 
     def fail(self, error: Exception) -> None:
         """Ends the call with an error."""

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from quicdist.carriers.reject_reason import RejectReason
+from quicdist.errors import Cause
 
 
 class Ending(enum.Enum):
-    """Why a link ended, or never came up. The value is its name in statistics and metrics."""
+    """How a connection that ended, or never came up, is counted: a few causes count as one. The
+    value is its name in statistics and metrics."""
 
     LEFT = "left"
     """We wanted it so: `disconnect`, or this node stops."""
@@ -45,6 +47,36 @@ class Ending(enum.Enum):
 
     INTERNAL = "internal"
     """Something went wrong here; the log says what."""
+
+
+_ENDINGS = {
+    Cause.DISCONNECTED: Ending.LEFT,
+    Cause.STOPPED: Ending.LEFT,
+    Cause.QUEUE_FULL: Ending.LEFT,
+    Cause.COOKIE: Ending.COOKIE,
+    Cause.NOT_ALLOWED: Ending.REFUSED,
+    Cause.REFUSED_HERE: Ending.REFUSED,
+    Cause.OTHER_NAME: Ending.REFUSED,
+    Cause.CAPABILITIES: Ending.REFUSED,
+    Cause.BINDING: Ending.REFUSED,
+    Cause.SIMULTANEOUS: Ending.REFUSED,
+    Cause.CROWDED: Ending.REFUSED,
+    Cause.CERTIFICATE: Ending.REFUSED,
+    Cause.CERTIFICATE_THEIRS: Ending.REFUSED,
+    Cause.KEY_CHANGED: Ending.REFUSED,
+    Cause.HANDSHAKE_TIMEOUT: Ending.HANDSHAKE_TIMEOUT,
+    Cause.TICK_TIMEOUT: Ending.TICK_TIMEOUT,
+    Cause.ANSWERS_UNREAD: Ending.ANSWERS_UNREAD,
+    Cause.PROTOCOL: Ending.PROTOCOL,
+    Cause.CARRIER: Ending.PROTOCOL,
+    Cause.SUPERSEDED: Ending.SUPERSEDED,
+    Cause.INTERNAL: Ending.INTERNAL,
+}
+
+
+def ending_of(cause: Cause) -> Ending:
+    """What a connection that ended for this cause counts as: LOST where nothing else fits."""
+    return _ENDINGS.get(cause, Ending.LOST)
 
 
 @dataclass(frozen=True, slots=True)

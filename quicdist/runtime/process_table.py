@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from quicdist.errors import NameTaken, NoProcess
+from quicdist.errors import NameTaken, NoConnection, NoProcess
 from quicdist.etf import Atom, Pid, Reference, Term
 from quicdist.protocol import signals
 from quicdist.protocol.channel import Head
@@ -85,7 +85,7 @@ class Network(Protocol):
     def is_up(self, node: Atom) -> bool:
         """Whether there is a connection to a node."""
 
-    def obstacle(self, node: Atom) -> str | None:
+    def obstacle(self, node: Atom) -> NoConnection | None:
         """Why there is no connection yet to a node that is being connected to."""
 
     def watch(self, node: Atom) -> None:

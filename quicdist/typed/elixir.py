@@ -25,6 +25,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from quicdist.etf import Atom, Term
+from quicdist.etf.errors import QuicdistError
 from quicdist.etf.notation import format_bounded
 from quicdist.typed.conversion import Conversion
 from quicdist.typed.errors import TermError, alias, describe
@@ -100,7 +101,11 @@ class Zone(dt.tzinfo):
         return Zone, (self.name, self.abbreviation, self.utc_of, self.std_of)
 
 
-class ElixirException(Exception):
+_SHOWN_MESSAGE = 2000
+"""Characters of a message in the text of an exception: it comes from a peer."""
+
+
+class ElixirException(QuicdistError):
     """Any exception of Elixir: its module and its fields, `message` among them for most."""
 
     def __init__(self, module: str, fields: Mapping[str, Term]) -> None:
@@ -108,12 +113,15 @@ class ElixirException(Exception):
         self.module = Atom(module)
         self.fields = {Atom(key): value for key, value in fields.items()}
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.module!r}, {format_bounded(self.fields)})"
+
     def __str__(self) -> str:
         name = alias(self.module)
         message = self.fields.get(_MESSAGE)
         if isinstance(message, (bytes, str)) and not isinstance(message, Atom):
             text = message if isinstance(message, str) else message.decode(errors="replace")
-            return f"({name}) {text}"
+            return f"({name}) {text[:_SHOWN_MESSAGE]}"
         return f"({name}) {format_bounded(self.fields)}"
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from quicdist.etf import Atom, NativeRecord
+from quicdist.etf.errors import QuicdistError
 
 _SHOWN = 40
 """Characters of a value that an error shows: what a peer sends may be of any size."""
 _SHOWN_STEPS = 20
 
 
-class UnsupportedType(TypeError):
+class UnsupportedType(QuicdistError, TypeError):
     """A type that has no Erlang form here: a mistake in the program, whatever the term."""
 
 
-class TermError(ValueError):
+class TermError(QuicdistError, ValueError):
     """A term is not of the type expected, or a value not of the type it should be written as.
 
     `reason` is one line, without the path: what was expected and what came.
@@ -52,15 +53,6 @@ class TermError(ValueError):
     def __str__(self) -> str:
         path = self.path
         return f"{path}: {self.reason}" if path else self.reason
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _restored, (self.reason, self._steps)
-
-
-def _restored(reason: str, steps: list[str]) -> TermError:
-    error = TermError(reason)
-    error._steps = steps
-    return error
 
 
 def describe(value: object) -> str:

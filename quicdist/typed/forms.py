@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
 from quicdist.etf import Atom, NativeRecord, Term
+from quicdist.etf.errors import QuicdistError
 from quicdist.typed.containers import keyword_pairs
 from quicdist.typed.conversion import Conversion
 from quicdist.typed.errors import TermError, alias, describe
@@ -22,7 +23,7 @@ _STRUCT = Atom("__struct__")
 _EXCEPTION = Atom("__exception__")
 
 
-class Missing(Exception):
+class Missing(QuicdistError):
     """There is no such default."""
 
 

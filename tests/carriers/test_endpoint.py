@@ -18,6 +18,7 @@ from quicdist.carriers.base import CloseKind, Connection, DialError
 from quicdist.carriers.quic.connection import QuicConnection
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.engine.aioquic import AioquicConnection
+from quicdist.errors import Cause
 from quicdist.limits import AdmissionLimits, CarrierLimits
 from quicdist.protocol.dialects import ALL_ALPNS
 from tests.carriers.owners import Node, Owner, node, settings
@@ -271,6 +272,30 @@ async def test_every_address_of_a_name_gets_its_turn(
             monkeypatch.setattr(a.endpoint, "_resolve", resolve)
             link = await a.endpoint.dial("node.example", b.port, timeout=1.0)
             assert link.peer_address == ("127.0.0.1", b.port)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="IP_RECVERR is Linux's")
+@pytest.mark.parametrize(
+    ("silent_at", "cause"),
+    [(None, Cause.PORT_CLOSED), (0, Cause.NO_ANSWER), (1, Cause.NO_ANSWER)],
+)
+async def test_a_port_is_closed_where_every_address_says_so(
+    monkeypatch: pytest.MonkeyPatch, silent_at: int | None, cause: Cause
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.2", 0))
+        addresses: list[object] = [("127.0.0.1", free_port()), ("127.0.0.3", free_port())]
+        if silent_at is not None:
+            addresses[silent_at] = silent.getsockname()
+        async with node() as a:
+
+            async def resolve(host: str, port: int) -> list[object]:
+                return addresses
+
+            monkeypatch.setattr(a.endpoint, "_resolve", resolve)
+            with pytest.raises(DialError) as caught:
+                await a.endpoint.dial("node.example", 1, timeout=0.4)
+            assert caught.value.cause is cause
 
 
 async def test_no_common_dialect() -> None:

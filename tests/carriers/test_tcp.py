@@ -10,6 +10,7 @@ import pytest
 
 from quicdist.carriers.base import CloseKind, CloseReason, Connection
 from quicdist.carriers.tcp import TcpConnection, TcpListener, dial
+from quicdist.errors import Cause
 from quicdist.limits import CarrierLimits
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
 from quicdist.protocol.role import Role
@@ -170,7 +171,7 @@ async def test_a_close_is_seen_at_once_by_both() -> None:
         dialer.connection.close("enough")
         await listener.until(lambda: listener.lost)
         await dialer.until(lambda: dialer.lost)
-        assert dialer.lost == [CloseReason(CloseKind.LOCAL, "enough")]
+        assert dialer.lost == [CloseReason(CloseKind.LOCAL, "enough", Cause.DISCONNECTED)]
         assert listener.lost[0].kind is CloseKind.PEER
         assert listener.packets == [HandshakePacket(b"last words")]
         dialer.connection.send_frame((b"into the void",))
@@ -194,7 +195,8 @@ async def test_an_owner_that_raises_costs_its_connection() -> None:
         listener.packets_received = broken  # type: ignore[method-assign]
         dialer.connection.send_handshake(b"hello")
         await listener.until(lambda: listener.lost)
-        assert listener.lost == [CloseReason(CloseKind.ERROR, "ValueError: not what I wanted")]
+        text = "ValueError: not what I wanted"
+        assert listener.lost == [CloseReason(CloseKind.ERROR, text, Cause.INTERNAL)]
 
 
 async def test_a_listener_may_refuse() -> None:

@@ -54,10 +54,10 @@ def test_every_code_is_documented() -> None:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (errors.NoConnection("4@h", "no answer"), ExitCode.UNREACHABLE),
-        (errors.NoConnection("4@h", "not allowed", is_refusal=True), ExitCode.REFUSED),
-        (errors.NoConnection("4@h", "another cookie"), ExitCode.REFUSED),
-        (errors.NoConnection("4@h", "bad certificate"), ExitCode.REFUSED),
+        (errors.NoConnection("4@h", "cookie", errors.Cause.NO_ANSWER), ExitCode.UNREACHABLE),
+        (errors.NoConnection("4@h", "x", errors.Cause.NOT_ALLOWED), ExitCode.REFUSED),
+        (errors.NoConnection("4@h", "x", errors.Cause.COOKIE), ExitCode.REFUSED),
+        (errors.NoConnection("4@h", "x", errors.Cause.CERTIFICATE_THEIRS), ExitCode.REFUSED),
         (errors.CallTimeout("m:f/0 on 4@h", 1), ExitCode.TIMEOUT),
         (errors.CallError("m:f/0", errors.ErrorClass.EXIT, 1, ()), ExitCode.NO),
         (errors.NoProcess("nobody"), ExitCode.NO),

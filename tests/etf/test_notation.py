@@ -599,3 +599,16 @@ def test_erlang_reads_what_is_printed(unicode_erl: Erlang, term: Term) -> None:
     assume("<'" not in text)  # identifiers are no literals in Erlang
     assume("-0.0" not in text)  # and before OTP 27 it is the same key as 0.0
     assert reads_as(unicode_erl, text, term)
+
+
+def test_the_interpreters_bound_on_digits_is_told_from_wrong_digits() -> None:
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(700)
+    try:
+        with pytest.raises(NotationError, match="fewer digits"):
+            parse_term("1" * 800)
+        with pytest.raises(NotationError, match="digits of base 10"):
+            parse_term("10#1a")
+        assert parse_term("16#" + "f" * 800) == 16**800 - 1
+    finally:
+        sys.set_int_max_str_digits(before)

@@ -21,6 +21,7 @@ from quicdist.carriers.base import (
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Credentials
 from quicdist.cluster.carrier import Accept, Carrier, ListenerSettings, Transport, TransportAddress
+from quicdist.errors import Cause
 from quicdist.protocol.dialects.base import Buffer, DialectTraits
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
 from quicdist.protocol.role import Role
@@ -111,7 +112,8 @@ class MemoryConnection:
             return
         self._end(CloseReason(CloseKind.LOCAL, reason))
         if not self.other.is_frozen:
-            self.other._end(CloseReason(CloseKind.PEER, f"closed by the peer: {reason}"))
+            text = f"closed by the peer: {reason}"
+            self.other._end(CloseReason(CloseKind.PEER, text, Cause.PEER_CLOSED, is_orderly=True))
 
     def cut(self, text: str = "cut") -> None:
         """Both ends lose it."""

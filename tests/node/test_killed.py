@@ -133,7 +133,7 @@ async def test_a_path_that_loses_a_fifth_keeps_its_connection(
 _SHORT_IDLE = """
 import asyncio, sys
 from quicdist import Node, Quic
-from quicdist.carriers.base import CarrierLimits
+from quicdist.limits import CarrierLimits
 async def main():
     carriers = [Quic(limits=CarrierLimits(idle_timeout=2.0))]
     async with Node("0@127.0.0.1", cookie=sys.argv[1], carriers=carriers) as node:

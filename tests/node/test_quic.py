@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from quicdist import (
+    Cause,
     Identity,
     NoConnection,
     Node,
@@ -24,7 +25,7 @@ from tests.node import exported
 from tests.node.conftest import COOKIE, MakeNode
 from tests.support.lossy import LossyProxy, Weather
 from tests.support.ports import free_port
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.io
 
@@ -104,6 +105,22 @@ async def test_what_is_verified_is_said(
         assert "no certificate is verified" not in caplog.text
     async with make_node(trust=Trust.nothing()):
         assert "no certificate is verified" in caplog.text
+
+
+async def test_a_peer_that_disconnects_is_no_warning(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "quicdist.node")
+    async with make_node() as one, make_node() as two:
+        assert await one.ping(two.name)
+        assert one.disconnect(two.name)
+        await until(lambda: not two.nodes())
+        ends = [each for each in caplog.records if getattr(each, "event", "") == "peer_down"]
+        seen = {(vars(each)["node"], vars(each)["cause"], each.levelno) for each in ends}
+        assert seen == {
+            (one.name, Cause.DISCONNECTED.value, logging.INFO),
+            (two.name, Cause.PEER_CLOSED.value, logging.INFO),
+        }
 
 
 async def test_a_peer_that_is_not_believed(make_node: MakeNode, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from quicdist import (
     Atom,
     CallError,
     CallTimeout,
+    Cause,
     Mailbox,
     MailboxFull,
     MailboxLimits,
@@ -355,8 +356,10 @@ async def test_nobody_there(hub: Hub) -> None:
         with pytest.raises(NoConnection, match=r"no EPMD answers at nowhere\.invalid"):
             await one.connect("name@nowhere.invalid")
     async with make(hub) as one:
-        with pytest.raises(NoConnection, match=r"nobody at port 99$"):
-            await one.call("99@127.0.0.1", "m", "f", timeout=60)
+        # Long before the time is over: the port is closed.
+        with pytest.raises(NoConnection, match=r"nobody at port 99$") as caught:
+            await one.call("99@127.0.0.1", "m", "f", timeout=PATIENCE)
+        assert caught.value.cause is Cause.PORT_CLOSED
     patient = NodeLimits(closed_port_dials=1000)
     async with make(hub, limits=patient) as one:
         with pytest.raises(NoConnection, match=r"nobody at port 99 \(tried for 0.5 s\)"):

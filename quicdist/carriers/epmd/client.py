@@ -188,7 +188,7 @@ async def _ask(request: Request, epmd: EpmdAddress, timeout: float) -> bytes:
 
 def _no_answer(epmd: EpmdAddress, error: BaseException) -> BaseException:
     """What is raised for an error behind the connect: something is there, and not an EPMD."""
-    if isinstance(error, asyncio.TimeoutError):
+    if isinstance(error, TimeoutError):
         return EpmdError(f"EPMD at {epmd} does not answer")
     if isinstance(error, OSError):
         return EpmdError(f"EPMD at {epmd} does not answer: {error.strerror or error}")

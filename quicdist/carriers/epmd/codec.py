@@ -11,16 +11,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from quicdist.errors import Cause, QuicdistError
+
 _MAX_REQUEST = 2048
 """Bytes of one request; a node name has at most 255 characters."""
 
 
-class EpmdError(Exception):
+class EpmdError(QuicdistError):
     """Bytes that no EPMD and no node sends, or no answer at all."""
+
+    cause: Cause = Cause.EPMD_PROTOCOL
 
 
 class EpmdRefused(EpmdError):
     """EPMD does not register this name; the text is its reason."""
+
+    cause = Cause.NAME_TAKEN
 
 
 class NodeType(enum.IntEnum):

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from quicdist.carriers import causes
 from quicdist.carriers.base import (
     CloseKind,
     CloseReason,
@@ -40,6 +41,7 @@ from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Alert, CertificateError, PeerRefused
 from quicdist.carriers.trust.names import fingerprint
+from quicdist.errors import Cause
 from quicdist.protocol.dialects import QUIC_DIALECTS, QuicDialect
 from quicdist.protocol.dialects.base import (
     Buffer,
@@ -80,16 +82,15 @@ class Failure:
     """
 
     text: str
+    cause: Cause
     may_retry: bool
-    is_distrust: bool
-    is_port_closed: bool = False
 
 
 class AttemptFailed(DialError):
     """A dialed connection ended before it was up; `why` says whether to try once more."""
 
     def __init__(self, why: Failure) -> None:
-        super().__init__(why.text)
+        super().__init__(why.text, why.cause)
         self.why = why
 
 
@@ -345,7 +346,7 @@ class QuicConnection:
 
     def close(self, reason: str) -> None:
         """CONNECTION_CLOSE, at once: which every peer understands."""
-        self._end(CloseReason(CloseKind.LOCAL, reason), say=reason)
+        self._end(CloseReason(CloseKind.LOCAL, reason, Cause.DISCONNECTED), say=reason)
 
     @property
     def dialed(self) -> SocketAddress | None:
@@ -372,7 +373,7 @@ class QuicConnection:
         try:
             self._engine.receive(data, path, now)
         except EngineError as error:
-            self._ending = CloseReason(CloseKind.BROKEN, str(error))
+            self._ending = CloseReason(CloseKind.BROKEN, str(error), Cause.CARRIER)
 
     def after_batch(self) -> None:
         """All datagrams of one wake-up are in: tell what they brought. What can wait until an
@@ -405,13 +406,14 @@ class QuicConnection:
                 self._send_window.sent(self._bytes_queued, now)
             datagrams = self._engine.transmit(now)
         except EngineError as error:
-            self._end(CloseReason(CloseKind.ERROR, str(error)))
+            self._end(CloseReason(CloseKind.ERROR, str(error), Cause.CARRIER))
             return
         try:
             self._host.send(datagrams)
         except OSError as error:
             if self.up is not None and not self.up.done():
-                self._end(CloseReason(CloseKind.ERROR, error.strerror or str(error)))
+                text = error.strerror or str(error)
+                self._end(CloseReason(CloseKind.ERROR, text, causes.of_error(error)))
                 return
             # Otherwise as good as lost on the way.
         self._engine.drain(self)
@@ -449,21 +451,16 @@ class QuicConnection:
         now = max(self._loop.time(), self._closed_port.due or 0.0)
         verdict = self._closed_port.look(now, self._engine.round_trip() or 0.0)
         if verdict is Verdict.CLOSED:
-            self._end(CloseReason(CloseKind.PEER, _PORT_CLOSED), say=_PORT_CLOSED)
+            gone = CloseReason(CloseKind.PEER, _PORT_CLOSED, Cause.PORT_CLOSED)
+            self._end(gone, say=_PORT_CLOSED)
             return
         if verdict is Verdict.PROBE:
             self.ping()
         self._plan_look_at_port()
 
-    def port_closed(self, text: str) -> None:
-        """The host of the peer says that nobody is at its port, and nothing else has answered."""
-        if self.up is not None and not self.up.done():
-            self.up.set_result(Failure(text, False, False, is_port_closed=True))
-        self.fail(text)
-
-    def fail(self, text: str) -> None:
-        """The endpoint gives it up; whoever is there is told."""
-        self._end(CloseReason(CloseKind.ERROR, text), say=text)
+    def fail(self, text: str, cause: Cause) -> None:
+        """The endpoint gives the connection up; the peer is told."""
+        self._end(CloseReason(CloseKind.ERROR, text, cause), say=text)
 
     def move(self) -> None:
         """The endpoint has another socket: the peer of a connection that we dialed is told."""
@@ -479,7 +476,7 @@ class QuicConnection:
 
     def was_reset(self) -> None:
         """The peer does not know it: nothing more is said (RFC 9000, 10.3.1)."""
-        self._end(CloseReason(CloseKind.PEER, _RESTARTED), over=_RESET)
+        self._end(CloseReason(CloseKind.PEER, _RESTARTED, Cause.PEER_RESTARTED), over=_RESET)
 
     def forgotten(self) -> None:
         """It has ended and no datagram finds it any more. Its parts refer to each other: left to
@@ -499,7 +496,8 @@ class QuicConnection:
             return
         make = QUIC_DIALECTS.get(alpn)
         if make is None:
-            self._ending = CloseReason(CloseKind.ERROR, f"no dialect for the ALPN {alpn!r}")
+            text = f"no dialect for the ALPN {alpn!r}"
+            self._ending = CloseReason(CloseKind.ERROR, text, Cause.ALPN)
             return
         self._dialect = make(self.role, self._limits)
         self.traits = self._dialect.traits
@@ -519,10 +517,15 @@ class QuicConnection:
         self._distrust = (
             error.alert if isinstance(error, PeerRefused) else Alert.CERTIFICATE_UNKNOWN
         )
-        self._ending = CloseReason(CloseKind.ERROR, str(error))
+        self._ending = CloseReason(CloseKind.ERROR, str(error), error.cause)
         if self.role is Role.LISTENER:
             host, port = self.peer_address
-            extra = {"event": "not_believed", "address": f"{host}:{port}", "reason": str(error)}
+            extra = {
+                "event": "not_believed",
+                "address": f"{host}:{port}",
+                "cause": error.cause.value,
+                "reason": str(error),
+            }
             _log.warning("%s:%s is refused: %s", host, port, error, extra=extra)
 
     def stream_data(self, stream: int, data: bytes) -> None:
@@ -532,7 +535,8 @@ class QuicConnection:
     def stream_ended(self, stream: int, how: str) -> None:
         """Some peers close a connection in this way only."""
         if self._dialect is None or self._dialect.carries(stream):
-            self._ending = CloseReason(CloseKind.PEER, f"the peer {how} stream {stream}")
+            text = f"the peer {how} stream {stream}"
+            self._ending = CloseReason(CloseKind.PEER, text, Cause.PEER_CLOSED)
 
     def connection_id_issued(self, connection_id: bytes) -> None:
         """One more way to reach us."""
@@ -556,7 +560,8 @@ class QuicConnection:
         try:
             received: Received = self._dialect.receive(stream, data)
         except DialectError as error:
-            self._ending = CloseReason(CloseKind.BROKEN, f"{self.traits.name}: {error}")
+            text = f"{self.traits.name}: {error}"
+            self._ending = CloseReason(CloseKind.BROKEN, text, Cause.PROTOCOL)
             return
         if received.packets:
             for packet in received.packets:
@@ -592,7 +597,7 @@ class QuicConnection:
                 extra = {"event": "internal_error", "address": f"{host}:{port}"}
                 _log.exception("%s:%d: the owner of a connection failed", host, port, extra=extra)
                 text = f"{type(error).__name__}: {error}"
-                self._end(CloseReason(CloseKind.ERROR, text), say="internal error")
+                self._end(CloseReason(CloseKind.ERROR, text, Cause.INTERNAL), say="internal error")
             else:
                 self._outstanding -= consumed
                 self._grant()
@@ -612,7 +617,8 @@ class QuicConnection:
                 raise ConnectionRefusedError("nobody takes it")
         except Exception as error:
             self._incoming = []
-            self._end(CloseReason(CloseKind.ERROR, f"refused: {error}"), say="refused")
+            text = f"refused: {error}"
+            self._end(CloseReason(CloseKind.ERROR, text, causes.of_error(error)), say="refused")
             return False
         self._keep_alive()
         return True
@@ -744,7 +750,7 @@ class QuicConnection:
     def _not_used(self) -> None:
         """Opened by someone who then did nothing with it."""
         if self.is_unused:
-            self.fail("nothing was sent in time")
+            self.fail("nothing was sent in time", Cause.NO_ANSWER)
 
     def _keep_alive(self) -> None:
         """PINGs a peer that nothing was heard of for some time, as long as it lives. That keeps the
@@ -790,9 +796,9 @@ class QuicConnection:
                 done.set_result(False)
         self._flushers.clear()
         if self.up is not None and not self.up.done():
-            is_distrust = self._distrust is not None or _is_distrust(over)
-            self.up.set_result(Failure(reason.text, _may_retry(over), is_distrust))
-        if over is not None and self.role is Role.LISTENER and _is_distrust(over):
+            self.up.set_result(Failure(reason.text, reason.cause, _may_retry(over)))
+        rejected = reason.cause is Cause.CERTIFICATE_OURS
+        if over is not None and self.role is Role.LISTENER and rejected:
             self._say_distrusted(over)
         self._host.expect_reset(self, self._reset_token, b"")
         self._host.ended(self, linger)
@@ -801,7 +807,12 @@ class QuicConnection:
     def _say_distrusted(self, over: Closed) -> None:
         """Who dialed us may be the only one who knows why."""
         host, port = self.peer_address
-        extra = {"event": "distrusted", "address": f"{host}:{port}", "reason": over.text}
+        extra = {
+            "event": "distrusted",
+            "address": f"{host}:{port}",
+            "cause": Cause.CERTIFICATE_OURS.value,
+            "reason": over.text,
+        }
         text = "%s:%s does not believe our certificate, or the lack of one (%s)"
         _log.warning(text, host, port, over.text, extra=extra)
 
@@ -842,21 +853,23 @@ def _size(write: Write) -> int:
 
 def _reason_of(over: Closed) -> CloseReason:
     if over.is_idle:
-        return CloseReason(CloseKind.IDLE, "nothing came from the peer for too long")
-    if _is_distrust(over):
+        text = "nothing came from the peer for too long"
+        return CloseReason(CloseKind.IDLE, text, Cause.NO_ANSWER)
+    cause = _cause_of(over)
+    if cause is Cause.CERTIFICATE_OURS:
         text = f"the peer does not believe our certificate, or the lack of one ({over.text})"
-        return CloseReason(CloseKind.PEER, text)
+        return CloseReason(CloseKind.PEER, text, cause)
     if over.by_peer:
         text = f"the peer closed the connection ({over.text})"
         is_orderly = over.is_application and over.error_code == 0
-        return CloseReason(CloseKind.PEER, text, is_orderly)
-    return CloseReason(CloseKind.ERROR, over.text)
+        return CloseReason(CloseKind.PEER, text, cause, is_orderly)
+    return CloseReason(CloseKind.ERROR, over.text, cause)
 
 
-def _is_distrust(over: Closed | None) -> bool:
-    """Whether the peer said that it does not believe our certificate."""
-    alerts = {0x100 + alert for alert in Alert}
-    return over is not None and over.by_peer and over.error_code in alerts
+def _cause_of(over: Closed) -> Cause:
+    if over.is_application:
+        return Cause.PEER_CLOSED if over.by_peer else Cause.DISCONNECTED
+    return causes.of_quic_error(over.error_code, by_peer=over.by_peer)
 
 
 def _may_retry(over: Closed | None) -> bool:

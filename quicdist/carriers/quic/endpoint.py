@@ -15,12 +15,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from quicdist.carriers import causes
 from quicdist.carriers.base import (
     CertificateRejected,
     Connection,
     ConnectionHandler,
     DialError,
-    PortClosed,
 )
 from quicdist.carriers.quic.address_validation import AddressValidation
 from quicdist.carriers.quic.admission import Admission
@@ -44,6 +44,7 @@ from quicdist.carriers.quic.udp import UdpSocket
 from quicdist.carriers.reject_reason import Refusals, RejectReason
 from quicdist.carriers.token_bucket import TokenBucket
 from quicdist.carriers.trust.names import host_of
+from quicdist.errors import Cause
 from quicdist.protocol.role import Role
 
 _log = logging.getLogger("quicdist.quic")
@@ -61,6 +62,8 @@ _ATTEMPTS = 5
 
 _LOOK_AGAIN = 0.5
 """Seconds between two looks at whether our address is there, while it is in doubt."""
+
+_REJECTED = frozenset({Cause.CERTIFICATE_OURS, Cause.CERTIFICATE_THEIRS, Cause.KEY_CHANGED})
 
 _SILENCE = 0.75
 """Seconds without a datagram after which a peer is sent a PING: where its process has ended, its
@@ -156,12 +159,12 @@ class Endpoint:
         Raises DialError, NotBelieved among it.
         """
         if self._is_closing:
-            raise DialError("the endpoint is closed")
+            raise DialError("the endpoint is closed", Cause.STOPPED)
         if timeout is None:
             timeout = self._settings.limits.handshake_timeout
         deadline = self._loop.time() + timeout
-        failure = f"no answer in {timeout:g} s"
-        closed = 0
+        no_answer = f"no answer in {timeout:g} s", Cause.NO_ANSWER
+        failures = []
         addresses = await self._resolve(host, port)
         for place, address in enumerate(addresses):
             # A name's first address may be one where nobody listens: the others get their turn.
@@ -170,14 +173,13 @@ class Endpoint:
             try:
                 return await self._dial_address(node or f"{port}@{host}", address, alpns, turn)
             except AttemptFailed as error:
-                failure = str(error)
-                closed += error.why.is_port_closed
-                if error.why.is_distrust:
-                    raise CertificateRejected(f"{host}:{port}: {failure}") from None
+                if error.cause in _REJECTED:
+                    raise CertificateRejected(f"{host}:{port}: {error}", error.cause) from None
+                failures.append((str(error), error.cause))
             except TimeoutError:
-                pass
-        error_type = PortClosed if closed == len(addresses) else DialError
-        raise error_type(f"{host}:{port}: {failure}")
+                failures.append(no_answer)
+        text, cause = max(failures, key=lambda each: causes.rank(each[1]), default=no_answer)
+        raise DialError(f"{host}:{port}: {text}", cause)
 
     async def close(self, timeout: float = 1.0) -> None:
         """Ends every connection, so that peers see it at once, and gives the port back.
@@ -220,7 +222,7 @@ class Endpoint:
             if connection.role is Role.DIALER:
                 connection.move()
             elif not self._still_reaches(connection):
-                connection.fail("our address is another now")
+                connection.fail("our address is another now", Cause.ADDRESS_NOT_AVAILABLE)
 
     def _renew_socket(self, addresses: Sequence[SocketAddress]) -> None:
         """At the first of the addresses that can be had."""
@@ -412,11 +414,7 @@ class Endpoint:
         for address, number in bounced.items():
             for connection in list(self._dialing.get(address, ())):
                 if connection.dialed == address:
-                    text = os.strerror(number).lower()
-                    if number == errno.ECONNREFUSED:
-                        connection.port_closed(text)
-                    else:
-                        connection.fail(text)
+                    connection.fail(os.strerror(number).lower(), causes.of_errno(number))
 
     def _arrived(self, data: bytes, path: Path, now: float) -> None:
         """A datagram for nobody we know: someone dials, or has missed an end, or it is junk."""
@@ -476,7 +474,8 @@ class Endpoint:
         crowding = self._admission.in_the_way(address)
         if crowding is not None:
             self.refusals[RejectReason.PUSHED_OUT] += 1
-            cast(QuicConnection, crowding).fail("too many half-open connections from this address")
+            text = "too many half-open connections from this address"
+            cast(QuicConnection, crowding).fail(text, Cause.CROWDED)
 
     def _missed(self, data: bytes, path: Path, now: float) -> RejectReason | None:
         """A short header for nobody we know: a peer's reset, or a peer that has missed an end."""
@@ -511,7 +510,7 @@ class Endpoint:
         host, port = connection.peer_address
         extra = {"event": "internal_error", "address": f"{host}:{port}"}
         _log.exception("%s:%d: a connection failed", host, port, extra=extra)
-        connection.fail("internal error")
+        connection.fail("internal error", Cause.INTERNAL)
 
     # -- out ------------------------------------------------------------------------------------
 
@@ -541,7 +540,8 @@ class Endpoint:
         try:
             found = await self._loop.getaddrinfo(host, port, family=family, type=socket.SOCK_DGRAM)
         except OSError as error:
-            raise DialError(f"{host}:{port}: {error.strerror or error}") from None
+            text = f"{host}:{port}: {error.strerror or error}"
+            raise DialError(text, causes.of_error(error)) from error
         addresses: list[SocketAddress] = []
         for kind, _, _, _, address in found:
             if kind == socket.AF_INET and mapped:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import enum
 
+from quicdist.errors import Cause, QuicdistError
 
-class CertificateError(Exception):
+
+class CertificateError(QuicdistError):
     """A certificate or key that cannot be used; the text is one line that says why."""
+
+    cause: Cause = Cause.CERTIFICATE
 
 
 class CertificateUnreadable(CertificateError):
@@ -28,6 +32,8 @@ class CertificateMismatch(CertificateError):
 class TrustError(CertificateError):
     """A setting of trust that cannot be followed."""
 
+    cause = Cause.SETTING
+
 
 class Alert(enum.IntEnum):
     """What a peer is told that is not believed (RFC 8446, 6.2); the text stays with us."""
@@ -45,6 +51,12 @@ class Alert(enum.IntEnum):
 class PeerRefused(CertificateError):
     """A peer that is not believed."""
 
-    def __init__(self, text: str, alert: Alert = Alert.BAD_CERTIFICATE) -> None:
+    def __init__(
+        self,
+        text: str,
+        alert: Alert = Alert.BAD_CERTIFICATE,
+        cause: Cause = Cause.CERTIFICATE_THEIRS,
+    ) -> None:
         super().__init__(text)
+        self.cause = cause
         self.alert = alert

@@ -32,6 +32,7 @@ from quicdist.carriers.trust.names import (
     read_pattern,
     written,
 )
+from quicdist.errors import Cause
 
 _log = logging.getLogger("quicdist.trust")
 
@@ -216,7 +217,8 @@ class KnownNodes:
         return PeerRefused(
             f"the key of {written(node)} has changed: its certificate has {fingerprint}, which is "
             f"not the one known ({self.path}{which}). Someone may be in between, or the node was "
-            f"set up anew; only if you know that it was: {self._accepting(node, fingerprint)}"
+            f"set up anew; only if you know that it was: {self._accepting(node, fingerprint)}",
+            cause=Cause.KEY_CHANGED,
         )
 
     def _accepting(self, node: str, fingerprint: str) -> str:

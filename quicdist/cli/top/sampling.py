@@ -179,6 +179,9 @@ class NoBeam(Problem):
     def __init__(self, text: str) -> None:
         super().__init__(ExitCode.NO, text)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.text,), dict(self.__dict__)
+
 
 class _NoErlang(NoBeam):
     """There is no such function on the node."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+import sys
 from typing import NamedTuple, NoReturn
 
 from quicdist.etf.notation.errors import NotationError
@@ -159,9 +160,10 @@ class Scanner:
             self.fail(f"an integer of at most {MAX_DIGITS} digits, or of base 16", start)
         try:
             return int(text, base)
-        except ValueError as error:  # also where sys.set_int_max_str_digits() is below ours
-            reason = "fewer digits" if "limit" in str(error) else f"digits of base {base}"
-            self.fail(reason, start)
+        except ValueError:
+            most = sys.get_int_max_str_digits()  # 0 is no limit; it may be below ours
+            is_long = bool(base & (base - 1)) and 0 < most < len(text)
+            self.fail("fewer digits" if is_long else f"digits of base {base}", start)
 
     def unsigned(self, expected: str) -> int:
         """Reads an integer of up to 32 bits."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
+from quicdist.errors import QuicdistError
 from quicdist.protocol.packet import Packet
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -85,7 +86,7 @@ class DialectTraits:
     that it began with has no reset token: with it, it could not tell that it has restarted."""
 
 
-class DialectError(Exception):
+class DialectError(QuicdistError):
     """Bytes that no such carrier sends; costs the connection that brought them."""
 
 

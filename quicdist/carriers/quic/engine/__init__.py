@@ -13,6 +13,7 @@ from typing import Protocol, TypeAlias, cast
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Alert, Certificates
+from quicdist.errors import QuicdistError
 from quicdist.protocol.dialects.base import Buffer
 
 SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
@@ -35,7 +36,7 @@ ResetTokenOf: TypeAlias = Callable[[bytes], bytes]
 """The stateless reset token of a connection id of ours (RFC 9000, 10.3.2)."""
 
 
-class EngineError(Exception):
+class EngineError(QuicdistError):
     """The library did what it should not; the connection cannot go on."""
 
 
