@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -138,7 +139,10 @@ class UdpSocket:
                     for at in range(0, len(data), size):
                         datagrams.append((data[at : at + size], path))
         except (BlockingIOError, InterruptedError):
-            pass
+            # An error may wait that no call reports, as of a datagram that was too large for the
+            # interface: the socket stays readable until it is taken.
+            if not datagrams:
+                self._read_bounced()
         except OSError:
             self._read_bounced()
         return datagrams
@@ -152,6 +156,8 @@ class UdpSocket:
                     is_error = kind in (_IP_RECVERR, _IPV6_RECVERR) and len(data) >= 4
                     if is_error and len(self.bounced) < _MAX_BOUNCED:
                         (number,) = struct.unpack_from("=I", data)
+                        if number == errno.EMSGSIZE:
+                            continue  # who sent a probe for the path's MTU sees that it is lost
                         self.bounced[address] = os.strerror(number)
 
     def send(self, data: bytes, path: Path) -> None:
