@@ -8,8 +8,8 @@ it is (the minimum round trip); what is in flight follows their product, the ban
   flight on a path that loses one datagram in a hundred is above 2 % every other round trip.
 - Loss that stays when this sender has slowed down is the path's own, or made by others: it is
   tolerated on top.
-- A queue counts as well. If no datagram of a round trip was faster than QUEUE_TOLERATED times the
-  minimum, a queue stands at the bottleneck; this sender then yields: it drains its own share of it
+- A queue counts as well. If every datagram of a round trip waited longer than QUEUE_TOLERATED
+  allows, a queue stands at the bottleneck; this sender then yields: it drains its own share of it
   and believes the rate that it measured. A queue that stays, or is back at once, is made by others,
   who would take all of the path from a sender that gave way: it is contested, and for some rounds
   this sender does not yield.
@@ -107,12 +107,15 @@ _BETA = 0.7
 """Reduction where too much is lost (2.7, BBR.Beta)."""
 
 _FULL_GROWTH = 1.25
-_FULL_ROUNDS = 3
-"""Rounds without such a growth after which STARTUP has filled the path (5.3.1.2)."""
+_FULL_ROUNDS, _FULL_QUEUED_ROUNDS = 3, 2
+"""Rounds without such a growth after which STARTUP has filled the path (5.3.1.2), the second where
+there is a queue."""
 
-QUEUE_TOLERATED = 1.15
-_STARTUP_QUEUE = 1.5
-"""Minimum round trips: a queue stands where every datagram of a round took longer."""
+QUEUE_TOLERATED = 0.1
+"""Minimum round trips that every datagram of a round may wait, besides HOST_DELAY: where they wait
+longer, a queue stands."""
+_STARTUP_QUEUE = 0.5
+"""The same while STARTUP fills the path."""
 _QUEUE_SAMPLES = 4
 """Round trips measured in a round, at least, to say so."""
 
@@ -131,6 +134,8 @@ _PROBE_ROUNDS = 63
 """Rounds between them at most, or as many as there are datagrams in flight: Reno grows by as much
 in that time (5.3.3.5.1)."""
 
+_RECENT_ROUNDS = 4
+"""Rounds of which the best one is what this sender gets: in others, the host may have been busy."""
 _YIELD_GAIN = 0.85
 """Of the measured bandwidth, besides the gain of DOWN, while this sender drains a queue."""
 _YIELD_SHARE = 0.6
@@ -142,14 +147,14 @@ _RETURN_ROUNDS = 3
 _CONTEST_ROUNDS = (8, 32)
 """Rounds for which this sender does not yield after it was of no use, at first and at most."""
 
-_UP_QUEUE = 0.15
-"""Minimum round trips by which UP may lengthen the queue: the path has no more to give."""
 _UP_FIRST_GROWTH = 1 / 16
 """Of what is acknowledged: by how much UP raises the bound in its first round; twice as much in
 each that follows."""
 _UP_MAX_ROUNDS = 6
 """Rounds of UP at most while the bound is what holds it."""
 _UP_GROWTH = 1.1
+_UP_FREE = 1.2
+"""By which the bandwidth grows if UP takes nothing from others: the queue is the host's."""
 _UP_ROUNDS = 2
 """Rounds of UP without such a growth of the bandwidth after which it ends."""
 _DOWN_ROUNDS = 4
@@ -222,6 +227,7 @@ class Bbr:
         self._round_lost = 0
         self._latest_bandwidth = 0.0
         self._latest_delivered = 0
+        self._recent = MaxFilter(_RECENT_ROUNDS)
         self._undo: _Bounds | None = None
         self._undo_lost = 0
         self._has_lowered = False
@@ -290,6 +296,8 @@ class Bbr:
             self._end_round(sample)
         self._advance(ack)
         if self._is_round_start:
+            self._recent.advance()
+            self._recent.update(self._latest_bandwidth)
             self._latest_bandwidth, self._latest_delivered = sample.rate, sample.delivered
         self._set_rate()
         self._set_window(ack)
@@ -409,8 +417,9 @@ class Bbr:
         if self._loses:
             self._bounds.longterm = max(self._bdp(1.0), float(self._latest_delivered))
             return True
-        has_queue = self._queue > (_STARTUP_QUEUE - 1) * self._min_rtt.value + HOST_DELAY
-        return has_queue or self._full_rounds >= _FULL_ROUNDS
+        has_queue = self._queue > self._tolerated(_STARTUP_QUEUE)
+        rounds = _FULL_QUEUED_ROUNDS if has_queue else _FULL_ROUNDS
+        return self._full_rounds >= rounds
 
     def _bdp(self, gain: float) -> float:
         """Bytes in flight when the path is used to `gain` times what it carries (5.6.4.2)."""
@@ -420,8 +429,11 @@ class Bbr:
 
     @property
     def _has_queue(self) -> bool:
-        tolerated = (QUEUE_TOLERATED - 1) * min(self._min_rtt.value, 1.0)
-        return self._queue > max(tolerated, HOST_DELAY / 3)
+        return self._queue > self._tolerated(QUEUE_TOLERATED)
+
+    def _tolerated(self, share: float) -> float:
+        """Seconds of waiting that are no queue."""
+        return share * min(self._min_rtt.value, 1.0) + HOST_DELAY
 
     # -- the states --
 
@@ -477,7 +489,7 @@ class Bbr:
     def _yield(self) -> None:
         """Drains this sender's share of a queue, at what it gets of the bottleneck and not at what
         it believed to get: together with others that was too much."""
-        measured = min(self._latest_bandwidth or math.inf, self._bandwidths.value)
+        measured = min(self._recent.value or math.inf, self._bandwidths.value)
         self._yielded = _Yield(self._queue, measured, self._bounds.bandwidth)
         self._bounds.bandwidth = min(_YIELD_GAIN * measured, self._bounds.bandwidth)
 
@@ -518,7 +530,8 @@ class Bbr:
             return
         self._up_rounds += 1
         before = self._queue_before if self._is_contested else 0.0
-        if self._queue > before + _UP_QUEUE * self._min_rtt.value + HOST_DELAY / 3:
+        is_free = self._bandwidths.value >= self._full_bandwidth * _UP_FREE
+        if self._queue > before + self._tolerated(QUEUE_TOLERATED) and not is_free:
             self._begin_down(ack.now)
             return
         is_bound = self._window >= self._bounds.longterm and self._up_rounds < _UP_MAX_ROUNDS

@@ -14,7 +14,7 @@ import math
 QUANTUM = 0.001
 """Seconds' worth of bytes that leave together: timers have no finer resolution."""
 
-MAX_LATE = 0.004
+MAX_LATE = 0.008
 """Seconds' worth of bytes that a late timer may make up for at once."""
 
 _MIN_BURST = 10
