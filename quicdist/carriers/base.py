@@ -230,8 +230,21 @@ class CarrierLimits:
     """Bounds on what one connection may hold, in bytes, and on times, in seconds."""
 
     high_water: int = 512 * 1024
+    """Handed over and not sent, at most; over QUIC no more than leaves in some milliseconds."""
     low_water: int = 256 * 1024
+
+    max_unacknowledged: int = 32 * 1024 * 1024
+    """Sent or to be sent, and not acknowledged, over QUIC: kept to be sent again."""
+
     receive_window: int = 1024 * 1024
+    """Come and not consumed, at first."""
+
+    max_receive_window: int = 24 * 1024 * 1024
+    """The same, at most: over QUIC it follows what a path holds, as long as it is consumed."""
+
+    window_budget: int = 96 * 1024 * 1024
+    """What the receive windows of all connections of a node have together beyond the first ones."""
+
     max_frame: int = 128 * 1024 * 1024
     max_handshake: int = 4096
     handshake_timeout: float = 7.0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from quicdist.carriers.base import CarrierLimits, Connection
 from quicdist.carriers.dialects import ALL_ALPNS
+from quicdist.carriers.quic.congestion.choice import algorithm
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import AdmissionLimits, QuicSettings
 from quicdist.carriers.quic.tracing import Tracing
@@ -42,6 +43,10 @@ class Quic:
     """The QUIC library: `aioquic`; `aioquic-plain`, which does without our short ways; `qh3`, the
     faster one (`pip install quicdist[fast]`), which has no qlog."""
 
+    congestion: str = "bbr"
+    """Congestion control of the aioquic engines: `bbr`, which models the path and keeps its rate
+    where datagrams are lost; `cubic` (RFC 9438); `reno` (RFC 9002)."""
+
     max_datagram_size: int = 16_000
     """UDP payload that is sent at most, in bytes; what the path carries is found out."""
 
@@ -55,6 +60,11 @@ class Quic:
                 f"busy_wait is in seconds, from 0 (off) to {_LONGEST_BUSY_WAIT:g}, "
                 f"got {self.busy_wait}: 500 us are 0.0005"
             )
+
+        try:
+            algorithm(self.congestion)
+        except ValueError as error:
+            raise NodeError(str(error)) from None
 
     def make(self, credentials: Credentials) -> Carrier:
         return _QuicCarrier(self, credentials)
@@ -120,6 +130,7 @@ class _QuicCarrier:
             alpns=self._settings.listen_alpns,
             tracing=self._settings.tracing,
             engine=self._settings.engine,
+            congestion=self._settings.congestion,
             max_datagram_size=self._settings.max_datagram_size,
             busy_wait=self._settings.busy_wait,
         )

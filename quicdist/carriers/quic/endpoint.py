@@ -28,6 +28,7 @@ from quicdist.carriers.quic.engine import (
 )
 from quicdist.carriers.quic.initial import is_initial, read_initial, version_negotiation
 from quicdist.carriers.quic.moving import address_towards, is_assigned
+from quicdist.carriers.quic.receive_window import MemoryBudget
 from quicdist.carriers.quic.resets import Allowance, ResetTokens, token_in
 from quicdist.carriers.quic.retry import AddressProofs
 from quicdist.carriers.quic.settings import QuicSettings
@@ -83,6 +84,7 @@ class Endpoint:
         self._look: asyncio.TimerHandle | None = None
         self._dialling: dict[SocketAddress, set[QuicCarrier]] = {}
         self._touched: dict[QuicCarrier, None] = {}
+        self.budget = MemoryBudget(settings.limits.window_budget)
         self._tick_planned = False
         self._is_closing = False
         self._emptied: asyncio.Event = asyncio.Event()
@@ -347,10 +349,12 @@ class Endpoint:
     # -- in -------------------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
-        now = self._loop.time()
         routes = self._routes
         batch: dict[QuicCarrier, None] = {}
-        for data, path in self._udp.receive(_BATCH):
+        datagrams = self._udp.receive(_BATCH)
+        # Not before: if the process does not run for a while in between, round trips seem short.
+        now = self._loop.time()
+        for data, path in datagrams:
             if len(data) < 1 + CONNECTION_ID_LENGTH:
                 self.refusals[Refusal.STRAY] += 1
                 continue

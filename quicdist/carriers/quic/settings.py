@@ -59,8 +59,11 @@ class QuicSettings:
     max_datagram_size: int = 16_000
     """UDP payload that we send at most. 1200 passes everywhere, more is probed for."""
 
-    max_in_flight: int = 1024 * 1024
-    """Bytes sent and unacknowledged: aioquic's cost of an ACK grows with the packets in flight."""
+    congestion: str = "bbr"
+    """Congestion control: `bbr`, `cubic` or `reno` (see congestion.controller.Algorithm)."""
+
+    max_in_flight: int = 32 * 1024 * 1024
+    """Bytes sent and unacknowledged: two and a half BDPs of a Gbit/s at 100 ms."""
 
     socket_buffer: int = 4 * 1024 * 1024
     """Wanted of the kernel for each direction; it may give less."""

@@ -143,6 +143,13 @@ class EngineConnection(Protocol):
     def acknowledged(self) -> int:
         """Bytes that the peer has, without gaps, over all streams written to."""
 
+    def sent(self) -> int:
+        """Bytes that have left at least once, over all streams written to."""
+
+    def pacing_rate(self) -> float:
+        """Bytes a second at which the congestion controller lets them leave; 0 where it sets no
+        rate, or this engine does not tell."""
+
     def received(self) -> int:
         """Bytes that have come in order, over all streams, those refused included."""
 

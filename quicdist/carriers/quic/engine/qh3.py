@@ -341,6 +341,14 @@ class Qh3Connection:
             self._reckon()
         return self._acknowledged
 
+    def sent(self) -> int:
+        """This engine hides it: what is acknowledged was sent."""
+        return self.acknowledged()
+
+    def pacing_rate(self) -> float:
+        """This engine hides it."""
+        return 0.0
+
     def received(self) -> int:
         """What was handed over."""
         return self._received
