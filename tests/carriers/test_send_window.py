@@ -12,7 +12,7 @@ IN_FLIGHT = 8 * 1024 * 1024
 
 def paced(rate: float) -> SendWindow:
     window = SendWindow(HIGH, IN_FLIGHT)
-    window.set_rate(rate)
+    window.set_rate(rate, 0.02)
     return window
 
 
@@ -26,6 +26,14 @@ def test_the_high_watermark_while_no_rate_is_known() -> None:
 )
 def test_what_leaves_in_three_milliseconds_within_bounds(rate: float, size: int) -> None:
     assert paced(rate).size == size
+
+
+def test_less_on_a_short_path() -> None:
+    window = SendWindow(HIGH, IN_FLIGHT)
+    window.set_rate(100_000_000, 0.002)
+    assert window.size == 100_000
+    window.set_rate(100_000_000, 0.0002)
+    assert window.size == 50_000
 
 
 def test_full_by_what_has_not_left() -> None:
@@ -50,5 +58,5 @@ def test_room_once_a_quarter_has_left() -> None:
 
 def test_a_small_high_watermark_is_kept() -> None:
     window = SendWindow(1000, IN_FLIGHT)
-    window.set_rate(1e9)
+    window.set_rate(1e9, 0.02)
     assert window.size == 1000

@@ -650,7 +650,7 @@ class QuicCarrier:
     def _look_at_watermarks(self) -> None:
         self._bytes_sent = self._engine.sent()
         window = self._send_window
-        window.set_rate(self._engine.pacing_rate())
+        window.set_rate(self._engine.pacing_rate(), self._engine.round_trip() or 0.0)
         if not self._writable and window.has_room(
             self._bytes_queued, self._bytes_sent, self._bytes_acknowledged, self._limits.low_water
         ):

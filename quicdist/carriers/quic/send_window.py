@@ -9,7 +9,9 @@ Pure. Sizes in bytes, rates in bytes a second.
 from __future__ import annotations
 
 _AHEAD = 0.003
-"""Seconds worth of bytes that wait for their turn to leave."""
+_MIN_AHEAD = 0.0005
+"""Seconds worth of bytes that wait for their turn to leave, at most and at least: half a round trip
+between them, so that little waits on a short path."""
 _LEAST = 32 * 1024
 """Bytes at any rate: a turn of the event loop costs as much for fewer."""
 
@@ -23,12 +25,11 @@ class SendWindow:
         self.size = high_water
         """Bytes handed over and not sent, at most."""
 
-    def set_rate(self, rate: float) -> None:
-        """The pacing rate; 0 is unknown."""
+    def set_rate(self, rate: float, round_trip: float) -> None:
+        """The pacing rate; 0 is unknown. The round trip in seconds."""
         if rate:
-            self.size = max(
-                min(int(rate * _AHEAD), self._high_water), min(_LEAST, self._high_water)
-            )
+            ahead = min(max(round_trip / 2, _MIN_AHEAD), _AHEAD)
+            self.size = min(max(int(rate * ahead), _LEAST), self._high_water)
 
     def is_full(self, queued: int, sent: int, acknowledged: int) -> bool:
         """Whether no more may be handed over; all counted from the connection's beginning."""

@@ -136,6 +136,8 @@ in that time (5.3.3.5.1)."""
 
 _RECENT_ROUNDS = 4
 """Rounds of which the best one is what this sender gets: in others, the host may have been busy."""
+_MIN_CYCLE = 0.5
+"""Seconds: what was measured is to be remembered over a moment in which the host is busy."""
 _YIELD_GAIN = 0.85
 """Of the measured bandwidth, besides the gain of DOWN, while this sender drains a queue."""
 _YIELD_SHARE = 0.6
@@ -162,6 +164,8 @@ _DOWN_ROUNDS = 4
 
 HOST_DELAY = 0.003
 """Seconds that event loops, their timers and delayed acknowledgements add at both ends."""
+_SHORT_DATAGRAMS, _SHORT_WINDOW = 112, 512 * 1024
+"""Datagrams, bytes at most, that keep both ends of a path at work that is shorter than that."""
 _EXTRA_ROUNDS = 10
 """Rounds for which aggregation is remembered (2.7, BBR.ExtraAckedFilterLen)."""
 
@@ -350,7 +354,7 @@ class Bbr:
         if self._extra_delivered <= expected:
             self._extra_since, self._extra_delivered, expected = ack.now, 0, 0.0
         self._extra_delivered += ack.acknowledged
-        bound = self.bandwidth * max(min(self._min_rtt.value, 1.0) / 2, HOST_DELAY)
+        bound = self.bandwidth * min(max(self._min_rtt.value / 2, HOST_DELAY / 6), 0.5)
         self._extra.update(min(self._extra_delivered - expected, bound))
 
     def _take_loss(self, ack: Ack, sample: RateSample) -> None:
@@ -431,9 +435,17 @@ class Bbr:
     def _has_queue(self) -> bool:
         return self._queue > self._tolerated(QUEUE_TOLERATED)
 
+    @property
+    def _is_short(self) -> bool:
+        """Whether the path is shorter than what hosts add."""
+        return self._min_rtt.value < HOST_DELAY
+
     def _tolerated(self, share: float) -> float:
-        """Seconds of waiting that are no queue."""
-        return share * min(self._min_rtt.value, 1.0) + HOST_DELAY
+        """Seconds of waiting that are no queue. On a path shorter than what hosts add, waiting says
+        nothing of it: it is the processors that are busy."""
+        if self._is_short:
+            return math.inf
+        return share * self._min_rtt.value + HOST_DELAY
 
     # -- the states --
 
@@ -569,7 +581,8 @@ class Bbr:
         """5.3.3.5."""
         rounds = min(_PROBE_ROUNDS, max(self._bdp(1.0) / self.datagram_size, 8))
         waited = self._rounds - self._cycle_rounds
-        return now - self._cycle_at >= self._wait or waited >= rounds
+        elapsed = now - self._cycle_at
+        return elapsed >= self._wait or (waited >= rounds and elapsed >= _MIN_CYCLE)
 
     def _begin_down(self, now: float) -> None:
         """A cycle of bandwidth probing begins (5.3.3.6)."""
@@ -613,6 +626,8 @@ class Bbr:
         if minimum is math.inf:
             return
         gain = GAINS[self.state].pacing
+        if self._is_short:
+            gain = max(gain, GAINS[_UP].pacing)  # the window is what limits it
         rate = gain * self.bandwidth * _PACING_MARGIN
         least = INITIAL_WINDOW * self.datagram_size / max(minimum, 0.001)
         if self._bounds.is_full:
@@ -623,8 +638,12 @@ class Bbr:
     def _set_window(self, ack: Ack) -> None:
         """5.6.4."""
         gains = GAINS[self.state]
-        room = self._bdp(gains.window) + self._extra.value + self.bandwidth * HOST_DELAY
-        room = max(room, float(MIN_WINDOW * self.datagram_size))
+        host = min(HOST_DELAY, self._min_rtt.value + HOST_DELAY / 6)
+        room = self._bdp(gains.window) + self._extra.value + self.bandwidth * host
+        least = MIN_WINDOW * self.datagram_size
+        if self._is_short:
+            least = min(_SHORT_DATAGRAMS * self.datagram_size, _SHORT_WINDOW)
+        room = max(room, float(least))
         window = self._window
         if self._bounds.is_full:
             window = min(window + ack.acknowledged, room)
