@@ -24,6 +24,7 @@ from __future__ import annotations
 import enum
 import math
 import random
+from collections import deque
 from dataclasses import dataclass
 
 from quicdist.carriers.quic.congestion.controller import INITIAL_WINDOW, MIN_WINDOW, Ack
@@ -116,6 +117,8 @@ QUEUE_TOLERATED = 0.1
 longer, a queue stands."""
 _STARTUP_QUEUE = 0.5
 """The same while STARTUP fills the path."""
+_QUEUED_ROUNDS = 3
+"""Rounds in each of which that is so: a moment in which a host was busy is no queue."""
 _QUEUE_SAMPLES = 4
 """Round trips measured in a round, at least, to say so."""
 
@@ -134,7 +137,7 @@ _PROBE_ROUNDS = 63
 """Rounds between them at most, or as many as there are datagrams in flight: Reno grows by as much
 in that time (5.3.3.5.1)."""
 
-_RECENT_ROUNDS = 4
+_RECENT_ROUNDS = 6
 """Rounds of which the best one is what this sender gets: in others, the host may have been busy."""
 _MIN_CYCLE = 0.5
 """Seconds: what was measured is to be remembered over a moment in which the host is busy."""
@@ -166,6 +169,8 @@ HOST_DELAY = 0.003
 """Seconds that event loops, their timers and delayed acknowledgements add at both ends."""
 _SHORT_DATAGRAMS, _SHORT_WINDOW = 112, 512 * 1024
 """Datagrams, bytes at most, that keep both ends of a path at work that is shorter than that."""
+_MAX_EXTRA = 0.05
+"""Seconds' worth of bytes that are acknowledged at once, at most: a host was busy for so long."""
 _EXTRA_ROUNDS = 10
 """Rounds for which aggregation is remembered (2.7, BBR.ExtraAckedFilterLen)."""
 
@@ -217,6 +222,8 @@ class Bbr:
         self._round_rtts = 0
         self._queue = 0.0
         """Seconds that the fastest datagram of the last round waited."""
+        self._queues: deque[float] = deque([0.0], maxlen=_QUEUED_ROUNDS)
+        """The same, of the last rounds."""
         self._queue_before = 0.0
         """The same, when UP began."""
 
@@ -354,7 +361,10 @@ class Bbr:
         if self._extra_delivered <= expected:
             self._extra_since, self._extra_delivered, expected = ack.now, 0, 0.0
         self._extra_delivered += ack.acknowledged
-        bound = self.bandwidth * min(max(self._min_rtt.value / 2, HOST_DELAY / 6), 0.5)
+        seconds = HOST_DELAY / 6
+        if not self._is_short:
+            seconds = min(max(self._min_rtt.value, HOST_DELAY), _MAX_EXTRA)
+        bound = self.bandwidth * seconds
         self._extra.update(min(self._extra_delivered - expected, bound))
 
     def _take_loss(self, ack: Ack, sample: RateSample) -> None:
@@ -403,6 +413,7 @@ class Bbr:
     def _end_round(self, sample: RateSample) -> None:
         is_known = self._round_rtts >= _QUEUE_SAMPLES and self._min_rtt.value < math.inf
         self._queue = max(self._round_rtt - self._min_rtt.value, 0.0) if is_known else 0.0
+        self._queues.append(self._queue)
         self._round_rtt, self._round_rtts, self._round_lost = math.inf, 0, 0
         if is_known and not self._has_queue:
             self._contested_until, self._contest_rounds = 0, _CONTEST_ROUNDS[0]
@@ -433,7 +444,7 @@ class Bbr:
 
     @property
     def _has_queue(self) -> bool:
-        return self._queue > self._tolerated(QUEUE_TOLERATED)
+        return min(self._queues) > self._tolerated(QUEUE_TOLERATED)
 
     @property
     def _is_short(self) -> bool:
@@ -523,6 +534,7 @@ class Bbr:
         self._contest_rounds = _CONTEST_ROUNDS[0]
         if yielded.bandwidth < self._bandwidths.value:
             self._bandwidths.replace(yielded.bandwidth)
+            self._wait *= _FIRST_WAIT  # if it was not a queue, UP shows it
 
     @property
     def _is_contested(self) -> bool:
