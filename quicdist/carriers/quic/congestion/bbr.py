@@ -147,6 +147,8 @@ _YIELD_SHARE = 0.6
 """Of a queue: what is left of one that was this sender's, at most, once it is drained."""
 _YIELD_MOST = 0.9
 """Of the bandwidth: what is believed at least after one yield."""
+_MUCH_LOWER = 0.7
+"""Share of the bandwidth below which a yield is doubted: bandwidth is probed for again soon."""
 _RETURN_ROUNDS = 3
 """A queue that is back in so few rounds is made by others."""
 _CONTEST_ROUNDS = (8, 32)
@@ -525,16 +527,18 @@ class Bbr:
     def _end_yield(self, yielded: _Yield) -> None:
         """Whose queue it was shows in whether it went away."""
         self._yielded = None
-        if yielded.bandwidth < self._bandwidths.value:
-            self._bandwidths.replace(max(yielded.bandwidth, _YIELD_MOST * self._bandwidths.value))
-        if self._queue > _YIELD_SHARE * yielded.queue:
+        before = self._bandwidths.value
+        is_ours = self._queue <= _YIELD_SHARE * yielded.queue
+        if yielded.bandwidth < before:
+            least = 0.0 if is_ours else _YIELD_MOST * before
+            self._bandwidths.replace(max(yielded.bandwidth, least))
+        if not is_ours:
             self._contest()
             return
         self._yielded_at = self._rounds
         self._contest_rounds = _CONTEST_ROUNDS[0]
-        if yielded.bandwidth < self._bandwidths.value:
-            self._bandwidths.replace(yielded.bandwidth)
-            self._wait *= _FIRST_WAIT  # if it was not a queue, UP shows it
+        if yielded.bandwidth < _MUCH_LOWER * before:
+            self._wait *= _FIRST_WAIT  # if it was no queue but a busy host, UP shows it
 
     @property
     def _is_contested(self) -> bool:
