@@ -562,8 +562,9 @@ class QuicCarrier:
         limit = received + credit
         if limit - self._limit < min(window // 2, _GRANT_STEP):
             return
-        now = self._loop.time()
-        self._window.received(received, self._outstanding, now, engine.round_trip())
+        if not self._in_handshake:  # a stranger's window does not grow
+            now = self._loop.time()
+            self._window.received(received, self._outstanding, now, engine.round_trip())
         credit += max(self._window.size - window, 0)
         self._limit = received + credit
         engine.grant(credit)
