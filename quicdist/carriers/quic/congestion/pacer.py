@@ -24,13 +24,14 @@ _MIN_BURST = 10
 class Pacer:
     """A token bucket."""
 
-    __slots__ = ("_at", "_is_idle", "_rate", "_tokens", "datagram_size")
+    __slots__ = ("_at", "_rate", "_tokens", "datagram_size", "is_idle")
 
     def __init__(self, datagram_size: int) -> None:
         self.datagram_size = datagram_size
         self._rate = 0.0
         self._at = -math.inf
-        self._is_idle = True
+        self.is_idle = True
+        """Nothing has left since `on_idle`."""
         self._tokens = float(_MIN_BURST * datagram_size)
 
     @property
@@ -63,13 +64,13 @@ class Pacer:
 
     def on_sent(self, size: int) -> None:
         """`size` bytes left."""
-        self._is_idle = False
+        self.is_idle = False
         if self._rate:
             self._tokens -= size
 
     def on_idle(self) -> None:
         """Nothing waits: the time until something does is not made up for."""
-        self._is_idle = True
+        self.is_idle = True
 
     def next_time(self, now: float) -> float:
         """When the next quantum may leave; `now` if it may already."""
@@ -89,5 +90,5 @@ class Pacer:
         if not self._rate:
             return
         burst = max(self._rate * QUANTUM, _MIN_BURST * self.datagram_size)
-        bound = burst if self._is_idle else max(self._rate * MAX_LATE, burst)
+        bound = burst if self.is_idle else max(self._rate * MAX_LATE, burst)
         self._tokens = min(self._tokens + elapsed * self._rate, bound)

@@ -208,6 +208,11 @@ class _FixedLimit(Limit):
         pass
 
 
+def _has_data(quic: QuicConnection) -> bool:
+    """Whether data of a stream waits to be sent."""
+    return any(not stream.sender.buffer_is_empty for stream in quic._streams_queue)
+
+
 class _ShortQuic(_Quic, ShortPaths):
     """The same, with short ways for what there is most of."""
 
@@ -403,7 +408,7 @@ class AioquicConnection:
             self._told_of = space.largest_received_packet
         if self._pacer.left <= 0:
             quic._pacing_at = None  # not the pacer has stopped it
-        elif all(stream.sender.buffer_is_empty for stream in quic._streams_queue):
+        elif not self._pacer.pacer.is_idle and not _has_data(quic):
             self._congestion.controller.on_app_limited(self._congestion.bytes_in_flight)
             self._pacer.pacer.on_idle()
         return datagrams
