@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo check test test-pure test-all test-uvloop test-eager test-erlangs interop bench bench-venv bench-etf bench-nodes bench-scale fuzz sanitize dist docs lint setup erlang tools clean
+.PHONY: help demo check test test-pure test-all test-uvloop test-eager test-erlangs interop bench bench-venv bench-etf bench-nodes bench-scale bench-wan fuzz sanitize dist docs lint setup erlang tools clean
 
 help:
 	@echo "make demo     a Python node and a real Erlang node talk over QUIC"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-erlangs  the tests with a real Erlang, with each erl of QUICDIST_ERLS=erl:erl"
 	@echo "make interop  one list of scenarios with every kind of peer, see interop/README.md"
 	@echo "make bench    how fast it is, next to others"
+	@echo "make bench-wan the same on emulated wide-area paths (root), beside Erlang over TCP and TLS"
 	@echo "make faults   bad networks and machines, tried for real; some ten minutes, prints a table"
 	@echo "make soak     nodes under random traffic, kills and moves, SOAK_SECONDS long"
 	@echo "make fuzz     hostile bytes for every parser, FUZZ_SECONDS long, see fuzz/README.md"
@@ -86,6 +87,9 @@ bench-etf: bench-venv
 
 bench-scale: bench-venv
 	@.venv-bench/bin/python -m benchmarks.scale $(ARGS)
+
+bench-wan: setup
+	@$(BIN)/python -m benchmarks.wan $(ARGS)
 
 bench-nodes: bench-venv
 	@.venv-bench/bin/python -m benchmarks.nodes $(or $(ARGS),--picture benchmarks/nodes.svg)

@@ -33,8 +33,17 @@ class CarrierLimits:
     """Bounds of one connection of any carrier. Sizes in bytes, times in seconds."""
 
     high_water: int = 512 * 1024
+    """Queued and not sent, at most; over QUIC no more than leaves in some milliseconds."""
     low_water: int = 256 * 1024
+    max_unacknowledged: int = 32 * 1024 * 1024
+    """Queued or sent and not acknowledged, over QUIC: kept for retransmission."""
     receive_window: int = 1024 * 1024
+    """Received and not consumed, at first."""
+    max_receive_window: int = 24 * 1024 * 1024
+    """The same, at most: over QUIC it follows what the path holds while data is consumed."""
+    window_budget: int = 96 * 1024 * 1024
+    """Receive windows of all QUIC connections of an endpoint together, beyond the first size of
+    each."""
     max_frame: int = 128 * 1024 * 1024
     max_handshake: int = 4096
     handshake_timeout: float = 7.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import ssl
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,12 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import Limit, QuicConnection, QuicConnectionState
 from aioquic.quic.stream import QuicStream
 
+from quicdist.carriers.quic.congestion.bbr import Bbr
+from quicdist.carriers.quic.congestion.cubic import Cubic
+from quicdist.carriers.quic.congestion.reno import Reno
 from quicdist.carriers.quic.engine import Opening
 from quicdist.carriers.quic.engine import aioquic as adapter
+from quicdist.carriers.quic.engine.aioquic_recovery import Congestion, Recovery
 from quicdist.carriers.quic.tls_exporter import expand_label
 from tests.carriers.owners import IDENTITY, settings
 
@@ -251,10 +256,16 @@ def test_a_tls_handshake_of_any_size_is_not_waited_for() -> None:
     assert "too large" in listener.closed.text
 
 
-def test_losses_are_counted_by_our_congestion_control() -> None:
-    engine = adapter.engine(settings(), token_of)
+@pytest.mark.parametrize(("name", "kind"), [("bbr", Bbr), ("cubic", Cubic), ("reno", Reno)])
+def test_recovery_is_ours_with_the_controller_that_the_settings_name(
+    name: str, kind: type[object]
+) -> None:
+    engine = adapter.engine(replace(settings(), congestion=name), token_of)
     connection = engine.dialer("localhost", ["x"])
-    assert isinstance(connection._quic._loss._cc, adapter._CountingReno)
+    recovery = connection._quic._loss
+    assert isinstance(recovery, Recovery)
+    assert isinstance(recovery._cc, Congestion)
+    assert isinstance(recovery._cc.controller, kind)
     assert connection.datagrams_lost() == 0
 
 

@@ -36,6 +36,19 @@ def compare(steps: list[tuple[str, int, int]]) -> None:
         assert list(ours) == list(theirs)
 
 
+@given(steps=operations, start=st.integers(0, 60), length=st.integers(1, 30))
+def test_what_is_missing_is_what_would_be_added(
+    steps: list[tuple[str, int, int]], start: int, length: int
+) -> None:
+    ranges = Ranges()
+    for name, first, size in steps:
+        getattr(ranges, name)(first, first + size)
+    held = {number for each in ranges for number in each}
+    parts = ranges.missing(start, start + length)
+    found = [number for first, stop in parts for number in range(first, stop)]
+    assert found == [number for number in range(start, start + length) if number not in held]
+
+
 def test_a_gap_at_every_second_byte_is_found_by_halving() -> None:
     ranges = Ranges(range(2 * n, 2 * n + 1) for n in range(4096))
     looked_at = mock.Mock(side_effect=lambda each: each.start)

@@ -1,4 +1,4 @@
-"""How much a connection hands over before some of it is acknowledged."""
+"""How much a connection hands over before some of it has left."""
 
 from __future__ import annotations
 
@@ -6,58 +6,77 @@ import pytest
 
 from quicdist.carriers.quic.send_window import SendWindow
 
-MOST = 512 * 1024
+HIGH = 512 * 1024
+DATAGRAM = 1200
+IN_FLIGHT = 8 * 1024 * 1024
 
 
-def after(*rounds: tuple[float, float], datagram: int = 1200) -> SendWindow:
-    """A window after rounds that began at a time and took so long."""
-    window = SendWindow(MOST)
-    for number, (began, took) in enumerate(rounds, start=1):
-        window.sent(number, began)
-        window.acknowledged(number, datagram, began + took)
+def paced(rate: float) -> SendWindow:
+    window = SendWindow(HIGH, IN_FLIGHT)
+    window.set_rate(rate, 0.02, 0.02, DATAGRAM)
     return window
 
 
-def test_a_short_path_holds_little() -> None:
-    assert after((0.0, 0.0005)).size == 112 * 1200
-    assert after((0.0, 0.0005), datagram=1452).size == 112 * 1452
+def test_the_high_watermark_while_no_rate_is_known() -> None:
+    assert paced(0).size == HIGH
 
 
-def test_a_long_path_holds_as_much_as_is_allowed() -> None:
-    assert after((0.0, 0.05)).size == MOST
+@pytest.mark.parametrize(
+    ("rate", "size"),
+    [(100_000, 32 * 1024), (25_000_000, 75_000), (125_000_000, 375_000), (1e9, HIGH)],
+)
+def test_what_leaves_in_three_milliseconds_within_bounds(rate: float, size: int) -> None:
+    assert paced(rate).size == size
 
 
-def test_between_it_holds_what_its_length_wants() -> None:
-    sizes = [after((0.0, took)).size for took in (0.003, 0.005, 0.008)]
-    assert sizes == pytest.approx([took * 42_000 * 1200 for took in (0.003, 0.005, 0.008)], abs=1)
+def test_less_on_a_shorter_path() -> None:
+    window = SendWindow(HIGH, IN_FLIGHT)
+    window.set_rate(100_000_000, 0.004, 0.0031, DATAGRAM)
+    assert window.size == 200_000
 
 
-def test_large_datagrams_cost_no_more_time_than_small_ones() -> None:
-    assert after((0.0, 0.0005), datagram=16_000).size == MOST
+def test_full_by_what_has_not_left() -> None:
+    window = paced(25_000_000)
+    assert not window.is_full(queued=1_074_999, sent=1_000_000, acknowledged=0)
+    assert window.is_full(queued=1_075_000, sent=1_000_000, acknowledged=0)
 
 
-def test_a_full_window_does_not_make_the_path_longer() -> None:
-    assert after((0.0, 0.0005), (1.0, 0.05), (2.0, 0.05)).size == 112 * 1200
+def test_full_by_what_is_not_acknowledged() -> None:
+    window = paced(25_000_000)
+    assert window.is_full(queued=IN_FLIGHT, sent=IN_FLIGHT, acknowledged=0)
+    assert not window.has_room(IN_FLIGHT, IN_FLIGHT, 0, HIGH)
+    assert window.has_room(IN_FLIGHT, IN_FLIGHT, IN_FLIGHT // 2, HIGH)
 
 
-def test_a_path_that_became_longer_is_seen_to_be() -> None:
-    assert after((0.0, 0.0005), (40.0, 0.05)).size == 112 * 1200
-    assert after((0.0, 0.0005), (40.0, 0.05), (80.0, 0.05)).size == MOST
+@pytest.mark.parametrize(
+    ("round_trip", "least", "datagram", "bound"),
+    [
+        (0.004, 0.0003, 16_000, HIGH),
+        (0.004, 0.0003, 1200, 112 * 1200),
+        (0.004, 0.001, 1200, 200_000),
+        (0.004, 0.0031, 1200, IN_FLIGHT),
+        (0.1, 0.0003, 1200, IN_FLIGHT),
+    ],
+)
+def test_on_a_path_shorter_than_hosts_delays_what_is_not_acknowledged_is_bounded(
+    round_trip: float, least: float, datagram: int, bound: int
+) -> None:
+    window = SendWindow(HIGH, IN_FLIGHT)
+    window.set_rate(100_000_000, round_trip, least, datagram)
+    assert window.is_full(queued=bound, sent=bound, acknowledged=0)
+    assert not window.is_full(queued=bound - 1, sent=bound - 1, acknowledged=0)
+    assert window.has_room(IN_FLIGHT, IN_FLIGHT, IN_FLIGHT - bound // 2 + 1, HIGH)
+    assert not window.has_room(IN_FLIGHT, IN_FLIGHT, IN_FLIGHT - bound, HIGH)
 
 
-def test_what_is_acknowledged_in_part_says_nothing_yet() -> None:
-    window = SendWindow(MOST)
-    window.acknowledged(0, 1200, 0.0)
-    window.sent(1000, 0.0)
-    window.sent(2000, 0.001)
-    window.acknowledged(999, 1200, 0.002)
-    assert window.size == MOST
-    window.acknowledged(1000, 1200, 0.0005)
-    assert window.size == 112 * 1200
+def test_room_once_a_quarter_has_left() -> None:
+    window = paced(25_000_000)
+    assert not window.has_room(queued=75_000, sent=10_000, acknowledged=0, low_water=HIGH)
+    assert window.has_room(queued=75_000, sent=20_000, acknowledged=0, low_water=HIGH)
+    assert not window.has_room(queued=75_000, sent=20_000, acknowledged=0, low_water=10_000)
 
 
-def test_never_more_than_is_allowed() -> None:
-    window = SendWindow(1000)
-    window.sent(1, 0.0)
-    window.acknowledged(1, 1200, 0.5)
+def test_a_small_high_watermark_is_kept() -> None:
+    window = SendWindow(1000, IN_FLIGHT)
+    window.set_rate(1e9, 0.02, 0.02, DATAGRAM)
     assert window.size == 1000

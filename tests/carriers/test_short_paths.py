@@ -222,7 +222,7 @@ def test_bulk_leaves_in_bursts_and_is_acknowledged_at_once(name: str) -> None:
     for connection in (client, server):  # what is left of the handshake
         connection.transmit(now)
     client._quic._loss._cc.congestion_window = 1 << 20
-    client._pacer.packet_time = None
+    client._pacer.pacer.set_rate(0.0, now)
     bursts = [client.transmit(now) for _ in range(3)]
     assert [len(burst) for burst in bursts] == [BURST] * 3
     assert not server.transmit(now)

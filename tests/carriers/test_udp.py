@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 from collections.abc import Iterator
@@ -88,3 +89,17 @@ def test_one_that_can_never_leave_keeps_no_other_back(sockets: list[UdpSocket]) 
     with pytest.raises(OSError, match="Message too long"):
         sender.send_all([(bytes(70_000), path), (b"small", path)])
     assert received(target, 1) == [b"small"]
+
+
+def test_a_datagram_too_large_for_the_interface_leaves_nothing_to_read() -> None:
+    """The kernel notes the error and reports the socket readable until it is taken: an event loop
+    would spin."""
+    with contextlib.closing(UdpSocket.bind(("127.0.0.1", 0), socket.AF_INET, 4 << 20)) as ours:
+        with contextlib.suppress(OSError):
+            ours.send(bytes(65_530), (("127.0.0.1", 9), None))
+        poll = select.poll()
+        poll.register(ours.fileno(), select.POLLIN)
+        assert poll.poll(1000), "the kernel noted nothing: this tests nothing"
+        assert ours.receive(8) == []
+        assert poll.poll(0) == []
+        assert not ours.bounced

@@ -36,6 +36,7 @@ from quicdist.carriers.quic.engine import (
     Path,
     SocketAddress,
 )
+from quicdist.carriers.quic.receive_window import MemoryBudget, ReceiveWindow
 from quicdist.carriers.quic.send_window import SendWindow
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.reject_reason import RejectReason
@@ -96,6 +97,9 @@ class AttemptFailed(DialError):
 
 class Host(Protocol):
     """What a connection wants of its endpoint."""
+
+    budget: MemoryBudget
+    """For the windows of all its connections."""
 
     def touch(self, connection: QuicConnection) -> None:
         """It has something to send: transmit before the next wait."""
@@ -168,8 +172,12 @@ class QuicConnection:
 
         self._incoming: list[Packet] = []
         self._outstanding = 0  # bytes of packets that the owner has not consumed
-        self._window = settings.first_window(is_listener=role is Role.LISTENER)
-        self._limit = self._window  # how many stream bytes the peer may send
+        self._window = ReceiveWindow(
+            settings.first_window(is_listener=role is Role.LISTENER),
+            settings.limits.max_receive_window,
+            host.budget,
+        )
+        self._limit = self._window.size  # how many stream bytes the peer may send
 
         self._in_handshake = True
         self._pending: dict[int, list[Buffer]] = {}  # for the engine, at the end of this tick
@@ -177,7 +185,10 @@ class QuicConnection:
         self._gap: Gap | None = None
         self._bytes_queued = 0
         self._bytes_acknowledged = 0
-        self._send_window = SendWindow(settings.limits.high_water)
+        self._bytes_sent = 0
+        self._send_window = SendWindow(
+            settings.limits.high_water, settings.limits.max_unacknowledged
+        )
         self._writable = True
         self._flushers: list[asyncio.Future[bool]] = []
 
@@ -238,8 +249,8 @@ class QuicConnection:
 
     @property
     def is_writable(self) -> bool:
-        """False from a window full of unacknowledged bytes, at most the high watermark, until some
-        of it is acknowledged."""
+        """False from a window full of bytes that have not left, at most the high watermark, until
+        some of them have; and while too much is unacknowledged."""
         return self._writable
 
     def send_handshake(self, message: bytes) -> None:
@@ -254,7 +265,7 @@ class QuicConnection:
         self._perform(self._dialect.connected())
         self._in_handshake = False
         self._engine.peer_proved()
-        self._window = max(self._limits.receive_window, self._dialect.receive_window)
+        self._window.raise_first(max(self._limits.receive_window, self._dialect.receive_window))
         self._grant()
         if self._gap is None:
             self._engine.send_whole(False)
@@ -276,7 +287,7 @@ class QuicConnection:
             self._write(write)
         else:
             self._held.append(write)
-        if self._bytes_queued - self._bytes_acknowledged >= self._send_window.size:
+        if self._is_full:
             self._writable = False
 
     def consumed(self, count: int) -> None:
@@ -403,7 +414,6 @@ class QuicConnection:
                 pending, self._pending = self._pending, {}
                 for stream, parts in pending.items():
                     self._engine.write(stream, parts)
-                self._send_window.sent(self._bytes_queued, now)
             datagrams = self._engine.transmit(now)
         except EngineError as error:
             self._end(CloseReason(CloseKind.ERROR, str(error), Cause.CARRIER))
@@ -423,13 +433,13 @@ class QuicConnection:
         if acknowledged != self._bytes_acknowledged:
             self._bytes_acknowledged = acknowledged
             self._look_at_gap()
-            self._look_at_watermarks(now)
+            self._look_at_flushers()
+        self._look_at_watermarks()
         self._look_at_reset_token()
         path = self._engine.path
         if path is not self._path and path[0] != self._path[0]:
             self._path = path
             self._migrations += 1
-            self._send_window = SendWindow(self._limits.high_water)
         if len(datagrams) >= BURST:
             self._host.touch(self)
         self._arm_timer(now)
@@ -631,13 +641,18 @@ class QuicConnection:
         """
         if self._closed:
             return
-        window = self._window
+        engine, received = self._engine, self._engine.received()
+        window = self._window.size
         credit = window - self._outstanding
-        limit = self._engine.received() + credit
+        limit = received + credit
         if limit - self._limit < min(window // 2, _GRANT_STEP):
             return
-        self._limit = limit
-        self._engine.grant(credit)
+        if not self._in_handshake:  # a stranger's window does not grow
+            now = self._loop.time()
+            self._window.received(received, self._outstanding, now, engine.round_trip())
+        credit += max(self._window.size - window, 0)
+        self._limit = received + credit
+        engine.grant(credit)
         self._host.touch(self)
 
     # -- out ------------------------------------------------------------------------------------
@@ -656,7 +671,7 @@ class QuicConnection:
                 self._step(step)
             else:
                 self._held.append(step)
-        if self._unacknowledged >= self._send_window.size:
+        if self._is_full:
             self._writable = False
         self._host.touch(self)
 
@@ -705,16 +720,32 @@ class QuicConnection:
             self._step(self._held.popleft())
         self._host.touch(self)
 
-    def _look_at_watermarks(self, now: float) -> None:
-        self._send_window.acknowledged(self._bytes_acknowledged, self._engine.datagram_size, now)
-        left = self._unacknowledged
-        if not left and self._flushers:
+    @property
+    def _is_full(self) -> bool:
+        return self._send_window.is_full(
+            self._bytes_queued, self._bytes_sent, self._bytes_acknowledged
+        )
+
+    def _look_at_flushers(self) -> None:
+        if not self._unacknowledged and self._flushers:
             for done in self._flushers:
                 if not done.done():
                     done.set_result(True)
             self._flushers.clear()
-        size = self._send_window.size
-        if not self._writable and left < min(self._limits.low_water, size - size // 4):
+
+    def _look_at_watermarks(self) -> None:
+        self._bytes_sent = self._engine.sent()
+        window = self._send_window
+        engine = self._engine
+        window.set_rate(
+            engine.pacing_rate(),
+            engine.round_trip() or 0.0,
+            engine.least_round_trip(),
+            engine.datagram_size,
+        )
+        if not self._writable and window.has_room(
+            self._bytes_queued, self._bytes_sent, self._bytes_acknowledged, self._limits.low_water
+        ):
             self._writable = True
             if self._handler is not None:
                 self._handler.writable_again()
@@ -787,6 +818,7 @@ class QuicConnection:
         self.is_unused = False
         self._pending.clear()
         self._held.clear()
+        self._window.close()
         timers = (self._timer, self._gap_timer, self._life_timer, self._closed_port_timer)
         for timer in timers:
             if timer is not None:

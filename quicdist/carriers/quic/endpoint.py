@@ -37,6 +37,7 @@ from quicdist.carriers.quic.engine import (
 )
 from quicdist.carriers.quic.initial import is_initial, read_initial, version_negotiation
 from quicdist.carriers.quic.local_address import address_towards, is_assigned
+from quicdist.carriers.quic.receive_window import MemoryBudget
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.stateless_reset import StatelessResetTokens, token_in
 from quicdist.carriers.quic.tracing import Tracing
@@ -103,6 +104,7 @@ class Endpoint:
         self._look: asyncio.TimerHandle | None = None
         self._dialing: dict[SocketAddress, set[QuicConnection]] = {}
         self._touched: dict[QuicConnection, None] = {}
+        self.budget = MemoryBudget(settings.limits.window_budget)
         self._tick_planned = False
         self._is_closing = False
         self._emptied: asyncio.Event = asyncio.Event()
@@ -378,10 +380,12 @@ class Endpoint:
     def _on_ready(self) -> None:
         if self._udp.has_queue:
             self._udp.send_queue()
-        now = self._loop.time()
         routes = self._routes
         batch: dict[QuicConnection, None] = {}
-        for data, path in self._udp.receive(_BATCH):
+        datagrams = self._udp.receive(_BATCH)
+        # Not before: if the process does not run for a while in between, round trips seem short.
+        now = self._loop.time()
+        for data, path in datagrams:
             if len(data) < 1 + CONNECTION_ID_LENGTH:
                 self.refusals[RejectReason.STRAY] += 1
                 continue

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from quicdist.carriers.quic.congestion.choice import algorithm
 from quicdist.carriers.quic.tls_choices import CIPHER_SUITES
 from quicdist.carriers.quic.tls_choices import check as check_tls
 from quicdist.carriers.quic.tracing import Tracing
@@ -45,6 +46,10 @@ class QuicOptions:
     """The QUIC library: `aioquic`; `aioquic-plain`, which does without our short ways; `qh3`, the
     faster one (`pip install quicdist[fast]`), which has no qlog."""
 
+    congestion: str = "bbr"
+    """Congestion control of the aioquic engines: `bbr`, which models the path and keeps its rate
+    where datagrams are lost; `cubic` (RFC 9438); `reno` (RFC 9002)."""
+
     max_datagram_size: int = 16_000
     """UDP payload that is sent at most, in bytes. 1200 passes everywhere; what the path carries
     beyond that is probed for."""
@@ -56,6 +61,10 @@ class QuicOptions:
     def __post_init__(self) -> None:
         """Raises NodeError, and ValueError for what the engine does not have."""
         check_tls(self.engine, self.cipher_suites, self.key_exchanges)
+        try:
+            algorithm(self.congestion)
+        except ValueError as error:
+            raise NodeError(str(error)) from None
         if not 0 <= self.busy_wait <= _LONGEST_BUSY_WAIT:
             raise NodeError(
                 f"busy_wait is in seconds, from 0 (off) to {_LONGEST_BUSY_WAIT:g}, "
@@ -78,8 +87,8 @@ class QuicSettings(QuicOptions):
     alpns: Sequence[str] = ALL_ALPNS
     """Dialects offered to those who dial us, the preferred one first."""
 
-    max_in_flight: int = 1024 * 1024
-    """Bytes sent and unacknowledged: aioquic's cost of an ACK grows with the packets in flight."""
+    max_in_flight: int = 32 * 1024 * 1024
+    """Bytes sent and unacknowledged: two and a half BDPs of a Gbit/s at 100 ms."""
 
     socket_buffer: int = 4 * 1024 * 1024
     """Wanted of the kernel for each direction; it may give less."""

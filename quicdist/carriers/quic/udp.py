@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import select
 import socket
 import struct
@@ -182,7 +183,8 @@ class UdpSocket:
         except OSError:
             is_woken_for_nothing = True
         if is_woken_for_nothing and _LINUX:
-            # A send may have been told of the error, which goes on waking us while it is queued.
+            # An error may wait that no call reports, or that a send was told of: the socket stays
+            # readable while it is queued.
             self._read_bounced()
         return datagrams
 
@@ -195,6 +197,8 @@ class UdpSocket:
                     is_error = kind in (_IP_RECVERR, _IPV6_RECVERR) and len(data) >= 4
                     if is_error and len(self.bounced) < _MAX_BOUNCED:
                         (number,) = struct.unpack_from("=I", data)
+                        if number == errno.EMSGSIZE:
+                            continue  # path MTU discovery notices that its probe is lost
                         self.bounced[address] = number
 
     def send(self, data: bytes, path: Path) -> None:

@@ -160,6 +160,13 @@ class EngineConnection(Protocol):
     def acknowledged(self) -> int:
         """Bytes that the peer has, without gaps, over all streams written to."""
 
+    def sent(self) -> int:
+        """Bytes that have left at least once, over all streams written to."""
+
+    def pacing_rate(self) -> float:
+        """Bytes a second at which the congestion controller lets them leave; 0 where it sets no
+        rate, or this engine does not tell."""
+
     def received(self) -> int:
         """Bytes that have come in order, over all streams, those refused included."""
 
@@ -195,6 +202,9 @@ class EngineConnection(Protocol):
         """How long an answer may take, in seconds."""
 
     def round_trip(self) -> float | None: ...
+
+    def least_round_trip(self) -> float:
+        """Seconds; infinite while unknown, or where this engine does not tell."""
 
     def datagrams_lost(self) -> int: ...
 

@@ -14,14 +14,12 @@ from __future__ import annotations
 import logging
 import math
 import ssl
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Any, Protocol, TextIO, cast
+from typing import Any, TextIO, cast
 
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.congestion.base import register_congestion_control
-from aioquic.quic.congestion.reno import RenoCongestionControl
 from aioquic.quic.connection import (
     Limit,
     QuicConnection,
@@ -34,12 +32,13 @@ from aioquic.quic.packet import (
     QuicPacketType,
     QuicProtocolVersion,
 )
-from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder, QuicSentPacket
-from aioquic.quic.recovery import QuicPacketPacer, QuicPacketSpace
+from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
+from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 from aioquic.tls import AlertDescription, CipherSuite, Direction, Epoch, Group
 
 from quicdist.carriers.coalesce import joined
+from quicdist.carriers.quic.congestion.choice import algorithm
 from quicdist.carriers.quic.engine import (
     BURST,
     CONNECTION_ID_LENGTH,
@@ -53,6 +52,7 @@ from quicdist.carriers.quic.engine import (
 )
 from quicdist.carriers.quic.engine.aioquic_bounds import BoundedQuic
 from quicdist.carriers.quic.engine.aioquic_qlog import Qlog, QlogTrace
+from quicdist.carriers.quic.engine.aioquic_recovery import Congestion, Recovery, name_of
 from quicdist.carriers.quic.engine.aioquic_short import ShortPaths, is_tested
 from quicdist.carriers.quic.mtu import BASE, PathMtu
 from quicdist.carriers.quic.settings import QuicSettings
@@ -64,10 +64,6 @@ from quicdist.protocol.dialects import LARGEST_WINDOW
 from quicdist.protocol.dialects.base import Buffer
 
 _VERSIONS = [int(QuicProtocolVersion.VERSION_1), int(QuicProtocolVersion.VERSION_2)]
-_CONGESTION = "quicdist-reno"
-_TIMERS_LATE = 0.002
-"""Seconds: epoll's timers have milliseconds, and the event loop may be at something else."""
-
 _ACK_EVERY = 16
 """Packets that are acknowledged at once, where fewer wait for more: a sender of bulk waits for
 it."""
@@ -75,63 +71,6 @@ it."""
 # What aioquic warns of is in the connection's end; without a handler it would go to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
 
-
-class _Sizes(Protocol):
-    """Who wants to know what became of datagrams, by their size in bytes."""
-
-    def arrived(self, size: int) -> None: ...
-
-    def lost(self, size: int) -> None: ...
-
-
-class _CountingReno(RenoCongestionControl):
-    """aioquic's default, counting losses; the window it grows to is capped from outside."""
-
-    def __init__(self, *, max_datagram_size: int) -> None:
-        super().__init__(max_datagram_size=max_datagram_size)
-        self.lost = 0
-        self.sizes: _Sizes | None = None
-
-    def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
-        super().on_packet_acked(now=now, packet=packet)
-        if self.sizes is not None and packet.sent_bytes > BASE:
-            self.sizes.arrived(packet.sent_bytes)
-
-    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
-        lost = list(packets)
-        self.lost += len(lost)
-        super().on_packets_lost(now=now, packets=lost)
-        self._tell_lost(lost)
-
-    def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
-        expired = list(packets)
-        super().on_packets_expired(packets=expired)
-        self._tell_lost(expired)
-
-    def _tell_lost(self, packets: list[QuicSentPacket]) -> None:
-        if self.sizes is not None and packets:
-            self.sizes.lost(max(packet.sent_bytes for packet in packets))
-
-
-class _Pacer(QuicPacketPacer):
-    """aioquic's, for timers that come a millisecond late: what they missed may leave at once,
-    a burst at a time."""
-
-    left = BURST
-
-    def next_send_time(self, now: float) -> float:
-        return super().next_send_time(now) if self.left > 0 else now
-
-    def update_after_send(self, now: float) -> None:
-        self.left -= 1
-        super().update_after_send(now)
-
-    def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
-        super().update_rate(congestion_window, smoothed_rtt)
-        self.bucket_max = max(self.bucket_max, _TIMERS_LATE)
-
-
-register_congestion_control(_CONGESTION, _CountingReno)
 
 _CAN_PROBE = hasattr(QuicConnection, "_flush_builder")
 """Older versions of aioquic send no datagrams of our own making: what leaves them stays small."""
@@ -206,7 +145,6 @@ class _Quic(BoundedQuic):
         self._max_datagram_size = size
         congestion: Any = self._loss._cc
         congestion._max_datagram_size = size
-        congestion.congestion_window = max(congestion.congestion_window, 4 * size)
         self._loss._pacer._max_datagram_size = size
 
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
@@ -270,6 +208,11 @@ class _FixedLimit(Limit):
         pass
 
 
+def _has_data(quic: QuicConnection) -> bool:
+    """Whether data of a stream waits to be sent."""
+    return any(not stream.sender.buffer_is_empty for stream in quic._streams_queue)
+
+
 class _ShortQuic(_Quic, ShortPaths):
     """The same, with short ways for what there is most of."""
 
@@ -286,13 +229,24 @@ class AioquicConnection:
         if not quic._is_client:
             # A dialer's first id has no token: it could tell nobody (RFC 9000, 18.2).
             quic._host_cids[0].stateless_reset_token = reset_token_of(quic.host_cid)
-        self._max_in_flight = settings.max_in_flight
         quic._local_max_streams_bidi = _FixedLimit(
             quic._local_max_streams_bidi, settings.max_streams
         )
         quic._local_max_streams_uni = _FixedLimit(quic._local_max_streams_uni, 0)
         self.connection_ids: Sequence[bytes] = [quic.host_cid]
-        quic._loss._pacer = self._pacer = _Pacer(max_datagram_size=quic._max_datagram_size)
+        recovery = quic._loss = Recovery(
+            algorithm(settings.congestion),
+            initial_rtt=quic._configuration.initial_rtt,
+            max_datagram_size=quic._max_datagram_size,
+            peer_completed_address_validation=not quic._is_client,
+            send_probe=quic._send_probe,
+            logger=quic._logger,
+            quic_logger=quic._quic_logger,
+        )
+        self._recovery = recovery
+        self._congestion: Congestion = recovery._cc
+        self._congestion.max_in_flight = settings.max_in_flight
+        self._pacer = recovery._pacer
         self._largest = settings.max_datagram_size
         self._mtu: PathMtu | None = None
         self._mtu_path: Path | None = None
@@ -316,9 +270,6 @@ class AioquicConnection:
             self._quic.receive_datagram(data, path, now)
         except Exception as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
-        congestion = self._quic._loss._cc
-        if congestion.congestion_window > self._max_in_flight:
-            congestion.congestion_window = self._max_in_flight
         self._flush_trace()
 
     def _flush_trace(self) -> None:
@@ -457,6 +408,9 @@ class AioquicConnection:
             self._told_of = space.largest_received_packet
         if self._pacer.left <= 0:
             quic._pacing_at = None  # not the pacer has stopped it
+        elif not self._pacer.pacer.is_idle and not _has_data(quic):
+            self._congestion.controller.on_app_limited(self._congestion.bytes_in_flight)
+            self._pacer.pacer.on_idle()
         return datagrams
 
     # -- the size of datagrams --
@@ -473,8 +427,7 @@ class AioquicConnection:
         """A path that has not been used yet."""
         self._mtu_path = path
         self._mtu = PathMtu(path[0][0], self._largest)
-        congestion: Any = self._quic._loss._cc
-        congestion.sizes = self
+        self._congestion.sizes = self
         if self._quic._max_datagram_size != self._mtu.size:
             self._quic.set_datagram_size(self._mtu.size)
 
@@ -487,7 +440,9 @@ class AioquicConnection:
         self._quic.set_datagram_size(self._mtu.size)
 
     def arrived(self, size: int) -> None:
-        """A datagram larger than the first ones (see _Sizes)."""
+        """A datagram was acknowledged (see aioquic_recovery.Sizes)."""
+        if size <= BASE:
+            return
         assert self._mtu is not None
         self._mtu.arrived(size)
 
@@ -518,6 +473,17 @@ class AioquicConnection:
         for stream in self._quic._streams.values():
             count += stream.sender._buffer_start
         return count
+
+    def sent(self) -> int:
+        """Where what was never sent begins."""
+        count = 0
+        for stream in self._quic._streams.values():
+            count += stream.sender.highest_offset
+        return count
+
+    def pacing_rate(self) -> float:
+        """What the congestion controller says."""
+        return self._congestion.controller.pacing_rate
 
     def received(self) -> int:
         """A refused stream uses up credit with bytes that are never handed over."""
@@ -587,10 +553,13 @@ class AioquicConnection:
         loss = self._quic._loss
         return loss._rtt_smoothed if loss._rtt_initialized else None
 
+    def least_round_trip(self) -> float:
+        """Of this connection's life."""
+        return self._quic._loss._rtt_min
+
     def datagrams_lost(self) -> int:
         """Packets declared lost, probes aside."""
-        congestion: Any = self._quic._loss._cc
-        return int(congestion.lost)
+        return self._congestion.lost
 
     def release(self) -> None:
         """aioquic's objects hold each other by their callbacks, in a dozen places."""
@@ -651,7 +620,7 @@ class AioquicEngine:
             cipher_suites=[
                 CipherSuite(CIPHER_SUITES[name]) for name in self._settings.cipher_suites
             ],
-            congestion_control_algorithm=_CONGESTION,
+            congestion_control_algorithm=name_of(algorithm(self._settings.congestion)),
             connection_id_length=CONNECTION_ID_LENGTH,
             idle_timeout=limits.idle_timeout,
             max_data=self._settings.first_window(is_listener=not is_client),

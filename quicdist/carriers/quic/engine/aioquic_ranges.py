@@ -46,6 +46,22 @@ class Ranges(RangeSet):
             stop = max(stop, ranges[last - 1].stop)
         ranges[first:last] = [range(start, stop)]
 
+    def missing(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """The parts of `start` to `stop` that are not in it, ascending."""
+        ranges = self._RangeSet__ranges
+        if not ranges:
+            return [(start, stop)]
+        parts = []
+        first = bisect_right(ranges, start, key=_stop)
+        for at in range(first, bisect_left(ranges, stop, key=_start)):
+            each = ranges[at]
+            if start < each.start:
+                parts.append((start, each.start))
+            start = each.stop
+        if start < stop:
+            parts.append((start, stop))
+        return parts
+
     def subtract(self, start: int, stop: int) -> None:
         ranges = self._RangeSet__ranges
         if len(ranges) < _FEW:

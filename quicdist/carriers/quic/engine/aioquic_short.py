@@ -29,12 +29,12 @@ from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.events import StreamDataReceived
 from aioquic.quic.packet import QuicPacketType, decode_packet_number
 from aioquic.quic.packet_builder import QuicSentPacket
-from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import QuicPacketSpace
-from aioquic.quic.stream import QuicStream
+from aioquic.quic.stream import QuicStream, QuicStreamReceiver
 from aioquic.tls import Epoch
 
 from quicdist.carriers.quic.engine import CONNECTION_ID_LENGTH
+from quicdist.carriers.quic.engine.aioquic_recovery import Recovery
 
 TESTED = frozenset({"1.7.2"})
 """Versions of aioquic that tests/carriers/test_short_paths.py has passed with."""
@@ -50,6 +50,10 @@ _ACK = b"\x02"
 _STREAM = 0x08
 """STREAM frames are 0x08 to 0x0f (RFC 9000, 19.8), with these bits:"""
 _OFFSET, _LENGTH, _FIN = 4, 2, 1
+_MOST_GAPS = 32
+"""Of an ACK frame or a stream that is taken here: more are checked against ConnectionBounds."""
+_ASK_EVERY = 8
+"""ACKs of several ranges, one of which asks for an acknowledgement."""
 _VAR_SIZES = (1, 2, 4, 8)
 _IDLE_STEP = 0.001
 """Seconds by which the idle timeout may be early: it is reckoned no more often."""
@@ -63,6 +67,7 @@ def is_tested() -> bool:
 class ShortPaths(QuicConnection):
     """aioquic's connection, faster."""
 
+    _loss: Recovery
     is_proved = False
     """Whether the peer has shown that it has the cookie; the frames of others are counted."""
 
@@ -171,24 +176,31 @@ class ShortPaths(QuicConnection):
             self._close_at = now + self._idle_timeout()
 
     def _take_ack(self, payload: bytes, space: QuicPacketSpace, now: float) -> int:
-        """Takes an ACK frame of one range; where it ends, 0 where it is not taken."""
+        """Takes an ACK frame (RFC 9000, 19.3); where it ends, 0 where it is not taken."""
+        if not self._loss.peer_completed_address_validation:
+            return 0
         try:
             largest, at = _read_var(payload, 1)
             delay, at = _read_var(payload, at)
             gaps, at = _read_var(payload, at)
             length, at = _read_var(payload, at)
+            first = largest - length
+            if gaps > _MOST_GAPS:
+                return 0
+            ranges = [(first, largest + 1)]
+            for _ in range(gaps):
+                gap, at = _read_var(payload, at)
+                length, at = _read_var(payload, at)
+                end = first - gap - 1
+                first = end - length - 1
+                ranges.append((first, end))
         except IndexError:
             return 0
-        if largest >= self._packet_number:
-            return 0  # of a packet that was never sent
-        if gaps or length > largest or not self._loss.peer_completed_address_validation:
-            return 0
-        self._loss.on_ack_received(
-            ack_rangeset=RangeSet((range(largest - length, largest + 1),)),
-            ack_delay=(delay << self._remote_ack_delay_exponent) / 1_000_000,
-            now=now,
-            space=space,
-        )
+        if first < 0 or largest >= self._packet_number:
+            return 0  # of packets that were never sent
+        ranges.reverse()
+        ack_delay = (delay << self._remote_ack_delay_exponent) / 1_000_000
+        self._loss.on_ack_ranges(ranges, ack_delay, now, space)
         return at
 
     def _take_stream_frames(self, payload: bytes, at: int) -> int:
@@ -215,22 +227,24 @@ class ShortPaths(QuicConnection):
                 return at
             receiver = stream.receiver
             stop = offset + end - position
-            is_next = (
-                offset == receiver._buffer_start == receiver.highest_offset
-                and not receiver._buffer
-                and not receiver.is_finished
-                and receiver._final_size is None
-            )
+            highest = receiver.highest_offset
+            is_new = offset >= highest and not receiver.is_finished
             fits = (
                 position < end <= size
                 and stop <= stream.max_stream_data_local
-                and used.used + stop - offset <= used.value
+                and used.used + stop - highest <= used.value
             )
-            if not (is_next and fits):
+            if not (is_new and fits and receiver._final_size is None):
                 return at
-            receiver._buffer_start = receiver.highest_offset = stop
-            used.used += stop - offset
-            self._events.append(StreamDataReceived(payload[position:end], False, stream_id))
+            if offset == receiver._buffer_start:
+                receiver._buffer_start = stop
+                self._events.append(StreamDataReceived(payload[position:end], False, stream_id))
+            elif len(receiver._ranges) >= _MOST_GAPS:
+                return at
+            else:
+                _keep_behind_gap(receiver, offset, payload[position:end])
+            receiver.highest_offset = stop
+            used.used += stop - highest
             at = end
         return at
 
@@ -295,8 +309,13 @@ class ShortPaths(QuicConnection):
         ack = b""
         self._pacing_at = None
         is_ack_due = space.ack_at is not None and space.ack_at <= now
-        if stream is None and is_ack_due and len(space.ack_queue) > 1:
-            return super().datagrams_to_send(now)
+        if (
+            stream is None
+            and is_ack_due
+            and len(space.ack_queue) > 1
+            and not self._packet_number % _ASK_EVERY
+        ):
+            return super().datagrams_to_send(now)  # with a PING, or ranges are never forgotten
         # One that will be due soon rides along, and needs no datagram of its own.
         if space.ack_at is not None and space.ack_at - now <= self._ack_delay / 2:
             ack = _ack_frame(space, now, self._local_ack_delay_exponent)
@@ -443,6 +462,15 @@ def _only_sends(stream: QuicStream) -> bool:
         and stream.max_stream_data_local == stream.max_stream_data_local_sent
         and not stream.is_finished
     )
+
+
+def _keep_behind_gap(receiver: QuicStreamReceiver, offset: int, data: bytes) -> None:
+    """Keeps what comes last in a stream while something before it is missing."""
+    missing = offset - receiver._buffer_start - len(receiver._buffer)
+    if missing:
+        receiver._buffer += bytes(missing)
+    receiver._buffer += data
+    receiver._ranges.add(offset, offset + len(data))
 
 
 def _ack_frame(space: QuicPacketSpace, now: float, delay_exponent: int) -> bytes:

@@ -381,6 +381,14 @@ class Qh3Connection:
             self._reckon()
         return self._acknowledged
 
+    def sent(self) -> int:
+        """This engine hides it: what is acknowledged was sent."""
+        return self.acknowledged()
+
+    def pacing_rate(self) -> float:
+        """This engine hides it."""
+        return 0.0
+
     def received(self) -> int:
         """What was handed over."""
         return self._received
@@ -438,6 +446,10 @@ class Qh3Connection:
         """Smoothed, once there is a sample."""
         core = self._quic._core
         return None if core is None else core.smoothed_rtt
+
+    def least_round_trip(self) -> float:
+        """This engine hides it."""
+        return math.inf
 
     def datagrams_lost(self) -> int:
         """Packets declared lost."""

@@ -1,0 +1,260 @@
+"""Wide-area paths: this project beside stock Erlang over TCP and TLS.
+
+    python -m benchmarks.wan [--seconds S] [--paths N,...] [--only WORD,...] [--seed N]
+
+For each path of PATHS an emulated one is made between two network namespaces (see network.py), and
+each candidate is measured on it, one after the other, each on a path made anew with the same seed:
+1 MiB messages one way, terms encoded and decoded; small messages of ten processes, there and back,
+while such messages flow; the same on the idle path. It needs Linux, root, iproute2 and a C
+compiler, and Erlang for what it is compared with; it prints why where something cannot run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path as File
+from typing import Any
+
+from benchmarks.wan.network import HERE, THERE, Absent, Path, Spaces, built, check, network
+
+PATHS = [
+    Path(20, 1000, 0, 100),
+    Path(20, 1000, 0.1, 100),
+    Path(20, 1000, 1, 100),
+    Path(100, 1000, 0, 200),
+    Path(100, 100, 0.1, 200),
+    Path(100, 100, 0.5, 200),
+    Path(50, 50, 0.5, 100),
+    Path(20, 200, 1, 100),
+]
+_ROOT = File(__file__).parents[2]
+_DIST_PORT = "4399"
+_MIB = 1024 * 1024
+_AVAILABLE = File("/proc/sys/net/ipv4/tcp_available_congestion_control")
+
+
+class Sides:
+    """Both ends of one candidate on one path."""
+
+    def __init__(self, spaces: Spaces) -> None:
+        self._spaces = spaces
+        self._all: list[subprocess.Popen[str]] = []
+
+    def start(self, space: str, *words: str) -> subprocess.Popen[str]:
+        """A process at one end. Raises Absent if it does not get up."""
+        process = subprocess.Popen(
+            self._spaces.command(space, words),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=_ROOT,
+        )
+        self._all.append(process)
+        return process
+
+    def close(self) -> None:
+        for process in self._all:
+            process.kill()
+            process.wait()
+
+
+def hear(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """A side's line. Raises Absent."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise Absent(f"it ended with {process.wait()}")
+    try:
+        answer: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError:
+        raise Absent(f"it said {line.strip()[:200]}") from None
+    return answer
+
+
+def ask(process: subprocess.Popen[str], what: str, seconds: float) -> dict[str, Any]:
+    """A driver's answer. Raises Absent."""
+    assert process.stdin is not None
+    process.stdin.write(f"{what} {seconds}\n")
+    process.stdin.flush()
+    return hear(process)
+
+
+Start = Callable[[Sides, Spaces, str], subprocess.Popen[str]]
+"""Starts both ends, with a directory for files; returns the driver."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    name: str
+    start: Start
+
+
+def ours(**settings: Any) -> Start:
+    def start(sides: Sides, spaces: Spaces, directory: str) -> subprocess.Popen[str]:
+        words = (sys.executable, "-m", "benchmarks.wan.quicdist_side", json.dumps(settings))
+        server = sides.start(spaces.there, *words, THERE)
+        name = hear(server)["name"]
+        driver = sides.start(spaces.here, *words, HERE, name)
+        hear(driver)
+        return driver
+
+    return start
+
+
+def erlang(congestion: str = "", *, tls: bool = False) -> Start:
+    def start(sides: Sides, spaces: Spaces, directory: str) -> subprocess.Popen[str]:
+        if shutil.which("erlc") is None:
+            raise Absent("there is no Erlang")
+        if congestion and congestion not in _AVAILABLE.read_text().split():
+            raise Absent(f"this kernel has no TCP congestion control {congestion!r}")
+        source = str(File(__file__).with_name("wan_side.erl"))
+        subprocess.run(["erlc", "-o", directory, source], check=True)
+        options = _tcp_options(congestion) if congestion else []
+        options += _tls_options(directory) if tls else []
+        server = _erl(sides, spaces.there, THERE, directory, options, ["serve"])
+        name = hear(server)["name"]
+        driver = _erl(sides, spaces.here, HERE, directory, options, ["drive", name])
+        hear(driver)
+        return driver
+
+    return start
+
+
+def _tcp_options(congestion: str) -> list[str]:
+    """TCP_CONGESTION (13) of IPPROTO_TCP (6), for connections made and accepted."""
+    option = f'[{{raw,6,13,<<"{congestion}">>}}]'
+    return [
+        "-kernel",
+        "inet_dist_connect_options",
+        option,
+        "-kernel",
+        "inet_dist_listen_options",
+        option,
+    ]
+
+
+def _tls_options(directory: str) -> list[str]:
+    if shutil.which("openssl") is None:
+        raise Absent("there is no `openssl` to make a certificate")
+    key, certificate = f"{directory}/key.pem", f"{directory}/certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-keyout", key, "-out", certificate, "-days", "1", "-subj", "/CN=wan"]
+    subprocess.run(command, check=True, capture_output=True)
+    settings = File(directory) / "tls.config"
+    settings.write_text(
+        f'[{{server, [{{certfile, "{certificate}"}}, {{keyfile, "{key}"}}]}},\n'
+        " {client, [{verify, verify_none}]}].\n"
+    )
+    return ["-proto_dist", "inet_tls", "-ssl_dist_optfile", str(settings)]
+
+
+def _erl(
+    sides: Sides,
+    space: str,
+    host: str,
+    directory: str,
+    options: Sequence[str],
+    what: Sequence[str],
+) -> subprocess.Popen[str]:
+    """With one port for all and no epmd, which would outlive it."""
+    words = ["erl", "-noshell", "-name", f"wan@{host}", "-setcookie", "benchmark", "-pa", directory]
+    words += ["-start_epmd", "false", "-erl_epmd_port", _DIST_PORT, "-connect_all", "false"]
+    return sides.start(space, *words, *options, "-run", "wan_side", *what)
+
+
+CANDIDATES = [
+    Candidate("Erlang TCP, BBR", erlang("bbr")),
+    Candidate("Erlang TCP, CUBIC", erlang("cubic")),
+    Candidate("Erlang TLS", erlang(tls=True)),
+    Candidate("quicdist", ours()),
+    Candidate("quicdist, CUBIC", ours(congestion="cubic")),
+]
+
+
+@dataclass
+class Result:
+    """MiB/s, milliseconds."""
+
+    bulk: float
+    mixed: float
+    p50: float
+    p99: float
+    ping: float
+
+
+def measure(program: str, path: Path, candidate: Candidate, seconds: float, seed: int) -> Result:
+    """One candidate on one path. Raises Absent."""
+    with contextlib.ExitStack() as stack:
+        spaces = stack.enter_context(network(program, path, seed))
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
+        sides = stack.enter_context(contextlib.closing(Sides(spaces)))
+        driver = candidate.start(sides, spaces, directory)
+        ping = ask(driver, "ping", 1.0)
+        bulk = ask(driver, "bulk", seconds)
+        mixed = ask(driver, "mixed", seconds)
+    times = sorted(mixed["times"])
+    return Result(
+        bulk["rate"] / _MIB,
+        mixed["rate"] / _MIB,
+        statistics.median(times) * 1000,
+        times[min(int(len(times) * 0.99), len(times) - 1)] * 1000,
+        statistics.median(ping["times"]) * 1000,
+    )
+
+
+def rows(
+    program: str, path: Path, candidates: Sequence[Candidate], seconds: float, seed: int
+) -> Iterator[str]:
+    """Of a table in Markdown."""
+    for candidate in candidates:
+        try:
+            got = measure(program, path, candidate, seconds, seed)
+        except Absent as why:
+            yield f"| {path} | {candidate.name} | - | - | - | {why} |"
+            continue
+        yield (
+            f"| {path} | {candidate.name} | {got.bulk:.1f} | {got.mixed:.1f} "
+            f"| {got.p50:.0f} / {got.p99:.0f} | {got.ping:.1f} |"
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.wan")
+    parser.add_argument("--seconds", type=float, default=8.0, help="for each measurement")
+    parser.add_argument("--paths", default="", help="their numbers, from 1")
+    parser.add_argument("--only", default="", help="candidates whose names hold one of these words")
+    parser.add_argument("--seed", type=int, default=1, help="of the losses")
+    options = parser.parse_args()
+    paths = PATHS
+    if options.paths:
+        paths = [PATHS[int(number) - 1] for number in options.paths.split(",")]
+    words = [word for word in options.only.split(",") if word]
+    chosen = [each for each in CANDIDATES if not words or any(word in each.name for word in words)]
+    try:
+        check()
+        with built() as program:
+            print(
+                "| path | candidate | bulk, MiB/s | with questions, MiB/s "
+                "| p50 / p99 of the questions, ms | idle round trip, ms |"
+            )
+            print("|---|---|---|---|---|---|")
+            for path in paths:
+                for row in rows(program, path, chosen, options.seconds, options.seed):
+                    print(row, flush=True)
+    except Absent as why:
+        print(f"wide-area paths cannot be measured here: {why}", file=sys.stderr)
+        return 1
+    return 0
+
+
+sys.exit(main())

@@ -1,0 +1,422 @@
+"""aioquic's loss recovery with our congestion controllers, for many packets in flight.
+
+What an ACK costs follows what it acknowledges, where aioquic's own recovery looks at all that is in
+flight. Loss is detected as in RFC 9002, section 6.1, until an ACK shows that packets were
+reordered: from then on by time alone, with a tolerance that grows (RFC 8985, section 6.2, RACK).
+Packets of the handshake are left to aioquic.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, cast
+
+from aioquic.quic.congestion.base import (
+    QuicCongestionControl,
+    QuicCongestionControlFactory,
+    register_congestion_control,
+)
+from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
+from aioquic.quic.rangeset import RangeSet
+from aioquic.quic.recovery import (
+    K_PACKET_THRESHOLD,
+    K_TIME_THRESHOLD,
+    QuicPacketRecovery,
+    QuicPacketSpace,
+)
+
+from quicdist.carriers.quic.congestion.choice import CONTROLLERS
+from quicdist.carriers.quic.congestion.controller import Ack, Algorithm, Controller
+from quicdist.carriers.quic.congestion.pacer import Pacer
+from quicdist.carriers.quic.congestion.rate_sample import SendState
+from quicdist.carriers.quic.engine import BURST
+from quicdist.carriers.quic.engine.aioquic_ranges import Ranges
+
+_ACKED = QuicDeliveryState.ACKED
+_MAX_LOST = 256
+"""Packets declared lost that are remembered, to notice that they arrive after all."""
+_MAX_TOLERANCE = 8
+"""Quarters of the minimum round trip by which packets may be late: two round trips."""
+_GRANULARITY = 0.001
+"""Seconds (RFC 9002, section 6.1.2)."""
+
+
+class Sizes(Protocol):
+    """Wants to know what became of datagrams, by their size in bytes."""
+
+    def arrived(self, size: int) -> None: ...
+
+    def lost(self, size: int) -> None: ...
+
+
+class Congestion(QuicCongestionControl):
+    """One of our controllers behind aioquic's interface."""
+
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
+        self.max_in_flight = 1 << 62
+        """Bytes, whatever the controller says."""
+        self.congestion_window = controller.window
+        self.lost = 0
+        """Datagrams."""
+        self.sizes: Sizes | None = None
+        self._state: SendState | None = None
+        self._acked_size = 0
+        self._lost_size = 0
+        self._newest: SendState | None = None
+        self._newest_lost: SendState | None = None
+        self._rtt: float | None = None
+
+    @property
+    def _max_datagram_size(self) -> int:
+        return self.controller.datagram_size
+
+    @_max_datagram_size.setter
+    def _max_datagram_size(self, size: int) -> None:
+        self.controller.datagram_size = size
+        self._take_window()
+
+    def _take_window(self) -> None:
+        self.congestion_window = min(self.controller.window, self.max_in_flight)
+
+    def on_packet_sent(self, *, packet: QuicSentPacket) -> None:
+        size, now = packet.sent_bytes, packet.sent_time or 0.0
+        state = self._state
+        if state is not None and state.sent_at == now:
+            state.in_flight += size
+        else:
+            state = self._state = self.controller.on_sent(now, self.bytes_in_flight, size)
+        packet.state = state  # type: ignore[attr-defined]
+        self.bytes_in_flight += size
+
+    def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
+        self.acknowledged(packet.sent_bytes, packet.sent_bytes, packet)
+
+    def acknowledged(self, size: int, largest: int, newest: QuicSentPacket) -> None:
+        """Packets of `size` bytes together, the largest and the newest of which are these."""
+        self.bytes_in_flight -= size
+        self._acked_size += size
+        state: SendState | None = getattr(newest, "state", None)
+        if state is not None and (self._newest is None or state.sent_at >= self._newest.sent_at):
+            self._newest = state
+        self._state = None
+        if self.sizes is not None:
+            self.sizes.arrived(largest)
+
+    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
+        largest = 0
+        for packet in packets:
+            self.bytes_in_flight -= packet.sent_bytes
+            self._lost_size += packet.sent_bytes
+            self.lost += 1
+            largest = max(largest, packet.sent_bytes)
+            self._newest_lost = getattr(packet, "state", None) or self._newest_lost
+        self._tell_lost(largest)
+
+    def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
+        largest = 0
+        for packet in packets:
+            self.bytes_in_flight -= packet.sent_bytes
+            largest = max(largest, packet.sent_bytes)
+        self._tell_lost(largest)
+
+    def _tell_lost(self, largest: int) -> None:
+        if self.sizes is not None and largest:
+            self.sizes.lost(largest)
+
+    def on_persistent_congestion(self) -> None:
+        self.controller.on_persistent_congestion()
+        self._take_window()
+
+    def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
+        self._rtt = rtt
+
+    def spurious(self, now: float, size: int) -> None:
+        """`size` bytes that counted as lost were acknowledged."""
+        self.controller.on_spurious_loss(now, size)
+
+    def tell(self, now: float) -> None:
+        """Tells the controller what one ACK, or one loss timer, brought."""
+        if not self._acked_size and not self._lost_size:
+            return
+        self.controller.on_ack(
+            Ack(
+                now=now,
+                acknowledged=self._acked_size,
+                lost=self._lost_size,
+                in_flight=self.bytes_in_flight,
+                newest=self._newest,
+                newest_lost=self._newest_lost,
+                rtt=self._rtt,
+            )
+        )
+        self._acked_size = self._lost_size = 0
+        self._newest = self._newest_lost = self._rtt = None
+        self._take_window()
+
+
+class EnginePacer:
+    """Our pacer behind the interface of aioquic's, which also ends a burst."""
+
+    def __init__(self, datagram_size: int) -> None:
+        self.pacer = Pacer(datagram_size)
+        self.left = BURST
+        """Datagrams of the burst under way."""
+
+    @property
+    def _max_datagram_size(self) -> int:
+        return self.pacer.datagram_size
+
+    @_max_datagram_size.setter
+    def _max_datagram_size(self, size: int) -> None:
+        self.pacer.datagram_size = size
+
+    def next_send_time(self, now: float) -> float | None:
+        if self.left <= 0:
+            return now
+        return None if self.pacer.has_room(now) else self.pacer.next_time(now)
+
+    def update_after_send(self, now: float) -> None:
+        self.left -= 1  # its bytes are counted when the packet is complete
+
+    def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
+        """The controller's rate is used (see Recovery)."""
+
+
+class Recovery(QuicPacketRecovery):
+    """aioquic's, with its own ways for 1-RTT packets."""
+
+    _cc: Congestion
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        *,
+        initial_rtt: float,
+        max_datagram_size: int,
+        peer_completed_address_validation: bool,
+        send_probe: Callable[[], None],
+        logger: Any,
+        quic_logger: Any,
+    ) -> None:
+        super().__init__(
+            congestion_control_algorithm=name_of(algorithm),
+            initial_rtt=initial_rtt,
+            max_datagram_size=max_datagram_size,
+            peer_completed_address_validation=peer_completed_address_validation,
+            send_probe=send_probe,
+            logger=logger,
+            quic_logger=quic_logger,
+        )
+        self._pacer: Any = EnginePacer(max_datagram_size)
+        self._lowest = 0
+        """No 1-RTT packet below this number is in flight."""
+        self._acked = Ranges()
+        """Acknowledged 1-RTT packets from `_lowest` on: to acknowledge them again costs nothing."""
+        self._end = 0
+        """Above all 1-RTT packets that were sent."""
+        self._lost: dict[int, int] = {}
+        """Sizes of 1-RTT packets that were declared lost, by number."""
+        self._tolerance = 0
+        """Quarters of the minimum round trip by which packets were seen to be late; 0 is never."""
+
+    def on_packet_sent(self, *, packet: QuicSentPacket, space: QuicPacketSpace) -> None:
+        if not space.is_application_data:
+            super().on_packet_sent(packet=packet, space=space)
+            if packet.in_flight:
+                self._pacer.pacer.on_sent(packet.sent_bytes)
+            return
+        space.sent_packets[packet.packet_number] = packet
+        self._end = packet.packet_number + 1
+        if packet.is_ack_eliciting:
+            space.ack_eliciting_in_flight += 1
+            if packet.in_flight and self.handshake_confirmed:
+                self._time_of_last_sent_ack_eliciting_packet = packet.sent_time or 0.0
+        if packet.in_flight:
+            self._cc.on_packet_sent(packet=packet)
+            self._pacer.pacer.on_sent(packet.sent_bytes)
+            if self._quic_logger is not None:
+                self._log_metrics_updated()
+
+    def on_ack_received(
+        self, *, ack_rangeset: RangeSet, ack_delay: float, now: float, space: QuicPacketSpace
+    ) -> None:
+        if space.is_application_data:
+            ranges = [(each.start, each.stop) for each in ack_rangeset]
+            self.on_ack_ranges(ranges, ack_delay, now, space)
+        else:
+            super().on_ack_received(
+                ack_rangeset=ack_rangeset, ack_delay=ack_delay, now=now, space=space
+            )
+            self._tell(now)
+
+    def on_loss_detection_timeout(self, *, now: float) -> None:
+        super().on_loss_detection_timeout(now=now)
+        self._tell(now)
+
+    def _tell(self, now: float) -> None:
+        self._cc.tell(now)
+        self._pacer.pacer.set_rate(self._cc.controller.pacing_rate, now)
+
+    def on_ack_ranges(
+        self, ranges: list[tuple[int, int]], ack_delay: float, now: float, space: QuicPacketSpace
+    ) -> None:
+        """Takes an ACK of 1-RTT packets; `ranges` are ascending, their ends exclusive."""
+        self._take_ack(ranges, ack_delay, now, space)
+        self._tell(now)
+
+    def _take_ack(
+        self, ranges: list[tuple[int, int]], ack_delay: float, now: float, space: QuicPacketSpace
+    ) -> None:
+        largest = ranges[-1][1] - 1
+        space.largest_acked_packet = max(space.largest_acked_packet, min(largest, self._end - 1))
+        taken = self._take(ranges, space)
+        if self._lost and next(reversed(self._lost)) >= ranges[0][0]:
+            self._find_spurious(ranges, now)
+        if not taken:
+            return
+        newest = taken[-1]
+        sent_at = newest.sent_time or 0.0
+        self._count(taken, space)
+        if newest.packet_number == largest and any(each.is_ack_eliciting for each in taken):
+            self._measure(now - sent_at, ack_delay, now)
+        self._detect_loss(now=now, space=space)
+        if self.peer_completed_address_validation:
+            self._pto_count = 0
+        if self._quic_logger is not None:
+            self._log_metrics_updated(log_rtt=True)
+
+    def _take(self, ranges: list[tuple[int, int]], space: QuicPacketSpace) -> list[QuicSentPacket]:
+        """The packets that are newly acknowledged, ascending."""
+        take = space.sent_packets.pop
+        acked = self._acked
+        taken: list[QuicSentPacket] = []
+        for first, end in ranges:
+            first, end = max(first, self._lowest), min(end, self._end)
+            if first >= end:
+                continue
+            for start, stop in acked.missing(first, end):
+                for number in range(start, stop):
+                    packet = take(number, None)
+                    if packet is not None:
+                        taken.append(packet)
+            if first == self._lowest:
+                self._advance(end)
+            else:
+                acked.add(first, end)
+        return taken
+
+    def _advance(self, lowest: int) -> None:
+        """No 1-RTT packet below `lowest` is in flight."""
+        if lowest <= self._lowest:
+            return
+        self._lowest = lowest
+        if len(self._acked):
+            self._acked.subtract(0, lowest)
+
+    def _count(self, taken: list[QuicSentPacket], space: QuicPacketSpace) -> None:
+        size = largest = eliciting = 0
+        for packet in taken:
+            if packet.is_ack_eliciting:
+                eliciting += 1
+            if packet.in_flight:
+                size += packet.sent_bytes
+                largest = max(largest, packet.sent_bytes)
+            for handler, args in packet.delivery_handlers:
+                handler(_ACKED, *args)
+        space.ack_eliciting_in_flight -= eliciting
+        if size:
+            newest = next(each for each in reversed(taken) if each.in_flight)
+            self._cc.acknowledged(size, largest, newest)
+
+    def _find_spurious(self, ranges: list[tuple[int, int]], now: float) -> None:
+        """Packets that were declared lost and are acknowledged: the path reorders."""
+        starts = [first for first, _ in ranges]
+        for number in list(self._lost):
+            at = bisect_right(starts, number) - 1
+            if at >= 0 and number < ranges[at][1]:
+                self._cc.spurious(now, self._lost.pop(number))
+                self._tolerance = min(self._tolerance + 1, _MAX_TOLERANCE)
+
+    def _measure(self, latest: float, ack_delay: float, now: float) -> None:
+        """A round trip (RFC 9002, section 5)."""
+        self._cc.on_rtt_measurement(now=now, rtt=latest)
+        delay = min(ack_delay, self.max_ack_delay)
+        adjusted = max(latest, _GRANULARITY)
+        self._rtt_min = min(self._rtt_min, adjusted)
+        if adjusted >= self._rtt_min + delay:
+            adjusted -= delay
+        self._rtt_latest = adjusted
+        if not self._rtt_initialized:
+            self._rtt_first_sample_time = now
+            self._rtt_initialized = True
+            self._rtt_variance, self._rtt_smoothed = latest / 2, latest
+            return
+        self._rtt_variance += (abs(self._rtt_smoothed - adjusted) - self._rtt_variance) / 4
+        self._rtt_smoothed += (adjusted - self._rtt_smoothed) / 8
+
+    def _detect_loss(self, *, now: float, space: QuicPacketSpace) -> None:
+        if not space.is_application_data:
+            super()._detect_loss(now=now, space=space)
+            return
+        patience = self._patience()
+        largest = space.largest_acked_packet
+        below = -1 if self._tolerance else largest - K_PACKET_THRESHOLD
+        space.loss_time = None
+        lowest = max(self._lowest, largest + 1)
+        lost: list[QuicSentPacket] = []
+        for number in range(self._lowest, largest + 1):
+            packet = space.sent_packets.get(number)
+            if packet is None:
+                continue
+            at = (packet.sent_time or 0.0) + patience
+            if number > below and at > now:
+                # Later packets were sent later: none of them is lost.
+                lowest, space.loss_time = number, at
+                break
+            lost.append(packet)
+        self._advance(lowest)
+        if lost:
+            self._declare_lost(lost, now, space)
+
+    def _patience(self) -> float:
+        """How long after it left a packet counts as lost, once a later one is acknowledged."""
+        round_trip = max(self._rtt_latest, self._rtt_smoothed)
+        if not self._rtt_initialized:
+            round_trip = self._rtt_initial
+        if not self._tolerance:
+            return max(K_TIME_THRESHOLD * round_trip, _GRANULARITY)
+        late = min(self._tolerance * self._rtt_min / 4, self._rtt_smoothed)
+        return max(round_trip + max(late, round_trip / 8), _GRANULARITY)
+
+    def _declare_lost(
+        self, packets: list[QuicSentPacket], now: float, space: QuicPacketSpace
+    ) -> None:
+        for packet in packets:
+            if packet.in_flight:
+                self._lost[packet.packet_number] = packet.sent_bytes
+        while len(self._lost) > _MAX_LOST:
+            del self._lost[next(iter(self._lost))]
+        self._on_packets_lost(
+            now=now,
+            packets=packets,
+            persistent_congestion=self._in_persistent_congestion(packets=packets),
+            space=space,
+        )
+
+
+def name_of(algorithm: Algorithm) -> str:
+    """By which aioquic knows one of our controllers."""
+    return f"quicdist-{algorithm.value}"
+
+
+def _factory(make: Callable[[int], Controller]) -> QuicCongestionControlFactory:
+    def congestion(*, max_datagram_size: int) -> Congestion:
+        return Congestion(make(max_datagram_size))
+
+    return cast(QuicCongestionControlFactory, congestion)
+
+
+for _algorithm, _make in CONTROLLERS.items():
+    register_congestion_control(name_of(_algorithm), _factory(_make))

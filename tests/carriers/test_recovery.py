@@ -1,0 +1,126 @@
+"""What an ACK costs follows what it acknowledges, not what is in flight."""
+
+from __future__ import annotations
+
+import logging
+from unittest import mock
+
+import pytest
+from aioquic.quic.packet import QuicPacketType
+from aioquic.quic.packet_builder import QuicSentPacket
+from aioquic.quic.recovery import QuicPacketSpace
+from aioquic.tls import Epoch
+
+from quicdist.carriers.quic.congestion.controller import Algorithm
+from quicdist.carriers.quic.engine.aioquic_recovery import Recovery
+
+FLIGHT = 1000
+RTT = 0.1
+
+
+class Counted(dict[int, QuicSentPacket]):
+    """The packets in flight, and how often one was looked for."""
+
+    looked_for = 0
+
+    def pop(self, *arguments: object) -> object:  # type: ignore[override]
+        self.looked_for += 1
+        return super().pop(*arguments)  # type: ignore[call-overload]
+
+    def get(self, *arguments: object) -> object:  # type: ignore[override]
+        self.looked_for += 1
+        return super().get(*arguments)  # type: ignore[call-overload]
+
+
+@pytest.fixture
+def space() -> QuicPacketSpace:
+    made = QuicPacketSpace()
+    made.is_application_data = True
+    made.sent_packets = Counted()
+    return made
+
+
+@pytest.fixture
+def recovery(space: QuicPacketSpace) -> Recovery:
+    made = Recovery(
+        Algorithm.RENO,
+        initial_rtt=RTT,
+        max_datagram_size=1200,
+        peer_completed_address_validation=True,
+        send_probe=mock.Mock(),
+        logger=logging.getLogger("test"),
+        quic_logger=None,
+    )
+    made.spaces = [space]
+    for number in range(FLIGHT):
+        made.on_packet_sent(
+            packet=QuicSentPacket(
+                epoch=Epoch.ONE_RTT,
+                in_flight=True,
+                is_ack_eliciting=True,
+                is_crypto_packet=False,
+                packet_number=number,
+                packet_type=QuicPacketType.ONE_RTT,
+                sent_time=number * 1e-6,
+                sent_bytes=1200,
+            ),
+            space=space,
+        )
+    return made
+
+
+def cost(space: QuicPacketSpace) -> int:
+    assert isinstance(space.sent_packets, Counted)
+    return space.sent_packets.looked_for
+
+
+def bear_reordering(recovery: Recovery) -> None:
+    """As after packets that came late: a gap is not a loss before some time."""
+    recovery._tolerance = 1
+
+
+@pytest.mark.parametrize(
+    "ranges", [[(1, FLIGHT)], [(first, first + 1) for first in range(1, FLIGHT, 4)]]
+)
+def test_a_repeated_ack_looks_for_no_packet(
+    recovery: Recovery, space: QuicPacketSpace, ranges: list[tuple[int, int]]
+) -> None:
+    bear_reordering(recovery)
+    recovery.on_ack_ranges(ranges, 0.0, RTT, space)
+    left = FLIGHT - sum(end - first for first, end in ranges)
+    assert len(space.sent_packets) == left
+    before = cost(space)
+    for _ in range(10):
+        recovery.on_ack_ranges(ranges, 0.0, RTT, space)
+    assert cost(space) == before
+    assert len(space.sent_packets) == left
+
+
+def test_packets_acknowledged_one_by_one_above_a_gap_are_looked_for_few_times_each(
+    recovery: Recovery, space: QuicPacketSpace
+) -> None:
+    bear_reordering(recovery)
+    for end in range(2, FLIGHT + 1):
+        recovery.on_ack_ranges([(1, end)], 0.0, RTT, space)
+    assert list(space.sent_packets) == [0]
+    assert cost(space) <= 3 * FLIGHT
+
+
+def test_a_gap_that_closes_leaves_nothing_behind(
+    recovery: Recovery, space: QuicPacketSpace
+) -> None:
+    bear_reordering(recovery)
+    recovery.on_ack_ranges([(500, FLIGHT)], 0.0, RTT, space)
+    recovery.on_ack_ranges([(0, FLIGHT)], 0.0, RTT, space)
+    assert not space.sent_packets
+    assert recovery._cc.bytes_in_flight == 0
+    assert (recovery._lowest, len(recovery._acked)) == (FLIGHT, 0)
+
+
+def test_packets_behind_three_later_ones_are_lost(
+    recovery: Recovery, space: QuicPacketSpace
+) -> None:
+    recovery.on_ack_ranges([(5, 6)], 0.0, RTT, space)
+    assert recovery._cc.lost == 3
+    assert min(space.sent_packets) == 3
+    assert space.loss_time is not None
