@@ -235,7 +235,7 @@ def requested(peek: PayloadInspection, peer: Atom) -> Asked:
     kind = peek.atom() if arity else None
     if kind == "$gen_call" and arity == 3:
         caller = peek.term() if peek.is_pair() else None
-        if type(caller) is not tuple or type(caller[0]) is not Pid or caller[0].node != peer:
+        if not _is_of(caller, peer):
             return Asked(None)
         return Asked(_request(peek, peer), _monitor(caller))
     if kind == "$gen_cast" and arity == 2:
@@ -255,12 +255,39 @@ def _request(peek: PayloadInspection, peer: Atom) -> Request | None:
         return None
     tag = peek.atom()
     if tag in _CALLS:
-        return _call(peek) if arity == _CALLS[tag] else None
+        call = _call(peek) if arity == _CALLS[tag] else None
+        return call if tag != "spawn_opt" or _spawns_plainly(peek) else None
     if tag == "is_auth":
         is_ping = arity == 2 and peek.atom() == peer and peek.is_at_end()
         return Ping() if is_ping else None
     name = peek.atom() if tag in ("sbcast", "send") and arity == 3 else None
     return None if name is None else Passed(name, first_tag(peek))
+
+
+def _spawns_plainly(peek: PayloadInspection) -> bool:
+    """Whether the options behind the arguments of `spawn_opt` are none: a heap size can end a
+    node. Nodes since OTP 23 send a spawn request instead."""
+    peek.term()
+    options = peek.term()
+    return isinstance(options, list) and not options
+
+
+def is_asked_for_another(peek: PayloadInspection, peer: Atom) -> bool:
+    """Whether it is `{Tag, From, Request}` and the answer goes to anybody but a process of `peer`:
+    `From` is a name, another node's process, or has another node's alias. Raises Unreadable."""
+    if peek.tuple() != 3 or not (peek.atom() or "").startswith("$"):
+        return False
+    return not (peek.is_pair() and _is_of(peek.term(), peer))
+
+
+def _is_of(caller: Term, peer: Atom) -> bool:
+    """Whether `From` of a call, `{Pid, Tag}`, has the peer's process and a reference of its own:
+    `gen_server:reply` sends to any name and alias that stands there, and the answer has the tag
+    in it."""
+    if type(caller) is not tuple or type(caller[0]) is not Pid or caller[0].node != peer:
+        return False
+    monitor = _monitor(caller)
+    return monitor is not None and monitor.node == peer
 
 
 def _monitor(caller: Term) -> Reference | None:

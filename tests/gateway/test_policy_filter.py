@@ -952,3 +952,58 @@ def test_calls_that_pass_and_what_is_refused_are_named_for_the_audit_log() -> No
     assert passage(to("kitchen"), 1) == (None, "a message to kitchen")
     args = [MREF, Atom("os"), Atom("cmd"), ["id"]]
     assert passage(spawn("erpc", "execute_call", 4), args) == (None, "a call of os:cmd")
+
+
+# -- who a server would answer -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "caller",
+    [
+        (Atom("init"), Atom("stop")),
+        (Atom("rex"), Atom("$gen_cast")),
+        (SERVER, MREF),
+        (pid("third@x"), MREF),
+        (SENDER, Atom("$gen_cast")),
+        (SENDER, reference(OWN)),
+        (SENDER, ALIAS_TAG),
+        (SENDER, ImproperList([ALIAS_TAG], Atom("label"))),
+        SENDER,
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("name", ["counter", "net_kernel", "rex"])
+def test_no_server_is_made_to_answer_anybody_but_the_peer(name: str, caller: Any) -> None:
+    pair = Guarded(RULES)
+    request = {
+        "counter": Atom("get"),
+        "net_kernel": (Atom("is_auth"), Atom(PEER)),
+        "rex": (Atom("call"), CALC, Atom("add"), [1, 2], SENDER),
+    }[name]
+    assert pair.peer_says(to(name), (GEN_CALL, (SENDER, MREF), request))
+    assert not pair.peer_says(to(name), (GEN_CALL, caller, request))
+
+
+def test_a_peer_that_may_reach_every_pid_may_have_others_answered() -> None:
+    pair = Guarded(replace(RULES, pids=Pids.ANY))
+    assert pair.peer_says(to("counter"), (GEN_CALL, (pid("third@x"), MREF), Atom("get")))
+
+
+def test_net_kernel_spawns_with_no_options() -> None:
+    pair = Guarded(RULES)
+
+    def spawned_with(options: Any) -> Any:
+        request = (Atom("spawn_opt"), CALC, Atom("add"), [1, 2], options, Atom("nolink"), SENDER)
+        return pair.peer_says(to("net_kernel"), (GEN_CALL, (SENDER, MREF), request))
+
+    assert spawned_with([])
+    assert not spawned_with([(Atom("min_heap_size"), 1 << 58)])
+    assert not spawned_with([Atom("link")])
+
+
+def test_a_spawn_by_way_of_net_kernel_is_named_for_the_audit_log() -> None:
+    pair = Guarded(RULES, is_audited=True)
+    request = (Atom("spawn"), CALC, Atom("add"), [1, 2], SENDER)
+    message = (GEN_CALL, (SENDER, MREF), request)
+    (frame,) = frames(pair.peer, to("net_kernel"), message)
+    assert pair.guard.from_peer(FramePacket(frame)).called == "calc:add"
