@@ -281,13 +281,15 @@ def is_asked_for_another(peek: PayloadInspection, peer: Atom) -> bool:
 
 
 def _is_of(caller: Term, peer: Atom) -> bool:
-    """Whether `From` of a call, `{Pid, Tag}`, has the peer's process and a reference of its own:
+    """Whether `From` of a call, `{Pid, Tag}`, has the peer's process, and its reference or none:
     `gen_server:reply` sends to any name and alias that stands there, and the answer has the tag
     in it."""
     if type(caller) is not tuple or type(caller[0]) is not Pid or caller[0].node != peer:
         return False
     monitor = _monitor(caller)
-    return monitor is not None and monitor.node == peer
+    if monitor is None:
+        return isinstance(caller[1], Atom | int | bytes)
+    return monitor.node == peer
 
 
 def _monitor(caller: Term) -> Reference | None:

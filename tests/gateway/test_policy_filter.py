@@ -964,7 +964,7 @@ def test_calls_that_pass_and_what_is_refused_are_named_for_the_audit_log() -> No
         (Atom("rex"), Atom("$gen_cast")),
         (SERVER, MREF),
         (pid("third@x"), MREF),
-        (SENDER, Atom("$gen_cast")),
+        (SENDER, (Atom("tag"), reference(OWN))),
         (SENDER, reference(OWN)),
         (SENDER, ALIAS_TAG),
         (SENDER, ImproperList([ALIAS_TAG], Atom("label"))),
