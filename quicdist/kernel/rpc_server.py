@@ -25,7 +25,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
-from weakref import WeakKeyDictionary
 
 from quicdist.cluster.access import AccessControl
 from quicdist.cluster.access_rules import DISCONNECT
@@ -42,7 +41,7 @@ from quicdist.runtime.local_spawn import Main, Spawner
 from quicdist.runtime.mailbox import Mailbox
 from quicdist.runtime.process import Watcher
 from quicdist.runtime.process_table import ProcessTable
-from quicdist.runtime.rate_limit import RateLimit
+from quicdist.runtime.rate_limit import RateLimits
 from quicdist.runtime.system_process import SystemProcess, ignore, reply
 
 logger = logging.getLogger("quicdist.node")
@@ -86,8 +85,7 @@ class RpcServer:
         self._exports = exports
         self._access = access
         self._calls_at_once = calls_at_once
-        self._calls_per_second = calls_per_second
-        self._rates: WeakKeyDictionary[Source, RateLimit] = WeakKeyDictionary()
+        self._rates = None if calls_per_second is None else RateLimits(calls_per_second)
         self._audit = audit
         self._running: dict[Source, Backpressure] = {}
         self._provided: dict[tuple[str, str, int], Provided] = {}
@@ -140,13 +138,8 @@ class RpcServer:
 
     def _count(self, source: Source) -> None:
         """A call more; a peer that calls too often is held back."""
-        per_second = self._calls_per_second
-        if per_second is None or source is HERE:
-            return
-        rate = self._rates.get(source)
-        if rate is None:
-            rate = self._rates[source] = RateLimit(per_second)
-        source.throttle(rate.take(asyncio.get_running_loop().time()))
+        if self._rates is not None and source.name is not None:
+            source.throttle(self._rates.take(source.name, asyncio.get_running_loop().time()))
 
     def _refuses(self, source: Source) -> bool:
         return self._system.is_draining and source is not HERE
