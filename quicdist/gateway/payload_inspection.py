@@ -47,6 +47,8 @@ class Passed:
     name: str
     tag: str | None = None
     """The first element of the message, where that is a tuple."""
+    is_for_another: bool = False
+    """It is a request that another than the peer's process gets the answer to."""
 
     def __str__(self) -> str:
         return f"a message to {self.name}"
@@ -94,6 +96,10 @@ class PayloadInspection:
     def again(self) -> PayloadInspection:
         """The same payload from its first byte on."""
         return PayloadInspection(self._data, self._start, is_whole=self._is_whole)
+
+    def from_here(self) -> PayloadInspection:
+        """What is left of it."""
+        return PayloadInspection(self._data, self._at, is_whole=self._is_whole)
 
     @property
     def is_whole(self) -> bool:
@@ -261,7 +267,10 @@ def _request(peek: PayloadInspection, peer: Atom) -> Request | None:
         is_ping = arity == 2 and peek.atom() == peer and peek.is_at_end()
         return Ping() if is_ping else None
     name = peek.atom() if tag in ("sbcast", "send") and arity == 3 else None
-    return None if name is None else Passed(name, first_tag(peek))
+    if name is None:
+        return None
+    passed = peek.from_here()
+    return Passed(name, first_tag(passed.again()), is_asked_for_another(passed, peer))
 
 
 def _spawns_plainly(peek: PayloadInspection) -> bool:

@@ -180,12 +180,13 @@ class PolicyRules:
         match request:
             case Call(module, function):
                 return self.rules.may_call(module, function)
-            case Passed(name, tag):
+            case Passed(name, tag, is_for_another):
                 # Not back to these two: what it asks of them would not be read.
                 return (
                     name not in (REX, NET_KERNEL)
                     and self.rules.may_send_to(name)
                     and (self.rules.system_messages or not is_runtime_tag(tag))
+                    and (self.rules.pids is Pids.ANY or not is_for_another)
                 )
             case Ping():
                 return self.rules.ping
