@@ -258,6 +258,13 @@ class RpcServer:
 
         return run
 
+    async def _apply_for_nobody(self, source: Source, module: Term, name: Term, args: Term) -> None:
+        """Of a cast. One that is refused is no error of ours, with a traceback in the log."""
+        try:
+            await self._apply(source, module, name, args)
+        except _Undefined as error:
+            raise ErlangExit((_UNDEF, [error.frame])) from None
+
     def _erpc_main(self, source: Source, mfa: tuple[Atom, Atom, int], args: Term) -> Main | None:
         match mfa, args:
             case ("erpc", "execute_call", 4), [reference, module, name, call_args]:
@@ -272,7 +279,7 @@ class RpcServer:
             case ("erpc", "execute_cast", 3), [module, name, cast_args]:
 
                 async def cast(me: Mailbox) -> None:
-                    await self._apply(source, module, name, cast_args)
+                    await self._apply_for_nobody(source, module, name, cast_args)
 
                 return cast
         return None
@@ -400,7 +407,7 @@ class RpcServer:
             return
 
         async def main(me: Mailbox) -> None:
-            await self._apply(source, module, name, args)
+            await self._apply_for_nobody(source, module, name, args)
 
         self._start(source, main, before=_led_by(leader))
 

@@ -340,3 +340,15 @@ async def test_no_server_is_made_to_answer_our_own_processes(by: str) -> None:
         assert await theirs.ping(ours.name, timeout=PATIENCE)
         assert await theirs.call(ours.name, "calc", "echo", [1], timeout=PATIENCE) == 1
         assert not called
+
+
+@pytest.mark.io
+async def test_a_cast_that_is_refused_leaves_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    async with two(NOTHING) as (ours, theirs):
+        await theirs.cast(ours.name, "calc", "add", [1, 2])
+        rex = (Atom("cast"), Atom("calc"), Atom("add"), [1, 2], theirs.pid)
+        await theirs.send(("rex", ours.name), (Atom("$gen_cast"), rex))
+        assert await theirs.ping(ours.name, timeout=PATIENCE)
+    refused = [one for one in caplog.records if "may not" in one.getMessage()]
+    assert len(refused) == 2
+    assert not [one for one in caplog.records if one.exc_info]
