@@ -21,7 +21,7 @@ from quicdist.cluster.access_rules import (
 )
 from quicdist.cluster.audit import Audit, Outcome, PeerIdentity
 from quicdist.cluster.otp_names import NET_KERNEL, REX
-from quicdist.etf import Atom, Pid, Reference, Term
+from quicdist.etf import Atom, ImproperList, Pid, Reference, Term
 from quicdist.protocol.signals import (
     ExitSignal,
     GroupLeader,
@@ -131,9 +131,11 @@ class AccessFilter:
             self._system.send_down(watcher, signal.sender, signal.ref, NOPROC)
 
     def _refused_message(self, to: Target | Reference, message: Payload) -> str:
+        tag = _tag(message)
+        if self._is_for_another(tag, to, message):
+            return f"a request to {to} that is to be answered elsewhere"
         if isinstance(to, Reference):
             return ""
-        tag = _tag(message)
         if is_runtime_tag(tag) and not self._rules.system_messages:
             return f"a message {tag!r} to {to}, which only the runtime system sends"
         if not self._may_reach(to):
@@ -144,6 +146,26 @@ class AccessFilter:
         elif to == REX:
             return self._refused_by_way_of_rex(message)
         return ""
+
+    def _is_for_another(self, tag: str | None, to: Target | Reference, message: Payload) -> bool:
+        """Whether its answer goes to a process that is not the peer's: that would be a message of
+        our own, which every process of ours takes."""
+        if self._rules.pids is Pids.ANY:
+            return False
+        match message:
+            case (_, caller, _) if is_request_tag(tag):
+                return not self._is_caller(caller)
+            case (Pid() as caller, _):
+                return to in self._by_calls and caller.node != self._caller.name
+        return False
+
+    def _is_caller(self, caller: Term) -> bool:
+        match caller:
+            case (Pid() as asking, tag):
+                alias = tag.tail if isinstance(tag, ImproperList) else tag
+                is_other = isinstance(alias, Reference) and alias.node != self._caller.name
+                return asking.node == self._caller.name and not is_other
+        return False
 
     def _refused_by_way_of_rex(self, message: Payload) -> str:
         """`rpc:sbcast` and what `rpc:eval_everywhere` of old sends: rex passes it on to a name."""

@@ -44,6 +44,7 @@ from quicdist.runtime.backpressure import Source
 from quicdist.runtime.counters import Ending, NodeCounters
 from quicdist.runtime.identifiers import new_creation
 from quicdist.runtime.process_table import Handler, Route
+from quicdist.runtime.rate_limit import RateLimits
 
 logger = logging.getLogger("quicdist.node")
 logger.addFilter(
@@ -157,6 +158,8 @@ class Connections:
         self._handlers: dict[type[Signal], Handler] = {}
         self._on_payload_refused: OnPayloadRefused = _ignore_refused
         self._limits = limits
+        rate = limits.messages_per_second
+        self._message_rates = None if rate is None else RateLimits(rate)
         self._access = access
         self._guesses = CookieThrottle()
         self._options = options
@@ -498,6 +501,7 @@ class Connections:
             name=node,
             handshake_timeout=timeout,
             watch=self._watch,
+            rates=self._message_rates,
         )
 
     def _on_beat(self) -> None:

@@ -47,7 +47,7 @@ from quicdist.runtime.backpressure import Backpressure
 from quicdist.runtime.counters import Ending, Traffic, ending_of
 from quicdist.runtime.exit_reasons import error_reason
 from quicdist.runtime.process_table import Handler, Route
-from quicdist.runtime.rate_limit import RateLimit
+from quicdist.runtime.rate_limit import RateLimits
 
 logger = logging.getLogger("quicdist.node")
 
@@ -127,7 +127,9 @@ class Peer:
         name: str | None,
         handshake_timeout: float,
         watch: LoopWatch,
+        rates: RateLimits | None = None,
     ) -> None:
+        """`rates` bound the messages of each peer, over all its connections."""
         self.connection = connection
         self.session = session
         self._channel: Channel | None = None
@@ -173,8 +175,7 @@ class Peer:
         """Seconds, of the times that are over."""
         most = limits.unread_answers
         self._answers = Backpressure("the backlog of answers", most // 2, most, 2 * most)
-        rate = limits.messages_per_second
-        self._rate = None if rate is None else RateLimit(rate)
+        self._rates = rates
         self._pausing = Backpressure("more in a second than it may send", 0, 0, 1, "messages")
         self._pause_over = 0.0
         """Event loop time when a peer that sent too much is let go."""
@@ -378,8 +379,8 @@ class Peer:
                 packet = queue.popleft()
                 consumed += len(packet.data)
                 self._take(packet)
-                if self._rate is not None and packet.data and self.state is _UP:
-                    self.throttle(self._rate.take(self._loop.time()))
+                if self._rates is not None and packet.data and self.state is _UP:
+                    self.throttle(self._rates.take(self.name or "", self._loop.time()))
                 if held_by or self.state is _DOWN:
                     break
         except HandshakeRefused as error:

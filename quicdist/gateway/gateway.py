@@ -20,7 +20,7 @@ from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.reject_reason import Refusals
 from quicdist.carriers.tcp import TcpConnection
-from quicdist.carriers.trust import Credentials
+from quicdist.carriers.trust import CertificateError, Credentials
 from quicdist.carriers.trust.expiry import watch_expiry
 from quicdist.carriers.trust.file_watcher import watch
 from quicdist.cluster.audit import Audit
@@ -294,6 +294,14 @@ class Gateway:
             far.close(f"{name} is wanted")
             text = f"the gateway of {way.node} does not stand for it"
             raise DialError(text, Cause.NOT_FOUND)
+        if way.node != name:
+            # Whoever claims a name at this host is asked for the others there: not for one whose
+            # key is known, unless it is the same, nor with a certificate that is not for it.
+            try:
+                far.check_again(name)
+            except CertificateError as error:
+                far.close("its certificate is not believed")
+                raise DialError(str(error), error.cause) from None
         return far
 
     # -- from others to the BEAM --

@@ -47,6 +47,8 @@ class Passed:
     name: str
     tag: str | None = None
     """The first element of the message, where that is a tuple."""
+    is_for_another: bool = False
+    """It is a request that another than the peer's process gets the answer to."""
 
     def __str__(self) -> str:
         return f"a message to {self.name}"
@@ -94,6 +96,10 @@ class PayloadInspection:
     def again(self) -> PayloadInspection:
         """The same payload from its first byte on."""
         return PayloadInspection(self._data, self._start, is_whole=self._is_whole)
+
+    def from_here(self) -> PayloadInspection:
+        """What is left of it."""
+        return PayloadInspection(self._data, self._at, is_whole=self._is_whole)
 
     @property
     def is_whole(self) -> bool:
@@ -235,7 +241,7 @@ def requested(peek: PayloadInspection, peer: Atom) -> Asked:
     kind = peek.atom() if arity else None
     if kind == "$gen_call" and arity == 3:
         caller = peek.term() if peek.is_pair() else None
-        if type(caller) is not tuple or type(caller[0]) is not Pid or caller[0].node != peer:
+        if not _is_of(caller, peer):
             return Asked(None)
         return Asked(_request(peek, peer), _monitor(caller))
     if kind == "$gen_cast" and arity == 2:
@@ -255,12 +261,44 @@ def _request(peek: PayloadInspection, peer: Atom) -> Request | None:
         return None
     tag = peek.atom()
     if tag in _CALLS:
-        return _call(peek) if arity == _CALLS[tag] else None
+        call = _call(peek) if arity == _CALLS[tag] else None
+        return call if tag != "spawn_opt" or _spawns_plainly(peek) else None
     if tag == "is_auth":
         is_ping = arity == 2 and peek.atom() == peer and peek.is_at_end()
         return Ping() if is_ping else None
     name = peek.atom() if tag in ("sbcast", "send") and arity == 3 else None
-    return None if name is None else Passed(name, first_tag(peek))
+    if name is None:
+        return None
+    passed = peek.from_here()
+    return Passed(name, first_tag(passed.again()), is_asked_for_another(passed, peer))
+
+
+def _spawns_plainly(peek: PayloadInspection) -> bool:
+    """Whether the options behind the arguments of `spawn_opt` are none: a heap size can end a
+    node. Nodes since OTP 23 send a spawn request instead."""
+    peek.term()
+    options = peek.term()
+    return isinstance(options, list) and not options
+
+
+def is_asked_for_another(peek: PayloadInspection, peer: Atom) -> bool:
+    """Whether it is `{Tag, From, Request}` and the answer goes to anybody but a process of `peer`:
+    `From` is a name, another node's process, or has another node's alias. Raises Unreadable."""
+    if peek.tuple() != 3 or not (peek.atom() or "").startswith("$"):
+        return False
+    return not (peek.is_pair() and _is_of(peek.term(), peer))
+
+
+def _is_of(caller: Term, peer: Atom) -> bool:
+    """Whether `From` of a call, `{Pid, Tag}`, has the peer's process, and its reference or none:
+    `gen_server:reply` sends to any name and alias that stands there, and the answer has the tag
+    in it."""
+    if type(caller) is not tuple or type(caller[0]) is not Pid or caller[0].node != peer:
+        return False
+    monitor = _monitor(caller)
+    if monitor is None:
+        return isinstance(caller[1], Atom | int | bytes)
+    return monitor.node == peer
 
 
 def _monitor(caller: Term) -> Reference | None:

@@ -286,7 +286,7 @@ class PolicyFilter:
                 refusal = verdict if isinstance(verdict, Refusal) else None
                 is_request = verdict is Pass.REQUEST
                 if refusal is None and not judge.rules.may_call_everything:
-                    scanner = TermScanner(1)
+                    scanner = TermScanner(1, self._own_name)
                     refusal = self._scan(judge, data, read, scanner, is_request)
                 if self._is_audited and refusal is None and is_request:
                     self._called = judge.called(read.signal, read.payload)
@@ -361,6 +361,9 @@ class PolicyFilter:
         """What must not be in it, as far as it was read."""
         if is_request and scanner.has_fun and not judge.rules.may_send_funs():
             return "a fun"
+        if is_request and not judge.remembered.brought(scanner.references):
+            return "more references of the node's than the peer may bring"
+        scanner.references.clear()
         new = self._atoms.new(scanner.atoms)
         scanner.atoms.clear()
         if not new:

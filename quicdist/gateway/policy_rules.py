@@ -28,6 +28,7 @@ from quicdist.gateway.payload_inspection import (
     answers_features,
     asker,
     first_tag,
+    is_asked_for_another,
     requested,
     spawned,
 )
@@ -104,7 +105,7 @@ class PolicyRules:
         match signal:
             case SpawnRequest():
                 called = spawned(signal, payload.again()) or Call(*signal.mfa[:2])
-            case Message(to=Atom() as name) if name == REX:
+            case Message(to=Atom() as name) if name in (REX, NET_KERNEL):
                 request = requested(payload.again(), self._peer_name).request
                 if not isinstance(request, Call):
                     return None
@@ -132,11 +133,20 @@ class PolicyRules:
 
     def _message(self, signal: Message, payload: PayloadInspection) -> Verdict:
         to = signal.to
+        if self._is_asked_for_another(payload):
+            return Refusal(f"a request to {_place(to)} that is to be answered elsewhere")
         if isinstance(to, Atom):
             return self._to_name(signal, to, payload)
         if isinstance(to, Pid):
             return self._to_pid(signal, to, payload)
         return self._to_alias(signal, to, payload)
+
+    def _is_asked_for_another(self, payload: PayloadInspection) -> bool:
+        """A server would send its answer to a process that the peer may not reach, as a message
+        that the peer has put together."""
+        if self.rules.pids is Pids.ANY or self.rules.may_call_everything:
+            return False
+        return is_asked_for_another(payload.again(), self._peer_name)
 
     def _to_name(self, signal: Message, name: Atom, payload: PayloadInspection) -> Verdict:
         if self.rules.may_send_to(name):
@@ -170,12 +180,13 @@ class PolicyRules:
         match request:
             case Call(module, function):
                 return self.rules.may_call(module, function)
-            case Passed(name, tag):
+            case Passed(name, tag, is_for_another):
                 # Not back to these two: what it asks of them would not be read.
                 return (
                     name not in (REX, NET_KERNEL)
                     and self.rules.may_send_to(name)
                     and (self.rules.system_messages or not is_runtime_tag(tag))
+                    and (self.rules.pids is Pids.ANY or not is_for_another)
                 )
             case Ping():
                 return self.rules.ping

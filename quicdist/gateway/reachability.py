@@ -68,7 +68,10 @@ class Reachability:
         """Callers, and the tags of the answers they wait for. `net_kernel` answers by pid, even
         where the tag has an alias."""
         self._aliases: dict[bytes, bool] = {}
-        """Aliases that the peer was sent; whether each is for one answer."""
+        """Words of aliases that the peer was sent; whether each is for one answer."""
+        self._brought: set[bytes] = set()
+        """Words of references that the peer had not been sent when it sent them. Where the node
+        repeats one, the peer has not learned it from the node."""
         self._monitors: dict[bytes, None] = {}
         self._spawns: dict[bytes, None] = {}
 
@@ -122,8 +125,8 @@ class Reachability:
                     break
                 words = mark[2]
                 end = found + len(mark) + 4 + 4 * words
-                key = data[found + len(mark) : end]
-                if len(key) == 4 + 4 * words:
+                key = data[found + len(mark) + 4 : end]
+                if len(key) == 4 * words and key not in self._brought:
                     once = data.endswith(_REPLY_TAG, 0, found)
                     _remember(self._aliases, key, once, MAX_PROCESSES)
                 found = data.find(mark, found + 1)
@@ -148,7 +151,7 @@ class Reachability:
 
     def takes_alias(self, alias: Reference) -> bool:
         """Whether the peer was sent this alias. A reply alias serves once."""
-        key = _key(alias)
+        key = _words(alias)
         once = self._aliases.get(key)
         if once:
             del self._aliases[key]
@@ -156,7 +159,18 @@ class Reachability:
 
     def knows_alias(self, alias: Reference) -> bool:
         """The same, for what does not use it up."""
-        return _key(alias) in self._aliases
+        return _words(alias) in self._aliases
+
+    def brought(self, references: set[bytes]) -> bool:
+        """The peer sends the words of these references of the node's, in a request. False where
+        they are too many."""
+        if not references:
+            return True
+        new = references - self._brought - self._aliases.keys()
+        if len(self._brought) + len(new) > MAX_PROCESSES:
+            return False
+        self._brought |= new
+        return True
 
     def takes_down(self, ref: Reference) -> bool:
         """Whether the node has set up this monitor. Its DOWN comes once."""
@@ -178,6 +192,11 @@ def number(pid: Pid) -> int:
 def _key(ref: Reference) -> bytes:
     """Creation and words, as they are encoded."""
     return b"".join(part.to_bytes(4, "big") for part in (ref.creation, *ref.ids))
+
+
+def _words(ref: Reference) -> bytes:
+    """As they are encoded. A node takes a reference of creation 0 for its own too."""
+    return _key(ref)[4:]
 
 
 def _contains(payload: PayloadInspection, pid: Pid) -> bool:

@@ -64,6 +64,9 @@ _OF_NODE[ord("e")] = 5
 _REFERENCES: dict[int, int] = {ord("Z"): 4, ord("r"): 1}
 """Tag to the bytes of the creation: NEWER_REFERENCE, NEW_REFERENCE."""
 
+_MOST_WORDS = 5
+"""Of a reference; a node reads no more."""
+
 _NEW_FUN, _FUN, _EXPORT, _RECORD = b"puqC"
 
 
@@ -83,9 +86,13 @@ class _Incomplete(Exception):
 class TermScanner:
     """One term, or several, one after the other."""
 
-    __slots__ = ("_rest", "_skip", "atoms", "has_fun", "pending")
+    __slots__ = ("_own", "_rest", "_skip", "atoms", "has_fun", "pending", "references")
 
-    def __init__(self, terms: int = 1) -> None:
+    def __init__(self, terms: int = 1, own: str = "") -> None:
+        """Of the node `own` the references are noted."""
+        self._own = own.encode()
+        self.references: set[bytes] = set()
+        """The words of those of the node `own`; the caller may take them out."""
         self.atoms: set[bytes] = set()
         """Their texts in UTF-8; the caller may take them out."""
         self.has_fun = False
@@ -164,6 +171,8 @@ class TermScanner:
                 if end > size:
                     break
                 atoms.add(data[at + 5 : name])
+                if data[at + 5 : name] == self._own:
+                    self.references.add(data[name + 4 : end])
                 at = end
                 pending -= 1
             elif tag == _MAP:
@@ -205,9 +214,7 @@ class TermScanner:
             return self._over(data, at, end - at + behind, 0)
         creation = _REFERENCES.get(tag)
         if creation is not None:
-            words = self._number(data, at, at + 1, 2)
-            end = self._atom(data, at, at + 3)
-            return self._over(data, at, end - at + creation + 4 * words, 0)
+            return self._reference(data, at, creation)
         if tag == _EXPORT:
             self.has_fun = True
             return self._over(data, at, 1, 3)
@@ -223,6 +230,23 @@ class TermScanner:
             fields = self._number(data, at, at + 1, 4)
             return self._over(data, at, 6, 2 + 2 * fields)
         raise Unreadable(f"a term of tag {tag}, which no policy can read")
+
+    def _reference(self, data: bytes, at: int, creation: int) -> int:
+        words = self._number(data, at, at + 1, 2)
+        if words > _MOST_WORDS:
+            raise Unreadable(f"a reference of {words} words")
+        if at + 3 >= len(data):
+            self._keep(data, at)
+        end = self._atom(data, at, at + 3)
+        behind = end + creation + 4 * words
+        if behind > len(data):
+            self._keep(data, at)
+        width, is_latin = _ATOMS[data[at + 3]]
+        name = data[at + 4 + width : end]
+        if (name.decode("latin-1").encode() if is_latin else name) == self._own:
+            self.references.add(data[end + creation : behind])
+        self.pending -= 1
+        return behind
 
     def _over(self, data: bytes, at: int, size: int, terms: int) -> int:
         """Over `size` bytes, of which some may be still to come; then `terms` more."""

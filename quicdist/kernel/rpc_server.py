@@ -25,7 +25,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
-from weakref import WeakKeyDictionary
 
 from quicdist.cluster.access import AccessControl
 from quicdist.cluster.access_rules import DISCONNECT
@@ -42,7 +41,7 @@ from quicdist.runtime.local_spawn import Main, Spawner
 from quicdist.runtime.mailbox import Mailbox
 from quicdist.runtime.process import Watcher
 from quicdist.runtime.process_table import ProcessTable
-from quicdist.runtime.rate_limit import RateLimit
+from quicdist.runtime.rate_limit import RateLimits
 from quicdist.runtime.system_process import SystemProcess, ignore, reply
 
 logger = logging.getLogger("quicdist.node")
@@ -86,8 +85,7 @@ class RpcServer:
         self._exports = exports
         self._access = access
         self._calls_at_once = calls_at_once
-        self._calls_per_second = calls_per_second
-        self._rates: WeakKeyDictionary[Source, RateLimit] = WeakKeyDictionary()
+        self._rates = None if calls_per_second is None else RateLimits(calls_per_second)
         self._audit = audit
         self._running: dict[Source, Backpressure] = {}
         self._provided: dict[tuple[str, str, int], Provided] = {}
@@ -140,13 +138,8 @@ class RpcServer:
 
     def _count(self, source: Source) -> None:
         """A call more; a peer that calls too often is held back."""
-        per_second = self._calls_per_second
-        if per_second is None or source is HERE:
-            return
-        rate = self._rates.get(source)
-        if rate is None:
-            rate = self._rates[source] = RateLimit(per_second)
-        source.throttle(rate.take(asyncio.get_running_loop().time()))
+        if self._rates is not None and source.name is not None:
+            source.throttle(self._rates.take(source.name, asyncio.get_running_loop().time()))
 
     def _refuses(self, source: Source) -> bool:
         return self._system.is_draining and source is not HERE
@@ -265,6 +258,13 @@ class RpcServer:
 
         return run
 
+    async def _apply_for_nobody(self, source: Source, module: Term, name: Term, args: Term) -> None:
+        """Of a cast. One that is refused is no error of ours, with a traceback in the log."""
+        try:
+            await self._apply(source, module, name, args)
+        except _Undefined as error:
+            raise ErlangExit((_UNDEF, [error.frame])) from None
+
     def _erpc_main(self, source: Source, mfa: tuple[Atom, Atom, int], args: Term) -> Main | None:
         match mfa, args:
             case ("erpc", "execute_call", 4), [reference, module, name, call_args]:
@@ -279,7 +279,7 @@ class RpcServer:
             case ("erpc", "execute_cast", 3), [module, name, cast_args]:
 
                 async def cast(me: Mailbox) -> None:
-                    await self._apply(source, module, name, cast_args)
+                    await self._apply_for_nobody(source, module, name, cast_args)
 
                 return cast
         return None
@@ -407,7 +407,7 @@ class RpcServer:
             return
 
         async def main(me: Mailbox) -> None:
-            await self._apply(source, module, name, args)
+            await self._apply_for_nobody(source, module, name, args)
 
         self._start(source, main, before=_led_by(leader))
 

@@ -298,3 +298,57 @@ async def test_what_a_function_raised_is_in_our_log_and_not_for_its_caller(
         assert records[0].exc_info is not None
         assert f"calc:fail, called by {theirs.name}, raised ValueError" in caplog.text
         assert "postgres://admin:hunter2@db/main" in caplog.text
+
+
+@pytest.mark.io
+@pytest.mark.parametrize("by", ["name", "module"])
+async def test_no_server_is_made_to_answer_our_own_processes(by: str) -> None:
+    """Its answer would be a message of ours: a cast of any function, if `rex` gets it."""
+    calls: dict[str, list[str]] = {"*": ["calc:echo"]}
+    names: dict[str, list[str]] = {} if by == "module" else {"*": ["echo"]}
+    called: list[Term] = []
+
+    @export(module="calc")
+    def echo(value: Term) -> Term:
+        return value
+
+    @export(module="hidden")
+    def run() -> None:
+        called.append(1)
+
+    class Echo(GenServer):
+        async def handle_call(self, request: Term, sender: object) -> Term:
+            return request
+
+    async with (
+        Node(
+            "0@127.0.0.1",
+            cookie=COOKIE,
+            access=Access(calls=calls, names=names),
+            exports=[echo, run],
+        ) as ours,
+        Node("0@127.0.0.1", cookie=COOKIE) as theirs,
+    ):
+        await start(ours, Echo(), name="echo")
+        await theirs.connect(ours.name)
+        cast: Term = (Atom("cast"), Atom("hidden"), Atom("run"), [], theirs.pid)
+        rex = ours.system.names[Atom("rex")].pid
+        request = (Atom("echo"), cast) if by == "module" else cast
+        server = "calc" if by == "module" else "echo"
+        message = (Atom("$gen_call"), (rex, Atom("$gen_cast")), request)
+        await theirs.send((server, ours.name), message)
+        assert await theirs.ping(ours.name, timeout=PATIENCE)
+        assert await theirs.call(ours.name, "calc", "echo", [1], timeout=PATIENCE) == 1
+        assert not called
+
+
+@pytest.mark.io
+async def test_a_cast_that_is_refused_leaves_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    async with two(NOTHING) as (ours, theirs):
+        await theirs.cast(ours.name, "calc", "add", [1, 2])
+        rex = (Atom("cast"), Atom("calc"), Atom("add"), [1, 2], theirs.pid)
+        await theirs.send(("rex", ours.name), (Atom("$gen_cast"), rex))
+        assert await theirs.ping(ours.name, timeout=PATIENCE)
+    refused = [one for one in caplog.records if "may not" in one.getMessage()]
+    assert len(refused) == 2
+    assert not [one for one in caplog.records if one.exc_info]

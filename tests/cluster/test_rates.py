@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -14,7 +15,7 @@ from quicdist.carriers.quic.admission import Admission
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.token_bucket import MOST_KEYS, TokenBuckets
 from quicdist.limits import AdmissionLimits
-from quicdist.runtime.rate_limit import RateLimit
+from quicdist.runtime.rate_limit import RateLimit, RateLimits
 from tests.node.memory import Hub
 from tests.node.test_two_nodes import get, make
 
@@ -118,6 +119,31 @@ async def test_a_peer_that_calls_too_often_waits() -> None:
         assert ours.stats().traffic.rate_holds >= 10
         # Its own calls are not delayed by what the peer may send.
         assert await ours.ping(theirs.name)
+
+
+@pytest.mark.virtual_clock
+async def test_who_connects_anew_has_no_new_rate() -> None:
+    hub = Hub()
+    limits = NodeLimits(calls_per_second=10, messages_per_second=1000)
+    async with make(hub, limits=limits, exports=[one]) as ours, make(hub) as theirs:
+        assert [await theirs.call(ours.name, "calc", "one") for _ in range(10)] == [1] * 10
+        for _ in range(3):
+            theirs.disconnect(ours.name)
+            await theirs.connect(ours.name)
+            await theirs.call(ours.name, "calc", "one")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(theirs.call(ours.name, "calc", "one"), 0.05)
+
+
+def test_names_have_rates_of_their_own_and_a_bounded_number_of_them() -> None:
+    limits = RateLimits(2)
+    assert [limits.take("a", 1.0) for _ in range(3)] == [0, 0.5, 1.0]
+    assert limits.take("b", 1.0) == 0
+    for number in range(5000):
+        limits.take(str(number), 2.0)
+    assert len(limits._limits) == 4096
+    debtor = RateLimit(2)
+    assert max(debtor.take(1.0) for _ in range(100)) == 1.5
 
 
 @pytest.mark.virtual_clock

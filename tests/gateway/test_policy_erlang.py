@@ -308,6 +308,55 @@ async def test_no_alias_is_guessed() -> None:
         assert await one.ask("whereis(struck)") == "undefined"
 
 
+async def test_no_answer_of_a_server_goes_where_the_peer_may_not_send() -> None:
+    async with attacker(replace(RULES, names=("store",))) as one:
+        await one.ask(
+            "register(store, spawn(fun() -> (fun Loop(Value) -> receive"
+            " {'$gen_call', From, {put, New}} -> gen_server:reply(From, ok), Loop(New);"
+            " {'$gen_call', From, get} -> gen_server:reply(From, Value), Loop(Value)"
+            " end end)(5) end))"
+        )
+        store, get = ctl.RegSend(one.me, Atom("store")), Atom("get")
+        one.send(store, (Atom("$gen_call"), (Atom("init"), Atom("stop")), get))
+        halt: Term = (Atom("cast"), Atom("erlang"), Atom("halt"), [], one.me)
+        mine = (one.me, one.attacker.system.identifiers.reference())
+        one.send(store, (Atom("$gen_call"), mine, (Atom("put"), halt)))
+        one.send(store, (Atom("$gen_call"), (Atom("rex"), Atom("$gen_cast")), get))
+        await one.passed()
+        assert await one.ask("gen_server:call(store, get), is_pid(whereis(init))") == "true"
+
+
+async def test_a_heap_size_by_way_of_net_kernel_does_not_end_the_node() -> None:
+    async with attacker(RULES) as one:
+        options: Term = [(Atom("min_heap_size"), (1 << 59) - 1)]
+        spawn: tuple[Term, ...] = (
+            *(Atom("spawn_opt"), Atom("erlang"), Atom("node"), [], options, Atom("nolink")),
+        )
+        mine = (one.me, one.attacker.system.identifiers.reference())
+        message = (Atom("$gen_call"), mine, (*spawn, one.me))
+        one.send(ctl.RegSend(one.me, Atom("net_kernel")), message)
+        await one.passed()
+        assert await one.ask("node()") == f"'{one.node_name}'"
+
+
+async def test_an_alias_is_not_learned_from_an_answer_that_repeats_it() -> None:
+    async with attacker(PeerRules(nodes=("*@127.0.0.1",))) as one:
+        await one.ask(
+            "spawn(fun() -> persistent_term:put(ref, alias()),"
+            " receive M -> persistent_term:put(struck, M) end end)"
+        )
+        await one.ask("timer:sleep(200)")
+        raw = await asyncio.to_thread(one.node.eval, "term_to_binary(persistent_term:get(ref)).")
+        alias = decode(raw)
+        assert isinstance(alias, Reference)
+        ping = (Atom("$gen_call"), (one.me, alias), (Atom("is_auth"), one.me.node))
+        one.send(ctl.RegSend(one.me, Atom("net_kernel")), ping)
+        await one.passed()
+        one.send(ctl.AliasSend(one.me, alias), (alias, Atom("forged")))
+        await one.passed()
+        assert await one.ask("persistent_term:get(struck, none)") == "none"
+
+
 def test_every_name_of_otp_is_known_as_one(pair: Guarded) -> None:
     source = (
         "[application:ensure_all_started(A) || A <- [sasl, ssl, os_mon, mnesia]], timer:start(),"

@@ -952,3 +952,116 @@ def test_calls_that_pass_and_what_is_refused_are_named_for_the_audit_log() -> No
     assert passage(to("kitchen"), 1) == (None, "a message to kitchen")
     args = [MREF, Atom("os"), Atom("cmd"), ["id"]]
     assert passage(spawn("erpc", "execute_call", 4), args) == (None, "a call of os:cmd")
+
+
+# -- who a server would answer -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "caller",
+    [
+        (Atom("init"), Atom("stop")),
+        (Atom("rex"), Atom("$gen_cast")),
+        (SERVER, MREF),
+        (pid("third@x"), MREF),
+        (SENDER, (Atom("tag"), reference(OWN))),
+        (SENDER, reference(OWN)),
+        (SENDER, ALIAS_TAG),
+        (SENDER, ImproperList([ALIAS_TAG], Atom("label"))),
+        SENDER,
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("name", ["counter", "net_kernel", "rex"])
+def test_no_server_is_made_to_answer_anybody_but_the_peer(name: str, caller: Any) -> None:
+    pair = Guarded(RULES)
+    request = {
+        "counter": Atom("get"),
+        "net_kernel": (Atom("is_auth"), Atom(PEER)),
+        "rex": (Atom("call"), CALC, Atom("add"), [1, 2], SENDER),
+    }[name]
+    assert pair.peer_says(to(name), (GEN_CALL, (SENDER, MREF), request))
+    assert not pair.peer_says(to(name), (GEN_CALL, caller, request))
+
+
+@pytest.mark.parametrize("kind", ["sbcast", "send"])
+def test_nor_by_way_of_rex(kind: str) -> None:
+    pair = Guarded(RULES)
+
+    def passed_on(caller: Any) -> Any:
+        inner = (GEN_CALL, caller, Atom("get"))
+        return pair.peer_says(to("rex"), (SENDER, (Atom(kind), Atom("counter"), inner)))
+
+    assert passed_on((SENDER, MREF))
+    assert not passed_on((Atom("init"), Atom("stop")))
+    assert not passed_on((SENDER, reference(OWN)))
+
+
+def test_a_peer_that_may_reach_every_pid_may_have_others_answered() -> None:
+    pair = Guarded(replace(RULES, pids=Pids.ANY))
+    assert pair.peer_says(to("counter"), (GEN_CALL, (pid("third@x"), MREF), Atom("get")))
+
+
+def test_net_kernel_spawns_with_no_options() -> None:
+    pair = Guarded(RULES)
+
+    def spawned_with(options: Any) -> Any:
+        request = (Atom("spawn_opt"), CALC, Atom("add"), [1, 2], options, Atom("nolink"), SENDER)
+        return pair.peer_says(to("net_kernel"), (GEN_CALL, (SENDER, MREF), request))
+
+    assert spawned_with([])
+    assert not spawned_with([(Atom("min_heap_size"), 1 << 58)])
+    assert not spawned_with([Atom("link")])
+
+
+def test_a_spawn_by_way_of_net_kernel_is_named_for_the_audit_log() -> None:
+    pair = Guarded(RULES, is_audited=True)
+    request = (Atom("spawn"), CALC, Atom("add"), [1, 2], SENDER)
+    message = (GEN_CALL, (SENDER, MREF), request)
+    (frame,) = frames(pair.peer, to("net_kernel"), message)
+    assert pair.guard.from_peer(FramePacket(frame)).called == "calc:add"
+
+
+# -- references that a peer brings ---------------------------------------------------------------
+
+GUESSED = reference(OWN, 9)
+
+
+def in_old_form(name_tag: bytes) -> bytes:
+    """GUESSED as NEW_REFERENCE_EXT, its node in another form of atom."""
+    width = 1 if name_tag in b"ws" else 2
+    name = name_tag + len(OWN).to_bytes(width, "big") + OWN.encode()
+    words = b"".join(one.to_bytes(4, "big") for one in GUESSED.ids)
+    return b"r\0\3" + name + b"\0" + words
+
+
+@pytest.mark.parametrize(
+    "form", [encode_bare(GUESSED), *map(in_old_form, (b"w", b"s", b"v", b"d"))]
+)
+@pytest.mark.parametrize("size", [64 * 1024, 40])
+def test_a_reference_is_not_learned_from_an_answer_that_repeats_it(form: bytes, size: int) -> None:
+    pair = Guarded(RULES, fragment_size=size)
+    for frame in frames(pair.peer, to("counter"), (Atom("put"), GUESSED)):
+        pair.bring(frame.replace(encode_bare(GUESSED), form))
+    repeated = ctl.SendSender(SERVER, SENDER)
+    pair.node_says(repeated, (Atom("got"), GUESSED))
+    forged = ctl.AliasSend(SENDER, GUESSED)
+    assert not pair.peer_says(forged, Atom("forged"))
+    pair.node_says(repeated, (Atom("got"), reference(OWN, 10)))
+    assert pair.peer_says(ctl.AliasSend(SENDER, reference(OWN, 10)), Atom("answer"))
+
+
+def test_an_alias_that_the_peer_was_sent_may_come_back_and_serve_on() -> None:
+    pair = Guarded(RULES)
+    pair.node_says(ctl.SendSender(SERVER, SENDER), (Atom("at"), GUESSED))
+    for _ in range(2):
+        assert pair.peer_says(to("counter"), (Atom("got"), GUESSED))
+        assert pair.peer_says(ctl.AliasSend(SENDER, GUESSED), Atom("answer"))
+
+
+def test_a_peer_brings_so_many_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reachability, "MAX_PROCESSES", 5)
+    pair = Guarded(RULES)
+    assert pair.peer_says(to("counter"), [reference(OWN, number) for number in range(5)])
+    assert pair.peer_says(to("counter"), [reference(OWN, 1), reference(PEER, 7)])
+    assert not pair.peer_says(to("counter"), reference(OWN, 6))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from quicdist import Identity, Trust
 from tests.support.erlang import Erlang
 from tests.support.gatewayed import (
     GatewayProcess,
@@ -288,6 +289,39 @@ def test_nodes_keep_their_names() -> None:
         until(two, "net_adm:ping('tool@one.test')", "pong")
         assert ask(tool, "lists:member('app@two.test', nodes())") == "true"
         assert ask(two, "net_adm:ping('nobody@one.test')") == "pang"
+
+
+def test_a_name_whose_key_is_known_is_not_taken_by_a_node_of_the_same_host(tmp_path: Path) -> None:
+    one_at, two_at = (("127.0.0.1", free_port()) for _ in range(2))
+    known = tmp_path / "known_nodes"
+    known.write_text(f"db@two.test sha256:{'ab' * 32}\n")
+    with ExitStack() as stack:
+        one_gateway = stack.enter_context(
+            GatewayThread(
+                replace(
+                    loopback_settings("app@one.test"),
+                    listen=one_at,
+                    trust=Trust.first_use(known),
+                )
+            )
+        )
+        two_gateway = stack.enter_context(
+            GatewayThread(
+                replace(
+                    loopback_settings("app@two.test"),
+                    listen=two_at,
+                    routes={"*@one.test": one_at},
+                    identity=Identity.ephemeral(["two.test"]),
+                )
+            )
+        )
+        one = stack.enter_context(gatewayed_erl(one_gateway))
+        two = stack.enter_context(gatewayed_erl(two_gateway))
+        for name in ("db@two.test", "tool@two.test"):
+            stack.enter_context(gatewayed_erl(two_gateway, name=name))
+        assert ask(two, "net_adm:ping('app@one.test')") == "pong"
+        assert ask(one, "net_adm:ping('tool@two.test')") == "pong"
+        assert ask(one, "net_adm:ping('db@two.test')") == "pang"
 
 
 def test_a_node_on_inet6_tcp() -> None:
