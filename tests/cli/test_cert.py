@@ -165,3 +165,6 @@ def test_cookies_of_a_file_are_read_again_at_sighup(quicdist: Command) -> None:
         assert process.poll() is None
     file.write_text("")
     quicdist("listen", name, "--cookie-file", "cookies").refused(2, "is empty")
+    missing = quicdist("ping", name, "--cookie-file", "none")
+    missing.refused(2, "none cannot be read: No such file or directory")
+    assert "Errno" not in missing.err
