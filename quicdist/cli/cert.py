@@ -144,20 +144,26 @@ def ca(
 ) -> None:
     """Make an authority: ca.pem for every node, and ca-key.pem, which must stay secret.
 
+    crl.pem is its list of revoked certificates, empty at first, so that nodes can start with --crl.
     Files that exist are not overwritten.
     """
-    from quicdist.carriers.trust.authority import make_authority
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    from quicdist.carriers.trust.authority import make_authority, revocation_list
     from quicdist.carriers.trust.identity import key_pem, pem
 
     certificate, key = directory / "ca.pem", directory / "ca-key.pem"
-    for path in (certificate, key):
+    crl = directory / "crl.pem"
+    for path in (certificate, key, crl):
         if path.exists():
             raise Problem(ExitCode.LOCAL, f"{path} exists already")
     made = make_authority(name, days)
     _write(key, key_pem(made.key), 0o600)
+    _write(crl, revocation_list(made, [], days).public_bytes(Encoding.PEM), 0o644)
     _write(certificate, pem([made.certificate]), 0o644)
     _print(made.certificate, certificate)
     print(f"key          {key}")
+    print(f"list         {crl}: 0 revoked")
 
 
 @app.command()

@@ -59,6 +59,7 @@ def disconnect(
     """
     from quicdist.cli import client
     from quicdist.cli.call import called, problem
+    from quicdist.cli.exported_functions import is_undefined
     from quicdist.cluster.names import NodeName
     from quicdist.errors import CallError
     from quicdist.etf import Atom, Term
@@ -85,6 +86,9 @@ def disconnect(
     try:
         was_connected = client.run(main(), verbose)
     except CallError as error:
+        if is_undefined(error):
+            text = f"{node} does not permit erlang:disconnect_node to this node"
+            raise Problem(ExitCode.NO, text) from None
         raise problem(error) from None
     if was_connected is not True:
         raise Problem(ExitCode.NO, f"{node} is not connected to {peer}")

@@ -5,11 +5,17 @@ from __future__ import annotations
 from quicdist.cli.options import (
     Certificate,
     Cookie,
+    CookieFile,
+    Crl,
     Json,
     Key,
+    KeyPassphraseFile,
     Lookups,
     OwnName,
     PeerNode,
+    RequireBinding,
+    RequireTls,
+    Security,
     Timeout,
     Trusted,
     Verbose,
@@ -26,6 +32,11 @@ def exports(
     cert: Certificate = None,
     key: Key = None,
     as_json: Json = False,
+    key_passphrase_file: KeyPassphraseFile = None,
+    cookie_file: CookieFile = None,
+    crl: Crl = None,
+    require_tls: RequireTls = False,
+    require_binding: RequireBinding = False,
     verbose: Verbose = 0,
 ) -> None:
     """List the functions that the Python node NODE exports.
@@ -38,7 +49,18 @@ def exports(
     from quicdist.cli.exported_functions import Function, functions_of
     from quicdist.cli.json_output import print_object
 
-    settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose, lookups)
+    settings = client.Settings(
+        node,
+        cookie,
+        name,
+        trust,
+        cert,
+        key,
+        timeout,
+        verbose,
+        lookups,
+        Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
+    )
 
     async def main() -> list[Function]:
         async with client.connected(settings) as ours:

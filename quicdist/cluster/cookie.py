@@ -34,7 +34,7 @@ def find_cookie(given: str | None, home: Path | None = None) -> str:
             continue
         except OSError as error:
             raise CookieError(
-                f"no cookie: none was given and {path} cannot be read: {error}"
+                f"no cookie: none was given and {path} cannot be read: {error.strerror or error}"
             ) from None
         return _checked(_read(path, status), str(path))
     looked = " and ".join(map(str, places)) or f"a {_FILE}, there being no home directory,"
@@ -74,7 +74,10 @@ def _read(path: Path, status: os.stat_result) -> str:
     try:
         text = path.read_text(encoding="latin-1")
     except OSError as error:
-        raise CookieError(f"no cookie: none was given and {path} cannot be read: {error}") from None
+        reason = error.strerror or error
+        raise CookieError(
+            f"no cookie: none was given and {path} cannot be read: {reason}"
+        ) from None
     match = _CONTENT.fullmatch(text)
     if match is None:
         raise CookieError(
@@ -89,7 +92,9 @@ def read_cookies(path: Path) -> tuple[str, ...]:
     CookieError."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise CookieError(f"{path} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
         raise CookieError(f"{path} cannot be read: {error}") from None
     _warn_of_exposed(path)
     cookies = tuple(line for line in lines if line)

@@ -31,7 +31,7 @@ class Address:
         port, at, host = name.partition("@")
         if not at or not _is_port(port) or not _is_host(host):
             raise NodeNameError(
-                f"{name!r} is no node name: a UDP port, '@' and an IP address are expected, "
+                f"{str(name)!r} is no node name: a UDP port, '@' and an IP address are expected, "
                 f"as in '4433@127.0.0.1'"
             )
         return cls(host, int(port))
@@ -54,11 +54,11 @@ class NodeName:
         alive, at, host = name.partition("@")
         if host.startswith("["):
             raise NodeNameError(
-                f"{name!r} is no node name: an address has no brackets there, as in '4433@::1'"
+                f"{str(name)!r} is no node name: an address has no brackets there, as in '4433@::1'"
             )
         if not (alive and at and host) or len(name) > 255 or "@" in host:
             raise NodeNameError(
-                f"{name!r} is no node name: 'name@host' is expected, as in 'rabbit@host1' or "
+                f"{str(name)!r} is no node name: 'name@host' is expected, as in 'rabbit@host1' or "
                 f"'4433@127.0.0.1'"
             )
         return cls(alive, host)
@@ -71,8 +71,8 @@ class NodeName:
         is_name = _is_port(alive) if alive.isdigit() else bool(_ALIVE.fullmatch(alive))
         if not at or not is_name or not _is_host(host) or len(name) > 255:
             raise NodeNameError(
-                f"{name!r} is no node name: a UDP port, '@' and an IP address are expected, as in "
-                f"'4433@127.0.0.1', or for TCP a name, '@' and a host, as in 'py@host1'"
+                f"{str(name)!r} is no node name: a UDP port, '@' and an IP address are expected, "
+                f"as in '4433@127.0.0.1', or for TCP a name, '@' and a host, as in 'py@host1'"
             )
         return cls(alive, host)
 

@@ -929,9 +929,11 @@ class _Life:
         (node,) = args
         if not isinstance(node, Atom):
             raise ErlangError(Atom("badarg"))
-        extra = {"event": "disconnect_asked", "node": str(self.system.name), "peer": str(node)}
-        logger.info("an operator ends the connection to %s", node, extra=extra)
-        return self.connections.disconnect(node)
+        was_connected = self.connections.disconnect(node)
+        if was_connected:
+            extra = {"event": "disconnect_asked", "node": str(self.system.name), "peer": str(node)}
+            logger.info("%s ends the connection to %s", caller or "a node", node, extra=extra)
+        return was_connected
 
     # -- told by connections --
 

@@ -19,6 +19,20 @@ def test_no_help_text_has_brackets_that_are_taken_for_markup() -> None:
         assert rich_text.Text.from_markup(text).plain == text
 
 
+def test_every_command_that_connects_takes_the_options_of_security() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    options = {
+        name: {spelled for parameter in command.params for spelled in parameter.opts}
+        for name, command in commands.items()
+    }
+    connecting = {name for name, own in options.items() if {"--cookie", "--lookup"} <= own}
+    assert {"call", "exports", "ping", "send", "top"} <= connecting
+    needed = {"--ca", "--cert", "--key", "--key-passphrase-file", "--cookie-file", "--crl"}
+    assert {
+        name: needed - options[name] for name in connecting if not needed <= options[name]
+    } == {}
+
+
 def _help_texts(command: object) -> Iterator[str]:
     yield getattr(command, "help", None) or ""
     for parameter in getattr(command, "params", ()):

@@ -67,7 +67,7 @@ def test_disconnect_ends_a_connection_of_a_node_that_allows_it(quicdist: Command
     with quicdist.node("run", "0@127.0.0.1", "calc", "--policy", "policy.toml") as (name, _):
         quicdist("disconnect", name, "4433@127.0.0.9").refused(1, "is not connected to")
     with quicdist.node("run", "0@127.0.0.1", "calc") as (name, _):
-        quicdist("disconnect", name, "4433@127.0.0.9").refused(1, "undef")
+        quicdist("disconnect", name, "4433@127.0.0.9").refused(1, "does not permit")
 
 
 @pytest.mark.erlang

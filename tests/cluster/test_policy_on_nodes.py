@@ -175,7 +175,10 @@ def test_ping_is_refused_where_the_rules_say_so() -> None:
 # -- disconnect ----------------------------------------------------------------------------------
 
 
-async def test_an_operator_ends_a_live_connection_and_others_do_not() -> None:
+async def test_an_operator_ends_a_live_connection_and_others_do_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "quicdist")
     hub = Hub()
     async with two(OPERATOR, hub) as (ours, operator), make(hub) as third:
         await third.connect(ours.name)
@@ -187,6 +190,11 @@ async def test_an_operator_ends_a_live_connection_and_others_do_not() -> None:
         ours.change_access(parse_policy(ALL))
         with pytest.raises(CallError, match="undef"):
             await operator.call(ours.name, *disconnect)
+        # A connection that was not there is not reported as ended.
+        asked = [one for one in caplog.records if getattr(one, "event", "") == "disconnect_asked"]
+        assert [one.getMessage() for one in asked] == [
+            f"{operator.name} ends the connection to {third.name}"
+        ]
 
 
 def test_to_disconnect_is_part_of_no_wildcard() -> None:

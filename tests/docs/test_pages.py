@@ -64,7 +64,7 @@ def test_the_sample_of_the_readme(elixir: tuple[str, BlockingNode], tmp_path: Pa
     text = (DOCS.parent / "README.md").read_text("utf-8")
     page = tmp_path / "try-it.md"
     page.write_text(text.partition("## Try it\n")[2].partition("\n## ")[0], "utf-8")
-    assert len(list(blocks(page.read_text("utf-8")))) == 5
+    assert len(list(blocks(page.read_text("utf-8")))) == 6
     with Reader(tmp_path, elixir[1], {ELIXIR: elixir[0], **_free_names()}) as reader:
         reader.read(page)
 

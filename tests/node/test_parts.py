@@ -9,7 +9,7 @@ import subprocess
 import sys
 import types
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -106,6 +106,12 @@ def test_an_address_in_brackets_is_told_from_a_name_for_epmd() -> None:
     assert NodeName.parse("4433@::1").address == Address("::1", 4433)
     with pytest.raises(NodeNameError, match="no brackets there, as in '4433@::1'"):
         NodeName.parse("4433@[::1]")
+
+
+@pytest.mark.parametrize("read", [NodeName.parse, NodeName.own, Address.parse])
+def test_an_invalid_name_is_quoted_as_it_was_written(read: Callable[[str], object]) -> None:
+    with pytest.raises(NodeNameError, match=r"^'bad' is no node name"):
+        read(Atom("bad"))
 
 
 def test_where_to_listen() -> None:

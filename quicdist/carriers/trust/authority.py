@@ -92,20 +92,26 @@ def revoke(
 
     Raises CertificateError for one that is another authority's.
     """
-    issuer = authority.certificate
-    if certificate.issuer != issuer.subject:
+    if certificate.issuer != authority.certificate.subject:
         raise CertificateError("the certificate was not issued by this authority")
-    now = datetime.datetime.now(datetime.UTC)
-    builder = (
-        x509.CertificateRevocationListBuilder()
-        .issuer_name(issuer.subject)
-        .last_update(now)
-        .next_update(now + datetime.timedelta(days=days))
-    )
     revoked = [] if former is None else list(former)
     if all(one.serial_number != certificate.serial_number for one in revoked):
         one = x509.RevokedCertificateBuilder().serial_number(certificate.serial_number)
-        revoked.append(one.revocation_date(now).build())
+        revoked.append(one.revocation_date(datetime.datetime.now(datetime.UTC)).build())
+    return revocation_list(authority, revoked, days)
+
+
+def revocation_list(
+    authority: Identity, revoked: Sequence[x509.RevokedCertificate], days: int
+) -> x509.CertificateRevocationList:
+    """The authority's list (RFC 5280, 5) of these certificates, which may be none."""
+    now = datetime.datetime.now(datetime.UTC)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.certificate.subject)
+        .last_update(now)
+        .next_update(now + datetime.timedelta(days=days))
+    )
     for each in revoked:
         builder = builder.add_revoked_certificate(each)
     has_its_own = isinstance(authority.key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
