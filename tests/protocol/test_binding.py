@@ -45,7 +45,7 @@ def test_proofs_are_bound_where_both_have_a_value(
 
 
 def test_two_values_are_two_sessions() -> None:
-    with pytest.raises(WrongCookie, match="somebody relays the handshake"):
+    with pytest.raises(WrongCookie, match="the handshake is relayed"):
         shake(initiator(binding=ONE), acceptor(binding=OTHER))
 
 

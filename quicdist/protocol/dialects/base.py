@@ -111,4 +111,4 @@ class Dialect(Protocol):
         """The write that sends one distribution frame, given as parts. No parts is a tick."""
 
     def receive(self, stream: int, data: Buffer) -> Received:
-        """Processes bytes from the peer, in stream order. Raises DialectError if they are invalid."""
+        """Processes bytes of the peer in stream order. Raises DialectError if they are invalid."""

@@ -108,7 +108,7 @@ class ErlangDistDialect:
         return Write(_DATA_STREAM[self.role], length_prefixed(parts))
 
     def receive(self, stream: int, data: Buffer) -> Received:
-        """Returns the packets in the bytes of one stream. Raises DialectError if they are invalid."""
+        """Returns the packets in the bytes of a stream. Raises DialectError if they are invalid."""
         chunk = data if isinstance(data, bytes) else bytes(data)
         if stream == _CONTROL and self._in_handshake:
             return Received(self._receive_handshake(chunk))
