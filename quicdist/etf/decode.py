@@ -157,9 +157,9 @@ def _decode(
     depth: int = 0,
     terms: int = 0,
 ) -> tuple[Term, int]:
-    """The term at `pos`, and the offset behind it.
+    """The term at `pos`, and the offset after it.
 
-    `depth` and `terms` are what has been used up of the limits before.
+    `depth` and `terms` are the values of the enclosing term, which count toward the limits.
     """
     limits = options.limits
     end = len(data)

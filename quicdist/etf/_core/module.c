@@ -228,7 +228,8 @@ static PyObject *with_end(PyObject *term, Py_ssize_t end) {
 
 PyDoc_STRVAR(decode_doc,
              "decode(data, options=...)\n--\n\n"
-             "The one term that `data` is, version byte first. Raises EtfDecodeError.");
+             "Decodes `data`, which is one term with the version byte first.\n\n"
+             "Raises EtfDecodeError if the data is invalid, exceeds the limits or has extra bytes.");
 
 static PyObject *core_decode(PyObject *module, PyObject *const *given, Py_ssize_t count,
                              PyObject *keywords) {
@@ -256,8 +257,9 @@ static PyObject *core_decode(PyObject *module, PyObject *const *given, Py_ssize_
 
 PyDoc_STRVAR(decode_prefix_doc,
              "decode_prefix(data, offset=0, options=...)\n--\n\n"
-             "The term at `offset`, version byte first, and the offset behind it. "
-             "Raises EtfDecodeError.");
+             "Decodes the term at `offset`, version byte first. Returns the term and the offset\n"
+             "after it.\n\n"
+             "Raises EtfDecodeError if the data is invalid or exceeds the limits.");
 
 static PyObject *core_decode_prefix(PyObject *module, PyObject *const *given, Py_ssize_t count,
                                     PyObject *keywords) {
@@ -282,8 +284,10 @@ static PyObject *core_decode_prefix(PyObject *module, PyObject *const *given, Py
 
 PyDoc_STRVAR(decode_bare_doc,
              "decode_bare(data, offset=0, options=..., atoms=())\n--\n\n"
-             "The term at `offset` without a version byte, and the offset behind it.\n\n"
-             "ATOM_CACHE_REF i is `atoms[i]`. Raises EtfDecodeError.");
+             "Decodes the term at `offset`, without a version byte. Returns it and the offset\n"
+             "after it.\n\n"
+             "ATOM_CACHE_REF i is `atoms[i]`. Raises EtfDecodeError if the data is invalid or\n"
+             "exceeds the limits.");
 
 static PyObject *core_decode_bare(PyObject *module, PyObject *const *given, Py_ssize_t count,
                                   PyObject *keywords) {
@@ -356,7 +360,8 @@ static PyObject *compressed(State *state, PyObject *whole, const Settings *setti
 
 PyDoc_STRVAR(encode_doc,
              "encode(term, options=...)\n--\n\n"
-             "The external form of `term`, version byte first. Raises EtfEncodeError.");
+             "Encodes `term` with the version byte first.\n\n"
+             "Raises EtfEncodeError if the term has no Erlang form or exceeds the limits.");
 
 static PyObject *core_encode(PyObject *module, PyObject *const *given, Py_ssize_t count,
                              PyObject *keywords) {
@@ -377,10 +382,10 @@ static PyObject *core_encode(PyObject *module, PyObject *const *given, Py_ssize_
 
 PyDoc_STRVAR(encode_bare_doc,
              "encode_bare(term, options=..., refs=None)\n--\n\n"
-             "The external form of `term` without the version byte. Raises EtfEncodeError.\n\n"
-             "With `refs`, an atom in it becomes ATOM_CACHE_REF `refs[atom]`; one that is not is\n"
-             "given the next number, up to 255 atoms, and written in full beyond. After an error\n"
-             "`refs` may have atoms that nothing refers to.");
+             "Encodes `term` without the version byte.\n\n"
+             "With `refs`, an atom is written as ATOM_CACHE_REF `refs[atom]`. An unknown atom is\n"
+             "added with the next number. After 255 atoms, unknown atoms are written in full. After\n"
+             "an error, `refs` may contain unused atoms. Raises EtfEncodeError like `encode`.");
 
 static PyObject *core_encode_bare(PyObject *module, PyObject *const *given, Py_ssize_t count,
                                   PyObject *keywords) {
@@ -419,10 +424,10 @@ static int get_large(PyObject *object, Py_ssize_t *large) {
 
 PyDoc_STRVAR(encode_parts_doc,
              "encode_parts(term, options=..., large=65536)\n--\n\n"
-             "What `encode` gives, in parts to be put together. Raises EtfEncodeError.\n\n"
-             "A `bytes` of at least `large` bytes within `term` is a part of its own: the very\n"
-             "object, which is not copied. What can change, such as a bytearray, is. Compressed,\n"
-             "all is one part.");
+             "Encodes `term` like `encode`, but returns the result as parts to be joined.\n\n"
+             "A `bytes` object of at least `large` bytes in `term` is a separate part and is not\n"
+             "copied. Mutable buffers such as bytearray are copied. A compressed term is one part.\n"
+             "Raises EtfEncodeError like `encode`.");
 
 static PyObject *core_encode_parts(PyObject *module, PyObject *const *given, Py_ssize_t count,
                                    PyObject *keywords) {
@@ -450,7 +455,8 @@ static PyObject *core_encode_parts(PyObject *module, PyObject *const *given, Py_
 
 PyDoc_STRVAR(encode_bare_parts_doc,
              "encode_bare_parts(term, options=..., refs=None, large=65536)\n--\n\n"
-             "What `encode_bare` gives, in the parts of `encode_parts`. Raises EtfEncodeError.");
+             "Encodes `term` like `encode_bare`, but returns the result as parts like\n"
+             "`encode_parts`.");
 
 static PyObject *core_encode_bare_parts(PyObject *module, PyObject *const *given, Py_ssize_t count,
                                         PyObject *keywords) {

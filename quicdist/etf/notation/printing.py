@@ -54,14 +54,14 @@ _DECIMAL_BITS = 14_300
 
 
 def format_term(term: Term, *, node: str | None = None) -> str:
-    """The term on one line of Erlang notation. `str` prints as the binary that it encodes to.
+    """The term as one line in Erlang notation. A str is printed as the binary that it encodes to.
 
-    The text has no bound: for output that somebody asked for. Errors and logs take
-    `format_bounded`. With a `node`, the identifiers of all other nodes print with the name of
-    theirs; without one none does.
+    The length of the text is not limited. Use `format_bounded` for errors and logs. With a `node`,
+    identifiers of other nodes are printed with the name of their node. Without one, no names are
+    printed.
 
-    Raises `TypeError` for an object that is no term, `ValueError` for a float that Erlang does
-    not have and for a list that contains itself.
+    Raises TypeError if an object is not a term, and ValueError if a float is not finite or a
+    container contains itself.
     """
     return "".join(_print(term, node, None))
 
