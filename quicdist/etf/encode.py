@@ -120,8 +120,7 @@ def encode_bare_parts(
     refs: dict[Atom, int] | None = None,
     large: int = _LARGE,
 ) -> list[bytes]:
-    """Encodes `term` like `encode_bare`, but returns the result as parts like
-    `encode_parts`."""
+    """Encodes `term` like `encode_bare`, but returns the result as parts like `encode_parts`."""
     return _encode_parts(term, options, refs, operator.index(large))
 
 

@@ -455,7 +455,7 @@ static PyObject *core_encode_parts(PyObject *module, PyObject *const *given, Py_
 
 PyDoc_STRVAR(encode_bare_parts_doc,
              "encode_bare_parts(term, options=..., refs=None, large=65536)\n--\n\n"
-             "Encodes `term` like `encode_bare`, but returns the result as parts like\n"
+             "Encodes `term` like `encode_bare`, but returns the result as parts like "
              "`encode_parts`.");
 
 static PyObject *core_encode_bare_parts(PyObject *module, PyObject *const *given, Py_ssize_t count,
