@@ -62,7 +62,7 @@ class QuicDistDialect(SingleStreamDialect):
         self._preamble += bytes(data)
         came, self._preamble = self._preamble, b""
         if not self._awaited.startswith(came[:4]):
-            raise DialectError(f"expected {self._awaited!r}, got {came[:4]!r}")
+            raise DialectError(f"got {came[:4]!r}, expected {self._awaited!r}")
         if len(came) < 4:
             self._preamble = came
             return Received()
