@@ -1,8 +1,8 @@
-"""The exceptions of a node, and `Cause`: why a connection, a call or a start failed.
+"""The exceptions of a node, and `Cause`, the reason why a connection, call or start failed.
 
-`QuicdistError` is the root of every exception of the package, `NodeError` that of what a node
-raises. `ErlangError`, `ErlangExit` and `ErlangThrow` are for callers: raise one in an exported
-function or a process to end it with exactly that Erlang reason.
+`QuicdistError` is the base class of every exception in the package. `NodeError` is the base class
+of the exceptions that a node raises. Application code raises `ErlangError`, `ErlangExit` or
+`ErlangThrow` in an exported function or a process to end it with exactly that Erlang reason.
 """
 
 from __future__ import annotations
@@ -15,165 +15,166 @@ from quicdist.etf.errors import QuicdistError as QuicdistError
 from quicdist.etf.notation import format_bounded
 
 _SHOWN_REASON = 2000
-"""Characters of a reason in the text of an error."""
+"""Maximum number of characters of a reason that an error text includes."""
 
 _SHOWN_FRAMES = 50
 
 
 class Cause(enum.Enum):
-    """Why something failed. It is set where that is known; texts are for people alone.
+    """The reason for a failure, for programs. Error texts are for people and may change.
 
-    The value is the cause's name in log records and JSON.
+    The value of a member is its name in log records and JSON.
     """
 
     # -- finding the node --
 
     NAME = "name"
-    """The node name is invalid, or is this node's own."""
+    """The node name is invalid, or it is the name of this node."""
 
     NOT_FOUND = "not_found"
-    """Nothing that was asked says where the node is."""
+    """No resolver returned an address for the node."""
 
     HOST_UNKNOWN = "host_unknown"
     """The host name does not resolve to an address."""
 
     EPMD_UNREACHABLE = "epmd_unreachable"
-    """No EPMD answers at the host of the node."""
+    """No EPMD answers on the host of the node."""
 
     EPMD_PROTOCOL = "epmd_protocol"
-    """What answers at the port of EPMD does not follow its protocol."""
+    """The service on the EPMD port does not follow the EPMD protocol."""
 
     NOT_IN_EPMD = "not_in_epmd"
-    """EPMD answers, and no node of that name is registered with it."""
+    """EPMD answers, but no node with that name is registered."""
 
     NAME_TAKEN = "name_taken"
-    """EPMD has a node of our name already."""
+    """A node with the name of this node is already registered with EPMD."""
 
     # -- this machine --
 
     ADDRESS_IN_USE = "address_in_use"
-    """The port to listen at belongs to another socket (EADDRINUSE)."""
+    """Another socket uses the port to listen on (EADDRINUSE)."""
 
     ADDRESS_NOT_AVAILABLE = "address_not_available"
-    """The address to listen at is not one of this machine's (EADDRNOTAVAIL)."""
+    """The address to listen on is not an address of this machine (EADDRNOTAVAIL)."""
 
     ADDRESS_FAMILY = "address_family"
-    """Our address and the peer's are not of one family, IPv4 or IPv6 (EAFNOSUPPORT)."""
+    """The local and the remote address have different families, IPv4 and IPv6 (EAFNOSUPPORT)."""
 
     PERMISSION = "permission"
-    """The operating system does not permit it (EACCES, EPERM)."""
+    """The operating system denied the operation (EACCES, EPERM)."""
 
     SYSTEM = "system"
-    """Any other error of the operating system."""
+    """The operating system reported any other error."""
 
     SETTING = "setting"
-    """A setting cannot be followed: a value, a file, an engine that is not installed."""
+    """A setting is invalid: a value, a file, or an engine that is not installed."""
 
     CERTIFICATE = "certificate"
-    """A certificate or key of ours cannot be used: unreadable, expired, not a pair."""
+    """A certificate or key of this node is unreadable or expired, or the two do not match."""
 
-    # -- the way to the peer --
+    # -- the path to the peer --
 
     UNREACHABLE = "unreachable"
     """There is no route to the host (ENETUNREACH, EHOSTUNREACH)."""
 
     PORT_CLOSED = "port_closed"
-    """The host answers that no socket has the port (ECONNREFUSED, ICMP port unreachable)."""
+    """The host reports that no socket uses the port (ECONNREFUSED, ICMP port unreachable)."""
 
     NO_ANSWER = "no_answer"
-    """Nothing came from the address in time."""
+    """No packet arrived from the address before the timeout."""
 
     ALPN = "alpn"
-    """The peer speaks TLS, and none of our application protocols (RFC 7301)."""
+    """The peer supports none of the application protocols of this node (ALPN, RFC 7301)."""
 
     TLS = "tls"
-    """The TLS handshake failed for another reason than a certificate or the ALPN."""
+    """The TLS handshake failed for a reason other than a certificate or ALPN."""
 
     CERTIFICATE_OURS = "certificate_ours"
-    """The peer rejects our certificate, or the lack of one (TLS alert)."""
+    """The peer rejected the certificate of this node, or requires one (TLS alert)."""
 
     CERTIFICATE_THEIRS = "certificate_theirs"
-    """We reject the certificate of the peer, or the lack of one."""
+    """This node rejected the certificate of the peer, or the peer sent none."""
 
     KEY_CHANGED = "key_changed"
-    """The peer presents another key than the one that is known for its name (first use, pin)."""
+    """The key of the peer differs from the stored or pinned key for its name."""
 
     CARRIER = "carrier"
-    """The peer broke the rules of QUIC or of the carrier above it."""
+    """The peer violated the QUIC protocol or the carrier protocol above it."""
 
     # -- the distribution handshake --
 
     COOKIE = "cookie"
-    """The cookies differ. OTP does not say so: a peer that goes away or silent when it has our
-    proof of the cookie counts as one."""
+    """The cookies differ. OTP does not report this. A peer that closes the connection or stops
+    responding after it received the cookie digest of this node is assumed to have another cookie.
+    """
 
     NOT_ALLOWED = "not_allowed"
-    """The peer does not allow the connection (status `not_allowed`)."""
+    """The peer refused the connection (handshake status `not_allowed`)."""
 
     REFUSED_HERE = "refused_here"
-    """Our own access rules do not allow the connection."""
+    """The access rules of this node refused the connection."""
 
     OTHER_NAME = "other_name"
-    """The peer has another name than expected, or our own."""
+    """The name of the peer is not the expected one, or it is the name of this node."""
 
     CAPABILITIES = "capabilities"
-    """The peer lacks mandatory capabilities (distribution flags)."""
+    """The peer does not offer all mandatory distribution flags."""
 
     BINDING = "binding"
-    """The peer does not bind its proof of the cookie to the TLS session, as it must."""
+    """The peer does not bind its cookie digest to the TLS session, although this is required."""
 
     SIMULTANEOUS = "simultaneous"
-    """The peer's own attempt to connect goes first (status `nok`)."""
+    """A simultaneous connection attempt of the peer takes precedence (handshake status `nok`)."""
 
     SUPERSEDED = "superseded"
-    """Another connection to the same node goes first."""
+    """Another connection to the same node replaced this one."""
 
     CROWDED = "crowded"
-    """Too many unfinished handshakes came from its address; it made room for another."""
+    """Too many handshakes from the address were unfinished; this one was closed for a newer one."""
 
     HANDSHAKE_TIMEOUT = "handshake_timeout"
-    """The distribution handshake was not finished in time."""
+    """The distribution handshake did not finish before the timeout."""
 
     # -- an established connection --
 
     PROTOCOL = "protocol"
-    """The peer broke the distribution protocol, or one of its limits."""
+    """The peer violated the distribution protocol or exceeded a limit."""
 
     TICK_TIMEOUT = "tick_timeout"
-    """Nothing was heard from the peer for net_ticktime."""
+    """No data arrived from the peer for `net_ticktime`."""
 
     ANSWERS_UNREAD = "answers_unread"
-    """The peer asked and read none of the answers."""
+    """The peer sent requests but did not read the answers."""
 
     PEER_CLOSED = "peer_closed"
     """The peer closed the connection."""
 
     PEER_RESTARTED = "peer_restarted"
-    """The peer knows nothing of the connection (stateless reset)."""
+    """The peer has no state for the connection (stateless reset, RFC 9000, 10.3)."""
 
     LOST = "lost"
-    """The connection is gone, and nothing more is known."""
+    """The connection was lost for an unknown reason."""
 
-    # -- our side --
+    # -- this node --
 
     NOT_CONNECTED = "not_connected"
-    """There is no connection, and none is to be made."""
+    """There is no connection, and the operation does not open one."""
 
     DISCONNECTED = "disconnected"
-    """This node ended the connection: `disconnect`."""
+    """This node closed the connection with `disconnect`."""
 
     STOPPED = "stopped"
-    """This node stops, or does not run."""
+    """This node is stopping or is not running."""
 
     QUEUE_FULL = "queue_full"
-    """More signals wait for the connection than may."""
+    """The queue of signals for the connection is full."""
 
     INTERNAL = "internal"
-    """A fault of quicdist; the log has the traceback."""
+    """An internal error of quicdist. The log contains the traceback."""
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the node answers, and one of the two sides does not want the connection."""
+        """Whether the peer was reached and one of the two nodes refused the connection."""
         return self in _REFUSALS
 
 
@@ -187,21 +188,21 @@ _REFUSALS = frozenset(
 
 
 class NodeError(QuicdistError):
-    """Base of what a node raises."""
+    """Base class of the exceptions that a node raises."""
 
 
 class NodeNameError(NodeError, ValueError):
-    """A node name that is neither `port@ip` nor `name@host`, or an address that is none."""
+    """A node name is neither `port@ip` nor `name@host`, or an address is invalid."""
 
     cause: Cause = Cause.NAME
 
 
 class CookieError(NodeError):
-    """No cookie can be had."""
+    """No cookie is configured, or it cannot be read."""
 
 
 class StartError(NodeError):
-    """The node could not be started; `cause` says why, such as `Cause.ADDRESS_IN_USE`."""
+    """The node could not start. `cause` is the reason, for example `Cause.ADDRESS_IN_USE`."""
 
     def __init__(self, text: str, cause: Cause = Cause.SYSTEM) -> None:
         super().__init__(text)
@@ -209,19 +210,19 @@ class StartError(NodeError):
 
 
 class NotRunning(NodeError, RuntimeError):
-    """Something was asked of a node that has not started, or has stopped."""
+    """The operation requires a running node, and the node has not started or has stopped."""
 
 
 class NotVisible(NodeError):
-    """Something was asked of a hidden node that only a visible one takes part in."""
+    """The operation requires a visible node, and the node is hidden."""
 
 
 class NoConnection(NodeError, ConnectionError):
     """A node cannot be reached, or the connection to it was lost.
 
-    - `node`: its name.
-    - `reason`: why, in one line.
-    - `cause`: why, for programs.
+    - `node`: the name of the node.
+    - `reason`: the reason as one line of text.
+    - `cause`: the reason for programs.
     """
 
     def __init__(self, node: str, reason: str, cause: Cause = Cause.LOST) -> None:
@@ -232,36 +233,36 @@ class NoConnection(NodeError, ConnectionError):
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the node answers, and one of the two sides does not want the connection: another
-        cookie, not allowed, a certificate."""
+        """Whether the node was reached and one of the two nodes refused the connection, for
+        example because of the cookie, the access rules or a certificate."""
         return self.cause.is_refusal
 
 
 class NameTaken(NodeError, ValueError):
-    """A registered name that some process holds already, or that cannot be one."""
+    """A name is already registered for another process, or cannot be registered."""
 
 
 class NoProcess(NodeError, LookupError):
-    """There is no process here with this name."""
+    """No process of this node is registered with this name."""
 
 
 class ExportError(NodeError, ValueError):
-    """Something given to a node as export that cannot be one."""
+    """An object passed to a node as an export cannot be exported."""
 
 
 class ReceiveTimeout(NodeError, TimeoutError):
-    """No matching message came in time."""
+    """No matching message arrived before the timeout."""
 
 
 class MailboxFull(NodeError):
-    """A mailbox is at its hard bound, and what is waited for is behind its backlog.
+    """A mailbox reached `MailboxLimits.hard`, so the awaited message or answer cannot arrive.
 
-    Take messages out of it, or raise `MailboxLimits.hard`.
+    Receive messages from the mailbox, or increase `MailboxLimits.hard`.
     """
 
 
 class ProcessExited(NodeError):
-    """This process was ended by an exit signal; `reason` is the Erlang term it came with."""
+    """An exit signal terminated this process. `reason` is the Erlang exit reason."""
 
     def __init__(self, pid: Pid, reason: Term) -> None:
         text = format_bounded(reason, _SHOWN_REASON)
@@ -271,7 +272,7 @@ class ProcessExited(NodeError):
 
 
 class ErrorClass(enum.Enum):
-    """How an Erlang function ended other than by returning."""
+    """The class of an Erlang exception."""
 
     ERROR = "error"
     EXIT = "exit"
@@ -279,9 +280,10 @@ class ErrorClass(enum.Enum):
 
 
 class CallError(NodeError):
-    """A remote function was called and did not return.
+    """A remote function raised an exception.
 
-    `kind` is its Erlang class, `reason` the term, `stack` the Erlang stack trace as terms.
+    `kind` is the class of the exception, `reason` its term, and `stack` the Erlang stack trace as
+    a tuple of terms.
     """
 
     def __init__(self, what: str, kind: ErrorClass, reason: Term, stack: Sequence[Term]) -> None:
@@ -298,7 +300,7 @@ class CallError(NodeError):
 
 
 def _elixir_hint(reason: Term, stack: Sequence[Term]) -> str:
-    """An Elixir module is called by its whole name, as in 'Elixir.String'."""
+    """A hint that the full name of an Elixir module starts with `Elixir.`, or an empty string."""
     match stack:
         case [(Atom() as module, _, _, _), *_] if reason == "undef" and module[:1].isupper():
             if not module.startswith("Elixir."):
@@ -308,7 +310,7 @@ def _elixir_hint(reason: Term, stack: Sequence[Term]) -> str:
 
 
 class CallNotPossible(NodeError):
-    """The node answered that it does not do such calls; `reason` is its term (`notsup`, ...)."""
+    """The node does not support the call. `reason` is the term it answered, such as `notsup`."""
 
     def __init__(self, what: str, reason: Term) -> None:
         super().__init__(f"{what} was refused by the node: {format_bounded(reason)}")
@@ -316,7 +318,7 @@ class CallNotPossible(NodeError):
 
 
 class SpawnError(NodeError):
-    """A node answered that it does not spawn that; `reason` is its atom, e.g. `notsup`."""
+    """The node refused to spawn the process. `reason` is the atom it answered, such as `notsup`."""
 
     def __init__(self, what: str, reason: Term) -> None:
         super().__init__(f"{what} was not spawned: {format_bounded(reason)}")
@@ -324,7 +326,7 @@ class SpawnError(NodeError):
 
 
 class CallTimeout(NodeError, TimeoutError):
-    """No answer came in time. The function may still be running over there."""
+    """No answer arrived before the timeout (seconds). The remote function may still be running."""
 
     def __init__(self, what: str, timeout: float) -> None:
         super().__init__(f"{what} was not answered within {timeout:g} s")
@@ -332,7 +334,7 @@ class CallTimeout(NodeError, TimeoutError):
 
 
 class ErlangError(QuicdistError):
-    """Raise it to fail with class `error` and this reason, as `erlang:error(Reason)` does."""
+    """Raise this to fail with class `error` and this reason, like `erlang:error(Reason)`."""
 
     def __init__(self, reason: Term) -> None:
         super().__init__(reason)
@@ -346,8 +348,8 @@ class ErlangError(QuicdistError):
 
 
 class ErlangExit(ErlangError):
-    """Raise it to end with this reason, as `exit(Reason)` does."""
+    """Raise this to exit with this reason, like `exit(Reason)`."""
 
 
 class ErlangThrow(ErlangError):
-    """Raise it to leave an exported function as `throw(Term)` does."""
+    """Raise this to leave an exported function like `throw(Term)`."""

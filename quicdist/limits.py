@@ -1,7 +1,7 @@
-"""Every bound, with its default and unit: of a node, a mailbox, a connection, a QUIC endpoint.
+"""The limits of a node, a mailbox, a connection and a QUIC endpoint, with defaults and units.
 
-All are frozen dataclasses: make another with the fields that are to differ. The limits of terms are
-`quicdist.etf.Limits`.
+All classes are frozen dataclasses. Pass the fields that differ from the defaults to the
+constructor. The limits of terms are in `quicdist.etf.Limits`.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """Bounds of one distribution connection. Sizes in bytes."""
+    """Limits of one distribution connection. Sizes are in bytes."""
 
     max_message: int = 128 * 1024 * 1024
-    """All frames of one message. Larger ones are not taken, and not sent."""
+    """Maximum size of all frames of one message. Larger messages are rejected in both directions.
+    """
     max_sequences: int = 4096
-    """Messages in fragments at a time."""
+    """Maximum number of incomplete fragmented messages at a time."""
     max_sequence_bytes: int = 192 * 1024 * 1024
-    """What unfinished messages hold together: one of the largest, and others beside it."""
+    """Maximum total size of incomplete messages. The default holds one message of the maximum size
+    and smaller ones."""
     fragment_size: int = 64 * 1024
-    """Payload of an outgoing fragment."""
+    """Payload size of an outgoing fragment."""
 
 
 @dataclass(frozen=True, slots=True)
 class CarrierLimits:
-    """Bounds of one connection of any carrier. Sizes in bytes, times in seconds."""
+    """Limits of one connection of any carrier. Sizes are in bytes, times in seconds."""
 
     high_water: int = 512 * 1024
     """Queued and not sent, at most; over QUIC no more than leaves in some milliseconds."""
@@ -52,123 +54,130 @@ class CarrierLimits:
 
 @dataclass(frozen=True, slots=True)
 class AdmissionLimits:
-    """Bounds of a QUIC endpoint on connections that others open."""
+    """Limits of a QUIC endpoint on incoming connections."""
 
     max_connections: int = 4096
-    """Open at once, both ways; who dials us beyond that is not answered."""
+    """Maximum number of open connections, incoming and outgoing. The endpoint does not answer
+    dialers above this number."""
 
     max_half_open: int = 512
-    """Of those, the ones that others opened and whose distribution handshake is not done: nobody
-    knows yet whether they have the cookie. Beyond that, the oldest from where most come from is
-    ended for each new one."""
+    """Maximum number of half-open connections: incoming connections whose distribution handshake
+    is not complete, so that the peer has not proved the cookie. Each new connection above this
+    number closes the oldest one from the address that has the most."""
 
     prove_above: int = 64
-    """So many half-open ones, and who dials us has to show that it receives at its address
-    (Retry, RFC 9000, 8.1.2): one round trip more, and nothing is kept for forged addresses."""
+    """Number of half-open connections above which a dialer must validate its address with a Retry
+    packet (RFC 9000, 8.1.2). This adds one round trip. The endpoint keeps no state for forged
+    addresses."""
 
     unproved_per_second: float = 100.0
-    """Connections begun in a second by who has not shown that, and as many at once; the others
-    have to."""
+    """Rate and burst of new connections without address validation, per second. Dialers above this
+    rate must validate their address."""
 
     max_per_address: int = 1024
-    """Connections that others opened from one IPv4 address or IPv6 /64."""
+    """Maximum number of incoming connections from one IPv4 address or IPv6 /64 network."""
 
     max_half_open_per_address: int = 128
-    """Of those, the ones whose distribution handshake is not done; and as many for all addresses of
-    an IPv6 /48 together."""
+    """Maximum number of half-open connections from one IPv4 address or IPv6 /64 network, and from
+    one IPv6 /48 network."""
 
     handshakes_per_second_per_address: float = 128.0
-    """Connections begun in a second from one IPv4 address or IPv6 /64, and as many at once, also by
-    dialers that have proved their address. A first datagram beyond that is dropped; QUIC libraries
-    send it again after about a second."""
+    """Rate and burst of new connections from one IPv4 address or IPv6 /64 network, per second. It
+    also applies to validated addresses. Initial datagrams above this rate are dropped. QUIC
+    libraries retransmit them after about one second."""
 
     resets_per_second: float = 50.0
-    """Stateless resets (RFC 9000, 10.3) sent, at most; as many at once."""
+    """Maximum rate and burst of stateless resets (RFC 9000, 10.3) that the endpoint sends, per
+    second."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionBounds:
-    """Bounds of each QUIC connection. One that exceeds a bound is closed, and the endpoint counts
-    it under the `RejectReason` of that bound."""
+    """Limits of each QUIC connection. The endpoint closes a connection that exceeds a limit and
+    counts it under the `RejectReason` of that limit."""
 
     max_tls_message: int = 64 * 1024
-    """Bytes of a TLS message that is not complete, and of the CRYPTO data that came ahead of a
-    gap. A chain of eight certificates is a quarter of this."""
+    """Maximum size in bytes of an incomplete TLS message, and of CRYPTO data received beyond a gap.
+    A chain of eight certificates takes a quarter of the default."""
 
     max_client_hello: int = 16 * 1024
-    """The same for Initial packets, which anybody can send from any address."""
+    """Maximum size in bytes of an incomplete TLS message in Initial packets. These packets are not
+    authenticated, and their source address can be forged."""
 
     max_tls_items: int = 1024
-    """Integers, lengths and byte strings in one TLS message. A browser's ClientHello has about
-    200."""
+    """Maximum number of integers, lengths and byte strings in one TLS message. The ClientHello of a
+    browser contains about 200."""
 
     max_tls_messages: int = 64
-    """TLS messages of a connection, over its whole life. A handshake with client certificates
-    takes eight; the rest is for session tickets, which are ignored."""
+    """Maximum number of TLS messages on a connection. A handshake with client certificates takes
+    eight. The rest allows for session tickets, which are ignored."""
 
     max_transport_parameters: int = 1024
-    """Bytes of the peer's transport parameters (RFC 9000, 18)."""
+    """Maximum size in bytes of the transport parameters of the peer (RFC 9000, 18)."""
 
     max_tls_ranges: int = 32
-    """Ranges of CRYPTO data beyond a gap, for each encryption level."""
+    """Maximum number of ranges of CRYPTO data beyond a gap, per encryption level."""
 
     max_stream_ranges: int = 1024
-    """Ranges of a stream's data beyond a gap. At a window of 32 MiB, a third of which is lost in
-    datagrams of 16,000 bytes, there are 700."""
+    """Maximum number of ranges of stream data beyond a gap. A window of 32 MiB in datagrams of
+    16,000 bytes, a third of them lost, has 700."""
 
     max_stream_ranges_unproved: int = 32
-    """The same before the peer has shown that it has the cookie."""
+    """Value of `max_stream_ranges` until the peer has proved the cookie."""
 
     max_data_unproved: int = 128 * 1024
-    """Bytes of all streams that who dials us may send, in order or not, before it has shown that
-    it has the cookie. After that it is the window of its dialect."""
+    """Maximum number of bytes that a dialer may send on all streams until it has proved the cookie.
+    After that the receive window of its dialect applies."""
 
     max_ack_ranges: int = 256
-    """Ranges of one ACK frame. aioquic sends 64 at most."""
+    """Maximum number of ranges in one ACK frame. aioquic sends at most 64."""
 
     max_frames: int = 64
-    """Frames of one packet, by weight: STREAM and CRYPTO frames count as two, ACK frames as four
-    and their ranges as a quarter each, PATH_CHALLENGE frames as eight."""
+    """Maximum weight of the frames in one packet. STREAM and CRYPTO frames weigh two, ACK frames
+    four plus a quarter per range, PATH_CHALLENGE frames eight, all other frames one."""
 
     bytes_per_frame: int = 8
-    """Once the peer has shown that it has the cookie, a packet may hold one frame more for so many
-    of its bytes."""
+    """Once the peer has proved the cookie, `max_frames` grows by one for this number of bytes in
+    the packet."""
 
     max_frames_unproved: int = 640
-    """Frames of a connection, by weight and in all, before the peer has shown that it has the
-    cookie. A handshake takes 50 to 150."""
+    """Maximum total weight of the frames on a connection until the peer has proved the cookie. A
+    handshake takes 50 to 150."""
 
     max_packets_per_datagram: int = 8
-    """Packets coalesced in one datagram (RFC 9000, 12.2). A datagram with more is discarded: it is
-    not authenticated as a whole, so the connection goes on."""
+    """Maximum number of coalesced packets in one datagram (RFC 9000, 12.2). A datagram with more is
+    discarded. The connection stays open, because a datagram is not authenticated as a whole."""
 
     min_packets_per_key: int = 16
-    """Packets that we send between two key updates of the peer (RFC 9001, 6.2, asks for one): new
-    keys cost as much as ten packets."""
+    """Minimum number of packets that this endpoint sends between two key updates of the peer.
+    RFC 9001, 6.2, requires one. A key update costs as much as ten packets."""
 
 
 class WhenFull(enum.Enum):
-    """What becomes of a message for a mailbox that is at its hard bound."""
+    """What happens to a message for a mailbox that has reached its hard limit."""
 
     HOLD = "hold"
-    """It is taken, and the connection that brought it held back until there is room: who sends
-    waits, nothing is lost. Senders of this node do not wait."""
+    """The message is stored, and the node stops reading from the connection that delivered it until
+    the mailbox has room. Remote senders wait, and no message is lost. Local senders do not wait."""
 
     DROP = "drop"
-    """It is thrown away, whoever sent it. What signals bring (`DOWN`, `EXIT`, `nodedown`) is
-    not."""
+    """The message is discarded. Messages that result from signals (`DOWN`, `EXIT`, `nodedown`) are
+    stored."""
 
     KILL = "kill"
-    """The process is killed: its links and monitors see `killed`."""
+    """The process is killed. Its links and monitors receive the reason `killed`."""
 
 
 @dataclass(frozen=True, slots=True)
 class MailboxLimits:
-    """Bounds of one mailbox, in bytes of memory that its messages take up.
+    """Limits of one mailbox, in bytes of memory that its messages occupy.
 
-    Above `high` the connections that fill it are held back until it is below `low`, unless its
-    owner waits for a message or a call to that peer is outstanding. At `hard` they are held back
-    regardless, and such waits and calls fail with MailboxFull; `when_full` may say otherwise.
+    Above `high` the node stops reading from the connections that fill the mailbox until it is below
+    `low`, unless its owner waits for a message or a call to that peer is outstanding. At `hard` the
+    node always stops reading from them, and these waits and calls fail with MailboxFull.
+    `when_full` selects another behavior at `hard`.
+
+    Raises NodeError if the limits are out of order.
     """
 
     high: int = 8 * MIB
@@ -176,14 +185,14 @@ class MailboxLimits:
     hard: int = 24 * MIB
 
     messages: int = 200_000
-    """Length at which it is as full as at `hard`: a message counts for `hard / messages` bytes at
-    least."""
+    """Number of messages that counts as `hard`. Each message counts for at least `hard / messages`
+    bytes."""
 
     when_full: WhenFull = WhenFull.HOLD
 
     @property
     def least(self) -> int:
-        """Bytes that the smallest message counts for."""
+        """The number of bytes that the smallest message counts for."""
         return max(112, self.hard // self.messages)
 
     def __post_init__(self) -> None:
@@ -195,70 +204,78 @@ class MailboxLimits:
 
 @dataclass(frozen=True, slots=True)
 class NodeLimits:
-    """Bounds of a node. Times in seconds, sizes in bytes."""
+    """Limits of a node. Times are in seconds, sizes in bytes.
+
+    Raises NodeError if a value is out of range.
+    """
 
     mailbox: MailboxLimits = field(default_factory=MailboxLimits)
 
     session: SessionLimits = field(default_factory=SessionLimits)
-    """What a peer's messages may come to before they are whole."""
+    """Limits on the incomplete messages of a peer."""
 
     send_high: int = MIB
-    """`await send` waits while more than this is queued for a peer, unless the sender has but a
-    few small messages there ..."""
+    """`await send` waits while more than this is queued for a peer, until no more than `send_low`
+    is queued. A sender with only a few small messages in the queue does not wait."""
 
     send_low: int = MIB // 2
-    """... until no more than this is."""
+    """Queue size at which a waiting `await send` continues."""
 
     unread_answers: int = 32 * MIB
-    """A peer is held back while answers to what it asks, and news of what it links to and
-    monitors, take up more than this because it does not read them. After net_ticktime without
-    any progress the connection ends: the peer may wait for us in the same way."""
+    """The node stops reading from a peer while more than this is queued for it in answers and in
+    notifications about links and monitors. If the peer reads none of it for `net_ticktime`, the
+    connection is closed, because the peer may wait for this node in the same way."""
 
     ties: int = 100_000
-    """Links and monitors that a peer's processes may have with processes here. Beyond that its
-    connection ends, and with it all of them."""
+    """Maximum number of links and monitors between processes of one peer and processes of this
+    node. A connection that exceeds it is closed, which ends all of them."""
 
     net_ticktime: float = 60.0
-    """A peer not heard of for so long is down. OTP's default; a tick every quarter of it."""
+    """A peer that sends nothing for this time is down. The default is the one of OTP. The node
+    sends a tick every quarter of this time."""
 
     connect_timeout: float = 7.0
-    """For a connection to come up, retries included. OTP's net_setuptime."""
+    """Timeout for opening a connection, including retries, like `net_setuptime` of OTP."""
 
     closed_port_dials: int = 3
-    """Dials in a row, within 0.2 s, for which the host of the peer says that no process listens at
-    the port. Then the connection fails at once. One such message may be forged, or the peer may be
-    restarting (RFC 8085, section 5.2). `Retry` is for programs that wait longer for a node to
-    start."""
+    """Number of successive attempts, within 0.2 s, that must report a closed port before the
+    connection fails. A single report may be forged, or the peer may be restarting (RFC 8085,
+    section 5.2). Use `Retry` to wait longer for a node to start."""
 
     handshake_timeout: float = 7.0
-    """For the distribution handshake of a connection made to us."""
+    """Timeout for the distribution handshake of an incoming connection."""
 
     handshakes_at_once: int = 512
-    """Connections made to us that have not proved the cookie yet. Beyond that, each new one ends
-    the oldest from the address that most come from."""
+    """Maximum number of incoming connections that have not proved the cookie. Each new connection
+    above this number closes the oldest one from the address that has the most."""
 
     handshakes_per_address: int = 128
-    """Of those, the ones from one IPv4 address, one IPv6 /64, and all of one IPv6 /48."""
+    """Maximum number of incoming connections that have not proved the cookie from one IPv4 address,
+    one IPv6 /64 network or one IPv6 /48 network."""
 
     handshakes_per_second: float = 128.0
-    """Connections made to us in a second from one IPv4 address or IPv6 /64, and as many at once.
-    Others are refused before their distribution handshake begins."""
+    """Rate and burst of incoming connections from one IPv4 address or IPv6 /64 network, per second.
+    Connections above this rate are refused before the distribution handshake."""
 
     messages_per_second: float | None = None
-    """Messages and signals of one peer in a second, on the average, and as many at once. Beyond
-    that the peer is held back: nothing is lost, and its senders wait. None is no limit."""
+    """Average rate and burst of messages and signals from one peer, per second. Above this rate the
+    node stops reading from the peer, so its senders wait and no message is lost. None means no
+    limit."""
 
     calls_per_second: float | None = None
-    """Calls of exported functions by one peer, as `messages_per_second`."""
+    """Average rate and burst of calls of exported functions by one peer, with the same effect as
+    `messages_per_second`."""
 
     stop_timeout: float = 5.0
-    """For accepted sends to be acknowledged when the node stops."""
+    """Time to wait for the acknowledgement of accepted sends when the node stops."""
 
     calls_at_once: int = 1000
-    """Calls of exported functions running for one peer; above, its connection is held back."""
+    """Maximum number of running calls of exported functions per peer. Above this number the node
+    stops reading from the peer."""
 
     threads: int = 16
-    """Plain (not async) exported functions running at once; more wait for a thread."""
+    """Maximum number of synchronous exported functions that run at once. Further calls wait for a
+    thread."""
 
     def __post_init__(self) -> None:
         if not 0 < self.send_low <= self.send_high:

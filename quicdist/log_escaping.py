@@ -1,8 +1,8 @@
-"""A log line stays one line, whatever a peer has put in it.
+"""Escapes unprintable characters in log records, so that each record is one line.
 
-Names, reasons and messages of peers reach the log in many places. So it is seen to once, where a
-record enters the log, for whatever handler and formatter the program has. Tracebacks keep their
-lines: they are appended by the formatter.
+Log records contain names, reasons and messages from peers. A filter on each logger escapes them
+before any handler or formatter of the program sees the record. Tracebacks keep their lines, because
+the formatter appends them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ LOGGERS = (
     "quicdist.tls",
     "quicdist.trust",
 )
-"""Those that write what a peer has said. `quicdist.io` is what programs print, by the line."""
+"""The loggers whose records contain text from peers. `quicdist.io` is not one of them: it logs the
+output of remote programs line by line."""
 
 
 class LogEscaping(logging.Filter):
-    """Writes control, bidi and other unprintable characters of a record's text as escapes."""
+    """Replaces control, bidirectional and other unprintable characters in records by escapes."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Always true."""
+        """Escapes the text of the record in place and returns True."""
         text = record.getMessage()
         if not text.isprintable():
             record.msg = "".join(char if char.isprintable() else _escaped(char) for char in text)
@@ -40,7 +41,7 @@ def _escaped(char: str) -> str:
 
 
 def install() -> None:
-    """Once for each of our loggers: a filter of a logger is not asked about its children's."""
+    """Adds the filter to each logger. The filter of a logger does not apply to its children."""
     for name in LOGGERS:
         logging.getLogger(name).addFilter(_ONE_LINE)
 

@@ -1,4 +1,4 @@
-"""What tells a program that stays to stop."""
+"""The signals that stop a long-running command."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 
 def stop_signals() -> Sequence[signal.Signals]:
-    """SIGINT, SIGTERM, and SIGHUP, which a terminal sends when it is closed."""
+    """SIGINT, SIGTERM and, unless it is ignored, SIGHUP, which a closed terminal sends."""
     asked = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        return asked  # as nohup has it: the program is to outlive its terminal
+        return asked  # nohup ignores SIGHUP so that the program outlives its terminal
     return [*asked, signal.SIGHUP]

@@ -1,4 +1,4 @@
-"""Erlang's external term format: terms to bytes and back, complete and without loss.
+"""The Erlang external term format: lossless encoding and decoding of all terms.
 
 >>> from quicdist.etf import Atom, decode, encode
 >>> decode(encode((Atom("ok"), {"n": 1})))

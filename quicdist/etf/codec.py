@@ -1,6 +1,7 @@
-"""The one place that chooses the core: the compiled one where it was built, else pure Python.
+"""Selects the codec: the compiled core if it is installed, otherwise pure Python.
 
-QUICDIST_PURE_PYTHON in the environment, if it is not empty, forces the pure one. Both do the same.
+A non-empty environment variable QUICDIST_PURE_PYTHON selects pure Python. Both have the same
+behavior.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ __all__ = [
 ]
 
 CORE: str
-"""Which core is at work: "compiled" or "python"."""
+"""The selected core: "compiled" or "python"."""
 
 try:
     if os.environ.get("QUICDIST_PURE_PYTHON"):
-        raise ImportError("the pure core is wanted")
+        raise ImportError("QUICDIST_PURE_PYTHON is set")
     from quicdist.etf._compiled import (
         decode,
         decode_bare,

@@ -1,9 +1,9 @@
-"""Bytes to terms.
+"""Decoding of terms.
 
-One loop and a stack of its own instead of Python's recursion. Nothing is allocated for a length
-before that many bytes are there. Whatever the bytes are, the outcome is a term or EtfDecodeError.
+The decoder uses one loop with an explicit stack instead of recursion. It allocates memory for a
+length only if the input has that many bytes. For any input the result is a term or EtfDecodeError.
 
-Source: ERTS manual, External Term Format; what it leaves open is done as OTP's decoder does it.
+Source: ERTS manual, External Term Format. Unspecified cases follow the decoder of OTP.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ _FLOAT_TEXT = re.compile(rb"[+-]?[0-9]+[.,][0-9]+(?:[eE][+-]?[0-9]+)?")
 _MAX_REFERENCE_WORDS = 5
 _words = [struct.Struct(f">{count}I").unpack_from for count in range(_MAX_REFERENCE_WORDS + 2)]
 
-# What the container under construction becomes.
+# The kind of the container under construction.
 _TOP, _TUPLE, _LIST, _TAIL, _MAP, _HARD_MAP, _FUN, _RECORD = range(8)
 
-# Atoms met before, by length byte and text, as the term they are. Bounded, so that a peer can
-# neither fill it nor keep long atoms alive in it.
+# A cache of atoms by length byte and text. It is bounded, so that a peer can neither fill it nor
+# keep long atoms alive.
 _atoms: dict[bytes, Atom | bool] = {}
 _ATOMS_KEPT = 4096
 _ATOM_BYTES_KEPT = 64
 
-# Pids met before, by their whole NEW_PID_EXT; bounded likewise.
+# A bounded cache of pids by their NEW_PID_EXT.
 _pids: dict[bytes, Pid] = {}
 _PIDS_KEPT = 4096
 
@@ -70,7 +70,10 @@ _TRUNCATED = "truncated"
 
 
 def decode(data: Buffer, options: Options = DEFAULT) -> Term:
-    """The one term that `data` is, version byte first. Raises EtfDecodeError."""
+    """Decodes `data`, which is one term with the version byte first.
+
+    Raises EtfDecodeError if the data is invalid, exceeds the limits or has extra bytes.
+    """
     if type(data) is not bytes:
         data = bytes(data)
     term, end = decode_prefix(data, 0, options)
@@ -80,9 +83,10 @@ def decode(data: Buffer, options: Options = DEFAULT) -> Term:
 
 
 def decode_prefix(data: Buffer, offset: int = 0, options: Options = DEFAULT) -> tuple[Term, int]:
-    """The term at `offset`, version byte first, and the offset behind it. Raises EtfDecodeError.
+    """Decodes the term at `offset`, version byte first. Returns the term and the offset after it.
 
-    Terms in a row are best read from bytes: another kind of buffer is copied at each call.
+    Use bytes to decode several terms, because any other buffer is copied at each call. Raises
+    EtfDecodeError if the data is invalid or exceeds the limits, ValueError for a negative offset.
     """
     if offset < 0:
         raise ValueError(f"an offset is not negative: {offset}")
@@ -100,9 +104,10 @@ def decode_prefix(data: Buffer, offset: int = 0, options: Options = DEFAULT) -> 
 def decode_bare(
     data: Buffer, offset: int = 0, options: Options = DEFAULT, atoms: Sequence[Atom] = ()
 ) -> tuple[Term, int]:
-    """The term at `offset` without a version byte, and the offset behind it.
+    """Decodes the term at `offset`, without a version byte. Returns it and the offset after it.
 
-    ATOM_CACHE_REF i is `atoms[i]`. Raises EtfDecodeError.
+    ATOM_CACHE_REF i is `atoms[i]`. Raises EtfDecodeError if the data is invalid or exceeds the
+    limits, ValueError for a negative offset.
     """
     if offset < 0:
         raise ValueError(f"an offset is not negative: {offset}")
@@ -112,7 +117,7 @@ def decode_bare(
 
 
 def _decode_compressed(data: bytes, pos: int, options: Options) -> tuple[Term, int]:
-    """The compressed term whose tag is at `pos`, and the offset behind it."""
+    """The compressed term whose tag is at `pos`, and the offset after it."""
     plain, end = _inflate(data, pos, options)
     term, inner = _decode(plain, 0, options, ())
     if inner != len(plain):
@@ -121,7 +126,7 @@ def _decode_compressed(data: bytes, pos: int, options: Options) -> tuple[Term, i
 
 
 def _inflate(data: bytes, pos: int, options: Options) -> tuple[bytes, int]:
-    """What the compressed term whose tag is at `pos` becomes, and the offset behind it."""
+    """The decompressed data of the compressed term at `pos`, and the offset after the term."""
     if len(data) < pos + 5:
         raise EtfDecodeError(len(data), _TRUNCATED)
     declared: int = _u32(data, pos + 1)[0]
@@ -133,7 +138,7 @@ def _inflate(data: bytes, pos: int, options: Options) -> tuple[bytes, int]:
         )
     inflater = zlib.decompressobj()
     try:
-        # One byte more than declared shows a stream that holds more, and ends it there.
+        # One byte more than declared detects a longer stream without decompressing it.
         plain = inflater.decompress(memoryview(data)[pos + 5 :], declared + 1)
     except zlib.error as error:
         raise EtfDecodeError(pos, f"the compressed term is damaged: {error}") from None
@@ -152,9 +157,9 @@ def _decode(
     depth: int = 0,
     terms: int = 0,
 ) -> tuple[Term, int]:
-    """The term at `pos`, and the offset behind it.
+    """The term at `pos`, and the offset after it.
 
-    `depth` and `terms` are what has been used up of the limits before.
+    `depth` and `terms` are the values of the enclosing term, which count toward the limits.
     """
     limits = options.limits
     end = len(data)
@@ -171,7 +176,7 @@ def _decode(
     kind = _TOP
     stack: list[tuple[list[Term], int, int]] = []
     room = limits.max_depth - depth
-    # A term takes at least a byte: fewer bytes than the limits allow terms cannot break them.
+    # A term takes at least one byte, so input with fewer bytes than the limits cannot exceed them.
     guarded = end - pos > room or end - pos > limits.max_terms - terms
     funs: list[_FunHead] = []
     records: list[_RecordHead] = []
@@ -394,7 +399,7 @@ def _decode(
 
 
 def _check_limits(limits: Limits, pos: int, too_deep: bool, terms: int) -> None:
-    """Refuses a container that is too deep or has too many terms."""
+    """Raises EtfDecodeError if a container is nested too deeply or has too many terms."""
     if too_deep:
         raise EtfDecodeError(pos, f"nested deeper than {limits.max_depth}, Limits.max_depth")
     if terms > limits.max_terms:

@@ -1,6 +1,6 @@
-"""Terms to bytes, tag for tag as OTP's term_to_binary chooses them (since OTP 26: UTF-8 atoms).
+"""Encoding of terms with the same tags as `term_to_binary` of OTP 26 and later (UTF-8 atoms).
 
-One loop and a stack of its own instead of Python's recursion.
+The encoder uses one loop with an explicit stack instead of recursion.
 
 Source: ERTS manual, External Term Format.
 """
@@ -60,7 +60,7 @@ _unpack_u32 = struct.Struct(">I").unpack_from
 _words = [struct.Struct(f">{count + 1}I").pack for count in range(6)]
 _u64u32 = struct.Struct(">QI").pack
 
-# Keys of these types are different terms whenever Python takes them for different ones.
+# Keys of these types that are different in Python are also different terms.
 _NO_NUMBERS = frozenset(
     (Atom, bytes, str, bool, tuple, list, dict, Pid, Port, Reference, type(None))
 )
@@ -70,17 +70,18 @@ _PLAIN_TEXT_KEYS = frozenset((Atom, int, float, str, Pid, Port, Reference))
 
 
 class _Refused(Exception):
-    """What is being written has no Erlang form, or one beyond the limits."""
+    """The object has no Erlang form, or the term exceeds the limits."""
 
 
 def encode(term: object, options: Options = DEFAULT) -> bytes:
-    """The external form of `term`, version byte first. Raises EtfEncodeError.
+    """Encodes `term` with the version byte first.
 
-    What these options would not read back, for its limits, is not written.
+    Raises EtfEncodeError if the term has no Erlang form or exceeds the limits of the options, which
+    are the same as for decoding.
     """
     bare = _encode(term, options, None)
     if options.compression and len(bare) <= options.limits.max_decompressed:
-        # OTP compresses only where that makes the whole shorter.
+        # OTP compresses a term only if the result is shorter.
         packed = zlib.compress(bare, options.compression)
         if len(packed) + 5 < len(bare) and len(bare) < 1 << 32:
             return b"\x83P" + _u32(len(bare)) + packed
@@ -90,20 +91,21 @@ def encode(term: object, options: Options = DEFAULT) -> bytes:
 def encode_bare(
     term: object, options: Options = DEFAULT, refs: dict[Atom, int] | None = None
 ) -> bytes:
-    """The external form of `term` without the version byte. Raises EtfEncodeError.
+    """Encodes `term` without the version byte.
 
-    With `refs`, an atom in it becomes ATOM_CACHE_REF `refs[atom]`; one that is not is given the
-    next number, up to 255 atoms, and written in full beyond. After an error `refs` may have
-    atoms that nothing refers to.
+    With `refs`, an atom is written as ATOM_CACHE_REF `refs[atom]`. An unknown atom is added with
+    the next number. After 255 atoms, unknown atoms are written in full. After an error, `refs` may
+    contain unused atoms. Raises EtfEncodeError like `encode`.
     """
     return _encode(term, options, refs)
 
 
 def encode_parts(term: object, options: Options = DEFAULT, large: int = _LARGE) -> list[bytes]:
-    """What `encode` gives, in parts to be put together. Raises EtfEncodeError.
+    """Encodes `term` like `encode`, but returns the result as parts to be joined.
 
-    A `bytes` of at least `large` bytes within `term` is a part of its own: the very object, which
-    is not copied. What can change, such as a bytearray, is. Compressed, all is one part.
+    A `bytes` object of at least `large` bytes in `term` is a separate part and is not copied.
+    Mutable buffers such as bytearray are copied. A compressed term is one part. Raises
+    EtfEncodeError like `encode`.
     """
     least = operator.index(large)
     if options.compression:
@@ -118,7 +120,7 @@ def encode_bare_parts(
     refs: dict[Atom, int] | None = None,
     large: int = _LARGE,
 ) -> list[bytes]:
-    """What `encode_bare` gives, in the parts of `encode_parts`. Raises EtfEncodeError."""
+    """Encodes `term` like `encode_bare`, but returns the result as parts like `encode_parts`."""
     return _encode_parts(term, options, refs, operator.index(large))
 
 
@@ -360,7 +362,7 @@ def _write(
 
 
 def _too_much(terms: int, limits: Limits) -> EtfEncodeError:
-    """What is beyond a bound on the whole: terms, or else bytes."""
+    """The error for a term with too many elements or too many bytes."""
     if terms <= limits.max_terms:
         return _too_large(limits)
     reason = f"more than {limits.max_terms} terms, Limits.max_terms"
@@ -522,9 +524,9 @@ def _open(value: object, none: Atom) -> tuple[bytes, Iterator[Term], bytes, int]
 
 
 def _check_keys(value: Mapping[Term, Term], none: Atom) -> None:
-    """Refuses keys that are two in Python and one in Erlang, as "a" and b"a" are.
+    """Rejects keys that are different in Python but equal in Erlang, such as "a" and b"a".
 
-    And those that nobody reads, for their depth.
+    It also rejects keys that are nested too deeply.
     """
     if len(value) < 2:
         for key in value:
@@ -634,7 +636,7 @@ def _check_readable(bare: bytes, limits: Limits) -> None:
 def _path(
     stack: list[tuple[object, Iterator[Term], bytes | int]], container: object, value: object
 ) -> str:
-    """How to get from the outermost term to `value`, found again by identity."""
+    """The path from the outermost term to `value`, which is found by identity."""
     # The first container is the loop's own, around the term.
     way = [around for around, _, _ in stack][1:]
     if stack and stack[-1][0] is not container:

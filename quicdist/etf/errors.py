@@ -1,6 +1,6 @@
-"""The root of all exceptions, and what fails between terms and bytes, with the place.
+"""The base class of all exceptions, and the exceptions of encoding and decoding.
 
-The root is defined here because `quicdist.etf` imports nothing else of the package;
+The base class is defined here because `quicdist.etf` imports no other part of the package.
 `quicdist.errors` exports it.
 """
 
@@ -10,11 +10,11 @@ _PLAIN = (str, bytes, int, float, type(None))
 
 
 class QuicdistError(Exception):
-    """Base of every exception that quicdist raises on purpose.
+    """Base class of the exceptions of quicdist.
 
-    All can be pickled and copied, whatever their constructors take. The copy has the same class,
-    text, attributes and notes. It has the same `__cause__` where that is one of ours or a built-in
-    exception of plain values; another library's exception might not be picklable.
+    All of them can be pickled and copied. The copy has the same class, text, attributes and notes.
+    It has the same `__cause__` if that is an exception of quicdist or a built-in exception with
+    plain values. Exceptions of other libraries are omitted, because they may not be picklable.
     """
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -33,7 +33,7 @@ def _portable(cause: BaseException | None) -> BaseException | None:
 def _restore(
     kind: type[QuicdistError], args: tuple[object, ...], cause: BaseException | None
 ) -> QuicdistError:
-    """The exception without its constructor, which may take other arguments than `args`."""
+    """Recreates an exception without its constructor, whose arguments may differ from `args`."""
     error = kind.__new__(kind, *args)
     error.args = args
     if cause is not None:
@@ -42,15 +42,15 @@ def _restore(
 
 
 class EtfError(QuicdistError):
-    """A term could not be read or written."""
+    """Base class of the exceptions of encoding, decoding and term notation."""
 
 
 class EtfDecodeError(EtfError):
-    """The bytes are no external term, or one beyond the limits.
+    """The bytes are not a valid external term, or the term exceeds the limits.
 
-    - `offset`: index in the given bytes where reading stopped (in a compressed term: in what it
-      decompresses to).
-    - `reason`: one line, without the offset.
+    - `offset`: the index of the error in the input, or in the decompressed data of a compressed
+      term.
+    - `reason`: one line of text without the offset.
     """
 
     def __init__(self, offset: int, reason: str) -> None:
@@ -63,13 +63,14 @@ class EtfDecodeError(EtfError):
 
 
 class EtfEncodeError(EtfError):
-    """The object, or one inside it, has no Erlang form, or the whole is beyond the limits.
+    """The object or a part of it has no Erlang form, or the term exceeds the limits.
 
-    - `path`: how to get from the given object to the culprit, as `[3]["key"]`; "" is itself.
-    - `reason`: one line, without the path.
-    - `limit`: the bound that the whole is beyond, a field of `Limits` or `SessionLimits`; None for
-      any other error.
-    - `subject`: what the object is, such as an argument of a function; None where nobody said.
+    - `path`: the path from the object to the invalid part, such as `[3]["key"]`, or an empty
+      string for the object itself.
+    - `reason`: one line of text without the path.
+    - `limit`: the exceeded limit, a field of `Limits` or `SessionLimits`, or None for any other
+      error.
+    - `subject`: a description of the object, such as an argument of a function, or None.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class EtfEncodeError(EtfError):
         self.subject = subject
 
     def about(self, prefix: str, subject: str) -> EtfEncodeError:
-        """The same error of a part of the object, which lies at the path `prefix`."""
+        """Returns the error with a subject and with `prefix` at the start of the path."""
         return EtfEncodeError(self.path.removeprefix(prefix), self.reason, self.limit, subject)
 
     def __str__(self) -> str:

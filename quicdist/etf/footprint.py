@@ -1,4 +1,4 @@
-"""How much memory a decoded term takes, roughly, so that mailboxes can be bounded in bytes."""
+"""Estimates the memory of a decoded term, so that mailboxes can be limited in bytes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _ERL_MAP_ENTRY = 300  # with the key's canonical bytes
 
 
 def footprint(term: Term) -> int:
-    """Bytes of memory that `term` takes, an estimate within a small factor.
+    """The estimated memory of `term` in bytes, accurate within a small factor.
 
-    Atoms and small integers are shared and count as the reference to them only.
+    Atoms and small integers are shared, so only the references to them count.
     """
     if type(term) is bytes:
         return _BYTES + len(term)
@@ -75,7 +75,7 @@ def footprint(term: Term) -> int:
 
 
 def _numbers(items: list[Term]) -> int | None:
-    """Bytes taken by a list of numbers, found without looking at each; None for other lists."""
+    """The memory of a list of numbers, without a loop over them. None for other lists."""
     kind = type(items[0])
     if kind is not int and kind is not float:
         return None

@@ -1,9 +1,9 @@
-"""Maps with Erlang's idea of equal keys.
+"""Maps with the key equality of Erlang.
 
-A dict takes 1, 1.0 and True for one key, Erlang for three; lists and maps are keys in Erlang and
-cannot be hashed in Python; and Python's hash of numbers is no secret, so that a peer can choose
-keys that make a dict slow. ErlMap answers all three: it finds a key by its canonical bytes, equal
-exactly when the keys are `=:=`.
+A dict treats 1, 1.0 and True as one key, Erlang treats them as three. Lists and maps are valid keys
+in Erlang but not hashable in Python. The hash of numbers in Python is predictable, so that a peer
+can choose keys that make a dict slow. ErlMap solves these three problems: it finds a key by its
+canonical bytes, which are equal exactly if the keys are `=:=`.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from quicdist.etf.terms import (
 )
 
 MAX_KEY_DEPTH = 128
-"""Containers within containers in a map key; fixed, because Python hashes keys recursively."""
+"""Maximum nesting depth of a map key. It is fixed, because Python hashes keys recursively."""
 
 
 class KeyRefused(QuicdistError, ValueError):
-    """No map has such a key: too deep, a duplicate, or no term."""
+    """A map key is nested too deeply, is a duplicate, or is not a term."""
 
 
 class ErlMap(Mapping[Any, Any]):
-    """An immutable map whose keys are equal when Erlang says `=:=`.
+    """An immutable map whose keys are equal if they are `=:=` in Erlang.
 
-    Its keys come in the order given. A str finds the binary key, which is what it encodes as, or
-    else the atom key of that text, as it would in a dict. Raises KeyRefused, a ValueError, for
-    two equal keys and for keys that are no terms.
+    The keys keep their order. A str finds the binary key that it encodes to, or else the atom key
+    of that text, as in a dict. Raises KeyRefused, a ValueError, if two keys are equal or a key is
+    not a term.
     """
 
     __slots__ = ("_entries", "key_depth")
 
     _entries: dict[bytes, tuple[Term, Term]]
     key_depth: int
-    """Containers within containers in the deepest key."""
+    """The nesting depth of the deepest key."""
 
     def __init__(self, pairs: Mapping[Term, Term] | Iterable[tuple[Term, Term]] = ()) -> None:
         if isinstance(pairs, Mapping):
@@ -82,11 +82,11 @@ class ErlMap(Mapping[Any, Any]):
         return len(self._entries)
 
     def items(self) -> ItemsView[Term, Term]:
-        """Pairs of key and value."""
+        """A view of the pairs of key and value."""
         return _Items(self)
 
     def values(self) -> ValuesView[Term]:
-        """The values."""
+        """A view of the values."""
         return _Values(self)
 
     def __eq__(self, other: object) -> bool:
@@ -124,7 +124,7 @@ class ErlMap(Mapping[Any, Any]):
 
 
 class _Values(ValuesView[Any]):
-    """The values as they are stored; the view one inherits would look each key up again."""
+    """A view of the stored values. The inherited view would look up each key."""
 
     __slots__ = ()
     _mapping: ErlMap
@@ -134,7 +134,7 @@ class _Values(ValuesView[Any]):
 
 
 class _Items(ItemsView[Any, Any]):
-    """The pairs as they are stored."""
+    """A view of the stored pairs."""
 
     __slots__ = ()
     _mapping: ErlMap
@@ -144,10 +144,10 @@ class _Items(ItemsView[Any, Any]):
 
 
 def canonical(key: object) -> tuple[bytes, int]:
-    """Bytes that are equal for two keys exactly when the keys are `=:=`, and the key's depth.
+    """The canonical bytes of a key, which are equal exactly if two keys are `=:=`, and its depth.
 
-    Long ones are replaced by a digest, so that keys within keys do not add up.
-    Raises KeyRefused if it is no term or too deep.
+    Long ones are replaced by a digest, so that nested keys do not accumulate.
+    Raises KeyRefused if the key is not a term or is nested too deeply.
     """
     depth = _Depth()
     try:
@@ -163,7 +163,7 @@ def _short(name: bytes) -> bytes:
 
 
 class _Depth:
-    """How deep a key turned out to be."""
+    """The depth of a key, found during its traversal."""
 
     __slots__ = ("deepest",)
 
@@ -178,7 +178,7 @@ class _Depth:
 
 
 def _canonical(term: object, depth: int, seen: _Depth) -> bytes:
-    """Tag, length, content: no canonical form is the beginning of another one."""
+    """The tag, length and content of a term. No canonical form is a prefix of another one."""
     if isinstance(term, Atom):
         return _text(b"a", term)
     if isinstance(term, str):
@@ -252,13 +252,13 @@ def _pairs(pairs: Iterable[tuple[bytes, object]], depth: int, seen: _Depth) -> b
 _SCALARS = frozenset((Atom, bytes, str, bool, int, float, BitString, Pid, Port, Reference))
 _SECRETLY_HASHED = frozenset((Atom, bytes, str, bool))
 FEW = 64
-"""So many keys, or keys of equal hash, cost next to nothing even when all collide."""
+"""A number of keys, or of keys with equal hash, that is fast even if all of them collide."""
 
 
 def make_map(items: list[Term]) -> dict[Term, Term] | ErlMap:
     """The map of `items`: key, value, key, value.
 
-    A dict where that loses nothing, else an ErlMap. Raises KeyRefused.
+    It is a dict if that is lossless, otherwise an ErlMap. Raises KeyRefused if a key is invalid.
     """
     keys = items[::2]
     types = set(map(type, keys))
@@ -278,14 +278,14 @@ def make_map(items: list[Term]) -> dict[Term, Term] | ErlMap:
 
 
 def _spread(keys: list[Term]) -> bool:
-    """Whether nearly all keys have a hash of their own."""
+    """Whether nearly all keys have different hashes."""
     return len(keys) - len(set(map(hash, keys))) <= FEW
 
 
 def check_depth(key: Term) -> None:
     """Raises KeyRefused if a key is nested too deeply to be hashed.
 
-    Hashing goes no deeper than to the first thing that has no hash (list, dict, ErlMap).
+    Hashing stops at the first object that is not hashable (list, dict, ErlMap).
     """
     level = [key]
     for _ in range(MAX_KEY_DEPTH + 1):

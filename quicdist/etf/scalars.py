@@ -1,4 +1,4 @@
-"""Objects that are numbers without being `int` or `float`, such as numpy's scalars.
+"""Numbers that are neither `int` nor `float`, such as the scalars of numpy.
 
 Source: Python data model, `object.__index__` and `object.__float__`.
 """
@@ -9,21 +9,21 @@ import operator
 from collections.abc import Mapping
 
 _OTHERWISE = (str, bytes, bytearray, memoryview, tuple, list, Mapping)
-"""Classes whose instances have a form of their own, whatever methods a subclass adds."""
+"""Classes that have their own Erlang form, even if a subclass adds numeric methods."""
 
 _NUMBER_KINDS = "biuf"
-"""`dtype.kind` of booleans, integers and floats. Dates and complex numbers have `__float__`, too,
-and lose what it does not give."""
+"""`dtype.kind` of booleans, integers and floats. Dates and complex numbers also have `__float__`,
+but it loses information."""
 
 
 def scalar(value: object) -> bool | int | float | None:
-    """The number or truth value that `value` stands for; None where it is neither.
+    """The number or bool that `value` represents, or None if it is neither.
 
     - a boolean scalar of an array library (`dtype.kind` is "b", no dimensions): `bool`
-    - what has `__index__`: `int`
-    - what has `__float__`: `float`, at a float's precision
+    - an object with `__index__`: `int`
+    - an object with `__float__`: `float`, with the precision of a float
 
-    An array that has dimensions is no scalar, even one of one element.
+    An array with dimensions is not a scalar, even if it has only one element.
     """
     kind = type(value)
     if isinstance(value, _OTHERWISE) or getattr(value, "ndim", 0) != 0:

@@ -1,4 +1,4 @@
-"""How terms are read and written, and how much of them: frozen settings."""
+"""The options and limits of encoding and decoding."""
 
 from __future__ import annotations
 
@@ -6,31 +6,33 @@ from dataclasses import dataclass
 from typing import Literal
 
 UNBOUNDED = (1 << 63) - 1
-"""No bound."""
+"""The value of a limit that is disabled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one term may cost; beyond it reading and writing end with EtfError.
+    """Limits on one term. Encoding and decoding raise EtfError if a term exceeds them.
 
-    Map keys have a depth bound of their own (quicdist.etf.maps.MAX_KEY_DEPTH) that no setting
-    lifts, because Python hashes and compares keys recursively.
+    The depth of map keys has a fixed limit (quicdist.etf.maps.MAX_KEY_DEPTH), because Python hashes
+    and compares keys recursively. Raises ValueError if a limit is negative.
     """
 
     max_depth: int = 1 << 16
-    """Containers within containers."""
+    """Maximum nesting depth of containers."""
     max_terms: int = 1 << 22
-    """Elements of all containers together; the characters of a STRING_EXT do not count.
+    """Maximum total number of elements in all containers, without the characters of a STRING_EXT.
 
-    An empty list is one byte on the wire and eighty in memory: this many take a third of a GiB.
+    An empty list takes one byte on the wire and eighty in memory. The default number of them takes
+    a third of a GiB.
     """
     max_decompressed: int = 1 << 26
-    """Bytes of a compressed term once decompressed; a larger one is written uncompressed."""
+    """Maximum decompressed size in bytes of a compressed term. Larger terms are written
+    uncompressed."""
     max_integer: int = 1 << 22
-    """Bytes of one integer; OTP's own limit is not above this."""
+    """Maximum size in bytes of one integer. The limit of OTP is not higher."""
     max_bytes: int = UNBOUNDED
-    """Bytes of a term as it is written, version byte excluded; writing stops there. A node sets it
-    to `SessionLimits.max_message`. Reading is bounded by the bytes that are there."""
+    """Maximum size in bytes of an encoded term without the version byte. A node sets it to
+    `SessionLimits.max_message`. It does not apply to decoding, which is limited by its input."""
 
     def __post_init__(self) -> None:
         for name in ("max_depth", "max_terms", "max_decompressed", "max_integer", "max_bytes"):
@@ -40,34 +42,39 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How terms map to Python where there is a choice."""
+    """Options of the mapping between terms and Python objects.
+
+    Raises ValueError if a value is invalid.
+    """
 
     binaries: Literal["bytes", "str"] = "bytes"
-    """What binaries decode to; "str": those that are UTF-8 become str, the others stay bytes."""
+    """The type that binaries decode to. With "str", UTF-8 binaries become str and others bytes."""
     strings: Literal["list", "bytes", "str"] = "list"
-    """What STRING_EXT (a list of small integers, as Erlang sends them) decodes to.
+    """The type that STRING_EXT (a list of small integers) decodes to.
 
-    Not lossless: it encodes as a binary then, and a map with keys that it makes one is refused.
+    "bytes" and "str" are not lossless: the value is encoded as a binary, and a map is rejected if
+    two of its keys become equal.
     """
     none: Literal["undefined", "nil"] = "undefined"
-    """The atom that None encodes as."""
+    """The atom that None is encoded as."""
     compression: int = 0
-    """zlib level 1..9 for encode(), used where it makes the term shorter; 0 is off."""
+    """The zlib level for `encode`, 1 to 9. A term is compressed only if this makes it shorter. 0
+    disables compression."""
     native_records: bool = True
-    """Whether native records are written. Before OTP 29 no peer reads them: a node refuses to send
-    one to a peer without NATIVE_RECORDS in its flags."""
+    """Whether native records are encoded. Releases before OTP 29 do not support them. A node raises
+    an error for a native record to a peer without the flag NATIVE_RECORDS."""
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
         if self.binaries not in ("bytes", "str"):
-            raise ValueError(f'binaries is "bytes" or "str", not {self.binaries!r}')
+            raise ValueError(f'binaries must be "bytes" or "str", not {self.binaries!r}')
         if self.strings not in ("list", "bytes", "str"):
-            raise ValueError(f'strings is "list", "bytes" or "str", not {self.strings!r}')
+            raise ValueError(f'strings must be "list", "bytes" or "str", not {self.strings!r}')
         if self.none not in ("undefined", "nil"):
-            raise ValueError(f'none is "undefined" or "nil", not {self.none!r}')
+            raise ValueError(f'none must be "undefined" or "nil", not {self.none!r}')
         if not 0 <= self.compression <= 9:
-            raise ValueError(f"compression is 0..9, not {self.compression!r}")
+            raise ValueError(f"compression must be 0..9, not {self.compression!r}")
 
 
 DEFAULT = Options()
-"""Lossless: what is decoded encodes to the same term."""
+"""The default options, which are lossless: a decoded term is encoded to an equal term."""

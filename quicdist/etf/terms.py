@@ -1,7 +1,7 @@
-"""Python's forms of the Erlang terms that Python has no type for.
+"""The classes for Erlang terms that have no Python type.
 
-Integers, floats, bytes, lists, tuples and dicts are themselves; `true` and `false` are bool.
-The map whose keys Python cannot tell apart is in quicdist.etf.maps.
+Integers, floats, bytes, lists, tuples and dicts are used for the corresponding terms, and bool for
+`true` and `false`. The class for maps that are not possible as a dict is in quicdist.etf.maps.
 
 Source: ERTS manual, External Term Format.
 """
@@ -15,18 +15,18 @@ from typing import Any, TypeAlias, final
 from weakref import WeakValueDictionary
 
 Term: TypeAlias = Any
-"""Whatever an Erlang term decodes to: see the classes here and the module's first lines."""
+"""Any object that an Erlang term decodes to: the types and classes of this module."""
 
 MAX_ATOM_LENGTH = 255
-"""Characters of the longest atom."""
+"""Maximum number of characters of an atom."""
 
 
 @final
 class Atom(str):
-    """An atom: a str that is interned and knows its encoded form.
+    """An atom: an interned str with its encoded form.
 
-    Equal to the str of the same text, so that `m["id"]` finds the atom key `id`. Atoms nobody
-    uses any more are forgotten, so a peer cannot fill the memory with them.
+    An atom is equal to the str of the same text, so that `m["id"]` finds the atom key `id`. Unused
+    atoms are garbage-collected, so that a peer cannot exhaust the memory with atoms.
 
     Raises ValueError for more than 255 characters and for lone surrogates.
     """
@@ -34,10 +34,10 @@ class Atom(str):
     __slots__ = ("__weakref__", "encoded")
 
     encoded: bytes
-    """SMALL_ATOM_UTF8_EXT or ATOM_UTF8_EXT, tag included."""
+    """The encoded atom, SMALL_ATOM_UTF8_EXT or ATOM_UTF8_EXT with its tag."""
 
     def __new__(cls, text: str) -> Atom:
-        """The one atom of this text."""
+        """Returns the atom of this text, which exists only once."""
         if type(text) is Atom:
             return text
         text = str.__str__(text)
@@ -52,13 +52,13 @@ class Atom(str):
             atom.encoded = bytes((119, len(utf8))) + utf8
         else:
             atom.encoded = struct.pack(">BH", 118, len(utf8)) + utf8
-        # Two threads must not make two atoms of one text.
+        # Two threads must not create two atoms with the same text.
         with _interning:
             return _interned.setdefault(text, atom)
 
     @property
     def utf8(self) -> bytes:
-        """The text alone, as it stands in the encoded form."""
+        """The text in UTF-8."""
         return self.encoded[2:] if self.encoded[0] == 119 else self.encoded[3:]
 
     def __repr__(self) -> str:
@@ -79,7 +79,7 @@ _interning = Lock()
 
 
 class _Ordered:
-    """Orders as Erlang does, by `_order()`."""
+    """Base class that defines the Erlang term order by `_order()`."""
 
     __slots__ = ()
 
@@ -101,7 +101,7 @@ class _Ordered:
 
 @dataclass(frozen=True, slots=True)
 class Pid(_Ordered):
-    """A process identifier. `id` and `serial` and `creation` are 32 bits."""
+    """A process identifier. `id`, `serial` and `creation` have 32 bits."""
 
     node: Atom
     id: int
@@ -117,7 +117,7 @@ class Pid(_Ordered):
 
 @dataclass(frozen=True, slots=True)
 class Port(_Ordered):
-    """A port identifier. `id` is 64 bits, `creation` 32."""
+    """A port identifier. `id` has 64 bits, `creation` 32 bits."""
 
     node: Atom
     id: int
@@ -132,7 +132,7 @@ class Port(_Ordered):
 
 @dataclass(frozen=True, slots=True)
 class Reference(_Ordered):
-    """A reference. `ids` are up to five 32-bit words as on the wire, the lowest first."""
+    """A reference. `ids` are up to five 32-bit words in wire order, the lowest first."""
 
     node: Atom
     ids: tuple[int, ...]
@@ -148,10 +148,10 @@ class Reference(_Ordered):
 
 @dataclass(frozen=True, slots=True)
 class BitString:
-    """A bitstring that is no binary: the last byte has only its `bits` (1..7) highest bits.
+    """A bitstring that is not a binary: only the `bits` (1..7) highest bits of the last byte count.
 
-    The other bits of that byte mean nothing and are cleared. Raises ValueError for no data and
-    other counts.
+    The other bits of that byte are cleared. Raises ValueError if the data is empty or `bits` is out
+    of range.
     """
 
     data: bytes
@@ -168,9 +168,9 @@ class BitString:
 
 @dataclass(frozen=True, slots=True, init=False)
 class ImproperList:
-    """A list that does not end in the empty list: `[1, 2 | tail]`.
+    """A list whose tail is not a list: `[1, 2 | tail]`.
 
-    Raises ValueError for no items and for a tail that is a list itself.
+    Raises ValueError if there are no items or the tail is a list.
     """
 
     items: tuple[Term, ...]
@@ -196,9 +196,10 @@ class Export:
 
 @dataclass(frozen=True, slots=True)
 class Fun:
-    """A fun, to be kept and handed on: it encodes to the bytes that Erlang gives it.
+    """A fun. It can be stored and sent, but not called from Python.
 
-    Whatever the options, the values in `free` are decoded without loss. Python cannot run it.
+    It is encoded to the bytes that Erlang uses. The values in `free` are always decoded without
+    loss, regardless of the options.
 
     Source: ERTS manual, External Term Format, NEW_FUN_EXT.
     """
@@ -206,29 +207,29 @@ class Fun:
     module: Atom
     arity: int
     uniq: bytes
-    """16 bytes, MD5 of the significant parts of its module."""
+    """The 16-byte MD5 digest of the significant parts of its module."""
     index: int
     old_index: int
     old_uniq: int
     pid: Pid
-    """The process that made it."""
+    """The process that created the fun."""
     free: tuple[Term, ...]
-    """The values of its free variables."""
+    """The values of the free variables."""
     encoded: bytes | None = field(default=None, compare=False, repr=False)
-    """The bytes it was decoded from, tag included; None if those depend on an atom cache or are
-    part of another fun's."""
+    """The bytes that the fun was decoded from, with the tag. None if they depend on an atom cache
+    or are part of another fun."""
 
 
 NATIVE_RECORD_EXPORTED = 1
-"""In a native record's flags: its module exports the definition."""
+"""Flag of a native record: its module exports the definition."""
 
 
 @dataclass(frozen=True, slots=True)
 class NativeRecord:
     """A native record of OTP 29 and later: `#Module:Name{Field = Value, ...}`.
 
-    Not the tuple that `-record(name, {...})` makes. Raises ValueError where `names` and `values`
-    are not of one length.
+    It is not the tuple of a `-record(name, {...})`. Raises ValueError if `names` and `values` have
+    different lengths.
 
     Source: EEP 79; ERTS manual, External Term Format, RECORD_EXT.
     """
@@ -236,10 +237,10 @@ class NativeRecord:
     module: Atom
     name: Atom
     names: tuple[Atom, ...]
-    """Of the fields, in the order of the definition."""
+    """The names of the fields, in the order of the definition."""
     values: tuple[Term, ...]
     flags: int = NATIVE_RECORD_EXPORTED
-    """8 bits; NATIVE_RECORD_EXPORTED is the only one known."""
+    """The 8 bits of flags. Only NATIVE_RECORD_EXPORTED is defined."""
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.values):
@@ -251,7 +252,7 @@ class NativeRecord:
         return bool(self.flags & NATIVE_RECORD_EXPORTED)
 
     def __getitem__(self, name: str) -> Term:
-        """The value of a field. Raises KeyError."""
+        """The value of a field. Raises KeyError if there is no such field."""
         for known, value in zip(self.names, self.values, strict=True):
             if known == name:
                 return value

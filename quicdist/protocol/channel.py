@@ -1,7 +1,7 @@
-"""The connected state of a connection: frames in, signals out, and back.
+"""The connected state of a connection: conversion between frames and signals.
 
-ERTS manual, Distribution Protocol, "Protocol between Connected Nodes"; External Term Format,
-"Distribution Header".
+Source: ERTS manual, Distribution Protocol, "Protocol between Connected Nodes"; External Term
+Format, "Distribution Header".
 """
 
 from __future__ import annotations
@@ -44,16 +44,18 @@ Buffer: TypeAlias = bytes | memoryview
 _MAX_FRAME = 0xFFFF_FFFF
 
 _HEADROOM = 128 * 1024
-"""Bytes, at most, of a message's atom cache header and the heads of its fragments."""
+"""Maximum size in bytes of the atom cache header and the fragment headers of a message."""
 
 _OPENINGS, _OPENING_LENGTHS, _LONGEST_OPENING = 256, 4, 256
-"""Beginnings of frames that are kept, how many lengths they have at most, and how many bytes."""
+"""Maximum number of stored frame beginnings, of their different lengths, and of their bytes."""
 
 _COMPRESSED: Final = b"\x83P"
-"""A control message that says so is not kept: a few hundred bytes of it may be a huge term."""
+"""The beginning of a compressed control message. It is not stored, because a few hundred bytes may
+decompress to a large term."""
 
 _SMALL = 32 * 1024
-"""Bytes of a message that is copied into its frame: of a larger one the parts are handed on."""
+"""Maximum size in bytes of a message that is copied into one frame. The parts of a larger message
+are passed on without a copy."""
 
 
 # -- events -------------------------------------------------------------------------------------
@@ -61,12 +63,12 @@ _SMALL = 32 * 1024
 
 @dataclass(frozen=True, slots=True)
 class TickReceived:
-    """The peer is alive and has nothing to say."""
+    """A tick (an empty frame) arrived."""
 
 
 @dataclass(frozen=True, slots=True)
 class MessageReceived:
-    """A message is complete. `size` counts the bytes of all its frames, length fields excluded."""
+    """A message is complete. `size` is the size in bytes of its frames without length fields."""
 
     signal: Signal
     payload: Payload
@@ -75,14 +77,14 @@ class MessageReceived:
 
 @dataclass(frozen=True, slots=True)
 class FragmentStored:
-    """A frame of `size` bytes is kept until the rest of its message comes."""
+    """A frame of `size` bytes was stored until the rest of its message arrives."""
 
     size: int
 
 
 @dataclass(frozen=True, slots=True)
 class UnknownReceived:
-    """An operation this version does not know, which is ignored."""
+    """A control message with an unknown operation arrived. It is ignored."""
 
     signal: UnknownSignal
     size: int
@@ -90,12 +92,12 @@ class UnknownReceived:
 
 @dataclass(frozen=True, slots=True)
 class PayloadRefused:
-    """The payload of a message does not decode, or is beyond a bound; the message is dropped.
+    """The payload of a message does not decode or exceeds a limit. The message is dropped.
 
-    Its frames are read to their end and their atoms are in the cache, so the connection goes on.
-    `reason` is one line that names the setting where a bound was reached. A control message that
-    does not decode still ends the connection: it may have been a link, a monitor or an exit, and
-    both nodes would go on with different ideas of what holds.
+    The connection stays open, because all frames were read and their atoms are in the cache.
+    `reason` is one line of text, and names the setting if a limit was exceeded. A control message
+    that does not decode ends the connection: it may be a link, a monitor or an exit signal, and the
+    two nodes would have a different state.
     """
 
     signal: Signal
@@ -112,31 +114,31 @@ _TICK: Final = TickReceived()
 
 @dataclass(slots=True, eq=False)
 class Head:
-    """A control message encoded for one channel, ahead of any number of payloads."""
+    """A control message encoded for one channel, for use with any number of payloads."""
 
     channel: object
-    """The mark of its channel: no other can read it."""
+    """The mark of its channel. Other channels cannot use the head."""
     control: bytes
     refs: dict[Atom, int] | None
-    """Its atoms, where the channel has an atom cache."""
+    """Its atoms if the channel uses an atom cache, otherwise None."""
     atoms: tuple[Atom, ...]
 
 
 @dataclass(slots=True, eq=False)
 class OutgoingMessage:
-    """An encoded message that has no header yet: that is made when its first frame leaves."""
+    """An encoded message without a header. The header is created with the first frame."""
 
     control: bytes
     payload: bytes | None
     atoms: tuple[Atom, ...]
-    """Those that it refers to by number."""
+    """The atoms that the message refers to by number."""
     size: int
-    """Bytes of control message and payload."""
+    """Size in bytes of control message and payload."""
 
 
 class _Openings:
-    """What frames began with: one process's messages to another all begin alike, and what lies
-    before the payload need not be read again. Bounded."""
+    """A bounded cache of parsed frame beginnings. The messages of one process to another have the
+    same bytes before the payload, which are then parsed only once."""
 
     __slots__ = ("_changes", "_known", "_lengths")
 
@@ -146,8 +148,8 @@ class _Openings:
         self._changes = 0
 
     def find(self, frame: bytes, changes: int) -> tuple[Signal, tuple[Atom, ...], int] | None:
-        """Its signal, its atoms and where its payload begins. `changes` are those of the
-        atom cache: with each the same bytes may mean another thing."""
+        """Returns the signal, the atoms and the offset of the payload of a known frame beginning.
+        `changes` is the number of changes of the atom cache. Each change invalidates the cache."""
         if changes != self._changes:
             self._forget(changes)
             return None
@@ -160,7 +162,8 @@ class _Openings:
     def keep(
         self, frame: bytes, signal: Signal, atoms: tuple[Atom, ...], offset: int, changes: int
     ) -> None:
-        """The payload of `frame` begins at `offset`; one that has changed the cache is not kept."""
+        """Stores the beginning of `frame` up to the payload at `offset`, unless the frame changed
+        the atom cache."""
         if changes != self._changes:
             self._forget(changes)
             return
@@ -184,16 +187,16 @@ class _Openings:
 
 
 class Channel:
-    """The frames of one connection after its handshake."""
+    """Converts between frames and signals on one connection after its handshake."""
 
     def __init__(self, flags: Flag, limits: SessionLimits, options: etf.Options) -> None:
-        """`flags` are those that both nodes offer; `options` are for payloads."""
+        """`flags` are the flags that both nodes offer. `options` apply to payloads."""
         self._limits = limits
         self._options = options
         native_records = Flag.NATIVE_RECORDS in flags
         self._outgoing = _outgoing(options, limits.max_message, native_records=native_records)
-        # A control message is read the same way whatever the options for payloads say. By the
-        # very DEFAULT where that will do: the compiled core need not look into it each time.
+        # The options for payloads do not apply to control messages. The DEFAULT object is used if
+        # possible, because the compiled core recognizes it by identity.
         self._control_options = (
             etf.DEFAULT
             if options.limits == etf.DEFAULT.limits
@@ -212,12 +215,15 @@ class Channel:
         self._last_sequence = 0
         self._one_frame = min(limits.fragment_size, _SMALL)
         self.mark: Final = object()
-        """What tells the heads made by this channel from those of others."""
+        """Identifies the heads that this channel created."""
 
     # -- frames in ------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> ChannelEvent:
-        """What a frame means. Raises ProtocolError, after which the channel is of no use."""
+        """Processes a frame and returns the event.
+
+        Raises ProtocolError if the frame is invalid. The channel cannot be used after that.
+        """
         if not data:
             return _TICK
         size = len(data)
@@ -226,11 +232,11 @@ class Channel:
                 return self._header_frame(data, size)
             return self._pass_through_frame(data, size)
         except etf.EtfDecodeError as error:
-            raise ProtocolError(f"a frame holds a term that does not decode: {error}") from error
+            raise ProtocolError(f"a term in a frame does not decode: {error}") from error
 
     def message(self, frame: bytes) -> tuple[Signal, Term] | None:
-        """The message in a frame that begins as an earlier one did. None for any other, and for
-        one in which something is wrong: `receive` tells of both."""
+        """The message in a frame with a known beginning. None for any other frame and for an
+        invalid one, which `receive` then handles."""
         known = self._openings.find(frame, self._atoms_in.changes)
         if known is None or len(frame) > self._limits.max_message:
             return None
@@ -259,7 +265,7 @@ class Channel:
             return self._fragment(sequence, size)
         if tag == NEXT_FRAGMENT and self._fragments:
             return self._fragment(self._fragments_in.proceed(data), size)
-        raise ProtocolError(f"a frame begins with {data[:2].hex()}, a distribution header expected")
+        raise ProtocolError(f"a frame begins with {data[:2].hex()}, not a distribution header")
 
     def _control(self, data: bytes, offset: int, atoms: tuple[Atom, ...]) -> tuple[Parsed, int]:
         values, offset = etf.decode_bare(data, offset, self._control_options, atoms)
@@ -288,7 +294,7 @@ class Channel:
             return UnknownReceived(signal, size)
         if offset == len(data):
             return MessageReceived(signal, payload, size)
-        raise ProtocolError(f"{len(data) - offset} bytes too many after {type(signal).__name__}")
+        raise ProtocolError(f"{len(data) - offset} extra bytes after {type(signal).__name__}")
 
     def _too_large(self, size: int) -> str:
         most = self._limits.max_message
@@ -296,7 +302,7 @@ class Channel:
 
     def _pass_through_frame(self, data: bytes, size: int) -> ChannelEvent:
         if data[0] != PASS_THROUGH:
-            raise ProtocolError(f"a frame begins with {data[:1].hex()}, 70 expected (pass-through)")
+            raise ProtocolError(f"a frame begins with {data[:1].hex()}, expected 70 (pass-through)")
         values, offset = etf.decode_prefix(data, 1, self._control_options)
         signal, payload = parsed = parse(values)
         if payload is not FOLLOWS:
@@ -310,16 +316,17 @@ class Channel:
         except etf.EtfDecodeError as error:
             return PayloadRefused(signal, str(error), size)
         if offset != size:
-            raise ProtocolError(f"{size - offset} bytes too many after {type(signal).__name__}")
+            raise ProtocolError(f"{size - offset} extra bytes after {type(signal).__name__}")
         return MessageReceived(signal, payload, size)
 
     # -- frames out -----------------------------------------------------------------------------
 
     def encode(self, signal: Signal, payload: Payload = NO_PAYLOAD) -> OutgoingMessage:
-        """Turns a signal into bytes, in the form that this peer takes.
+        """Encodes a signal in the form that this peer supports.
 
-        Raises UsageError, and EtfEncodeError for no Erlang term and for a message so large, or a
-        term so deep or of so many terms, that a peer with our limits would drop the connection.
+        Raises UsageError if the payload does not fit the signal or the peer does not support the
+        signal. Raises EtfEncodeError if an object has no Erlang form, or if a peer with the limits
+        of this node would reject the message.
         """
         values, payload = self._forms.of(signal, payload)
         head = self._head(values)
@@ -328,7 +335,10 @@ class Channel:
         return self.enclose(head, payload)
 
     def address(self, signal: Message | SpawnRequest) -> Head:
-        """What goes ahead of every payload of this signal. Raises UsageError."""
+        """The encoded control message of a signal, for use with `enclose`.
+
+        Raises UsageError if the peer does not support the signal.
+        """
         return self._head(self._forms.ahead(signal))
 
     def _head(self, values: tuple[Term, ...]) -> Head:
@@ -337,9 +347,12 @@ class Channel:
         return Head(self.mark, encoded, refs, tuple(refs or ()))
 
     def enclose(self, head: Head, payload: Term) -> OutgoingMessage:
-        """One message behind a head of this channel's. Raises as `encode` does."""
+        """Encodes one message with a head of this channel.
+
+        Raises UsageError for a head of another channel, and EtfEncodeError like `encode`.
+        """
         if head.channel is not self.mark:
-            raise UsageError("this head is another channel's")
+            raise UsageError("the head belongs to another channel")
         atoms = head.atoms
         if head.refs is None:
             body = self._encoded(payload, None)
@@ -356,19 +369,19 @@ class Channel:
         return message
 
     def _encoded(self, term: Term, refs: dict[Atom, int] | None) -> bytes:
-        """Writes no more than a message may have."""
+        """Encodes a term up to the maximum size of a message."""
         try:
             return etf.encode_bare(term, self._outgoing, refs)
         except etf.EtfEncodeError as error:
             most = self._limits.max_message
             if error.limit != "max_bytes" or self._outgoing.limits.max_bytes < most:
                 raise
-            reason = f"a message that is too large, SessionLimits.max_message is {most}"
+            reason = f"the message is too large, SessionLimits.max_message is {most}"
             raise etf.EtfEncodeError("", reason, "max_message") from None
 
     def frame(self, message: OutgoingMessage) -> bytes | None:
-        """The one frame of a small message, which must leave next; None for what is larger, of
-        which nothing is made yet."""
+        """The only frame of a small message, which must be sent next. None for a larger message,
+        for which `frames` must be used."""
         if message.size > self._one_frame:
             return None
         payload = message.payload
@@ -380,10 +393,11 @@ class Channel:
         return b"".join((b"p\x83", message.control, b"\x83", payload))
 
     def frames(self, message: OutgoingMessage) -> Iterator[tuple[Buffer, ...]]:
-        """The frames of a message, each in parts to be put together, made as they are asked for.
+        """Creates the frames of a message one by one, each as parts to be joined.
 
-        They must reach the peer in the order they were made, whatever message they belong to.
-        A message once begun must be finished, unless the connection is dropped.
+        The frames of all messages must be sent in the order in which they were created. All frames
+        of a message must be sent unless the connection is closed. Raises UsageError if a message
+        without fragments is too large for one frame.
         """
         payload = message.payload
         if not self._header_form:
@@ -417,22 +431,23 @@ class Channel:
             yield b"p\x83", message.control, b"\x83", message.payload
 
     def _framed_size(self, message: OutgoingMessage) -> int:
-        """Bytes of all its frames, at most."""
+        """The maximum total size in bytes of the frames of a message."""
         fragments = message.size // self._limits.fragment_size + 1
         atoms = sum(len(atom.encoded) + 2 for atom in message.atoms)
         return message.size + fragments * FRAGMENT_HEAD.size + atoms + 2
 
     @staticmethod
     def _check_frame_size(message: OutgoingMessage) -> None:
-        """A frame's length field has 32 bits; its header takes less than 64 KiB of them."""
+        """Raises UsageError if a message exceeds the 32-bit length field of a frame. The header
+        takes less than 64 KiB."""
         if message.size > _MAX_FRAME - 0x40000:
             raise UsageError(f"a message of {message.size} bytes does not fit into one frame")
 
 
 @functools.lru_cache(maxsize=64)
 def _outgoing(options: etf.Options, max_message: int, *, native_records: bool) -> etf.Options:
-    """Options for what is sent: the same object for all sessions that have the same, for the
-    compiled core knows by it what it has looked into before."""
+    """The options for outgoing terms. Sessions with equal options share one object, because the
+    compiled core recognizes options by identity."""
     limits = dataclasses.replace(
         options.limits, max_bytes=min(options.limits.max_bytes, max_message)
     )

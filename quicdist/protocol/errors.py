@@ -1,4 +1,4 @@
-"""What can go wrong on this floor: the peer's mistake, the peer's refusal, our own mistake."""
+"""The exceptions of the protocol layer."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from quicdist.errors import Cause, QuicdistError
 
 
 class DistError(QuicdistError):
-    """Base of everything raised by quicdist.protocol."""
+    """Base class of the exceptions of quicdist.protocol."""
 
     cause: Cause = Cause.PROTOCOL
 
 
 class ProtocolError(DistError):
-    """The peer sent what the protocol does not allow; the connection is to be dropped.
+    """The peer violated the protocol. The connection must be closed.
 
-    The text says what came and what was expected. Caused by an EtfDecodeError when a term
+    The text contains the received and the expected data. `__cause__` is an EtfDecodeError if a term
     did not decode.
     """
 
 
 class HandshakeRefused(DistError):
-    """One of the two nodes does not want this connection; it is to be dropped.
+    """One of the two nodes refused the connection. It must be closed.
 
-    `cause` says why. `status` is the refusing status as text where there was one (`nok`,
+    `cause` is the reason. `status` is the refusing status as text if one was sent (`nok`,
     `not_allowed`, ...). `answer` is a handshake message to send to the peer before the connection
     is closed.
     """
@@ -42,11 +42,11 @@ class HandshakeRefused(DistError):
 
 
 class WrongCookie(HandshakeRefused):
-    """The peer has another cookie than this node."""
+    """The cookie of the peer differs from the cookie of this node."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason, Cause.COOKIE)
 
 
 class UsageError(DistError):
-    """The caller asked for what this session, or this state of it, cannot do."""
+    """The session, or its current state, does not support the operation."""

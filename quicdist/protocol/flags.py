@@ -1,7 +1,7 @@
-"""Distribution capability flags: what a node can do, exchanged in the handshake.
+"""The distribution flags: the capabilities that nodes exchange in the handshake.
 
-Names and values are the manual's (ERTS, Distribution Protocol, "Distribution Flags") without
-their DFLAG_ prefix.
+Source: ERTS manual, Distribution Protocol, "Distribution Flags". Names are without the DFLAG_
+prefix.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from enum import IntFlag
 
 
 class Flag(IntFlag):
-    """One capability. The ones both nodes offer are the ones they use."""
+    """A capability. Two nodes use the capabilities that both of them offer."""
 
     PUBLISHED = 1 << 0
-    """The node is visible: part of the global name space and of `nodes()`."""
+    """The node is visible: it is in the global name space and in `nodes()`."""
     ATOM_CACHE = 1 << 1
     """Obsolete atom cache."""
     EXTENDED_REFERENCES = 1 << 2
@@ -21,7 +21,7 @@ class Flag(IntFlag):
     DIST_MONITOR = 1 << 3
     """MONITOR_P, DEMONITOR_P, MONITOR_P_EXIT of processes."""
     FUN_TAGS = 1 << 4
-    """Own tags for funs. Mandatory."""
+    """Separate tags for funs. Mandatory."""
     DIST_MONITOR_NAME = 1 << 5
     """Monitors of registered names."""
     HIDDEN_ATOM_CACHE = 1 << 6
@@ -39,7 +39,7 @@ class Flag(IntFlag):
     UNICODE_IO = 1 << 12
     """Unicode in the io protocol."""
     DIST_HDR_ATOM_CACHE = 1 << 13
-    """Distribution header with atom cache; needs frames delivered in strict order."""
+    """Distribution header with atom cache. Requires delivery of frames in order."""
     SMALL_ATOM_TAGS = 1 << 14
     """SMALL_ATOM_EXT."""
     UTF8_ATOMS = 1 << 16
@@ -53,9 +53,9 @@ class Flag(IntFlag):
     BIG_SEQTRACE_LABELS = 1 << 20
     """Any term as a sequential trace label."""
     EXIT_PAYLOAD = 1 << 22
-    """PAYLOAD_EXIT and its kin instead of reasons inside the control message."""
+    """PAYLOAD_EXIT and related operations instead of reasons inside the control message."""
     FRAGMENTS = 1 << 23
-    """Large messages cut into fragments; implies the distribution header."""
+    """Fragmentation of large messages. Implies the distribution header."""
     HANDSHAKE_23 = 1 << 24
     """Handshake version 6. Mandatory."""
     UNLINK_ID = 1 << 25
@@ -65,20 +65,22 @@ class Flag(IntFlag):
     SPAWN = 1 << 32
     """SPAWN_REQUEST and SPAWN_REPLY."""
     NAME_ME = 1 << 33
-    """No capability but a request: the accepting node chooses the name of the connecting one."""
+    """A request, not a capability: the listener assigns the name of the dialer."""
     V4_NC = 1 << 34
     """64-bit ports, references of up to five words, full pids. Mandatory since OTP 26."""
     ALIAS = 1 << 35
     """ALIAS_SEND to a process alias."""
     LOCAL_EXT = 1 << 36
-    """Terms only their writer can read. Internal to a node."""
+    """Terms that only the node that encoded them can decode. Internal to a node."""
     ALTACT_SIG = 1 << 37
     """ALTACT_SIG_SEND: priority and alias signals, since OTP 28."""
     NATIVE_RECORDS = 1 << 38
     """RECORD_EXT: native records, since OTP 29."""
     CHANNEL_BINDING = 1 << 56
-    """Private to quicdist, no flag of OTP's: the proofs of the cookie are bound to the TLS session.
-    Offered only on a connection that has an exporter value."""
+    """A flag of quicdist that OTP does not define: cookie digests are bound to the TLS session.
+
+    It is offered only on a connection that has an exporter value.
+    """
 
 
 MANDATORY_25: Flag = (
@@ -94,10 +96,10 @@ MANDATORY_25: Flag = (
     | Flag.BIG_CREATION
     | Flag.HANDSHAKE_23
 )
-"""What OTP 25 demands, and what MANDATORY_25_DIGEST stands for."""
+"""The flags that OTP 25 requires and MANDATORY_25_DIGEST implies."""
 
 MANDATORY: Flag = MANDATORY_25 | Flag.V4_NC | Flag.UNLINK_ID
-"""What a peer must offer, as OTP 26 and later demand it. OTP 24 already offers all of it."""
+"""The flags that a peer must offer, as OTP 26 and later require. OTP 24 already offers them."""
 
 DEFAULT_FLAGS: Flag = (
     MANDATORY
@@ -116,22 +118,22 @@ DEFAULT_FLAGS: Flag = (
     | Flag.ALTACT_SIG
     | Flag.NATIVE_RECORDS
 )
-"""What a hidden, statically named node of ours offers."""
+"""The flags that a hidden quicdist node with a static name offers."""
 
 _KNOWN = 0
 for _flag in Flag:
     _KNOWN |= _flag
 KNOWN: int = int(_KNOWN)
-"""Every bit that has a name here."""
+"""All bits that have a name in Flag."""
 
 
 def expand(offered: int) -> int:
-    """The offered bits, with MANDATORY_25_DIGEST spelled out."""
+    """The offered bits, with MANDATORY_25_DIGEST expanded to the flags it implies."""
     if offered & Flag.MANDATORY_25_DIGEST.value:
         return offered | MANDATORY_25.value
     return offered
 
 
 def names(bits: int) -> list[str]:
-    """The names of the flags in `bits`, lowest bit first; unnamed bits are left out."""
+    """The names of the flags in `bits`, lowest bit first. Unnamed bits are omitted."""
     return [str(flag.name) for flag in Flag if flag.value & bits]

@@ -1,6 +1,6 @@
-"""The distribution handshake as a state machine: messages in, events out.
+"""The distribution handshake as a state machine that maps messages to events.
 
-ERTS manual, Distribution Protocol, "The Handshake in Detail".
+Source: ERTS manual, Distribution Protocol, "The Handshake in Detail".
 
     dialer    start()  Name ->           listener  <- Name               PeerNamed
                        <- Status                   decide()  Status ->
@@ -10,14 +10,15 @@ ERTS manual, Distribution Protocol, "The Handshake in Detail".
                        Reply ->                      (<- Complement, from a NameV5)
     Connected          <- Ack                        <- Reply            Ack ->, Connected
 
-A dialer says its name and is told whether to go on (status). It may be asked whether its earlier
-connection is gone (`alive`). Both then prove the cookie: the listener sends a challenge, the
-dialer its digest with a challenge of its own, the listener the digest of that. A node of OTP 23 or
-24 that does not know its peer sends its name in an older form, and the rest of it (complement)
-before its digest.
+The dialer sends its name, and the listener answers with a status. With the status `alive` the
+listener asks whether the previous connection of the dialer is closed. Both nodes then prove the
+cookie: the listener sends a challenge, the dialer sends its digest of that challenge and its own
+challenge, and the listener sends the digest of the second challenge. A node of OTP 23 or 24 that
+does not know the version of its peer sends an older name message, and the remaining fields in a
+complement before its digest.
 
-A state says what is awaited. `TRANSITIONS` has every move there is: what happened, and the state
-that follows. Any other message, and any that does not parse, is a ProtocolError. Errors close the
+A state defines which message is expected. `TRANSITIONS` contains every move and the state that
+follows it. Any other message, and any malformed message, raises ProtocolError. Errors close the
 handshake from every state.
 """
 
@@ -44,16 +45,16 @@ from quicdist.protocol.role import Role
 
 
 class State(Enum):
-    """What a handshake waits for; the value is the text for errors."""
+    """What a handshake waits for. Error texts contain the value."""
 
-    # The dialer:
+    # States of the dialer:
     NEW = "start()"
     STATUS = "a status"
     ALIVE_DECISION = "decide() on whether the connection goes on"
     CHALLENGE = "a challenge"
     ACK = "a challenge ack"
 
-    # The listener:
+    # States of the listener:
     NAME = "a name"
     DECISION = "decide() on the peer"
     ALIVE_ANSWER = "an answer to alive"
@@ -65,7 +66,7 @@ class State(Enum):
 
 
 class Move(Enum):
-    """What happened."""
+    """An event that changes the state of a handshake."""
 
     STARTED = "our name is sent"
     ACCEPTED = "the listener goes on with us"
@@ -114,14 +115,14 @@ TRANSITIONS: Final[Mapping[State, Mapping[Move, State]]] = {
 }
 
 _SHOWN = int(MANDATORY | Flag.PUBLISHED | Flag.NAME_ME | Flag.CHANNEL_BINDING)
-"""Flags of a peer that its owner sees before the peer has proved the cookie."""
+"""The flags of a peer that are reported before the peer has proved the cookie."""
 
-NOT_BOUND: Final = "{} does not bind its proof of the cookie to the TLS session, as it must here"
-"""Why a peer is refused that cannot, or does not want to, bind; formatted with its name."""
+NOT_BOUND: Final = "{} does not bind its cookie digest to the TLS session, which is required"
+"""The refusal text for a peer that does not support or use binding, formatted with its name."""
 
 _REFUSALS = {
     Status.NOK: (
-        "the peer is itself connecting to us, and its attempt goes first",
+        "a simultaneous connection attempt of the peer takes precedence",
         Cause.SIMULTANEOUS,
     ),
     Status.NOT_ALLOWED: ("the peer does not allow this connection", Cause.NOT_ALLOWED),
@@ -130,25 +131,25 @@ _REFUSALS = {
 
 @dataclass(frozen=True, slots=True)
 class LocalNode:
-    """Who we are. With NAME_ME in the flags `name` is our bare host name, and the peer names us;
-    an empty one stands for `localhost`."""
+    """The identity of this node. With NAME_ME in the flags, `name` is the bare host name of this
+    node (an empty one stands for `localhost`), and the peer assigns the node name."""
 
     name: str
     creation: int
     flags: Flag
     cookie: str = field(repr=False)
-    """With which we prove ourselves."""
+    """The cookie that this node proves."""
     more_cookies: tuple[str, ...] = field(default=(), repr=False)
-    """That peers who connect to us may prove as well, while the cluster's cookie is changed."""
+    """Additional cookies that dialers may prove while the cookie of the cluster is changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerNode:
-    """Who the peer is.
+    """The identity of the peer.
 
-    `flags` are what it offers, as far as we know them; before it has proved the cookie only
-    the mandatory ones, PUBLISHED, NAME_ME and CHANNEL_BINDING. While it asks for a name (NAME_ME),
-    `name` is its bare host name. `creation` is 0 where the peer has not told it yet.
+    `flags` are the known flags that the peer offers. Before it has proved the cookie they include
+    only the mandatory flags, PUBLISHED, NAME_ME and CHANNEL_BINDING. While the peer asks for a name
+    (NAME_ME), `name` is its bare host name. `creation` is 0 until the peer has sent it.
     """
 
     name: str
@@ -161,29 +162,30 @@ class PeerNode:
 
 @dataclass(frozen=True, slots=True)
 class SendHandshake:
-    """To be sent as one handshake message."""
+    """The owner must send `data` as one handshake message."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class PeerNamed:
-    """A dialer has named itself; decide() with OK, OK_SIMULTANEOUS, NOK, NOT_ALLOWED, ALIVE or
-    Named."""
+    """A dialer has sent its name. The owner answers by calling `decide()` with OK, OK_SIMULTANEOUS,
+    NOK, NOT_ALLOWED, ALIVE or Named."""
 
     peer: PeerNode
 
 
 @dataclass(frozen=True, slots=True)
 class AliveAsked:
-    """The listener has a connection with us already; decide() with TRUE or FALSE."""
+    """The listener already has a connection with this node. The owner answers by calling `decide()`
+    with TRUE or FALSE."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """Both sides have proved the cookie. `flags` are those both offer.
+    """Both nodes have proved the cookie. `flags` are the flags that both nodes offer.
 
-    `local_name` and `local_creation` are ours, or what the peer gave us (NAME_ME).
+    `local_name` and `local_creation` are those of this node. With NAME_ME the peer assigned them.
     """
 
     peer: PeerNode
@@ -199,7 +201,7 @@ HandshakeEvent: TypeAlias = SendHandshake | PeerNamed | AliveAsked | Connected
 
 
 class Handshake:
-    """The handshake on one connection. Of no use after it has raised."""
+    """The handshake on one connection. It cannot be used after it has raised an exception."""
 
     def __init__(
         self,
@@ -211,7 +213,7 @@ class Handshake:
         binding: bytes = b"",
         must_bind: bool = False,
     ) -> None:
-        """See `Session`. Raises UsageError."""
+        """See `Session` for the arguments. Raises UsageError if they are invalid."""
         _check_local(local, role, challenge)
         self._local = local
         self._role = role
@@ -222,7 +224,7 @@ class Handshake:
         self._binding = binding
         self._must_bind = must_bind
         self.is_bound = False
-        """Whether the proofs of the cookie are bound to the TLS session."""
+        """Whether the cookie digests are bound to the TLS session."""
         self.state = State.NEW if role is Role.DIALER else State.NAME
         self._local_name = local.name
         self._local_creation = local.creation
@@ -233,7 +235,10 @@ class Handshake:
         self._complement_due = False
 
     def start(self) -> list[HandshakeEvent]:
-        """The dialer's first message; nothing for a listener. Raises UsageError."""
+        """Returns the first message of a dialer, or no event for a listener.
+
+        Raises UsageError if the handshake was already started.
+        """
         if self._role is Role.LISTENER:
             return []
         self._expect(State.NEW)
@@ -249,29 +254,32 @@ class Handshake:
         return [SendHandshake(hs.build_name(hs.Name(flags, creation, name)))]
 
     def receive(self, data: bytes) -> list[HandshakeEvent]:
-        """What a message means. Raises ProtocolError or HandshakeRefused."""
+        """Processes a message and returns the resulting events.
+
+        Raises ProtocolError for an invalid message, HandshakeRefused if either node refuses.
+        """
         try:
             read = _READERS.get(self.state)
             if read is None:
-                raise ProtocolError(f"a handshake message received, {self.state.value} expected")
+                raise ProtocolError(f"handshake message received, expected {self.state.value}")
             return read(self, data)
         except DistError:
             self.close()
             raise
 
     def close(self) -> None:
-        """The connection is over, whatever was awaited."""
+        """Closes the handshake from any state."""
         self.state = State.CLOSED
 
     def _move(self, move: Move) -> None:
-        """To the state that follows."""
+        """Changes to the state that follows the move."""
         self.state = TRANSITIONS[self.state][move]
 
     def decide(self, status: Status | Named) -> list[HandshakeEvent]:
-        """The answer to PeerNamed or AliveAsked. Raises UsageError.
+        """Answers PeerNamed or AliveAsked. Raises UsageError if the status is no valid answer.
 
-        After NOK, NOT_ALLOWED and FALSE the session is over: send what is to be sent, and
-        close.
+        NOK, NOT_ALLOWED and FALSE end the session: send the returned messages and close the
+        connection.
         """
         if self.state is State.ALIVE_DECISION:
             return self._answer_alive(status)
@@ -279,9 +287,9 @@ class Handshake:
         if hs.wants_name(self._peer_flags) != isinstance(status, Named) and (
             status not in (Status.NOK, Status.NOT_ALLOWED)
         ):
-            raise UsageError("Named is the answer to a peer that asks for a name, and only to it")
+            raise UsageError("Named is required if the peer asks for a name, and invalid otherwise")
         if status in (Status.TRUE, Status.FALSE):
-            raise UsageError(f"{status} is no answer to a peer's name")
+            raise UsageError(f"{status} is not a valid answer to the name of a peer")
         answer = SendHandshake(hs.build_status(status))
         if isinstance(status, Named):
             self._peer_name, self._peer_creation = status.name, status.creation
@@ -295,7 +303,7 @@ class Handshake:
 
     def _answer_alive(self, status: Status | Named) -> list[HandshakeEvent]:
         if status not in (Status.TRUE, Status.FALSE):
-            raise UsageError(f"TRUE or FALSE is the answer to alive, not {status}")
+            raise UsageError(f"the answer to alive must be TRUE or FALSE, not {status}")
         self._move(Move.ALIVE_CONFIRMED if status is Status.TRUE else Move.ALIVE_DENIED)
         return [SendHandshake(hs.build_status(status))]
 
@@ -311,26 +319,26 @@ class Handshake:
             self._check_flags()
         self._check_peer_name(name.name)
         self._move(Move.NAMED)
-        # Any other combination of bits would stay with Flag for ever, for everyone who knocks.
+        # The Flag class keeps each combination of bits forever, and any dialer can choose them.
         shown = Flag(self._peer_flags & _SHOWN)
         return [PeerNamed(PeerNode(self._peer_name, self._peer_creation, shown))]
 
     def _check_peer_name(self, name: str) -> None:
         if hs.wants_name(self._peer_flags):
             if not hs.is_host_name(name):
-                raise ProtocolError(f"a bare host name expected, {name[:64]!r} received")
+                raise ProtocolError(f"expected a bare host name, got {name[:64]!r}")
             return
         if not hs.is_node_name(name):
-            raise ProtocolError(f"{name[:64]!r} is no node name")
+            raise ProtocolError(f"invalid node name {name[:64]!r}")
         if name == self._local.name:
-            text = f"the peer calls itself {name}, which is our name"
+            text = f"the peer uses the name of this node, {name}"
             raise self._refusal(text, Cause.OTHER_NAME)
         if self._expected_peer is not None and name != self._expected_peer:
-            text = f"the peer is {name}, {self._expected_peer} expected"
+            text = f"the peer is {name}, expected {self._expected_peer}"
             raise self._refusal(text, Cause.OTHER_NAME)
 
     def _refusal(self, reason: str, cause: Cause) -> HandshakeRefused:
-        """Ours; a listener that has not answered yet tells the peer."""
+        """A refusal by this node, with a message for the peer if no status was sent yet."""
         if self.state is not State.NAME:
             return HandshakeRefused(reason, cause)
         status = Status.NOT_ALLOWED
@@ -358,10 +366,10 @@ class Handshake:
     def _on_alive_answer(self, data: bytes) -> list[HandshakeEvent]:
         answer = hs.parse_status(data)
         if answer is Status.FALSE:
-            text = f"{self._peer_name} takes its attempt back"
+            text = f"{self._peer_name} withdrew its connection attempt"
             raise HandshakeRefused(text, Cause.SUPERSEDED, status=answer.value)
         if answer is not Status.TRUE:
-            raise ProtocolError(f"true or false expected after alive, {answer} received")
+            raise ProtocolError(f"expected true or false after alive, got {answer}")
         return [self._send_challenge()]
 
     def _on_complement(self, data: bytes) -> list[HandshakeEvent]:
@@ -385,9 +393,9 @@ class Handshake:
         elif status in (Status.NOK, Status.NOT_ALLOWED):
             raise HandshakeRefused(*_REFUSALS[status], status=status.value)
         elif status in (Status.TRUE, Status.FALSE):
-            raise ProtocolError(f"status {status.value!r} is an answer, and nothing was asked")
+            raise ProtocolError(f"unexpected status {status.value!r}: no alive was sent")
         elif hs.wants_name(self._sent_flags):
-            raise ProtocolError(f"a name expected, status {status.value!r} received")
+            raise ProtocolError(f"expected an assigned name, got status {status.value!r}")
         elif status is Status.ALIVE:
             self._move(Move.ALIVE_ASKED)
             return [AliveAsked()]
@@ -396,9 +404,9 @@ class Handshake:
 
     def _take_name(self, named: Named) -> None:
         if not hs.wants_name(self._sent_flags):
-            raise ProtocolError("the peer gives us a name, and we have one")
+            raise ProtocolError("the peer assigned a name that this node did not ask for")
         if named.name.partition("@")[2] != self._local_name:
-            raise ProtocolError(f"given name {named.name!r} is not at our host {self._local_name}")
+            raise ProtocolError(f"assigned name {named.name!r} is not on host {self._local_name}")
         self._local_name, self._local_creation = named.name, named.creation
 
     def _on_challenge(self, data: bytes) -> list[HandshakeEvent]:
@@ -406,12 +414,12 @@ class Handshake:
         self._peer_name, self._peer_creation = challenge.name, challenge.creation
         self._peer_flags = expand(challenge.flags)
         if not hs.is_node_name(challenge.name):
-            raise ProtocolError(f"{challenge.name[:64]!r} is no node name")
+            raise ProtocolError(f"invalid node name {challenge.name[:64]!r}")
         if self._expected_peer is not None and challenge.name != self._expected_peer:
-            text = f"the peer is {challenge.name}, {self._expected_peer} expected"
+            text = f"the peer is {challenge.name}, expected {self._expected_peer}"
             raise self._refusal(text, Cause.OTHER_NAME)
         if challenge.name == self._local_name:
-            text = f"the peer calls itself {challenge.name}, which is our name"
+            text = f"the peer uses the name of this node, {challenge.name}"
             raise self._refusal(text, Cause.OTHER_NAME)
         self._check_flags()
         self.is_bound = self._can_bind()
@@ -438,8 +446,8 @@ class Handshake:
         return hs.digest(cookie, challenge)
 
     def _check_proof(self, received: bytes, prover: hs.Prover) -> None:
-        """Takes the same time for every wrong proof. Who dialed us may have any cookie that we
-        accept, and is answered with the same. Raises WrongCookie."""
+        """Verifies a digest in constant time. A dialer may prove any accepted cookie, and the
+        listener answers with the same one. Raises WrongCookie if no cookie matches."""
         accepted: tuple[bytes, ...] = (self._cookie,)
         if prover is hs.Prover.DIALER:
             accepted += self._more_cookies
@@ -451,9 +459,9 @@ class Handshake:
         if proved:
             self._cookie = proved[0]
             return
-        reason = f"{self._peer_name} has another cookie than we have"
+        reason = f"{self._peer_name} has another cookie than this node"
         if self.is_bound:
-            reason += ", or somebody relays the handshake between two TLS sessions"
+            reason += ", or the handshake is relayed between two TLS sessions"
         raise WrongCookie(reason)
 
     def _connected(self, move: Move) -> Connected:
@@ -465,7 +473,7 @@ class Handshake:
 
     def _expect(self, state: State) -> None:
         if self.state is not state:
-            raise UsageError(f"not now: the session waits for {self.state.value}")
+            raise UsageError(f"invalid state: the session waits for {self.state.value}")
 
 
 _READERS: Final[Mapping[State, Callable[[Handshake, bytes], list[HandshakeEvent]]]] = {
@@ -482,11 +490,11 @@ _READERS: Final[Mapping[State, Callable[[Handshake, bytes], list[HandshakeEvent]
 def _check_local(local: LocalNode, role: Role, challenge: int) -> None:
     dynamic = role is Role.DIALER and Flag.NAME_ME in local.flags
     if dynamic and local.name and not hs.is_host_name(local.name):
-        raise UsageError(f"with NAME_ME the name is a bare host name, not {local.name!r}")
+        raise UsageError(f"the name must be a bare host name with NAME_ME, not {local.name!r}")
     if not dynamic and not hs.is_node_name(local.name):
-        raise UsageError(f"not a node name: {local.name!r}")
+        raise UsageError(f"invalid node name {local.name!r}")
     if MANDATORY & ~local.flags:
         missing = ", ".join(names(int(MANDATORY) & ~int(local.flags)))
-        raise UsageError(f"our own flags lack mandatory ones: {missing}")
+        raise UsageError(f"the flags of this node lack mandatory ones: {missing}")
     if not 0 <= local.creation <= hs.MAX_U32 or not 0 <= challenge <= hs.MAX_U32:
-        raise UsageError("creation and challenge have 32 bits")
+        raise UsageError("creation and challenge must fit in 32 bits")

@@ -1,7 +1,7 @@
-"""The messages of the distribution handshake, version 6, to and from bytes; its digests and names.
+"""Encoding and parsing of the messages, digests and names of distribution handshake version 6.
 
-ERTS manual, Distribution Protocol, "The Handshake in Detail". A message is the body without
-its length field, which belongs to the carrier. Parsers raise ProtocolError and nothing else.
+Source: ERTS manual, Distribution Protocol, "The Handshake in Detail". A message is the body without
+the length field, which the carrier adds. Parsers raise only ProtocolError.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from quicdist.protocol.errors import ProtocolError, UsageError
 from quicdist.protocol.flags import Flag
 
 MAX_MESSAGE = 4096
-"""Bytes. Longest legal message is far shorter: a name of 255 characters and 19 bytes."""
+"""Maximum size of a message in bytes. The longest valid message has 19 bytes and a name of 255
+characters."""
 
 MAX_NAME = 255
-"""Characters in a node name, which is an atom."""
+"""Maximum number of characters in a node name, which is an atom."""
 
 _NOT_IN_NAMES = frozenset(" *?")
 
@@ -35,27 +36,27 @@ _U32 = struct.Struct(">I")
 
 
 class Status(Enum):
-    """The accepting node's answer to a name, or the connecting one's answer to `alive`."""
+    """The answer of the listener to a name, or of the dialer to `alive`."""
 
     OK = "ok"
     """The handshake continues."""
     OK_SIMULTANEOUS = "ok_simultaneous"
-    """It continues, and the accepting node gives up its own attempt to connect."""
+    """The handshake continues, and the listener abandons its own connection attempt."""
     NOK = "nok"
-    """Refused: the accepting node's own attempt to connect goes on instead."""
+    """The listener refuses, because its own connection attempt takes precedence."""
     NOT_ALLOWED = "not_allowed"
-    """Refused for reasons of security, or for missing capabilities."""
+    """The listener refuses for security reasons or because of missing capabilities."""
     ALIVE = "alive"
-    """A connection to this name exists; TRUE or FALSE is the answer."""
+    """The listener already has a connection to this name. The dialer answers TRUE or FALSE."""
     TRUE = "true"
-    """Answer to ALIVE: the old connection is broken, go on with this one."""
+    """Answer to ALIVE: the old connection is broken, and this handshake continues."""
     FALSE = "false"
-    """Answer to ALIVE: this attempt was a mistake, drop it."""
+    """Answer to ALIVE: the old connection is in use, and this handshake ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """Status `named:`: the name and creation given to a node that asked with NAME_ME."""
+    """Status `named:`: the name and creation assigned to a node that sent NAME_ME."""
 
     name: str
     creation: int
@@ -63,7 +64,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """`N` from the connecting node: who it is. `flags` are the bits as offered."""
+    """Message `N` of the dialer: its name, creation and the flags that it offers."""
 
     flags: int
     creation: int
@@ -72,9 +73,9 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class NameV5:
-    """`n` from a node of OTP 23 or 24 that does not know yet whom it talks to.
+    """Message `n` of an OTP 23 or 24 dialer that does not know the version of its peer.
 
-    Its high flags and its creation follow in a Complement.
+    The upper flags and the creation follow in a Complement.
     """
 
     version: int
@@ -84,7 +85,7 @@ class NameV5:
 
 @dataclass(frozen=True, slots=True)
 class Complement:
-    """`c`: what a NameV5 had no room for. `flags` are the upper 32 bits, shifted into place."""
+    """Message `c`: the fields that NameV5 lacks. `flags` are the upper 32 bits, in place."""
 
     flags: int
     creation: int
@@ -92,7 +93,7 @@ class Complement:
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """`N` from the accepting node: who it is, and a number to prove the cookie with."""
+    """Message `N` of the listener: its name, creation, flags and challenge."""
 
     flags: int
     challenge: int
@@ -102,7 +103,7 @@ class Challenge:
 
 @dataclass(frozen=True, slots=True)
 class ChallengeReply:
-    """`r`: the connecting node's own challenge, and its digest of the other's."""
+    """Message `r`: the challenge of the dialer and its digest of the challenge of the listener."""
 
     challenge: int
     digest: bytes
@@ -110,7 +111,7 @@ class ChallengeReply:
 
 @dataclass(frozen=True, slots=True)
 class ChallengeAck:
-    """`a`: the accepting node's digest of the connecting one's challenge."""
+    """Message `a`: the digest of the listener of the challenge of the dialer."""
 
     digest: bytes
 
@@ -119,20 +120,20 @@ class ChallengeAck:
 
 
 def cookie_bytes(cookie: str) -> bytes:
-    """The cookie as it enters a digest. Raises UsageError for what no Erlang cookie can hold."""
+    """The cookie as bytes for a digest. Raises UsageError if it is not latin-1."""
     try:
         return cookie.encode("latin-1")
     except UnicodeEncodeError:
-        raise UsageError("a cookie can hold latin-1 characters only") from None
+        raise UsageError("a cookie must consist of latin-1 characters") from None
 
 
 def digest(cookie: bytes, challenge: int) -> bytes:
-    """16 bytes that only a holder of the cookie can make of `challenge`."""
+    """The 16-byte MD5 digest of the cookie and `challenge`."""
     return hashlib.md5(cookie + str(challenge).encode(), usedforsecurity=False).digest()
 
 
 def digest_matches(cookie: bytes, challenge: int, received: bytes) -> bool:
-    """Whether `received` proves the cookie; takes the same time for every wrong one."""
+    """Whether `received` is the digest of `challenge`, compared in constant time."""
     return hmac.compare_digest(digest(cookie, challenge), received)
 
 
@@ -140,17 +141,17 @@ _BOUND = b"quicdist bound cookie proof"
 
 
 class Prover(Enum):
-    """Which side makes a bound proof: neither can send the other its own proof back."""
+    """The side that makes a bound proof. It prevents reflection of a proof to its sender."""
 
     DIALER = b"initiator"
     LISTENER = b"acceptor"
 
 
 def bound_digest(cookie: bytes, challenge: int, binding: bytes, prover: Prover) -> bytes:
-    """16 bytes that only a holder of the cookie can make of `challenge`, on one TLS session only.
+    """The 16-byte digest of the cookie and `challenge` that is valid for one TLS session.
 
-    `binding` is the session's exporter value (RFC 8446, 7.5). A relay that terminates TLS on both
-    sides has two sessions with two values, so a proof made on one of them is wrong on the other.
+    `binding` is the exporter value of the session (RFC 8446, 7.5). A relay that terminates TLS on
+    both sides has two sessions with different values, so a proof from one is invalid on the other.
     """
     text = b"\0".join((_BOUND, prover.value, _U32.pack(challenge) + binding))
     return hmac.digest(cookie, text, "sha256")[:16]
@@ -160,9 +161,9 @@ def bound_digest(cookie: bytes, challenge: int, binding: bytes, prover: Prover) 
 
 
 def is_node_name(name: str) -> bool:
-    """Whether `name` is `something@somewhere`, both parts not empty.
+    """Whether `name` has the form `name@host` with non-empty parts.
 
-    Blanks, control characters and wildcards are in no name: it goes into logs, and is compared with
+    Spaces, control characters and wildcards are invalid, because names are logged and compared with
     patterns.
     """
     alive, at, host = name.partition("@")
@@ -171,7 +172,7 @@ def is_node_name(name: str) -> bool:
 
 
 def is_host_name(name: str) -> bool:
-    """Whether `name` is a bare host, as a node sends it that asks to be named."""
+    """Whether `name` is a bare host name, which a node with NAME_ME sends."""
     return bool(name) and "@" not in name and len(name) <= MAX_NAME and _is_plain(name)
 
 
@@ -180,9 +181,9 @@ def _is_plain(name: str) -> bool:
 
 
 def settle_simultaneous(local_name: str, peer_name: str) -> Status:
-    """The accepting node's answer while it is itself connecting to the same peer.
+    """The answer of a listener that is also connecting to the same peer.
 
-    Of two attempts that cross, the one made by the node with the greater name survives.
+    Of two simultaneous attempts, the one of the node with the greater name survives.
     """
     return Status.NOK if local_name > peer_name else Status.OK_SIMULTANEOUS
 
@@ -191,45 +192,45 @@ def settle_simultaneous(local_name: str, peer_name: str) -> Status:
 
 
 def build_name(message: Name) -> bytes:
-    """Raises UsageError for a name that does not fit."""
+    """Encodes a Name. Raises UsageError if the name is too long or not latin-1."""
     name = _name_bytes(message.name)
     return _NAME.pack(b"N", message.flags, message.creation, len(name)) + name
 
 
 def build_name_v5(message: NameV5) -> bytes:
-    """Raises UsageError for a name that does not fit."""
+    """Encodes a NameV5. Raises UsageError if the name is too long or not latin-1."""
     low = message.flags & MAX_U32
     return _NAME_V5.pack(b"n", message.version, low) + _name_bytes(message.name)
 
 
 def build_complement(message: Complement) -> bytes:
-    """The upper half of the flags, and the creation."""
+    """Encodes a Complement."""
     return _COMPLEMENT.pack(b"c", message.flags >> 32, message.creation)
 
 
 def build_challenge(message: Challenge) -> bytes:
-    """Raises UsageError for a name that does not fit."""
+    """Encodes a Challenge. Raises UsageError if the name is too long or not latin-1."""
     name = _name_bytes(message.name)
     fields = (message.flags, message.challenge, message.creation, len(name))
     return _CHALLENGE.pack(b"N", *fields) + name
 
 
 def build_challenge_reply(message: ChallengeReply) -> bytes:
-    """21 bytes."""
+    """Encodes a ChallengeReply, 21 bytes."""
     return _REPLY.pack(b"r", message.challenge, message.digest)
 
 
 def build_challenge_ack(message: ChallengeAck) -> bytes:
-    """17 bytes."""
+    """Encodes a ChallengeAck, 17 bytes."""
     return b"a" + message.digest
 
 
 def build_status(status: Status | Named) -> bytes:
-    """Raises UsageError for a given name that does not fit."""
+    """Encodes a status. Raises UsageError if an assigned name is invalid."""
     if isinstance(status, Status):
         return b"s" + status.value.encode()
     if not is_node_name(status.name):
-        raise UsageError(f"not a node name: {status.name!r}")
+        raise UsageError(f"invalid node name {status.name!r}")
     name = status.name.encode()
     return b"snamed:" + _U16.pack(len(name)) + name + _U32.pack(status.creation)
 
@@ -238,62 +239,62 @@ def build_status(status: Status | Named) -> bytes:
 
 
 def parse_name(data: bytes) -> Name | NameV5:
-    """The first message an accepting node gets."""
+    """Parses the first message of a dialer."""
     _check_size(data)
     if data[:1] == b"N":
         if len(data) < _NAME.size:
             raise ProtocolError(
-                f"name message of {len(data)} bytes, at least {_NAME.size} expected"
+                f"name message of {len(data)} bytes, expected at least {_NAME.size}"
             )
         _, flags, creation, length = _NAME.unpack_from(data)
         return Name(flags, creation, _parse_name_text(data, _NAME.size, length))
     if data[:1] == b"n":
         if len(data) < _NAME_V5.size:
-            raise ProtocolError(f"old name message of {len(data)} bytes, too short")
+            raise ProtocolError(f"version 5 name message of {len(data)} bytes is too short")
         _, version, flags = _NAME_V5.unpack_from(data)
         rest = len(data) - _NAME_V5.size
         return NameV5(version, flags, _parse_name_text(data, _NAME_V5.size, rest))
-    raise ProtocolError(f"name message expected, {_describe(data)} received")
+    raise ProtocolError(f"expected a name message, got {_describe(data)}")
 
 
 def parse_complement(data: bytes) -> Complement:
-    """What follows a NameV5, before the challenge reply."""
+    """Parses the complement that follows a NameV5 before the challenge reply."""
     if data[:1] != b"c" or len(data) != _COMPLEMENT.size:
-        raise ProtocolError(f"complement of 9 bytes expected, {_describe(data)} received")
+        raise ProtocolError(f"expected a complement of 9 bytes, got {_describe(data)}")
     _, high, creation = _COMPLEMENT.unpack(data)
     return Complement(high << 32, creation)
 
 
 def parse_challenge(data: bytes) -> Challenge:
-    """The accepting node's name and challenge."""
+    """Parses the name and challenge of the listener."""
     _check_size(data)
     if data[:1] != b"N" or len(data) < _CHALLENGE.size:
-        raise ProtocolError(f"challenge expected, {_describe(data)} received")
+        raise ProtocolError(f"expected a challenge, got {_describe(data)}")
     _, flags, challenge, creation, length = _CHALLENGE.unpack_from(data)
     name = _parse_name_text(data, _CHALLENGE.size, length)
     return Challenge(flags, challenge, creation, name)
 
 
 def parse_challenge_reply(data: bytes) -> ChallengeReply:
-    """The connecting node's challenge and digest."""
+    """Parses the challenge and digest of the dialer."""
     if data[:1] != b"r" or len(data) != _REPLY.size:
-        raise ProtocolError(f"challenge reply of 21 bytes expected, {_describe(data)} received")
+        raise ProtocolError(f"expected a challenge reply of 21 bytes, got {_describe(data)}")
     _, challenge, proof = _REPLY.unpack(data)
     return ChallengeReply(challenge, proof)
 
 
 def parse_challenge_ack(data: bytes) -> ChallengeAck:
-    """The accepting node's digest."""
+    """Parses the digest of the listener."""
     if data[:1] != b"a" or len(data) != 17:
-        raise ProtocolError(f"challenge ack of 17 bytes expected, {_describe(data)} received")
+        raise ProtocolError(f"expected a challenge ack of 17 bytes, got {_describe(data)}")
     return ChallengeAck(data[1:])
 
 
 def parse_status(data: bytes) -> Status | Named:
-    """Any status; what follows the creation of a `named:` is ignored, as the manual demands."""
+    """Parses a status. Bytes after the creation of `named:` are ignored, as the manual requires."""
     _check_size(data)
     if data[:1] != b"s":
-        raise ProtocolError(f"status expected, {_describe(data)} received")
+        raise ProtocolError(f"expected a status, got {_describe(data)}")
     if data.startswith(b"snamed:"):
         return _parse_named(data)
     try:
@@ -306,23 +307,23 @@ def _parse_named(data: bytes) -> Named:
     start = len(b"snamed:") + 2
     length = int.from_bytes(data[start - 2 : start], "big")
     if len(data) < start + length + 4:
-        raise ProtocolError("status named: ends before its name and creation do")
+        raise ProtocolError("status named: is truncated")
     try:
         name = data[start : start + length].decode()
     except UnicodeDecodeError:
-        raise ProtocolError("status named: holds a name that is not UTF-8") from None
+        raise ProtocolError("status named: contains a name that is not UTF-8") from None
     if not is_node_name(name):
-        raise ProtocolError(f"status named: gives {name[:64]!r}, which is no node name")
+        raise ProtocolError(f"status named: contains the invalid node name {name[:64]!r}")
     return Named(name, int.from_bytes(data[start + length : start + length + 4], "big"))
 
 
 def _parse_name_text(data: bytes, start: int, length: int) -> str:
-    """A name; bytes after it are ignored, as the manual demands."""
+    """Parses a name. Bytes after it are ignored, as the manual requires."""
     text = data[start : start + length]
     if len(text) != length:
-        raise ProtocolError(f"name of {length} bytes announced, {len(text)} received")
+        raise ProtocolError(f"name of {length} bytes is truncated to {len(text)} bytes")
     if length > MAX_NAME:
-        raise ProtocolError(f"name of {length} bytes, at most {MAX_NAME} allowed")
+        raise ProtocolError(f"name of {length} bytes exceeds the maximum of {MAX_NAME}")
     return text.decode("latin-1")
 
 
@@ -330,15 +331,17 @@ def _name_bytes(name: str) -> bytes:
     try:
         data = name.encode("latin-1")
     except UnicodeEncodeError:
-        raise UsageError(f"node name {name!r}: only latin-1 fits into a handshake") from None
+        raise UsageError(f"node name {name!r} is not latin-1") from None
     if not 0 < len(data) <= MAX_NAME:
-        raise UsageError(f"node name of {len(data)} bytes, 1 to {MAX_NAME} fit")
+        raise UsageError(f"node name of {len(data)} bytes, expected 1 to {MAX_NAME}")
     return data
 
 
 def _check_size(data: bytes) -> None:
     if len(data) > MAX_MESSAGE:
-        raise ProtocolError(f"handshake message of {len(data)} bytes, {MAX_MESSAGE} allowed")
+        raise ProtocolError(
+            f"handshake message of {len(data)} bytes exceeds the maximum of {MAX_MESSAGE}"
+        )
 
 
 def _describe(data: bytes) -> str:
@@ -346,5 +349,5 @@ def _describe(data: bytes) -> str:
 
 
 def wants_name(flags: int) -> bool:
-    """Whether the offered flags ask the accepting node for a name."""
+    """Whether the offered flags ask the listener for a name (NAME_ME)."""
     return bool(flags & Flag.NAME_ME.value)

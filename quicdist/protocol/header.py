@@ -1,7 +1,7 @@
-"""The distribution header: atom caches, and messages cut into fragments.
+"""The distribution header: atom caches and fragmented messages.
 
-ERTS manual, External Term Format, "Distribution Header". Four forms of a frame, the first for
-peers that negotiated neither atom cache nor fragments, the others for all the rest:
+Source: ERTS manual, External Term Format, "Distribution Header". A frame has one of four forms. The
+first one is used if neither atom cache nor fragments were negotiated:
 
     112, 131 Control, 131 Payload                    pass-through
     131, 68, Atoms, Control, Payload                 a whole message
@@ -26,36 +26,36 @@ FIRST_FRAGMENT = 69
 NEXT_FRAGMENT = 70
 
 FRAGMENT_HEAD = struct.Struct(">BBQQ")
-"""Version, tag, sequence id, fragment id: the first 18 bytes of any fragment."""
+"""Version, tag, sequence id and fragment id: the first 18 bytes of a fragment."""
 
 CACHE_SIZE = 2048
-"""Eight segments of 256 entries each, in either direction."""
+"""Number of entries of an atom cache in one direction: eight segments of 256 entries."""
 
 MAX_ATOM_CHARACTERS = 255
-"""As BEAM has it."""
+"""Maximum number of characters of an atom, as in BEAM."""
 
 _REMEMBERED = 256
-"""Headers without new atoms that are kept, either way: most messages look like an earlier one."""
+"""Number of headers without new atoms that are kept per direction. Most headers repeat."""
 
 _NEW = 8
-"""In the half byte of an atom: its text follows. The other three bits are its segment."""
+"""Flag in the half byte of an atom: its text follows. The other three bits are its segment."""
 
 
 class IncomingAtomCache:
-    """The atoms a peer has put into its cache, as its headers told."""
+    """The atom cache that the headers of the peer define."""
 
     __slots__ = ("_known", "_slots", "changes")
 
     def __init__(self) -> None:
         self.changes = 0
-        """How many headers have told of new ones."""
+        """Number of headers that contained new atoms."""
         self._slots: list[Atom | None] = [None] * CACHE_SIZE
         self._known: dict[bytes, tuple[Atom, ...]] = {}
 
     def read(self, data: bytes, offset: int) -> tuple[tuple[Atom, ...], int]:
-        """The atoms of the header whose count is at `offset`, and where the header ends.
+        """Returns the atoms of the header whose count is at `offset`, and the end of the header.
 
-        Raises ProtocolError.
+        Raises ProtocolError if the header is invalid.
         """
         try:
             count = data[offset]
@@ -70,7 +70,7 @@ class IncomingAtomCache:
             raise ProtocolError(f"a frame of {len(data)} bytes ends within its header") from None
 
     def _read(self, data: bytes, flags: int, count: int) -> tuple[tuple[Atom, ...], int]:
-        """`flags` is where the half bytes begin, one an atom and one for the long atoms."""
+        """`flags` is the offset of the half bytes, one per atom and one for long atoms."""
         slots = self._slots
         position = flags + count // 2 + 1
         atoms = []
@@ -87,7 +87,7 @@ class IncomingAtomCache:
             else:
                 cached = slots[slot]
                 if cached is None:
-                    raise ProtocolError(f"a header refers to atom cache entry {slot}, never filled")
+                    raise ProtocolError(f"a header refers to the empty atom cache entry {slot}")
                 atom = cached
             atoms.append(atom)
         found = tuple(atoms)
@@ -113,21 +113,21 @@ class IncomingAtomCache:
             name = text.decode()
         except UnicodeDecodeError:
             raise ProtocolError(
-                f"a header holds an atom that is not UTF-8: {text[:32]!r}"
+                f"a header contains an atom that is not UTF-8: {text[:32]!r}"
             ) from None
         if len(name) > MAX_ATOM_CHARACTERS:
-            raise ProtocolError(f"a header holds an atom of {len(name)} characters")
+            raise ProtocolError(f"a header contains an atom of {len(name)} characters")
         return Atom(name), end
 
 
 def _long_atoms(data: bytes, flags: int, count: int) -> bool:
-    """The half byte behind the last atom's: whether lengths take two bytes."""
+    """The flag in the half byte after the last atom: whether lengths have two bytes."""
     half = data[flags + count // 2]
     return bool((half >> 4 if count & 1 else half) & 1)
 
 
 class OutgoingAtomCache:
-    """The atoms we have put into the peer's cache."""
+    """The atom cache that the headers of this node define at the peer."""
 
     __slots__ = ("_known", "_next", "_slot_of", "_slots")
 
@@ -138,10 +138,10 @@ class OutgoingAtomCache:
         self._next = 0
 
     def header(self, atoms: tuple[Atom, ...]) -> bytes:
-        """Count, flags and entries for a message that refers to `atoms`, at most 255, in order.
+        """The count, flags and entries for a message that refers to at most 255 `atoms`, in order.
 
-        The entries are in the peer's cache once it reads this header: headers must reach it in
-        the order they were made.
+        The peer adds the entries to its cache when it reads the header. Headers must be sent in the
+        order in which they were created.
         """
         known = self._known.get(atoms)
         if known is not None:
@@ -157,7 +157,7 @@ class OutgoingAtomCache:
         return made
 
     def _introduce(self, atoms: Sequence[Atom], slots: list[int | None]) -> bytes:
-        """The header that tells the peer of those that have no slot yet."""
+        """The header that defines the atoms that have no slot."""
         new: set[int] = set()
         in_use = {slot for slot in slots if slot is not None}
         for index, slot in enumerate(slots):
@@ -167,7 +167,7 @@ class OutgoingAtomCache:
         return _header_bytes(atoms, [slot for slot in slots if slot is not None], new)
 
     def _place(self, atom: Atom, in_use: set[int]) -> int:
-        """The next slot round the cache that this very message does not need."""
+        """The next slot, in cyclic order, that the same message does not use."""
         slot = self._next
         while slot in in_use:
             slot = (slot + 1) % CACHE_SIZE
@@ -182,7 +182,7 @@ class OutgoingAtomCache:
 
 
 def _header_bytes(atoms: Sequence[Atom], slots: list[int], new: set[int]) -> bytes:
-    """`new` are the indexes of the atoms whose text goes along."""
+    """`new` are the indexes of the atoms whose text is included."""
     count = len(atoms)
     if not count:
         return b"\0"
@@ -208,45 +208,45 @@ def _header_bytes(atoms: Sequence[Atom], slots: list[int], new: set[int]) -> byt
 
 
 def fragment_ids(frame: bytes) -> tuple[int, int]:
-    """Sequence and fragment id of a fragment. Raises ProtocolError."""
+    """The sequence id and fragment id of a fragment. Raises ProtocolError if they are invalid."""
     if len(frame) < FRAGMENT_HEAD.size:
         raise ProtocolError(f"a frame of {len(frame)} bytes ends within its fragment header")
     _, _, sequence_id, fragment_id = FRAGMENT_HEAD.unpack_from(frame)
     if not sequence_id or not fragment_id:
-        raise ProtocolError(f"fragment {fragment_id} of sequence {sequence_id}: zero is no id")
+        raise ProtocolError(f"fragment {fragment_id} of sequence {sequence_id}: zero is invalid")
     return sequence_id, fragment_id
 
 
 FRAME_OVERHEAD = 64
-"""Bytes charged for keeping one frame, beside its own: many tiny ones are not for free."""
+"""Bytes charged for each stored frame in addition to its size, so that small frames count."""
 
 
 @dataclass(slots=True, eq=False)
 class Assembly:
-    """One message in fragments: what its first frame said, and the frames since."""
+    """A fragmented message that is being received."""
 
     parsed: Parsed
     atoms: tuple[Atom, ...]
     frames: list[bytes]
     """The first without everything before the payload, the others whole."""
     missing: int
-    """The number of the next fragment; 0 when all are here."""
+    """The id of the next fragment, 0 when all have arrived."""
     size: int
-    """Bytes of all frames so far."""
+    """Total size in bytes of the frames received."""
     charged: int
     """Bytes of memory accounted for."""
     refused: str | None = None
-    """The bound that it is beyond: what comes of it is counted and thrown away."""
+    """The limit that the message exceeds. Its further fragments are counted and discarded."""
 
     def payload(self) -> bytes:
-        """All fragments put together."""
+        """The joined fragments."""
         first, *others = self.frames
         start = FRAGMENT_HEAD.size
         return b"".join([first, *(memoryview(frame)[start:] for frame in others)])
 
 
 class IncomingFragments:
-    """The messages of which not all fragments have come. Bounded in count and bytes."""
+    """The incomplete fragmented messages, with limits on their number and size."""
 
     __slots__ = ("_charged", "_max_bytes", "_max_message", "_max_sequences", "_sequences")
 
@@ -258,13 +258,16 @@ class IncomingFragments:
         self._max_message = max_message
 
     def check_first(self, frame: bytes) -> tuple[int, int]:
-        """Sequence and fragment id of a first fragment. Raises ProtocolError."""
+        """The sequence id and fragment id of a first fragment.
+
+        Raises ProtocolError if they are invalid or too many messages are incomplete.
+        """
         sequence_id, fragment_id = fragment_ids(frame)
         if sequence_id in self._sequences:
-            raise ProtocolError(f"sequence {sequence_id:#x} begins, but it is not finished")
+            raise ProtocolError(f"sequence {sequence_id:#x} begins again before it is complete")
         if fragment_id > 1 and len(self._sequences) >= self._max_sequences:
             raise ProtocolError(
-                f"more than {self._max_sequences} messages in fragments at a time, "
+                f"more than {self._max_sequences} incomplete fragmented messages, "
                 f"SessionLimits.max_sequences"
             )
         return sequence_id, fragment_id
@@ -277,7 +280,7 @@ class IncomingFragments:
         payload: bytes,
         size: int,
     ) -> Assembly | None:
-        """The first fragment, of `size` bytes; the sequence when it is the only one."""
+        """Stores a first fragment of `size` bytes. Returns the message if it is the only one."""
         sequence_id, fragment_id = ids
         sequence = Assembly(parsed, atoms, [payload], fragment_id - 1, 0, 0)
         self._charge(sequence, size)
@@ -288,14 +291,17 @@ class IncomingFragments:
         return None
 
     def proceed(self, frame: bytes) -> Assembly | None:
-        """A further fragment; the sequence when it was the last. Raises ProtocolError."""
+        """Stores a further fragment. Returns the message after the last one.
+
+        Raises ProtocolError if the fragment is out of order.
+        """
         sequence_id, fragment_id = fragment_ids(frame)
         sequence = self._sequences.get(sequence_id)
         if sequence is None:
-            raise ProtocolError(f"fragment {fragment_id} of sequence {sequence_id:#x}, never begun")
+            raise ProtocolError(f"fragment {fragment_id} of unknown sequence {sequence_id:#x}")
         if fragment_id != sequence.missing:
             raise ProtocolError(
-                f"fragment {fragment_id} of sequence {sequence_id:#x}, {sequence.missing} expected"
+                f"fragment {fragment_id} of sequence {sequence_id:#x}, expected {sequence.missing}"
             )
         sequence.missing -= 1
         if sequence.refused is None:
@@ -308,7 +314,7 @@ class IncomingFragments:
         return sequence
 
     def _charge(self, sequence: Assembly, size: int) -> None:
-        """Accounts for a frame. A message beyond a bound gives up what it holds."""
+        """Accounts for a frame. A message that exceeds a limit releases its frames."""
         sequence.size += size
         if sequence.refused is not None:
             return
@@ -320,7 +326,7 @@ class IncomingFragments:
             )
         elif self._charged > self._max_bytes:
             sequence.refused = (
-                f"messages in fragments hold more than {self._max_bytes} bytes, "
+                f"incomplete fragmented messages exceed {self._max_bytes} bytes, "
                 f"SessionLimits.max_sequence_bytes"
             )
         if sequence.refused is not None:

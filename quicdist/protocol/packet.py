@@ -1,7 +1,7 @@
-"""What a carrier brings and takes: handshake messages and distribution frames, as bytes.
+"""The packets between a carrier and a session: handshake messages and distribution frames.
 
-A dialect (quicdist.carriers) turns stream bytes into packets and back; a session
-(quicdist.protocol.session) turns packets into control messages and back.
+A dialect (quicdist.protocol.dialects) converts between stream bytes and packets. A session
+(quicdist.protocol.session) converts between packets and control messages.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class HandshakePacket:
-    """One whole handshake message, its length field taken off.
+    """One complete handshake message without its length field.
 
     ERTS manual, Distribution Protocol, "Protocol between Connected Nodes": handshake.
     """
@@ -21,7 +21,7 @@ class HandshakePacket:
 
 @dataclass(frozen=True, slots=True)
 class FramePacket:
-    """One whole distribution frame, its length field taken off; empty is a tick.
+    """One complete distribution frame without its length field. An empty frame is a tick.
 
     ERTS manual, Distribution Protocol, "Protocol between Connected Nodes".
     """

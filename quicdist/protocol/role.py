@@ -1,4 +1,4 @@
-"""Which side of a connection a node is on."""
+"""The role of a node on a connection."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import enum
 
 
 class Role(enum.Enum):
-    """Who opened the connection.
+    """Which node opened the connection.
 
-    The dialer is the manual's initiator, the listener its acceptor.
+    The dialer is the initiator in the ERTS manual, the listener the acceptor.
     """
 
     DIALER = "dialer"

@@ -1,4 +1,4 @@
-"""The distribution protocol on one connection, without the connection: packets in, events out.
+"""The distribution protocol on one connection, without I/O: it maps packets to events.
 
     session = Session(local, Role.DIALER, challenge=random_32_bits, expected_peer=name)
     session.start()                    -> events: what to send
@@ -8,8 +8,8 @@
     session.encode(signal, payload)    -> a message
     session.frames(message)            -> its frames, to be handed to the carrier
 
-A session raises ProtocolError or HandshakeRefused when its connection is to be dropped, and is of
-no use after that. The handshake is in `quicdist.protocol.handshake`, what follows it in
+A session raises ProtocolError or HandshakeRefused when its connection must be closed. It cannot be
+used after that. The handshake is in `quicdist.protocol.handshake`, the connected state in
 `quicdist.protocol.channel`.
 """
 
@@ -40,7 +40,7 @@ Event: TypeAlias = HandshakeEvent | ChannelEvent
 
 
 class Session:
-    """Handshake and channel of one connection."""
+    """The handshake and channel of one connection."""
 
     def __init__(
         self,
@@ -54,15 +54,16 @@ class Session:
         binding: bytes = b"",
         must_bind: bool = False,
     ) -> None:
-        """`challenge` is 32 bits nobody can guess. Only `expected_peer` is talked to.
+        """`challenge` is an unpredictable 32-bit number. A peer with a name other than
+        `expected_peer` is refused.
 
-        `binding` is the exporter value of the TLS session below, empty where there is none: the
-        proofs of the cookie are bound to it if the peer can do that too. With `must_bind` a dialer
-        refuses a peer that cannot, before it sends a proof; a listener's owner decides by the
-        flags of PeerNamed. Raises UsageError.
+        `binding` is the exporter value of the TLS session, empty without TLS. The cookie digests
+        are bound to it if the peer supports that. With `must_bind` a dialer refuses a peer that
+        does not, before it sends a digest. The owner of a listener decides by the flags of
+        PeerNamed. Raises UsageError if an argument is invalid.
         """
         self.local = local
-        """Who we are."""
+        """The identity of this node."""
         self._handshake = Handshake(
             local,
             role,
@@ -78,61 +79,71 @@ class Session:
 
     @property
     def connected(self) -> bool:
-        """Whether messages may flow."""
+        """Whether the handshake is complete."""
         return self._channel is not None
 
     @property
     def channel(self) -> Channel:
-        """What turns signals into frames and back. Raises UsageError while not connected."""
+        """The channel that converts between signals and frames.
+
+        Raises UsageError if the session is not connected.
+        """
         if self._channel is None:
-            raise UsageError("messages can be sent once the session is connected")
+            raise UsageError("the session is not connected")
         return self._channel
 
     @property
     def peer(self) -> PeerNode:
-        """The peer, once connected. Raises UsageError before."""
+        """The identity of the peer. Raises UsageError if the session is not connected."""
         if self._connected is None:
-            raise UsageError("the peer is known once the session is connected")
+            raise UsageError("the peer is unknown until the session is connected")
         return self._connected.peer
 
     @property
     def flags(self) -> Flag:
-        """What both nodes can do, once connected. Raises UsageError before."""
+        """The flags that both nodes offer. Raises UsageError if the session is not connected."""
         if self._connected is None:
-            raise UsageError("flags are negotiated once the session is connected")
+            raise UsageError("the flags are unknown until the session is connected")
         return self._connected.flags
 
     @property
     def is_bound(self) -> bool:
-        """Whether the proofs of the cookie are bound to the TLS session. Known once the challenge
-        is sent or received."""
+        """Whether the cookie digests are bound to the TLS session. The value is known once the
+        challenge was sent or received."""
         return self._handshake.is_bound
 
     @property
     def is_judged(self) -> bool:
-        """The peer has our digest and has not answered it. A peer with another cookie closes the
-        connection now, or sends nothing any more."""
+        """Whether the peer has received the digest of this node and has not answered. A peer with
+        another cookie closes the connection or stops responding in this state."""
         return self._handshake.state is State.ACK
 
     def start(self) -> list[Event]:
-        """The dialer's first message; nothing for a listener. Raises UsageError."""
+        """Returns the first message of a dialer, or no event for a listener.
+
+        Raises UsageError if the session was already started.
+        """
         return [*self._handshake.start()]
 
     def decide(self, status: Status | Named) -> list[Event]:
-        """The answer to PeerNamed or AliveAsked. Raises UsageError.
+        """Answers PeerNamed or AliveAsked. Raises UsageError if the status is no valid answer.
 
-        After NOK, NOT_ALLOWED and FALSE the session is over: send what is to be sent, and close.
+        NOK, NOT_ALLOWED and FALSE end the session: send the returned messages and close the
+        connection.
         """
         return [*self._handshake.decide(status)]
 
     def receive(self, packet: Packet) -> list[Event]:
-        """What a packet means. Raises ProtocolError or HandshakeRefused."""
+        """Processes a packet and returns the resulting events.
+
+        Raises ProtocolError for an invalid packet, HandshakeRefused if either node refuses.
+        """
         try:
             if type(packet) is not FramePacket:
                 return self._on_handshake(packet.data)
             if self._channel is None:
                 expected = self._handshake.state.value
-                raise ProtocolError(f"a frame received, {expected} expected")
+                raise ProtocolError(f"frame received, expected {expected}")
             return [self._channel.receive(packet.data)]
         except DistError:
             self._handshake.close()
@@ -148,13 +159,13 @@ class Session:
         return events
 
     def encode(self, signal: Signal, payload: Payload = NO_PAYLOAD) -> OutgoingMessage:
-        """As `Channel.encode`. Raises UsageError while not connected."""
+        """See `Channel.encode`. Raises UsageError if the session is not connected."""
         return self.channel.encode(signal, payload)
 
     def frame(self, message: OutgoingMessage) -> bytes | None:
-        """As `Channel.frame`."""
+        """See `Channel.frame`."""
         return self.channel.frame(message)
 
     def frames(self, message: OutgoingMessage) -> Iterator[tuple[Buffer, ...]]:
-        """As `Channel.frames`."""
+        """See `Channel.frames`."""
         return self.channel.frames(message)

@@ -1,8 +1,8 @@
-"""Signals: what one process, or one node, tells another.
+"""The signals between processes and nodes.
 
-One class for each signal of the ERTS manual (Processes, "Signals"), whatever form carries it on a
-connection: `quicdist.protocol.wire` knows the forms. A payload goes beside its signal, not in it,
-so that one signal serves any number of messages to the same receiver:
+Source: ERTS manual, Processes, "Signals". The classes do not depend on the wire forms, which are in
+`quicdist.protocol.wire`. A payload is passed beside its signal, so that one signal object can be
+used for any number of messages to the same receiver:
 
     Message        the message
     Exit, Down     the reason
@@ -21,25 +21,25 @@ from quicdist.etf.terms import Atom, Pid, Reference, Term
 
 
 class NoPayload(Enum):
-    """Type of NO_PAYLOAD, which no term equals."""
+    """The type of NO_PAYLOAD, which is not equal to any term."""
 
     NO_PAYLOAD = "no payload"
 
 
 NO_PAYLOAD: Final = NoPayload.NO_PAYLOAD
-"""In place of a payload: the signal has none."""
+"""Passed as the payload of a signal that has none."""
 
 Payload: TypeAlias = "Term | NoPayload"
 
 
 class NoToken(Enum):
-    """Type of NO_TOKEN, which no term equals."""
+    """The type of NO_TOKEN, which is not equal to any term."""
 
     NO_TOKEN = "no token"
 
 
 NO_TOKEN: Final = NoToken.NO_TOKEN
-"""In place of a trace token (seq_trace): the signal has none."""
+"""The trace token (seq_trace) of a signal that has none."""
 
 SPAWN_LINKED = 1
 """Flag of a SpawnReply: a link was set up."""
@@ -49,10 +49,10 @@ SPAWN_MONITORED = 2
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """Base of all signals."""
+    """Base class of all signals."""
 
     HAS_PAYLOAD: ClassVar[bool] = False
-    """Whether a message, a reason or arguments go with it."""
+    """Whether a message, a reason or arguments accompany the signal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +62,16 @@ class Message(Signal):
     HAS_PAYLOAD: ClassVar[bool] = True
 
     sender: Pid | None
-    """None where the form does not tell it (SEND)."""
+    """None if the wire form does not contain it (SEND)."""
     to: Pid | Atom | Reference
     token: Term | NoToken = NO_TOKEN
     is_priority: bool = False
-    """It goes ahead of ordinary messages where its alias allows that (EEP 76)."""
+    """Whether the message precedes ordinary ones, if its alias allows that (EEP 76)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exit(Signal):
-    """A link broke because `sender` ended."""
+    """A link broke because `sender` terminated."""
 
     HAS_PAYLOAD: ClassVar[bool] = True
 
@@ -88,7 +88,7 @@ class ExitSignal(Signal):
 
     sender: Pid
     to: Pid | Atom | Reference
-    """A name or an alias where ALTACT_SIG_SEND carries it."""
+    """A pid, or with ALTACT_SIG_SEND also a name or an alias."""
     token: Term | NoToken = NO_TOKEN
     is_priority: bool = False
 
@@ -103,10 +103,10 @@ class Link(Signal):
 
 @dataclass(frozen=True, slots=True)
 class Unlink(Signal):
-    """`sender` removes its link (`erlang:unlink/1`); UnlinkAck with the same id answers it."""
+    """`sender` removes its link (`erlang:unlink/1`). The answer is UnlinkAck with the same id."""
 
     id: int | None
-    """64 bits, not zero. None where no answer is expected (UNLINK, before OTP 23)."""
+    """A 64-bit number other than zero. None if no answer is expected (UNLINK, before OTP 23)."""
     sender: Pid
     to: Pid
 
@@ -140,24 +140,24 @@ class Demonitor(Signal):
 
 @dataclass(frozen=True, slots=True)
 class Down(Signal):
-    """The monitored `sender` ended, or there is no such process."""
+    """The monitored process `sender` terminated or does not exist."""
 
     HAS_PAYLOAD: ClassVar[bool] = True
 
     sender: Pid | Atom
-    """As Monitor had it."""
+    """The pid or name from the Monitor signal."""
     to: Pid
     ref: Reference
 
 
 @dataclass(frozen=True, slots=True)
 class SpawnRequest(Signal):
-    """`sender` wants a process that runs `mfa` (`erlang:spawn_request/5`)."""
+    """`sender` requests a process that runs `mfa` (`erlang:spawn_request/5`)."""
 
     HAS_PAYLOAD: ClassVar[bool] = True
 
     req_id: Reference
-    """The monitor's reference, too, where one is asked for."""
+    """The id of the request, and the reference of the monitor if one is requested."""
     sender: Pid
     group_leader: Pid
     mfa: tuple[Atom, Atom, int]
@@ -172,9 +172,9 @@ class SpawnReply(Signal):
     req_id: Reference
     to: Pid
     flags: int
-    """SPAWN_LINKED, SPAWN_MONITORED; 27 bits."""
+    """A combination of SPAWN_LINKED and SPAWN_MONITORED, 27 bits."""
     result: Pid | Atom
-    """The new process, or why there is none."""
+    """The pid of the new process, or the error reason."""
     token: Term | NoToken = NO_TOKEN
 
 
@@ -188,7 +188,7 @@ class GroupLeader(Signal):
 
 @dataclass(frozen=True, slots=True)
 class UnknownSignal(Signal):
-    """An operation that this version does not know. It is ignored."""
+    """An operation that this version does not support. It is ignored."""
 
     op: int
     fields: tuple[Term, ...]
@@ -198,4 +198,4 @@ ALL: tuple[type[Signal], ...] = (
     *(Message, Exit, ExitSignal, Link, Unlink, UnlinkAck, Monitor, Demonitor, Down),
     *(SpawnRequest, SpawnReply, GroupLeader),
 )
-"""Every signal but UnknownSignal."""
+"""All signal classes except UnknownSignal."""

@@ -1,11 +1,11 @@
-"""The forms of signals on a connection: control messages, tuples with an operation number first.
+"""The wire forms of signals: control messages, which are tuples with an operation number first.
 
-    parse(values)                     a decoded tuple -> its signal, and where its payload is
-    WireForms(flags).of(signal, p)    a signal -> the tuple that carries it, and what follows it
+    parse(values)                     a decoded tuple -> its signal and the place of its payload
+    WireForms(flags).of(signal, p)    a signal -> its control message and its payload
 
 A signal has several forms: with and without a trace token (`_TT`), with its reason in the tuple
-or behind it (PAYLOAD_), and newer ones that replace older ones. `WireForms` picks one by the
-capabilities that both nodes have. No other module knows an operation number.
+or after it (PAYLOAD_), and newer forms that replace older ones. `WireForms` selects the form by the
+flags that both nodes offer. Operation numbers are used only in this module.
 
 ERTS manual, Distribution Protocol, "Protocol between Connected Nodes".
 """
@@ -42,7 +42,7 @@ from quicdist.protocol.signals import (
 
 
 class Op:
-    """Operation numbers, by the manual's names."""
+    """The operation numbers, with the names of the ERTS manual."""
 
     LINK = 1
     SEND = 2
@@ -78,38 +78,38 @@ class Op:
 
 
 EMPTY = Atom("")
-"""What is written where the manual says unused."""
+"""The value of elements that the manual calls unused."""
 
 ALTACT_PRIO = 1
 """ALTACT_SIG_SEND: a priority message."""
 ALTACT_TOKEN = 2
 """ALTACT_SIG_SEND: a trace token is the fifth element."""
 ALTACT_ALIAS = 4
-"""ALTACT_SIG_SEND: the receiver is an alias, thus a reference."""
+"""ALTACT_SIG_SEND: the receiver is an alias (a reference)."""
 ALTACT_NAME = 8
-"""ALTACT_SIG_SEND: the receiver is a registered name, thus an atom."""
+"""ALTACT_SIG_SEND: the receiver is a registered name (an atom)."""
 ALTACT_EXIT = 16
-"""ALTACT_SIG_SEND: an exit signal, the payload its reason; else a message."""
+"""ALTACT_SIG_SEND: an exit signal with its reason as the payload. Without it, a message."""
 
 
 class Follows(Enum):
-    """Type of FOLLOWS, which no term equals."""
+    """The type of FOLLOWS, which is not equal to any term."""
 
     FOLLOWS = "follows"
 
 
 FOLLOWS: Final = Follows.FOLLOWS
-"""In place of a payload: it comes behind the control message."""
+"""Returned as the payload if it follows the control message."""
 
 Parsed: TypeAlias = "tuple[Signal, Payload | Follows]"
 """A signal and its payload: FOLLOWS, NO_PAYLOAD, or the reason that was in the tuple."""
 
 Written: TypeAlias = "tuple[tuple[Term, ...], Payload]"
-"""The control message, and what goes behind it."""
+"""The control message and the payload that follows it."""
 
 _Values: TypeAlias = tuple[Any, ...]
 _Kind: TypeAlias = frozenset[type] | None
-"""The exact types an element may have; None is any term."""
+"""The exact types that an element may have. None allows any term."""
 
 # -- reading ------------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ _SPAWNED = (_REF, _PID, _INT, _PID_OR_ATOM)
 
 
 class _Form:
-    """How one operation lies in its tuple, and the signal that it carries."""
+    """The layout of one operation in its tuple, and the signal that it carries."""
 
     __slots__ = ("arity", "kinds", "make", "name")
 
@@ -138,9 +138,9 @@ class _Form:
         self.make = make
 
     def parse(self, values: _Values) -> Parsed:
-        """Raises ProtocolError when the elements are not of their kinds."""
+        """Parses a tuple. Raises ProtocolError if an element has a wrong type."""
         if len(values) != self.arity:
-            raise self.wrong(values, f"{self.arity} elements expected")
+            raise self.wrong(values, f"expected {self.arity} elements")
         for index, kind in self.kinds:
             if type(values[index]) not in kind:
                 values = self.mend(values, index, kind)
@@ -150,7 +150,8 @@ class _Form:
             raise self.wrong(values, str(error)) from None
 
     def mend(self, values: _Values, index: int, kind: frozenset[type]) -> _Values:
-        """The atoms true and false decode to bool: where an atom is due, they are atoms again."""
+        """Converts a bool to an atom where an atom is required, because the atoms true and false
+        decode to bool. Raises ProtocolError for any other wrong type."""
         value = values[index]
         if type(value) is bool and Atom in kind:
             return (*values[:index], _atom(value), *values[index + 1 :])
@@ -180,7 +181,7 @@ def _mfa(mfa: tuple[Any, ...]) -> tuple[Atom, Atom, int]:
         or type(mfa[2]) is not int
         or mfa[2] < 0
     ):
-        raise ValueError("the entry point is no {Module, Function, Arity}")
+        raise ValueError("the entry point is not {Module, Function, Arity}")
     return _atom(mfa[0]), _atom(mfa[1]), mfa[2]
 
 
@@ -328,10 +329,10 @@ _ALTACT_RECEIVERS: dict[int, Any] = {0: Pid, ALTACT_ALIAS: Reference, ALTACT_NAM
 
 
 def _parse_altact(values: _Values) -> Parsed:
-    """May grow further elements and flags, which are to be ignored (OTP, dist.c)."""
+    """Parses ALTACT_SIG_SEND. Unknown elements and flags are ignored (OTP, dist.c)."""
     if len(values) < 4 or type(values[1]) is not int or values[1] < 0:
         raise ProtocolError(
-            "control message ALTACT_SIG_SEND (37): flags, sender, receiver expected"
+            "control message ALTACT_SIG_SEND (37): expected flags, sender and receiver"
         )
     flags, sender, to = values[1:4]
     addressing = flags & (ALTACT_ALIAS | ALTACT_NAME)
@@ -340,7 +341,7 @@ def _parse_altact(values: _Values) -> Parsed:
     expected = _ALTACT_RECEIVERS.get(addressing)
     if type(sender) is not Pid or type(to) is not expected:
         raise ProtocolError(
-            "control message ALTACT_SIG_SEND (37): sender or receiver of wrong type"
+            "control message ALTACT_SIG_SEND (37): sender or receiver has a wrong type"
         )
     if not flags & ALTACT_TOKEN:
         token: Any = NO_TOKEN
@@ -353,13 +354,13 @@ def _parse_altact(values: _Values) -> Parsed:
 
 
 OPERATIONS: frozenset[int] = frozenset((*_FORMS, Op.ALTACT_SIG_SEND))
-"""Every operation that is read."""
+"""All operations that `parse` supports."""
 
 
 def parse(values: Term) -> Parsed:
-    """The signal in a decoded control message. Raises ProtocolError."""
+    """The signal in a decoded control message. Raises ProtocolError if it is invalid."""
     if type(values) is not tuple or not values or type(values[0]) is not int:
-        raise ProtocolError("a control message is a tuple that starts with an operation number")
+        raise ProtocolError("a control message is not a tuple with an operation number first")
     form = _FORMS.get(values[0])
     if form is not None:
         return form.parse(values)
@@ -372,21 +373,21 @@ def parse(values: Term) -> Parsed:
 
 
 class WireForms:
-    """The forms that signals take on one connection."""
+    """The wire forms of signals on one connection."""
 
     __slots__ = ("_altact", "_exit_payload", "_send_sender")
 
     def __init__(self, flags: Flag) -> None:
-        """`flags` are those that both nodes have."""
+        """`flags` are the flags that both nodes offer."""
         self._altact = Flag.ALTACT_SIG in flags
         self._exit_payload = Flag.EXIT_PAYLOAD in flags
         self._send_sender = Flag.SEND_SENDER in flags
 
     def of(self, signal: Signal, payload: Payload) -> Written:
-        """The control message that carries a signal, and what goes behind it.
+        """The control message of a signal and the payload that follows it.
 
-        Raises UsageError where the payload does not fit the signal, and for a signal that this
-        peer has no form for.
+        Raises UsageError if the payload does not fit the signal or the peer does not support the
+        signal.
         """
         if signal.HAS_PAYLOAD is (payload is NO_PAYLOAD):
             takes = "a" if signal.HAS_PAYLOAD else "no"
@@ -399,14 +400,14 @@ class WireForms:
         return _PLAIN[kind](signal), payload
 
     def ahead(self, signal: Message | SpawnRequest) -> tuple[Term, ...]:
-        """The control message in front of every payload of this signal."""
+        """The control message that precedes the payloads of this signal."""
         return self._message(signal) if isinstance(signal, Message) else _spawn_request(signal)
 
     def _message(self, signal: Message) -> tuple[Term, ...]:
-        """The control message in front of a message."""
+        """The control message that precedes a message."""
         to, token = signal.to, signal.token
         kind = type(to)
-        # ALTACT_SIG_SEND takes the place of ALIAS_SEND since OTP 28; OTP 30 drops the latter.
+        # ALTACT_SIG_SEND replaces ALIAS_SEND since OTP 28. OTP 30 removes ALIAS_SEND.
         if self._altact and (kind is Reference or signal.is_priority):
             return _altact(signal, 0)
         if kind is Atom:
@@ -428,7 +429,7 @@ class WireForms:
     def _with_reason(self, signal: Any, reason: Payload) -> Written:
         if type(signal) is ExitSignal and (signal.is_priority or type(signal.to) is not Pid):
             if not self._altact:
-                raise UsageError("the peer takes exit signals to pids only (ALTACT_SIG_SEND)")
+                raise UsageError("the peer supports exit signals to pids only (ALTACT_SIG_SEND)")
             return _altact(signal, ALTACT_EXIT), reason
         if type(signal) is Down:
             token: Any = NO_TOKEN
@@ -450,7 +451,8 @@ _REASONS: dict[type[Signal], tuple[int, int, int, int]] = {
     ExitSignal: (Op.EXIT2, Op.EXIT2_TT, Op.PAYLOAD_EXIT2, Op.PAYLOAD_EXIT2_TT),
     Down: (Op.MONITOR_P_EXIT, 0, Op.PAYLOAD_MONITOR_P_EXIT, 0),
 }
-"""The reason in the tuple, the same with a token, the reason behind it, the same with a token."""
+"""Operations with the reason in the tuple, without and with a token, and with the reason after the
+tuple, without and with a token."""
 
 
 def _altact(signal: Message | ExitSignal, flags: int) -> tuple[Term, ...]:

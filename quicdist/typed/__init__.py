@@ -1,4 +1,4 @@
-"""Typed terms: dataclasses and friends to Erlang terms and back, checked.
+"""Typed terms: checked conversion between dataclasses, other Python types and Erlang terms.
 
 >>> from dataclasses import dataclass
 >>> from quicdist import Atom
@@ -19,16 +19,16 @@ quicdist.typed.errors.TermError: name: expected a UTF-8 binary, got the binary b
 
 | Python | Erlang |
 |---|---|
-| `int`, `float`, `bool`, `bytes`, `Atom`, `Pid`, ... | themselves |
+| `int`, `float`, `bool`, `bytes`, `Atom`, `Pid`, ... | the corresponding term |
 | `str` | binary; `AtomText` an atom, `Charlist` a list of code points |
-| `None` | `undefined` or `nil`: both are read; `Nil` and `Undefined` are one alone |
+| `None` | `undefined` or `nil`; `Undefined` and `Nil` accept only one of them |
 | `list[X]`, `tuple[X, Y]`, `tuple[X, ...]`, `dict[K, V]` | list, tuple, map |
-| enum, `Literal` | the value; a str stands for the atom |
-| `X | Y` | the first that fits |
+| enum, `Literal` | the value; a str becomes an atom |
+| `X | Y` | the first type that fits |
 | dataclass, `TypedDict` | map with atom keys; or `@Record`, `@Struct`, `@Keyword`, `@Proplist` |
 | `NamedTuple` | tuple |
 | dataclass with `@Native` | native record of OTP 29 |
-| `date`, `time`, `datetime`, `range`, `set`, `Decimal` | Elixir's: see quicdist.typed.elixir |
+| `date`, `time`, `datetime`, `range`, `set`, `Decimal` | Elixir structs, `quicdist.typed.elixir` |
 | any other class | `Annotated[X, Via(...)]`, or `Terms(custom={X: Via(...)})` |
 """
 

@@ -1,4 +1,4 @@
-"""Conversions of what has elements: lists, tuples, maps, unions; and of types via others."""
+"""Conversions of lists, tuples, maps and unions, and of types with a `Via`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quicdist.typed.markers import Via
 
 
 class Elements(Conversion):
-    """list (and Sequence, Iterable): a list."""
+    """Converts list, Sequence and Iterable to a list."""
 
     expects = "a list"
 
@@ -38,7 +38,7 @@ class Elements(Conversion):
 
 
 class SameTuple(Conversion):
-    """tuple[X, ...]: a tuple of any length."""
+    """Converts tuple[X, ...] to a tuple of any length."""
 
     expects = "a tuple"
     classes = (tuple,)
@@ -61,7 +61,7 @@ class SameTuple(Conversion):
 
 
 class FixedTuple(Conversion):
-    """tuple[X, Y]: a tuple of that many."""
+    """Converts tuple[X, Y] to a tuple of that length."""
 
     classes = (tuple,)
 
@@ -92,7 +92,7 @@ class FixedTuple(Conversion):
 
 
 class Mapped(Conversion):
-    """dict (and Mapping): a map."""
+    """Converts dict and Mapping to a map."""
 
     expects = "a map"
     classes = (dict,)
@@ -118,7 +118,7 @@ class Mapped(Conversion):
             name = _at(f".keys()[{place}]", self._key.read, key)
             try:
                 if name in result:
-                    raise TermError(f"the key {name!r:.50} comes twice, as Python sees it")
+                    raise TermError(f"the key {name!r:.50} occurs twice in Python")
             except TypeError:
                 raise TermError(f"a {type(name).__name__} cannot be a key in Python").within(
                     f".keys()[{place}]"
@@ -140,7 +140,7 @@ class Mapped(Conversion):
     def _map(self, pairs: list[tuple[Term, Term]]) -> Term:
         try:
             result = dict(pairs)
-        except TypeError:  # a key that Python cannot hash
+        except TypeError:  # a key is not hashable
             result = {}
         if len(result) == len(pairs):
             return result
@@ -151,9 +151,9 @@ class Mapped(Conversion):
 
 
 class KeywordMapped(Mapped):
-    """A dict that is a list of pairs with an atom first.
+    """Converts a dict to a list of `{atom, value}` pairs.
 
-    Where `is_proplist`, an atom alone is true, and of equal keys the first counts.
+    With `is_proplist`, a single atom means true, and the first of several equal keys is used.
     """
 
     expects = "a keyword list"
@@ -177,7 +177,10 @@ class KeywordMapped(Mapped):
 
 
 def keyword_pairs(term: Term, *, is_proplist: bool) -> list[tuple[Atom, Term]]:
-    """The pairs of a keyword list or proplist, each key once. Raises TermError."""
+    """The pairs of a keyword list or proplist, without duplicate keys.
+
+    Raises TermError if an element is invalid, or if a key occurs twice in a keyword list.
+    """
     expected = "a proplist" if is_proplist else "a keyword list"
     if not isinstance(term, list):
         raise TermError.expected(expected, term)
@@ -190,12 +193,12 @@ def keyword_pairs(term: Term, *, is_proplist: bool) -> list[tuple[Atom, Term]]:
         if pair[0] not in found:
             found[pair[0]] = pair[1]
         elif not is_proplist:
-            raise TermError(f"the key {pair[0]!r:.50} comes twice").within(f"[{place}]")
+            raise TermError(f"the key {pair[0]!r:.50} occurs twice").within(f"[{place}]")
     return list(found.items())
 
 
 class Either(Conversion):
-    """A union: the first that fits, the more particular ones first."""
+    """Converts a union with the first member that fits. More specific members come first."""
 
     def __init__(self, members: Iterable[Conversion]) -> None:
         self._members = sorted(members, key=lambda member: member.rank)
@@ -213,7 +216,7 @@ class Either(Conversion):
         raise telling or TermError.expected(self.expects, term)
 
     def write(self, value: Any) -> Term:
-        # A bool is an int to Python, and a datetime a date: the exact class comes first.
+        # In Python a bool is an int and a datetime is a date, so the exact class comes first.
         kind = type(value)
         meant = [member for member in self._members if kind in member.classes]
         others = [member for member in self._members if kind not in member.classes]
@@ -231,7 +234,7 @@ class Either(Conversion):
 
 
 class ViaOther(Conversion):
-    """A type that has a Via."""
+    """Converts a type with a `Via`."""
 
     def __init__(self, via: Via, inner: Conversion, kind: Any) -> None:
         self._via = via

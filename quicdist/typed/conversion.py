@@ -1,4 +1,4 @@
-"""One conversion a type: terms to values and back. Here those without others inside."""
+"""The base class of conversions between terms and values, and the conversions of simple types."""
 
 from __future__ import annotations
 
@@ -23,30 +23,31 @@ from quicdist.typed.errors import TermError, UnsupportedType
 
 
 class Conversion:
-    """Between the terms and the values of one type."""
+    """Converts between the terms and the values of one type."""
 
     expects: str = "a term"
-    """For errors: what it reads."""
+    """The expected term, for error texts."""
     classes: tuple[type, ...] = ()
-    """Values of exactly these classes are surely meant for it, in a union."""
+    """In a union, values of exactly these classes use this conversion."""
     rank: int = 2
-    """In a union, a lower rank is tried first: the more particular before the more general."""
+    """In a union, conversions with a lower rank, which are more specific, are tried first."""
 
     def read(self, term: Term) -> Any:
-        """The value of a term. Raises TermError."""
+        """Converts a term to a value. Raises TermError if the term does not fit the type."""
         raise NotImplementedError
 
     def write(self, value: Any) -> Term:
-        """The term of a value. Raises TermError."""
+        """Converts a value to a term. Raises TermError if the value does not fit the type."""
         raise NotImplementedError
 
     def claims(self, term: Term) -> bool:
-        """Whether the term looks so much like one of its own that its error is the telling one."""
+        """Whether the term is tagged for this type, so that a union reports the error of this
+        conversion."""
         return False
 
 
 class AnyTerm(Conversion):
-    """No type is asked for: terms stay terms, values are written by what they are."""
+    """Converts without a type: terms are unchanged, and values are written by their class."""
 
     rank = 3
 
@@ -71,7 +72,7 @@ class AnyTerm(Conversion):
 
 
 class Leaf(Conversion):
-    """A term that is the same in Python, of a class of etf's."""
+    """Passes a term of one class of quicdist.etf unchanged."""
 
     def __init__(self, kind: type, expects: str) -> None:
         self.classes = (kind,)
@@ -88,7 +89,7 @@ class Leaf(Conversion):
 
 
 class Integer(Conversion):
-    """int. A bool is none: in Erlang it is an atom."""
+    """Converts int. A bool is rejected, because it is an atom in Erlang."""
 
     expects = "an integer"
     classes = (int,)
@@ -108,7 +109,8 @@ class Integer(Conversion):
 
 
 class Float(Conversion):
-    """float. Reads no integer, which `int | float` is for; writes one as the float it equals."""
+    """Converts float. It rejects integer terms (use `int | float`), and writes an int as a float
+    if the two are equal."""
 
     expects = "a float"
     classes = (float,)
@@ -133,7 +135,7 @@ class Float(Conversion):
 
 
 class Text(Conversion):
-    """str: a binary of UTF-8."""
+    """Converts str to a UTF-8 binary."""
 
     expects = "a UTF-8 binary"
     classes = (str,)
@@ -144,18 +146,18 @@ class Text(Conversion):
                 return term.decode()
             except UnicodeDecodeError:
                 raise TermError.expected(self.expects, term) from None
-        if type(term) is str:  # decoded so by option
+        if type(term) is str:  # decoded with Options.binaries or Options.strings
             return term
         raise TermError.expected(self.expects, term)
 
     def write(self, value: Any) -> str:
         if isinstance(value, str):
-            return str.__str__(value)  # an Atom in a str's place is text, too
+            return str.__str__(value)  # an Atom is also a str
         raise TermError.expected("a str", value)
 
 
 class Binary(Conversion):
-    """bytes: a binary."""
+    """Converts bytes to a binary."""
 
     expects = "a binary"
     classes = (bytes,)
@@ -174,7 +176,7 @@ class Binary(Conversion):
 
 
 class AnyAtom(Conversion):
-    """Atom. `true` and `false` are atoms, too, where no bool is asked for."""
+    """Converts Atom. It also accepts the atoms `true` and `false`."""
 
     expects = "an atom"
     classes = (Atom,)
@@ -210,7 +212,7 @@ class Boolean(Conversion):
 
 
 class AtomAsText(Conversion):
-    """str: an atom."""
+    """Converts str to an atom."""
 
     expects = "an atom"
     classes = (str,)
@@ -228,11 +230,11 @@ class AtomAsText(Conversion):
         try:
             return Atom(str.__str__(value))
         except ValueError as error:
-            raise TermError(f"expected a str that can be an atom: {error}") from None
+            raise TermError(f"expected a str that is a valid atom: {error}") from None
 
 
 class CharlistAsText(Conversion):
-    """str: a list of code points."""
+    """Converts str to a list of code points."""
 
     expects = "a list of characters"
     classes = (str,)
@@ -255,7 +257,7 @@ class CharlistAsText(Conversion):
 
 
 class Nothing(Conversion):
-    """None: `nil` or `undefined`, both read and one written; or one of them alone."""
+    """Converts None to `nil` or `undefined`. It reads both, or only one of them."""
 
     classes = (type(None),)
     rank = 0
@@ -276,7 +278,7 @@ class Nothing(Conversion):
 
 
 class OneOf(Conversion):
-    """A few values, each with its term: enums and literals. A str's term is the atom."""
+    """Converts enums and literals. A str becomes an atom."""
 
     rank = 1
 
@@ -297,7 +299,7 @@ class OneOf(Conversion):
         for known, term in self._pairs:
             if type(value) is type(known) and value == known:
                 return term
-        if type(value) is Atom:  # the str it equals
+        if type(value) is Atom:  # use the equal str
             return self.write(str.__str__(value))
         raise TermError.expected(self.expects, value)
 
@@ -328,4 +330,4 @@ LEAVES: dict[Any, Conversion] = {
     NativeRecord: Leaf(NativeRecord, "a native record"),
     ErlMap: Leaf(ErlMap, "a map with keys that no dict has"),
 }
-"""The types without others inside, by themselves."""
+"""The conversions of simple types."""

@@ -1,4 +1,4 @@
-"""Elixir's own structs and what they are in Python.
+"""The structs of the Elixir standard library and their Python types.
 
 | Elixir | Python |
 |---|---|
@@ -6,13 +6,13 @@
 | `Time` | `datetime.time` |
 | `NaiveDateTime` | `datetime.datetime` without `tzinfo` |
 | `DateTime` | `datetime.datetime` with `tzinfo` |
-| `Range` | `range`, which ends one step later |
+| `Range` | `range`, whose end is exclusive |
 | `MapSet` | `set`, `frozenset` |
-| `Decimal` (of the library) | `decimal.Decimal` |
+| `Decimal` (of the decimal library) | `decimal.Decimal` |
 | any exception | `ElixirException` |
 
-What Python's type has no place for is kept on a subclass of it, so that a value goes back as it
-came: the digits of a second, a time zone that is not known here, the version in older sets.
+Subclasses of the Python types keep what these cannot represent, so that a value is written as it
+was read: the number of digits of a second, an unknown time zone, and the version in older sets.
 """
 
 from __future__ import annotations
@@ -40,44 +40,44 @@ _TIME = ("hour", "minute", "second")
 _ZONE = ("time_zone", "zone_abbr", "utc_offset", "std_offset")
 
 
-# -- values that remember more than Python's own -------------------------------------------------
+# -- subclasses that keep more than the Python types ---------------------------------------------
 
 
 class _Precise:
-    """Remembers how many digits of the second were given.
+    """Keeps the number of digits of the second.
 
-    What is made from it, by arithmetic or `replace`, or is unpickled, does not.
+    Results of arithmetic, `replace` and unpickling do not keep it.
     """
 
     precision: int | None = None
-    """None: none for a whole second, else six."""
+    """Number of digits. None means no digits for a whole second and otherwise six."""
 
 
 class PreciseTime(_Precise, dt.time):
-    """A time that remembers how many digits of the second were given."""
+    """A time that keeps the number of digits of the second."""
 
 
 class PreciseDateTime(_Precise, dt.datetime):
-    """A datetime that remembers how many digits of the second were given."""
+    """A datetime that keeps the number of digits of the second."""
 
 
 class VersionedSet(set[Any]):
-    """A set from Elixir before 1.18, whose MapSets have a version in them."""
+    """A set from Elixir before 1.18, whose MapSet contains a version."""
 
     version: Term = 2
 
 
 class VersionedFrozenSet(frozenset[Any]):
-    """A frozenset from Elixir before 1.18, whose MapSets have a version in them."""
+    """A frozenset from Elixir before 1.18, whose MapSet contains a version."""
 
     version: Term = 2
 
 
 @dataclass(frozen=True)
 class Zone(dt.tzinfo):
-    """A time zone at one instant, as DateTime tells it, where Python does not know it so.
+    """The time zone of one DateTime, if Python has no such zone or another offset for it.
 
-    Offsets are seconds east of UTC.
+    Offsets are in seconds east of UTC.
     """
 
     name: str
@@ -86,15 +86,15 @@ class Zone(dt.tzinfo):
     std_of: int
 
     def utcoffset(self, when: dt.datetime | None, /) -> dt.timedelta:
-        """Standard offset and daylight saving together."""
+        """The standard offset plus the daylight saving offset."""
         return dt.timedelta(seconds=self.utc_of + self.std_of)
 
     def dst(self, when: dt.datetime | None, /) -> dt.timedelta:
-        """Daylight saving alone."""
+        """The daylight saving offset."""
         return dt.timedelta(seconds=self.std_of)
 
     def tzname(self, when: dt.datetime | None, /) -> str:
-        """As `CEST`."""
+        """The abbreviation of the zone, such as `CEST`."""
         return self.abbreviation
 
     def __reduce__(self) -> tuple[type[Zone], tuple[str, str, int, int]]:
@@ -102,11 +102,11 @@ class Zone(dt.tzinfo):
 
 
 _SHOWN_MESSAGE = 2000
-"""Characters of a message in the text of an exception: it comes from a peer."""
+"""Maximum number of characters of a message of a peer in an exception text."""
 
 
 class ElixirException(QuicdistError):
-    """Any exception of Elixir: its module and its fields, `message` among them for most."""
+    """An Elixir exception with its module and its fields. Most exceptions have a `message`."""
 
     def __init__(self, module: str, fields: Mapping[str, Term]) -> None:
         super().__init__(module, fields)
@@ -129,7 +129,7 @@ class ElixirException(QuicdistError):
 
 
 class _StructOf(Conversion):
-    """One struct with all its keys."""
+    """Base class of the conversions of one struct."""
 
     def __init__(self, name: str, keys: Iterable[str], *, has_calendar: bool = False) -> None:
         self._module = Atom(f"Elixir.{name}")
@@ -138,7 +138,7 @@ class _StructOf(Conversion):
         self.expects = f"a %{name}{{}}"
 
     def take(self, term: Term) -> list[Term]:
-        """The values of the keys, in their order."""
+        """The values of the keys in order. Raises TermError if the term is not this struct."""
         if not self.claims(term):
             raise TermError.expected(self.expects, term)
         if self._has_calendar and term.get("calendar") != _ISO:
@@ -162,7 +162,7 @@ class _StructOf(Conversion):
         return isinstance(term, Mapping) and term.get(_STRUCT) == self._module
 
     def integers(self, *values: Term) -> list[int]:
-        """Checks that they are."""
+        """Returns the values if all are integers, otherwise raises TermError."""
         for key, value in zip(self._keys, values, strict=False):
             if type(value) is not int:
                 raise TermError.expected("an integer", value).within(f".{key}")
@@ -173,7 +173,7 @@ def _made(make: Callable[..., Any], *values: Any, **named: Any) -> Any:
     try:
         return make(*values, **named)
     except (ValueError, OverflowError, ArithmeticError) as error:
-        raise TermError(f"Python cannot have it: {error}") from None
+        raise TermError(f"Python does not support this value: {error}") from None
 
 
 class _Date(_StructOf):
@@ -213,7 +213,7 @@ class _Time(_StructOf):
 
 
 class _DateTime(Conversion):
-    """Both: which of the two is written depends on the time zone."""
+    """Converts datetime. With a time zone it writes DateTime, otherwise NaiveDateTime."""
 
     expects = "a %DateTime{} or %NaiveDateTime{}"
     classes = (dt.datetime, PreciseDateTime)
@@ -250,7 +250,7 @@ class _DateTime(Conversion):
         if value.tzinfo is None:
             return self._naive.put(*_clock(value), fraction)
         name = "Etc/UTC" if value.tzinfo is dt.UTC else _zone_name(value.tzinfo)
-        if name is None:  # a bare offset: the same instant, as DateTime.from_iso8601 has it
+        if name is None:  # an offset without a name becomes UTC, as in DateTime.from_iso8601
             value, name = _made(value.astimezone, dt.UTC), "Etc/UTC"
         return self._aware.put(*_clock(value), fraction, name, *_offsets(value))
 
@@ -266,7 +266,7 @@ def _zone_name(zone: dt.tzinfo) -> str | None:
 
 
 def _offsets(value: dt.datetime) -> tuple[str, int, int]:
-    """Abbreviation, offset of the standard time, and what daylight saving adds."""
+    """The abbreviation, the standard offset and the daylight saving offset."""
     whole, saving = value.utcoffset() or dt.timedelta(), value.dst() or dt.timedelta()
     return value.tzname() or "", _seconds(whole - saving), _seconds(saving)
 
@@ -276,7 +276,8 @@ def _seconds(delta: dt.timedelta) -> int:
 
 
 def _in_zone(local: dt.datetime, name: Term, abbreviation: Term, utc: Term, std: Term) -> Any:
-    """The instant, in the zone of that name if Python has the same idea of it."""
+    """The instant in the zone with that name if Python has the same offsets for it, otherwise in a
+    `Zone`."""
     names = []
     for text in (name, abbreviation):
         if not isinstance(text, (bytes, str)):
@@ -296,12 +297,12 @@ def _in_zone(local: dt.datetime, name: Term, abbreviation: Term, utc: Term, std:
             if _offsets(known) == (names[1], utc, std):
                 return known
     except (OSError, ValueError, LookupError):
-        pass  # no such zone, or no data on zones at all
+        pass  # the zone is unknown, or no time zone data is installed
     return local.replace(tzinfo=Zone(names[0], names[1], utc, std))
 
 
 def _fraction(term: Term) -> tuple[int, int]:
-    """Microseconds and how many digits of them count."""
+    """Microseconds and the number of significant digits."""
     if isinstance(term, tuple) and len(term) == 2:
         micros, digits = term
         if type(micros) is type(digits) is int and 0 <= micros < 10**6 and 0 <= digits <= 6:
@@ -310,7 +311,7 @@ def _fraction(term: Term) -> tuple[int, int]:
 
 
 def _usual(micros: int) -> int:
-    """The digits that a value of Python's stands for."""
+    """The default number of digits of a Python value."""
     return 6 if micros else 0
 
 
@@ -344,7 +345,7 @@ _VERSIONED: dict[Any, Any] = {set: VersionedSet, frozenset: VersionedFrozenSet}
 
 
 class MapSet(Conversion):
-    """set and frozenset."""
+    """Converts set and frozenset."""
 
     expects = "a %MapSet{}"
     _module = Atom("Elixir.MapSet")
@@ -366,9 +367,9 @@ class MapSet(Conversion):
         try:
             result = (self._kind if version is None else _VERSIONED[self._kind])(elements)
         except TypeError:
-            raise TermError("expected elements that a set of Python can have") from None
+            raise TermError("expected hashable elements") from None
         if len(result) != len(terms):
-            raise TermError("two elements are one, as Python sees it")
+            raise TermError("two elements are equal in Python")
         if isinstance(result, (VersionedSet, VersionedFrozenSet)):
             result.version = version
         return result
@@ -406,7 +407,7 @@ class _Decimal(_StructOf):
             return Decimal(f"{'-' * is_negative}{coefficient}")
         if type(coefficient) is not int or coefficient < 0:
             raise TermError.expected("a coefficient", coefficient).within(".coef")
-        digits = _made(str, coefficient)  # Python refuses very long ones
+        digits = _made(str, coefficient)  # Python limits the number of digits
         result: Decimal = _made(Decimal, (is_negative, tuple(map(int, digits)), exponent))
         return result
 
@@ -418,7 +419,7 @@ class _Decimal(_StructOf):
         if isinstance(exponent, int):
             return self.put(outer, _made(int, "".join(map(str, digits))), exponent)
         if exponent == "N" or digits not in ((), (0,)):
-            raise TermError(f"expected a Decimal that Elixir has, got {value}")
+            raise TermError(f"expected a Decimal that Elixir supports, got {value}")
         return self.put(outer, Atom("inf" if exponent == "F" else "NaN"), 0)
 
 
@@ -453,6 +454,6 @@ CONVERSIONS: dict[Any, Conversion] = {
     Decimal: _Decimal("Decimal", ("sign", "coef", "exp")),
     ElixirException: _Exceptions(),
 }
-"""The types that are one struct each, whatever is in them."""
+"""The types that correspond to one struct."""
 WITH_PRECISION: dict[Any, Callable[[int], Conversion]] = {dt.time: _Time, dt.datetime: _DateTime}
-"""Those that a Precision in their annotation changes."""
+"""The types that `Precision` applies to."""

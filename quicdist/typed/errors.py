@@ -1,4 +1,4 @@
-"""What goes wrong between terms and typed values, with the place in it."""
+"""The exceptions of conversions between terms and typed values."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from quicdist.etf import Atom, NativeRecord
 from quicdist.etf.errors import QuicdistError
 
 _SHOWN = 40
-"""Characters of a value that an error shows: what a peer sends may be of any size."""
+"""Maximum number of characters of a value in an error text. Peers send values of any size."""
 _SHOWN_STEPS = 20
 
 
 class UnsupportedType(QuicdistError, TypeError):
-    """A type that has no Erlang form here: a mistake in the program, whatever the term."""
+    """A type has no Erlang form. This is an error in the program, whatever the term is."""
 
 
 class TermError(QuicdistError, ValueError):
-    """A term is not of the type expected, or a value not of the type it should be written as.
+    """A term or a value does not fit the type.
 
-    `reason` is one line, without the path: what was expected and what came.
+    `reason` is one line of text with the expected and the actual value, without the path.
     """
 
     def __init__(self, reason: str) -> None:
@@ -29,12 +29,12 @@ class TermError(QuicdistError, ValueError):
 
     @classmethod
     def expected(cls, expected: str, got: object) -> TermError:
-        """Something else came."""
+        """The error for a value that is not `expected`."""
         return cls(f"expected {expected}, got {describe(got)}")
 
     @property
     def path(self) -> str:
-        """How to get from the whole to the culprit, as `orders[3].price`; "" is the whole."""
+        """The path to the invalid part, such as `orders[3].price`. An empty path is the whole."""
         steps = self._steps[::-1]
         if len(steps) > _SHOWN_STEPS:
             steps[_SHOWN_STEPS // 2 : -_SHOWN_STEPS // 2] = ["..."]
@@ -42,11 +42,11 @@ class TermError(QuicdistError, ValueError):
 
     @property
     def depth(self) -> int:
-        """Steps in the path."""
+        """The number of steps in the path."""
         return len(self._steps)
 
     def within(self, step: str) -> TermError:
-        """The same error, seen from one level further out."""
+        """Adds a step at the start of the path and returns the error."""
         self._steps.append(step)
         return self
 
@@ -56,7 +56,7 @@ class TermError(QuicdistError, ValueError):
 
 
 def describe(value: object) -> str:
-    """A few words on a term or a Python value, however large it is."""
+    """A short description of a term or Python value of any size."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Atom):
@@ -82,12 +82,12 @@ def describe(value: object) -> str:
 
 
 def describe_tag(term: tuple[object, ...]) -> str:
-    """The atom that a tuple begins with, or nothing."""
+    """The atom that a tuple begins with, or an empty string."""
     return _clip(term[0]) if term and isinstance(term[0], Atom) else ""
 
 
 def alias(module: str) -> str:
-    """A module as Elixir writes it."""
+    """The name of a module in Elixir notation."""
     return _clip(module.removeprefix("Elixir."))
 
 

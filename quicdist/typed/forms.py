@@ -1,6 +1,6 @@
 """The Erlang forms of a class with fields: record, map, struct, keyword list, proplist, tuple.
 
-A form decorates a class, or stands in `Annotated[...]` where a class has another one than usual.
+A form is used as a class decorator, or in `Annotated[...]` to override the form of a class.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from quicdist.typed.errors import TermError, alias, describe
 
 _C = TypeVar("_C", bound=type)
 FORM = "__erlang_form__"
-"""The attribute of a class that has its form."""
+"""The attribute of a class that contains its form."""
 
 _STRUCT = Atom("__struct__")
 _EXCEPTION = Atom("__exception__")
 
 
 class Missing(QuicdistError):
-    """There is no such default."""
+    """The field has no default."""
 
 
 def _no_default() -> Any:
@@ -36,14 +36,14 @@ class Field:
     """One field of a class."""
 
     name: str
-    """In Python."""
+    """The name in Python."""
     key: str
-    """In the term, where names stand in it."""
+    """The name in the term, for forms with names."""
     conversion: Conversion
     required: bool
     """Whether a term must have it."""
     default: Callable[[], Any] = _no_default
-    """Raises Missing where there is none."""
+    """Returns the default. Raises Missing if there is none."""
 
 
 class Fields:
@@ -61,39 +61,39 @@ class Fields:
 
 @dataclass(frozen=True)
 class Form:
-    """How the fields of a class stand in a term."""
+    """The layout of the fields of a class in a term."""
 
     none: ClassVar[Literal["nil", "undefined"] | None] = None
-    """What None is within; None leaves it as it is around."""
+    """The atom for None inside this form. None uses the atom of the enclosing form."""
 
     def __call__(self, owner: _C, /) -> _C:
         setattr(owner, FORM, self)
         return owner
 
     def expects(self, fields: Fields) -> str:
-        """What such a term looks like, for errors."""
+        """The expected term, for error texts."""
         raise NotImplementedError
 
     def take(self, fields: Fields, term: Term) -> dict[str, Term]:
-        """The term of each field that is there, by its name in Python. Raises TermError."""
+        """The terms of the present fields by Python name. Raises TermError if one does not fit."""
         raise NotImplementedError
 
     def put(self, fields: Fields, terms: dict[str, Term]) -> Term:
-        """A term of the terms of fields."""
+        """Creates the term from the terms of the fields."""
         raise NotImplementedError
 
     def claims(self, fields: Fields, term: Term) -> bool:
-        """Whether it bears this form's mark, whatever else is wrong with it."""
+        """Whether the term has the tag of this form, even if it is otherwise invalid."""
         raise NotImplementedError
 
     def leaves_out(self, one: Field, value: Any) -> bool:
-        """Whether a field with this value is not written."""
+        """Whether a field with this value is omitted."""
         return False
 
 
 @dataclass(frozen=True)
 class Tuple(Form):
-    """A tuple of the fields, in their order. What a NamedTuple is by itself."""
+    """A tuple of the fields in order. This is the default form of a NamedTuple."""
 
     def expects(self, fields: Fields) -> str:
         return f"a tuple of {len(fields.all)}"
@@ -118,7 +118,7 @@ class Record(Form):
         @dataclass
         class User: ...
 
-    None is written `undefined` in it, as in records.
+    None is written as `undefined`, as in Erlang records.
     """
 
     tag: str
@@ -149,13 +149,13 @@ class Record(Form):
 class Native(Form):
     """A native record of OTP 29 and later: `@Native("shop", "order")` is `#shop:order{...}`.
 
-    Fields are told apart by their names, whatever their order in the term.
+    Fields are matched by name, in any order.
     """
 
     module: str
     name: str
     extra: Literal["forbid", "ignore"] = "forbid"
-    """What of fields that the class does not have: an error, or as if they were not there."""
+    """How unknown fields are handled: as an error, or ignored."""
 
     none = "undefined"
 
@@ -182,13 +182,14 @@ class Native(Form):
 
 @dataclass(frozen=True)
 class Map(Form):
-    """A map with the fields' names as keys. What dataclasses and TypedDicts are by themselves."""
+    """A map with the names of the fields as keys. This is the default form of dataclasses and
+    TypedDicts."""
 
     keys: Literal["atom", "binary"] = "atom"
     extra: Literal["forbid", "ignore"] = "forbid"
-    """What of keys that are no fields: an error, or as if they were not there."""
+    """How keys that are not fields are handled: as an error, or ignored."""
     omit_defaults: bool = False
-    """Fields that equal their default are not written."""
+    """Whether fields that equal their default are omitted."""
 
     def expects(self, fields: Fields) -> str:
         return f"a map with {', '.join(one.key for one in fields.all if one.required)}"
@@ -215,18 +216,18 @@ class Map(Form):
 class Struct(Form):
     """An Elixir struct: `@Struct("Shop.Order")` is `%Shop.Order{}`.
 
-    None is written `nil` in it. A class that is an exception is one over there, too.
+    None is written as `nil`. A Python exception class becomes an Elixir exception.
     """
 
     module: str
-    """As Elixir writes it; with a colon first, `":shop"`, as Erlang does."""
+    """The module in Elixir notation, or with a leading colon (`":shop"`) in Erlang notation."""
     extra: Literal["forbid", "ignore"] = "forbid"
 
     none = "nil"
 
     @property
     def atom(self) -> Atom:
-        """The module."""
+        """The module as an atom."""
         if self.module.startswith(":"):
             return Atom(self.module[1:])
         return Atom(f"Elixir.{self.module.removeprefix('Elixir.')}")
@@ -239,7 +240,7 @@ class Struct(Form):
             raise TermError.expected(self.expects(fields), term)
         marks = {_STRUCT, _EXCEPTION} if fields.is_exception else {_STRUCT}
         if fields.is_exception and term.get(_EXCEPTION) is not True:
-            raise TermError(f"expected an exception, got {describe(term)} that is none")
+            raise TermError(f"expected an exception, got {describe(term)} that is not one")
         inner = ((key, value) for key, value in term.items() if key not in marks)
         return take_keys(fields, inner, keys="atom", extra=self.extra)
 
@@ -256,10 +257,10 @@ class Struct(Form):
 
 @dataclass(frozen=True)
 class Keyword(Form):
-    """A keyword list of Elixir: `[name: "x", limit: 5]`. For a dict, too.
+    """An Elixir keyword list: `[name: "x", limit: 5]`.
 
-    `Annotated[dict[Atom, int], Keyword()]`. A key that comes twice is an error: where that has a
-    meaning, the type is `list[tuple[Atom, int]]`.
+    It also applies to a dict: `Annotated[dict[Atom, int], Keyword()]`. Duplicate keys are an error.
+    Use `list[tuple[Atom, int]]` if they have a meaning.
     """
 
     extra: Literal["forbid", "ignore"] = "forbid"
@@ -287,9 +288,9 @@ class Keyword(Form):
 
 @dataclass(frozen=True)
 class Proplist(Keyword):
-    """A property list of Erlang: `[verbose, {limit, 5}]`. For a dict, too.
+    """An Erlang property list: `[verbose, {limit, 5}]`. It also applies to a dict.
 
-    An atom alone is true, and of a key that comes twice the first counts, as `proplists` has it.
+    A single atom means true, and the first of several equal keys is used, as in `proplists`.
     """
 
     none = "undefined"
@@ -299,7 +300,7 @@ class Proplist(Keyword):
 def take_keys(
     fields: Fields, pairs: Any, *, keys: Literal["atom", "binary"], extra: str
 ) -> dict[str, Term]:
-    """The terms of fields out of keys and values. Raises TermError for keys that are no fields."""
+    """The terms of fields from keys and values. Raises TermError if a key is not a field."""
     found: dict[str, Term] = {}
     for key, value in pairs:
         one: Field | None = None
@@ -312,12 +313,12 @@ def take_keys(
             found[one.name] = value
         elif extra == "forbid":
             names = ", ".join(field.key for field in fields.all)
-            raise TermError(f"{describe(key)} is none of the {keys} keys {names}")
+            raise TermError(f"{describe(key)} is not one of the {keys} keys {names}")
     return found
 
 
 def is_default(one: Field, value: Any) -> bool:
-    """Whether it is what the field has when nothing is given."""
+    """Whether the value is the default of the field."""
     try:
         default = one.default()
     except Missing:
@@ -327,14 +328,14 @@ def is_default(one: Field, value: Any) -> bool:
 
 @dataclass
 class Fielded(Conversion):
-    """A class with fields, in one form."""
+    """Converts a class with fields in one form."""
 
     fields: Fields
     form: Form
     make: Callable[..., Any]
-    """Given the fields that are there by name."""
+    """Creates a value from the present fields, passed by name."""
     is_dict: bool = False
-    """A TypedDict: its values are dicts, and fields may be absent from them."""
+    """Whether the class is a TypedDict, whose values are dicts and may lack fields."""
     expects: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -358,7 +359,7 @@ class Fielded(Conversion):
         except TermError:
             raise
         except (ValueError, TypeError) as error:
-            raise TermError(f"{self.fields.owner.__qualname__} refuses it: {error}") from error
+            raise TermError(f"{self.fields.owner.__qualname__} rejects it: {error}") from error
 
     def write(self, value: Any) -> Term:
         terms = {}
@@ -378,7 +379,7 @@ class Fielded(Conversion):
     def _present(self, value: Any) -> list[tuple[Field, Any]]:
         owner = self.fields.owner
         if not self.is_dict:
-            # A subclass may have fields that would get lost.
+            # A subclass may have additional fields, which would be lost.
             if type(value) is not owner:
                 raise TermError.expected(owner.__qualname__, value)
             return [(one, getattr(value, one.name)) for one in self.fields.all]
@@ -387,7 +388,7 @@ class Fielded(Conversion):
         names = {one.name for one in self.fields.all}
         for name in value:
             if name not in names:
-                raise TermError(f"{describe(name)} is no key of {owner.__qualname__}")
+                raise TermError(f"{describe(name)} is not a key of {owner.__qualname__}")
         for one in self.fields.all:
             if one.required and one.name not in value:
                 raise TermError(f"{one.name} is missing from the {owner.__qualname__}")

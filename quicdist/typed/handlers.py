@@ -1,6 +1,6 @@
-"""What code that handles messages uses: `Shape` for what a message may be, `typed` for functions.
+"""`Shape` for the types of messages, and `typed` for exported functions.
 
-An editor that knows what `Shape[A | B]` reads can check that a handler looks at A and at B.
+A type checker infers the result of `Shape[A | B]` and can check that a handler covers A and B.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Shape(Generic[T]):
-    """A type to read and write again and again; any type, unions too, with its name for editors.
+    """A reusable converter for any type, including unions, with static typing.
 
         MESSAGE = Shape[Deposit | Withdraw]()
         ...
@@ -29,7 +29,7 @@ class Shape(Generic[T]):
             case Deposit(amount): ...
             case Withdraw(amount): ...
 
-    The type is looked at on first use, which may raise UnsupportedType.
+    The type is resolved on first use, which raises UnsupportedType if it has no Erlang form.
     """
 
     def __init__(self, terms: Terms = DEFAULT) -> None:
@@ -37,9 +37,9 @@ class Shape(Generic[T]):
 
     @functools.cached_property
     def _conversion(self) -> Conversion:
-        made = getattr(self, "__orig_class__", None)  # set by typing, after __init__
+        made = getattr(self, "__orig_class__", None)  # typing sets it after __init__
         if made is None:
-            raise UnsupportedType("a Shape of what? As in Shape[int | None]()")
+            raise UnsupportedType("Shape requires a type, as in Shape[int | None]()")
         return self._terms.conversion(typing.get_args(made)[0])
 
     def read(self, term: Term) -> T:
@@ -52,7 +52,7 @@ class Shape(Generic[T]):
         return write(self._conversion, value)
 
     def matches(self, term: Term) -> bool:
-        """Whether `read` would read it."""
+        """Whether `read` accepts the term."""
         try:
             read(self._conversion, term)
         except TermError:
@@ -74,19 +74,19 @@ def typed(*, terms: Terms = ...) -> Callable[[_Function], _Function]: ...
 def typed(
     function: _Function | None = None, /, *, terms: Terms = DEFAULT
 ) -> _Function | Callable[[_Function], _Function]:
-    """Lets other nodes call a function, plain or async, with terms, as it is annotated.
+    """Makes other nodes call a synchronous or async function with terms converted by annotations.
 
         @export
         @typed
         def total(order: Order, currency: AtomText) -> Decimal: ...
 
-    For Python it stays as it is: called from Python it takes an Order and returns a Decimal;
-    `with_terms(total)` is what other nodes call. Other decorators may stand above it, if they use
-    `functools.wraps`. What has no annotation is left as it is. A caller whose arguments do not fit
-    gets a TermError that names the argument and the place in it, as
-    `total(order).items[3].price`. Annotations are looked at on the first call.
+    The function is unchanged for Python callers: it takes an Order and returns a Decimal. Other
+    nodes call `with_terms(total)`. Decorators above it must use `functools.wraps`. Parameters
+    without an annotation are not converted. If arguments do not fit, the caller receives a
+    TermError with the argument and the path in it, such as `total(order).items[3].price`.
+    Annotations are resolved on the first call.
 
-    Raises UnsupportedType for what takes no attributes, as a function written in C.
+    Raises UnsupportedType if the function has no attributes, like a function written in C.
     """
 
     def mark(marked: _Function) -> _Function:
@@ -103,7 +103,7 @@ def typed(
 
 
 def with_terms(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A typed function as other nodes call it: it takes terms and returns one, or raises TermError.
+    """The form of a typed function that other nodes call: it takes terms and returns a term.
     Raises UnsupportedType for a function that is not `typed`."""
     made = getattr(function, TYPED, None)
     if not isinstance(made, _Typed):
@@ -125,25 +125,25 @@ def with_terms(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Typed:
-    """What `typed` writes on a function."""
+    """The attribute that `typed` adds to a function."""
 
     def __init__(self, function: Callable[..., Any], terms: Terms) -> None:
         self._function = function
         self._terms = terms
 
     def conversions(self, function: Callable[..., Any]) -> _Signature:
-        """Those of the function, or of what it was bound to or wrapped in."""
+        """The conversions of the function, or of the function that is bound to it or wraps it."""
         return _Signature(self._function, function, self._terms)
 
 
 class _Signature:
-    """The conversions of a function's arguments and of what it returns."""
+    """The conversions of the parameters and the result of a function."""
 
     def __init__(
         self, function: Callable[..., Any], called: Callable[..., Any], terms: Terms
     ) -> None:
-        """`function` has the annotations, `called` the parameters: it is bound to the first, or
-        wraps it, or is the same."""
+        """`function` has the annotations. `called` has the parameters: it is `function` itself, a
+        bound method of it, or a wrapper."""
         self._function = function
         self._called = called
         self._terms = terms
@@ -159,7 +159,7 @@ class _Signature:
 
     @functools.cached_property
     def _parameters(self) -> list[tuple[str, bool, Conversion | None]]:
-        """Name, whether it takes all the rest, conversion; of what can be given by position."""
+        """Name, whether it is variadic, and conversion of each positional parameter."""
         positional = (
             inspect.Parameter.POSITIONAL_ONLY,
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
@@ -180,10 +180,10 @@ class _Signature:
         return self._terms.conversion(self._hints.get("return", Any))
 
     def arguments(self, args: Sequence[Term]) -> list[Any]:
-        """The values of terms. Raises TermError."""
+        """Converts terms to arguments. Raises TermError if one does not fit."""
         values = []
         for place, term in enumerate(args):
-            # A term too many is the function's own TypeError.
+            # The function itself raises TypeError for an extra argument.
             name, takes_rest, conversion = (
                 self._parameters[min(place, len(self._parameters) - 1)]
                 if self._parameters

@@ -1,4 +1,4 @@
-"""What stands in `Annotated[...]` to choose among the Erlang forms that a type may have."""
+"""Markers for `Annotated[...]` that select one of several Erlang forms of a type."""
 
 from __future__ import annotations
 
@@ -9,61 +9,62 @@ from typing import Annotated, Any, TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class AsAtom:
-    """A str that is an atom over there."""
+    """A str that is an atom in Erlang."""
 
 
 @dataclass(frozen=True, slots=True)
 class AsCharlist:
-    """A str that is a list of code points over there, as Erlang's own strings are."""
+    """A str that is a list of code points in Erlang, like an Erlang string."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoneAs:
-    """The one atom that None is, for those who tell `nil` from `undefined`."""
+    """The only atom that corresponds to None, either `nil` or `undefined`."""
 
     atom: str
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a field is called over there: `Annotated[str, Key("userName")]`."""
+    """The name of a field in Erlang: `Annotated[str, Key("userName")]`."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """How many digits of a second's fraction are written: `Annotated[datetime, Precision(6)]`.
+    """The number of fractional digits of a second, 0 to 6: `Annotated[datetime, Precision(6)]`.
 
-    A value with more digits than that is an error, not rounded.
+    A value with more digits raises TermError. It is not rounded. Raises ValueError if the number is
+    out of range.
     """
 
     digits: int
 
     def __post_init__(self) -> None:
         if not 0 <= self.digits <= 6:
-            raise ValueError(f"a second has 0..6 digits here, not {self.digits!r}")
+            raise ValueError(f"Precision must be 0 to 6 digits, not {self.digits!r}")
 
 
 @dataclass(frozen=True, slots=True)
 class Via:
-    """A type of your own, by way of one known here.
+    """Converts a custom type by way of a supported type.
 
-    `Annotated[UUID, Via(str, UUID, str)]` is a UUID written as the str it prints as. `read` and
-    `write` may raise ValueError or TypeError, which become a TermError with the place.
+    `Annotated[UUID, Via(str, UUID, str)]` is a UUID that is written as its str. If `read` or
+    `write` raises ValueError or TypeError, it becomes a TermError with the path.
     """
 
     type: Any
-    """What stands in the term."""
+    """The supported type that the term has."""
     read: Callable[[Any], Any]
     write: Callable[[Any], Any]
 
 
 AtomText: TypeAlias = Annotated[str, AsAtom()]
-"""A str here, an atom there; `Atom` is an atom on both sides."""
+"""A str in Python and an atom in Erlang. `Atom` is an atom in both."""
 Charlist: TypeAlias = Annotated[str, AsCharlist()]
-"""A str here, `"text"` of Erlang or `'text'` of Elixir there."""
+"""A str in Python, and `"text"` in Erlang or `'text'` in Elixir."""
 Nil: TypeAlias = Annotated[None, NoneAs("nil")]
-"""None, and `nil` alone."""
+"""None, only as `nil`."""
 Undefined: TypeAlias = Annotated[None, NoneAs("undefined")]
-"""None, and `undefined` alone."""
+"""None, only as `undefined`."""

@@ -1,4 +1,4 @@
-"""From types to conversions: `Terms`, and what most programs need of it as functions."""
+"""Resolves types to conversions: `Terms`, and the functions `from_term` and `to_term`."""
 
 from __future__ import annotations
 
@@ -40,18 +40,17 @@ _NoneAtom = Literal["nil", "undefined"]
 
 
 class _Place(NamedTuple):
-    """A type and what around it changes its form."""
+    """A type and the context that changes its form."""
 
     type: Any
     none: _NoneAtom
 
 
 class Terms:
-    """Settings of conversion, and what was worked out for each type.
+    """Conversion settings and the resolved conversion of each type.
 
-    `none` is the atom that None is written as outside of structs and records, which have their
-    own. `custom` has types of your own that are written by way of others. One for all is enough;
-    it may be used from many threads.
+    `none` is the atom for None outside of structs and records, which define their own. `custom`
+    maps custom types to a `Via`. One object can serve a whole program and is thread-safe.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class Terms:
         self._custom = dict(custom or {})
         self._lock = threading.RLock()
         self._known: dict[Any, Conversion] = {}
-        # While types are worked out: only when all of them are do other threads see any.
+        # Types that are being resolved. Other threads see them only when all are complete.
         self._building: dict[Any, Conversion] = {}
         self._any = AnyTerm(lambda kind: self.conversion(kind))
 
@@ -72,18 +71,21 @@ class Terms:
     def read(self, term: Term, kind: Any, /) -> Any: ...
 
     def read(self, term: Term, kind: Any, /) -> Any:
-        """The value of a term as the type says. Raises TermError, UnsupportedType."""
+        """Converts a term to a value of a type.
+
+        Raises TermError if the term does not fit, UnsupportedType if the type has no Erlang form.
+        """
         return read(self.conversion(kind), term)
 
     def write(self, value: Any, kind: Any = Any, /) -> Term:
-        """The term of a value of a type; without one, by what the value is.
+        """Converts a value of a type to a term. Without a type, the class of the value is used.
 
-        Raises TermError, UnsupportedType.
+        Raises TermError if the value does not fit, UnsupportedType if the type has no Erlang form.
         """
         return write(self.conversion(kind), value)
 
     def conversion(self, kind: Any) -> Conversion:
-        """What reads and writes a type. Raises UnsupportedType."""
+        """The conversion of a type. Raises UnsupportedType if the type has no Erlang form."""
         place = _Place(kind, self._none)
         known = self._known.get(kind if _is_class(kind) else _name(place))
         if known is not None:
@@ -107,7 +109,7 @@ class Terms:
         later.target = self._building[name] = self._make(*place)
         return later.target
 
-    # -- one kind of type after the other --
+    # -- resolution by kind of type --
 
     def _make(self, kind: Any, none: _NoneAtom) -> Conversion:
         if kind is Any or kind is object:
@@ -161,7 +163,7 @@ class Terms:
             if isinstance(mark, Form) and _has_fields(base):
                 return self._fielded(inner, base, none, mark)
             if isinstance(mark, (AsAtom, AsCharlist, NoneAs, Precision, Form)):
-                raise UnsupportedType(f"{mark!r} says nothing about {inner!r}")
+                raise UnsupportedType(f"{mark!r} does not apply to {inner!r}")
         return self._conversion(_Place(inner, none))
 
     def _generic(self, kind: Any, origin: Any, none: _NoneAtom) -> Conversion:
@@ -192,8 +194,8 @@ class Terms:
             default = Tuple() if issubclass(base, tuple) else Map()
             return self._fielded(kind, base, none, getattr(base, FORM, default))
         raise UnsupportedType(
-            f"{base.__qualname__} has no Erlang form: make it a dataclass, or say how it is "
-            f"written, Annotated[{base.__qualname__}, Via(...)]"
+            f"{base.__qualname__} has no Erlang form: make it a dataclass or use "
+            f"Annotated[{base.__qualname__}, Via(...)]"
         )
 
     def _arguments(self, kind: Any, count: int, none: _NoneAtom | None) -> list[Conversion]:
@@ -228,7 +230,7 @@ class Terms:
 
 
 class _Later(Conversion):
-    """A type within itself, while it is worked out."""
+    """A reference to a recursive type that is being resolved."""
 
     target: Conversion
 
@@ -252,7 +254,7 @@ def _is_class(kind: Any) -> bool:
 
 
 def _name(place: _Place) -> Any:
-    """To find a type again. Its repr is in it because `int | str` equals `str | int`."""
+    """The cache key of a type. It contains the repr, because `int | str` equals `str | int`."""
     try:
         hash(place)
     except TypeError:
@@ -261,19 +263,19 @@ def _name(place: _Place) -> Any:
 
 
 def _special(origin: Any) -> str:
-    """The name of a special form, whether it is typing's or typing_extensions'."""
+    """The name of a special form of typing or typing_extensions."""
     return str(origin).rpartition(".")[2] if not isinstance(origin, type) else ""
 
 
 def _unbound(variable: TypeVar) -> Any:
-    """What a type variable is when nobody said."""
+    """The type of an unbound type variable."""
     if variable.__constraints__:
-        return typing.Union[variable.__constraints__]  # noqa: UP007  (made of a tuple)
+        return typing.Union[variable.__constraints__]  # noqa: UP007  (created from a tuple)
     return Any if variable.__bound__ is None else variable.__bound__
 
 
 def _substitute(kind: Any, arguments: Mapping[Any, Any]) -> Any:
-    """The type with its variables replaced."""
+    """The type with its type variables replaced."""
     if isinstance(kind, TypeVar):
         return arguments.get(kind, kind)
     parameters = getattr(kind, "__parameters__", ())
@@ -283,7 +285,7 @@ def _substitute(kind: Any, arguments: Mapping[Any, Any]) -> Any:
 
 
 def _bindings(kind: Any) -> dict[Any, Any]:
-    """What each type variable of a generic class and its bases stands for."""
+    """The arguments of the type variables of a generic class and its bases."""
     origin = typing.get_origin(kind)
     base = kind if origin is None else origin
     found = dict(zip(getattr(base, "__parameters__", ()), typing.get_args(kind), strict=False))
@@ -320,7 +322,7 @@ def _has_fields(kind: Any) -> bool:
 
 
 def _members(base: Any, hints: dict[str, Any]) -> list[tuple[str, Any, bool, Any]]:
-    """Name, type, whether it is required, and what makes the default."""
+    """Name, type, whether it is required, and default factory of each member."""
     if _is_typed_dict(base):
         return [(name, hint, _is_required(base, name, hint), None) for name, hint in hints.items()]
     if issubclass(base, tuple):
@@ -336,7 +338,7 @@ def _members(base: Any, hints: dict[str, Any]) -> list[tuple[str, Any, bool, Any
 
 
 def _is_required(base: Any, name: str, hint: Any) -> bool:
-    # Annotations kept as text hide it from `__required_keys__`.
+    # `__required_keys__` is wrong for annotations that are stored as text.
     while True:
         special = _special(typing.get_origin(hint))
         if special in ("Required", "NotRequired"):
@@ -383,7 +385,7 @@ def _enum(kind: Any) -> Conversion:
     members = list(kind)
     for member in members:
         if not isinstance(member.value, (*_CONSTANTS, float, tuple)):
-            raise UnsupportedType(f"{member}: {describe(member.value)} is no value for an atom")
+            raise UnsupportedType(f"{member}: {describe(member.value)} is not a valid enum value")
     values = ", ".join(str(member.value) for member in members)
     return OneOf(members, [member.value for member in members], f"one of {values:.200}")
 
@@ -391,7 +393,7 @@ def _enum(kind: Any) -> Conversion:
 def _flags(kind: Any) -> Callable[[int], Any]:
     def flags(bits: int) -> Any:
         found = kind(bits)
-        # Python 3.11 before 3.11.4 drops unknown bits here where it should refuse them.
+        # Python 3.11 before 3.11.4 discards unknown bits instead of rejecting them.
         if found.value != bits:
             raise ValueError(f"{bits} is not a valid {kind.__qualname__}")
         return found
@@ -409,8 +411,8 @@ def _literal(values: tuple[Any, ...], none: _NoneAtom) -> Conversion:
 
 
 def read(conversion: Conversion, term: Term) -> Any:
-    """Reads at the outermost level. Raises TermError, which says itself where it was met: how we
-    came there is for nobody to read."""
+    """Reads at the outermost level. Raises TermError without a traceback, because the error
+    contains the path."""
     try:
         return conversion.read(term)
     except TermError as error:
@@ -420,7 +422,7 @@ def read(conversion: Conversion, term: Term) -> Any:
 
 
 def write(conversion: Conversion, value: Any) -> Term:
-    """Writes at the outermost level. Raises TermError, as `read` does."""
+    """Writes at the outermost level. Raises TermError like `read`."""
     try:
         return conversion.write(value)
     except TermError as error:
@@ -430,7 +432,7 @@ def write(conversion: Conversion, value: Any) -> Term:
 
 
 DEFAULT = Terms()
-"""What `from_term` and `to_term` use."""
+"""The settings of `from_term` and `to_term`."""
 
 
 @overload
@@ -442,7 +444,9 @@ def from_term(term: Term, kind: Any, /) -> Any: ...
 
 
 def from_term(term: Term, kind: Any, /) -> Any:
-    """The value of a term as the type says. Raises TermError, UnsupportedType.
+    """Converts a term to a value of a type.
+
+    Raises TermError if the term does not fit, UnsupportedType if the type has no Erlang form.
 
     >>> from_term([1, 2], list[int])
     [1, 2]
@@ -451,8 +455,8 @@ def from_term(term: Term, kind: Any, /) -> Any:
 
 
 def to_term(value: Any, kind: Any = Any, /) -> Term:
-    """The term of a value of a type; without one, by what the value is.
+    """Converts a value of a type to a term. Without a type, the class of the value is used.
 
-    Raises TermError, UnsupportedType.
+    Raises TermError if the value does not fit, UnsupportedType if the type has no Erlang form.
     """
     return DEFAULT.write(value, kind)

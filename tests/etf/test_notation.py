@@ -298,7 +298,7 @@ def test_prints_no_foreign_object(term: object) -> None:
 
 @pytest.mark.parametrize("term", [math.nan, math.inf, -math.inf])
 def test_prints_no_float_that_erlang_lacks(term: float) -> None:
-    with pytest.raises(ValueError, match="no Erlang float"):
+    with pytest.raises(ValueError, match="not an Erlang float"):
         format_term(term)
 
 

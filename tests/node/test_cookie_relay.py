@@ -183,7 +183,7 @@ async def test_a_node_that_has_bound_its_proof_always_must(known: Path, tmp_path
             carriers=[Quic(dial_alpns=[STOCK], listen_alpns=[STOCK])],
         )
         async with stock:
-            with pytest.raises(NoConnection, match="does not bind its proof") as caught:
+            with pytest.raises(NoConnection, match="does not bind its cookie digest") as caught:
                 await one.connect(name)
             assert caught.value.is_refusal
             with pytest.raises(NoConnection, match="does not allow this"):

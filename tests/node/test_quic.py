@@ -74,7 +74,7 @@ async def test_a_frame_beyond_the_bound_ends_its_connection_and_is_counted(
             await one.send(("nobody", two.name), bytes(40_000))
             seen = [await asyncio.wait_for(events.__anext__(), PATIENCE) for _ in range(2)]
         assert isinstance(seen[1], NodeDown)
-        assert "at most 16384 are taken" in seen[1].reason
+        assert "exceeds the limit of 16384" in seen[1].reason
         assert two.stats().ended == {"protocol": 1}
         assert two.nodes() == [three.name]
 

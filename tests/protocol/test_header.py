@@ -115,7 +115,7 @@ def test_every_cut_of_a_header_is_refused(data: st.DataObject) -> None:
 
 
 def test_a_cache_entry_never_filled_is_refused() -> None:
-    with pytest.raises(ProtocolError, match="entry 1800, never filled"):
+    with pytest.raises(ProtocolError, match="empty atom cache entry 1800"):
         IncomingAtomCache().read(bytes([1, 7, 8]), 0)
 
 
@@ -173,7 +173,7 @@ def test_a_fragment_after_the_last_is_refused() -> None:
     fragments = holding()
     first(fragments, 7, 2, b"a")
     further(fragments, 7, 1, b"b")
-    with pytest.raises(ProtocolError, match="never begun"):
+    with pytest.raises(ProtocolError, match="of unknown sequence"):
         further(fragments, 7, 1, b"b")
 
 

@@ -122,7 +122,7 @@ def test_a_refusal_is_told_and_raised(status: Status) -> None:
         heard(dialer, answer)
     assert refused.value.status == status.value
     for session in (dialer, listener):
-        with pytest.raises(ProtocolError, match="nothing expected"):
+        with pytest.raises(ProtocolError, match="expected nothing"):
             heard(session, b"sok")
 
 
@@ -136,7 +136,7 @@ def test_alive_and_true_go_on() -> None:
 
 def test_alive_and_false_end_it() -> None:
     dialer, listener = initiator(), acceptor()
-    with pytest.raises(HandshakeRefused, match="takes its attempt back"):
+    with pytest.raises(HandshakeRefused, match="withdrew its connection attempt"):
         shake(dialer, listener, decision=Status.ALIVE, alive=Status.FALSE)
     with pytest.raises(ProtocolError):
         heard(dialer, b"sok")
@@ -192,12 +192,12 @@ def test_bits_of_tomorrow_are_ignored() -> None:
 
 
 def test_our_own_name_from_the_other_side_is_refused() -> None:
-    with pytest.raises(HandshakeRefused, match="our name"):
+    with pytest.raises(HandshakeRefused, match="the name of this node"):
         shake(initiator(node("b@x")), acceptor())
     dialer = initiator()
     dialer.start()
     challenge = hs.Challenge(int(DEFAULT_FLAGS), 1, 1, "a@x")
-    with pytest.raises(HandshakeRefused, match="our name"):
+    with pytest.raises(HandshakeRefused, match="the name of this node"):
         heard(dialer, b"sok", hs.build_challenge(challenge))
 
 
@@ -205,7 +205,7 @@ def test_our_own_name_from_the_other_side_is_refused() -> None:
 def test_another_peer_than_expected_is_refused(
     dialed: str | None, listened_for: str | None
 ) -> None:
-    with pytest.raises(HandshakeRefused, match="c@x expected"):
+    with pytest.raises(HandshakeRefused, match="expected c@x"):
         shake(initiator(expected_peer=dialed), acceptor(expected_peer=listened_for))
 
 
@@ -230,7 +230,7 @@ def test_ok_is_no_answer_to_a_node_without_a_name() -> None:
     heard(listener, *sent(dialer.start()))
     with pytest.raises(UsageError, match="asks for a name"):
         listener.decide(Status.OK)
-    with pytest.raises(ProtocolError, match="a name expected"):
+    with pytest.raises(ProtocolError, match="expected an assigned name"):
         heard(dialer, b"sok")
 
 
@@ -239,22 +239,22 @@ def test_a_name_is_no_answer_to_a_node_that_has_one() -> None:
     heard(listener, *sent(dialer.start()))
     with pytest.raises(UsageError, match="asks for a name"):
         listener.decide(Named("z@x", 1))
-    with pytest.raises(ProtocolError, match="we have one"):
+    with pytest.raises(ProtocolError, match="did not ask for"):
         heard(dialer, hs.build_status(Named("z@x", 1)))
 
 
 def test_a_given_name_is_at_our_host() -> None:
     dialer = initiator(node("x", flags=DEFAULT_FLAGS | Flag.NAME_ME))
     dialer.start()
-    with pytest.raises(ProtocolError, match="not at our host"):
+    with pytest.raises(ProtocolError, match="not on host"):
         heard(dialer, hs.build_status(Named("z@y", 1)))
 
 
 def test_a_node_without_a_name_sends_a_bare_host() -> None:
     flags = int(DEFAULT_FLAGS | Flag.NAME_ME)
-    with pytest.raises(ProtocolError, match="bare host name expected"):
+    with pytest.raises(ProtocolError, match="expected a bare host name"):
         heard(acceptor(), hs.build_name(hs.Name(flags, 0, "a@x")))
-    with pytest.raises(ProtocolError, match="no node name"):
+    with pytest.raises(ProtocolError, match="invalid node name"):
         heard(acceptor(), hs.build_name(hs.Name(int(DEFAULT_FLAGS), 0, "x")))
 
 
@@ -352,10 +352,10 @@ def test_every_cut_and_changed_byte_of_a_handshake() -> None:
 def test_frames_before_and_handshake_after_are_refused() -> None:
     for session in (initiator(), acceptor()):
         session.start()
-        with pytest.raises(ProtocolError, match="a frame received"):
+        with pytest.raises(ProtocolError, match="frame received"):
             session.receive(FramePacket(b""))
     dialer, _ = connected_pair()
-    with pytest.raises(ProtocolError, match="frames expected"):
+    with pytest.raises(ProtocolError, match="expected frames"):
         dialer.receive(HandshakePacket(b"sok"))
 
 
@@ -551,7 +551,7 @@ def test_every_cut_of_a_frame_is_refused(form: str) -> None:
             feed(listener, [whole[:cut]])
         assert not listener.connected
     _, listener = connected_pair(FORMS[form])
-    with pytest.raises(ProtocolError, match="1 bytes too many"):
+    with pytest.raises(ProtocolError, match="1 extra bytes"):
         feed(listener, [whole + b"\0"])
 
 

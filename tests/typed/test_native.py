@@ -46,7 +46,10 @@ def test_a_class_is_a_native_record_both_ways() -> None:
         ({Atom("id"): 7}, "expected a #shop:order{}, got a map"),
         (NativeRecord(Atom("x"), Atom("order"), (), ()), "got a #x:order{}"),
         (NativeRecord(Atom("shop"), Atom("order"), (), ()), "id is missing from a #shop:order{}"),
-        (NativeRecord(Atom("shop"), Atom("order"), (Atom("z"),), (1,)), "the atom 'z' is none of"),
+        (
+            NativeRecord(Atom("shop"), Atom("order"), (Atom("z"),), (1,)),
+            "the atom 'z' is not one of",
+        ),
         (
             NativeRecord(Atom("shop"), Atom("order"), (Atom("id"),), (b"",)),
             "id: expected an integer",

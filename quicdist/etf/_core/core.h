@@ -1,9 +1,9 @@
-/* What the parts of the compiled core share.
+/* Declarations that all parts of the compiled core share.
  *
- * The core does what quicdist/etf/decode.py and quicdist/etf/encode.py do, faster: the same terms,
- * the same bytes, the same errors at the same offsets. Those two say why things are as they are;
- * here it is only said how. The Python types of the terms are theirs, too: their objects are made
- * and read through the offsets of their slots, which are looked up when the module is loaded.
+ * The core implements quicdist/etf/decode.py and quicdist/etf/encode.py in C, with the same terms,
+ * bytes, errors and offsets. The reasons for the behavior are documented there. The term classes
+ * are the Python classes of quicdist.etf.terms. Their objects are created and read through the
+ * offsets of their slots, which are determined when the module is loaded.
  */
 #ifndef QUICDIST_ETF_CORE_H
 #define QUICDIST_ETF_CORE_H
@@ -55,7 +55,7 @@ enum {
     LOCAL_EXT = 121,
 };
 
-/* A class of quicdist.etf.terms with slots, and where those lie in its objects. */
+/* A class of quicdist.etf.terms with slots, and the offsets of the slots in its objects. */
 #define MOST_FIELDS 9
 typedef struct {
     PyTypeObject *type;
@@ -63,7 +63,7 @@ typedef struct {
     Py_ssize_t slot[MOST_FIELDS];
 } Record;
 
-/* The field of a record's object; NULL if it was never set. */
+/* A field of an object of a record, NULL if it is not set. */
 #define FIELD(record, object, field) \
     (*(PyObject **)((char *)(object) + (record)->slot[field]))
 
@@ -87,7 +87,7 @@ enum {
     FUN_ENCODED,
 };
 
-/* What an Options object says. */
+/* The values of an Options object. */
 typedef struct {
     int text;                           /* binaries that are UTF-8 become str */
     enum { AS_LIST, AS_BYTES, AS_STR } strings; /* what STRING_EXT becomes */
@@ -97,7 +97,7 @@ typedef struct {
     PyObject *none;                     /* the atom that None is; borrowed from the state */
 } Settings;
 
-/* What was met before. Bounded: each set forgets its oldest entry for a new one. */
+/* The bounded caches of earlier terms. Each set replaces its oldest entry. */
 #define ATOM_SETS 512
 #define ATOM_WAYS 8
 #define ATOM_BYTES_KEPT 63
@@ -131,7 +131,7 @@ typedef struct {
     PyObject *atom_true, *atom_false, *atom_undefined, *atom_nil;
     PyObject *small[256]; /* the integers of SMALL_INTEGER_EXT */
     PyObject *decode_error, *encode_error, *key_refused, *refused, *struct_error;
-    /* Python's part of the work: what is rare, and what ends in an error. */
+    /* The Python functions for rare cases and errors. */
     PyObject *make_map, *inflate, *compress, *encode_all, *encode_all_parts, *leaf, *numbers, *open,
         *check_keys, *fun_head;
     PyObject *default_options;
@@ -148,35 +148,36 @@ typedef struct {
     uint8_t *spare_output; /* SPARE_OUTPUT bytes; NULL while they are in use */
 } State;
 
-/* A new object of `record`'s class; takes over the references in `fields`, on failure too. */
+/* A new object of the class of `record`. Takes over the references in `fields`, also on failure. */
 PyObject *record_new(const Record *record, PyObject **fields);
 
-/* What `options` says, in `settings`. */
+/* Reads `options` into `settings`. */
 int read_options(State *state, PyObject *options, Settings *settings);
 
-/* The atom of this UTF-8, a new reference. Fails with UnicodeDecodeError, ValueError. */
+/* The atom with this UTF-8 text, a new reference. Raises UnicodeDecodeError or ValueError. */
 PyObject *find_atom(State *state, const uint8_t *text, size_t size);
 
-/* The str of this UTF-8. Fails with UnicodeDecodeError. */
+/* The str of this UTF-8 text. Raises UnicodeDecodeError. */
 PyObject *make_text(const uint8_t *data, size_t size);
 
-/* The key of a map, bytes or (`text`) str, a new reference. Fails with UnicodeDecodeError. */
+/* A map key, bytes or with `text` str, a new reference. Raises UnicodeDecodeError. */
 PyObject *find_key(State *state, const uint8_t *data, size_t size, int text);
 
-/* The pid, a new reference. */
+/* A pid, a new reference. */
 PyObject *find_pid(State *state, PyObject *node, uint32_t id, uint32_t serial, uint32_t creation);
 
-/* The term at `*pos`, which is then behind it. `atoms`: a list or tuple, or NULL for none. */
+/* Decodes the term at `*pos` and moves `*pos` after it. `atoms` is a list, a tuple or NULL. */
 PyObject *decode_term(State *state, const uint8_t *data, Py_ssize_t size, Py_ssize_t *pos,
                       const Settings *settings, PyObject *atoms);
 
-/* Raises EtfDecodeError and returns NULL; the format is PyUnicode_FromFormat's. */
+/* Raises EtfDecodeError and returns NULL. The format is that of PyUnicode_FromFormat. */
 void *decode_failed(State *state, Py_ssize_t offset, const char *format, ...);
 
 #define ALL_IN_ONE PY_SSIZE_T_MAX
 
-/* The bytes of `term`. `refs`: the dict of atoms that become references, or NULL. Unless `large` is
- * ALL_IN_ONE: a list of them, in which binaries of so many bytes stand as they are. */
+/* The encoded bytes of `term`. `refs` is the dict of atoms that become references, or NULL. Unless
+ * `large` is ALL_IN_ONE, a list of parts, in which binaries of at least `large` bytes are separate
+ * and not copied. */
 PyObject *encode_term(State *state, PyObject *term, PyObject *options, const Settings *settings,
                       PyObject *refs, int with_version, Py_ssize_t large);
 
@@ -192,7 +193,7 @@ static inline uint32_t load_u32(const void *p) {
     return word;
 }
 
-/* memcmp of few bytes, inline. */
+/* An inline memcmp for few bytes. */
 static inline int same_bytes(const uint8_t *one, const uint8_t *other, size_t size) {
     if (size > 16) {
         return memcmp(one, other, size) == 0;

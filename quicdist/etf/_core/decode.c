@@ -1,16 +1,16 @@
-/* Bytes to terms: quicdist/etf/decode.py in C.
+/* Decoding of terms: quicdist/etf/decode.py in C.
  *
- * One loop and two stacks on the heap, whatever the depth: `values` holds the finished terms of
- * all containers under construction, `frames` says where each container's begin. No object is
- * visible to Python before it is complete, and nothing is allocated for a length before that many
- * bytes are there.
+ * The decoder uses one loop and two stacks on the heap. `values` contains the complete terms of
+ * all containers under construction, `frames` the index of the first term of each container. No
+ * object is visible to Python before it is complete. Memory for a length is allocated only if the
+ * input has that many bytes.
  */
 #include "decoder.h"
 
 #define FEW_KEYS 64 /* quicdist.etf.maps.FEW */
 
-/* Refuses a container with so many terms more at `place` if it is too deep or they are too many;
- * 0 if it may be. */
+/* Raises EtfDecodeError if a container with `more` terms at `place` is nested too deeply or has
+ * too many terms. Returns 0 otherwise. */
 static int check_limits(Decoder *d, const uint8_t *place, int64_t more) {
     if (!d->guarded) {
         return 0;
@@ -29,7 +29,7 @@ static int check_limits(Decoder *d, const uint8_t *place, int64_t more) {
     return 0;
 }
 
-/* A term takes at least a byte: fewer bytes than the limits allow terms cannot break them. */
+/* A term takes at least one byte, so input with fewer bytes than the limits cannot exceed them. */
 static void set_guard(Decoder *d, const uint8_t *place) {
     d->guarded = d->end - place > d->settings->max_depth - d->depth ||
                  d->end - place > d->settings->max_terms - d->terms;
@@ -37,14 +37,14 @@ static void set_guard(Decoder *d, const uint8_t *place) {
 
 /* ---- containers ---- */
 
-/* Gives up the values from `base` on. */
+/* Releases the values from `base` on. */
 static void drop(Decoder *d, Py_ssize_t base) {
     while (d->count > base) {
         Py_DECREF(d->values[--d->count]);
     }
 }
 
-/* A tuple, a list of the values from `base` on, which are then its own. */
+/* A tuple or list of the values from `base` on. It takes over their references. */
 
 static PyObject *take_tuple(Decoder *d, Py_ssize_t base) {
     PyObject *tuple = PyTuple_New(d->count - base);
@@ -68,9 +68,9 @@ static PyObject *take_list(Decoder *d, Py_ssize_t base) {
     return list;
 }
 
-/* Whether nearly all of so many keys have a hash of their own; -1 on failure.
+/* Whether nearly all keys have different hashes, -1 on failure.
  *
- * Counts in a table whose places a peer cannot foresee. */
+ * The keys are counted in a table with a secret seed, so that a peer cannot predict its slots. */
 static int are_spread(State *state, PyObject **items, Py_ssize_t keys) {
     size_t places = 256;
     while (places < (size_t)keys * 2) {
@@ -111,8 +111,8 @@ static int is_plain_key(const State *state, PyTypeObject *type) {
            type == &PyLong_Type || type == &PyFloat_Type || type == &PyBool_Type;
 }
 
-/* Whether so many keys make a fast dict whoever chose them: Python's hash of numbers is no
- * secret. 0 on failure, too. */
+/* Whether a dict with these keys is fast even if a peer chose them, because the hash of numbers
+ * in Python is predictable. 0 also on failure. */
 static int are_harmless(State *state, PyObject **items, Py_ssize_t count) {
     int numbers = 0;
     for (Py_ssize_t i = 0; i < count; i += 2) {
@@ -124,14 +124,14 @@ static int are_harmless(State *state, PyObject **items, Py_ssize_t count) {
     return !numbers || are_spread(state, items, count / 2) == 1;
 }
 
-/* The dict of the pairs in `items`, or NULL without an exception where that is not what they
- * become: quicdist.etf.maps.make_map decides then. */
+/* The dict of the pairs in `items`, or NULL without an exception if a dict is not possible. Then
+ * quicdist.etf.maps.make_map creates the map. */
 static PyObject *dict_of(State *state, PyObject **items, Py_ssize_t count) {
     if (count / 2 > FEW_KEYS && !are_harmless(state, items, count)) {
         return NULL;
     }
 #if PY_VERSION_HEX < 0x030D0000
-    /* Growing in steps takes a quarter of the time for a dict. */
+    /* A presized dict avoids resizing, which takes a quarter of the time. */
     PyObject *dict = count > 10 ? _PyDict_NewPresized(count / 2) : PyDict_New();
 #else
     PyObject *dict = PyDict_New();
@@ -148,7 +148,7 @@ static PyObject *dict_of(State *state, PyObject **items, Py_ssize_t count) {
     return dict;
 }
 
-/* The map of the pairs from `base` on; `hard`: a container is among the keys. */
+/* The map of the pairs from `base` on. `hard` means that a key is a container. */
 static PyObject *map_of(Decoder *d, Py_ssize_t base, int hard) {
     if (!hard) {
         PyObject *dict = dict_of(d->state, d->values + base, d->count - base);
@@ -177,8 +177,8 @@ static void fun_clear(FunHead *fun) {
 
 static inline int push(Decoder *d, PyObject *value);
 
-/* What stands before the values of the native record at d->at, as four values: module, name, names
- * of the fields, flags. How many values follow, or -1. */
+/* Reads the head of the native record at d->at as four values: module, name, names of the fields,
+ * flags. Returns the number of values that follow, or -1. */
 static int64_t open_native(Decoder *d) {
     const uint8_t *p = d->at;
     if (d->end - p < 6) {
@@ -217,7 +217,7 @@ static int64_t open_native(Decoder *d) {
     return count;
 }
 
-/* The native record whose values are those from `base` on, behind its head. */
+/* The native record whose values start at `base`, after its head. */
 static PyObject *close_native(Decoder *d, Py_ssize_t base) {
     PyObject *values = take_tuple(d, base);
     if (values == NULL) {
@@ -229,7 +229,7 @@ static PyObject *close_native(Decoder *d, Py_ssize_t base) {
     return record_new(&d->state->native, fields);
 }
 
-/* What stands before the free variables of the fun at d->at, on top of d->funs; their count. */
+/* Reads the head of the fun at d->at onto d->funs. Returns the number of free variables. */
 static int64_t open_fun(Decoder *d) {
     const uint8_t *p = d->at;
     if (d->end - p < 30) {
@@ -281,7 +281,7 @@ static int64_t open_fun(Decoder *d) {
     return count;
 }
 
-/* The innermost fun, whose free variables are the values from `base` on, at its end. */
+/* The innermost fun, whose free variables are the values from `base` on. */
 static PyObject *close_fun(Decoder *d, Py_ssize_t base) {
     FunHead fun = d->funs[--d->funs_count];
     Py_ssize_t end = d->at - d->data;
@@ -313,7 +313,7 @@ static PyObject *improper_of(Decoder *d, Py_ssize_t base) {
 
 /* ---- the loop ---- */
 
-/* Doubles an array, whose first place is in the decoder. */
+/* Doubles an array, which is initially inside the decoder. */
 static int grow(void **array, void *inline_array, Py_ssize_t *room, size_t size) {
     size_t wanted = (size_t)*room * 2;
     void *larger = PyMem_Realloc(*array == inline_array ? NULL : *array, wanted * size);
@@ -355,8 +355,8 @@ static inline int push(Decoder *d, PyObject *value) {
     return 0;
 }
 
-/* Reads up to `most` numbers at d->at, until another thing comes or bytes that the caller is to
- * complain of. How many, -1 on failure. */
+/* Reads up to `most` numbers at d->at, until another kind of term or an error that the caller
+ * reports. Returns the number of them, or -1 on failure. */
 static inline Py_ssize_t read_run(Decoder *d, int64_t most) {
     const uint8_t *p = d->at, *const end = d->end;
     const int64_t most_bytes = d->settings->max_integer;
@@ -409,7 +409,7 @@ static inline Py_ssize_t read_run(Decoder *d, int64_t most) {
     return done;
 }
 
-/* Reads terms until the outermost is complete; it is values[0] then. */
+/* Reads terms until the outermost one is complete. It is then values[0]. */
 static int run(Decoder *d) {
     State *const state = d->state;
     const uint8_t *const end = d->end;
@@ -670,7 +670,7 @@ PyObject *decode_term(State *state, const uint8_t *data, Py_ssize_t size, Py_ssi
     d.values_room = INLINE_VALUES;
     d.frames = d.inline_frames;
     d.frames_room = INLINE_FRAMES;
-    /* Nothing made here is garbage before it is done. */
+    /* Decoding creates no garbage cycles, so garbage collection is only overhead. */
     int collecting = PyGC_Disable();
     PyObject *term = NULL;
     if (run(&d) == 0) {

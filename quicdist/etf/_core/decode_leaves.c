@@ -1,4 +1,4 @@
-/* The leaves of a term: all that holds no other terms, and the errors. */
+/* The leaves, which are the terms without other terms inside, and the errors. */
 #include "decoder.h"
 
 #include <stdarg.h>
@@ -90,7 +90,7 @@ void *translate(Decoder *d, PyObject *kind, const uint8_t *place) {
     return NULL;
 }
 
-/* The atom that the header gave number `at[1]`. */
+/* The atom with number `at[1]` in the header. */
 static PyObject *cached_atom(Decoder *d) {
     NEED(d, d->at, 2);
     Py_ssize_t index = d->at[1];
@@ -160,7 +160,7 @@ PyObject *read_atom(Decoder *d, const char *what) {
     return atom_of_text(d, p, text, size, *p == SMALL_ATOM_EXT || *p == ATOM_EXT);
 }
 
-/* The integer of `size` bytes at `digits`, the lowest first. */
+/* The integer of `size` bytes at `digits`, in little-endian order. */
 static PyObject *integer_of_digits(Decoder *d, const uint8_t *digits, int64_t size, int negative) {
     NEED(d, digits, size);
     d->at = digits + size;
@@ -224,7 +224,7 @@ PyObject *read_small(Decoder *d, const char *what) {
     return unexpected(d, p, what, "a small integer");
 }
 
-/* Whether `creation` is one of the old tags, which have two bits for it; if not, fails. */
+/* Whether `creation` is valid for the old tags, which have two bits for it. Raises otherwise. */
 static int is_old_creation(Decoder *d, int creation, const uint8_t *place) {
     if (creation <= 3) {
         return 1;

@@ -1,4 +1,4 @@
-/* What decode.c and its leaves share. */
+/* Declarations that decode.c and decode_leaves.c share. */
 #ifndef QUICDIST_ETF_DECODER_H
 #define QUICDIST_ETF_DECODER_H
 
@@ -17,7 +17,7 @@ typedef struct {
 typedef struct {
     Py_ssize_t start, promised_end;
     PyObject *fields[MOST_FIELDS];
-    int lossy; /* the options around it were not those that lose nothing */
+    int lossy; /* whether the options outside of the fun are lossy */
     int guarded;
     int64_t terms; /* the count before a lossy one */
 } FunHead;
@@ -28,12 +28,12 @@ typedef struct {
 
 typedef struct {
     State *state;
-    const uint8_t *data, *at, *end; /* `at`: where the functions below read on */
+    const uint8_t *data, *at, *end; /* `at`: the read position of the functions below */
     const Settings *settings;
     PyObject *atoms;
-    int text, strings; /* the settings in force: in a fun nothing is lost */
-    int guarded;       /* whether the bytes are enough to break the limits */
-    int64_t terms;     /* terms of containers up to here, where guarded */
+    int text, strings; /* the current settings, which are lossless inside a fun */
+    int guarded;       /* whether the input is long enough to exceed the limits */
+    int64_t terms;     /* number of terms of containers so far, if guarded */
     PyObject **values;
     Py_ssize_t count, values_room;
     Frame *frames;
@@ -46,7 +46,7 @@ typedef struct {
 
 #define FAIL(d, place, ...) decode_failed((d)->state, (place) - (d)->data, __VA_ARGS__)
 
-/* Refuses what needs `size` more bytes than there are. */
+/* Raises EtfDecodeError if fewer than `size` bytes are left. */
 #define NEED(d, place, size)                       \
     do {                                           \
         if ((d)->end - (place) < (int64_t)(size)) { \
@@ -54,39 +54,39 @@ typedef struct {
         }                                          \
     } while (0)
 
-/* Raises what bytes that end too early are. */
+/* Raises the error for truncated input. */
 void *truncated(Decoder *d);
 
-/* Raises what a wrong tag at `place` is, where `what` was to be `wanted`. */
+/* Raises the error for a wrong tag at `place`, where `what` must be `wanted`. */
 void *unexpected(Decoder *d, const uint8_t *place, const char *what, const char *wanted);
 
-/* Makes the exception now set one of ours at `place`, if it is of class `kind`. */
+/* Converts the current exception to EtfDecodeError at `place`, if it is of class `kind`. */
 void *translate(Decoder *d, PyObject *kind, const uint8_t *place);
 
-/* The atom whose text this is; `tag` is where it began. */
+/* The atom with this text, whose tag is at `tag`. */
 PyObject *atom_of_text(Decoder *d, const uint8_t *tag, const uint8_t *text, size_t size,
                        int latin1);
 
-/* The leaves: each reads at d->at and leaves it behind what it read. */
+/* The leaves: each reads at d->at and moves it to the end of the term. */
 
-/* An atom as such, `true` and `false` too, where the format wants one as `what`. */
+/* An atom, also `true` and `false`, where the format requires one as `what`. */
 PyObject *read_atom(Decoder *d, const char *what);
 
-/* The integer, at most 32 bits, that the format wants as `what`. */
+/* An integer of at most 32 bits, where the format requires one as `what`. */
 PyObject *read_small(Decoder *d, const char *what);
 
 PyObject *read_pid(Decoder *d);
 
-/* A leaf that few messages have, or the error that there is none. */
+/* A rare leaf, or the error for an unknown tag. */
 PyObject *read_rare(Decoder *d);
 
-/* The leaves whose bytes the caller has found: BINARY_EXT, that as a map's key, STRING_EXT. */
+/* Leaves whose bytes the caller has located: BINARY_EXT, BINARY_EXT as a map key, STRING_EXT. */
 
 PyObject *binary_term(Decoder *d, const uint8_t *data, Py_ssize_t size);
 PyObject *key_term(Decoder *d, const uint8_t *data, Py_ssize_t size);
 PyObject *string_term(Decoder *d, const uint8_t *data, Py_ssize_t size);
 
-/* The term that an atom is: `true` and `false` are bool. Takes over the reference. */
+/* The term of an atom: bool for `true` and `false`. Takes over the reference. */
 static inline PyObject *atom_term(State *state, PyObject *atom) {
     if (atom == state->atom_true || atom == state->atom_false) {
         PyObject *truth = atom == state->atom_true ? Py_True : Py_False;

@@ -1,13 +1,11 @@
-/* Terms to bytes: quicdist/etf/encode.py in C.
+/* Encoding of terms: quicdist/etf/encode.py in C.
  *
- * What Erlang has a form for is written here. Whatever cannot be written (and what Python's own
- * types do not cover: subclasses, other mappings) is handed to encode.py, which either knows how
- * or raises the error that says where in the term the culprit is; the same for what is beyond the
- * limits.
+ * This file writes the built-in types and the classes of quicdist.etf. All other objects
+ * (subclasses, other mappings), invalid objects and terms that exceed the limits are passed to
+ * encode.py, which encodes them or raises the error with the path.
  *
- * Objects that are not of the exact types below may run Python code, which may change lists and
- * dicts on the way: no item is used without a reference to it, no index without a look at the
- * length.
+ * Objects of other types may run Python code, which may change lists and dicts during encoding.
+ * Therefore items are used only with a reference, and indexes only after a check of the length.
  */
 #include "encoder.h"
 
@@ -32,13 +30,13 @@ static inline int within_limits(Encoder *e, PyObject *container, int64_t terms) 
     return 1;
 }
 
-/* Puts a frame for `container` of so many terms on top, empty but for that. */
+/* Pushes an empty frame for `container` with `terms` terms. */
 static Outcome open_frame(Encoder *e, Kind kind, PyObject *container, int64_t terms) {
     if (!within_limits(e, container, terms)) {
         return REFUSED;
     }
-    /* A container within itself: the way into it goes round and round, so that a look back to the
-     * last power of two finds it when that is beyond where the round begins and its length. */
+    /* Detects a container inside itself: its path is a cycle, so that the container at the last
+     * power of two repeats once that depth is beyond the start and the length of the cycle. */
     if (e->depth >= 2 * e->landmark) {
         e->landmark *= 2;
     }
@@ -102,7 +100,7 @@ static Outcome open_tuple(Encoder *e, PyObject *tuple) {
     return outcome;
 }
 
-/* Writes a leaf as encode.py has made it: a list of numbers may be one. */
+/* Writes a leaf that encode.py encoded, which may be a list of numbers. */
 static Outcome write_leaf(Encoder *e, PyObject *leaf) {
     const uint8_t *data = (const uint8_t *)PyBytes_AS_STRING(leaf);
     Py_ssize_t size = PyBytes_GET_SIZE(leaf);
@@ -114,7 +112,7 @@ static Outcome write_leaf(Encoder *e, PyObject *leaf) {
     return write_bytes(e, data, size);
 }
 
-/* The same for a list of what encode.py may take for bytes. */
+/* Writes a list of numbers with encode.py. If it is not one, `*written` is 0. */
 static Outcome write_numbers(Encoder *e, PyObject *list, int *written) {
     PyObject *numbers = PyObject_CallOneArg(e->state->numbers, list);
     if (numbers == NULL) {
@@ -129,7 +127,7 @@ static Outcome write_numbers(Encoder *e, PyObject *list, int *written) {
     return outcome;
 }
 
-/* Writes a list of bytes as STRING_EXT; if it is no such list, nothing, and `*written` is 0. */
+/* Writes a list of bytes as STRING_EXT. If it is not one, writes nothing and `*written` is 0. */
 static Outcome write_string(Encoder *e, PyObject *list, int *written) {
     Py_ssize_t count = PyList_GET_SIZE(list);
     *written = 0;
@@ -204,8 +202,8 @@ static int key_kinds(State *state, PyObject *key) {
     return kinds;
 }
 
-/* Refuses keys, which are of these kinds, that are two in Python and one in Erlang, as "a" and
- * b"a" are, or too deep. */
+/* Rejects keys, which are of these kinds, that are different in Python but equal in Erlang, such
+ * as "a" and b"a", or that are nested too deeply. */
 static Outcome check_keys(Encoder *e, PyObject *dict, int kinds) {
     if ((kinds & ~(ATOM | NUMBER | BYTES | IDENTIFIER)) == 0 ||
         (kinds & ~(ATOM | NUMBER | STR | IDENTIFIER)) == 0 ||
@@ -325,7 +323,7 @@ static Outcome open_fun(Encoder *e, PyObject *fun) {
     return outcome;
 }
 
-/* What is of no type that this file knows, by encode.py's functions for such things. */
+/* Writes an object of another type with the functions of encode.py. */
 static Outcome write_other(Encoder *e, PyObject *object) {
     PyObject *leaf = PyObject_CallFunctionObjArgs(e->state->leaf, object,
                                                   e->refs != NULL ? e->refs : Py_None, NULL);
@@ -402,7 +400,7 @@ static Outcome write_less_common(Encoder *e, PyObject *object) {
     return write_other(e, object);
 }
 
-/* Writes what is of a plain type. */
+/* Writes an object of a common type. */
 static inline Outcome write_plain(Encoder *e, PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
     if (type == &PyLong_Type) {
@@ -425,8 +423,8 @@ static inline Outcome write_plain(Encoder *e, PyObject *object) {
     return ANOTHER;
 }
 
-/* Writes what is not, or the beginning of a container and puts it on top. The caller holds a
- * reference to `object`. */
+/* Writes an object of any other type, or starts a container and pushes its frame. The caller holds
+ * a reference to `object`. */
 static Outcome write_another(Encoder *e, PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
     if (type == &PyTuple_Type) {
@@ -444,7 +442,7 @@ static Outcome write_another(Encoder *e, PyObject *object) {
     return write_less_common(e, object);
 }
 
-/* Either; takes over the reference. */
+/* Writes any object. Takes over the reference. */
 static Outcome write_term(Encoder *e, PyObject *object) {
     Outcome outcome = write_plain(e, object);
     if (outcome == ANOTHER) {
@@ -456,9 +454,9 @@ static Outcome write_term(Encoder *e, PyObject *object) {
 
 /* ---- the loop ---- */
 
-/* Each of these writes on in the frame on top, until it is done or another one is opened. */
+/* Each of these continues the top frame until it is complete or another frame is pushed. */
 
-/* Writes floats and ints of 64 bits until another thing comes. How many, -1 on failure. */
+/* Writes floats and 64-bit ints until another object. Returns their number, or -1 on failure. */
 static Py_ssize_t write_run(Encoder *e, PyObject *const *items, Py_ssize_t count) {
     const Py_ssize_t most = 11; /* bytes of one */
     if (count > RUN) {
@@ -493,7 +491,7 @@ static Py_ssize_t write_run(Encoder *e, PyObject *const *items, Py_ssize_t count
     return i;
 }
 
-/* Writes the plain items of a list or tuple until there is another one. `*index` goes along. */
+/* Writes items of common types until another item. `*index` is advanced. */
 static inline Outcome write_items(Encoder *e, PyObject *sequence, Py_ssize_t *index) {
     Py_ssize_t count;
     while (*index < (count = PySequence_Fast_GET_SIZE(sequence))) {
@@ -654,14 +652,14 @@ static PyObject *new_slice(PyObject *bytes, Py_ssize_t begin, Py_ssize_t end) {
     return PyBytes_FromStringAndSize(PyBytes_AS_STRING(bytes) + begin, end - begin);
 }
 
-/* Appends a new object to a list of ours; takes over the reference. */
+/* Appends a new object to a list. Takes over the reference. */
 static int append_new(PyObject *list, PyObject *object) {
     int failed = object == NULL || PyList_Append(list, object) < 0;
     Py_XDECREF(object);
     return failed ? -1 : 0;
 }
 
-/* The output, a reference that is taken over, with what is apart from it in its place. */
+/* The output as parts, with the separate binaries in their places. Takes over the reference. */
 static PyObject *with_apart(PyObject *output, PyObject *apart) {
     PyObject *parts = output == NULL ? NULL : PyList_New(0);
     Py_ssize_t begin = 0, end, count = apart == NULL ? 0 : PyList_GET_SIZE(apart);
@@ -684,7 +682,7 @@ static PyObject *with_apart(PyObject *output, PyObject *apart) {
     return parts;
 }
 
-/* The term by encode.py, which raises what is to be raised. */
+/* Encodes the term with encode.py, which also raises its errors. */
 static PyObject *parts_in_python(State *state, PyObject *term, PyObject *options, PyObject *refs,
                                  int with_version, Py_ssize_t large) {
     PyObject *parts = PyObject_CallFunction(state->encode_all_parts, "OOOn", term, options,
@@ -699,7 +697,7 @@ static PyObject *parts_in_python(State *state, PyObject *term, PyObject *options
     return parts;
 }
 
-/* The same in one piece. */
+/* Encodes the term with encode.py as one bytes object. */
 static PyObject *encode_in_python(State *state, PyObject *term, PyObject *options, PyObject *refs,
                                   int with_version) {
     PyObject *bare = PyObject_CallFunctionObjArgs(state->encode_all, term, options,
@@ -712,7 +710,7 @@ static PyObject *encode_in_python(State *state, PyObject *term, PyObject *option
     return bare;
 }
 
-/* Raises what a bound on the whole, once reached, is. */
+/* Raises the error for an exceeded limit on the whole term. */
 static void raise_over(const Encoder *e) {
     int is_terms = e->over == TOO_MANY_TERMS;
     const char *limit = is_terms ? "max_terms" : "max_bytes";

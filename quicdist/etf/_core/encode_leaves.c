@@ -1,10 +1,9 @@
-/* The leaves of a term: all that holds no other terms; and the output. */
+/* The leaves, which are the terms without other terms inside, and the output. */
 #include "encoder.h"
 
 #define MOST_CACHED 255
 
-/* Makes room for `more` bytes: first in memory that is used again and again, then in what
- * becomes the result. */
+/* Makes room for `more` bytes, first in reused memory, then in the result object. */
 int grow_output(Encoder *e, Py_ssize_t more) {
     State *state = e->state;
     if (exceeds(e, 0)) {
@@ -74,7 +73,7 @@ Outcome write_atom_text(Encoder *e, PyObject *atom) {
 /* The number of an atom in the caller's dict, where it may get one here; or the atom in full. */
 Outcome write_atom_ref(Encoder *e, PyObject *atom) {
     int64_t index = PyDict_GET_SIZE(e->refs);
-    Py_INCREF(atom); /* What the caller has in its dict may run Python code. */
+    Py_INCREF(atom); /* Comparing the keys of the dict may run Python code. */
     PyObject *number = PyDict_GetItemWithError(e->refs, atom);
     Outcome outcome = DONE;
     if (number != NULL) {
@@ -95,7 +94,7 @@ Outcome write_atom_ref(Encoder *e, PyObject *atom) {
     return outcome != DONE ? outcome : write_bytes(e, reference, sizeof reference);
 }
 
-/* An atom where nothing else may stand. */
+/* Writes an atom where the format requires one. */
 static Outcome write_name(Encoder *e, PyObject *name) {
     return name != NULL && Py_TYPE(name) == e->state->atom.type ? write_atom(e, name) : REFUSED;
 }
@@ -284,7 +283,7 @@ Outcome write_export(Encoder *e, PyObject *export) {
     return DONE;
 }
 
-/* What stands before the values of a native record. */
+/* Writes the head of a native record. */
 Outcome write_native_head(Encoder *e, PyObject *native) {
     const Record *record = &e->state->native;
     PyObject *names = FIELD(record, native, NATIVE_NAMES);
@@ -329,7 +328,7 @@ Outcome write_bits(Encoder *e, PyObject *object) {
                            : write_bytes(e, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data));
 }
 
-/* A binary of which only tag and length go into the output. */
+/* Writes only the tag and length of a binary. The binary is a separate part. */
 Outcome write_apart(Encoder *e, PyObject *binary) {
     if (exceeds(e, PyBytes_GET_SIZE(binary))) {
         return FAILED;

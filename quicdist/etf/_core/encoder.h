@@ -1,4 +1,4 @@
-/* What encode.c and its leaves share: the encoder, its output, the plain leaves. */
+/* Declarations that encode.c and encode_leaves.c share: the encoder, its output, common leaves. */
 #ifndef QUICDIST_ETF_ENCODER_H
 #define QUICDIST_ETF_ENCODER_H
 
@@ -9,7 +9,7 @@ typedef enum {
     OPENED = 1,   /* a container, now on top of the frames */
     ANOTHER = 2,  /* nothing is written: it is of no plain type */
     FAILED = -1,  /* with an exception set, or Encoder.over */
-    REFUSED = -2, /* encode.py is to say why */
+    REFUSED = -2, /* encode.py raises the error */
 } Outcome;
 
 typedef enum { TUPLE, LIST, DICT, ITERATOR } Kind;
@@ -46,7 +46,7 @@ typedef struct {
     Py_ssize_t landmark; /* the last power of two that the depth has reached */
     int64_t terms;       /* elements of all containers so far */
     int versioned;       /* whether the version byte is in the output */
-    enum { WITHIN, TOO_MANY_TERMS, TOO_MANY_BYTES } over; /* the bound that ended it */
+    enum { WITHIN, TOO_MANY_TERMS, TOO_MANY_BYTES } over; /* the exceeded limit */
     int unread;          /* whether funs are in it that were not looked into */
     uint8_t inline_bytes[INLINE_BYTES];
     Frame inline_frames[INLINE_FRAMES];
@@ -55,7 +55,7 @@ typedef struct {
 /* Makes room for `more` bytes. */
 int grow_output(Encoder *e, Py_ssize_t more);
 
-/* What an exception from encode.py's functions means. */
+/* The outcome for an exception from a function of encode.py. */
 Outcome after_exception(Encoder *e);
 
 Outcome write_atom_text(Encoder *e, PyObject *atom);
@@ -70,12 +70,12 @@ Outcome write_native_head(Encoder *e, PyObject *native);
 Outcome write_bits(Encoder *e, PyObject *object);
 Outcome write_apart(Encoder *e, PyObject *binary);
 
-/* bytearray, memoryview and the like; `*written` says whether it was one in one piece. */
+/* Writes a buffer such as bytearray or memoryview. `*written` is 0 if it is not contiguous. */
 Outcome write_buffer(Encoder *e, PyObject *object, int *written);
 
 #define LONG_PART 4096
 
-/* Whether `more` bytes are too many, the caller's to be failed with then. */
+/* Whether `more` bytes exceed the limit. The caller must then fail. */
 static inline int exceeds(Encoder *e, Py_ssize_t more) {
     Py_ssize_t size = e->size - e->versioned + e->apart_size;
     if (more <= e->settings->max_bytes && size <= e->settings->max_bytes - more) {
@@ -85,7 +85,7 @@ static inline int exceeds(Encoder *e, Py_ssize_t more) {
     return 1;
 }
 
-/* Where `size` bytes may be written, which then count as written; NULL on failure. */
+/* Reserves `size` bytes of output, which count as written. NULL on failure. */
 static inline uint8_t *reserve(Encoder *e, Py_ssize_t size) {
     if (e->room - e->size < size && grow_output(e, size) < 0) {
         return NULL;
@@ -107,7 +107,7 @@ static inline Outcome write_bytes(Encoder *e, const void *data, Py_ssize_t size)
     return DONE;
 }
 
-/* A tag and 32 bits, mostly a length. */
+/* Writes a tag and a 32-bit number, usually a length. */
 static inline Outcome write_head(Encoder *e, uint8_t tag, Py_ssize_t number) {
     if ((uint64_t)number > UINT32_MAX) {
         return REFUSED;
@@ -161,7 +161,7 @@ static inline Outcome write_atom(Encoder *e, PyObject *atom) {
     return e->refs == NULL ? write_atom_text(e, atom) : write_atom_ref(e, atom);
 }
 
-/* Writes an integer of up to 64 bits into the 11 bytes at `p`; gives the end. */
+/* Writes an integer of up to 64 bits into the 11 bytes at `p`. Returns the end. */
 static inline uint8_t *put_integer(uint8_t *p, int64_t value) {
     if (value >= 0 && value <= 255) {
         p[0] = SMALL_INTEGER_EXT;

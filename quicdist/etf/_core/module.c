@@ -1,7 +1,7 @@
-/* The module quicdist.etf._compiled: its functions and what they need of Python.
+/* The module quicdist.etf._compiled: its functions and its references to Python objects.
  *
- * If the Python side is not as expected (a class without the slots, a function gone), importing
- * fails with ImportError, and quicdist.etf.codec takes the pure Python codec.
+ * If the Python modules do not match (a class without its slots, a missing function), the import
+ * raises ImportError, and quicdist.etf.codec selects the pure Python codec.
  */
 #include "core.h"
 
@@ -13,7 +13,7 @@ static int is_word(PyObject *object, const char *word) {
     return PyUnicode_Check(object) && PyUnicode_CompareWithASCIIString(object, word) == 0;
 }
 
-/* The integer, or the largest there is if it is larger: what we count never gets there. */
+/* Reads a limit. Larger values are clipped to the largest integer, which no count reaches. */
 static int read_limit(PyObject *limits, const char *name, int64_t *value) {
     PyObject *number = PyObject_GetAttrString(limits, name);
     if (number == NULL) {
@@ -66,7 +66,7 @@ int read_options(State *state, PyObject *options, Settings *settings) {
         *settings = state->default_settings;
         return 0;
     }
-    /* Options are frozen, and whoever has other ones uses them again. */
+    /* Options are frozen and usually reused, so their values are cached by identity. */
     for (int i = 0; i < OPTIONS_KEPT; i++) {
         if (options == state->known_options[i]) {
             *settings = state->known_settings[i];
@@ -86,7 +86,7 @@ int read_options(State *state, PyObject *options, Settings *settings) {
 
 /* ---- arguments ---- */
 
-/* Sorts the arguments of a call by name; those not given stay NULL. */
+/* Sorts the arguments of a call by name. Missing arguments stay NULL. */
 static int sort_arguments(const char *function, const char *const *names, int most, int least,
                           PyObject *const *given, Py_ssize_t count, PyObject *keywords,
                           PyObject **arguments) {
@@ -127,7 +127,7 @@ static int sort_arguments(const char *function, const char *const *names, int mo
     return 0;
 }
 
-/* The bytes of `object` in one piece. A view of them that is not is copied. */
+/* The contiguous bytes of `object`. A buffer that is not contiguous is copied. */
 static int get_bytes(PyObject *object, Py_buffer *view) {
     if (PyObject_GetBuffer(object, view, PyBUF_SIMPLE) == 0) {
         return 0;
@@ -145,7 +145,7 @@ static int get_bytes(PyObject *object, Py_buffer *view) {
     return outcome;
 }
 
-/* An offset that is not negative; -1 with an exception. One that no buffer has is clipped. */
+/* A non-negative offset, or -1 with an exception. Offsets beyond any buffer are clipped. */
 static Py_ssize_t get_offset(PyObject *object) {
     if (object == NULL) {
         return 0;
@@ -228,7 +228,8 @@ static PyObject *with_end(PyObject *term, Py_ssize_t end) {
 
 PyDoc_STRVAR(decode_doc,
              "decode(data, options=...)\n--\n\n"
-             "The one term that `data` is, version byte first. Raises EtfDecodeError.");
+             "Decodes `data`, which is one term with the version byte first.\n\n"
+             "Raises EtfDecodeError if the data is invalid, exceeds the limits or has extra bytes.");
 
 static PyObject *core_decode(PyObject *module, PyObject *const *given, Py_ssize_t count,
                              PyObject *keywords) {
@@ -256,8 +257,9 @@ static PyObject *core_decode(PyObject *module, PyObject *const *given, Py_ssize_
 
 PyDoc_STRVAR(decode_prefix_doc,
              "decode_prefix(data, offset=0, options=...)\n--\n\n"
-             "The term at `offset`, version byte first, and the offset behind it. "
-             "Raises EtfDecodeError.");
+             "Decodes the term at `offset`, version byte first. Returns the term and the offset\n"
+             "after it.\n\n"
+             "Raises EtfDecodeError if the data is invalid or exceeds the limits.");
 
 static PyObject *core_decode_prefix(PyObject *module, PyObject *const *given, Py_ssize_t count,
                                     PyObject *keywords) {
@@ -282,8 +284,10 @@ static PyObject *core_decode_prefix(PyObject *module, PyObject *const *given, Py
 
 PyDoc_STRVAR(decode_bare_doc,
              "decode_bare(data, offset=0, options=..., atoms=())\n--\n\n"
-             "The term at `offset` without a version byte, and the offset behind it.\n\n"
-             "ATOM_CACHE_REF i is `atoms[i]`. Raises EtfDecodeError.");
+             "Decodes the term at `offset`, without a version byte. Returns it and the offset\n"
+             "after it.\n\n"
+             "ATOM_CACHE_REF i is `atoms[i]`. Raises EtfDecodeError if the data is invalid or\n"
+             "exceeds the limits.");
 
 static PyObject *core_decode_bare(PyObject *module, PyObject *const *given, Py_ssize_t count,
                                   PyObject *keywords) {
@@ -325,8 +329,8 @@ static PyObject *core_decode_bare(PyObject *module, PyObject *const *given, Py_s
 
 #define LARGE 65536
 
-/* OTP compresses only where that makes the whole shorter; and what would be too large to be read
- * is left as it is. Takes over the reference. */
+/* Compresses a term. OTP compresses only if the result is shorter. Terms that are too large to be
+ * decompressed are left uncompressed. Takes over the reference. */
 static PyObject *compressed(State *state, PyObject *whole, const Settings *settings) {
     Py_ssize_t size = PyBytes_GET_SIZE(whole) - 1;
     if (size > settings->max_decompressed) {
@@ -356,7 +360,8 @@ static PyObject *compressed(State *state, PyObject *whole, const Settings *setti
 
 PyDoc_STRVAR(encode_doc,
              "encode(term, options=...)\n--\n\n"
-             "The external form of `term`, version byte first. Raises EtfEncodeError.");
+             "Encodes `term` with the version byte first.\n\n"
+             "Raises EtfEncodeError if the term has no Erlang form or exceeds the limits.");
 
 static PyObject *core_encode(PyObject *module, PyObject *const *given, Py_ssize_t count,
                              PyObject *keywords) {
@@ -377,10 +382,10 @@ static PyObject *core_encode(PyObject *module, PyObject *const *given, Py_ssize_
 
 PyDoc_STRVAR(encode_bare_doc,
              "encode_bare(term, options=..., refs=None)\n--\n\n"
-             "The external form of `term` without the version byte. Raises EtfEncodeError.\n\n"
-             "With `refs`, an atom in it becomes ATOM_CACHE_REF `refs[atom]`; one that is not is\n"
-             "given the next number, up to 255 atoms, and written in full beyond. After an error\n"
-             "`refs` may have atoms that nothing refers to.");
+             "Encodes `term` without the version byte.\n\n"
+             "With `refs`, an atom is written as ATOM_CACHE_REF `refs[atom]`. An unknown atom is\n"
+             "added with the next number. After 255 atoms, unknown atoms are written in full. After\n"
+             "an error, `refs` may contain unused atoms. Raises EtfEncodeError like `encode`.");
 
 static PyObject *core_encode_bare(PyObject *module, PyObject *const *given, Py_ssize_t count,
                                   PyObject *keywords) {
@@ -402,7 +407,7 @@ static PyObject *core_encode_bare(PyObject *module, PyObject *const *given, Py_s
     return encode_term(state, arguments[0], options, &settings, refs, 0, ALL_IN_ONE);
 }
 
-/* How many bytes make a binary a part of its own; -1 with an exception. No binary has none. */
+/* Reads the minimum size of a binary that is a separate part. Returns -1 with an exception. */
 static int get_large(PyObject *object, Py_ssize_t *large) {
     *large = LARGE;
     if (object != NULL) {
@@ -419,10 +424,10 @@ static int get_large(PyObject *object, Py_ssize_t *large) {
 
 PyDoc_STRVAR(encode_parts_doc,
              "encode_parts(term, options=..., large=65536)\n--\n\n"
-             "What `encode` gives, in parts to be put together. Raises EtfEncodeError.\n\n"
-             "A `bytes` of at least `large` bytes within `term` is a part of its own: the very\n"
-             "object, which is not copied. What can change, such as a bytearray, is. Compressed,\n"
-             "all is one part.");
+             "Encodes `term` like `encode`, but returns the result as parts to be joined.\n\n"
+             "A `bytes` object of at least `large` bytes in `term` is a separate part and is not\n"
+             "copied. Mutable buffers such as bytearray are copied. A compressed term is one part.\n"
+             "Raises EtfEncodeError like `encode`.");
 
 static PyObject *core_encode_parts(PyObject *module, PyObject *const *given, Py_ssize_t count,
                                    PyObject *keywords) {
@@ -450,7 +455,8 @@ static PyObject *core_encode_parts(PyObject *module, PyObject *const *given, Py_
 
 PyDoc_STRVAR(encode_bare_parts_doc,
              "encode_bare_parts(term, options=..., refs=None, large=65536)\n--\n\n"
-             "What `encode_bare` gives, in the parts of `encode_parts`. Raises EtfEncodeError.");
+             "Encodes `term` like `encode_bare`, but returns the result as parts like "
+             "`encode_parts`.");
 
 static PyObject *core_encode_bare_parts(PyObject *module, PyObject *const *given, Py_ssize_t count,
                                         PyObject *keywords) {
@@ -495,7 +501,7 @@ PyObject *record_new(const Record *record, PyObject **fields) {
     return object;
 }
 
-/* Where the slots of the class `name` lie. */
+/* Finds the offsets of the slots of the class `name`. */
 static int find_record(Record *record, PyObject *terms, const char *name, const char *const *fields,
                        int count) {
     PyObject *type = PyObject_GetAttrString(terms, name);
@@ -597,7 +603,7 @@ static int make_tables(State *state) {
         PyErr_NoMemory();
         return -1;
     }
-    /* Python's own secret, so that no peer can choose what falls on one place. */
+    /* The secret hash seed of Python, so that a peer cannot choose colliding entries. */
     PyObject *text = PyUnicode_FromString("quicdist.etf._compiled");
     if (text == NULL) {
         return -1;

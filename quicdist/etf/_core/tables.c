@@ -1,8 +1,8 @@
-/* Atoms, pids and map keys met before, so that most are found instead of made.
+/* Caches of atoms, pids and map keys, so that most of them are not created again.
  *
- * The tables have a fixed size, so that a peer can neither fill the memory through them nor keep
- * more than so many atoms alive. Giving up an entry may run Python code (the atom's weak reference
- * in quicdist.etf.terms), which may come back here: a set is whole before that happens.
+ * The tables have a fixed size, so that a peer can neither exhaust the memory nor keep many atoms
+ * alive. Releasing an entry may run Python code (the weak reference of the atom in
+ * quicdist.etf.terms), which may enter this code again. A set is consistent before that happens.
  */
 #include "core.h"
 

@@ -1,14 +1,14 @@
-"""Terms as text: printed as the Erlang shell prints them, and read back.
+"""Terms as text in Erlang notation: printing and reading.
 
-`format_term` prints what `io_lib:format("~0tp", [Term])` of an Erlang started with `+pc unicode`
-prints: one line, lists of printable characters as strings. `parse_term` reads Erlang's literal
-notation: everything that can be written without a variable, a call or an operator.
+`format_term` prints the same text as `io_lib:format("~0tp", [Term])` in an Erlang started with
+`+pc unicode`: one line, with lists of printable characters as strings. `parse_term` reads Erlang
+literals, which contain no variable, call or operator.
 
-Neither recurses, and both take time in proportion to their input. A fun has no notation that
-Erlang could read either: it prints as `#Fun<...>` and is refused by the reader. Pids, ports and
-references print as in the shell of the node they belong to, `<0.94.0>`, or with that node's name,
-`<'5555@127.0.0.1'.94.0>`; the latter are read anywhere, the former where the reader is told
-which node is meant. The creation (which life of its node an identifier belongs to) is not printed.
+Neither function is recursive, and both take linear time. Funs have no notation that can be read, as
+in Erlang: they are printed as `#Fun<...>` and rejected by the reader. Pids, ports and references
+are printed as in the shell of their node, `<0.94.0>`, or with the name of their node,
+`<'5555@127.0.0.1'.94.0>`. The reader accepts the first form only if it is given a node. The
+creation of an identifier is not printed.
 
 Source: erl_scan, erl_parse, io_lib and io_lib_pretty of OTP; Reference Manual, "Data Types".
 """

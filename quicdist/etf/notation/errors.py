@@ -1,4 +1,4 @@
-"""The exception of the reader."""
+"""The exception of the term reader."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from quicdist.etf.errors import EtfError
 
 
 class NotationError(EtfError, ValueError):
-    """The text is no term. `position` is an index into the text, `expected` says what would do."""
+    """The text is not a term. `position` is an index in the text, `expected` the expected token."""
 
     def __init__(self, text: str, position: int, expected: str) -> None:
         self.position = position

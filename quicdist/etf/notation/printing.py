@@ -23,7 +23,7 @@ from quicdist.etf.terms import (
 )
 
 _MAX_PRINTED_DEPTH = 1_000_000
-"""Deeper is taken for a list that contains itself."""
+"""Maximum printed depth. A deeper term is assumed to contain itself."""
 
 _PRINTABLE = re.compile("[\t\n\v\f\r\b\x1b\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+")
 _CONTROL = {
@@ -47,43 +47,44 @@ _ATOM_ESCAPES = {**_ESCAPES, ord("'"): "\\'"}
 
 
 SHOWN = 200
-"""Characters of a term in an error or a log line, unless the place says otherwise."""
+"""Default maximum number of characters of a term in an error text or log line."""
 
 _DECIMAL_BITS = 14_300
 """Longer integers have more than MAX_DIGITS digits."""
 
 
 def format_term(term: Term, *, node: str | None = None) -> str:
-    """The term on one line of Erlang notation. `str` prints as the binary that it encodes to.
+    """The term as one line in Erlang notation. A str is printed as the binary that it encodes to.
 
-    The text has no bound: for output that somebody asked for. Errors and logs take
-    `format_bounded`. With a `node`, the identifiers of all other nodes print with the name of
-    theirs; without one none does.
+    The length of the text is not limited. Use `format_bounded` for errors and logs. With a `node`,
+    identifiers of other nodes are printed with the name of their node. Without one, no names are
+    printed.
 
-    Raises `TypeError` for an object that is no term, `ValueError` for a float that Erlang does
-    not have and for a list that contains itself.
+    Raises TypeError if an object is not a term, and ValueError if a float is not finite or a
+    container contains itself.
     """
     return "".join(_print(term, node, None))
 
 
 def format_bounded(term: object, limit: int = SHOWN, *, node: str | None = None) -> str:
-    """The beginning of what `format_term` gives: `limit` characters, then "..." where it goes on.
+    """The first `limit` characters of `format_term(term)`, with "..." if the text is longer.
 
-    The work is bounded, too, however large or deep the term is. Never raises: an object that is
-    no term prints as `#Python<its class>`. As `io_lib:format/3` with `chars_limit`.
+    The run time is also bounded, regardless of the size and depth of the term, as in
+    `io_lib:format/3` with `chars_limit`. The function never raises: an object that is not a term
+    is printed as `#Python<class>`.
     """
     out: list[str] = []
     try:
         for part in _print(term, node, limit):
             out.append(part)
-    except Exception as error:  # a class of the user's
+    except Exception as error:  # raised by a class of the application
         out.append(f"...#Python<{type(error).__qualname__:.100}>")
     text = "".join(out)
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def _print(term: Term, node: str | None, limit: int | None) -> Iterator[str]:
-    """The parts of the text, up to one that goes beyond `limit` characters."""
+    """The parts of the text, up to the part that exceeds `limit` characters."""
     out: list[str] = []
     stack: list[_Printing] = []
     pending = term
@@ -92,7 +93,7 @@ def _print(term: Term, node: str | None, limit: int | None) -> Iterator[str]:
         nested = _print_flat(pending, out, node, room)
         if nested is not None:
             if len(stack) >= _MAX_PRINTED_DEPTH:
-                raise ValueError(f"nested deeper than {_MAX_PRINTED_DEPTH}, or in itself")
+                raise ValueError(f"nested deeper than {_MAX_PRINTED_DEPTH}, or contains itself")
             stack.append(nested)
         while stack:
             if room is not None:
@@ -115,16 +116,16 @@ def _print(term: Term, node: str | None, limit: int | None) -> Iterator[str]:
 
 @dataclass(slots=True)
 class _Printing:
-    """A container half printed: what is still to come, each with what goes before it."""
+    """A partly printed container: its remaining terms, each with the text before it."""
 
     items: Iterator[tuple[str, Term]]
     closing: str
 
 
 def _print_flat(term: Term, out: list[str], node: str | None, room: int | None) -> _Printing | None:
-    """Prints a term that contains no other; of one that does, its opening.
+    """Prints a term without other terms inside, or the start of a container.
 
-    With `room`, of what is longer than so many characters more than these, but not all.
+    With `room`, a long text is cut to somewhat more than `room` characters.
     """
     if isinstance(term, Atom):
         out.append(format_atom(term))
@@ -176,14 +177,14 @@ def _print_special(
 def _beginning(
     term: bytes | bytearray | memoryview, room: int | None
 ) -> bytes | bytearray | memoryview:
-    """As much of it as is longer than `room` characters when it is printed: a character has up to
-    four bytes."""
+    """The start of a binary that prints longer than `room` characters. A character has up to four
+    bytes."""
     if room is None or len(term) <= 4 * room + 8:
         return term
     most = 4 * room + 8
     if isinstance(term, memoryview):
         return term[:most]
-    # Up to the end of a character.
+    # Extend to the end of a character.
     while most > 4 * room + 4 and term[most] & 0xC0 == 0x80:
         most -= 1
     return term[:most]
@@ -209,7 +210,7 @@ def _print_list(term: list[Term], out: list[str], room: int | None) -> _Printing
 
 
 def _as_text(codes: list[int]) -> str | None:
-    """The characters that Erlang's shell takes the integers for."""
+    """The text if the Erlang shell prints the integers as a string, otherwise None."""
     try:
         text = "".join(map(chr, codes))
     except (ValueError, OverflowError):
@@ -249,7 +250,7 @@ def _quote(text: str, quote: str, escapes: Mapping[int, str]) -> str:
 
 
 def format_atom(name: str) -> str:
-    """The atom of this name, quoted where Erlang needs that."""
+    """The atom in Erlang notation, quoted if necessary."""
     if BARE_ATOM.fullmatch(name) and name not in RESERVED:
         return str(name)
     return _quote(name, _APOSTROPHE, _ATOM_ESCAPES)
@@ -274,9 +275,9 @@ def _format_int(value: int, room: int | None = None) -> str:
 
 
 def _format_float(value: float) -> str:
-    """Erlang's `float_to_list(Value, [short])`: the shorter of two forms of the fewest digits."""
+    """The result of `float_to_list(Value, [short])` in Erlang: the shorter of two forms."""
     if value != value or value in (float("inf"), float("-inf")):
-        raise ValueError(f"{value!r} is no Erlang float")
+        raise ValueError(f"{value!r} is not an Erlang float")
     mantissa, _, exponent = f"{float(value)!r}".partition("e")
     sign = "-" if mantissa.startswith("-") else ""
     whole, _, fraction = mantissa.lstrip("-").partition(".")
@@ -330,4 +331,4 @@ def _format_special(term: Term, node: str | None, room: int | None) -> str:
         if node is None or term.node == node:
             return text
         return text.replace("<0.", f"<{_quote(term.node, _APOSTROPHE, _ATOM_ESCAPES)}.", 1)
-    raise TypeError(f"{type(term).__name__} is no Erlang term")
+    raise TypeError(f"{type(term).__name__} is not an Erlang term")

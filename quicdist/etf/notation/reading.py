@@ -1,4 +1,4 @@
-"""Text to terms. Source: erl_parse of OTP."""
+"""Reading of terms from text. Source: erl_parse of OTP."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from quicdist.etf.terms import (
 )
 
 MAX_DEPTH = DEFAULT.limits.max_depth
-"""How deep a term may nest to be read: as deep as one that comes over the wire."""
+"""Maximum nesting depth of a term, the same as for decoding."""
 
 _MAX_FILLED_BITS = 1 << 27
-"""Of all integer segments of binaries: `<<0:1000000000000>>` is short to write."""
+"""Maximum total size in bits of integer segments, because `<<0:1000000000000>>` is a short text."""
 
 _OCTETS = re.compile("(?:[0-9]{1,9},[ \n]*){8,4096}")
-"""Segments of a binary with nothing to tell but a number, so many at most that reading them again
-one by one is no matter."""
+"""A run of binary segments that are only numbers. Its length is limited, so that reading it again
+one by one is cheap."""
 
 _MAX_BINARY_DEPTH = 16
-"""Of binaries that are segments of binaries, each of which is a copy."""
+"""Maximum nesting depth of binaries in segments of binaries, each of which is copied."""
 
 _NUMBERS = re.compile(r"((?:\.[0-9]{1,20}){1,5})>")
 _IDENTIFIER_NUMBERS = {"<": (2, 2, 32), "#Port<": (1, 1, 64), "#Ref<": (1, 5, 32)}
-"""How many numbers a pid, port or reference has at least and at most, and their bits."""
+"""Minimum and maximum count of numbers in a pid, port or reference, and their bits."""
 
 
 def parse_term(
@@ -48,14 +48,14 @@ def parse_term(
     creation: int = 0,
     max_depth: int = MAX_DEPTH,
 ) -> Term:
-    """The term that Erlang reads in `text`; a full stop may follow it.
+    """Reads the Erlang term in `text`, optionally followed by a full stop.
 
-    Binaries come as `bytes` (or `BitString`), strings as lists of integers, as in Erlang.
-    `<0.94.0>`, `#Port<0.1>` and `#Ref<0.1.2.3>` are those of `node`, in its life `creation`;
-    without a node they are refused. Those of other nodes get the creation 0. A key that a map has
-    twice is refused. Integers of more than 4300 digits are read in base 16 alone.
+    Binaries become `bytes` (or `BitString`), and strings become lists of integers, as in Erlang.
+    `<0.94.0>`, `#Port<0.1>` and `#Ref<0.1.2.3>` belong to `node` with `creation`. Without a node
+    they are rejected. Identifiers of other nodes have the creation 0. Duplicate map keys are
+    rejected. Integers of more than 4300 digits must be in base 16.
 
-    Raises `NotationError`.
+    Raises NotationError if the text is not a term.
     """
     parser = _Parser(text, node, creation, max_depth)
     term = parser.term()
@@ -66,9 +66,9 @@ def parse_term(
 def parse_call(
     text: str, *, node: str | None = None, creation: int = 0, max_depth: int = MAX_DEPTH
 ) -> tuple[Atom, Atom, list[Term]]:
-    """Module, function and arguments of a call such as `lists:seq(1, 3)`.
+    """Reads the module, function and arguments of a call such as `lists:seq(1, 3)`.
 
-    Raises `NotationError`.
+    Raises NotationError if the text is not a call.
     """
     parser = _Parser(text, node, creation, max_depth)
     call = parser.call()
@@ -76,7 +76,7 @@ def parse_call(
     return call
 
 
-# -- containers half read -----------------------------------------------------------------------
+# -- partly read containers ---------------------------------------------------------------------
 
 
 class _Frame(Protocol):
@@ -87,10 +87,11 @@ class _Frame(Protocol):
         """The token that ends it."""
 
     def empty(self) -> Term:
-        """The container that ends at once."""
+        """The empty container."""
 
     def take(self, value: Term, parser: _Parser) -> tuple[bool, Term]:
-        """Takes a value and what may follow it; whether that ended it, and if so the whole."""
+        """Adds a value and reads the next separator. Returns whether the container is complete, and
+        the container."""
 
 
 @dataclass(slots=True)
@@ -98,7 +99,7 @@ class _List:
     items: list[Term] = field(default_factory=list)
     at_tail: bool = False
     tails: int = 0
-    """Lists opened behind a bar, `[a | [b | ...`: read as one list, so that none is copied."""
+    """Number of lists opened after a bar, `[a | [b | ...`, which are read as one list."""
 
     @property
     def closing(self) -> str:
@@ -193,13 +194,13 @@ class _Map:
 
 @dataclass(slots=True)
 class _Record:
-    """A native record, `#Module:Name{Field = Value}`. A field's name is read ahead of its value."""
+    """A native record, `#Module:Name{Field = Value}`. Field names are read before the values."""
 
     module: Atom
     name: Atom
     parser: _Parser
     names: dict[Atom, None] = field(default_factory=dict)
-    """In their order."""
+    """The names in order."""
     values: list[Term] = field(default_factory=list)
 
     @property
@@ -260,14 +261,14 @@ class _Binary:
 
 
 class _Parser(Scanner):
-    """Keeps the containers that are open on a stack of its own."""
+    """A parser that keeps open containers on an explicit stack."""
 
     def __init__(self, text: str, node: str | None, creation: int, max_depth: int) -> None:
         super().__init__(text)
         self.value_start = 0
-        """Where the value last read began."""
+        """Start of the last value."""
         self.text_value: str | None = None
-        """The characters of the value last read, if it was a string literal."""
+        """The characters of the last value if it was a string literal."""
         self._node = node
         self._creation = creation
         self._max_depth = max_depth
@@ -286,7 +287,7 @@ class _Parser(Scanner):
         return module, function, arguments
 
     def end(self) -> None:
-        """Reads the end of the text, or a full stop and that."""
+        """Reads the end of the text, optionally after a full stop."""
         token = self.next()
         if token.kind is Kind.DOT:
             token = self.next()
@@ -296,7 +297,7 @@ class _Parser(Scanner):
             self.fail("the end", token.start)
 
     def term(self, outermost: _Frame | None = None) -> Term:
-        """Reads a term, or what is left of a container."""
+        """Reads a term, or the rest of a container."""
         stack = [] if outermost is None else [outermost]
         starts: list[int] = []
         while True:
@@ -362,21 +363,21 @@ class _Parser(Scanner):
         return bits
 
     def octets(self, segments: Segments) -> None:
-        """Reads as many plain segments as stand here in a row, each with the comma behind it.
+        """Reads a run of segments that are only numbers, each with the comma after it.
 
-        A large binary is little else, and one by one they take long.
+        This is faster than reading them one by one, and most large binaries consist of them.
         """
         found = _OCTETS.match(self.text, self.position)
         if found is None:
             return
         numbers = found.group().split(",")[:-1]
         if self._filled + 8 * len(numbers) > _MAX_FILLED_BITS:
-            return  # one by one, until the one that is too many
+            return  # read one by one to report the segment that exceeds the limit
         segments.add_octets(bytes([int(number) & 0xFF for number in numbers]))
         self.position = found.end()
 
     def segment_spec(self) -> Spec:
-        """Reads `:Size/type-sign-endian-unit:N` as far as it is there."""
+        """Reads the optional parts of `:Size/type-sign-endian-unit:N`."""
         spec = Spec()
         if self.accept(":"):
             in_parentheses = self.accept("(")
@@ -460,7 +461,7 @@ class _Parser(Scanner):
         return -self.char() if token.text == "-" else self.char()
 
     def _parenthesised(self, token: Token) -> Term:
-        """What stands in parentheses contains no other term: `<<(-1):16>>` is why it is read."""
+        """Reads a term in parentheses, as in `<<(-1):16>>`. It may not contain other terms."""
         inner = self.next()
         if inner.text == "(":
             self.fail("a number, string or atom", inner.start)

@@ -1,4 +1,4 @@
-"""Text to tokens. Source: erl_scan of OTP."""
+"""Reading of tokens from text. Source: erl_scan of OTP."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quicdist.etf.notation.words import MAX_DIGITS, WORD
 
 
 class Kind(enum.Enum):
-    """Kinds of tokens. Quoted ones are read piece by piece behind their first quote."""
+    """The kinds of tokens. The rest of a quoted token is read separately after its first quote."""
 
     ATOM = "atom"
     VARIABLE = "variable"
@@ -25,7 +25,7 @@ class Kind(enum.Enum):
 
 
 class Token(NamedTuple):
-    """A token as it stands at index `start`."""
+    """A token at index `start` of the text."""
 
     kind: Kind
     text: str
@@ -72,13 +72,13 @@ _LONE = re.compile("[\ud800-\udfff]")
 
 
 class Scanner:
-    """Reads tokens left to right, and what has a grammar of its own: numbers, quoted text."""
+    """Reads tokens from left to right, and the grammar of numbers and quoted text."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.position = 0
         self._ahead: tuple[int, Token, int] | None = None
-        """A token that was read and not taken: where reading began, it, and where it ended."""
+        """A token that was read but not consumed: start of reading, token, and end."""
         lone = _LONE.search(text)
         if lone:
             self.fail("text (a surrogate is no character)", lone.start())
@@ -99,7 +99,7 @@ class Scanner:
         return Token(_KINDS[found.lastgroup], found.group(), found.start())
 
     def accept(self, choice: str) -> bool:
-        """Reads the next token if it is this one."""
+        """Reads the next token if it is `choice`. Returns whether it was."""
         before = self.position
         token = self.next()
         if token.kind is Kind.PUNCTUATION and token.text == choice:
@@ -109,7 +109,7 @@ class Scanner:
         return False
 
     def one_of(self, *choices: str) -> str:
-        """Reads one of these tokens."""
+        """Reads one of the tokens. Raises NotationError for any other token."""
         token = self.next()
         if token.kind is not Kind.PUNCTUATION or token.text not in choices:
             *others, last = (f'"{choice}"' for choice in choices)
@@ -117,23 +117,23 @@ class Scanner:
         return token.text
 
     def expect(self, choice: str) -> None:
-        """Reads this token."""
+        """Reads the token. Raises NotationError for any other token."""
         self.one_of(choice)
 
     def peek(self) -> str:
-        """The next character that is no space, `""` at the end; the position moves up to it."""
+        """Skips spaces and returns the next character, `""` at the end."""
         start = self.skip_space()
         return self.text[start : start + 1]
 
     def skip_space(self) -> int:
-        """Moves past spaces and comments."""
+        """Skips spaces and comments."""
         found = _SPACE.match(self.text, self.position)
         assert found is not None
         self.position = found.end()
         return self.position
 
     def number(self, token: Token, sign: str = "+") -> int | float:
-        """Reads what is left of a number."""
+        """Reads the rest of a number."""
         if self.text.startswith("#", self.position):
             return self._based(token, sign)
         fraction = _FRACTION.match(self.text, self.position)
@@ -161,7 +161,7 @@ class Scanner:
         try:
             return int(text, base)
         except ValueError:
-            most = sys.get_int_max_str_digits()  # 0 is no limit; it may be below ours
+            most = sys.get_int_max_str_digits()  # 0 means no limit; it may be below MAX_DIGITS
             is_long = bool(base & (base - 1)) and 0 < most < len(text)
             self.fail("fewer digits" if is_long else f"digits of base {base}", start)
 
@@ -176,7 +176,7 @@ class Scanner:
         return value
 
     def char(self) -> int:
-        """Reads the character behind a dollar."""
+        """Reads the character after a dollar sign."""
         if self.position >= len(self.text):
             self.fail("a character", self.position)
         char = self.text[self.position]
@@ -184,7 +184,7 @@ class Scanner:
         return ord(self._escape() if char == "\\" else char)
 
     def string(self, start: int) -> str:
-        """Reads what follows the quote at `start`, and the strings right behind it."""
+        """Reads the string after the quote at `start`, and the adjacent strings after it."""
         parts = [self._one_string(start)]
         while self.peek() == '"':
             self.position += 1
@@ -196,7 +196,7 @@ class Scanner:
         return self.quoted('"', start) if triple is None else self._triple_quoted(triple)
 
     def quoted(self, quote: str, start: int) -> str:
-        """Reads what is between here and the closing quote."""
+        """Reads the text up to the closing quote."""
         parts: list[str] = []
         while True:
             run = _PLAIN_RUN[quote].match(self.text, self.position)
@@ -210,7 +210,7 @@ class Scanner:
             parts.append(self._escape())
 
     def _escape(self) -> str:
-        """The character that stands behind a backslash."""
+        """Reads the character after a backslash."""
         found = _ESCAPE.match(self.text, self.position)
         if found is None:
             self.fail("an escape such as \\n, \\x{1F600} or \\101", self.position - 1)
@@ -226,9 +226,10 @@ class Scanner:
         return chr(code)
 
     def _triple_quoted(self, opening: re.Match[str]) -> str:
-        """Lines between two lines of three quotes or more, less the last one's indentation.
+        """Reads the lines between two lines of at least three quotes, without the indentation of
+        the last line.
 
-        As OTP 27 reads them; older ones see an empty string, a string and an empty string.
+        Source: OTP 27. Older releases read an empty string, a string and an empty string.
         """
         quotes = opening.group(1)
         ending = re.compile(f"\n([\x00-\x09\x0b-\x20\x80-\xa0]*){quotes}")

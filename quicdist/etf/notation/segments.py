@@ -1,4 +1,4 @@
-"""Binaries from their segments. Source: Reference Manual, "Bit Syntax Expressions"."""
+"""Creation of binaries from segments. Source: Reference Manual, "Bit Syntax Expressions"."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _FLOATS = {16: "e", 32: "f", 64: "d"}
 
 @dataclass(slots=True)
 class Spec:
-    """What stands behind a segment's value, `:size/type-endian-unit:N`; None where nothing does.
+    """The specification of a segment, `:size/type-endian-unit:N`, with None for missing parts.
 
-    The sign matters to matching alone, and is not kept.
+    The sign is not stored, because it applies only to matching.
     """
 
     size: int | None = None
@@ -27,7 +27,7 @@ class Spec:
     unit: int | None = None
 
     def bits(self, size: int) -> int:
-        """Of a number, if no size was given: `size`."""
+        """The size of a number in bits, with the default `size`."""
         return (size if self.size is None else self.size) * (self.unit or 1)
 
     @property
@@ -38,10 +38,10 @@ class Spec:
 
 @dataclass(slots=True)
 class Segments:
-    """A binary that grows: whole bytes, and the bits that wait to become one.
+    """A binary under construction: complete bytes and the remaining bits.
 
-    The `add` methods raise ValueError with what should have been there. `fill` is told how many
-    bits a sized segment asks for, and raises likewise.
+    The `add` methods raise ValueError with the expected text. `fill` receives the number of bits of
+    a sized segment and may also raise ValueError.
     """
 
     fill: Callable[[int], int]
@@ -50,14 +50,14 @@ class Segments:
     rest_bits: int = 0
 
     def whole(self) -> bytes | BitString:
-        """All of it."""
+        """The complete binary."""
         if not self.rest_bits:
             return bytes(self.data)
         last = self.rest << (8 - self.rest_bits)
         return BitString(bytes(self.data) + bytes((last,)), self.rest_bits)
 
     def add_text(self, text: str, spec: Spec) -> None:
-        """A string literal: each of its characters with the same spec."""
+        """Adds a string literal, with the same specification for each character."""
         kind = spec.type or "integer"
         if kind.startswith("utf"):
             self._add_bytes(_utf(text, kind, spec))
@@ -74,12 +74,12 @@ class Segments:
                 self.add(ord(char), spec)
 
     def add_octets(self, octets: bytes) -> None:
-        """Numbers with no spec, as the bytes that they are."""
+        """Adds numbers without a specification as bytes."""
         self.fill(8 * len(octets))
         self._add_bytes(octets)
 
     def add(self, value: Term, spec: Spec) -> None:
-        """Any other literal."""
+        """Adds any other literal."""
         kind = spec.type or "integer"
         is_int = isinstance(value, int) and not isinstance(value, bool)
         if kind in ("binary", "bitstring"):

@@ -1,4 +1,4 @@
-"""The wire habits of each carrier, one module each, and which ALPN chooses which."""
+"""The dialects of the carriers, one module each, and the ALPN identifiers that select them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class QuicDialect(Dialect, Protocol):
     """A dialect on QUIC streams."""
 
     receive_window: int
-    """The least, in bytes, that it takes for the peer's sender to work."""
+    """The minimum receive window in bytes that the sender of the peer requires."""
 
     @property
     def is_open(self) -> bool:
-        """Whether the peer has answered what goes before the handshake."""
+        """Whether the peer has answered the preamble of the handshake."""
 
     def carries(self, stream: int) -> bool:
-        """Whether the connection is over when the peer ends this stream."""
+        """Whether the end of this stream by the peer ends the connection."""
 
 
 QUIC_DIALECTS: dict[str, Callable[[Role, CarrierLimits], QuicDialect]] = {
@@ -34,7 +34,7 @@ QUIC_DIALECTS: dict[str, Callable[[Role, CarrierLimits], QuicDialect]] = {
     QuicDistDialect.traits.alpn: QuicDistDialect,
     MaculaDistDialect.traits.alpn: MaculaDistDialect,
 }
-"""By ALPN, in the order that a listener prefers them."""
+"""The dialects by ALPN identifier, in the order of preference of a listener."""
 
 ALL_ALPNS = tuple(QUIC_DIALECTS)
 
@@ -44,4 +44,4 @@ LARGEST_WINDOW = max(
     QuicDistDialect.receive_window,
     MaculaDistDialect.receive_window,
 )
-"""The most that any of them asks for, in bytes."""
+"""The maximum receive window in bytes of all dialects."""

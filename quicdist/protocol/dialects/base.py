@@ -1,7 +1,7 @@
-"""The contract of a dialect: how one carrier turns packets into stream bytes and back.
+"""The interface of a dialect, which converts between packets and the stream bytes of one carrier.
 
-A dialect is a pure object without clock and socket. It returns steps, which its carrier takes in
-their order. Every quirk of a foreign carrier is in its dialect and nowhere else.
+A dialect has no clock and no socket. It returns steps, which its carrier performs in order. The
+special cases of other carrier implementations are only in their dialects.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
 class Write(NamedTuple):
-    """Bytes for one stream. A stream not open yet is opened by its first write."""
+    """Bytes to send on one stream. The first write opens the stream."""
 
     stream: int
     parts: Sequence[Buffer]
@@ -25,10 +25,10 @@ class Write(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Nothing after this leaves before the time is over, or, where so said, a packet came.
+    """A pause: later steps wait until the time has passed or, if so specified, a packet arrived.
 
-    Time alone ends it only once all before it is acknowledged: a lost datagram must not bring
-    together what was to stay apart.
+    The time counts only when all previous data is acknowledged. Otherwise a retransmission could
+    arrive together with the later data.
     """
 
     seconds: float
@@ -37,7 +37,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """A stream that the peer opened and nobody reads: it is told to stop, both ways."""
+    """Reject a stream of the peer that is not used: stop it in both directions."""
 
     stream: int
     error_code: int
@@ -48,7 +48,7 @@ Step: TypeAlias = Write | Gap | Refuse
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What bytes turned into: packets for the owner, steps that answer the peer."""
+    """The result of received bytes: packets for the owner and steps that answer the peer."""
 
     packets: Sequence[Packet] = ()
     steps: Sequence[Step] = ()
@@ -56,59 +56,59 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class DialectTraits:
-    """What a connection's owner has to know of its dialect."""
+    """The properties of a dialect that the owner of a connection uses."""
 
     name: str
-    """The carrier's name in tables and logs: `quicdist`, `quic_dist`, `tcp`, ..."""
+    """The name of the carrier in tables and logs: `quicdist`, `quic_dist`, `tcp`, ..."""
 
     alpn: str
-    """The TLS application protocol (RFC 7301) that chooses it; empty where there is none."""
+    """The ALPN identifier (RFC 7301) that selects the dialect, empty if there is none."""
 
     needs_probe: bool = False
-    """A peer that disconnected may go on acknowledging: ask it something now and then."""
+    """Whether a disconnected peer may still acknowledge packets, so that it must be probed."""
 
     parks_frames: bool = False
-    """A peer whose frames did not fit the credit sends them only behind its next message: ask it
-    something after having held it back."""
+    """Whether a peer sends frames that exceeded the flow control credit only with its next message,
+    so that it must be probed after flow control blocked it."""
 
     ticks_may_stop: bool = False
-    """A live peer may fall silent: any packet of the carrier counts as its tick."""
+    """Whether a live peer may stop sending ticks. Any packet of the carrier then counts as one."""
 
     is_encrypted: bool = True
-    """Below it is TLS. A connection in the clear never replaces one that is encrypted."""
+    """Whether the carrier uses TLS. An unencrypted connection never replaces an encrypted one."""
 
     binds: bool = False
-    """Its peers are quicdist nodes and gateways: proofs of the cookie may be bound to the TLS
-    session. Stock nodes are left alone."""
+    """Whether cookie digests may be bound to the TLS session, because the peers are quicdist nodes
+    and gateways. Erlang nodes do not support it."""
 
     renews_ids: bool = False
-    """A dialer's QUIC is known to follow when we send to another of its connection ids. The one
-    that it began with has no reset token: with it, it could not tell that it has restarted."""
+    """Whether the QUIC library of the dialer accepts a change of its connection id. The initial
+    connection id has no stateless reset token, so that a restart of the dialer is not detected."""
 
 
 class DialectError(QuicdistError):
-    """Bytes that no such carrier sends; costs the connection that brought them."""
+    """The peer sent bytes that are invalid for the carrier. The connection must be closed."""
 
 
 class Dialect(Protocol):
-    """The wire habits of one carrier on one connection. Pure: no clock, no socket."""
+    """The dialect of one connection. It has no clock and no socket."""
 
     traits: DialectTraits
 
     def opened(self) -> Sequence[Step]:
-        """The transport is up: what goes before the first handshake message."""
+        """The steps before the first handshake message, when the transport is connected."""
 
     def handshake_bytes(self, message: bytes) -> Sequence[Step]:
-        """One handshake message, framed."""
+        """The steps that send one handshake message."""
 
     def connected(self) -> Sequence[Step]:
-        """The handshake is over, here: frames follow, both ways.
+        """The steps at the end of the handshake, before frames are sent.
 
-        Packets that came too early to be shown are what `receive(0, b"")` returns next.
+        `receive(0, b"")` then returns the frames that arrived before the end of the handshake.
         """
 
     def frame_bytes(self, parts: Sequence[Buffer]) -> Write:
-        """One distribution frame, given in parts; no parts is a tick."""
+        """The write that sends one distribution frame, given as parts. No parts is a tick."""
 
     def receive(self, stream: int, data: Buffer) -> Received:
-        """Bytes from the peer, in stream order. Raises DialectError."""
+        """Processes bytes of the peer in stream order. Raises DialectError if they are invalid."""

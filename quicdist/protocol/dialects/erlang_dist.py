@@ -1,7 +1,8 @@
 """`erlang-dist`: the carrier of the `quic` application (erlang_quic, pure Erlang).
 
-Stream 0 carries the handshake, one STREAM chunk a message and no lengths, then only ticks. Frames
-behind u32 lengths go over 16 data streams each way, in any order. What lies above is for users.
+Stream 0 carries the handshake, one STREAM chunk per message without lengths, and then only ticks.
+Frames with u32 lengths use 16 data streams in each direction, in any order. Higher streams are for
+users.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ from quicdist.protocol.role import Role
 _CONTROL = 0
 _LAST_DATA_STREAM = 64
 _DATA_STREAM = {Role.DIALER: 4, Role.LISTENER: 1}
-"""The one stream that we send on: one sender's frames on two streams overtake each other."""
+"""The stream that this node sends frames on. Frames on two streams could overtake each other."""
 
 _USER_STREAM_REFUSED = 0x100
-"""What erlang_quic itself answers where nobody accepts user streams."""
+"""The error code that erlang_quic sends if no process accepts user streams."""
 
 _STATUS_GAP = 0.05
-"""Seconds between `sok` and the challenge: the dialer reads one chunk as one message."""
+"""Seconds between `sok` and the challenge, because the dialer reads one chunk as one message."""
 
 _ACK_GAP = 0.05
-"""Seconds that nothing may follow `a`, lest a tick ends up in its chunk."""
+"""Seconds of silence after `a`, so that a tick is not in the same chunk."""
 
 _STATUSES = (
     b"ok_simultaneous",
@@ -56,17 +57,19 @@ _FIXED_LENGTH = {b"a": 17, b"r": 21}
 
 
 class ErlangDistDialect:
-    """Handshake messages cut by what they are; frames from any data stream, sent on one."""
+    """Splits handshake messages by their structure, reads frames on any data stream and sends them
+    on one."""
 
     traits = DialectTraits(
         name="erlang_quic", alpn="erlang-dist", needs_probe=True, parks_frames=True
     )
-    """needs_probe: `disconnect_node` sends nothing, and the connection goes on acknowledging.
-    parks_frames: what did not fit the credit waits for its next message, or 15 s for its tick."""
+    """needs_probe: `disconnect_node` sends nothing, and the connection still acknowledges packets.
+    parks_frames: frames that exceed the credit wait for the next message, or 15 s for a tick."""
 
     receive_window = 32 * 1024 * 1024
-    """Protects from parked frames: its queue takes 16 MiB whatever the credit, and what it has in
-    flight comes on top, so this is more than it asks for while we keep reading."""
+    """Prevents parked frames: the queue of the peer holds 16 MiB regardless of the credit, in
+    addition to the data in flight. This window is larger than both while this node keeps reading.
+    """
 
     def __init__(self, role: Role, limits: CarrierLimits) -> None:
         self.role = role
@@ -80,31 +83,32 @@ class ErlangDistDialect:
         self._frames: dict[int, LengthFramer] = {_CONTROL: frame_framer(limits)}
 
     def opened(self) -> Sequence[Step]:
-        """No preamble: the name opens stream 0."""
+        """Returns no steps: there is no preamble, and the name opens stream 0."""
         return ()
 
     def handshake_bytes(self, message: bytes) -> Sequence[Step]:
-        """The message as it is; behind a status a gap, which keeps its chunk from growing."""
+        """Returns the message without a length, and a gap after a status, so that the next message
+        is in another chunk."""
         write = Write(_CONTROL, (message,))
         if self.role is Role.LISTENER and message[:1] == b"s":
             return (write, Gap(_STATUS_GAP, ends_on_receive=False))
         return (write,)
 
     def connected(self) -> Sequence[Step]:
-        """Protects `a`: bytes behind it in its chunk break the peer's handshake."""
+        """Returns a gap after `a`: more bytes in its chunk break the handshake of the peer."""
         self._connected = True
         if self.role is Role.LISTENER:
             return (Gap(_ACK_GAP, ends_on_receive=True),)
         return ()
 
     def frame_bytes(self, parts: Sequence[Buffer]) -> Write:
-        """Frames on our data stream; ticks on stream 0, where the peer looks for them."""
+        """Writes frames to the data stream and ticks to stream 0, where the peer expects them."""
         if not parts:
             return Write(_CONTROL, (TICK,))
         return Write(_DATA_STREAM[self.role], length_prefixed(parts))
 
     def receive(self, stream: int, data: Buffer) -> Received:
-        """Packets of one stream's bytes. Raises DialectError."""
+        """Returns the packets in the bytes of a stream. Raises DialectError if they are invalid."""
         chunk = data if isinstance(data, bytes) else bytes(data)
         if stream == _CONTROL and self._in_handshake:
             return Received(self._receive_handshake(chunk))
@@ -121,11 +125,11 @@ class ErlangDistDialect:
 
     @property
     def is_open(self) -> bool:
-        """There is no preamble."""
+        """Always true, because there is no preamble."""
         return True
 
     def carries(self, stream: int) -> bool:
-        """Whether the connection is over when this stream is."""
+        """Whether the end of this stream ends the connection."""
         return stream <= _LAST_DATA_STREAM
 
     def _receive_frames(self, stream: int, chunk: bytes) -> list[Packet]:
@@ -134,22 +138,23 @@ class ErlangDistDialect:
             framer = self._frames[stream] = frame_framer(self._limits)
         packets: list[Packet] = [FramePacket(body) for body in framer.feed_frames(chunk)]
         if framer.missing and len(self._frames) > 2 and self._wanted() > self._limits.max_frame:
-            # 16 streams could each hold a frame of the largest size; together they get one.
-            raise DialectError("unfinished frames on several streams add up to too much")
+            # The unfinished frames of 16 streams together may not exceed the maximum frame size.
+            raise DialectError("the unfinished frames of all streams exceed the maximum frame size")
         return packets
 
     def _wanted(self) -> int:
         return sum(framer.missing for framer in self._frames.values())
 
     def _keep_early(self, packets: Sequence[Packet]) -> None:
-        """Data streams may overtake stream 0: their frames wait for the handshake's end.
+        """Stores frames that arrive before the end of the handshake, because data streams may
+        overtake stream 0.
 
-        Whoever sends them has not proved anything yet, so they are few.
+        Their number is small, because the peer has not proved the cookie.
         """
         self._early += packets
         self._early_size += sum(len(packet.data) for packet in packets)
         if self._early_size + self._wanted() > self._limits.receive_window:
-            raise DialectError("too much came before the end of the handshake")
+            raise DialectError("too much data before the end of the handshake")
 
     def _receive_handshake(self, chunk: bytes) -> list[Packet]:
         self._handshake += chunk
@@ -158,7 +163,7 @@ class ErlangDistDialect:
             length = self._message_length(self._handshake)
             if length is None:
                 if len(self._handshake) > self._limits.max_handshake:
-                    raise DialectError("a handshake message without an end")
+                    raise DialectError("a handshake message is too long")
                 return packets
             message, self._handshake = self._handshake[:length], self._handshake[length:]
             packets.append(HandshakePacket(message))
@@ -169,10 +174,11 @@ class ErlangDistDialect:
         return packets
 
     def _message_length(self, data: bytes) -> int | None:
-        """Length of the message that `data` begins with; None while that is not to be seen.
+        """The length of the message at the start of `data`, None if more data is needed.
 
-        Messages carry no length, and status and challenge may come merged, so they are cut by
-        their own structure (ERTS manual, Distribution Handshake). Raises DialectError.
+        Messages have no length field, and status and challenge may arrive together, so they are
+        split by their structure (ERTS manual, Distribution Handshake). Raises DialectError if the
+        message is invalid.
         """
         tag = data[:1]
         if tag in _FIXED_LENGTH:
@@ -204,7 +210,7 @@ def _status_length(data: bytes) -> int | None:
     if text in _STATUSES and text != b"ok":
         return 1 + len(text)
     if any(status.startswith(text) for status in (*_STATUSES, b"named:")):
-        # Not all here yet; `ok` may be all, but only what follows tells it from the longer one.
+        # The message is incomplete. `ok` may be complete or the start of `ok_simultaneous`.
         return None
     for status in _STATUSES:
         if text.startswith(status):

@@ -1,7 +1,7 @@
-"""Length-prefixed packets on a byte stream: what every dialect's framing is made of.
+"""Length-prefixed packets on a byte stream, the basis of the framing of every dialect.
 
-Bodies are collected as they come and joined once, so that a frame of any size costs one copy;
-lengths are checked before anything is kept.
+The parts of a body are collected and joined once, so that a frame of any size costs one copy.
+Lengths are checked before data is stored.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from quicdist.protocol.dialects.base import Buffer, DialectError
 _U32 = Struct(">I")
 
 TICK = bytes(4)
-"""A frame without a body, length field and all."""
+"""A frame without a body, including its length field."""
 
 _COPIED = 32 * 1024
-"""Bytes of a frame that is copied behind its length; a larger one stays where it is."""
+"""Maximum size in bytes of a frame that is copied to follow its length. Larger frames are not
+copied."""
 
 
 class LengthFramer:
-    """Cuts one stream's bytes into bodies behind `width`-byte big-endian lengths."""
+    """Splits the bytes of one stream into bodies with big-endian lengths of `width` bytes."""
 
     __slots__ = ("_body", "_header", "_limit", "_missing", "_name", "width")
 
     def __init__(self, width: int, limit: int, name: str) -> None:
-        """`limit` is the longest body in bytes, `name` what a body is called in errors."""
+        """`limit` is the maximum size of a body in bytes. Error texts use `name` for a body."""
         self.width = width
         self._limit = limit
         self._name = name
@@ -37,15 +38,15 @@ class LengthFramer:
 
     @property
     def missing(self) -> int:
-        """Bytes that the packet under assembly still wants."""
+        """The number of bytes that the current packet lacks."""
         if self._missing:
             return self._missing
         return self.width - len(self._header) if self._header else 0
 
     def feed_one(self, data: bytes) -> tuple[bytes | None, bytes]:
-        """The first body that `data` completes, or None, and what of `data` lies behind it.
+        """Returns the first body that `data` completes, or None, and the rest of `data` after it.
 
-        Raises DialectError for a length above the limit.
+        Raises DialectError if a length exceeds the limit.
         """
         if not self._missing:
             if self._header:
@@ -64,9 +65,9 @@ class LengthFramer:
         return self._continue(data)
 
     def feed_frames(self, data: bytes) -> list[bytes]:
-        """All u32-framed bodies that `data` completes: the hot path.
+        """Returns all bodies with u32 lengths that `data` completes. This is the hot path.
 
-        Raises DialectError for a length above the limit.
+        Raises DialectError if a length exceeds the limit.
         """
         bodies: list[bytes] = []
         if self._missing:
@@ -96,7 +97,7 @@ class LengthFramer:
 
     def _check(self, length: int) -> None:
         if length > self._limit:
-            raise DialectError(f"{self._name} of {length} bytes; at most {self._limit} are taken")
+            raise DialectError(f"{self._name} of {length} bytes exceeds the limit of {self._limit}")
 
     def _begin(self, length: int) -> None:
         self._check(length)
@@ -117,17 +118,17 @@ class LengthFramer:
 
 
 def handshake_framer(limits: CarrierLimits, width: int = 2) -> LengthFramer:
-    """Messages behind u16 lengths, as in the handshake of the ERTS manual, or wider ones."""
+    """A framer for handshake messages, with u16 lengths (ERTS manual) or wider ones."""
     return LengthFramer(width, limits.max_handshake, "a handshake message")
 
 
 def frame_framer(limits: CarrierLimits) -> LengthFramer:
-    """Frames behind u32 lengths, as between connected nodes."""
+    """A framer for frames with u32 lengths, as between connected nodes."""
     return LengthFramer(4, limits.max_frame, "a frame")
 
 
 def length_prefixed(parts: Sequence[Buffer]) -> Sequence[Buffer]:
-    """A frame's parts behind their u32 length; no parts is a tick."""
+    """The parts of a frame with the u32 length first. No parts is a tick."""
     if not parts:
         return (TICK,)
     whole = parts[0]

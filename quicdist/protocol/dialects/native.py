@@ -1,4 +1,4 @@
-"""`quicdist/1`: between our own nodes. One stream, no delays, nothing held back."""
+"""`quicdist/1`: the carrier between quicdist nodes. It uses one stream and no delays."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from quicdist.protocol.dialects.single_stream import SingleStreamDialect
 
 
 class NativeDialect(SingleStreamDialect):
-    """The framing of the ERTS manual on stream 0, and nothing else."""
+    """The framing of the ERTS manual on stream 0, without changes."""
 
     traits = DialectTraits(name="quicdist", alpn="quicdist/1", binds=True, renews_ids=True)

@@ -1,7 +1,7 @@
 """`sample`: the carrier of quic_dist (mickel8; quicer, msquic).
 
-`ping` and `pong`, four raw bytes each, go before a handshake of the manual's form. Both ends read
-one event of the QUIC library as one message, so what must not merge is kept apart here.
+`ping` and `pong`, four raw bytes each, precede the handshake of the ERTS manual. Both ends read one
+event of the QUIC library as one message, so this dialect keeps messages in separate events.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PING, _PONG = b"ping", b"pong"
 
 
 class QuicDistDialect(SingleStreamDialect):
-    """Single stream with a preamble, and a listener that takes its time."""
+    """A single stream with a preamble, and gaps in the messages of a listener."""
 
     traits = DialectTraits(name="quic_dist", alpn="sample", ticks_may_stop=True)
     keeps_apart = True
@@ -38,17 +38,17 @@ class QuicDistDialect(SingleStreamDialect):
 
     @property
     def is_open(self) -> bool:
-        """Whether `ping` or `pong` has come: before it, a connection may be tried again."""
+        """Whether `ping` or `pong` has arrived. Before that, a connection may be retried."""
         return not self._awaited
 
     def opened(self) -> Sequence[Step]:
-        """The dialer's `ping`, at once: a connection without a stream wedges the acceptor."""
+        """Returns the `ping` of a dialer. A connection without a stream blocks the acceptor."""
         return (Write(STREAM, (_PING,)),) if self.role is Role.DIALER else ()
 
     def handshake_bytes(self, message: bytes) -> Sequence[Step]:
-        """One message; before `pong` it is held here.
+        """Returns one message, or stores it until `pong` arrives.
 
-        That protects the acceptor: a name with `ping` in one event wedges it for good.
+        A name in the same event as `ping` blocks the acceptor permanently.
         """
         if self._awaited:
             self._held.append(message)
@@ -56,13 +56,13 @@ class QuicDistDialect(SingleStreamDialect):
         return super().handshake_bytes(message)
 
     def receive(self, stream: int, data: Buffer) -> Received:
-        """As the plain form, behind `ping` or `pong`. Raises DialectError."""
+        """Returns the packets after `ping` or `pong`. Raises DialectError if they are invalid."""
         if not self._awaited or stream != STREAM:
             return super().receive(stream, data)
         self._preamble += bytes(data)
         came, self._preamble = self._preamble, b""
         if not self._awaited.startswith(came[:4]):
-            raise DialectError(f"{came[:4]!r} came where {self._awaited!r} was expected")
+            raise DialectError(f"got {came[:4]!r}, expected {self._awaited!r}")
         if len(came) < 4:
             self._preamble = came
             return Received()

@@ -1,6 +1,6 @@
-"""A dialect on one stream: u16 lengths in the handshake, u32 lengths after it.
+"""A dialect on one stream, with u16 lengths in the handshake and u32 lengths after it.
 
-The form that `quicdist/1`, `sample` and `macula-dist` share; ERTS manual, Distribution Protocol.
+`quicdist/1`, `sample` and `macula-dist` share it. Source: ERTS manual, Distribution Protocol.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
 from quicdist.protocol.role import Role
 
 STREAM = 0
-"""The dialer's first bidirectional stream."""
+"""The first bidirectional stream of the dialer."""
 
 _STREAM_REFUSED = 0x100
-"""What a peer is told that opens a second stream."""
+"""The error code for a peer that opens a second stream."""
 
 _STATUS_GAP = 0.05
-"""Seconds between `sok` and the challenge; some tens of milliseconds are safe."""
+"""Seconds between `sok` and the challenge. Some tens of milliseconds are sufficient."""
 
 _ACK_GAP = 0.25
-"""Seconds that the first frame waits behind the challenge's ack, unless the dialer speaks."""
+"""Seconds between the challenge ack and the first frame, unless a packet of the dialer arrives."""
 
 _LAST_TO = {Role.DIALER: b"a", Role.LISTENER: b"r"}
-"""Tag of the last handshake message that each side gets: the challenge's ack and its reply."""
+"""Tag of the last handshake message that each role receives: challenge ack or challenge reply."""
 
 
 class SingleStreamDialect:
-    """Everything on stream 0."""
+    """The framing of the ERTS manual on stream 0, with optional gaps."""
 
     traits: DialectTraits
 
     keeps_apart = False
-    """Its dialers read one event of their QUIC library as one message and drop what is behind it:
-    a listener sends the challenge apart from the status, and frames apart from the ack."""
+    """Whether dialers read one event of their QUIC library as one message and discard the rest. A
+    listener then separates the challenge from the status, and frames from the ack, by gaps."""
 
     receive_window = 0
-    """Any will do."""
+    """There is no minimum."""
 
     handshake_width = 2
-    """Bytes of the length before a handshake message."""
+    """Size in bytes of the length field of a handshake message."""
 
     def __init__(self, role: Role, limits: CarrierLimits) -> None:
         self.role = role
@@ -60,31 +60,31 @@ class SingleStreamDialect:
         self._in_handshake = True
 
     def opened(self) -> Sequence[Step]:
-        """Nothing goes before the handshake."""
+        """Returns no steps, because there is no preamble."""
         return ()
 
     def handshake_bytes(self, message: bytes) -> Sequence[Step]:
-        """The message behind its length; a status alone, where that is wanted."""
+        """Returns the message with its length, and with `keeps_apart` a gap after a status."""
         write = Write(STREAM, (len(message).to_bytes(self.handshake_width, "big") + message,))
         if self.keeps_apart and self.role is Role.LISTENER and message[:1] == b"s":
             return (write, Gap(_STATUS_GAP, ends_on_receive=False))
         return (write,)
 
     def connected(self) -> Sequence[Step]:
-        """The first frame follows at once, or when the dialer has been heard."""
+        """Returns no steps, or with `keeps_apart` a gap that ends with a packet of the dialer."""
         if self.keeps_apart and self.role is Role.LISTENER:
             return (Gap(_ACK_GAP, ends_on_receive=True),)
         return ()
 
     def frame_bytes(self, parts: Sequence[Buffer]) -> Write:
-        """The frame behind its u32 length; no parts is a tick."""
+        """Returns the frame with its u32 length. No parts is a tick."""
         return Write(STREAM, length_prefixed(parts))
 
     def receive(self, stream: int, data: Buffer) -> Received:
-        """Whole packets out of bytes however cut. Raises DialectError.
+        """Returns the complete packets. Raises DialectError if a length exceeds its limit.
 
-        Frames may lie right behind the last handshake message: its tag tells where they begin,
-        long before its owner can say so.
+        Frames may directly follow the last handshake message, before `connected` is called. The tag
+        of that message marks where they begin.
         """
         if stream != STREAM:
             return Received(steps=(Refuse(stream, _STREAM_REFUSED),))
@@ -96,7 +96,7 @@ class SingleStreamDialect:
             message, rest = self._messages.feed_one(rest)
             if message is None:
                 return Received(packets)
-            if message:  # macula's ticks in the handshake are empty
+            if message:  # ticks of macula during the handshake are empty
                 packets.append(HandshakePacket(message))
                 self._in_handshake = message[:1] != self._last
         packets += [FramePacket(body) for body in self._frames.feed_frames(rest)]
@@ -104,9 +104,9 @@ class SingleStreamDialect:
 
     @property
     def is_open(self) -> bool:
-        """There is no preamble."""
+        """Always true, because there is no preamble."""
         return True
 
     def carries(self, stream: int) -> bool:
-        """Whether the connection is over when this stream is."""
+        """Whether the end of this stream ends the connection."""
         return stream == STREAM

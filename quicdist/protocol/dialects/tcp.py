@@ -1,4 +1,4 @@
-"""The framing of `inet_tcp_dist`, on a socket's one byte stream."""
+"""The framing of `inet_tcp_dist` on the byte stream of a TCP socket."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from quicdist.protocol.dialects.single_stream import SingleStreamDialect
 
 
 class TcpDialect(SingleStreamDialect):
-    """The framing of the ERTS manual, and nothing else."""
+    """The framing of the ERTS manual, without changes."""
 
     traits = DialectTraits(name="tcp", alpn="", is_encrypted=False)

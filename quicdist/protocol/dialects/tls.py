@@ -1,4 +1,4 @@
-"""The framing of `inet_tls_dist`, on a TLS connection's one byte stream."""
+"""The framing of `inet_tls_dist` on the byte stream of a TLS connection."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from quicdist.protocol.dialects.single_stream import SingleStreamDialect
 
 
 class TlsDialect(SingleStreamDialect):
-    """Lengths have four bytes from the first handshake message on."""
+    """The framing of the ERTS manual with u32 lengths for handshake messages, too."""
 
     traits = DialectTraits(name="tls", alpn="")
 
