@@ -42,7 +42,9 @@ def test_an_authority_issues_certificates_that_nodes_run_with(quicdist: Command)
         assert quicdist("ping", name, "--ca", "ca.pem", "--cert", "client.pem").out == "pong\n"
         quicdist("ping", name, "--ca", "ca.pem").refused(4, "certificate", "unknown ca")
         done = quicdist("ping", name, "--ca", "ca.pem", "--cert", f"{name}.pem")
-        assert f"our certificate is for {name}, not for " in done.err, "a free port is another node"
+        assert f"the certificate of this node is for {name}, not for " in done.err, (
+            "a free port is another node"
+        )
         assert (done.code, done.out) == (4, "pang\n")
         shown = quicdist("cert", "peer", name)
         assert fingerprint(shown.out) == fingerprint(issued.out)
