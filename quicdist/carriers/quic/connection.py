@@ -1,8 +1,8 @@
-"""One QUIC connection as a carrier: an engine's connection and a dialect, back to back.
+"""QUIC carrier: a connection that combines an engine connection with a dialect.
 
-Steps of the dialect become stream bytes, at its pace; stream bytes become packets for the owner.
-What the peer may send grows with what the owner has consumed, what the owner may queue is bounded
-by watermarks on what the peer has not acknowledged.
+The dialect converts packets to stream data and back. The flow control credit of the peer grows with
+the data that the owner consumes. Watermarks on the unacknowledged data limit what the owner can
+queue.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One UDP socket for dialing and listening; datagrams find their connection by its id."""
+"""QUIC endpoint: dials and listens on one UDP socket, with routing by connection ID."""
 
 from __future__ import annotations
 
