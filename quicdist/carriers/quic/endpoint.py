@@ -560,9 +560,9 @@ class Endpoint:
     async def _dial_address(
         self, node: str, address: SocketAddress, alpns: Sequence[str] | None, deadline: float
     ) -> QuicConnection:
-        """Repeats attempts at one address until one succeeds.
+        """Makes up to `_ATTEMPTS` attempts to connect to one address.
 
-        Raises AttemptFailed if a retry is useless, and TimeoutError.
+        Raises AttemptFailed if the last attempt fails or a retry is useless, and TimeoutError.
         """
         for attempt in itertools.count(1):
             left = deadline - self._loop.time()
