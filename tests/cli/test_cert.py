@@ -112,7 +112,7 @@ def test_known_nodes_that_cannot_be_read_are_this_machine_s_fault(
 
 
 def test_a_key_that_is_not_there_yet_is_not_replaced(quicdist: Command) -> None:
-    quicdist("cert", "rotate", "--dir", ".").refused(5, "there is no key")
+    quicdist("cert", "rotate", "--dir", ".").refused(5, "no key in")
 
 
 def test_ways_to_trust_on_the_command_line(quicdist: Command, calc: str) -> None:
