@@ -1,4 +1,4 @@
-"""Which addresses are counted together: whose owner can have all of them at once."""
+"""Groups of addresses that one host or one customer can use, for limits per address."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import ipaddress
 
 
 def place_of(host: str) -> str:
-    """An IPv4 address, or the /64 of an IPv6 address, which one host has to itself. What is not an
-    address stands for itself."""
+    """Returns the IPv4 address, or the /64 of an IPv6 address, which one host can use alone.
+
+    A string that is not an address is returned unchanged.
+    """
     return _network_of(host, 64)
 
 
 def site_of(host: str) -> str:
-    """An IPv4 address, or the /48 of an IPv6 address: providers give a customer a /56 or a
-    /48, with 256 or 65,536 places in it (RFC 6177)."""
+    """Returns the IPv4 address, or the /48 of an IPv6 address.
+
+    Providers assign a /56 or a /48 to a customer, which has 256 or 65,536 /64s (RFC 6177). A string
+    that is not an address is returned unchanged.
+    """
     return _network_of(host, 48)
 
 
@@ -24,7 +29,7 @@ def _network_of(host: str, bits: int) -> str:
         return host
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is None:
-            # ip_network costs ten times as much, for each datagram of a stranger.
+            # ip_network is ten times slower, and this runs for each datagram of an unknown peer.
             return f"{address.packed[: bits // 8].hex(':', 2)}::/{bits}"
         return str(address.ipv4_mapped)
     return str(address)

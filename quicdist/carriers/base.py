@@ -1,7 +1,7 @@
-"""The contract of a carrier: connections, and what their owner is told.
+"""The carrier interface: connections, and the callbacks that their owner receives.
 
-Everything above the carriers is written against these names, and tested against fakes of them. The
-contract of a dialect is in `quicdist.protocol.dialects.base`.
+The layers above the carriers depend only on this module, and their tests use fakes of it. The
+dialect interface is in `quicdist.protocol.dialects.base`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from quicdist.protocol.role import Role
 
 
 class DialError(QuicdistError, ConnectionError):
-    """No connection came up; the text says why, in one line, and `cause` for programs."""
+    """A connection attempt failed. The text is one line; programs use `cause`."""
 
     def __init__(self, text: str, cause: Cause) -> None:
         super().__init__(text)
@@ -26,7 +26,7 @@ class DialError(QuicdistError, ConnectionError):
 
 
 class CertificateRejected(DialError):
-    """One of the two sides does not believe the other's certificate: to try again is no use."""
+    """One side rejected the other side's certificate. A retry cannot succeed."""
 
 
 class CloseKind(enum.Enum):
@@ -41,19 +41,22 @@ class CloseKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class CloseReason:
-    """Why a connection is gone; `text` is one line for the log, `cause` for programs."""
+    """Why a connection ended. `text` is one line for the log; programs use `cause`."""
 
     kind: CloseKind
     text: str
     cause: Cause = Cause.LOST
     is_orderly: bool = False
-    """Whether the peer closed it without an error: application close with code 0 over QUIC, end of
-    stream between two frames over TCP."""
+    """Whether the peer closed the connection without an error. Over QUIC this is an application
+    close with code 0, over TCP the end of the stream between two frames."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionStatistics:
-    """A snapshot. Bytes are stream bytes; round trip in seconds, None while unmeasured."""
+    """A snapshot of a connection's counters.
+
+    Byte counts are stream bytes. `round_trip` is in seconds, or None before the first measurement.
+    """
 
     bytes_sent: int
     bytes_received: int
@@ -61,40 +64,44 @@ class ConnectionStatistics:
     round_trip: float | None = None
     datagrams_lost: int = 0
     migrations: int = 0
-    """How often the peer was found at another address."""
+    """How often the peer's address changed."""
 
 
 class ConnectionHandler(Protocol):
-    """Owner of a connection. All calls come from the event loop, none re-entrantly."""
+    """The owner of a connection. All calls come from the event loop; none is re-entrant."""
 
     def packets_received(self, packets: Sequence[Packet]) -> int:
-        """A batch, in the order received. Bytes of packet data that are dealt with by now.
+        """Handles a batch of packets in the order received; returns the bytes already consumed.
 
-        For what is dealt with later, `Connection.consumed` is called then, and never from inside
-        this. An exception raised here closes the connection.
+        For packet data that is consumed later, the owner calls `Connection.consumed` at that time,
+        but never from inside this method. An exception raised here closes the connection.
         """
 
     def writable_again(self) -> None:
-        """Unacknowledged bytes fell below the low watermark after having been above the high."""
+        """Called when the unacknowledged bytes fall to the low watermark after having reached the
+        high watermark."""
 
     def connection_lost(self, reason: CloseReason) -> None:
-        """It is gone. Called exactly once, and last."""
+        """Called exactly once, as the last call, when the connection has ended."""
 
 
 class Connection(Protocol):
-    """One live connection: packets in order, both ways."""
+    """One live connection that transfers packets in order in both directions."""
 
     role: Role
     traits: DialectTraits
     handler: ConnectionHandler | None
-    """Set by the owner before control returns to the event loop."""
+    """The owner sets this before control returns to the event loop."""
 
     last_received: float
     """Event loop time of the last packet of any kind, in seconds."""
 
     binding: bytes
-    """The exporter value of its TLS session, to bind the proofs of the cookie to. Empty where
-    there is none, or where the peer may be a stock node. Set once the handshake may begin."""
+    """The exporter value of the TLS session (RFC 8446, 7.5), to which cookie proofs are bound.
+
+    Empty if there is no TLS session, or if the peer may be a stock node. Set before the
+    distribution handshake begins.
+    """
 
     @property
     def peer_address(self) -> tuple[str, int]: ...
@@ -104,48 +111,52 @@ class Connection(Protocol):
 
     @property
     def peer_fingerprint(self) -> str:
-        """Of the key that the peer has shown in TLS, as `quicdist cert show` prints it; empty where
-        it has shown none."""
+        """Fingerprint of the key that the peer presented in TLS, in the format of
+        `quicdist cert show`; empty if the peer presented none."""
 
     @property
     def is_writable(self) -> bool:
-        """False from the high watermark of unacknowledged bytes down to the low one."""
+        """False after the unacknowledged bytes reach the high watermark, until they fall to the low
+        watermark."""
 
     def send_handshake(self, message: bytes) -> None:
         """Queues one handshake message."""
 
     def handshake_done(self) -> None:
-        """The session is connected: frames from here on, both ways."""
+        """Switches both directions from handshake messages to frames."""
 
     def send_frame(self, parts: Sequence[Buffer]) -> None:
-        """Queues one frame; frames of one loop tick leave together. No parts is a tick."""
+        """Queues one frame. Frames queued in one event loop iteration are sent together. An empty
+        `parts` is a tick (ERTS, Distribution Protocol)."""
 
     def consumed(self, count: int) -> None:
-        """`count` more bytes of packet data are dealt with, of those that `packets_received` did
-        not return. The peer's window grows by no more."""
+        """Reports `count` more consumed bytes of packet data, beyond those that
+        `packets_received` returned. The peer's window grows only by consumed bytes."""
 
     def ping(self) -> None:
-        """Asks the peer's transport for a sign of life, where the transport can."""
+        """Requests an acknowledgement from the peer's transport, if the transport supports it."""
 
     def statistics(self) -> ConnectionStatistics: ...
 
     async def flush(self, timeout: float) -> bool:
-        """Waits until all queued is acknowledged, at most `timeout` seconds; True when it is."""
+        """Waits up to `timeout` seconds; returns whether all queued data was acknowledged."""
 
     def check_name(self, node: str) -> None:
-        """The peer says that it is this node; raises PeerRefused where TLS knows better."""
+        """Checks the node name that the peer claims. Raises PeerRefused if its certificate, or a
+        known key for that name, contradicts it."""
 
     def check_again(self, node: str) -> None:
-        """The peer is this node: raises PeerRefused where that would not be believed now."""
+        """Verifies a connected node again. Raises PeerRefused if it would be rejected now."""
 
     def must_bind(self, node: str) -> bool:
-        """Whether that node's proof of the cookie must be bound to the TLS session."""
+        """Returns whether that node's cookie proof must be bound to the TLS session."""
 
     def remember(self, node: str, *, bound: bool = False) -> None:
-        """The peer is this node, and has proved the cookie: what TLS knows of it may be kept.
+        """Stores the peer's key for this node, after the node has proved that it has the cookie.
 
-        `bound` says that its proof was bound to the TLS session. Raises PeerRefused.
+        `bound` states whether the proof was bound to the TLS session. Raises PeerRefused if
+        another key is stored for the node.
         """
 
     def close(self, reason: str) -> None:
-        """Ends it now; the peer sees it at once. What is queued and unacknowledged is lost."""
+        """Closes the connection immediately. Queued and unacknowledged data is lost."""

@@ -1,7 +1,7 @@
-"""Which `Cause` an error of the operating system, of TLS or of QUIC stands for.
+"""Maps errors of the operating system, TLS and QUIC to a `Cause`.
 
-Judged by errno, by the number of a TLS alert (RFC 8446, 6; RFC 7301, 3.2) and by QUIC's error codes
-(RFC 9000, 20; RFC 9001, 4.8), never by a text.
+The mapping uses the errno, the TLS alert number (RFC 8446, 6; RFC 7301, 3.2) and the QUIC error
+code (RFC 9000, 20; RFC 9001, 4.8). It never depends on an error text.
 """
 
 from __future__ import annotations
@@ -41,11 +41,12 @@ _BY_LOOKUP = MappingProxyType(
 )
 
 _CRYPTO_ERROR = 0x100
-"""QUIC's code of a TLS alert is this plus the number of the alert (RFC 9001, 4.8)."""
+"""Base of the QUIC error codes for TLS alerts; the alert number is added (RFC 9001, 4.8)."""
 
 _NO_ALPN = frozenset({40, 120})
-"""`no_application_protocol`, and `handshake_failure`, which older releases of aioquic send
-instead: QUIC implies TLS 1.3, so hardly anything else is left to disagree about."""
+"""Alerts that mean that the ALPN protocols do not match: `no_application_protocol`, and
+`handshake_failure`, which older aioquic releases send instead. QUIC requires TLS 1.3, so
+`handshake_failure` rarely has another reason."""
 
 _RANKS = MappingProxyType({Cause.PORT_CLOSED: 0, Cause.NO_ANSWER: 1})
 
@@ -53,21 +54,22 @@ _CERTIFICATE_ALERTS = frozenset(int(alert) for alert in Alert)
 
 
 def rank(cause: Cause) -> int:
-    """Of the causes found at several addresses of a peer, the highest is told.
+    """Returns the priority of a cause among the causes found at several addresses of a peer.
 
-    Another cause says more than no answer, and no answer more than a closed port: the port counts
-    as closed only where every address says so, for anyone can forge that answer (ICMP).
+    The cause with the highest rank is reported. `PORT_CLOSED` ranks lowest, because anyone can
+    forge the ICMP message behind it: the port counts as closed only if every address reports that.
+    `NO_ANSWER` ranks second, and all other causes rank highest.
     """
     return _RANKS.get(cause, 2)
 
 
 def of_errno(number: int | None) -> Cause:
-    """Of a socket's error."""
+    """Returns the cause for an errno; `Cause.SYSTEM` if it is None or unknown."""
     return Cause.SYSTEM if number is None else _BY_ERRNO.get(number, Cause.SYSTEM)
 
 
 def of_error(error: BaseException) -> Cause:
-    """Of an exception: the cause that it carries, else what an exception of Python's says."""
+    """Returns the cause of an exception: its `cause` attribute, else a mapping of its type."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, Cause):
         return cause
@@ -92,7 +94,7 @@ def of_error(error: BaseException) -> Cause:
 
 
 def of_alert(alert: int, *, by_peer: bool) -> Cause:
-    """Of a TLS alert, sent by the peer or by us."""
+    """Returns the cause for a TLS alert that the peer (`by_peer`) or this node sent."""
     if alert in _NO_ALPN:
         return Cause.ALPN
     if alert in _CERTIFICATE_ALERTS:
@@ -101,7 +103,8 @@ def of_alert(alert: int, *, by_peer: bool) -> Cause:
 
 
 def of_quic_error(code: int, *, by_peer: bool) -> Cause:
-    """Of the error code of a CONNECTION_CLOSE of the transport, sent by the peer or by us."""
+    """Returns the cause for the error code of a transport CONNECTION_CLOSE frame (RFC 9000, 19.19)
+    that the peer (`by_peer`) or this node sent."""
     if _CRYPTO_ERROR <= code < 2 * _CRYPTO_ERROR:
         return of_alert(code - _CRYPTO_ERROR, by_peer=by_peer)
     return Cause.PEER_CLOSED if by_peer else Cause.CARRIER

@@ -1,4 +1,4 @@
-"""Parts that are to leave together, in as few pieces as are worth it."""
+"""Joins small buffers before a write."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from quicdist.protocol.dialects.base import Buffer
 
 _JOIN_BELOW = 16 * 1024
-"""Bytes of a part that is copied to leave with others; a larger one stays as it is."""
+"""Size in bytes below which a part is copied to join it with others."""
 
 
 def joined(parts: Sequence[Buffer]) -> Sequence[Buffer]:
-    """The same bytes: each piece costs a call of a library or the kernel, each copy its bytes."""
+    """Returns the same bytes with adjacent small parts joined.
+
+    Fewer parts need fewer library and system calls; large parts are not copied.
+    """
     if len(parts) == 1:
         return parts
     whole: list[Buffer] = []

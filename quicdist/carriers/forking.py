@@ -1,9 +1,9 @@
-"""Fork: sockets belong to the process that opened them.
+"""Closes inherited sockets in forked child processes.
 
-A child process inherits every open file (fork(2)). While it holds a socket of its parent's, the
-port stays taken after the parent has ended, EPMD keeps the parent's name, and peers see no end. So
-the child replaces the sockets of all nodes at once, and uses of those nodes raise NotRunning.
-`subprocess` closes inherited files itself and needs none of this.
+A child process inherits all open files (fork(2)). While it holds a socket of its parent, the port
+stays in use after the parent has exited, EPMD keeps the parent's name, and peers see no close.
+Therefore the child replaces the sockets of all nodes immediately after the fork, and calls on those
+nodes raise NotRunning. `subprocess` closes inherited files itself.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ from typing import Protocol
 
 
 class FileOwner(Protocol):
-    """What has open files that no other process is to hold."""
+    """An object with open files that a forked child must not keep open."""
 
     def descriptors(self) -> Iterable[int]:
-        """Of those that are open; negative ones are left out."""
+        """Returns the open file descriptors; negative numbers are ignored."""
 
 
 _owners: weakref.WeakSet[FileOwner] = weakref.WeakSet()
 
 generation = 0
-"""How many forks lie between the first process and this one: what was made in another generation
-belongs to another process."""
+"""Number of forks between the first process and this one. An object of another generation belongs
+to another process."""
 
 
 def keep_from_children(owner: FileOwner) -> None:
-    """From now on, as long as `owner` lives, a forked child does not hold its files."""
+    """Registers `owner`, by weak reference, to have its files replaced in forked children."""
     _owners.add(owner)
 
 
 def descriptors_of(transport: asyncio.BaseTransport) -> Sequence[int]:
-    """The open file of a transport, or of none."""
+    """Returns the file descriptor of the transport's socket; empty if it has no socket."""
     sock = transport.get_extra_info("socket")
     return [] if sock is None else [sock.fileno()]
 
 
 def _in_child() -> None:
-    """Replaces the files. Their numbers stay taken, since objects that nobody uses any more close
-    them."""
+    """Replaces the files with /dev/null. The descriptors stay open, because their owners may
+    still close them by number."""
     global generation
     generation += 1
     nothing = os.open(os.devnull, os.O_RDWR)
     for owner in list(_owners):
-        with contextlib.suppress(Exception):  # no exception may keep others from being replaced
+        with contextlib.suppress(Exception):  # replace the other files in any case
             for number in owner.descriptors():
                 if number >= 0:
                     os.dup2(nothing, number, inheritable=False)

@@ -1,4 +1,4 @@
-"""A bounded number of strangers, shared out between the addresses that they come from."""
+"""A bounded set of half-open connections, with a limit for each source address."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ M = TypeVar("M")
 
 @dataclass(slots=True)
 class _Site(Generic[M]):
-    """The members from one site: by place, those of a place in order of age."""
+    """The members of one site, by place; the members of a place are ordered by age."""
 
     places: dict[str, dict[M, None]] = field(default_factory=dict)
     count: int = 0
@@ -27,18 +27,18 @@ class _Site(Generic[M]):
 
     @property
     def oldest(self) -> M:
-        """The oldest of the place that has most."""
+        """The oldest member of the place with the most members."""
         most = self.most_at_a_place
         return next(next(iter(each)) for each in self.places.values() if len(each) == most)
 
 
 class HalfOpen(Generic[M]):
-    """Members that nothing is known of but where they come from.
+    """The half-open connections of an endpoint, which are known only by their source address.
 
-    There are at most `most`, and `most_per_address` from one IPv4 address, IPv6 /64 or IPv6 /48. A
-    newcomer beyond that takes the place of the oldest member from where most of them come from,
-    unless the newcomer would be of those itself: then it is refused. So who comes from one address
-    is not kept out by however many others come from elsewhere.
+    The set holds at most `most` members, and at most `most_per_address` for one IPv4 address, IPv6
+    /64 or IPv6 /48. When it is full, a new member replaces the oldest member of the source with
+    the most members. If the new member comes from that source itself, it is refused. Thus many
+    connections from one source do not keep out connections from another.
     """
 
     def __init__(self, most: int, most_per_address: int) -> None:
@@ -54,12 +54,12 @@ class HalfOpen(Generic[M]):
         return iter(self._members)
 
     def is_full(self, host: str) -> bool:
-        """Whether as many come from the address or the /48 of `host` as may."""
+        """Returns whether the address or IPv6 /48 of `host` has reached its limit."""
         site = self._sites.get(site_of(host))
         return site is not None and site.count >= self._most_per_address
 
     def refuses(self, host: str) -> bool:
-        """Whether no member from `host` may be added."""
+        """Returns whether a new member from `host` must be refused."""
         site = self._sites.get(site_of(host))
         here = 0 if site is None else site.count_at(place_of(host))
         if here >= self._most_per_address:
@@ -71,14 +71,17 @@ class HalfOpen(Generic[M]):
         return (0 if site is None else site.count) >= self._largest().count
 
     def in_the_way(self, host: str) -> M | None:
-        """The member that has to go before one from `host` is added, where it is not refused."""
+        """Returns the member to remove before one from `host` is added; None if there is room.
+
+        Only valid if `refuses` returns False for `host`.
+        """
         site = self._sites.get(site_of(host))
         if site is not None and site.count >= self._most_per_address:
             return site.oldest
         return self._largest().oldest if len(self._members) >= self._most else None
 
     def add(self, member: M, host: str) -> None:
-        """One more."""
+        """Adds a member that comes from `host`."""
         name, place = site_of(host), place_of(host)
         self._members[member] = (name, place)
         site = self._sites.setdefault(name, _Site())
@@ -86,7 +89,7 @@ class HalfOpen(Generic[M]):
         site.count += 1
 
     def discard(self, member: M) -> None:
-        """One less, if it is a member."""
+        """Removes a member; does nothing if it is not in the set."""
         where = self._members.pop(member, None)
         if where is None:
             return

@@ -1,4 +1,4 @@
-"""What strangers can have written into the log, bounded: so many lines of a kind in a time."""
+"""Limits the rate of log lines that unauthenticated peers can cause."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import logging
 from dataclasses import dataclass
 
 MOST = 10
-"""Lines of one kind in one period."""
+"""Maximum number of lines of one event in one period."""
 
 PERIOD = 10.0
-"""Seconds."""
+"""Length of a period in seconds."""
 
 
 @dataclass(slots=True)
@@ -21,10 +21,10 @@ class _Period:
 
 
 class LogRateLimit(logging.Filter):
-    """A logger's filter that leaves out lines of these events beyond `MOST` in a `PERIOD`, and in
-    that time a line that says what the one before it has said.
+    """A logging filter that drops lines of the given events beyond `MOST` in a `PERIOD`.
 
-    How many were left out is said ahead of the next line of that event. Time is the records'.
+    Within a period it also drops a line with the text of the line before. The number of dropped
+    lines is logged before the next line of that event. Times are those of the log records.
     """
 
     def __init__(self, *events: str) -> None:
@@ -33,11 +33,11 @@ class LogRateLimit(logging.Filter):
         self._periods: dict[str, _Period] = {}
 
     def forget(self) -> None:
-        """From now on as at the beginning."""
+        """Resets all counters."""
         self._periods.clear()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether this one is written."""
+        """Returns whether the record is logged."""
         event = getattr(record, "event", "")
         if event not in self.events:
             return True
@@ -59,6 +59,6 @@ class LogRateLimit(logging.Filter):
 def _say_left_out(record: logging.LogRecord, event: str, period: _Period) -> None:
     seconds = record.created - period.begin
     extra = {"event": "left_out", "what": event, "count": period.left_out}
-    text = "%d more lines like the next one (%s) were left out in the last %.0f s"
+    text = "%d more lines like the next one (%s) were dropped in the last %.0f s"
     values = (period.left_out, event, seconds)
     logging.getLogger(record.name).log(record.levelno, text, *values, extra=extra)

@@ -1,4 +1,4 @@
-"""What a carrier turns away of those who dial it, and how often."""
+"""Reasons for which a carrier rejects datagrams and connections, and their counters."""
 
 from __future__ import annotations
 
@@ -8,56 +8,56 @@ from typing import TypeAlias
 
 
 class RejectReason(enum.Enum):
-    """Why. The value is its name in statistics and metrics."""
+    """Why a datagram or a connection was rejected. Values are names in statistics and metrics."""
 
     STRAY = "stray"
-    """A datagram for no connection that is not the first of one either."""
+    """A datagram that belongs to no connection and does not start one."""
 
     VERSION = "version"
-    """A version of QUIC that is not spoken here; it was told which are."""
+    """An unsupported QUIC version; answered with Version Negotiation (RFC 9000, 6)."""
 
     CONNECTIONS_FULL = "connections_full"
-    """As many connections are open as may be."""
+    """The limit of open connections is reached."""
 
     ADDRESS_FULL = "address_full"
-    """As many come from its address as may, or no fewer half-open ones than from any other; IPv6
-    addresses of one /48 count together."""
+    """The limit of connections from one address is reached, or the set of half-open connections is
+    full and no address has more of them. IPv6 addresses of one /48 count as one address."""
 
     ADDRESS_RATE = "address_rate"
-    """More were begun in a second from its address than may be."""
+    """The rate limit of new connections from one address is exceeded."""
 
     PUSHED_OUT = "pushed_out"
-    """A half-open connection that was ended for another one's sake, as the oldest from where most
-    of them come from."""
+    """A half-open connection was closed to make room: the oldest one from the address with the most
+    half-open connections."""
 
     UNPROVED = "unproved"
-    """It was asked to show that it receives at its address (Retry), and may come again."""
+    """Answered with Retry (RFC 9000, 8.1.2), which asks the dialer to validate its address."""
 
     BAD_PROOF = "bad_proof"
-    """What it brought to show that is not ours, too old, or was given to another address."""
+    """The Retry token is invalid, expired, or was issued for another address."""
 
     RESET = "reset"
-    """It went on with a connection that is not known, and was told so (stateless reset)."""
+    """A datagram for an unknown connection; answered with a stateless reset (RFC 9000, 10.3)."""
 
     BROKEN = "broken"
-    """A first datagram that no QUIC library has made."""
+    """A malformed first datagram."""
 
     TLS = "tls"
-    """It ended within the TLS handshake: no ALPN in common, a certificate, or a dialer gone."""
+    """The TLS handshake failed: no common ALPN protocol, a rejected certificate, or a timeout."""
 
     UNUSED = "unused"
-    """The TLS handshake was done, and nothing came in time."""
+    """The TLS handshake completed, but no packet followed within the time limit."""
 
     NOT_TAKEN = "not_taken"
-    """The node did not take it."""
+    """The node rejected the connection."""
 
-    # A connection that exceeded one of `quicdist.limits.ConnectionBounds`:
+    # The connection exceeded one of the limits in `quicdist.limits.ConnectionBounds`:
 
     TLS_SIZE = "tls_size"
-    """More bytes of a TLS message, or ahead of one, than `max_tls_message`."""
+    """A TLS message, or the CRYPTO data buffered for it, is larger than `max_tls_message`."""
 
     TLS_ITEMS = "tls_items"
-    """A TLS message of more parts than `max_tls_items`, or more messages than
+    """A TLS message has more elements than `max_tls_items`, or there were more TLS messages than
     `max_tls_messages`."""
 
     TLS_RANGES = "tls_ranges"
@@ -67,21 +67,21 @@ class RejectReason(enum.Enum):
     """More gaps in a stream's data than `max_stream_ranges`."""
 
     ACK_RANGES = "ack_ranges"
-    """An ACK frame of more ranges than `max_ack_ranges`."""
+    """An ACK frame has more ranges than `max_ack_ranges`."""
 
     FRAMES = "frames"
-    """More frames in a packet than its size allows, or in all than a peer may send before it has
-    shown that it has the cookie."""
+    """A packet has more frames than its size allows, or the peer sent more frames than are allowed
+    before it proves that it has the cookie."""
 
     CONNECTION_IDS = "connection_ids"
-    """It retired a connection id that it was never told (RFC 9000, 19.16)."""
+    """The peer retired a connection ID that was never issued (RFC 9000, 19.16)."""
 
     ACKNOWLEDGEMENTS = "acknowledgements"
-    """It acknowledged a packet that was never sent (RFC 9000, 13.1)."""
+    """The peer acknowledged a packet that was never sent (RFC 9000, 13.1)."""
 
     KEY_UPDATES = "key_updates"
-    """It changed keys again after fewer of our packets than `min_packets_per_key`."""
+    """The peer updated keys again before this node had sent `min_packets_per_key` packets."""
 
 
 Refusals: TypeAlias = "Counter[RejectReason]"
-"""How often each has happened since the endpoint was opened."""
+"""Number of rejections by reason since the endpoint was opened."""

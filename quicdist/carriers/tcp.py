@@ -1,7 +1,7 @@
-"""Connections over a TCP socket: what `inet_tcp_dist` speaks, for stock nodes and the gateway.
+"""TCP carrier: the protocol of `inet_tcp_dist`, for stock nodes and the gateway.
 
-Back-pressure is real both ways: reading stops while what was delivered is not consumed, and
-`is_writable` goes by what the kernel has not taken yet.
+Both directions have flow control. Reading pauses while delivered data is not consumed, and
+`is_writable` depends on the bytes that the kernel has not accepted yet.
 """
 
 from __future__ import annotations
@@ -38,18 +38,20 @@ _READ_SIZE = 256 * 1024
 ConnectionT = TypeVar("ConnectionT", bound="TcpConnection")
 
 _FLUSH_POLL = 0.005
-"""Seconds between looks at the kernel's send queue; it tells nobody when it empties."""
+"""Seconds between two reads of the size of the kernel's send queue, which has no event."""
 
 _LAST_WRITE = 0.02
-"""Seconds for the kernel to take what was queued when a connection is closed."""
+"""Seconds that the kernel has, after a close, to accept the data queued before it."""
 
 Accept = Callable[["TcpConnection"], ConnectionHandler]
-"""Given each accepted connection; returns its owner, or raises to refuse it."""
+"""Called with each accepted connection. Returns its owner; any exception rejects it."""
 
 
 class _Scratch(threading.local):
-    """Where a thread's connections find what they read: between one's reads it holds nothing, and
-    a thousand idle ones would hold a quarter of a GiB."""
+    """The read buffer that all connections of a thread share.
+
+    It holds no data between reads. A buffer per connection would cost 256 KiB for each idle one.
+    """
 
     def __init__(self) -> None:
         self.buffer = memoryview(bytearray(_READ_SIZE))
@@ -59,7 +61,7 @@ _scratch = _Scratch()
 
 
 class TcpConnection(asyncio.BufferedProtocol):
-    """One distribution connection on one TCP socket (see carriers.base.Connection)."""
+    """A distribution connection over a TCP socket; implements `carriers.base.Connection`."""
 
     dialect: type[SingleStreamDialect] = TcpDialect
 
@@ -68,7 +70,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         self.traits: DialectTraits = self.dialect.traits
         self.binding = b""
         self.verifier: Verifier | None = None
-        """Knows whose names are bound to a key; None, and nobody's are."""
+        """Decides which node names require a known key; with None no name does."""
         self._handler: ConnectionHandler | None = None
         self.last_received = 0.0
         self._limits = limits
@@ -91,11 +93,11 @@ class TcpConnection(asyncio.BufferedProtocol):
         self._bytes_sent = 0
         self._bytes_received = 0
 
-    # -- what its owner uses --
+    # -- used by the owner --
 
     @property
     def handler(self) -> ConnectionHandler | None:
-        """Who is told of packets. Nothing is read before there is one."""
+        """The owner of the connection. Reading starts when it is set."""
         return self._handler
 
     @handler.setter
@@ -107,17 +109,18 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     @property
     def peer_address(self) -> tuple[str, int]:
-        """The other end's address."""
+        """(host, port) of the peer."""
         return self._peer_address
 
     @property
     def local_address(self) -> tuple[str, int]:
-        """This end's address."""
+        """(host, port) of this end of the connection."""
         return self._local_address
 
     @property
     def is_writable(self) -> bool:
-        """False from the high watermark of bytes the kernel has not taken, down to the low."""
+        """False after the bytes not accepted by the kernel reach the high watermark, until they
+        fall to the low watermark."""
         return self._writable
 
     def send_handshake(self, message: bytes) -> None:
@@ -125,15 +128,17 @@ class TcpConnection(asyncio.BufferedProtocol):
         self._perform(self._dialect.handshake_bytes(message))
 
     def handshake_done(self) -> None:
-        """Frames from here on."""
+        """Switches from handshake messages to frames."""
         self._perform(self._dialect.connected())
 
     def send_frame(self, parts: Sequence[Buffer]) -> None:
-        """Queues one frame; those of one loop tick leave in one write. No parts is a tick."""
+        """Queues one frame. Frames queued in one event loop iteration are written together. An
+        empty `parts` is a tick (ERTS, Distribution Protocol)."""
         self._perform((self._dialect.frame_bytes(parts),))
 
     def consumed(self, count: int) -> None:
-        """`count` bytes of packet data are dealt with: reading goes on when few are left."""
+        """Reports `count` consumed bytes of packet data. Reading resumes when at most half of the
+        receive window is unconsumed."""
         self._unconsumed = max(0, self._unconsumed - count)
         if self._reading or self._closed or self._transport is None or self._handler is None:
             return
@@ -142,10 +147,11 @@ class TcpConnection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def ping(self) -> None:
-        """TCP has no way to ask; keep-alive probes are the kernel's."""
+        """Does nothing: TCP has no ping. The kernel sends keep-alive probes."""
 
     def statistics(self) -> ConnectionStatistics:
-        """Counts so far; unacknowledged includes what the kernel holds, where it says so."""
+        """Returns a snapshot of the counters. Unacknowledged bytes include the kernel's send queue
+        on Linux."""
         return ConnectionStatistics(
             bytes_sent=self._bytes_sent,
             bytes_received=self._bytes_received,
@@ -153,10 +159,11 @@ class TcpConnection(asyncio.BufferedProtocol):
         )
 
     async def flush(self, timeout: float) -> bool:
-        """Waits until the peer's kernel has acknowledged all, at most `timeout` seconds.
+        """Waits up to `timeout` seconds; returns whether all sent data was acknowledged.
 
-        Best effort: on Linux the kernel tells what is unacknowledged; elsewhere this is True
-        once the kernel here has taken everything. Nothing tells what the peer's program read.
+        On Linux, acknowledged means that the peer's kernel has the data. On other systems it
+        means that the local kernel has accepted it. TCP does not report what the peer's program
+        has read.
         """
         deadline = self._loop.time() + timeout
         while not self._closed:
@@ -170,36 +177,39 @@ class TcpConnection(asyncio.BufferedProtocol):
         return False
 
     def check_name(self, node: str) -> None:
-        """A node whose key is known is not believed in the clear. Raises PeerRefused."""
+        """Raises PeerRefused if a key is known for that name, since plain TCP presents no key."""
         if self.verifier is not None and self.role is Role.LISTENER:
             self.verifier.in_the_clear(node)
 
     @property
     def peer_fingerprint(self) -> str:
-        """Nothing is shown in the clear."""
+        """Always empty: plain TCP presents no certificate."""
         return ""
 
     def check_again(self, node: str) -> None:
-        """It may be known by a key now. Raises PeerRefused."""
+        """Raises PeerRefused if a key has become known for that name."""
         if self.verifier is not None:
             self.verifier.in_the_clear(node)
 
     def must_bind(self, node: str) -> bool:
-        """There is no TLS session, so whoever must bind is refused."""
+        """Returns whether that node's cookie proof must be bound to a TLS session.
+
+        Plain TCP has no TLS session, so the caller rejects such a node.
+        """
         return self.verifier is not None and self.verifier.must_bind(node, over_tcp=True)
 
     def remember(self, node: str, *, bound: bool = False) -> None:
-        """Nothing is known that could be kept."""
+        """Does nothing: plain TCP presents no key."""
 
     def close(self, reason: str) -> None:
-        """Ends it now; the peer sees the socket close. What the kernel has not taken is lost."""
+        """Closes the socket immediately. Data that the kernel has not accepted is lost."""
         self._end(CloseReason(CloseKind.LOCAL, reason, Cause.DISCONNECTED))
 
-    # -- what the event loop calls --
+    # -- called by the event loop --
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket is up."""
-        # Not every loop's transports are of asyncio's classes.
+        """Called by asyncio when the socket is connected."""
+        # The transports of some event loops are not subclasses of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
         keep_from_children(self)
         self.last_received = self._loop.time()
@@ -209,13 +219,13 @@ class TcpConnection(asyncio.BufferedProtocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._peer_address = _address(transport.get_extra_info("peername"))
         self._local_address = _address(transport.get_extra_info("sockname"))
-        # Told of the low watermark alone: the high one is ours, as it counts the queue too.
+        # The transport only gets the low watermark: the high one includes this class's queue.
         self._transport.set_write_buffer_limits(self._limits.low_water, self._limits.low_water)
         self._perform(self._dialect.opened())
         self._reading = False
         self._transport.pause_reading()
         if self._accept is None:
-            return  # the dialer sets the handler when it has the connection
+            return  # a dialer sets the handler later
         try:
             self.handler = self._accept(self)
         except Exception as error:
@@ -226,11 +236,12 @@ class TcpConnection(asyncio.BufferedProtocol):
         return [] if self._transport is None else descriptors_of(self._transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Where the next bytes go. asyncio's TLS fills it by slices, which must be no copies."""
+        """Returns the buffer for the next read: a memoryview, because asyncio's TLS writes to
+        slices of it, and slices of a bytearray would be copies."""
         return _scratch.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Bytes came."""
+        """Called by asyncio after a read of `nbytes` bytes."""
         if self._closed:
             return
         self._bytes_received += nbytes
@@ -248,7 +259,7 @@ class TcpConnection(asyncio.BufferedProtocol):
             self._reading = False
             self._transport.pause_reading()
         if self._handler is None:
-            # asyncio of Python 3.10 begins to read although connection_made said not to.
+            # asyncio of Python 3.10 starts to read although connection_made has paused reading.
             self._early += packets
         else:
             self._deliver(packets, self._handler)
@@ -263,22 +274,22 @@ class TcpConnection(asyncio.BufferedProtocol):
             self.consumed(consumed)
 
     def eof_received(self) -> bool:
-        """The peer closed its half, which no node does: it is gone."""
+        """Ends the connection: no Erlang node closes only one direction."""
         text = "the peer closed the connection"
         self._end(CloseReason(CloseKind.PEER, text, Cause.PEER_CLOSED, is_orderly=True))
         return False
 
     def pause_writing(self) -> None:
-        """More than the low watermark waits for the kernel."""
+        """Called by asyncio when its write buffer exceeds the low watermark."""
         self._paused_by_transport = True
 
     def resume_writing(self) -> None:
-        """No more than the low watermark waits for the kernel."""
+        """Called by asyncio when its write buffer has fallen to the low watermark."""
         self._paused_by_transport = False
         self._become_writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is gone."""
+        """Called by asyncio when the socket is closed."""
         if self._closed is None:
             text = f"the connection broke: {exc}" if exc else "the peer closed the connection"
             cause = causes.of_error(exc) if exc else Cause.PEER_CLOSED
@@ -287,13 +298,13 @@ class TcpConnection(asyncio.BufferedProtocol):
         self._queued = 0
         self._tell_lost()
 
-    # -- inside --
+    # -- private --
 
     def _perform(self, steps: Sequence[Step]) -> None:
         if self._closed:
             return
         for step in steps:
-            # The tcp dialect asks for no gaps.
+            # The tcp dialect only produces Write steps.
             if isinstance(step, Write):
                 for part in step.parts:
                     self._queue.append(part)
@@ -331,7 +342,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         return self._queued + taken
 
     def _in_kernel(self) -> int:
-        """Bytes in the kernel's send queue that the peer has not acknowledged (Linux: tcp(7))."""
+        """Returns the unacknowledged bytes in the kernel's send queue (SIOCOUTQ, tcp(7))."""
         if self._transport is None or self._closed or not sys.platform.startswith("linux"):
             return 0
         try:
@@ -347,20 +358,20 @@ class TcpConnection(asyncio.BufferedProtocol):
         if self._closed:
             return
         if self._transport is not None and reason.kind is CloseKind.LOCAL:
-            # What was queued in this very turn leaves when the kernel takes it at once.
+            # Data queued in this event loop iteration is still sent if the kernel accepts it.
             self._write_queue()
         self._closed = reason
         if self._transport is None:
             self._loop.call_soon(self._tell_lost)
         elif reason.kind is CloseKind.LOCAL and self._transport.get_write_buffer_size():
-            # A loop may hand a turn's bytes to the kernel only at its end.
+            # An event loop may write to the kernel only at the end of an iteration.
             self._transport.close()
             self._loop.call_later(_LAST_WRITE, self._transport.abort)
         else:
             self._transport.abort()
 
     def _catch_up(self) -> None:
-        """Tells a new owner what it has missed."""
+        """Delivers the events that happened before the owner was set."""
         if self._early and self._handler is not None:
             early, self._early = self._early, []
             self._deliver(early, self._handler)
@@ -379,7 +390,7 @@ class TcpListener:
     """A TCP port that accepts distribution connections."""
 
     def __init__(self, servers: Sequence[asyncio.Server]) -> None:
-        """Each listens at the same port of another address."""
+        """All `servers` listen on the same port, each on a different address."""
         self._servers = servers
         keep_from_children(self)
 
@@ -398,9 +409,12 @@ class TcpListener:
         make: Callable[[], TcpConnection] | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> TcpListener:
-        """Listens; port 0 takes a free one. Of several hosts, those after the first may be missing
-        on this machine. `make` makes another kind of connection, such as one in `tls`. Raises
-        OSError."""
+        """Starts to listen. Port 0 selects a free port.
+
+        With several hosts, addresses after the first that this machine does not have are skipped.
+        `make` creates the connections; the default is `TcpConnection`. Raises OSError if the port
+        is in use, or if the first address cannot be bound.
+        """
         bounds = limits or CarrierLimits()
         first, *others = [host] if isinstance(host, str) else host
         loop = asyncio.get_running_loop()
@@ -414,7 +428,7 @@ class TcpListener:
                 ssl_handshake_timeout=None if tls is None else bounds.handshake_timeout,
             )
             if not server.sockets:
-                # asyncio takes a process out of files for an address family that is not there.
+                # asyncio reports EMFILE as a missing address family.
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             return server
 
@@ -425,7 +439,7 @@ class TcpListener:
                 try:
                     servers.append(await listen(other, port))
                 except OSError as error:
-                    # The loop's own error of binding has another text, and may have no number.
+                    # The event loop replaces the bind error and may leave out its errno.
                     if error.errno == errno.EADDRINUSE:
                         raise
         except BaseException:
@@ -436,11 +450,11 @@ class TcpListener:
 
     @property
     def local_address(self) -> tuple[str, int]:
-        """Where it listens."""
+        """(host, port) of the first address."""
         return _address(self._servers[0].sockets[0].getsockname())
 
     async def close(self) -> None:
-        """Accepts no more; connections accepted so far live on."""
+        """Stops listening. Accepted connections stay open."""
         for server in self._servers:
             server.close()
 
@@ -448,9 +462,9 @@ class TcpListener:
 async def dial(
     host: str, port: int, *, timeout: float, limits: CarrierLimits | None = None
 ) -> TcpConnection:
-    """A connection to a node's distribution port.
+    """Connects to the distribution port of a node.
 
-    Raises OSError (TimeoutError among them) when none is up within `timeout` seconds.
+    Raises OSError if the connection fails, and TimeoutError after `timeout` seconds.
     """
     bounds = limits or CarrierLimits()
     return await connect(host, port, lambda: TcpConnection(Role.DIALER, bounds), timeout=timeout)
@@ -464,7 +478,10 @@ async def connect(
     timeout: float,
     tls: ssl.SSLContext | None = None,
 ) -> ConnectionT:
-    """A connection of the kind that `make` makes, in TLS or not. Raises as `dial`."""
+    """Connects with the protocol object that `make` returns, over TLS if `tls` is given.
+
+    Raises the same errors as `dial`.
+    """
     loop = asyncio.get_running_loop()
     try:
         _, connection = await asyncio.wait_for(

@@ -1,7 +1,7 @@
-"""Connections over TLS on TCP: what `inet_tls_dist` speaks.
+"""TLS carrier over TCP: the protocol of `inet_tls_dist`.
 
-As over QUIC, the certificates that the other side presents are for the verifier of our credentials
-to judge, once TLS itself is done.
+As over QUIC, the verifier of the node's credentials checks the peer's certificates after the TLS
+handshake.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log.addFilter(LogRateLimit("not_believed"))
 
 
 class TlsConnection(TcpConnection):
-    """One distribution connection in one TLS connection."""
+    """A distribution connection over TLS on TCP."""
 
     dialect = TlsDialect
 
@@ -39,38 +39,43 @@ class TlsConnection(TcpConnection):
     ) -> None:
         super().__init__(role, limits, None if accept is None else self._judging(accept))
         self.certificates: Certificates = ()
-        """What the peer has presented, its own first."""
+        """The certificates that the peer presented, its own first; empty if it presented none."""
         self.cipher = ""
-        """The TLS cipher suite."""
+        """Name of the TLS cipher suite."""
         self._verifier = credentials.verifier
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """TLS is up."""
+        """Called by asyncio when the TLS handshake is complete."""
         tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
         self.certificates = contexts.presented(tls)
         self.cipher = (tls.cipher() or ("",))[0]
         super().connection_made(transport)
 
     def check_name(self, node: str) -> None:
-        """A peer that dialed us says that it is this node. Raises PeerRefused."""
+        """Checks the node name that a dialer claims. Raises PeerRefused if its certificate does not
+        match."""
         if self.role is Role.LISTENER:
             self._verifier.named(node, self.certificates)
 
     @property
     def peer_fingerprint(self) -> str:
-        """Of the certificate presented in the TLS handshake."""
+        """Fingerprint of the key that the peer presented; empty if it presented none."""
         return fingerprint(self.certificates[0]) if self.certificates else ""
 
     def check_again(self, node: str) -> None:
-        """What is believed may have changed since. Raises PeerRefused."""
+        """Verifies the peer again. Raises PeerRefused if it would be rejected now."""
         self._verifier.again(node, self.certificates, dialed=self.role is Role.DIALER)
 
     def must_bind(self, node: str) -> bool:
-        """By the setting, or because it has done so over QUIC: `ssl` has no exporter."""
+        """Returns whether that node's cookie proof must be bound to the TLS session.
+
+        `ssl` provides no exporter values, so the caller rejects such a node.
+        """
         return self._verifier.must_bind(node, over_tcp=True)
 
     def remember(self, node: str, *, bound: bool = False) -> None:
-        """Keeps its key, where that is wanted. Raises PeerRefused."""
+        """Stores the peer's key if the trust setting requires it. Raises PeerRefused if another
+        key is stored for the node."""
         if self.role is Role.LISTENER:
             self._verifier.learn_dialer(node, self.certificates, bound=bound)
         else:
@@ -88,7 +93,7 @@ class TlsConnection(TcpConnection):
                     "cause": error.cause.value,
                     "reason": str(error),
                 }
-                _log.warning("%s:%s is refused: %s", host, port, error, extra=extra)
+                _log.warning("connection from %s:%s rejected: %s", host, port, error, extra=extra)
                 raise
             return accept(connection)
 
@@ -103,7 +108,11 @@ async def listen(
     credentials: Credentials,
     limits: CarrierLimits | None = None,
 ) -> TcpListener:
-    """Listens; port 0 takes a free one. Raises OSError, CertificateError."""
+    """Starts to listen for TLS connections. Port 0 selects a free port.
+
+    Raises OSError if the address cannot be bound, and CertificateError if this node's certificate
+    cannot be loaded.
+    """
     await credentials.prepare()
     bounds = limits or CarrierLimits()
     return await TcpListener.open(
@@ -125,9 +134,10 @@ async def dial(
     timeout: float,
     limits: CarrierLimits | None = None,
 ) -> TlsConnection:
-    """A connection to this node's distribution port, where TLS is up and the node believed.
+    """Connects to the distribution port of `node` over TLS and verifies its certificate.
 
-    Raises OSError (TimeoutError among them) when none is up within `timeout` seconds, NotBelieved.
+    Raises OSError if the connection fails, TimeoutError after `timeout` seconds, and
+    CertificateRejected if the certificate is not trusted.
     """
     await credentials.prepare()
     bounds = limits or CarrierLimits()
@@ -147,7 +157,7 @@ async def dial(
 
 
 def _renewing(credentials: Credentials) -> ssl.SSLContext:
-    """A context that hands each connection over to one of our identity at that moment."""
+    """Returns a context that uses the current identity for each new connection."""
     current = contexts.listening(credentials)
     first, identity = current, credentials.identity
 

@@ -1,22 +1,22 @@
-"""How often something may happen."""
+"""Token buckets, which limit the rate of events."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
 MOST_KEYS = 4096
-"""Keys of TokenBuckets."""
+"""Number of keys that `TokenBuckets` keeps."""
 
 
 class TokenBucket:
-    """So many events in a second, on the average, and as many at once."""
+    """Allows `per_second` events a second on average, and bursts of the same number."""
 
     def __init__(self, per_second: float) -> None:
         self._per_second = self._left = per_second
         self._at = 0.0
 
     def take(self, now: float) -> bool:
-        """Whether one more is allowed at `now` (seconds)."""
+        """Takes a token at the time `now` (seconds); returns False if none is left."""
         self._left = min(self._per_second, self._left + (now - self._at) * self._per_second)
         self._at = now
         if self._left < 1:
@@ -26,15 +26,17 @@ class TokenBucket:
 
 
 class TokenBuckets:
-    """One for each key, such as an address. At most `MOST_KEYS` are kept: the one that was asked
-    for longest ago is forgotten."""
+    """One bucket for each key, such as an address.
+
+    At most `MOST_KEYS` buckets are kept; the least recently used one is dropped.
+    """
 
     def __init__(self, per_second: float) -> None:
         self._per_second = per_second
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def take(self, key: str, now: float) -> bool:
-        """Whether one more is allowed for this key at `now` (seconds)."""
+        """Takes a token of `key` at the time `now` (seconds); returns False if none is left."""
         bucket = self._buckets.get(key)
         if bucket is None:
             bucket = self._buckets[key] = TokenBucket(self._per_second)

@@ -332,7 +332,7 @@ async def test_a_port_in_use() -> None:
 
 
 async def test_an_unknown_engine() -> None:
-    with pytest.raises(ValueError, match="no QUIC engine called 'quux'"):
+    with pytest.raises(ValueError, match="unknown QUIC engine 'quux'"):
         await Endpoint.open(
             "127.0.0.1", 0, settings=settings(engine="quux"), accept=lambda link: Owner(link)
         )

@@ -114,7 +114,7 @@ def test_those_that_a_person_wrote_or_that_were_met_stay(
         before = path.read_text()
         assert KnownNodes(path).learn(NODE, KEY)
         assert path.read_text() == before
-    assert "it has 10 lines already" in caplog.text
+    assert "the file already has 10 lines" in caplog.text
 
 
 def test_that_a_node_was_met_is_written_now_and_then(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_file_that_others_may_write_is_warned_of(
     path.chmod(0o666)
     path.write_text(f"{NODE} {KEY}\n")
     known.keys(NODE)
-    assert f"{path} has mode 0666: others may write it" in caplog.text
+    assert f"{path} has mode 0666: other users can change" in caplog.text
     caplog.clear()
     path.chmod(0o600)
     place.chmod(0o777)

@@ -47,7 +47,7 @@ def test_so_many_lines_in_a_period_and_then_how_many_more(log: Log) -> None:
     assert log.say("refused", 100.0, MOST + 7) == MOST
     assert log.say("refused", 100.0 + PERIOD / 2, 1000) == 0
     assert log.say("refused", 100.0 + PERIOD) == 2
-    text = "1007 more lines like the next one (refused) were left out in the last 10 s"
+    text = "1007 more lines like the next one (refused) were dropped in the last 10 s"
     assert log.lines[-2:] == [text, f"refused at {100.0 + PERIOD}: 0"]
     assert log.say("refused", 101.0 + PERIOD, MOST) == MOST - 1
 
@@ -63,7 +63,7 @@ def test_what_has_just_been_said_is_not_said_again(log: Log) -> None:
     assert log.lines == ["a is down", "b is down", "a is down"]
     log.say_that("a is down", "refused", 100.0 + PERIOD)
     assert log.lines[3:] == [
-        "2 more lines like the next one (refused) were left out in the last 10 s",
+        "2 more lines like the next one (refused) were dropped in the last 10 s",
         "a is down",
     ]
 

@@ -363,7 +363,7 @@ async def test_pins(tmp_path: Path) -> None:
         with pytest.raises(CertificateRejected, match="certificate unknown"):
             await dial(there.port, shown, trust)
         file.write_text(f"*@127.0.0.1 {mine.fingerprint} # and some more\n")
-        with pytest.raises(DialError, match="is pinned for no node"):
+        with pytest.raises(DialError, match="is not pinned for any node"):
             await dial(there.port, mine, trust)
 
 

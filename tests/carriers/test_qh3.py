@@ -183,5 +183,5 @@ def test_without_it_the_way_to_get_it_is_told(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_engine_that_is_not_there() -> None:
-    with pytest.raises(ValueError, match="'quiche'; there are: aioquic, aioquic-plain, qh3"):
+    with pytest.raises(ValueError, match="'quiche': expected one of aioquic, aioquic-plain, qh3"):
         load_engine(settings(engine="quiche"), no_token)

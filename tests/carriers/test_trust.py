@@ -146,7 +146,9 @@ def test_a_key_that_others_can_read_is_used_and_complained_of(
     assert not caplog.records
     (tmp_path / "key.pem").chmod(0o640)
     Identity.kept(["127.0.0.1"], tmp_path)
-    assert f"{tmp_path / 'key.pem'} holds a key, and is not for its owner alone" in caplog.text
+    assert (
+        f"{tmp_path / 'key.pem'} contains a private key that other users can access" in caplog.text
+    )
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
@@ -241,7 +243,7 @@ def test_a_kept_key_that_is_damaged_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_hosts_that_no_certificate_can_name(tmp_path: Path) -> None:
-    with pytest.raises(CertificateError, match="no host name"):
+    with pytest.raises(CertificateError, match="invalid host name"):
         Identity.kept(["bücher.example"], tmp_path)
 
 
@@ -285,7 +287,7 @@ def test_what_cannot_be_loaded_says_why_in_one_line(tmp_path: Path) -> None:
         (CertificateUnreadable, "empty: no PEM private key", (certificate, empty)),
         (CertificateUnreadable, "Is a directory", (tmp_path, key)),
         (CertificateUnreadable, "encrypted", (certificate, locked)),
-        (CertificateUnreadable, "of a kind", (certificate, odd)),
+        (CertificateUnreadable, "this type of key", (certificate, odd)),
         (CertificateMismatch, "not the key of", (certificate, other)),
     ):
         with pytest.raises(kind, match=pattern) as caught:
@@ -295,7 +297,7 @@ def test_what_cannot_be_loaded_says_why_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("before", "after", "pattern"),
-    [(-2 * DAY, -DAY, "expired on"), (DAY, 2 * DAY, "good only from")],
+    [(-2 * DAY, -DAY, "expired on"), (DAY, 2 * DAY, "not valid before")],
 )
 def test_certificates_out_of_their_time(
     tmp_path: Path, before: datetime.timedelta, after: datetime.timedelta, pattern: str
@@ -313,7 +315,7 @@ def test_what_is_verified_is_said(tmp_path: Path) -> None:
     file = Authority().write(tmp_path / "ca.pem")
     line = Trust.authority(file).describe()
     assert str(file) in line
-    assert "those that we dial and those that dial us" in line
+    assert "dialed nodes and dialers" in line
     assert "without" not in line
     assert "those that dial us" not in Trust.first_use(tmp_path / "known").describe("some")
     assert (

@@ -143,7 +143,7 @@ async def test_a_node_whose_key_is_known_is_not_dialed_in_the_clear(tmp_path: Pa
             limits=SHORT,
         ) as two,
     ):
-        with pytest.raises(NoConnection, match="in the clear shows none") as caught:
+        with pytest.raises(NoConnection, match="without TLS presents none") as caught:
             await two.connect(peer.name)
         assert caught.value.is_refusal
 

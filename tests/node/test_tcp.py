@@ -106,7 +106,7 @@ async def test_no_epmd_and_none_wanted(own_epmd_port: int) -> None:
 
 async def test_a_name_can_be_had_once(own_epmd_port: int) -> None:
     async with named("one@127.0.0.1"):
-        with pytest.raises(StartError, match="has a node one already"):
+        with pytest.raises(StartError, match="already has a node one"):
             await named("one@127.0.0.1").start()
 
 

@@ -119,7 +119,7 @@ def test_what_is_verified_over_tcp_is_said(how: str, pki: Pki) -> None:
     """Who dials is asked for a certificate by authority alone."""
     trust = pki.trust if how == "authority" else Trust.pinned({"*": f"sha256:{64 * '0'}"})
     said = Tls().make(Credentials(None, trust, ["127.0.0.1"])).describe()
-    assert ("those that dial us" in said) == (how == "authority")
+    assert ("and dialers" in said) == (how == "authority")
 
 
 async def test_a_node_on_tls_and_one_on_tcp_do_not_meet() -> None:

@@ -117,7 +117,7 @@ def test_authorities_that_have_changed_are_said(
     verifier.dialed(name, [issue(former, [name], [], 1).certificate])
     file.write_bytes(pem([former.certificate, new.certificate]))
     verifier.dialed(name, [issue(new, [name], [], 1).certificate])
-    assert caplog.messages == [f"{file} has changed; believed from now on: CN=former, CN=new"]
+    assert caplog.messages == [f"{file} has changed; trusted from now on: CN=former, CN=new"]
 
 
 async def test_a_node_that_returns_with_another_key_is_not_let_in(
@@ -161,17 +161,17 @@ async def test_a_name_that_is_not_in_the_certificate_is_refused(
         async with node(bob, eves, trust) as swapped:
             with pytest.raises(NoConnection, match="does not allow this"):
                 await swapped.connect(alice)
-            said = (
-                f"our certificate is for {eve}, not for {bob}: who verifies certificates refuses it"
-            )
+            said = f"certificate of this node is for {eve}, not for {bob}: peers will reject it"
             assert said in caplog.text
-            with pytest.raises(NoConnection, match=f"another node's than {bob}'s: it is for {eve}"):
+            with pytest.raises(
+                NoConnection, match=f"certificate is not for {bob}: it is for {eve}"
+            ):
                 await ours.connect(bob)
         elsewhere = issue(authority, [], ["127.0.0.2"], 1)
         async with node(bob, elsewhere, trust) as moved:
             with pytest.raises(NoConnection, match="does not allow this"):
                 await moved.connect(alice)
-            assert f"our certificate is for 127.0.0.2, not for {bob}" in caplog.text
+            assert f"the certificate of this node is for 127.0.0.2, not for {bob}" in caplog.text
     assert "does not name the host" in caplog.text
 
 
@@ -329,7 +329,7 @@ async def test_who_believes_everybody_is_warned(
         async with Node("0@127.0.0.1", cookie="c", identity=Identity.ephemeral(), trust=trust):
             warned = [record for record in caplog.records if record.levelname == "WARNING"]
         assert bool(warned) is is_warned
-    assert "no certificate is verified, of no peer" in caplog.text
+    assert "no certificate is verified: only the cookie" in caplog.text
 
 
 async def test_somebody_in_between_reads_all_where_nothing_is_verified() -> None:

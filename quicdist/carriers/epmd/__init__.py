@@ -1,4 +1,7 @@
-"""The Erlang port mapper: codec, client, and a server to embed."""
+"""The Erlang Port Mapper Daemon (EPMD): codec, client and embedded server.
+
+The protocol is described in ERTS, Distribution Protocol, "EPMD Protocol".
+"""
 
 from quicdist.carriers.epmd.client import (
     DEFAULT_PORT,

@@ -1,4 +1,4 @@
-"""Look-ups in an EPMD, and a node's registration in it."""
+"""EPMD client: look-ups, and the registration of a node."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from quicdist.carriers.forking import descriptors_of, keep_from_children
 
 DEFAULT_PORT = 4369
 _MAX_ANSWER = 1024 * 1024
-"""Bytes of one answer: NAMES lists every node of a host."""
+"""Maximum size of a response in bytes. NAMES_RESP lists every node of a host."""
 _RECONNECT = 2.0
-"""Seconds between attempts to register again, as OTP's erl_epmd has them."""
+"""Seconds between attempts to register again, as in OTP's erl_epmd."""
 
 _log = logging.getLogger("quicdist.epmd")
 
 
 @dataclass(frozen=True, slots=True)
 class EpmdAddress:
-    """Where an EPMD listens."""
+    """Host and port of an EPMD."""
 
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
@@ -46,13 +46,17 @@ class EpmdAddress:
 
 
 def default_port() -> int:
-    """Where this host's programs look for an EPMD: ERL_EPMD_PORT, as Erlang has it, or 4369."""
+    """Returns the EPMD port of this host: the environment variable ERL_EPMD_PORT if it is valid,
+    else 4369, as in Erlang."""
     text = os.environ.get("ERL_EPMD_PORT", "")
     return int(text) if text.isascii() and text.isdigit() and int(text) <= 65535 else DEFAULT_PORT
 
 
 def why(error: Exception) -> str:
-    """In the words of the system: asyncio's own, of a refusal, are a call and its arguments."""
+    """Returns a short reason for a failed EPMD request.
+
+    It prefers the operating system's error text to asyncio's, which repeats the failed call.
+    """
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, OSError) and error.strerror:
@@ -63,31 +67,35 @@ def why(error: Exception) -> str:
 async def look_up(
     name: str, epmd: EpmdAddress | None = None, *, timeout: float = 5.0
 ) -> NodeInfo | None:
-    """The node of that name (its part before the @), None when EPMD does not know it.
+    """Returns the node with this name (the part before the `@`), or None if it is not registered.
 
-    Raises OSError when no EPMD answers at the address, EpmdError when it is none.
+    `epmd` defaults to 127.0.0.1:4369. Raises OSError if the connection to EPMD fails, and EpmdError
+    if the response is missing or invalid.
     """
     return decode_found(await _ask(LookUp(name), epmd or EpmdAddress(), timeout))
 
 
 async def names(epmd: EpmdAddress | None = None, *, timeout: float = 5.0) -> list[tuple[str, int]]:
-    """Every node of the host: (name, port). Raises as `look_up`."""
+    """Returns (name, port) of every registered node. Raises the same errors as `look_up`."""
     return decode_names(await _ask(ListNames(), epmd or EpmdAddress(), timeout))
 
 
 Absent: TypeAlias = Callable[[], Awaitable[None]]
-"""Called where no EPMD is there to register in; may start one. Raises OSError."""
+"""Called when no EPMD is running, to start one. Raises OSError if that fails."""
 
 
 class Registration:
-    """A node's entry in an EPMD, kept until closed: made again when EPMD comes back."""
+    """The registration of a node in an EPMD.
+
+    It lasts until `close`. If EPMD restarts, the node is registered again.
+    """
 
     def __init__(self, node: NodeInfo, epmd: EpmdAddress, absent: Absent | None) -> None:
         self.node = node
         self.epmd = epmd
         self._absent = absent
         self.creation = 0
-        """What EPMD gave at the first registration."""
+        """The creation that EPMD assigned at the first registration."""
         self._writer: asyncio.StreamWriter | None = None
         self._keeper: asyncio.Task[None] | None = None
 
@@ -100,9 +108,11 @@ class Registration:
         timeout: float = 5.0,
         absent: Absent | None = None,
     ) -> Registration:
-        """Registers the node. Raises EpmdRefused when the name is taken, OSError, EpmdError.
+        """Registers the node and keeps it registered.
 
-        `absent` is called, now and later, when there is no EPMD.
+        `absent` is called whenever no EPMD is running, now and after a restart of EPMD. Raises
+        EpmdRefused if the name is in use, OSError if the connection to EPMD fails, and EpmdError if
+        the response is missing or invalid.
         """
         registration = cls(node, epmd or EpmdAddress(), absent)
         keep_from_children(registration)
@@ -111,11 +121,11 @@ class Registration:
         return registration
 
     def descriptors(self) -> Sequence[int]:
-        """Its open files."""
+        """Returns its open file descriptors."""
         return [] if self._writer is None else descriptors_of(self._writer.transport)
 
     async def close(self) -> None:
-        """EPMD forgets the node."""
+        """Ends the registration."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
@@ -138,10 +148,10 @@ class Registration:
                 data += piece
                 answer = decode_registered(data)
                 if not piece and answer is None:
-                    raise EpmdError(f"EPMD at {self.epmd} closed without an answer")
+                    raise EpmdError(f"EPMD at {self.epmd} closed the connection without a response")
             accepted, creation = answer
             if not accepted:
-                raise EpmdRefused(f"EPMD at {self.epmd} has a node {self.node.name} already")
+                raise EpmdRefused(f"EPMD at {self.epmd} already has a node {self.node.name}")
         except BaseException as error:
             writer.close()
             raise _no_answer(self.epmd, error) from None
@@ -154,7 +164,7 @@ class Registration:
             with contextlib.suppress(OSError):
                 while await reader.read(1024):
                     pass
-            text = "EPMD at %s is gone; registering again when it is back"
+            text = "connection to EPMD at %s lost; registering again when EPMD is available"
             _log.warning(text, self.epmd, extra={"event": "epmd_gone", "address": str(self.epmd)})
             writer, self._writer = self._writer, None
             if writer is not None:
@@ -175,7 +185,7 @@ async def _connect(
 
 
 async def _ask(request: Request, epmd: EpmdAddress, timeout: float) -> bytes:
-    """The whole answer: EPMD closes behind it."""
+    """Returns the whole response; EPMD closes the connection after it."""
     reader, writer = await _connect(epmd, timeout)
     try:
         writer.write(encode_request(request))
@@ -187,7 +197,7 @@ async def _ask(request: Request, epmd: EpmdAddress, timeout: float) -> bytes:
 
 
 def _no_answer(epmd: EpmdAddress, error: BaseException) -> BaseException:
-    """What is raised for an error behind the connect: something is there, and not an EPMD."""
+    """Maps an error after the connect to EpmdError: the peer is not an EPMD."""
     if isinstance(error, TimeoutError):
         return EpmdError(f"EPMD at {epmd} does not answer")
     if isinstance(error, OSError):
@@ -200,12 +210,12 @@ async def _read_all(reader: asyncio.StreamReader) -> bytes:
     while piece := await reader.read(65536):
         data += piece
         if len(data) > _MAX_ANSWER:
-            raise EpmdError(f"an EPMD answer above {_MAX_ANSWER} bytes")
+            raise EpmdError(f"EPMD response larger than {_MAX_ANSWER} bytes")
     return bytes(data)
 
 
 async def close_writer(writer: asyncio.StreamWriter) -> None:
-    """Closes it and waits until that is done, whatever the peer does."""
+    """Closes the writer and waits for the close; ignores connection errors."""
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()

@@ -1,7 +1,7 @@
-"""Requests to the Erlang port mapper and its answers, to and from bytes.
+"""Encoder and decoder of EPMD requests and responses.
 
-ERTS manual, Distribution Protocol, "EPMD Protocol". Requests travel behind a u16 length, answers
-without one.
+Source: ERTS, Distribution Protocol, "EPMD Protocol". A request has a 16-bit length prefix, a
+response has none.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import TypeAlias
 from quicdist.errors import Cause, QuicdistError
 
 _MAX_REQUEST = 2048
-"""Bytes of one request; a node name has at most 255 characters."""
+"""Maximum size of a request in bytes; a node name has at most 255 characters."""
 
 
 class EpmdError(QuicdistError):
-    """Bytes that no EPMD and no node sends, or no answer at all."""
+    """An EPMD request or response is invalid or missing."""
 
     cause: Cause = Cause.EPMD_PROTOCOL
 
 
 class EpmdRefused(EpmdError):
-    """EPMD does not register this name; the text is its reason."""
+    """EPMD rejected a registration. The text is the reason."""
 
     cause = Cause.NAME_TAKEN
 
 
 class NodeType(enum.IntEnum):
-    """What kind of node registers."""
+    """Node type in a registration."""
 
     NORMAL = 77
     HIDDEN = 72
@@ -38,9 +38,10 @@ class NodeType(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """A node as EPMD knows it. `name` is the part before the @; `port` takes its connections.
+    """The EPMD entry of a node.
 
-    `highest` and `lowest` are versions of the distribution protocol: 6 since OTP 23.
+    `name` is the part of the node name before the `@`, and `port` the node's distribution port.
+    `highest` and `lowest` are the supported versions of the distribution protocol, 6 since OTP 23.
     """
 
     name: str
@@ -53,36 +54,36 @@ class NodeInfo:
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """ALIVE2_REQ (120): keep this node for as long as the connection lives."""
+    """ALIVE2_REQ (120): registers a node until the connection is closed."""
 
     node: NodeInfo
 
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """PORT_PLEASE2_REQ (122): where does this node listen?"""
+    """PORT_PLEASE2_REQ (122): requests the distribution port of a node."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class ListNames:
-    """NAMES_REQ (110): who is registered?"""
+    """NAMES_REQ (110): requests all registered names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dump:
-    """DUMP_REQ (100): who is registered, for people who debug EPMD."""
+    """DUMP_REQ (100): requests all data of EPMD, for debugging."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """KILL_REQ (107): end EPMD."""
+    """KILL_REQ (107): stops EPMD."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """STOP_REQ (115): forget this node."""
+    """STOP_REQ (115): unregisters a node."""
 
     name: str
 
@@ -94,7 +95,10 @@ Request: TypeAlias = Register | LookUp | ListNames | Dump | Kill | Stop
 
 
 def encode_request(request: Request) -> bytes:
-    """One request with its length. Raises EpmdError for a name or port that does not fit."""
+    """Encodes a request with its length prefix.
+
+    Raises EpmdError if the node name or the port is invalid.
+    """
     match request:
         case Register(node):
             body = b"\x78" + _encode_node(node)
@@ -112,11 +116,11 @@ def encode_request(request: Request) -> bytes:
 
 
 def decode_request(body: bytes) -> Request:
-    """The request in these bytes, length taken off. Raises EpmdError."""
+    """Decodes a request without its length prefix. Raises EpmdError if it is invalid."""
     match body[:1]:
         case b"\x78":
             node, end = _decode_node(body, 1)
-            # OTP sends nothing behind it; older nodes padded.
+            # OTP sends no data after the node; older nodes sent padding.
             del end
             return Register(node)
         case b"\x7a":
@@ -129,23 +133,26 @@ def decode_request(body: bytes) -> Request:
             return Kill()
         case b"\x73":
             return Stop(_decode_name(body[1:]))
-    raise EpmdError(f"no EPMD request: {body[:16]!r}")
+    raise EpmdError(f"invalid EPMD request: {body[:16]!r}")
 
 
 class RequestReader:
-    """Cuts a byte stream into requests, however it arrives."""
+    """Splits a byte stream into requests."""
 
     def __init__(self) -> None:
         self._data = bytearray()
 
     def feed(self, data: bytes) -> list[Request]:
-        """The requests that are whole by now. Raises EpmdError for what is none."""
+        """Adds received data and returns the complete requests. Raises EpmdError if one is
+        invalid."""
         self._data += data
         requests: list[Request] = []
         while len(self._data) >= 2:
             length = int.from_bytes(self._data[:2], "big")
             if not 0 < length <= _MAX_REQUEST:
-                raise EpmdError(f"an EPMD request of {length} bytes; at most {_MAX_REQUEST}")
+                raise EpmdError(
+                    f"invalid EPMD request length {length}: expected 1 to {_MAX_REQUEST}"
+                )
             if len(self._data) < 2 + length:
                 break
             requests.append(decode_request(bytes(self._data[2 : 2 + length])))
@@ -153,55 +160,64 @@ class RequestReader:
         return requests
 
 
-# -- codec: answers -----------------------------------------------------------------------------
+# -- codec: responses ---------------------------------------------------------------------------
 
 
 def encode_registered(creation: int | None, *, extended: bool) -> bytes:
-    """ALIVE2_X_RESP (118) with 32 bits of creation, or ALIVE2_RESP (121) with 16; None refuses."""
+    """Encodes ALIVE2_X_RESP (118, 32-bit creation) if `extended`, else ALIVE2_RESP (121, 16-bit).
+
+    A `creation` of None rejects the registration.
+    """
     tag, size, bits = (b"\x76", 4, 0xFFFFFFFF) if extended else (b"\x79", 2, 0xFFFF)
     result = b"\x01" if creation is None else b"\x00"
     return tag + result + ((creation or 0) & bits).to_bytes(size, "big")
 
 
 def decode_registered(data: bytes) -> tuple[bool, int] | None:
-    """(accepted, creation), or None while bytes are missing. Raises EpmdError."""
+    """Decodes ALIVE2_X_RESP or ALIVE2_RESP; returns (accepted, creation).
+
+    Returns None if `data` is incomplete. Raises EpmdError if it is invalid.
+    """
     size = {b"\x76": 6, b"\x79": 4}.get(data[:1])
     if not data:
         return None
     if size is None:
-        raise EpmdError(f"no answer to a registration: {data[:16]!r}")
+        raise EpmdError(f"invalid response to ALIVE2_REQ: {data[:16]!r}")
     if len(data) < size:
         return None
     return data[1] == 0, int.from_bytes(data[2:size], "big")
 
 
 def encode_found(node: NodeInfo | None) -> bytes:
-    """PORT2_RESP (119): the node, or that there is none."""
+    """Encodes PORT2_RESP (119); None means that the node is not registered."""
     return b"\x77\x01" if node is None else b"\x77\x00" + _encode_node(node)
 
 
 def decode_found(data: bytes) -> NodeInfo | None:
-    """The node, or None when EPMD knows none of that name. `data` is the whole answer.
+    """Decodes a complete PORT2_RESP; returns None if the node is not registered.
 
-    Raises EpmdError.
+    Raises EpmdError if the response is invalid.
     """
     if len(data) < 2 or data[0] != 0x77:
-        raise EpmdError(f"no answer to a look-up: {data[:16]!r}")
+        raise EpmdError(f"invalid response to PORT_PLEASE2_REQ: {data[:16]!r}")
     if data[1] != 0:
         return None
     return _decode_node(data, 2)[0]
 
 
 def encode_names(epmd_port: int, nodes: Sequence[NodeInfo]) -> bytes:
-    """NAMES_RESP: EPMD's own port and one line a node."""
+    """Encodes NAMES_RESP: the port of EPMD and one line for each node."""
     lines = "".join(f"name {node.name} at port {node.port}\n" for node in nodes)
     return epmd_port.to_bytes(4, "big") + lines.encode()
 
 
 def decode_names(data: bytes) -> list[tuple[str, int]]:
-    """(name, port) of every node in the whole answer. Raises EpmdError."""
+    """Decodes a complete NAMES_RESP; returns (name, port) of every node.
+
+    Raises EpmdError if the response is invalid.
+    """
     if len(data) < 4:
-        raise EpmdError("no answer to a question for names")
+        raise EpmdError("invalid response to NAMES_REQ: shorter than 4 bytes")
     found: list[tuple[str, int]] = []
     try:
         for line in data[4:].decode().splitlines():
@@ -210,12 +226,12 @@ def decode_names(data: bytes) -> list[tuple[str, int]]:
                 raise ValueError(line)
             found.append((name, int(port)))
     except ValueError as error:
-        raise EpmdError(f"no list of names: {error}") from None
+        raise EpmdError(f"invalid response to NAMES_REQ: {error}") from None
     return found
 
 
 def encode_dump(epmd_port: int, nodes: Sequence[NodeInfo]) -> bytes:
-    """DUMP_RESP: as NAMES_RESP, in the words that EPMD uses there."""
+    """Encodes DUMP_RESP: the port of EPMD and one line for each node, in EPMD's format."""
     lines = "".join(
         f"active name     <{node.name}> at port {node.port}, fd = 0\n" for node in nodes
     )
@@ -224,7 +240,7 @@ def encode_dump(epmd_port: int, nodes: Sequence[NodeInfo]) -> bytes:
 
 def _encode_node(node: NodeInfo) -> bytes:
     if not 0 <= node.port <= 65535:
-        raise EpmdError(f"{node.port} is no port")
+        raise EpmdError(f"invalid port {node.port}: expected 0 to 65535")
     name = _encode_name(node.name)
     return b"".join(
         (
@@ -241,7 +257,10 @@ def _encode_node(node: NodeInfo) -> bytes:
 
 
 def _decode_node(data: bytes, at: int) -> tuple[NodeInfo, int]:
-    """The node and where it ends: port, type, protocol, versions, name, extra."""
+    """Decodes the fields port, type, protocol, versions, name and extra at the offset `at`.
+
+    Returns the node and the offset of its end.
+    """
     try:
         port = _u16(data, at)
         node_type = NodeType.HIDDEN if data[at + 2] == NodeType.HIDDEN else NodeType.NORMAL
@@ -249,9 +268,9 @@ def _decode_node(data: bytes, at: int) -> tuple[NodeInfo, int]:
         name_end = at + 10 + name_size
         extra_end = name_end + 2 + _u16(data, name_end)
     except IndexError:
-        raise EpmdError(f"a node cut short: {data[:32]!r}") from None
+        raise EpmdError(f"truncated node entry: {data[:32]!r}") from None
     if extra_end > len(data):
-        raise EpmdError(f"a node cut short: {data[:32]!r}")
+        raise EpmdError(f"truncated node entry: {data[:32]!r}")
     name = _decode_name(data[at + 10 : name_end])
     extra = data[name_end + 2 : extra_end]
     return NodeInfo(name, port, node_type, highest, lowest, extra), extra_end
@@ -270,12 +289,12 @@ def _decode_name(data: bytes) -> str:
     try:
         name = data.decode()
     except UnicodeDecodeError:
-        raise EpmdError(f"a node name that is not UTF-8: {data[:64]!r}") from None
+        raise EpmdError(f"invalid node name: not UTF-8: {data[:64]!r}") from None
     _check_name(name)
     return name
 
 
 def _check_name(name: str) -> None:
-    # A line of NAMES_RESP is split at blanks and line ends.
+    # Spaces and line breaks separate the fields of NAMES_RESP.
     if not 0 < len(name) <= 255 or not name.isprintable() or " " in name:
-        raise EpmdError(f"no node name: {name[:64]!r}")
+        raise EpmdError(f"invalid node name: {name[:64]!r}")

@@ -1,4 +1,4 @@
-"""An EPMD to embed."""
+"""Embedded EPMD server."""
 
 from __future__ import annotations
 
@@ -29,72 +29,78 @@ from quicdist.carriers.forking import descriptors_of, keep_from_children
 from quicdist.carriers.log_rate_limit import LogRateLimit
 
 _REQUEST_TIMEOUT = 10.0
-"""Seconds a client may take over one request."""
+"""Maximum time in seconds between reads of a request."""
 
 _log = logging.getLogger("quicdist.epmd")
 _log.addFilter(LogRateLimit("epmd_full", "epmd_client_dropped", "epmd_refused"))
 
 
 class Directory(Protocol):
-    """What a server answers from."""
+    """The registered nodes of an `EpmdServer`."""
 
     async def register(self, node: NodeInfo) -> int:
-        """Takes the node in; its creation. Raises EpmdRefused."""
+        """Registers the node and returns its creation. Raises EpmdRefused if it is rejected."""
 
     def unregister(self, node: NodeInfo) -> None:
-        """The connection that registered it is gone."""
+        """Removes the node. Called when the connection that registered it has ended."""
 
     async def look_up(self, name: str) -> NodeInfo | None:
-        """The node of this name, None when there is none."""
+        """Returns the node with this name, or None."""
 
     def nodes(self) -> Sequence[NodeInfo]:
-        """All that are registered."""
+        """Returns all registered nodes."""
 
 
 class NodeTable:
-    """The directory that EPMD itself has: a name belongs to the first that takes it."""
+    """A `Directory` that works as in EPMD: the first node that registers a name keeps it."""
 
     def __init__(self) -> None:
         self._nodes: dict[str, NodeInfo] = {}
         self._creation = 0
 
     async def register(self, node: NodeInfo) -> int:
-        """A creation that the last registrations did not have. Raises EpmdRefused."""
+        """Registers the node and returns a creation that recent registrations did not get.
+
+        Raises EpmdRefused if the name is already registered.
+        """
         if node.name in self._nodes:
-            raise EpmdRefused(f"{node.name} is registered already")
+            raise EpmdRefused(f"{node.name} is already registered")
         self._nodes[node.name] = node
         self._creation = self._creation % 0xFFFFFFF0 + 1
-        return self._creation + 3  # 0 to 3 are what nodes had before OTP 23
+        return self._creation + 3  # nodes before OTP 23 used 0 to 3
 
     def unregister(self, node: NodeInfo) -> None:
-        """Forgets it."""
+        """Removes the node."""
         if self._nodes.get(node.name) is node:
             del self._nodes[node.name]
 
     async def look_up(self, name: str) -> NodeInfo | None:
-        """The node of this name."""
+        """Returns the node with this name, or None."""
         return self._nodes.get(name)
 
     def nodes(self) -> Sequence[NodeInfo]:
-        """All, in the order they came."""
+        """Returns all nodes in the order of registration."""
         return list(self._nodes.values())
 
 
 class EpmdServer:
-    """An EPMD on asyncio. KILL and STOP are refused: it ends with the program it is part of.
+    """An EPMD server for asyncio.
 
-    Nodes of this host alone are registered; others may look up. A connection has one request, of
-    `_MAX_REQUEST` bytes and `_REQUEST_TIMEOUT` seconds at most.
+    Only nodes of this host can register; look-ups from other hosts are allowed. KILL_REQ and
+    STOP_REQ are rejected. Each connection can send one request. A request is limited to 2048 bytes,
+    and a connection is closed after 10 s without data.
     """
 
     def __init__(self, directory: Directory, *, max_clients: int = 256) -> None:
-        """`max_clients` bounds connections at one time; registered nodes hold one each. When all
-        are taken, who has waited longest without asking anything makes room."""
+        """`max_clients` limits the number of connections, of which each registered node uses one.
+
+        When the limit is reached, the oldest connection without a request is closed.
+        """
         self._directory = directory
         self._max_clients = max_clients
         self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._silent: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-        """Clients that have not asked yet, in the order they came."""
+        """Clients that have not sent a request, in the order of their connections."""
         self._server: asyncio.Server | None = None
 
     @classmethod
@@ -106,27 +112,30 @@ class EpmdServer:
         *,
         max_clients: int = 256,
     ) -> EpmdServer:
-        """Listens at one address or several; port 0 takes a free one. Raises OSError."""
+        """Starts to listen on one or more addresses. Port 0 selects a free port.
+
+        Raises OSError if an address cannot be bound.
+        """
         server = cls(directory, max_clients=max_clients)
         server._server = await asyncio.start_server(server._accept, host, port, limit=4096)
         keep_from_children(server)
         return server
 
     def descriptors(self) -> Sequence[int]:
-        """Its open files."""
+        """Returns its open file descriptors."""
         sockets = () if self._server is None else self._server.sockets
         clients = [writer.transport for writer in self._clients.values()]
         return [one.fileno() for one in sockets] + [n for t in clients for n in descriptors_of(t)]
 
     @property
     def local_address(self) -> tuple[str, int]:
-        """Where it listens."""
+        """(host, port) of the first address."""
         assert self._server is not None
         host, port = self._server.sockets[0].getsockname()[:2]
         return host, port
 
     async def close(self) -> None:
-        """Ends it; the nodes that were registered notice."""
+        """Stops the server and closes all connections, including those of registered nodes."""
         if self._server is not None:
             self._server.close()
         clients = list(self._clients)
@@ -139,7 +148,7 @@ class EpmdServer:
         if len(self._clients) >= self._max_clients and not self._make_room():
             count = len(self._clients)
             extra = {"event": "epmd_full", "size": count}
-            _log.warning("EPMD refuses a client: %d are connected", count, extra=extra)
+            _log.warning("EPMD client rejected: %d clients are connected", count, extra=extra)
             writer.close()
             return
         task = asyncio.create_task(self._serve(reader, writer))
@@ -148,13 +157,13 @@ class EpmdServer:
         task.add_done_callback(self._forget)
 
     def _make_room(self) -> bool:
-        """Drops the client that has been silent longest; False when none is."""
+        """Closes the oldest connection without a request; returns False if there is none."""
         if not self._silent:
             return False
         task, writer = next(iter(self._silent.items()))
         self._forget(task)
         task.cancel()
-        writer.close()  # the task may not have begun
+        writer.close()  # the task may not have started
         return True
 
     def _forget(self, task: asyncio.Task[None]) -> None:
@@ -165,7 +174,7 @@ class EpmdServer:
         task = asyncio.current_task()
         assert task is not None
         try:
-            await asyncio.sleep(0)  # a task may run before `create_task` has returned it
+            await asyncio.sleep(0)  # an eager task may run before `create_task` returns
             async for request in _requests(reader):
                 self._silent.pop(task, None)
                 if isinstance(request, Register):
@@ -196,14 +205,14 @@ class EpmdServer:
     async def _hold(
         self, node: NodeInfo, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Registers the node and waits for its connection to end."""
+        """Registers the node and waits until its connection ends."""
         extended = node.highest >= 6
         try:
             _check_local(writer)
             creation = await self._directory.register(node)
         except EpmdRefused as refusal:
             extra = {"event": "epmd_refused", "peer": node.name, "reason": str(refusal)}
-            _log.warning("EPMD refuses %s: %s", node.name, refusal, extra=extra)
+            _log.warning("EPMD registration of %s rejected: %s", node.name, refusal, extra=extra)
             writer.write(encode_registered(None, extended=extended))
             return
         try:
@@ -215,12 +224,15 @@ class EpmdServer:
 
 
 def _check_local(writer: asyncio.StreamWriter) -> None:
-    """Raises EpmdRefused for a registration from another host: as OTP's EPMD, only connections from
-    loopback, or from the address that they were made to, are this host's."""
+    """Raises EpmdRefused if the client is on another host.
+
+    As in OTP's EPMD, a client is on this host if it connects from a loopback address, or from the
+    address that it connects to.
+    """
     peer = writer.get_extra_info("peername")
     ours = writer.get_extra_info("sockname")
     if not _is_local(str(peer[0]), str(ours[0])):
-        raise EpmdRefused(f"{peer[0]} is another host, and registers nobody here")
+        raise EpmdRefused(f"{peer[0]} is another host, which cannot register nodes here")
 
 
 def _is_local(peer: str, ours: str) -> bool:

@@ -1,8 +1,9 @@
-"""Proof that a dialer receives at the address it sends from, before any state is made for it.
+"""Address validation of dialers with Retry packets (RFC 9000, 8.1.2).
 
-RFC 9000, 8.1.2: instead of answering a first datagram we ask for it again with a token that
-only its address gets to see. The token says all we need to know, sealed with a key of this
-endpoint, and holds for 30 s, at that address, for the connection id that came with it.
+Before the endpoint creates state for a dialer, it can answer the first datagram with a Retry
+packet. The dialer must repeat its datagram with the token from that packet, which proves that it
+receives at its address. The token is encrypted with a key of this endpoint and contains all state.
+It is valid for 30 s, for one address and one connection ID.
 """
 
 from __future__ import annotations
@@ -23,13 +24,16 @@ _TIME = struct.Struct("!d")
 
 
 class AddressValidation:
-    """Of one endpoint: its key is made with it and never leaves it."""
+    """Retry packets and tokens of one endpoint, with a random key."""
 
     def __init__(self) -> None:
         self._seal = AESGCM(AESGCM.generate_key(bit_length=128))
 
     def ask(self, initial: Initial, address: SocketAddress, now: float) -> bytes:
-        """The Retry packet that asks for a proof; `now` in seconds of one clock throughout."""
+        """Returns a Retry packet for an Initial packet from `address`.
+
+        `now` is a time in seconds; all calls must use the same clock.
+        """
         source_id = os.urandom(CONNECTION_ID_LENGTH)
         nonce = os.urandom(_NONCE)
         content = _TIME.pack(now) + initial.destination_id
@@ -43,7 +47,10 @@ class AddressValidation:
         )
 
     def check(self, initial: Initial, address: SocketAddress, now: float) -> Opening | None:
-        """How the connection began, where the token is ours and good; None where it is not."""
+        """Checks the token of an Initial packet; returns None if it is not valid.
+
+        Otherwise returns how the connection was opened.
+        """
         nonce, sealed = initial.token[:_NONCE], initial.token[_NONCE:]
         if len(nonce) < _NONCE:
             return None
@@ -58,5 +65,5 @@ class AddressValidation:
 
 
 def _holder(address: SocketAddress, connection_id: bytes) -> bytes:
-    """Who alone can use a token: sealed with it, not in it."""
+    """Returns the associated data of a token: the address and connection ID it is valid for."""
     return repr(address[:2]).encode() + connection_id

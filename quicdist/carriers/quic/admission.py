@@ -1,4 +1,4 @@
-"""Who may open a connection, while strangers may try: bounds on what is not known yet."""
+"""Admission control: limits on the connections that unauthenticated peers open."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from quicdist.limits import AdmissionLimits
 _log = logging.getLogger("quicdist.quic")
 
 _REPORT_PAUSE = 5.0
-"""Seconds between two lines of the log about connections refused."""
+"""Minimum time in seconds between two log lines about rejected connections."""
 
 
 class Admission:
-    """The connections that others opened, counted in all and by where they come from.
+    """Counts the incoming connections of an endpoint, in total and by source address.
 
-    A connection is half-open until its distribution handshake is done.
+    A connection is half-open until its distribution handshake is complete.
     """
 
     def __init__(self, limits: AdmissionLimits) -> None:
@@ -33,7 +33,7 @@ class Admission:
         self._place_of: dict[object, str] = {}
         self._by_place: Counter[str] = Counter()
         self._unproved = TokenBucket(limits.unproved_per_second)
-        # Not one for both: datagrams in the name of an address must not use up its own.
+        # Separate buckets: datagrams with a forged source must not use up the address's own rate.
         self._unproved_of = TokenBuckets(limits.handshakes_per_second_per_address)
         self._proved_of = TokenBuckets(limits.handshakes_per_second_per_address)
         self._next_report = 0.0
@@ -41,11 +41,12 @@ class Admission:
     def judge(
         self, address: SocketAddress, connections: int, *, has_proved: bool, now: float
     ) -> RejectReason | None:
-        """Why no connection is made for a first datagram from `address`, with so many open;
-        UNPROVED asks for a proof that datagrams sent there arrive.
+        """Decides about the first datagram of a connection from `address`.
 
-        An address is refused for what it holds only after it has given that proof: anybody can
-        send datagrams in its name.
+        `connections` is the number of open connections, and `now` the time in seconds. Returns None
+        if the connection is accepted, else the reason to reject it. `UNPROVED` requires address
+        validation with Retry. The limits for an address only apply after address validation,
+        because source addresses can be forged.
         """
         limits, host = self._limits, address[0]
         if connections >= limits.max_connections:
@@ -67,27 +68,29 @@ class Admission:
         return None
 
     def in_the_way(self, address: SocketAddress) -> object | None:
-        """The half-open connection that has to end before one from `address` is opened, where
-        `judge` has found nothing against it; None where there is room."""
+        """Returns the half-open connection to close before one from `address` is opened.
+
+        Returns None if there is room. Only valid after `judge` has returned None.
+        """
         return self._half_open.in_the_way(address[0])
 
     def opened(self, connection: object, address: SocketAddress) -> None:
-        """It was accepted."""
+        """Reports that a connection from `address` was accepted."""
         self._half_open.add(connection, address[0])
         self._unused.add(connection)
         place = self._place_of[connection] = place_of(address[0])
         self._by_place[place] += 1
 
     def used(self, connection: object) -> None:
-        """It has brought a first packet, as anybody's may."""
+        """Reports the first packet of a connection."""
         self._unused.discard(connection)
 
     def proved(self, connection: object) -> None:
-        """Its distribution handshake is done."""
+        """Reports that the distribution handshake of a connection is complete."""
         self._half_open.discard(connection)
 
     def ended(self, connection: object) -> bool:
-        """It is over. Whether it had brought nothing."""
+        """Reports the end of a connection; returns whether it ended without any packet."""
         place = self._place_of.pop(connection, None)
         if place is not None:
             self._by_place[place] -= 1
@@ -103,6 +106,6 @@ class Admission:
             self._next_report = now + _REPORT_PAUSE
             host, port = address[:2]
             extra = {"event": "refused", "address": f"{host}:{port}", "reason": refusal.value}
-            text = "a connection from %s:%d is not taken: %s"
+            text = "connection from %s:%d rejected: %s"
             _log.warning(text, host, port, refusal.value, extra=extra)
         return refusal

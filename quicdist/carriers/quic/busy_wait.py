@@ -1,4 +1,4 @@
-"""Staying awake for a while after traffic: no sleep from which an answer would have to wake us."""
+"""Busy waiting after traffic, which avoids the latency of waking up the event loop."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ import os
 from collections.abc import Callable
 
 _give_way: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
-"""Lets others have the core, where the system can. A peer on the same machine is often woken on
-the core of who sent to it: two that never sleep would stay there, each waiting for the end of the
-other's time slice."""
+"""Yields the CPU core, if the system supports it. The kernel often wakes a process on the core of
+the process that sent to it. Two busy-waiting peers on one machine would otherwise share that core,
+and each would wait for the end of the other's time slice."""
 
 
 class BusyWait:
-    """Keeps an event loop from sleeping. As long as something is to be done at once, it looks at
-    its sockets and goes on; so each turn asks for the next."""
+    """Keeps an event loop from sleeping.
+
+    An event loop polls its sockets without waiting while a callback is ready, so each iteration
+    schedules another callback.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
-        """With 0 seconds it does nothing."""
+        """`seconds` is the time to busy-wait after traffic; 0 disables it."""
         self._loop = loop
         self._seconds = seconds
         self._until = 0.0
         self._turn: asyncio.Handle | None = None
 
     def extend(self) -> None:
-        """There was traffic: awake for so long from now."""
+        """Reports traffic: restarts the period of busy waiting."""
         if not self._seconds:
             return
         self._until = self._loop.time() + self._seconds
@@ -32,7 +35,7 @@ class BusyWait:
             self._turn = self._loop.call_soon(self._go_on)
 
     def stop(self) -> None:
-        """At once."""
+        """Stops busy waiting immediately."""
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None

@@ -1,11 +1,11 @@
-"""Whether the port of a peer is closed: its process has ended and nobody has said so.
+"""Detection of a peer whose process has ended without closing the connection.
 
-The kernel of a host answers a datagram to a port that no socket is bound to with ICMP Port
-Unreachable (RFC 1122, 4.1.3.1). Such a message can be forged, so it ends nothing by itself (RFC
-9000, 21.5.5; RFC 8085, 5.2): it starts a check. The connection is given up when several probes
-were sent, each a round trip or more after its predecessors, none was answered, and a later one was
-refused as well. A peer that is only slow or stopped still has its socket: its kernel refuses
-nothing. A peer behind a lossy path answers one of the probes.
+The kernel answers a datagram to a port without a socket with ICMP Port Unreachable (RFC 1122,
+4.1.3.1). Such a message can be forged, so it does not end the connection (RFC 9000, 21.5.5; RFC
+8085, 5.2) but starts a check. The check sends several probes, with at least a pause between them.
+The connection is closed if no probe is answered and a later probe causes another ICMP message. A
+slow or stopped peer still has its socket, so its kernel sends no ICMP message. A peer behind a
+lossy path answers one of the probes.
 """
 
 from __future__ import annotations
@@ -13,44 +13,45 @@ from __future__ import annotations
 import enum
 
 _PAUSE = 0.06
-"""Seconds between two probes, at least."""
+"""Minimum time in seconds between two probes."""
 
 _PROBES = 12
-"""Unanswered before the port is believed to be closed: 0.7 s on a fast path, 6 round trips on a
-slow one."""
+"""Number of unanswered probes after which the port counts as closed: 0.7 s on a fast path, six
+round trips on a slow one."""
 
 _REFUSED_AGAIN = 3
-"""The probe from which on another refusal must have come."""
+"""The second ICMP message must come after this number of probes."""
 
 _MOST_PROBES = 24
-"""After so many without another refusal the first one was forged, or about something else."""
+"""Number of probes without another ICMP message after which the check ends: the first message was
+forged or unrelated."""
 
 _QUIET = 1.0
-"""Seconds after an answer in which no refusal starts another check."""
+"""Time in seconds after an answer in which ICMP messages start no new check."""
 
 
 class Verdict(enum.Enum):
-    """What a connection has to do."""
+    """What the connection must do next."""
 
     NOTHING = "nothing"
     PROBE = "probe"
-    """Send something that the peer acknowledges."""
+    """Send an ack-eliciting packet."""
     CLOSED = "closed"
-    """Nobody is there: give the connection up."""
+    """The port is closed: close the connection."""
 
 
 class ClosedPort:
-    """The check of one connection. Times are those of the event loop, in seconds."""
+    """The check of one connection. Times are event loop times in seconds."""
 
     def __init__(self) -> None:
         self.due: float | None = None
-        """When `look` is wanted; None while nothing is suspected."""
+        """When to call `look`; None if no check is running."""
         self._probes = 0
         self._is_refused_again = False
         self._quiet_until = 0.0
 
     def refused(self, now: float) -> None:
-        """The peer's host says that nobody is at its port."""
+        """Reports an ICMP Port Unreachable message from the peer's host."""
         if self.due is not None:
             self._is_refused_again |= self._probes >= _REFUSED_AGAIN
         elif now >= self._quiet_until:
@@ -59,17 +60,20 @@ class ClosedPort:
             self._is_refused_again = False
 
     def heard(self, now: float) -> None:
-        """Something came from the peer."""
+        """Reports a datagram from the peer; ends the check."""
         if self.due is not None:
             self.due = None
             self._quiet_until = now + _QUIET
 
     def look(self, now: float, round_trip: float) -> Verdict:
-        """The time is `due`. Raises nothing; called early or unasked it does nothing."""
+        """Continues the check at the time `due`.
+
+        `round_trip` is in seconds. Returns `Verdict.NOTHING` if called early or without a check.
+        """
         if self.due is None or now < self.due:
             return Verdict.NOTHING
         pause = max(_PAUSE, round_trip / 2)
-        # After a standstill of our own event loop, the answer may be here and not yet read.
+        # If this event loop was blocked, an answer may have arrived that is not read yet.
         is_late = self._probes > 0 and now - self.due > pause
         if self._probes >= _PROBES and self._is_refused_again and not is_late:
             self.due = None

@@ -1,8 +1,8 @@
-"""One QUIC connection as a carrier: an engine's connection and a dialect, back to back.
+"""QUIC carrier: a connection that combines an engine connection with a dialect.
 
-Steps of the dialect become stream bytes, at its pace; stream bytes become packets for the owner.
-What the peer may send grows with what the owner has consumed, what the owner may queue is bounded
-by watermarks on what the peer has not acknowledged.
+The dialect converts packets to stream data and back. The flow control credit of the peer grows with
+the data that the owner consumes. Watermarks on the unacknowledged data limit what the owner can
+queue.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ _log = logging.getLogger("quicdist.quic")
 _log.addFilter(LogRateLimit("not_believed", "distrusted"))
 
 _GRANT_STEP = 512 * 1024
-"""Bytes of credit that are worth a datagram, however large the window."""
+"""Credit in bytes that justifies a datagram for any window size."""
 
 _CLOSE_REPEATS = 64
 """Datagrams, at most, that answer a peer that has not heard of the close."""
 
 _AMPLIFICATION = 3
-"""Bytes sent for each that came from an address where the peer may not be (RFC 9000, 8.1)."""
+"""Amplification limit for addresses that are not validated (RFC 9000, 8.1)."""
 
 _RESTARTED = "the peer knows nothing of this connection: it has restarted"
 _PORT_CLOSED = "nobody is at the peer's port any more: its process has ended"
@@ -77,9 +77,9 @@ _RESET = Closed(
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a dialed connection ended before it was up.
+    """Why a dialed connection ended before it was established.
 
-    It waits in `up` as a value: an exception there would hold the connection by its traceback.
+    `up` holds it as a value: an exception would keep the connection alive by its traceback.
     """
 
     text: str
@@ -130,7 +130,7 @@ class Host(Protocol):
 
 
 class QuicConnection:
-    """A connection (see carriers.base.Connection)."""
+    """A QUIC connection; implements `carriers.base.Connection`."""
 
     traits: DialectTraits
 
@@ -227,7 +227,7 @@ class QuicConnection:
 
     @property
     def peer_address(self) -> tuple[str, int]:
-        """Where the peer is now; it may move."""
+        """(host, port) of the peer; changes when the peer migrates."""
         path = self._path if self._closed else self._engine.path
         host, port = path[0][:2]
         return host.removeprefix("::ffff:"), port
@@ -239,7 +239,7 @@ class QuicConnection:
 
     @property
     def local_address(self) -> tuple[str, int]:
-        """Ours, as the peer sees it when no NAT is between."""
+        """(host, port) of this node as the peer sees it, unless there is a NAT."""
         return self._met_at or self._host.local_address_of(self._local)
 
     @property
@@ -329,26 +329,28 @@ class QuicConnection:
                 self._flushers.remove(done)
 
     def check_name(self, node: str) -> None:
-        """A node is who its certificate says. Raises PeerRefused."""
+        """Checks the node name that a peer claims. Raises PeerRefused if its certificate does not
+        match."""
         if self.role is Role.LISTENER:
             self._verifier.named(node, self._engine.certificates)
 
     @property
     def peer_fingerprint(self) -> str:
-        """Of the certificate presented in the TLS handshake."""
+        """Fingerprint of the key that the peer presented; empty if it presented none."""
         certificates = self._engine.certificates
         return fingerprint(certificates[0]) if certificates else ""
 
     def check_again(self, node: str) -> None:
-        """What is believed may have changed since. Raises PeerRefused."""
+        """Verifies the peer again. Raises PeerRefused if it would be rejected now."""
         self._verifier.again(node, self._engine.certificates, dialed=self.role is Role.DIALER)
 
     def must_bind(self, node: str) -> bool:
-        """By the setting, or because it has done so before."""
+        """Returns whether that node's cookie proof must be bound to the TLS session."""
         return self._verifier.must_bind(node)
 
     def remember(self, node: str, *, bound: bool = False) -> None:
-        """Keeps its key, where that is wanted. Raises PeerRefused."""
+        """Stores the peer's key if the trust setting requires it. Raises PeerRefused if another
+        key is stored for the node."""
         certificates = self._engine.certificates
         if self.role is Role.LISTENER:
             self._verifier.learn_dialer(node, certificates, bound=bound)
@@ -356,7 +358,7 @@ class QuicConnection:
             self._verifier.learn_dialed(node, certificates, bound=bound)
 
     def close(self, reason: str) -> None:
-        """CONNECTION_CLOSE, at once: which every peer understands."""
+        """Closes the connection immediately with CONNECTION_CLOSE (RFC 9000, 19.19)."""
         self._end(CloseReason(CloseKind.LOCAL, reason, Cause.DISCONNECTED), say=reason)
 
     @property

@@ -1,4 +1,4 @@
-"""One UDP socket for dialing and listening; datagrams find their connection by its id."""
+"""QUIC endpoint: dials and listens on one UDP socket, with routing by connection ID."""
 
 from __future__ import annotations
 
@@ -51,34 +51,34 @@ from quicdist.protocol.role import Role
 _log = logging.getLogger("quicdist.quic")
 
 _BATCH = 128
-"""Datagrams read per wake-up; what still waits then has to wait for everyone else's turn."""
+"""Maximum number of datagrams read in one event loop iteration."""
 
 _MIN_INITIAL = 1200
-"""RFC 9000, 14.1: smaller first datagrams are not answered."""
+"""Minimum size of a first datagram in bytes (RFC 9000, 14.1)."""
 
 _RETRY_DELAY = 0.025
-"""Seconds; the first retry waits twice as long, each next one twice as long again."""
+"""Base delay between dial attempts in seconds. The delay doubles before each attempt."""
 
 _ATTEMPTS = 5
 
 _LOOK_AGAIN = 0.5
-"""Seconds between two looks at whether our address is there, while it is in doubt."""
+"""Seconds between two checks of the local address after a send has failed."""
 
 _REJECTED = frozenset({Cause.CERTIFICATE_OURS, Cause.CERTIFICATE_THEIRS, Cause.KEY_CHANGED})
 
 _SILENCE = 0.75
-"""Seconds without a datagram after which a peer is sent a PING: where its process has ended, its
-kernel refuses that (see closed_port)."""
+"""Seconds without a datagram after which the endpoint sends a PING to a peer. If the peer's process
+has ended, its kernel answers with an ICMP message (see `closed_port`)."""
 
 _PINGS_PER_SECOND = 100
 """Sent at most over all idle connections."""
 
 Accept = Callable[[Connection], ConnectionHandler]
-"""Given each connection that others opened, at its first packet; raises to refuse it."""
+"""Called with each incoming connection at its first packet. Any exception rejects it."""
 
 
 class Endpoint:
-    """The node's end of all its QUIC connections. Make one with `open`."""
+    """A QUIC endpoint: the UDP socket and all QUIC connections of a node. Created by `open`."""
 
     def __init__(self, udp: UdpSocket, settings: QuicSettings, accept: Accept | None) -> None:
         self._udp = udp
@@ -94,8 +94,8 @@ class Endpoint:
         self._ids: dict[QuicConnection, set[bytes]] = {}
         self._lingering: dict[QuicConnection, list[asyncio.TimerHandle]] = {}
         self._resets: dict[bytes, QuicConnection] = {}
-        """By the token whose arrival would be its end. Python's hash of bytes is keyed: that it
-        is looked up tells nothing of the tokens (RFC 9000, 10.3.1)."""
+        """Connections by their peer's stateless reset token. Python's hash of bytes is keyed, so
+        the timing of a look-up reveals no token (RFC 9000, 10.3.1)."""
         self._may_reset = TokenBucket(settings.admission.resets_per_second)
         self._may_ask_all = TokenBucket(settings.admission.resets_per_second)
         self._admission = Admission(settings.admission)
@@ -114,12 +114,13 @@ class Endpoint:
     async def open(
         cls, host: str, port: int, *, settings: QuicSettings, accept: Accept | None
     ) -> Endpoint:
-        """Binds `host` (a name, an address, `0.0.0.0` or `::`) and `port` (0: any free one).
+        """Opens an endpoint on `host` (a name, an address, `0.0.0.0` or `::`) and `port`.
 
-        Without `accept` it only dials, and answers nobody who dials it.
+        Port 0 selects a free port. Without `accept` the endpoint only dials and ignores incoming
+        connections.
 
-        Raises OSError where that cannot be had, ValueError for an engine that is not there or
-        cannot do what is asked of it, CertificateError where there is no identity.
+        Raises OSError if the socket cannot be bound, ValueError if the engine is not installed or
+        does not support the settings, and CertificateError if the identity cannot be loaded.
         """
         await settings.credentials.prepare()
         loop = asyncio.get_running_loop()
@@ -135,13 +136,13 @@ class Endpoint:
 
     @property
     def local_address(self) -> tuple[str, int]:
-        """What the socket is bound to."""
+        """(host, port) to which the socket is bound."""
         host, port = self._udp.address[:2]
         return host, port
 
     @property
     def connections(self) -> Sequence[QuicConnection]:
-        """Those that are not over."""
+        """The open connections."""
         return [connection for connection in self._ids if connection not in self._lingering]
 
     async def dial(
@@ -153,12 +154,14 @@ class Endpoint:
         alpns: Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> QuicConnection:
-        """A connection that is up: QUIC, ALPN and, where a carrier has one, its preamble.
+        """Connects to a node and returns the connection after the QUIC handshake.
 
-        An attempt that the peer ends before that is made again, up to `timeout` seconds in all;
-        by default the handshake timeout. What is there must be believed to be `node`, by default
-        that of the address. The caller sets its handler before it awaits anything.
-        Raises DialError, NotBelieved among it.
+        If the peer closes an attempt, another one follows, for up to `timeout` seconds in total.
+        The default is the handshake timeout. The peer's certificate must be valid for `node`, by
+        default `port@host`. The caller must set `handler` before its next await.
+
+        Raises CertificateRejected if a certificate is not trusted, and DialError for other
+        failures.
         """
         if self._is_closing:
             raise DialError("the endpoint is closed", Cause.STOPPED)
@@ -184,9 +187,9 @@ class Endpoint:
         raise DialError(f"{host}:{port}: {text}", cause)
 
     async def close(self, timeout: float = 1.0) -> None:
-        """Ends every connection, so that peers see it at once, and gives the port back.
+        """Closes all connections and the socket.
 
-        Waits, at most `timeout` seconds, in case a peer has missed it.
+        Peers are notified. Waits up to `timeout` seconds to repeat lost notifications.
         """
         if not self._is_closing:
             self._is_closing = True
@@ -200,12 +203,13 @@ class Endpoint:
     # -- moving ---------------------------------------------------------------------------------
 
     def rebind(self, host: str | None = None, port: int | None = None) -> None:
-        """Opens a new socket: at `host` (an address) and `port`, by default where it was opened,
-        or, where that address is gone, at the one that leads to our peers.
+        """Replaces the socket by one on `host` (an address) and `port`.
 
-        The connections that we dialed move with it; those that others dialed go on only where
-        the address they use is still ours (RFC 9000, 9: a listener cannot move). It happens by
-        itself when the address goes away. Raises OSError where no socket can be had.
+        The default is the address of `open`. If this machine no longer has it, the address with a
+        route to the peers is used. Dialed connections migrate to the new socket. Incoming
+        connections continue only if this machine still has their local address, since a listener
+        cannot migrate (RFC 9000, 9). The endpoint calls this itself when its address disappears.
+        Raises OSError if no socket can be bound.
         """
         if self._is_closing:
             return
@@ -227,7 +231,7 @@ class Endpoint:
                 connection.fail("our address is another now", Cause.ADDRESS_NOT_AVAILABLE)
 
     def _renew_socket(self, addresses: Sequence[SocketAddress]) -> None:
-        """At the first of the addresses that can be had."""
+        """Binds a new socket to the first available address."""
         old = self._udp
         failure: OSError | None = None
         for address in addresses:
@@ -244,7 +248,8 @@ class Endpoint:
         raise failure or OSError("no address to be had")
 
     def _candidates(self) -> Sequence[SocketAddress]:
-        """Home, else where datagrams to those we dialed leave from, with the same port or not."""
+        """Returns the original address, then the local addresses with a route to dialed peers, with
+        the same port and with a free one."""
         found = [self._home] if is_assigned(self._home[0], self._udp.family) else []
         peers = (one.peer_socket_address for one in self.connections if one.role is Role.DIALER)
         for peer in peers:
@@ -261,7 +266,7 @@ class Endpoint:
             udp.close()
 
     def _still_reaches(self, connection: QuicConnection) -> bool:
-        """Whether the peer of a connection still sends to us."""
+        """Returns whether the peer of a connection can still reach this node."""
         host, port = connection.local_address
         here, here_port = self.local_address
         if port != here_port:
@@ -269,7 +274,7 @@ class Endpoint:
         return host == here or (self._udp.is_wildcard and is_assigned(host, self._udp.family))
 
     def _doubt_address(self) -> None:
-        """A datagram did not leave: is our address still there? Looked at soon."""
+        """Schedules a check of the local address after a send has failed."""
         if self._look is None and not self._udp.is_wildcard and not self._is_closing:
             self._look = self._loop.call_later(0, self._look_at_address)
 
@@ -291,14 +296,14 @@ class Endpoint:
     # -- what connections want (connection.Host) ------------------------------------------------
 
     def touch(self, connection: QuicConnection) -> None:
-        """Transmits at the end of this loop tick, once, whatever else it does until then."""
+        """Schedules one transmission for the connection at the end of this event loop iteration."""
         self._touched[connection] = None
         if not self._tick_planned:
             self._tick_planned = True
             self._loop.call_soon(self._tick)
 
     def send(self, datagrams: Sequence[Datagram]) -> None:
-        """To the socket."""
+        """Sends datagrams through the socket."""
         if self._udp.fileno() < 0 or not datagrams:
             return
         try:
@@ -311,26 +316,26 @@ class Endpoint:
             self._busy_wait.extend()
 
     def add_id(self, connection: QuicConnection, connection_id: bytes) -> None:
-        """Routes one more id to it."""
+        """Routes another connection ID to a connection."""
         if connection in self._ids:
             self._ids[connection].add(connection_id)
             self._routes[connection_id] = connection
 
     def remove_id(self, connection: QuicConnection, connection_id: bytes) -> None:
-        """Routes one id less."""
+        """Removes the route of a connection ID."""
         if connection in self._ids:
             self._ids[connection].discard(connection_id)
             self._routes.pop(connection_id, None)
 
     def expect_reset(self, connection: QuicConnection, old: bytes, new: bytes) -> None:
-        """Another token of its peer's."""
+        """Replaces the stateless reset token of a connection's peer."""
         if self._resets.get(old) is connection:
             del self._resets[old]
         if new:
             self._resets.setdefault(new, connection)
 
     def accept(self, connection: QuicConnection) -> ConnectionHandler:
-        """Asks the node."""
+        """Offers an incoming connection to the node, which may reject it."""
         assert self._accept is not None, "nobody got in"
         self._admission.used(connection)
         try:
@@ -340,11 +345,12 @@ class Endpoint:
             raise
 
     def proved(self, connection: QuicConnection) -> None:
-        """It does not count as half-open any more."""
+        """Reports that the peer has proved the cookie; the connection is no longer half-open."""
         self._admission.proved(connection)
 
     def ended(self, connection: QuicConnection, linger: float) -> None:
-        """Keeps its ids for a while: late datagrams are nobody else's."""
+        """Removes a connection. Its connection IDs stay reserved for `linger` seconds, because late
+        datagrams may arrive."""
         was_unused = self._admission.ended(connection)
         if connection.exceeded is not None:
             self.refusals[connection.exceeded] += 1
@@ -405,9 +411,10 @@ class Endpoint:
         self._busy_wait.extend()
 
     def _on_bounced(self) -> None:
-        """Nobody at that address: known at once, where else only a timeout would tell.
+        """Handles an ICMP error for that address.
 
-        For connections that are up it is a hint: anyone might have said it.
+        It fails dial attempts immediately, instead of after a timeout. For established connections
+        it is only a hint, because ICMP messages can be forged.
         """
         bounced, self._udp.bounced = self._udp.bounced, {}
         now = self._loop.time()
@@ -474,7 +481,7 @@ class Endpoint:
         return None
 
     def _make_room(self, address: SocketAddress) -> None:
-        """Ends the half-open connection that is in the way of one from `address`."""
+        """Closes a half-open connection to make room for one from `address`, if necessary."""
         crowding = self._admission.in_the_way(address)
         if crowding is not None:
             self.refusals[RejectReason.PUSHED_OUT] += 1
@@ -510,7 +517,7 @@ class Endpoint:
         self.touch(connection)
 
     def _failed(self, connection: QuicConnection) -> None:
-        """A bug met on one connection is the end of that one alone."""
+        """Closes only the connection on which an internal error occurred."""
         host, port = connection.peer_address
         extra = {"event": "internal_error", "address": f"{host}:{port}"}
         _log.exception("%s:%d: a connection failed", host, port, extra=extra)
@@ -535,7 +542,7 @@ class Endpoint:
     # -- dialing -------------------------------------------------------------------------------
 
     async def _resolve(self, host: str, port: int) -> list[SocketAddress]:
-        """All addresses that this socket can reach, most preferred first."""
+        """Returns all addresses that this socket can reach, in order of preference."""
         mapped = self._udp.family == socket.AF_INET6
         if mapped and self._udp.takes_ipv4:
             family = socket.AF_UNSPEC
@@ -557,7 +564,10 @@ class Endpoint:
     async def _dial_address(
         self, node: str, address: SocketAddress, alpns: Sequence[str] | None, deadline: float
     ) -> QuicConnection:
-        """Attempts at one address, until one is up. Raises AttemptFailed, TimeoutError."""
+        """Makes up to `_ATTEMPTS` attempts to connect to one address.
+
+        Raises AttemptFailed if the last attempt fails or a retry is useless, and TimeoutError.
+        """
         for attempt in itertools.count(1):
             left = deadline - self._loop.time()
             try:

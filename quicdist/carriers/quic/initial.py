@@ -1,4 +1,4 @@
-"""The little that an endpoint reads of a first datagram before any state is made for it."""
+"""Stateless parsing of the first datagram of a connection."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from dataclasses import dataclass
 
 _LONG_TYPE = 0x30
 _INITIAL_TYPE = {0x00000001: 0x00, 0x6B3343CF: 0x10}
-"""Bits of an Initial packet's first byte, by version: RFC 9000, 17.2.2; RFC 9369, 3.2."""
+"""Type bits in the first byte of an Initial packet, by version (RFC 9000, 17.2.2;
+RFC 9369, 3.2)."""
 
 _RETRY = 0x30
-"""What a Retry packet's bits have more than an Initial packet's: RFC 9000, 17.2.5."""
+"""Difference of the type bits of Retry and Initial packets (RFC 9000, 17.2.5; RFC 9369, 3.2)."""
 
 _LONGEST_ID = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Initial:
-    """The part of an Initial packet that anybody can read (RFC 9000, 17.2.2)."""
+    """The unencrypted header fields of an Initial packet (RFC 9000, 17.2.2)."""
 
     version: int
     destination_id: bytes
@@ -27,7 +28,10 @@ class Initial:
 
 
 def read_initial(data: bytes) -> Initial | None:
-    """Of a datagram of 1200 bytes at least for which `is_initial` holds; None where it lies."""
+    """Parses the header of an Initial packet; returns None if it is malformed.
+
+    `data` must have at least 1200 bytes, and `is_initial` must be true for it.
+    """
     at = 6 + data[5]
     destination_id = data[6:at]
     end = at + 1 + data[at]
@@ -41,16 +45,16 @@ def read_initial(data: bytes) -> Initial | None:
 
 
 def _variable(data: bytes, at: int) -> tuple[int, int]:
-    """A variable-length integer (RFC 9000, 16) and where it ends."""
+    """Decodes a variable-length integer (RFC 9000, 16); returns it and the offset of its end."""
     size = 1 << (data[at] >> 6)
     whole = int.from_bytes(data[at : at + size], "big")
     return whole & ((1 << (8 * size - 2)) - 1), at + size
 
 
 def is_initial(data: bytes, version: int) -> bool:
-    """Whether a long-header datagram of a version we speak begins with an Initial packet.
+    """Returns whether a long-header datagram of a supported version starts with an Initial packet.
 
-    Its destination id must have 8 bytes at least (RFC 9000, 7.2) and 20 at most.
+    The destination connection ID must have 8 (RFC 9000, 7.2) to 20 bytes.
     """
     has_fixed_bit = data[0] & 0x40
     return bool(
@@ -61,8 +65,10 @@ def is_initial(data: bytes, version: int) -> bool:
 
 
 def packets_in(data: bytes, most: int) -> int:
-    """How many packets with long headers are coalesced in a datagram, as far as their lengths can
-    be followed; no more than `most` are counted (RFC 9000, 12.2)."""
+    """Counts the long-header packets coalesced in a datagram (RFC 9000, 12.2), up to `most`.
+
+    Counting stops at the first packet without a valid length.
+    """
     count, at, size = 0, 0, len(data)
     try:
         while at < size and count < most and data[at] & 0x80:
@@ -70,7 +76,7 @@ def packets_in(data: bytes, most: int) -> int:
             initial = _INITIAL_TYPE.get(version)
             count += 1
             if initial is None or data[at] & _LONG_TYPE == (initial + _RETRY) & _LONG_TYPE:
-                break  # it has no length, and takes all that is left
+                break  # it has no length field and extends to the end of the datagram
             end = at + 6 + data[at + 5]
             end += 1 + data[end]
             if data[at] & _LONG_TYPE == initial:
@@ -84,10 +90,10 @@ def packets_in(data: bytes, most: int) -> int:
 
 
 def version_negotiation(data: bytes, versions: Sequence[int]) -> bytes | None:
-    """The answer to a version that we do not speak; None where there must be none.
+    """Returns a Version Negotiation packet (RFC 9000, 17.2.1) for an unsupported version.
 
-    RFC 9000, 17.2.1. A version negotiation packet itself (version 0) is never answered: two
-    endpoints would keep each other busy for ever.
+    Returns None for a malformed datagram, and for a Version Negotiation packet (version 0): two
+    endpoints that answer those would loop forever.
     """
     if data[1:5] == bytes(4):
         return None

@@ -1,4 +1,4 @@
-"""Which addresses this machine has, asked of the kernel."""
+"""Local addresses of this machine, as the kernel reports them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from quicdist.carriers.quic.engine import SocketAddress
 
 
 def is_assigned(host: str, family: int) -> bool:
-    """Whether a socket can be bound to the address `host`; what cannot be told counts as yes."""
+    """Returns whether this machine has the address `host`.
+
+    Returns False only if a bind fails with EADDRNOTAVAIL.
+    """
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((host, 0))
@@ -19,7 +22,10 @@ def is_assigned(host: str, family: int) -> bool:
 
 
 def address_towards(peer: SocketAddress, family: int) -> str | None:
-    """The address of ours that datagrams to `peer` leave from; None where none would."""
+    """Returns the local address that the kernel uses for datagrams to `peer`.
+
+    Returns None if there is no route to `peer`.
+    """
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect(peer)  # sends nothing

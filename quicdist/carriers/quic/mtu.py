@@ -1,9 +1,10 @@
-"""How large a datagram the path to a peer carries: probed for, and never taken on trust.
+"""Path MTU discovery for QUIC (RFC 8899; RFC 9000, 14.3).
 
-Datagrams of growing sizes are tried with nothing of value in them; one that is acknowledged is what
-is sent from then on. Where larger datagrams are lost again and again while nothing larger than the
-first size arrives, the path has changed: back to what every path carries. After RFC 8899, without
-its timers: the QUIC library says when a probe is lost. Pure: no clock, no socket.
+The search sends probes of growing size, which contain only padding. After a probe is acknowledged,
+its size becomes the maximum datagram size. If datagrams above the base size are lost several times
+in a row and none arrives, the path is a black hole for that size, and the base size is used again.
+There are no RFC 8899 timers: the QUIC library reports lost probes. This module uses no clock and no
+socket.
 """
 
 from __future__ import annotations
@@ -12,35 +13,40 @@ import ipaddress
 from collections.abc import Sequence
 
 BASE = 1200
-"""UDP payload that every QUIC path carries (RFC 9000, 14)."""
+"""UDP payload in bytes that every QUIC path supports (RFC 9000, 14)."""
 
 _LADDER = (1350, 1452, 8900)
-"""Sizes that are tried one after the other: tunnels, Ethernet with IPv6, jumbo frames."""
+"""Probe sizes in bytes, in this order: tunnels, Ethernet with IPv6, jumbo frames."""
 
 _LOOPBACK = 16_000
-"""Larger ones would save little more; the interface itself carries 64 KiB."""
+"""Probe size in bytes on the loopback interface, which carries up to 64 KiB. Larger datagrams
+would be hardly faster."""
 
 _PROBES = 3
-"""Probes of one size that may be lost before it counts as too large."""
+"""Number of lost probes after which a size counts as too large."""
 
 _SEARCH_AGAIN = 600.0
-"""Seconds from the end of a search to the next: RFC 8899, 5.1.1, PMTU_RAISE_TIMER."""
+"""Seconds between two searches (RFC 8899, 5.1.1: PMTU_RAISE_TIMER)."""
 
 _HOLES = 4
-"""Times in a row that large datagrams were lost with none arriving between: a black hole."""
+"""Number of consecutive losses of large datagrams that indicate a black hole."""
 
 _AFTER_HOLE = (1.0, 60.0)
-"""Seconds until a search after a black hole, the first time and, doubled each time, at most. It may
-have been the dice: of datagrams of which a fifth is lost, four in a row are, every few MB."""
+"""Initial and maximum delay in seconds of the search after a black hole; the delay doubles each
+time. Random loss can look like a black hole: at 20 % loss, four consecutive losses occur every few
+MB."""
 
 
 class PathMtu:
-    """The search on one connection. Sizes in bytes, of UDP payload; times in seconds."""
+    """Path MTU discovery of one connection.
+
+    Sizes are bytes of UDP payload, times are seconds.
+    """
 
     def __init__(self, host: str, largest: int) -> None:
-        """`host` is the peer's address; no size above `largest` is tried."""
+        """`host` is the peer's address, and `largest` the maximum size to probe."""
         self.size = min(BASE, largest)
-        """What may be sent."""
+        """The current maximum datagram size."""
         steps = (_LOOPBACK,) if is_loopback(host) else _LADDER
         self._steps: Sequence[int] = sorted({min(step, largest) for step in steps} - {self.size})
         self._next = 0
@@ -51,16 +57,16 @@ class PathMtu:
         self._pause, self._longest_pause = _AFTER_HOLE
 
     def probe(self, now: float) -> int | None:
-        """The size of a probe that should be sent now, if any; it counts as sent."""
+        """Returns the size of a probe to send now, or None. The probe counts as sent."""
         if self._under_way or self._next >= len(self._steps) or now < self._not_before:
             return None
         self._under_way = self._steps[self._next]
         return self._under_way
 
     def probe_acknowledged(self, size: int) -> None:
-        """It arrived."""
+        """Reports that the peer acknowledged a probe of this size."""
         if size != self._under_way:
-            return  # of a search given up meanwhile
+            return  # the probe belongs to a cancelled search
         self._under_way = 0
         self._lost = 0
         self._holes = 0
@@ -68,7 +74,7 @@ class PathMtu:
         self.size = size
 
     def probe_lost(self, size: int, now: float) -> None:
-        """It did not arrive."""
+        """Reports that a probe of this size was lost."""
         if size != self._under_way:
             return
         self._under_way = 0
@@ -78,12 +84,15 @@ class PathMtu:
             self._not_before = now + _SEARCH_AGAIN
 
     def arrived(self, size: int) -> None:
-        """A datagram of this size was acknowledged."""
+        """Reports that a datagram of this size was acknowledged."""
         if size > BASE:
             self._holes = 0
 
     def lost(self, size: int, now: float) -> bool:
-        """Some were lost, the largest of this size; whether the path carries such no more."""
+        """Reports lost datagrams, the largest of which had this size.
+
+        Returns True if this indicates a black hole; `size` is then the base size again.
+        """
         if size <= BASE:
             return False
         self._holes += 1
@@ -97,7 +106,7 @@ class PathMtu:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is one of this machine's loopback interface."""
+    """Returns whether an IP address is a loopback address; IPv4-mapped ones count."""
     address = ipaddress.ip_address(host.partition("%")[0])
     mapped = getattr(address, "ipv4_mapped", None)
     return bool((mapped or address).is_loopback)

@@ -1,4 +1,4 @@
-"""What a QUIC endpoint is told when it opens."""
+"""Settings of QUIC endpoints."""
 
 from __future__ import annotations
 
@@ -16,31 +16,33 @@ from quicdist.limits import AdmissionLimits, CarrierLimits, ConnectionBounds
 from quicdist.protocol.dialects import ALL_ALPNS
 
 _LONGEST_BUSY_WAIT = 1.0
-"""More would be a core for nothing; it is likely to be meant in another unit."""
+"""Maximum of `busy_wait` in seconds. A larger value is probably in another unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuicOptions:
-    """What users choose for QUIC, of a node (`Quic`) and of a gateway (`GatewaySettings`)."""
+    """The QUIC settings that nodes (`Quic`) and gateways (`GatewaySettings`) have in common."""
 
     limits: CarrierLimits = field(default_factory=CarrierLimits)
 
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)
-    """Bounds on connections that others open."""
+    """Limits on incoming connections."""
 
     bounds: ConnectionBounds = field(default_factory=ConnectionBounds)
-    """Bounds of each QUIC connection."""
+    """Limits on each QUIC connection."""
 
     cipher_suites: Sequence[str] = tuple(CIPHER_SUITES)
-    """Of TLS 1.3, by their IANA names, the preferred one first."""
+    """TLS 1.3 cipher suites by IANA name, in order of preference."""
 
     key_exchanges: Sequence[str] = ()
-    """Groups of TLS 1.3 that are offered and accepted, by their IANA names, with the engine
-    aioquic; none is the engine's own choice. aioquic has no post-quantum one (`X25519MLKEM768`).
-    Two nodes with the engine qh3 use that one; it takes no setting."""
+    """TLS 1.3 key exchange groups to offer and accept, by IANA name, for the engine aioquic.
+
+    If empty, the engine selects the groups. aioquic does not support the post-quantum group
+    `X25519MLKEM768`. The engine qh3 does not support this setting; two qh3 nodes use that group.
+    """
 
     tracing: Tracing = field(default_factory=Tracing)
-    """Keys and packets written down, for debugging."""
+    """Logs of TLS keys and packets, for debugging."""
 
     engine: str = "aioquic"
     """The QUIC library: `aioquic`; `aioquic-plain`, which does without our short ways; `qh3`, the
@@ -55,8 +57,10 @@ class QuicOptions:
     beyond that is probed for."""
 
     busy_wait: float = 0.0
-    """Seconds for which the event loop does not sleep after a datagram came or left: answers that
-    come within them are read sooner, at the cost of CPU (`docs/limits.md`); 0 is off."""
+    """Time in seconds for which the event loop busy-waits after a datagram is sent or received.
+
+    This reduces the latency at the cost of CPU time (see `docs/limits.md`). 0 disables it.
+    """
 
     def __post_init__(self) -> None:
         """Raises NodeError, and ValueError for what the engine does not have."""
@@ -72,14 +76,14 @@ class QuicOptions:
             )
 
     def with_credentials(self, credentials: Credentials, alpns: Sequence[str]) -> QuicSettings:
-        """For an endpoint that offers these dialects."""
+        """Returns the settings of an endpoint with these credentials and ALPN protocols."""
         chosen = {each.name: getattr(self, each.name) for each in dataclasses.fields(QuicOptions)}
         return QuicSettings(credentials, alpns=alpns, **chosen)
 
 
 @dataclass(frozen=True, slots=True)
 class QuicSettings(QuicOptions):
-    """Sizes in bytes, times in seconds."""
+    """The settings of a QUIC endpoint. Sizes are in bytes, times in seconds."""
 
     credentials: Credentials
     """Who we are, and which peers we trust."""
@@ -91,14 +95,16 @@ class QuicSettings(QuicOptions):
     """Bytes sent and unacknowledged: two and a half BDPs of a Gbit/s at 100 ms."""
 
     socket_buffer: int = 4 * 1024 * 1024
-    """Wanted of the kernel for each direction; it may give less."""
+    """Requested socket buffer size for each direction; the kernel may limit it."""
 
     max_streams: int = 32
-    """Bidirectional streams that a peer may open in its connection's whole life. erlang_quic opens
-    17 as dialer, 16 as listener, and cannot send with fewer."""
+    """Maximum number of bidirectional streams that a peer may open in one connection. erlang_quic
+    opens 17 as dialer and 16 as listener, and cannot send with fewer."""
 
     def first_window(self, *, is_listener: bool) -> int:
-        """Bytes that a peer may send before it has shown that it has the cookie. A listener that we
-        chose to dial may send a whole window before it hears that it is trusted."""
+        """Returns the number of bytes that a peer may send before it proves the cookie.
+
+        A dialed peer may send a whole receive window.
+        """
         window = self.limits.receive_window
         return min(window, self.bounds.max_data_unproved) if is_listener else window

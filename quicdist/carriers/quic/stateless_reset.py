@@ -1,8 +1,9 @@
-"""Stateless resets: how a peer learns at once that we know nothing of its connection any more.
+"""Stateless resets (RFC 9000, 10.3).
 
-RFC 9000, 10.3. Each connection id of ours has a token that only its peer is told. A datagram for
-an id that we do not know, after a restart, is answered with that token: whoever dialed it then
-knows. Tokens are derived from a key that survives the restart, so none has to be kept.
+Each connection ID that this node issues has a token, which only the peer receives. After a restart,
+a datagram with an unknown connection ID is answered with the token of that ID, so the peer detects
+the restart immediately. Tokens are derived from a secret that survives the restart; they are not
+stored.
 """
 
 from __future__ import annotations
@@ -13,32 +14,32 @@ import os
 TOKEN_LENGTH = 16
 
 _SHORTEST = 21
-"""RFC 9000, 10.3: 5 bytes that cannot be guessed, and the token."""
+"""Minimum size of a reset in bytes: 5 bytes and the token (RFC 9000, 10.3)."""
 _LONGEST = 43
-"""Looks like a short packet; longer says no more."""
+"""Maximum size of a reset in bytes. It looks like a short-header packet (RFC 9000, 10.3)."""
 
 
 class StatelessResetTokens:
-    """The tokens of one endpoint.
+    """The stateless reset tokens of one endpoint.
 
-    `secret` is kept, and does not change with the certificate or its key: a node that returns with
-    another one must still be able to say that it has restarted. `port` is bound into the tokens:
-    two nodes that share a secret would else hand out each other's to whoever saw a connection id
-    (RFC 9000, 21.11).
+    `secret` is persistent and does not depend on the certificate or its key, so a node can send
+    resets after a restart with another certificate. The tokens also depend on `port`: otherwise
+    two nodes that share a secret would reveal each other's tokens to an attacker who has observed
+    a connection ID (RFC 9000, 21.11).
     """
 
     def __init__(self, secret: bytes, port: int) -> None:
         self._key = hmac.digest(secret, b"quicdist stateless reset %d" % port, "sha256")
 
     def of(self, connection_id: bytes) -> bytes:
-        """The token of an id of ours."""
+        """Returns the token of a connection ID of this endpoint."""
         return hmac.digest(self._key, connection_id, "sha256")[:TOKEN_LENGTH]
 
     def answer(self, data: bytes, connection_id: bytes) -> bytes | None:
-        """The reset for a datagram that nobody here knows; None where there must be none.
+        """Returns the reset for a datagram with an unknown connection ID.
 
-        It is shorter than what it answers: two endpoints that know nothing of each other fall
-        silent instead of answering each other for ever (RFC 9000, 10.3.3).
+        A reset is shorter than the datagram that it answers, which prevents loops between two
+        endpoints (RFC 9000, 10.3.3). Returns None if the datagram is too short for that.
         """
         size = min(len(data) - 1, _LONGEST)
         if size < _SHORTEST:
@@ -49,5 +50,8 @@ class StatelessResetTokens:
 
 
 def token_in(data: bytes) -> bytes:
-    """What would be the token if this datagram were a reset; empty where it cannot be one."""
+    """Returns the last 16 bytes of a datagram, which hold the token if it is a reset.
+
+    Returns empty bytes if the datagram is too short to be a reset.
+    """
     return data[-TOKEN_LENGTH:] if len(data) >= _SHORTEST else b""

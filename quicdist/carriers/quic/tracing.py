@@ -1,7 +1,7 @@
-"""What an endpoint writes down of its connections, for Wireshark and qvis. Off by default.
+"""Key logs and qlog files of QUIC connections, for Wireshark and qvis. Off by default.
 
-Files are appended to, and opened for each write: they are whole after a crash, nobody need close
-them, and several processes may share the key log. Only their owner may read them.
+Data is appended, and a file is opened for each write. Thus the files are complete after a crash,
+and several processes can share a key log. The files have mode 0600.
 """
 
 from __future__ import annotations
@@ -23,42 +23,42 @@ _MODE = 0o600
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """Where it goes. For debugging alone: it costs time and disk, without a bound."""
+    """Trace files of the connections, only for debugging: their size has no limit."""
 
     key_log: Path | None = None
-    """A file for the TLS secrets of every connection, in the format of SSLKEYLOGFILE (NSS Key
-    Log). Whoever has it can read, in what was captured, all that these connections carried."""
+    """File for the TLS secrets of all connections, in the SSLKEYLOGFILE (NSS Key Log) format.
+    With it, captured traffic of these connections can be decrypted."""
 
     qlog: Path | None = None
-    """A directory for a qlog file of each connection (draft-ietf-quic-qlog-main-schema): packets,
-    frames, losses and congestion, not what was said."""
+    """Directory for one qlog file per connection (draft-ietf-quic-qlog-main-schema), with packets,
+    frames, losses and congestion control, but without application data."""
 
     def __bool__(self) -> bool:
         return self.key_log is not None or self.qlog is not None
 
 
 class KeyLog:
-    """A key log, as a QUIC library writes to it: a text file."""
+    """A key log with the text file methods that the QUIC libraries call."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError for one that cannot be written."""
+        """Opens `path` once. Raises OSError if it is not writable."""
         self._file = _Appended(path)
         self._file.open_once("the key log")
 
     def write(self, text: str) -> int:
-        """Appends."""
+        """Appends `text`; returns its length."""
         self._file.append(text)
         return len(text)
 
     def flush(self) -> None:
-        """It is written already."""
+        """Does nothing: `write` is not buffered."""
 
 
 class QlogDirectory:
-    """A qlog file for each connection."""
+    """A directory with one qlog file per connection."""
 
     def __init__(self, path: Path) -> None:
-        """Makes it where it is not there. Raises OSError."""
+        """Creates the directory if it does not exist. Raises OSError if it is not writable."""
         self._path = path
         with _named("the directory for qlog", path):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ class QlogDirectory:
                 raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
     def file(self, connection_id: bytes, *, is_client: bool) -> QlogFile:
-        """For the connection that a dialer began under this id."""
+        """Creates the file of the connection with this original destination connection ID."""
         vantage_point = "client" if is_client else "server"
         path = self._path / f"{connection_id.hex()}_{vantage_point}.sqlog"
         file = QlogFile(_Appended(path))
@@ -86,25 +86,25 @@ class QlogDirectory:
 
 
 class QlogFile:
-    """One connection's events, a JSON text each (RFC 7464)."""
+    """The qlog events of one connection, as a JSON text sequence (RFC 7464)."""
 
     def __init__(self, file: _Appended) -> None:
         self._file = file
 
     def write(self, records: Iterable[Mapping[str, object]]) -> None:
-        """Appends."""
+        """Appends the records."""
         self._file.append("".join(f"\x1e{json.dumps(record)}\n" for record in records))
 
 
 class _Appended:
-    """A file that is opened for each write. One that can't be written costs no connection."""
+    """A file that is opened for each write. A failed write is logged once and not raised."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._has_failed = False
 
     def open_once(self, what: str) -> None:
-        """Raises OSError, which says what it is, where it cannot be had."""
+        """Opens and closes the file. Raises OSError with `what` in its text if that fails."""
         with _named(what, self._path):
             os.close(self._open())
 

@@ -1,4 +1,4 @@
-"""The UDP socket of an endpoint: datagrams with the addresses at both of their ends."""
+"""The UDP socket of an endpoint; reports the remote and local address of each datagram."""
 
 from __future__ import annotations
 

@@ -1,17 +1,18 @@
-"""Who we are and who may be believed, for every carrier that speaks TLS.
+"""Identity of a node and verification of its peers, for all carriers with TLS.
 
-`Identity` is our key and certificate, `Trust` the setting that says whom we believe. A node makes
-`Credentials` of the two, which its carriers share: they present `credentials.identity`, and ask
-`credentials.verifier` about what the other side presents, an empty sequence where that is nothing:
+`Identity` is the key and certificate of a node. `Trust` is the setting that defines which peers
+are trusted. A node creates `Credentials` from both, which its carriers share. A carrier presents
+`credentials.identity` and passes the peer's certificates to `credentials.verifier`; the sequence is
+empty if the peer presents none:
 
-    dialer    TLS is done       -> verifier.dialed(node, certificates)
-    listener   TLS is done       -> verifier.dialer(certificates)
-               the peer's name   -> verifier.named(node, certificates)
-    both       it has the cookie -> verifier.learn_dialed, learn_dialer(node, certificates)
+    dialer     TLS handshake complete -> verifier.dialed(node, certificates)
+    listener   TLS handshake complete -> verifier.dialer(certificates)
+               peer's name received   -> verifier.named(node, certificates)
+    both       cookie proved          -> verifier.learn_dialed, learn_dialer(node, certificates)
 
-The first two are the carrier's, and raise PeerRefused before anything the peer says is believed;
-the others are asked by who owns the connection. A carrier over TCP finds `ssl.SSLContext`s in
-`quicdist.carriers.trust.contexts`.
+The carrier calls the first two, which raise PeerRefused before any data of the peer is processed.
+The owner of the connection calls the others. `quicdist.carriers.trust.contexts` creates the
+`ssl.SSLContext`s for carriers over TCP.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An authority of one's own: makes itself, and certificates for nodes."""
+"""A private certificate authority (CA), which issues certificates for nodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from quicdist.carriers.trust.identity import Identity, PrivateKey, sign
 from quicdist.carriers.trust.names import general_name, host_of, node_uri
 
 _EARLY = datetime.timedelta(hours=1)
-"""Certificates are good from a while ago: clocks differ."""
+"""Time by which the start of the validity is set back, because clocks differ."""
 
 _NO_USE = dict.fromkeys(
     (
@@ -31,7 +31,10 @@ _NO_USE = dict.fromkeys(
 
 
 def make_authority(name: str, days: int) -> Identity:
-    """One that signs certificates of nodes, and none of other authorities."""
+    """Creates a CA that can issue node certificates but no intermediate CA certificates.
+
+    `name` is its common name, and `days` the length of its validity.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = (
@@ -48,9 +51,10 @@ def make_authority(name: str, days: int) -> Identity:
 
 
 def issue(authority: Identity, nodes: Sequence[str], hosts: Sequence[str], days: int) -> Identity:
-    """A new key and certificate, good for these hosts; where there are nodes, for no other ones.
+    """Issues a certificate with a new key for these nodes and hosts, valid for `days` days.
 
-    Raises CertificateError for a host that no certificate can carry.
+    If `nodes` is not empty, the certificate is valid only for these nodes. Raises CertificateError
+    if a certificate cannot contain one of the host names.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     called = [*nodes, *hosts]
@@ -88,9 +92,10 @@ def revoke(
     former: x509.CertificateRevocationList | None,
     days: int,
 ) -> x509.CertificateRevocationList:
-    """The authority's list (RFC 5280, 5) with that certificate on it, and what `former` has.
+    """Returns a CRL (RFC 5280, 5) with the entries of `former` and this certificate.
 
-    Raises CertificateError for one that is another authority's.
+    The CRL is valid for `days` days. Raises CertificateError if another authority issued the
+    certificate.
     """
     if certificate.issuer != authority.certificate.subject:
         raise CertificateError("the certificate was not issued by this authority")

@@ -1,7 +1,7 @@
-"""Certificate chains: from a peer's certificate to an authority that we believe.
+"""Verification of certificate chains up to a trusted authority.
 
-The chain itself is OpenSSL's business, by way of pyOpenSSL: signatures, times, who may issue, for
-how deep, for which names (RFC 5280, 6), as `ssl` does for carriers over TCP.
+OpenSSL, through pyOpenSSL, validates the certification path (RFC 5280, 6): signatures, validity
+periods, basic constraints, path length and name constraints.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from quicdist.carriers.trust.names import Certificates
 _PEM_CRL = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
 
 MAX_CHAIN = 8
-"""Certificates that a peer may present; real chains have two to four."""
+"""Maximum number of certificates in a chain; typical chains have two to four."""
 
 
 class Usage(enum.Enum):
-    """What a certificate is used for in a handshake."""
+    """How a peer uses its certificate in the TLS handshake (RFC 5280, 4.2.1.12)."""
 
     SERVER = ExtendedKeyUsageOID.SERVER_AUTH
     CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
 
 
 def check_length(certificates: Certificates) -> None:
-    """Raises PeerRefused for a chain that is no honest one."""
+    """Raises PeerRefused if the chain is longer than `MAX_CHAIN`."""
     if len(certificates) > MAX_CHAIN:
         raise PeerRefused(
-            f"the peer presents {len(certificates)} certificates, at most {MAX_CHAIN} are taken"
+            f"the peer presents {len(certificates)} certificates; the limit is {MAX_CHAIN}"
         )
 
 
 def check_chain(certificates: Certificates, authorities: Certificates, usage: Usage) -> None:
-    """Whether one of the authorities vouches for the first certificate, for that use.
+    """Verifies the first certificate against the authorities, for the given use.
 
-    Raises PeerRefused.
+    Raises PeerRefused if it is expired, not valid for that use, or not signed by an authority.
     """
     own = certificates[0]
     _check_times(own)
@@ -65,14 +65,17 @@ def check_chain(certificates: Certificates, authorities: Certificates, usage: Us
 
 
 def read_revocations(path: Path) -> Sequence[x509.CertificateRevocationList]:
-    """The lists in a PEM file (RFC 5280, 5), at least one. Raises CertificateUnreadable."""
+    """Reads the CRLs (RFC 5280, 5) in a PEM file.
+
+    Raises CertificateUnreadable if the file is not readable or contains no CRL.
+    """
     blocks = _PEM_CRL.findall(files.read(path))
     try:
         lists = [x509.load_pem_x509_crl(block) for block in blocks]
     except ValueError:
         lists = []
     if not lists:
-        raise CertificateUnreadable(f"{path}: no PEM revocation list in it")
+        raise CertificateUnreadable(f"{path}: no PEM revocation list found")
     return lists
 
 
@@ -81,7 +84,7 @@ def check_revoked(
     authorities: Certificates,
     lists: Sequence[x509.CertificateRevocationList],
 ) -> None:
-    """Whether an authority of ours has revoked one of the certificates. Raises PeerRefused."""
+    """Raises PeerRefused if a CRL of one of the authorities contains one of the certificates."""
     for revoked in lists:
         issuers = [one for one in authorities if one.subject == revoked.issuer]
         if not any(_has_signed(issuer, revoked) for issuer in issuers):
@@ -110,12 +113,13 @@ def _check_times(certificate: x509.Certificate) -> None:
     if now < certificate.not_valid_before_utc:
         begin = certificate.not_valid_before_utc
         raise PeerRefused(
-            f"the peer's certificate is good only from {begin:%Y-%m-%d}", Alert.CERTIFICATE_EXPIRED
+            f"the peer's certificate is not valid before {begin:%Y-%m-%d}",
+            Alert.CERTIFICATE_EXPIRED,
         )
 
 
 def _check_usage(certificate: x509.Certificate, usage: Usage) -> None:
-    """A certificate may be restricted; one that says nothing is good for any use."""
+    """Checks the key usage extensions; without them a certificate is valid for any use."""
     try:
         extensions = certificate.extensions
     except (x509.DuplicateExtension, ValueError):
@@ -128,6 +132,6 @@ def _check_usage(certificate: x509.Certificate, usage: Usage) -> None:
         elif not isinstance(value, x509.KeyUsage) or value.digital_signature:
             continue
         raise PeerRefused(
-            f"the peer's certificate is not for use by a TLS {usage.name.lower()}",
+            f"the peer's certificate is not valid for a TLS {usage.name.lower()}",
             Alert.UNSUPPORTED_CERTIFICATE,
         )

@@ -1,7 +1,7 @@
-"""`ssl.SSLContext`s for carriers that speak TLS over TCP, and what the peer of one presented.
+"""`ssl.SSLContext`s for carriers with TLS over TCP, and the certificates of their peers.
 
-OpenSSL verifies a dialer's certificate by authority only. With pins or first use a listener here
-can ask nobody for a certificate: it takes a setting that lets everybody in without, and no other.
+`ssl` can request a dialer's certificate only if it verifies it against an authority. With pins or
+trust on first use, a listener cannot request certificates, so it requires `uncertified=['*']`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from quicdist.carriers.trust.trust import TrustBy
 
 
 def dialing(credentials: Credentials) -> ssl.SSLContext:
-    """For a connection that we make: one context each, as the identity may have changed.
+    """Returns a context for one outgoing connection, with the current identity.
 
-    Nothing is verified by the context itself: ask `verifier.dialed` once TLS is done.
+    The context verifies nothing. The caller must call `verifier.dialed` after the handshake. Raises
+    CertificateError if the identity cannot be loaded.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -34,9 +35,10 @@ def dialing(credentials: Credentials) -> ssl.SSLContext:
 
 
 def listening(credentials: Credentials) -> ssl.SSLContext:
-    """For a connection made to us; ask `verifier.dialer` once TLS is done.
+    """Returns a context for incoming connections, with the current identity.
 
-    Raises TrustError for a setting that OpenSSL cannot follow here.
+    The caller must call `verifier.dialer` after the handshake. Raises TrustError if the trust
+    setting requires certificates from dialers but names no authority.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.num_tickets = 0
@@ -47,28 +49,28 @@ def listening(credentials: Credentials) -> ssl.SSLContext:
         context.load_verify_locations(trust.file)
     elif credentials.verifier.demands_certificates:
         raise TrustError(
-            f"over TCP, nodes that dial us cannot be asked for certificates by {trust.by.value}: "
-            "it takes an authority, or uncertified=['*']"
+            f"over TCP, dialers cannot be asked for certificates by {trust.by.value}: "
+            "use an authority, or uncertified=['*']"
         )
     _present(context, credentials.identity)
     return context
 
 
 def presented(tls: ssl.SSLSocket | ssl.SSLObject) -> Certificates:
-    """What the peer has presented, its own certificate first; empty where that is nothing."""
+    """Returns the certificates that the peer presented, its own first; empty if none."""
     return [x509.load_der_x509_certificate(one) for one in _chain(tls)]
 
 
 def _chain(tls: Any) -> Sequence[bytes]:
     if hasattr(tls, "get_unverified_chain"):  # Python 3.13
         return list(tls.get_unverified_chain() or ())
-    # Before, the same is there under a private name.
+    # Older versions only have it in a private attribute.
     found = tls._sslobj.get_unverified_chain() or ()
     return [ssl.PEM_cert_to_DER_cert(one.public_bytes()) for one in found]
 
 
 def _present(context: ssl.SSLContext, identity: Identity) -> None:
-    # `ssl` takes a key from a file alone.
+    # `ssl` can only load a key from a file.
     with tempfile.TemporaryDirectory(prefix="quicdist-") as place:
         file = Path(place) / "identity.pem"
         file.touch(mode=0o600)

@@ -1,4 +1,4 @@
-"""What a node's carriers share: who it is, and whom it believes. Alive, unlike the settings."""
+"""The identity and the verifier that the carriers of a node share."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ _log = logging.getLogger("quicdist.trust")
 
 
 class Credentials:
-    """One node's. The files behind its identity are read again when they change: whoever makes a
-    connection takes `identity` anew. `hosts` are what a certificate made for it is good for."""
+    """The identity and the verifier of one node.
+
+    The files of the identity are read again when they change, so each new connection must read
+    `identity` again. `hosts` are the hosts for which a generated certificate is valid.
+    """
 
     def __init__(self, identity: Identity | None, trust: Trust, hosts: Sequence[str] = ()) -> None:
         self.trust = trust
@@ -36,7 +39,7 @@ class Credentials:
 
     @property
     def identity(self) -> Identity:
-        """Who we are now. Raises CertificateError where that was never to be had."""
+        """The current identity. Raises CertificateError if it could never be loaded."""
         current = self._identity
         if current is None:
             return self._take(self._given or Identity.kept(self._hosts))
@@ -44,30 +47,36 @@ class Credentials:
             try:
                 return self._take(current.reloaded())
             except CertificateBusy:
-                pass  # an event loop does not wait for it: the next connection looks again
+                pass  # an event loop must not wait; the next connection tries again
             except CertificateError as error:
                 extra = {"event": "certificate_failed", "reason": str(error)}
-                _log.error("%s; the certificate used before stays in use", error, extra=extra)
+                _log.error("%s; the previous certificate stays in use", error, extra=extra)
                 self._stamp = files.stamp(current.files)
         return current
 
     async def prepare(self) -> None:
-        """Has an identity made, where there is none, by a thread: it may have to wait for another
-        process that makes one in the same place. Raises CertificateError."""
+        """Loads or creates the identity in a thread, if it is not loaded yet.
+
+        This may wait for another process that creates an identity in the same directory. Raises
+        CertificateError if the identity cannot be loaded or created.
+        """
         if self._identity is None:
             await asyncio.to_thread(getattr, self, "identity")
 
     @property
     def reset_secret(self) -> bytes:
-        """What stateless resets (RFC 9000, 10.3) are derived from: kept in the state directory for
-        all nodes there, whatever certificates they have. Where none can be kept, it is derived from
-        our key. Raises CertificateError where that was never to be had."""
+        """The secret from which stateless reset tokens (RFC 9000, 10.3) are derived.
+
+        It is stored in the state directory and shared by all nodes there. If it cannot be stored,
+        it is derived from the private key. Raises CertificateError if there is no state directory
+        or no identity.
+        """
         path = files.state_directory() / _RESET_SECRET
         try:
             return files.kept_secret(path, _SECRET_LENGTH)
         except OSError as error:
             key = self.identity.key
-            text = "%s cannot be kept: %s; restarts with another certificate are seen late"
+            text = "cannot store %s: %s; peers detect a restart with another certificate late"
             extra = {"event": "reset_secret_not_kept", "path": str(path)}
             _log.info(text, path, error.strerror or error, extra=extra)
             der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
@@ -75,11 +84,11 @@ class Credentials:
 
     @property
     def expires(self) -> datetime.datetime | None:
-        """When our certificate ends to be valid, in UTC; None where none was needed yet."""
+        """When the certificate expires, in UTC; None if no identity is loaded yet."""
         return None if self._identity is None else self.identity.expires
 
     def say_objection(self, node: str) -> None:
-        """Warns of a certificate that was given, and that is not this node's."""
+        """Logs a warning if the configured certificate is not valid for this node."""
         objection = None if self._given is None else self._given.objection(node)
         if objection is not None:
             extra = {"event": "certificate_not_ours", "node": node, "reason": objection}
@@ -89,7 +98,7 @@ class Credentials:
         if self._identity is not None and identity != self._identity:
             key = identity.fingerprint
             extra = {"event": "certificate_renewed", "fingerprint": key}
-            _log.info("a new certificate is in use; its key is %s", key, extra=extra)
+            _log.info("using a new certificate with the key %s", key, extra=extra)
         self._identity = identity
         self._stamp = files.stamp(identity.files)
         return identity

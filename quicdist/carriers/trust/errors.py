@@ -1,4 +1,4 @@
-"""What is wrong with a certificate, ours or a peer's; each text is one line that says why."""
+"""Errors of the certificates of this node and its peers. Each text is one line."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from quicdist.errors import Cause, QuicdistError
 
 
 class CertificateError(QuicdistError):
-    """A certificate or key that cannot be used; the text is one line that says why."""
+    """A certificate or key cannot be used. The text is one line with the reason."""
 
     cause: Cause = Cause.CERTIFICATE
 
 
 class CertificateUnreadable(CertificateError):
-    """A file that is missing, not ours to read, or not what it should be."""
+    """A certificate or key file is missing, not readable, or has invalid content."""
 
 
 class CertificateBusy(CertificateUnreadable):
-    """Files that another process is changing; they can be read in a moment."""
+    """Another process is changing the files. A later read can succeed."""
 
 
 class CertificateExpired(CertificateError):
-    """A certificate outside of its time."""
+    """A certificate is expired or not yet valid."""
 
 
 class CertificateMismatch(CertificateError):
-    """A key that does not belong to its certificate."""
+    """A key does not match its certificate."""
 
 
 class TrustError(CertificateError):
-    """A setting of trust that cannot be followed."""
+    """A carrier does not support the trust setting."""
 
     cause = Cause.SETTING
 
 
 class Alert(enum.IntEnum):
-    """What a peer is told that is not believed (RFC 8446, 6.2); the text stays with us."""
+    """TLS alert sent to a rejected peer (RFC 8446, 6.2). The error text is not sent."""
 
     BAD_CERTIFICATE = 42
     UNSUPPORTED_CERTIFICATE = 43
@@ -49,7 +49,7 @@ class Alert(enum.IntEnum):
 
 
 class PeerRefused(CertificateError):
-    """A peer that is not believed."""
+    """A peer was rejected; `alert` is the TLS alert for it."""
 
     def __init__(
         self,

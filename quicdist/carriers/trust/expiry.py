@@ -1,4 +1,4 @@
-"""Says in the log, once a day, that our certificate is about to expire."""
+"""Daily log lines before the certificate of a node expires."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quicdist.carriers.trust.credentials import Credentials
 _log = logging.getLogger("quicdist.trust")
 
 DAY: Final = 86_400.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 _WARN_WITHIN = datetime.timedelta(days=30)
 _URGENT_WITHIN = datetime.timedelta(days=7)
@@ -20,15 +20,17 @@ _LAST = datetime.timedelta(days=1)
 
 
 async def watch_expiry(credentials: Credentials, node: str) -> None:
-    """Looks at the certificate now and then every day, until it is cancelled. A certificate that
-    was replaced on disk is looked at, not the one before."""
+    """Checks the certificate immediately and then once a day, until cancelled.
+
+    Each check uses the certificate in use at that time.
+    """
     while True:
         say_expiry(credentials, node, datetime.datetime.now(datetime.UTC))
         await asyncio.sleep(DAY)
 
 
 def say_expiry(credentials: Credentials, node: str, now: datetime.datetime) -> None:
-    """A warning in the last 30 days, an error in the last 7 and when it has expired."""
+    """Logs a warning in the last 30 days, and an error in the last 7 days and after expiry."""
     expires = credentials.expires
     if expires is None or expires - now > _WARN_WITHIN:
         return
@@ -39,11 +41,11 @@ def say_expiry(credentials: Credentials, node: str, now: datetime.datetime) -> N
         "node": node,
         "seconds": max(0, round(left.total_seconds())),
     }
-    text = "our certificate expires on %s, %s: replace it (`quicdist cert issue`)"
+    text = "the certificate of this node expires on %s, %s: replace it (`quicdist cert issue`)"
     _log.log(level, text, f"{expires:%Y-%m-%d %H:%M} UTC", _how_soon(left), extra=extra)
 
 
 def _how_soon(left: datetime.timedelta) -> str:
     if left <= datetime.timedelta():
-        return "it has expired, and others refuse it"
+        return "it has expired and peers reject it"
     return "within a day" if left <= _LAST else f"in {left.days} days"

@@ -1,5 +1,5 @@
-"""Notices that a file has changed that says whom we believe, so that live connections are looked at
-again."""
+"""Watches the files of a trust setting, so that live connections are verified again after a
+change."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Final
 from quicdist.carriers.trust.verifiers import Verifier
 
 LOOK_AGAIN: Final = 2.0
-"""Seconds between two looks at the files."""
+"""Seconds between two checks of the files."""
 
 
 async def watch(verifier: Verifier, changed: Callable[[], None]) -> None:
-    """Calls `changed` when one of the verifier's files has changed, until it is cancelled."""
+    """Calls `changed` after each change of one of the verifier's files, until cancelled."""
     before = verifier.stamp()
     while True:
         await asyncio.sleep(LOOK_AGAIN)

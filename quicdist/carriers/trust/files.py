@@ -1,4 +1,4 @@
-"""Files that matter: read whole, written whole or not at all, and looked at again when changed."""
+"""Atomic reads and writes of key and certificate files, and detection of changes."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ Stamp: TypeAlias = tuple[tuple[int, int, int], ...]
 _log = logging.getLogger("quicdist.trust")
 
 _warned: dict[Path, int] = {}
-"""Files and folders that were warned of, with the mode that they had."""
+"""Files and directories for which a warning was logged, with their mode at that time."""
 
 _LOCK_TIME = 1.0
-"""Seconds for another process to be done with a file; it holds it for a few milliseconds."""
+"""Maximum time in seconds to wait for a lock; processes hold it for a few milliseconds."""
 
 
 def state_directory() -> Path:
-    """Where what must survive a restart is kept: QUICDIST_STATE_DIR, or XDG's place for it.
+    """Returns the directory for persistent state.
 
-    Raises CertificateUnreadable where there is none.
+    This is QUICDIST_STATE_DIR if it is set, else `quicdist` in XDG_STATE_HOME, else
+    `~/.local/state/quicdist`. Raises CertificateUnreadable if the user has no home directory.
     """
     chosen = os.environ.get("QUICDIST_STATE_DIR")
     if chosen:
@@ -42,17 +43,17 @@ def state_directory() -> Path:
         return Path.home() / ".local" / "state" / "quicdist"
     except RuntimeError:  # no $HOME and no entry in the user database
         raise CertificateUnreadable(
-            "keys cannot be kept: this user has no home directory; set QUICDIST_STATE_DIR"
+            "cannot store keys: this user has no home directory; set QUICDIST_STATE_DIR"
         ) from None
 
 
 def make_directory(path: Path) -> None:
-    """For its owner alone, where it is new. Raises OSError."""
+    """Creates the directory with mode 0700 if it does not exist. Raises OSError on failure."""
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def read(path: Path) -> bytes:
-    """Raises CertificateUnreadable."""
+    """Reads a file. Raises CertificateUnreadable if that fails."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -60,10 +61,10 @@ def read(path: Path) -> bytes:
 
 
 def write(path: Path, data: bytes, *, mode: int, replace: bool = True) -> None:
-    """The whole file or none of it; an existing one stays unless it may be replaced, and whoever
-    owned it goes on to, as far as we may say so.
+    """Writes a file atomically.
 
-    Raises OSError.
+    With `replace=False` an existing file is not changed. A replaced file keeps its owner, if this
+    process has the permission to set it. Raises OSError if the write fails.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -76,7 +77,7 @@ def write(path: Path, data: bytes, *, mode: int, replace: bool = True) -> None:
         if replace:
             os.replace(name, path)
         else:
-            # Another node that starts at the same time may have been first.
+            # Another node may have created the file at the same time.
             with contextlib.suppress(FileExistsError):
                 os.link(name, path)
     finally:
@@ -85,7 +86,8 @@ def write(path: Path, data: bytes, *, mode: int, replace: bool = True) -> None:
 
 
 def _keep_owner(handle: int, path: Path) -> None:
-    """An administrator who changes a service's file must not take it away from the service."""
+    """Gives the new file the owner of the old one: a service must keep access to its file after
+    an administrator has changed it."""
     with contextlib.suppress(FileNotFoundError, PermissionError):
         found = path.stat()
         if found.st_uid != os.geteuid():
@@ -93,8 +95,10 @@ def _keep_owner(handle: int, path: Path) -> None:
 
 
 def warn_of_exposed(path: Path) -> None:
-    """Warns, as ssh does, of a file that others may write, or of a folder where they may put
-    another in its place. Once for each file and state of it."""
+    """Logs a warning, as ssh does, if other users can write to the file or its directory.
+
+    The warning is repeated only after the mode has changed.
+    """
     for place in (path, path.parent):
         try:
             found = place.stat()
@@ -107,12 +111,14 @@ def warn_of_exposed(path: Path) -> None:
         elif _warned.get(place) != found.st_mode:
             _warned[place] = found.st_mode
             extra = {"event": "file_exposed", "path": str(place)}
-            text = "%s has mode %04o: others may write it, and choose whom we believe: chmod go-w"
+            text = (
+                "%s has mode %04o: other users can change which peers are trusted; run chmod go-w"
+            )
             _log.warning(text, place, stat.S_IMODE(found.st_mode), extra=extra)
 
 
 def is_for_others(path: Path) -> bool:
-    """Whether somebody besides its owner may read or write it."""
+    """Returns whether other users than the owner can read or write the file."""
     try:
         return bool(path.stat().st_mode & 0o077)
     except OSError:
@@ -120,7 +126,7 @@ def is_for_others(path: Path) -> bool:
 
 
 def stamp(paths: Sequence[Path]) -> Stamp:
-    """Differs once one of the files has changed, appeared or gone."""
+    """Returns a value that changes when one of the files is changed, created or deleted."""
     return tuple(_stamp(path) for path in paths)
 
 
@@ -133,7 +139,10 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 
 def append(path: Path, data: bytes, *, mode: int) -> None:
-    """A whole line at the end of a file, which is made where there is none. Raises OSError."""
+    """Appends a line to a file, which is created with `mode` if it does not exist.
+
+    Raises OSError if that fails.
+    """
     handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, mode)
     try:
         size = os.fstat(handle).st_size
@@ -144,7 +153,10 @@ def append(path: Path, data: bytes, *, mode: int) -> None:
 
 
 def kept_secret(path: Path, length: int) -> bytes:
-    """Random bytes in a file for its owner alone, made where there is none. Raises OSError."""
+    """Returns `length` random bytes from a file with mode 0600, which is created if necessary.
+
+    Raises OSError if that fails.
+    """
     with contextlib.suppress(FileNotFoundError):
         found = path.read_bytes()
         if len(found) == length:
@@ -155,7 +167,7 @@ def kept_secret(path: Path, length: int) -> bytes:
 
 
 def is_on_event_loop() -> bool:
-    """Whether this thread runs one, which must not wait."""
+    """Returns whether this thread runs an event loop, which must not block."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -165,11 +177,13 @@ def is_on_event_loop() -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Nobody else who asks changes that file meanwhile. Raises OSError, TimeoutError among it: at
-    once on an event loop, else when the other has not finished in a second.
+    """Holds an exclusive lock for a file.
 
-    The lock is a file of its own beside it, as the file itself is replaced, not written. A link
-    in its place is refused: it may be another user's.
+    Raises TimeoutError if another process holds the lock: immediately on an event loop, else after
+    one second. Raises OSError if the lock cannot be created.
+
+    The lock is a separate file in the same directory, because writes replace the file itself. A
+    symbolic link in its place is rejected, because another user may have created it.
     """
     name = path.with_name(f".{path.name}.lock")
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

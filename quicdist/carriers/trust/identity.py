@@ -1,4 +1,4 @@
-"""Who we are: a private key and the certificate that goes with it, given, or made and kept."""
+"""The identity of a node: a private key and its certificate, loaded or generated."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ PrivateKey = (
 )
 
 KeySource: TypeAlias = Path | str | Callable[[], bytes | PrivateKey]
-"""Where a key comes from: a PEM file, or a function that returns the PEM or the key itself, as one
-that asks a secret store."""
+"""Source of a private key: a PEM file, or a function that returns PEM data or the key, for example
+from a secret store."""
 
 Passphrase: TypeAlias = bytes | str | Callable[[], bytes | str]
 
 OVERLAP = datetime.timedelta(days=30)
-"""How long a key that was replaced vouches for the new one, and is taken beside it."""
+"""How long after a rotation the former key signs the new certificates and is still accepted."""
 
 _LIFETIME = datetime.timedelta(days=3650)
 _RENEW_BEFORE = datetime.timedelta(days=30)
@@ -66,19 +66,19 @@ _KEY, _FORMER_KEY = "key.pem", "former-key.pem"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A private key and the certificate that goes with it."""
+    """A private key and its certificate."""
 
     key: PrivateKey = field(repr=False)
     certificate: x509.Certificate
     chain: Certificates = ()
-    """What is presented besides: intermediate certificates, nearest first, or that of our former
-    key, which has signed the certificate."""
+    """Further certificates to present: the intermediate certificates, nearest first, or the
+    certificate of the former key, which has signed `certificate`."""
     files: Sequence[Path] = field(default=(), compare=False)
-    """Where it was read from."""
+    """The files from which it was loaded."""
     kept_for: Sequence[str] | None = field(default=None, compare=False)
-    """The hosts that `kept` was asked for."""
+    """The `hosts` argument of `kept`; None for other identities."""
     load_again: Callable[[], Identity] | None = field(default=None, compare=False, repr=False)
-    """As it was loaded, when its files have changed."""
+    """Loads the identity again after its files have changed."""
 
     @classmethod
     def load(
@@ -88,9 +88,12 @@ class Identity:
         *,
         passphrase: Passphrase | None = None,
     ) -> Identity:
-        """From PEM files; without `key` both are in one. An encrypted key (PKCS #8) needs its
-        `passphrase`. `key` and `passphrase` may be functions; they are called again whenever a file
-        has changed. Raises CertificateError, and what the functions raise.
+        """Loads an identity from PEM files.
+
+        Without `key`, the certificate file also contains the key. An encrypted key (PKCS #8)
+        requires `passphrase`. `key` and `passphrase` can be functions, which are called again
+        after a file has changed. Raises CertificateError if a file cannot be used, and any
+        exception of the functions.
         """
         again = functools.partial(cls.load, certificate, key, passphrase=passphrase)
         certificate = Path(certificate)
@@ -111,12 +114,13 @@ class Identity:
 
     @classmethod
     def kept(cls, hosts: Sequence[str], directory: Path | str | None = None) -> Identity:
-        """Our own, made when there is none; the key in `directory` stays the same until `rotate`.
+        """Returns the identity stored in `directory`, which is created if it does not exist.
 
-        `hosts` are the IP addresses and DNS names that the certificate is good for; it is kept
-        in a file of the first one's name. One that lacks any of them, or is about to expire, is
-        made anew for the same key. Without hosts it is good for that key alone, and made each
-        time. Raises CertificateError.
+        `directory` defaults to the state directory. The key only changes with `rotate`. `hosts`
+        are the IP addresses and DNS names in the certificate, which is stored in a file named
+        after the first one. A certificate that lacks a host or is about to expire is replaced by
+        a new one for the same key. Without hosts, the certificate contains no names and is
+        generated for each call. Raises CertificateError if the directory cannot be used.
         """
         place = files.state_directory() if directory is None else Path(directory)
         try:
@@ -129,7 +133,7 @@ class Identity:
             if error.errno in _READ_ONLY and (place / _KEY).exists():
                 return cls._given(hosts, place)
             raise CertificateUnreadable(
-                f"no certificate can be kept in {place}: {error.strerror or error}"
+                f"cannot store a certificate in {place}: {error.strerror or error}"
             ) from None
 
     @classmethod
@@ -152,7 +156,7 @@ class Identity:
 
     @classmethod
     def _given(cls, hosts: Sequence[str], place: Path) -> Identity:
-        """Where nothing can be written, as in a container, the key is who we are."""
+        """Returns an identity for the existing key if the directory is read-only."""
         key_file = place / _KEY
         key = _read_key(key_file)
         found = _issued(key, hosts, place / _FORMER_KEY)
@@ -160,16 +164,17 @@ class Identity:
 
     @classmethod
     def rotate(cls, directory: Path | str | None = None) -> None:
-        """Gives what is kept in `directory` a new key. For 30 days its certificates are signed
-        by the former one, so that those who know that key learn the new one by it.
+        """Replaces the key in `directory`, which defaults to the state directory.
 
-        Nodes that run take the new key for their next connection. Raises CertificateError.
+        For 30 days the former key signs the new certificates, so peers that know the former key
+        accept the new one. Running nodes use the new key for their next connection. Raises
+        CertificateError if there is no key or if it cannot be replaced.
         """
         place = files.state_directory() if directory is None else Path(directory)
         key_file, former_file = place / _KEY, place / _FORMER_KEY
         if not key_file.exists():
             raise CertificateUnreadable(
-                f"there is no key in {place} to replace: a node's first start makes one"
+                f"no key in {place} to replace: the first start of a node creates one"
             )
         try:
             with files.locked(key_file):
@@ -179,57 +184,59 @@ class Identity:
                 files.write(key_file, key_pem(new), mode=0o600)
         except OSError as error:
             raise CertificateUnreadable(
-                f"the key in {place} cannot be replaced: {error.strerror or error}"
+                f"cannot replace the key in {place}: {error.strerror or error}"
             ) from None
 
     @classmethod
     def ephemeral(cls, hosts: Sequence[str] = ()) -> Identity:
-        """One that nobody keeps."""
+        """Returns a new identity that is not stored, with a self-signed certificate for `hosts`."""
         key = ec.generate_private_key(ec.SECP256R1())
         return cls(key, self_signed(key, hosts))
 
     @property
     def fingerprint(self) -> str:
-        """`sha256:` and the SHA-256 of the public key, in hex: what others know or pin."""
+        """`sha256:` and the SHA-256 hash of the public key in hex, which peers store or pin."""
         return fingerprint(self.certificate)
 
     def objection(self, node: str) -> str | None:
-        """What those will say who verify this as that node's certificate, where they say no."""
+        """Returns why peers will reject the certificate for that node; None if they accept it."""
         own = self.certificate
         if not is_for_node(own, node):
             names = nodes_of(own)
         elif own.issuer != own.subject and not is_for_host(own, host_of(node)):
-            names = hosts_of(own)  # of one that an authority has signed its hosts count
+            names = hosts_of(own)  # peers only check the hosts of CA-signed certificates
         else:
             return None
         whom = ", ".join(names) or "no host"
-        return (
-            f"our certificate is for {whom}, not for {node}: who verifies certificates refuses it"
-        )
+        return f"the certificate of this node is for {whom}, not for {node}: peers will reject it"
 
     def reloaded(self) -> Identity:
-        """As its files have it now; itself where it has none. Raises CertificateError."""
+        """Loads the identity from its files again; returns itself if it has no files.
+
+        Raises CertificateError if a file cannot be used.
+        """
         if self.kept_for is not None:
             return Identity.kept(self.kept_for, self.files[0].parent)
         return self if self.load_again is None else self.load_again()
 
     @property
     def expires(self) -> datetime.datetime:
-        """When the certificate ends to be valid, in UTC."""
+        """When the certificate expires, in UTC."""
         return self.certificate.not_valid_after_utc
 
 
 def certificate_file(host: str, directory: Path) -> Path:
-    """Where the certificate for that host is kept: nodes of several hosts may share the place."""
+    """Returns the certificate file for a host. Nodes of several hosts can share a directory."""
     return directory / f"cert-{host}.pem"
 
 
 def self_signed(
     key: PrivateKey, hosts: Sequence[str], *, signer: PrivateKey | None = None
 ) -> x509.Certificate:
-    """A certificate for `hosts` (IP addresses and DNS names) that only says: I have this key.
+    """Returns a certificate for `key` that contains `hosts` (IP addresses and DNS names).
 
-    The `signer`, by default the key itself, says so too. Raises CertificateError.
+    `signer` signs it; the default is `key` itself. Raises CertificateError if a host name is
+    invalid.
     """
     now = datetime.datetime.now(datetime.UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "quicdist")])
@@ -256,31 +263,34 @@ def self_signed(
 
 
 def sign(builder: x509.CertificateBuilder, key: PrivateKey) -> x509.Certificate:
-    """With the hash that goes with the key."""
+    """Signs a certificate with the hash algorithm for the type of the key."""
     has_its_own = isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
     return builder.sign(key, None if has_its_own else hashes.SHA256())
 
 
 def key_pem(key: PrivateKey) -> bytes:
-    """PKCS #8, not encrypted."""
+    """Returns the key as unencrypted PKCS #8 in PEM format."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def pem(certificates: Certificates) -> bytes:
-    """One after the other."""
+    """Returns the certificates in PEM format, in the same order."""
     return b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
 
 
 def read_certificates(path: Path) -> list[x509.Certificate]:
-    """All that are in a PEM file, at least one. Raises CertificateUnreadable."""
+    """Reads all certificates in a PEM file.
+
+    Raises CertificateUnreadable if the file is not readable or contains no certificate.
+    """
     try:
         return x509.load_pem_x509_certificates(files.read(path))
     except ValueError:
-        raise CertificateUnreadable(f"{path}: no PEM certificate in it") from None
+        raise CertificateUnreadable(f"{path}: no PEM certificate found") from None
 
 
 def check_times(certificate: x509.Certificate, path: Path) -> None:
-    """Raises CertificateExpired."""
+    """Raises CertificateExpired if the certificate is expired or not yet valid."""
     now = datetime.datetime.now(datetime.UTC)
     if now > certificate.not_valid_after_utc:
         raise CertificateExpired(
@@ -288,7 +298,8 @@ def check_times(certificate: x509.Certificate, path: Path) -> None:
         )
     if now < certificate.not_valid_before_utc:
         raise CertificateExpired(
-            f"{path}: the certificate is good only from {certificate.not_valid_before_utc:%Y-%m-%d}"
+            f"{path}: the certificate is not valid before "
+            f"{certificate.not_valid_before_utc:%Y-%m-%d}"
         )
 
 
@@ -301,7 +312,7 @@ def _given_key(
 
 
 def _parse_key(data: bytes, place: str, passphrase: Passphrase | None) -> PrivateKey:
-    """Raises CertificateUnreadable."""
+    """Parses a PEM key. Raises CertificateUnreadable if that fails."""
     is_encrypted = b"ENCRYPTED" in data
     password: bytes | None = None
     if is_encrypted:
@@ -312,10 +323,10 @@ def _parse_key(data: bytes, place: str, passphrase: Passphrase | None) -> Privat
     try:
         key = load_pem_private_key(data, password=password)
     except (TypeError, ValueError):
-        what = "the passphrase is wrong" if is_encrypted else "no PEM private key in it"
+        what = "the passphrase is wrong" if is_encrypted else "no PEM private key found"
         raise CertificateUnreadable(f"{place}: {what}") from None
     if not isinstance(key, PrivateKey):
-        raise CertificateUnreadable(f"{place}: a key of a kind that TLS 1.3 does not sign with")
+        raise CertificateUnreadable(f"{place}: TLS 1.3 cannot sign with this type of key")
     return key
 
 
@@ -324,7 +335,11 @@ def _read_key(path: Path, passphrase: Passphrase | None = None) -> PrivateKey:
     files.warn_of_exposed(path)
     if files.is_for_others(path):
         extra = {"event": "key_exposed", "path": str(path)}
-        _log.warning("%s holds a key, and is not for its owner alone: chmod 600", path, extra=extra)
+        _log.warning(
+            "%s contains a private key that other users can access; run chmod 600",
+            path,
+            extra=extra,
+        )
     return key
 
 
@@ -334,7 +349,8 @@ def _check_pair(identity: Identity, key: str, certificate: Path) -> None:
 
 
 def _issued(key: PrivateKey, hosts: Sequence[str], former_file: Path) -> list[x509.Certificate]:
-    """A new certificate, and while a former key vouches for this one, that key's behind it."""
+    """Returns a new certificate. During the overlap after a rotation, the former key signs it, and
+    the certificate of the former key follows."""
     if not former_file.exists() or not _is_recent(_changed(former_file)):
         return [self_signed(key, hosts)]
     former = _read_key(former_file)
@@ -357,6 +373,6 @@ def _serves(certificates: Certificates, key: PrivateKey, hosts: Sequence[str]) -
     if now + _RENEW_BEFORE > own.not_valid_after_utc:
         return False
     if len(certificates) > 1 and not _is_recent(own.not_valid_before_utc):
-        return False  # the former key's word is not needed any more
+        return False  # the overlap with the former key is over
     named = {general_name(host) for host in hosts_of(own)}
     return not nodes_of(own) and all(general_name(host) in named for host in hosts)

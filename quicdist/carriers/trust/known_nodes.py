@@ -1,15 +1,15 @@
-"""The file of nodes whose keys are known, as ssh has its `known_hosts`.
+"""The `known_nodes` file, which stores the keys of nodes, like the `known_hosts` file of ssh.
 
-A line is a node name, a fingerprint, and what is known besides:
+A line consists of a node name, a fingerprint, and options:
 
     5555@10.0.0.7 sha256:... bound seen=2026-11-02
     5555@10.0.0.8 sha256:... until=2026-12-24
 
-`bound`: the node binds its proof of the cookie to the TLS session, and must always do so.
-`seen=`: the last day, about, that it was met; lines that were learned have it. `until=`: the last
-day that a superseded key is taken. Several lines of one node are several keys that it may have. `#`
-begins a comment. A name is literal here: in a file of pins alone `*` stands for anything.
-What peers call themselves is written so that it is never read as a pattern.
+`bound`: the node has bound its cookie proof to the TLS session, and must always do so.
+`seen=`: the approximate date of the last connection; only learned lines have it. `until=`: the last
+day on which a superseded key is accepted. A node can have several lines, with one key each. `#`
+starts a comment. Node names are literal, except that in a file of pins `*` and `?` are wildcards.
+Names that peers choose are percent-encoded, so they are never read as patterns.
 """
 
 from __future__ import annotations
@@ -37,51 +37,52 @@ from quicdist.errors import Cause
 _log = logging.getLogger("quicdist.trust")
 
 MOST = 10_000
-"""Lines. Beyond that, those that were learned and not seen for `_FORGET_AFTER` make room; where
-none do, nothing new is learned."""
+"""Maximum number of lines. When it is reached, learned lines that were not seen for `_FORGET_AFTER`
+are removed. If there are none, no new keys are stored."""
 
 _FORGET_AFTER = datetime.timedelta(days=90)
 
 _SEEN_STEP = datetime.timedelta(days=30)
-"""How old `seen=` becomes before it is written anew."""
+"""Age at which `seen=` is updated."""
 
 _TOOLS = re.compile(
     r"rabbitmqcli-\d+-.*"
     r"|(?:rpc|rem|eval)-[0-9a-f]{4,}(?:-.*)?"  # Elixir: iex --remsh, releases
     r"|(?:remsh|maint|nodetool)_?\d+(?:[-_].*)?"  # relx
-    r"|dyn-[0-9a-f]{16}"  # named by one of our nodes
-    r"|[0-9A-Z]{13}",  # named by OTP (NAME_ME)
+    r"|dyn-[0-9a-f]{16}"  # dynamic names assigned by quicdist nodes
+    r"|[0-9A-Z]{13}",  # dynamic names assigned by OTP (NAME_ME)
 )
-"""Names before the `@` that a command has once: to remember them is to fill the file."""
+"""Parts before the `@` of names that a command uses only once. They are not stored, because they
+would fill the file."""
 
 
 def is_short_lived(node: str) -> bool:
-    """Whether that is the name of a command run once, which nobody will meet again."""
+    """Returns whether the name is that of a short-lived command, which will not be used again."""
     return _TOOLS.fullmatch(node.rpartition("@")[0]) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One key of one node."""
+    """One line of the file: a key of a node."""
 
     node: str
-    """A name; in a file of pins a pattern (fnmatch), in which what is literal is escaped."""
+    """A node name; in a file of pins an fnmatch pattern with escaped literals."""
     fingerprint: str
     until: datetime.date | None = None
-    """The last day that it is taken; None is for good."""
+    """The last day on which the key is accepted; None without a limit."""
     is_bound: bool = False
-    """It binds its proof of the cookie to the TLS session."""
+    """Whether the node binds its cookie proof to the TLS session."""
     seen: datetime.date | None = None
-    """The last day, about, that it was met; None for what a person wrote."""
+    """The approximate date of the last connection; None for manually added lines."""
     line: int = 0
 
     @property
     def is_over(self) -> bool:
-        """Whether the last day that it is taken is past."""
+        """Whether the key has expired (see `until`)."""
         return self.until is not None and _today() > self.until
 
     def text(self) -> str:
-        """As a line."""
+        """Returns the line for the file, with its line break."""
         until = f" until={self.until.isoformat()}" if self.until else ""
         bound = " bound" if self.is_bound else ""
         seen = f" seen={self.seen.isoformat()}" if self.seen else ""
@@ -89,34 +90,38 @@ class Known:
 
 
 class KnownNodes:
-    """The file, read again whenever it has changed. Others may write it at the same time.
+    """A `known_nodes` file or a file of pins.
 
-    Nothing here waits on an event loop: what cannot be written at once is kept in memory, and
-    written by a thread.
+    The file is read again whenever it changes. Other processes may write to it at the same time.
+    Calls from an event loop do not block: data that cannot be written immediately is kept in memory
+    and written by a thread.
     """
 
     def __init__(self, path: Path, *, has_patterns: bool = False) -> None:
-        """`has_patterns` is a file of pins."""
+        """`has_patterns` is True for a file of pins, in which names can be patterns."""
         self.path = path
         self._has_patterns = has_patterns
         self._stamp: files.Stamp | None = None
         self._known: dict[str, list[Known]] = {}
         self._count = 0
         self._unsaved: dict[str, list[Known]] = {}
-        """What was learned and is not written, or could not be: it holds as long as this
-        process."""
+        """Learned keys that are not written yet, or could not be written. They are valid until this
+        process ends."""
         self._full: tuple[datetime.date, files.Stamp | None] | None = None
-        """When, and in which state, it was full of lines that must stay."""
+        """Date and file stamp at which the file was full and no line could be removed."""
         self._saving: threading.Thread | None = None
 
     def keys(self, node: str) -> Sequence[Known]:
-        """Those the node may have. Raises CertificateUnreadable."""
+        """Returns the accepted keys of the node. Raises CertificateError if the file is invalid."""
         self._refresh()
         known = [*self._known.get(node, ()), *self._unsaved.get(node, ())]
         return [one for one in known if not one.is_over]
 
     def pins(self) -> Mapping[str, Sequence[str]]:
-        """All that is in the file, by name or pattern. Raises CertificateError."""
+        """Returns the fingerprints in the file by name or pattern.
+
+        Raises CertificateError if the file is invalid.
+        """
         self._refresh()
         return {
             node: [one.fingerprint for one in ones if not one.is_over]
@@ -124,9 +129,10 @@ class KnownNodes:
         }
 
     def learn(self, node: str, fingerprint: str, *, bound: bool = False) -> bool:
-        """Keeps a node's first key; True where it is news.
+        """Stores the first key of a node; returns whether the key is new.
 
-        Raises PeerRefused where another process has just learned another key of that node.
+        Raises PeerRefused if another key is known for that node, and CertificateError if the file
+        is invalid. A failed write is logged, not raised.
         """
         if self._knows(node, fingerprint):
             self._met(node, fingerprint, bound)
@@ -157,7 +163,7 @@ class KnownNodes:
         return bool(known)
 
     def _met(self, node: str, fingerprint: str, bound: bool) -> None:
-        """Writes down that a known node binds its proofs, and now and then that it was met."""
+        """Updates the options `bound` and `seen=` of a known node."""
         today = _today()
         ones = self._known.get(node, [])
         news = [
@@ -175,15 +181,15 @@ class KnownNodes:
         try:
             with files.locked(self.path):
                 self._write(news, without=node)
-        except OSError as error:  # the next meeting is as good
-            _log.debug("%s is not brought up to date: %s", self.path, error)
+        except OSError as error:  # the next connection tries again
+            _log.debug("cannot update %s: %s", self.path, error)
 
     def supersede(
         self, node: str, fingerprint: str, overlap: datetime.timedelta, *, bound: bool = False
     ) -> None:
-        """A known key of the node vouches for its new one: the old ones are taken a while more.
+        """Stores a new key of a node, signed by a known key; `overlap` limits the old keys.
 
-        What cannot be written is left for the next time that the node shows its new key.
+        If the file cannot be written, the next connection with the new key tries again.
         """
         end = (datetime.datetime.now(datetime.UTC) + overlap).date()
         try:
@@ -198,47 +204,56 @@ class KnownNodes:
             self._failed(node, error)
 
     def accept(self, node: str, fingerprint: str) -> None:
-        """From now on this is the node's one key. Raises OSError, CertificateUnreadable."""
+        """Replaces all keys of the node by this one.
+
+        Raises OSError if the file cannot be written, and CertificateError if it cannot be read.
+        """
         files.make_directory(self.path.parent)
         with files.locked(self.path):
             self._write([Known(node, fingerprint)], without=node)
 
     def forget(self, node: str) -> bool:
-        """Knows no key of the node any more; False where there was none. Raises OSError."""
+        """Removes all keys of the node; returns False if there was none.
+
+        Raises OSError if the file cannot be written, and CertificateError if it is invalid.
+        """
         with files.locked(self.path):
             found = bool(self.keys(node))
             self._write([], without=node)
         return found
 
     def changed(self, node: str, fingerprint: str) -> PeerRefused:
-        """What is said of a key that is not the node's, and how to accept it."""
+        """Returns the error for an unknown key of a known node; its text shows how to accept it."""
         lines = [str(one.line) for one in self.keys(node) if one.line]
         which = f", {'line' if len(lines) == 1 else 'lines'} {', '.join(lines)}" if lines else ""
         return PeerRefused(
             f"the key of {written(node)} has changed: its certificate has {fingerprint}, which is "
-            f"not the one known ({self.path}{which}). Someone may be in between, or the node was "
-            f"set up anew; only if you know that it was: {self._accepting(node, fingerprint)}",
+            f"not the known key ({self.path}{which}). This may be an attack, or the node may have "
+            f"a new key. Only if the new key is genuine: {self._accepting(node, fingerprint)}",
             cause=Cause.KEY_CHANGED,
         )
 
     def _accepting(self, node: str, fingerprint: str) -> str:
-        # It names the file, as the shell it is pasted into may be another user's.
+        # The command contains the path, because another user may run it.
         words = ("cert", "accept", written(node), fingerprint)
         return shlex.join(["quicdist", *words, "--known-nodes", str(self.path.absolute())])
 
     def _failed(self, node: str, error: OSError) -> None:
         extra = {"event": "key_not_kept", "peer": node, "path": str(self.path)}
-        text = "the key of %s cannot be kept in %s: %s"
+        text = "cannot store the key of %s in %s: %s"
         _log.error(text, written(node), self.path, error.strerror or error, extra=extra)
 
-    # -- what waits to be written --
+    # -- unsaved keys --
 
     def _keep_unsaved(self, new: Known) -> None:
         if len(self._unsaved) < MOST:
             self._unsaved.setdefault(new.node, []).append(new)
 
     def _save_later(self) -> bool:
-        """Whether a thread sees to it. It is for an event loop, which does not wait for a lock."""
+        """Starts a thread that writes the unsaved keys; returns False outside of an event loop.
+
+        An event loop must not wait for the lock.
+        """
         if not files.is_on_event_loop():
             return False
         if self._saving is None or not self._saving.is_alive():
@@ -248,7 +263,7 @@ class KnownNodes:
         return True
 
     def _save(self) -> None:
-        others = KnownNodes(self.path)  # the loop's thread goes on with this one
+        others = KnownNodes(self.path)  # `self` is not thread-safe
         for new in [one for ones in list(self._unsaved.values()) for one in ones]:
             try:
                 others.learn(new.node, new.fingerprint, bound=new.is_bound)
@@ -288,15 +303,15 @@ class KnownNodes:
             try:
                 found.append(_known(words, number, has_patterns=self._has_patterns))
             except ValueError as error:
-                # To go on would be to know less than was written.
+                # Skipping the line would silently ignore a known key.
                 why = f": {error}" if str(error) else ""
                 raise CertificateError(
-                    f"{self.path}, line {number}: a node name and a fingerprint are expected{why}"
+                    f"{self.path}, line {number}: expected a node name and a fingerprint{why}"
                 ) from None
         return found
 
     def _append(self, new: Known) -> None:
-        """One line more, without writing the others anew, unless there are too many."""
+        """Appends a line; rewrites the file only if it has too many lines."""
         if self._count >= MOST:
             self._make_room()
         files.append(self.path, new.text().encode(), mode=0o600)
@@ -305,15 +320,16 @@ class KnownNodes:
         self._stamp = files.stamp([self.path])
 
     def _make_room(self) -> None:
-        """Forgets what was learned and not met for long. Raises OSError where that is nothing."""
+        """Removes learned lines that were not seen for a long time. Raises OSError if there are
+        none."""
         state = (_today(), self._stamp)
         if state == self._full:
-            raise OSError(f"it has {self._count} lines already")
+            raise OSError(f"the file already has {self._count} lines")
         oldest = _today() - _FORGET_AFTER
         kept = [line for line in self._lines() if not _is_forgettable(line, oldest)]
         if len(kept) >= MOST:
             self._full = state
-            raise OSError(f"it has {len(kept)} lines already")
+            raise OSError(f"the file already has {len(kept)} lines")
         files.write(self.path, "".join(f"{line}\n" for line in kept).encode(), mode=0o600)
         self._stamp = None
         self._refresh()
@@ -332,7 +348,7 @@ def _today() -> datetime.date:
 
 
 def _known(words: Sequence[str], line: int, *, has_patterns: bool) -> Known:
-    """Raises ValueError."""
+    """Parses a line. Raises ValueError if it is invalid."""
     node, fingerprint, *rest = words
     until = seen = None
     is_bound = False
@@ -347,7 +363,7 @@ def _known(words: Sequence[str], line: int, *, has_patterns: bool) -> Known:
         else:
             raise ValueError(f"{word!r} is unknown")
     if not has_patterns and is_pattern(node):
-        raise ValueError(f"{node!r} is a pattern, which only a file of pins may have")
+        raise ValueError(f"{node!r} is a pattern, which is only allowed in a file of pins")
     try:
         name = read_pattern(node) if has_patterns else read(node)
         return Known(name, parse_fingerprint(fingerprint), until, is_bound, seen, line)

@@ -1,8 +1,8 @@
-"""Whom a certificate speaks of: hosts and node names in it, and the fingerprint of its key.
+"""Hosts and node names in certificates, and key fingerprints.
 
-A node is `port@host`. A certificate is good for a host by an IP or DNS name (RFC 5280, 4.2.1.6;
-RFC 9525), and for one node of that host by the URI `quicdist:port@host`. Where it has such a URI,
-it is good for the nodes that are named so, and for no other.
+A certificate is valid for a host if it contains its IP address or DNS name (RFC 5280, 4.2.1.6; RFC
+9525). The URI `quicdist:port@host` names one node of a host. A certificate with such URIs is valid
+only for the nodes that they name.
 """
 
 from __future__ import annotations
@@ -24,27 +24,29 @@ from service_identity.hazmat import DNS_ID, DNSPattern, verify_service_identity
 from quicdist.carriers.trust.errors import CertificateError
 
 Certificates: TypeAlias = Sequence[x509.Certificate]
-"""What a peer presented, its own first; empty where it presented none."""
+"""The certificates that a peer presented, its own first; empty if it presented none."""
 
 _SCHEME = "quicdist:"
 _FINGERPRINT = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 
 
 def general_name(host: str) -> x509.GeneralName:
-    """How a certificate names a host: as IP address where it is one, else as DNS name.
+    """Returns the subject alternative name for a host: an IP address or a DNS name.
 
-    Raises CertificateError.
+    Raises CertificateError if a certificate cannot contain the name.
     """
     if is_address(host):
         return x509.IPAddress(ipaddress.ip_address(host))
     try:
         return x509.DNSName(host)
     except ValueError:
-        raise CertificateError(f"{host!r}: no host name that a certificate can carry") from None
+        raise CertificateError(
+            f"invalid host name {host!r}: a certificate cannot contain it"
+        ) from None
 
 
 def is_address(host: str) -> bool:
-    """Whether it is an IP address, not a DNS name."""
+    """Returns whether `host` is an IP address, not a DNS name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -53,12 +55,12 @@ def is_address(host: str) -> bool:
 
 
 def node_uri(node: str) -> x509.UniformResourceIdentifier:
-    """How a certificate names a node."""
+    """Returns the subject alternative name for a node: the URI `quicdist:<node name>`."""
     return x509.UniformResourceIdentifier(_SCHEME + written(node))
 
 
 def hosts_of(certificate: x509.Certificate) -> Sequence[str]:
-    """The IP addresses and DNS names in it."""
+    """Returns the IP addresses and DNS names in a certificate."""
     names = _alternative_names(certificate)
     if names is None:
         return ()
@@ -67,7 +69,7 @@ def hosts_of(certificate: x509.Certificate) -> Sequence[str]:
 
 
 def nodes_of(certificate: x509.Certificate) -> Sequence[str]:
-    """The nodes in it."""
+    """Returns the node names in a certificate."""
     names = _alternative_names(certificate)
     if names is None:
         return ()
@@ -76,13 +78,13 @@ def nodes_of(certificate: x509.Certificate) -> Sequence[str]:
 
 
 def is_for_host(certificate: x509.Certificate, host: str) -> bool:
-    """Whether it is good for that IP address or DNS name."""
+    """Returns whether a certificate is valid for an IP address or DNS name."""
     names = _alternative_names(certificate)
     if names is None:
         return False
     if is_address(host):
         return ipaddress.ip_address(host) in names.get_values_for_type(x509.IPAddress)
-    # Given the whole certificate it would stumble over URIs, of which ours are no URLs.
+    # service_identity rejects a whole certificate with `quicdist:` URIs, which are not URLs.
     try:
         patterns = [
             DNSPattern.from_bytes(name.encode()) for name in names.get_values_for_type(x509.DNSName)
@@ -94,67 +96,75 @@ def is_for_host(certificate: x509.Certificate, host: str) -> bool:
 
 
 def is_for_node(certificate: x509.Certificate, node: str) -> bool:
-    """Whether it may be that node's, as far as it says: one that names no node may be anyone's."""
+    """Returns whether a certificate names the node, or names no node at all."""
     nodes = nodes_of(certificate)
     return not nodes or node in nodes
 
 
 def speaks_of(certificate: x509.Certificate, node: str) -> bool:
-    """Whether it claims to be that node's: by its name or, where it names no node, by its host."""
+    """Returns whether a certificate names the node or, if it names no node, the node's host."""
     nodes = nodes_of(certificate)
     return node in nodes if nodes else is_for_host(certificate, host_of(node))
 
 
 def is_quic_name(node: str) -> bool:
-    """Whether the name itself says that the node is reached over QUIC: `port@host`."""
+    """Returns whether the name has the form `port@host`, which implies QUIC."""
     alive = node.rpartition("@")[0]
     return alive.isascii() and alive.isdigit()
 
 
 def host_of(node: str) -> str:
-    """What stands behind the `@`."""
+    """Returns the part of a node name after the `@`."""
     return node.rpartition("@")[2]
 
 
 def fingerprint(certificate: x509.Certificate) -> str:
-    """`sha256:` and the SHA-256 of its public key (SubjectPublicKeyInfo) in hex: the same for
-    every certificate of that key."""
+    """Returns `sha256:` and the SHA-256 hash of the public key (SubjectPublicKeyInfo) in hex.
+
+    All certificates of one key have the same fingerprint.
+    """
     key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return f"sha256:{hashlib.sha256(key).hexdigest()}"
 
 
 def parse_fingerprint(text: str) -> str:
-    """In the form that `fingerprint` has; capitals, colons and a missing `sha256:` are taken too.
+    """Converts a fingerprint to the format of `fingerprint`.
 
-    Raises CertificateError.
+    Upper case, colons and a missing `sha256:` are accepted. Raises CertificateError if it is
+    invalid.
     """
     bare = text.strip().lower().removeprefix("sha256:").replace(":", "")
     found = _FINGERPRINT.fullmatch(bare)
     if found is None:
         raise CertificateError(
-            f"{text!r} is no fingerprint: 'sha256:' and 64 hex digits are expected"
+            f"invalid fingerprint {text!r}: expected 'sha256:' and 64 hex digits"
         )
     return f"sha256:{found[1]}"
 
 
 def written(node: str) -> str:
-    """A node name as one word of plain ASCII; peers choose them. It is never a pattern."""
+    """Returns a node name percent-encoded, as one ASCII word that is never a pattern.
+
+    Peers choose their names, so a name can contain any character.
+    """
     return quote(node, safe="@:.-_~")
 
 
 def read(word: str) -> str:
-    """The node name that `written` made a word of."""
+    """Returns the node name that `written` has encoded."""
     return unquote(word)
 
 
 def is_pattern(word: str) -> bool:
-    """Whether a word that a person wrote stands for several names."""
+    """Returns whether a word contains the wildcards `*` or `?`."""
     return "*" in word or "?" in word
 
 
 def read_pattern(word: str) -> str:
-    """What a person wrote as a pattern for `fnmatch`: `*` and `?` are wildcards, whatever is
-    percent-encoded, or a bracket, is literal."""
+    """Converts a word to an `fnmatch` pattern.
+
+    `*` and `?` are wildcards; brackets and percent-encoded characters are literal.
+    """
     return "".join(
         one if one in "*?" else glob.escape(unquote(one)) for one in re.split(r"([*?])", word)
     )
@@ -164,5 +174,5 @@ def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternative
     try:
         return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-        # Extensions are parsed only now, and whoever sends them may have made them up.
+        # Extensions are parsed on first access, and a peer can send invalid ones.
         return None

@@ -1,4 +1,4 @@
-"""`Trust`: whom a node, a gateway or a command believes, in one frozen setting."""
+"""`Trust`: how a node, a gateway or a command verifies its peers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from quicdist.carriers.trust.verifiers import (
 
 
 class TrustBy(enum.Enum):
-    """What a peer is believed by."""
+    """How peers are verified."""
 
     AUTHORITY = "authority"
     PINS = "pins"
@@ -36,38 +36,38 @@ class TrustBy(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Whom we believe. Make one with `first_use`, `authority`, `pinned` or `nothing`.
+    """How peers are verified. Created by `first_use`, `authority`, `pinned` or `nothing`.
 
-    It goes both ways: nodes that we dial, and nodes that dial us, which are asked for their
-    certificate in the TLS handshake. `uncertified` names those that are let in without one, for
-    the cookie alone: node names, in which `*` stands for anything (fnmatch). Erlang's own QUIC
-    carriers can present none.
+    The setting applies to nodes that this node dials and to dialers, from which the TLS handshake
+    requests a certificate. `uncertified` lists the nodes that are accepted without a certificate,
+    if they have the cookie. Its items are node names, in which `*` matches any text (fnmatch).
+    Erlang's QUIC carriers cannot present a certificate.
     """
 
     by: TrustBy
     file: Path | None = None
-    """The authorities (PEM), the pins, or the nodes met so far, which are by default in
+    """The file of authorities (PEM), pins or known nodes. The default for known nodes is
     `known_nodes` in the state directory."""
     pins: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
-    """Fingerprints by node name."""
+    """Fingerprints by node name or pattern."""
     uncertified: Sequence[str] = ()
 
     crl_file: Path | None = None
-    """The revocation lists of the authorities (PEM)."""
+    """The certificate revocation lists of the authorities (PEM)."""
 
     require_tls: bool = False
-    """No connection in the clear, and no EPMD embedded: see `requiring`."""
+    """Whether connections without TLS and an embedded EPMD are disabled; see `requiring`."""
 
     require_binding: bool = False
-    """No peer whose proof of the cookie is not bound to the TLS session: see `requiring`."""
+    """Whether peers must bind their cookie proof to the TLS session; see `requiring`."""
 
     @classmethod
     def first_use(
         cls, known_nodes: Path | str | None = None, *, uncertified: Sequence[str] = ()
     ) -> Trust:
-        """Believes a node when it is first met, and from then on only its key, as ssh does.
+        """Trusts a node's key on first use and rejects any other key for that name later, as ssh.
 
-        Keys are kept in the file `known_nodes`. The default.
+        The keys are stored in the file `known_nodes`. This is the default setting.
         """
         path = None if known_nodes is None else Path(known_nodes)
         return cls(TrustBy.FIRST_USE, path, uncertified=tuple(uncertified))
@@ -80,10 +80,11 @@ class Trust:
         crl_file: Path | str | None = None,
         uncertified: Sequence[str] = (),
     ) -> Trust:
-        """Believes what the authorities in `ca_file` (PEM) have signed for the node's host, and
-        have not revoked in `crl_file` (PEM).
+        """Trusts certificates for the node's host that an authority in `ca_file` (PEM) has signed.
 
-        A certificate that names nodes is good for these alone. Raises CertificateError.
+        Certificates that `crl_file` (PEM) lists as revoked are rejected. A certificate that names
+        nodes is valid only for those nodes. Raises CertificateError if a file is not readable or
+        invalid, or if an authority is expired.
         """
         path = Path(ca_file)
         crl = None if crl_file is None else Path(crl_file)
@@ -100,11 +101,11 @@ class Trust:
         *,
         uncertified: Sequence[str] = (),
     ) -> Trust:
-        """Believes the nodes named, each by the fingerprint of its key, or several of them.
+        """Trusts only the listed nodes, each with one or more key fingerprints.
 
-        In names `*` stands for anything. Nobody else is dialed or let in. A file has lines as
-        `known_nodes` has, and is read again when it changes. Raises CertificateError for what is
-        no fingerprint, and for a file that has none.
+        In node names `*` matches any text. All other nodes are rejected. `pins` is a mapping, or a
+        file in the format of `known_nodes`, which is read again when it changes. Raises
+        CertificateError if a fingerprint or the file is invalid.
         """
         if isinstance(pins, (str, Path)):
             path = Path(pins)
@@ -119,20 +120,21 @@ class Trust:
 
     @classmethod
     def nothing(cls) -> Trust:
-        """Believes whoever answers, and whoever dials: only the cookie tells who a node is."""
+        """Verifies no certificate: only the cookie authenticates peers."""
         return cls(TrustBy.NOTHING)
 
     def letting_in(self, *patterns: str) -> Trust:
-        """The same, and nodes of these names are let in without a certificate."""
+        """Returns a copy that also accepts nodes with these names without a certificate."""
         return dataclasses.replace(self, uncertified=(*self.uncertified, *patterns))
 
     def requiring(self, *, tls: bool = False, binding: bool = False) -> Trust:
-        """The same, which requires more of peers.
+        """Returns a copy with stricter requirements for peers.
 
-        `tls`: nodes are neither dialed nor accepted in the clear, and no EPMD is embedded.
-        `binding`: peers must bind their proof of the cookie to the TLS session, so that nobody
-        can relay it. quicdist nodes do so over QUIC; stock nodes and gateways cannot, and are
-        refused. A quicdist node that has done so once must always do so, with or without this.
+        `tls`: connections without TLS are rejected in both directions, and no EPMD is embedded.
+        `binding`: peers must bind their cookie proof to the TLS session, which prevents relay
+        attacks. quicdist nodes do this over QUIC. Stock nodes and gateways do not support it and
+        are rejected. A node that has bound its proof once must always do so, even without this
+        setting.
         """
         return dataclasses.replace(
             self,
@@ -142,11 +144,11 @@ class Trust:
 
     @property
     def known_nodes(self) -> Path:
-        """The file of first use."""
+        """The file in which trust on first use stores the keys."""
         return self.file or files.state_directory() / "known_nodes"
 
     def verifier(self) -> Verifier:
-        """What decides, for one node. Its files are read when it is asked, and when they change."""
+        """Returns a verifier for one node. It reads its files on first use and after changes."""
         return Verifier(self._way(), self.uncertified, require_binding=self.require_binding)
 
     def _way(self) -> Verification:
@@ -161,15 +163,15 @@ class Trust:
 
     @property
     def log_level(self) -> int:
-        """How loud `describe` is said: who believes everybody is to notice."""
+        """The log level for `describe`: a warning if no certificate is verified."""
         return logging.WARNING if self.by is TrustBy.NOTHING else logging.INFO
 
-    def describe(self, whom: str = "those that we dial and those that dial us") -> str:
-        """One line for the log: what is verified and what is not. `whom` are those who are."""
+    def describe(self, whom: str = "dialed nodes and dialers") -> str:
+        """Returns a log line about what is verified. `whom` names the peers that are verified."""
         if self.by is TrustBy.NOTHING:
             return (
-                "TLS: traffic is encrypted, but no certificate is verified, of no peer: "
-                "only the cookie tells who a node is"
+                "TLS: traffic is encrypted, but no certificate is verified: "
+                "only the cookie authenticates peers"
             )
         how = {
             TrustBy.AUTHORITY: f"authority {self.file}, host in the certificate",
@@ -178,5 +180,5 @@ class Trust:
         }[self.by]
         line = f"TLS: nodes are verified, {whom} ({how})"
         if self.uncertified:
-            line += f"; let in without a certificate: {', '.join(self.uncertified)}"
+            line += f"; accepted without a certificate: {', '.join(self.uncertified)}"
         return line

@@ -1,8 +1,8 @@
-"""The four ways to tell whether a peer is who it says; `Verifier` is what carriers and nodes ask.
+"""Verification of peers: the four methods, and `Verifier`, which carriers and nodes use.
 
-Who dials knows which node it wants, and asks `dialed` once TLS has shown the certificate. Who is
-dialed asks `dialer` then, and `named` when the peer says its name in the distribution handshake.
-`learn` follows once the peer has proved the cookie.
+A dialer knows the name of the node and calls `dialed` after the TLS handshake. A listener calls
+`dialer` after the TLS handshake, and `named` when it receives the peer's name in the distribution
+handshake. Both call `learn_dialed` or `learn_dialer` after the peer has proved the cookie.
 """
 
 from __future__ import annotations
@@ -45,36 +45,45 @@ _log = logging.getLogger("quicdist.trust")
 
 
 _MOST_BOUND = 10_000
-"""Nodes of which a process remembers that they bind, besides those in a file."""
+"""Maximum number of nodes that are remembered in memory to bind their cookie proof."""
 
 
 class Verification(Protocol):
-    """One way. Certificates are at least one, and its key's owner is at the other end: TLS has
-    seen to that. Each method raises PeerRefused, and CertificateError where it cannot tell."""
+    """A verification method.
+
+    `certificates` is never empty, and TLS has verified that the peer has the key of the first one.
+    The methods raise PeerRefused if the peer is rejected, and CertificateError if a file cannot be
+    used.
+    """
 
     def anyone(self, certificates: Certificates, usage: Usage) -> None:
-        """Whether there is any node that this could be."""
+        """Checks whether the certificates can belong to any accepted node."""
 
     def node(self, node: str, certificates: Certificates) -> None:
-        """Whether it is this node, `anyone` having been asked."""
+        """Checks whether the certificates belong to this node. Called after `anyone`."""
 
     def learn(self, node: str, certificates: Certificates, *, bound: bool) -> None:
-        """It was believed, and has proved the cookie, `bound` to the TLS session or not."""
+        """Reports an accepted node that has proved the cookie.
+
+        `bound` states whether the proof was bound to the TLS session.
+        """
 
     @property
     def files(self) -> Sequence[Path]:
-        """What it goes by."""
+        """The files that it uses."""
 
     def knows(self, node: str) -> bool:
-        """Whether the name belongs to a key, so that nobody has it without TLS. `name@host` says
-        TCP by itself: such a name belongs to a key where that is pinned."""
+        """Returns whether a node with that name must use TLS, because its key is known.
+
+        A name of the form `name@host` implies TCP, so for it only a pinned key counts.
+        """
 
     def is_bound(self, node: str) -> bool:
-        """Whether it is written down that the node binds its proof of the cookie."""
+        """Returns whether a file states that the node binds its cookie proof."""
 
 
 class AuthorityVerification:
-    """A certificate that an authority has signed, for the node's host."""
+    """Accepts certificates for the node's host that an authority has signed."""
 
     def __init__(self, ca_file: Path, crl_file: Path | None = None) -> None:
         self._file = ca_file
@@ -121,9 +130,7 @@ class AuthorityVerification:
                 if self._stamp is None:
                     raise
                 extra = {"event": "authority_failed", "reason": str(error)}
-                _log.error(
-                    "%s; the authorities read before go on being believed", error, extra=extra
-                )
+                _log.error("%s; the authorities read before stay trusted", error, extra=extra)
             self._stamp = stamp
         return self._authorities
 
@@ -131,12 +138,12 @@ class AuthorityVerification:
         if self._stamp is not None and authorities != self._authorities:
             names = ", ".join(one.subject.rfc4514_string() for one in authorities)
             extra = {"event": "authority_renewed", "path": str(self._file)}
-            _log.info("%s has changed; believed from now on: %s", self._file, names, extra=extra)
+            _log.info("%s has changed; trusted from now on: %s", self._file, names, extra=extra)
         self._authorities = authorities
 
 
 class PinVerification:
-    """A key that is written down for the node's name."""
+    """Accepts the keys that are pinned for the node's name."""
 
     def __init__(self, pins: Mapping[str, Sequence[str]] | Path) -> None:
         self._file = KnownNodes(pins, has_patterns=True) if isinstance(pins, Path) else None
@@ -150,7 +157,7 @@ class PinVerification:
         pinned = {one for keys in self._current().values() for one in keys}
         if not _vouching(certificates, pinned):
             raise PeerRefused(
-                f"the peer's key {fingerprint(certificates[0])} is pinned for no node",
+                f"the peer's key {fingerprint(certificates[0])} is not pinned for any node",
                 Alert.CERTIFICATE_UNKNOWN,
             )
 
@@ -183,7 +190,7 @@ class PinVerification:
 
 
 class FirstUseVerification:
-    """The key that the node had when it was met first."""
+    """Accepts the key that the node presented on first use."""
 
     def __init__(self, known_nodes: Path) -> None:
         self._known = KnownNodes(known_nodes)
@@ -212,16 +219,16 @@ class FirstUseVerification:
         if keys and key not in keys and _vouching(certificates, keys):
             self._known.supersede(node, key, OVERLAP, bound=bound or self.is_bound(node))
             extra = {"event": "key_renewed", "peer": node, "fingerprint": key}
-            text = "%s has a new key, %s, which its old one vouches for"
+            text = "%s has a new key, %s, signed with its old key"
             _log.warning(text, written(node), key, extra=extra)
         elif self._known.learn(node, key, bound=bound):
             extra = {"event": "key_learned", "peer": node, "fingerprint": key}
-            text = "%s is met for the first time; its key is %s"
+            text = "first connection with %s; its key is %s"
             _log.info(text, written(node), key, extra=extra)
 
 
 class AcceptAll:
-    """Whoever it is."""
+    """Accepts all peers."""
 
     @property
     def files(self) -> Sequence[Path]:
@@ -244,9 +251,10 @@ class AcceptAll:
 
 
 class Verifier:
-    """Tells carriers, nodes and gateways whom to believe. Made by `Trust.verifier`.
+    """Verifies the peers of carriers, nodes and gateways. Created by `Trust.verifier`.
 
-    Every method raises PeerRefused, and CertificateError where a file says nothing usable.
+    The methods raise PeerRefused if the peer is rejected, and CertificateError if a file cannot be
+    used.
     """
 
     def __init__(
@@ -256,32 +264,32 @@ class Verifier:
         self._uncertified = tuple(uncertified)
         self._require_binding = require_binding
         self._bound: dict[str, None] = {}
-        """Nodes that have bound their proofs since this process began, the oldest first."""
+        """Nodes that have bound their cookie proof since the process started, oldest first."""
 
     @property
     def asks_dialers(self) -> bool:
-        """Whether those who dial us are asked for a certificate. What they present counts."""
+        """Whether dialers are asked for a certificate. A presented certificate is verified."""
         return not isinstance(self._way, AcceptAll)
 
     @property
     def demands_certificates(self) -> bool:
-        """Whether some of those who dial us must present one. A carrier that cannot ask for it
-        must refuse such a setting."""
+        """Whether some dialers must present a certificate. A carrier that cannot request
+        certificates must reject such a setting."""
         return self.asks_dialers and "*" not in self._uncertified
 
     def dialed(self, node: str, certificates: Certificates) -> None:
-        """The node that we dial has presented these."""
+        """Verifies the certificates of a node that this node dials."""
         if not self.asks_dialers:
             return
         if not certificates:
-            raise PeerRefused("the node presents no certificate", Alert.CERTIFICATE_REQUIRED)
+            raise PeerRefused("the peer presents no certificate", Alert.CERTIFICATE_REQUIRED)
         with _readable():
             check_length(certificates)
             self._way.anyone(certificates, Usage.SERVER)
             self._check_node(node, certificates)
 
     def dialer(self, certificates: Certificates) -> None:
-        """Somebody who dials us has presented these, its name is to come."""
+        """Verifies the certificates of a dialer before its name is known."""
         if not self.asks_dialers:
             return
         if certificates:
@@ -290,12 +298,12 @@ class Verifier:
                 self._way.anyone(certificates, Usage.CLIENT)
         elif not self._uncertified:
             raise PeerRefused(
-                "it presents no certificate, and the setting lets nobody in without",
+                "the peer presents no certificate, but all dialers must present one",
                 Alert.CERTIFICATE_REQUIRED,
             )
 
     def named(self, node: str, certificates: Certificates) -> None:
-        """Whoever presented these to us says that it is this node."""
+        """Verifies that a dialer with these certificates may use the node name that it claims."""
         if not self.asks_dialers:
             return
         if certificates:
@@ -303,13 +311,16 @@ class Verifier:
                 self._check_node(node, certificates)
         elif not self._is_uncertified(node):
             raise PeerRefused(
-                f"{written(node)} presents no certificate, and the setting does not let it in "
-                "without",
+                f"{written(node)} presents no certificate, but a dialer with this name must "
+                "present one",
                 Alert.CERTIFICATE_REQUIRED,
             )
 
     def again(self, node: str, certificates: Certificates, *, dialed: bool) -> None:
-        """A connected node has presented these: whether it would be believed now."""
+        """Verifies a connected node again with the certificates that it presented.
+
+        `dialed` is True if this node has dialed it.
+        """
         if dialed:
             self.dialed(node, certificates)
         else:
@@ -317,22 +328,27 @@ class Verifier:
             self.named(node, certificates)
 
     def stamp(self) -> files.Stamp:
-        """Differs once a file has changed that says whom we believe."""
+        """Returns a value that changes when one of the files of the trust setting changes."""
         return files.stamp(self._way.files)
 
     def in_the_clear(self, node: str) -> None:
-        """A connection without TLS is to be, or says that it is, this node's: a name whose key is
-        known is not given away, unless the setting says that the cookie will do for it."""
+        """Verifies a connection without TLS, to or from this node.
+
+        Raises PeerRefused if a key is known for that name, unless `uncertified` lists it.
+        """
         if self._way.knows(node) and not self._is_uncertified(node):
             raise PeerRefused(
-                f"the key of {written(node)} is known, and a connection in the clear shows none: "
-                "somebody else may have taken its name"
+                f"the key of {written(node)} is known, but a connection without TLS presents none: "
+                "another node may use its name"
             )
 
     def must_bind(self, node: str, *, over_tcp: bool = False) -> bool:
-        """Whether its proof of the cookie must be bound to the TLS session: by the setting, or
-        because it was before. That is not asked of those that are accepted for the cookie alone,
-        nor over TCP of `name@host`, a name that says TCP: it binds where it dials over QUIC."""
+        """Returns whether the node's cookie proof must be bound to the TLS session.
+
+        This is required by `Trust.requiring(binding=True)`, and for nodes that have bound a proof
+        before. The second rule does not apply to nodes in `uncertified`, nor over TCP to names of
+        the form `name@host`: these names imply TCP, and such a node can bind only over QUIC.
+        """
         if self._require_binding:
             return True
         if over_tcp and not is_quic_name(node):
@@ -341,16 +357,20 @@ class Verifier:
         return was_bound and not self._is_uncertified(node)
 
     def learn_dialed(self, node: str, certificates: Certificates, *, bound: bool = False) -> None:
-        """The node that we dialed has proved the cookie, `bound` to the TLS session or not."""
+        """Reports that a node that this node dialed has proved the cookie.
+
+        `bound` states whether the proof was bound to the TLS session.
+        """
         self._learn_bound(node, bound)
         if certificates:
             self._way.learn(node, certificates, bound=bound)
 
     def learn_dialer(self, node: str, certificates: Certificates, *, bound: bool = False) -> None:
-        """A node that dialed us has proved the cookie.
+        """Reports that a dialer has proved the cookie.
 
-        Its key is remembered where its certificate claims the name; one that names nobody, such
-        as that of a command run once, on any free port, is nobody whom we will meet again.
+        `bound` states whether the proof was bound to the TLS session. The key is only stored if
+        the certificate names the node or its host. Commands that run once use certificates without
+        names, and their node names are not used again.
         """
         if certificates and speaks_of(certificates[0], node):
             self._learn_bound(node, bound)
@@ -372,14 +392,13 @@ class Verifier:
         if not is_for_node(own, node):
             others = ", ".join(map(written, nodes_of(own)))[:300]
             raise PeerRefused(
-                f"the peer's certificate is another node's than {written(node)}'s: "
-                f"it is for {others}"
+                f"the peer's certificate is not for {written(node)}: it is for {others}"
             )
         self._way.node(node, certificates)
 
 
 class RecordingVerifier(Verifier):
-    """Believes everybody, and keeps what was presented, for people to look at."""
+    """Accepts all peers and stores the presented certificates in `seen`."""
 
     def __init__(self) -> None:
         super().__init__(AcceptAll(), ())
@@ -391,7 +410,7 @@ class RecordingVerifier(Verifier):
 
 @contextlib.contextmanager
 def _readable() -> Iterator[None]:
-    """Parts of a certificate are read when they are asked for, and may hold anything."""
+    """Converts errors of malformed certificates, which are parsed on access, to PeerRefused."""
     try:
         yield
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -399,8 +418,11 @@ def _readable() -> Iterator[None]:
 
 
 def _vouching(certificates: Certificates, keys: set[str]) -> bool:
-    """Whether the first certificate has one of these keys, or one of them has signed it: the
-    node's former key, which it presents next to the new one (see Identity.rotate)."""
+    """Returns whether the first certificate has one of these keys, or is signed by one of them.
+
+    After a rotation, a node presents the certificate of its former key as the second one (see
+    `Identity.rotate`).
+    """
     own = certificates[0]
     if fingerprint(own) in keys:
         return True

@@ -1,6 +1,6 @@
-"""The contract with a QUIC library: one connection of it, sans-IO, and how to get one.
+"""The interface to QUIC libraries: sans-IO connections and the engines that create them.
 
-Each library has one adapter module here, the only place that touches it.
+Each library has one adapter module in this package; no other module uses the library.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ from quicdist.errors import QuicdistError
 from quicdist.protocol.dialects.base import Buffer
 
 SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
-"""As the socket module gives and takes it, for either family."""
+"""An IPv4 or IPv6 address in the format of the `socket` module."""
 
 Path: TypeAlias = tuple[SocketAddress, bytes | None]
-"""The peer's address and our own one (packed) that it uses, where the socket has several."""
+"""The peer's address, and the packed local address if the socket has several."""
 
 Datagram: TypeAlias = tuple[bytes, Path]
 
 BURST = 48
-"""Datagrams, about, that a connection hands out at a time: the peer can begin with them, and the
-event loop has its turn, while the next ones are made."""
+"""Approximate number of datagrams that one `transmit` call returns. The event loop runs between two
+calls, and the peer can process the first datagrams meanwhile."""
 
 CONNECTION_ID_LENGTH = 8
-"""Of the connection ids that we choose, in bytes."""
+"""Length in bytes of the connection IDs that this node issues."""
 
 
 ResetTokenOf: TypeAlias = Callable[[bytes], bytes]
-"""The stateless reset token of a connection id of ours (RFC 9000, 10.3.2)."""
+"""Returns the stateless reset token of a local connection ID (RFC 9000, 10.3.2)."""
 
 
 class EngineError(QuicdistError):
-    """The library did what it should not; the connection cannot go on."""
+    """The QUIC library failed. The connection cannot continue."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """How a connection that others opened began."""
+    """The connection IDs with which an incoming connection was opened."""
 
     destination_id: bytes
-    """Where its first datagram of all was sent to."""
+    """The original destination connection ID (RFC 9000, 7.3)."""
 
     retry_id: bytes | None = None
-    """The id that our Retry packet gave the dialer, where there was one."""
+    """The source connection ID of the Retry packet; None if none was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +58,22 @@ class Closed:
     by_peer: bool
     is_idle: bool
     is_application: bool
-    """An application's close, as opposed to a transport or TLS error."""
+    """True for an application close, False for a transport or TLS error (RFC 9000, 19.19)."""
     error_code: int
     text: str
     exceeded: RejectReason | None = None
-    """The bound that the peer exceeded, where that ended it."""
+    """The limit that the peer exceeded, if that closed the connection."""
 
 
 class EngineSink(Protocol):
-    """What a connection tells. Calls come from `EngineConnection.drain` alone."""
+    """Callbacks for the events of a connection, called by `EngineConnection.drain`."""
 
     def handshake_completed(self, alpn: str) -> None: ...
 
     def stream_data(self, stream: int, data: bytes) -> None: ...
 
     def stream_ended(self, stream: int, how: str) -> None:
-        """The peer finished it, reset it, or wants no more of it."""
+        """The peer finished or reset the stream, or sent STOP_SENDING; `how` states which."""
 
     def connection_id_issued(self, connection_id: bytes) -> None: ...
 
@@ -81,84 +81,95 @@ class EngineSink(Protocol):
 
 
 class EngineConnection(Protocol):
-    """One QUIC connection. `now` is a time in seconds, of one clock throughout."""
+    """One QUIC connection. `now` is a time in seconds; all calls must use the same clock."""
 
     connection_ids: Sequence[bytes]
-    """By which datagrams reach it from the start."""
+    """The initial local connection IDs."""
 
     def connect(self, path: Path, now: float) -> None:
-        """The dialer's first move."""
+        """Starts the handshake of a dialer."""
 
     def receive(self, data: bytes, path: Path, now: float) -> None:
-        """One datagram. Raises EngineError."""
+        """Processes one datagram. Raises EngineError if the library fails."""
 
     def drain(self, sink: EngineSink) -> None:
-        """Tells the sink all that happened since."""
+        """Reports all events since the last call to `sink`."""
 
     @property
     def is_started(self) -> bool:
-        """False while nothing authentic has come, as long as this is a listener's."""
+        """For a listener: whether an authenticated packet was received."""
 
     @property
     def certificates(self) -> Certificates:
-        """What the peer presented in TLS, its own first, of whose key it has proved to be the
-        owner; empty where that was nothing. Not verified in any other way."""
+        """The certificates that the peer presented in TLS, its own first; empty if it presented
+        none. TLS has verified that the peer has the key of the first one, but nothing else."""
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether the peer has taken the handshake as well (RFC 9001, 4.1.2)."""
+        """Whether the handshake is confirmed (RFC 9001, 4.1.2)."""
 
     @property
     def closed(self) -> Closed | None:
-        """Set once it is over, at once, whatever the protocol still has to do."""
+        """How the connection ended; None while it is open.
+
+        It is set immediately, before the closing or draining period (RFC 9000, 10.2).
+        """
 
     @property
     def path(self) -> Path: ...
 
     @property
     def allowance(self) -> float:
-        """Bytes that may still be sent on the path in use: three times those that came, until the
-        peer has shown that it receives there (RFC 9000, 8.1); infinite after that."""
+        """Number of bytes that may still be sent on the current path.
+
+        Until the peer's address is validated, this is three times the bytes received, minus the
+        bytes sent (RFC 9000, 8.1). After that it is infinite.
+        """
 
     @property
     def cipher(self) -> str:
-        """The TLS cipher suite (RFC 8446, B.4), once agreed on."""
+        """Name of the negotiated TLS cipher suite (RFC 8446, B.4)."""
 
     def export(self, label: bytes, length: int) -> bytes:
-        """The TLS session's exporter value for this label, without context (RFC 8446, 7.5), once
-        the handshake is complete; empty where the engine has none."""
+        """Returns the TLS exporter value for `label`, without context (RFC 8446, 7.5).
+
+        The handshake must be complete. Returns empty bytes if the engine does not support it.
+        """
 
     def write(self, stream: int, parts: Sequence[Buffer]) -> None:
-        """Queues bytes; a stream of ours is opened by its first ones, in any order.
+        """Queues bytes. The first write to a local stream opens it; streams can be in any order.
 
-        Raises EngineError for a stream that is over.
+        Raises EngineError if the stream has ended.
         """
 
     def refuse(self, stream: int, error_code: int) -> None:
-        """Wants nothing of this stream, and gives nothing."""
+        """Rejects a stream in both directions, with RESET_STREAM and STOP_SENDING."""
 
     def send_whole(self, whole: bool) -> None:
-        """Whether what is queued of a stream must leave in one STREAM frame where it fits."""
+        """Sets whether the queued data of a stream must be in one STREAM frame if it fits."""
 
     def peer_proved(self) -> None:
-        """The peer has shown that it has the cookie: the bounds for strangers end (see
-        bounds.ConnectionBounds)."""
+        """Reports that the peer has proved the cookie, which lifts the limits for unauthenticated
+        peers (see `quicdist.limits.ConnectionBounds`)."""
 
     def transmit(self, now: float) -> Sequence[Datagram]:
-        """What is to be sent now; where it is BURST or more, there may be more. Raises
-        EngineError."""
+        """Returns the datagrams to send now.
+
+        If there are `BURST` or more, the caller must call it again. Raises EngineError if the
+        library fails.
+        """
 
     @property
     def datagram_size(self) -> int:
-        """Bytes of UDP payload that it sends at most."""
+        """Maximum UDP payload in bytes of the datagrams that it sends."""
 
     def timer(self) -> float | None:
-        """When `handle_timer` is wanted."""
+        """Returns the time at which to call `handle_timer`; None if no timer is set."""
 
     def handle_timer(self, now: float) -> None: ...
 
     def acknowledged(self) -> int:
-        """Bytes that the peer has, without gaps, over all streams written to."""
+        """Returns the number of bytes acknowledged without gaps, on all streams."""
 
     def sent(self) -> int:
         """Bytes that have left at least once, over all streams written to."""
@@ -168,38 +179,41 @@ class EngineConnection(Protocol):
         rate, or this engine does not tell."""
 
     def received(self) -> int:
-        """Bytes that have come in order, over all streams, those refused included."""
+        """Returns the number of bytes received in order on all streams, including rejected ones."""
 
     def grant(self, credit: int) -> None:
-        """Lets the peer send `credit` bytes more than it has by now (`received`)."""
+        """Allows the peer to send `credit` bytes beyond `received` (MAX_DATA; RFC 9000, 4.1)."""
 
     def ping(self) -> None: ...
 
     @property
     def reset_token(self) -> bytes:
-        """By which the peer would say that it knows this connection no more; empty where it has
-        given none, or the engine hides it."""
+        """The peer's stateless reset token; empty if it has sent none, or if the engine does not
+        provide it."""
 
     def is_reset(self, data: bytes, now: float) -> bool:
-        """Whether a datagram from the peer's address is its reset, as far as an engine that hides
-        the tokens can tell."""
+        """Returns whether a datagram from the peer's address is a stateless reset.
+
+        Used for engines that do not provide the reset tokens.
+        """
 
     def renew_id(self) -> None:
-        """Sends to another of the peer's connection ids from now on, where there is one."""
+        """Switches to another connection ID of the peer, if one is available (RFC 9000, 5.1.1)."""
 
     def move(self, now: float) -> None:
-        """Our address is another: tells the peer, with another connection id (RFC 9000, 9.5)."""
+        """Migrates the connection after a change of the local address, with another connection ID
+        (RFC 9000, 9.5)."""
 
     def close(self, error_code: int, reason: str) -> None: ...
 
     def close_with_alert(self, alert: Alert) -> None:
-        """Ends it as TLS would, had it said no to the peer's certificate."""
+        """Closes the connection with a TLS alert, as for a rejected certificate (RFC 9001, 4.8)."""
 
     def idle_timeout(self) -> float:
-        """What both sides agreed on, in seconds."""
+        """Returns the negotiated idle timeout in seconds (RFC 9000, 10.1)."""
 
     def probe_timeout(self) -> float:
-        """How long an answer may take, in seconds."""
+        """Returns the probe timeout in seconds (RFC 9002, 6.2)."""
 
     def round_trip(self) -> float | None: ...
 
@@ -209,39 +223,46 @@ class EngineConnection(Protocol):
     def datagrams_lost(self) -> int: ...
 
     def release(self) -> None:
-        """It is over, and will not be asked for anything again: lets go of all that it holds."""
+        """Frees all resources. The connection must have ended, and no other call may follow."""
 
 
 class Engine(Protocol):
-    """A QUIC library, set up for one endpoint."""
+    """A QUIC library, configured for one endpoint."""
 
     versions: Sequence[int]
-    """Spoken, the preferred one first."""
+    """The supported QUIC versions, in order of preference."""
 
     hides_tokens: bool
-    """Whether `reset_token` is always empty, and `is_reset` is to be asked."""
+    """Whether `reset_token` is always empty, so that `is_reset` must be used."""
 
     def dialer(self, host: str, alpns: Sequence[str]) -> EngineConnection:
-        """A connection to `host`. It presents our certificate where the peer asks for one, and
-        verifies nothing: whoever owns the connection looks at `certificates`, before it transmits
-        what follows the handshake."""
+        """Returns a new connection to `host`.
+
+        It presents this node's certificate on request. It does not verify the peer's certificate:
+        the owner must check `certificates` before it sends data after the handshake.
+        """
 
     def listener(self, opening: Opening) -> EngineConnection:
-        """The answer to a first datagram. It asks for a certificate where the settings want that,
-        and verifies as little. No session tickets, no early data: who comes back proves anew who
-        it is."""
+        """Returns a new connection for an incoming first datagram.
+
+        It requests a certificate if the settings require that, but does not verify it. It sends no
+        session tickets and accepts no early data, so every connection has a full handshake.
+        """
 
 
 _MODULES = {"aioquic": "aioquic", "aioquic-plain": "aioquic", "qh3": "qh3"}
-"""Where each engine is; `aioquic-plain` leaves the library to itself."""
+"""Adapter modules by engine name. `aioquic-plain` is aioquic without quicdist's optimizations."""
 
 
 def load_engine(settings: QuicSettings, reset_token_of: ResetTokenOf) -> Engine:
-    """The engine that the settings name. Raises ValueError for one that is not there, or that
-    cannot do what the settings ask of it."""
+    """Returns the engine that the settings name.
+
+    Raises ValueError if the engine is unknown or not installed, or if it does not support the
+    settings.
+    """
     name = _MODULES.get(settings.engine)
     if name is None:
         known = ", ".join(_MODULES)
-        raise ValueError(f"no QUIC engine called {settings.engine!r}; there are: {known}")
+        raise ValueError(f"unknown QUIC engine {settings.engine!r}: expected one of {known}")
     module = importlib.import_module(f"{__name__}.{name}")
     return cast(Engine, module.engine(settings, reset_token_of))

@@ -1,8 +1,8 @@
-"""Bounds on what a peer of aioquic can make it keep and do.
+"""Limits on the memory and CPU time that a peer can use in aioquic.
 
-aioquic bounds most lists by bytes or by frames that the peer has to acknowledge, and not by what
-they cost. Each override here checks one frame, or one message, before or after aioquic has dealt
-with it, and raises what makes aioquic close the connection.
+aioquic limits most lists by bytes or by frames that the peer must acknowledge, not by their cost.
+Each override in this module checks one frame or message before or after aioquic processes it. If a
+limit is exceeded, it raises an exception, on which aioquic closes the connection.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ _WEIGHTS = {
     QuicFrameType.RETIRE_CONNECTION_ID: 4,
     QuicFrameType.PATH_CHALLENGE: 8,
 }
-"""What a frame costs, an answer included, in units of one that costs least; others cost 1."""
+"""Relative cost of frames by type, including the response. Other frames cost 1."""
 
 
 class BoundedQuic(QuicConnection):
-    """aioquic's connection, bounded."""
+    """aioquic's connection with limits."""
 
     exceeded: RejectReason | None = None
-    """Why it was closed, where a bound was the reason."""
+    """The limit whose violation closed the connection; None otherwise."""
 
     is_proved = False
-    """Whether the peer has shown that it has the cookie."""
+    """Whether the peer has proved that it has the cookie."""
 
     _frames: _Frames
     _frames_left: float
@@ -73,7 +73,7 @@ class BoundedQuic(QuicConnection):
         self._messages_left = self.bounds.max_tls_messages
 
     def prove(self) -> None:
-        """The bounds for strangers end."""
+        """Lifts the limits for unauthenticated peers."""
         self.is_proved = True
         self._frames_left = _NEVER
 
@@ -101,8 +101,11 @@ class BoundedQuic(QuicConnection):
         return packets_in(data, most + 1) <= most
 
     def _is_elsewhere(self, addr: NetworkAddress) -> bool:
-        """Whether this is not where the first datagram came from. A dialer may move only after the
-        handshake (RFC 9000, 9), and each new path costs a challenge and a connection id."""
+        """Returns whether `addr` differs from the address of the first datagram.
+
+        A dialer may migrate only after the handshake (RFC 9000, 9), and each new path costs a
+        PATH_CHALLENGE and a connection ID.
+        """
         return bool(self._network_paths) and self._network_paths[0].addr != addr
 
     def _payload_received(
@@ -142,7 +145,7 @@ class BoundedQuic(QuicConnection):
             except _TooManyItems:
                 self._exceed_tls("a TLS message of too many parts")
 
-        # tls.Context has no other place to stand between a message and its parser.
+        # tls.Context has no other hook between a message and its parser.
         self.tls._handle_reassembled_message = bounded  # type: ignore[method-assign]
         keys = self._cryptos[Epoch.ONE_RTT]
         self._cryptos[Epoch.ONE_RTT] = _OneRttKeys(keys, self)
@@ -249,7 +252,7 @@ class BoundedQuic(QuicConnection):
     def _handle_retire_connection_id_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer
     ) -> None:
-        # aioquic makes a new id for each one retired, those that it has not told yet included.
+        # aioquic issues a new ID for each retired one, even if it has not been issued yet.
         at = buf.tell()
         number = buf.pull_uint_var()
         buf.seek(at)
@@ -269,7 +272,7 @@ class BoundedQuic(QuicConnection):
         self._last_id_told = max(self._last_id_told, connection_id.sequence_number)
 
     def key_updated_too_soon(self) -> None:
-        """Closes it (RFC 9001, 6.2)."""
+        """Closes the connection after a too early key update (RFC 9001, 6.2)."""
         self.exceeded = self.exceeded or RejectReason.KEY_UPDATES
         self.close(
             error_code=QuicErrorCode.KEY_UPDATE_ERROR,
@@ -279,7 +282,7 @@ class BoundedQuic(QuicConnection):
 
 
 def _search_by_halves(stream: QuicStream) -> None:
-    """What aioquic holds as ranges of a stream, both ways."""
+    """Replaces the `RangeSet`s of a stream in both directions."""
     stream.receiver._ranges = Ranges(stream.receiver._ranges)
     stream.sender._acked = Ranges(stream.sender._acked)
     stream.sender._pending = Ranges(stream.sender._pending)
@@ -292,7 +295,7 @@ class _TooManyFrames(Exception):
 
 
 class _Frames(dict[int, Any]):
-    """aioquic's handlers by the kind of a frame; to look one up is to begin a frame."""
+    """aioquic's frame handlers by frame type. Each look-up counts as one frame."""
 
     left: float = 0
 
@@ -301,7 +304,7 @@ class _Frames(dict[int, Any]):
         return super().__getitem__(kind)
 
     def take(self, cost: int, kind: int) -> None:
-        """Part of what a frame costs."""
+        """Adds a cost. Raises _TooManyFrames if the limit is exceeded."""
         self.left -= cost
         if self.left < 0:
             self.left = 0
@@ -313,9 +316,9 @@ class _TooManyItems(Exception):
 
 
 class _CountedBuffer:
-    """A TLS message as its parser reads it; each read counts.
+    """A wrapper of the buffer of a TLS message that counts reads.
 
-    aioquic's Buffer cannot be derived from.
+    aioquic's Buffer cannot be subclassed.
     """
 
     def __init__(self, buffer: Buffer, most: int) -> None:
@@ -357,13 +360,16 @@ class _CountedBuffer:
 
 
 class _ReceiveKeys(CryptoContext):
-    """Keeps the keys of the next key phase: aioquic derives them for each packet that seems to
-    have them, forged ones included (RFC 9001, 9.5)."""
+    """Receive keys that cache the keys of the next key phase.
+
+    aioquic derives these keys for each packet with the other key phase bit, even for forged ones
+    (RFC 9001, 9.5).
+    """
 
     _next: CryptoContext | None = None
 
     def next_keys(self) -> CryptoContext:
-        """Derived once for each phase."""
+        """Returns the keys of the next phase, which are derived once per phase."""
         if self._next is None or self._next.key_phase == self.key_phase:
             self._next = next_key_phase(self)
         return self._next
@@ -382,7 +388,7 @@ class _ReceiveKeys(CryptoContext):
 
 
 class _OneRttKeys(CryptoPair):
-    """The keys of 1-RTT packets, which a peer may change no faster than it hears of it."""
+    """The 1-RTT keys, with a limit on the rate at which the peer can update them."""
 
     def __init__(self, theirs: CryptoPair, quic: BoundedQuic) -> None:
         super().__init__(
@@ -396,7 +402,7 @@ class _OneRttKeys(CryptoPair):
         )
         self._quic = quic
         self._not_before = 0
-        """The number of our packet from which on the peer may change keys again."""
+        """The local packet number from which the peer may update keys again."""
 
     def _update_key(self, trigger: str) -> None:
         sent = self._quic._packet_number

@@ -1,5 +1,8 @@
-"""aioquic's own qlog events, written as they come: its logger keeps them in memory to the end,
-and that of a connection which the peer closes is never reached."""
+"""Writes aioquic's qlog events as they occur.
+
+aioquic's own logger keeps all events in memory until the end of the connection, and writes none if
+the peer closes the connection.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,25 @@ from quicdist.carriers.quic.tracing import QlogDirectory, QlogFile
 
 
 class QlogTrace(QuicLoggerTrace):
-    """The events of one connection."""
+    """The qlog events of one connection."""
 
     def __init__(self, *, is_client: bool, odcid: bytes, file: QlogFile) -> None:
         super().__init__(is_client=is_client, odcid=odcid)
         self._file = file
 
     def flush(self) -> None:
-        """Writes what has come. Not in the midst of a datagram: aioquic logs a packet first and
-        adds its frames as it reads them."""
+        """Writes the pending events.
+
+        Must not be called while a datagram is processed: aioquic logs a packet first, and adds its
+        frames later.
+        """
         if self._events:
             self._file.write(self._events)
             self._events.clear()
 
 
 class Qlog(QuicLogger):
-    """Begins a trace for each connection of an endpoint."""
+    """Creates a trace for each connection of an endpoint."""
 
     def __init__(self, directory: QlogDirectory) -> None:
         super().__init__()

@@ -1,7 +1,8 @@
-"""aioquic's set of ranges with a binary search: its own scans the list from the start each time.
+"""A replacement of aioquic's `RangeSet` with binary search.
 
-A peer chooses how many ranges there are: stream data with a gap at every second byte, or an
-acknowledgement of every second packet. There the scan costs as much as all the ranges before it.
+aioquic's `RangeSet` scans the list from the start on each operation. A peer controls the number of
+ranges, for example with a gap at every second byte of a stream, or with an acknowledgement of every
+second packet. The scan would then cost linear time for each frame.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from aioquic.quic.rangeset import RangeSet
 
 _FEW = 8
-"""Ranges, fewer than which are looked through faster than halved."""
+"""Number of ranges below which a linear scan is faster than a binary search."""
 
 
 def _start(each: range) -> int:
@@ -23,8 +24,7 @@ def _stop(each: range) -> int:
 
 
 class Ranges(RangeSet):
-    """Does what RangeSet does; `add` and `subtract` cost the logarithm of the number of ranges,
-    and the ranges that they remove."""
+    """A `RangeSet` whose `add` and `subtract` search in logarithmic time."""
 
     _RangeSet__ranges: list[range]
 
