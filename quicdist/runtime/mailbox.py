@@ -76,11 +76,11 @@ class Mailbox(Process):
         """The number of messages dropped because the mailbox was full (`WhenFull.DROP`)."""
         self._next_report = 0.0
         self._fresh: deque[_Entry] = deque()
-        """Messages that no receive has looked at."""
+        """Messages that no receive has examined."""
         self._skipped: deque[_Entry] = deque()
-        """Messages that a receive has looked at and that did not match."""
+        """Messages that a receive has examined and that did not match."""
         self._looked_at = 0
-        """The number of messages that were ever taken out of `_fresh`."""
+        """The total number of messages ever taken out of `_fresh`."""
         self._route: Route | None = None
         """The route of the last message. The next message mostly has the same destination."""
         self._waiter: asyncio.Future[bool] | None = None
@@ -128,7 +128,7 @@ class Mailbox(Process):
         Create the mark before the request.
         """
         self.system.affinity.check()
-        # What was not looked at yet goes behind what was not wanted, each message once.
+        # Messages that no receive has examined are moved behind the skipped ones, each once.
         self._looked_at += len(self._fresh)
         if self._skipped:
             self._skipped.extend(self._fresh)
@@ -156,7 +156,7 @@ class Mailbox(Process):
         self._check_alive()
         check_timeout(timeout)
         if self._is_receiving:
-            raise RuntimeError(f"{self}: another task is receiving from it; one at a time can")
+            raise RuntimeError(f"{self}: another task is already receiving from this mailbox")
         if match is None and self._fresh and not self._skipped:
             self._looked_at += 1
             message, size = self._fresh.popleft()
@@ -290,7 +290,7 @@ class Mailbox(Process):
                 (self._fresh, len(self._fresh)),
             )
         ]
-        # All are judged before any is thrown away: `match` may raise.
+        # `match` may raise, so all messages are tested before any is removed.
         judged = [
             (queue, entries, [bool(match(entry[0])) for entry in entries])
             for queue, entries in looked_at
@@ -375,8 +375,8 @@ class Mailbox(Process):
         while deadline is None or loop.time() < deadline:
             if self.level.is_at_bound and self.level.held:
                 raise MailboxFull(
-                    f"{self.level}, its hard bound, and none is the message waited for: take "
-                    f"messages out, or raise MailboxLimits.hard"
+                    f"{self.level}, its hard bound, and no queued message matches: receive "
+                    f"messages, or raise MailboxLimits.hard"
                 )
             self._waiter = waiter = loop.create_future()
             self.level.is_waited_on = True
@@ -414,7 +414,7 @@ class Mailbox(Process):
         level.size += size
         waiter = self._waiter
         if waiter is not None:
-            # Woken, it waits no more, even if it has not run yet.
+            # A woken task counts as not waiting even before it runs.
             self._waiter = None
             level.is_waited_on = False
             if not waiter.done():
@@ -441,7 +441,7 @@ class Mailbox(Process):
         self._skipped.clear()
         self.level.size = 0
         self.level.let_all_go()
-        # Whichever task is receiving: it may be another than the one that is this process.
+        # The receiving task may differ from the task of this process.
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(True)
         if self._task is not None:
@@ -476,7 +476,7 @@ class Mailbox(Process):
             self.die(exit_reason(error))
             return
         if error is None:
-            # The signal came when nothing was awaited any more: its cancellation is still due.
+            # The exit signal arrived after the last await, so its cancellation is still pending.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
         elif not isinstance(error, asyncio.CancelledError):

@@ -34,7 +34,8 @@ Watched: TypeAlias = "Pid | tuple[Atom, Atom]"
 
 @dataclass(frozen=True, slots=True)
 class Watcher:
-    """Somebody who monitors a process here, and by which name it knows it."""
+    """A process that monitors a process of this node. `known_as` is the pid or name that it
+    monitors."""
 
     pid: Pid
     known_as: Pid | Atom
