@@ -425,9 +425,7 @@ class Node:
         """The names in `global`, as this visible node knows them. Raises NotVisible, NotRunning."""
         names = self._running.global_names
         if names is None:
-            raise NotVisible(
-                f"{self.name} is hidden and does not take part in `global`: use visible=True"
-            )
+            raise NotVisible(f"{self.name} is hidden: `global` requires visible=True")
         return names
 
     @property
@@ -935,9 +933,7 @@ class _Life:
         if not isinstance(node, Atom):
             raise ErlangError(Atom("badarg"))
         extra = {"event": "disconnect_asked", "node": str(self.system.name), "peer": str(node)}
-        logger.info(
-            "erlang:disconnect_node/1 from a peer: closing the connection to %s", node, extra=extra
-        )
+        logger.info("erlang:disconnect_node/1: disconnecting %s", node, extra=extra)
         return self.connections.disconnect(node)
 
     # -- told by connections --
@@ -979,7 +975,7 @@ class _Life:
                 self._guard(peer, name)
             else:
                 peer.fail(
-                    "the access rules of this node no longer allow the connection",
+                    "the access rules no longer allow the peer",
                     Cause.REFUSED_HERE,
                 )
 
