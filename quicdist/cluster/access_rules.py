@@ -171,14 +171,12 @@ def check_name_pattern(pattern: str) -> None:
         return
     if len(prefix.removeprefix("Elixir.")) < MIN_PREFIX:
         raise ValueError(
-            f"{pattern!r} could match processes of OTP: expected full names, or at least {MIN_PREFIX} "
+            f"{pattern!r} could match processes of OTP: expected at least {MIN_PREFIX} "
             "characters before the wildcard, as in 'stats_*'"
         )
     known = sorted(name for name in OTP_NAMES if name.startswith(prefix))
     if known:
-        raise ValueError(
-            f"{pattern!r} matches {known[0]}, a process of OTP: list the names in full"
-        )
+        raise ValueError(f"{pattern!r} matches {known[0]} of OTP: list the names in full")
 
 
 def is_runtime_tag(tag: str | None) -> bool:

@@ -52,7 +52,7 @@ class NodeName:
         alive, at, host = name.partition("@")
         if host.startswith("["):
             raise NodeNameError(
-                f"invalid node name {name!r}: expected an address without brackets, as in '4433@::1'"
+                f"invalid node name {name!r}: expected no brackets, as in '4433@::1'"
             )
         if not (alive and at and host) or len(name) > 255 or "@" in host:
             raise NodeNameError(

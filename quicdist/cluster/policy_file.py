@@ -64,9 +64,7 @@ def parse_policy(text: str) -> Policy:
 def _rules(entry: Mapping[str, Any], where: str) -> PeerRules:
     _known(entry, _READERS, f"{where}.")
     if not entry.get("nodes"):
-        raise PolicyError(
-            f'{where}.nodes: missing; expected node name patterns, as in ["*@10.0.0.*"]'
-        )
+        raise PolicyError(f'{where}.nodes: missing; expected patterns, as in ["*@10.0.0.*"]')
     values = {key: _read(_READERS[key], value, f"{where}.{key}") for key, value in entry.items()}
     return PeerRules(**values)
 
@@ -99,18 +97,14 @@ def _name_patterns(value: Any) -> tuple[str, ...]:
 def _node_patterns(value: Any) -> tuple[str, ...]:
     for pattern in (patterns := _patterns(value)):
         if "@" not in pattern and pattern != EVERYTHING:
-            raise ValueError(
-                f"invalid node name pattern {pattern!r}: expected name@host, or * for all"
-            )
+            raise ValueError(f"invalid pattern {pattern!r}: expected name@host, or * for all")
     return patterns
 
 
 def _call_patterns(value: Any) -> tuple[str, ...]:
     for pattern in (patterns := _patterns(value)):
         if pattern != EVERYTHING and (pattern.count(":") != 1 or "/" in pattern):
-            raise ValueError(
-                f"invalid function pattern {pattern!r}: expected module:function, or * for all"
-            )
+            raise ValueError(f"invalid pattern {pattern!r}: expected module:function, or *")
     return patterns
 
 

@@ -61,9 +61,7 @@ class _QuicCarrier:
             try:
                 self._others.append(await self._open(other, port, accept))
             except OSError as error:
-                if (
-                    error.errno == errno.EADDRINUSE
-                ):  # another node has it, and dialers could reach that one
+                if error.errno == errno.EADDRINUSE:  # in use by another node
                     raise
         return Address(address.host, address.port or port).name()
 
