@@ -232,7 +232,8 @@ class Connections:
         if attempt.posted <= _MAX_QUEUED:
             attempt.signals.append((sender, signal, payload))
         else:
-            # A single lost signal would break the order, so the whole attempt fails.
+            # A signal must not be lost silently: the attempt fails, so that links and monitors are
+            # informed.
             text = f"more than {_MAX_QUEUED} signals wait for the connection"
             self._give_up(attempt, text, Cause.QUEUE_FULL)
 
@@ -392,9 +393,7 @@ class Connections:
             except Exception as error:
                 # Callers must not wait for ever.
                 extra = {"event": "internal_error", "peer": str(attempt.node)}
-                logger.exception(
-                    "connecting to %s failed with an internal error", attempt.node, extra=extra
-                )
+                logger.exception("internal error while connecting to %s", attempt.node, extra=extra)
                 attempt.failed(f"internal error: {error!r}", Cause.INTERNAL)
                 is_final = True
             if attempt.result.done():
@@ -528,7 +527,7 @@ class Connections:
             extra = {"event": "loop_stood_still", "seconds": length}
             text = (
                 "the event loop of this node was blocked for %.1f s: nothing was sent or read, and "
-                "peers may have closed connections; run blocking code in a thread, for example with "
+                "peers may have closed connections; run blocking code in a thread, e.g. with "
                 "asyncio.to_thread"
             )
             logger.warning(text, length, extra=extra)
@@ -573,7 +572,7 @@ class Connections:
                 raise PeerRefused(NOT_BOUND.format(written(name)), cause=Cause.BINDING)
             if self._is_weaker(peer, name):
                 raise PeerRefused(
-                    f"{written(name)} is connected over TLS; an unencrypted connection cannot replace it"
+                    f"{written(name)} is connected over TLS; plain TCP cannot replace it"
                 )
         except CertificateError as error:
             extra = {
@@ -585,7 +584,7 @@ class Connections:
             return False
         if not self._access.access.accepts(name):
             logger.warning(
-                "the access rules do not allow %s to connect",
+                "%s is not allowed to connect",
                 peer,
                 extra=peer.fields("not_allowed"),
             )

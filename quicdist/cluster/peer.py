@@ -551,9 +551,7 @@ class Peer:
             return
         ties = count(self.name)
         if ties > most:
-            raise ProtocolError(
-                f"its processes have {ties} links and monitors (NodeLimits.ties: {most})"
-            )
+            raise ProtocolError(f"the peer has {ties} links and monitors (limit: {most})")
         self._links_uncounted = 0
         self._links_room = max(most - ties, most // 8)
 
@@ -652,8 +650,8 @@ class Peer:
         if stood_still < min(self._limits.net_ticktime, _USUAL_TICKTIME) / 2:
             return reason.text
         return (
-            f"the event loop of this node was blocked for {stood_still:.0f} s, so the peer closed the "
-            f"connection"
+            f"the event loop of this node was blocked for {stood_still:.0f} s, so the peer closed "
+            f"the connection"
         )
 
     def _judgement(self, reason: str, cause: Cause) -> tuple[str, Cause]:
@@ -711,8 +709,8 @@ _OWN = frozenset(
         *(signals.Monitor, signals.Demonitor, signals.SpawnRequest),
     )
 )
-"""Signals that a node sends only for its own processes. OTP 25 and later close the connection
-otherwise: their effects are removed when the connection to the node is lost."""
+"""Signals that a node sends only for its own processes. OTP (tested with 25) closes the
+connection otherwise: their effects are removed when the connection to the node is lost."""
 
 
 def _is_result(payload: Payload) -> bool:
