@@ -79,7 +79,7 @@ class Epmd:
         except epmd.EpmdError as error:
             raise NotFound(str(error), error.cause) from error
         except OSError as error:
-            text = f"EPMD at {address} does not answer ({epmd.why(error)})"
+            text = f"no EPMD answers at {address} ({epmd.why(error)})"
             raise NotFound(text, _no_epmd(error)) from error
         if found is None:
             text = f"the EPMD at {address} does not know {name.alive!r}"

@@ -142,7 +142,7 @@ class TcpCarrier:
             return await Registration.open(node, address, absent=embed if is_embedding else None)
         except ConnectionRefusedError:
             raise EpmdError(
-                f"EPMD at {address} does not answer: start it with `epmd -daemon`, "
+                f"no EPMD answers at {address}: start it with `epmd -daemon`, "
                 f"or use Tcp(epmd=EpmdUse.EMBED)"
             ) from None
 

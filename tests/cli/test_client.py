@@ -91,7 +91,7 @@ def test_where_a_node_is_looked_for(quicdist: Command, calc: str) -> None:
     quicdist("ping", "hub@site", *there).refused(4, f"the peer is {calc}")
     quicdist("doctor", "hub@site", *there).refused(4, "stops at its handshake", calc)
     assert quicdist("ping", calc, *there, "--lookup", "name").out == "pong\n"
-    quicdist("ping", calc, *there).refused(3, "the table does not have it")
+    quicdist("ping", calc, *there).refused(3, "the table does not contain the node")
     quicdist("ping", calc, "--lookup", "epmd:1").refused(3, "no EPMD answers at 127.0.0.1:1")
     asked = quicdist("ping", calc, "--lookup", "name", "--lookup", "dns:127.0.0.1")
     assert asked.out == "pong\n"

@@ -169,7 +169,7 @@ def test_a_port_in_use(quicdist: Command) -> None:
 def test_names_of_nodes_to_be(quicdist: Command) -> None:
     quicdist("listen", "here").refused(2, "'here' is no node name", "4433@127.0.0.1")
     quicdist("listen", "4433@1.2.3.4.5").refused(2, "no node name")
-    quicdist("listen", "0@127.0.0.1", "--listen", "all").refused(2, "no address to listen on")
+    quicdist("listen", "0@127.0.0.1", "--listen", "all").refused(2, "invalid listen address")
     quicdist("gateway", "here").refused(2, "no node name")
     quicdist("gateway", "1@127.0.0.1", "--route", "a=b").refused(2, "NODE=IP:PORT")
     quicdist("gateway", "1@127.0.0.1", "--policy", "none.toml").refused(2, "none.toml cannot be")
