@@ -26,7 +26,7 @@ class Outcome(enum.Enum):
     """A gateway forwarded the request. It does not see the result."""
     REFUSED = "refused"
     WOULD_BE_REFUSED = "would_be_refused"
-    """A policy with `mode = "log"`."""
+    """The rules do not allow it, but the policy has `mode = "log"`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,9 +34,9 @@ class Transport(enum.Enum):
     """The kind of port that a node listens on."""
 
     QUIC = "quic"
-    """UDP."""
+    """A UDP port."""
     TCP = "tcp"
-    """With or without TLS. Neither a name nor EPMD distinguishes them."""
+    """A TCP port, with or without TLS. Neither a name nor EPMD distinguishes them."""
 
 
 @dataclass(frozen=True, slots=True)

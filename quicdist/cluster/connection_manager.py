@@ -356,7 +356,7 @@ class Connections:
         for peer in [*self.up.values(), *self._greeting]:
             peer.leave("the node has stopped", Cause.STOPPED)
 
-    # -- made by us --
+    # -- outgoing --
 
     def _attempt(self, node: Atom) -> _Attempt:
         attempt = self._attempts.get(node)
@@ -471,7 +471,7 @@ class Connections:
         if attempt.is_watched:
             self._listener.unreachable(attempt.node, reason, cause)
 
-    # -- made to us --
+    # -- incoming --
 
     def accept(self, connection: Connection) -> ConnectionHandler:
         """Returns the handler of an incoming connection. Raises ConnectionRefusedError."""
@@ -532,7 +532,7 @@ class Connections:
             )
             logger.warning(text, length, extra=extra)
 
-    # -- told by links --
+    # -- events of peers --
 
     def peer_named(self, peer: Peer, name: str) -> Status:
         """Returns the handshake status for a node that connects to this node."""

@@ -176,7 +176,7 @@ class Peer:
         self._answers = Backpressure("the backlog of answers", most // 2, most, 2 * most)
         rate = limits.messages_per_second
         self._rate = None if rate is None else RateLimit(rate)
-        self._pausing = Backpressure("more in a second than it may send", 0, 0, 1, "messages")
+        self._pausing = Backpressure("the rate limit", 0, 0, 1, "messages")
         self._pause_over = 0.0
         """Event loop time when the rate limit pause ends."""
         self._rate_holds = 0
@@ -293,7 +293,7 @@ class Peer:
         self._timer = self._loop.call_later(self._liveness.begin(self._loop.time()), self._tick)
         self._owner.peer_up(self)
 
-    # -- messages out --
+    # -- outgoing messages --
 
     @property
     def outbox(self) -> Outbox:
@@ -357,7 +357,7 @@ class Peer:
         """Called when the carrier is writable again."""
         self._outbox.feed()
 
-    # -- packets in --
+    # -- incoming packets --
 
     def packets_received(self, packets: Sequence[Packet]) -> int:
         """Handles a batch of packets. Returns the number of bytes handled; the rest is queued."""
@@ -450,7 +450,7 @@ class Peer:
             self._is_work_planned = True
             self._loop.call_soon(self._work)
 
-    # -- holding back --
+    # -- backpressure --
 
     @property
     def can_spawn(self) -> bool:
@@ -611,7 +611,7 @@ class Peer:
         connection.ping()
         self._timer = self._loop.call_later(tick.pause, self._tick)
 
-    # -- the end --
+    # -- closing --
 
     @property
     def ending(self) -> Ending:

@@ -1,4 +1,4 @@
-"""Reads a policy from a TOML file; `docs/policy.md` tells what may stand there.
+"""Reads a policy from a TOML file; see `docs/policy.md`.
 
 mode = "log"
 

@@ -101,7 +101,7 @@ _DOWN_REASONS = {
 """The values of `nodedown_reason` in `net_kernel:monitor_nodes/2`."""
 
 _EXPECTED_ENDINGS = (Ending.LEFT, Ending.SUPERSEDED)
-"""What is logged as information, not as a warning."""
+"""Endings that are logged as information, not as a warning."""
 
 _FORMATTING = 5.0
 """Seconds that a remote node has to format a term which it prints here."""
@@ -209,7 +209,7 @@ class Node:
         self._events = Events()
         self._life: _Life | None = None
 
-    # -- life ------------------------------------------------------------------------------------
+    # -- start and stop ---------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Starts the node: opens its sockets and accepts connections.
@@ -403,7 +403,7 @@ class Node:
     ) -> None:
         await self.stop()
 
-    # -- who it is -------------------------------------------------------------------------------
+    # -- properties ------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
@@ -699,8 +699,8 @@ class Node:
     async def connect(self, node: str, *, retry: Retry | None = None) -> None:
         """Connects to a node unless it is connected.
 
-        Waits at most `NodeLimits.connect_timeout` seconds, 7 by default. With `retry` it repeats
-        failed attempts as that object says.
+        Waits at most `NodeLimits.connect_timeout` seconds, 7 by default. `retry` repeats failed
+        attempts.
 
         Raises NoConnection with the reason.
         """
@@ -723,7 +723,7 @@ class Node:
         return [str(name) for name, peer in up.items() if hidden or not peer.is_hidden]
 
     def peer(self, node: str) -> PeerInfo:
-        """Returns what is known about a connected node and its connection.
+        """Returns information about a connected node and its connection.
 
         Raises NoConnection if the node is not connected.
         """
@@ -752,7 +752,7 @@ class Node:
         """
         return Subscription(self._events)
 
-    # -- inside ----------------------------------------------------------------------------------
+    # -- internal --------------------------------------------------------------------------------
 
     @property
     def _running(self) -> _Life:
@@ -936,7 +936,7 @@ class _Life:
         logger.info("erlang:disconnect_node/1: disconnecting %s", node, extra=extra)
         return self.connections.disconnect(node)
 
-    # -- told by connections --
+    # -- events of connections --
 
     def peer_up(self, peer: Peer) -> None:
         """Called when a connection is up."""

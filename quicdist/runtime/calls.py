@@ -288,7 +288,7 @@ class PendingCall:
         except Exception as error:
             self.fail(error)
 
-    # -- what its kind decides --
+    # -- overridden by subclasses --
 
     def _check(self, callee: CalledNode) -> None:
         """Raises if the node does not support the request."""

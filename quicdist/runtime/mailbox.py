@@ -96,14 +96,15 @@ class Mailbox(Process):
         """The number of queued messages."""
         return len(self._skipped) + len(self._fresh)
 
-    # -- for its owner --
+    # -- public --
 
     async def send(self, to: Destination, message: Term) -> None:
-        """Sends a message to a pid, an alias, a registered name here, or a (name, node) tuple.
+        """Sends a message to a pid, an alias, a registered name of this node, or a (name, node)
+        tuple.
 
         Connects first if necessary. Waits while more than `NodeLimits.send_high` bytes are queued
         for that node. As in Erlang, the return of this method does not mean that the message has
-        arrived. If it is cancelled while it waits, the message is sent all the same.
+        arrived. If the method is cancelled while it waits, the message is still sent.
 
         Raises NoConnection, NoProcess if no process of this node has that name, and EtfEncodeError.
         """
@@ -310,8 +311,8 @@ class Mailbox(Process):
     def spawn_request_abandon(self, reference: Reference) -> bool:
         """Cancels a spawn request, as `erlang:spawn_request_abandon/1`.
 
-        Returns True if no reply had arrived. Then no reply is delivered. If the request asked for a
-        link, a process that is spawned all the same ends with the reason `abandoned`.
+        Returns True if no reply had arrived. Then no reply is delivered. If the request included a
+        link, a process that is still spawned ends with the reason `abandoned`.
         """
         self.system.affinity.check()
         call = self.calls.get(reference)
@@ -344,7 +345,8 @@ class Mailbox(Process):
         )
 
     def _count_since(self, mark: Mark | None) -> int:
-        """The number of messages at the end of `_skipped` that may have arrived after the mark."""
+        """Returns the number of messages at the end of `_skipped` that may have arrived after
+        the mark."""
         count = len(self._skipped)
         return count if mark is None else min(count, self._looked_at - mark)
 
@@ -458,7 +460,7 @@ class Mailbox(Process):
         """The event loop of the task of this process, or None if it has ended."""
         return None if self._task is None else self._task.get_loop()
 
-    # -- its life as a context --
+    # -- context manager --
 
     async def __aenter__(self) -> Mailbox:
         self.system.affinity.check()

@@ -81,7 +81,7 @@ class Process:
             "registered": str(self.name or ""),
         }
 
-    # -- what its kind decides --
+    # -- overridden by subclasses --
 
     def deliver(self, message: Term, source: Source) -> None:
         """Handles a message. `source` is paused if this receiver is full."""

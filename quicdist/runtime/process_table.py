@@ -148,7 +148,7 @@ class ProcessTable:
         }
         """The handler of each kind of signal. Other modules add handlers."""
 
-    # -- who is here --
+    # -- processes and names --
 
     def add_process(self, process: Process) -> Pid:
         """Registers a new process and returns its pid."""
@@ -242,7 +242,7 @@ class ProcessTable:
                 message = (kind, node, dict(info)) if wanted.info else (kind, node)
                 process.signalled(message, HERE)
 
-    # -- the end of its work --
+    # -- draining --
 
     async def drain(self, timeout: float | None) -> int:
         """Refuses new calls from other nodes and waits until running calls have ended.
@@ -289,7 +289,7 @@ class ProcessTable:
         process = self.processes.get(to) if isinstance(to, Pid) else self.names.get(to)
         return process if process is not None and process.is_refusing_calls_in_drain else None
 
-    # -- messages out --
+    # -- outgoing messages --
 
     def route(self, sender: Pid, to: Destination) -> Route:
         """Returns the route of messages from a process of this node."""
@@ -317,7 +317,7 @@ class ProcessTable:
         """Sends an answer, without waiting and without connecting."""
         self.emit_if_connected(to.node, sender, Message(sender, to), message)
 
-    # -- signals out --
+    # -- outgoing signals --
 
     def send_link(self, sender: Pid, to: Pid) -> None:
         self.emit(to.node, sender, signals.Link(sender, to))
@@ -372,7 +372,7 @@ class ProcessTable:
         finally:
             self._is_handling = False
 
-    # -- messages in --
+    # -- incoming messages --
 
     def _on_message(self, signal: Message, payload: Term, source: Source) -> None:
         # A priority message is handled as an ordinary one. Only aliases created for priority
@@ -399,7 +399,7 @@ class ProcessTable:
             process.alias_used(to)  # type: ignore[arg-type]
         return process
 
-    # -- links in --
+    # -- incoming links --
 
     def _on_link(self, signal: signals.Link, payload: Term, source: Source) -> None:
         process = self.processes.get(signal.to)
@@ -435,7 +435,7 @@ class ProcessTable:
         if process is not None:
             process.exit_signalled(signal.sender, reason, source)
 
-    # -- monitors in --
+    # -- incoming monitors --
 
     def _on_monitor(self, signal: signals.Monitor, payload: Term, source: Source) -> None:
         target = signal.to

@@ -46,7 +46,7 @@ class SystemProcess(Process):
             if system_messages.is_system(message):
                 self._on_system_message(message)
             elif is_call(message) and isinstance(message[0], Pid):
-                # `gen_event:call`.
+                # The form of `gen_event:call`.
                 fail_call(self, message[1], NOTSUP)
             else:
                 self._handle(self, message, source)
@@ -85,7 +85,7 @@ class SystemProcess(Process):
             )
             fail_call(self, to, (error_reason(error), stack_of(error)))
 
-    # -- for a remote sys --
+    # -- system messages --
 
     def sys_state(self) -> Term:
         """Returns the state for `sys:get_state`, which is empty by default."""

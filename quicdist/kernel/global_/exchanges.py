@@ -46,7 +46,7 @@ class Side(Protocol):
         """Returns the meetings whose side can be locked now."""
 
     def lock_set(self, meeting: NameExchange, is_set: bool) -> None:
-        """Tells the other side whether the local side is locked."""
+        """Reports to the other side whether the local side is locked."""
 
     def both_locked(self, meeting: NameExchange, lock: tuple[Term, Term]) -> None:
         """Called when both sides are locked."""

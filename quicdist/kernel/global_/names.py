@@ -95,7 +95,7 @@ class GlobalNames(SystemProcess):
         self.monitor_nodes()
         self._start(self._locker.run())
 
-    # -- the face --------------------------------------------------------------------------------
+    # -- public ----------------------------------------------------------------------------------
 
     def whereis(self, name: Term) -> Pid | None:
         """Returns the pid that is registered under a global name, or None."""
@@ -305,7 +305,7 @@ class GlobalNames(SystemProcess):
             case _:
                 logger.info("%s ignores a cast: %s", self, format_bounded(cast))
 
-    # -- meeting ---------------------------------------------------------------------------------
+    # -- meetings --------------------------------------------------------------------------------
 
     def _node_up(self, node: Atom) -> None:
         if node in self._known or node in self._meetings:
@@ -581,7 +581,7 @@ class GlobalNames(SystemProcess):
         self._locks.node_gone(node)
         self._names.node_gone(node)
 
-    # -- out -------------------------------------------------------------------------------------
+    # -- outgoing messages -----------------------------------------------------------------------
 
     def _cast(self, node: Atom, request: Term) -> None:
         self._say(node, (GEN_CAST, request))
