@@ -95,7 +95,7 @@ async def test_a_peer_that_no_entry_fits_does_not_connect() -> None:
     async with make(hub, access=policy) as ours, make(hub) as theirs:
         with pytest.raises(NoConnection):
             await theirs.connect(ours.name)
-        with pytest.raises(NoConnection, match="our setting"):
+        with pytest.raises(NoConnection, match="access rules"):
             await ours.connect(theirs.name)
 
 

@@ -148,7 +148,7 @@ async def test_names(pair: tuple[Node, Node]) -> None:
     one, _ = pair
     async with one.mailbox("a") as a:
         assert one.whereis("a") == a.pid
-        with pytest.raises(NameTaken, match="'a' is taken"):
+        with pytest.raises(NameTaken, match="'a' is already registered"):
             async with one.mailbox("a"):
                 pass
         with pytest.raises(NameTaken):
