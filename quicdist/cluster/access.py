@@ -1,4 +1,4 @@
-"""Which nodes are talked to, and what each of them may do here."""
+"""Access control: which nodes may connect, and what each of them may do."""
 
 from __future__ import annotations
 
@@ -15,82 +15,83 @@ from quicdist.cluster.policy import Mode, Policy
 from quicdist.cluster.policy_file import read_policy
 
 _MOST_REMEMBERED = 4096
-"""Nodes whose rules are not looked up again."""
+"""The number of nodes whose rules are cached."""
 
 
 class Tracebacks(enum.Enum):
-    """To whom the traceback of an exported function that raised is sent. Our own log has it."""
+    """Which peers receive the traceback when an exported function raises. The local log always
+    has it."""
 
     LOOPBACK = "loopback"
-    """To nodes of this machine. Others get the type of the error alone: its text, too, may hold
-    what is not for them, such as the URL of a database with its password."""
+    """Nodes on this machine. Other nodes receive only the type of the exception, since its text
+    may contain secrets, such as a database URL with a password."""
     ALL = "all"
     NOBODY = "nobody"
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What nodes may do here. Names may be patterns, in which `*` stands for anything (fnmatch).
+    """What peers may do on this node. Names can be `fnmatch` patterns: `*` matches anything.
 
         Access(accept=["*@10.0.0.7"], calls={"*@10.0.0.7": ["calc:*"], "4433@10.0.0.8": ["*"]})
         Access(policy=read_policy("policy.toml"))
 
-    By default peers are trusted as OTP trusts every node that has the cookie. A peer whose `calls`
-    are restricted is trusted with nothing else either: it may call what they say, answer what it is
-    asked, monitor what it may send to, and ping. The other fields give it more, or take something
-    from those that may call everything. They have the names that a policy has for them, and are
-    compiled to the same rules (`AccessRules`).
+    By default every peer is fully trusted, as in OTP where the cookie grants everything. A peer
+    whose `calls` are restricted may only call what they list, answer requests, monitor what it may
+    send to, and ping. The other fields extend or restrict that. They have the same names as in a
+    policy and are compiled to the same rules (`AccessRules`).
 
-    A name is as good as what proves it: see `Trust`.
+    Rules rely on the peer's name. How a name is authenticated depends on `Trust`.
     """
 
     accept: Sequence[str] = ("*",)
-    """Nodes that may connect to us."""
+    """Nodes that may connect to this node."""
 
     dial: Sequence[str] = ("*",)
-    """Nodes that we connect to."""
+    """Nodes that this node may connect to."""
 
     calls: Mapping[str, Sequence[str]] = field(default_factory=lambda: {"*": ("*",)})
-    """For each pattern of names, the exported functions that such nodes may call: `module:function`
-    or a pattern of it. A node may call what any of the patterns that it matches allows. To it, all
-    others are as if they were not exported."""
+    """The exported functions that nodes may call, by node name pattern: `module:function` or a
+    pattern of it. A node may call what any of its matching patterns allows. Other functions
+    appear to it as not exported."""
 
     names: Mapping[str, Sequence[str]] | None = None
-    """For each pattern of nodes, the registered names, or patterns of them, that such nodes may
-    send to. `rex`, `net_kernel` and exported modules go by `calls`."""
+    """The registered names, or patterns of them, that nodes may send to, by node name pattern.
+    `rex`, `net_kernel` and exported modules are governed by `calls`."""
 
     system_messages: Sequence[str] | None = None
-    """Nodes that may use `sys` (`sys:get_state`, `sys:terminate`), and send what the runtime sends:
-    `{'EXIT', Parent, Reason}` ends a server. This field and the next ones: None is those that may
-    call everything, an empty one nobody."""
+    """Nodes that may send system messages (`sys:get_state`, `sys:terminate`) and messages of the
+    runtime, such as `{'EXIT', Parent, Reason}`, which ends a server. For this field and the
+    following ones, None means the nodes that may call everything, and an empty sequence means no
+    node."""
 
     exits: Sequence[str] | None = None
-    """Nodes that may send exit signals, as `exit/2` does."""
+    """Nodes that may send exit signals, as by `exit/2`."""
 
     links: Sequence[str] | None = None
-    """Nodes that may link processes here to theirs: a link ends them when its other end ends."""
+    """Nodes that may link to processes of this node. A link can end a process when its other end
+    exits."""
 
     monitors: Sequence[str] = ("*",)
-    """Nodes that may monitor what they may send to."""
+    """Nodes that may monitor the processes that they may send to."""
 
     group_leaders: Sequence[str] | None = None
-    """Nodes that may give a process here another group leader."""
+    """Nodes that may set the group leader of processes of this node."""
 
     pids: Sequence[str] | None = None
-    """Nodes that may reach any process by its pid, which is easily guessed; others reach those that
-    have sent them something, to answer."""
+    """Nodes that may send to any pid. Pids are easy to guess. Other nodes may only answer
+    processes that have sent them a message."""
 
     tracebacks: Tracebacks = Tracebacks.LOOPBACK
 
     policy: Policy | None = None
-    """Rules in the form that gateways have them. They replace the fields from `calls` to `pids`. A
-    node that no entry fits is neither accepted nor dialed."""
+    """A policy, as gateways use it. It replaces the fields from `calls` to `pids`. A node that
+    no entry matches is neither accepted nor dialed."""
 
     @classmethod
     def of(cls, given: Access | Policy | Path | str | None) -> Access:
-        """What `Node(access=...)` takes: None is the default, a path that of a policy file.
-
-        Raises PolicyError."""
+        """Converts the argument of `Node(access=...)`. None is the default, a path that of a
+        policy file. Raises PolicyError."""
         if given is None:
             return cls()
         if isinstance(given, Access):
@@ -99,19 +100,19 @@ class Access:
 
     @property
     def mode(self) -> Mode:
-        """What is done about what is not allowed."""
+        """What happens to messages that are not allowed."""
         return Mode.REFUSE if self.policy is None else self.policy.mode
 
     def accepts(self, node: str) -> bool:
-        """Whether it may connect to us."""
+        """Returns whether a node may connect to this node."""
         return _matches(node, self.accept) and self._has_rules(node)
 
     def dials(self, node: str) -> bool:
-        """Whether we connect to it."""
+        """Returns whether this node may connect to a node."""
         return _matches(node, self.dial) and self._has_rules(node)
 
     def rules_for(self, node: str) -> AccessRules:
-        """What that node may begin here."""
+        """Returns the rules for a node."""
         if self.policy is not None:
             return self.policy.rules_for(node) or AccessRules(ping=False, monitors=False)
         calls = _listed(node, self.calls)
@@ -141,32 +142,32 @@ class Access:
 
 
 AccessGiven: TypeAlias = "Access | Policy | Path | str"
-"""What `Node(access=...)` takes besides None."""
+"""The types of the argument of `Node(access=...)`, besides None."""
 
 
 class AccessControl:
-    """The access of a node that runs; it may be changed."""
+    """The current access rules of a running node. They can be replaced."""
 
     access: Access
     rules_for: Callable[[str], AccessRules]
-    """As `Access.rules_for`, remembered."""
+    """`Access.rules_for`, cached."""
 
     def __init__(self, access: Access) -> None:
         self.change(access)
 
     def change(self, access: Access) -> None:
-        """From now on another one holds."""
+        """Replaces the access rules."""
         self.access = access
         self.rules_for = functools.lru_cache(_MOST_REMEMBERED)(access.rules_for)
 
     @property
     def only_logs(self) -> bool:
-        """Whether what is not allowed passes, and is logged."""
+        """Whether violations are only logged."""
         return self.access.mode is Mode.LOG
 
 
 def _listed(node: str, by_node: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """What is listed for all patterns that fit a node."""
+    """Returns the entries of all patterns that match a node."""
     fitting = [listed for nodes, listed in by_node.items() if fnmatchcase(node, nodes)]
     return tuple(one for listed in fitting for one in listed)
 

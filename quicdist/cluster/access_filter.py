@@ -1,8 +1,8 @@
-"""Applies what `Access` allows a peer to the signals that it sends.
+"""Applies the access rules to signals of a peer.
 
-Answers always pass: replies by alias, DOWN of our monitors, exits of links that exist, replies to
-our spawn requests. So does what is checked where it is carried out: spawn requests, `rex`, and the
-exported modules, whose every function is looked up in `Access.calls`.
+Answers always pass: replies by alias, DOWN signals of local monitors, exits of existing links, and
+spawn replies. Spawn requests, `rex` and exported modules also pass here, since each function is
+checked against `Access.calls` when it is called.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _log = logging.getLogger("quicdist.access")
 _log.addFilter(LogRateLimit("access_refused"))
 
 _MOST_HEARD = 10_000
-"""Processes of ours that a peer has heard of and may answer by their pid."""
+"""The maximum number of local processes whose pid a peer may answer."""
 
 Target: TypeAlias = "Pid | Atom"
 
 
 class Answering(Protocol):
-    """The node's side of a refusal: as where there is no such process."""
+    """Sends the answers to refused signals, the same as for a nonexistent process."""
 
     def send_down(
         self, watcher: Watcher, sender: Pid, reference: Reference, reason: Term
@@ -53,7 +53,7 @@ class Answering(Protocol):
 
 
 class AccessFilter:
-    """What one peer may do, and the processes of ours that it has heard of."""
+    """The rules of one peer, and the local processes that have sent to it."""
 
     def __init__(
         self,
@@ -65,8 +65,8 @@ class AccessFilter:
         only_logs: bool = False,
         audit: Audit | None = None,
     ) -> None:
-        """`served` are the modules that are exported: what is called of them goes by
-        `AccessRules.calls`. With `only_logs` everything passes."""
+        """`served` are the exported modules, which are governed by `AccessRules.calls`. With
+        `only_logs` every signal passes."""
         self._caller = caller
         self._system = system
         self._only_logs = only_logs
@@ -76,7 +76,7 @@ class AccessFilter:
         self.obey(rules, only_logs=only_logs)
 
     def obey(self, rules: AccessRules, *, only_logs: bool) -> None:
-        """From now on other rules hold."""
+        """Replaces the rules."""
         self._rules = rules
         self._only_logs = only_logs
         self._by_calls = {*self._served, REX}
@@ -84,7 +84,7 @@ class AccessFilter:
             self._by_calls.add(NET_KERNEL)
 
     def heard(self, sender: Pid) -> None:
-        """A process of ours sends to the peer, which may answer to its pid."""
+        """Notes that a local process sends to the peer, which may then answer its pid."""
         if sender in self._heard:
             return
         if len(self._heard) >= _MOST_HEARD:
@@ -92,8 +92,10 @@ class AccessFilter:
         self._heard[sender] = None
 
     def admits(self, signal: Signal, payload: Payload) -> bool:
-        """Whether this signal is carried out. One that is not is logged, and answered where the
-        peer would wait for an answer."""
+        """Returns whether a signal is allowed.
+
+        A refused signal is logged, and answered if the peer would wait for an answer.
+        """
         if isinstance(signal, Message):
             refused = self._refused_message(signal.to, payload)
         elif isinstance(signal, ExitSignal):
@@ -142,7 +144,7 @@ class AccessFilter:
             return f"a message to {to}"
         if isinstance(to, Pid):
             if is_request_tag(tag) and self._rules.pids is Pids.CALLERS:
-                return f"a request to {to}: it may answer, and not ask"
+                return f"a request to {to}, which only accepts answers"
         elif to == REX:
             return self._refused_by_way_of_rex(message)
         return ""
@@ -168,11 +170,12 @@ class AccessFilter:
         return False
 
     def _refused_by_way_of_rex(self, message: Payload) -> str:
-        """`rpc:sbcast` and what `rpc:eval_everywhere` of old sends: rex passes it on to a name."""
+        """Checks `rpc:sbcast` and the old `rpc:eval_everywhere`: rex forwards them to a
+        registered name."""
         match message:
             case (Pid(), ("sbcast" | "send", Atom() as name, inner)):
                 refused = self._refused_message(name, inner)
-                return f"{refused}, by way of rex" if refused else ""
+                return f"{refused}, through rex" if refused else ""
         return ""
 
     def _refused_link(self, signal: Link) -> str:
@@ -181,7 +184,7 @@ class AccessFilter:
 
     def _refused_monitor(self, signal: Monitor) -> str:
         target = signal.to
-        # `net_adm:ping`, and each call of a server, monitor the name that they ask.
+        # `net_adm:ping` and calls of servers monitor the name that they call.
         if self._may_reach(target) and (self._rules.monitors or target == NET_KERNEL):
             return ""
         return f"a monitor of {target}"
@@ -193,5 +196,5 @@ class AccessFilter:
 
 
 def _tag(message: Payload) -> str | None:
-    """The atom at the beginning of a tuple."""
+    """Returns the first element of a tuple if it is an atom."""
     return atom_text(message[0]) if type(message) is tuple and message else None

@@ -1,6 +1,6 @@
-"""What a peer may do, as rules over signals and terms; for gateways, and for nodes.
+"""Access rules over signals and terms, for gateways and nodes.
 
-Nothing here keeps state: what a peer was told (pids, aliases) is remembered where the rules are
+The rules are stateless. The pids and aliases that a peer knows are stored where the rules are
 applied, in a gateway by `quicdist.gateway.reachability`.
 """
 
@@ -15,13 +15,13 @@ from quicdist.cluster.otp_names import NET_KERNEL, OTP_NAMES, REX
 from quicdist.etf.terms import Atom, ImproperList, Term
 
 EVERYTHING = "*"
-"""Of `calls`: any function, thus a shell."""
+"""In `calls`: any function, which amounts to a shell."""
 
 DISCONNECT = "erlang:disconnect_node"
-"""Of `calls`: the one function of OTP's that a Python node runs for operators."""
+"""In `calls`: the OTP function that a Python node provides for operators."""
 
 MIN_PREFIX = 3
-"""Characters that a pattern of names has at least in front of its wildcard."""
+"""The minimum number of characters before the wildcard of a name pattern."""
 
 RUNTIME_TAGS: frozenset[str] = frozenset(
     {
@@ -30,71 +30,74 @@ RUNTIME_TAGS: frozenset[str] = frozenset(
         *("profile", "large_heap", "garbage_collect", "handle_debug", "suspend", "resume"),
     }
 )
-"""First elements of tuples that the runtime and OTP's behaviours send to processes: `sys`, exits of
-links and of parents, monitors, I/O, tracing. To a process such a tuple is no ordinary message."""
+"""First elements of tuples that the runtime and OTP behaviours send to processes: `sys`
+messages, exits, monitors, I/O, tracing. A process does not handle them as ordinary messages."""
 
 _REQUESTS = ("$",)
-"""First characters of the tags of OTP's requests: `$gen_call`, `$gen_cast`, `$gen_event`."""
+"""First characters of the tags of OTP requests: `$gen_call`, `$gen_cast`, `$gen_event`."""
 
 _SPAWN_OPTIONS = frozenset({"link", "monitor"})
 
 
 class Pids(enum.Enum):
-    """Which processes a peer may reach by their pids."""
+    """Which processes a peer may reach by pid."""
 
     CALLERS = "callers"
-    """Those that wait for an answer of the peer's, and those that the peer spawned. Behind a
-    gateway the first are processes that have sent their own pid to the peer; on a Python node,
-    processes that have sent it anything. They get answers only, no request to a `gen_server`."""
+    """Processes that wait for an answer of the peer, and processes that the peer spawned. Behind
+    a gateway, the former are processes that have sent their own pid to the peer; on a Python
+    node, processes that have sent it any message. They accept only answers, not requests to a
+    `gen_server`."""
     PARTNERS = "partners"
-    """The same processes, and they may be sent requests too."""
+    """The same processes, which also accept requests."""
     ANY = "any"
-    """All. Pids are small numbers: a peer that guesses that of `rex` may call any function."""
+    """All processes. Pids are small numbers: a peer that guesses the pid of `rex` may call any
+    function."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessRules:
-    """What a peer may begin. Without any: ping, and answers to what the node itself began."""
+    """What a peer may initiate. The default is ping, and answers to requests of this node."""
 
     names: tuple[str, ...] = ()
-    """Registered names that may be sent to and monitored, or a prefix of them and `*`, as in
-    `stats_*`. No wildcard covers a name of OTP's; those have to be written out. `rex` and
-    `net_kernel` go by `calls` and `ping` alone."""
+    """Registered names that the peer may send to and monitor, or a prefix followed by `*`, as in
+    `stats_*`. No wildcard matches a name of OTP; such names must be listed in full. `rex` and
+    `net_kernel` are governed by `calls` and `ping`."""
 
     calls: tuple[str, ...] = ()
-    """Patterns `module:function` of what may be run by `rpc`, `erpc` and `spawn`, `*` for all.
-    A fun is `erlang:apply`."""
+    """Patterns `module:function` of what the peer may run by `rpc`, `erpc` and `spawn`; `*`
+    matches all. A fun counts as `erlang:apply`."""
 
     ping: bool = True
     """Whether `net_adm:ping` is answered."""
 
     monitors: bool = True
-    """Whether what may be sent to may be monitored."""
+    """Whether the peer may monitor the processes that it may send to."""
 
     links: bool = False
-    """Whether processes may be linked to: a link ends them when its other end ends."""
+    """Whether the peer may link to processes. A link can end a process when its other end exits."""
 
     exits: bool = False
-    """Whether exit signals may be sent, as by `exit/2`."""
+    """Whether the peer may send exit signals, as by `exit/2`."""
 
     group_leaders: bool = False
-    """Whether a process may be given another group leader."""
+    """Whether the peer may set the group leader of processes."""
 
     system_messages: bool = False
-    """Whether messages with one of RUNTIME_TAGS may be sent. `sys:replace_state` runs any fun in an
-    OTP process, and `{'EXIT', Parent, Reason}` ends one."""
+    """Whether the peer may send messages with one of RUNTIME_TAGS. `sys:replace_state` runs any
+    fun in an OTP process, and `{'EXIT', Parent, Reason}` ends one."""
 
     funs: bool = False
-    """Whether requests may contain funs: `lists:map/2` with one is a shell."""
+    """Whether requests may contain funs. `lists:map/2` with a fun amounts to a shell."""
 
     new_atoms: int = 10_000
-    """Atoms that one connection may bring along and that no peer has brought before."""
+    """The maximum number of atoms that one connection may add to those already received from
+    peers."""
 
     pids: Pids = Pids.CALLERS
 
     @property
     def is_everything(self) -> bool:
-        """Whether a Python node has nothing to check."""
+        """Whether a Python node has no restriction to check."""
         return (
             self.may_call_everything
             and EVERYTHING in self.names
@@ -108,7 +111,7 @@ class AccessRules:
         )
 
     def may_send_to(self, name: str) -> bool:
-        """Whether a message to this registered name may pass, whatever its request is."""
+        """Returns whether the peer may send any message to this registered name."""
         if self.may_call_everything and EVERYTHING in self.names:
             return True
         if name in (REX, NET_KERNEL):
@@ -118,7 +121,7 @@ class AccessRules:
         return any(fnmatchcase(name, pattern) for pattern in self.names)
 
     def may_monitor(self, name: str) -> bool:
-        """Whether the process of this registered name may be monitored."""
+        """Returns whether the peer may monitor this registered name."""
         if name == NET_KERNEL:
             return self.monitors and bool(self.calls or self.ping)
         if name == REX:
@@ -126,72 +129,73 @@ class AccessRules:
         return self.monitors and self.may_send_to(name)
 
     def may_call(self, module: str, function: str) -> bool:
-        """Whether this function may be run."""
+        """Returns whether the peer may call this function."""
         called = f"{module}:{function}"
         return any(pattern == EVERYTHING or fnmatchcase(called, pattern) for pattern in self.calls)
 
     def may_disconnect(self) -> bool:
-        """Whether the peer may end connections of a Python node (`erlang:disconnect_node/1`): only
-        where that is written out, as it is for operators."""
+        """Returns whether the peer may close connections of a Python node
+        (`erlang:disconnect_node/1`). The rule must name the function in full."""
         return DISCONNECT in self.calls
 
     @property
     def may_call_everything(self) -> bool:
-        """Whether the peer has a shell, so that there is no use in looking at what it sends."""
+        """Whether the peer may call everything. Inspecting its messages is then pointless."""
         return EVERYTHING in self.calls
 
     def may_send_funs(self) -> bool:
-        """Whether a request may contain funs. Where every function may be called, it may."""
+        """Returns whether requests may contain funs. True if every function may be called."""
         return self.funs or self.may_call_everything
 
     def may_spawn_with(self, options: Iterable[Term]) -> bool:
-        """Whether these options of a spawn request are harmless: a heap size can end a node."""
+        """Returns whether these spawn options are allowed. Others, such as a heap size, can end
+        a node."""
         return self.may_call_everything or all(_option(one) in _SPAWN_OPTIONS for one in options)
 
 
 def check_name_pattern(pattern: str) -> None:
-    """Raises ValueError for a pattern of names that cannot hold.
+    """Validates a pattern of registered names. Raises ValueError.
 
-    Which names OTP registers differs by release, so a wildcard needs a prefix that the operator
-    knows: `*` may stand at the end only, behind three characters at least (behind `Elixir.` not
-    counted), and the pattern must not match a name that is known as OTP's.
+    The names that OTP registers differ between releases, so a wildcard requires a prefix: `*` may
+    only be the last character, after at least three characters (not counting `Elixir.`), and the
+    pattern must not match a known OTP name.
     """
     if pattern in (REX, NET_KERNEL):
-        raise ValueError(f"{pattern!r} goes by `calls` and `ping`, not by its name")
+        raise ValueError(f"{pattern!r} is governed by `calls` and `ping`")
     prefix = pattern.removesuffix("*")
     if any(wildcard in prefix for wildcard in "*?["):
         raise ValueError(
-            f"{pattern!r}: a name expected, or the beginning of names and * at its end"
+            f"invalid name pattern {pattern!r}: expected a name, or a prefix followed by *"
         )
     if prefix == pattern:
         return
     if len(prefix.removeprefix("Elixir.")) < MIN_PREFIX:
         raise ValueError(
-            f"{pattern!r} would open processes of OTP's: write names out, or at least {MIN_PREFIX} "
-            "characters that they begin with and no others do, as in 'stats_*'"
+            f"{pattern!r} could match processes of OTP: expected at least {MIN_PREFIX} "
+            "characters before the wildcard, as in 'stats_*'"
         )
     known = sorted(name for name in OTP_NAMES if name.startswith(prefix))
     if known:
-        raise ValueError(f"{pattern!r} covers {known[0]}, which is OTP's: write the names out")
+        raise ValueError(f"{pattern!r} matches {known[0]} of OTP: list the names in full")
 
 
 def is_runtime_tag(tag: str | None) -> bool:
-    """Whether a tuple with this first element is for the runtime system to send."""
+    """Returns whether only the runtime system sends tuples with this first element."""
     return tag in RUNTIME_TAGS
 
 
 def is_request_tag(tag: str | None) -> bool:
-    """Whether a tuple with this first element is a request to one of OTP's behaviours."""
+    """Returns whether a tuple with this first element is a request to an OTP behaviour."""
     return tag is not None and tag.startswith(_REQUESTS)
 
 
 def is_runtime_message(message: Term) -> bool:
-    """Whether a message is one that only the runtime system, or a parent, sends."""
+    """Returns whether only the runtime system or a parent process sends this message."""
     return type(message) is tuple and bool(message) and is_runtime_tag(atom_text(message[0]))
 
 
 def atom_text(term: Term) -> str | None:
-    """The text of an atom, None for another term; true and false decode to bool."""
+    """Returns the text of an atom, or None for another term. true and false decode to bool."""
     if isinstance(term, bool):
         return "true" if term else "false"
     return str(term) if isinstance(term, Atom) else None

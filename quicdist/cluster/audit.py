@@ -1,8 +1,7 @@
 """The audit log: which peer called what, what was refused, and how long it took.
 
-It is off unless a node or gateway is told to keep it, and has a logger of its own,
-`quicdist.audit`, so that it can go to a file of its own. Every call and refusal is a line: nothing
-is left out, unlike in the other logs.
+It is off by default. It has its own logger, `quicdist.audit`, so that it can be written to a
+separate file. Every call and refusal is logged; unlike the other logs it has no rate limit.
 """
 
 from __future__ import annotations
@@ -14,33 +13,33 @@ from dataclasses import dataclass
 logger = logging.getLogger("quicdist.audit")
 
 _LONGEST = 500
-"""Characters of a function's name or a cause."""
+"""The maximum number of characters of a function name or a cause."""
 
 
 class Outcome(enum.Enum):
-    """What became of a call. The value is the field `outcome`."""
+    """The outcome of a call. The value is the field `outcome`."""
 
     RETURNED = "returned"
     RAISED = "raised"
-    """Also: it threw, exited, or was ended."""
+    """It raised, threw, exited, or was ended."""
     PASSED = "passed"
-    """A gateway let the request pass; it does not see the result."""
+    """A gateway forwarded the request. It does not see the result."""
     REFUSED = "refused"
     WOULD_BE_REFUSED = "would_be_refused"
-    """A policy with `mode = "log"`."""
+    """The rules do not allow it, but the policy has `mode = "log"`."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerIdentity:
-    """The peer that an entry is about."""
+    """The peer of an audit entry."""
 
     name: str
     fingerprint: str = ""
-    """Of the key that it has shown; empty where it has shown none."""
+    """The fingerprint of the key that it presented; empty without one."""
 
 
 class Audit:
-    """Writes the entries of one node or gateway."""
+    """Writes the audit entries of one node or gateway."""
 
     def __init__(self, node: str) -> None:
         self._node = node
@@ -54,12 +53,12 @@ class Audit:
         duration: float = 0.0,
         cause: str = "",
     ) -> None:
-        """One call. `duration` is in seconds; `cause` is why it did not return."""
+        """Logs a call. `duration` is in seconds; `cause` is the reason why it did not return."""
         fields = self._fields("audit_call", caller, function, outcome)
         _write({**fields, "duration": round(duration, 6), "cause": cause[:_LONGEST]})
 
     def refused(self, caller: PeerIdentity, what: str, outcome: Outcome = Outcome.REFUSED) -> None:
-        """A message or signal that is not allowed; `what` says which."""
+        """Logs a refused message or signal, described by `what`."""
         fields = self._fields("audit_refused", caller, what, outcome)
         _write({**fields, "duration": 0.0, "cause": "access"})
 

@@ -1,7 +1,7 @@
-"""What the node floor asks of a carrier, which is one way to reach nodes.
+"""The interface between a node and its carriers.
 
-A `Node` is given frozen settings, each of which makes a carrier for that node. A new carrier is a
-module beside `quic` and `tcp`, and nothing else.
+A `Node` takes frozen settings, each of which makes a carrier for that node. A new carrier is a
+module beside `quic` and `tcp`.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from quicdist.carriers.trust import Credentials
 from quicdist.cluster.names import NodeName
 
 Accept: TypeAlias = Callable[[Connection], ConnectionHandler]
-"""Given each connection that a peer made; returns its owner."""
+"""Called with each incoming connection. Returns its handler."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListenerSettings:
-    """Who this node is to be to others, which says how they reach it."""
+    """The name, address and visibility with which this node listens."""
 
     name: NodeName
     listen: tuple[str, int] | None
-    """Where to bind when the name does not say it."""
+    """The address to bind, if it differs from the name."""
     is_hidden: bool
 
 
 class Transport(enum.Enum):
-    """What kind of port a node listens at."""
+    """The kind of port that a node listens on."""
 
     QUIC = "quic"
-    """UDP."""
+    """A UDP port."""
     TCP = "tcp"
-    """With TLS or without: nothing in a name, nor in EPMD, tells which."""
+    """A TCP port, with or without TLS. Neither a name nor EPMD distinguishes them."""
 
 
 @dataclass(frozen=True, slots=True)
 class TransportAddress:
-    """Where a node is."""
+    """The transport address of a node."""
 
     transport: Transport
     host: str
@@ -52,38 +52,39 @@ class TransportAddress:
 
 
 class Carrier(Protocol):
-    """One way to reach nodes, made for one node."""
+    """A transport, made for one node."""
 
     transport: Transport
 
     async def open(self, own: ListenerSettings | None, accept: Accept) -> str | None:
-        """Gets ready, and listens if nodes of our name are reached this way.
+        """Opens the carrier. Listens if the name of this node belongs to this carrier.
 
-        Returns that name, whole, where it listens, None where it only dials: always when `own` is
-        None. Raises OSError, CertificateError, EpmdError.
+        Returns the complete name if it listens, or None if it only dials. It always only dials if
+        `own` is None. Raises OSError, CertificateError, EpmdError.
         """
 
     async def dial(self, node: str, place: TransportAddress, timeout: float) -> Connection:
-        """A connection to that node, whose transport is up.
+        """Dials a node. Returns a connection whose transport is established.
 
-        Raises OSError, TimeoutError among them, NotBelieved for a node that is another.
+        Raises OSError, TimeoutError included, and NotBelieved if the node is not the expected one.
         """
 
     async def close(self, timeout: float) -> None:
-        """Ends listening, and all connections."""
+        """Stops listening and closes all connections."""
 
     def rebind(self) -> None:
-        """Our address may be another: takes the connections there that can be. Raises OSError."""
+        """Opens a new socket after an address change and moves the connections that allow it.
+        Raises OSError."""
 
     def describe(self) -> str:
-        """One line for the log at the first use: what is verified, and what is not."""
+        """Returns one log line about what this carrier verifies, logged at its first use."""
 
     def refusals(self) -> Mapping[RejectReason, int]:
-        """Of those who dialed us since it was opened: how many were turned away, and why."""
+        """Returns the number of rejected dialers since the start, by reason."""
 
 
 class CarrierSettings(Protocol):
-    """What a node is given to make a carrier of."""
+    """The settings of a carrier, as `Node(carriers=...)` takes them."""
 
     def make(self, credentials: Credentials) -> Carrier:
-        """A carrier for one node."""
+        """Makes a carrier for one node."""

@@ -1,7 +1,7 @@
-"""The links of a node: made when needed, one for each peer, whoever calls first.
+"""The connections of a node: one for each peer, established on demand.
 
-Two nodes that connect to each other at once settle it by name, as OTP does: of the two attempts
-the one of the node with the greater name goes on.
+If two nodes connect to each other at the same time, the attempt of the node with the greater name
+continues, as in OTP.
 
 ERTS manual, Distribution Protocol, "The Handshake in Detail" (status); OTP, dist_util.
 """
@@ -52,38 +52,40 @@ logger.addFilter(
 )
 
 _MAX_QUEUED = 10_000
-"""Signals that wait for one connection to come up."""
+"""The maximum number of signals queued for one connection attempt."""
 
 _FINAL_STATUSES = frozenset({Status.NOT_ALLOWED.value})
-"""Refusals that another attempt would meet again."""
+"""Refusals that are final: another attempt would be refused as well."""
 
 
 _FINAL_ERRORS = (NoConnection, CertificateRejected, CertificateError, UnicodeError)
-"""Errors of dialing that another attempt would meet again: a name that cannot be looked up, a
-certificate, none of ours to be had, a host that IDNA cannot encode."""
+"""Dial errors that are final: an unresolvable name, a rejected certificate, a missing local
+certificate, a host that IDNA cannot encode."""
 
 _FINAL_CAUSES = frozenset({Cause.ADDRESS_FAMILY, Cause.HOST_UNKNOWN})
-"""Causes that another attempt would meet again."""
+"""Causes that are final."""
 
 _YIELD = 1.5
-"""Seconds for a peer's own attempt that goes before ours: whoever makes it has proved nothing."""
+"""Seconds that this node waits for the peer's simultaneous attempt. It is short, since that peer
+is not authenticated yet."""
 
 
 class Listener(Protocol):
-    """Who wants to know of links."""
+    """Receives events about connections."""
 
     def peer_up(self, peer: Peer) -> None: ...
 
     def peer_down(self, peer: Peer, reason: str) -> None: ...
 
     def unreachable(self, node: Atom, reason: str, cause: Cause) -> None:
-        """No connection could be made, and signals waited for it."""
+        """Called if no connection could be established and signals were queued for it."""
 
     def named(self, name: str, creation: int) -> None:
-        """The node that was asked for a name has given one. Calls `Connections.begin` with it."""
+        """Called when the naming node has assigned a name. Calls `Connections.begin` with it."""
 
     def name_lost(self, reason: str) -> None:
-        """The connection to the node that gave us our name is gone: it may give it to another."""
+        """Called when the connection to the naming node is lost. That node may assign the name
+        again."""
 
     def probe(self, peer: Peer) -> None: ...
 
@@ -97,7 +99,7 @@ class _WaitingCall:
 
 
 class _Attempt:
-    """Connecting to one node: whoever wants it waits for the same attempt."""
+    """The attempt to connect to one node, shared by all callers."""
 
     def __init__(self, node: Atom, deadline: float) -> None:
         self.node = node
@@ -105,26 +107,27 @@ class _Attempt:
         self.result: asyncio.Future[Peer] = asyncio.get_running_loop().create_future()
         self.signals: deque[tuple[Pid, Signal, Payload] | _WaitingCall] = deque()
         self.posted = 0
-        """Signals among these, without calls: each of those has a caller that waits."""
+        """The number of signals in the queue, without calls: each call has a caller that waits."""
         self.dialed: Peer | None = None
-        """Our own connection, while its handshake goes on."""
+        """The connection that this node dialed, during its handshake."""
         self.is_watched = False
-        """Somebody is to be told when it fails, who does not wait for the result."""
+        """Whether a failure must be reported to the listener."""
         self.changed = asyncio.Event()
-        """Our own connection, or one made to us, has come up or down."""
+        """Set when a connection, dialed or accepted, has come up or ended."""
         self.has_yielded = False
-        """The peer's attempt goes first. Once: it may be anybody's who knows its name."""
+        """Whether the peer's attempt has taken precedence. That happens once only, since any
+        node that knows the peer's name could make it."""
         self.is_yielding = False
-        """That attempt is waited for."""
+        """Whether this node waits for the peer's attempt."""
         self.closed_port_dials = 0
-        """Dials in a row for which the host of the peer said that the port is closed."""
+        """The number of consecutive dials that failed because the port was closed."""
         self.last_error = "no answer"
         self.cause = Cause.NO_ANSWER
         self.has_failed = False
         self.task: asyncio.Task[None] | None = None
 
     def failed(self, reason: str, cause: Cause) -> None:
-        """One try failed. A refusal says more than the silence of a later try."""
+        """Records a failed try. A refusal is more informative than a later timeout."""
         self.has_failed = True
         if cause.is_refusal or not self.cause.is_refusal:
             self.last_error = reason
@@ -135,11 +138,11 @@ OnPayloadRefused: TypeAlias = Callable[[Signal, str, Source], None]
 
 
 def _ignore_refused(signal: Signal, reason: str, source: Source) -> None:
-    """Before the node has begun nothing is received."""
+    """Does nothing: no message arrives before the node has started."""
 
 
 class Connections:
-    """All links, and the attempts to make some."""
+    """The connections of a node, and the attempts to establish some."""
 
     def __init__(
         self,
@@ -151,7 +154,7 @@ class Connections:
         counters: NodeCounters,
     ) -> None:
         self.local: LocalNode | None = None
-        """Who we are, once that is known."""
+        """This node as the handshake presents it, once known."""
         self.up: dict[Atom, Peer] = {}
         self._resolver = resolver
         self._listener = listener
@@ -168,7 +171,7 @@ class Connections:
         self._greeting: HalfOpen[Peer] = HalfOpen(
             limits.handshakes_at_once, limits.handshakes_per_address
         )
-        """Those that have not proved the cookie yet."""
+        """Incoming connections that have not proved the cookie yet."""
         self._rates = TokenBuckets(limits.handshakes_per_second)
         self._namer: Atom | None = None
         self._is_closing = False
@@ -184,36 +187,43 @@ class Connections:
         handlers: dict[type[Signal], Handler],
         on_payload_refused: OnPayloadRefused,
     ) -> None:
-        """From here on connections are made and accepted. `on_payload_refused` gets each message
-        that was dropped because its payload cannot be read, with the reason and its peer."""
+        """Starts to establish and accept connections.
+
+        `on_payload_refused` is called for each message that was dropped because its payload cannot
+        be decoded, with the reason and the peer.
+        """
         self.local = local
         self._handlers = handlers
         self._on_payload_refused = on_payload_refused
 
     async def be_named(self, by: Atom, asking: LocalNode) -> None:
-        """Connects to a node that gives us our name. Raises NoConnection, NodeNameError."""
+        """Connects to the node that assigns the name of this node. Raises NoConnection,
+        NodeNameError."""
         self.local = asking
         self._namer = by
         await self.connect(by)
 
     async def connect(self, node: Atom) -> Peer:
-        """The connection to a node, made if there is none. Raises NoConnection, NodeNameError."""
+        """Returns the connection to a node. Connects first if necessary. Raises NoConnection,
+        NodeNameError."""
         peer = self.up.get(node)
         if peer is not None:
             return peer
-        # Whoever stops waiting leaves the attempt to the others.
+        # A cancelled caller does not cancel the shared attempt.
         return await asyncio.shield(self._attempt(node).result)
 
     def obstacle(self, node: Atom) -> NoConnection | None:
-        """Why there is no connection yet to a node that we try to connect to; None before a first
-        try has failed, and where nobody tries."""
+        """Returns why the current attempt to connect to a node has failed so far.
+
+        Returns None if there is no attempt, or if no try has failed yet.
+        """
         attempt = self._attempts.get(node)
         if attempt is None or not attempt.has_failed:
             return None
         return NoConnection(node, attempt.last_error, attempt.cause)
 
     def post(self, node: Atom, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD) -> None:
-        """Sends without waiting; what has no connection yet waits for it."""
+        """Sends a signal without waiting. Connects first if necessary."""
         peer = self.up.get(node)
         if peer is not None:
             peer.post(sender, signal, payload)
@@ -225,15 +235,19 @@ class Connections:
         if attempt.posted <= _MAX_QUEUED:
             attempt.signals.append((sender, signal, payload))
         else:
-            # A signal may not be lost alone: what was linked or monitored is told.
+            # A signal must not be lost silently: the attempt fails, so that links and monitors are
+            # informed.
             text = f"more than {_MAX_QUEUED} signals wait for the connection"
             self._give_up(attempt, text, Cause.QUEUE_FULL)
 
     def when_up(
         self, node: Atom, begin: Callable[[Peer], None], fail: Callable[[Exception], None]
     ) -> None:
-        """Calls `begin` with the connection to a node when it is up, in order with the signals that
-        wait for it, or `fail`. Raises NoConnection, NodeNameError."""
+        """Calls `begin` with the connection to a node when it is up, in order with queued signals,
+        or `fail`.
+
+        Raises NoConnection, NodeNameError.
+        """
         peer = self.up.get(node)
         if peer is not None:
             begin(peer)
@@ -241,11 +255,11 @@ class Connections:
             self._attempt(node).signals.append(_WaitingCall(begin, fail))
 
     def is_up(self, node: Atom) -> bool:
-        """Whether there is a connection to a node."""
+        """Returns whether a connection to the node is established."""
         return node in self.up
 
     def watch(self, node: Atom) -> None:
-        """Connects where there is no connection, and tells the listener if that fails."""
+        """Connects if there is no connection. Informs the listener if that fails."""
         if node not in self.up:
             self._watched_attempt(node)
 
@@ -263,7 +277,8 @@ class Connections:
     def post_if_connected(
         self, node: Atom, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD
     ) -> None:
-        """Sends without waiting; dropped without a connection, in order behind what waits."""
+        """Sends without waiting, in order with queued signals. Drops the signal if there is no
+        connection."""
         peer = self.up.get(node)
         if peer is not None:
             peer.post(sender, signal, payload)
@@ -271,7 +286,8 @@ class Connections:
             attempt.signals.append((sender, signal, payload))
 
     def send(self, route: Route, payload: Term) -> Awaitable[None] | None:
-        """Sends; what to await while there is no connection, or the backlog is high."""
+        """Sends a message. Returns an awaitable if there is no connection or the backlog is
+        high."""
         peer = self.up.get(route.node)
         return self._connect_and_send(route, payload) if peer is None else peer.send(route, payload)
 
@@ -282,15 +298,15 @@ class Connections:
             await waits
 
     def disconnect(self, node: Atom) -> bool:
-        """Ends the connection to a node. True when there was one."""
+        """Closes the connection to a node. Returns whether there was one."""
         peer = self.up.get(node)
         if peer is None:
             return False
-        peer.leave("disconnected by us")
+        peer.leave("disconnected by this node")
         return True
 
     async def drain(self, timeout: float) -> None:
-        """Waits until all that was accepted is acknowledged, at most `timeout` seconds."""
+        """Waits until everything sent has been acknowledged, at most `timeout` seconds."""
         self._is_closing = True
         for attempt in list(self._attempts.values()):
             if all(isinstance(one, _WaitingCall) for one in attempt.signals):
@@ -315,13 +331,13 @@ class Connections:
             logger.warning(text, peer, extra=peer.fields("peer_not_flushed"))
 
     def change_cookies(self, cookies: Sequence[str]) -> None:
-        """For links made from now on; the first is the one that we offer."""
+        """Replaces the cookies for new connections. The first is offered when dialing."""
         if self.local is not None:
             more = tuple(cookies[1:])
             self.local = replace(self.local, cookie=cookies[0], more_cookies=more)
 
     def recheck(self) -> None:
-        """Ends the links of peers that are not believed any more."""
+        """Closes connections to peers that are no longer trusted."""
         for peer in list(self.up.values()):
             try:
                 peer.connection.check_again(str(peer.name))
@@ -331,11 +347,11 @@ class Connections:
                     "cause": error.cause.value,
                     "reason": str(error),
                 }
-                logger.warning("%s is not believed any more: %s", peer, error, extra=extra)
-                peer.fail("its certificate is not believed any more", error.cause)
+                logger.warning("%s is no longer trusted: %s", peer, error, extra=extra)
+                peer.fail("its certificate is no longer trusted", error.cause)
 
     def close(self) -> None:
-        """Ends every connection and attempt, at once."""
+        """Closes all connections and ends all attempts, at once."""
         self._is_closing = True
         self._beat.cancel()
         for attempt in list(self._attempts.values()):
@@ -343,7 +359,7 @@ class Connections:
         for peer in [*self.up.values(), *self._greeting]:
             peer.leave("the node has stopped", Cause.STOPPED)
 
-    # -- made by us --
+    # -- outgoing --
 
     def _attempt(self, node: Atom) -> _Attempt:
         attempt = self._attempts.get(node)
@@ -353,33 +369,34 @@ class Connections:
             raise NoConnection(node, "this node is not running", Cause.STOPPED)
         NodeName.parse(node)
         if node == self.local.name:
-            raise NoConnection(node, "that is this node itself", Cause.NAME)
+            raise NoConnection(node, "the name is that of this node", Cause.NAME)
         if not self._access.access.dials(node):
-            text = "our setting does not allow to dial it"
+            text = "the access rules of this node do not allow dialing it"
             raise NoConnection(node, text, Cause.REFUSED_HERE)
         loop = asyncio.get_running_loop()
         attempt = _Attempt(node, loop.time() + self._limits.connect_timeout)
-        # Nobody may be waiting for the result; that is no error.
+        # The result may never be read, so its exception is marked as retrieved.
         attempt.result.add_done_callback(_look_at)
         self._attempts[node] = attempt
         attempt.task = loop.create_task(self._make(attempt), name=f"connect to {node}")
         return attempt
 
     async def _make(self, attempt: _Attempt) -> None:
-        """Dials until a connection is up, the time is over, or the refusal is final."""
-        # A task may run before `create_task` has returned it: whoever asked for the attempt has
-        # yet to say that it waits for it, or what is to be sent.
+        """Dials until a connection is up, the deadline has passed, or a refusal is final."""
+        # With an eager task factory, a task runs before `create_task` returns and before the caller
+        # has queued its signals.
         await asyncio.sleep(0)
         loop = asyncio.get_running_loop()
         pause = 0.05
         while (left := attempt.deadline - loop.time()) > 0:
-            # Half of what is left, so that a handshake that hangs leaves time for another.
+            # Half of the remaining time, so that a handshake that hangs leaves time for another
+            # try.
             try:
                 is_final = await self._dial_once(attempt, max(left / 2, min(left, 1.0)))
             except Exception as error:
-                # Whoever waits for the connection must not do so for ever.
+                # Callers must not wait for ever.
                 extra = {"event": "internal_error", "peer": str(attempt.node)}
-                logger.exception("connecting to %s went wrong", attempt.node, extra=extra)
+                logger.exception("internal error while connecting to %s", attempt.node, extra=extra)
                 attempt.failed(f"internal error: {error!r}", Cause.INTERNAL)
                 is_final = True
             if attempt.result.done():
@@ -391,7 +408,7 @@ class Connections:
         self._give_up(attempt, attempt.last_error, attempt.cause)
 
     async def _dial_once(self, attempt: _Attempt, timeout: float) -> bool:
-        """One try. True when another one makes no sense."""
+        """Makes one try. Returns True if another one would be pointless."""
         node = attempt.node
         if attempt.is_yielding:
             await self._await_change(attempt, min(timeout, _YIELD))
@@ -400,7 +417,8 @@ class Connections:
         try:
             connection = await self._resolver.dial(node, timeout)
         except (*_FINAL_ERRORS, OSError) as error:
-            # The event loop may keep the error in a cycle, and by its traceback the attempt.
+            # The event loop may keep the error in a reference cycle, and its traceback refers to
+            # the attempt.
             error.with_traceback(None)
             text = error.reason if isinstance(error, NoConnection) else str(error)
             cause = causes.of_error(error)
@@ -411,7 +429,7 @@ class Connections:
                 return True
             return cause in _FINAL_CAUSES or isinstance(error, _FINAL_ERRORS)
         if attempt.result.done() or attempt.is_yielding:
-            connection.close("another connection to the same node goes first")
+            connection.close("another connection to the same node takes precedence")
             return False
         peer = self._peer(connection, node, timeout)
         attempt.dialed = peer
@@ -419,7 +437,7 @@ class Connections:
         peer.start()
         deadline = asyncio.get_running_loop().time() + timeout + 1
         while peer.state is State.HANDSHAKE and not attempt.result.done():
-            # What changed may have been another connection, made to us in the peer's name.
+            # The change may concern a connection that the peer dialed.
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0 or not await self._await_change(attempt, left):
                 break
@@ -427,7 +445,7 @@ class Connections:
         if attempt.result.done():
             return True
         if peer.refusal is not None and peer.refusal.status == Status.NOK.value:
-            # The peer is dialing us: its connection will be the one.
+            # The peer dials this node, and its connection takes precedence.
             await self._await_change(attempt, timeout)
         if peer.refusal is None:
             return False
@@ -456,28 +474,28 @@ class Connections:
         if attempt.is_watched:
             self._listener.unreachable(attempt.node, reason, cause)
 
-    # -- made to us --
+    # -- incoming --
 
     def accept(self, connection: Connection) -> ConnectionHandler:
-        """A peer has connected to us."""
+        """Returns the handler of an incoming connection. Raises ConnectionRefusedError."""
         if self._is_closing or self.local is None:
             raise ConnectionRefusedError("the node is not running")
         host = connection.peer_address[0]
         if not self._rates.take(place_of(host), self._loop.time()):
             self._counters.link_refused(Ending.ADDRESS_RATE)
-            raise ConnectionRefusedError(f"too many connections from {host} in a second")
+            raise ConnectionRefusedError(f"too many connections per second from {host}")
         if self._greeting.refuses(host):
-            raise ConnectionRefusedError(f"too many others from {host} are about to prove it")
+            raise ConnectionRefusedError(f"too many concurrent handshakes from {host}")
         crowding = self._greeting.in_the_way(host)
         if crowding is not None:
-            crowding.fail("it made room for another's handshake", Cause.CROWDED)
+            crowding.fail("evicted by a newer handshake", Cause.CROWDED)
         peer = self._peer(connection, None, self._limits.handshake_timeout)
         self._greeting.add(peer, host)
         return peer
 
     @property
     def in_progress(self) -> int:
-        """Links that are not up yet, made by us and made to us."""
+        """The number of connections, dialed and accepted, that are not established yet."""
         return len(self._attempts) + len(self._greeting)
 
     def _peer(self, connection: Connection, node: Atom | None, timeout: float) -> Peer:
@@ -505,22 +523,23 @@ class Connections:
         )
 
     def _on_beat(self) -> None:
-        """Says when our own event loop has not run for so long that peers may have given us up."""
+        """Logs when the event loop was blocked for so long that peers may have closed
+        connections."""
         self._beat = self._loop.call_later(BEAT, self._on_beat)
         length = self._watch.beat(self._loop.time())
         if length >= self._limits.net_ticktime / 4:
             extra = {"event": "loop_stood_still", "seconds": length}
             text = (
-                "this node's event loop stood still for %.1f s: nothing was sent or read, and "
-                "peers may have given their connections up; run what blocks in a thread, as "
-                "asyncio.to_thread does"
+                "the event loop of this node was blocked for %.1f s: nothing was sent or read, and "
+                "peers may have closed connections; run blocking code in a thread, e.g. with "
+                "asyncio.to_thread"
             )
             logger.warning(text, length, extra=extra)
 
-    # -- told by links --
+    # -- events of peers --
 
     def peer_named(self, peer: Peer, name: str) -> Status:
-        """What a node that connects to us is answered."""
+        """Returns the handshake status for a node that connects to this node."""
         assert self.local is not None
         if not self._may_connect(peer, name):
             return Status.NOT_ALLOWED
@@ -534,17 +553,17 @@ class Connections:
         if status is Status.OK_SIMULTANEOUS:
             attempt.has_yielded = attempt.is_yielding = True
             if attempt.dialed is not None:
-                text = "the peer's own attempt to connect goes first"
+                text = "the peer's attempt to connect takes precedence"
                 attempt.dialed.fail(text, Cause.SUPERSEDED)
         return status
 
     def patience(self, peer: Peer) -> float:
-        """Seconds that somebody who connects to us waits for an answer to its name."""
+        """Returns the delay in seconds before a dialer gets an answer to its name."""
         now = asyncio.get_running_loop().time()
         return self._guesses.delay(peer.connection.peer_address[0], now)
 
     def name_asked(self, peer: Peer, host: str) -> Named | Status:
-        """A name that nobody has or had, so that none of its pids can be another's."""
+        """Assigns a new random name, so that its pids belong to no other node."""
         name = f"dyn-{secrets.token_hex(8)}@{host}"
         if not is_node_name(name) or not self._may_connect(peer, name):
             return Status.NOT_ALLOWED
@@ -557,7 +576,7 @@ class Connections:
                 raise PeerRefused(NOT_BOUND.format(written(name)), cause=Cause.BINDING)
             if self._is_weaker(peer, name):
                 raise PeerRefused(
-                    f"{written(name)} is connected over TLS, and is not replaced in the clear"
+                    f"{written(name)} is connected over TLS; plain TCP cannot replace it"
                 )
         except CertificateError as error:
             extra = {
@@ -565,32 +584,36 @@ class Connections:
                 "cause": error.cause.value,
                 "reason": str(error),
             }
-            logger.warning("%s is refused: %s", peer, error, extra=extra)
+            logger.warning("%s was refused: %s", peer, error, extra=extra)
             return False
         if not self._access.access.accepts(name):
-            logger.warning("%s may not connect", peer, extra=peer.fields("not_allowed"))
+            logger.warning(
+                "%s is not allowed to connect",
+                peer,
+                extra=peer.fields("not_allowed"),
+            )
             return False
         return True
 
     def _is_weaker(self, peer: Peer, name: str) -> bool:
-        """Whether the live connection of that name is in TLS, and this one is not."""
+        """Returns whether the existing connection of that name uses TLS and this one does not."""
         live = self.up.get(Atom(name))
         if live is None or peer.connection.traits.is_encrypted:
             return False
         return live.connection.traits.is_encrypted
 
     def alive_asked(self, peer: Peer) -> Status:
-        """The peer says that we are connected already."""
+        """Answers a peer that considers this node connected already."""
         return Status.FALSE if peer.name in self.up else Status.TRUE
 
     def peer_up(self, peer: Peer) -> None:
-        """A handshake is done, ours or theirs."""
+        """Called when a handshake has finished, dialed or accepted."""
         assert peer.name is not None
         assert self.local is not None
         self._greeting.discard(peer)
         try:
             if self._is_weaker(peer, peer.name):
-                raise PeerRefused("the node is connected over TLS meanwhile")
+                raise PeerRefused("the node has connected over TLS in the meantime")
             peer.connection.remember(peer.name, bound=peer.session.is_bound)
         except CertificateError as error:
             peer.fail(str(error), error.cause)
@@ -621,7 +644,7 @@ class Connections:
                 peer.post(sender, signal, payload)
             except EtfEncodeError as error:
                 extra = {**peer.fields("signal_not_a_term"), "reason": str(error)}
-                logger.error("a signal to %s is no Erlang term: %s", peer, error, extra=extra)
+                logger.error("a signal to %s cannot be encoded: %s", peer, error, extra=extra)
         attempt.signals.clear()
         if attempt.dialed is not None and attempt.dialed is not peer:
             attempt.dialed.fail("another connection to the same node is up", Cause.SUPERSEDED)
@@ -633,11 +656,11 @@ class Connections:
             task.cancel()
 
     def payload_refused(self, peer: Peer, signal: Signal, reason: str) -> None:
-        """A message of the peer's was dropped."""
+        """Called when a message of a peer was dropped."""
         self._on_payload_refused(signal, reason, peer)
 
     def peer_down(self, peer: Peer, reason: str) -> None:
-        """A connection is gone, or never came up."""
+        """Called when a connection has ended or was not established."""
         self._greeting.discard(peer)
         name = peer.name
         if name is not None and self.up.get(name) is peer:
@@ -645,7 +668,7 @@ class Connections:
             self._counters.link_ended(peer.ending, peer.traffic(peer.connection.statistics()))
             self._listener.peer_down(peer, reason)
             if name == self._namer and not self._is_closing:
-                self._listener.name_lost(f"the connection to {name}, which gave it, is: {reason}")
+                self._listener.name_lost(f"lost the connection to the naming node {name}: {reason}")
             return
         attempt = None if name is None else self._attempts.get(name)
         if attempt is not None:
@@ -665,11 +688,11 @@ class Connections:
                 "cause": peer.cause.value,
                 "reason": reason,
             }
-            text = "a connection made by %s did not come up: %s"
+            text = "a connection from %s was not established: %s"
             logger.warning(text, peer, reason, extra=extra)
 
     def probe(self, peer: Peer) -> None:
-        """A peer may be a zombie."""
+        """Sends a request to a peer that may no longer respond."""
         self._listener.probe(peer)
 
 

@@ -1,8 +1,7 @@
-"""Wrong cookies, by the address that they come from: the next try waits longer for its turn.
+"""Delays handshakes from addresses that have sent wrong cookies.
 
-Nobody is locked out, as an honest node may share its address, or its IPv6 /48, with one that
-guesses: what comes from there is answered later, at most by `MOST` seconds, well within the time
-for a handshake.
+No address is blocked, since a legitimate node may share its address, or its IPv6 /48, with an
+attacker. The delay is at most `MOST` seconds, well below the handshake timeout.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from collections import OrderedDict
 from quicdist.carriers.address_group import site_of
 
 FREE = 3
-"""Wrong ones that cost nothing: somebody mistyped."""
+"""Wrong cookies without a delay, for configuration errors."""
 
 MOST = 2.0
-"""Seconds."""
+"""The maximum delay in seconds."""
 
 _FIRST = 0.125
 _HALF_LIFE = 60.0
@@ -23,13 +22,13 @@ _MOST_ADDRESSES = 4096
 
 
 class CookieThrottle:
-    """Those of one node. `now` is a time in seconds, of one clock throughout."""
+    """The wrong cookies received by one node. `now` is a time in seconds from one clock."""
 
     def __init__(self) -> None:
         self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def failed(self, host: str, now: float) -> None:
-        """A wrong cookie came from there."""
+        """Counts a wrong cookie from `host`."""
         site = site_of(host)
         self._failures[site] = (self._count(site, now) + 1, now)
         self._failures.move_to_end(site)
@@ -37,7 +36,7 @@ class CookieThrottle:
             self._failures.popitem(last=False)
 
     def delay(self, host: str, now: float) -> float:
-        """How long the next one from there waits until it is given a challenge."""
+        """Returns the delay in seconds before the next handshake from `host` gets a challenge."""
         over = self._count(site_of(host), now) - FREE
         return 0.0 if over < 0 else min(MOST, _FIRST * 2.0 ** min(over, 16.0))
 

@@ -1,4 +1,5 @@
-"""Where a node is, by DNS: `_erlang-dist._quic.HOST` SRV (RFC 2782). Needs the extra `dns`."""
+"""Node lookup in DNS: `_erlang-dist._quic.HOST` SRV records (RFC 2782). Requires the extra
+`dns`."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ _SERVICE = "_erlang-dist._quic"
 class DnsSrv:
     """Asks the resolvers of this machine, or `nameservers` (IP addresses) at `port`.
 
-    Of several records each is tried, in the order that priority and weight make; among equals the
-    weight says how often one comes first. Raises MissingExtra.
+    Several records are tried in order of priority, and in random order by weight within a priority.
+    Raises MissingExtra.
     """
 
     nameservers: Sequence[str] = ()
@@ -32,12 +33,12 @@ class DnsSrv:
     async def find(self, name: NodeName, timeout: float) -> Sequence[TransportAddress]:
         question = f"{_SERVICE}.{name.host}"
         if _is_address(name.host):
-            raise NotFound("DNS is not asked for an address")
+            raise NotFound("an IP address is not looked up in DNS")
         dns = _library()
         try:
             answer = await self._resolver().resolve(question, "SRV", lifetime=timeout)
         except dns.exception.Timeout as error:
-            raise NotFound(f"DNS does not say in time where {question} is") from error
+            raise NotFound(f"no answer from DNS for {question} in time") from error
         except dns.exception.DNSException as error:
             raise NotFound(f"DNS has no {question}: {error}") from error
         places = [
@@ -46,7 +47,7 @@ class DnsSrv:
         ]
         found = [place for place in places if place.host not in ("", ".")]
         if not found:
-            raise NotFound(f"DNS says that nobody serves {question}")
+            raise NotFound(f"DNS has no service for {question}")
         return found
 
     def _resolver(self) -> Any:

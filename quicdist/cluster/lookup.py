@@ -1,8 +1,8 @@
-"""Where a node is, from its name: the places that can be asked, each alone.
+"""Lookups: sources that resolve a node name to an address.
 
     Node("py@host1", lookups=[Table({"old@host2": "tcp:10.0.0.8:9100"}), PortInName(), Epmd()])
 
-They are asked in the order given, for every node that is to be dialed; the first answer counts.
+They are asked in this order for every dialed node; the first answer is used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from quicdist.errors import Cause, NodeNameError, QuicdistError
 
 
 class NotFound(QuicdistError):
-    """This place does not say where the node is; the text says what it said instead."""
+    """A lookup has no address of the node. The text gives the reason."""
 
     def __init__(self, text: str, cause: Cause = Cause.NOT_FOUND) -> None:
         super().__init__(text)
@@ -26,27 +26,27 @@ class NotFound(QuicdistError):
 
 
 class Lookup(Protocol):
-    """One place to ask."""
+    """A source of node addresses."""
 
     async def find(self, name: NodeName, timeout: float) -> Sequence[TransportAddress]:
-        """Where the node is, told in at most `timeout` seconds: the places to be tried, one after
-        another. Raises NotFound."""
+        """Returns the addresses of a node, to be tried in order, within `timeout` seconds.
+        Raises NotFound."""
 
 
 @dataclass(frozen=True, slots=True)
 class PortInName:
-    """`port@ip` says itself that the node is at this UDP port of this address."""
+    """Takes the address from the name: `port@ip` is a UDP port of an address."""
 
     async def find(self, name: NodeName, timeout: float) -> Sequence[TransportAddress]:
         address = name.address
         if address is None or not address.port:
-            raise NotFound("the name says no port, as 'port@ip' does for QUIC")
+            raise NotFound("the name has no port: expected port@ip for QUIC")
         return [TransportAddress(Transport.QUIC, address.host, address.port)]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Nodes whose places are known: `{"rabbit@host1": "tcp:10.0.0.8:25672"}`, or `quic:...`.
+    """A fixed table of node addresses: `{"rabbit@host1": "tcp:10.0.0.8:25672"}`, or `quic:...`.
 
     Raises NodeNameError.
     """
@@ -61,13 +61,14 @@ class Table:
     async def find(self, name: NodeName, timeout: float) -> Sequence[TransportAddress]:
         place = self._places.get(str(name))
         if place is None:
-            raise NotFound("the table does not have it")
+            raise NotFound("the table does not contain the node")
         return [place]
 
 
 @dataclass(frozen=True, slots=True)
 class Epmd:
-    """The EPMD of the host in the name, at ERL_EPMD_PORT or 4369. It knows nodes on TCP and TLS."""
+    """Asks the EPMD of the host in the name, at ERL_EPMD_PORT or 4369. EPMD knows nodes on TCP
+    and TLS."""
 
     port: int | None = None
 
@@ -92,8 +93,8 @@ def _no_epmd(error: Exception) -> Cause:
 
 
 def cause_of(answers: Sequence[NotFound]) -> Cause:
-    """Why no place says where the node is: the last that could have known says more than those
-    that such a name is not for."""
+    """Returns the most specific cause of failed lookups: the last one that could have known the
+    node."""
     told = [one.cause for one in answers if one.cause is not Cause.NOT_FOUND]
     return told[-1] if told else Cause.NOT_FOUND
 
@@ -107,5 +108,5 @@ def _place(text: str) -> TransportAddress:
         return TransportAddress(Transport(transport), *parse_listen(address))
     except (ValueError, NodeNameError):
         raise NodeNameError(
-            f"{text!r} is no place of a node: 'tcp:HOST:PORT' or 'quic:HOST:PORT' is expected"
+            f"invalid node address {text!r}: expected tcp:HOST:PORT or quic:HOST:PORT"
         ) from None

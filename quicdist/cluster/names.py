@@ -1,5 +1,4 @@
-"""Node names: `port@ip`, where a node says itself how it is reached over QUIC, and `name@host`,
-which has to be looked up (see `lookup`)."""
+"""Node names: `port@ip` contains the QUIC address; `name@host` must be looked up (see `lookup`)."""
 
 from __future__ import annotations
 
@@ -11,82 +10,81 @@ from dataclasses import dataclass
 from quicdist.errors import NodeNameError
 
 _ALIVE = re.compile(r"[!-?A-~]{1,255}")
-"""Printable ASCII but '@' and blanks: what EPMD's list of names can hold."""
+"""Printable ASCII without '@' and spaces, as EPMD names."""
 
 _HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*")
-"""What a resolver may be asked for. Underscores are no part of host names (RFC 1123), but of the
-names of containers, and OTP takes them."""
+"""Host names, including underscores. RFC 1123 does not allow them, but container names have them
+and OTP accepts them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The two halves of a `port@host` name."""
+    """The parts of a `port@host` name."""
 
     host: str
     port: int
 
     @classmethod
     def parse(cls, name: str) -> Address:
-        """Reads a node name such as `4433@127.0.0.1`. Raises NodeNameError."""
+        """Parses a node name such as `4433@127.0.0.1`. Raises NodeNameError."""
         port, at, host = name.partition("@")
         if not at or not _is_port(port) or not _is_host(host):
             raise NodeNameError(
-                f"{str(name)!r} is no node name: a UDP port, '@' and an IP address are expected, "
-                f"as in '4433@127.0.0.1'"
+                f"invalid node name {str(name)!r}: expected port@ip, as in '4433@127.0.0.1'"
             )
         return cls(host, int(port))
 
     def name(self) -> str:
-        """The node name that says this address."""
+        """Returns the node name of this address."""
         return f"{self.port}@{self.host}"
 
 
 @dataclass(frozen=True, slots=True)
 class NodeName:
-    """The two halves of any node's name. Before it is given one, a node has but a host."""
+    """The parts of a node name. A node that has no name yet has only a host."""
 
     alive: str
     host: str
 
     @classmethod
     def parse(cls, name: str) -> NodeName:
-        """Reads the name of a peer: any `something@host`. Raises NodeNameError."""
+        """Parses the name of a peer: any `name@host`. Raises NodeNameError."""
         alive, at, host = name.partition("@")
         if host.startswith("["):
             raise NodeNameError(
-                f"{str(name)!r} is no node name: an address has no brackets there, as in '4433@::1'"
+                f"invalid node name {str(name)!r}: expected no brackets, as in '4433@::1'"
             )
         if not (alive and at and host) or len(name) > 255 or "@" in host:
             raise NodeNameError(
-                f"{str(name)!r} is no node name: 'name@host' is expected, as in 'rabbit@host1' or "
+                f"invalid node name {str(name)!r}: expected name@host, as in 'rabbit@host1' or "
                 f"'4433@127.0.0.1'"
             )
         return cls(alive, host)
 
     @classmethod
     def own(cls, name: str) -> NodeName:
-        """Reads a name to take for ourselves. Raises NodeNameError."""
+        """Parses the name of this node. Raises NodeNameError."""
         alive, at, host = name.partition("@")
-        # Digits alone are a port, or nothing.
+        # A name of digits only must be a valid port.
         is_name = _is_port(alive) if alive.isdigit() else bool(_ALIVE.fullmatch(alive))
         if not at or not is_name or not _is_host(host) or len(name) > 255:
             raise NodeNameError(
-                f"{str(name)!r} is no node name: a UDP port, '@' and an IP address are expected, "
-                f"as in '4433@127.0.0.1', or for TCP a name, '@' and a host, as in 'py@host1'"
+                f"invalid node name {str(name)!r}: expected port@ip for QUIC, as in "
+                f"'4433@127.0.0.1', or name@host for TCP, as in 'py@host1'"
             )
         return cls(alive, host)
 
     @classmethod
     def unnamed(cls, name: str) -> NodeName:
-        """The host alone of a name: `@site7`. Raises NodeNameError."""
+        """Parses a name that gives only the host: `@site7`. Raises NodeNameError."""
         host = name.partition("@")[2]
         if not _is_host(host):
-            raise NodeNameError(f"{name!r} says no host: '@' and a host are expected, as '@site7'")
+            raise NodeNameError(f"invalid name {name!r}: expected @host, as in '@site7'")
         return cls("", host)
 
     @property
     def address(self) -> Address | None:
-        """Where `port@ip` says that the node is; None for any other name."""
+        """The address in a `port@ip` name; None for other names."""
         if _is_port(self.alive) and _is_host(self.host):
             return Address(self.host, int(self.alive))
         return None
@@ -96,7 +94,7 @@ class NodeName:
 
 
 def parse_listen(text: str | tuple[str, int]) -> tuple[str, int]:
-    """An address to bind: `"0.0.0.0:4433"`, `("::", 4433)`. Raises NodeNameError."""
+    """Parses an address to bind: `"0.0.0.0:4433"`, `("::", 4433)`. Raises NodeNameError."""
     if isinstance(text, tuple):
         host, port = text
         return host, port
@@ -104,13 +102,13 @@ def parse_listen(text: str | tuple[str, int]) -> tuple[str, int]:
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not _is_port(digits) or not _is_host(host):
         raise NodeNameError(
-            f"{text!r} is no address to listen on: 'ip:port' is expected, as in '0.0.0.0:4433'"
+            f"invalid listen address {text!r}: expected ip:port, as in '0.0.0.0:4433'"
         )
     return host, int(digits)
 
 
 def facing(node: str) -> str:
-    """A name for us: any free port of the address from which this node's host is reached."""
+    """Returns a name for this node: port 0 of the local address that routes to the node's host."""
     host = node.rpartition("@")[2]
     try:
         where = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
@@ -118,7 +116,7 @@ def facing(node: str) -> str:
             probe.connect(where[4])  # sends nothing
             return f"0@{probe.getsockname()[0]}"
     except OSError:
-        return "0@127.0.0.1"  # connecting will say what is wrong
+        return "0@127.0.0.1"  # dialing reports the error
 
 
 def _is_port(text: str) -> bool:
@@ -129,6 +127,7 @@ def _is_host(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
     except ValueError:
-        # A last label of digits is an IPv4 address gone wrong, never a host name (RFC 1123).
+        # If the last label is numeric, the text is an invalid IPv4 address, not a host name (RFC
+        # 1123).
         return bool(_HOST.fullmatch(text)) and not text.rpartition(".")[2].isdigit()
     return True

@@ -1,11 +1,12 @@
-"""Names that OTP's own processes are registered under: no wildcard of a rule may cover one.
+"""Names under which OTP registers its own processes. No wildcard of a rule may match one.
 
-What the .app files of OTP 25 to 29 claim, what `registered()` tells there and in Elixir, the tools
-that start a process on demand (dbg, cover, eprof), and the module that a gateway gives its node.
-A process behind one of them loads code, spawns, stops the node or reads files for any caller.
+The list contains the names in the .app files of OTP 25 to 29, the output of `registered()` there
+and in Elixir, tools that start a process on demand (dbg, cover, eprof), and the module that a
+gateway loads into its node. A process with such a name may load code, spawn processes, stop the
+node or read files for any caller.
 
-The list is a second line of defence. The first is that a rule without a literal prefix is refused
-(`access_rules.check_name_pattern`), which depends on no release of OTP.
+This list is a second line of defense. The first is that rules without a literal prefix are rejected
+(`access_rules.check_name_pattern`), independent of the OTP release.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What waits to leave for one peer: in order for each sender, fairly between senders.
+"""The send queue of one connection: in order for each sender, and fair between senders.
 
-A message is encoded when it is accepted and cut into frames when its turn comes. Senders take
-turns, a fragment or some small messages at a time, so that a large message of one delays nobody
-else by more than a fragment. Frames go to the carrier only while it is writable: the backlog is
-here, where it is counted.
+A message is encoded when it is accepted and split into frames when its turn comes. Senders take
+turns, with one fragment or some small messages each, so that a large message delays other senders
+by one fragment at most. Frames are passed to the carrier only while it is writable, so the backlog
+is counted here.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Frame = Sequence[Buffer]
 
 
 _ENTRY = 1024
-"""Bytes that a queued message costs besides its own; most of it is a sender's lane."""
+"""Overhead of a queued message in bytes, mostly for the sender's lane."""
 
 _TURN = 16 * 1024
-"""Bytes of small messages in one turn; the last may be more."""
+"""The number of bytes of small messages in one turn. The last message may exceed it."""
 
 
 class Outlet(Protocol):
@@ -40,14 +40,15 @@ class Cutter(Protocol):
     """The part of a channel that an outbox needs."""
 
     def frame(self, message: OutgoingMessage) -> bytes | None:
-        """The one frame of a small message, which must leave next; None for others."""
+        """Returns the frame of a small message, which must be sent next, or None for other
+        messages."""
 
     def frames(self, message: OutgoingMessage) -> Iterator[Frame]:
-        """Those of any message, made as they are asked for."""
+        """Yields the frames of any message."""
 
 
 class _Lane:
-    """One sender's messages, the first of which may be half sent."""
+    """The queue of one sender. Its first message may be partly sent."""
 
     __slots__ = ("frames", "messages", "rest")
 
@@ -58,7 +59,7 @@ class _Lane:
 
 
 class Outbox:
-    """The backlog of one connection."""
+    """The send queue of one connection."""
 
     def __init__(
         self,
@@ -68,10 +69,10 @@ class Outbox:
         high: int,
         low: int,
     ) -> None:
-        """The watermarks `high` and `low` are bytes."""
+        """The watermarks `high` and `low` are in bytes."""
         self._outlet = outlet
         self.cutter = cutter
-        """What makes frames of messages."""
+        """Splits messages into frames."""
         self._high = high
         self._low = low
         self._lanes: dict[Hashable, _Lane] = {}
@@ -80,13 +81,16 @@ class Outbox:
         self._draining: dict[asyncio.Future[None], None] = {}
         self._failure: Callable[[], Exception] | None = None
         self.queued = 0
-        """Bytes accepted that the carrier has not taken."""
+        """The number of accepted bytes that the carrier has not taken yet."""
         self.messages_accepted = 0
         self.frames_sent = 0
 
     def must_wait(self, sender: Hashable) -> bool:
-        """Whether a sender that can wait should: above the high watermark, unless all that it has
-        here leaves in its next turn. Other senders' backlog is not for it to wait for."""
+        """Returns whether a sender should wait.
+
+        It should if the backlog is above the high watermark, unless all its messages fit in its
+        next turn. It does not wait for the backlog of other senders.
+        """
         if self.queued <= self._high:
             return False
         lane = self._lanes.get(sender)
@@ -98,15 +102,15 @@ class Outbox:
 
     @property
     def is_empty(self) -> bool:
-        """Everything accepted is with the carrier."""
+        """Whether the carrier has taken everything."""
         return not self._turns
 
     def put(
         self, sender: Hashable, message: OutgoingMessage, level: Backpressure | None = None
     ) -> None:
-        """Accepts a message. What one `sender` puts leaves in the order put.
+        """Accepts a message. Messages of one `sender` keep their order.
 
-        `level` is charged with what it takes up until its first frame leaves.
+        `level` is charged with its size until its first frame is sent.
         """
         if self._failure is not None:
             return
@@ -129,7 +133,7 @@ class Outbox:
             self.feed()
 
     def feed(self) -> None:
-        """Gives the carrier frames while it takes them."""
+        """Passes frames to the carrier while it is writable."""
         turns = self._turns
         outlet = self._outlet
         while turns and outlet.is_writable:
@@ -146,7 +150,7 @@ class Outbox:
             self._draining = _wake(self._draining)
 
     def _send_fragment(self, lane: _Lane) -> bool:
-        """The next of the message that is half sent; False where there is none."""
+        """Sends the next fragment of a partly sent message. Returns False if there is none."""
         if lane.frames is None:
             return False
         frame = next(lane.frames, None)
@@ -163,7 +167,7 @@ class Outbox:
         return True
 
     def _send_small(self, lane: _Lane) -> bool:
-        """A turn's worth of small messages; False where the next is none."""
+        """Sends small messages for one turn. Returns False if the next message is not small."""
         messages = lane.messages
         outlet = self._outlet
         sent = 0
@@ -182,7 +186,7 @@ class Outbox:
         return sent > 0
 
     def _begin(self, lane: _Lane, message: OutgoingMessage, level: Backpressure | None) -> None:
-        """The first frame of a message that is not small."""
+        """Sends the first frame of a large message."""
         if level is not None:
             level.take(message.size + _ENTRY)
         lane.frames = self.cutter.frames(message)
@@ -190,20 +194,22 @@ class Outbox:
         self._send_fragment(lane)
 
     async def space(self) -> None:
-        """Waits until the backlog is below the low watermark. Raises what `fail` was given."""
+        """Waits until the backlog is below the low watermark. Raises the error passed to `fail`."""
         if self._failure is None and self.queued > self._high:
             await _wait_in(self._waiting)
         if self._failure is not None:
             raise self._failure()
 
     async def drained(self) -> None:
-        """Waits until the carrier has everything accepted, or the connection is gone."""
+        """Waits until the carrier has taken everything, or the connection has ended."""
         while self._turns:
             await _wait_in(self._draining)
 
     def fail(self, error: Callable[[], Exception]) -> None:
-        """The connection is gone: forgets everything, wakes everybody. `error` makes one for each
-        who waits: what is raised keeps those who met it, and is not kept here."""
+        """Drops all messages and wakes all waiters, because the connection has ended.
+
+        `error` creates an exception for each waiter, since a raised exception refers to its frames.
+        """
         self._failure = error
         self._lanes.clear()
         self._turns.clear()
@@ -222,7 +228,7 @@ async def _wait_in(waiting: dict[asyncio.Future[None], None]) -> None:
 
 
 def _wake(waiting: dict[asyncio.Future[None], None]) -> dict[asyncio.Future[None], None]:
-    """Wakes all of them; those who wait from now on go into what is returned."""
+    """Wakes all waiters. Returns a new dict for later ones."""
     for waiter in waiting:
         if not waiter.done():
             waiter.set_result(None)

@@ -1,10 +1,11 @@
-"""A connected node: one carrier connection and the distribution session on it.
+"""A connected node: one carrier connection and its distribution session.
 
-Packets come in batches, become events, and land in processes. What one message costs lies here,
-so the way from `packets_received` to a handler is short. Messages go out through the outbox.
+The carrier delivers packets in batches. Each becomes events, which are dispatched to handlers. The
+path from `packets_received` to a handler is short, since it determines the cost of a message.
+Outgoing messages go through the outbox.
 
-A receiver that is too full holds the peer back: frames then stay as they came, neither decoded
-nor reported consumed, and the carrier's window stops the peer.
+A full receiver pauses the peer: frames then stay undecoded and are not reported as consumed, so the
+flow control window of the carrier stops the peer.
 """
 
 from __future__ import annotations
@@ -52,27 +53,27 @@ from quicdist.runtime.rate_limit import RateLimits
 logger = logging.getLogger("quicdist.node")
 
 _TURN = 256
-"""Packets dealt with before the event loop has its turn."""
+"""The maximum number of packets handled in one event loop iteration."""
 
 _YIELD_AFTER = 64 * 1024
-"""Bytes that leave before who goes on sending lets the event loop have its turn: what was sent
-waits for that, and so do all others."""
+"""Bytes sent after which `send` yields to the event loop, so that the data is transmitted and
+other tasks run."""
 
 _REPORT_PAUSE = 5.0
-"""Seconds between two reports that the same receiver holds somebody back."""
+"""Seconds between two log records about the same receiver that pauses peers."""
 
 _USUAL_TICKTIME = 60.0
-"""Seconds: net_ticktime of a BEAM (kernel(6)), and ours."""
+"""Default net_ticktime of the BEAM (kernel(6)) and of quicdist, in seconds."""
 
 _REFUSAL_TIME = 0.5
-"""Seconds for a refusal to reach the peer before the connection is closed."""
+"""Seconds that a refusal has to reach the peer before the connection is closed."""
 
 
 _RETURN = Atom("return")
 
 
 class State(enum.Enum):
-    """A connection's life."""
+    """The state of a connection."""
 
     HANDSHAKE = "handshake"
     UP = "up"
@@ -83,37 +84,37 @@ _UP, _DOWN = State.UP, State.DOWN
 
 
 class Owner(Protocol):
-    """Who decides about links and wants to know of them."""
+    """Decides about connections and receives their events."""
 
     def peer_named(self, peer: Peer, name: str) -> Status:
-        """Somebody who connected to us says who it is: what do we answer?"""
+        """Returns the handshake status for a dialer that has sent its name."""
 
     def patience(self, peer: Peer) -> float:
-        """Seconds until that is answered."""
+        """Returns the delay of that status in seconds."""
 
     def name_asked(self, peer: Peer, host: str) -> Named | Status:
-        """Somebody who connected to us, of this host, wants a name: which one?"""
+        """Assigns a name to a dialer on `host` that requests one, or returns a refusal."""
 
     def alive_asked(self, peer: Peer) -> Status:
-        """The peer we connect to believes that a connection exists: what do we answer?"""
+        """Returns the answer to a peer that considers this node connected already."""
 
     def peer_up(self, peer: Peer) -> None:
-        """The handshake is done."""
+        """Called when the handshake has finished."""
 
     def peer_down(self, peer: Peer, reason: str) -> None:
-        """The connection is gone; called once."""
+        """Called once, when the connection has ended."""
 
     def payload_refused(self, peer: Peer, signal: Signal, reason: str) -> None:
-        """A message of the peer's was dropped; whoever waits for it is told."""
+        """Called when a message was dropped. Informs the process that waits for it."""
 
     def probe(self, peer: Peer) -> None:
-        """Send the peer something that its node answers."""
+        """Sends a request that the peer's node answers."""
 
 
 class Peer:
     """One connection to a node.
 
-    `name` is set as soon as it is known; `flags` are the negotiated ones, once up.
+    `name` is set as soon as it is known. `flags` are the negotiated flags, once up.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class Peer:
         self.connection = connection
         self.session = session
         self._channel: Channel | None = None
-        """Of the session, once connected."""
+        """The channel of the session, once connected."""
         self.name: Atom | None = None if name is None else Atom(name)
         self.creation = 0
         self.flags = Flag(0)
@@ -142,23 +143,23 @@ class Peer:
         self.is_dialer = name is not None
         self.local_name = ""
         self.local_creation = 0
-        """Of the name, ours or the one that the peer gave us."""
+        """The creation of the local name, which the peer may have assigned."""
         self.refusal: HandshakeRefused | None = None
         self.offers_binding = False
-        """Its proof of the cookie will be bound to the TLS session; of a peer that dialed us."""
+        """Whether the dialer binds its cookie proof to the TLS session."""
         self.up_since = 0.0
-        """Unix time when the handshake was done."""
+        """Unix time when the handshake finished, in seconds."""
         self.cause = Cause.LOST
-        """Why it is over, once it is."""
+        """Why the connection ended."""
         self.is_ended_orderly = False
         """Whether the peer closed the connection without an error."""
         self.guard: AccessFilter | None = None
-        """What the peer may do, once it is up; None where that is everything."""
+        """The access filter of the peer, once up; None without restrictions."""
         self.gets_tracebacks = True
-        """Whether it is sent tracebacks of errors here."""
+        """Whether the peer receives tracebacks of local errors."""
         self._owner = owner
         self.handlers = handlers
-        """What is done with each control message."""
+        """The handler of each kind of control message."""
         self._limits = limits
         self._watch = watch
         self._loop = asyncio.get_running_loop()
@@ -166,19 +167,19 @@ class Peer:
         self._queue: deque[Packet] = deque()
         self._is_work_planned = False
         self._sent_since_yield = 0
-        """Bytes sent since a sender let the event loop have its turn."""
+        """Bytes sent since `send` last yielded to the event loop."""
         self._messages_received = 0
         self._messages_refused = 0
         self._held_by: set[Backpressure] = set()
         self._held_since = 0.0
         self._held_before = 0.0
-        """Seconds, of the times that are over."""
+        """Seconds of all pauses that have ended."""
         most = limits.unread_answers
         self._answers = Backpressure("the backlog of answers", most // 2, most, 2 * most)
         self._rates = rates
-        self._pausing = Backpressure("more in a second than it may send", 0, 0, 1, "messages")
+        self._pausing = Backpressure("the rate limit", 0, 0, 1, "messages")
         self._pause_over = 0.0
-        """Event loop time when a peer that sent too much is let go."""
+        """Event loop time when the rate limit pause ends."""
         self._rate_holds = 0
         self._links_uncounted = 0
         self._links_room = limits.ties
@@ -187,9 +188,9 @@ class Peer:
         self._takes_sender = True
         self._takes_altact = False
         self._has_proved = False
-        """The dialer's last handshake message, its proof of the cookie, is on its way."""
+        """Whether the dialer has sent its last handshake message, the cookie proof."""
         self._heard_at = self._loop.time()
-        """Event loop time when packets of the peer's were last dealt with."""
+        """Event loop time when packets of the peer were last handled."""
         self._liveness = Liveness(
             limits.net_ticktime,
             self._loop.time(),
@@ -204,15 +205,15 @@ class Peer:
 
     def __str__(self) -> str:
         host, port = self.connection.peer_address
-        return f"{self.name or 'a node not named yet'} at {host}:{port}"
+        return f"{self.name or 'an unnamed node'} at {host}:{port}"
 
     @property
     def fingerprint(self) -> str:
-        """Of the key that its node has shown in TLS; empty where it has shown none."""
+        """The fingerprint of the key that the peer presented in TLS; empty without one."""
         return self.connection.peer_fingerprint
 
     def fields(self, event: str) -> dict[str, object]:
-        """What a line in the log has besides its text, for programs that read it."""
+        """Returns the fields of a log record about this connection."""
         host, port = self.connection.peer_address
         return {
             "event": event,
@@ -225,7 +226,7 @@ class Peer:
     # -- handshake --
 
     def start(self) -> None:
-        """The dialer's first move."""
+        """Starts the handshake as the dialer."""
         for event in self.session.start():
             self._on_event(event)
 
@@ -251,11 +252,13 @@ class Peer:
         elif isinstance(event, UnknownReceived):
             op = format_bounded(event.signal.op)
             extra = {**self.fields("unknown_message"), "operation": op}
-            logger.warning("%s sent a message of an unknown kind: %s", self, op, extra=extra)
+            logger.warning("%s sent an unknown control message: %s", self, op, extra=extra)
 
     def _answer_name(self, answer: Callable[[], Status | Named]) -> None:
-        """At once, but where wrong cookies came from its address. Until then it is given
-        no challenge to try a cookie on, and has nothing to say."""
+        """Answers the peer's name, with a delay after wrong cookies from its address.
+
+        Until then the peer gets no challenge on which it could try a cookie.
+        """
         delay = self._owner.patience(self)
         if not delay:
             self._decide(answer())
@@ -291,17 +294,17 @@ class Peer:
         self._timer = self._loop.call_later(self._liveness.begin(self._loop.time()), self._tick)
         self._owner.peer_up(self)
 
-    # -- messages out --
+    # -- outgoing messages --
 
     @property
     def outbox(self) -> Outbox:
-        """The backlog."""
+        """The send queue of the connection."""
         return self._outbox
 
     def post(self, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD) -> None:
-        """Sends without waiting. Raises EtfEncodeError for a message that is no Erlang term.
+        """Sends a signal without waiting. Raises EtfEncodeError.
 
-        A peer that makes us answer and does not read the answers is held back.
+        A peer that requests answers and does not read them is paused.
         """
         if self.state is not State.UP:
             return
@@ -321,7 +324,7 @@ class Peer:
         except etf.EtfEncodeError as error:
             if not isinstance(signal, _REASONS):
                 raise
-            # The end of a process is told even if its reason cannot be.
+            # The end of a process is reported even if its reason cannot be encoded.
             if is_result := _is_result(payload):
                 error = error.about("[2]", "the result").with_traceback(error.__traceback__)
             what = "a result" if is_result else "an exit reason"
@@ -330,8 +333,8 @@ class Peer:
             return self.session.encode(signal, error_reason(error))
 
     def send(self, route: Route, payload: Term) -> Awaitable[None] | None:
-        """Sends; what is to be awaited while the sender's backlog is high. Raises EtfEncodeError,
-        NoConnection."""
+        """Sends a message. Returns an awaitable while the sender's backlog is high. Raises
+        EtfEncodeError, NoConnection."""
         outbox = self._outbox
         if self.guard is not None:
             self.guard.heard(route.sender)
@@ -352,13 +355,13 @@ class Peer:
         return None
 
     def writable_again(self) -> None:
-        """The carrier takes more."""
+        """Called when the carrier is writable again."""
         self._outbox.feed()
 
-    # -- packets in --
+    # -- incoming packets --
 
     def packets_received(self, packets: Sequence[Packet]) -> int:
-        """A batch from the carrier. Bytes dealt with; the rest waits for its turn."""
+        """Handles a batch of packets. Returns the number of bytes handled; the rest is queued."""
         self._queue.extend(packets)
         if self._held_by or self._is_work_planned:
             return 0
@@ -369,7 +372,8 @@ class Peer:
         self.connection.consumed(self._take_turn())
 
     def _take_turn(self) -> int:
-        """Deals with what has come, a turn's worth, as long as nobody holds us back. Its bytes."""
+        """Handles queued packets, at most _TURN, until a receiver pauses the peer. Returns their
+        bytes."""
         queue = self._queue
         held_by = self._held_by
         consumed = 0
@@ -386,10 +390,10 @@ class Peer:
         except HandshakeRefused as error:
             self._refused(error)
         except DistError as error:
-            self.fail(f"the peer broke the protocol: {error}", Cause.PROTOCOL)
+            self.fail(f"the peer violated the protocol: {error}", Cause.PROTOCOL)
         except Exception as error:
             extra = self.fields("internal_error")
-            logger.exception("%s: a message could not be dealt with", self, extra=extra)
+            logger.exception("%s: handling a message failed", self, extra=extra)
             self.fail(f"internal error: {error!r}", Cause.INTERNAL)
         if self.state is State.DOWN:
             queue.clear()
@@ -425,19 +429,19 @@ class Peer:
         handler(signal, payload, self)
 
     def _check_sender(self, signal: Signal) -> None:
-        """Raises ProtocolError for a signal of another node's process."""
+        """Raises ProtocolError if the sender is a process of another node."""
         kind = type(signal)
         if kind in _OWN and signal.sender.node is not self.name:  # type: ignore[attr-defined]
-            raise ProtocolError(f"{kind.__name__} in the name of another node's pid")
+            raise ProtocolError(f"{kind.__name__} with a pid of another node as sender")
 
     def _drop(self, event: PayloadRefused) -> None:
-        """The payload of a message cannot be read: this costs the message alone."""
+        """Drops a message whose payload cannot be decoded. The connection continues."""
         signal = event.signal
         self._check_sender(signal)
         self._messages_refused += 1
         kind = type(signal).__name__
         extra = {**self.fields("payload_refused"), "kind": kind, "size": event.size}
-        text = "%s sent a message (%s, %d bytes) that is dropped: %s"
+        text = "dropped a message from %s (%s, %d bytes): %s"
         logger.warning(text, self, kind, event.size, event.reason, extra=extra)
         if self.guard is None or self.guard.admits(signal, NO_PAYLOAD):
             self._owner.payload_refused(self, signal, event.reason)
@@ -447,15 +451,15 @@ class Peer:
             self._is_work_planned = True
             self._loop.call_soon(self._work)
 
-    # -- holding back --
+    # -- backpressure --
 
     @property
     def can_spawn(self) -> bool:
-        """Whether its node takes SPAWN_REQUEST."""
+        """Whether the node supports SPAWN_REQUEST."""
         return Flag.SPAWN in self.flags
 
     def pause(self, level: Backpressure) -> None:
-        """A receiver is above its high watermark, and we have filled it."""
+        """Pauses the peer if `level` requires it. The peer has filled that receiver."""
         if level in self._held_by or not level.must_hold(len(self._calls)):
             return
         now = self._loop.time()
@@ -467,14 +471,16 @@ class Peer:
             level.next_report = now + _REPORT_PAUSE
             bound = ", its hard bound" if level.is_at_bound else ""
             extra = {**self.fields("peer_held_back"), "by": str(level.owner), "size": level.size}
-            text = "%s%s: %s is held back until it is drained"
+            text = "%s%s: reading from %s is paused until the receiver has room"
             logger.warning(text, level, bound, self, extra=extra)
         if level.is_at_bound:
             self._fail_calls(level)
 
     def throttle(self, seconds: float) -> None:
-        """It has sent or called more in a second than it may, and is not read for so long. Its
-        ticks are not read either, but packets of the carrier still count as signs of life."""
+        """Pauses the peer for `seconds`, since it has exceeded a rate limit.
+
+        Its ticks are not read either, but packets of the carrier still count as signs of life.
+        """
         if seconds <= 0 or self.state is not State.UP:
             return
         now = self._loop.time()
@@ -490,7 +496,7 @@ class Peer:
         if now >= level.next_report:
             level.next_report = now + _REPORT_PAUSE
             extra = self.fields("peer_rate_limited")
-            logger.warning("%s sends more than it may, and is held back", self, extra=extra)
+            logger.warning("%s exceeds its rate limit and is paused", self, extra=extra)
 
     def _end_pause(self) -> None:
         if self._loop.time() < self._pause_over and self.state is State.UP:
@@ -499,12 +505,12 @@ class Peer:
             self.resume(self._pausing)
 
     def resume(self, level: Backpressure) -> None:
-        """A receiver has room again."""
+        """Called when a receiver has room again."""
         self._no_longer_held_by([level])
         if self._held_by or self.state is State.DOWN:
             return
         extra = self.fields("peer_let_go")
-        logger.debug("%s is not held back any more", self, extra=extra)
+        logger.debug("reading from %s continues", self, extra=extra)
         self._plan_work()
 
     def _no_longer_held_by(self, levels: Iterable[Backpressure]) -> None:
@@ -515,11 +521,12 @@ class Peer:
 
     @property
     def is_held_back(self) -> bool:
-        """Whether receivers here keep it from going on."""
+        """Whether receivers of this node pause the peer."""
         return bool(self._held_by)
 
     def traffic(self, carrier: ConnectionStatistics) -> Traffic:
-        """What went over this connection so far; `carrier` is what its connection tells of it."""
+        """Returns the traffic of this connection so far. `carrier` has the counters of the
+        carrier."""
         held_now = self._loop.time() - self._held_since if self._held_by else 0.0
         return Traffic(
             bytes_sent=carrier.bytes_sent,
@@ -534,9 +541,10 @@ class Peer:
         )
 
     def link_added(self, count: Callable[[str], int]) -> None:
-        """A link or monitor of the peer's more. Raises ProtocolError beyond the bound.
+        """Counts a new link or monitor of the peer. Raises ProtocolError beyond the limit.
 
-        Counted anew only after so many more that it costs nothing: ties end in many ways.
+        The exact number is computed only after enough additions to amortize the cost, since ties
+        end in many ways.
         """
         self._links_uncounted += 1
         most = self._limits.ties
@@ -544,14 +552,14 @@ class Peer:
             return
         ties = count(self.name)
         if ties > most:
-            raise ProtocolError(f"its processes have {ties} links and monitors here (ties: {most})")
+            raise ProtocolError(f"the peer has {ties} links and monitors (limit: {most})")
         self._links_uncounted = 0
         self._links_room = max(most - ties, most // 8)
 
     def call_begins(self, call: object, fail: Callable[[Exception], None]) -> None:
-        """A call to this peer waits for its answer: only a hard bound holds the peer back now.
+        """Notes a pending call to this peer. Only a hard bound pauses the peer now.
 
-        `fail` ends the call. Raises MailboxFull where the answer could not get through.
+        `fail` ends the call. Raises MailboxFull if the answer could not arrive.
         """
         for level in list(self._held_by):
             if level.is_at_bound:
@@ -561,7 +569,7 @@ class Peer:
         self._calls[call] = fail
 
     def call_ends(self, call: object) -> None:
-        """It waits no more."""
+        """Notes that a call has ended."""
         self._calls.pop(call, None)
 
     def _fail_calls(self, level: Backpressure) -> None:
@@ -571,10 +579,10 @@ class Peer:
 
     def _mailbox_full(self, level: Backpressure) -> MailboxFull:
         if level is self._answers:
-            return MailboxFull(f"{level}: {self.name} asks on and does not read them")
+            return MailboxFull(f"{level}: {self.name} sends requests and does not read the answers")
         return MailboxFull(
-            f"{level}, its hard bound, so {self.name} is held back and its answer with it: take "
-            f"messages out, or raise MailboxLimits.hard"
+            f"{level}, its hard bound, so {self.name} is paused and its answer cannot arrive: "
+            f"receive messages, or raise MailboxLimits.hard"
         )
 
     # -- liveness --
@@ -604,59 +612,60 @@ class Peer:
         connection.ping()
         self._timer = self._loop.call_later(tick.pause, self._tick)
 
-    # -- the end --
+    # -- closing --
 
     @property
     def ending(self) -> Ending:
-        """What it counts as, once it is over."""
+        """The class of its cause in statistics."""
         return ending_of(self.cause)
 
     def _handshake_timed_out(self, reason: str) -> None:
         self.fail(*self._judgement(reason, Cause.HANDSHAKE_TIMEOUT))
 
     def leave(self, reason: str, cause: Cause = Cause.DISCONNECTED) -> None:
-        """Ends the connection because this node wants to."""
+        """Closes the connection because this node stops or disconnects."""
         self.fail(reason, cause)
 
     def fail(self, reason: str, cause: Cause) -> None:
-        """Ends the connection from this side, at once."""
+        """Closes the connection at once."""
         if self.state is State.DOWN:
             return
         self._end(reason, cause)
         self.connection.close(reason)
 
     def connection_lost(self, reason: CloseReason) -> None:
-        """The carrier has lost it. What came before that still counts."""
+        """Called when the carrier has lost the connection. Packets already received are still
+        handled."""
         if self.state is State.DOWN:
             return
         while self._queue:
-            # What a receiver cannot hold is bounded by the carrier's window, and is the last.
+            # The carrier's window bounds what a full receiver must still accept.
             self._no_longer_held_by(list(self._held_by))
             self._take_turn()
         self.is_ended_orderly = reason.is_orderly
         self._end(*self._judgement(self._explained(reason), reason.cause))
 
     def _explained(self, reason: CloseReason) -> str:
-        """Why the carrier lost it: it may be that our event loop did not run."""
+        """Returns the reason of the loss, which may be that the local event loop was blocked."""
         stood_still = self._watch.stood_still(self._loop.time())
         if stood_still < min(self._limits.net_ticktime, _USUAL_TICKTIME) / 2:
             return reason.text
         return (
-            f"this node's event loop stood still for {stood_still:.0f} s, so the peer gave the "
-            f"connection up"
+            f"the event loop of this node was blocked for {stood_still:.0f} s, so the peer closed "
+            f"the connection"
         )
 
     def _judgement(self, reason: str, cause: Cause) -> tuple[str, Cause]:
-        """What the end of a handshake means. OTP says nothing about a cookie that is not its own:
-        it closes, or is silent."""
+        """Interprets the end of a handshake. OTP does not report a wrong cookie: it closes the
+        connection, or sends nothing."""
         if self.state is State.HANDSHAKE and self.session.is_judged:
-            reason += "; it has our answer to its challenge, so its cookie is most likely another"
+            reason += "; the peer has received the cookie proof, so the cookies probably differ"
             cause = Cause.COOKIE
             self.refusal = HandshakeRefused(reason, cause)
         return reason, cause
 
     def _refused(self, error: HandshakeRefused) -> None:
-        self.refusal = error.with_traceback(None)  # which refers to us
+        self.refusal = error.with_traceback(None)  # the traceback refers to this object
         if error.answer is not None:
             self.connection.send_handshake(error.answer)
             self._close_after_refusal(str(error), error.cause)
@@ -664,7 +673,7 @@ class Peer:
             self.fail(str(error), error.cause)
 
     def _close_after_refusal(self, reason: str, cause: Cause) -> None:
-        """Gives the last handshake message time to arrive."""
+        """Closes the connection after the last handshake message has had time to arrive."""
         if self.state is State.DOWN:
             return
         self._end(reason, cause)
@@ -688,12 +697,12 @@ class Peer:
 
 
 _REASONS = (signals.Exit, signals.ExitSignal, signals.Down)
-"""Signals that carry the reason of an end."""
+"""Signals with an exit reason."""
 
 _ANSWERS = frozenset(
     (signals.Message, signals.Exit, signals.Down, signals.SpawnReply, signals.UnlinkAck)
 )
-"""What a peer can make us send, however much it wants, when it comes without an `await`."""
+"""Signals that a peer can make this node send in any number, without an `await`."""
 
 _OWN = frozenset(
     (
@@ -701,10 +710,10 @@ _OWN = frozenset(
         *(signals.Monitor, signals.Demonitor, signals.SpawnRequest),
     )
 )
-"""Signals that a node sends for its own processes only, seen of OTP 25, which breaks the connection
-otherwise: what they leave behind is cleared when the connection to that node is lost."""
+"""Signals that a node sends only for its own processes. OTP (tested with 25) closes the
+connection otherwise: their effects are removed when the connection to the node is lost."""
 
 
 def _is_result(payload: Payload) -> bool:
-    """Whether it is what a function called by `erpc` has returned: `{Reference, return, Value}`."""
+    """Returns whether a payload is the result of an `erpc` call: `{Reference, return, Value}`."""
     return isinstance(payload, tuple) and len(payload) == 3 and payload[1] is _RETURN

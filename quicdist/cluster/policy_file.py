@@ -1,4 +1,4 @@
-"""Reads a policy from a TOML file; `docs/policy.md` tells what may stand there.
+"""Reads a policy from a TOML file; see `docs/policy.md`.
 
 mode = "log"
 
@@ -26,11 +26,11 @@ _Reader: TypeAlias = Callable[[Any], Any]
 
 
 class PolicyError(QuicdistError):
-    """A policy cannot be read; the text is one line that names the file and the line or key."""
+    """A policy cannot be read. The text is one line that names the file and the line or key."""
 
 
 def read_policy(path: Path | str) -> Policy:
-    """The policy in a file. Raises PolicyError."""
+    """Reads a policy from a TOML file. Raises PolicyError."""
     try:
         return parse_policy(Path(path).read_text("utf-8"))
     except OSError as error:
@@ -42,20 +42,20 @@ def read_policy(path: Path | str) -> Policy:
 
 
 def parse_policy(text: str) -> Policy:
-    """The policy in a file's text. Raises PolicyError."""
+    """Parses the text of a policy file. Raises PolicyError."""
     try:
         whole = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         last = f"at line {text.count(chr(10)) + 1}, the end"
         raise PolicyError(str(error).replace("at end of document", last)) from None
     except RecursionError:
-        raise PolicyError("not TOML that a policy could be: it is nested too deeply") from None
-    except ValueError as error:  # from Python: a number of more digits than it reads
-        raise PolicyError(f"not TOML that a policy could be: {error}") from None
+        raise PolicyError("invalid TOML: nested too deeply") from None
+    except ValueError as error:  # from Python: an integer with too many digits
+        raise PolicyError(f"invalid TOML: {error}") from None
     _known(whole, ("mode", "peers"), "")
     entries = whole.get("peers")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise PolicyError("one [[peers]] table or more expected; without any nobody may connect")
+        raise PolicyError("expected at least one [[peers]] table; without one no node may connect")
     peers = tuple(_rules(entry, f"peers[{place}]") for place, entry in enumerate(entries, 1))
     mode = _read(_one_of(Mode), whole["mode"], "mode") if "mode" in whole else Mode.REFUSE
     return Policy(peers, mode)
@@ -64,7 +64,7 @@ def parse_policy(text: str) -> Policy:
 def _rules(entry: Mapping[str, Any], where: str) -> PeerRules:
     _known(entry, _READERS, f"{where}.")
     if not entry.get("nodes"):
-        raise PolicyError(f'{where}.nodes: missing; whom the rules are for, as in ["*@10.0.0.*"]')
+        raise PolicyError(f'{where}.nodes: missing; expected patterns, as in ["*@10.0.0.*"]')
     values = {key: _read(_READERS[key], value, f"{where}.{key}") for key, value in entry.items()}
     return PeerRules(**values)
 
@@ -72,7 +72,7 @@ def _rules(entry: Mapping[str, Any], where: str) -> PeerRules:
 def _known(table: Mapping[str, Any], keys: Any, where: str) -> None:
     for key in table:
         if key not in keys:
-            raise PolicyError(f"{where}{key}: unknown; one of {', '.join(keys)} expected")
+            raise PolicyError(f"{where}{key}: unknown key; expected one of {', '.join(keys)}")
 
 
 def _read(reader: _Reader, value: Any, where: str) -> Any:
@@ -84,7 +84,7 @@ def _read(reader: _Reader, value: Any, where: str) -> Any:
 
 def _patterns(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
-        raise ValueError(f"a list of texts expected, {value!r} found")
+        raise ValueError(f"expected a list of strings, got {value!r}")
     return tuple(value)
 
 
@@ -97,26 +97,26 @@ def _name_patterns(value: Any) -> tuple[str, ...]:
 def _node_patterns(value: Any) -> tuple[str, ...]:
     for pattern in (patterns := _patterns(value)):
         if "@" not in pattern and pattern != EVERYTHING:
-            raise ValueError(f"{pattern!r} fits no node name: name@host expected, or * for all")
+            raise ValueError(f"invalid pattern {pattern!r}: expected name@host, or * for all")
     return patterns
 
 
 def _call_patterns(value: Any) -> tuple[str, ...]:
     for pattern in (patterns := _patterns(value)):
         if pattern != EVERYTHING and (pattern.count(":") != 1 or "/" in pattern):
-            raise ValueError(f"{pattern!r}: module:function expected, or * for all")
+            raise ValueError(f"invalid pattern {pattern!r}: expected module:function, or *")
     return patterns
 
 
 def _switch(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ValueError(f"true or false expected, {value!r} found")
+        raise ValueError(f"expected true or false, got {value!r}")
     return value
 
 
 def _count(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"a whole number from 0 expected, {value!r} found")
+        raise ValueError(f"expected a non-negative integer, got {value!r}")
     return value
 
 
@@ -126,7 +126,7 @@ def _one_of(kind: type[_E]) -> Callable[[Any], _E]:
             return kind(value)
         except ValueError:
             names = " or ".join(f'"{one.value}"' for one in kind)
-            raise ValueError(f"{names} expected, {value!r} found") from None
+            raise ValueError(f"expected {names}, got {value!r}") from None
 
     return read
 

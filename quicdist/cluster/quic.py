@@ -23,7 +23,8 @@ _ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 
 @dataclass(frozen=True, slots=True)
 class Quic(QuicOptions):
-    """QUIC, for names of the form `port@ip`. The ALPN agreed on decides the dialect."""
+    """QUIC, for names of the form `port@ip`. The negotiated ALPN protocol ID selects the
+    dialect."""
 
     dial_alpns: Sequence[str] = ALL_ALPNS
     listen_alpns: Sequence[str] = ALL_ALPNS
@@ -33,9 +34,9 @@ class Quic(QuicOptions):
 
 
 class _QuicCarrier:
-    """A node called `port@ip` has one endpoint, one UDP socket, one port; one called
-    `port@localhost` has one for each address of localhost, with the same port. Any other only
-    dials, by an endpoint for each family of addresses, made when it is wanted."""
+    """A node named `port@ip` has one endpoint with one UDP socket. `port@localhost` has one for
+    each address of localhost, with the same port. Other nodes only dial, through one endpoint
+    for each address family, opened on first use."""
 
     transport = Transport.QUIC
 
@@ -44,7 +45,7 @@ class _QuicCarrier:
         self._credentials = credentials
         self._endpoint: Endpoint | None = None
         self._others: list[Endpoint] = []
-        """Of the other addresses that our name's host has."""
+        """The endpoints for further addresses of the host in the name of this node."""
         self._dialing: dict[int, Endpoint] = {}
         self._opening = asyncio.Lock()
 
@@ -60,7 +61,7 @@ class _QuicCarrier:
             try:
                 self._others.append(await self._open(other, port, accept))
             except OSError as error:
-                if error.errno == errno.EADDRINUSE:  # another node's, to which some would come
+                if error.errno == errno.EADDRINUSE:  # in use by another node
                     raise
         return Address(address.host, address.port or port).name()
 
@@ -131,7 +132,8 @@ class _QuicCarrier:
 
 
 async def _addresses(host: str) -> Sequence[str]:
-    """Where to listen for a host. Whoever looks up `localhost` may get any of its addresses."""
+    """Returns the addresses to bind for a host. A lookup of `localhost` may return any of its
+    addresses."""
     if host != "localhost":
         return [host]
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Where a node is, and the carrier that goes there."""
+"""Resolves node names to addresses and selects the carrier."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quicdist.errors import Cause, NoConnection
 
 
 class Resolver:
-    """The carriers of one node and the places where it asks, each in the order they are tried."""
+    """The carriers and lookups of one node, in the order in which they are tried."""
 
     def __init__(
         self,
@@ -22,7 +22,7 @@ class Resolver:
         lookups: Sequence[Lookup],
         used_first: Callable[[Carrier], None] = lambda carrier: None,
     ) -> None:
-        """`used_first` is called once for each carrier, before it is used."""
+        """`used_first` is called once for each carrier, before its first use."""
         self.carriers = tuple(carriers)
         self._used_first = used_first
         self._used: list[Carrier] = []
@@ -35,9 +35,9 @@ class Resolver:
             self._used_first(carrier)
 
     async def dial(self, node: str, timeout: float) -> Connection:
-        """A connection to the node.
+        """Dials a node.
 
-        Raises OSError, and NoConnection, which says where it was looked for, and what came.
+        Raises OSError, and NoConnection with the failed lookups.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
@@ -59,7 +59,7 @@ class Resolver:
         raise DialError("; ".join(failures), max(found, key=causes.rank))
 
     async def _find(self, node: str, timeout: float) -> list[tuple[Carrier, TransportAddress]]:
-        """The places that the first says who knows any, with the carriers that go there."""
+        """Returns the addresses from the first successful lookup, with their carriers."""
         name = NodeName.parse(node)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
@@ -67,7 +67,7 @@ class Resolver:
         for asked, lookup in enumerate(self._lookups):
             left = max(deadline - loop.time(), 0.001)
             try:
-                # One that is silent leaves the others their turn.
+                # The remaining time is divided, so that a slow lookup leaves time for the others.
                 places = await lookup.find(name, left / (len(self._lookups) - asked))
             except NotFound as error:
                 answers.append(error.with_traceback(None))
@@ -76,8 +76,8 @@ class Resolver:
             if ways:
                 return ways
             where = ", ".join(map(str, places))
-            answers.append(NotFound(f"it is at {where}, where no carrier here reaches"))
-        text = "; ".join(map(str, answers)) or "there is nowhere to look it up"
+            answers.append(NotFound(f"no carrier of this node supports {where}"))
+        text = "; ".join(map(str, answers)) or "no lookup is configured"
         raise NoConnection(node, text, cause_of(answers))
 
     def _carrier(self, place: TransportAddress) -> Carrier | None:

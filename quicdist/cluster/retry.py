@@ -1,4 +1,4 @@
-"""Trying again until a node can be reached, for who asks for it."""
+"""Retries of `Node.connect`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ logger = logging.getLogger("quicdist.node")
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How patiently: `await node.connect("5555@10.0.0.7", retry=Retry())`.
+    """How to repeat failed connection attempts: `await node.connect("5555@10.0.0.7",
+    retry=Retry())`.
 
-    Pauses double from `first` to `most` seconds. Each is cut by up to a half, by chance, so that
-    many who have lost the same node don't come back to it all at once. After `attempts`, if there
-    is such a number, it is given up. A refusal ends it at once: another try would meet the same.
+    Pauses double from `first` to `most` seconds. Each is reduced at random by up to a half, so that
+    nodes that lose the same peer do not all reconnect at the same time. `attempts` limits the
+    number of attempts. A refusal is final, since a later attempt would be refused as well.
     """
 
     first: float = 0.5
@@ -27,7 +28,7 @@ class Retry:
     attempts: int | None = None
 
     def pauses(self, chance: random.Random | None = None) -> Iterator[float]:
-        """Seconds before the second attempt, the third, and so on."""
+        """Yields the pauses in seconds before the second attempt, the third, and so on."""
         source = chance or random.Random()
         pause = self.first
         while True:
@@ -35,7 +36,7 @@ class Retry:
             pause = min(pause * 2, self.most)
 
     async def connect(self, attempt: Callable[[], Awaitable[object]]) -> None:
-        """Makes attempts until one succeeds. Raises the NoConnection of the last."""
+        """Repeats `attempt` until it succeeds. Raises the last NoConnection."""
         for made, pause in enumerate(self.pauses(), 1):
             try:
                 await attempt()
@@ -49,5 +50,5 @@ class Retry:
                     "cause": error.cause.value,
                     "reason": error.reason,
                 }
-                logger.info("%s; tried again in %.1f s", error, pause, extra=extra)
+                logger.info("%s; retrying in %.1f s", error, pause, extra=extra)
             await asyncio.sleep(pause)

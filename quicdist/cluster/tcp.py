@@ -1,4 +1,4 @@
-"""TCP as a carrier of `Node`: what stock Erlang nodes speak, with EPMD telling their ports."""
+"""TCP as a carrier of `Node`: the protocol of stock Erlang nodes, with ports registered in EPMD."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ _EVERYWHERE = ("0.0.0.0", "::")
 
 
 class EpmdUse(enum.Enum):
-    """How a node that listens on TCP makes its port known."""
+    """How a node that listens on TCP publishes its port."""
 
     REGISTER = "register"
-    """In the EPMD of this host, which must be there at the start."""
+    """In the EPMD of this host, which must be running at the start."""
     EMBED = "embed"
-    """In the EPMD of this host; where there is none, in one that is part of this program."""
+    """In the EPMD of this host, or in an EPMD server in this process if there is none."""
     NONE = "none"
-    """Not at all: the others know the port."""
+    """Not at all. Peers must know the port."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tcp:
-    """TCP, not encrypted, for names of the form `name@host`.
+    """TCP without encryption, for names of the form `name@host`.
 
-    A node with such a name listens at `port` (0: any free one) of the address in its name, or of
-    all addresses where it says a host other than localhost, as OTP does; `Node(listen=...)` says
-    otherwise. `epmd_port` is by default ERL_EPMD_PORT, or 4369.
+    A node with such a name listens on `port` (0: any free port). It binds the address in its name,
+    or all addresses if the name contains a host other than localhost, as OTP does.
+    `Node(listen=...)` overrides that. `epmd_port` is by default ERL_EPMD_PORT, or 4369.
     """
 
     port: int = 0
@@ -59,14 +59,12 @@ class Tcp:
 
     def make(self, credentials: Credentials) -> Carrier:
         if credentials.trust.require_tls:
-            raise NodeError(
-                "plain TCP with a trust that requires TLS: give Tls(), or leave `carriers` out"
-            )
+            raise NodeError("Tcp() excludes Trust(require_tls=True): use Tls(), or omit `carriers`")
         return TcpCarrier(self, credentials)
 
 
 class TcpCarrier:
-    """A listener and its entry in EPMD, if our own name wants them."""
+    """A listener and its EPMD registration, if the name of this node needs them."""
 
     transport = Transport.TCP
 
@@ -110,7 +108,7 @@ class TcpCarrier:
         return connection
 
     async def close(self, timeout: float) -> None:
-        # The entry first: it starts an EPMD where there is none.
+        # The registration is closed first, since it starts an EPMD server when EPMD disappears.
         if self._entry is not None:
             await self._entry.close()
         for server in (self._epmd, self._listener):
@@ -119,13 +117,13 @@ class TcpCarrier:
         self._entry = self._epmd = self._listener = None
 
     def rebind(self) -> None:
-        """A TCP connection cannot move."""
+        """Does nothing: a TCP connection cannot move to another socket."""
 
     def refusals(self) -> Mapping[RejectReason, int]:
         return {}
 
     def describe(self) -> str:
-        return "TCP for nodes named name@host: nothing is encrypted, no peer is verified"
+        return "TCP for nodes named name@host: no encryption and no authentication"
 
     async def _register(self, own: ListenerSettings, host: str, port: int) -> Registration:
         kind = NodeType.HIDDEN if own.is_hidden else NodeType.NORMAL
@@ -135,22 +133,22 @@ class TcpCarrier:
         async def embed() -> None:
             hosts = [host] if host in _EVERYWHERE else list(dict.fromkeys((_LOOPBACK, host)))
             self._epmd = await EpmdServer.open(hosts, address.port, NodeTable())
-            _log.info("no EPMD was at %s: %s is one, as long as it runs", address, own.name)
+            _log.info("no EPMD at %s: %s starts one in its process", address, own.name)
 
-        # Whoever requires TLS opens no port of EPMD's, which is in the clear.
+        # If TLS is required, no unencrypted EPMD port is opened.
         requires_tls = self._credentials.trust.require_tls
         is_embedding = self._settings.epmd is EpmdUse.EMBED and not requires_tls
         try:
             return await Registration.open(node, address, absent=embed if is_embedding else None)
         except ConnectionRefusedError:
             raise EpmdError(
-                f"no EPMD answers at {address}: `epmd -daemon` starts one, and "
-                f"Tcp(epmd=EpmdUse.EMBED) does without"
+                f"no EPMD answers at {address}: start it with `epmd -daemon`, "
+                f"or use Tcp(epmd=EpmdUse.EMBED)"
             ) from None
 
 
 def _listening_host(host: str) -> str | Sequence[str]:
-    """Where a node of this host listens, unless told otherwise."""
+    """Returns the addresses to bind for a host by default."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

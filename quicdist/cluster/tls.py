@@ -1,4 +1,4 @@
-"""TLS on TCP as a carrier of `Node`: what stock Erlang speaks with `-proto_dist inet_tls`."""
+"""TLS over TCP as a carrier of `Node`: the protocol of stock Erlang with `-proto_dist inet_tls`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from quicdist.cluster.tcp import Tcp, TcpCarrier
 
 @dataclass(frozen=True, slots=True)
 class Tls(Tcp):
-    """As `Tcp`, in TLS. Neither a name nor EPMD tells who speaks it: a node has one of the two.
+    """TLS over TCP, with the options of `Tcp`.
 
-    Nodes that dial us can be asked for certificates by authority alone; with any other `Trust` a
-    node that listens takes `uncertified=["*"]`.
+    Neither a name nor EPMD distinguishes `Tcp` and `Tls`, so a node has one of them. Dialers can
+    only be required to present certificates with `Trust` by authority. With any other `Trust`, a
+    node that listens needs `uncertified=["*"]`.
     """
 
     def make(self, credentials: Credentials) -> Carrier:
@@ -26,14 +27,17 @@ class Tls(Tcp):
 
 
 def tcp_or_tls(trust: Trust) -> Tcp:
-    """What a node has for names of the form `name@host`, unless it is told. Who names authorities
-    or pins, to know whom he talks to, does not mean to talk to anybody in the clear."""
+    """Returns the default carrier for names of the form `name@host`.
+
+    Trust by authority or pins, or `require_tls`, selects TLS, since plain TCP does not authenticate
+    peers.
+    """
     is_certified = trust.by in (TrustBy.AUTHORITY, TrustBy.PINS)
     return Tls() if is_certified or trust.require_tls else Tcp()
 
 
 class _TlsCarrier(TcpCarrier):
-    """As TCP's, but for how a connection is made."""
+    """The TCP carrier with TLS connections."""
 
     async def _listen(self, host: str | Sequence[str], port: int, accept: Accept) -> TcpListener:
         return await tls.listen(
@@ -58,4 +62,4 @@ class _TlsCarrier(TcpCarrier):
         trust = self._credentials.trust
         if trust.by is TrustBy.AUTHORITY:
             return f"over TCP, {trust.describe()}"
-        return f"over TCP, {trust.describe('those that we dial')}"
+        return f"over TCP, {trust.describe('nodes that this node dials')}"

@@ -1,4 +1,4 @@
-"""The process that calls other nodes for Python code that is no process itself.
+"""The process that makes calls for Python code outside any process.
 
 OTP: net_adm:ping/1, erpc:call/5, erpc:cast/4, rpc:call/5.
 """
@@ -29,14 +29,14 @@ _USER = Atom("user")
 
 
 class Caller(SystemProcess):
-    """Makes calls, and connects to the nodes that it calls."""
+    """Makes calls. Connects to the called node if necessary."""
 
     def __init__(self, system: ProcessTable, group_leader: Pid) -> None:
         super().__init__(system, ignore)
         self._group_leader = group_leader
 
     async def ping(self, node: Atom, timeout: float | None) -> bool:
-        """Whether the node answers, as `net_adm:ping`."""
+        """Returns whether the node answers, as `net_adm:ping`."""
         try:
             answer = await self.gen_call(
                 (NET_KERNEL, node), is_auth_call(None, self.system.name)[2], timeout
@@ -73,7 +73,7 @@ class Caller(SystemProcess):
     async def rpc(
         self, node: Atom, module: Atom, function: Atom, args: list[Term], timeout: float | None
     ) -> Term:
-        """What `rpc:call` did before OTP 23: asks `rex`, so it also works with old nodes."""
+        """`rpc:call` as before OTP 23: calls `rex`, which old nodes support as well."""
         what = f"{module}:{function}/{len(args)} on {node}"
         request = (_CALL, module, function, args, _USER)
         answer = await gen_call(self, (_REX, node), request, timeout, what=what)
@@ -98,19 +98,19 @@ class Caller(SystemProcess):
         return CallRequest(GenCall(self, to, request))
 
     def ask(self, node: Atom, name: Atom, message: Term) -> None:
-        """Sends a message whose answer nobody waits for."""
+        """Sends a message and ignores the answer."""
         self.system.emit_if_connected(node, self.pid, signals.Message(self.pid, name), message)
 
     def ended_error(self) -> Exception:
-        """What its calls raise when it has ended."""
+        """Returns the exception for calls after the process has ended."""
         return NotRunning(f"{self.system.name} has stopped")
 
     def _check(self, node: Atom) -> None:
-        """Raises where the node may not be called."""
+        """Raises NoConnection if the node may not be called."""
 
 
 class ConnectedCaller(Caller):
-    """Calls only nodes to which a connection is up."""
+    """Calls connected nodes only."""
 
     def _check(self, node: Atom) -> None:
         if node is not self.system.name and not self.system.network.is_up(node):

@@ -1,7 +1,7 @@
-"""Python functions that other nodes can call, and nothing else can be called.
+"""Python functions that other nodes can call.
 
-`@export` only marks a function. What a node serves is what it is given: `Node(...,
-exports=[...])` takes marked functions, modules and objects that contain some.
+`@export` only marks a function. A node serves what it is passed: `Node(..., exports=[...])` takes
+marked functions, and modules and objects that contain some.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from quicdist.etf import Atom, Term
 _F = TypeVar("_F", bound=Callable[..., object])
 _MARK = "__quicdist_export__"
 TYPED = "__quicdist_typed__"
-"""Where a function has its `Typed`, if it has types (see quicdist.typed)."""
+"""The attribute of a function that holds its `Typed`; see quicdist.typed."""
 
 
 class Run(enum.Enum):
-    """Where a plain (not async) function runs."""
+    """Where a function that is not async runs."""
 
     THREAD = "thread"
-    """In one of the node's threads, so that a slow function stops nothing else. The default."""
+    """In a thread of the node, so that a slow function does not block the event loop. The
+    default."""
 
     INLINE = "inline"
-    """In the event loop: for short functions, and those that must not run in another thread."""
+    """In the event loop, for short functions and functions that must not run in another thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What `@export` writes on a function."""
+    """The attribute that `@export` sets on a function."""
 
     module: str | None
     name: str | None
@@ -45,25 +46,25 @@ class Mark:
 
 
 class Conversions(Protocol):
-    """Between terms and what a function takes and returns."""
+    """Conversions between terms and the arguments and result of a function."""
 
     def arguments(self, args: Sequence[Term]) -> Sequence[Any]:
-        """What the function is given for the terms of a call."""
+        """Converts the arguments of a call."""
 
     def result(self, value: Any) -> Term:
-        """The term of what it returned."""
+        """Converts the result to a term."""
 
 
 class Typed(Protocol):
-    """What `quicdist.typed.typed` writes on a function."""
+    """The attribute that `quicdist.typed.typed` sets on a function."""
 
     def conversions(self, function: Callable[..., Any]) -> Conversions:
-        """Those of the function itself, or of what it was bound to or wrapped in."""
+        """Returns the conversions of the function, or of the function that it binds or wraps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A function as a node serves it."""
+    """An exported function."""
 
     module: Atom
     name: Atom
@@ -75,13 +76,13 @@ class Exported:
     conversions: Conversions | None = None
 
     def begin(self, args: Sequence[Term]) -> Any:
-        """Calls it; what it returned may have to be awaited, and is no term before `end`."""
+        """Calls the function. The result may be awaitable and must be passed to `end`."""
         return self.function(
             *(args if self.conversions is None else self.conversions.arguments(args))
         )
 
     def end(self, value: Any) -> Term:
-        """The term of what it returned."""
+        """Converts the result to a term."""
         return value if self.conversions is None else self.conversions.result(value)
 
 
@@ -103,25 +104,26 @@ def export(
     name: str | None = None,
     run: Run = Run.THREAD,
 ) -> _F | Callable[[_F], _F]:
-    """Marks a function as callable from other nodes; bare or with settings.
+    """Marks a function as callable from other nodes. Used bare or with arguments.
 
-    `module` and `name` are what Erlang calls it by (`"Elixir.Calc"` for an Elixir alias); by
-    default the last part of the Python module's name, and the function's own. Async functions
-    run in the event loop; `run` says where plain ones do. It may stand above `@staticmethod` and
-    `@classmethod`, and be given bound methods, `functools.partial` and callable objects.
+    `module` and `name` are the Erlang names (`"Elixir.Calc"` for an Elixir alias). The defaults are
+    the last component of the Python module's name, and the name of the function. Async functions
+    run in the event loop; `run` selects where other functions run. It can be applied above
+    `@staticmethod` and `@classmethod`, and to bound methods, `functools.partial` objects and
+    callable objects.
 
-    Raises ExportError for what cannot be marked: a class, a function written in C.
+    Raises ExportError for a class and for a function written in C.
     """
 
     def mark(marked: _F) -> _F:
         if isinstance(marked, type):
-            raise ExportError(f"{marked!r} is a class: mark its methods, and export an object")
+            raise ExportError(f"{marked!r} is a class: mark its methods and export an instance")
         try:
-            # Of a method, bound or not, the function: the method itself is made anew each time.
+            # For a method the function is marked, since a method object is created at each access.
             setattr(getattr(marked, "__func__", marked), _MARK, Mark(module, name, run))
         except AttributeError:
             raise ExportError(
-                f"{marked!r} cannot be marked: define a function that calls it, and mark that"
+                f"{marked!r} cannot be marked: mark a function that calls it"
             ) from None
         return marked
 
@@ -129,7 +131,8 @@ def export(
 
 
 class Exports:
-    """What one node serves. Raises ExportError for what is not marked, or marked twice alike."""
+    """The exported functions of one node. Raises ExportError for unmarked objects and for
+    duplicate names."""
 
     def __init__(self, given: Iterable[object], threads: int) -> None:
         self._functions: dict[tuple[Atom, Atom], list[Exported]] = {}
@@ -141,16 +144,16 @@ class Exports:
 
     @property
     def modules(self) -> Sequence[Atom]:
-        """The Erlang modules that have functions here."""
+        """The Erlang modules with exported functions."""
         return list(dict.fromkeys(module for module, _ in self._functions))
 
     def __iter__(self) -> Iterator[Exported]:
-        """All functions, in the order of their modules and names."""
+        """Iterates over the functions, sorted by module, name and arity."""
         for key in sorted(self._functions):
             yield from sorted(self._functions[key], key=lambda one: one.least)
 
     def find(self, module: Term, name: Term, arity: int) -> Exported | None:
-        """The function of that module, name and arity."""
+        """Returns the function with that module, name and arity, or None."""
         if not isinstance(module, Atom) or not isinstance(name, Atom):
             return None
         for one in self._functions.get((module, name), ()):
@@ -159,13 +162,16 @@ class Exports:
         return None
 
     async def run(self, exported: Exported, args: Sequence[Term]) -> Term:
-        """Calls it. Raises what it raises. Cancelled, an async function is cancelled with it; a
-        plain one runs on in its thread, to nobody's use."""
+        """Calls a function and returns its result as a term. Raises what the function raises.
+
+        Cancellation cancels an async function. A function in a thread continues, and its result is
+        dropped.
+        """
         try:
             return await self._run(exported, args)
         except SystemExit as error:
-            # Who calls a function may end that function, not the program.
-            raise RuntimeError(f"{exported.name} wanted to end the program: {error!r}") from error
+            # A call may end the called function, but not the program.
+            raise RuntimeError(f"{exported.name} raised {error!r}") from error
 
     async def _run(self, exported: Exported, args: Sequence[Term]) -> Term:
         if exported.is_async or exported.run is Run.INLINE:
@@ -176,11 +182,12 @@ class Exports:
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
         value = await loop.run_in_executor(self._pool, context.run, _in_thread, exported, args)
-        # A plain function may be the wrapper of an async one: its work is still to be done.
+        # A function that is not async may return an awaitable, for example a wrapper of an async
+        # one.
         return exported.end(await value.awaited) if isinstance(value, _ToAwait) else value
 
     def close(self) -> None:
-        """Threads end when their function does."""
+        """Shuts the thread pool down. Threads end when their function returns."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
@@ -190,7 +197,7 @@ class Exports:
         module = mark.module or _default_module(found)
         name = mark.name or _default_name(found)
         if name is None:
-            raise ExportError(f"{function!r} has no name: give one, @export(name=...)")
+            raise ExportError(f"{function!r} has no name: use @export(name=...)")
         least, most = _arity(function)
         exported = Exported(
             Atom(module),
@@ -215,26 +222,29 @@ class Exports:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A marked function, and where it was found."""
+    """A marked function and where it was found."""
 
     function: Callable[..., Any]
     mark: Mark
     typed: Typed | None
     attribute: str | None = None
     module: str | None = None
-    """The Python module that is exported, or that of the object's class."""
+    """The name of the exported Python module, or the module of the object's class."""
 
 
 @dataclass(frozen=True, slots=True)
 class _ToAwait:
-    """What a plain function returned in its thread and the event loop is to await."""
+    """An awaitable that a function in a thread returned, for the event loop."""
 
     awaited: Awaitable[Any]
 
 
 def _in_thread(exported: Exported, args: Sequence[Term]) -> Any:
-    """Calls it. A StopIteration becomes a RuntimeError, as it does in a coroutine: no asyncio
-    future takes one, so that the call would never end (before Python 3.12)."""
+    """Calls a function in a thread.
+
+    StopIteration becomes RuntimeError, as in a coroutine. An asyncio future does not accept
+    StopIteration before Python 3.12, so the call would never end.
+    """
     try:
         value = exported.begin(args)
     except StopIteration as error:
@@ -261,9 +271,9 @@ def _marked_within(given: object) -> Iterator[_Found]:
     if is_found:
         return
     if callable(given) and not isinstance(given, type):
-        raise ExportError(f"{given!r} is not marked: put @export above its definition")
+        raise ExportError(f"{given!r} is not marked with @export")
     name = getattr(given, "__name__", None) or repr(given)
-    raise ExportError(f"nothing in {name} is marked with @export: put it above what is served")
+    raise ExportError(f"nothing in {name} is marked with @export")
 
 
 def _found(
@@ -275,27 +285,27 @@ def _found(
     mark = _written(member, _MARK)
     assert isinstance(mark, Mark)
     if not callable(function):
-        raise ExportError(f"{function!r}, marked with @export, cannot be called")
+        raise ExportError(f"{function!r} is marked with @export but not callable")
     return _Found(function, mark, _written(_innermost(member), TYPED), attribute, module)
 
 
 def _written(function: object, name: str) -> Any:
-    """What a decorator wrote on a function, also below `staticmethod` and `classmethod`, or the
-    class of a callable object says. A class that has such a mark says it of its objects."""
+    """Returns an attribute that a decorator set on a function, also below `staticmethod` and
+    `classmethod`, or on the class of a callable object. On a class it applies to the instances."""
     below = getattr(function, "__func__", function)
     return getattr(below, name, None)
 
 
 def _innermost(function: object) -> Any:
-    """A partial function has none of the attributes of the one that it calls."""
+    """Unwraps partial functions, which have no attributes of the function that they call."""
     while isinstance(function, (functools.partial, functools.partialmethod)):
         function = function.func
     return function
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling it is no work yet. What it wraps does not say that: a wrapper may be async
-    around a plain function, or the reverse."""
+    """Returns whether calling the function only creates an awaitable. `__wrapped__` is not
+    considered: an async wrapper may wrap a function that is not async, and vice versa."""
     call = getattr(type(function), "__call__", None)  # noqa: B004 - of callable objects
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
@@ -316,8 +326,8 @@ def _default_name(found: _Found) -> str | None:
 
 
 def _is_wrapper(found: _Found) -> bool:
-    """Whether a decorator made it and did not say of what (functools.wraps), or a descriptor bound
-    it: its name and module are then not those that it was defined with."""
+    """Returns whether the function is a decorator's wrapper without functools.wraps, or was
+    bound by a descriptor. Its name and module then differ from those of its definition."""
     if found.attribute is None:
         return False
     if isinstance(found.function, functools.partial):
@@ -327,7 +337,7 @@ def _is_wrapper(found: _Found) -> bool:
 
 
 def _arity(function: Callable[..., Any]) -> tuple[int, int | None]:
-    """The least and most positional arguments it takes; None is any number."""
+    """Returns the minimum and maximum number of positional arguments. None means no maximum."""
     least = most = 0
     try:
         parameters = inspect.signature(function).parameters.values()

@@ -1,8 +1,7 @@
-"""Group leaders: where what functions print goes, when it comes here.
+"""Group leaders: processes that receive the output of other processes.
 
-Output is served in order, line by line as the writer says; reading is `eof`. Formatting is
-Erlang's business: the arguments of `io:format` from a BEAM are formatted by its own `io_lib`,
-so that what is printed looks as it would there.
+Output requests are served in order. Input requests get `eof`. The arguments of `io:format` from a
+BEAM node are formatted there by `io_lib`, so that the output is the same as in Erlang.
 
 OTP, "The Erlang I/O Protocol".
 """
@@ -25,7 +24,7 @@ from quicdist.runtime.system_process import SystemProcess, ignore
 logger = logging.getLogger("quicdist.io")
 
 Write: TypeAlias = Callable[[str], object]
-"""Takes text as it was printed, newlines included."""
+"""Receives printed text, including newlines."""
 
 Apply: TypeAlias = "Callable[[Atom, Atom, Atom, list[Term]], Awaitable[Term]]"
 """Calls a function on a node."""
@@ -37,19 +36,19 @@ _ENOTSUP = (_ERROR, Atom("enotsup"))
 _EREQUEST = (_ERROR, Atom("request"))
 _EOF = Atom("eof")
 _SHOWN = 64 * 1024
-"""Characters of what cannot be formatted as it was meant to be, and prints as it is."""
+"""The maximum number of characters of arguments that are printed unformatted."""
 
 _INPUT = frozenset({"get_chars", "get_line", "get_until", "get_password"})
 _MIB = 1024 * 1024
 _QUIET = 0.5
-"""Seconds after which a line without an end is taken for one."""
+"""Seconds after which an incomplete line is logged."""
 
 
 class GroupLeader(SystemProcess):
-    """A process that others print to. It ends with `close`, or with the node."""
+    """A process that other processes print to. It ends with `close`, or with the node."""
 
     def __init__(self, system: ProcessTable, write: Write, apply: Apply | None = None) -> None:
-        """`apply` is what formats where its senders are."""
+        """`apply` calls `io_lib` on the sender's node to format output."""
         super().__init__(system, ignore)
         self.level = Backpressure(self, 4 * _MIB, 8 * _MIB, 16 * _MIB)
         self._write = write
@@ -61,7 +60,7 @@ class GroupLeader(SystemProcess):
         return f"group leader {super().__str__()}"
 
     def deliver(self, message: Term, source: Source) -> None:
-        """An I/O request waits its turn; other messages are dropped."""
+        """Queues an I/O request. Other messages are dropped."""
         match message:
             case ("io_request", Pid() as sender, reply_as, request):
                 size = footprint(message)
@@ -75,11 +74,11 @@ class GroupLeader(SystemProcess):
                 super().deliver(message, source)
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the process."""
         self.die(Atom("normal"))
 
     def stopped(self) -> None:
-        """It takes no more."""
+        """Drops queued requests when the process has ended."""
         self._queue.clear()
         self.level.size = 0
         self.level.let_all_go()
@@ -87,7 +86,7 @@ class GroupLeader(SystemProcess):
             self._task.cancel()
 
     async def _serve(self) -> None:
-        await asyncio.sleep(0)  # a task may run before `create_task` has returned it
+        await asyncio.sleep(0)  # eager tasks run before `create_task` returns
         while self._queue:
             sender, reply_as, request, size = self._queue.popleft()
             self.level.take(size)
@@ -95,7 +94,7 @@ class GroupLeader(SystemProcess):
                 answer = await self._answer(sender, request)
             except Exception:
                 extra = {**self.fields("print_failed"), "sender": str(sender)}
-                text = "%s: what was printed by %s cannot be written"
+                text = "%s: writing the output of %s failed"
                 logger.exception(text, self, sender, extra=extra)
                 answer = (_ERROR, Atom("eio"))
             self.system.post(self.pid, sender, (_IO_REPLY, reply_as, answer))
@@ -139,14 +138,14 @@ class GroupLeader(SystemProcess):
     async def _formatted(
         self, node: Atom, module: Atom, function: Atom, arguments: list[Term]
     ) -> Term:
-        # Only what formats: a request cannot make us call other things in its sender's name.
+        # Only `io_lib` is called: a request must not make this node call other functions.
         if node is self.system.name or self._apply is None or module != "io_lib":
             return f"{format_bounded(arguments, _SHOWN)}\n"
         return await self._apply(node, module, function, arguments)
 
 
 class LogLines:
-    """Writes lines to the log `quicdist.io`; one without an end when nothing follows it soon."""
+    """Writes lines to the log `quicdist.io`. An incomplete line is written after a pause."""
 
     def __init__(self) -> None:
         self._rest = ""
@@ -165,7 +164,7 @@ class LogLines:
             self._quiet = asyncio.get_running_loop().call_later(_QUIET, self.end)
 
     def end(self) -> None:
-        """What was written last is all of its line."""
+        """Logs an incomplete line."""
         rest, self._rest = self._rest, ""
         if rest:
             _log_line(rest)
@@ -176,7 +175,7 @@ def _log_line(line: str) -> None:
 
 
 def _text(chars: Term, encoding: Term) -> str | None:
-    """Deep lists of characters and binaries as text; None for what is none."""
+    """Converts a deep list of characters and binaries to text. Returns None if it is not one."""
     parts: list[str] = []
     codec = "latin-1" if encoding == "latin1" else "utf-8"
     stack = [chars]

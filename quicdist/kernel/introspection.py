@@ -1,10 +1,11 @@
-"""What a node tells about itself to other nodes: the functions of the module `quicdist`.
+"""Introspection by other nodes: the functions of the module `quicdist`.
 
-- `quicdist:exports()` is a list of maps, one for each exported function that the caller may call.
-- `quicdist:status()` is a map: the node, its processes and its connections at this moment.
+- `quicdist:exports()` returns a list of maps, one for each exported function that the caller may
+  call.
+- `quicdist:status()` returns a map with the state of the node, its processes and connections.
 
-Both are called by `erpc` and `rpc` as exported functions are, and need the same right: a peer whose
-`Access.calls` are restricted needs `quicdist:exports` or `quicdist:status` among them.
+Both are called by `erpc` and `rpc` like exported functions and need the same permission: a peer
+whose `Access.calls` are restricted needs `quicdist:exports` or `quicdist:status` among them.
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ EXPORTS = "exports"
 STATUS = "status"
 
 MOST_PROCESSES = 200
-"""Rows of `status`: those with the most messages waiting."""
+"""The maximum number of rows of `status`: the processes with the most queued messages."""
 
 _MOST_DOC = 200
-"""Characters of a documentation line."""
+"""The maximum number of characters of a documentation line."""
 
 Connections: TypeAlias = Callable[[], Iterator[dict[Term, Term]]]
-"""One map for each connection that is up."""
+"""Returns one map for each established connection."""
 
 
 class Introspection:
-    """Answers for one incarnation of a node. Nothing is counted for it beforehand."""
+    """Answers for one node incarnation. Everything is computed on request."""
 
     def __init__(
         self,
@@ -47,8 +48,8 @@ class Introspection:
         running: Callable[[], int],
         connections: Connections,
     ) -> None:
-        """`may_call` is that of RpcServer. `running` is the number of calls of exported functions
-        that have not ended."""
+        """`may_call` is `RpcServer.may_call`. `running` returns the number of calls of exported
+        functions that have not ended."""
         self._system = system
         self._exports = exports
         self._may_call = may_call
@@ -57,13 +58,13 @@ class Introspection:
         self._began = time.monotonic()
 
     def exports(self, caller: Atom | None) -> Term:
-        """The functions that `caller` may call; None is this node, which may call all."""
+        """Returns the functions that `caller` may call. None is this node, which may call all."""
         return [
             _described(one) for one in self._exports if self._may_call(caller, one.module, one.name)
         ]
 
     def status(self, caller: Atom | None) -> Term:
-        """The node at this moment. Times are in milliseconds, sizes in bytes."""
+        """Returns the state of the node. Times are in milliseconds, sizes in bytes."""
         processes = list(self._system.processes.values())
         mailboxes = [one for one in processes if isinstance(one, Mailbox)]
         rows = heapq.nlargest(MOST_PROCESSES, processes, key=_fullness)
@@ -92,14 +93,14 @@ def _described(exported: Exported) -> Term:
 
 
 def _first_line(function: Callable[..., object]) -> str:
-    """The first line of the docstring. That of a partial object's own class says nothing."""
+    """Returns the first line of the docstring, for a partial object that of its function."""
     documented = getattr(function, "func", function)
     lines: Sequence[str] = (inspect.getdoc(documented) or "").splitlines()
     return lines[0].strip()[:_MOST_DOC] if lines else ""
 
 
 def _fullness(process: Process) -> tuple[int, bool]:
-    """Order of the rows: messages waiting first, then processes with a name."""
+    """Sort key of the rows: queued messages first, then whether the process has a name."""
     waiting = process.message_count if isinstance(process, Mailbox) else 0
     return waiting, process.name is not None
 

@@ -1,6 +1,6 @@
-"""`net_kernel`: the process that other nodes ask whether we are here.
+"""`net_kernel`: the process that answers pings of other nodes.
 
-OTP, net_kernel: handle_call/3. What would change this node from outside is not done.
+OTP, net_kernel: handle_call/3. Requests that would change this node are not supported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ YES = Atom("yes")
 
 
 def start_net_kernel(system: ProcessTable, net_ticktime: float) -> SystemProcess:
-    """Starts and registers it."""
+    """Starts and registers the `net_kernel` process."""
     answers: dict[str, Term] = {
         "longnames": True,
         "nodename": system.name,
@@ -36,7 +36,7 @@ def start_net_kernel(system: ProcessTable, net_ticktime: float) -> SystemProcess
                 me.reply(to, answers[question])
             case ("$gen_call", to, request) if is_from(to):
                 extra = me.fields("message_ignored")
-                logger.debug("net_kernel does not do %s", request, extra=extra)
+                logger.debug("net_kernel does not support %s", request, extra=extra)
                 me.reply(to, (Atom("error"), Atom("notsup")))
             case _:
                 ignore(me, message, source)
@@ -47,5 +47,5 @@ def start_net_kernel(system: ProcessTable, net_ticktime: float) -> SystemProcess
 
 
 def is_auth_call(sender_tag: Term, node: Atom) -> Term:
-    """The message that `net_adm:ping/1` sends; `sender_tag` is its From."""
+    """Returns the message of `net_adm:ping/1`. `sender_tag` is its From."""
     return GEN_CALL, sender_tag, (IS_AUTH, node)

@@ -1,18 +1,18 @@
-"""How other nodes call exported functions: erpc and rpc, and gen_server calls to a module's name.
+"""The server side of calls: erpc, rpc, and gen_server calls to the name of a module.
 
-- `spawn(Node, Module, Function, Args)` and its kin start a process that runs an exported function.
-- `erpc:call`, and `rpc:call` since OTP 23, ask our node to spawn `erpc:execute_call/4`: the
-  answer is the exit reason of that process.
-- Older nodes' `rpc:call` is a gen call to `rex`, and so is `rpc:block_call`; `rpc:cast`,
-  `rpc:eval_everywhere` and `rpc:sbcast` are casts and messages to it.
-- `gen_server:call({Module, Node}, {Function, Arg...})` (or the bare `Function`) calls a function
-  of an exported module. Where it raises, that caller's monitor fires with the error as reason,
-  as if the server had crashed and been restarted; the caller sees what `gen_server:call` makes
-  of a crashed server.
+- `spawn(Node, Module, Function, Args)` and similar functions start a process that runs an exported
+  function.
+- `erpc:call`, and `rpc:call` since OTP 23, make this node spawn `erpc:execute_call/4`. The answer
+  is the exit reason of that process.
+- `rpc:call` of older nodes is a gen call to `rex`, and so is `rpc:block_call`. `rpc:cast`,
+  `rpc:eval_everywhere` and `rpc:sbcast` are casts and messages to `rex`.
+- `gen_server:call({Module, Node}, {Function, Arg...})` (or only `Function`) calls a function of an
+  exported module. If the function raises, the caller's monitor fires with the error as the reason,
+  as if the server had crashed and been restarted.
 - `rpc:server_call(Node, Module, Module, Request)` and `rpc:multi_server_call` do the same.
 
-A call that has begun always ends in an answer or, where the caller watches, in a DOWN signal: also
-when the function is cancelled, its process is ended, or its result cannot be encoded.
+A started call always ends with an answer or, if the caller has a monitor, with a DOWN signal, also
+if the function is cancelled, its process is ended, or its result cannot be encoded.
 
 OTP: erpc, rpc, gen; ERTS manual, Distribution Protocol, SPAWN_REQUEST.
 """
@@ -64,11 +64,11 @@ _NONEXISTING_NAME = Atom("nonexisting_name")
 
 
 Provided: TypeAlias = Callable[[Atom | None, Sequence[Term]], Awaitable[Term]]
-"""Given the calling node (None is this one) and the arguments."""
+"""A function that takes the calling node (None for this one) and the arguments."""
 
 
 class RpcServer:
-    """Runs exported functions for other nodes, each call in a process of its own."""
+    """Runs exported functions for other nodes, each call in its own process."""
 
     def __init__(
         self,
@@ -96,8 +96,8 @@ class RpcServer:
             system.register(module, SystemProcess(system, self._on_module_call))
 
     def provide(self, module: str, name: str, arity: int, function: Provided) -> None:
-        """A function of the node's own that other nodes call. An exported function of the same
-        module, name and arity comes first."""
+        """Adds a built-in function that other nodes can call. An exported function of the same
+        module, name and arity takes precedence."""
         self._provided[module, name, arity] = function
 
     # -- running ---------------------------------------------------------------------------------
@@ -110,8 +110,8 @@ class RpcServer:
         before: Callable[[Mailbox], None] | None = None,
         call: _Call | None = None,
     ) -> None:
-        """A process for one call. A peer with too many of them is held back meanwhile. A `call`
-        that is not answered when the process ends fails with its exit reason."""
+        """Starts a process for one call. A peer with too many calls is paused. A `call` that is
+        not answered when the process ends fails with its exit reason."""
         level = self._running.get(source)
         if level is None:
             most = self._calls_at_once
@@ -137,7 +137,7 @@ class RpcServer:
         self._count(source)
 
     def _count(self, source: Source) -> None:
-        """A call more; a peer that calls too often is held back."""
+        """Counts a call. A peer that exceeds its call rate is paused."""
         if self._rates is not None and source.name is not None:
             source.throttle(self._rates.take(source.name, asyncio.get_running_loop().time()))
 
@@ -146,11 +146,12 @@ class RpcServer:
 
     @property
     def running(self) -> int:
-        """Calls of exported functions that have not ended."""
+        """The number of calls of exported functions that have not ended."""
         return sum(level.size for level in self._running.values())
 
     async def _apply(self, source: Source, module: Term, name: Term, args: Term) -> Term:
-        """Calls the function; raises what it raises, or `undef`. Written to the audit log."""
+        """Calls a function and writes the audit log. Raises what the function raises, or
+        `undef`."""
         module, name, args = _applied((module, name, _length(args)), args)
         if self._audit is None or source.name is None:
             return await self._run_allowed(source, module, name, args)
@@ -188,13 +189,13 @@ class RpcServer:
     def _say_not_allowed(self, source: Source, function: str) -> None:
         caller = str(source.name)
         extra = {"event": "call_not_allowed", "node": str(self._system.name), "peer": caller}
-        logger.warning("%s wanted to call %s, which it may not", caller, function, extra=extra)
+        logger.warning("%s is not allowed to call %s", caller, function, extra=extra)
 
     def _may_call(self, source: Source, module: str, name: str) -> bool:
         return self.may_call(source.name, module, name)
 
     def may_call(self, caller: Atom | None, module: str, name: str) -> bool:
-        """Whether a node may call this function; None is this node."""
+        """Returns whether a node may call a function. None is this node."""
         if caller is None:
             return True
         rules = self._access.rules_for(caller)
@@ -231,13 +232,13 @@ class RpcServer:
             self._start(source, main, before=before)
         except Exception:
             extra = {"event": "spawn_failed", "node": str(self._system.name)}
-            logger.exception("a process for %s cannot be started", caller, extra=extra)
+            logger.exception("starting a process for %s failed", caller, extra=extra)
             failure = signals.SpawnReply(signal.req_id, caller, 0, _SYSTEM_LIMIT)
             self._system.emit_if_connected(caller.node, caller, failure)
 
     def _main(self, source: Source, signal: signals.SpawnRequest, args: Term) -> Main:
-        """The process for `spawn(Node, M, F, Args)`: of an exported function, or one that ends
-        with `undef` at once, as in OTP where there is no such function."""
+        """Returns the main function for `spawn(Node, M, F, Args)`: an exported function, or a
+        process that ends with `undef` at once, as in OTP."""
         module, name, args = _applied(signal.mfa, args)
 
         async def run(me: Mailbox) -> None:
@@ -245,7 +246,7 @@ class RpcServer:
                 await self._apply(source, module, name, args)
             except _Undefined as error:
                 logger.info(
-                    "%s wanted to spawn %s here, which is not exported",
+                    "%s requested to spawn %s, which is not exported",
                     signal.sender,
                     format_bounded((module, name, args)),
                     extra={
@@ -298,7 +299,8 @@ class RpcServer:
             return _ERROR, error_reason(error), _stack(error, module, name, args)
 
     def _log_raised(self, source: Source, module: Term, name: Term, error: Exception) -> None:
-        """Whole, as the caller may not be told. An ErlangError is an answer that was meant."""
+        """Logs the complete error, since the caller may not receive it. An ErlangError is an
+        intended answer."""
         if isinstance(error, ErlangError):
             return
         caller = str(source.name or self._system.name)
@@ -319,7 +321,7 @@ class RpcServer:
             case ("$gen_cast", ("cast", module, name, args, leader)):
                 self._cast(source, module, name, args, leader)
             case (Pid() as caller, ("call", module, name, args, leader)):
-                # C nodes call so.
+                # The form that C nodes send.
                 self._rpc(_CNodeCall(rex, caller), source, (module, name, args), leader)
             case (Pid() as caller, ("sbcast", name, inner)):
                 found = self._send_to_name(name, inner, source)
@@ -336,7 +338,8 @@ class RpcServer:
                 ignore(rex, message, source)
 
     def _send_to_name(self, name: Term, message: Term, source: Source) -> bool:
-        """`Name ! Message` for a registered name of this node. False when nobody has it."""
+        """Sends `Name ! Message` to a registered name of this node. Returns False if it does not
+        exist."""
         process = self._system.names.get(name) if isinstance(name, Atom) else None
         if process is None:
             return False
@@ -390,7 +393,7 @@ class RpcServer:
             elif outcome[0] is _ERROR:
                 call.fail((outcome[1], outcome[2]))
             elif outcome[0] is _THROW:
-                # A throw out of handle_call is its return value in OTP, and a bad one here.
+                # In OTP a value thrown by handle_call is its return value, here an invalid one.
                 call.fail((Atom("bad_return_value"), outcome[1]))
             else:
                 call.fail(outcome[1])
@@ -401,7 +404,7 @@ class RpcServer:
         self, source: Source, module: Term, name: Term, args: Term, leader: Term = None
     ) -> None:
         if self._refuses(source):
-            text = "a cast of %s:%s is dropped: the node is draining"
+            text = "dropped a cast of %s:%s: the node is draining"
             extra = {"event": "call_refused", "node": str(self._system.name)}
             logger.info(text, format_bounded(module, 100), format_bounded(name, 100), extra=extra)
             return
@@ -413,12 +416,12 @@ class RpcServer:
 
 
 class _Call(ABC):
-    """A call by another node that is owed one answer."""
+    """A call by another node that must get one answer."""
 
     is_answered = False
 
     def answer(self, value: Term) -> None:
-        """Sends what the function returned. A value that cannot be encoded is a failure."""
+        """Sends the result of the function. If it cannot be encoded, the call fails."""
         try:
             self._send(value)
         except Exception as error:
@@ -428,8 +431,8 @@ class _Call(ABC):
             self.is_answered = True
 
     def fail(self, reason: Term) -> None:
-        """Tells that the function did not return. A reason that cannot be encoded is replaced by
-        what is wrong with it."""
+        """Sends that the call has failed. A reason that cannot be encoded is replaced by the
+        encoding error."""
         self.is_answered = True
         try:
             self._send_failure(reason)
@@ -439,7 +442,7 @@ class _Call(ABC):
 
     @abstractmethod
     def refuse(self) -> None:
-        """Tells that the node is draining."""
+        """Sends that the node is draining."""
 
     @abstractmethod
     def _send(self, value: Term) -> None: ...
@@ -471,7 +474,7 @@ class _RexCall(_Call):
 
 
 class _CNodeCall(_RexCall):
-    """How C nodes call: the answer is `{rex, Answer}`."""
+    """A call in the form of C nodes. The answer is `{rex, Answer}`."""
 
     def __init__(self, rex: SystemProcess, caller: Pid) -> None:
         super().__init__(rex, (caller, None))
@@ -481,18 +484,18 @@ class _CNodeCall(_RexCall):
 
 
 class _ServedCall(_Call):
-    """A call of an exported module as of a server."""
+    """A call of an exported module as a server."""
 
     def __init__(self, server: SystemProcess) -> None:
         self.server = server
 
     def refuse(self) -> None:
-        """Lets the caller's monitor fire."""
+        """Makes the caller's monitor fire."""
         self._send_failure(DRAINING)
 
 
 class _ModuleCall(_ServedCall):
-    """`gen_server:call`: to a caller whose call fails the server has crashed."""
+    """`gen_server:call`. For the caller, a failed call looks like a crash of the server."""
 
     def __init__(self, server: SystemProcess, to: tuple[Pid, Term]) -> None:
         super().__init__(server)
@@ -521,7 +524,7 @@ class _ServerCall(_ServedCall):
 
 
 class _Undefined(ErlangError):
-    """No such function is exported."""
+    """The function is not exported."""
 
     def __init__(self, module: Term, name: Term, args: Sequence[Term], cause: str) -> None:
         super().__init__(_UNDEF)
@@ -530,8 +533,8 @@ class _Undefined(ErlangError):
 
 
 def _applied(mfa: tuple[Term, Term, int], args: Term) -> tuple[Term, Term, Term]:
-    """The function that is meant: `spawn(Node, fun M:F/N)` and proc_lib's spawns say it by way
-    of functions of theirs."""
+    """Returns the function that a spawn request runs. `spawn(Node, fun M:F/N)` and proc_lib wrap
+    it in functions of their own."""
     match (*mfa, args):
         case ("proc_lib", "init_p", 5, [_, _, module, name, inner]):
             return _applied((module, name, _length(inner)), inner)
@@ -545,7 +548,7 @@ def _applied(mfa: tuple[Term, Term, int], args: Term) -> tuple[Term, Term, Term]
 
 
 def _led_by(leader: Term) -> Callable[[Mailbox], None]:
-    """What a process prints goes where the caller's output does."""
+    """Sends the output of a process to the caller's group leader."""
 
     def before(me: Mailbox) -> None:
         if isinstance(leader, Pid):
@@ -555,7 +558,8 @@ def _led_by(leader: Term) -> Callable[[Mailbox], None]:
 
 
 def _listed(args: Term) -> list[Term]:
-    """Arguments; where `Options.strings` says so, a list of small integers was read as text."""
+    """Returns the arguments as a list. With `Options.strings`, a list of small integers was
+    decoded as text."""
     if isinstance(args, (bytes, str)):
         return [one if isinstance(one, int) else ord(one) for one in args]
     if not isinstance(args, list):
@@ -568,7 +572,7 @@ def _length(args: Term) -> int:
 
 
 def _stack(error: Exception, module: Term, name: Term, args: Term) -> list[Term]:
-    """The stack as the caller sees it: it ends in the function that was called."""
+    """Returns the stack for the caller. It ends with the called function."""
     if isinstance(error, _Undefined):
         return [error.frame]
     arity = len(args) if isinstance(args, list) else args

@@ -1,4 +1,4 @@
-"""`print(..., file=shell)`: to the shell of whoever called or spawned the running function.
+"""`print(..., file=shell)` prints to the group leader of the caller of the running function.
 
 OTP, "The Erlang I/O Protocol".
 """
@@ -20,20 +20,20 @@ _UNICODE = Atom("unicode")
 
 
 class Shell(io.TextIOBase):
-    """A text stream that sends what is written to the group leader of the running process.
+    """A text stream to the group leader of the running process.
 
-    It works in async functions and in threads that the node runs functions in. Writing does not
-    wait: what is printed is on its way, in order. Outside of a process it is standard output.
+    It works in async functions and in threads in which the node runs functions. Writing does not
+    wait; output keeps its order. Outside of a process it writes to standard output.
     """
 
     def writable(self) -> bool:
-        """It is."""
+        """Returns True."""
         return True
 
     def write(self, text: str) -> int:
-        """Sends text as it is. Raises TypeError for what is no str."""
+        """Sends text. Raises TypeError if `text` is not a str."""
         if not isinstance(text, str):
-            raise TypeError(f"text is written to a shell, not {type(text).__name__}")
+            raise TypeError(f"expected str, got {type(text).__name__}")
         me = current_process.get(None)
         if me is None:
             return sys.stdout.write(text)
@@ -56,7 +56,7 @@ def _put(me: Mailbox, text: str) -> None:
     if leader is None:
         return
     system = me.system
-    # The answers go to a process that has no use for them, so that the mailbox stays its owner's.
+    # Answers go to another process, so that they do not fill the mailbox.
     reply_to = system.reply_sink or me.pid
     request: Term = (_PUT_CHARS, _UNICODE, text.encode(errors="replace"))
     message = (_IO_REQUEST, reply_to, system.identifiers.reference(), request)

@@ -1,4 +1,4 @@
-"""Nodes coming and going, for whoever wants to know."""
+"""Events about connected nodes: `NodeUp`, `NodeDown` and subscriptions to them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quicdist.runtime.affinity import LoopAffinity
 
 @dataclass(frozen=True, slots=True)
 class NodeUp:
-    """A connection to `node` is up."""
+    """A connection to `node` has been established."""
 
     node: str
     hidden: bool
@@ -23,7 +23,7 @@ class NodeUp:
 
 @dataclass(frozen=True, slots=True)
 class NodeDown:
-    """The connection to `node` is gone; `reason` is one line for people."""
+    """The connection to `node` was lost. `reason` is one line of text."""
 
     node: str
     reason: str
@@ -33,7 +33,7 @@ NodeEvent: TypeAlias = NodeUp | NodeDown
 
 
 class Subscription:
-    """A view of the events from now on: `async for`, inside `with`."""
+    """An asynchronous iterator over node events. Use it inside `with`; see `Node.events`."""
 
     def __init__(self, events: Events) -> None:
         self._events = events
@@ -70,7 +70,7 @@ class Subscription:
 
 
 class Events:
-    """All subscriptions of one node."""
+    """The subscriptions of one node."""
 
     def __init__(self) -> None:
         self.subscriptions: list[Subscription] = []

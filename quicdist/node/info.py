@@ -1,4 +1,4 @@
-"""What a node can tell of itself and of its connections to others, at one moment."""
+"""Statistics of a node and of its connections: snapshots taken by `Node.stats` and `Node.peer`."""
 
 from __future__ import annotations
 
@@ -17,130 +17,130 @@ from quicdist.runtime.mailbox import Mailbox
 from quicdist.runtime.process_table import ProcessTable
 
 _FULLEST = 5
-"""Mailboxes that statistics name."""
+"""The number of mailboxes in `NodeStatistics.fullest`."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerInfo:
-    """A connected node, and the connection at this moment."""
+    """A connected node and its connection, at the time of the call."""
 
     name: str
     creation: int
-    """Which life of that node it is: 32 bits, what a pid that it shows in its shell lacks."""
+    """The incarnation of that node, 32 bits. The text form of a pid does not contain it."""
 
     is_hidden: bool
     can_spawn: bool
-    """Whether it takes calls as `erpc` makes them; of OTP before 23 it does not (see
-    `Node.rpc`)."""
+    """Whether the node supports SPAWN_REQUEST, which `erpc` needs. OTP before 23 does not; see
+    `Node.rpc`."""
 
     role: Role
-    """Whether we dialed, or were dialed."""
+    """Whether this node dialed or accepted the connection."""
 
     carrier: str
-    """`quicdist`, `quic_dist`, `tcp`, ..."""
+    """The carrier: `quicdist`, `quic_dist`, `tcp`, and so on."""
 
     alpn: str
-    """What was agreed on in the TLS handshake; empty where there is no TLS."""
+    """The ALPN protocol ID negotiated in the TLS handshake; empty without TLS."""
 
     cipher: str
-    """The TLS cipher suite; empty where it is not known."""
+    """The TLS cipher suite; empty if unknown."""
 
     local_address: tuple[str, int]
     peer_address: tuple[str, int]
 
     since: float
-    """Unix time when it came up, in seconds."""
+    """Unix time when the connection was established, in seconds."""
 
     traffic: Traffic
-    """All that went over it."""
+    """Counters of this connection."""
 
     bytes_queued: int
-    """Messages to it that the carrier has not taken yet."""
+    """Bytes of messages to the peer that the carrier has not accepted yet."""
 
     is_held_back: bool
-    """Whether receivers here keep it from sending on."""
+    """Whether full receivers on this node pause reading from the peer."""
 
     bytes_unacknowledged: int
-    """What the carrier has taken, and the peer has not acknowledged."""
+    """Bytes that the carrier has sent and the peer has not acknowledged."""
 
     round_trip: float | None
-    """Seconds to the peer and back, smoothed; None where the carrier does not know."""
+    """The smoothed round-trip time in seconds, or None if the carrier does not measure it."""
 
 
 @dataclass(frozen=True, slots=True)
 class MailboxInfo:
-    """One mailbox."""
+    """The fill level of one mailbox."""
 
     pid: Pid
     name: str | None
     messages: int
-    """Waiting in it."""
+    """The number of queued messages."""
 
     bytes: int
-    """What they take up."""
+    """Their size in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeStatistics:
-    """A node. What is counted is counted since its start, and only grows."""
+    """Statistics of a node. Counters start at zero when the node starts and never decrease."""
 
     name: str
     creation: int
-    """Which life of it: 32 bits, new at each start."""
+    """The incarnation of the node, 32 bits, new at each start."""
 
     since: float
-    """Unix time of its start, in seconds."""
+    """Unix time of the start, in seconds."""
 
     processes: int
-    """All that have a pid, the node's own servers included."""
+    """The number of processes, including system processes."""
 
     mailboxes: int
-    """Those of them that are mailboxes."""
+    """The number of mailboxes."""
 
     messages_waiting: int
-    """In all mailboxes."""
+    """The number of messages queued in all mailboxes."""
 
     bytes_waiting: int
-    """What these messages take up."""
+    """The size of these messages in bytes."""
 
     messages_dropped: int
-    """Thrown away by full mailboxes (`WhenFull.DROP`)."""
+    """Messages dropped by full mailboxes (`WhenFull.DROP`)."""
 
     mailboxes_killed: int
     """Processes ended because their mailbox was full (`WhenFull.KILL`)."""
 
     signals_refused: int
-    """Answers, DOWN signals, spawn replies, monitors and demonitors that were dropped, because
-    only another node than the one they came from may send them."""
+    """Answers, DOWN signals, spawn replies, monitors and demonitors that were dropped because
+    they came from a node that may not send them."""
 
     fullest: Sequence[MailboxInfo]
-    """The mailboxes that hold most, at most five, none of them empty."""
+    """The mailboxes with the most queued bytes: at most five, none of them empty."""
 
     connections: Sequence[PeerInfo]
-    """Those that are up."""
+    """The established connections."""
 
     connecting: int
-    """Those that are not up yet, made by us and made to us."""
+    """The number of connections, dialed and accepted, that are not established yet."""
 
     dialed: int
-    """Connections that came up, made by us ..."""
+    """Connections that this node dialed and that were established."""
 
     accepted: int
-    """... and made to us."""
+    """Connections that this node accepted and that were established."""
 
     ended: Mapping[str, int]
-    """Connections that were up and are gone, by why: see `quicdist.runtime.counters.Ending`."""
+    """Established connections that ended, by reason; see `quicdist.runtime.counters.Ending`."""
 
     refused: Mapping[str, int]
-    """What was made to us and did not come up, by why: by the carriers, see
-    `quicdist.carriers.reject_reason.RejectReason`, and in the distribution handshake, see
-    `Ending`."""
+    """Incoming connections that were not established, by reason. Carriers count with
+    `quicdist.carriers.reject_reason.RejectReason`, the distribution handshake with `Ending`."""
 
     traffic: Traffic
-    """Over all connections there have been."""
+    """Counters summed over all connections since the start."""
 
     certificate_expires: float | None = None
-    """Unix time when our certificate ends to be valid; None where none was needed yet."""
+    """Unix time when the certificate of this node expires, in seconds; None if it has not needed
+    one."""
 
     @property
     def dialled(self) -> int:
@@ -150,7 +150,7 @@ class NodeStatistics:
 
 
 def peer_info(peer: Peer) -> PeerInfo:
-    """Of a connection that is up."""
+    """Returns the information about an established connection."""
     connection = peer.connection
     carrier = connection.statistics()
     return PeerInfo(
@@ -161,7 +161,7 @@ def peer_info(peer: Peer) -> PeerInfo:
         role=connection.role,
         carrier=connection.traits.name,
         alpn=connection.traits.alpn,
-        # Only carriers with TLS have one.
+        # Only carriers with TLS have a cipher.
         cipher=str(getattr(connection, "cipher", "")),
         local_address=connection.local_address,
         peer_address=connection.peer_address,
@@ -175,7 +175,7 @@ def peer_info(peer: Peer) -> PeerInfo:
 
 
 def connection_term(info: PeerInfo) -> dict[Term, Term]:
-    """A connection as a map, for other nodes. The round trip is in microseconds."""
+    """Returns a connection as an Erlang map. The round-trip time is in microseconds."""
     trip = info.round_trip
     return {
         Atom("node"): Atom(info.name),
@@ -197,7 +197,7 @@ def node_statistics(
     since: float,
     certificate_expires: float | None = None,
 ) -> NodeStatistics:
-    """Of a node that runs."""
+    """Returns the statistics of a running node."""
     mailboxes = [one for one in system.processes.values() if isinstance(one, Mailbox)]
     filled = [one for one in mailboxes if one.level.size]
     peers = [peer_info(peer) for peer in connections.up.values()]

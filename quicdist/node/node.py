@@ -101,7 +101,7 @@ _DOWN_REASONS = {
 """The values of `nodedown_reason` in `net_kernel:monitor_nodes/2`."""
 
 _EXPECTED_ENDINGS = (Ending.LEFT, Ending.SUPERSEDED)
-"""What is logged as information, not as a warning."""
+"""Endings that are logged as information, not as a warning."""
 
 _FORMATTING = 5.0
 """Seconds that a remote node has to format a term which it prints here."""
@@ -181,7 +181,7 @@ class Node:
         else:
             own = NodeName.unnamed(name or facing(named_by))
             if where is not None or visible:
-                raise NodeNameError("a node that is named by another listens to nobody, unseen")
+                raise NodeNameError("named_by= excludes listen= and visible=True")
         self._named_by = named_by
         self._own = ListenerSettings(own, where, not visible)
         self._name = str(own)
@@ -198,7 +198,7 @@ class Node:
         self._lookups = lookups
         self._access = AccessControl(Access.of(access))
         self._is_audited = audit
-        # A name with any port at all is met once: the certificate makes no claim to it.
+        # With port 0 the name differs at each start, so the certificate does not contain the host.
         is_lasting = own.address is None or own.address.port
         hosts = [own.host] if is_lasting else []
         self._trust = trust or Trust.first_use()
@@ -209,7 +209,7 @@ class Node:
         self._events = Events()
         self._life: _Life | None = None
 
-    # -- life ------------------------------------------------------------------------------------
+    # -- start and stop ---------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Starts the node: opens its sockets and accepts connections.
@@ -265,12 +265,12 @@ class Node:
                 self._name = name = listens_as
                 book.use(carrier)
         if name is None:
-            text = f"{self.name} cannot start: no carrier here is for such a name"
+            text = f"{self.name} cannot start: no carrier of this node supports that form of name"
             raise StartError(text, Cause.SETTING)
         return name
 
     def _log_carrier(self, carrier: Carrier) -> None:
-        """A carrier that is never used says nothing about its security."""
+        """Logs the security of a carrier. Called at its first use."""
         extra = {"event": "carrier_open", "node": self.name}
         logger.log(self._trust.log_level, "%s", carrier.describe(), extra=extra)
 
@@ -351,18 +351,21 @@ class Node:
         if self._life is not None:
             self._life.connections.change_cookies(self._cookies)
         extra = {"event": "cookies_changed", "node": self.name}
-        logger.info("%s has other cookies: %d", self.name, len(self._cookies), extra=extra)
+        logger.info("%s has changed its cookies: %d", self.name, len(self._cookies), extra=extra)
 
     def change_access(self, access: AccessGiven) -> None:
-        """Other rules from now on, for connected nodes, too; those that may not connect any more
-        are disconnected. Raises PolicyError, and nothing has changed."""
+        """Replaces the access rules, also for connected nodes.
+
+        Nodes that may no longer be connected are disconnected. Raises PolicyError; the rules are
+        then unchanged.
+        """
         if self._life is not None:
             self._life.system.affinity.check()
         self._access.change(Access.of(access))
         if self._life is not None:
             self._life.access_changed()
         extra = {"event": "access_changed", "node": self.name}
-        logger.info("%s: other rules say what nodes may do", self.name, extra=extra)
+        logger.info("%s has changed its access rules", self.name, extra=extra)
 
     def recheck_peers(self) -> None:
         """Verifies the certificates of all connected peers again.
@@ -400,7 +403,7 @@ class Node:
     ) -> None:
         await self.stop()
 
-    # -- who it is -------------------------------------------------------------------------------
+    # -- properties ------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
@@ -422,7 +425,7 @@ class Node:
         """The names in `global`, as this visible node knows them. Raises NotVisible, NotRunning."""
         names = self._running.global_names
         if names is None:
-            raise NotVisible(f"{self.name} is hidden and so no part of `global`: make it visible")
+            raise NotVisible(f"{self.name} is hidden: `global` requires visible=True")
         return names
 
     @property
@@ -696,8 +699,8 @@ class Node:
     async def connect(self, node: str, *, retry: Retry | None = None) -> None:
         """Connects to a node unless it is connected.
 
-        Waits at most `NodeLimits.connect_timeout` seconds, 7 by default. With `retry` it repeats
-        failed attempts as that object says.
+        Waits at most `NodeLimits.connect_timeout` seconds, 7 by default. `retry` repeats failed
+        attempts.
 
         Raises NoConnection with the reason.
         """
@@ -720,7 +723,7 @@ class Node:
         return [str(name) for name, peer in up.items() if hidden or not peer.is_hidden]
 
     def peer(self, node: str) -> PeerInfo:
-        """Returns what is known about a connected node and its connection.
+        """Returns information about a connected node and its connection.
 
         Raises NoConnection if the node is not connected.
         """
@@ -749,7 +752,7 @@ class Node:
         """
         return Subscription(self._events)
 
-    # -- inside ----------------------------------------------------------------------------------
+    # -- internal --------------------------------------------------------------------------------
 
     @property
     def _running(self) -> _Life:
@@ -806,7 +809,7 @@ class _Life:
         self._is_audited = is_audited
         self._audit: Audit | None = None
         self.lost_name: str | None = None
-        """Why it is over, for a node that was named by another."""
+        """The reason why a node that was named by another node has lost its name."""
         self._watching: list[asyncio.Task[None]] = []
         self._credentials: Credentials | None = None
         self._limits = limits
@@ -913,7 +916,7 @@ class _Life:
         )
 
     async def apply(self, node: Atom, module: Atom, function: Atom, args: list[Term]) -> Term:
-        """Calls a function on a node, for a group leader that has to format a term."""
+        """Calls a function on a node to format a term for a group leader."""
         return await self.caller.erpc(node, module, function, args, _FORMATTING)
 
     def _caller_of_connected(self) -> Caller:
@@ -935,7 +938,7 @@ class _Life:
             logger.info("%s ends the connection to %s", caller or "a node", node, extra=extra)
         return was_connected
 
-    # -- told by connections --
+    # -- events of connections --
 
     def peer_up(self, peer: Peer) -> None:
         """Called when a connection is up."""
@@ -965,15 +968,18 @@ class _Life:
         peer.gets_tracebacks = tracebacks.are_for(control.access.tracebacks, host)
 
     def access_changed(self) -> None:
-        """Other rules hold: for the peers that are up, too. Those that may not connect any more
-        are disconnected."""
+        """Applies changed access rules to established connections. Peers that may no longer be
+        connected are disconnected."""
         access = self._access.access
         for name, peer in list(self.connections.up.items()):
             may_be = access.dials(name) if peer.is_dialer else access.accepts(name)
             if may_be:
                 self._guard(peer, name)
             else:
-                peer.fail("our setting does not allow it any more", Cause.REFUSED_HERE)
+                peer.fail(
+                    "the access rules no longer allow the peer",
+                    Cause.REFUSED_HERE,
+                )
 
     def peer_down(self, peer: Peer, reason: str) -> None:
         """Called when a connection is lost. Informs linked and monitoring processes."""
@@ -997,7 +1003,7 @@ class _Life:
         self.begin(name, creation)
 
     def name_lost(self, reason: str) -> None:
-        """Ends all processes: without the naming node, no peer knows this node any more."""
+        """Ends all processes. Without the naming node the name of this node is no longer valid."""
         extra = {"event": "name_lost", "node": str(self.system.name), "reason": reason}
         logger.error("%s has lost its name: %s", self.system.name, reason, extra=extra)
         self.lost_name = reason

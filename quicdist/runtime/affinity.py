@@ -1,7 +1,7 @@
-"""A node belongs to the event loop, the thread and the process that started it.
+"""Checks that a node is used in the event loop, thread and process that started it.
 
-asyncio objects are not thread-safe (Python's documentation, Developing with asyncio): a future of
-another loop never wakes who waits for it. So each public method looks first.
+asyncio objects are not thread-safe (Python documentation, Developing with asyncio): a future of
+another loop never wakes its waiter. Each public method therefore checks first.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from quicdist.errors import NotRunning
 
 
 class LoopAffinity:
-    """The event loop that is running when it is made; none is fine, for tests."""
+    """The event loop that was running at creation, or none."""
 
     def __init__(self, owner: str) -> None:
-        """`owner` is what belongs to the loop, in messages."""
+        """`owner` names the checked object in error texts."""
         self._owner = owner
         self._loop = _running_loop()
         self._thread = threading.get_ident()
@@ -27,7 +27,7 @@ class LoopAffinity:
 
     @property
     def is_of_parent(self) -> bool:
-        """Whether the process was forked after this was made."""
+        """Whether the process was forked after the creation of this object."""
         return forking.generation != self._generation
 
     def check(self) -> None:
@@ -42,11 +42,11 @@ class LoopAffinity:
     def _refuse(self) -> None:
         if self.is_of_parent:
             raise NotRunning(
-                f"{self._owner} belongs to the process that this one was forked from: make another "
-                f"node here"
+                f"{self._owner} belongs to the parent of this forked process: create another "
+                f"node in this process"
             )
         running = _running_loop()
-        # Between two runs of its loop nobody else can be at it.
+        # Outside a running loop, the same thread cannot interfere with the loop.
         if self._loop is None or (running is None and threading.get_ident() == self._thread):
             return
         here = "no event loop" if running is None else f"the event loop {running}"

@@ -1,4 +1,4 @@
-"""How long an alias made together with a monitor lasts: `erlang:monitor/3`, option `alias`."""
+"""The lifetime of an alias created with a monitor: `erlang:monitor/3`, option `alias`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import enum
 
 
 class AliasMode(enum.Enum):
-    """When such an alias ends."""
+    """When an alias is deactivated."""
 
     EXPLICIT_UNALIAS = "explicit_unalias"
-    """With `unalias` alone."""
+    """Only by `unalias`."""
 
     DEMONITOR = "demonitor"
-    """With the monitor too: taken back, or fired."""
+    """Also when the monitor is removed or fires."""
 
     REPLY_DEMONITOR = "reply_demonitor"
-    """With the first message sent to it too, which also takes the monitor back."""
+    """Also by the first message sent to it, which removes the monitor as well."""

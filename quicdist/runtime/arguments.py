@@ -1,4 +1,4 @@
-"""Says which argument of which function cannot be encoded."""
+"""Names the argument of a call that cannot be encoded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quicdist.etf import EtfEncodeError
 
 _INDEX = re.compile(r"\[(\d+)\]")
 
-# Where the arguments lie in what is sent.
+# Paths of the arguments in the encoded terms.
 IN_ERPC_CALL = "[3]"
 IN_ERPC_CAST = "[2]"
 IN_REX_CALL = "[2][3]"
@@ -18,9 +18,9 @@ IN_REX_CALL = "[2][3]"
 
 @contextmanager
 def arguments_of(module: str, function: str, args: Sequence[object], at: str) -> Iterator[None]:
-    """Raises an EtfEncodeError from within as one that names the argument of the function.
+    """Raises an EtfEncodeError from within as one that names the function's argument.
 
-    `at` is the path of the arguments in the term that is encoded.
+    `at` is the path of the arguments in the encoded term.
     """
     try:
         yield

@@ -1,9 +1,8 @@
-"""How full a receiver is, and which connections it holds back because of that.
+"""Backpressure: the fill level of a receiver, and the connections that it pauses.
 
-The rule: above the high watermark a receiver holds the connections that fill it, but only while
-its owner is not waiting and no call to that peer is outstanding; else a flooded process that
-asks its flooder would wait for ever for an answer queued behind its own backlog. At the hard
-bound it holds them regardless. Below the low watermark it lets them go.
+Above the high watermark a receiver pauses the connections that fill it, unless its owner is waiting
+for a message or a call to that peer is pending: the awaited message could be queued behind the
+backlog. At the hard bound it always pauses them. Below the low watermark it resumes them.
 """
 
 from __future__ import annotations
@@ -15,32 +14,32 @@ from quicdist.etf import Atom
 
 
 class Source(Protocol):
-    """Where messages and signals come from: the connection to a peer, or this node itself."""
+    """The source of messages and signals: the connection to a peer, or this node itself."""
 
     @property
     def name(self) -> Atom | None:
-        """The peer's; None for this node."""
+        """The name of the peer; None for this node."""
 
     @property
     def fingerprint(self) -> str:
-        """Of the key that the peer has shown in TLS; empty where it has shown none."""
+        """The fingerprint of the key that the peer presented in TLS; empty without one."""
 
     def pause(self, level: Backpressure) -> None:
-        """This source has just filled a receiver above its high watermark: it may be paused."""
+        """Pauses this source if necessary: it has filled a receiver above its high watermark."""
 
     def resume(self, level: Backpressure) -> None:
-        """A receiver that paused this source has room again."""
+        """Called when a receiver that paused this source has room again."""
 
     def throttle(self, seconds: float) -> None:
-        """This source has exceeded its rate limit: it is paused for so long."""
+        """Pauses this source for `seconds`, since it has exceeded its rate limit."""
 
     def link_added(self, count: Callable[[str], int]) -> None:
-        """It has just linked one of its processes to one here, or has one monitored from there;
-        `count` tells how many such links and monitors a node has."""
+        """Called when this source has added a link or monitor. `count` returns the number of
+        links and monitors of a node."""
 
 
 class _Here:
-    """This node as a source: senders here are not held back by a full mailbox."""
+    """This node as a source. A full mailbox does not pause local senders."""
 
     name = None
     fingerprint = ""
@@ -62,7 +61,7 @@ HERE: Source = _Here()
 
 
 class Backpressure:
-    """The fill level of one receiver, in bytes (or in calls, where calls are what is held)."""
+    """The fill level of one receiver, in bytes, or in calls."""
 
     __slots__ = (
         "hard",
@@ -77,7 +76,7 @@ class Backpressure:
     )
 
     def __init__(self, owner: object, low: int, high: int, hard: int, unit: str = "bytes") -> None:
-        """`str(owner)` is what logs and errors call the receiver."""
+        """`str(owner)` names the receiver in logs and errors."""
         self.owner = owner
         self.unit = unit
         self.low = low
@@ -85,33 +84,33 @@ class Backpressure:
         self.hard = hard
         self.size = 0
         self.is_waited_on = False
-        """The owner waits for something that has not come yet."""
+        """Whether the owner waits for a message that has not arrived."""
         self.held: set[Source] = set()
         self.next_report = 0.0
-        """Event loop time from when on a hold is worth a line in the log again."""
+        """Event loop time from which a pause is logged again."""
 
     def __str__(self) -> str:
         return f"{self.owner} holds {self.size} {self.unit}"
 
     def take(self, amount: int) -> None:
-        """`amount` is gone from the receiver."""
+        """Subtracts `amount`. Resumes paused sources below the low watermark."""
         self.size -= amount
         if self.held and self.size <= self.low:
             self.let_all_go()
 
     def let_all_go(self) -> None:
-        """Whoever is held back because of this receiver goes on."""
+        """Resumes all sources that this receiver pauses."""
         held, self.held = self.held, set()
         for source in held:
             source.resume(self)
 
     def must_hold(self, calls_outstanding: int) -> bool:
-        """Whether a source with so many calls in flight to it is to be held back."""
+        """Returns whether a source with `calls_outstanding` pending calls must be paused."""
         if self.size <= self.high:
             return False
         return self.is_at_bound or not (self.is_waited_on or calls_outstanding)
 
     @property
     def is_at_bound(self) -> bool:
-        """At the hard bound."""
+        """Whether the receiver is at its hard bound."""
         return self.size >= self.hard

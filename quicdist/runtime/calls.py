@@ -56,7 +56,7 @@ _SIGNAL = Atom("signal")
 _NOTSUP = Atom("notsup")
 _ABANDONED = Atom("abandoned")
 DRAINING = Atom("draining")
-"""Why a node refuses new calls; see `Node.drain`."""
+"""The reason with which a draining node refuses new calls; see `Node.drain`."""
 
 
 class CalledNode(Protocol):
@@ -64,7 +64,7 @@ class CalledNode(Protocol):
 
     @property
     def can_spawn(self) -> bool:
-        """Whether the node takes SPAWN_REQUEST (OTP 23)."""
+        """Whether the node supports SPAWN_REQUEST (OTP 23)."""
 
     def call_begins(self, call: object, fail: Callable[[Exception], None]) -> None: ...
 
@@ -79,7 +79,7 @@ class PendingCalls:
         self._calls: dict[Reference, PendingCall] = {}
         self._of_node: dict[Atom, dict[Reference, PendingCall]] = {}
         self.refused = 0
-        """Answers, DOWN signals and spawn replies from a node that was not asked."""
+        """The number of answers, DOWN signals and spawn replies from a node that was not asked."""
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -88,12 +88,12 @@ class PendingCalls:
         return iter(self._calls.values())
 
     def add(self, call: PendingCall) -> None:
-        """Registers a call."""
+        """Registers a pending call."""
         self._calls[call.reference] = call
         self._of_node.setdefault(call.node, {})[call.reference] = call
 
     def discard(self, call: PendingCall) -> None:
-        """Whatever still comes for this call is dropped."""
+        """Removes a call. Later answers to it are dropped."""
         if self._calls.pop(call.reference, None) is None:
             return
         of_node = self._of_node[call.node]
@@ -102,7 +102,8 @@ class PendingCalls:
             del self._of_node[call.node]
 
     def answer_by_alias(self, alias: Reference, message: Term, source: Source) -> bool:
-        """Takes a message sent to an alias. False when the alias is not that of a call."""
+        """Handles a message sent to an alias. Returns False if the alias does not belong to a
+        call."""
         call = self._calls.get(alias)
         if not isinstance(call, GenCall):
             return False
@@ -111,7 +112,8 @@ class PendingCalls:
         return True
 
     def answer_refused(self, alias: Reference, reason: Term, source: Source) -> bool:
-        """Takes an answer whose payload cannot be read. False when the alias is not a call's."""
+        """Handles an answer whose payload cannot be decoded. Returns False if the alias does not
+        belong to a call."""
         call = self._calls.get(alias)
         if not isinstance(call, GenCall):
             return False
@@ -120,15 +122,15 @@ class PendingCalls:
         return True
 
     def answer_by_pid(self, message: Term, source: Source) -> bool:
-        """Takes an answer sent to the caller's pid, as OTP before 24 and C nodes send it. False
-        when the message is no answer to a call."""
+        """Handles an answer sent to the caller's pid, as OTP before 24 and C nodes send it.
+        Returns False if the message is not an answer to a call."""
         if not isinstance(message, tuple) or len(message) != 2:
             return False
         alias = alias_of(message[0])
         return alias is not None and self.answer_by_alias(alias, message, source)
 
     def down(self, reference: Reference, reason: Term, source: Source) -> bool:
-        """Takes a DOWN signal. False when the monitor is not that of a call."""
+        """Handles a DOWN signal. Returns False if the monitor does not belong to a call."""
         call = self._calls.get(reference)
         if call is None:
             return False
@@ -137,7 +139,7 @@ class PendingCalls:
         return True
 
     def spawn_replied(self, signal: signals.SpawnReply, source: Source) -> bool:
-        """Takes a SPAWN_REPLY. False when it is not for a call."""
+        """Handles a SPAWN_REPLY. Returns False if it does not belong to a call."""
         call = self._calls.get(signal.req_id)
         if call is None:
             return False
@@ -150,18 +152,18 @@ class PendingCalls:
         return True
 
     def is_from(self, node: Atom, source: Source) -> bool:
-        """Whether `source` is the connection to `node`, or this node itself."""
+        """Returns whether `source` is the connection to `node`, or this node itself."""
         return node is (source.name or self._node)
 
     def refuse(self, what: str, source: Source) -> None:
-        """Counts and logs something that only another node may send."""
+        """Counts and logs a signal that only another node may send."""
         self.refused += 1
-        text = "%s: a forged %s was dropped, which only another node may send"
+        text = "%s: dropped a forged %s that only another node may send"
         extra = {"event": "answer_refused", "node": str(self._node), "peer": str(source.name)}
         logger.warning(text, source.name or self._node, what, extra=extra)
 
     def node_lost(self, node: Atom) -> None:
-        """Fails the calls to a node whose connection is gone."""
+        """Fails all pending calls to a node."""
         for call in list(self._of_node.get(node, {}).values()):
             call.node_lost()
 
@@ -173,30 +175,30 @@ class PendingCalls:
 
 
 class PendingCall:
-    """One request, from its start until it is answered, fails, or is taken back."""
+    """One request, until it is answered, fails or is cancelled."""
 
     def __init__(self, caller: Process, node: Atom, what: str) -> None:
-        """`what` names the call in errors."""
+        """`what` describes the call in error texts."""
         self.caller = caller
         self.system = caller.system
         self.node = node
         self.what = what
         self.reference = caller.system.identifiers.reference()
         self.result: asyncio.Future[Term] = asyncio.get_running_loop().create_future()
-        # An answer may be an error that is never asked for.
+        # Marks an exception as retrieved, since the result may never be read.
         self.result.add_done_callback(_look_at)
         self.is_sent = False
         self._callee: CalledNode | None = None
 
     @property
     def is_open(self) -> bool:
-        """Whether it has neither been answered nor failed nor been taken back."""
+        """Whether the call is still pending."""
         return self.reference in self.caller.calls
 
     def begin(self) -> None:
-        """Sends the request: at once where there is a connection, else when it is up.
+        """Sends the request at once, or as soon as the connection is up.
 
-        Raises EtfEncodeError; any other failure is the result of the call.
+        Raises EtfEncodeError. Any other failure becomes the result of the call.
         """
         self.caller.calls[self.reference] = self
         self.system.calls.add(self)
@@ -213,10 +215,11 @@ class PendingCall:
                 raise error_now
 
     async def wait(self, timeout: float | None) -> Term:
-        """The answer. When `timeout` seconds are over, or the task is cancelled, the call is taken
-        back.
+        """Waits for the answer and returns it.
 
-        Raises CallTimeout; NoConnection where no connection has come up yet; what the call raises.
+        The call is cancelled after `timeout` seconds, or if the task is cancelled. Raises
+        CallTimeout, NoConnection if no connection was established in time, and the error of the
+        call.
         """
         timer = None
         if timeout is not None:
@@ -230,7 +233,7 @@ class PendingCall:
             self.close()
 
     def time_out(self, timeout: float) -> None:
-        """The time for it is over."""
+        """Called when the timeout has expired."""
         obstacle = self.system.network.obstacle(self.node)
         if obstacle is None:
             self.fail(CallTimeout(self.what, timeout))
@@ -245,13 +248,13 @@ class PendingCall:
         self.close()
 
     def finish(self, value: Term) -> None:
-        """Ends the call with its answer."""
+        """Ends the call with its result."""
         if not self.result.done():
             self.result.set_result(value)
         self.close()
 
     def close(self) -> None:
-        """Takes back whatever the call has left on the other node. Idempotent."""
+        """Ends the call and cancels it on the other node. Idempotent."""
         if self.caller.calls.pop(self.reference, None) is None:
             return
         if not self.result.done():
@@ -263,13 +266,13 @@ class PendingCall:
             self.system.calls.discard(self)
 
     def node_lost(self) -> None:
-        """The connection is gone: no answer can come."""
+        """Called when the connection is lost, so that no answer can arrive."""
         self.is_sent = False
         self.fail(NoConnection(self.node, "the connection was lost during a call"))
         self.system.calls.discard(self)
 
     def caller_ended(self) -> None:
-        """The calling process has ended."""
+        """Called when the calling process has ended."""
         error = self.caller.ended_error()
         self.fail(error)
         self.system.calls.discard(self)
@@ -285,23 +288,24 @@ class PendingCall:
         except Exception as error:
             self.fail(error)
 
-    # -- what its kind decides --
+    # -- overridden by subclasses --
 
     def _check(self, callee: CalledNode) -> None:
-        """Raises where the node does not take such requests."""
+        """Raises if the node does not support the request."""
 
     def _send(self) -> None:
         raise NotImplementedError
 
     def _take_back(self) -> bool:
-        """Ends what the request has begun on the other node. True when its reply is waited for."""
+        """Cancels the request on the other node. Returns True if its reply must still be
+        awaited."""
         return False
 
     def down(self, reason: Term) -> None:
-        """The monitor fired."""
+        """Called when the monitor of the call fires."""
 
     def spawn_replied(self, signal: signals.SpawnReply, source: Source) -> None:
-        """The node answered a spawn request."""
+        """Called when the node replies to a spawn request."""
 
 
 class GenCall(PendingCall):
@@ -323,11 +327,11 @@ class GenCall(PendingCall):
         self._is_watching = False
 
     def answered(self, answer: Term) -> None:
-        """The server has answered."""
+        """Called when the server has answered."""
         self.finish(answer)
 
     def down(self, reason: Term) -> None:
-        """The server ended, or there is none."""
+        """Called when the server has ended or does not exist."""
         self._is_watching = False
         self.fail(down_error(self.what, self.node, reason))
 
@@ -352,7 +356,7 @@ class GenCall(PendingCall):
 
 
 class _SpawnRequestCall(PendingCall):
-    """A call that is a SPAWN_REQUEST."""
+    """A call made with SPAWN_REQUEST."""
 
     def __init__(
         self,
@@ -372,7 +376,8 @@ class _SpawnRequestCall(PendingCall):
         self._is_replied = False
 
     def spawn_replied(self, signal: signals.SpawnReply, source: Source) -> None:
-        """The process was spawned, or not; of a call that is over, what was begun is ended."""
+        """Called for the spawn reply. If the call is over, the link or monitor of the new
+        process is removed."""
         self._is_replied = True
         if self.is_open:
             self._replied(signal, source)
@@ -404,7 +409,7 @@ class _SpawnRequestCall(PendingCall):
         raise NotImplementedError
 
     def _refusal(self, reason: Term) -> Exception:
-        """What it means that the node does not spawn it."""
+        """Returns the exception for a refused spawn request."""
         raise NotImplementedError
 
 
@@ -428,7 +433,7 @@ class ErpcCall(_SpawnRequestCall):
         self._server: Pid | None = None
 
     def down(self, reason: Term) -> None:
-        """The spawned process has ended: its exit reason is the answer."""
+        """Called when the spawned process has ended. Its exit reason is the answer."""
         self._server = None
         self._is_replied = True
         try:
@@ -456,7 +461,7 @@ class ErpcCall(_SpawnRequestCall):
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """A process that was spawned, and the monitor of it (and alias) where one was asked for."""
+    """A spawned process, with the reference of its monitor or alias if one was requested."""
 
     pid: Pid
     reference: Reference | None
@@ -464,7 +469,7 @@ class Spawned:
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """What is to be spawned where, and what begins with it."""
+    """The parameters of a spawn request."""
 
     node: Atom
     module: Atom
@@ -479,8 +484,7 @@ class Spawn:
 class SpawnCall(_SpawnRequestCall):
     """`erlang:spawn_request(Node, Module, Function, Args, Options)`.
 
-    The link, the monitor and the alias begin when the reply comes, so nothing of them is left
-    where none comes.
+    The link, the monitor and the alias take effect with the reply, so nothing remains without one.
     """
 
     def __init__(self, caller: Process, spawn: Spawn) -> None:
@@ -496,12 +500,12 @@ class SpawnCall(_SpawnRequestCall):
             caller.alias(self.reference, mode=spawn.alias)
 
     def fail(self, error: Exception) -> None:
-        """Ends the call with an error; there is no alias then."""
+        """Ends the call with an error and deactivates the alias."""
         self.caller.unalias(self.reference)
         super().fail(error)
 
     def close(self) -> None:
-        """Ends the call; without a reply there is no alias."""
+        """Ends the call. Without a reply the alias is deactivated."""
         if self.spawned is None:
             self.caller.unalias(self.reference)
         super().close()
@@ -527,8 +531,8 @@ class SpawnCall(_SpawnRequestCall):
 
 
 class SpawnMessage(SpawnCall):
-    """The same; the reply is a message (tag, reference, 'ok', pid) or (tag, reference, 'error',
-    reason) to the caller."""
+    """A `SpawnCall` whose reply is a message to the caller: (tag, reference, 'ok', pid) or (tag,
+    reference, 'error', reason)."""
 
     def __init__(self, caller: Process, spawn: Spawn, tag: Term) -> None:
         super().__init__(caller, spawn)
@@ -536,34 +540,33 @@ class SpawnMessage(SpawnCall):
         self._source = HERE
 
     def finish(self, value: Term) -> None:
-        """Delivers the reply."""
+        """Delivers the reply with the pid."""
         if self.is_open:
             self.caller.signalled((self._tag, self.reference, _OK, value), self._source)
         super().finish(value)
 
     def fail(self, error: Exception) -> None:
-        """Delivers the reply."""
+        """Delivers the error reply."""
         if self.is_open and self.caller.is_alive and not isinstance(error, EtfEncodeError):
             reason = error.reason if isinstance(error, SpawnError) else NOCONNECTION
             self.caller.signalled((self._tag, self.reference, _ERROR, reason), self._source)
         super().fail(error)
 
     def _replied(self, signal: signals.SpawnReply, source: Source) -> None:
-        # A full mailbox holds back the node that replied.
+        # A full mailbox pauses the node that sent the reply.
         self._source = source
         super()._replied(signal, source)
 
 
 class CallRequest:
-    """A call whose answer is asked for later. To take many answers as they come, wait for
-    `answered` of each.
+    """A call whose answer is received later.
 
-    OTP: `erpc:send_request/4`, `gen_server:send_request/2`, `receive_response/2`,
-    `wait_response/2`.
+    To handle many answers as they arrive, wait for `answered` of each. OTP: `erpc:send_request/4`,
+    `gen_server:send_request/2`, `receive_response/2`, `wait_response/2`.
     """
 
     def __init__(self, call: PendingCall) -> None:
-        """Sends it. Raises EtfEncodeError."""
+        """Sends the request. Raises EtfEncodeError."""
         self._call = call
         self._is_abandoned = False
         call.begin()
@@ -573,11 +576,11 @@ class CallRequest:
 
     @property
     def is_answered(self) -> bool:
-        """Whether `receive_response` would not wait."""
+        """Whether `receive_response` returns without waiting."""
         return self._call.result.done()
 
     async def answered(self, timeout: float | None = None) -> bool:
-        """Waits until there is an answer, at most `timeout` seconds. Whether there is one."""
+        """Waits for an answer, at most `timeout` seconds. Returns whether there is one."""
         check_timeout(timeout)
         self._call.system.affinity.check()
         if not self.is_answered:
@@ -585,10 +588,10 @@ class CallRequest:
         return self.is_answered and not self._is_abandoned
 
     async def receive_response(self, timeout: float | None = 5.0) -> Term:
-        """The answer, as often as it is asked for. 5 s by default, None waits for ever; when they
-        are over the request is abandoned.
+        """Returns the answer, also repeatedly.
 
-        Raises CallTimeout, and what the call it stands for raises.
+        Waits at most `timeout` seconds, or for ever if it is None. After a timeout the request is
+        abandoned. Raises CallTimeout and the errors of the call.
         """
         if not await self.answered(timeout):
             was_open = self.abandon()
@@ -597,7 +600,8 @@ class CallRequest:
         return self._call.result.result()
 
     def abandon(self) -> bool:
-        """Takes the request back: an answer that comes is dropped. True when none had come."""
+        """Abandons the request: a later answer is dropped. Returns True if no answer had
+        arrived."""
         self._call.system.affinity.check()
         if self.is_answered:
             return False
@@ -615,10 +619,10 @@ async def gen_call(
     label: Atom = GEN_CALL,
     what: str | None = None,
 ) -> Term:
-    """`gen:call(To, Label, Request, Timeout)` by `caller`. `what` names the call in errors.
+    """Makes a call as `gen:call(To, Label, Request, Timeout)`. `what` describes it in error texts.
 
-    Raises NoProcess, NoConnection, CallTimeout, CallError when the server ends meanwhile,
-    MailboxFull, EtfEncodeError, TypeError.
+    Raises NoProcess, NoConnection, CallTimeout, CallError if the server ends during the call,
+    MailboxFull, EtfEncodeError and TypeError.
     """
     check_timeout(timeout)
     call = GenCall(caller, to, request, label, what)
@@ -627,7 +631,7 @@ async def gen_call(
 
 
 def server_of(to: Pid | str | tuple[str, str], here: Atom) -> Pid | tuple[Atom, Atom]:
-    """A server as a pid or a (name, node). Raises TypeError."""
+    """Returns a server as a pid or a (name, node) tuple. Raises TypeError."""
     if isinstance(to, Pid):
         return to
     name, node = (to, here) if isinstance(to, str) else to
@@ -635,15 +639,18 @@ def server_of(to: Pid | str | tuple[str, str], here: Atom) -> Pid | tuple[Atom, 
 
 
 def check_timeout(timeout: object) -> None:
-    """Raises TypeError for what is neither None nor a number of seconds."""
+    """Raises TypeError if `timeout` is neither None nor a number of seconds."""
     if timeout is None or (isinstance(timeout, numbers.Real) and not isinstance(timeout, bool)):
         return
     raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r:.100}")
 
 
 def check_args(args: object) -> list[Term]:
-    """The arguments as a list. Raises TypeError for a str, bytes, a mapping, a set and what is
-    not iterable: `args=["abc"]` is meant by `args="abc"`."""
+    """Returns the arguments as a list.
+
+    Raises TypeError for a str, bytes, a mapping, a set or a non-iterable, since `args="abc"` is
+    most likely meant as `args=["abc"]`.
+    """
     if isinstance(args, (str, bytes, bytearray, memoryview, Mapping, Set)) or not isinstance(
         args, Iterable
     ):
@@ -652,21 +659,21 @@ def check_args(args: object) -> list[Term]:
 
 
 def check_nodes(nodes: object) -> list[str]:
-    """Node names as a list. Raises TypeError."""
+    """Returns node names as a list. Raises TypeError."""
     if isinstance(nodes, (str, bytes)) or not isinstance(nodes, Iterable):
         raise TypeError(f"nodes must be a list of node names, not {type(nodes).__name__}")
     return [check_atom("node", node) for node in nodes]
 
 
 def check_atom(name: str, value: object) -> Atom:
-    """The argument `name` as an atom. Raises TypeError for what is no str."""
+    """Returns the argument `name` as an atom. Raises TypeError if it is not a str."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {type(value).__name__}")
     return Atom(value)
 
 
 def alias_of(tag: Term) -> Reference | None:
-    """The alias in a gen call's tag: `[alias|Ref]`, or that as the head of a list."""
+    """Returns the alias in the tag of a gen call: `[alias|Ref]`, or a list whose head is that."""
     if isinstance(tag, list) and tag:
         tag = tag[0]
     elif isinstance(tag, ImproperList) and isinstance(tag.items[0], ImproperList):
@@ -677,31 +684,33 @@ def alias_of(tag: Term) -> Reference | None:
 
 
 def is_from(term: Term) -> bool:
-    """Whether a term is the From of a gen call."""
+    """Returns whether a term is the From of a gen call."""
     return isinstance(term, tuple) and len(term) == 2 and isinstance(term[0], Pid)
 
 
 def is_call(message: Term) -> bool:
-    """Whether a message is a call of a server: {Label, From, Request}, as `gen:call/4` sends."""
+    """Returns whether a message is a call of a server: {Label, From, Request}, as `gen:call/4`
+    sends."""
     return isinstance(message, tuple) and len(message) == 3 and is_from(message[1])
 
 
 def fail_call(server: Process, to: Term, reason: Term) -> bool:
-    """Ends a call without an answer: the caller's monitor fires with `reason`, as if the server
-    had crashed and been started again. False when the caller has no monitor, so that nothing can
-    be told."""
+    """Fails a call: the caller's monitor fires with `reason`, as if the server had crashed.
+
+    Returns False if the caller has no monitor and cannot be informed.
+    """
     caller, tag = to
     reference = alias_of(tag)
     match tag:
         case Reference():
             reference = tag
         case (Reference(), server.system.name):
-            # `gen_server:multi_call/4` monitors, and sends with another tag.
+            # `gen_server:multi_call/4` sends a tag that differs from its monitor.
             reference = latest_monitor(server, caller)
     watcher = None if reference is None else server.watchers.get(reference)
     if reference is None or watcher is None or watcher.pid.node is not caller.node:
         extra = {**server.fields("call_failed"), "sender": str(caller)}
-        text = "%s: a call by %s, which does not watch, failed: %s"
+        text = "%s: a call by %s failed, and the caller has no monitor: %s"
         logger.error(text, server, caller, format_bounded(reason, 500), extra=extra)
         return False
     del server.watchers[reference]
@@ -711,17 +720,17 @@ def fail_call(server: Process, to: Term, reason: Term) -> bool:
 
 
 def latest_monitor(server: Process, watcher: Pid) -> Reference | None:
-    """The monitor of `server` that a process has made last."""
+    """Returns the most recent monitor of `server` by a process."""
     monitors = reversed(server.watchers.items())
     return next((reference for reference, by in monitors if by.pid == watcher), None)
 
 
 def down_error(what: str, node: str, reason: Term) -> Exception:
-    """What the end of its server, with this reason, means for a call."""
+    """Returns the exception for a call whose server has ended with `reason`."""
     if reason is NOCONNECTION:
         return NoConnection(node, "the connection was lost during a call")
     if reason is NOPROC:
-        return NoProcess(f"{what}: there is no such process")
+        return NoProcess(f"{what}: no such process")
     match reason:
         case (error, [(_, _, _, _), *_] as stack):
             return CallError(what, ErrorClass.EXIT, error, stack)
@@ -733,7 +742,7 @@ def _is_answer(message: Term, alias: Reference) -> bool:
 
 
 def _erpc_result(what: str, node: Atom, tag: Reference, reason: Term) -> Term:
-    """What the exit reason of `erpc:execute_call/4` says. Raises CallError, NoConnection."""
+    """Decodes the exit reason of `erpc:execute_call/4`. Raises CallError, NoConnection."""
     if isinstance(reason, tuple) and reason and reason[0] == tag:
         match reason[1:]:
             case ("return", value):
@@ -748,7 +757,7 @@ def _erpc_result(what: str, node: Atom, tag: Reference, reason: Term) -> Term:
                 raise CallError(what, ErrorClass.ERROR, value, ())
     if reason is NOCONNECTION:
         raise NoConnection(node, "the connection was lost during a call")
-    # The process was ended from outside: erpc's {signal, Reason}.
+    # Another process ended it: the {signal, Reason} of erpc.
     raise CallError(what, ErrorClass.EXIT, (_SIGNAL, reason), ())
 
 

@@ -1,4 +1,4 @@
-"""What a node counts, from its start on. Only ever grows."""
+"""Counters of a node since its start. They never decrease."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from quicdist.errors import Cause
 
 
 class Ending(enum.Enum):
-    """How a connection that ended, or never came up, is counted: a few causes count as one. The
-    value is its name in statistics and metrics."""
+    """The class of reasons why a connection ended or was not established. Several `Cause`
+    members map to one. The value is the name in statistics and metrics."""
 
     LEFT = "left"
-    """We wanted it so: `disconnect`, or this node stops."""
+    """This node closed it: `disconnect`, or the node stops."""
 
     LOST = "lost"
-    """The peer closed it, or the carrier lost it."""
+    """The peer closed the connection, or the carrier lost it."""
 
     COOKIE = "cookie"
-    """The peer has another cookie."""
+    """The cookies differ."""
 
     REFUSED = "refused"
-    """One of the two does not want it: the name, the capabilities, the status said no."""
+    """One of the nodes refused it because of the name, the capabilities or the status."""
 
     HANDSHAKE_TIMEOUT = "handshake_timeout"
-    """The distribution handshake was not finished in time."""
+    """The distribution handshake did not finish in time."""
 
     TICK_TIMEOUT = "tick_timeout"
-    """Nothing was heard from the node for net_ticktime."""
+    """Nothing was received from the node for net_ticktime."""
 
     ANSWERS_UNREAD = "answers_unread"
-    """It asked, and read none of the answers."""
+    """The peer sent requests and did not read the answers."""
 
     ADDRESS_RATE = "address_rate"
-    """More were begun in a second from its address than may be."""
+    """The rate limit for connections from the peer's address was exceeded."""
 
     PROTOCOL = "protocol"
-    """The peer broke the protocol, or one of its limits."""
+    """The peer violated the protocol or one of its limits."""
 
     SUPERSEDED = "superseded"
-    """Another connection to the same node goes first."""
+    """Another connection to the same node takes precedence."""
 
     INTERNAL = "internal"
-    """Something went wrong here; the log says what."""
+    """An internal error of this node, which is logged."""
 
 
 _ENDINGS = {
@@ -75,26 +75,26 @@ _ENDINGS = {
 
 
 def ending_of(cause: Cause) -> Ending:
-    """What a connection that ended for this cause counts as: LOST where nothing else fits."""
+    """Returns the class of a cause, LOST by default."""
     return _ENDINGS.get(cause, Ending.LOST)
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What went over connections. Bytes are those of the carrier's streams."""
+    """Traffic counters. Bytes are those of the carrier's streams."""
 
     bytes_sent: int = 0
     bytes_received: int = 0
     messages_sent: int = 0
     messages_received: int = 0
     messages_refused: int = 0
-    """Received and dropped: their payload does not decode, or is beyond a bound."""
+    """Messages received and dropped because their payload cannot be decoded or exceeds a limit."""
     datagrams_lost: int = 0
     migrations: int = 0
     rate_holds: int = 0
-    """How often peers were held back because they sent or called more in a second than they may."""
+    """The number of pauses because a peer exceeded its rate limit."""
     held_back: float = 0.0
-    """Seconds that peers were held back by receivers here."""
+    """Seconds during which receivers on this node paused peers."""
 
     def __add__(self, other: Traffic) -> Traffic:
         return Traffic(
@@ -112,10 +112,10 @@ class Traffic:
 
 @dataclass(slots=True)
 class Overflows:
-    """What mailboxes that were full have cost."""
+    """Counters of full mailboxes."""
 
     dropped: int = 0
-    """Messages thrown away (WhenFull.DROP)."""
+    """Messages dropped (WhenFull.DROP)."""
 
     killed: int = 0
     """Processes ended (WhenFull.KILL)."""
@@ -123,41 +123,41 @@ class Overflows:
 
 @dataclass(slots=True)
 class NodeCounters:
-    """One for each start of a node."""
+    """The counters of one node incarnation."""
 
     dialed: int = 0
-    """Links that came up, made by us ..."""
+    """Established connections that this node dialed."""
 
     accepted: int = 0
-    """... and made to us."""
+    """Established connections that this node accepted."""
 
     refused: Counter[Ending] = field(default_factory=Counter)
-    """Links made to us that did not come up."""
+    """Incoming connections that were not established."""
 
     ended: Counter[Ending] = field(default_factory=Counter)
-    """Links that were up."""
+    """Established connections that ended."""
 
     past: Traffic = Traffic()
-    """That of links which are over."""
+    """The traffic of ended connections."""
 
     def refused_by_reason(
         self, by_carriers: Iterable[Mapping[RejectReason, int]]
     ) -> Mapping[str, int]:
-        """Those, and what the carriers have turned away before the node heard of it."""
+        """Returns the refused connections by reason, including those that carriers rejected."""
         counts = Counter({why.value: count for why, count in self.refused.items()})
         for refusals in by_carriers:
             counts.update({reason.value: count for reason, count in refusals.items()})
         return dict(counts)
 
     def ended_by_reason(self) -> Mapping[str, int]:
-        """Links that were up, by why they are gone."""
+        """Returns the ended connections by reason."""
         return {why.value: count for why, count in self.ended.items()}
 
     def link_ended(self, ending: Ending, traffic: Traffic) -> None:
-        """One that was up is gone."""
+        """Counts an established connection that ended."""
         self.ended[ending] += 1
         self.past += traffic
 
     def link_refused(self, ending: Ending) -> None:
-        """One made to us did not come up."""
+        """Counts an incoming connection that was not established."""
         self.refused[ending] += 1

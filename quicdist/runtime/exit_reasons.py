@@ -1,4 +1,4 @@
-"""How a Python function ended, as Erlang terms: exit reasons, stack traces."""
+"""Conversion of Python exceptions to Erlang exit reasons and stack traces."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ _MAX_TEXT = 16 * 1024
 
 
 def exit_reason(error: BaseException | None) -> Term:
-    """The exit reason of a process whose function ended so, as if it were Erlang's."""
+    """Returns the Erlang exit reason for a function that ended with `error`, or returned if
+    None."""
     if error is None:
         return NORMAL
     if isinstance(error, ProcessExited):
@@ -45,10 +46,10 @@ def exit_reason(error: BaseException | None) -> Term:
 
 
 def error_reason(error: Exception) -> Term:
-    """What goes with class `error`.
+    """Returns the reason of an exception of class `error`.
 
-    `{python_error, 'ValueError', <<"message">>, <<"Traceback (most recent call last): ...">>}`,
-    or the reason that an ErlangError was raised with.
+    `{python_error, 'ValueError', <<"message">>, <<"Traceback (most recent call last): ...">>}`, or
+    the reason of an ErlangError.
     """
     if isinstance(error, ErlangError):
         return error.reason
@@ -59,12 +60,12 @@ def error_reason(error: Exception) -> Term:
 
 
 def stack_of(error: BaseException) -> list[Term]:
-    """Its stack as Erlang prints one: `[{Module, Function, Arity, [{file, F}, {line, N}]}]`."""
+    """Returns the stack in Erlang format: `[{Module, Function, Arity, [{file, F}, {line, N}]}]`."""
     return [_frame(trace) for trace in reversed(_frames(_own(error.__traceback__))[-_MAX_FRAMES:])]
 
 
 def _own(trace: TracebackType | None) -> TracebackType | None:
-    """The part of a traceback below what ran the function, where there is one."""
+    """Removes the frames of quicdist and asyncio that ran the function."""
     start = trace
     while trace is not None:
         if not trace.tb_frame.f_globals.get("__name__", "").startswith(_RUNNERS):
@@ -92,11 +93,11 @@ def _message(error: BaseException) -> bytes:
     try:
         return _clip(str(error))
     except Exception:
-        return b"(its message cannot be printed)"
+        return b"(str() of the exception failed)"
 
 
 def _clip(text: str) -> bytes:
-    """Keeps both ends of a long text: where it began, and what it came to."""
+    """Shortens a long text in the middle."""
     if len(text) > _MAX_TEXT:
         half = _MAX_TEXT // 2
         text = (

@@ -1,4 +1,4 @@
-"""Pids and references of one node's life, laid out as OTP does.
+"""Pids and references of one node incarnation, in the layout of OTP.
 
 ERTS manual, External Term Format: NEW_PID_EXT, NEWER_REFERENCE_EXT.
 """
@@ -14,19 +14,19 @@ from quicdist.etf import Atom, Pid, Reference
 _ID_BITS = 15
 _SERIAL_BITS = 13
 _NUMBERS = 1 << (_ID_BITS + _SERIAL_BITS)
-"""28 bits: what a peer without 32-bit pids (DFLAG_V4_NC) can also take."""
+"""28 bits, which peers without 32-bit pids (DFLAG_V4_NC) accept."""
 
 REFERENCE_BITS = 82
 """18 + 32 + 32 bits: the first word of NEWER_REFERENCE_EXT has 18 significant bits."""
 
 
 def new_creation(source: random.Random | None = None) -> int:
-    """A new incarnation of a node: 32 bits, above 3 (the small ones are the old kind's)."""
+    """Returns a new creation: 32 bits, above 3, since smaller values are old-style creations."""
     return (source or random.SystemRandom()).randrange(4, 1 << 32)
 
 
 class Identifiers:
-    """Hands out pids and references that no other of this node and creation equals."""
+    """Creates pids and references that are unique for this node and creation."""
 
     def __init__(
         self,
@@ -34,14 +34,14 @@ class Identifiers:
         creation: int,
         random_bits: Callable[[int], int] = secrets.randbits,
     ) -> None:
-        """`random_bits(n)` returns n random bits that nobody can predict."""
+        """`random_bits(n)` returns n cryptographically random bits."""
         self.node = node
         self.creation = creation
         self._next_pid = 0
         self._random_bits = random_bits
 
     def pid(self, in_use: Container[Pid]) -> Pid:
-        """The next pid; the numbers come round after 2^28, past those in use."""
+        """Returns the next free pid. The numbers wrap around after 2^28."""
         while True:
             number = self._next_pid
             self._next_pid = (number + 1) % _NUMBERS
@@ -55,8 +55,7 @@ class Identifiers:
                 return pid
 
     def reference(self) -> Reference:
-        """A new random reference: one that was seen does not tell the next, so an alias or a
-        pending call cannot be guessed."""
+        """Returns a new random reference, so that aliases and pending calls cannot be guessed."""
         number = self._random_bits(REFERENCE_BITS)
         words = (number & 0x3FFFF, (number >> 18) & 0xFFFFFFFF, number >> 50)
         return Reference(self.node, words, self.creation)

@@ -1,10 +1,10 @@
-"""The links of one process, with the unlink-id protocol.
+"""The links of one process, with the unlink ID protocol.
 
-A link has two ends, each with its own idea of it, and signals cross. An end is absent, LINKED, or
-unlinking: it has said so under an id and waits for the acknowledgement. Until that comes, whatever
-arrives of this link was sent by a peer that did not know yet, and is dropped; that is the whole
-point of the ids. Linking again while unlinking makes it LINKED at once: the late acknowledgement
-then names an id nobody waits for.
+Both ends of a link have their own state, and signals can cross. An end is absent, LINKED, or
+unlinking: it has sent UNLINK_ID and waits for the acknowledgement. Signals of the link that arrive
+before the acknowledgement are dropped, since the peer sent them before it received UNLINK_ID. A new
+link during unlinking sets LINKED at once; the late acknowledgement then has an ID that does not
+match.
 
 ERTS manual, Distribution Protocol, "Link Protocol".
 """
@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from quicdist.etf import Pid
 
 _LINKED = 0
-"""Ids of unlinks are above 0."""
+"""Unlink IDs are above 0."""
 
 
 class Links:
-    """This process's end of each of its links, by the other's pid."""
+    """The links of one process, by the pid of the other end."""
 
     __slots__ = ("_next_id", "_state")
 
@@ -29,14 +29,15 @@ class Links:
         self._next_id = 1
 
     def link(self, other: Pid) -> bool:
-        """We link. True when a LINK signal has to go out."""
+        """Adds a link. Returns True if a LINK signal must be sent."""
         if self._state.get(other) == _LINKED:
             return False
         self._state[other] = _LINKED
         return True
 
     def unlink(self, other: Pid) -> int | None:
-        """We unlink. The id of the UNLINK_ID signal to send, None when there is none to send."""
+        """Removes a link. Returns the ID of the UNLINK_ID signal to send, or None if there is no
+        link."""
         if self._state.get(other) != _LINKED:
             return None
         identifier = self._next_id
@@ -46,33 +47,33 @@ class Links:
         return identifier
 
     def link_received(self, other: Pid) -> None:
-        """A LINK signal came."""
+        """Handles a LINK signal."""
         self._state.setdefault(other, _LINKED)
 
     def unlink_received(self, other: Pid) -> None:
-        """An UNLINK_ID signal came, which is acknowledged whatever the state."""
+        """Handles an UNLINK_ID signal. It is acknowledged in every state."""
         if self._state.get(other) == _LINKED:
             del self._state[other]
 
     def unlink_acknowledged(self, other: Pid, identifier: int) -> None:
-        """An UNLINK_ID_ACK signal came."""
+        """Handles an UNLINK_ID_ACK signal."""
         if self._state.get(other) == identifier:
             del self._state[other]
 
     def exit_received(self, other: Pid) -> bool:
-        """An EXIT signal came over the link. True when it counts."""
+        """Handles an EXIT signal of a link. Returns True if the link was active."""
         if self._state.get(other) != _LINKED:
             return False
         del self._state[other]
         return True
 
     def forget_node(self, node: str) -> list[Pid]:
-        """The connection to `node` is gone: those there that we were linked to."""
+        """Removes all links to a node. Returns the pids that were linked."""
         gone = [pid for pid in self._state if pid.node == node]
         return [pid for pid in gone if self._state.pop(pid) == _LINKED]
 
     def count(self, node: str) -> int:
-        """How many ends of links with processes of a node there are, those being undone too."""
+        """Returns the number of links to processes of a node, including those being removed."""
         return sum(pid.node == node for pid in self._state)
 
     def __iter__(self) -> Iterator[Pid]:

@@ -20,14 +20,14 @@ from quicdist.runtime.process_table import ProcessTable
 logger = logging.getLogger("quicdist.node")
 
 Main: TypeAlias = Callable[[Mailbox], Awaitable[object]]
-"""What a process runs: an async function of its own mailbox."""
+"""The main function of a process: an async function that takes its mailbox."""
 
 current_process: ContextVar[Mailbox] = ContextVar("quicdist.current_process")
-"""The process that the running code is: set in spawned functions and exported ones."""
+"""The current process, set in spawned and exported functions."""
 
 
 class Spawner:
-    """Starts processes, and knows the tasks of those that are still at it."""
+    """Starts processes and tracks their tasks."""
 
     def __init__(self, system: ProcessTable, limits: MailboxLimits) -> None:
         self._system = system
@@ -42,10 +42,10 @@ class Spawner:
         before: Callable[[Mailbox], None] | None = None,
         over: Callable[[Mailbox], None] | None = None,
     ) -> Mailbox:
-        """Starts a process. Its end is the function's end; `over` is then called.
+        """Starts a process that runs `main`. `over` is called when the process has ended.
 
-        `before` links and monitors it, before its function runs: with an eager task factory the
-        function may have ended when this returns. Raises NameTaken.
+        `before` adds links and monitors before `main` runs. With an eager task factory `main` may
+        have ended when this method returns. Raises NameTaken.
         """
         me = Mailbox(self._system, self._limits)
         parent = current_process.get(None)
@@ -74,7 +74,7 @@ class Spawner:
         self, me: Mailbox, over: Callable[[Mailbox], None] | None, task: asyncio.Task[None]
     ) -> None:
         self._tasks.discard(task)
-        # A task cancelled before its first step has not run anything, not even `_run`.
+        # A task cancelled before its first step has run nothing, including `_run`.
         me.runs_in(None)
         me.die(SHUTDOWN)
         if over is not None:
@@ -82,11 +82,11 @@ class Spawner:
 
     @property
     def count(self) -> int:
-        """Processes whose function has not ended."""
+        """The number of processes whose function has not ended."""
         return len(self._tasks)
 
     async def stop(self, timeout: float) -> None:
-        """Ends all of them with reason `shutdown`, giving each time to clean up."""
+        """Ends all processes with the reason `shutdown`, and waits at most `timeout` seconds."""
         tasks = self._tasks - {asyncio.current_task()}
         for task in tasks:
             task.cancel(_STOPPING)

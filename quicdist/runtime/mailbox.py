@@ -76,11 +76,11 @@ class Mailbox(Process):
         """The number of messages dropped because the mailbox was full (`WhenFull.DROP`)."""
         self._next_report = 0.0
         self._fresh: deque[_Entry] = deque()
-        """Messages that no receive has looked at."""
+        """Messages that no receive has examined."""
         self._skipped: deque[_Entry] = deque()
-        """Messages that a receive has looked at and that did not match."""
+        """Messages that a receive has examined and that did not match."""
         self._looked_at = 0
-        """The number of messages that were ever taken out of `_fresh`."""
+        """The total number of messages ever taken out of `_fresh`."""
         self._route: Route | None = None
         """The route of the last message. The next message mostly has the same destination."""
         self._waiter: asyncio.Future[bool] | None = None
@@ -96,14 +96,15 @@ class Mailbox(Process):
         """The number of queued messages."""
         return len(self._skipped) + len(self._fresh)
 
-    # -- for its owner --
+    # -- public --
 
     async def send(self, to: Destination, message: Term) -> None:
-        """Sends a message to a pid, an alias, a registered name here, or a (name, node) tuple.
+        """Sends a message to a pid, an alias, a registered name of this node, or a (name, node)
+        tuple.
 
         Connects first if necessary. Waits while more than `NodeLimits.send_high` bytes are queued
         for that node. As in Erlang, the return of this method does not mean that the message has
-        arrived. If it is cancelled while it waits, the message is sent all the same.
+        arrived. If the method is cancelled while it waits, the message is still sent.
 
         Raises NoConnection, NoProcess if no process of this node has that name, and EtfEncodeError.
         """
@@ -128,7 +129,7 @@ class Mailbox(Process):
         Create the mark before the request.
         """
         self.system.affinity.check()
-        # What was not looked at yet goes behind what was not wanted, each message once.
+        # Messages that no receive has examined are moved behind the skipped ones, each once.
         self._looked_at += len(self._fresh)
         if self._skipped:
             self._skipped.extend(self._fresh)
@@ -156,7 +157,7 @@ class Mailbox(Process):
         self._check_alive()
         check_timeout(timeout)
         if self._is_receiving:
-            raise RuntimeError(f"{self}: another task is receiving from it; one at a time can")
+            raise RuntimeError(f"{self}: another task is already receiving from this mailbox")
         if match is None and self._fresh and not self._skipped:
             self._looked_at += 1
             message, size = self._fresh.popleft()
@@ -290,7 +291,7 @@ class Mailbox(Process):
                 (self._fresh, len(self._fresh)),
             )
         ]
-        # All are judged before any is thrown away: `match` may raise.
+        # `match` may raise, so all messages are tested before any is removed.
         judged = [
             (queue, entries, [bool(match(entry[0])) for entry in entries])
             for queue, entries in looked_at
@@ -310,8 +311,8 @@ class Mailbox(Process):
     def spawn_request_abandon(self, reference: Reference) -> bool:
         """Cancels a spawn request, as `erlang:spawn_request_abandon/1`.
 
-        Returns True if no reply had arrived. Then no reply is delivered. If the request asked for a
-        link, a process that is spawned all the same ends with the reason `abandoned`.
+        Returns True if no reply had arrived. Then no reply is delivered. If the request included a
+        link, a process that is still spawned ends with the reason `abandoned`.
         """
         self.system.affinity.check()
         call = self.calls.get(reference)
@@ -344,7 +345,8 @@ class Mailbox(Process):
         )
 
     def _count_since(self, mark: Mark | None) -> int:
-        """The number of messages at the end of `_skipped` that may have arrived after the mark."""
+        """Returns the number of messages at the end of `_skipped` that may have arrived after
+        the mark."""
         count = len(self._skipped)
         return count if mark is None else min(count, self._looked_at - mark)
 
@@ -375,8 +377,8 @@ class Mailbox(Process):
         while deadline is None or loop.time() < deadline:
             if self.level.is_at_bound and self.level.held:
                 raise MailboxFull(
-                    f"{self.level}, its hard bound, and none is the message waited for: take "
-                    f"messages out, or raise MailboxLimits.hard"
+                    f"{self.level}, its hard bound, and no queued message matches: receive "
+                    f"messages, or raise MailboxLimits.hard"
                 )
             self._waiter = waiter = loop.create_future()
             self.level.is_waited_on = True
@@ -414,7 +416,7 @@ class Mailbox(Process):
         level.size += size
         waiter = self._waiter
         if waiter is not None:
-            # Woken, it waits no more, even if it has not run yet.
+            # A woken task counts as not waiting even before it runs.
             self._waiter = None
             level.is_waited_on = False
             if not waiter.done():
@@ -441,7 +443,7 @@ class Mailbox(Process):
         self._skipped.clear()
         self.level.size = 0
         self.level.let_all_go()
-        # Whichever task is receiving: it may be another than the one that is this process.
+        # The receiving task may differ from the task of this process.
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(True)
         if self._task is not None:
@@ -458,7 +460,7 @@ class Mailbox(Process):
         """The event loop of the task of this process, or None if it has ended."""
         return None if self._task is None else self._task.get_loop()
 
-    # -- its life as a context --
+    # -- context manager --
 
     async def __aenter__(self) -> Mailbox:
         self.system.affinity.check()
@@ -476,7 +478,7 @@ class Mailbox(Process):
             self.die(exit_reason(error))
             return
         if error is None:
-            # The signal came when nothing was awaited any more: its cancellation is still due.
+            # The exit signal arrived after the last await, so its cancellation is still pending.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
         elif not isinstance(error, asyncio.CancelledError):

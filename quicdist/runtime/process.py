@@ -34,7 +34,8 @@ Watched: TypeAlias = "Pid | tuple[Atom, Atom]"
 
 @dataclass(frozen=True, slots=True)
 class Watcher:
-    """Somebody who monitors a process here, and by which name it knows it."""
+    """A process that monitors a process of this node. `known_as` is the pid or name that it
+    monitors."""
 
     pid: Pid
     known_as: Pid | Atom
@@ -80,7 +81,7 @@ class Process:
             "registered": str(self.name or ""),
         }
 
-    # -- what its kind decides --
+    # -- overridden by subclasses --
 
     def deliver(self, message: Term, source: Source) -> None:
         """Handles a message. `source` is paused if this receiver is full."""

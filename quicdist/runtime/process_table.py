@@ -1,7 +1,6 @@
-"""All processes of a node, and the signals between them and the rest of the world.
+"""The processes of a node and the dispatch of signals.
 
-A signal is the same whether its receiver is here or elsewhere: one that stays takes the same
-handlers as one that came over a connection.
+Signals between processes of this node use the same handlers as signals from other nodes.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from quicdist.runtime.identifiers import Identifiers
 from quicdist.runtime.process import NOPROC, Process, Watched, Watcher
 
 Destination: TypeAlias = "Pid | Reference | str | tuple[str, str]"
-"""A pid, an alias, a name registered here, or a (name, node)."""
+"""A pid, an alias, a registered name of this node, or a (name, node) tuple."""
 
 Handler: TypeAlias = Callable[[Any, Term, Source], None]
 
@@ -42,62 +41,67 @@ _NODEDOWN_REASON = Atom("nodedown_reason")
 
 @dataclass(frozen=True, slots=True)
 class NodeMonitor:
-    """What somebody wants to know of nodes coming and going."""
+    """The options of `net_kernel:monitor_nodes/2` for one process."""
 
     hidden: bool
-    """Of hidden ones too."""
+    """Whether hidden nodes are included."""
     info: bool
-    """With a map that says more."""
+    """Whether the messages contain a map with details."""
 
 
 @dataclass(slots=True, eq=False)
 class Route:
-    """The way of one process's messages to one receiver, found once for many of them."""
+    """The route from one process to one receiver, cached for repeated sends."""
 
     to: Destination | None
-    """As it was given, where a process gave it."""
+    """The destination as the sender passed it, or None."""
     node: Atom
     sender: Pid
     signal: Message | SpawnRequest
-    """What brings each."""
+    """The signal that carries each message."""
     head: Head | None = None
-    """The same as the link in use has encoded it."""
+    """The signal as encoded for the current connection."""
 
 
 class Network(Protocol):
-    """The way to other nodes."""
+    """The connections to other nodes."""
 
     def post(self, node: Atom, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD) -> None:
-        """Sends without waiting; connects first where there is no connection."""
+        """Sends without waiting. Connects first if necessary."""
 
     def post_if_connected(
         self, node: Atom, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD
     ) -> None:
-        """Sends without waiting; without a connection the signal has no meaning and is dropped."""
+        """Sends without waiting. Drops the signal if there is no connection."""
 
     def when_up(
         self, node: Atom, begin: Callable[[CalledNode], None], fail: Callable[[Exception], None]
     ) -> None:
-        """Calls `begin` with the connection to a node: at once where it is up, else when it comes
-        up, in order with the signals that wait for it; `fail` where it does not come up. Raises
-        NoConnection, NodeNameError."""
+        """Calls `begin` with the connection to a node, or `fail` if it cannot be established.
+
+        If the connection is up, `begin` is called at once; otherwise later, in order with the
+        queued signals. Raises NoConnection, NodeNameError.
+        """
 
     def is_up(self, node: Atom) -> bool:
-        """Whether there is a connection to a node."""
+        """Returns whether a connection to the node is established."""
 
     def obstacle(self, node: Atom) -> NoConnection | None:
-        """Why there is no connection yet to a node that is being connected to."""
+        """Returns why a connection that is being established has failed so far, or None."""
 
     def watch(self, node: Atom) -> None:
-        """Connects where there is no connection; `ProcessTable.node_lost` tells when that fails."""
+        """Connects if there is no connection. On failure `ProcessTable.node_lost` is called."""
 
     def send(self, route: Route, payload: Term) -> Awaitable[None] | None:
-        """Sends; what is to be awaited until there is a link, or while the backlog is high. Both
-        raise NoConnection, EtfEncodeError."""
+        """Sends a message. Returns an awaitable if the caller must wait for a connection or for
+        backlog.
+
+        The call and the awaitable raise NoConnection or EtfEncodeError.
+        """
 
 
 class ProcessTable:
-    """Who is who on this node."""
+    """The processes, names, aliases and monitors of one node."""
 
     def __init__(self, identifiers: Identifiers, network: Network) -> None:
         self.name = identifiers.node
@@ -109,22 +113,23 @@ class ProcessTable:
         self.aliases: dict[Reference, Process] = {}
         self.calls = PendingCalls(self.name)
         self.watched_names: dict[Reference, Process] = {}
-        """Who is watched by a monitor of a name: the name may pass to another process."""
+        """The processes monitored by name. The name may later belong to another process."""
         self._tied: dict[Atom, dict[Process, None]] = {}
-        """Who may have something to lose when the connection to a node is lost."""
+        """The processes with links, monitors or calls to each node."""
         self.node_monitors: dict[Pid, NodeMonitor] = {}
-        """Who is told of nodes coming and going."""
+        """The processes that monitor nodes."""
         self.group_leader: Pid | None = None
-        """That of processes which are not given another."""
+        """The default group leader."""
         self.reply_sink: Pid | None = None
-        """Where answers go that nobody waits for."""
+        """The process that receives answers that are not needed."""
         self.overflows = Overflows()
         self.is_draining = False
-        """New calls from other nodes are refused."""
+        """Whether new calls from other nodes are refused."""
         self.work: dict[object, Callable[[], int]] = {}
-        """Who does work that a drain waits for, and how much each has left."""
+        """The components that a drain waits for, each with a function that returns its amount of
+        work."""
         self.before_drain: dict[object, Callable[[], None]] = {}
-        """What is done when a drain begins."""
+        """Functions that are called when a drain begins."""
         self._is_idle: asyncio.Event | None = None
         self._signals: deque[tuple[Signal, Payload]] = deque()
         self._is_handling = False
@@ -141,18 +146,18 @@ class ProcessTable:
             signals.SpawnReply: self._on_spawn_reply,
             signals.GroupLeader: self._on_group_leader,
         }
-        """What is done with each signal; other modules add theirs."""
+        """The handler of each kind of signal. Other modules add handlers."""
 
-    # -- who is here --
+    # -- processes and names --
 
     def add_process(self, process: Process) -> Pid:
-        """A new process gets its pid."""
+        """Registers a new process and returns its pid."""
         pid = self.identifiers.pid(self.processes)
         self.processes[pid] = process
         return pid
 
     def remove_process(self, process: Process) -> None:
-        """A process has ended: its pid, name and aliases reach nobody any more."""
+        """Removes a process with its name and aliases."""
         self.processes.pop(process.pid, None)
         for node in process.tied_to:
             self._untie(process, node)
@@ -165,28 +170,31 @@ class ProcessTable:
         process.aliases.clear()
 
     def register(self, name: str, process: Process) -> None:
-        """Gives a process a name, its only one. Raises NameTaken."""
+        """Registers a name for a process. A process has at most one name. Raises NameTaken."""
         atom = Atom(name)
         if atom in ("undefined", "true", "false", ""):
-            raise NameTaken(f"{name!r} cannot be a registered name: Erlang keeps it for itself")
+            raise NameTaken(f"{name!r} cannot be a registered name: it is reserved in Erlang")
         holder = self.names.get(atom)
         if holder is not None:
-            raise NameTaken(f"the name {name!r} is taken here, by {holder.pid}")
+            raise NameTaken(f"the name {name!r} is already registered, for {holder.pid}")
         if process.name is not None:
-            raise NameTaken(f"{process} has a name already; a process has one at most")
+            raise NameTaken(f"{process} already has a registered name")
         process.name = atom
         self.names[atom] = process
 
     def unregister(self, name: str) -> None:
-        """Takes a name away. Raises NoProcess."""
+        """Removes a registered name. Raises NoProcess."""
         process = self.names.pop(Atom(name), None)
         if process is None:
-            raise NoProcess(f"no process here is registered as {name!r}")
+            raise NoProcess(f"no process of this node is registered as {name!r}")
         process.name = None
 
     def tie(self, process: Process, node: Atom) -> None:
-        """A link, a monitor, a request: `process` is told when the connection to `node` is lost,
-        once. So that a node lost costs what was tied to it, and not all that there is."""
+        """Notes that `process` has a link, monitor or call with `node`.
+
+        It is informed once when the connection to `node` is lost. The index makes the loss of a
+        node cost proportional to its ties.
+        """
         if node is self.name:
             return
         tied = self._tied.setdefault(node, {})
@@ -202,8 +210,7 @@ class ProcessTable:
                 del self._tied[node]
 
     def node_lost(self, node: Atom) -> None:
-        """The connection to a node is gone: calls to it fail, and the processes tied to a process
-        there are told."""
+        """Fails the calls to a node and informs the processes with links or monitors there."""
         self.calls.node_lost(node)
         for process in self._tied.pop(node, ()):
             if process.is_alive:
@@ -211,7 +218,7 @@ class ProcessTable:
                 process.node_lost(node)
 
     def links_and_monitors_of(self, node: str) -> int:
-        """Links and monitors that processes of a node have with processes here."""
+        """Returns the number of links and monitors between processes of a node and of this node."""
         return sum(
             process.links.count(node)
             + sum(watcher.pid.node == node for watcher in process.watchers.values())
@@ -219,13 +226,13 @@ class ProcessTable:
         )
 
     def monitor_nodes(self, process: Process, *, hidden: bool, info: bool) -> None:
-        """A process wants to be told of nodes that come and go."""
+        """Subscribes a process to messages about nodes."""
         self.node_monitors[process.pid] = NodeMonitor(hidden, info)
 
     def node_changed(
         self, kind: Atom, node: Atom, is_hidden: bool, reason: Atom | None = None
     ) -> None:
-        """A node has come or gone: `kind` is nodeup, or nodedown for a reason."""
+        """Informs processes that monitor nodes. `kind` is `nodeup` or `nodedown`."""
         info = {_NODE_TYPE: _HIDDEN if is_hidden else _VISIBLE}
         if reason is not None:
             info[_NODEDOWN_REASON] = reason
@@ -235,11 +242,13 @@ class ProcessTable:
                 message = (kind, node, dict(info)) if wanted.info else (kind, node)
                 process.signalled(message, HERE)
 
-    # -- the end of its work --
+    # -- draining --
 
     async def drain(self, timeout: float | None) -> int:
-        """Refuses new calls from other nodes, and waits until those that run have ended. Returns
-        how much work is left when `timeout` seconds are over."""
+        """Refuses new calls from other nodes and waits until running calls have ended.
+
+        Returns the amount of work left after `timeout` seconds.
+        """
         if not self.is_draining:
             self.is_draining = True
             self.handlers[Message] = self._refusing_calls(self.handlers[Message])
@@ -252,7 +261,7 @@ class ProcessTable:
         return self._work_left()
 
     def work_done(self) -> None:
-        """A piece of the work that a drain waits for has ended."""
+        """Called when a piece of work that a drain waits for has ended."""
         if self._is_idle is not None and not self._work_left():
             self._is_idle.set()
 
@@ -271,7 +280,7 @@ class ProcessTable:
         return handle
 
     def _called(self, signal: Message, message: Term) -> Process | None:
-        """The process that a message calls, where it refuses calls now."""
+        """Returns the process that a message calls if it refuses calls while draining."""
         if not is_call(message) or message[0] != GEN_CALL:
             return None
         to = signal.to
@@ -280,10 +289,10 @@ class ProcessTable:
         process = self.processes.get(to) if isinstance(to, Pid) else self.names.get(to)
         return process if process is not None and process.is_refusing_calls_in_drain else None
 
-    # -- messages out --
+    # -- outgoing messages --
 
     def route(self, sender: Pid, to: Destination) -> Route:
-        """The way of messages from a process here."""
+        """Returns the route of messages from a process of this node."""
         if isinstance(to, Pid | Reference):
             return Route(to, to.node, sender, Message(sender, to))
         if isinstance(to, str):
@@ -292,20 +301,23 @@ class ProcessTable:
         return Route((name, node), Atom(node), sender, Message(sender, Atom(name)))
 
     def send(self, route: Route, message: Term) -> Awaitable[None] | None:
-        """Sends a message; what is to be awaited where it has to wait. Both raise NoProcess for a
-        name that nobody here has, NoConnection for another node, EtfEncodeError."""
+        """Sends a message. Returns an awaitable if the sender must wait.
+
+        The call and the awaitable raise NoProcess for an unregistered local name, NoConnection, and
+        EtfEncodeError.
+        """
         if route.node is not self.name:
             return self.network.send(route, message)
         if isinstance(route.to, str) and route.to not in self.names:
-            raise NoProcess(f"no process here is registered as {route.to!r}")
+            raise NoProcess(f"no process of this node is registered as {route.to!r}")
         self._signal(route.signal, message)
         return None
 
     def post(self, sender: Pid, to: Pid | Reference, message: Term) -> None:
-        """Sends without waiting, and without connecting: for answers."""
+        """Sends an answer, without waiting and without connecting."""
         self.emit_if_connected(to.node, sender, Message(sender, to), message)
 
-    # -- signals out --
+    # -- outgoing signals --
 
     def send_link(self, sender: Pid, to: Pid) -> None:
         self.emit(to.node, sender, signals.Link(sender, to))
@@ -332,7 +344,7 @@ class ProcessTable:
         self.emit_if_connected(watcher.pid.node, sender, signal, reason)
 
     def emit(self, node: Atom, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD) -> None:
-        """Sends a signal, connecting first where needed."""
+        """Sends a signal. Connects first if necessary."""
         if node is self.name:
             self._signal(signal, payload)
         else:
@@ -341,14 +353,14 @@ class ProcessTable:
     def emit_if_connected(
         self, node: Atom, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD
     ) -> None:
-        """Sends a signal that means nothing without the connection there is."""
+        """Sends a signal. Drops it if there is no connection, which makes it meaningless."""
         if node is self.name:
             self._signal(signal, payload)
         else:
             self.network.post_if_connected(node, sender, signal, payload)
 
     def _signal(self, signal: Signal, payload: Payload) -> None:
-        """One signal after the other, so that a chain of exits is no chain of Python calls."""
+        """Queues and handles local signals, so that a chain of exits does not recurse."""
         self._signals.append((signal, payload))
         if self._is_handling:
             return
@@ -360,11 +372,11 @@ class ProcessTable:
         finally:
             self._is_handling = False
 
-    # -- messages in --
+    # -- incoming messages --
 
     def _on_message(self, signal: Message, payload: Term, source: Source) -> None:
-        # A priority message is an ordinary one here: only an alias that was made for such messages
-        # makes a difference (EEP 76), and no process here makes one.
+        # A priority message is handled as an ordinary one. Only aliases created for priority
+        # messages (EEP 76) differ, and quicdist creates none.
         to = signal.to
         if type(to) is Reference:
             if self.calls.answer_by_alias(to, payload, source):
@@ -376,7 +388,7 @@ class ProcessTable:
             process.deliver(payload, source)
 
     def _receiver(self, to: Pid | Atom | Reference) -> Process | None:
-        """The process that a message or an exit signal is for. An alias may end by its use."""
+        """Returns the receiver of a message or exit signal. Using an alias may deactivate it."""
         kind = type(to)
         if kind is Pid:
             return self.processes.get(to)  # type: ignore[arg-type]
@@ -387,7 +399,7 @@ class ProcessTable:
             process.alias_used(to)  # type: ignore[arg-type]
         return process
 
-    # -- links in --
+    # -- incoming links --
 
     def _on_link(self, signal: signals.Link, payload: Term, source: Source) -> None:
         process = self.processes.get(signal.to)
@@ -403,7 +415,8 @@ class ProcessTable:
         if process is not None:
             process.links.unlink_received(signal.sender)
         if signal.id is not None:
-            # Acknowledged for a process that is gone, too: the other end waits for it.
+            # Unlink requests for ended processes are acknowledged as well: the other end waits for
+            # that.
             ack = signals.UnlinkAck(signal.id, signal.to, signal.sender)
             self.emit_if_connected(signal.sender.node, signal.to, ack)
 
@@ -422,7 +435,7 @@ class ProcessTable:
         if process is not None:
             process.exit_signalled(signal.sender, reason, source)
 
-    # -- monitors in --
+    # -- incoming monitors --
 
     def _on_monitor(self, signal: signals.Monitor, payload: Term, source: Source) -> None:
         target = signal.to
@@ -437,7 +450,8 @@ class ProcessTable:
             if not isinstance(target, Pid):
                 self.watched_names[signal.ref] = process
         else:
-            # A name that nobody has is nobody's: the watcher itself keeps the order.
+            # An unregistered name has no process to order signals, so the watcher's pid is the
+            # sender.
             self.send_down(watcher, signal.sender, signal.ref, NOPROC)
 
     def _on_demonitor(self, signal: signals.Demonitor, payload: Term, source: Source) -> None:
@@ -473,12 +487,12 @@ class ProcessTable:
     def _on_spawn_reply(self, signal: signals.SpawnReply, payload: Term, source: Source) -> None:
         if self.calls.spawn_replied(signal, source):
             return
-        # Its caller is gone, or it is no reply to a request of ours.
+        # The caller has ended, or this node sent no such request.
         if isinstance(signal.result, Pid) and self.calls.is_from(signal.result.node, source):
             self.release_spawned(signal, signal.result, NOPROC)
 
     def release_spawned(self, signal: signals.SpawnReply, child: Pid, reason: Term) -> None:
-        """A process was spawned for one that no longer wants it: their link or monitor ends."""
+        """Removes the link or monitor of a spawned process whose caller no longer needs it."""
         if signal.flags & signals.SPAWN_MONITORED:
             self.send_demonitor(signal.to, child, signal.req_id)
         if signal.flags & signals.SPAWN_LINKED:

@@ -1,4 +1,4 @@
-"""So many events in a second, on the average: a token bucket that tells how long to wait."""
+"""A token bucket that returns how long to wait."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ _MOST_NAMES: Final = 4096
 
 
 class RateLimit:
-    """As many as `per_second` at once, and so many in each second. Times are in seconds."""
+    """A limit of `per_second` events per second on average, with bursts of the same size. Times
+    are in seconds."""
 
     __slots__ = ("_at", "_left", "_per_second")
 
@@ -20,7 +21,8 @@ class RateLimit:
         self._at = 0.0
 
     def take(self, now: float) -> float:
-        """Counts one more at `now`. Seconds until the next one is due; 0 is at once."""
+        """Counts an event at `now`. Returns the seconds until the next one is allowed, 0 for at
+        once."""
         rate = self._per_second
         most = max(1.0, rate)
         # Who does not wait, as a peer that connects anew, owes a second's worth at most.

@@ -1,8 +1,8 @@
-"""What a message that was dropped, because its payload cannot be read, means to who waits for it.
+"""Handles messages whose payload cannot be decoded.
 
-A signal is never lost: it is acted on with the reason `{undecodable, Text}`. So is an answer to an
-alias that is a monitor, too, as those of calls are: the monitor fires, and the call ends. A spawn
-request is answered with `badarg`. Other messages are gone, as if they had not been sent.
+Signals are never lost: they are handled with the reason `{undecodable, Text}`. An answer to an
+alias that is also a monitor, such as that of a call, makes the monitor fire and ends the call. A
+spawn request is answered with `badarg`. Other messages are dropped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BADARG = Atom("badarg")
 
 
 def payload_refused(system: ProcessTable, signal: Signal, text: str, source: Source) -> None:
-    """Tells those concerned. `text` says what is wrong with the payload."""
+    """Informs the processes concerned. `text` describes the error in the payload."""
     reason = (UNDECODABLE, text.encode())
     match signal:
         case SpawnRequest():

@@ -21,15 +21,15 @@ _REX = Atom("rex")
 _NO_DEBUG = Atom("no_debug")
 
 _TIMEOUT = 2.0
-"""Seconds for a node to show which form of answer it uses."""
+"""Seconds that a node has to reveal its answer format."""
 
 _MAX_FORMS = 1000
 _forms: dict[tuple[Atom, int], bool] = {}
-"""Whether each node, in each of its incarnations, wraps a state in `{ok, State}`."""
+"""Whether each node incarnation expects a state as `{ok, State}`."""
 
 
 def is_system(message: Term) -> bool:
-    """Whether a message is a system message."""
+    """Returns whether a message is a system message."""
     return (
         isinstance(message, tuple)
         and len(message) == 3
@@ -39,32 +39,35 @@ def is_system(message: Term) -> bool:
 
 
 def status(me: Process, module: Atom, mode: Atom, parent: Pid, misc: Term) -> Term:
-    """The answer to `sys:get_status`."""
+    """Returns the answer to `sys:get_status`."""
     dictionary: list[Term] = [(Atom("$initial_call"), (module, Atom("init"), 1))]
     details: list[Term] = [dictionary, mode, parent, [], misc]
     return _STATUS, me.pid, (_MODULE, module), details
 
 
 def debug_answer(what: Term) -> Term:
-    """The answer to `{debug, What}`: nothing can be switched on, so switching off succeeds."""
+    """Returns the answer to `{debug, What}`. Debugging is not supported, so only disabling it
+    succeeds."""
     return OK if what == _NO_DEBUG else Atom("unknown_debug")
 
 
 def unknown_request(request: Term) -> Term:
-    """The answer to a request that sys does not have."""
+    """Returns the answer to an unknown system message."""
     return ERROR, (Atom("unknown_system_msg"), request)
 
 
 def known_form(me: Process, sender: Pid) -> bool | None:
-    """As `takes_ok`, None where that node has to be asked."""
+    """Returns the cached result of `takes_ok`, or None if the node must be asked."""
     if sender.node is me.system.name:
         return True
     return _forms.get((sender.node, sender.creation))
 
 
 async def takes_ok(me: Process, sender: Pid) -> bool:
-    """Whether `sys` of the sender's node takes a state as `{ok, State}`, as newer releases do, or
-    bare. The request does not tell, so a server of that node is asked the same, once."""
+    """Returns whether `sys` on the sender's node expects `{ok, State}`, as newer OTP releases do.
+
+    The request does not contain that, so a server on that node is asked for its state once.
+    """
     known = known_form(me, sender)
     if known is not None:
         return known

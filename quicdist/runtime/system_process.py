@@ -1,8 +1,8 @@
-"""Processes that are part of the node: `net_kernel`, `rex`, exported modules.
+"""System processes: `net_kernel`, `rex`, exported modules.
 
-A service has no mailbox: it deals with each message at once, or starts a process for it. Exit
-signals do not end it; it lives as long as the node. Each gen call and each system message to it is
-answered, or the caller's monitor fires.
+A system process has no mailbox. It handles each message at once or starts a process for it. Exit
+signals do not end it. Each gen call and each system message is answered, or the caller's monitor
+fires.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ GEN_CAST = Atom("$gen_cast")
 NOTSUP = Atom("notsup")
 
 _MAX_QUESTIONS = 100
-"""Answers to `sys:get_state` that wait until the caller's node has shown its form."""
+"""The maximum number of `sys:get_state` answers that wait for the answer format of the caller's
+node."""
 
 
 class SystemProcess(Process):
-    """A process that is a function of its messages."""
+    """A process that handles each message with a function."""
 
     def __init__(
         self, system: ProcessTable, handle: Callable[[SystemProcess, Term, Source], None]
@@ -40,45 +41,42 @@ class SystemProcess(Process):
         self._questions: set[asyncio.Task[None]] = set()
 
     def deliver(self, message: Term, source: Source) -> None:
-        """A message that makes no sense is reported, and costs nobody else anything."""
+        """Handles a message. An error is logged and fails only the call that caused it."""
         try:
             if system_messages.is_system(message):
                 self._on_system_message(message)
             elif is_call(message) and isinstance(message[0], Pid):
-                # `gen_event:call`.
+                # The form of `gen_event:call`.
                 fail_call(self, message[1], NOTSUP)
             else:
                 self._handle(self, message, source)
         except Exception as error:
             text = format_bounded(message, 500)
-            logger.exception(
-                "%s cannot deal with %s", self, text, extra=self.fields("message_failed")
-            )
+            logger.exception("%s cannot handle %s", self, text, extra=self.fields("message_failed"))
             if is_call(message):
                 fail_call(self, message[1], (error_reason(error), stack_of(error)))
 
     def link_broken(self, other: Pid, reason: Term, source: Source = HERE) -> None:
-        """Whoever was linked to it: the service stays."""
+        """Removes the link. A system process does not end."""
         self.links.exit_received(other)
 
     def exit_signalled(self, sender: Pid, reason: Term, source: Source = HERE) -> None:
-        """It stays."""
+        """Logs the exit signal. A system process does not end."""
         extra = {**self.fields("exit_ignored"), "sender": str(sender)}
-        logger.warning("%s was sent an exit signal by %s and stays", self, sender, extra=extra)
+        logger.warning("%s ignores an exit signal from %s", self, sender, extra=extra)
 
     def node_lost(self, node: Atom) -> None:
-        """It stays."""
+        """Removes links to the node. A system process does not end."""
         self.links.forget_node(node)
         super().node_lost(node)
 
     def stopped(self) -> None:
-        """The node stops."""
+        """Cancels pending answers when the node stops."""
         for task in self._questions:
             task.cancel()
 
     def reply(self, to: Term, answer: Term) -> None:
-        """Answers a gen call. `to` is its From. An answer that cannot be encoded is a failed
-        call."""
+        """Answers a gen call. `to` is its From. An answer that cannot be encoded fails the call."""
         try:
             reply(self.system, self.pid, to, answer)
         except Exception as error:
@@ -87,10 +85,10 @@ class SystemProcess(Process):
             )
             fail_call(self, to, (error_reason(error), stack_of(error)))
 
-    # -- for a remote sys --
+    # -- system messages --
 
     def sys_state(self) -> Term:
-        """For `sys:get_state`: what it has is not shown."""
+        """Returns the state for `sys:get_state`, which is empty by default."""
         return {}
 
     def _on_system_message(self, message: Term) -> None:
@@ -131,7 +129,7 @@ class SystemProcess(Process):
 
 
 def reply(system: ProcessTable, sender: Pid, to: Term, answer: Term) -> None:
-    """Answers `{'$gen_call', To, Request}`, to the alias where the caller made one.
+    """Answers `{'$gen_call', To, Request}`, to the alias if the caller created one.
 
     OTP, gen:reply/2. Raises EtfEncodeError.
     """
@@ -140,7 +138,7 @@ def reply(system: ProcessTable, sender: Pid, to: Term, answer: Term) -> None:
 
 
 def ignore(service: SystemProcess, message: Term, source: Source) -> None:
-    """What a service does that serves nothing: a call fails, other messages are dropped."""
+    """Handles the messages of a process without a service: fails calls and drops other messages."""
     if is_call(message):
         assert isinstance(message, tuple)
         fail_call(service, message[1], NOTSUP)

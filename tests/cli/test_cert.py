@@ -50,7 +50,7 @@ def test_an_authority_issues_certificates_that_nodes_run_with(quicdist: Command)
         assert fingerprint(shown.out) == fingerprint(issued.out)
         assert shown.out.endswith("known        no, there was no connection yet\n")
     quicdist("cert", "issue", name, "--dir", "nowhere").refused(5, "No such file")
-    quicdist("cert", "issue", "x@y@z").refused(2, "no node name")
+    quicdist("cert", "issue", "x@y@z").refused(2, "invalid node name")
 
 
 def test_a_key_that_has_changed_is_accepted_with_the_line_that_says_so(quicdist: Command) -> None:

@@ -91,7 +91,7 @@ def test_where_a_node_is_looked_for(quicdist: Command, calc: str) -> None:
     quicdist("ping", "hub@site", *there).refused(4, f"the peer is {calc}")
     quicdist("doctor", "hub@site", *there).refused(4, "stops at its handshake", calc)
     assert quicdist("ping", calc, *there, "--lookup", "name").out == "pong\n"
-    quicdist("ping", calc, *there).refused(3, "the table does not have it")
+    quicdist("ping", calc, *there).refused(3, "the table does not contain the node")
     quicdist("ping", calc, "--lookup", "epmd:1").refused(3, "no EPMD answers at 127.0.0.1:1")
     asked = quicdist("ping", calc, "--lookup", "name", "--lookup", "dns:127.0.0.1")
     assert asked.out == "pong\n"
@@ -101,7 +101,7 @@ def test_where_a_node_is_looked_for(quicdist: Command, calc: str) -> None:
 
 @pytest.mark.parametrize("name", ["foo", "", "a@b@c", "@", "4433@"])
 def test_ping_what_is_no_node(quicdist: Command, name: str) -> None:
-    quicdist("ping", name).refused(2, "no node name", "4433@127.0.0.1")
+    quicdist("ping", name).refused(2, "invalid node name", "4433@127.0.0.1")
 
 
 @pytest.mark.parametrize("name", ["70000@127.0.0.1", "4433@127.0.0.256", "sam@host"])
@@ -114,7 +114,7 @@ def test_ping_what_quic_cannot_reach(quicdist: Command, name: str) -> None:
 def test_own_name(quicdist: Command, calc: str) -> None:
     port = free_port()
     assert quicdist("ping", calc, "--name", f"{port}@127.0.0.1").code == 0
-    quicdist("ping", calc, "--name", "me").refused(2, "'me' is no node name")
+    quicdist("ping", calc, "--name", "me").refused(2, "invalid node name 'me'")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         name = f"{taken.getsockname()[1]}@127.0.0.1"

@@ -33,7 +33,7 @@ def test_run_takes_a_policy_and_reads_it_again_at_sighup(quicdist: Command) -> N
         assert quicdist("ping", name).out == "pong\n"
         quicdist("call", name, "calc", "add", "[1, 2]").refused(1, "undef")
         policy.write_text(ONLY_ADD)
-        hang_up(process, "other rules say")
+        hang_up(process, "has changed its access rules")
         assert quicdist("call", name, "calc", "add", "[1, 2]").out == "3\n"
         policy.write_text("nonsense")
         hang_up(process, "the policy stays as it was")

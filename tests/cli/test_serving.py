@@ -167,10 +167,10 @@ def test_a_port_in_use(quicdist: Command) -> None:
 
 
 def test_names_of_nodes_to_be(quicdist: Command) -> None:
-    quicdist("listen", "here").refused(2, "'here' is no node name", "4433@127.0.0.1")
-    quicdist("listen", "4433@1.2.3.4.5").refused(2, "no node name")
-    quicdist("listen", "0@127.0.0.1", "--listen", "all").refused(2, "no address to listen on")
-    quicdist("gateway", "here").refused(2, "no node name")
+    quicdist("listen", "here").refused(2, "invalid node name 'here'", "4433@127.0.0.1")
+    quicdist("listen", "4433@1.2.3.4.5").refused(2, "invalid node name")
+    quicdist("listen", "0@127.0.0.1", "--listen", "all").refused(2, "invalid listen address")
+    quicdist("gateway", "here").refused(2, "invalid node name")
     quicdist("gateway", "1@127.0.0.1", "--route", "a=b").refused(2, "NODE=IP:PORT")
     quicdist("gateway", "1@127.0.0.1", "--policy", "none.toml").refused(2, "none.toml cannot be")
     quicdist("gateway").refused(2, "NAME is missing")
@@ -372,7 +372,7 @@ def test_gateway_for_an_erlang_node(quicdist: Command) -> None:
         done = end(process)
     assert done.code == 0
     assert "Traceback" not in done.err
-    assert "our setting does not allow to dial it" in done.err
+    assert "the access rules of this node do not allow dialing it" in done.err
 
 
 def test_a_gateway_shows_its_metrics_to_prometheus(quicdist: Command) -> None:

@@ -99,7 +99,7 @@ def test_a_silent_peer_is_dead_at_net_ticktime_and_not_before() -> None:
     assert liveness.tick(30, at(1, silence=29)) == Tick(True, False, 15)
     assert liveness.tick(45, at(1, silence=44)) == Tick(True, False, 15)
     assert liveness.tick(60, at(1, silence=59)) == Tick(True, False, TICKTIME / 16)
-    reason = "net_tick_timeout: nothing heard for 60 s"
+    reason = "net_tick_timeout: nothing received for 60 s"
     assert liveness.tick(61, at(1, silence=60)) == Dead(reason, Cause.TICK_TIMEOUT)
 
 
@@ -120,7 +120,7 @@ def test_a_node_that_says_nothing_is_asked_and_ends_when_it_does_not_answer() ->
     liveness = up(needs_probe=True)
     for now in (15, 30, 45, 60):
         assert liveness.tick(now, at(now)) == Tick(sends_tick=False, probes=True, pause=15)
-    reason = "net_tick_timeout: the peer's transport answers, its node does not"
+    reason = "net_tick_timeout: the peer's transport responds, its node does not"
     assert liveness.tick(75, at(75)) == Dead(reason, Cause.TICK_TIMEOUT)
 
 
@@ -152,7 +152,7 @@ def test_answers_that_do_not_move_for_net_ticktime_end_the_connection() -> None:
     for now in (30, 45, 60):
         assert isinstance(liveness.tick(now, at(now, **behind)), Tick)
     told = liveness.tick(75, at(75, **behind))
-    assert told == Dead("it asked and read none of the answers for 60 s", Cause.ANSWERS_UNREAD)
+    assert told == Dead("the peer sent requests and read no answers for 60 s", Cause.ANSWERS_UNREAD)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=40), st.booleans())

@@ -100,4 +100,4 @@ async def flood(receiver: Child, sender: Child, count: int) -> None:
     print({side: f"{size / MIB:.1f} MiB" for side, size in grown.items()}, "at", before, "sent")
     assert max(grown.values()) < ALLOWED, grown
     assert "basin" in log
-    assert "held back" in log
+    assert "is paused until the receiver has room" in log

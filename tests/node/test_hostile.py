@@ -92,7 +92,7 @@ async def test_a_signal_in_another_nodes_name_ends_the_connection(kind: str) -> 
                 link(one, two).post(one.pid, control, payload)
             event = await asyncio.wait_for(events.__anext__(), PATIENCE)
             assert isinstance(event, NodeDown)
-            assert "another node's pid" in event.reason
+            assert "pid of another node" in event.reason
         assert not victim.watchers
         assert not victim.links
         assert not victim.message_count
@@ -141,7 +141,7 @@ async def test_who_never_reads_its_answers_is_down() -> None:
                 peer.post(pid, signals.Monitor(pid, Atom("nobody"), reference(one.name, number)))
             event = await asyncio.wait_for(events.__anext__(), PATIENCE)
         assert isinstance(event, NodeDown)
-        assert "read none of the answers" in event.reason
+        assert "read no answers" in event.reason
 
 
 FEW_TERMS = Options(limits=Limits(max_terms=1000))
@@ -301,7 +301,7 @@ async def test_a_peer_ties_so_many_of_its_processes_to_ours_and_no_more(kind: st
             event = await asyncio.wait_for(events.__anext__(), PATIENCE)
         assert isinstance(event, NodeDown)
         assert event.node == one.name
-        assert "links and monitors here (ties: 100)" in event.reason
+        assert "links and monitors (limit: 100)" in event.reason
         await until(lambda: two._running.system.links_and_monitors_of(Atom(one.name)) == 0)
         assert await three.ping(two.name)
         if kind == "link":  # the same one again is the same link

@@ -153,7 +153,7 @@ async def test_a_node_whose_key_is_known_is_not_dialed_in_the_clear(tmp_path: Pa
 
 def test_plain_tcp_is_no_carrier_of_who_requires_tls(tmp_path: Path) -> None:
     trust = Trust.first_use(tmp_path / "known").requiring(tls=True)
-    with pytest.raises(NodeError, match="requires TLS"):
+    with pytest.raises(NodeError, match="require_tls=True"):
         Node("one@127.0.0.1", cookie=COOKIE, trust=trust, carriers=[Quic(), Tcp()])
 
 

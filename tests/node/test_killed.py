@@ -162,7 +162,7 @@ async def test_our_own_blocked_loop_is_not_taken_for_a_restart_of_the_peer(
                 time.sleep(6.0)  # what blocks
                 down = await asyncio.wait_for(anext(events), PATIENCE)
                 assert isinstance(down, NodeDown)
-                assert "event loop stood still" in down.reason
+                assert "event loop of this node was blocked" in down.reason
                 assert "restarted" not in caplog.text
             assert await node.ping(name)
     finally:

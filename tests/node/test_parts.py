@@ -104,7 +104,7 @@ def test_names_that_none_may_have(name: str) -> None:
 
 def test_an_address_in_brackets_is_told_from_a_name_for_epmd() -> None:
     assert NodeName.parse("4433@::1").address == Address("::1", 4433)
-    with pytest.raises(NodeNameError, match="no brackets there, as in '4433@::1'"):
+    with pytest.raises(NodeNameError, match="expected no brackets, as in '4433@::1'"):
         NodeName.parse("4433@[::1]")
 
 

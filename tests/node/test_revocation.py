@@ -37,7 +37,7 @@ async def test_a_pin_that_is_removed_ends_the_connection(
         await until(lambda: ours.nodes() == [dialer.name])
         pins.write_text("".join(lines[:2]))
         await until(lambda: not ours.nodes())
-        assert "is not believed any more" in caplog.text
+        assert "is no longer trusted" in caplog.text
         await until(lambda: not dialer.nodes())
         with pytest.raises(NoConnection):
             await dialer.connect(ours.name)

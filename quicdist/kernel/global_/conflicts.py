@@ -1,6 +1,6 @@
-"""Two processes of one name, when two parts of a cluster meet: who keeps it.
+"""Resolves name conflicts when two partitions of a cluster meet.
 
-OTP, global: register_name/3, random_exit_name/3 and its kin.
+OTP, global: register_name/3, random_exit_name/3 and similar functions.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ _CONFLICT = Atom("global_name_conflict")
 
 
 class OnConflict(enum.Enum):
-    """What becomes of two processes of one name, when two parts of a cluster meet."""
+    """How a conflict between two processes with the same global name is resolved."""
 
     KILL_ONE = "random_exit_name"
-    """That of the node whose name is greater."""
+    """The process on the node with the greater name is killed."""
     TELL_ONE = "random_notify_name"
-    """That one gets a message ('global_name_conflict', name), and has no name any more."""
+    """That process gets a message ('global_name_conflict', name) and loses the name."""
     TELL_BOTH = "notify_all_name"
-    """Neither keeps it; each gets ('global_name_conflict', name, the other)."""
+    """Both lose the name. Each gets ('global_name_conflict', name, other pid)."""
 
     @property
     def method(self) -> Export:
-        """The function of `global` that does so."""
+        """The function of `global` that implements this."""
         return Export(_GLOBAL, Atom(self.value), 3)
 
 
 class Conflicts:
-    """Settles them, in the name of the name server."""
+    """Resolves conflicts for the name server."""
 
     def __init__(self, server: Process, caller: Caller) -> None:
-        """`caller` calls over the connections that there are."""
+        """`caller` uses established connections only."""
         self._server = server
         self._system = server.system
         self._here = server.system.name
         self._caller = caller
 
     async def who_keeps(self, entry: Entry, other: Pid) -> Term:
-        """Who keeps the name. It is decided on the node of our side's process."""
+        """Returns the process that keeps the name. The node of the local side's process decides."""
         args: list[Term] = [entry.method, entry.name, other, entry.pid]
         try:
             if entry.pid.node is self._here:
@@ -62,14 +62,15 @@ class Conflicts:
             return other
 
     async def asked(self, caller: Atom | None, args: Sequence[Term]) -> Term:
-        """`global:resolve_it/4`, called by another node."""
+        """Handles `global:resolve_it/4` from another node."""
         method, name, one, other = args
         return await self.resolve_it(method, name, one, other)
 
     async def resolve_it(self, method: Term, name: Term, one: Term, other: Term) -> Term:
-        """`global:resolve_it/4`: who of two processes keeps a name.
+        """Implements `global:resolve_it/4`: returns the process that keeps a name.
 
-        What is no function of `global`'s own is BEAM code, so the other's node is asked.
+        A method outside the module `global` is BEAM code, so the node of the other process is
+        asked.
         """
         assert isinstance(one, Pid)
         assert isinstance(other, Pid)
@@ -89,11 +90,11 @@ class Conflicts:
                 self._tell(other, (_CONFLICT, name, one))
                 return _NONE
         if one.node is self._here:
-            raise NoProcess(f"{format_bounded(method)} is no function that can be run here")
+            raise NoProcess(f"{format_bounded(method)} cannot be run on this node")
         return await self._ask(one.node, [method, name, one, other])
 
     def _tell(self, pid: Pid, message: Term) -> None:
-        """Sends to a process whose node we may not be connected to yet."""
+        """Sends a message to a process. Its node may not be connected yet."""
         us = self._server.pid
         self._system.emit(pid.node, us, signals.Message(us, pid), message)
 

@@ -1,4 +1,4 @@
-"""Two sides of a cluster that meet: what is known of the meeting, and who locks our side for it."""
+"""The meeting of two partitions of a cluster, and the locker of the local one."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ from quicdist.kernel.global_.locks import RESOURCE, LockManager, Locks
 
 
 class NameExchange:
-    """What goes on with one node between the connection and being one cluster with it."""
+    """The state of a meeting with one node, from the connection until both are in one cluster."""
 
     def __init__(self, node: Atom, tag: int) -> None:
         self.node = node
         self.tag = tag
         self.his_tag: Term = None
         self.version = 0
-        """What both speak; 0 until the other has said."""
+        """The common protocol version; 0 until the other node has sent its version."""
         self.locker: Pid | None = None
         self.lock: tuple[Term, Term] | None = None
-        """That both have set."""
+        """The lock that both sides have set."""
         self.his_names: list[Term] | None = None
         self.operations: list[Term] | None = None
         self.resolved: tuple[list[Term], list[Term], list[Term]] | None = None
         self.resolver: asyncio.Task[None] | None = None
         self.verdict: asyncio.Future[bool] | None = None
-        """Our locker has set its lock, and waits for the other's."""
+        """Resolved when the other side's lock is known, after the local locker has set its lock."""
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.before_unlock: Callable[[], None] | None = None
-        """What is to be said before the lock is let go."""
+        """Called before the lock is released."""
 
 
 class Side(Protocol):
-    """Our side, and how it speaks to the other."""
+    """The local side of the cluster, and its messages to the other side."""
 
     @property
     def known(self) -> dict[Atom, int]:
-        """The cluster without us."""
+        """The nodes of the cluster without this node."""
 
     def candidates(self) -> list[NameExchange]:
-        """Those whose side can be locked together with ours."""
+        """Returns the meetings whose side can be locked now."""
 
     def lock_set(self, meeting: NameExchange, is_set: bool) -> None:
-        """Tells the other side whether ours is locked."""
+        """Reports to the other side whether the local side is locked."""
 
     def both_locked(self, meeting: NameExchange, lock: tuple[Term, Term]) -> None:
-        """Both are."""
+        """Called when both sides are locked."""
 
 
 class Locker:
-    """Locks our side, together with one other at a time, until their meeting is over.
+    """Locks the local side for one meeting at a time, until it is over.
 
-    Both take the same requester, so that a node on both sides is locked once for both.
+    Both sides use the same requester, so that a node on both sides is locked once for both.
     """
 
     def __init__(self, here: Atom, side: Side, locks: Locks, locksmith: LockManager) -> None:
@@ -64,7 +64,7 @@ class Locker:
         self._smith = locksmith
         self._here = here
         self._asked: deque[NameExchange] = deque()
-        """The other has locked its side, and waits for us."""
+        """Meetings whose other side is locked and waits for the local one."""
         self._awake = asyncio.Event()
 
     @property
@@ -73,11 +73,11 @@ class Locker:
         return self._smith.pid
 
     def wake(self) -> None:
-        """There is somebody new."""
+        """Notes that there is a new meeting."""
         self._awake.set()
 
     def told(self, meeting: NameExchange, is_set: bool) -> None:
-        """Whether the other side is locked."""
+        """Called with whether the other side is locked."""
         if meeting.verdict is not None:
             if not meeting.verdict.done():
                 meeting.verdict.set_result(is_set)
@@ -86,7 +86,8 @@ class Locker:
             self.wake()
 
     async def run(self) -> None:
-        """Its life: who asks goes first; else, after a rest, it asks one itself."""
+        """The main loop: requests of other sides go first; otherwise, after a pause, it starts a
+        request."""
         has_just_met = False
         while True:
             if self._asked:
@@ -101,7 +102,8 @@ class Locker:
                 has_just_met = False
 
     def _rest(self, has_just_met: bool) -> float | None:
-        """Long enough for others of our side to have their turn."""
+        """Returns the pause before the next request, which gives other nodes of this side their
+        turn."""
         if not self._side.candidates():
             return None
         if has_just_met:
@@ -110,13 +112,14 @@ class Locker:
         return min(1 + size / 10, 3) if size else 0.2
 
     async def _propose(self) -> bool:
-        """Locks our side and asks the other to do the same. True when they have met."""
+        """Locks the local side and asks the other side to lock too. Returns True if they have
+        met."""
         candidates = self._side.candidates()
         if not candidates or self._locks.is_set(RESOURCE):
             return False
         meeting = random.choice(candidates)
         lock = self._lock(meeting)
-        # Its node too, so that none of its side can lock that without us.
+        # The other node is locked as well, so that no node of its side can lock it independently.
         nodes = await self._lock_side(lock, [meeting.node])
         if nodes is None:
             return False
@@ -134,7 +137,7 @@ class Locker:
         return False
 
     async def _answer(self, meeting: NameExchange) -> bool:
-        """The other has locked its side. True when they have met."""
+        """Answers a side that is already locked. Returns True if they have met."""
         if meeting.over.done():
             return False
         lock = self._lock(meeting)
@@ -147,7 +150,7 @@ class Locker:
     async def _hold(
         self, meeting: NameExchange, lock: tuple[Term, Term], nodes: Sequence[Atom]
     ) -> bool:
-        """Both sides are locked, until the meeting is over."""
+        """Holds the locks until the meeting is over."""
         if not meeting.over.done():
             self._side.both_locked(meeting, lock)
             await meeting.over
@@ -159,7 +162,7 @@ class Locker:
     async def _lock_side(
         self, lock: tuple[Term, Term], extra: Sequence[Atom]
     ) -> Sequence[Atom] | None:
-        """Locks our side, or nothing of it. Which nodes that were."""
+        """Locks all nodes of the local side, or none. Returns the nodes."""
         first = max(self._here, *self._side.known)
         if first is not self._here and not self._locks.can_set(*lock):
             return None

@@ -1,9 +1,8 @@
-"""The locks of `global`: who holds what on this node, and how one is set on many.
+"""The locks of `global`: the locks on this node, and how to set one on many nodes.
 
-A lock is a resource and a requester; as many processes as like can hold it in the name of the same
-requester, and it is free when the last has let go or died. To hold one in the cluster is to hold it
-on every node: the greatest name, the boss, is asked first, so that of two who want the same lock
-one fails early.
+A lock is a resource and a requester. Several processes can hold it for the same requester; it is
+free when the last one has released it or ended. A lock on the cluster is set on every node. The
+node with the greatest name, the boss, is asked first, so that concurrent requests fail early.
 
 OTP, global: set_lock/3, del_lock/2.
 """
@@ -22,38 +21,39 @@ from quicdist.runtime.process import Process
 
 SERVER = Atom("global_name_server")
 RESOURCE = Atom("global")
-"""The resource that guards the names themselves."""
+"""The resource that protects the global names."""
 
 
 @dataclass(slots=True)
 class _Held:
-    """Who holds one resource, and for whom."""
+    """The requester and the holders of one resource."""
 
     requester: Term
     holders: dict[Pid, Reference] = field(default_factory=dict)
 
 
 class Locks:
-    """The locks that are set on this node. Holders are watched by `owner`."""
+    """The locks on this node. `owner` monitors the holders."""
 
     def __init__(self, owner: Process) -> None:
         self._owner = owner
         self._held: dict[bytes, _Held] = {}
         self._watched: dict[Reference, tuple[bytes, Pid]] = {}
         self.is_fallen = False
-        """The lock of the names was last let go by a death: what was done under it is not over."""
+        """Whether the last holder of the names lock ended without releasing it. Changes under
+        that lock are then rejected."""
 
     def can_set(self, resource: Term, requester: Term) -> bool:
-        """Whether nobody else has it."""
+        """Returns whether no other requester has the lock."""
         held = self._held.get(key_of(resource))
         return held is None or same(held.requester, requester)
 
     def is_set(self, resource: Term) -> bool:
-        """Whether anybody has it."""
+        """Returns whether the lock is set."""
         return key_of(resource) in self._held
 
     def set(self, resource: Term, requester: Term, holder: Pid) -> bool:
-        """One more holder. False when the resource is another requester's."""
+        """Adds a holder. Returns False if another requester has the lock."""
         if not self.can_set(resource, requester):
             return False
         key = key_of(resource)
@@ -65,7 +65,7 @@ class Locks:
         return True
 
     def delete(self, resource: Term, requester: Term, holder: Pid) -> None:
-        """One holder less."""
+        """Removes a holder."""
         key = key_of(resource)
         held = self._held.get(key)
         if held is None or not same(held.requester, requester):
@@ -76,7 +76,7 @@ class Locks:
             self._let_go(key, holder, reference, by_death=False)
 
     def holder_gone(self, reference: Reference) -> bool:
-        """A monitor fired. True when it was of a holder."""
+        """Handles a DOWN signal. Returns True if the process was a holder."""
         watched = self._watched.get(reference)
         if watched is None:
             return False
@@ -84,15 +84,18 @@ class Locks:
         return True
 
     def node_gone(self, node: Atom) -> None:
-        """A node has no say here any more, whether or not it is connected."""
+        """Releases the locks of all holders on a node."""
         for reference, (key, holder) in list(self._watched.items()):
             if holder.node is node:
                 self._owner.demonitor(reference)
                 self._let_go(key, holder, reference, by_death=True)
 
     def allows(self, who: Pid | Term) -> bool:
-        """Whether names may be changed by a process that has locked them, or in the name of a
-        requester; without a lock, unless its holder died: then what comes is too late."""
+        """Returns whether a process or requester may change names.
+
+        It may if it has the names lock, or if the lock is free, unless the last holder ended
+        without releasing it: the change then arrives too late.
+        """
         held = self._held.get(key_of(RESOURCE))
         if held is None:
             return not self.is_fallen
@@ -109,7 +112,7 @@ class Locks:
 
 
 class LockManager:
-    """One process that sets locks on many nodes: the locker, the registrar."""
+    """A process that sets locks on many nodes: the locker or the registrar."""
 
     def __init__(self, caller: Caller, locks: Locks) -> None:
         self._caller = caller
@@ -118,11 +121,12 @@ class LockManager:
 
     @property
     def pid(self) -> Pid:
-        """The holder of what it sets."""
+        """The holder of its locks."""
         return self._caller.pid
 
     async def ask(self, nodes: Iterable[Atom], request: Term) -> dict[Atom, Term]:
-        """The answers of the servers on these nodes; without those of nodes that are lost."""
+        """Returns the answers of the name servers on these nodes, without nodes that cannot be
+        reached."""
 
         async def one(node: Atom) -> tuple[Term] | None:
             try:
@@ -139,7 +143,8 @@ class LockManager:
         }
 
     async def set(self, lock: tuple[Term, Term], nodes: Sequence[Atom]) -> bool:
-        """Sets a lock on all of these nodes, or on none. A node that is lost has no say."""
+        """Sets a lock on all of these nodes, or on none. Nodes that cannot be reached are
+        ignored."""
         if len(nodes) > 1 and self._here in nodes and not self._locks.can_set(*lock):
             return False
         answers = await self.ask(nodes, (Atom("set_lock"), lock))
@@ -151,7 +156,7 @@ class LockManager:
         return False
 
     async def delete(self, lock: tuple[Term, Term], nodes: Iterable[Atom]) -> None:
-        """Lets a lock go, the boss's last: whoever waits for it begins there."""
+        """Releases a lock, on the boss last, where other requesters begin."""
         all_of_them = set(nodes)
         if not all_of_them:
             return
@@ -161,10 +166,10 @@ class LockManager:
 
 
 def key_of(term: Term) -> bytes:
-    """Equal for two terms exactly when they are `=:=`."""
+    """Returns a key that is equal for two terms if they are `=:=`."""
     return canonical(term)[0]
 
 
 def same(one: Term, other: Term) -> bool:
-    """`=:=`."""
+    """Returns whether two terms are `=:=`."""
     return key_of(one) == key_of(other)

@@ -1,18 +1,18 @@
-"""`global_name_server`: a visible node's part in the names, the locks and the mesh of a cluster.
+"""`global_name_server`: the names, the locks and the mesh of a cluster on a visible node.
 
-When two nodes meet, each locks its own side of the cluster; then they tell each other their names,
-settle the conflicts, tell their own sides of the result and of each other's, and each side connects
-to the other. The stages of that are those of a `NameExchange`:
+When two nodes meet, each locks its side of the cluster. They then exchange their names, resolve the
+conflicts, and send their sides the result and the nodes of the other side, and each side connects
+to the other. The stages are those of a `NameExchange`:
 
-    nodeup          -> init_connect                      each tells its tag and its locker
-    init_connect    -> init_connect_ack, to the locker   the tags keep meetings apart
+    nodeup          -> init_connect                      each sends its tag and its locker
+    init_connect    -> init_connect_ack, to the locker   the tags identify the meeting
     lock set, both  -> exchange                          the names
-    exchange        -> resolved                          what became of conflicts, who is known
-    resolved        -> new_nodes to our side             and the lock is let go
+    exchange        -> resolved                          the resolved conflicts, the known nodes
+    resolved        -> new_nodes to the own side         and the lock is released
     new_nodes       -> a connection, then in_sync        to each node of the other side
 
-So that no two parts of a cluster overlap, a node that loses another says `lost_connection` to all
-it knows, each of which says it on, and parts from the lost one with `remove_connection`.
+To prevent overlapping partitions, a node that loses another sends `lost_connection` to all known
+nodes. Each of them forwards it, and disconnects from the lost node with `remove_connection`.
 
 OTP, global(3), protocol versions 7 (OTP 25.0 and before) and 8.
 """
@@ -43,12 +43,13 @@ logger = logging.getLogger("quicdist.node")
 
 VERSION = 8
 _VERIFIES = 8
-"""From here on a node confirms which meeting it is at, and takes one back."""
+"""From this version on, a node acknowledges a meeting and can cancel it."""
 _PARTS = 7
-"""From here on it keeps overlapping partitions away, and says others' versions."""
+"""From this version on, a node prevents overlapping partitions and sends the versions of other
+nodes."""
 
 _LOST = 3600.0
-"""Seconds for which a lost connection is remembered, so that it is said on once."""
+"""Seconds for which a lost connection is remembered, so that it is forwarded once."""
 _MOST_LOST = 100_000
 
 _YES = Atom("yes")
@@ -59,7 +60,7 @@ _REGISTER = Atom("register")
 
 
 class GlobalNames(SystemProcess):
-    """The server, and what Python code uses of it."""
+    """The global name server of a node, with the API for Python code."""
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class GlobalNames(SystemProcess):
         connect: Callable[[Atom], Awaitable[object]],
         disconnect: Callable[[Atom], object],
     ) -> None:
-        """`caller` makes a process that calls others over the connections there are."""
+        """`caller` makes a process that calls over established connections only."""
         super().__init__(system, lambda _, message, source: self._on_message(message))
         self._here = system.name
         self._connect = connect
@@ -79,12 +80,12 @@ class GlobalNames(SystemProcess):
         self._names = Table(self)
         self.conflicts = Conflicts(self, caller())
         self._known: dict[Atom, int] = {}
-        """The cluster without us, and what version each speaks."""
+        """The other nodes of the cluster, with their protocol versions."""
         self._synced: set[Atom] = set()
         self._sync_waiters: list[tuple[set[Atom], asyncio.Future[None]]] = []
         self._meetings: dict[Atom, NameExchange] = {}
         self._removing: set[Atom] = set()
-        """Nodes we have parted from, whose connection is not down yet."""
+        """Nodes that this node is disconnecting from."""
         self._lost: dict[tuple[Atom, Atom], tuple[int, int, float]] = {}
         self._tags = itertools.count(1)
         self._incarnation = (random.getrandbits(27) << 32) + system.identifiers.creation
@@ -94,10 +95,10 @@ class GlobalNames(SystemProcess):
         self.monitor_nodes()
         self._start(self._locker.run())
 
-    # -- the face --------------------------------------------------------------------------------
+    # -- public ----------------------------------------------------------------------------------
 
     def whereis(self, name: Term) -> Pid | None:
-        """Who has a name."""
+        """Returns the pid that is registered under a global name, or None."""
         self.system.affinity.check()
         entry = self._names.get(name)
         if entry is None:
@@ -106,24 +107,27 @@ class GlobalNames(SystemProcess):
         return None if is_here and entry.pid not in self.system.processes else entry.pid
 
     def names(self) -> list[Term]:
-        """All names."""
+        """Returns all global names."""
         self.system.affinity.check()
         return [entry.name for entry in self._names]
 
     async def register(
         self, name: Term, pid: Pid, *, on_conflict: OnConflict = OnConflict.KILL_ONE
     ) -> None:
-        """Gives a process a name in the cluster, its only one. Raises NameTaken."""
+        """Registers a global name for a process, as `global:register_name/3`.
+
+        A process has at most one global name. Raises NameTaken.
+        """
         self.system.affinity.check()
 
         async def work(nodes: Sequence[Atom]) -> None:
             holder = self.whereis(name)
             if holder is not None:
-                raise NameTaken(f"the global name {format_bounded(name)} is taken, by {holder}")
+                raise NameTaken(f"the global name {format_bounded(name)} is taken by {holder}")
             for entry in self._names:
                 if entry.pid == pid:
                     other = format_bounded(entry.name)
-                    raise NameTaken(f"{pid} has a global name already, {other}; one at most")
+                    raise NameTaken(f"{pid} already has the global name {other}")
             await self._registrar.ask(nodes, (_REGISTER, name, pid, on_conflict.method))
 
         await self._locked(work)
@@ -131,7 +135,7 @@ class GlobalNames(SystemProcess):
     async def re_register(
         self, name: Term, pid: Pid, *, on_conflict: OnConflict = OnConflict.KILL_ONE
     ) -> None:
-        """Gives a process a name, whoever has it."""
+        """Registers a global name for a process and replaces an existing one."""
         self.system.affinity.check()
 
         async def work(nodes: Sequence[Atom]) -> None:
@@ -140,7 +144,7 @@ class GlobalNames(SystemProcess):
         await self._locked(work)
 
     async def unregister(self, name: Term) -> None:
-        """Takes a name away, whoever has it."""
+        """Removes a global name."""
         self.system.affinity.check()
 
         async def work(nodes: Sequence[Atom]) -> None:
@@ -150,8 +154,11 @@ class GlobalNames(SystemProcess):
             await self._locked(work)
 
     async def sync(self, nodes: Iterable[str] | None = None) -> None:
-        """Waits until the names of these nodes are known here, by default of all visible ones
-        that we are connected to. One that is lost meanwhile is not waited for."""
+        """Waits until the names of these nodes are known, by default of all visible connected
+        nodes.
+
+        Nodes whose connection is lost are skipped.
+        """
         self.system.affinity.check()
         wanted = self._known.keys() | self._meetings.keys() if nodes is None else map(Atom, nodes)
         missing = set(wanted) - self._synced - {self._here}
@@ -161,15 +168,17 @@ class GlobalNames(SystemProcess):
             await done
 
     async def _locked(self, work: Callable[[Sequence[Atom]], Awaitable[None]]) -> None:
-        """Does what changes the names of all nodes, one after the other, under the lock. Whoever
-        stops waiting leaves no lock behind."""
+        """Runs a change of the global names under the cluster lock, one at a time.
+
+        The lock is released even if the caller is cancelled.
+        """
         task = asyncio.ensure_future(self._under_lock(work))
         self._keep(task)
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             if not self.is_alive:
-                raise NotRunning("the node was stopped meanwhile") from None
+                raise NotRunning("the node has stopped") from None
             raise
 
     async def _under_lock(self, work: Callable[[Sequence[Atom]], Awaitable[None]]) -> None:
@@ -262,7 +271,7 @@ class GlobalNames(SystemProcess):
             case "get_names_ext":
                 answer = self._names.external()
             case _:
-                logger.info("%s does not do %s", self, format_bounded(request))
+                logger.info("%s does not support %s", self, format_bounded(request))
                 fail_call(self, sender, NOTSUP)
                 return
         self.reply(sender, answer)
@@ -291,12 +300,12 @@ class GlobalNames(SystemProcess):
             case ("in_sync", Atom() as node, _):
                 self._in_sync(node)
             case ("async_del_name" | "async_del_lock", _, _):
-                # Of OTP R13 and before: our own monitors say it.
+                # Sent by OTP R13 and before. The local monitors report the same.
                 pass
             case _:
                 logger.info("%s ignores a cast: %s", self, format_bounded(cast))
 
-    # -- meeting ---------------------------------------------------------------------------------
+    # -- meetings --------------------------------------------------------------------------------
 
     def _node_up(self, node: Atom) -> None:
         if node in self._known or node in self._meetings:
@@ -310,19 +319,19 @@ class GlobalNames(SystemProcess):
         if meeting is None:
             return
         if meeting.version:
-            # It has begun anew, and we have not.
+            # The other node has restarted the meeting, and this node has not.
             if version >= _VERIFIES:
                 self._say(node, (Atom("cancel_connect"), self._here, tag))
                 self._restart(meeting)
             else:
-                logger.error("%s connects out of turn and cannot be told: disconnecting", node)
+                logger.error("%s has restarted the connection setup of global: disconnecting", node)
                 self._disconnect(node)
             return
         match start:
             case (_, _, _, Pid() as locker) if version > 5:
                 meeting.locker = locker
         if meeting.locker is None:
-            logger.error("%s speaks version %s of global's protocol, too old", node, version)
+            logger.error("%s uses version %s of global, which is not supported", node, version)
             return
         meeting.his_tag = tag
         meeting.version = min(version, VERSION)
@@ -345,7 +354,7 @@ class GlobalNames(SystemProcess):
             self._locker.told(meeting, is_set)
 
     def both_locked(self, meeting: NameExchange, lock: tuple[Term, Term]) -> None:
-        """Both sides are locked: here are our names."""
+        """Called when both sides are locked. Sends the local names."""
         meeting.lock = lock
         names: list[Term] = [(one.name, one.pid, one.method) for one in self._names]
         self._cast(meeting.node, (Atom("exchange"), self._here, names, [], meeting.his_tag))
@@ -356,7 +365,7 @@ class GlobalNames(SystemProcess):
             meeting.resolver = self._start(self._resolve_all(meeting, meeting.his_names))
 
     async def _resolve_all(self, meeting: NameExchange, his_names: list[Term]) -> None:
-        """What is to be done here for the names of the other side, and there for ours."""
+        """Determines the operations for the names of both sides."""
         here: list[Term] = []
         there: list[Term] = []
         for one in his_names:
@@ -369,7 +378,7 @@ class GlobalNames(SystemProcess):
             if entry is None:
                 here.append(theirs)
             elif entry.pid != pid and self._here < meeting.node:
-                # The lesser of the two nodes settles it.
+                # The node with the lesser name resolves the conflict.
                 kept = await self.conflicts.who_keeps(entry, pid)
                 if kept == pid:
                     here.append(theirs)
@@ -396,7 +405,7 @@ class GlobalNames(SystemProcess):
         self._conclude(meeting)
 
     def _conclude(self, meeting: NameExchange) -> None:
-        """Both know what is to be done."""
+        """Applies the operations when both sides know them."""
         if meeting.operations is None or meeting.resolved is None:
             return
         assert meeting.lock is not None
@@ -424,7 +433,7 @@ class GlobalNames(SystemProcess):
         self._synced.add(node)
 
     def _in_sync(self, node: Atom) -> None:
-        """A node of the other side has us in its cluster."""
+        """Called when a node of the other side has added this node to its cluster."""
         self._in_step(node)
         self._synced.add(node)
         self._end(node)
@@ -439,7 +448,7 @@ class GlobalNames(SystemProcess):
                     done.set_result(None)
 
     def _end(self, node: Atom) -> None:
-        """A meeting is over, one way or the other: the locker lets go."""
+        """Ends a meeting, whether it succeeded or not."""
         meeting = self._meetings.pop(node, None)
         if meeting is None:
             return
@@ -449,7 +458,7 @@ class GlobalNames(SystemProcess):
             meeting.over.set_result(None)
 
     def _restart(self, meeting: NameExchange) -> None:
-        """The two were not at the same meeting. What the other had locked for it is free."""
+        """Restarts a meeting after a mismatch of the tags. Releases the locks of the other node."""
         node = meeting.node
         if meeting.version >= _VERIFIES:
             self._say(node, (Atom("cancel_connect"), self._here, meeting.his_tag))
@@ -458,7 +467,7 @@ class GlobalNames(SystemProcess):
         self._node_up(node)
 
     def _meeting(self, node: Atom, tag: Term) -> NameExchange | None:
-        """The meeting with a node, if it is that one."""
+        """Returns the meeting with a node if it has that tag."""
         meeting = self._meetings.get(node)
         return meeting if meeting is not None and meeting.tag == tag else None
 
@@ -466,11 +475,11 @@ class GlobalNames(SystemProcess):
 
     @property
     def known(self) -> dict[Atom, int]:
-        """The cluster without us."""
+        """The other nodes of the cluster, with their protocol versions."""
         return self._known
 
     def candidates(self) -> list[NameExchange]:
-        """Those whose side can be locked together with ours."""
+        """Returns the meetings whose side can be locked now."""
         return [
             one
             for one in self._meetings.values()
@@ -495,7 +504,7 @@ class GlobalNames(SystemProcess):
         try:
             await self._connect(node)
         except NodeError as error:
-            logger.warning("%s is in our cluster and cannot be reached: %s", node, error)
+            logger.warning("%s is in the cluster and cannot be reached: %s", node, error)
             self._node_down(node)
         else:
             self._cast(node, (Atom("in_sync"), self._here, True))
@@ -509,7 +518,7 @@ class GlobalNames(SystemProcess):
         self._part(node)
 
     def _part(self, node: Atom) -> None:
-        """A node is in our cluster no more."""
+        """Removes a node from the cluster."""
         self._known.pop(node, None)
         self._synced.discard(node)
         self._end(node)
@@ -530,7 +539,7 @@ class GlobalNames(SystemProcess):
         version = self._version(gone)
         if version is None:
             return
-        logger.warning("parting from %s, as %s has lost %s", gone, node, lost)
+        logger.warning("disconnecting from %s: %s has lost %s", gone, node, lost)
         if version < _PARTS:
             self._disconnect(gone)
         else:
@@ -541,13 +550,13 @@ class GlobalNames(SystemProcess):
     def _on_remove_connection(self, node: Atom) -> None:
         if self._version(node) is None:
             return
-        logger.warning("disconnecting from %s, which parts from us", node)
+        logger.warning("disconnecting from %s at its request", node)
         self._removing.add(node)
         self._part(node)
         asyncio.get_running_loop().call_soon(self._disconnect, node)
 
     def _version(self, node: Atom) -> int | None:
-        """What a node speaks that is in our cluster, or about to be."""
+        """Returns the protocol version of a node that is in the cluster or joining it."""
         meeting = self._meetings.get(node)
         known = self._known.get(node)
         return known if known is not None or meeting is None else meeting.version or None
@@ -558,7 +567,7 @@ class GlobalNames(SystemProcess):
                 self._say(node, message)
 
     def _forget_old(self, now: float) -> None:
-        """The oldest come first."""
+        """Removes old entries, which come first."""
         while self._lost:
             key = next(iter(self._lost))
             if len(self._lost) <= _MOST_LOST and now - self._lost[key][2] < _LOST:
@@ -568,11 +577,11 @@ class GlobalNames(SystemProcess):
     # -- the names -------------------------------------------------------------------------------
 
     def _forget(self, node: Atom) -> None:
-        """What a node holds here, though the connection to it goes on."""
+        """Releases the locks and names of a node that is still connected."""
         self._locks.node_gone(node)
         self._names.node_gone(node)
 
-    # -- out -------------------------------------------------------------------------------------
+    # -- outgoing messages -----------------------------------------------------------------------
 
     def _cast(self, node: Atom, request: Term) -> None:
         self._say(node, (GEN_CAST, request))
@@ -581,13 +590,13 @@ class GlobalNames(SystemProcess):
         self.system.emit_if_connected(node, self.pid, signals.Message(self.pid, SERVER), message)
 
     def lock_set(self, meeting: NameExchange, is_set: bool) -> None:
-        """The locker tells that of the other side."""
+        """Sends the other side whether the local side is locked."""
         tag = [meeting.his_tag] if meeting.version >= _VERIFIES else []
         known = list(self._known)
         self._cast(meeting.node, (Atom("lock_set"), self._locker.pid, is_set, known, *tag))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """For what nobody waits for."""
+        """Starts a background task."""
         task = asyncio.ensure_future(work)
         self._keep(task)
         task.add_done_callback(self._report)
@@ -599,35 +608,35 @@ class GlobalNames(SystemProcess):
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        # Who waited for it may have stopped waiting.
+        # The waiter may have been cancelled, so the exception is marked as retrieved.
         if not task.cancelled():
             task.exception()
 
     def _report(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
-            logger.error("%s: something has failed", self, exc_info=task.exception())
+            logger.error("%s: a background task failed", self, exc_info=task.exception())
 
     def stopped(self) -> None:
-        """The node stops."""
+        """Cancels all tasks when the node stops."""
         for task in self._tasks:
             task.cancel()
         for _, done in self._sync_waiters:
             if not done.done():
-                done.set_exception(NotRunning("the node was stopped meanwhile"))
+                done.set_exception(NotRunning("the node has stopped"))
 
 
 def _versioned(node: Term) -> tuple[Atom, int]:
-    """A node of a list of known ones, which says a version since protocol version 7."""
+    """Returns a known node and its version, which is present since protocol version 7."""
     match node:
         case (Atom() as name, int() as version):
             return name, version
         case Atom():
             return node, 0
-    raise ValueError(f"{format_bounded(node)} is no node of a cluster")
+    raise ValueError(f"{format_bounded(node)} is not a known node")
 
 
 def _lock_of(extra: Term) -> tuple[Term, Term] | None:
-    """The lock under which names were changed."""
+    """Returns the lock under which names were changed."""
     for one in extra if isinstance(extra, list) else ():
         match one:
             case ("lock", (resource, requester)):

@@ -1,4 +1,4 @@
-"""The names of a cluster, as one node has them."""
+"""The global names of a cluster, as known by one node."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ logger = logging.getLogger("quicdist.node")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A name."""
+    """A global name."""
 
     name: Term
     pid: Pid
     method: Term
     monitor: Reference
     registrant: Atom | None
-    """The node that registered it for a process of a node outside the cluster, a C node."""
+    """The node that registered the name for a process outside the cluster, such as a C node."""
 
 
 class Table:
-    """Who has which name. The processes are watched by `owner`."""
+    """The global names and their processes, which `owner` monitors."""
 
     def __init__(self, owner: Process) -> None:
         self._owner = owner
@@ -38,16 +38,17 @@ class Table:
         return iter(self._entries.values())
 
     def get(self, name: Term) -> Entry | None:
-        """Who has a name."""
+        """Returns the entry of a name, or None."""
         return self._entries.get(key_of(name))
 
     def insert(
         self, name: Term, pid: Pid, method: Term, registrant: Atom | None, is_allowed: bool
     ) -> None:
-        """Gives a name, whoever had it; not `is_allowed`, nobody has it then."""
+        """Registers a name and replaces an existing entry. Without `is_allowed` the name is only
+        removed."""
         self.remove(name)
         if not is_allowed:
-            logger.debug("the global name %s comes too late", format_bounded(name))
+            logger.debug("the global name %s arrived too late", format_bounded(name))
             return
         key = key_of(name)
         monitor = self._owner.monitor(pid)
@@ -55,25 +56,25 @@ class Table:
         self._monitors[monitor] = key
 
     def remove(self, name: Term) -> None:
-        """Takes a name away, if anybody has it."""
+        """Removes a name if it is registered."""
         entry = self._entries.pop(key_of(name), None)
         if entry is not None:
             del self._monitors[entry.monitor]
             self._owner.demonitor(entry.monitor)
 
     def holder_gone(self, monitor: Reference) -> None:
-        """A process is down: its name with it."""
+        """Removes the name of a process that has ended."""
         key = self._monitors.pop(monitor, None)
         if key is not None:
             del self._entries[key]
 
     def node_gone(self, node: Atom) -> None:
-        """Takes away the names of its processes."""
+        """Removes the names of all processes of a node."""
         for entry in [one for one in self if one.pid.node is node]:
             self.remove(entry.name)
 
     def operate(self, ops: list[Term], external: list[Term], is_allowed: bool) -> None:
-        """Does what two sides of a cluster have agreed on."""
+        """Applies the operations that two sides of a cluster have agreed on."""
         registrants = {
             (key_of(one[0]), one[1]): one[2]
             for one in external
@@ -88,5 +89,6 @@ class Table:
                     self.remove(name)
 
     def external(self) -> list[Term]:
-        """Names of processes outside the cluster, with who has registered them."""
+        """Returns the names of processes outside the cluster, with the nodes that registered
+        them."""
         return [(one.name, one.pid, one.registrant) for one in self if one.registrant is not None]
