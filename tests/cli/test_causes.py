@@ -73,7 +73,7 @@ def test_ping_where_nothing_is(quicdist: Command, name: str) -> None:
 def test_ping_a_closed_port_is_answered_long_before_the_time_is_over(quicdist: Command) -> None:
     done = quicdist("ping", f"{free_port()}@127.0.0.1", "--timeout", "3600")
     assert done.out == "pang\n"
-    done.refused(ExitCode.UNREACHABLE, "refused", "does it run")
+    done.refused(ExitCode.UNREACHABLE, "refused", "check that it runs")
 
 
 @pytest.mark.io
