@@ -224,7 +224,7 @@ class TermScanner:
         if tag == _RECORD:
             fields = self._number(data, at, at + 1, 4)
             return self._over(data, at, 6, 2 + 2 * fields)
-            raise Unreadable(f"unsupported tag {tag}")
+        raise Unreadable(f"unsupported tag {tag}")
 
     def _over(self, data: bytes, at: int, size: int, terms: int) -> int:
         """Skips `size` bytes, some of which may not have arrived; `terms` more terms follow."""

@@ -64,7 +64,7 @@ def test_ping_where_nothing_is(quicdist: Command, name: str) -> None:
     env = {"ERL_EPMD_PORT": str(free_port())}
     done = quicdist("ping", f"{name}@127.0.0.1", env=env)
     assert done.out == "pang\n"
-    done.refused(ExitCode.UNREACHABLE, "no EPMD answers", "does a node run on that host")
+    done.refused(ExitCode.UNREACHABLE, "no EPMD answers", "check that a node runs on that host")
     assert "--cookie" not in done.err
     assert "--trust" not in done.err
 
