@@ -213,26 +213,28 @@ class Relay:
                 "cause": error.cause.value,
                 "reason": str(error),
             }
-            _log.warning("%s: not believed any more: %s", self.title, error, extra=extra)
-            self.close("its certificate is not believed any more", error.cause)
+            _log.warning(
+                "%s: the certificate is no longer trusted: %s", self.title, error, extra=extra
+            )
+            self.close("its certificate is no longer trusted", error.cause)
 
     @property
     def ending(self) -> Ending:
-        """What it counts as, once it is over."""
+        """The category of the end, for the counters."""
         return ending_of(self.cause)
 
     def close(self, reason: str, cause: Cause = Cause.DISCONNECTED) -> None:
-        """Ends both sides now."""
+        """Closes both sides at once."""
         self._end(CloseReason(CloseKind.LOCAL, reason, cause), linger=None)
 
     async def wait_closed(self) -> None:
-        """Returns when both sides are gone."""
+        """Waits until both sides are closed."""
         await self._done.wait()
 
-    # -- what the sides tell --
+    # -- called by the sides --
 
     def lost(self, side: _Side, reason: CloseReason) -> None:
-        """One side is gone: the other gets what it said last, and is closed with the reason."""
+        """Flushes and closes the other side when one side has closed, with its reason."""
         text = _one_line(reason.text)
         if side is self.near:
             closed = reason.kind is CloseKind.PEER

@@ -168,7 +168,7 @@ async def test_a_peer_that_is_not_believed_any_more_is_disconnected() -> None:
         far.strangers = {"6666@there"}
         both.recheck()
         assert both.is_closing
-        assert (near.closed, far.closed) == ("its certificate is not believed any more",) * 2
+        assert (near.closed, far.closed) == ("its certificate is no longer trusted",) * 2
 
 
 async def test_who_dials_does_not_say_when_the_handshake_is_done() -> None:

@@ -144,7 +144,7 @@ def _link(link: Link) -> str:
     info, traffic = link.info, link.info.traffic
     trip = "" if info.round_trip is None else f", round trip {info.round_trip * 1000:.1f} ms"
     return (
-        f"our link: {info.alpn or info.carrier}{trip}, "
+        f"link: {info.alpn or info.carrier}{trip}, "
         f"in {amount(link.received)}B/s ({amount(traffic.bytes_received)}B), "
         f"out {amount(link.sent)}B/s ({amount(traffic.bytes_sent)}B), "
         f"{_many(traffic.datagrams_lost, 'datagram')} lost"
