@@ -106,7 +106,7 @@ class Shared:
     def __init__(self, *peers: str, **settings: Any) -> None:
         """What `blocking_node` takes."""
         self._start = functools.partial(blocking_node, *peers, **settings)
-        # A lock of the parent's may be held by a thread that a child does not have.
+        # In a forked child, a lock of the parent may be held by a thread that does not exist.
         self._locks: dict[int, threading.Lock] = {}
         self._made: tuple[int, BlockingNode] | None = None
 
@@ -139,7 +139,7 @@ class BlockingNode:
         """
         self._node = node
         self._thread = _LoopThread(node, peers)
-        # Without waiting: it may be called with any lock held, the log's for one.
+        # Must not wait: the caller may hold any lock, such as that of a log handler.
         weakref.finalize(self, self._thread.ask_to_stop).atexit = False
 
     def close(self) -> None:
@@ -299,7 +299,7 @@ class BlockingNode:
         self._thread.do(self._node.rebind)
 
     def change_access(self, access: AccessGiven) -> None:
-        """Other rules from now on. See `Node.change_access`."""
+        """Replaces the access rules. See `Node.change_access`."""
         self._thread.do(self._node.change_access, access)
 
     def register(self, name: str, pid: Pid) -> None:
@@ -697,12 +697,12 @@ class _LoopThread:
         self._generation = forking.generation
         self._lock = threading.RLock()
         self._is_closed = False
-        # A selector of our own knows which files are the loop's, when we fork.
+        # An explicit selector tells which file descriptors belong to the loop, for a fork.
         self._selector = selectors.DefaultSelector()
         self._loop = asyncio.SelectorEventLoop(self._selector)
         self._started: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._main = self._loop.create_task(self._live(node, peers))
-        # A daemon, else it would keep a program from ending that did not close its node.
+        # A daemon, so that a program can end without closing its node.
         self._thread = threading.Thread(
             target=self._serve, name=f"quicdist {node.name}", daemon=True
         )
@@ -722,7 +722,7 @@ class _LoopThread:
         """
         if self._is_of_parent:
             raise NotRunning(
-                f"{self._name} belongs to the process that this one was forked from: connect anew"
+                f"{self._name} belongs to the parent of this process: start a node after the fork"
             )
         if threading.current_thread() is self._thread:
             raise RuntimeError(
@@ -735,17 +735,17 @@ class _LoopThread:
 
         future: concurrent.futures.Future[T] | None = None
         try:
-            # In one step: between looking and submitting nobody may close it.
+            # The lock keeps `close` from running between the check and the submission.
             with self._lock:
                 if self._is_closed:
                     raise NotRunning(f"{self._name} is closed")
                 future = asyncio.run_coroutine_threadsafe(awaited(), self._loop)
             return future.result()
         except concurrent.futures.CancelledError:
-            raise NotRunning(f"{self._name} was closed meanwhile") from None
+            raise NotRunning(f"{self._name} was closed during the call") from None
         except BaseException:
             if future is not None:
-                future.cancel()  # Ctrl-C; where the function raised, it is over anyway
+                future.cancel()  # after Ctrl-C; has no effect if the function has raised
             raise
 
     def do(self, function: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:

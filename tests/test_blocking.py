@@ -362,7 +362,7 @@ for attempt in range(3):
                 try:
                     use()
                 except quicdist.NotRunning as error:
-                    assert "connect anew" in str(error), error
+                    assert "start a node after the fork" in str(error), error
                 else:
                     raise AssertionError("the child used it")
             node.close()

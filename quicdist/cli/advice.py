@@ -1,4 +1,4 @@
-"""What each cause of a failure is for the command: its exit code, and what to do about it."""
+"""The exit code of the command, and the advice, for each cause of a failure."""
 
 from __future__ import annotations
 
@@ -7,32 +7,33 @@ from types import MappingProxyType
 from quicdist.cli.exit_codes import ExitCode
 from quicdist.errors import Cause
 
-_RUNS = "does it run, and is its address in its name?"
-_TRUST = "--trust says which certificates we accept, --cert which one we present"
+_RUNS = "check that it runs, and that its name contains its address"
+_TRUST = "--trust selects the certificates to accept, --cert the certificate to present"
 
 ADVICE = MappingProxyType(
     {
         Cause.NAME: (ExitCode.USAGE, ""),
         Cause.NOT_FOUND: (ExitCode.UNREACHABLE, _RUNS),
-        Cause.HOST_UNKNOWN: (ExitCode.UNREACHABLE, "is the host in its name right?"),
+        Cause.HOST_UNKNOWN: (ExitCode.UNREACHABLE, "check the host in its name"),
         Cause.EPMD_UNREACHABLE: (
             ExitCode.UNREACHABLE,
-            "does a node run on that host, and is EPMD reachable? A node on QUIC is named PORT@IP",
+            "check that a node runs on that host and that EPMD is reachable. A node on QUIC is "
+            "named PORT@IP",
         ),
-        Cause.EPMD_PROTOCOL: (ExitCode.UNREACHABLE, "another program may have the port of EPMD"),
+        Cause.EPMD_PROTOCOL: (ExitCode.UNREACHABLE, "another program may use the port of EPMD"),
         Cause.NOT_IN_EPMD: (
             ExitCode.UNREACHABLE,
-            "does it run? `quicdist names HOST` lists the nodes of a host",
+            "check that it runs: `quicdist names HOST` lists the nodes of a host",
         ),
         Cause.NAME_TAKEN: (ExitCode.LOCAL, "choose another name, or stop the node that has it"),
         Cause.ADDRESS_IN_USE: (ExitCode.LOCAL, "choose another port, or 0 for a free one"),
         Cause.ADDRESS_NOT_AVAILABLE: (
             ExitCode.LOCAL,
-            "that address is not this machine's: --listen says where to bind instead",
+            "the address does not belong to this machine: --listen selects the address to bind",
         ),
         Cause.ADDRESS_FAMILY: (
             ExitCode.UNREACHABLE,
-            "--name needs an address of the same kind, IPv4 or IPv6",
+            "--name requires an address of the same family, IPv4 or IPv6",
         ),
         Cause.PERMISSION: (ExitCode.LOCAL, ""),
         Cause.SYSTEM: (ExitCode.LOCAL, ""),
@@ -41,15 +42,15 @@ ADVICE = MappingProxyType(
         Cause.UNREACHABLE: (ExitCode.UNREACHABLE, "there is no route to that address"),
         Cause.PORT_CLOSED: (ExitCode.UNREACHABLE, _RUNS),
         Cause.NO_ANSWER: (ExitCode.UNREACHABLE, _RUNS),
-        Cause.ALPN: (ExitCode.UNREACHABLE, "another program has that port, or a newer quicdist"),
+        Cause.ALPN: (ExitCode.UNREACHABLE, "another program or a newer quicdist uses that port"),
         Cause.TLS: (ExitCode.UNREACHABLE, ""),
         Cause.CERTIFICATE_OURS: (ExitCode.REFUSED, _TRUST),
         Cause.CERTIFICATE_THEIRS: (ExitCode.REFUSED, _TRUST),
-        Cause.KEY_CHANGED: (ExitCode.REFUSED, ""),  # the text names the command
+        Cause.KEY_CHANGED: (ExitCode.REFUSED, ""),  # the error text contains the command
         Cause.CARRIER: (ExitCode.UNREACHABLE, ""),
         Cause.COOKIE: (
             ExitCode.REFUSED,
-            "give the cluster's cookie with --cookie or QUICDIST_COOKIE",
+            "give the cookie of the cluster with --cookie or QUICDIST_COOKIE",
         ),
         Cause.NOT_ALLOWED: (ExitCode.REFUSED, ""),
         Cause.REFUSED_HERE: (ExitCode.REFUSED, ""),
@@ -61,7 +62,7 @@ ADVICE = MappingProxyType(
         Cause.CROWDED: (ExitCode.UNREACHABLE, ""),
         Cause.HANDSHAKE_TIMEOUT: (
             ExitCode.UNREACHABLE,
-            "is its node suspended, or its BEAM not connected to the gateway?",
+            "the node may be suspended, or not connected to its gateway",
         ),
         Cause.PROTOCOL: (ExitCode.UNREACHABLE, ""),
         Cause.TICK_TIMEOUT: (ExitCode.UNREACHABLE, ""),
@@ -76,4 +77,4 @@ ADVICE = MappingProxyType(
         Cause.INTERNAL: (ExitCode.BUG, ""),
     }
 )
-"""Cause to exit code and advice, which is empty where the text says it all."""
+"""Cause to exit code and advice. The advice is empty if the error text is sufficient."""

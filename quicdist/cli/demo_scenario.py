@@ -1,4 +1,4 @@
-"""What `quicdist demo` shows: two nodes talk over QUIC, and every line says what was seen."""
+"""The scenario of `quicdist demo`: two nodes talk over QUIC, and each line shows a result."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 _HOST = "127.0.0.1"
 _PATIENCE = 30.0
-"""Seconds for anything that is awaited; nothing here takes one."""
+"""Seconds allowed for each step; each takes less than one."""
 
-# A process called echo answers whoever it hears from, and says when one that it watches ends.
-# The node ends with the pipe LIFELINE, so that it never outlives whoever started it.
+# The process echo answers each sender, and reports the end of a process that it monitors. The node
+# ends with the pipe LIFELINE, so that it does not outlive the demo.
 _ECHO = """
 spawn(fun() ->
     Port = open_port({fd, LIFELINE, LIFELINE}, [in, eof]),
@@ -50,7 +50,7 @@ end)).
 
 
 async def show_all(without_erlang: bool) -> None:
-    """Everything; raises Problem where something else happens than was to be shown."""
+    """Runs all steps. Raises Problem if a result is not the expected one."""
     story = _Story()
     with tempfile.TemporaryDirectory(prefix="quicdist-demo-") as place:
         if not without_erlang:
@@ -59,17 +59,17 @@ async def show_all(without_erlang: bool) -> None:
             if shutil.which("erl") is None:
                 _say_no_erlang(story)
             await _two_pythons(story)
-    story.tell(f"\nAll {story.seen} things were seen working.")
+    story.tell(f"\nAll {story.seen} steps succeeded.")
 
 
 def _say_no_erlang(story: _Story) -> None:
-    story.tell("There is no Erlang here (no erl on the PATH), so two Python nodes will do.")
-    story.tell("To see a real Erlang node: sudo apt-get install erlang-base erlang-dev")
-    story.tell("(or your system's package), and run this again.\n")
+    story.tell("Erlang was not found (no erl on the PATH): the demo uses two Python nodes.")
+    story.tell("For a real Erlang node: sudo apt-get install erlang-base erlang-dev")
+    story.tell("(or the package of your system), then run this again.\n")
 
 
 class _Story:
-    """Tells what happens, and stops where something else does than was to be shown."""
+    """Prints the results of the steps, and stops at an unexpected one."""
 
     def __init__(self) -> None:
         self.seen = 0
@@ -79,13 +79,13 @@ class _Story:
         print(text, flush=True)
 
     async def see(self, what: str, happening: Awaitable[Any], wanted: Any = None) -> Any:
-        """One thing: what it is, and what came of it. Raises Problem if that is not `wanted`."""
+        """Runs a step and prints its result. Raises Problem if it is not `wanted`."""
         from quicdist.etf.notation import format_bounded
 
         try:
             got = await asyncio.wait_for(happening, _PATIENCE)
         except TimeoutError:
-            raise Problem(ExitCode.TIMEOUT, f"nothing came of it within 30 s: {what}") from None
+            raise Problem(ExitCode.TIMEOUT, f"no result within 30 s: {what}") from None
         if wanted is not None and got != wanted:
             raise Problem(ExitCode.NO, f"{what}: {format_bounded(got)}")
         self.seen += 1
@@ -93,7 +93,7 @@ class _Story:
         return got
 
     def show(self, what: str, text: str) -> None:
-        """One thing that needs no waiting."""
+        """Prints a result that is already known."""
         self.seen += 1
         self.tell(f" {self._mark} {what:<58} {text}")
 
@@ -181,8 +181,8 @@ async def _messages(story: _Story, node: Node, me: Mailbox, erl: str) -> None:
     blob = os.urandom(1 << 20)
     back = await asyncio.wait_for(round_trip(blob), _PATIENCE)
     if not isinstance(back, tuple) or back[2] != blob:
-        raise Problem(ExitCode.NO, "a mebibyte did not come back as it was sent")
-    story.show("A binary of 1 MiB there and back, in fragments", "the same")
+        raise Problem(ExitCode.NO, "a binary of 1 MiB came back changed")
+    story.show("A binary of 1 MiB there and back, in fragments", "identical")
 
     async def from_erlang() -> object:
         to = (Atom("py"), Atom(node.name))
@@ -193,7 +193,7 @@ async def _messages(story: _Story, node: Node, me: Mailbox, erl: str) -> None:
 
 
 async def _started(node: Node, erl: str) -> None:
-    """Waits for echo: a node takes connections before it has run what it was started with."""
+    """Waits for echo: a node accepts connections before it has run its start-up code."""
     from quicdist.etf import Atom
 
     while await node.call(erl, "erlang", "whereis", [Atom("echo")]) == "undefined":
@@ -252,7 +252,7 @@ def _free_udp_port() -> int:
 async def _erlang(
     gateway: Gateway, cookie: str, place: Path
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A stock Erlang node, up until the end; its output goes to a file."""
+    """Runs a stock Erlang node. Its output goes to a file."""
     from quicdist.gateway import emit_module, erl_arguments
 
     emitted = await asyncio.get_running_loop().run_in_executor(None, emit_module, place)
@@ -268,7 +268,7 @@ async def _erlang(
         *erl_arguments(place),
         *("-eval", _ECHO.replace("LIFELINE", str(lifeline))),
     ]
-    # HOME: an Erlang without ~/.erlang.cookie would write one.
+    # HOME: Erlang creates ~/.erlang.cookie if there is none.
     environment = {**os.environ, "ERL_EPMD_PORT": str(gateway.epmd_port), "HOME": str(place)}
     with (place / "erlang.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
@@ -291,12 +291,12 @@ async def _erlang(
 
 
 async def _registered(gateway: Gateway, erlang: asyncio.subprocess.Process) -> None:
-    """Waits until the Erlang node has found its gateway."""
+    """Waits until the Erlang node has registered with its gateway."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _PATIENCE
     while gateway.beam_port is None:
         if erlang.returncode is not None or loop.time() > deadline:
-            raise Problem(ExitCode.LOCAL, "the Erlang node did not start; does `erl` work here?")
+            raise Problem(ExitCode.LOCAL, "the Erlang node did not start; check that `erl` works")
         await asyncio.sleep(0.05)
 
 
@@ -357,7 +357,7 @@ async def _python_messages(story: _Story, here: Mailbox, two: Node) -> None:
 
 @asynccontextmanager
 async def _python(cookie: str, identity: Identity) -> AsyncIterator[Node]:
-    """With one key for both ends, which believe no other."""
+    """Runs a Python node. Both nodes use one key and trust no other."""
     from quicdist.carriers.trust import Trust
     from quicdist.kernel.exports import export
     from quicdist.node.node import Node
@@ -389,7 +389,7 @@ async def _pong(node: Node, peer: str) -> str:
 
 def _show_quic(story: _Story, node: Node, peer: str) -> None:
     info = node.peer(peer)
-    story.show("They agreed on this carrier in the TLS handshake (ALPN)", info.alpn)
-    story.show("What passes is encrypted with (TLS 1.3)", info.cipher)
+    story.show("Carrier agreed on in the TLS handshake (ALPN)", info.alpn)
+    story.show("Cipher suite (TLS 1.3)", info.cipher)
     ports = f"{info.local_address[1]} and {info.peer_address[1]}"
-    story.show("It is QUIC between these UDP ports", ports)
+    story.show("UDP ports of the QUIC connection", ports)

@@ -1,4 +1,4 @@
-"""How the command ends: its exit codes, and one line for whatever went wrong."""
+"""The exit codes of the command, and one-line error messages."""
 
 from __future__ import annotations
 
@@ -12,61 +12,61 @@ if TYPE_CHECKING:
 
 
 class ExitCode(enum.IntEnum):
-    """What a script can tell from the exit code. Stable: never renumbered."""
+    """The exit codes. They are stable and never renumbered."""
 
     OK = 0
-    """Done, and the answer is yes."""
+    """Success."""
 
     NO = 1
-    """The node was reached, and the answer is no: the call raised, no process has that name."""
+    """The node was reached and the result is negative: the call raised, no process has the name."""
 
     USAGE = 2
-    """The command line cannot be understood, or a setting is missing (such as the cookie)."""
+    """The command line is invalid, or a setting is missing (such as the cookie)."""
 
     UNREACHABLE = 3
-    """No connection: nothing answers at the node's address."""
+    """No connection: the node's address does not answer."""
 
     REFUSED = 4
-    """The node answers, and one of the two refuses the connection: another cookie, not allowed, a
-    certificate that --trust does not vouch for."""
+    """The node answers, and one of the two rejects the connection: the cookies differ, the node is
+    not permitted, or a certificate is not trusted."""
 
     LOCAL = 5
-    """This machine is in the way: a port in use, a file that cannot be read, an old certificate."""
+    """A local problem: a port in use, an unreadable file, an expired certificate."""
 
     TIMEOUT = 6
-    """The node was reached, and no answer came in time."""
+    """The node was reached and did not answer in time."""
 
     BUG = 70
-    """quicdist itself went wrong; QUICDIST_DEBUG=1 shows where."""
+    """A bug in quicdist. QUICDIST_DEBUG=1 shows the traceback."""
 
     INTERRUPTED = 130
-    """Ended by Ctrl-C."""
+    """Interrupted by Ctrl-C."""
 
 
 EXIT_CODES = """Exit codes:
 
-0: done, and the answer is yes
+0: success
 
-1: the node's answer is no (the call raised, no process has that name)
+1: the result is negative (the call raised, no process has that name)
 
-2: the command line is wrong, or a setting is missing
+2: the command line is invalid, or a setting is missing
 
 3: the node cannot be reached
 
-4: the node refuses the connection (cookie), or is refused (certificate)
+4: the node rejects the connection (cookie), or is rejected (certificate)
 
-5: this machine is in the way (port in use, file, certificate)
+5: a local problem (port in use, file, certificate)
 
 6: no answer in time
 
-70: quicdist itself went wrong
+70: a bug in quicdist
 
 130: interrupted
 """
 
 
 class Problem(Exception):
-    """Ends the command with this exit code and this text on standard error, in one line."""
+    """Ends the command with an exit code and a one-line text on standard error."""
 
     def __init__(self, code: ExitCode, text: str) -> None:
         super().__init__(code, text)
@@ -77,21 +77,21 @@ class Problem(Exception):
         return self.text
 
     def line(self) -> str:
-        """The text in one line, without what a peer may have put in it to steer the terminal."""
+        """Returns the text in one line, without control characters that a peer may have sent."""
         line = " ".join(part.strip() for part in str(self).splitlines())
         return harmless(line)
 
 
 def problem_of(error: BaseException) -> Problem | None:
-    """What an exception means for the user of the command; None: a fault of quicdist."""
-    # Imported here, so that `--help` and completion do not pay for it.
+    """Returns the Problem that describes an exception, or None for a bug in quicdist."""
+    # Imported here to keep `--help` and completion fast.
     from quicdist import errors
     from quicdist.etf import EtfError
 
     if isinstance(error, Problem):
         return error
     if isinstance(error, (errors.CallTimeout, errors.ReceiveTimeout)):
-        return Problem(ExitCode.TIMEOUT, f"{error}; --timeout gives it longer")
+        return Problem(ExitCode.TIMEOUT, f"{error}; --timeout sets the limit")
     if isinstance(error, (errors.CallError, errors.CallNotPossible, errors.NoProcess)):
         return Problem(ExitCode.NO, str(error).split("\n")[0])
     if isinstance(error, (errors.NodeNameError, errors.CookieError, errors.ExportError)):

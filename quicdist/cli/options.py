@@ -281,7 +281,7 @@ def start_logging(
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """What several commands take besides --trust, --cert and --key."""
+    """Options that several commands have in addition to --trust, --cert and --key."""
 
     crl: Path | None = None
     cookie_file: Path | None = None
@@ -290,13 +290,13 @@ class Security:
     key_passphrase_file: Path | None = None
 
     def cookie(self, cookie: str | None) -> str | Sequence[str] | None:
-        """The cookie, or those of the file. Raises CookieError, Problem."""
+        """Returns the cookie, or the cookies of the file. Raises CookieError, Problem."""
         from quicdist.cluster.cookie import read_cookies
 
         return cookie if self.cookie_file is None else read_cookies(self.cookie_file)
 
     def trust(self, how: str, let_in: Sequence[str] = ()) -> Trust:
-        """Raises CertificateError, Problem."""
+        """Returns the trust settings. Raises CertificateError, Problem."""
         return trusted_by(how, let_in, self.crl).requiring(
             tls=self.require_tls, binding=self.require_binding
         )
@@ -305,14 +305,14 @@ class Security:
 def identity(
     certificate: Path | None, key: Path | None, passphrase_file: Path | None = None
 ) -> Identity | None:
-    """What --cert, --key and --key-passphrase-file name, None for our own.
+    """Returns the identity of --cert, --key and --key-passphrase-file, or None for the default.
 
     Raises CertificateError, Problem."""
     from quicdist.carriers.trust import Identity
 
     if certificate is None:
         if key is not None:
-            raise Problem(ExitCode.USAGE, "--key needs --cert, the certificate that it belongs to")
+            raise Problem(ExitCode.USAGE, "--key requires --cert, the certificate of the key")
         return None
     if passphrase_file is None:
         return Identity.load(certificate, key)
@@ -325,14 +325,14 @@ def _first_line(path: Path) -> str:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        what = getattr(error, "strerror", None) or "it is not UTF-8"
+        what = getattr(error, "strerror", None) or "not UTF-8"
         raise Problem(ExitCode.LOCAL, f"--key-passphrase-file {path}: {what}") from None
     files.warn_of_exposed(path)
     return text.partition("\n")[0].rstrip("\r")
 
 
 def policy(path: Path | None) -> Policy | None:
-    """What --policy names. Raises Problem."""
+    """Reads the file of --policy. Raises Problem."""
     from quicdist.cluster.policy_file import PolicyError, read_policy
 
     try:
@@ -342,7 +342,7 @@ def policy(path: Path | None) -> Policy | None:
 
 
 def looked_up(texts: Sequence[str] | None) -> tuple[Lookup, ...]:
-    """What --lookup asks for. Raises Problem, MissingExtra."""
+    """Returns the lookups of --lookup. Raises Problem, MissingExtra."""
     from quicdist.cluster.lookup import DEFAULT_LOOKUPS
 
     return tuple(_lookup(text) for text in texts) if texts else DEFAULT_LOOKUPS
@@ -379,16 +379,16 @@ def access(
     calls: Sequence[str] = (),
     policy_file: Path | None = None,
 ) -> Access:
-    """What --accept, --dial, --calls and --policy ask for. Raises Problem."""
+    """Returns the rules of --accept, --dial, --calls and --policy. Raises Problem."""
     if calls and policy_file is not None:
-        raise Problem(ExitCode.USAGE, "--calls and --policy say the same: give one of them")
+        raise Problem(ExitCode.USAGE, "--calls and --policy exclude each other")
     from quicdist.cluster.access import Access
 
     allowed: dict[str, list[str]] = {}
     for text in calls:
         nodes, equals, function = text.rpartition("=")
         if not nodes or not equals or not (function == "*" or ":" in function):
-            what = "expected NODES=MODULE:FUNCTION, as in '*@10.0.0.7=calc:add', or NODES=*"
+            what = "expected NODES=MODULE:FUNCTION, such as '*@10.0.0.7=calc:add', or NODES=*"
             raise Problem(ExitCode.USAGE, f"--calls {text!r}: {what}")
         allowed.setdefault(nodes, []).append(function)
     return Access(
@@ -400,21 +400,23 @@ def access(
 
 
 def trusted_by(how: str, uncertified: Sequence[str] = (), crl: Path | None = None) -> Trust:
-    """What --trust, --allow-uncertified and --crl ask for. Raises CertificateError, Problem."""
+    """Returns the trust of --trust, --allow-uncertified and --crl.
+
+    Raises CertificateError, Problem."""
     from quicdist.carriers.trust import Trust
     from quicdist.carriers.trust.known_nodes import KnownNodes
 
     if crl is not None and (how in ("none", "first-use") or how.startswith("pins:")):
-        raise Problem(ExitCode.USAGE, "--crl needs authorities: --ca FILE")
+        raise Problem(ExitCode.USAGE, "--crl requires authorities: --ca FILE")
     if how == "none":
         return Trust.nothing()
     if how == "first-use":
         trust = Trust.first_use(uncertified=uncertified)
-        KnownNodes(trust.known_nodes).pins()  # one that cannot be read is no refusal of a peer's
+        KnownNodes(trust.known_nodes).pins()  # report an unreadable file before connecting
         return trust
     if how.startswith("pins:"):
         return Trust.pinned(Path(how.removeprefix("pins:")), uncertified=uncertified)
     if not Path(how).exists():
-        what = "first-use, none, pins:FILE or a FILE of authorities is expected"
+        what = "expected first-use, none, pins:FILE or a FILE of authorities"
         raise Problem(ExitCode.LOCAL, f"--trust {how}: No such file or directory; {what}")
     return Trust.authority(how, crl_file=crl, uncertified=uncertified)

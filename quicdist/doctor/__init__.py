@@ -1,9 +1,9 @@
-"""Why is there no connection to that node? Each step on the way to it, one after another.
+"""Examines a connection to a node step by step, to find out why it fails.
 
     async for finding in examine("5555@127.0.0.1", Settings(cookie="secret")):
         print(finding.step.value, finding.text)
 
-Nothing is kept, and no node is started: what is found is found by the same code that a node runs.
+No node is started and nothing is stored. The steps run the same code as a node.
 """
 
 from __future__ import annotations
@@ -39,30 +39,33 @@ __all__ = ["Finding", "Settings", "Step", "Stopped", "Trouble", "examine"]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Who examines. Times in seconds."""
+    """The settings of the examining node. Times are in seconds."""
 
     cookie: str | None = None
-    """By default that in ~/.erlang.cookie."""
+    """The cookie, by default that of ~/.erlang.cookie."""
 
     name: str | None = None
-    """Ours, by default a free port of the address that faces the node."""
+    """The name to use, by default a free port of the address that is used to reach the node."""
 
     identity: Identity | None = None
-    """By default the one that is kept for nodes here: others may know it, or have pinned it."""
+    """By default the stored key of this machine, which other nodes may know or have pinned."""
 
     trust: Trust = field(default_factory=Trust.first_use)
     lookups: tuple[Lookup, ...] = DEFAULT_LOOKUPS
 
     timeout: float = 5.0
-    """For each step."""
+    """The limit for each step."""
 
     tick: float = 20.0
-    """For a first sign of life after the handshake: OTP ticks every 15 s, and answers at once."""
+    """The limit for a first frame after the handshake. OTP sends a tick every 15 s."""
 
 
 async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
-    """What is found at each step, up to the last. Raises Stopped at the first that fails, and
-    NodeNameError, CookieError, StartError, CertificateError for what is our own."""
+    """Yields a finding for each step that succeeds.
+
+    Raises Stopped at the first step that fails, and NodeNameError, CookieError, StartError or
+    CertificateError for errors in the settings.
+    """
     cookie = find_cookie(settings.cookie)
     place, where = await _find(node, settings)
     yield Finding(Step.NAME, where)
@@ -81,7 +84,7 @@ async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
     try:
         connection = await _dial_quic(endpoint, place, node, settings, answer)
         traits = connection.traits
-        yield Finding(Step.TLS, f"TLS 1.3 is done; the ALPN is {traits.alpn} ({traits.name})")
+        yield Finding(Step.TLS, f"TLS 1.3, ALPN {traits.alpn} ({traits.name})")
         yield Finding(Step.CERTIFICATE, _judge(node, looking.seen, settings.trust))
         async for finding in _examine_node(connection, name, node, cookie, settings, _QUIC_SILENCE):
             yield finding
@@ -117,13 +120,13 @@ async def _ask_port(place: TransportAddress) -> Answer:
         text = f"{place.host}: {error.strerror or error}"
         raise _at_port(causes.of_error(error), text) from error
     if answer is Answer.NOBODY:
-        text = f"{where}: the host says that nobody listens there"
+        text = f"{where}: the port is closed"
         raise stopped(Cause.PORT_CLOSED, text)
     if answer is Answer.OTHER:
-        advice = "another program has the port: see `ss -ulpn` there"
+        advice = "another program uses the port: see `ss -ulpn` there"
         other = Diagnosis(Step.PORT, Trouble.UNREACHABLE, advice)
         raise other.stopped(Cause.CARRIER, f"{where}: {answer.value}")
-    return answer  # silence proves nothing: not every carrier answers this question
+    return answer  # no answer is not an error: some carriers do not answer this question
 
 
 async def _dial_tcp(place: TransportAddress, settings: Settings) -> Connection:
@@ -137,13 +140,13 @@ async def _dial_tcp(place: TransportAddress, settings: Settings) -> Connection:
 _TCP_BLOCKED = Diagnosis(
     Step.PORT,
     Trouble.UNREACHABLE,
-    "EPMD knows the node, so it runs: a firewall is between, or it listens at another address "
-    "(inet_dist_use_interface)",
+    "the node is registered with EPMD, so it runs: a firewall blocks the port, or the node listens "
+    "on another address (inet_dist_use_interface)",
 )
 
 
 def _at_port(cause: Cause, text: str) -> Stopped:
-    """An error of the socket, before anything was sent: it belongs to this step, whatever it is."""
+    """Assigns an error of the socket to this step, since nothing was sent yet."""
     known = DIAGNOSES.get(cause)
     if known is not None and known.step is Step.PORT:
         return known.stopped(cause, text)
@@ -151,7 +154,7 @@ def _at_port(cause: Cause, text: str) -> Stopped:
 
 
 def _passing_name(node: str) -> str:
-    """A name that nobody has: that of a free port, as our commands take one."""
+    """Returns an unused name, with a free port."""
     own = Address.parse(facing(node))
     family = socket.AF_INET6 if ":" in own.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as free:
@@ -165,9 +168,9 @@ def _passing_name(node: str) -> str:
 async def _endpoint(
     node: str, settings: Settings, looking: RecordingVerifier
 ) -> tuple[Endpoint, str]:
-    """A port of our own, and our name by it. Raises NodeNameError, StartError, CertificateError."""
+    """Opens an endpoint. Raises NodeNameError, StartError, CertificateError."""
     own = Address.parse(settings.name or facing(node))
-    # As a node does: a certificate that claims a name met once would be remembered for it.
+    # As in a node: peers remember a name in a certificate, so a temporary name must not be in it.
     hosts = [own.host] if own.port else []
     credentials = Credentials(settings.identity, Trust.nothing(), hosts)
     credentials.verifier = looking
@@ -175,7 +178,7 @@ async def _endpoint(
     try:
         endpoint = await Endpoint.open(own.host, own.port, settings=quic, accept=None)
     except OSError as error:
-        text = f"{own.host}:{own.port}, which our name says: {error.strerror or error}"
+        text = f"{own.host}:{own.port}, the address in this node's name: {error.strerror or error}"
         raise StartError(text, causes.of_error(error)) from error
     return endpoint, Address(own.host, endpoint.local_address[1]).name()
 
@@ -196,59 +199,59 @@ def _why_no_tls(error: DialError, place: TransportAddress, answer: Answer) -> St
         return _TLS_SILENT.stopped(error.cause, str(error))
     where = f"UDP {place.host}:{place.port}"
     advice = (
-        "a firewall drops it, the host is down, its address is another, or the program that has "
-        f"the port hangs; `tcpdump udp port {place.port}` there shows whether anything arrives"
+        "a firewall drops the packets, the host is down, the address is wrong, or the program on "
+        f"the port hangs; `tcpdump udp port {place.port}` there shows whether packets arrive"
     )
     silent = Diagnosis(Step.PORT, Trouble.UNREACHABLE, advice)
-    return silent.stopped(error.cause, f"{where} swallows what is sent there: {error}")
+    return silent.stopped(error.cause, f"{where} does not answer: {error}")
 
 
 _TLS_SILENT = Diagnosis(
     Step.TLS,
     Trouble.UNREACHABLE,
-    "the port answers and the TLS handshake does not: it may be overloaded, or datagrams of 1200 "
-    "bytes do not pass both ways",
+    "the port answers, but the TLS handshake does not complete: the node may be overloaded, or "
+    "datagrams of 1200 bytes are lost in one direction",
 )
 
 
 def _judge(node: str, certificates: Certificates, trust: Trust) -> str:
-    """What is presented, if we believe it. Raises Stopped."""
+    """Describes the certificate of the node. Raises Stopped if it is not trusted."""
     if not certificates:
-        return "it presents none"
+        return "the node presents no certificate"
     own = certificates[0]
     ends = own.not_valid_after_utc
     now = datetime.datetime.now(datetime.UTC)
     if not own.not_valid_before_utc <= now <= ends:
-        advice = "issue it another (`quicdist cert issue`), and compare the clocks"
+        advice = "issue a new certificate (`quicdist cert issue`), and compare the clocks"
         begins = own.not_valid_before_utc
         raise Diagnosis(Step.CERTIFICATE, Trouble.REFUSED, advice).stopped(
             Cause.CERTIFICATE_THEIRS,
-            f"its certificate is good from {begins:%Y-%m-%d} to {ends:%Y-%m-%d}",
+            f"the certificate is valid from {begins:%Y-%m-%d} to {ends:%Y-%m-%d}",
         )
     try:
         trust.verifier().dialed(node, certificates)
     except CertificateError as error:
         raise stopped(error.cause, str(error)) from error
-    return f"{fingerprint(own)}, good until {ends:%Y-%m-%d}; {trust.describe()}"
+    return f"{fingerprint(own)}, valid until {ends:%Y-%m-%d}; {trust.describe()}"
 
 
 # -- the node ------------------------------------------------------------------------------------
 
 
 _QUIC_SILENCE = (
-    "the port is there and no node behind it: does the BEAM next to its gateway run, or is it "
-    "suspended?"
+    "the port is open, but no node answers: check whether the BEAM node of the gateway runs or is "
+    "suspended"
 )
 _TCP_SILENCE = (
-    "the port is there and no node behind it: is the BEAM suspended, or does it expect TLS "
-    "(-proto_dist inet_tls)?"
+    "the port is open, but no node answers: check whether the BEAM node is suspended or expects "
+    "TLS (-proto_dist inet_tls)"
 )
 
 
 async def _examine_node(
     connection: Connection, name: str, node: str, cookie: str, settings: Settings, silence: str
 ) -> AsyncIterator[Finding]:
-    """`silence` is what it may mean that our name is not answered."""
+    """`silence` is the advice if the node does not answer the name message."""
     link = Link(connection, LocalNode(name, new_creation(), DEFAULT_FLAGS, cookie), node)
     link.begin()
     try:
@@ -256,20 +259,24 @@ async def _examine_node(
         if not link.is_up:
             end = _why_no_node(link, settings.timeout, silence)
             if end.step is Step.COOKIE:
-                yield Finding(Step.HANDSHAKE, f"it does not refuse {name}, which is our name")
+                yield Finding(Step.HANDSHAKE, f"the node does not reject the name {name}")
             raise end
         peer = link.session.peer
         yield Finding(
-            Step.HANDSHAKE, f"{peer.name} takes us as {name}; its creation {peer.creation}"
+            Step.HANDSHAKE, f"{peer.name} accepts {name}; its creation is {peer.creation}"
         )
-        yield Finding(Step.COOKIE, "it is the same")
+        yield Finding(Step.COOKIE, "the cookies are equal")
         begun = time.monotonic()
         link.ask()
         if not await link.until(lambda: link.frames > 0, settings.tick):
-            what = f"the connection was lost: {link.lost.text}" if link.lost else "it says nothing"
-            text = f"{what}, for {settings.tick:g} s after the handshake"
+            what = (
+                f"the connection was lost: {link.lost.text}"
+                if link.lost
+                else "nothing was received"
+            )
+            text = f"{what}, within {settings.tick:g} s after the handshake"
             raise stopped(Cause.TICK_TIMEOUT, text)
-        yield Finding(Step.TICK, f"it says something {time.monotonic() - begun:.3f} s later")
+        yield Finding(Step.TICK, f"the node answers after {time.monotonic() - begun:.3f} s")
     finally:
         connection.close("examined")
 
@@ -279,11 +286,11 @@ def _why_no_node(link: Link, timeout: float, silence: str) -> Stopped:
         return stopped(link.error.cause, str(link.error))
     text = link.lost.text if link.lost else f"no answer within {timeout:g} s"
     if link.session.is_judged:
-        text = f"it went silent or away when it saw our digest: {text}"
+        text = f"the node closed the connection or stopped answering after the digest: {text}"
         return stopped(Cause.COOKIE, text)
     cause = link.lost.cause if link.lost else Cause.HANDSHAKE_TIMEOUT
     if not link.has_answered:
         silent = Diagnosis(Step.HANDSHAKE, Trouble.UNREACHABLE, silence)
-        return silent.stopped(cause, f"our name was not answered: {text}")
+        return silent.stopped(cause, f"the node does not answer the name message: {text}")
     half_way = Diagnosis(Step.HANDSHAKE, Trouble.UNREACHABLE, "see the log of that node")
-    return half_way.stopped(cause, f"it stopped half way: {text}")
+    return half_way.stopped(cause, f"the handshake stopped before its end: {text}")

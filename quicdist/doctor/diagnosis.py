@@ -1,4 +1,4 @@
-"""What each cause of a failure is for an examination: the step it belongs to, and what to do."""
+"""The step that each cause of a failure belongs to, and the advice for it."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from quicdist.errors import Cause
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Where an examination stops for a cause. `advice` is what to do next."""
+    """The step at which an examination stops for a cause. `advice` is what to do next."""
 
     step: Step
     trouble: Trouble
     advice: str
 
     def stopped(self, cause: Cause, text: str) -> Stopped:
-        """The end of an examination with what was seen."""
+        """Returns the exception that ends the examination. `text` is what was observed."""
         return Stopped(self.step, self.trouble, text, self.advice, cause)
 
 
 _NOT_WANTED = (
-    "the two do not want each other: it has another name than was given, or it does not take ours "
-    "(our certificate is for another, net_kernel:allow/1, --accept, a policy, a connection under "
-    "that name): its log says which"
+    "one node rejects the other: the name differs from the given one, or the node does not accept "
+    "the name of this node (its certificate is for another name, net_kernel:allow/1, --accept, a "
+    "policy, or an existing connection under that name). See the log of that node"
 )
-_START = "start the node, or its gateway; does it listen at this address, and at this port?"
+_START = "start the node or its gateway, and check that it listens at this address and port"
 _FIND = (
-    "does it run? a node on QUIC is called PORT@IP; one on TCP is found by the EPMD of its host, "
-    "which `quicdist names HOST` asks"
+    "check that the node runs. A node on QUIC is named PORT@IP; a node on TCP is found with the "
+    "EPMD of its host: `quicdist names HOST`"
 )
 _REFUSED = Diagnosis(Step.HANDSHAKE, Trouble.REFUSED, _NOT_WANTED)
 _UNTRUSTED = Diagnosis(
     Step.CERTIFICATE,
     Trouble.REFUSED,
-    "`quicdist cert peer` shows what it presents; --trust says what we believe",
+    "`quicdist cert peer` shows its certificate; --trust selects the certificates to accept",
 )
 _OTHER = Diagnosis(Step.HANDSHAKE, Trouble.UNREACHABLE, "see the log of that node")
-_SOCKET = "is there a route to that address from here, and one of the same family, IPv4 or IPv6?"
+_SOCKET = "check that there is a route to that address, of the same family (IPv4 or IPv6)"
 
 DIAGNOSES = MappingProxyType(
     {
-        Cause.NAME: Diagnosis(Step.NAME, Trouble.NAME, "give the name as it stands in nodes()"),
+        Cause.NAME: Diagnosis(Step.NAME, Trouble.NAME, "give the name as nodes() shows it"),
         Cause.NOT_FOUND: Diagnosis(Step.NAME, Trouble.UNREACHABLE, _FIND),
         Cause.EPMD_UNREACHABLE: Diagnosis(Step.NAME, Trouble.UNREACHABLE, _FIND),
         Cause.EPMD_PROTOCOL: Diagnosis(Step.NAME, Trouble.UNREACHABLE, _FIND),
@@ -51,7 +51,7 @@ DIAGNOSES = MappingProxyType(
         Cause.HOST_UNKNOWN: Diagnosis(
             Step.PORT,
             Trouble.UNREACHABLE,
-            "is the host in its name right, and known to DNS here?",
+            "check that the host in the name is correct and known to DNS",
         ),
         Cause.UNREACHABLE: Diagnosis(Step.PORT, Trouble.UNREACHABLE, _SOCKET),
         Cause.ADDRESS_FAMILY: Diagnosis(Step.PORT, Trouble.UNREACHABLE, _SOCKET),
@@ -59,15 +59,15 @@ DIAGNOSES = MappingProxyType(
         Cause.ALPN: Diagnosis(
             Step.TLS,
             Trouble.REFUSED,
-            "it speaks QUIC, and none of our ALPNs: it is no Erlang node, or its carrier is newer",
+            "the port speaks QUIC without a common ALPN: it is not an Erlang node, or a newer one",
         ),
         Cause.TLS: Diagnosis(Step.TLS, Trouble.UNREACHABLE, "see the log of that node"),
         Cause.CARRIER: Diagnosis(Step.TLS, Trouble.UNREACHABLE, "see the log of that node"),
         Cause.CERTIFICATE_OURS: Diagnosis(
             Step.CERTIFICATE,
             Trouble.REFUSED,
-            "it does not believe us: give the certificate that it does with --cert and --key, or "
-            "have it let us in (--allow-uncertified, --trust there)",
+            "the node does not trust this node: give a certificate that it trusts with --cert and "
+            "--key, or permit this node there (--allow-uncertified, --trust)",
         ),
         Cause.CERTIFICATE_THEIRS: _UNTRUSTED,
         Cause.KEY_CHANGED: _UNTRUSTED,
@@ -75,8 +75,8 @@ DIAGNOSES = MappingProxyType(
         Cause.COOKIE: Diagnosis(
             Step.COOKIE,
             Trouble.REFUSED,
-            "its cookie is another: give the cluster's with --cookie or QUICDIST_COOKIE, and "
-            "compare erlang:get_cookie() there",
+            "the cookies differ: give the cookie of the cluster with --cookie or QUICDIST_COOKIE, "
+            "and compare it with erlang:get_cookie() there",
         ),
         Cause.NOT_ALLOWED: _REFUSED,
         Cause.OTHER_NAME: _REFUSED,
@@ -86,18 +86,18 @@ DIAGNOSES = MappingProxyType(
         Cause.PROTOCOL: Diagnosis(
             Step.HANDSHAKE,
             Trouble.UNREACHABLE,
-            "what is there is no Erlang node, or another one than the name says",
+            "the port is not used by an Erlang node, or by a node with another name",
         ),
         Cause.TICK_TIMEOUT: Diagnosis(
             Step.TICK,
             Trouble.SILENT,
-            "its network process lives, its node does not answer: look for a blocked or suspended "
-            "VM; peers take it for down after net_ticktime",
+            "the port of the node is open, but the node does not answer: check for a blocked or "
+            "suspended VM. Its peers close their connections after net_ticktime",
         ),
     }
 )
 
 
 def stopped(cause: Cause, text: str) -> Stopped:
-    """The end of an examination for this cause, where the cause alone says the step."""
+    """Returns the exception for a cause that alone determines the step."""
     return DIAGNOSES.get(cause, _OTHER).stopped(cause, text)

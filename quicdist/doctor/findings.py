@@ -1,4 +1,4 @@
-"""What an examination tells: what was found at each step, or where it stopped."""
+"""The results of an examination: a finding for each step, or the step where it stopped."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from quicdist.errors import Cause, QuicdistError
 
 
 class Step(enum.Enum):
-    """What is looked at, in this order."""
+    """The steps of an examination, in this order."""
 
     NAME = "name"
-    """The name, and where it says, or EPMD says, that the node is."""
+    """The name and the address that it or EPMD gives."""
 
     PORT = "port"
-    """Whether anything answers there."""
+    """Whether the port answers."""
 
     TLS = "tls"
-    """The TLS handshake, and in it the ALPN that chooses the dialect."""
+    """The TLS handshake and the ALPN protocol."""
 
     CERTIFICATE = "certificate"
-    """What it presents, and whether we believe it."""
+    """The certificate of the node, and whether it is trusted."""
 
     HANDSHAKE = "handshake"
-    """The distribution handshake: whether the two nodes want each other."""
+    """The distribution handshake: whether the two nodes accept each other."""
 
     COOKIE = "cookie"
-    """Whether it is the same."""
+    """Whether the cookies are equal."""
 
     TICK = "tick"
-    """Whether the node behind the connection lives."""
+    """Whether the node behind the connection answers."""
 
 
 class Trouble(enum.Enum):
-    """What kind of trouble stops an examination."""
+    """The kind of failure that stops an examination."""
 
     NAME = "the name means nothing"
     UNREACHABLE = "nothing answers, or no node"
@@ -44,14 +44,14 @@ class Trouble(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A step that went well."""
+    """The result of a step that succeeded."""
 
     step: Step
     text: str
 
 
 class Stopped(QuicdistError):
-    """A step that failed: `cause` is why, `advice` what to do next."""
+    """A step failed. `cause` is the reason, `advice` is what to do next."""
 
     def __init__(self, step: Step, trouble: Trouble, text: str, advice: str, cause: Cause) -> None:
         super().__init__(text)

@@ -1,4 +1,4 @@
-"""One distribution handshake, watched from the dialer's end step by step."""
+"""The dialer's side of a distribution handshake, which records each step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from quicdist.runtime.identifiers import Identifiers
 
 
 class Link:
-    """A connection's owner that goes as far as it comes and keeps what it saw."""
+    """Owns a connection, runs the handshake as far as possible and records what was received."""
 
     def __init__(self, connection: Connection, local: LocalNode, peer: str) -> None:
         self.session = Session(
@@ -33,10 +33,10 @@ class Link:
             must_bind=connection.must_bind(peer),
         )
         self.has_answered = False
-        """Any handshake message came."""
+        """Whether any handshake message was received."""
         self.is_up = False
         self.frames = 0
-        """Distribution frames, ticks among them."""
+        """The number of distribution frames received, including ticks."""
         self.error: DistError | None = None
         self.lost: CloseReason | None = None
         self._local = local
@@ -45,11 +45,11 @@ class Link:
         connection.handler = self
 
     def begin(self) -> None:
-        """Sends our name."""
+        """Sends the name of this node."""
         self._deal_with(self.session.start())
 
     async def until(self, condition: Callable[[], bool], timeout: float) -> bool:
-        """Waits for it, or for the end of the connection; whether it has come true."""
+        """Waits for a condition or the end of the connection. Returns whether it is true."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._until(condition), timeout)
         return condition()
@@ -60,7 +60,7 @@ class Link:
             await self._changed.wait()
 
     def ask(self) -> None:
-        """Asks what every node answers, and sends a tick."""
+        """Sends a request that every node answers, and a tick."""
         ours = Identifiers(Atom(self._local.name), self._local.creation)
         pid = ours.pid(())
         question = is_auth_call((pid, ours.reference()), ours.node)
@@ -69,10 +69,10 @@ class Link:
             self._connection.send_frame(frame)
         self._connection.send_frame(())
 
-    # -- told by the carrier --
+    # -- called by the carrier --
 
     def packets_received(self, packets: Sequence[Packet]) -> int:
-        """A batch."""
+        """Handles received packets."""
         for packet in packets:
             self.has_answered |= isinstance(packet, HandshakePacket)
             self.frames += isinstance(packet, FramePacket)
@@ -85,10 +85,10 @@ class Link:
         return sum(len(packet.data) for packet in packets)
 
     def writable_again(self) -> None:
-        """There is never much to write."""
+        """Does nothing: little is ever written."""
 
     def connection_lost(self, reason: CloseReason) -> None:
-        """It is over."""
+        """Records the end of the connection."""
         self.lost = reason
         self._changed.set()
 

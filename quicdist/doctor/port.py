@@ -1,4 +1,4 @@
-"""Whether a UDP port speaks QUIC, asked with a version that nobody has (RFC 9000, 6)."""
+"""Checks whether a UDP port speaks QUIC, with an unknown version (RFC 9000, section 6)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import enum
 import secrets
 
 _NO_VERSION = 0x1A2A3A4A
-"""Reserved to be answered with the versions that there are (RFC 9000, 15)."""
+"""A version reserved to force version negotiation (RFC 9000, section 15)."""
 
 _PAUSES = (0.2, 0.4, 0.8)
-"""Seconds between questions: any datagram may be lost."""
+"""Seconds between questions. Any datagram may be lost."""
 
 
 class Answer(enum.Enum):
-    """What came back."""
+    """The answer of a port."""
 
     QUIC = "it speaks QUIC"
     OTHER = "something answers that is not QUIC"
@@ -39,7 +39,7 @@ class _Asking(asyncio.DatagramProtocol):
 
 
 async def ask(host: str, port: int) -> Answer:
-    """Asks a few times, for a second or so. Raises OSError for a host that cannot be found."""
+    """Sends several questions within about a second. Raises OSError for an unknown host."""
     loop = asyncio.get_running_loop()
     transport, asking = await loop.create_datagram_endpoint(_Asking, remote_addr=(host, port))
     try:

@@ -1,8 +1,8 @@
-"""A stock BEAM node's TCP distribution on one side, QUIC on the other, no terms read between
-but for what a policy asks.
+"""A gateway for stock BEAM nodes: TCP distribution on one side, QUIC on the other.
 
-The BEAM runs with the Erlang module shipped here as its EPMD, and finds every other node through
-it. The handshake stays between the two nodes: the gateway never knows the cookie.
+The BEAM node runs with the Erlang module of this package as its EPMD module and looks up all other
+nodes through it. The distribution handshake takes place between the two nodes, so the gateway does
+not need the cookie. Terms are decoded only as far as a policy requires.
 """
 
 from quicdist.cluster.policy import Mode, PeerRules, Pids, Policy

@@ -1,4 +1,4 @@
-"""What the gateway answers a BEAM that takes it for an EPMD, with whole names as keys."""
+"""The registry of nodes that the gateway serves to BEAM nodes in place of an EPMD."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _log = logging.getLogger("quicdist.gateway")
 LOOPBACK = "127.0.0.1"
 
 Connect = Callable[[str, TcpConnection], ConnectionHandler]
-"""Given the name of a remote node and the BEAM's connection towards it."""
+"""Called with the name of a remote node and the TCP connection from the BEAM node."""
 
 
 class GatewayDirectory:
-    """Nodes of this machine by their own ports, remote ones by ports of ours that lead there."""
+    """Local nodes with their ports, and remote nodes with the loopback ports that lead to them."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class GatewayDirectory:
         limits: CarrierLimits,
         connect: Connect,
     ) -> None:
-        """`max_remotes` bounds the ports held open; the one least asked for goes first."""
+        """`max_remotes` limits the open ports. The least recently requested one is closed first."""
         self._own_name = own_name
         self._routes = routes
         self._max_remotes = max_remotes
@@ -46,41 +46,41 @@ class GatewayDirectory:
 
     @property
     def beam_port(self) -> int | None:
-        """Where the node we stand for takes connections, None while it is not registered."""
+        """The distribution port of the gateway's node, or None if it is not registered."""
         return self.port_of(self._own_name)
 
     def port_of(self, name: str) -> int | None:
-        """Where a node of this machine takes connections, None while it is not registered."""
+        """The distribution port of a local node, or None if it is not registered."""
         node = self._local.get(name)
         return None if node is None else node.port
 
     async def close(self) -> None:
-        """Closes every port."""
+        """Closes all ports."""
         for listener in self._remotes.values():
             await listener.close()
         self._remotes.clear()
 
-    # -- as an EPMD's directory --
+    # -- requests of the EPMD protocol --
 
     async def register(self, node: NodeInfo) -> int:
-        """A node of this machine. Raises EpmdRefused when its name is taken."""
+        """Registers a local node. Raises EpmdRefused if the name is registered already."""
         whole = self._whole(node.name)
         if whole in self._local:
             raise EpmdRefused(f"{whole} is registered already")
         self._local[whole] = node
         extra = {"event": "beam_registered", "peer": whole}
         _log.info("%s is registered at port %d", whole, node.port, extra=extra)
-        return 1  # our module lets OTP choose
+        return 1  # ignored: the Erlang module lets OTP choose the creation
 
     def unregister(self, node: NodeInfo) -> None:
-        """It is gone."""
+        """Removes a local node."""
         whole = self._whole(node.name)
         if self._local.get(whole) is node:
             del self._local[whole]
-            _log.info("%s is gone", whole, extra={"event": "beam_gone", "peer": whole})
+            _log.info("%s is unregistered", whole, extra={"event": "beam_gone", "peer": whole})
 
     async def look_up(self, name: str) -> NodeInfo | None:
-        """Where to connect for this node; None, and a line in the log, when nowhere."""
+        """Returns the address to connect to for a node, or None (logged) if there is none."""
         found = self._local.get(self._whole(name))
         if found is not None:
             return found
@@ -92,22 +92,22 @@ class GatewayDirectory:
                 listener = await self._listener(name)
         except (NodeNameError, OSError) as error:
             extra = {"event": "not_looked_for", "peer": name, "reason": str(error)}
-            _log.warning("%s is not looked for: %s", name, error, extra=extra)
+            _log.warning("cannot look up %s: %s", name, error, extra=extra)
             return None
         return NodeInfo(name, listener.local_address[1])
 
     def nodes(self) -> Sequence[NodeInfo]:
-        """Nodes of this machine, by their whole names."""
+        """Returns the local nodes, with full names."""
         return [replace(node, name=whole) for whole, node in self._local.items()]
 
-    # -- inside --
+    # -- internal --
 
     def _whole(self, name: str) -> str:
-        """OTP's own EPMD client leaves the host out: it means this machine."""
+        """Adds the host to a name without one. The EPMD client of OTP omits it for local nodes."""
         return name if "@" in name else f"{name}@{self._own_name.partition('@')[2]}"
 
     async def _listener(self, name: str) -> TcpListener:
-        """The port that leads to a remote node. Raises OSError."""
+        """Returns the port that leads to a remote node. Raises OSError."""
         listener = self._remotes.pop(name, None)
         if listener is None:
             while len(self._remotes) >= self._max_remotes:
@@ -118,5 +118,5 @@ class GatewayDirectory:
                 accept=lambda connection: self._connect(name, connection),
                 limits=self._limits,
             )
-        self._remotes[name] = listener  # at the end: asked for last
+        self._remotes[name] = listener  # at the end: the most recently requested
         return listener

@@ -1,4 +1,4 @@
-"""The Erlang module that a BEAM node is given: where it is, and how to write it out."""
+"""The Erlang module for BEAM nodes: its source, and how to write and compile it."""
 
 from __future__ import annotations
 
@@ -26,40 +26,41 @@ try
 catch Class:Reason -> io:format("~p:~tp~n", [Class, Reason]), halt(1) end.
 """
 _OTP = re.compile(r"compiled by OTP (\S+)")
-"""OTP 27 prints warnings of its own on standard output, before or behind it."""
+"""OTP 27 may print warnings before and after this on standard output."""
 
 
 class EmitError(QuicdistError):
-    """The module cannot be written or compiled; the text says why."""
+    """The Erlang module cannot be written or compiled. The text gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Emitted:
-    """What was written."""
+    """The files that `emit_module` has written."""
 
     source: Path
     beam: Path | None
-    """None where there is no Erlang to compile with; `erlc -o DIR SOURCE` does it later."""
+    """None if no Erlang was found. Compile it with `erlc -o DIR SOURCE`."""
     otp: str | None = None
-    """The OTP release that has compiled it, as `25`. The .beam is for nodes of that release."""
+    """The OTP release that compiled the module, such as `25`. Use the .beam with this release."""
 
     @property
     def directory(self) -> Path:
-        """What `-pa` is given."""
+        """The directory to pass to `erl` with `-pa`."""
         return self.source.parent
 
 
 def module_source() -> str:
-    """The module's Erlang source."""
+    """Returns the Erlang source of the module."""
     return importlib.resources.files(__package__).joinpath(_SOURCE).read_text("utf-8")
 
 
 def emit_module(directory: Path | str, *, erl: str | None = "erl") -> Emitted:
-    """Write `quicdist_epmd.erl` into `directory`, and its .beam where `erl` is found.
+    """Writes `quicdist_epmd.erl` to `directory`, and the .beam file if `erl` is found.
 
-    A node loads the .beam alone, and OTP promises that only for the release that has compiled
-    it: OTP 29 does not start with a module of OTP 25. So it is `erl` itself, the one that is to
-    run the node, that compiles. Raises EmitError.
+    A .beam file is only guaranteed to load in the OTP release that compiled it: OTP 29 does not
+    start with a module compiled by OTP 25. Therefore pass the `erl` that runs the node.
+
+    Raises EmitError if the module cannot be written or compiled.
     """
     place = Path(directory)
     source, beam = place / _SOURCE, place / f"{MODULE}.beam"
@@ -67,7 +68,7 @@ def emit_module(directory: Path | str, *, erl: str | None = "erl") -> Emitted:
         place.mkdir(parents=True, exist_ok=True)
         source.write_text(module_source(), "utf-8")
     except OSError as error:
-        raise EmitError(f"{source} cannot be written: {error.strerror or error}") from None
+        raise EmitError(f"cannot write {source}: {error.strerror or error}") from None
     program = shutil.which(erl) if erl else None
     if program is None:
         return Emitted(source, None)
@@ -82,23 +83,25 @@ def emit_module(directory: Path | str, *, erl: str | None = "erl") -> Emitted:
     otp = _OTP.search(compiled.stdout)
     if compiled.returncode != 0 or otp is None:
         said = " ".join(f"{compiled.stdout} {compiled.stderr}".split())
-        raise EmitError(f"{program} does not compile {source}: {said}")
+        raise EmitError(f"{program} cannot compile {source}: {said}")
     return Emitted(source, beam, otp[1])
 
 
 def gateway_port(name: str) -> int:
-    """Where the module of this node asks when the environment says nothing: the same rule as in
-    the module."""
+    """Returns the loopback port that the Erlang module of a node connects to by default.
+
+    The environment variables of the module take precedence over it.
+    """
     alive = name.partition("@")[0]
     is_port = alive.isascii() and alive.isdigit() and 0 < int(alive) < 65536
     return int(alive) if is_port else DEFAULT_PORT
 
 
 def erl_arguments(directory: Path | str, *, proto_dist: str = "inet_tcp") -> list[str]:
-    """What `erl` is to be given besides its name and cookie.
+    """Returns the arguments of `erl` that the gateway requires, without name and cookie.
 
-    The last ones bind the node's own port to loopback, where the gateway asks for it: 127.0.0.1
-    also for `inet6_tcp`, by the IPv6 address that stands for it (RFC 4291, 2.5.5.2).
+    They bind the distribution port of the node to loopback, where the gateway connects to it. For
+    `inet6_tcp` this is the IPv4-mapped IPv6 address of 127.0.0.1 (RFC 4291, 2.5.5.2).
     """
     return [
         *("-start_epmd", "false", "-epmd_module", MODULE, "-pa", str(directory)),

@@ -1,4 +1,4 @@
-"""A sidecar that lets a stock BEAM node be reached, and reach others, over QUIC."""
+"""The gateway: a sidecar process that connects a stock BEAM node to other nodes over QUIC."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _log.addFilter(LogRateLimit("not_believed", "refused", "relay_not_up", "relay_re
 
 
 class GatewayError(QuicdistError):
-    """The gateway cannot start; the text is one line that says why, `cause` is for programs."""
+    """The gateway cannot start. The text is one line; `cause` is the reason for programs."""
 
     def __init__(self, text: str, cause: Cause = Cause.SETTING) -> None:
         super().__init__(text)
@@ -53,7 +53,7 @@ class GatewayError(QuicdistError):
 
 
 class _Endpoint(Protocol):
-    """What a gateway needs of the QUIC endpoint."""
+    """The methods of the QUIC endpoint that a gateway uses."""
 
     refusals: Refusals
 
@@ -74,12 +74,15 @@ OpenEndpoint = Callable[[GatewaySettings, Credentials, Accept], Awaitable[_Endpo
 
 
 class Gateway:
-    """Stands for one BEAM node: `async with Gateway(GatewaySettings("5555@10.0.0.7")): ...`."""
+    """A gateway for one BEAM node.
+
+    Use it as `async with Gateway(GatewaySettings("5555@10.0.0.7")): ...`.
+    """
 
     def __init__(
         self, settings: GatewaySettings | str, *, open_endpoint: OpenEndpoint | None = None
     ) -> None:
-        """A name alone takes every default. Raises NodeNameError for a name that is none."""
+        """A name as `settings` uses the defaults. Raises NodeNameError if the name is invalid."""
         self.settings = (
             settings if isinstance(settings, GatewaySettings) else GatewaySettings(settings)
         )
@@ -110,33 +113,33 @@ class Gateway:
 
     @property
     def name(self) -> str:
-        """The node it stands for."""
+        """The name of the BEAM node."""
         return self.settings.name
 
     @property
     def epmd_port(self) -> int:
-        """The loopback TCP port where the BEAM asks."""
+        """The loopback TCP port for the EPMD requests of the BEAM node."""
         assert self._epmd is not None, "not started"
         return self._epmd.local_address[1]
 
     @property
     def quic_address(self) -> tuple[str, int]:
-        """The UDP address it is bound to."""
+        """The local UDP address."""
         assert self._endpoint is not None, "not started"
         return self._endpoint.local_address
 
     @property
     def beam_port(self) -> int | None:
-        """The BEAM's distribution port, None while it is not there."""
+        """The distribution port of the BEAM node, or None if it is not registered."""
         return self._directory.beam_port
 
     @property
     def connections(self) -> int:
-        """How many pairs of nodes are connected through it, or about to be."""
+        """The number of connections through the gateway, including those being established."""
         return len(self._relays)
 
     def stats(self) -> GatewayStatistics:
-        """The gateway at this moment, and what it has counted. Raises NotRunning."""
+        """Returns the current state and counters. Raises NotRunning."""
         if self._endpoint is None:
             raise NotRunning(f"the gateway for {self.name} is not running")
         connected = [relay for relay in self._relays if relay.connected]
@@ -160,27 +163,30 @@ class Gateway:
         )
 
     def use_policy(self, policy: Policy) -> None:
-        """Another policy from now on, for the connections that are up, too: those of peers that it
-        does not want end. Where there was none before, all do."""
+        """Replaces the policy, also for existing connections.
+
+        Connections to peers that the new policy does not permit are closed. If there was no policy
+        before, all connections are closed.
+        """
         self._policy = policy
         for relay in list(self._relays):
             relay.obey(policy)
         extra = {"event": "policy_changed", "node": self.name}
-        _log.info("from now on %s", _policy_line(policy), extra=extra)
+        _log.info("policy replaced: %s", _policy_line(policy), extra=extra)
 
     def recheck_peers(self) -> None:
-        """Looks again at the certificates of all peers, as `Node.recheck_peers`."""
+        """Verifies the certificates of all peers again. See `Node.recheck_peers`."""
         for relay in list(self._relays):
             relay.recheck()
 
     async def start(self) -> None:
-        """Opens its ports. Raises GatewayError, and CertificateError."""
+        """Opens the ports. Raises GatewayError and CertificateError."""
         wanted = self.settings.beam_asks_at
         try:
             self._epmd = await EpmdServer.open(LOOPBACK, wanted, self._directory)
         except OSError as error:
             raise GatewayError(
-                f"TCP port {wanted} on {LOOPBACK}, where the BEAM is to ask, cannot be had: "
+                f"cannot bind TCP port {wanted} on {LOOPBACK} for requests of the BEAM node: "
                 f"{_why(error)}",
                 causes.of_error(error),
             ) from error
@@ -191,7 +197,7 @@ class Gateway:
         except OSError as error:
             await self._epmd.close()
             host, port = self._udp_address
-            text = f"UDP {host}:{port} cannot be had: {_why(error)}"
+            text = f"cannot bind UDP {host}:{port}: {_why(error)}"
             raise GatewayError(text, causes.of_error(error)) from error
         except BaseException:
             await self._epmd.close()
@@ -203,26 +209,28 @@ class Gateway:
         extra = {"event": "gateway_up", "node": self.name}
         _log.info("gateway for %s: QUIC at %s:%d", self.name, *self.quic_address, extra=extra)
         where = (LOOPBACK, self.epmd_port)
-        _log.info("gateway for %s: the BEAM asks at %s:%d", self.name, *where, extra=extra)
+        _log.info("gateway for %s: EPMD requests at %s:%d", self.name, *where, extra=extra)
         trust = self.settings.trust
         _log.log(trust.log_level, "%s", trust.describe(), extra=extra)
         _log.info("%s", _policy_line(self.settings.policy), extra=extra)
 
     def rebind(self) -> None:
-        """Opens a new UDP socket, and moves the connections that the BEAM dialed: neither node
-        notices. See `Node.rebind`. Raises OSError."""
+        """Opens a new UDP socket and migrates the connections that the BEAM node dialed.
+
+        The connections stay up. See `Node.rebind`. Raises OSError.
+        """
         assert self._endpoint is not None, "not started"
         self._endpoint.rebind()
 
     async def close(self) -> None:
-        """Ends every connection, so that both nodes of each see it at once, and all ports."""
+        """Closes all connections, on both sides, and all ports."""
         for task in self._watching:
             task.cancel()
         if self._epmd is not None:
             await self._epmd.close()
         await self._directory.close()
         for relay in list(self._relays):
-            relay.close("the gateway ends")
+            relay.close("the gateway stops")
         if self._relays:
             await asyncio.wait(self._relays.values(), timeout=self.settings.close_timeout)
         endpoint, self._endpoint = self._endpoint, None
@@ -241,7 +249,7 @@ class Gateway:
     ) -> None:
         await self.close()
 
-    # -- from the BEAM to others --
+    # -- from the BEAM node to peers --
 
     def _outgoing(self, name: str, near: TcpConnection) -> ConnectionHandler:
         try:
@@ -256,7 +264,7 @@ class Gateway:
 
     async def _reach(self, relay: Relay, name: str, ways: Sequence[Way]) -> None:
         if not self.settings.access.dials(name):
-            relay.close("our setting does not allow to dial it", Cause.REFUSED_HERE)
+            relay.close("the settings do not permit a connection to it", Cause.REFUSED_HERE)
             return
         deadline = _now() + self.settings.dial_timeout
         failures = []
@@ -267,7 +275,7 @@ class Gateway:
                 far = await self._dial(name, way, left)
             except (DialError, OSError) as error:
                 address = way.address
-                failures.append(f"{address.host}:{address.port} is not reached: {_why(error)}")
+                failures.append(f"cannot reach {address.host}:{address.port}: {_why(error)}")
                 found.append(causes.of_error(error))
                 continue
             relay.dialed_through(way.node)
@@ -276,12 +284,12 @@ class Gateway:
         relay.close("; ".join(failures), max(found, key=causes.rank))
 
     async def _dial(self, name: str, way: Way, timeout: float) -> Connection:
-        """A connection on which the handshake with this node may begin. Raises DialError."""
+        """Returns a connection that is ready for the distribution handshake. Raises DialError."""
         assert self._endpoint is not None
         deadline = _now() + timeout
         native = NativeDialect.traits.alpn
         if way.asks and native not in self.settings.alpns:
-            text = f"gateways are asked for nodes over {native} only"
+            text = f"other gateways can be asked for nodes only over {native}"
             raise DialError(text, Cause.SETTING)
         far = await self._endpoint.dial(
             way.address.host,
@@ -292,7 +300,7 @@ class Gateway:
         )
         if way.asks and not await ask_for(far, name, deadline - _now()):
             far.close(f"{name} is wanted")
-            text = f"the gateway of {way.node} does not stand for it"
+            text = f"the gateway of {way.node} does not serve it"
             raise DialError(text, Cause.NOT_FOUND)
         if way.node != name:
             # Whoever claims a name at this host is asked for the others there: not for one whose
@@ -304,14 +312,14 @@ class Gateway:
                 raise DialError(str(error), error.cause) from None
         return far
 
-    # -- from others to the BEAM --
+    # -- from peers to the BEAM node --
 
     def _incoming(self, far: Connection) -> ConnectionHandler:
         self._check_room("{}:{}".format(*far.peer_address))
         return _Arrival(far, self._take)
 
     def _take(self, far: Connection, target: str | None) -> ConnectionHandler | None:
-        """Somebody has dialed for this node, by default ours. None where it is not here."""
+        """Handles a peer that dials a node, by default the gateway's. None if it is not here."""
         name = self.name if target is None else target
         if target is not None:
             is_here = name == self.name or self._directory.port_of(name) is not None
@@ -328,10 +336,10 @@ class Gateway:
 
     async def _dismiss(self, far: Connection) -> None:
         await far.flush(self.settings.close_timeout)
-        far.close("no such node here")
+        far.close("unknown node")
 
     async def _reach_beam(self, relay: Relay, name: str) -> None:
-        # It is the BEAM that knows the cookie, and it makes nobody wait who guesses.
+        # Only the BEAM node knows the cookie, and it does not delay peers that guess it.
         await asyncio.sleep(self._patience(relay.peer_host))
         port = self._directory.port_of(name)
         if port is None:
@@ -342,22 +350,22 @@ class Gateway:
                 LOOPBACK, port, timeout=self.settings.dial_timeout, limits=self.settings.limits
             )
         except OSError as error:
-            relay.close(f"{name} takes no connection at its port {port}: {_why(error)}")
+            relay.close(f"cannot connect to {name} at its port {port}: {_why(error)}")
             return
         relay.near.attach(near)
 
     def _patience(self, host: str | None) -> float:
-        """Seconds that somebody from there waits until the BEAM hears of it."""
+        """Seconds by which connections from a host are delayed."""
         return 0.0 if host is None else self._guesses.delay(host, _now())
 
-    # -- both --
+    # -- both directions --
 
     def _check_room(self, peer_address: str) -> None:
-        """Raises ConnectionRefusedError."""
+        """Raises ConnectionRefusedError if the limit of connections is reached."""
         if len(self._relays) >= self.settings.max_relays:
             count = len(self._relays)
             extra = {"event": "refused", "node": self.name, "address": peer_address}
-            _log.warning("a connection is refused: %d are open already", count, extra=extra)
+            _log.warning("connection refused: %d are open already", count, extra=extra)
             raise ConnectionRefusedError("too many connections")
 
     def _relay(self, own_name: str, peer_name: str | None, peer_address: str) -> Relay:
@@ -387,7 +395,7 @@ class Gateway:
         )
 
     def _start(self, relay: Relay, reach: Coroutine[None, None, None]) -> None:
-        """One task for each relay's whole life: it reaches the other side and waits for the end."""
+        """Starts the task of a relay: it connects the other side and waits for the end."""
         task = asyncio.create_task(self._live(relay, reach))
         self._relays[relay] = task
         task.add_done_callback(lambda _: self._ended(relay))
@@ -418,8 +426,10 @@ class Gateway:
 
 
 class _Arrival:
-    """A connection until its first message says which node it is for: a handler that gives way
-    to that of a relay (carriers.base.ConnectionHandler)."""
+    """The handler of a connection until its first message says which node it is for.
+
+    It is then replaced by the handler of a relay (carriers.base.ConnectionHandler).
+    """
 
     def __init__(
         self,
@@ -457,10 +467,10 @@ async def run(
     started: Callable[[Gateway], None] | None = None,
     policy_file: Path | None = None,
 ) -> None:
-    """A gateway until SIGINT, SIGTERM or SIGHUP; `started` is told when its ports are open.
+    """Runs a gateway until SIGINT, SIGTERM or SIGHUP.
 
-    Where there is a `policy_file`, SIGHUP has it read again instead. Raises what `Gateway` and its
-    `start` raise.
+    `started` is called when the ports are open. With a `policy_file`, SIGHUP reloads the policy
+    and does not end the gateway. Raises the exceptions of `Gateway` and `Gateway.start`.
     """
     _raise_file_limit(3 * (settings.max_remotes + settings.max_relays))
     loop = asyncio.get_running_loop()
@@ -486,7 +496,7 @@ def _reread(gateway: Gateway, policy_file: Path) -> None:
         gateway.use_policy(read_policy(policy_file))
     except PolicyError as error:
         extra = {"event": "policy_failed", "node": gateway.name, "path": str(policy_file)}
-        _log.error("the policy stays as it was: %s", error, extra=extra)
+        _log.error("the policy was not replaced: %s", error, extra=extra)
 
 
 def _now() -> float:
@@ -494,8 +504,10 @@ def _now() -> float:
 
 
 def _raise_file_limit(wanted: int) -> None:
-    """Lets the process open that many files, as far as it may: each remote node takes a port,
-    each pair of connected nodes a socket, and the usual 1024 are soon gone."""
+    """Raises the limit of open files, as far as permitted.
+
+    Each remote node takes a port and each connection a socket; the usual limit is 1024.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
@@ -514,14 +526,14 @@ async def _open_quic(
 
 def _policy_line(policy: Policy | None) -> str:
     if policy is None:
-        return "no policy: whoever has the cookie can run anything on the node"
+        return "no policy: any node with the cookie can run any function on the node"
     if policy.mode is Mode.LOG:
-        return "a policy that only logs: whoever has the cookie can run anything on the node"
-    return "a policy says what peers may do to the node"
+        return "a policy that only logs: any node with the cookie can run any function on the node"
+    return "the policy restricts what peers may do on the node"
 
 
 def _why(error: BaseException) -> str:
-    """The error alone: asyncio wraps it in words of its own, which name addresses again."""
+    """The text of an error, without the addresses that asyncio adds to it."""
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     if isinstance(error, OSError) and error.strerror:

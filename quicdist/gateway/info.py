@@ -1,4 +1,4 @@
-"""What a gateway can tell of itself and of the connections through it, at one moment."""
+"""Statistics of a gateway and of the connections through it."""
 
 from __future__ import annotations
 
@@ -12,84 +12,84 @@ from quicdist.runtime.counters import Traffic
 
 @dataclass(frozen=True, slots=True)
 class RelayInfo:
-    """Two nodes that are connected through the gateway. Messages are not told apart."""
+    """A connection between two nodes through the gateway. Single messages are not counted."""
 
     name: str
-    """The peer, as the gateway's own node knows it."""
+    """The name of the peer, as the gateway's node knows it."""
 
     role: Role
-    """Whether our node dialed, or was dialed."""
+    """Whether the gateway's node dialed or accepted the connection."""
 
     carrier: str
-    """`quicdist`, `quic_dist`, ..."""
+    """The carrier, such as `quicdist` or `quic_dist`."""
 
     alpn: str
-    """What was agreed on in the TLS handshake."""
+    """The ALPN protocol negotiated in the TLS handshake."""
 
     peer_address: tuple[str, int]
 
     since: float
-    """Unix time when it came up, in seconds."""
+    """Unix time when the connection came up, in seconds."""
 
     traffic: Traffic
-    """Over QUIC, sent to the peer and received from it. No messages are counted."""
+    """Bytes over QUIC, sent to the peer and received from it. Messages are not counted."""
 
     bytes_unacknowledged: int
-    """What the carrier has taken, and the peer has not acknowledged."""
+    """Bytes passed to the carrier that the peer has not acknowledged."""
 
     bytes_untaken: int
-    """What the peer has sent, and the BEAM node has not taken yet."""
+    """Bytes received from the peer that the BEAM node has not read."""
 
     round_trip: float | None
-    """Seconds to the peer and back, smoothed; None where the carrier does not know."""
+    """The smoothed round-trip time in seconds, or None if the carrier does not measure it."""
 
     policy_refusals: int
-    """Messages that the policy has refused, or would have."""
+    """Messages that the policy has refused, or would have refused if it only logs."""
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayStatistics:
-    """A gateway. What is counted is counted since its start, and only grows."""
+    """Statistics of a gateway. Counters start at 0 when the gateway starts."""
 
     name: str
-    """The BEAM node that it stands for."""
+    """The name of the BEAM node."""
 
     since: float
-    """Unix time of its start, in seconds."""
+    """Unix time of the start of the gateway, in seconds."""
 
     is_registered: bool
-    """Whether the BEAM node is there."""
+    """Whether the BEAM node is registered with the gateway."""
 
     connections: Sequence[RelayInfo]
-    """Those that are up."""
+    """The connections that are up."""
 
     connecting: int
-    """Those that are not up yet, made by our node and made to it."""
+    """The number of connections being established, in both directions."""
 
     dialed: int
-    """Connections that came up, made by our node ..."""
+    """Connections that came up and were dialed by the gateway's node."""
 
     accepted: int
-    """... and made to it."""
+    """Connections that came up and were dialed by peers."""
 
     ended: Mapping[str, int]
-    """Connections that were up and are gone, by why: see `quicdist.runtime.counters.Ending`."""
+    """Connections that came up and have ended, by reason: `quicdist.runtime.counters.Ending`."""
 
     refused: Mapping[str, int]
-    """What was made to our node and did not come up, by why: see
+    """Incoming connections that did not come up, by reason: see
     `quicdist.carriers.reject_reason.RejectReason` and `Ending`."""
 
     policy_refusals: int
-    """Messages that the policy has refused, or would have."""
+    """Messages that the policy has refused, or would have refused if it only logs."""
 
     traffic: Traffic
-    """Over all connections there have been."""
+    """The traffic of all connections since the start."""
 
     certificate_expires: float | None = None
-    """Unix time when our certificate ends to be valid."""
+    """Unix time when the certificate of this gateway expires, in seconds."""
 
     @property
     def dialled(self) -> int:
-        """Deprecated name of `dialed`, for one release."""
+        """Deprecated: use `dialed`."""
         warnings.warn(f"{type(self).__name__}.dialled is now dialed", DeprecationWarning, 2)
         return self.dialed

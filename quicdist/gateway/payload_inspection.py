@@ -1,4 +1,4 @@
-"""Reads as much of a payload as tells what it asks for: the function, never its arguments."""
+"""Reads the start of a payload to find the requested function. Arguments are not decoded."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _REFERENCES = (b"Z", b"r")
 """NEWER_REFERENCE_EXT, NEW_REFERENCE_EXT."""
 
 _OPTIONS = etf.Options(limits=etf.Limits(max_depth=16, max_terms=256, max_integer=64))
-"""What is read of a payload is small: an atom, a pid, who calls."""
+"""The maximum size of the terms that are decoded: an atom, a pid, a caller."""
 
 _CALLS = {"call": 5, "block_call": 5, "cast": 5, "spawn": 5, "spawn_link": 5, "spawn_opt": 7}
-"""`{Tag, Module, Function, Args, ...}` of `rex` and `net_kernel`: elements by tag."""
+"""Requests `{Tag, Module, Function, Args, ...}` of `rex` and `net_kernel`: elements by tag."""
 _ERPC = {("erpc", "execute_call", 4): 1, ("erpc", "execute_cast", 3): 0}
-"""What `erpc` and `rpc` spawn, and how many arguments come before the function that they run."""
+"""The functions that `erpc` and `rpc` spawn, and the number of arguments before the function."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A function is to be run."""
+    """A request to run a function."""
 
     module: str
     function: str
@@ -42,7 +42,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """A message is to be passed on to a registered name (`rpc:sbcast/2`)."""
+    """A request to forward a message to a registered name (`rpc:sbcast/2`)."""
 
     name: str
     tag: str | None = None
@@ -56,7 +56,7 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """`net_adm:ping`: the answer tells that the node is there, nothing else."""
+    """A request of `net_adm:ping`, whose answer only tells that the node is alive."""
 
     def __str__(self) -> str:
         return "a ping"
@@ -64,7 +64,7 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What nodes of OTP 23 to 25 ask each other unasked: which calls they know."""
+    """A request that nodes of OTP 23 to 25 send to find out which calls the other node supports."""
 
 
 Request: TypeAlias = Call | Passed | Ping | Features
@@ -72,29 +72,29 @@ Request: TypeAlias = Call | Passed | Ping | Features
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A message to `rex` or `net_kernel`: what it asks for, and by what monitor its sender notices
-    that there is nobody to answer."""
+    """A message to `rex` or `net_kernel`: the request, and the monitor by which the sender notices
+    that it is not answered."""
 
     request: Request | None
     monitor: Reference | None = None
     is_plain: bool = False
-    """It came as `{Pid, Request}`, as `rpc:sbcast` and C nodes have it: a message to that process
-    is the answer."""
+    """Whether the message has the form `{Pid, Request}` of `rpc:sbcast` and C nodes, which is
+    answered with a message to the process."""
 
 
 class PayloadInspection:
-    """A payload from its first byte on."""
+    """A reader of a payload."""
 
     __slots__ = ("_at", "_data", "_is_whole", "_start")
 
     def __init__(self, frame: bytes, offset: int, *, is_whole: bool = True) -> None:
-        """`is_whole`: the payload ends with the frame. Else this is its first fragment."""
+        """`is_whole` is False if the payload is the first fragment of a message."""
         self._data = frame
         self._at = self._start = offset
         self._is_whole = is_whole
 
     def again(self) -> PayloadInspection:
-        """The same payload from its first byte on."""
+        """Returns a new reader of the same payload."""
         return PayloadInspection(self._data, self._start, is_whole=self._is_whole)
 
     def from_here(self) -> PayloadInspection:
@@ -103,42 +103,42 @@ class PayloadInspection:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it ends with its frame."""
+        """Whether the payload ends with its frame."""
         return self._is_whole
 
     def is_at_end(self) -> bool:
-        """Whether all of it was read."""
+        """Whether the whole payload was read."""
         return self._is_whole and self._at == len(self._data)
 
     def find(self, part: bytes) -> bool:
-        """Whether these bytes are anywhere in it."""
+        """Whether the payload contains these bytes."""
         return self._data.find(part, self._start) >= 0
 
     def tuple(self) -> int | None:
-        """How many elements the tuple has that begins here; None, and no step, for another term."""
+        """Reads a tuple header and returns its arity. For another term, returns None and stays."""
         tag = self._tag()
         if tag == _SMALL_TUPLE:
             return self._count(1)
         return self._count(4) if tag == _LARGE_TUPLE else None
 
     def list(self) -> int | None:
-        """How many elements the list has that begins here, up to its tail; None for another."""
+        """Reads a list header and returns its length without the tail, or returns None."""
         return self._count(4) if self._tag() == _LIST else None
 
     def atom(self) -> str | None:
-        """The atom here; None, and no step, for another term."""
+        """Reads an atom. For another term, returns None and does not advance."""
         return atom_text(self.term()) if self._tag() in _ATOMS else None
 
     def pid(self) -> Pid | None:
-        """The pid here; None, and no step, for another term."""
+        """Reads a pid. For another term, returns None and does not advance."""
         return self.term() if self._tag() in _PIDS else None
 
     def reference(self) -> Reference | None:
-        """The reference here; None, and no step, for another term."""
+        """Reads a reference. For another term, returns None and does not advance."""
         return self.term() if self._tag() in _REFERENCES else None
 
     def alias_tag(self) -> Reference | None:
-        """The reference of `[alias | Reference]` here. No step."""
+        """Returns the reference of `[alias | Reference]` without advancing."""
         here = self._at
         is_tag = self.list() == 1 and self.atom() == "alias"
         found = self.reference() if is_tag else None
@@ -146,18 +146,18 @@ class PayloadInspection:
         return found
 
     def is_pair(self) -> bool:
-        """Whether a tuple of two begins here, a pid its first. No step."""
+        """Whether a pair whose first element is a pid follows. Does not advance."""
         here = self._at
         found = self.tuple() == 2 and self._tag() in _PIDS
         self._at = here
         return found
 
     def term(self) -> Term:
-        """The whole term here. Raises Unreadable."""
+        """Reads a complete term. Raises Unreadable."""
         try:
             term, self._at = etf.decode_bare(self._data, self._at, _OPTIONS)
         except etf.EtfDecodeError as error:
-            raise Unreadable(f"a payload does not begin as it should: {error}") from error
+            raise Unreadable(f"the start of a payload is invalid: {error}") from error
         return term
 
     def _tag(self) -> bytes:
@@ -179,19 +179,19 @@ class PayloadInspection:
 
 
 def first_tag(peek: PayloadInspection) -> str | None:
-    """The first element of a tuple, where that is an atom. Raises Unreadable."""
+    """Returns the first element of a tuple if it is an atom. Raises Unreadable."""
     return peek.atom() if peek.tuple() else None
 
 
 def asker(peek: PayloadInspection) -> Reference | None:
-    """Of `{Tag, From, Request}`: the monitor by which its sender notices that nobody answers."""
+    """Returns the monitor of the sender in `{Tag, From, Request}`."""
     if peek.tuple() != 3 or peek.atom() is None:
         return None
     return _monitor(peek.term()) if peek.is_pair() else None
 
 
 def reply_tag(peek: PayloadInspection) -> Reference | None:
-    """Of `{Tag, {Pid, ReplyTag}, Request}`, as `gen:call` sends it: the reference in the tag."""
+    """Returns the reference in `{Tag, {Pid, ReplyTag}, Request}`, the format of `gen:call`."""
     if peek.tuple() != 3 or peek.atom() is None or not peek.is_pair():
         return None
     caller = peek.term()
@@ -201,7 +201,7 @@ def reply_tag(peek: PayloadInspection) -> Reference | None:
 
 
 def answer_tag(peek: PayloadInspection) -> Reference | None:
-    """Of `{Tag, Reply}`, an answer by pid: the reference in its tag, `Ref` or `[alias | Ref]`."""
+    """Returns the reference in the tag of an answer by pid, `{Ref | [alias | Ref], Reply}`."""
     if peek.tuple() != 2:
         return None
     return peek.reference() or peek.alias_tag()
@@ -218,7 +218,7 @@ def answers_features(peek: PayloadInspection) -> bool:
 
 
 def spawned(signal: SpawnRequest, peek: PayloadInspection) -> Call | None:
-    """The function that a spawn request is for, the one behind `erpc`'s; None when not to be seen.
+    """Returns the function of a spawn request, or the one that `erpc` runs. None if unknown.
 
     Raises Unreadable.
     """
@@ -226,7 +226,7 @@ def spawned(signal: SpawnRequest, peek: PayloadInspection) -> Call | None:
     before = _ERPC.get((module, function, arity))
     if before is None:
         return Call(module, function)
-    # A list may be written in pieces, which nobody does.
+    # A list may be encoded in several parts, but no node does so.
     if peek.list() != arity:
         return None
     for _ in range(before):
@@ -235,8 +235,10 @@ def spawned(signal: SpawnRequest, peek: PayloadInspection) -> Call | None:
 
 
 def requested(peek: PayloadInspection, peer: Atom) -> Asked:
-    """What a message to `rex` or `net_kernel` asks for, where it has the very shape that OTP gives
-    it; anything else is no request. `peer` is the node that sends it. Raises Unreadable."""
+    """Returns the request in a message to `rex` or `net_kernel` of the node `peer`.
+
+    Only the exact formats of OTP are recognized. Raises Unreadable.
+    """
     arity = peek.tuple()
     kind = peek.atom() if arity else None
     if kind == "$gen_call" and arity == 3:
@@ -302,8 +304,8 @@ def _is_of(caller: Term, peer: Atom) -> bool:
 
 
 def _monitor(caller: Term) -> Reference | None:
-    """`From` of a call is `{Pid, Tag}`, its tag the caller's monitor, by which it is an alias since
-    OTP 24: `[alias | Monitor]`."""
+    """Returns the monitor in the `From` of a call, `{Pid, Tag}`. Since OTP 24 the tag is
+    `[alias | Monitor]`."""
     if type(caller) is not tuple or len(caller) != 2:
         return None
     tag = caller[1]

@@ -1,12 +1,13 @@
-"""A policy at work on one connection, without the connection: packets in, packets out.
+"""Applies a policy to one connection: packets in, packets out, without I/O.
 
     guard = Guard(policy, own_name, dialed_peer=name or None)
-    guard.from_peer(packet)  -> Passage: what goes on, what goes back, what to note
-    guard.from_node(packet)  -> the packet that goes on to the peer
+    guard.from_peer(packet)  -> Passage: the packet to forward, the answer, the text for the log
+    guard.from_node(packet)  -> the packet to forward to the peer
 
-It reads the handshake, where it takes away what it could not read frames with, and of frames the
-control messages, of a message in fragments the first. What is refused is dropped with all its
-fragments. Raises ProtocolError or HandshakeRefused when the connection is to be dropped.
+The filter reads the handshake, where it removes capabilities whose frames it cannot read. In
+frames it reads the control message, and for a fragmented message the first fragment. A refused
+message is dropped with all its fragments. ProtocolError and HandshakeRefused mean that the
+connection must be closed.
 
 ERTS manual, Distribution Protocol, "The Handshake in Detail"; External Term Format,
 "Distribution Header".
@@ -46,57 +47,57 @@ from quicdist.protocol.signals import NO_PAYLOAD, NO_TOKEN, Payload, Signal
 from quicdist.protocol.wire import FOLLOWS, Follows, WireForms, parse
 
 _READABLE = KNOWN & ~Flag.DIST_HDR_ATOM_CACHE.value
-"""Capabilities left in both nodes' flags: a dropped message would take its entries of the atom
-cache along, and what has no name here may change how a message is read. No digest covers them."""
+"""The capabilities that remain in both nodes' flags. A dropped message would lose its atom cache
+entries, and unknown capabilities may change the format. The digests do not cover the flags."""
 
 _MAX_SEQUENCES = 4096
-"""Messages in fragments at a time."""
+"""The maximum number of fragmented messages at a time."""
 
 _OPTIONS = etf.Options(limits=etf.Limits(max_terms=1 << 18))
-"""A control message is small, but for the reason of an exit from before OTP 23."""
+"""Control messages are small, except for the reason of an exit before OTP 23."""
 
 
 @dataclass(slots=True)
 class _Sequence:
-    """A message in fragments."""
+    """A fragmented message."""
 
     due: int
-    """The number of its next fragment."""
+    """The number of the next fragment."""
     scanner: TermScanner | None
-    """What has read its payload so far; None when it is refused, or need not be read."""
+    """The scanner of the payload; None if the message is refused or not scanned."""
     passes: bool
     is_request: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A first or only frame, read up to its payload."""
+    """A first or only frame, decoded up to its payload."""
 
     signal: Signal
     inline: Payload | Follows
     start: int
-    """Where the control message begins."""
+    """The start of the control message."""
     end: int
-    """Where it ends."""
+    """The end of the control message."""
     payload: PayloadInspection
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What becomes of a packet: it goes on, or not; an answer goes back; what to say about it."""
+    """The result for a packet: the packet to forward, or None, an answer, and log texts."""
 
     forward: Packet | None
     answer: Packet | None = None
     note: str | None = None
-    """For the log: what was refused, or would have been."""
+    """Log text: what was refused, or would have been."""
     refused: str | None = None
-    """What the rules do not allow, in a few words."""
+    """A short description of the refused signal."""
     called: str | None = None
-    """For the audit log: the call that passes."""
+    """The permitted call, for the audit log."""
 
 
 class PolicyFilter:
-    """Stands between one peer and the node behind the gateway."""
+    """Filters the packets between one peer and the node behind the gateway."""
 
     def __init__(
         self,
@@ -107,9 +108,9 @@ class PolicyFilter:
         atoms: AtomBudget | None = None,
         is_audited: bool = False,
     ) -> None:
-        """`dialed_peer` is whom the node wants to reach; None when the peer has dialed. `atoms`
-        counts those that all peers bring to the node. With `is_audited` the calls that pass are
-        named."""
+        """`dialed_peer` is the node that the BEAM node dials, or None for an incoming connection.
+        `atoms` counts the new atoms of all peers. With `is_audited`, `Passage` names the calls
+        that pass."""
         self._policy = policy
         self._own_name = Atom(own_name)
         self._dialed_peer = dialed_peer
@@ -124,22 +125,22 @@ class PolicyFilter:
         self._forms = WireForms(Flag(0))
         self._sequences: dict[int, _Sequence] = {}
         self._tails: dict[int, bytes] = {}
-        """The ends of the fragments that the node has sent of a message not yet complete."""
+        """The ends of the fragments of each incomplete message of the node."""
         self._atoms = AtomBudget() if atoms is None else atoms
         self._is_audited = is_audited
         self._called: str | None = None
-        """Of the frame that is being read."""
+        """The new atoms of the current frame."""
         self._new_atoms = 0
-        """Those that this connection has brought."""
+        """The new atoms of this connection."""
 
     def obey(self, policy: Policy) -> None:
-        """From now on another policy holds. Raises HandshakeRefused when it wants no such peer."""
+        """Replaces the policy. Raises HandshakeRefused if it does not permit the peer."""
         self._policy = policy
         if self._peer_name is not None:
             self._peer_is(self._peer_name)
 
     def from_peer(self, packet: Packet) -> Passage:
-        """What becomes of a packet from the peer. Raises ProtocolError, HandshakeRefused."""
+        """Filters a packet from the peer. Raises ProtocolError, HandshakeRefused."""
         if isinstance(packet, HandshakePacket):
             return Passage(self._handshake(packet.data, from_dialer=self._dialed_peer is None))
         if not packet.data:
@@ -156,7 +157,7 @@ class PolicyFilter:
         return Passage(None, answer, f"refused: {refusal.what}", refused=refusal.what)
 
     def from_node(self, packet: Packet) -> Packet:
-        """What goes on to the peer of a packet from the node. Raises as `from_peer`."""
+        """Filters a packet from the node. Raises the same as `from_peer`."""
         if isinstance(packet, HandshakePacket):
             return self._handshake(packet.data, from_dialer=self._dialed_peer is not None)
         judge = self._judge
@@ -215,7 +216,7 @@ class PolicyFilter:
         return _with_flags(message, 1, 8, challenge.flags, _READABLE)
 
     def _peer_is(self, name: str) -> None:
-        """The peer's name is known. Raises HandshakeRefused when no rules fit it."""
+        """Sets the peer's name. Raises HandshakeRefused if no rules match it."""
         is_new = self._peer_name is None and self._dialed_peer is None
         self._peer_name = name
         rules = self._policy.rules_for(name)
@@ -227,20 +228,23 @@ class PolicyFilter:
             self._judge = PolicyRules(rules, own_name=self._own_name, peer_name=name)
         elif self._policy.mode is Mode.LOG:
             self._judge = None
-            self._unknown = f"{name[:64]}, whom no entry of the policy fits"
+            self._unknown = f"{name[:64]}, which matches no entry of the policy"
         else:
             raise HandshakeRefused(
-                f"no entry of the policy fits {name[:64]}",
+                f"no entry of the policy matches {name[:64]}",
                 Cause.REFUSED_HERE,
                 status=hs.Status.NOT_ALLOWED.value,
                 answer=hs.build_status(hs.Status.NOT_ALLOWED),
             )
 
     def _bring_name(self, name: str) -> None:
-        """The node makes an atom of a name before it has seen a cookie. Raises HandshakeRefused."""
+        """Counts the name, which becomes an atom before the cookie is checked.
+
+        Raises HandshakeRefused.
+        """
         if not self._atoms.admit(self._atoms.new({name.encode()})):
             raise HandshakeRefused(
-                "peers have brought as many new atoms as they may",
+                "peers have created the maximum number of new atoms",
                 Cause.REFUSED_HERE,
                 status=hs.Status.NOT_ALLOWED.value,
                 answer=hs.build_status(hs.Status.NOT_ALLOWED),
@@ -257,20 +261,20 @@ class PolicyFilter:
     # -- frames ---------------------------------------------------------------------------------
 
     def _watch(self, packet: FramePacket) -> Passage:
-        """Says what would be refused, and changes nothing."""
+        """Reports what would be refused, without changes."""
         try:
             forward, refusal = self._frame_from_peer(packet.data)
         except ProtocolError as error:
-            return Passage(packet, note=f"would end here, for {error}")
+            return Passage(packet, note=f"the connection would be closed: {error}")
         if refusal is not None:
             note = f"would be refused: {refusal.what}"
             return Passage(packet, note=note, refused=refusal.what)
         changes = forward is not None and forward is not packet.data
-        token = "a trace token would be taken out" if changes else None
+        token = "a trace token would be removed" if changes else None
         return Passage(packet, note=token, called=self._called)
 
     def _frame_from_peer(self, data: bytes) -> tuple[bytes | None, Refusal | None]:
-        """What goes on of it; why not, unless its message was refused before."""
+        """Returns the frame to forward, and the refusal unless the message was refused before."""
         self._called = None
         if self._is_next_fragment(data):
             return (data if self._next_fragment(data) else None), None
@@ -300,7 +304,7 @@ class PolicyFilter:
         return self._header_form and data[:2] == bytes((VERSION, NEXT_FRAGMENT))
 
     def _read(self, data: bytes) -> _Read:
-        """A first or only frame. Raises ProtocolError."""
+        """Decodes a first or only frame. Raises ProtocolError."""
         is_whole = True
         try:
             if self._header_form:
@@ -317,30 +321,30 @@ class PolicyFilter:
         except etf.EtfDecodeError as error:
             raise ProtocolError(f"a control message does not decode: {error}") from error
         signal, inline = parse(values)
-        # A pass-through frame has a version byte ahead of its payload.
+        # In a pass-through frame, a version byte precedes the payload.
         peek = PayloadInspection(data, end if self._header_form else end + 1, is_whole=is_whole)
         return _Read(signal, inline, start, end, peek)
 
     def _without_token(self, data: bytes, read: _Read) -> bytes:
-        """The frame as it goes on. The node crashes at a trace token that is none (REG_SEND_TT)."""
+        """Removes the trace token, since an invalid one crashes the node (REG_SEND_TT)."""
         if getattr(read.signal, "token", NO_TOKEN) is NO_TOKEN:
             return data
         bare = dataclasses.replace(read.signal, token=NO_TOKEN)  # type: ignore[call-arg]
         placeholder: Payload = 0 if read.inline is FOLLOWS else read.inline
         values, behind = self._forms.of(bare, placeholder)
         if read.inline is FOLLOWS and behind is NO_PAYLOAD:
-            raise ProtocolError("a reason behind its control message, which was not agreed on")
+            raise ProtocolError("a reason after its control message, which was not negotiated")
         rest = data[read.end :]
         if read.inline is not FOLLOWS and behind is not NO_PAYLOAD:
             rest = (etf.encode_bare if self._header_form else etf.encode)(behind)
         return data[: read.start] + etf.encode_bare(values) + rest
 
-    # -- what is in it --------------------------------------------------------------------------
+    # -- payloads -------------------------------------------------------------------------------
 
     def _scan(
         self, judge: PolicyRules, data: bytes, read: _Read, scanner: TermScanner, is_request: bool
     ) -> Refusal | None:
-        """Reads the control message, and the payload as far as it is here."""
+        """Scans the control message, and the available part of the payload."""
         scanner.feed(data, read.start)
         if read.inline is FOLLOWS:
             scanner.pending = 1
@@ -358,7 +362,7 @@ class PolicyFilter:
         return judge.turned_down(read.signal, read.payload, what)
 
     def _forbidden(self, judge: PolicyRules, scanner: TermScanner, is_request: bool) -> str | None:
-        """What must not be in it, as far as it was read."""
+        """Returns the first forbidden item found so far, or None."""
         if is_request and scanner.has_fun and not judge.rules.may_send_funs():
             return "a fun"
         if is_request and not judge.remembered.brought(scanner.references):
@@ -389,8 +393,9 @@ class PolicyFilter:
         self._sequences[sequence] = begun
 
     def _next_fragment(self, data: bytes) -> bool:
-        """Whether it passes: as its first fragment did. Raises ProtocolError; the node keeps the
-        fragments of a message until the last, so that one cannot be refused half-way."""
+        """Returns whether the fragment passes, as its first fragment did. Raises ProtocolError.
+
+        The node keeps fragments until the last one, so a message cannot be refused half-way."""
         sequence, fragment = fragment_ids(data)
         begun = self._sequences.get(sequence)
         due = 0 if begun is None else begun.due
@@ -423,7 +428,7 @@ class PolicyFilter:
         if is_last and (not scanner.is_done or end != len(data)):
             raise ProtocolError("a payload in fragments does not end with its last fragment")
 
-    # -- what the node sends --------------------------------------------------------------------
+    # -- frames from the node -------------------------------------------------------------------
 
     def _learn(self, data: bytes, judge: PolicyRules) -> None:
         remembered = judge.remembered
@@ -441,14 +446,14 @@ class PolicyFilter:
             if not read.payload.is_whole:
                 self._keep_tail(fragment_ids(data)[0], rest)
         except (ProtocolError, Unreadable):
-            return  # it goes to the peer, which is told what it is to read
+            return  # it is sent to the peer, which receives the original
 
     def _keep_tail(self, sequence: int, rest: bytes) -> None:
         if len(self._tails) < _MAX_SEQUENCES:
             self._tails[sequence] = rest
 
     def _frame(self, signal: Signal, payload: Payload) -> FramePacket:
-        """A frame for the peer. The reason of an exit or a DOWN goes where both nodes want it."""
+        """Encodes a frame for the peer. The negotiated flags decide where a reason is placed."""
         values, payload = self._forms.of(signal, payload)
         parts = [values] if payload is NO_PAYLOAD else [values, payload]
         if self._header_form:
@@ -457,16 +462,16 @@ class PolicyFilter:
 
 
 def _after_header(data: bytes) -> int:
-    """Where the control message begins. Raises ProtocolError."""
+    """Returns the start of the control message. Raises ProtocolError."""
     if data[0] != VERSION or data[1:2] not in (bytes((HEADER,)), bytes((FIRST_FRAGMENT,))):
         raise ProtocolError(f"a frame begins with {data[:2].hex()}, a distribution header expected")
     count = 2 if data[1] == HEADER else FRAGMENT_HEAD.size
     if data[count : count + 1] != b"\0":
-        raise ProtocolError("a header with an atom cache, which was not agreed on")
+        raise ProtocolError("a header with an atom cache, which was not negotiated")
     return count + 1
 
 
 def _with_flags(message: bytes, start: int, width: int, flags: int, kept: int) -> bytes:
-    """The handshake message with no other flags than the ones that are kept."""
+    """Returns the handshake message with only those flags that are in `kept`."""
     mask = (1 << 8 * width) - 1
     return message[:start] + (flags & kept & mask).to_bytes(width, "big") + message[start + width :]

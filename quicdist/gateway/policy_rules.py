@@ -1,8 +1,8 @@
-"""Whether a signal from a peer may pass, by the rules for that peer and by what the node has sent.
+"""Decides whether a signal from a peer passes, by the rules for that peer and earlier signals.
 
-A refusal is what OTP says where there is no such process: nothing to a message, an exit signal or
-a new group leader, `noproc` to a monitor or a link, and to one that waits for the answer to a
-call; and `notsup`, as of a node that spawns nothing for others, to a spawn request.
+A refusal is answered as OTP answers for a process that does not exist: a message, an exit signal
+or a group leader gets no answer; a monitor, a link and a call get `noproc`. A spawn request is
+answered with `notsup`, as by a node that does not support spawn requests.
 """
 
 from __future__ import annotations
@@ -60,28 +60,28 @@ _NONEXISTING = Atom("nonexisting_name")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What does not pass, in a few words, and what its sender is told."""
+    """A refusal: the text for the log, and the answer to the sender."""
 
     what: str
     answer: Signal | None = None
     payload: Payload = NO_PAYLOAD
-    """What goes with the answer."""
+    """The payload of the answer."""
 
 
 class Pass(enum.Enum):
-    """What passes."""
+    """Why a signal passes."""
 
     REQUEST = "request"
-    """The peer begins it: it may hold a fun only where the rules say so."""
+    """The peer starts an interaction. Funs are allowed only if the rules permit them."""
     ANSWER = "answer"
-    """It ends or answers what the node itself has begun."""
+    """The signal answers or ends an interaction that the node has started."""
 
 
 Verdict: TypeAlias = Refusal | Pass
 
 
 class PolicyRules:
-    """Applies one peer's rules to what it sends."""
+    """Applies the rules of one peer to its signals."""
 
     def __init__(self, rules: PeerRules, *, own_name: Atom, peer_name: str) -> None:
         self.rules = rules
@@ -90,7 +90,7 @@ class PolicyRules:
         self._peer_name = Atom(peer_name)
 
     def verdict(self, signal: Signal, payload: PayloadInspection) -> Verdict:
-        """Raises ProtocolError for what no node sends."""
+        """Decides about a signal. Raises ProtocolError for signals that no node sends."""
         sender = getattr(signal, "sender", None)
         if isinstance(sender, Pid) and sender.node != self._peer_name:
             kind = type(signal).__name__
@@ -101,7 +101,7 @@ class PolicyRules:
         return _HANDLERS[type(signal)](self, signal, payload)
 
     def called(self, signal: Signal, payload: PayloadInspection) -> str | None:
-        """What a request that passes calls, as `module:function`; None where it is no call."""
+        """Returns the called `module:function` of a request that passes, or None."""
         match signal:
             case SpawnRequest():
                 called = spawned(signal, payload.again()) or Call(*signal.mfa[:2])
@@ -115,7 +115,7 @@ class PolicyRules:
         return f"{called.module}:{called.function}"
 
     def turned_down(self, signal: Signal, payload: PayloadInspection, what: str) -> Refusal:
-        """The refusal of a request for what is in it."""
+        """Returns the refusal of a request because of its contents."""
         if isinstance(signal, SpawnRequest):
             answer = SpawnReply(signal.req_id, signal.sender, 0, _NOTSUP)
             return Refusal(f"{what} in {Call(*signal.mfa[:2])}", answer)
@@ -125,7 +125,7 @@ class PolicyRules:
         return Refusal(f"{what} in {type(signal).__name__}")
 
     def _reach(self, pid: Pid) -> Reach | None:
-        """How the peer may reach a process of the node's; None where it may not."""
+        """Returns how the peer may reach a process of the node, or None."""
         reach = self.remembered.reach(pid)
         return Reach.CHILD if self.rules.pids is Pids.ANY else reach
 
@@ -153,7 +153,7 @@ class PolicyRules:
             return self._runtime_message(signal, payload) or Pass.REQUEST
         if name not in (REX, NET_KERNEL):
             return Refusal(f"a message to {_short(name)}")
-        # These run what they are told.
+        # These names run the functions that they are told to run.
         asked = requested(payload.again(), self._peer_name)
         if self._may_ask(asked.request):
             return Pass.REQUEST
@@ -163,7 +163,7 @@ class PolicyRules:
         return plain or _unanswered(what, signal, asked.monitor)
 
     def _plain_answer(self, what: str, signal: Message, asked: Asked) -> Refusal | None:
-        """What rex sends to who asks without a monitor: there is no such name, or no such call."""
+        """The answer of rex to a caller without a monitor: no such name, or no such call."""
         if not asked.is_plain or signal.sender is None:
             return None
         match asked.request:
@@ -176,7 +176,7 @@ class PolicyRules:
         return Refusal(what, Message(None, signal.sender), answer)
 
     def _may_ask(self, request: Request | None) -> bool:
-        """Of rex or net_kernel."""
+        """Whether the peer may send this request to rex or net_kernel."""
         match request:
             case Call(module, function):
                 return self.rules.may_call(module, function)
@@ -219,7 +219,7 @@ class PolicyRules:
         return answers_features(payload.again()) and self.remembered.takes_features(pid)
 
     def _to_alias(self, signal: Message, alias: Reference, payload: PayloadInspection) -> Verdict:
-        """References count up: one that the peer was not sent, it has guessed."""
+        """References are sequential: an alias that the peer was not sent is a guess."""
         refusal = self._runtime_message(signal, payload)
         if refusal is not None:
             return refusal
@@ -228,7 +228,7 @@ class PolicyRules:
         return Pass.ANSWER
 
     def _runtime_message(self, signal: Message, payload: PayloadInspection) -> Refusal | None:
-        """The refusal of a tuple that only the runtime system, or a parent, sends to a process."""
+        """Refuses tuples that only the runtime system, or a parent, sends to a process."""
         if self.rules.system_messages:
             return None
         tag = first_tag(payload.again())
@@ -280,7 +280,7 @@ class PolicyRules:
         return Refusal("a DOWN of a monitor that the node has not there")
 
     def _answer(self, signal: Signal, payload: PayloadInspection) -> Verdict:
-        """Ends what ties two processes together; where nothing does, it means nothing to OTP."""
+        """Ends a link or monitor. OTP ignores the signal if there is none."""
         return Pass.ANSWER
 
     # -- spawning, group leaders ----------------------------------------------------------------
@@ -342,14 +342,14 @@ _HANDLERS: dict[type[Signal], _Handler] = {
 
 
 def _unanswered(what: str, signal: Message, monitor: Reference | None) -> Refusal:
-    """To one that waits for an answer the process is gone."""
+    """A refusal that tells a caller that the process does not exist."""
     if monitor is None or signal.sender is None or isinstance(signal.to, Reference):
         return Refusal(what)
     return Refusal(what, Down(signal.to, signal.sender, monitor), _NOPROC)
 
 
 def _place(to: Pid | Atom | Reference) -> str:
-    """A receiver, in few words."""
+    """The receiver, abbreviated for the log."""
     if isinstance(to, Reference):
         return "an alias"
     return _short(to) if isinstance(to, Atom) else str(to)

@@ -1,4 +1,4 @@
-%% Asks a quicdist gateway on this machine instead of an EPMD.
+%% An EPMD module that uses a quicdist gateway on this machine instead of an EPMD.
 %%
 %%   erl -name 5555@10.0.0.7 -start_epmd false -epmd_module quicdist_epmd -pa DIR
 %%
@@ -6,17 +6,17 @@
 %%   1. QUICDIST_GATEWAY_EPMD in the environment
 %%   2. ERL_EPMD_PORT in the environment (or -epmd_port)
 %%   3. the number before the @ of this node's own name
-%%   4. 4369, for a name that has no number there
-%% Requests are those of the EPMD protocol with the whole node name in each.
+%%   4. 4369
+%% It sends requests of the EPMD protocol, with full node names.
 %%
-%% A release loads no module from -pa (embedded mode): put this file into the src folder of one
-%% of its applications instead.
+%% A release runs in embedded mode and does not load modules from -pa. Put this file into the src
+%% folder of one of its applications instead.
 %%
-%% This runs before the file server is up: sockets work here, files do not.
+%% The module runs before the file server is started, so it can use sockets but not files.
 -module(quicdist_epmd).
 -behaviour(gen_server).
 
-%% What kernel and net_kernel call on an EPMD module.
+%% The functions that kernel and net_kernel call in an EPMD module.
 -export([start_link/0, register_node/2, register_node/3, address_please/3,
          port_please/2, port_please/3, listen_port_please/2, names/0, names/1]).
 -export([start/0, stop/0]).
@@ -24,7 +24,7 @@
 
 -define(LOOPBACK, {127, 0, 0, 1}).
 -define(VERSION, 6).        % of the distribution handshake: OTP 23 and newer
--define(TIMEOUT, 5000).     % milliseconds for an answer; net_kernel waits meanwhile
+-define(TIMEOUT, 5000).     % milliseconds for an answer; net_kernel is blocked until then
 -define(EPMD_PORT, "4369").
 -define(RETRY, 1000).       % milliseconds between attempts to reach the gateway again
 
@@ -41,18 +41,18 @@ start_link() -> gen_server:start_link({local, ?MODULE}, ?MODULE, [], []).
 
 stop() -> gen_server:stop(?MODULE).
 
-%% Where this node is to listen; called first, and the only one that is told its host.
+%% The port to listen on. OTP calls this first, and passes the host only here.
 listen_port_please(Name, Host) ->
     gen_server:cast(?MODULE, {host, text(Name), host(Host)}),
     {ok, fixed_port()}.
 
 register_node(Name, Port) -> register_node(Name, Port, inet).
 
-%% -1 lets OTP choose a creation of its own, new at each start.
+%% With the creation -1 OTP chooses a new creation at each start.
 register_node(Name, Port, _Family) ->
     gen_server:call(?MODULE, {register, text(Name), Port}, infinity).
 
-%% The port comes with the address, so that nobody asks a second time without the host.
+%% Returns the port with the address, because port_please/2 may be called without the host.
 address_please(Name, Host, Family) ->
     case look_up(Name, Host, ?TIMEOUT) of
         {ok, Port} -> {ok, loopback(Family), Port, ?VERSION};
@@ -60,7 +60,7 @@ address_please(Name, Host, Family) ->
         {error, Reason} -> {error, Reason}
     end.
 
-%% A socket of inet6 reaches 127.0.0.1 as well, by an address that says so (RFC 4291, 2.5.5.2).
+%% An inet6 socket reaches 127.0.0.1 by its IPv4-mapped address (RFC 4291, 2.5.5.2).
 loopback(inet6) -> {0, 0, 0, 0, 0, 16#ffff, 16#7f00, 1};
 loopback(_Inet) -> ?LOOPBACK.
 
@@ -74,7 +74,7 @@ port_please(Name, Host, Timeout) ->
 
 names() -> names(own_host()).
 
-%% Nodes of this machine that are registered with the gateway, without their host.
+%% The nodes of this machine that are registered with the gateway, without their host.
 names(Host) ->
     case ask([?NAMES_REQ], ?TIMEOUT) of
         {ok, <<_GatewayPort:32, Lines/binary>>} ->
@@ -84,7 +84,7 @@ names(Host) ->
             {error, address}
     end.
 
-%% The process that keeps the registration.
+%% The process that holds the registration.
 
 init([]) ->
     {ok, #{host => undefined, name => undefined, port => 0, socket => undefined}}.
@@ -161,7 +161,7 @@ kept(Socket) ->
     ok = inet:setopts(Socket, [{active, true}]),
     {ok, Socket}.
 
-%% One question, one answer, and the gateway closes.
+%% The gateway sends one answer to one question and closes the connection.
 
 look_up(Name, Host, Timeout) ->
     Whole = unicode:characters_to_binary(whole(text(Name), host(Host))),
@@ -218,7 +218,7 @@ first_port([Source | Others]) ->
         error:badarg -> first_port(Others)
     end.
 
-%% As OTP has it: -erl_epmd_port, or the kernel parameter of OTP 26 and newer.
+%% As in OTP: -erl_epmd_port, or the kernel parameter of OTP 26 and newer.
 fixed_port() ->
     case application:get_env(kernel, erl_epmd_node_listen_port) of
         {ok, Port} when is_integer(Port) -> Port;

@@ -1,8 +1,8 @@
-"""What the node has sent to one peer, and what the peer may therefore answer to.
+"""What the node has sent to one peer, and which answers the peer may send for it.
 
-A signal of the node's lets the peer answer its sender, an alias in it, its monitor, its spawn
-request. Nothing else opens a process: pids and references count up, so whoever has seen one can
-guess the next.
+A signal from the node permits the peer to answer its sender, an alias in it, its monitor or its
+spawn request. Nothing else gives access to a process: pids and references are sequential, so they
+can be guessed.
 """
 
 from __future__ import annotations
@@ -25,20 +25,19 @@ from quicdist.protocol.signals import (
 )
 
 MAX_PROCESSES = 65536
-"""Processes and aliases that are remembered; of more, those that were quiet longest are
-forgotten."""
+"""The maximum number of processes and aliases to remember. The least recently used are removed."""
 
 MAX_MONITORS = 1 << 20
-"""Monitors and spawn requests of the node's at the peer."""
+"""The maximum number of monitors and spawn requests of the node at the peer."""
 
 _MAX_REFERENCES: Final = 1024
-"""Aliases taken from one piece of a message."""
+"""The maximum number of aliases taken from one piece of a message."""
 
 _REPLY_TAG: Final = etf.encode_bare([Atom("alias")])[:-1]
 """`[alias | Reference]`, the tag of a `gen_server:call`, up to the reference."""
 
 _LONGEST_REFERENCE: Final = 300
-"""Bytes of a reference and of what tells that it is a reply alias."""
+"""Bytes of a reference, and of the prefix of a reply alias."""
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -48,25 +47,25 @@ class Reach(enum.Enum):
     """How a process may be reached by its pid."""
 
     ANSWERS = enum.auto()
-    """It has told its pid."""
+    """The process has sent its pid."""
     CHILD = enum.auto()
-    """The peer has spawned it."""
+    """The peer has spawned the process."""
 
 
 class Reachability:
-    """Of one connection."""
+    """The reachable processes, aliases, monitors and spawn requests of one connection."""
 
     def __init__(self, own_name: Atom) -> None:
         self._own_name = own_name
         node = etf.encode_bare(own_name)
         self._marks = tuple(b"Z\0" + bytes((words,)) + node for words in (3, 4, 5))
-        """How references of the node's begin: of three words, or more that tell a pid (OTP 26)."""
+        """How references of the node begin: with three words, or more with a pid (OTP 26)."""
         self._processes: dict[int, Reach] = {}
         self._features: dict[int, None] = {}
-        """Who has asked which calls the peer knows."""
+        """Processes that have asked for the features of the peer."""
         self._tags: dict[tuple[int, bytes], None] = {}
-        """Callers, and the tags of the answers they wait for. `net_kernel` answers by pid, even
-        where the tag has an alias."""
+        """Callers, and the tags of the answers that they wait for. `net_kernel` answers by pid even
+        if the tag contains an alias."""
         self._aliases: dict[bytes, bool] = {}
         """Words of aliases that the peer was sent; whether each is for one answer."""
         self._brought: set[bytes] = set()
@@ -75,10 +74,10 @@ class Reachability:
         self._monitors: dict[bytes, None] = {}
         self._spawns: dict[bytes, None] = {}
 
-    # -- what the node sends --
+    # -- signals from the node --
 
     def sent(self, signal: Signal, payload: PayloadInspection | None) -> None:
-        """The node sends this."""
+        """Records a signal of the node."""
         match signal:
             case Message(sender=Pid() as sender, to=Atom() as name) if payload is not None:
                 self._sent_to_name(sender, name, payload)
@@ -96,8 +95,10 @@ class Reachability:
                 self._process(child, Reach.CHILD)
 
     def _sent_to_name(self, sender: Pid, name: Atom, payload: PayloadInspection) -> None:
-        """A process that does not tell its pid waits for no answer to it: `timer_server` sends
-        what others have told it to. A tag or an alias says all that a call is to be answered by.
+        """Records a message to a name.
+
+        A process that does not send its pid does not wait for an answer by pid: `timer_server`
+        sends messages on behalf of others. A tag or an alias is sufficient for the answer.
         """
         try:
             tag = reply_tag(payload.again())
@@ -117,7 +118,7 @@ class Reachability:
         _remember(self._processes, number(pid), reach, MAX_PROCESSES)
 
     def sent_bytes(self, data: bytes, at: int) -> bytes:
-        """Takes the aliases out of a piece of what the node sends; its end, for the next piece."""
+        """Records the aliases in a piece of a message. Returns its end, for the next piece."""
         for mark in self._marks:
             found = data.find(mark, at)
             for _ in range(_MAX_REFERENCES):
@@ -132,21 +133,21 @@ class Reachability:
                 found = data.find(mark, found + 1)
         return data[max(at, len(data) - _LONGEST_REFERENCE) :]
 
-    # -- what the peer sends --
+    # -- signals from the peer --
 
     def reach(self, pid: Pid) -> Reach | None:
-        """How the peer may reach a process of the node's; None where it may not."""
+        """Returns how the peer may reach a process of the node, or None."""
         reach = self._processes.get(number(pid))
         if reach is not None:
             self._process(pid, reach)
         return reach
 
     def takes_answer(self, pid: Pid, tag: Reference) -> bool:
-        """Whether a process waits for an answer with this tag. It does so once."""
+        """Whether a process waits for an answer with this tag. The tag is valid once."""
         return self._tags.pop((number(pid), _key(tag)), self) is None
 
     def takes_features(self, pid: Pid) -> bool:
-        """Whether it has asked which calls the peer knows."""
+        """Whether the process has asked for the features of the peer."""
         return self._features.pop(number(pid), self) is None
 
     def takes_alias(self, alias: Reference) -> bool:
@@ -173,11 +174,11 @@ class Reachability:
         return True
 
     def takes_down(self, ref: Reference) -> bool:
-        """Whether the node has set up this monitor. Its DOWN comes once."""
+        """Whether the node has set up this monitor. Its DOWN is accepted once."""
         return self._monitors.pop(_key(ref), self) is None
 
     def takes_spawn_reply(self, ref: Reference, *, is_spawned: bool) -> bool:
-        """Whether the node has sent this spawn request. One that failed brings no DOWN."""
+        """Whether the node has sent this spawn request. A failed one sends no DOWN."""
         key = _key(ref)
         if not is_spawned:
             self._monitors.pop(key, None)
@@ -185,12 +186,12 @@ class Reachability:
 
 
 def number(pid: Pid) -> int:
-    """Tells a node's own pids apart; one of another creation is nobody's."""
+    """Returns the number and serial of a pid. The creation is not needed."""
     return pid.id << 32 | pid.serial
 
 
 def _key(ref: Reference) -> bytes:
-    """Creation and words, as they are encoded."""
+    """Returns the encoded creation and words."""
     return b"".join(part.to_bytes(4, "big") for part in (ref.creation, *ref.ids))
 
 
@@ -200,7 +201,7 @@ def _words(ref: Reference) -> bytes:
 
 
 def _contains(payload: PayloadInspection, pid: Pid) -> bool:
-    """Whether a payload, or its first fragment, holds this pid as a term of its own."""
+    """Whether a payload, or its first fragment, contains this pid as a complete term."""
     return payload.find(etf.encode_bare(pid))
 
 

@@ -1,8 +1,8 @@
-"""Two connections back to back: what comes in on one goes out on the other.
+"""Connects two connections: packets received on one are sent on the other.
 
-Packets are re-framed and never read, but for the tag of a handshake message, which tells where
-frames begin and whether a node was refused, and the name that a peer claims, which must be its.
-Where there is a policy its guard reads them.
+Packets are re-framed and not decoded, except for the tags of handshake messages, which tell where
+frames begin and whether a node was refused, and the name of the peer, which is checked against its
+certificate. With a policy, a `PolicyFilter` decodes them.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from quicdist.runtime.counters import Ending, Traffic, ending_of
 _log = logging.getLogger("quicdist.gateway")
 
 _CHALLENGE_ACK = b"a"
-"""Tag of the message that ends a handshake; frames follow it, both ways."""
+"""The tag of the message that ends a handshake. Frames follow it in both directions."""
 
 _CHALLENGE_REPLY = b"r"
-"""Tag of the message with which who has dialed proves that it has the cookie."""
+"""The tag of the message in which the dialer proves that it has the cookie."""
 
 _STATUS = b"s"
 _REFUSALS = (b"snok", b"snot_allowed")
@@ -42,13 +42,13 @@ _REFUSALS = (b"snok", b"snot_allowed")
 EVERYBODY = Access()
 
 Met: TypeAlias = Callable[[str, tuple[str, int]], None]
-"""Given a node's name and its UDP address."""
+"""Called with the name and the UDP address of a node."""
 
 _MAX_REFUSALS_TOLD = 20
-"""Different refusals that one connection may write into the log; further ones are counted."""
+"""The number of kinds of refusals that one connection logs. Further refusals are counted."""
 
 _LINGER = 5.0
-"""Seconds that one side gets to take what the other said before it left."""
+"""Seconds that one side has to read the data of the other side after that has closed."""
 
 
 def _nothing(name: str, address: tuple[str, int]) -> None:
@@ -56,10 +56,10 @@ def _nothing(name: str, address: tuple[str, int]) -> None:
 
 
 class Relay:
-    """One connection between two nodes: `near` to the BEAM beside us, `far` over QUIC.
+    """A connection between two nodes: `near` to the local BEAM node, `far` over QUIC.
 
-    Memory is bounded by what both carriers may hold: a side is told that its bytes are consumed
-    only once the other side is below its watermark again.
+    Memory is bounded by the buffers of the two carriers: bytes of one side are reported as
+    consumed when the other side is below its low watermark.
     """
 
     def __init__(
@@ -75,12 +75,13 @@ class Relay:
         audit: Audit | None = None,
         met: Met = _nothing,
     ) -> None:
-        """`peer_name` is whom the BEAM asked for; None for a peer that came to us, which is then
-        called by the name it claims. Names and address are for the log alone. `guard` says what
-        may pass; None lets everything, unread. `met` is told the name and address of a peer that
-        the BEAM node believes.
-        Without a finished handshake within `handshake_timeout` seconds it is given up. A far
-        side whose ticks may stop is asked for a sign of life every `keepalive` seconds.
+        """`peer_name` is the node that the BEAM node dials, or None for an incoming connection,
+        whose peer sends its name. Names and address are used in the log only. `guard` filters
+        messages; None forwards all of them. `met` is called with the name and the address of a
+        peer that has completed the handshake.
+
+        The relay ends if the handshake takes longer than `handshake_timeout` seconds. A far side
+        that may stop its ticks is probed every `keepalive` seconds.
         """
         self._own_name = own_name
         self._peer_address = peer_address
@@ -91,17 +92,17 @@ class Relay:
         self.peer_name = peer_name
         self._peer: str | None = peer_name
         self._presents: str | None = None
-        """The node whose certificate the peer presents, where that is not its own."""
+        """The node in the certificate of the peer, if it differs from the peer."""
         self._met = met
         self.cause = Cause.DISCONNECTED
-        """Why it is over."""
+        """The reason of the end."""
         self._up_since = 0.0
         self._traffic = Traffic()
         self._host: str | None = None
         self._has_proved = False
-        """Who has dialed has answered the challenge."""
+        """Whether the dialer has answered the challenge."""
         self.is_believed = False
-        """The BEAM node talks to the peer, whose proof of the cookie it has seen."""
+        """Whether the BEAM node has accepted the peer's proof of the cookie."""
         self.near = _NearSide(self, "the BEAM node", guard)
         self.far = _FarSide(self, "the peer", guard)
         self.near.other, self.far.other = self.far, self.near
@@ -116,39 +117,39 @@ class Relay:
 
     @property
     def title(self) -> str:
-        """Who connects to whom, for the log."""
+        """The two nodes and the direction, for the log."""
         peer = f"{self.peer_name or 'a node'} ({self._peer_address})"
         pair = (peer, self._own_name) if self._incoming else (self._own_name, peer)
         return " -> ".join(pair)
 
     @property
     def connected(self) -> bool:
-        """Whether the handshake is done."""
+        """Whether the handshake is complete."""
         return self._has_connected.is_set()
 
     @property
     def is_closing(self) -> bool:
-        """Whether one side is gone, or was told to go."""
+        """Whether one side has closed or is being closed."""
         return self._closed is not None
 
     @property
     def is_incoming(self) -> bool:
-        """Whether it was the peer that dialed."""
+        """Whether the peer dialed."""
         return self._incoming
 
     @property
     def peer_host(self) -> str | None:
-        """The address of a peer that is, or was, there."""
+        """The address of the current or last peer."""
         far = self.far.connection
         return self._host if far is None else far.peer_address[0]
 
     @property
     def policy_refusals(self) -> int:
-        """Messages that were refused, or would have been."""
+        """The number of messages that were refused, or would have been."""
         return self._refusals.total()
 
     def traffic(self) -> Traffic:
-        """What went over QUIC so far."""
+        """The traffic over QUIC."""
         far = self.far.connection
         if far is None:
             return self._traffic
@@ -161,7 +162,7 @@ class Relay:
         )
 
     def info(self) -> RelayInfo:
-        """Of one that is up."""
+        """Returns the statistics of a relay that is up."""
         far, near = self.far.connection, self.near.connection
         assert far is not None
         assert near is not None
@@ -181,15 +182,18 @@ class Relay:
         )
 
     def dialed_through(self, node: str) -> None:
-        """It is the gateway of this node that presents a certificate for the peer."""
+        """Sets the gateway whose certificate is presented for the peer."""
         self._presents = node
 
     def obey(self, policy: Policy) -> None:
-        """From now on another policy says what may pass. Where it wants no such peer, or there
-        was none before, the connection ends."""
+        """Replaces the policy.
+
+        The connection is closed if the policy does not permit the peer, or if there was no policy
+        before.
+        """
         guard = self.far.guard
         if guard is None:
-            self.close("there is a policy now: it has to connect anew")
+            self.close("a policy was enabled: the node has to connect again")
             return
         try:
             guard.obey(policy)
@@ -197,7 +201,7 @@ class Relay:
             self.close(str(refusal), refusal.cause)
 
     def recheck(self) -> None:
-        """Ends it where the peer's certificate would not be believed any more."""
+        """Closes the connection if the certificate of the peer is no longer trusted."""
         far = self.far.connection
         if far is None or self._peer is None:
             return
@@ -209,26 +213,28 @@ class Relay:
                 "cause": error.cause.value,
                 "reason": str(error),
             }
-            _log.warning("%s: not believed any more: %s", self.title, error, extra=extra)
-            self.close("its certificate is not believed any more", error.cause)
+            _log.warning(
+                "%s: the certificate is no longer trusted: %s", self.title, error, extra=extra
+            )
+            self.close("its certificate is no longer trusted", error.cause)
 
     @property
     def ending(self) -> Ending:
-        """What it counts as, once it is over."""
+        """The category of the end, for the counters."""
         return ending_of(self.cause)
 
     def close(self, reason: str, cause: Cause = Cause.DISCONNECTED) -> None:
-        """Ends both sides now."""
+        """Closes both sides at once."""
         self._end(CloseReason(CloseKind.LOCAL, reason, cause), linger=None)
 
     async def wait_closed(self) -> None:
-        """Returns when both sides are gone."""
+        """Waits until both sides are closed."""
         await self._done.wait()
 
-    # -- what the sides tell --
+    # -- called by the sides --
 
     def lost(self, side: _Side, reason: CloseReason) -> None:
-        """One side is gone: the other gets what it said last, and is closed with the reason."""
+        """Flushes and closes the other side when one side has closed, with its reason."""
         text = _one_line(reason.text)
         if side is self.near:
             closed = reason.kind is CloseKind.PEER
@@ -239,7 +245,7 @@ class Relay:
         )
 
     def check_name(self, message: bytes) -> bool:
-        """Whether the peer's first message has a name that is its own; else the relay ends."""
+        """Checks the name in the first message of the peer. If it is rejected, the relay ends."""
         if self._peer is not None:
             return True
         far = self.far.connection
@@ -249,7 +255,7 @@ class Relay:
             self.peer_name = claimed_name(message)
             far.check_name(name)
             if not self._access.accepts(name):
-                raise PeerRefused("it may not connect", cause=Cause.REFUSED_HERE)
+                raise PeerRefused("not permitted to connect", cause=Cause.REFUSED_HERE)
         except (DistError, CertificateError) as error:
             self._refused = True
             reason = _one_line(str(error))
@@ -260,17 +266,20 @@ class Relay:
             }
             _log.warning("%s: refused: %s", self.title, reason, extra=extra)
             far.send_handshake(build_status(Status.NOT_ALLOWED))
-            # A first message that is none of a node's counts as refused too.
+            # An invalid first message counts as refused as well.
             cause = error.cause if error.cause.is_refusal else Cause.REFUSED_HERE
-            said = CloseReason(CloseKind.LOCAL, "its name is refused", cause)
+            said = CloseReason(CloseKind.LOCAL, "the name is refused", cause)
             self._end(said, linger=self.far)
             return False
         self._peer = name
         return True
 
     def believed(self) -> bool:
-        """The BEAM node sends the peer a first frame. False where the peer is refused, after all:
-        another key has just been learned for the same name."""
+        """Called when the BEAM node sends the first frame to the peer, which proves the cookie.
+
+        Returns False if the peer is refused because another key was learned for the name in the
+        meantime.
+        """
         self.is_believed = True
         far = self.far.connection
         if far is None or self._peer is None or "@" not in self._peer:
@@ -284,7 +293,7 @@ class Relay:
         return True
 
     def passing(self, side: _Side, message: bytes) -> None:
-        """A handshake message goes across, from `side`."""
+        """Handles a handshake message that `side` has sent."""
         if message[:1] in (b"N", b"n") and self.peer_name is None:
             self.peer_name = claimed_name(message)
         elif message[:1] == _CHALLENGE_REPLY:
@@ -300,25 +309,26 @@ class Relay:
             _log.warning("%s: refused by %s (%s)", self.title, side.label, status, extra=extra)
 
     def is_end_of_handshake(self, side: _Side, message: bytes) -> bool:
-        """Whether who was dialed says that the dialer has the cookie. Anybody may dial and say
-        so."""
+        """Whether the acceptor confirms that the dialer has the cookie.
+
+        The other direction proves nothing, since any dialer can send such a message.
+        """
         acceptor = self.near if self._incoming else self.far
         return side is acceptor and message[:1] == _CHALLENGE_ACK
 
     def note(self, refusal: str) -> None:
-        """The guard did not let something through, or would not have. Each kind is said once."""
+        """Counts a refusal of the guard, and logs each kind once."""
         told = _one_line(refusal)
         if told not in self._refusals:
             if len(self._refusals) >= _MAX_REFUSALS_TOLD:
-                told = "more is refused, of other kinds"
+                told = "further kinds of messages are refused"
             if told not in self._refusals:
                 extra = {**self._fields("policy_refusal"), "what": told}
                 _log.warning("%s: %s", self.title, told, extra=extra)
         self._refusals[told] += 1
 
     def judged(self, passage: Passage) -> None:
-        """The guard has judged a message of the peer's: for the audit log. How a call that passes
-        ends is not seen."""
+        """Writes the decision of the guard to the audit log. The results of calls are unknown."""
         if self._audit is None:
             return
         if passage.called is not None:
@@ -334,17 +344,17 @@ class Relay:
         return PeerIdentity(self.peer_name or "", "" if far is None else far.peer_fingerprint)
 
     def turn_away(self, refusal: HandshakeRefused) -> None:
-        """The guard wants no such connection: who dialed is told, and both sides are closed."""
+        """Refuses the connection for the guard: tells the dialer and closes both sides."""
         dialer = self.far if self._incoming else self.near
         if refusal.answer is not None and dialer.connection is not None:
             dialer.connection.send_handshake(refusal.answer)
         said = CloseReason(CloseKind.LOCAL, _one_line(str(refusal)), refusal.cause)
         self._end(said, linger=dialer)
 
-    # -- inside --
+    # -- internal --
 
     def _fields(self, event: str) -> dict[str, object]:
-        """What a line in the log has besides its text, for programs that read it."""
+        """Returns the structured fields of a log line."""
         return {
             "event": event,
             "node": self._own_name,
@@ -354,14 +364,14 @@ class Relay:
         }
 
     def _cause_by(self, side: _Side, cause: Cause) -> Cause:
-        """Why it is over when this side is gone, which its carrier says is for `cause`."""
+        """Returns the cause of the end if this side has closed for `cause`."""
         if self.connected:
             return Cause.DISCONNECTED if side is self.near else cause
         if self._refused:
             return Cause.NOT_ALLOWED
         if side is not self.near:
             return cause
-        # A BEAM node says nothing to a proof that is none, and closes.
+        # A BEAM node closes without a message if the proof is wrong.
         return Cause.COOKIE if self._has_proved and self._incoming else Cause.NOT_ALLOWED
 
     def _end(self, reason: CloseReason, linger: _Side | None) -> None:
@@ -372,7 +382,7 @@ class Relay:
             if self._refusals:
                 count = self._refusals.total()
                 extra = {**self._fields("policy_refusals"), "count": count}
-                _log.info("%s: against the policy in all: %d", self.title, count, extra=extra)
+                _log.info("%s: messages refused by the policy: %d", self.title, count, extra=extra)
             clean = self.connected and reason.kind in (CloseKind.LOCAL, CloseKind.PEER)
             level = logging.INFO if clean or self._refused else logging.WARNING
             what = "closed" if self.connected else "not connected"
@@ -387,7 +397,7 @@ class Relay:
                 self._close_sides(reason.text)
         if self.near.gone and self.far.gone:
             self._done.set()
-            # The two sides refer to each other, and would keep these until Python looks for cycles.
+            # The two sides refer to each other: break the cycle.
             self._traffic, self._host = self.traffic(), self.peer_host
             self.near.connection = self.far.connection = None
 
@@ -413,15 +423,15 @@ class Relay:
             self._tick_for_the_peer(loop.time())
 
     def _tick_for_the_peer(self, now: float) -> None:
-        """Ticks to the BEAM for a peer that lives and does not tick: it would be taken for dead.
+        """Sends ticks to the BEAM node for a peer that is alive and does not tick.
 
-        A carrier with such peers says so in its traits. Of any other, ticks are what the peer
-        sends itself, and none are made up.
+        The traits of a carrier tell whether its peers may stop ticks. With other carriers the
+        peer's own ticks are forwarded, and no others are sent.
         """
         far, near = self.far.connection, self.near.connection
         if far is None or near is None or not far.traits.ticks_may_stop:
             return
-        # Each ping's answer is about one interval old by now.
+        # The answer to each ping is about one interval old at this point.
         alive = now - far.last_received < 2 * self._keepalive
         if alive and not self.far.brought_packets:
             near.send_frame(())
@@ -430,12 +440,12 @@ class Relay:
 
 
 def _one_line(text: str) -> str:
-    """A peer chooses the words of its close: none of them may break a line of the log."""
+    """Removes line breaks from a close reason, whose text is chosen by the peer."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:300])
 
 
 def claimed_name(message: bytes) -> str | None:
-    """The name in a handshake's name message, for the log; None when it cannot be shown.
+    """Returns the name in a name message for the log, or None if it cannot be printed.
 
     ERTS manual, Distribution Protocol, "Distribution Handshake": send_name, both forms.
     """
@@ -448,7 +458,7 @@ def claimed_name(message: bytes) -> str | None:
 
 
 class _Side:
-    """One end of a relay: its connection's owner (carriers.base.ConnectionHandler)."""
+    """One side of a relay: the handler of a connection (carriers.base.ConnectionHandler)."""
 
     other: _Side
 
@@ -456,17 +466,17 @@ class _Side:
         self.label = label
         self.connection: Connection | None = None
         self.gone = True
-        """No connection, or none any more."""
+        """None before the connection is attached and after it is closed."""
         self.brought_packets = False
         self._relay = relay
         self.guard = guard
         self._early: list[Packet] = []
-        """What came before there was another side to send it to."""
+        """Packets received before the other side was attached."""
         self._owed = 0
-        """Bytes sent across but not yet reported consumed."""
+        """Bytes forwarded but not yet reported as consumed."""
 
     def attach(self, connection: Connection) -> None:
-        """This side's connection is up. The other may have been talking before."""
+        """Attaches the connection of this side. The other side may have sent packets already."""
         self.connection = connection
         self.gone = False
         connection.handler = self
@@ -477,16 +487,16 @@ class _Side:
             self.close("the other side is gone")
 
     def close(self, text: str) -> None:
-        """Ends the connection, if there is one."""
+        """Closes the connection, if there is one."""
         if self.connection is not None and not self.gone:
             self.connection.close(text)
 
-    # -- what the connection tells --
+    # -- called by the connection --
 
     def packets_received(self, packets: Sequence[Packet]) -> int:
-        """Sends them to the other side; those before there is one wait, and are not consumed.
+        """Forwards packets. Packets received before the other side is attached are kept.
 
-        Raises ProtocolError for what the guard cannot read.
+        Raises ProtocolError for packets that the guard cannot decode.
         """
         self.brought_packets = True
         target = self.other.connection
@@ -505,25 +515,25 @@ class _Side:
         return self._settled()
 
     def take_early(self, packets: Sequence[Packet]) -> None:
-        """What came before there was another side: as if it came now."""
+        """Handles packets that were received before the other side was attached."""
         consumed = self.packets_received(packets)
         if self.connection is not None and not self.gone:
             self.connection.consumed(consumed)
 
     def writable_again(self) -> None:
-        """This side takes more: the other may go on sending."""
+        """Resumes the other side: this side can send again."""
         self.other._settle()
         self._settle()
 
     def connection_lost(self, reason: CloseReason) -> None:
-        """This side is gone."""
+        """Handles the end of the connection."""
         self.gone = True
         self._relay.lost(self, reason)
 
     def _guarded(
         self, packets: Sequence[Packet], target: Connection, guard: PolicyFilter | None
     ) -> None:
-        """As `_forward`, of what the guard lets pass. Raises HandshakeRefused, ProtocolError."""
+        """As `_forward`, filtered by the guard. Raises HandshakeRefused, ProtocolError."""
         raise NotImplementedError
 
     def _forward(self, packet: Packet, target: Connection) -> None:
@@ -543,12 +553,12 @@ class _Side:
             self.connection.handshake_done()
 
     def _held_back(self) -> bool:
-        """Whether what this side sent is not to be called consumed yet."""
+        """Whether bytes of this side must not be reported as consumed yet."""
         target = self.other.connection
         return target is None or not target.is_writable
 
     def _settled(self) -> int:
-        """Bytes that the other side has taken since they were last reported."""
+        """Returns the bytes that the other side has taken since the last report."""
         if self._held_back():
             return 0
         owed, self._owed = self._owed, 0
@@ -561,7 +571,7 @@ class _Side:
 
 
 class _NearSide(_Side):
-    """The node's end. What it says passes; the guard learns from it whom it lets answer."""
+    """The BEAM node's side. Its messages pass; the guard learns the permitted answers from them."""
 
     def _guarded(
         self, packets: Sequence[Packet], target: Connection, guard: PolicyFilter | None
@@ -572,10 +582,10 @@ class _NearSide(_Side):
 
 
 class _FarSide(_Side):
-    """The peer's end. The guard judges what it says, and answers what it refuses."""
+    """The peer's side. The guard filters its messages and answers those that it refuses."""
 
     _answered = False
-    """Something went back since this side's bytes were last called consumed."""
+    """Whether an answer was sent since bytes were last reported as consumed."""
 
     def _guarded(
         self, packets: Sequence[Packet], target: Connection, guard: PolicyFilter | None
@@ -588,7 +598,7 @@ class _FarSide(_Side):
             any_passed |= passage.forward is not None
             self._proceed(passage, target)
         if not any_passed:
-            # The node counts what it hears, and takes a silent peer for dead.
+            # The node counts received data, and closes connections to silent peers.
             target.send_frame(())
 
     def _proceed(self, passage: Passage, target: Connection) -> None:
@@ -602,7 +612,7 @@ class _FarSide(_Side):
             self.connection.send_frame((passage.answer.data,))
 
     def _held_back(self) -> bool:
-        """Who does not read the answers is heard no further."""
+        """Pauses a peer that does not read the answers."""
         if super()._held_back():
             return True
         if self._answered and self.connection is not None and not self.connection.is_writable:

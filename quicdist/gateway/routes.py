@@ -1,9 +1,9 @@
-"""Where nodes are reached over QUIC: by their names, by a table, by what connections have told.
+"""UDP addresses of nodes: from their names, a table, and previous connections.
 
-A name `port@host` says it. Of any other name a route may, or the gateway of its host: that of
-a peer which has been connected, or one at a port that all gateways have. Such a gateway may stand
-for several nodes, and is told which one is wanted (see `ask_for`): a first message before the
-distribution handshake, between gateways only.
+A name `port@host` contains the address. Other names need a route, or the gateway of their host:
+that of a peer that was connected before, or one at a common port. Such a gateway may serve several
+nodes, so the dialing gateway sends the name of the node before the distribution handshake (see
+`ask_for`).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from quicdist.errors import NodeNameError
 from quicdist.protocol.packet import HandshakePacket, Packet
 
 _MAX_LEARNED: Final = 1024
-"""Peers whose addresses are remembered; of more, the one connected longest ago is forgotten."""
+"""The maximum number of addresses of peers to remember. The least recently connected is removed."""
 
 _MAX_WAYS: Final = 8
-"""Gateways of one host that are asked for a node."""
+"""The maximum number of gateways of one host to ask for a node."""
 
 _TARGET: Final = b"t"
-"""Tag of the message that names the node which is wanted, and of its answer. The tags of the
-distribution handshake are others (ERTS manual, Distribution Protocol)."""
+"""The tag of the message with the name of the requested node, and of its answer. It differs from
+the tags of the distribution handshake (ERTS manual, Distribution Protocol)."""
 
 _HERE, _NOT_HERE = b"tok", b"tnone"
 
@@ -36,32 +36,32 @@ _MAX_NAME: Final = 1020
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a node may be reached."""
+    """An address at which a node may be reached."""
 
     address: Address
-    """A UDP address."""
+    """The UDP address."""
 
     node: str
-    """Who answers there: the node whose certificate is expected."""
+    """The node whose certificate is expected at the address."""
 
     asks: bool
-    """Whether a gateway there may stand for several nodes, and is told which is wanted."""
+    """Whether a gateway at the address may serve several nodes and must be told the name."""
 
 
 class Routes:
-    """Of one gateway."""
+    """The routes of one gateway."""
 
     def __init__(
         self, static: Mapping[str, tuple[str, int]], *, default_port: int | None = None
     ) -> None:
-        """`static` has names, or `*@host` for all nodes of a host. At `default_port` is the
-        gateway of each host that nothing else is known of; None where there is no such port."""
+        """`static` maps names to addresses, or `*@host` for all nodes of a host. `default_port` is
+        the port of the gateways of other hosts, or None if there is no such port."""
         self._static = static
         self._default_port = default_port
         self._learned: dict[str, Address] = {}
 
     def learn(self, name: str, seen_at: tuple[str, int]) -> None:
-        """A node is connected, and has proved the cookie. `seen_at` is its UDP address."""
+        """Records the UDP address of a node that has connected and proved the cookie."""
         try:
             parsed = NodeName.parse(name)
         except NodeNameError:
@@ -74,7 +74,7 @@ class Routes:
             del self._learned[next(iter(self._learned))]
 
     def ways(self, name: str) -> Sequence[Way]:
-        """The most likely first, at least one. Raises NodeNameError where none is known."""
+        """Returns addresses, the most likely first. Raises NodeNameError if there is none."""
         static = self._static.get(name)
         if static is not None:
             return [Way(Address(*static), name, asks=False)]
@@ -83,7 +83,7 @@ class Routes:
             return [Way(parsed.address, name, asks=False)]
         found = self._through_gateways(name, parsed.host)
         if not found:
-            Address.parse(name)  # says what is wrong with it
+            Address.parse(name)  # raises NodeNameError with the reason
         return found
 
     def _through_gateways(self, name: str, host: str) -> Sequence[Way]:
@@ -102,13 +102,13 @@ class Routes:
         return list(ways.values())[:_MAX_WAYS]
 
 
-# -- what two gateways say before the handshake -------------------------------------------------
+# -- messages between two gateways before the handshake -----------------------------------------
 
 
 def target_of(packet: Packet) -> str | None:
-    """The node that who has dialed wants, None where the handshake begins at once.
+    """Returns the node that the dialer requests, or None if the handshake begins at once.
 
-    Raises NodeNameError for a message that names none.
+    Raises NodeNameError if the message contains no valid name.
     """
     if not isinstance(packet, HandshakePacket) or packet.data[:1] != _TARGET:
         return None
@@ -120,14 +120,15 @@ def target_of(packet: Packet) -> str | None:
 
 
 def answer_target(connection: Connection, *, is_here: bool) -> None:
-    """Tell the gateway that has dialed whether the handshake with its target may begin."""
+    """Tells the dialing gateway whether the handshake with its target may begin."""
     connection.send_handshake(_HERE if is_here else _NOT_HERE)
 
 
 async def ask_for(connection: Connection, name: str, timeout: float) -> bool:
-    """Whether the gateway at the other end stands for this node; the handshake may then begin.
+    """Asks the gateway at the other end whether it serves this node.
 
-    False also where it does not answer within `timeout` seconds.
+    If it returns True, the handshake may begin. It returns False as well if there is no answer
+    within `timeout` seconds.
     """
     waiting = _Answer(connection)
     connection.handler = waiting

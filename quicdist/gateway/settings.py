@@ -1,4 +1,4 @@
-"""What a gateway is told before it starts."""
+"""The settings of a gateway."""
 
 from __future__ import annotations
 
@@ -18,92 +18,92 @@ from quicdist.protocol.dialects import ALL_ALPNS
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings(QuicOptions):
-    """Names are whole node names, times in seconds."""
+    """The settings of a gateway. Names are full node names, times are in seconds."""
 
     name: str
-    """The BEAM node this gateway stands for: `port@ip`, or any name where `listen` is given."""
+    """The name of the BEAM node: `port@ip`, or any name if `listen` is given."""
 
     listen: tuple[str, int] | None = None
-    """UDP address to bind when it is not the name's: behind a NAT, in a container, for a name
-    that says no port."""
+    """The UDP address to bind, if it differs from the name: behind a NAT, in a container, or if the
+    name contains no port."""
 
     epmd_port: int | None = None
-    """Loopback TCP port where the BEAM asks; a free one when 0. None takes the name's port, for
-    a name that says none EPMD's own."""
+    """The loopback TCP port for EPMD requests of the BEAM node; 0 takes a free port. None takes the
+    port of the name, or the EPMD port (4369) if the name contains none."""
 
     routes: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    """UDP addresses of nodes whose names do not say them, or say another; `*@host` for all nodes
-    of a host whose names say no port, which its gateway is asked for."""
+    """UDP addresses of nodes by name. They take precedence over the address in a name. `*@host`
+    is the gateway of a host, which is asked for nodes whose names contain no port."""
 
     default_port: int | None = None
-    """UDP port of the gateways of hosts that nothing else is known of, for names that say no
-    port. None takes the port of `listen` for a gateway whose own name says none, else there is
-    no such port."""
+    """The UDP port of the gateways of other hosts, for names without a port and without a route.
+    None takes the port of `listen` if the name of this node contains no port; otherwise such names
+    cannot be dialed."""
 
     alpns: tuple[str, ...] = ALL_ALPNS
-    """QUIC dialects to offer and to accept."""
+    """The QUIC dialects that are offered and accepted."""
 
     identity: Identity | None = None
-    """Our key and certificate; None makes them and keeps them."""
+    """The key and certificate. None creates them at the first start and stores them."""
 
     trust: Trust = field(default_factory=Trust.first_use)
-    """Whom it believes, and whom it lets in."""
+    """How the certificates of peers are verified."""
 
     access: Access = field(default_factory=Access)
-    """Which nodes may connect and be dialed. What they may call it cannot say."""
+    """Which nodes may connect and be dialed. `AccessRules` for calls have no effect here."""
 
     policy: Policy | None = None
-    """What peers may do to the node; None lets through whatever two nodes say, unread."""
+    """What peers may do on the node. None forwards all messages without decoding them."""
 
     audit: bool = False
-    """Whether each call and refusal is logged to `quicdist.audit`, as far as frames show them. It
-    takes a policy: without one, frames are not read."""
+    """Whether calls and refusals are logged to `quicdist.audit`, as far as the frames show them.
+    Requires a policy, because frames are not decoded without one."""
 
     dial_timeout: float = 6.0
-    """For a QUIC connection; a BEAM gives up a connection after 7 s (net_setuptime)."""
+    """The limit for a QUIC connection. A BEAM node gives up after 7 s (net_setuptime)."""
 
     handshake_timeout: float = 30.0
-    """For a distribution handshake from end to end; the nodes' own limits are shorter."""
+    """The limit for a complete distribution handshake. The limits of the nodes are shorter."""
 
     keepalive: float = 2.0
-    """Between signs of life asked of a peer whose carrier's ticks may stop."""
+    """The interval of liveness checks for peers whose carrier may stop ticks."""
 
     max_relays: int = 1024
-    """Connections between nodes at one time."""
+    """The maximum number of connections at a time."""
 
     max_remotes: int = 1024
-    """Loopback ports held open for remote nodes."""
+    """The maximum number of loopback ports for remote nodes."""
 
     close_timeout: float = 2.0
-    """For telling every peer at the end."""
+    """The time to close all connections when the gateway stops."""
 
     @property
     def node(self) -> NodeName:
-        """The name. Raises NodeNameError when it is none."""
+        """The parsed name. Raises NodeNameError if it is invalid."""
         return NodeName.own(self.name)
 
     @property
     def udp_address(self) -> tuple[str, int]:
-        """What to bind. Raises NodeNameError when neither name nor `listen` says it."""
+        """The UDP address to bind. Raises NodeNameError if neither name nor `listen` has one."""
         if self.listen is not None:
             return self.listen
         address = self.node.address
         if address is None:
             raise NodeNameError(
-                f"{self.name!r} says no UDP port: expected port@ip, or a UDP address to listen on"
+                f"{self.name!r} contains no UDP port: expected port@ip, or a UDP address to bind"
             )
         return address.host, address.port
 
     @property
     def beam_asks_at(self) -> int:
-        """The loopback TCP port, or 0 for a free one."""
+        """The loopback TCP port for EPMD requests, or 0 for a free port."""
         if self.epmd_port is not None:
             return self.epmd_port
         return default_port() if self.node.address is None else gateway_port(self.name)
 
     @property
     def port_of_others(self) -> int | None:
-        """Where gateways are that nothing else is known of."""
+        """The UDP port of the gateways of other hosts, or None."""
         if self.default_port is None and self.node.address is None:
             return self.udp_address[1]
         return self.default_port

@@ -1,6 +1,6 @@
-"""Which atoms a term brings, and whether it holds a fun, without decoding it.
+"""Finds the atoms and funs in a term without decoding it.
 
-A term may come in pieces, as the fragments of a message. Binaries and numbers are skipped.
+A term may be passed in pieces, as the fragments of a message. Binaries and numbers are skipped.
 
 External Term Format, from "SMALL_INTEGER_EXT" on.
 """
@@ -13,13 +13,15 @@ from quicdist.errors import QuicdistError
 
 
 class Unreadable(QuicdistError):
-    """A payload that is not what the rules have to look into, or larger: its message is refused.
-    The frame ends where it says, so the connection goes on."""
+    """A payload is invalid or too large for the rules. Its message is refused.
+
+    The end of the frame is known, so the connection continues.
+    """
 
 
 MAX_NEW_ATOMS = 200_000
-"""Atoms that all peers of a gateway may bring to its node together. A BEAM has room for 1,048,576
-by default, and ends when there is no more."""
+"""The maximum number of atoms that all peers of a gateway may create on its node. By default a BEAM
+node has room for 1,048,576 atoms, and ends if there is no more."""
 
 MAX_NEW_ATOMS_OF_MESSAGE = 1_000
 
@@ -76,7 +78,7 @@ _RUNS = {
     ord("b"): (5, re.compile(rb"(?:b.{4})+", re.DOTALL)),
     ord("F"): (9, re.compile(rb"(?:F.{8})+", re.DOTALL)),
 }
-"""Numbers in a row: bytes of each, and what finds them."""
+"""A pattern that matches consecutive numbers, for each size in bytes."""
 
 
 class _Incomplete(Exception):
@@ -84,7 +86,7 @@ class _Incomplete(Exception):
 
 
 class TermScanner:
-    """One term, or several, one after the other."""
+    """Scans one term, or several consecutive terms."""
 
     __slots__ = ("_own", "_rest", "_skip", "atoms", "has_fun", "pending", "references")
 
@@ -94,20 +96,20 @@ class TermScanner:
         self.references: set[bytes] = set()
         """The words of those of the node `own`; the caller may take them out."""
         self.atoms: set[bytes] = set()
-        """Their texts in UTF-8; the caller may take them out."""
+        """The atoms found, in UTF-8. The caller may remove them."""
         self.has_fun = False
         self.pending = terms
-        """Terms that have not begun yet."""
+        """The number of terms that have not begun yet."""
         self._rest = b""
         self._skip = 0
 
     @property
     def is_done(self) -> bool:
-        """Whether all of it was seen."""
+        """Whether all terms were scanned."""
         return not self.pending and not self._skip
 
     def feed(self, data: bytes, at: int = 0) -> int:
-        """The next piece, from `at`; where the last term ends in it. Raises Unreadable."""
+        """Scans a piece from `at`. Returns the end of the last term in it. Raises Unreadable."""
         if self._rest:
             data, at, self._rest = self._rest + data[at:], 0, b""
         if self._skip:
@@ -124,7 +126,7 @@ class TermScanner:
         return at
 
     def _common(self, data: bytes, at: int) -> int:
-        """Over the terms that are most common, as far as they are whole, in one loop."""
+        """Skips complete terms of the most common types in one loop."""
         pending, size, atoms = self.pending, len(data), self.atoms
         while pending and at + 5 <= size:
             tag = data[at]
@@ -184,7 +186,7 @@ class TermScanner:
         return at
 
     def _term(self, data: bytes, at: int) -> int:
-        """Raises _Incomplete, the beginning of the term being kept."""
+        """Scans a term. Raises _Incomplete and keeps the start of the term if it is incomplete."""
         if self._skip or at >= len(data):
             raise _Incomplete
         tag = data[at]
@@ -229,7 +231,7 @@ class TermScanner:
         if tag == _RECORD:
             fields = self._number(data, at, at + 1, 4)
             return self._over(data, at, 6, 2 + 2 * fields)
-        raise Unreadable(f"a term of tag {tag}, which no policy can read")
+        raise Unreadable(f"unsupported tag {tag}")
 
     def _reference(self, data: bytes, at: int, creation: int) -> int:
         words = self._number(data, at, at + 1, 2)
@@ -249,7 +251,7 @@ class TermScanner:
         return behind
 
     def _over(self, data: bytes, at: int, size: int, terms: int) -> int:
-        """Over `size` bytes, of which some may be still to come; then `terms` more."""
+        """Skips `size` bytes, some of which may not have arrived; `terms` more terms follow."""
         self.pending += terms - 1
         end = at + size
         if end > len(data):
@@ -258,13 +260,13 @@ class TermScanner:
         return end
 
     def _atom(self, data: bytes, start: int, at: int | None = None) -> int:
-        """Notes the atom at `at`; `start` is where the term begins that it is in."""
+        """Records the atom at `at`. `start` is the start of the term that contains it."""
         at = start if at is None else at
         if at >= len(data):
             self._keep(data, start)
         form = _ATOMS.get(data[at])
         if form is None:
-            raise Unreadable("the name of a node is no atom")
+            raise Unreadable("the node name is not an atom")
         width, is_latin = form
         begin = at + 1 + width
         end = begin + self._number(data, start, at + 1, width)
@@ -285,21 +287,21 @@ class TermScanner:
 
 
 class AtomBudget:
-    """The atoms that peers have brought to one node, which keeps each for ever. Bounded."""
+    """Counts the atoms that peers have created on a node, which never frees them."""
 
     __slots__ = ("_known", "_limit")
 
     def __init__(self, limit: int = MAX_NEW_ATOMS) -> None:
         self._known: set[int] = set()
-        """Hashes, as Python salts them: nobody outside finds two atoms with the same."""
+        """Hashes, salted by Python, so that peers cannot construct collisions."""
         self._limit = limit
 
     def new(self, atoms: set[bytes]) -> set[int]:
-        """Those that no peer has brought yet."""
+        """Returns the hashes of the atoms that no peer has created yet."""
         return {hash(atom) for atom in atoms} - self._known
 
     def admit(self, new: set[int]) -> bool:
-        """They are the node's from now on; False where there is no room for them."""
+        """Adds atoms. Returns False if the limit would be exceeded."""
         if len(self._known) + len(new) > self._limit:
             return False
         self._known |= new

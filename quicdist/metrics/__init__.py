@@ -1,4 +1,4 @@
-"""What `node.stats()` tells, for Prometheus and OpenTelemetry, through their own libraries.
+"""Exporters of `node.stats()` for Prometheus and OpenTelemetry, based on their own libraries.
 
-Nothing is collected in between: an exporter reads the node when it is itself read.
+Nothing is collected in the background: an exporter reads the node when it is read itself.
 """

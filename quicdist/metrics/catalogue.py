@@ -1,4 +1,4 @@
-"""The metrics, each with its name, its unit, and where in the statistics it is read."""
+"""The list of metrics, with names, units, and the statistics that they are read from."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from quicdist.runtime.counters import Traffic
 Statistics: TypeAlias = "NodeStatistics | GatewayStatistics"
 
 Sample: TypeAlias = tuple[tuple[str, ...], float]
-"""The values of a metric's labels, and its own."""
+"""The values of a metric's labels, and its value."""
 
 
 class Kind(enum.Enum):
-    """What may become of a value."""
+    """The type of a metric."""
 
     COUNTER = "counter"
-    """It only grows, from the start of the node or of the connection."""
+    """Only increases, from the start of the node or of the connection."""
 
     GAUGE = "gauge"
-    """It goes up and down."""
+    """Increases and decreases."""
 
 
 class Unit(enum.Enum):
-    """What a value is measured in; one in other units would be scaled."""
+    """The unit of a metric, always unscaled."""
 
     NONE = ""
     BYTES = "bytes"
@@ -38,13 +38,13 @@ class Unit(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric. Each sample also carries the node it is of."""
+    """A metric. Each sample has the name of its node as a label in addition to `labels`."""
 
     name: str
     kind: Kind
     text: str
     read: Callable[[Any], Iterable[Sample]]
-    """Of the statistics that have it: those of nodes, of gateways, or both."""
+    """Returns the samples of a metric, from the statistics of a node or a gateway."""
     unit: Unit = Unit.NONE
     labels: tuple[str, ...] = ()
 
@@ -95,13 +95,13 @@ def _peer_gauge(
 
 
 def _traffic(name: str, text: str, read: Callable[[Traffic], float], unit: Unit) -> list[Metric]:
-    """Twice: over all connections there have been, and over each that is up."""
+    """Returns two metrics: the total of all connections, and the value of each connection."""
     return [
         Metric(name, Kind.COUNTER, text, _one(lambda node: read(node.traffic)), unit),
         Metric(
             f"peer_{name}",
             Kind.COUNTER,
-            f"{text}, over the connection that is up",
+            f"{text}, over the current connection",
             _by_peer(lambda peer: read(peer.traffic)),
             unit,
             _PEER,
@@ -115,38 +115,38 @@ _PEER = ("peer", "carrier", "role")
 _BOTH: tuple[Metric, ...] = (
     _gauge("start_time_seconds", "Unix time of the start", lambda n: n.since, Unit.SECONDS),
     _gauge("connections", "Connections that are up", lambda n: len(n.connections)),
-    _gauge("connecting", "Connections that are not up yet", lambda n: n.connecting),
+    _gauge("connecting", "Connections that are being made", lambda n: n.connecting),
     Metric(
         "connections_made",
         Kind.COUNTER,
-        "Connections that came up, by who dialed",
+        "Connections that came up, by role",
         _by_role,
         labels=("role",),
     ),
     Metric(
         "connections_ended",
         Kind.COUNTER,
-        "Connections that were up and are gone, by why",
+        "Connections that came up and have ended, by reason",
         _by_reason(lambda n: n.ended),
         labels=("reason",),
     ),
     Metric(
         "refused",
         Kind.COUNTER,
-        "What was sent or made to us and was turned away, by why",
+        "Connections and datagrams that were rejected, by reason",
         _by_reason(lambda n: n.refused),
         labels=("reason",),
     ),
     Metric(
         "certificate_left_seconds",
         Kind.GAUGE,
-        "Time until our certificate expires; below 0 once it has",
+        "Time until the certificate of this node expires, negative after it has expired",
         _certificate_left,
         Unit.SECONDS,
     ),
     *_traffic("sent_bytes", "Stream bytes sent", lambda t: t.bytes_sent, Unit.BYTES),
     *_traffic("received_bytes", "Stream bytes received", lambda t: t.bytes_received, Unit.BYTES),
-    *_traffic("lost_datagrams", "Datagrams taken for lost", lambda t: t.datagrams_lost, Unit.NONE),
+    *_traffic("lost_datagrams", "Datagrams declared lost", lambda t: t.datagrams_lost, Unit.NONE),
     *_traffic("migrations", "Changes of a peer's address", lambda t: t.migrations, Unit.NONE),
     _peer_gauge(
         "start_time_seconds",
@@ -156,13 +156,13 @@ _BOTH: tuple[Metric, ...] = (
     ),
     _peer_gauge(
         "round_trip_seconds",
-        "Time to the peer and back, smoothed",
+        "Smoothed round-trip time",
         lambda p: p.round_trip,
         Unit.SECONDS,
     ),
     _peer_gauge(
         "unacknowledged_bytes",
-        "Bytes that the carrier has and the peer has not acknowledged",
+        "Bytes that the peer has not acknowledged",
         lambda p: p.bytes_unacknowledged,
         Unit.BYTES,
     ),
@@ -170,8 +170,8 @@ _BOTH: tuple[Metric, ...] = (
 
 OF_NODES: tuple[Metric, ...] = (
     *_BOTH,
-    _gauge("processes", "Processes, the node's own included", lambda n: n.processes),
-    _gauge("mailboxes", "Processes that are mailboxes", lambda n: n.mailboxes),
+    _gauge("processes", "Processes, including those of the node itself", lambda n: n.processes),
+    _gauge("mailboxes", "Processes with a mailbox", lambda n: n.mailboxes),
     _gauge("mailbox_messages", "Messages waiting in mailboxes", lambda n: n.messages_waiting),
     _gauge(
         "mailbox_bytes",
@@ -180,7 +180,9 @@ OF_NODES: tuple[Metric, ...] = (
         Unit.BYTES,
     ),
     _counter(
-        "dropped_messages", "Messages thrown away by full mailboxes", lambda n: n.messages_dropped
+        "dropped_messages",
+        "Messages dropped because a mailbox was full",
+        lambda n: n.messages_dropped,
     ),
     _counter(
         "killed_mailboxes",
@@ -189,7 +191,7 @@ OF_NODES: tuple[Metric, ...] = (
     ),
     _counter(
         "refused_signals",
-        "Answers and signals dropped because only another node may send them",
+        "Forged answers and signals that were dropped",
         lambda n: n.signals_refused,
     ),
     *_traffic("sent_messages", "Messages and signals sent", lambda t: t.messages_sent, Unit.NONE),
@@ -201,27 +203,30 @@ OF_NODES: tuple[Metric, ...] = (
     ),
     *_traffic(
         "refused_messages",
-        "Messages received and dropped, because their payload cannot be read",
+        "Received messages dropped because their payload cannot be decoded",
         lambda t: t.messages_refused,
         Unit.NONE,
     ),
     *_traffic(
         "rate_holds",
-        "How often peers were held back because they sent or called more in a second than they may",
+        "How often a peer was paused because it exceeded a rate limit",
         lambda t: t.rate_holds,
         Unit.NONE,
     ),
     *_traffic(
         "held_back_seconds",
-        "Time that peers were held back by full receivers",
+        "Time that full receivers on this node paused peers",
         lambda t: t.held_back,
         Unit.SECONDS,
     ),
     _peer_gauge(
-        "queued_bytes", "Messages that wait for the carrier", lambda p: p.bytes_queued, Unit.BYTES
+        "queued_bytes",
+        "Bytes of messages that wait for the carrier",
+        lambda p: p.bytes_queued,
+        Unit.BYTES,
     ),
     _peer_gauge(
-        "held_back", "1 while receivers here hold the peer back", lambda p: int(p.is_held_back)
+        "held_back", "1 while receivers on this node pause the peer", lambda p: int(p.is_held_back)
     ),
 )
 
@@ -229,26 +234,26 @@ OF_GATEWAYS: tuple[Metric, ...] = (
     *_BOTH,
     _gauge(
         "registered",
-        "1 while the BEAM node that it stands for is there",
+        "1 while the BEAM node is registered",
         lambda g: int(g.is_registered),
     ),
     _counter(
         "policy_refusals",
-        "Messages that the policy has refused, or would have",
+        "Messages that the policy rejected, or would reject with mode log",
         lambda g: g.policy_refusals,
     ),
     _peer_gauge(
         "untaken_bytes",
-        "Bytes of the peer's that the BEAM node has not taken yet",
+        "Bytes received from the peer that the BEAM node has not read",
         lambda p: p.bytes_untaken,
         Unit.BYTES,
     ),
 )
 
 METRICS: tuple[Metric, ...] = tuple(dict.fromkeys(OF_NODES + OF_GATEWAYS))
-"""All, each once, in the order that they are exported."""
+"""All metrics, in the order of export."""
 
 
 def metrics_of(stats: Statistics) -> tuple[Metric, ...]:
-    """Those that such statistics have."""
+    """Returns the metrics of a node or of a gateway."""
     return OF_GATEWAYS if isinstance(stats, GatewayStatistics) else OF_NODES

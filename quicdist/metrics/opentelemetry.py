@@ -3,7 +3,7 @@
     async with Node("4433@127.0.0.1", cookie="secret") as node:
         observe(node)
 
-Where they go is for the program's SDK to say: its `MeterProvider`, readers and exporters.
+The `MeterProvider`, readers and exporters are those of the program's SDK.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ from quicdist.metrics.catalogue import METRICS, Kind, Metric, Unit, metrics_of
 from quicdist.metrics.reading import Reader, Source
 
 _UNITS = {Unit.NONE: "1", Unit.BYTES: "By", Unit.SECONDS: "s"}
-"""In UCUM's case-sensitive form, as OpenTelemetry has it."""
+"""Units in UCUM's case-sensitive form, as OpenTelemetry requires."""
 
 
 _ONE_READING = 0.2
-"""Seconds within which an SDK has read all instruments."""
+"""Seconds within which an SDK reads all instruments."""
 
 
 def observe(node: Source, meter: Any = None) -> None:
-    """Makes an observable instrument of each metric, by default of the global meter `quicdist`.
+    """Creates an observable instrument for each metric, by default of the global meter `quicdist`.
 
-    Each reads the node, or gateway, when it is itself read, from any thread; one that does not run
-    shows nothing. Called in its event loop, or with a `BlockingNode`. Raises MissingExtra,
-    RuntimeError.
+    An instrument reads the node or gateway when it is read, from any thread. It has no values
+    while the node does not run. Call this in the event loop of the node, or with a `BlockingNode`.
+
+    Raises MissingExtra if opentelemetry-api is not installed, and RuntimeError outside the event
+    loop of the node.
     """
     library = optional(
         "opentelemetry.metrics",

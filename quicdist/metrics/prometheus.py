@@ -3,7 +3,7 @@
     async with Node("4433@127.0.0.1", cookie="secret") as node:
         prometheus_client.REGISTRY.register(NodeCollector(node))
 
-With an HTTP server of its own: `with serve(node, port=9464): ...`.
+`serve` starts an HTTP server: `with serve(node, port=9464): ...`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,13 @@ def _library(module: str) -> Any:
 
 
 class NodeCollector:
-    """A collector for a `prometheus_client` registry; it reads nodes and gateways at each scrape.
+    """A collector for a `prometheus_client` registry that reads nodes and gateways at each scrape.
 
-    One that does not run has no metrics. Made in their event loop, or of `BlockingNode`s; scraped
-    from any thread. Raises MissingExtra, RuntimeError.
+    A node that does not run has no metrics. Create the collector in the event loop of the nodes,
+    or with `BlockingNode`s. It can be scraped from any thread.
+
+    Raises MissingExtra if prometheus-client is not installed, and RuntimeError outside the event
+    loop of the nodes.
     """
 
     def __init__(self, *nodes: Source) -> None:
@@ -38,11 +41,11 @@ class NodeCollector:
         self._readers = [Reader(node) for node in nodes]
 
     def describe(self) -> Iterable[Any]:
-        """The families, empty: registering reads nothing."""
+        """Returns the metric families without samples, so that registering reads nothing."""
         return [self._family(metric) for metric in METRICS]
 
     def collect(self) -> Iterator[Any]:
-        """The families, with the samples of what the nodes have now."""
+        """Returns the metric families with the current samples."""
         read = [reader.read() for reader in self._readers]
         running = [(stats, metrics_of(stats)) for stats in read if stats is not None]
         for metric in METRICS:
@@ -66,10 +69,12 @@ class NodeCollector:
 
 @contextlib.contextmanager
 def serve(*nodes: Source, host: str = "127.0.0.1", port: int = 9464) -> Iterator[tuple[str, int]]:
-    """Metrics at `http://host:port/metrics`, from a thread, as long as the `with`.
+    """Serves metrics at `http://host:port/metrics` from a thread, inside a `with` block.
 
-    Whoever reaches that address may read them: it has no password. Port 0 takes a free one;
-    gives where it listens. Raises MissingExtra, OSError, RuntimeError.
+    There is no authentication. Port 0 takes a free port. Returns the bound address.
+
+    Raises MissingExtra, OSError if the address cannot be bound, and RuntimeError outside the event
+    loop of the nodes.
     """
     library = _library("prometheus_client")
     registry = library.CollectorRegistry()

@@ -1,4 +1,4 @@
-"""Reading a node from whatever thread an exporter works in."""
+"""Reads the statistics of a node from any thread."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from quicdist.errors import NotRunning
 from quicdist.metrics.catalogue import Statistics
 
 _PATIENCE = 5.0
-"""Seconds that a reader waits for an event loop that is busy."""
+"""Seconds that a reader waits for the event loop of the node."""
 
 
 class Source(Protocol):
-    """What metrics are of: a `Node`, a `BlockingNode`, a `Gateway`."""
+    """A source of metrics: a `Node`, a `BlockingNode` or a `Gateway`."""
 
     def stats(self) -> Statistics:
-        """At this moment. Raises NotRunning."""
+        """Returns the current statistics. Raises NotRunning."""
 
 
 class Reader:
-    """The statistics of one of them. Made in its event loop, or of a `BlockingNode`."""
+    """Reads the statistics of a source. Create it in the event loop of the source.
+
+    A `BlockingNode` can be read from a reader created anywhere.
+    """
 
     def __init__(self, node: Source, *, max_age: float = 0.0) -> None:
-        """What was read is read again after `max_age` seconds: where each metric is read by
-        itself, all of them are still of one moment.
+        """Statistics younger than `max_age` seconds are reused, so that metrics that are read one
+        by one belong to the same moment.
 
-        Raises RuntimeError outside the event loop of what is read.
+        Raises RuntimeError outside the event loop of the source.
         """
         self._node = node
         self._max_age = max_age
@@ -41,7 +44,7 @@ class Reader:
         self._loop = None if is_blocking else asyncio.get_running_loop()
 
     def read(self) -> Statistics | None:
-        """At this moment; None when the node does not run, or its loop does not answer."""
+        """Returns the current statistics, or None if the node does not run or does not answer."""
         if time.monotonic() - self._last_at >= self._max_age:
             self._last = self._read()
             self._last_at = time.monotonic()

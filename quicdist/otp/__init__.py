@@ -1,9 +1,13 @@
-"""OTP's behaviours and services in Python, on top of a node.
+"""OTP behaviours and services in Python.
 
-`gen_server` (servers with a state), `supervisor` (who starts them again), `pg` (process groups),
-`global_names` (names in the cluster), `pubsub` (topics, as Phoenix.PubSub has them), `logger`
-(what Python logs, in the log of a BEAM node), `net_adm` (who is on a host); `sys` is what a remote
-`:sys` asks of servers.
+- `gen_server`: servers with a state, as `gen_server` in OTP
+- `supervisor`: supervision trees
+- `pg`: process groups
+- `global_names`: cluster-wide names, as `global` in OTP
+- `pubsub`: topics, compatible with Phoenix.PubSub
+- `logger`: a `logging` handler that writes to the log of a BEAM node
+- `net_adm`: the nodes of a host, from its EPMD
+- `sys`: system messages, as sent by `:sys` on other nodes
 """
 
 from quicdist.otp.gen_server import NO_REPLY, GenServer, InitError, Stop, start

@@ -1,4 +1,4 @@
-"""Process groups, topics and global names for code without asyncio; see `quicdist.blocking`."""
+"""Process groups, topics and global names for code without asyncio. See `quicdist.blocking`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class LoopThread(Protocol):
-    """The way to a node's event loop from other threads."""
+    """Runs functions in the event loop of a node, called from other threads."""
 
     def run(self, function: Callable[P, Awaitable[T]], *args: P.args, **named: P.kwargs) -> T: ...
 
@@ -25,14 +25,14 @@ class LoopThread(Protocol):
 
 
 class HasProcess(Protocol):
-    """A process as a thread has it."""
+    """An object that has a process, such as a `BlockingMailbox`."""
 
     @property
     def process(self) -> Process: ...
 
 
 class BlockingGroups:
-    """A scope of process groups; see `pg.Groups`."""
+    """A scope of process groups. See `pg.Groups`."""
 
     def __init__(self, groups: Groups, thread: LoopThread) -> None:
         self._groups = groups
@@ -40,19 +40,19 @@ class BlockingGroups:
 
     @property
     def pid(self) -> Pid:
-        """The process of the scope."""
+        """The pid of the scope process."""
         return self._groups.pid
 
     def join(self, group: Term, *pids: Pid) -> None:
-        """Makes processes of this node members. See `pg.Groups.join`."""
+        """Adds processes of this node to a group. See `pg.Groups.join`."""
         self._thread.do(self._groups.join, group, *pids)
 
     def leave(self, group: Term, *pids: Pid) -> bool:
-        """Takes processes of this node out. See `pg.Groups.leave`."""
+        """Removes processes of this node from a group. See `pg.Groups.leave`."""
         return self._thread.do(self._groups.leave, group, *pids)
 
     def members(self, group: Term) -> list[Pid]:
-        """All members, on all nodes."""
+        """The members on all nodes."""
         return self._thread.do(self._groups.members, group)
 
     def local_members(self, group: Term) -> list[Pid]:
@@ -68,81 +68,81 @@ class BlockingGroups:
         return self._thread.do(self._groups.local_groups)
 
     def monitor_group(self, watcher: HasProcess, group: Term) -> tuple[Reference, list[Pid]]:
-        """The members now, and messages to `watcher`. See `pg.Groups.monitor_group`."""
+        """Returns a reference and the current members. See `pg.Groups.monitor_group`."""
         return self._thread.do(self._groups.monitor_group, watcher.process, group)
 
     def monitor_scope(self, watcher: HasProcess) -> tuple[Reference, list[tuple[Term, list[Pid]]]]:
-        """The same for all groups."""
+        """Monitors all groups of the scope. See `pg.Groups.monitor_scope`."""
         return self._thread.do(self._groups.monitor_scope, watcher.process)
 
     def demonitor_groups(self, reference: Reference) -> bool:
-        """Ends either. True when there was one."""
+        """Removes a monitor. Returns True if it existed."""
         return self._thread.do(self._groups.demonitor_groups, reference)
 
     def discover_all(self, nodes: Iterable[str]) -> None:
-        """Asks nodes whether they have this scope."""
+        """Asks nodes whether they run this scope. See `pg.Groups.discover_all`."""
         self._thread.do(self._groups.discover_all, nodes)
 
 
 class BlockingTopics:
-    """The topics of an Elixir application; see `pubsub.Topics`."""
+    """The topics of an Elixir application. See `pubsub.Topics`."""
 
     def __init__(self, topics: Topics, thread: LoopThread) -> None:
         self._topics = topics
         self._thread = thread
 
     def subscribe(self, topic: str, process: HasProcess) -> None:
-        """From now on the process is sent what is broadcast. See `pubsub.Topics.subscribe`."""
+        """Subscribes a process to a topic. See `pubsub.Topics.subscribe`."""
         self._thread.do(self._topics.subscribe, topic, process.process)
 
     def unsubscribe(self, topic: str, process: HasProcess) -> bool:
-        """Takes all subscriptions of a process to a topic back. True when there was one."""
+        """Removes all subscriptions of a process to a topic. Returns True if there were any."""
         return self._thread.do(self._topics.unsubscribe, topic, process.process)
 
     def broadcast(self, topic: str, message: Term, *, sender: HasProcess | None = None) -> None:
-        """Sends a message to all subscribers on all nodes. See `pubsub.Topics.broadcast`."""
+        """Sends a message to the subscribers on all nodes. See `pubsub.Topics.broadcast`."""
         process = None if sender is None else sender.process
         self._thread.do(self._topics.broadcast, topic, message, sender=process)
 
     def local_broadcast(
         self, topic: str, message: Term, *, sender: HasProcess | None = None
     ) -> None:
-        """The same for the subscribers on this node alone."""
+        """Sends a message to the subscribers on this node only."""
         process = None if sender is None else sender.process
         self._thread.do(self._topics.local_broadcast, topic, message, sender=process)
 
 
 class BlockingGlobalNames:
-    """The names of the cluster; see `Node.global_names`."""
+    """The global names of the cluster. See `Node.global_names`."""
 
     def __init__(self, names: GlobalNames, thread: LoopThread) -> None:
         self._names = names
         self._thread = thread
 
     def whereis(self, name: Term) -> Pid | None:
-        """Who has a name."""
+        """Returns the process registered under a name, or None."""
         return self._thread.do(self._names.whereis, name)
 
     def names(self) -> list[Term]:
-        """All names."""
+        """Returns all names."""
         return self._thread.do(self._names.names)
 
     def register(
         self, name: Term, pid: Pid, *, on_conflict: OnConflict = OnConflict.KILL_ONE
     ) -> None:
-        """Gives a process a name in the cluster, its only one. Raises NameTaken."""
+        """Registers a process under a global name. Raises NameTaken."""
         self._thread.run(self._names.register, name, pid, on_conflict=on_conflict)
 
     def re_register(
         self, name: Term, pid: Pid, *, on_conflict: OnConflict = OnConflict.KILL_ONE
     ) -> None:
-        """Gives a process a name, whoever has it."""
+        """Registers a process under a name and replaces an existing registration."""
         self._thread.run(self._names.re_register, name, pid, on_conflict=on_conflict)
 
     def unregister(self, name: Term) -> None:
-        """Takes a name away, whoever has it."""
+        """Removes a name, regardless of which process has it."""
         self._thread.run(self._names.unregister, name)
 
     def sync(self, nodes: Iterable[str] | None = None) -> None:
-        """Waits until the names of these nodes are known here, by default of all visible ones."""
+        """Waits until the names of `nodes`, by default all visible ones, are known here."""
         self._thread.run(self._names.sync, nodes)

@@ -1,4 +1,4 @@
-"""Servers: a state, and one request after the other.
+"""Generic servers: processes with a state that handle one request at a time.
 
     class Counter(GenServer):
         def __init__(self) -> None:
@@ -11,7 +11,8 @@
     async with Node(...) as node:
         await start(node, Counter(), name="counter")
 
-is `gen_server:call({counter, Node}, Request)` to a BEAM, and `sys:get_state({counter, Node})` too.
+A BEAM node can run `gen_server:call({counter, Node}, Request)` and
+`sys:get_state({counter, Node})`.
 
 OTP, gen_server(3).
 """
@@ -38,7 +39,7 @@ from quicdist.runtime.system_process import reply
 logger = logging.getLogger("quicdist.otp")
 
 From: TypeAlias = "tuple[Pid, Term]"
-"""Who called, to answer to."""
+"""The caller of a request, as passed to `GenServer.reply`."""
 
 TIMEOUT = Atom("timeout")
 _FUNCTION_CLAUSE = Atom("function_clause")
@@ -49,13 +50,14 @@ class _NoReply(enum.Enum):
 
 
 NO_REPLY = _NoReply.NO_REPLY
-"""What `handle_call` returns when it has answered, or something will later: `self.reply`."""
+"""Return value of `handle_call` if the reply is sent with `GenServer.reply`."""
 
 
 class Stop(QuicdistError):
-    """Raise it in a handler to end the server with this reason; `terminate` runs.
+    """Ends the server with `reason` if a handler raises it. `terminate` is called.
 
-    In `handle_call`, `answer` is what the caller gets; without one it sees the server end.
+    In `handle_call`, `answer` is the reply to the caller. Without it the call fails with the
+    exit reason of the server.
     """
 
     def __init__(self, reason: Term = NORMAL, *, answer: Term | _NoReply = NO_REPLY) -> None:
@@ -65,7 +67,7 @@ class Stop(QuicdistError):
 
 
 class InitError(NodeError):
-    """A server's `init` did not succeed; `reason` is the Erlang term."""
+    """The `init` of a server failed. `reason` is the Erlang term."""
 
     def __init__(self, what: str, reason: Term) -> None:
         super().__init__(f"{what} could not be started: {format_bounded(reason)}")
@@ -73,20 +75,21 @@ class InitError(NodeError):
 
 
 class GenServer:
-    """Derive from it and override what is needed; the state is whatever `self` has.
+    """Base class of servers. The state is the attributes of the instance.
 
-    Handlers run one after the other, in the server's own process `self.me`. An error in one ends
-    the server with the error as reason, after `terminate`, as in OTP.
+    Handlers run one at a time, in the process of the server, `self.me`. If a handler raises an
+    exception, `terminate` is called and the server ends with the exception as its exit reason, as
+    in OTP.
     """
 
     me: Mailbox
-    """The process that the server is; there from `init` on."""
+    """The process of the server. Set before `init` is called."""
 
     mode = sys.Mode.RUNNING
 
     trap_exit = False
-    """True: exit signals of processes other than the parent come to `handle_info`, and one of
-    the parent, or the node's stop, ends it by way of `terminate`."""
+    """If True, exit signals from processes other than the parent are passed to `handle_info`. An
+    exit signal from the parent, or a stop of the node, calls `terminate` and ends the server."""
 
     _parent: Pid | None = None
     _idle: float | None = None
@@ -95,27 +98,27 @@ class GenServer:
     # -- to override --
 
     async def init(self) -> None:
-        """Runs before anything else; `start` returns when it does. An error is InitError there."""
+        """Called first. `start` returns after it. An exception makes `start` raise InitError."""
 
     async def handle_call(self, request: Term, sender: From) -> Term | _NoReply:
-        """A call. What it returns is the answer."""
+        """Handles a call. The return value is the reply. See `NO_REPLY`."""
         raise ErlangError(_FUNCTION_CLAUSE)
 
     async def handle_cast(self, request: Term) -> None:
-        """A cast."""
+        """Handles a cast."""
         raise ErlangError(_FUNCTION_CLAUSE)
 
     async def handle_info(self, message: Term) -> None:
-        """Any other message: 'DOWN', 'EXIT', 'timeout', what is sent plainly."""
+        """Handles any other message, such as 'DOWN', 'EXIT' and 'timeout' messages."""
         extra = self.me.fields("message_ignored")
         text = format_bounded(message, 500)
         logger.warning("%s: unexpected message %s", self.me, text, extra=extra)
 
     async def terminate(self, reason: Term) -> None:
-        """Runs last, when the server ends by itself or, trapping exits, by its parent."""
+        """Called last, if the server ends by itself, or by its parent if it traps exits."""
 
     def state(self) -> Term:
-        """What `sys:get_state` shows: by default the public attributes, as a map."""
+        """Returns the state for `sys:get_state`: by default the public attributes, as a map."""
         return {
             Atom(name): value
             for name, value in vars(self).items()
@@ -125,18 +128,20 @@ class GenServer:
     # -- for its handlers --
 
     def reply(self, sender: From, answer: Term) -> None:
-        """Answers a call whose handler returned NO_REPLY; from any code, once for a call."""
+        """Replies to a call whose handler returned NO_REPLY. Call it once for each call."""
         reply(self.me.system, self.me.pid, sender, answer)
 
     def timeout_in(self, seconds: float) -> None:
-        """When no message comes for so long from now, `handle_info` gets 'timeout'. A message
-        that comes takes it back, as the timeout in a `{reply, ...}` of OTP."""
+        """Passes 'timeout' to `handle_info` if no message arrives within `seconds`.
+
+        A message cancels the timeout, as with the timeout in `{reply, ...}` in OTP.
+        """
         self._idle = seconds
 
     # -- for a remote sys --
 
     def sys_state(self) -> Term:
-        """The state, as Python prints it where it is no Erlang term."""
+        """Returns the state as a term, or its `repr` if it cannot be encoded."""
         try:
             state = self.state()
         except Exception as error:
@@ -144,16 +149,16 @@ class GenServer:
         try:
             encode(state)
         except EtfEncodeError:
-            # Looking into a server whose state is no term costs it nothing.
+            # A state that is not a term must not make the server fail.
             return repr(state).encode(errors="replace")
         return state
 
     def sys_module(self) -> Atom:
-        """The class stands for the callback module."""
+        """The callback module: the name of the class."""
         return Atom(type(self).__name__)
 
     def sys_status(self) -> Term:
-        """As gen_server shows it."""
+        """The status, in the format of gen_server."""
         name = self.me.name or self.me.pid
         header = f"Status for generic server {name}"
         return [
@@ -170,13 +175,13 @@ class GenServer:
         ]
 
     def sys_parent(self) -> Pid:
-        """Whoever started it; itself where that is no process."""
+        """The parent process, or this process if it was not started by a process."""
         return self._parent or self.me.pid
 
     # -- its life --
 
     async def run(self, me: Mailbox, ready: asyncio.Future[None]) -> None:
-        """The body of its process. `ready` is told how `init` went."""
+        """Runs the server in its process. `ready` receives the result of `init`."""
         self.me = me
         me.trap_exit = self.trap_exit
         try:
@@ -185,7 +190,7 @@ class GenServer:
             if not ready.done():
                 reason = error.reason if isinstance(error, Stop) else exit_reason(error)
                 ready.set_exception(InitError(str(me), reason))
-                # It is told once, to whoever starts it.
+                # The error is reported once, to the caller of `start`.
                 raise ErlangExit(reason) from None
             raise
         if not ready.done():
@@ -246,7 +251,7 @@ class GenServer:
             case ("$gen_cast", request):
                 await self.handle_cast(request)
             case (Pid(), sender, _) if is_from(sender):
-                # `gen_event:call`, which is no call of a gen_server.
+                # A `gen_event:call`, which a gen_server does not handle.
                 fail_call(self.me, sender, Atom("notsup"))
             case ("EXIT", Pid() as other, reason) if other == self._parent:
                 raise Stop(reason)
@@ -257,12 +262,15 @@ class GenServer:
 async def start(
     node: Node, server: GenServer, *, name: str | None = None, link: bool = False
 ) -> Mailbox:
-    """Starts a server as a process of the node, registered as `name`, and waits for its `init`.
+    """Starts a server as a process of the node, and waits until its `init` has returned.
 
-    With `link` it is linked to the running process, which is then its parent: give it where
-    servers are started by a process. Returns the process; `wait()` on it tells how it ends.
+    The process is registered as `name`. With `link=True` it is linked to the current process,
+    which becomes its parent. Use this to start a server from a process.
 
-    Raises InitError, NameTaken.
+    Returns the mailbox of the server. Its `wait()` returns the exit reason.
+
+    Raises InitError if `init` fails, NameTaken if `name` is registered, and RuntimeError if
+    `link` is set outside a process.
     """
     ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     parent = current_process.get(None)

@@ -1,13 +1,13 @@
-"""Names of a whole cluster, as `global` has them.
+"""Cluster-wide names, as `global` in OTP.
 
     await global_names.register(node, "worker", me.pid)
     pid = await global_names.whereis(node, "worker")
 
-A visible node is part of the cluster, and knows all names itself: what it is told is what BEAM
-nodes are told. A hidden one goes by way of one that is, `via="5555@10.0.0.7"`; the nodes that know
-a name then watch our process and forget it when it ends, or when they cannot reach us.
+A visible node is a full member of the global name service. A hidden node uses a visible node,
+`via="5555@10.0.0.7"`. The nodes that know a name monitor its process and remove the name when the
+process ends or when the connection to this node is lost.
 
-A name given as str is a binary to a BEAM; give an Atom for an atom.
+A name of type str is a binary on a BEAM node. Use an `Atom` for an atom.
 
 OTP, global(3).
 """
@@ -37,13 +37,14 @@ async def register(
     on_conflict: OnConflict = OnConflict.KILL_ONE,
     timeout: float | None = 5.0,
 ) -> None:
-    """Gives a process a name in the cluster, its only one. When it returns all nodes know it.
+    """Registers a process under a global name. All nodes know the name when this returns.
 
-    `on_conflict` says what becomes of two that got the same name in two clusters which then meet.
-    Waits 5 s by default, None for ever; given up, it may still be done.
+    A process has at most one global name. `on_conflict` decides which process keeps the name if
+    two clusters that both use it are connected. `timeout` is in seconds; None waits without a
+    limit. The name may still be registered after a timeout.
 
-    Raises NameTaken, CallTimeout; NotVisible from a hidden node without `via`, and with it what
-    `Node.call` raises.
+    Raises NameTaken if the name or the process is registered, CallTimeout, NotVisible if this node
+    is hidden and `via` is not given, and with `via` the exceptions of `Node.call`.
     """
     if via is None:
         names = node.global_names
@@ -58,7 +59,7 @@ async def register(
 async def unregister(
     node: Node, name: Term, *, via: str | None = None, timeout: float | None = 5.0
 ) -> None:
-    """Takes a name away, whoever has it. Raises as `register` does."""
+    """Removes a name, regardless of which process has it. Raises the same as `register`."""
     if via is None:
         await _within(timeout, node.global_names.unregister(name), name)
     else:
@@ -68,7 +69,10 @@ async def unregister(
 async def whereis(
     node: Node, name: Term, *, via: str | None = None, timeout: float | None = 5.0
 ) -> Pid | None:
-    """Who has a name, as this node knows it, or the node `via`. Raises as `register` does."""
+    """Returns the process with a name, as known to this node or to `via`, or None.
+
+    Raises the same as `register`.
+    """
     if via is None:
         return node.global_names.whereis(name)
     found = await node.call(via, _GLOBAL, "whereis_name", [name], timeout=timeout)
@@ -83,16 +87,21 @@ async def send(
     via: str | None = None,
     timeout: float | None = 5.0,
 ) -> None:
-    """Sends a message to whoever has a name. Raises NoProcess, and as `register` does."""
+    """Sends a message to the process with a name.
+
+    Raises NoProcess if the name is not registered, and the same as `register`.
+    """
     pid = await whereis(node, name, via=via, timeout=timeout)
     if pid is None:
-        raise NoProcess(f"nobody has the global name {format_bounded(name)}")
+        raise NoProcess(f"no process has the global name {format_bounded(name)}")
     await node.send(pid, message)
 
 
 async def sync(node: Node, *, timeout: float | None = 5.0) -> None:
-    """Waits until this node has the names of all visible nodes that it is connected to, which
-    takes a moment after a connection is made. Raises CallTimeout, NotVisible."""
+    """Waits until this node has the names of all visible nodes that it is connected to.
+
+    The exchange takes a moment after a connection is established. Raises CallTimeout, NotVisible.
+    """
     await _within(timeout, node.global_names.sync(), None)
 
 

@@ -1,13 +1,14 @@
-"""Python's `logging` in the log of a BEAM node.
+"""A `logging` handler that writes to the log of a BEAM node.
 
     handler = LoggerHandler(node, "5555@10.0.0.7")
     logging.getLogger().addHandler(handler)
 
-What is logged here, in any thread, becomes a log event there: level, text, traceback, time, file
-and line, the process, and what `extra=` gave as metadata. Nobody who logs ever waits: events queue
-up to a limit, beyond which they are dropped, and counted in a warning once there is room again.
+Each record, from any thread, becomes a log event on that node, with level, text, traceback, time,
+file and line, the process, and `extra` as metadata. Logging does not block: events are queued up
+to a limit. Events beyond the limit are dropped and counted in a warning that is sent later.
 
-OTP, logger(3): it is what `logger` does with events of processes whose group leader is elsewhere.
+OTP, logger(3). Events are sent as `logger` sends the events of processes with a remote group
+leader.
 """
 
 from __future__ import annotations
@@ -38,29 +39,29 @@ _LEVELS = (
 _DEBUG = Atom("debug")
 _WARNING = Atom("warning")
 _OWN = ("quicdist", "quic")
-"""Loggers that speak of sending, this library's and its QUIC library's."""
+"""Loggers whose records below INFO are not sent: sending them would produce more records."""
 
 _KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-"""What every record has; the rest was given as `extra`."""
+"""The attributes of every record. Other attributes come from `extra`."""
 
 _SHOWN = 4096
-"""Characters of a value that is no term, or a large one."""
+"""The maximum length, in characters, of a value that is not sent as a term."""
 
 _SMALL = Options(limits=Limits(max_bytes=64 * 1024))
-"""A value of `extra` that takes more bytes goes as the beginning of its notation."""
+"""The maximum size, in bytes, of a value of `extra`. A larger value is sent as truncated text."""
 
 _shortener = reprlib.Repr()
 _shortener.maxstring = _shortener.maxlong = _shortener.maxother = _SHOWN
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-"""Seconds until a node that cannot be reached is tried again; doubling."""
+"""Seconds before an unreachable node is tried again. The delay doubles with each failure."""
 
 
 class LoggerHandler(logging.Handler):
-    """Sends log records to the `logger` of a node. Made where the node's event loop runs.
+    """Sends log records to the `logger` of a node. Create it in the event loop of the local node.
 
-    `limit` is how many events wait at most. What the loggers `quicdist` and `quic` say below INFO
-    is left out: it would speak of its own sending.
+    `limit` is the maximum number of queued events. Records of the loggers `quicdist` and `quic`
+    below INFO are not sent, because sending them would produce more records.
     """
 
     def __init__(
@@ -82,14 +83,14 @@ class LoggerHandler(logging.Handler):
 
     @property
     def waiting(self) -> int:
-        """Events that are not on their way yet."""
+        """The number of events that have not been sent yet."""
         return len(self._queue)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queues an event; what goes wrong is for `logging` to report."""
+        """Queues an event. Errors are passed to `logging.Handler.handleError`."""
         if record.levelno < logging.INFO and record.name.partition(".")[0] in _OWN:
             return
-        if os.getpid() != self._os_pid:  # forked: the node is the other's
+        if os.getpid() != self._os_pid:  # a forked child: the node belongs to the parent
             return
         try:
             event = _level(record.levelno), self.format(record), self._metadata(record)
@@ -104,12 +105,14 @@ class LoggerHandler(logging.Handler):
             if self._is_planned:
                 return
             self._is_planned = True
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody sends any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._begin)
 
     async def drained(self, timeout: float | None = 5.0) -> bool:
-        """Waits until every event is on its way, at most 5 s by default: before the node stops.
-        False when some are not."""
+        """Waits until all events are sent, at most `timeout` seconds.
+
+        Call it before the node stops. Returns False if the timeout expired.
+        """
         task = self._task
         deadline = None if timeout is None else self._loop.time() + timeout
         while self._queue or (task is not None and not task.done()):
@@ -120,7 +123,7 @@ class LoggerHandler(logging.Handler):
         return True
 
     def close(self) -> None:
-        """Ends it; what still waits is not sent."""
+        """Closes the handler. Queued events are dropped."""
         with self._guard:
             self._is_closed = True
             self._queue.clear()
@@ -132,8 +135,8 @@ class LoggerHandler(logging.Handler):
         process = current_process.get(None)
         metadata: dict[Term, Term] = {
             Atom("pid"): self._sender if process is None else process.pid,
-            # Microseconds. No group leader, so that the event is local to that node, and no domain:
-            # the default handler leaves out both what is of others and what has an unknown one.
+            # Microseconds. There is no group leader, so that the event is local to that node, and
+            # no domain: the default handler drops remote events and events of unknown domains.
             Atom("time"): int(record.created * 1_000_000),
             Atom("file"): list(record.pathname.encode(errors="replace")),
             Atom("line"): record.lineno,
@@ -157,7 +160,7 @@ class LoggerHandler(logging.Handler):
             self._task.cancel()
 
     async def _send_all(self) -> None:
-        await asyncio.sleep(0)  # a task may run before `create_task` has returned it
+        await asyncio.sleep(0)  # the task may run before `create_task` has returned it
         pause = _FIRST_PAUSE
         try:
             while (event := self._next()) is not None:
@@ -203,7 +206,7 @@ def _binary(text: str) -> bytes:
 
 
 def _term(value: object) -> Term:
-    """A value as the term that it is, or as Python prints it: either is bounded."""
+    """Converts a value to a term, or to its `repr` if it is not one. Both are limited in size."""
     try:
         encode(value, _SMALL)
     except EtfEncodeError as error:

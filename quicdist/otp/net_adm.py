@@ -1,6 +1,6 @@
-"""Who is on a host, and whether they answer.
+"""Lists the nodes of hosts.
 
-OTP, net_adm(3). `ping` is `Node.ping`.
+OTP, net_adm(3). `net_adm:ping` is `Node.ping`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from quicdist.node.node import Node
 async def names(
     host: str = "localhost", *, port: int | None = None, timeout: float = 5.0
 ) -> list[tuple[str, int]]:
-    """The nodes that EPMD, or a gateway, knows on a host: (name, port), as `net_adm:names`. Those
-    on QUIC alone are in no EPMD: their name says where they are. `port` is EPMD's, by default
-    that of `ERL_EPMD_PORT`, else 4369. 5 s by default.
+    """Returns the nodes registered with the EPMD or gateway of a host, as `net_adm:names`.
 
-    Raises OSError (TimeoutError among them) when nobody answers, EpmdError when it is no EPMD.
+    The result has (name, port) pairs. Nodes that use only QUIC are not registered with an EPMD:
+    their name contains their address. `port` is the port of the EPMD, by default `ERL_EPMD_PORT`,
+    or 4369. `timeout` is in seconds.
+
+    Raises OSError (including TimeoutError) if there is no answer, and EpmdError if the answer is
+    not an EPMD answer.
     """
     address = epmd.EpmdAddress(host, epmd.default_port() if port is None else port)
     return await epmd.names(address, timeout=timeout)
@@ -28,9 +31,11 @@ async def names(
 async def world(
     node: Node, hosts: Iterable[str], *, port: int | None = None, timeout: float = 5.0
 ) -> list[str]:
-    """Connects to every node that the EPMDs of these hosts know, as `net_adm:world_list`. Returns
-    those that answered, each within 5 s by default. The node needs a carrier that takes such
-    names. A host where no EPMD answers has no nodes."""
+    """Connects to the nodes registered with the EPMDs of `hosts`, as `net_adm:world_list`.
+
+    Returns the nodes that answered, each within `timeout` seconds. The node needs a carrier that
+    supports such names. A host whose EPMD does not answer is skipped.
+    """
 
     async def on(host: str) -> list[str]:
         try:

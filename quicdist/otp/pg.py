@@ -1,15 +1,15 @@
-"""Process groups: a full member of a `pg` scope.
+"""Process groups: a full member of a `pg` scope of OTP.
 
     groups = pg.start(node)
     groups.join("workers", me.pid)
     for worker in groups.members("workers"): ...
 
-Each node knows its own members and is told those of the others: by `discover` and `sync` first,
-by `join` and `leave` from then on. What a node has said is forgotten with the connection to it. A
-BEAM's scope tells only visible nodes when it starts, so this one asks each connected node until it
-has answered, every 5 s at last, and again when the scope there has ended.
+Each node keeps its own members and receives those of the other nodes: all of them with `discover`
+and `sync` messages, and changes with `join` and `leave` messages. The members on a node are removed
+when the connection to it is lost. A scope on a BEAM node announces itself only to visible nodes,
+so this scope asks each connected node repeatedly, at intervals of up to 5 s, until it answers.
 
-OTP, pg(3), from OTP 23 on.
+OTP, pg(3), OTP 23 and later.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _OK = Atom("ok")
 _NOT_JOINED = Atom("not_joined")
 
 _Key = bytes
-"""A group as encoded: Erlang tells 1 from 1.0 and from true, and a list can be one."""
+"""The encoded group: Erlang distinguishes 1, 1.0 and true, and a list is not hashable."""
 
 
 @dataclass(slots=True)
 class _Group:
-    """What one node has said of one group."""
+    """The members of one group on one node."""
 
     name: Term
     pids: list[Pid] = field(default_factory=list)
@@ -55,12 +55,12 @@ class _Group:
 
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 5.0
-"""Seconds between two questions to a node that has not answered for its scope."""
+"""Seconds between two `discover` messages to a node that does not answer."""
 
 
 @dataclass(slots=True)
 class _Search:
-    """The questions to a node whose scope is not known."""
+    """The state of asking one node for its scope."""
 
     pause: float = _FIRST_PAUSE
     timer: asyncio.TimerHandle | None = None
@@ -68,14 +68,14 @@ class _Search:
 
 @dataclass(slots=True)
 class _Told:
-    """What one node has said of all groups, and our monitor of its scope process."""
+    """The groups of one node, and the monitor of its scope process."""
 
     monitor: Reference
     groups: dict[_Key, _Group] = field(default_factory=dict)
 
 
 def start(node: Node, scope: str = "pg") -> Groups:
-    """Starts the scope on this node; it lives as long as the node. Raises NameTaken."""
+    """Starts the scope on this node. It runs until the node stops. Raises NameTaken."""
     groups = Groups(node.system)
     node.system.register(scope, groups)
     groups.discover_all(node.nodes())
@@ -83,33 +83,35 @@ def start(node: Node, scope: str = "pg") -> Groups:
 
 
 class Groups(SystemProcess):
-    """One scope on this node."""
+    """A scope of process groups on this node."""
 
     def __init__(self, system: ProcessTable) -> None:
         super().__init__(system, lambda _, message, source: self._on_message(message, source))
         self._local: dict[_Key, _Group] = {}
         self._members: dict[Pid, Reference] = {}
-        """Our members, and our monitors of them."""
+        """The local members, and their monitors."""
         self._remote: dict[Pid, _Told] = {}
         self._scope_monitors: dict[Reference, Pid] = {}
         self._group_monitors: dict[Reference, tuple[Pid, _Key]] = {}
         self._undiscovered: dict[Atom, _Search] = {}
-        """Connected nodes on which no scope process is known."""
+        """Connected nodes whose scope process is not known."""
         self.monitor_nodes(hidden=True)
         system.before_drain[self] = self.leave_all
 
-    # -- the face --------------------------------------------------------------------------------
+    # -- public ----------------------------------------------------------------------------------
 
     def join(self, group: Term, *pids: Pid) -> None:
-        """Makes processes of this node members; once more if they are already, as OTP counts.
+        """Adds processes of this node to a group.
 
-        A name given as str is a binary to a BEAM; give an Atom for an atom. Raises NoProcess for
-        a process that is not of this node, or gone.
+        A process that joins twice is a member twice, as in OTP. A group name of type str is a
+        binary on a BEAM node; use an `Atom` for an atom.
+
+        Raises NoProcess if a process is not on this node or has ended.
         """
         self.system.affinity.check()
         for pid in pids:
             if pid not in self.system.processes:
-                raise NoProcess(f"{pid} is no process of this node: only those can join here")
+                raise NoProcess(f"{pid} is not a process of this node")
         if not pids:
             return
         key = _key(group)
@@ -121,7 +123,7 @@ class Groups(SystemProcess):
         self._broadcast((_JOIN, self.pid, group, list(pids)))
 
     def leave(self, group: Term, *pids: Pid) -> bool:
-        """Takes processes of this node out, once each. False when none was a member."""
+        """Removes processes of this node, once each. Returns False if none was a member."""
         self.system.affinity.check()
         key = _key(group)
         left = _remove(self._local, key, pids)
@@ -133,7 +135,7 @@ class Groups(SystemProcess):
         return True
 
     def members(self, group: Term) -> list[Pid]:
-        """All members, on all nodes."""
+        """Returns the members on all nodes."""
         self.system.affinity.check()
         key = _key(group)
         found = self._pids(self._local, key)
@@ -142,12 +144,12 @@ class Groups(SystemProcess):
         return found
 
     def local_members(self, group: Term) -> list[Pid]:
-        """The members on this node."""
+        """Returns the members on this node."""
         self.system.affinity.check()
         return self._pids(self._local, _key(group))
 
     def groups(self) -> list[Term]:
-        """The groups that have members."""
+        """Returns the groups that have members."""
         self.system.affinity.check()
         found = {key: group.name for key, group in self._local.items()}
         for told in self._remote.values():
@@ -155,23 +157,25 @@ class Groups(SystemProcess):
         return list(found.values())
 
     def local_groups(self) -> list[Term]:
-        """The groups that have members on this node."""
+        """Returns the groups that have members on this node."""
         self.system.affinity.check()
         return [group.name for group in self._local.values()]
 
     def monitor_group(self, watcher: Process, group: Term) -> tuple[Reference, list[Pid]]:
-        """The members now, and from now on messages (reference, 'join' or 'leave', group, pids)
-        to `watcher`."""
+        """Returns a reference and the current members, and sends changes to `watcher`.
+
+        The messages are (reference, 'join' or 'leave', group, pids).
+        """
         self.system.affinity.check()
         return self._monitor_group(watcher.pid, group)
 
     def monitor_scope(self, watcher: Process) -> tuple[Reference, list[tuple[Term, list[Pid]]]]:
-        """The same for all groups: (group, members) pairs, and messages."""
+        """Monitors all groups. Returns a reference and (group, members) pairs."""
         self.system.affinity.check()
         return self._monitor_scope(watcher.pid)
 
     def demonitor_groups(self, reference: Reference) -> bool:
-        """Ends either. True when there was one."""
+        """Removes a monitor of a group or of the scope. Returns True if it existed."""
         self.system.affinity.check()
         known = self._scope_monitors.pop(reference, None) is not None
         known = self._group_monitors.pop(reference, None) is not None or known
@@ -180,13 +184,13 @@ class Groups(SystemProcess):
         return known
 
     def leave_all(self) -> None:
-        """Takes all processes of this node out of all groups."""
+        """Removes all processes of this node from all groups."""
         self.system.affinity.check()
         for group in list(self._local.values()):
             self.leave(group.name, *group.pids)
 
     def discover_all(self, nodes: Iterable[str]) -> None:
-        """Asks nodes whether they have this scope, until each has answered or is gone."""
+        """Asks nodes whether they run this scope, until each has answered or is disconnected."""
         self.system.affinity.check()
         for node in nodes:
             self._search(Atom(node))
@@ -210,7 +214,7 @@ class Groups(SystemProcess):
             case ("nodedown", Atom() as node):
                 self._end_search(node)
             case ("join", _, _, _) | ("leave", _, _, _):
-                # The DOWN of its scope process says all; others are of a node we do not know yet.
+                # A DOWN of the scope process of a known node; others belong to unknown nodes.
                 pass
             case ("$gen_call", sender, request) if is_from(sender):
                 self._on_call(sender, request)
@@ -220,15 +224,15 @@ class Groups(SystemProcess):
                 logger.info("%s ignores a message: %s", self, text, extra=extra)
 
     def stopped(self) -> None:
-        """The node stops."""
+        """Called when the node stops."""
         super().stopped()
         self.system.before_drain.pop(self, None)
         for node in list(self._undiscovered):
             self._end_search(node)
 
     def _search(self, node: Atom) -> None:
-        """Asks a node for its scope, now and again after growing pauses. The scope there may start
-        later or be started again, and tells only visible nodes of it."""
+        # The scope on that node may start or restart later, and announces itself only to visible
+        # nodes.
         self._end_search(node)
         if node is not self.system.name:
             self._ask_again(node, _Search())
@@ -310,7 +314,7 @@ class Groups(SystemProcess):
             for key, group in list(self._local.items()):
                 left = _remove(self._local, key, [pid] * group.pids.count(pid))
                 if left:
-                    # Once for each time it has joined, as OTP lists it.
+                    # Once for each join, as in OTP.
                     gone.extend([group.name] * len(left))
                     self._notify(_LEAVE, key, group.name, left)
             self._broadcast((_LEAVE, self.pid, pid, gone))
@@ -337,7 +341,7 @@ class Groups(SystemProcess):
     def _are_ours(self, pids: Term) -> bool:
         return all(pid in self.system.processes for pid in _pids(pids))
 
-    # -- inside ----------------------------------------------------------------------------------
+    # -- internal --------------------------------------------------------------------------------
 
     def _monitor_scope(self, watcher: Pid) -> tuple[Reference, list[tuple[Term, list[Pid]]]]:
         reference = self.monitor(watcher)
@@ -363,7 +367,7 @@ class Groups(SystemProcess):
             self.system.post(self.pid, peer, message)
 
     def _unwatch(self, pids: Sequence[Pid]) -> None:
-        """Members that are in no group any more are not watched."""
+        """Removes the monitors of processes that are in no group any more."""
         for pid in set(pids):
             if not any(pid in group.pids for group in self._local.values()):
                 reference = self._members.pop(pid, None)
@@ -385,7 +389,7 @@ def _add(groups: dict[_Key, _Group], key: _Key, name: Term, pids: Iterable[Pid])
 
 
 def _remove(groups: dict[_Key, _Group], key: _Key, pids: Iterable[Pid]) -> list[Pid]:
-    """Takes each out once; which were there."""
+    """Removes each pid once. Returns the pids that were found."""
     group = groups.get(key)
     if group is None:
         return []

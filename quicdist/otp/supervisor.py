@@ -1,4 +1,4 @@
-"""Supervisors: who starts processes, and starts them again when they end.
+"""Supervisors: processes that start other processes and restart them when they end.
 
     tree = Supervisor(
         node,
@@ -7,8 +7,8 @@
     )
     await start(node, tree, name="tree")
 
-OTP, supervisor(3): the strategies, the restart intensity, the order of starts and stops, and what
-`supervisor:which_children/1` and `count_children/1` of a BEAM show.
+OTP, supervisor(3): restart strategies, restart intensity, order of starts and stops, and the
+answers to `supervisor:which_children/1` and `count_children/1`.
 """
 
 from __future__ import annotations
@@ -40,32 +40,35 @@ _NOT_FOUND = Atom("not_found")
 
 
 class Strategy(enum.Enum):
-    """Who is started again when one ends that is to be."""
+    """Which children are restarted when one ends."""
 
     ONE_FOR_ONE = "one_for_one"
-    """That one."""
+    """Only the child that ended."""
     ONE_FOR_ALL = "one_for_all"
-    """All: the others are stopped first."""
+    """All children. The others are stopped first."""
     REST_FOR_ONE = "rest_for_one"
-    """That one and those started after it."""
+    """The child that ended and the children started after it."""
 
 
 class Restart(enum.Enum):
-    """When a child is started again."""
+    """When a child is restarted."""
 
     PERMANENT = "permanent"
     """Always."""
     TRANSIENT = "transient"
-    """When it ended by other than `normal`, `shutdown` and `{shutdown, Term}`."""
+    """If it ended with a reason other than `normal`, `shutdown` and `{shutdown, Term}`."""
     TEMPORARY = "temporary"
     """Never."""
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """How one child is made. `make` returns a new GenServer (a class does), or is an async
-    function of its mailbox. `shutdown` is how many seconds it has to end when told to, None as
-    many as it takes; then it is killed."""
+    """A child specification.
+
+    `make` returns a new GenServer (such as a subclass), or is an async function that takes a
+    mailbox. `shutdown` is the time in seconds that the child has to end before it is killed; None
+    sets no limit.
+    """
 
     id: str
     make: Callable[[], GenServer] | Callable[[Mailbox], Any]
@@ -75,7 +78,7 @@ class Child:
 
 
 class _Running:
-    """A child, and its process where it has one."""
+    """A child, and its process if it runs."""
 
     def __init__(self, spec: Child) -> None:
         self.spec = spec
@@ -84,10 +87,11 @@ class _Running:
 
 
 class Supervisor(GenServer):
-    """Starts its children in order, keeps them running, and stops them in reverse order.
+    """Starts its children in order, restarts them, and stops them in reverse order.
 
-    When children are started again more than `intensity` times within `period` seconds, it stops
-    them and itself with reason `shutdown`.
+    If more than `intensity` restarts occur within `period` seconds, the supervisor stops its
+    children and ends with the reason `shutdown`. Raises ValueError if two children have the same
+    id.
     """
 
     trap_exit = True
@@ -110,19 +114,22 @@ class Supervisor(GenServer):
         self._period = period
         self._restarts: deque[float] = deque()
 
-    # -- its face --
+    # -- public ----------------------------------------------------------------------------------
 
     def child(self, identifier: str) -> Mailbox | None:
-        """The process of a child, if it runs. Raises KeyError."""
+        """Returns the process of a child, or None if it does not run.
+
+        Raises KeyError if there is no such child.
+        """
         for one in self._children:
             if one.spec.id == identifier:
                 return one.process
         raise KeyError(identifier)
 
-    # -- its life --
+    # -- callbacks -------------------------------------------------------------------------------
 
     async def init(self) -> None:
-        """Starts the children; when one cannot be, stops those that are started."""
+        """Starts the children. If one fails to start, stops those already started."""
         for one in self._children:
             try:
                 await self._start(one)
@@ -133,11 +140,11 @@ class Supervisor(GenServer):
                 raise Stop((SHUTDOWN, failed)) from None
 
     async def terminate(self, reason: Term) -> None:
-        """Stops the children, the last first."""
+        """Stops the children in reverse order."""
         await self._stop_all(self._children)
 
     async def handle_info(self, message: Term) -> None:
-        """A child has ended."""
+        """Handles the exit of a child."""
         match message:
             case ("EXIT", Pid() as pid, reason):
                 for one in self._children:
@@ -161,7 +168,7 @@ class Supervisor(GenServer):
         await self._restart(one)
 
     async def _restart(self, one: _Running) -> None:
-        """Starts a child again, and with it whoever the strategy says."""
+        """Restarts a child, and the other children that the strategy includes."""
         while True:
             self._count_restart()
             if self._strategy is Strategy.ONE_FOR_ONE:
@@ -171,17 +178,17 @@ class Supervisor(GenServer):
             else:
                 group = self._children[self._children.index(one) :]
             await self._stop_all(group)
-            # Temporary ones that were stopped with the others are gone.
+            # Temporary children that were stopped with the others are removed.
             gone = [each for each in group if each.spec.restart is Restart.TEMPORARY]
             for each in gone:
                 self._children.remove(each)
             try:
                 await self._start_all([each for each in group if each not in gone])
             except (InitError, NameTaken) as error:
-                # Counts as another restart, as in OTP: it is tried until the intensity is reached.
+                # A failed start counts as a restart, as in OTP, until the intensity is exceeded.
                 child = str(one.spec.id)
                 extra = {**self.me.fields("child_not_up"), "child": child, "reason": str(error)}
-                logger.error("%s: %s is not up again: %s", self.me, child, error, extra=extra)
+                logger.error("%s: %s failed to restart: %s", self.me, child, error, extra=extra)
                 await asyncio.sleep(0)
             else:
                 return
@@ -194,7 +201,7 @@ class Supervisor(GenServer):
             restarts.popleft()
         if len(restarts) > self._intensity:
             logger.error(
-                "%s: more than %s restarts within %g s: it gives up",
+                "%s: more than %s restarts within %g s: stopping",
                 self.me,
                 self._intensity,
                 self._period,
@@ -215,7 +222,7 @@ class Supervisor(GenServer):
             return
         server = make()
         one.is_supervisor = isinstance(server, Supervisor)
-        # The current process is this supervisor: it becomes the parent.
+        # The current process is this supervisor, which becomes the parent.
         one.process = await start(self._node, server, name=spec.name, link=True)
 
     async def _stop_all(self, children: Sequence[_Running]) -> None:
@@ -237,11 +244,11 @@ class Supervisor(GenServer):
             await process.wait()
         self.me.drop(lambda message: _is_exit_of(message, pid))
 
-    # -- what a BEAM asks --
+    # -- calls from other nodes ------------------------------------------------------------------
 
     async def handle_call(self, request: Term, sender: From) -> Term:
-        """`supervisor:which_children`, `count_children`, `terminate_child`, `restart_child`,
-        `delete_child`."""
+        """Handles `supervisor:which_children`, `count_children`, `terminate_child`,
+        `restart_child` and `delete_child`."""
         match request:
             case "which_children":
                 return [self._shown(one) for one in reversed(self._children)]
@@ -289,7 +296,7 @@ class Supervisor(GenServer):
         ]
 
     def state(self) -> Term:
-        """Its children."""
+        """Returns the children, for `sys:get_state`."""
         return [self._shown(one) for one in self._children]
 
 

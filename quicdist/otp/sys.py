@@ -1,4 +1,4 @@
-"""What a server of ours answers to `sys:get_state/1` and its kin.
+"""System messages: the answers to `sys:get_state/1` and related functions.
 
 OTP, sys(3).
 """
@@ -21,41 +21,41 @@ _ERROR = Atom("error")
 
 
 class Mode(enum.Enum):
-    """What a process does with other messages."""
+    """How a process handles other messages."""
 
     RUNNING = "running"
     SUSPENDED = "suspended"
-    """They wait."""
+    """Messages stay queued."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terminate:
-    """`sys:terminate/2` wants it to end."""
+    """The result of a request to end the process (`sys:terminate/2`)."""
 
     reason: Term
 
 
 class Subject(Protocol):
-    """A process that can be looked into."""
+    """A process that handles system messages."""
 
     me: Mailbox
     mode: Mode
 
     def sys_state(self) -> Term:
-        """For `sys:get_state`."""
+        """Returns the state, for `sys:get_state`."""
 
     def sys_module(self) -> Atom:
-        """What stands for the callback module."""
+        """Returns the callback module."""
 
     def sys_status(self) -> Term:
-        """The last element of `sys:get_status`."""
+        """Returns the last element of the result of `sys:get_status`."""
 
     def sys_parent(self) -> Pid:
-        """Who has started it."""
+        """Returns the parent process."""
 
 
 async def handle(subject: Subject, message: Term) -> Terminate | None:
-    """Deals with a system message, the answer included."""
+    """Handles a system message and sends the reply. Returns Terminate if the process must end."""
     assert isinstance(message, tuple)
     _, sender, request = message
     ends: Terminate | None = None
@@ -81,7 +81,7 @@ async def handle(subject: Subject, message: Term) -> Terminate | None:
         case ("debug", what):
             answer = system_messages.debug_answer(what)
         case ("replace_state", function):
-            # A fun is BEAM code.
+            # Functions of `sys:replace_state` are BEAM code.
             reason = (Atom("callback_failed"), function, (_ERROR, Atom("undef")))
             answer = (_ERROR, reason)
         case _:

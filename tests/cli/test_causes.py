@@ -64,7 +64,7 @@ def test_ping_where_nothing_is(quicdist: Command, name: str) -> None:
     env = {"ERL_EPMD_PORT": str(free_port())}
     done = quicdist("ping", f"{name}@127.0.0.1", env=env)
     assert done.out == "pang\n"
-    done.refused(ExitCode.UNREACHABLE, "no EPMD answers", "does a node run on that host")
+    done.refused(ExitCode.UNREACHABLE, "no EPMD answers", "check that a node runs on that host")
     assert "--cookie" not in done.err
     assert "--trust" not in done.err
 
@@ -73,7 +73,7 @@ def test_ping_where_nothing_is(quicdist: Command, name: str) -> None:
 def test_ping_a_closed_port_is_answered_long_before_the_time_is_over(quicdist: Command) -> None:
     done = quicdist("ping", f"{free_port()}@127.0.0.1", "--timeout", "3600")
     assert done.out == "pang\n"
-    done.refused(ExitCode.UNREACHABLE, "refused", "does it run")
+    done.refused(ExitCode.UNREACHABLE, "refused", "check that it runs")
 
 
 @pytest.mark.io

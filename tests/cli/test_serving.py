@@ -337,7 +337,7 @@ def test_gateway_writes_its_module(quicdist: Command) -> None:
     assert ("compiled by OTP" in done.out) == compiled
     (quicdist.home / "file").write_text("")
     done = quicdist("gateway", "--emit-module", "--module-dir", "file/erl")
-    done.refused(5, "cannot be written")
+    done.refused(5, "cannot write")
 
 
 @pytest.mark.erlang

@@ -66,7 +66,7 @@ def test_a_script_ends_where_it_fails(quicdist: Command, calc: str) -> None:
     assert done.out == "3\n"
     done.refused(1, "line 2", "ZeroDivisionError")
     given_to(quicdist, calc, "calc add").refused(2, "line 1", 'expected ":"', "M:F(Arguments)")
-    given_to(quicdist, calc, "calc:add(1,\n2").refused(2, "line 2", "ends amid a call")
+    given_to(quicdist, calc, "calc:add(1,\n2").refused(2, "line 2", "incomplete call")
 
 
 @pytest.mark.erlang

@@ -109,7 +109,7 @@ def test_the_old_name_message_and_its_complement_are_read_too() -> None:
 
 def test_whom_no_entry_fits_is_not_allowed() -> None:
     strangers = Policy((PeerRules(nodes=("other@*",)),))
-    with pytest.raises(HandshakeRefused, match="no entry of the policy fits peer@x") as caught:
+    with pytest.raises(HandshakeRefused, match="no entry of the policy matches peer@x") as caught:
         Guarded(strangers)
     assert caught.value.answer == b"snot_allowed"
     with pytest.raises(HandshakeRefused):
@@ -930,7 +930,7 @@ def test_a_policy_that_logs_says_what_it_would_refuse() -> None:
     stranger = Guarded(Policy((), Mode.LOG))
     assert stranger.peer_says(to("kitchen"), 1)
     assert stranger.notes == [
-        "would be refused: anything from peer@x, whom no entry of the policy fits"
+        "would be refused: anything from peer@x, which matches no entry of the policy"
     ]
 
 

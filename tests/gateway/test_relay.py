@@ -168,7 +168,7 @@ async def test_a_peer_that_is_not_believed_any_more_is_disconnected() -> None:
         far.strangers = {"6666@there"}
         both.recheck()
         assert both.is_closing
-        assert (near.closed, far.closed) == ("its certificate is not believed any more",) * 2
+        assert (near.closed, far.closed) == ("its certificate is no longer trusted",) * 2
 
 
 async def test_who_dials_does_not_say_when_the_handshake_is_done() -> None:
@@ -407,7 +407,7 @@ async def test_a_refusal_goes_back_and_the_node_hears_that_the_peer_lives(
         assert len(far.told) == 2
         assert far.consumed_bytes == 2 * len(REFUSED)
     assert caplog.text.count("peer@x (there:6666) -> node@x: refused: a monitor of kitchen") == 1
-    assert "peer@x (there:6666) -> node@x: against the policy in all: 2" in caplog.text
+    assert "peer@x (there:6666) -> node@x: messages refused by the policy: 2" in caplog.text
 
 
 async def test_who_does_not_read_refusals_is_heard_no_further() -> None:
@@ -444,7 +444,7 @@ async def test_kinds_of_refusals_in_the_log_are_few(caplog: pytest.LogCaptureFix
             both.note(f"refused: a message to name_{number}\n")
     assert "refused: a message to name_19?" in caplog.text
     assert "name_20" not in caplog.text
-    assert caplog.text.count("more is refused, of other kinds") == 1
+    assert caplog.text.count("further kinds of messages are refused") == 1
 
 
 async def test_whom_the_policy_does_not_know_is_told_and_closed() -> None:
@@ -466,7 +466,7 @@ async def test_whom_the_policy_does_not_know_is_told_and_closed() -> None:
     await until(lambda: far.flushes)
     far.flushes[0].set_result(True)
     await asyncio.wait_for(made.wait_closed(), PATIENCE)
-    assert far.closed == "no entry of the policy fits peer@x"
+    assert far.closed == "no entry of the policy matches peer@x"
 
 
 # -- who the peer is ----------------------------------------------------------------------------

@@ -142,7 +142,7 @@ async def test_a_hangup_has_the_file_read_again_and_a_broken_one_changes_nothing
     signal.raise_signal(signal.SIGHUP)
     await until(lambda: logged("policy_changed") == 1)
     assert gateway._policy == KITCHEN
-    assert "from now on a policy says what peers may do to the node" in caplog.text
+    assert "policy replaced: the policy restricts what peers may do on the node" in caplog.text
     signal.raise_signal(signal.SIGTERM)
     await asyncio.wait_for(running, PATIENCE)
 

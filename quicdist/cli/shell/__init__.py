@@ -25,7 +25,7 @@ from quicdist.cli.options import (
 )
 
 _TO_CONNECT = 7.0
-"""Seconds, where --timeout says nothing."""
+"""The default timeout in seconds."""
 
 
 def shell(

@@ -1,4 +1,4 @@
-"""An error, for who types calls: what it was, and where on the node."""
+"""Error messages of the shell."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quicdist.errors import CallError
 
 
 def described(error: Exception) -> Problem:
-    """With the exit code that a script ends with. Raises the error when it is a bug of ours."""
+    """Returns the Problem for an error. Raises the error again if it is a bug in quicdist."""
     if isinstance(error, CallError):
         return problem(error)
     known = problem_of(error)
@@ -20,7 +20,7 @@ def described(error: Exception) -> Problem:
 
 
 def show(error: Exception) -> None:
-    """On standard error."""
+    """Prints an error to standard error."""
     print(f"** {described(error).line()}", file=sys.stderr)
     if isinstance(error, CallError):
         show_details(error)

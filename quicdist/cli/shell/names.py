@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from quicdist.node.node import Node
 
 _FRESH = 10.0
-"""Seconds for which an answer is kept."""
+"""Seconds for which an answer is cached."""
 
 _PATIENCE = 5.0
 """Seconds to wait for the node after Tab is pressed."""
@@ -42,7 +42,7 @@ class Found:
 
 
 class Names:
-    """Asks a node, and keeps the answers for a while. No module is loaded by it."""
+    """Asks a node for names, and caches the answers. No module is loaded on the node."""
 
     def __init__(self, node: Node, peer: str) -> None:
         self._node = node
@@ -51,7 +51,7 @@ class Names:
         self._known: dict[tuple[str, ...], tuple[float, list[Term]]] = {}
 
     async def matching(self, typed: str) -> list[Found]:
-        """For the line up to the cursor; empty if the node does not answer."""
+        """Returns completions for the line up to the cursor, or none if the node is silent."""
         function = _FUNCTION.match(typed)
         if function:
             module_name = function["module"].strip("'")
@@ -96,7 +96,7 @@ class Names:
             value = await self._node.call(
                 self._peer, "erlang", function, [Atom(one) for one in args], timeout=_PATIENCE
             )
-        except (NodeError, ValueError):  # no such module, or no atom at all
+        except (NodeError, ValueError):  # no such module, or not an atom
             value = []
         found = value if isinstance(value, list) else []
         self._known[question] = time.monotonic(), found
@@ -105,7 +105,7 @@ class Names:
 
 def _modules(loaded: Iterable[Term], name: str, typed: int) -> list[Found]:
     names = sorted({one for one in loaded if isinstance(one, Atom)})
-    # An alias of Elixir is known by what follows `Elixir.`.
+    # An Elixir module is typed without the prefix `Elixir.`.
     starts = (name, f"Elixir.{name}") if name[:1].isupper() else (name,)
     return [Found(f"{_text(one)}:", typed, _text(one)) for one in names if one.startswith(starts)]
 

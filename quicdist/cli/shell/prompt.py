@@ -22,7 +22,7 @@ from quicdist.cli.shell.session import Session
 
 
 async def talk(session: Session, history: Path) -> None:
-    """Until Ctrl-D."""
+    """Runs the prompt until Ctrl-D."""
     peer = harmless(session.peer)
     asking: PromptSession[str] = PromptSession(
         history=_history(history),
@@ -53,7 +53,7 @@ async def _evaluate(session: Session, call: str) -> None:
 
 
 class _Calls:
-    """Ctrl-C ends the wait: what was called may go on over there, and its answer is dropped."""
+    """Ctrl-C stops waiting. The call may continue on the node; its answer is dropped."""
 
     def __init__(self) -> None:
         self._waiting: asyncio.Future[None] | None = None
@@ -67,7 +67,7 @@ class _Calls:
         except asyncio.CancelledError:
             if not self._was_interrupted:
                 raise
-            print("** cancelled; what was called may go on over there")
+            print("** cancelled; the call may continue on the node")
         finally:
             self._waiting.cancel()
             self._waiting = None
@@ -80,8 +80,10 @@ class _Calls:
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[_Calls]:
-    """SIGINT has one owner for as long as the shell is open: on its way from one to another it
-    would end the shell. At the prompt Ctrl-C is a key."""
+    """Handles SIGINT while the shell is open.
+
+    One handler is installed throughout, since a change of handlers would leave a moment in which
+    SIGINT ends the shell. At the prompt Ctrl-C is a key."""
     calls = _Calls()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, calls.interrupt)
@@ -96,28 +98,28 @@ class _NodeCompleter(Completer):
         self._names = names
 
     def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
-        """Only the node knows, and it is asked without blocking."""
+        """Returns nothing: completions come from the asynchronous method."""
         return []
 
     async def get_completions_async(
         self, document: Document, event: CompleteEvent
     ) -> AsyncGenerator[Completion, None]:
-        """For what is left of the cursor."""
+        """Completes the text left of the cursor."""
         for found in await self._names.matching(document.text_before_cursor):
             yield Completion(found.text, start_position=-found.typed, display=found.shown)
 
 
 class _KeptHistory(FileHistory):
-    """A disk that is full is no reason to end."""
+    """A history that ignores write errors, such as a full disk."""
 
     def store_string(self, string: str) -> None:
-        """Adds a line."""
+        """Appends a line."""
         with contextlib.suppress(OSError):
             super().store_string(string)
 
 
 def _history(path: Path) -> History:
-    """What is typed may be secret: nobody else reads it."""
+    """Opens the history file, readable only by its owner because calls may contain secrets."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         opened = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -126,6 +128,6 @@ def _history(path: Path) -> History:
         finally:
             os.close(opened)
     except OSError as error:
-        print(f"no history is kept: {path}: {error.strerror}")
+        print(f"history disabled: {path}: {error.strerror}")
         return InMemoryHistory()
     return _KeptHistory(str(path))

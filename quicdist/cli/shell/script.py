@@ -1,4 +1,4 @@
-"""The shell without a terminal: calls from standard input, one after another."""
+"""The shell without a terminal: runs the calls of standard input one by one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quicdist.cli.shell.session import Session
 
 
 async def run(session: Session) -> None:
-    """To the end of the input. Raises Problem for the first that goes wrong."""
+    """Runs calls until the end of the input. Raises Problem for the first that fails."""
     number = 0
     async for line in _lines():
         number += 1
@@ -25,11 +25,11 @@ async def run(session: Session) -> None:
             found = errors.described(error)
             raise Problem(found.code, f"line {number}: {found}") from None
     if session.is_amid_a_call:
-        raise Problem(ExitCode.USAGE, f"line {number}: the input ends amid a call")
+        raise Problem(ExitCode.USAGE, f"line {number}: incomplete call at the end of the input")
 
 
 async def _lines() -> AsyncIterator[str]:
-    """Read in a thread of its own, which nobody waits for: the input may stay silent for ever."""
+    """Reads lines in a daemon thread, which does not delay the end of the program."""
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[str] = asyncio.Queue(1000)
 

@@ -1,4 +1,4 @@
-"""What is typed, line by line, and the calls that it makes on a node."""
+"""Collects typed lines into calls, and runs them on a node."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _ENDED = re.compile(r"\.\s*(%.*)?\Z")
 
 
 class Session:
-    """Calls on one node."""
+    """The calls of a shell on one node."""
 
     def __init__(self, node: Node, peer: str, timeout: float | None, printed: Printed) -> None:
-        """`timeout` is how long each answer may take; None waits for ever. `printed` has what
-        the functions print, and the node has it too."""
+        """`timeout` is the limit in seconds for each answer, or None. `printed` receives the
+        output of the called functions; it is set on the node as well."""
         self.node = node
         self.peer = peer
         self.printed = printed
@@ -32,15 +32,15 @@ class Session:
 
     @property
     def is_amid_a_call(self) -> bool:
-        """Whether what was typed so far is the beginning of a call."""
+        """Whether the lines so far are the beginning of a call."""
         return bool(self._typed)
 
     def forget(self) -> None:
-        """What was typed so far is not meant any more."""
+        """Discards the lines typed so far."""
         self._typed = ""
 
     def take(self, line: str) -> str | None:
-        """The call that this line completes, if it does. Raises Problem for what cannot be one."""
+        """Adds a line. Returns the complete call, or None. Raises Problem if it is invalid."""
         text = f"{self._typed}{line}\n"
         self._typed = ""
         if _NOTHING.match(text):
@@ -52,13 +52,13 @@ class Session:
             if error.position >= len(meant.rstrip()) and not _ENDED.search(meant.rstrip()):
                 self._typed = text
                 return None
-            raise Problem(ExitCode.USAGE, f"{error}; calls are M:F(Arguments)") from None
+            raise Problem(ExitCode.USAGE, f"{error}; expected M:F(Arguments)") from None
         return text
 
     async def evaluate(self, call: str) -> str:
-        """What a call returns, in Erlang notation. Raises what Node.call raises."""
+        """Runs a call and returns its result in Erlang notation. Raises what Node.call raises."""
         await self.node.connect(self.peer)
-        # Whose life a pid belongs to, its text does not say; the connection does.
+        # The text of a pid does not contain the creation; the connection does.
         creation = self.node.peer(self.peer).creation
         wanted = parse_call(unaliased(call), node=self.peer, creation=creation)
         try:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class SortBy(enum.StrEnum):
-    """As `sampling.Sort`, which --help need not import."""
+    """The same values as `sampling.Sort`, which --help does not import."""
 
     REDUCTIONS = "reductions"
     MEMORY = "memory"

@@ -11,7 +11,7 @@ from quicdist.cli.top.watching import View
 
 
 def fields(view: View) -> dict[str, Value]:
-    """`kind` is `beam` or `python`, and decides what `node` and `processes` contain."""
+    """Returns a view as JSON fields. `kind` is `beam` or `python`."""
     sample = view.sample
     shown: dict[str, Value] = {"node": view.peer, "problem": view.problem}
     if view.link is not None:

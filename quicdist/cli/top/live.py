@@ -1,4 +1,4 @@
-"""The view on a terminal, which keys change. Needs prompt_toolkit."""
+"""The interactive view on a terminal. Requires prompt_toolkit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _STYLE = Style.from_dict(
 
 
 async def show(watch: Watch) -> None:
-    """Until q or Ctrl-C is pressed. Raises NoBeam and what else Watch.look_on lets through."""
+    """Runs until q or Ctrl-C. Raises NoBeam, and what else Watch.look_on raises."""
     application = _application(watch)
     looking = asyncio.ensure_future(watch.look_on(application.invalidate))
     showing = asyncio.ensure_future(application.run_async())

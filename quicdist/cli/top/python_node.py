@@ -1,4 +1,4 @@
-"""What `quicdist:status()` answers on a Python node, and its change over a window of time."""
+"""Parses the answers of `quicdist:status()` on a Python node, and compares two of them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Row:
 
     pid: Pid
     name: Atom
-    """`undefined` if it has none."""
+    """`undefined` if the process has no name."""
 
     kind: Literal["mailbox", "system"]
     messages: int
-    """Messages that wait."""
+    """The number of queued messages."""
 
     bytes: int
-    """Their size."""
+    """The size of the queued messages in bytes."""
 
     monitors: int
-    """Processes that monitor it."""
+    """The number of processes that monitor it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +49,19 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The node at one moment. Times are in milliseconds, sizes in bytes."""
+    """The state of a node. Times are in milliseconds, sizes in bytes."""
 
     language: str
     uptime: int
     cpu_time: int
-    """Of the whole process."""
+    """Of the whole operating system process."""
 
     processes: int
     mailboxes: int
     messages: int
     message_bytes: int
     calls: int
-    """Calls of exported functions that have not ended, this one included."""
+    """Running calls of exported functions, including this one."""
 
     rows: Sequence[Row]
     connections: Sequence[Link]
@@ -69,23 +69,23 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class PythonSample:
-    """One look at a Python node."""
+    """A sample of a Python node."""
 
     status: Status
     window: float
-    """Seconds between the two answers that it is made from."""
+    """Seconds between the two answers."""
 
     cpu_share: float
-    """CPU time in that window, as a part of one CPU."""
+    """CPU time in that window, as a fraction of one CPU."""
 
 
 def read_status(answer: Term) -> Status:
-    """Raises TermError."""
+    """Parses an answer. Raises TermError."""
     return from_term(answer, Status)
 
 
 def compared(before: Status, after: Status) -> PythonSample:
-    """The later status, with what has changed since the earlier one."""
+    """Returns the later status with the changes since the earlier one."""
     passed = max(after.uptime - before.uptime, 1)
     used = max(after.cpu_time - before.cpu_time, 0)
     return PythonSample(after, passed / 1000, used / passed)

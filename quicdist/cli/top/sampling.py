@@ -1,8 +1,8 @@
-"""What a BEAM node is asked, and what it answers: one call for each look, nothing loaded on it.
+"""Samples of a BEAM node: one call for each, without loading code on the node.
 
-The question is an Erlang expression that the node's own `erl_eval` evaluates, so that only the
-processes to be shown travel, however many there are. It looks at the reductions of all of them
-twice, at the beginning of the call and at its end, and keeps nothing in between calls.
+The call passes an Erlang expression to `erl_eval` on the node, so that only the processes to show
+are transferred. It reads the reductions of all processes at its beginning and end, and keeps
+nothing between calls.
 
 OTP, erl_eval(3), erlang:process_info/2.
 """
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from quicdist.node.node import Node
 
 MOST_PROCESSES = 100_000
-"""A node with more than these is looked at in part: what it costs must stay little."""
+"""The maximum number of processes to examine on a node, to limit the cost."""
 
 SHARE = 20
-"""Looking takes at most one part in so many of the time, whatever interval was asked for."""
+"""Sampling takes at most this fraction (1/SHARE) of the time, whatever interval is given."""
 
-# The lists are walked by functions of stdlib and BIFs, which are compiled; what is interpreted for
-# each process is one generator. A process that is gone by the second look matches no pattern.
+# Lists are processed by compiled functions of stdlib and BIFs; only one generator is interpreted
+# for each process. A process that has ended before the second reading matches no pattern.
 _QUESTION = """
 (fun() ->
     Began = erlang:monotonic_time(microsecond),
@@ -63,11 +63,11 @@ end)().
 
 
 _UNTRANSLATED = (Atom("proc_lib"), Atom("init_p"), 5)
-"""What translate_initial_call/1 says of processes that proc_lib has not started."""
+"""The result of translate_initial_call/1 for processes not started by proc_lib."""
 
 
 class Sort(enum.Enum):
-    """What the busiest are busiest in."""
+    """The sort order of processes."""
 
     REDUCTIONS = "reductions"
     MEMORY = "memory"
@@ -75,32 +75,32 @@ class Sort(enum.Enum):
 
     @property
     def column(self) -> int:
-        """Of a process in the question, from 1."""
+        """The column in the tuples of the question, from 1."""
         return list(Sort).index(self) + 2
 
 
 class Process(NamedTuple):
-    """A row of the answer."""
+    """A process in the answer."""
 
     pid: Pid
     reductions: int
-    """In the time looked at."""
+    """Reductions in the sampled time."""
 
     memory: int
     """Bytes."""
 
     mailbox: int
-    """Messages that wait."""
+    """The number of queued messages."""
 
     translated: Any
-    """The function that it began with, as proc_lib tells it."""
+    """The initial function, according to proc_lib."""
 
     told: Any
-    """Of process_info/2; `undefined` of one that has ended meanwhile."""
+    """The result of process_info/2, or `undefined` if the process has ended."""
 
     @property
     def title(self) -> Term:
-        """Its registered name, or the function that it began with."""
+        """The registered name, or the initial function."""
         told = self._told
         name = told.get("registered_name")
         if isinstance(name, Atom):
@@ -109,7 +109,7 @@ class Process(NamedTuple):
 
     @property
     def doing(self) -> Term:
-        """The function it is in; None of one that has ended meanwhile."""
+        """The current function, or None if the process has ended."""
         return self._told.get("current_function")
 
     @property
@@ -123,7 +123,7 @@ class Process(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """The node as a whole."""
+    """Figures of the whole node."""
 
     release: str
     schedulers: int
@@ -138,14 +138,14 @@ class Figures(NamedTuple):
     """Processes and ports that are ready to run, in all run queues."""
 
     bytes_in: int
-    """Over all ports, distribution by TCP included."""
+    """Bytes of all ports, including distribution over TCP."""
 
     bytes_out: int
     memory: list[tuple[Atom, int]]
-    """Bytes, by what for."""
+    """Bytes by purpose."""
 
     nodes: list[Atom]
-    """All that it is connected to, hidden ones too."""
+    """All connected nodes, including hidden ones."""
 
 
 class _Answer(NamedTuple):
@@ -158,17 +158,17 @@ class _Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at a node."""
+    """A sample of a BEAM node."""
 
     figures: Figures
     seen: int
-    """Processes that were looked at."""
+    """The number of examined processes."""
 
     window: float
-    """Seconds that reductions were counted for."""
+    """The seconds for which reductions were counted."""
 
     cost: float
-    """Seconds that the node was busy answering."""
+    """The seconds that the node spent on the sample."""
 
     rows: Sequence[Process]
 
@@ -184,14 +184,14 @@ class NoBeam(Problem):
 
 
 class _NoErlang(NoBeam):
-    """There is no such function on the node."""
+    """The function does not exist on the node."""
 
 
 class Sampler:
-    """Takes samples of one node."""
+    """Takes samples of a node."""
 
     def __init__(self, node: Node, peer: str, timeout: float) -> None:
-        """`timeout` is what an answer may take beyond the time that it waits by itself."""
+        """`timeout` is the limit in seconds for an answer, in addition to the sampled time."""
         self._node = node
         self._peer = peer
         self._timeout = timeout
@@ -200,9 +200,10 @@ class Sampler:
         self._cost = 0.0
 
     async def look(self, window: float, sort: Sort, count: int) -> Sample | PythonSample:
-        """The `count` processes that come first, after `window` seconds or what SHARE makes of it.
+        """Returns the first `count` processes in the order `sort`.
 
-        Raises NoBeam, and what Node.call raises.
+        The sampled time is `window` seconds, or longer if SHARE requires it. Raises NoBeam, and
+        what Node.call raises.
         """
         if not self._is_python:
             try:

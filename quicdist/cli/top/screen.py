@@ -1,4 +1,4 @@
-"""A view as lines of text, in which nothing that a node says steers the terminal."""
+"""A view as lines of text. Control characters from the node are removed."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Line: TypeAlias = "list[tuple[str, str]]"
 
 _COLUMNS = ((Sort.REDUCTIONS, "REDS/S"), (Sort.MEMORY, "MEMORY"), (Sort.MAILBOX, "MAILBOX"))
 _WIDTH = 9
-"""Of a column of numbers."""
+"""The width of a column of numbers."""
 
 _MOST_CONNECTIONS = 10
-"""Connections of a Python node that are shown."""
+"""The maximum number of connections of a Python node to show."""
 
 HEAD = 7
-"""Lines above the first process."""
+"""The number of lines above the first process."""
 
 
 def lines(view: View, width: int) -> Iterator[Line]:
-    """All of it, cut to `width` columns."""
+    """Returns the lines of a view, cut to `width` columns."""
     for line in _head(view):
         yield _cut(line, width)
     if view.sample is None:
@@ -44,7 +44,7 @@ def lines(view: View, width: int) -> Iterator[Line]:
 
 
 def plain(view: View, width: int) -> str:
-    """The same for a pipe, a line each."""
+    """Returns a view as plain text, for a pipe."""
     return "".join("".join(text for _, text in line).rstrip() + "\n" for line in lines(view, width))
 
 
@@ -144,7 +144,7 @@ def _link(link: Link) -> str:
     info, traffic = link.info, link.info.traffic
     trip = "" if info.round_trip is None else f", round trip {info.round_trip * 1000:.1f} ms"
     return (
-        f"our link: {info.alpn or info.carrier}{trip}, "
+        f"link: {info.alpn or info.carrier}{trip}, "
         f"in {amount(link.received)}B/s ({amount(traffic.bytes_received)}B), "
         f"out {amount(link.sent)}B/s ({amount(traffic.bytes_sent)}B), "
         f"{_many(traffic.datagrams_lost, 'datagram')} lost"
@@ -163,7 +163,7 @@ def _titles(sort: Sort) -> Line:
 
 
 def _title_width(width: int) -> int:
-    """Half of what the numbers leave; the other half says what it does now."""
+    """Half of the width that the numbers leave; the other half shows the current function."""
     return max(16, (width - 14 - _WIDTH * len(_COLUMNS) - 3) // 2)
 
 
@@ -185,7 +185,7 @@ def _process(row: Process, view: View, title_width: int) -> Line:
 
 
 def _python_processes(sample: PythonSample, view: View) -> Iterator[Line]:
-    """The most messages first, or with the sort `memory` the most bytes."""
+    """Sorted by queued messages, or with the sort `memory` by bytes."""
     title = f"{'PID':<14}{'MEMORY':>{_WIDTH}}{'MAILBOX':>{_WIDTH}}{'MONITORS':>{_WIDTH}}  NAME"
     yield [("class:title", title)]
     by_size = view.sort is Sort.MEMORY
@@ -211,7 +211,7 @@ def _function_or_term(term: object) -> str:
 
 
 def amount(number: float) -> str:
-    """In at most five characters: `999`, `12.3k`, `4.5M`."""
+    """Formats a number in at most five characters: `999`, `12.3k`, `4.5M`."""
     for unit in ("", "k", "M", "G", "T"):
         if number < 999.5:
             return f"{number:.0f}" if not unit else f"{number:.1f}{unit}"
@@ -220,7 +220,7 @@ def amount(number: float) -> str:
 
 
 def fitted(text: str, width: int) -> str:
-    """Cut or filled to so many columns; wide characters take two, combining ones none."""
+    """Cuts or pads text to `width` columns. Wide characters take two, combining ones none."""
     taken, used = [], 0
     for char in text:
         columns = _columns(char)

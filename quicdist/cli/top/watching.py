@@ -1,4 +1,4 @@
-"""A node under watch: what it last answered, or why it does not, and the link to it."""
+"""Samples a node repeatedly, and keeps the last sample, the last error and the link."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from quicdist.node.node import Node
 
 _FIRST_WINDOW = 0.5
-"""Seconds: something is to be seen soon."""
+"""Seconds of the first sample, short so that it is shown soon."""
 
 _LONGEST_PAUSE = 5.0
-"""Seconds between two tries to reach a node that has gone."""
+"""Seconds between two attempts to reach a node that is gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Our own connection, with what went over it since the look before."""
+    """The connection to the node, and its traffic since the last sample."""
 
     info: PeerInfo
     received: float
-    """Bytes in a second."""
+    """Bytes per second."""
 
     sent: float
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What there is to show."""
+    """The data to show."""
 
     peer: str
     sort: Sort
@@ -44,18 +44,18 @@ class View:
     sample: Sample | PythonSample | None = None
     link: Link | None = None
     problem: str | None = None
-    """Why the sample is an old one."""
+    """The reason why the sample is outdated."""
 
     is_paused: bool = False
 
 
 class Watch:
-    """Looks again and again; `view` is what was seen last."""
+    """Samples a node repeatedly. `view` holds the last result."""
 
     def __init__(self, node: Node, view: View, timeout: float) -> None:
         self.view = view
         self.rows = 20
-        """Processes that there is room for."""
+        """The number of processes that fit on the screen."""
 
         self._node = node
         self._sampler = Sampler(node, view.peer, timeout)
@@ -64,11 +64,11 @@ class Watch:
         self._resumed.set()
 
     def sort_by(self, sort: Sort) -> None:
-        """From the next look on; what is there is put in that order at once."""
+        """Sorts the current sample, and the next ones."""
         self.view = replace(self.view, sort=sort)
 
     def pause_or_go_on(self) -> None:
-        """Lets the view stay as it is."""
+        """Pauses or resumes sampling."""
         paused = not self.view.is_paused
         self.view = replace(self.view, is_paused=paused)
         if paused:
@@ -77,7 +77,7 @@ class Watch:
             self._resumed.set()
 
     async def look(self, window: float | None = None) -> View:
-        """Once. Raises NoConnection, NoBeam and what else Node.call raises."""
+        """Takes a sample. Raises NoConnection, NoBeam and what else Node.call raises."""
         view = self.view
         wait = view.interval if window is None else window
         if self._before is None:
@@ -87,7 +87,7 @@ class Watch:
         return self.view
 
     async def look_on(self, changed: Callable[[], None]) -> None:
-        """Until cancelled, whatever becomes of the node. `changed` is called after each look."""
+        """Samples until cancelled, also while the node is down. `changed` is called after each."""
         window: float | None = _FIRST_WINDOW
         pause = 1.0
         while True:
