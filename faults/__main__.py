@@ -26,7 +26,9 @@ def _play(scenario: Scenario, run: Run) -> tuple[bool, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
-    parser.add_argument("words", nargs="*", help="run only scenarios whose names contain one of these words")
+    parser.add_argument(
+        "words", nargs="*", help="run only scenarios whose names contain one of these words"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="factor for the transfer sizes")
     parser.add_argument("--engine", default="aioquic", help="QUIC library: aioquic or qh3")
     arguments = parser.parse_args()

@@ -92,7 +92,7 @@ class GatewayedStage:
         return await asyncio.to_thread(self.erlang.eval, source, data)
 
     async def stream_until(self, count: int, *, begin: bool = True) -> list[int]:
-        """Receives `count` chunks and returns their numbers; the Erlang node sends one every 5 ms."""
+        """Returns the numbers of the next `count` chunks; the Erlang node sends one every 5 ms."""
         if begin:
             await self.ask(_STREAM, self.node.name.encode())
         return [_number(await self.sink.receive(timeout=PATIENCE)) for _ in range(count)]
@@ -115,7 +115,7 @@ class GatewayedStage:
         return at, event.reason
 
     async def erlang_downs(self) -> list[float]:
-        """Returns when the Erlang node saw nodedown of this node, on this process's monotonic clock."""
+        """Returns the times of nodedown on the Erlang node, on this process's monotonic clock."""
         offset = time.time() - time.monotonic()
         text = await self.ask('[io_lib:format("~b ", [At]) || {At} <- ets:tab2list(log)].')
         return [int(word) / 1000 - offset for word in text.split()]

@@ -102,7 +102,7 @@ class Stage:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def transfer(self, size: int, name: str = "one") -> str:
-        """Transfers data, returns figures. Raises AssertionError on loss, duplicates or reordering."""
+        """Transfers `size` bytes and returns figures. Raises AssertionError if the data differs."""
         began = time.monotonic()
         good, text = await asyncio.wait_for(
             transfer(self.node, self.peer.name, size, name), PATIENCE
