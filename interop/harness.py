@@ -78,8 +78,8 @@ async def _column(carrier: Carrier, dialer: Dialer, directory: Path, options: Op
     peer = carrier.make(setting)
     calls = actor.Calls()
     outcomes: dict[str, Outcome] = {}
-    # All nodes share one key. A peer that supports client certificates must present it; the carriers
-    # written in Erlang do not.
+    # All nodes share one key. A peer that supports client certificates must present it; the
+    # carriers written in Erlang do not.
     trust = Trust.first_use(directory / "known_nodes", uncertified=["*"])
     async with Node(
         ours, cookie=cookie, exports=[calls], identity=identity, trust=trust, limits=limits

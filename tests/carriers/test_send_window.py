@@ -1,4 +1,4 @@
-"""How much a connection hands over before some of it is acknowledged."""
+"""The amount of data that a connection passes to QUIC before it is acknowledged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MOST = 512 * 1024
 
 
 def after(*rounds: tuple[float, float], datagram: int = 1200) -> SendWindow:
-    """A window after rounds that began at a time and took so long."""
+    """Returns a window after rounds with the given start times and durations."""
     window = SendWindow(MOST)
     for number, (began, took) in enumerate(rounds, start=1):
         window.sent(number, began)
