@@ -148,7 +148,7 @@ class Peer(abc.ABC):
 
     @property
     def _state(self) -> Mapping[str, str]:
-        """Environment with a state folder of the peer's own, so that known keys do not outlive it."""
+        """Environment with a state folder for this peer only, which holds its known keys."""
         return {"QUICDIST_STATE_DIR": str(self.setting.directory / "state")}
 
     async def run(self, *command: str, env: Mapping[str, str] | None = None) -> None:

@@ -1,6 +1,6 @@
 """Test doubles of third-party carriers: bare aioquic peers that tests control.
 
-Data that arrives within MERGE_TIME is one event, as in the QUIC libraries of those carriers.
+Data that arrives within MOMENT is one event, as in the QUIC libraries of those carriers.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ CREDENTIALS = Credentials(IDENTITY, Trust.nothing())
 
 
 class Owner:
-    """Records all calls and runs a handshake; consumes frames unless `hoards` is set."""
+    """Records all calls and runs a handshake; consumes frames unless `hoard` is set."""
 
     def __init__(self, connection: Connection, *, hoard: bool = False) -> None:
         self.connection = connection

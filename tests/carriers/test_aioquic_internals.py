@@ -277,8 +277,8 @@ def test_a_peers_reason_is_one_harmless_line() -> None:
 
 
 def test_a_server_can_ask_for_a_certificate_and_see_it() -> None:
-    """quicdist's verification depends on this: aioquic requests a certificate, checks the signature,
-    and accepts any certificate. This test fails if aioquic starts to verify certificates."""
+    """quicdist depends on this: aioquic requests a certificate, checks the signature, and accepts
+    any certificate. This test fails if aioquic starts to verify certificates."""
     dialer, listener = adapted()
     assert listener._quic.tls._request_client_certificate is False
     assert listener.certificates == ()

@@ -66,12 +66,12 @@ def ping(stranger: Stranger) -> None:
 
 
 def wrong_message(stranger: Stranger) -> None:
-    """Sends a CONNECTION_CLOSE."""
+    """Sends a wrong TLS message, which closes the connection."""
     stranger.server.udp.bring(stranger.initial(crypto(0, b"\x14\0\0\0")), stranger.address)
 
 
 def wrong_frame(stranger: Stranger) -> None:
-    """Sends a frame that is a protocol error, which also closes the connection."""
+    """Sends an invalid frame, which closes the connection."""
     stranger.server.udp.bring(stranger.initial(b"\x1e"), stranger.address)
 
 

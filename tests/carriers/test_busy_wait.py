@@ -32,7 +32,7 @@ class Watched(selectors.DefaultSelector):
 
 
 class Played(selectors.DefaultSelector):
-    """A selector whose calls take one second of a simulated clock; it stops a loop that would sleep."""
+    """A selector whose calls take one simulated second; it stops a loop that would sleep."""
 
     def __init__(self) -> None:
         super().__init__()

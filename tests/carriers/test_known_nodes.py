@@ -274,9 +274,7 @@ def test_a_new_key_that_the_old_one_vouches_for(tmp_path: Path) -> None:
     assert stat.S_IMODE((mine / "key.pem").stat().st_mode) == 0o600
     assert stat.S_IMODE((mine / "former-key.pem").stat().st_mode) == 0o600
     stranger = Identity.ephemeral(["127.0.0.1"]).certificate
-    with pytest.raises(
-        PeerRefused
-    ):  # possession of the old certificate is not possession of its key
+    with pytest.raises(PeerRefused):  # the old certificate is not proof of its key
         verifier.dialed(NODE, [stranger, old.certificate])
     assert fingerprint(new.chain[0]) == old.fingerprint
 

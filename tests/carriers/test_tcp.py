@@ -20,7 +20,7 @@ pytestmark = pytest.mark.io
 
 
 class Recorder:
-    """An owner that records all calls; consumes at once unless `hoards` is set."""
+    """An owner that records all calls; consumes at once unless `hoard` is set."""
 
     def __init__(self, connection: Connection, *, hoard: bool = False) -> None:
         self.connection = connection

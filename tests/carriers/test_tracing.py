@@ -43,7 +43,7 @@ async def talk(tracing: Tracing) -> None:
 
 
 def records(file: Path) -> list[Any]:
-    """Parses a JSON text sequence (RFC 7464): record separator before, line feed after each text."""
+    """Parses a JSON text sequence (RFC 7464): a record separator before and a line feed after."""
     texts = file.read_text().split("\x1e")
     assert texts[0] == ""
     assert all(text.endswith("\n") for text in texts[1:])
