@@ -1,4 +1,4 @@
-"""Imports point down: no package of quicdist imports from one above it."""
+"""Imports point down: no package of quicdist imports from a higher layer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "extras"),
     ("etf", "log_escaping", "stopping"),
 )
-"""From the roof down. Packages of one floor do not import each other."""
+"""Layers from top to bottom. Packages of one layer do not import each other."""
 
 HEIGHT = {name: -number for number, floor in enumerate(FLOORS) for name in floor}
 

@@ -26,7 +26,7 @@ OF_EVERY_RECORD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 def events(tree: ast.AST) -> Iterator[str]:
-    """Those that a module logs, as its source names them."""
+    """Returns the events that a module logs, from its source."""
     for node in ast.walk(tree):
         named: list[ast.expr] = []
         if isinstance(node, ast.Dict):

@@ -1,4 +1,4 @@
-"""A terminal to run a command in: what it shows, and keys to press."""
+"""A pseudo-terminal that runs a command, shows its screen and sends keys."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.waiting import PATIENCE
 
 
 class _Screen(pyte.Screen):
-    """Says where the cursor is when it is asked, as terminals do."""
+    """Answers cursor position queries, as terminals do."""
 
     answer: Callable[[str], object]
 
@@ -47,7 +47,7 @@ class Terminal(Closing):
         self.screen.answer = lambda data: os.write(self._master, data.encode())
         self._stream = pyte.ByteStream(self.screen)
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        # Whoever opens it first in a new session is who its Ctrl-C interrupts.
+        # The first process to open it in a new session receives its Ctrl-C.
         self.process = subprocess.Popen(
             ["sh", "-c", f'exec "$0" "$@" <{name} >{name} 2>&1', *command],
             stdin=subprocess.DEVNULL,
@@ -64,15 +64,15 @@ class Terminal(Closing):
 
     @property
     def text(self) -> str:
-        """What is on it."""
+        """Returns the text on the screen."""
         return "\n".join(line.rstrip() for line in self.screen.display)
 
     def press(self, keys: str) -> None:
-        """As they come from a keyboard."""
+        """Sends keys."""
         os.write(self._master, keys.encode())
 
     def wait_for(self, shown: str | Callable[[str], bool], patience: float = PATIENCE) -> str:
-        """Until that text is shown, or what is shown is found right; what is shown then."""
+        """Waits until the screen shows a text or satisfies a condition, and returns the screen."""
         is_right = shown if callable(shown) else lambda text: shown in text
         deadline = time.monotonic() + patience
         while not is_right(self.text):
@@ -82,7 +82,7 @@ class Terminal(Closing):
         return self.text
 
     def press_until(self, keys: str, shown: str) -> None:
-        """Again and again: what is pressed before somebody waits for it is lost."""
+        """Repeats keys until the screen changes, because early keys are lost."""
         deadline = time.monotonic() + PATIENCE
         while shown not in self.text:
             assert time.monotonic() < deadline, f"still not {shown!r}:\n{self.text}"
@@ -107,7 +107,7 @@ class Terminal(Closing):
             return True
         try:
             data = os.read(self._master, 65536)
-        except OSError:  # what Linux says when nobody has the other end any more
+        except OSError:  # Linux's error when the other end is closed
             return False
         self._let_go()
         self._stream.feed(data)

@@ -1,4 +1,4 @@
-"""What a peer may do: what it may call, what is listed, and nothing else where it is restricted."""
+"""Access rules: a restricted peer may call what the rules allow and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a peer is taken for dead, and whether our own event loop ran."""
+"""Detection of dead peers, and of a local event loop that was blocked."""
 
 from __future__ import annotations
 

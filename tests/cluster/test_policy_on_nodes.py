@@ -1,4 +1,4 @@
-"""A policy file on a Python node: the same file, the same keys and words as on a gateway."""
+"""A policy file on a Python node has the format and meaning that it has on a gateway."""
 
 from __future__ import annotations
 

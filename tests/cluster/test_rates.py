@@ -1,4 +1,4 @@
-"""Bounds on what a peer sends, calls and begins in a second."""
+"""Rate limits of a peer's messages, calls and handshakes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each step of an examination, against a peer that fails just there."""
+"""Each step of the doctor, against a peer that fails in that step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two cores side by side, and what it means that they do the same."""
+"""Access to both cores, and checks that they behave alike."""
 
 from __future__ import annotations
 

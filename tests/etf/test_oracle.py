@@ -1,4 +1,4 @@
-"""A real Erlang as the judge: what it encodes we decode, what we encode it reads as =:=."""
+"""A real Erlang as oracle: its encodings are decoded, and it reads encoded terms as =:=."""
 
 from __future__ import annotations
 

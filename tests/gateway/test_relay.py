@@ -469,7 +469,7 @@ async def test_whom_the_policy_does_not_know_is_told_and_closed() -> None:
     assert far.closed == "no entry of the policy fits peer@x"
 
 
-# -- identity of the peer ----------------------------------------------------------------------------
+# -- identity of the peer --------------------------------------------------------------------------
 
 
 def incoming(**settings: object) -> Relay:

@@ -260,8 +260,8 @@ def test_a_node_may_start_before_its_gateway() -> None:
 
 
 def test_nodes_keep_their_names() -> None:
-    """The first has a route to all nodes of the other's host; the other dials back by the routes that
-    it has learned: to the node and to a tool beside it."""
+    """The first has a route to all nodes of the other's host; the other dials back by the routes
+    that it has learned: to the node and to a tool beside it."""
     one_at, two_at = (("127.0.0.1", free_port()) for _ in range(2))
     with ExitStack() as stack:
         one_gateway = stack.enter_context(

@@ -1,4 +1,4 @@
-"""Which peers take part, and where their compiled folders are looked for."""
+"""Availability of peers, and the search for their compiled folders."""
 
 from __future__ import annotations
 

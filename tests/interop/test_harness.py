@@ -1,4 +1,4 @@
-"""Runs of the harness: with Python, with a stock Erlang, and with scenarios that go wrong."""
+"""Runs of the harness with Python, with stock Erlang, and with failing scenarios."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ async def test_an_absent_peer_is_a_column_of_its_own() -> None:
 
 
 async def test_a_carrier_known_to_end_at_the_handshake_is_asked_first() -> None:
-    """This one does carry: its limits are not taken on trust."""
+    """This peer delivers messages: known limits are verified."""
     known = replace(carrier("quicdist"), no_messages="handshake only")
     got = await outcomes(known, [FINE])
     assert got["fine"].verdict is Verdict.OK

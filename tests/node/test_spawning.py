@@ -36,7 +36,7 @@ async def get(me: Mailbox, match: Any = None) -> Term:
     return await me.receive(match, timeout=PATIENCE)
 
 
-# -- from Python to Erlang --------------------------------------------------------------------------
+# -- from Python to Erlang -------------------------------------------------------------------------
 
 
 async def test_spawn_there_with_link_and_monitor(beam: Beam, make_node: MakeNode) -> None:
@@ -125,7 +125,7 @@ async def test_an_abandoned_linked_child_is_ended(beam: Beam, make_node: MakeNod
         await beam.eval("exit(whereis(abandoned_false), kill), ok")
 
 
-# -- from Erlang to Python --------------------------------------------------------------------------
+# -- from Erlang to Python -------------------------------------------------------------------------
 
 
 async def test_a_beam_spawns_exported_functions(beam: Beam, make_node: MakeNode) -> None:

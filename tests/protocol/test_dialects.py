@@ -1,4 +1,4 @@
-"""Dialects against what is known of the wire, and against any cutting of the byte stream."""
+"""Dialects against known wire data and against arbitrary splits of the byte stream."""
 
 from __future__ import annotations
 

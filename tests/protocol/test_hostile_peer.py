@@ -1,5 +1,5 @@
-"""A peer that says anything: without the cookie it never gets in, with it it never gets further
-than the end of its own connection."""
+"""Peers that send arbitrary data: without the cookie they never connect, and with it they can only
+end their own connection."""
 
 from __future__ import annotations
 

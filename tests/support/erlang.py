@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from tests.support.closing import Closing
 
 # Uses packets with a 4-byte length on two separate pipes, because OTP prints warnings on standard
-# output before its logger starts (since OTP 27 about a missing EPMD). A request is the length of the
-# source, the source, and bytes bound to the variable In; a reply is a tag byte and bytes.
+# output before its logger starts (since OTP 27 about a missing EPMD). A request is the length of
+# the source, the source, and bytes bound to the variable In; a reply is a tag byte and bytes.
 # It runs in a spawned process, so that init can finish booting: when init itself waited here, OTP
 # 25.2.3 of Debian 12 crashed with SIGSEGV in its garbage collection in two of three runs, depending
 # on the length of the current directory's name.
