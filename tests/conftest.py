@@ -56,7 +56,7 @@ def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _state_of_its_own(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clears known nodes, because a node may reuse the port, and thus the name, of another test."""
+    """Gives each test a state folder, because nodes of different tests may have equal names."""
     place = tmp_path_factory.getbasetemp() / f"state-{next(_places)}"
     monkeypatch.setenv("QUICDIST_STATE_DIR", str(place))
 

@@ -82,7 +82,7 @@ class Terminal(Closing):
         return self.text
 
     def press_until(self, keys: str, shown: str) -> None:
-        """Repeats keys until the screen changes, because early keys are lost."""
+        """Repeats keys until a text is shown, because early keys are lost."""
         deadline = time.monotonic() + PATIENCE
         while shown not in self.text:
             assert time.monotonic() < deadline, f"still not {shown!r}:\n{self.text}"
