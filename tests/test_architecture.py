@@ -37,7 +37,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def imports_of(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and full name of each module of ours that is imported, at any depth of the code."""
+    """Yields the line and full name of each quicdist import, at any nesting level."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)

@@ -589,7 +589,7 @@ async def test_bytes_exact_and_in_order_in_bad_weather(alpn: str, weather: Weath
         assert here.connection.statistics().datagrams_lost
 
 
-# -- strangers ----------------------------------------------------------------------------------
+# -- untrusted peers -------------------------------------------------------------------------------
 
 
 def hostile_datagrams(count: int) -> list[bytes]:

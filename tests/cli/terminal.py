@@ -29,7 +29,7 @@ class _Screen(pyte.Screen):
 
 
 class Terminal(Closing):
-    """100 by 24, or as told; the command is killed at the end if it still runs."""
+    """Runs a command in a terminal, by default 100 by 24; kills it at the end if it still runs."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Terminal(Closing):
             self._read(1.0)
 
     def end(self, keys: str = "") -> int:
-        """Presses keys until the command ends; its exit code."""
+        """Sends keys until the command exits and returns the exit code."""
         deadline = time.monotonic() + PATIENCE
         pressed = 0.0
         while self._read(0.2):

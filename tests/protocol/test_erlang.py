@@ -172,7 +172,7 @@ def test_an_old_connection_gives_way_to_a_new_one(peer: Peer) -> None:
 
 
 def test_erlang_answers_alive_that_its_old_connection_stands(peer: Peer) -> None:
-    """A listener that believes to be connected asks, and Erlang is not confused by it."""
+    """A listener that considers itself connected sends `alive`, which Erlang handles."""
     name = our_name()
     peer.erlang.eval(f"spawn(fun() -> net_kernel:connect_node('{name}') end), <<>>.")
     sock, _ = peer.server.accept()
@@ -182,13 +182,13 @@ def test_erlang_answers_alive_that_its_old_connection_stands(peer: Peer) -> None
 
 
 def test_the_greater_name_s_attempt_survives(peer: Peer) -> None:
-    """Both dial before either answers: `py` is greater than `otp`, thus ours goes on."""
+    """Both dial at once: `py` is greater than `otp`, so the attempt of `py` continues."""
     name = our_name()
     peer.erlang.eval(f"spawn(fun() -> net_kernel:connect_node('{name}') end), <<>>.")
     theirs, _ = peer.server.accept()
     theirs.settimeout(PATIENCE)
     with theirs, theirs.makefile("rb") as stream:
-        # Its name is awaited first: whether it comes before ours reaches it is else a race.
+        # Waits for Erlang's name first, which avoids a race with this node's name.
         assert len(stream.read(17 + len(peer.name))) == 17 + len(peer.name)
         with TcpNode.dial(initiator(node(name)), peer.port) as ours:
             (first,) = ours.session.start()

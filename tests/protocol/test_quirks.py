@@ -404,7 +404,7 @@ async def test_macula_as_shipped_handshakes_and_no_more() -> None:
 
 
 async def test_a_macula_acceptor_has_time_to_wait_for_the_stream() -> None:
-    """One that opens before it does is lost, the name in it too."""
+    """A stream that opens before it is ready is lost, with the name in it."""
     doubles: list[Double] = []
 
     async def serve(double: Double, number: int) -> None:
@@ -474,7 +474,7 @@ async def test_bytes_that_no_such_carrier_sends_cost_the_connection_alone() -> N
 
 
 async def test_refused_streams_do_not_use_up_the_window() -> None:
-    """Far more than a window on streams that nobody reads; the one that counts goes on."""
+    """Data beyond the window on unread streams does not block the stream in use."""
     limits = CarrierLimits(receive_window=64 * 1024)
     async with node(limits=limits) as ours, dialing_double(ours.port, "quicdist/1") as double:
         double.say(framed(NAME))
