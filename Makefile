@@ -1,4 +1,4 @@
-# `make demo` and `make test` are all a newcomer needs; each sets up what it uses.
+# `make demo` and `make test` are the targets to start with; each target installs what it needs.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -7,24 +7,24 @@ BIN    := $(VENV)/bin
 .PHONY: help demo check test test-pure test-all test-uvloop test-eager test-erlangs interop bench bench-venv bench-etf bench-nodes bench-scale bench-wan fuzz sanitize dist docs lint setup erlang tools clean
 
 help:
-	@echo "make demo     a Python node and a real Erlang node talk over QUIC"
-	@echo "make check    lint, types, and every test without sockets, processes or sleeps; a minute"
-	@echo "make test     every test, in WORKERS processes"
-	@echo "make test-pure the tests of what the codec carries, on the one in pure Python"
-	@echo "make test-all every test that needs no Erlang, on every Python that can be had"
-	@echo "make test-uvloop, make test-eager  the tests of nodes, on uvloop and with eager tasks"
-	@echo "make test-erlangs  the tests with a real Erlang, with each erl of QUICDIST_ERLS=erl:erl"
-	@echo "make interop  one list of scenarios with every kind of peer, see interop/README.md"
-	@echo "make bench    how fast it is, next to others"
-	@echo "make bench-wan the same on emulated wide-area paths (root), beside Erlang over TCP and TLS"
-	@echo "make faults   bad networks and machines, tried for real; some ten minutes, prints a table"
-	@echo "make soak     nodes under random traffic, kills and moves, SOAK_SECONDS long"
-	@echo "make fuzz     hostile bytes for every parser, FUZZ_SECONDS long, see fuzz/README.md"
-	@echo "make sanitize the codec's tests with a core built to find faults of memory"
-	@echo "make dist     the sdist and a wheel for each of PYTHONS, and a test of both"
-	@echo "make docs     the guides and the API reference as HTML, in docs/_build/html"
-	@echo "make lint     ruff and mypy --strict"
-	@echo "make clean    removes what the others made"
+	@echo "make demo     run a Python node and a real Erlang node that exchange messages over QUIC"
+	@echo "make check    lint, type check, and all tests without sockets, processes or sleeps; one minute"
+	@echo "make test     run all tests in WORKERS processes"
+	@echo "make test-pure  run the tests that depend on the codec with the pure Python codec"
+	@echo "make test-all run the tests that need no Erlang on every other installed Python"
+	@echo "make test-uvloop, make test-eager  run the node tests on uvloop, or with eager tasks"
+	@echo "make test-erlangs  run the Erlang tests with each erl of QUICDIST_ERLS=erl:erl"
+	@echo "make interop  run the interop scenarios with every available kind of peer, see interop/README.md"
+	@echo "make bench    run the benchmarks and compare with other libraries"
+	@echo "make bench-wan  run the benchmark on emulated wide-area paths (root), beside Erlang over TCP and TLS"
+	@echo "make faults   run the fault scenarios on real networks and print a table; about ten minutes"
+	@echo "make soak     run nodes with random traffic, kills and address changes for SOAK_SECONDS"
+	@echo "make fuzz     fuzz every parser for FUZZ_SECONDS, see fuzz/README.md"
+	@echo "make sanitize run the codec tests with a core built with AddressSanitizer and UBSan"
+	@echo "make dist     build and test the sdist and a wheel for each of PYTHONS"
+	@echo "make docs     build the guides and the API reference as HTML in docs/_build/html"
+	@echo "make lint     run ruff and mypy --strict"
+	@echo "make clean    remove the files that the other targets create"
 
 setup: $(BIN)/.installed erlang
 
@@ -38,8 +38,8 @@ erlang:
 demo: setup
 	@$(BIN)/quicdist demo
 
-# Tests wait more than they compute: three workers for two cores. A worker takes the next test of
-# its file, so that what a module starts is started once, and steals from another when it is done.
+# Tests wait more than they compute, hence three workers for two cores. A worker takes the tests of
+# one file in turn, so that module fixtures start once, and then takes tests from other workers.
 WORKERS ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 PYTEST   = -m pytest -n $(WORKERS) --dist worksteal
 
@@ -49,11 +49,11 @@ check: lint
 test: tools $(BIN)/.installed
 	$(BIN)/python $(PYTEST) $(ARGS)
 
-# Before the virtual environment: the codec's core is compiled when that is made.
+# Runs before the virtual environment is created, because that step compiles the codec.
 tools:
 	@sh scripts/need all
 
-# What reads or writes terms, and nodes that exchange them; the rest never sees which codec it is.
+# The tests that read or write terms. The other tests do not depend on the choice of codec.
 PURE_TESTS = tests/etf tests/protocol tests/typed tests/otp tests/node/test_two_nodes.py \
 	tests/node/test_erlang.py tests/gateway/test_policy_erlang.py
 test-pure: tools $(BIN)/.installed
@@ -62,7 +62,7 @@ test-pure: tools $(BIN)/.installed
 test-all: $(BIN)/.installed
 	@WORKERS=$(WORKERS) sh scripts/test-all "$(VENV)" $(ARGS)
 
-# What runs on an event loop of this process: not the command, nor what has no loop.
+# The tests that run an event loop in the pytest process. Others would not use the chosen loop.
 LOOP_TESTS = tests/carriers tests/node tests/gateway tests/otp tests/doctor tests/metrics \
 	tests/typed/test_handlers.py tests/test_blocking.py -m "not erlang"
 test-uvloop: $(BIN)/.installed

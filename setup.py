@@ -1,4 +1,4 @@
-"""Builds the compiled core of the term codec if possible. All metadata is in pyproject.toml."""
+"""Builds the compiled core of the term codec where possible. The metadata is in pyproject.toml."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CORE = Path("quicdist", "etf", "_core")
 
 
 class BuildIfPossible(build_ext):
-    """Builds the extension, or prints one line that quicdist is installed without it."""
+    """Builds the extension, or reports in one line that quicdist is installed without it."""
 
     def run(self) -> None:
         if os.environ.get("QUICDIST_PURE_PYTHON"):
@@ -22,7 +22,7 @@ class BuildIfPossible(build_ext):
             return
         try:
             super().run()
-        except Exception as error:  # a compiler failure must not stop the installation
+        except Exception as error:  # no compiler failure may stop the installation
             self._left_out(error)
 
     def build_extension(self, ext: Extension) -> None:
@@ -34,7 +34,7 @@ class BuildIfPossible(build_ext):
     def copy_file(  # type: ignore[override]  # implements one of the overloads
         self, infile: str, outfile: str, *args: Any, **kwargs: Any
     ) -> Any:
-        # In an editable install, a running process may have the old file mapped.
+        # In an editable install a running process may have the old file mapped.
         if os.path.isfile(outfile):
             os.unlink(outfile)
         return super().copy_file(infile, outfile, *args, **kwargs)
@@ -42,7 +42,7 @@ class BuildIfPossible(build_ext):
     def _left_out(self, why: object) -> None:
         reason = " ".join(str(why).split())
         print(
-            f"quicdist: compiled core not built, using pure Python: {reason:.120}",
+            f"quicdist: compiled core not built, using the pure Python codec: {reason:.120}",
             file=sys.stderr,
         )
 

@@ -1,9 +1,9 @@
-"""How fast terms are read and written, next to other Python libraries that are importable.
+"""Compares the speed of the term codec with other Python libraries that can be imported.
 
     python benchmarks/etf.py [--rounds N]
 
-A peer decodes the same bytes we do, and encodes what it decoded. All are timed in turn, round
-after round, so that a change of the machine's pace meets all alike; the medians are compared.
+Each library decodes the same bytes and encodes the result. They are timed in turn, round after
+round, so that a change of the machine's speed affects all of them. The medians are compared.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REF = Reference(NODE, (1, 2, 3), 1700000000)
 
 
 def cases() -> dict[str, Any]:
-    """What is timed: messages as nodes send them, and each type in bulk."""
+    """Returns the terms to measure: typical messages between nodes, and each type in bulk."""
     user = {
         Atom("id"): 184467,
         Atom("name"): b"Grace Hopper",
@@ -60,7 +60,7 @@ def nest(depth: int) -> Any:
 
 
 def peers() -> dict[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes]]]:
-    """The libraries that can be imported: name to (decode, encode)."""
+    """Returns the libraries that can be imported, as name to (decode, encode)."""
     found: dict[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes]]] = {
         "quicdist": (decode, encode)
     }
@@ -78,7 +78,7 @@ def peers() -> dict[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes]]]:
 
 
 def timed(function: Callable[[Any], Any], argument: Any, repeats: int) -> float:
-    """Seconds for one call, on the average of `repeats`."""
+    """Returns the mean time of one call in seconds, over `repeats` calls."""
     began = time.perf_counter()
     for _ in range(repeats):
         function(argument)
@@ -88,7 +88,7 @@ def timed(function: Callable[[Any], Any], argument: Any, repeats: int) -> float:
 def compare(
     candidates: dict[str, tuple[Callable[[Any], Any], Any]], rounds: int
 ) -> dict[str, float]:
-    """Medians in seconds; who cannot do it is left out."""
+    """Returns the median seconds of each library; a library that raises an error is left out."""
     able = {}
     for name, (function, argument) in candidates.items():
         try:
@@ -109,7 +109,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     everyone = peers()
     ratios: dict[tuple[str, str], list[float]] = {}
-    print(f"Python {sys.version.split()[0]}; microseconds, and how many times as long as ours")
+    print(f"Python {sys.version.split()[0]}; microseconds, and the ratio to quicdist")
     for direction in ("decode", "encode"):
         others = [name for name in everyone if name != "quicdist"]
         print(f"\n{direction:20}{'bytes':>9}{'quicdist':>11}" + "".join(f"{n:>22}" for n in others))

@@ -1,12 +1,12 @@
-"""The term codec next to everything else that could do its work, on terms that Erlang made.
+"""Compares the term codec with alternatives, on terms that Erlang generated.
 
     python -m benchmarks.etf_compare [--rounds N] [--only WORD]
 
-Compared are: this project's compiled and pure Python codec; the other Python libraries for the
-format (each decodes the same bytes and encodes what it decoded); msgspec's MessagePack and orjson,
-on what they can express and with the same Python objects on both sides; and BEAM itself. All are
-timed in turn, round after round, so that a change of the machine's pace meets all alike. The
-medians are compared; who is absent or cannot do an item is said.
+The candidates are the compiled and the pure Python codec of quicdist; other Python libraries for
+the format, which decode the same bytes and encode the result; msgspec's MessagePack and orjson, on
+the terms they support and with the same Python objects; and the BEAM. They are timed in turn, round
+after round, so that a change of the machine's speed affects all of them. The medians are compared.
+Missing libraries and unsupported items are reported.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from quicdist.etf import Options
 
 PURE_DECODE = sys.modules["quicdist.etf.decode"]
 PURE_ENCODE = sys.modules["quicdist.etf.encode"]
-SLICE = 0.004  # seconds that one candidate is timed in one round
+SLICE = 0.004  # seconds of measurement for one candidate in one round
 
 Timer = Callable[[int], float]  # repeats to seconds
 
 
 class Beam:
-    """A running Erlang with the corpus."""
+    """A running Erlang process that holds the corpus."""
 
     def __init__(self) -> None:
         self._built = tempfile.TemporaryDirectory()
@@ -70,7 +70,7 @@ class Beam:
 
 
 def timer(function: Callable[[Any], Any], arguments: Sequence[Any]) -> Timer:
-    """Times `function` on all arguments in a row."""
+    """Returns a timer that calls `function` with each argument in turn."""
 
     def run(repeats: int) -> float:
         if len(arguments) == 1:
@@ -89,7 +89,7 @@ def timer(function: Callable[[Any], Any], arguments: Sequence[Any]) -> Timer:
 
 
 def medians(timers: dict[str, Timer], rounds: int) -> dict[str, float]:
-    """Seconds for one turn of each."""
+    """Returns the median seconds of one run of each timer."""
     repeats = {}
     for name, run in timers.items():
         count, took = 1, run(1)
@@ -150,7 +150,7 @@ def other_formats() -> dict[str, tuple[Callable[[bytes], Any], Callable[[Any], b
 
 
 def able(read: Callable[[bytes], Any], forms: list[bytes], size: int) -> list[bytes] | None:
-    """The forms if the peer reads them, and all of them."""
+    """Returns the encoded terms if the library decodes all of them, else None."""
     try:
         terms = [read(form) for form in forms]
     except Exception:
@@ -164,7 +164,7 @@ def peer_timers(
     new: list[bytes],
     old: list[bytes],
 ) -> dict[str, Timer]:
-    """Those that can do it, with the old forms of atoms where they know no other."""
+    """Returns the candidates for an item, with old atom encodings where a library needs them."""
     timers = {}
     for name, (read, write) in peers.items():
         forms = able(read, new, len(new)) or able(read, old, len(old))
@@ -187,7 +187,7 @@ def peer_timers(
 
 
 class Ratios:
-    """How many times as long as ours others take, item by item."""
+    """Ratios of the time of other libraries to the time of quicdist, per item."""
 
     def __init__(self) -> None:
         self._values: dict[tuple[str, str], dict[str, float]] = {}
@@ -220,7 +220,7 @@ def compare_with_erlang_codecs(
     columns = [*ours, "beam", *peers]
     ratios = Ratios()
     for direction in ("decode", "encode"):
-        print(f"\n{direction}: microseconds; in brackets how many times as long as `{head}`")
+        print(f"\n{direction}: microseconds; in brackets the ratio to `{head}`")
         print(f"{'':26}{'bytes':>8}" + "".join(f"{name:>20}" for name in columns))
         for name, new, old in corpus:
             timers: dict[str, Timer] = {}
@@ -266,7 +266,7 @@ SHARED = (
 def compare_with_other_formats(
     corpus: list[tuple[str, list[bytes], list[bytes]]], rounds: int
 ) -> None:
-    """Items that MessagePack and JSON have, too: the same objects, with str for binaries."""
+    """Compares items that MessagePack and JSON support: the same objects, with str for binaries."""
     ours, others = our_codecs(), other_formats()
     head = next(iter(ours))
     text = Options(binaries="str")
@@ -304,10 +304,10 @@ def compare_with_other_formats(
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--only", default="", help="items whose name has this in it")
+    parser.add_argument("--only", default="", help="only items whose name contains this text")
     arguments = parser.parse_args()
     if shutil.which("erlc") is None:
-        sys.exit("this needs Erlang, which makes the corpus: sudo apt-get install erlang-base")
+        sys.exit("Erlang is required to generate the corpus: sudo apt-get install erlang-base")
     beam = Beam()
     try:
         corpus = [
@@ -326,7 +326,7 @@ def main() -> None:
             check=True,
         ).stdout
         print(f"Python {sys.version.split()[0]}, Erlang/OTP {release}, {os.cpu_count()} cores")
-        # Peers recurse; the deep item is theirs to try, too.
+        # Other libraries recurse. The limit lets them attempt the deeply nested item.
         sys.setrecursionlimit(20_000)
         compare_with_erlang_codecs(corpus, beam, arguments.rounds)
         compare_with_other_formats(corpus, arguments.rounds)

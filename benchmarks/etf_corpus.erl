@@ -1,7 +1,7 @@
-%% The corpus of etf_compare.py, and BEAM's own times over it.
+%% The corpus of etf_compare.py, and the BEAM's own times for it.
 %%
-%% Speaks 4-byte length packets on its standard input and output, external terms in them:
-%% corpus -> [{Name, Terms}]; {Direction, Name, Repeats} -> nanoseconds for all of it.
+%% Reads and writes external terms in packets with a 4-byte length on standard input and output:
+%% corpus -> [{Name, Terms}]; {Direction, Name, Repeats} -> nanoseconds for all repeats.
 -module(etf_corpus).
 -export([main/0]).
 
@@ -19,8 +19,8 @@ serve(Port, Corpus) ->
             halt(0, [{flush, false}])
     end.
 
-%% As the distribution has atoms (UTF-8), and as releases before 26 store them: for peers that
-%% know only those.
+%% Atoms as the distribution encodes them (UTF-8), and as releases before 26 store them (Latin-1),
+%% for libraries that only support the latter.
 answer(corpus, Corpus) ->
     [{atom_to_binary(Name), [{new(T), old(T)} || T <- Terms]} || {Name, Terms} <- Corpus];
 answer({Direction, Name, Repeats}, Corpus) ->
@@ -30,7 +30,7 @@ answer({Direction, Name, Repeats}, Corpus) ->
 new(Term) -> term_to_binary(Term, [{minor_version, 2}]).
 old(Term) -> term_to_binary(Term, [{minor_version, 1}]).
 
-%% In a process of its own, which has no other garbage.
+%% Runs in a separate process, whose heap has no other garbage.
 timed(Direction, Terms, Repeats) ->
     Self = self(),
     spawn_link(fun() ->
@@ -107,7 +107,7 @@ value(N) ->
         3 -> [N, 2.5, <<"x">>]
     end.
 
-%% What an HTTP interface may answer.
+%% A typical answer of an HTTP interface.
 json() ->
     #{
         <<"total">> => 100,

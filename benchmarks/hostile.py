@@ -1,10 +1,10 @@
-"""What strangers cost: CPU seconds of an endpoint for each megabyte that they send.
+"""Measures the CPU time of an endpoint for each megabyte from unauthenticated peers.
 
     python -m benchmarks.hostile
 
-Each line is a connection that goes as far as it says, attacks until it is closed, and begins anew;
-and the same connection with as many honest datagrams of the same sizes instead. In one process,
-without sockets: what is timed is what the endpoint does.
+Each line is a connection that completes the named phase, attacks until it is closed, and restarts.
+The `honest` column is the same connection with as many valid datagrams of the same sizes. The
+measurement runs in one process without sockets, so that it times the endpoint only.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from tests.carriers.attacks import ATTACKS, Attack, attack, honest
 from tests.carriers.owners import Owner, settings
 
 _LEAST = 0.2
-"""CPU seconds that each attack is repeated for, at least."""
+"""Minimum CPU seconds for which each attack is repeated."""
 
 
 class Clock:
-    """CPU seconds of what it is put around."""
+    """Measures the CPU seconds of the enclosed block."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -37,7 +37,7 @@ class Clock:
 
 
 async def cost(plan: Attack) -> tuple[float, str]:
-    """CPU seconds a megabyte, and what ended it."""
+    """Returns the CPU seconds per megabyte, and what ended the attack."""
     clock = Clock()
     size = 0
     while clock.seconds < _LEAST:

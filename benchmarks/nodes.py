@@ -1,11 +1,11 @@
-"""The way through the node: this project next to everything else that could carry the messages.
+"""Compares message transport between quicdist nodes with alternatives.
 
     python -m benchmarks.nodes [--rounds N] [--seconds S] [--only WORD,...] [--picture FILE]
 
-Every candidate is two processes on loopback, and what stands between them. All are up at the same
-time and measured in turn, round after round, so that a change of the machine's pace meets all
-alike; the medians are compared. CPU is that of all of a candidate's processes, from /proc (Linux).
-What is printed is a table in Markdown.
+A candidate is two processes on loopback and any gateways between them. All candidates run at the
+same time and are measured in turn, round after round, so that a change of the machine's speed
+affects all of them. The medians are compared. CPU time includes all processes of a candidate, from
+/proc (Linux). The output is a Markdown table.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ COOKIE = "benchmark"
 RAW = "aioquic raw"
 GATEWAYS = "Erlang, two gateways"
 IDLE = 50
-"""Connections that are held to see what memory one takes."""
+"""Number of connections held open to measure the memory of one connection."""
 
 BUSY_WAIT = 0.0005
 """Seconds; longer than a round trip of the slower engine."""
@@ -47,11 +47,11 @@ ROOT = Path(__file__).parents[1]
 
 
 class Absent(Exception):
-    """A candidate that cannot be measured here, and why."""
+    """A candidate that cannot be measured on this machine; the text says why."""
 
 
 class Processes:
-    """What makes up one candidate."""
+    """The processes of one candidate."""
 
     def __init__(self) -> None:
         self._all: list[subprocess.Popen[str]] = []
@@ -79,7 +79,7 @@ class Processes:
         self._keeper.callback(do)
 
     def cpu(self) -> float:
-        """Seconds of CPU that all have used."""
+        """Returns the CPU seconds used by all processes."""
         return sum(_cpu(process.pid) for process in self._all)
 
     def close(self) -> None:
@@ -95,12 +95,12 @@ def _cpu(pid: int) -> float:
 
 
 def _resident(pid: int) -> int:
-    """Bytes of memory that a process has."""
+    """Returns the memory of a process in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def hear(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """A side's line."""
+    """Reads a line of a side as JSON. Raises Absent if the side ended or printed anything else."""
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
@@ -113,7 +113,7 @@ def hear(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 class Pair:
-    """A candidate that runs."""
+    """A running candidate."""
 
     def __init__(self, start: Start) -> None:
         self.processes = Processes()
@@ -125,20 +125,20 @@ class Pair:
             raise
 
     def do(self, what: str, number: float) -> dict[str, Any]:
-        """The driver's answer, and the CPU it took. Raises Absent when there is none."""
+        """Returns the driver's answer and the CPU time. Raises Absent if there is no answer."""
         before = self.processes.cpu()
         answer = ask(self._sides.driver, what, number)
         answer["cpu"] = self.processes.cpu() - before
         return answer
 
     def idle_memory(self) -> float:
-        """Bytes at the answering side for each of IDLE idle connections."""
+        """Returns the answering side's memory in bytes per connection, over IDLE connections."""
         sides = self._sides
         holder = sides.driver
         if sides.holder is not None:
             holder = sides.holder()
             hear(holder)
-        ask(holder, "hold", IDLE)  # what the first ones bring into memory serves all
+        ask(holder, "hold", IDLE)  # the first connections load code that all share
         time.sleep(1)
         before = sum(_resident(process.pid) for process in sides.answering)
         ask(holder, "hold", IDLE)
@@ -148,7 +148,7 @@ class Pair:
 
 
 def ask(process: subprocess.Popen[str], what: str, number: float) -> dict[str, Any]:
-    """A driver's answer. Raises Absent when there is none."""
+    """Returns a driver's answer. Raises Absent if there is none."""
     assert process.stdin is not None
     try:
         process.stdin.write(f"{what} {number}\n")
@@ -160,12 +160,12 @@ def ask(process: subprocess.Popen[str], what: str, number: float) -> dict[str, A
 
 @dataclass(frozen=True)
 class Sides:
-    """The processes that answer, a program and perhaps its gateway, and the one that drives."""
+    """The answering processes, a program and an optional gateway, and the driving process."""
 
     answering: Sequence[subprocess.Popen[str]]
     driver: subprocess.Popen[str]
     holder: Callable[[], subprocess.Popen[str]] | None = None
-    """Starts who opens idle connections, where the driver cannot."""
+    """Starts the process that opens idle connections, if the driver cannot."""
 
 
 Start = Callable[[Processes], Sides]
@@ -180,12 +180,12 @@ class Candidate:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the messages go through this project's code."""
+        """Whether quicdist carries the messages."""
         return self.name.startswith("quicdist") or self.name == GATEWAYS
 
     @property
     def is_encrypted(self) -> bool:
-        """Everything but plain TCP is."""
+        """Whether the candidate encrypts; all except plain TCP do."""
         return not self.name.endswith(", TCP")
 
 
@@ -283,14 +283,14 @@ def _erl(
     what: Sequence[str],
     environment: dict[str, str],
 ) -> subprocess.Popen[str]:
-    # Connections that end are what is measured: `global` would dial back at once, to say what it
-    # had to say, and meet the driver's next attempt.
+    # The measurement closes connections. `global` would dial back at once and collide with the
+    # driver's next attempt.
     command = ["erl", "-noshell", "-name", name, "-setcookie", COOKIE, *QUIET, *arguments]
     return processes.start(*command, "-run", "erlang_side", *what, **environment)
 
 
 def _end_epmd(processes: Processes, environment: dict[str, str]) -> None:
-    """The first Erlang starts one that outlives it."""
+    """Stops the EPMD that the first Erlang node started; it outlives the node."""
     processes.at_end(
         lambda: subprocess.run(
             ["epmd", "-kill"], env={**os.environ, **environment}, capture_output=True, check=False
@@ -337,7 +337,7 @@ CANDIDATES = [
 
 @dataclass(frozen=True)
 class Column:
-    """What is shown of one measurement."""
+    """A column of the table."""
 
     title: str
     what: str
@@ -366,7 +366,7 @@ MEMORY = Column("idle, KiB", "hold", lambda answer: answer["bytes"] / 1024)
 
 @dataclass
 class Result:
-    """One candidate's measurements."""
+    """The measurements of one candidate."""
 
     samples: dict[str, list[float]] = field(default_factory=dict)
 
@@ -385,7 +385,7 @@ def _key(column: Column) -> str:
 def measure(
     candidates: Sequence[Candidate], columns: Sequence[Column], rounds: int, seconds: float
 ) -> dict[str, Result]:
-    """Round after round; the first one, in which everything is new, does not count."""
+    """Measures in rounds; the first round is a warm-up and is not counted."""
     kinds = list(dict.fromkeys(column.what for column in columns))
     results: dict[str, Result] = {}
     with contextlib.ExitStack() as running:
@@ -398,7 +398,7 @@ def measure(
                     try:
                         answer = pair.do(kind, seconds)
                     except Absent as absent:
-                        print(f"{candidate.name}: no {kind}, and no more: {absent}")
+                        print(f"{candidate.name}: {kind} failed, not measured further: {absent}")
                         del pairs[candidate]
                         continue
                     if not number:
@@ -413,7 +413,7 @@ def measure(
 
 
 def measure_memory(candidates: Sequence[Candidate], results: dict[str, Result]) -> None:
-    """With each started anew: what memory traffic has left behind would be used again."""
+    """Restarts each candidate, because memory that earlier traffic freed would be reused."""
     for candidate in candidates:
         if "hold" in candidate.cannot or candidate.name not in results:
             continue
@@ -434,7 +434,7 @@ def _started(
         try:
             pair = Pair(candidate.start)
         except Absent as absent:
-            print(f"{candidate.name}: not here: {absent}")
+            print(f"{candidate.name}: not available: {absent}")
             continue
         running.callback(pair.processes.close)
         yield candidate, pair
@@ -444,7 +444,7 @@ def _started(
 
 
 def table(results: dict[str, Result], columns: Sequence[Column]) -> str:
-    """In Markdown; in brackets how many times the raw bytes' figure it is, the best in bold."""
+    """Formats Markdown; brackets hold the ratio to raw bytes, and the best value is bold."""
     rows = [["", *(column.title for column in columns)], ["---"] * (len(columns) + 1)]
     for name, result in results.items():
         cells = (_cell(result, column, results) for column in columns)
@@ -477,7 +477,7 @@ DRAWN = [
 
 
 def picture(results: dict[str, Result]) -> str:
-    """The columns that matter most, as bars."""
+    """Draws the main columns as bars."""
     panels = []
     for title, column in DRAWN:
         bars = [
@@ -497,10 +497,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.4, help="of one measurement")
-    parser.add_argument("--only", default="", help="candidates with one of these words in the name")
-    parser.add_argument("--what", default="", help="only these measurements, comma between")
-    parser.add_argument("--picture", type=Path, help="where to draw the bars (SVG)")
+    parser.add_argument("--seconds", type=float, default=0.4, help="duration of one measurement")
+    parser.add_argument(
+        "--only", default="", help="only candidates whose name contains one of these words"
+    )
+    parser.add_argument("--what", default="", help="only these measurements, separated by commas")
+    parser.add_argument("--picture", type=Path, help="file for the bar chart (SVG)")
     chosen = parser.parse_args()
     words = chosen.only.split(",")
     kinds = (

@@ -1,4 +1,4 @@
-"""Bars as SVG, without a library: what `benchmarks/nodes.py` draws."""
+"""Draws bar charts as SVG without a library, for `benchmarks/nodes.py`."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Bar:
 
     @property
     def kind(self) -> str:
-        """The classes that colour it."""
+        """The CSS classes of the bar."""
         return f"{'ours' if self.is_ours else 'other'}{'' if self.is_encrypted else ' plain'}"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Bars of one measurement, all from zero and to one scale."""
+    """The bars of one measurement, which start at zero and share one scale."""
 
     title: str
     is_better_low: bool
@@ -49,7 +49,7 @@ class Panel:
 
 
 def draw(panels: Sequence[Panel], note: str) -> str:
-    """Two panels a row, under a legend; `note` says where this was measured."""
+    """Draws two panels per row below a legend; `note` names the test machine."""
     width = 2 * _PANEL + 2 * _MARGIN
     parts = _legend()
     y = _MARGIN + 2 * _ROW

@@ -1,12 +1,11 @@
-"""What one message costs on a node that holds much: at N, 10 N and 100 N of everything.
+"""Measures the cost of one message on a node that holds N, 10 N and 100 N objects.
 
     python -m benchmarks.scale [--peers 10 100 1000] [--only WORD]
 
-Each row is one kind of work done beside N idle things, in microseconds an item; where it is flat,
-the last column, the greatest N's cost over the least N's, is near 1. What is printed is a table in
-Markdown. Each figure is the median of
-interleaved rounds. Connections are real, over QUIC on loopback, from one node to another in the
-same process.
+Each row is one kind of work beside N idle objects, in microseconds per item. The last column is
+the cost at the largest N divided by the cost at the smallest N; it is near 1 if the cost does not
+depend on N. The output is a Markdown table. Each figure is the median of interleaved rounds.
+Connections use QUIC on loopback between two nodes in one process.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ from quicdist.runtime.mailbox import Mailbox
 
 ROUNDS = 5
 BEHIND = MailboxLimits(high=1 << 40, low=1 << 39, hard=1 << 41)
-"""Nobody is held back: what is measured is the queue, not the back-pressure."""
+"""A mailbox limit that no sender reaches: the queue is measured, not the back-pressure."""
 
 Work = Callable[[], Awaitable[int]]
-"""Does some items of work; how many."""
+"""Processes some items and returns their number."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Something that there is N of, and the work done beside it."""
+    """A kind of object, and the work done while the node holds N of them."""
 
     name: str
     sizes: Sequence[int]
@@ -48,7 +47,7 @@ class Scene:
 
 
 async def measured(scene: Scene) -> list[float]:
-    """Seconds an item, for each size; all sizes are up at once and take turns."""
+    """Returns the seconds per item for each size; all sizes run at once, measured in turn."""
     async with AsyncExitStack() as stack:
         works = []
         for size in scene.sizes:
@@ -67,7 +66,7 @@ async def measured(scene: Scene) -> list[float]:
 
 
 def node(**limits: object) -> Node:
-    """One that trusts whoever has the cookie."""
+    """Returns a node that trusts every peer with the cookie."""
     return Node(
         "0@127.0.0.1",
         cookie="scale",
@@ -85,7 +84,7 @@ IDENTITY = Identity.ephemeral(["127.0.0.1"])
 
 
 async def beside_connections(size: int) -> AsyncIterator[Work]:
-    """A message there and an answer back, on one of N connections; the others are idle."""
+    """A message and its answer on one of N connections; the others are idle."""
     async with AsyncExitStack() as stack:
         hub = await stack.enter_async_context(node())
         peers = await _connected(stack, hub, size)
@@ -102,7 +101,7 @@ async def beside_connections(size: int) -> AsyncIterator[Work]:
 
 
 async def from_all_connections(size: int) -> AsyncIterator[Work]:
-    """A message there and an answer back on each of N connections, all at once."""
+    """A message and its answer on each of N connections at once."""
     async with AsyncExitStack() as stack:
         hub = await stack.enter_async_context(node())
         peers = await _connected(stack, hub, size)
@@ -115,7 +114,7 @@ async def from_all_connections(size: int) -> AsyncIterator[Work]:
                 await me.receive()
 
         async def work() -> int:
-            # A hundred at a time, whatever N is: how many wait at once is not what N is.
+            # A hundred at a time for every N, so that N does not change the concurrency.
             count = max(1, 1000 // size)
             for start in range(0, size, 100):
                 await asyncio.gather(*(one(me, count) for me in boxes[start : start + 100]))
@@ -125,7 +124,7 @@ async def from_all_connections(size: int) -> AsyncIterator[Work]:
 
 
 async def beside_mailboxes(size: int) -> AsyncIterator[Work]:
-    """A message from one mailbox to another, of N on the node."""
+    """A message from one mailbox to another, among N on the node."""
     async with AsyncExitStack() as stack:
         ours = await stack.enter_async_context(node())
         boxes = _mailboxes(ours, size)
@@ -141,7 +140,7 @@ async def beside_mailboxes(size: int) -> AsyncIterator[Work]:
 
 
 async def making_mailboxes(size: int) -> AsyncIterator[Work]:
-    """Making a mailbox with a name beside N, and ending it."""
+    """Creating and closing a named mailbox beside N mailboxes."""
     async with AsyncExitStack() as stack:
         ours = await stack.enter_async_context(node())
         _mailboxes(ours, size)
@@ -156,7 +155,7 @@ async def making_mailboxes(size: int) -> AsyncIterator[Work]:
 
 
 async def call_before_backlog(size: int) -> AsyncIterator[Work]:
-    """A gen_server call by a process with N messages in its mailbox."""
+    """A gen_server call by a process that has N messages in its mailbox."""
     async with AsyncExitStack() as stack:
         ours = await stack.enter_async_context(node())
         me = await stack.enter_async_context(ours.mailbox())
@@ -171,7 +170,7 @@ async def call_before_backlog(size: int) -> AsyncIterator[Work]:
 
 
 async def scan_in_vain(size: int) -> AsyncIterator[Work]:
-    """Looking through N messages of which none matches, each message being an item."""
+    """A selective receive over N messages that do not match; each message is an item."""
     async with AsyncExitStack() as stack:
         ours = await stack.enter_async_context(node())
         me = await stack.enter_async_context(ours.mailbox())
@@ -194,7 +193,7 @@ async def scan_in_vain(size: int) -> AsyncIterator[Work]:
 
 
 async def draining_backlog(size: int) -> AsyncIterator[Work]:
-    """Filling a mailbox with N messages and taking them out."""
+    """Filling a mailbox with N messages and receiving them."""
     async with AsyncExitStack() as stack:
         ours = await stack.enter_async_context(node())
         me = await stack.enter_async_context(ours.mailbox())
@@ -209,7 +208,7 @@ async def draining_backlog(size: int) -> AsyncIterator[Work]:
 
 
 async def beside_monitors(size: int) -> AsyncIterator[Work]:
-    """Monitoring a process and taking it back, by one that has N monitors and N links."""
+    """Monitor and demonitor by a process that has N monitors and N links."""
     async with AsyncExitStack() as stack:
         ours = await stack.enter_async_context(node())
         boxes = _mailboxes(ours, size)
@@ -227,7 +226,7 @@ async def beside_monitors(size: int) -> AsyncIterator[Work]:
 
 
 async def node_lost(size: int) -> AsyncIterator[Work]:
-    """A node with one of our links is lost, beside N processes that have none there."""
+    """The loss of a node with one link to this node, beside N processes without links to it."""
     async with AsyncExitStack() as stack:
         ours = await stack.enter_async_context(node())
         _mailboxes(ours, size)
@@ -265,7 +264,7 @@ async def _connected(stack: AsyncExitStack, hub: Node, count: int) -> list[Node]
 
 
 async def _stop_all(peers: Sequence[Node]) -> None:
-    """Together: each gives its last words some time to arrive."""
+    """Stops all nodes together, because each waits for its last frames to be delivered."""
     await asyncio.gather(*(peer.stop() for peer in peers))
 
 
@@ -280,7 +279,7 @@ async def _echo(stack: AsyncExitStack, hub: Node) -> Pid:
 
 
 def scenes(peers: Sequence[int], things: Sequence[int]) -> list[Scene]:
-    """All of them."""
+    """Returns all scenes."""
     messages = [10 * count for count in things]
     return [
         Scene("round trip beside N connected, idle peers", peers, beside_connections),
@@ -311,9 +310,9 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--peers", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--things", type=int, nargs="+", default=[1000, 10_000, 100_000])
-    parser.add_argument("--only", default="", help="rows whose name has this in it")
+    parser.add_argument("--only", default="", help="only rows whose name contains this text")
     chosen = parser.parse_args()
-    # A thousand nodes have a socket each, and more.
+    # A thousand nodes need more than a thousand sockets.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     logging.disable(logging.ERROR)

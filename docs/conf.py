@@ -1,4 +1,4 @@
-"""How Sphinx builds these pages: `make docs`."""
+"""Sphinx configuration for `make docs`."""
 
 import re
 import sys
@@ -34,7 +34,7 @@ html_theme = "furo"
 html_title = f"quicdist {version}"
 html_copy_source = False
 
-# What has a place on some page is left out where the rest of `quicdist` is listed.
+# Objects that another page documents are excluded from the page that lists the rest of `quicdist`.
 _PLACED = {
     name
     for page in HERE.glob("reference/*.md")

@@ -1,7 +1,7 @@
-"""The docstrings are plain text with a little Markdown; autodoc reads reStructuredText.
+"""Sphinx extension that converts docstrings with Markdown-style markup to reStructuredText.
 
-Names in single backticks become links where they lead somewhere, other things in backticks code;
-what is set in is code; tables stay tables. Nothing else in a docstring has a meaning.
+A documented name in single backticks becomes a link, other text in backticks becomes code. An
+indented block becomes a code block, and a table stays a table. There is no other markup.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MARKUP = re.compile(r"[\\*|]|(?<=\w)_(?!\w)")
 
 
 def to_rst(lines: list[str]) -> list[str]:
-    """The lines of a docstring as reStructuredText."""
+    """Yields the lines of a docstring as reStructuredText."""
     return list(_blocks(lines))
 
 
@@ -37,7 +37,7 @@ def _blocks(lines: list[str]) -> Iterator[str]:
         elif in_code or line.startswith(">>>") or not line.startswith(" "):
             in_code = line.startswith((" ", ">>>")) or (in_code and before.strip() != "")
             yield line if in_code else _text(line)
-        elif before.strip():  # the next line of an item of a list
+        elif before.strip():  # a continuation line of a list item
             yield _text(line)
         else:
             in_code = True
@@ -52,7 +52,7 @@ def _row(line: str) -> Iterator[str]:
 
 
 def _cells(line: str) -> list[str]:
-    """A bar between backticks is one of the cell's own."""
+    """Splits a table row into cells; a bar between backticks does not separate cells."""
     kept: list[str] = []
 
     def keep(found: re.Match[str]) -> str:
@@ -80,7 +80,7 @@ def _escaped(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    # Backslashes and blanks let the words next to it touch it, as Markdown does.
+    # An escaped space lets adjacent characters touch the markup, as in Markdown.
     return rf"\ :py:obj:`{text}`\ " if _NAME.match(text) else rf"\ ``{text}``\ "
 
 

@@ -1,1 +1,1 @@
-"""Faults of networks and machines, tried for real: what each costs, and that nothing else does."""
+"""Runs nodes under real network and machine faults and measures the effect of each fault."""

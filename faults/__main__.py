@@ -1,4 +1,4 @@
-"""`python -m faults [WORD...]`: plays the scenarios, those whose names have the words."""
+"""`python -m faults [WORD...]`: runs the scenarios whose names contain one of the words."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from faults.scenarios import SCENARIOS, Run, Scenario
 def _play(scenario: Scenario, run: Run) -> tuple[bool, str]:
     try:
         with tempfile.TemporaryDirectory(prefix="quicdist-faults-") as state:
-            # Another scenario's node may have had the same port, hence the name.
+            # A node of another scenario may have had the same port and thus the same name.
             os.environ["QUICDIST_STATE_DIR"] = state
             return True, asyncio.run(scenario.play(run))  # type: ignore[arg-type]  # a coroutine
     except NotHere as why:
-        return True, f"not played: {why}"
+        return True, f"not run: {why}"
     except Exception as error:
         return False, f"**{type(error).__name__}: {error}**"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
-    parser.add_argument("words", nargs="*", help="only scenarios whose names contain one of them")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the transfers' sizes")
-    parser.add_argument("--engine", default="aioquic", help="the QUIC library: aioquic, qh3")
+    parser.add_argument(
+        "words", nargs="*", help="run only scenarios whose names contain one of these words"
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="factor for the transfer sizes")
+    parser.add_argument("--engine", default="aioquic", help="QUIC library: aioquic or qh3")
     arguments = parser.parse_args()
     words = arguments.words
     chosen = [one for one in SCENARIOS if not words or any(word in one.name for word in words)]

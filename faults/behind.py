@@ -1,4 +1,4 @@
-"""A stock Erlang node behind a gateway in a process of its own, and a Python node it dialed."""
+"""A stock Erlang node behind a gateway in a separate process, and a Python node that it dialed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ end), [].
 
 
 class GatewayProcess:
-    """soak/gateway_node.py, running."""
+    """A running process of soak/gateway_node.py."""
 
     def __init__(self, name: str, state: Path) -> None:
         self.name = name
@@ -50,7 +50,7 @@ class GatewayProcess:
         self.process: asyncio.subprocess.Process
 
     async def start(self) -> None:
-        """Until its ports are open."""
+        """Starts the process and waits until its ports are open."""
         self.process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "soak.gateway_node", self.name),
             stdin=asyncio.subprocess.PIPE,
@@ -63,12 +63,12 @@ class GatewayProcess:
         assert line, "the gateway does not start"
 
     def order(self, order: str) -> None:
-        """`away` moves it to another port."""
+        """Sends an order; `away` moves the gateway to another port."""
         assert self.process.stdin is not None
         self.process.stdin.write(order.encode() + b"\n")
 
     async def kill(self) -> float:
-        """As `kill -9` does; when."""
+        """Sends SIGKILL and returns the monotonic time."""
         if self.process.returncode is None:
             self.process.kill()
         at = time.monotonic()
@@ -78,7 +78,7 @@ class GatewayProcess:
 
 @dataclass
 class GatewayedStage:
-    """One scenario's."""
+    """The nodes, the gateway and the records of one scenario."""
 
     node: Node
     gateway: GatewayProcess
@@ -88,17 +88,17 @@ class GatewayedStage:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def ask(self, source: str, data: bytes = b"") -> bytes:
-        """Of the Erlang node."""
+        """Evaluates an Erlang expression on the Erlang node."""
         return await asyncio.to_thread(self.erlang.eval, source, data)
 
     async def stream_until(self, count: int, *, begin: bool = True) -> list[int]:
-        """The numbers of so many chunks that the Erlang node sends, one every 5 ms."""
+        """Returns the numbers of the next `count` chunks; the Erlang node sends one every 5 ms."""
         if begin:
             await self.ask(_STREAM, self.node.name.encode())
         return [_number(await self.sink.receive(timeout=PATIENCE)) for _ in range(count)]
 
     def rest(self) -> list[int]:
-        """Of what else has come."""
+        """Returns the numbers of the chunks received so far."""
         found = []
         while self.sink.message_count:
             message = self.sink._find(None)
@@ -107,7 +107,7 @@ class GatewayedStage:
         return found
 
     async def down(self) -> tuple[float, str]:
-        """When the Erlang node was down for us, and why."""
+        """Waits for nodedown of the Erlang node and returns its time and reason."""
         while not self.downs:
             self._changed.clear()
             await asyncio.wait_for(self._changed.wait(), PATIENCE)
@@ -115,19 +115,19 @@ class GatewayedStage:
         return at, event.reason
 
     async def erlang_downs(self) -> list[float]:
-        """When we were down for the Erlang node, on our monotonic clock."""
+        """Returns the times of nodedown on the Erlang node, on this process's monotonic clock."""
         offset = time.time() - time.monotonic()
         text = await self.ask('[io_lib:format("~b ", [At]) || {At} <- ets:tab2list(log)].')
         return [int(word) / 1000 - offset for word in text.split()]
 
     async def erlang_sees_down(self) -> float:
-        """The first of them."""
+        """Waits for the first nodedown on the Erlang node and returns its time."""
         while not (downs := await self.erlang_downs()):
             await asyncio.sleep(0.2)
         return downs[0]
 
     async def watch(self) -> None:
-        """Notes every nodedown."""
+        """Records every nodedown."""
         with self.node.events() as events:
             async for event in events:
                 if isinstance(event, NodeDown):
@@ -135,10 +135,10 @@ class GatewayedStage:
                     self._changed.set()
 
     async def recovers(self) -> None:
-        """Both find each other again."""
+        """Waits until both nodes are connected again."""
         deadline = time.monotonic() + PATIENCE
         while not await self.node.ping(self.gateway.name):
-            assert time.monotonic() < deadline, "they do not find each other again"
+            assert time.monotonic() < deadline, "the nodes do not reconnect"
             await asyncio.sleep(0.2)
 
 
@@ -151,7 +151,7 @@ def _number(message: object) -> int:
 
 @contextlib.asynccontextmanager
 async def gatewayed_stage(engine: str, ticktime: float) -> AsyncIterator[GatewayedStage]:
-    """The Erlang node has dialed ours."""
+    """Yields the stage after the Erlang node has dialed this process's node."""
     name = f"{free_port()}@127.0.0.1"
     with tempfile.TemporaryDirectory(prefix="quicdist-faults-") as directory:
         emit_module(directory)

@@ -1,4 +1,4 @@
-"""Two hosts with a cable between them: network namespaces, where they can be had (Linux, root)."""
+"""Two hosts with a cable between them, as network namespaces. Needs Linux and root."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ HERE, THERE = "10.77.0.1", "10.77.0.2"
 
 
 class NotHere(Exception):
-    """This machine cannot play it; the text says why."""
+    """This machine cannot run the scenario; the text says why."""
 
 
 async def run(*command: str) -> None:
-    """A command that must succeed."""
+    """Runs a command. Raises NotHere if it fails."""
     process = await asyncio.create_subprocess_exec(
         *command, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
     )
@@ -33,32 +33,32 @@ async def run(*command: str) -> None:
 
 @dataclass
 class Host:
-    """A namespace, the node in it, its end of the cable."""
+    """A namespace, the node in it, and its end of the cable."""
 
     space: str
     device: str
     peer: PeerProcess
 
     async def run(self, *command: str) -> None:
-        """There."""
+        """Runs a command in the namespace."""
         await run("ip", "netns", "exec", self.space, *command)
 
     async def weather(self, *words: str) -> None:
-        """What `tc netem` does to what leaves it."""
+        """Sets the `tc netem` rules for outgoing packets."""
         command = ("tc", "qdisc", "replace", "dev", self.device, "root", "netem")
         await self.run(*command, *words)
 
     async def address(self, old: str, new: str) -> None:
-        """The network gives it another one."""
+        """Replaces the address of the interface."""
         await self.run("ip", "address", "delete", f"{old}/24", "dev", self.device)
         await self.run("ip", "address", "add", f"{new}/24", "dev", self.device)
 
     def downs(self) -> list[str]:
-        """Why other nodes were down for it."""
+        """Returns the reasons of the nodedown events on this host."""
         return [event["reason"] for event in self.peer.events if event["event"] == "nodedown"]
 
     async def send(self, to: Host, size: int) -> str:
-        """A transfer; AssertionError where anything is missing, twice, or out of order."""
+        """Transfers `size` bytes. Raises AssertionError on loss, duplication or reordering."""
         name = f"{time.monotonic()}"
         self.peer.order("send", to.peer.name, size, name)
         sent = await self.peer.until(lambda event: event["event"] == "sent")
@@ -68,7 +68,7 @@ class Host:
 
 @contextlib.asynccontextmanager
 async def two_hosts(engine: str, ticktime: float) -> AsyncIterator[tuple[Host, Host]]:
-    """A node on each, with a name that says the host's address. Raises NotHere."""
+    """Starts a node on each host, named after the host's address. Raises NotHere."""
     if os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("tc") is None:
         raise NotHere("network namespaces need root, and the commands ip and tc (iproute2)")
     mark = f"qd{os.getpid()}"

@@ -1,4 +1,4 @@
-"""A node in a process of its own, to be killed, starved and stopped.
+"""A node in a separate process that scenarios kill, starve and stop.
 
 Each line of standard input is an order, each line of standard output an event as JSON, with the
 time of the system's monotonic clock.
@@ -24,7 +24,7 @@ CHUNK = 64 * 1024
 
 @dataclass
 class Arrived:
-    """What has come of one transfer."""
+    """The state of one incoming transfer."""
 
     number: int = 0
     size: int = 0
@@ -33,17 +33,17 @@ class Arrived:
 
 
 def tell(**event: object) -> None:
-    """One line."""
+    """Prints one event as a line of JSON."""
     print(json.dumps({**event, "at": time.monotonic()}), flush=True)
 
 
 def chunk(number: int) -> bytes:
-    """Different each time, cheap to make."""
+    """Returns a chunk that differs for each number."""
     return hashlib.sha256(b"%d" % number).digest() * (CHUNK // 32)
 
 
 async def transfer(node: Node, peer: str, size: int, name: str) -> tuple[bool, str]:
-    """Sends `size` bytes to the sink of a peer. Whether all came once, in order, unharmed."""
+    """Sends `size` bytes to a peer's sink; tells whether all arrived once, in order and intact."""
     digest = hashlib.sha256()
     count = max(1, size // CHUNK)
     async with node.mailbox() as me:
@@ -60,7 +60,7 @@ async def transfer(node: Node, peer: str, size: int, name: str) -> tuple[bool, s
 
 
 async def sink(node: Node) -> None:
-    """Takes transfers."""
+    """Receives transfers and answers each with a digest."""
     transfers: dict[bytes, Arrived] = {}
     async with node.mailbox("sink") as me:
         while True:
@@ -80,13 +80,13 @@ async def sink(node: Node) -> None:
 
 
 class Starvation:
-    """Takes all file descriptors that are left."""
+    """Opens files until the process has no free file descriptor."""
 
     def __init__(self) -> None:
         self.held: list[int] = []
 
     def begin(self) -> None:
-        """Until none is left."""
+        """Opens files until that fails."""
         try:
             while True:
                 self.held.append(os.open("/dev/null", os.O_RDONLY))
@@ -94,14 +94,14 @@ class Starvation:
             return
 
     def end(self) -> None:
-        """Gives them back."""
+        """Closes the files."""
         for held in self.held:
             os.close(held)
         self.held.clear()
 
 
 async def obey(node: Node) -> None:
-    """Orders, until there are no more."""
+    """Executes orders from standard input until it ends."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -123,7 +123,7 @@ async def obey(node: Node) -> None:
 
 
 def _jump(seconds: float) -> None:
-    """The wall clock is set to another time."""
+    """Shifts the wall clock of this process."""
     real_time = time.time
     time.time = lambda: real_time() + seconds
 
@@ -137,13 +137,13 @@ async def _send(node: Node, peer: str, size: int, name: str) -> None:
 
 
 def make_node(name: str, engine: str, ticktime: float, *, listen: str | None = None) -> Node:
-    """A node of a scenario, not started."""
+    """Returns a node for a scenario, not started."""
     limits = NodeLimits(net_ticktime=ticktime, connect_timeout=60.0)
-    # The engine qh3 cannot ask who dials for a certificate.
+    # The engine qh3 cannot request a certificate from a dialer.
     trust = Trust.first_use(uncertified=["*"] if engine == "qh3" else ())
     quic = Quic(engine=engine)
     if engine == "qh3":
-        # As it sends over networks: with those of loopback it cannot follow to another address.
+        # The datagram size for networks: loopback-sized datagrams do not survive an address change.
         quic = Quic(engine=engine, max_datagram_size=1200)
     return Node(
         name, listen=listen, cookie=COOKIE, limits=limits, trust=trust, carriers=[quic, Tcp()]

@@ -1,4 +1,4 @@
-"""The faults, one function each: what it returns are figures, what it raises is what was wrong."""
+"""The faults, one function each. A function returns figures and raises an error on failure."""
 
 from __future__ import annotations
 
@@ -21,25 +21,27 @@ from tests.support.lossy import Weather
 
 MB = 1_000_000
 TICKTIME = 4.0
-"""Seconds. A peer not heard of for so long is down; OTP promises no less than three quarters and
-no more than five quarters of it."""
+"""Seconds without traffic after which a peer is down.
+
+OTP detects it between three quarters and five quarters of this time (kernel, net_ticktime).
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How scenarios are played: transfers `scale` times as large, with a QUIC `engine`."""
+    """Options of a run: the factor for transfer sizes and the QUIC engine."""
 
     scale: float = 1.0
     engine: str = "aioquic"
 
     def size(self, size: float) -> int:
-        """Of a transfer, in bytes."""
+        """Returns the size of a transfer in bytes."""
         return int(size * self.scale)
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What `play` returns are figures."""
+    """A named scenario; `play` returns its figures as text."""
 
     group: str
     name: str
@@ -264,7 +266,7 @@ async def _sender_killed(run: Run) -> str:
             at, reason = await scene.down()
             while sink.message_count:
                 numbers.append(await _number(sink.receive(timeout=60)))
-        assert numbers == list(range(len(numbers))), "out of order, or twice"
+        assert numbers == list(range(len(numbers))), "reordered or duplicated"
         await scene.peer.start()
         await scene.recovers()
         return (
@@ -290,7 +292,7 @@ async def _gateway_killed(run: Run) -> str:
         killed = await scene.gateway.kill()
         at, reason = await scene.down()
         numbers += scene.rest()
-        assert numbers == list(range(len(numbers))), "out of order, or twice"
+        assert numbers == list(range(len(numbers))), "reordered or duplicated"
         theirs = await scene.erlang_sees_down()
         await scene.gateway.start()
         await scene.recovers()
@@ -306,9 +308,9 @@ async def _gateway_moves(run: Run) -> str:
         for _ in range(5):
             scene.gateway.order("away")
             numbers += await scene.stream_until(20, begin=False)
-        assert numbers == list(range(len(numbers))), "out of order, or twice"
+        assert numbers == list(range(len(numbers))), "reordered or duplicated"
         assert not scene.downs, scene.downs
-        assert not await scene.erlang_downs(), "the BEAM has noticed"
+        assert not await scene.erlang_downs(), "the Erlang node saw a nodedown"
         return f"{len(numbers)} chunks in order, 5 moves, no nodedown here or there"
 
 
@@ -363,13 +365,13 @@ async def _port_taken(run: Run) -> str:
 
 
 async def _disk_full(run: Run) -> str:
-    """A file system of one page, as root can make one; else a limit on the size of files."""
+    """Provides a file system of one page. Needs root; otherwise limits the size of files."""
     with tempfile.TemporaryDirectory() as state:
         name = f"{free_port()}@127.0.0.1"
         mount = await asyncio.create_subprocess_exec(
             "mount", "-t", "tmpfs", "-o", "size=4k", "quicdist-faults", state
         )
-        assert await mount.wait() == 0, "no file system can be mounted here: root is needed"
+        assert await mount.wait() == 0, "cannot mount a file system: root is needed"
         try:
             (Path(state) / "full").write_bytes(bytes(4096))
             text = await _refused_start(name, Path(state), "No space left")

@@ -1,4 +1,4 @@
-"""What scenarios are played on: a node here, a node in a process of its own, a network between."""
+"""The stage of a scenario: a local node, a node in another process, and a simulated network."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from quicdist import Node, NodeDown
 from tests.support.lossy import LossyProxy, Weather
 
 PATIENCE = 180.0
-"""Seconds after which a scenario counts as hanging."""
+"""Seconds after which a scenario is considered to hang."""
 
 
 def free_port() -> int:
-    """A UDP port of the loopback that nobody has, for now."""
+    """Returns a UDP port of loopback that is free at this moment."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class PeerProcess:
-    """faults/peer.py, running."""
+    """A running process of faults/peer.py."""
 
     def __init__(
         self, name: str, listen: str, ticktime: float, state: Path, engine: str = "aioquic"
@@ -44,7 +44,7 @@ class PeerProcess:
         self.process: asyncio.subprocess.Process
 
     async def start(self, *, wrapper: tuple[str, ...] = ()) -> None:
-        """Until it is ready or has failed."""
+        """Starts the process and waits until it is ready or has failed."""
         self.events = []
         self.process = await asyncio.create_subprocess_exec(
             *wrapper,
@@ -65,7 +65,7 @@ class PeerProcess:
             self._arrived.set()
 
     async def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """The first event of that kind, come or to come."""
+        """Returns the first event of that kind; waits if there is none yet."""
         seen = 0
         while True:
             for event in self.events[seen:]:
@@ -76,12 +76,12 @@ class PeerProcess:
             await asyncio.wait_for(self._arrived.wait(), PATIENCE)
 
     def order(self, *words: object) -> None:
-        """One line to its standard input."""
+        """Writes one line to its standard input."""
         assert self.process.stdin is not None
         self.process.stdin.write(" ".join(map(str, words)).encode() + b"\n")
 
     async def kill(self) -> float:
-        """As `kill -9` does; when."""
+        """Sends SIGKILL and returns the monotonic time."""
         if self.process.returncode is None:
             self.process.kill()
         at = time.monotonic()
@@ -92,7 +92,7 @@ class PeerProcess:
 
 @dataclass
 class Stage:
-    """One scenario's."""
+    """The nodes, the network and the records of one scenario."""
 
     node: Node
     peer: PeerProcess
@@ -102,7 +102,7 @@ class Stage:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def transfer(self, size: int, name: str = "one") -> str:
-        """Figures; AssertionError where anything is missing, twice, or out of order."""
+        """Transfers `size` bytes and returns figures. Raises AssertionError if the data differs."""
         began = time.monotonic()
         good, text = await asyncio.wait_for(
             transfer(self.node, self.peer.name, size, name), PATIENCE
@@ -112,7 +112,7 @@ class Stage:
         return f"{size / 1e6:.3g} MB exact in {seconds:.1f} s ({size / 1e6 / seconds:.2g} MB/s)"
 
     async def down(self) -> tuple[float, str]:
-        """When the peer's node was down for us, and why."""
+        """Waits for nodedown of the peer and returns its time and reason."""
         while not self.downs:
             self._changed.clear()
             await asyncio.wait_for(self._changed.wait(), PATIENCE)
@@ -120,7 +120,7 @@ class Stage:
         return at, event.reason
 
     async def watch(self) -> None:
-        """Notes every nodedown."""
+        """Records every nodedown."""
         with self.node.events() as events:
             async for event in events:
                 if isinstance(event, NodeDown):
@@ -128,10 +128,10 @@ class Stage:
                     self._changed.set()
 
     async def recovers(self) -> None:
-        """Both find each other again, and a transfer is whole."""
+        """Waits until both nodes are connected again and a transfer succeeds."""
         deadline = time.monotonic() + PATIENCE
         while not await self.node.ping(self.peer.name):
-            assert time.monotonic() < deadline, "they do not find each other again"
+            assert time.monotonic() < deadline, "the nodes do not reconnect"
         await self.transfer(200_000, f"after {time.monotonic()}")
 
 
@@ -139,7 +139,7 @@ class Stage:
 async def stage(
     engine: str, weather: Weather | None = None, *, ticktime: float = 60.0, seed: int = 1
 ) -> AsyncIterator[Stage]:
-    """A node here, dialing through the weather a node in a process of its own."""
+    """Yields a stage whose local node dials a node in another process through the network."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="quicdist-faults-") as directory:
         async with (

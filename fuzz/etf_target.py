@@ -1,7 +1,7 @@
-"""What is fuzzed of the compiled core: that it neither breaks nor differs from the pure one.
+"""Fuzz target that compares the compiled codec with the pure Python codec.
 
-The first byte of an input chooses the options, the rest is a term. `python -m fuzz.etf_target DIR`
-writes terms to begin with.
+The first byte of an input selects the options, the rest is a term. `python -m fuzz.etf_target DIR`
+writes the seed corpus.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ATOMS = [Atom("ok"), Atom("true"), Atom("node@host"), Atom("")]
 
 
 def check(data: bytes) -> None:
-    """Both cores make the same of `data`, and of the term that it is."""
+    """Checks that both cores decode `data` alike and encode the resulting term alike."""
     options = OPTIONS[data[0] % len(OPTIONS)] if data else OPTIONS[0]
     atoms = ATOMS if data and data[0] & 128 else []
     body = data[1:]
@@ -49,7 +49,7 @@ def check(data: bytes) -> None:
 
 
 def compare(pure: Any, compiled: Any, *arguments: Any) -> Any:
-    """The value of both; None where both refuse."""
+    """Returns the value of both cores; None if both raise an error."""
     expected, value = outcome(pure, *arguments)
     found, _ = outcome(compiled, *arguments)
     if expected != found:
@@ -68,7 +68,7 @@ def outcome(function: Any, *arguments: Any) -> tuple[Any, Any]:
 
 
 def write_seeds(folder: Path) -> None:
-    """One file a term, of all types."""
+    """Writes one file per term, with all types."""
     node = Atom("node@host")
     pid = etf.Pid(node, 1, 2, 3)
     fun = etf.Fun(Atom("m"), 1, bytes(16), 1, 2, 3, pid, (1, [pid]))

@@ -1,5 +1,5 @@
-/* libFuzzer's entry to a Python target: embeds Python and hands each input to `check(data)` of the
- * module that FUZZ_TARGET names. An exception there is a finding. */
+/* The libFuzzer entry point of a Python target: embeds Python and passes each input to `check(data)`
+ * of the module named by FUZZ_TARGET. An exception is a finding. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 

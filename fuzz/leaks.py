@@ -1,8 +1,8 @@
-"""That the compiled core gives back all it takes, over good and bad terms, both ways.
+"""Checks that the compiled codec leaks no memory for valid and invalid terms in both directions.
 
     python -m fuzz.leaks [ROUNDS]
 
-A round is some six hundred calls; the default comes to a million decodings.
+A round is about six hundred calls; the default number of rounds makes a million decodings.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TERMS: list[Any] = [
 
 
 def calls(core: Any) -> Iterator[tuple[Callable[..., Any], tuple[Any, ...]]]:
-    """All that one round does."""
+    """Returns the calls of one round."""
     encoded = []
     for term in TERMS:
         for options in (etf.DEFAULT, LOOSE, PACKED):
@@ -65,7 +65,7 @@ def calls(core: Any) -> Iterator[tuple[Callable[..., Any], tuple[Any, ...]]]:
 
 
 def run(core: Any, rounds: int) -> int:
-    """Makes the calls, so many times; how many were decodings."""
+    """Makes the calls `rounds` times and returns the number of decodings."""
     every = list(calls(core))
     for _ in range(rounds):
         for function, arguments in every:
@@ -75,7 +75,7 @@ def run(core: Any, rounds: int) -> int:
 
 
 def growth(core: Any, rounds: int) -> int:
-    """Blocks of memory that `rounds` more rounds leave behind."""
+    """Returns the number of memory blocks that `rounds` further rounds leave allocated."""
     run(core, 3)
     gc.collect()
     before = sys.getallocatedblocks()
@@ -94,10 +94,12 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.monotonic()
     left = growth(_compiled, rounds)
-    print(f"{rounds * per_round} decodings in {time.monotonic() - began:.0f} s: {left} blocks left")
-    print("references to shared objects, more than before:", end=" ")
+    print(
+        f"{rounds * per_round} decodings in {time.monotonic() - began:.0f} s: {left} blocks leaked"
+    )
+    print("additional references to shared objects:", end=" ")
     print([sys.getrefcount(one) - count for one, count in zip(shared, counts, strict=True)])
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak} KiB more")
+    print(f"peak memory grew {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak} KiB")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
-"""Fuzzes one of fuzz.targets, coverage-guided, with atheris: `python -m fuzz.python_target NAME
-[OPTIONS OF LIBFUZZER]`. With `--seeds DIR` behind the name it writes what to begin with instead.
+"""Fuzzes one of fuzz.targets with atheris.
+
+python -m fuzz.python_target NAME [LIBFUZZER OPTIONS]
+python -m fuzz.python_target NAME --seeds DIR    writes the seed corpus instead
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Takes the compiled core from the file that FUZZ_CORE names instead of the installed one.
+"""Loads the compiled core from the file named by FUZZ_CORE instead of the installed one.
 
-To be imported before quicdist; a plugin for pytest, too.
+Import this module before quicdist. It is also a pytest plugin.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ CORE = "quicdist.etf._compiled"
 
 
 class Sanitized:
-    """Finds the core that was built for finding faults before the installed one."""
+    """Finds the instrumented core before the installed one."""
 
     def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
         file = os.environ.get("FUZZ_CORE")

@@ -1,4 +1,4 @@
-"""Runs one list of scenarios between a Python node and every kind of peer that can be had here.
+"""Runs one list of scenarios between a Python node and every available kind of peer.
 
 `python -m interop`, or `make interop`. See interop/README.md.
 """

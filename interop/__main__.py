@@ -1,4 +1,4 @@
-"""The command: `python -m interop --help`."""
+"""The command line: `python -m interop --help`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from interop.outcome import is_failure, table
 from interop.scenarios import SCENARIOS
 
 _EPILOG = """\
-Foreign carriers take part where their compiled folders are given: QUICDIST_PEER_QUIC_DIST,
-QUICDIST_PEER_ERLANG_QUIC and QUICDIST_PEER_MACULA_DIST, each path[:path...] to ebin folders or to
-folders that hold them. QUICDIST_INTEROP_ERL is another erl than the one on the PATH, and
-QUICDIST_PEER_..._ERL one for that carrier alone. Nothing is fetched and nothing is built.
+Third-party carriers are included if these variables name their compiled applications:
+QUICDIST_PEER_QUIC_DIST, QUICDIST_PEER_ERLANG_QUIC and QUICDIST_PEER_MACULA_DIST, each a list
+path[:path...] of ebin folders or of folders that contain them. QUICDIST_INTEROP_ERL selects another
+erl than the one on the PATH, and QUICDIST_PEER_..._ERL selects the erl of one carrier. The harness
+downloads and builds nothing.
 
-Exit code 0 when nothing failed that is not a known limit of a peer, 1 otherwise, 2 for a command
-line that is wrong."""
+Exit code: 0 if there are no failures except known limits of a peer, 1 otherwise, 2 for an invalid
+command line."""
 
 
 def main() -> int:
-    """Runs it and returns the exit code."""
+    """Runs the harness and returns the exit code."""
     parser = _parser()
     given = parser.parse_args()
     carriers = _chosen(all_carriers(), given.carrier, parser)
@@ -38,7 +39,7 @@ def main() -> int:
         if not given.scenario or any(part in scenario.title for part in given.scenario)
     ]
     if not scenarios:
-        parser.error(f"no scenario has any of {given.scenario} in its title; see --list")
+        parser.error(f"no scenario title contains any of {given.scenario}; see --list")
     level = (logging.CRITICAL, logging.INFO, logging.DEBUG)[min(given.verbose, 2)]
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     options = Options(
@@ -55,27 +56,29 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m interop",
-        description="Plays one list of scenarios with every kind of peer that can be had here.",
+        description="Run one list of scenarios with every available kind of peer.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--carrier", action="append", metavar="NAME", help="this one only; may be repeated"
+        "--carrier", action="append", metavar="NAME", help="run this carrier only; repeatable"
     )
     parser.add_argument(
         "--scenario",
         action="append",
         metavar="TEXT",
-        help="only those with TEXT in their title; may be repeated",
+        help="run scenarios whose title contains TEXT; repeatable",
     )
     parser.add_argument(
-        "--dialer", choices=[one.name.lower() for one in Dialer], help="by default both in turn"
+        "--dialer",
+        choices=[one.name.lower() for one in Dialer],
+        help="side that dials (default: both in turn)",
     )
     parser.add_argument(
-        "--connects", type=int, default=10, metavar="N", help="cold connects, 10 by default"
+        "--connects", type=int, default=10, metavar="N", help="cold connects (default: 10)"
     )
-    parser.add_argument("--list", action="store_true", help="show peers and scenarios, and end")
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="twice for more")
+    parser.add_argument("--list", action="store_true", help="list peers and scenarios and exit")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="log more; repeatable")
     return parser
 
 
@@ -87,7 +90,7 @@ def _chosen(
     known = {carrier.key: carrier for carrier in carriers}
     for name in names:
         if name not in known:
-            parser.error(f"no carrier {name!r}; there are {', '.join(known)}")
+            parser.error(f"unknown carrier {name!r}; expected one of {', '.join(known)}")
     return [known[name] for name in names]
 
 

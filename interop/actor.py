@@ -1,6 +1,6 @@
-"""What both nodes of a scenario do: the server each runs, and the scenarios one plays with it.
+"""The server that both nodes of a scenario run, and the scenarios that one node runs with it.
 
-The same as erlang/quicdist_interop.erl, name by name, so that any two nodes can be put together.
+The names are those of erlang/quicdist_interop.erl, so that any two kinds of nodes can be combined.
 """
 
 from __future__ import annotations
@@ -32,52 +32,52 @@ from quicdist.etf import Term
 from quicdist.etf.notation import format_term
 
 MODULE = "quicdist_interop"
-"""What calls name, on either side."""
+"""The module name in calls, on both sides."""
 
 SERVER = "interop"
-"""The name each server is registered under."""
+"""The registered name of each server."""
 
 TIMEOUT = 60.0
-"""Seconds; only a hang takes so long."""
+"""Timeout in seconds; only a hang takes so long."""
 
 Scenario: TypeAlias = "Callable[[Node, str], Awaitable[Term]]"
-"""Played by this node with the node named; what it returns is for the table's notes."""
+"""Runs on this node with the named node; its result goes into the notes of the table."""
 
 
 class Unexpected(Exception):
-    """Something came that should not have, or nothing did; the text is one line."""
+    """An unexpected or missing result; the text is one line."""
 
 
 class Calls:
-    """What the other node may call, by rpc, erpc and gen_server:call."""
+    """Functions that the other node calls with rpc, erpc and gen_server:call."""
 
     def __init__(self) -> None:
         self.node: Node | None = None
 
     @export(module=MODULE)
     async def add(self, a: int, b: int) -> int:
-        """The sum."""
+        """Returns the sum."""
         return a + b
 
     @export(module=MODULE)
     async def fail(self, reason: Term) -> None:
-        """Ends in an error."""
+        """Raises an error."""
         raise ErlangError(reason)
 
     @export(module=MODULE)
     async def start(self) -> Pid:
-        """A new server for the caller alone."""
+        """Starts a separate server for the caller."""
         assert self.node is not None
         return self.node.spawn(serve).pid
 
     @export(module=MODULE)
     async def serve(self) -> None:
-        """The process that another node spawns here is a server."""
+        """Runs a server in the process that another node spawns here."""
         await serve(current_process.get())
 
 
 async def serve(me: Mailbox) -> None:
-    """Answers each `{From, Request}`; told of links and monitors, it tells who wanted them."""
+    """Answers each `{From, Request}`; reports link and monitor events to the process that asked."""
     me.trap_exit = True
     watching: dict[Pid | Reference, Pid] = {}
     counted: dict[Pid, int] = {}
@@ -125,13 +125,13 @@ async def _count(me: Mailbox, sender: Pid, number: int, last: int, counted: dict
 
 
 async def ping(node: Node, peer: str) -> Term:
-    """`net_adm:ping`."""
+    """Runs `net_adm:ping`."""
     _expect(await node.ping(peer, timeout=TIMEOUT), True)
     return None
 
 
 async def rpc(node: Node, peer: str) -> Term:
-    """`rpc:call`: a result, an error, and a function that is not there."""
+    """Runs `rpc:call`: a result, an error, and an undefined function."""
     _expect(await node.rpc(peer, MODULE, "add", [1, 2], timeout=TIMEOUT), 3)
     for function, args in (("fail", [Atom("oops")]), ("nothing", [])):
         try:
@@ -143,7 +143,7 @@ async def rpc(node: Node, peer: str) -> Term:
 
 
 async def erpc(node: Node, peer: str) -> Term:
-    """`erpc:call`: the same, with the class and reason of each error."""
+    """Runs `erpc:call` like `rpc`, and checks the class and reason of each error."""
     _expect(await node.call(peer, MODULE, "add", [1, 2], timeout=TIMEOUT), 3)
     wanted: list[tuple[str, list[Term], str]] = [
         ("fail", [Atom("oops")], "oops"),
@@ -160,7 +160,7 @@ async def erpc(node: Node, peer: str) -> Term:
 
 
 async def echo(node: Node, peer: str) -> Term:
-    """By name, and by the pid that answered."""
+    """Sends by name, and by the pid that answered."""
     async with node.mailbox() as me:
         server, answer = await _ask(me, (SERVER, peer), (Atom("echo"), Atom("one")))
         _expect(answer, (Atom("echo"), Atom("one")))
@@ -180,7 +180,7 @@ async def echo(node: Node, peer: str) -> Term:
 
 
 async def gen_call(node: Node, peer: str) -> Term:
-    """`gen_server:call`: an answer, and a server that crashes over the next request."""
+    """Runs `gen_server:call`: an answer, and a server that crashes on the next request."""
     server = (MODULE, peer)
     answer = await node.gen_call(server, (Atom("add"), 1, 2), timeout=TIMEOUT)
     _expect(answer, 3)
@@ -193,7 +193,7 @@ async def gen_call(node: Node, peer: str) -> Term:
 
 
 async def spawned(node: Node, peer: str) -> Term:
-    """Plain, watched, linked, and of a function that is not there."""
+    """Spawns plain, monitored and linked processes, and an undefined function."""
     async with node.mailbox() as me:
         me.trap_exit = True
         one = await me.spawn_remote(peer, MODULE, "serve", timeout=TIMEOUT)
@@ -214,7 +214,7 @@ async def spawned(node: Node, peer: str) -> Term:
 
 
 async def links(node: Node, peer: str) -> Term:
-    """Broken from either end, taken back, `exit/2`, and a link to nobody."""
+    """Tests link exits from either side, unlink, `exit/2`, and a link to a dead process."""
     async with node.mailbox() as me:
         me.trap_exit = True
         one = await _start_on(node, peer)
@@ -244,7 +244,7 @@ async def links(node: Node, peer: str) -> Term:
 
 
 async def monitors(node: Node, peer: str) -> Term:
-    """Of a pid, of the dead, of a name, taken back, and by the other side."""
+    """Monitors a pid, a dead process and a name, demonitors, and is monitored by the peer."""
     async with node.mailbox() as me:
         one = await _start_on(node, peer)
         reference = me.monitor(one)
@@ -273,7 +273,7 @@ async def monitors(node: Node, peer: str) -> Term:
 
 
 async def binary(node: Node, peer: str, size: int) -> Term:
-    """One binary there, its digest back."""
+    """Sends one binary and compares the digest in the answer."""
     data = counting_bytes(size)
     digest = hashlib.md5(data, usedforsecurity=False).digest()
     async with node.mailbox() as me:
@@ -283,7 +283,7 @@ async def binary(node: Node, peer: str, size: int) -> Term:
 
 
 async def ordered(node: Node, peer: str, count: int) -> Term:
-    """Messages of which every hundredth is large: counted over there."""
+    """Sends messages, every hundredth one large; the peer counts them in order."""
     async with node.mailbox() as me:
         server = await _start_on(node, peer)
         item = Atom("item")
@@ -295,7 +295,7 @@ async def ordered(node: Node, peer: str, count: int) -> Term:
 
 
 def counting_bytes(size: int) -> bytes:
-    """Big-endian 32-bit numbers from 1 on: no two places look alike."""
+    """Returns big-endian 32-bit numbers from 1, so that no two positions are alike."""
     words = array.array("I", range(1, size // 4 + 1))
     if sys.byteorder == "little":
         words.byteswap()
@@ -303,7 +303,7 @@ def counting_bytes(size: int) -> bytes:
 
 
 def padding(number: int) -> bytes:
-    """So that small messages have something to overtake."""
+    """Returns the payload; large ones give small messages something to overtake."""
     return number.to_bytes(4, "big") * 5000 if number % 100 == 0 else b""
 
 
@@ -311,7 +311,7 @@ def padding(number: int) -> bytes:
 
 
 async def _obey(me: Mailbox) -> None:
-    """A process that ends as it is told."""
+    """Starts a process on the peer that exits on request."""
     match await me.receive():
         case (_, ("die", reason)):
             raise ErlangExit(reason)
@@ -381,7 +381,7 @@ def _text(value: object) -> str:
 
 
 async def gather(*jobs: Awaitable[object]) -> None:
-    """All of them at once; the first error cancels the others."""
+    """Runs all concurrently; the first error cancels the others."""
     tasks = [asyncio.ensure_future(job) for job in jobs]
     try:
         await asyncio.gather(*tasks)

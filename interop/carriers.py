@@ -1,4 +1,4 @@
-"""The kinds of peers, how each is had, and what each is known not to do."""
+"""The kinds of peers, where each comes from, and its known limits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from interop.peers import (
 
 
 class Dialer(enum.Enum):
-    """Who makes the connection that a scenario is played on."""
+    """The side that dials the connection of a scenario."""
 
     WE = "we dial"
     THEY = "they dial"
@@ -33,32 +33,32 @@ class Dialer(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Carrier:
-    """One kind of peer."""
+    """A kind of peer."""
 
     key: str
-    """Its name on the command line."""
+    """The name on the command line."""
 
     about: str
     alpn: str
-    """What the connection must turn out to be."""
+    """The ALPN that the connection must have."""
 
     make: Callable[[Setting], Peer]
     absent: str = ""
-    """Why it cannot be had here; empty when it can."""
+    """Why the peer is unavailable on this machine; empty if it is available."""
 
     limits: Mapping[tuple[str, Dialer | None], str] = field(default_factory=dict)
-    """Scenario (by title) and dialer (None: whoever) to the reason why the peer fails it."""
+    """Known failures: (scenario title, dialer or None for both) to the reason."""
 
     no_messages: str = ""
-    """Set for a carrier known to end at the handshake: the reason, if a ping shows that it does."""
+    """The reason, for a carrier known to stop at the handshake; a ping verifies that it does."""
 
     def limit(self, title: str, dialer: Dialer) -> str:
-        """Why this peer is known to fail a scenario; empty when it is not."""
+        """Returns why this peer is known to fail a scenario; empty if it is not."""
         return self.limits.get((title, dialer), self.limits.get((title, None), ""))
 
 
 def all_carriers(environment: Mapping[str, str] = os.environ) -> list[Carrier]:
-    """All that the harness knows of, those that cannot be had here too, with the reason."""
+    """Returns all kinds of peers; unavailable ones carry the reason."""
     return [
         Carrier("quicdist", f"another Python process{_own_version()}", "quicdist/1", PythonPeer),
         _gateway(environment),
@@ -82,7 +82,7 @@ def _erl(environment: Mapping[str, str], key: str = "") -> str:
 def _gateway(environment: Mapping[str, str]) -> Carrier:
     erl = _erl(environment)
     release = otp_release(erl)
-    absent = "" if release else f"no Erlang here ({erl}): sudo apt-get install erlang-base"
+    absent = "" if release else f"Erlang not found ({erl}): sudo apt-get install erlang-base"
 
     def make(setting: Setting) -> Peer:
         return _with_erl(GatewayedPeer(setting), erl)
@@ -99,7 +99,7 @@ def _compiled(
     limits: Mapping[tuple[str, Dialer | None], str],
     no_messages: str = "",
 ) -> Carrier:
-    """A foreign carrier, if its folders are given and an erl is there."""
+    """Returns a third-party carrier; it is available if its folders are given and erl exists."""
     key = name.upper()
     variable = f"QUICDIST_PEER_{key}"
     given = environment.get(variable, "")
@@ -107,7 +107,7 @@ def _compiled(
     ebins: list[Path] = []
     release = None
     if not given:
-        absent = f"not given: {variable}=path[:path...] with its compiled ebin folders"
+        absent = f"not set: {variable}=path[:path...] with its compiled ebin folders"
     else:
         absent = ""
         try:
@@ -116,7 +116,7 @@ def _compiled(
             absent = f"{variable}: {error}"
         release = otp_release(erl)
         if not absent and release is None:
-            absent = f"no Erlang here ({erl})"
+            absent = f"Erlang not found ({erl})"
 
     def make(setting: Setting) -> Peer:
         return _with_erl(kind(setting, ebins), erl)

@@ -1,7 +1,7 @@
-"""How the harness talks to a peer it has started: a loopback TCP connection of their own.
+"""The control connection between the harness and a peer that it has started, over loopback TCP.
 
-Frames behind u32 lengths, each a term: `{Id, Function, Arguments}` to the peer, `{Id, ok, Value}`
-or `{Id, error, Text}` back. The peer's first word is `{0, ok, NodeName}`.
+A frame is a term with a u32 length prefix: `{Id, Function, Arguments}` to the peer, and
+`{Id, ok, Value}` or `{Id, error, Text}` back. The first frame of the peer is `{0, ok, NodeName}`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HOST = "127.0.0.1"
 
 
 class PeerError(Exception):
-    """What was asked of the peer failed there; the text is the peer's."""
+    """A call failed on the peer; the text is the peer's."""
 
 
 class PeerGone(PeerError):
@@ -25,7 +25,7 @@ class PeerGone(PeerError):
 
 
 class Control:
-    """The harness's end: calls, any number at once."""
+    """The harness's side of the connection; it supports concurrent calls."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -37,11 +37,11 @@ class Control:
         self._task = asyncio.create_task(self._read())
 
     async def hello(self) -> Term:
-        """The peer's node name, once it is up. Raises PeerGone."""
+        """Waits until the peer is up and returns its node name. Raises PeerGone."""
         return await self._hello
 
     async def ask(self, function: str, args: Sequence[Term]) -> Term:
-        """Calls a function of the peer's half of the harness. Raises PeerError."""
+        """Calls a function of the harness code on the peer. Raises PeerError."""
         identifier = next(self._ids)
         answer: asyncio.Future[Term] = asyncio.get_running_loop().create_future()
         if self._task.done():
@@ -54,7 +54,7 @@ class Control:
             self._waiting.pop(identifier, None)
 
     async def close(self) -> None:
-        """The peer ends when its connection does."""
+        """Closes the connection, on which the peer exits."""
         self._task.cancel()
         self._writer.close()
         await asyncio.wait([self._task])
@@ -88,7 +88,7 @@ Answer = Callable[[str, Sequence[Term]], Awaitable[Term]]
 
 
 async def serve(port: int, name: str, answer: Answer) -> None:
-    """A Python peer's end: answers until the harness is gone."""
+    """Serves a Python peer's side until the harness disconnects."""
     reader, writer = await asyncio.open_connection(HOST, port)
     write_frame(writer, (0, Atom("ok"), Atom(name)))
     running: set[asyncio.Task[None]] = set()
@@ -112,12 +112,12 @@ async def serve(port: int, name: str, answer: Answer) -> None:
 
 
 async def read_frame(reader: asyncio.StreamReader) -> Term:
-    """Raises IncompleteReadError at the end."""
+    """Reads one frame. Raises IncompleteReadError at the end of the connection."""
     length = int.from_bytes(await reader.readexactly(4), "big")
     return etf.decode(await reader.readexactly(length))
 
 
 def write_frame(writer: asyncio.StreamWriter, term: Term) -> None:
-    """Queues one."""
+    """Queues one frame."""
     data = etf.encode(term)
     writer.write(len(data).to_bytes(4, "big") + data)

@@ -1,4 +1,4 @@
-"""Plays every scenario with every peer that can be had, and says what came of it."""
+"""Runs every scenario with every available peer and reports the outcomes."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ _log = logging.getLogger("interop")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is wanted of a run."""
+    """Options of a run."""
 
     scenarios: Sequence[Scenario] = SCENARIOS
     dialers: Sequence[Dialer] = tuple(Dialer)
     connects: int = 10
     ticktime: int = 8
-    """net_ticktime of every node, in seconds: how long the dead go unnoticed, at the worst."""
+    """net_ticktime of every node in seconds, which bounds the detection of a dead peer."""
 
     timeout: float = 120.0
-    """Seconds for one scenario; only a hang takes so long."""
+    """Timeout of one scenario in seconds; only a hang takes so long."""
 
     say: Callable[[str], None] = lambda line: None
-    """Told of each outcome as it comes."""
+    """Called with each outcome as text."""
 
 
 async def run(carriers: Sequence[Carrier], options: Options) -> list[Column]:
-    """One column for each carrier and each dialer."""
+    """Runs all scenarios; returns one column for each carrier and dialer."""
     columns: list[Column] = []
     with tempfile.TemporaryDirectory(prefix="quicdist-interop-") as place:
         for carrier in carriers:
@@ -78,7 +78,8 @@ async def _column(carrier: Carrier, dialer: Dialer, directory: Path, options: Op
     peer = carrier.make(setting)
     calls = actor.Calls()
     outcomes: dict[str, Outcome] = {}
-    # All here have one key, and those that can show it must; Erlang's own carriers cannot.
+    # All nodes share one key. A peer that supports client certificates must present it; the
+    # carriers written in Erlang do not.
     trust = Trust.first_use(directory / "known_nodes", uncertified=["*"])
     async with Node(
         ours, cookie=cookie, exports=[calls], identity=identity, trust=trust, limits=limits
@@ -102,13 +103,13 @@ async def _column(carrier: Carrier, dialer: Dialer, directory: Path, options: Op
                 outcomes[scenario.title] = outcome
                 options.say(_said(bench, scenario, outcome))
         finally:
-            node.disconnect(peer.name)  # or our node waits for words to the dead
+            node.disconnect(peer.name)  # else this node waits for frames to the dead peer
             await peer.kill()
     return Column(carrier.key, dialer.value, carrier.about, outcomes)
 
 
 async def _one(bench: Bench, scenario: Scenario, options: Options) -> Outcome:
-    """Plays one; whatever goes wrong is this scenario's, and the next one finds all new."""
+    """Runs one scenario; a failure does not affect the next, which starts with new connections."""
     known = bench.carrier.limit(scenario.title, bench.dialer)
     loop = asyncio.get_running_loop()
     start = loop.time()
@@ -117,12 +118,12 @@ async def _one(bench: Bench, scenario: Scenario, options: Options) -> Outcome:
     except _NoMessages:
         return Outcome(Verdict.LIMIT, bench.carrier.no_messages)
     except TimeoutError:
-        why = f"not done in {options.timeout:g} s"
+        why = f"timeout after {options.timeout:g} s"
     except Exception as error:
         _log.debug("%s", traceback.format_exc())
         why = _one_line(error)
     else:
-        note = f"works, although: {known}" if known else says.note
+        note = f"passes despite the known limit: {known}" if known else says.note
         return Outcome(Verdict.OK, note, says.short, loop.time() - start)
     _log.info("%s: log of the peer: %s", scenario.title, bench.peer.last_words())
     await _start_afresh(bench)
@@ -131,7 +132,7 @@ async def _one(bench: Bench, scenario: Scenario, options: Options) -> Outcome:
 
 
 class _NoMessages(Exception):
-    """The peer is known to end at the handshake, and does."""
+    """Whether the peer is known to stop at the handshake and does."""
 
 
 async def _play(bench: Bench, scenario: Scenario) -> Says:
@@ -146,7 +147,7 @@ async def _play(bench: Bench, scenario: Scenario) -> Says:
 
 
 async def _start_afresh(bench: Bench) -> None:
-    """A failure must not be the next scenario's trouble: the peer is started anew by that."""
+    """Kills the peer after a failure, so that the next scenario starts a new process."""
     await bench.peer.kill()
     bench.node.disconnect(bench.peer.name)
 
@@ -165,7 +166,7 @@ def _said(bench: Bench, scenario: Scenario, outcome: Outcome) -> str:
 
 
 def _write_identity(identity: Identity, directory: Path) -> tuple[Path, Path]:
-    """PEM files for those who read files: certificate and key."""
+    """Writes PEM files of the certificate and key, for peers that read files."""
     certificate, key = directory / "cert.pem", directory / "key.pem"
     certificate.write_bytes(identity.certificate.public_bytes(Encoding.PEM))
     key.write_bytes(identity.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

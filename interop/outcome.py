@@ -1,4 +1,4 @@
-"""What came of each scenario, and the table of it all."""
+"""The outcomes of scenarios and the table of them."""
 
 from __future__ import annotations
 
@@ -8,46 +8,46 @@ from dataclasses import dataclass
 
 
 class Verdict(enum.Enum):
-    """The word in the table."""
+    """The verdict shown in the table."""
 
     OK = "ok"
     FAILED = "FAILED"
     LIMIT = "limit"
-    """Tried, and it failed as that peer is known to: not ours to mend."""
+    """The scenario failed because of a known limit of the peer, not of quicdist."""
 
     NOT_APPLICABLE = "n/a"
-    """Not tried, for the reason given."""
+    """Not run, for the given reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One cell."""
+    """A cell of the table."""
 
     verdict: Verdict
     note: str = ""
-    """Why it is no plain `ok`, in one line."""
+    """Why the verdict is not a plain `ok`, in one line."""
 
     short: str = ""
-    """A word or two for the cell itself, such as `30/30`."""
+    """Short text for the cell, such as `30/30`."""
 
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """All outcomes with one peer, one of the two having dialed."""
+    """All outcomes with one peer and one dialer."""
 
     carrier: str
     dialer: str
     about: str
-    """What exactly the peer was."""
+    """Description of the peer."""
 
     outcomes: Mapping[str, Outcome]
-    """By the scenario's title."""
+    """Outcomes by scenario title."""
 
 
 def is_failure(columns: Sequence[Column]) -> bool:
-    """Whether anything failed that is not known to."""
+    """Whether there are failures other than known limits."""
     return any(
         outcome.verdict is Verdict.FAILED
         for column in columns
@@ -56,7 +56,7 @@ def is_failure(columns: Sequence[Column]) -> bool:
 
 
 def table(titles: Sequence[str], columns: Sequence[Column]) -> str:
-    """Scenarios down, peers across, and below it who they were and what the numbers say."""
+    """Formats the table: scenarios as rows, peers as columns, then the peers and the notes."""
     notes: dict[str, int] = {}
     rows = [["scenario", *(column.carrier for column in columns)]]
     rows.append(["", *(column.dialer for column in columns)])

@@ -1,7 +1,7 @@
-"""Peers that the harness starts: how each kind of node is made to run, and to end.
+"""The peers that the harness starts and stops, one class for each kind of node.
 
-A peer is one or two processes with their output in a log file, and a control connection. Nothing
-here fetches or builds anything: foreign carriers are compiled folders that somebody gives.
+A peer is one or two processes with a log file and a control connection. The harness downloads and
+builds nothing: a third-party carrier is a list of folders with compiled code.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from quicdist.etf import Term
 from quicdist.gateway import emit_module, erl_arguments
 
 START_TIMEOUT = 60.0
-"""Seconds for a peer to come up; only a hang takes so long."""
+"""Seconds until a peer must have started; only a hang takes so long."""
 
 LEAVE_TIMEOUT = 10.0
-"""Seconds for one that was asked to leave."""
+"""Seconds until a peer must have exited after a stop request."""
 
 _MODULE = Path(__file__).with_name("erlang") / "quicdist_interop.erl"
 
 
 class CannotStart(Exception):
-    """A peer did not come up; the text is one line, its log says more."""
+    """A peer did not start; the text is one line, the log has details."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Where and among whom a peer runs."""
+    """The environment of a peer."""
 
     name: str
     """The peer's node name, `port@ip`."""
@@ -54,14 +54,14 @@ class Setting:
     """net_ticktime, in seconds."""
 
     directory: Path
-    """For what it is given and what it writes; its own."""
+    """The peer's own folder, for its input and output files."""
 
     certificate: Path
     key: Path
 
 
 class Peer(abc.ABC):
-    """One node, started and ended as often as wanted, always with the same name."""
+    """A node that can be started and stopped repeatedly under one name."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -70,21 +70,21 @@ class Peer(abc.ABC):
 
     @property
     def name(self) -> str:
-        """Its node name."""
+        """The node name."""
         return self.setting.name
 
     @property
     def is_down(self) -> bool:
-        """Not started yet, or killed since."""
+        """Whether the peer is not started, or was killed."""
         return self._control is None
 
     @property
     def log(self) -> Path:
-        """What its processes print."""
+        """The log file of the processes' output."""
         return self.setting.directory / "log"
 
     async def start(self) -> None:
-        """Until it says that it is up. Raises CannotStart."""
+        """Starts the peer and waits until it reports that it is up. Raises CannotStart."""
         connected: asyncio.Future[Control] = asyncio.get_running_loop().create_future()
 
         def arrived(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -100,27 +100,27 @@ class Peer(abc.ABC):
             await asyncio.wait(both, timeout=START_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
             ended.cancel()
             if not connected.done():
-                raise CannotStart(f"{self.name} did not come up: {self.last_words()}")
+                raise CannotStart(f"{self.name} did not start: {self.last_words()}")
             self._control = connected.result()
             await self._control.hello()
         except PeerGone:
-            raise CannotStart(f"{self.name} ended: {self.last_words()}") from None
+            raise CannotStart(f"{self.name} exited: {self.last_words()}") from None
         finally:
-            # Not waited for: from Python 3.12 on that would wait for the connection just made, too.
+            # No wait_closed(): from Python 3.12 on it also waits for the connection just accepted.
             server.close()
 
     @abc.abstractmethod
     async def launch(self, control_port: int) -> None:
-        """Starts its processes, which are to connect there."""
+        """Starts the processes, which connect to `control_port`."""
 
     async def ask(self, function: str, *args: Term) -> Term:
-        """Calls a function of its half of the harness. Raises PeerError."""
+        """Calls a function of the harness code on the peer. Raises PeerError."""
         if self._control is None:
             raise PeerGone("the peer is not running")
         return await self._control.ask(function, args)
 
     async def kill(self) -> None:
-        """As `kill -9`, or the plug pulled: everything of it at once, without a word."""
+        """Kills all processes of the peer at once with SIGKILL."""
         for process in self._processes:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGKILL)
@@ -132,7 +132,7 @@ class Peer(abc.ABC):
             self._control = None
 
     async def leave(self) -> None:
-        """Lets it end in its own way, if it has one."""
+        """Stops the peer, cleanly if it supports that."""
         if self._control is not None:
             await self._control.close()
         waits = [asyncio.ensure_future(process.wait()) for process in self._processes]
@@ -141,18 +141,18 @@ class Peer(abc.ABC):
         await self.kill()
 
     def last_words(self) -> str:
-        """The end of its log in one line."""
+        """Returns the end of the log in one line."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return " / ".join(lines[-3:])[-400:] or "it printed nothing"
+        return " / ".join(lines[-3:])[-400:] or "no output"
 
     @property
     def _state(self) -> Mapping[str, str]:
-        """Whom it has met is forgotten with it."""
+        """Environment with a state folder for this peer only, which holds its known keys."""
         return {"QUICDIST_STATE_DIR": str(self.setting.directory / "state")}
 
     async def run(self, *command: str, env: Mapping[str, str] | None = None) -> None:
-        """Starts one of its processes, output to the log. Raises CannotStart."""
+        """Starts a process with its output in the log. Raises CannotStart."""
         with self.log.open("ab") as log:
             try:
                 process = await asyncio.create_subprocess_exec(
@@ -169,7 +169,7 @@ class Peer(abc.ABC):
 
 
 class PythonPeer(Peer):
-    """Another Python process."""
+    """A quicdist node in another Python process."""
 
     async def launch(self, control_port: int) -> None:
         """One process."""
@@ -183,10 +183,10 @@ class PythonPeer(Peer):
 
 
 class ErlangPeer(Peer):
-    """A node of Erlang/OTP; what carries its distribution is left to those below."""
+    """An Erlang/OTP node; subclasses choose its distribution carrier."""
 
     erl = "erl"
-    """The program."""
+    """The path of `erl`."""
 
     async def launch(self, control_port: int) -> None:
         """One process."""
@@ -194,10 +194,10 @@ class ErlangPeer(Peer):
 
     @abc.abstractmethod
     def arguments(self) -> Sequence[str]:
-        """What makes it a node with its name, evaluated before the harness's half."""
+        """Returns Erlang code that starts distribution, evaluated before the harness code."""
 
     async def run_erl(self, control_port: int) -> None:
-        """Starts erl, with the harness's half compiled into it."""
+        """Starts erl and compiles the harness code in it."""
         half = (
             f"{{ok, M, B}} = compile:file({_erlang_string(str(_MODULE))}, [binary]), "
             f"{{module, M}} = code:load_binary(M, atom_to_list(M), B), "
@@ -216,7 +216,7 @@ class GatewayedPeer(ErlangPeer):
     """A stock node behind `quicdist gateway`."""
 
     async def launch(self, control_port: int) -> None:
-        """The gateway first: a process of its own."""
+        """Starts the gateway process, then the node."""
         await asyncio.to_thread(emit_module, self._module_directory, erl=self.erl)
         self._epmd_port = free_tcp_port()
         await self.run(
@@ -230,7 +230,7 @@ class GatewayedPeer(ErlangPeer):
         await self.run_erl(control_port)
 
     def arguments(self) -> Sequence[str]:
-        """Its own distribution, with the gateway for an EPMD."""
+        """Uses TCP distribution with the gateway as EPMD."""
         return [
             *("-name", self.name),
             *erl_arguments(self._module_directory),
@@ -243,31 +243,31 @@ class GatewayedPeer(ErlangPeer):
 
 
 class CompiledPeer(ErlangPeer):
-    """A node with a foreign carrier, from compiled folders."""
+    """A node with a third-party carrier, from folders with compiled code."""
 
     def __init__(self, setting: Setting, ebins: Sequence[Path]) -> None:
         super().__init__(setting)
         self._ebins = ebins
 
     def paths(self) -> list[str]:
-        """`-pa` for each."""
+        """Returns `-pa` options for the folders."""
         return ["-pa", *map(str, self._ebins)]
 
     def net_kernel_start(self) -> str:
-        """Erlang that makes it a node; started late, it does not look at kernel's net_ticktime."""
+        """Returns Erlang code that starts net_kernel, which ignores kernel's net_ticktime then."""
         options = f"#{{name_domain => longnames, net_ticktime => {self.setting.ticktime}}}"
         return f"{{ok, _}} = net_kernel:start('{self.name}', {options})"
 
     def cert(self) -> tuple[str, str]:
-        """Certificate and key as Erlang strings."""
+        """Returns the paths of the certificate and key as Erlang strings."""
         return _erlang_string(str(self.setting.certificate)), _erlang_string(str(self.setting.key))
 
 
 class QuicDistPeer(CompiledPeer):
-    """quic_dist on quicer: port and address are in the name, the node starts late."""
+    """quic_dist on quicer: the name has the port and address; distribution starts after boot."""
 
     def arguments(self) -> Sequence[str]:
-        """Its certificate is in the application's environment."""
+        """Sets the certificate in the application environment."""
         cert, key = self.cert()
         start = (
             f"ok = application:load(quic_dist), "
@@ -282,7 +282,7 @@ class MaculaDistPeer(CompiledPeer):
     """macula_dist on quicer: certificates are cert.pem and key.pem in one folder."""
 
     def arguments(self) -> Sequence[str]:
-        """The folder is a parameter of kernel."""
+        """Sets the folder as a kernel parameter."""
         folder = self.setting.directory / "certs"
         folder.mkdir(exist_ok=True)
         shutil.copy(self.setting.certificate, folder / "cert.pem")
@@ -300,9 +300,10 @@ class ErlangQuicPeer(CompiledPeer):
     """The `quic` application's own distribution: a port beside the name, peers in a list."""
 
     def arguments(self) -> Sequence[str]:
-        """The list is in a configuration file, which is only seen once the application is loaded.
+        """Writes the list to a configuration file, which is read when the application is loaded.
 
-        Started late: with `-name`, OTP 25 wants the certificate before it can read files.
+        Distribution starts after boot: with `-name`, OTP 25 needs the certificate before it can
+        read files.
         """
         cert, key = self.cert()
         port, _, _ = self.name.partition("@")
@@ -331,10 +332,10 @@ class ErlangQuicPeer(CompiledPeer):
 
 
 def ebin_folders(text: str) -> list[Path]:
-    """The folders with compiled modules that `path[:path...]` stands for.
+    """Returns the folders with compiled modules in `path[:path...]`.
 
-    Each path is such a folder, or holds some: `ebin`, and `*/ebin` as rebar3 and mix leave them.
-    Raises CannotStart for a path without any.
+    Each path is such a folder, or contains `ebin` or `*/ebin`, the layout of rebar3 and mix.
+    Raises CannotStart for a path without compiled modules.
     """
     found: list[Path] = []
     for word in filter(None, text.split(os.pathsep)):
@@ -345,14 +346,14 @@ def ebin_folders(text: str) -> list[Path]:
             candidates = [path / "ebin", *sorted(path.glob("*/ebin"))]
             folders = [folder for folder in candidates if any(folder.glob("*.beam"))]
         if not folders:
-            raise CannotStart(f"{path}: no compiled modules, neither in it nor in its ebin folders")
+            raise CannotStart(f"{path}: no compiled modules in the folder or its ebin folders")
         found += folders
     return found
 
 
 @functools.cache
 def otp_release(erl: str) -> str | None:
-    """The release of that erl; None where there is none that runs."""
+    """Returns the OTP release of an erl; None if it does not run."""
     command = [erl, "-noinput", "-boot", "start_clean", "-eval"]
     command.append("io:put_chars(erlang:system_info(otp_release)), halt().")
     try:
@@ -364,7 +365,7 @@ def otp_release(erl: str) -> str | None:
 
 
 def free_port() -> int:
-    """A UDP port that nobody has, and whose TCP twin is free too; for now."""
+    """Returns a port that is free at this moment for both UDP and TCP."""
     while True:
         with (
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
@@ -378,14 +379,14 @@ def free_port() -> int:
 
 
 def free_tcp_port() -> int:
-    """A TCP port that nobody has, for now."""
+    """Returns a TCP port that is free at this moment."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
 async def _accepting(port: int, peer: Peer) -> None:
-    """Waits until a port takes connections. Raises CannotStart."""
+    """Waits until a port accepts connections. Raises CannotStart."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + START_TIMEOUT
     while loop.time() < deadline:
@@ -396,11 +397,11 @@ async def _accepting(port: int, peer: Peer) -> None:
             continue
         writer.close()
         return
-    raise CannotStart(f"the gateway of {peer.name} did not come up: {peer.last_words()}")
+    raise CannotStart(f"the gateway of {peer.name} did not start: {peer.last_words()}")
 
 
 def _python_path() -> list[str]:
-    """So that a process started elsewhere finds this package and quicdist."""
+    """Returns an environment in which a process finds this package and quicdist."""
     return [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
 
 

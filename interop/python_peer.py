@@ -26,14 +26,14 @@ _PLAYED = {
 
 
 class PythonPeer:
-    """What the control connection asks of a node: names as in erlang/quicdist_interop.erl."""
+    """Functions for the control connection; the names are those of erlang/quicdist_interop.erl."""
 
     def __init__(self, node: Node, limits: NodeLimits) -> None:
         self._node = node
         self._limits = limits
 
     async def answer(self, function: str, args: Sequence[Term]) -> Term:
-        """Raises whatever goes wrong."""
+        """Calls a function. Raises its error."""
         node = self._node
         played = _PLAYED.get(function)
         if played is not None:
@@ -58,7 +58,7 @@ class PythonPeer:
                     return await self._connect(other, peer)
             case "release", ():
                 return Atom(".".join(map(str, sys.version_info[:3])))
-        raise LookupError(f"a Python peer has no {function}/{len(args)}")
+        raise LookupError(f"undefined function on a Python peer: {function}/{len(args)}")
 
     async def _connect(self, node: Node, peer: str) -> bool:
         with contextlib.suppress(NoConnection):
@@ -79,11 +79,11 @@ class PythonPeer:
 async def main(
     name: str, cookie: str, port: int, ticktime: float, certificate: str, key: str
 ) -> None:
-    """Is a node until the harness is gone."""
+    """Runs a node until the harness disconnects."""
     calls = actor.Calls()
     limits = NodeLimits(net_ticktime=ticktime)
     identity = Identity.load(certificate, key)
-    # Foreign carriers that dial it show no certificate.
+    # Third-party carriers present no client certificate.
     trust = Trust.first_use(Path(certificate).with_name(f"known-to-{name}"), uncertified=["*"])
     node = Node(name, cookie=cookie, exports=[calls], identity=identity, trust=trust, limits=limits)
     async with node:

@@ -1,4 +1,4 @@
-"""The one list of scenarios, and the bench they are played on."""
+"""The list of scenarios, and the bench that they run on."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ CONNECT = "cold connects"
 
 @dataclass(frozen=True, slots=True)
 class Says:
-    """An `ok` with more to say."""
+    """An `ok` with a note."""
 
     short: str = ""
     note: str = ""
 
 
 class Bench:
-    """Our node, the peer, and what is needed to bring them together and apart."""
+    """The local node, the peer, and the means to connect and disconnect them."""
 
     def __init__(
         self,
@@ -64,13 +64,13 @@ class Bench:
         self.identity = identity
         self.trust = trust
         self.double = double
-        """For a second Python node, one that can be killed."""
+        """The setting of a second Python node, which can be killed."""
         self.connects = connects
         self.carries = True
-        """Whether messages get through; `probe` has found out."""
+        """Whether messages are delivered, as found by `probe`."""
 
     async def probe(self) -> None:
-        """Whether a carrier that is known to end at the handshake does so here."""
+        """Whether a carrier that is known to stop at the handshake does so."""
         if not self.carrier.no_messages:
             return
         self.carries = False
@@ -80,11 +80,11 @@ class Bench:
 
     @property
     def patience(self) -> float:
-        """Seconds after which a dead peer must have been noticed, with room for a slow machine."""
+        """Seconds until a dead peer must be detected, with a margin for a slow machine."""
         return 2 * self.limits.net_ticktime + 5
 
     async def connected(self) -> None:
-        """Makes a connection in the role wanted, if there is none; and looks at what it is."""
+        """Connects in the requested role if there is no connection, and checks the ALPN."""
         name = self.peer.name
         if name not in self.node.nodes():
             if self.dialer is Dialer.WE:
@@ -96,11 +96,11 @@ class Bench:
             raise Unexpected(f"connected by {info.alpn!r}, not {self.carrier.alpn!r}")
 
     async def they_connect(self) -> None:
-        """The peer dials us. Raises NoConnection when it says that it could not."""
+        """Makes the peer dial the local node. Raises NoConnection if the peer reports a failure."""
         await self._they_connect(self.node)
 
     async def _they_connect(self, node: Node) -> None:
-        """Up here; where messages get through, the peer has said so too."""
+        """Waits for the connection here, and for the peer's report if messages are delivered."""
         with node.events() as events:
             dialing = asyncio.ensure_future(self.peer.ask("connect", _atom(node.name)))
             try:
@@ -112,15 +112,15 @@ class Bench:
                 dialing.cancel()
 
     async def attempt(self, function: str, node: Node, *args: Term) -> None:
-        """Has the peer dial, by a function that may never return; for as long as that can take."""
+        """Makes the peer dial with a function that may not return, for the longest attempt."""
         dialing = asyncio.ensure_future(self.peer.ask(function, _atom(node.name), *args))
         await asyncio.wait([dialing], timeout=node_timeout(self.limits))
         dialing.cancel()
 
     async def handshake(self, cookie: str) -> None:
-        """With a node of ours that the peer has never heard of: no earlier one is in its way.
+        """Connects with a new local node, so that the peer has no earlier connection to it.
 
-        Raises NoConnection, or Unexpected when the peer dials in vain.
+        Raises NoConnection, or Unexpected if the peer dials without success.
         """
         async with self.new_node(f"0@{HOST}", cookie) as node:
             if self.dialer is Dialer.WE:
@@ -129,7 +129,7 @@ class Bench:
                 await self._they_connect(node)
 
     async def still_works(self) -> None:
-        """The connection, or a new one, carries messages; or as much as this peer can."""
+        """Checks that a connection delivers messages, or does what this peer supports."""
         if self.carries:
             await self.connected()
             await self.here(actor.ping)
@@ -137,19 +137,19 @@ class Bench:
             await self.handshake(self.double.cookie)
 
     async def disconnected(self) -> None:
-        """Ends the connection from our side; both have noticed."""
+        """Disconnects from the local side and waits until both nodes have detected it."""
         self.node.disconnect(self.peer.name)
         await self.they_lost_us()
 
     async def they_lost_us(self) -> float:
-        """Waits until the peer is not connected to us; how long, in seconds."""
+        """Waits until the peer is not connected to the local node; returns the seconds waited."""
         milliseconds = round(self.patience * 1000)
         waited = await self.peer.ask("await_gone", _atom(self.node.name), milliseconds)
         assert isinstance(waited, int)
         return waited / 1000
 
     async def we_lost_them(self, events: AsyncIterator[NodeEvent]) -> float:
-        """Waits for our NodeDown; how long, in seconds."""
+        """Waits for NodeDown on the local node; returns the seconds waited."""
         return await self._event(events, NodeDown, self.patience)
 
     async def _event(
@@ -170,16 +170,16 @@ class Bench:
         return loop.time() - start
 
     async def here(self, scenario: actor.Scenario) -> Term:
-        """Our node plays it with the peer."""
+        """Runs a scenario on the local node with the peer."""
         return await scenario(self.node, self.peer.name)
 
     async def there(self, function: str, *args: Term) -> Term:
-        """The peer plays it with our node."""
+        """Runs a scenario on the peer with the local node."""
         return await self.peer.ask(function, _atom(self.node.name), *args)
 
     @contextlib.asynccontextmanager
     async def new_node(self, name: str, cookie: str) -> AsyncIterator[Node]:
-        """Another node of ours, for as long as the body runs."""
+        """Runs another local node while the body runs."""
         async with Node(
             name, cookie=cookie, identity=self.identity, trust=self.trust, limits=self.limits
         ) as node:
@@ -187,7 +187,7 @@ class Bench:
 
 
 def node_timeout(limits: NodeLimits) -> float:
-    """Seconds after which no handshake can succeed any more."""
+    """Seconds after which a handshake has timed out."""
     return limits.connect_timeout + 1
 
 
@@ -201,14 +201,14 @@ class Scenario:
     title: str
     play: Play
     carries: bool = True
-    """Whether messages have to get through for it."""
+    """Whether the scenario needs messages to be delivered."""
 
 
 # -- coming together -----------------------------------------------------------------------------
 
 
 async def _cold_connects(bench: Bench) -> Says | None:
-    """Again and again from nothing: every one must come up and carry a message."""
+    """Connects repeatedly without a cached connection; each must deliver a message."""
     loop = asyncio.get_running_loop()
     failures: list[str] = []
     slowest = 0.0
@@ -269,7 +269,7 @@ async def _ordered_here(bench: Bench) -> None:
 
 async def _we_disconnect(bench: Bench) -> Says:
     if not bench.node.disconnect(bench.peer.name):
-        raise Unexpected("we were not connected")
+        raise Unexpected("the local node was not connected")
     waited = await bench.they_lost_us()
     await bench.connected()
     await bench.here(actor.ping)
@@ -287,10 +287,10 @@ async def _they_disconnect(bench: Bench) -> Says:
 
 
 async def _they_are_killed(bench: Bench) -> Says:
-    """Without a word; and back under the same name.
+    """Kills the peer and restarts it under the same name.
 
-    Where we dial, we wait until we have noticed; where they dial, they are back before that, and
-    their new connection takes the place of the old.
+    If the local node dials, it waits for nodedown first. If the peer dials, it is back before that,
+    and its new connection replaces the old one.
     """
     with bench.node.events() as events:
         await bench.peer.kill()
@@ -308,7 +308,7 @@ async def _they_are_killed(bench: Bench) -> Says:
 
 
 async def _we_are_killed(bench: Bench) -> Says:
-    """A Python node of ours, without a word: they notice."""
+    """Kills a local Python node; the peer must detect it."""
     async with _killable(bench) as (double, meet):
         await meet()
         await double.kill()
@@ -319,10 +319,10 @@ async def _we_are_killed(bench: Bench) -> Says:
 
 
 async def _we_return(bench: Bench) -> Says:
-    """Killed, and back under the same name before anybody has noticed.
+    """Kills a local node and restarts it under the same name before the peer has detected it.
 
-    Where we dial, our new connection takes the place of the old; where they dial, they have to
-    notice first.
+    If the local node dials, its new connection replaces the old one. If the peer dials, it must
+    detect the loss first.
     """
     loop = asyncio.get_running_loop()
     async with _killable(bench) as (double, meet):
@@ -341,7 +341,7 @@ async def _we_return(bench: Bench) -> Says:
 async def _killable(
     bench: Bench,
 ) -> AsyncIterator[tuple[PythonPeer, Callable[[], Awaitable[Term]]]]:
-    """A second node of ours, and how it and the peer meet in the role wanted."""
+    """Connects a second local node and the peer in the requested role."""
     double = PythonPeer(bench.double)
     nodes = (double, bench.peer)
     asked, named = nodes if bench.dialer is Dialer.WE else reversed(nodes)
@@ -353,7 +353,7 @@ async def _killable(
 
 
 async def _until(attempt: Callable[[], Awaitable[Term]], timeout: float) -> None:
-    """Tries until it does not fail. Raises the last failure after `timeout` seconds."""
+    """Retries until success. Raises the last failure after `timeout` seconds."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     while True:
@@ -374,9 +374,9 @@ async def _our_cookie_is_wrong(bench: Bench) -> None:
         except NoConnection:
             pass
         else:
-            raise Unexpected("a node with another cookie was let in")
+            raise Unexpected("a node with another cookie was accepted")
         if other.name in _names(await bench.peer.ask("connected")):
-            raise Unexpected("the peer counts a node with another cookie among its nodes")
+            raise Unexpected("the peer lists a node with another cookie in nodes()")
     await bench.still_works()
 
 
@@ -386,12 +386,12 @@ async def _their_cookie_is_wrong(bench: Bench) -> None:
         await bench.disconnected()
         came = await bench.there("wrong_cookie", wrong)
         if came is not False or bench.node.nodes():
-            raise Unexpected("we let a node with another cookie in")
+            raise Unexpected("the local node accepted a node with another cookie")
     else:
         async with bench.new_node(bench.double.name, bench.double.cookie) as other:
             await bench.attempt("wrong_cookie", other, wrong)
             if other.nodes():
-                raise Unexpected("we let a node with another cookie in")
+                raise Unexpected("the local node accepted a node with another cookie")
     await bench.still_works()
 
 

@@ -1,1 +1,1 @@
-"""Nodes of every kind under random traffic, kills and moves, for as long as is wanted."""
+"""Long-running test: nodes of each kind with random traffic, kills and address changes."""

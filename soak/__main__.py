@@ -1,4 +1,4 @@
-"""`python -m soak --seconds 600`: runs it, prints the figures, fails where something was lost."""
+"""`python -m soak --seconds 600`: runs the soak, prints figures, and fails if messages are lost."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from soak.processes import Kind, Member, python_command
 
 COOKIE = "soaking"
 SETTLING = 40.0
-"""Seconds at the end in which nobody is killed, and all must find each other again."""
+"""Seconds at the end without faults, in which all nodes must reconnect."""
 
 
 class Soak:
-    """All members, and the dice."""
+    """All members and the random generator."""
 
     def __init__(self, arguments: argparse.Namespace, directory: Path) -> None:
         self.seconds: float = arguments.seconds
@@ -60,7 +60,7 @@ class Soak:
         self.members.append(member)
 
     async def run(self) -> list[str]:
-        """What must not have been."""
+        """Returns the violations found."""
         for member in self.members:
             await member.start()
         end = self.began + self.seconds
@@ -78,7 +78,7 @@ class Soak:
                     await member.process.wait()
 
     async def _happen(self) -> None:
-        """One thing that happens in networks."""
+        """Injects one random fault."""
         kinds = ("kill", "kill", "rebind", "rebind", "away", "stop")
         kind = self.random.choice(kinds)
         if kind == "kill":
@@ -103,7 +103,7 @@ class Soak:
 
 
 def _names(count: int) -> list[str]:
-    """Free UDP and TCP ports of the loopback."""
+    """Returns UDP and TCP ports that are free on loopback."""
     names = []
     for _ in range(count):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
@@ -135,9 +135,9 @@ def main() -> int:
     print(report.page(soak.members, command, arguments.pause))
     for line in wrong:
         print(line)
-    verdict = "nothing lost, nobody ended by itself, all connected again"
+    verdict = "no losses, no unexpected exits, all nodes reconnected"
     if wrong:
-        verdict = f"what must not be, in {len(wrong)} lines"
+        verdict = f"{len(wrong)} violations"
     print(f"{arguments.seconds:g} s, seed {arguments.seed}: {verdict}")
     return 1 if wrong else 0
 

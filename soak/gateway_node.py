@@ -1,4 +1,4 @@
-"""A gateway of the soak. Orders and reports as in soak/python_node.py."""
+"""A gateway of the soak. Its orders and reports are those of soak/python_node.py."""
 
 from __future__ import annotations
 

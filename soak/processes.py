@@ -1,4 +1,4 @@
-"""The processes of a soak: started, watched, killed, started again."""
+"""Starts, watches, kills and restarts the processes of a soak."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COUNTED = ("sent", "received", "bytes", "lost", "twice", "corrupt", "nodeup", "n
 
 
 class Kind(enum.Enum):
-    """What a process is."""
+    """The kind of a process."""
 
     PYTHON = "Python node"
     GATEWAY = "gateway"
@@ -27,7 +27,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A process at a moment: seconds since the soak began, KiB resident, counts."""
+    """A sample of a process: seconds since the start of the soak, resident KiB, counters."""
 
     at: float
     memory: int
@@ -39,7 +39,7 @@ class Sample:
 
 @dataclass
 class Member:
-    """One process, through all its incarnations."""
+    """One process with all its incarnations."""
 
     kind: Kind
     name: str
@@ -48,15 +48,15 @@ class Member:
     may_die: bool = True
     directory: Path = Path()
     totals: Counter[str] = field(default_factory=Counter)
-    """Of incarnations that are over."""
+    """Counters of previous incarnations."""
     now: Counter[str] = field(default_factory=Counter)
-    """Of this one, as it last said."""
+    """Latest counters of the current incarnation."""
     samples: list[Sample] = field(default_factory=list)
-    """Of this incarnation."""
+    """Samples of the current incarnation."""
     kills: int = 0
     moves: int = 0
     deaths: int = 0
-    """Ends that were not ordered."""
+    """Number of unexpected exits."""
     process: asyncio.subprocess.Process | None = None
     is_wanted: bool = False
 
@@ -64,7 +64,7 @@ class Member:
         return f"{self.kind.value} {self.name}"
 
     async def start(self) -> None:
-        """Runs it until it is killed; one that ends by itself is counted, and started again."""
+        """Runs the process until it is killed; counts an unexpected exit and restarts it."""
         log = (self.directory / f"{self.kind.name.lower()}-{self.name}.log").open("ab")
         self.process = await asyncio.create_subprocess_exec(
             *self.command,
@@ -96,7 +96,7 @@ class Member:
             status = Path(f"/proc/{pid}/status").read_text()
             _, is_there, rest = status.partition("VmRSS:")
             if not is_there:
-                return  # killed in this very moment
+                return  # killed at this moment
             memory = int(rest.split()[0])
             files = len(os.listdir(f"/proc/{pid}/fd"))
             at = time.monotonic() - self.began
@@ -105,13 +105,13 @@ class Member:
             self.samples.append(Sample(at, memory, now["blocks"], files, *counts))
 
     def order(self, order: str) -> None:
-        """One line to its standard input."""
+        """Writes one line to its standard input."""
         if self.process is not None and self.process.stdin is not None:
             with contextlib.suppress(OSError):
                 self.process.stdin.write(order.encode() + b"\n")
 
     async def kill(self) -> None:
-        """As `kill -9` does."""
+        """Sends SIGKILL."""
         self.is_wanted = False
         process = self.process
         if process is not None and process.returncode is None:
@@ -122,7 +122,7 @@ class Member:
         self.samples = []
 
     def stop(self, seconds: float) -> None:
-        """It stands still for so long."""
+        """Stops the process with SIGSTOP for `seconds`."""
         process = self.process
         if process is None or process.returncode is not None:
             return
@@ -135,10 +135,10 @@ class Member:
             process.send_signal(signal.SIGCONT)
 
     def count(self, key: str) -> int:
-        """Over all incarnations."""
+        """Returns the sum of a counter over all incarnations."""
         return self.totals[key] + self.now[key]
 
 
 def python_command(module: str, *args: str) -> list[str]:
-    """A Python process of the soak."""
+    """Returns the command of a Python process of the soak."""
     return [sys.executable, "-m", module, *args]

@@ -1,4 +1,4 @@
-"""A Python node of the soak: sends numbered messages to all others, checks what it gets.
+"""A Python node of the soak: sends numbered messages to all other nodes and checks those received.
 
 Each line of standard input is an order: `rebind`, `away` (to another port), `home`, `quiet`.
 Each line of standard output is a report, as JSON.
@@ -26,20 +26,20 @@ TICKTIME = 8.0
 
 
 class Ledger:
-    """What came from each sender: nothing twice, and within one connection nothing missing."""
+    """Checks the messages of each sender: no duplicates, and no losses within a connection."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._last: dict[tuple[str, int], int] = {}
         self._begun: set[str] = set()
-        """Senders of whom something has come since their connection came up."""
+        """Senders with a message received since their connection was established."""
 
     def node_changed(self, node: str) -> None:
-        """A connection has come up or gone."""
+        """Records that a connection was established or lost."""
         self._begun.discard(node)
 
     def received(self, node: str, incarnation: int, number: int, crc: int, body: bytes) -> None:
-        """One message."""
+        """Checks one message."""
         self.counts["received"] += 1
         self.counts["bytes"] += len(body)
         self.counts["corrupt"] += zlib.crc32(body) != crc
@@ -53,7 +53,7 @@ class Ledger:
 
 
 class Worker:
-    """The node's tasks."""
+    """The tasks of the node."""
 
     def __init__(self, name: str, cookie: str, peers: list[str], rate: float, seed: int) -> None:
         limits = NodeLimits(net_ticktime=TICKTIME)
@@ -128,11 +128,11 @@ class Worker:
             if order == "quiet":
                 self.is_quiet = True
             else:
-                move(self.node._carriers[0]._endpoint, order, port)  # type: ignore[attr-defined]  # moves it where rebind() would not
+                move(self.node._carriers[0]._endpoint, order, port)  # type: ignore[attr-defined]  # uses a port that rebind() would not choose
 
 
 def move(endpoint: object, order: str, port: int) -> None:
-    """Obeys an order to move."""
+    """Executes an order to change the address."""
     ports = {"rebind": {}, "away": {"port": 0}, "home": {"port": port}}
     with contextlib.suppress(OSError):
         endpoint.rebind(**ports[order])  # type: ignore[attr-defined]  # an Endpoint

@@ -1,4 +1,4 @@
-"""The figures of a soak, as Markdown."""
+"""Formats the figures of a soak as Markdown."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Sequence
 from soak.processes import Kind, Member, Sample
 
 _WARM_UP = 0.2
-"""The share of a process's life that is left out of slopes: caches fill."""
+"""The initial share of a process's life that slopes exclude, because caches fill."""
 
 
 def warm(samples: Sequence[Sample]) -> Sequence[Sample]:
-    """Those after the warm-up."""
+    """Returns the samples after the warm-up."""
     return samples[int(len(samples) * _WARM_UP) :]
 
 
 def halves(samples: Sequence[Sample]) -> tuple[Sequence[Sample], Sequence[Sample]]:
-    """What grows without end grows in the second as in the first."""
+    """Returns both halves of the samples; a leak grows in the second half as in the first."""
     middle = len(samples) // 2
     return samples[:middle], samples[middle:]
 
 
 def slope(samples: Sequence[Sample], field: str) -> float:
-    """Of the least-squares line through a field of the samples, per hour."""
+    """Returns the slope per hour of a least-squares fit to a field of the samples."""
     if len(samples) < 3:
         return 0.0
     times = [sample.at for sample in samples]
@@ -34,7 +34,7 @@ def slope(samples: Sequence[Sample], field: str) -> float:
 
 
 def page(members: Sequence[Member], command: str, pause: float) -> str:
-    """All of it, as docs/faults.md has it."""
+    """Returns the whole report, in the form that docs/faults.md contains."""
     count = {kind: sum(member.kind is kind for member in members) for kind in Kind}
     return f"""\
 `{command}`: {count[Kind.PYTHON]} Python nodes and
@@ -43,17 +43,17 @@ moved every {pause:g} seconds on average. "Lost" counts numbers missing within o
 
 {traffic(members)}
 
-Of those that were never killed, from when they were warm (a fifth of the time) to the end; what
-grows without end does so in the second half as in the first. Blocks are what Python has allocated
-for objects; it asks the system for as much as was once needed at the same time. Rates an hour of a
-run of minutes are noise.
+Processes that were never killed, from the end of the warm-up (a fifth of the time) to the end. A
+leak grows in the second half as in the first. Blocks are the memory blocks that Python has
+allocated for objects; resident memory follows the peak use. The hourly rates of a run of a few
+minutes are noise.
 
 {growth(members)}
 """
 
 
 def traffic(members: Sequence[Member]) -> str:
-    """Messages, by node."""
+    """Returns the table of messages by node."""
     lines = [
         "| node | sent | received | MB received | lost | twice | corrupt | nodedown | killed |"
         " moved | died |",
@@ -69,7 +69,7 @@ def traffic(members: Sequence[Member]) -> str:
 
 
 def growth(members: Sequence[Member]) -> str:
-    """Of the processes that were never killed, when warm and at the end; how much more an hour."""
+    """Returns the growth of processes that were never killed, after the warm-up and per hour."""
     lines = [
         "| never killed | KiB | an hour, 1st half | 2nd half | blocks | an hour, 1st half |"
         " 2nd half | files | an hour | tasks | an hour |",
@@ -97,7 +97,7 @@ def _from_to(samples: Sequence[Sample], field: str) -> str:
 
 
 def wrong(members: Sequence[Member]) -> list[str]:
-    """What must not be, one line each."""
+    """Returns the violations, one line each."""
     found = []
     nodes = [member for member in members if member.kind is not Kind.GATEWAY]
     for member in members:
@@ -105,8 +105,8 @@ def wrong(members: Sequence[Member]) -> list[str]:
             if member.count(key):
                 found.append(f"{member}: {member.count(key)} messages {key}")
         if member.deaths:
-            found.append(f"{member}: ended by itself, {member.deaths} times")
+            found.append(f"{member}: {member.deaths} unexpected exits")
     for member in nodes:
         if member.now["connected"] < len(nodes) - 1:
-            found.append(f"{member}: at the end connected with {member.now['connected']} only")
+            found.append(f"{member}: connected to only {member.now['connected']} nodes at the end")
     return found

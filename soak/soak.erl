@@ -1,4 +1,4 @@
-%% An Erlang node of the soak: what soak/python_node.py does, on a stock node behind its gateway.
+%% An Erlang node of the soak: like soak/python_node.py, on a stock node behind a gateway.
 -module(soak).
 -export([start/0]).
 

@@ -1,4 +1,4 @@
-"""What every test shares: hypothesis profiles and a real Erlang."""
+"""Shared fixtures: hypothesis profiles and a real Erlang."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ settings.register_profile(
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-# Started in the background of a script, or by nohup, they would ignore these, and so would what
-# they start.
+# In the background of a script, or under nohup, this process and its children would ignore these
+# signals.
 for _number, _usual in (
     (signal.SIGINT, signal.default_int_handler),
     (signal.SIGHUP, signal.SIG_DFL),
@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nothing that a node keeps is kept in the home of who runs the tests."""
+    """Keeps the state of nodes out of the user's home directory."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QUICDIST_STATE_DIR", str(tmp_path_factory.getbasetemp() / "state"))
         yield
@@ -56,14 +56,14 @@ def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _state_of_its_own(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One test's node may get the port, hence the name, of another test's: nobody remembers."""
+    """Gives each test a state folder, because nodes of different tests may have equal names."""
     place = tmp_path_factory.getbasetemp() / f"state-{next(_places)}"
     monkeypatch.setenv("QUICDIST_STATE_DIR", str(place))
 
 
 @pytest.fixture(autouse=True)
 def _log_of_its_own() -> None:
-    """One test's lines in the log leave no fewer to the next."""
+    """Resets the log rate limit for each test."""
     for name in ("node", "access", "gateway", "quic", "tls", "epmd"):
         for few in logging.getLogger(f"quicdist.{name}").filters:
             if isinstance(few, LogRateLimit):
@@ -81,6 +81,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def erl() -> Iterator[Erlang]:
-    """One Erlang for all questions of the run."""
+    """One Erlang process for the whole run."""
     with Erlang() as erlang:
         yield erlang

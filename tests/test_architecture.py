@@ -1,4 +1,4 @@
-"""Imports point down: no package of quicdist imports from one above it."""
+"""Imports point down: no package of quicdist imports from a higher layer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "extras"),
     ("etf", "log_escaping", "stopping"),
 )
-"""From the roof down. Packages of one floor do not import each other."""
+"""Layers from top to bottom. Packages of one layer do not import each other."""
 
 HEIGHT = {name: -number for number, floor in enumerate(FLOORS) for name in floor}
 
@@ -37,7 +37,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def imports_of(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and full name of each module of ours that is imported, at any depth of the code."""
+    """Yields the line and full name of each quicdist import, at any nesting level."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)

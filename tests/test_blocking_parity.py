@@ -1,4 +1,4 @@
-"""The blocking face has all that the async one has, under the same names, taking the same."""
+"""The blocking API has all methods of the async API, with equal names and parameters."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ OF_THE_LOOP = {
     Groups: {"leave_all"},
     GlobalNames: {"known", "candidates", "lock_set", "both_locked"},
 }
-"""What means nothing outside the event loop, or is called from inside."""
+"""Methods without a meaning outside the event loop, or that run inside it."""
 
 INSIDE = {
     *("deliver", "signalled", "stopped", "link_broken", "exit_signalled", "die", "runs_in"),

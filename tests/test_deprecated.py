@@ -1,4 +1,4 @@
-"""Old public names work for one release, and say which name is new."""
+"""Deprecated public names work for one release and warn with the new name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The oracle itself answers."""
+"""The Erlang oracle answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lean selection of `make faults`: one of each kind, small transfers."""
+"""A selection of `make faults`: one scenario of each kind with small transfers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The targets of `make fuzz`, with their seeds and with what hypothesis makes of them."""
+"""The targets of `make fuzz`, with their seeds and with inputs from hypothesis."""
 
 from __future__ import annotations
 

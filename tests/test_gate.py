@@ -22,7 +22,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
 def lines_of(*command: str) -> list[str]:
-    """What a command that succeeds prints."""
+    """Returns the output lines of a command that must succeed."""
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()
@@ -30,7 +30,7 @@ def lines_of(*command: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def tracked() -> set[Path]:
-    """Every Python file that git tracks, or would."""
+    """Every Python file that git tracks or does not ignore."""
     listed = lines_of("git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py")
     found = {ROOT / line for line in listed if (ROOT / line).exists()}
     assert Path(__file__) in found
@@ -60,7 +60,7 @@ def test_every_test_stands_in_a_file_that_is_collected(tracked: set[Path]) -> No
 def test_every_file_is_linted(tracked: set[Path]) -> None:
     listed = lines_of(sys.executable, "-m", "ruff", "check", "--show-files", ".")
     assert tracked <= set(map(Path, listed))
-    # What `ruff format` reads is the same, as long as neither leaves out files of its own.
+    # `ruff format` reads the same files, as long as neither has exclusions of its own.
     ruff = PYPROJECT["tool"]["ruff"]
     assert "exclude" not in ruff.get("lint", {})
     assert "exclude" not in ruff.get("format", {})
@@ -78,7 +78,7 @@ def test_every_file_is_type_checked(tracked: set[Path], monkeypatch: pytest.Monk
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
-    """In place of this test's own, which is to pass."""
+    """Replaces the watch of this test, which must pass."""
     with monkeypatch.context() as patch:
         patch.setattr(tiers, "_watch", one := Watch())
         yield one

@@ -26,7 +26,7 @@ OF_EVERY_RECORD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 def events(tree: ast.AST) -> Iterator[str]:
-    """Those that a module logs, as its source names them."""
+    """Returns the events that a module logs, from its source."""
     for node in ast.walk(tree):
         named: list[ast.expr] = []
         if isinstance(node, ast.Dict):
@@ -65,7 +65,7 @@ def test_the_page_names_every_logger() -> None:
 
 
 def test_a_line_stays_one_whatever_a_peer_put_in_it(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever makes a line of another's log may say what he wants in it."""
+    """A peer can choose data that appears in a log line, but cannot forge further lines."""
     logger = logging.getLogger("quicdist.node")
     logger.warning("%s is refused", "a@b\n12:00:00 INFO root is up\x1b[2J\u202e")
     assert caplog.messages == [r"a@b\n12:00:00 INFO root is up\x1b[2J\u202e is refused"]

@@ -1,4 +1,4 @@
-"""What `make soak` says must not be."""
+"""The violations that `make soak` reports."""
 
 from __future__ import annotations
 

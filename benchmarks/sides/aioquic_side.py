@@ -1,9 +1,9 @@
-"""aioquic's own asyncio API, moving the same bytes and no terms.
+"""aioquic's asyncio API, which moves the same bytes without terms.
 
     python -m benchmarks.sides.aioquic_side MESSAGES_PER_WRITE [HOST:PORT]
 
-Bytes go over one stream for each purpose. Its writer knows no back-pressure, so the reader
-tells what it has read, and the writer is never more than a few MiB ahead.
+Each purpose has one stream. aioquic's writer applies no back-pressure, so the reader reports what
+it has read, and the writer stays at most a few MiB ahead.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ AHEAD = 4 * 1024 * 1024
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answers each message with itself."""
+    """Echoes each message."""
     while True:
         writer.write(await reader.readexactly(len(SMALL)))
 
 
 async def sink(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A byte for each REPORT bytes read."""
+    """Writes one byte for each REPORT bytes read."""
     unreported = 0
     while data := await reader.read(REPORT):
         unreported += len(data)
@@ -44,7 +44,7 @@ async def sink(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def treat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """The first byte of a stream says what it is for."""
+    """Handles a stream; its first byte names its purpose."""
     with contextlib.suppress(asyncio.IncompleteReadError):
         purpose = await reader.readexactly(1)
         await (echo if purpose == b"e" else sink)(reader, writer)
@@ -54,14 +54,14 @@ _tasks: set[asyncio.Task[None]] = set()
 
 
 def on_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A stream of the other side."""
+    """Handles a stream that the other side opened."""
     task = asyncio.ensure_future(treat(reader, writer))
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
 
 
 async def serving() -> None:
-    """Until told to stop."""
+    """Serves until standard input ends."""
     identity = Identity.ephemeral(["127.0.0.1"])
     configuration = QuicConfiguration(is_client=False, alpn_protocols=ALPN)
     configuration.certificate = identity.certificate
@@ -73,7 +73,7 @@ async def serving() -> None:
 
 
 class RawLink:
-    """A connection."""
+    """A link over one aioquic connection."""
 
     def __init__(self, host: str, port: int, per_write: int) -> None:
         self._host = host
@@ -123,7 +123,7 @@ class RawLink:
     async def settle(self) -> None:
         self._sink_out.write(b"".join(self._joined))
         self._joined.clear()
-        # What is short of a report is filled up.
+        # Pads to the next multiple of REPORT, so that the reader reports the rest.
         rest = -self._put % REPORT
         self._sink_out.write(bytes(rest))
         self._put += rest
@@ -139,7 +139,7 @@ class RawLink:
 
 
 async def main() -> None:
-    """A server or a driver."""
+    """Runs a server or a driver."""
     log_errors_only()
     if len(sys.argv) < 3:
         await serving()

@@ -1,4 +1,4 @@
-%% Stock Erlang: a node that reads and echoes, or one that drives it; see measuring.py.
+%% Stock Erlang: a node that reads and echoes, or a node that drives it; see measuring.py.
 %%
 %%     erl -name ... -run erlang_side serve
 %%     erl -name ... -run erlang_side drive NODE

@@ -1,4 +1,4 @@
-"""erldistpy, driving an Erlang node; it is a blocking client, so it has no other side of its own.
+"""erldistpy as driver of an Erlang node. It is a blocking client and cannot be the answering side.
 
 python -m benchmarks.sides.erldistpy_side NODE EPMD_PORT COOKIE
 """
@@ -17,7 +17,7 @@ from benchmarks.sides.measuring import SMALL, drive, log_errors_only
 
 
 class ErldistpyLink:
-    """Calls and sends that block."""
+    """A link with blocking calls and sends."""
 
     def __init__(self, other: str, cookie: str) -> None:
         self._name, _, self._host = other.partition("@")

@@ -1,4 +1,4 @@
-"""A gateway for one Erlang node: `python -m benchmarks.sides.gateway NAME`."""
+"""Runs a gateway for one Erlang node: `python -m benchmarks.sides.gateway NAME`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SETTINGS = GatewaySettings(
 
 
 def started(gateway: Gateway) -> None:
-    """Whoever started us wants to know where the Erlang node asks."""
+    """Prints the port of the gateway's EPMD server for the parent process."""
     say({"epmd_port": gateway.epmd_port})
 
 

@@ -1,7 +1,7 @@
-"""What every driver written in Python measures, over whatever link it has.
+"""The measurements of every driver written in Python, over any kind of link.
 
-A side is a process. A driver is told by lines on its standard input what to do, `WHAT NUMBER`, and
-answers each with a line of JSON. `sides/erlang_side.erl` does the same.
+A side is a process. A driver reads orders `WHAT NUMBER`, one per line, from standard input and
+answers each with a line of JSON. `sides/erlang_side.erl` is the driver in Erlang.
 """
 
 from __future__ import annotations
@@ -25,47 +25,47 @@ class Link(Protocol):
     """One connection to the other side."""
 
     async def echo(self) -> None:
-        """A small message there, and back."""
+        """Sends a small message and waits for its answer."""
 
     async def put(self, message: bytes) -> None:
-        """One message there; waits as the link wants it."""
+        """Sends one message; waits while the link applies back-pressure."""
 
     async def settle(self) -> None:
-        """Waits until the other side has read everything that was put."""
+        """Waits until the other side has read all messages sent."""
 
     async def disconnect(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
 
     async def connect(self) -> None:
-        """Makes it anew."""
+        """Reconnects."""
 
     async def hold(self, count: int) -> None:
-        """Opens so many connections more to the other side, and keeps them."""
+        """Opens `count` further connections to the other side and keeps them."""
 
 
 async def round_trip(link: Link, seconds: float) -> Answer:
-    """Median of a small message there and back."""
+    """Measures the median round trip of a small message."""
     times = await _times(link.echo, seconds)
     return {"seconds": statistics.median(times), "count": len(times)}
 
 
 async def connect(link: Link, seconds: float) -> Answer:
-    """Median of a connection made, until its first message may leave."""
+    """Measures the median time to connect, until the first message can be sent."""
     return {"seconds": statistics.median(await _times(link.connect, seconds, link.disconnect))}
 
 
 async def small(link: Link, seconds: float) -> Answer:
-    """Small messages one way, read by the other side."""
+    """Measures small messages in one direction, read by the other side."""
     return await _flow(link, SMALL, seconds)
 
 
 async def bulk(link: Link, seconds: float) -> Answer:
-    """Large messages one way, read by the other side."""
+    """Measures large messages in one direction, read by the other side."""
     return await _flow(link, LARGE, seconds)
 
 
 async def mixed(link: Link, seconds: float) -> Answer:
-    """A small message there and back, again and again, while large ones flow."""
+    """Measures round trips of small messages while large messages are sent."""
     flowing = asyncio.create_task(_flow(link, LARGE, seconds))
     await asyncio.sleep(seconds / 5)
     times = await _times(link.echo, seconds * 0.6)
@@ -73,7 +73,7 @@ async def mixed(link: Link, seconds: float) -> Answer:
 
 
 async def hold(link: Link, count: float) -> Answer:
-    """Idle connections."""
+    """Opens idle connections."""
     await link.hold(int(count))
     return {}
 
@@ -120,22 +120,22 @@ _COMMANDS: dict[str, Callable[[Link, float], Awaitable[Answer]]] = {
 
 
 def say(answer: Answer) -> None:
-    """One line for whoever started us."""
+    """Prints one line for the parent process."""
     print(json.dumps(answer), flush=True)
 
 
 async def hear() -> str:
-    """One line from there; empty at the end."""
+    """Reads one line from the parent process; empty at the end of input."""
     return await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
 
 
 def log_errors_only() -> None:
-    """Connections that end are what is measured, and nobody's certificate is asked for."""
+    """Hides warnings: the benchmarks close connections on purpose and use no certificates."""
     logging.basicConfig(level=logging.ERROR)
 
 
 async def drive(link: Link) -> None:
-    """Does as told, until nobody tells any more."""
+    """Executes orders until standard input ends."""
     say({})
     while line := await hear():
         what, number = line.split()

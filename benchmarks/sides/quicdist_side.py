@@ -1,9 +1,9 @@
-"""This project: a node that reads and echoes, or one that drives it.
+"""quicdist: a node that reads and echoes, or a node that drives it.
 
     python -m benchmarks.sides.quicdist_side SETTINGS [NAME]
 
-SETTINGS are those of `Quic`, as JSON, or of `Tcp` if they hold an `epmd_port`; with the other
-node's NAME it drives.
+SETTINGS are the settings of `Quic` as JSON, or of `Tcp` if they contain `epmd_port`. With the NAME
+of the other node the process is the driver.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _numbers = itertools.count()
 
 
 def carriers(settings: dict[str, Any]) -> Sequence[CarrierSettings]:
-    """What SETTINGS ask for."""
+    """Returns the carrier for SETTINGS."""
     return [Tcp(**settings) if "epmd_port" in settings else Quic(**settings)]
 
 
 def new_node(settings: dict[str, Any]) -> Node:
-    """On a free port."""
+    """Returns a node on a free port."""
     name = f"n{os.getpid()}x{next(_numbers)}" if "epmd_port" in settings else "0"
     return Node(
         f"{name}@127.0.0.1",
@@ -43,7 +43,7 @@ def new_node(settings: dict[str, Any]) -> Node:
 
 
 async def serve(settings: dict[str, Any]) -> None:
-    """`sink` reads and forgets, `echo` answers."""
+    """Runs `sink`, which discards messages, and `echo`, which answers them."""
     async with new_node(settings) as node:
         node.spawn(echo, name="echo")
         node.spawn(sink, name="sink")
@@ -52,14 +52,14 @@ async def serve(settings: dict[str, Any]) -> None:
 
 
 async def echo(me: Mailbox) -> None:
-    """Answers {Pid, Message} with Message."""
+    """Sends Message to Pid for each {Pid, Message}."""
     while True:
         sender, message = await me.receive()
         await me.send(sender, message)
 
 
 async def sink(me: Mailbox) -> None:
-    """Answers {Pid, Message}, and forgets anything else."""
+    """Answers {Pid, Message} and discards any other message."""
     while True:
         message = await me.receive()
         if type(message) is tuple:
@@ -67,7 +67,7 @@ async def sink(me: Mailbox) -> None:
 
 
 class NodeLink:
-    """A connection between two nodes; small and large messages come of different processes."""
+    """A link between two nodes; separate processes send small and large messages."""
 
     def __init__(
         self, node: Node, other: str, settings: dict[str, Any], pinging: Mailbox, flowing: Mailbox
@@ -105,7 +105,7 @@ class NodeLink:
 
 
 async def main() -> None:
-    """A node of one kind or the other."""
+    """Runs a server node or a driver node."""
     log_errors_only()
     settings = json.loads(sys.argv[1])
     if len(sys.argv) < 3:

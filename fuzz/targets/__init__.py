@@ -1,5 +1,7 @@
-"""What meets bytes of strangers, one module a parser: each has a `check` that raises on a finding,
-and `seeds` to begin with, taken from recordings of real nodes where there are any.
+"""Fuzz targets for the parsers of untrusted input, one module per parser.
+
+Each module has `check`, which raises an error on a finding, and `seeds`, which yields the seed
+corpus, from recordings of real nodes where they exist.
 """
 
 from __future__ import annotations
@@ -31,6 +33,6 @@ class Target(NamedTuple):
 
 
 def load(name: str) -> Target:
-    """The target of that name."""
+    """Returns the target of that name."""
     module = importlib.import_module(f"fuzz.targets.{name}")
     return Target(module.check, module.seeds)

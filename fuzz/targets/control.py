@@ -1,4 +1,4 @@
-"""Control messages: what is read of one is written back with the same meaning."""
+"""Fuzz target for control messages: encoding a parsed message keeps its meaning."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORMS = [WireForms(DEFAULT_FLAGS), WireForms(DEFAULT_FLAGS & ~Flag.EXIT_PAYLOAD)
 
 
 def check(data: bytes) -> None:
-    """One tuple."""
+    """Parses `data` as one control tuple."""
     try:
         values, _ = decode_bare(data, 0, OPTIONS)
         signal, payload = parse(values)
@@ -32,6 +32,6 @@ def check(data: bytes) -> None:
 
 
 def seeds() -> Iterator[bytes]:
-    """The recorded ones."""
+    """Yields the recorded control messages."""
     for control, *_ in messages():
         yield encode_bare(control)

@@ -1,4 +1,4 @@
-"""What is read of a datagram before anything is known of its sender."""
+"""Fuzz target for datagrams from unknown senders, as parsed before the handshake."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from quicdist.carriers.quic.initial import (
 
 VERSIONS = (0x00000001, 0x6B3343CF)
 SMALLEST = 1200
-"""Bytes of a datagram with an Initial packet; shorter ones are not looked at."""
+"""Minimum size of a datagram with an Initial packet (RFC 9000, 14.1); shorter ones are ignored."""
 
 
 def check(data: bytes) -> None:
-    """A datagram with a long header; what is missing of its length is zeros."""
+    """Checks a datagram with a long header, padded with zeros."""
     datagram = bytes((data[0] | 0x80,)) + data[1:] if data else b"\x80"
     datagram += bytes(max(0, SMALLEST - len(datagram)))
     answer = version_negotiation(datagram, VERSIONS)
@@ -34,7 +34,7 @@ def check(data: bytes) -> None:
 
 
 def seeds() -> Iterator[bytes]:
-    """Initial packets of both versions, with and without a token, and one of no version."""
+    """Yields Initial packets of both versions and of an unknown one, with and without a token."""
     for first, version in ((0xC0, VERSIONS[0]), (0xD0, VERSIONS[1]), (0xC0, 0x0A0A0A0A)):
         head = bytes((first,)) + version.to_bytes(4, "big")
         yield head + b"\x08" + bytes(8) + b"\x04abcd" + b"\x00"

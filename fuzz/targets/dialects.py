@@ -1,5 +1,7 @@
-"""Every carrier's framing, and TCP's of the gateway: packets, or DialectError, and no more kept
-than the limits say."""
+"""Fuzz target for the framing of each carrier and of the gateway's TCP side.
+
+The parser returns packets or raises DialectError, and buffers no more than the limits allow.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,9 @@ STREAMS = (0, 4, 1, 8, 68, 3, 12, 5)
 
 
 def check(data: bytes) -> None:
-    """The choice: bits 0 to 2 the dialect, 3 the role, 4 the packet after which it is connected.
+    """Choice byte: bits 0-2 dialect, 3 role, 4 the packet after which it is connected.
 
-    The first byte of each piece chooses its stream.
+    The first byte of each piece selects its stream.
     """
     choice, pieces = split(data)
     role = Role.LISTENER if choice & 8 else Role.DIALER
@@ -44,7 +46,7 @@ def check(data: bytes) -> None:
 
 
 def seeds() -> Iterator[bytes]:
-    """Recorded handshakes and some frames behind them, framed as each dialect has it."""
+    """Yields recorded handshakes with some frames after them, in the framing of each dialect."""
     for handshake, talk in zip(handshakes(), talks(), strict=True):
         frames = [one for one in talk if isinstance(one.packet, FramePacket)][:10]
         for kind in range(len(KINDS)):

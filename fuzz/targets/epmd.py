@@ -1,4 +1,4 @@
-"""EPMD's protocol, requests in pieces and answers whole."""
+"""Fuzz target for the EPMD protocol: requests in pieces and whole answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ANSWERS = (epmd.decode_registered, epmd.decode_found, epmd.decode_names)
 
 
 def check(data: bytes) -> None:
-    """The choice: 0 a server that is sent requests, else one of the answers."""
+    """Choice byte: 0 sends requests to a server, other values select an answer to parse."""
     choice, pieces = split(data)
     try:
         if choice % 4:
@@ -27,7 +27,7 @@ def check(data: bytes) -> None:
 
 
 def seeds() -> Iterator[bytes]:
-    """One of each."""
+    """Yields one request or answer of each kind."""
     node = epmd.NodeInfo("5555", 40000, extra=b"more")
     requests: list[epmd.Request] = [
         epmd.Register(node),

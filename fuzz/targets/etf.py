@@ -1,4 +1,4 @@
-"""The external term format: reads what is a term, refuses what is none, and writes it back."""
+"""Fuzz target for the external term format: decode, encode and decode again."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ OPTIONS = [
 
 
 def check(data: bytes) -> None:
-    """A term decodes to the same again once it is encoded."""
+    """Checks that a decoded term survives encoding and decoding."""
     options = OPTIONS[data[0] % len(OPTIONS)] if data else OPTIONS[0]
     try:
         term = decode(b"\x83" + data[1:], options)
     except EtfDecodeError:
         return
     if options is not OPTIONS[0]:
-        return  # text and bytes become the same on the way out
+        return  # encoding maps text and bytes to the same term
     again = decode(encode(term), OPTIONS[0])
     assert exactly(again) == exactly(term), f"{term!r} comes back as {again!r}"
 
 
 def seeds() -> Iterator[bytes]:
-    """The terms of recorded messages."""
+    """Yields the terms of recorded messages."""
     for terms in messages():
         for term in terms:
             yield b"\0" + encode_bare(term)

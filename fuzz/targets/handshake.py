@@ -1,4 +1,4 @@
-"""Handshake messages, each by its own parser, and two sessions that are sent them."""
+"""Fuzz target for handshake messages, their parsers and sessions in both roles."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PARSERS = (
 
 
 def check(data: bytes) -> None:
-    """The choice: bit 0 the role, 1 the cookie, 2 whether we want a name, 3.. what we decide."""
+    """Choice byte: bit 0 role, 1 cookie, 2 whether to request a name, 3 and up the decision."""
     choice, messages = split(data)
     for message in messages:
         parse_alone(message)
@@ -66,7 +66,7 @@ def answer(session: Session, message: bytes, choice: int) -> None:
 
 
 def seeds() -> Iterator[bytes]:
-    """Both halves of every recorded handshake."""
+    """Yields both directions of every recorded handshake."""
     for talk in handshakes():
         for initiator in (False, True):
             said = [one.packet.data for one in talk if one.dialed is not initiator]

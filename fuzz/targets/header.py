@@ -1,4 +1,4 @@
-"""Atom caches and fragments: bounded, whatever is said."""
+"""Fuzz target for atom caches and fragments: memory stays bounded for any input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_SEQUENCES, MAX_BYTES, MAX_MESSAGE = 4, 4096, 2048
 
 
 def check(data: bytes) -> None:
-    """Frames with headers, one after another."""
+    """Parses a sequence of frames with distribution headers."""
     atoms = IncomingAtomCache()
     fragments = IncomingFragments(MAX_SEQUENCES, MAX_BYTES, MAX_MESSAGE)
     try:
@@ -54,7 +54,7 @@ def take(frame: bytes, atoms: IncomingAtomCache, fragments: IncomingFragments) -
 
 
 def seeds() -> Iterator[bytes]:
-    """Recorded frames, and small fragments."""
+    """Yields recorded frames and small fragments."""
     for batch in frames():
         yield join(0, [frame for frame in batch if frame[:1] == b"\x83"])
     first, later = (b"\x83" + tag + bytes(7) + b"\x09" for tag in (b"E", b"F"))

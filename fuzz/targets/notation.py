@@ -1,4 +1,4 @@
-"""Erlang's notation: what is read prints, and is read to the same again."""
+"""Fuzz target for Erlang term syntax: a parsed term prints as text that parses to the same term."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tests.etf.exactly import exactly
 
 NODE = "node@host"
 LONGEST = 100_000
-"""Characters that are read again: `<<0:50000000>>` prints as millions, which take their time."""
+"""Maximum characters to parse again: `<<0:50000000>>` prints as millions, which is slow."""
 
 
 def check(data: bytes) -> None:
-    """The first byte chooses a term or a call."""
+    """The first byte selects a term or a call."""
     text = data[1:].decode(errors="replace")
     try:
         if data[:1] == b"c":
@@ -30,7 +30,7 @@ def check(data: bytes) -> None:
 
 
 def seeds() -> Iterator[bytes]:
-    """All that there is to write."""
+    """Yields an example of each syntax form."""
     for text in (
         "{ok, [1, -2.5e10, 16#ff, $a, $\\n]}.",
         '#{a => 1, "text" => <<"bin">>, \'quoted atom\' => [a | b]}',

@@ -1,6 +1,7 @@
-"""Several pieces of bytes in one input, and the recorded packets that seeds are made of.
+"""Inputs that consist of several pieces, and the recorded packets for seeds.
 
-An input is one byte of choice and then pieces, each behind a u16 length; the last may be cut short.
+An input is one choice byte followed by pieces, each prefixed with a u16 length. The last piece may
+be truncated.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from quicdist.protocol.packet import HandshakePacket
 from tests.protocol.recordings import RECORDINGS, Recorded, conversations
 
 SMALL = 4096
-"""Bytes of the longest piece of a seed: a fuzzer learns little from a long one."""
+"""Maximum bytes of a piece of a seed; long pieces slow the fuzzer down."""
 
 
 def split(data: bytes) -> tuple[int, list[bytes]]:
-    """The choice, and the pieces."""
+    """Returns the choice byte and the pieces."""
     choice, at = (data[0] if data else 0), 1
     pieces = []
     while at + 2 <= len(data):
@@ -29,26 +30,26 @@ def split(data: bytes) -> tuple[int, list[bytes]]:
 
 
 def join(choice: int, pieces: Sequence[bytes]) -> bytes:
-    """What `split` takes apart."""
+    """Returns the input that `split` separates into these parts."""
     framed = (len(piece).to_bytes(2, "big") + piece for piece in pieces)
     return bytes((choice,)) + b"".join(framed)
 
 
 def talks() -> Iterator[list[Recorded]]:
-    """What real nodes have said, connection by connection, but for what is long."""
+    """Yields the recorded packets of each connection, without long ones."""
     for name in RECORDINGS:
         for talk in conversations(name):
             yield [one for one in talk if len(one.packet.data) <= SMALL]
 
 
 def handshakes() -> Iterator[list[Recorded]]:
-    """The handshake of each connection."""
+    """Yields the handshake of each connection."""
     for talk in talks():
         yield [one for one in talk if isinstance(one.packet, HandshakePacket)]
 
 
 def frames(count: int = 20) -> Iterator[list[bytes]]:
-    """Frames of one direction of each connection, so many at a time."""
+    """Yields frames of one direction of each connection, `count` at a time."""
     for talk in talks():
         for dialed in (True, False):
             said = [
@@ -61,7 +62,7 @@ def frames(count: int = 20) -> Iterator[list[bytes]]:
 
 
 def messages() -> Iterator[list[Term]]:
-    """Recorded control messages, each with the payload that follows it, if any."""
+    """Yields recorded control messages, each with its payload, if any."""
     for talk in talks():
         caches = {True: IncomingAtomCache(), False: IncomingAtomCache()}
         for one in talk:
@@ -70,7 +71,7 @@ def messages() -> Iterator[list[Term]]:
                 try:
                     atoms, at = caches[one.dialed].read(frame, 2)
                 except ProtocolError:
-                    continue  # what filled the cache was long, and is left out
+                    continue  # the frame that filled the atom cache was long and is omitted
                 yield _terms(frame, at, atoms)
 
 

@@ -1,5 +1,8 @@
-"""A gateway's policy: no bytes raise more than its own errors, and nothing that it lets pass is
-read by the node as what it does not allow."""
+"""Fuzz target for the gateway policy.
+
+No input raises an error other than the policy's errors, and the node parses every frame that passes
+as a message that the policy allows.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +36,13 @@ _FORMS = list(FORMS.values())
 HANDSHAKE, LOG = 4, 8
 
 _UNTIES = (Exit, Unlink, UnlinkAck)
-"""Signals that mean nothing where nothing ties two processes; the node begins nothing here."""
+"""Signals without effect between processes that are not linked or monitored."""
 
 _FUNS = (Fun, Export)
 
 
 def check(data: bytes) -> None:
-    """The choice: bits 0 and 1 what is negotiated, 2 a handshake instead, 3 a policy that logs."""
+    """Choice byte: bits 0-1 negotiated flags, 2 a handshake instead, 3 a policy that logs."""
     choice, pieces = split(data)
     policy = Policy((RULES,), Mode.LOG if choice & LOG else Mode.REFUSE)
     if choice & HANDSHAKE:
@@ -72,7 +75,7 @@ def shake(policy: Policy, pieces: list[bytes]) -> None:
 
 
 def read_by_the_node(pair: Guarded, frame: bytes) -> None:
-    """Whatever passes is allowed by what the node itself makes of it."""
+    """Checks each passed frame against the policy as the node parses it."""
     try:
         events = pair.node.receive(FramePacket(frame))
     except DistError:
@@ -148,7 +151,7 @@ def fragment(tag: bytes, number: int) -> bytes:
 
 
 def seeds() -> Iterator[bytes]:
-    """Recorded handshakes and frames; messages of every kind that a rule is about."""
+    """Yields recorded handshakes and frames, and messages of each kind that a rule covers."""
     for talk in handshakes():
         said = [bytes((int(one.dialed),)) + one.packet.data for one in talk]
         yield join(HANDSHAKE, said)

@@ -1,4 +1,4 @@
-"""Frames in QUIC packets of a stranger: before TLS and after it, without the cookie and with it."""
+"""Fuzz target for frames in QUIC packets of an untrusted peer in each phase of the handshake."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tests.carriers.stranger import (
 _PHASES = (Phase.HELLO, Phase.TLS, Phase.COOKIE)
 _SETTINGS = settings()
 _LARGEST = 1100
-"""Bytes of frames that fit a datagram of any kind."""
+"""Maximum bytes of frames that fit any datagram."""
 
 
 def check(data: bytes) -> None:
-    """The choice is how far the stranger goes first; each piece is the frames of one packet."""
+    """Choice byte: the phase that the peer completes first. Each piece is one packet's frames."""
     choice, pieces = split(data)
     phase = _PHASES[choice % len(_PHASES)]
     run_virtually(_play(phase, [piece[:_LARGEST] for piece in pieces]))
@@ -56,7 +56,7 @@ async def _play(phase: Phase, payloads: list[bytes]) -> None:
 
 
 def _hold(engine: AioquicConnection) -> None:
-    """The bounds, of which the last frame may have exceeded one."""
+    """Checks the bounds; the last frame may have exceeded one of them."""
     quic, bounds = engine._quic, _SETTINGS.bounds
     most = bounds.max_stream_ranges if quic.is_proved else bounds.max_stream_ranges_unproved
     assert len(quic._streams) <= _SETTINGS.max_streams
@@ -70,7 +70,7 @@ def _hold(engine: AioquicConnection) -> None:
 
 
 def seeds() -> Iterator[bytes]:
-    """A frame of each kind, and several in a packet."""
+    """Yields a frame of each kind, and several in one packet."""
     frames = [
         b"\x01",
         ack(3, [(0, 0)], 1),

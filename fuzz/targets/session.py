@@ -1,5 +1,8 @@
-"""A connected session that is sent frames: it says what came, or ends with one of its errors; and
-what it says of a frame at a glance is what it says of it at length."""
+"""Fuzz target for the frames of a connected session.
+
+The session returns events or ends with one of its errors, and its fast classification of a frame
+agrees with the full parse.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ WRITER = WireForms(DEFAULT_FLAGS)
 
 
 def check(data: bytes) -> None:
-    """The choice is what was negotiated."""
+    """Choice byte: the negotiated flags."""
     choice, pieces = split(data)
     session = connected(choice)
     try:
@@ -38,12 +41,11 @@ def check(data: bytes) -> None:
             session.receive(FramePacket(b""))
         except DistError:
             return
-        raise AssertionError("a session goes on after an error") from None
+        raise AssertionError("the session continues after an error") from None
 
 
 def received(session: Session, frame: bytes) -> None:
-    """The quick way is asked before, when earlier frames may have begun alike, and after, when
-    this very one has."""
+    """Classifies before the full parse, when earlier frames may share a prefix, and after it."""
     before = session.channel.message(frame)
     try:
         events = session.receive(FramePacket(frame))
@@ -60,7 +62,7 @@ def received(session: Session, frame: bytes) -> None:
 
 
 def bytes_of(signal: Signal, payload: Payload) -> tuple[bytes, bytes]:
-    """Tells apart what Python calls equal, 1 and 1.0, and equals what it does not, as NaN."""
+    """Returns a key that separates 1 from 1.0 and that is equal for NaN and NaN."""
     values, payload = WRITER.of(signal, payload)
     assert payload is not NO_PAYLOAD
     return etf.encode(values), etf.encode(payload)
@@ -78,7 +80,7 @@ def connected(choice: int) -> Session:
 
 @functools.cache
 def said_by_dialer(form: int) -> list[bytes]:
-    """Always the same, as the listener's challenge is."""
+    """Returns the same challenge on every call, as the recorded listener's."""
     dialer = initiator(node("a@x", flags=_FORMS[form]))
     listener = acceptor()
     (name,) = sent(dialer.start())
@@ -93,7 +95,7 @@ def sent(events: list[Event]) -> list[bytes]:
 
 
 def seeds() -> Iterator[bytes]:
-    """Recorded frames, with whatever was negotiated."""
+    """Yields recorded frames, with the negotiated flags."""
     for batch in frames():
         for choice in range(len(_FORMS)):
             yield join(choice, batch)

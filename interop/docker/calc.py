@@ -1,4 +1,4 @@
-"""What the Python node of docker-compose.yml serves: `erpc:call(Node, calc, add, [1, 2])`."""
+"""The exports of the Python node in docker-compose.yml: `erpc:call(Node, calc, add, [1, 2])`."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from quicdist import export
 
 @export
 def add(a: int, b: int) -> int:
-    """The sum."""
+    """Returns the sum."""
     return a + b

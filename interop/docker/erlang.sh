@@ -1,6 +1,6 @@
 #!/bin/sh
-# erlang.sh NAME MODULE: a stock Erlang node that a quicdist gateway stands for. MODULE is the
-# source of the gateway's Erlang module; the cookie is in QUICDIST_COOKIE.
+# erlang.sh NAME MODULE: runs a stock Erlang node behind a quicdist gateway. MODULE is the source
+# file of the gateway's Erlang module; QUICDIST_COOKIE is the cookie.
 set -eu
 made=$(mktemp -d)
 erlc -o "$made" "$2"

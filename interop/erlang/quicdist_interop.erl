@@ -1,16 +1,16 @@
-%% The Erlang half of the interop harness: what a peer under test does and answers.
+%% The Erlang part of the interop harness, which runs on a peer under test.
 %%
-%% The harness compiles this source into the peer it has started and talks to it over a loopback
-%% TCP connection of its own, so that what is asked and answered never depends on the
-%% distribution under test. interop/actor.py is the same in Python, name by name.
+%% The harness compiles this source on the peer and controls it over a separate loopback TCP
+%% connection, so that control never depends on the distribution under test. interop/actor.py is the
+%% Python counterpart with the same names.
 -module(quicdist_interop).
 -behaviour(gen_server).
 
 -export([main/1]).
-%% Called by the other node, and by the process it starts here.
+%% Called by the other node, and by the process that it starts here.
 -export([add/2, fail/1, start/0, serve/0]).
 -export([init/1, handle_call/3, handle_cast/2]).
-%% Scenarios that this node plays with the node named.
+%% Scenarios that this node runs with the named node.
 -export([ping/1, rpc/1, erpc/1, gen_call/1, echo/1, spawned/1, links/1, monitors/1, binary/2,
          ordered/2]).
 %% The node itself.
@@ -71,7 +71,7 @@ serve() ->
     process_flag(trap_exit, true),
     serve(#{}).
 
-%% What it remembers: who wants to hear of links and monitors, and how far each sender has counted.
+%% State: the processes that watch links and monitors, and the last number of each sender.
 serve(State) ->
     receive
         {From, {echo, Term}} ->
@@ -120,7 +120,7 @@ count(From, I, Last, State) ->
             State
     end.
 
-%% A server that is called by this module's name, and is back after each crash.
+%% A server registered under this module's name, restarted after each crash.
 keep_server() ->
     Ref = monitor(process, ?MODULE),
     receive {'DOWN', Ref, process, _, _} -> ok end,
@@ -138,7 +138,7 @@ handle_cast(_, State) -> {noreply, State}.
 
 ping(Node) -> pong = net_adm:ping(Node), ok.
 
-%% rpc:call is erpc between nodes that can; block_call still asks the rex server.
+%% rpc:call uses erpc if both nodes support it; block_call uses the rex server.
 rpc(Node) ->
     both(Node, fun rpc:call/5),
     both(Node, fun rpc:block_call/5).
@@ -161,7 +161,7 @@ gen_call(Node) ->
     ok = try gen_server:call({?MODULE, Node}, {fail, oops}, ?TIMEOUT)
          catch exit:{{oops, _}, _} -> ok end.
 
-%% By name, and by the pid that answered.
+%% Sends by name, and by the pid that answered.
 echo(Node) ->
     {Server, {echo, one}} = ask({?SERVER, Node}, {echo, one}),
     Node = node(Server),
@@ -179,33 +179,33 @@ spawned(Node) ->
     C = spawn_link(Node, ?MODULE, serve, []),
     C ! {self(), {die, {bye, 2}}},
     {bye, 2} = exit_of(C),
-    %% There is no such function.
+    %% The function is undefined.
     {D, None} = spawn_monitor(Node, ?MODULE, nothing, []),
     {undef, [{?MODULE, nothing, [], _} | _]} = down(None, D),
     ok.
 
 links(Node) ->
     process_flag(trap_exit, true),
-    %% It ends, we are told why.
+    %% The linked process exits; this process gets the reason.
     A = start_on(Node),
     link(A),
     A ! {self(), {die, {bye, 1}}},
     {bye, 1} = exit_of(A),
-    %% We end, it is told why.
+    %% This side exits; the linked process gets the reason.
     B = start_on(Node),
     Helper = spawn(fun() -> receive {die, Reason} -> exit(Reason) end end),
     {B, linked} = ask(B, {link, Helper}),
     Helper ! {die, {bye, 2}},
     receive {B, {exit, Helper, {bye, 2}}} -> ok
     after ?TIMEOUT -> error(link_to_us_not_broken) end,
-    %% Unlinked, nobody is told.
+    %% After unlink there is no exit signal.
     link(B),
     true = unlink(B),
     Ref = monitor(process, B),
     B ! {self(), {die, {bye, 3}}},
     {bye, 3} = down(Ref, B),
     receive {'EXIT', B, _} -> error(exit_after_unlink) after 0 -> ok end,
-    %% exit/2, and a link to nobody.
+    %% exit/2, and a link to a dead process.
     C = start_on(Node),
     Killed = monitor(process, C),
     exit(C, kill),
@@ -232,7 +232,7 @@ monitors(Node) ->
     B ! {self(), {die, {bye, 2}}},
     {bye, 2} = down(ByName, Named),
     receive {'DOWN', Dropped, _, _, _} -> error(down_after_demonitor) after 0 -> ok end,
-    %% It watches us.
+    %% The peer monitors this process.
     C = start_on(Node),
     Helper = spawn(fun() -> receive {die, Reason} -> exit(Reason) end end),
     {C, monitored} = ask(C, {monitor, Helper}),
@@ -252,7 +252,7 @@ ordered(Node, Count) ->
     {Server, {ordered, Count}} = answer_of(Server),
     ok.
 
-%% Every hundredth message is large, so that small ones have something to overtake.
+%% Every hundredth message is large, so that small messages have something to overtake.
 padding(I) when I rem 100 =:= 0 -> binary:copy(<<I:32>>, 5000);
 padding(_) -> <<>>.
 
@@ -287,7 +287,7 @@ connect(Node) -> net_kernel:connect_node(Node).
 
 disconnect(Node) -> erlang:disconnect_node(Node).
 
-%% Milliseconds until the node is not connected any more.
+%% Returns the milliseconds until the node is disconnected.
 await_gone(Node, Timeout) -> await_gone(Node, Timeout, erlang:monotonic_time(millisecond)).
 
 await_gone(Node, Timeout, Since) ->

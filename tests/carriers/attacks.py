@@ -1,4 +1,4 @@
-"""What strangers send to make an endpoint work, and the honest datagrams to compare it with."""
+"""Attack datagrams from unauthenticated peers, and valid datagrams for comparison."""
 
 from __future__ import annotations
 
@@ -29,48 +29,48 @@ from tests.carriers.stranger import (
 )
 
 COUNT = 152
-"""Datagrams of an attack, at most."""
+"""Maximum number of datagrams of an attack."""
 
 FIRSTS = 48
-"""First datagrams; so many are answered without a proof of the address."""
+"""Number of first datagrams that are answered without address validation."""
 
 
 Build = Callable[[Stranger], Sequence[bytes]]
 
 
 class Phase(enum.Enum):
-    """How far the stranger goes before it attacks."""
+    """The phase of the connection in which the attack starts."""
 
     FIRST = "first datagrams"
     """Each datagram is the first of a connection."""
     HELLO = "before TLS"
-    """Its ClientHello was taken."""
+    """The ClientHello was accepted."""
     TLS = "after TLS"
-    """The cookie is not proved."""
+    """TLS is complete; the cookie is not proved."""
     COOKIE = "with the cookie"
 
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """Datagrams of a stranger."""
+    """A sequence of attack datagrams."""
 
     name: str
     phase: Phase
     build: Build
     refusal: RejectReason | None
-    """What ends it; None for one that stays within all bounds."""
+    """The expected reason of the close; None if the attack stays within all bounds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of one attack."""
+    """The result of one attack."""
 
     datagrams: int
     size: int
     is_over: bool
-    """Whether the endpoint has no connection any more."""
+    """Whether the endpoint has no connection left."""
     refused: RejectReason | None
-    """What the endpoint counted meanwhile, the first of it."""
+    """The first counter that the endpoint incremented during the attack."""
 
 
 async def attack(
@@ -81,8 +81,7 @@ async def attack(
     *,
     batch: int = 1,
 ) -> Outcome:
-    """One connection that goes as far as the plan says, then sends until it is closed, `batch`
-    datagrams at a time."""
+    """Completes the plan's phase, then sends `batch` datagrams at a time until it is closed."""
     server = Server(settings, accept)
     server.measured = measured
     try:
@@ -111,7 +110,7 @@ async def attack(
 
 
 async def approach(stranger: Stranger, phase: Phase) -> None:
-    """An honest beginning."""
+    """Connects as a valid peer up to the plan's phase."""
     if phase is Phase.FIRST:
         return
     if phase is Phase.HELLO:
@@ -126,8 +125,7 @@ async def approach(stranger: Stranger, phase: Phase) -> None:
 
 
 def honest(plan: Attack, count: int) -> Attack:
-    """The same connection with `count` datagrams of the same sizes that hold what honest peers put
-    in them."""
+    """Sends `count` valid datagrams of the same sizes on the same kind of connection."""
 
     def build(stranger: Stranger) -> Sequence[bytes]:
         if plan.phase is Phase.FIRST:
@@ -147,14 +145,14 @@ def _hellos(stranger: Stranger, count: int = FIRSTS) -> list[bytes]:
 
 
 def _hello(stranger: Stranger) -> bytes:
-    """The first datagram of another connection."""
+    """Returns the first datagram of a new connection."""
     other = Stranger(stranger.server, stranger.address)
     (data, _), *_ = other.quic.datagrams_to_send(other.now)
     return data
 
 
 def _data(stranger: Stranger, sizes: Sequence[int]) -> list[bytes]:
-    """Stream data in packets of these sizes, on a stream that is not listened to."""
+    """Returns stream data in packets of these sizes, on a stream that the endpoint ignores."""
     offset = 0
     made = []
     for size in sizes:
@@ -171,7 +169,7 @@ Frames = Callable[[Stranger], Iterator[bytes]]
 
 
 def _in_initials(frames: Frames, most: int = 1 << 30) -> Build:
-    """Initial packets of `most` such frames each."""
+    """Yields Initial packets of up to `most` frames each."""
 
     def build(stranger: Stranger) -> list[bytes]:
         payloads = packed(frames(stranger), stranger.initial_room, most)
@@ -181,7 +179,7 @@ def _in_initials(frames: Frames, most: int = 1 << 30) -> Build:
 
 
 def _in_packets(frames: Frames, most: int = 1 << 30) -> Build:
-    """1-RTT packets of `most` such frames each."""
+    """Yields 1-RTT packets of up to `most` frames each."""
 
     def build(stranger: Stranger) -> list[bytes]:
         payloads = packed(frames(stranger), stranger.room, most)
@@ -194,7 +192,7 @@ def _in_packets(frames: Frames, most: int = 1 << 30) -> Build:
 
 
 def _same(frame: bytes, count: int = 1 << 30) -> Build:
-    """1-RTT packets full of one frame, or of `count` such frames each."""
+    """Yields 1-RTT packets filled with one frame, or with `count` frames each."""
 
     def build(stranger: Stranger) -> list[bytes]:
         payload = frame * min(count, stranger.room // len(frame))
@@ -233,7 +231,7 @@ def _bytewise(stranger: Stranger) -> Iterator[bytes]:
 
 
 def _bytewise_apart(stranger: Stranger) -> list[bytes]:
-    """As many as a packet may hold."""
+    """Yields packets with the maximum number of frames."""
     made = []
     for at in range(0, 30 * COUNT, 30):
         frames = b"".join(stream(4, at + n, b"x") for n in range(30))
@@ -260,7 +258,7 @@ def _new_ids(stranger: Stranger) -> Iterator[bytes]:
 
 
 def _resets(stranger: Stranger) -> Iterator[bytes]:
-    """Each opens a stream and gives it up, both ways."""
+    """Yields frames that open a stream and reset it in both directions."""
     for n in range(1, 6000):
         yield b"\x04" + var(4 * n) + b"\x00\x00" + b"\x05" + var(4 * n) + b"\x00"
 
@@ -276,13 +274,13 @@ def _key_updates(stranger: Stranger) -> list[bytes]:
 
 
 def _forged(stranger: Stranger) -> list[bytes]:
-    """Half of them seem to have another key phase."""
+    """Yields forged packets; half of them appear to have the other key phase."""
     head = b"\x41" + stranger.quic._peer_cid.cid
     return [head + junk(INITIAL_SIZE - len(head)) for _ in range(COUNT)]
 
 
 def _hello_of(alpns: Sequence[str]) -> Build:
-    """A ClientHello that offers so many protocols, in as many datagrams as it takes."""
+    """Yields a ClientHello with many ALPN protocols, split over several datagrams."""
 
     def build(stranger: Stranger) -> list[bytes]:
         other = Stranger(stranger.server, stranger.address)
@@ -334,7 +332,7 @@ def _versions(stranger: Stranger) -> list[bytes]:
 
 
 def _tokens(stranger: Stranger) -> list[bytes]:
-    """Proofs that are none."""
+    """Yields invalid proofs."""
     made = []
     for _ in range(FIRSTS):
         data = _hello(stranger)

@@ -1,6 +1,6 @@
-"""Doubles of foreign carriers: bare aioquic peers that behave as tests tell them to.
+"""Test doubles of third-party carriers: bare aioquic peers that tests control.
 
-What arrives within a moment is one event, as in the libraries that those carriers stand on.
+Data that arrives within MOMENT is one event, as in the QUIC libraries of those carriers.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ MOMENT = 0.015
 
 
 class Double(QuicConnectionProtocol):
-    """One connection of a foreign carrier."""
+    """A connection of a third-party carrier."""
 
     moment = MOMENT
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # passed through
         self.chunks: list[tuple[int, bytes]] = []
-        """STREAM chunks as they came."""
+        """STREAM chunks in order of arrival."""
         self.resets: list[tuple[int, int]] = []
         self.terminated: events.ConnectionTerminated | None = None
         self.is_up = asyncio.Event()
@@ -63,21 +63,21 @@ class Double(QuicConnectionProtocol):
         self._events.put_nowait((stream, self._merging.pop(stream)))
 
     async def event(self, stream: int = 0) -> bytes:
-        """What comes next on this stream, merged as a library would; others are dropped."""
+        """Returns the next merged data of this stream; data of other streams is dropped."""
         while True:
             at, data = await asyncio.wait_for(self._events.get(), PATIENCE)
             if at == stream:
                 return data
 
     async def events_until(self, enough: Callable[[bytes], bool], stream: int = 0) -> bytes:
-        """All that comes on this stream until there is enough."""
+        """Reads this stream until it has at least that many bytes."""
         data = b""
         while not enough(data):
             data += await self.event(stream)
         return data
 
     def say(self, data: bytes, stream: int = 0) -> None:
-        """One chunk. Streams below are opened too: aioquic wants them in order."""
+        """Sends one chunk. Also opens lower streams, because aioquic requires that order."""
         if stream % 2 == 1 - self._quic._is_client:
             for lower in range(self._quic.get_next_available_stream_id(), stream, 4):
                 self._quic.send_stream_data(lower, b"")
@@ -85,27 +85,27 @@ class Double(QuicConnectionProtocol):
         self.transmit()
 
     def hang_up_softly(self) -> None:
-        """RESET_STREAM and STOP_SENDING, and nothing else."""
+        """Sends RESET_STREAM and STOP_SENDING only."""
         self._quic.reset_stream(0, 0)
         self._quic.stop_stream(0, 0)
         self.transmit()
 
     def vanish(self) -> None:
-        """As by kill -9: not one datagram more, in or out."""
+        """Stops all datagrams in both directions, as after SIGKILL."""
         if self._timer is not None:
             self._timer.cancel()
-        self.datagram_received = lambda data, addr: None  # type: ignore[method-assign]  # deaf
-        self.transmit = lambda: None  # type: ignore[method-assign]  # dumb
+        self.datagram_received = lambda data, addr: None  # type: ignore[method-assign]  # receives nothing
+        self.transmit = lambda: None  # type: ignore[method-assign]  # sends nothing
         self._closed.set()
 
 
 def framed(message: bytes) -> bytes:
-    """Behind a u16 length."""
+    """Prefixes a u16 length."""
     return len(message).to_bytes(2, "big") + message
 
 
 def frame(body: bytes) -> bytes:
-    """Behind a u32 length."""
+    """Prefixes a u32 length."""
     return len(body).to_bytes(4, "big") + body
 
 
@@ -113,7 +113,7 @@ def frame(body: bytes) -> bytes:
 async def dialing_double(
     port: int, alpn: str, *, idle_timeout: float = 30.0, **changes: int
 ) -> AsyncIterator[Double]:
-    """A foreign node that dials us."""
+    """Dials a node as a third-party carrier."""
     configuration = QuicConfiguration(
         alpn_protocols=[alpn],
         verify_mode=ssl.CERT_NONE,
@@ -131,9 +131,10 @@ async def dialing_double(
 async def listening_double(
     alpn: str, serve_one: Callable[[Double, int], object], **changes: int
 ) -> AsyncIterator[int]:
-    """A foreign node that we dial: `serve_one(connection, number)` for each that comes; its port.
+    """Listens as a third-party carrier and yields the port.
 
-    Where `serve_one` gives back a coroutine, it runs as a task whose failure is the test's.
+    Calls `serve_one(connection, number)` for each connection. A coroutine that it returns runs as a
+    task, and an error of that task fails the test.
     """
     configuration = QuicConfiguration(
         is_client=False,

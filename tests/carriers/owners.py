@@ -1,4 +1,4 @@
-"""Owners of connections for tests, and a handshake that looks like one."""
+"""Connection owners for tests, with an imitation of the handshake."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CREDENTIALS = Credentials(IDENTITY, Trust.nothing())
 
 
 class Owner:
-    """Keeps what it is told, plays its part in a handshake, consumes unless told to hoard."""
+    """Records all calls and runs a handshake; consumes frames unless `hoard` is set."""
 
     def __init__(self, connection: Connection, *, hoard: bool = False) -> None:
         self.connection = connection
@@ -67,13 +67,13 @@ class Owner:
         self._changed.set()
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Waits for what this owner will have been told."""
+        """Waits until the recorded calls satisfy a condition."""
         while not condition():
             await asyncio.wait_for(self._changed.wait(), PATIENCE)
             self._changed.clear()
 
     async def send(self, frame: bytes) -> None:
-        """One frame, when there is room."""
+        """Sends one frame when the connection is writable."""
         await self.until(lambda: self.connection.is_writable or self.lost)
         self.connection.send_frame((frame,))
 
@@ -99,7 +99,7 @@ class Owner:
 
 @dataclass
 class Node:
-    """An endpoint and whoever dialed it."""
+    """An endpoint and the owners of its incoming connections."""
 
     endpoint: Endpoint
     accepted: list[Owner] = field(default_factory=list)
@@ -111,7 +111,7 @@ class Node:
         return self.endpoint.local_address[1]
 
     async def first(self, count: int = 1) -> Owner:
-        """The owner of the connection that came as number `count`."""
+        """Returns the owner of incoming connection number `count`."""
         while len(self.accepted) < count:
             await asyncio.wait_for(self.arrived.wait(), PATIENCE)
             self.arrived.clear()
@@ -126,7 +126,7 @@ class Node:
         hoard: bool = False,
         timeout: float = PATIENCE,
     ) -> Owner:
-        """A connection whose distribution handshake has begun."""
+        """Returns a connection whose distribution handshake has started."""
         link = await self.endpoint.dial(
             host, port, alpns=None if alpn is None else [alpn], timeout=timeout
         )
@@ -143,7 +143,7 @@ class Node:
         port: int | None = None,
         alpn: str | None = None,
     ) -> tuple[Owner, Owner]:
-        """Both ends of a connection that is up."""
+        """Returns both ends of an established connection."""
         count = len(other.accepted) + 1
         here = await self.dial(port or other.port, host=host, alpn=alpn)
         there = await other.first(count)
@@ -153,7 +153,7 @@ class Node:
 
 
 def settings(limits: CarrierLimits | None = None, **changes: object) -> QuicSettings:
-    """Settings with an identity that is made only once, believing everybody."""
+    """Returns settings with one shared identity, without verification of peers."""
     return QuicSettings(CREDENTIALS, limits=limits or CarrierLimits(), **changes)  # type: ignore[arg-type]  # passed through
 
 
@@ -166,7 +166,7 @@ async def node(
     on_accept: Callable[[Owner], None] = lambda owner: None,
     **changes: object,
 ) -> AsyncIterator[Node]:
-    """An endpoint on a free port that takes whoever comes."""
+    """An endpoint on a free port that accepts every connection."""
     made: list[Node] = []
 
     def accept(connection: Connection) -> Owner:
@@ -185,5 +185,5 @@ async def node(
 
 
 def frames_of(packets: Sequence[Packet]) -> list[bytes]:
-    """The bodies of the frames among packets."""
+    """Returns the bodies of the frames in packets."""
     return [packet.data for packet in packets if isinstance(packet, FramePacket)]

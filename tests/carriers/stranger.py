@@ -1,7 +1,7 @@
-"""A stranger at an endpoint, without sockets: it builds any QUIC packet, and counts the bytes.
+"""An untrusted peer of an endpoint without sockets. It builds any QUIC packet and counts bytes.
 
-The endpoint reads from `MemoryUdp`, a socket that is two lists. `Stranger` is an aioquic client
-whose keys encrypt payloads of our own making.
+The endpoint reads from `MemoryUdp`, which keeps datagrams in two lists. `Stranger` uses the keys of
+an aioquic client to encrypt arbitrary payloads.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HERE: SocketAddress = ("192.0.2.1", 4433)
 """The endpoint's address."""
 
 THERE: SocketAddress = ("198.51.100.1", 50_000)
-"""A stranger's."""
+"""The address of an untrusted peer."""
 
 INITIAL_SIZE = 1200
 T = TypeVar("T")
@@ -44,7 +44,7 @@ _TYPES = {Epoch.INITIAL: QuicPacketType.INITIAL, Epoch.HANDSHAKE: QuicPacketType
 
 
 def run_virtually(main: Coroutine[Any, Any, T]) -> T:
-    """Runs it on a loop of its own whose clock does not wait."""
+    """Runs a coroutine on a new loop with a virtual clock."""
     loop = VirtualClockLoop()
     loop.advance(1000.0)
     try:
@@ -54,7 +54,7 @@ def run_virtually(main: Coroutine[Any, Any, T]) -> T:
 
 
 class MemoryUdp(UdpSocket):
-    """What the endpoint takes for its socket."""
+    """A substitute for the UDP socket of an endpoint."""
 
     def __init__(self) -> None:
         super().__init__(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
@@ -74,7 +74,7 @@ class MemoryUdp(UdpSocket):
             self.bytes_out[address] += len(data)
 
     def bring(self, data: bytes, address: SocketAddress = THERE) -> None:
-        """One datagram from `address`; it is read at the next wake-up."""
+        """Queues a datagram from `address`, which is read at the next wake-up."""
         self.bytes_in[address] += len(data)
         self.arriving.append((data, (address, None)))
 
@@ -86,10 +86,10 @@ class Server:
         self.udp = MemoryUdp()
         self.endpoint = Endpoint(self.udp, settings, accept)
         self.measured: Callable[[], AbstractContextManager[object]] = nullcontext
-        """Around all that the endpoint does."""
+        """Context manager for all work of the endpoint."""
 
     async def settle(self) -> None:
-        """Reads all that has arrived, and lets the loop have its turns."""
+        """Reads all queued datagrams and runs the loop's pending callbacks."""
         with self.measured():
             while self.udp.arriving:
                 self.endpoint._on_ready()
@@ -97,20 +97,20 @@ class Server:
             await turns()
 
     def taken(self, address: SocketAddress) -> list[bytes]:
-        """What was sent to that address since the last time this was asked."""
+        """Returns the datagrams sent to that address since the last call."""
         mine = [data for data, (to, _) in self.udp.sent if to == address]
         self.udp.sent = [each for each in self.udp.sent if each[1][0] != address]
         return mine
 
 
 async def turns() -> None:
-    """The loop's next three turns: a call that plans a call that plans a call."""
+    """Runs three iterations of the loop, enough for a chain of three callbacks."""
     for _ in range(3):
         await asyncio.sleep(0)
 
 
 class Stranger:
-    """A dialer that says what it wants."""
+    """A dialer that sends arbitrary packets."""
 
     def __init__(
         self,
@@ -136,26 +136,26 @@ class Stranger:
         return asyncio.get_running_loop().time()
 
     def say(self) -> None:
-        """All that an honest dialer would say now."""
+        """Returns the datagrams that a valid dialer would send now."""
         for data, _ in self.quic.datagrams_to_send(self.now):
             self.server.udp.bring(data, self.address)
 
     def hear(self) -> int:
-        """Takes what was sent to it; how many datagrams."""
+        """Receives the datagrams sent to it and returns their number."""
         heard = self.server.taken(self.address)
         for data in heard:
             self.quic.receive_datagram(data, HERE, self.now)
         return len(heard)
 
     async def exchange(self, rounds: int = 6) -> None:
-        """An honest conversation."""
+        """Exchanges datagrams as a valid peer."""
         for _ in range(rounds):
             self.say()
             await self.server.settle()
             self.hear()
 
     def packet(self, epoch: Epoch, payload: bytes, number: int | None = None) -> bytes:
-        """A packet with these frames, encrypted; by default with the next packet number."""
+        """Returns an encrypted packet with these frames, by default with the next packet number."""
         if number is None:
             number = self._number
             self._number += 1
@@ -181,7 +181,7 @@ class Stranger:
         return crypto.encrypt_packet(buf.data + truncated, payload, number)
 
     def initial(self, payload: bytes, number: int | None = None) -> bytes:
-        """A datagram of 1200 bytes with one Initial packet, padded inside."""
+        """Returns a datagram of 1200 bytes with one Initial packet with PADDING frames."""
         room = INITIAL_SIZE - len(self.packet(Epoch.INITIAL, bytes(8), 0)) + 8
         return self.packet(Epoch.INITIAL, payload + bytes(room - len(payload)), number)
 
@@ -192,12 +192,12 @@ class Stranger:
 
     @property
     def initial_room(self) -> int:
-        """The same for an Initial packet."""
+        """Bytes of frames in a datagram of 1200 bytes with one Initial packet."""
         return INITIAL_SIZE - len(self.packet(Epoch.INITIAL, bytes(8), 0)) + 8
 
 
 def var(value: int) -> bytes:
-    """RFC 9000, 16."""
+    """Encodes a variable-length integer (RFC 9000, 16)."""
     return encode_uint_var(value)
 
 
@@ -218,7 +218,7 @@ def ack(largest: int, ranges: Sequence[tuple[int, int]] = (), first: int = 0) ->
 
 
 def packed(frames: Iterable[bytes], room: int, most: int = 1 << 30) -> list[bytes]:
-    """Payloads of `room` bytes and `most` frames at most that hold these frames in order."""
+    """Packs frames in order into payloads of at most `room` bytes and `most` frames."""
     payloads: list[bytes] = []
     parts: list[bytes] = []
     size = 0
@@ -234,5 +234,5 @@ def packed(frames: Iterable[bytes], room: int, most: int = 1 << 30) -> list[byte
 
 
 def junk(size: int) -> bytes:
-    """Bytes that nobody can decrypt."""
+    """Returns bytes that cannot be decrypted."""
     return os.urandom(size)

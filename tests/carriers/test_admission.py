@@ -1,4 +1,4 @@
-"""Strangers who dial: what they can make us keep, and whom they can keep from connecting."""
+"""Unauthenticated dialers: the state that they can occupy and the peers that they can block."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HERE = ("192.0.2.1", 4433)
 
 
 def first_datagram() -> bytes:
-    """A real one, of a dialer that will not go on."""
+    """Returns a valid first datagram of a dialer that does not continue."""
     quic = QuicConnection(
         configuration=QuicConfiguration(
             is_client=True, alpn_protocols=["quicdist/1"], verify_mode=ssl.CERT_NONE
@@ -46,7 +46,7 @@ def initial_of(data: bytes) -> Initial:
 
 @pytest.mark.io
 async def test_real_first_datagrams_from_nowhere_keep_nobody_out() -> None:
-    """More of them than half-open connections are allowed: only the first are believed."""
+    """With more dialers than half-open connections allowed, only the first are accepted."""
     async with node() as a, node(admission=AdmissionLimits(max_half_open=40, prove_above=10)) as b:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
             stranger.connect(("127.0.0.1", b.port))
@@ -92,7 +92,7 @@ async def test_who_begins_a_handshake_and_does_not_go_on_leaves_room_for_others(
         for number in (1, 2):
             link = await a.endpoint.dial("127.0.0.1", b.port)
             link.handler = Owner(link)
-            link.send_handshake(STATUS)  # whatever it is, it says nothing of the cookie
+            link.send_handshake(STATUS)  # any message that does not prove the cookie
             await b.first(number)
         with pytest.raises(ConnectionError, match="no answer"):
             await a.endpoint.dial("127.0.0.1", b.port, timeout=0.5)
@@ -155,7 +155,7 @@ def test_a_first_datagram_whose_lengths_lie_is_none(junk: int) -> None:
 
 
 def test_who_has_proved_nothing_locks_out_nobody() -> None:
-    """Forged senders count against an address only until somebody there shows who it is."""
+    """Forged senders count against an address only until a peer there proves its address."""
     admission = Admission(
         AdmissionLimits(max_per_address=3, max_half_open_per_address=2, prove_above=4)
     )
@@ -196,7 +196,7 @@ def test_who_is_counted_together(one: str, other: str, together: bool) -> None:
     assert (place_of(one) == place_of(other)) is together
 
 
-# -- honest ones among attackers ----------------------------------------------------------------
+# -- valid peers among attackers ----------------------------------------------------------------
 
 FEW = AdmissionLimits(max_half_open=20, max_half_open_per_address=6, prove_above=4)
 
@@ -206,7 +206,7 @@ def v4_addresses(count: int) -> list[SocketAddress]:
 
 
 def networks_of_one_customer(count: int) -> list[SocketAddress]:
-    """Of a /56, from where the honest one comes too, in another network of the same /48."""
+    """Attackers in one /56; the valid peer is in another network of the same /48."""
     return [(f"2001:db8:0:{n:x}::1", 5000, 0, 0) for n in range(count)]
 
 
@@ -220,7 +220,7 @@ def networks_of_many(count: int) -> list[SocketAddress]:
 def test_an_honest_dialer_connects_while_others_open_all_they_can(
     at: SocketAddress, addresses: Callable[[int], list[SocketAddress]], count: int
 ) -> None:
-    """The others prove their addresses, finish TLS, and come again with each of its datagrams."""
+    """The attackers validate addresses, complete TLS, and reconnect with each of its datagrams."""
     attackers = itertools.cycle(addresses(count))
 
     async def attack(server: Server) -> None:
@@ -247,7 +247,7 @@ def test_an_honest_dialer_connects_while_others_open_all_they_can(
 
 
 def test_first_datagrams_that_end_at_once_are_counted_all_the_same() -> None:
-    """They leave nothing that is half-open: how fast they come is what asks for a proof."""
+    """They leave no half-open connection; their rate triggers address validation."""
 
     async def main() -> None:
         server = Server(settings(admission=AdmissionLimits(unproved_per_second=5)), Owner)
@@ -269,7 +269,7 @@ def test_first_datagrams_that_end_at_once_are_counted_all_the_same() -> None:
 
 
 def test_those_that_are_over_keep_nobody_out() -> None:
-    """Their ids are kept for late datagrams, as long as there is room."""
+    """Connection ids are kept for late datagrams while there is room."""
 
     async def main() -> None:
         server = Server(settings(admission=AdmissionLimits(max_connections=4)), Owner)

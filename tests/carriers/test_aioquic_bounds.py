@@ -1,7 +1,7 @@
-"""Where aioquic_bounds.py reaches into aioquic, and each bound from both sides.
+"""The aioquic internals that aioquic_bounds.py uses, and each bound from both sides.
 
-An upgrade that moves what it touches fails here by name. tests/carriers/test_strangers.py replays
-whole attacks.
+An aioquic upgrade that changes these internals fails here by name. tests/carriers/test_strangers.py
+replays whole attacks.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ BOUNDS = ConnectionBounds()
 
 
 class Talk:
-    """A stranger whose TLS handshake is done, and our end of its connection."""
+    """An untrusted peer after the TLS handshake, and the endpoint's side of the connection."""
 
     def __init__(self, server: Server, stranger: Stranger) -> None:
         self.server = server
@@ -57,7 +57,7 @@ class Talk:
         self.quic = engine._quic
 
     async def send(self, *frames: bytes, epoch: Epoch = Epoch.ONE_RTT) -> None:
-        """One packet with these frames."""
+        """Sends one packet with these frames."""
         self.server.udp.bring(self.stranger.packet(epoch, b"".join(frames)), THERE)
         await self.server.settle()
 
@@ -78,7 +78,7 @@ async def talk(**bounds: int) -> AsyncIterator[Talk]:
 
 
 def virtually(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Runs a test in time that is free."""
+    """Runs a test on a virtual clock."""
 
     def run(**arguments: Any) -> None:
         run_virtually(test(**arguments))
@@ -88,7 +88,7 @@ def virtually(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., N
     return run
 
 
-# -- what is touched ----------------------------------------------------------------------------
+# -- internals in use ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -141,14 +141,14 @@ async def test_what_is_replaced_is_there() -> None:
 
 
 def test_a_counted_buffer_reads_as_aioquics_does() -> None:
-    """Whatever a parser of TLS messages may ask a Buffer to read."""
+    """Returns the read methods of Buffer that TLS parsers may call."""
     pulls = {name for name in dir(Buffer) if name.startswith("pull_")}
     counted = {name for name in dir(aioquic_bounds._CountedBuffer) if name.startswith("pull_")}
-    assert counted == pulls - {"pull_uint_var"}  # which TLS does not have
+    assert counted == pulls - {"pull_uint_var"}  # not used by TLS
 
 
 def test_aioquic_bounds_the_rest_itself() -> None:
-    """Lists that we leave to it."""
+    """Lists that aioquic parses without a bound of quicdist."""
     assert MAX_ACK_RANGES <= 64
     assert MAX_REMOTE_CHALLENGES <= 32
 
@@ -274,7 +274,7 @@ async def test_ids_that_it_was_told_are_retired_and_replaced_once() -> None:
 
 @virtually
 async def test_streams_are_counted_over_the_whole_life() -> None:
-    """Those that are over make no room for others."""
+    """Finished streams do not free slots for other streams."""
     async with talk(max_frames_unproved=1 << 20) as us:
         most = settings().max_streams
         for number in range(1, most):
@@ -326,7 +326,7 @@ async def test_keys_may_change_again_after_a_while() -> None:
 
 @virtually
 async def test_the_next_keys_are_derived_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forged packets of another key phase, as half of all that is forged seems to be."""
+    """Forged packets with the other key phase, as half of all forged packets appear."""
     derived = []
 
     def deriving(keys: CryptoContext) -> CryptoContext:
@@ -388,7 +388,7 @@ async def test_transport_parameters_are_bounded() -> None:
 @pytest.mark.parametrize("alpn", ALL_ALPNS)
 @virtually
 async def test_one_byte_far_ahead_makes_no_large_buffer_before_the_cookie(alpn: str) -> None:
-    """Not even where the dialect's window is 32 MiB."""
+    """The bound also holds for a dialect with a window of 32 MiB."""
     server = Server(settings(), Owner)
     stranger = Stranger(server, alpn=alpn)
     await stranger.exchange()

@@ -1,6 +1,6 @@
-"""What quicdist/carriers/quic/engine/aioquic.py touches of aioquic's insides.
+"""The aioquic internals that quicdist/carriers/quic/engine/aioquic.py uses.
 
-An upgrade that moves one of these fails here by name, not somewhere by a hang.
+An aioquic upgrade that changes one of them fails here by name, instead of a hang elsewhere.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def exchange(a: QuicConnection, b: QuicConnection, now: float) -> None:
 
 @pytest.fixture
 def pair() -> Pair:
-    """Two bare connections that are up."""
+    """Returns two bare established connections."""
     client = QuicConnection(
         configuration=QuicConfiguration(
             is_client=True, alpn_protocols=["x"], verify_mode=ssl.CERT_NONE
@@ -78,8 +78,8 @@ def test_what_is_read(pair: Pair) -> None:
 
 
 def test_the_exporter_secret_is_that_of_the_key_schedule() -> None:
-    """It is derived as the first 1-RTT key is made: at that moment the key schedule has the master
-    secret, and the transcript ends with the server's Finished."""
+    """The exporter secret is derived with the first 1-RTT key, when the key schedule has the master
+    secret and the transcript ends with the server's Finished (RFC 8446, 7.1)."""
     theirs = QuicConnection._update_traffic_key
     parameters = list(inspect.signature(theirs).parameters)
     assert parameters == list(inspect.signature(adapter._Quic._update_traffic_key).parameters)
@@ -147,7 +147,7 @@ def test_idle_is_called_idle(pair: Pair) -> None:
 
 
 class Sink:
-    """What the engine tells, kept."""
+    """Records the callbacks of the engine."""
 
     def __init__(self) -> None:
         self.chunks: list[tuple[int, int]] = []
@@ -169,7 +169,7 @@ def token_of(connection_id: bytes) -> bytes:
 
 
 def adapted() -> tuple[adapter.AioquicConnection, adapter.AioquicConnection]:
-    """Two of our connections that are up."""
+    """Returns two established quicdist connections."""
     engine = adapter.engine(settings(max_datagram_size=1200), token_of)
     dialer = engine.dialer("localhost", ["quicdist/1"])
     dialer.connect((ADDRESS, None), 0.0)
@@ -200,7 +200,7 @@ def test_a_message_leaves_whole_where_that_is_asked_for(whole: bool) -> None:
     chunks = [size for stream, size in sink.chunks if stream == 4]
     assert (chunks == [900]) is whole
     assert sum(chunks) == 900
-    # What fits into no datagram at all leaves all the same.
+    # Data that does not fit into one datagram is sent as well.
     dialer.write(0, [b"x" * 3000])
     carry(dialer, listener, 2.0)
     listener.drain(sink)
@@ -219,7 +219,7 @@ def test_no_window_grows_by_itself() -> None:
     assert quic._local_max_data.value == whole
     assert quic._streams[0].max_stream_data_local >= whole
     stream = quic._streams[0].max_stream_data_local
-    # Not even where more than half of a stream's window is used.
+    # This also holds when more than half of the stream's window is used.
     quic._streams[0].receiver.highest_offset = stream
     carry(dialer, listener, 300.0)
     assert quic._streams[0].max_stream_data_local == stream
@@ -277,7 +277,7 @@ def test_nothing_else_touches_aioquic() -> None:
         for path in root.rglob("*.py")
         if "import aioquic" in (text := path.read_text()) or "from aioquic" in text
     ]
-    # Retry packets and their tokens are no connection's, and public.
+    # Retry packets and their tokens belong to no connection and are public.
     touching.remove("carriers/quic/address_validation.py")
     assert all(path.startswith("carriers/quic/engine/aioquic") for path in touching)
 
@@ -288,8 +288,8 @@ def test_a_peers_reason_is_one_harmless_line() -> None:
 
 
 def test_a_server_can_ask_for_a_certificate_and_see_it() -> None:
-    """What our own judgement rests on: aioquic asks, checks the signature, and takes whoever it
-    is. Should it begin to judge by itself, or move these, it shows here."""
+    """quicdist depends on this: aioquic requests a certificate, checks the signature, and accepts
+    any certificate. This test fails if aioquic starts to verify certificates."""
     dialer, listener = adapted()
     assert listener._quic.tls._request_client_certificate is False
     assert listener.certificates == ()

@@ -1,5 +1,5 @@
-"""What an endpoint sends to an address of which it knows nothing: three times what came from there
-at most (RFC 9000, 8.1), whatever came, and however long it goes on."""
+"""Anti-amplification: an endpoint sends at most three times the bytes received from an address that
+is not validated (RFC 9000, 8.1)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Move = Callable[[Stranger], Awaitable[None] | None]
 
 
 def hello(stranger: Stranger) -> None:
-    """All of a first flight, again where it was said before."""
+    """Sends the first flight, or repeats it."""
     stranger.say()
 
 
@@ -52,12 +52,12 @@ def other_version(stranger: Stranger) -> None:
 
 
 def small(stranger: Stranger) -> None:
-    """A short datagram for its connection, that nobody can read."""
+    """Sends a short datagram for its connection that cannot be decrypted."""
     stranger.server.udp.bring(stranger.packet(Epoch.INITIAL, b"\x01"), stranger.address)
 
 
 def stray(stranger: Stranger) -> None:
-    """For a connection that there is not."""
+    """Sends a datagram for an unknown connection."""
     stranger.server.udp.bring(b"\x41" + junk(60), stranger.address)
 
 
@@ -66,27 +66,27 @@ def ping(stranger: Stranger) -> None:
 
 
 def wrong_message(stranger: Stranger) -> None:
-    """It ends the connection."""
+    """Sends a wrong TLS message, which closes the connection."""
     stranger.server.udp.bring(stranger.initial(crypto(0, b"\x14\0\0\0")), stranger.address)
 
 
 def wrong_frame(stranger: Stranger) -> None:
-    """So does this."""
+    """Sends an invalid frame, which closes the connection."""
     stranger.server.udp.bring(stranger.initial(b"\x1e"), stranger.address)
 
 
 async def another(stranger: Stranger) -> None:
-    """A new attempt from the same address."""
+    """Starts a new connection from the same address."""
     Stranger(stranger.server, stranger.address).say()
 
 
 async def wait(stranger: Stranger) -> None:
-    """Long enough for retransmissions and repeated closes."""
+    """Waits long enough for retransmissions and repeated closes."""
     await asyncio.sleep(0.3)
 
 
 async def look(stranger: Stranger) -> None:
-    """The server's turn before the next datagram."""
+    """Runs the server before the next datagram."""
     await stranger.server.settle()
 
 
@@ -148,7 +148,7 @@ def test_an_answer_that_begins_nothing_is_smaller_than_what_it_answers(
 
 
 def test_a_peer_that_is_known_hears_of_the_close_as_often_as_it_asks() -> None:
-    """The bound ends where the peer has shown that it receives."""
+    """The bound ends when the peer's address is validated."""
 
     async def main() -> None:
         async with served() as there:
@@ -168,7 +168,7 @@ def test_a_peer_that_is_known_hears_of_the_close_as_often_as_it_asks() -> None:
 
 @pytest.mark.parametrize("has_cookie", [False, True])
 def test_a_peer_cannot_turn_the_close_on_somebody_else(has_cookie: bool) -> None:
-    """It moves to a forged address, and ends the connection from there."""
+    """The peer migrates to a forged address and closes the connection from there."""
     victim = ("203.0.113.1", 53)
 
     async def main() -> None:

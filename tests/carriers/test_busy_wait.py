@@ -1,4 +1,4 @@
-"""A loop that does not sleep for a while after traffic: what it asks of its selector tells."""
+"""Busy waiting after traffic, observed by the timeouts that the loop passes to its selector."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from quicdist.carriers.quic.busy_wait import BusyWait
 from tests.carriers.owners import node
 
 AWAKE = 1.0
-"""Seconds, the longest that can be set: the node does not sleep while a test looks."""
+"""The longest busy wait in seconds that can be set, so that the node does not sleep in a test."""
 
 
 class Watched(selectors.DefaultSelector):
-    """Keeps how long the loop was willing to sleep, turn by turn."""
+    """Records the timeout of each select call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Watched(selectors.DefaultSelector):
 
 
 class Played(selectors.DefaultSelector):
-    """Each look at the sockets takes a second of a clock of its own; who would sleep is stopped."""
+    """A selector whose calls take one simulated second; it stops a loop that would sleep."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Played(selectors.DefaultSelector):
 
 
 class PlayedLoop(asyncio.SelectorEventLoop):
-    """A loop by that clock."""
+    """Returns a loop on that clock."""
 
     def __init__(self) -> None:
         self.played = Played()
@@ -59,7 +59,7 @@ class PlayedLoop(asyncio.SelectorEventLoop):
         return float(self.played.turns)
 
     def turns_until_it_sleeps(self, *begin: Callable[[], None]) -> int:
-        """After the one in which it began."""
+        """Runs after the iteration in which it started."""
         for one in begin:
             self.call_soon(one)
         self.run_forever()
@@ -84,7 +84,7 @@ def test_after_traffic_it_does_not_for_as_long_as_was_said(loop: PlayedLoop) -> 
 
 def test_the_time_begins_with_the_last_traffic(loop: PlayedLoop) -> None:
     waiting = BusyWait(loop, 5.0)
-    loop.call_at(4.0, waiting.extend)  # three turns after the first
+    loop.call_at(4.0, waiting.extend)  # three iterations after the first
     assert loop.turns_until_it_sleeps(waiting.extend) == 3 + 5
 
 

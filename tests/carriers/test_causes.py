@@ -1,4 +1,4 @@
-"""Errors of the system, TLS alerts and QUIC error codes, and the causes they stand for."""
+"""The causes of system errors, TLS alerts and QUIC error codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a peer's port is believed to be closed, and when never."""
+"""When a peer's port is considered closed."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def run(
     chance: random.Random | None = None,
     stands_still: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[Verdict, float]:
-    """Looks whenever a look is due, with a peer that refuses each probe or answers it. The second
-    value is the time of the verdict; NOTHING is that the check has ended."""
+    """Runs due checks with a peer that refuses or answers each probe. The second value is the time
+    of the verdict; NOTHING means that the check has ended."""
     dice = chance or random.Random(0)
     arrivals: list[float] = []
     end = now + 60
@@ -73,7 +73,7 @@ def test_a_path_that_loses_a_fifth_both_ways_is_no_closed_port(
 
 
 def test_one_refusal_and_silence_is_no_closed_port() -> None:
-    """The peer's loop stands still, its socket is there, and somebody has forged a refusal."""
+    """The peer's loop is blocked, its socket is open, and an attacker has forged a refusal."""
     port = ClosedPort()
     port.refused(5.0)
     verdict, _ = run(port, 5.0, 0.001, refuses=False, loss=1.0)

@@ -49,7 +49,7 @@ async def pair_in(
     alpn: str | None = None,
     limits: CarrierLimits | None = None,
 ) -> AsyncIterator[tuple[Owner, Owner, LossyProxy]]:
-    """Both ends of a connection through a proxy, in small datagrams: many throws of the dice."""
+    """Yields both ends of a connection through a proxy, with small and thus many datagrams."""
     async with (
         node(limits=limits, max_datagram_size=1200) as a,
         node(max_datagram_size=1200) as b,
@@ -104,7 +104,7 @@ async def test_a_close_is_seen_at_once_with_its_reason(ending: str) -> None:
         else:
             await b.endpoint.close()
             seer, closer = here, there
-        assert not closer.lost or ending == "endpoint"  # never told from within
+        assert not closer.lost or ending == "endpoint"  # never called synchronously
         await seer.until(lambda: seer.lost)
         await closer.until(lambda: closer.lost)
         (seen,), (told,) = seer.lost, closer.lost
@@ -113,7 +113,7 @@ async def test_a_close_is_seen_at_once_with_its_reason(ending: str) -> None:
         if ending != "endpoint":
             assert "had enough" in seen.text
             assert told.text == "had enough"
-        # Nothing happens to a dead connection, whatever is asked of it.
+        # Calls on a dead connection have no effect.
         for owner in (here, there):
             owner.connection.close("again")
             owner.connection.send_frame((b"x",))
@@ -127,7 +127,7 @@ async def test_a_close_is_seen_at_once_with_its_reason(ending: str) -> None:
 
 
 async def test_a_close_in_the_packets_callback_and_packets_before_a_close() -> None:
-    """What came before the end is told before it."""
+    """Frames received before the close are delivered before it."""
     async with node() as a, node() as b:
         here, there = await a.connect(b)
         for i in range(50):
@@ -397,7 +397,7 @@ async def test_replies_leave_from_the_address_that_was_dialed(bound: str) -> Non
         assert here.connection.peer_address == ("127.0.0.2", b.port)
         assert there.connection.local_address == ("127.0.0.2", b.port)
         assert there.connection.peer_address == ("127.0.0.1", a.port)
-        # And a wildcard node can dial, from whichever address the kernel takes.
+        # A node on the wildcard address can also dial; the kernel chooses the source address.
         there, here = await b.connect(a)
         there.connection.send_frame((b"hello",))
         await here.until(lambda: here.frames)
@@ -450,7 +450,7 @@ async def test_a_frame_above_the_limit_ends_the_connection() -> None:
 
 @pytest.mark.parametrize("alpn", ["quicdist/1", "sample", "macula-dist"])
 async def test_a_reader_that_stops_stops_the_sender(alpn: str) -> None:
-    """Within window and watermark; and everything moves again when it goes on."""
+    """Buffers stay within window and watermark, and traffic resumes after the pause."""
     frame = bytes(16 * 1024)
     limits = CarrierLimits(high_water=256 * 1024, low_water=64 * 1024, receive_window=512 * 1024)
     async with node(limits=limits) as a, node(limits=limits, hoard=True) as b:
@@ -489,7 +489,7 @@ async def test_windows_grow_by_what_was_consumed_and_no_more() -> None:
         for consumed in (0, 64 * 1024, 128 * 1024, 512 * 1024):
             there.connection.consumed(consumed)
             await settled(lambda: there.frame_bytes)
-        # All that was consumed, and one window; consuming what never came gave nothing.
+        # Credit covers consumed bytes and one window; consuming bytes not received added none.
         assert 440 * 1024 <= there.frame_bytes <= (64 + 128 + 128 + 128) * 1024
 
 
@@ -589,11 +589,11 @@ async def test_bytes_exact_and_in_order_in_bad_weather(alpn: str, weather: Weath
         assert here.connection.statistics().datagrams_lost
 
 
-# -- strangers ----------------------------------------------------------------------------------
+# -- untrusted peers -------------------------------------------------------------------------------
 
 
 def hostile_datagrams(count: int) -> list[bytes]:
-    """Junk that looks like QUIC to various degrees."""
+    """Yields invalid datagrams that resemble QUIC packets."""
     dice = random.Random(11)
     shapes = (b"", b"\x40", b"\xc0", b"\xc0\x00\x00\x00\x01\x08", b"\xd0\x6b\x33\x43\xcf\x14")
     made = []
@@ -619,7 +619,7 @@ async def test_junk_costs_nothing() -> None:
                 stranger.send(data)
                 if i % 100 == 0:
                     await asyncio.sleep(0)
-        # Comes to the same socket, behind the junk.
+        # Arrives on the same socket after the invalid datagrams.
         here.connection.send_frame((b"hello",))
         await there.until(lambda: there.frames)
         assert len(b.endpoint.connections) == 1
@@ -627,7 +627,7 @@ async def test_junk_costs_nothing() -> None:
 
 
 async def test_junk_for_a_known_connection_is_no_end_of_it() -> None:
-    """Every datagram also comes with one bit changed."""
+    """Every datagram is followed by a copy with one bit changed."""
     async with pair_in(Weather(corrupt=1.0), seed=3) as (here, there, _):
         for i in range(300):
             await here.send(b"%d" % i)
@@ -646,7 +646,7 @@ async def test_other_versions_are_told_ours() -> None:
             assert answer[0] & 0x80
             assert answer[1:5] == bytes(4)
             assert answer[5:] == b"\x04srce\x08destinat" + b"\x00\x00\x00\x01\x6b\x33\x43\xcf"
-            # Too short to be meant, hence not answered.
+            # Too short for a QUIC packet, hence not answered.
             stranger.send(b"\xc0\x0a\x1a\x2a\x3a\x08destinat\x04srce" + bytes(300))
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(loop.sock_recv(stranger, 2000), 0.1)

@@ -1,4 +1,4 @@
-"""EPMD: the codec, client against server, and both against the real ones."""
+"""EPMD: the codec, client against server, and both against OTP's epmd."""
 
 from __future__ import annotations
 
@@ -293,7 +293,7 @@ def test_who_is_of_this_host(peer: str, ours: str, is_local: bool) -> None:
 
 @pytest.mark.io
 async def test_another_host_registers_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As OTP's: 255 registrations from elsewhere would leave no room for a node of this host."""
+    """Only local registrations, as in OTP's epmd, so that remote ones cannot use all 255 slots."""
     async with server() as address:
         monkeypatch.setattr(epmd_server, "_is_local", lambda peer, ours: False)
         with pytest.raises(EpmdRefused):

@@ -1,4 +1,4 @@
-"""A certificate that is about to expire is spoken of in time."""
+"""A certificate that will expire soon is logged in advance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who gets a place among strangers, and who loses one for it."""
+"""The allocation of half-open connection slots and the eviction policy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ hosts = v4 | v6
 
 
 class Full:
-    """A crowd that many have tried to get into, as a listener fills it."""
+    """Half-open slots, filled as a listener fills them."""
 
     def __init__(self) -> None:
         self.crowd: HalfOpen[int] = HalfOpen(MOST, MOST_PER_ADDRESS)
@@ -28,7 +28,7 @@ class Full:
         self._next = 0
 
     def try_one(self, host: str) -> int | None:
-        """A newcomer's number; None where it is refused."""
+        """Returns the number of the new connection; None if it is refused."""
         if self.crowd.refuses(host):
             return None
         gone = self.crowd.in_the_way(host)

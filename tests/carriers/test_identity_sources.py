@@ -1,4 +1,4 @@
-"""Where our key comes from: a file, encrypted or not, or a function."""
+"""Sources of the private key: a plain or encrypted file, or a function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trust on first use: what is remembered, by whom, and what happens when it changes."""
+"""Trust on first use: which keys are recorded, and the effect of a changed key."""
 
 from __future__ import annotations
 
@@ -173,14 +173,14 @@ def _no_space(*args: object, **more: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-# -- what a verifier makes of it ----------------------------------------------------------------
+# -- decisions of the verifier ----------------------------------------------------------------
 
 
 def test_first_use_both_ways(tmp_path: Path) -> None:
     verifier = Trust.first_use(tmp_path / "known").verifier()
     first, second = ([Identity.ephemeral(["127.0.0.1"]).certificate] for _ in range(2))
     verifier.dialed(NODE, first)
-    verifier.dialed(NODE, second)  # nobody has proved the cookie yet
+    verifier.dialed(NODE, second)  # the cookie is not proved yet
     verifier.learn_dialed(NODE, first)
     with pytest.raises(PeerRefused, match="has changed"):
         verifier.dialed(NODE, second)
@@ -191,7 +191,7 @@ def test_first_use_both_ways(tmp_path: Path) -> None:
 
 
 def test_who_makes_no_claim_to_a_name_is_not_remembered(tmp_path: Path) -> None:
-    """A command on any free port: the next one there may be another user's."""
+    """A command on a free port is not recorded: the next node there may be another user's."""
     verifier = Trust.first_use(tmp_path / "known").verifier()
     for _ in range(2):
         bare = [Identity.ephemeral().certificate]
@@ -252,7 +252,7 @@ def test_the_authorities_are_read_again_when_they_change(
 
 
 def test_a_new_key_that_the_old_one_vouches_for(tmp_path: Path) -> None:
-    """`cert rotate`: nothing is restarted, and for a while both are taken."""
+    """`cert rotate`: no restart, and both keys are accepted for a period."""
     mine, known = tmp_path / "mine", tmp_path / "known"
     credentials = Credentials(Identity.kept(["127.0.0.1"], mine), Trust.nothing())
     old = credentials.identity
@@ -274,7 +274,7 @@ def test_a_new_key_that_the_old_one_vouches_for(tmp_path: Path) -> None:
     assert stat.S_IMODE((mine / "key.pem").stat().st_mode) == 0o600
     assert stat.S_IMODE((mine / "former-key.pem").stat().st_mode) == 0o600
     stranger = Identity.ephemeral(["127.0.0.1"]).certificate
-    with pytest.raises(PeerRefused):  # to show the old certificate is not to have its word
+    with pytest.raises(PeerRefused):  # the old certificate is not proof of its key
         verifier.dialed(NODE, [stranger, old.certificate])
     assert fingerprint(new.chain[0]) == old.fingerprint
 
@@ -297,13 +297,13 @@ def test_a_certificate_that_is_broken_on_disk_is_not_taken(
 
 
 def let_in(verifier: Verifier, presented: Certificates) -> None:
-    """All that is asked of who dials us."""
+    """The checks of a dialer's certificate."""
     verifier.dialer(presented)
     verifier.named(NODE, presented)
 
 
 def test_certificates_that_hold_anything_are_refused_and_nothing_else(tmp_path: Path) -> None:
-    """They are parsed piece by piece, when asked for: what aioquic hands over may still raise."""
+    """Fields are parsed on access, so a certificate from aioquic may still raise errors."""
     key = ed25519.Ed25519PrivateKey.generate()
     der = self_signed(key, ["127.0.0.1"]).public_bytes(Encoding.DER)
     unknown_key = x509.load_der_x509_certificate(der.replace(b"\x2b\x65\x70", b"\x2b\x65\x7f"))

@@ -1,5 +1,5 @@
-"""What peers can make of the file of known nodes: no patterns, no more lines than there may be, and
-no time of the event loop."""
+"""Peers cannot add patterns to the file of known nodes, exceed its line limit, or block the event
+loop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LONG_AGO = TODAY - datetime.timedelta(days=91)
 
 @pytest.mark.parametrize("name", ["*@*", "*@127.0.0.1", "443?@127.0.0.1", "[0-9]*@127.0.0.1"])
 def test_a_name_that_was_learned_is_no_pattern(tmp_path: Path, name: str) -> None:
-    """Learned, the line is valid as a pin for a node of exactly that name, if there can be one."""
+    """A learned line is a valid pin for exactly that name, if the name is valid."""
     path = tmp_path / "known_nodes"
     KnownNodes(path).learn(name, KEY)
     assert not set("*?[]") & set(path.read_text().split()[0])
@@ -145,7 +145,7 @@ def test_that_a_node_binds_is_kept(tmp_path: Path) -> None:
 async def test_an_event_loop_does_not_wait_for_the_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was learned holds at once, and is written when the other process is done."""
+    """A learned key applies at once and is written when the other process releases the lock."""
 
     def sleep(seconds: float) -> None:
         assert not files.is_on_event_loop(), "the event loop sleeps"
@@ -166,7 +166,7 @@ async def test_an_event_loop_does_not_wait_for_the_lock(
 def test_learning_adds_a_line_and_reads_none_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else every node met costs as much as all that were."""
+    """Otherwise each new node would cost time proportional to all known nodes."""
     path = tmp_path / "known_nodes"
     known = KnownNodes(path)
     known.learn(NODE, KEY)
@@ -184,7 +184,7 @@ def test_a_line_that_a_person_left_open_is_not_continued(tmp_path: Path) -> None
     assert path.read_text().splitlines() == [f"a@b {KEY}", f"{NODE} {KEY} seen={TODAY}"]
 
 
-# -- whose files they are -----------------------------------------------------------------------
+# -- file ownership -----------------------------------------------------------------------
 
 
 def test_a_file_that_others_may_write_is_warned_of(

@@ -30,7 +30,7 @@ on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="127.
 
 
 def vanish(one: Node) -> int:
-    """Its process is gone, as with `kill -9`: nobody is told. The port that it had."""
+    """Removes an endpoint without a close, as after SIGKILL, and returns its port."""
     port = one.port
     endpoint = one.endpoint
     for connection in endpoint.connections:
@@ -44,7 +44,7 @@ def vanish(one: Node) -> int:
 
 @asynccontextmanager
 async def at(port: int, credentials: Credentials = CREDENTIALS) -> AsyncIterator[Node]:
-    """A node on a given port of the loopback."""
+    """A node on a given loopback port."""
     made: list[Node] = []
 
     def accept(connection: QuicConnection) -> Owner:
@@ -86,7 +86,7 @@ async def test_a_restart_is_seen_with_the_first_datagram(
         pytest.importorskip("qh3", reason="quicdist[fast] is not installed")
     async with node(engine=dialer) as a, node(engine=listener) as b:
         here, there = await a.connect(b)
-        # Both know the tokens of the ids in use once something was said in the new ones.
+        # Both know the tokens of the current ids after traffic with the new ids.
         there.connection.send_frame((b"x",))
         await here.until(lambda: here.frames)
         gone, left = (b, here) if who == "listener" else (a, there)
@@ -113,7 +113,7 @@ async def test_a_reset_from_elsewhere_or_with_another_token_ends_nothing() -> No
         await until(lambda: a.endpoint.refusals[RejectReason.RESET] >= 2)
         here.connection.send_frame((b"unmoved",))
         await there.until(lambda: there.frames)
-        # The same from where the peer is.
+        # The same datagram from the peer's address.
         b.endpoint._udp.send(b"\x41" + bytes(20) + token, (("127.0.0.1", a.port), None))
         await here.until(lambda: here.lost)
 
@@ -136,7 +136,7 @@ def test_tokens_differ_by_secret_port_and_id() -> None:
 
 
 def test_the_secret_of_tokens_outlives_certificates() -> None:
-    """Else who restarts with a new one is missed for an idle timeout instead of a moment."""
+    """Otherwise a restart with a new key is only detected after the idle timeout."""
     before, after = (
         Credentials(Identity.ephemeral(["127.0.0.1"]), Trust.nothing()).reset_secret
         for _ in range(2)
@@ -233,7 +233,7 @@ async def test_what_we_dialed_moves_along_and_what_we_accepted_ends() -> None:
         assert not dialed.lost
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
             free.bind(("127.0.0.1", old))
-        # Who dialed us finds nobody there, and is told so where the port was taken again.
+        # The dialer finds the old port unused, and gets a reset if the port is in use again.
         other.connection.close("gives up")
         await b.connect(a)
 
@@ -305,4 +305,4 @@ async def test_no_socket_to_be_had_is_said_and_leaves_the_old(
         a.endpoint.rebind("127.0.0.1", 0)
         await talk(here, there, b"and now there")
         await asyncio.wait_for(a.endpoint.close(), PATIENCE)
-        a.endpoint.rebind()  # of no effect
+        a.endpoint.rebind()  # no effect

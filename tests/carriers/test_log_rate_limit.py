@@ -1,4 +1,4 @@
-"""Lines that strangers cause are few, and nothing is lost but lines: how many is told."""
+"""Log lines caused by unauthenticated peers are rate limited, and omitted lines are counted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quicdist.carriers.log_rate_limit import MOST, PERIOD, LogRateLimit
 
 
 class Log:
-    """A logger with the filter, and a clock of its own."""
+    """A logger with the filter and a simulated clock."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -19,7 +19,7 @@ class Log:
         self.logger.addFilter(LogRateLimit("refused", "junk"))
 
     def say(self, event: str, now: float, times: int = 1) -> int:
-        """How many lines that made; no two of them say the same."""
+        """Logs distinct messages and returns the number of lines emitted."""
         before = len(self.lines)
         for number in range(times):
             self.say_that(f"{event} at {now}: {number}", event, now)

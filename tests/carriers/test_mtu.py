@@ -1,4 +1,4 @@
-"""How large a datagram may be: found out, and found out again."""
+"""Path MTU discovery, also after a change of the path."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ needs_probes = pytest.mark.skipif(
 
 
 def search(mtu: PathMtu, passes: Callable[[int], bool], now: float = 0.0) -> list[int]:
-    """What was tried until nothing more is."""
+    """Returns the probe sizes until the search ends."""
     tried: list[int] = []
     while (size := mtu.probe(now)) is not None:
         tried.append(size)
@@ -104,7 +104,7 @@ def test_losses_between_arrivals_are_no_black_hole() -> None:
 
 
 def size_of(owner: Owner) -> int:
-    """Of the datagrams that this end sends."""
+    """Returns the datagram size that this end sends."""
     carrier = owner.connection
     assert isinstance(carrier, QuicConnection)
     engine = carrier._engine
@@ -114,7 +114,7 @@ def size_of(owner: Owner) -> int:
 
 
 async def pass_on(here: Owner, there: Owner, count: int = 40) -> None:
-    """Frames of many datagrams arrive."""
+    """Checks that frames of many datagrams arrive."""
     frames = [bytes([number]) * 50_000 for number in range(count)]
     for frame in frames:
         await here.send(frame)

@@ -1,4 +1,4 @@
-"""Both sides prove who they are in the TLS handshake, and nobody is taken before that."""
+"""Mutual TLS: both sides authenticate in the handshake, and no data is accepted before that."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ADDRESS = ("127.0.0.1", 4433)
 
 @asynccontextmanager
 async def listening(trust: Trust, identity: Identity | None = None) -> AsyncIterator[Listener]:
-    """An endpoint that believes whom `trust` says."""
+    """An endpoint with the given `trust`."""
     made: list[Owner] = []
 
     def accept(connection: Connection) -> Owner:
@@ -69,7 +69,7 @@ async def dial(
     name: str | None = None,
     engine: str = "aioquic",
 ) -> None:
-    """Comes up; raises DialError."""
+    """Dials and waits for the connection. Raises DialError."""
     settings = QuicSettings(Credentials(identity, trust or Trust.nothing()), engine=engine)
     endpoint = await Endpoint.open("127.0.0.1", 0, settings=settings, accept=None)
     try:
@@ -80,7 +80,7 @@ async def dial(
 
 
 class Workshop:
-    """An authority, and certificates of it that have something wrong with them."""
+    """An authority, and invalid certificates that it has signed."""
 
     def __init__(self, directory: Path) -> None:
         self.authority = make_authority("test", 1)
@@ -96,7 +96,7 @@ class Workshop:
         usages: Sequence[x509.ObjectIdentifier] = (),
         ago: int = 0,
     ) -> Identity:
-        """As if issued by the authority, `ago` days earlier than now, for a day."""
+        """Returns a certificate issued `ago` days ago, valid for one day."""
         by = signer or self.authority
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=ago)
@@ -125,7 +125,7 @@ def workshop(tmp_path: Path) -> Workshop:
     return Workshop(tmp_path)
 
 
-# -- who dials ----------------------------------------------------------------------------------
+# -- dialers ----------------------------------------------------------------------------------
 
 
 @pytest.mark.io
@@ -169,7 +169,7 @@ async def test_a_dialer_that_is_not_believed(
 
 
 class Bare:
-    """A dialer of aioquic's own, whose TLS does as a test wants."""
+    """A bare aioquic dialer whose TLS messages a test can modify."""
 
     def __init__(self, identity: Identity | None = None, **settings: object) -> None:
         configuration = QuicConfiguration(
@@ -185,7 +185,7 @@ class Bare:
 
 
 def meet(bare: Bare, trust: Trust) -> adapter.AioquicConnection:
-    """Exchanges all that both sides have to say, with a listener's engine."""
+    """Exchanges all datagrams with the engine of a listener."""
     settings = QuicSettings(Credentials(Identity.ephemeral(), trust))
     engine = adapter.engine(settings, lambda connection_id: bytes(16))
     there = engine.listener(Opening(bare.quic.original_destination_connection_id))
@@ -204,7 +204,7 @@ def exchange(bare: Bare, there: adapter.AioquicConnection, start: float) -> None
 
 
 def test_a_certificate_with_another_key_is_no_proof() -> None:
-    """aioquic's own check of the signature, which all else rests on."""
+    """aioquic checks the CertificateVerify signature, which all other checks depend on."""
     mine, theirs = Identity.ephemeral(), Identity.ephemeral()
     there = meet(Bare(Identity(mine.key, theirs.certificate)), Trust.first_use("unused"))
     assert there.closed is not None
@@ -223,14 +223,14 @@ def test_no_tickets_and_no_early_data() -> None:
 
 def test_who_presents_none_is_nobody() -> None:
     there = meet(Bare(), Trust.first_use("unused"))
-    assert there.closed is None  # whether that is enough is not for the engine to say
+    assert there.closed is None  # the engine does not decide whether the certificate is sufficient
     assert list(there.certificates) == []
 
 
 def test_a_tls_message_without_end_is_not_waited_for() -> None:
     bare = Bare(Identity.ephemeral())
     there = meet(bare, Trust.first_use("unused"))
-    # A message of 16 MiB, of which ever more comes.
+    # A message with a length of 16 MiB, sent in parts.
     bare.quic._crypto_streams[tls.Epoch.ONE_RTT].sender.write(b"\x0b\xff\xff\xff" + bytes(100_000))
     exchange(bare, there, 1.0)
     assert there.closed is not None
@@ -239,7 +239,7 @@ def test_a_tls_message_without_end_is_not_waited_for() -> None:
 
 @pytest.mark.io
 async def test_a_dialer_without_a_certificate(tmp_path: Path) -> None:
-    """It is let in where the setting says so, and nowhere else."""
+    """The dialer is accepted only if the setting allows it."""
     for trust, is_taken in (
         (Trust.first_use(tmp_path / "known"), False),
         (Trust.first_use(tmp_path / "known", uncertified=["*"]), True),
@@ -297,7 +297,7 @@ async def bare_socket(port: int) -> AsyncIterator[BareSocket]:
 
 
 async def test_who_dials_believes_to_be_connected_once_it_is_believed(workshop: Workshop) -> None:
-    """TLS tells a client that all is done before the server has seen its certificate."""
+    """In TLS 1.3 a client completes the handshake before the server has its certificate."""
     settings = QuicSettings(Credentials(Identity.ephemeral(), Trust.nothing()))
     engine = adapter.engine(settings, lambda connection_id: bytes(16))
     here = engine.dialer("127.0.0.1", ["quicdist/1"])
@@ -322,7 +322,7 @@ async def test_who_dials_believes_to_be_connected_once_it_is_believed(workshop: 
     assert here.is_confirmed
 
 
-# -- who is dialed -----------------------------------------------------------------------------
+# -- listeners -----------------------------------------------------------------------------
 
 
 @pytest.mark.io
@@ -374,7 +374,7 @@ async def test_every_engine_proves_and_judges_alike(workshop: Workshop, engine: 
         pytest.importorskip("qh3", reason="no qh3: pip install 'quicdist[fast]'")
     good, rogue = workshop.good, workshop.forged(signer=make_authority("test", 1))
     authority, pins = workshop.trust, Trust.pinned({"*": good.fingerprint})
-    if engine == "qh3":  # which cannot ask those who dial, and refuses to be told to
+    if engine == "qh3":  # qh3 cannot request a dialer's certificate and rejects the setting
         with pytest.raises(ValueError, match="cannot ask those who dial"):
             await dial(1, good, pins, engine=engine)
         authority, pins = authority.letting_in("*"), pins.letting_in("*")
@@ -385,7 +385,7 @@ async def test_every_engine_proves_and_judges_alike(workshop: Workshop, engine: 
     async with listening(Trust.nothing(), rogue) as there:
         with pytest.raises(CertificateRejected, match="certificate"):
             await dial(there.port, good, authority, engine=engine)
-    # Whoever has seen the certificate can show it, and nothing more.
+    # A certificate alone, without its key, proves nothing.
     async with listening(Trust.nothing(), Identity(rogue.key, good.certificate)) as there:
         for trust in (authority, pins, Trust.nothing()):
             with pytest.raises(DialError):

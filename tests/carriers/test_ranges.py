@@ -1,4 +1,4 @@
-"""Our set of ranges against aioquic's own, and how many steps it takes."""
+"""quicdist's range set compared with aioquic's, and the number of steps that it takes."""
 
 from __future__ import annotations
 

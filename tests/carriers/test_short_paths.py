@@ -1,6 +1,6 @@
-"""The short ways through aioquic: the same bytes arrive, whatever the network does to datagrams.
+"""The fast paths through aioquic deliver the same bytes under loss, delay and reordering.
 
-No socket and no clock: a network that loses and delays by the dice of a seed.
+The network is simulated without sockets or a clock, from a random seed.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ SHORT, PLAIN = "aioquic", "aioquic-plain"
 
 
 def engine(name: str = SHORT, largest: int = 1200) -> adapter.AioquicEngine:
-    """Set up for one side."""
+    """Returns the configuration of one side."""
     return adapter.engine(settings(engine=name, max_datagram_size=largest), lambda _: bytes(16))
 
 
 @dataclass
 class Side:
-    """One end: what it was given to send, what it has received."""
+    """One end: the data to send and the data received."""
 
     connection: adapter.AioquicConnection
     received: dict[int, bytearray] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Side:
 
 
 class Network:
-    """Between two sides."""
+    """The simulated network between two sides."""
 
     def __init__(self, dialer: str, listener: str, loss: float, seed: int, largest: int) -> None:
         self.now = 0.0
@@ -69,8 +69,8 @@ class Network:
         self.sides = (Side(client), Side(server))
 
     def step(self) -> None:
-        """What is to be sent flies, what flies arrives, or time goes on."""
-        # A listener is made by the first datagram.
+        """Sends or delivers datagrams, or advances the clock."""
+        # The first datagram creates the listener.
         live = [side for side in self.sides if side.connection._quic._network_paths]
         for place, side in enumerate(live):
             for data, _ in side.connection.transmit(self.now):
@@ -83,7 +83,7 @@ class Network:
         timers = [side.connection.timer() for side in live]
         assert timers == [QuicConnection.get_timer(side.connection._quic) for side in live]
         times = [at for at in timers if at is not None] + [at for at, *_ in self._flying[:1]]
-        # A clock that stood still would meet the same rounding error of a timer for ever.
+        # A fixed clock would repeat the same timer rounding error forever.
         self.now = max(self.now + 1e-6, min(times))
         while self._flying and self._flying[0][0] <= self.now:
             _, _, place, data = heapq.heappop(self._flying)
@@ -107,7 +107,7 @@ class Network:
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often the short ways were gone."""
+    """Counts the uses of the fast paths."""
     counted: Counter[str] = Counter()
     receive, seal = ShortPaths._receive_short, ShortPaths._seal
 
@@ -142,7 +142,7 @@ def test_every_byte_arrives(
         network.step()
     for _ in range(12):
         for place, side in enumerate(network.sides):
-            # Mostly one stream, as in life; now and then another beside it.
+            # Mostly one stream, as in production; sometimes a second one.
             stream = 0 if dice.random() < 0.8 else 4
             if place == 1 and stream not in network.sides[1].received:
                 continue  # not there yet
@@ -195,7 +195,7 @@ def test_an_answer_acknowledges_what_it_answers_without_a_datagram_of_its_own(
     for side in network.sides:
         side.connection.send_whole(False)
         side.connection.peer_proved()
-        side.connection.transmit(now)  # what is left of the handshake
+        side.connection.transmit(now)  # the rest of the handshake
         side.connection.handle_timer(now)
     asking, answering = network.sides
     for _ in range(100):
@@ -219,7 +219,7 @@ def test_bulk_leaves_in_bursts_and_is_acknowledged_at_once(name: str) -> None:
     client.peer_proved()
     client.write(0, [bytes(4 * BURST * 1200)])
     now = network.now + 1
-    for connection in (client, server):  # what is left of the handshake
+    for connection in (client, server):  # the rest of the handshake
         connection.transmit(now)
     client._quic._loss._cc.congestion_window = 1 << 20
     client._pacer.pacer.set_rate(0.0, now)

@@ -1,4 +1,4 @@
-"""One stranger does not stop an endpoint: what its datagrams make it do, beside honest ones."""
+"""The work of an endpoint for attack datagrams is bounded relative to valid datagrams."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BATCHES = [1, 16]
 
 
 class Lines:
-    """Counts the lines of Python that are executed within it, loops included."""
+    """Counts the executed lines of Python in the enclosed block."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -63,8 +63,8 @@ def test_an_attack_ends_by_its_bound_or_stays_within_all(plan: Attack, batch: in
 def test_a_byte_of_a_stranger_costs_about_what_an_honest_one_costs(
     plan: Attack, batch: int
 ) -> None:
-    """Lines are not seconds: the cryptography is one line, and most of what an honest packet costs.
-    benchmarks/hostile.py measures; there, half of this ratio is the bound."""
+    """Lines are not seconds: cryptography is one line but most of the cost of a valid packet.
+    benchmarks/hostile.py measures seconds, with half of this ratio as the bound."""
     hostile, usual = Lines(), Lines()
     outcome = run_virtually(attack(settings(), Owner, plan, hostile, batch=batch))
     other = honest(plan, outcome.datagrams)

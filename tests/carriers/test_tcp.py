@@ -1,4 +1,4 @@
-"""Connections over TCP sockets, both ends ours."""
+"""Connections over TCP sockets between two quicdist carriers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.io
 
 
 class Recorder:
-    """An owner that keeps what it is told; consumes at once unless told to hoard."""
+    """An owner that records all calls; consumes at once unless `hoard` is set."""
 
     def __init__(self, connection: Connection, *, hoard: bool = False) -> None:
         self.connection = connection
@@ -53,7 +53,7 @@ class Recorder:
 async def pair(
     limits: CarrierLimits | None = None, *, hoard: bool = False
 ) -> AsyncIterator[tuple[Recorder, Recorder]]:
-    """A dialer and a listener, connected."""
+    """Yields a connected dialer and listener."""
     accepted: asyncio.Future[Recorder] = asyncio.get_running_loop().create_future()
 
     def accept(connection: TcpConnection) -> Recorder:
@@ -111,7 +111,7 @@ async def test_a_reader_that_stops_stops_the_writer_and_nothing_is_lost() -> Non
         dialer.connection.handshake_done()
         frame = bytes(10_000)
         sent = 0
-        # Until the kernel's buffers and ours are full: writable comes back no more.
+        # Until the kernel's and the connection's buffers are full and `writable` stays unset.
         while True:
             while dialer.connection.is_writable:
                 dialer.connection.send_frame((sent.to_bytes(4, "big"), frame))

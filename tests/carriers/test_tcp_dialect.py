@@ -1,4 +1,4 @@
-"""The framing of inet_tcp_dist: whole packets out of bytes however cut."""
+"""The framing of inet_tcp_dist: whole packets from arbitrarily split bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def dialect(role: Role) -> TcpDialect:
 
 
 def wire(steps: Sequence[Step]) -> bytes:
-    """What the steps put on the stream."""
+    """Returns the stream bytes of the steps."""
     return b"".join(bytes(p) for step in steps if isinstance(step, Write) for p in step.parts)
 
 

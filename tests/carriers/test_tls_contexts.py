@@ -1,4 +1,4 @@
-"""The same trust for carriers over TCP: what `ssl` can follow, and what it must refuse."""
+"""Trust settings for carriers over TCP: those that `ssl` supports, and those that are rejected."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NODE = "a@127.0.0.1"
 
 
 async def meet(here: Credentials, there: Credentials) -> tuple[Certificates, Certificates]:
-    """What each side presented to the other: (to us, who dial; to them)."""
+    """Returns the certificates that each side received: (dialer, listener)."""
     got: asyncio.Future[Certificates] = asyncio.get_running_loop().create_future()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""TLS exporter values: against OpenSSL's, and the same at both ends of a QUIC connection."""
+"""TLS exporter values: equal to OpenSSL's, and equal at both ends of a QUIC connection."""
 
 from __future__ import annotations
 

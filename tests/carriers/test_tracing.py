@@ -1,4 +1,4 @@
-"""Keys and packets written down: whole, readable by their owner alone, off by default."""
+"""Key and packet logs: complete, readable only by their owner, and off by default."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LABELS = {
 
 
 async def talk(tracing: Tracing) -> None:
-    """One connection between two endpoints that trace, on which something is said."""
+    """Runs a connection with traffic between two endpoints that trace."""
     async with node(tracing=tracing) as one, node(tracing=tracing) as two:
         owner, there = await one.connect(two)
         owner.connection.send_frame([SAID])
@@ -43,7 +43,7 @@ async def talk(tracing: Tracing) -> None:
 
 
 def records(file: Path) -> list[Any]:
-    """RFC 7464: a record separator before each, a line feed behind it."""
+    """Parses a JSON text sequence (RFC 7464): a record separator before and a line feed after."""
     texts = file.read_text().split("\x1e")
     assert texts[0] == ""
     assert all(text.endswith("\n") for text in texts[1:])
@@ -150,7 +150,7 @@ async def test_wireshark_reads_with_the_keys_what_was_said(
 
 
 class Capture:
-    """A pcap file of UDP datagrams on loopback, as raw IPv4 (LINKTYPE_RAW)."""
+    """Writes a pcap file of UDP datagrams on loopback, as raw IPv4 (LINKTYPE_RAW)."""
 
     def __init__(self, file: Path) -> None:
         self.file = file

@@ -1,4 +1,4 @@
-"""Identities that are loaded, made and kept; what is verified, and what is said of it."""
+"""Loading, creating and storing identities, and the verification of certificates."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def write(identity: Identity, directory: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
-# -- identities that are kept -------------------------------------------------------------------
+# -- stored identities -------------------------------------------------------------------
 
 
 def test_the_key_stays_the_same(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_hosts_that_no_certificate_can_name(tmp_path: Path) -> None:
         Identity.kept(["bücher.example"], tmp_path)
 
 
-# -- identities that are given ------------------------------------------------------------------
+# -- supplied identities ------------------------------------------------------------------
 
 
 def test_loading(tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_an_authority_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 async def dial_with(identity: Identity, trust: Trust, host: str) -> None:
-    """One connection to a node with that identity."""
+    """Connects to a node with that identity."""
 
     def accept(connection: Connection) -> Owner:
         return Owner(connection)
@@ -401,9 +401,9 @@ async def test_chains_are_sent(tmp_path: Path) -> None:
         await dial_with(leaf, trust, "127.0.0.1")
 
 
-@pytest.mark.io  # one may wait for the other's lock
+@pytest.mark.io  # one may wait for the lock of the other
 async def test_two_processes_may_make_an_identity_at_once(tmp_path: Path) -> None:
-    """Who is second waits, and its event loop does not."""
+    """The second process waits for the lock without blocking its event loop."""
     credentials = Credentials(None, Trust.nothing(), ["127.0.0.1"])
     place = files.state_directory()
     files.make_directory(place)

@@ -1,4 +1,4 @@
-"""Datagrams in batches: fewer system calls, the same datagrams."""
+"""Batched datagrams: fewer system calls with the same result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZES = [1200] * 70 + [700, 1200, 1200, 50, 1201, 1200] + [16_000] * 5 + [1, 1, 
 
 @pytest.fixture(params=["127.0.0.1", "0.0.0.0"])
 def sockets(request: pytest.FixtureRequest) -> Iterator[list[UdpSocket]]:
-    """One that sends, two that receive."""
+    """One sending and two receiving sockets."""
     with ExitStack() as stack:
         hosts = ["127.0.0.1", request.param, request.param]
         made = [UdpSocket.bind((host, 0), socket.AF_INET, 4 << 20) for host in hosts]
@@ -31,7 +31,7 @@ def sockets(request: pytest.FixtureRequest) -> Iterator[list[UdpSocket]]:
 
 
 def batch(targets: list[UdpSocket]) -> list[Datagram]:
-    """Runs of the same size to the same place, and breaks in them."""
+    """Yields runs of equal size to one address, with breaks."""
     paths = [(("127.0.0.1", int(target.address[1])), None) for target in targets]
     return [
         (bytes([number % 256]) * size, paths[number % 40 == 7]) for number, size in enumerate(SIZES)

@@ -1,4 +1,4 @@
-"""The real command in a process of its own, as a script would run it."""
+"""Runs the real command in a separate process."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Result:
     err: str
 
     def refused(self, code: int, *words: str) -> None:
-        """It ended with this code and one line that has these words: no traceback."""
+        """Checks the exit code, and that stderr is one line with these words, not a traceback."""
         assert self.code == code, self
         assert self.err.startswith("quicdist: "), self
         assert self.err.count("\n") == 1, self
@@ -57,7 +57,7 @@ class Result:
 
 
 class Command:
-    """`quicdist` with a home of its own."""
+    """The `quicdist` command with a separate home directory."""
 
     def __init__(self, home: Path, cookie: str | None = COOKIE) -> None:
         self.home = home
@@ -76,7 +76,7 @@ class Command:
             self.environment["QUICDIST_COOKIE"] = cookie
 
     def __call__(self, *args: str, env: Mapping[str, str] | None = None) -> Result:
-        """Runs it to its end."""
+        """Runs the command until it exits."""
         done = subprocess.run(
             [sys.executable, "-m", "quicdist", *args],
             capture_output=True,
@@ -89,7 +89,7 @@ class Command:
 
     @contextlib.contextmanager
     def started(self, *args: str) -> Iterator[subprocess.Popen[str]]:
-        """Runs it beside the test, which reads its output; killed at the end if it still is."""
+        """Runs the command in the background; kills it at the end of the test if it is running."""
         with subprocess.Popen(
             [sys.executable, "-m", "quicdist", *args],
             stdin=subprocess.DEVNULL,
@@ -106,7 +106,7 @@ class Command:
 
     @contextlib.contextmanager
     def node(self, *args: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-        """`run` or `listen`, up: its name and the process."""
+        """Starts `run` or `listen` and yields its node name and process."""
         with self.started(*args) as process:
             assert process.stdout is not None
             line = process.stdout.readline()
@@ -118,7 +118,7 @@ class Command:
 
 
 def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> Result:
-    """Tells it to go, and what it said since."""
+    """Stops the command and returns its remaining output."""
     process.send_signal(number)
     out, err = process.communicate(timeout=PATIENCE)
     return Result(process.returncode, out, err)

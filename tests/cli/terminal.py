@@ -1,4 +1,4 @@
-"""A terminal to run a command in: what it shows, and keys to press."""
+"""A pseudo-terminal that runs a command, shows its screen and sends keys."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.waiting import PATIENCE
 
 
 class _Screen(pyte.Screen):
-    """Says where the cursor is when it is asked, as terminals do."""
+    """Answers cursor position queries, as terminals do."""
 
     answer: Callable[[str], object]
 
@@ -29,7 +29,7 @@ class _Screen(pyte.Screen):
 
 
 class Terminal(Closing):
-    """100 by 24, or as told; the command is killed at the end if it still runs."""
+    """Runs a command in a terminal, by default 100 by 24; kills it at the end if it still runs."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Terminal(Closing):
         self.screen.answer = lambda data: os.write(self._master, data.encode())
         self._stream = pyte.ByteStream(self.screen)
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        # Whoever opens it first in a new session is who its Ctrl-C interrupts.
+        # The first process to open it in a new session receives its Ctrl-C.
         self.process = subprocess.Popen(
             ["sh", "-c", f'exec "$0" "$@" <{name} >{name} 2>&1', *command],
             stdin=subprocess.DEVNULL,
@@ -64,15 +64,15 @@ class Terminal(Closing):
 
     @property
     def text(self) -> str:
-        """What is on it."""
+        """Returns the text on the screen."""
         return "\n".join(line.rstrip() for line in self.screen.display)
 
     def press(self, keys: str) -> None:
-        """As they come from a keyboard."""
+        """Sends keys."""
         os.write(self._master, keys.encode())
 
     def wait_for(self, shown: str | Callable[[str], bool], patience: float = PATIENCE) -> str:
-        """Until that text is shown, or what is shown is found right; what is shown then."""
+        """Waits until the screen shows a text or satisfies a condition, and returns the screen."""
         is_right = shown if callable(shown) else lambda text: shown in text
         deadline = time.monotonic() + patience
         while not is_right(self.text):
@@ -82,7 +82,7 @@ class Terminal(Closing):
         return self.text
 
     def press_until(self, keys: str, shown: str) -> None:
-        """Again and again: what is pressed before somebody waits for it is lost."""
+        """Repeats keys until a text is shown, because early keys are lost."""
         deadline = time.monotonic() + PATIENCE
         while shown not in self.text:
             assert time.monotonic() < deadline, f"still not {shown!r}:\n{self.text}"
@@ -90,7 +90,7 @@ class Terminal(Closing):
             self._read(1.0)
 
     def end(self, keys: str = "") -> int:
-        """Presses keys until the command ends; its exit code."""
+        """Sends keys until the command exits and returns the exit code."""
         deadline = time.monotonic() + PATIENCE
         pressed = 0.0
         while self._read(0.2):
@@ -107,7 +107,7 @@ class Terminal(Closing):
             return True
         try:
             data = os.read(self._master, 65536)
-        except OSError:  # what Linux says when nobody has the other end any more
+        except OSError:  # Linux's error when the other end is closed
             return False
         self._let_go()
         self._stream.feed(data)

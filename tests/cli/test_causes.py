@@ -1,4 +1,4 @@
-"""Exit codes and advice go by why a connection failed, not by words in names and texts."""
+"""Exit codes and advice depend on the cause of a failure, not on words in names and texts."""
 
 from __future__ import annotations
 

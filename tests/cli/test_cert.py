@@ -1,4 +1,4 @@
-"""`quicdist cert`, and the options that say whom to believe: as people use them."""
+"""`quicdist cert` and the trust options."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.io
 
-# -- keys, and whose they are -------------------------------------------------------------------
+# -- keys and their owners -------------------------------------------------------------------
 
 
 def made_authority(quicdist: Command) -> None:

@@ -1,4 +1,4 @@
-"""What becomes of an error."""
+"""Exit codes of errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_term_is_shown_harmlessly_and_reads_back() -> None:
 
 @pytest.mark.io
 def test_output_may_be_closed() -> None:
-    """As by `>&-` in a shell: that is no bug of ours."""
+    """A closed standard output, as by `>&-` in a shell, is not an internal error."""
     command = [sys.executable, "-m", "quicdist", "--version"]
     closed = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], capture_output=True)
     assert (closed.returncode, closed.stderr) == (0, b"")

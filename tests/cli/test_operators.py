@@ -1,4 +1,4 @@
-"""What operators do by command: policies, the audit log, disconnect, keys with a passphrase."""
+"""Commands for operators: policies, the audit log, disconnect, keys with a passphrase."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_run_takes_a_policy_and_reads_it_again_at_sighup(quicdist: Command) -> N
 
 
 def hang_up(process: subprocess.Popen[str], said: str) -> None:
-    """SIGHUP, and waits for the line of the log that says what came of it."""
+    """Sends SIGHUP and waits for the log line with the result."""
     process.send_signal(signal.SIGHUP)
     assert process.stderr is not None
     assert any(said in line for line in process.stderr)

@@ -1,4 +1,4 @@
-"""run, listen, gateway: commands that stay; and cert, names, demo, help."""
+"""The long-running commands run, listen and gateway; also cert, names, demo and help."""
 
 from __future__ import annotations
 
@@ -367,7 +367,7 @@ def test_gateway_for_an_erlang_node(quicdist: Command) -> None:
             erlang.eval("[].")
             assert quicdist("ping", name).out == "pong\n"
             assert quicdist("names", "--port", port).out.startswith(f"{name} ")
-            # What its list does not have, it does not dial for its node.
+            # The gateway does not dial nodes that are not in its list.
             assert erlang.eval("atom_to_list(net_adm:ping('4433@127.0.0.9')).") == b"pang"
         done = end(process)
     assert done.code == 0

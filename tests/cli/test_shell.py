@@ -1,4 +1,4 @@
-"""`quicdist shell`: calls typed on a terminal, and given to it in a pipe."""
+"""`quicdist shell` on a terminal and with a pipe as input."""
 
 from __future__ import annotations
 

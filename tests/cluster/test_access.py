@@ -1,4 +1,4 @@
-"""What a peer may do: what it may call, what is listed, and nothing else where it is restricted."""
+"""Access rules: a restricted peer may call what the rules allow and nothing else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOTHING = Access(calls={})
 
 
 class Secret(GenServer):
-    """A server with something to hide."""
+    """A server with a secret in its state."""
 
     def __init__(self) -> None:
         self.password = b"hunter2"
@@ -49,7 +49,7 @@ def fail() -> None:
 
 @asynccontextmanager
 async def two(access: Access) -> AsyncIterator[tuple[Node, Node]]:
-    """Ours, with a supervisor, and the attacker's, which has the cookie."""
+    """Yields a node with a supervisor, and the attacker's node, which has the cookie."""
     async with (
         Node("0@127.0.0.1", cookie=COOKIE, access=access, exports=[add, fail]) as ours,
         Node("0@127.0.0.1", cookie=COOKIE) as theirs,

@@ -1,4 +1,4 @@
-"""What rules allow, and which cannot hold."""
+"""The meaning of rules, and rules that are rejected as invalid."""
 
 from __future__ import annotations
 

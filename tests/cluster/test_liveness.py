@@ -1,4 +1,4 @@
-"""When a peer is taken for dead, and whether our own event loop ran."""
+"""Detection of dead peers, and of a local event loop that was blocked."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def up(*, needs_probe: bool = False, has_keepalive: bool = True) -> Liveness:
 
 
 def at(now: float, **more: Any) -> Observed:
-    """A peer that was heard just now."""
+    """Returns the state of a peer that was heard just now."""
     return dataclasses.replace(QUIET, **{"last_received": now, **more})
 
 
@@ -170,7 +170,7 @@ def test_a_peer_that_is_heard_is_never_dead(moved: list[bool], needs_probe: bool
 
 @given(st.lists(st.floats(0, 20), min_size=40, max_size=60))
 def test_a_peer_that_is_never_heard_is_dead_after_net_ticktime(delays: list[float]) -> None:
-    """However late each tick is run, within the bound for an event loop that stands still."""
+    """With any delay of ticks within the bound for a blocked event loop."""
     liveness, due = up(), 15.0
     for delay in delays:
         now = due + min(delay, TICKTIME / 8 - 0.01)

@@ -1,4 +1,4 @@
-"""A policy file on a Python node: the same file, the same keys and words as on a gateway."""
+"""A policy file on a Python node has the format and meaning that it has on a gateway."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Pong(GenServer):
 async def two(
     policy: str, hub: Hub | None = None, **settings: Any
 ) -> AsyncIterator[tuple[Node, Node]]:
-    """Ours, with two servers, and a peer that has the cookie."""
+    """Yields a node with two servers, and a peer that has the cookie."""
     hub = hub or Hub()
     given = parse_policy(policy)
     exports = [add, fail]
@@ -77,7 +77,7 @@ async def test_a_policy_says_what_may_be_called_and_sent_to() -> None:
 
 
 async def test_nothing_is_sent_by_way_of_rex_that_is_not_allowed() -> None:
-    """`rex` passes on what `rpc:sbcast` gives it; to a restricted peer it is no way around."""
+    """`rex` relays messages of `rpc:sbcast`; a restricted peer cannot bypass the rules with it."""
     async with (
         two(ONLY_ADD) as (ours, theirs),
         ours.mailbox("box") as box,

@@ -1,4 +1,4 @@
-"""Bounds on what a peer sends, calls and begins in a second."""
+"""Rate limits of a peer's messages, calls and handshakes."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ async def one() -> int:
     st.lists(st.floats(0, 10), min_size=1, max_size=200),
 )
 def test_who_waits_as_long_as_told_never_exceeds_the_rate(rate: float, gaps: list[float]) -> None:
-    """In any time no more than the burst and the rate allow, and never a wait of more than one
-    event's share."""
+    """In any interval the events stay within burst and rate, and a wait is at most one event's
+    share."""
     limit = RateLimit(rate)
     now, due = 100.0, 100.0
     for count, gap in enumerate(gaps, 1):
@@ -69,7 +69,7 @@ def test_an_address_that_has_proved_itself_begins_so_many_handshakes_in_a_second
 
 
 def test_datagrams_in_the_name_of_an_address_do_not_use_up_its_handshakes() -> None:
-    """Whoever forges them has it asked for a proof, no more."""
+    """Forged handshakes only trigger address validation."""
     admission = Admission(AdmissionLimits(handshakes_per_second_per_address=3))
     judged = [admission.judge(HERE, 0, has_proved=False, now=1.0) for _ in range(5)]
     assert judged == [None] * 3 + [RejectReason.UNPROVED] * 2
@@ -117,7 +117,7 @@ async def test_a_peer_that_calls_too_often_waits() -> None:
     async with make(hub, limits=limits, exports=[one]) as ours, make(hub) as theirs:
         assert [await theirs.call(ours.name, "calc", "one") for _ in range(20)] == [1] * 20
         assert ours.stats().traffic.rate_holds >= 10
-        # Its own calls are not delayed by what the peer may send.
+        # The limits of the peer do not delay calls of the node itself.
         assert await ours.ping(theirs.name)
 
 

@@ -1,6 +1,6 @@
-"""A page of Markdown as a story: its fenced blocks, run one after another as a reader would.
+"""Runs the fenced code blocks of a Markdown page in order, as a reader would.
 
-What a block's language says happens with it, in one directory for the whole page:
+The language of a block selects the action. All blocks of a page share one directory:
 
 - `python`: a script; one that starts with the comment `# name.py` is written to that file.
 - `sh`: lines for the shell; what ends in `&` goes on to the end of the page.
@@ -185,7 +185,7 @@ class Reader(Closing):
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """As Ctrl-C does: the others do not wait for a node that has said goodbye."""
+    """Stops it with SIGINT, so that its peers see a clean disconnect."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)
     try:

@@ -1,4 +1,4 @@
-"""What the pages show works as it stands there, names and ports aside."""
+"""The examples of the pages work as shown, except for names and ports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page on security: what it claims is shown by tests that there are."""
+"""Every claim of the security page refers to an existing test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each step of an examination, against a peer that fails just there."""
+"""Each step of the doctor, against a peer that fails in that step."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def a_node(**changes: Any) -> Node:
 
 
 async def steps(node: str, chosen: Settings | None = None) -> list[Step]:
-    """Those that went well, of one where all do."""
+    """Returns the steps of an examination without failures."""
     return [finding.step async for finding in examine(node, chosen or settings())]
 
 
 async def stops(node: str, step: Step, trouble: Trouble, chosen: Settings | None = None) -> Stopped:
-    """How an examination ends, and that everything before that step went well."""
+    """Checks how an examination ends, and that all earlier steps succeeded."""
     passed = []
 
     async def go() -> None:
@@ -86,7 +86,7 @@ async def stops(node: str, step: Step, trouble: Trouble, chosen: Settings | None
 
 @asynccontextmanager
 async def udp(answer: Callable[[bytes], bytes | None]) -> AsyncIterator[str]:
-    """A UDP port that answers as it is told; the name of a node that would be there."""
+    """A UDP port with scripted answers; yields the name of a node at that port."""
 
     class Port(asyncio.DatagramProtocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -106,7 +106,7 @@ async def udp(answer: Callable[[bytes], bytes | None]) -> AsyncIterator[str]:
 
 
 class Deaf:
-    """The owner of a connection that does as much of the handshake as it is told."""
+    """The owner of a connection that completes a configurable part of the handshake."""
 
     def __init__(self, connection: Connection, name: str | None) -> None:
         self._connection = connection
@@ -275,7 +275,7 @@ async def test_who_examines_shows_the_key_that_nodes_here_have(
 async def test_who_examines_leaves_no_key_behind(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It would keep the next node out that has this name."""
+    """It would block the next node with this name."""
     monkeypatch.setenv("QUICDIST_STATE_DIR", str(tmp_path))
     known = tmp_path / "known"
     async with a_node(trust=Trust.first_use(known)) as node:

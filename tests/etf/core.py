@@ -1,4 +1,4 @@
-"""The two cores side by side, and what it means that they do the same."""
+"""Access to both cores, and checks that they behave alike."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Outcome = tuple[str, Any, Any]
 
 
 def compiled() -> Any:
-    """The compiled core; the module that asks is skipped where there is none."""
+    """Returns the compiled core; skips the calling test module if there is none."""
     return pytest.importorskip("quicdist.etf._compiled", reason="the compiled core is not built")
 
 
@@ -49,7 +49,7 @@ def core_at_work() -> str:
 
 
 def outcome(function: Callable[..., Any], *arguments: Any) -> Outcome:
-    """What a call comes to: a value or an error of ours with its place and reason."""
+    """The outcome of a call: a value, or a codec error with its position and reason."""
     try:
         value = function(*arguments)
     except EtfDecodeError as error:
@@ -62,7 +62,7 @@ def outcome(function: Callable[..., Any], *arguments: Any) -> Outcome:
 
 
 def same_decoding(core: Any, data: bytes, options: Options = DEFAULT) -> Outcome:
-    """Both cores make the same of `data`, the whole and what is within."""
+    """Checks that both cores decode `data` alike, as a whole and inside other terms."""
     expected = outcome(PURE_DECODE.decode, data, options)
     assert outcome(core.decode, data, options) == expected
     return expected
@@ -71,15 +71,15 @@ def same_decoding(core: Any, data: bytes, options: Options = DEFAULT) -> Outcome
 def same_bare_decoding(
     core: Any, data: bytes, offset: int, options: Options, atoms: Sequence[Atom]
 ) -> None:
-    """Both cores make the same of what stands in `data` at `offset`."""
+    """Checks that both cores decode `data` at `offset` alike."""
     expected = outcome(PURE_DECODE.decode_bare, data, offset, options, atoms)
     assert outcome(core.decode_bare, data, offset, options, atoms) == expected
     assert outcome(core.decode_bare, memoryview(data), offset, options, list(atoms)) == expected
 
 
 def same_encoding(core: Any, term: Term, options: Options = DEFAULT) -> Outcome:
-    """Both cores make the same bytes, or the same error, of `term`, with and without refs; and
-    the same parts, which are those bytes."""
+    """Checks that both cores encode `term` to equal bytes or errors, with and without refs, and to
+    equal parts, whose concatenation is those bytes."""
     expected = outcome(PURE_ENCODE.encode, term, options)
     assert outcome(core.encode, term, options) == expected
     expected_refs: dict[Atom, int] = {}
@@ -106,7 +106,7 @@ def _joined(encode: Callable[..., list[bytes]], *arguments: Any) -> bytes:
 
 
 def mutations(data: bytes, draw: Callable[[int], int], count: int) -> Iterator[bytes]:
-    """`data` with bytes changed, put in, taken out, moved; `draw(n)` gives 0..n-1."""
+    """Returns `data` with bytes changed, inserted, removed or moved; `draw(n)` returns 0..n-1."""
     for _ in range(count):
         changed = bytearray(data)
         for _ in range(1 + draw(3)):

@@ -1,4 +1,4 @@
-"""What it means that two terms are the same, for Python: not only equal."""
+"""Exact identity of Python terms, which is stricter than equality."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Erlang terms made by hypothesis, and the Erlang source that says the same."""
+"""Hypothesis strategies for Erlang terms, and the equivalent Erlang source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which core is taken, and that both may stand beside each other."""
+"""The choice of the core, and the use of both cores in one process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compiled core reads as the pure one does: the same terms, the same errors, anywhere."""
+"""The compiled core decodes like the pure Python core, with equal terms and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compiled core writes as the pure one does: the same bytes, the same errors, for anything."""
+"""The compiled core encodes like the pure Python core, with equal bytes and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compiled core gives back all it takes. `python -m fuzz.leaks` does it a million times."""
+"""The compiled core leaks no memory. `python -m fuzz.leaks` runs the check a million times."""
 
 from __future__ import annotations
 

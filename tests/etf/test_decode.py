@@ -1,4 +1,4 @@
-"""Bytes to terms: every tag, what is refused and why, and that hostile bytes cost nothing."""
+"""Decoding: every tag, errors and their reasons, and bounded cost for hostile input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Terms to bytes: the tags OTP chooses, and what has no Erlang form."""
+"""Encoding: the tags that OTP chooses, and objects without an Erlang form."""
 
 from __future__ import annotations
 

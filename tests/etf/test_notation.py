@@ -325,7 +325,7 @@ def test_identifiers() -> None:
         named = format_term(term, node="other@host")
         assert named == text.replace("<0.", "<'5555@127.0.0.1'.")
         assert parse_term(named, node=NODE, creation=7) == term
-        assert parse_term(named) != term  # in which of its lives nobody said
+        assert parse_term(named) != term  # the text has no creation
     assert format_term(other) == "<0.1.2>"
     assert format_term([other], node=NODE) == r"[<'it\'s@b'.1.2>]"
     assert parse_term(r"<'it\'s@b'.1.2>", node=NODE, creation=7) == Pid(other.node, 1, 2, 0)
@@ -501,7 +501,7 @@ def test_any_punctuation_is_a_term_or_refused(text: str) -> None:
 
 
 def refusal_of(text: str) -> int:
-    """Where reading stopped."""
+    """Returns the position at which parsing stopped."""
     try:
         parse_term(text, node=NODE)
     except NotationError as error:
@@ -514,7 +514,7 @@ def refusal_of(text: str) -> int:
 
 @pytest.fixture(scope="module")
 def unicode_erl() -> Iterator[Erlang]:
-    """An Erlang whose shell takes every character of Unicode for printable."""
+    """An Erlang whose shell treats every Unicode character as printable."""
     if not erlang_available():
         pytest.skip("no Erlang on the PATH: sudo apt-get install erlang-base")
     with Erlang("+pc", "unicode") as erlang:
@@ -522,7 +522,7 @@ def unicode_erl() -> Iterator[Erlang]:
 
 
 def printed(erl: Erlang, term: Term) -> str:
-    """What Erlang prints."""
+    """Returns the text that Erlang prints."""
     source = 'unicode:characters_to_binary(io_lib:format("~0tp", [binary_to_term(In)])).'
     return erl.eval(source, etf.encode(term)).decode()
 

@@ -1,4 +1,4 @@
-"""A real Erlang as the judge: what it encodes we decode, what we encode it reads as =:=."""
+"""A real Erlang as oracle: its encodings are decoded, and it reads encoded terms as =:=."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def corpus(erl: Erlang) -> list[bytes]:
 
 
 def refused_by_erlang(erl: Erlang, ours: list[bytes], terms: str = "corpus") -> list[str]:
-    """What of the terms Erlang keeps is not =:= to ours, or not accepted."""
+    """Returns the terms that Erlang rejects or that are not =:= to those it keeps."""
     source = (
         f"Terms = get({terms}),"
         + PACK
@@ -123,7 +123,7 @@ def refused_by_erlang(erl: Erlang, ours: list[bytes], terms: str = "corpus") -> 
 
 
 class TestCorpus:
-    """Erlang encodes, we decode and encode again, Erlang compares."""
+    """Erlang encodes, Python decodes and encodes again, and Erlang compares."""
 
     def test_comes_back_the_same(self, erl: Erlang, corpus: list[bytes]) -> None:
         assert len(corpus) > 200
@@ -203,7 +203,7 @@ def has_both_zeros(term: Term) -> bool:
     return b"F\x80" + bytes(7) in encode(term)
 
 
-# Refused by us alone: OTP does not look at the size and the maker of a fun, and its release 27
+# Rejected only by quicdist: OTP does not check the size and the creator of a fun, and OTP 27
 # crashes on such an arity.
 STRICTER = ("a fun that is", "a fun whose maker", "an external fun of arity 256")
 

@@ -1,4 +1,4 @@
-"""What the Python forms of Erlang terms promise by themselves."""
+"""The Python classes of Erlang terms."""
 
 from __future__ import annotations
 

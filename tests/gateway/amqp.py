@@ -1,4 +1,4 @@
-"""As much of AMQP 0-9-1 as it takes to put a message into a queue and get it out again."""
+"""A minimal AMQP 0-9-1 client that publishes to a queue and gets messages from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _END = 0xCE
 
 
 class Amqp:
-    """One connection with one channel, to a broker on this machine, as guest."""
+    """A connection with one channel to a local broker, as user guest."""
 
     def __init__(self, port: int, timeout: float) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout)
@@ -25,16 +25,16 @@ class Amqp:
         self._call(1, (20, 10), _short(""), (20, 11))  # channel.open
 
     def declare(self, queue: str, arguments: Mapping[str, str]) -> None:
-        """A durable queue."""
+        """Declares a durable queue."""
         body = struct.pack(">H", 0) + _short(queue) + b"\x02" + _table(arguments)
         self._call(1, (50, 10), body, (50, 11))
 
     def confirm(self) -> None:
-        """From now on `publish` waits until the broker has the message."""
+        """Enables publisher confirms, so that `publish` waits for the broker."""
         self._call(1, (85, 10), b"\0", (85, 11))
 
     def publish(self, queue: str, body: bytes) -> None:
-        """Through the default exchange, and waits for the broker's confirmation."""
+        """Publishes through the default exchange and waits for the broker's confirmation."""
         self._send(1, (60, 40), struct.pack(">H", 0) + _short("") + _short(queue) + b"\0")
         self._frame(_HEADER, 1, struct.pack(">HHQH", 60, 0, len(body), 0))
         for at in range(0, len(body), 100_000):
@@ -42,7 +42,7 @@ class Amqp:
         self._expect(60, 80)  # ack
 
     def get(self, queue: str) -> bytes | None:
-        """The next message, None when the queue is empty."""
+        """Gets the next message; None if the queue is empty."""
         self._send(1, (60, 70), struct.pack(">H", 0) + _short(queue) + b"\x01")
         method = self._expect(60, None)
         if method == 72:  # get-empty
@@ -55,12 +55,12 @@ class Amqp:
         return body
 
     def consume(self, queue: str) -> None:
-        """From now on its messages come here; they are not read."""
+        """Subscribes to the queue; the messages are not read."""
         body = struct.pack(">H", 0) + _short(queue) + _short("") + b"\0" + _table({})
         self._call(1, (60, 20), body, (60, 21))
 
     def close(self) -> None:
-        """Without a goodbye."""
+        """Closes the socket without connection.close."""
         self._file.close()
         self._socket.close()
 

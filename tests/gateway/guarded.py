@@ -1,4 +1,4 @@
-"""A peer and a node, two sessions without carriers, and the guard of a policy between them."""
+"""A peer and a node as two sessions without carriers, with the guard of a policy between them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def reference(name: str, number: int = 1) -> Reference:
 
 
 class Guarded:
-    """Connected: what either session says goes through the guard."""
+    """Two connected sessions whose frames pass through the guard."""
 
     def __init__(
         self,
@@ -56,22 +56,22 @@ class Guarded:
         assert self.node.connected
 
     def peer_says(self, control: Control | Signal, payload: Any = NO_PAYLOAD) -> list[Event]:
-        """What the node gets of it."""
+        """Returns the events of the node for a message of the peer."""
         return [event for one in frames(self.peer, control, payload) for event in self.bring(one)]
 
     def bring(self, frame: bytes) -> list[Event]:
-        """What the node gets of one frame."""
+        """Returns the events of the node for one frame."""
         return self._across(self.peer, FramePacket(frame))
 
     def node_says(self, control: Control | Signal, payload: Any = NO_PAYLOAD) -> None:
-        """The peer gets it, whatever it is."""
+        """Checks that the peer receives the message of the node."""
         for frame in frames(self.node, control, payload):
             assert self.guard.from_node(FramePacket(frame)) == FramePacket(frame)
 
     def answer(
         self, control: Control | Signal, payload: Any = NO_PAYLOAD
     ) -> MessageReceived | None:
-        """The node gets nothing of it; what the peer is answered."""
+        """Checks that the node receives nothing and returns the answer to the peer."""
         answers: list[Event] = []
         for frame in frames(self.peer, control, payload):
             passage = self.guard.from_peer(FramePacket(frame))

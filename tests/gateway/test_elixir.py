@@ -27,7 +27,7 @@ IO.puts("up")
 IO.read(:stdio, :line)
 """
 
-# Every line says what is so; a match that fails ends the node with an error.
+# Each line asserts a result; a failed match stops the node with an error.
 _CLIENT = """
 other = String.to_atom(hd(System.argv()))
 true = Node.connect(other)

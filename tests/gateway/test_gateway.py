@@ -1,4 +1,4 @@
-"""Gateways over real QUIC, with BEAM nodes played by sockets of ours."""
+"""Gateways over real QUIC, with BEAM nodes simulated by sockets of the test."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.io
 
 
 class Owner:
-    """Keeps what it is told; consumes at once."""
+    """Records all calls; consumes at once."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -80,14 +80,14 @@ class Owner:
 
 
 class Beam:
-    """What a gateway sees of a stock node: a registration and a port."""
+    """A simulated stock node: an EPMD registration and a port."""
 
     def __init__(self) -> None:
         self.accepted: asyncio.Queue[Owner] = asyncio.Queue()
 
     @classmethod
     async def start(cls, gateway: Gateway, name: str | None = None) -> Beam:
-        """The node it stands for, or another of this host."""
+        """Registers the gateway's node or another node of this host."""
         beam = cls()
         beam.epmd = EpmdAddress("127.0.0.1", gateway.epmd_port)
         beam.listener = await TcpListener.open("127.0.0.1", 0, accept=beam._accept)
@@ -185,7 +185,7 @@ async def test_another_node_of_the_host_is_reached_once_its_gateway_is_known() -
         reaching, reached = await connect(beam_two, tool, "tool@127.0.0.1")
         reaching.connection.send_frame((b"there",))
         assert (await reached.has(3))[2:] == [FramePacket(b"there")]
-        # One that is not there is closed to who dials it.
+        # A connection to an absent node is closed.
         lost = await beam_two.dial("other@127.0.0.1")
         await lost.is_lost()
         await tool.close()
@@ -226,7 +226,7 @@ async def test_what_carried_a_connection_is_gone_with_it() -> None:
 
     async with gateway_and_beam() as (_, beam_one), gateway_and_beam() as (two, beam_two):
         gc.collect()
-        gc.disable()  # it looks for cycles too rarely to be waited for
+        gc.disable()  # the cycle collector runs too rarely for this test
         try:
             dialer, listener = await connect(beam_one, beam_two, two.name)
             dialer.connection.close("enough")
@@ -297,7 +297,7 @@ async def test_where_nodes_are() -> None:
         beam = await Registration.open(NodeInfo(gateway.name, 1111), epmd)
         tool = await Registration.open(NodeInfo("tool-1@localhost", 2222), epmd)
         assert gateway.beam_port == 1111
-        # Whole names, and the short ones that OTP's own client sends.
+        # Full names, and the short ones that OTP's client sends.
         for name, port in ((gateway.name, 1111), (own_port, 1111), ("tool-1@localhost", 2222)):
             found = await look_up(name, epmd)
             assert found is not None
@@ -408,7 +408,7 @@ async def test_a_process_out_of_files_knows_nobody(monkeypatch: pytest.MonkeyPat
         create = asyncio.get_running_loop().create_server
 
         async def no_files(*arguments: object, **settings: object) -> asyncio.Server:
-            # What asyncio gives when no socket can be made.
+            # asyncio's error when no socket can be created.
             server = await create(asyncio.Protocol, "127.0.0.1", 0)
             server.close()
             return server

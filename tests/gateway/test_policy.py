@@ -1,4 +1,4 @@
-"""Which rules a peer gets, and how they are read from a file."""
+"""The rules that apply to a peer, and the format of a policy file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stock Erlang node can do to another whose gateway has a policy: no more than that says."""
+"""A stock Erlang node can do to another only what the policy of the other's gateway allows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ timer:start(),
 
 @dataclass(frozen=True)
 class Guarded:
-    """`peer` wants something of `node`, whose gateway has a policy."""
+    """Two nodes: `peer` sends requests to `node`, whose gateway has a policy."""
 
     peer: Erlang
     node: Erlang
@@ -133,7 +133,7 @@ def test_processes_are_spawned_of_listed_functions_alone(pair: Guarded) -> None:
 def test_pids_are_no_way_around(pair: Guarded) -> None:
     pids = ask(pair.node, "[pid_to_list(whereis(N)) || N <- [rex, hidden, code_server]]")
     node = f"'{pair.node_name}'"
-    # A peer knows the pids of its own node; those of another are made of its name and creation.
+    # A peer knows its own pids; it builds those of another node from the name and creation.
     creation = ask(pair.node, "erlang:system_info(creation)")
     for pid in pids.strip("[]").split(","):
         _, number, serial = pid.strip('"<>').split(".")
@@ -189,7 +189,7 @@ def test_a_fun_in_the_arguments_of_a_listed_function_is_no_shell(pair: Guarded) 
 
 @dataclass
 class Attacker:
-    """A node of ours that sends any control message to `node`."""
+    """A Python node that sends arbitrary control messages to `node`."""
 
     attacker: Node
     node: Erlang
@@ -207,7 +207,7 @@ class Attacker:
         return await asyncio.to_thread(ask, self.node, source)
 
     async def passed(self) -> None:
-        """What was sent has been read: a ping comes behind it."""
+        """Waits until sent messages are processed, by a ping after them."""
         assert await self.attacker.ping(self.node_name, timeout=PATIENCE)
 
 

@@ -1,4 +1,4 @@
-"""What a guard lets pass of what a peer says, and what it answers, without a carrier."""
+"""The frames that a guard passes or answers, tested without a carrier."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ def test_who_has_rex_pass_on_to_another_name_is_told_that_there_is_none() -> Non
 
 
 def test_a_list_written_in_pieces_hides_no_function() -> None:
-    """Three elements and the fourth in a tail of its own are a list of four for Erlang."""
+    """Three elements with a tail of one element are a list of four in Erlang."""
     pair = Guarded(RULES)
     harmless, meant = Atom("calc"), Atom("os")
     pieces = b"l\0\0\0\x02" + encode_bare(MREF) + encode_bare(meant)
@@ -452,13 +452,13 @@ FORM_OF: dict[type[ctl.Control], ctl.Control] = {
         ctl.AltactSigSend(ctl.ALTACT_ALIAS, SENDER, reference(OWN)),
     )
 }
-"""What a peer must not send unless a rule, or what the node has sent, allows it."""
+"""Signals that a peer may send only if a rule or an earlier signal of the node allows it."""
 
 UNTIES = (
     *(ctl.Exit, ctl.ExitTT, ctl.PayloadExit, ctl.PayloadExitTT, ctl.Unlink, ctl.UnlinkId),
     *(ctl.UnlinkIdAck, ctl.DemonitorP),
 )
-"""What ends a link or monitor, and means nothing where there is none."""
+"""Signals that end a link or monitor and have no effect without one."""
 
 ALTACTS = [
     ctl.AltactSigSend(address | bits, SENDER, to, TOKEN)
@@ -475,7 +475,7 @@ OPEN = replace(RULES, links=True, exits=True, group_leaders=True)
 
 
 def opened(rules: PeerRules = OPEN) -> Guarded:
-    """The node has told the peer its process, an alias, a monitor and a spawn request."""
+    """The node has sent the peer a pid, an alias, a monitor and a spawn request."""
     pair = Guarded(rules)
     own = reference(OWN)
     pair.node_says(ctl.RegSend(SERVER, Atom("whoever")), (SERVER, own))
@@ -529,7 +529,7 @@ def test_what_unties_passes_to_the_node_s_own_processes(data: st.DataObject) -> 
 
 @given(controls, terms)
 def test_without_rules_nothing_new_passes(control: ctl.Control, payload: Any) -> None:
-    """Whatever the fields are: only what unties."""
+    """With any field values, only signals that end links or monitors pass."""
     pair = Guarded(NOTHING)
     control = as_peer(control)
     if not isinstance(control, UNTIES):
@@ -547,7 +547,7 @@ def test_nobody_speaks_for_another(control: ctl.Control, payload: Any) -> None:
 
 
 def as_peer(control: ctl.Control) -> ctl.Control:
-    """The same from a process of the peer's."""
+    """Repeats the test with a process of the peer."""
     senders = {"from_pid": SENDER, "from_proc": SENDER}
     return replace(control, **{name: to for name, to in senders.items() if hasattr(control, name)})
 
@@ -666,7 +666,7 @@ def test_a_name_that_a_peer_gives_itself_is_an_atom_too() -> None:
         guard.from_peer(HandshakePacket(hello))
 
 
-# -- messages that OTP takes for its own --------------------------------------------------------
+# -- messages with a meaning in OTP --------------------------------------------------------
 
 
 @pytest.mark.parametrize("tag", sorted(RUNTIME_TAGS))

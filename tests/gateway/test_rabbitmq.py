@@ -1,7 +1,7 @@
 """A RabbitMQ cluster of two nodes, each behind its gateway.
 
-Their names carry 127.0.0.2 and 127.0.0.3, where no gateway's EPMD port is: as with the real
-addresses of two machines, whatever would ask an EPMD there gets no answer.
+Their names contain 127.0.0.2 and 127.0.0.3, where no gateway has an EPMD port. As with the real
+addresses of two machines, EPMD queries to these addresses get no answer.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ pytestmark = [
 
 
 class Broker:
-    """Debian's RabbitMQ in a directory of its own, behind a gateway."""
+    """Debian's RabbitMQ in a separate directory, behind a gateway."""
 
     def __init__(self, gateway: GatewayThread | GatewayProcess, home: Path, cookie: str) -> None:
         self.name = gateway.name
@@ -51,7 +51,7 @@ class Broker:
         (home / "rabbitmq.conf").write_text(
             "log.console.level = info\ncluster_partition_handling = pause_minority\n"
         )
-        # What quicdist/gateway/README.md tells to put there.
+        # The settings that quicdist/gateway/README.md documents.
         (home / "rabbitmq-env.conf").write_text(
             f"NODENAME={self.name}\n"
             "USE_LONGNAME=true\n"
@@ -92,7 +92,7 @@ class Broker:
         self._output = home / "output"
 
     def control(self, *words: str) -> str:
-        """What `rabbitmqctl` prints."""
+        """Returns the output of `rabbitmqctl`."""
         done = subprocess.run(
             [str(_SCRIPTS / "rabbitmqctl"), *words],
             env=self._environment,
@@ -106,14 +106,14 @@ class Broker:
         return done.stdout
 
     def listed(self, *words: str) -> list[dict[str, str]]:
-        """What a `rabbitmqctl` that lists things finds. At its timeout it prints what it has."""
+        """Returns the rows of a `rabbitmqctl` list command, partial after its timeout."""
         found: list[dict[str, str]] = json.loads(
             self.control("-q", "--timeout", "30", "--formatter", "json", *words)
         )
         return found
 
     def running(self) -> list[str]:
-        """The brokers of the cluster that run, as far as this one knows."""
+        """Returns the running brokers of the cluster as seen by this one."""
         status = json.loads(self.control("-q", "--formatter", "json", "cluster_status"))
         found: list[str] = status["running_nodes"]
         return found
@@ -126,7 +126,7 @@ class Broker:
             time.sleep(0.2)
 
     def close(self) -> None:
-        # The script passes no SIGKILL on to the Erlang it started: its whole session goes.
+        # SIGKILL does not reach the Erlang that the script started, so kill its whole session.
         os.killpg(self._process.pid, 9)
         self._process.wait()
         self._log.close()
@@ -136,7 +136,7 @@ class Broker:
 def cluster(
     directory: Path, size: int, *, named: Callable[[str], GatewayThread | GatewayProcess]
 ) -> Iterator[list[Broker]]:
-    """Brokers behind gateways that `named` makes."""
+    """Starts brokers behind gateways created by `named`."""
     with ExitStack() as stack:
         brokers = []
         for number in range(size):
@@ -165,7 +165,7 @@ def test_a_cluster_forms_and_passes_messages(tmp_path: Path) -> None:
             one.confirm()
             two.confirm()
             for name, kind in (("plain", "classic"), ("replicated", "quorum")):
-                # The queue lives where it was declared; the other node publishes and gets.
+                # The queue is on the node that declared it; the other node publishes and gets.
                 one.declare(name, {"x-queue-type": kind})
                 for size in (10, 1_000_000):
                     two.publish(name, b"m" * size)
@@ -181,7 +181,7 @@ def test_a_cluster_forms_and_passes_messages(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_commands_hear_from_every_broker(tmp_path: Path, size: int) -> None:
-    """The brokers send what these list to the command's own node, each by itself."""
+    """For these lists each broker sends its part to the node of the command."""
     with cluster(tmp_path, size, named=GatewayThread) as brokers, ExitStack() as stack:
         for number, broker in enumerate(brokers):
             client = Amqp(broker.amqp_port, PATIENCE)
@@ -199,7 +199,7 @@ def test_commands_hear_from_every_broker(tmp_path: Path, size: int) -> None:
 
 
 class Publisher(threading.Thread):
-    """Publishes one message after another, each confirmed or given up before the next."""
+    """Publishes messages in turn, each confirmed or abandoned before the next."""
 
     def __init__(self, port: int, queue: str, name: str) -> None:
         super().__init__(name=name)
@@ -221,7 +221,7 @@ class Publisher(threading.Thread):
                 client.publish(self._queue, body)
                 self.confirmed.add(body)
             except (OSError, AssertionError, struct.error):
-                # Its broker is paused, or says nothing to it: another connection, soon.
+                # The broker is paused or silent: retry with a new connection.
                 if client is not None:
                     client.close()
                 client = None

@@ -1,4 +1,4 @@
-"""Two connections back to back, with connections that only remember."""
+"""The relay of two connections, with connections that only record calls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.waiting import PATIENCE, until
 
 
 class Remembering:
-    """A connection that writes down what it is told, in the order it is told."""
+    """A connection that records all calls in order."""
 
     role = Role.DIALER
     peer_address = local_address = ("127.0.0.1", 1)
@@ -118,7 +118,7 @@ async def relay(
 
 
 def handshake(near: Remembering, far: Remembering) -> None:
-    """As two nodes have it, `near` having dialed."""
+    """Runs a handshake between two nodes; `near` is the dialer."""
     near.bring(HandshakePacket(b"Nname"))
     far.bring(HandshakePacket(b"sok"), HandshakePacket(b"Nchallenge"))
     near.bring(HandshakePacket(b"rreply"))
@@ -136,7 +136,7 @@ async def test_a_handshake_and_frames_go_across() -> None:
         far.bring(HandshakePacket(b"sok"), HandshakePacket(b"Nchallenge"))
         near.bring(HandshakePacket(b"rreply"))
         assert not both.connected
-        # A frame right behind the last message: its connection is told in between.
+        # A frame directly after the last message; the connection is notified in between.
         far.bring(HandshakePacket(b"aack"), FramePacket(b"frame"), FramePacket(b""))
         assert both.connected
         near.bring(FramePacket(b"back"))
@@ -367,7 +367,7 @@ REFUSED = b"\x83D\0" + encode_bare(
 
 @asynccontextmanager
 async def guarded_relay(near: Remembering, far: Remembering) -> AsyncIterator[Relay]:
-    """The far side is `peer@x`, which may nothing, and is connected."""
+    """The far side is the connected node `peer@x`, which has no permissions."""
     policy = Policy((PeerRules(nodes=("peer@x",)),))
     made = Relay(
         "node@x",
@@ -469,11 +469,11 @@ async def test_whom_the_policy_does_not_know_is_told_and_closed() -> None:
     assert far.closed == "no entry of the policy matches peer@x"
 
 
-# -- who the peer is ----------------------------------------------------------------------------
+# -- identity of the peer --------------------------------------------------------------------------
 
 
 def incoming(**settings: object) -> Relay:
-    """A relay that a peer has opened."""
+    """Returns a relay that a peer has opened."""
     return Relay(
         "5555@here",
         peer_name=None,
@@ -512,7 +512,7 @@ async def test_a_peer_that_is_not_who_it_says_never_reaches_the_beam(
 
 
 async def test_a_peer_is_remembered_once_the_beam_talks_to_it() -> None:
-    """Before that, nobody but the BEAM knows whether it has the cookie."""
+    """Before that, only the BEAM knows whether the peer has the cookie."""
     near, far = Remembering(), Remembering()
     both = incoming()
     both.near.attach(near)

@@ -1,4 +1,4 @@
-"""Where a gateway looks for nodes."""
+"""The routes by which a gateway finds nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stock Erlang nodes reach each other over QUIC, each behind a gateway."""
+"""Stock Erlang nodes connect over QUIC, each behind a gateway."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def pair() -> Iterator[Pair]:
 
 
 def show(source: str) -> str:
-    """Erlang source whose value comes back printed on one line."""
+    """Returns Erlang source that prints the value on one line."""
     return f'io_lib:format("~0tp", [begin {source} end]).'
 
 
@@ -53,7 +53,7 @@ def ask(erlang: Erlang, source: str, data: bytes = b"") -> str:
 
 
 def until(erlang: Erlang, source: str, wanted: str, patience: float = PATIENCE) -> None:
-    """Asks again until the answer is the wanted one."""
+    """Repeats the query until the answer is as expected."""
     deadline = time.monotonic() + patience
     while (answer := ask(erlang, source)) != wanted:
         assert time.monotonic() < deadline, f"{source}: {answer}"
@@ -65,7 +65,7 @@ def test_ping_both_ways_and_nodes(pair: Pair) -> None:
     assert ask(pair.two, f"net_adm:ping('{pair.one_name}')") == "pong"
     until(pair.two, "nodes()", f"['{pair.one_name}']")
     assert ask(pair.one, "net_adm:names()").startswith('{ok,[{"' + pair.one_name.partition("@")[0])
-    # OTP chose its own creation: the gateway's is 1 for everyone.
+    # OTP chooses the creation itself: the gateway's EPMD answers 1 to every node.
     assert int(ask(pair.one, "erlang:system_info(creation)")) > 3
 
 
@@ -138,11 +138,11 @@ def test_pg(pair: Pair) -> None:
         until(erlang, "length(pg:get_members(everyone))", "2")
 
 
-# -- what goes wrong ----------------------------------------------------------------------------
+# -- failures ----------------------------------------------------------------------------
 
 
 SOON = 20.0
-"""Seconds: above anything that happens at once, well below the 60 of net ticks."""
+"""Seconds: longer than an immediate event, much shorter than a net_ticktime of 60."""
 
 
 def join(erlang: Erlang, node: str) -> None:
@@ -150,7 +150,7 @@ def join(erlang: Erlang, node: str) -> None:
 
 
 def alone(erlang: Erlang, patience: float = SOON) -> None:
-    """Waits until the node sees no other."""
+    """Waits until the node is connected to no other node."""
     until(erlang, "nodes()", "[]", patience)
 
 
@@ -205,7 +205,7 @@ def test_ticks_pass(pair: Pair) -> None:
         (two_gateway, _two),
     ):
         join(one, two_gateway.name)
-        # Twice the ticktime of silence: only ticks keep the nodes together.
+        # Twice the net_ticktime without traffic: only ticks keep the connection.
         assert ask(one, "receive after 9000 -> nodes() end") == f"['{two_gateway.name}']"
 
 
@@ -226,7 +226,7 @@ def test_nobody_there_is_one_clear_line(caplog: pytest.LogCaptureFixture) -> Non
         gateway = stack.enter_context(GatewayThread(impatient))
         empty = stack.enter_context(GatewayThread())
         erlang = stack.enter_context(gatewayed_erl(gateway))
-        # A gateway without its BEAM, a port where nobody is, and a name that says no address.
+        # A gateway without its BEAM, an unused port, and a name without an address.
         assert ask(erlang, f"net_adm:ping('{empty.name}')") == "pang"
         assert f"{empty.name} is not registered with its gateway" in caplog.text
         assert ask(erlang, "net_adm:ping('1@127.0.0.1')") == "pang"
@@ -261,8 +261,8 @@ def test_a_node_may_start_before_its_gateway() -> None:
 
 
 def test_nodes_keep_their_names() -> None:
-    """The first has a route to all nodes of the other's host, which dials back by what it has
-    learned: its node, and a tool beside it."""
+    """The first has a route to all nodes of the other's host; the other dials back by the routes
+    that it has learned: to the node and to a tool beside it."""
     one_at, two_at = (("127.0.0.1", free_port()) for _ in range(2))
     with ExitStack() as stack:
         one_gateway = stack.enter_context(
@@ -325,7 +325,7 @@ def test_a_name_whose_key_is_known_is_not_taken_by_a_node_of_the_same_host(tmp_p
 
 
 def test_a_node_on_inet6_tcp() -> None:
-    """Its sockets are of IPv6, and reach 127.0.0.1 by the address that stands for it there."""
+    """The sockets are IPv6 and reach 127.0.0.1 by its IPv4-mapped address."""
     with ExitStack() as stack:
         gateways = [stack.enter_context(GatewayThread()) for _ in range(2)]
         one = stack.enter_context(gatewayed_erl(gateways[0], proto_dist="inet6_tcp"))
@@ -337,7 +337,7 @@ def test_a_node_on_inet6_tcp() -> None:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that the process has now."""
+    """Returns the current memory of the process in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -374,7 +374,7 @@ def test_a_node_that_stops_reading_stops_the_sender_not_the_gateways() -> None:
 
 @pytest.mark.parametrize("address", ["::1", "127.0.0.1"])
 def test_a_gateway_at_both_families_reaches_either(address: str) -> None:
-    """Erlang's names have no IPv6 address in them: routes say where the nodes are."""
+    """Erlang node names cannot contain IPv6 addresses, so routes give the addresses."""
     names = [f"{free_port()}@127.0.0.1" for _ in range(2)]
     ports = [int(name.partition("@")[0]) for name in names]
     with ExitStack() as stack:

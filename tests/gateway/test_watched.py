@@ -1,4 +1,4 @@
-"""What a gateway tells of itself, a policy that changes while it runs, and who guesses cookies."""
+"""Gateway statistics, policy changes at run time, and limits on cookie guessing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOBODY = Policy((PeerRules(nodes=("nobody@here",)),))
 
 
 def to(name: str, sender: Gateway) -> bytes:
-    """A message to a registered name, as a frame."""
+    """Returns the frame of a message to a registered name."""
     send = ctl.RegSend(Pid(Atom(sender.name), 1, 0, 5), Atom(name))
     return b"\x83D\0" + encode_bare(send.to_tuple()) + encode_bare(1)
 
@@ -151,7 +151,7 @@ async def test_a_hangup_has_the_file_read_again_and_a_broken_one_changes_nothing
 
 
 async def guess(one: Beam, two: Beam, name: str) -> None:
-    """A proof that the BEAM node does not take: it says nothing and closes."""
+    """The BEAM node rejects the proof: it closes without an answer."""
     dialer, listener = await prove(one, two, name, b"rguess")
     listener.connection.close("no")
     await dialer.is_lost()
@@ -179,7 +179,7 @@ async def test_a_connection_that_fails_for_another_reason_is_no_guess() -> None:
             listener.connection.close("not now")
             await dialer.is_lost()
             await until(lambda: not two.connections)
-        # Datagrams for who had the port before us may come too, and be told so.
+        # Datagrams for a previous user of the port may also arrive and be answered.
         refused = {kind: n for kind, n in two.stats().refused.items() if kind not in STRAYS}
         assert refused == {"refused": FREE + 1}
         assert two._patience("127.0.0.1") == 0.0

@@ -1,4 +1,4 @@
-"""Which peers take part, and where their compiled folders are looked for."""
+"""Availability of peers, and the search for their compiled folders."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_without_an_erl_there_is_python_alone(tmp_path: Path) -> None:
     ebin(tmp_path / "ebin")
     given = {"QUICDIST_PEER_QUIC_DIST": str(tmp_path), **NO_ERLANG}
     carriers = by_key(given)
-    assert "no Erlang here" in carriers["gateway"].absent
-    assert "no Erlang here" in carriers["quic_dist"].absent
+    assert "Erlang not found" in carriers["gateway"].absent
+    assert "Erlang not found" in carriers["quic_dist"].absent
     assert not carriers["quicdist"].absent
     assert otp_release("/nonexistent/erl") is None
 

@@ -1,4 +1,4 @@
-"""Runs of the harness: with Python, with a stock Erlang, and with scenarios that go wrong."""
+"""Runs of the harness with Python, with stock Erlang, and with failing scenarios."""
 
 from __future__ import annotations
 
@@ -104,7 +104,10 @@ async def test_a_known_limit_is_no_failure_and_its_end_is_told() -> None:
     limited = replace(carrier("quicdist"), limits=limits)
     got = await outcomes(limited, [Scenario("fails", _fails), FINE])
     assert (got["fails"].verdict, got["fails"].note) == (Verdict.LIMIT, "known")
-    assert (got["fine"].verdict, got["fine"].note) == (Verdict.OK, "works, although: gone")
+    assert (got["fine"].verdict, got["fine"].note) == (
+        Verdict.OK,
+        "passes despite the known limit: gone",
+    )
 
 
 async def test_a_scenario_that_hangs_ends() -> None:
@@ -114,7 +117,7 @@ async def test_a_scenario_that_hangs_ends() -> None:
 
     options = Options([Scenario("hangs", hangs)], [Dialer.WE], timeout=1.0)
     (column,) = await run([carrier("quicdist")], options)
-    assert column.outcomes["hangs"].note == "not done in 1 s"
+    assert column.outcomes["hangs"].note == "timeout after 1 s"
 
 
 async def test_a_peer_by_another_carrier_is_a_failure() -> None:
@@ -153,7 +156,7 @@ async def test_an_absent_peer_is_a_column_of_its_own() -> None:
 
 
 async def test_a_carrier_known_to_end_at_the_handshake_is_asked_first() -> None:
-    """This one does carry: its limits are not taken on trust."""
+    """This peer delivers messages: known limits are verified."""
     known = replace(carrier("quicdist"), no_messages="handshake only")
     got = await outcomes(known, [FINE])
     assert got["fine"].verdict is Verdict.OK

@@ -1,4 +1,4 @@
-"""The table, and what counts as a failure."""
+"""The table of outcomes and the definition of a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node tells about itself."""
+"""Introspection of a node."""
 
 from __future__ import annotations
 

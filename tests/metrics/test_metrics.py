@@ -1,4 +1,4 @@
-"""The exporters, read as the programs behind them read: from a thread, at any time."""
+"""The metrics exporters, read from another thread at any time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the node's tests share: nodes on loopback, and a stock Erlang behind a gateway."""
+"""Shared fixtures: nodes on loopback, and a stock Erlang node behind a gateway."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def identity() -> Identity:
 
 @pytest.fixture
 def make_node(identity: Identity) -> MakeNode:
-    """Makes a node on a free port of loopback, to be started by `async with`."""
+    """Returns a factory of nodes on free loopback ports, started with `async with`."""
 
     def make(**settings: Any) -> Node:
         given = {"name": "0@127.0.0.1", "cookie": COOKIE, "identity": identity, **settings}
@@ -37,14 +37,14 @@ def make_node(identity: Identity) -> MakeNode:
 
 
 class Beam:
-    """A stock Erlang node behind a gateway, and questions to it."""
+    """A stock Erlang node behind a gateway that evaluates Erlang source."""
 
     def __init__(self, erlang: Erlang, name: str) -> None:
         self.name = name
         self._erlang = erlang
 
     async def eval(self, source: str, **bindings: object) -> Term:
-        """The value of Erlang source, as a term. `$name` in it is replaced by bindings."""
+        """Evaluates Erlang source and returns the term. Bindings replace `$name` in the source."""
         for name, value in bindings.items():
             source = source.replace(f"${name}", str(value))
         wrapped = f"term_to_binary(begin {source} end)."
@@ -52,14 +52,14 @@ class Beam:
         try:
             return decode(await asyncio.wait_for(asyncio.shield(asking), PATIENCE))
         except TimeoutError:
-            # The thread waits for its answer; without this the loop would wait for the thread.
+            # Ends the thread's wait on cancellation; otherwise the loop would wait for the thread.
             self._erlang.kill()
             raise AssertionError(f"Erlang did not answer {source}") from None
 
 
 @pytest.fixture(scope="session")
 def beam() -> Iterator[Beam]:
-    """One for all tests of the run; each test's nodes have names of their own."""
+    """One Erlang node for all tests of the run; each test uses new node names."""
     if not erlang_available():
         pytest.skip("no Erlang on the PATH: sudo apt-get install erlang-base")
     with GatewayThread() as gateway, gatewayed_erl(gateway, cookie=COOKIE) as erlang:
@@ -67,5 +67,5 @@ def beam() -> Iterator[Beam]:
 
 
 def atom(text: str) -> Atom:
-    """Short for tests that compare terms."""
+    """Shorthand for tests that compare terms."""
     return Atom(text)

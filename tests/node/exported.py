@@ -43,7 +43,7 @@ def zeros(count: int) -> bytes:
 
 @export(module="py")
 def nested(depth: int) -> Term:
-    """A list in a list, so deep."""
+    """Returns nested lists of the given depth."""
     term: Term = []
     for _ in range(depth):
         term = [term]
@@ -107,7 +107,7 @@ async def forever() -> None:
 
 
 def hidden() -> None:
-    """Not marked."""
+    """A function without `@export`."""
 
 
 @export(module="py")
@@ -150,7 +150,7 @@ async def end_at_once() -> Atom:
 
 @export(module="py")
 async def await_message(name: Atom) -> Term:
-    """What is sent to a process of this name, for as long as the call runs."""
+    """Receives messages under this registered name while the call runs."""
     me = current_process.get()
     me.system.register(name, me)
     return await me.receive()
@@ -163,5 +163,5 @@ def stop() -> Term:
 
 @export(module="py")
 def wide(count: int) -> Term:
-    """A list of so many empty lists."""
+    """Returns a list of `count` empty lists."""
     return [[]] * count

@@ -1,6 +1,7 @@
-"""The two processes of test_flood: one pushes at a mailbox that the other does not read.
+"""The two processes of test_flood: one sends to a mailbox that the other does not read.
 
-Run as `python -m tests.node.flood ENGINE receive|send ...`; they talk to the test in lines of JSON.
+Run as `python -m tests.node.flood ENGINE receive|send ...`. They exchange lines of JSON with the
+test.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ CHUNK = 64 * 1024
 
 
 def memory(field: str) -> int:
-    """`VmRSS`, what this process has in memory now, or `VmHWM`, the most it ever had (Linux)."""
+    """Returns `VmRSS`, the resident memory, or `VmHWM`, its maximum so far (Linux)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
@@ -28,22 +29,22 @@ def memory(field: str) -> int:
 
 
 def grown(began: int) -> int:
-    """How much more than `began` this process has ever had."""
+    """Returns the growth of peak memory since `began`."""
     return memory("VmHWM") - began
 
 
 def say(**fields: object) -> None:
-    """One line for the test."""
+    """Writes one line for the test."""
     print(json.dumps(fields), flush=True)
 
 
 async def hear() -> str:
-    """A line from the test."""
+    """Reads one line from the test."""
     return await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
 
 
 def new_node(engine: str) -> Node:
-    """On a free port."""
+    """Returns a node on a free port."""
     return Node(
         "0@127.0.0.1",
         cookie="flood",
@@ -54,7 +55,7 @@ def new_node(engine: str) -> Node:
 
 
 async def receive(engine: str, count: int) -> None:
-    """Owns the mailbox; drains it when told."""
+    """Owns the mailbox and drains it on request."""
     async with new_node(engine) as node:
         async with node.mailbox("basin") as me:
             began = memory("VmRSS")
@@ -73,7 +74,7 @@ async def receive(engine: str, count: int) -> None:
 
 
 async def send(engine: str, target: str, count: int) -> None:
-    """Pushes."""
+    """Sends messages."""
     async with new_node(engine) as node:
         await node.connect(target)
         began = memory("VmRSS")

@@ -1,7 +1,7 @@
 """A carrier without a network: connections between nodes of one event loop.
 
-Windows, watermarks and closes behave as the contract in carriers.base says; a hub can refuse
-dials, freeze a connection or keep its transport alive while its node says nothing.
+Windows, watermarks and closes follow the contract of carriers.base. A hub can refuse dials, freeze
+a connection, or keep its transport alive while its node is silent.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from quicdist.protocol.role import Role
 
 
 class MemoryConnection:
-    """One end."""
+    """One end of a connection."""
 
     def __init__(self, hub: Hub, role: Role, port: int) -> None:
         self.role = role
@@ -36,9 +36,9 @@ class MemoryConnection:
         self.handler: ConnectionHandler | None = None
         self.other: MemoryConnection
         self.is_frozen = False
-        """Nothing arrives at this end any more, not even signs of life."""
+        """This end receives nothing, not even keep-alives."""
         self.is_deaf = False
-        """What arrives is swallowed, and looks like life to the other end."""
+        """This end discards what arrives, and the other end sees a live connection."""
         self.frames_sent = 0
         self._hub = hub
         self._port = port
@@ -116,7 +116,7 @@ class MemoryConnection:
             self.other._end(CloseReason(CloseKind.PEER, text, Cause.PEER_CLOSED, is_orderly=True))
 
     def cut(self, text: str = "cut") -> None:
-        """Both ends lose it."""
+        """Both ends lose the connection."""
         self._end(CloseReason(CloseKind.ERROR, text))
         self.other._end(CloseReason(CloseKind.ERROR, text))
 
@@ -173,16 +173,16 @@ class MemoryConnection:
 
 @dataclass(eq=False)
 class Hub:
-    """All nodes that can reach each other this way. Given to a node as its carrier setting."""
+    """The nodes that can reach each other; passed to a node as its carrier setting."""
 
     window: int = 256 * 1024
     high: int = 128 * 1024
     needs_probe: bool = False
     refusals: int = 0
-    """So many dials to come fail."""
+    """Number of the next dials that fail."""
     dials: int = 0
     delay: float = 0.0
-    """Seconds that a dial takes."""
+    """Duration of a dial in seconds."""
     connections: list[MemoryConnection] = field(default_factory=list)
     listeners: dict[int, Accept] = field(default_factory=dict)
     last_port: int = 0
@@ -192,7 +192,7 @@ class Hub:
 
 
 class MemoryCarrier:
-    """One node's way into the hub."""
+    """The carrier of one node."""
 
     transport = Transport.QUIC
 

@@ -1,4 +1,4 @@
-"""A node used from another event loop, thread or process says so at once."""
+"""Use of a node from another event loop, thread or process raises an error at once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HARMLESS = {
     *("name", "start", "stop", "events"),
     *("pid", "trap_exit", "level", "links", "is_alive", "message_count", "loop"),
 }
-"""What needs no event loop, or is tested by itself."""
+"""Methods that need no event loop, or that have separate tests."""
 
 FOR_THE_SYSTEM = {
     *("deliver", "signalled", "stopped", "link_broken", "exit_signalled", "die", "runs_in"),
@@ -44,7 +44,7 @@ FOR_THE_SYSTEM = {
 
 
 def uses(subject: object) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Each public method of an object, to be called with arguments of no meaning."""
+    """Yields calls of each public method of an object, with arbitrary arguments."""
     for name in dir(type(subject)):
         if name.startswith("_") or name in HARMLESS | FOR_THE_SYSTEM:
             continue
@@ -166,7 +166,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("kind", ["quic", "tcp"])
 async def test_a_child_keeps_nothing_of_a_parent_that_is_killed(kind: str) -> None:
-    """The name, the port and EPMD's entry are free again, though the child lives."""
+    """The name, the port and the EPMD entry are free again while the child process lives."""
     epmd_port = free_port()
     name = f"{free_port()}@127.0.0.1" if kind == "quic" else "forked@127.0.0.1"
     process = await asyncio.create_subprocess_exec(
@@ -179,7 +179,7 @@ async def test_a_child_keeps_nothing_of_a_parent_that_is_killed(kind: str) -> No
     try:
         process.kill()
         await process.wait()
-        os.kill(child, 0)  # it is there
+        os.kill(child, 0)  # the child exists
         carriers: list[CarrierSettings] = [Quic(), Tcp(epmd_port=epmd_port, epmd=EpmdUse.EMBED)]
         async with Node(name, cookie=COOKIE, carriers=carriers):
             pass
@@ -216,6 +216,6 @@ async def test_in_a_child_the_node_says_whose_it_is(make_node: MakeNode) -> None
         answer = await asyncio.to_thread(receiver.recv)
         await asyncio.to_thread(process.join)
         assert answer == []
-        # The parent's is untouched.
+        # The parent's node is not affected.
         async with make_node() as other:
             assert await node.ping(other.name)

@@ -1,5 +1,5 @@
-"""Against a stock Erlang: each call of a Python node ends in an answer or an error, also with the
-timeout `infinity`, whatever the function does."""
+"""Against stock Erlang: each call of a Python node ends with an answer or an error, whatever the
+function does, even with the timeout `infinity`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ CALLS = {
 
 
 class Server(gen_server.GenServer):
-    """Answers with what is no term; otherwise with what it was asked."""
+    """Answers one request with an object that is not a term, and others with the request."""
 
     async def handle_call(self, request: Term, sender: gen_server.From) -> Term:
         match request:
@@ -85,7 +85,7 @@ async def test_a_call_that_gives_no_term_ends(
     if ended[0] == "returned":
         failures = ["badrpc", "error", "python_error", "killed", "cancelled", "undef"]
         if call == "spawn":
-            # The result is not asked for.
+            # The result is not requested.
             failures.append("normal")
         assert any(word in str(ended[1]) for word in failures) or ended[1] == ([], [node.name])
 
@@ -237,7 +237,7 @@ async def test_a_drain_has_its_time() -> None:
             await two.call(one.name, "py", "add", [1, 2])
         with pytest.raises(CallError, match="draining"):
             await two.gen_call(("py", one.name), (Atom("add"), 1, 2))
-        # The node itself goes on.
+        # The node continues.
         assert await one.call(one.name, "py", "add", [1, 2]) == 3
         assert await one.ping(two.name)
         assert not request.is_answered
@@ -260,14 +260,14 @@ async def test_a_drain_waits_for_what_servers_have_taken() -> None:
         assert [await request.receive_response(PATIENCE) for request in requests] == [sleep] * 3
 
 
-# -- arguments that are none ---------------------------------------------------------------------
+# -- invalid arguments ---------------------------------------------------------------------
 
 
 async def test_timeouts_and_arguments_of_the_wrong_type_are_type_errors_at_once() -> None:
     hub = Hub()
     bad_timeout: dict[str, Any] = {"timeout": "5"}
     async with make(hub) as one, one.mailbox() as me:
-        # Without an `await` of an answer: nobody is there to give one.
+        # Does not await an answer: no process would give one.
         there: Any = "1@10.0.0.1"
         bad_args: list[Any] = ["abc", b"abc", {1: 2}, {1}, 5, None]
         none: Any = None

@@ -1,7 +1,7 @@
-"""A node that was dialed relays its own dialing of a third: who has the cookie proves it there.
+"""Relay attack: a dialed node dials a third node and relays the cookie proof of its dialer.
 
-The attacker has no cookie. He has a name and a key of his own, ends QUIC on both sides, and lets
-the victim that dialed him answer the challenge of the node that he wants to reach.
+The attacker has no cookie, but a name and a key. It terminates QUIC on both sides and makes the
+victim that dialed it answer the challenge of the target node.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BIT = Flag.CHANNEL_BINDING.value
 
 
 class Side:
-    """One end of the attacker's: packets in a queue."""
+    """One end of the attacker, with a queue of packets."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -58,7 +58,7 @@ class Side:
 
 
 class Attacker:
-    """Dialed by the victim, he dials the target. `strips`: he says that nobody can bind."""
+    """Relays between victim and target; with `strips`, removes the flag for channel binding."""
 
     def __init__(self, target: str, *, strips: bool) -> None:
         self.target = target
@@ -120,7 +120,7 @@ def known(tmp_path: Path) -> Path:
 
 
 async def attacked(victim: Node, attacker: Attacker) -> bool:
-    """Whether the attacker is in at his target after the victim has dialed him."""
+    """Whether the attacker is connected to the target after the victim has dialed it."""
     async with victim:
         with pytest.raises(NoConnection):
             await victim.connect(attacker.name)
@@ -140,7 +140,7 @@ async def test_who_relays_a_challenge_does_not_get_in(known: Path, tmp_path: Pat
 async def test_who_relays_as_a_stock_node_gets_in_where_binding_is_not_required(
     known: Path, tmp_path: Path
 ) -> None:
-    """What remains with peers that cannot bind, and that the attack of these tests is one."""
+    """The attack works against peers without binding, so these tests are effective."""
     async with node(free_name(), someone(), Trust.first_use(known)) as target:
         attacker = Attacker(target.name, strips=True)
         async with attacker.standing():
@@ -152,7 +152,7 @@ async def test_who_relays_as_a_stock_node_gets_in_where_binding_is_not_required(
 async def test_where_binding_is_required_no_relay_gets_in(
     known: Path, tmp_path: Path, who: str
 ) -> None:
-    """At either end: the victim gives no proof, or the target takes none."""
+    """Either end stops it: the victim gives no proof, or the target accepts none."""
     trusts = {"target": Trust.first_use(known), "victim": Trust.first_use(tmp_path / "victim")}
     trusts[who] = trusts[who].requiring(binding=True)
     async with node(free_name(), someone(), trusts["target"]) as target:
@@ -174,7 +174,7 @@ async def test_a_node_that_has_bound_its_proof_always_must(known: Path, tmp_path
         assert await one.ping(name)
     assert f"{name} {key.fingerprint} bound seen=" in known.read_text()
     async with node("0@127.0.0.1", someone(), Trust.first_use(known)) as one:
-        # The same name and key, and a dialect whose peers are stock nodes.
+        # With the same name and key, and a dialect whose peers are stock nodes.
         stock = Node(
             name,
             cookie=COOKIE,

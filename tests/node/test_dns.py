@@ -1,4 +1,4 @@
-"""Nodes found by DNS, asked of a server that the test is itself."""
+"""Node discovery by DNS, with a DNS server in the test."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUESTION = f"_erlang-dist._quic.{HOST}."
 
 
 class NameServer(asyncio.DatagramProtocol):
-    """Answers one question, and counts what it is asked; silent about hosts called so."""
+    """A DNS server that records queries and ignores those for names that contain `silent`."""
 
     def __init__(self, records: list[str]) -> None:
         self.records = records
@@ -54,7 +54,7 @@ class NameServer(asyncio.DatagramProtocol):
 
 @asynccontextmanager
 async def name_server(*records: str) -> AsyncIterator[tuple[NameServer, DnsSrv]]:
-    """A server, and what asks it."""
+    """Yields a server and a resolver that uses it."""
     loop = asyncio.get_running_loop()
     transport, server = await loop.create_datagram_endpoint(
         lambda: NameServer(list(records)), local_addr=("127.0.0.1", 0)
@@ -71,7 +71,7 @@ def port_of(node: Node) -> str:
 
 
 async def test_a_record_leads_to_a_node_over_quic(make_node: MakeNode) -> None:
-    """The place alone: who is there says its name itself, and has to have the one wanted."""
+    """DNS gives the address only: the node there must have the expected name."""
     async with make_node() as other, name_server(f"0 0 {port_of(other)} localhost.") as found:
         server, by_dns = found
         async with make_node(lookups=[by_dns]) as node:

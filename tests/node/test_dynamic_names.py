@@ -1,4 +1,4 @@
-"""Nodes that are given their names by another, both sides of it, with ours and stock Erlang's."""
+"""Dynamic node names, as requester and as provider, with quicdist and stock Erlang nodes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BRIEF = NodeLimits(connect_timeout=2.0)
 
 
 def site(by: str, host: str = "192.168.1.5", **settings: Any) -> Node:
-    """One of many nodes that all say the same of where they are."""
+    """One of many nodes that report the same address."""
     return Node(f"@{host}", named_by=by, **{"cookie": COOKIE, "limits": BRIEF, **settings})
 
 
@@ -115,7 +115,7 @@ async def test_a_host_that_no_name_can_have_is_refused(
 
 @pytest.mark.erlang
 async def test_a_beam_names_us_over_quic(beam: Beam) -> None:
-    """Through its gateway, which knows nothing of names."""
+    """Through a gateway, which does not interpret dynamic names."""
     async with site(beam.name, exports=[exported]) as one, site(beam.name) as two:
         for node in (one, two):
             assert node.name.endswith("@192.168.1.5")
@@ -141,7 +141,7 @@ async def test_a_beam_names_us_over_tcp_and_takes_the_name_back(
                 await waiting
             await node.stop()
             await node.start()
-            # OTP gives a name again once it is free, to whoever asks next.
+            # OTP reuses a free name for the next requester.
             assert (node.name, node.creation) == (first, creation + 1)
 
 

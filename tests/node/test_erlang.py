@@ -1,4 +1,4 @@
-"""Against a stock Erlang: what a BEAM sees of us, and what we see of a BEAM."""
+"""Against stock Erlang: how the BEAM and a Python node see each other."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OK = atom("ok")
 
 
 async def monitored(beam: Beam, node: Node) -> list[Pid]:
-    """The processes of the BEAM that the node monitors, but for its net_kernel."""
+    """Returns the BEAM processes that the node monitors, except net_kernel."""
     source = """[P || P <- processes() -- [whereis(net_kernel)],
         {monitored_by, L} <- [process_info(P, monitored_by)],
         Q <- L, is_pid(Q), node(Q) =:= '$py']"""
@@ -251,7 +251,7 @@ async def test_a_call_that_takes_too_long_leaves_nothing_behind(
         calling.cancel()
         with pytest.raises(asyncio.CancelledError):
             await calling
-        # Comes behind what the calls have sent.
+        # Arrives after the messages of the calls.
         assert await node.ping(beam.name)
         assert await monitored(beam, node) == []
 
@@ -363,11 +363,11 @@ async def test_gen_server_call(beam: Beam, make_node: MakeNode) -> None:
             f"try {call} nonsense) catch exit:{{R, {{gen_server, call, _}}}} -> R end"
         )
         assert undefined == (atom("undef"), [(atom("py"), atom("nonsense"), [], [])])
-        # The server is as it was.
+        # The server is unchanged.
         assert await beam.eval(f"{call} {{add, 1, 2}})") == 3
         late = await beam.eval(f"try {call} {{slow, 0.6}}, 100) catch exit:{{R, _}} -> R end")
         assert late == "timeout"
-        # Its answer comes before that to a call which ends later.
+        # Its answer arrives before the answer to a call that ends later.
         assert (
             await beam.eval(f"{call} {{slow, 0.8}}), receive X -> X after 0 -> none end") == "none"
         )
@@ -391,7 +391,7 @@ async def test_a_call_in_ends_with_its_caller_s_link(beam: Beam, make_node: Make
 
 
 async def test_everything_with_a_trace_token(beam: Beam, make_node: MakeNode) -> None:
-    """A BEAM that traces sends each signal in a form of its own."""
+    """A BEAM with sequential tracing sends each signal in its trace token form."""
     async with make_node(exports=[exported]) as node, node.mailbox("me") as me:
         me.trap_exit = True
         alias = me.alias()
@@ -544,7 +544,7 @@ async def test_a_deadly_signal_in_an_async_with(beam: Beam, make_node: MakeNode)
         with pytest.raises(ProcessExited) as caught:
             await victim()
         assert caught.value.reason == "out"
-        # The task itself lives on.
+        # The task continues.
         await asyncio.sleep(0)
         assert await node.ping(beam.name)
 
@@ -578,7 +578,7 @@ async def test_a_beam_monitors_our_names(beam: Beam, make_node: MakeNode) -> Non
     async with make_node() as node:
         async with node.mailbox("watched_py"):
             py = atom(node.name)
-            # Our answer for the second says that we have the first.
+            # The acknowledgement of the second implies that the first was received.
             assert await beam.eval(
                 """Me = self(), P = spawn(fun() ->
                     M = monitor(process, {watched_py, '$py'}),

@@ -1,5 +1,5 @@
-"""What `@export` may stand above, and what may stand between: each is served, or refused at the
-start; none is silently missing."""
+"""Objects that `@export` supports, and decorators below it: each is served or rejected at start;
+none is silently missing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from quicdist.typed import typed
 
 
 def bare(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator that does not say what it wraps."""
+    """A decorator without `__wrapped__`."""
 
     def wrapper(*args: Any) -> Any:
         return function(*args)
@@ -45,7 +45,7 @@ def async_around(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
 
 
 def plain_around(function: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
-    """As asgiref's async_to_sync, which refuses to run in an event loop's thread."""
+    """Like asgiref's async_to_sync, which raises an error in an event loop's thread."""
 
     @functools.wraps(function)
     def wrapper(*args: Any) -> Any:
@@ -55,7 +55,7 @@ def plain_around(function: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
 
 
 class ToAsync:
-    """As asgiref's sync_to_async: an object whose call is async."""
+    """Like asgiref's sync_to_async: an object whose `__call__` is async."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function

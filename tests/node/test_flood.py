@@ -1,6 +1,6 @@
-"""A mailbox nobody reads: memory stays bounded on both sides, and nothing is lost.
+"""Back-pressure of a mailbox that is not read: bounded memory on both sides and no losses.
 
-QUICDIST_FLOOD_MIB says how much is pushed; 1024 is what the project promises.
+QUICDIST_FLOOD_MIB sets the amount of data; 1024 is the documented value.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ async def test_a_flood_at_a_mailbox_nobody_reads(engine: str) -> None:
 
 async def flood(receiver: Child, sender: Child, count: int) -> None:
     assert (await receiver.hear())["held"]
-    # Its own buffers fill up, then it stands still: for a second, as far as its reports tell.
+    # The sender fills its buffers and then stalls for a second, according to its reports.
     reports = [-1]
     while reports[-4:] != [reports[-1]] * 4:
         reports.append((await sender.hear())["sent"])

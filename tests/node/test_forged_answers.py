@@ -1,5 +1,5 @@
-"""Nobody speaks for another: a third node knows the references of pending calls, and forges what
-only the node that was asked, or watched, may send."""
+"""Forged answers: a third node knows the references of pending calls and sends answers or DOWN
+messages that only the called or monitored node may send."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ RETURN = Atom("return")
 
 
 async def keep_silent(me: Mailbox) -> None:
-    """A server that answers nothing."""
+    """A server that never answers."""
     while True:
         await me.receive()
 
 
 @asynccontextmanager
 async def trio() -> AsyncIterator[tuple[Node, Node, Node]]:
-    """A, B with exports and a mailbox that never answers, and C, to which A is connected."""
+    """Yields A, B with exports and a mailbox that never answers, and C; A is connected to both."""
     hub = Hub()
     async with (
         make(hub) as a,
@@ -44,7 +44,7 @@ async def trio() -> AsyncIterator[tuple[Node, Node, Node]]:
 
 
 def forgeries(a: Node, b: Node, reference: Reference, to: Pid) -> Iterator[tuple[Signal, Payload]]:
-    """Every answer to `reference`, in the name of B."""
+    """Returns every kind of answer to `reference`, forged as from B."""
     server = Pid(Atom(b.name), 77, 0, b.creation)
     tag = ImproperList((Atom("alias"),), reference)
     answers: list[Term] = [(tag, FORGED), ([tag], FORGED)]
@@ -61,7 +61,7 @@ def forgeries(a: Node, b: Node, reference: Reference, to: Pid) -> Iterator[tuple
 
 
 async def spray(a: Node, b: Node, c: Node) -> None:
-    """C sends all of it for each pending call of A, and A has dealt with it."""
+    """C sends all forged answers for each pending call of A; returns when A has processed them."""
     before = a.system.calls.refused
     sent = 0
     for call in list(a.system.calls):
@@ -125,7 +125,7 @@ async def test_a_third_node_ends_no_monitor() -> None:
         assert a.system.calls.refused == 4
         watchers = b.system.processes[silent].watchers
         assert set(references) <= set(watchers)
-        # C knows the monitors of A at B, and takes none of them back.
+        # C knows the monitors of A at B and cannot remove them.
         assert await c.ping(b.name)
         async with c.mailbox() as evil:
             for reference in references:
@@ -152,7 +152,7 @@ async def test_the_node_that_was_asked_answers_once() -> None:
             await server.send(alias, answer)
         assert await request.receive_response(30) == 1
         assert not a.system.calls
-        # OTP before 24 answers to the pid.
+        # OTP before 24 sends the answer to the pid.
         request = a.gen_send_request(("server", b.name), Atom("q"))
         message = await server.receive(timeout=30)
         assert isinstance(message, tuple)

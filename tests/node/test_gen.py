@@ -1,4 +1,4 @@
-"""Against a stock Erlang: calls of its gen_servers and gen_statems."""
+"""Against stock Erlang: calls of its gen_servers and gen_statems."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ open({call, From}, open, D) -> {keep_state, D, [{reply, From, was_open}]}.
 
 
 async def load(beam: Beam, source: str) -> None:
-    """Compiles a module into the BEAM."""
+    """Compiles and loads a module on the BEAM."""
     literal = source.replace("\\", "\\\\").replace('"', '\\"')
     await beam.eval(
         f"""Split = fun Split(Rest, Done) -> case erl_scan:tokens([], Rest, 1) of
@@ -119,8 +119,8 @@ async def test_how_calls_fail(probe: Beam, make_node: MakeNode) -> None:
             await restart()
             with pytest.raises(NoConnection):
                 await call(server, atom("disconnect"))
-        # Nothing is left of any of them, late answers included: what is answered to another comes
-        # behind them.
+        # None leaves state behind, nor do late answers: the answer to another call arrives after
+        # them.
         assert await me.gen_call(server, atom("count")) is not None
         assert me.message_count == 0
         assert not me.aliases
@@ -225,7 +225,7 @@ async def test_requests_whose_answer_is_asked_for_later(probe: Beam, make_node: 
         with pytest.raises(CallTimeout, match="abandoned"):
             await late.receive_response()
         assert not late.abandon()
-        # What is answered stays so.
+        # A completed call stays complete.
         assert await requests[7].answered()
         assert await requests[7].receive_response(0) == 7
         assert not requests[7].abandon()

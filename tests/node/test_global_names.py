@@ -1,4 +1,4 @@
-"""`global` among nodes that are all ours, in one event loop; see tests/otp for real Erlang."""
+"""`global` among quicdist nodes in one event loop; tests/otp tests it with real Erlang."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def nodes_of_one_hub(count: int) -> AsyncIterator[list[Node]]:
 
 
 def is_mesh(nodes: list[Node]) -> bool:
-    """Whether each knows all others, and that they know it."""
+    """Whether each node knows all others and is known by them."""
     everybody = {node.name for node in nodes}
     return all(
         set(node.global_names.known) == set(node.nodes()) == everybody - {node.name}
@@ -55,7 +55,7 @@ async def test_a_mesh_forms_and_each_has_all_names() -> None:
             me = await stack.enter_async_context(node.mailbox())
             await node.global_names.register(number, me.pid)
             named[number] = me
-        # Two parts, then one of them, and one more.
+        # Two partitions, which merge, and a third one.
         await asyncio.gather(nodes[0].connect(nodes[1].name), nodes[2].connect(nodes[3].name))
         await nodes[1].connect(nodes[2].name)
         await nodes[4].connect(nodes[0].name)
@@ -103,7 +103,7 @@ async def test_names_go_with_their_processes_and_nodes() -> None:
         await nodes[0].global_names.register("last", nodes[2].spawn(forever).pid)
         await nodes[2].stop()
         await until(lambda: not any(node.global_names.names() for node in nodes[:2]))
-        # The node that stopped has not taken the others apart.
+        # The stopped node did not separate the others.
         await until(lambda: is_mesh(nodes[:2]))
 
 
@@ -136,7 +136,7 @@ async def test_conflicts_when_two_parts_meet(on_conflict: OnConflict) -> None:
 async def test_a_conflict_that_nobody_can_settle_kills_nobody() -> None:
     async with nodes_of_one_hub(2) as nodes, nodes[0].mailbox() as one, nodes[1].mailbox() as two:
         for node, me in zip(nodes, (one, two), strict=True):
-            # As a BEAM would register it, with a function of its own.
+            # Registered as on a BEAM, with a custom resolve function.
             method = Export(atom("their"), atom("choice"), 3)
             request = (atom("register"), "name", me.pid, method)
             assert await node.gen_call("global_name_server", request) == "yes"
@@ -153,11 +153,11 @@ async def test_a_lost_connection_parts_both_ends_from_all() -> None:
         await synced(nodes)
         await nodes[0].global_names.register("name", me.pid)
         assert nodes[0].disconnect(nodes[1].name)
-        # Else the others would be in the part of both, which are apart.
+        # Otherwise the others would be in the partition of both, which are separated.
         await until(lambda: not nodes[0].nodes() and not nodes[1].nodes())
         await until(lambda: is_mesh(nodes[2:]))
         await until(lambda: not any(node.global_names.names() for node in nodes[1:]))
-        # They come back.
+        # They reconnect.
         await nodes[0].connect(nodes[1].name)
         await nodes[1].connect(nodes[2].name)
         await synced(nodes)
@@ -180,7 +180,7 @@ async def test_locks_are_let_go() -> None:
         assert await me.gen_call(server, lock("set_lock", 2)) is False
         assert await other.gen_call(server, lock("del_lock", 1)) is True
         assert await me.gen_call(server, lock("set_lock", 2)) is True
-        # With the connection, the holder is gone.
+        # The loss of the connection removes the holder.
         nodes[0].disconnect(nodes[1].name)
         assert await other.gen_call(server, lock("set_lock", 3)) is True
 

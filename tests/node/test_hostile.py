@@ -1,4 +1,4 @@
-"""Peers that know the cookie and mean no good: what they do costs them, and nobody else."""
+"""Hostile peers with the cookie: their actions affect only their own connection."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def make(hub: Hub, **settings: Any) -> Node:
 
 
 def link(one: Node, two: Node) -> Peer:
-    """The end at `one` of its link to `two`."""
+    """Returns `one`'s end of its connection to `two`."""
     return one._running.connections.up[Atom(two.name)]
 
 
@@ -99,7 +99,7 @@ async def test_a_signal_in_another_nodes_name_ends_the_connection(kind: str) -> 
 
 
 async def ask_in_vain(one: Node, two: Node) -> None:
-    """Asks `two` for what is answered, and reads no answer."""
+    """Sends requests to `two` and does not read the answers."""
     peer = link(one, two)
     deaf = Backpressure("the deaf", 0, 0, 0)
     peer._held_by.add(deaf)
@@ -120,7 +120,7 @@ async def test_who_asks_and_reads_no_answer_is_held_back(caplog: pytest.LogCaptu
             await ask_in_vain(one, two)
         assert "the backlog of answers" in caplog.text
         assert link(two, one)._answers.size < 512 * KIB
-        # Reading sets everything moving again.
+        # Reading resumes the traffic.
         await until(lambda: link(one, two).outbox.is_empty and link(two, one).outbox.is_empty)
         assert link(two, one)._answers.size == 0
         assert await one.ping(two.name)
@@ -195,13 +195,13 @@ async def test_an_answer_that_cannot_be_read_ends_its_call_and_nothing_else() ->
             await one.gen_call(("echo", two.name), b"x", timeout=PATIENCE)
         with pytest.raises(CallError, match=limit):
             await me.gen_call(("echo", two.name), b"x", timeout=PATIENCE)
-        # Arguments that cannot be read are answered, too.
+        # Calls with invalid arguments are answered as well.
         with pytest.raises(CallNotPossible, match="badarg"):
             await two.call(one.name, "py", "echo", [[[]] * 1001], timeout=PATIENCE)
         await other
         assert one.stats().traffic.messages_refused == 4
         assert not me.message_count
-        # Nobody is watched any more.
+        # No monitors are left.
         await until(lambda: not echo.watchers)
         serving.cancel()
 
@@ -236,7 +236,7 @@ def test_a_small_frame_does_not_take_a_gigabyte() -> None:
 
 
 class Mute:
-    """The owner of a connection on which nothing is ever said."""
+    """The owner of a connection without traffic."""
 
     def packets_received(self, packets: Sequence[Packet]) -> int:
         return 0
@@ -304,7 +304,7 @@ async def test_a_peer_ties_so_many_of_its_processes_to_ours_and_no_more(kind: st
         assert "links and monitors (limit: 100)" in event.reason
         await until(lambda: two._running.system.links_and_monitors_of(Atom(one.name)) == 0)
         assert await three.ping(two.name)
-        if kind == "link":  # the same one again is the same link
+        if kind == "link":  # linking the same process again keeps one link
             await until(lambda: two._running.system.links_and_monitors_of(Atom(three.name)) == 50)
 
 
@@ -361,7 +361,7 @@ async def test_a_full_mailbox_may_drop(by: str, caplog: pytest.LogCaptureFixture
         with caplog.at_level(logging.WARNING, "quicdist.node"):
             for number in range(200):
                 await one.send(("slow", two.name), (number, bytes(1000)))
-            # Nobody is held back.
+            # No sender is delayed.
             assert await one.ping(two.name)
             other.die(Atom("done"))
             await until(lambda: slow._fresh and slow._fresh[-1][0][0] == "DOWN")

@@ -1,5 +1,5 @@
-"""A peer that sends signals about links and monitors as it likes: it ends what it is linked to, as
-it may, and nothing else; and it keeps nobody from unlinking."""
+"""A peer that sends arbitrary link and monitor signals can end only the processes that it is linked
+to, and cannot prevent unlinking."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ids = st.integers(1, 6)
 
 
 class HostileLinks(RuleBasedStateMachine):
-    """Our process links and unlinks; the signals that come answer nothing, or anything."""
+    """The local process links and unlinks while arbitrary signals arrive."""
 
     @initialize()
     def begin(self) -> None:
         self.links = Links()
         self.linked: set[Pid] = set()
         self.awaited: dict[Pid, int] = {}
-        """The id of our last unlink that was not acknowledged."""
+        """Returns the id of the last unlink that is not acknowledged."""
 
     @rule(other=others)
     def we_link(self, other: Pid) -> None:

@@ -1,5 +1,5 @@
-"""A name belongs to the key, and the carrier, that it was trusted with: nobody takes it in the
-clear."""
+"""A name is bound to the key and the carrier with which it was trusted: a peer over plain TCP
+cannot use it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def own_epmd_port(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 class Claimant:
-    """Dials over plain TCP and says that it is somebody; it has the cookie."""
+    """Dials over plain TCP with a given name and the right cookie."""
 
     def __init__(self) -> None:
         self.answers: asyncio.Queue[bytes] = asyncio.Queue()
@@ -61,7 +61,7 @@ class Claimant:
         self.answers.put_nowait(b"")
 
     async def claim(self, port: int, name: str) -> bytes:
-        """The answer to that name."""
+        """Returns the answer to that name."""
         connection = await tcp.dial("127.0.0.1", port, timeout=PATIENCE)
         connection.handler = self  # type: ignore[assignment]
         connection.send_handshake(hs.build_name(Name(int(DEFAULT_FLAGS), 77, name)))
@@ -72,7 +72,7 @@ class Claimant:
 
 
 def listening(trust: Trust, port: int) -> Node:
-    """Reached over TCP, it dials over QUIC."""
+    """Returns a node that is reached over TCP and dials over QUIC."""
     return Node(
         "one@127.0.0.1",
         cookie=COOKIE,
@@ -99,14 +99,14 @@ async def test_a_name_whose_key_is_known_is_not_taken_in_the_clear(tmp_path: Pat
         await one.connect(peer.name)
         assert await Claimant().claim(port, peer.name) == b"snot_allowed"
         assert one.peer(peer.name).carrier == "quicdist"
-        # Nor when it is gone, nor after a restart.
+        # The same holds after a disconnect and after a restart.
     async with listening(trust, port):
         assert await Claimant().claim(port, peer.name) == b"snot_allowed"
         assert await Claimant().claim(port, "nobody@127.0.0.1") == b"sok"
 
 
 async def test_a_live_connection_in_tls_is_not_replaced_in_the_clear(tmp_path: Path) -> None:
-    """Nor where no keys are kept."""
+    """The rule also holds without a file of known keys."""
     port = free_port()
     async with listening(Trust.nothing(), port) as one, quic_peer(tmp_path) as peer:
         await one.connect(peer.name)
@@ -124,7 +124,7 @@ async def test_who_is_listed_as_uncertified_may_come_in_the_clear(tmp_path: Path
 
 
 async def test_a_node_whose_key_is_known_is_not_dialed_in_the_clear(tmp_path: Path) -> None:
-    """Whoever answers for EPMD may say where it is."""
+    """Any process that answers as EPMD can give the address of the node."""
     known = tmp_path / "known"
     async with (
         quic_peer(tmp_path) as peer,
@@ -148,7 +148,7 @@ async def test_a_node_whose_key_is_known_is_not_dialed_in_the_clear(tmp_path: Pa
         assert caught.value.is_refusal
 
 
-# -- who requires TLS ---------------------------------------------------------------------------
+# -- requirement of TLS ---------------------------------------------------------------------------
 
 
 def test_plain_tcp_is_no_carrier_of_who_requires_tls(tmp_path: Path) -> None:

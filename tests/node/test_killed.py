@@ -1,5 +1,5 @@
-"""A node whose process is killed is noticed over QUIC without waiting for net_ticktime; one that is
-only stopped, or badly reached, is not given up."""
+"""A killed node is detected over QUIC before net_ticktime; a node that is stopped or hard to reach
+is not disconnected."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 UNHURRIED = NodeLimits(net_ticktime=600.0)
-"""What is noticed with this is not noticed by silence."""
+"""A net_ticktime so long that silence does not explain a detection."""
 
 
 _DIALS = """
@@ -82,7 +82,7 @@ async def test_a_killed_peer_is_noticed_by_its_closed_port(
 
 
 async def test_a_call_of_a_killed_peer_fails_then(make_node: MakeNode) -> None:
-    """It needs no silence: what is sent is refused."""
+    """Detection needs no silence: datagrams to the closed port are refused."""
     process, name = await start_peer()
     async with make_node(limits=UNHURRIED) as node, node.mailbox() as me:
         reference = me.monitor(("b", name))
@@ -102,7 +102,7 @@ async def test_a_stopped_peer_keeps_its_connection(make_node: MakeNode) -> None:
             with node.events() as events:
                 process.send_signal(signal.SIGSTOP)
                 asking = asyncio.ensure_future(node.ping(name, timeout=PATIENCE))
-                # As many times longer as it takes for a killed one, and asked meanwhile.
+                # Several times the detection time of a killed node, with probes in between.
                 done, _ = await asyncio.wait([asking], timeout=4.0)
                 assert not done
                 process.send_signal(signal.SIGCONT)
@@ -123,7 +123,7 @@ async def test_a_path_that_loses_a_fifth_keeps_its_connection(
         two = make_node(name=name, listen=("127.0.0.1", real), limits=UNHURRIED)
         async with make_node(limits=UNHURRIED) as one, two:
             await one.connect(two.name)
-            # Idle, so that both sides send PINGs alone.
+            # Idle, so that both sides send only PING frames.
             with one.events() as events, pytest.raises(TimeoutError):
                 await asyncio.wait_for(anext(events), 4.0)
             assert proxy.dropped > 0
@@ -146,7 +146,7 @@ asyncio.run(main())
 async def test_our_own_blocked_loop_is_not_taken_for_a_restart_of_the_peer(
     make_node: MakeNode, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The peer's idle timeout is over meanwhile, and it answers what we send with a reset."""
+    """The peer's idle timeout expires meanwhile; it answers datagrams with a stateless reset."""
     limits = CarrierLimits(idle_timeout=2.0)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _SHORT_IDLE, COOKIE), stdout=asyncio.subprocess.PIPE
@@ -159,7 +159,7 @@ async def test_our_own_blocked_loop_is_not_taken_for_a_restart_of_the_peer(
         async with make_node(carriers=carriers, limits=node_limits) as node:
             assert await node.ping(name)
             with node.events() as events:
-                time.sleep(6.0)  # what blocks
+                time.sleep(6.0)  # blocks the loop
                 down = await asyncio.wait_for(anext(events), PATIENCE)
                 assert isinstance(down, NodeDown)
                 assert "event loop of this node was blocked" in down.reason

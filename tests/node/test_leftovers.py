@@ -1,7 +1,7 @@
-"""What a connection leaves behind in a node: nothing, whatever its end, and at once.
+"""A closed connection leaves no objects behind, however it ends.
 
-Python looks for cycles the more rarely the more there is: what only it would find adds up for an
-hour before it is given back. So these tests do without it.
+Python runs the cycle collector less often the more objects exist, so cyclic garbage could stay for
+an hour. These tests disable the collector.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OF_A_CONNECTION = (
 def no_search_for_cycles() -> Iterator[None]:
     gc.collect()
     gc.disable()
-    logging.disable()  # the lines that pytest captures keep what they tell of
+    logging.disable()  # the records that pytest captures keep references to their arguments
     yield
     logging.disable(logging.NOTSET)
     gc.enable()
@@ -43,7 +43,7 @@ def no_search_for_cycles() -> Iterator[None]:
 
 @pytest.fixture(params=["aioquic", "qh3"])
 async def pair(request: Any, make_node: MakeNode) -> AsyncIterator[tuple[Node, Node]]:
-    """Not connected; what connections there were is gone when the test ends."""
+    """Yields two nodes that are not connected."""
     if request.param == "qh3":
         pytest.importorskip("qh3", reason="quicdist[fast] is not installed")
     settings = {
@@ -56,7 +56,7 @@ async def pair(request: Any, make_node: MakeNode) -> AsyncIterator[tuple[Node, N
 
 
 def left() -> list[str]:
-    """Of all connections that there are or were."""
+    """Returns the class names of all connection objects that still exist."""
     kinds = (type(one) for one in gc.get_objects())
     ours = (kind.__name__ for kind in kinds if str(kind.__module__).startswith("quicdist."))
     return sorted(name for name in ours if name in OF_A_CONNECTION)
@@ -164,7 +164,7 @@ _NOT_OURS = (type, types.ModuleType, types.FunctionType, types.CodeType, asyncio
 
 
 def entries(root: object) -> int:
-    """Of all tables that can be reached from it."""
+    """Returns the sizes of all tables reachable from an object."""
     seen: set[int] = set()
     ahead, count = [root], 0
     while ahead:

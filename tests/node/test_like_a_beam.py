@@ -1,5 +1,5 @@
-"""A stock Erlang does the same things with a process of its own and with one in Python, and must
-not be able to tell them apart."""
+"""Stock Erlang runs the same operations with an Erlang and a Python process, and the results must
+be equal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.erlang
 
 @export(module="alike")
 async def process(trap: bool, observer: Pid) -> None:
-    """Does what it is told, and tells everything else on."""
+    """Executes orders and forwards all other messages."""
     me: Mailbox = current_process.get()
     me.trap_exit = trap
     await me.send(observer, (atom("up"), me.pid))
@@ -62,9 +62,9 @@ fun(Trap, Observer) ->
 end
 """
 
-# Spawn(Trap, Options) gives a process; Next() is the next message, pids and references replaced by
-# who they are, and Seen() too, or `nothing` when none came before the answers of another process of
-# that node.
+# Spawn(Trap, Options) returns a process. Next() returns the next message, with names in place of
+# pids and references. Seen() is like Next(), but returns `nothing` if no message arrives before
+# the answer of another process of that node.
 SCENARIOS = {
     "exit signals": """
         [begin

@@ -1,4 +1,4 @@
-"""A node of localhost is found wherever localhost leads to."""
+"""A node on localhost is found at each address of localhost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.io
 
 @pytest.fixture
 def both_families(monkeypatch: pytest.MonkeyPatch) -> None:
-    """localhost has both, whatever this machine's /etc/hosts says."""
+    """localhost has both address families, independent of /etc/hosts."""
     real = socket.getaddrinfo
 
     def getaddrinfo(host: str, *args: int, **named: int) -> list[object]:
@@ -31,7 +31,7 @@ def both_families(monkeypatch: pytest.MonkeyPatch) -> None:
         for address in ("::1", "127.0.0.1"):
             try:
                 found += real(address, *args, **named)
-            except socket.gaierror:  # not of the family that was asked for
+            except socket.gaierror:  # no address of the requested family
                 continue
         return found
 

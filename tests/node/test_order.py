@@ -1,4 +1,4 @@
-"""What one process sends to one other arrives in order, however it is addressed."""
+"""Signals from one process to another arrive in order, however the receiver is addressed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COUNT = 3000
 
 
 def ways(me: Mailbox, alias: Reference) -> tuple[Any, ...]:
-    """A pid, an alias, and a name: the ways to reach a process."""
+    """Returns a pid, an alias and a name of a process."""
     assert me.name is not None
     return me.pid, alias, (str(me.name), str(me.pid.node))
 
@@ -33,7 +33,7 @@ async def arrived(me: Mailbox) -> list[Any]:
 async def send_by_all_ways(sender: Mailbox, to: Mailbox) -> None:
     reach = ways(to, to.alias())
     for number in range(COUNT):
-        # Some large, so that they go in fragments, between which others may go.
+        # Some are large and thus fragmented; other frames may be sent between fragments.
         size = 200_000 if number % 500 == 0 else number % 7
         await sender.send(reach[number % 3], (number, bytes(size)))
 
@@ -63,7 +63,7 @@ async def test_under_loss(identity: Identity) -> None:
 async def test_with_a_beam(beam: Beam, make_node: MakeNode) -> None:
     async with make_node() as node, node.mailbox("me") as me, node.mailbox("other") as other:
         alias = me.alias()
-        # The BEAM's process learns our alias by message, and says its own three ways.
+        # The BEAM's process receives the alias in a message and sends its three addresses.
         asked = asyncio.ensure_future(
             beam.eval(
                 """register(sink, self()), A = alias(),
@@ -88,7 +88,7 @@ async def test_with_a_beam(beam: Beam, make_node: MakeNode) -> None:
 
 
 async def test_aliases_are_sent_to_as_otp_28_does() -> None:
-    """ALIAS_SEND is to go in OTP 30; a peer that takes the newer form gets that."""
+    """OTP 30 will remove ALIAS_SEND; a peer that supports ALTACT_SIG_SEND receives that."""
     hub = Hub()
     async with (
         Node("0@127.0.0.1", cookie="c", carriers=[hub]) as one,
@@ -112,8 +112,8 @@ async def test_aliases_are_sent_to_as_otp_28_does() -> None:
 
 
 async def test_a_priority_message_is_one_like_others() -> None:
-    """Since OTP 28 a receiver has priority messages by an alias made for them alone, which no
-    process here makes; to anybody else they are ordinary."""
+    """Since OTP 28 priority messages need a priority alias of the receiver. Python processes create
+    none, so the messages are delivered as ordinary ones."""
     hub = Hub()
     async with (
         Node("0@127.0.0.1", cookie="c", carriers=[hub]) as one,
@@ -147,7 +147,7 @@ async def test_who_sends_on_and_on_lets_others_have_their_turn() -> None:
             asyncio.get_running_loop().call_soon(turn)
 
         turn()
-        # Far less than any watermark.
+        # Much less than any watermark.
         for number in range(64):
             await me.send(you.pid, (number, bytes(4000)))
         assert turns > 2

@@ -1,4 +1,4 @@
-"""The small parts of a node, each alone."""
+"""Unit tests of the parts of a node."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ COOKIE_FILES: list[tuple[bytes, int, str | None]] = [
     (b"abc", 0o440, None),
     (b"abc", 0o404, None),
 ]
-"""As `erl` of OTP 25 reads them, or does not start."""
+"""Cookies as `erl` of OTP 25 reads them, or rejects them."""
 
 
 @pytest.mark.parametrize(("content", "mode", "cookie"), COOKIE_FILES)
@@ -237,7 +237,7 @@ def test_limits_that_make_no_sense() -> None:
 
 
 class Pipe:
-    """An outlet that takes so many bytes."""
+    """An outlet with room for a number of bytes."""
 
     def __init__(self, room: int) -> None:
         self.room = room
@@ -258,7 +258,7 @@ def message(data: bytes) -> OutgoingMessage:
 
 
 class Fours:
-    """Cuts messages into frames of four bytes."""
+    """Splits messages into frames of four bytes."""
 
     def frame(self, message: OutgoingMessage) -> bytes | None:
         return message.control if message.size <= 4 else None

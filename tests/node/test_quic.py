@@ -1,4 +1,4 @@
-"""Nodes over QUIC: in one process, and in two, one of which dies."""
+"""Nodes over QUIC in one process and in two processes, one of which is killed."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ async def test_a_peer_that_ends_is_seen_at_once(make_node: MakeNode) -> None:
 async def test_bad_weather_loses_and_reorders_nothing(
     identity: Identity, make_node: MakeNode
 ) -> None:
-    """The peer is reached through a proxy that has the port of its name."""
+    """Reaches the peer through a proxy on the port of the peer's name."""
     weather = Weather(loss=0.05, duplicate=0.05, reorder=0.1, corrupt=0.02)
     real = free_port()
     async with LossyProxy(("127.0.0.1", real), weather, seed=1) as proxy:

@@ -1,4 +1,4 @@
-"""What operators change while nodes run: pins, authorities, revocations, cookies."""
+"""Changes at run time: pins, authorities, revocation lists and cookies."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ async def test_a_certificate_that_is_revoked_ends_the_connection(tmp_path: Path)
 
 @pytest.mark.io
 async def test_an_authority_is_rotated_without_a_connection_lost(tmp_path: Path) -> None:
-    """Both in the file: certificates of either are believed, and connections stay. The old one
-    taken out: those of its certificates end, and those of the new one's stay."""
+    """With both authorities in the file, certificates of either are trusted and connections stay.
+    Removing the old one closes connections with its certificates only."""
     old, new = make_authority("old", 365), make_authority("new", 365)
     file = tmp_path / "ca.pem"
     file.write_bytes(pem([old.certificate]))
@@ -91,7 +91,7 @@ async def test_an_authority_is_rotated_without_a_connection_lost(tmp_path: Path)
         file.write_bytes(pem([old.certificate, new.certificate]))
         await ahead.connect(ours.name)
         assert set(ours.nodes()) == {left_behind.name, ahead.name}
-        # Our own certificate is replaced on disk: connections that are up stay, new ones show it.
+        # The own certificate is replaced on disk: connections stay, and new ones present it.
         install(issue(new, [names[0]], [], 365))
         ours.recheck_peers()
         ahead.disconnect(ours.name)
@@ -107,7 +107,7 @@ async def test_an_authority_is_rotated_without_a_connection_lost(tmp_path: Path)
 
 
 def test_only_the_authority_itself_revokes(tmp_path: Path) -> None:
-    """A list in its name that another key has signed says nothing."""
+    """A revocation list in the authority's name that another key has signed is ignored."""
     authority, impostor = make_authority("cluster", 1), make_authority("cluster", 1)
     (tmp_path / "ca.pem").write_bytes(pem([authority.certificate]))
     crl = tmp_path / "crl.pem"
@@ -177,7 +177,7 @@ async def test_a_cluster_changes_its_cookie_node_by_node() -> None:
 
 
 async def test_who_dials_takes_no_cookie_but_its_own_for_proof() -> None:
-    """Of those that it accepts: one that has leaked opens no way to be dialed."""
+    """A dialed node must prove the current cookie; a merely accepted one does not suffice."""
     async with with_cookies("new", "old") as ours, with_cookies("old") as stale:
         with pytest.raises(NoConnection, match="cookie"):
             await ours.connect(stale.name)

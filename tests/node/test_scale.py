@@ -1,4 +1,4 @@
-"""What costs nothing however much there is: counted in looks, never in seconds."""
+"""Operations whose cost does not depend on the number of objects, counted in steps, not seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BACKLOG = 5000
 
 
 class Looks:
-    """A match that counts how often it looks."""
+    """A match function that counts its calls."""
 
     def __init__(self, wanted: Term) -> None:
         self._wanted = wanted
@@ -56,7 +56,7 @@ async def test_what_was_there_before_a_mark_is_not_looked_at() -> None:
         looks = Looks("wanted")
         assert await me.receive(looks, timeout=0, since=mark) == "wanted"
         assert looks.count == 2
-        # What it skipped is older than the next mark, and all is where it was.
+        # Skipped messages are older than the next mark and keep their positions.
         again = me.mark()
         fill(me, "later")
         assert await me.receive(since=again, timeout=0) == "later"

@@ -1,4 +1,4 @@
-"""Links, unlinks, monitors and exits between two systems whose signals cross at will."""
+"""Links, unlinks, monitors and exits between two systems whose signals cross in random order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INDEXES = st.integers(0, 2)
 
 
 class Recorder(Process):
-    """A process that keeps its messages. Traps exits, so that it outlives its links."""
+    """A process that records its messages and traps exits."""
 
     def __init__(self, system: ProcessTable) -> None:
         super().__init__(system, Backpressure(self, 0, 1, 1))
@@ -38,7 +38,7 @@ class Recorder(Process):
 
 
 class Connection:
-    """A source of signals: the connection to a node."""
+    """A source of signals, in place of the connection to a node."""
 
     fingerprint = ""
 
@@ -58,7 +58,7 @@ class Connection:
 
 
 class Wire:
-    """The way to the other system: in order, as slow as the test wants."""
+    """The channel to the other system: ordered, with delays that the test controls."""
 
     def __init__(self) -> None:
         self.queue: deque[tuple[Signal, Payload]] = deque()
@@ -85,7 +85,7 @@ class Wire:
 
 
 class CrossingSignals(RuleBasedStateMachine):
-    """Three processes on each side; whatever they do, both ends of a link agree in the end."""
+    """Three processes on each side; after any actions both ends of a link agree."""
 
     @initialize()
     def begin(self) -> None:
@@ -140,7 +140,7 @@ class CrossingSignals(RuleBasedStateMachine):
 
     @rule(side=SIDES, count=st.integers(1, 4))
     def arrive(self, side: int, count: int) -> None:
-        """Some signals reach the other side."""
+        """Delivers some signals to the other side."""
         queue = self.wires[side].queue
         target = self.systems[1 - side]
         for _ in range(min(count, len(queue))):
@@ -150,7 +150,7 @@ class CrossingSignals(RuleBasedStateMachine):
             target.handlers[type(control)](control, payload, Connection((ONE, TWO)[side]))
 
     def link_arrives(self, control: Link) -> None:
-        """The other side has linked: that counts, unless it did not know of our unlink yet."""
+        """A link from the other side counts, unless it was sent before the unlink arrived there."""
         me = next(process for process in self.everyone if process.pid == control.to)
         if control.sender not in me.links._state:
             self.unlinked.pop((me.pid, control.sender), None)
@@ -166,7 +166,7 @@ class CrossingSignals(RuleBasedStateMachine):
 
     @invariant()
     def unlink_is_final(self) -> None:
-        """After unlink no exit signal of that link counts, until one of the two links again."""
+        """After unlink, exit signals of that link are ignored until a new link exists."""
         for (mine, other), count in self.unlinked.items():
             me = next(process for process in self.everyone if process.pid == mine)
             assert other not in set(me.links)
@@ -181,7 +181,7 @@ class CrossingSignals(RuleBasedStateMachine):
                 assert len(downs) == self.demonitored[reference]
 
     def teardown(self) -> None:
-        """Once everything has arrived, both sides agree."""
+        """After all signals are delivered, both sides agree."""
         if not hasattr(self, "wires"):
             return
         while any(wire.queue for wire in self.wires):

@@ -1,4 +1,4 @@
-"""Spawning and aliases between two nodes of one event loop: what no Erlang can be made to do."""
+"""Spawning and aliases between two nodes of one event loop, in cases that Erlang cannot produce."""
 
 from __future__ import annotations
 
@@ -115,14 +115,14 @@ async def test_a_parent_that_dies_before_the_reply() -> None:
 
 
 def _running(node: Node) -> int:
-    """Processes of a node that run a function of their own."""
+    """Returns the node's processes that run a spawned function."""
     mailboxes = [one for one in node.system.processes.values() if isinstance(one, Mailbox)]
     here = asyncio.current_task()
     return sum(one.loop is not None and one._task is not here for one in mailboxes)
 
 
 async def test_a_full_shell_holds_its_printers_back() -> None:
-    """A group leader is bounded like any receiver, and all that was printed comes, in order."""
+    """A group leader is bounded like any receiver, and all output arrives in order."""
     hub = Hub()
     printed: list[str] = []
     limits = NodeLimits(mailbox=MailboxLimits(high=64 * KIB, low=32 * KIB, hard=256 * KIB))

@@ -1,4 +1,4 @@
-"""Against a stock Erlang: spawning both ways, aliases, and where printed text goes."""
+"""Against stock Erlang: spawning in both directions, aliases, and the output of group leaders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.erlang
 
-# A process that is a group leader: what is printed comes as {Pid, Text} to whoever started it.
+# A group leader process that forwards output as {Pid, Text} to the process that started it.
 COLLECTOR = """
 Me = self(),
 Leader = spawn(fun F() -> receive
@@ -36,7 +36,7 @@ async def get(me: Mailbox, match: Any = None) -> Term:
     return await me.receive(match, timeout=PATIENCE)
 
 
-# -- from here to there --------------------------------------------------------------------------
+# -- from Python to Erlang -------------------------------------------------------------------------
 
 
 async def test_spawn_there_with_link_and_monitor(beam: Beam, make_node: MakeNode) -> None:
@@ -118,14 +118,14 @@ async def test_an_abandoned_linked_child_is_ended(beam: Beam, make_node: MakeNod
             assert me.spawn_request_abandon(asked) is False
             await node.ping(beam.name)
             await node.ping(beam.name)
-            # is_process_alive is a signal too, behind the one that ends it.
+            # is_process_alive is a signal too, sent after the exit signal.
             there = f"[there || P <- [whereis({name})], is_pid(P), is_process_alive(P)]"
             assert await beam.eval(there) == left
         assert me.message_count == 0
         await beam.eval("exit(whereis(abandoned_false), kill), ok")
 
 
-# -- from there to here --------------------------------------------------------------------------
+# -- from Erlang to Python -------------------------------------------------------------------------
 
 
 async def test_a_beam_spawns_exported_functions(beam: Beam, make_node: MakeNode) -> None:
@@ -186,7 +186,7 @@ async def test_spawn_request_here(beam: Beam, make_node: MakeNode) -> None:
             py=node.name,
         )
         assert answers == (atom("stop"), atom("stop"), atom(node.name))
-        # The request of a spawn with an alias is the alias.
+        # The request id of a spawn with an alias is the alias.
         aliased = await beam.eval(
             """{P, R} = spawn_opt('$py', py, forever, [],
                 [{monitor, [{alias, reply_demonitor}]}]),
@@ -213,7 +213,7 @@ async def test_aliases_of_ours_seen_from_there(beam: Beam, make_node: MakeNode) 
         async def told(alias: Reference, what: str) -> bool:
             """Whether a message that a BEAM sends to an alias arrives."""
             await node.call(beam.name, "erlang", "send", [alias, atom(what)])
-            # Behind it, from the same node, to the same process, by pid.
+            # Sent after it by the same node to the pid of the same process.
             await node.call(beam.name, "erlang", "send", [me.pid, atom("mark")])
             seen = []
             while (message := await get(me)) != "mark":
@@ -259,7 +259,7 @@ async def test_print_reaches_the_callers_shell(beam: Beam, make_node: MakeNode) 
             "rpc:cast('$py', py, greet, [<<\"Joe\">>])",
         ):
             printed = await beam.eval(
-                # print writes its words one by one.
+                # print() writes its arguments one by one.
                 f"{COLLECTOR} {call}, Lines(4)",
                 py=node.name,
             )

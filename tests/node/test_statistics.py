@@ -1,4 +1,4 @@
-"""What a node tells of itself: counted once, never lost, never shared between two nodes."""
+"""Node statistics: each event is counted once, and counters are not shared between nodes."""
 
 from __future__ import annotations
 

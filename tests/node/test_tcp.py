@@ -1,4 +1,4 @@
-"""Nodes on TCP, found by EPMD: between two of ours, and with stock Erlang, which cannot tell."""
+"""Nodes over TCP with EPMD: between two quicdist nodes, and with stock Erlang."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.io
 
 @pytest.fixture
 def own_epmd_port(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Where no EPMD is, and where everybody here will look for one."""
+    """A free port that all nodes of the test use as the EPMD port."""
     port = free_port()
     monkeypatch.setenv("ERL_EPMD_PORT", str(port))
     return port
@@ -49,7 +49,7 @@ def named(name: str, **settings: Any) -> Node:
     return Node(name, **{"cookie": COOKIE, **settings})
 
 
-# -- two of ours ---------------------------------------------------------------------------------
+# -- two quicdist nodes ----------------------------------------------------------------------------
 
 
 async def test_two_nodes_find_each_other_by_the_epmd_that_one_of_them_is(
@@ -69,13 +69,13 @@ async def test_the_world_of_some_hosts(own_epmd_port: int) -> None:
     hosts = ["127.0.0.1", "127.0.0.2", "localhost"]
     async with named("one@127.0.0.1") as one, named("two@127.0.0.1") as two:
         assert [name for name, _ in await net_adm.names("127.0.0.1")] == ["one", "two"]
-        # No EPMD at the second, and who has no such name answers to none at the third.
+        # The second host has no EPMD, and the node on the third does not have the name.
         assert await net_adm.world(one, hosts) == [two.name]
         assert one.nodes() == [two.name]
 
 
 async def test_the_carrier_follows_from_the_name(own_epmd_port: int, make_node: MakeNode) -> None:
-    """One node's connections may be of both kinds, whatever it is called itself."""
+    """A node can have connections of both kinds, independent of its own name."""
     async with named("py@127.0.0.1") as py, make_node() as quic, make_node() as other:
         await py.connect(quic.name)
         assert py.peer(quic.name).carrier == "quicdist"
@@ -133,7 +133,9 @@ async def test_who_connects_and_says_nothing_is_held_to_a_number(own_epmd_port: 
         ends = await asyncio.gather(*(reader.read() for reader, _ in silent[20:]))
         assert set(ends) == {b""}
         async with named("two@127.0.0.1") as two:
-            await two.connect(one.name, retry=Retry(first=0.2))  # the silent ones' time is over
+            await two.connect(
+                one.name, retry=Retry(first=0.2)
+            )  # after the timeout of the silent hosts
         for _, writer in silent:
             writer.close()
 
@@ -183,14 +185,14 @@ async def test_places_that_are_none() -> None:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[tuple[RealEpmd, Beam]]:
-    """OTP's epmd, and a stock node with a long name, for all tests of this module."""
+    """OTP's epmd and a stock node with a long name, for all tests of this module."""
     with RealEpmd() as epmd, named_erl("stock@127.0.0.1", epmd, cookie=COOKIE) as erlang:
         yield epmd, Beam(erlang, "stock@127.0.0.1")
 
 
 @pytest.fixture
 def real(running: tuple[RealEpmd, Beam], monkeypatch: pytest.MonkeyPatch) -> RealEpmd:
-    """Where everybody here looks for nodes."""
+    """The EPMD port of all nodes in the test."""
     monkeypatch.setenv("ERL_EPMD_PORT", str(running[0].port))
     return running[0]
 
@@ -262,7 +264,7 @@ async def test_short_names(real: RealEpmd) -> None:
 @pytest.mark.erlang
 async def test_connects_that_cross(stock: Beam) -> None:
     for _ in range(CROSSINGS):
-        for name in ("a@127.0.0.1", "z@127.0.0.1"):  # less and greater than the other's
+        for name in ("a@127.0.0.1", "z@127.0.0.1"):  # less and greater than the other name
             async with named(name) as node:
                 ours, theirs = await asyncio.gather(
                     node.ping(stock.name), stock.eval("net_adm:ping('$py')", py=name)

@@ -1,4 +1,4 @@
-"""Nodes on TLS over TCP: between two of ours, and with stock Erlang and `-proto_dist inet_tls`."""
+"""Nodes over TLS: between two quicdist nodes, and with stock Erlang and `-proto_dist inet_tls`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.io
 
 @dataclass(frozen=True)
 class Pki:
-    """An authority, and certificates of it for localhost."""
+    """An authority and certificates for localhost that it signed."""
 
     directory: Path
     authority: Authority
@@ -48,7 +48,7 @@ def pki(tmp_path: Path) -> Pki:
 
 @pytest.fixture(autouse=True)
 def epmd_port(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Where no EPMD is, and where everybody here will look for one."""
+    """A free port that all nodes of the test use as the EPMD port."""
     port = free_port()
     monkeypatch.setenv("ERL_EPMD_PORT", str(port))
     return port
@@ -59,7 +59,7 @@ def named(name: str, **settings: Any) -> Node:
     return Node(name, **{"cookie": COOKIE, "carriers": [Quic(), Tls()], "trust": trust, **settings})
 
 
-# -- two of ours ---------------------------------------------------------------------------------
+# -- two quicdist nodes ----------------------------------------------------------------------------
 
 
 async def test_two_nodes_speak_tls() -> None:
@@ -116,7 +116,7 @@ async def test_a_trust_that_tls_over_tcp_cannot_follow_is_refused_at_the_start()
 
 @pytest.mark.parametrize("how", ["authority", "pins"])
 def test_what_is_verified_over_tcp_is_said(how: str, pki: Pki) -> None:
-    """Who dials is asked for a certificate by authority alone."""
+    """A dialer's certificate is requested only with an authority."""
     trust = pki.trust if how == "authority" else Trust.pinned({"*": f"sha256:{64 * '0'}"})
     said = Tls().make(Credentials(None, trust, ["127.0.0.1"])).describe()
     assert ("and dialers" in said) == (how == "authority")
@@ -146,7 +146,7 @@ async def test_whoever_speaks_no_tls_costs_only_his_connection() -> None:
 
 @contextmanager
 def stock(pki: Pki, port: int, *, server: str = "", client: str) -> Iterator[Beam]:
-    """A node that speaks TLS, with more options of OTP's for its two sides."""
+    """A stock node with TLS distribution and further ssl options for both sides."""
     certificate, key = write(pki.issue(), pki.directory)
     pair = f'{{certfile, "{certificate}"}}, {{keyfile, "{key}"}}, {{cacertfile, "{pki.ca_file}"}}'
     options = pki.directory / "ssl_dist.conf"

@@ -1,4 +1,4 @@
-"""Who is believed, let in and served, between nodes over QUIC, with attackers in the way."""
+"""Trust, access and attacks on the path between nodes over QUIC."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ async def test_without_the_cookie_nobody_is_remembered(known: Path, tmp_path: Pa
 async def test_a_name_that_is_not_in_the_certificate_is_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One node's certificate, another node's name, and the right cookie."""
+    """A peer with its own certificate, another node's name, and the right cookie."""
     authority = make_authority("cluster", 1)
     (tmp_path / "ca.pem").write_bytes(pem([authority.certificate]))
     trust = Trust.authority(tmp_path / "ca.pem")
@@ -196,13 +196,13 @@ async def test_a_node_that_is_not_pinned(tmp_path: Path) -> None:
                 await ours.connect(other.name)
 
 
-# -- somebody in between ------------------------------------------------------------------------
+# -- attackers on the path ------------------------------------------------------------------------
 
 
 class InBetween:
-    """Whoever controls the path: ends QUIC on both sides with keys of its own, and passes on and
-    reads all that is said, without knowing the cookie. Where he `strips`, he tells each side that
-    the other cannot bind its proof of the cookie to the TLS session."""
+    """An attacker on the path without the cookie. It terminates QUIC on both sides with its own
+    keys and reads and relays all data. With `strips`, it tells each side that the other does not
+    support binding the cookie proof to the TLS session."""
 
     def __init__(self, target: str, *, strips: bool = True) -> None:
         self.target = target
@@ -213,7 +213,7 @@ class InBetween:
 
     @asynccontextmanager
     async def standing(self) -> AsyncIterator[str]:
-        """Up: where it is, for a table of whom it deceives."""
+        """Starts the attacker and returns its address, for the routes of its victims."""
         settings = QuicSettings(Credentials(someone(), Trust.nothing()))
         self.endpoint = await Endpoint.open("127.0.0.1", 0, settings=settings, accept=self._accept)
         try:
@@ -264,7 +264,7 @@ class InBetween:
 
 
 async def test_somebody_in_between_two_nodes_that_bind_is_found_out() -> None:
-    """Though nothing is verified: what proves the cookie to one TLS session is wrong on another."""
+    """Works without verification: a cookie proof of one TLS session is invalid in another."""
     name = free_name()
     attacker = InBetween(name, strips=False)
     async with (
@@ -302,7 +302,7 @@ async def test_somebody_in_between_is_found_out(known: Path, tmp_path: Path, how
 async def test_somebody_in_between_from_the_first_meeting_on_is_seen_when_he_leaves(
     known: Path, tmp_path: Path
 ) -> None:
-    """What first use means: his key is the one that is kept."""
+    """The limit of trust on first use: the attacker's key is recorded."""
     name, theirs, ours = free_name(), someone(), someone()
     attacker = InBetween(name)
     async with (
@@ -333,7 +333,7 @@ async def test_who_believes_everybody_is_warned(
 
 
 async def test_somebody_in_between_reads_all_where_nothing_is_verified() -> None:
-    """What `none` means, and that the attack of these tests is one."""
+    """The meaning of `none`, and evidence that the attack of these tests works."""
     name = free_name()
     attacker = InBetween(name)
     async with (
@@ -386,7 +386,7 @@ async def test_who_may_connect_and_be_dialed() -> None:
 
 
 async def test_what_may_be_called() -> None:
-    """By each way there is: erpc, rpc, a call to the module's name, spawn."""
+    """Tries each way: erpc, rpc, a call to the module's name, and spawn."""
     friends, strangers, ours = free_name(), free_name(), free_name()
     access = Access(calls={"*": ["calc:a*"], friends: ["calc:double"], "nobody@*": ["*"]})
     same = someone()
@@ -434,7 +434,7 @@ def test_a_network_of_ipv6_is_one_address_and_memory_is_bounded() -> None:
     for number in range(FREE + 1):
         guesses.failed(f"2001:db8::{number:x}", 0.0)
     assert guesses.delay("2001:db8::ffff", 0.0) > 0.0
-    assert guesses.delay("2001:db8:0:1::1", 0.0) > 0.0  # all of a /48, which one may own
+    assert guesses.delay("2001:db8:0:1::1", 0.0) > 0.0  # one owner may have a whole /48
     assert guesses.delay("2001:db8:1::1", 0.0) == 0.0
     for number in range(10_000):
         guesses.failed(f"10.1.{number // 256}.{number % 256}", 1.0)

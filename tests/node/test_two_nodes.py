@@ -1,4 +1,4 @@
-"""Two nodes of one event loop, over a carrier without a network."""
+"""Two nodes in one event loop, over a carrier without a network."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def get(me: Mailbox, match: Any = None) -> Term:
     return await me.receive(match, timeout=PATIENCE)
 
 
-# -- life ----------------------------------------------------------------------------------------
+# -- life cycle ------------------------------------------------------------------------------------
 
 
 async def test_a_node_is_used_while_it_runs(hub: Hub) -> None:
@@ -356,7 +356,7 @@ async def test_nobody_there(hub: Hub) -> None:
         with pytest.raises(NoConnection, match=r"no EPMD answers at nowhere\.invalid"):
             await one.connect("name@nowhere.invalid")
     async with make(hub) as one:
-        # Long before the time is over: the port is closed.
+        # Long before the timeout: the port is closed.
         with pytest.raises(NoConnection, match=r"nobody at port 99$") as caught:
             await one.call("99@127.0.0.1", "m", "f", timeout=PATIENCE)
         assert caught.value.cause is Cause.PORT_CLOSED
@@ -379,7 +379,7 @@ async def test_nobody_there(hub: Hub) -> None:
 
 @pytest.mark.io
 async def test_a_host_that_is_no_name_at_all_is_told_and_not_waited_for(hub: Hub) -> None:
-    """A peer may make us dial it, with a pid of such a node."""
+    """A peer may cause a dial with a pid of such a node."""
     async with make(hub) as one:
         for name in ("x@" + "y" * 80, "x@a..b", "x@\u00fc" + "." * 9, "x@ "):
             with pytest.raises(NoConnection):
@@ -411,7 +411,7 @@ def test_pauses_double_up_to_a_bound_and_are_cut_by_chance() -> None:
 
 
 async def test_a_peer_that_came_back(hub: Hub) -> None:
-    """It is alive as far as we know, and has started anew as far as it knows."""
+    """The peer has restarted, while the local node considers it alive."""
     async with make(hub) as one:
         two = make(hub)
         await two.start()
@@ -475,7 +475,7 @@ async def test_a_silent_peer_is_down(hub: Hub) -> None:
     async with make(hub, limits=limits) as one, make(hub) as two:
         await one.connect(two.name)
         with one.events() as events:
-            await asyncio.sleep(1.0)  # more than net_ticktime, and nothing to say
+            await asyncio.sleep(1.0)  # longer than net_ticktime, without traffic
             assert one.nodes() == [two.name]
             for connection in hub.connections:
                 connection.is_frozen = True
@@ -511,7 +511,7 @@ async def test_a_zombie_is_found_by_asking(hub: Hub) -> None:
         with one.events() as events:
             await asyncio.sleep(1.0)
             assert one.nodes() == [two.name]
-            # two's transport lives on, and swallows what it gets.
+            # two's transport stays up and discards what it receives.
             hub.connections[1].is_deaf = True
             hub.connections[0].is_deaf = True
             down = await asyncio.wait_for(anext(events), PATIENCE)
@@ -520,7 +520,7 @@ async def test_a_zombie_is_found_by_asking(hub: Hub) -> None:
 
 
 async def test_a_node_that_is_slow_to_answer_is_no_zombie(hub: Hub) -> None:
-    """As one that has just started while its machine is busy."""
+    """A peer that has just started on a busy machine."""
     hub.needs_probe = True
     limits = NodeLimits(net_ticktime=0.4)
     async with make(hub, limits=limits) as one, make(hub, limits=limits) as two:
@@ -545,7 +545,7 @@ async def push(node: Node, to: Node, count: int, size: int = 16 * KIB) -> None:
 
 
 async def held(node: Node) -> None:
-    """Waits until some mailbox of the node holds some peer back."""
+    """Waits until a mailbox of the node applies back-pressure to a peer."""
     system = node._running.system
     await until(lambda: any(process.level.held for process in system.processes.values()))
 
@@ -572,7 +572,7 @@ async def test_the_flooder_can_be_asked(pair: tuple[Node, Node]) -> None:
     async with two.mailbox("basin") as basin:
         pushing = asyncio.create_task(push(one, two, 20))
         await held(two)
-        # The answer is behind the backlog, which fits below the hard bound.
+        # The answer follows the backlog, which is below the hard limit.
         assert await two.call(one.name, "py", "add", [1, 2]) == 3
         await pushing
         assert basin.message_count == 20
@@ -586,7 +586,7 @@ async def test_at_the_hard_bound_calls_fail(hub: Hub, pair: tuple[Node, Node]) -
     async with two.mailbox("basin") as basin:
         pushing = asyncio.create_task(push(one, two, 500))
         await held(two)
-        # The answer comes behind more than the mailbox may hold.
+        # The answer follows more messages than the mailbox may hold.
         await until(
             lambda: any(
                 end.statistics().bytes_unacknowledged > 1024 * KIB for end in hub.connections

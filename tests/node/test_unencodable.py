@@ -1,5 +1,5 @@
-"""What cannot be encoded: the error names the function and its argument, is small, and comes at
-once; nobody else notices."""
+"""Objects that cannot be encoded: the error is raised at once, is small, and names the function and
+its argument; other calls are not affected."""
 
 from __future__ import annotations
 

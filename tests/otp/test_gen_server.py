@@ -1,4 +1,4 @@
-"""Against a stock Erlang and Elixir: servers in Python as a BEAM sees them."""
+"""Python servers as seen by stock Erlang and Elixir."""
 
 from __future__ import annotations
 

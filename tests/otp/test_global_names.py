@@ -24,7 +24,7 @@ pytestmark = pytest.mark.erlang
 
 
 class Other(Beam):
-    """A BEAM of one test's own, which can be lost and come back."""
+    """A BEAM of one test, which can be killed and restarted."""
 
     def __init__(self, gateway: GatewayThread) -> None:
         self._gateway = gateway
@@ -115,7 +115,7 @@ async def test_names_by_way_of_a_beam_node(beam: Beam, make_node: MakeNode) -> N
             await global_names.register(node, name, me.pid, via=beam.name)
             with pytest.raises(NameTaken):
                 await global_names.register(node, name, me.pid, via=other.name)
-            # A node that we have never talked to finds us by the name.
+            # A node without a previous connection finds this node by the name.
             for one in (other, beam):
                 assert await one.eval("global:send(python, hello)") == me.pid
                 assert await get(me) == "hello"
@@ -197,7 +197,7 @@ async def test_a_beam_and_two_visible_pythons(make_node: MakeNode) -> None:
         async with make_node(visible=True) as two:
             await two.connect(beam.name)
             await is_one_cluster([beam], [one, two])
-            # The BEAM is the one that is lost.
+            # The BEAM is lost.
             await beam.kill()
             await is_one_cluster([], [one, two])
             await beam.come_back()
@@ -254,7 +254,7 @@ async def test_conflicts(make_node: MakeNode, on_conflict: OnConflict, ours: str
 
 
 class Named(Counter):
-    """A server with a name in the cluster, which each of its lives takes anew."""
+    """A server that registers its global name on each restart."""
 
     def __init__(self, node: Node) -> None:
         super().__init__()

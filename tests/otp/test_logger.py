@@ -32,7 +32,7 @@ def attached(handler: LoggerHandler) -> Iterator[logging.Logger]:
 
 
 async def tap(beam: Beam, sink: Mailbox) -> None:
-    """What the BEAM logs also comes to a mailbox."""
+    """Forwards log events of the BEAM to a mailbox."""
     await beam.eval(
         f"""logger:set_primary_config(level, all),
         ok = logger:add_primary_filter(tap, {{fun(Event, _) ->
@@ -125,7 +125,7 @@ async def test_nobody_waits_for_a_node_that_is_not_there() -> None:
                 told = f"90 log events of {node.name} were dropped: too many waited".encode()
                 assert sorted(texts) == sorted([told, *(b"%d" % number for number in range(10))])
                 assert await handler.drained()
-                # What sending says of itself is not sent.
+                # Log records about sending are not sent.
                 logging.getLogger("quicdist.node").debug("sent")
                 log.info("last")
                 assert (await proxy.receive(timeout=PATIENCE))[2] == b"last"

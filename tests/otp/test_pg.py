@@ -94,7 +94,7 @@ async def test_monitors(beam: Beam, make_node: MakeNode) -> None:
         assert groups.demonitor_groups(all_of_it)
         assert not groups.demonitor_groups(all_of_it)
 
-        # The same seen from there, of our scope process and of its own.
+        # The same as seen by the BEAM, for the Python scope process and its own.
         seen = asyncio.create_task(
             beam.eval(
                 f"""{{R, [P]}} = pg:monitor(watched, g),
@@ -117,7 +117,7 @@ async def test_monitors(beam: Beam, make_node: MakeNode) -> None:
         await beam.eval("gen_server:stop(watched)")
         assert await get(me) == (reference, atom("leave"), atom("g"), [pid])
         assert groups.members(atom("g")) == [member.pid]
-        # It comes back, and is told what there is.
+        # It returns and receives the current members.
         await beam.eval("{ok, _} = pg:start(watched), ok")
         await _until_beam(beam, "pg:get_members(watched, g)", {member.pid}, 1)
         # The connection goes.

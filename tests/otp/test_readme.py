@@ -1,4 +1,4 @@
-"""The README's example of OTP in Python runs as it stands there, names and ports aside."""
+"""The OTP example of the README runs as shown, except for names and ports."""
 
 from __future__ import annotations
 

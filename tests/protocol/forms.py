@@ -1,5 +1,5 @@
-"""Every control message of the ERTS manual, written out: what tests send as raw tuples, and the
-oracle that `quicdist.protocol.wire` is compared with.
+"""Every control message of the ERTS manual, for tests that send raw tuples and as the oracle for
+`quicdist.protocol.wire`.
 
 One frozen dataclass for each, with the manual's name in CamelCase, its operation number as `OP`
 and `HAS_PAYLOAD` for whether a term follows. ERTS manual, Distribution Protocol, "Protocol between
@@ -30,7 +30,7 @@ from quicdist.protocol.wire import (
 __all__ = ["ALTACT_ALIAS", "ALTACT_EXIT", "ALTACT_NAME", "ALTACT_PRIO", "ALTACT_TOKEN"]
 
 EMPTY = Atom("")
-"""What is written where the manual says unused."""
+"""The value of fields that the manual calls unused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The recordings in tests/data, taken apart into packets.
+"""Splits the recordings in tests/data into packets.
 
 Each line is one STREAM chunk of a real carrier between two real Erlang nodes. The deframers
 here know just enough of each carrier to find the packets.
@@ -57,7 +57,7 @@ def conversations(name: str) -> list[list[Recorded]]:
 
 
 class _Stream:
-    """Length-prefixed packets out of chunks."""
+    """Extracts length-prefixed packets from chunks."""
 
     def __init__(self) -> None:
         self._buffer = b""

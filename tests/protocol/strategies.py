@@ -1,4 +1,4 @@
-"""Terms and control messages made by hypothesis, for the tests of this floor."""
+"""Hypothesis strategies for terms and control messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two sessions talking to each other, without a carrier between them."""
+"""Two sessions connected without a carrier."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FORMS = {
     "cache": CACHE_ONLY,
     "both": DEFAULT_FLAGS,
 }
-"""What can be negotiated, as far as it changes the form of frames."""
+"""The negotiable flags that change the form of frames."""
 
 
 def node(
@@ -49,9 +49,9 @@ def shake(
     decision: Status | Named = Status.OK,
     alive: Status = Status.TRUE,
 ) -> tuple[list[Event], list[Event]]:
-    """Carries handshake messages to and fro until both have nothing to say.
+    """Exchanges handshake messages until both sides have none left.
 
-    Returns the events of either that were no messages to send.
+    Returns the events of both sides other than messages to send.
     """
     seen: tuple[list[Event], list[Event]] = ([], [])
     sessions = (dialer, listener)

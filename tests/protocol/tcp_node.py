@@ -1,4 +1,4 @@
-"""A node on a plain blocking TCP socket: just enough to talk to a real Erlang."""
+"""A minimal node on a blocking TCP socket, for tests with a real Erlang."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE
 
 PORT_NAME = "127.0.0.2"
-"""Our address: Erlang on 127.0.0.1 has the same port, and so needs nobody to ask for it."""
+"""The address of this node. Erlang on 127.0.0.1 has the same port, so no EPMD is needed."""
 
 
 def listener() -> socket.socket:
-    """A listening socket of ours whose port is free at 127.0.0.1 too."""
+    """Returns a listening socket whose port is also free on 127.0.0.1."""
     server = socket.create_server((PORT_NAME, free_port(PORT_NAME, "127.0.0.1")))
     server.settimeout(PATIENCE)
     return server
 
 
 def erl_args(name: str, cookie: str, port: int) -> tuple[str, ...]:
-    """What makes `erl` a node at 127.0.0.1 that finds us, and is found, without an EPMD.
+    """Returns the options for a node at 127.0.0.1 that connects both ways without an EPMD.
 
     It must not log: its standard output carries answers.
     """

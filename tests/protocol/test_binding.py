@@ -1,5 +1,5 @@
-"""Proofs of the cookie that are bound to a TLS session, and cookies that are being changed: two
-sessions with nothing between them."""
+"""Cookie proofs that are bound to a TLS session, and cookie rotation, between two sessions without
+a carrier."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_an_acceptor_is_shown_whether_the_peer_binds() -> None:
 
 
 def test_an_unbound_proof_is_not_taken_where_both_have_offered() -> None:
-    """Else the bit would be worth nothing: the relay has the victim's unbound digest."""
+    """Otherwise the flag would be useless, because the relay has the victim's unbound digest."""
     listener = acceptor(binding=ONE)
     (start,) = initiator(binding=ONE).start()
     assert isinstance(start, SendHandshake)

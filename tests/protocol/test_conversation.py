@@ -1,4 +1,4 @@
-"""Two sessions in a long conversation: random messages, fragments that mingle, caches that turn."""
+"""A long exchange of two sessions: random messages, interleaved fragments, atom cache turnover."""
 
 from __future__ import annotations
 

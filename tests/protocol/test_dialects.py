@@ -1,4 +1,4 @@
-"""Dialects against what is known of the wire, and against any cutting of the byte stream."""
+"""Dialects against known wire data and against arbitrary splits of the byte stream."""
 
 from __future__ import annotations
 
@@ -379,7 +379,7 @@ def test_erlang_quic_traits() -> None:
 def test_recordings(
     file: str, kind: type[QuicDistDialect | MaculaDistDialect | ErlangDistDialect], seed: int | None
 ) -> None:
-    """All of each connection is understood, as recorded and cut anew, and always the same."""
+    """Each recorded connection is parsed completely and alike for any split of the bytes."""
     dice = random.Random(seed)
     results: dict[tuple[int, str], list[Packet]] = {}
     ends: dict[tuple[int, str], QuicDialect] = {}

@@ -1,4 +1,4 @@
-"""A real Erlang on the other end of a TCP connection reads what we write, and the reverse."""
+"""Sessions over TCP with a real Erlang, which reads their output, and vice versa."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def our_name() -> str:
 
 
 def dialed(peer: Peer, name: str, flags: Flag = DEFAULT_FLAGS) -> TcpNode:
-    """Connected to Erlang, by us."""
+    """Yields a connection that this node dialed."""
     session = initiator(node(name, flags=flags), expected_peer=peer.name)
     tcp = TcpNode.dial(session, peer.port)
     tcp.shake()
@@ -72,7 +72,7 @@ def dialed(peer: Peer, name: str, flags: Flag = DEFAULT_FLAGS) -> TcpNode:
 
 
 def answered(peer: Peer, name: str, flags: Flag = DEFAULT_FLAGS) -> TcpNode:
-    """Connected to us, by Erlang."""
+    """Yields a connection that Erlang dialed."""
     peer.erlang.eval(f"spawn(fun() -> net_kernel:connect_node('{name}') end), <<>>.")
     sock, _ = peer.server.accept()
     tcp = TcpNode(acceptor(node(name, flags=flags), expected_peer=peer.name), sock)
@@ -85,7 +85,7 @@ def pid(name: str, number: int = 1) -> Pid:
 
 
 def echo(tcp: TcpNode, me: Pid, term: Any) -> Any:
-    """What Erlang makes of a term."""
+    """Returns how Erlang prints a term."""
     tcp.send(RegSend(me, ECHO), (me, term))
     return tcp.receive_for(me)[1]
 
@@ -172,7 +172,7 @@ def test_an_old_connection_gives_way_to_a_new_one(peer: Peer) -> None:
 
 
 def test_erlang_answers_alive_that_its_old_connection_stands(peer: Peer) -> None:
-    """A listener that believes to be connected asks, and Erlang is not confused by it."""
+    """A listener that considers itself connected sends `alive`, which Erlang handles."""
     name = our_name()
     peer.erlang.eval(f"spawn(fun() -> net_kernel:connect_node('{name}') end), <<>>.")
     sock, _ = peer.server.accept()
@@ -182,13 +182,13 @@ def test_erlang_answers_alive_that_its_old_connection_stands(peer: Peer) -> None
 
 
 def test_the_greater_name_s_attempt_survives(peer: Peer) -> None:
-    """Both dial before either answers: `py` is greater than `otp`, thus ours goes on."""
+    """Both dial at once: `py` is greater than `otp`, so the attempt of `py` continues."""
     name = our_name()
     peer.erlang.eval(f"spawn(fun() -> net_kernel:connect_node('{name}') end), <<>>.")
     theirs, _ = peer.server.accept()
     theirs.settimeout(PATIENCE)
     with theirs, theirs.makefile("rb") as stream:
-        # Its name is awaited first: whether it comes before ours reaches it is else a race.
+        # Waits for Erlang's name first, which avoids a race with this node's name.
         assert len(stream.read(17 + len(peer.name))) == 17 + len(peer.name)
         with TcpNode.dial(initiator(node(name)), peer.port) as ours:
             (first,) = ours.session.start()
@@ -287,7 +287,7 @@ def test_large_messages_of_several_erlang_processes(peer: Peer) -> None:
 
 
 def _introduce(peer: Peer, tcp: TcpNode, me: Pid) -> None:
-    """Lets Erlang source find our pid in persistent_term `us`."""
+    """Stores this process's pid in the persistent_term `us` for Erlang source."""
     peer.erlang.eval("""
         register(keeper, spawn(fun() -> receive T -> persistent_term:put(us, T) end end)), <<>>.
     """)
@@ -342,7 +342,7 @@ def test_links_monitors_and_spawns_as_a_real_node_answers_them(peer: Peer) -> No
 
 
 def test_a_real_node_survives_every_message_that_it_knows(peer: Peer) -> None:
-    """BEAM drops the connection for a control message that it does not like."""
+    """The BEAM closes the connection on an invalid control message."""
     name = our_name()
     me = pid(name)
     ref = Reference(Atom(name), (1, 2, 3), 77)

@@ -1,4 +1,4 @@
-"""Capability flags: the manual's bits, and what must be among them."""
+"""Capability flags: the bits of the manual and the mandatory flags."""
 
 from __future__ import annotations
 

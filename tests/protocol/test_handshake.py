@@ -1,4 +1,4 @@
-"""The table of the handshake: where each state leads, and that nothing else changes it."""
+"""The state table of the handshake: only the listed events change the state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handshake messages to and from bytes, and the proof of the cookie."""
+"""Encoding and decoding of handshake messages, and the cookie digest."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A peer that says anything: without the cookie it never gets in, with it it never gets further
-than the end of its own connection."""
+"""Peers that send arbitrary data: without the cookie they never connect, and with it they can only
+end their own connection."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ STATUSES = [hs.build_status(status) for status in hs.Status]
 
 
 class WithoutTheCookie(RuleBasedStateMachine):
-    """It knows the protocol, and repeats what it hears: from us, and from a node with the cookie
-    that it lets believe to talk to us."""
+    """A peer that knows the protocol and replays messages of the victim, and of a node with the
+    cookie that takes it for the victim."""
 
     @initialize(dials=st.booleans())
     def begin(self, dials: bool) -> None:

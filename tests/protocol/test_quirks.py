@@ -1,4 +1,4 @@
-"""Each quirk of the foreign carriers, against a double that has it and nothing to soften it."""
+"""Each quirk of the third-party carriers, against a test double that has the quirk."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TICK = bytes(4)
 
 
 def send_at_once(owner: Owner) -> None:
-    """An owner that sends as soon as it may."""
+    """Makes an owner send as soon as the connection is up."""
     owner.on_up = lambda: [owner.connection.send_frame((b"at once %d" % i,)) for i in range(3)]  # type: ignore[assignment,func-returns-value]  # a list of Nones
 
 
@@ -62,7 +62,7 @@ async def quic_dist_acceptor(double: Double) -> None:
     double.say(framed(ACK) + frame(b"with the ack") + TICK)
 
 
-# -- quic_dist dials us -------------------------------------------------------------------------
+# -- quic_dist dials -------------------------------------------------------------------------
 
 
 async def test_listener_keeps_status_apart_and_first_frames_back() -> None:
@@ -97,11 +97,11 @@ async def test_a_lost_status_does_not_come_again_with_the_challenge(deaf: float)
         assert await double.event() == b"pong"
         double.say(framed(NAME))
         hear, heard = double.datagram_received, []
-        double.datagram_received = lambda data, addr: heard.append(data)  # type: ignore[method-assign]  # deaf for a while
+        double.datagram_received = lambda data, addr: heard.append(data)  # type: ignore[method-assign]  # receives nothing for a while
         await (await ours.first()).until(lambda: ours.accepted[0].handshake)
         await asyncio.sleep(deaf)
         assert heard
-        double.datagram_received = hear  # type: ignore[method-assign]  # hears again
+        double.datagram_received = hear  # type: ignore[method-assign]  # receives again
         assert await double.event() == framed(STATUS)
         assert await double.event() == framed(CHALLENGE)
 
@@ -156,7 +156,7 @@ async def test_silent_peers_are_pinged_before_they_time_out() -> None:
         assert not owner.lost
 
 
-# -- we dial quic_dist --------------------------------------------------------------------------
+# -- quic_dist listens --------------------------------------------------------------------------
 
 
 async def test_dialer_waits_for_pong_and_sends_messages_whole() -> None:
@@ -355,7 +355,7 @@ async def test_erlang_quic_never_runs_out_of_streams_or_of_credit_for_a_frame() 
 
 
 async def test_erlang_quic_zombies_look_alive_to_the_carrier() -> None:
-    """It acknowledges for ever and answers nothing: the owner has to ask, and is told to."""
+    """It acknowledges forever and answers nothing: the owner is told to send a probe."""
     async with (
         node(limits=CarrierLimits(idle_timeout=0.6)) as ours,
         dialing_double(ours.port, "erlang-dist") as double,
@@ -404,7 +404,7 @@ async def test_macula_as_shipped_handshakes_and_no_more() -> None:
 
 
 async def test_a_macula_acceptor_has_time_to_wait_for_the_stream() -> None:
-    """One that opens before it does is lost, the name in it too."""
+    """A stream that opens before it is ready is lost, with the name in it."""
     doubles: list[Double] = []
 
     async def serve(double: Double, number: int) -> None:
@@ -474,7 +474,7 @@ async def test_bytes_that_no_such_carrier_sends_cost_the_connection_alone() -> N
 
 
 async def test_refused_streams_do_not_use_up_the_window() -> None:
-    """Far more than a window on streams that nobody reads; the one that counts goes on."""
+    """Data beyond the window on unread streams does not block the stream in use."""
     limits = CarrierLimits(receive_window=64 * 1024)
     async with node(limits=limits) as ours, dialing_double(ours.port, "quicdist/1") as double:
         double.say(framed(NAME))

@@ -1,4 +1,4 @@
-"""What real carriers were heard saying is read completely, and said by us byte for byte."""
+"""Recorded traffic of real carriers is parsed completely and reproduced byte for byte."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Double:
 
 
 def replay(name: str, talk: list[Recorded], role: Role) -> Double:
-    """Everything the other side said, to a session in this role."""
+    """Passes all data of the other side to a session in this role."""
     double = Double(role, talk, RECORDINGS[name])
     double.take(double.session.start())
     for one in talk:

@@ -258,7 +258,7 @@ def test_a_node_without_a_name_sends_a_bare_host() -> None:
         heard(acceptor(), hs.build_name(hs.Name(int(DEFAULT_FLAGS), 0, "x")))
 
 
-# -- nodes of OTP 23 and 24 that do not know whom they call --------------------------------------
+# -- nodes of OTP 23 and 24 that do not know the peer's version ------------------------------------
 
 
 def test_an_old_name_is_completed_later() -> None:
@@ -656,7 +656,7 @@ def test_a_payload_that_cannot_be_read_costs_its_message_alone(form: str, name: 
     assert isinstance(event, PayloadRefused)
     assert event.signal == control
     assert reason in event.reason
-    # The atoms of its header are in the cache, as the peer believes.
+    # From the peer's view, the atoms of its header are in the cache.
     (event,) = pass_on(dialer, listener, control, Atom("never heard of before"))
     assert isinstance(event, MessageReceived)
     assert (event.signal, event.payload) == (control, Atom("never heard of before"))

@@ -1,5 +1,5 @@
-"""Pending calls, whatever comes from whom in which order: only the node that was asked answers,
-once, and nothing is left of a call that is over."""
+"""Pending calls under arbitrary signals: only the called node can answer, once, and a completed
+call leaves no state."""
 
 from __future__ import annotations
 

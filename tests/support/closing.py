@@ -1,4 +1,4 @@
-"""What tests start and have to end: a `with` closes it."""
+"""Base class for objects that tests start and that `with` closes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Closing(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Ends it and waits until it is gone."""
+        """Stops it and waits until it has exited."""
 
     def __enter__(self: T) -> T:
         return self

@@ -1,4 +1,4 @@
-"""A real Erlang to ask: one process that evaluates Erlang source and answers in bytes."""
+"""A real Erlang process that evaluates Erlang source and answers in bytes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from collections.abc import Mapping
 
 from tests.support.closing import Closing
 
-# Speaks 4-byte length packets on two pipes of its own, for OTP prints warnings on standard output
-# before its logger is there, about a missing EPMD since OTP 27. A request is the length of the
-# source, the source, and bytes bound to the variable In; a reply is a tag byte and bytes.
-# A process of its own, so that init can finish booting: when init itself waited here, Debian 12's
-# OTP 25.2.3 died of SIGSEGV in its garbage collection two times out of three, depending on how long
-# the name of the current directory was.
+# Uses packets with a 4-byte length on two separate pipes, because OTP prints warnings on standard
+# output before its logger starts (since OTP 27 about a missing EPMD). A request is the length of
+# the source, the source, and bytes bound to the variable In; a reply is a tag byte and bytes.
+# It runs in a spawned process, so that init can finish booting: when init itself waited here, OTP
+# 25.2.3 of Debian 12 crashed with SIGSEGV in its garbage collection in two of three runs, depending
+# on the length of the current directory's name.
 _SERVER = r"""
 spawn(fun() ->
 Port = open_port({fd, READ, WRITE}, [{packet, 4}, binary]),
@@ -55,7 +55,7 @@ _LOG_TO_STDERR = (
 
 
 ERL = os.environ.get("QUICDIST_TEST_ERL", "erl")
-"""Which Erlang is asked: the tests that start one can be run with another OTP."""
+"""The `erl` to use; the tests can run with another OTP release."""
 
 
 def erlang_available() -> bool:
@@ -64,14 +64,14 @@ def erlang_available() -> bool:
 
 
 class ErlangError(Exception):
-    """The evaluated source raised."""
+    """The evaluated source raised an exception."""
 
 
 class Erlang(Closing):
-    """A running Erlang that evaluates source. Not a distributed node unless `args` make it one."""
+    """A running Erlang that evaluates source. It is a distributed node only if `args` say so."""
 
     def __init__(self, *args: str, env: Mapping[str, str] | None = None) -> None:
-        """`env` is added to our own environment."""
+        """`env` extends the environment of this process."""
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
         self._requests = os.fdopen(ours_out, "wb")
@@ -91,7 +91,7 @@ class Erlang(Closing):
 
     @property
     def os_pid(self) -> int:
-        """The process id in the operating system."""
+        """The process id of the operating system."""
         return self._process.pid
 
     def eval(self, source: str, data: bytes = b"") -> bytes:
@@ -107,16 +107,16 @@ class Erlang(Closing):
         return reply[1:]
 
     def kill(self) -> None:
-        """Ends it as `kill -9` does."""
+        """Kills it with SIGKILL."""
         self._process.kill()
         self._process.wait()
 
     def close(self) -> None:
-        """Ends it and waits until it is gone."""
+        """Stops it and waits until it has exited."""
         self._process.kill()
         self._process.wait()
         self._replies.close()
-        with contextlib.suppress(BrokenPipeError):  # what it has not read is lost
+        with contextlib.suppress(BrokenPipeError):  # unread requests are lost
             self._requests.close()
 
     def _write(self, request: bytes) -> None:

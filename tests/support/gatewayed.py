@@ -1,4 +1,4 @@
-"""Stock Erlang nodes behind gateways: the helper of every test that wants one.
+"""Stock Erlang nodes behind gateways, for tests.
 
 with GatewayThread() as gateway, gatewayed_erl(gateway, cookie="c") as erlang:
     erlang.eval("atom_to_list(net_adm:ping('5556@127.0.0.1')).")
@@ -28,7 +28,7 @@ from tests.support.waiting import PATIENCE
 
 @functools.cache
 def module_directory() -> Path:
-    """Where the compiled Erlang module is; made once, gone when Python ends."""
+    """Returns the folder of the compiled Erlang module; created once, removed at exit."""
     keeper = tempfile.TemporaryDirectory(prefix="quicdist-epmd-")
     _keepers.append(keeper)
     emitted = emit_module(keeper.name, erl=ERL)
@@ -40,8 +40,8 @@ _keepers: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def loopback_settings(name: str | None = None) -> GatewaySettings:
-    """A gateway on free ports with a certificate that nobody keeps. It believes everybody: it
-    outlives the tests, whose nodes have each other's names with other keys."""
+    """Returns a gateway on free ports with a temporary certificate. It verifies no peers, because
+    it outlives the tests, whose nodes reuse names with other keys."""
     return GatewaySettings(
         name or f"{free_port()}@127.0.0.1",
         epmd_port=0,
@@ -51,10 +51,10 @@ def loopback_settings(name: str | None = None) -> GatewaySettings:
 
 
 class GatewayThread(Closing):
-    """A gateway on an event loop and in a thread of its own, for tests without asyncio."""
+    """A gateway on an event loop in a separate thread, for tests without asyncio."""
 
     def __init__(self, settings: GatewaySettings | str | None = None) -> None:
-        """A name alone, or nothing, takes free ports."""
+        """Uses free ports unless they are given."""
         chosen = settings if isinstance(settings, GatewaySettings) else loopback_settings(settings)
         self.name = chosen.name
         self.epmd_port = 0
@@ -69,7 +69,7 @@ class GatewayThread(Closing):
         self.epmd_port = self.gateway.epmd_port
 
     def close(self) -> None:
-        """Ends it, as SIGTERM would."""
+        """Stops it as SIGTERM does."""
         if self._loop.is_closed():
             return
         try:
@@ -106,7 +106,7 @@ asyncio.run(run(GatewaySettings(sys.argv[1], epmd_port=int(sys.argv[2])), starte
 
 
 class GatewayProcess(Closing):
-    """A gateway in a process of its own, to be killed."""
+    """A gateway in a separate process that tests can kill."""
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name or f"{free_port()}@127.0.0.1"
@@ -115,7 +115,7 @@ class GatewayProcess(Closing):
         self._start()
 
     def restart(self) -> None:
-        """Starts it again, at the same ports and with the same key."""
+        """Restarts it with the same ports and key."""
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._start()
@@ -133,16 +133,16 @@ class GatewayProcess(Closing):
 
     @property
     def os_pid(self) -> int:
-        """Its process id in the operating system."""
+        """The process id of the operating system."""
         return self._process.pid
 
     def kill(self) -> None:
-        """Ends it as `kill -9` does."""
+        """Kills it with SIGKILL."""
         self._process.kill()
         self._process.wait()
 
     def close(self) -> None:
-        """Ends it with SIGTERM and waits."""
+        """Stops it with SIGTERM and waits."""
         self._process.terminate()
         self._process.wait()
         if self._process.stdout is not None:
@@ -158,10 +158,10 @@ def gatewayed_erl(
     name: str | None = None,
     proto_dist: str = "inet_tcp",
 ) -> Erlang:
-    """A stock `erl` with the name that the gateway stands for; it is up, and registered.
+    """Starts a stock `erl` under the gateway's node name; it is registered on return.
 
-    `name` is that of another node of its host. Not `told_port`, it has to find the gateway by
-    its name.
+    `name` selects another node name on this host. Without `told_port`, the node has to find the
+    gateway by name.
     """
     erlang = Erlang(
         *("-name", name or gateway.name, "-setcookie", cookie),
@@ -177,7 +177,7 @@ def gatewayed_erl(
 def two_gatewayed_nodes(
     *args: str, cookie: str = "gatewayed"
 ) -> Iterator[tuple[tuple[GatewayThread, Erlang], tuple[GatewayThread, Erlang]]]:
-    """Two stock nodes, each with its gateway: ((gateway, erl), (gateway, erl))."""
+    """Yields two stock nodes with a gateway each: ((gateway, erl), (gateway, erl))."""
     with contextlib.ExitStack() as stack:
         pairs = []
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""Which event loop the tests run on: QUICDIST_TEST_LOOP."""
+"""Selects the event loop of the tests by QUICDIST_TEST_LOOP."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ VARIABLE = "QUICDIST_TEST_LOOP"
 
 
 def set_eager(loop: asyncio.AbstractEventLoop) -> None:
-    """Its tasks begin at once (asyncio.eager_task_factory)."""
+    """A loop with asyncio.eager_task_factory."""
     if sys.version_info >= (3, 12):
         loop.set_task_factory(asyncio.eager_task_factory)
 
 
 class EagerPolicy(asyncio.DefaultEventLoopPolicy):
-    """Makes loops with eager tasks."""
+    """An event loop policy whose loops have eager tasks."""
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
         loop = super().new_event_loop()
@@ -28,10 +28,9 @@ class EagerPolicy(asyncio.DefaultEventLoopPolicy):
 
 
 def set_event_loop_policy() -> None:
-    """Takes the policy that the variable names, `uvloop` or `eager`, for every loop that a test, a
-    thread or the library makes in this process; asyncio's own where it is not set.
+    """Sets the event loop policy that the variable names, `uvloop` or `eager`, for this process.
 
-    Raises pytest.UsageError where that one cannot be had, rather than test another loop.
+    The default is asyncio's own loop. Raises pytest.UsageError if the loop is not available.
     """
     name = os.environ.get(VARIABLE, "")
     if not name:

@@ -1,4 +1,4 @@
-"""A UDP proxy that treats datagrams as a bad network does, by the dice of a seed."""
+"""A UDP proxy that simulates a bad network, from a random seed."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Weather:
-    """Probabilities from 0 to 1, times in seconds. Each direction by itself, both alike."""
+    """Properties of each direction: probabilities from 0 to 1, times in seconds."""
 
     loss: float = 0.0
     duplicate: float = 0.0
     reorder: float = 0.0
-    """Share of datagrams that are late by `delay`, so that later ones overtake them."""
+    """Share of datagrams that are delayed by `delay`, so that later ones overtake them."""
     delay: float = 0.005
     corrupt: float = 0.0
     """Share of datagrams that are followed by a copy with one bit changed."""
     latency: float = 0.0
-    """One way: the round trip takes twice as long."""
+    """One-way latency; the round trip takes twice as long."""
     jitter: float = 0.0
-    """Up to so much more, each datagram by itself: they overtake each other."""
+    """Maximum additional latency, random per datagram, which causes reordering."""
     rate: float = 0.0
-    """Bytes a second that pass; 0 is no limit."""
+    """Bytes per second; 0 means no limit."""
     queue: float = 0.1
-    """What waits longer than this for its turn at that rate is dropped."""
+    """Maximum queueing time at that rate; datagrams that would wait longer are dropped."""
     largest: int = 65_535
-    """Bytes of the largest datagram that passes; larger ones vanish."""
+    """Maximum datagram size in bytes; larger datagrams are dropped."""
 
 
 class LossyProxy:
-    """Stands before `target`: who sends to `address` reaches it, more or less.
+    """Relays datagrams between clients that send to `address` and `target`.
 
-    Each client has a port of its own towards the target, as behind a NAT.
+    Each client has a separate port towards the target, as behind a NAT.
     """
 
     def __init__(self, target: Address, weather: Weather, *, seed: int) -> None:
@@ -53,11 +53,11 @@ class LossyProxy:
         self._backs: dict[Address, socket.socket] = {}
         self._outside = target[0]
         self._free: dict[bool, float] = {False: 0.0, True: 0.0}
-        """When the way out, and the way back, takes the next datagram."""
+        """Times when each direction can send the next datagram."""
 
     @property
     def address(self) -> Address:
-        """Where clients send to."""
+        """The address for clients."""
         host, port = self._front.getsockname()[:2]
         return host, port
 
@@ -75,8 +75,8 @@ class LossyProxy:
             sock.close()
 
     def rebind(self, address: str | None = None) -> None:
-        """The NAT forgets its mappings: clients come from other ports from now on, and what is
-        sent to the old ones is lost. With `address`, a local one, from there."""
+        """Drops the NAT mappings: clients get new ports, and datagrams to the old ports are lost.
+        With `address`, a local address, the new ports are on that address."""
         self._outside = address or self._outside
         for client, old in list(self._backs.items()):
             self._loop.remove_reader(old)
@@ -131,7 +131,7 @@ class LossyProxy:
                 self._send(way_out, copy, to)
 
     def _wait(self, size: int, is_back: bool) -> float | None:
-        """Seconds on the way for the next datagram; None where the queue is full."""
+        """Returns the delay of the next datagram in seconds; None if the queue is full."""
         weather = self.weather
         if not weather.rate:
             return weather.latency

@@ -1,4 +1,4 @@
-"""Stock Erlang nodes with names, as `erl -name` makes them: an EPMD of their own and TCP."""
+"""Stock Erlang nodes started with `erl -name`: TCP distribution and a separate EPMD."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.support.waiting import PATIENCE
 
 
 class RealEpmd(Closing):
-    """OTP's own epmd, on loopback alone."""
+    """OTP's epmd on loopback only."""
 
     def __init__(self, port: int | None = None) -> None:
         self.port = port or free_port()
         self.start()
 
     def start(self) -> None:
-        """Starts it, at first and after a `close`."""
+        """Starts it, also after a `close`."""
         self._process = subprocess.Popen(
             ["epmd", "-port", str(self.port), "-address", "127.0.0.1"], stdin=subprocess.DEVNULL
         )
@@ -33,13 +33,13 @@ class RealEpmd(Closing):
             time.sleep(0.01)
 
     def close(self) -> None:
-        """Ends it as `kill -9` does."""
+        """Kills it with SIGKILL."""
         self._process.kill()
         self._process.wait()
 
 
 def named_erl(name: str, epmd: RealEpmd, *args: str, cookie: str, form: str = "-name") -> Erlang:
-    """A stock node, up and registered, on loopback alone."""
+    """Yields a registered stock node on loopback only."""
     erlang = Erlang(
         *(form, name, "-setcookie", cookie, "-start_epmd", "false"),
         *("-kernel", "inet_dist_use_interface", "{127,0,0,1}"),

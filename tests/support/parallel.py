@@ -1,4 +1,4 @@
-"""A pytest plugin for runs with pytest-xdist: what its workers need beyond what it does."""
+"""A pytest plugin for the workers of pytest-xdist."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 
 def encodable(value: Any) -> Any:
-    """The same report with an escape for each character that UTF-8 cannot encode: captured output
-    may have lone surrogates, at which execnet ends the worker."""
+    """Escapes each character of a report that UTF-8 cannot encode: captured output may contain lone
+    surrogates, on which execnet stops the worker."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""A pytest plugin that counts skipped tests by reason, and fails the gate for one that is new.
+"""A pytest plugin that counts skipped tests by reason and fails the gate for unlisted reasons.
 
-With CI=true in the environment a test may only be skipped for a reason that ALLOWED lists: what a
-machine of the gate lacks is installed, or the gate fails.
+With CI=true in the environment a test may only be skipped for a reason in ALLOWED. Any other
+missing tool must be installed.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ ALLOWED = (
     r"root may write anywhere",
     r"only root can give files to others",
     r"no IPv6 here",
-    r"no bad networks on this machine: .*",  # namespaces and netem are the kernel's
+    r"no bad networks on this machine: .*",  # depends on kernel features
     r"without rich, help is shown as it is written",
 )
-"""Regular expressions, each for a whole reason: what depends on the machine, its user or the
-version of Python, and no package can mend."""
+"""Regular expressions for whole reasons that depend on the machine, its user or the Python version
+and that no package can fix."""
 
 
 def reason_of(longrepr: object) -> str:
-    """The reason that a report of a skipped test or module gives."""
+    """Returns the reason in the report of a skipped test or module."""
     text = str(longrepr[2] if isinstance(longrepr, tuple) else longrepr)
     return " ".join(text.removeprefix("Skipped: ").split())
 
@@ -36,7 +36,7 @@ def is_allowed(reason: str) -> bool:
 
 
 class SkipReport:
-    """Sees every report of the run; with pytest-xdist, in the process that has the workers."""
+    """Collects every report of the run; with pytest-xdist, in the controller process."""
 
     def __init__(self, *, is_gate: bool) -> None:
         self.reasons: Counter[str] = Counter()
@@ -44,11 +44,11 @@ class SkipReport:
 
     @property
     def not_allowed(self) -> list[str]:
-        """Reasons for which the gate fails."""
+        """Returns the reasons for which the gate fails."""
         return sorted(r for r in self.reasons if self._is_gate and not is_allowed(r))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        # An expected failure is reported as skipped too.
+        # An expected failure is also reported as skipped.
         if report.skipped and not hasattr(report, "wasxfail"):
             self.reasons[reason_of(report.longrepr)] += 1
 
@@ -74,7 +74,7 @@ class SkipReport:
 
 
 def register(config: pytest.Config) -> None:
-    """Adds the report to a run, but to none of its workers."""
+    """Adds the report to a run, but not to its workers."""
     if not hasattr(config, "workerinput"):
         is_gate = os.environ.get("CI", "").lower() in ("true", "1")
         config.pluginmanager.register(SkipReport(is_gate=is_gate), "skips")

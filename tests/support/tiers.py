@@ -1,8 +1,8 @@
-"""The two tiers of tests, and what holds the fast one to its rule.
+"""The two tiers of tests, and the enforcement of the rule for the fast tier.
 
-A test belongs to the fast tier (`make check`) unless it has the mark `io`. One of the fast tier
-opens no socket, starts no process and does not wait for time to pass; if it does, it fails and
-says what it did.
+A test belongs to the fast tier (`make check`) unless it has the mark `io`. A test of the fast tier
+opens no socket, starts no process and does not sleep; if it does, it fails with a message that
+names the action.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ _FORBIDDEN = frozenset(
         "subprocess.Popen",
     }
 )
-"""Audit events (Python's table of audit events) that no test of the fast tier causes. An event loop
-makes a pair of sockets, which is none of them."""
+"""Audit events (Python's audit events table) that fail a test of the fast tier. The socket pair of
+an event loop causes none of them."""
 
 
 class NotInFastTier(Exception):
-    """A test without the mark `io` did what needs it."""
+    """A test without the mark `io` performed an action that needs it."""
 
 
 class Watch:
-    """What one test of the fast tier did against the rule."""
+    """Violations of the rule by one test of the fast tier."""
 
     def __init__(self) -> None:
         self.broken: list[str] = []
-        # Threads of fixtures that outlive tests, as a gateway's, do what they like.
+        # Threads of fixtures that outlive tests, such as a gateway's, are not checked.
         self._others = {one.ident for one in threading.enumerate()} - {threading.get_ident()}
 
     def concerns_this_thread(self) -> bool:
         return threading.get_ident() not in self._others
 
     def refuse(self, what: str) -> None:
-        """Notes it, and raises NotInFastTier where it happens."""
+        """Records the violation and raises NotInFastTier at its location."""
         self.broken.append(f"{what}\n{''.join(traceback.format_stack(limit=12)[:-2])}")
         raise NotInFastTier(f"{what} in a test without the mark io")
 
@@ -75,7 +75,7 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
 
 
 def _without_delay(sleep: Callable[..., Any]) -> Callable[..., Any]:
-    """asyncio.sleep that no test calls to let time pass. The library may, and so may `until`."""
+    """Wraps asyncio.sleep to reject calls from tests. The library and `until` may sleep."""
 
     async def guarded(delay: float, result: Any = None) -> Any:
         caller = sys._getframe(1).f_code.co_filename
@@ -89,7 +89,7 @@ def _without_delay(sleep: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _without_pause(sleep: Callable[[float], None]) -> Callable[[float], None]:
-    """time.sleep, which causes an audit event from Python 3.13 on."""
+    """Wraps time.sleep, which raises an audit event only since Python 3.13."""
 
     def guarded(seconds: float) -> None:
         if seconds > 0 and _watch is not None and _watch.concerns_this_thread():
@@ -100,7 +100,7 @@ def _without_pause(sleep: Callable[[float], None]) -> Callable[[float], None]:
 
 
 def _watched(start: Callable[..., None]) -> Callable[..., None]:
-    """multiprocessing.Process.start, which causes no audit event where it spawns."""
+    """Wraps multiprocessing.Process.start, which raises no audit event with spawn."""
 
     def guarded(process: BaseProcess) -> None:
         if _watch is not None and _watch.concerns_this_thread():
@@ -116,9 +116,9 @@ def is_fast(item: pytest.Item) -> bool:
 
 
 class Tiers:
-    """The plugin: watches each test of the fast tier from its fixtures to its end."""
+    """The plugin, which watches each test of the fast tier including its fixtures."""
 
-    @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+    @pytest.hookimpl(tryfirst=True)  # before `-m` selects
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("erlang") and is_fast(item):
@@ -152,7 +152,7 @@ class Tiers:
 
 
 def register(config: pytest.Config) -> None:
-    """Adds the watch to a run, for good: an audit hook cannot be removed."""
+    """Adds the watch to a run permanently, because an audit hook cannot be removed."""
     sys.addaudithook(_audit)
     time.sleep = _without_pause(time.sleep)  # type: ignore[assignment]  # its own wrapper
     asyncio.sleep = _without_delay(asyncio.sleep)

@@ -1,8 +1,8 @@
 """An event loop whose clock does not wait: the mark `virtual_clock`.
 
-When no callback is ready and no file descriptor either, the clock is set forward to the next timer.
-What follows from timers follows in the order of their times, however busy the machine is, and a
-test of a minute takes none.
+When no callback and no file descriptor is ready, the clock advances to the next timer. Timers fire
+in the order of their times, independent of the load of the machine, and a test of a simulated
+minute takes almost no time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _Ts = TypeVarTuple("_Ts")
 
 
 class _Selector(selectors.DefaultSelector):
-    """Sets the clock forward where there is nothing to wait for but a timer."""
+    """Advances the clock if only timers are pending."""
 
     threads_work: Callable[[], bool]
     advance: Callable[[float], None]
@@ -43,7 +43,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 class VirtualClockLoop(asyncio.SelectorEventLoop):
-    """asyncio's loop with a clock that `advance` and its own timers move, and nothing else."""
+    """asyncio's loop with a clock that only `advance` and timers move."""
 
     def __init__(self) -> None:
         selector = _Selector()
@@ -59,13 +59,13 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Time passes while nothing runs, as when a callback blocks the loop."""
+        """Advances the clock without running callbacks, as when a callback blocks the loop."""
         self._now += seconds
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[Unpack[_Ts]], _T], *args: *_Ts
     ) -> asyncio.Future[_T]:
-        """While a thread works, the clock goes as the system's does."""
+        """While a thread runs, the clock follows the system clock."""
         future = super().run_in_executor(executor, func, *args)
         self._in_threads += 1
         future.add_done_callback(self._returned)

@@ -1,4 +1,4 @@
-"""How tests wait: for a condition, and no longer than PATIENCE."""
+"""Helpers that wait for a condition, at most PATIENCE seconds."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 PATIENCE = 120.0
-"""Seconds after which a test that waits is hung. No test passes because this time is over."""
+"""Seconds after which a waiting test fails. No test passes because of this timeout."""
 
 _PAUSE = 0.002
-"""Seconds between two looks at a condition."""
+"""Seconds between two checks of a condition."""
 
 
 async def until(condition: Callable[[], Any], *, pause: float = _PAUSE) -> Any:
-    """Waits until `condition` returns something true, or an awaitable of it; returns that.
+    """Waits until `condition` returns a true value, or an awaitable of one, and returns the value.
 
-    Raises AssertionError, with what it had last, after PATIENCE.
+    Raises AssertionError with the last value after PATIENCE.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + PATIENCE
@@ -35,7 +35,7 @@ async def until(condition: Callable[[], Any], *, pause: float = _PAUSE) -> Any:
 
 
 def _is_settled(read: Callable[[], T], times: int) -> Callable[[], list[T]]:
-    """A condition: the last values of `read`, when so many on end are the same."""
+    """Returns a condition that is met when `count` consecutive values of `read` are equal."""
     values: list[T] = []
 
     def is_settled() -> list[T]:
@@ -49,7 +49,7 @@ def _is_settled(read: Callable[[], T], times: int) -> Callable[[], list[T]]:
 
 
 async def settled(read: Callable[[], T], *, times: int = 10, pause: float = 0.02) -> T:
-    """What `read` returns, once it has returned the same so many times on end."""
+    """Waits until consecutive values of `read` are equal and returns the value."""
     values: list[T] = await until(_is_settled(read, times), pause=pause)
     return values[-1]
 

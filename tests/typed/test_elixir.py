@@ -1,4 +1,4 @@
-"""What a real Elixir makes, in Python and back: it must be `==` over there."""
+"""Values of a real Elixir survive a round trip through Python: `==` holds in Elixir."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Types to terms and back, and what is said of terms that do not fit."""
+"""Conversion between typed values and terms, and the errors for terms that do not fit."""
 
 from __future__ import annotations
 
