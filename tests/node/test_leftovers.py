@@ -26,7 +26,7 @@ from tests.support.waiting import PATIENCE, until
 pytestmark = pytest.mark.io
 
 OF_A_CONNECTION = (
-    *("QuicCarrier", "AioquicConnection", "Qh3Connection", "TcpConnection"),
+    *("QuicConnection", "AioquicConnection", "Qh3Connection", "TcpConnection"),
     *("Peer", "Session", "Outbox", "_Attempt"),
 )
 

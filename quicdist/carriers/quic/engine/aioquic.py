@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import ssl
+import weakref
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, TextIO, cast
@@ -427,7 +428,8 @@ class AioquicConnection:
         """A path that has not been used yet."""
         self._mtu_path = path
         self._mtu = PathMtu(path[0][0], self._largest)
-        self._congestion.sizes = self
+        # A strong reference would be a cycle that keeps an ended connection in memory.
+        self._congestion.sizes = weakref.proxy(self)
         if self._quic._max_datagram_size != self._mtu.size:
             self._quic.set_datagram_size(self._mtu.size)
 
