@@ -76,5 +76,5 @@ def test_a_frame_in_parts_and_a_tick() -> None:
 def test_a_packet_above_its_limit_is_refused_before_it_comes(before: bytes, data: bytes) -> None:
     mine = dialect(Role.DIALER)
     mine.receive(0, before)
-    with pytest.raises(DialectError, match="at most"):
+    with pytest.raises(DialectError, match="exceeds the limit"):
         mine.receive(0, data)

@@ -147,7 +147,7 @@ def test_a_certificate_is_revoked_under_a_node_that_runs(quicdist: Command) -> N
         assert "2 revoked" in quicdist("cert", "revoke", "bad.pem").out
         quicdist(*ping, "bad.pem").refused(4, "certificate")
         assert quicdist(*ping, "good.pem").out == "pong\n"
-    quicdist("listen", name, "--crl", "crl.pem").refused(2, "--crl needs authorities")
+    quicdist("listen", name, "--crl", "crl.pem").refused(2, "--crl requires authorities")
 
 
 def test_cookies_of_a_file_are_read_again_at_sighup(quicdist: Command) -> None:

@@ -104,7 +104,7 @@ def test_client_commands_take_a_file_of_cookies_and_requirements(quicdist: Comma
         del quicdist.environment["QUICDIST_COOKIE"]
         for command in (("ping", name), ("call", name, "m", "f"), ("send", name, "quicdist", "1")):
             assert "undef" in (done := quicdist(*command, *wanted)).err or done.code == 0, done
-        quicdist("ping", name, "--crl", "crl.pem").refused(2, "--crl needs authorities")
+        quicdist("ping", name, "--crl", "crl.pem").refused(2, "--crl requires authorities")
 
 
 def written(path: Path, data: bytes) -> None:

@@ -75,7 +75,7 @@ async def test_a_record_leads_to_a_node_over_quic(make_node: MakeNode) -> None:
     async with make_node() as other, name_server(f"0 0 {port_of(other)} localhost.") as found:
         server, by_dns = found
         async with make_node(lookups=[by_dns]) as node:
-            with pytest.raises(NoConnection, match=f"the peer is {other.name}, hub@"):
+            with pytest.raises(NoConnection, match=f"the peer is {other.name}, expected hub@"):
                 await node.connect(f"hub@{HOST}")
         assert set(server.asked) == {QUESTION}
 

@@ -110,7 +110,7 @@ def test_an_address_in_brackets_is_told_from_a_name_for_epmd() -> None:
 
 @pytest.mark.parametrize("read", [NodeName.parse, NodeName.own, Address.parse])
 def test_an_invalid_name_is_quoted_as_it_was_written(read: Callable[[str], object]) -> None:
-    with pytest.raises(NodeNameError, match=r"^'bad' is no node name"):
+    with pytest.raises(NodeNameError, match=r"^invalid node name 'bad'"):
         read(Atom("bad"))
 
 

@@ -127,15 +127,16 @@ async def test_a_full_shell_holds_its_printers_back() -> None:
     printed: list[str] = []
     limits = NodeLimits(mailbox=MailboxLimits(high=64 * KIB, low=32 * KIB, hard=256 * KIB))
 
-    async def main(me: Mailbox) -> None:
-        for number in range(2000):
-            print(number, "x" * 100, file=shell)
-
     async with make(hub, limits=limits) as one, make(hub) as two:
         await one.connect(two.name)
         async with two.group_leader(printed.append) as out, one.mailbox() as me:
+
+            async def main(process: Mailbox) -> None:
+                process.group_leader = out
+                for number in range(2000):
+                    print(number, "x" * 100, file=shell)
+
             process = one.spawn(main)
-            process.group_leader = out
             watch = me.monitor(process.pid)
             assert (await get(me))[1] == watch
             await until(lambda: "".join(printed).count("\n") == 2000)

@@ -19,6 +19,9 @@ ALLOWED = (
     r"no IPv6 here",
     r"no bad networks on this machine: .*",  # depends on kernel features
     r"without rich, help is shown as it is written",
+    r"asyncio\.eager_task_factory is of 3\.12",
+    r"RECORD_EXT is read by OTP 29 and later",
+    r"uvloop resolves names without Python's resolver",
 )
 """Regular expressions for whole reasons that depend on the machine, its user or the Python version
 and that no package can fix."""
