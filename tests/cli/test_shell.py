@@ -225,7 +225,7 @@ def test_what_is_no_call(session: Session, line: str) -> None:
     if line == "lists":  # a colon may follow
         assert session.take(line) is None
         return
-    with pytest.raises(Problem, match="calls are"):
+    with pytest.raises(Problem, match=r"expected M:F\(Arguments\)"):
         session.take(line)
     assert not session.is_amid_a_call
 

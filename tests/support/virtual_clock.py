@@ -74,6 +74,10 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     def _returned(self, _: object) -> None:
         self._in_threads -= 1
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Waits without `timeout` (Python 3.12): the threads do not follow this clock."""
+        await super().shutdown_default_executor()
+
 
 @pytest.hookimpl
 def pytest_asyncio_loop_factories(
