@@ -372,7 +372,7 @@ def test_gateway_for_an_erlang_node(quicdist: Command) -> None:
         done = end(process)
     assert done.code == 0
     assert "Traceback" not in done.err
-    assert "the access rules of this node do not allow dialing it" in done.err
+    assert "the settings do not permit a connection to it" in done.err
 
 
 def test_a_gateway_shows_its_metrics_to_prometheus(quicdist: Command) -> None:
