@@ -207,8 +207,8 @@ class Identity:
             names = hosts_of(own)  # peers only check the hosts of CA-signed certificates
         else:
             return None
-        whom = ", ".join(names) or "no host"
-        return f"the certificate of this node is for {whom}, not for {node}: peers will reject it"
+        hosts = ", ".join(names) or "no host"
+        return f"the certificate of this node is for {hosts}, not for {node}: peers will reject it"
 
     def reloaded(self) -> Identity:
         """Loads the identity from its files again; returns itself if it has no files.

@@ -166,8 +166,8 @@ class Trust:
         """The log level for `describe`: a warning if no certificate is verified."""
         return logging.WARNING if self.by is TrustBy.NOTHING else logging.INFO
 
-    def describe(self, whom: str = "dialed nodes and dialers") -> str:
-        """Returns a log line about what is verified. `whom` names the peers that are verified."""
+    def describe(self, peers: str = "dialed nodes and dialers") -> str:
+        """Returns a log line about what is verified. `peers` tells which peers are verified."""
         if self.by is TrustBy.NOTHING:
             return (
                 "TLS: traffic is encrypted, but no certificate is verified: "
@@ -178,7 +178,7 @@ class Trust:
             TrustBy.PINS: f"keys pinned {f'in {self.file}' if self.file else 'for each name'}",
             TrustBy.FIRST_USE: f"first use, keys kept in {self.known_nodes}",
         }[self.by]
-        line = f"TLS: nodes are verified, {whom} ({how})"
+        line = f"TLS: nodes are verified, {peers} ({how})"
         if self.uncertified:
             line += f"; accepted without a certificate: {', '.join(self.uncertified)}"
         return line

@@ -88,7 +88,7 @@ class DeliveryRate:
     ) -> RateSample | None:
         """`size` bytes were acknowledged, the packet of them that left last with state `newest`.
 
-        A rate over less than `min_interval` (the minimum round trip) is not believed.
+        The rate is 0 if the interval is shorter than `min_interval` (the minimum round trip).
         """
         self.delivered += size
         if self._app_limited_until and self.delivered > self._app_limited_until:
@@ -102,12 +102,12 @@ class DeliveryRate:
             self._first_sent_at = newest.sent_at
         interval = max(send_elapsed, ack_elapsed)
         delivered = self.delivered - newest.delivered
-        is_believed = interval > 0 and interval >= min_interval
+        is_valid = interval > 0 and interval >= min_interval
         return RateSample(
             delivered=delivered,
             lost=self.lost - newest.lost,
             interval=interval,
-            rate=delivered / interval if is_believed else 0.0,
+            rate=delivered / interval if is_valid else 0.0,
             prior_delivered=newest.delivered,
             in_flight=newest.in_flight,
             is_app_limited=newest.is_app_limited,
