@@ -46,7 +46,6 @@ from quicdist.carriers.quic.engine import (
     Closed,
     Datagram,
     EngineError,
-    EngineSink,
     Opening,
     Path,
     ResetTokenOf,
@@ -55,6 +54,7 @@ from quicdist.carriers.quic.engine.aioquic_bounds import BoundedQuic
 from quicdist.carriers.quic.engine.aioquic_qlog import Qlog, QlogTrace
 from quicdist.carriers.quic.engine.aioquic_recovery import Congestion, Recovery, name_of
 from quicdist.carriers.quic.engine.aioquic_short import ShortPaths, is_tested
+from quicdist.carriers.quic.engine.library_events import LibraryEvents
 from quicdist.carriers.quic.mtu import BASE, PathMtu
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tls_choices import CIPHER_SUITES, KEY_EXCHANGES
@@ -221,8 +221,10 @@ class _ShortQuic(_Quic, ShortPaths):
         return not self.whole and super()._only_streams_wait(path)
 
 
-class AioquicConnection:
+class AioquicConnection(LibraryEvents[_Quic]):
     """One connection (see engine.EngineConnection)."""
+
+    kinds = events
 
     def __init__(self, quic: _Quic, settings: QuicSettings, reset_token_of: ResetTokenOf) -> None:
         self._quic = quic
@@ -276,30 +278,6 @@ class AioquicConnection:
     def _flush_trace(self) -> None:
         if self._trace is not None:
             self._trace.flush()
-
-    def drain(self, sink: EngineSink) -> None:
-        """Hands over what aioquic queued."""
-        queue = self._quic._events
-        while queue:
-            event = queue.popleft()
-            if isinstance(event, events.StreamDataReceived):
-                self._received += len(event.data)
-                if event.stream_id in self._refused:
-                    continue
-                if event.data:
-                    sink.stream_data(event.stream_id, event.data)
-                if event.end_stream:
-                    sink.stream_ended(event.stream_id, "finished")
-            elif isinstance(event, events.StreamReset):
-                sink.stream_ended(event.stream_id, f"reset ({event.error_code})")
-            elif isinstance(event, events.StopSendingReceived):
-                sink.stream_ended(event.stream_id, f"stopped ({event.error_code})")
-            elif isinstance(event, events.HandshakeCompleted):
-                sink.handshake_completed(event.alpn_protocol or "")
-            elif isinstance(event, events.ConnectionIdIssued):
-                sink.connection_id_issued(event.connection_id)
-            elif isinstance(event, events.ConnectionIdRetired):
-                sink.connection_id_retired(event.connection_id)
 
     @property
     def is_started(self) -> bool:

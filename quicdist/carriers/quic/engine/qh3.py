@@ -44,12 +44,12 @@ from quicdist.carriers.quic.engine import (
     Closed,
     Datagram,
     EngineError,
-    EngineSink,
     Opening,
     Path,
     ResetTokenOf,
     SocketAddress,
 )
+from quicdist.carriers.quic.engine.library_events import LibraryEvents
 from quicdist.carriers.quic.mtu import BASE, is_loopback
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tls_choices import CIPHER_SUITES
@@ -149,8 +149,10 @@ class _Quic(QuicConnection):
         return self._core is not None and self._core.state not in ("handshaking", "connected")
 
 
-class Qh3Connection:
+class Qh3Connection(LibraryEvents[_Quic]):
     """One connection (see engine.EngineConnection)."""
+
+    kinds = events
 
     reset_token = b""
 
@@ -214,28 +216,6 @@ class Qh3Connection:
 
     def _hold(self) -> None:
         self._quic.is_held = self._received >= self._limit
-
-    def drain(self, sink: EngineSink) -> None:
-        """Hands over what qh3 queued."""
-        while (event := self._quic.next_event()) is not None:
-            if isinstance(event, events.StreamDataReceived):
-                self._received += len(event.data)
-                if event.stream_id in self._refused:
-                    continue
-                if event.data:
-                    sink.stream_data(event.stream_id, event.data)
-                if event.end_stream:
-                    sink.stream_ended(event.stream_id, "finished")
-            elif isinstance(event, events.StreamReset):
-                sink.stream_ended(event.stream_id, f"reset ({event.error_code})")
-            elif isinstance(event, events.StopSendingReceived):
-                sink.stream_ended(event.stream_id, f"stopped ({event.error_code})")
-            elif isinstance(event, events.HandshakeCompleted):
-                sink.handshake_completed(event.alpn_protocol or "")
-            elif isinstance(event, events.ConnectionIdIssued):
-                sink.connection_id_issued(event.connection_id)
-            elif isinstance(event, events.ConnectionIdRetired):
-                sink.connection_id_retired(event.connection_id)
 
     @property
     def is_started(self) -> bool:
