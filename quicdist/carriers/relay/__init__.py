@@ -1,0 +1,1 @@
+"""Nodes behind NATs: relayed connections and direct paths."""
