@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from quicdist.carriers.relay.client import RelayAddress
+from quicdist.carriers.trust.names import is_address
 from quicdist.cluster.names import Address
 from quicdist.errors import NodeNameError
 
@@ -48,6 +49,8 @@ def _parse(text: str) -> RelayAddress | Fleet:
             Address.parse(f"1@{name}")
         except NodeNameError:
             raise NodeNameError(f"invalid relay {text!r}: {wanted}") from None
+        if is_address(name) or slash:
+            raise NodeNameError(f"invalid relay {text!r}: {wanted}")
         return Fleet(name)
     address = Address.parse(name)
     if not address.port:

@@ -299,7 +299,7 @@ class Node:
         where = self._own.listen
         if where is None and address is not None:
             where = (address.host, address.port)
-        if where is None or not isinstance(error, OSError):
+        if where is None or self._own.via or not isinstance(error, OSError):
             return text
         host, port = where
         return f"[{host}]:{port}: {text}" if ":" in host else f"{host}:{port}: {text}"

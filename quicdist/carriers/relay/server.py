@@ -26,7 +26,14 @@ from quicdist.carriers.quic.engine import Datagram, SocketAddress
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.udp import Batch, UdpSocket
 from quicdist.carriers.relay import proofs
-from quicdist.carriers.relay.allocation import Owner, Permissions, PortTable, Rates, load
+from quicdist.carriers.relay.allocation import (
+    Owner,
+    Permissions,
+    PortFileError,
+    PortTable,
+    Rates,
+    load,
+)
 from quicdist.carriers.relay.frames import (
     ALPN,
     FIRST_QUIC_BYTE,
@@ -120,6 +127,7 @@ class RelayCounters:
 class RelayStatistics:
     """A snapshot of a relay."""
 
+    name: str
     address: Address
     since: float
     nodes_udp: int
@@ -275,6 +283,17 @@ class Relay:
         return self._endpoint.local_address
 
     @property
+    def name(self) -> str:
+        """The name of the relay, by which nodes verify its certificate if they know this host."""
+        host, port = self.address
+        return f"{port}@{host}"
+
+    @property
+    def key(self) -> str:
+        """The fingerprint of its key."""
+        return self._credentials.identity.fingerprint
+
+    @property
     def tcp_port(self) -> int:
         """The port for TLS, or 0."""
         return 0 if self._tcp is None else self._tcp.sockets[0].getsockname()[1]
@@ -287,6 +306,7 @@ class Relay:
         """Returns the current state and counters."""
         udp = sum(one.is_udp for one in self._nodes)
         return RelayStatistics(
+            name=self.name,
             address=self.address,
             since=self._since,
             nodes_udp=udp,
@@ -372,7 +392,7 @@ class Relay:
         kept = {}
         if self._file is not None:
             with contextlib.suppress(FileNotFoundError):
-                kept = load(self._file.read_bytes())
+                kept = _loaded(self._file)
         self._table = PortTable(self._range, self.limits, kept)
 
     def _write_ports(self) -> None:
@@ -711,6 +731,13 @@ class _TcpControl:
 
     def close(self, reason: str) -> None:
         self.connection.close()
+
+
+def _loaded(path: FilePath) -> dict[int, tuple[Owner, float]]:
+    try:
+        return load(path.read_bytes())
+    except PortFileError as error:
+        raise PortFileError(f"{path}: {error}") from None
 
 
 def cut(data: bytes, size: int, head: int) -> list[bytes]:
