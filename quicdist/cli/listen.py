@@ -354,7 +354,8 @@ def run(
     start_logging(verbose, quiet=quiet, as_json=log_json, audit=audit)
     given: list[str] = modules or []
     if via and name is not None and "@" not in name:  # NAME is omitted
-        name, given = None, [name, *given]
+        given = [name, *given]
+        name = None
     if not given:
         raise Problem(ExitCode.USAGE, "Missing argument 'MODULE...'; see quicdist run --help")
     exports = _imported_or_reloaded(given) if reload else [_imported(one) for one in given]
