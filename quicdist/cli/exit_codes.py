@@ -121,13 +121,15 @@ def _advised(text: str, cause: Cause) -> str:
 
 
 def _local_problem(error: BaseException) -> Problem | None:
+    from quicdist.carriers.relay.allocation import PortFileError
+    from quicdist.carriers.relay.server import RelayError
     from quicdist.carriers.trust import CertificateError
     from quicdist.extras import MissingExtra
     from quicdist.gateway import EmitError, GatewayError
 
-    if isinstance(error, GatewayError):
+    if isinstance(error, (GatewayError, RelayError)):
         return Problem(ExitCode.LOCAL, _advised(str(error), error.cause))
-    if isinstance(error, (CertificateError, EmitError, MissingExtra)):
+    if isinstance(error, (CertificateError, EmitError, MissingExtra, PortFileError)):
         return Problem(ExitCode.LOCAL, str(error))
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""

@@ -30,6 +30,7 @@ from quicdist.cli.options import (
     Quiet,
     Trusted,
     Verbose,
+    ViaRelay,
     access,
     identity,
     start_logging,
@@ -85,6 +86,7 @@ def gateway(
             show_default=False,
         ),
     ] = None,
+    via: ViaRelay = None,
     listen: Listen = None,
     routes: Annotated[
         list[str] | None,
@@ -151,14 +153,15 @@ def gateway(
             )
         elif not quiet:
             _print_emitted(emitted, erl)
-    if name is None:
+    if name is None and not via:
         if not emit_module:
             raise Problem(ExitCode.USAGE, "NAME is missing, such as 5555@10.0.0.7; see --help")
         return
     start_logging(verbose, quiet=quiet, as_json=log_json, audit=audit)
     tracing = Tracing(key_log, qlog)
     _run(
-        name,
+        name or "",
+        via or [],
         module_dir,
         epmd_port,
         listen,
@@ -196,6 +199,7 @@ class Form(enum.Enum):
 
 def _run(
     name: str,
+    via: list[str],
     module_dir: Path,
     epmd_port: int | None,
     listen: str | None,
@@ -214,10 +218,12 @@ def _run(
     import contextlib
 
     from quicdist.cluster.names import parse_listen
+    from quicdist.cluster.via import parse_via
     from quicdist.gateway import GatewaySettings, erl_arguments, gateway_port, run
 
     settings = GatewaySettings(
         name,
+        via=parse_via(via) if via else (),
         listen=parse_listen(listen) if listen else None,
         epmd_port=epmd_port,
         routes=dict(_route(text) for text in routes),
@@ -235,11 +241,12 @@ def _run(
     def started(gateway: Gateway) -> None:
         if prometheus is not None:
             stack.enter_context(served(gateway, prometheus))
+        name = gateway.name
         environment = ""
         if gateway.epmd_port != gateway_port(name):
             environment = f"ERL_EPMD_PORT={gateway.epmd_port} "
         words = " ".join(_shell_word(word) for word in erl_arguments(module_dir))
-        option = "-name" if "." in settings.node.host else "-sname"
+        option = "-name" if "." in name.partition("@")[2] else "-sname"
         command = f"{environment}erl {option} {name} {words}"
         if form is Form.JSON:
             print_object(

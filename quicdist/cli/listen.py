@@ -39,6 +39,7 @@ from quicdist.cli.options import (
     Security,
     Trusted,
     Verbose,
+    ViaRelay,
     access,
     identity,
     start_logging,
@@ -50,11 +51,11 @@ if TYPE_CHECKING:
     from quicdist.node.node import Node
 
 Name = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="NAME",
         help="The name of this node: PORT@IP for QUIC, where port 0 selects a free port, or "
-        "NAME@HOST for TCP with EPMD.",
+        "NAME@HOST for TCP with EPMD. With --via it is omitted, or PORT@RELAY asks for that port.",
         show_default=False,
     ),
 ]
@@ -115,7 +116,7 @@ Visible = Annotated[
 class Settings:
     """The options of the node."""
 
-    name: str
+    name: str | None
     cookie: str | None
     listen: str | None
     visible: bool
@@ -135,6 +136,7 @@ class Settings:
     exports: Sequence[object] = ()
     threads: int | None = None
     net_ticktime: float | None = None
+    via: Sequence[str] = ()
 
     @contextlib.asynccontextmanager
     async def up(self) -> AsyncIterator[Node]:
@@ -203,6 +205,7 @@ class Settings:
         believing = security.trust(self.trust, self.uncertified)
         return Node(
             self.name,
+            via=self.via or None,
             carriers=[Quic(tracing=Tracing(self.key_log, self.qlog)), tcp_or_tls(believing)],
             cookie=security.cookie(self.cookie),
             listen=self.listen,
@@ -217,7 +220,7 @@ class Settings:
 
 
 def listen(
-    name: Name,
+    name: Name = None,
     register: Annotated[
         str,
         typer.Option(
@@ -232,6 +235,7 @@ def listen(
     ] = None,
     cookie: Cookie = None,
     cookie_file: CookieFile = None,
+    via: ViaRelay = None,
     listen: Listen = None,
     visible: Visible = False,
     cert: Certificate = None,
@@ -267,6 +271,8 @@ def listen(
     from quicdist.cli.serving import Output, print_messages
 
     register = client.atom("--register", register)
+    if name is None and not via:
+        raise Problem(ExitCode.USAGE, "Missing argument 'NAME'; see quicdist listen --help")
     settings = Settings(
         name,
         cookie,
@@ -285,6 +291,7 @@ def listen(
         prometheus,
         key_log,
         qlog,
+        via=via or [],
     )
     start_logging(verbose, quiet=key_log is None or quiet, as_json=log_json, audit=audit)
     output = Output(is_json=as_json or log_json, is_quiet=quiet)
@@ -292,18 +299,19 @@ def listen(
 
 
 def run(
-    name: Name,
+    name: Name = None,
     modules: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="MODULE",
             help="Python modules, as names or files. Their functions with the decorator "
             "@quicdist.export are exported.",
             show_default=False,
         ),
-    ],
+    ] = None,
     cookie: Cookie = None,
     cookie_file: CookieFile = None,
+    via: ViaRelay = None,
     listen: Listen = None,
     visible: Visible = False,
     cert: Certificate = None,
@@ -344,7 +352,13 @@ def run(
     from quicdist.cli.serving import Life, Output, serve
 
     start_logging(verbose, quiet=quiet, as_json=log_json, audit=audit)
-    exports = _imported_or_reloaded(modules) if reload else [_imported(one) for one in modules]
+    given: list[str] = modules or []
+    if via and name is not None and "@" not in name:  # NAME is omitted
+        given = [name, *given]
+        name = None
+    if not given:
+        raise Problem(ExitCode.USAGE, "Missing argument 'MODULE...'; see quicdist run --help")
+    exports = _imported_or_reloaded(given) if reload else [_imported(one) for one in given]
     settings = Settings(
         name,
         cookie,
@@ -366,6 +380,7 @@ def run(
         exports,
         threads=threads,
         net_ticktime=net_ticktime,
+        via=via or [],
     )
     life = Life(drain, ends_with_stdin=exit_with_stdin, reloads=reload)
     asyncio.run(until_signal(serve(settings.up(), Output(log_json, quiet), life)))

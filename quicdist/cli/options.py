@@ -204,6 +204,17 @@ Listen = Annotated[
         show_default=False,
     ),
 ]
+ViaRelay = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--via",
+        metavar="RELAY",
+        help="A relay for a node behind a NAT: PORT@HOST, PORT@HOST/TCPPORT or a domain with SRV "
+        "records. The node is called PORT@HOST of the relay, and others can dial it. May be "
+        "repeated; the first that answers is used.",
+        show_default=False,
+    ),
+]
 Prometheus = Annotated[
     str | None,
     typer.Option(

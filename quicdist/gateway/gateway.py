@@ -9,6 +9,7 @@ import resource
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -19,6 +20,7 @@ from quicdist.carriers.epmd import EpmdServer
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.reject_reason import Refusals
+from quicdist.carriers.relay.client import RelayClient, RelayStatus
 from quicdist.carriers.tcp import TcpConnection
 from quicdist.carriers.trust import CertificateError, Credentials
 from quicdist.carriers.trust.expiry import watch_expiry
@@ -27,6 +29,7 @@ from quicdist.cluster.audit import Audit
 from quicdist.cluster.cookie_throttle import CookieThrottle
 from quicdist.cluster.policy import Mode, Policy
 from quicdist.cluster.policy_file import PolicyError, read_policy
+from quicdist.cluster.relays import open_via
 from quicdist.errors import Cause, NodeNameError, NotRunning, QuicdistError
 from quicdist.gateway.directory import LOOPBACK, GatewayDirectory
 from quicdist.gateway.info import GatewayStatistics
@@ -87,17 +90,10 @@ class Gateway:
             settings if isinstance(settings, GatewaySettings) else GatewaySettings(settings)
         )
         self._udp_address = self.settings.udp_address
-        self._routes = Routes(self.settings.routes, default_port=self.settings.port_of_others)
         self._open_endpoint = open_endpoint or _open_quic
-        self._directory = GatewayDirectory(
-            self.settings.name,
-            routes=self._routes,
-            max_remotes=self.settings.max_remotes,
-            limits=self.settings.limits,
-            connect=self._outgoing,
-        )
+        self._relayed: RelayClient | None = None
+        self._use_name(str(self.settings.node))
         self._policy = self.settings.policy
-        self._audit = Audit(self.settings.name) if self.settings.audit else None
         self._atoms = AtomBudget()
         self._relays: dict[Relay, asyncio.Task[None]] = {}
         self._dismissing: set[asyncio.Task[None]] = set()
@@ -108,13 +104,33 @@ class Gateway:
         self._endpoint: _Endpoint | None = None
         self._watching: list[asyncio.Task[None]] = []
         trust, hosts = self.settings.trust, [self.settings.node.host]
+        hosts += [one.host for one in self.settings.via if one.host not in hosts]
         self._credentials = Credentials(self.settings.identity, trust, hosts)
         self._epmd: EpmdServer | None = None
 
+    def _use_name(self, name: str) -> None:
+        """Sets the name of the BEAM node, which with `via` is known when the relay has answered."""
+        self._name = name
+        self._settings_named = replace(self.settings, name=name)
+        self._routes = Routes(self.settings.routes, default_port=self.settings.port_of_others)
+        self._directory = GatewayDirectory(
+            name,
+            routes=self._routes,
+            max_remotes=self.settings.max_remotes,
+            limits=self.settings.limits,
+            connect=self._outgoing,
+        )
+        self._audit = Audit(name) if self.settings.audit else None
+
     @property
     def name(self) -> str:
-        """The name of the BEAM node."""
-        return self.settings.name
+        """The name of the BEAM node. With `via` it is final after the start."""
+        return self._name
+
+    @property
+    def relay(self) -> RelayStatus | None:
+        """The state at the relay; None without `via`."""
+        return None if self._relayed is None else self._relayed.status()
 
     @property
     def epmd_port(self) -> int:
@@ -181,26 +197,14 @@ class Gateway:
 
     async def start(self) -> None:
         """Opens the ports. Raises GatewayError and CertificateError."""
-        wanted = self.settings.beam_asks_at
+        if self.settings.via:
+            await self._open_via()
+        else:
+            await self._open_udp()
         try:
-            self._epmd = await EpmdServer.open(LOOPBACK, wanted, self._directory)
-        except OSError as error:
-            raise GatewayError(
-                f"cannot bind TCP port {wanted} on {LOOPBACK} for requests of the BEAM node: "
-                f"{_why(error)}",
-                causes.of_error(error),
-            ) from error
-        try:
-            self._endpoint = await self._open_endpoint(
-                self.settings, self._credentials, self._incoming
-            )
-        except OSError as error:
-            await self._epmd.close()
-            host, port = self._udp_address
-            text = f"cannot bind UDP {host}:{port}: {_why(error)}"
-            raise GatewayError(text, causes.of_error(error)) from error
+            await self._open_epmd()
         except BaseException:
-            await self._epmd.close()
+            await self._close_endpoint()
             raise
         self._watching = [
             asyncio.create_task(watch(self._credentials.verifier, self.recheck_peers)),
@@ -213,6 +217,56 @@ class Gateway:
         trust = self.settings.trust
         _log.log(trust.log_level, "%s", trust.describe(), extra=extra)
         _log.info("%s", _policy_line(self.settings.policy), extra=extra)
+
+    async def _open_epmd(self) -> None:
+        wanted = self._settings_named.beam_asks_at
+        try:
+            self._epmd = await EpmdServer.open(LOOPBACK, wanted, self._directory)
+        except OSError as error:
+            raise GatewayError(
+                f"cannot bind TCP port {wanted} on {LOOPBACK} for requests of the BEAM node: "
+                f"{_why(error)}",
+                causes.of_error(error),
+            ) from error
+
+    async def _open_udp(self) -> None:
+        try:
+            self._endpoint = await self._open_endpoint(
+                self.settings, self._credentials, self._incoming
+            )
+        except OSError as error:
+            host, port = self._udp_address
+            text = f"cannot bind UDP {host}:{port}: {_why(error)}"
+            raise GatewayError(text, causes.of_error(error)) from error
+
+    async def _open_via(self) -> None:
+        quic = self.settings.with_credentials(self._credentials, self.settings.alpns)
+        address = self.settings.node.address
+        try:
+            relayed = await open_via(
+                self.settings.via,
+                self._credentials,
+                wanted=0 if address is None else address.port,
+                listen=self.settings.listen,
+                open_endpoint=lambda host, port, bind: Endpoint.open(
+                    host, port, settings=quic, accept=self._incoming, bind=bind
+                ),
+            )
+        except OSError as error:
+            raise GatewayError(_why(error), causes.of_error(error)) from error
+        self._endpoint, self._relayed = relayed.endpoint, relayed.client
+        self._use_name(relayed.address.name())
+        self._credentials.say_objection(self.name)
+
+    async def _close_endpoint(self) -> None:
+        endpoint, self._endpoint = self._endpoint, None
+        relayed, self._relayed = self._relayed, None
+        if relayed is not None:
+            relayed.leave()
+        if endpoint is not None:
+            await endpoint.close(self.settings.close_timeout)
+        if relayed is not None:
+            relayed.close()
 
     def rebind(self) -> None:
         """Opens a new UDP socket and migrates the connections that the BEAM node dialed.
@@ -233,9 +287,7 @@ class Gateway:
             relay.close("the gateway stops")
         if self._relays:
             await asyncio.wait(self._relays.values(), timeout=self.settings.close_timeout)
-        endpoint, self._endpoint = self._endpoint, None
-        if endpoint is not None:
-            await endpoint.close(self.settings.close_timeout)
+        await self._close_endpoint()
 
     async def __aenter__(self) -> Gateway:
         await self.start()

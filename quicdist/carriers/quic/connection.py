@@ -35,6 +35,7 @@ from quicdist.carriers.quic.engine import (
     EngineError,
     Path,
     SocketAddress,
+    is_relayed,
 )
 from quicdist.carriers.quic.receive_window import MemoryBudget, ReceiveWindow
 from quicdist.carriers.quic.send_window import SendWindow
@@ -43,7 +44,7 @@ from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Alert, CertificateError, PeerRefused
 from quicdist.carriers.trust.names import fingerprint
 from quicdist.errors import Cause
-from quicdist.protocol.dialects import QUIC_DIALECTS, QuicDialect
+from quicdist.protocol.dialects import QuicDialect, dialect_for
 from quicdist.protocol.dialects.base import (
     Buffer,
     DialectError,
@@ -120,6 +121,9 @@ class Host(Protocol):
     def proved(self, connection: QuicConnection) -> None:
         """Whoever dialed us has the cookie."""
 
+    def moved(self, connection: QuicConnection) -> None:
+        """The address of the peer is validated; it may be another one."""
+
     def ended(self, connection: QuicConnection, linger: float) -> None:
         """It is over; datagrams for it may still come for `linger` seconds."""
 
@@ -162,6 +166,7 @@ class QuicConnection:
         self._path = path
         self._local = path[1]
         self._migrations = 0
+        self._validated: Path | None = None
         self._loop = asyncio.get_running_loop()
         # Where a listener was dialed is where its peer goes on sending to, whatever we do.
         self._met_at = host.local_address_of(path[1]) if role is Role.LISTENER else None
@@ -236,6 +241,16 @@ class QuicConnection:
     def peer_socket_address(self) -> SocketAddress:
         """The same, as the socket has it."""
         return (self._path if self._closed else self._engine.path)[0]
+
+    @property
+    def validated_address(self) -> SocketAddress | None:
+        """The last validated address of the peer, as the socket has it (RFC 9000, 8)."""
+        return None if self._validated is None else self._validated[0]
+
+    @property
+    def is_relayed(self) -> bool:
+        """Whether the peer dialed our port at a relay."""
+        return self._path[1] is not None and is_relayed(self._path[1])
 
     @property
     def local_address(self) -> tuple[str, int]:
@@ -442,6 +457,9 @@ class QuicConnection:
         if path is not self._path and path[0] != self._path[0]:
             self._path = path
             self._migrations += 1
+        if path != self._validated and math.isinf(self._engine.allowance):
+            self._validated = path
+            self._host.moved(self)
         if len(datagrams) >= BURST:
             self._host.touch(self)
         self._arm_timer(now)
@@ -506,7 +524,7 @@ class QuicConnection:
         except CertificateError as error:
             self._refuse(error)
             return
-        make = QUIC_DIALECTS.get(alpn)
+        make = dialect_for(alpn)
         if make is None:
             text = f"no dialect for the ALPN {alpn!r}"
             self._ending = CloseReason(CloseKind.ERROR, text, Cause.ALPN)

@@ -33,6 +33,7 @@ from quicdist.carriers.quic.engine import (
     Opening,
     Path,
     SocketAddress,
+    is_relayed,
     load_engine,
 )
 from quicdist.carriers.quic.initial import is_initial, read_initial, version_negotiation
@@ -76,12 +77,29 @@ _PINGS_PER_SECOND = 100
 Accept = Callable[[Connection], ConnectionHandler]
 """Called with each incoming connection at its first packet. Any exception rejects it."""
 
+Bind = Callable[[SocketAddress, int, int], UdpSocket]
+"""Makes a bound socket from an address, its family and the size of the buffers."""
+
+
+def _ignore_move(connection: QuicConnection) -> None:
+    """Nothing depends on the addresses of peers."""
+
 
 class Endpoint:
     """A QUIC endpoint: the UDP socket and all QUIC connections of a node. Created by `open`."""
 
-    def __init__(self, udp: UdpSocket, settings: QuicSettings, accept: Accept | None) -> None:
+    def __init__(
+        self,
+        udp: UdpSocket,
+        settings: QuicSettings,
+        accept: Accept | None,
+        bind: Bind = UdpSocket.bind,
+    ) -> None:
         self._udp = udp
+        self._bind = bind
+        self.on_move: Callable[[QuicConnection], None] = _ignore_move
+        """Called when the address of a connection's peer is validated, at first and when it has
+        changed."""
         self._settings = settings
         self._accept = accept
         self.refusals: Refusals = Counter()
@@ -112,12 +130,18 @@ class Endpoint:
 
     @classmethod
     async def open(
-        cls, host: str, port: int, *, settings: QuicSettings, accept: Accept | None
+        cls,
+        host: str,
+        port: int,
+        *,
+        settings: QuicSettings,
+        accept: Accept | None,
+        bind: Bind = UdpSocket.bind,
     ) -> Endpoint:
         """Opens an endpoint on `host` (a name, an address, `0.0.0.0` or `::`) and `port`.
 
         Port 0 selects a free port. Without `accept` the endpoint only dials and ignores incoming
-        connections.
+        connections. `bind` makes its sockets.
 
         Raises OSError if the socket cannot be bound, ValueError if the engine is not installed or
         does not support the settings, and CertificateError if the identity cannot be loaded.
@@ -127,9 +151,9 @@ class Endpoint:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
         family, _, _, _, address = found[0]
         _warn_of(settings.tracing)
-        udp = UdpSocket.bind(cast(SocketAddress, address), family, settings.socket_buffer)
+        udp = bind(cast(SocketAddress, address), family, settings.socket_buffer)
         try:
-            return cls(udp, settings, accept)
+            return cls(udp, settings, accept, bind)
         except BaseException:
             udp.close()
             raise
@@ -193,7 +217,7 @@ class Endpoint:
         """
         if not self._is_closing:
             self._is_closing = True
-            for connection in self.connections:
+            for connection in sorted(self.connections, key=lambda one: one.traits.is_control):
                 connection.close("the node stops")
         if self._lingering and self._udp.fileno() >= 0:
             with contextlib.suppress(TimeoutError):
@@ -238,7 +262,7 @@ class Endpoint:
             try:
                 if address == old.address:
                     self._let_go_of(old)
-                self._udp = UdpSocket.bind(address, old.family, self._settings.socket_buffer)
+                self._udp = self._bind(address, old.family, self._settings.socket_buffer)
             except OSError as error:
                 failure = error
                 continue
@@ -267,6 +291,8 @@ class Endpoint:
 
     def _still_reaches(self, connection: QuicConnection) -> bool:
         """Returns whether the peer of a connection can still reach this node."""
+        if connection.is_relayed:
+            return True
         host, port = connection.local_address
         here, here_port = self.local_address
         if port != here_port:
@@ -348,6 +374,10 @@ class Endpoint:
         """Reports that the peer has proved the cookie; the connection is no longer half-open."""
         self._admission.proved(connection)
 
+    def moved(self, connection: QuicConnection) -> None:
+        """Reports that the address of a connection's peer is validated."""
+        self.on_move(connection)
+
     def ended(self, connection: QuicConnection, linger: float) -> None:
         """Removes a connection. Its connection IDs stay reserved for `linger` seconds, because late
         datagrams may arrive."""
@@ -365,10 +395,13 @@ class Endpoint:
         ]
 
     def local_address_of(self, local: bytes | None) -> tuple[str, int]:
-        """Ours, for a packed local address or the one bound to."""
+        """Ours, for a packed local address or the one bound to. That of a relayed path has a
+        port: the one at the relay."""
         host, port = self.local_address
         if local is None:
             return host, port
+        if is_relayed(local):
+            return str(ipaddress.ip_address(local[:-2])), int.from_bytes(local[-2:], "big")
         address = ipaddress.ip_address(local)
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
@@ -409,6 +442,10 @@ class Endpoint:
         for connection in batch:
             self._settle(connection)
         self._busy_wait.extend()
+
+    def wake(self) -> None:
+        """Processes datagrams that the socket has received in another way than from the kernel."""
+        self._on_ready()
 
     def _on_bounced(self) -> None:
         """Handles an ICMP error for that address.

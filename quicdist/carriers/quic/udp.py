@@ -38,6 +38,9 @@ _U16, _INT = struct.Struct("=H"), struct.Struct("=i")
 
 _Ancillary = tuple[int, int, bytes]
 
+Batch = tuple[bytes, int, Path]
+"""Datagrams of one sender that the kernel merged, the size of each but the last, and the path."""
+
 
 class UdpSocket:
     """Non-blocking. One bound to a wildcard tells, and chooses, the local address as well."""
@@ -187,6 +190,45 @@ class UdpSocket:
             # readable while it is queued.
             self._read_bounced()
         return datagrams
+
+    def receive_batches(self, limit: int) -> list[Batch]:
+        """About `limit` times what one system call returns, without cutting it into datagrams."""
+        batches: list[Batch] = []
+        try:
+            for _ in range(limit):
+                data, ancillary, _, address = self._socket.recvmsg(_MAX_DATAGRAM, 128)
+                path = (address, _local_address(ancillary) if self._wildcard else None)
+                size = _segment_size(ancillary) if ancillary else 0
+                batches.append((data, size if 0 < size < len(data) else len(data), path))
+        except OSError:
+            if not batches and _LINUX:
+                self._read_bounced()
+        return batches
+
+    def send_segments(self, parts: Sequence[bytes], path: Path) -> None:
+        """Sends datagrams of one size, the last maybe shorter, to one address. What the kernel
+        refuses is lost; what it has no room for is queued."""
+        if len(parts) > 1 and self._segments and not self._queue:
+            address, local = path
+            ancillary = [(socket.IPPROTO_UDP, _UDP_SEGMENT, _U16.pack(len(parts[0])))]
+            if local is not None:
+                ancillary += self._from(local)
+            for at in range(0, len(parts), _MAX_SEGMENTS):
+                some = parts[at : at + _MAX_SEGMENTS]
+                try:
+                    self._socket.sendmsg(some, ancillary, 0, address)
+                except (BlockingIOError, InterruptedError):
+                    self._queue.extend((one, path) for one in some)
+                    self._watch_queue(True)
+                except OSError:  # too large for the path, or told of an earlier datagram
+                    self._send_each(some, path)
+        else:
+            self._send_each(parts, path)
+
+    def _send_each(self, parts: Sequence[bytes], path: Path) -> None:
+        for one in parts:
+            with contextlib.suppress(OSError):
+                UdpSocket.send(self, one, path)
 
     def _read_bounced(self) -> None:
         """Empties the queue of ICMP errors. Anyone may forge one: they are hints."""

@@ -81,6 +81,10 @@ class DialectTraits:
     """Whether cookie digests may be bound to the TLS session, because the peers are quicdist nodes
     and gateways. Erlang nodes do not support it."""
 
+    is_control: bool = False
+    """Whether this is the connection to a relay. It is closed last, because datagrams of other
+    connections may depend on it."""
+
     renews_ids: bool = False
     """Whether the QUIC library of the dialer accepts a change of its connection id. The initial
     connection id has no stateless reset token, so that a restart of the dialer is not detected."""

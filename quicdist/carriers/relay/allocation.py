@@ -1,0 +1,290 @@
+"""The ports of a relay: which key has which port, who may be sent to, and how much.
+
+Everything here is pure. Times are passed in: `now` is monotonic, `today` is the time of day, which
+survives a restart. All are in seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from quicdist.carriers.relay.frames import Refusal
+from quicdist.carriers.token_bucket import TokenBuckets
+from quicdist.errors import QuicdistError
+from quicdist.limits import RelayLimits
+
+_DAY = 86_400.0
+_VERSION = 1
+
+SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+
+
+class PortFileError(QuicdistError):
+    """The file of ports is unreadable or has another format."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who has a port: the fingerprint of a key, and the number of the node with that key."""
+
+    key: str
+    slot: int
+
+
+@dataclass(slots=True)
+class _Kept:
+    owner: Owner
+    used: float
+    """Time of day of the last use."""
+    is_live: bool = False
+
+
+class PortTable:
+    """Ports by owner. An owner keeps its port while it is connected, and `keep_ports` after that.
+
+    A new port is chosen by a hash of the owner, so that most owners get the same port again if the
+    table is lost.
+    """
+
+    def __init__(self, ports: range, limits: RelayLimits, kept: Mapping[int, tuple[Owner, float]]):
+        """`ports` are those that this relay may use, and `kept` is the content of `load`."""
+        self._ports = ports
+        self._limits = limits
+        self._kept: dict[int, _Kept] = {}
+        self._of: dict[Owner, int] = {}
+        self._by_key: Counter[str] = Counter()
+        self._new_by_place = TokenBuckets(limits.new_ports_per_address)
+        self._blocked: set[int] = set()
+        for port, (owner, used) in kept.items():
+            if port in ports and owner not in self._of:
+                self._add(port, owner, used)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def port_of(self, owner: Owner) -> int | None:
+        """Returns the port that is kept for the owner."""
+        return self._of.get(owner)
+
+    def allocate(
+        self, owner: Owner, wanted: int, place: str, now: float, today: float
+    ) -> int | Refusal:
+        """Returns the port of the owner, which is live from now on, or why it gets none.
+
+        `wanted` is the port that it asks for, or 0. `place` is where it connects from.
+        """
+        port = self._of.get(owner)
+        if port is None or wanted not in (0, port):
+            chosen = self._choose(owner, wanted, place, now, today)
+            if isinstance(chosen, Refusal):
+                return chosen
+            if port is not None:
+                self._remove(port)
+            port = chosen
+            self._add(port, owner, today)
+        kept = self._kept[port]
+        kept.is_live, kept.used = True, today
+        return port
+
+    def released(self, port: int, today: float) -> None:
+        """Reports that the owner of the port is no longer connected. It keeps the port."""
+        kept = self._kept.get(port)
+        if kept is not None:
+            kept.is_live, kept.used = False, today
+
+    def unusable(self, port: int) -> None:
+        """Reports that the port cannot be bound: another program of this machine uses it."""
+        self._blocked.add(port)
+        self._remove(port)
+
+    def dump(self) -> bytes:
+        """Returns the content of the file of ports."""
+        ports = {
+            str(port): {"key": kept.owner.key, "slot": kept.owner.slot, "used": int(kept.used)}
+            for port, kept in sorted(self._kept.items())
+        }
+        return json.dumps({"version": _VERSION, "ports": ports}, indent=1).encode() + b"\n"
+
+    def _choose(
+        self, owner: Owner, wanted: int, place: str, now: float, today: float
+    ) -> int | Refusal:
+        replaces = owner in self._of
+        if not replaces and self._by_key[owner.key] >= self._limits.ports_per_key:
+            return Refusal.KEY_FULL
+        if wanted:
+            if wanted not in self._ports or wanted in self._blocked:
+                return Refusal.PORT_TAKEN
+            kept = self._kept.get(wanted)
+            if kept is not None and (kept.is_live or kept.owner.key != owner.key):
+                return Refusal.PORT_TAKEN
+            port: int | None = wanted
+        else:
+            port = self._free(owner) or self._abandoned(today)
+        if port is None:
+            return Refusal.PORTS_FULL
+        if not self._new_by_place.take(place, now):
+            return Refusal.RATE
+        if port in self._kept:
+            self._remove(port)
+        return port
+
+    def _free(self, owner: Owner) -> int | None:
+        count = len(self._ports)
+        if len(self._kept) + len(self._blocked) >= count:
+            return None
+        digest = hashlib.sha256(f"{owner.key} {owner.slot}".encode()).digest()
+        first = int.from_bytes(digest[:8], "big")
+        for step in range(count):
+            port = self._ports[(first + step) % count]
+            if port not in self._kept and port not in self._blocked:
+                return port
+        return None
+
+    def _abandoned(self, today: float) -> int | None:
+        """The port that was not used for the longest time, if that is long enough."""
+        free = [(kept.used, port) for port, kept in self._kept.items() if not kept.is_live]
+        used, port = min(free, default=(today, 0))
+        return port if port and today - used >= self._limits.keep_ports * _DAY else None
+
+    def _add(self, port: int, owner: Owner, used: float) -> None:
+        self._kept[port] = _Kept(owner, used)
+        self._of[owner] = port
+        self._by_key[owner.key] += 1
+
+    def _remove(self, port: int) -> None:
+        kept = self._kept.pop(port, None)
+        if kept is None:
+            return
+        del self._of[kept.owner]
+        self._by_key[kept.owner.key] -= 1
+        if not self._by_key[kept.owner.key]:
+            del self._by_key[kept.owner.key]
+
+
+def load(data: bytes) -> dict[int, tuple[Owner, float]]:
+    """Parses the content of a file of ports. Raises PortFileError."""
+    try:
+        content = json.loads(data)
+        if content["version"] != _VERSION:
+            raise ValueError("another version")
+        return {
+            int(port): (Owner(str(one["key"]), int(one["slot"])), float(one["used"]))
+            for port, one in content["ports"].items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise PortFileError(f"invalid content ({type(error).__name__}: {error})") from None
+
+
+class Permissions:
+    """The addresses that have sent to a port within `permission` seconds, at most
+    `clients_per_port` of them. The node may send to no other address."""
+
+    def __init__(self, limits: RelayLimits) -> None:
+        self._life = limits.permission
+        self._most = limits.clients_per_port
+        self._heard: OrderedDict[SocketAddress, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._heard)
+
+    def heard(self, address: SocketAddress, now: float) -> bool:
+        """Reports a datagram from an address. Returns whether the address has a permission: not if
+        too many others have one."""
+        heard = self._heard
+        if address not in heard and len(heard) >= self._most:
+            self.expire(now)
+            if len(heard) >= self._most:
+                return False
+        heard[address] = now
+        heard.move_to_end(address)
+        return True
+
+    def permits(self, address: SocketAddress, now: float) -> bool:
+        """Returns whether the node may send to the address."""
+        at = self._heard.get(address)
+        return at is not None and now - at < self._life
+
+    def expire(self, now: float) -> None:
+        """Drops the permissions that have ended."""
+        heard = self._heard
+        while heard:
+            address, at = next(iter(heard.items()))
+            if now - at < self._life:
+                return
+            del heard[address]
+
+
+class ByteBucket:
+    """Allows `per_second` bytes a second on average, and bursts of a quarter of a second."""
+
+    __slots__ = ("_at", "_burst", "_left", "_per_second")
+
+    def __init__(self, per_second: float) -> None:
+        self._per_second = per_second
+        self._burst = self._left = per_second / 4
+        self._at = 0.0
+
+    def take(self, size: int, now: float) -> bool:
+        """Takes `size` bytes; returns False, and takes none, if not all of them are left.
+
+        Bytes of one call may exceed the burst if the bucket is full."""
+        if now > self._at:
+            self._left = min(self._burst, self._left + (now - self._at) * self._per_second)
+            self._at = now
+        if self._left < min(size, self._burst):
+            return False
+        self._left -= size
+        return True
+
+    def give(self, size: int) -> None:
+        """Puts back what was taken and not used."""
+        self._left = min(self._burst, self._left + size)
+
+
+class ByteBuckets:
+    """A bucket for each key of a kind, such as an address. At most `most` are kept."""
+
+    def __init__(self, per_second: float, most: int) -> None:
+        self._make: Callable[[], ByteBucket] = lambda: ByteBucket(per_second)
+        self._most = most
+        self._buckets: OrderedDict[Hashable, ByteBucket] = OrderedDict()
+
+    def of(self, key: Hashable) -> ByteBucket:
+        """Returns the bucket of a key."""
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = self._make()
+            if len(self._buckets) > self._most:
+                self._buckets.popitem(last=False)
+        else:
+            self._buckets.move_to_end(key)
+        return bucket
+
+
+class Rates:
+    """The rate limits of a relay: for each key, for each client of a port, and in all."""
+
+    def __init__(self, limits: RelayLimits) -> None:
+        self._all = ByteBucket(limits.bytes_per_second)
+        self._keys = ByteBuckets(limits.bytes_per_second_per_key, limits.max_nodes)
+        self._clients = ByteBuckets(limits.bytes_per_second_per_client, limits.max_nodes * 4)
+
+    def take(self, key: str, client: Hashable, size: int, now: float) -> bool:
+        """Returns whether `size` bytes may be forwarded between the node with this key and one
+        client of it, and counts them if so."""
+        client_bucket, key_bucket = self._clients.of(client), self._keys.of(key)
+        if not client_bucket.take(size, now):
+            return False
+        if not key_bucket.take(size, now):
+            client_bucket.give(size)
+            return False
+        if not self._all.take(size, now):
+            client_bucket.give(size)
+            key_bucket.give(size)
+            return False
+        return True

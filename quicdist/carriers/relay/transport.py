@@ -1,0 +1,247 @@
+"""The UDP socket of a node with a relay: it chooses the path of each datagram below QUIC.
+
+QUIC sees one constant `Path` for each peer, whatever way its datagrams take:
+
+- A peer that dialed the port at the relay has its true address, and as local address the address of
+  that port (`frames.pack_address`): the node was met there.
+- A peer that this node dials has the address that was dialed.
+
+`Paths.direct` maps a constant path to the real address of the peer once a direct path is validated;
+datagrams from that address are given to QUIC as if they came over the constant path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from quicdist.carriers.quic.engine import Datagram, Path, SocketAddress
+from quicdist.carriers.quic.udp import UdpSocket
+from quicdist.carriers.relay.frames import (
+    FIRST_QUIC_BYTE,
+    Address,
+    data_head,
+    head_size,
+    pack_address,
+    unpack_address,
+)
+
+_MOST_HEADS = 4096
+
+Aside = Callable[[bytes, SocketAddress], None]
+"""Takes a datagram that is neither QUIC nor from the relay: a punch of a peer."""
+
+
+class FrameStream(Protocol):
+    """The TLS connection to the relay."""
+
+    def send_frames(self, frames: Sequence[bytes]) -> None:
+        """Sends frames; drops them if too much waits to be sent."""
+
+
+@dataclass(slots=True)
+class PathCounters:
+    """Datagrams since the start."""
+
+    relayed_out: int = 0
+    relayed_in: int = 0
+    direct_out: int = 0
+    direct_in: int = 0
+    dropped: int = 0
+    """Datagrams for relayed peers while there was no connection to the relay."""
+    forged: int = 0
+    """Frames that were not from the relay, or malformed."""
+
+
+def _nobody(data: bytes, address: SocketAddress) -> None:
+    """Nobody punches."""
+
+
+class Paths:
+    """What the sockets of a node know about its paths. It survives `Endpoint.rebind`."""
+
+    def __init__(self) -> None:
+        self.counters = PathCounters()
+        self.relay: SocketAddress | None = None
+        """The address of the relay, while its QUIC connection is up: data frames are accepted from
+        there only."""
+        self.stream: FrameStream | None = None
+        """The TLS connection, where it is used in place of UDP."""
+        self.relay_host = ""
+        """The numeric address of the relay."""
+        self.local = b""
+        """The packed address of our port at the relay; empty before there is one."""
+        self.direct: dict[Path, SocketAddress] = {}
+        """The real address of a peer, by its constant path."""
+        self.constant: dict[SocketAddress, Path] = {}
+        """The constant path of a peer, by its real address."""
+        self.aside: Aside = _nobody
+        self.family: int = socket.AF_INET
+        self.on_ready: Callable[[], None] | None = None
+        self._inbox: list[Datagram] = []
+        self._heads: dict[SocketAddress, bytes] = {}
+
+    # -- for direct paths -----------------------------------------------------------------------
+
+    def use_direct(self, peer: Path, address: SocketAddress) -> None:
+        """Sends the datagrams of a peer to its real address from now on."""
+        self.direct[peer] = address
+        self.constant[address] = peer
+
+    def accept_from(self, peer: Path, address: SocketAddress) -> None:
+        """Takes datagrams from this address for those of the peer, as it may switch first."""
+        self.constant[address] = peer
+
+    def use_relay(self, peer: Path) -> None:
+        """Sends the datagrams of a peer through the relay again. Late ones that come directly are
+        still accepted."""
+        self.direct.pop(peer, None)
+
+    def forget(self, peer: Path) -> None:
+        """Removes what is known of a peer: its connection has ended."""
+        self.direct.pop(peer, None)
+        for address in [one for one, path in self.constant.items() if path == peer]:
+            del self.constant[address]
+
+    # -- in -------------------------------------------------------------------------------------
+
+    def sort(self, datagrams: Sequence[Datagram]) -> list[Datagram]:
+        """Returns the QUIC datagrams among those of the socket, with constant paths."""
+        found, self._inbox = self._inbox, []
+        for datagram in datagrams:
+            data, path = datagram
+            if not data:
+                continue
+            if data[0] >= FIRST_QUIC_BYTE:
+                constant = self.constant.get(path[0]) if self.constant else None
+                if constant is not None:
+                    self.counters.direct_in += 1
+                    datagram = data, constant
+                found.append(datagram)
+            elif head_size(data[0]):
+                if path[0] == self.relay:
+                    self._unwrap(data, found)
+                else:
+                    self.counters.forged += 1
+            else:
+                self.aside(data, path[0])
+        return found
+
+    def frames_arrived(self, frames: Sequence[bytes]) -> None:
+        """Takes data frames from the TLS connection and wakes the endpoint."""
+        for frame in frames:
+            self._unwrap(frame, self._inbox)
+        if self._inbox and self.on_ready is not None:
+            self.on_ready()
+
+    def _unwrap(self, frame: bytes, found: list[Datagram]) -> None:
+        size = head_size(frame[0]) if frame else 0
+        if not self.local or not 0 < size < len(frame) or frame[size] < FIRST_QUIC_BYTE:
+            self.counters.forged += 1
+            return
+        self.counters.relayed_in += 1
+        address = self.socket_address(unpack_address(frame[1:size]))
+        found.append((frame[size:], (address, self.local)))
+
+    def socket_address(self, address: Address) -> SocketAddress:
+        """The address in the form that the socket of this node has."""
+        host, port = address
+        if self.family == socket.AF_INET:
+            return host, port
+        return (f"::ffff:{host}" if ":" not in host else host), port, 0, 0
+
+    # -- out ------------------------------------------------------------------------------------
+
+    def is_relayed(self, path: Path) -> bool:
+        """Whether datagrams on this constant path go through the relay if not directly."""
+        if path[1] is not None and path[1] == self.local:
+            return True
+        # Where UDP is blocked, other ports of the relay are reached through it.
+        return self.stream is not None and _plain(path[0][0]) == self.relay_host
+
+    def wrapped(self, datagrams: Sequence[Datagram], to: SocketAddress) -> list[bytes]:
+        """The data frames for datagrams to one address."""
+        head = self._heads.get(to)
+        if head is None:
+            if len(self._heads) >= _MOST_HEADS:
+                self._heads.clear()
+            head = self._heads[to] = data_head((_plain(to[0]), to[1]))
+        self.counters.relayed_out += len(datagrams)
+        return [head + data for data, _ in datagrams]
+
+
+class RelayedSocket(UdpSocket):
+    """The socket; `Paths.bind` makes it."""
+
+    paths: Paths
+
+    def receive(self, limit: int) -> list[Datagram]:
+        """The QUIC datagrams among about `limit` of those that wait."""
+        return self.paths.sort(super().receive(limit))
+
+    def send(self, data: bytes, path: Path) -> None:
+        """Sends one datagram on the path that is chosen for its peer."""
+        self.send_all(((data, path),))
+
+    def send_all(self, datagrams: Sequence[Datagram]) -> None:
+        """Sends datagrams in order, each on the path that is chosen for its peer."""
+        first = datagrams[0][1]
+        if any(path is not first and path != first for _, path in datagrams):
+            for one in datagrams:
+                self.send_all((one,))
+            return
+        paths = self.paths
+        real = paths.direct.get(first)
+        if real is not None:
+            paths.counters.direct_out += len(datagrams)
+            self.send_plain([(data, (real, None)) for data, _ in datagrams])
+        elif not paths.is_relayed(first):
+            self.send_plain(datagrams)
+        elif paths.stream is not None:
+            paths.stream.send_frames(paths.wrapped(datagrams, first[0]))
+        elif paths.relay is not None:
+            relay = (paths.relay, None)
+            self.send_plain([(frame, relay) for frame in paths.wrapped(datagrams, first[0])])
+        else:
+            paths.counters.dropped += len(datagrams)
+
+    def send_plain(self, datagrams: Sequence[Datagram]) -> None:
+        """Sends datagrams to the addresses that they have."""
+        if len(datagrams) == 1:
+            super().send(*datagrams[0])
+        else:
+            super().send_all(datagrams)
+
+    def send_aside(self, data: bytes, address: SocketAddress) -> None:
+        """Sends one datagram that is not QUIC; errors are ignored."""
+        with contextlib.suppress(OSError):
+            self.send_plain([(data, (address, None))])
+
+
+def binder(paths: Paths) -> Callable[[SocketAddress, int, int], RelayedSocket]:
+    """Returns what an endpoint binds its sockets with."""
+
+    def bind(address: SocketAddress, family: int, buffer_size: int) -> RelayedSocket:
+        sock = cast(RelayedSocket, RelayedSocket.bind(address, family, buffer_size))
+        sock.paths = paths
+        paths.family = family
+        return sock
+
+    return bind
+
+
+def met_at(local: bytes) -> Address:
+    """The port at the relay that a relayed peer dialed, of its constant path."""
+    return unpack_address(local)
+
+
+def local_of(address: Address) -> bytes:
+    """The local address of the constant paths of peers that dialed this port at the relay."""
+    return pack_address(address)
+
+
+def _plain(host: str) -> str:
+    return host.removeprefix("::ffff:")

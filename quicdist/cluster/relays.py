@@ -1,0 +1,116 @@
+"""The relay of a node or gateway: the first of `via` that answers."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from quicdist.carriers import causes
+from quicdist.carriers.base import DialError
+from quicdist.carriers.quic.endpoint import Bind, Endpoint
+from quicdist.carriers.relay import slots
+from quicdist.carriers.relay.client import RelayAddress, RelayClient
+from quicdist.carriers.trust import Credentials
+from quicdist.cluster.dns import ServiceRecord, service_records
+from quicdist.cluster.lookup import NotFound
+from quicdist.cluster.names import Address
+from quicdist.cluster.via import Relays
+from quicdist.errors import Cause
+
+SERVICE = "_quicdist-relay._udp"
+"""The SRV records of a fleet (RFC 2782)."""
+
+_DNS_TIME = 5.0
+"""Seconds to wait for the answer of DNS."""
+
+_PATIENCE = 5.0
+"""Seconds for each relay, from the first packet to the port."""
+
+Open: TypeAlias = Callable[[str, int, Bind], Awaitable[Endpoint]]
+"""Opens an endpoint on a host and port, with sockets that `Bind` makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """An endpoint with a port at a relay."""
+
+    endpoint: Endpoint
+    client: RelayClient
+    address: Address
+    """The address of the port at the relay, as the name of the node has it."""
+
+
+async def open_via(
+    relays: Relays,
+    credentials: Credentials,
+    *,
+    wanted: int,
+    listen: tuple[str, int] | None,
+    open_endpoint: Open,
+) -> Relayed:
+    """Opens an endpoint and gets a port at the first relay that gives one.
+
+    `wanted` is a port of the relay, or 0 for the one that is kept for this node. `listen` is the
+    local address to bind; None takes a free port of the wildcard address. Raises DialError for the
+    relay with the most telling cause, OSError if no socket can be bound, and CertificateError.
+    """
+    await credentials.prepare()
+    key = credentials.identity.fingerprint
+    failures: list[DialError] = []
+    for relay in await addresses_of(relays, key):
+        slot = slots.Slot(wanted) if wanted else slots.take(key)
+        client = RelayClient(relay, credentials, slot=slot, wanted=wanted)
+        host, port = listen or (_wildcard_for(relay.host), 0)
+        endpoint = await open_endpoint(host, port, client.bind)
+        try:
+            number = await client.register(endpoint, _PATIENCE)
+        except DialError as error:
+            failures.append(error)
+            client.close()
+            await endpoint.close(0)
+            continue
+        except BaseException:
+            client.close()
+            await endpoint.close(0)
+            raise
+        return Relayed(endpoint, client, Address(relay.host, number))
+    text = "; ".join(map(str, failures)) or "no relay is configured"
+    found = max((one.cause for one in failures), key=causes.rank, default=Cause.NOT_FOUND)
+    raise DialError(text, found)
+
+
+async def addresses_of(relays: Relays, key: str) -> Sequence[RelayAddress]:
+    """Returns the relays in the order in which they are tried.
+
+    Relays of a fleet with one priority are ordered by a hash of their names and `key` (the
+    fingerprint of the node), so that a node gets the same one after a restart, and different nodes
+    different ones. Raises DialError, MissingExtra.
+    """
+    found: list[RelayAddress] = []
+    for one in relays:
+        if isinstance(one, RelayAddress):
+            found.append(one)
+            continue
+        try:
+            records = await service_records(f"{SERVICE}.{one.domain}", _DNS_TIME)
+        except NotFound as error:
+            raise DialError(str(error), error.cause) from None
+        ordered = sorted(records, key=lambda each: (each.priority, _rank(key, each)))
+        found += [RelayAddress(each.host, each.port) for each in ordered]
+    return found
+
+
+def _rank(key: str, record: ServiceRecord) -> bytes:
+    return hashlib.sha256(f"{key} {record.host}:{record.port}".encode()).digest()
+
+
+def _wildcard_for(host: str) -> str:
+    """The wildcard address of the family in which this machine reaches a host."""
+    try:
+        found = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)
+    except OSError:
+        return "0.0.0.0"
+    return "::" if found[0][0] == socket.AF_INET6 else "0.0.0.0"
