@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from quicdist.carriers.forking import keep_from_children
 from quicdist.carriers.quic.engine import Datagram, Path, SocketAddress
+from quicdist.protocol.dialects.base import Buffer
 
 _MAX_DATAGRAM = 65535
 _MAX_SEGMENTS = 64
@@ -205,7 +206,23 @@ class UdpSocket:
                 self._read_bounced()
         return batches
 
-    def send_segments(self, parts: Sequence[bytes], path: Path) -> None:
+    def send_merged(self, data: bytes, size: int, path: Path) -> None:
+        """Sends datagrams of this size, the last maybe shorter, that follow each other in `data`,
+        as `send_segments` does."""
+        if self._segments and not self._queue and len(data) <= _MAX_SEGMENTED:
+            address, local = path
+            ancillary = [(socket.IPPROTO_UDP, _UDP_SEGMENT, _U16.pack(size))]
+            if local is not None:
+                ancillary += self._from(local)
+            if len(data) <= size * _MAX_SEGMENTS:
+                try:
+                    self._socket.sendmsg((data,), ancillary, 0, address)
+                    return
+                except OSError:
+                    pass  # the other way deals with it
+        self.send_segments([data[at : at + size] for at in range(0, len(data), size)], path)
+
+    def send_segments(self, parts: Sequence[Buffer], path: Path) -> None:
         """Sends datagrams of one size, the last maybe shorter, to one address. What the kernel
         refuses is lost; what it has no room for is queued."""
         if len(parts) > 1 and self._segments and not self._queue:
@@ -213,22 +230,23 @@ class UdpSocket:
             ancillary = [(socket.IPPROTO_UDP, _UDP_SEGMENT, _U16.pack(len(parts[0])))]
             if local is not None:
                 ancillary += self._from(local)
-            for at in range(0, len(parts), _MAX_SEGMENTS):
-                some = parts[at : at + _MAX_SEGMENTS]
+            most = min(_MAX_SEGMENTS, max(_MAX_SEGMENTED // max(len(parts[0]), 1), 1))
+            for at in range(0, len(parts), most):
+                some = parts[at : at + most]
                 try:
                     self._socket.sendmsg(some, ancillary, 0, address)
                 except (BlockingIOError, InterruptedError):
-                    self._queue.extend((one, path) for one in some)
+                    self._queue.extend((bytes(one), path) for one in some)
                     self._watch_queue(True)
                 except OSError:  # too large for the path, or told of an earlier datagram
                     self._send_each(some, path)
         else:
             self._send_each(parts, path)
 
-    def _send_each(self, parts: Sequence[bytes], path: Path) -> None:
+    def _send_each(self, parts: Sequence[Buffer], path: Path) -> None:
         for one in parts:
             with contextlib.suppress(OSError):
-                UdpSocket.send(self, one, path)
+                UdpSocket.send(self, bytes(one), path)
 
     def _read_bounced(self) -> None:
         """Empties the queue of ICMP errors. Anyone may forge one: they are hints."""

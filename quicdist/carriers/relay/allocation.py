@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
+from weakref import WeakValueDictionary
 
-from quicdist.carriers.relay.frames import Refusal
+from quicdist.carriers.relay.frames import Refusal, data_head
 from quicdist.carriers.token_bucket import TokenBuckets
 from quicdist.errors import QuicdistError
 from quicdist.limits import RelayLimits
@@ -180,45 +181,6 @@ def load(data: bytes) -> dict[int, tuple[Owner, float]]:
         raise PortFileError(f"invalid content ({type(error).__name__}: {error})") from None
 
 
-class Permissions:
-    """The addresses that have sent to a port within `permission` seconds, at most
-    `clients_per_port` of them. The node may send to no other address."""
-
-    def __init__(self, limits: RelayLimits) -> None:
-        self._life = limits.permission
-        self._most = limits.clients_per_port
-        self._heard: OrderedDict[SocketAddress, float] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._heard)
-
-    def heard(self, address: SocketAddress, now: float) -> bool:
-        """Reports a datagram from an address. Returns whether the address has a permission: not if
-        too many others have one."""
-        heard = self._heard
-        if address not in heard and len(heard) >= self._most:
-            self.expire(now)
-            if len(heard) >= self._most:
-                return False
-        heard[address] = now
-        heard.move_to_end(address)
-        return True
-
-    def permits(self, address: SocketAddress, now: float) -> bool:
-        """Returns whether the node may send to the address."""
-        at = self._heard.get(address)
-        return at is not None and now - at < self._life
-
-    def expire(self, now: float) -> None:
-        """Drops the permissions that have ended."""
-        heard = self._heard
-        while heard:
-            address, at = next(iter(heard.items()))
-            if now - at < self._life:
-                return
-            del heard[address]
-
-
 class ByteBucket:
     """Allows `per_second` bytes a second on average, and bursts of a quarter of a second."""
 
@@ -229,62 +191,108 @@ class ByteBucket:
         self._burst = self._left = per_second / 4
         self._at = 0.0
 
-    def take(self, size: int, now: float) -> bool:
-        """Takes `size` bytes; returns False, and takes none, if not all of them are left.
+    def has(self, size: int, now: float) -> bool:
+        """Whether `size` bytes are left at the time `now`.
 
         Bytes of one call may exceed the burst if the bucket is full."""
+        left = self._left
         if now > self._at:
-            self._left = min(self._burst, self._left + (now - self._at) * self._per_second)
+            left += (now - self._at) * self._per_second
+            self._left = left = min(left, self._burst)
             self._at = now
-        if self._left < min(size, self._burst):
-            return False
+        return left >= size or left >= self._burst
+
+    def take(self, size: int) -> None:
+        """Takes `size` bytes, of which `has` has told that they are left."""
         self._left -= size
-        return True
-
-    def give(self, size: int) -> None:
-        """Puts back what was taken and not used."""
-        self._left = min(self._burst, self._left + size)
 
 
-class ByteBuckets:
-    """A bucket for each key of a kind, such as an address. At most `most` are kept."""
+@dataclass(slots=True)
+class Client:
+    """An address that has sent to a port."""
 
-    def __init__(self, per_second: float, most: int) -> None:
-        self._make: Callable[[], ByteBucket] = lambda: ByteBucket(per_second)
-        self._most = most
-        self._buckets: OrderedDict[Hashable, ByteBucket] = OrderedDict()
+    head: bytes
+    """What precedes its datagrams in data frames."""
+    bucket: ByteBucket
+    heard: float
 
-    def of(self, key: Hashable) -> ByteBucket:
-        """Returns the bucket of a key."""
-        bucket = self._buckets.get(key)
-        if bucket is None:
-            bucket = self._buckets[key] = self._make()
-            if len(self._buckets) > self._most:
-                self._buckets.popitem(last=False)
-        else:
-            self._buckets.move_to_end(key)
-        return bucket
+
+class Clients:
+    """The clients of a port: the addresses that have sent to it within `permission` seconds, at
+    most `clients_per_port` of them. The node may send to no other address."""
+
+    def __init__(self, limits: RelayLimits) -> None:
+        self._limits = limits
+        self._life = limits.permission
+        self._known: OrderedDict[SocketAddress, Client] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def heard(self, address: SocketAddress, now: float) -> Client | None:
+        """Returns the client, from which a datagram came; None if there are too many others."""
+        client = self._known.get(address)
+        if client is None:
+            client = self._add(address, now)
+            if client is None:
+                return None
+        client.heard = now
+        self._known.move_to_end(address)
+        return client
+
+    def permitted(self, address: SocketAddress, now: float) -> Client | None:
+        """Returns the client if the node may send to it."""
+        client = self._known.get(address)
+        return client if client is not None and now - client.heard < self._life else None
+
+    def expire(self, now: float) -> None:
+        """Drops the clients whose permission has ended."""
+        known = self._known
+        while known:
+            address, client = next(iter(known.items()))
+            if now - client.heard < self._life:
+                return
+            del known[address]
+
+    def _add(self, address: SocketAddress, now: float) -> Client | None:
+        if len(self._known) >= self._limits.clients_per_port:
+            self.expire(now)
+            if len(self._known) >= self._limits.clients_per_port:
+                return None
+        bucket = ByteBucket(self._limits.bytes_per_second_per_client)
+        head = data_head((address[0].removeprefix("::ffff:"), address[1]))
+        client = self._known[address] = Client(head, bucket, now)
+        return client
 
 
 class Rates:
-    """The rate limits of a relay: for each key, for each client of a port, and in all."""
+    """The rate limits of a relay: for each client of a port, for each key, and in all."""
 
     def __init__(self, limits: RelayLimits) -> None:
         self._all = ByteBucket(limits.bytes_per_second)
-        self._keys = ByteBuckets(limits.bytes_per_second_per_key, limits.max_nodes)
-        self._clients = ByteBuckets(limits.bytes_per_second_per_client, limits.max_nodes * 4)
+        self._per_key = limits.bytes_per_second_per_key
+        self._keys: WeakValueDictionary[str, KeyRate] = WeakValueDictionary()
 
-    def take(self, key: str, client: Hashable, size: int, now: float) -> bool:
-        """Returns whether `size` bytes may be forwarded between the node with this key and one
-        client of it, and counts them if so."""
-        client_bucket, key_bucket = self._clients.of(client), self._keys.of(key)
-        if not client_bucket.take(size, now):
-            return False
-        if not key_bucket.take(size, now):
-            client_bucket.give(size)
-            return False
-        if not self._all.take(size, now):
-            client_bucket.give(size)
-            key_bucket.give(size)
-            return False
-        return True
+    def of_key(self, key: str) -> KeyRate:
+        """Returns the rate of all ports with this key. It exists while one of them keeps it."""
+        rate = self._keys.get(key)
+        if rate is None:
+            rate = self._keys[key] = KeyRate(ByteBucket(self._per_key), self._all)
+        return rate
+
+
+class KeyRate:
+    """The rate of all nodes with one key."""
+
+    def __init__(self, key: ByteBucket, everything: ByteBucket) -> None:
+        self._key = key
+        self._all = everything
+
+    def take(self, client: ByteBucket, size: int, now: float) -> bool:
+        """Counts `size` bytes to or from a client; returns False if a rate does not allow them."""
+        if client.has(size, now) and self._key.has(size, now) and self._all.has(size, now):
+            client.take(size)
+            self._key.take(size)
+            self._all.take(size)
+            return True
+        return False

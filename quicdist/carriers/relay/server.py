@@ -27,8 +27,8 @@ from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.udp import Batch, UdpSocket
 from quicdist.carriers.relay import proofs
 from quicdist.carriers.relay.allocation import (
+    Clients,
     Owner,
-    Permissions,
     PortFileError,
     PortTable,
     Rates,
@@ -50,7 +50,6 @@ from quicdist.carriers.relay.frames import (
     Proof,
     Refusal,
     Refused,
-    data_head,
     decode,
     encode,
     head_size,
@@ -76,7 +75,7 @@ _BATCHES = 16
 
 _BIND_ATTEMPTS = 8
 _SWEEP = 5.0
-"""Seconds between two removals of expired permissions."""
+"""Seconds between two removals of expired clients."""
 
 _PROOF_TIME = 10.0
 """Seconds for a node on TLS to prove its key and to ask for its port."""
@@ -150,8 +149,8 @@ class Control(Protocol):
 
     def tell(self, message: Message) -> None: ...
 
-    def forward(self, head: bytes, parts: Sequence[bytes]) -> None:
-        """Sends datagrams of one client to the node, with this head before each."""
+    def forward(self, head: bytes, data: bytes, size: int) -> None:
+        """Sends merged datagrams of one client to the node, with this head before each."""
 
     def close(self, reason: str) -> None: ...
 
@@ -169,10 +168,10 @@ class _Port:
         """The control connections of its node, the one in use first."""
         self.routed: SocketAddress | None = None
         """The address from which data frames of its node are accepted."""
-        self.permissions = Permissions(relay.limits)
+        self.clients = Clients(relay.limits)
         self.lingering: asyncio.TimerHandle | None = None
         self._relay = relay
-        self._heads: dict[SocketAddress, bytes] = {}
+        self._rate = relay.rates.of_key(owner.key)
         udp.watch(asyncio.get_running_loop(), self._on_ready)
 
     @property
@@ -191,52 +190,49 @@ class _Port:
     def arrived(self, batch: Batch, now: float) -> None:
         """Datagrams of one client: to the node."""
         data, size, path = batch
-        address, relay = path[0], self._relay
-        dropped = relay.counters.dropped
-        count = -(-len(data) // size) if size else 0
-        if not count or data[0] < FIRST_QUIC_BYTE:
-            dropped[Drop.NOT_QUIC] += max(count, 1)
-        elif self.control is None:
-            dropped[Drop.NODE_AWAY] += count
-        elif not self.permissions.heard(address, now):
-            dropped[Drop.CLIENTS_FULL] += count
-        elif not relay.rates.take(self.owner.key, (self.number, address), len(data), now):
-            dropped[Drop.RATE] += count
+        counters, control = self._relay.counters, self.control
+        count = -(-len(data) // size) if size else 1
+        client = None
+        if not size or data[0] < FIRST_QUIC_BYTE:
+            counters.dropped[Drop.NOT_QUIC] += count
+        elif control is None:
+            counters.dropped[Drop.NODE_AWAY] += count
         else:
-            parts = [data] if count == 1 else cut(data, size, 0)
-            relay.counters.datagrams_in += count
-            relay.counters.bytes_in += len(data)
-            self.control.forward(self._head(address), parts)
+            client = self.clients.heard(path[0], now)
+            if client is None:
+                counters.dropped[Drop.CLIENTS_FULL] += count
+        if client is None or control is None:
+            return
+        if not self._rate.take(client.bucket, len(data), now):
+            counters.dropped[Drop.RATE] += count
+            return
+        counters.datagrams_in += count
+        counters.bytes_in += len(data)
+        control.forward(client.head, data, size)
 
-    def leaves(self, to: SocketAddress, parts: Sequence[bytes], now: float) -> None:
-        """Datagrams of the node: to a client that has sent to this port, or to another port."""
+    def leaves(self, to: SocketAddress, data: bytes, size: int, head: int, now: float) -> None:
+        """Data frames of the node with this size and head size, all for one address: to a client
+        that has sent to this port, or to another port of the relay."""
         relay = self._relay
-        size = sum(map(len, parts)) if len(parts) < 3 else len(parts[0]) * len(parts)
+        counters = relay.counters
+        count = -(-len(data) // size)
         other = relay.port_at(to, self.alias)
-        if other is None and not self.permissions.permits(to, now):
-            relay.counters.dropped[Drop.NOT_PERMITTED] += len(parts)
-            return
-        if not relay.rates.take(self.owner.key, (self.number, to), size, now):
-            relay.counters.dropped[Drop.RATE] += len(parts)
-            return
-        relay.counters.datagrams_out += len(parts)
-        relay.counters.bytes_out += size
-        if other is None:
-            self.udp.send_segments(parts, (to, None))
-            return
-        # The other node sees the address of this port, as it would from outside.
-        self.permissions.heard(to, now)
-        source = cast(SocketAddress, (to[0], self.number, *to[2:]))
-        for part in parts:
-            other.arrived((part, len(part), (source, None)), now)
-
-    def _head(self, address: SocketAddress) -> bytes:
-        head = self._heads.get(address)
-        if head is None:
-            if len(self._heads) > 2 * max(len(self.permissions), 64):
-                self._heads.clear()
-            head = self._heads[address] = data_head(plain(address))
-        return head
+        client = self.clients.permitted(to, now) if other is None else self.clients.heard(to, now)
+        length = len(data) - count * head
+        if client is None:
+            counters.dropped[Drop.NOT_PERMITTED] += count
+        elif not self._rate.take(client.bucket, length, now):
+            counters.dropped[Drop.RATE] += count
+        else:
+            counters.datagrams_out += count
+            counters.bytes_out += length
+            if other is None:
+                self.udp.send_segments(without_heads(data, size, head), (to, None))
+                return
+            # The other node sees the address of this port, as it would from outside.
+            source = cast(SocketAddress, (to[0], self.number, *to[2:]))
+            for part in without_heads(data, size, head):
+                other.arrived((bytes(part), len(part), (source, None)), now)
 
 
 class Relay:
@@ -313,7 +309,7 @@ class Relay:
             nodes_tcp=len(self._nodes) - udp,
             ports_open=len(self._ports),
             ports_kept=len(self._table),
-            clients=sum(len(port.permissions) for port in self._ports.values()),
+            clients=sum(len(port.clients) for port in self._ports.values()),
             counters=self.counters,
         )
 
@@ -383,7 +379,7 @@ class Relay:
     def _sweep(self) -> None:
         now = self.now()
         for port in self._ports.values():
-            port.permissions.expire(now)
+            port.clients.expire(now)
         self._sweeping = self._loop.call_later(_SWEEP, self._sweep)
 
     # -- the file of ports ----------------------------------------------------------------------
@@ -544,8 +540,7 @@ class Relay:
             self.counters.dropped[Drop.UNKNOWN_SENDER] += -(-len(data) // size)
             return
         if size < len(data) and has_one_head(data, size):
-            to = self._socket_address(data[1:HEAD_IPV4])
-            port.leaves(to, cut(data, size, HEAD_IPV4), now)
+            port.leaves(self._socket_address(data[1:HEAD_IPV4]), data, size, HEAD_IPV4, now)
             return
         for at in range(0, len(data), size):
             self.frame_of(port, data[at : at + size], now)
@@ -556,7 +551,7 @@ class Relay:
         if not 0 < size < len(frame) or frame[size] < FIRST_QUIC_BYTE:
             self.counters.dropped[Drop.MALFORMED] += 1
             return
-        port.leaves(self._socket_address(frame[1:size]), (frame[size:],), now)
+        port.leaves(self._socket_address(frame[1:size]), frame, len(frame), size, now)
 
     def proved_key(self, proof: Proof, nonce: bytes) -> str | None:
         """The fingerprint of the key that a node on TLS has proved; None if it has not, or if the
@@ -571,10 +566,13 @@ class Relay:
             return None
         return fingerprint(certificate)
 
-    def send_to_node(self, head: bytes, parts: Sequence[bytes], to: SocketAddress) -> None:
-        """Sends data frames in UDP datagrams to a node."""
+    def send_to_node(self, head: bytes, data: bytes, size: int, to: SocketAddress) -> None:
+        """Sends merged datagrams to a node, each in a data frame."""
         assert self._socket is not None
-        self._socket.send_segments([head + part for part in parts], (to, None))
+        if size >= len(data):
+            self._socket.send_segments((head + data,), (to, None))
+        else:
+            self._socket.send_merged(with_heads(data, size, head), size + len(head), (to, None))
 
     def _socket_address(self, packed: bytes) -> SocketAddress:
         assert self._socket is not None
@@ -654,10 +652,10 @@ class _QuicControl:
     def tell(self, message: Message) -> None:
         self._connection.send_handshake(encode(message))
 
-    def forward(self, head: bytes, parts: Sequence[bytes]) -> None:
+    def forward(self, head: bytes, data: bytes, size: int) -> None:
         address = self.data_address
         if address is not None:
-            self._relay.send_to_node(head, parts, address)
+            self._relay.send_to_node(head, data, size, address)
 
     def close(self, reason: str) -> None:
         self._connection.close(reason)
@@ -726,8 +724,10 @@ class _TcpControl:
     def tell(self, message: Message) -> None:
         self.connection.send(encode(message))
 
-    def forward(self, head: bytes, parts: Sequence[bytes]) -> None:
-        self.connection.send_frames([head + part for part in parts])
+    def forward(self, head: bytes, data: bytes, size: int) -> None:
+        self.connection.send_frames(
+            [head + data[at : at + size] for at in range(0, len(data), size)]
+        )
 
     def close(self, reason: str) -> None:
         self.connection.close()
@@ -740,9 +740,16 @@ def _loaded(path: FilePath) -> dict[int, tuple[Owner, float]]:
         raise PortFileError(f"{path}: {error}") from None
 
 
-def cut(data: bytes, size: int, head: int) -> list[bytes]:
-    """Cuts merged datagrams of this size apart, without the first `head` bytes of each."""
-    return [data[at + head : at + size] for at in range(0, len(data), size)]
+def with_heads(data: bytes, size: int, head: bytes) -> bytes:
+    """Merged datagrams of this size, with the head before each."""
+    whole = memoryview(data)
+    return head + head.join([whole[at : at + size] for at in range(0, len(data), size)])
+
+
+def without_heads(data: bytes, size: int, head: int) -> list[memoryview]:
+    """The datagrams in merged data frames of this size, without their heads."""
+    whole = memoryview(data)
+    return [whole[at + head : at + size] for at in range(0, len(data), size)]
 
 
 def all_frames(data: bytes, size: int) -> bool:
