@@ -29,7 +29,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from quicdist.carriers.relay.candidates import Address, Candidate, accepted
+from quicdist.carriers.relay.candidates import (
+    MAX_CANDIDATES,
+    Address,
+    Candidate,
+    CandidateKind,
+    accepted,
+)
 from quicdist.carriers.relay.offers import SECRET_LENGTH, Form, Offer, decode
 from quicdist.carriers.relay.punching import (
     PING_INTERVAL,
@@ -42,6 +48,7 @@ from quicdist.carriers.relay.punching import (
     Transmit,
     session_of,
 )
+from quicdist.errors import NodeError
 from quicdist.protocol.role import Role
 
 CHECK_ACTIVE = 0.4
@@ -88,6 +95,15 @@ class PathMode(enum.Enum):
     """The relay is used to find a direct path. The connection fails if there is none."""
     RELAY_ONLY = "relay-only"
     """Always relayed. The peer does not learn the addresses of this node."""
+
+
+def path_mode(text: str) -> PathMode:
+    """Returns the mode with this name. Raises NodeError."""
+    try:
+        return PathMode(text)
+    except ValueError:
+        known = ", ".join(each.value for each in PathMode)
+        raise NodeError(f"invalid path {text!r}: expected one of {known}") from None
 
 
 class Negotiation(enum.Enum):
@@ -138,6 +154,8 @@ class PeerPaths:
     ) -> None:
         self.own = own
         """The candidates of this node. The owner keeps them current."""
+        self.seen: Address | None = None
+        """The address from which the peer's datagrams come, for the listener's offers."""
         self.address: Address | None = None
         """The direct path; None while the connection is relayed."""
         self.negotiation = Negotiation.IDLE
@@ -183,6 +201,11 @@ class PeerPaths:
         """The names of the sessions whose pings this object handles."""
         return [one.key.name for one in (self._pinger, self._previous) if one is not None]
 
+    @property
+    def pinged(self) -> Sequence[Address]:
+        """The addresses of the peer that are pinged in the current session."""
+        return () if self._punch is None else self._punch.addresses
+
     # -- events ---------------------------------------------------------------------------------
 
     def proved(self, now: float) -> Sequence[Output]:
@@ -215,9 +238,10 @@ class PeerPaths:
             return ()
         self._offered_at = now
         secret = self._random(SECRET_LENGTH)
-        own = () if self._mode is PathMode.RELAY_ONLY else self.own
+        own = () if self._mode is PathMode.RELAY_ONLY else self._with_seen(offer)
         answer = Offer(Form.ANSWER, offer.round, secret, own)
         if own and offer.candidates:
+            self.own = own
             key = SessionKey.derive(secret, offer.secret)
             self._begin(key, offer.candidates, now + (round_trip or 0.0) / 2)
         return (SendOffer(answer.encode()),)
@@ -266,7 +290,17 @@ class PeerPaths:
         self._offered_at = now
         self.negotiation = Negotiation.OFFERED
         self._retry_at = now + ANSWER_TIMEOUT
-        return (SendOffer(Offer(Form.OFFER, self._round, self._secret, self.own).encode()),)
+        candidates = tuple(self.own)
+        if self.seen is not None:
+            candidates += (Candidate(CandidateKind.SEEN, self.seen),)
+        return (SendOffer(Offer(Form.OFFER, self._round, self._secret, candidates).encode()),)
+
+    def _with_seen(self, offer: Offer) -> Sequence[Candidate]:
+        """Returns the own candidates and the own address that the peer sees."""
+        seen = [one.address for one in offer.candidates if one.kind is CandidateKind.SEEN]
+        known = {one.address for one in self.own}
+        new = [Candidate(CandidateKind.OBSERVED, one) for one in seen if one not in known]
+        return (*new, *self.own)[:MAX_CANDIDATES]
 
     def _answered(self, answer: Offer, now: float) -> Sequence[Output]:
         """Starts at once; an answer to an earlier offer is ignored."""

@@ -213,6 +213,10 @@ class EngineConnection(Protocol):
         """Migrates the connection after a change of the local address, with another connection ID
         (RFC 9000, 9.5)."""
 
+    def path_changed(self, now: float) -> None:
+        """Restarts congestion control, the round-trip estimate and the path MTU search (RFC 9000,
+        9.4). The datagrams take another path, of which the library sees nothing."""
+
     def close(self, error_code: int, reason: str) -> None: ...
 
     def close_with_alert(self, alert: Alert) -> None:
