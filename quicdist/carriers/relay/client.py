@@ -253,6 +253,7 @@ class RelayClient:
         except CertificateError:
             stream.close()
             raise
+        stream.expect_data()
         self._stream = stream
 
     def _failed(self, way: Way, error: OSError | CertificateError) -> None:
