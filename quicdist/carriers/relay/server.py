@@ -682,6 +682,8 @@ class _QuicControl:
                 connection.handshake_done()
         elif isinstance(message, KeepAlive):
             self.tell(message)
+            if self.data_address is not None:
+                self.tell(Observed(plain(self.data_address)))
 
     def writable_again(self) -> None:
         pass
