@@ -70,7 +70,7 @@ from quicdist.limits import RelayLimits
 from quicdist.protocol.packet import Packet
 
 _log = logging.getLogger("quicdist.relay")
-_log.addFilter(LogRateLimit("relay_refused", "relay_port_failed"))
+_log.addFilter(LogRateLimit("relay_node", "relay_port_refused", "relay_port_failed"))
 
 _BATCHES = 16
 """Batches read from a socket in one event loop iteration: up to 64 datagrams each."""
@@ -341,7 +341,7 @@ class Relay:
             text = f"cannot bind {where}: {error.strerror or error}"
             raise RelayError(text, causes.of_error(error)) from error
         self._sweep()
-        extra = {"event": "relay_up", "address": "{}:{}".format(*self.address)}
+        extra = {"event": "relay_started", "address": "{}:{}".format(*self.address)}
         _log.info("relay at %s:%d is up", *self.address, extra=extra)
 
     async def close(self) -> None:
@@ -461,7 +461,7 @@ class Relay:
         if isinstance(answer, Refusal):
             self.counters.refused[answer] += 1
             extra = {
-                "event": "relay_refused",
+                "event": "relay_port_refused",
                 "address": host,
                 "fingerprint": key,
                 "reason": answer.name.lower(),
