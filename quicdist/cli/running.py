@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import resource
 import threading
@@ -19,6 +20,16 @@ def raise_file_limit(wanted: int) -> None:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def run_fast(main: Coroutine[object, object, object]) -> None:
+    """Runs it as `asyncio.run`, on uvloop if that is installed."""
+    try:
+        uvloop = importlib.import_module("uvloop")
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
 
 
 async def until_signal(main: Coroutine[object, object, None]) -> bool:
