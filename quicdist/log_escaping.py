@@ -17,6 +17,7 @@ LOGGERS = (
     "quicdist.node",
     "quicdist.otp",
     "quicdist.quic",
+    "quicdist.relay",
     "quicdist.tls",
     "quicdist.trust",
 )

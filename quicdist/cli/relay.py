@@ -153,7 +153,7 @@ def relay(
     from quicdist.carriers.relay.allowed_keys import AllowedKeys
     from quicdist.carriers.relay.server import Relay
     from quicdist.carriers.trust import Credentials, state_directory
-    from quicdist.cli.running import until_signal
+    from quicdist.cli.running import raise_file_limit, run_fast, until_signal
     from quicdist.cluster.names import parse_listen
     from quicdist.limits import MIB, RelayLimits
 
@@ -170,6 +170,8 @@ def relay(
         identity(cert, key, key_passphrase_file), trusted_by(trust, [], crl), hosts
     )
     allowed = AllowedKeys.of(allow) if allow else None
+
+    raise_file_limit(limits.max_nodes * 4 + 256)
 
     async def serve() -> None:
         one = Relay(
@@ -190,7 +192,7 @@ def relay(
                     _say_up(one, is_json=log_json)
                 await asyncio.get_running_loop().create_future()
 
-    asyncio.run(until_signal(serve()))
+    run_fast(until_signal(serve()))
 
 
 def _say_up(one: Relay, *, is_json: bool) -> None:

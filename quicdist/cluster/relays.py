@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -65,10 +66,14 @@ async def open_via(
     key = credentials.identity.fingerprint
     failures: list[DialError] = []
     for relay in await addresses_of(relays, key):
-        slot = slots.Slot(wanted) if wanted else slots.take(key)
+        slot = slots.take(key, wanted)
         client = RelayClient(relay, credentials, slot=slot, wanted=wanted)
-        host, port = listen or (_wildcard_for(relay.host), 0)
-        endpoint = await open_endpoint(host, port, client.bind)
+        try:
+            endpoint = await _open(open_endpoint, client, listen, slot.local_port)
+        except BaseException:
+            client.close()
+            raise
+        slot.keep(endpoint.local_address[1])
         try:
             number = await client.register(endpoint, _PATIENCE)
         except DialError as error:
@@ -91,6 +96,19 @@ async def open_via(
 def _observer(client: RelayClient) -> Observe:
     """Returns a function that returns the address of this node as the relay sees it."""
     return lambda: [] if client.observed is None else [client.observed]
+
+
+async def _open(
+    open_endpoint: Open, client: RelayClient, listen: tuple[str, int] | None, last_port: int
+) -> Endpoint:
+    """Opens the endpoint, on the last port of this node if it is free. Raises OSError."""
+    if listen is not None:
+        return await open_endpoint(*listen, client.bind)
+    host = _wildcard_for(client.relay.host)
+    if last_port:
+        with contextlib.suppress(OSError):
+            return await open_endpoint(host, last_port, client.bind)
+    return await open_endpoint(host, 0, client.bind)
 
 
 async def addresses_of(relays: Relays, key: str) -> Sequence[RelayAddress]:

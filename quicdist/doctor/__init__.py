@@ -18,6 +18,7 @@ from quicdist.carriers import causes, epmd, tcp
 from quicdist.carriers.base import Connection, DialError
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.relay.frames import ALPN as RELAY_ALPN
 from quicdist.carriers.trust import CertificateError, Credentials, Identity, Trust
 from quicdist.carriers.trust.names import Certificates, fingerprint
 from quicdist.carriers.trust.verifiers import RecordingVerifier
@@ -29,6 +30,7 @@ from quicdist.doctor.diagnosis import DIAGNOSES, Diagnosis, stopped
 from quicdist.doctor.findings import Finding, Step, Stopped, Trouble
 from quicdist.doctor.link import Link
 from quicdist.doctor.port import Answer, ask
+from quicdist.doctor.relay import RelayLink
 from quicdist.errors import Cause, NodeNameError, StartError
 from quicdist.protocol.flags import DEFAULT_FLAGS
 from quicdist.protocol.handshake import LocalNode
@@ -82,7 +84,19 @@ async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
     looking = RecordingVerifier()
     endpoint, name = await _endpoint(node, settings, looking)
     try:
-        connection = await _dial_quic(endpoint, place, node, settings, answer)
+        try:
+            connection = await _dial_quic(endpoint, place, node, settings, answer)
+        except Stopped as end:
+            relay = (
+                await _dial_relay(endpoint, place, node, settings)
+                if end.cause is Cause.ALPN
+                else None
+            )
+            if relay is None:
+                raise
+            async for finding in _examine_relay(relay, node, settings, looking):
+                yield finding
+            return
         traits = connection.traits
         yield Finding(Step.TLS, f"TLS 1.3, ALPN {traits.alpn} ({traits.name})")
         yield Finding(Step.CERTIFICATE, _judge(node, looking.seen, settings.trust))
@@ -190,6 +204,41 @@ async def _dial_quic(
         return await endpoint.dial(place.host, place.port, node=node, timeout=settings.timeout)
     except DialError as error:
         raise _why_no_tls(error, place, answer) from error
+
+
+async def _dial_relay(
+    endpoint: Endpoint, place: TransportAddress, node: str, settings: Settings
+) -> Connection | None:
+    """Returns a connection to the relay at the address; None if there is none."""
+    try:
+        return await endpoint.dial(
+            place.host, place.port, node=node, alpns=(RELAY_ALPN,), timeout=settings.timeout
+        )
+    except DialError:
+        return None
+
+
+async def _examine_relay(
+    connection: Connection, node: str, settings: Settings, looking: RecordingVerifier
+) -> AsyncIterator[Finding]:
+    link = RelayLink(connection)
+    yield Finding(Step.TLS, f"TLS 1.3, ALPN {RELAY_ALPN}: this is a relay, not a node")
+    yield Finding(Step.CERTIFICATE, _judge(node, looking.seen, settings.trust))
+    begun = time.monotonic()
+    try:
+        host, port = await link.observed(settings.timeout)
+    except (TimeoutError, ConnectionError) as error:
+        text = f"the relay does not answer: {error}" if str(error) else "the relay does not answer"
+        raise _RELAY_SILENT.stopped(Cause.NO_ANSWER, text) from None
+    finally:
+        connection.close("examined")
+    text = f"the relay answers after {time.monotonic() - begun:.3f} s and sees {host} port {port}"
+    own = connection.local_address[1]
+    how = "as it is here" if port == own else f"which is {own} here: there is a NAT"
+    yield Finding(Step.RELAY, f"{text}, {how}")
+
+
+_RELAY_SILENT = Diagnosis(Step.RELAY, Trouble.SILENT, "see the log of the relay")
 
 
 def _why_no_tls(error: DialError, place: TransportAddress, answer: Answer) -> Stopped:

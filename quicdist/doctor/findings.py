@@ -29,6 +29,10 @@ class Step(enum.Enum):
     COOKIE = "cookie"
     """Whether the cookies are equal."""
 
+    RELAY = "relay"
+    """Whether a relay answers, and the address of this machine as it sees it. A relay has no later
+    step."""
+
     TICK = "tick"
     """Whether the node behind the connection answers."""
 

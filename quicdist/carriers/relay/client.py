@@ -55,7 +55,7 @@ from quicdist.limits import MIB
 from quicdist.protocol.packet import Packet
 
 _log = logging.getLogger("quicdist.relay")
-_log.addFilter(LogRateLimit("relay_lost", "relay_refused"))
+_log.addFilter(LogRateLimit("relay_lost", "relay_used", "relay_gives_no_port"))
 
 _ATTEMPT = 7.0
 """Seconds for one attempt to connect."""
@@ -254,6 +254,7 @@ class RelayClient:
         except CertificateError:
             stream.close()
             raise
+        stream.expect_data()
         self._stream = stream
 
     def _failed(self, way: Way, error: OSError | CertificateError) -> None:
@@ -306,11 +307,12 @@ class RelayClient:
         paths = self.paths
         paths.relay = self._quic_peer() if way is Way.UDP else None
         paths.stream = self._stream if way is Way.TCP else None
-        extra = {"event": "relay_lost" if way is None else "relay_used", "relay": self.relay.name}
         if way is None:
+            extra = {"event": "relay_lost", "relay": self.relay.name}
             text = "the relay %s is lost; other nodes cannot dial this one until it is back"
             _log.warning(text, self.relay.name, extra=extra)
         else:
+            extra = {"event": "relay_used", "relay": self.relay.name}
             _log.info("the relay %s is used over %s", self.relay.name, way.name, extra=extra)
         self.on_change()
 
@@ -330,7 +332,7 @@ class RelayClient:
                 self.on_change()
             case Refused(why):
                 name = why.name.lower()
-                extra = {"event": "relay_refused", "relay": self.relay.name, "reason": name}
+                extra = {"event": "relay_gives_no_port", "relay": self.relay.name, "reason": name}
                 text = "the relay %s gives this node no port: %s"
                 _log.warning(text, self.relay.name, name, extra=extra)
                 self._failure = DialError(

@@ -34,6 +34,9 @@ HEAD_IPV6 = 19
 MAX_FRAME = 0xFFFF
 """Maximum size in bytes of a frame in a TLS connection."""
 
+MAX_CONTROL = 8192
+"""The same for a control message, and for every frame until the relay knows the node."""
+
 NONCE_LENGTH = 32
 INSTANCE_LENGTH = 8
 

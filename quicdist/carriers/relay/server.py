@@ -8,6 +8,7 @@ import enum
 import logging
 import os
 import socket
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from typing import Protocol, cast
 from quicdist.carriers import causes
 from quicdist.carriers.address_group import place_of
 from quicdist.carriers.base import CloseReason, Connection, ConnectionHandler
+from quicdist.carriers.half_open import HalfOpen
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic.connection import QuicConnection
 from quicdist.carriers.quic.endpoint import Endpoint
@@ -68,7 +70,7 @@ from quicdist.limits import RelayLimits
 from quicdist.protocol.packet import Packet
 
 _log = logging.getLogger("quicdist.relay")
-_log.addFilter(LogRateLimit("relay_refused", "relay_port_failed"))
+_log.addFilter(LogRateLimit("relay_node", "relay_port_refused", "relay_port_failed"))
 
 _BATCHES = 16
 """Batches read from a socket in one event loop iteration: up to 64 datagrams each."""
@@ -76,6 +78,10 @@ _BATCHES = 16
 _BIND_ATTEMPTS = 8
 _SWEEP = 5.0
 """Seconds between two removals of expired clients."""
+
+_MOST_STRANGERS = 256
+_MOST_PER_ADDRESS = 32
+"""TLS connections without a port, in all and from one address."""
 
 _PROOF_TIME = 10.0
 """Seconds for a node on TLS to prove its key and to ask for its port."""
@@ -265,6 +271,8 @@ class Relay:
         self._ports: dict[int, _Port] = {}
         self._by_address: dict[SocketAddress, _Port] = {}
         self._nodes: dict[Control, _Port] = {}
+        self.strangers: HalfOpen[_TcpControl] = HalfOpen(_MOST_STRANGERS, _MOST_PER_ADDRESS)
+        """TLS connections that have no port yet."""
         self._endpoint: Endpoint | None = None
         self._socket: _MainSocket | None = None
         self._tcp: asyncio.Server | None = None
@@ -333,7 +341,7 @@ class Relay:
             text = f"cannot bind {where}: {error.strerror or error}"
             raise RelayError(text, causes.of_error(error)) from error
         self._sweep()
-        extra = {"event": "relay_up", "address": "{}:{}".format(*self.address)}
+        extra = {"event": "relay_started", "address": "{}:{}".format(*self.address)}
         _log.info("relay at %s:%d is up", *self.address, extra=extra)
 
     async def close(self) -> None:
@@ -370,11 +378,43 @@ class Relay:
     async def _listen_tcp(self, host: str) -> None:
         await self._credentials.prepare()
         self._tcp = await self._loop.create_server(
-            self._tcp_control, host, self._tcp_port, ssl=contexts.serving(self._credentials)
+            self._tcp_control,
+            host,
+            self._tcp_port,
+            ssl=self._tls_context(),
+            ssl_handshake_timeout=_PROOF_TIME,
         )
+
+    def _tls_context(self) -> ssl.SSLContext:
+        """A context that presents the current identity on each new connection."""
+        first = current = contexts.serving(self._credentials)
+        identity = self._credentials.identity
+
+        def renew(tls: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+            nonlocal current, identity
+            if self._credentials.identity is not identity:
+                current = contexts.serving(self._credentials)
+                identity = self._credentials.identity
+            tls.context = current
+
+        first.sni_callback = renew
+        return first
 
     def _tcp_control(self) -> FrameConnection:
         return _TcpControl(self).connection
+
+    def begin(self, control: _TcpControl, host: str) -> bool:
+        """Whether a TLS connection from `host` may ask for a port. The oldest one of those that
+        have none makes room for it."""
+        if self.strangers.refuses(host):
+            self.counters.refused[Refusal.RATE] += 1
+            return False
+        crowding = self.strangers.in_the_way(host)
+        if crowding is not None:
+            self.strangers.discard(crowding)
+            crowding.connection.abort()
+        self.strangers.add(control, host)
+        return True
 
     def _sweep(self) -> None:
         now = self.now()
@@ -421,7 +461,7 @@ class Relay:
         if isinstance(answer, Refusal):
             self.counters.refused[answer] += 1
             extra = {
-                "event": "relay_refused",
+                "event": "relay_port_refused",
                 "address": host,
                 "fingerprint": key,
                 "reason": answer.name.lower(),
@@ -642,6 +682,8 @@ class _QuicControl:
                 connection.handshake_done()
         elif isinstance(message, KeepAlive):
             self.tell(message)
+            if self.data_address is not None:
+                self.tell(Observed(plain(self.data_address)))
 
     def writable_again(self) -> None:
         pass
@@ -650,7 +692,10 @@ class _QuicControl:
         self._relay.detach(self)
 
     def tell(self, message: Message) -> None:
-        self._connection.send_handshake(encode(message))
+        if self._connection.is_writable:
+            self._connection.send_handshake(encode(message))
+        else:
+            self._connection.close("the node reads nothing")
 
     def forward(self, head: bytes, data: bytes, size: int) -> None:
         address = self.data_address
@@ -684,7 +729,10 @@ class _TcpControl:
 
     def _made(self) -> None:
         """TLS is done: asks for a proof of the key."""
-        self.tell(Challenge(self._nonce))
+        if self._relay.begin(self, self.connection.peer_address[0]):
+            self.tell(Challenge(self._nonce))
+        else:
+            self.connection.abort()
 
     def _give_up(self) -> None:
         if self._port is None:
@@ -714,11 +762,15 @@ class _TcpControl:
                 self.connection.close()
         elif isinstance(message, Allocate) and self._key is not None:
             self._port = self._relay.allocate(self, self._key, message, host)
+            if self._port is not None:
+                self._relay.strangers.discard(self)
+                self.connection.expect_data()
         elif isinstance(message, KeepAlive):
             self.tell(message)
 
     def _lost(self) -> None:
         self._patience.cancel()
+        self._relay.strangers.discard(self)
         self._relay.detach(self)
 
     def tell(self, message: Message) -> None:

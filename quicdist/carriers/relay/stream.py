@@ -7,8 +7,12 @@ import ssl
 from collections.abc import Callable, Sequence
 
 from quicdist.carriers.quic.engine import SocketAddress
+from quicdist.carriers.relay.frames import MAX_CONTROL, MAX_FRAME, FrameError
 
 _U16 = 2
+
+_CONTROL_BACKLOG = 65_536
+"""Bytes beyond the backlog of data frames at which a peer counts as one that reads nothing."""
 
 Frames = Callable[[Sequence[bytes]], None]
 
@@ -20,17 +24,22 @@ def _nothing() -> None:
 class FrameSplitter:
     """Splits a byte stream into frames. What is incomplete is kept: less than 64 KiB."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = MAX_FRAME) -> None:
+        self.limit = limit
+        """Maximum size of a frame in bytes."""
         self._rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Returns the frames that `data` completes."""
+        """Returns the frames that `data` completes. Raises FrameError if one is too large."""
         if self._rest:
             data = self._rest + data
         frames: list[bytes] = []
         at, end = 0, len(data)
         while end - at >= _U16:
-            stop = at + _U16 + int.from_bytes(data[at : at + _U16], "big")
+            length = int.from_bytes(data[at : at + _U16], "big")
+            if length > self.limit:
+                raise FrameError(f"frame of {length} bytes exceeds the limit of {self.limit}")
+            stop = at + _U16 + length
             if stop > end:
                 break
             frames.append(data[at + _U16 : stop])
@@ -61,7 +70,7 @@ class FrameConnection(asyncio.Protocol):
         self._on_lost = on_lost
         self._on_made = on_made
         self._backlog = backlog
-        self._splitter = FrameSplitter()
+        self._splitter = FrameSplitter(MAX_CONTROL)
         self._transport: asyncio.Transport | None = None
         self.dropped = 0
         """Data frames that were not sent."""
@@ -85,8 +94,16 @@ class FrameConnection(asyncio.Protocol):
         self._transport = transport
         self._on_made()
 
+    def expect_data(self) -> None:
+        """Accepts data frames from now on, which may be larger than control messages."""
+        self._splitter.limit = MAX_FRAME
+
     def data_received(self, data: bytes) -> None:
-        frames = self._splitter.feed(data)
+        try:
+            frames = self._splitter.feed(data)
+        except FrameError:
+            self.abort()
+            return
         if frames:
             self._on_frames(frames)
 
@@ -95,9 +112,14 @@ class FrameConnection(asyncio.Protocol):
         self._on_lost()
 
     def send(self, message: bytes) -> None:
-        """Sends a control message."""
-        if self._transport is not None:
-            self._transport.write(with_length(message))
+        """Sends a control message. A peer that reads nothing is disconnected."""
+        transport = self._transport
+        if transport is None:
+            return
+        if transport.get_write_buffer_size() > self._backlog + _CONTROL_BACKLOG:
+            self.abort()
+        else:
+            transport.write(with_length(message))
 
     def send_frames(self, frames: Sequence[bytes]) -> None:
         """Sends data frames, or drops them while too much waits."""
@@ -106,6 +128,11 @@ class FrameConnection(asyncio.Protocol):
             self.dropped += len(frames)
             return
         transport.write(b"".join([with_length(frame) for frame in frames]))
+
+    def abort(self) -> None:
+        """Closes the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def close(self) -> None:
         """Closes the connection after what was sent."""
