@@ -15,6 +15,7 @@ from quicdist.carriers.quic.endpoint import Bind, Endpoint
 from quicdist.carriers.relay import slots
 from quicdist.carriers.relay.client import RelayAddress, RelayClient
 from quicdist.carriers.relay.direct import DirectPaths, Observe
+from quicdist.carriers.relay.host_addresses import has_global_ipv6
 from quicdist.carriers.relay.paths import path_mode
 from quicdist.carriers.trust import Credentials
 from quicdist.cluster.dns import ServiceRecord, service_records
@@ -137,7 +138,10 @@ def _rank(key: str, record: ServiceRecord) -> bytes:
 
 
 def _wildcard_for(host: str) -> str:
-    """The wildcard address of the family in which this machine reaches a host."""
+    """The wildcard address of both families if this machine has IPv6, for direct paths over it, or
+    of the one in which it reaches a host."""
+    if has_global_ipv6():
+        return "::"
     try:
         found = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)
     except OSError:

@@ -85,6 +85,7 @@ async def status(node: Node, order: Order) -> Answer:
         "peers": peers,
         "way": None if relay is None else relay.way,
         "observed": None if relay is None else relay.observed,
+        "refused": dict(node.stats().refused),
         "forged": 0 if relay is None else relay.forged,
         "cpu": time.process_time(),
     }

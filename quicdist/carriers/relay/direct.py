@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 from quicdist.carriers.base import PathKind
@@ -14,6 +13,7 @@ from quicdist.carriers.quic.connection import QuicConnection
 from quicdist.carriers.quic.endpoint import Bind, Endpoint
 from quicdist.carriers.quic.engine import Path, SocketAddress
 from quicdist.carriers.quic.udp import UdpSocket
+from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.relay.candidates import Address, Candidate, normalized, own_candidates
 from quicdist.carriers.relay.host_addresses import host_addresses
 from quicdist.carriers.relay.offers import OfferError
@@ -26,7 +26,7 @@ from quicdist.carriers.relay.paths import (
     Unreachable,
     path_mode,
 )
-from quicdist.carriers.relay.punching import Refusal, Transmit, session_of
+from quicdist.carriers.relay.punching import Transmit, session_of
 from quicdist.carriers.relay.transport import Paths, binder
 from quicdist.errors import Cause
 from quicdist.protocol.role import Role
@@ -48,8 +48,6 @@ class DirectPaths:
         self, endpoint: Endpoint, paths: Paths, mode: PathMode, observe: Observe | None = None
     ) -> None:
         """`observe` is that of the relay client; without one nobody dials this node at a relay."""
-        self.refusals: Counter[Refusal] = Counter()
-        """Pings and pongs that were ignored."""
         self._endpoint = endpoint
         self._paths = paths
         self._mode = mode
@@ -117,7 +115,6 @@ class DirectPaths:
         peer = self._peers.pop(connection, None)
         if peer is None:
             return
-        self.refusals.update(peer.refusals)
         self._use_sessions(connection, ())
         self._route(connection, None)
         self._look_at_pinged()
@@ -140,23 +137,18 @@ class DirectPaths:
                 peer.renew(now)
         self._plan()
 
-    def count(self) -> Counter[Refusal]:
-        """Returns the number of ignored pings and pongs since the start."""
-        counted = Counter(self.refusals)
-        for peer in self._peers.values():
-            counted.update(peer.refusals)
-        return counted
-
     # -- pings ----------------------------------------------------------------------------------
 
     def _take_aside(self, data: bytes, address: SocketAddress) -> None:
         connection = self._sessions.get(session_of(data))
         if connection is None:
-            self.refusals[Refusal.FORGED] += 1
+            self._endpoint.refusals[RejectReason.PING] += 1
             return
         source = normalized(address[0], address[1])
-        now = self._loop.time()
-        self._perform(connection, self._peers[connection].receive(data, source, now))
+        peer = self._peers[connection]
+        ignored = peer.refusals.total()
+        self._perform(connection, peer.receive(data, source, self._loop.time()))
+        self._endpoint.refusals[RejectReason.PING] += peer.refusals.total() - ignored
 
     def _look_at_sent(self) -> None:
         """Has the paths checked on which datagrams are sent, ten times a second."""

@@ -23,3 +23,8 @@ def host_addresses() -> Sequence[str]:
     # An IPv6 address of ifaddr is a tuple of address, flow and scope.
     ips = [one.ip for adapter in ifaddr.get_adapters() for one in adapter.ips]
     return [one if isinstance(one, str) else str(one[0]) for one in ips]
+
+
+def has_global_ipv6() -> bool:
+    """Returns whether this machine has a route to IPv6 addresses outside."""
+    return address_towards((_FAR[socket.AF_INET6], 9), socket.AF_INET6) is not None
