@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from quicdist.carriers.quic.engine import SocketAddress
 from quicdist.carriers.relay.frames import MAX_CONTROL, MAX_FRAME, FrameError
@@ -90,8 +91,8 @@ class FrameConnection(asyncio.Protocol):
         return address
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
         self._on_made()
 
     def expect_data(self) -> None:
