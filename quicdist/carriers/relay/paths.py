@@ -13,6 +13,7 @@ dead. A path that misses three pings is given up for the relay, and is tried aga
     no pong in time                  PUNCHING -> IDLE       retry later
     three pings without a pong                              direct -> relayed, retry later
     pong from the lost path                                 relayed -> direct
+    pings from the listener's path                          that path (dialer)
 
 QUIC sees one constant address of the peer, so a change of the path is no migration. After a
 `Switched` the owner must reset the congestion window, the round-trip time and the path MTU search
@@ -181,6 +182,8 @@ class PeerPaths:
         self._sent_at = -math.inf
         self._pinged_at = -math.inf
         self._triggered_at = -math.inf
+        self._pinged_from: Address | None = None
+        self._repeats = 0
         self._recheck_until = -math.inf
         self._retry_at = math.inf
         self._check_at = math.inf
@@ -367,7 +370,10 @@ class PeerPaths:
             return self._refuse(Refusal.CROWDED)
         is_new = what.address not in self._heard
         self._heard.add(what.address)
-        is_wanted = what.address != self.address and (self.address is None or self._misses > 0)
+        self._repeats = self._repeats + 1 if what.address == self._pinged_from else 1
+        self._pinged_from = what.address
+        is_better = self.address is None or self._misses > 0 or self._is_chosen(what.address)
+        is_wanted = what.address != self.address and is_better
         if not is_new and not (is_wanted and now - self._triggered_at >= PING_INTERVAL):
             return (what.pong,)
         self._triggered_at = now
@@ -383,9 +389,16 @@ class PeerPaths:
             self._is_pong_due = False
             self.round_trip = what.round_trip
             return ()
-        if self.address is not None and not is_punched and not self._misses:
-            return ()  # the current path is good
+        is_good = self.address is not None and not is_punched and not self._misses
+        if is_good and not self._is_chosen(what.address):
+            return ()
         return self._use(what, now)
+
+    def _is_chosen(self, address: Address) -> bool:
+        """Returns whether the listener has chosen this address: after the search it pings no other.
+        The dialer follows, so that both directions depend on the same mappings of NATs."""
+        is_repeated = address == self._pinged_from and self._repeats > 1
+        return is_repeated and self._role is Role.DIALER
 
     # -- the path -------------------------------------------------------------------------------
 
