@@ -379,7 +379,7 @@ class Relay:
         await self._credentials.prepare()
         self._tcp = await self._loop.create_server(
             self._tcp_control,
-            host,
+            ["::", "0.0.0.0"] if host == "::" else host,  # asyncio sets IPV6_V6ONLY
             self._tcp_port,
             ssl=self._tls_context(),
             ssl_handshake_timeout=_PROOF_TIME,
