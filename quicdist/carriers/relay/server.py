@@ -455,9 +455,13 @@ class Relay:
             if address is not None:
                 control.tell(Observed(plain(address)))
 
-    def allocate(self, control: Control, key: str, request: Allocate, host: str) -> _Port | None:
-        """Gives the node of a control connection its port, or refuses it."""
-        answer = self._allocated(control, Owner(key, request.slot), request, host)
+    def allocate(
+        self, control: Control, keys: Sequence[str], request: Allocate, host: str
+    ) -> _Port | None:
+        """Gives the node of a control connection its port, or refuses it. `keys` are that of the
+        node and, after a rotation, its former one."""
+        key = keys[0]
+        answer = self._allocated(control, keys, request, host)
         if isinstance(answer, Refusal):
             self.counters.refused[answer] += 1
             extra = {
@@ -475,10 +479,13 @@ class Relay:
         return answer
 
     def _allocated(
-        self, control: Control, owner: Owner, request: Allocate, host: str
+        self, control: Control, keys: Sequence[str], request: Allocate, host: str
     ) -> _Port | Refusal:
-        if self._may_use is not None and not self._may_use(owner.key):
+        if self._may_use is not None and not any(map(self._may_use, keys)):
             return Refusal.NOT_ALLOWED
+        owner, *former = (Owner(key, request.slot) for key in keys)
+        if any(self._table.rotate(one, owner) for one in former):
+            self._write_ports()
         if control not in self._nodes and len(self._nodes) >= self.limits.max_nodes:
             return Refusal.RATE
         before = self._table.port_of(owner)
@@ -678,7 +685,8 @@ class _QuicControl:
         if isinstance(message, Allocate):
             connection = self._connection
             host = connection.peer_address[0]
-            if self._relay.allocate(self, connection.peer_fingerprint, message, host):
+            keys = connection.peer_keys
+            if keys and self._relay.allocate(self, keys, message, host):
                 connection.handshake_done()
         elif isinstance(message, KeepAlive):
             self.tell(message)
@@ -761,7 +769,7 @@ class _TcpControl:
                 self.tell(Refused(Refusal.PROOF))
                 self.connection.close()
         elif isinstance(message, Allocate) and self._key is not None:
-            self._port = self._relay.allocate(self, self._key, message, host)
+            self._port = self._relay.allocate(self, (self._key,), message, host)
             if self._port is not None:
                 self._relay.strangers.discard(self)
                 self.connection.expect_data()
