@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import functools
 import logging
 import os
 import socket
 import ssl
+import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -74,6 +76,9 @@ _log.addFilter(LogRateLimit("relay_node", "relay_port_refused", "relay_port_fail
 
 _BATCHES = 16
 """Batches read from a socket in one event loop iteration: up to 64 datagrams each."""
+
+_MOST_UNPACKED = 16_384
+"""Addresses in data frames that are remembered in the form of the socket."""
 
 _BIND_ATTEMPTS = 8
 _SWEEP = 5.0
@@ -178,6 +183,7 @@ class _Port:
         self.lingering: asyncio.TimerHandle | None = None
         self._relay = relay
         self._rate = relay.rates.of_key(owner.key)
+        udp.ignore_errors()
         udp.watch(asyncio.get_running_loop(), self._on_ready)
 
     @property
@@ -191,7 +197,6 @@ class _Port:
         now = self._relay.now()
         for batch in batches:
             self.arrived(batch, now)
-        self.udp.bounced.clear()
 
     def arrived(self, batch: Batch, now: float) -> None:
         """Datagrams of one client: to the node."""
@@ -238,7 +243,7 @@ class _Port:
             # The other node sees the address of this port, as it would from outside.
             source = cast(SocketAddress, (to[0], self.number, *to[2:]))
             for part in without_heads(data, size, head):
-                other.arrived((bytes(part), len(part), (source, None)), now)
+                other.arrived((part, len(part), (source, None)), now)
 
 
 class Relay:
@@ -271,6 +276,7 @@ class Relay:
         self._ports: dict[int, _Port] = {}
         self._by_address: dict[SocketAddress, _Port] = {}
         self._nodes: dict[Control, _Port] = {}
+        self._unpacked: dict[bytes, SocketAddress] = {}
         self.strangers: HalfOpen[_TcpControl] = HalfOpen(_MOST_STRANGERS, _MOST_PER_ADDRESS)
         """TLS connections that have no port yet."""
         self._endpoint: Endpoint | None = None
@@ -622,6 +628,14 @@ class Relay:
             self._socket.send_merged(with_heads(data, size, head), size + len(head), (to, None))
 
     def _socket_address(self, packed: bytes) -> SocketAddress:
+        known = self._unpacked.get(packed)
+        if known is None:
+            if len(self._unpacked) >= _MOST_UNPACKED:
+                self._unpacked.clear()
+            known = self._unpacked[packed] = self._unpack(packed)
+        return known
+
+    def _unpack(self, packed: bytes) -> SocketAddress:
         assert self._socket is not None
         host, port = unpack_address(packed)
         if self._socket.family == socket.AF_INET:
@@ -802,14 +816,23 @@ def _loaded(path: FilePath) -> dict[int, tuple[Owner, float]]:
 
 def with_heads(data: bytes, size: int, head: bytes) -> bytes:
     """Merged datagrams of this size, with the head before each."""
-    whole = memoryview(data)
-    return head + head.join([whole[at : at + size] for at in range(0, len(data), size)])
+    return head + head.join(without_heads(data, size, 0))
 
 
-def without_heads(data: bytes, size: int, head: int) -> list[memoryview]:
+def without_heads(data: bytes, size: int, head: int) -> Sequence[bytes]:
     """The datagrams in merged data frames of this size, without their heads."""
-    whole = memoryview(data)
-    return [whole[at + head : at + size] for at in range(0, len(data), size)]
+    if size >= len(data):
+        return (data[head:],)
+    count, rest = divmod(len(data), size)
+    parts = _layout(size, count, head).unpack_from(data)
+    return (*parts, data[head - rest :]) if rest else parts
+
+
+@functools.lru_cache(maxsize=1024)
+def _layout(size: int, count: int, head: int) -> struct.Struct:
+    """`count` datagrams of this size, each without its first `head` bytes. `struct` cuts them apart
+    several times faster than slices do."""
+    return struct.Struct(f"{head}x{size - head}s" * count)
 
 
 def all_frames(data: bytes, size: int) -> bool:
