@@ -21,10 +21,12 @@ HOST = "127.0.0.1"
 
 
 @contextlib.asynccontextmanager
-async def relay(folder: Path, port: int = 0, *, tcp_port: int = 0) -> AsyncIterator[Relay]:
+async def relay(
+    folder: Path, port: int = 0, *, tcp_port: int = 0, host: str = HOST
+) -> AsyncIterator[Relay]:
     credentials = Credentials(Identity.kept([HOST], folder), Trust.first_use(folder / "known"))
     one = Relay(
-        HOST,
+        host,
         port,
         credentials=credentials,
         ports=range(22000, 22100),
@@ -73,6 +75,36 @@ async def test_two_nodes_of_one_relay_call_each_other(tmp_path: Path) -> None:
         assert first.name != second.name
         assert await first.ping(second.name)
         assert await second.ping(first.name)
+
+
+@pytest.mark.io
+@pytest.mark.parametrize(("bound", "named"), [("::1", "::1"), ("::", "::1"), ("::", HOST)])
+@pytest.mark.parametrize("blocked", [False, True])
+async def test_a_relay_on_ipv6(tmp_path: Path, bound: str, named: str, blocked: bool) -> None:
+    with socket.socket(socket.AF_INET6) as free, contextlib.ExitStack() as stack:
+        try:
+            free.bind(("::1", 0))
+        except OSError as error:
+            pytest.skip(f"no IPv6 on this machine: {error}")
+        tcp_port = free.getsockname()[1]
+        free.close()
+        async with relay(tmp_path, host=bound, tcp_port=tcp_port) as one:
+            port = one.address[1]
+            if blocked:
+                silent = stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+                silent.bind(("::", 0))
+                port = silent.getsockname()[1]
+            relays = f"{port}@{named}/{tcp_port}"
+            async with (
+                Node(via=relays, cookie="c") as first,
+                Node(via=relays, cookie="c") as second,
+            ):
+                assert first.relay is not None
+                assert first.relay.way == ("tcp" if blocked else "udp")
+                assert await first.ping(second.name)
+                async with second.mailbox("box") as box:
+                    await first.send(("box", second.name), b"x" * 300_000)
+                    assert await box.receive() == b"x" * 300_000
 
 
 @pytest.mark.io

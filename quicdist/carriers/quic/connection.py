@@ -44,6 +44,7 @@ from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Alert, CertificateError, PeerRefused
 from quicdist.carriers.trust.names import fingerprint
+from quicdist.carriers.trust.verifiers import vouched_keys
 from quicdist.errors import Cause
 from quicdist.protocol.dialects import QuicDialect, dialect_for, native
 from quicdist.protocol.dialects.base import (
@@ -400,6 +401,11 @@ class QuicConnection:
         """Fingerprint of the key that the peer presented; empty if it presented none."""
         certificates = self._engine.certificates
         return fingerprint(certificates[0]) if certificates else ""
+
+    @property
+    def peer_keys(self) -> Sequence[str]:
+        """Fingerprints of the peer's key and, after a rotation, of its former key."""
+        return vouched_keys(self._engine.certificates)
 
     def check_again(self, node: str) -> None:
         """Verifies the peer again. Raises PeerRefused if it would be rejected now."""

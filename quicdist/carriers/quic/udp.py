@@ -192,18 +192,34 @@ class UdpSocket:
             self._read_bounced()
         return datagrams
 
+    def ignore_errors(self) -> None:
+        """Has the kernel report no ICMP errors, so that an event loop can watch the socket itself.
+        Called before `watch`."""
+        if self._watched is not None:
+            self._socket.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 0)
+            if self.family == socket.AF_INET6:
+                self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 0)
+            self._watched.close()
+            self._watched = None
+        self.tells_refusals = False
+
     def receive_batches(self, limit: int) -> list[Batch]:
-        """About `limit` times what one system call returns, without cutting it into datagrams."""
+        """About `limit` times what one system call returns, without cutting it into datagrams; once
+        where there was no more the last time, since the call that finds nothing costs as much."""
         batches: list[Batch] = []
         try:
-            for _ in range(limit):
+            for _ in range(limit if self._lone == 0 else 1):
                 data, ancillary, _, address = self._socket.recvmsg(_MAX_DATAGRAM, 128)
                 path = (address, _local_address(ancillary) if self._wildcard else None)
                 size = _segment_size(ancillary) if ancillary else 0
                 batches.append((data, size if 0 < size < len(data) else len(data), path))
         except OSError:
-            if not batches and _LINUX:
+            if not batches and self._watched is not None:
                 self._read_bounced()
+        if self._lone:
+            self._lone -= 1
+        elif len(batches) == 1:
+            self._lone = _LONE
         return batches
 
     def send_merged(self, data: bytes, size: int, path: Path) -> None:

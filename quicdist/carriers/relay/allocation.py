@@ -92,6 +92,17 @@ class PortTable:
         kept.is_live, kept.used = True, today
         return port
 
+    def rotate(self, former: Owner, owner: Owner) -> bool:
+        """Gives the port of a former key to the new key of the same node. Returns whether there was
+        one."""
+        port = self._of.get(former)
+        if port is None or owner in self._of:
+            return False
+        used = self._kept[port].used
+        self._remove(port)
+        self._add(port, owner, used)
+        return True
+
     def released(self, port: int, today: float) -> None:
         """Reports that the owner of the port is no longer connected. It keeps the port."""
         kept = self._kept.get(port)

@@ -433,6 +433,17 @@ def _vouching(certificates: Certificates, keys: set[str]) -> bool:
     )
 
 
+def vouched_keys(certificates: Certificates) -> Sequence[str]:
+    """Returns the fingerprints of the first certificate's key and, after a rotation, of the former
+    key that has signed it (see `Identity.rotate`). Empty without certificates."""
+    if not certificates:
+        return ()
+    keys = [fingerprint(certificates[0])]
+    if len(certificates) == 2 and _signed(certificates[0], certificates[1]):
+        keys.append(fingerprint(certificates[1]))
+    return keys
+
+
 def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)

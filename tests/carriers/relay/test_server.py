@@ -284,6 +284,19 @@ async def test_a_second_process_with_the_same_key_and_slot_takes_the_port_over(
         assert second.status().way == "udp"
 
 
+async def test_a_port_moves_to_the_new_key_of_its_node(bench: Bench) -> None:
+    folder = bench.folder / "node"
+    async with bench.relay():
+        async with bench.node(Identity.kept([HOST], folder)) as (_, first):
+            pass
+        before = Identity.kept([HOST], folder).fingerprint
+        Identity.rotate(folder)
+        rotated = Identity.kept([HOST], folder)
+        assert rotated.fingerprint != before
+        async with bench.node(rotated) as (_, port):
+            assert port == first
+
+
 async def test_tls_is_used_where_udp_is_blocked(bench: Bench, tcp_port: int) -> None:
     bench.tcp_port = tcp_port
     async with bench.relay() as relay, bench.node(tcp=True) as (client, port):
