@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from quicdist import Node, Quic, Tcp
+from quicdist import Atom, Node, NodeDown, Quic, Tcp
+from quicdist.carriers.quic.connection import QuicConnection
 from quicdist.carriers.relay.punching import LENGTH, PUNCH_KIND
 from quicdist.errors import NodeError
 from tests.node.test_via import HOST, relay, via
@@ -129,3 +130,26 @@ def test_an_unknown_path_is_refused() -> None:
         Node(f"0@{HOST}", cookie="c", path="short")
     with pytest.raises(NodeError, match=r"path= excludes carriers="):
         Node(f"0@{HOST}", cookie="c", path="auto", carriers=[Quic(), Tcp()])
+
+
+@pytest.mark.io
+async def test_a_malformed_offer_costs_only_its_connection(tmp_path: Path) -> None:
+    async with (
+        relay(tmp_path) as at,
+        Node(via=via(at), cookie="c") as home,
+        Node(f"0@{HOST}", cookie="c") as hostile,
+        Node(f"0@{HOST}", cookie="c") as other,
+    ):
+        assert await hostile.ping(home.name)
+        assert await other.ping(home.name)
+        with home.events() as events:
+            peer = hostile._running.connections.up[Atom(home.name)]
+            connection = peer.connection
+            assert isinstance(connection, QuicConnection)
+            connection.send_offer(b"\xff" * 30)
+            async for event in events:
+                assert isinstance(event, NodeDown)
+                assert event.node == hostile.name
+                assert "offer of version 255" in event.reason
+                break
+        assert home.nodes() == [other.name]
