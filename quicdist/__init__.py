@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         BlockingMailbox,
         BlockingNode,
         BlockingRequest,
+        BlockingStream,
         Shared,
         blocking_node,
         connect,
@@ -73,6 +74,8 @@ if TYPE_CHECKING:
     )
     from quicdist.kernel.exports import Run, export
     from quicdist.kernel.shell import shell
+    from quicdist.kernel.streams.consumer import Stream
+    from quicdist.kernel.streams.window import StreamWindow
     from quicdist.limits import MailboxLimits, NodeLimits, WhenFull
     from quicdist.node.events import NodeDown, NodeEvent, NodeUp
     from quicdist.node.info import NodeStatistics, PeerInfo
@@ -90,6 +93,7 @@ __all__ = [
     "BlockingMailbox",
     "BlockingNode",
     "BlockingRequest",
+    "BlockingStream",
     "CallError",
     "CallNotPossible",
     "CallRequest",
@@ -145,6 +149,8 @@ __all__ = [
     "SpawnError",
     "Spawned",
     "StartError",
+    "Stream",
+    "StreamWindow",
     "Table",
     "Tcp",
     "Tls",
@@ -162,7 +168,8 @@ __all__ = [
 
 # Imported when first asked for: the command's --help and its completion need none of it.
 _PLACES = {
-    "blocking": "BlockingMailbox BlockingNode BlockingRequest Shared blocking_node connect",
+    "blocking": "BlockingMailbox BlockingNode BlockingRequest BlockingStream Shared "
+    "blocking_node connect",
     "carriers.quic.tracing": "Tracing",
     "carriers.trust": "Identity Trust",
     "cluster.access": "Access Tracebacks",
@@ -182,6 +189,8 @@ _PLACES = {
     "cluster.quic": "Quic",
     "cluster.retry": "Retry",
     "kernel.shell": "shell",
+    "kernel.streams.consumer": "Stream",
+    "kernel.streams.window": "StreamWindow",
     "runtime.local_spawn": "current_process",
     "cluster.tcp": "EpmdUse Tcp",
     "cluster.tls": "Tls",

@@ -11,7 +11,15 @@ import contextvars
 import enum
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, overload
@@ -20,6 +28,7 @@ from quicdist.errors import ExportError
 from quicdist.etf import Atom, Term
 
 _F = TypeVar("_F", bound=Callable[..., object])
+_Result = TypeVar("_Result")
 _MARK = "__quicdist_export__"
 TYPED = "__quicdist_typed__"
 """The attribute of a function that holds its `Typed`; see quicdist.typed."""
@@ -54,6 +63,9 @@ class Conversions(Protocol):
     def result(self, value: Any) -> Term:
         """Converts the result to a term."""
 
+    def item(self, value: Any) -> Term:
+        """Converts an item of a stream to a term."""
+
 
 class Typed(Protocol):
     """The attribute that `quicdist.typed.typed` sets on a function."""
@@ -82,8 +94,16 @@ class Exported:
         )
 
     def end(self, value: Any) -> Term:
-        """Converts the result to a term."""
+        """Converts the result to a term. Raises TypeError for a generator."""
+        if isinstance(value, (Generator, AsyncGenerator)):
+            raise TypeError(
+                f"{self.module}:{self.name} is a generator: call it as a stream, with `Node.stream`"
+            )
         return value if self.conversions is None else self.conversions.result(value)
+
+    def item(self, value: Any) -> Term:
+        """Converts an item of a stream to a term."""
+        return value if self.conversions is None else self.conversions.item(value)
 
 
 @overload
@@ -177,14 +197,28 @@ class Exports:
         if exported.is_async or exported.run is Run.INLINE:
             value = exported.begin(args)
             return exported.end(await value if inspect.isawaitable(value) else value)
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="quicdist")
         context = contextvars.copy_context()
-        loop = asyncio.get_running_loop()
-        value = await loop.run_in_executor(self._pool, context.run, _in_thread, exported, args)
+        value = await self.in_thread(context.run, _in_thread, exported, args)
         # A function that is not async may return an awaitable, for example a wrapper of an async
         # one.
         return exported.end(await value.awaited) if isinstance(value, _ToAwait) else value
+
+    async def open(self, exported: Exported, args: Sequence[Term]) -> Any:
+        """Calls a function and returns its result unconverted. Raises what the function raises."""
+        if exported.is_async or exported.run is Run.INLINE:
+            value = exported.begin(args)
+        else:
+            context = contextvars.copy_context()
+            value = await self.in_thread(context.run, exported.begin, args)
+        return await value if inspect.isawaitable(value) else value
+
+    def in_thread(
+        self, function: Callable[..., _Result], /, *args: object
+    ) -> asyncio.Future[_Result]:
+        """Calls a function in a thread of the node."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="quicdist")
+        return asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
 
     def close(self) -> None:
         """Shuts the thread pool down. Threads end when their function returns."""
@@ -304,10 +338,14 @@ def _innermost(function: object) -> Any:
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
-    """Returns whether calling the function only creates an awaitable. `__wrapped__` is not
-    considered: an async wrapper may wrap a function that is not async, and vice versa."""
+    """Returns whether calling the function only creates an awaitable or an async generator.
+    `__wrapped__` is not considered: an async wrapper may wrap a function that is not async, and
+    vice versa."""
     call = getattr(type(function), "__call__", None)  # noqa: B004 - of callable objects
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+    return any(
+        inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one)
+        for one in (function, call)
+    )
 
 
 def _default_module(found: _Found) -> str:

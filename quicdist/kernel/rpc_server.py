@@ -32,7 +32,9 @@ from quicdist.cluster.audit import Audit, Outcome, PeerIdentity
 from quicdist.errors import ErlangError, ErlangExit, ErlangThrow
 from quicdist.etf import Atom, Export, Pid, Term
 from quicdist.etf.notation import format_bounded
-from quicdist.kernel.exports import Exports
+from quicdist.kernel.exports import Exported, Exports
+from quicdist.kernel.streams import messages as streams
+from quicdist.kernel.streams.producer import Generation, Producer
 from quicdist.protocol import signals
 from quicdist.runtime.backpressure import HERE, Backpressure, Source
 from quicdist.runtime.calls import DRAINING, fail_call, is_from, latest_monitor
@@ -65,6 +67,10 @@ _NONEXISTING_NAME = Atom("nonexisting_name")
 
 Provided: TypeAlias = Callable[[Atom | None, Sequence[Term]], Awaitable[Term]]
 """A function that takes the calling node (None for this one) and the arguments."""
+
+
+RunExported: TypeAlias = Callable[[Exported, Sequence[Term]], Awaitable[Term]]
+"""A function that calls an exported function."""
 
 
 class RpcServer:
@@ -149,18 +155,20 @@ class RpcServer:
         """The number of calls of exported functions that have not ended."""
         return sum(level.size for level in self._running.values())
 
-    async def _apply(self, source: Source, module: Term, name: Term, args: Term) -> Term:
-        """Calls a function and writes the audit log. Raises what the function raises, or
-        `undef`."""
+    async def _apply(
+        self, source: Source, module: Term, name: Term, args: Term, run: RunExported | None = None
+    ) -> Term:
+        """Calls a function with `run` and writes the audit log. Raises what the function raises,
+        or `undef`."""
         module, name, args = _applied((module, name, _length(args)), args)
         if self._audit is None or source.name is None:
-            return await self._run_allowed(source, module, name, args)
+            return await self._run_allowed(source, module, name, args, run)
         caller = PeerIdentity(str(source.name), source.fingerprint)
         function = f"{format_bounded(module, 100)}:{format_bounded(name, 100)}/{_length(args)}"
         began = time.monotonic()
         outcome, cause = Outcome.RETURNED, ""
         try:
-            return await self._run_allowed(source, module, name, args)
+            return await self._run_allowed(source, module, name, args, run)
         except _Undefined as error:
             outcome, cause = Outcome.REFUSED, error.cause
             raise
@@ -171,10 +179,14 @@ class RpcServer:
             took = time.monotonic() - began
             self._audit.call(caller, function, outcome, duration=took, cause=cause)
 
-    async def _run_allowed(self, source: Source, module: Term, name: Term, args: Term) -> Term:
+    async def _run_allowed(
+        self, source: Source, module: Term, name: Term, args: Term, run: RunExported | None
+    ) -> Term:
         args = _listed(args)
         exported = self._exports.find(module, name, len(args))
-        provided = self._provided.get((str(module), str(name), len(args)))
+        provided = None
+        if run is None:
+            provided = self._provided.get((str(module), str(name), len(args)))
         if exported is None and provided is None:
             raise _Undefined(module, name, args, "not exported")
         if not self._may_call(source, str(module), str(name)):
@@ -182,7 +194,7 @@ class RpcServer:
             if not self._access.only_logs or f"{module}:{name}" == DISCONNECT:
                 raise _Undefined(module, name, args, "access")
         if exported is not None:
-            return await self._exports.run(exported, args)
+            return await (run or self._exports.run)(exported, args)
         assert provided is not None
         return await provided(source.name, args)
 
@@ -227,7 +239,11 @@ class RpcServer:
             answer = signals.SpawnReply(signal.req_id, caller, flags, me.pid)
             self._system.emit_if_connected(caller.node, me.pid, answer)
 
-        main = self._erpc_main(source, signal.mfa, args) or self._main(source, signal, args)
+        main = (
+            self._erpc_main(source, signal.mfa, args)
+            or self._stream_main(source, signal.mfa, args)
+            or self._main(source, signal, args)
+        )
         try:
             self._start(source, main, before=before)
         except Exception:
@@ -284,6 +300,29 @@ class RpcServer:
 
                 return cast
         return None
+
+    def _stream_main(self, source: Source, mfa: tuple[Atom, Atom, int], args: Term) -> Main | None:
+        """Returns the main function of the producer of a stream; see `kernel.streams.messages`."""
+        if mfa != (streams.MODULE, streams.START, 6):
+            return None
+
+        async def produce(me: Mailbox) -> None:
+            try:
+                start = streams.Start.from_term(args)
+            except ValueError:
+                raise ErlangError(_BADARG) from None
+
+            async def run(exported: Exported, listed: Sequence[Term]) -> Term:
+                producer = Producer(self._exports, me, start.consumer, start.tag, start.window)
+                await producer.run(Generation.of_call(self._exports, exported, listed))
+                return None
+
+            try:
+                await self._apply(source, start.module, start.function, start.args, run)
+            except _Undefined as error:
+                raise ErlangExit((_UNDEF, [error.frame])) from None
+
+        return produce
 
     async def _outcome(
         self, source: Source, module: Term, name: Term, args: Term

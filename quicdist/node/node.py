@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 import warnings
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -54,6 +54,10 @@ from quicdist.kernel.group_leader import GroupLeader, LogLines, Write
 from quicdist.kernel.introspection import Introspection
 from quicdist.kernel.net_kernel import NET_KERNEL, is_auth_call, start_net_kernel
 from quicdist.kernel.rpc_server import RpcServer
+from quicdist.kernel.streams.consumer import OfferedStream, Origin, RemoteFunction, Stream
+from quicdist.kernel.streams.messages import Offer
+from quicdist.kernel.streams.producer import offered
+from quicdist.kernel.streams.window import DEFAULT_WINDOW, StreamWindow
 from quicdist.limits import MailboxLimits, NodeLimits
 from quicdist.node.events import Events, NodeDown, NodeUp, Subscription
 from quicdist.node.info import (
@@ -555,6 +559,55 @@ class Node:
         with arguments_of(module, function, args, IN_ERPC_CALL):
             return await caller.erpc(*request, timeout)
 
+    def stream(
+        self,
+        node: str,
+        module: str,
+        function: str,
+        args: Sequence[Term] = (),
+        *,
+        window: StreamWindow = DEFAULT_WINDOW,
+        timeout: float | None = 5.0,
+    ) -> Stream:
+        """Calls an exported generator of another node and returns its items as they are made.
+
+            async for token in node.stream("5555@10.0.0.7", "model", "generate", [prompt]):
+                print(token)
+
+        `window` bounds the items and bytes that are sent and not yet taken by the loop. When the
+        loop ends, the generator is closed. The stream must start within `timeout` seconds. See
+        `Stream` for what an iteration raises.
+        """
+        check_timeout(timeout)
+        life = self._running
+        leader = life.system.group_leader
+        assert leader is not None
+        request = _request(node, module, function, args)
+        return life.stream(RemoteFunction(*request, leader, timeout), window)
+
+    def open_stream(self, offer: Term, *, window: StreamWindow = DEFAULT_WINDOW) -> Stream:
+        """Returns the items of a stream that another process offers, for example one that a caller
+        passed as an argument. A stream can be opened once.
+
+        Raises ValueError if the term is not the offer of a stream.
+        """
+        return self._running.stream(OfferedStream(Offer.from_term(offer)), window)
+
+    @contextlib.asynccontextmanager
+    async def offer_stream(
+        self, items: Iterable[Term] | AsyncIterable[Term]
+    ) -> AsyncIterator[Term]:
+        """Offers items as a stream, inside the `async with`. Its value is the term that another
+        process needs to open the stream.
+
+            async with node.offer_stream(rows()) as offer:
+                await node.call("5555@10.0.0.7", "Elixir.Sink", "load", [offer])
+
+        An iterable that is not async runs in a thread.
+        """
+        async with self._running.offer(items) as offer:
+            yield offer
+
     def send_request(
         self, node: str, module: str, function: str, args: Sequence[Term] = ()
     ) -> CallRequest:
@@ -914,6 +967,22 @@ class _Life:
             self._since,
             None if expires is None else expires.timestamp(),
         )
+
+    def stream(self, origin: Origin, window: StreamWindow) -> Stream:
+        """Returns the items of a stream."""
+        return Stream(self.system, origin, window)
+
+    @contextlib.asynccontextmanager
+    async def offer(self, items: Iterable[Term] | AsyncIterable[Term]) -> AsyncIterator[Term]:
+        """Offers items as a stream."""
+        tag = self.system.identifiers.reference()
+        main = offered(self._exports, tag, items)
+        me = self.spawner.spawn(main)
+        try:
+            yield Offer(me.pid, tag).to_term()
+        finally:
+            # `normal` would present an unfinished stream as complete.
+            me.die(SHUTDOWN)
 
     async def apply(self, node: Atom, module: Atom, function: Atom, args: list[Term]) -> Term:
         """Calls a function on a node to format a term for a group leader."""

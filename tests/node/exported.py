@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator, Iterator
 
 from quicdist import (
     Atom,
@@ -165,3 +166,62 @@ def stop() -> Term:
 def wide(count: int) -> Term:
     """Returns a list of `count` empty lists."""
     return [[]] * count
+
+
+closed: list[str] = []
+"""The generators below that have ended."""
+
+
+@export(module="py")
+async def count(limit: int) -> AsyncIterator[int]:
+    """Yields the numbers below `limit`."""
+    try:
+        for number in range(limit):
+            yield number
+    finally:
+        closed.append("count")
+
+
+@export(module="py")
+def count_in_thread(limit: int) -> Iterator[int]:
+    """Yields the numbers below `limit`, in a thread."""
+    try:
+        yield from range(limit)
+    finally:
+        closed.append("count_in_thread")
+
+
+@export(module="py", run=Run.INLINE)
+def count_inline(limit: int) -> Iterator[int]:
+    """Yields the numbers below `limit`, in the event loop."""
+    try:
+        yield from range(limit)
+    finally:
+        closed.append("count_inline")
+
+
+@export(module="py")
+async def blocks(count: int, size: int) -> AsyncIterator[bytes]:
+    """Yields `count` binaries of `size` bytes."""
+    for _ in range(count):
+        yield bytes(size)
+
+
+@export(module="py")
+def fail_after(count: int) -> Iterator[int]:
+    """Yields some numbers, then raises ValueError."""
+    yield from range(count)
+    raise ValueError("no more numbers")
+
+
+@export(module="py")
+async def slowly(count: int) -> AsyncIterator[int]:
+    """Yields numbers, the last one only after the ones before have been sent, then waits for
+    ever."""
+    for number in range(count):
+        yield number
+        await asyncio.sleep(0)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        closed.append("slowly")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import date, timedelta
 from typing import Any, assert_never, assert_type
 
@@ -65,6 +65,13 @@ def total(currency: AtomText, *amounts: int) -> tuple[str, int]:
 @typed
 def lies() -> int:
     return "text"  # type: ignore[return-value]  # the mistake
+
+
+@export(module="bank")
+@typed
+async def people(count: int) -> AsyncIterator[User]:
+    for number in range(count):
+        yield User(UserId(number), "ann")
 
 
 @typed
@@ -148,7 +155,7 @@ def test_editors_know_the_types() -> None:
 @pytest.fixture(scope="module")
 def bank() -> Iterator[BlockingNode]:
     identity = Identity.ephemeral(["127.0.0.1"])
-    functions = [names, due, total, lies]
+    functions = [names, due, total, lies, people]
     with BlockingNode(
         Node("0@127.0.0.1", cookie="typed", identity=identity, exports=functions)
     ) as node:
@@ -168,6 +175,13 @@ def test_typed_functions_on_a_node(bank: BlockingNode) -> None:
         ) as caught:
             call("names", [[to_term(users[0]), 5]])
         assert caught.value.reason[:2] == ("python_error", "TermError")
+
+
+@pytest.mark.io
+def test_the_items_of_a_typed_generator_are_converted(bank: BlockingNode) -> None:
+    with blocking_node(bank.name, cookie="typed", identity=Identity.ephemeral()) as node:
+        items = list(node.stream(bank.name, "bank", "people", [2]))
+        assert from_term(items, list[User]) == [User(UserId(number), "ann") for number in range(2)]
 
 
 @pytest.mark.io
