@@ -7,11 +7,11 @@ defmodule Quicdist.MixProject do
       version: "0.2.0",
       elixir: "~> 1.14",
       start_permanent: Mix.env() == :prod,
-      description: "The Erlang and Elixir side of quicdist: streams from and to Python nodes",
+      description: "Python nodes for Erlang and Elixir: supervision, streams, distribution over QUIC",
       package: [licenses: ["MIT"], links: %{}, files: ~w(src lib mix.exs rebar.config README.md)],
       deps: []
     ]
   end
 
-  def application, do: [extra_applications: [:logger]]
+  def application, do: [mod: {:quicdist_app, []}, extra_applications: [:logger]]
 end

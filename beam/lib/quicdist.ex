@@ -1,6 +1,10 @@
 defmodule Quicdist do
   @moduledoc """
-  Streams from and to Python nodes.
+  Python nodes for Elixir.
+
+    * `start_distribution/1` makes this VM a node over QUIC, with a supervised gateway.
+    * `Quicdist.Python` and `Quicdist.Pool` start Python nodes under a supervisor.
+    * `stream/5`, `open/2` and `offer/1` are streams from and to Python nodes.
 
       for token <- Quicdist.stream(:"4433@10.0.0.7", :model, :generate, ["Once upon"]) do
         IO.write(token)
@@ -23,6 +27,20 @@ defmodule Quicdist do
     defp describe({:python_error, type, text, _trace}), do: "#{type}: #{text}"
     defp describe(reason), do: inspect(reason)
   end
+
+  @doc """
+  Starts a gateway and then the distribution of this VM, over QUIC.
+
+      :ok = Quicdist.start_distribution(name: :"5555@10.0.0.7", cookie: :secret)
+
+  The VM must have been started without a name and with
+  `ERL_AFLAGS="-start_epmd false -epmd_module quicdist_epmd"`.
+
+  Options: `:name` (`port@ip`), `:cookie`, `:program` (the quicdist program) or `:venv` (a virtual
+  environment that has it), `:args` (more options of `quicdist gateway`), `:env`, `:ready_timeout`.
+  """
+  @spec start_distribution(keyword) :: :ok | {:error, term}
+  def start_distribution(options), do: :quicdist.start_distribution(Quicdist.Python.to_map(options))
 
   @type option ::
           {:max_items, pos_integer} | {:max_bytes, pos_integer} | {:timeout, timeout}
