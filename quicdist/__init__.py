@@ -72,6 +72,7 @@ if TYPE_CHECKING:
         Port,
         Reference,
     )
+    from quicdist.kernel.current_call import CurrentCall, current_call
     from quicdist.kernel.exports import Run, export
     from quicdist.kernel.shell import shell
     from quicdist.kernel.streams.consumer import Stream
@@ -100,6 +101,7 @@ __all__ = [
     "CallTimeout",
     "Cause",
     "CookieError",
+    "CurrentCall",
     "DnsSrv",
     "Epmd",
     "EpmdUse",
@@ -160,6 +162,7 @@ __all__ = [
     "WhenFull",
     "blocking_node",
     "connect",
+    "current_call",
     "current_process",
     "export",
     "read_policy",
@@ -180,6 +183,7 @@ _PLACES = {
     "runtime.aliases": "AliasMode",
     "cluster.dns": "DnsSrv",
     "node.events": "NodeDown NodeEvent NodeUp",
+    "kernel.current_call": "CurrentCall current_call",
     "kernel.exports": "Run export",
     "node.info": "NodeStatistics PeerInfo",
     "limits": "MailboxLimits NodeLimits WhenFull",

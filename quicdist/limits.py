@@ -277,6 +277,10 @@ class NodeLimits:
     """Maximum number of synchronous exported functions that run at once. Further calls wait for a
     thread."""
 
+    processes: int | None = None
+    """Maximum number of worker processes for functions with `Run.PROCESS`. None means one for each
+    processor. Further calls wait for a worker."""
+
     def __post_init__(self) -> None:
         if not 0 < self.send_low <= self.send_high:
             raise NodeError(f"send limits out of order: 0 < send_low <= send_high, got {self}")

@@ -42,6 +42,16 @@ defmodule Quicdist do
   @spec start_distribution(keyword) :: :ok | {:error, term}
   def start_distribution(options), do: :quicdist.start_distribution(Quicdist.Python.to_map(options))
 
+  @doc """
+  Calls a function as `:erpc.call/5`, and tells it how long the caller waits.
+
+  A Python function reads the deadline with `current_call()`, and its own calls end with it.
+  """
+  @spec call(node, module, atom, [term], timeout) :: term
+  def call(node, module, function, args, timeout \\ 5_000) do
+    :quicdist_call.call(node, module, function, args, timeout)
+  end
+
   @type option ::
           {:max_items, pos_integer} | {:max_bytes, pos_integer} | {:timeout, timeout}
 

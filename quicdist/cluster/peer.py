@@ -146,6 +146,7 @@ class Peer:
         """The creation of the local name, which the peer may have assigned."""
         self.refusal: HandshakeRefused | None = None
         self.offers_binding = False
+        self.takes_deadlines = False
         """Whether the dialer binds its cookie proof to the TLS session."""
         self.up_since = 0.0
         """Unix time when the handshake finished, in seconds."""
@@ -284,6 +285,8 @@ class Peer:
         self.name = Atom(event.peer.name)
         self.creation = event.peer.creation
         self.flags = event.flags
+        # Only nodes of quicdist bind the handshake to the TLS session.
+        self.takes_deadlines = Flag.CHANNEL_BINDING in event.peer.flags
         self.local_name = event.local_name
         self.local_creation = event.local_creation
         self.is_hidden = Flag.PUBLISHED not in event.peer.flags

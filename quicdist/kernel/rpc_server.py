@@ -24,22 +24,25 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from quicdist.cluster.access import AccessControl
 from quicdist.cluster.access_rules import DISCONNECT
 from quicdist.cluster.audit import Audit, Outcome, PeerIdentity
 from quicdist.errors import ErlangError, ErlangExit, ErlangThrow
-from quicdist.etf import Atom, Export, Pid, Term
+from quicdist.etf import Atom, Export, Pid, Reference, Term
 from quicdist.etf.notation import format_bounded
+from quicdist.kernel.current_call import CurrentCall, current_call, set_current_call
 from quicdist.kernel.exports import Exported, Exports
 from quicdist.kernel.streams import messages as streams
 from quicdist.kernel.streams.producer import Generation, Producer
 from quicdist.protocol import signals
 from quicdist.runtime.backpressure import HERE, Backpressure, Source
-from quicdist.runtime.calls import DRAINING, fail_call, is_from, latest_monitor
-from quicdist.runtime.exit_reasons import error_reason, stack_of
-from quicdist.runtime.local_spawn import Main, Spawner
+from quicdist.runtime.calls import DRAINING, alias_of, fail_call, is_from, latest_monitor
+from quicdist.runtime.exit_reasons import CANCELLED, error_reason, stack_of
+from quicdist.runtime.local_spawn import Main, Spawner, current_process
 from quicdist.runtime.mailbox import Mailbox
 from quicdist.runtime.process import Watcher
 from quicdist.runtime.process_table import ProcessTable
@@ -115,9 +118,16 @@ class RpcServer:
         *,
         before: Callable[[Mailbox], None] | None = None,
         call: _Call | None = None,
+        asker: _Asker,
     ) -> None:
         """Starts a process for one call. A peer with too many calls is paused. A `call` that is
         not answered when the process ends fails with its exit reason."""
+        node = source.name or self._system.name
+        current = asker.call(node)
+        # A peer chooses its references. It must not replace one of another peer.
+        monitor = asker.monitor
+        if monitor is not None and monitor.node is not node:
+            monitor = None
         level = self._running.get(source)
         if level is None:
             most = self._calls_at_once
@@ -130,11 +140,19 @@ class RpcServer:
                 del self._running[source]
             if call is not None and not call.is_answered:
                 call.fail(me.exit_reason)
+            if monitor is not None:
+                self._system.on_unwatched.pop(monitor, None)
             self._system.work_done()
 
+        async def run(me: Mailbox) -> None:
+            set_current_call(current)
+            await main(me)
+
         level.size += 1
+        if monitor is not None:
+            self._system.on_unwatched[monitor] = current.cancel
         try:
-            self._spawner.spawn(main, before=before, over=over)
+            self._spawner.spawn(run, before=before, over=over)
         except Exception:
             level.take(1)
             raise
@@ -194,6 +212,8 @@ class RpcServer:
             if not self._access.only_logs or f"{module}:{name}" == DISCONNECT:
                 raise _Undefined(module, name, args, "access")
         if exported is not None:
+            if exported.cancel_with_caller:
+                current_call().end_with_caller(partial(current_process.get().die, CANCELLED))
             return await (run or self._exports.run)(exported, args)
         assert provided is not None
         return await provided(source.name, args)
@@ -239,13 +259,14 @@ class RpcServer:
             answer = signals.SpawnReply(signal.req_id, caller, flags, me.pid)
             self._system.emit_if_connected(caller.node, me.pid, answer)
 
+        asker = _Asker.of_spawn(signal, args)
         main = (
             self._erpc_main(source, signal.mfa, args)
             or self._stream_main(source, signal.mfa, args)
             or self._main(source, signal, args)
         )
         try:
-            self._start(source, main, before=before)
+            self._start(source, main, before=before, asker=asker)
         except Exception:
             extra = {"event": "spawn_failed", "node": str(self._system.name)}
             logger.exception("starting a process for %s failed", caller, extra=extra)
@@ -284,7 +305,10 @@ class RpcServer:
 
     def _erpc_main(self, source: Source, mfa: tuple[Atom, Atom, int], args: Term) -> Main | None:
         match mfa, args:
-            case ("erpc", "execute_call", 4), [reference, module, name, call_args]:
+            case (("erpc", "execute_call", 4), [reference, module, name, call_args]) | (
+                ("quicdist_call", "execute", 5),
+                [reference, module, name, call_args, _],
+            ):
 
                 async def call(me: Mailbox) -> None:
                     # The answer is the exit reason: erpc:execute_call/4.
@@ -399,7 +423,7 @@ class RpcServer:
                 case (_, reason, stack):
                     call.fail((reason, stack))
 
-        self._start(source, main, before=_led_by(leader), call=call)
+        self._start(source, main, before=_led_by(leader), call=call, asker=call.asker)
 
     # -- gen_server:call -------------------------------------------------------------------------
 
@@ -437,7 +461,7 @@ class RpcServer:
             else:
                 call.fail(outcome[1])
 
-        self._start(source, main, call=call)
+        self._start(source, main, call=call, asker=call.asker)
 
     def _cast(
         self, source: Source, module: Term, name: Term, args: Term, leader: Term = None
@@ -451,13 +475,48 @@ class RpcServer:
         async def main(me: Mailbox) -> None:
             await self._apply_for_nobody(source, module, name, args)
 
-        self._start(source, main, before=_led_by(leader))
+        self._start(source, main, before=_led_by(leader), asker=_Asker())
+
+
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    """The process that waits for the answer to a call."""
+
+    pid: Pid | None = None
+    monitor: Reference | None = None
+    """Its monitor of the called process, which it removes when it gives up."""
+    timeout: float | None = None
+    """Seconds for which it waits, if it told so."""
+
+    @classmethod
+    def of_spawn(cls, signal: signals.SpawnRequest, args: Term) -> _Asker:
+        match signal.mfa, args:
+            case ("quicdist_call", "execute", 5), [*_, int(milliseconds)] if milliseconds >= 0:
+                return cls(signal.sender, signal.req_id, milliseconds / 1000)
+        return cls(signal.sender, signal.req_id)
+
+    @classmethod
+    def of_gen_call(cls, to: tuple[Pid, Term]) -> _Asker:
+        """Of the From of a gen call. Its tag is the monitor, or has it as an alias."""
+        pid, tag = to
+        monitor = tag if isinstance(tag, Reference) else alias_of(tag)
+        return cls(pid, monitor)
+
+    def call(self, node: Atom) -> CurrentCall:
+        """The call as `current_call` returns it."""
+        deadline = None
+        if self.timeout is not None:
+            deadline = asyncio.get_running_loop().time() + self.timeout
+        return CurrentCall(str(node), self.pid, deadline)
 
 
 class _Call(ABC):
     """A call by another node that must get one answer."""
 
     is_answered = False
+
+    def __init__(self, asker: _Asker) -> None:
+        self.asker = asker
 
     def answer(self, value: Term) -> None:
         """Sends the result of the function. If it cannot be encoded, the call fails."""
@@ -498,6 +557,7 @@ class _RexCall(_Call):
     """`rpc:call` of OTP before 23, and `rpc:block_call`."""
 
     def __init__(self, rex: SystemProcess, to: tuple[Pid, Term]) -> None:
+        super().__init__(_Asker.of_gen_call(to))
         self._rex = rex
         self._to = to
 
@@ -525,7 +585,8 @@ class _CNodeCall(_RexCall):
 class _ServedCall(_Call):
     """A call of an exported module as a server."""
 
-    def __init__(self, server: SystemProcess) -> None:
+    def __init__(self, server: SystemProcess, asker: _Asker) -> None:
+        super().__init__(asker)
         self.server = server
 
     def refuse(self) -> None:
@@ -537,7 +598,7 @@ class _ModuleCall(_ServedCall):
     """`gen_server:call`. For the caller, a failed call looks like a crash of the server."""
 
     def __init__(self, server: SystemProcess, to: tuple[Pid, Term]) -> None:
-        super().__init__(server)
+        super().__init__(server, _Asker.of_gen_call(to))
         self._to = to
 
     def _send(self, value: Term) -> None:
@@ -551,7 +612,7 @@ class _ServerCall(_ServedCall):
     """`rpc:server_call(Node, Module, Module, Request)`: the answer is `{Module, Node, Answer}`."""
 
     def __init__(self, server: SystemProcess, caller: Pid) -> None:
-        super().__init__(server)
+        super().__init__(server, _Asker(caller, latest_monitor(server, caller)))
         self._caller = caller
 
     def _send(self, value: Term) -> None:

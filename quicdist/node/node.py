@@ -198,7 +198,7 @@ class Node:
         if printed is not None:
             warnings.warn("Node(printed=) is now Node(on_output=)", DeprecationWarning, 2)
         self._on_output = on_output or printed
-        self._exports = Exports(exports, self._limits.threads)
+        self._exports = Exports(exports, self._limits.threads, self._limits.processes)
         self._lookups = lookups
         self._access = AccessControl(Access.of(access))
         self._is_audited = audit

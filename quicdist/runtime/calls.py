@@ -48,6 +48,8 @@ SPAWN_REPLY = Atom("spawn_reply")
 
 _ERPC = Atom("erpc")
 _EXECUTE_CALL = Atom("execute_call")
+_QUICDIST_CALL = Atom("quicdist_call")
+_EXECUTE = Atom("execute")
 _LINK = Atom("link")
 _MONITOR = Atom("monitor")
 _OK = Atom("ok")
@@ -65,6 +67,10 @@ class CalledNode(Protocol):
     @property
     def can_spawn(self) -> bool:
         """Whether the node supports SPAWN_REQUEST (OTP 23)."""
+
+    @property
+    def takes_deadlines(self) -> bool:
+        """Whether the node has `quicdist_call:execute/5`."""
 
     def call_begins(self, call: object, fail: Callable[[Exception], None]) -> None: ...
 
@@ -424,13 +430,22 @@ class ErpcCall(_SpawnRequestCall):
         function: Atom,
         args: list[Term],
         group_leader: Pid,
+        timeout: float | None = None,
     ) -> None:
+        """`timeout` is the time in seconds that the caller waits. A node of quicdist is told it."""
+        self._timeout = timeout
         self._answer_tag = caller.system.identifiers.reference()
         what = f"{module}:{function}/{len(args)} on {node}"
         payload: list[Term] = [self._answer_tag, module, function, args]
         mfa = (_ERPC, _EXECUTE_CALL, 4)
         super().__init__(caller, node, what, mfa, payload, [_MONITOR], group_leader)
         self._server: Pid | None = None
+
+    def _check(self, callee: CalledNode) -> None:
+        super()._check(callee)
+        if self._timeout is not None and callee.takes_deadlines:
+            self._mfa = (_QUICDIST_CALL, _EXECUTE, 5)
+            self._args = [*self._args, round(self._timeout * 1000)]
 
     def down(self, reason: Term) -> None:
         """Called when the spawned process has ended. Its exit reason is the answer."""

@@ -11,7 +11,7 @@ from quicdist.etf import Atom, Term
 from quicdist.runtime.process import NORMAL, SHUTDOWN
 
 PYTHON_ERROR = Atom("python_error")
-_CANCELLED = Atom("cancelled")
+CANCELLED = Atom("cancelled")
 _NOCATCH = Atom("nocatch")
 _FILE = Atom("file")
 _LINE = Atom("line")
@@ -37,7 +37,7 @@ def exit_reason(error: BaseException | None) -> Term:
     if isinstance(error, ErlangExit):
         return error.reason
     if isinstance(error, asyncio.CancelledError):
-        return _CANCELLED
+        return CANCELLED
     if isinstance(error, ErlangThrow):
         return (_NOCATCH, error.reason), stack_of(error)
     if isinstance(error, Exception):

@@ -307,7 +307,7 @@ class Process:
         if self.watchers:
             for reference in [r for r, w in self.watchers.items() if w.pid.node is node]:
                 del self.watchers[reference]
-                self.system.watched_names.pop(reference, None)
+                self.system.unwatched(reference)
         if self.monitoring:
             for reference, watched in list(self.monitoring.items()):
                 if (watched.node if isinstance(watched, Pid) else watched[1]) is node:

@@ -112,6 +112,9 @@ class ProcessTable:
         self.names: dict[Atom, Process] = {}
         self.aliases: dict[Reference, Process] = {}
         self.calls = PendingCalls(self.name)
+        self.on_unwatched: dict[Reference, Callable[[], None]] = {}
+        """Functions to call when a monitor is removed, because its process has ended, has given up,
+        or is on a node whose connection was lost."""
         self.watched_names: dict[Reference, Process] = {}
         """The processes monitored by name. The name may later belong to another process."""
         self._tied: dict[Atom, dict[Process, None]] = {}
@@ -241,6 +244,13 @@ class ProcessTable:
             if process is not None and (wanted.hidden or not is_hidden):
                 message = (kind, node, dict(info)) if wanted.info else (kind, node)
                 process.signalled(message, HERE)
+
+    def unwatched(self, reference: Reference) -> None:
+        """Called when a monitor of a process of this node is removed before it has fired."""
+        self.watched_names.pop(reference, None)
+        call = self.on_unwatched.pop(reference, None)
+        if call is not None:
+            call()
 
     # -- draining --
 
@@ -465,7 +475,7 @@ class ProcessTable:
             return
         if watcher.pid == signal.sender:
             del process.watchers[signal.ref]
-            self.watched_names.pop(signal.ref, None)
+            self.unwatched(signal.ref)
         else:
             self.calls.refuse("demonitor", source)
 

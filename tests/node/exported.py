@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 import threading
 import time
@@ -14,6 +16,7 @@ from quicdist import (
     ErlangExit,
     ErlangThrow,
     Run,
+    current_call,
     current_process,
     export,
     shell,
@@ -225,3 +228,68 @@ async def slowly(count: int) -> AsyncIterator[int]:
         await asyncio.Event().wait()
     finally:
         closed.append("slowly")
+
+
+started: list[object] = []
+"""What the functions below have noted."""
+
+
+@export(module="py", cancel_with_caller=True)
+async def wait_with_caller() -> None:
+    """Waits for ever, and notes its start and its end."""
+    started.append("wait_with_caller")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        closed.append("wait_with_caller")
+
+
+@export(module="py")
+def poll_caller() -> str:
+    """Runs in a thread until the caller has given up."""
+    started.append("poll_caller")
+    call = current_call()
+    while not call.is_cancelled:
+        time.sleep(0.01)
+    closed.append("poll_caller")
+    return "cancelled"
+
+
+@export(module="py")
+async def who_calls() -> Term:
+    """Returns the caller, and the seconds until its deadline."""
+    call = current_call()
+    left = None if call.deadline is None else call.deadline - asyncio.get_running_loop().time()
+    return Atom(call.node), call.pid or Atom("none"), Atom("infinity") if left is None else left
+
+
+gate: asyncio.Event | None = None
+
+
+@export(module="py", concurrency=2, queue=1)
+async def limited() -> Atom:
+    """Waits for the event `gate`."""
+    assert gate is not None
+    started.append("limited")
+    await gate.wait()
+    return Atom("ok")
+
+
+@export(module="py", run=Run.PROCESS)
+def process_of(number: int) -> tuple[int, int]:
+    """Returns the process id and the square."""
+    return os.getpid(), number * number
+
+
+@export(module="py", run=Run.PROCESS)
+def die_in_process() -> None:
+    """Kills its process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@export(module="py")
+async def slowly_add(one: int, two: int) -> int:
+    """Adds after the caller has given up."""
+    await asyncio.sleep(0.1)
+    closed.append("slowly_add")
+    return one + two

@@ -37,6 +37,7 @@ class Connection:
     """The source of what a node sends, and what it is sent."""
 
     can_spawn = True
+    takes_deadlines = False
     fingerprint = ""
 
     def __init__(self, name: Atom) -> None:
