@@ -632,7 +632,7 @@ def test_large_messages_are_bounded(form: str) -> None:
 
 
 UNREADABLE = {
-    "an unknown tag": (b"\0", Limits(), "no term begins with 0"),
+    "an unknown tag": (b"\0", Limits(), "unknown tag 0"),
     "too deep": (b"l\0\0\0\1" * 5 + b"j" * 6, Limits(max_depth=4), "Limits.max_depth"),
     "too many terms": (b"l\0\0\0\5jjjjjj", Limits(max_terms=4), "Limits.max_terms"),
     "a large integer": (b"n\5\0abcde", Limits(max_integer=4), "Limits.max_integer"),
