@@ -140,7 +140,7 @@ def test_what_it_cannot_do_is_refused(tmp_path: Path) -> None:
 
 def test_it_asks_nobody_for_a_certificate(tmp_path: Path) -> None:
     demanding = Credentials(IDENTITY, Trust.first_use(tmp_path / "known"))
-    with pytest.raises(ValueError, match=r"qh3 cannot ask .* uncertified=\['\*'\]"):
+    with pytest.raises(ValueError, match=r"qh3 cannot request .* uncertified=\['\*'\]"):
         load_engine(QuicSettings(demanding, engine="qh3"), no_token)
     content = Credentials(IDENTITY, Trust.first_use(tmp_path / "known", uncertified=["*"]))
     load_engine(QuicSettings(content, engine="qh3"), no_token)

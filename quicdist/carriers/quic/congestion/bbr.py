@@ -116,7 +116,7 @@ _FULL_ROUNDS, _FULL_QUEUED_ROUNDS = 3, 2
 applies if there is a queue."""
 
 QUEUE_TOLERATED = 0.1
-"""Tolerated queueing delay in minimum round trips, in addition to HOST_DELAY. If every datagram of a
+"""Tolerated queueing delay in minimum round trips, in addition to HOST_DELAY. If each datagram of a
 round is delayed longer, there is a standing queue."""
 _STARTUP_QUEUE = 0.5
 """The same in STARTUP."""

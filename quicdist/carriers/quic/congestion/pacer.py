@@ -3,7 +3,8 @@
 Timers of event loops have a resolution of a millisecond and are later on a busy machine. A pacer
 that sends one datagram per timer would be limited by the number of timers. This pacer counts the
 bytes that the elapsed time allows, up to a bound. The average rate is therefore independent of the
-timers, and a burst never exceeds the bound (draft-ietf-ccwg-bbr, 5.6.2 and 5.6.3; RFC 9002, 7.7). It does no I/O and reads no clock. Sizes are in bytes, times in seconds.
+timers, and a burst never exceeds the bound (draft-ietf-ccwg-bbr, 5.6.2 and 5.6.3; RFC 9002, 7.7).
+It does no I/O and reads no clock. Sizes are in bytes, times in seconds.
 """
 
 from __future__ import annotations
