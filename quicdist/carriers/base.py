@@ -32,10 +32,10 @@ class CertificateRejected(DialError):
 class CloseKind(enum.Enum):
     """How a connection ended."""
 
-    LOCAL = "closed by us"
+    LOCAL = "closed by this node"
     PEER = "closed by the peer"
-    IDLE = "nothing heard from the peer for too long"
-    BROKEN = "the peer sent what its carrier does not allow"
+    IDLE = "no data from the peer within the idle timeout"
+    BROKEN = "the peer violated the protocol of the carrier"
     ERROR = "error"
 
 

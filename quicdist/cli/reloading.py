@@ -19,7 +19,7 @@ from pathlib import Path
 _log = logging.getLogger("quicdist.cli")
 
 _INTERVAL = 0.5
-"""Seconds between two looks at the files."""
+"""Seconds between two checks of the files."""
 
 _PACKAGE = Path(__file__).parent.parent
 
@@ -32,7 +32,7 @@ def loaded_sources() -> set[Path]:
 
 
 def failed_sources(error: BaseException | None) -> set[Path]:
-    """The source files that an import error leads through."""
+    """The source files in the traceback of an import error."""
     found: set[Path] = set()
     while error is not None:
         if isinstance(error, SyntaxError) and error.filename:

@@ -135,7 +135,7 @@ class AccessFilter:
     def _refused_message(self, to: Target | Reference, message: Payload) -> str:
         tag = _tag(message)
         if self._is_for_another(tag, to, message):
-            return f"a request to {to} that is to be answered elsewhere"
+            return f"a request to {to} whose answer goes to another process"
         if isinstance(to, Reference):
             return ""
         if is_runtime_tag(tag) and not self._rules.system_messages:
@@ -150,8 +150,10 @@ class AccessFilter:
         return ""
 
     def _is_for_another(self, tag: str | None, to: Target | Reference, message: Payload) -> bool:
-        """Whether its answer goes to a process that is not the peer's: that would be a message of
-        our own, which every process of ours takes."""
+        """Whether the answer would go to a process that is not the peer's.
+
+        That process would accept it as a message of this node.
+        """
         if self._rules.pids is Pids.ANY:
             return False
         match message:

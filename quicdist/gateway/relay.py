@@ -1,6 +1,6 @@
 """Connects two connections: packets received on one are sent on the other.
 
-Packets are re-framed and not decoded, except for the tags of handshake messages, which tell where
+Packets are re-framed and not decoded, except for the tags of handshake messages, which show where
 frames begin and whether a node was refused, and the name of the peer, which is checked against its
 certificate. With a policy, a `PolicyFilter` decodes them.
 """

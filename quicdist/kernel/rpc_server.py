@@ -260,7 +260,7 @@ class RpcServer:
         return run
 
     async def _apply_for_nobody(self, source: Source, module: Term, name: Term, args: Term) -> None:
-        """Of a cast. One that is refused is no error of ours, with a traceback in the log."""
+        """Runs the function of a cast. A refused cast is logged without a traceback."""
         try:
             await self._apply(source, module, name, args)
         except _Undefined as error:

@@ -50,7 +50,7 @@ class State(Enum):
     # States of the dialer:
     NEW = "start()"
     STATUS = "a status"
-    ALIVE_DECISION = "decide() on whether the connection goes on"
+    ALIVE_DECISION = "decide() on whether to continue"
     CHALLENGE = "a challenge"
     ACK = "a challenge ack"
 
@@ -68,21 +68,21 @@ class State(Enum):
 class Move(Enum):
     """An event that changes the state of a handshake."""
 
-    STARTED = "our name is sent"
-    ACCEPTED = "the listener goes on with us"
-    ALIVE_ASKED = "the listener has a connection with us already"
-    ALIVE_CONFIRMED = "we go on with the new connection"
-    ALIVE_DENIED = "we give the new connection up"
-    CHALLENGED = "the listener's challenge came, our digest is sent"
+    STARTED = "the name of this node is sent"
+    ACCEPTED = "the listener continues the handshake"
+    ALIVE_ASKED = "the listener already has a connection with this node"
+    ALIVE_CONFIRMED = "this node continues with the new connection"
+    ALIVE_DENIED = "this node abandons the new connection"
+    CHALLENGED = "the challenge of the listener is received, and the digest is sent"
     ACKNOWLEDGED = "the listener has proved the cookie"
 
-    NAMED = "the dialer's name came"
-    ALIVE_SENT = "we asked the dialer whether its old connection is gone"
-    REFUSED = "the dialer is refused"
-    CHALLENGE_SENT = "our challenge is sent"
-    CHALLENGE_SENT_V5 = "our challenge is sent, to a dialer whose name has a complement"
-    COMPLEMENTED = "the complement came"
-    REPLIED = "the dialer has proved the cookie, our digest is sent"
+    NAMED = "the name of the dialer is received"
+    ALIVE_SENT = "the dialer is asked whether its previous connection is closed"
+    REFUSED = "the dialer is rejected"
+    CHALLENGE_SENT = "the challenge is sent"
+    CHALLENGE_SENT_V5 = "the challenge is sent, and a complement of the name is expected"
+    COMPLEMENTED = "the complement is received"
+    REPLIED = "the dialer has proved the cookie, and the digest is sent"
 
 
 TRANSITIONS: Final[Mapping[State, Mapping[Move, State]]] = {
@@ -276,7 +276,7 @@ class Handshake:
         self.state = TRANSITIONS[self.state][move]
 
     def decide(self, status: Status | Named) -> list[HandshakeEvent]:
-        """Answers PeerNamed or AliveAsked. Raises UsageError if the status is no valid answer.
+        """Answers PeerNamed or AliveAsked. Raises UsageError if the status is not a valid answer.
 
         NOK, NOT_ALLOWED and FALSE end the session: send the returned messages and close the
         connection.

@@ -126,7 +126,7 @@ class Session:
         return [*self._handshake.start()]
 
     def decide(self, status: Status | Named) -> list[Event]:
-        """Answers PeerNamed or AliveAsked. Raises UsageError if the status is no valid answer.
+        """Answers PeerNamed or AliveAsked. Raises UsageError if the status is not a valid answer.
 
         NOK, NOT_ALLOWED and FALSE end the session: send the returned messages and close the
         connection.

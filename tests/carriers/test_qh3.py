@@ -134,7 +134,7 @@ async def test_whoever_sends_in_a_connections_name_leaves_little_behind() -> Non
 
 
 def test_what_it_cannot_do_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="qh3 writes no qlog"):
+    with pytest.raises(ValueError, match="qh3 does not support qlog"):
         load_engine(settings(engine="qh3", tracing=Tracing(qlog=tmp_path)), no_token)
 
 

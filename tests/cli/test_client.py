@@ -89,7 +89,7 @@ def test_where_a_node_is_looked_for(quicdist: Command, calc: str) -> None:
     place = f"quic:127.0.0.1:{calc.partition('@')[0]}"
     there = ("--lookup", f"hub@site={place}")
     quicdist("ping", "hub@site", *there).refused(4, f"the peer is {calc}")
-    quicdist("doctor", "hub@site", *there).refused(4, "stops at its handshake", calc)
+    quicdist("doctor", "hub@site", *there).refused(4, "fails at the step handshake", calc)
     assert quicdist("ping", calc, *there, "--lookup", "name").out == "pong\n"
     quicdist("ping", calc, *there).refused(3, "the table does not contain the node")
     quicdist("ping", calc, "--lookup", "epmd:1").refused(3, "no EPMD answers at 127.0.0.1:1")
@@ -304,10 +304,10 @@ def test_doctor_says_where_the_way_ends(quicdist: Command, calc: str) -> None:
     assert [line.split()[0] for line in well.out.splitlines()] == steps
     assert all(line.split()[1] == "ok" for line in well.out.splitlines())
     ill = quicdist("doctor", calc, env={"QUICDIST_COOKIE": "other"})
-    ill.refused(4, "stops at its cookie", "--cookie")
+    ill.refused(4, "fails at the step cookie", "--cookie")
     assert ill.out.splitlines()[-1].split() == ["cookie", "no"]
-    quicdist("doctor", "nobody").refused(2, "stops at its name")
-    quicdist("doctor", f"{free_port()}@127.0.0.1").refused(3, "stops at its port")
+    quicdist("doctor", "nobody").refused(2, "fails at the step name")
+    quicdist("doctor", f"{free_port()}@127.0.0.1").refused(3, "fails at the step port")
 
 
 @pytest.mark.erlang
