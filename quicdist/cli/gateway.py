@@ -80,8 +80,8 @@ def gateway(
             "--epmd-port",
             min=0,
             max=65535,
-            help="The loopback TCP port for EPMD requests of the BEAM node; by default the port in NAME, or "
-            "4369. For another port, set ERL_EPMD_PORT on the BEAM node.",
+            help="The loopback TCP port for EPMD requests of the BEAM node; by default the port in "
+            "NAME, or 4369. For another port, set ERL_EPMD_PORT on the BEAM node.",
             show_default=False,
         ),
     ] = None,

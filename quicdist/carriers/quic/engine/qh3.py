@@ -1,6 +1,6 @@
 """The adapter of qh3 (`quicdist[fast]`), whose packets are processed in compiled code.
 
-Differences from aioquic:
+Compared to the adapter of aioquic:
 
 - It extends the credit of a peer when data is read from its core. Therefore data is left in the
   core until the owner has consumed the data before (`_Quic._drain_core`).
