@@ -188,8 +188,10 @@ _ALIAS = re.compile(
 
 
 def unaliased(text: str) -> str:
-    """A module, a function or a call in Erlang notation that begins with an alias of Elixir:
-    `Shop.report(1)` is 'Elixir.Shop':'report'(1). Other text is returned unchanged."""
+    """Expands an Elixir alias at the start of a module, function or call in Erlang notation.
+
+    `Shop.report(1)` becomes 'Elixir.Shop':'report'(1). Other text is returned unchanged.
+    """
     match = _ALIAS.fullmatch(text)
     if match is None:
         return text

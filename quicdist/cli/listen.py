@@ -376,8 +376,11 @@ def run(
 
 
 def _imported_or_reloaded(texts: Sequence[str]) -> list[object]:
-    """The modules. After an error in one of them, waits until a source file has changed and
-    restarts. Raises Problem if there is no file to watch."""
+    """The modules.
+
+    After an error in one of them, waits until a source file has changed and restarts. Raises
+    Problem if there is no file to watch.
+    """
     import asyncio
 
     from quicdist.cli import reloading

@@ -307,7 +307,8 @@ def identity(
 ) -> Identity | None:
     """Returns the identity of --cert, --key and --key-passphrase-file, or None for the default.
 
-    Raises CertificateError, Problem."""
+    Raises CertificateError, Problem.
+    """
     from quicdist.carriers.trust import Identity
 
     if certificate is None:
@@ -402,7 +403,8 @@ def access(
 def trusted_by(how: str, uncertified: Sequence[str] = (), crl: Path | None = None) -> Trust:
     """Returns the trust of --trust, --allow-uncertified and --crl.
 
-    Raises CertificateError, Problem."""
+    Raises CertificateError, Problem.
+    """
     from quicdist.carriers.trust import Trust
     from quicdist.carriers.trust.known_nodes import KnownNodes
 

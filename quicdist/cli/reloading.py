@@ -25,8 +25,10 @@ _PACKAGE = Path(__file__).parent.parent
 
 
 def loaded_sources() -> set[Path]:
-    """The source files of all imported modules, except the standard library, installed packages
-    and quicdist."""
+    """Returns the source files of all imported modules of the application.
+
+    The standard library, installed packages and quicdist are omitted.
+    """
     paths = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
     return _watched(map(Path, filter(None, paths)))
 

@@ -24,6 +24,7 @@ class Printed:
         self._quiet: asyncio.TimerHandle | None = None
 
     def __call__(self, text: str) -> None:
+        """Prints text of the called function. Control characters are replaced."""
         if not text:
             return
         self._follow()

@@ -45,11 +45,11 @@ Target: TypeAlias = "Pid | Atom"
 class Answering(Protocol):
     """Sends the answers to refused signals, the same as for a nonexistent process."""
 
-    def send_down(
-        self, watcher: Watcher, sender: Pid, reference: Reference, reason: Term
-    ) -> None: ...
+    def send_down(self, watcher: Watcher, sender: Pid, reference: Reference, reason: Term) -> None:
+        """Sends DOWN for a monitor that is not allowed."""
 
-    def send_exit(self, sender: Pid, to: Pid, reason: Term) -> None: ...
+    def send_exit(self, sender: Pid, to: Pid, reason: Term) -> None:
+        """Sends an exit signal for a link that is not allowed."""
 
 
 class AccessFilter:
@@ -65,8 +65,10 @@ class AccessFilter:
         only_logs: bool = False,
         audit: Audit | None = None,
     ) -> None:
-        """`served` are the exported modules, which are governed by `AccessRules.calls`. With
-        `only_logs` every signal passes."""
+        """`served` are the exported modules, which are governed by `AccessRules.calls`.
+
+        With `only_logs` every signal passes.
+        """
         self._caller = caller
         self._system = system
         self._only_logs = only_logs
@@ -172,8 +174,10 @@ class AccessFilter:
         return False
 
     def _refused_by_way_of_rex(self, message: Payload) -> str:
-        """Checks `rpc:sbcast` and the old `rpc:eval_everywhere`: rex forwards them to a
-        registered name."""
+        """Checks `rpc:sbcast` and the old `rpc:eval_everywhere`.
+
+        `rex` forwards them to a registered name.
+        """
         match message:
             case (Pid(), ("sbcast" | "send", Atom() as name, inner)):
                 refused = self._refused_message(name, inner)

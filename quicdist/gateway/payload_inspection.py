@@ -72,8 +72,10 @@ Request: TypeAlias = Call | Passed | Ping | Features
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A message to `rex` or `net_kernel`: the request, and the monitor by which the sender notices
-    that it is not answered."""
+    """A message to `rex` or `net_kernel`.
+
+    It contains the request, and the monitor by which the sender detects that there is no answer.
+    """
 
     request: Request | None
     monitor: Reference | None = None

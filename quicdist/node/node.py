@@ -895,8 +895,10 @@ class _Life:
             self.connections.close()
 
     def watch_trust(self, credentials: Credentials) -> None:
-        """Rechecks the peers whenever a file of `Trust` changes, and warns in the log before the
-        certificate of this node expires."""
+        """Rechecks the peers after a change of a file of `Trust`.
+
+        It also warns in the log before the certificate of this node expires.
+        """
         self._credentials = credentials
         self._watching = [
             asyncio.create_task(watch(credentials.verifier, self.connections.recheck)),
@@ -968,8 +970,10 @@ class _Life:
         peer.gets_tracebacks = tracebacks.are_for(control.access.tracebacks, host)
 
     def access_changed(self) -> None:
-        """Applies changed access rules to established connections. Peers that may no longer be
-        connected are disconnected."""
+        """Applies changed access rules to established connections.
+
+        Peers that may no longer be connected are disconnected.
+        """
         access = self._access.access
         for name, peer in list(self.connections.up.items()):
             may_be = access.dials(name) if peer.is_dialer else access.accepts(name)

@@ -131,8 +131,11 @@ _REFUSALS = {
 
 @dataclass(frozen=True, slots=True)
 class LocalNode:
-    """The identity of this node. With NAME_ME in the flags, `name` is the bare host name of this
-    node (an empty one stands for `localhost`), and the peer assigns the node name."""
+    """The identity of this node.
+
+    With NAME_ME in the flags, `name` is the bare host name of this node (an empty one stands for
+    `localhost`), and the peer assigns the node name.
+    """
 
     name: str
     creation: int
@@ -169,16 +172,21 @@ class SendHandshake:
 
 @dataclass(frozen=True, slots=True)
 class PeerNamed:
-    """A dialer has sent its name. The owner answers by calling `decide()` with OK, OK_SIMULTANEOUS,
-    NOK, NOT_ALLOWED, ALIVE or Named."""
+    """A dialer has sent its name.
+
+    The owner answers by calling `decide()` with OK, OK_SIMULTANEOUS, NOK, NOT_ALLOWED, ALIVE or
+    Named.
+    """
 
     peer: PeerNode
 
 
 @dataclass(frozen=True, slots=True)
 class AliveAsked:
-    """The listener already has a connection with this node. The owner answers by calling `decide()`
-    with TRUE or FALSE."""
+    """The listener already has a connection with this node.
+
+    The owner answers by calling `decide()` with TRUE or FALSE.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,8 +454,11 @@ class Handshake:
         return hs.digest(cookie, challenge)
 
     def _check_proof(self, received: bytes, prover: hs.Prover) -> None:
-        """Verifies a digest in constant time. A dialer may prove any accepted cookie, and the
-        listener answers with the same one. Raises WrongCookie if no cookie matches."""
+        """Verifies a digest in constant time.
+
+        A dialer may prove any accepted cookie, and the listener answers with the same one. Raises
+        WrongCookie if no cookie matches.
+        """
         accepted: tuple[bytes, ...] = (self._cookie,)
         if prover is hs.Prover.DIALER:
             accepted += self._more_cookies

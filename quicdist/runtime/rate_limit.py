@@ -10,8 +10,10 @@ _MOST_NAMES: Final = 4096
 
 
 class RateLimit:
-    """A limit of `per_second` events per second on average, with bursts of the same size. Times
-    are in seconds."""
+    """A limit of `per_second` events per second on average, with bursts of the same size.
+
+    Times are in seconds.
+    """
 
     __slots__ = ("_at", "_left", "_per_second")
 
@@ -21,8 +23,10 @@ class RateLimit:
         self._at = 0.0
 
     def take(self, now: float) -> float:
-        """Counts an event at `now`. Returns the seconds until the next one is allowed, 0 for at
-        once."""
+        """Counts an event at `now`.
+
+        Returns the seconds until the next one is allowed, 0 for at once.
+        """
         rate = self._per_second
         most = max(1.0, rate)
         # The debt of a peer that does not wait, such as one that reconnects, is at most one second.

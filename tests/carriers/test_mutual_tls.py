@@ -204,7 +204,7 @@ def exchange(bare: Bare, there: adapter.AioquicConnection, start: float) -> None
 
 
 def test_a_certificate_with_another_key_is_no_proof() -> None:
-    """aioquic checks the CertificateVerify signature, which all other checks depend on."""
+    """The library checks the CertificateVerify signature, which all other checks depend on."""
     mine, theirs = Identity.ephemeral(), Identity.ephemeral()
     there = meet(Bare(Identity(mine.key, theirs.certificate)), Trust.first_use("unused"))
     assert there.closed is not None

@@ -78,8 +78,10 @@ def same_bare_decoding(
 
 
 def same_encoding(core: Any, term: Term, options: Options = DEFAULT) -> Outcome:
-    """Checks that both cores encode `term` to equal bytes or errors, with and without refs, and to
-    equal parts, whose concatenation is those bytes."""
+    """Checks that both cores encode `term` to equal bytes or errors, with and without refs.
+
+    It also checks that the parts are equal and that their concatenation is those bytes.
+    """
     expected = outcome(PURE_ENCODE.encode, term, options)
     assert outcome(core.encode, term, options) == expected
     expected_refs: dict[Atom, int] = {}

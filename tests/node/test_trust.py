@@ -200,9 +200,11 @@ async def test_a_node_that_is_not_pinned(tmp_path: Path) -> None:
 
 
 class InBetween:
-    """An attacker on the path without the cookie. It terminates QUIC on both sides with its own
-    keys and reads and relays all data. With `strips`, it tells each side that the other does not
-    support binding the cookie proof to the TLS session."""
+    """An attacker on the path without the cookie.
+
+    It terminates QUIC on both sides with its own keys and reads and relays all data. With `strips`,
+    it tells each side that the other does not support binding the cookie proof to the TLS session.
+    """
 
     def __init__(self, target: str, *, strips: bool = True) -> None:
         self.target = target

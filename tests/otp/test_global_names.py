@@ -212,8 +212,10 @@ async def test_a_beam_and_two_visible_pythons(make_node: MakeNode) -> None:
 @pytest.mark.parametrize("ours", ["lesser", "greater"])
 @pytest.mark.parametrize("on_conflict", OnConflict)
 async def test_conflicts(make_node: MakeNode, on_conflict: OnConflict, ours: str) -> None:
-    """Two parts that have the same names meet. The node of the lesser name settles it, and keeps
-    its own."""
+    """Two parts that have the same names meet.
+
+    The node of the lesser name settles it, and keeps its own.
+    """
     lesser, greater = sorted(f"{free_port()}@127.0.0.1" for _ in range(2))
     name, other_name = (lesser, greater) if ours == "lesser" else (greater, lesser)
     async with other_beam(other_name) as beam, make_node(name=name, visible=True) as node:

@@ -1,9 +1,10 @@
-"""Every control message of the ERTS manual, for tests that send raw tuples and as the oracle for
-`quicdist.protocol.wire`.
+"""Every control message of the ERTS manual as raw tuples.
 
-One frozen dataclass for each, with the manual's name in CamelCase, its operation number as `OP`
-and `HAS_PAYLOAD` for whether a term follows. ERTS manual, Distribution Protocol, "Protocol between
-Connected Nodes".
+Tests send these tuples and use them as the oracle for `quicdist.protocol.wire`. Each message is a
+frozen dataclass with the manual's name in CamelCase, its operation number as `OP`, and
+`HAS_PAYLOAD` for whether a term follows.
+
+Source: ERTS manual, Distribution Protocol, "Protocol between Connected Nodes".
 """
 
 from __future__ import annotations

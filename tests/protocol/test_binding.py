@@ -1,5 +1,7 @@
-"""Cookie proofs that are bound to a TLS session, and cookie rotation, between two sessions without
-a carrier."""
+"""Binding of cookie proofs to a TLS session, and cookie rotation.
+
+The tests use two sessions without a carrier.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Peers that send arbitrary data: without the cookie they never connect, and with it they can only
-end their own connection."""
+"""Peers that send arbitrary data.
+
+Without the cookie they never connect. With it they can only end their own connection.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,11 @@ STATUSES = [hs.build_status(status) for status in hs.Status]
 
 
 class WithoutTheCookie(RuleBasedStateMachine):
-    """A peer that knows the protocol and replays messages of the victim, and of a node with the
-    cookie that takes it for the victim."""
+    """A peer that knows the protocol and replays messages.
+
+    The messages come from the victim, and from a node with the cookie that connects to this peer
+    instead of the victim.
+    """
 
     @initialize(dials=st.booleans())
     def begin(self, dials: bool) -> None:

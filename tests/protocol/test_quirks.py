@@ -107,7 +107,7 @@ async def test_a_lost_status_does_not_come_again_with_the_challenge(deaf: float)
 
 
 async def test_an_abandoned_first_connection_is_nobodys_business() -> None:
-    """quicer gives up what is not up in 200 ms and tries again."""
+    """After 200 ms without an open stream, quicer abandons the connection and dials again."""
     async with node() as ours:
         async with dialing_double(ours.port, "sample"):
             pass  # up, no stream, closed

@@ -1,5 +1,7 @@
-"""Pending calls under arbitrary signals: only the called node can answer, once, and a completed
-call leaves no state."""
+"""Pending calls under arbitrary signals.
+
+Only the called node can answer, once, and a completed call leaves no state.
+"""
 
 from __future__ import annotations
 

@@ -107,9 +107,11 @@ class Host(Protocol):
     def send(self, datagrams: Sequence[Datagram]) -> None:
         """Sends datagrams in order. Raises OSError if one of them cannot be sent."""
 
-    def add_id(self, connection: QuicConnection, connection_id: bytes) -> None: ...
+    def add_id(self, connection: QuicConnection, connection_id: bytes) -> None:
+        """Routes datagrams with this connection ID to the connection."""
 
-    def remove_id(self, connection: QuicConnection, connection_id: bytes) -> None: ...
+    def remove_id(self, connection: QuicConnection, connection_id: bytes) -> None:
+        """Ends the routing of this connection ID."""
 
     def expect_reset(self, connection: QuicConnection, old: bytes, new: bytes) -> None:
         """Replaces the stateless reset token `old` of the peer by `new`."""
@@ -123,7 +125,8 @@ class Host(Protocol):
     def ended(self, connection: QuicConnection, linger: float) -> None:
         """Reports the end. Late datagrams may arrive for `linger` seconds."""
 
-    def local_address_of(self, local: bytes | None) -> tuple[str, int]: ...
+    def local_address_of(self, local: bytes | None) -> tuple[str, int]:
+        """Returns (host, port) for a packed local address, or of the socket for None."""
 
     def longest_silence(self) -> float:
         """Returns the seconds without a datagram after which a PING is sent to the peer."""

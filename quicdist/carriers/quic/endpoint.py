@@ -248,8 +248,11 @@ class Endpoint:
         raise failure or OSError("no local address with a route to the peers")
 
     def _candidates(self) -> Sequence[SocketAddress]:
-        """Returns the original address, then the local addresses with a route to dialed peers, with
-        the same port and with a free one."""
+        """Returns the addresses to bind after an address change, in order of preference.
+
+        These are the original address and the local addresses with a route to dialed peers, with
+        the same port and with a free one.
+        """
         found = [self._home] if is_assigned(self._home[0], self._udp.family) else []
         peers = (one.peer_socket_address for one in self.connections if one.role is Role.DIALER)
         for peer in peers:
@@ -349,8 +352,10 @@ class Endpoint:
         self._admission.proved(connection)
 
     def ended(self, connection: QuicConnection, linger: float) -> None:
-        """Removes a connection. Its connection IDs stay reserved for `linger` seconds, because late
-        datagrams may arrive."""
+        """Removes a connection.
+
+        Its connection IDs stay reserved for `linger` seconds, because late datagrams may arrive.
+        """
         was_unused = self._admission.ended(connection)
         if connection.exceeded is not None:
             self.refusals[connection.exceeded] += 1

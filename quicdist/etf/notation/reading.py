@@ -90,8 +90,10 @@ class _Frame(Protocol):
         """The empty container."""
 
     def take(self, value: Term, parser: _Parser) -> tuple[bool, Term]:
-        """Adds a value and reads the next separator. Returns whether the container is complete, and
-        the container."""
+        """Adds a value and reads the next separator.
+
+        Returns whether the container is complete, and the container.
+        """
 
 
 @dataclass(slots=True)

@@ -226,8 +226,7 @@ class Scanner:
         return chr(code)
 
     def _triple_quoted(self, opening: re.Match[str]) -> str:
-        """Reads the lines between two lines of at least three quotes, without the indentation of
-        the last line.
+        """Reads a triple-quoted string, without the indentation of its last line.
 
         Source: OTP 27. Older releases read an empty string, a string and an empty string.
         """

@@ -329,7 +329,7 @@ class AioquicConnection(LibraryEvents[_Quic]):
 
     @property
     def allowance(self) -> float:
-        """aioquic does not apply the limit to CONNECTION_CLOSE, so the caller must."""
+        """Computed here, because aioquic does not apply the limit to CONNECTION_CLOSE."""
         path = self._quic._network_paths[0]
         if path.is_validated or self._quic._is_client:
             return math.inf

@@ -23,8 +23,11 @@ _LONGEST_RTO = 1.0
 
 @dataclass(frozen=True)
 class Path:
-    """`queue` in seconds at the path's rate, `loss` a probability, `late` what timers add at most,
-    `mark` a queue in seconds above which datagrams are ECN-marked."""
+    """The parameters of a path.
+
+    `queue` is in seconds at the rate of the path, `loss` a probability, `late` the maximum delay of
+    timers, and `mark` the queue in seconds above which datagrams are ECN-marked.
+    """
 
     rtt: float
     rate: float
