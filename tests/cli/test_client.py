@@ -33,7 +33,7 @@ def test_cookie_from_option_and_file(quicdist: Command, calc: str) -> None:
     file.touch(mode=0o600)
     file.write_text(cookie)
     assert quicdist("ping", calc).code == 0
-    # The nearer one counts: option before environment before file.
+    # The precedence is option, environment, file.
     file.write_text("another")
     assert quicdist("ping", calc, env={"QUICDIST_COOKIE": cookie}).code == 0
     assert quicdist("ping", calc, "--cookie", cookie, env={"QUICDIST_COOKIE": "x"}).code == 0
@@ -57,7 +57,7 @@ def test_ping_nobody(quicdist: Command) -> None:
 
 
 def test_ping_somebody_else(quicdist: Command) -> None:
-    """A port that answers nothing that is QUIC."""
+    """A port that does not answer with QUIC."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.1", 0))
         name = f"{other.getsockname()[1]}@127.0.0.1"
@@ -140,7 +140,7 @@ def test_call(quicdist: Command, calc: str, words: tuple[str, ...], printed: str
 
 @pytest.mark.erlang
 def test_what_a_called_function_prints(quicdist: Command, beam: tuple[str, Erlang]) -> None:
-    """It is no part of the answer."""
+    """The output of the function is not part of the result."""
     name, _ = beam
     done = quicdist("call", name, 'io:format("~p\\e[2J~namid a line", [x])')
     assert (done.code, done.out, done.err) == (0, "ok\n", "x?[2J\namid a line\n")
@@ -247,7 +247,7 @@ def test_pids_there_and_back(quicdist: Command, beam: tuple[str, Erlang]) -> Non
     name, _ = beam
     pid = quicdist("call", name, "erlang", "whereis", "[init]").out.strip()
     assert pid == "<0.0.0>"
-    # Of which life of its node it is, its text does not say; the connection does.
+    # The text of a pid does not contain the creation. The connection provides it.
     assert quicdist("call", name, "erlang", "is_process_alive", f"[{pid}]").out == "true\n"
     assert quicdist("call", name, f"erlang:is_process_alive({pid})").out == "true\n"
     assert quicdist("send", name, pid, "hello").code == 0

@@ -21,7 +21,7 @@ from quicdist.etf import (
 )
 from tests.etf.exactly import exactly
 
-assert etf  # the package has functions named as its modules
+assert etf  # the package has functions with the names of its modules
 PURE_DECODE: Any = sys.modules["quicdist.etf.decode"]
 PURE_ENCODE: Any = sys.modules["quicdist.etf.encode"]
 
@@ -44,7 +44,7 @@ def pure() -> ModuleType:
 
 
 def core_at_work() -> str:
-    """Which core quicdist.etf uses in this process."""
+    """The core that quicdist.etf uses in this process."""
     return str(import_module("quicdist.etf.codec").CORE)
 
 

@@ -247,7 +247,7 @@ class TestTags:
 
 
 class TestMaps:
-    """A dict where it loses nothing, else an ErlMap."""
+    """Maps decode to a dict if that is lossless, else to an ErlMap."""
 
     @pytest.mark.parametrize(
         "keys",
@@ -441,7 +441,7 @@ class TestCompressed:
 
 @contextmanager
 def cheap(memory: int, seconds: float = 20) -> Iterator[None]:
-    """What runs inside takes little memory, and not the ages an attack is meant to take."""
+    """Checks that the body uses little memory and time, even for an attack."""
     tracemalloc.start()
     began = time.monotonic()
     try:
@@ -454,7 +454,7 @@ def cheap(memory: int, seconds: float = 20) -> Iterator[None]:
 
 
 class TestHostile:
-    """One exception, little time, little memory."""
+    """Hostile input raises one exception and uses little time and memory."""
 
     @pytest.mark.parametrize("tag", b"iklmMotZrPpt")
     def test_a_huge_length_in_a_few_bytes(self, tag: int) -> None:
@@ -618,6 +618,6 @@ class TestHostile:
 
 
 def encode_bare_list(names: Iterator[str]) -> bytes:
-    """A list of atoms that are never made here."""
+    """Returns an encoded list of atoms that no other test creates."""
     atoms = [b"w" + bytes((len(name),)) + name.encode() for name in names]
     return b"\x83l" + u32(len(atoms)) + b"".join(atoms) + b"j"

@@ -352,7 +352,7 @@ def nested(depth: int, innermost: Any = 1.5) -> Any:
 
 
 class TestLimits:
-    """What the same limits keep decode from reading is not written."""
+    """Encoding rejects terms that decoding would reject with the same limits."""
 
     @given(
         terms,
