@@ -39,7 +39,7 @@ def find_cookie(given: str | None, home: Path | None = None) -> str:
                 f"no cookie: none was given and {path} cannot be read: {error.strerror or error}"
             ) from None
         return _checked(_read(path, status), str(path))
-    looked = " and ".join(map(str, places)) or f"a {_FILE}, there being no home directory,"
+    looked = " and ".join(map(str, places)) or f"a {_FILE} (there is no home directory)"
     verb = "do" if len(places) > 1 else "does"
     raise CookieError(
         f"no cookie: none was given and {looked} {verb} not exist; pass one, or write the "

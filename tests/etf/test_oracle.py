@@ -85,7 +85,7 @@ def pack(parts: list[bytes]) -> bytes:
 
 
 def exact(corpus: list[bytes]) -> list[bytes]:
-    """The part of the corpus that all releases encode alike. OTP 25 encodes some ports differently."""
+    """Returns the terms that all releases encode alike. OTP 25 encodes some ports differently."""
     return [data for data in corpus if not re.search(rb"Yw.(a@b|nonode@nohost)", data, re.DOTALL)]
 
 

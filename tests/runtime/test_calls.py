@@ -107,7 +107,7 @@ class Calls(RuleBasedStateMachine):
         self.caller = Caller(self.system)
         self.calls: list[PendingCall] = []
         self.ended: dict[PendingCall, Any] = {}
-        """What each came to, when it was first seen to be over."""
+        """The outcome of each call when it was first seen to be complete."""
 
     @rule(kind=KINDS)
     def call(self, kind: str) -> None:

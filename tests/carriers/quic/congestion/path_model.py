@@ -1,6 +1,6 @@
 """A path without sockets: senders that always have data, one bottleneck, one queue, delays.
 
-Sizes in bytes, times in seconds, rates in bytes a second. One seed, one outcome.
+Sizes in bytes, times in seconds, rates in bytes per second. The result depends only on the seed.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Flow:
         return sum(size for at, size in self.deliveries if since <= at < until) / (until - since)
 
     def mean_rtt(self, since: float) -> float:
-        """Of all acknowledgements from then on."""
+        """Sets the delay of all later acknowledgements."""
         rtts = [rtt for at, rtt in self.rtts if at >= since]
         return sum(rtts) / len(rtts)
 
