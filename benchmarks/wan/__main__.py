@@ -3,10 +3,10 @@
     python -m benchmarks.wan [--seconds S] [--paths N,...] [--only WORD,...] [--seed N]
 
 Each path of PATHS is emulated between two network namespaces (see network.py). The candidates are
-measured one after the other, each on a new path with the same seed: 1 MiB messages in one direction,
-with encoding and decoding; round trips of small messages of ten processes during that transfer; and
-the same on the idle path. It needs Linux, root, iproute2 and a C compiler, and Erlang for the
-comparison. It prints the reason if a candidate cannot run.
+measured one after the other, each on a new path with the same seed: 1 MiB messages in one
+direction, with encoding and decoding; round trips of small messages of ten processes during that
+transfer; and the same on the idle path. It needs Linux, root, iproute2 and a C compiler, and Erlang
+for the comparison. It prints the reason if a candidate cannot run.
 """
 
 from __future__ import annotations

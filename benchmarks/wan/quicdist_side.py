@@ -3,8 +3,8 @@
     python -m benchmarks.wan.quicdist_side SETTINGS HOST [NAME]
 
 SETTINGS are the settings of `Quic` as JSON. With the NAME of the other node it drives: it reads
-orders `WHAT SECONDS` from standard input and prints a line of JSON for each. `wan_side.erl` does the
-same.
+orders `WHAT SECONDS` from standard input and prints a line of JSON for each. `wan_side.erl` does
+the same.
 """
 
 from __future__ import annotations
