@@ -52,7 +52,7 @@ def failures(columns: Sequence[Column]) -> list[str]:
 async def test_python_to_python() -> None:
     columns = await run([carrier("quicdist")], Options(scenarios=QUICK, connects=3))
     assert failures(columns) == []
-    assert [column.dialer for column in columns] == ["we dial", "they dial"]
+    assert [column.dialer for column in columns] == ["the local node dials", "the peer dials"]
     assert all(len(column.outcomes) == len(QUICK) for column in columns)
 
 
