@@ -45,7 +45,7 @@ class Way:
     """The node whose certificate is expected at the address."""
 
     asks: bool
-    """Whether a gateway at the address may serve several nodes and must be told the name."""
+    """Whether a gateway at the address may serve several nodes and needs the name."""
 
 
 class Routes:

@@ -115,10 +115,10 @@ class Node:
 
     Parameters:
 
-    - `name`: the name of this node, which says how others reach it. `port@ip` listens for QUIC on
-      that UDP port of that address; port 0 takes a free port, and the name changes accordingly. Any
-      other `name@host` listens on TCP and registers in the EPMD of the host. A node connects to
-      nodes of both kinds, whatever its own name is.
+    - `name`: the name of this node, which determines how others reach it. `port@ip` listens for
+      QUIC on that UDP port of that address; port 0 selects a free port, and the name changes
+      accordingly. Any other `name@host` listens on TCP and registers in the EPMD of the host. A
+      node connects to nodes of both kinds, independent of its own name.
     - `named_by`: the node that gives this one its name, instead of `name`. Use it for nodes behind
       NATs. The node then only dials and is hidden, so `listen` and `visible` are not allowed.
       `name` is omitted or gives the host, as in "@site7". When the connection to the naming node is
@@ -496,7 +496,7 @@ class Node:
         system = self._running.system
         process = system.processes.get(pid)
         if process is None:
-            raise NoProcess(f"{pid} is no process of this node")
+            raise NoProcess(f"{pid} is not a process of this node")
         system.register(name, process)
 
     def unregister(self, name: str) -> None:

@@ -78,7 +78,7 @@ def test_disconnect_ends_a_connection_of_an_erlang_node(
     with quicdist.node("listen", "0@127.0.0.1", "-v") as (peer, process):
         assert erlang.eval(f"atom_to_list(net_adm:ping('{peer}')).") == b"pong"
         done = quicdist("disconnect", name, peer)
-        assert (done.code, done.out) == (0, f"{name} has ended its connection to {peer}\n")
+        assert (done.code, done.out) == (0, f"{name} has closed its connection to {peer}\n")
         quicdist("disconnect", name, peer).refused(1, "is not connected to")
         assert "is down" in end(process).err
 
