@@ -169,7 +169,7 @@ __all__ = [
     "shell",
 ]
 
-# Imported when first asked for: the command's --help and its completion need none of it.
+# Imported on first use, because the command's --help and its completion do not need them.
 _PLACES = {
     "blocking": "BlockingMailbox BlockingNode BlockingRequest BlockingStream Shared "
     "blocking_node connect",

@@ -93,8 +93,11 @@ class AdmissionLimits:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionBounds:
-    """Limits of each QUIC connection. The endpoint closes a connection that exceeds a limit and
-    counts it under the `RejectReason` of that limit."""
+    """Limits of each QUIC connection.
+
+    The endpoint closes a connection that exceeds a limit and counts it under the `RejectReason` of
+    that limit.
+    """
 
     max_tls_message: int = 64 * 1024
     """Maximum size in bytes of an incomplete TLS message, and of CRYPTO data received beyond a gap.

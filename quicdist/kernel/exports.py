@@ -192,8 +192,10 @@ def export(
 
 
 class Exports:
-    """The exported functions of one node. Raises ExportError for unmarked objects and for
-    duplicate names."""
+    """The exported functions of one node.
+
+    Raises ExportError for unmarked objects and for duplicate names.
+    """
 
     def __init__(self, given: Iterable[object], threads: int, processes: int | None = None) -> None:
         self._functions: dict[tuple[Atom, Atom], list[Exported]] = {}
@@ -376,8 +378,11 @@ def _found(
 
 
 def _written(function: object, name: str) -> Any:
-    """Returns an attribute that a decorator set on a function, also below `staticmethod` and
-    `classmethod`, or on the class of a callable object. On a class it applies to the instances."""
+    """Returns an attribute that a decorator set on a function.
+
+    The function can be below `staticmethod` and `classmethod`, or the attribute on the class of a
+    callable object. On a class it applies to the instances.
+    """
     below = getattr(function, "__func__", function)
     return getattr(below, name, None)
 
@@ -391,8 +396,10 @@ def _innermost(function: object) -> Any:
 
 def _is_async(function: Callable[..., Any]) -> bool:
     """Returns whether calling the function only creates an awaitable or an async generator.
+
     `__wrapped__` is not considered: an async wrapper may wrap a function that is not async, and
-    vice versa."""
+    vice versa.
+    """
     call = getattr(type(function), "__call__", None)  # noqa: B004 - of callable objects
     return any(
         inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one)
@@ -416,8 +423,10 @@ def _default_name(found: _Found) -> str | None:
 
 
 def _is_wrapper(found: _Found) -> bool:
-    """Returns whether the function is a decorator's wrapper without functools.wraps, or was
-    bound by a descriptor. Its name and module then differ from those of its definition."""
+    """Returns whether the function is a wrapper without functools.wraps, or a bound descriptor.
+
+    Its name and module then differ from those of its definition.
+    """
     if found.attribute is None:
         return False
     if isinstance(found.function, functools.partial):

@@ -105,8 +105,10 @@ class RpcServer:
             system.register(module, SystemProcess(system, self._on_module_call))
 
     def provide(self, module: str, name: str, arity: int, function: Provided) -> None:
-        """Adds a built-in function that other nodes can call. An exported function of the same
-        module, name and arity takes precedence."""
+        """Adds a built-in function that other nodes can call.
+
+        An exported function of the same module, name and arity takes precedence.
+        """
         self._provided[module, name, arity] = function
 
     # -- running ---------------------------------------------------------------------------------
@@ -120,8 +122,11 @@ class RpcServer:
         call: _Call | None = None,
         asker: _Asker,
     ) -> None:
-        """Starts a process for one call. A peer with too many calls is paused. A `call` that is
-        not answered when the process ends fails with its exit reason."""
+        """Starts a process for one call.
+
+        A peer with too many calls is paused. A `call` that is not answered when the process ends
+        fails with its exit reason.
+        """
         node = source.name or self._system.name
         current = asker.call(node)
         # A peer chooses its references. It must not replace one of another peer.
@@ -176,8 +181,10 @@ class RpcServer:
     async def _apply(
         self, source: Source, module: Term, name: Term, args: Term, run: RunExported | None = None
     ) -> Term:
-        """Calls a function with `run` and writes the audit log. Raises what the function raises,
-        or `undef`."""
+        """Calls a function with `run` and writes the audit log.
+
+        Raises what the function raises, or `undef`.
+        """
         module, name, args = _applied((module, name, _length(args)), args)
         if self._audit is None or source.name is None:
             return await self._run_allowed(source, module, name, args, run)
@@ -274,8 +281,10 @@ class RpcServer:
             self._system.emit_if_connected(caller.node, caller, failure)
 
     def _main(self, source: Source, signal: signals.SpawnRequest, args: Term) -> Main:
-        """Returns the main function for `spawn(Node, M, F, Args)`: an exported function, or a
-        process that ends with `undef` at once, as in OTP."""
+        """Returns the main function for `spawn(Node, M, F, Args)`.
+
+        It is an exported function, or a process that ends with `undef` immediately, as in OTP.
+        """
         module, name, args = _applied(signal.mfa, args)
 
         async def run(me: Mailbox) -> None:
@@ -297,7 +306,7 @@ class RpcServer:
         return run
 
     async def _apply_for_nobody(self, source: Source, module: Term, name: Term, args: Term) -> None:
-        """Of a cast. One that is refused is no error of ours, with a traceback in the log."""
+        """Runs the function of a cast. A refused cast is logged without a traceback."""
         try:
             await self._apply(source, module, name, args)
         except _Undefined as error:
@@ -362,8 +371,10 @@ class RpcServer:
             return _ERROR, error_reason(error), _stack(error, module, name, args)
 
     def _log_raised(self, source: Source, module: Term, name: Term, error: Exception) -> None:
-        """Logs the complete error, since the caller may not receive it. An ErlangError is an
-        intended answer."""
+        """Logs the complete error, since the caller may not receive it.
+
+        An ErlangError is an intended answer.
+        """
         if isinstance(error, ErlangError):
             return
         caller = str(source.name or self._system.name)
@@ -401,8 +412,10 @@ class RpcServer:
                 ignore(rex, message, source)
 
     def _send_to_name(self, name: Term, message: Term, source: Source) -> bool:
-        """Sends `Name ! Message` to a registered name of this node. Returns False if it does not
-        exist."""
+        """Sends `Name !
+
+        Message` to a registered name of this node. Returns False if it does not exist.
+        """
         process = self._system.names.get(name) if isinstance(name, Atom) else None
         if process is None:
             return False
@@ -529,8 +542,10 @@ class _Call(ABC):
             self.is_answered = True
 
     def fail(self, reason: Term) -> None:
-        """Sends that the call has failed. A reason that cannot be encoded is replaced by the
-        encoding error."""
+        """Sends that the call has failed.
+
+        A reason that cannot be encoded is replaced by the encoding error.
+        """
         self.is_answered = True
         try:
             self._send_failure(reason)
@@ -633,8 +648,10 @@ class _Undefined(ErlangError):
 
 
 def _applied(mfa: tuple[Term, Term, int], args: Term) -> tuple[Term, Term, Term]:
-    """Returns the function that a spawn request runs. `spawn(Node, fun M:F/N)` and proc_lib wrap
-    it in functions of their own."""
+    """Returns the function that a spawn request runs.
+
+    `spawn(Node, fun M:F/N)` and proc_lib wrap it in functions of their own.
+    """
     match (*mfa, args):
         case ("proc_lib", "init_p", 5, [_, _, module, name, inner]):
             return _applied((module, name, _length(inner)), inner)
@@ -658,8 +675,10 @@ def _led_by(leader: Term) -> Callable[[Mailbox], None]:
 
 
 def _listed(args: Term) -> list[Term]:
-    """Returns the arguments as a list. With `Options.strings`, a list of small integers was
-    decoded as text."""
+    """Returns the arguments as a list.
+
+    With `Options.strings`, a list of small integers was decoded as text.
+    """
     if isinstance(args, (bytes, str)):
         return [one if isinstance(one, int) else ord(one) for one in args]
     if not isinstance(args, list):

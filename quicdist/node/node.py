@@ -119,10 +119,10 @@ class Node:
 
     Parameters:
 
-    - `name`: the name of this node, which says how others reach it. `port@ip` listens for QUIC on
-      that UDP port of that address; port 0 takes a free port, and the name changes accordingly. Any
-      other `name@host` listens on TCP and registers in the EPMD of the host. A node connects to
-      nodes of both kinds, whatever its own name is.
+    - `name`: the name of this node, which determines how others reach it. `port@ip` listens for
+      QUIC on that UDP port of that address; port 0 selects a free port, and the name changes
+      accordingly. Any other `name@host` listens on TCP and registers in the EPMD of the host. A
+      node connects to nodes of both kinds, independent of its own name.
     - `named_by`: the node that gives this one its name, instead of `name`. Use it for nodes behind
       NATs. The node then only dials and is hidden, so `listen` and `visible` are not allowed.
       `name` is omitted or gives the host, as in "@site7". When the connection to the naming node is
@@ -500,7 +500,7 @@ class Node:
         system = self._running.system
         process = system.processes.get(pid)
         if process is None:
-            raise NoProcess(f"{pid} is no process of this node")
+            raise NoProcess(f"{pid} is not a process of this node")
         system.register(name, process)
 
     def unregister(self, name: str) -> None:
@@ -948,8 +948,10 @@ class _Life:
             self.connections.close()
 
     def watch_trust(self, credentials: Credentials) -> None:
-        """Rechecks the peers whenever a file of `Trust` changes, and warns in the log before the
-        certificate of this node expires."""
+        """Rechecks the peers after a change of a file of `Trust`.
+
+        It also warns in the log before the certificate of this node expires.
+        """
         self._credentials = credentials
         self._watching = [
             asyncio.create_task(watch(credentials.verifier, self.connections.recheck)),
@@ -1037,8 +1039,10 @@ class _Life:
         peer.gets_tracebacks = tracebacks.are_for(control.access.tracebacks, host)
 
     def access_changed(self) -> None:
-        """Applies changed access rules to established connections. Peers that may no longer be
-        connected are disconnected."""
+        """Applies changed access rules to established connections.
+
+        Peers that may no longer be connected are disconnected.
+        """
         access = self._access.access
         for name, peer in list(self.connections.up.items()):
             may_be = access.dials(name) if peer.is_dialer else access.accepts(name)

@@ -72,9 +72,11 @@ class CalledNode(Protocol):
     def takes_deadlines(self) -> bool:
         """Whether the node has `quicdist_call:execute/5`."""
 
-    def call_begins(self, call: object, fail: Callable[[Exception], None]) -> None: ...
+    def call_begins(self, call: object, fail: Callable[[Exception], None]) -> None:
+        """Registers a call. `fail` is called with the error if the connection ends."""
 
-    def call_ends(self, call: object) -> None: ...
+    def call_ends(self, call: object) -> None:
+        """Removes a call that was answered or abandoned."""
 
 
 class PendingCalls:
@@ -108,8 +110,10 @@ class PendingCalls:
             del self._of_node[call.node]
 
     def answer_by_alias(self, alias: Reference, message: Term, source: Source) -> bool:
-        """Handles a message sent to an alias. Returns False if the alias does not belong to a
-        call."""
+        """Handles a message sent to an alias.
+
+        Returns False if the alias does not belong to a call.
+        """
         call = self._calls.get(alias)
         if not isinstance(call, GenCall):
             return False
@@ -118,8 +122,10 @@ class PendingCalls:
         return True
 
     def answer_refused(self, alias: Reference, reason: Term, source: Source) -> bool:
-        """Handles an answer whose payload cannot be decoded. Returns False if the alias does not
-        belong to a call."""
+        """Handles an answer whose payload cannot be decoded.
+
+        Returns False if the alias does not belong to a call.
+        """
         call = self._calls.get(alias)
         if not isinstance(call, GenCall):
             return False
@@ -129,7 +135,9 @@ class PendingCalls:
 
     def answer_by_pid(self, message: Term, source: Source) -> bool:
         """Handles an answer sent to the caller's pid, as OTP before 24 and C nodes send it.
-        Returns False if the message is not an answer to a call."""
+
+        Returns False if the message is not an answer to a call.
+        """
         if not isinstance(message, tuple) or len(message) != 2:
             return False
         alias = alias_of(message[0])
@@ -303,8 +311,10 @@ class PendingCall:
         raise NotImplementedError
 
     def _take_back(self) -> bool:
-        """Cancels the request on the other node. Returns True if its reply must still be
-        awaited."""
+        """Cancels the request on the other node.
+
+        Returns True if its reply must still be awaited.
+        """
         return False
 
     def down(self, reason: Term) -> None:
@@ -382,8 +392,10 @@ class _SpawnRequestCall(PendingCall):
         self._is_replied = False
 
     def spawn_replied(self, signal: signals.SpawnReply, source: Source) -> None:
-        """Called for the spawn reply. If the call is over, the link or monitor of the new
-        process is removed."""
+        """Called for the spawn reply.
+
+        If the call is over, the link or monitor of the new process is removed.
+        """
         self._is_replied = True
         if self.is_open:
             self._replied(signal, source)
@@ -546,8 +558,10 @@ class SpawnCall(_SpawnRequestCall):
 
 
 class SpawnMessage(SpawnCall):
-    """A `SpawnCall` whose reply is a message to the caller: (tag, reference, 'ok', pid) or (tag,
-    reference, 'error', reason)."""
+    """A `SpawnCall` whose reply is a message to the caller.
+
+    The message is (tag, reference, 'ok', pid) or (tag, reference, 'error', reason).
+    """
 
     def __init__(self, caller: Process, spawn: Spawn, tag: Term) -> None:
         super().__init__(caller, spawn)
@@ -615,8 +629,10 @@ class CallRequest:
         return self._call.result.result()
 
     def abandon(self) -> bool:
-        """Abandons the request: a later answer is dropped. Returns True if no answer had
-        arrived."""
+        """Abandons the request: a later answer is dropped.
+
+        Returns True if no answer had arrived.
+        """
         self._call.system.affinity.check()
         if self.is_answered:
             return False
@@ -704,8 +720,7 @@ def is_from(term: Term) -> bool:
 
 
 def is_call(message: Term) -> bool:
-    """Returns whether a message is a call of a server: {Label, From, Request}, as `gen:call/4`
-    sends."""
+    """Returns whether a message is a call of a server: {Label, From, Request} (`gen:call/4`)."""
     return isinstance(message, tuple) and len(message) == 3 and is_from(message[1])
 
 

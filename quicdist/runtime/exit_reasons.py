@@ -28,8 +28,10 @@ _MAX_TEXT = 16 * 1024
 
 
 def exit_reason(error: BaseException | None) -> Term:
-    """Returns the Erlang exit reason for a function that ended with `error`, or returned if
-    None."""
+    """Returns the Erlang exit reason for a function that ended with `error`.
+
+    None means that it returned.
+    """
     if error is None:
         return NORMAL
     if isinstance(error, ProcessExited):

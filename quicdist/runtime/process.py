@@ -34,8 +34,10 @@ Watched: TypeAlias = "Pid | tuple[Atom, Atom]"
 
 @dataclass(frozen=True, slots=True)
 class Watcher:
-    """A process that monitors a process of this node. `known_as` is the pid or name that it
-    monitors."""
+    """A process that monitors a process of this node.
+
+    `known_as` is the pid or name that it monitors.
+    """
 
     pid: Pid
     known_as: Pid | Atom

@@ -116,7 +116,9 @@ def typed(
 
 def with_terms(function: Callable[..., Any]) -> Callable[..., Any]:
     """The form of a typed function that other nodes call: it takes terms and returns a term.
-    Raises UnsupportedType for a function that is not `typed`."""
+
+    Raises UnsupportedType for a function that is not `typed`.
+    """
     made = getattr(function, TYPED, None)
     if not isinstance(made, _Typed):
         raise UnsupportedType(f"{function!r} is not typed: put @typed above its definition")
@@ -154,8 +156,10 @@ class _Signature:
     def __init__(
         self, function: Callable[..., Any], called: Callable[..., Any], terms: Terms
     ) -> None:
-        """`function` has the annotations. `called` has the parameters: it is `function` itself, a
-        bound method of it, or a wrapper."""
+        """`function` has the annotations.
+
+        `called` has the parameters: it is `function` itself, a bound method of it, or a wrapper.
+        """
         self._function = function
         self._called = called
         self._terms = terms

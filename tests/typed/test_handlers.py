@@ -1,4 +1,4 @@
-"""Functions and messages with types: by themselves, and on a node."""
+"""Typed functions and messages, without and with a node."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MESSAGE = Shape[Deposit | Withdraw]()
 
 
 def balance_after(balance: int, message: Deposit | Withdraw) -> int:
-    """The type checker sees that no kind of message is forgotten."""
+    """The type checker verifies that all kinds of messages are handled."""
     match message:
         case Deposit(amount):
             return balance + amount
@@ -75,7 +75,7 @@ async def people(count: int) -> AsyncIterator[User]:
 
 
 @typed
-def untyped(one, two):  # type: ignore[no-untyped-def]  # that is the point
+def untyped(one, two):  # type: ignore[no-untyped-def]  # on purpose
     return one, two
 
 
@@ -141,7 +141,7 @@ def test_settings_of_ones_own() -> None:
 
 
 def test_editors_know_the_types() -> None:
-    """mypy, which reads the tests, checks what they say."""
+    """The types are checked when mypy checks the tests."""
     message = MESSAGE.read((a("deposit"), 5, a("nil")))
     assert_type(message, Deposit | Withdraw)
     assert balance_after(1, message) == 6

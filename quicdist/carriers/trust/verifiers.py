@@ -273,8 +273,10 @@ class Verifier:
 
     @property
     def demands_certificates(self) -> bool:
-        """Whether some dialers must present a certificate. A carrier that cannot request
-        certificates must reject such a setting."""
+        """Whether some dialers must present a certificate.
+
+        A carrier that cannot request certificates must reject such a setting.
+        """
         return self.asks_dialers and "*" not in self._uncertified
 
     def dialed(self, node: str, certificates: Certificates) -> None:
