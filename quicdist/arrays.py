@@ -58,8 +58,9 @@ def to_tensor(array: Any) -> Term:
 
 
 def from_tensor(term: Term) -> numpy.ndarray[Any, Any]:
-    """Returns the numpy array of a tensor. It shares the memory of the binary and is read-only;
-    `.copy()` makes a writable one.
+    """Returns the numpy array of a tensor.
+
+    It shares the memory of the binary and is read-only; `.copy()` makes a writable one.
 
     Raises ValueError if the term is not a tensor, and MissingLibrary.
     """
@@ -103,8 +104,9 @@ def to_arrow(table: Any) -> bytes:
 
 
 def from_arrow(binary: bytes) -> pyarrow.Table:
-    """Returns the table of an Arrow IPC stream. It shares the memory of the binary.
-    `polars.from_arrow` and `Table.to_pandas` convert it.
+    """Returns the table of an Arrow IPC stream.
+
+    It shares the memory of the binary. `polars.from_arrow` and `Table.to_pandas` convert it.
 
     Raises ValueError if the binary is not such a stream, and MissingLibrary.
     """

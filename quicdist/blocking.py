@@ -240,11 +240,10 @@ class BlockingNode:
         window: StreamWindow = DEFAULT_WINDOW,
         timeout: float | None = 5.0,
     ) -> BlockingStream:
-        """Calls an exported generator of another node and returns its items as they are made. See
-        `Node.stream`.
+        """Calls an exported generator of another node. See `Node.stream`.
 
-            for token in node.stream("5555@10.0.0.7", "model", "generate", [prompt]):
-                print(token)
+        for token in node.stream("5555@10.0.0.7", "model", "generate", [prompt]):
+            print(token)
         """
         start = self._node.stream
         stream = self._thread.do(

@@ -586,8 +586,9 @@ class Node:
         return life.stream(RemoteFunction(*request, leader, timeout), window)
 
     def open_stream(self, offer: Term, *, window: StreamWindow = DEFAULT_WINDOW) -> Stream:
-        """Returns the items of a stream that another process offers, for example one that a caller
-        passed as an argument. A stream can be opened once.
+        """Returns the items of a stream that another process offers.
+
+        The offer is passed in a message or as an argument of a call. It can be opened once.
 
         Raises ValueError if the term is not the offer of a stream.
         """
@@ -597,8 +598,9 @@ class Node:
     async def offer_stream(
         self, items: Iterable[Term] | AsyncIterable[Term]
     ) -> AsyncIterator[Term]:
-        """Offers items as a stream, inside the `async with`. Its value is the term that another
-        process needs to open the stream.
+        """Offers items as a stream, inside the `async with`.
+
+        Its value is the offer, a term that another process needs to open the stream.
 
             async with node.offer_stream(rows()) as offer:
                 await node.call("5555@10.0.0.7", "Elixir.Sink", "load", [offer])

@@ -219,8 +219,7 @@ def fail_after(count: int) -> Iterator[int]:
 
 @export(module="py")
 async def slowly(count: int) -> AsyncIterator[int]:
-    """Yields numbers, the last one only after the ones before have been sent, then waits for
-    ever."""
+    """Yields numbers, then waits for ever."""
     for number in range(count):
         yield number
         await asyncio.sleep(0)

@@ -121,8 +121,9 @@ class Consumer(Process):
         self.system.post(self.pid, to, to_term(self.tag, message))
 
     async def take(self) -> list[Term]:
-        """Acknowledges the items that were taken before, waits for items and returns some. An empty
-        list is the end of the stream.
+        """Waits for items and returns some. An empty list is the end of the stream.
+
+        The items that were returned before are acknowledged.
 
         Raises CallError, NoConnection or NoProcess if the producer ended with an error.
         """

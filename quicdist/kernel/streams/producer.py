@@ -279,8 +279,10 @@ class _ThreadIterator:
                 self.close()
 
     def abandon(self) -> bool:
-        """Ends the iteration. Returns True if the caller must call `close`, False if the thread of
-        the current step does so."""
+        """Ends the iteration.
+
+        Returns True if the caller must call `close`, False if the thread of the current step does.
+        """
         with self._lock:
             self._is_abandoned = True
             return not self._is_running
