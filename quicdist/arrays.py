@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from quicdist.errors import QuicdistError
 from quicdist.etf import Atom, Term
+from quicdist.etf.notation import format_bounded
 
 if TYPE_CHECKING:
     import numpy
@@ -70,7 +71,7 @@ def from_tensor(term: Term) -> numpy.ndarray[Any, Any]:
         ) and all(type(each) is int and each >= 0 for each in shape):
             pass
         case _:
-            raise ValueError(f"not a tensor: {term!r:.100}")
+            raise ValueError(f"not a tensor: {format_bounded(term, 100)}")
     np = _library("numpy", "numpy")
     size = bits // 8
     if math.prod(shape) * size != len(binary):

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from quicdist.etf import Atom, Pid, Reference, Term
+from quicdist.etf.notation import format_bounded
 from quicdist.kernel.streams.window import StreamWindow
 
 MODULE = Atom("quicdist_stream")
@@ -58,7 +59,7 @@ class Offer:
         match term:
             case ("quicdist_stream", Pid() as producer, tag):
                 return cls(producer, tag)
-        raise ValueError(f"not the offer of a stream: {term!r:.100}")
+        raise ValueError(f"not the offer of a stream: {format_bounded(term, 100)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class Start:
                 called,
             ] if items > 0 and size > 0:
                 return cls(consumer, tag, StreamWindow(items, size), module, function, called)
-        raise ValueError(f"not the arguments of quicdist_stream:start/6: {args!r:.200}")
+        raise ValueError(f"not the arguments of quicdist_stream:start/6: {format_bounded(args)}")
 
 
 @dataclass(frozen=True, slots=True)
