@@ -96,8 +96,10 @@ class Paths:
         self.constant[address] = peer
 
     def use_relay(self, peer: Path) -> None:
-        """Sends the datagrams of a peer through the relay again. Late ones that come directly are
-        still accepted."""
+        """Sends the datagrams of a peer through the relay again.
+
+        Late ones that come directly are still accepted.
+        """
         self.direct.pop(peer, None)
 
     def forget(self, peer: Path) -> None:
