@@ -104,11 +104,11 @@ def hear(process: subprocess.Popen[str]) -> dict[str, Any]:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        raise Absent(f"it ended with {process.wait()}")
+        raise Absent(f"the process ended with {process.wait()}")
     try:
         answer: dict[str, Any] = json.loads(line)
     except json.JSONDecodeError:
-        raise Absent(f"it said {line.strip()[:200]}") from None
+        raise Absent(f"unexpected output: {line.strip()[:200]}") from None
     return answer
 
 
@@ -154,7 +154,7 @@ def ask(process: subprocess.Popen[str], what: str, number: float) -> dict[str, A
         process.stdin.write(f"{what} {number}\n")
         process.stdin.flush()
     except BrokenPipeError:
-        raise Absent(f"it ended with {process.wait()}") from None
+        raise Absent(f"the process ended with {process.wait()}") from None
     return hear(process)
 
 
@@ -440,7 +440,7 @@ def _started(
         yield candidate, pair
 
 
-# -- telling ------------------------------------------------------------------------------------
+# -- output -------------------------------------------------------------------------------------
 
 
 def table(results: dict[str, Result], columns: Sequence[Column]) -> str:

@@ -35,7 +35,7 @@ def main() -> int:
     words = arguments.words
     chosen = [one for one in SCENARIOS if not words or any(word in one.name for word in words)]
     failed = 0
-    print("| fault | what came of it |\n|---|---|", flush=True)
+    print("| fault | result |\n|---|---|", flush=True)
     for scenario in chosen:
         good, text = _play(scenario, Run(arguments.scale, arguments.engine))
         failed += not good

@@ -49,7 +49,7 @@ class Scenario:
     in_ci: bool = False
 
 
-# -- bad ways -----------------------------------------------------------------------------------
+# -- lossy paths --------------------------------------------------------------------------------
 
 
 async def _through(weather: Weather, size: float, run: Run) -> str:
@@ -70,12 +70,12 @@ def _weathers() -> list[Scenario]:
             play = functools.partial(_through, weather, size)
             found.append(Scenario("way", name, play, in_ci=loss == 0.05 and round_trip == 0.05))
     rough = {
-        "every tenth datagram twice": Weather(duplicate=0.1),
-        "every fifth datagram late": Weather(reorder=0.2),
-        "every tenth datagram also with a bit changed": Weather(corrupt=0.1),
+        "10 % of the datagrams duplicated": Weather(duplicate=0.1),
+        "20 % of the datagrams reordered": Weather(reorder=0.2),
+        "10 % of the datagrams also sent with a changed bit": Weather(corrupt=0.1),
         "50 ms of jitter": Weather(latency=0.005, jitter=0.05),
         "1 MB/s, 100 ms of queue": Weather(latency=0.01, rate=MB),
-        "all of it at once": Weather(
+        "all of these at once": Weather(
             loss=0.05, duplicate=0.05, reorder=0.1, corrupt=0.05, latency=0.02, jitter=0.01
         ),
     }
@@ -254,7 +254,7 @@ async def _peer_restarts(run: Run) -> str:
             await sending
         assert "restarted" in reason, reason
         await scene.recovers()
-        return f"nodedown {max(0.0, at - ready):.2f} s after it was back ({reason.split(':')[0]})"
+        return f"nodedown {max(0.0, at - ready):.2f} s after the restart ({reason.split(':')[0]})"
 
 
 async def _sender_killed(run: Run) -> str:
@@ -338,7 +338,7 @@ async def _out_of_files(run: Run) -> str:
         await asyncio.sleep(TICKTIME * 1.5)
         assert not scene.downs, scene.downs
         scene.peer.order("feed")
-        return f"{starved['files']} taken, then rebind(); {figures}, no nodedown"
+        return f"{starved['files']} files opened, then rebind(); {figures}, no nodedown"
 
 
 async def _refused_start(name: str, state: Path, expected: str) -> str:
@@ -383,9 +383,9 @@ async def _disk_full(run: Run) -> str:
 
 SCENARIOS: tuple[Scenario, ...] = (
     *_weathers(),
-    Scenario("move", "the NAT forgets, every second", functools.partial(_while_moving, _nat), True),
-    Scenario("move", "another address, every second", functools.partial(_while_moving, _address)),
-    Scenario("move", "rebind(), every second", functools.partial(_while_moving, _own)),
+    Scenario("move", "a NAT rebinding every second", functools.partial(_while_moving, _nat), True),
+    Scenario("move", "a new address every second", functools.partial(_while_moving, _address)),
+    Scenario("move", "rebind() every second", functools.partial(_while_moving, _own)),
     *(
         Scenario("kernel", f"tc netem {words}", functools.partial(_netem, words.split(), size), ci)
         for words, size, ci in (
@@ -396,29 +396,31 @@ SCENARIOS: tuple[Scenario, ...] = (
             ("rate 10mbit", 5 * MB, False),
         )
     ),
-    Scenario("kernel", "the dialer's address is another, three times", _dialer_moves, True),
-    Scenario("kernel", "the cable is out for 2 s", _cable_pulled),
-    Scenario("kernel", "the listener's address is another, for a while", _listener_moves),
-    Scenario("silence", f"black hole of {TICKTIME / 2:g} s, in mid-transfer", _short_hole),
-    Scenario("silence", "black hole, longer than the tick time", _long_hole, True),
+    Scenario("kernel", "the dialer's address changes three times", _dialer_moves, True),
+    Scenario("kernel", "the link is down for 2 s", _cable_pulled),
+    Scenario("kernel", "the listener's address changes for some time", _listener_moves),
+    Scenario("silence", f"black hole of {TICKTIME / 2:g} s during a transfer", _short_hole),
+    Scenario("silence", "black hole longer than the tick time", _long_hole, True),
     Scenario(
-        "silence", "the peer stands still for 2 s", functools.partial(_stands_still, TICKTIME / 2)
+        "silence", "the peer is stopped for 2 s", functools.partial(_stands_still, TICKTIME / 2)
     ),
     Scenario(
         "silence",
-        "the peer stands still for 10 s",
+        "the peer is stopped for 10 s",
         functools.partial(_stands_still, TICKTIME * 2.5),
     ),
-    Scenario("end", "kill -9 of the receiver, in mid-transfer", _peer_killed),
+    Scenario("end", "kill -9 of the receiver during a transfer", _peer_killed),
     Scenario("end", "kill -9 of the receiver, which restarts", _peer_restarts, True),
-    Scenario("end", "kill -9 of the sender, in mid-transfer", _sender_killed),
-    Scenario("end", "kill -9 of a gateway, in mid-transfer", _gateway_killed),
-    Scenario("move", "the gateway of a BEAM that sends, five times", _gateway_moves),
-    Scenario("machine", "the peer's clock jumps 10 years on", functools.partial(_clock, 3.2e8)),
+    Scenario("end", "kill -9 of the sender during a transfer", _sender_killed),
+    Scenario("end", "kill -9 of a gateway during a transfer", _gateway_killed),
+    Scenario("move", "the gateway of a sending BEAM moves five times", _gateway_moves),
+    Scenario(
+        "machine", "the peer's clock jumps forward by 10 years", functools.partial(_clock, 3.2e8)
+    ),
     Scenario("machine", "the peer's clock jumps back", functools.partial(_clock, -1e6)),
     Scenario("machine", "the peer is out of file descriptors", _out_of_files),
-    Scenario("machine", "the port is taken", _port_taken, True),
-    Scenario("machine", "the disk is full, no key can be kept", _disk_full),
+    Scenario("machine", "the port is in use", _port_taken, True),
+    Scenario("machine", "the disk is full, so no key can be stored", _disk_full),
 )
 
 __all__ = ["CHUNK", "SCENARIOS", "Run", "Scenario"]

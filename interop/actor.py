@@ -210,7 +210,7 @@ async def spawned(node: Node, peer: str) -> Term:
             case ("undef", [(Atom() as module, "nothing", [], _), *_]) if module == MODULE:
                 return None
             case reason:
-                raise Unexpected(f"{format_term(reason)} came, not undef")
+                raise Unexpected(f"expected undef, got {format_term(reason)}")
 
 
 async def links(node: Node, peer: str) -> Term:
@@ -340,7 +340,7 @@ async def _answer_of(me: Mailbox, whom: Pid | tuple[str, str]) -> tuple[Pid, Ter
     try:
         answer = await me.receive(is_answer, TIMEOUT)
     except TimeoutError:
-        raise Unexpected(f"no answer of {_text(whom)} in {TIMEOUT:g} s") from None
+        raise Unexpected(f"no answer of {_text(whom)} within {TIMEOUT:g} s") from None
     assert isinstance(answer, tuple)
     return answer[0], answer[1]
 
@@ -352,7 +352,7 @@ async def _exit_of(me: Mailbox, pid: Pid) -> Term:
     try:
         return (await me.receive(is_exit, TIMEOUT))[2]
     except TimeoutError:
-        raise Unexpected(f"no exit signal of {pid} in {TIMEOUT:g} s") from None
+        raise Unexpected(f"no exit signal of {pid} within {TIMEOUT:g} s") from None
 
 
 async def _down(me: Mailbox, reference: Reference | None, what: Term) -> Term:
@@ -362,14 +362,14 @@ async def _down(me: Mailbox, reference: Reference | None, what: Term) -> Term:
     try:
         message = await me.receive(is_down, TIMEOUT)
     except TimeoutError:
-        raise Unexpected(f"no DOWN for {_text(what)} in {TIMEOUT:g} s") from None
+        raise Unexpected(f"no DOWN for {_text(what)} within {TIMEOUT:g} s") from None
     _expect(message[3], what)
     return message[4]
 
 
 def _expect(came: object, wanted: object) -> None:
     if came != wanted:
-        raise Unexpected(f"{_text(came)} came, {_text(wanted)} was expected")
+        raise Unexpected(f"expected {_text(wanted)}, got {_text(came)}")
 
 
 def _text(value: object) -> str:

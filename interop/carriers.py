@@ -27,8 +27,8 @@ from interop.peers import (
 class Dialer(enum.Enum):
     """The side that dials the connection of a scenario."""
 
-    WE = "we dial"
-    THEY = "they dial"
+    WE = "the local node dials"
+    THEY = "the peer dials"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +139,9 @@ def _erlang_quic(environment: Mapping[str, str]) -> Carrier:
 
 
 _ERLANG_QUIC_LIMITS: Mapping[tuple[str, Dialer | None], str] = {
-    ("we are killed", Dialer.WE): (
-        "a dialer that dies without a word is never forgotten: the node logs 'Removing "
-        "(timedout) connection' and keeps it in nodes(), one of its own kind too"
+    ("the local node is killed", Dialer.WE): (
+        "a listener keeps a dialer that was killed in nodes(), although it logs 'Removing "
+        "(timedout) connection'; the same happens between two erlang_quic nodes"
     ),
 }
 
@@ -153,5 +153,5 @@ def _macula_dist(environment: Mapping[str, str]) -> Carrier:
         "macula-dist",
         MaculaDistPeer,
         {},
-        no_messages="its released versions complete the handshake and carry no message",
+        no_messages="its released versions complete the handshake and transfer no messages",
     )

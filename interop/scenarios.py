@@ -204,7 +204,7 @@ class Scenario:
     """Whether the scenario needs messages to be delivered."""
 
 
-# -- coming together -----------------------------------------------------------------------------
+# -- connecting ----------------------------------------------------------------------------------
 
 
 async def _cold_connects(bench: Bench) -> Says | None:
@@ -231,7 +231,7 @@ def _tenths(seconds: float) -> str:
     return f"{int(seconds * 10) / 10 + 0.1:.1f}"
 
 
-# -- talking -------------------------------------------------------------------------------------
+# -- messages ------------------------------------------------------------------------------------
 
 
 def _here(scenario: actor.Scenario) -> Play:
@@ -264,7 +264,7 @@ async def _ordered_here(bench: Bench) -> None:
     await actor.ordered(bench.node, bench.peer.name, MESSAGES)
 
 
-# -- parting -------------------------------------------------------------------------------------
+# -- disconnecting -------------------------------------------------------------------------------
 
 
 async def _we_disconnect(bench: Bench) -> Says:
@@ -409,34 +409,34 @@ def _atom(text: str) -> Term:
 
 SCENARIOS = (
     Scenario(CONNECT, _cold_connects, carries=False),
-    Scenario("ping from us", _here(actor.ping)),
-    Scenario("ping from them", _there("ping")),
-    Scenario("rpc from us", _here(actor.rpc)),
-    Scenario("rpc from them", _there("rpc")),
-    Scenario("erpc from us", _here(actor.erpc)),
-    Scenario("erpc from them", _there("erpc")),
-    Scenario("gen_server:call from us", _here(actor.gen_call)),
-    Scenario("gen_server:call from them", _there("gen_call")),
-    Scenario("send by name and pid from us", _here(actor.echo)),
-    Scenario("send by name and pid from them", _there("echo")),
-    Scenario("spawn from us", _here(actor.spawned)),
-    Scenario("spawn from them", _there("spawned")),
-    Scenario("links from us", _here(actor.links)),
-    Scenario("links from them", _there("links")),
-    Scenario("monitors from us", _here(actor.monitors)),
-    Scenario("monitors from them", _there("monitors")),
-    Scenario("1 MB from us", _binary_here(MEGABYTE)),
-    Scenario("1 MB from them", _there("binary", MEGABYTE)),
-    Scenario("20 MB from us", _binary_here(20 * MEGABYTE)),
-    Scenario("20 MB from them", _there("binary", 20 * MEGABYTE)),
-    Scenario("20 MB both ways at once", _binaries_at_once),
-    Scenario("10,000 in order from us", _ordered_here),
-    Scenario("10,000 in order from them", _there("ordered", MESSAGES)),
-    Scenario("we disconnect", _we_disconnect),
-    Scenario("they disconnect", _they_disconnect),
-    Scenario("our cookie is wrong", _our_cookie_is_wrong, carries=False),
-    Scenario("their cookie is wrong", _their_cookie_is_wrong, carries=False),
-    Scenario("they are killed and return", _they_are_killed),
-    Scenario("we are killed", _we_are_killed),
-    Scenario("we are killed and return", _we_return),
+    Scenario("ping from the local node", _here(actor.ping)),
+    Scenario("ping from the peer", _there("ping")),
+    Scenario("rpc from the local node", _here(actor.rpc)),
+    Scenario("rpc from the peer", _there("rpc")),
+    Scenario("erpc from the local node", _here(actor.erpc)),
+    Scenario("erpc from the peer", _there("erpc")),
+    Scenario("gen_server:call from the local node", _here(actor.gen_call)),
+    Scenario("gen_server:call from the peer", _there("gen_call")),
+    Scenario("send by name and pid from the local node", _here(actor.echo)),
+    Scenario("send by name and pid from the peer", _there("echo")),
+    Scenario("spawn from the local node", _here(actor.spawned)),
+    Scenario("spawn from the peer", _there("spawned")),
+    Scenario("links from the local node", _here(actor.links)),
+    Scenario("links from the peer", _there("links")),
+    Scenario("monitors from the local node", _here(actor.monitors)),
+    Scenario("monitors from the peer", _there("monitors")),
+    Scenario("1 MB from the local node", _binary_here(MEGABYTE)),
+    Scenario("1 MB from the peer", _there("binary", MEGABYTE)),
+    Scenario("20 MB from the local node", _binary_here(20 * MEGABYTE)),
+    Scenario("20 MB from the peer", _there("binary", 20 * MEGABYTE)),
+    Scenario("20 MB in both directions at once", _binaries_at_once),
+    Scenario("10,000 messages in order from the local node", _ordered_here),
+    Scenario("10,000 messages in order from the peer", _there("ordered", MESSAGES)),
+    Scenario("the local node disconnects", _we_disconnect),
+    Scenario("the peer disconnects", _they_disconnect),
+    Scenario("the local node has a wrong cookie", _our_cookie_is_wrong, carries=False),
+    Scenario("the peer has a wrong cookie", _their_cookie_is_wrong, carries=False),
+    Scenario("the peer is killed and restarts", _they_are_killed),
+    Scenario("the local node is killed", _we_are_killed),
+    Scenario("the local node is killed and restarts", _we_return),
 )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         BlockingMailbox,
         BlockingNode,
         BlockingRequest,
+        BlockingStream,
         Shared,
         blocking_node,
         connect,
@@ -71,8 +72,11 @@ if TYPE_CHECKING:
         Port,
         Reference,
     )
+    from quicdist.kernel.current_call import CurrentCall, current_call
     from quicdist.kernel.exports import Run, export
     from quicdist.kernel.shell import shell
+    from quicdist.kernel.streams.consumer import Stream
+    from quicdist.kernel.streams.window import StreamWindow
     from quicdist.limits import MailboxLimits, NodeLimits, WhenFull
     from quicdist.node.events import NodeDown, NodeEvent, NodeUp
     from quicdist.node.info import NodeStatistics, PeerInfo
@@ -90,12 +94,14 @@ __all__ = [
     "BlockingMailbox",
     "BlockingNode",
     "BlockingRequest",
+    "BlockingStream",
     "CallError",
     "CallNotPossible",
     "CallRequest",
     "CallTimeout",
     "Cause",
     "CookieError",
+    "CurrentCall",
     "DnsSrv",
     "Epmd",
     "EpmdUse",
@@ -145,6 +151,8 @@ __all__ = [
     "SpawnError",
     "Spawned",
     "StartError",
+    "Stream",
+    "StreamWindow",
     "Table",
     "Tcp",
     "Tls",
@@ -154,15 +162,17 @@ __all__ = [
     "WhenFull",
     "blocking_node",
     "connect",
+    "current_call",
     "current_process",
     "export",
     "read_policy",
     "shell",
 ]
 
-# Imported when first asked for: the command's --help and its completion need none of it.
+# Imported on first use, because the command's --help and its completion do not need them.
 _PLACES = {
-    "blocking": "BlockingMailbox BlockingNode BlockingRequest Shared blocking_node connect",
+    "blocking": "BlockingMailbox BlockingNode BlockingRequest BlockingStream Shared "
+    "blocking_node connect",
     "carriers.quic.tracing": "Tracing",
     "carriers.trust": "Identity Trust",
     "cluster.access": "Access Tracebacks",
@@ -173,6 +183,7 @@ _PLACES = {
     "runtime.aliases": "AliasMode",
     "cluster.dns": "DnsSrv",
     "node.events": "NodeDown NodeEvent NodeUp",
+    "kernel.current_call": "CurrentCall current_call",
     "kernel.exports": "Run export",
     "node.info": "NodeStatistics PeerInfo",
     "limits": "MailboxLimits NodeLimits WhenFull",
@@ -182,6 +193,8 @@ _PLACES = {
     "cluster.quic": "Quic",
     "cluster.retry": "Retry",
     "kernel.shell": "shell",
+    "kernel.streams.consumer": "Stream",
+    "kernel.streams.window": "StreamWindow",
     "runtime.local_spawn": "current_process",
     "cluster.tcp": "EpmdUse Tcp",
     "cluster.tls": "Tls",

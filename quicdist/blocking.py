@@ -24,7 +24,15 @@ import selectors
 import threading
 import warnings
 import weakref
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
@@ -37,6 +45,8 @@ from quicdist.cluster.retry import Retry
 from quicdist.errors import NodeError, NotRunning
 from quicdist.etf import Pid, Reference, Term
 from quicdist.kernel.group_leader import Write
+from quicdist.kernel.streams.consumer import Stream
+from quicdist.kernel.streams.window import DEFAULT_WINDOW, StreamWindow
 from quicdist.limits import MailboxLimits, NodeLimits
 from quicdist.node.events import NodeEvent
 from quicdist.node.info import NodeStatistics, PeerInfo
@@ -219,6 +229,43 @@ class BlockingNode:
     ) -> Term:
         """Calls a function on another node and returns its result. See `Node.call`."""
         return self._thread.run(self._node.call, node, module, function, args, timeout=timeout)
+
+    def stream(
+        self,
+        node: str,
+        module: str,
+        function: str,
+        args: Sequence[Term] = (),
+        *,
+        window: StreamWindow = DEFAULT_WINDOW,
+        timeout: float | None = 5.0,
+    ) -> BlockingStream:
+        """Calls an exported generator of another node. See `Node.stream`.
+
+        for token in node.stream("5555@10.0.0.7", "model", "generate", [prompt]):
+            print(token)
+        """
+        start = self._node.stream
+        stream = self._thread.do(
+            start, node, module, function, args, window=window, timeout=timeout
+        )
+        return BlockingStream(stream, self._thread)
+
+    def open_stream(self, offer: Term, *, window: StreamWindow = DEFAULT_WINDOW) -> BlockingStream:
+        """Returns the items of a stream that another process offers. See `Node.open_stream`."""
+        stream = self._thread.do(self._node.open_stream, offer, window=window)
+        return BlockingStream(stream, self._thread)
+
+    @contextlib.contextmanager
+    def offer_stream(self, items: Iterable[Term] | AsyncIterable[Term]) -> Iterator[Term]:
+        """Offers items as a stream, while the body of the `with` runs. See `Node.offer_stream`."""
+        manager = self._thread.do(self._node.offer_stream, items)
+        offer = self._thread.run(manager.__aenter__)
+        try:
+            yield offer
+        finally:
+            with contextlib.suppress(NotRunning):
+                self._thread.run(manager.__aexit__, None, None, None)
 
     def send_request(
         self, node: str, module: str, function: str, args: Sequence[Term] = ()
@@ -631,6 +678,47 @@ class BlockingMailbox:
 
 BlockingMain: TypeAlias = Callable[[BlockingMailbox], object]
 """A plain function that a process runs, with its mailbox as argument."""
+
+
+class BlockingStream:
+    """The items of a remote generator. See `Stream`.
+
+    When the loop ends, also by `break`, the remote generator is closed. `with` closes it at a
+    defined moment.
+    """
+
+    def __init__(self, stream: Stream, thread: _LoopThread) -> None:
+        self._stream = stream
+        self._thread = thread
+
+    def __iter__(self) -> Iterator[Term]:
+        batches = self._stream.batches()
+        try:
+            while batch := self._thread.run(_next_batch, batches):
+                yield from batch
+        finally:
+            with contextlib.suppress(NotRunning):
+                self._thread.run(batches.aclose)
+
+    def close(self) -> None:
+        """Ends the stream and closes the remote generator. Idempotent."""
+        self._thread.run(self._stream.aclose)
+
+    def __enter__(self) -> BlockingStream:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with contextlib.suppress(NotRunning):
+            self.close()
+
+
+async def _next_batch(batches: AsyncIterator[list[Term]]) -> list[Term]:
+    return await anext(batches, [])
 
 
 class _Request(Protocol):

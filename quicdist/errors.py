@@ -233,8 +233,10 @@ class NoConnection(NodeError, ConnectionError):
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the node was reached and one of the two nodes refused the connection, for
-        example because of the cookie, the access rules or a certificate."""
+        """Whether the node was reached and one of the two nodes rejected the connection.
+
+        The cause can be the cookie, the access rules or a certificate.
+        """
         return self.cause.is_refusal
 
 

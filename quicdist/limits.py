@@ -93,8 +93,11 @@ class AdmissionLimits:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionBounds:
-    """Limits of each QUIC connection. The endpoint closes a connection that exceeds a limit and
-    counts it under the `RejectReason` of that limit."""
+    """Limits of each QUIC connection.
+
+    The endpoint closes a connection that exceeds a limit and counts it under the `RejectReason` of
+    that limit.
+    """
 
     max_tls_message: int = 64 * 1024
     """Maximum size in bytes of an incomplete TLS message, and of CRYPTO data received beyond a gap.
@@ -316,6 +319,10 @@ class NodeLimits:
     threads: int = 16
     """Maximum number of synchronous exported functions that run at once. Further calls wait for a
     thread."""
+
+    processes: int | None = None
+    """Maximum number of worker processes for functions with `Run.PROCESS`. None means one for each
+    processor. Further calls wait for a worker."""
 
     def __post_init__(self) -> None:
         if not 0 < self.send_low <= self.send_high:

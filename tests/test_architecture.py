@@ -15,7 +15,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("doctor", "metrics"),
     ("gateway", "blocking"),
-    ("otp", "typed"),
+    ("arrays", "otp", "typed"),
     ("node",),
     ("kernel",),
     ("cluster",),

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -39,6 +39,7 @@ from quicdist import (
     StartError,
     export,
 )
+from quicdist.etf import Term
 from tests.support.gatewayed import GatewayThread, gatewayed_erl
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -68,6 +69,28 @@ async def forever() -> None:
     await asyncio.Event().wait()
 
 
+closed: list[str] = []
+
+
+@export(module="py")
+async def numbers(limit: int) -> AsyncIterator[int]:
+    """Yields the numbers below `limit`."""
+    try:
+        for number in range(limit):
+            yield number
+    finally:
+        closed.append("numbers")
+
+
+@export(module="py")
+async def total(offer: Term) -> int:
+    """Adds the items of an offered stream."""
+    return sum([item async for item in _serving[0].open_stream(offer)])
+
+
+_serving: list[Node] = []
+
+
 @pytest.fixture(scope="module")
 def identity() -> Identity:
     return Identity.ephemeral(["127.0.0.1"])
@@ -76,10 +99,10 @@ def identity() -> Identity:
 @pytest.fixture(scope="module")
 def server(identity: Identity) -> Iterator[BlockingNode]:
     """A node to call."""
-    functions = [add, nap, fail, forever]
-    with BlockingNode(
-        Node("0@127.0.0.1", cookie=COOKIE, identity=identity, exports=functions)
-    ) as node:
+    functions = [add, nap, fail, forever, numbers, total]
+    serving = Node("0@127.0.0.1", cookie=COOKIE, identity=identity, exports=functions)
+    _serving[:] = [serving]
+    with BlockingNode(serving) as node:
         yield node
 
 
@@ -94,6 +117,20 @@ def connect(identity: Identity) -> Callable[..., BlockingNode]:
 
 
 Connect = Callable[..., BlockingNode]
+
+
+def test_streams(connect: Connect, server: BlockingNode) -> None:
+    with connect(server.name) as node:
+        assert list(node.stream(server.name, "py", "numbers", [2000])) == list(range(2000))
+        with node.offer_stream(number for number in range(100)) as offer:
+            assert node.call(server.name, "py", "total", [offer]) == sum(range(100))
+        closed.clear()
+        for number in node.stream(server.name, "py", "numbers", [10**9]):
+            if number == 10:
+                break
+        wait_until(lambda: closed == ["numbers"])
+        with pytest.raises(CallError, match="undef"):
+            list(node.stream(server.name, "py", "missing"))
 
 
 def test_it_calls_and_says_what_went_wrong(connect: Connect, server: BlockingNode) -> None:

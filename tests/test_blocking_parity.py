@@ -55,7 +55,7 @@ INSIDE = {
     *("monitor_fired", "alias_used", "spawn_replied", "node_lost", "fields", "reply"),
     *("ended_error", "sys_state"),
 }
-"""What signals, calls and `sys` ask of a process."""
+"""Methods that signals, calls and `sys` use on a process."""
 
 
 def public(kind: type, *, without: set[str]) -> set[str]:

@@ -34,7 +34,7 @@ MOST_TEXT = 120_000
 """Characters of the longest text: fifty frames of a stack trace, each of 2,000 characters."""
 
 HUGE = [Atom("a" * 200)] * 5_000
-"""What a peer may send as a reason."""
+"""A reason that a peer may send."""
 
 NO_PID = Pid(Atom("a@b"), 1, 2, 3)
 

@@ -1,12 +1,12 @@
-"""Wide-area paths: this project beside stock Erlang over TCP and TLS.
+"""Compares quicdist with stock Erlang over TCP and TLS on wide-area paths.
 
     python -m benchmarks.wan [--seconds S] [--paths N,...] [--only WORD,...] [--seed N]
 
-For each path of PATHS an emulated one is made between two network namespaces (see network.py), and
-each candidate is measured on it, one after the other, each on a path made anew with the same seed:
-1 MiB messages one way, terms encoded and decoded; small messages of ten processes, there and back,
-while such messages flow; the same on the idle path. It needs Linux, root, iproute2 and a C
-compiler, and Erlang for what it is compared with; it prints why where something cannot run.
+Each path of PATHS is emulated between two network namespaces (see network.py). The candidates are
+measured one after the other, each on a new path with the same seed: 1 MiB messages in one
+direction, with encoding and decoding; round trips of small messages of ten processes during that
+transfer; and the same on the idle path. It needs Linux, root, iproute2 and a C compiler, and Erlang
+for the comparison. It prints the reason if a candidate cannot run.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ _AVAILABLE = File("/proc/sys/net/ipv4/tcp_available_congestion_control")
 
 
 class Sides:
-    """Both ends of one candidate on one path."""
+    """The two processes of one candidate on one path."""
 
     def __init__(self, spaces: Spaces) -> None:
         self._spaces = spaces
         self._all: list[subprocess.Popen[str]] = []
 
     def start(self, space: str, *words: str) -> subprocess.Popen[str]:
-        """A process at one end. Raises Absent if it does not get up."""
+        """Starts a process at one end. Raises Absent if it does not start."""
         process = subprocess.Popen(
             self._spaces.command(space, words),
             stdin=subprocess.PIPE,
@@ -69,7 +69,7 @@ class Sides:
 
 
 def hear(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """A side's line. Raises Absent."""
+    """Reads a line of a side as JSON. Raises Absent."""
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
@@ -82,7 +82,7 @@ def hear(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def ask(process: subprocess.Popen[str], what: str, seconds: float) -> dict[str, Any]:
-    """A driver's answer. Raises Absent."""
+    """Returns the answer of a driver. Raises Absent."""
     assert process.stdin is not None
     process.stdin.write(f"{what} {seconds}\n")
     process.stdin.flush()
@@ -166,7 +166,7 @@ def _erl(
     options: Sequence[str],
     what: Sequence[str],
 ) -> subprocess.Popen[str]:
-    """With one port for all and no epmd, which would outlive it."""
+    """Starts Erlang with a fixed port and without epmd, which would outlive it."""
     words = ["erl", "-noshell", "-name", f"wan@{host}", "-setcookie", "benchmark", "-pa", directory]
     words += ["-start_epmd", "false", "-erl_epmd_port", _DIST_PORT, "-connect_all", "false"]
     return sides.start(space, *words, *options, "-run", "wan_side", *what)
@@ -193,7 +193,7 @@ class Result:
 
 
 def measure(program: str, path: Path, candidate: Candidate, seconds: float, seed: int) -> Result:
-    """One candidate on one path. Raises Absent."""
+    """Measures one candidate on one path. Raises Absent."""
     with contextlib.ExitStack() as stack:
         spaces = stack.enter_context(network(program, path, seed))
         directory = stack.enter_context(tempfile.TemporaryDirectory())
@@ -215,7 +215,7 @@ def measure(program: str, path: Path, candidate: Candidate, seconds: float, seed
 def rows(
     program: str, path: Path, candidates: Sequence[Candidate], seconds: float, seed: int
 ) -> Iterator[str]:
-    """Of a table in Markdown."""
+    """Yields the row of a Markdown table."""
     for candidate in candidates:
         try:
             got = measure(program, path, candidate, seconds, seed)
@@ -230,10 +230,12 @@ def rows(
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.wan")
-    parser.add_argument("--seconds", type=float, default=8.0, help="for each measurement")
-    parser.add_argument("--paths", default="", help="their numbers, from 1")
-    parser.add_argument("--only", default="", help="candidates whose names hold one of these words")
-    parser.add_argument("--seed", type=int, default=1, help="of the losses")
+    parser.add_argument("--seconds", type=float, default=8.0, help="duration of each measurement")
+    parser.add_argument("--paths", default="", help="numbers of the paths, from 1")
+    parser.add_argument(
+        "--only", default="", help="only candidates whose name contains one of these words"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="seed of the losses")
     options = parser.parse_args()
     paths = PATHS
     if options.paths:

@@ -1,6 +1,7 @@
 """A wide-area path on this machine: two network namespaces and the emulator between them.
 
-Linux, root, iproute2 and a C compiler. `path.c` is built for each run into a directory of its own.
+Requires Linux, root, iproute2 and a C compiler. `path.c` is compiled for each run into a temporary
+directory.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ _MTU = 1500
 
 
 class Absent(Exception):
-    """This machine, or this candidate, cannot be measured here; the text says why."""
+    """A candidate or a path cannot be measured on this machine; the text says why."""
 
 
 @dataclass(frozen=True)
 class Path:
-    """Milliseconds, Mbit/s, percent, milliseconds at that rate."""
+    """A path: round trip in ms, rate in Mbit/s, loss in percent, and queue in ms at that rate."""
 
     rtt: float
     rate: float
@@ -55,7 +56,7 @@ def _run(*command: str) -> None:
 
 
 def check() -> None:
-    """Raises Absent where there can be no such path."""
+    """Raises Absent if this machine cannot emulate a path."""
     if os.geteuid() != 0:
         raise Absent("network namespaces need root")
     for tool in ("ip", "cc"):
@@ -67,7 +68,7 @@ def check() -> None:
 
 @contextlib.contextmanager
 def built() -> Iterator[str]:
-    """The emulator, compiled. Raises Absent."""
+    """Compiles the emulator and returns its path. Raises Absent."""
     source = File(__file__).with_name("path.c")
     with tempfile.TemporaryDirectory() as directory:
         program = f"{directory}/path"
@@ -77,7 +78,7 @@ def built() -> Iterator[str]:
 
 @contextlib.contextmanager
 def network(program: str, path: Path, seed: int = 1) -> Iterator[Spaces]:
-    """The path, for as long as it is wanted. Raises Absent."""
+    """Yields an emulated path. Raises Absent."""
     spaces = Spaces(f"cg{os.getpid()}a", f"cg{os.getpid()}b")
     with contextlib.ExitStack() as stack:
         for space in (spaces.here, spaces.there):

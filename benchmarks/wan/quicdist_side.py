@@ -1,9 +1,10 @@
-"""This project at one end of a path: reads and echoes, or drives.
+"""quicdist at one end of a path: reads and echoes, or drives.
 
     python -m benchmarks.wan.quicdist_side SETTINGS HOST [NAME]
 
-SETTINGS are those of `Quic`, as JSON; with the other node's NAME it drives: lines `WHAT SECONDS` on
-standard input, a line of JSON for each. `wan_side.erl` does the same.
+SETTINGS are the settings of `Quic` as JSON. With the NAME of the other node it drives: it reads
+orders `WHAT SECONDS` from standard input and prints a line of JSON for each. `wan_side.erl` does
+the same.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from benchmarks.sides.measuring import LARGE, SMALL, Answer, hear, log_errors_on
 from quicdist import Identity, Mailbox, Node, Quic, Trust
 
 ASKING = 10
-"""Processes that ask small questions while bulk flows."""
+"""Number of processes that send small messages during a bulk transfer."""
 _PAUSE = 0.05
-"""Seconds between two questions of one of them."""
+"""Seconds between two messages of one process."""
 
 
 async def echo(me: Mailbox) -> None:
@@ -31,7 +32,7 @@ async def echo(me: Mailbox) -> None:
 
 
 async def sink(me: Mailbox) -> None:
-    """Answers {Pid, Message}, and forgets anything else."""
+    """Answers {Pid, Message} and discards any other message."""
     while True:
         message = await me.receive()
         if type(message) is tuple:
@@ -49,7 +50,7 @@ def node_on(host: str, settings: dict[str, Any]) -> Node:
 
 
 async def flow(node: Node, other: str, seconds: float) -> float:
-    """1 MiB messages one way, read by the other side: bytes a second."""
+    """Measures 1 MiB messages in one direction, read by the other side, in bytes per second."""
     async with node.mailbox() as me:
         began = time.perf_counter()
         count = 0
@@ -62,7 +63,7 @@ async def flow(node: Node, other: str, seconds: float) -> float:
 
 
 async def ask(me: Mailbox, other: str, until: float, pause: float) -> list[float]:
-    """Round trips of small messages."""
+    """Measures round trips of small messages."""
     times = []
     while time.perf_counter() < until:
         began = time.perf_counter()

@@ -32,10 +32,10 @@ class CertificateRejected(DialError):
 class CloseKind(enum.Enum):
     """How a connection ended."""
 
-    LOCAL = "closed by us"
+    LOCAL = "closed by this node"
     PEER = "closed by the peer"
-    IDLE = "nothing heard from the peer for too long"
-    BROKEN = "the peer sent what its carrier does not allow"
+    IDLE = "no data from the peer within the idle timeout"
+    BROKEN = "the peer violated the protocol of the carrier"
     ERROR = "error"
 
 
@@ -92,8 +92,7 @@ class ConnectionHandler(Protocol):
         """
 
     def writable_again(self) -> None:
-        """Called when the unacknowledged bytes fall to the low watermark after having reached the
-        high watermark."""
+        """Called when the unacknowledged bytes have fallen from the high to the low watermark."""
 
     def connection_lost(self, reason: CloseReason) -> None:
         """Called exactly once, as the last call, when the connection has ended."""
@@ -118,20 +117,27 @@ class Connection(Protocol):
     """
 
     @property
-    def peer_address(self) -> tuple[str, int]: ...
+    def peer_address(self) -> tuple[str, int]:
+        """(host, port) of the peer at this moment."""
 
     @property
-    def local_address(self) -> tuple[str, int]: ...
+    def local_address(self) -> tuple[str, int]:
+        """(host, port) of this end of the connection."""
 
     @property
     def peer_fingerprint(self) -> str:
-        """Fingerprint of the key that the peer presented in TLS, in the format of
-        `quicdist cert show`; empty if the peer presented none."""
+        """The fingerprint of the peer's TLS key, as `quicdist cert show` prints it.
+
+        Empty if the peer presented no certificate.
+        """
 
     @property
     def is_writable(self) -> bool:
-        """False after the unacknowledged bytes reach the high watermark, until they fall to the low
-        watermark."""
+        """Whether the owner should send more.
+
+        False after the unacknowledged bytes reach the high watermark, until they fall to the low
+        watermark.
+        """
 
     def send_handshake(self, message: bytes) -> None:
         """Queues one handshake message."""
@@ -140,24 +146,32 @@ class Connection(Protocol):
         """Switches both directions from handshake messages to frames."""
 
     def send_frame(self, parts: Sequence[Buffer]) -> None:
-        """Queues one frame. Frames queued in one event loop iteration are sent together. An empty
-        `parts` is a tick (ERTS, Distribution Protocol)."""
+        """Queues one frame.
+
+        Frames queued in one event loop iteration are sent together. An empty `parts` is a tick
+        (ERTS, Distribution Protocol).
+        """
 
     def consumed(self, count: int) -> None:
-        """Reports `count` more consumed bytes of packet data, beyond those that
-        `packets_received` returned. The peer's window grows only by consumed bytes."""
+        """Reports `count` consumed bytes, in addition to those that `packets_received` returned.
+
+        The peer's window grows only by consumed bytes.
+        """
 
     def ping(self) -> None:
         """Requests an acknowledgement from the peer's transport, if the transport supports it."""
 
-    def statistics(self) -> ConnectionStatistics: ...
+    def statistics(self) -> ConnectionStatistics:
+        """Returns a snapshot of the counters. It remains available after the end."""
 
     async def flush(self, timeout: float) -> bool:
         """Waits up to `timeout` seconds; returns whether all queued data was acknowledged."""
 
     def check_name(self, node: str) -> None:
-        """Checks the node name that the peer claims. Raises PeerRefused if its certificate, or a
-        known key for that name, contradicts it."""
+        """Checks the node name that the peer claims.
+
+        Raises PeerRefused if its certificate, or a known key for that name, contradicts it.
+        """
 
     def check_again(self, node: str) -> None:
         """Verifies a connected node again. Raises PeerRefused if it would be rejected now."""

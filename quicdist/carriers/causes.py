@@ -103,8 +103,10 @@ def of_alert(alert: int, *, by_peer: bool) -> Cause:
 
 
 def of_quic_error(code: int, *, by_peer: bool) -> Cause:
-    """Returns the cause for the error code of a transport CONNECTION_CLOSE frame (RFC 9000, 19.19)
-    that the peer (`by_peer`) or this node sent."""
+    """Returns the cause for the error code of a transport CONNECTION_CLOSE (RFC 9000, 19.19).
+
+    `by_peer` states whether the peer sent it.
+    """
     if _CRYPTO_ERROR <= code < 2 * _CRYPTO_ERROR:
         return of_alert(code - _CRYPTO_ERROR, by_peer=by_peer)
     return Cause.PEER_CLOSED if by_peer else Cause.CARRIER

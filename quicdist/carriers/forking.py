@@ -42,8 +42,10 @@ def descriptors_of(transport: asyncio.BaseTransport) -> Sequence[int]:
 
 
 def _in_child() -> None:
-    """Replaces the files with /dev/null. The descriptors stay open, because their owners may
-    still close them by number."""
+    """Replaces the files with /dev/null.
+
+    The descriptors stay open, because their owners may still close them by number.
+    """
     global generation
     generation += 1
     nothing = os.open(os.devnull, os.O_RDWR)

@@ -13,7 +13,7 @@ M = TypeVar("M")
 
 @dataclass(slots=True)
 class _Site(Generic[M]):
-    """The members of one site, by place; the members of a place are ordered by age."""
+    """The members of one site by address group, ordered by age within a group."""
 
     places: dict[str, dict[M, None]] = field(default_factory=dict)
     count: int = 0
@@ -27,7 +27,7 @@ class _Site(Generic[M]):
 
     @property
     def oldest(self) -> M:
-        """The oldest member of the place with the most members."""
+        """Returns the oldest member of the address group with the most members."""
         most = self.most_at_a_place
         return next(next(iter(each)) for each in self.places.values() if len(each) == most)
 
@@ -37,7 +37,7 @@ class HalfOpen(Generic[M]):
 
     The set holds at most `most` members, and at most `most_per_address` for one IPv4 address, IPv6
     /64 or IPv6 /48. When it is full, a new member replaces the oldest member of the source with
-    the most members. If the new member comes from that source itself, it is refused. Thus many
+    the most members. If the new member comes from that source itself, it is rejected. Thus many
     connections from one source do not keep out connections from another.
     """
 

@@ -119,8 +119,11 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     @property
     def is_writable(self) -> bool:
-        """False after the bytes not accepted by the kernel reach the high watermark, until they
-        fall to the low watermark."""
+        """Whether the owner should send more.
+
+        False after the bytes not accepted by the kernel reach the high watermark, until they fall
+        to the low watermark.
+        """
         return self._writable
 
     def send_handshake(self, message: bytes) -> None:
@@ -132,13 +135,18 @@ class TcpConnection(asyncio.BufferedProtocol):
         self._perform(self._dialect.connected())
 
     def send_frame(self, parts: Sequence[Buffer]) -> None:
-        """Queues one frame. Frames queued in one event loop iteration are written together. An
-        empty `parts` is a tick (ERTS, Distribution Protocol)."""
+        """Queues one frame.
+
+        Frames queued in one event loop iteration are written together. An empty `parts` is a tick
+        (ERTS, Distribution Protocol).
+        """
         self._perform((self._dialect.frame_bytes(parts),))
 
     def consumed(self, count: int) -> None:
-        """Reports `count` consumed bytes of packet data. Reading resumes when at most half of the
-        receive window is unconsumed."""
+        """Reports `count` consumed bytes of packet data.
+
+        Reading resumes when at most half of the receive window is unconsumed.
+        """
         self._unconsumed = max(0, self._unconsumed - count)
         if self._reading or self._closed or self._transport is None or self._handler is None:
             return
@@ -150,8 +158,10 @@ class TcpConnection(asyncio.BufferedProtocol):
         """Does nothing: TCP has no ping. The kernel sends keep-alive probes."""
 
     def statistics(self) -> ConnectionStatistics:
-        """Returns a snapshot of the counters. Unacknowledged bytes include the kernel's send queue
-        on Linux."""
+        """Returns a snapshot of the counters.
+
+        Unacknowledged bytes include the kernel's send queue on Linux.
+        """
         return ConnectionStatistics(
             bytes_sent=self._bytes_sent,
             bytes_received=self._bytes_received,
@@ -236,8 +246,11 @@ class TcpConnection(asyncio.BufferedProtocol):
         return [] if self._transport is None else descriptors_of(self._transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Returns the buffer for the next read: a memoryview, because asyncio's TLS writes to
-        slices of it, and slices of a bytearray would be copies."""
+        """Returns the buffer for the next read.
+
+        It is a memoryview, because asyncio's TLS writes to slices of it, and slices of a bytearray
+        would be copies.
+        """
         return _scratch.buffer
 
     def buffer_updated(self, nbytes: int) -> None:

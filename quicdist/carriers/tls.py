@@ -52,8 +52,10 @@ class TlsConnection(TcpConnection):
         super().connection_made(transport)
 
     def check_name(self, node: str) -> None:
-        """Checks the node name that a dialer claims. Raises PeerRefused if its certificate does not
-        match."""
+        """Checks the node name that a dialer claims.
+
+        Raises PeerRefused if its certificate does not match.
+        """
         if self.role is Role.LISTENER:
             self._verifier.named(node, self.certificates)
 
@@ -74,8 +76,10 @@ class TlsConnection(TcpConnection):
         return self._verifier.must_bind(node, over_tcp=True)
 
     def remember(self, node: str, *, bound: bool = False) -> None:
-        """Stores the peer's key if the trust setting requires it. Raises PeerRefused if another
-        key is stored for the node."""
+        """Stores the peer's key if the trust setting requires it.
+
+        Raises PeerRefused if another key is stored for the node.
+        """
         if self.role is Role.LISTENER:
             self._verifier.learn_dialer(node, self.certificates, bound=bound)
         else:

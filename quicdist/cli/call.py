@@ -142,9 +142,9 @@ def _drop(text: str) -> None:
 async def called(
     ours: Node, node: str, wanted: tuple[str, str, list[Term]], timeout: float | None
 ) -> Term:
-    """What a call on a connected node returns. Raises what Node.call and Node.rpc raise."""
-    # A node older than erpc has a rex. One that knows erpc and refuses the call has answered:
-    # asked by way of rex as well, a gateway's policy would say that there is none.
+    """Returns the result of a call on a connected node. Raises as Node.call and Node.rpc."""
+    # A node without erpc has rex. If a node with erpc refuses the call, rex is not tried, because a
+    # gateway's policy would answer that rex does not exist.
     call = ours.call if ours.peer(node).can_spawn else ours.rpc
     return await call(node, *wanted, timeout=timeout)
 
@@ -188,8 +188,10 @@ _ALIAS = re.compile(
 
 
 def unaliased(text: str) -> str:
-    """A module, a function or a call in Erlang notation that begins with an alias of Elixir:
-    `Shop.report(1)` is 'Elixir.Shop':'report'(1). What is no alias stays as it is."""
+    """Expands an Elixir alias at the start of a module, function or call in Erlang notation.
+
+    `Shop.report(1)` becomes 'Elixir.Shop':'report'(1). Other text is returned unchanged.
+    """
     match = _ALIAS.fullmatch(text)
     if match is None:
         return text
@@ -213,14 +215,14 @@ def _parted(text: str) -> tuple[str, str]:
 
 
 def problem(error: CallError) -> Problem:
-    """What the call ended with, in one line."""
+    """The outcome of the call in one line."""
     match error.reason:
         case ("python_error", str(kind), bytes(text), bytes()):
-            # What another node of ours answers; its traceback is for -v.
+            # The answer of a quicdist node. -v shows its traceback.
             what = str(error).split(" ended with ")[0]
             return Problem(ExitCode.NO, f"{what} raised {kind}: {text.decode(errors='replace')}")
         case ("signal", ("python_error", str(kind), bytes(text), bytes())):
-            # The function has returned; it is its value that could not be sent.
+            # The function has returned, but its value could not be sent.
             what = str(error).split(" ended with ")[0]
             why = text.decode(errors="replace")
             return Problem(
@@ -230,7 +232,7 @@ def problem(error: CallError) -> Problem:
 
 
 def show_details(error: CallError) -> None:
-    """Stack frames of Erlang, and the traceback that a Python node sends along."""
+    """Prints the stack frames of Erlang, and the traceback that a Python node sends."""
     for frame in error.stack:
         print(f"  in {harmless_term(_frame(frame))}", file=sys.stderr)
     match error.reason:
@@ -246,7 +248,7 @@ _MAX_ARITY = 255
 
 
 def _frame(frame: Term) -> str:
-    """`lists:nth/2 (lists.erl, line 178)`, or with its arguments where they are told."""
+    """`lists:nth/2 (lists.erl, line 178)`, or with its arguments if they are included."""
     from quicdist.etf import Atom
     from quicdist.etf.notation import format_bounded
 

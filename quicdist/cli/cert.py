@@ -337,7 +337,7 @@ def forget(
 
 
 async def _presented(node: str, timeout: float) -> Certificates:
-    """The certificates that a node presents, also if it then refuses us. Raises Problem."""
+    """The certificates that a node presents, even if it then rejects this node. Raises Problem."""
     from quicdist.carriers.base import DialError
     from quicdist.carriers.quic.endpoint import Endpoint
     from quicdist.carriers.quic.settings import QuicSettings

@@ -1,4 +1,4 @@
-"""What client commands share: a node that exists while the command runs."""
+"""The node of client commands, which exists while the command runs."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def connected(settings: Settings, *, on_output: Write | None = None) -> As
 
 
 def run(main: Coroutine[object, object, _T], verbose: int) -> _T:
-    """Runs it, with log lines as --verbose requires."""
+    """Runs the command, with the log level of --verbose."""
     start_logging(verbose)
     if not verbose:
         _only_what_the_problem_does_not_say()
@@ -81,7 +81,7 @@ def run(main: Coroutine[object, object, _T], verbose: int) -> _T:
 
 
 def _only_what_the_problem_does_not_say() -> None:
-    """Without --verbose the error line is enough: the log would repeat it."""
+    """Disables log records that repeat the error line, unless --verbose is given."""
     import logging
 
     for name in ("quicdist", "quic"):

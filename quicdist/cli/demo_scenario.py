@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _HOST = "127.0.0.1"
 _PATIENCE = 30.0
-"""Seconds allowed for each step; each takes less than one."""
+"""Time limit of each step in seconds. A step usually takes less than a second."""
 
 # The process echo answers each sender, and reports the end of a process that it monitors. The node
 # ends with the pipe LIFELINE, so that it does not outlive the demo.
@@ -181,7 +181,7 @@ async def _messages(story: _Story, node: Node, me: Mailbox, erl: str) -> None:
     blob = os.urandom(1 << 20)
     back = await asyncio.wait_for(round_trip(blob), _PATIENCE)
     if not isinstance(back, tuple) or back[2] != blob:
-        raise Problem(ExitCode.NO, "a binary of 1 MiB came back changed")
+        raise Problem(ExitCode.NO, "a binary of 1 MiB was returned changed")
     story.show("A binary of 1 MiB there and back, in fragments", "identical")
 
     async def from_erlang() -> object:

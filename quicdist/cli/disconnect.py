@@ -32,7 +32,7 @@ def disconnect(
         str,
         typer.Argument(
             metavar="PEER",
-            help="The node that NODE is to be disconnected from.",
+            help="The node to disconnect NODE from.",
             show_default=False,
         ),
     ],
@@ -50,12 +50,12 @@ def disconnect(
     require_binding: RequireBinding = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Have NODE end its connection to PEER, as erlang:disconnect_node/1 does there.
+    """Close the connection of NODE to PEER, as erlang:disconnect_node/1 on NODE does.
 
-    An Erlang or Elixir node does so for every node that it trusts, through its gateway, too, if the
-    gateway's policy allows the call. A Python node does so for nodes whose rules have
-    erlang:disconnect_node written out in `calls`. PEER may connect again: to keep it out, remove
-    its pin, revoke its certificate or change the policy first.
+    An Erlang or Elixir node permits this to every node in its cluster; a gateway must permit the
+    call in its policy. A Python node permits it to nodes whose `calls` contain
+    erlang:disconnect_node in full. PEER can connect again: to prevent that, remove its pin, revoke
+    its certificate or change the policy first.
     """
     from quicdist.cli import client
     from quicdist.cli.call import called, problem
@@ -92,4 +92,4 @@ def disconnect(
         raise problem(error) from None
     if was_connected is not True:
         raise Problem(ExitCode.NO, f"{node} is not connected to {peer}")
-    print(f"{node} has ended its connection to {peer}")
+    print(f"{node} has closed its connection to {peer}")

@@ -1,4 +1,4 @@
-"""`quicdist doctor`: why is there no connection to that node?"""
+"""`quicdist doctor`: find out why a node cannot be reached."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def doctor(
             "--tick",
             min=0.001,
             metavar="SECONDS",
-            help="How long to wait for a sign of life after the handshake.",
+            help="How long to wait for an answer after the handshake.",
         ),
     ] = 20.0,
     lookups: Lookups = None,
@@ -54,10 +54,10 @@ def doctor(
     crl: Crl = None,
     verbose: Verbose = 0,
 ) -> None:
-    """Walk the way to NODE step by step, and say where it stops and what to do next.
+    """Connect to NODE step by step, and show which step fails and what to do next.
 
-    Its name, its port, TLS and ALPN, its certificate, the distribution handshake, the cookie, and
-    whether the node behind it all lives. Nothing is kept of it.
+    The steps are the name, the port, TLS and ALPN, the certificate, the distribution handshake, the
+    cookie, and an answer of the node. Nothing is stored.
     """
     from quicdist import doctor as examination
     from quicdist.cli import client
@@ -96,7 +96,7 @@ def doctor(
         client.run(main(), verbose)
     except examination.Stopped as stopped:
         show(stopped.step.value, "no", f"{stopped}; {stopped.advice}" if as_json else "")
-        text = f"{node} stops at its {stopped.step.value}: {stopped}; {stopped.advice}"
+        text = f"{node} fails at the step {stopped.step.value}: {stopped}; {stopped.advice}"
         raise Problem(codes[stopped.trouble], text) from None
     finally:
         if as_json:

@@ -1,4 +1,4 @@
-"""The exported functions of a Python node, as `quicdist:exports()` tells them."""
+"""The exported functions of a Python node, from its answer to `quicdist:exports()`."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Function:
     module: Atom
     name: Atom
     least: int
-    """Arguments that it must be given."""
+    """The minimum number of arguments."""
 
     most: int | None
-    """Arguments that it takes; None is any number."""
+    """The maximum number of arguments; None if there is none."""
 
     doc: str
 
@@ -56,11 +56,11 @@ class Function:
 
     @property
     def summary(self) -> str:
-        """The first line of the docstring, fit for a terminal."""
+        """The first line of the docstring, without control characters."""
         return harmless(self.doc)
 
     def as_json(self) -> dict[str, Value]:
-        """Its fields."""
+        """Returns the fields for JSON output."""
         return {
             "module": str(self.module),
             "function": str(self.name),
@@ -71,7 +71,7 @@ class Function:
 
 
 async def functions_of(ours: Node, node: str, timeout: float) -> list[Function]:
-    """What a connected node says that it exports. Raises Problem, and what Node.call raises."""
+    """Returns the exports of a connected node. Raises Problem, and as Node.call."""
     try:
         answer = await ours.call(node, "quicdist", "exports", [], timeout=timeout)
         told = from_term(answer, list[_Told])

@@ -82,8 +82,8 @@ def gateway(
             "--epmd-port",
             min=0,
             max=65535,
-            help="The loopback TCP port where the BEAM node asks; by default the port in NAME, or "
-            "4369. Another one is told to the BEAM node with ERL_EPMD_PORT.",
+            help="The loopback TCP port for EPMD requests of the BEAM node; by default the port in "
+            "NAME, or 4369. For another port, set ERL_EPMD_PORT on the BEAM node.",
             show_default=False,
         ),
     ] = None,
@@ -105,9 +105,9 @@ def gateway(
             "--default-port",
             min=1,
             max=65535,
-            help="The UDP port of other hosts' gateways, for nodes whose names do not say one: "
-            "their hosts are looked up by the resolver. By default that of --listen, where NAME "
-            "says no port.",
+            help="The UDP port of the gateways of other hosts, for node names without a port. The "
+            "resolver finds the address of the host. By default the port of --listen if NAME "
+            "contains no port.",
             show_default=False,
         ),
     ] = None,
@@ -194,7 +194,7 @@ def _print_emitted(emitted: Emitted, erl: str) -> None:
 
 
 class Form(enum.Enum):
-    """How the status is printed."""
+    """The format of the status output."""
 
     TEXT = "text"
     JSON = "json"

@@ -13,23 +13,24 @@ if TYPE_CHECKING:
     from quicdist.etf import Term
 
 Value: TypeAlias = Union[bool, int, float, str, "list[Value]", "dict[str, Value]", None]
-"""What JSON has."""
+"""The types of JSON values."""
 
 _DEEPEST = 100
-"""Levels of a term that become JSON; what is nested deeper is text in Erlang notation."""
+"""Maximum nesting depth of a term in JSON. Deeper terms are text in Erlang notation."""
 
 
 def print_object(fields: dict[str, Value]) -> None:
-    """Prints it. Characters beyond ASCII are escaped, so that nothing steers a terminal."""
+    """Prints one JSON object. Other characters than ASCII are escaped."""
     print(json.dumps(fields, allow_nan=False), flush=True)
 
 
 def json_value(term: Term, node: str | None = None, depth: int = 0) -> Value:
-    """The JSON that is closest to a term. It is lossy: use the notation where that matters.
+    """The JSON value for a term. It is lossy; Erlang notation is not.
 
     Atoms and UTF-8 binaries are strings, `undefined` and `nil` are null, tuples are arrays, a map
-    is an object whose keys that are no atoms or UTF-8 binaries are in Erlang notation. Everything
-    else (pids, references, other binaries, floats that JSON lacks) is a string in Erlang notation.
+    is an object in which keys other than atoms and UTF-8 binaries are in Erlang notation. All other
+    terms (pids, references, other binaries, floats without a JSON form) are strings in Erlang
+    notation.
     """
     from quicdist.etf import Atom
     from quicdist.etf.notation import format_term

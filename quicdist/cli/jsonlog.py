@@ -13,7 +13,7 @@ _OF_EVERY_RECORD = frozenset(
 
 
 def error_line(text: str) -> str:
-    """The last line of a command that failed: JSON where the log is, else plain text."""
+    """The last line of a failed command: JSON with --log-json, otherwise plain text."""
     if "--log-json" not in sys.argv:
         return f"quicdist: {text}"
     fields = {"name": "quicdist.cli", "levelno": logging.ERROR, "levelname": "ERROR", "msg": text}
@@ -21,10 +21,10 @@ def error_line(text: str) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line; nothing in it steers a terminal, as JSON escapes what could."""
+    """Formats a record as one JSON object, in which control characters are escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """As one string."""
+        """Returns the JSON object."""
         time = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
         shown: dict[str, object] = {
             "time": time.isoformat(timespec="milliseconds"),

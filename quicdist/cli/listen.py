@@ -142,8 +142,10 @@ class Settings:
 
     @contextlib.asynccontextmanager
     async def up(self) -> AsyncIterator[Node]:
-        """The node, up, and its metrics where they are wanted. Raises what Node raises,
-        CertificateError, MissingExtra and OSError among it."""
+        """Runs the node, and its metrics if --prometheus is given.
+
+        Raises what Node raises, and CertificateError, MissingExtra and OSError.
+        """
         async with self._node() as node:
             self._reread_at_hangup(node)
             if self.prometheus is None:
@@ -175,14 +177,14 @@ class Settings:
                 node.change_cookies(read_cookies(cookies))
             except CookieError as error:
                 extra = {"event": "cookies_failed", "reason": str(error)}
-                log.error("%s; the cookies used before stay in use", error, extra=extra)
+                log.error("%s; the previous cookies remain in use", error, extra=extra)
         if self.policy is not None:
             try:
                 changed = replace(self._access(), policy=read_policy(self.policy))
                 node.change_access(changed)
             except PolicyError as error:
                 extra = {"event": "policy_failed", "node": node.name, "path": str(self.policy)}
-                log.error("the policy stays as it was: %s", error, extra=extra)
+                log.error("the policy was not replaced: %s", error, extra=extra)
 
     def _access(self) -> Access:
         return access(self.accept, self.dial, self.calls)
@@ -398,8 +400,11 @@ def run(
 
 
 def _imported_or_reloaded(texts: Sequence[str]) -> list[object]:
-    """The modules. After an error in one of them, waits until a source file has changed and
-    restarts. Raises Problem if there is no file to watch."""
+    """The modules.
+
+    After an error in one of them, waits until a source file has changed and restarts. Raises
+    Problem if there is no file to watch.
+    """
     import asyncio
 
     from quicdist.cli import reloading

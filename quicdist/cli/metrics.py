@@ -1,4 +1,4 @@
-"""Metrics of what a command runs, over HTTP."""
+"""Serves the metrics of a command over HTTP."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ logger = logging.getLogger("quicdist.cli")
 
 @contextlib.contextmanager
 def served(what: Node | Gateway | Relay, where: str) -> Iterator[None]:
-    """At `[IP:]PORT`, as long as the `with`. Raises Problem, MissingExtra."""
+    """Serves metrics at `[IP:]PORT` while the body of the `with` runs.
+
+    Raises Problem, MissingExtra.
+    """
     from quicdist.cluster.names import parse_listen
     from quicdist.metrics.prometheus import serve
 

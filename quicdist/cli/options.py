@@ -70,8 +70,8 @@ Trusted = Annotated[
         "--ca",
         metavar="HOW",
         help="How peers are verified: `first-use` accepts the key of the first connection to a "
-        "node, and no other later; FILE has certificates of authorities (PEM); `pins:FILE` has a "
-        "node name and a fingerprint in each line; `none` accepts every peer.",
+        "node and rejects other keys later; FILE has certificates of authorities (PEM); "
+        "`pins:FILE` has a node name and a fingerprint in each line; `none` accepts every peer.",
     ),
 ]
 AllowUncertified = Annotated[
@@ -182,8 +182,8 @@ PolicyFile = Annotated[
     typer.Option(
         "--policy",
         metavar="FILE",
-        help="What peers may do to the node, in TOML; without it every node that has the cookie "
-        "may do everything. At SIGHUP it is read again.",
+        help="The permissions of peers, in TOML. Without it every node with the cookie may do "
+        "everything. SIGHUP reloads it.",
         show_default=False,
     ),
 ]
@@ -328,7 +328,8 @@ def identity(
 ) -> Identity | None:
     """Returns the identity of --cert, --key and --key-passphrase-file, or None for the default.
 
-    Raises CertificateError, Problem."""
+    Raises CertificateError, Problem.
+    """
     from quicdist.carriers.trust import Identity
 
     if certificate is None:
@@ -423,7 +424,8 @@ def access(
 def trusted_by(how: str, uncertified: Sequence[str] = (), crl: Path | None = None) -> Trust:
     """Returns the trust of --trust, --allow-uncertified and --crl.
 
-    Raises CertificateError, Problem."""
+    Raises CertificateError, Problem.
+    """
     from quicdist.carriers.trust import Trust
     from quicdist.carriers.trust.known_nodes import KnownNodes
 

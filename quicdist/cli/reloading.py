@@ -19,20 +19,22 @@ from pathlib import Path
 _log = logging.getLogger("quicdist.cli")
 
 _INTERVAL = 0.5
-"""Seconds between two looks at the files."""
+"""Seconds between two checks of the files."""
 
 _PACKAGE = Path(__file__).parent.parent
 
 
 def loaded_sources() -> set[Path]:
-    """The source files of all imported modules, except the standard library, installed packages
-    and quicdist."""
+    """Returns the source files of all imported modules of the application.
+
+    The standard library, installed packages and quicdist are omitted.
+    """
     paths = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
     return _watched(map(Path, filter(None, paths)))
 
 
 def failed_sources(error: BaseException | None) -> set[Path]:
-    """The source files that an import error leads through."""
+    """The source files in the traceback of an import error."""
     found: set[Path] = set()
     while error is not None:
         if isinstance(error, SyntaxError) and error.filename:

@@ -1,4 +1,4 @@
-"""What the functions print that are called, between what we print ourselves."""
+"""Prints the output of called functions between the output of the command."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import TextIO
 from quicdist.cli.sanitize import harmless
 
 _QUIET = 0.3
-"""Seconds after which a line above a prompt is ended, whether more may follow or not."""
+"""Seconds without output after which an incomplete line above a prompt is ended."""
 
 
 class Printed:
-    """Shows text at once. What we say ourselves begins on a line of its own, after `end_line`."""
+    """Prints text immediately. Call `end_line` before other output, which then starts a line."""
 
     def __init__(self, stream: Callable[[], TextIO]) -> None:
-        """`stream` says where to, each time: a prompt has its own in the way."""
+        """`stream` returns the stream for each write, because a prompt replaces it."""
         self._stream = stream
         self._is_amid_line = False
         self._is_above_prompt = False
         self._quiet: asyncio.TimerHandle | None = None
 
     def __call__(self, text: str) -> None:
+        """Prints text of the called function. Control characters are replaced."""
         if not text:
             return
         self._follow()
@@ -33,7 +34,7 @@ class Printed:
             self._quiet = asyncio.get_running_loop().call_later(_QUIET, self.end_line)
 
     def end_line(self) -> None:
-        """Nothing more belongs to the line that was begun, if one was."""
+        """Ends an incomplete line."""
         self._follow()
         if self._is_amid_line:
             self._is_amid_line = False
@@ -41,7 +42,7 @@ class Printed:
 
     @contextlib.contextmanager
     def above_prompt(self) -> Iterator[None]:
-        """Meanwhile whole lines alone can be shown."""
+        """Prints only complete lines while the body of the `with` runs."""
         self.end_line()
         self._is_above_prompt = True
         try:

@@ -1,4 +1,4 @@
-"""What a peer said, without what would steer the terminal that shows it."""
+"""Removes control characters from the text of peers, which could control the terminal."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import logging
 
 
 def harmless(text: str, keep: str = "") -> str:
-    """`text` with a question mark for each control, bidi or other unprintable character.
+    """Replaces control, bidi and other unprintable characters by question marks.
 
-    Those in `keep` stay.
+    The characters in `keep` are not replaced.
     """
     if text.isprintable():
         return text
@@ -16,15 +16,15 @@ def harmless(text: str, keep: str = "") -> str:
 
 
 def harmless_term(text: str) -> str:
-    """A term in Erlang notation, which has escapes for such characters."""
+    """Escapes such characters in a term in Erlang notation."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else f"\\x{{{ord(char):x}}}" for char in text)
 
 
 class SanitizingFormatter(logging.Formatter):
-    """Log lines: further lines of a message are set in, so that they do not look like others."""
+    """Formats log records. Further lines of a message are indented, so none looks like a record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """As one string."""
+        """Returns the sanitized line."""
         return harmless(super().format(record), keep="\n\t").replace("\n", "\n    ")

@@ -1,4 +1,4 @@
-"""What `quicdist listen` and `quicdist run` do while their node is up."""
+"""The running node of `quicdist listen` and `quicdist run`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Output:
 
 @dataclass(slots=True)
 class Life:
-    """What ends `quicdist run`, besides a signal."""
+    """The conditions that end `quicdist run`, besides a signal."""
 
     drain: float
     """Seconds."""

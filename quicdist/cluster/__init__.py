@@ -1,0 +1,1 @@
+"""The connections to other nodes: names, lookups, liveness, queues, and access rules."""

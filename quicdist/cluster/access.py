@@ -19,8 +19,10 @@ _MOST_REMEMBERED = 4096
 
 
 class Tracebacks(enum.Enum):
-    """Which peers receive the traceback when an exported function raises. The local log always
-    has it."""
+    """Which peers receive the traceback when an exported function raises.
+
+    The local log always has it.
+    """
 
     LOOPBACK = "loopback"
     """Nodes on this machine. Other nodes receive only the type of the exception, since its text
@@ -90,8 +92,10 @@ class Access:
 
     @classmethod
     def of(cls, given: Access | Policy | Path | str | None) -> Access:
-        """Converts the argument of `Node(access=...)`. None is the default, a path that of a
-        policy file. Raises PolicyError."""
+        """Converts the argument of `Node(access=...)`.
+
+        None is the default, a path that of a policy file. Raises PolicyError.
+        """
         if given is None:
             return cls()
         if isinstance(given, Access):

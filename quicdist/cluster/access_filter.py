@@ -45,11 +45,11 @@ Target: TypeAlias = "Pid | Atom"
 class Answering(Protocol):
     """Sends the answers to refused signals, the same as for a nonexistent process."""
 
-    def send_down(
-        self, watcher: Watcher, sender: Pid, reference: Reference, reason: Term
-    ) -> None: ...
+    def send_down(self, watcher: Watcher, sender: Pid, reference: Reference, reason: Term) -> None:
+        """Sends DOWN for a monitor that is not allowed."""
 
-    def send_exit(self, sender: Pid, to: Pid, reason: Term) -> None: ...
+    def send_exit(self, sender: Pid, to: Pid, reason: Term) -> None:
+        """Sends an exit signal for a link that is not allowed."""
 
 
 class AccessFilter:
@@ -65,8 +65,10 @@ class AccessFilter:
         only_logs: bool = False,
         audit: Audit | None = None,
     ) -> None:
-        """`served` are the exported modules, which are governed by `AccessRules.calls`. With
-        `only_logs` every signal passes."""
+        """`served` are the exported modules, which are governed by `AccessRules.calls`.
+
+        With `only_logs` every signal passes.
+        """
         self._caller = caller
         self._system = system
         self._only_logs = only_logs
@@ -135,7 +137,7 @@ class AccessFilter:
     def _refused_message(self, to: Target | Reference, message: Payload) -> str:
         tag = _tag(message)
         if self._is_for_another(tag, to, message):
-            return f"a request to {to} that is to be answered elsewhere"
+            return f"a request to {to} whose answer goes to another process"
         if isinstance(to, Reference):
             return ""
         if is_runtime_tag(tag) and not self._rules.system_messages:
@@ -150,8 +152,10 @@ class AccessFilter:
         return ""
 
     def _is_for_another(self, tag: str | None, to: Target | Reference, message: Payload) -> bool:
-        """Whether its answer goes to a process that is not the peer's: that would be a message of
-        our own, which every process of ours takes."""
+        """Whether the answer would go to a process that is not the peer's.
+
+        That process would accept it as a message of this node.
+        """
         if self._rules.pids is Pids.ANY:
             return False
         match message:
@@ -170,8 +174,10 @@ class AccessFilter:
         return False
 
     def _refused_by_way_of_rex(self, message: Payload) -> str:
-        """Checks `rpc:sbcast` and the old `rpc:eval_everywhere`: rex forwards them to a
-        registered name."""
+        """Checks `rpc:sbcast` and the old `rpc:eval_everywhere`.
+
+        `rex` forwards them to a registered name.
+        """
         match message:
             case (Pid(), ("sbcast" | "send", Atom() as name, inner)):
                 refused = self._refused_message(name, inner)

@@ -134,8 +134,10 @@ class AccessRules:
         return any(pattern == EVERYTHING or fnmatchcase(called, pattern) for pattern in self.calls)
 
     def may_disconnect(self) -> bool:
-        """Returns whether the peer may close connections of a Python node
-        (`erlang:disconnect_node/1`). The rule must name the function in full."""
+        """Returns whether the peer may call `erlang:disconnect_node/1` on a Python node.
+
+        The rule must name the function in full.
+        """
         return DISCONNECT in self.calls
 
     @property
@@ -148,8 +150,10 @@ class AccessRules:
         return self.funs or self.may_call_everything
 
     def may_spawn_with(self, options: Iterable[Term]) -> bool:
-        """Returns whether these spawn options are allowed. Others, such as a heap size, can end
-        a node."""
+        """Returns whether these spawn options are allowed.
+
+        Others, such as a heap size, can end a node.
+        """
         return self.may_call_everything or all(_option(one) in _SPAWN_OPTIONS for one in options)
 
 

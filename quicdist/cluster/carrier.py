@@ -79,7 +79,9 @@ class Carrier(Protocol):
 
     def rebind(self) -> None:
         """Opens a new socket after an address change and moves the connections that allow it.
-        Raises OSError."""
+
+        Raises OSError.
+        """
 
     def describe(self) -> str:
         """Returns one log line about what this carrier verifies, logged at its first use."""

@@ -73,9 +73,11 @@ is not authenticated yet."""
 class Listener(Protocol):
     """Receives events about connections."""
 
-    def peer_up(self, peer: Peer) -> None: ...
+    def peer_up(self, peer: Peer) -> None:
+        """Called when the distribution handshake of a connection is complete."""
 
-    def peer_down(self, peer: Peer, reason: str) -> None: ...
+    def peer_down(self, peer: Peer, reason: str) -> None:
+        """Called when an established connection has ended. `reason` is one line for the log."""
 
     def unreachable(self, node: Atom, reason: str, cause: Cause) -> None:
         """Called if no connection could be established and signals were queued for it."""
@@ -84,10 +86,13 @@ class Listener(Protocol):
         """Called when the naming node has assigned a name. Calls `Connections.begin` with it."""
 
     def name_lost(self, reason: str) -> None:
-        """Called when the connection to the naming node is lost. That node may assign the name
-        again."""
+        """Called when the connection to the naming node is lost.
 
-    def probe(self, peer: Peer) -> None: ...
+        That node may assign the name again.
+        """
+
+    def probe(self, peer: Peer) -> None:
+        """Called to send a request that every live node answers. See `Liveness`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,15 +202,19 @@ class Connections:
         self._on_payload_refused = on_payload_refused
 
     async def be_named(self, by: Atom, asking: LocalNode) -> None:
-        """Connects to the node that assigns the name of this node. Raises NoConnection,
-        NodeNameError."""
+        """Connects to the node that assigns the name of this node.
+
+        Raises NoConnection, NodeNameError.
+        """
         self.local = asking
         self._namer = by
         await self.connect(by)
 
     async def connect(self, node: Atom) -> Peer:
-        """Returns the connection to a node. Connects first if necessary. Raises NoConnection,
-        NodeNameError."""
+        """Returns the connection to a node.
+
+        Connects first if necessary. Raises NoConnection, NodeNameError.
+        """
         peer = self.up.get(node)
         if peer is not None:
             return peer
@@ -243,10 +252,9 @@ class Connections:
     def when_up(
         self, node: Atom, begin: Callable[[Peer], None], fail: Callable[[Exception], None]
     ) -> None:
-        """Calls `begin` with the connection to a node when it is up, in order with queued signals,
-        or `fail`.
+        """Calls `begin` with the connection to a node when it is up, or `fail`.
 
-        Raises NoConnection, NodeNameError.
+        The order with queued signals is kept. Raises NoConnection, NodeNameError.
         """
         peer = self.up.get(node)
         if peer is not None:
@@ -277,8 +285,10 @@ class Connections:
     def post_if_connected(
         self, node: Atom, sender: Pid, signal: Signal, payload: Payload = NO_PAYLOAD
     ) -> None:
-        """Sends without waiting, in order with queued signals. Drops the signal if there is no
-        connection."""
+        """Sends without waiting, in order with queued signals.
+
+        Drops the signal if there is no connection.
+        """
         peer = self.up.get(node)
         if peer is not None:
             peer.post(sender, signal, payload)
@@ -286,8 +296,10 @@ class Connections:
             attempt.signals.append((sender, signal, payload))
 
     def send(self, route: Route, payload: Term) -> Awaitable[None] | None:
-        """Sends a message. Returns an awaitable if there is no connection or the backlog is
-        high."""
+        """Sends a message.
+
+        Returns an awaitable if there is no connection or the backlog is high.
+        """
         peer = self.up.get(route.node)
         return self._connect_and_send(route, payload) if peer is None else peer.send(route, payload)
 
@@ -523,8 +535,7 @@ class Connections:
         )
 
     def _on_beat(self) -> None:
-        """Logs when the event loop was blocked for so long that peers may have closed
-        connections."""
+        """Logs if the event loop was blocked long enough for peers to close connections."""
         self._beat = self._loop.call_later(BEAT, self._on_beat)
         length = self._watch.beat(self._loop.time())
         if length >= self._limits.net_ticktime / 4:

@@ -22,8 +22,10 @@ _log = logging.getLogger("quicdist.node")
 
 
 def find_cookie(given: str | None, home: Path | None = None) -> str:
-    """Returns the cookie to use. `home` is the user's directory, by default `Path.home()`.
-    Raises CookieError."""
+    """Returns the cookie to use.
+
+    `home` is the user's directory, by default `Path.home()`. Raises CookieError.
+    """
     if given is not None:
         return _checked(given, "the cookie given")
     places = list(_places(home))
@@ -37,7 +39,7 @@ def find_cookie(given: str | None, home: Path | None = None) -> str:
                 f"no cookie: none was given and {path} cannot be read: {error.strerror or error}"
             ) from None
         return _checked(_read(path, status), str(path))
-    looked = " and ".join(map(str, places)) or f"a {_FILE}, there being no home directory,"
+    looked = " and ".join(map(str, places)) or f"a {_FILE} (there is no home directory)"
     verb = "do" if len(places) > 1 else "does"
     raise CookieError(
         f"no cookie: none was given and {looked} {verb} not exist; pass one, or write the "
@@ -83,8 +85,10 @@ def _read(path: Path, status: os.stat_result) -> str:
 
 
 def read_cookies(path: Path) -> tuple[str, ...]:
-    """Returns the cookies in a file, one per line. The first is offered, all are accepted.
-    Raises CookieError."""
+    """Returns the cookies in a file, one per line.
+
+    The first is offered, all are accepted. Raises CookieError.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:

@@ -1,5 +1,7 @@
-"""Node lookup in DNS: `_erlang-dist._quic.HOST` SRV records (RFC 2782). Requires the extra
-`dns`."""
+"""Node lookup in DNS: `_erlang-dist._quic.HOST` SRV records (RFC 2782).
+
+Requires the extra `dns`.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +33,10 @@ class DnsSrv:
         _library()
 
     async def find(self, name: NodeName, timeout: float) -> Sequence[TransportAddress]:
+        """Returns the QUIC addresses in the SRV records of the host, in order of priority.
+
+        Raises NotFound if the host is an IP address or has no such record.
+        """
         if _is_address(name.host):
             raise NotFound("an IP address is not looked up in DNS")
         records = await service_records(f"{_SERVICE}.{name.host}", timeout, self._resolver())
@@ -56,8 +62,10 @@ class ServiceRecord:
 async def service_records(
     question: str, timeout: float, resolver: Any = None
 ) -> Sequence[ServiceRecord]:
-    """Returns the SRV records of a service, in order of priority, and in random order by weight
-    within a priority. Raises NotFound, MissingExtra."""
+    """Returns the SRV records of a service, in order of priority.
+
+    Within a priority the order is random by weight. Raises NotFound, MissingExtra.
+    """
     dns = _library()
     resolver = resolver or dns.asyncresolver.Resolver()
     try:

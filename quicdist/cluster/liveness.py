@@ -26,8 +26,9 @@ _RECENT = 10.0
 
 
 class LoopWatch:
-    """Detects a blocked event loop from beats that are due each second. Times are event loop times
-    in seconds.
+    """Detects a blocked event loop from beats that are due each second.
+
+    Times are event loop times in seconds.
 
     Any method may be called first after a blocked period, also before the beat itself.
     """
@@ -40,8 +41,10 @@ class LoopWatch:
         """When the last blocked period ended, or the watch began. Silence counts from here."""
 
     def beat(self, now: float) -> float:
-        """Notes a beat; the next one is due in BEAT seconds. Returns the length of the blocked
-        period that has just ended, or 0.0."""
+        """Notes a beat; the next one is due in BEAT seconds.
+
+        Returns the length of the blocked period that has just ended, or 0.0.
+        """
         self._look(now)
         length, self._unreported = self._unreported, 0.0
         self._due = now + BEAT
@@ -128,8 +131,11 @@ class Liveness:
     def __init__(
         self, ticktime: float, now: float, *, needs_probe: bool, has_keepalive: bool
     ) -> None:
-        """`ticktime` is net_ticktime in seconds. `needs_probe` is the trait of the dialect.
-        `has_keepalive` means that the carrier receives packets even while frames are not read."""
+        """`ticktime` is net_ticktime in seconds.
+
+        `needs_probe` is the trait of the dialect. `has_keepalive` means that the carrier receives
+        packets even while frames are not read.
+        """
         self._ticktime = ticktime
         self._needs_probe = needs_probe
         self._has_keepalive = has_keepalive
@@ -178,10 +184,9 @@ class Liveness:
         return Tick(sends_tick, probes, pause)
 
     def _is_silent(self, now: float, seen: Observed) -> bool:
-        """Returns whether the node has not answered several probes for 1.25 net_ticktime, the
-        maximum in OTP.
+        """Returns whether the node has not answered several probes for 1.25 net_ticktime.
 
-        A node that has just started on a busy machine answers late.
+        This is the maximum in OTP. A node that has just started on a busy machine answers late.
         """
         silence = now - seen.heard_at
         return self._probes >= _PROBES and silence >= 1.25 * self._ticktime
@@ -194,8 +199,10 @@ class Liveness:
         return True
 
     def _is_stuck(self, now: float, seen: Observed) -> bool:
-        """Returns whether unread answers pause the peer and none was sent for net_ticktime. The
-        peer may wait for this node to read, a deadlock."""
+        """Returns whether unread answers pause the peer and none was sent for net_ticktime.
+
+        The peer may wait for this node to read, a deadlock.
+        """
         if not seen.is_behind_answers or seen.frames_sent != self._frames_sent:
             self._answers_moved = now
         return now - self._answers_moved >= self._ticktime

@@ -30,7 +30,9 @@ class Lookup(Protocol):
 
     async def find(self, name: NodeName, timeout: float) -> Sequence[TransportAddress]:
         """Returns the addresses of a node, to be tried in order, within `timeout` seconds.
-        Raises NotFound."""
+
+        Raises NotFound.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class PortInName:
     """Takes the address from the name: `port@ip` is a UDP port of an address."""
 
     async def find(self, name: NodeName, timeout: float) -> Sequence[TransportAddress]:
+        """Returns the UDP address in the name. Raises NotFound if the name contains no port."""
         address = name.address
         if address is None or not address.port:
             raise NotFound("the name has no port: expected port@ip for QUIC")
@@ -59,6 +62,7 @@ class Table:
         object.__setattr__(self, "_places", read)
 
     async def find(self, name: NodeName, timeout: float) -> Sequence[TransportAddress]:
+        """Returns the address in the table. Raises NotFound if the table lacks the name."""
         place = self._places.get(str(name))
         if place is None:
             raise NotFound("the table does not contain the node")
@@ -67,12 +71,15 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Epmd:
-    """Asks the EPMD of the host in the name, at ERL_EPMD_PORT or 4369. EPMD knows nodes on TCP
-    and TLS."""
+    """Asks the EPMD of the host in the name, at ERL_EPMD_PORT or 4369.
+
+    EPMD knows nodes on TCP and TLS.
+    """
 
     port: int | None = None
 
     async def find(self, name: NodeName, timeout: float) -> Sequence[TransportAddress]:
+        """Returns the TCP address in EPMD. Raises NotFound if EPMD does not know the name."""
         address = epmd.EpmdAddress(name.host, self.port or epmd.default_port())
         try:
             found = await epmd.look_up(name.alive, address, timeout=timeout)
@@ -93,8 +100,10 @@ def _no_epmd(error: Exception) -> Cause:
 
 
 def cause_of(answers: Sequence[NotFound]) -> Cause:
-    """Returns the most specific cause of failed lookups: the last one that could have known the
-    node."""
+    """Returns the most specific cause of failed lookups.
+
+    It is that of the last lookup that could have known the node.
+    """
     told = [one.cause for one in answers if one.cause is not Cause.NOT_FOUND]
     return told[-1] if told else Cause.NOT_FOUND
 

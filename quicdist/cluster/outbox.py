@@ -31,17 +31,21 @@ class Outlet(Protocol):
     """The part of a connection that an outbox needs."""
 
     @property
-    def is_writable(self) -> bool: ...
+    def is_writable(self) -> bool:
+        """Whether the carrier accepts more frames. See `carriers.base.Connection`."""
 
-    def send_frame(self, parts: Frame) -> None: ...
+    def send_frame(self, parts: Frame) -> None:
+        """Passes one frame to the carrier."""
 
 
 class Cutter(Protocol):
     """The part of a channel that an outbox needs."""
 
     def frame(self, message: OutgoingMessage) -> bytes | None:
-        """Returns the frame of a small message, which must be sent next, or None for other
-        messages."""
+        """Returns the frame of a small message, or None for other messages.
+
+        The frame must be sent next.
+        """
 
     def frames(self, message: OutgoingMessage) -> Iterator[Frame]:
         """Yields the frames of any message."""

@@ -146,6 +146,7 @@ class Peer:
         """The creation of the local name, which the peer may have assigned."""
         self.refusal: HandshakeRefused | None = None
         self.offers_binding = False
+        self.takes_deadlines = False
         """Whether the dialer binds its cookie proof to the TLS session."""
         self.up_since = 0.0
         """Unix time when the handshake finished, in seconds."""
@@ -284,6 +285,8 @@ class Peer:
         self.name = Atom(event.peer.name)
         self.creation = event.peer.creation
         self.flags = event.flags
+        # Only nodes of quicdist bind the handshake to the TLS session.
+        self.takes_deadlines = Flag.CHANNEL_BINDING in event.peer.flags
         self.local_name = event.local_name
         self.local_creation = event.local_creation
         self.is_hidden = Flag.PUBLISHED not in event.peer.flags
@@ -333,8 +336,11 @@ class Peer:
             return self.session.encode(signal, error_reason(error))
 
     def send(self, route: Route, payload: Term) -> Awaitable[None] | None:
-        """Sends a message. Returns an awaitable while the sender's backlog is high. Raises
-        EtfEncodeError, NoConnection."""
+        """Sends a message.
+
+        Returns an awaitable while the sender's backlog is high. Raises EtfEncodeError,
+        NoConnection.
+        """
         outbox = self._outbox
         if self.guard is not None:
             self.guard.heard(route.sender)
@@ -372,8 +378,10 @@ class Peer:
         self.connection.consumed(self._take_turn())
 
     def _take_turn(self) -> int:
-        """Handles queued packets, at most _TURN, until a receiver pauses the peer. Returns their
-        bytes."""
+        """Handles queued packets, at most _TURN, until a receiver pauses the peer.
+
+        Returns their bytes.
+        """
         queue = self._queue
         held_by = self._held_by
         consumed = 0
@@ -525,8 +533,10 @@ class Peer:
         return bool(self._held_by)
 
     def traffic(self, carrier: ConnectionStatistics) -> Traffic:
-        """Returns the traffic of this connection so far. `carrier` has the counters of the
-        carrier."""
+        """Returns the traffic of this connection so far.
+
+        `carrier` has the counters of the carrier.
+        """
         held_now = self._loop.time() - self._held_since if self._held_by else 0.0
         return Traffic(
             bytes_sent=carrier.bytes_sent,
@@ -634,8 +644,10 @@ class Peer:
         self.connection.close(reason)
 
     def connection_lost(self, reason: CloseReason) -> None:
-        """Called when the carrier has lost the connection. Packets already received are still
-        handled."""
+        """Called when the carrier has lost the connection.
+
+        Packets already received are still handled.
+        """
         if self.state is State.DOWN:
             return
         while self._queue:
@@ -656,8 +668,10 @@ class Peer:
         )
 
     def _judgement(self, reason: str, cause: Cause) -> tuple[str, Cause]:
-        """Interprets the end of a handshake. OTP does not report a wrong cookie: it closes the
-        connection, or sends nothing."""
+        """Interprets the end of a handshake.
+
+        OTP does not report a wrong cookie: it closes the connection, or sends nothing.
+        """
         if self.state is State.HANDSHAKE and self.session.is_judged:
             reason += "; the peer has received the cookie proof, so the cookies probably differ"
             cause = Cause.COOKIE

@@ -44,8 +44,11 @@ class PeerRules(AccessRules):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Rules for peers. The first entry that matches a peer's name applies. A peer without a
-    match is rejected in the handshake, as by `net_kernel:allow/1`."""
+    """Rules for peers.
+
+    The first entry that matches a peer's name applies. A peer without a match is rejected in the
+    handshake, as by `net_kernel:allow/1`.
+    """
 
     peers: tuple[PeerRules, ...]
     mode: Mode = Mode.REFUSE

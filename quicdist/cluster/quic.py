@@ -26,20 +26,25 @@ _ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 
 @dataclass(frozen=True, slots=True)
 class Quic(QuicOptions):
-    """QUIC, for names of the form `port@ip`. The negotiated ALPN protocol ID selects the
-    dialect."""
+    """QUIC, for names of the form `port@ip`.
+
+    The negotiated ALPN protocol ID selects the dialect.
+    """
 
     dial_alpns: Sequence[str] = ALL_ALPNS
     listen_alpns: Sequence[str] = ALL_ALPNS
 
     def make(self, credentials: Credentials) -> Carrier:
+        """Returns a carrier with these settings. It opens no socket until it is used."""
         return _QuicCarrier(self, credentials)
 
 
 class _QuicCarrier:
-    """A node named `port@ip` has one endpoint with one UDP socket. `port@localhost` has one for
-    each address of localhost, with the same port. Other nodes only dial, through one endpoint
-    for each address family, opened on first use."""
+    """A node named `port@ip` has one endpoint with one UDP socket.
+
+    `port@localhost` has one for each address of localhost, with the same port. Other nodes only
+    dial, through one endpoint for each address family, opened on first use.
+    """
 
     transport = Transport.QUIC
 
@@ -164,8 +169,10 @@ class _QuicCarrier:
 
 
 async def _addresses(host: str) -> Sequence[str]:
-    """Returns the addresses to bind for a host. A lookup of `localhost` may return any of its
-    addresses."""
+    """Returns the addresses to bind for a host.
+
+    A lookup of `localhost` may return any of its addresses.
+    """
     if host != "localhost":
         return [host]
     loop = asyncio.get_running_loop()

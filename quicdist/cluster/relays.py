@@ -138,8 +138,10 @@ def _rank(key: str, record: ServiceRecord) -> bytes:
 
 
 def _wildcard_for(host: str) -> str:
-    """The wildcard address of both families if this machine has IPv6, for direct paths over it, or
-    of the one in which it reaches a host."""
+    """The wildcard address to bind for a relay at `host`.
+
+    It is that of both families if this machine has IPv6, for direct paths over it.
+    """
     if has_global_ipv6():
         return "::"
     try:

@@ -15,12 +15,11 @@ logger = logging.getLogger("quicdist.node")
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How to repeat failed connection attempts: `await node.connect("5555@10.0.0.7",
-    retry=Retry())`.
+    """How to repeat failed connection attempts, as `node.connect(..., retry=Retry())`.
 
     Pauses double from `first` to `most` seconds. Each is reduced at random by up to a half, so that
     nodes that lose the same peer do not all reconnect at the same time. `attempts` limits the
-    number of attempts. A refusal is final, since a later attempt would be refused as well.
+    number of attempts. A rejection ends the attempts.
     """
 
     first: float = 0.5

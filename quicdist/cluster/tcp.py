@@ -59,6 +59,10 @@ class Tcp:
     limits: CarrierLimits = field(default_factory=CarrierLimits)
 
     def make(self, credentials: Credentials) -> Carrier:
+        """Returns a carrier with these settings. It opens no socket until it is used.
+
+        Raises NodeError if the trust setting requires TLS.
+        """
         if credentials.trust.require_tls:
             raise NodeError("Tcp() excludes Trust(require_tls=True): use Tls(), or omit `carriers`")
         return TcpCarrier(self, credentials)
@@ -77,6 +81,7 @@ class TcpCarrier:
         self._epmd: EpmdServer | None = None
 
     async def open(self, own: ListenerSettings | None, accept: Accept) -> str | None:
+        """Listens and registers in EPMD if the name of this node has the form `name@host`."""
         if own is None or own.name.address is not None:
             return None
         host, port = own.listen or (_listening_host(own.name.host), self._settings.port)
@@ -98,6 +103,7 @@ class TcpCarrier:
         return await tcp.TcpListener.open(host, port, accept=accept, limits=limits, make=make)
 
     async def dial(self, node: str, place: TransportAddress, timeout: float) -> Connection:
+        """Dials a node. Raises CertificateRejected if the node has a known key, which needs TLS."""
         verifier = self._credentials.verifier
         try:
             verifier.in_the_clear(node)
@@ -109,6 +115,7 @@ class TcpCarrier:
         return connection
 
     async def close(self, timeout: float) -> None:
+        """Unregisters the node, stops the embedded EPMD, and closes the listener."""
         # The registration is closed first, since it starts an EPMD server when EPMD disappears.
         if self._entry is not None:
             await self._entry.close()
@@ -121,12 +128,15 @@ class TcpCarrier:
         """Does nothing: a TCP connection cannot move to another socket."""
 
     def relay(self) -> RelayStatus | None:
+        """Returns None: relays are for QUIC."""
         return None
 
     def refusals(self) -> Mapping[RejectReason, int]:
+        """Returns nothing: TCP accepts every connection before the distribution handshake."""
         return {}
 
     def describe(self) -> str:
+        """Returns a log line that warns of the missing encryption."""
         return "TCP for nodes named name@host: no encryption and no authentication"
 
     async def _register(self, own: ListenerSettings, host: str, port: int) -> Registration:

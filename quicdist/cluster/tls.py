@@ -23,6 +23,7 @@ class Tls(Tcp):
     """
 
     def make(self, credentials: Credentials) -> Carrier:
+        """Returns a carrier with these settings. It opens no socket until it is used."""
         return _TlsCarrier(self, credentials)
 
 

@@ -30,8 +30,10 @@ def are_for(tracebacks: Tracebacks, host: str) -> bool:
 
 
 def without_tracebacks(term: Term, depth: int = _DEPTH) -> Term:
-    """Returns the term with each Python error reduced to its type. Returns the same object if it
-    has none."""
+    """Returns the term with each Python error reduced to its type.
+
+    Returns the same object if it has none.
+    """
     if type(term) is not tuple or not depth or len(term) > _LONGEST:
         return term
     if len(term) == 4 and term[0] is PYTHON_ERROR:

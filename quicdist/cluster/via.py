@@ -30,8 +30,11 @@ Relays: TypeAlias = tuple[RelayAddress | Fleet, ...]
 
 
 def parse_via(via: Via) -> Relays:
-    """Parses the setting: `4433@203.0.113.10`, `4433@relay.example.org/8443` with the TCP port for
-    TLS (0: none; by default 443), a domain with SRV records, or several. Raises NodeNameError."""
+    """Parses the setting.
+
+    `4433@203.0.113.10`, `4433@relay.example.org/8443` with the TCP port for TLS (0: none; by
+    default 443), a domain with SRV records, or several. Raises NodeNameError.
+    """
     given = [via] if isinstance(via, str | RelayAddress) else list(via)
     if not given:
         raise NodeNameError("via= has no relay: expected port@host")

@@ -43,10 +43,10 @@ class Step(enum.Enum):
 class Trouble(enum.Enum):
     """The kind of failure that stops an examination."""
 
-    NAME = "the name means nothing"
-    UNREACHABLE = "nothing answers, or no node"
-    REFUSED = "the node answers, and one of the two does not want the other"
-    SILENT = "the node took the connection, and no answer came in time"
+    NAME = "the name is invalid or has no address"
+    UNREACHABLE = "no node answers at the address"
+    REFUSED = "the node answers, and one node rejects the other"
+    SILENT = "the node accepted the connection and did not answer in time"
 
 
 @dataclass(frozen=True, slots=True)

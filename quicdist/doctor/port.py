@@ -16,10 +16,10 @@ _PAUSES = (0.2, 0.4, 0.8)
 class Answer(enum.Enum):
     """The answer of a port."""
 
-    QUIC = "it speaks QUIC"
-    OTHER = "something answers that is not QUIC"
-    NOBODY = "nobody listens there"
-    NOTHING = "no answer came"
+    QUIC = "the port answers QUIC"
+    OTHER = "the port answers another protocol"
+    NOBODY = "the port is closed"
+    NOTHING = "no answer"
 
 
 class _Asking(asyncio.DatagramProtocol):

@@ -27,12 +27,15 @@ class RelayLink:
         connection.handler = self
 
     async def observed(self, timeout: float) -> Address:
-        """Asks the relay for the address of this machine. Raises TimeoutError if it does not tell,
-        and ConnectionError if it closes the connection."""
+        """Asks the relay for the address of this machine.
+
+        Raises TimeoutError if it does not tell, and ConnectionError if it closes the connection.
+        """
         self._connection.send_handshake(encode(KeepAlive()))
         return await asyncio.wait_for(self._observed, timeout)
 
     def packets_received(self, packets: Sequence[Packet]) -> int:
+        """Takes the messages of the relay; invalid ones are ignored."""
         for packet in packets:
             try:
                 self._take(decode(packet.data))
@@ -45,8 +48,9 @@ class RelayLink:
             self._observed.set_result(message.address)
 
     def writable_again(self) -> None:
-        pass
+        """Does nothing: one message is sent."""
 
     def connection_lost(self, reason: CloseReason) -> None:
+        """Ends the wait for an answer."""
         if not self._observed.done():
             self._observed.set_exception(ConnectionError(reason.text))

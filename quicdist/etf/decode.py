@@ -89,13 +89,13 @@ def decode_prefix(data: Buffer, offset: int = 0, options: Options = DEFAULT) -> 
     EtfDecodeError if the data is invalid or exceeds the limits, ValueError for a negative offset.
     """
     if offset < 0:
-        raise ValueError(f"an offset is not negative: {offset}")
+        raise ValueError(f"offset must not be negative: {offset}")
     if type(data) is not bytes:
         data = bytes(data)
     start = data[offset : offset + 2]
     if start[:1] != _VERSION:
         found = f"not {start[0]}" if start else "not the end"
-        raise EtfDecodeError(offset, f"an external term begins with 131, {found}")
+        raise EtfDecodeError(offset, f"an external term must begin with 131, {found}")
     if start == _COMPRESSED:
         return _decode_compressed(data, offset + 1, options)
     return _decode(data, offset + 1, options, ())
@@ -110,14 +110,14 @@ def decode_bare(
     limits, ValueError for a negative offset.
     """
     if offset < 0:
-        raise ValueError(f"an offset is not negative: {offset}")
+        raise ValueError(f"offset must not be negative: {offset}")
     if type(data) is not bytes:
         data = bytes(data)
     return _decode(data, offset, options, atoms)
 
 
 def _decode_compressed(data: bytes, pos: int, options: Options) -> tuple[Term, int]:
-    """The compressed term whose tag is at `pos`, and the offset after it."""
+    """Decodes the compressed term whose tag is at `pos`. Returns it and the offset after it."""
     plain, end = _inflate(data, pos, options)
     term, inner = _decode(plain, 0, options, ())
     if inner != len(plain):
@@ -126,7 +126,7 @@ def _decode_compressed(data: bytes, pos: int, options: Options) -> tuple[Term, i
 
 
 def _inflate(data: bytes, pos: int, options: Options) -> tuple[bytes, int]:
-    """The decompressed data of the compressed term at `pos`, and the offset after the term."""
+    """Decompresses the term at `pos`. Returns the data and the offset after the term."""
     if len(data) < pos + 5:
         raise EtfDecodeError(len(data), _TRUNCATED)
     declared: int = _u32(data, pos + 1)[0]
@@ -145,7 +145,9 @@ def _inflate(data: bytes, pos: int, options: Options) -> tuple[bytes, int]:
     if len(plain) != declared or not inflater.eof:
         if len(plain) < declared:
             raise EtfDecodeError(len(data), _TRUNCATED)
-        raise EtfDecodeError(pos, f"the compressed term holds more than the {declared} it declares")
+        raise EtfDecodeError(
+            pos, f"the compressed term is longer than the declared {declared} bytes"
+        )
     return plain, len(data) - len(inflater.unused_data)
 
 
@@ -157,7 +159,7 @@ def _decode(
     depth: int = 0,
     terms: int = 0,
 ) -> tuple[Term, int]:
-    """The term at `pos`, and the offset after it.
+    """Decodes the term at `pos`. Returns it and the offset after it.
 
     `depth` and `terms` are the values of the enclosing term, which count toward the limits.
     """
@@ -168,8 +170,8 @@ def _decode(
     atoms_get = _atoms.get
     pids_get = _pids.get
 
-    # The container under construction: what it has got, how many terms are still to come, and
-    # what it becomes; `stack` has those around it.
+    # The container under construction: its terms so far, the number of terms left to read, and
+    # the kind of container. `stack` has the enclosing containers.
     items: list[Term] = []
     append = items.append
     left = 1
@@ -232,7 +234,7 @@ def _decode(
                     count = _u32(data, pos + 1)[0]
                     pos += 5
                     if not count:
-                        left += 1  # no elements: it is its tail
+                        left += 1  # without elements, the list is only its tail
                         continue
                     stack.append((items, left, kind))
                     if guarded:
@@ -301,7 +303,7 @@ def _decode(
                         fun, pos = _decode(
                             data, pos, Options(limits=limits), atoms, depth + len(stack), terms
                         )
-                        terms += pos - start  # at most so many
+                        terms += pos - start  # an upper bound
                         if kind == _MAP and not len(items) & 1:
                             kind = _HARD_MAP  # a container as a key
                         append(fun)
@@ -343,17 +345,17 @@ def _decode(
                 value = tuple(items)
             elif kind == _LIST:
                 tag = data[pos]
-                if tag == 106:  # NIL_EXT: a proper list
+                if tag == 106:  # NIL_EXT: the end of a proper list
                     pos += 1
                     value = items
-                elif tag == 108:  # LIST_EXT: the list goes on
+                elif tag == 108:  # LIST_EXT: more elements of the same list
                     left = _u32(data, pos + 1)[0]
                     pos += 5
                     if guarded:
                         terms += left
                         _check_limits(limits, pos, False, terms)
                     continue
-                elif tag == 107:  # STRING_EXT: the list goes on and ends
+                elif tag == 107:  # STRING_EXT: the last elements of the same list
                     start = pos + 3
                     pos = start + _u16(data, pos + 1)[0]
                     if pos > end:
@@ -407,10 +409,10 @@ def _check_limits(limits: Limits, pos: int, too_deep: bool, terms: int) -> None:
 
 
 def _read_runs(data: bytes, pos: int, count: int, items: list[Term]) -> int:
-    """Reads up to `count` numbers while many in a row have one tag; gives the end of the last.
+    """Reads up to `count` numbers in runs of one tag. Returns the offset after the last one.
 
-    Ends at the second short run in a row. It looks no further than a block ahead of what it
-    reads, so that it costs no more than the bytes it takes.
+    It stops at the second consecutive short run. It examines at most one block ahead of the
+    numbers read, so that the cost is proportional to the bytes consumed.
     """
     left = count
     short = False
@@ -423,14 +425,14 @@ def _read_runs(data: bytes, pos: int, count: int, items: list[Term]) -> int:
         tags = data[pos : pos + block * width : width]
         length = len(tags) - len(tags.lstrip(tag))
         if pos + length * width > len(data):
-            length -= 1  # the last one is cut
+            length -= 1  # the last one is truncated
         if not length or (length < _RUN and short):
             break
         short = length < _RUN
         if code:
             numbers = _run_of(code, length)(data, pos)
             if code == "xd" and not _finite(numbers):
-                break  # found again, with its place, one by one
+                break  # read one by one to report the offset
             items += numbers
         else:
             items += data[pos + 1 : pos + 2 * length : 2]
@@ -439,7 +441,7 @@ def _read_runs(data: bytes, pos: int, count: int, items: list[Term]) -> int:
     return pos
 
 
-_RUN = 8  # so few numbers are read one by one
+_RUN = 8  # shorter runs are read one by one
 _BLOCK = 64
 _RUNS = {b"a": (b"a", 2, ""), b"b": (b"b", 5, "xi"), b"F": (b"F", 9, "xd")}
 
@@ -462,7 +464,7 @@ def _text(data: bytes) -> str | bytes:
 
 
 def _new_atom(data: bytes, start: int, stop: int) -> Atom | bool:
-    """The atom whose UTF-8 ends at `stop` behind the length byte at `start`."""
+    """Returns the atom whose UTF-8 text ends at `stop` and has its length byte at `start`."""
     if stop > len(data):
         raise EtfDecodeError(len(data), _TRUNCATED)
     atom = _make_atom(data[start + 1 : stop], "utf-8", start - 1)
@@ -484,7 +486,7 @@ def _make_atom(text: bytes, coding: str, pos: int) -> Atom:
 
 
 def _atom(data: bytes, pos: int, atoms: Sequence[Atom], what: str) -> tuple[Atom, int]:
-    """The atom at `pos` where the format wants one, `true` and `false` too, and its end."""
+    """Reads the atom (also `true` or `false`) that the format requires at `pos`."""
     tag = data[pos]
     if tag == 82:  # ATOM_CACHE_REF
         index = data[pos + 1]
@@ -504,7 +506,7 @@ def _atom(data: bytes, pos: int, atoms: Sequence[Atom], what: str) -> tuple[Atom
         start = pos + 3
         stop = start + int(_u16(data, pos + 1)[0])
     else:
-        raise EtfDecodeError(pos, f"{what} is an atom, not {_name(tag)}")
+        raise EtfDecodeError(pos, f"{what} must be an atom, not {_name(tag)}")
     if stop > len(data):
         raise EtfDecodeError(len(data), _TRUNCATED)
     coding = "utf-8" if tag >= 118 else "latin-1"
@@ -512,7 +514,7 @@ def _atom(data: bytes, pos: int, atoms: Sequence[Atom], what: str) -> tuple[Atom
 
 
 def _pid(data: bytes, pos: int, atoms: Sequence[Atom]) -> tuple[Pid, int]:
-    """The NEW_PID_EXT or PID_EXT at `pos`, and its end."""
+    """Reads the NEW_PID_EXT or PID_EXT at `pos`. Returns it and the offset after it."""
     node, end = _atom(data, pos + 1, atoms, "the node of a pid")
     if data[pos] == 103:
         number, serial, creation = _u32u32u8(data, end)
@@ -527,17 +529,19 @@ def _pid(data: bytes, pos: int, atoms: Sequence[Atom]) -> tuple[Pid, int]:
 
 
 def _old_creation(creation: int, pos: int) -> int:
-    """A creation of the old tags, which give it two bits."""
+    """Checks a creation of an old tag, which has two bits."""
     if creation > 3:
-        raise EtfDecodeError(pos, f"the old tags have creations 0..3, not {creation}")
+        raise EtfDecodeError(pos, f"the creation of an old tag must be 0..3, not {creation}")
     return creation
 
 
 def _reference(data: bytes, pos: int, atoms: Sequence[Atom]) -> tuple[Reference, int]:
-    """The NEWER_REFERENCE_EXT or NEW_REFERENCE_EXT at `pos`, and its end."""
+    """Reads the NEWER_REFERENCE_EXT or NEW_REFERENCE_EXT at `pos`. Returns it and its end."""
     count = _u16(data, pos + 1)[0]
     if count > _MAX_REFERENCE_WORDS:
-        raise EtfDecodeError(pos, f"a reference of {count} words, {_MAX_REFERENCE_WORDS} at most")
+        raise EtfDecodeError(
+            pos, f"a reference of {count} words, at most {_MAX_REFERENCE_WORDS} are allowed"
+        )
     node, end = _atom(data, pos + 3, atoms, "the node of a reference")
     if data[pos] == 90:
         words = _words[count + 1](data, end)
@@ -550,24 +554,24 @@ def _reference(data: bytes, pos: int, atoms: Sequence[Atom]) -> tuple[Reference,
 
 def _check_old_reference(words: tuple[int, ...], pos: int) -> None:
     if words and words[0] >= 1 << 18:
-        raise EtfDecodeError(pos, "the first word of an old reference has 18 bits")
+        raise EtfDecodeError(pos, "the first word of an old reference has more than 18 bits")
 
 
 _FunHead: TypeAlias = "tuple[int, int, int, bytes, int, Atom, int, int, Pid]"
 
 
 def _fun_head(data: bytes, pos: int, atoms: Sequence[Atom]) -> tuple[_FunHead, int, int]:
-    """What stands before the free variables of the NEW_FUN_EXT at `pos`.
+    """Reads the NEW_FUN_EXT at `pos` up to its free variables.
 
-    Gives the fields, first where it begins and has to end, the count of free variables, and the
-    offset of the first.
+    Returns the fields (the first two are the start and the declared end of the fun), the number of
+    free variables, and the offset of the first one.
     """
     size, arity, uniq, index, count = _fun_fixed(data, pos + 1)
     module, at = _atom(data, pos + 30, atoms, "the module of a fun")
     old_index, at = _small(data, at, "the old index of a fun")
     old_uniq, at = _small(data, at, "the old uniq of a fun")
     if data[at] != 88 and data[at] != 103:
-        raise EtfDecodeError(at, f"the maker of a fun is a pid, not {_name(data[at])}")
+        raise EtfDecodeError(at, f"the creator of a fun must be a pid, not {_name(data[at])}")
     pid, at = _pid(data, at, atoms)
     return (pos, pos + 1 + size, arity, uniq, index, module, old_index, old_uniq, pid), count, at
 
@@ -579,8 +583,7 @@ _RecordHead: TypeAlias = "tuple[Atom, Atom, tuple[Atom, ...], int]"
 
 
 def _record_head(data: bytes, pos: int, atoms: Sequence[Atom]) -> tuple[_RecordHead, int]:
-    """Module, name, names of the fields and flags of the RECORD_EXT at `pos`; and where its values
-    begin."""
+    """Reads the RECORD_EXT at `pos` up to its values. Returns the head and the offset after it."""
     count, flags = _u32u8(data, pos + 1)
     module, at = _atom(data, pos + 6, atoms, "the module of a native record")
     name, at = _atom(data, at, atoms, "the name of a native record")
@@ -592,7 +595,7 @@ def _record_head(data: bytes, pos: int, atoms: Sequence[Atom]) -> tuple[_RecordH
 
 
 def _small(data: bytes, pos: int, what: str) -> tuple[int, int]:
-    """The integer at `pos` where the format wants one of at most 32 bits, and its end."""
+    """Reads the integer of at most 32 bits that the format requires at `pos`."""
     tag = data[pos]
     if tag == 97:
         return data[pos + 1], pos + 2
@@ -600,7 +603,7 @@ def _small(data: bytes, pos: int, what: str) -> tuple[int, int]:
         return _i32(data, pos + 1)[0], pos + 5
     if tag == 110 and data[pos + 1] <= 4:
         return _big(data, pos + 3, data[pos + 1], data[pos + 2])
-    raise EtfDecodeError(pos, f"{what} is a small integer, not {_name(tag)}")
+    raise EtfDecodeError(pos, f"{what} must be a small integer, not {_name(tag)}")
 
 
 def _big(data: bytes, pos: int, size: int, sign: int) -> tuple[int, int]:
@@ -612,7 +615,7 @@ def _big(data: bytes, pos: int, size: int, sign: int) -> tuple[int, int]:
 
 
 def _fun(head: _FunHead, free: list[Term], data: bytes, end: int, whole: bool) -> Fun:
-    """The fun that ends at `end`; `whole`: its bytes are worth keeping."""
+    """Creates the fun that ends at `end`. With `whole`, the fun keeps its encoded bytes."""
     start, promised, arity, uniq, index, module, old_index, old_uniq, pid = head
     if promised != end:
         raise EtfDecodeError(end, f"a fun of {end - start - 1} bytes, not {promised - start - 1}")
@@ -623,7 +626,7 @@ def _fun(head: _FunHead, free: list[Term], data: bytes, end: int, whole: bool) -
 def _rare(
     data: bytes, pos: int, tag: int, limits: Limits, atoms: Sequence[Atom]
 ) -> tuple[Term, int]:
-    """The term at `pos` if it is one that few messages have, and its end."""
+    """Reads a term with a rare tag at `pos`. Returns it and the offset after it."""
     if tag == 110 or tag == 111:  # SMALL_BIG_EXT, LARGE_BIG_EXT
         size = data[pos + 1] if tag == 110 else _u32(data, pos + 1)[0]
         start = pos + (2 if tag == 110 else 5)
@@ -661,15 +664,15 @@ def _rare(
         function, at = _atom(data, at, atoms, "the function of an external fun")
         arity, end = _small(data, at, "the arity of an external fun")
         if not 0 <= arity <= 255:
-            raise EtfDecodeError(at, f"an external fun has arity 0..255, not {arity}")
+            raise EtfDecodeError(at, f"the arity of an external fun must be 0..255, not {arity}")
         return Export(module, function, arity), end
     if tag == 99:  # FLOAT_EXT
         return _float_text(data, pos), pos + 32
-    raise EtfDecodeError(pos, _REFUSED.get(tag) or f"no term begins with {tag}")
+    raise EtfDecodeError(pos, _REFUSED.get(tag) or f"unknown tag {tag}")
 
 
 def _bit_string(data: bytes, pos: int) -> tuple[BitString | bytes, int]:
-    """The BIT_BINARY_EXT at `pos`, and its end."""
+    """Reads the BIT_BINARY_EXT at `pos`. Returns it and the offset after it."""
     size = _u32(data, pos + 1)[0]
     bits = data[pos + 5]
     end = pos + 6 + size
@@ -682,7 +685,7 @@ def _bit_string(data: bytes, pos: int) -> tuple[BitString | bytes, int]:
 
 
 def _float_text(data: bytes, pos: int) -> float:
-    """The FLOAT_EXT at `pos`: 31 bytes of text, as C prints it, filled with zeros."""
+    """Reads the FLOAT_EXT at `pos`: 31 bytes, the output of `printf("%.20e")` and zero bytes."""
     text = data[pos + 1 : pos + 32]
     if len(text) != 31:
         raise EtfDecodeError(len(data), _TRUNCATED)
@@ -691,13 +694,13 @@ def _float_text(data: bytes, pos: int) -> float:
         number = float(text.replace(b",", b"."))
         if number - number == 0.0:
             return number
-    raise EtfDecodeError(pos, f"no float: {text[:31].decode('latin-1')!r}")
+    raise EtfDecodeError(pos, f"invalid float text {text[:31].decode('latin-1')!r}")
 
 
 _REFUSED = {
     80: "a compressed term inside another term",
-    117: "FUN_EXT, which OTP 23 and newer no longer read",
-    121: "LOCAL_EXT, which only the node that wrote it can read",
+    117: "FUN_EXT, which OTP 23 and later do not decode",
+    121: "LOCAL_EXT, which only the node that encoded it can decode",
     131: "the version byte inside a term",
 }
 

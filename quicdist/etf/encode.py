@@ -64,7 +64,7 @@ _u64u32 = struct.Struct(">QI").pack
 _NO_NUMBERS = frozenset(
     (Atom, bytes, str, bool, tuple, list, dict, Pid, Port, Reference, type(None))
 )
-"""Types, of all the common ones, that have no `__index__` to look for, or are not written as it."""
+"""Common types without `__index__`, or that are not encoded as the integer it returns."""
 _PLAIN_KEYS = frozenset((Atom, int, float, bytes, Pid, Port, Reference))
 _PLAIN_TEXT_KEYS = frozenset((Atom, int, float, str, Pid, Port, Reference))
 
@@ -140,7 +140,7 @@ def _encode_parts(
     parts: list[bytes] = []
     begin = 0
     for place in apart:
-        # What stands before a binary is at least its own tag and length.
+        # The tag and length of a binary precede it.
         parts += (b"".join(written[begin:place]), written[place])
         begin = place + 1
     if begin < len(written):
@@ -151,7 +151,7 @@ def _encode_parts(
 def _write(
     term: object, options: Options, refs: dict[Atom, int] | None, large: int | None
 ) -> tuple[list[bytes], list[int]]:
-    """All the bytes, and where among them those are that have at least `large`."""
+    """Encodes `term`. Returns the parts, and the indexes of those with at least `large` bytes."""
     parts: list[bytes] = []
     apart: list[int] = []
     append = parts.append
@@ -159,13 +159,13 @@ def _write(
     limits = options.limits
     max_terms, max_bytes = limits.max_terms, limits.max_bytes
     terms = 0  # elements of all containers so far
-    size = 0  # bytes of the long parts: each of the others counts for one at least
-    unread = False  # whether it has funs in it that were not looked into
-    # Where the sizes of funs stand in `parts` and where those funs end: written last.
+    size = 0  # bytes of the long parts; each other part has at least one byte
+    unread = False  # whether the term contains funs that were copied without decoding
+    # For each fun, the index of its size in `parts` and the index of its end. Written last.
     sizes: list[tuple[int, int]] = []
 
-    # The container being written: itself, its remaining terms, and what closes it; `stack` has
-    # those around it.
+    # The container being written, its remaining terms, and the bytes that end it. `stack` has the
+    # enclosing containers.
     container: object = None
     items: Iterator[Term] = iter((term,))
     close: bytes | int = b""
@@ -352,7 +352,7 @@ def _write(
         reason = f"a number in {type(value).__name__} is out of range: {error}"
         raise EtfEncodeError(_path(stack, container, value), reason) from None
     except UnicodeEncodeError:
-        reason = "a str with a lone surrogate has no UTF-8"
+        reason = "a str with a lone surrogate cannot be encoded as UTF-8"
         raise EtfEncodeError(_path(stack, container, value), reason) from None
     if sizes:
         _write_sizes(parts, sizes)
@@ -362,7 +362,7 @@ def _write(
 
 
 def _too_much(terms: int, limits: Limits) -> EtfEncodeError:
-    """The error for a term with too many elements or too many bytes."""
+    """Returns the error for a term with too many elements or too many bytes."""
     if terms <= limits.max_terms:
         return _too_large(limits)
     reason = f"more than {limits.max_terms} terms, Limits.max_terms"
@@ -375,7 +375,7 @@ def _too_large(limits: Limits) -> EtfEncodeError:
 
 
 def _cached(atom: Atom, refs: dict[Atom, int]) -> bytes:
-    """The reference to an atom, which may get its number here; or the atom in full."""
+    """Returns the reference to an atom, adding the atom if there is room, else the encoded atom."""
     index = refs.get(atom)
     if index is None:
         index = len(refs)
@@ -394,7 +394,7 @@ def _big(value: int) -> bytes:
 
 
 def _numbers(value: list[Term]) -> bytes | None:
-    """A list of numbers of one kind in one go; None if it is none, or a short one."""
+    """Encodes a list of numbers of one type. Returns None for any other list and a short one."""
     first = value[0]
     kind = type(first)
     if kind is not float and (kind is not int or 0 <= first <= 255):
@@ -410,7 +410,7 @@ def _numbers(value: list[Term]) -> bytes | None:
     if type(first) is float:
         total = sum(value)
         if total - total != 0.0:
-            return None  # a NaN or infinity is found, with its place, one by one
+            return None  # a NaN or infinity: encoded one by one to report its path
         return _interleave(70, 8, struct.pack(f">{count}d", *value))
     if min(value) < -0x80000000 or max(value) > 0x7FFFFFFF:
         return None
@@ -421,8 +421,11 @@ def _numbers(value: list[Term]) -> bytes | None:
 
 
 def _octets(value: list[Term], octets: bytes) -> bytes | None:
-    """STRING_EXT, or if that is too short LIST_EXT, of what makes these bytes; None if not ints."""
-    # Other things than ints can make bytes, some of which are not written as integers.
+    """Encodes integers 0..255 as STRING_EXT, or as LIST_EXT if there are too many of them.
+
+    Returns None if the items are not integers.
+    """
+    # bytes() also accepts objects that are not encoded as integers.
     if set(map(type, value)) != {int} and not all(map(_is_integer, value)):
         return None
     if len(octets) <= _MAX_STRING:
@@ -431,12 +434,12 @@ def _octets(value: list[Term], octets: bytes) -> bytes | None:
 
 
 def _is_integer(value: object) -> bool:
-    """Whether it is written as an integer."""
+    """Whether the object is encoded as an integer."""
     return type(value) is int or (type(value) is not bool and type(scalar(value)) is int)
 
 
 def _interleave(tag: int, width: int, numbers: bytes) -> bytes:
-    """LIST_EXT of the numbers, each of `width` bytes and under the same tag."""
+    """Returns the LIST_EXT of numbers that have `width` bytes each and the same tag."""
     count = len(numbers) // width
     step = width + 1
     body = bytearray(count * step)
@@ -448,16 +451,16 @@ def _interleave(tag: int, width: int, numbers: bytes) -> bytes:
 
 def _node(node: object, refs: dict[Atom, int] | None) -> bytes:
     if type(node) is not Atom:
-        raise _Refused(f"a name here is an Atom, not {type(node).__qualname__}")
+        raise _Refused(f"expected an Atom, not {type(node).__qualname__}")
     return node.encoded if refs is None else _cached(node, refs)
 
 
 def _leaf(value: object, refs: dict[Atom, int] | None) -> bytes | None:
-    """The form of a term without terms in it that is none of the common ones, else None."""
+    """Encodes a term that contains no terms and has a less common type. Returns None otherwise."""
     if isinstance(value, Reference):
         count = len(value.ids)
         if count > 5:
-            raise _Refused("a reference has up to 5 words")
+            raise _Refused("a reference has at most 5 words")
         node = _node(value.node, refs)
         return _tag_u16(90, count) + node + _words[count](value.creation, *value.ids)
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -470,7 +473,7 @@ def _leaf(value: object, refs: dict[Atom, int] | None) -> bytes | None:
     if isinstance(value, Export):
         names = _node(value.module, refs) + _node(value.function, refs)
         return b"q" + names + _tag_u8(97, value.arity)  # EXPORT_EXT
-    # Subclasses of what Python has, as what they extend.
+    # Subclasses of built-in types are encoded as those types.
     if isinstance(value, str):
         text = str.encode(value)
         return _tag_u32(109, len(text)) + text
@@ -509,7 +512,7 @@ def _integer(value: int) -> bytes:
 
 
 def _open(value: object, none: Atom) -> tuple[bytes, Iterator[Term], bytes, int]:
-    """How a container begins, the terms in it, how it ends, and how many terms those are."""
+    """Returns the first bytes of a container, its terms, its last bytes and the number of terms."""
     if isinstance(value, Mapping):
         if not isinstance(value, ErlMap):
             _check_keys(value, none)
@@ -545,7 +548,7 @@ def _check_keys(value: Mapping[Term, Term], none: Atom) -> None:
         except KeyRefused as error:
             raise _Refused(str(error)) from None
         if name in seen:
-            raise _Refused(f"two keys are the same in Erlang, one is {key!r:.50}")
+            raise _Refused(f"two keys are equal in Erlang, one is {key!r:.50}")
         seen.add(name)
 
 
@@ -557,9 +560,9 @@ def _check_key_depth(key: Term) -> None:
 
 
 def _record_head(record: NativeRecord, refs: dict[Atom, int] | None, options: Options) -> bytes:
-    """What stands before the values of a native record, the tag included."""
+    """Returns the bytes of a native record before its values, with the tag."""
     if not options.native_records:
-        raise _Refused("a native record, which the peer does not read (OTP 29, NATIVE_RECORDS)")
+        raise _Refused("the peer does not support native records (OTP 29, NATIVE_RECORDS)")
     count = len(record.names)
     if count != len(record.values):
         raise _Refused(f"a native record of {count} names and {len(record.values)} values")
@@ -569,7 +572,7 @@ def _record_head(record: NativeRecord, refs: dict[Atom, int] | None, options: Op
 
 
 def _fun_head(fun: Fun, refs: dict[Atom, int] | None) -> bytes:
-    """What stands between the size of a fun and its free variables."""
+    """Returns the bytes of a fun between its size and its free variables."""
     return b"".join(
         (
             struct.pack(">B16sII", fun.arity, fun.uniq, fun.index, len(fun.free)),
@@ -583,7 +586,7 @@ def _fun_head(fun: Fun, refs: dict[Atom, int] | None) -> bytes:
 
 
 def _write_sizes(parts: list[bytes], sizes: list[tuple[int, int]]) -> None:
-    """Writes the size of each fun, which counts from its own field on."""
+    """Writes the size of each fun. The size includes its own field."""
     offsets = list(accumulate(map(len, parts), initial=0))
     for start, end in sizes:
         parts[start] = _u32(offsets[end] - offsets[start])
@@ -592,10 +595,10 @@ def _write_sizes(parts: list[bytes], sizes: list[tuple[int, int]]) -> None:
 def _check_nesting(
     stack: list[tuple[object, Iterator[Term], bytes | int]], value: object, limits: Limits
 ) -> int:
-    """Refuses a container within itself, or too deep.
+    """Rejects a container that contains itself or is nested too deeply.
 
-    Gives the depth at which to look again. Looking at each doubling of the depth costs next to
-    nothing, and a cycle is written a few times over before it is found.
+    Returns the depth of the next check. The depth doubles from check to check, which makes the
+    checks cheap. A cycle is encoded a few times before it is detected.
     """
     depth = len(stack)
     around = {id(container) for container, _, _ in stack}
@@ -611,7 +614,7 @@ def _check_depth(depth: int, limits: Limits) -> None:
 
 
 def _check_leaf(leaf: bytes, depth: int, limits: Limits) -> int:
-    """Refuses a list of numbers too deep, or an integer too large; gives the terms in it."""
+    """Rejects a list nested too deeply and an integer that is too large. Returns its terms."""
     if leaf[0] == 108:  # LIST_EXT
         _check_depth(depth + 1, limits)
         count: int = _unpack_u32(leaf, 1)[0]
@@ -626,7 +629,7 @@ def _check_leaf(leaf: bytes, depth: int, limits: Limits) -> int:
 
 
 def _check_readable(bare: bytes, limits: Limits) -> None:
-    """Refuses what funs, written as they came, have brought beyond the limits."""
+    """Rejects a term that exceeds the limits because of funs that were copied without decoding."""
     try:
         decode_bare(bare, 0, Options(limits=limits))
     except EtfDecodeError as error:
@@ -637,7 +640,7 @@ def _path(
     stack: list[tuple[object, Iterator[Term], bytes | int]], container: object, value: object
 ) -> str:
     """The path from the outermost term to `value`, which is found by identity."""
-    # The first container is the loop's own, around the term.
+    # The first container is an internal one that holds the outermost term.
     way = [around for around, _, _ in stack][1:]
     if stack and stack[-1][0] is not container:
         way.append(container)
@@ -646,7 +649,7 @@ def _path(
     seen = set()
     for outer, inner in pairwise(way):
         if id(outer) in seen:
-            break  # once around a cycle is enough
+            break  # a cycle appears once in the path
         seen.add(id(outer))
         steps.append(_step(outer, inner))
     if len(steps) > 20:
@@ -655,7 +658,7 @@ def _path(
 
 
 def _step(container: object, value: object) -> str:
-    """The subscript that leads from a container to what is in it."""
+    """Returns the subscript of `value` in a container."""
     if isinstance(container, Mapping):
         for key, inner in container.items():
             if inner is value:

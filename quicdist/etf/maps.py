@@ -155,7 +155,7 @@ def canonical(key: object) -> tuple[bytes, int]:
     except UnicodeEncodeError:
         raise KeyRefused("a map key with a lone surrogate") from None
     except RecursionError:
-        raise KeyRefused("a map key too deep for the stack that is left") from None
+        raise KeyRefused("a map key is nested too deeply for the remaining stack") from None
 
 
 def _short(name: bytes) -> bytes:
@@ -189,7 +189,7 @@ def _canonical(term: object, depth: int, seen: _Depth) -> bytes:
         return _data(b"i", int(term).to_bytes(term.bit_length() // 8 + 1, "big", signed=True))
     if isinstance(term, float):
         if term - term != 0.0:
-            raise KeyRefused("a map key that is no finite number")
+            raise KeyRefused("a map key that is not a finite number")
         return b"f" + struct.pack(">d", term)
     if isinstance(term, (bytes, bytearray, memoryview)):
         return _data(b"m", bytes(term))
@@ -217,7 +217,7 @@ def _canonical(term: object, depth: int, seen: _Depth) -> bytes:
     number = scalar(term)
     if number is not None:
         return _canonical(number, depth - 1, seen)
-    raise KeyRefused(f"no Erlang term: {type(term).__qualname__}")
+    raise KeyRefused(f"{type(term).__qualname__} has no Erlang form")
 
 
 _RECORDS: tuple[tuple[bytes, type, tuple[str, ...]], ...] = tuple(

@@ -45,7 +45,9 @@ class Atom(str):
         if known is not None:
             return known
         if len(text) > MAX_ATOM_LENGTH:
-            raise ValueError(f"an atom of {len(text)} characters, {MAX_ATOM_LENGTH} are allowed")
+            raise ValueError(
+                f"an atom of {len(text)} characters, at most {MAX_ATOM_LENGTH} are allowed"
+            )
         utf8 = text.encode()
         atom = str.__new__(cls, text)
         if len(utf8) < 256:
@@ -159,7 +161,7 @@ class BitString:
 
     def __post_init__(self) -> None:
         if not self.data or not 1 <= self.bits <= 7:
-            raise ValueError("a BitString has data and 1..7 bits in the last byte")
+            raise ValueError("a BitString needs data and 1..7 bits in the last byte")
         last = self.data[-1]
         used = last & (0xFF00 >> self.bits)
         if used != last:
@@ -178,9 +180,9 @@ class ImproperList:
 
     def __init__(self, items: tuple[Term, ...] | list[Term], tail: Term) -> None:
         if not items:
-            raise ValueError("an improper list has at least one item before its tail")
+            raise ValueError("an improper list needs at least one item before its tail")
         if isinstance(tail, (list, ImproperList)):
-            raise ValueError("the tail of an improper list is no list")
+            raise ValueError("the tail of an improper list must not be a list")
         object.__setattr__(self, "items", tuple(items))
         object.__setattr__(self, "tail", tail)
 

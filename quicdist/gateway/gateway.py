@@ -353,16 +353,16 @@ class Gateway:
             timeout=timeout,
         )
         if way.asks and not await ask_for(far, name, deadline - _now()):
-            far.close(f"{name} is wanted")
+            far.close(f"{name} is not served")
             text = f"the gateway of {way.node} does not serve it"
             raise DialError(text, Cause.NOT_FOUND)
         if way.node != name:
-            # Whoever claims a name at this host is asked for the others there: not for one whose
-            # key is known, unless it is the same, nor with a certificate that is not for it.
+            # A gateway that serves one name of a host is asked for other names there. It must
+            # present the known key of that name, and a certificate for it.
             try:
                 far.check_again(name)
             except CertificateError as error:
-                far.close("its certificate is not believed")
+                far.close("the certificate is not trusted")
                 raise DialError(str(error), error.cause) from None
         return far
 
@@ -480,7 +480,7 @@ class Gateway:
 
 
 class _Arrival:
-    """The handler of a connection until its first message says which node it is for.
+    """The handler of a connection until its first message contains the node that it is for.
 
     It is then replaced by the handler of a relay (carriers.base.ConnectionHandler).
     """

@@ -46,9 +46,9 @@ class Passed:
 
     name: str
     tag: str | None = None
-    """The first element of the message, where that is a tuple."""
+    """The first element of the message if that is a tuple."""
     is_for_another: bool = False
-    """It is a request that another than the peer's process gets the answer to."""
+    """Whether the answer goes to a process that is not the peer's."""
 
     def __str__(self) -> str:
         return f"a message to {self.name}"
@@ -72,8 +72,10 @@ Request: TypeAlias = Call | Passed | Ping | Features
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A message to `rex` or `net_kernel`: the request, and the monitor by which the sender notices
-    that it is not answered."""
+    """A message to `rex` or `net_kernel`.
+
+    It contains the request, and the monitor by which the sender detects that there is no answer.
+    """
 
     request: Request | None
     monitor: Reference | None = None
@@ -98,7 +100,7 @@ class PayloadInspection:
         return PayloadInspection(self._data, self._start, is_whole=self._is_whole)
 
     def from_here(self) -> PayloadInspection:
-        """What is left of it."""
+        """The rest of the payload."""
         return PayloadInspection(self._data, self._at, is_whole=self._is_whole)
 
     @property
@@ -174,7 +176,9 @@ class PayloadInspection:
     def _bytes(self, start: int, count: int) -> bytes:
         found = self._data[start : start + count]
         if len(found) < count:
-            raise Unreadable("a payload, or its first fragment, ends before it tells what it is")
+            raise Unreadable(
+                "a payload, or its first fragment, ends before the request is complete"
+            )
         return found
 
 
@@ -276,25 +280,31 @@ def _request(peek: PayloadInspection, peer: Atom) -> Request | None:
 
 
 def _spawns_plainly(peek: PayloadInspection) -> bool:
-    """Whether the options behind the arguments of `spawn_opt` are none: a heap size can end a
-    node. Nodes since OTP 23 send a spawn request instead."""
+    """Whether the options of `spawn_opt` are empty, because a heap size can end a node.
+
+    Nodes since OTP 23 send a spawn request instead.
+    """
     peek.term()
     options = peek.term()
     return isinstance(options, list) and not options
 
 
 def is_asked_for_another(peek: PayloadInspection, peer: Atom) -> bool:
-    """Whether it is `{Tag, From, Request}` and the answer goes to anybody but a process of `peer`:
-    `From` is a name, another node's process, or has another node's alias. Raises Unreadable."""
+    """Whether this is `{Tag, From, Request}` with an answer to another node than `peer`.
+
+    `From` is then a name, a process of another node, or contains an alias of another node. Raises
+    Unreadable.
+    """
     if peek.tuple() != 3 or not (peek.atom() or "").startswith("$"):
         return False
     return not (peek.is_pair() and _is_of(peek.term(), peer))
 
 
 def _is_of(caller: Term, peer: Atom) -> bool:
-    """Whether `From` of a call, `{Pid, Tag}`, has the peer's process, and its reference or none:
-    `gen_server:reply` sends to any name and alias that stands there, and the answer has the tag
-    in it."""
+    """Whether `From` of a call, `{Pid, Tag}`, has a process and, if any, a reference of the peer.
+
+    `gen_server:reply` sends to any name and alias in it, and the answer contains the tag.
+    """
     if type(caller) is not tuple or type(caller[0]) is not Pid or caller[0].node != peer:
         return False
     monitor = _monitor(caller)
@@ -304,8 +314,10 @@ def _is_of(caller: Term, peer: Atom) -> bool:
 
 
 def _monitor(caller: Term) -> Reference | None:
-    """Returns the monitor in the `From` of a call, `{Pid, Tag}`. Since OTP 24 the tag is
-    `[alias | Monitor]`."""
+    """Returns the monitor in the `From` of a call, `{Pid, Tag}`.
+
+    Since OTP 24 the tag is `[alias | Monitor]`.
+    """
     if type(caller) is not tuple or len(caller) != 2:
         return None
     tag = caller[1]

@@ -109,8 +109,10 @@ class PolicyFilter:
         is_audited: bool = False,
     ) -> None:
         """`dialed_peer` is the node that the BEAM node dials, or None for an incoming connection.
-        `atoms` counts the new atoms of all peers. With `is_audited`, `Passage` names the calls
-        that pass."""
+
+        `atoms` counts the new atoms of all peers. With `is_audited`, `Passage` names the calls that
+        pass.
+        """
         self._policy = policy
         self._own_name = Atom(own_name)
         self._dialed_peer = dialed_peer
@@ -395,7 +397,8 @@ class PolicyFilter:
     def _next_fragment(self, data: bytes) -> bool:
         """Returns whether the fragment passes, as its first fragment did. Raises ProtocolError.
 
-        The node keeps fragments until the last one, so a message cannot be refused half-way."""
+        The node keeps fragments until the last one, so a message cannot be refused half-way.
+        """
         sequence, fragment = fragment_ids(data)
         begun = self._sequences.get(sequence)
         due = 0 if begun is None else begun.due

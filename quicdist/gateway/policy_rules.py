@@ -134,7 +134,7 @@ class PolicyRules:
     def _message(self, signal: Message, payload: PayloadInspection) -> Verdict:
         to = signal.to
         if self._is_asked_for_another(payload):
-            return Refusal(f"a request to {_place(to)} that is to be answered elsewhere")
+            return Refusal(f"a request to {_place(to)} whose answer goes to another process")
         if isinstance(to, Atom):
             return self._to_name(signal, to, payload)
         if isinstance(to, Pid):
@@ -142,8 +142,10 @@ class PolicyRules:
         return self._to_alias(signal, to, payload)
 
     def _is_asked_for_another(self, payload: PayloadInspection) -> bool:
-        """A server would send its answer to a process that the peer may not reach, as a message
-        that the peer has put together."""
+        """Whether a server would send its answer to a process that the peer may not reach.
+
+        The peer determines the content of such an answer.
+        """
         if self.rules.pids is Pids.ANY or self.rules.may_call_everything:
             return False
         return is_asked_for_another(payload.again(), self._peer_name)
@@ -153,7 +155,7 @@ class PolicyRules:
             return self._runtime_message(signal, payload) or Pass.REQUEST
         if name not in (REX, NET_KERNEL):
             return Refusal(f"a message to {_short(name)}")
-        # These names run the functions that they are told to run.
+        # These processes run functions on request.
         asked = requested(payload.again(), self._peer_name)
         if self._may_ask(asked.request):
             return Pass.REQUEST
@@ -181,7 +183,7 @@ class PolicyRules:
             case Call(module, function):
                 return self.rules.may_call(module, function)
             case Passed(name, tag, is_for_another):
-                # Not back to these two: what it asks of them would not be read.
+                # A request that is forwarded to these two would not be checked.
                 return (
                     name not in (REX, NET_KERNEL)
                     and self.rules.may_send_to(name)
@@ -219,7 +221,7 @@ class PolicyRules:
         return answers_features(payload.again()) and self.remembered.takes_features(pid)
 
     def _to_alias(self, signal: Message, alias: Reference, payload: PayloadInspection) -> Verdict:
-        """References are sequential: an alias that the peer was not sent is a guess."""
+        """Checks an alias. References are sequential, so an alias that was not sent is a guess."""
         refusal = self._runtime_message(signal, payload)
         if refusal is not None:
             return refusal
@@ -228,7 +230,7 @@ class PolicyRules:
         return Pass.ANSWER
 
     def _runtime_message(self, signal: Message, payload: PayloadInspection) -> Refusal | None:
-        """Refuses tuples that only the runtime system, or a parent, sends to a process."""
+        """Refuses tuples that only the runtime system or a parent sends to a process."""
         if self.rules.system_messages:
             return None
         tag = first_tag(payload.again())
@@ -277,7 +279,7 @@ class PolicyRules:
     def _down(self, signal: Down, payload: PayloadInspection) -> Verdict:
         if self.remembered.takes_down(signal.ref):
             return Pass.ANSWER
-        return Refusal("a DOWN of a monitor that the node has not there")
+        return Refusal("a DOWN of a monitor that the node has not created")
 
     def _answer(self, signal: Signal, payload: PayloadInspection) -> Verdict:
         """Ends a link or monitor. OTP ignores the signal if there is none."""

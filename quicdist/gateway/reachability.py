@@ -67,10 +67,12 @@ class Reachability:
         """Callers, and the tags of the answers that they wait for. `net_kernel` answers by pid even
         if the tag contains an alias."""
         self._aliases: dict[bytes, bool] = {}
-        """Words of aliases that the peer was sent; whether each is for one answer."""
+        """Words of aliases that were sent to the peer, and whether each is for one answer."""
         self._brought: set[bytes] = set()
-        """Words of references that the peer had not been sent when it sent them. Where the node
-        repeats one, the peer has not learned it from the node."""
+        """Words of references that the peer sent before the node did.
+
+        If the node repeats one, the peer has not learned it from the node.
+        """
         self._monitors: dict[bytes, None] = {}
         self._spawns: dict[bytes, None] = {}
 
@@ -159,12 +161,14 @@ class Reachability:
         return once is not None
 
     def knows_alias(self, alias: Reference) -> bool:
-        """The same, for what does not use it up."""
+        """Whether the peer was sent this alias, without using it up."""
         return _words(alias) in self._aliases
 
     def brought(self, references: set[bytes]) -> bool:
-        """The peer sends the words of these references of the node's, in a request. False where
-        they are too many."""
+        """Records the references of the node in a request of the peer, as words.
+
+        Returns False if there are too many.
+        """
         if not references:
             return True
         new = references - self._brought - self._aliases.keys()
@@ -196,7 +200,7 @@ def _key(ref: Reference) -> bytes:
 
 
 def _words(ref: Reference) -> bytes:
-    """As they are encoded. A node takes a reference of creation 0 for its own too."""
+    """Returns the encoded words. A node also accepts a reference with creation 0 as its own."""
     return _key(ref)[4:]
 
 

@@ -1,6 +1,6 @@
 """Connects two connections: packets received on one are sent on the other.
 
-Packets are re-framed and not decoded, except for the tags of handshake messages, which tell where
+Packets are re-framed and not decoded, except for the tags of handshake messages, which show where
 frames begin and whether a node was refused, and the name of the peer, which is checked against its
 certificate. With a policy, a `PolicyFilter` decodes them.
 """
@@ -75,10 +75,12 @@ class Relay:
         audit: Audit | None = None,
         met: Met = _nothing,
     ) -> None:
-        """`peer_name` is the node that the BEAM node dials, or None for an incoming connection,
-        whose peer sends its name. Names and address are used in the log only. `guard` filters
-        messages; None forwards all of them. `met` is called with the name and the address of a
-        peer that has completed the handshake.
+        """Prepares a relay whose sides are attached later.
+
+        `peer_name` is the node that the BEAM node dials, or None for an incoming connection, whose
+        peer sends its name. Names and address are only used in the log. `guard` filters messages;
+        None forwards all of them. `met` is called with the name and the address of a peer that has
+        completed the handshake.
 
         The relay ends if the handshake takes longer than `handshake_timeout` seconds. A far side
         that may stop its ticks is probed every `keepalive` seconds.

@@ -45,7 +45,7 @@ class Way:
     """The node whose certificate is expected at the address."""
 
     asks: bool
-    """Whether a gateway at the address may serve several nodes and must be told the name."""
+    """Whether a gateway at the address may serve several nodes and needs the name."""
 
 
 class Routes:
@@ -54,8 +54,10 @@ class Routes:
     def __init__(
         self, static: Mapping[str, tuple[str, int]], *, default_port: int | None = None
     ) -> None:
-        """`static` maps names to addresses, or `*@host` for all nodes of a host. `default_port` is
-        the port of the gateways of other hosts, or None if there is no such port."""
+        """`static` maps names to addresses, or `*@host` for all nodes of a host.
+
+        `default_port` is the port of the gateways of other hosts, or None if there is no such port.
+        """
         self._static = static
         self._default_port = default_port
         self._learned: dict[str, Address] = {}

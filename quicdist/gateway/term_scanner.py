@@ -21,7 +21,7 @@ class Unreadable(QuicdistError):
 
 MAX_NEW_ATOMS = 200_000
 """The maximum number of atoms that all peers of a gateway may create on its node. By default a BEAM
-node has room for 1,048,576 atoms, and ends if there is no more."""
+node has room for 1,048,576 atoms, and terminates when they are used up."""
 
 MAX_NEW_ATOMS_OF_MESSAGE = 1_000
 
@@ -29,7 +29,7 @@ _FIXED = {
     *(("a", 2), ("b", 5), ("F", 9), ("c", 32), ("j", 1)),
 }
 _SIZES: dict[int, int] = {ord(tag): size for tag, size in _FIXED}
-"""Tag to bytes in all: SMALL_INTEGER, INTEGER, NEW_FLOAT, FLOAT, NIL."""
+"""Total size in bytes by tag: SMALL_INTEGER, INTEGER, NEW_FLOAT, FLOAT, NIL."""
 
 _COUNTED: dict[int, tuple[int, int]] = {
     ord("n"): (1, 1),
@@ -38,8 +38,8 @@ _COUNTED: dict[int, tuple[int, int]] = {
     ord("m"): (4, 0),
     ord("M"): (4, 1),
 }
-"""Tag to the width of its count of bytes, and the bytes beside them: SMALL_BIG, LARGE_BIG, STRING,
-BINARY, BIT_BINARY."""
+"""Width of the length field, and the number of additional bytes, by tag: SMALL_BIG, LARGE_BIG,
+STRING, BINARY, BIT_BINARY."""
 
 _ATOMS: dict[int, tuple[int, bool]] = {
     ord("w"): (1, False),
@@ -47,7 +47,7 @@ _ATOMS: dict[int, tuple[int, bool]] = {
     ord("s"): (1, True),
     ord("d"): (2, True),
 }
-"""Tag to the width of its length, and whether it is Latin-1: SMALL_ATOM_UTF8, ATOM_UTF8,
+"""Width of the length field, and whether the text is Latin-1, by tag: SMALL_ATOM_UTF8, ATOM_UTF8,
 SMALL_ATOM, ATOM."""
 
 _GROUPS: dict[int, tuple[int, int, int]] = {
@@ -56,18 +56,18 @@ _GROUPS: dict[int, tuple[int, int, int]] = {
     ord("l"): (4, 1, 1),
     ord("t"): (4, 2, 0),
 }
-"""Tag to the width of its count, terms for each, and terms more: SMALL_TUPLE, LARGE_TUPLE, LIST,
-MAP."""
+"""Width of the count, terms per element, and additional terms, by tag: SMALL_TUPLE, LARGE_TUPLE,
+LIST, MAP."""
 
 _OF_NODE: dict[int, int] = {ord("X"): 12, ord("g"): 9, ord("x"): 12, ord("Y"): 8, ord("f"): 5}
 _OF_NODE[ord("e")] = 5
-"""Tag to the bytes behind the node's name: NEW_PID, PID, V4_PORT, NEW_PORT, PORT, REFERENCE."""
+"""Number of bytes after the node name by tag: NEW_PID, PID, V4_PORT, NEW_PORT, PORT, REFERENCE."""
 
 _REFERENCES: dict[int, int] = {ord("Z"): 4, ord("r"): 1}
-"""Tag to the bytes of the creation: NEWER_REFERENCE, NEW_REFERENCE."""
+"""Number of bytes of the creation by tag: NEWER_REFERENCE, NEW_REFERENCE."""
 
 _MOST_WORDS = 5
-"""Of a reference; a node reads no more."""
+"""The maximum number of words of a reference that a node decodes."""
 
 _NEW_FUN, _FUN, _EXPORT, _RECORD = b"puqC"
 
@@ -91,10 +91,10 @@ class TermScanner:
     __slots__ = ("_own", "_rest", "_skip", "atoms", "has_fun", "pending", "references")
 
     def __init__(self, terms: int = 1, own: str = "") -> None:
-        """Of the node `own` the references are noted."""
+        """The references of the node `own` are collected."""
         self._own = own.encode()
         self.references: set[bytes] = set()
-        """The words of those of the node `own`; the caller may take them out."""
+        """The words of the references of `own`. The caller may remove them."""
         self.atoms: set[bytes] = set()
         """The atoms found, in UTF-8. The caller may remove them."""
         self.has_fun = False

@@ -15,6 +15,7 @@ from quicdist.errors import (
     NotRunning,
 )
 from quicdist.etf import Atom, Pid, Term
+from quicdist.kernel.current_call import remaining
 from quicdist.kernel.net_kernel import NET_KERNEL, YES, is_auth_call
 from quicdist.protocol import signals
 from quicdist.runtime.calls import CallRequest, ErpcCall, GenCall, check_timeout, gen_call
@@ -51,7 +52,8 @@ class Caller(SystemProcess):
         """`erpc:call(Node, Module, Function, Args, Timeout)`."""
         check_timeout(timeout)
         self._check(node)
-        call = ErpcCall(self, node, module, function, args, self._group_leader)
+        timeout = remaining(timeout)
+        call = ErpcCall(self, node, module, function, args, self._group_leader, timeout)
         call.begin()
         return await call.wait(timeout)
 
@@ -74,6 +76,7 @@ class Caller(SystemProcess):
         self, node: Atom, module: Atom, function: Atom, args: list[Term], timeout: float | None
     ) -> Term:
         """`rpc:call` as before OTP 23: calls `rex`, which old nodes support as well."""
+        timeout = remaining(timeout)
         what = f"{module}:{function}/{len(args)} on {node}"
         request = (_CALL, module, function, args, _USER)
         answer = await gen_call(self, (_REX, node), request, timeout, what=what)
@@ -91,7 +94,7 @@ class Caller(SystemProcess):
     ) -> Term:
         """`gen_server:call(To, Request, Timeout)`. See `runtime.calls.gen_call`."""
         self._check(to.node if isinstance(to, Pid) else to[1])
-        return await gen_call(self, to, request, timeout)
+        return await gen_call(self, to, request, remaining(timeout))
 
     def gen_request(self, to: Pid | tuple[Atom, Atom], request: Term) -> CallRequest:
         """`gen_server:send_request(To, Request)`. Raises EtfEncodeError."""

@@ -7,19 +7,31 @@ marked functions, and modules and objects that contain some.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import enum
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, overload
 
 from quicdist.errors import ExportError
 from quicdist.etf import Atom, Term
+from quicdist.kernel.call_limits import Limiter, check_limit
+from quicdist.kernel.worker_processes import WorkerProcesses, check_importable
 
 _F = TypeVar("_F", bound=Callable[..., object])
+_Result = TypeVar("_Result")
 _MARK = "__quicdist_export__"
 TYPED = "__quicdist_typed__"
 """The attribute of a function that holds its `Typed`; see quicdist.typed."""
@@ -35,6 +47,11 @@ class Run(enum.Enum):
     INLINE = "inline"
     """In the event loop, for short functions and functions that must not run in another thread."""
 
+    PROCESS = "process"
+    """In a worker process of the node, for functions that compute for long: threads of one process
+    share one interpreter lock. The function must be importable by its name, and its arguments and
+    result must be picklable."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -43,6 +60,9 @@ class Mark:
     module: str | None
     name: str | None
     run: Run
+    cancel_with_caller: bool
+    concurrency: int | None
+    queue: int | None
 
 
 class Conversions(Protocol):
@@ -53,6 +73,9 @@ class Conversions(Protocol):
 
     def result(self, value: Any) -> Term:
         """Converts the result to a term."""
+
+    def item(self, value: Any) -> Term:
+        """Converts an item of a stream to a term."""
 
 
 class Typed(Protocol):
@@ -73,17 +96,33 @@ class Exported:
     is_async: bool
     least: int
     most: int | None
-    conversions: Conversions | None = None
+    conversions: Conversions | None
+    cancel_with_caller: bool
+    limiter: Limiter | None
 
     def begin(self, args: Sequence[Term]) -> Any:
         """Calls the function. The result may be awaitable and must be passed to `end`."""
-        return self.function(
-            *(args if self.conversions is None else self.conversions.arguments(args))
-        )
+        return self.function(*self.converted(args))
+
+    def converted(self, args: Sequence[Term]) -> Sequence[Any]:
+        """Converts the arguments of a call."""
+        return args if self.conversions is None else self.conversions.arguments(args)
 
     def end(self, value: Any) -> Term:
-        """Converts the result to a term."""
+        """Converts the result to a term. Raises TypeError for a generator."""
+        if isinstance(value, (Generator, AsyncGenerator)):
+            raise TypeError(
+                f"{self.module}:{self.name} is a generator: call it as a stream, with `Node.stream`"
+            )
         return value if self.conversions is None else self.conversions.result(value)
+
+    def turn(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Waits until the limit of the function allows a call. Raises ErlangError `busy`."""
+        return contextlib.nullcontext() if self.limiter is None else self.limiter.turn()
+
+    def item(self, value: Any) -> Term:
+        """Converts an item of a stream to a term."""
+        return value if self.conversions is None else self.conversions.item(value)
 
 
 @overload
@@ -92,7 +131,13 @@ def export(function: _F, /) -> _F: ...
 
 @overload
 def export(
-    *, module: str | None = None, name: str | None = None, run: Run = Run.THREAD
+    *,
+    module: str | None = None,
+    name: str | None = None,
+    run: Run = Run.THREAD,
+    cancel_with_caller: bool = False,
+    concurrency: int | None = None,
+    queue: int | None = None,
 ) -> Callable[[_F], _F]: ...
 
 
@@ -103,6 +148,9 @@ def export(
     module: str | None = None,
     name: str | None = None,
     run: Run = Run.THREAD,
+    cancel_with_caller: bool = False,
+    concurrency: int | None = None,
+    queue: int | None = None,
 ) -> _F | Callable[[_F], _F]:
     """Marks a function as callable from other nodes. Used bare or with arguments.
 
@@ -112,15 +160,28 @@ def export(
     `@staticmethod` and `@classmethod`, and to bound methods, `functools.partial` objects and
     callable objects.
 
-    Raises ExportError for a class and for a function written in C.
+    With `cancel_with_caller` a call is cancelled when its caller has ended, has given up after a
+    timeout, or is on a node whose connection was lost: an async function gets CancelledError, and
+    `current_call().is_cancelled` becomes true for one in a thread.
+
+    At most `concurrency` calls of the function run at a time, and at most `queue` wait for one of
+    them to end. Further calls fail at once with the error `busy`. By default there is no limit.
+
+    Raises ExportError for a class and for a function written in C, and ValueError for a limit
+    that is not positive.
     """
+    check_limit(concurrency, queue)
 
     def mark(marked: _F) -> _F:
         if isinstance(marked, type):
             raise ExportError(f"{marked!r} is a class: mark its methods and export an instance")
         try:
             # For a method the function is marked, since a method object is created at each access.
-            setattr(getattr(marked, "__func__", marked), _MARK, Mark(module, name, run))
+            setattr(
+                getattr(marked, "__func__", marked),
+                _MARK,
+                Mark(module, name, run, cancel_with_caller, concurrency, queue),
+            )
         except AttributeError:
             raise ExportError(
                 f"{marked!r} cannot be marked: mark a function that calls it"
@@ -131,13 +192,16 @@ def export(
 
 
 class Exports:
-    """The exported functions of one node. Raises ExportError for unmarked objects and for
-    duplicate names."""
+    """The exported functions of one node.
 
-    def __init__(self, given: Iterable[object], threads: int) -> None:
+    Raises ExportError for unmarked objects and for duplicate names.
+    """
+
+    def __init__(self, given: Iterable[object], threads: int, processes: int | None = None) -> None:
         self._functions: dict[tuple[Atom, Atom], list[Exported]] = {}
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
+        self._workers = WorkerProcesses(processes)
         for one in given:
             for found in _marked(one):
                 self._add(found)
@@ -168,7 +232,8 @@ class Exports:
         dropped.
         """
         try:
-            return await self._run(exported, args)
+            async with exported.turn():
+                return await self._run(exported, args)
         except SystemExit as error:
             # A call may end the called function, but not the program.
             raise RuntimeError(f"{exported.name} raised {error!r}") from error
@@ -177,20 +242,39 @@ class Exports:
         if exported.is_async or exported.run is Run.INLINE:
             value = exported.begin(args)
             return exported.end(await value if inspect.isawaitable(value) else value)
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="quicdist")
+        if exported.run is Run.PROCESS:
+            return exported.end(
+                await self._workers.run(exported.function, exported.converted(args))
+            )
         context = contextvars.copy_context()
-        loop = asyncio.get_running_loop()
-        value = await loop.run_in_executor(self._pool, context.run, _in_thread, exported, args)
+        value = await self.in_thread(context.run, _in_thread, exported, args)
         # A function that is not async may return an awaitable, for example a wrapper of an async
         # one.
         return exported.end(await value.awaited) if isinstance(value, _ToAwait) else value
 
+    async def open(self, exported: Exported, args: Sequence[Term]) -> Any:
+        """Calls a function and returns its result unconverted. Raises what the function raises."""
+        if exported.is_async or exported.run is Run.INLINE:
+            value = exported.begin(args)
+        else:
+            context = contextvars.copy_context()
+            value = await self.in_thread(context.run, exported.begin, args)
+        return await value if inspect.isawaitable(value) else value
+
+    def in_thread(
+        self, function: Callable[..., _Result], /, *args: object
+    ) -> asyncio.Future[_Result]:
+        """Calls a function in a thread of the node."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="quicdist")
+        return asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+
     def close(self) -> None:
-        """Shuts the thread pool down. Threads end when their function returns."""
+        """Shuts the threads and worker processes down. They end when their function returns."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
+        self._workers.close()
 
     def _add(self, found: _Found) -> None:
         function, mark = found.function, found.mark
@@ -199,6 +283,8 @@ class Exports:
         if name is None:
             raise ExportError(f"{function!r} has no name: use @export(name=...)")
         least, most = _arity(function)
+        if mark.run is Run.PROCESS:
+            check_importable(function)
         exported = Exported(
             Atom(module),
             Atom(name),
@@ -208,6 +294,8 @@ class Exports:
             least,
             most,
             None if found.typed is None else found.typed.conversions(function),
+            mark.cancel_with_caller,
+            Limiter.of(mark.concurrency, mark.queue),
         )
         same = self._functions.setdefault((exported.module, exported.name), [])
         for other in same:
@@ -290,8 +378,11 @@ def _found(
 
 
 def _written(function: object, name: str) -> Any:
-    """Returns an attribute that a decorator set on a function, also below `staticmethod` and
-    `classmethod`, or on the class of a callable object. On a class it applies to the instances."""
+    """Returns an attribute that a decorator set on a function.
+
+    The function can be below `staticmethod` and `classmethod`, or the attribute on the class of a
+    callable object. On a class it applies to the instances.
+    """
     below = getattr(function, "__func__", function)
     return getattr(below, name, None)
 
@@ -304,10 +395,16 @@ def _innermost(function: object) -> Any:
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
-    """Returns whether calling the function only creates an awaitable. `__wrapped__` is not
-    considered: an async wrapper may wrap a function that is not async, and vice versa."""
+    """Returns whether calling the function only creates an awaitable or an async generator.
+
+    `__wrapped__` is not considered: an async wrapper may wrap a function that is not async, and
+    vice versa.
+    """
     call = getattr(type(function), "__call__", None)  # noqa: B004 - of callable objects
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+    return any(
+        inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one)
+        for one in (function, call)
+    )
 
 
 def _default_module(found: _Found) -> str:
@@ -326,8 +423,10 @@ def _default_name(found: _Found) -> str | None:
 
 
 def _is_wrapper(found: _Found) -> bool:
-    """Returns whether the function is a decorator's wrapper without functools.wraps, or was
-    bound by a descriptor. Its name and module then differ from those of its definition."""
+    """Returns whether the function is a wrapper without functools.wraps, or a bound descriptor.
+
+    Its name and module then differ from those of its definition.
+    """
     if found.attribute is None:
         return False
     if isinstance(found.function, functools.partial):

@@ -152,6 +152,7 @@ class LogLines:
         self._quiet: asyncio.TimerHandle | None = None
 
     def __call__(self, text: str) -> None:
+        """Logs the complete lines of the text, and stores the rest until the pause."""
         if self._quiet is not None:
             self._quiet.cancel()
             self._quiet = None

@@ -48,8 +48,10 @@ class Introspection:
         running: Callable[[], int],
         connections: Connections,
     ) -> None:
-        """`may_call` is `RpcServer.may_call`. `running` returns the number of calls of exported
-        functions that have not ended."""
+        """`may_call` is `RpcServer.may_call`.
+
+        `running` returns the number of calls of exported functions that have not ended.
+        """
         self._system = system
         self._exports = exports
         self._may_call = may_call

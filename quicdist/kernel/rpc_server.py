@@ -24,20 +24,25 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from quicdist.cluster.access import AccessControl
 from quicdist.cluster.access_rules import DISCONNECT
 from quicdist.cluster.audit import Audit, Outcome, PeerIdentity
 from quicdist.errors import ErlangError, ErlangExit, ErlangThrow
-from quicdist.etf import Atom, Export, Pid, Term
+from quicdist.etf import Atom, Export, Pid, Reference, Term
 from quicdist.etf.notation import format_bounded
-from quicdist.kernel.exports import Exports
+from quicdist.kernel.current_call import CurrentCall, current_call, set_current_call
+from quicdist.kernel.exports import Exported, Exports
+from quicdist.kernel.streams import messages as streams
+from quicdist.kernel.streams.producer import Generation, Producer
 from quicdist.protocol import signals
 from quicdist.runtime.backpressure import HERE, Backpressure, Source
-from quicdist.runtime.calls import DRAINING, fail_call, is_from, latest_monitor
-from quicdist.runtime.exit_reasons import error_reason, stack_of
-from quicdist.runtime.local_spawn import Main, Spawner
+from quicdist.runtime.calls import DRAINING, alias_of, fail_call, is_from, latest_monitor
+from quicdist.runtime.exit_reasons import CANCELLED, error_reason, stack_of
+from quicdist.runtime.local_spawn import Main, Spawner, current_process
 from quicdist.runtime.mailbox import Mailbox
 from quicdist.runtime.process import Watcher
 from quicdist.runtime.process_table import ProcessTable
@@ -65,6 +70,10 @@ _NONEXISTING_NAME = Atom("nonexisting_name")
 
 Provided: TypeAlias = Callable[[Atom | None, Sequence[Term]], Awaitable[Term]]
 """A function that takes the calling node (None for this one) and the arguments."""
+
+
+RunExported: TypeAlias = Callable[[Exported, Sequence[Term]], Awaitable[Term]]
+"""A function that calls an exported function."""
 
 
 class RpcServer:
@@ -96,8 +105,10 @@ class RpcServer:
             system.register(module, SystemProcess(system, self._on_module_call))
 
     def provide(self, module: str, name: str, arity: int, function: Provided) -> None:
-        """Adds a built-in function that other nodes can call. An exported function of the same
-        module, name and arity takes precedence."""
+        """Adds a built-in function that other nodes can call.
+
+        An exported function of the same module, name and arity takes precedence.
+        """
         self._provided[module, name, arity] = function
 
     # -- running ---------------------------------------------------------------------------------
@@ -109,9 +120,19 @@ class RpcServer:
         *,
         before: Callable[[Mailbox], None] | None = None,
         call: _Call | None = None,
+        asker: _Asker,
     ) -> None:
-        """Starts a process for one call. A peer with too many calls is paused. A `call` that is
-        not answered when the process ends fails with its exit reason."""
+        """Starts a process for one call.
+
+        A peer with too many calls is paused. A `call` that is not answered when the process ends
+        fails with its exit reason.
+        """
+        node = source.name or self._system.name
+        current = asker.call(node)
+        # A peer chooses its references. It must not replace one of another peer.
+        monitor = asker.monitor
+        if monitor is not None and monitor.node is not node:
+            monitor = None
         level = self._running.get(source)
         if level is None:
             most = self._calls_at_once
@@ -124,11 +145,19 @@ class RpcServer:
                 del self._running[source]
             if call is not None and not call.is_answered:
                 call.fail(me.exit_reason)
+            if monitor is not None:
+                self._system.on_unwatched.pop(monitor, None)
             self._system.work_done()
 
+        async def run(me: Mailbox) -> None:
+            set_current_call(current)
+            await main(me)
+
         level.size += 1
+        if monitor is not None:
+            self._system.on_unwatched[monitor] = current.cancel
         try:
-            self._spawner.spawn(main, before=before, over=over)
+            self._spawner.spawn(run, before=before, over=over)
         except Exception:
             level.take(1)
             raise
@@ -149,18 +178,22 @@ class RpcServer:
         """The number of calls of exported functions that have not ended."""
         return sum(level.size for level in self._running.values())
 
-    async def _apply(self, source: Source, module: Term, name: Term, args: Term) -> Term:
-        """Calls a function and writes the audit log. Raises what the function raises, or
-        `undef`."""
+    async def _apply(
+        self, source: Source, module: Term, name: Term, args: Term, run: RunExported | None = None
+    ) -> Term:
+        """Calls a function with `run` and writes the audit log.
+
+        Raises what the function raises, or `undef`.
+        """
         module, name, args = _applied((module, name, _length(args)), args)
         if self._audit is None or source.name is None:
-            return await self._run_allowed(source, module, name, args)
+            return await self._run_allowed(source, module, name, args, run)
         caller = PeerIdentity(str(source.name), source.fingerprint)
         function = f"{format_bounded(module, 100)}:{format_bounded(name, 100)}/{_length(args)}"
         began = time.monotonic()
         outcome, cause = Outcome.RETURNED, ""
         try:
-            return await self._run_allowed(source, module, name, args)
+            return await self._run_allowed(source, module, name, args, run)
         except _Undefined as error:
             outcome, cause = Outcome.REFUSED, error.cause
             raise
@@ -171,10 +204,14 @@ class RpcServer:
             took = time.monotonic() - began
             self._audit.call(caller, function, outcome, duration=took, cause=cause)
 
-    async def _run_allowed(self, source: Source, module: Term, name: Term, args: Term) -> Term:
+    async def _run_allowed(
+        self, source: Source, module: Term, name: Term, args: Term, run: RunExported | None
+    ) -> Term:
         args = _listed(args)
         exported = self._exports.find(module, name, len(args))
-        provided = self._provided.get((str(module), str(name), len(args)))
+        provided = None
+        if run is None:
+            provided = self._provided.get((str(module), str(name), len(args)))
         if exported is None and provided is None:
             raise _Undefined(module, name, args, "not exported")
         if not self._may_call(source, str(module), str(name)):
@@ -182,7 +219,9 @@ class RpcServer:
             if not self._access.only_logs or f"{module}:{name}" == DISCONNECT:
                 raise _Undefined(module, name, args, "access")
         if exported is not None:
-            return await self._exports.run(exported, args)
+            if exported.cancel_with_caller:
+                current_call().end_with_caller(partial(current_process.get().die, CANCELLED))
+            return await (run or self._exports.run)(exported, args)
         assert provided is not None
         return await provided(source.name, args)
 
@@ -227,9 +266,14 @@ class RpcServer:
             answer = signals.SpawnReply(signal.req_id, caller, flags, me.pid)
             self._system.emit_if_connected(caller.node, me.pid, answer)
 
-        main = self._erpc_main(source, signal.mfa, args) or self._main(source, signal, args)
+        asker = _Asker.of_spawn(signal, args)
+        main = (
+            self._erpc_main(source, signal.mfa, args)
+            or self._stream_main(source, signal.mfa, args)
+            or self._main(source, signal, args)
+        )
         try:
-            self._start(source, main, before=before)
+            self._start(source, main, before=before, asker=asker)
         except Exception:
             extra = {"event": "spawn_failed", "node": str(self._system.name)}
             logger.exception("starting a process for %s failed", caller, extra=extra)
@@ -237,8 +281,10 @@ class RpcServer:
             self._system.emit_if_connected(caller.node, caller, failure)
 
     def _main(self, source: Source, signal: signals.SpawnRequest, args: Term) -> Main:
-        """Returns the main function for `spawn(Node, M, F, Args)`: an exported function, or a
-        process that ends with `undef` at once, as in OTP."""
+        """Returns the main function for `spawn(Node, M, F, Args)`.
+
+        It is an exported function, or a process that ends with `undef` immediately, as in OTP.
+        """
         module, name, args = _applied(signal.mfa, args)
 
         async def run(me: Mailbox) -> None:
@@ -260,7 +306,7 @@ class RpcServer:
         return run
 
     async def _apply_for_nobody(self, source: Source, module: Term, name: Term, args: Term) -> None:
-        """Of a cast. One that is refused is no error of ours, with a traceback in the log."""
+        """Runs the function of a cast. A refused cast is logged without a traceback."""
         try:
             await self._apply(source, module, name, args)
         except _Undefined as error:
@@ -268,7 +314,10 @@ class RpcServer:
 
     def _erpc_main(self, source: Source, mfa: tuple[Atom, Atom, int], args: Term) -> Main | None:
         match mfa, args:
-            case ("erpc", "execute_call", 4), [reference, module, name, call_args]:
+            case (("erpc", "execute_call", 4), [reference, module, name, call_args]) | (
+                ("quicdist_call", "execute", 5),
+                [reference, module, name, call_args, _],
+            ):
 
                 async def call(me: Mailbox) -> None:
                     # The answer is the exit reason: erpc:execute_call/4.
@@ -285,6 +334,29 @@ class RpcServer:
                 return cast
         return None
 
+    def _stream_main(self, source: Source, mfa: tuple[Atom, Atom, int], args: Term) -> Main | None:
+        """Returns the main function of the producer of a stream; see `kernel.streams.messages`."""
+        if mfa != (streams.MODULE, streams.START, 6):
+            return None
+
+        async def produce(me: Mailbox) -> None:
+            try:
+                start = streams.Start.from_term(args)
+            except ValueError:
+                raise ErlangError(_BADARG) from None
+
+            async def run(exported: Exported, listed: Sequence[Term]) -> Term:
+                producer = Producer(self._exports, me, start.consumer, start.tag, start.window)
+                await producer.run(Generation.of_call(self._exports, exported, listed))
+                return None
+
+            try:
+                await self._apply(source, start.module, start.function, start.args, run)
+            except _Undefined as error:
+                raise ErlangExit((_UNDEF, [error.frame])) from None
+
+        return produce
+
     async def _outcome(
         self, source: Source, module: Term, name: Term, args: Term
     ) -> tuple[Term, ...]:
@@ -299,8 +371,10 @@ class RpcServer:
             return _ERROR, error_reason(error), _stack(error, module, name, args)
 
     def _log_raised(self, source: Source, module: Term, name: Term, error: Exception) -> None:
-        """Logs the complete error, since the caller may not receive it. An ErlangError is an
-        intended answer."""
+        """Logs the complete error, since the caller may not receive it.
+
+        An ErlangError is an intended answer.
+        """
         if isinstance(error, ErlangError):
             return
         caller = str(source.name or self._system.name)
@@ -338,8 +412,10 @@ class RpcServer:
                 ignore(rex, message, source)
 
     def _send_to_name(self, name: Term, message: Term, source: Source) -> bool:
-        """Sends `Name ! Message` to a registered name of this node. Returns False if it does not
-        exist."""
+        """Sends `Name !
+
+        Message` to a registered name of this node. Returns False if it does not exist.
+        """
         process = self._system.names.get(name) if isinstance(name, Atom) else None
         if process is None:
             return False
@@ -360,7 +436,7 @@ class RpcServer:
                 case (_, reason, stack):
                     call.fail((reason, stack))
 
-        self._start(source, main, before=_led_by(leader), call=call)
+        self._start(source, main, before=_led_by(leader), call=call, asker=call.asker)
 
     # -- gen_server:call -------------------------------------------------------------------------
 
@@ -398,7 +474,7 @@ class RpcServer:
             else:
                 call.fail(outcome[1])
 
-        self._start(source, main, call=call)
+        self._start(source, main, call=call, asker=call.asker)
 
     def _cast(
         self, source: Source, module: Term, name: Term, args: Term, leader: Term = None
@@ -412,13 +488,48 @@ class RpcServer:
         async def main(me: Mailbox) -> None:
             await self._apply_for_nobody(source, module, name, args)
 
-        self._start(source, main, before=_led_by(leader))
+        self._start(source, main, before=_led_by(leader), asker=_Asker())
+
+
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    """The process that waits for the answer to a call."""
+
+    pid: Pid | None = None
+    monitor: Reference | None = None
+    """Its monitor of the called process, which it removes when it gives up."""
+    timeout: float | None = None
+    """Seconds for which it waits, if it told so."""
+
+    @classmethod
+    def of_spawn(cls, signal: signals.SpawnRequest, args: Term) -> _Asker:
+        match signal.mfa, args:
+            case ("quicdist_call", "execute", 5), [*_, int(milliseconds)] if milliseconds >= 0:
+                return cls(signal.sender, signal.req_id, milliseconds / 1000)
+        return cls(signal.sender, signal.req_id)
+
+    @classmethod
+    def of_gen_call(cls, to: tuple[Pid, Term]) -> _Asker:
+        """Of the From of a gen call. Its tag is the monitor, or has it as an alias."""
+        pid, tag = to
+        monitor = tag if isinstance(tag, Reference) else alias_of(tag)
+        return cls(pid, monitor)
+
+    def call(self, node: Atom) -> CurrentCall:
+        """The call as `current_call` returns it."""
+        deadline = None
+        if self.timeout is not None:
+            deadline = asyncio.get_running_loop().time() + self.timeout
+        return CurrentCall(str(node), self.pid, deadline)
 
 
 class _Call(ABC):
     """A call by another node that must get one answer."""
 
     is_answered = False
+
+    def __init__(self, asker: _Asker) -> None:
+        self.asker = asker
 
     def answer(self, value: Term) -> None:
         """Sends the result of the function. If it cannot be encoded, the call fails."""
@@ -431,8 +542,10 @@ class _Call(ABC):
             self.is_answered = True
 
     def fail(self, reason: Term) -> None:
-        """Sends that the call has failed. A reason that cannot be encoded is replaced by the
-        encoding error."""
+        """Sends that the call has failed.
+
+        A reason that cannot be encoded is replaced by the encoding error.
+        """
         self.is_answered = True
         try:
             self._send_failure(reason)
@@ -459,6 +572,7 @@ class _RexCall(_Call):
     """`rpc:call` of OTP before 23, and `rpc:block_call`."""
 
     def __init__(self, rex: SystemProcess, to: tuple[Pid, Term]) -> None:
+        super().__init__(_Asker.of_gen_call(to))
         self._rex = rex
         self._to = to
 
@@ -486,7 +600,8 @@ class _CNodeCall(_RexCall):
 class _ServedCall(_Call):
     """A call of an exported module as a server."""
 
-    def __init__(self, server: SystemProcess) -> None:
+    def __init__(self, server: SystemProcess, asker: _Asker) -> None:
+        super().__init__(asker)
         self.server = server
 
     def refuse(self) -> None:
@@ -498,7 +613,7 @@ class _ModuleCall(_ServedCall):
     """`gen_server:call`. For the caller, a failed call looks like a crash of the server."""
 
     def __init__(self, server: SystemProcess, to: tuple[Pid, Term]) -> None:
-        super().__init__(server)
+        super().__init__(server, _Asker.of_gen_call(to))
         self._to = to
 
     def _send(self, value: Term) -> None:
@@ -512,7 +627,7 @@ class _ServerCall(_ServedCall):
     """`rpc:server_call(Node, Module, Module, Request)`: the answer is `{Module, Node, Answer}`."""
 
     def __init__(self, server: SystemProcess, caller: Pid) -> None:
-        super().__init__(server)
+        super().__init__(server, _Asker(caller, latest_monitor(server, caller)))
         self._caller = caller
 
     def _send(self, value: Term) -> None:
@@ -533,8 +648,10 @@ class _Undefined(ErlangError):
 
 
 def _applied(mfa: tuple[Term, Term, int], args: Term) -> tuple[Term, Term, Term]:
-    """Returns the function that a spawn request runs. `spawn(Node, fun M:F/N)` and proc_lib wrap
-    it in functions of their own."""
+    """Returns the function that a spawn request runs.
+
+    `spawn(Node, fun M:F/N)` and proc_lib wrap it in functions of their own.
+    """
     match (*mfa, args):
         case ("proc_lib", "init_p", 5, [_, _, module, name, inner]):
             return _applied((module, name, _length(inner)), inner)
@@ -558,8 +675,10 @@ def _led_by(leader: Term) -> Callable[[Mailbox], None]:
 
 
 def _listed(args: Term) -> list[Term]:
-    """Returns the arguments as a list. With `Options.strings`, a list of small integers was
-    decoded as text."""
+    """Returns the arguments as a list.
+
+    With `Options.strings`, a list of small integers was decoded as text.
+    """
     if isinstance(args, (bytes, str)):
         return [one if isinstance(one, int) else ord(one) for one in args]
     if not isinstance(args, list):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from quicdist.carriers.relay.server import RelayStatistics
+from quicdist.carriers.relay.statistics import RelayStatistics
 from quicdist.gateway.info import GatewayStatistics
 from quicdist.node.info import NodeStatistics
 from quicdist.runtime.counters import Traffic

@@ -30,10 +30,10 @@ class Reader:
     """
 
     def __init__(self, node: Source, *, max_age: float = 0.0) -> None:
-        """Statistics younger than `max_age` seconds are reused, so that metrics that are read one
-        by one belong to the same moment.
+        """`node` is the source.
 
-        Raises RuntimeError outside the event loop of the source.
+        Statistics younger than `max_age` seconds are reused, so that metrics that are read one by
+        one belong to the same moment. Raises RuntimeError outside the event loop of the source.
         """
         self._node = node
         self._max_age = max_age

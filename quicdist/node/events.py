@@ -65,6 +65,7 @@ class Subscription:
         return self._queue.popleft()
 
     def add(self, event: NodeEvent) -> None:
+        """Queues an event for the iterator. The queue has no limit."""
         self._queue.append(event)
         self._arrived.set()
 
@@ -76,5 +77,6 @@ class Events:
         self.subscriptions: list[Subscription] = []
 
     def publish(self, event: NodeEvent) -> None:
+        """Queues an event for every subscription."""
         for subscription in self.subscriptions:
             subscription.add(event)

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 import warnings
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -56,6 +56,10 @@ from quicdist.kernel.group_leader import GroupLeader, LogLines, Write
 from quicdist.kernel.introspection import Introspection
 from quicdist.kernel.net_kernel import NET_KERNEL, is_auth_call, start_net_kernel
 from quicdist.kernel.rpc_server import RpcServer
+from quicdist.kernel.streams.consumer import OfferedStream, Origin, RemoteFunction, Stream
+from quicdist.kernel.streams.messages import Offer
+from quicdist.kernel.streams.producer import offered
+from quicdist.kernel.streams.window import DEFAULT_WINDOW, StreamWindow
 from quicdist.limits import MailboxLimits, NodeLimits
 from quicdist.node.events import Events, NodeDown, NodeUp, Subscription
 from quicdist.node.info import (
@@ -117,10 +121,10 @@ class Node:
 
     Parameters:
 
-    - `name`: the name of this node, which says how others reach it. `port@ip` listens for QUIC on
-      that UDP port of that address; port 0 takes a free port, and the name changes accordingly. Any
-      other `name@host` listens on TCP and registers in the EPMD of the host. A node connects to
-      nodes of both kinds, whatever its own name is.
+    - `name`: the name of this node, which determines how others reach it. `port@ip` listens for
+      QUIC on that UDP port of that address; port 0 selects a free port, and the name changes
+      accordingly. Any other `name@host` listens on TCP and registers in the EPMD of the host. A
+      node connects to nodes of both kinds, independent of its own name.
     - `named_by`: the node that gives this one its name, instead of `name`. Use it for nodes behind
       NATs. The node then only dials and is hidden, so `listen` and `visible` are not allowed.
       `name` is omitted or gives the host, as in "@site7". When the connection to the naming node is
@@ -213,7 +217,7 @@ class Node:
         if printed is not None:
             warnings.warn("Node(printed=) is now Node(on_output=)", DeprecationWarning, 2)
         self._on_output = on_output or printed
-        self._exports = Exports(exports, self._limits.threads)
+        self._exports = Exports(exports, self._limits.threads, self._limits.processes)
         self._lookups = lookups
         self._access = AccessControl(Access.of(access))
         self._is_audited = audit
@@ -520,7 +524,7 @@ class Node:
         system = self._running.system
         process = system.processes.get(pid)
         if process is None:
-            raise NoProcess(f"{pid} is no process of this node")
+            raise NoProcess(f"{pid} is not a process of this node")
         system.register(name, process)
 
     def unregister(self, name: str) -> None:
@@ -578,6 +582,57 @@ class Node:
         request = _request(node, module, function, args)
         with arguments_of(module, function, args, IN_ERPC_CALL):
             return await caller.erpc(*request, timeout)
+
+    def stream(
+        self,
+        node: str,
+        module: str,
+        function: str,
+        args: Sequence[Term] = (),
+        *,
+        window: StreamWindow = DEFAULT_WINDOW,
+        timeout: float | None = 5.0,
+    ) -> Stream:
+        """Calls an exported generator of another node and returns its items as they are made.
+
+            async for token in node.stream("5555@10.0.0.7", "model", "generate", [prompt]):
+                print(token)
+
+        `window` bounds the items and bytes that are sent and not yet taken by the loop. When the
+        loop ends, the generator is closed. The stream must start within `timeout` seconds. See
+        `Stream` for what an iteration raises.
+        """
+        check_timeout(timeout)
+        life = self._running
+        leader = life.system.group_leader
+        assert leader is not None
+        request = _request(node, module, function, args)
+        return life.stream(RemoteFunction(*request, leader, timeout), window)
+
+    def open_stream(self, offer: Term, *, window: StreamWindow = DEFAULT_WINDOW) -> Stream:
+        """Returns the items of a stream that another process offers.
+
+        The offer is passed in a message or as an argument of a call. It can be opened once.
+
+        Raises ValueError if the term is not the offer of a stream.
+        """
+        return self._running.stream(OfferedStream(Offer.from_term(offer)), window)
+
+    @contextlib.asynccontextmanager
+    async def offer_stream(
+        self, items: Iterable[Term] | AsyncIterable[Term]
+    ) -> AsyncIterator[Term]:
+        """Offers items as a stream, inside the `async with`.
+
+        Its value is the offer, a term that another process needs to open the stream.
+
+            async with node.offer_stream(rows()) as offer:
+                await node.call("5555@10.0.0.7", "Elixir.Sink", "load", [offer])
+
+        An iterable that is not async runs in a thread.
+        """
+        async with self._running.offer(items) as offer:
+            yield offer
 
     def send_request(
         self, node: str, module: str, function: str, args: Sequence[Term] = ()
@@ -926,8 +981,10 @@ class _Life:
             self.connections.close()
 
     def watch_trust(self, credentials: Credentials) -> None:
-        """Rechecks the peers whenever a file of `Trust` changes, and warns in the log before the
-        certificate of this node expires."""
+        """Rechecks the peers after a change of a file of `Trust`.
+
+        It also warns in the log before the certificate of this node expires.
+        """
         self._credentials = credentials
         self._watching = [
             asyncio.create_task(watch(credentials.verifier, self.connections.recheck)),
@@ -945,6 +1002,22 @@ class _Life:
             self._since,
             None if expires is None else expires.timestamp(),
         )
+
+    def stream(self, origin: Origin, window: StreamWindow) -> Stream:
+        """Returns the items of a stream."""
+        return Stream(self.system, origin, window)
+
+    @contextlib.asynccontextmanager
+    async def offer(self, items: Iterable[Term] | AsyncIterable[Term]) -> AsyncIterator[Term]:
+        """Offers items as a stream."""
+        tag = self.system.identifiers.reference()
+        main = offered(self._exports, tag, items)
+        me = self.spawner.spawn(main)
+        try:
+            yield Offer(me.pid, tag).to_term()
+        finally:
+            # `normal` would present an unfinished stream as complete.
+            me.die(SHUTDOWN)
 
     async def apply(self, node: Atom, module: Atom, function: Atom, args: list[Term]) -> Term:
         """Calls a function on a node to format a term for a group leader."""
@@ -999,8 +1072,10 @@ class _Life:
         peer.gets_tracebacks = tracebacks.are_for(control.access.tracebacks, host)
 
     def access_changed(self) -> None:
-        """Applies changed access rules to established connections. Peers that may no longer be
-        connected are disconnected."""
+        """Applies changed access rules to established connections.
+
+        Peers that may no longer be connected are disconnected.
+        """
         access = self._access.access
         for name, peer in list(self.connections.up.items()):
             may_be = access.dials(name) if peer.is_dialer else access.accepts(name)

@@ -19,16 +19,19 @@ T = TypeVar("T")
 class LoopThread(Protocol):
     """Runs functions in the event loop of a node, called from other threads."""
 
-    def run(self, function: Callable[P, Awaitable[T]], *args: P.args, **named: P.kwargs) -> T: ...
+    def run(self, function: Callable[P, Awaitable[T]], *args: P.args, **named: P.kwargs) -> T:
+        """Awaits `function(...)` in the event loop. Returns its result, or raises its error."""
 
-    def do(self, function: Callable[P, T], *args: P.args, **named: P.kwargs) -> T: ...
+    def do(self, function: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        """Calls `function(...)` in the event loop. Returns its result, or raises its error."""
 
 
 class HasProcess(Protocol):
     """An object that has a process, such as a `BlockingMailbox`."""
 
     @property
-    def process(self) -> Process: ...
+    def process(self) -> Process:
+        """The process in the event loop of the node. Use it only there."""
 
 
 class BlockingGroups:

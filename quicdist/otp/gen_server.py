@@ -115,7 +115,7 @@ class GenServer:
         logger.warning("%s: unexpected message %s", self.me, text, extra=extra)
 
     async def terminate(self, reason: Term) -> None:
-        """Called last, if the server ends by itself, or by its parent if it traps exits."""
+        """Called last if the server stops, or if its parent ends it and it traps exits."""
 
     def state(self) -> Term:
         """Returns the state for `sys:get_state`: by default the public attributes, as a map."""

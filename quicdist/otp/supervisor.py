@@ -247,8 +247,11 @@ class Supervisor(GenServer):
     # -- calls from other nodes ------------------------------------------------------------------
 
     async def handle_call(self, request: Term, sender: From) -> Term:
-        """Handles `supervisor:which_children`, `count_children`, `terminate_child`,
-        `restart_child` and `delete_child`."""
+        """Handles the calls of the module `supervisor`.
+
+        These are `which_children`, `count_children`, `terminate_child`, `restart_child` and
+        `delete_child`.
+        """
         match request:
             case "which_children":
                 return [self._shown(one) for one in reversed(self._children)]

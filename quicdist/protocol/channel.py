@@ -137,8 +137,11 @@ class OutgoingMessage:
 
 
 class _Openings:
-    """A bounded cache of parsed frame beginnings. The messages of one process to another have the
-    same bytes before the payload, which are then parsed only once."""
+    """A bounded cache of parsed frame beginnings.
+
+    The messages of one process to another have the same bytes before the payload, which are then
+    parsed only once.
+    """
 
     __slots__ = ("_changes", "_known", "_lengths")
 
@@ -149,7 +152,9 @@ class _Openings:
 
     def find(self, frame: bytes, changes: int) -> tuple[Signal, tuple[Atom, ...], int] | None:
         """Returns the signal, the atoms and the offset of the payload of a known frame beginning.
-        `changes` is the number of changes of the atom cache. Each change invalidates the cache."""
+
+        `changes` is the number of changes of the atom cache. Each change invalidates the cache.
+        """
         if changes != self._changes:
             self._forget(changes)
             return None
@@ -162,8 +167,10 @@ class _Openings:
     def keep(
         self, frame: bytes, signal: Signal, atoms: tuple[Atom, ...], offset: int, changes: int
     ) -> None:
-        """Stores the beginning of `frame` up to the payload at `offset`, unless the frame changed
-        the atom cache."""
+        """Stores the start of `frame` up to the payload at `offset`.
+
+        A frame that changed the atom cache is not stored.
+        """
         if changes != self._changes:
             self._forget(changes)
             return
@@ -235,8 +242,10 @@ class Channel:
             raise ProtocolError(f"a term in a frame does not decode: {error}") from error
 
     def message(self, frame: bytes) -> tuple[Signal, Term] | None:
-        """The message in a frame with a known beginning. None for any other frame and for an
-        invalid one, which `receive` then handles."""
+        """The message in a frame with a known beginning.
+
+        None for any other frame and for an invalid one, which `receive` then handles.
+        """
         known = self._openings.find(frame, self._atoms_in.changes)
         if known is None or len(frame) > self._limits.max_message:
             return None
@@ -380,8 +389,10 @@ class Channel:
             raise etf.EtfEncodeError("", reason, "max_message") from None
 
     def frame(self, message: OutgoingMessage) -> bytes | None:
-        """The only frame of a small message, which must be sent next. None for a larger message,
-        for which `frames` must be used."""
+        """The only frame of a small message, which must be sent next.
+
+        None for a larger message, for which `frames` must be used.
+        """
         if message.size > self._one_frame:
             return None
         payload = message.payload
@@ -438,16 +449,21 @@ class Channel:
 
     @staticmethod
     def _check_frame_size(message: OutgoingMessage) -> None:
-        """Raises UsageError if a message exceeds the 32-bit length field of a frame. The header
-        takes less than 64 KiB."""
+        """Raises UsageError if a message exceeds the 32-bit length field of a frame.
+
+        The header takes less than 64 KiB.
+        """
         if message.size > _MAX_FRAME - 0x40000:
             raise UsageError(f"a message of {message.size} bytes does not fit into one frame")
 
 
 @functools.lru_cache(maxsize=64)
 def _outgoing(options: etf.Options, max_message: int, *, native_records: bool) -> etf.Options:
-    """The options for outgoing terms. Sessions with equal options share one object, because the
-    compiled core recognizes options by identity."""
+    """The options for outgoing terms.
+
+    Sessions with equal options share one object, because the compiled core recognizes options by
+    identity.
+    """
     limits = dataclasses.replace(
         options.limits, max_bytes=min(options.limits.max_bytes, max_message)
     )

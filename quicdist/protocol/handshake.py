@@ -50,7 +50,7 @@ class State(Enum):
     # States of the dialer:
     NEW = "start()"
     STATUS = "a status"
-    ALIVE_DECISION = "decide() on whether the connection goes on"
+    ALIVE_DECISION = "decide() on whether to continue"
     CHALLENGE = "a challenge"
     ACK = "a challenge ack"
 
@@ -68,21 +68,21 @@ class State(Enum):
 class Move(Enum):
     """An event that changes the state of a handshake."""
 
-    STARTED = "our name is sent"
-    ACCEPTED = "the listener goes on with us"
-    ALIVE_ASKED = "the listener has a connection with us already"
-    ALIVE_CONFIRMED = "we go on with the new connection"
-    ALIVE_DENIED = "we give the new connection up"
-    CHALLENGED = "the listener's challenge came, our digest is sent"
+    STARTED = "the name of this node is sent"
+    ACCEPTED = "the listener continues the handshake"
+    ALIVE_ASKED = "the listener already has a connection with this node"
+    ALIVE_CONFIRMED = "this node continues with the new connection"
+    ALIVE_DENIED = "this node abandons the new connection"
+    CHALLENGED = "the challenge of the listener is received, and the digest is sent"
     ACKNOWLEDGED = "the listener has proved the cookie"
 
-    NAMED = "the dialer's name came"
-    ALIVE_SENT = "we asked the dialer whether its old connection is gone"
-    REFUSED = "the dialer is refused"
-    CHALLENGE_SENT = "our challenge is sent"
-    CHALLENGE_SENT_V5 = "our challenge is sent, to a dialer whose name has a complement"
-    COMPLEMENTED = "the complement came"
-    REPLIED = "the dialer has proved the cookie, our digest is sent"
+    NAMED = "the name of the dialer is received"
+    ALIVE_SENT = "the dialer is asked whether its previous connection is closed"
+    REFUSED = "the dialer is rejected"
+    CHALLENGE_SENT = "the challenge is sent"
+    CHALLENGE_SENT_V5 = "the challenge is sent, and a complement of the name is expected"
+    COMPLEMENTED = "the complement is received"
+    REPLIED = "the dialer has proved the cookie, and the digest is sent"
 
 
 TRANSITIONS: Final[Mapping[State, Mapping[Move, State]]] = {
@@ -131,8 +131,11 @@ _REFUSALS = {
 
 @dataclass(frozen=True, slots=True)
 class LocalNode:
-    """The identity of this node. With NAME_ME in the flags, `name` is the bare host name of this
-    node (an empty one stands for `localhost`), and the peer assigns the node name."""
+    """The identity of this node.
+
+    With NAME_ME in the flags, `name` is the bare host name of this node (an empty one stands for
+    `localhost`), and the peer assigns the node name.
+    """
 
     name: str
     creation: int
@@ -169,16 +172,21 @@ class SendHandshake:
 
 @dataclass(frozen=True, slots=True)
 class PeerNamed:
-    """A dialer has sent its name. The owner answers by calling `decide()` with OK, OK_SIMULTANEOUS,
-    NOK, NOT_ALLOWED, ALIVE or Named."""
+    """A dialer has sent its name.
+
+    The owner answers by calling `decide()` with OK, OK_SIMULTANEOUS, NOK, NOT_ALLOWED, ALIVE or
+    Named.
+    """
 
     peer: PeerNode
 
 
 @dataclass(frozen=True, slots=True)
 class AliveAsked:
-    """The listener already has a connection with this node. The owner answers by calling `decide()`
-    with TRUE or FALSE."""
+    """The listener already has a connection with this node.
+
+    The owner answers by calling `decide()` with TRUE or FALSE.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +284,7 @@ class Handshake:
         self.state = TRANSITIONS[self.state][move]
 
     def decide(self, status: Status | Named) -> list[HandshakeEvent]:
-        """Answers PeerNamed or AliveAsked. Raises UsageError if the status is no valid answer.
+        """Answers PeerNamed or AliveAsked. Raises UsageError if the status is not a valid answer.
 
         NOK, NOT_ALLOWED and FALSE end the session: send the returned messages and close the
         connection.
@@ -446,8 +454,11 @@ class Handshake:
         return hs.digest(cookie, challenge)
 
     def _check_proof(self, received: bytes, prover: hs.Prover) -> None:
-        """Verifies a digest in constant time. A dialer may prove any accepted cookie, and the
-        listener answers with the same one. Raises WrongCookie if no cookie matches."""
+        """Verifies a digest in constant time.
+
+        A dialer may prove any accepted cookie, and the listener answers with the same one. Raises
+        WrongCookie if no cookie matches.
+        """
         accepted: tuple[bytes, ...] = (self._cookie,)
         if prover is hs.Prover.DIALER:
             accepted += self._more_cookies

@@ -54,8 +54,9 @@ class Session:
         binding: bytes = b"",
         must_bind: bool = False,
     ) -> None:
-        """`challenge` is an unpredictable 32-bit number. A peer with a name other than
-        `expected_peer` is refused.
+        """`challenge` is an unpredictable 32-bit number.
+
+        A peer with a name other than `expected_peer` is refused.
 
         `binding` is the exporter value of the TLS session, empty without TLS. The cookie digests
         are bound to it if the peer supports that. With `must_bind` a dialer refuses a peer that
@@ -108,14 +109,18 @@ class Session:
 
     @property
     def is_bound(self) -> bool:
-        """Whether the cookie digests are bound to the TLS session. The value is known once the
-        challenge was sent or received."""
+        """Whether the cookie digests are bound to the TLS session.
+
+        The value is known once the challenge was sent or received.
+        """
         return self._handshake.is_bound
 
     @property
     def is_judged(self) -> bool:
-        """Whether the peer has received the digest of this node and has not answered. A peer with
-        another cookie closes the connection or stops responding in this state."""
+        """Whether the peer has received the digest of this node and has not answered.
+
+        A peer with another cookie closes the connection or stops responding in this state.
+        """
         return self._handshake.state is State.ACK
 
     def start(self) -> list[Event]:
@@ -126,7 +131,7 @@ class Session:
         return [*self._handshake.start()]
 
     def decide(self, status: Status | Named) -> list[Event]:
-        """Answers PeerNamed or AliveAsked. Raises UsageError if the status is no valid answer.
+        """Answers PeerNamed or AliveAsked. Raises UsageError if the status is not a valid answer.
 
         NOK, NOT_ALLOWED and FALSE end the session: send the returned messages and close the
         connection.

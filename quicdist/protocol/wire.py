@@ -150,8 +150,10 @@ class _Form:
             raise self.wrong(values, str(error)) from None
 
     def mend(self, values: _Values, index: int, kind: frozenset[type]) -> _Values:
-        """Converts a bool to an atom where an atom is required, because the atoms true and false
-        decode to bool. Raises ProtocolError for any other wrong type."""
+        """Converts a bool to an atom where an atom is required.
+
+        The atoms true and false decode to bool. Raises ProtocolError for any other wrong type.
+        """
         value = values[index]
         if type(value) is bool and Atom in kind:
             return (*values[:index], _atom(value), *values[index + 1 :])

@@ -34,8 +34,10 @@ class Source(Protocol):
         """Pauses this source for `seconds`, since it has exceeded its rate limit."""
 
     def link_added(self, count: Callable[[str], int]) -> None:
-        """Called when this source has added a link or monitor. `count` returns the number of
-        links and monitors of a node."""
+        """Called when this source has added a link or monitor.
+
+        `count` returns the number of links and monitors of a node.
+        """
 
 
 class _Here:

@@ -48,6 +48,8 @@ SPAWN_REPLY = Atom("spawn_reply")
 
 _ERPC = Atom("erpc")
 _EXECUTE_CALL = Atom("execute_call")
+_QUICDIST_CALL = Atom("quicdist_call")
+_EXECUTE = Atom("execute")
 _LINK = Atom("link")
 _MONITOR = Atom("monitor")
 _OK = Atom("ok")
@@ -66,9 +68,15 @@ class CalledNode(Protocol):
     def can_spawn(self) -> bool:
         """Whether the node supports SPAWN_REQUEST (OTP 23)."""
 
-    def call_begins(self, call: object, fail: Callable[[Exception], None]) -> None: ...
+    @property
+    def takes_deadlines(self) -> bool:
+        """Whether the node has `quicdist_call:execute/5`."""
 
-    def call_ends(self, call: object) -> None: ...
+    def call_begins(self, call: object, fail: Callable[[Exception], None]) -> None:
+        """Registers a call. `fail` is called with the error if the connection ends."""
+
+    def call_ends(self, call: object) -> None:
+        """Removes a call that was answered or abandoned."""
 
 
 class PendingCalls:
@@ -102,8 +110,10 @@ class PendingCalls:
             del self._of_node[call.node]
 
     def answer_by_alias(self, alias: Reference, message: Term, source: Source) -> bool:
-        """Handles a message sent to an alias. Returns False if the alias does not belong to a
-        call."""
+        """Handles a message sent to an alias.
+
+        Returns False if the alias does not belong to a call.
+        """
         call = self._calls.get(alias)
         if not isinstance(call, GenCall):
             return False
@@ -112,8 +122,10 @@ class PendingCalls:
         return True
 
     def answer_refused(self, alias: Reference, reason: Term, source: Source) -> bool:
-        """Handles an answer whose payload cannot be decoded. Returns False if the alias does not
-        belong to a call."""
+        """Handles an answer whose payload cannot be decoded.
+
+        Returns False if the alias does not belong to a call.
+        """
         call = self._calls.get(alias)
         if not isinstance(call, GenCall):
             return False
@@ -123,7 +135,9 @@ class PendingCalls:
 
     def answer_by_pid(self, message: Term, source: Source) -> bool:
         """Handles an answer sent to the caller's pid, as OTP before 24 and C nodes send it.
-        Returns False if the message is not an answer to a call."""
+
+        Returns False if the message is not an answer to a call.
+        """
         if not isinstance(message, tuple) or len(message) != 2:
             return False
         alias = alias_of(message[0])
@@ -297,8 +311,10 @@ class PendingCall:
         raise NotImplementedError
 
     def _take_back(self) -> bool:
-        """Cancels the request on the other node. Returns True if its reply must still be
-        awaited."""
+        """Cancels the request on the other node.
+
+        Returns True if its reply must still be awaited.
+        """
         return False
 
     def down(self, reason: Term) -> None:
@@ -376,8 +392,10 @@ class _SpawnRequestCall(PendingCall):
         self._is_replied = False
 
     def spawn_replied(self, signal: signals.SpawnReply, source: Source) -> None:
-        """Called for the spawn reply. If the call is over, the link or monitor of the new
-        process is removed."""
+        """Called for the spawn reply.
+
+        If the call is over, the link or monitor of the new process is removed.
+        """
         self._is_replied = True
         if self.is_open:
             self._replied(signal, source)
@@ -424,13 +442,22 @@ class ErpcCall(_SpawnRequestCall):
         function: Atom,
         args: list[Term],
         group_leader: Pid,
+        timeout: float | None = None,
     ) -> None:
+        """`timeout` is the time in seconds that the caller waits. A node of quicdist is told it."""
+        self._timeout = timeout
         self._answer_tag = caller.system.identifiers.reference()
         what = f"{module}:{function}/{len(args)} on {node}"
         payload: list[Term] = [self._answer_tag, module, function, args]
         mfa = (_ERPC, _EXECUTE_CALL, 4)
         super().__init__(caller, node, what, mfa, payload, [_MONITOR], group_leader)
         self._server: Pid | None = None
+
+    def _check(self, callee: CalledNode) -> None:
+        super()._check(callee)
+        if self._timeout is not None and callee.takes_deadlines:
+            self._mfa = (_QUICDIST_CALL, _EXECUTE, 5)
+            self._args = [*self._args, round(self._timeout * 1000)]
 
     def down(self, reason: Term) -> None:
         """Called when the spawned process has ended. Its exit reason is the answer."""
@@ -531,8 +558,10 @@ class SpawnCall(_SpawnRequestCall):
 
 
 class SpawnMessage(SpawnCall):
-    """A `SpawnCall` whose reply is a message to the caller: (tag, reference, 'ok', pid) or (tag,
-    reference, 'error', reason)."""
+    """A `SpawnCall` whose reply is a message to the caller.
+
+    The message is (tag, reference, 'ok', pid) or (tag, reference, 'error', reason).
+    """
 
     def __init__(self, caller: Process, spawn: Spawn, tag: Term) -> None:
         super().__init__(caller, spawn)
@@ -600,8 +629,10 @@ class CallRequest:
         return self._call.result.result()
 
     def abandon(self) -> bool:
-        """Abandons the request: a later answer is dropped. Returns True if no answer had
-        arrived."""
+        """Abandons the request: a later answer is dropped.
+
+        Returns True if no answer had arrived.
+        """
         self._call.system.affinity.check()
         if self.is_answered:
             return False
@@ -689,8 +720,7 @@ def is_from(term: Term) -> bool:
 
 
 def is_call(message: Term) -> bool:
-    """Returns whether a message is a call of a server: {Label, From, Request}, as `gen:call/4`
-    sends."""
+    """Returns whether a message is a call of a server: {Label, From, Request} (`gen:call/4`)."""
     return isinstance(message, tuple) and len(message) == 3 and is_from(message[1])
 
 

@@ -12,8 +12,10 @@ from quicdist.errors import Cause
 
 
 class Ending(enum.Enum):
-    """The class of reasons why a connection ended or was not established. Several `Cause`
-    members map to one. The value is the name in statistics and metrics."""
+    """The class of reasons why a connection ended or was not established.
+
+    Several `Cause` members map to one. The value is the name in statistics and metrics.
+    """
 
     LEFT = "left"
     """This node closed it: `disconnect`, or the node stops."""

@@ -11,7 +11,7 @@ from quicdist.etf import Atom, Term
 from quicdist.runtime.process import NORMAL, SHUTDOWN
 
 PYTHON_ERROR = Atom("python_error")
-_CANCELLED = Atom("cancelled")
+CANCELLED = Atom("cancelled")
 _NOCATCH = Atom("nocatch")
 _FILE = Atom("file")
 _LINE = Atom("line")
@@ -28,8 +28,10 @@ _MAX_TEXT = 16 * 1024
 
 
 def exit_reason(error: BaseException | None) -> Term:
-    """Returns the Erlang exit reason for a function that ended with `error`, or returned if
-    None."""
+    """Returns the Erlang exit reason for a function that ended with `error`.
+
+    None means that it returned.
+    """
     if error is None:
         return NORMAL
     if isinstance(error, ProcessExited):
@@ -37,7 +39,7 @@ def exit_reason(error: BaseException | None) -> Term:
     if isinstance(error, ErlangExit):
         return error.reason
     if isinstance(error, asyncio.CancelledError):
-        return _CANCELLED
+        return CANCELLED
     if isinstance(error, ErlangThrow):
         return (_NOCATCH, error.reason), stack_of(error)
     if isinstance(error, Exception):

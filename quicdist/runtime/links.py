@@ -36,8 +36,10 @@ class Links:
         return True
 
     def unlink(self, other: Pid) -> int | None:
-        """Removes a link. Returns the ID of the UNLINK_ID signal to send, or None if there is no
-        link."""
+        """Removes a link.
+
+        Returns the ID of the UNLINK_ID signal to send, or None if there is no link.
+        """
         if self._state.get(other) != _LINKED:
             return None
         identifier = self._next_id

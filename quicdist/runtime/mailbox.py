@@ -99,8 +99,7 @@ class Mailbox(Process):
     # -- public --
 
     async def send(self, to: Destination, message: Term) -> None:
-        """Sends a message to a pid, an alias, a registered name of this node, or a (name, node)
-        tuple.
+        """Sends a message to a pid, an alias, a registered name, or a (name, node) tuple.
 
         Connects first if necessary. Waits while more than `NodeLimits.send_high` bytes are queued
         for that node. As in Erlang, the return of this method does not mean that the message has
@@ -345,8 +344,10 @@ class Mailbox(Process):
         )
 
     def _count_since(self, mark: Mark | None) -> int:
-        """Returns the number of messages at the end of `_skipped` that may have arrived after
-        the mark."""
+        """Returns the number of messages in `_skipped` that may have arrived after the mark.
+
+        They are at its end.
+        """
         count = len(self._skipped)
         return count if mark is None else min(count, self._looked_at - mark)
 

@@ -34,8 +34,10 @@ Watched: TypeAlias = "Pid | tuple[Atom, Atom]"
 
 @dataclass(frozen=True, slots=True)
 class Watcher:
-    """A process that monitors a process of this node. `known_as` is the pid or name that it
-    monitors."""
+    """A process that monitors a process of this node.
+
+    `known_as` is the pid or name that it monitors.
+    """
 
     pid: Pid
     known_as: Pid | Atom
@@ -307,7 +309,7 @@ class Process:
         if self.watchers:
             for reference in [r for r, w in self.watchers.items() if w.pid.node is node]:
                 del self.watchers[reference]
-                self.system.watched_names.pop(reference, None)
+                self.system.unwatched(reference)
         if self.monitoring:
             for reference, watched in list(self.monitoring.items()):
                 if (watched.node if isinstance(watched, Pid) else watched[1]) is node:

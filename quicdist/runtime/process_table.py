@@ -93,8 +93,9 @@ class Network(Protocol):
         """Connects if there is no connection. On failure `ProcessTable.node_lost` is called."""
 
     def send(self, route: Route, payload: Term) -> Awaitable[None] | None:
-        """Sends a message. Returns an awaitable if the caller must wait for a connection or for
-        backlog.
+        """Sends a message.
+
+        Returns an awaitable if the caller must wait for a connection or for backlog.
 
         The call and the awaitable raise NoConnection or EtfEncodeError.
         """
@@ -112,6 +113,9 @@ class ProcessTable:
         self.names: dict[Atom, Process] = {}
         self.aliases: dict[Reference, Process] = {}
         self.calls = PendingCalls(self.name)
+        self.on_unwatched: dict[Reference, Callable[[], None]] = {}
+        """Functions to call when a monitor is removed, because its process has ended, has given up,
+        or is on a node whose connection was lost."""
         self.watched_names: dict[Reference, Process] = {}
         """The processes monitored by name. The name may later belong to another process."""
         self._tied: dict[Atom, dict[Process, None]] = {}
@@ -242,6 +246,13 @@ class ProcessTable:
                 message = (kind, node, dict(info)) if wanted.info else (kind, node)
                 process.signalled(message, HERE)
 
+    def unwatched(self, reference: Reference) -> None:
+        """Called when a monitor of a process of this node is removed before it has fired."""
+        self.watched_names.pop(reference, None)
+        call = self.on_unwatched.pop(reference, None)
+        if call is not None:
+            call()
+
     # -- draining --
 
     async def drain(self, timeout: float | None) -> int:
@@ -320,26 +331,33 @@ class ProcessTable:
     # -- outgoing signals --
 
     def send_link(self, sender: Pid, to: Pid) -> None:
+        """Sends LINK. Connects first if necessary."""
         self.emit(to.node, sender, signals.Link(sender, to))
 
     def send_unlink(self, sender: Pid, to: Pid, identifier: int) -> None:
+        """Sends UNLINK_ID, which the other node acknowledges. A lost connection ends the link."""
         self.emit_if_connected(to.node, sender, signals.Unlink(identifier, sender, to))
 
     def send_exit(self, sender: Pid, to: Pid, reason: Term) -> None:
+        """Sends EXIT over a link, when `sender` has ended."""
         self.emit_if_connected(to.node, sender, signals.Exit(sender, to), reason)
 
     def send_exit2(self, sender: Pid, to: Pid, reason: Term) -> None:
+        """Sends EXIT2, as `erlang:exit/2`. Connects first if necessary."""
         self.emit(to.node, sender, signals.ExitSignal(sender, to), reason)
 
     def send_monitor(self, sender: Pid, watched: Watched, reference: Reference) -> None:
+        """Sends MONITOR_P. Connects first if necessary."""
         node, target = _target(watched)
         self.emit(node, sender, signals.Monitor(sender, target, reference))
 
     def send_demonitor(self, sender: Pid, watched: Watched, reference: Reference) -> None:
+        """Sends DEMONITOR_P. A lost connection ends the monitor."""
         node, target = _target(watched)
         self.emit_if_connected(node, sender, signals.Demonitor(sender, target, reference))
 
     def send_down(self, watcher: Watcher, sender: Pid, reference: Reference, reason: Term) -> None:
+        """Sends MONITOR_P_EXIT, when the monitored process has ended."""
         signal = signals.Down(watcher.known_as, watcher.pid, reference)
         self.emit_if_connected(watcher.pid.node, sender, signal, reason)
 
@@ -465,7 +483,7 @@ class ProcessTable:
             return
         if watcher.pid == signal.sender:
             del process.watchers[signal.ref]
-            self.watched_names.pop(signal.ref, None)
+            self.unwatched(signal.ref)
         else:
             self.calls.refuse("demonitor", source)
 

@@ -46,8 +46,10 @@ def status(me: Process, module: Atom, mode: Atom, parent: Pid, misc: Term) -> Te
 
 
 def debug_answer(what: Term) -> Term:
-    """Returns the answer to `{debug, What}`. Debugging is not supported, so only disabling it
-    succeeds."""
+    """Returns the answer to `{debug, What}`.
+
+    Debugging is not supported, so only disabling it succeeds.
+    """
     return OK if what == _NO_DEBUG else Atom("unknown_debug")
 
 

@@ -1,4 +1,4 @@
-"""Typed terms: checked conversion between dataclasses, other Python types and Erlang terms.
+r"""Typed terms: checked conversion between dataclasses, other Python types and Erlang terms.
 
 >>> from dataclasses import dataclass
 >>> from quicdist import Atom
@@ -12,10 +12,10 @@
 (Atom('user'), 1, 'Ann')
 >>> from_term((Atom("user"), 1, b"Ann"), User)
 User(id=1, name='Ann')
->>> from_term((Atom("user"), 1, b"\\xff"), User)
+>>> from_term((Atom("user"), 1, b"\xff"), User)
 Traceback (most recent call last):
     ...
-quicdist.typed.errors.TermError: name: expected a UTF-8 binary, got the binary b'\\xff'
+quicdist.typed.errors.TermError: name: expected a UTF-8 binary, got the binary b'\xff'
 
 | Python | Erlang |
 |---|---|

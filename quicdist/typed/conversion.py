@@ -41,8 +41,10 @@ class Conversion:
         raise NotImplementedError
 
     def claims(self, term: Term) -> bool:
-        """Whether the term is tagged for this type, so that a union reports the error of this
-        conversion."""
+        """Whether the term is tagged for this type.
+
+        A union then reports the error of this conversion.
+        """
         return False
 
 
@@ -109,8 +111,10 @@ class Integer(Conversion):
 
 
 class Float(Conversion):
-    """Converts float. It rejects integer terms (use `int | float`), and writes an int as a float
-    if the two are equal."""
+    """Converts float.
+
+    It rejects integer terms (use `int | float`), and writes an int as a float if the two are equal.
+    """
 
     expects = "a float"
     classes = (float,)

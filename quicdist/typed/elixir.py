@@ -276,8 +276,10 @@ def _seconds(delta: dt.timedelta) -> int:
 
 
 def _in_zone(local: dt.datetime, name: Term, abbreviation: Term, utc: Term, std: Term) -> Any:
-    """The instant in the zone with that name if Python has the same offsets for it, otherwise in a
-    `Zone`."""
+    """Returns the instant in the zone with that name if Python has the same offsets for it.
+
+    Otherwise the zone is a `Zone`.
+    """
     names = []
     for text in (name, abbreviation):
         if not isinstance(text, (bytes, str)):

@@ -182,8 +182,10 @@ class Native(Form):
 
 @dataclass(frozen=True)
 class Map(Form):
-    """A map with the names of the fields as keys. This is the default form of dataclasses and
-    TypedDicts."""
+    """A map with the names of the fields as keys.
+
+    This is the default form of dataclasses and TypedDicts.
+    """
 
     keys: Literal["atom", "binary"] = "atom"
     extra: Literal["forbid", "ignore"] = "forbid"

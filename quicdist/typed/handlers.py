@@ -8,7 +8,16 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from typing import Any, Generic, TypeVar, overload
 
 from quicdist.etf import Term
@@ -18,6 +27,9 @@ from quicdist.typed.errors import TermError, UnsupportedType
 from quicdist.typed.resolve import DEFAULT, Terms, read, write
 
 T = TypeVar("T")
+
+_ITERABLES = (AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, list)
+"""The types of results whose first argument is the type of the items of a stream."""
 
 
 class Shape(Generic[T]):
@@ -104,7 +116,9 @@ def typed(
 
 def with_terms(function: Callable[..., Any]) -> Callable[..., Any]:
     """The form of a typed function that other nodes call: it takes terms and returns a term.
-    Raises UnsupportedType for a function that is not `typed`."""
+
+    Raises UnsupportedType for a function that is not `typed`.
+    """
     made = getattr(function, TYPED, None)
     if not isinstance(made, _Typed):
         raise UnsupportedType(f"{function!r} is not typed: put @typed above its definition")
@@ -142,8 +156,10 @@ class _Signature:
     def __init__(
         self, function: Callable[..., Any], called: Callable[..., Any], terms: Terms
     ) -> None:
-        """`function` has the annotations. `called` has the parameters: it is `function` itself, a
-        bound method of it, or a wrapper."""
+        """`function` has the annotations.
+
+        `called` has the parameters: it is `function` itself, a bound method of it, or a wrapper.
+        """
         self._function = function
         self._called = called
         self._terms = terms
@@ -179,6 +195,14 @@ class _Signature:
     def _returns(self) -> Conversion:
         return self._terms.conversion(self._hints.get("return", Any))
 
+    @functools.cached_property
+    def _items(self) -> Conversion:
+        """The conversion of the items if the function is a generator."""
+        returned = self._hints.get("return", Any)
+        if typing.get_origin(returned) in _ITERABLES:
+            return self._terms.conversion(typing.get_args(returned)[0])
+        return self._terms.conversion(Any)
+
     def arguments(self, args: Sequence[Term]) -> list[Any]:
         """Converts terms to arguments. Raises TermError if one does not fit."""
         values = []
@@ -205,6 +229,14 @@ class _Signature:
         """The term of a value. Raises TermError."""
         try:
             return write(self._returns, value)
+        except TermError as error:
+            error.within(f"{self._function.__name__}()")
+            raise
+
+    def item(self, value: Any) -> Term:
+        """The term of an item of a stream. Raises TermError."""
+        try:
+            return write(self._items, value)
         except TermError as error:
             error.within(f"{self._function.__name__}()")
             raise

@@ -411,8 +411,10 @@ def _literal(values: tuple[Any, ...], none: _NoneAtom) -> Conversion:
 
 
 def read(conversion: Conversion, term: Term) -> Any:
-    """Reads at the outermost level. Raises TermError without a traceback, because the error
-    contains the path."""
+    """Reads at the outermost level.
+
+    Raises TermError without a traceback, because the error contains the path.
+    """
     try:
         return conversion.read(term)
     except TermError as error:

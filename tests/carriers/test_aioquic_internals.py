@@ -78,8 +78,11 @@ def test_what_is_read(pair: Pair) -> None:
 
 
 def test_the_exporter_secret_is_that_of_the_key_schedule() -> None:
-    """The exporter secret is derived with the first 1-RTT key, when the key schedule has the master
-    secret and the transcript ends with the server's Finished (RFC 8446, 7.1)."""
+    """The exporter secret is derived with the first 1-RTT key.
+
+    At that moment the key schedule has the master secret, and the transcript ends with the server's
+    Finished (RFC 8446, 7.1).
+    """
     theirs = QuicConnection._update_traffic_key
     parameters = list(inspect.signature(theirs).parameters)
     assert parameters == list(inspect.signature(adapter._Quic._update_traffic_key).parameters)
@@ -288,8 +291,11 @@ def test_a_peers_reason_is_one_harmless_line() -> None:
 
 
 def test_a_server_can_ask_for_a_certificate_and_see_it() -> None:
-    """quicdist depends on this: aioquic requests a certificate, checks the signature, and accepts
-    any certificate. This test fails if aioquic starts to verify certificates."""
+    """The trust settings depend on this behavior of aioquic.
+
+    aioquic requests a certificate, checks the signature, and accepts any certificate. This test
+    fails if aioquic starts to verify certificates.
+    """
     dialer, listener = adapted()
     assert listener._quic.tls._request_client_certificate is False
     assert listener.certificates == ()

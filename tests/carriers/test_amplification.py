@@ -1,5 +1,7 @@
-"""Anti-amplification: an endpoint sends at most three times the bytes received from an address that
-is not validated (RFC 9000, 8.1)."""
+"""The anti-amplification limit of addresses that are not validated (RFC 9000, 8.1).
+
+An endpoint sends at most three times the received bytes to such an address.
+"""
 
 from __future__ import annotations
 

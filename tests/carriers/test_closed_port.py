@@ -22,8 +22,10 @@ def run(
     chance: random.Random | None = None,
     stands_still: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[Verdict, float]:
-    """Runs due checks with a peer that refuses or answers each probe. The second value is the time
-    of the verdict; NOTHING means that the check has ended."""
+    """Runs due checks with a peer that refuses or answers each probe.
+
+    The second value is the time of the verdict; NOTHING means that the check has ended.
+    """
     dice = chance or random.Random(0)
     arrivals: list[float] = []
     end = now + 60

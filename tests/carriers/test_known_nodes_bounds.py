@@ -1,5 +1,7 @@
-"""Peers cannot add patterns to the file of known nodes, exceed its line limit, or block the event
-loop."""
+"""Bounds of the file of known nodes.
+
+Peers cannot add patterns to it, exceed its line limit, or block the event loop.
+"""
 
 from __future__ import annotations
 

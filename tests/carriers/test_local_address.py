@@ -227,7 +227,7 @@ async def test_what_we_dialed_moves_along_and_what_we_accepted_ends() -> None:
         a.endpoint.rebind(port=0)
         assert a.port != old
         await accepted.until(lambda: accepted.lost)
-        assert "our address is another" in accepted.lost[0].text
+        assert "local address has changed" in accepted.lost[0].text
         await talk(dialed, there, b"from the new port")
         assert there.connection.peer_address == ("127.0.0.1", a.port)
         assert not dialed.lost

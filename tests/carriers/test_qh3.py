@@ -134,13 +134,13 @@ async def test_whoever_sends_in_a_connections_name_leaves_little_behind() -> Non
 
 
 def test_what_it_cannot_do_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="qh3 writes no qlog"):
+    with pytest.raises(ValueError, match="qh3 does not support qlog"):
         load_engine(settings(engine="qh3", tracing=Tracing(qlog=tmp_path)), no_token)
 
 
 def test_it_asks_nobody_for_a_certificate(tmp_path: Path) -> None:
     demanding = Credentials(IDENTITY, Trust.first_use(tmp_path / "known"))
-    with pytest.raises(ValueError, match=r"qh3 cannot ask .* uncertified=\['\*'\]"):
+    with pytest.raises(ValueError, match=r"qh3 cannot request .* uncertified=\['\*'\]"):
         load_engine(QuicSettings(demanding, engine="qh3"), no_token)
     content = Credentials(IDENTITY, Trust.first_use(tmp_path / "known", uncertified=["*"]))
     load_engine(QuicSettings(content, engine="qh3"), no_token)

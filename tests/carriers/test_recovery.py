@@ -1,4 +1,4 @@
-"""What an ACK costs follows what it acknowledges, not what is in flight."""
+"""The cost of an ACK depends on the packets that it acknowledges, not on those in flight."""
 
 from __future__ import annotations
 

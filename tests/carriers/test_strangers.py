@@ -63,8 +63,11 @@ def test_an_attack_ends_by_its_bound_or_stays_within_all(plan: Attack, batch: in
 def test_a_byte_of_a_stranger_costs_about_what_an_honest_one_costs(
     plan: Attack, batch: int
 ) -> None:
-    """Lines are not seconds: cryptography is one line but most of the cost of a valid packet.
-    benchmarks/hostile.py measures seconds, with half of this ratio as the bound."""
+    """Executed lines approximate the cost.
+
+    Lines are not seconds: cryptography is one line but most of the cost of a valid packet.
+    benchmarks/hostile.py measures seconds, with half of this ratio as the bound.
+    """
     hostile, usual = Lines(), Lines()
     outcome = run_virtually(attack(settings(), Owner, plan, hostile, batch=batch))
     other = honest(plan, outcome.datagrams)

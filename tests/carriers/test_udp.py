@@ -92,8 +92,10 @@ def test_one_that_can_never_leave_keeps_no_other_back(sockets: list[UdpSocket]) 
 
 
 def test_a_datagram_too_large_for_the_interface_leaves_nothing_to_read() -> None:
-    """The kernel notes the error and reports the socket readable until it is taken: an event loop
-    would spin."""
+    """The error queue is read, because an event loop would spin otherwise.
+
+    The kernel reports the socket readable until the error is read.
+    """
     with contextlib.closing(UdpSocket.bind(("127.0.0.1", 0), socket.AF_INET, 4 << 20)) as ours:
         with contextlib.suppress(OSError):
             ours.send(bytes(65_530), (("127.0.0.1", 9), None))

@@ -141,7 +141,7 @@ def calc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def beam() -> Iterator[tuple[str, Erlang]]:
-    """A stock Erlang behind a gateway: its name, and itself."""
+    """A stock Erlang node behind a gateway: its name and the process."""
     if not erlang_available():
         pytest.skip("no Erlang on the PATH: sudo apt-get install erlang-base")
     with GatewayThread() as gateway, gatewayed_erl(gateway, cookie=COOKIE) as erlang:

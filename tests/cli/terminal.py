@@ -101,7 +101,7 @@ class Terminal(Closing):
         return self.process.wait(PATIENCE)
 
     def _read(self, seconds: float) -> bool:
-        """False when the command has closed it."""
+        """Reads the terminal. Returns False after the command has closed it."""
         ready, _, _ = select.select([self._master], [], [], seconds)
         if not ready:
             return True
@@ -114,7 +114,7 @@ class Terminal(Closing):
         return bool(data)
 
     def _let_go(self) -> None:
-        """The command has it open: from now on it closes with that."""
+        """Closes the end of the command in this process, so that it closes with the command."""
         if self._slave is not None:
             os.close(self._slave)
             self._slave = None

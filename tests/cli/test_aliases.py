@@ -1,4 +1,4 @@
-"""Calls of Elixir functions as Elixir writes them."""
+"""Calls of Elixir functions in the notation of Elixir."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_a_key_that_has_changed_is_accepted_with_the_line_that_says_so(quicdist:
         quicdist("cert", "peer", name, env=here).refused(1, "quicdist cert accept")
         line = re.search(r"quicdist (cert accept .+)", refused.err)
         assert line
-        assert quicdist(*shlex.split(line[1])).code == 0  # in a shell that knows nothing of `here`
+        assert quicdist(*shlex.split(line[1])).code == 0  # in a shell without the variable `here`
         assert quicdist(*ping, env=here).out == "pong\n"
         assert quicdist("cert", "forget", name, env=here).code == 0
         quicdist("cert", "forget", name, env=here).refused(1, "no key of")

@@ -33,7 +33,7 @@ def test_cookie_from_option_and_file(quicdist: Command, calc: str) -> None:
     file.touch(mode=0o600)
     file.write_text(cookie)
     assert quicdist("ping", calc).code == 0
-    # The nearer one counts: option before environment before file.
+    # The precedence is option, environment, file.
     file.write_text("another")
     assert quicdist("ping", calc, env={"QUICDIST_COOKIE": cookie}).code == 0
     assert quicdist("ping", calc, "--cookie", cookie, env={"QUICDIST_COOKIE": "x"}).code == 0
@@ -57,7 +57,7 @@ def test_ping_nobody(quicdist: Command) -> None:
 
 
 def test_ping_somebody_else(quicdist: Command) -> None:
-    """A port that answers nothing that is QUIC."""
+    """A port that does not answer with QUIC."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.1", 0))
         name = f"{other.getsockname()[1]}@127.0.0.1"
@@ -89,7 +89,7 @@ def test_where_a_node_is_looked_for(quicdist: Command, calc: str) -> None:
     place = f"quic:127.0.0.1:{calc.partition('@')[0]}"
     there = ("--lookup", f"hub@site={place}")
     quicdist("ping", "hub@site", *there).refused(4, f"the peer is {calc}")
-    quicdist("doctor", "hub@site", *there).refused(4, "stops at its handshake", calc)
+    quicdist("doctor", "hub@site", *there).refused(4, "fails at the step handshake", calc)
     assert quicdist("ping", calc, *there, "--lookup", "name").out == "pong\n"
     quicdist("ping", calc, *there).refused(3, "the table does not contain the node")
     quicdist("ping", calc, "--lookup", "epmd:1").refused(3, "no EPMD answers at 127.0.0.1:1")
@@ -140,7 +140,7 @@ def test_call(quicdist: Command, calc: str, words: tuple[str, ...], printed: str
 
 @pytest.mark.erlang
 def test_what_a_called_function_prints(quicdist: Command, beam: tuple[str, Erlang]) -> None:
-    """It is no part of the answer."""
+    """The output of the function is not part of the result."""
     name, _ = beam
     done = quicdist("call", name, 'io:format("~p\\e[2J~namid a line", [x])')
     assert (done.code, done.out, done.err) == (0, "ok\n", "x?[2J\namid a line\n")
@@ -247,7 +247,7 @@ def test_pids_there_and_back(quicdist: Command, beam: tuple[str, Erlang]) -> Non
     name, _ = beam
     pid = quicdist("call", name, "erlang", "whereis", "[init]").out.strip()
     assert pid == "<0.0.0>"
-    # Of which life of its node it is, its text does not say; the connection does.
+    # The text of a pid does not contain the creation. The connection provides it.
     assert quicdist("call", name, "erlang", "is_process_alive", f"[{pid}]").out == "true\n"
     assert quicdist("call", name, f"erlang:is_process_alive({pid})").out == "true\n"
     assert quicdist("send", name, pid, "hello").code == 0
@@ -304,10 +304,10 @@ def test_doctor_says_where_the_way_ends(quicdist: Command, calc: str) -> None:
     assert [line.split()[0] for line in well.out.splitlines()] == steps
     assert all(line.split()[1] == "ok" for line in well.out.splitlines())
     ill = quicdist("doctor", calc, env={"QUICDIST_COOKIE": "other"})
-    ill.refused(4, "stops at its cookie", "--cookie")
+    ill.refused(4, "fails at the step cookie", "--cookie")
     assert ill.out.splitlines()[-1].split() == ["cookie", "no"]
-    quicdist("doctor", "nobody").refused(2, "stops at its name")
-    quicdist("doctor", f"{free_port()}@127.0.0.1").refused(3, "stops at its port")
+    quicdist("doctor", "nobody").refused(2, "fails at the step name")
+    quicdist("doctor", f"{free_port()}@127.0.0.1").refused(3, "fails at the step port")
 
 
 @pytest.mark.erlang

@@ -1,4 +1,4 @@
-"""What --help says is what was written."""
+"""The output of --help contains the docstrings of the commands."""
 
 from __future__ import annotations
 

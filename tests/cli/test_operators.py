@@ -36,7 +36,7 @@ def test_run_takes_a_policy_and_reads_it_again_at_sighup(quicdist: Command) -> N
         hang_up(process, "has changed its access rules")
         assert quicdist("call", name, "calc", "add", "[1, 2]").out == "3\n"
         policy.write_text("nonsense")
-        hang_up(process, "the policy stays as it was")
+        hang_up(process, "the policy was not replaced")
         assert quicdist("call", name, "calc", "add", "[1, 2]").out == "3\n"
         assert end(process).code == 0
     run = ("run", "0@127.0.0.1", "calc", "--policy", "policy.toml")
@@ -78,7 +78,7 @@ def test_disconnect_ends_a_connection_of_an_erlang_node(
     with quicdist.node("listen", "0@127.0.0.1", "-v") as (peer, process):
         assert erlang.eval(f"atom_to_list(net_adm:ping('{peer}')).") == b"pong"
         done = quicdist("disconnect", name, peer)
-        assert (done.code, done.out) == (0, f"{name} has ended its connection to {peer}\n")
+        assert (done.code, done.out) == (0, f"{name} has closed its connection to {peer}\n")
         quicdist("disconnect", name, peer).refused(1, "is not connected to")
         assert "is down" in end(process).err
 

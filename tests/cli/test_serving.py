@@ -43,7 +43,7 @@ def test_a_gateway_without_a_policy_ends_cleanly_when_its_terminal_does(quicdist
 
 def test_run_outlives_its_terminal_where_it_was_told_to(quicdist: Command) -> None:
     (quicdist.home / "calc.py").write_text(CALC)
-    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does, for what it starts
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does for its command
     try:
         with quicdist.node("run", "0@127.0.0.1", "calc") as (name, process):
             process.send_signal(signal.SIGHUP)
@@ -128,7 +128,7 @@ def test_run_lets_calls_end_when_told_to_stop(quicdist: Command) -> None:
         process.wait(PATIENCE)
         assert process.returncode == 0
     with quicdist.node("run", "0@127.0.0.1", "stopping", "--drain", "60") as (name, process):
-        # The second signal does not wait.
+        # The second signal ends the drain.
         quicdist("call", name, "stopping", "told_to_stop", "[2]").refused(1, "shutdown")
     with quicdist.node("run", "0@127.0.0.1", "stopping", "--drain", "0") as (name, process):
         quicdist("call", name, "stopping", "told_to_stop", "[1]").refused(1, "shutdown")
@@ -280,7 +280,7 @@ def test_cert_that_has_expired(quicdist: Command) -> None:
 
 
 class _Directory:
-    """Two nodes, always."""
+    """An EPMD with two nodes."""
 
     async def register(self, node: NodeInfo) -> int:
         return 1
@@ -316,7 +316,7 @@ def test_names_where_the_port_goes(quicdist: Command) -> None:
 
 def test_names_of_nobody(quicdist: Command) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and does not listen
+        taken.bind(("127.0.0.1", 0))  # without listening
         port = str(taken.getsockname()[1])
         quicdist("names", "--port", port).refused(
             3, "no EPMD answers", "(connection refused)", "epmd -daemon"
@@ -350,7 +350,7 @@ def test_gateway_for_an_erlang_node(quicdist: Command) -> None:
         assert "for nodes of OTP" in emitted[1]
         lines = ["", *(process.stdout.readline() for _ in range(3))]
         assert lines[1] == f"gateway for {name} is up\n"
-        # What it says to start the node with is what starts it.
+        # The printed command starts the node.
         words = lines[2].split(": ", 1)[1].replace("'", "").split()
         assert words[1] == "erl"
         port = words[0].removeprefix("ERL_EPMD_PORT=")

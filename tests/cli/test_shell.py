@@ -29,7 +29,7 @@ from tests.support.waiting import PATIENCE
 
 
 def given_to(quicdist: Command, name: str, typed: str, *args: str) -> Result:
-    """The shell with this as its standard input."""
+    """Runs the shell with this standard input."""
     done = subprocess.run(
         [sys.executable, "-m", "quicdist", "shell", name, *args],
         input=typed,
@@ -124,7 +124,7 @@ def test_typed(quicdist: Command, beam: tuple[str, Erlang]) -> None:
         terminal.wait_for("[{a},{b}]")
         terminal.press("lists:nth(0, [a]).\r")
         terminal.wait_for("in lists:nth(0, [a]) (lists.erl, line")
-        # What is typed ahead of the prompt, Ctrl-C throws away.
+        # Ctrl-C discards input that is typed before the prompt.
         terminal.wait_for(lambda text: text.rstrip().endswith(f"{name}>"))
         terminal.press("timer:sleep(infinity).\r")
         terminal.wait_for("timer:sleep(infinity).")
@@ -138,7 +138,7 @@ def test_typed(quicdist: Command, beam: tuple[str, Erlang]) -> None:
 def test_what_a_process_prints_that_nobody_waits_for(
     quicdist: Command, beam: tuple[str, Erlang]
 ) -> None:
-    """It stands above the prompt, whether its line has an end or not."""
+    """Output is shown above the prompt, with and without a line break at its end."""
     name, _ = beam
     script = quicdist.home / "later.script"
     script.write_text('timer:sleep(1000), io:put_chars("by the way").')
@@ -196,11 +196,11 @@ def test_without_the_library(quicdist: Command, calc: str, tmp_path: Path) -> No
     assert "needs prompt_toolkit" in terminal.text
 
 
-# -- what is typed ------------------------------------------------------------------------------
+# -- input --------------------------------------------------------------------------------------
 
 
 class Nobody:
-    """No node is needed to read a line."""
+    """A node on which no call is made."""
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ def test_what_may_have_been_meant() -> None:
 
 @given(st.text(max_size=50), st.text(max_size=50))
 def test_whatever_a_module_is_called(module: str, function: str) -> None:
-    """It is shown harmlessly, and what is put in its place is that module."""
+    """The completion is shown without control characters, and inserts the exact name."""
     (found,) = _modules([Atom(module)], "", 0)
     (export,) = _functions([(Atom(function), 0)], "", 0)
     assert (found.text + export.text).isprintable()

@@ -29,7 +29,7 @@ PEER = "5555@127.0.0.1"
 
 @pytest.fixture
 def busy(beam: tuple[str, Erlang]) -> Iterator[tuple[str, Erlang]]:
-    """A node with a process of many messages, and one whose name steers terminals."""
+    """A node with a process of many messages, and one with control characters in its name."""
     name, erlang = beam
     erlang.eval(r"""
         Full = spawn(fun() -> receive stop -> ok end end),
@@ -183,7 +183,7 @@ def test_without_the_library(quicdist: Command, calc: str, tmp_path: Path) -> No
     assert "needs prompt_toolkit" in terminal.text
 
 
-# -- what is shown ------------------------------------------------------------------------------
+# -- output -------------------------------------------------------------------------------------
 
 
 def sample(**changes: Any) -> Sample:

@@ -71,7 +71,7 @@ QUIET = Observed(
 
 
 def up(*, needs_probe: bool = False, has_keepalive: bool = True) -> Liveness:
-    """Of a connection that came up at 0 s."""
+    """Returns the liveness of a connection that was established at 0 s."""
     liveness = Liveness(TICKTIME, 0.0, needs_probe=needs_probe, has_keepalive=has_keepalive)
     assert liveness.begin(0.0) == 15
     return liveness

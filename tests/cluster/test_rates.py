@@ -35,8 +35,10 @@ async def one() -> int:
     st.lists(st.floats(0, 10), min_size=1, max_size=200),
 )
 def test_who_waits_as_long_as_told_never_exceeds_the_rate(rate: float, gaps: list[float]) -> None:
-    """In any interval the events stay within burst and rate, and a wait is at most one event's
-    share."""
+    """The number of events in any interval is bounded by burst and rate.
+
+    A wait is at most the share of one event.
+    """
     limit = RateLimit(rate)
     now, due = 100.0, 100.0
     for count, gap in enumerate(gaps, 1):

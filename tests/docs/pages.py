@@ -47,7 +47,7 @@ class Block:
 
 
 def blocks(text: str) -> Iterator[Block]:
-    """Those of a page, in order."""
+    """Returns the blocks of a page in order."""
     for found in _BLOCK.finditer(text):
         line = text.count("\n", 0, found.start("language")) + 1
         yield Block(found["language"], found["text"], line, found["reason"])

@@ -45,7 +45,7 @@ def classes() -> dict[str, Any]:
 
 
 def tables() -> dict[str, dict[str, tuple[str, str, str]]]:
-    """Of the page: for each class its names, each with default, unit and cost."""
+    """Returns the names of each class on the page, with default, unit and cost."""
     text = PAGE.read_text(encoding="utf-8")
     parts = re.split(r"^##+ ", text, flags=re.MULTILINE)
     found = {}

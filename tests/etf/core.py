@@ -21,7 +21,7 @@ from quicdist.etf import (
 )
 from tests.etf.exactly import exactly
 
-assert etf  # the package has functions named as its modules
+assert etf  # the package has functions with the names of its modules
 PURE_DECODE: Any = sys.modules["quicdist.etf.decode"]
 PURE_ENCODE: Any = sys.modules["quicdist.etf.encode"]
 
@@ -44,7 +44,7 @@ def pure() -> ModuleType:
 
 
 def core_at_work() -> str:
-    """Which core quicdist.etf uses in this process."""
+    """The core that quicdist.etf uses in this process."""
     return str(import_module("quicdist.etf.codec").CORE)
 
 
@@ -78,8 +78,10 @@ def same_bare_decoding(
 
 
 def same_encoding(core: Any, term: Term, options: Options = DEFAULT) -> Outcome:
-    """Checks that both cores encode `term` to equal bytes or errors, with and without refs, and to
-    equal parts, whose concatenation is those bytes."""
+    """Checks that both cores encode `term` to equal bytes or errors, with and without refs.
+
+    It also checks that the parts are equal and that their concatenation is those bytes.
+    """
     expected = outcome(PURE_ENCODE.encode, term, options)
     assert outcome(core.encode, term, options) == expected
     expected_refs: dict[Atom, int] = {}

@@ -19,8 +19,10 @@ from quicdist.etf import (
 
 
 def exactly(term: Term) -> list[Any]:
-    """The term as a flat list that is equal for two terms only if they are the same to the last
-    bit: types, the order of keys, the sign of zero."""
+    """Returns the term as a flat list that is equal only for identical terms.
+
+    Types, the order of keys and the sign of zero are significant.
+    """
     parts: list[Any] = []
     todo: list[Term] = [term]
     while todo:

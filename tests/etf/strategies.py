@@ -31,7 +31,7 @@ atoms = st.one_of(
 integers = st.one_of(
     st.integers(-300, 300),
     st.integers(-(2**70), 2**70),
-    # Around where another tag begins, and where OTP's own form of integers changes.
+    # Integers near the limits of the tags and of OTP's internal representations.
     st.builds(
         lambda sign, bits, more: sign * 2**bits + more,
         st.sampled_from([-1, 1]),
@@ -47,7 +47,7 @@ ports = st.builds(Port, nodes, st.integers(0, 2**64 - 1), _U32)
 references = st.builds(Reference, nodes, st.lists(_U32, min_size=1, max_size=5).map(tuple), _U32)
 exports = st.builds(Export, atoms, atoms, st.integers(0, 255))
 
-# What can be written down in Erlang source as a literal.
+# Terms that are literals in Erlang source.
 _plain = st.one_of(
     atoms, st.booleans(), integers, floats, st.binary(max_size=20), bit_strings, exports
 )
@@ -60,7 +60,7 @@ def _containers(inner: st.SearchStrategy[Term]) -> st.SearchStrategy[Term]:
         lists,
         st.lists(st.integers(0, 255), max_size=8),
         lists.map(tuple),
-        # Mapped rather than filtered: a filter of hypothesis prints all of its strategy.
+        # Mapped instead of filtered, because a filter of hypothesis prints its whole strategy.
         st.builds(ImproperList, st.lists(inner, min_size=1, max_size=4), inner.map(_no_list)),
         st.lists(st.tuples(inner, inner), max_size=5).map(to_map),
     )
@@ -71,7 +71,7 @@ def _no_list(term: Term) -> Term:
 
 
 def to_map(pairs: list[tuple[Term, Term]]) -> Mapping[Term, Term]:
-    """A dict where Python can hold these pairs, else an ErlMap; of equal keys the last counts."""
+    """Returns a dict if it can hold these pairs, else an ErlMap. The last of equal keys counts."""
     pairs = list({canonical(pair[0])[0]: pair for pair in pairs}.values())
     try:
         plain = dict(pairs)
@@ -88,7 +88,7 @@ def _with_native_records(inner: st.SearchStrategy[Term]) -> st.SearchStrategy[Te
 def native_record(
     module: Atom, name: Atom, fields: list[tuple[Atom, Term]], flags: int = 1
 ) -> NativeRecord:
-    """The native record of these pairs of name and value; of equal names the last counts."""
+    """Returns the native record of these names and values. The last of equal names counts."""
     table = dict(fields)
     return NativeRecord(module, name, tuple(table), tuple(table.values()), flags)
 
@@ -96,20 +96,20 @@ def native_record(
 _terms = st.recursive(_leaves, _with_native_records, max_leaves=12)
 _literals = st.recursive(_plain, _containers, max_leaves=12)
 _older = st.recursive(_leaves, _containers, max_leaves=12)
-# Deferred, so that a failure does not print all of the above.
+# Deferred, so that a failure does not print all strategies.
 terms = st.deferred(lambda: _terms)
-# Without native records, which no Erlang before OTP 29 reads.
+# Without native records, which Erlang before OTP 29 does not support.
 older_terms = st.deferred(lambda: _older)
 literals = st.deferred(lambda: _literals)
 
 
 def same(one: Term, other: Term) -> bool:
-    """Whether two terms are `=:=`, where Python's == would let 1 be 1.0 and True."""
+    """Whether two terms are `=:=`. In Python, 1 == 1.0 == True."""
     return canonical(one)[0] == canonical(other)[0]
 
 
 def to_source(term: Term) -> str:
-    """The term as an Erlang expression, by other means than the encoder's."""
+    """Returns the term as an Erlang expression, independently of the encoder."""
     if isinstance(term, Atom):
         return f"binary_to_atom({to_source(str.encode(term))}, utf8)"
     if isinstance(term, bool):

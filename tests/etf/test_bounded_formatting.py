@@ -1,4 +1,4 @@
-"""Terms of others are formatted with a bound, wherever the whole is not what was asked for."""
+"""Terms of peers are formatted with a bound, except where the whole term is requested."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ OUTPUT = {
     "cli/serving.py": "the messages of `quicdist listen`",
     "cli/shell/session.py": "the values of `quicdist shell`",
 }
-"""What prints whole terms, because that is what it is for."""
+"""Modules that print whole terms on purpose."""
 
 FOREIGN = frozenset(("message", "payload", "reason", "request", "term", "cast", "answer", "reply"))
-"""Names that hold terms of others."""
+"""Names of variables that contain terms of peers."""
 
 MODULES = sorted(
     str(path.relative_to(ROOT))
@@ -30,7 +30,7 @@ MODULES = sorted(
 
 
 def unbounded(tree: ast.AST) -> Iterator[str]:
-    """Where text is made of a whole term: `format_term`, `repr(term)`, `f"{term!r}"`."""
+    """Yields the places that format a whole term: `format_term`, `repr(term)`, `f"{term!r}"`."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.Name, ast.Attribute)) and name(node) == "format_term":
             yield f"line {node.lineno}: format_term"
@@ -45,7 +45,7 @@ def unbounded(tree: ast.AST) -> Iterator[str]:
 
 
 def name(node: ast.AST) -> str:
-    """Of a variable or an attribute; "" for any other expression."""
+    """Returns the name of a variable or an attribute, or "" for any other expression."""
     return str(getattr(node, "id", getattr(node, "attr", "")))
 
 

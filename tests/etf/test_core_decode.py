@@ -49,7 +49,7 @@ any_options = st.one_of(
     ),
 )
 ATOMS = (Atom("ok"), Atom("true"), Atom("a@b"), Atom(""))
-# Bytes of which many are terms: tags, small counts and atoms next to each other.
+# Bytes that often are terms: tags, small counts and atoms.
 likely = st.lists(
     st.one_of(
         st.sampled_from([bytes((tag,)) for tag in TAGS]),
@@ -125,13 +125,13 @@ def test_each_limit_at_each_value(limit: int) -> None:
 
 
 class TestMaps:
-    """A dict or an ErlMap, by the same rules."""
+    """Both cores create a dict or an ErlMap by the same rules."""
 
     @pytest.mark.parametrize("count", [1, 2, 31, 32, 33, 63, 64, 65, 66, 129, 300])
     @pytest.mark.parametrize(
         "key",
         [
-            lambda n: b"n\x0a\0" + (n * (2**61 - 1)).to_bytes(10, "little"),  # of one hash
+            lambda n: b"n\x0a\0" + (n * (2**61 - 1)).to_bytes(10, "little"),  # with equal hashes
             lambda n: b"n\x0a\x01" + (n // 2 * (2**61 - 1)).to_bytes(10, "little"),
             lambda n: b"b" + u32(n * 1000),
             lambda n: b"F" + struct.pack(">d", n / 2),
@@ -161,7 +161,7 @@ class TestMaps:
 
 
 class TestMany:
-    """What is remembered of atoms, pids and keys does not show."""
+    """The caches of atoms, pids and keys have no visible effect."""
 
     def test_atoms(self) -> None:
         names = [f"atom {n} {'é' * (n % 40)}".encode() for n in range(20_000)]
@@ -203,7 +203,7 @@ def test_depth_is_no_matter() -> None:
 
 
 class TestArguments:
-    """Called in every way that the pure core can be called."""
+    """The compiled core accepts the same arguments as the pure core."""
 
     def test_keywords(self) -> None:
         data = b"\x83a\x01"
@@ -238,14 +238,14 @@ class TestArguments:
     def test_buffers(self, make: Any) -> None:
         data = PURE.encode({"key": [1, 2.5, b"bytes"]})
         assert core.decode(make(data)) == PURE.decode(data)
-        # One that is not in one piece.
+        # A buffer that is not contiguous.
         spread = bytes(byte for pair in zip(data, data, strict=True) for byte in pair)
         assert core.decode(memoryview(spread)[::2]) == PURE.decode(data)
 
     def test_a_bytearray_is_let_go(self) -> None:
         for data in (bytearray(b"\x83a\x01"), bytearray(b"\x83a")):
             outcome(core.decode, data)
-            data.append(1)  # BufferError while it is held
+            data.append(1)  # BufferError while the core holds the buffer
 
     def test_atoms_that_are_none(self) -> None:
         with pytest.raises(TypeError):

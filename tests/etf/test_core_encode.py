@@ -57,7 +57,7 @@ class Row(list):  # type: ignore[type-arg]
 
 
 class Index:
-    """No int, but of use as one."""
+    """An object with `__index__`."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -73,7 +73,7 @@ class Index:
 
 
 class Approximate:
-    """No float, but of use as one."""
+    """An object with `__float__`."""
 
     def __init__(self, number: float) -> None:
         self.number = number
@@ -87,7 +87,7 @@ class Kind:
 
 
 class Truth:
-    """A boolean scalar as array libraries have them."""
+    """A boolean scalar like those of array libraries."""
 
     dtype = Kind()
 
@@ -108,7 +108,7 @@ FUN = Fun(Atom("m"), 1, bytes(16), 1, 2, 3, PID, (Atom("free"), (1, 2.5)))
 
 
 class Sly(Mapping[Any, Any]):
-    """A mapping that does something when it is looked into."""
+    """A mapping with side effects when it is read."""
 
     def __init__(self, act: Any) -> None:
         self.act = act
@@ -124,7 +124,7 @@ class Sly(Mapping[Any, Any]):
         return 3
 
 
-# What Python has that encodes in a roundabout way, or does not.
+# Python objects that are encoded by another type, or not at all.
 ODD: list[Any] = [
     None,
     Text("text"),
@@ -162,7 +162,7 @@ ODD: list[Any] = [
     {Approximate(0.5): 2, 0.5: 3},
     (Truth(True), [Truth(False)]),
     [1, Truth(True)],
-    # No terms.
+    # Invalid terms.
     NativeRecord(NODE, NODE, (NODE,), (object(),)),
     NativeRecord("m", NODE, (), ()),  # type: ignore[arg-type]
     NativeRecord(NODE, NODE, ("f",), (1,)),  # type: ignore[arg-type]
@@ -333,7 +333,7 @@ def test_sizes(size: int) -> None:
 
 
 class TestRefs:
-    """One dict for the atoms of control message and payload."""
+    """The control message and the payload use the same dict of atoms."""
 
     def test_the_last_numbers(self) -> None:
         for count in (253, 254, 255, 256, 300):
@@ -357,7 +357,7 @@ class TestRefs:
 
 
 class TestParts:
-    """Large binaries stand apart in both, and in neither is one copied."""
+    """Both cores return large binaries as separate parts without copies."""
 
     def test_of_every_mixture(self) -> None:
         sizes = (0, 1, 63, 64, 65, 1000, 70_000, 300_000)
@@ -396,7 +396,7 @@ class TestParts:
 
 
 class TestCycles:
-    """Found, named, and nothing is held on to."""
+    """The error contains the path, and no reference is leaked."""
 
     def test_of_every_length(self) -> None:
         for before in (0, 1, 7, 8, 9, 40):
@@ -445,7 +445,7 @@ def test_lists_of_numbers_that_are_no_strings() -> None:
 
 
 class TestSly:
-    """Containers that change while they are written: whatever comes, nothing breaks."""
+    """Containers that change while they are encoded do not crash the process."""
 
     def test_a_list_that_shrinks(self) -> None:
         row: list[Any] = [Sly(lambda: row.clear()), *([[1]] * 50)]
@@ -482,7 +482,7 @@ class TestSly:
 
 
 class ErlKey(tuple):  # type: ignore[type-arg]
-    """A tuple that empties a dict when it is looked at."""
+    """A tuple that clears a dict when it is read."""
 
     table: dict[Any, Any]
 

@@ -16,7 +16,7 @@ ROUNDS = 1000
 
 @pytest.mark.slow
 def test_no_memory_is_left_behind() -> None:
-    # Tables and free lists may fill once; what leaks, leaks each time.
+    # Tables and free lists may fill once. A leak grows each time.
     assert min(growth(core, ROUNDS) for _ in range(2)) < ROUNDS // 2
 
 

@@ -285,12 +285,12 @@ NO_FORM: list[tuple[str, object, str, str]] = [
     ("node that is a str", Pid("a@b", 1, 1, 1), "", "an Atom, not str"),  # type: ignore[arg-type]
     ("pid out of range", [Pid(AB, 2**32, 1, 1)], "[0]", "a number in Pid is out of range"),
     ("negative port", Port(AB, -1, 1), "", "out of range"),
-    ("reference of six words", Reference(AB, (1,) * 6, 1), "", "up to 5 words"),
+    ("reference of six words", Reference(AB, (1,) * 6, 1), "", "at most 5 words"),
     ("arity 256", Export(AB, AB, 256), "", "out of range"),
-    ("str and bytes as keys", [{"a": 1, b"a": 2}], "[0]", "two keys are the same in Erlang"),
-    ("None and undefined as keys", {None: 1, Atom("undefined"): 2}, "", "two keys are the same"),
-    ("True and true as keys", {True: 1, Atom("true"): 2}, "", "two keys are the same"),
-    ("tuples as keys", {("a",): 1, (b"a",): 2}, "", "two keys are the same"),
+    ("str and bytes as keys", [{"a": 1, b"a": 2}], "[0]", "two keys are equal in Erlang"),
+    ("None and undefined as keys", {None: 1, Atom("undefined"): 2}, "", "two keys are equal"),
+    ("True and true as keys", {True: 1, Atom("true"): 2}, "", "two keys are equal"),
+    ("tuples as keys", {("a",): 1, (b"a",): 2}, "", "two keys are equal"),
 ]  # fmt: skip
 
 
@@ -352,7 +352,7 @@ def nested(depth: int, innermost: Any = 1.5) -> Any:
 
 
 class TestLimits:
-    """What the same limits keep decode from reading is not written."""
+    """Encoding rejects terms that decoding would reject with the same limits."""
 
     @given(
         terms,

@@ -1,4 +1,4 @@
-"""Terms as text: what the shell prints, what erl_scan and erl_parse read; nothing hangs."""
+"""Terms as text, as in the shell, erl_scan and erl_parse, in linear time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.support.erlang import Erlang, erlang_available
 
 NODE = Atom("5555@127.0.0.1")
 
-# (term, text): printed so and read back.
+# (term, text): the text is printed and read back.
 BOTH_WAYS: list[tuple[Term, str]] = [
     (0, "0"),
     (-5, "-5"),
@@ -178,7 +178,7 @@ REFUSED = [
     ("#m:n{a=}", 7, "a term"),
     ("#m:n{a}", 6, '"="'),
     ("#m:n{1=2}", 5, "the name of a field"),
-    ("#m:n{a=1,a=2}", 9, "a field that is not there yet"),
+    ("#m:n{a=1,a=2}", 9, "a field that is not set yet"),
     ("#r{}", 2, '":"'),
     ("#{1 => a, 1 => b}", 0, "duplicate"),
     ("X", 0, "'Name'"),
@@ -219,20 +219,20 @@ REFUSED = [
     ('<<"a"/binary>>', 2, "utf8"),
     ("<<1/foo>>", 4, "a type"),
     ("<<1/integer-float>>", 12, "a type"),
-    ("<<1/utf8-unit:8>>", 2, "no size or unit"),
+    ("<<1/utf8-unit:8>>", 2, "without size and unit"),
     ("<<16#d800/utf8>>", 2, "character's code"),
     ("<<1.0:8/float>>", 2, "16, 32 or 64"),
     ("<<1.0e300:32/float>>", 2, "fits"),
     ("<<<<1>>:2/binary>>", 2, "16 bits"),
     ("<<<<1:1>>/binary>>", 2, "bitstring"),
-    ("<<1:4294967295>>", 2, "in all"),
-    ('"""\n a\n  """', 4, "indented"),
+    ("<<1:4294967295>>", 2, "in total"),
+    ('"""\n a\n  """', 4, "the indentation"),
     ("\x00`", 1, "a term"),
 ]
 
 
 def same(left: Term, right: Term) -> bool:
-    """`=:=`, by the bytes that Erlang would see."""
+    """Whether two terms are `=:=`, by their encoded bytes."""
     return etf.encode(left) == etf.encode(right)
 
 
@@ -399,7 +399,7 @@ def test_deep_map_keys_are_refused() -> None:
 )
 def test_long_text_takes_linear_time(text: str) -> None:
     with contextlib.suppress(NotationError):
-        format_term(parse_term(text))  # with anything quadratic this takes hours
+        format_term(parse_term(text))  # quadratic time would be hours
 
 
 @given(
@@ -528,7 +528,7 @@ def printed(erl: Erlang, term: Term) -> str:
 
 
 def reads_as(erl: Erlang, text: str, term: Term) -> bool:
-    """Whether Erlang reads the text, and as this term."""
+    """Whether Erlang reads the text as this term."""
     source = """
         <<Size:32, Bytes:Size/binary, Text/binary>> = In,
         {ok, Tokens, _} = erl_scan:string(unicode:characters_to_list(Text) ++ "."),
@@ -546,7 +546,7 @@ def test_erlang_prints_the_same(unicode_erl: Erlang) -> None:
             continue  # quoted or not: depends on the release
         theirs = printed(unicode_erl, term)
         if isinstance(term, (dict, ErlMap)):
-            assert len(theirs) == len(text)  # the order of keys is its own
+            assert len(theirs) == len(text)  # the order of keys may differ
         else:
             assert theirs == text
 
@@ -580,8 +580,8 @@ plain = st.recursive(
 @given(term=plain)
 def test_erlang_prints_any_term_the_same(unicode_erl: Erlang, term: Term) -> None:
     text = format_term(term)
-    assume("fun " not in text or text.isascii())  # OTP 25 prints the others as garbage
-    assume("'maybe'" not in text and "'else'" not in text)  # quoted since OTP 27 alone
+    assume("fun " not in text or text.isascii())  # OTP 25 prints other characters wrongly
+    assume("'maybe'" not in text and "'else'" not in text)  # quoted only since OTP 27
     assert printed(unicode_erl, term) == text
 
 
@@ -596,7 +596,7 @@ def test_erlang_prints_any_float_the_same(unicode_erl: Erlang, values: list[floa
 @given(term=terms)
 def test_erlang_reads_what_is_printed(unicode_erl: Erlang, term: Term) -> None:
     text = format_term(term, node="nobody@nowhere")
-    assume("<'" not in text)  # identifiers are no literals in Erlang
+    assume("<'" not in text)  # identifiers are not literals in Erlang
     assume("-0.0" not in text)  # and before OTP 27 it is the same key as 0.0
     assert reads_as(unicode_erl, text, term)
 

@@ -73,7 +73,7 @@ CORPUS = r"""
                            Local, Funs]) ++ [{Ints, Floats, Atoms, Lists, Maps, Foreign, Local}],
 """
 
-# Packs terms for the way to Python and unpacks them from there.
+# Packs terms for Python and unpacks terms of Python.
 PACK = r"""
     Pack = fun(Bins) -> [[<<(byte_size(B)):32>>, B] || B <- Bins] end,
     Unpack = fun(Packed) -> [B || <<S:32, B:S/binary>> <= Packed] end,
@@ -85,7 +85,7 @@ def pack(parts: list[bytes]) -> bytes:
 
 
 def exact(corpus: list[bytes]) -> list[bytes]:
-    """What of the corpus is written in the tags of OTP 26; 25 has NEW_PORT_EXT for some ports."""
+    """Returns the terms that all releases encode alike. OTP 25 encodes some ports differently."""
     return [data for data in corpus if not re.search(rb"Yw.(a@b|nonode@nohost)", data, re.DOTALL)]
 
 
@@ -209,7 +209,7 @@ STRICTER = ("a fun that is", "a fun whose maker", "an external fun of arity 256"
 
 
 class TestTags:
-    """The tables of test_decode, as Erlang sees them."""
+    """Erlang rejects the invalid terms of test_decode too."""
 
     @pytest.mark.parametrize("data", [t[1] for t in TAGS], ids=[t[0] for t in TAGS])
     def test_what_we_read_erlang_reads_as_the_same(self, erl: Erlang, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Numbers that are no int or float encode by their protocols, the same way wherever they stand."""
+"""Other numbers than int and float are encoded by `__index__` and `__float__`, in any position."""
 
 from __future__ import annotations
 

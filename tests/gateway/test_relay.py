@@ -257,7 +257,7 @@ async def test_both_sides_may_go_in_one_turn() -> None:
         both.near.attach(near)
         both.far.attach(far)
         near.lose(CloseReason(CloseKind.PEER, "the peer closed the connection"))
-        far.lose(CloseReason(CloseKind.ERROR, "our address is another now"))
+        far.lose(CloseReason(CloseKind.ERROR, "the local address has changed"))
         ending = asyncio.all_tasks() - {asyncio.current_task()}
         await until(lambda: far.flushes or all(task.done() for task in ending))
         for flush in far.flushes:

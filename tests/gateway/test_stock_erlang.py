@@ -261,8 +261,10 @@ def test_a_node_may_start_before_its_gateway() -> None:
 
 
 def test_nodes_keep_their_names() -> None:
-    """The first has a route to all nodes of the other's host; the other dials back by the routes
-    that it has learned: to the node and to a tool beside it."""
+    """A gateway with a route to all nodes of a host, and one that has learned the routes back.
+
+    The latter dials the node and a tool on the same host.
+    """
     one_at, two_at = (("127.0.0.1", free_port()) for _ in range(2))
     with ExitStack() as stack:
         one_gateway = stack.enter_context(

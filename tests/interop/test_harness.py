@@ -52,7 +52,7 @@ def failures(columns: Sequence[Column]) -> list[str]:
 async def test_python_to_python() -> None:
     columns = await run([carrier("quicdist")], Options(scenarios=QUICK, connects=3))
     assert failures(columns) == []
-    assert [column.dialer for column in columns] == ["we dial", "they dial"]
+    assert [column.dialer for column in columns] == ["the local node dials", "the peer dials"]
     assert all(len(column.outcomes) == len(QUICK) for column in columns)
 
 
@@ -203,12 +203,12 @@ def test_the_command_refuses_what_it_does_not_know(
 def test_the_command_prints_a_table_and_ends_with_zero(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["--carrier", "quicdist", "--scenario", "ping from us", "--dialer", "we"]
+    words = ["--carrier", "quicdist", "--scenario", "ping from the local node", "--dialer", "we"]
     monkeypatch.setattr("sys.argv", ["interop", *words])
     assert main() == 0
     printed = capsys.readouterr()
-    assert "| ping from us | ok" in printed.out
-    assert "quicdist, we dial: ping from us: ok" in printed.err
+    assert "| ping from the local node | ok" in printed.out
+    assert "quicdist, the local node dials: ping from the local node: ok" in printed.err
 
 
 # -- two halves ---------------------------------------------------------------------------------

@@ -46,8 +46,7 @@ async def send(node: Node, order: Order) -> Answer:
 
 
 async def beat(node: Node, order: Order) -> Answer:
-    """Sends a message every 50 ms to the `echo` of a node for a time; tells the longest pause
-    between two answers."""
+    """Sends a message every 50 ms for a time; tells the longest pause between two answers."""
     longest, last = 0.0, time.monotonic()
     end = last + order["seconds"]
     sent = answered = 0

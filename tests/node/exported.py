@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator, Iterator
 
 from quicdist import (
     Atom,
@@ -13,6 +16,7 @@ from quicdist import (
     ErlangExit,
     ErlangThrow,
     Run,
+    current_call,
     current_process,
     export,
     shell,
@@ -165,3 +169,126 @@ def stop() -> Term:
 def wide(count: int) -> Term:
     """Returns a list of `count` empty lists."""
     return [[]] * count
+
+
+closed: list[str] = []
+"""The generators below that have ended."""
+
+
+@export(module="py")
+async def count(limit: int) -> AsyncIterator[int]:
+    """Yields the numbers below `limit`."""
+    try:
+        for number in range(limit):
+            yield number
+    finally:
+        closed.append("count")
+
+
+@export(module="py")
+def count_in_thread(limit: int) -> Iterator[int]:
+    """Yields the numbers below `limit`, in a thread."""
+    try:
+        yield from range(limit)
+    finally:
+        closed.append("count_in_thread")
+
+
+@export(module="py", run=Run.INLINE)
+def count_inline(limit: int) -> Iterator[int]:
+    """Yields the numbers below `limit`, in the event loop."""
+    try:
+        yield from range(limit)
+    finally:
+        closed.append("count_inline")
+
+
+@export(module="py")
+async def blocks(count: int, size: int) -> AsyncIterator[bytes]:
+    """Yields `count` binaries of `size` bytes."""
+    for _ in range(count):
+        yield bytes(size)
+
+
+@export(module="py")
+def fail_after(count: int) -> Iterator[int]:
+    """Yields some numbers, then raises ValueError."""
+    yield from range(count)
+    raise ValueError("no more numbers")
+
+
+@export(module="py")
+async def slowly(count: int) -> AsyncIterator[int]:
+    """Yields numbers, then waits for ever."""
+    for number in range(count):
+        yield number
+        await asyncio.sleep(0)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        closed.append("slowly")
+
+
+started: list[object] = []
+"""What the functions below have noted."""
+
+
+@export(module="py", cancel_with_caller=True)
+async def wait_with_caller() -> None:
+    """Waits for ever, and notes its start and its end."""
+    started.append("wait_with_caller")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        closed.append("wait_with_caller")
+
+
+@export(module="py")
+def poll_caller() -> str:
+    """Runs in a thread until the caller has given up."""
+    started.append("poll_caller")
+    call = current_call()
+    while not call.is_cancelled:
+        time.sleep(0.01)
+    closed.append("poll_caller")
+    return "cancelled"
+
+
+@export(module="py")
+async def who_calls() -> Term:
+    """Returns the caller, and the seconds until its deadline."""
+    call = current_call()
+    left = None if call.deadline is None else call.deadline - asyncio.get_running_loop().time()
+    return Atom(call.node), call.pid or Atom("none"), Atom("infinity") if left is None else left
+
+
+gate: asyncio.Event | None = None
+
+
+@export(module="py", concurrency=2, queue=1)
+async def limited() -> Atom:
+    """Waits for the event `gate`."""
+    assert gate is not None
+    started.append("limited")
+    await gate.wait()
+    return Atom("ok")
+
+
+@export(module="py", run=Run.PROCESS)
+def process_of(number: int) -> tuple[int, int]:
+    """Returns the process id and the square."""
+    return os.getpid(), number * number
+
+
+@export(module="py", run=Run.PROCESS)
+def die_in_process() -> None:
+    """Kills its process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@export(module="py")
+async def slowly_add(one: int, two: int) -> int:
+    """Adds after the caller has given up."""
+    await asyncio.sleep(0.1)
+    closed.append("slowly_add")
+    return one + two

@@ -155,7 +155,7 @@ async def main():
     async with Node(name, cookie=cookie, carriers=carriers):
         child = os.fork()
         if child == 0:
-            os.close(1)  # whoever reads of the parent waits for its end alone
+            os.close(1)  # a reader of the parent only waits for the end of the parent
             os.read(0, 1)  # until the test ends
             os._exit(0)
         print(child, flush=True)

@@ -1,5 +1,7 @@
-"""Against stock Erlang: each call of a Python node ends with an answer or an error, whatever the
-function does, even with the timeout `infinity`."""
+"""Each call of a Python node by stock Erlang ends with an answer or an error.
+
+This holds for every behavior of the function, even with the timeout `infinity`.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Objects that `@export` supports, and decorators below it: each is served or rejected at start;
-none is silently missing."""
+"""Objects that `@export` supports, and decorators below it.
+
+Each object is served or rejected at the start of the node. None is silently omitted.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
-"""Forged answers: a third node knows the references of pending calls and sends answers or DOWN
-messages that only the called or monitored node may send."""
+"""Forged answers of a third node.
+
+The node knows the references of pending calls and sends answers or DOWN messages that only the
+called or monitored node may send.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""A peer that sends arbitrary link and monitor signals can end only the processes that it is linked
-to, and cannot prevent unlinking."""
+"""A peer that sends arbitrary link and monitor signals.
+
+It can end only the processes that it is linked to, and cannot prevent unlinking.
+"""
 
 from __future__ import annotations
 

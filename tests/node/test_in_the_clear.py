@@ -1,5 +1,7 @@
-"""A name is bound to the key and the carrier with which it was trusted: a peer over plain TCP
-cannot use it."""
+"""A name is bound to the key and the carrier with which it was trusted.
+
+A peer over plain TCP cannot use it.
+"""
 
 from __future__ import annotations
 

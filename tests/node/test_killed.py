@@ -1,5 +1,7 @@
-"""A killed node is detected over QUIC before net_ticktime; a node that is stopped or hard to reach
-is not disconnected."""
+"""Detection of killed nodes over QUIC before net_ticktime.
+
+A node that is stopped or hard to reach is not disconnected.
+"""
 
 from __future__ import annotations
 

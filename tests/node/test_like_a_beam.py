@@ -1,5 +1,7 @@
-"""Stock Erlang runs the same operations with an Erlang and a Python process, and the results must
-be equal."""
+"""A Python process behaves like an Erlang process.
+
+Stock Erlang runs the same operations with both, and the results must be equal.
+"""
 
 from __future__ import annotations
 

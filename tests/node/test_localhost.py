@@ -22,7 +22,7 @@ pytestmark = pytest.mark.io
 
 @pytest.fixture
 def both_families(monkeypatch: pytest.MonkeyPatch) -> None:
-    """localhost has both address families, independent of /etc/hosts."""
+    """Resolves localhost to both address families, independent of /etc/hosts."""
     if os.environ.get("QUICDIST_TEST_LOOP") == "uvloop":
         pytest.skip("uvloop resolves names without Python's resolver")
     real = socket.getaddrinfo

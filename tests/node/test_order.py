@@ -112,8 +112,10 @@ async def test_aliases_are_sent_to_as_otp_28_does() -> None:
 
 
 async def test_a_priority_message_is_one_like_others() -> None:
-    """Since OTP 28 priority messages need a priority alias of the receiver. Python processes create
-    none, so the messages are delivered as ordinary ones."""
+    """Since OTP 28 priority messages need a priority alias of the receiver.
+
+    Python processes create none, so the messages are delivered as ordinary ones.
+    """
     hub = Hub()
     async with (
         Node("0@127.0.0.1", cookie="c", carriers=[hub]) as one,

@@ -66,7 +66,9 @@ async def test_a_certificate_that_is_revoked_ends_the_connection(tmp_path: Path)
 @pytest.mark.io
 async def test_an_authority_is_rotated_without_a_connection_lost(tmp_path: Path) -> None:
     """With both authorities in the file, certificates of either are trusted and connections stay.
-    Removing the old one closes connections with its certificates only."""
+
+    Removing the old one closes connections with its certificates only.
+    """
     old, new = make_authority("old", 365), make_authority("new", 365)
     file = tmp_path / "ca.pem"
     file.write_bytes(pem([old.certificate]))

@@ -86,7 +86,7 @@ async def test_a_node_with_another_key_is_another_node(
         async with node(name, someone(), Trust.first_use(tmp_path / "theirs")):
             with pytest.raises(NoConnection, match=f"cert accept {name} sha256:") as caught:
                 await one.connect(name)
-            await until(lambda: "does not believe our certificate" in caplog.text)
+            await until(lambda: "rejected this node's certificate" in caplog.text)
         assert caught.value.is_refusal
     assert known.read_text().count("\n") == 1
 
@@ -102,7 +102,7 @@ async def test_a_node_that_no_authority_vouches_for_learns_it_by_its_log(
     ):
         with pytest.raises(NoConnection, match="certificate"):
             await one.connect(other.name)
-        await until(lambda: "does not believe our certificate" in caplog.text)
+        await until(lambda: "rejected this node's certificate" in caplog.text)
 
 
 def test_authorities_that_have_changed_are_said(
@@ -200,9 +200,11 @@ async def test_a_node_that_is_not_pinned(tmp_path: Path) -> None:
 
 
 class InBetween:
-    """An attacker on the path without the cookie. It terminates QUIC on both sides with its own
-    keys and reads and relays all data. With `strips`, it tells each side that the other does not
-    support binding the cookie proof to the TLS session."""
+    """An attacker on the path without the cookie.
+
+    It terminates QUIC on both sides with its own keys and reads and relays all data. With `strips`,
+    it tells each side that the other does not support binding the cookie proof to the TLS session.
+    """
 
     def __init__(self, target: str, *, strips: bool = True) -> None:
         self.target = target

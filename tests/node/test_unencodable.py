@@ -1,5 +1,8 @@
-"""Objects that cannot be encoded: the error is raised at once, is small, and names the function and
-its argument; other calls are not affected."""
+"""Objects that cannot be encoded.
+
+The error is raised at once, is small, and names the function and its argument. Other calls are not
+affected.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The node's fixtures: nodes on loopback, and a stock Erlang behind a gateway."""
+"""The fixtures of tests/node: nodes on loopback, and a stock Erlang behind a gateway."""
 
 from tests.node.conftest import beam, identity, make_node
 

@@ -1,4 +1,4 @@
-"""Servers that tests start."""
+"""GenServer classes for tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OK = Atom("ok")
 
 
 class Counter(GenServer):
-    """Counts, and does what else a test wants."""
+    """A counter with further requests for tests."""
 
     def __init__(self, count: int = 0) -> None:
         self.count = count
@@ -54,7 +54,7 @@ class Counter(GenServer):
 
 
 class Trapping(Counter):
-    """Tells somebody how it ends."""
+    """A server that reports its exit reason to a process."""
 
     trap_exit = True
 
@@ -68,7 +68,7 @@ class Trapping(Counter):
 
 
 class Opaque(GenServer):
-    """Its state is no term."""
+    """A server with a state that is not a term."""
 
     def __init__(self) -> None:
         self.thing = object()

@@ -28,7 +28,7 @@ async def test_calls_casts_and_messages(beam: Beam, make_node: MakeNode) -> None
         assert await beam.eval(f"{there} ! hello, gen_server:call({there}, log)") == ["hello"]
         late = await beam.eval(f"try gen_server:call({there}, {{slow, 0.4}}, 100) {WHY}")
         assert late == "timeout"
-        # Its answer comes before that to a later call.
+        # Its answer precedes that of a later call.
         assert await beam.eval(f"gen_server:call({there}, count), {NOTHING_CAME}") == "none"
         both = await beam.eval(
             f"""gen_server:multi_call(['{node.name}', node()], counter, count)"""
@@ -39,7 +39,7 @@ async def test_calls_casts_and_messages(beam: Beam, make_node: MakeNode) -> None
             gen_server:receive_response(R, 20000)"""
         )
         assert asked == (atom("reply"), 7)
-        # From Python the same.
+        # The same from Python.
         assert await node.gen_call("counter", atom("count")) == 7
         assert await node.gen_call(server.pid, atom("count")) == 7
         with pytest.raises(NameTaken):

@@ -1,4 +1,4 @@
-"""Against stock Erlang nodes: a visible Python node in the names, locks and mesh of `global`."""
+"""A visible Python node in `global` with stock Erlang nodes: names, locks and connections."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def get(me: Mailbox) -> Any:
 
 
 async def is_one_cluster(beams: list[Other], nodes: list[Node]) -> None:
-    """Waits until all are connected to all and have each other's names."""
+    """Waits until all nodes are connected to each other and know all names."""
     everybody = {*(beam.name for beam in beams), *(node.name for node in nodes)}
     for beam in beams:
         their_others = sorted(atom(name) for name in everybody - {beam.name})
@@ -75,7 +75,7 @@ async def is_one_cluster(beams: list[Other], nodes: list[Node]) -> None:
         await beam.until(
             "lists:sort(gen_server:call(global_name_server, get_synced))", [*their_others]
         )
-        # This is what never came back while a visible node took no part.
+        # Without a participating visible node, this call did not return.
         assert await beam.eval("global:sync()") == "ok"
     for node in nodes:
         others = everybody - {node.name}
@@ -89,7 +89,7 @@ def sees(node: Node, others: set[str]) -> Callable[[], bool]:
 
 
 async def come_together(beams: list[Other], nodes: list[Node]) -> None:
-    """Connects until all are one cluster: some may still be on their way apart."""
+    """Connects until all nodes are one cluster. Some may still be disconnecting."""
 
     async def connect() -> None:
         while True:
@@ -155,7 +155,7 @@ async def test_two_beams_and_a_visible_python(make_node: MakeNode) -> None:
             await two.eval("global:unregister_name(ours)")
             assert await global_names.whereis(node, atom("ours")) is None
 
-        # One is killed: the two others stay together. It comes back.
+        # One node is killed. The others stay connected. It restarts.
         await two.eval(
             """spawn(fun() -> register(watcher, self()), net_kernel:monitor_nodes(true),
             (fun F(L) -> receive {get, P} -> P ! lists:reverse(L); M -> F([M | L]) end end)([])
@@ -173,8 +173,8 @@ async def test_two_beams_and_a_visible_python(make_node: MakeNode) -> None:
         seen = await two.eval("watcher ! {get, self()}, receive L when is_list(L) -> L end")
         assert seen == [(atom("nodedown"), atom(one.name)), (atom("nodeup"), atom(one.name))]
 
-        # A connection is cut: at least one of its ends parts from all, as between BEAMs. Both
-        # come back.
+        # A connection is cut. At least one of its nodes disconnects from all, as between BEAMs.
+        # Both reconnect.
         node.disconnect(one.name)
         await two.until("length(nodes()) < 2", True)
         await come_together([one, two], [node])
@@ -197,7 +197,7 @@ async def test_a_beam_and_two_visible_pythons(make_node: MakeNode) -> None:
         async with make_node(visible=True) as two:
             await two.connect(beam.name)
             await is_one_cluster([beam], [one, two])
-            # The BEAM is lost.
+            # The BEAM node is lost.
             await beam.kill()
             await is_one_cluster([], [one, two])
             await beam.come_back()
@@ -212,15 +212,17 @@ async def test_a_beam_and_two_visible_pythons(make_node: MakeNode) -> None:
 @pytest.mark.parametrize("ours", ["lesser", "greater"])
 @pytest.mark.parametrize("on_conflict", OnConflict)
 async def test_conflicts(make_node: MakeNode, on_conflict: OnConflict, ours: str) -> None:
-    """Two parts that have the same names meet. The node of the lesser name settles it, and keeps
-    its own."""
+    """Two clusters with the same names connect.
+
+    The node with the lesser name resolves the conflict and keeps its own process.
+    """
     lesser, greater = sorted(f"{free_port()}@127.0.0.1" for _ in range(2))
     name, other_name = (lesser, greater) if ours == "lesser" else (greater, lesser)
     async with other_beam(other_name) as beam, make_node(name=name, visible=True) as node:
         mine = [node.spawn(keep) for _ in range(2)]
         await node.connect(beam.name)
         await is_one_cluster([beam], [node])
-        # One method is a function that both know, the other Erlang code.
+        # One method is a function that both nodes have, the other is Erlang code.
         function = f"global:{on_conflict.value}"
         methods = f"fun {function}/3", f"fun(N, A, B) -> {function}(N, A, B) end"
         await global_names.register(node, atom("a"), mine[0].pid, on_conflict=on_conflict)

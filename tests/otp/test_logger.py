@@ -1,4 +1,4 @@
-"""Against a stock Erlang's logger: what Python logs arrives there as events."""
+"""Log records of Python arrive in the logger of a stock Erlang node."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_events(beam: Beam, make_node: MakeNode) -> None:
             seen = await event(sink)
             assert seen["meta"]["pid"] == process.pid
             assert seen["msg"][1].startswith(b"failed\nTraceback")
-            # Text that is no text, and more than one thread.
+            # Invalid text, and more than one thread.
             log.error("\ud800")
             assert (await event(sink))["msg"][1] == b"?"
 

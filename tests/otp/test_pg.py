@@ -1,4 +1,4 @@
-"""Against a stock Erlang's pg: a Python node is a member of a scope like any other."""
+"""A Python node is a member of a `pg` scope with stock Erlang nodes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_members_are_known_on_both_sides(
         else:
             groups = pg.start(node, scope)
             await node.connect(beam.name)
-            # A BEAM that starts a scope asks visible nodes only; a hidden one asks again.
+            # A BEAM that starts a scope only asks visible nodes. A hidden node asks again.
             await beam.eval(f"{{ok, _}} = pg:start({scope}), pg:join({scope}, g, {SLEEPER})")
         groups.join(atom("g"), me.pid, me.pid)
         groups.join(b"name", me.pid)
@@ -94,7 +94,7 @@ async def test_monitors(beam: Beam, make_node: MakeNode) -> None:
         assert groups.demonitor_groups(all_of_it)
         assert not groups.demonitor_groups(all_of_it)
 
-        # The same as seen by the BEAM, for the Python scope process and its own.
+        # The same on the BEAM, for its own scope process and that of Python.
         seen = asyncio.create_task(
             beam.eval(
                 f"""{{R, [P]}} = pg:monitor(watched, g),
@@ -113,14 +113,14 @@ async def test_monitors(beam: Beam, make_node: MakeNode) -> None:
         assert await seen == (pid, {atom("g"): [pid]}, joined, joined)
         assert await get(me) == (reference, *joined[:1], atom("g"), joined[1])
 
-        # Its scope goes, and with it its members.
+        # Its scope ends, and with it its members.
         await beam.eval("gen_server:stop(watched)")
         assert await get(me) == (reference, atom("leave"), atom("g"), [pid])
         assert groups.members(atom("g")) == [member.pid]
         # It returns and receives the current members.
         await beam.eval("{ok, _} = pg:start(watched), ok")
         await _until_beam(beam, "pg:get_members(watched, g)", {member.pid}, 1)
-        # The connection goes.
+        # The connection is lost.
         await beam.eval(f"ok = pg:join(watched, g, {SLEEPER}), ok")
         assert (await get(me))[:2] == (reference, atom("join"))
         node.disconnect(beam.name)

@@ -1,4 +1,4 @@
-"""Against a real Elixir: the messages of Phoenix.PubSub's adapter, over pg."""
+"""The messages of the adapter of Phoenix.PubSub over pg, with a real Elixir node."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.erlang
 
-# What the library's worker and its broadcast do between nodes; subscribers are in a Registry, as
-# there.
+# The worker and the broadcast of the library between nodes. Subscribers are in a Registry, as in
+# the library.
 ELIXIR = """
 defmodule Probe.Worker do
   use GenServer

@@ -1,4 +1,4 @@
-"""Supervisors: strategies, intensity, order of stops, and what a BEAM sees of them."""
+"""Supervisors: strategies, intensity, order of stops, and calls by a BEAM node."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_strategies(node: Node, strategy: Strategy, again: str) -> None:
         await node.gen_cast("b", (atom("stop"), atom("bad")))
         await until(lambda: node.whereis("b") not in (None, before["b"]))
         await until(lambda: all(node.whereis(name) for name in "abc"))
-        # Behind whatever the supervisor is still doing.
+        # The call waits for pending work of the supervisor.
         await node.gen_call("tree", atom("which_children"))
         after = {name: node.whereis(name) for name in "abc"}
         assert [name for name in "abc" if before[name] != after[name]] == list(again)
@@ -61,7 +61,7 @@ async def test_when_children_are_started_again(node: Node) -> None:
         await start(node, tree, name="tree")
 
         async def stopped(name: str, reason: Term) -> bool:
-            """Whether it is there again."""
+            """Whether the child is running again."""
             await node.gen_cast(name, (atom("stop"), reason))
             old = node.whereis(name)
             await until(lambda: node.whereis(name) != old)
@@ -100,7 +100,7 @@ async def test_intensity(node: Node) -> None:
 
 
 async def test_a_crash_loop_at_start_ends(node: Node) -> None:
-    """A child that cannot be started again counts each try."""
+    """Each failed restart of a child counts."""
 
     class Once(Counter):
         starts = 0
@@ -143,7 +143,7 @@ async def test_children_end_in_reverse_order(node: Node) -> None:
         hanging = tree.child("s")
         async with node.mailbox() as me:
             me.exit(process.pid, atom("shutdown"))
-            # Not by its parent: it goes to handle_info, as in OTP.
+            # An exit signal of another process is passed to handle_info, as in OTP.
             assert await node.gen_call(process.pid, atom("count_children"))
         await node.gen_call(process.pid, (atom("terminate_child"), atom("a")))
         assert told == [("a", "shutdown")]

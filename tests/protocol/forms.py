@@ -1,9 +1,10 @@
-"""Every control message of the ERTS manual, for tests that send raw tuples and as the oracle for
-`quicdist.protocol.wire`.
+"""Every control message of the ERTS manual as raw tuples.
 
-One frozen dataclass for each, with the manual's name in CamelCase, its operation number as `OP`
-and `HAS_PAYLOAD` for whether a term follows. ERTS manual, Distribution Protocol, "Protocol between
-Connected Nodes".
+Tests send these tuples and use them as the oracle for `quicdist.protocol.wire`. Each message is a
+frozen dataclass with the manual's name in CamelCase, its operation number as `OP`, and
+`HAS_PAYLOAD` for whether a term follows.
+
+Source: ERTS manual, Distribution Protocol, "Protocol between Connected Nodes".
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Control:
     _wire: ClassVar[operator.attrgetter[tuple[Any, ...]]]
 
     def to_tuple(self) -> tuple[Term, ...]:
-        """The tuple as it goes into a frame, operation number first."""
+        """Returns the control tuple, with the operation number first."""
         return self._wire(self)
 
 
@@ -52,12 +53,12 @@ _CLASSES: list[type[Control]] = []
 
 
 def _register(op: int, *elements: str, payload: bool = False) -> Callable[[type[_C]], type[_C]]:
-    """Gives a class its operation number and the order of its fields on the wire."""
+    """Sets the operation number of a class and the order of its fields on the wire."""
 
     def decorate(cls: type[_C]) -> type[_C]:
         cls.OP = op
         cls.HAS_PAYLOAD = payload
-        # An attrgetter is no descriptor: it stays unbound and is called with the message.
+        # An attrgetter is not a descriptor, so it is called with the message.
         cls._wire = operator.attrgetter("OP", *elements)
         _CLASSES.append(cls)
         return cls
@@ -66,12 +67,12 @@ def _register(op: int, *elements: str, payload: bool = False) -> Callable[[type[
 
 
 def signal(control: Control) -> Signal:
-    """What a control message means."""
+    """Returns the signal of a control message."""
     return parse(control.to_tuple())[0]
 
 
 def meaning(control: Control, payload: Payload = NO_PAYLOAD) -> tuple[Signal, Payload]:
-    """What a control message means with the payload behind it."""
+    """Returns the signal and the term of a control message with its payload."""
     found, inline = parse(control.to_tuple())
     return found, payload if inline is FOLLOWS else inline
 
@@ -88,7 +89,7 @@ class Link(Control):
 @_register(2, "unused", "to_pid", payload=True)
 @dataclass(frozen=True, slots=True)
 class Send(Control):
-    """SEND: the payload is a message. SEND_SENDER replaces it where negotiated."""
+    """SEND: the payload is a message. SEND_SENDER replaces it if negotiated."""
 
     to_pid: Pid
 
@@ -115,7 +116,7 @@ class Unlink(Control):
 @_register(5)
 @dataclass(frozen=True, slots=True)
 class NodeLink(Control):
-    """NODE_LINK: never sent any more."""
+    """NODE_LINK: obsolete."""
 
     def to_tuple(self) -> tuple[Term, ...]:
         return (self.OP,)
@@ -224,7 +225,7 @@ class MonitorPExit(Control):
 @_register(22, "from_pid", "to_pid", payload=True)
 @dataclass(frozen=True, slots=True)
 class SendSender(Control):
-    """SEND_SENDER: SEND that tells who sends."""
+    """SEND_SENDER: SEND with the pid of the sender."""
 
     from_pid: Pid
     to_pid: Pid
@@ -322,7 +323,7 @@ _SPAWNED = ("req_id", "to_pid", "flags", "result")
 @_register(31, *_SPAWNED)
 @dataclass(frozen=True, slots=True)
 class SpawnReply(Control):
-    """SPAWN_REPLY: `result` is the new process, or an atom that tells why there is none."""
+    """SPAWN_REPLY: `result` is the new process, or an atom with the reason of the failure."""
 
     req_id: Reference
     to_pid: Pid
@@ -364,7 +365,7 @@ class AliasSendTT(Control):
 @_register(35, "id", "from_pid", "to_pid")
 @dataclass(frozen=True, slots=True)
 class UnlinkId(Control):
-    """UNLINK_ID: the link ends; to be answered by UNLINK_ID_ACK with the same id."""
+    """UNLINK_ID: removes a link. The answer is UNLINK_ID_ACK with the same id."""
 
     id: int
     from_pid: Pid
@@ -383,9 +384,9 @@ class UnlinkIdAck(Control):
 
 @dataclass(frozen=True, slots=True)
 class AltactSigSend(Control):
-    """ALTACT_SIG_SEND: a message or exit signal to a pid, name or alias, maybe of priority.
+    """ALTACT_SIG_SEND: a message or exit signal to a pid, name or alias, with optional priority.
 
-    `flags` are ALTACT_* bits. ALIAS, NAME and EXIT say what `to` and the payload are; with
+    `flags` are ALTACT_* bits. ALIAS, NAME and EXIT define `to` and the payload. With
     TOKEN the tuple has `trace_token` as its fifth element.
     """
 
@@ -404,13 +405,13 @@ class AltactSigSend(Control):
 
 
 ALL: tuple[type[Control], ...] = (*_CLASSES, AltactSigSend)
-"""Every control message known here, by rising operation number."""
+"""All known control messages by ascending operation number."""
 
 
 def encode(
     session: Session, said: Control | Signal, payload: Payload = NO_PAYLOAD
 ) -> OutgoingMessage:
-    """A signal as the session writes it, or a control message exactly as it is."""
+    """A signal, which the session encodes, or a control message, which is sent unchanged."""
     if isinstance(said, Signal):
         return session.encode(said, payload)
     head = session.channel._head(said.to_tuple())

@@ -1,7 +1,7 @@
 """Splits the recordings in tests/data into packets.
 
 Each line is one STREAM chunk of a real carrier between two real Erlang nodes. The deframers
-here know just enough of each carrier to find the packets.
+here only find the packets of each carrier.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ RECORDINGS = {
 """Recordings and the cookies of their nodes."""
 
 LAST_DATA_STREAM = 64
-"""erlang_quic: streams above carry whatever applications please."""
+"""erlang_quic: higher streams belong to applications."""
 
 CUT_SHORT = {"macula_dist_framed": 22965}
-"""Bytes of a frame of 65,560 with which a recording ends; nothing of it can be read."""
+"""Bytes of the incomplete last frame of a recording, which has 65,560 bytes."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """One packet; `dialed` tells whether it came from the dialer."""
+    """One packet; `dialed` is True if the dialer sent it."""
 
     dialed: bool
     packet: Packet
 
 
 def conversations(name: str) -> list[list[Recorded]]:
-    """The packets of every connection of a recording, in the order they became complete."""
+    """Returns the packets of each connection of a recording, in the order of their ends."""
     connections: dict[int, list[dict[str, Any]]] = {}
     with (DATA / f"{name}.jsonl").open() as lines:
         for line in lines:
@@ -66,7 +66,7 @@ class _Stream:
         self._buffer += data
 
     def take(self, width: int) -> bytes | None:
-        """The next packet, whose length field has `width` bytes."""
+        """Returns the next packet, which has a length field of `width` bytes."""
         length = int.from_bytes(self._buffer[:width], "big")
         if len(self._buffer) < width + length:
             return None
@@ -87,9 +87,9 @@ _Streams: TypeAlias = dict[tuple[str, int], _Stream]
 
 
 def _one_stream(chunks: list[dict[str, Any]], streams: _Streams) -> Iterator[Recorded]:
-    """quic_dist and macula_dist: `ping` and `pong` from the former, u16, then u32.
+    """quic_dist and macula_dist: `ping` and `pong` of quic_dist, then u16 and later u32 lengths.
 
-    The released macula_dist never leaves u16, and its ticks are empty packets of that kind.
+    The released macula_dist always uses u16, and its ticks are empty packets.
     """
     handshake = True
     wide = any(len(chunk["hex"]) > 80 for chunk in chunks)
@@ -105,7 +105,7 @@ def _one_stream(chunks: list[dict[str, Any]], streams: _Streams) -> Iterator[Rec
 
 
 def _erlang_quic(chunks: list[dict[str, Any]], streams: _Streams) -> Iterator[Recorded]:
-    """A chunk of stream 0 is a handshake message, later a tick; data streams are u32 each."""
+    """A chunk of stream 0 is a handshake message, later a tick. Data streams use u32 lengths."""
     for chunk in chunks:
         data, dialed = bytes.fromhex(chunk["hex"]), chunk["from"] == "dialer"
         if chunk["stream"] == 0:

@@ -14,7 +14,7 @@ U32 = st.integers(0, 2**32 - 1)
 atoms = st.builds(
     Atom, st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 ) | st.sampled_from([Atom("ok"), Atom("a" * 255), Atom("ž" * 255), Atom("")])
-"""Atoms that decode to Atom: `true` and `false` come back as bool."""
+"""Atoms that decode to Atom: `true` and `false` decode to bool."""
 atoms = atoms.filter(lambda atom: atom not in ("true", "false"))
 
 pids = st.builds(Pid, atoms, U32, U32, U32)
@@ -76,7 +76,7 @@ FIELDS: dict[type[c.Control], tuple[st.SearchStrategy[Any], ...]] = {
     c.UnlinkId: (_unlink_ids, pids, pids),
     c.UnlinkIdAck: (_unlink_ids, pids, pids),
 }
-"""What the fields can be of every control message but NODE_LINK, an unknown one here, and
+"""The fields of all control messages except NODE_LINK, which is not supported, and
 ALTACT_SIG_SEND."""
 
 _prio = st.sampled_from([0, c.ALTACT_PRIO])

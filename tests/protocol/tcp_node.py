@@ -55,14 +55,14 @@ class TcpNode(Closing):
         self.stream = sock.makefile("rb")
         self.decision = decision
         self.events: deque[Event] = deque()
-        """Everything seen since the handshake but ticks and stored fragments."""
+        """All events since the handshake, except ticks and stored fragments."""
 
     @classmethod
     def dial(cls, session: Session, port: int) -> TcpNode:
         return cls(session, socket.create_connection(("127.0.0.1", port), PATIENCE))
 
     def shake(self) -> Connected:
-        """The whole handshake. Raises EOFError when the peer hangs up."""
+        """Runs the handshake. Raises EOFError if the peer closes the connection."""
         pending = deque(self.session.start())
         while True:
             while pending:
@@ -90,7 +90,7 @@ class TcpNode(Closing):
         self.socket.sendall(len(frame).to_bytes(4, "big") + frame)
 
     def receive(self) -> MessageReceived:
-        """The next message; anything else but ticks and fragments is a failure."""
+        """Returns the next message. Any other event except ticks and fragments is a failure."""
         while True:
             length = int.from_bytes(self._exactly(4), "big")
             (event,) = self.session.receive(FramePacket(self._exactly(length)))
@@ -101,7 +101,7 @@ class TcpNode(Closing):
                 self.socket.sendall(bytes(4))
 
     def receive_for(self, pid: Pid) -> Any:
-        """The payload of the next message, which is for `pid`."""
+        """Returns the payload of the next message, which must be for `pid`."""
         event = self.receive()
         assert getattr(event.signal, "to", None) == pid, event
         return event.payload

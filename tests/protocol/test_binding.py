@@ -1,5 +1,7 @@
-"""Cookie proofs that are bound to a TLS session, and cookie rotation, between two sessions without
-a carrier."""
+"""Binding of cookie proofs to a TLS session, and cookie rotation.
+
+The tests use two sessions without a carrier.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ COOKIES = st.text(st.characters(max_codepoint=255), min_size=1, max_size=40)
 
 
 def said(session: Session, data: bytes) -> bytes:
-    """What a session answers to a handshake message; the last, where that is several."""
+    """Returns the answer of a session to a handshake message, or the last of several."""
     events = session.receive(HandshakePacket(data))
     if isinstance(events[-1], PeerNamed):
         events = session.decide(Status.OK)
@@ -86,7 +88,7 @@ def test_nobody_is_sent_his_own_proof_back() -> None:
     dialer.receive(HandshakePacket(b"sok"))
     flags = int(node("b@x").flags) | Flag.CHANNEL_BINDING.value
     (reply,) = dialer.receive(
-        # The initiator's own challenge, which is known: it is the number of all these tests.
+        # The initiator's challenge, which is the same in all of these tests.
         HandshakePacket(hs.build_challenge(hs.Challenge(flags, 0xAAAA0001, 77, "b@x")))
     )
     assert isinstance(reply, SendHandshake)

@@ -29,18 +29,18 @@ crowds = st.builds(
     st.integers(1, 20),
     st.integers(0, 300),
 )
-"""Lists of atoms, of which there are far more than a cache holds."""
+"""Lists of atoms; there are many more than the cache can hold."""
 
 
 class Direction:
-    """What is under way from one session to the other."""
+    """The frames and messages in transit from one session to the other."""
 
     def __init__(self, source: Session, target: Session) -> None:
         self.source = source
         self.target = target
         self.waiting: list[tuple[Iterator[tuple[bytes | memoryview, ...]], Any]] = []
         self.on_the_wire: deque[tuple[bytes, Any]] = deque()
-        """Frames, and the message that is complete with them."""
+        """Frames in transit, and the message that they complete."""
         self.stored = 0
 
     def deliver(self) -> None:
@@ -62,7 +62,7 @@ class Direction:
 
 
 class Conversation(RuleBasedStateMachine):
-    """Messages are begun, advanced frame by frame, and delivered, in any order and direction."""
+    """Messages start, advance by frames, and arrive, in any order and direction."""
 
     @initialize(form=st.sampled_from(sorted(FORMS)))
     def connect(self, form: str) -> None:
@@ -99,7 +99,7 @@ class Conversation(RuleBasedStateMachine):
 
     @staticmethod
     def _more(direction: Direction, at: int, frames: Iterator[Any]) -> bool:
-        """Whether a frame follows; it is put back. Only the first makes a header, so no harm."""
+        """Whether another frame follows. The frame is put back."""
         following = next(frames, None)
         if following is None:
             return False

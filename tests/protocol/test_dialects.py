@@ -30,7 +30,7 @@ LIMITS = CarrierLimits(max_frame=100_000, max_handshake=500)
 
 
 def written(steps: Iterable[Step]) -> dict[int, bytes]:
-    """All bytes of the steps, by stream."""
+    """Returns the bytes of the steps by stream."""
     streams: dict[int, bytes] = {}
     for step in steps:
         if isinstance(step, Write):
@@ -43,7 +43,7 @@ def make(alpn: str, role: Role) -> QuicDialect:
 
 
 def cut(data: bytes, at: Sequence[int]) -> list[bytes]:
-    """`data` in pieces, cut at the given places."""
+    """Splits `data` at the given offsets."""
     places = [0, *sorted({place % (len(data) + 1) for place in at}), len(data)]
     return [data[a:b] for a, b in itertools.pairwise(places)]
 
@@ -93,7 +93,7 @@ def test_the_largest_frame_passes() -> None:
 
 
 def talk(alpn: str, frames: list[bytes], at: list[int]) -> None:
-    """A handshake and frames both ways, bytes cut anyhow; each end gets what the other sent."""
+    """Handshake and frames arrive in both directions for any split of the bytes."""
     dialer, listener = make(alpn, Role.DIALER), make(alpn, Role.LISTENER)
     ends = {Role.DIALER: dialer, Role.LISTENER: listener}
     got: dict[Role, list[Packet]] = {Role.DIALER: [], Role.LISTENER: []}
@@ -113,7 +113,7 @@ def talk(alpn: str, frames: list[bytes], at: list[int]) -> None:
     carry(Role.LISTENER, dialer.handshake_bytes(NAME))
     carry(Role.DIALER, [*listener.handshake_bytes(STATUS), *listener.handshake_bytes(CHALLENGE)])
     carry(Role.LISTENER, dialer.handshake_bytes(REPLY))
-    # The listener's frames lie right behind its last message.
+    # The frames of the listener directly follow its last message.
     early = [*listener.handshake_bytes(ACK), *listener.connected()]
     for frame in frames:
         early.append(listener.frame_bytes((frame,) if frame else ()))
@@ -133,7 +133,7 @@ def talk(alpn: str, frames: list[bytes], at: list[int]) -> None:
 
 
 def sorted_ticks_apart(alpn: str, frames: list[bytes]) -> list[Packet]:
-    """Frames as they come; erlang-dist has ticks on a stream of their own."""
+    """Returns the frames in order; erlang-dist has a separate stream for ticks."""
     if alpn != "erlang-dist":
         return [FramePacket(frame) for frame in frames]
     ticks = [FramePacket(b"") for frame in frames if not frame]
@@ -363,7 +363,7 @@ def test_erlang_quic_traits() -> None:
     assert traits.parks_frames
 
 
-# -- recordings of the real ones ----------------------------------------------------------------
+# -- recordings ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ MIB = bytes(range(256)) * 4096
 
 
 class Peer:
-    """A real Erlang node, and the socket on which it finds us."""
+    """A real Erlang node, and the listening socket of this node."""
 
     def __init__(self) -> None:
         self.server = listener()
@@ -59,7 +59,7 @@ _numbers = itertools.count(1)
 
 
 def our_name() -> str:
-    """A name Erlang has not seen yet: it may still be busy forgetting the last one."""
+    """Returns a new node name, because Erlang may still be removing the previous one."""
     return f"py{next(_numbers)}@{PORT_NAME}"
 
 
@@ -195,7 +195,7 @@ def test_the_greater_name_s_attempt_survives(peer: Peer) -> None:
             assert isinstance(first, SendHandshake)
             ours.socket.sendall(len(first.data).to_bytes(2, "big") + first.data)
             assert ours.stream.read(18) == b"\0\x10sok_simultaneous"
-            # Erlang has given up its own attempt, and said nothing more on it.
+            # Erlang has abandoned its own attempt and sends nothing more on it.
             assert stream.read() == b""
 
 
@@ -207,7 +207,7 @@ def test_a_flood_of_atoms_both_ways(peer: Peer) -> None:
     me = pid(name)
     with dialed(peer, name) as tcp:
         for start in range(0, 100_000, 200):
-            # Most atoms are new, some come again and again: the caches turn over, both ways.
+            # Most atoms are new and some are repeated, so both caches replace entries.
             message = [Atom(f"flood_{number}") for number in range(start, start + 200)]
             message += [Atom(f"stay_{number}") for number in range(40)]
             assert echo(tcp, me, message) == message

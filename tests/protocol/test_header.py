@@ -30,7 +30,7 @@ def atoms(*names: str) -> tuple[Atom, ...]:
 
 
 def filled(**slots: int) -> IncomingAtomCache:
-    """A cache whose peer has put these atoms into these slots, one header each."""
+    """Returns a cache after headers of the peer with these atoms in these slots."""
     cache = IncomingAtomCache()
     for name, slot in slots.items():
         half = 8 | slot >> 8
@@ -85,7 +85,7 @@ def test_an_atom_goes_out_once() -> None:
 @given(st.lists(st.lists(st.integers(0, 5000), unique=True, max_size=255), min_size=1, max_size=60))
 def test_two_caches_agree_whatever_is_evicted(messages: list[list[int]]) -> None:
     out, cache = OutgoingAtomCache(), IncomingAtomCache()
-    # Again and again, too: headers that tell of nothing new are remembered on both sides.
+    # Repeatedly, because both sides cache headers without new atoms.
     for numbers in [one for each in messages for one in (each, messages[0], each)]:
         names = tuple(Atom(f"atom{number}") for number in numbers)
         header = out.header(names)
@@ -97,11 +97,11 @@ def test_no_atom_of_a_message_evicts_another_of_it() -> None:
     names = tuple(Atom(f"n{index}") for index in range(CACHE_SIZE))
     for start in range(0, CACHE_SIZE, 128):
         cache.read(out.header(names[start : start + 128]), 0)
-    # The cache is full and the first slots are the next to go: keep them, and add 200.
+    # The cache is full. Use the oldest atoms, which would be replaced next, and add 200.
     message = (*names[:50], *(Atom(f"new{index}") for index in range(200)))
     header = out.header(message)
     assert cache.read(header, 0) == (message, len(header))
-    # The old ones did not go along again.
+    # The used atoms were not sent again.
     assert b"n49" not in header
 
 

@@ -1,5 +1,7 @@
-"""Peers that send arbitrary data: without the cookie they never connect, and with it they can only
-end their own connection."""
+"""Peers that send arbitrary data.
+
+Without the cookie they never connect. With it they can only end their own connection.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,11 @@ STATUSES = [hs.build_status(status) for status in hs.Status]
 
 
 class WithoutTheCookie(RuleBasedStateMachine):
-    """A peer that knows the protocol and replays messages of the victim, and of a node with the
-    cookie that takes it for the victim."""
+    """A peer that knows the protocol and replays messages.
+
+    The messages come from the victim, and from a node with the cookie that connects to this peer
+    instead of the victim.
+    """
 
     @initialize(dials=st.booleans())
     def begin(self, dials: bool) -> None:
@@ -89,7 +94,7 @@ WHOLE = SessionLimits(fragment_size=FRAGMENT)
 
 @dataclass
 class Sequence:
-    """What the victim has of a message in fragments."""
+    """The received part of a fragmented message."""
 
     name: Atom
     payload: bytes
@@ -98,7 +103,7 @@ class Sequence:
 
 
 class WithTheCookie(RuleBasedStateMachine):
-    """It sends fragments in and out of turn. What is in turn arrives; anything else is the end."""
+    """Sends fragments in and out of order. A fragment out of order ends the connection."""
 
     @initialize()
     def begin(self) -> None:
@@ -128,7 +133,7 @@ class WithTheCookie(RuleBasedStateMachine):
     @precondition(lambda self: self.messages)
     @rule(data=st.data())
     def sends_what_is_due(self, data: st.DataObject) -> None:
-        # Headers refer to each other through the atom cache: first fragments go in their order.
+        # Headers depend on each other through the atom cache, so first fragments are sent in order.
         waiting = [one for one in self.messages if not one.sent][:1]
         one = data.draw(st.sampled_from([*self.begun, *waiting]))
         too_many = not one.sent and len(self.begun) >= LIMITS.max_sequences
@@ -177,7 +182,7 @@ class WithTheCookie(RuleBasedStateMachine):
             raise AssertionError("it was taken")
 
     def starts_again(self) -> None:
-        """The session is over, for good; another connection begins."""
+        """The session has ended and stays ended. A new connection starts."""
         try:
             self.victim.receive(FramePacket(b""))
         except DistError:

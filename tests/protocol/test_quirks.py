@@ -26,7 +26,7 @@ TICK = bytes(4)
 
 
 def send_at_once(owner: Owner) -> None:
-    """Makes an owner send as soon as the connection is up."""
+    """Makes an owner send frames as soon as the connection is established."""
     owner.on_up = lambda: [owner.connection.send_frame((b"at once %d" % i,)) for i in range(3)]  # type: ignore[assignment,func-returns-value]  # a list of Nones
 
 
@@ -34,9 +34,9 @@ AT_ONCE = b"".join(frame(b"at once %d" % i) for i in range(3))
 
 
 async def quic_dist_dialer(double: Double) -> bytes:
-    """quic_dist's dialer: one event is one message; what comes with the ack is thrown away.
+    """The dialer of quic_dist: one event is one message, and data after the ack is discarded.
 
-    Returns what it reads as frames.
+    Returns the data that it reads as frames.
     """
     double.say(b"ping")
     assert await double.event() == b"pong"
@@ -50,7 +50,7 @@ async def quic_dist_dialer(double: Double) -> bytes:
 
 
 async def quic_dist_acceptor(double: Double) -> None:
-    """quic_dist's acceptor: wedges unless each event is just what it waits for."""
+    """The acceptor of quic_dist: it hangs unless each event is exactly one expected message."""
     assert await double.event() == b"ping"
     double.say(b"pong")
     assert await double.event() == framed(NAME)
@@ -58,7 +58,7 @@ async def quic_dist_acceptor(double: Double) -> None:
     await asyncio.sleep(0.03)
     double.say(framed(CHALLENGE))
     assert await double.event() == framed(REPLY)
-    # Its frames may be merged with the ack: we lose none.
+    # Its frames may be merged with the ack, and none is lost.
     double.say(framed(ACK) + frame(b"with the ack") + TICK)
 
 
@@ -91,7 +91,7 @@ async def test_first_frames_are_not_held_longer_than_the_dialer_is_silent() -> N
 
 @pytest.mark.parametrize("deaf", [0.045, 0.15])
 async def test_a_lost_status_does_not_come_again_with_the_challenge(deaf: float) -> None:
-    """The gap ends only when what went before has arrived."""
+    """The gap ends only after the data before it has arrived."""
     async with node() as ours, dialing_double(ours.port, "sample") as double:
         double.say(b"ping")
         assert await double.event() == b"pong"
@@ -107,7 +107,7 @@ async def test_a_lost_status_does_not_come_again_with_the_challenge(deaf: float)
 
 
 async def test_an_abandoned_first_connection_is_nobodys_business() -> None:
-    """quicer gives up what is not up in 200 ms and tries again."""
+    """After 200 ms without an open stream, quicer abandons the connection and dials again."""
     async with node() as ours:
         async with dialing_double(ours.port, "sample"):
             pass  # up, no stream, closed
@@ -124,7 +124,7 @@ async def test_an_abandoned_first_connection_is_nobodys_business() -> None:
 async def test_a_connection_that_brings_nothing_is_closed() -> None:
     limits = CarrierLimits(handshake_timeout=0.2)
     async with node(limits=limits) as ours, dialing_double(ours.port, "sample") as double:
-        double.say(b"ping")  # no more: the preamble is not worth a place
+        double.say(b"ping")  # no more: the preamble does not count
         await asyncio.wait_for(double.wait_closed(), PATIENCE)
         assert double.terminated is not None
         assert not ours.accepted
@@ -172,7 +172,7 @@ async def test_dialer_waits_for_pong_and_sends_messages_whole() -> None:
 
 @pytest.mark.parametrize("length", [200, 700, 1050])
 async def test_a_long_name_still_leaves_in_one_chunk(length: int) -> None:
-    """However full the packet is that it would share."""
+    """This holds for any free space in the packet."""
     name = NAME[:13] + length.to_bytes(2, "big") + b"a@" + b"h" * (length - 2)
     doubles: list[Double] = []
     async with (
@@ -202,7 +202,7 @@ async def test_dialer_opens_the_stream_at_once() -> None:
 
 @pytest.mark.parametrize("when", ["at once", "after ping"])
 async def test_dialer_tries_again_when_a_connection_dies_before_it_is_up(when: str) -> None:
-    """quic_dist's race: the acceptor ends a first connection for no reason."""
+    """The acceptor of quic_dist has a race and closes a first connection without a reason."""
 
     async def first_dies(double: Double, number: int) -> None:
         if number < 3:
@@ -246,7 +246,7 @@ async def test_a_listener_that_disconnects_resets_its_stream() -> None:
         await owner.until(lambda: owner.lost)
         assert owner.lost[0].kind is CloseKind.PEER
         assert "stream 0" in owner.lost[0].text
-    # And only a CONNECTION_CLOSE tells it that we know.
+    # It requires a CONNECTION_CLOSE.
     assert doubles[0].terminated is not None
     assert doubles[0].terminated.frame_type is None
     assert doubles[0].terminated.error_code == 0
@@ -272,7 +272,7 @@ async def test_closing_says_so_in_the_one_way_that_is_heard(alpn: str) -> None:
 
 
 async def erlang_dialer(double: Double) -> None:
-    """One chunk is one message."""
+    """In erlang-dist one chunk is one message."""
     double.say(NAME)
     assert await double.event() == STATUS
     assert await double.event() == CHALLENGE
@@ -281,7 +281,7 @@ async def erlang_dialer(double: Double) -> None:
 
 
 async def test_erlang_quic_dials_us() -> None:
-    """16 data streams opened in any order, a user stream between them, our frames on stream 1."""
+    """The peer opens 16 data streams in any order; frames of this node use stream 1."""
     async with (
         node(on_accept=send_at_once) as ours,
         dialing_double(ours.port, "erlang-dist") as double,
@@ -305,13 +305,13 @@ async def test_erlang_quic_dials_us() -> None:
             await asyncio.sleep(0.01)
         assert double.resets == [(68, 0x100)]
         assert not owner.lost
-        # Nothing ever lay behind the ack in its chunk; ticks come on stream 0.
+        # The chunk of the ack contained nothing else, and ticks arrive on stream 0.
         owner.connection.send_frame(())
         assert await double.event() == TICK
 
 
 async def test_we_dial_erlang_quic() -> None:
-    """Status and challenge merged; frames on other streams overtake the ack."""
+    """Status and challenge are merged, and frames on other streams overtake the ack."""
     doubles: list[Double] = []
 
     async def serve(double: Double, number: int) -> None:
@@ -337,7 +337,7 @@ async def test_we_dial_erlang_quic() -> None:
 
 
 async def test_erlang_quic_never_runs_out_of_streams_or_of_credit_for_a_frame() -> None:
-    """It needs 17 streams, sends whole frames only, and parks those that do not fit."""
+    """The peer needs 17 streams, sends only whole frames, and queues those that do not fit."""
     async with (
         node(limits=CarrierLimits(receive_window=100_000)) as ours,
         dialing_double(ours.port, "erlang-dist") as double,
@@ -355,7 +355,7 @@ async def test_erlang_quic_never_runs_out_of_streams_or_of_credit_for_a_frame() 
 
 
 async def test_erlang_quic_zombies_look_alive_to_the_carrier() -> None:
-    """It acknowledges forever and answers nothing: the owner is told to send a probe."""
+    """The peer acknowledges and never answers, so the owner must send probes."""
     async with (
         node(limits=CarrierLimits(idle_timeout=0.6)) as ours,
         dialing_double(ours.port, "erlang-dist") as double,
@@ -404,7 +404,7 @@ async def test_macula_as_shipped_handshakes_and_no_more() -> None:
 
 
 async def test_a_macula_acceptor_has_time_to_wait_for_the_stream() -> None:
-    """A stream that opens before it is ready is lost, with the name in it."""
+    """A stream that is opened too early is lost, with the name in it."""
     doubles: list[Double] = []
 
     async def serve(double: Double, number: int) -> None:
@@ -421,7 +421,7 @@ async def test_a_macula_acceptor_has_time_to_wait_for_the_stream() -> None:
 
 
 async def test_a_macula_dialer_finds_one_message_in_each_event() -> None:
-    """It drops what is behind the first."""
+    """The peer drops data after the first message."""
     async with node() as ours, dialing_double(ours.port, "macula-dist") as double:
         double.say(framed(NAME))
         assert await double.event() == framed(STATUS)
@@ -434,7 +434,7 @@ async def test_a_macula_dialer_finds_one_message_in_each_event() -> None:
 
 
 async def test_msquic_windows_are_kept_to() -> None:
-    """64 KiB stream windows on the peer's side: the sender waits, everything arrives."""
+    """With stream windows of 64 KiB at the peer, the sender waits and all data arrives."""
     doubles: list[Double] = []
 
     async def serve(double: Double, number: int) -> None:

@@ -27,7 +27,7 @@ CONNECTIONS = [
 
 
 class Double:
-    """A session in the place of one of the recorded nodes."""
+    """A session that replaces one of the recorded nodes."""
 
     def __init__(self, role: Role, talk: list[Recorded], cookie: bytes) -> None:
         said = [one.packet.data for one in talk if isinstance(one.packet, HandshakePacket)]
@@ -41,7 +41,7 @@ class Double:
         self.session = Session(local, role, challenge=number)
         self.said: list[bytes] = []
         self.heard: list[Event] = []
-        # What the recorded node answered.
+        # The answers of the recorded node.
         self.decision = Status.ALIVE if b"salive" in said else Status.OK
 
     def take(self, events: list[Event]) -> None:
@@ -108,7 +108,7 @@ def test_what_was_understood_can_be_said_again(name: str, talk: list[Recorded], 
 
 
 def test_what_the_recordings_hold() -> None:
-    """Not less than was seen: a deframer that loses packets would make the rest vacuous."""
+    """The recordings contain the expected packets, so the other tests are not vacuous."""
     counts: dict[str, Counter[str]] = {}
     for name in RECORDINGS:
         count: Counter[str] = Counter()

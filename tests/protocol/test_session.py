@@ -291,7 +291,7 @@ def test_a_complement_that_lacks_capabilities_is_refused() -> None:
         heard(listener, hs.build_complement(hs.Complement(0, 8)))
 
 
-# -- what does not fit the state ----------------------------------------------------------------
+# -- messages in the wrong state ----------------------------------------------------------------
 
 
 @given(st.binary(max_size=40))
@@ -378,7 +378,7 @@ def test_calls_out_of_order_are_our_own_mistake() -> None:
     heard(dialer, b"salive")
     with pytest.raises(UsageError):
         dialer.decide(Status.OK)
-    # None of these spoiled anything.
+    # None of these has changed the state.
     assert sent(listener.decide(Status.OK))[0] == b"sok"
     assert sent(dialer.decide(Status.TRUE)) == [b"strue"]
 
@@ -520,7 +520,7 @@ def test_options_are_for_payloads_not_for_control_messages() -> None:
     options = Options(binaries="str", strings="bytes")
     dialer, listener = connected_pair(options=options)
     mfa = (Atom("m"), Atom("f"), 2)
-    # The options go as a STRING_EXT, and stay a list.
+    # The options are sent as a STRING_EXT, and remain a list.
     spawn = SpawnRequest(Reference(Atom("a@x"), (1,), 1), ME, ME, mfa, [1, 2])
     (event,) = pass_on(dialer, listener, spawn, [b"one", [1, 2]])
     assert isinstance(event, MessageReceived)
@@ -632,7 +632,7 @@ def test_large_messages_are_bounded(form: str) -> None:
 
 
 UNREADABLE = {
-    "an unknown tag": (b"\0", Limits(), "no term begins with 0"),
+    "an unknown tag": (b"\0", Limits(), "unknown tag 0"),
     "too deep": (b"l\0\0\0\1" * 5 + b"j" * 6, Limits(max_depth=4), "Limits.max_depth"),
     "too many terms": (b"l\0\0\0\5jjjjjj", Limits(max_terms=4), "Limits.max_terms"),
     "a large integer": (b"n\5\0abcde", Limits(max_integer=4), "Limits.max_integer"),
@@ -726,7 +726,7 @@ def test_what_is_not_small_has_no_frame_of_its_own() -> None:
     assert event.payload == bytes(101)
 
 
-# -- frames that begin as earlier ones ------------------------------------------------------------
+# -- frames with a known start --------------------------------------------------------------------
 
 SINKS = [Atom(f"sink{number}") for number in range(6)]
 
@@ -771,7 +771,7 @@ def test_the_second_message_to_the_same_is_read_by_its_beginning(form: str) -> N
         if found[-1] is None:
             feed(listener, [frame])
     if Flag.DIST_HDR_ATOM_CACHE in FORMS[form]:
-        # A header that tells of new atoms is not kept, and ends what is.
+        # A header with new atoms is not cached, and invalidates the cache.
         assert found == [None, None, (Message(ME, SINKS[0]), b"3"), None, None]
     else:
         rest = [(Message(ME, SINKS[0]), payload) for payload in (b"2", b"3", [Atom("new")], b"4")]
@@ -790,7 +790,7 @@ def test_a_fragment_may_change_what_the_same_beginning_means() -> None:
         (again,) = frames(b"")
         feed(listener, [again])
     assert listener.channel.message(again) == (control, b"")
-    # All slots of the cache get other atoms, by first fragments alone.
+    # First fragments replace the atoms in all slots of the cache.
     for start in range(0, 2400, 200):
         feed(listener, frames([Atom(f"y{number}") for number in range(start, start + 200)]))
     assert listener.channel.message(again) is None

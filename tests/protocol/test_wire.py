@@ -120,7 +120,7 @@ def test_a_signal_means_the_same_in_every_form(
     values, behind = WireForms(flags).of(signal, said)
     again, inline = parse(values)
     if Flag.ALTACT_SIG not in flags and by_altact:
-        # Priority is lost where the peer knows none.
+        # Priority is lost if the peer does not support it.
         assert isinstance(signal, Message)
         assert again == replace(signal, is_priority=False)
     else:

@@ -1,5 +1,7 @@
-"""Pending calls under arbitrary signals: only the called node can answer, once, and a completed
-call leaves no state."""
+"""Pending calls under arbitrary signals.
+
+Only the called node can answer, once, and a completed call leaves no state.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +39,7 @@ class Connection:
     """The source of what a node sends, and what it is sent."""
 
     can_spawn = True
+    takes_deadlines = False
     fingerprint = ""
 
     def __init__(self, name: Atom) -> None:
@@ -105,7 +108,7 @@ class Calls(RuleBasedStateMachine):
         self.caller = Caller(self.system)
         self.calls: list[PendingCall] = []
         self.ended: dict[PendingCall, Any] = {}
-        """What each came to, when it was first seen to be over."""
+        """The outcome of each call when it was first seen to be complete."""
 
     @rule(kind=KINDS)
     def call(self, kind: str) -> None:

@@ -40,8 +40,10 @@ _keepers: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def loopback_settings(name: str | None = None) -> GatewaySettings:
-    """Returns a gateway on free ports with a temporary certificate. It verifies no peers, because
-    it outlives the tests, whose nodes reuse names with other keys."""
+    """Returns a gateway on free ports with a temporary certificate.
+
+    It verifies no peers, because it outlives the tests, whose nodes reuse names with other keys.
+    """
     return GatewaySettings(
         name or f"{free_port()}@127.0.0.1",
         epmd_port=0,

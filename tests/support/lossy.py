@@ -76,7 +76,9 @@ class LossyProxy:
 
     def rebind(self, address: str | None = None) -> None:
         """Drops the NAT mappings: clients get new ports, and datagrams to the old ports are lost.
-        With `address`, a local address, the new ports are on that address."""
+
+        With `address`, a local address, the new ports are on that address.
+        """
         self._outside = address or self._outside
         for client, old in list(self._backs.items()):
             self._loop.remove_reader(old)

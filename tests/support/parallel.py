@@ -9,8 +9,10 @@ import pytest
 
 
 def encodable(value: Any) -> Any:
-    """Escapes each character of a report that UTF-8 cannot encode: captured output may contain lone
-    surrogates, on which execnet stops the worker."""
+    """Escapes each character of a report that UTF-8 cannot encode.
+
+    Captured output may contain lone surrogates, on which execnet stops the worker.
+    """
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):

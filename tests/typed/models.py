@@ -1,4 +1,4 @@
-"""Types that the tests convert. Annotations are text here, as they are in most programs."""
+"""Types that the tests convert. Annotations are strings, as in most programs."""
 
 from __future__ import annotations
 

@@ -62,14 +62,14 @@ term_to_binary(Value).
 
 
 def needs_elixir(test: Any) -> Any:
-    """Marks a test that asks a real Elixir."""
+    """Marks a test that needs a real Elixir."""
     has_none = shutil.which("elixir") is None
     skip = pytest.mark.skipif(has_none, reason="no Elixir: sudo apt-get install elixir")
     return pytest.mark.erlang(skip(test))
 
 
 class Elixir:
-    """Answers Elixir source with its value; `It` in it is a term given along."""
+    """Evaluates Elixir source. `It` is the given term."""
 
     def __init__(self, erlang: Erlang) -> None:
         self._erlang = erlang
@@ -82,7 +82,7 @@ class Elixir:
 
 @pytest.fixture(scope="module")
 def elixir() -> Iterator[Elixir]:
-    """An Erlang with Elixir in it."""
+    """An Erlang node with Elixir."""
     where = "IO.write(Path.dirname(:code.lib_dir(:elixir)))"
     found = subprocess.run(["elixir", "-e", where], capture_output=True, text=True, check=True)
     with Erlang("-pa", f"{found.stdout}/elixir/ebin") as erlang:
@@ -127,7 +127,7 @@ VALUES: list[tuple[str, Any, Any]] = [
         dt.datetime,
         dt.datetime(2024, 7, 1, 12, tzinfo=dt.timezone(dt.timedelta(seconds=1234))),
     ),
-    (  # not what Python's data says of it
+    (  # Python's time zone data differs
         '%{~U[2024-07-01 12:00:00.25Z] | time_zone: "Europe/Warsaw", zone_abbr: "XYZ", '
         "utc_offset: 7200, std_offset: 0}",
         dt.datetime,
@@ -191,7 +191,7 @@ EXCEPTIONS = [
 @pytest.mark.parametrize(("source", "text"), EXCEPTIONS)
 def test_exceptions(elixir: Elixir, source: str, text: str) -> None:
     error = from_term(elixir(source), ElixirException)
-    assert sorted(str(error)) == sorted(text)  # of keys, each OTP has an order of its own
+    assert sorted(str(error)) == sorted(text)  # the order of keys depends on the OTP release
     assert elixir(f"it == ({source})", to_term(error)) is True
     again = pickle.loads(pickle.dumps(error))
     assert (again.module, again.fields) == (error.module, error.fields)
@@ -373,7 +373,7 @@ def test_what_remembers_more_is_what_it_is() -> None:
     assert (when + dt.timedelta(1)).isoformat() == "2024-01-03T03:04:05.120000"
     assert pickle.loads(pickle.dumps(when)) == copy.deepcopy(when) == when
     assert type(from_term(naive(microsecond=(5, 6)), dt.datetime)) is dt.datetime
-    # Any writes them as what they are, too.
+    # `Any` encodes them by their class.
     assert to_term([when])[0][a("microsecond")] == (120_000, 3)
 
     zone = from_term(aware(time_zone=b"Mars/Olympus", utc_offset=90), dt.datetime).tzinfo

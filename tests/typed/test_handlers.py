@@ -1,10 +1,10 @@
-"""Functions and messages with types: by themselves, and on a node."""
+"""Typed functions and messages, without and with a node."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import date, timedelta
 from typing import Any, assert_never, assert_type
 
@@ -32,7 +32,7 @@ MESSAGE = Shape[Deposit | Withdraw]()
 
 
 def balance_after(balance: int, message: Deposit | Withdraw) -> int:
-    """The type checker sees that no kind of message is forgotten."""
+    """The type checker verifies that all kinds of messages are handled."""
     match message:
         case Deposit(amount):
             return balance + amount
@@ -67,8 +67,15 @@ def lies() -> int:
     return "text"  # type: ignore[return-value]  # the mistake
 
 
+@export(module="bank")
 @typed
-def untyped(one, two):  # type: ignore[no-untyped-def]  # that is the point
+async def people(count: int) -> AsyncIterator[User]:
+    for number in range(count):
+        yield User(UserId(number), "ann")
+
+
+@typed
+def untyped(one, two):  # type: ignore[no-untyped-def]  # on purpose
     return one, two
 
 
@@ -134,7 +141,7 @@ def test_settings_of_ones_own() -> None:
 
 
 def test_editors_know_the_types() -> None:
-    """mypy, which reads the tests, checks what they say."""
+    """The types are checked when mypy checks the tests."""
     message = MESSAGE.read((a("deposit"), 5, a("nil")))
     assert_type(message, Deposit | Withdraw)
     assert balance_after(1, message) == 6
@@ -148,7 +155,7 @@ def test_editors_know_the_types() -> None:
 @pytest.fixture(scope="module")
 def bank() -> Iterator[BlockingNode]:
     identity = Identity.ephemeral(["127.0.0.1"])
-    functions = [names, due, total, lies]
+    functions = [names, due, total, lies, people]
     with BlockingNode(
         Node("0@127.0.0.1", cookie="typed", identity=identity, exports=functions)
     ) as node:
@@ -168,6 +175,13 @@ def test_typed_functions_on_a_node(bank: BlockingNode) -> None:
         ) as caught:
             call("names", [[to_term(users[0]), 5]])
         assert caught.value.reason[:2] == ("python_error", "TermError")
+
+
+@pytest.mark.io
+def test_the_items_of_a_typed_generator_are_converted(bank: BlockingNode) -> None:
+    with blocking_node(bank.name, cookie="typed", identity=Identity.ephemeral()) as node:
+        items = list(node.stream(bank.name, "bank", "people", [2]))
+        assert from_term(items, list[User]) == [User(UserId(number), "ann") for number in range(2)]
 
 
 @pytest.mark.io

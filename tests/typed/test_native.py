@@ -1,4 +1,4 @@
-"""Native records of OTP 29 as dataclasses; numbers of array libraries where a number is due."""
+"""Native records of OTP 29 as dataclasses; numbers of array libraries as numbers."""
 
 from __future__ import annotations
 

@@ -384,7 +384,7 @@ def test_types_without_an_erlang_form(kind: Any, message: str) -> None:
 def test_a_class_whose_annotations_cannot_be_read() -> None:
     @dataclass
     class Local:
-        x: Unknown  # type: ignore[name-defined]  # noqa: F821  (that is the point)
+        x: Unknown  # type: ignore[name-defined]  # noqa: F821  (on purpose)
 
     with pytest.raises(UnsupportedType, match="Unknown"):
         from_term({}, Local)

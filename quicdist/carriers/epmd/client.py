@@ -46,8 +46,7 @@ class EpmdAddress:
 
 
 def default_port() -> int:
-    """Returns the EPMD port of this host: the environment variable ERL_EPMD_PORT if it is valid,
-    else 4369, as in Erlang."""
+    """Returns the EPMD port of this host: ERL_EPMD_PORT if it is valid, else 4369, as in Erlang."""
     text = os.environ.get("ERL_EPMD_PORT", "")
     return int(text) if text.isascii() and text.isdigit() and int(text) <= 65535 else DEFAULT_PORT
 

@@ -143,8 +143,10 @@ class RequestReader:
         self._data = bytearray()
 
     def feed(self, data: bytes) -> list[Request]:
-        """Adds received data and returns the complete requests. Raises EpmdError if one is
-        invalid."""
+        """Adds received data and returns the complete requests.
+
+        Raises EpmdError if one is invalid.
+        """
         self._data += data
         requests: list[Request] = []
         while len(self._data) >= 2:

@@ -67,13 +67,13 @@ _GRANT_STEP = 512 * 1024
 """Credit in bytes that justifies a datagram for any window size."""
 
 _CLOSE_REPEATS = 64
-"""Datagrams, at most, that answer a peer that has not heard of the close."""
+"""Maximum number of datagrams of a peer that are answered with CONNECTION_CLOSE after the end."""
 
 _AMPLIFICATION = 3
 """Amplification limit for addresses that are not validated (RFC 9000, 8.1)."""
 
-_RESTARTED = "the peer knows nothing of this connection: it has restarted"
-_PORT_CLOSED = "nobody is at the peer's port any more: its process has ended"
+_RESTARTED = "the peer has restarted and no longer knows this connection"
+_PORT_CLOSED = "the peer's port is closed: its process has ended"
 _RESET = Closed(
     by_peer=True, is_idle=False, is_application=False, error_code=0, text="stateless reset"
 )
@@ -92,7 +92,7 @@ class Failure:
 
 
 class AttemptFailed(DialError):
-    """A dialed connection ended before it was up; `why` says whether to try once more."""
+    """A dialed connection ended before it was established; `why` states whether to retry."""
 
     def __init__(self, why: Failure) -> None:
         super().__init__(why.text, why.cause)
@@ -100,29 +100,31 @@ class AttemptFailed(DialError):
 
 
 class Host(Protocol):
-    """What a connection wants of its endpoint."""
+    """The interface of the endpoint that a connection uses."""
 
     budget: MemoryBudget
-    """For the windows of all its connections."""
+    """The memory for the receive windows of all connections."""
 
     def touch(self, connection: QuicConnection) -> None:
-        """It has something to send: transmit before the next wait."""
+        """Schedules a transmission for a connection that has data to send."""
 
     def send(self, datagrams: Sequence[Datagram]) -> None:
-        """Some datagrams, in order. Raises OSError where one can never leave."""
+        """Sends datagrams in order. Raises OSError if one of them cannot be sent."""
 
-    def add_id(self, connection: QuicConnection, connection_id: bytes) -> None: ...
+    def add_id(self, connection: QuicConnection, connection_id: bytes) -> None:
+        """Routes datagrams with this connection ID to the connection."""
 
-    def remove_id(self, connection: QuicConnection, connection_id: bytes) -> None: ...
+    def remove_id(self, connection: QuicConnection, connection_id: bytes) -> None:
+        """Ends the routing of this connection ID."""
 
     def expect_reset(self, connection: QuicConnection, old: bytes, new: bytes) -> None:
-        """A datagram that ends in the token `new` would be its end, one in `old` no more."""
+        """Replaces the stateless reset token `old` of the peer by `new`."""
 
     def accept(self, connection: QuicConnection) -> ConnectionHandler:
-        """Someone dialed us and sent a first packet; raises to refuse."""
+        """Accepts an incoming connection after its first packet. Raises to reject it."""
 
     def proved(self, connection: QuicConnection) -> None:
-        """Whoever dialed us has the cookie."""
+        """Reports that the dialer has proved the cookie."""
 
     def connected(self, connection: QuicConnection) -> None:
         """Both nodes have proved the cookie."""
@@ -137,12 +139,13 @@ class Host(Protocol):
         """The address of the peer is validated; it may be another one."""
 
     def ended(self, connection: QuicConnection, linger: float) -> None:
-        """It is over; datagrams for it may still come for `linger` seconds."""
+        """Reports the end. Late datagrams may arrive for `linger` seconds."""
 
-    def local_address_of(self, local: bytes | None) -> tuple[str, int]: ...
+    def local_address_of(self, local: bytes | None) -> tuple[str, int]:
+        """Returns (host, port) for a packed local address, or of the socket for None."""
 
     def longest_silence(self) -> float:
-        """Seconds without a datagram from the peer after which it is sent a PING."""
+        """Returns the seconds without a datagram after which a PING is sent to the peer."""
 
 
 class QuicConnection:
@@ -160,14 +163,15 @@ class QuicConnection:
         *,
         node: str | None = None,
     ) -> None:
-        """`node` is the one that is dialed."""
+        """`node` is the name of the dialed node; None for a listener."""
         self.role = role
         self.traits = DialectTraits(name="quic", alpn="")
         self.is_unused = role is Role.LISTENER
         self.up: asyncio.Future[Failure | None] | None = None
-        """Set by the dialer; done when the carrier is ready for a handshake, or never will be."""
+        """Set by the dialer. Its result is None once the distribution handshake can start, or the
+        failure."""
         self.exceeded: RejectReason | None = None
-        """The bound that the peer exceeded, where that ended it."""
+        """The limit that the peer exceeded, if that ended the connection."""
 
         self._host = host
         self._engine = engine
@@ -185,7 +189,7 @@ class QuicConnection:
         self._early_offer: bytes | None = None
         self._validated: Path | None = None
         self._loop = asyncio.get_running_loop()
-        # Where a listener was dialed is where its peer goes on sending to, whatever we do.
+        # A dialer keeps sending to the address that it dialed, even if the listener moves.
         self._met_at = host.local_address_of(path[1]) if role is Role.LISTENER else None
         self.last_received = self._loop.time()
         self._has_heard = False
@@ -199,11 +203,11 @@ class QuicConnection:
             settings.limits.max_receive_window,
             host.budget,
         )
-        self._limit = self._window.size  # how many stream bytes the peer may send
+        self._limit = self._window.size  # number of stream bytes that the peer may send
 
         self._in_handshake = True
-        self._pending: dict[int, list[Buffer]] = {}  # for the engine, at the end of this tick
-        self._held: deque[Step] = deque()  # behind a gap
+        self._pending: dict[int, list[Buffer]] = {}  # passed to the engine in `transmit`
+        self._held: deque[Step] = deque()  # steps that wait for the end of a gap
         self._gap: Gap | None = None
         self._bytes_queued = 0
         self._bytes_acknowledged = 0
@@ -234,11 +238,11 @@ class QuicConnection:
         if role is Role.LISTENER:
             self._life_timer = self._loop.call_later(self._limits.handshake_timeout, self._not_used)
 
-    # -- what its owner uses --------------------------------------------------------------------
+    # -- the interface for the owner ------------------------------------------------------------
 
     @property
     def handler(self) -> ConnectionHandler | None:
-        """Who is told; what came before there was one is told as soon as there is."""
+        """The receiver of packets and of the end. It also receives earlier packets, once set."""
         return self._handler
 
     @handler.setter
@@ -256,7 +260,7 @@ class QuicConnection:
 
     @property
     def peer_socket_address(self) -> SocketAddress:
-        """The same, as the socket has it."""
+        """The address of the peer in the format of the socket."""
         return (self._path if self._closed else self._engine.path)[0]
 
     @property
@@ -286,22 +290,25 @@ class QuicConnection:
 
     @property
     def cipher(self) -> str:
-        """The TLS cipher suite that protects it."""
+        """The TLS cipher suite of the connection."""
         return self._engine.cipher
 
     @property
     def is_writable(self) -> bool:
-        """False from a window full of bytes that have not left, at most the high watermark, until
-        some of them have; and while too much is unacknowledged."""
+        """Whether the owner should send more.
+
+        False after the send window is full, until part of it has been sent, and while too many
+        bytes are unacknowledged.
+        """
         return self._writable
 
     def send_handshake(self, message: bytes) -> None:
-        """Queues one handshake message."""
+        """Queues a handshake message."""
         if self._dialect is not None:
             self._perform(self._dialect.handshake_bytes(message))
 
     def handshake_done(self) -> None:
-        """Frames from here on, both ways."""
+        """Switches to frames in both directions, after the distribution handshake."""
         if self._dialect is None or self._closed:
             return
         self._perform(self._dialect.connected())
@@ -338,7 +345,10 @@ class QuicConnection:
             self._host.touch(self)
 
     def send_frame(self, parts: Sequence[Buffer]) -> None:
-        """Queues one frame; those of one loop tick leave together. No parts is a tick."""
+        """Queues a frame. An empty frame is a tick.
+
+        The frames of one event loop iteration are sent together.
+        """
         if self._dialect is None or self._closed:
             return
         write = self._dialect.frame_bytes(parts)
@@ -351,18 +361,18 @@ class QuicConnection:
             self._writable = False
 
     def consumed(self, count: int) -> None:
-        """`count` bytes of packet data are dealt with; the peer's window grows by no more."""
+        """Reports that `count` bytes of packet data were consumed, which extends the credit."""
         self._outstanding -= min(count, self._outstanding)
         self._grant()
 
     def ping(self) -> None:
-        """A PING frame; its acknowledgement shows in `last_received`."""
+        """Sends a PING frame. Its acknowledgement updates `last_received`."""
         if not self._closed:
             self._engine.ping()
             self._host.touch(self)
 
     def statistics(self) -> ConnectionStatistics:
-        """Counts so far; sent bytes are those the peer has acknowledged or may yet."""
+        """Returns the statistics. `bytes_sent` includes queued bytes."""
         return self._last_statistics or ConnectionStatistics(
             bytes_sent=self._bytes_queued,
             bytes_received=self._engine.received(),
@@ -375,7 +385,7 @@ class QuicConnection:
         )
 
     async def flush(self, timeout: float) -> bool:
-        """Waits until the peer's QUIC has acknowledged all; False if it has not in that time."""
+        """Waits until the peer has acknowledged all bytes. Returns False on timeout or closure."""
         if self._closed:
             return False
         if not self._unacknowledged:
@@ -391,8 +401,10 @@ class QuicConnection:
                 self._flushers.remove(done)
 
     def check_name(self, node: str) -> None:
-        """Checks the node name that a peer claims. Raises PeerRefused if its certificate does not
-        match."""
+        """Checks the node name that a peer claims.
+
+        Raises PeerRefused if the certificate does not match.
+        """
         if self.role is Role.LISTENER:
             self._verifier.named(node, self._engine.certificates)
 
@@ -416,8 +428,10 @@ class QuicConnection:
         return self._verifier.must_bind(node)
 
     def remember(self, node: str, *, bound: bool = False) -> None:
-        """Stores the peer's key if the trust setting requires it. Raises PeerRefused if another
-        key is stored for the node."""
+        """Stores the peer's key if the trust setting requires it.
+
+        Raises PeerRefused if another key is stored for the node.
+        """
         certificates = self._engine.certificates
         if self.role is Role.LISTENER:
             self._verifier.learn_dialer(node, certificates, bound=bound)
@@ -430,14 +444,14 @@ class QuicConnection:
 
     @property
     def dialed(self) -> SocketAddress | None:
-        """The address that a dialer still waits for; None once there was an answer."""
+        """The dialed address until the first answer from it, then None."""
         is_waiting = self.up is not None and not self.up.done() and not self._has_heard
         return self._path[0] if is_waiting else None
 
-    # -- what the endpoint calls ----------------------------------------------------------------
+    # -- the interface for the endpoint ---------------------------------------------------------
 
     def receive(self, data: bytes, path: Path, now: float) -> None:
-        """One datagram for this connection."""
+        """Processes a datagram."""
         if self._closed:
             if path[0] == self._path[0]:
                 self._allowance += _AMPLIFICATION * len(data)
@@ -447,7 +461,7 @@ class QuicConnection:
         self._has_heard = True
         self._closed_port.heard(now)
         if self.role is Role.DIALER:
-            # The local end of our own path is the kernel's choice; for the engine it has none.
+            # The kernel selects the local address of a dialer, so the engine gets none.
             self._local = path[1]
             path = self._path if self.has_direct_paths else (path[0], None)
         elif self.has_direct_paths and not (path[1] and is_relayed(path[1])):
@@ -458,8 +472,10 @@ class QuicConnection:
             self._ending = CloseReason(CloseKind.BROKEN, str(error), Cause.CARRIER)
 
     def after_batch(self) -> None:
-        """All datagrams of one wake-up are in: tell what they brought. What can wait until an
-        answer has left is looked at when all is transmitted, which comes next."""
+        """Delivers the results of the datagrams of one event loop iteration.
+
+        Work that can wait until the answer is sent is done in `transmit`, which is called next.
+        """
         if self._closed:
             return
         self._engine.drain(self)
@@ -477,7 +493,7 @@ class QuicConnection:
             self._end(self._ending, say=self._ending.text)
 
     def transmit(self, now: float) -> None:
-        """Hands the tick's bytes to the engine, its datagrams to the socket."""
+        """Passes queued bytes to the engine and the resulting datagrams to the socket."""
         if self._closed:
             return
         try:
@@ -496,9 +512,9 @@ class QuicConnection:
                 text = error.strerror or str(error)
                 self._end(CloseReason(CloseKind.ERROR, text, causes.of_error(error)))
                 return
-            # Otherwise as good as lost on the way.
+            # On an established connection, this is the same as a lost datagram.
         self._engine.drain(self)
-        if self._incoming:  # an engine that kept some back until they were asked for
+        if self._incoming:  # the engine qh3 keeps data until it is requested
             self._loop.call_soon(self._deliver)
         acknowledged = self._engine.acknowledged()
         if acknowledged != self._bytes_acknowledged:
@@ -519,7 +535,7 @@ class QuicConnection:
         self._arm_timer(now)
 
     def refused(self, now: float) -> None:
-        """The host of the peer says that nobody is at its port. Anyone may have forged that."""
+        """Handles ICMP Port Unreachable from the peer's host, which may be forged."""
         self._closed_port.refused(now)
         self._plan_look_at_port()
 
@@ -543,11 +559,11 @@ class QuicConnection:
         self._plan_look_at_port()
 
     def fail(self, text: str, cause: Cause) -> None:
-        """The endpoint gives the connection up; the peer is told."""
+        """Closes the connection because of an error at this node, and notifies the peer."""
         self._end(CloseReason(CloseKind.ERROR, text, cause), say=text)
 
     def move(self) -> None:
-        """The endpoint has another socket: the peer of a connection that we dialed is told."""
+        """Migrates a dialed connection to the new socket of the endpoint."""
         if self._closed:
             return
         self._local = None
@@ -555,24 +571,26 @@ class QuicConnection:
         self._host.touch(self)
 
     def is_reset(self, data: bytes, now: float) -> bool:
-        """Whether the engine takes a datagram from where the peer is for its reset."""
+        """Whether the engine recognizes a datagram from the peer's address as a stateless reset."""
         return self._engine.is_reset(data, now)
 
     def was_reset(self) -> None:
-        """The peer does not know it: nothing more is said (RFC 9000, 10.3.1)."""
+        """Ends the connection after a stateless reset, without an answer (RFC 9000, 10.3.1)."""
         self._end(CloseReason(CloseKind.PEER, _RESTARTED, Cause.PEER_RESTARTED), over=_RESET)
 
     def forgotten(self) -> None:
-        """It has ended and no datagram finds it any more. Its parts refer to each other: left to
-        themselves they stay until Python looks for cycles, many connections later."""
+        """Releases the engine after the end, when no datagram is routed to this connection.
+
+        The parts of the engine form reference cycles, which the garbage collector would find much
+        later.
+        """
         self._last_statistics = self.statistics()
         self._engine.release()
 
-    # -- what the engine tells ------------------------------------------------------------------
+    # -- the events of the engine ---------------------------------------------------------------
 
     def handshake_completed(self, alpn: str) -> None:
-        """TLS is done. Nobody has heard of it yet: now the peer is believed, or never; the ALPN
-        decides what is spoken."""
+        """Verifies the peer and selects the dialect by the ALPN, before anything else is sent."""
         try:
             self._judge()
         except CertificateError as error:
@@ -610,14 +628,14 @@ class QuicConnection:
                 "cause": error.cause.value,
                 "reason": str(error),
             }
-            _log.warning("%s:%s is refused: %s", host, port, error, extra=extra)
+            _log.warning("%s:%s: certificate rejected: %s", host, port, error, extra=extra)
 
     def stream_data(self, stream: int, data: bytes) -> None:
-        """Bytes in order."""
+        """Processes stream data, which arrives in order."""
         self._take(stream, data)
 
     def stream_ended(self, stream: int, how: str) -> None:
-        """Some peers close a connection in this way only."""
+        """Closes the connection; some peers only end the stream to close it."""
         if self.traits.has_offers and stream == native.OFFERS:
             self._host.offers_refused(self)
         if self._dialect is None or self._dialect.carries(stream):
@@ -625,14 +643,14 @@ class QuicConnection:
             self._ending = CloseReason(CloseKind.PEER, text, Cause.PEER_CLOSED)
 
     def connection_id_issued(self, connection_id: bytes) -> None:
-        """One more way to reach us."""
+        """Routes a new local connection ID to this connection."""
         self._host.add_id(self, connection_id)
 
     def connection_id_retired(self, connection_id: bytes) -> None:
-        """One way less."""
+        """Removes the route of a local connection ID."""
         self._host.remove_id(self, connection_id)
 
-    # -- in -------------------------------------------------------------------------------------
+    # -- receiving ------------------------------------------------------------------------------
 
     def _look_at_reset_token(self) -> None:
         token = self._engine.reset_token
@@ -673,14 +691,14 @@ class QuicConnection:
         if self._dialect is None or not self._dialect.is_open:
             return
         if self.role is Role.DIALER and not self._engine.is_confirmed:
-            return  # the peer has yet to believe us
+            return  # the peer has not verified this node yet
         if self.up is not None and not self.up.done():
             self.up.set_result(None)
             self._keep_alive()
         self.up = None
 
     def _deliver(self) -> None:
-        """Packets, then the end: to the owner, if there is one."""
+        """Passes packets and then the end to the owner, if there is one."""
         packets = self._incoming
         if packets and (self._handler is not None or self._accepted()):
             self._incoming = []
@@ -690,7 +708,9 @@ class QuicConnection:
             except Exception as error:
                 host, port = self.peer_address
                 extra = {"event": "internal_error", "address": f"{host}:{port}"}
-                _log.exception("%s:%d: the owner of a connection failed", host, port, extra=extra)
+                _log.exception(
+                    "%s:%d: the owner of a connection raised an exception", host, port, extra=extra
+                )
                 text = f"{type(error).__name__}: {error}"
                 self._end(CloseReason(CloseKind.ERROR, text, Cause.INTERNAL), say="internal error")
             else:
@@ -702,14 +722,14 @@ class QuicConnection:
             handler.connection_lost(self._closed)
 
     def _accepted(self) -> bool:
-        """Asks the endpoint's owner to take a connection that brought its first packet."""
+        """Offers an incoming connection with its first packet to the owner of the endpoint."""
         if not self.is_unused or self._closed:
             return False
         self.is_unused = False
         try:
             self._handler = self._host.accept(self)
             if self._handler is None:
-                raise ConnectionRefusedError("nobody takes it")
+                raise ConnectionRefusedError("the endpoint does not accept connections")
         except Exception as error:
             self._incoming = []
             text = f"refused: {error}"
@@ -719,10 +739,10 @@ class QuicConnection:
         return True
 
     def _grant(self) -> None:
-        """Lets the peer send on, once there is enough to be worth a frame.
+        """Extends the credit of the peer if the extension is large enough for a frame.
 
-        What a frame under assembly holds counts as free: it is bounded by the largest frame, and
-        a frame larger than the window never waits for itself.
+        The bytes of an incomplete frame count as consumed. They are limited by the maximum frame
+        size, and a frame larger than the window would otherwise block itself.
         """
         if self._closed:
             return
@@ -732,7 +752,7 @@ class QuicConnection:
         limit = received + credit
         if limit - self._limit < min(window // 2, _GRANT_STEP):
             return
-        if not self._in_handshake:  # a stranger's window does not grow
+        if not self._in_handshake:  # the window of an unauthenticated peer does not grow
             now = self._loop.time()
             self._window.received(received, self._outstanding, now, engine.round_trip())
         credit += max(self._window.size - window, 0)
@@ -740,7 +760,7 @@ class QuicConnection:
         engine.grant(credit)
         self._host.touch(self)
 
-    # -- out ------------------------------------------------------------------------------------
+    # -- sending --------------------------------------------------------------------------------
 
     @property
     def _unacknowledged(self) -> int:
@@ -778,16 +798,18 @@ class QuicConnection:
             queue += write.parts
 
     def _look_at_gap(self) -> None:
-        """Its time begins when all that went before it has arrived: what is lost would come again
-        together with what is held. That it has is known half a round trip late, and what comes
-        next takes another half."""
+        """Starts the timer of the gap when the peer has received all data before the gap.
+
+        Otherwise lost data would be repeated together with the data after the gap. The
+        acknowledgement arrives half a round trip later, and the next data takes another half.
+        """
         if self._gap is None or self._gap_timer is not None or not self._arrived():
             return
         seconds = self._gap.seconds - (self._engine.round_trip() or 0.0)
         self._gap_timer = self._loop.call_later(max(seconds, 0.0), self._gap_time_over)
 
     def _arrived(self) -> bool:
-        """Whether all that went before the gap is acknowledged."""
+        """Whether all data before the gap is acknowledged."""
         held = sum(_size(step) for step in self._held if isinstance(step, Write))
         return self._unacknowledged <= held
 
@@ -838,7 +860,7 @@ class QuicConnection:
     # -- time -----------------------------------------------------------------------------------
 
     def _arm_timer(self, now: float) -> None:
-        """One timer; it may be early, and looks again then."""
+        """Sets the timer. A timer that is set too early is kept, and set again when it expires."""
         at = self._engine.timer()
         if at is None:
             return
@@ -850,7 +872,7 @@ class QuicConnection:
         self._timer = self._loop.call_at(at, self._on_timer)
 
     def _on_timer(self) -> None:
-        # A loop may round a delay, and call a little too early.
+        # An event loop may round a delay and call slightly too early.
         now = max(self._timer_at, self._loop.time())
         self._timer = None
         if self._closed:
@@ -864,13 +886,15 @@ class QuicConnection:
         self._host.touch(self)
 
     def _not_used(self) -> None:
-        """Opened by someone who then did nothing with it."""
+        """Closes an incoming connection on which no packet arrived in time."""
         if self.is_unused:
-            self.fail("nothing was sent in time", Cause.NO_ANSWER)
+            self.fail("no packet arrived in time", Cause.NO_ANSWER)
 
     def _keep_alive(self) -> None:
-        """PINGs a peer that nothing was heard of for some time, as long as it lives. That keeps the
-        path open, and shows soon whether the peer's port is closed or it has restarted."""
+        """Sends a PING after some time without a datagram from the peer, and schedules the next.
+
+        This keeps the path open, and soon detects a closed port and a restart of the peer.
+        """
         if self._closed:
             return
         if self._life_timer is not None:
@@ -887,7 +911,10 @@ class QuicConnection:
     def _end(
         self, reason: CloseReason, *, say: str | None = None, over: Closed | None = None
     ) -> None:
-        """Ends it once; `say` goes into a CONNECTION_CLOSE, `over` is how the engine saw it end."""
+        """Ends the connection, once.
+
+        `say` is the reason in CONNECTION_CLOSE, and `over` the end that the engine reported.
+        """
         if self._closed:
             return
         self._path = self._engine.path
@@ -922,7 +949,7 @@ class QuicConnection:
         self._loop.call_soon(self._deliver)
 
     def _say_distrusted(self, over: Closed) -> None:
-        """Who dialed us may be the only one who knows why."""
+        """Logs that the dialer rejected this node's certificate."""
         host, port = self.peer_address
         extra = {
             "event": "distrusted",
@@ -930,7 +957,7 @@ class QuicConnection:
             "cause": Cause.CERTIFICATE_OURS.value,
             "reason": over.text,
         }
-        text = "%s:%s does not believe our certificate, or the lack of one (%s)"
+        text = "%s:%s rejected this node's certificate, or requires one (%s)"
         _log.warning(text, host, port, over.text, extra=extra)
 
     def _begin_close(self) -> None:
@@ -950,14 +977,14 @@ class QuicConnection:
             self._host.send(self._close_datagrams)
 
     def _answer_with_close(self) -> None:
-        """The peer sends on: the close was lost. Ever more rarely (RFC 9000, 10.2.1)."""
+        """Repeats CONNECTION_CLOSE for a sending peer, at a decreasing rate (RFC 9000, 10.2.1)."""
         self._closes_wanted += 1
         wanted = self._closes_wanted
         if wanted <= _CLOSE_REPEATS and wanted & (wanted - 1) == 0:
             self._send_close()
 
     def repeat_close(self) -> None:
-        """Once more unasked: an idle peer would not send what shows that it missed the first."""
+        """Repeats CONNECTION_CLOSE in case it was lost, because an idle peer cannot show this."""
         self._send_close()
 
 
@@ -970,11 +997,11 @@ def _size(write: Write) -> int:
 
 def _reason_of(over: Closed) -> CloseReason:
     if over.is_idle:
-        text = "nothing came from the peer for too long"
+        text = "no datagram from the peer within the idle timeout"
         return CloseReason(CloseKind.IDLE, text, Cause.NO_ANSWER)
     cause = _cause_of(over)
     if cause is Cause.CERTIFICATE_OURS:
-        text = f"the peer does not believe our certificate, or the lack of one ({over.text})"
+        text = f"the peer rejected this node's certificate, or requires one ({over.text})"
         return CloseReason(CloseKind.PEER, text, cause)
     if over.by_peer:
         text = f"the peer closed the connection ({over.text})"
@@ -990,5 +1017,5 @@ def _cause_of(over: Closed) -> Cause:
 
 
 def _may_retry(over: Closed | None) -> bool:
-    """Whether trying again may help: not where TLS itself said no."""
+    """Whether a retry may succeed. After a TLS alert it cannot."""
     return over is not None and over.by_peer and not 0x100 <= over.error_code < 0x200

@@ -72,7 +72,7 @@ _SILENCE = 0.75
 has ended, its kernel answers with an ICMP message (see `closed_port`)."""
 
 _PINGS_PER_SECOND = 100
-"""Sent at most over all idle connections."""
+"""Maximum PINGs per second over all idle connections."""
 
 Accept = Callable[[Connection], ConnectionHandler]
 """Called with each incoming connection at its first packet. Any exception rejects it."""
@@ -127,7 +127,7 @@ class Endpoint:
         self._settings = settings
         self._accept = accept
         self.refusals: Refusals = Counter()
-        """Of those who dialed us."""
+        """Number of rejected incoming connections by reason."""
         self._reset_tokens = StatelessResetTokens(settings.credentials.reset_secret, udp.address[1])
         self._engine = load_engine(settings, self._reset_tokens.of)
         self._loop = asyncio.get_running_loop()
@@ -136,8 +136,8 @@ class Endpoint:
         self._ids: dict[QuicConnection, set[bytes]] = {}
         self._lingering: dict[QuicConnection, list[asyncio.TimerHandle]] = {}
         self._resets: dict[bytes, QuicConnection] = {}
-        """Connections by their peer's stateless reset token. Python's hash of bytes is keyed, so
-        the timing of a look-up reveals no token (RFC 9000, 10.3.1)."""
+        """Connections by the stateless reset token of the peer. Python uses a keyed hash for bytes,
+        so the timing of a look-up reveals no token (RFC 9000, 10.3.1)."""
         self._may_reset = TokenBucket(settings.admission.resets_per_second)
         self._may_ask_all = TokenBucket(settings.admission.resets_per_second)
         self._admission = Admission(settings.admission)
@@ -220,7 +220,7 @@ class Endpoint:
         failures = []
         addresses = await self._resolve(host, port)
         for place, address in enumerate(addresses):
-            # A name's first address may be one where nobody listens: the others get their turn.
+            # If there is no listener at the first address of a name, the others are tried.
             now = self._loop.time()
             turn = now + (deadline - now) / (len(addresses) - place)
             try:
@@ -270,13 +270,13 @@ class Endpoint:
             self._renew_socket([cast(SocketAddress, wanted)])
             self._home = self._udp.address
         extra = {"event": "rebound", "address": "{}:{}".format(*self.local_address)}
-        text = "the endpoint of %s:%d is at %s:%d now"
+        text = "the local address changed from %s:%d to %s:%d"
         _log.info(text, *old, *self.local_address, extra=extra)
         for connection in self.connections:
             if connection.role is Role.DIALER:
                 connection.move()
             elif not self._still_reaches(connection):
-                connection.fail("our address is another now", Cause.ADDRESS_NOT_AVAILABLE)
+                connection.fail("the local address has changed", Cause.ADDRESS_NOT_AVAILABLE)
 
     def _renew_socket(self, addresses: Sequence[SocketAddress]) -> None:
         """Binds a new socket to the first available address."""
@@ -293,11 +293,14 @@ class Endpoint:
             self._let_go_of(old)
             self._udp.watch(self._loop, self._on_ready)
             return
-        raise failure or OSError("no address to be had")
+        raise failure or OSError("no local address with a route to the peers")
 
     def _candidates(self) -> Sequence[SocketAddress]:
-        """Returns the original address, then the local addresses with a route to dialed peers, with
-        the same port and with a free one."""
+        """Returns the addresses to bind after an address change, in order of preference.
+
+        These are the original address and the local addresses with a route to dialed peers, with
+        the same port and with a free one.
+        """
         found = [self._home] if is_assigned(self._home[0], self._udp.family) else []
         peers = (one.peer_socket_address for one in self.connections if one.role is Role.DIALER)
         for peer in peers:
@@ -340,10 +343,10 @@ class Endpoint:
         if is_lost or is_assigned(self._home[0], family):
             with contextlib.suppress(OSError):
                 self.rebind()
-        # Away from home it looks whether it can go back: others know us by that address.
+        # Peers know this node by its original address, so the endpoint returns to it when possible.
         self._look = self._loop.call_later(_LOOK_AGAIN, self._look_at_address)
 
-    # -- what connections want (connection.Host) ------------------------------------------------
+    # -- the interface for connections (connection.Host) ----------------------------------------
 
     def touch(self, connection: QuicConnection) -> None:
         """Schedules one transmission for the connection at the end of this event loop iteration."""
@@ -359,7 +362,7 @@ class Endpoint:
         try:
             self._udp.send_all(datagrams)
         except OSError as error:
-            if error.errno != errno.EMSGSIZE:  # one that looks for a larger size may be too large
+            if error.errno != errno.EMSGSIZE:  # a path MTU probe may be too large
                 self._doubt_address()
             raise
         finally:
@@ -386,7 +389,7 @@ class Endpoint:
 
     def accept(self, connection: QuicConnection) -> ConnectionHandler:
         """Offers an incoming connection to the node, which may reject it."""
-        assert self._accept is not None, "nobody got in"
+        assert self._accept is not None, "no incoming connection without accept"
         self._admission.used(connection)
         try:
             return self._accept(connection)
@@ -420,8 +423,10 @@ class Endpoint:
             self.chooser.offers_refused(connection)
 
     def ended(self, connection: QuicConnection, linger: float) -> None:
-        """Removes a connection. Its connection IDs stay reserved for `linger` seconds, because late
-        datagrams may arrive."""
+        """Removes a connection.
+
+        Its connection IDs stay reserved for `linger` seconds, because late datagrams may arrive.
+        """
         if self.chooser is not None:
             self.chooser.ended(connection)
         was_unused = self._admission.ended(connection)
@@ -438,8 +443,10 @@ class Endpoint:
         ]
 
     def local_address_of(self, local: bytes | None) -> tuple[str, int]:
-        """Ours, for a packed local address or the one bound to. That of a relayed path has a
-        port: the one at the relay."""
+        """Returns the local address as (host, port), for a packed address or for the bound one.
+
+        That of a relayed path is the port at the relay.
+        """
         host, port = self.local_address
         if local is None:
             return host, port
@@ -451,13 +458,16 @@ class Endpoint:
         return str(address), port
 
     def longest_silence(self) -> float:
-        """Seconds: short enough to notice soon that a peer's process has ended, and long enough
-        that all idle connections together send few datagrams."""
+        """Returns the time in seconds without a datagram after which a PING is sent.
+
+        It is short, to detect the end of a peer's process, and grows with the number of
+        connections, to limit the number of datagrams.
+        """
         if not self._udp.tells_refusals:
             return math.inf
         return max(_SILENCE, len(self._ids) / _PINGS_PER_SECOND)
 
-    # -- in -------------------------------------------------------------------------------------
+    # -- receiving ------------------------------------------------------------------------------
 
     def _on_ready(self) -> None:
         if self._udp.has_queue:
@@ -465,7 +475,8 @@ class Endpoint:
         routes = self._routes
         batch: dict[QuicConnection, None] = {}
         datagrams = self._udp.receive(_BATCH)
-        # Not before: if the process does not run for a while in between, round trips seem short.
+        # The clock is read after receiving. Otherwise a pause of the process before would shorten
+        # the measured round trips.
         now = self._loop.time()
         for data, path in datagrams:
             if len(data) < 1 + CONNECTION_ID_LENGTH:
@@ -508,7 +519,7 @@ class Endpoint:
                     connection.fail(os.strerror(number).lower(), causes.of_errno(number))
 
     def _arrived(self, data: bytes, path: Path, now: float) -> None:
-        """A datagram for nobody we know: someone dials, or has missed an end, or it is junk."""
+        """Handles a datagram that belongs to no connection."""
         if data[0] & 0x80:
             refusal = self._objection(data, path) or self._listen(data, path, now)
         else:
@@ -517,7 +528,7 @@ class Endpoint:
             self.refusals[refusal] += 1
 
     def _objection(self, data: bytes, path: Path) -> RejectReason | None:
-        """Why no connection may begin with it, as far as its header tells."""
+        """Returns the reason to reject a first datagram according to its header, or None."""
         if self._accept is None or len(data) < _MIN_INITIAL:
             return RejectReason.STRAY
         version = int.from_bytes(data[1:5], "big")
@@ -529,7 +540,10 @@ class Endpoint:
         return None if is_initial(data, version) else RejectReason.STRAY
 
     def _listen(self, data: bytes, path: Path, now: float) -> RejectReason | None:
-        """Begins a connection; nothing is kept of one that only looked like it."""
+        """Opens a connection for an Initial packet, or returns the reason to reject it.
+
+        A packet that cannot be decrypted leaves no state.
+        """
         initial = read_initial(data)
         if initial is None:
             return RejectReason.BROKEN
@@ -569,7 +583,10 @@ class Endpoint:
             cast(QuicConnection, crowding).fail(text, Cause.CROWDED)
 
     def _missed(self, data: bytes, path: Path, now: float) -> RejectReason | None:
-        """A short header for nobody we know: a peer's reset, or a peer that has missed an end."""
+        """Handles a short-header packet without a connection.
+
+        It is a stateless reset by a peer, or it is answered with a stateless reset.
+        """
         connection = self._resets.get(token_in(data))
         if connection is None and self._engine.hides_tokens and self._may_ask_all.take(now):
             connection = self._ask_all(data, path, now)
@@ -586,7 +603,7 @@ class Endpoint:
         return connection.has_direct_paths or connection.peer_socket_address == address
 
     def _ask_all(self, data: bytes, path: Path, now: float) -> QuicConnection | None:
-        """Whose engine takes the datagram for its peer's reset."""
+        """Returns the connection whose engine recognizes the datagram as a stateless reset."""
         for connection in self.connections:
             is_from_peer = self._may_come_from(path[0], connection)
             if is_from_peer and connection.is_reset(data, now):
@@ -604,10 +621,10 @@ class Endpoint:
         """Closes only the connection on which an internal error occurred."""
         host, port = connection.peer_address
         extra = {"event": "internal_error", "address": f"{host}:{port}"}
-        _log.exception("%s:%d: a connection failed", host, port, extra=extra)
+        _log.exception("%s:%d: internal error of a connection", host, port, extra=extra)
         connection.fail("internal error", Cause.INTERNAL)
 
-    # -- out ------------------------------------------------------------------------------------
+    # -- sending --------------------------------------------------------------------------------
 
     def _tick(self) -> None:
         self._tick_planned = False
@@ -719,15 +736,15 @@ class Endpoint:
 
 
 def _warn_of(tracing: Tracing) -> None:
-    """Nobody is to find out by chance."""
+    """Logs a warning if traces are written."""
     if tracing.key_log is not None:
         _log.warning(
-            "TLS KEYS ARE WRITTEN TO %s: whoever can read it can read all that this node and its "
-            "peers say to each other; for debugging only",
+            "TLS KEYS ARE WRITTEN TO %s, which allows to decrypt all traffic of this node; "
+            "for debugging only",
             tracing.key_log,
             extra={"event": "keys_written", "path": str(tracing.key_log)},
         )
     if tracing.qlog is not None:
         extra = {"event": "packets_written", "path": str(tracing.qlog)}
-        text = "every QUIC packet is written down in %s; for debugging only"
+        text = "all QUIC packets are logged in %s; for debugging only"
         _log.warning(text, tracing.qlog, extra=extra)

@@ -1,39 +1,41 @@
-"""How much a peer may send ahead of what was consumed: enough for the path, within a memory budget.
+"""Automatic tuning of the receive window, within a memory budget.
 
-A window smaller than the bandwidth-delay product makes its sender wait in each round trip. The
-product shows in how much arrives in a round trip, as long as it is consumed as it comes; the window
-is then a few times that, since a sender that starts doubles its rate in each and learns of credit
-half a round trip late. What is not consumed makes the window smaller again.
-Pure: times are told. Sizes in bytes, times in seconds.
+The receive window is the number of bytes that a peer may send beyond the consumed ones. A window
+smaller than the bandwidth-delay product makes the sender wait in each round trip. The product is
+estimated from the bytes that arrive in a round trip while they are consumed immediately. The window
+is a multiple of that, because a sender in slow start doubles its rate in each round trip and
+receives credit half a round trip later. Unconsumed data reduces the window again.
+
+This module does no I/O and reads no clock. Sizes are in bytes, times in seconds.
 """
 
 from __future__ import annotations
 
 _ARRIVALS = 4
-"""Times what arrives in a round trip."""
+"""Window as a multiple of the bytes that arrive in a round trip."""
 _MIN_INTERVAL = 0.005
-"""Seconds over which a rate is measured at least: data comes in bursts."""
+"""Minimum time in seconds of a rate measurement, because data arrives in bursts."""
 
 
 class MemoryBudget:
-    """Bytes that the windows of all connections of a node may have together beyond their first."""
+    """Memory that the connections of a node share to enlarge their windows."""
 
     def __init__(self, size: int) -> None:
         self.left = size
 
     def reserve(self, size: int) -> int:
-        """Takes up to `size` bytes; how many it got."""
+        """Reserves up to `size` bytes. Returns the number of reserved bytes."""
         got = max(min(size, self.left), 0)
         self.left -= got
         return got
 
     def release(self, size: int) -> None:
-        """Gives back what `reserve` gave."""
+        """Releases bytes that `reserve` has returned."""
         self.left += size
 
 
 class ReceiveWindow:
-    """Of one connection."""
+    """The receive window of one connection."""
 
     def __init__(self, first: int, largest: int, budget: MemoryBudget) -> None:
         self._first = first
@@ -45,16 +47,16 @@ class ReceiveWindow:
 
     @property
     def size(self) -> int:
-        """Bytes that may be on their way or unconsumed."""
+        """Maximum number of bytes that are in flight or unconsumed."""
         return self._first + self._reserved
 
     def raise_first(self, size: int) -> None:
-        """The dialect needs at least this size."""
+        """Raises the initial size to the minimum that the dialect needs."""
         self._first = max(self._first, size)
         self._largest = max(self._largest, self._first)
 
     def received(self, total: int, unconsumed: int, now: float, round_trip: float | None) -> None:
-        """`total` bytes have come by now, of which `unconsumed` wait here."""
+        """Reports the number of bytes received so far, and how many of them are not consumed."""
         if unconsumed > self.size // 2:
             self._resize(max(self._first, self.size // 2))
             return
@@ -79,5 +81,5 @@ class ReceiveWindow:
             self._reserved += wanted
 
     def close(self) -> None:
-        """The connection is over: its memory is for others."""
+        """Returns the reserved memory to the budget at the end of the connection."""
         self._resize(self._first)

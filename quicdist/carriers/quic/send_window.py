@@ -1,12 +1,14 @@
-"""How many bytes a connection takes before they can leave: just enough for the path.
+"""The send window: the maximum number of bytes that are queued in the QUIC library.
 
-What was handed over to the QUIC library waits in turn, and a small message waits behind it. So no
-more is handed over than leaves within some milliseconds: by then the event loop is back for more.
-What is on its way is bounded by the congestion window and the peer's credit, and by `in_flight`.
+The QUIC library sends its queue in order, so a small message waits for all queued data. Therefore
+the queue holds only the data of a few milliseconds, until the event loop adds more. Bytes in flight
+are limited by the congestion window, the credit of the peer and `in_flight`.
 
-On a path shorter than what hosts add, data in flight waits for a processor and not for the path.
-There what is not acknowledged is bounded instead, and handed over in larger pieces.
-Pure. Sizes in bytes, rates in bytes a second.
+On a path whose round trip is shorter than the delay of the hosts, data waits for a processor and
+not for the path. There the unacknowledged bytes are limited instead, and data is queued in larger
+pieces.
+
+This module does no I/O. Sizes are in bytes, times in seconds, and rates in bytes per second.
 """
 
 from __future__ import annotations
@@ -15,32 +17,36 @@ from quicdist.carriers.quic.congestion.bbr import HOST_DELAY, SHORT_DATAGRAMS
 
 _AHEAD = 0.003
 _MIN_AHEAD = 0.0005
-"""Seconds worth of bytes that wait for their turn to leave, at most and at least: half a round trip
-between them, so that little waits on a short path."""
+"""Maximum and minimum of the queued data, in seconds at the sending rate. Between them it is half a
+round trip, so that the queue is small on a short path."""
 _LEAST = 32 * 1024
-"""Bytes at any rate: a turn of the event loop costs as much for fewer."""
+"""Minimum in bytes at any rate, because an event loop iteration costs as much for fewer."""
 _MAX_BUSY = 4
-"""Times HOST_DELAY. Busy hosts do not explain a longer round trip: the path has changed."""
+"""Maximum round trip on a short path as a multiple of HOST_DELAY. Busy hosts do not explain a
+longer one, so the path has changed."""
 _TURN = 0.001
-"""Seconds that a turn of the event loop adds to a short path at least."""
+"""Minimum delay in seconds that an event loop iteration adds on a short path."""
 
 
 class SendWindow:
-    """Of one connection."""
+    """The send window of one connection."""
 
     def __init__(self, high_water: int, in_flight: int) -> None:
         self._high_water = high_water
         self._in_flight = in_flight
         self.size = high_water
-        """Bytes handed over and not sent, at most."""
+        """Maximum bytes that are queued and not sent."""
         self._unacknowledged = in_flight
-        """Bytes handed over and not acknowledged, at most."""
+        """Maximum bytes that are queued and not acknowledged."""
         self._is_short = False
         self._set_for = (0.0, 0.0)
 
     def set_rate(self, rate: float, round_trip: float, least: float, datagram: int) -> None:
-        """The pacing rate, 0 if unknown; the smoothed and the minimum round trip, in seconds; the
-        size of a datagram."""
+        """Sets the size by the state of the path.
+
+        `rate` is the pacing rate or 0 if unknown, `round_trip` the smoothed and `least` the minimum
+        round trip, and `datagram` the size of a datagram.
+        """
         if not rate or (rate, round_trip) == self._set_for:
             return
         self._set_for = (rate, round_trip)
@@ -55,11 +61,11 @@ class SendWindow:
             self.size = min(max(int(rate * ahead), _LEAST), self._high_water)
 
     def is_full(self, queued: int, sent: int, acknowledged: int) -> bool:
-        """Whether no more may be handed over; all counted from the connection's beginning."""
+        """Whether no more data may be queued. The arguments count from the connection's start."""
         return queued - sent >= self.size or queued - acknowledged >= self._unacknowledged
 
     def has_room(self, queued: int, sent: int, acknowledged: int, low_water: int) -> bool:
-        """Whether so much has left that more is worth handing over."""
+        """Whether enough data was sent to queue more."""
         unacknowledged = self._unacknowledged - self._unacknowledged // 4
         if self._is_short:
             return queued - acknowledged < min(low_water, unacknowledged)

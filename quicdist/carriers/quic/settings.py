@@ -46,16 +46,24 @@ class QuicOptions:
     """Logs of TLS keys and packets, for debugging."""
 
     engine: str = "aioquic"
-    """The QUIC library: `aioquic`; `aioquic-plain`, which does without our short ways; `qh3`, the
-    faster one (`pip install quicdist[fast]`), which has no qlog."""
+    """The QUIC library.
+
+    - `aioquic`
+    - `aioquic-plain`: aioquic without quicdist's optimizations
+    - `qh3`: a faster library (`pip install quicdist[fast]`), without qlog
+    """
 
     congestion: str = "bbr"
-    """Congestion control of the aioquic engines: `bbr`, which models the path and keeps its rate
-    where datagrams are lost; `cubic` (RFC 9438); `reno` (RFC 9002)."""
+    """Congestion control of the aioquic engines: `bbr`, `cubic` (RFC 9438) or `reno` (RFC 9002).
+
+    `bbr` uses a model of the path and is fast on paths with packet loss.
+    """
 
     max_datagram_size: int = 16_000
-    """UDP payload that is sent at most, in bytes. 1200 passes everywhere; what the path carries
-    beyond that is probed for."""
+    """Maximum UDP payload of sent datagrams in bytes.
+
+    Every path carries 1200 bytes. Path MTU discovery finds larger sizes up to this maximum.
+    """
 
     path: str = PathMode.AUTO.value
     """Which paths a connection to a node at a relay may take: `auto`, which starts on the relay and
@@ -69,7 +77,7 @@ class QuicOptions:
     """
 
     def __post_init__(self) -> None:
-        """Raises NodeError, and ValueError for what the engine does not have."""
+        """Raises NodeError for an invalid value, ValueError if the engine does not support it."""
         path_mode(self.path)
         check_tls(self.engine, self.cipher_suites, self.key_exchanges)
         try:
@@ -93,13 +101,13 @@ class QuicSettings(QuicOptions):
     """The settings of a QUIC endpoint. Sizes are in bytes, times in seconds."""
 
     credentials: Credentials
-    """Who we are, and which peers we trust."""
+    """The identity of this node, and the peers that it trusts."""
 
     alpns: Sequence[str] = ALL_ALPNS
-    """Dialects offered to those who dial us, the preferred one first."""
+    """ALPN protocols offered to dialers, in order of preference."""
 
     max_in_flight: int = 32 * 1024 * 1024
-    """Bytes sent and unacknowledged: two and a half BDPs of a Gbit/s at 100 ms."""
+    """Maximum unacknowledged bytes: 2.5 bandwidth-delay products of 1 Gbit/s at 100 ms."""
 
     socket_buffer: int = 4 * 1024 * 1024
     """Requested socket buffer size for each direction; the kernel may limit it."""

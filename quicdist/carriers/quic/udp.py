@@ -19,17 +19,17 @@ from quicdist.protocol.dialects.base import Buffer
 _MAX_DATAGRAM = 65535
 _MAX_SEGMENTS = 64
 _MAX_SEGMENTED = 60_000
-"""Datagrams and bytes that one system call sends: udp(7), UDP_SEGMENT."""
+"""Maximum datagrams and bytes of one system call: udp(7), UDP_SEGMENT."""
 _QUEUE_LIMIT = 1024
-"""Datagrams kept while the kernel takes none; more are dropped, as a full network would."""
+"""Maximum datagrams queued while the kernel accepts none. Further ones are dropped."""
 
 _LONE = 8
-"""Times that a datagram is believed to be alone, as the last one was, before that is looked at."""
+"""Number of reads of a single datagram after which the next read checks for more."""
 
 _LINUX = sys.platform.startswith("linux")
 _IP_RECVERR, _IPV6_RECVERR = 11, 25  # not named by the socket module; ip(7), ipv6(7)
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER = 10, 23
-_PMTUDISC_PROBE = 3  # never fragment, and do not believe what the kernel knows of the path
+_PMTUDISC_PROBE = 3  # never fragment, and ignore the path MTU that the kernel has stored
 _MAX_BOUNCED = 64
 _IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)  # named from Python 3.14 on; ip(7)
 _IN_PKTINFO = struct.Struct("=i4s4s")  # interface, local address, destination address
@@ -44,13 +44,13 @@ Batch = tuple[bytes, int, Path]
 
 
 class UdpSocket:
-    """Non-blocking. One bound to a wildcard tells, and chooses, the local address as well."""
+    """A non-blocking UDP socket. With a wildcard address, each datagram has its local address."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self.family = sock.family
         self.address: SocketAddress = sock.getsockname()
-        """What it is bound to, or was when it was open."""
+        """The address that the socket is or was bound to."""
         self._queue: deque[Datagram] = deque()
         self._wildcard = _LINUX and _is_wildcard(self.address[0])
         self._ancillary: dict[bytes, list[_Ancillary]] = {}
@@ -59,9 +59,9 @@ class UdpSocket:
         self._on_ready: Callable[[], None] = _nothing
         self._is_queue_watched = False
         self.bounced: dict[SocketAddress, int] = {}
-        """Where datagrams of ours found nobody, and the `errno` of what was said (Linux)."""
+        """Addresses that caused an ICMP error, with its `errno` (Linux)."""
         self.tells_refusals = _LINUX
-        """Whether `bounced` is ever filled."""
+        """Whether this system reports ICMP errors in `bounced`."""
         if _LINUX:
             sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
             _option(sock, socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
@@ -71,9 +71,9 @@ class UdpSocket:
         self._watched = _watched(sock) if _LINUX else None
         keep_from_children(self)
         self._segments = _LINUX
-        """Whether the kernel is still believed to cut a long buffer into datagrams."""
+        """Whether to use UDP_SEGMENT, until the kernel rejects it."""
         self._merges = _LINUX and _option(sock, socket.IPPROTO_UDP, _UDP_GRO, 1)
-        """Whether the kernel hands over several datagrams of one sender as one."""
+        """Whether the kernel returns several datagrams of one sender in one buffer (UDP_GRO)."""
         if self._wildcard:
             if self.family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
@@ -82,7 +82,7 @@ class UdpSocket:
 
     @classmethod
     def bind(cls, address: SocketAddress, family: int, buffer_size: int) -> UdpSocket:
-        """A bound one; `::` takes IPv4 as well. Raises OSError."""
+        """Opens and binds a socket. `::` also accepts IPv4. Raises OSError."""
         sock = socket.socket(family, socket.SOCK_DGRAM)
         try:
             sock.setblocking(False)
@@ -99,28 +99,28 @@ class UdpSocket:
             raise
 
     def fileno(self) -> int:
-        """The socket's own; -1 when it is closed."""
+        """The file descriptor of the socket; -1 after `close`."""
         return self._socket.fileno()
 
     def descriptors(self) -> Sequence[int]:
-        """Its open files."""
+        """The open file descriptors."""
         watched = [] if self._watched is None else [self._watched.fileno()]
         return [self._socket.fileno(), *watched]
 
     def watch(self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None]) -> None:
-        """Has `on_ready` called whenever there is something to read or to send."""
+        """Calls `on_ready` when the socket is readable, or writable with queued datagrams."""
         self._loop, self._on_ready = loop, on_ready
         loop.add_reader(self._socket if self._watched is None else self._watched, on_ready)
 
     def unwatch(self) -> None:
-        """Takes that back."""
+        """Ends `watch`."""
         if self._loop is not None:
             self._loop.remove_reader(self._socket if self._watched is None else self._watched)
             self._watch_queue(False)
             self._loop = None
 
     def _watch_queue(self, is_wanted: bool) -> None:
-        """Whether room in the kernel is worth a call."""
+        """Sets whether `on_ready` is called when the socket is writable."""
         if self._loop is None or is_wanted is self._is_queue_watched:
             return
         self._is_queue_watched = is_wanted
@@ -141,17 +141,20 @@ class UdpSocket:
 
     @property
     def is_wildcard(self) -> bool:
-        """Whether every address of this machine is ours."""
+        """Whether the socket is bound to all addresses of this machine."""
         return _is_wildcard(self.address[0])
 
     @property
     def has_queue(self) -> bool:
-        """Whether datagrams wait for the kernel."""
+        """Whether datagrams are queued until the kernel accepts them."""
         return bool(self._queue)
 
     def receive(self, limit: int) -> list[Datagram]:
-        """About `limit` datagrams of those that wait; one, now and then, where there was one the
-        last time: to see that there is no other costs as much as to read it."""
+        """Returns about `limit` received datagrams.
+
+        After a read of a single datagram, the next calls read only one, because the system call
+        that finds no further datagram costs as much as reading one.
+        """
         if self._lone:
             self._lone -= 1
             datagrams = self._read(1)
@@ -187,14 +190,16 @@ class UdpSocket:
         except OSError:
             is_woken_for_nothing = True
         if is_woken_for_nothing and _LINUX:
-            # An error may wait that no call reports, or that a send was told of: the socket stays
-            # readable while it is queued.
+            # The socket stays readable while an ICMP error is queued, even if a send has reported
+            # the error or no call reports it.
             self._read_bounced()
         return datagrams
 
     def ignore_errors(self) -> None:
         """Has the kernel report no ICMP errors, so that an event loop can watch the socket itself.
-        Called before `watch`."""
+
+        Called before `watch`.
+        """
         if self._watched is not None:
             self._socket.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 0)
             if self.family == socket.AF_INET6:
@@ -204,8 +209,10 @@ class UdpSocket:
         self.tells_refusals = False
 
     def receive_batches(self, limit: int) -> list[Batch]:
-        """About `limit` times what one system call returns, without cutting it into datagrams; once
-        where there was no more the last time, since the call that finds nothing costs as much."""
+        """About `limit` times what one system call returns, without cutting it into datagrams.
+
+        once where there was no more the last time, since the call that finds nothing costs as much.
+        """
         batches: list[Batch] = []
         try:
             for _ in range(limit if self._lone == 0 else 1):
@@ -223,8 +230,10 @@ class UdpSocket:
         return batches
 
     def send_merged(self, data: bytes, size: int, path: Path) -> None:
-        """Sends datagrams of this size, the last maybe shorter, that follow each other in `data`,
-        as `send_segments` does."""
+        """Sends datagrams that follow each other in `data`, as `send_segments` does.
+
+        They have this size; the last one may be shorter.
+        """
         if self._segments and not self._queue and len(data) <= _MAX_SEGMENTED:
             address, local = path
             ancillary = [(socket.IPPROTO_UDP, _UDP_SEGMENT, _U16.pack(size))]
@@ -239,8 +248,10 @@ class UdpSocket:
         self.send_segments([data[at : at + size] for at in range(0, len(data), size)], path)
 
     def send_segments(self, parts: Sequence[Buffer], path: Path) -> None:
-        """Sends datagrams of one size, the last maybe shorter, to one address. What the kernel
-        refuses is lost; what it has no room for is queued."""
+        """Sends datagrams of one size, the last maybe shorter, to one address.
+
+        What the kernel refuses is lost; what it has no room for is queued.
+        """
         if len(parts) > 1 and self._segments and not self._queue:
             address, local = path
             ancillary = [(socket.IPPROTO_UDP, _UDP_SEGMENT, _U16.pack(len(parts[0])))]
@@ -265,7 +276,7 @@ class UdpSocket:
                 UdpSocket.send(self, bytes(one), path)
 
     def _read_bounced(self) -> None:
-        """Empties the queue of ICMP errors. Anyone may forge one: they are hints."""
+        """Reads the queue of ICMP errors. They can be forged, so they are only hints."""
         with contextlib.suppress(OSError):
             while True:
                 _, ancillary, _, address = self._socket.recvmsg(0, 512, socket.MSG_ERRQUEUE)
@@ -278,7 +289,10 @@ class UdpSocket:
                         self.bounced[address] = number
 
     def send(self, data: bytes, path: Path) -> None:
-        """Sends, or queues while the kernel takes none. Raises OSError for one it never will."""
+        """Sends a datagram, or queues it while the kernel accepts none.
+
+        Raises OSError if the datagram cannot be sent.
+        """
         if self._queue:
             if len(self._queue) < _QUEUE_LIMIT:
                 self._queue.append((data, path))
@@ -290,8 +304,10 @@ class UdpSocket:
             self._watch_queue(True)
 
     def send_all(self, datagrams: Sequence[Datagram]) -> None:
-        """Sends them in order, in as few system calls as can be. Raises OSError as `send` does,
-        for the first that will never leave; the others are sent all the same."""
+        """Sends datagrams in order, with as few system calls as possible.
+
+        Raises OSError for the first datagram that cannot be sent. The others are sent.
+        """
         if len(datagrams) == 1:
             self.send(*datagrams[0])
             return
@@ -310,7 +326,10 @@ class UdpSocket:
             raise failure
 
     def _send_segmented(self, datagrams: Sequence[Datagram]) -> bool:
-        """Several of one size on one path, the last maybe shorter; False where that can't be."""
+        """Sends datagrams of one size on one path in one call. The last one may be shorter.
+
+        Returns False if the kernel does not support this.
+        """
         address, local = datagrams[0][1]
         ancillary = [(socket.IPPROTO_UDP, _UDP_SEGMENT, _U16.pack(len(datagrams[0][0])))]
         if local is not None:
@@ -321,27 +340,27 @@ class UdpSocket:
             self._queue.extend(datagrams)
             self._watch_queue(True)
         except ConnectionRefusedError:
-            return False  # told of an earlier datagram
+            return False  # the error of an earlier datagram
         except OSError:
-            # Some devices cannot, some kernels do not know it; one by one tells what is wrong.
+            # Some devices and kernels do not support it. Single sends report the actual error.
             self._segments = False
             return False
         return True
 
     def send_queue(self) -> None:
-        """Sends what waits, as far as the kernel takes it."""
+        """Sends queued datagrams until the kernel accepts no more."""
         while self._queue:
             try:
                 self._send(*self._queue[0])
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
-                pass  # lost, like any datagram
+                pass  # the datagram counts as lost
             self._queue.popleft()
         self._watch_queue(False)
 
     def close(self) -> None:
-        """Closes it."""
+        """Closes the socket."""
         self.unwatch()
         self._queue.clear()
         if self._watched is not None:
@@ -352,7 +371,7 @@ class UdpSocket:
         try:
             self._send_once(data, path)
         except ConnectionRefusedError:
-            # Told of an earlier datagram, not of this one, which was not sent.
+            # The error of an earlier datagram. This one was not sent.
             self._send_once(data, path)
 
     def _send_once(self, data: bytes, path: Path) -> None:
@@ -363,7 +382,7 @@ class UdpSocket:
             self._socket.sendmsg([data], self._from(local), 0, address)
 
     def _from(self, local: bytes) -> list[_Ancillary]:
-        """What makes a datagram leave from a local address."""
+        """Returns the control message that sets the local address of a datagram."""
         known = self._ancillary.get(local)
         if known is None:
             if len(local) == 4:
@@ -377,16 +396,18 @@ class UdpSocket:
 
 
 def _watched(sock: socket.socket) -> select.epoll:
-    """What an event loop watches in place of the socket (epoll(7): an epoll file is readable when
-    one of those in it is ready). An error in the socket's error queue (ip(7), IP_RECVERR) would
-    have libuv close its watcher of the socket itself."""
+    """Returns an epoll object that the event loop watches instead of the socket.
+
+    libuv stops watching a socket that has an error in its error queue (ip(7), IP_RECVERR). An epoll
+    object is readable when one of its files is ready (epoll(7)).
+    """
     watched = select.epoll()
     watched.register(sock, select.EPOLLIN)
     return watched
 
 
 def _nothing() -> None:
-    """Nobody waits."""
+    """The callback before `watch`."""
 
 
 def _option(sock: socket.socket, level: int, name: int, value: int) -> bool:
@@ -398,7 +419,7 @@ def _option(sock: socket.socket, level: int, name: int, value: int) -> bool:
 
 
 def _run_end(datagrams: Sequence[Datagram], at: int) -> int:
-    """Where the datagrams end that can leave together with the one at `at`."""
+    """Returns the end of the datagrams that can be sent in one call with the one at `at`."""
     data, path = datagrams[at]
     size = len(data)
     most = min(at + min(_MAX_SEGMENTS, _MAX_SEGMENTED // size), len(datagrams))
@@ -411,7 +432,7 @@ def _run_end(datagrams: Sequence[Datagram], at: int) -> int:
 
 
 def _segment_size(ancillary: Sequence[_Ancillary]) -> int:
-    """Of each datagram in what was handed over as one; 0 when it is one."""
+    """Returns the size of each datagram in a buffer of several; 0 for a single datagram."""
     for level, kind, data in ancillary:
         if level == socket.IPPROTO_UDP and kind == _UDP_GRO:
             return int(_INT.unpack_from(data)[0])

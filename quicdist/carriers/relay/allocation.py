@@ -93,8 +93,10 @@ class PortTable:
         return port
 
     def rotate(self, former: Owner, owner: Owner) -> bool:
-        """Gives the port of a former key to the new key of the same node. Returns whether there was
-        one."""
+        """Gives the port of a former key to the new key of the same node.
+
+        Returns whether there was one.
+        """
         port = self._of.get(former)
         if port is None or owner in self._of:
             return False
@@ -205,7 +207,8 @@ class ByteBucket:
     def has(self, size: int, now: float) -> bool:
         """Whether `size` bytes are left at the time `now`.
 
-        Bytes of one call may exceed the burst if the bucket is full."""
+        Bytes of one call may exceed the burst if the bucket is full.
+        """
         left = self._left
         if now > self._at:
             left += (now - self._at) * self._per_second
@@ -229,8 +232,11 @@ class Client:
 
 
 class Clients:
-    """The clients of a port: the addresses that have sent to it within `permission` seconds, at
-    most `clients_per_port` of them. The node may send to no other address."""
+    """The clients of a port.
+
+    the addresses that have sent to it within `permission` seconds, at most `clients_per_port` of
+    them. The node may send to no other address.
+    """
 
     def __init__(self, limits: RelayLimits) -> None:
         self._limits = limits

@@ -112,8 +112,10 @@ def _is_loopback(address: Address) -> bool:
 
 
 def _is_usable(address: Address, *, with_loopback: bool) -> bool:
-    """Returns whether the address is unicast. A link-local address needs an interface, which an
-    offer does not carry."""
+    """Returns whether the address is unicast.
+
+    A link-local address needs an interface, which an offer does not carry.
+    """
     host, port = ipaddress.ip_address(address[0]), address[1]
     if host.is_loopback:
         return with_loopback and port > 0

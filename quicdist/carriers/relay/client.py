@@ -124,7 +124,8 @@ class RelayClient:
         self._attempts: dict[Way, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._allocated: asyncio.Future[Allocated] = self._loop.create_future()
-        self._failure: DialError | None = None
+        self._failures: dict[Way, DialError] = {}
+        """The last failure of each way."""
         self._observed: Address | None = None
         self._is_closed = False
 
@@ -161,11 +162,9 @@ class RelayClient:
         try:
             answer = await asyncio.wait_for(asyncio.shield(self._allocated), timeout)
         except TimeoutError:
-            name = self.relay.name
-            failure = self._failure
-            if failure is None:
-                failure = DialError(f"relay {name}: no answer in {timeout:g} s", Cause.NO_ANSWER)
-            raise failure from None
+            text = f"relay {self.relay.name}: no answer in {timeout:g} s"
+            failures = list(self._failures.values()) or [DialError(text, Cause.NO_ANSWER)]
+            raise max(failures, key=lambda one: causes.rank(one.cause)) from None
         return answer.port
 
     def leave(self) -> None:
@@ -259,8 +258,8 @@ class RelayClient:
 
     def _failed(self, way: Way, error: OSError | CertificateError) -> None:
         text = str(error) or "no answer"
-        self._failure = DialError(
-            f"relay {self.relay.name} over {way.value.upper()}: {text}", causes.of_error(error)
+        self._failures[way] = DialError(
+            f"relay {self.relay.name} over {way.name}: {text}", causes.of_error(error)
         )
         if not self._is_closed:
             self._do(self._state.failed(way, self._loop.time()))
@@ -335,7 +334,7 @@ class RelayClient:
                 extra = {"event": "relay_gives_no_port", "relay": self.relay.name, "reason": name}
                 text = "the relay %s gives this node no port: %s"
                 _log.warning(text, self.relay.name, name, extra=extra)
-                self._failure = DialError(
+                self._failures[way] = DialError(
                     f"relay {self.relay.name} gives no port: {name}", Cause.NOT_ALLOWED
                 )
                 self._do(self._state.refused(way, why, now))
@@ -393,7 +392,8 @@ class RelayClient:
         """Takes the end of the QUIC connection to the relay."""
         if self._quic is connection:
             self._quic = None
-            self._failure = DialError(f"relay {self.relay.name}: {reason.text}", reason.cause)
+            text = f"relay {self.relay.name}: {reason.text}"
+            self._failures[Way.UDP] = DialError(text, reason.cause)
             self._lost(Way.UDP)
 
     def _lost(self, way: Way) -> None:

@@ -43,6 +43,8 @@ INSTANCE_LENGTH = 8
 _U16 = struct.Struct(">H")
 _LENGTHS = {4: 4, 6: 16}
 
+SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+
 Address: TypeAlias = tuple[str, int]
 """A numeric IPv4 or IPv6 address, and a port."""
 
@@ -166,6 +168,11 @@ def unpack_address(packed: bytes) -> Address:
     return str(ipaddress.ip_address(packed[:-2])), _U16.unpack(packed[-2:])[0]
 
 
+def plain(address: SocketAddress) -> Address:
+    """The address without the form that an IPv6 socket gives it (RFC 4291, 2.5.5.2)."""
+    return address[0].removeprefix("::ffff:"), address[1]
+
+
 def data_head(address: Address) -> bytes:
     """The kind and address of data frames from or to `address`, which precede the datagram."""
     packed = pack_address(address)
@@ -201,8 +208,11 @@ def encode(message: Message) -> bytes:
 
 
 def decode(data: bytes) -> Message:
-    """Parses a control message. Bytes after the known fields are ignored, so that later versions
-    can add some. Raises FrameError."""
+    """Parses a control message.
+
+    Bytes after the known fields are ignored, so that later versions can add some. Raises
+    FrameError.
+    """
     try:
         return _decode(Kind(data[0]), data[1:])
     except (ValueError, IndexError, struct.error):

@@ -13,8 +13,10 @@ _FAR = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 
 
 def host_addresses() -> Sequence[str]:
-    """Returns the addresses of all interfaces with the extra `nat` (the package ifaddr), and
-    without it the addresses of the default routes."""
+    """Returns the addresses of the interfaces.
+
+    Needs the package ifaddr (the extra `nat`); without it only those of the default routes.
+    """
     try:
         ifaddr = importlib.import_module("ifaddr")
     except ImportError:

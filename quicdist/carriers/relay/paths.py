@@ -396,7 +396,9 @@ class PeerPaths:
 
     def _is_chosen(self, address: Address) -> bool:
         """Returns whether the listener has chosen this address: after the search it pings no other.
-        The dialer follows, so that both directions depend on the same mappings of NATs."""
+
+        The dialer follows, so that both directions depend on the same mappings of NATs.
+        """
         is_repeated = address == self._pinged_from and self._repeats > 1
         return is_repeated and self._role is Role.DIALER
 

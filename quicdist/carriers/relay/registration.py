@@ -103,8 +103,10 @@ class Registration:
     """The state machine. Each method returns what to do next; `due` tells when to call `tick`."""
 
     def __init__(self, *, has_tcp: bool = True, tcp_delay: float = 1.0, spread: float = 0.0):
-        """`spread`, from 0 to 1, lengthens retries by that share, so that the nodes of a relay that
-        was down do not all return at once."""
+        """`spread`, from 0 to 1, lengthens the pauses before retries by that share.
+
+        The nodes of a relay that was down then do not all return at once.
+        """
         self._has_tcp = has_tcp
         self._tcp_delay = tcp_delay
         self._spread = spread

@@ -65,8 +65,10 @@ class FrameConnection(asyncio.Protocol):
         backlog: int,
         on_made: Callable[[], None] = _nothing,
     ) -> None:
-        """`backlog` is the number of bytes that may wait; data frames above it are dropped, as a
-        full link would."""
+        """`backlog` is the number of bytes that may wait.
+
+        data frames above it are dropped, as a full link would.
+        """
         self._on_frames = on_frames
         self._on_lost = on_lost
         self._on_made = on_made
@@ -91,6 +93,7 @@ class FrameConnection(asyncio.Protocol):
         return address
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by asyncio when the TLS handshake is complete."""
         # uvloop's transports are no subclasses of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
         self._on_made()
@@ -100,6 +103,7 @@ class FrameConnection(asyncio.Protocol):
         self._splitter.limit = MAX_FRAME
 
     def data_received(self, data: bytes) -> None:
+        """Called by asyncio with bytes of the stream."""
         try:
             frames = self._splitter.feed(data)
         except FrameError:
@@ -109,6 +113,7 @@ class FrameConnection(asyncio.Protocol):
             self._on_frames(frames)
 
     def connection_lost(self, error: Exception | None) -> None:
+        """Called by asyncio at the end of the connection."""
         self._transport = None
         self._on_lost()
 

@@ -107,8 +107,10 @@ class Paths:
         self.addresses.add(address)
 
     def use_relay(self, peer: Path) -> None:
-        """Sends the datagrams of a peer through the relay again. Late ones that come directly are
-        still accepted."""
+        """Sends the datagrams of a peer through the relay again.
+
+        Late ones that come directly are still accepted.
+        """
         address = self.direct.pop(peer, None)
         if address is not None and address not in self.direct.values():
             self.addresses.discard(address)
@@ -127,8 +129,10 @@ class Paths:
     # -- in -------------------------------------------------------------------------------------
 
     def sort(self, datagrams: Sequence[Datagram]) -> list[Datagram]:
-        """Returns the QUIC datagrams among those of the socket. Relayed ones get their constant
-        path."""
+        """Returns the QUIC datagrams among those of the socket.
+
+        Relayed ones get their constant path.
+        """
         found, self._inbox = self._inbox, []
         for datagram in datagrams:
             data, path = datagram

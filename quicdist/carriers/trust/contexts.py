@@ -57,8 +57,11 @@ def listening(credentials: Credentials) -> ssl.SSLContext:
 
 
 def serving(credentials: Credentials) -> ssl.SSLContext:
-    """Returns a context for incoming connections that presents the current identity and asks for
-    no certificate. The caller authenticates the peers in another way. Raises CertificateError."""
+    """Returns a context for incoming connections that asks for no certificate.
+
+    It presents the current identity. The caller authenticates the peers in another way. Raises
+    CertificateError.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.num_tickets = 0
     _present(context, credentials.identity)

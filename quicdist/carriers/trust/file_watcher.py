@@ -1,5 +1,7 @@
-"""Watches the files of a trust setting, so that live connections are verified again after a
-change."""
+"""Watches the files of a trust setting.
+
+After a change, live connections are verified again.
+"""
 
 from __future__ import annotations
 

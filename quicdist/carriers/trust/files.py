@@ -86,8 +86,10 @@ def write(path: Path, data: bytes, *, mode: int, replace: bool = True) -> None:
 
 
 def _keep_owner(handle: int, path: Path) -> None:
-    """Gives the new file the owner of the old one: a service must keep access to its file after
-    an administrator has changed it."""
+    """Gives the new file the owner of the old one.
+
+    A service must keep access to its file after an administrator has changed it.
+    """
     with contextlib.suppress(FileNotFoundError, PermissionError):
         found = path.stat()
         if found.st_uid != os.geteuid():

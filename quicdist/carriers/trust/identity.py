@@ -349,8 +349,11 @@ def _check_pair(identity: Identity, key: str, certificate: Path) -> None:
 
 
 def _issued(key: PrivateKey, hosts: Sequence[str], former_file: Path) -> list[x509.Certificate]:
-    """Returns a new certificate. During the overlap after a rotation, the former key signs it, and
-    the certificate of the former key follows."""
+    """Returns a new certificate.
+
+    During the overlap after a rotation, the former key signs it, and the certificate of the former
+    key follows.
+    """
     if not former_file.exists() or not _is_recent(_changed(former_file)):
         return [self_signed(key, hosts)]
     former = _read_key(former_file)

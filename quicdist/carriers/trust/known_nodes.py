@@ -320,8 +320,10 @@ class KnownNodes:
         self._stamp = files.stamp([self.path])
 
     def _make_room(self) -> None:
-        """Removes learned lines that were not seen for a long time. Raises OSError if there are
-        none."""
+        """Removes learned lines that were not seen for a long time.
+
+        Raises OSError if there are none.
+        """
         state = (_today(), self._stamp)
         if state == self._full:
             raise OSError(f"the file already has {self._count} lines")

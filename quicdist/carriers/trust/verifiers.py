@@ -273,8 +273,10 @@ class Verifier:
 
     @property
     def demands_certificates(self) -> bool:
-        """Whether some dialers must present a certificate. A carrier that cannot request
-        certificates must reject such a setting."""
+        """Whether some dialers must present a certificate.
+
+        A carrier that cannot request certificates must reject such a setting.
+        """
         return self.asks_dialers and "*" not in self._uncertified
 
     def dialed(self, node: str, certificates: Certificates) -> None:
@@ -434,8 +436,11 @@ def _vouching(certificates: Certificates, keys: set[str]) -> bool:
 
 
 def vouched_keys(certificates: Certificates) -> Sequence[str]:
-    """Returns the fingerprints of the first certificate's key and, after a rotation, of the former
-    key that has signed it (see `Identity.rotate`). Empty without certificates."""
+    """Returns the fingerprints of the keys of a peer; empty if it presents no certificate.
+
+    The first is that of its key. After a rotation (see `Identity.rotate`), the former key follows,
+    which has signed the certificate.
+    """
     if not certificates:
         return ()
     keys = [fingerprint(certificates[0])]

@@ -83,7 +83,8 @@ def _interrupts() -> Iterator[_Calls]:
     """Handles SIGINT while the shell is open.
 
     One handler is installed throughout, since a change of handlers would leave a moment in which
-    SIGINT ends the shell. At the prompt Ctrl-C is a key."""
+    SIGINT ends the shell. At the prompt Ctrl-C is a key.
+    """
     calls = _Calls()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, calls.interrupt)

@@ -22,8 +22,10 @@ class Session:
     """The calls of a shell on one node."""
 
     def __init__(self, node: Node, peer: str, timeout: float | None, printed: Printed) -> None:
-        """`timeout` is the limit in seconds for each answer, or None. `printed` receives the
-        output of the called functions; it is set on the node as well."""
+        """`timeout` is the limit in seconds for each answer, or None.
+
+        `printed` receives the output of the called functions; it is set on the node as well.
+        """
         self.node = node
         self.peer = peer
         self.printed = printed

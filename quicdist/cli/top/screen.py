@@ -116,11 +116,11 @@ def _what_it_is(view: View) -> str:
 
 
 def _load(figures: Figures, sample: Sample) -> str:
-    looked = "" if sample.seen + 1 >= figures.processes else f" ({sample.seen} looked at)"
+    looked = "" if sample.seen + 1 >= figures.processes else f" ({sample.seen} sampled)"
     return (
         f"processes {figures.processes} of {figures.process_limit}{looked}   "
         f"run queue {figures.run_queue}   ports {figures.ports}   atoms {figures.atoms}   "
-        f"looking took {sample.cost * 1000:.0f} ms"
+        f"sample took {sample.cost * 1000:.0f} ms"
     )
 
 

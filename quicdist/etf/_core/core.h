@@ -15,7 +15,7 @@
 #include <string.h>
 
 #if SIZEOF_SIZE_T < 8
-#error "lengths of 32 bits need a wider Py_ssize_t: pure Python does the work here"
+#error "the compiled core needs a 64-bit Py_ssize_t; use the pure Python codec instead"
 #endif
 
 enum {
@@ -90,11 +90,11 @@ enum {
 /* The values of an Options object. */
 typedef struct {
     int text;                           /* binaries that are UTF-8 become str */
-    enum { AS_LIST, AS_BYTES, AS_STR } strings; /* what STRING_EXT becomes */
+    enum { AS_LIST, AS_BYTES, AS_STR } strings; /* the type that STRING_EXT decodes to */
     int64_t max_depth, max_terms, max_decompressed, max_integer, max_bytes;
-    int native_records;                 /* whether they are written */
+    int native_records;                 /* whether they are encoded */
     int compression;
-    PyObject *none;                     /* the atom that None is; borrowed from the state */
+    PyObject *none;                     /* the atom for None, borrowed from the state */
 } Settings;
 
 /* The bounded caches of earlier terms. Each set replaces its oldest entry. */

@@ -269,7 +269,7 @@ static int64_t open_fun(Decoder *d) {
     if (d->at == d->end) {
         truncated(d);
     } else if (*d->at != NEW_PID_EXT && *d->at != PID_EXT) {
-        unexpected(d, d->at, "the maker of a fun", "a pid");
+        unexpected(d, d->at, "the creator of a fun", "a pid");
     } else {
         fields[FUN_PID] = read_pid(d);
     }
@@ -289,7 +289,7 @@ static PyObject *close_fun(Decoder *d, Py_ssize_t base) {
         d->text = d->settings->text;
         d->strings = d->settings->strings;
         d->guarded = fun.guarded;
-        d->terms = fun.terms + (end - fun.start); /* at most so many */
+        d->terms = fun.terms + (end - fun.start); /* an upper bound */
     }
     if (fun.promised_end != end) {
         FAIL(d, d->at, "a fun of %zd bytes, not %zd", end - fun.start - 1,
@@ -520,7 +520,7 @@ static int run(Decoder *d) {
                 if (count) {
                     goto open;
                 }
-                top.left++; /* no elements: it is its tail */
+                top.left++; /* without elements, the list is only its tail */
                 continue;
             case MAP_EXT:
                 HAVE(5);
@@ -592,7 +592,7 @@ static int run(Decoder *d) {
             HAVE(1);
             if (*p == NIL_EXT) {
                 p += 1;
-            } else if (*p == LIST_EXT) { /* the list goes on */
+            } else if (*p == LIST_EXT) { /* more elements of the same list */
                 HAVE(5);
                 top.left = get_u32(p + 1);
                 p += 5;
@@ -600,7 +600,7 @@ static int run(Decoder *d) {
                     return -1;
                 }
                 continue;
-            } else if (*p == STRING_EXT) { /* the list goes on and ends */
+            } else if (*p == STRING_EXT) { /* the last elements of the same list */
                 HAVE(3);
                 Py_ssize_t size = get_u16(p + 1);
                 p += 3;

@@ -67,9 +67,9 @@ void *truncated(Decoder *d) { return FAIL(d, d->end, "truncated"); }
 
 void *unexpected(Decoder *d, const uint8_t *place, const char *what, const char *wanted) {
     if (NAMES[*place] != NULL) {
-        return FAIL(d, place, "%s is %s, not %s", what, wanted, NAMES[*place]);
+        return FAIL(d, place, "%s must be %s, not %s", what, wanted, NAMES[*place]);
     }
-    return FAIL(d, place, "%s is %s, not tag %d", what, wanted, *place);
+    return FAIL(d, place, "%s must be %s, not tag %d", what, wanted, *place);
 }
 
 void *translate(Decoder *d, PyObject *kind, const uint8_t *place) {
@@ -99,7 +99,7 @@ static PyObject *cached_atom(Decoder *d) {
     }
     PyObject *atom = PySequence_Fast_GET_ITEM(d->atoms, index);
     if (Py_TYPE(atom) != d->state->atom.type) {
-        PyErr_Format(PyExc_TypeError, "atoms are Atom, not %.100s", Py_TYPE(atom)->tp_name);
+        PyErr_Format(PyExc_TypeError, "atoms must be Atom, not %.100s", Py_TYPE(atom)->tp_name);
         return NULL;
     }
     d->at += 2;
@@ -112,7 +112,7 @@ PyObject *atom_of_text(Decoder *d, const uint8_t *tag, const uint8_t *text, size
     for (size_t i = 0; latin1 && i < size; i++) {
         latin1 += text[i] >> 7;
     }
-    if (latin1 > 1) { /* not ASCII, where it is UTF-8, too */
+    if (latin1 > 1) { /* not ASCII, whose text is the same in UTF-8 */
         PyObject *string = PyUnicode_DecodeLatin1((const char *)text, (Py_ssize_t)size, NULL);
         if (string == NULL) {
             return NULL;
@@ -229,7 +229,7 @@ static int is_old_creation(Decoder *d, int creation, const uint8_t *place) {
     if (creation <= 3) {
         return 1;
     }
-    FAIL(d, place, "the old tags have creations 0..3, not %d", creation);
+    FAIL(d, place, "the creation of an old tag must be 0..3, not %d", creation);
     return 0;
 }
 
@@ -279,11 +279,11 @@ static PyObject *read_port(Decoder *d) {
     return record_new(&d->state->port, fields);
 }
 
-/* The words of a reference, an old one's first of which has 18 bits. */
+/* The words of a reference. The first word of an old reference has 18 bits. */
 static PyObject *read_words(Decoder *d, const uint8_t *p, Py_ssize_t count, int old) {
     NEED(d, p, 4 * count);
     if (old && count > 0 && get_u32(p) >= 1 << 18) {
-        return FAIL(d, p, "the first word of an old reference has 18 bits");
+        return FAIL(d, p, "the first word of an old reference has more than 18 bits");
     }
     PyObject *words = PyTuple_New(count);
     for (Py_ssize_t i = 0; words != NULL && i < count; i++) {
@@ -297,7 +297,7 @@ static PyObject *read_words(Decoder *d, const uint8_t *p, Py_ssize_t count, int 
     return words;
 }
 
-/* The words and the creation behind the node of a reference of `count` words. */
+/* The words and the creation after the node of a reference of `count` words. */
 static PyObject *reference_of(Decoder *d, PyObject *node, uint8_t tag, Py_ssize_t count) {
     const uint8_t *p = d->at;
     PyObject *words;
@@ -340,7 +340,8 @@ static PyObject *read_reference(Decoder *d) {
         NEED(d, p, 3);
         count = get_u16(p + 1);
         if (count > MOST_REFERENCE_WORDS) {
-            return FAIL(d, p, "a reference of %zd words, %d at most", count, MOST_REFERENCE_WORDS);
+            return FAIL(d, p, "a reference of %zd words, at most %d are allowed", count,
+                        MOST_REFERENCE_WORDS);
         }
         d->at = p + 3;
     }
@@ -369,7 +370,7 @@ static PyObject *read_export(Decoder *d) {
     if (arity != NULL) {
         long long number = PyLong_AsLongLong(arity);
         if (number < 0 || number > 255) {
-            FAIL(d, place, "an external fun has arity 0..255, not %lld", number);
+            FAIL(d, place, "the arity of an external fun must be 0..255, not %lld", number);
             Py_CLEAR(arity);
         }
     }
@@ -392,7 +393,7 @@ static PyObject *read_bits(Decoder *d) {
     if (bytes == NULL || bits == 0 || bits == 8) {
         return bytes;
     }
-    if (size == 1) { /* Bytes of one byte are shared: none may be changed. */
+    if (size == 1) { /* Python shares bytes of length one, which must not be modified. */
         char last = (char)(p[6] & 0xFF00 >> bits);
         Py_SETREF(bytes, PyBytes_FromStringAndSize(&last, 1));
     } else {
@@ -402,7 +403,8 @@ static PyObject *read_bits(Decoder *d) {
     return record_new(&d->state->bits, fields);
 }
 
-/* Whether `text` is a number with point and perhaps exponent; a comma becomes the point. */
+/* Whether `text` is a number with a decimal point and an optional exponent. A comma becomes the
+ * point. */
 static int is_float_text(char *text) {
     text += *text == '+' || *text == '-';
     size_t digits = strspn(text, "0123456789");
@@ -428,7 +430,7 @@ static int is_float_text(char *text) {
     return *text == '\0';
 }
 
-/* FLOAT_EXT: 31 bytes of text, as C prints it, filled with zeros. */
+/* FLOAT_EXT: 31 bytes, the output of printf("%.20e") and zero bytes. */
 static PyObject *read_float_text(Decoder *d) {
     const uint8_t *p = d->at;
     char text[32];
@@ -448,7 +450,7 @@ static PyObject *read_float_text(Decoder *d) {
     memcpy(text, p + 1, 31);
     PyObject *shown = PyUnicode_DecodeLatin1(text, (Py_ssize_t)strlen(text), NULL);
     if (shown != NULL) {
-        FAIL(d, p, "no float: %R", shown);
+        FAIL(d, p, "invalid float text %R", shown);
         Py_DECREF(shown);
     }
     return NULL;
@@ -524,12 +526,12 @@ PyObject *read_rare(Decoder *d) {
     case COMPRESSED:
         return FAIL(d, p, "a compressed term inside another term");
     case FUN_EXT:
-        return FAIL(d, p, "FUN_EXT, which OTP 23 and newer no longer read");
+        return FAIL(d, p, "FUN_EXT, which OTP 23 and later do not decode");
     case LOCAL_EXT:
-        return FAIL(d, p, "LOCAL_EXT, which only the node that wrote it can read");
+        return FAIL(d, p, "LOCAL_EXT, which only the node that encoded it can decode");
     case VERSION:
         return FAIL(d, p, "the version byte inside a term");
     default:
-        return FAIL(d, p, "no term begins with %d", *p);
+        return FAIL(d, p, "unknown tag %d", *p);
     }
 }

@@ -8,8 +8,8 @@ typedef enum { TOP, TUPLE, LIST, TAIL, MAP, HARD_MAP, FUN, NATIVE } Kind;
 
 /* A container under construction. */
 typedef struct {
-    Py_ssize_t base; /* where its terms begin in `values` */
-    int64_t left;    /* terms still to come */
+    Py_ssize_t base; /* index of its first term in `values` */
+    int64_t left;    /* terms left to read */
     Kind kind;
 } Frame;
 

@@ -106,7 +106,7 @@ static Outcome write_leaf(Encoder *e, PyObject *leaf) {
     Py_ssize_t size = PyBytes_GET_SIZE(leaf);
     if ((data[0] == LIST_EXT && !within_limits(e, NULL, get_u32(data + 1))) ||
         ((data[0] == SMALL_BIG_EXT || data[0] == LARGE_BIG_EXT) &&
-         size > e->settings->max_integer)) { /* or nearly so: encode.py will see */
+         size > e->settings->max_integer)) { /* or nearly so: encode.py decides */
         return REFUSED;
     }
     return write_bytes(e, data, size);
@@ -146,7 +146,7 @@ static Outcome write_string(Encoder *e, PyObject *list, int *written) {
         int64_t value;
         if (!PyLong_CheckExact(item) || !is_wide(item, &value) || value < 0 || value > 255) {
             e->size -= size;
-            /* Other things can be integers, too. */
+            /* Other types may also be encoded as integers. */
             return PyIndex_Check(item) && !PyLong_CheckExact(item) && !PyBool_Check(item)
                        ? write_numbers(e, list, written)
                        : DONE;
@@ -231,9 +231,9 @@ static Outcome open_dict(Encoder *e, PyObject *dict) {
     return outcome;
 }
 
-/* Whether too many terms are all that is wrong with what was written so far, with `container` (or
- * NULL) next: encode.py, which is to find the rest, looks at keys before it looks into the map, and
- * for a container within itself at other depths. */
+/* Whether an excess of terms is the only error in the output so far, with `container` (or NULL)
+ * next. Other errors are reported by encode.py, which checks the keys of a map before its values,
+ * and checks for a container that contains itself at other depths. */
 static int is_over(Encoder *e, PyObject *container) {
     PyObject *seen = PySet_New(NULL);
     int over = seen != NULL;
@@ -729,7 +729,7 @@ static void raise_over(const Encoder *e) {
 
 PyObject *encode_term(State *state, PyObject *term, PyObject *options, const Settings *settings,
                       PyObject *refs, int with_version, Py_ssize_t large) {
-    if (settings->max_integer < 8) { /* the fast ways below do not look at integers of a word */
+    if (settings->max_integer < 8) { /* the fast paths below do not check integers of a word */
         return large != ALL_IN_ONE
                    ? parts_in_python(state, term, options, refs, with_version, large)
                    : encode_in_python(state, term, options, refs, with_version);

@@ -70,7 +70,7 @@ Outcome write_atom_text(Encoder *e, PyObject *atom) {
     return write_bytes(e, PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded));
 }
 
-/* The number of an atom in the caller's dict, where it may get one here; or the atom in full. */
+/* Writes the reference to an atom, adding the atom to `refs` if there is room, else the atom. */
 Outcome write_atom_ref(Encoder *e, PyObject *atom) {
     int64_t index = PyDict_GET_SIZE(e->refs);
     Py_INCREF(atom); /* Comparing the keys of the dict may run Python code. */

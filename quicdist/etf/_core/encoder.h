@@ -7,7 +7,7 @@
 typedef enum {
     DONE = 0,     /* a leaf, written */
     OPENED = 1,   /* a container, now on top of the frames */
-    ANOTHER = 2,  /* nothing is written: it is of no plain type */
+    ANOTHER = 2,  /* nothing is written: the type is not a common one */
     FAILED = -1,  /* with an exception set, or Encoder.over */
     REFUSED = -2, /* encode.py raises the error */
 } Outcome;
@@ -22,10 +22,10 @@ typedef struct {
     PyObject *pending; /* DICT: the value of the key that was opened; TUPLE: a term behind it */
     PyObject *closing; /* ITERATOR: bytes to end with */
     Py_ssize_t index;
-    Py_ssize_t count;   /* DICT: how many keys it had at first */
-    Py_ssize_t size_at; /* TUPLE: where the size of a fun belongs, or -1 */
-    Py_ssize_t apart_at; /* TUPLE: how much was apart when that fun began */
-    int kinds;          /* DICT: what the keys are */
+    Py_ssize_t count;   /* DICT: the number of keys at the start */
+    Py_ssize_t size_at; /* TUPLE: the position of the size of a fun, or -1 */
+    Py_ssize_t apart_at; /* TUPLE: `apart_size` at the start of that fun */
+    int kinds;          /* DICT: the types of the keys */
 } Frame;
 
 #define INLINE_BYTES 1024
@@ -38,16 +38,16 @@ typedef struct {
     uint8_t *out;   /* `inline_bytes`, then the state's spare output, then in `bytes` */
     Py_ssize_t size, room;
     PyObject *bytes; /* or NULL */
-    Py_ssize_t large;      /* a binary of so many bytes is apart from the output */
-    PyObject *apart;       /* those, each behind its offset in the output; or NULL */
-    Py_ssize_t apart_size; /* their bytes */
+    Py_ssize_t large;      /* binaries of at least this size are separate parts */
+    PyObject *apart;       /* the separate parts, each after its offset; or NULL */
+    Py_ssize_t apart_size; /* the total size of these parts */
     Frame *frames;
     Py_ssize_t depth, frames_room;
     Py_ssize_t landmark; /* the last power of two that the depth has reached */
     int64_t terms;       /* elements of all containers so far */
     int versioned;       /* whether the version byte is in the output */
     enum { WITHIN, TOO_MANY_TERMS, TOO_MANY_BYTES } over; /* the exceeded limit */
-    int unread;          /* whether funs are in it that were not looked into */
+    int unread;          /* whether the output has funs that were not decoded */
     uint8_t inline_bytes[INLINE_BYTES];
     Frame inline_frames[INLINE_FRAMES];
 } Encoder;

@@ -153,7 +153,7 @@ static Py_ssize_t get_offset(PyObject *object) {
     Py_ssize_t offset = PyNumber_AsSsize_t(object, NULL);
     if (offset < 0) {
         if (!PyErr_Occurred()) {
-            PyErr_Format(PyExc_ValueError, "an offset is not negative: %R", object);
+            PyErr_Format(PyExc_ValueError, "offset must not be negative: %R", object);
         }
         return -1;
     }
@@ -196,10 +196,11 @@ static PyObject *decode_versioned(State *state, PyObject *object, const Py_buffe
                                   Py_ssize_t *pos, PyObject *options, const Settings *settings) {
     const uint8_t *data = view->buf;
     if (*pos >= view->len) {
-        return decode_failed(state, *pos, "an external term begins with %d, not the end", VERSION);
+        return decode_failed(state, *pos, "an external term must begin with %d, not the end",
+                             VERSION);
     }
     if (data[*pos] != VERSION) {
-        return decode_failed(state, *pos, "an external term begins with %d, not %d", VERSION,
+        return decode_failed(state, *pos, "an external term must begin with %d, not %d", VERSION,
                              data[*pos]);
     }
     ++*pos;
@@ -305,7 +306,7 @@ static PyObject *core_decode_bare(PyObject *module, PyObject *const *given, Py_s
     }
     PyObject *atoms = NULL;
     if (arguments[3] != NULL) {
-        atoms = PySequence_Fast(arguments[3], "atoms is a sequence of Atom");
+        atoms = PySequence_Fast(arguments[3], "atoms must be a sequence of Atom");
         if (atoms == NULL) {
             return NULL;
         }
@@ -511,7 +512,7 @@ static int find_record(Record *record, PyObject *terms, const char *name, const 
     record->type = (PyTypeObject *)type;
     record->count = count;
     if (!PyType_Check(type)) {
-        PyErr_Format(PyExc_ImportError, "%s is no class", name);
+        PyErr_Format(PyExc_ImportError, "%s is not a class", name);
         return -1;
     }
     for (int i = 0; i < count; i++) {
@@ -524,7 +525,7 @@ static int find_record(Record *record, PyObject *terms, const char *name, const 
                                   : NULL;
         Py_DECREF(slot); /* the class keeps it */
         if (member == NULL || member->type != T_OBJECT_EX) {
-            PyErr_Format(PyExc_ImportError, "%s.%s is no slot", name, fields[i]);
+            PyErr_Format(PyExc_ImportError, "%s.%s is not a slot", name, fields[i]);
             return -1;
         }
         record->slot[i] = member->offset;
@@ -575,7 +576,7 @@ static int find_name(const char *module, const char *name, PyObject **place) {
 static int find_atoms(State *state) {
     PyObject *type = (PyObject *)state->atom.type;
     if (!PyType_IsSubtype(state->atom.type, &PyUnicode_Type)) {
-        PyErr_SetString(PyExc_ImportError, "Atom is no str");
+        PyErr_SetString(PyExc_ImportError, "Atom is not a subclass of str");
         return -1;
     }
     if ((state->atom_true = PyObject_CallFunction(type, "s", "true")) == NULL ||
@@ -744,7 +745,7 @@ static PyModuleDef_Slot slots[] = {
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "quicdist.etf._compiled",
-    .m_doc = "Terms to bytes and back, compiled: see quicdist.etf.decode and quicdist.etf.encode.",
+    .m_doc = "The compiled codec of quicdist.etf. See quicdist.etf.decode and quicdist.etf.encode.",
     .m_size = sizeof(State),
     .m_methods = functions,
     .m_slots = slots,

@@ -177,8 +177,10 @@ def _print_special(
 def _beginning(
     term: bytes | bytearray | memoryview, room: int | None
 ) -> bytes | bytearray | memoryview:
-    """The start of a binary that prints longer than `room` characters. A character has up to four
-    bytes."""
+    """The start of a binary that prints longer than `room` characters.
+
+    A character has up to four bytes.
+    """
     if room is None or len(term) <= 4 * room + 8:
         return term
     most = 4 * room + 8

@@ -80,7 +80,7 @@ def parse_call(
 
 
 class _Frame(Protocol):
-    """A container half read."""
+    """A partly read container."""
 
     @property
     def closing(self) -> str:
@@ -90,8 +90,10 @@ class _Frame(Protocol):
         """The empty container."""
 
     def take(self, value: Term, parser: _Parser) -> tuple[bool, Term]:
-        """Adds a value and reads the next separator. Returns whether the container is complete, and
-        the container."""
+        """Adds a value and reads the next separator.
+
+        Returns whether the container is complete, and the container.
+        """
 
 
 @dataclass(slots=True)
@@ -189,7 +191,7 @@ class _Map:
         try:
             return True, make_map(self.items)
         except KeyRefused as error:
-            parser.fail(f"a map that Erlang can have ({error})", self.start)
+            parser.fail(f"a valid map ({error})", self.start)
 
 
 @dataclass(slots=True)
@@ -216,7 +218,7 @@ class _Record:
         start = self.parser.skip_space()
         name = self.parser.atom("the name of a field")
         if name in self.names:
-            self.parser.fail("a field that is not there yet", start)
+            self.parser.fail("a field that is not set yet", start)
         self.parser.expect("=")
         self.names[name] = None
 
@@ -338,7 +340,7 @@ class _Parser(Scanner):
             return None
         depth = stack[-1].depth + 1 if stack and isinstance(stack[-1], _Binary) else 0
         if depth > _MAX_BINARY_DEPTH:
-            self.fail(f"binaries in binaries {_MAX_BINARY_DEPTH} deep at most", token.start)
+            self.fail(f"binaries nested at most {_MAX_BINARY_DEPTH} deep", token.start)
         return _Binary(Segments(self._fill), depth)
 
     def _map_or_record(self, token: Token) -> _Frame:
@@ -359,7 +361,7 @@ class _Parser(Scanner):
     def _fill(self, bits: int) -> int:
         self._filled += bits
         if self._filled > _MAX_FILLED_BITS:
-            raise ValueError(f"segments of at most {_MAX_FILLED_BITS} bits in all")
+            raise ValueError(f"segments of at most {_MAX_FILLED_BITS} bits in total")
         return bits
 
     def octets(self, segments: Segments) -> None:
@@ -433,7 +435,7 @@ class _Parser(Scanner):
         try:
             return Atom(name)
         except ValueError as error:
-            self.fail(f"an atom that Erlang can have ({error})", start)
+            self.fail(f"a valid atom ({error})", start)
 
     def atom(self, expected: str) -> Atom:
         """Reads an atom."""

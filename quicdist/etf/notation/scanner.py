@@ -81,7 +81,7 @@ class Scanner:
         """A token that was read but not consumed: start of reading, token, and end."""
         lone = _LONE.search(text)
         if lone:
-            self.fail("text (a surrogate is no character)", lone.start())
+            self.fail("text (a surrogate is not a character)", lone.start())
 
     def fail(self, expected: str, position: int) -> NoReturn:
         """Raises `NotationError`."""
@@ -172,7 +172,7 @@ class Scanner:
         if not isinstance(value, int):
             self.fail(expected, token.start)
         if value > 0xFFFFFFFF:
-            self.fail(f"{expected} that is no larger than 4294967295", token.start)
+            self.fail(f"{expected} of at most 4294967295", token.start)
         return value
 
     def char(self) -> int:
@@ -226,8 +226,7 @@ class Scanner:
         return chr(code)
 
     def _triple_quoted(self, opening: re.Match[str]) -> str:
-        """Reads the lines between two lines of at least three quotes, without the indentation of
-        the last line.
+        """Reads a triple-quoted string, without the indentation of its last line.
 
         Source: OTP 27. Older releases read an empty string, a string and an empty string.
         """
@@ -242,5 +241,5 @@ class Scanner:
             return ""
         lines = self.text[opening.end() : found.start()].split("\n")
         if any(line.strip() and not line.startswith(indent) for line in lines):
-            self.fail("lines indented as the closing quotes are", opening.end())
+            self.fail("lines with the indentation of the closing quotes", opening.end())
         return "\n".join(line[len(indent) :] for line in lines)

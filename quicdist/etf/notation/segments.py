@@ -68,7 +68,7 @@ class Segments:
                 self._add_bytes(text.encode("latin-1"))
             except UnicodeEncodeError:
                 # Erlang would keep the low byte of each.
-                raise ValueError('"..."/utf8, as these characters are not latin-1') from None
+                raise ValueError('"..."/utf8, because the characters are not latin-1') from None
         else:
             for char in text:
                 self.add(ord(char), spec)
@@ -153,6 +153,6 @@ class Segments:
 
 def _utf(text: str, kind: str, spec: Spec) -> bytes:
     if spec.size is not None or spec.unit is not None:
-        raise ValueError("no size or unit with an utf type")
+        raise ValueError("a utf type without size and unit")
     order = "" if kind == "utf8" else "-le" if spec.is_little else "-be"
     return text.encode(kind.replace("utf", "utf-") + order)

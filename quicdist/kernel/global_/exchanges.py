@@ -86,8 +86,10 @@ class Locker:
             self.wake()
 
     async def run(self) -> None:
-        """The main loop: requests of other sides go first; otherwise, after a pause, it starts a
-        request."""
+        """Runs the exchanges until cancelled.
+
+        Requests of other sides have priority. Otherwise, after a pause, this side sends a request.
+        """
         has_just_met = False
         while True:
             if self._asked:
@@ -102,8 +104,10 @@ class Locker:
                 has_just_met = False
 
     def _rest(self, has_just_met: bool) -> float | None:
-        """Returns the pause before the next request, which gives other nodes of this side their
-        turn."""
+        """Returns the pause before the next request.
+
+        Other nodes of this side can send a request in that time.
+        """
         if not self._side.candidates():
             return None
         if has_just_met:
@@ -112,8 +116,10 @@ class Locker:
         return min(1 + size / 10, 3) if size else 0.2
 
     async def _propose(self) -> bool:
-        """Locks the local side and asks the other side to lock too. Returns True if they have
-        met."""
+        """Locks the local side and asks the other side to lock too.
+
+        Returns True if they have met.
+        """
         candidates = self._side.candidates()
         if not candidates or self._locks.is_set(RESOURCE):
             return False

@@ -125,8 +125,10 @@ class LockManager:
         return self._caller.pid
 
     async def ask(self, nodes: Iterable[Atom], request: Term) -> dict[Atom, Term]:
-        """Returns the answers of the name servers on these nodes, without nodes that cannot be
-        reached."""
+        """Returns the answers of the name servers on these nodes.
+
+        Nodes that cannot be reached are omitted.
+        """
 
         async def one(node: Atom) -> tuple[Term] | None:
             try:
@@ -143,8 +145,10 @@ class LockManager:
         }
 
     async def set(self, lock: tuple[Term, Term], nodes: Sequence[Atom]) -> bool:
-        """Sets a lock on all of these nodes, or on none. Nodes that cannot be reached are
-        ignored."""
+        """Sets a lock on all of these nodes, or on none.
+
+        Nodes that cannot be reached are ignored.
+        """
         if len(nodes) > 1 and self._here in nodes and not self._locks.can_set(*lock):
             return False
         answers = await self.ask(nodes, (Atom("set_lock"), lock))

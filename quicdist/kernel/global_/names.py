@@ -154,10 +154,9 @@ class GlobalNames(SystemProcess):
             await self._locked(work)
 
     async def sync(self, nodes: Iterable[str] | None = None) -> None:
-        """Waits until the names of these nodes are known, by default of all visible connected
-        nodes.
+        """Waits until the names of these nodes are known.
 
-        Nodes whose connection is lost are skipped.
+        The default is all visible connected nodes. Nodes whose connection is lost are skipped.
         """
         self.system.affinity.check()
         wanted = self._known.keys() | self._meetings.keys() if nodes is None else map(Atom, nodes)

@@ -44,8 +44,10 @@ class Table:
     def insert(
         self, name: Term, pid: Pid, method: Term, registrant: Atom | None, is_allowed: bool
     ) -> None:
-        """Registers a name and replaces an existing entry. Without `is_allowed` the name is only
-        removed."""
+        """Registers a name and replaces an existing entry.
+
+        Without `is_allowed` the name is only removed.
+        """
         self.remove(name)
         if not is_allowed:
             logger.debug("the global name %s arrived too late", format_bounded(name))
@@ -89,6 +91,5 @@ class Table:
                     self.remove(name)
 
     def external(self) -> list[Term]:
-        """Returns the names of processes outside the cluster, with the nodes that registered
-        them."""
+        """Returns (name, pid, registering node) for each process outside the cluster."""
         return [(one.name, one.pid, one.registrant) for one in self if one.registrant is not None]

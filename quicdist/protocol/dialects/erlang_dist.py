@@ -57,8 +57,11 @@ _FIXED_LENGTH = {b"a": 17, b"r": 21}
 
 
 class ErlangDistDialect:
-    """Splits handshake messages by their structure, reads frames on any data stream and sends them
-    on one."""
+    """The dialect `erlang-dist`.
+
+    It splits handshake messages by their structure, reads frames on any data stream and sends them
+    on one.
+    """
 
     traits = DialectTraits(
         name="erlang_quic", alpn="erlang-dist", needs_probe=True, parks_frames=True
@@ -87,8 +90,10 @@ class ErlangDistDialect:
         return ()
 
     def handshake_bytes(self, message: bytes) -> Sequence[Step]:
-        """Returns the message without a length, and a gap after a status, so that the next message
-        is in another chunk."""
+        """Returns the message without a length, and a gap after a status.
+
+        After the gap, the next message is in another chunk.
+        """
         write = Write(_CONTROL, (message,))
         if self.role is Role.LISTENER and message[:1] == b"s":
             return (write, Gap(_STATUS_GAP, ends_on_receive=False))
@@ -146,10 +151,10 @@ class ErlangDistDialect:
         return sum(framer.missing for framer in self._frames.values())
 
     def _keep_early(self, packets: Sequence[Packet]) -> None:
-        """Stores frames that arrive before the end of the handshake, because data streams may
-        overtake stream 0.
+        """Stores frames that arrive before the end of the handshake.
 
-        Their number is small, because the peer has not proved the cookie.
+        Data streams may overtake stream 0. The number of frames is small, because the peer has not
+        proved the cookie.
         """
         self._early += packets
         self._early_size += sum(len(packet.data) for packet in packets)

@@ -24,6 +24,8 @@ class MaculaDistDialect(SingleStreamDialect):
     keeps_apart = True
 
     def opened(self) -> Sequence[Step]:
-        """Returns a gap before the name, because a stream that opens before the acceptor waits for
-        it is lost."""
+        """Returns a gap before the name.
+
+        A stream that opens before the acceptor waits for it is lost.
+        """
         return (Gap(_NAME_GAP, ends_on_receive=False),) if self.role is Role.DIALER else ()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quicdist.carriers.relay.batches import all_frames, has_one_head, with_heads, without_heads
 from quicdist.carriers.relay.frames import (
     FIRST_QUIC_BYTE,
     INSTANCE_LENGTH,
@@ -31,7 +32,6 @@ from quicdist.carriers.relay.frames import (
     pack_address,
     unpack_address,
 )
-from quicdist.carriers.relay.server import all_frames, has_one_head, with_heads, without_heads
 from quicdist.carriers.relay.stream import FrameSplitter, with_length
 
 PORTS = st.integers(0, 65535)

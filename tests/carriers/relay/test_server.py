@@ -20,8 +20,10 @@ from quicdist.carriers.relay.allocation import PortFileError
 from quicdist.carriers.relay.allowed_keys import AllowedKeys
 from quicdist.carriers.relay.client import RelayAddress, RelayClient
 from quicdist.carriers.relay.frames import Allocate, Proof, Refusal, data_head, encode
-from quicdist.carriers.relay.server import Drop, Relay
+from quicdist.carriers.relay.registration import Way
+from quicdist.carriers.relay.server import Relay
 from quicdist.carriers.relay.slots import Slot
+from quicdist.carriers.relay.statistics import Drop
 from quicdist.carriers.relay.stream import with_length
 from quicdist.carriers.trust import Credentials, Identity, Trust
 from quicdist.errors import Cause
@@ -166,6 +168,35 @@ async def test_nothing_is_sent_to_an_address_that_did_not_ask(bench: Bench) -> N
             assert other.received() == []
 
 
+async def test_other_ports_of_the_relay_are_reached_inside_it(bench: Bench) -> None:
+    async with (
+        bench.relay() as relay,
+        bench.node() as (one, one_port),
+        bench.node() as (other, other_port),
+    ):
+        send_frame(one, data_head((HOST, other_port)) + QUIC)
+        await relayed_to(other, 1)
+        send_frame(other, data_head((HOST, one_port)) + QUIC)
+        await relayed_to(one, 1)
+        assert relay.counters.datagrams_out == 2
+
+
+async def test_another_port_gives_no_permission_to_send_outside(bench: Bench) -> None:
+    """A node may say that the relay is at any address; that address did not ask for anything."""
+    async with bench.relay() as relay, bench.node() as (liar, _):
+        async with bench.node() as (accomplice, port):
+            victim = ("127.0.0.2", port)
+            request = Allocate(0, 0, ("127.0.0.2", 1), liar._instance)
+            assert liar._quic is not None
+            liar._quic.send_handshake(encode(request))
+            await until(lambda: relay._ports[liar.status().port].alias == "127.0.0.2")
+            send_frame(liar, data_head(victim) + QUIC)
+            await relayed_to(accomplice, 1)
+        relay._close_port(relay._ports[port])
+        send_frame(liar, data_head(victim) + QUIC)
+        await until(lambda: relay.counters.dropped[Drop.NOT_PERMITTED] == 1)
+
+
 async def test_a_permission_ends(bench: Bench) -> None:
     bench.limits = RelayLimits(permission=0.05)
     async with bench.relay() as relay, bench.node() as (client, port):
@@ -268,6 +299,23 @@ async def test_only_allowed_keys_get_ports(bench: Bench) -> None:
             async with bench.node(timeout=0.5):
                 pass
         assert relay.counters.refused[Refusal.NOT_ALLOWED] == 1
+
+
+async def test_a_new_connection_of_a_node_replaces_its_earlier_one(bench: Bench) -> None:
+    async with bench.relay() as relay, bench.node() as (client, port):
+        first = relay._ports[port].controls[0]
+        assert client._quic is not None
+        # As if the node had heard nothing for long, and the relay does not know.
+        client._quic.handler = None
+        client._do(client._state.failed(Way.UDP, relay.now()))
+        await until(lambda: relay._ports[port].controls != [first])
+        await until(lambda: client.status().way == "udp")
+        assert len(relay._ports[port].controls) == 1
+        with Peer() as peer:
+            peer.send(QUIC, port)
+            await relayed_to(client, 1)
+            send_frame(client, data_head(peer.address) + QUIC)
+            await until(lambda: peer.received() == [QUIC] or None)
 
 
 async def test_a_second_process_with_the_same_key_and_slot_takes_the_port_over(

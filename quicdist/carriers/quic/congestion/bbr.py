@@ -1,22 +1,24 @@
-"""BBR: congestion control by a model of the path, not by its losses (draft-ietf-ccwg-bbr-05).
+"""BBR: congestion control with a model of the path instead of losses (draft-ietf-ccwg-bbr-05).
 
-The model is the rate at which the path delivers (the maximum of delivery-rate samples) and how long
-it is (the minimum round trip); what is in flight follows their product, the bandwidth-delay product
-(BDP). Section numbers below are those of the draft. Where this differs from it:
+The model consists of the delivery rate of the path (the maximum of delivery-rate samples) and its
+minimum round-trip time. The number of bytes in flight follows their product, the bandwidth-delay
+product (BDP). Section numbers below refer to the draft. Differences from the draft:
 
-- Loss counts only where more than LOSS_THRESHOLD is lost and more than chance explains. A short
-  flight on a path that loses one datagram in a hundred is above 2 % every other round trip.
-- Loss that stays when this sender has slowed down is the path's own, or made by others: it is
-  tolerated on top.
-- A queue counts as well. If every datagram of a round trip waited longer than QUEUE_TOLERATED
-  allows, a queue stands at the bottleneck; this sender then yields: it drains its own share of it
-  and believes the rate that it measured. A queue that stays, or is back at once, is made by others,
-  who would take all of the path from a sender that gave way: it is contested, and for some rounds
-  this sender does not yield.
-- STARTUP goes on while the rate grows, whatever is lost or queued: others may be the cause.
-- The window has room for HOST_DELAY seconds that event loops and timers add at both ends.
+- A loss counts only if it exceeds LOSS_THRESHOLD and is larger than random loss explains. On a path
+  that loses 1 % of the datagrams, a small flight exceeds 2 % in every other round trip.
+- Loss that persists after this sender has slowed down is caused by the path or by other senders. It
+  is tolerated in addition.
+- Queueing also counts. If every datagram of a round trip was delayed by more than QUEUE_TOLERATED
+  allows, there is a standing queue at the bottleneck. This sender then yields: it drains its own
+  share of the queue and adopts the measured rate as the bandwidth. A queue that persists or returns
+  immediately is caused by other senders, which would take the whole path from a sender that yields.
+  Such a queue is contested, and this sender does not yield for some rounds.
+- STARTUP continues while the rate grows, regardless of loss and queues: other senders may be the
+  cause.
+- The window includes HOST_DELAY seconds, the delay that event loops and timers add at both ends.
 
-Pure: times are told. Sizes in bytes, times in seconds, rates in bytes a second.
+This module does no I/O and reads no clock. Sizes are in bytes, times in seconds, and rates in bytes
+per second.
 """
 
 from __future__ import annotations
@@ -33,22 +35,22 @@ from quicdist.carriers.quic.congestion.rate_sample import DeliveryRate, RateSamp
 
 
 class State(enum.Enum):
-    """Section 5.3."""
+    """The states of BBR (5.3)."""
 
     STARTUP = "startup"
-    """Doubles the rate each round trip until it grows no more (5.3.1)."""
+    """Doubles the rate in each round trip until the delivery rate stops growing (5.3.1)."""
     DRAIN = "drain"
-    """Empties the queue that STARTUP made (5.3.2)."""
+    """Drains the queue that STARTUP created (5.3.2)."""
     PROBE_BW_DOWN = "probe_bw_down"
-    """Sends less than is delivered, which empties the queue (5.3.3.1)."""
+    """Sends below the delivery rate, which drains the queue (5.3.3.1)."""
     PROBE_BW_CRUISE = "probe_bw_cruise"
-    """Sends what is delivered (5.3.3.2)."""
+    """Sends at the delivery rate (5.3.3.2)."""
     PROBE_BW_REFILL = "probe_bw_refill"
-    """Fills the path for one round trip, so that UP finds no slack in it (5.3.3.3)."""
+    """Fills the path for one round trip before UP (5.3.3.3)."""
     PROBE_BW_UP = "probe_bw_up"
-    """Sends more than is delivered, to see whether the path has more to give (5.3.3.4)."""
+    """Sends above the delivery rate, to probe for more bandwidth (5.3.3.4)."""
     PROBE_RTT = "probe_rtt"
-    """Sends little for a moment, to see the round trip of an empty queue (5.3.4)."""
+    """Sends little for a short time, to measure the round trip with an empty queue (5.3.4)."""
 
 
 _STARTUP, _DRAIN, _PROBE_RTT = State.STARTUP, State.DRAIN, State.PROBE_RTT
@@ -58,18 +60,19 @@ _REFILL, _UP = State.PROBE_BW_REFILL, State.PROBE_BW_UP
 
 @dataclass(frozen=True, slots=True)
 class Gains:
-    """How a state uses the model (5.6.1)."""
+    """The factors with which a state applies the model (5.6.1)."""
 
     pacing: float
-    """Of the bandwidth."""
+    """Pacing rate as a multiple of the bandwidth."""
     window: float
-    """Of the BDP."""
+    """Window as a multiple of the BDP."""
     longterm: float
-    """Of `inflight_longterm`, what was once too much: in flight at most. Infinite: no bound."""
+    """Maximum bytes in flight as a multiple of `inflight_longterm`, which was too much before.
+    Infinity means no bound."""
 
 
 _HEADROOM = 0.85
-"""Of what was once too much: the rest is left to others (2.7, BBR.Headroom)."""
+"""Share of `inflight_longterm` to use. The rest is left to other senders (2.7, BBR.Headroom)."""
 
 GAINS = {
     _STARTUP: Gains(pacing=2.77, window=2.0, longterm=math.inf),
@@ -90,96 +93,97 @@ TRANSITIONS = {
     _UP: {_DOWN, _PROBE_RTT},
     _PROBE_RTT: {_DOWN},
 }
-"""States that may follow each (5.3)."""
+"""The allowed next states of each state (5.3)."""
 
 _PACING_MARGIN = 0.99
-"""Of the bandwidth: a sender a little slower than the path builds no queue (5.6.2)."""
+"""Multiple of the bandwidth. A sender slightly slower than the path creates no queue (5.6.2)."""
 
 LOSS_THRESHOLD = 0.02
-"""Share of a flight that may be lost without meaning anything (2.7, BBR.LossThresh)."""
+"""Share of a flight whose loss is ignored (2.7, BBR.LossThresh)."""
 _CHANCE = 3.0
-"""Standard deviations beyond that which chance explains."""
+"""Standard deviations above that share that random loss explains."""
 _HEAVY_LOSS = 0.1
-"""Share of a flight beyond which the rate is lowered each round, and not once for each probe: less
-that persists at a lower rate is not of this sender's doing."""
+"""Share of a flight above which the rate is lowered in each round instead of once per probe. A
+smaller loss that persists at a lower rate is not caused by this sender."""
 _MAX_BASE_LOSS = 0.08
-"""Share that is put down to the path, or to others, at most."""
+"""Maximum share of loss that is attributed to the path or to other senders."""
 _BETA = 0.7
-"""Reduction where too much is lost (2.7, BBR.Beta)."""
+"""Factor of a reduction after excessive loss (2.7, BBR.Beta)."""
 
 _FULL_GROWTH = 1.25
 _FULL_ROUNDS, _FULL_QUEUED_ROUNDS = 3, 2
-"""Rounds without such a growth after which STARTUP has filled the path (5.3.1.2), the second where
-there is a queue."""
+"""Rounds without such growth after which STARTUP has filled the path (5.3.1.2). The second value
+applies if there is a queue."""
 
 QUEUE_TOLERATED = 0.1
-"""Minimum round trips that every datagram of a round may wait, besides HOST_DELAY: where they wait
-longer, a queue stands."""
+"""Tolerated queueing delay in minimum round trips, in addition to HOST_DELAY. If each datagram of a
+round is delayed longer, there is a standing queue."""
 _STARTUP_QUEUE = 0.5
-"""The same while STARTUP fills the path."""
+"""The same in STARTUP."""
 _QUEUED_ROUNDS = 3
-"""Rounds in each of which that is so: a moment in which a host was busy is no queue."""
+"""Consecutive rounds that must show a queue, because a busy host also causes a short delay."""
 _QUEUE_SAMPLES = 4
-"""Round trips measured in a round, at least, to say so."""
+"""Minimum number of round-trip samples in a round to detect a queue."""
 
 _MIN_RTT_WINDOW = 10.0
 _PROBE_RTT_INTERVAL = 5.0
 _PROBE_RTT_DURATION = 0.2
 """Seconds (5.3.4.3)."""
 _MIN_RTT_TOLERANCE = 0.05
-"""A round trip so near to the minimum confirms it, and spares a PROBE_RTT."""
+"""A round trip within this share of the minimum confirms it, so that PROBE_RTT is not needed."""
 
 _PROBE_WAIT = (2.0, 3.0)
-"""Seconds between two probes for bandwidth, by chance (5.3.3.5.3)."""
+"""Range of the random time in seconds between two bandwidth probes (5.3.3.5.3)."""
 _FIRST_WAIT = 0.1
-"""Share of that after STARTUP, which may have ended early."""
+"""Share of that time after STARTUP, which may have ended early."""
 _PROBE_ROUNDS = 63
-"""Rounds between them at most, or as many as there are datagrams in flight: Reno grows by as much
-in that time (5.3.3.5.1)."""
+"""Maximum rounds between two bandwidth probes; fewer if fewer datagrams are in flight. Reno grows
+by that amount in that time (5.3.3.5.1)."""
 
 _RECENT_ROUNDS = 6
-"""Rounds of which the best one is what this sender gets: in others, the host may have been busy."""
+"""Rounds whose best one is the rate that this sender gets. The host may be busy in the others."""
 _MIN_CYCLE = 0.5
-"""Seconds: what was measured is to be remembered over a moment in which the host is busy."""
+"""Minimum seconds of a cycle, so that measurements are kept while the host is briefly busy."""
 _YIELD_GAIN = 0.85
-"""Of the measured bandwidth, besides the gain of DOWN, while this sender drains a queue."""
+"""Multiple of the measured bandwidth, besides the gain of DOWN, while draining a queue."""
 _YIELD_SHARE = 0.6
-"""Of a queue: what is left of one that was this sender's, at most, once it is drained."""
+"""Maximum remaining share of a drained queue for which this sender was the cause."""
 _YIELD_MOST = 0.9
-"""Of the bandwidth: what is believed at least after one yield."""
+"""Lower bound of the bandwidth after one yield, as a share of the bandwidth before."""
 _MUCH_LOWER = 0.7
-"""Share of the bandwidth below which a yield is doubted: bandwidth is probed for again soon."""
+"""Share of the bandwidth below which the result of a yield is verified by an early probe."""
 _RETURN_ROUNDS = 3
-"""A queue that is back in so few rounds is made by others."""
+"""A queue that returns within this number of rounds is caused by other senders."""
 _CONTEST_ROUNDS = (8, 32)
-"""Rounds for which this sender does not yield after it was of no use, at first and at most."""
+"""Rounds without yielding after a yield had no effect: the initial and the maximum number."""
 
 _UP_FIRST_GROWTH = 1 / 16
-"""Of what is acknowledged: by how much UP raises the bound in its first round; twice as much in
-each that follows."""
+"""Share of the acknowledged bytes by which UP raises the bound in its first round. The share
+doubles in each further round."""
 _UP_MAX_ROUNDS = 6
-"""Rounds of UP at most while the bound is what holds it."""
+"""Maximum rounds of UP while the bound limits it."""
 _UP_GROWTH = 1.1
 _UP_FREE = 1.2
-"""By which the bandwidth grows if UP takes nothing from others: the queue is the host's."""
+"""Growth of the bandwidth that shows that UP takes nothing from other senders."""
 _UP_ROUNDS = 2
-"""Rounds of UP without such a growth of the bandwidth after which it ends."""
+"""Rounds of UP without a growth of _UP_GROWTH after which it ends."""
 _DOWN_ROUNDS = 4
-"""Rounds of DOWN at most: a queue that is not ours does not go away."""
+"""Maximum rounds of DOWN, because a queue of other senders does not disappear."""
 
 HOST_DELAY = 0.003
 """Seconds that event loops, their timers and delayed acknowledgements add at both ends."""
 SHORT_DATAGRAMS, _SHORT_WINDOW = 112, 512 * 1024
-"""Datagrams, bytes at most, that keep both ends of a path at work that is shorter than that."""
+"""Window of a path with a shorter round trip than HOST_DELAY: datagrams, and at most this many
+bytes."""
 _MAX_EXTRA = 0.05
-"""Seconds' worth of bytes that are acknowledged at once, at most: a host was busy for so long."""
+"""Maximum burst of acknowledged bytes, in seconds at the bandwidth: the time a host may be busy."""
 _EXTRA_ROUNDS = 10
-"""Rounds for which aggregation is remembered (2.7, BBR.ExtraAckedFilterLen)."""
+"""Rounds for which aggregation is stored (2.7, BBR.ExtraAckedFilterLen)."""
 
 
 @dataclass(slots=True)
 class _LossModel:
-    """What losses said (5.5.10), kept to be undone if they were spurious."""
+    """The bounds set by losses (5.5.10). A copy restores them if the losses were spurious."""
 
     longterm: float = math.inf
     shortterm: float = math.inf
@@ -193,19 +197,19 @@ class _LossModel:
 
 @dataclass(frozen=True, slots=True)
 class _Yield:
-    """What was measured before this sender drained its share of a queue."""
+    """The measurements before this sender drained its share of a queue."""
 
     queue: float
     bandwidth: float
     bound: float
-    """`bw_shortterm` before."""
+    """`bw_shortterm` before the yield."""
 
 
 class Bbr:
     """BBR on one path (see controller.Controller)."""
 
     def __init__(self, datagram_size: int, *, chance: random.Random | None = None) -> None:
-        """`chance` decides when to probe for bandwidth."""
+        """`chance` selects the times of the bandwidth probes."""
         self.datagram_size = datagram_size
         self.state = State.STARTUP
         self._gains = GAINS[self.state]
@@ -224,11 +228,11 @@ class Bbr:
         self._round_rtt = math.inf
         self._round_rtts = 0
         self._queue = 0.0
-        """Seconds that the fastest datagram of the last round waited."""
+        """Queueing delay in seconds of the fastest datagram of the last round."""
         self._queues: deque[float] = deque([0.0], maxlen=_QUEUED_ROUNDS)
-        """The same, of the last rounds."""
+        """The same for the last rounds."""
         self._queue_before = 0.0
-        """The same, when UP began."""
+        """The same at the start of UP."""
 
         self._full_bandwidth = 0.0
         self._full_rounds = 0
@@ -246,7 +250,7 @@ class Bbr:
         self._undo_lost = 0
         self._has_lowered = False
         self._base_loss = 0.0
-        """Share that was lost while nothing was tried: it is not for this sender's doing."""
+        """Share lost while this sender did not probe, which it did not cause."""
         self._base_from = (0, 0)
 
         self._state_rounds = 0
@@ -262,7 +266,7 @@ class Bbr:
         self._probe_rtt_end: float | None = None
         self._window_before = 0.0
 
-    # -- what it decides --
+    # -- decisions --
 
     @property
     def window(self) -> int:
@@ -274,15 +278,15 @@ class Bbr:
 
     @property
     def bandwidth(self) -> float:
-        """Believed to be the path's, as far as it is ours."""
+        """The estimated bandwidth of the path that is available to this sender."""
         return min(self._bandwidths.value, self._bounds.bandwidth)
 
     @property
     def min_rtt(self) -> float:
-        """Seconds; infinite while unknown."""
+        """The minimum round trip in seconds; infinite while unknown."""
         return self._min_rtt.value
 
-    # -- what it is told --
+    # -- inputs --
 
     def on_sent(self, now: float, in_flight: int, size: int) -> SendState:
         if in_flight <= 0 and self._delivery.is_app_limited:
@@ -317,20 +321,20 @@ class Bbr:
         self._set_window(ack)
 
     def on_spurious_loss(self, now: float, size: int) -> None:
-        """The bounds are as before once all that lowered them has arrived after all."""
+        """Restores the bounds after all losses that lowered them turned out to be spurious."""
         self._delivery.on_spurious_loss(size)
         self._undo_lost -= size
         if self._undo is not None and self._undo_lost <= 0:
             self._bounds, self._undo = self._undo, None
 
     def on_persistent_congestion(self) -> None:
-        """The window begins anew; the model is kept, it will be corrected (5.6.4.4)."""
+        """Resets the window. The model is kept, because later samples correct it (5.6.4.4)."""
         self._window = float(MIN_WINDOW * self.datagram_size)
 
     # -- the model --
 
     def _count_round(self, sample: RateSample) -> None:
-        """5.5.1."""
+        """Starts a new round if the sample belongs to it (5.5.1)."""
         self._is_round_start = sample.prior_delivered >= self._round_end
         if self._is_round_start:
             self._round_end = self._delivery.delivered
@@ -340,7 +344,7 @@ class Bbr:
                 self._extra.advance()
 
     def _take_rtt(self, rtt: float, now: float) -> None:
-        """5.3.4.3, 5.5.7."""
+        """Updates the minimum round trip and starts PROBE_RTT when it is due (5.3.4.3, 5.5.7)."""
         self._round_rtt = min(self._round_rtt, rtt)
         self._round_rtts += 1
         probe, minimum = self._probe_min_rtt, self._min_rtt
@@ -354,12 +358,12 @@ class Bbr:
             minimum.value, minimum.at = probe.value, probe.at
 
     def _take_bandwidth(self, sample: RateSample) -> None:
-        """5.5.5."""
+        """Updates the maximum bandwidth (5.5.5)."""
         if sample.rate and (not sample.is_app_limited or sample.rate >= self._bandwidths.value):
             self._bandwidths.update(sample.rate)
 
     def _take_aggregation(self, ack: Ack) -> None:
-        """How much more than expected is acknowledged at once (5.5.9)."""
+        """Measures the bytes acknowledged in one burst beyond the expected ones (5.5.9)."""
         expected = self.bandwidth * (ack.now - self._extra_since)
         if self._extra_delivered <= expected:
             self._extra_since, self._extra_delivered, expected = ack.now, 0, 0.0
@@ -371,7 +375,7 @@ class Bbr:
         self._extra.update(min(self._extra_delivered - expected, bound))
 
     def _take_loss(self, ack: Ack, sample: RateSample) -> None:
-        """5.5.10. ECN marks count as losses that chance does not explain."""
+        """Applies losses (5.5.10). ECN marks count as losses that are not random."""
         self._latest_bandwidth = max(self._latest_bandwidth, sample.rate)
         self._latest_delivered = max(self._latest_delivered, sample.delivered)
         self._round_lost += ack.lost + ack.ecn_ce
@@ -406,7 +410,7 @@ class Bbr:
         self._undo_lost = lost
 
     def _lower_shortterm(self) -> None:
-        """Once a round, while nothing is tried (5.5.10.3)."""
+        """Lowers the short-term bounds, once per round outside of probes (5.5.10.3)."""
         bounds = self._bounds
         if bounds.shortterm is math.inf:
             bounds.shortterm, bounds.bandwidth = self._window, self._bandwidths.value
@@ -440,7 +444,7 @@ class Bbr:
         return self._full_rounds >= rounds
 
     def _bdp(self, gain: float) -> float:
-        """Bytes in flight when the path is used to `gain` times what it carries (5.6.4.2)."""
+        """Returns `gain` times the bandwidth-delay product in bytes (5.6.4.2)."""
         if self._min_rtt.value is math.inf or not self._bandwidths.value:
             return float(INITIAL_WINDOW * self.datagram_size)
         return gain * self.bandwidth * self._min_rtt.value
@@ -451,12 +455,15 @@ class Bbr:
 
     @property
     def _is_short(self) -> bool:
-        """Whether the path is shorter than what hosts add."""
+        """Whether the round trip of the path is shorter than the delay of the hosts."""
         return self._min_rtt.value < HOST_DELAY
 
     def _tolerated(self, share: float) -> float:
-        """Seconds of waiting that are no queue. On a path shorter than what hosts add, waiting says
-        nothing of it: it is the processors that are busy."""
+        """The delay in seconds that does not indicate a queue.
+
+        It is infinite on a path that is shorter than the delay of the hosts, because a delay is
+        then caused by busy processors.
+        """
         if self._is_short:
             return math.inf
         return share * self._min_rtt.value + HOST_DELAY
@@ -486,7 +493,7 @@ class Bbr:
         )
         yielded = self._yielded
         if yielded is not None:
-            # The queue that is left shows one round trip later.
+            # The remaining queue is measured one round trip later.
             is_below = self._is_round_start and not self._has_queue
         if is_below or self._state_rounds > _DOWN_ROUNDS:
             if yielded is not None:
@@ -508,13 +515,16 @@ class Bbr:
             self._enter(_DOWN)
 
     def _contest(self) -> None:
-        """To give way is of no use for some rounds."""
+        """Disables yielding for some rounds, because it had no effect."""
         self._contested_until = self._rounds + self._contest_rounds
         self._contest_rounds = min(2 * self._contest_rounds, _CONTEST_ROUNDS[1])
 
     def _yield(self) -> None:
-        """Drains this sender's share of a queue, at what it gets of the bottleneck and not at what
-        it believed to get: together with others that was too much."""
+        """Starts to drain this sender's share of a queue.
+
+        The rate is based on the measured share of the bottleneck. The earlier estimate was too
+        high, given the traffic of other senders.
+        """
         measured = min(self._recent.value or math.inf, self._bandwidths.value)
         self._yielded = _Yield(self._queue, measured, self._bounds.bandwidth)
         self._bounds.bandwidth = min(_YIELD_GAIN * measured, self._bounds.bandwidth)
@@ -526,7 +536,7 @@ class Bbr:
             self._base_loss = min(lost / (delivered + lost), _MAX_BASE_LOSS)
 
     def _end_yield(self, yielded: _Yield) -> None:
-        """Whose queue it was shows in whether it went away."""
+        """Evaluates a yield: if the queue has shrunk, this sender was its cause."""
         self._yielded = None
         before = self._bandwidths.value
         is_ours = self._queue <= _YIELD_SHARE * yielded.queue
@@ -539,11 +549,11 @@ class Bbr:
         self._yielded_at = self._rounds
         self._contest_rounds = _CONTEST_ROUNDS[0]
         if yielded.bandwidth < _MUCH_LOWER * before:
-            self._wait *= _FIRST_WAIT  # if it was no queue but a busy host, UP shows it
+            self._wait *= _FIRST_WAIT  # UP detects whether a busy host was the cause
 
     @property
     def _is_contested(self) -> bool:
-        """Whether a queue is believed to be made by others."""
+        """Whether a queue counts as caused by other senders."""
         return self._rounds < self._contested_until
 
     def _in_refill(self, ack: Ack) -> None:
@@ -573,7 +583,7 @@ class Bbr:
             self._begin_down(ack.now)
 
     def _raise_longterm(self, ack: Ack) -> None:
-        """Beyond what was once too much, faster with each round (5.3.3.4)."""
+        """Raises the long-term bound, by more in each round (5.3.3.4)."""
         bounds = self._bounds
         if bounds.longterm is math.inf:
             return
@@ -581,7 +591,7 @@ class Bbr:
         bounds.longterm += share * ack.acknowledged
 
     def _in_probe_rtt(self, ack: Ack) -> None:
-        """5.3.4.3."""
+        """Ends PROBE_RTT after enough time with few bytes in flight (5.3.4.3)."""
         if self._probe_rtt_end is None:
             if ack.in_flight <= self._probe_rtt_window() or self._state_rounds > 2:
                 self._probe_rtt_end = ack.now + max(_PROBE_RTT_DURATION, self._min_rtt.value)
@@ -595,14 +605,14 @@ class Bbr:
         return max(window, MIN_WINDOW * self.datagram_size)
 
     def _is_time_to_probe(self, now: float) -> bool:
-        """5.3.3.5."""
+        """Whether the next bandwidth probe is due (5.3.3.5)."""
         rounds = min(_PROBE_ROUNDS, max(self._bdp(1.0) / self.datagram_size, 8))
         waited = self._rounds - self._cycle_rounds
         elapsed = now - self._cycle_at
         return elapsed >= self._wait or (waited >= rounds and elapsed >= _MIN_CYCLE)
 
     def _begin_down(self, now: float) -> None:
-        """A cycle of bandwidth probing begins (5.3.3.6)."""
+        """Starts a cycle of bandwidth probing (5.3.3.6)."""
         if self.state is _UP:
             self._bandwidths.advance()
         self._cycle_at, self._cycle_rounds = now, self._rounds
@@ -636,17 +646,17 @@ class Bbr:
         self._gains = GAINS[state]
         self._state_rounds = 0
 
-    # -- what follows --
+    # -- rate and window --
 
     def _set_rate(self) -> None:
-        """5.6.2."""
+        """Sets the pacing rate (5.6.2)."""
         minimum = self._min_rtt.value
         if minimum is math.inf:
             return
         gain = self._gains.pacing
         is_short = minimum < HOST_DELAY
         if is_short:
-            gain = max(gain, GAINS[_UP].pacing)  # the window is what limits it
+            gain = max(gain, GAINS[_UP].pacing)  # the window is the limit
         rate = gain * self.bandwidth * _PACING_MARGIN
         least = INITIAL_WINDOW * self.datagram_size / max(minimum, 0.001)
         if self._bounds.is_full:
@@ -655,7 +665,7 @@ class Bbr:
             self._rate = max(rate, self._rate, gain * least)
 
     def _set_window(self, ack: Ack) -> None:
-        """5.6.4."""
+        """Sets the congestion window (5.6.4)."""
         gains = self._gains
         host = min(HOST_DELAY, self._min_rtt.value + HOST_DELAY / 6)
         room = self._bdp(gains.window) + self._extra.value + self.bandwidth * host

@@ -1,4 +1,4 @@
-"""Which congestion controller a connection has."""
+"""Selection of the congestion controller by name."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ CONTROLLERS: Mapping[Algorithm, Callable[[int], Controller]] = {
     Algorithm.CUBIC: Cubic,
     Algorithm.RENO: Reno,
 }
-"""By name; each is given the datagram size in bytes."""
+"""Controllers by name. Each takes the datagram size in bytes."""
 
 
 def algorithm(name: str) -> Algorithm:
-    """The algorithm of that name. Raises ValueError for an unknown one."""
+    """Returns the algorithm `name`. Raises ValueError if it is unknown."""
     try:
         return Algorithm(name)
     except ValueError:

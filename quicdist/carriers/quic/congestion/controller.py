@@ -1,6 +1,7 @@
-"""What a congestion controller is told and what it decides. Pure: times are told.
+"""The interface of congestion controllers.
 
-Sizes in bytes, times in seconds, rates in bytes a second.
+A controller does no I/O and reads no clock. Sizes are in bytes, times in seconds, rates in bytes
+per second.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from typing import NamedTuple, Protocol
 from quicdist.carriers.quic.congestion.rate_sample import SendState
 
 INITIAL_WINDOW = 10
-"""Datagrams (RFC 9002, section 7.2)."""
+"""Initial window in datagrams (RFC 9002, section 7.2)."""
 
 MIN_WINDOW = 4
-"""Datagrams (draft-ietf-ccwg-bbr, section 2.7, BBR.MinPipeCwnd)."""
+"""Minimum window in datagrams (draft-ietf-ccwg-bbr, section 2.7, BBR.MinPipeCwnd)."""
 
 
 class Algorithm(enum.Enum):
-    """The congestion controllers that there are, by the name used in settings."""
+    """The available congestion controllers, by the name used in settings."""
 
     BBR = "bbr"
     CUBIC = "cubic"
@@ -26,7 +27,7 @@ class Algorithm(enum.Enum):
 
 
 class Ack(NamedTuple):
-    """All that one acknowledgement told. Made after lost packets were looked for."""
+    """The result of one acknowledgement, including the losses that it revealed."""
 
     now: float
     acknowledged: int
@@ -34,13 +35,13 @@ class Ack(NamedTuple):
     lost: int
     """Bytes newly declared lost."""
     in_flight: int
-    """Bytes in flight after both."""
+    """Bytes in flight afterwards."""
     newest: SendState | None
-    """State with which the acknowledged packet left that left last."""
+    """Send state of the last sent packet among the acknowledged ones."""
     newest_lost: SendState | None = None
-    """State with which the lost packet left that left last."""
+    """Send state of the last sent packet among the lost ones."""
     rtt: float | None = None
-    """The round trip measured, without the peer's delay."""
+    """The measured round trip, without the delay of the peer."""
     ecn_ce: int = 0
     """Bytes newly reported as marked with Congestion Experienced (RFC 9000, section 13.4)."""
 
@@ -49,27 +50,27 @@ class Controller(Protocol):
     """Congestion control of one path."""
 
     datagram_size: int
-    """What the path carries at most; may be set anew."""
+    """Maximum datagram size of the path. It may be changed."""
 
     @property
     def window(self) -> int:
-        """Bytes that may be in flight, at least MIN_WINDOW datagrams."""
+        """Maximum bytes in flight, at least MIN_WINDOW datagrams."""
 
     @property
     def pacing_rate(self) -> float:
-        """Rate at which datagrams are to leave; 0 while nothing is known (unpaced)."""
+        """The rate at which to send; 0 while it is unknown, which disables pacing."""
 
     def on_sent(self, now: float, in_flight: int, size: int) -> SendState:
-        """`size` bytes leave, with `in_flight` bytes in flight before them."""
+        """Reports that `size` bytes are sent, with `in_flight` bytes in flight before."""
 
     def on_app_limited(self, in_flight: int) -> None:
-        """There is nothing to send, though more could be in flight."""
+        """Reports that there is no data to send although the window has room."""
 
     def on_ack(self, ack: Ack) -> None:
-        """One acknowledgement, or a loss timer (which acknowledges nothing)."""
+        """Reports an acknowledgement, or an expired loss timer without acknowledged bytes."""
 
     def on_spurious_loss(self, now: float, size: int) -> None:
-        """`size` bytes that were declared lost were acknowledged after all."""
+        """Reports that `size` bytes that were declared lost are acknowledged."""
 
     def on_persistent_congestion(self) -> None:
-        """All was lost over a long time (RFC 9002, section 7.6)."""
+        """Reports persistent congestion (RFC 9002, section 7.6)."""

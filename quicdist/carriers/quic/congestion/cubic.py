@@ -1,4 +1,4 @@
-"""CUBIC (RFC 9438), for comparison and for networks that want a loss-based sender."""
+"""CUBIC (RFC 9438), for comparison and for networks that require a loss-based sender."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from quicdist.carriers.quic.congestion.controller import MIN_WINDOW, Ack
 from quicdist.carriers.quic.congestion.reno import WindowController
 
 _C = 0.4
-"""Datagrams a second cubed (RFC 9438, section 5)."""
+"""The constant C in datagrams per second cubed (RFC 9438, section 5)."""
 _BETA = 0.7
 _FRIENDLY = 3 * (1 - _BETA) / (1 + _BETA)
-"""Datagrams a round trip that a Reno with this reduction grows by (section 4.3)."""
+"""Growth in datagrams per round trip of Reno with this reduction (section 4.3)."""
 _MAX_GROWTH = 1.5
-"""Of the window, that is aimed at in a round trip (section 4.2)."""
+"""Maximum target of one round trip as a multiple of the window (section 4.2)."""
 _HYSTART_SAMPLES = 8
 _HYSTART_DELAY = (0.004, 0.016)
-"""Seconds by which the round trip grows where slow start ends (RFC 9406, section 4.2)."""
+"""Growth of the round trip in seconds that ends slow start (RFC 9406, section 4.2)."""
 
 
 class Cubic(WindowController):
-    """RFC 9438, with slow start ended by delay (RFC 9406)."""
+    """CUBIC (RFC 9438) with HyStart++, which ends slow start by delay (RFC 9406)."""
 
     def __init__(self, datagram_size: int) -> None:
         super().__init__(datagram_size)
@@ -37,7 +37,7 @@ class Cubic(WindowController):
     def _cut(self) -> None:
         self._before_largest = self._largest
         window = self._window
-        # Fast convergence (section 4.7): one that has to give way leaves room for others.
+        # Fast convergence (section 4.7) leaves bandwidth to new flows.
         gives_way = window < self._largest
         self._largest = window * (1 + _BETA) / 2 if gives_way else window
         self._window = max(window * _BETA, MIN_WINDOW * self.datagram_size)

@@ -1,4 +1,4 @@
-"""Windowed maximum and minimum for model-based congestion control. Pure: times are told."""
+"""Windowed maximum and minimum for model-based congestion control, without I/O and clock."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import math
 class MaxFilter:
     """The largest value of the current window and the `length - 1` windows before it.
 
-    What a window is, is up to the caller: BBR uses bandwidth probing cycles for bandwidth and round
-    trips for aggregation (draft-ietf-ccwg-bbr, BBR.MaxBwFilter and BBR.ExtraACKedFilter).
+    The caller defines the windows: BBR uses bandwidth probing cycles for bandwidth and round trips
+    for aggregation (draft-ietf-ccwg-bbr, BBR.MaxBwFilter and BBR.ExtraACKedFilter).
     """
 
     __slots__ = ("_values", "value")
@@ -19,14 +19,14 @@ class MaxFilter:
         self.value = 0.0
 
     def update(self, value: float) -> None:
-        """One measurement of the current window."""
+        """Adds a measurement to the current window."""
         if value > self._values[0]:
             self._values[0] = value
             if value > self.value:
                 self.value = value
 
     def advance(self) -> None:
-        """Begins a window. One without any measurement is not begun: it would only forget."""
+        """Starts a new window, unless the current one has no measurement yet."""
         if not self._values[0]:
             return
         self._values.insert(0, 0.0)
@@ -34,7 +34,7 @@ class MaxFilter:
         self.value = max(self._values)
 
     def replace(self, value: float) -> None:
-        """Forgets all measurements for this one."""
+        """Replaces all measurements by this one."""
         self._values = [0.0] * len(self._values)
         self._values[0] = self.value = value
 
@@ -48,14 +48,14 @@ class MinFilter:
         self.window = window
         self.value = math.inf
         self.at = 0.0
-        """When the value was measured, or last confirmed."""
+        """Time when the value was measured or last confirmed."""
 
     def is_expired(self, now: float) -> bool:
         """Whether the value is older than the window."""
         return self.value is math.inf or now > self.at + self.window
 
     def update(self, value: float, now: float) -> None:
-        """One measurement."""
+        """Adds a measurement."""
         if value <= self.value or self.is_expired(now):
             self.value, self.at = value, now
 

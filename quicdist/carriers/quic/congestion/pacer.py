@@ -1,10 +1,10 @@
-"""When datagrams may leave: at a rate, in small bursts, with what a late timer missed made up for.
+"""Pacing of datagrams: a token bucket that compensates for late timers.
 
-Event loops' timers have a resolution of a millisecond and come later than that on a busy machine.
-A pacer that lets go one datagram per timer would send as many datagrams as there are timers. This
-one counts in bytes what the time gone by allows, up to a bound, so that the rate holds on average
-whatever the timers do, and a burst is never longer than the bound (draft-ietf-ccwg-bbr, sections
-5.6.2 and 5.6.3; RFC 9002, section 7.7). Pure: times are told. Sizes in bytes, times in seconds.
+Timers of event loops have a resolution of a millisecond and are later on a busy machine. A pacer
+that sends one datagram per timer would be limited by the number of timers. This pacer counts the
+bytes that the elapsed time allows, up to a bound. The average rate is therefore independent of the
+timers, and a burst never exceeds the bound (draft-ietf-ccwg-bbr, 5.6.2 and 5.6.3; RFC 9002, 7.7).
+It does no I/O and reads no clock. Sizes are in bytes, times in seconds.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from __future__ import annotations
 import math
 
 QUANTUM = 0.001
-"""Seconds' worth of bytes that leave together: timers have no finer resolution."""
+"""Size of a burst in seconds at the rate, which is the resolution of timers."""
 
 MAX_LATE = 0.008
-"""Seconds' worth of bytes that a late timer may make up for at once."""
+"""Maximum burst after a late timer, in seconds at the rate."""
 
 _MIN_BURST = 10
-"""Datagrams that may leave at once at any rate (RFC 9002, section 7.7)."""
+"""Size of a burst in datagrams that is allowed at any rate (RFC 9002, section 7.7)."""
 
 
 class Pacer:
@@ -31,49 +31,51 @@ class Pacer:
         self._rate = 0.0
         self._at = -math.inf
         self.is_idle = True
-        """Nothing has left since `on_idle`."""
+        """Whether nothing was sent since `on_idle`."""
         self._tokens = float(_MIN_BURST * datagram_size)
 
     @property
     def rate(self) -> float:
-        """Bytes a second; 0 means unpaced."""
+        """The rate in bytes per second; 0 disables pacing."""
         return self._rate
 
     def set_rate(self, rate: float, now: float) -> None:
-        """A new rate from now on; the time gone by counts at the old one. Raises ValueError for one
-        that is negative or not a number."""
+        """Sets the rate. The time before `now` counts at the previous rate.
+
+        Raises ValueError if the rate is negative or not a number.
+        """
         if not rate >= 0:
-            raise ValueError(f"invalid pacing rate {rate}: expected bytes a second, 0 or more")
+            raise ValueError(f"invalid pacing rate {rate}: expected bytes per second, 0 or more")
         self._refill(now)
         self._rate = rate
 
     def room(self, now: float) -> float:
-        """Bytes that may leave now. The datagram that uses up the rest may be larger than it."""
+        """Number of bytes that may be sent now. The last datagram may exceed the rest."""
         if not self._rate:
             return math.inf
         self._refill(now)
         return self._tokens
 
     def has_room(self, now: float) -> bool:
-        """Whether a datagram may leave now."""
+        """Whether a datagram may be sent now."""
         if not self._rate:
             return True
-        if now > self._at:  # asked for each datagram of a burst, at one time
+        if now > self._at:  # called for each datagram of a burst with the same time
             self._refill(now)
         return self._tokens > 0
 
     def on_sent(self, size: int) -> None:
-        """`size` bytes left."""
+        """Reports that `size` bytes were sent."""
         self.is_idle = False
         if self._rate:
             self._tokens -= size
 
     def on_idle(self) -> None:
-        """Nothing waits: the time until something does is not made up for."""
+        """Reports that there is no data to send. The idle time adds no bytes to later bursts."""
         self.is_idle = True
 
     def next_time(self, now: float) -> float:
-        """When the next quantum may leave; `now` if it may already."""
+        """Time when the next burst may be sent; `now` if it may be sent already."""
         if not self._rate:
             return now
         self._refill(now)

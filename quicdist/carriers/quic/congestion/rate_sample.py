@@ -1,9 +1,10 @@
 """Delivery-rate samples (draft-ietf-ccwg-bbr, section 4.1, "Delivery Rate Samples").
 
-The rate at which data arrives is what was acknowledged between the departure of a packet and its
-acknowledgement, divided by the longer of the time in which those packets were sent and the time in
-which they were acknowledged: neither a burst of ours nor acknowledgements that come in bunches can
-make it larger than it is. Pure: times are told. Sizes in bytes, times in seconds.
+The delivery rate is the number of bytes acknowledged between the sending of a packet and its
+acknowledgement, divided by the time in which they were sent or the time in which they were
+acknowledged, whichever is longer. Therefore neither bursts of this sender nor bursts of
+acknowledgements can increase it. This module does no I/O and reads no clock. Sizes are in bytes,
+times in seconds.
 """
 
 from __future__ import annotations
@@ -14,33 +15,34 @@ from typing import NamedTuple
 
 @dataclass(slots=True)
 class SendState:
-    """The state of the connection when a packet left; packets that leave in one burst share it."""
+    """The state of the connection when a packet was sent. The packets of one burst share it."""
 
     sent_at: float
     delivered: int
     delivered_at: float
     first_sent_at: float
-    """When the first packet of the flight left with which this one is measured."""
+    """Time when the first packet of the measured flight was sent."""
     lost: int
     in_flight: int
-    """Bytes in flight, those of the burst included (`tx_in_flight`)."""
+    """Bytes in flight, including the burst (`tx_in_flight`)."""
     is_app_limited: bool
 
 
 class RateSample(NamedTuple):
-    """What the acknowledgement of a packet tells."""
+    """The measurement that the acknowledgement of a packet provides."""
 
     delivered: int
-    """Bytes acknowledged since the packet left."""
+    """Bytes acknowledged since the packet was sent."""
     lost: int
-    """Bytes lost since the packet left."""
+    """Bytes lost since the packet was sent."""
     interval: float
     rate: float
-    """Bytes a second; 0 where the interval is too short to tell."""
+    """Bytes per second; 0 if the interval is too short for a measurement."""
     prior_delivered: int
     in_flight: int
     is_app_limited: bool
-    """The application had less to send than the path could carry: the rate is a lower bound."""
+    """Whether the application had too little data to fill the path, so that the rate is a lower
+    bound."""
 
 
 class DeliveryRate:
@@ -52,14 +54,14 @@ class DeliveryRate:
         self._delivered_at = 0.0
         self._first_sent_at = 0.0
         self._app_limited_until = 0
-        """While `delivered` is not above this, samples are application-limited; 0 is never."""
+        """Samples are application-limited until `delivered` exceeds this. 0 means never."""
 
     @property
     def is_app_limited(self) -> bool:
         return self._app_limited_until > 0
 
     def on_sent(self, now: float, in_flight: int, size: int) -> SendState:
-        """`size` bytes leave, with `in_flight` bytes in flight before them."""
+        """Reports that `size` bytes are sent, with `in_flight` bytes in flight before."""
         if in_flight <= 0:
             self._first_sent_at = self._delivered_at = now
         return SendState(
@@ -73,20 +75,20 @@ class DeliveryRate:
         )
 
     def on_app_limited(self, in_flight: int) -> None:
-        """There is nothing to send, though more could be in flight (section 4.1.2.4)."""
+        """Reports that there is no data to send although the window has room (section 4.1.2.4)."""
         self._app_limited_until = max(self.delivered + in_flight, 1)
 
     def on_lost(self, size: int) -> None:
         self.lost += size
 
     def on_spurious_loss(self, size: int) -> None:
-        """What was counted as lost has arrived."""
+        """Reports that bytes that were declared lost have arrived."""
         self.lost = max(self.lost - size, 0)
 
     def on_acknowledged(
         self, now: float, size: int, newest: SendState | None, min_interval: float
     ) -> RateSample | None:
-        """`size` bytes were acknowledged, the packet of them that left last with state `newest`.
+        """Reports `size` acknowledged bytes; `newest` is the state of the last sent packet of them.
 
         The rate is 0 if the interval is shorter than `min_interval` (the minimum round trip).
         """

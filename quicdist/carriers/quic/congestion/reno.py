@@ -1,4 +1,4 @@
-"""NewReno as in RFC 9002, section 7: the baseline that others are compared with."""
+"""NewReno (RFC 9002, section 7), the baseline for comparisons."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from quicdist.carriers.quic.congestion.rate_sample import DeliveryRate, SendStat
 
 _LOSS_REDUCTION = 0.5
 _SLOW_START_PACE, _PACE = 2.0, 1.25
-"""Pacing rate in windows a round trip (RFC 9002, section 7.7)."""
+"""Pacing rate in windows per round trip (RFC 9002, section 7.7)."""
 
 
 class WindowController:
-    """What controllers that count losses have in common: slow start, one reduction a round trip,
-    its undoing, pacing by the window."""
+    """Base class of loss-based controllers.
+
+    It implements slow start, one reduction per round trip, its reversal after spurious losses, and
+    pacing by the window.
+    """
 
     def __init__(self, datagram_size: int) -> None:
         self.datagram_size = datagram_size
@@ -60,7 +63,7 @@ class WindowController:
             self._grow(ack)
 
     def _reduce(self, now: float, lost: SendState, size: int) -> None:
-        """Once for all that left before the reduction (RFC 9002, section 7.3.2)."""
+        """Reduces the window, once for all packets sent before (RFC 9002, section 7.3.2)."""
         if lost.sent_at <= self._recovery_at:
             self._lost_in_recovery += size
             return
@@ -80,7 +83,7 @@ class WindowController:
             self._window += self.datagram_size * ack.acknowledged / self._window
 
     def on_spurious_loss(self, now: float, size: int) -> None:
-        """The last reduction is undone when all that led to it has arrived (RFC 9438, 4.9)."""
+        """Reverts the last reduction if all losses that caused it were spurious (RFC 9438, 4.9)."""
         self._delivery.on_spurious_loss(size)
         self._lost_in_recovery -= size
         if self._before is None or self._lost_in_recovery > 0:
@@ -91,7 +94,7 @@ class WindowController:
         self._restored()
 
     def _restored(self) -> None:
-        """The last reduction was undone."""
+        """Called after the last reduction was reverted."""
 
     def on_persistent_congestion(self) -> None:
         self._window = MIN_WINDOW * self.datagram_size
@@ -99,4 +102,4 @@ class WindowController:
 
 
 class Reno(WindowController):
-    """RFC 9002, section 7."""
+    """NewReno (RFC 9002, section 7)."""

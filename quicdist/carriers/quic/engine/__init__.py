@@ -77,16 +77,20 @@ class Closed:
 class EngineSink(Protocol):
     """Callbacks for the events of a connection, called by `EngineConnection.drain`."""
 
-    def handshake_completed(self, alpn: str) -> None: ...
+    def handshake_completed(self, alpn: str) -> None:
+        """The TLS handshake is complete, with this ALPN protocol. Certificates are available."""
 
-    def stream_data(self, stream: int, data: bytes) -> None: ...
+    def stream_data(self, stream: int, data: bytes) -> None:
+        """The next data of a stream was received."""
 
     def stream_ended(self, stream: int, how: str) -> None:
         """The peer finished or reset the stream, or sent STOP_SENDING; `how` states which."""
 
-    def connection_id_issued(self, connection_id: bytes) -> None: ...
+    def connection_id_issued(self, connection_id: bytes) -> None:
+        """The peer may use this connection ID from now on (RFC 9000, 5.1.1)."""
 
-    def connection_id_retired(self, connection_id: bytes) -> None: ...
+    def connection_id_retired(self, connection_id: bytes) -> None:
+        """The peer no longer uses this connection ID (RFC 9000, 5.1.2)."""
 
 
 class EngineConnection(Protocol):
@@ -110,8 +114,10 @@ class EngineConnection(Protocol):
 
     @property
     def certificates(self) -> Certificates:
-        """The certificates that the peer presented in TLS, its own first; empty if it presented
-        none. TLS has verified that the peer has the key of the first one, but nothing else."""
+        """The certificates that the peer presented in TLS, its own first; empty if there are none.
+
+        TLS has verified that the peer has the key of the first one, but nothing else.
+        """
 
     @property
     def is_confirmed(self) -> bool:
@@ -125,7 +131,8 @@ class EngineConnection(Protocol):
         """
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """The current path, which changes when the peer migrates."""
 
     @property
     def allowance(self) -> float:
@@ -158,8 +165,10 @@ class EngineConnection(Protocol):
         """Sets whether the queued data of a stream must be in one STREAM frame if it fits."""
 
     def peer_proved(self) -> None:
-        """Reports that the peer has proved the cookie, which lifts the limits for unauthenticated
-        peers (see `quicdist.limits.ConnectionBounds`)."""
+        """Lifts the limits for unauthenticated peers, after the peer has proved the cookie.
+
+        See `quicdist.limits.ConnectionBounds`.
+        """
 
     def transmit(self, now: float) -> Sequence[Datagram]:
         """Returns the datagrams to send now.
@@ -175,17 +184,17 @@ class EngineConnection(Protocol):
     def timer(self) -> float | None:
         """Returns the time at which to call `handle_timer`; None if no timer is set."""
 
-    def handle_timer(self, now: float) -> None: ...
+    def handle_timer(self, now: float) -> None:
+        """Handles expired timers: loss detection, probes, and the idle timeout."""
 
     def acknowledged(self) -> int:
         """Returns the number of bytes acknowledged without gaps, on all streams."""
 
     def sent(self) -> int:
-        """Bytes that have left at least once, over all streams written to."""
+        """Returns the number of bytes that were sent at least once, on all streams."""
 
     def pacing_rate(self) -> float:
-        """Bytes a second at which the congestion controller lets them leave; 0 where it sets no
-        rate, or this engine does not tell."""
+        """Returns the pacing rate in bytes per second; 0 if there is none or it is unknown."""
 
     def received(self) -> int:
         """Returns the number of bytes received in order on all streams, including rejected ones."""
@@ -193,12 +202,15 @@ class EngineConnection(Protocol):
     def grant(self, credit: int) -> None:
         """Allows the peer to send `credit` bytes beyond `received` (MAX_DATA; RFC 9000, 4.1)."""
 
-    def ping(self) -> None: ...
+    def ping(self) -> None:
+        """Queues a PING frame (RFC 9000, 19.2)."""
 
     @property
     def reset_token(self) -> bytes:
-        """The peer's stateless reset token; empty if it has sent none, or if the engine does not
-        provide it."""
+        """The peer's stateless reset token.
+
+        Empty if the peer has sent none, or if the engine does not provide it.
+        """
 
     def is_reset(self, data: bytes, now: float) -> bool:
         """Returns whether a datagram from the peer's address is a stateless reset.
@@ -210,14 +222,16 @@ class EngineConnection(Protocol):
         """Switches to another connection ID of the peer, if one is available (RFC 9000, 5.1.1)."""
 
     def move(self, now: float) -> None:
-        """Migrates the connection after a change of the local address, with another connection ID
-        (RFC 9000, 9.5)."""
+        """Migrates the connection to another local address and connection ID (RFC 9000, 9.5)."""
 
     def path_changed(self, now: float) -> None:
-        """Restarts congestion control, the round-trip estimate and the path MTU search (RFC 9000,
-        9.4). The datagrams take another path, of which the library sees nothing."""
+        """Restarts congestion control, the round-trip estimate and the path MTU search.
 
-    def close(self, error_code: int, reason: str) -> None: ...
+        The datagrams take another path, of which the library sees nothing (RFC 9000, 9.4).
+        """
+
+    def close(self, error_code: int, reason: str) -> None:
+        """Closes the connection with an application error code (RFC 9000, 19.19)."""
 
     def close_with_alert(self, alert: Alert) -> None:
         """Closes the connection with a TLS alert, as for a rejected certificate (RFC 9001, 4.8)."""
@@ -228,12 +242,14 @@ class EngineConnection(Protocol):
     def probe_timeout(self) -> float:
         """Returns the probe timeout in seconds (RFC 9002, 6.2)."""
 
-    def round_trip(self) -> float | None: ...
+    def round_trip(self) -> float | None:
+        """Returns the smoothed round trip in seconds, or None before the first sample."""
 
     def least_round_trip(self) -> float:
-        """Seconds; infinite while unknown, or where this engine does not tell."""
+        """Returns the minimum round trip in seconds; infinite while it is unknown."""
 
-    def datagrams_lost(self) -> int: ...
+    def datagrams_lost(self) -> int:
+        """Returns the number of packets declared lost (RFC 9002, 6.1)."""
 
     def release(self) -> None:
         """Frees all resources. The connection must have ended, and no other call may follow."""

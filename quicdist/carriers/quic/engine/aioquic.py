@@ -1,12 +1,19 @@
-"""aioquic behind the contract of this package: the only module that knows it.
+"""The adapter of aioquic. The `aioquic_*` modules of this package are part of it.
 
-Built on its sans-IO `QuicConnection`. Private attributes are used where it has no other way to:
-grow receive windows by what was consumed (its own grow by what came), see what is acknowledged,
-learn of a peer's close before the draining time is over, keep a handshake message in one STREAM
-frame, choose and read stateless reset tokens, derive TLS exporter values, try a new path at once,
-ask who dials us for a certificate, see what was presented, and see whether the handshake is
-confirmed.
-tests/carriers/test_aioquic_internals.py fails when one of them moves.
+It uses the sans-IO `QuicConnection` of aioquic. Private attributes are used where aioquic has no
+public interface:
+
+- to extend receive windows by the consumed bytes instead of the received ones
+- to see which bytes are acknowledged
+- to detect the close of a peer before the draining period is over
+- to keep a handshake message in one STREAM frame
+- to set and read stateless reset tokens
+- to derive TLS exporter values
+- to probe a new path immediately
+- to request a certificate from dialers, and to read the presented one
+- to see whether the handshake is confirmed
+
+tests/carriers/test_aioquic_internals.py fails if one of them changes in aioquic.
 """
 
 from __future__ import annotations
@@ -66,31 +73,31 @@ from quicdist.protocol.dialects.base import Buffer
 
 _VERSIONS = [int(QuicProtocolVersion.VERSION_1), int(QuicProtocolVersion.VERSION_2)]
 _ACK_EVERY = 16
-"""Packets that are acknowledged at once, where fewer wait for more: a sender of bulk waits for
-it."""
+"""Number of packets that are acknowledged immediately instead of after a delay, because a bulk
+sender waits for the acknowledgement."""
 
-# What aioquic warns of is in the connection's end; without a handler it would go to stderr.
+# The end of the connection reports these errors. Without a handler they would go to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
 
 
 _CAN_PROBE = hasattr(QuicConnection, "_flush_builder")
-"""Older versions of aioquic send no datagrams of our own making: what leaves them stays small."""
+"""Older versions of aioquic have no probe datagrams, so path MTU discovery is disabled."""
 
 
 class _Quic(BoundedQuic):
-    """aioquic's connection without its own growing of windows, and able to keep chunks whole.
+    """aioquic's connection without automatic windows, and with whole messages in STREAM frames.
 
-    Its connection ids have the reset tokens that it is told, where it would draw lots.
+    Its connection IDs have given reset tokens instead of random ones.
     """
 
     whole = True
     reset_token_of: ResetTokenOf
     exporter_secret = b""
-    """exporter_master_secret of the TLS session, once it is known."""
+    """The exporter_master_secret of the TLS session; empty until it is known."""
     groups: Sequence[Group] = ()
-    """Key exchanges that are taken; none is the library's choice."""
+    """Accepted key exchange groups. If empty, the library selects them."""
     asks_certificate = False
-    """As a server: whether the client must say who it is. It may answer that it is nobody."""
+    """Whether a server requests a client certificate. The client may answer without one."""
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
@@ -101,8 +108,8 @@ class _Quic(BoundedQuic):
     def _update_traffic_key(
         self, direction: Direction, epoch: Epoch, cipher_suite: CipherSuite, secret: bytes
     ) -> None:
-        # The first 1-RTT key is made when the transcript ends with the server's Finished: the
-        # moment of the exporter_master_secret (RFC 8446, 7.1).
+        # The first 1-RTT key is derived when the transcript ends with the server's Finished. The
+        # exporter_master_secret uses the same transcript (RFC 8446, 7.1).
         if epoch is Epoch.ONE_RTT and not self.exporter_secret:
             assert self.tls.key_schedule is not None
             self.exporter_secret = self.tls.key_schedule.derive_secret(b"exp master")
@@ -116,14 +123,14 @@ class _Quic(BoundedQuic):
 
     @property
     def carries_probes(self) -> bool:
-        """Whether the path in use is known to be the peer's and nothing but 1-RTT is spoken."""
+        """Whether the current path is validated and only 1-RTT packets are in use."""
         is_up = self._handshake_confirmed and self._state is QuicConnectionState.CONNECTED
         return is_up and not self._close_pending and self._network_paths[0].is_validated
 
     def probe_size(
         self, size: int, now: float, told: Callable[[QuicDeliveryState, int], None]
     ) -> Sequence[Datagram]:
-        """A datagram of `size` bytes that holds a PING; its loss says nothing of congestion."""
+        """Returns a datagram of `size` bytes with a PING. Its loss does not count as congestion."""
         path = self._network_paths[0]
         builder = QuicPacketBuilder(
             host_cid=self.host_cid,
@@ -142,14 +149,14 @@ class _Quic(BoundedQuic):
         return self._flush_builder(builder, path, self._peer_cid.cid, now)
 
     def set_datagram_size(self, size: int) -> None:
-        """What is sent from now on, at most."""
+        """Sets the maximum size of sent datagrams."""
         self._max_datagram_size = size
         congestion: Any = self._loss._cc
         congestion._max_datagram_size = size
         self._loss._pacer._max_datagram_size = size
 
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
-        # It doubles the limit when half of it is used: let nothing seem used meanwhile.
+        # aioquic doubles a limit when half of it is used. Here no limit appears to be used.
         limit = self._local_max_data
         streams = self._local_max_streams_bidi
         if limit.value == limit.sent and streams.value == streams.sent:
@@ -184,7 +191,7 @@ class _Quic(BoundedQuic):
         return super()._write_stream_frame(builder, space, stream, max_offset)
 
     def _fits(self, builder: QuicPacketBuilder, stream: QuicStream) -> bool:
-        """Whether this packet takes all that is queued, or no packet ever will."""
+        """Whether all queued data fits this packet, or cannot fit any packet."""
         pending = stream.sender._pending
         if not len(pending):
             return True
@@ -193,8 +200,11 @@ class _Quic(BoundedQuic):
 
 
 class _FixedLimit(Limit):
-    """Streams that a peer may open in its connection's whole life. aioquic lets it open another
-    for each one that is over: work without end, and we know of no peer that needs it."""
+    """Maximum number of streams that a peer may open in a connection.
+
+    aioquic allows another stream for each finished one, which is unlimited work. No known peer
+    needs it.
+    """
 
     def __init__(self, theirs: Limit, value: int) -> None:
         self._value = value
@@ -210,19 +220,19 @@ class _FixedLimit(Limit):
 
 
 def _has_data(quic: QuicConnection) -> bool:
-    """Whether data of a stream waits to be sent."""
+    """Whether a stream has data to send."""
     return any(not stream.sender.buffer_is_empty for stream in quic._streams_queue)
 
 
 class _ShortQuic(_Quic, ShortPaths):
-    """The same, with short ways for what there is most of."""
+    """The same connection with fast paths for frequent packets."""
 
     def _only_streams_wait(self, path: QuicNetworkPath) -> bool:
         return not self.whole and super()._only_streams_wait(path)
 
 
 class AioquicConnection(LibraryEvents[_Quic]):
-    """One connection (see engine.EngineConnection)."""
+    """One connection (see `engine.EngineConnection`)."""
 
     kinds = events
 
@@ -230,7 +240,7 @@ class AioquicConnection(LibraryEvents[_Quic]):
         self._quic = quic
         quic.reset_token_of = reset_token_of
         if not quic._is_client:
-            # A dialer's first id has no token: it could tell nobody (RFC 9000, 18.2).
+            # The first connection ID of a dialer has no token (RFC 9000, 18.2).
             quic._host_cids[0].stateless_reset_token = reset_token_of(quic.host_cid)
         quic._local_max_streams_bidi = _FixedLimit(
             quic._local_max_streams_bidi, settings.max_streams
@@ -258,7 +268,7 @@ class AioquicConnection(LibraryEvents[_Quic]):
         self._refused: set[int] = set()
         self._received = 0
         self._told_of = 0
-        """The last packet, at least, that came before the ACK that left last."""
+        """Lower bound of the last packet received before the last sent ACK."""
         trace = quic._quic_logger
         self._trace = trace if isinstance(trace, QlogTrace) else None
 
@@ -267,7 +277,7 @@ class AioquicConnection(LibraryEvents[_Quic]):
         self._quic.connect(path, now)
 
     def receive(self, data: bytes, path: Path, now: float) -> None:
-        """One datagram; hostile ones may make the library stumble, which ends the connection."""
+        """Processes one datagram. An exception of the library ends the connection."""
         self._now = now
         try:
             self._quic.receive_datagram(data, path, now)
@@ -286,19 +296,19 @@ class AioquicConnection(LibraryEvents[_Quic]):
 
     @property
     def certificates(self) -> Certificates:
-        """TLS has checked that its key has signed this handshake, and nothing else."""
+        """TLS has only verified that the key of the first one has signed this handshake."""
         tls = self._quic.tls
         own = tls._peer_certificate
         return () if own is None else (own, *tls._peer_certificate_chain)
 
     @property
     def is_confirmed(self) -> bool:
-        """For a dialer: HANDSHAKE_DONE has come."""
+        """For a dialer: whether HANDSHAKE_DONE has arrived."""
         return self._quic._handshake_confirmed
 
     @property
     def closed(self) -> Closed | None:
-        """Read from where aioquic notes it: its own event comes after the draining time."""
+        """Read from a private attribute, because the event follows the draining period."""
         event = self._quic._close_event
         if event is None:
             return None
@@ -313,13 +323,13 @@ class AioquicConnection(LibraryEvents[_Quic]):
 
     @property
     def path(self) -> Path:
-        """The one in use."""
+        """The current path."""
         path: Path = self._quic._network_paths[0].addr
         return path
 
     @property
     def allowance(self) -> float:
-        """aioquic forgets it for what closes a connection."""
+        """Computed here, because aioquic does not apply the limit to CONNECTION_CLOSE."""
         path = self._quic._network_paths[0]
         if path.is_validated or self._quic._is_client:
             return math.inf
@@ -327,19 +337,19 @@ class AioquicConnection(LibraryEvents[_Quic]):
 
     @property
     def cipher(self) -> str:
-        """As TLS names it."""
+        """The IANA name of the cipher suite."""
         schedule = self._quic.tls.key_schedule
         return "" if schedule is None else f"TLS_{schedule.cipher_suite.name}"
 
     def export(self, label: bytes, length: int) -> bytes:
-        """aioquic has no exporter: what it takes is kept by `_Quic`."""
+        """Derived from the secret that `_Quic` stores, because aioquic has no exporter."""
         schedule = self._quic.tls.key_schedule
         if schedule is None or not self._quic.exporter_secret:
             return b""
         return export(self._quic.exporter_secret, schedule.algorithm, label, b"", length)
 
     def write(self, stream: int, parts: Sequence[Buffer]) -> None:
-        """Queues; aioquic wants its streams opened in ascending order, lower ones come along."""
+        """Queues bytes. Lower stream IDs are opened first, because aioquic requires that order."""
         try:
             self._write(stream, parts)
         except (RuntimeError, ValueError) as error:
@@ -351,25 +361,25 @@ class AioquicConnection(LibraryEvents[_Quic]):
             for lower in range(quic.get_next_available_stream_id(), stream, 4):
                 quic.send_stream_data(lower, b"")
         for part in joined(parts):
-            quic.send_stream_data(stream, part)  # type: ignore[arg-type]  # any buffer will do
+            quic.send_stream_data(stream, part)  # type: ignore[arg-type]  # accepts any buffer
 
     def refuse(self, stream: int, error_code: int) -> None:
-        """RESET_STREAM and STOP_SENDING, once; what still comes is forgotten."""
+        """Sends RESET_STREAM and STOP_SENDING once, and drops later data."""
         if stream not in self._refused and stream in self._quic._streams:
             self._refused.add(stream)
             self._quic.stop_stream(stream, error_code)
             self._quic.reset_stream(stream, error_code)
 
     def send_whole(self, whole: bool) -> None:
-        """As long as the handshake lasts."""
+        """Applies during the distribution handshake."""
         self._quic.whole = whole
 
     def peer_proved(self) -> None:
-        """See aioquic_bounds."""
+        """Lifts the limits of aioquic_bounds."""
         self._quic.prove()
 
     def transmit(self, now: float) -> Sequence[Datagram]:
-        """Datagrams for the socket."""
+        """Returns the datagrams to send."""
         self._now = now
         quic, space = self._quic, self._quic._loss.spaces[-1]
         if space.ack_at is not None and space.largest_received_packet >= self._told_of + _ACK_EVERY:
@@ -386,13 +396,13 @@ class AioquicConnection(LibraryEvents[_Quic]):
         if space.ack_at is None:
             self._told_of = space.largest_received_packet
         if self._pacer.left <= 0:
-            quic._pacing_at = None  # not the pacer has stopped it
+            quic._pacing_at = None  # the end of a burst has stopped it, not the pacer
         elif not self._pacer.pacer.is_idle and not _has_data(quic):
             self._congestion.controller.on_app_limited(self._congestion.bytes_in_flight)
             self._pacer.pacer.on_idle()
         return datagrams
 
-    # -- the size of datagrams --
+    # -- path MTU discovery --
 
     def _probes(self, now: float) -> Sequence[Datagram]:
         path = self.path
@@ -403,10 +413,10 @@ class AioquicConnection(LibraryEvents[_Quic]):
         return () if size is None else self._quic.probe_size(size, now, self._probed)
 
     def _begin_search(self, path: Path) -> None:
-        """A path that has not been used yet."""
+        """Starts path MTU discovery on a new path."""
         self._mtu_path = path
         self._mtu = PathMtu(path[0][0], self._largest)
-        # A strong reference would be a cycle that keeps an ended connection in memory.
+        # A strong reference would be a cycle that delays the release of memory.
         self._congestion.sizes = weakref.proxy(self)
         if self._quic._max_datagram_size != self._mtu.size:
             self._quic.set_datagram_size(self._mtu.size)
@@ -420,60 +430,60 @@ class AioquicConnection(LibraryEvents[_Quic]):
         self._quic.set_datagram_size(self._mtu.size)
 
     def arrived(self, size: int) -> None:
-        """A datagram was acknowledged (see aioquic_recovery.Sizes)."""
+        """Reports an acknowledged datagram (see aioquic_recovery.Sizes)."""
         if size <= BASE:
             return
         assert self._mtu is not None
         self._mtu.arrived(size)
 
     def lost(self, size: int) -> None:
-        """Some are lost, the largest of that size."""
+        """Reports lost datagrams, the largest of which had this size."""
         assert self._mtu is not None
         if self._mtu.lost(size, self._now):
             self._quic.set_datagram_size(self._mtu.size)
 
     @property
     def datagram_size(self) -> int:
-        """What the path is known to carry."""
+        """The current maximum datagram size."""
         return self._quic._max_datagram_size
 
     def timer(self) -> float | None:
-        """When aioquic wants to be woken."""
+        """The time of the next timer."""
         return self._quic.get_timer()
 
     def handle_timer(self, now: float) -> None:
-        """Loss detection, idle timeout."""
+        """Runs loss detection and the idle timeout."""
         self._now = now
         self._quic.handle_timer(now)
         self._flush_trace()
 
     def acknowledged(self) -> int:
-        """Where the send buffers begin."""
+        """The sum of the start offsets of the send buffers."""
         count = 0
         for stream in self._quic._streams.values():
             count += stream.sender._buffer_start
         return count
 
     def sent(self) -> int:
-        """Where what was never sent begins."""
+        """The sum of the offsets up to which data was sent."""
         count = 0
         for stream in self._quic._streams.values():
             count += stream.sender.highest_offset
         return count
 
     def pacing_rate(self) -> float:
-        """What the congestion controller says."""
+        """The pacing rate of the congestion controller."""
         return self._congestion.controller.pacing_rate
 
     def received(self) -> int:
-        """A refused stream uses up credit with bytes that are never handed over."""
+        """Includes rejected streams, which use credit although their bytes are dropped."""
         return self._quic._local_max_data.used if self._refused else self._received
 
     def grant(self, credit: int) -> None:
-        """MAX_DATA, and MAX_STREAM_DATA for every stream short of that credit."""
+        """Extends MAX_DATA, and MAX_STREAM_DATA of every stream with less credit."""
         quic = self._quic
         for stream in quic._streams.values():
-            # Streams that do not move keep their limits, and cost no frame.
+            # An idle stream keeps its limit, which costs no frame.
             limit = stream.receiver.starting_offset() + credit
             if limit - stream.max_stream_data_local >= credit // 64:
                 stream.max_stream_data_local = limit
@@ -481,25 +491,25 @@ class AioquicConnection(LibraryEvents[_Quic]):
         whole.value = max(whole.value, self.received() + credit)
 
     def ping(self) -> None:
-        """A PING frame; its acknowledgement is a sign of life."""
+        """Sends a PING frame, which the peer must acknowledge."""
         self._pings += 1
         self._quic.send_ping(self._pings)
 
     @property
     def reset_token(self) -> bytes:
-        """Of the peer's connection id that is in use, once aioquic was told it."""
+        """The token of the peer's current connection ID; empty if it is unknown."""
         return self._quic._peer_cid.stateless_reset_token or b""
 
     def is_reset(self, data: bytes, now: float) -> bool:
-        """It hides no token."""
+        """Returns False: this engine provides the reset tokens."""
         return False
 
     def renew_id(self) -> None:
-        """One that came in a NEW_CONNECTION_ID frame, and has a reset token."""
+        """Switches to an ID from a NEW_CONNECTION_ID frame, which has a reset token."""
         self._quic.change_connection_id()
 
     def move(self, now: float) -> None:
-        """What was sent before counts as lost, and its patience with losses begins anew."""
+        """Migrates the connection. Packets in flight count as lost, and the PTO count is reset."""
         quic = self._quic
         quic.change_connection_id()
         if self._mtu is not None:
@@ -519,46 +529,49 @@ class AioquicConnection(LibraryEvents[_Quic]):
             quic._loss.reschedule_data(now=now)
 
     def close(self, error_code: int, reason: str) -> None:
-        """CONNECTION_CLOSE of the application."""
+        """Sends CONNECTION_CLOSE of the application."""
         self._quic.close(error_code=error_code, reason_phrase=reason)
 
     def close_with_alert(self, alert: Alert) -> None:
-        """CONNECTION_CLOSE of TLS. Nothing of ours has left since the handshake: a server's peer
-        has not heard yet that it was complete."""
+        """Sends CONNECTION_CLOSE with a TLS alert.
+
+        No other packet was sent since the TLS handshake, so the client of a server does not yet
+        know that the handshake was complete.
+        """
         self._quic.close(
             error_code=QuicErrorCode.CRYPTO_ERROR + alert, frame_type=QuicFrameType.CRYPTO
         )
 
     def idle_timeout(self) -> float:
-        """The smaller of both sides' settings."""
+        """The minimum of the values of both peers."""
         return self._quic._idle_timeout()
 
     def probe_timeout(self) -> float:
-        """PTO of RFC 9002."""
+        """The PTO (RFC 9002, 6.2)."""
         return self._quic._loss.get_probe_timeout()
 
     def round_trip(self) -> float | None:
-        """Smoothed, once there is a sample."""
+        """The smoothed round trip; None before the first sample."""
         loss = self._quic._loss
         return loss._rtt_smoothed if loss._rtt_initialized else None
 
     def least_round_trip(self) -> float:
-        """Of this connection's life."""
+        """The minimum over the whole connection."""
         return self._quic._loss._rtt_min
 
     def datagrams_lost(self) -> int:
-        """Packets declared lost, probes aside."""
+        """The number of packets declared lost, without path MTU probes."""
         return self._congestion.lost
 
     def release(self) -> None:
-        """aioquic's objects hold each other by their callbacks, in a dozen places."""
+        """Breaks the reference cycles of aioquic's callbacks."""
         for space in self._quic._loss.spaces:
             space.sent_packets.clear()
         self._quic.__dict__.clear()
 
 
 class AioquicEngine:
-    """aioquic with one endpoint's settings."""
+    """aioquic with the settings of one endpoint."""
 
     versions: Sequence[int] = _VERSIONS
     hides_tokens = False
@@ -574,14 +587,16 @@ class AioquicEngine:
         self._qlog = Qlog(QlogDirectory(tracing.qlog)) if tracing.qlog else None
 
     def dialer(self, host: str, alpns: Sequence[str]) -> AioquicConnection:
-        """A client."""
+        """Returns a client connection."""
         configuration = self._configuration(alpns, is_client=True)
         configuration.server_name = host
-        configuration.verify_mode = ssl.CERT_NONE  # that is done outside, for every engine alike
+        configuration.verify_mode = (
+            ssl.CERT_NONE
+        )  # the connection verifies certificates for all engines
         return self._connection(self._kind(self._settings.bounds, configuration=configuration))
 
     def listener(self, opening: Opening) -> AioquicConnection:
-        """A server."""
+        """Returns a server connection."""
         quic = self._kind(
             self._settings.bounds,
             configuration=self._configuration(self._settings.alpns, is_client=False),
@@ -613,8 +628,8 @@ class AioquicEngine:
             connection_id_length=CONNECTION_ID_LENGTH,
             idle_timeout=limits.idle_timeout,
             max_data=self._settings.first_window(is_listener=not is_client),
-            # What bounds memory is the connection's window; which dialect, hence which stream
-            # window it will be, is not known yet.
+            # The window of the connection limits the memory. The stream window depends on the
+            # dialect, which is not known yet.
             max_stream_data=max(limits.receive_window, LARGEST_WINDOW),
             max_datagram_size=min(BASE, self._settings.max_datagram_size),
             quic_logger=self._qlog,
@@ -623,7 +638,7 @@ class AioquicEngine:
 
 
 def engine(settings: QuicSettings, reset_token_of: ResetTokenOf) -> AioquicEngine:
-    """The engine for one endpoint."""
+    """Creates the engine of one endpoint."""
     is_plain = settings.engine == "aioquic-plain" or not is_tested()
     return AioquicEngine(settings, reset_token_of, _Quic if is_plain else _ShortQuic)
 
@@ -635,7 +650,7 @@ def _describe(event: events.ConnectionTerminated) -> str:
         name = f"TLS alert {_named(AlertDescription, event.error_code - 0x100)}"
     else:
         name = _named(QuicErrorCode, event.error_code)
-    # Whoever sends it may have proved nothing yet; it becomes a line of the log.
+    # The text is logged and may come from an unauthenticated peer.
     reason = "".join(char if char.isprintable() else "?" for char in event.reason_phrase)
     return f"{name}: {reason}" if reason else name
 

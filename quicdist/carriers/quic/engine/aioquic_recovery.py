@@ -1,9 +1,9 @@
-"""aioquic's loss recovery with our congestion controllers, for many packets in flight.
+"""aioquic's loss recovery with quicdist's congestion controllers, for many packets in flight.
 
-What an ACK costs follows what it acknowledges, where aioquic's own recovery looks at all that is in
-flight. Loss is detected as in RFC 9002, section 6.1, until an ACK shows that packets were
-reordered: from then on by time alone, with a tolerance that grows (RFC 8985, section 6.2, RACK).
-Packets of the handshake are left to aioquic.
+The cost of an ACK is proportional to the packets that it acknowledges. aioquic's own recovery scans
+all packets in flight. Loss is detected as in RFC 9002, section 6.1, until an ACK shows that packets
+were reordered. After that, it is detected only by time, with a tolerance that grows (RFC 8985,
+section 6.2, RACK). aioquic's own recovery handles the packets of the handshake.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from quicdist.carriers.quic.engine.aioquic_ranges import Ranges
 
 _ACKED = QuicDeliveryState.ACKED
 _MAX_LOST = 256
-"""Packets declared lost that are remembered, to notice that they arrive after all."""
+"""Maximum number of lost packets that are stored to detect spurious losses."""
 _MAX_TOLERANCE = 8
-"""Quarters of the minimum round trip by which packets may be late: two round trips."""
+"""Maximum tolerated delay in quarters of the minimum round trip: two round trips."""
 _GRANULARITY = 0.001
-"""Seconds (RFC 9002, section 6.1.2)."""
+"""Timer granularity in seconds (RFC 9002, section 6.1.2)."""
 
 
 class Sizes(Protocol):
-    """Wants to know what became of datagrams, by their size in bytes."""
+    """The receiver of acknowledgements and losses of datagrams, by size in bytes."""
 
     def arrived(self, size: int) -> None: ...
 
@@ -52,15 +52,15 @@ class Sizes(Protocol):
 
 
 class Congestion(QuicCongestionControl):
-    """One of our controllers behind aioquic's interface."""
+    """The adapter of a congestion controller to aioquic's interface."""
 
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
         self.max_in_flight = 1 << 62
-        """Bytes, whatever the controller says."""
+        """Maximum bytes in flight, in addition to the controller's window."""
         self.congestion_window = controller.window
         self.lost = 0
-        """Datagrams."""
+        """Number of lost datagrams."""
         self.sizes: Sizes | None = None
         self._state: SendState | None = None
         self._acked_size = 0
@@ -101,7 +101,7 @@ class Congestion(QuicCongestionControl):
         self.acknowledged(packet.sent_bytes, packet.sent_bytes, packet)
 
     def acknowledged(self, size: int, largest: int, newest: QuicSentPacket) -> None:
-        """Packets of `size` bytes together, the largest and the newest of which are these."""
+        """Reports acknowledged packets: total size, size of the largest, and the newest packet."""
         self.bytes_in_flight -= size
         self._acked_size += size
         state: SendState | None = getattr(newest, "state", None)
@@ -140,11 +140,11 @@ class Congestion(QuicCongestionControl):
         self._rtt = rtt
 
     def spurious(self, now: float, size: int) -> None:
-        """`size` bytes that counted as lost were acknowledged."""
+        """Reports that `size` bytes that were declared lost are acknowledged."""
         self.controller.on_spurious_loss(now, size)
 
     def tell(self, now: float) -> None:
-        """Tells the controller what one ACK, or one loss timer, brought."""
+        """Reports the results of one ACK or one loss timer to the controller."""
         if not self._acked_size and not self._lost_size:
             return
         self.controller.on_ack(
@@ -164,12 +164,12 @@ class Congestion(QuicCongestionControl):
 
 
 class EnginePacer:
-    """Our pacer behind the interface of aioquic's, which also ends a burst."""
+    """The adapter of the pacer to aioquic's interface. It also limits the size of a burst."""
 
     def __init__(self, datagram_size: int) -> None:
         self.pacer = Pacer(datagram_size)
         self.left = BURST
-        """Datagrams of the burst under way."""
+        """Number of datagrams left in the current burst."""
 
     @property
     def _max_datagram_size(self) -> int:
@@ -185,14 +185,14 @@ class EnginePacer:
         return None if self.pacer.has_room(now) else self.pacer.next_time(now)
 
     def update_after_send(self, now: float) -> None:
-        self.left -= 1  # its bytes are counted when the packet is complete
+        self.left -= 1  # `on_packet_sent` counts the bytes of the packet
 
     def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
-        """The controller's rate is used (see Recovery)."""
+        """Does nothing: the rate of the controller is used (see Recovery)."""
 
 
 class Recovery(QuicPacketRecovery):
-    """aioquic's, with its own ways for 1-RTT packets."""
+    """aioquic's loss recovery, with a faster implementation for 1-RTT packets."""
 
     _cc: Congestion
 
@@ -221,17 +221,19 @@ class Recovery(QuicPacketRecovery):
         self._lowest = 0
         """No 1-RTT packet below this number is in flight."""
         self._acked = Ranges()
-        """Acknowledged 1-RTT packets from `_lowest` on: to acknowledge them again costs nothing."""
+        """Acknowledged 1-RTT packets from `_lowest` on, which are skipped in later ACKs."""
         self._end = 0
-        """Above all 1-RTT packets that were sent."""
+        """The next 1-RTT packet number."""
         self._lost: dict[int, int] = {}
-        """Sizes of 1-RTT packets that were declared lost, by number."""
+        """Sizes of lost 1-RTT packets by packet number."""
         self._tolerance = 0
-        """Quarters of the minimum round trip by which packets were seen to be late; 0 is never."""
+        """Observed reordering in quarters of the minimum round trip; 0 if there was none."""
 
     def restart(self, datagram_size: int) -> None:
-        """Begins again as on a new path (RFC 9000, 9.4). What is in flight still counts as such,
-        but says nothing about the rate of the new path."""
+        """Begins again as on a new path (RFC 9000, 9.4).
+
+        What is in flight still counts as such, but says nothing about the rate of the new path.
+        """
         self._pto_count = 0
         self._rtt_initialized = False
         self._rtt_latest = self._rtt_smoothed = self._rtt_variance = 0.0
@@ -283,7 +285,7 @@ class Recovery(QuicPacketRecovery):
     def on_ack_ranges(
         self, ranges: list[tuple[int, int]], ack_delay: float, now: float, space: QuicPacketSpace
     ) -> None:
-        """Takes an ACK of 1-RTT packets; `ranges` are ascending, their ends exclusive."""
+        """Processes an ACK of 1-RTT packets. `ranges` are ascending, with exclusive ends."""
         self._take_ack(ranges, ack_delay, now, space)
         self._tell(now)
 
@@ -309,7 +311,7 @@ class Recovery(QuicPacketRecovery):
             self._log_metrics_updated(log_rtt=True)
 
     def _take(self, ranges: list[tuple[int, int]], space: QuicPacketSpace) -> list[QuicSentPacket]:
-        """The packets that are newly acknowledged, ascending."""
+        """Returns the newly acknowledged packets in ascending order."""
         take = space.sent_packets.pop
         acked = self._acked
         taken: list[QuicSentPacket] = []
@@ -329,7 +331,7 @@ class Recovery(QuicPacketRecovery):
         return taken
 
     def _advance(self, lowest: int) -> None:
-        """No 1-RTT packet below `lowest` is in flight."""
+        """Records that no 1-RTT packet below `lowest` is in flight."""
         if lowest <= self._lowest:
             return
         self._lowest = lowest
@@ -352,7 +354,7 @@ class Recovery(QuicPacketRecovery):
             self._cc.acknowledged(size, largest, newest)
 
     def _find_spurious(self, ranges: list[tuple[int, int]], now: float) -> None:
-        """Packets that were declared lost and are acknowledged: the path reorders."""
+        """Detects acknowledged packets that were declared lost, which shows reordering."""
         starts = [first for first, _ in ranges]
         for number in list(self._lost):
             at = bisect_right(starts, number) - 1
@@ -361,7 +363,7 @@ class Recovery(QuicPacketRecovery):
                 self._tolerance = min(self._tolerance + 1, _MAX_TOLERANCE)
 
     def _measure(self, latest: float, ack_delay: float, now: float) -> None:
-        """A round trip (RFC 9002, section 5)."""
+        """Updates the round-trip estimates (RFC 9002, section 5)."""
         self._cc.on_rtt_measurement(now=now, rtt=latest)
         delay = min(ack_delay, self.max_ack_delay)
         adjusted = max(latest, _GRANULARITY)
@@ -393,7 +395,7 @@ class Recovery(QuicPacketRecovery):
                 continue
             at = (packet.sent_time or 0.0) + patience
             if number > below and at > now:
-                # Later packets were sent later: none of them is lost.
+                # All further packets were sent later, so none of them is lost.
                 lowest, space.loss_time = number, at
                 break
             lost.append(packet)
@@ -402,7 +404,7 @@ class Recovery(QuicPacketRecovery):
             self._declare_lost(lost, now, space)
 
     def _patience(self) -> float:
-        """How long after it left a packet counts as lost, once a later one is acknowledged."""
+        """Returns the time after sending when a packet is lost, if a later one is acknowledged."""
         round_trip = max(self._rtt_latest, self._rtt_smoothed)
         if not self._rtt_initialized:
             round_trip = self._rtt_initial
@@ -428,7 +430,7 @@ class Recovery(QuicPacketRecovery):
 
 
 def name_of(algorithm: Algorithm) -> str:
-    """By which aioquic knows one of our controllers."""
+    """Returns the name under which a controller is registered in aioquic."""
     return f"quicdist-{algorithm.value}"
 
 

@@ -1,13 +1,13 @@
-"""Short ways through aioquic for what a busy connection does all the time.
+"""Fast paths of aioquic for the frequent packets of a busy connection.
 
-A packet that holds stream data in order, an acknowledgement or both, on the connection's one path,
-takes a few lines here instead of a few hundred: a third of the CPU. Whatever else a packet holds or
-a connection waits for is left to aioquic itself, from the byte on where it begins, so that all that
-is rare, hostile or clever stays its business. Both ways work on the same state and may alternate at
-any packet.
+A fast path processes a packet with stream data in order, an acknowledgement or both, on the only
+network path of the connection. It takes a third of the CPU time of aioquic. aioquic processes all
+other frames, from the first byte of the first such frame on, and all other states of a connection.
+Thus rare and malicious input is only handled in aioquic. Both implementations use the same state
+and may alternate at any packet.
 
-This leans on much that is private to aioquic, so it is used with the versions it was tested with
-alone (`is_tested`), and can be left out altogether: `Quic(engine="aioquic-plain")`.
+The fast paths use many private attributes of aioquic. They are only enabled for the versions of
+aioquic that they were tested with (`is_tested`), and disabled by `Quic(engine="aioquic-plain")`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from importlib.metadata import version
 from typing import Any
 
 from aioquic._crypto import CryptoError
-from aioquic.quic import recovery  # older versions lack MAX_ACK_RANGES, and run none of this
+from aioquic.quic import recovery  # older versions lack MAX_ACK_RANGES and do not use this module
 from aioquic.quic.connection import (
     NetworkAddress,
     QuicConnection,
@@ -37,53 +37,53 @@ from quicdist.carriers.quic.engine import CONNECTION_ID_LENGTH
 from quicdist.carriers.quic.engine.aioquic_recovery import Recovery
 
 TESTED = frozenset({"1.7.2"})
-"""Versions of aioquic that tests/carriers/test_short_paths.py has passed with."""
+"""Versions of aioquic with which tests/carriers/test_short_paths.py passes."""
 
 _NUMBER = 1 + CONNECTION_ID_LENGTH
-"""Where the packet number begins in a short header (RFC 9000, 17.3.1)."""
+"""Offset of the packet number in a short header (RFC 9000, 17.3.1)."""
 _SAMPLE = _NUMBER + 4
-"""Where header protection takes its sample (RFC 9001, 5.4.2)."""
+"""Offset of the sample for header protection (RFC 9001, 5.4.2)."""
 _SHORTEST = _SAMPLE + 16
 _NUMBER_LENGTH = 2
 _TAG = 16
 _ACK = b"\x02"
 _STREAM = 0x08
-"""STREAM frames are 0x08 to 0x0f (RFC 9000, 19.8), with these bits:"""
+"""STREAM frames have the types 0x08 to 0x0f (RFC 9000, 19.8), with the following bits."""
 _OFFSET, _LENGTH, _FIN = 4, 2, 1
 _MOST_GAPS = 32
-"""Of an ACK frame or a stream that is taken here: more are checked against ConnectionBounds."""
+"""Maximum gaps of an ACK frame or stream. More are checked against ConnectionBounds."""
 _ASK_EVERY = 8
-"""ACKs of several ranges, one of which asks for an acknowledgement."""
+"""One of this number of ACKs with several ranges elicits an acknowledgement."""
 _VAR_SIZES = (1, 2, 4, 8)
 _IDLE_STEP = 0.001
-"""Seconds by which the idle timeout may be early: it is reckoned no more often."""
+"""Maximum time in seconds by which the idle timeout may be early, to compute it less often."""
 
 
 def is_tested() -> bool:
-    """Whether the aioquic that is installed is one of TESTED."""
+    """Whether the installed version of aioquic is one of TESTED."""
     return version("aioquic") in TESTED
 
 
 class ShortPaths(QuicConnection):
-    """aioquic's connection, faster."""
+    """aioquic's connection with fast paths."""
 
     _loss: Recovery
     is_proved = False
-    """Whether the peer has shown that it has the cookie; the frames of others are counted."""
+    """Whether the peer has proved the cookie. The frames of other peers are counted."""
 
     _refreshed_at = -1.0
-    """When the idle timeout was last put off here."""
+    """Time of the last extension of the idle timeout."""
     _pair: CryptoPair | None = None
-    """The keys of 1-RTT, kept: an enum's hash costs as much as half a packet."""
+    """The 1-RTT keys, cached because the hash of an enum takes half the time of a packet."""
 
-    # -- in -------------------------------------------------------------------------------------
+    # -- receiving ------------------------------------------------------------------------------
 
     def receive_datagram(self, data: bytes, addr: object, now: float) -> None:
         if data[0] & 0x80 or len(data) < _SHORTEST or not self._receive_short(data, addr, now):
             super().receive_datagram(data, addr, now)
 
     def _receive_short(self, data: bytes, addr: object, now: float) -> bool:
-        """Whether the datagram is dealt with; where it is not, nothing has happened yet."""
+        """Processes a datagram. Returns False, without side effects, if aioquic must do it."""
         if (
             not self.is_proved
             or not self._handshake_confirmed
@@ -125,14 +125,14 @@ class ShortPaths(QuicConnection):
         return True
 
     def _keys(self) -> CryptoPair:
-        """Of 1-RTT; the same object from the end of the handshake on."""
+        """The 1-RTT keys, which are the same object after the handshake."""
         pair = self._pair
         if pair is None:
             pair = self._pair = self._cryptos[Epoch.ONE_RTT]
         return pair
 
     def _is_another_id(self, cid: bytes) -> bool:
-        """A listener follows its dialer to another id, which is aioquic's business."""
+        """Whether this is another ID of a dialer. For a listener, aioquic handles such IDs."""
         return self._is_client and any(each.cid == cid for each in self._host_cids)
 
     def _received_short(
@@ -145,7 +145,7 @@ class ShortPaths(QuicConnection):
         payload: bytes,
         now: float,
     ) -> None:
-        """What `QuicConnection.receive_datagram` does with an authentic packet."""
+        """Processes an authentic packet, as `QuicConnection.receive_datagram` does."""
         if number > space.expected_packet_number:
             space.expected_packet_number = number + 1
         if number > self._spin_highest_pn:
@@ -176,7 +176,7 @@ class ShortPaths(QuicConnection):
             self._close_at = now + self._idle_timeout()
 
     def _take_ack(self, payload: bytes, space: QuicPacketSpace, now: float) -> int:
-        """Takes an ACK frame (RFC 9000, 19.3); where it ends, 0 where it is not taken."""
+        """Processes an ACK frame (RFC 9000, 19.3). Returns its end, or 0 if aioquic must do it."""
         if not self._loss.peer_completed_address_validation:
             return 0
         try:
@@ -197,14 +197,14 @@ class ShortPaths(QuicConnection):
         except IndexError:
             return 0
         if first < 0 or largest >= self._packet_number:
-            return 0  # of packets that were never sent
+            return 0  # it acknowledges packets that were not sent
         ranges.reverse()
         ack_delay = (delay << self._remote_ack_delay_exponent) / 1_000_000
         self._loss.on_ack_ranges(ranges, ack_delay, now, space)
         return at
 
     def _take_stream_frames(self, payload: bytes, at: int) -> int:
-        """Takes STREAM frames that are in order; where the first thing lies that is not one."""
+        """Processes STREAM frames in order. Returns the offset of the first other frame."""
         size = len(payload)
         used = self._local_max_data
         while at < size:
@@ -249,7 +249,7 @@ class ShortPaths(QuicConnection):
         return at
 
     def _take_others(self, payload: bytes, path: QuicNetworkPath, cid: bytes, now: float) -> bool:
-        """Frames of any kind; whether they want an acknowledgement."""
+        """Processes any frames with aioquic. Returns whether they are ack-eliciting."""
         context = QuicReceiveContext(
             epoch=Epoch.ONE_RTT,
             host_cid=cid,
@@ -269,7 +269,7 @@ class ShortPaths(QuicConnection):
             return False
         return is_ack_eliciting
 
-    # -- out ------------------------------------------------------------------------------------
+    # -- sending --------------------------------------------------------------------------------
 
     def get_timer(self) -> float | None:
         path = self._network_paths[0] if self._network_paths else None
@@ -277,7 +277,7 @@ class ShortPaths(QuicConnection):
             return super().get_timer()
         if self._state is not QuicConnectionState.CONNECTED:
             return super().get_timer()
-        # Confirmed, it has one packet number space left (RFC 9001, 4.9).
+        # A confirmed connection has only one packet number space (RFC 9001, 4.9).
         loss = self._loss
         space = loss.spaces[-1]
         at: float | None = self._close_at
@@ -315,8 +315,10 @@ class ShortPaths(QuicConnection):
             and len(space.ack_queue) > 1
             and not self._packet_number % _ASK_EVERY
         ):
-            return super().datagrams_to_send(now)  # with a PING, or ranges are never forgotten
-        # One that will be due soon rides along, and needs no datagram of its own.
+            return super().datagrams_to_send(
+                now
+            )  # with a PING, so that the peer confirms the ranges
+        # An ACK that is due soon is sent with other data, which saves a datagram.
         if space.ack_at is not None and space.ack_at - now <= self._ack_delay / 2:
             ack = _ack_frame(space, now, self._local_ack_delay_exponent)
         sent: list[bytes] = []
@@ -330,7 +332,7 @@ class ShortPaths(QuicConnection):
         return [(datagram, address) for datagram in sent]
 
     def _only_streams_wait(self, path: QuicNetworkPath) -> bool:
-        """Whether there is nothing to send but stream data and acknowledgements."""
+        """Whether only stream data and acknowledgements are to be sent."""
         if (
             not self._handshake_confirmed
             or self._state is not QuicConnectionState.CONNECTED
@@ -359,15 +361,17 @@ class ShortPaths(QuicConnection):
         return all(map(_only_sends, self._streams_queue))
 
     def _most(self, stream: QuicStream) -> int:
-        """The offset up to which the peer lets us send."""
+        """The stream offset up to which the peer's credit allows sending."""
         credit = self._remote_max_data - self._remote_max_data_used
         return min(stream.sender.highest_offset + credit, stream.max_stream_data_remote)
 
     def _send_stream(
         self, stream: QuicStream, ack: bytes, now: float, *, is_urgent: bool
     ) -> list[bytes]:
-        """Datagrams that hold one STREAM frame each, as many as may leave; the first with `ack`,
-        for which the pacer does not wait where that is urgent."""
+        """Returns as many datagrams with one STREAM frame each as may be sent.
+
+        The first one contains `ack`. If it is urgent, it is sent without pacing.
+        """
         assert stream.stream_id is not None
         stream_id = stream.stream_id
         sender, pending = stream.sender, stream.sender._pending
@@ -388,7 +392,7 @@ class ShortPaths(QuicConnection):
                 stop = min(piece.stop, start + room, most)
                 is_cut = stop == start + room and left < self._max_datagram_size
                 if stop <= start or (is_cut and left < allowed):
-                    break  # what the congestion window cuts short waits for more of it
+                    break  # wait until the congestion window allows a full datagram
                 if not (ack and is_urgent):
                     self._pacing_at = pacer.next_send_time(now=now)
                     if self._pacing_at is not None:
@@ -412,8 +416,11 @@ class ShortPaths(QuicConnection):
     def _seal(
         self, payload: bytes, ack: bytes, delivered: tuple[Any, Any] | None, now: float
     ) -> bytes:
-        """A packet with this payload, on its way: `ack` is in it, and stream data if somebody
-        wants to know when they are `delivered`."""
+        """Returns a protected packet with this payload and records it as sent.
+
+        `ack` is the ACK frame in the payload. `delivered` is the delivery handler of its stream
+        data, with arguments, or None.
+        """
         crypto = self._keys().send
         assert crypto.hp is not None
         assert crypto.aead is not None
@@ -452,7 +459,7 @@ class ShortPaths(QuicConnection):
 
 
 def _only_sends(stream: QuicStream) -> bool:
-    """Whether a stream wants nothing but to send data, if that."""
+    """Whether a stream has no frames to send except STREAM."""
     sender = stream.sender
     return (
         not stream.is_blocked
@@ -465,7 +472,7 @@ def _only_sends(stream: QuicStream) -> bool:
 
 
 def _keep_behind_gap(receiver: QuicStreamReceiver, offset: int, data: bytes) -> None:
-    """Keeps what comes last in a stream while something before it is missing."""
+    """Stores data at the end of a stream whose earlier data is missing."""
     missing = offset - receiver._buffer_start - len(receiver._buffer)
     if missing:
         receiver._buffer += bytes(missing)
@@ -474,7 +481,7 @@ def _keep_behind_gap(receiver: QuicStreamReceiver, offset: int, data: bytes) -> 
 
 
 def _ack_frame(space: QuicPacketSpace, now: float, delay_exponent: int) -> bytes:
-    """ACK of all that is to be acknowledged (RFC 9000, 19.3)."""
+    """Returns an ACK frame of all received packets (RFC 9000, 19.3)."""
     assert space.largest_received_time is not None
     delay = int((now - space.largest_received_time) * 1_000_000) >> delay_exponent
     *others, above = space.ack_queue
@@ -486,14 +493,14 @@ def _ack_frame(space: QuicPacketSpace, now: float, delay_exponent: int) -> bytes
 
 
 def _stream_head(stream_id: int, offset: int) -> bytes:
-    """A STREAM frame up to its data, which go on to the packet's end."""
+    """Returns the header of a STREAM frame that extends to the end of the packet."""
     if not offset:
         return bytes((_STREAM,)) + _var(stream_id)
     return bytes((_STREAM | _OFFSET,)) + _var(stream_id) + _var(offset)
 
 
 def _var(value: int) -> bytes:
-    """RFC 9000, 16."""
+    """Encodes a variable-length integer (RFC 9000, 16)."""
     if value < 0x40:
         return bytes((value,))
     if value < 0x4000:
@@ -504,7 +511,10 @@ def _var(value: int) -> bytes:
 
 
 def _read_var(data: bytes, at: int) -> tuple[int, int]:
-    """RFC 9000, 16: the value and where it ends. Raises IndexError."""
+    """Decodes a variable-length integer (RFC 9000, 16). Returns it and its end.
+
+    Raises IndexError if the data is too short.
+    """
     first = data[at]
     if first < 0x40:
         return first, at + 1

@@ -1,17 +1,18 @@
-"""qh3 behind the contract of this package: the only module that knows it (`quicdist[fast]`).
+"""The adapter of qh3 (`quicdist[fast]`), whose packets are processed in compiled code.
 
-Its packets are made and read by compiled code. What it does in its own way:
+Compared to the adapter of aioquic:
 
-- it lets a peer send on as soon as data are taken out of its core, so they are left in there while
-  the owner has not consumed what came before (`_Quic._drain_core`);
-- it tells nobody what is acknowledged: that is reckoned from what is queued and in flight;
-- the size of datagrams is fixed when a connection begins: a dialer on loopback begins with large
-  ones and, if nothing answers, once more with small ones; a listener answers in the size that came;
-- a listener with large ones, hence on loopback alone, cannot follow its dialer to another address:
-  the core finds no room for a path, and the connection ends; with small ones it can, thrice;
-- it knows a stateless reset, but shows no token; of the ids that it gives out, only a listener's
-  first one has a token of ours, which we know again after a restart;
-- qlog, keeping a message in one STREAM frame: not with it.
+- It extends the credit of a peer when data is read from its core. Therefore data is left in the
+  core until the owner has consumed the data before (`_Quic._drain_core`).
+- It does not report acknowledgements. They are computed from the queued bytes and those in flight.
+- The datagram size is fixed at the start of a connection. A dialer on loopback starts with large
+  datagrams, and again with small ones if there is no answer. A listener uses the dialer's size.
+- A listener with large datagrams, and therefore on loopback, cannot follow a dialer to another
+  address: the core has no room for a path, and the connection ends. With small datagrams it can
+  follow three times.
+- It recognizes a stateless reset, but does not provide the tokens. Of the connection IDs that it
+  issues, only the first one of a listener has a token that is still known after a restart.
+- It has no qlog here, and cannot keep a message in one STREAM frame.
 """
 
 from __future__ import annotations
@@ -61,32 +62,33 @@ from quicdist.protocol.dialects.base import Buffer
 
 _VERSIONS = [int(QuicProtocolVersion.VERSION_1), int(QuicProtocolVersion.VERSION_2)]
 _HASHES: dict[int, type[hashes.HashAlgorithm]] = {256: hashes.SHA256, 384: hashes.SHA384}
-"""Of cipher suites, by the number of bits."""
+"""The hash algorithm of cipher suites by its number of bits."""
 _IDLE = "Idle timeout"
 _CRYPTO_ERROR, _CRYPTO_FRAME = 0x100, 0x06
 _MOST_PATHS = 16
-"""Addresses that are kept with ours: anybody who knows a connection id may send from any."""
+"""Maximum number of stored peer addresses. A sender with a connection ID can forge any address."""
 _INITIAL_RTT = 0.1
-"""Seconds; as aioquic's. A first datagram that is not answered in twice that is sent again."""
+"""Initial round trip in seconds, the same as in aioquic. The first datagram is repeated after twice
+this time."""
 
-# What it warns of is in the connection's end.
+# The end of the connection reports these errors.
 for _name in ("qh3", "quic"):
     logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
 class _Quic(QuicConnection):
-    """qh3's connection, whose core keeps what nobody wants to have yet."""
+    """qh3's connection, which leaves data in its core until it is requested."""
 
     is_held = False
     exporter_secret = b""
-    """exporter_master_secret of the TLS session, once it is known."""
+    """The exporter_master_secret of the TLS session; empty until it is known."""
     exporter_hash: hashes.HashAlgorithm
     reset_token_of: ResetTokenOf
 
     def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
         bridge = super()._create_tls(remote_source_cid)
         if not self.configuration.is_client:
-            # A dialer's first id has no token: it could tell nobody (RFC 9000, 18.2).
+            # The first connection ID of a dialer has no token (RFC 9000, 18.2).
             bridge.stateless_reset_token = self.reset_token_of(self.host_cid)
             ((kind, _),) = bridge.tls.handshake_extensions
             bridge.tls.handshake_extensions = [(kind, bridge.serialize_transport_parameters())]
@@ -94,8 +96,11 @@ class _Quic(QuicConnection):
         return bridge
 
     def _keep_exporter_secret(self, bridge: QuicTlsBridge) -> None:
-        """From the moment that the transcript ends with the server's Finished, which is that of
-        the first 1-RTT key (RFC 8446, 7.1)."""
+        """Stores the exporter_master_secret.
+
+        It is derived when the transcript ends with the server's Finished, together with the first
+        1-RTT key (RFC 8446, 7.1).
+        """
         tls: Any = bridge.tls
         update = tls.update_traffic_key_cb
 
@@ -112,7 +117,7 @@ class _Quic(QuicConnection):
             super()._drain_core()
 
     def receive_datagram(self, data: bytes, addr: SocketAddress, now: float) -> None:
-        """After the handshake a short header is that of one packet, and the core's business."""
+        """Passes short-header packets to the core after the handshake."""
         core = self._core
         if core is None or not self._handshake_complete or data[0] & 0x80:
             super().receive_datagram(data, addr, now)
@@ -122,10 +127,10 @@ class _Quic(QuicConnection):
             self._drain_core()
 
     def poll(self, now: float) -> list[tuple[bytes, SocketAddress]]:
-        """Datagrams to send. Raises RuntimeError.
+        """Returns the datagrams to send. Raises RuntimeError.
 
-        Its listener stumbles over the little that it may send before it knows the dialer's
-        address (RFC 9000, 8.1), and goes on with the dialer's next datagram.
+        A listener of qh3 raises an exception if the amplification limit (RFC 9000, 8.1) is too
+        small for its packets. It continues after the dialer's next datagram.
         """
         datagrams: list[tuple[bytes, SocketAddress]] = []
         if self._core is None:
@@ -145,12 +150,12 @@ class _Quic(QuicConnection):
 
     @property
     def is_draining(self) -> bool:
-        """The peer has closed it: nothing more comes."""
+        """Handles the close by the peer."""
         return self._core is not None and self._core.state not in ("handshaking", "connected")
 
 
 class Qh3Connection(LibraryEvents[_Quic]):
-    """One connection (see engine.EngineConnection)."""
+    """One connection (see `engine.EngineConnection`)."""
 
     kinds = events
 
@@ -180,19 +185,19 @@ class Qh3Connection(LibraryEvents[_Quic]):
             self._begin(min(BASE, self._settings.max_datagram_size), now)
 
     def _begin(self, size: int, now: float) -> None:
-        """The first datagram has the size of all."""
+        """Creates the core for this datagram size, which is fixed."""
         self._quic.configuration.max_datagram_size = size
         self._quic.connect(self._path[0], now)
 
     def _begin_smaller(self, now: float) -> None:
-        """Whoever is there may not take large ones: anew, as far as can be seen the same."""
+        """Restarts the connection with small datagrams, because the path may drop large ones."""
         configuration, old = self._quic.configuration, self._quic
         self._quic = _Quic(configuration=configuration)
         self._quic.host_cid = old.host_cid
         self._begin(BASE, now)
 
     def receive(self, data: bytes, path: Path, now: float) -> None:
-        """One datagram; hostile ones may make the library stumble, which ends the connection."""
+        """Processes one datagram. An exception of the library ends the connection."""
         self._take_path(path)
         self._hold()
         if self._quic._core is None:
@@ -225,7 +230,7 @@ class Qh3Connection(LibraryEvents[_Quic]):
 
     @property
     def certificates(self) -> Certificates:
-        """TLS has checked that its key has signed this handshake, and nothing else."""
+        """TLS has only verified that the key of the first one has signed this handshake."""
         own = self._quic.get_peercert()
         if own is None:
             return ()
@@ -236,12 +241,12 @@ class Qh3Connection(LibraryEvents[_Quic]):
 
     @property
     def is_confirmed(self) -> bool:
-        """For a dialer: HANDSHAKE_DONE has come."""
+        """For a dialer: whether HANDSHAKE_DONE has arrived."""
         return self._quic._handshake_confirmed
 
     @property
     def closed(self) -> Closed | None:
-        """From where qh3 notes it."""
+        """Read from a private attribute of qh3."""
         event = self._quic._close_event
         core = self._quic._core
         if event is None or core is None:
@@ -256,7 +261,7 @@ class Qh3Connection(LibraryEvents[_Quic]):
 
     @property
     def path(self) -> Path:
-        """The one in use."""
+        """The current path."""
         core = self._quic._core
         if core is None:
             return self._path
@@ -267,24 +272,24 @@ class Qh3Connection(LibraryEvents[_Quic]):
 
     @property
     def allowance(self) -> float:
-        """This engine hides it."""
+        """Always infinite, because qh3 does not provide it."""
         return math.inf
 
     @property
     def cipher(self) -> str:
-        """As TLS names it."""
+        """The IANA name of the cipher suite."""
         cipher = self._quic.get_cipher()
         return "" if cipher is None else f"TLS_{cipher.name}"
 
     def export(self, label: bytes, length: int) -> bytes:
-        """qh3 has no exporter: what it takes is kept by `_Quic`."""
+        """Derived from the secret that `_Quic` stores, because qh3 has no exporter."""
         quic = self._quic
         if not quic.exporter_secret:
             return b""
         return export(quic.exporter_secret, quic.exporter_hash, label, b"", length)
 
     def write(self, stream: int, parts: Sequence[Buffer]) -> None:
-        """Queues; qh3 wants its streams opened in ascending order, lower ones come along."""
+        """Queues bytes. Lower stream IDs are opened first, because qh3 requires that order."""
         try:
             if stream not in self._opened:
                 self._open(stream)
@@ -304,21 +309,21 @@ class Qh3Connection(LibraryEvents[_Quic]):
         self._opened.add(stream)
 
     def refuse(self, stream: int, error_code: int) -> None:
-        """RESET_STREAM and STOP_SENDING, once; what still comes is forgotten."""
+        """Sends RESET_STREAM and STOP_SENDING once, and drops later data."""
         if stream not in self._refused:
             self._refused.add(stream)
-            with contextlib.suppress(Exception):  # it may be over already
+            with contextlib.suppress(Exception):  # the stream may have ended
                 self._quic.stop_stream(stream, error_code)
                 self._quic.reset_stream(stream, error_code)
 
     def send_whole(self, whole: bool) -> None:
-        """It cannot promise that; what is written alone leaves alone all the same."""
+        """Does nothing: qh3 cannot guarantee this. A single write usually is one frame."""
 
     def peer_proved(self) -> None:
-        """This engine has no bounds of ours."""
+        """Does nothing: this engine has no limits to lift."""
 
     def transmit(self, now: float) -> Sequence[Datagram]:
-        """Datagrams for the socket."""
+        """Returns the datagrams to send."""
         try:
             datagrams = self._quic.poll(now)
         except Exception as error:
@@ -327,9 +332,12 @@ class Qh3Connection(LibraryEvents[_Quic]):
         return [(data, self._known(address)) for data, address in datagrams]
 
     def _reckon(self) -> None:
-        """What is lost is in flight or queued, but neither while the pacer holds it back or a
-        timer is to notice it: as long as a timer runs besides that of the idle connection, not
-        all is acknowledged, whatever the sum."""
+        """Whether data is unacknowledged.
+
+        Lost data counts neither as queued nor as in flight while the pacer delays it or a timer
+        must detect the loss. Therefore data is unacknowledged while another timer than the idle
+        timeout is set.
+        """
         core = self._quic._core
         if core is None or not self._written:
             return
@@ -340,41 +348,43 @@ class Qh3Connection(LibraryEvents[_Quic]):
 
     @property
     def datagram_size(self) -> int:
-        """What it began with."""
+        """The initial size, which is fixed."""
         return self._quic.configuration.max_datagram_size
 
     def timer(self) -> float | None:
-        """When qh3 wants to be woken."""
+        """The time of the next timer."""
         return self._quic.get_timer()
 
     def handle_timer(self, now: float) -> None:
-        """Loss detection, idle timeout."""
+        """Runs loss detection and the idle timeout."""
         if not self.is_started and self._quic.configuration.max_datagram_size > BASE:
             self._begin_smaller(now)
         self._quic.handle_timer(now)
 
     def acknowledged(self) -> int:
-        """As far as can be told; never all before it is. Known anew when all has been sent that
-        may be."""
+        """Returns a lower bound, which is updated when all data that may be sent was sent.
+
+        It includes the last byte only after its acknowledgement.
+        """
         if self._must_reckon:
             self._must_reckon = False
             self._reckon()
         return self._acknowledged
 
     def sent(self) -> int:
-        """This engine hides it: what is acknowledged was sent."""
+        """Returns the acknowledged bytes, because qh3 does not report the sent ones."""
         return self.acknowledged()
 
     def pacing_rate(self) -> float:
-        """This engine hides it."""
+        """Returns 0, because qh3 does not provide it."""
         return 0.0
 
     def received(self) -> int:
-        """What was handed over."""
+        """The number of bytes read from the core."""
         return self._received
 
     def grant(self, credit: int) -> None:
-        """What the core kept may come out, and the peer send on."""
+        """Reads data from the core, which extends the credit of the peer."""
         self._limit = max(self._limit, self._received + credit)
         was_held = self._quic.is_held
         self._hold()
@@ -382,13 +392,13 @@ class Qh3Connection(LibraryEvents[_Quic]):
             self._quic._drain_core()
 
     def ping(self) -> None:
-        """A PING frame; its acknowledgement is a sign of life."""
+        """Sends a PING frame, which the peer must acknowledge."""
         self._pings += 1
-        with contextlib.suppress(Exception):  # not up yet, or over
+        with contextlib.suppress(Exception):  # not established yet, or closed
             self._quic.send_ping(self._pings)
 
     def is_reset(self, data: bytes, now: float) -> bool:
-        """Its core, which knows the tokens, has then ended."""
+        """Whether the core, which knows the tokens, has ended after this datagram."""
         try:
             self._quic.receive_datagram(data, self.path[0], now)
         except Exception:
@@ -397,12 +407,12 @@ class Qh3Connection(LibraryEvents[_Quic]):
         return core is not None and core.state == "terminated"
 
     def renew_id(self) -> None:
-        """Where the peer has given another."""
+        """Switches the ID, if the peer has issued another."""
         with contextlib.suppress(Exception):
             self._quic.change_connection_id()
 
     def move(self, now: float) -> None:
-        """The peer sees a datagram from another address, and challenges it."""
+        """Sends a datagram from the new address, which the peer then validates."""
         self.renew_id()
         self.ping()
 
@@ -411,42 +421,42 @@ class Qh3Connection(LibraryEvents[_Quic]):
         self.ping()
 
     def close(self, error_code: int, reason: str) -> None:
-        """CONNECTION_CLOSE of the application."""
+        """Sends CONNECTION_CLOSE of the application."""
         self._quic.close(error_code=error_code, reason_phrase=reason)
 
     def close_with_alert(self, alert: Alert) -> None:
-        """CONNECTION_CLOSE of TLS."""
+        """Sends CONNECTION_CLOSE with a TLS alert."""
         self._quic.close(_CRYPTO_ERROR + alert, _CRYPTO_FRAME)
 
     def idle_timeout(self) -> float:
-        """Ours; the peer's may be smaller."""
+        """The value of this node. The peer's value may be smaller."""
         return float(self._quic.configuration.idle_timeout)
 
     def probe_timeout(self) -> float:
-        """From the round trip, generously (RFC 9002, 6.2.1)."""
+        """An upper bound from the round trip (RFC 9002, 6.2.1)."""
         return 3 * (self.round_trip() or 0.3) + 0.025
 
     def round_trip(self) -> float | None:
-        """Smoothed, once there is a sample."""
+        """The smoothed round trip; None before the first sample."""
         core = self._quic._core
         return None if core is None else core.smoothed_rtt
 
     def least_round_trip(self) -> float:
-        """This engine hides it."""
+        """Returns infinity, because qh3 does not provide it."""
         return math.inf
 
     def datagrams_lost(self) -> int:
-        """Packets declared lost."""
+        """The number of packets declared lost."""
         core = self._quic._core
         return 0 if core is None else core.loss_total
 
     def release(self) -> None:
-        """Its core with the rest."""
+        """Releases the core and all other attributes."""
         self._quic.__dict__.clear()
 
 
 class Qh3Engine:
-    """qh3 with one endpoint's settings."""
+    """qh3 with the settings of one endpoint."""
 
     versions: Sequence[int] = _VERSIONS
     hides_tokens = True
@@ -454,25 +464,27 @@ class Qh3Engine:
     def __init__(self, settings: QuicSettings, reset_token_of: ResetTokenOf) -> None:
         if settings.credentials.verifier.demands_certificates:
             raise ValueError(
-                "the QUIC engine qh3 cannot ask those who dial us for a certificate, which this "
-                "trust demands: use engine='aioquic', or a Trust with uncertified=['*']"
+                "the QUIC engine qh3 cannot request client certificates, which this trust setting "
+                "requires: use engine='aioquic', or a Trust with uncertified=['*']"
             )
         if settings.tracing.qlog:
-            raise ValueError("the QUIC engine qh3 writes no qlog files here: use engine='aioquic'")
+            raise ValueError("the QUIC engine qh3 does not support qlog: use engine='aioquic'")
         self._settings = settings
         self._reset_token_of = reset_token_of
         key_log = settings.tracing.key_log
         self._key_log = KeyLog(key_log) if key_log else None
 
     def dialer(self, host: str, alpns: Sequence[str]) -> Qh3Connection:
-        """A client."""
+        """Returns a client connection."""
         configuration = self._configuration(alpns, is_client=True)
         configuration.server_name = host
-        configuration.verify_mode = ssl.CERT_NONE  # that is done outside, for every engine alike
+        configuration.verify_mode = (
+            ssl.CERT_NONE
+        )  # the connection verifies certificates for all engines
         return Qh3Connection(_Quic(configuration=configuration), self._settings)
 
     def listener(self, opening: Opening) -> Qh3Connection:
-        """A server."""
+        """Returns a server connection."""
         quic = _Quic(
             configuration=self._configuration(self._settings.alpns, is_client=False),
             original_destination_connection_id=opening.destination_id,
@@ -493,7 +505,7 @@ class Qh3Engine:
             connection_id_length=CONNECTION_ID_LENGTH,
             idle_timeout=limits.idle_timeout,
             max_data=limits.receive_window,
-            # What bounds memory is the connection's window, as with aioquic.
+            # The window of the connection limits the memory, as with aioquic.
             max_stream_data=max(limits.receive_window, LARGEST_WINDOW),
             initial_rtt=_INITIAL_RTT,
             secrets_log_file=cast("TextIO | None", self._key_log),  # type: ignore[arg-type]
@@ -509,7 +521,7 @@ class Qh3Engine:
 
 
 def engine(settings: QuicSettings, reset_token_of: ResetTokenOf) -> Qh3Engine:
-    """The engine for one endpoint. Raises ValueError for settings that it cannot serve."""
+    """Creates the engine of one endpoint. Raises ValueError for unsupported settings."""
     return Qh3Engine(settings, reset_token_of)
 
 
@@ -520,6 +532,6 @@ def _describe(event: Any) -> str:
         name = f"TLS alert {event.error_code - _CRYPTO_ERROR}"
     else:
         name = f"error {event.error_code:#x}"
-    # Whoever sends it may have proved nothing yet; it becomes a line of the log.
+    # The text is logged and may come from an unauthenticated peer.
     reason = "".join(char if char.isprintable() else "?" for char in event.reason_phrase)
     return f"{name}: {reason}" if reason else name

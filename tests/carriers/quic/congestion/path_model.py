@@ -1,6 +1,6 @@
 """A path without sockets: senders that always have data, one bottleneck, one queue, delays.
 
-Sizes in bytes, times in seconds, rates in bytes a second. One seed, one outcome.
+Sizes in bytes, times in seconds, rates in bytes per second. The result depends only on the seed.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ _LONGEST_RTO = 1.0
 
 @dataclass(frozen=True)
 class Path:
-    """`queue` in seconds at the path's rate, `loss` a probability, `late` what timers add at most,
-    `mark` a queue in seconds above which datagrams are ECN-marked."""
+    """The parameters of a path.
+
+    `queue` is in seconds at the rate of the path, `loss` a probability, `late` the maximum delay of
+    timers, and `mark` the queue in seconds above which datagrams are ECN-marked.
+    """
 
     rtt: float
     rate: float
@@ -76,7 +79,7 @@ class Flow:
         return sum(size for at, size in self.deliveries if since <= at < until) / (until - since)
 
     def mean_rtt(self, since: float) -> float:
-        """Of all acknowledgements from then on."""
+        """Sets the delay of all later acknowledgements."""
         rtts = [rtt for at, rtt in self.rtts if at >= since]
         return sum(rtts) / len(rtts)
 

@@ -14,8 +14,10 @@ DATAGRAM = 1200
 
 
 def paced(rate: float, late: float, seconds: float = 2.0, seed: int = 1) -> tuple[int, int]:
-    """Bytes sent by a sender with always something to send whose timers are late by up to `late`,
-    and the longest burst."""
+    """Returns the bytes sent by a sender with unlimited data, and the longest burst.
+
+    Its timers are late by up to `late` seconds.
+    """
     chance = random.Random(seed)
     pacer = Pacer(DATAGRAM)
     pacer.set_rate(rate, 0.0)

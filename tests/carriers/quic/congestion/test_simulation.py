@@ -33,8 +33,11 @@ def alone(controller: Controller, path: Path, seconds: float) -> tuple[float, fl
 def shared(
     first: Flow, second: Flow, *, rtt: float, mbit: float, queue: float, seconds: float
 ) -> tuple[float, float, float]:
-    """The first flow's share of what both get in the latter half, the line's use, the mean round
-    trip in the path's; the queue in BDPs."""
+    """The results of a simulation: shares, utilization and delay in the second half.
+
+    These are the share of the first flow, the utilization of the path, the mean round trip as a
+    multiple of that of the path, and the queue in BDPs.
+    """
     path = Path(rtt, mbit * MBIT, queue=queue * rtt)
     Network(path, [first, second]).run(seconds)
     half = seconds / 2

@@ -1,0 +1,359 @@
+%% Streams between processes of different nodes, with flow control.
+%%
+%% A consumer opens a stream and takes lists of items:
+%%
+%%     {ok, Stream} = quicdist_stream:open(Node, model, generate, [Prompt]),
+%%     ok = quicdist_stream:foreach(fun handle/1, Stream).
+%%
+%% A producer is a function whose result is a list, a lazy list (a function of no arguments that
+%% returns [] or [Item | LazyList]), or in Elixir any Enumerable. Remote nodes start it with
+%% start/6, or it is passed to them with offer/1.
+%%
+%% The messages of the protocol:
+%%
+%%     {quicdist_stream, OfferTag, subscribe, Consumer, Tag, {MaxItems, MaxBytes}}
+%%                                                 to a producer that offers
+%%     {quicdist_stream, Tag, items, Items}        to the consumer
+%%     {quicdist_stream, Tag, ack, Count}          to the producer
+%%     {quicdist_stream, Tag, cancel}              to the producer
+%%
+%% Tag is an alias of the consumer, and items are sent to it, so that none arrive after the stream
+%% has ended. At most MaxItems items and MaxBytes bytes are sent and not acknowledged. One item is always
+%% allowed. The stream ends when the producer ends: with normal after the last item, otherwise with
+%% the reason of the error.
+-module(quicdist_stream).
+
+-export([open/4, open/5, open_offer/1, open_offer/2, next/1, cancel/1, foreach/2, to_list/1]).
+-export([start/6, offer/1, withdraw/1]).
+-export_type([stream/0, offer/0, options/0]).
+
+-record(stream, {tag :: reference(), producer :: pid(), monitor :: reference(), taken = 0 :: non_neg_integer()}).
+
+-record(window, {max_items :: pos_integer(),
+                 max_bytes :: pos_integer(),
+                 sizes = queue:new() :: queue:queue(non_neg_integer()),
+                 items = 0 :: non_neg_integer(),
+                 bytes = 0 :: non_neg_integer()}).
+
+-record(producer, {consumer_monitor :: reference(),
+                   tag :: reference(),
+                   worker :: pid(),
+                   worker_monitor :: reference(),
+                   window :: #window{},
+                   queue = queue:new() :: queue:queue({term(), non_neg_integer()}),
+                   queued = 0 :: non_neg_integer(),
+                   down = running :: running | {down, term()}}).
+
+-opaque stream() :: #stream{}.
+%% The consumer's end of a stream. It belongs to the process that opened it.
+
+-type offer() :: {quicdist_stream, pid(), term()}.
+%% A stream that a process offers. It can be opened once, on any node.
+
+-type options() :: #{max_items => pos_integer(), max_bytes => pos_integer(), timeout => timeout()}.
+%% The window of a stream, and the milliseconds in which it must start.
+
+-define(MAX_ITEMS, 1024).
+-define(MAX_BYTES, 1048576).
+-define(TIMEOUT, 5000).
+%% Bounds of one message, and of the items that the worker may be ahead of the producer.
+-define(BATCH_ITEMS, 512).
+-define(BATCH_BYTES, 65536).
+%% Upper bounds of a window, whatever a consumer asks for.
+-define(MOST_ITEMS, 65536).
+-define(MOST_BYTES, 16777216).
+%% Milliseconds that a cancelled producer has to end by itself.
+-define(GRACE, 5000).
+
+%% -- consumer ------------------------------------------------------------------------------------
+
+%% Opens a stream of the items of Module:Function(Args...) on Node.
+-spec open(node(), module(), atom(), [term()]) -> {ok, stream()} | {error, term()}.
+open(Node, Module, Function, Args) ->
+    open(Node, Module, Function, Args, #{}).
+
+-spec open(node(), module(), atom(), [term()], options()) -> {ok, stream()} | {error, term()}.
+open(Node, Module, Function, Args, Options) ->
+    Tag = erlang:alias(),
+    Start = [self(), Tag, window_of(Options), Module, Function, Args],
+    Request = erlang:spawn_request(Node, ?MODULE, start, Start, [monitor]),
+    receive
+        {spawn_reply, Request, ok, Producer} ->
+            {ok, #stream{tag = Tag, producer = Producer, monitor = Request}};
+        {spawn_reply, Request, error, Reason} ->
+            erlang:unalias(Tag),
+            {error, Reason}
+    after maps:get(timeout, Options, ?TIMEOUT) ->
+        erlang:unalias(Tag),
+        case erlang:spawn_request_abandon(Request) of
+            true ->
+                {error, timeout};
+            false ->
+                receive
+                    {spawn_reply, Request, ok, Producer} ->
+                        erlang:demonitor(Request, [flush]),
+                        Producer ! {?MODULE, Tag, cancel};
+                    {spawn_reply, Request, error, _} ->
+                        ok
+                end,
+                {error, timeout}
+        end
+    end.
+
+%% Opens a stream that another process offers.
+-spec open_offer(offer()) -> stream().
+open_offer(Offer) ->
+    open_offer(Offer, #{}).
+
+-spec open_offer(offer(), options()) -> stream().
+open_offer({?MODULE, Producer, Tag}, Options) when is_pid(Producer) ->
+    Monitor = erlang:monitor(process, Producer),
+    Alias = erlang:alias(),
+    Producer ! {?MODULE, Tag, subscribe, self(), Alias, window_of(Options)},
+    #stream{tag = Alias, producer = Producer, monitor = Monitor}.
+
+%% Acknowledges the items returned before, waits for the next ones and returns them.
+-spec next(stream()) -> {items, [term(), ...], stream()} | done | {error, term()}.
+next(#stream{tag = Tag, producer = Producer, monitor = Monitor, taken = Taken} = Stream) ->
+    Taken > 0 andalso (Producer ! {?MODULE, Tag, ack, Taken}),
+    receive
+        {?MODULE, Tag, items, [_ | _] = Items} ->
+            {items, Items, Stream#stream{taken = length(Items)}};
+        {'DOWN', Monitor, process, _, Reason} ->
+            erlang:unalias(Tag),
+            ended(Reason)
+    end.
+
+ended(normal) -> done;
+ended(Reason) -> {error, Reason}.
+
+%% Ends a stream. The remote generator is closed.
+-spec cancel(stream()) -> ok.
+cancel(#stream{tag = Tag, producer = Producer, monitor = Monitor}) ->
+    erlang:unalias(Tag),
+    case erlang:demonitor(Monitor, [flush, info]) of
+        true -> Producer ! {?MODULE, Tag, cancel};
+        false -> ok
+    end,
+    drop(Tag).
+
+drop(Tag) ->
+    receive
+        {?MODULE, Tag, items, _} -> drop(Tag)
+    after 0 -> ok
+    end.
+
+%% Calls Function for each item. Exits with the reason of the producer if the stream fails.
+-spec foreach(fun((term()) -> term()), stream()) -> ok.
+foreach(Function, Stream) ->
+    case next(Stream) of
+        {items, Items, Rest} ->
+            try
+                lists:foreach(Function, Items)
+            catch
+                Class:Reason:Stack ->
+                    cancel(Stream),
+                    erlang:raise(Class, Reason, Stack)
+            end,
+            foreach(Function, Rest);
+        done ->
+            ok;
+        {error, Reason} ->
+            exit(Reason)
+    end.
+
+%% Returns all items.
+-spec to_list(stream()) -> [term()].
+to_list(Stream) ->
+    case next(Stream) of
+        {items, Items, Rest} -> Items ++ to_list(Rest);
+        done -> [];
+        {error, Reason} -> exit(Reason)
+    end.
+
+window_of(Options) ->
+    {maps:get(max_items, Options, ?MAX_ITEMS), maps:get(max_bytes, Options, ?MAX_BYTES)}.
+
+%% -- producer ------------------------------------------------------------------------------------
+
+%% The main function of a producer that a consumer spawns.
+-spec start(pid(), reference(), {pos_integer(), pos_integer()}, module(), atom(), [term()]) -> ok.
+start(Consumer, Tag, Window, Module, Function, Args) ->
+    produce(Consumer, Tag, Window, fun() -> apply(Module, Function, Args) end).
+
+%% Offers the items of a list, a lazy list or an Enumerable to another process, for example as an
+%% argument of a call. The producer ends when the calling process ends.
+-spec offer(term()) -> offer().
+offer(Items) ->
+    Tag = make_ref(),
+    Owner = self(),
+    Producer = spawn(fun() -> wait_for_consumer(Owner, Tag, Items) end),
+    {?MODULE, Producer, Tag}.
+
+%% Ends the producer of an offer.
+-spec withdraw(offer()) -> ok.
+withdraw({?MODULE, Producer, _}) ->
+    exit(Producer, shutdown),
+    ok.
+
+wait_for_consumer(Owner, Tag, Items) ->
+    Monitor = erlang:monitor(process, Owner),
+    receive
+        {?MODULE, Tag, subscribe, Consumer, Alias, Window} ->
+            erlang:demonitor(Monitor, [flush]),
+            produce(Consumer, Alias, Window, fun() -> Items end);
+        {?MODULE, Tag, cancel} ->
+            ok;
+        {'DOWN', Monitor, process, _, _} ->
+            exit(shutdown)
+    end.
+
+%% The worker runs the generator and passes items to this process, which sends all that have arrived
+%% in one message: a slow generator's item is sent at once, a fast one's in batches.
+produce(Consumer, Tag, {MaxItems, MaxBytes}, Open)
+  when is_pid(Consumer), is_reference(Tag), is_integer(MaxItems), MaxItems > 0, is_integer(MaxBytes), MaxBytes > 0 ->
+    process_flag(trap_exit, true),
+    ConsumerMonitor = erlang:monitor(process, Consumer),
+    Producer = self(),
+    {Worker, WorkerMonitor} =
+        spawn_opt(fun() -> work(Producer, Open) end, [monitor, link]),
+    Window = #window{max_items = min(MaxItems, ?MOST_ITEMS), max_bytes = min(MaxBytes, ?MOST_BYTES)},
+    loop(#producer{consumer_monitor = ConsumerMonitor, tag = Tag,
+                   worker = Worker, worker_monitor = WorkerMonitor, window = Window});
+produce(_, _, _, _) ->
+    exit(badarg).
+
+loop(#producer{queued = 0, down = {down, normal}}) ->
+    ok;
+loop(#producer{queued = 0, down = {down, Reason}}) ->
+    exit(Reason);
+loop(State) ->
+    Wait = case State#producer.queued > 0 andalso is_open(State) of
+               true -> 0;
+               false -> infinity
+           end,
+    #producer{tag = Tag, consumer_monitor = ConsumerMonitor, worker = Worker,
+              worker_monitor = WorkerMonitor} = State,
+    receive
+        {item, Worker, Item, Size} ->
+            Queue = queue:in({Item, Size}, State#producer.queue),
+            batch(State#producer{queue = Queue, queued = State#producer.queued + 1});
+        {?MODULE, Tag, ack, Count} when is_integer(Count), Count > 0 ->
+            loop(State#producer{window = acknowledged(Count, State#producer.window)});
+        {?MODULE, Tag, cancel} ->
+            stop(State, normal);
+        {'DOWN', ConsumerMonitor, process, _, _} ->
+            stop(State, normal);
+        {'DOWN', WorkerMonitor, process, _, Reason} ->
+            loop(State#producer{down = {down, Reason}});
+        {'EXIT', Worker, _} ->
+            loop(State);
+        {'EXIT', _, Reason} ->
+            stop(State, Reason);
+        _ ->
+            loop(State)
+    after Wait ->
+        loop(send(State))
+    end.
+
+batch(#producer{queued = Queued} = State) when Queued >= ?BATCH_ITEMS ->
+    case is_open(State) of
+        true -> loop(send(State));
+        false -> loop(State)
+    end;
+batch(State) ->
+    loop(State).
+
+send(#producer{tag = Tag, worker = Worker} = State) ->
+    {Items, Count, Bytes, Queue, Window} =
+        take(State#producer.queue, State#producer.window, [], 0, 0),
+    Tag ! {?MODULE, Tag, items, Items},
+    Worker ! {sent, self(), Count, Bytes},
+    State#producer{queue = Queue, queued = State#producer.queued - Count, window = Window}.
+
+%% Ends the worker: at its next item, so that its cleanup runs, or after a time.
+stop(#producer{worker = Worker, worker_monitor = Monitor}, Reason) ->
+    Worker ! {halt, self()},
+    receive
+        {'DOWN', Monitor, process, _, _} -> ok
+    after ?GRACE ->
+        exit(Worker, kill)
+    end,
+    exit(Reason).
+
+is_open(#producer{window = Window, queue = Queue}) ->
+    {value, {_, Size}} = queue:peek(Queue),
+    fits(Size, Window).
+
+fits(_, #window{items = 0}) ->
+    true;
+fits(Size, #window{items = Items, bytes = Bytes, max_items = MaxItems, max_bytes = MaxBytes}) ->
+    Items < MaxItems andalso Bytes + Size =< MaxBytes.
+
+take(Queue, Window, Taken, Count, Bytes) when Count < ?BATCH_ITEMS, Bytes < ?BATCH_BYTES ->
+    case queue:peek(Queue) of
+        {value, {Item, Size}} ->
+            case fits(Size, Window) of
+                true ->
+                    Rest = queue:drop(Queue),
+                    take(Rest, sent(Size, Window), [Item | Taken], Count + 1, Bytes + Size);
+                false ->
+                    {lists:reverse(Taken), Count, Bytes, Queue, Window}
+            end;
+        empty ->
+            {lists:reverse(Taken), Count, Bytes, Queue, Window}
+    end;
+take(Queue, Window, Taken, Count, Bytes) ->
+    {lists:reverse(Taken), Count, Bytes, Queue, Window}.
+
+sent(Size, #window{sizes = Sizes, items = Items, bytes = Bytes} = Window) ->
+    Window#window{sizes = queue:in(Size, Sizes), items = Items + 1, bytes = Bytes + Size}.
+
+acknowledged(0, Window) ->
+    Window;
+acknowledged(Count, #window{sizes = Sizes, items = Items, bytes = Bytes} = Window) ->
+    case queue:out(Sizes) of
+        {{value, Size}, Rest} ->
+            acknowledged(Count - 1, Window#window{sizes = Rest, items = Items - 1,
+                                                  bytes = Bytes - Size});
+        {empty, _} ->
+            exit(badarg)
+    end.
+
+%% -- worker --------------------------------------------------------------------------------------
+
+work(Producer, Open) ->
+    try reduce(Open(), {Producer, 0, 0})
+    catch
+        throw:{?MODULE, halted} -> ok
+    end.
+
+reduce(Items, State) when is_list(Items) ->
+    lists:foldl(fun push/2, State, Items);
+reduce(Lazy, State) when is_function(Lazy, 0) ->
+    case Lazy() of
+        [] -> State;
+        [Item | Rest] -> reduce(Rest, push(Item, State))
+    end;
+reduce(Enumerable, State) ->
+    'Elixir.Enum':reduce(Enumerable, State, fun push/2).
+
+%% Passes an item to the producer. Waits while too many items or bytes are ahead of it.
+push(Item, {Producer, Count, Bytes}) ->
+    receive
+        {halt, Producer} -> throw({?MODULE, halted})
+    after 0 -> ok
+    end,
+    Size = erlang:external_size(Item),
+    Producer ! {item, self(), Item, Size},
+    wait({Producer, Count + 1, Bytes + Size}).
+
+wait({Producer, Count, Bytes}) when Count >= 2 * ?BATCH_ITEMS; Bytes >= ?BATCH_BYTES ->
+    receive
+        {sent, Producer, SentCount, SentBytes} ->
+            wait({Producer, Count - SentCount, Bytes - SentBytes});
+        {halt, Producer} ->
+            throw({?MODULE, halted})
+    end;
+wait(State) ->
+    State.

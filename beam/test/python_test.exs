@@ -1,0 +1,126 @@
+defmodule Quicdist.PythonTest do
+  use ExUnit.Case, async: false
+
+  @served Path.expand("served.py", __DIR__)
+
+  defp python(options \\ []) do
+    venv = Application.fetch_env!(:quicdist, :test_venv)
+    {Quicdist.Python, [name: "0@127.0.0.1", modules: [@served], venv: venv] ++ options}
+  end
+
+  defp until(condition, attempts \\ 400) do
+    cond do
+      value = condition.() -> value
+      attempts == 0 -> flunk("the condition did not become true")
+      true ->
+        Process.sleep(25)
+        until(condition, attempts - 1)
+    end
+  end
+
+  defp alive?(os_pid), do: File.dir?("/proc/#{os_pid}")
+
+  test "a supervised node answers as soon as it has started" do
+    child = start_supervised!(python())
+    node = Quicdist.Python.node_name(child)
+    assert :erpc.call(node, :served, :add, [1, 2]) == 3
+  end
+
+  test "a stream is an enumerable" do
+    node = Quicdist.Python.node_name(start_supervised!(python()))
+    assert node |> Quicdist.stream(:served, :count, [1_000_000_000]) |> Enum.take(3) == [0, 1, 2]
+    assert_raise Quicdist.StreamError, ~r/undef/, fn ->
+      node |> Quicdist.stream(:served, :missing) |> Enum.to_list()
+    end
+  end
+
+  test "the process ends with its supervisor" do
+    child = start_supervised!(python())
+    os_pid = :erpc.call(Quicdist.Python.node_name(child), :served, :process_id, [])
+    assert alive?(os_pid)
+    stop_supervised!("0@127.0.0.1")
+    refute alive?(os_pid)
+  end
+
+  test "events and lines are passed to functions" do
+    test = self()
+    log = fn level, text -> send(test, {:line, level, to_string(text)}) end
+    events = fn name, measurements, metadata -> send(test, {name, measurements, metadata}) end
+    start_supervised!(python(id: :watched, log: log, events: events))
+    assert_receive {[:quicdist, :program, :ready], %{duration: _}, %{program: _}}
+    assert_receive {:line, :info, "TLS: " <> _}
+    stop_supervised!(:watched)
+    assert_receive {[:quicdist, :program, :exit], %{uptime: _}, %{status: 0}}
+  end
+
+  test "running calls end before the node stops" do
+    node = Quicdist.Python.node_name(start_supervised!(python(id: :draining)))
+    call = Task.async(fn -> :erpc.call(node, :served, :slow, [1.0]) end)
+    until(fn -> node in Node.list(:hidden) end)
+    stop_supervised!(:draining)
+    assert Task.await(call) == "done"
+  end
+
+  test "the supervisor restarts a node that crashes" do
+    child = start_supervised!(python(id: :crashing))
+    node = Quicdist.Python.node_name(child)
+    watch = Process.monitor(child)
+    assert {:erpc, :noconnection} = catch_error(:erpc.call(node, :served, :crash, []))
+    assert_receive {:DOWN, ^watch, :process, _, {:exited, 137, _}}, 10_000
+    again = until(fn -> (pid = running(:crashing)) != child && pid end)
+    assert :erpc.call(Quicdist.Python.node_name(again), :served, :add, [1, 2]) == 3
+  end
+
+  defp running(id) do
+    {:ok, supervisor} = ExUnit.fetch_test_supervisor()
+
+    Enum.find_value(Supervisor.which_children(supervisor), fn
+      {^id, pid, _, _} when is_pid(pid) -> pid
+      _ -> nil
+    end)
+  end
+
+  test "a module that cannot be imported is an error with the reason" do
+    {_, options} = python(modules: ["missing.py"], id: :missing)
+    Process.flag(:trap_exit, true)
+    assert {:error, {:exited, 2, lines}} = Quicdist.Python.start_link(Keyword.put(options, :modules, ["missing.py"]))
+    assert Enum.any?(lines, &(&1 =~ "missing.py"))
+  end
+
+  test "a program that does not exist is an error" do
+    Process.flag(:trap_exit, true)
+    assert {:error, {:not_found, _}} =
+             Quicdist.Python.start_link(name: "0@127.0.0.1", modules: ["a.py"], venv: "/nowhere")
+  end
+
+  test "a pool calls the worker with the fewest running calls" do
+    {_, worker} = python()
+    test = self()
+    events = fn name, measurements, metadata -> send(test, {name, measurements, metadata}) end
+    worker = worker ++ [events: events]
+    start_supervised!({Quicdist.Pool, name: :workers, size: 2, worker: worker})
+    assert length(Quicdist.Pool.nodes(:workers)) == 2
+
+    ids =
+      1..2
+      |> Enum.map(fn _ ->
+        Task.async(fn -> Quicdist.Pool.call(:workers, :served, :slow, [0.3]) end)
+      end)
+      |> Task.await_many()
+
+    assert ids == ["done", "done"]
+    assert_receive {[:quicdist, :pool, :call], _, %{pool: :workers, node: one}}
+    assert_receive {[:quicdist, :pool, :call], _, %{pool: :workers, node: two}}
+    assert one != two
+    first = Quicdist.Pool.call(:workers, :served, :process_id, [])
+    assert is_integer(first)
+    assert {:worker_down, _} = catch_exit(Quicdist.Pool.call(:workers, :served, :crash, []))
+    until(fn -> length(Quicdist.Pool.nodes(:workers)) == 2 end)
+    assert Quicdist.Pool.call(:workers, :served, :add, [1, 2]) == 3
+  end
+
+  test "a node that is distributed already is not started twice" do
+    assert {:error, {:already_distributed, _}} =
+             Quicdist.start_distribution(name: :"1@127.0.0.1")
+  end
+end

@@ -1,0 +1,35 @@
+"""Functions that the tests of the BEAM side call."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+
+from quicdist import export
+
+
+@export
+def add(one: int, two: int) -> int:
+    return one + two
+
+
+@export
+def process_id() -> int:
+    return os.getpid()
+
+
+@export
+def crash() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@export
+async def slow(seconds: float) -> str:
+    await asyncio.sleep(seconds)
+    return "done"
+
+
+@export
+async def count(limit: int) -> AsyncIterator[int]:
+    for number in range(limit):
+        yield number

@@ -1,0 +1,154 @@
+"""The messages of a stream.
+
+A stream has a producer and a consumer process, and a tag, which is an alias of the consumer. It
+starts in one of two ways:
+
+- The consumer sends the spawn request `quicdist_stream:start(Consumer, Tag, Window, Module,
+  Function, Args)` with a monitor. The spawned process is the producer.
+- The producer exists, and its offer `{quicdist_stream, Producer, OfferTag}` was passed to the
+  consumer, for example as an argument. The consumer monitors the producer and sends `subscribe`.
+
+To the producer:
+
+- `{quicdist_stream, OfferTag, subscribe, Consumer, Tag, Window}` begins the stream of an offer.
+- `{quicdist_stream, Tag, ack, Count}`: the consumer has taken `Count` more items.
+- `{quicdist_stream, Tag, cancel}` ends the stream.
+
+To the alias `Tag`:
+
+- `{quicdist_stream, Tag, items, Items}`: a list of items, in order.
+
+Items are sent to the alias, so that none arrive after the consumer has ended the stream. `Window`
+is `{MaxItems, MaxBytes}`: at most so much is sent and not acknowledged. One item is always allowed,
+whatever its size. The stream ends when the producer ends: with `normal` after the last item,
+otherwise with the reason of the error. The producer ends when the consumer ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from quicdist.etf import Atom, Pid, Reference, Term
+from quicdist.etf.notation import format_bounded
+from quicdist.kernel.streams.window import StreamWindow
+
+MODULE = Atom("quicdist_stream")
+START = Atom("start")
+
+_SUBSCRIBE = Atom("subscribe")
+_ITEMS = Atom("items")
+_ACK = Atom("ack")
+_CANCEL = Atom("cancel")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A stream that a producer offers."""
+
+    producer: Pid
+    tag: Term
+
+    def to_term(self) -> Term:
+        """Returns the term that is passed to the consumer."""
+        return MODULE, self.producer, self.tag
+
+    @classmethod
+    def from_term(cls, term: Term) -> Offer:
+        """Raises ValueError for another term."""
+        match term:
+            case ("quicdist_stream", Pid() as producer, tag):
+                return cls(producer, tag)
+        raise ValueError(f"not the offer of a stream: {format_bounded(term, 100)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The arguments of `quicdist_stream:start/6`."""
+
+    consumer: Pid
+    tag: Reference
+    window: StreamWindow
+    module: Term
+    function: Term
+    args: Term
+
+    @classmethod
+    def from_term(cls, args: Term) -> Start:
+        """Raises ValueError for other arguments."""
+        match args:
+            case [
+                Pid() as consumer,
+                Reference() as tag,
+                (int(items), int(size)),
+                module,
+                function,
+                called,
+            ] if items > 0 and size > 0:
+                return cls(consumer, tag, StreamWindow(items, size), module, function, called)
+        raise ValueError(f"not the arguments of quicdist_stream:start/6: {format_bounded(args)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Begins the stream of an offer."""
+
+    consumer: Pid
+    tag: Reference
+    window: StreamWindow
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """Items for the consumer."""
+
+    items: list[Term]
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The consumer has taken `count` more items."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The consumer needs no more items."""
+
+
+StreamMessage: TypeAlias = Subscribe | Items | Ack | Cancel
+
+
+def to_term(tag: Term, message: StreamMessage) -> Term:
+    """Returns the term of a message."""
+    match message:
+        case Subscribe(consumer, alias, window):
+            return MODULE, tag, _SUBSCRIBE, consumer, alias, (window.items, window.bytes)
+        case Items(items):
+            return MODULE, tag, _ITEMS, items
+        case Ack(count):
+            return MODULE, tag, _ACK, count
+        case Cancel():
+            return MODULE, tag, _CANCEL
+
+
+def from_term(tag: Term, term: Term) -> StreamMessage | None:
+    """Returns the message of the stream `tag` in a term, or None if it is something else."""
+    match term:
+        case ("quicdist_stream", given, "items", list(items)) if given == tag:
+            return Items(items)
+        case ("quicdist_stream", given, "ack", int(count)) if given == tag and count > 0:
+            return Ack(count)
+        case ("quicdist_stream", given, "cancel") if given == tag:
+            return Cancel()
+        case (
+            "quicdist_stream",
+            given,
+            "subscribe",
+            Pid() as consumer,
+            Reference() as alias,
+            (int(items), int(size)),
+        ) if given == tag and items > 0 and size > 0:
+            return Subscribe(consumer, alias, StreamWindow(items, size))
+    return None
