@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 
 import pytest
@@ -114,14 +115,12 @@ async def test_forged_pings_are_ignored_and_counted(tmp_path: Path) -> None:
         await until_direct(home, outside)
         assert home.relay is not None
         assert home.relay.observed is not None
-        loop = asyncio.get_running_loop()
-        stranger, _ = await loop.create_datagram_endpoint(
-            asyncio.DatagramProtocol, remote_addr=home.relay.observed
-        )
-        for _ in range(3):
-            stranger.sendto(bytes([PUNCH_KIND]) + bytes(LENGTH - 1))
-        await until(lambda: home.stats().refused.get("ping") == 3)
-        stranger.close()
+        # A ping that overtakes the answer to an offer is of a session that is not known yet.
+        before = home.stats().refused.get("ping", 0)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            for _ in range(3):
+                stranger.sendto(bytes([PUNCH_KIND]) + bytes(LENGTH - 1), home.relay.observed)
+            await until(lambda: home.stats().refused.get("ping") == before + 3)
         assert path(home, outside) == "direct"
 
 
