@@ -82,7 +82,7 @@ class _QuicCarrier:
             self._credentials,
             wanted=0 if own.name.address is None else own.name.address.port,
             listen=own.listen,
-            path=self._settings.path,
+            options=self._settings,
             open_endpoint=lambda host, port, bind: self._bind(host, port, accept, bind),
         )
         self._endpoint, self._relay = relayed.endpoint, relayed.client

@@ -12,7 +12,8 @@ from typing import TypeAlias
 from quicdist.carriers import causes
 from quicdist.carriers.base import DialError
 from quicdist.carriers.quic.endpoint import Bind, Endpoint
-from quicdist.carriers.relay import slots
+from quicdist.carriers.quic.settings import QuicOptions
+from quicdist.carriers.relay import port_mapping, slots
 from quicdist.carriers.relay.client import RelayAddress, RelayClient
 from quicdist.carriers.relay.direct import DirectPaths, Observe
 from quicdist.carriers.relay.host_addresses import has_global_ipv6
@@ -53,16 +54,18 @@ async def open_via(
     *,
     wanted: int,
     listen: tuple[str, int] | None,
-    path: str,
+    options: QuicOptions,
     open_endpoint: Open,
 ) -> Relayed:
     """Opens an endpoint and gets a port at the first relay that gives one.
 
     `wanted` is a port of the relay, or 0 for the one that is kept for this node. `listen` is the
-    local address to bind; None takes a free port of the wildcard address. `path` is the name of a
-    `PathMode`. Raises DialError for the
-    relay with the most telling cause, OSError if no socket can be bound, and CertificateError.
+    local address to bind; None takes a free port of the wildcard address. Raises DialError for the
+    relay with the most telling cause, OSError if no socket can be bound, CertificateError, and
+    MissingExtra.
     """
+    if options.map_port:
+        port_mapping.check()
     await credentials.prepare()
     key = credentials.identity.fingerprint
     failures: list[DialError] = []
@@ -86,8 +89,10 @@ async def open_via(
             client.close()
             await endpoint.close(0)
             raise
-        direct = DirectPaths(endpoint, client.paths, path_mode(path), _observer(client))
+        direct = DirectPaths(endpoint, client.paths, path_mode(options.path), _observer(client))
         client.on_change = direct.addresses_changed
+        if options.map_port:
+            direct.map_port()
         return Relayed(endpoint, client, Address(relay.host, number))
     text = "; ".join(map(str, failures)) or "no relay is configured"
     found = max((one.cause for one in failures), key=causes.rank, default=Cause.NOT_FOUND)

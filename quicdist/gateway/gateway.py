@@ -249,7 +249,7 @@ class Gateway:
                 self._credentials,
                 wanted=0 if address is None else address.port,
                 listen=self.settings.listen,
-                path=self.settings.path,
+                options=self.settings,
                 open_endpoint=lambda host, port, bind: Endpoint.open(
                     host, port, settings=quic, accept=self._incoming, bind=bind
                 ),

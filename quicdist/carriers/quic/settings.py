@@ -70,6 +70,10 @@ class QuicOptions:
     goes on directly where possible; `direct-only`, which ends where no direct path is found;
     `relay-only`, which discloses no address of this node to the other one."""
 
+    map_port: bool = False
+    """Whether a node or gateway with `via` asks its router by UPnP to forward a port to it, which
+    makes more direct paths possible. Needs the extra `nat`."""
+
     busy_wait: float = 0.0
     """Time in seconds for which the event loop busy-waits after a datagram is sent or received.
 

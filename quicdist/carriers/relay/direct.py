@@ -26,6 +26,7 @@ from quicdist.carriers.relay.paths import (
     Unreachable,
     path_mode,
 )
+from quicdist.carriers.relay.port_mapping import PortMapping
 from quicdist.carriers.relay.punching import Transmit, session_of
 from quicdist.carriers.relay.transport import Paths, binder
 from quicdist.errors import Cause
@@ -52,6 +53,7 @@ class DirectPaths:
         self._paths = paths
         self._mode = mode
         self._observe = observe or _nothing_observed
+        self._mapping: PortMapping | None = None
         self._loop = asyncio.get_running_loop()
         self._peers: dict[QuicConnection, PeerPaths] = {}
         self._sessions: dict[bytes, QuicConnection] = {}
@@ -119,8 +121,15 @@ class DirectPaths:
         self._route(connection, None)
         self._look_at_pinged()
 
+    def map_port(self) -> None:
+        """Has the router forward a port to this node (see `port_mapping.check`)."""
+        port = self._endpoint.local_address[1]
+        self._mapping = PortMapping(port, self.addresses_changed)
+
     def close(self) -> None:
         """Stops the timers."""
+        if self._mapping is not None:
+            self._mapping.close()
         for timer in (self._timer, self._sent_timer):
             if timer is not None:
                 timer.cancel()
@@ -250,7 +259,9 @@ class DirectPaths:
             return ()
         host, port = self._endpoint.local_address
         hosts = [host] if host not in ("0.0.0.0", "::") else host_addresses()
-        found = own_candidates(hosts, port, observed=self._observe())
+        mapping = None if self._mapping is None else self._mapping.address
+        mapped = [] if mapping is None else [mapping]
+        found = own_candidates(hosts, port, observed=self._observe(), mapped=mapped)
         return [one for one in found if self._paths.can_reach(one.address)]
 
 
