@@ -18,6 +18,7 @@ from quicdist.cli.options import (
     Certificate,
     Crl,
     Dial,
+    DirectPath,
     Json,
     Key,
     KeyLogFile,
@@ -87,6 +88,7 @@ def gateway(
         ),
     ] = None,
     via: ViaRelay = None,
+    path: DirectPath = "auto",
     listen: Listen = None,
     routes: Annotated[
         list[str] | None,
@@ -162,6 +164,7 @@ def gateway(
     _run(
         name or "",
         via or [],
+        path,
         module_dir,
         epmd_port,
         listen,
@@ -200,6 +203,7 @@ class Form(enum.Enum):
 def _run(
     name: str,
     via: list[str],
+    path: str,
     module_dir: Path,
     epmd_port: int | None,
     listen: str | None,
@@ -224,6 +228,7 @@ def _run(
     settings = GatewaySettings(
         name,
         via=parse_via(via) if via else (),
+        path=path,
         listen=parse_listen(listen) if listen else None,
         epmd_port=epmd_port,
         routes=dict(_route(text) for text in routes),

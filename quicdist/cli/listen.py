@@ -24,6 +24,7 @@ from quicdist.cli.options import (
     CookieFile,
     Crl,
     Dial,
+    DirectPath,
     Json,
     Key,
     KeyLogFile,
@@ -137,6 +138,7 @@ class Settings:
     threads: int | None = None
     net_ticktime: float | None = None
     via: Sequence[str] = ()
+    path: str = "auto"
 
     @contextlib.asynccontextmanager
     async def up(self) -> AsyncIterator[Node]:
@@ -208,7 +210,10 @@ class Settings:
         return Node(
             self.name,
             via=self.via or None,
-            carriers=[Quic(tracing=Tracing(self.key_log, self.qlog)), tcp_or_tls(believing)],
+            carriers=[
+                Quic(path=self.path, tracing=Tracing(self.key_log, self.qlog)),
+                tcp_or_tls(believing),
+            ],
             cookie=security.cookie(self.cookie),
             listen=self.listen,
             visible=self.visible,
@@ -238,6 +243,7 @@ def listen(
     cookie: Cookie = None,
     cookie_file: CookieFile = None,
     via: ViaRelay = None,
+    path: DirectPath = "auto",
     listen: Listen = None,
     visible: Visible = False,
     cert: Certificate = None,
@@ -294,6 +300,7 @@ def listen(
         key_log,
         qlog,
         via=via or [],
+        path=path,
     )
     start_logging(verbose, quiet=key_log is None or quiet, as_json=log_json, audit=audit)
     output = Output(is_json=as_json or log_json, is_quiet=quiet)
@@ -314,6 +321,7 @@ def run(
     cookie: Cookie = None,
     cookie_file: CookieFile = None,
     via: ViaRelay = None,
+    path: DirectPath = "auto",
     listen: Listen = None,
     visible: Visible = False,
     cert: Certificate = None,
@@ -383,6 +391,7 @@ def run(
         threads=threads,
         net_ticktime=net_ticktime,
         via=via or [],
+        path=path,
     )
     life = Life(drain, ends_with_stdin=exit_with_stdin, reloads=reload)
     asyncio.run(until_signal(serve(settings.up(), Output(log_json, quiet), life)))

@@ -215,6 +215,16 @@ ViaRelay = Annotated[
         show_default=False,
     ),
 ]
+DirectPath = Annotated[
+    str,
+    typer.Option(
+        "--path",
+        metavar="PATH",
+        help="Paths to nodes that a relay names: auto, which moves from the relay to a direct path "
+        "where possible; direct-only, which closes connections without one; relay-only, which "
+        "discloses no address of this node to the other one.",
+    ),
+]
 Prometheus = Annotated[
     str | None,
     typer.Option(

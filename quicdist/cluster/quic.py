@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from quicdist.carriers.base import CertificateRejected, Connection, DialError
 from quicdist.carriers.quic.endpoint import Bind, Endpoint
 from quicdist.carriers.quic.settings import QuicOptions
-from quicdist.carriers.quic.udp import UdpSocket
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.relay.client import RelayClient, RelayStatus
+from quicdist.carriers.relay.direct import open_with_direct_paths
 from quicdist.carriers.trust import Credentials
 from quicdist.cluster.carrier import Accept, Carrier, ListenerSettings, Transport, TransportAddress
 from quicdist.cluster.names import Address
@@ -82,7 +82,8 @@ class _QuicCarrier:
             self._credentials,
             wanted=0 if own.name.address is None else own.name.address.port,
             listen=own.listen,
-            open_endpoint=lambda host, port, bind: self._open(host, port, accept, bind),
+            path=self._settings.path,
+            open_endpoint=lambda host, port, bind: self._bind(host, port, accept, bind),
         )
         self._endpoint, self._relay = relayed.endpoint, relayed.client
         return relayed.address.name()
@@ -144,9 +145,13 @@ class _QuicCarrier:
         listening = [] if self._endpoint is None else [self._endpoint, *self._others]
         return [*listening, *self._dialing.values()]
 
-    async def _open(
-        self, host: str, port: int, accept: Accept | None, bind: Bind = UdpSocket.bind
-    ) -> Endpoint:
+    async def _open(self, host: str, port: int, accept: Accept | None) -> Endpoint:
+        """Opens an endpoint without a relay. What it dials may be at a relay all the same."""
+        return await open_with_direct_paths(
+            self._settings.path, lambda bind: self._bind(host, port, accept, bind)
+        )
+
+    async def _bind(self, host: str, port: int, accept: Accept | None, bind: Bind) -> Endpoint:
         alpns = self._settings.listen_alpns
         settings = self._settings.with_credentials(self._credentials, alpns)
         return await Endpoint.open(host, port, settings=settings, accept=accept, bind=bind)

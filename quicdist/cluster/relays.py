@@ -14,6 +14,9 @@ from quicdist.carriers.base import DialError
 from quicdist.carriers.quic.endpoint import Bind, Endpoint
 from quicdist.carriers.relay import slots
 from quicdist.carriers.relay.client import RelayAddress, RelayClient
+from quicdist.carriers.relay.direct import DirectPaths, Observe
+from quicdist.carriers.relay.host_addresses import has_global_ipv6
+from quicdist.carriers.relay.paths import path_mode
 from quicdist.carriers.trust import Credentials
 from quicdist.cluster.dns import ServiceRecord, service_records
 from quicdist.cluster.lookup import NotFound
@@ -55,13 +58,15 @@ async def open_via(
     *,
     wanted: int,
     listen: tuple[str, int] | None,
+    path: str,
     open_endpoint: Open,
 ) -> Relayed:
     """Opens an endpoint and gets a port at the first relay that gives one.
 
     `wanted` is a port of the relay, or 0 for the one that is kept for this node. `listen` is the
-    local address to bind; None takes a free port of the wildcard address. Raises NoRelay if none
-    does, OSError if no socket can be bound, and CertificateError.
+    local address to bind; None takes a free port of the wildcard address. `path` is the name of a
+    `PathMode`. Raises NoRelay if no relay gives a port, OSError if no socket can be bound, and
+    CertificateError.
     """
     await credentials.prepare()
     key = credentials.identity.fingerprint
@@ -86,10 +91,17 @@ async def open_via(
             client.close()
             await endpoint.close(0)
             raise
+        direct = DirectPaths(endpoint, client.paths, path_mode(path), _observer(client))
+        client.on_change = direct.addresses_changed
         return Relayed(endpoint, client, Address(relay.host, number))
     text = "; ".join(map(str, failures)) or "no relay is configured"
     found = max((one.cause for one in failures), key=causes.rank, default=Cause.NOT_FOUND)
     raise NoRelay(text, found)
+
+
+def _observer(client: RelayClient) -> Observe:
+    """Returns a function that returns the address of this node as the relay sees it."""
+    return lambda: [] if client.observed is None else [client.observed]
 
 
 async def _open(
@@ -131,7 +143,12 @@ def _rank(key: str, record: ServiceRecord) -> bytes:
 
 
 def _wildcard_for(host: str) -> str:
-    """The wildcard address of the family in which this machine reaches a host."""
+    """The wildcard address to bind for a relay at `host`.
+
+    It is that of both families if this machine has IPv6, for direct paths over it.
+    """
+    if has_global_ipv6():
+        return "::"
     try:
         found = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)
     except OSError:

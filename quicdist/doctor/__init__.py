@@ -8,6 +8,8 @@ No node is started and nothing is stored. The steps run the same code as a node.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import datetime
 import socket
 import time
@@ -15,9 +17,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
 from quicdist.carriers import causes, epmd, tcp
-from quicdist.carriers.base import Connection, DialError
+from quicdist.carriers.base import Connection, DialError, PathKind
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.relay.direct import open_with_direct_paths
 from quicdist.carriers.relay.frames import ALPN as RELAY_ALPN
 from quicdist.carriers.trust import CertificateError, Credentials, Identity, Trust
 from quicdist.carriers.trust.names import Certificates, fingerprint
@@ -37,6 +40,10 @@ from quicdist.protocol.handshake import LocalNode
 from quicdist.runtime.identifiers import new_creation
 
 __all__ = ["Finding", "Settings", "Step", "Stopped", "Trouble", "examine"]
+
+
+_SEARCH = 5.0
+"""Seconds to wait for a direct path to a relayed node. Pings are sent for 4 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +197,10 @@ async def _endpoint(
     credentials.verifier = looking
     quic = QuicSettings(credentials)
     try:
-        endpoint = await Endpoint.open(own.host, own.port, settings=quic, accept=None)
+        endpoint = await open_with_direct_paths(
+            quic.path,
+            lambda bind: Endpoint.open(own.host, own.port, settings=quic, accept=None, bind=bind),
+        )
     except OSError as error:
         text = f"{own.host}:{own.port}, the address in this node's name: {error.strerror or error}"
         raise StartError(text, causes.of_error(error)) from error
@@ -326,8 +336,24 @@ async def _examine_node(
             text = f"{what}, within {settings.tick:g} s after the handshake"
             raise stopped(Cause.TICK_TIMEOUT, text)
         yield Finding(Step.TICK, f"the node answers after {time.monotonic() - begun:.3f} s")
+        if connection.statistics().path is not PathKind.PLAIN:
+            yield Finding(Step.PATH, await _path_of(connection))
     finally:
         connection.close("examined")
+
+
+async def _path_of(connection: Connection) -> str:
+    """Describes the path to a relayed node, after the time that a search takes."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_SEARCH):
+            while connection.statistics().path is not PathKind.DIRECT:
+                await asyncio.sleep(0.05)
+    if connection.statistics().path is PathKind.DIRECT:
+        return "the node is behind a relay, and a direct path to it was found"
+    return (
+        f"the relay carries the datagrams: no direct path was found in {_SEARCH:g} s. A public "
+        "address, a forwarded UDP port or IPv6 on one of the two sides makes one possible"
+    )
 
 
 def _why_no_node(link: Link, timeout: float, silence: str) -> Stopped:

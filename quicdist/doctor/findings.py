@@ -36,6 +36,9 @@ class Step(enum.Enum):
     TICK = "tick"
     """Whether the node behind the connection answers."""
 
+    PATH = "path"
+    """How datagrams travel to a node that a relay names. Other nodes do not have this step."""
+
 
 class Trouble(enum.Enum):
     """The kind of failure that stops an examination."""

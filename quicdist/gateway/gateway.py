@@ -21,6 +21,7 @@ from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.reject_reason import Refusals
 from quicdist.carriers.relay.client import RelayClient, RelayStatus
+from quicdist.carriers.relay.direct import open_with_direct_paths
 from quicdist.carriers.tcp import TcpConnection
 from quicdist.carriers.trust import CertificateError, Credentials
 from quicdist.carriers.trust.expiry import watch_expiry
@@ -248,6 +249,7 @@ class Gateway:
                 self._credentials,
                 wanted=0 if address is None else address.port,
                 listen=self.settings.listen,
+                path=self.settings.path,
                 open_endpoint=lambda host, port, bind: Endpoint.open(
                     host, port, settings=quic, accept=self._incoming, bind=bind
                 ),
@@ -573,7 +575,10 @@ async def _open_quic(
     credentials.say_objection(settings.name)
     quic = settings.with_credentials(credentials, settings.alpns)
     host, port = settings.udp_address
-    return await Endpoint.open(host, port, settings=quic, accept=accept)
+    return await open_with_direct_paths(
+        settings.path,
+        lambda bind: Endpoint.open(host, port, settings=quic, accept=accept, bind=bind),
+    )
 
 
 def _policy_line(policy: Policy | None) -> str:

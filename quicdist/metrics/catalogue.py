@@ -162,6 +162,18 @@ _BOTH: tuple[Metric, ...] = (
         Unit.SECONDS,
     ),
     _peer_gauge(
+        "direct",
+        "1 on a direct path to a node that was dialed at a relay, 0 while the relay carries it",
+        lambda p: None if p.path == "plain" else float(p.path == "direct"),
+    ),
+    Metric(
+        "peer_path_switches",
+        Kind.COUNTER,
+        "Changes between the relay and a direct path",
+        _by_peer(lambda p: None if p.path == "plain" else p.path_switches),
+        labels=_PEER,
+    ),
+    _peer_gauge(
         "unacknowledged_bytes",
         "Bytes that the peer has not acknowledged",
         lambda p: p.bytes_unacknowledged,

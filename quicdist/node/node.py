@@ -135,6 +135,8 @@ class Node:
       whose TCP port for networks without UDP is not 443, and `"relays.example.org"` a domain whose
       SRV records list relays. `name` is omitted, or `port@relay` asks for that port. See the page
       "Nodes behind NATs".
+    - `path`: which paths connections to nodes with `via` may take, `auto`, `direct-only` or
+      `relay-only`; see `Quic.path`. With `carriers`, use `Quic(path=...)`.
     - `cookie`: the cookie of the cluster, or several. The first is offered to nodes that this node
       dials, all are accepted from nodes that dial it. Default: that of `~/.erlang.cookie`.
     - `listen`: the address to bind if it differs from the name, behind a NAT or in a container, as
@@ -173,6 +175,7 @@ class Node:
         *,
         named_by: str | None = None,
         via: Via | None = None,
+        path: str | None = None,
         cookie: str | Sequence[str] | None = None,
         listen: str | tuple[str, int] | None = None,
         visible: bool = False,
@@ -225,7 +228,10 @@ class Node:
         self._trust = trust or Trust.first_use()
         self._credentials = credentials = Credentials(identity, self._trust, hosts)
         if carriers is None:
-            carriers = (Quic(), tcp_or_tls(self._trust))
+            quic = Quic() if path is None else Quic(path=path)
+            carriers = (quic, tcp_or_tls(self._trust))
+        elif path is not None:
+            raise NodeError("path= excludes carriers=: use Quic(path=...)")
         self._carriers: Sequence[Carrier] = [one.make(credentials) for one in carriers]
         self._events = Events()
         self._life: _Life | None = None

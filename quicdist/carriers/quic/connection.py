@@ -23,6 +23,7 @@ from quicdist.carriers.base import (
     ConnectionHandler,
     ConnectionStatistics,
     DialError,
+    PathKind,
 )
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic import tls_exporter
@@ -45,7 +46,7 @@ from quicdist.carriers.trust import Alert, CertificateError, PeerRefused
 from quicdist.carriers.trust.names import fingerprint
 from quicdist.carriers.trust.verifiers import vouched_keys
 from quicdist.errors import Cause
-from quicdist.protocol.dialects import QuicDialect, dialect_for
+from quicdist.protocol.dialects import QuicDialect, dialect_for, native
 from quicdist.protocol.dialects.base import (
     Buffer,
     DialectError,
@@ -55,6 +56,7 @@ from quicdist.protocol.dialects.base import (
     Step,
     Write,
 )
+from quicdist.protocol.dialects.native import NativeDialect
 from quicdist.protocol.packet import Packet
 from quicdist.protocol.role import Role
 
@@ -124,6 +126,15 @@ class Host(Protocol):
     def proved(self, connection: QuicConnection) -> None:
         """Reports that the dialer has proved the cookie."""
 
+    def connected(self, connection: QuicConnection) -> None:
+        """Both nodes have proved the cookie."""
+
+    def offered(self, connection: QuicConnection, offer: bytes) -> None:
+        """The connected peer has sent a message about direct paths."""
+
+    def offers_refused(self, connection: QuicConnection) -> None:
+        """The peer wants no messages about direct paths."""
+
     def moved(self, connection: QuicConnection) -> None:
         """The address of the peer is validated; it may be another one."""
 
@@ -171,6 +182,11 @@ class QuicConnection:
         self._path = path
         self._local = path[1]
         self._migrations = 0
+        self.path_kind: PathKind = PathKind.PLAIN
+        self.path_switches = 0
+        self.has_direct_paths = False
+        """Whether datagrams of the peer may come from addresses that QUIC does not know."""
+        self._early_offer: bytes | None = None
         self._validated: Path | None = None
         self._loop = asyncio.get_running_loop()
         # A dialer keeps sending to the address that it dialed, even if the listener moves.
@@ -253,6 +269,16 @@ class QuicConnection:
         return None if self._validated is None else self._validated[0]
 
     @property
+    def path(self) -> Path:
+        """The path that QUIC knows. It is constant, whatever way the datagrams take."""
+        return self._path if self._closed else self._engine.path
+
+    @property
+    def round_trip(self) -> float | None:
+        """The smoothed round-trip time in seconds; None before the first measurement."""
+        return self._engine.round_trip()
+
+    @property
     def is_relayed(self) -> bool:
         """Whether the peer dialed our port at a relay."""
         return self._path[1] is not None and is_relayed(self._path[1])
@@ -299,6 +325,24 @@ class QuicConnection:
         self._take(0, b"")
         if self._incoming:
             self._loop.call_soon(self._deliver)
+        if self.traits.has_offers:
+            self._host.connected(self)
+            if self._early_offer is not None:
+                self._host.offered(self, self._early_offer)
+                self._early_offer = None
+
+    def send_offer(self, offer: bytes) -> None:
+        """Queues a message about direct paths. The dialect must have them."""
+        assert isinstance(self._dialect, NativeDialect), "a dialect without offers"
+        self._perform((self._dialect.offer_bytes(offer),))
+
+    def path_changed(self, kind: PathKind) -> None:
+        """Reports that the datagrams take another path than before."""
+        self.path_kind = kind
+        self.path_switches += 1
+        if not self._closed:
+            self._engine.path_changed(self._loop.time())
+            self._host.touch(self)
 
     def send_frame(self, parts: Sequence[Buffer]) -> None:
         """Queues a frame. An empty frame is a tick.
@@ -336,6 +380,8 @@ class QuicConnection:
             round_trip=self._engine.round_trip(),
             datagrams_lost=self._engine.datagrams_lost(),
             migrations=self._migrations,
+            path=self.path_kind,
+            path_switches=self.path_switches,
         )
 
     async def flush(self, timeout: float) -> bool:
@@ -417,7 +463,9 @@ class QuicConnection:
         if self.role is Role.DIALER:
             # The kernel selects the local address of a dialer, so the engine gets none.
             self._local = path[1]
-            path = (path[0], None)
+            path = self._path if self.has_direct_paths else (path[0], None)
+        elif self.has_direct_paths and not (path[1] and is_relayed(path[1])):
+            path = self._engine.path
         try:
             self._engine.receive(data, path, now)
         except EngineError as error:
@@ -588,6 +636,8 @@ class QuicConnection:
 
     def stream_ended(self, stream: int, how: str) -> None:
         """Closes the connection; some peers only end the stream to close it."""
+        if self.traits.has_offers and stream == native.OFFERS:
+            self._host.offers_refused(self)
         if self._dialect is None or self._dialect.carries(stream):
             text = f"the peer {how} stream {stream}"
             self._ending = CloseReason(CloseKind.PEER, text, Cause.PEER_CLOSED)
@@ -625,8 +675,17 @@ class QuicConnection:
                 self._end_gap()
         if received.steps:
             self._perform(received.steps)
+        for offer in received.offers:
+            self._take_offer(offer)
         if self.up is not None:
             self._look_open()
+
+    def _take_offer(self, offer: bytes) -> None:
+        """The listener may send one as soon as the handshake is complete for it."""
+        if not self._in_handshake:
+            self._host.offered(self, offer)
+        elif self.role is Role.DIALER:
+            self._early_offer = offer
 
     def _look_open(self) -> None:
         if self._dialect is None or not self._dialect.is_open:

@@ -13,7 +13,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Protocol, cast
 
 from quicdist.carriers import causes
 from quicdist.carriers.base import (
@@ -81,6 +81,28 @@ Bind = Callable[[SocketAddress, int, int], UdpSocket]
 """Makes a bound socket from an address, its family and the size of the buffers."""
 
 
+class PathChooser(Protocol):
+    """The owner of the direct paths of an endpoint's connections (`carriers.relay.direct`)."""
+
+    def connected(self, connection: QuicConnection) -> None:
+        """Both nodes have proved the cookie."""
+
+    def offered(self, connection: QuicConnection, offer: bytes) -> None:
+        """The peer has sent a message about direct paths."""
+
+    def offers_refused(self, connection: QuicConnection) -> None:
+        """The peer wants no such messages."""
+
+    def moved(self, connection: QuicConnection) -> None:
+        """The address of the peer is validated; it may be another one."""
+
+    def ended(self, connection: QuicConnection) -> None:
+        """The connection has ended."""
+
+    def close(self) -> None:
+        """The endpoint closes."""
+
+
 def _ignore_move(connection: QuicConnection) -> None:
     """Nothing depends on the addresses of peers."""
 
@@ -100,6 +122,8 @@ class Endpoint:
         self.on_move: Callable[[QuicConnection], None] = _ignore_move
         """Called when the address of a connection's peer is validated, at first and when it has
         changed."""
+        self.chooser: PathChooser | None = None
+        """Set before the first connection if connections may get direct paths."""
         self._settings = settings
         self._accept = accept
         self.refusals: Refusals = Counter()
@@ -380,12 +404,31 @@ class Endpoint:
     def moved(self, connection: QuicConnection) -> None:
         """Reports that the address of a connection's peer is validated."""
         self.on_move(connection)
+        if self.chooser is not None:
+            self.chooser.moved(connection)
+
+    def connected(self, connection: QuicConnection) -> None:
+        """Reports that both nodes have proved the cookie."""
+        if self.chooser is not None:
+            self.chooser.connected(connection)
+
+    def offered(self, connection: QuicConnection, offer: bytes) -> None:
+        """Reports a message about direct paths."""
+        if self.chooser is not None:
+            self.chooser.offered(connection, offer)
+
+    def offers_refused(self, connection: QuicConnection) -> None:
+        """Reports that the peer rejects messages about direct paths."""
+        if self.chooser is not None:
+            self.chooser.offers_refused(connection)
 
     def ended(self, connection: QuicConnection, linger: float) -> None:
         """Removes a connection.
 
         Its connection IDs stay reserved for `linger` seconds, because late datagrams may arrive.
         """
+        if self.chooser is not None:
+            self.chooser.ended(connection)
         was_unused = self._admission.ended(connection)
         if connection.exceeded is not None:
             self.refusals[connection.exceeded] += 1
@@ -547,7 +590,7 @@ class Endpoint:
         connection = self._resets.get(token_in(data))
         if connection is None and self._engine.hides_tokens and self._may_ask_all.take(now):
             connection = self._ask_all(data, path, now)
-        if connection is not None and connection.peer_socket_address == path[0]:
+        if connection is not None and self._may_come_from(path[0], connection):
             connection.was_reset()
             return None
         answer = self._reset_tokens.answer(data, data[1 : 1 + CONNECTION_ID_LENGTH])
@@ -556,10 +599,14 @@ class Endpoint:
         self._send_quietly(answer, path)
         return RejectReason.RESET
 
+    def _may_come_from(self, address: SocketAddress, connection: QuicConnection) -> bool:
+        return connection.has_direct_paths or connection.peer_socket_address == address
+
     def _ask_all(self, data: bytes, path: Path, now: float) -> QuicConnection | None:
         """Returns the connection whose engine recognizes the datagram as a stateless reset."""
         for connection in self.connections:
-            if connection.peer_socket_address == path[0] and connection.is_reset(data, now):
+            is_from_peer = self._may_come_from(path[0], connection)
+            if is_from_peer and connection.is_reset(data, now):
                 return connection
         return None
 
@@ -677,6 +724,8 @@ class Endpoint:
 
     def _shut(self) -> None:
         self._busy_wait.stop()
+        if self.chooser is not None:
+            self.chooser.close()
         if self._udp.fileno() < 0:
             return
         for connection in list(self._lingering):

@@ -28,6 +28,8 @@ class CandidateKind(enum.IntEnum):
     """The source address of the node's datagrams at the relay: server-reflexive in RFC 8445."""
     MAPPED = 2
     """An address that a router forwards to the node: PCP, NAT-PMP or UPnP."""
+    SEEN = 3
+    """In an offer: the address of the peer that receives the offer, as its sender sees it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,9 @@ def accepted(offered: Sequence[Candidate], own: Sequence[Candidate]) -> Sequence
     """
     ours = {candidate.address for candidate in own}
     with_loopback = any(_is_loopback(address) for address in ours)
-    found = dict.fromkeys(candidate.address for candidate in offered)
+    found = dict.fromkeys(
+        candidate.address for candidate in offered if candidate.kind is not CandidateKind.SEEN
+    )
     usable = [
         address
         for address in found

@@ -109,6 +109,7 @@ class RelayClient:
         """`slot` is the number of the node among those with its key, `wanted` a port or 0."""
         self.relay = relay
         self.paths = Paths()
+        self.paths.is_used = True
         self.bind = binder(self.paths)
         self.on_change: Callable[[], None] = _nothing
         """Called when the way to the relay or the observed address has changed."""

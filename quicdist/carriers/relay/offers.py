@@ -6,6 +6,9 @@ dialer answers with its own.
 
     version (1)  form (1)  round (4)  secret (16)  count (1)  candidates
     candidate: kind (1)  family (1)  port (2)  address (4 or 16)
+
+A candidate of the kind SEEN is not the sender's: it is the address from which the peer's datagrams
+come, as the sender sees it. So a dialer without a relay learns its address outside.
 """
 
 from __future__ import annotations
@@ -27,7 +30,10 @@ _CANDIDATE = struct.Struct(">BBH")
 _LENGTHS = {4: 4, 6: 16}
 """Length of an address in bytes by IP version."""
 
-MAX_OFFER = _HEADER.size + MAX_CANDIDATES * (_CANDIDATE.size + 16)
+_MOST = MAX_CANDIDATES + 1
+"""Candidates of the sender, and one address that it sees."""
+
+MAX_OFFER = _HEADER.size + _MOST * (_CANDIDATE.size + 16)
 """Maximum length of an encoded offer in bytes."""
 
 
@@ -66,8 +72,8 @@ def decode(data: bytes) -> Offer:
         version, form, number, secret, count = _HEADER.unpack_from(data)
         if version != _VERSION:
             raise OfferError(f"offer of version {version}, expected {_VERSION}")
-        if count > MAX_CANDIDATES:
-            raise OfferError(f"offer of {count} candidates exceeds the limit of {MAX_CANDIDATES}")
+        if count > _MOST:
+            raise OfferError(f"offer of {count} candidates exceeds the limit of {_MOST}")
         candidates = []
         at = _HEADER.size
         for _ in range(count):

@@ -13,6 +13,7 @@ dead. A path that misses three pings is given up for the relay, and is tried aga
     no pong in time                  PUNCHING -> IDLE       retry later
     three pings without a pong                              direct -> relayed, retry later
     pong from the lost path                                 relayed -> direct
+    pings from the listener's path                          that path (dialer)
 
 QUIC sees one constant address of the peer, so a change of the path is no migration. After a
 `Switched` the owner must reset the congestion window, the round-trip time and the path MTU search
@@ -29,7 +30,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from quicdist.carriers.relay.candidates import Address, Candidate, accepted
+from quicdist.carriers.relay.candidates import (
+    MAX_CANDIDATES,
+    Address,
+    Candidate,
+    CandidateKind,
+    accepted,
+)
 from quicdist.carriers.relay.offers import SECRET_LENGTH, Form, Offer, decode
 from quicdist.carriers.relay.punching import (
     PING_INTERVAL,
@@ -42,6 +49,7 @@ from quicdist.carriers.relay.punching import (
     Transmit,
     session_of,
 )
+from quicdist.errors import NodeError
 from quicdist.protocol.role import Role
 
 CHECK_ACTIVE = 0.4
@@ -88,6 +96,15 @@ class PathMode(enum.Enum):
     """The relay is used to find a direct path. The connection fails if there is none."""
     RELAY_ONLY = "relay-only"
     """Always relayed. The peer does not learn the addresses of this node."""
+
+
+def path_mode(text: str) -> PathMode:
+    """Returns the mode with this name. Raises NodeError."""
+    try:
+        return PathMode(text)
+    except ValueError:
+        known = ", ".join(each.value for each in PathMode)
+        raise NodeError(f"invalid path {text!r}: expected one of {known}") from None
 
 
 class Negotiation(enum.Enum):
@@ -138,6 +155,8 @@ class PeerPaths:
     ) -> None:
         self.own = own
         """The candidates of this node. The owner keeps them current."""
+        self.seen: Address | None = None
+        """The address from which the peer's datagrams come, for the listener's offers."""
         self.address: Address | None = None
         """The direct path; None while the connection is relayed."""
         self.negotiation = Negotiation.IDLE
@@ -163,6 +182,8 @@ class PeerPaths:
         self._sent_at = -math.inf
         self._pinged_at = -math.inf
         self._triggered_at = -math.inf
+        self._pinged_from: Address | None = None
+        self._repeats = 0
         self._recheck_until = -math.inf
         self._retry_at = math.inf
         self._check_at = math.inf
@@ -182,6 +203,11 @@ class PeerPaths:
     def sessions(self) -> Sequence[bytes]:
         """The names of the sessions whose pings this object handles."""
         return [one.key.name for one in (self._pinger, self._previous) if one is not None]
+
+    @property
+    def pinged(self) -> Sequence[Address]:
+        """The addresses of the peer that are pinged in the current session."""
+        return () if self._punch is None else self._punch.addresses
 
     # -- events ---------------------------------------------------------------------------------
 
@@ -215,9 +241,10 @@ class PeerPaths:
             return ()
         self._offered_at = now
         secret = self._random(SECRET_LENGTH)
-        own = () if self._mode is PathMode.RELAY_ONLY else self.own
+        own = () if self._mode is PathMode.RELAY_ONLY else self._with_seen(offer)
         answer = Offer(Form.ANSWER, offer.round, secret, own)
         if own and offer.candidates:
+            self.own = own
             key = SessionKey.derive(secret, offer.secret)
             self._begin(key, offer.candidates, now + (round_trip or 0.0) / 2)
         return (SendOffer(answer.encode()),)
@@ -266,7 +293,17 @@ class PeerPaths:
         self._offered_at = now
         self.negotiation = Negotiation.OFFERED
         self._retry_at = now + ANSWER_TIMEOUT
-        return (SendOffer(Offer(Form.OFFER, self._round, self._secret, self.own).encode()),)
+        candidates = tuple(self.own)
+        if self.seen is not None:
+            candidates += (Candidate(CandidateKind.SEEN, self.seen),)
+        return (SendOffer(Offer(Form.OFFER, self._round, self._secret, candidates).encode()),)
+
+    def _with_seen(self, offer: Offer) -> Sequence[Candidate]:
+        """Returns the own candidates and the own address that the peer sees."""
+        seen = [one.address for one in offer.candidates if one.kind is CandidateKind.SEEN]
+        known = {one.address for one in self.own}
+        new = [Candidate(CandidateKind.OBSERVED, one) for one in seen if one not in known]
+        return (*new, *self.own)[:MAX_CANDIDATES]
 
     def _answered(self, answer: Offer, now: float) -> Sequence[Output]:
         """Starts at once; an answer to an earlier offer is ignored."""
@@ -333,7 +370,10 @@ class PeerPaths:
             return self._refuse(Refusal.CROWDED)
         is_new = what.address not in self._heard
         self._heard.add(what.address)
-        is_wanted = what.address != self.address and (self.address is None or self._misses > 0)
+        self._repeats = self._repeats + 1 if what.address == self._pinged_from else 1
+        self._pinged_from = what.address
+        is_better = self.address is None or self._misses > 0 or self._is_chosen(what.address)
+        is_wanted = what.address != self.address and is_better
         if not is_new and not (is_wanted and now - self._triggered_at >= PING_INTERVAL):
             return (what.pong,)
         self._triggered_at = now
@@ -349,9 +389,18 @@ class PeerPaths:
             self._is_pong_due = False
             self.round_trip = what.round_trip
             return ()
-        if self.address is not None and not is_punched and not self._misses:
-            return ()  # the current path is good
+        is_good = self.address is not None and not is_punched and not self._misses
+        if is_good and not self._is_chosen(what.address):
+            return ()
         return self._use(what, now)
+
+    def _is_chosen(self, address: Address) -> bool:
+        """Returns whether the listener has chosen this address: after the search it pings no other.
+
+        The dialer follows, so that both directions depend on the same mappings of NATs.
+        """
+        is_repeated = address == self._pinged_from and self._repeats > 1
+        return is_repeated and self._role is Role.DIALER
 
     # -- the path -------------------------------------------------------------------------------
 

@@ -217,8 +217,10 @@ class Punch:
         """When to call `due`."""
         self.ends_at = start + DURATION
 
-    def __contains__(self, address: Address) -> bool:
-        return address in self._addresses
+    @property
+    def addresses(self) -> Sequence[Address]:
+        """The addresses of the peer."""
+        return tuple(self._addresses)
 
     def met(self, address: Address) -> bool:
         """Adds an address from which the peer pinged us (peer-reflexive in RFC 8445).
@@ -237,4 +239,4 @@ class Punch:
         if now < self.next_at or now >= self.ends_at:
             return ()
         self.next_at = max(self.next_at + PING_INTERVAL, now + PING_INTERVAL / 2)
-        return tuple(self._addresses)
+        return self.addresses

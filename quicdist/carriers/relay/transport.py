@@ -6,8 +6,9 @@ QUIC sees one constant `Path` for each peer, whatever way its datagrams take:
   that port (`frames.pack_address`): the node was met there.
 - A peer that this node dials has the address that was dialed.
 
-`Paths.direct` maps a constant path to the real address of the peer once a direct path is validated;
-datagrams from that address are given to QUIC as if they came over the constant path.
+`Paths.direct` maps a constant path to the real address of the peer once a direct path is validated.
+Datagrams that come directly are routed by connection ID; the connection gives them to QUIC as if
+they came over the constant path.
 """
 
 from __future__ import annotations
@@ -60,6 +61,10 @@ def _nobody(data: bytes, address: SocketAddress) -> None:
     """Nobody punches."""
 
 
+def _nothing() -> None:
+    """No path is checked."""
+
+
 class Paths:
     """What the sockets of a node know about its paths. It survives `Endpoint.rebind`."""
 
@@ -76,9 +81,19 @@ class Paths:
         """The packed address of our port at the relay; empty before there is one."""
         self.direct: dict[Path, SocketAddress] = {}
         """The real address of a peer, by its constant path."""
-        self.constant: dict[SocketAddress, Path] = {}
-        """The constant path of a peer, by its real address."""
+        self.addresses: set[SocketAddress] = set()
+        """The real addresses of peers with direct paths."""
+        self.pinged: set[SocketAddress] = set()
+        """Where pings go. ICMP errors from there say nothing about dial attempts."""
+        self.is_used = False
+        """Whether there is a relay or a direct path. Without one the socket is a plain one."""
+        self.sent: set[Path] = set()
+        """The constant paths of datagrams that were sent directly; whoever reads it clears it."""
+        self.on_sent: Callable[[], None] = _nothing
+        """Called when a path is added to `sent`."""
         self.aside: Aside = _nobody
+        self.socket: RelayedSocket | None = None
+        """The current socket."""
         self.family: int = socket.AF_INET
         self.on_ready: Callable[[], None] | None = None
         self._inbox: list[Datagram] = []
@@ -89,39 +104,43 @@ class Paths:
     def use_direct(self, peer: Path, address: SocketAddress) -> None:
         """Sends the datagrams of a peer to its real address from now on."""
         self.direct[peer] = address
-        self.constant[address] = peer
-
-    def accept_from(self, peer: Path, address: SocketAddress) -> None:
-        """Takes datagrams from this address for those of the peer, as it may switch first."""
-        self.constant[address] = peer
+        self.addresses.add(address)
 
     def use_relay(self, peer: Path) -> None:
         """Sends the datagrams of a peer through the relay again.
 
         Late ones that come directly are still accepted.
         """
-        self.direct.pop(peer, None)
+        address = self.direct.pop(peer, None)
+        if address is not None and address not in self.direct.values():
+            self.addresses.discard(address)
 
-    def forget(self, peer: Path) -> None:
-        """Removes what is known of a peer: its connection has ended."""
-        self.direct.pop(peer, None)
-        for address in [one for one, path in self.constant.items() if path == peer]:
-            del self.constant[address]
+    def send_aside(self, data: bytes, address: Address) -> None:
+        """Sends one datagram that is not QUIC; errors are ignored."""
+        if self.socket is not None and self.socket.fileno() >= 0:
+            self.socket.send_aside(data, self.socket_address(address))
+
+    def can_reach(self, address: Address) -> bool:
+        """Returns whether the socket reaches addresses of this family."""
+        if ":" in address[0]:
+            return self.family == socket.AF_INET6
+        return self.socket is not None and self.socket.takes_ipv4
 
     # -- in -------------------------------------------------------------------------------------
 
     def sort(self, datagrams: Sequence[Datagram]) -> list[Datagram]:
-        """Returns the QUIC datagrams among those of the socket, with constant paths."""
+        """Returns the QUIC datagrams among those of the socket.
+
+        Relayed ones get their constant path.
+        """
         found, self._inbox = self._inbox, []
         for datagram in datagrams:
             data, path = datagram
             if not data:
                 continue
             if data[0] >= FIRST_QUIC_BYTE:
-                constant = self.constant.get(path[0]) if self.constant else None
-                if constant is not None:
+                if path[0] in self.addresses:
                     self.counters.direct_in += 1
-                    datagram = data, constant
                 found.append(datagram)
             elif head_size(data[0]):
                 if path[0] == self.relay:
@@ -182,7 +201,13 @@ class RelayedSocket(UdpSocket):
 
     def receive(self, limit: int) -> list[Datagram]:
         """The QUIC datagrams among about `limit` of those that wait."""
-        return self.paths.sort(super().receive(limit))
+        datagrams = super().receive(limit)
+        if not self.paths.is_used:
+            return datagrams
+        if self.bounced:
+            for address in self.paths.pinged & self.bounced.keys():
+                del self.bounced[address]
+        return self.paths.sort(datagrams)
 
     def send(self, data: bytes, path: Path) -> None:
         """Sends one datagram on the path that is chosen for its peer."""
@@ -190,6 +215,9 @@ class RelayedSocket(UdpSocket):
 
     def send_all(self, datagrams: Sequence[Datagram]) -> None:
         """Sends datagrams in order, each on the path that is chosen for its peer."""
+        if not self.paths.is_used:
+            self.send_plain(datagrams)
+            return
         first = datagrams[0][1]
         if any(path is not first and path != first for _, path in datagrams):
             for one in datagrams:
@@ -199,6 +227,9 @@ class RelayedSocket(UdpSocket):
         real = paths.direct.get(first)
         if real is not None:
             paths.counters.direct_out += len(datagrams)
+            if first not in paths.sent:
+                paths.sent.add(first)
+                paths.on_sent()
             self.send_plain([(data, (real, None)) for data, _ in datagrams])
         elif not paths.is_relayed(first):
             self.send_plain(datagrams)
@@ -230,6 +261,7 @@ def binder(paths: Paths) -> Callable[[SocketAddress, int, int], RelayedSocket]:
         sock = cast(RelayedSocket, RelayedSocket.bind(address, family, buffer_size))
         sock.paths = paths
         paths.family = family
+        paths.socket = sock
         return sock
 
     return bind

@@ -76,7 +76,7 @@ class Nat:
         self._ports: dict[tuple[Address, Address | None], int] = {}
         self._inside: dict[int, Address] = {}
         self._passed: dict[tuple[int, Address], float] = {}
-        self._taken: set[tuple[int, Address]] = set()
+        self._taken: dict[tuple[int, Address], float] = {}
 
     def flush(self) -> None:
         """Forgets all mappings, as after a restart."""
@@ -88,11 +88,14 @@ class Nat:
         if self.kind.is_blocking:
             return None
         key = (source, to if self.kind.is_symmetric else None)
+        own = self._ports.get((source, to))
+        if own is not None and now - self._passed.get((own, to), now) >= MAPPING_LIFE:
+            del self._ports[source, to]
         port = self._ports.get((source, to), self._ports.get(key))
         if port is None:
             port = self._ports[key] = self._new_port(source)
             self._inside[port] = source
-        if (port, to) in self._taken:
+        if now - self._taken.get((port, to), -MAPPING_LIFE) < MAPPING_LIFE:
             port = self._new_port((source[0], 0))
             self._inside[port] = source
             self._ports[source, to] = port
@@ -104,7 +107,7 @@ class Nat:
         inside = self._inside.get(port)
         if inside is None or not self._is_let_in(port, source, now):
             if self.kind.is_spoiled and (port, source) not in self._passed:
-                self._taken.add((port, source))
+                self._taken[port, source] = now
             return None
         return inside
 

@@ -81,6 +81,21 @@ def test_two_nodes_of_one_network_use_their_private_addresses() -> None:
     assert [node.paths.address for node in nodes] == [other.inside, one.inside]
 
 
+def test_both_directions_take_the_path_of_the_listener() -> None:
+    network = Network()
+    one, other = network.host("a", lan="home"), network.host("b", lan="home")
+    dialer, listener = connect(network, one, other)
+    network.run(1)
+    assert listener.paths.address == one.inside
+    # The dialer has found another address of the listener first.
+    elsewhere = ("203.0.113.99", 4433)
+    dialer.paths.address = elsewhere
+    for _ in range(20):
+        listener.send()
+        network.run(0.1)
+    assert dialer.paths.address == other.inside
+
+
 def test_a_direct_path_that_dies_is_replaced_by_the_relay() -> None:
     network = Network()
     nodes = connect(network, network.host("a", MASQ), network.host("b", MASQ))

@@ -224,6 +224,12 @@ class EngineConnection(Protocol):
     def move(self, now: float) -> None:
         """Migrates the connection to another local address and connection ID (RFC 9000, 9.5)."""
 
+    def path_changed(self, now: float) -> None:
+        """Restarts congestion control, the round-trip estimate and the path MTU search.
+
+        The datagrams take another path, of which the library sees nothing (RFC 9000, 9.4).
+        """
+
     def close(self, error_code: int, reason: str) -> None:
         """Closes the connection with an application error code (RFC 9000, 19.19)."""
 
