@@ -175,7 +175,8 @@ class RelayLimits:
     that it is, if no other port is free."""
 
     clients_per_port: int = 4096
-    """Maximum number of addresses that may exchange datagrams with one port at a time."""
+    """Maximum number of addresses that may exchange datagrams with one port at a time. A new one
+    replaces the oldest one that has not sent again after an answer of the node."""
 
     permission: float = 60.0
     """Time for which a node may send to an address that has sent to its port."""

@@ -34,6 +34,11 @@ _DNS_TIME = 5.0
 _PATIENCE = 5.0
 """Seconds for each relay, from the first packet to the port."""
 
+
+class NoRelay(DialError):
+    """No relay gives this node a port. `cause` is that of the most telling failure."""
+
+
 Open: TypeAlias = Callable[[str, int, Bind], Awaitable[Endpoint]]
 """Opens an endpoint on a host and port, with sockets that `Bind` makes."""
 
@@ -60,9 +65,8 @@ async def open_via(
     """Opens an endpoint and gets a port at the first relay that gives one.
 
     `wanted` is a port of the relay, or 0 for the one that is kept for this node. `listen` is the
-    local address to bind; None takes a free port of the wildcard address. Raises DialError for the
-    relay with the most telling cause, OSError if no socket can be bound, CertificateError, and
-    MissingExtra.
+    local address to bind; None takes a free port of the wildcard address. Raises NoRelay if no
+    relay gives a port, OSError if no socket can be bound, CertificateError, and MissingExtra.
     """
     if options.map_port:
         port_mapping.check()
@@ -96,7 +100,7 @@ async def open_via(
         return Relayed(endpoint, client, Address(relay.host, number))
     text = "; ".join(map(str, failures)) or "no relay is configured"
     found = max((one.cause for one in failures), key=causes.rank, default=Cause.NOT_FOUND)
-    raise DialError(text, found)
+    raise NoRelay(text, found)
 
 
 def _observer(client: RelayClient) -> Observe:
@@ -122,7 +126,7 @@ async def addresses_of(relays: Relays, key: str) -> Sequence[RelayAddress]:
 
     Relays of a fleet with one priority are ordered by a hash of their names and `key` (the
     fingerprint of the node), so that a node gets the same one after a restart, and different nodes
-    different ones. Raises DialError, MissingExtra.
+    different ones. Raises NoRelay, MissingExtra.
     """
     found: list[RelayAddress] = []
     for one in relays:
@@ -132,7 +136,7 @@ async def addresses_of(relays: Relays, key: str) -> Sequence[RelayAddress]:
         try:
             records = await service_records(f"{SERVICE}.{one.domain}", _DNS_TIME)
         except NotFound as error:
-            raise DialError(str(error), error.cause) from None
+            raise NoRelay(str(error), error.cause) from None
         ordered = sorted(records, key=lambda each: (each.priority, _rank(key, each)))
         found += [RelayAddress(each.host, each.port) for each in ordered]
     return found

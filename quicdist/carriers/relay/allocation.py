@@ -11,18 +11,15 @@ import json
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 from weakref import WeakValueDictionary
 
-from quicdist.carriers.relay.frames import Refusal, data_head
+from quicdist.carriers.relay.frames import Refusal, SocketAddress, data_head, plain
 from quicdist.carriers.token_bucket import TokenBuckets
 from quicdist.errors import QuicdistError
 from quicdist.limits import RelayLimits
 
 _DAY = 86_400.0
 _VERSION = 1
-
-SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
 
 class PortFileError(QuicdistError):
@@ -229,57 +226,75 @@ class Client:
     """What precedes its datagrams in data frames."""
     bucket: ByteBucket
     heard: float
+    is_answered: bool = False
+    """Whether the node has sent to it."""
 
 
 class Clients:
-    """The clients of a port.
+    """The clients of a port, to which its node may send.
 
-    the addresses that have sent to it within `permission` seconds, at most `clients_per_port` of
-    them. The node may send to no other address.
+    They are the addresses that have sent to the port within `permission` seconds, at most
+    `clients_per_port`. A client is confirmed when it sends again after the node has answered, as
+    one with a forged address does not. When there are too many, a new one replaces the one that is
+    not confirmed and was not heard for the longest time. Confirmed ones are not replaced.
     """
 
     def __init__(self, limits: RelayLimits) -> None:
         self._limits = limits
         self._life = limits.permission
-        self._known: OrderedDict[SocketAddress, Client] = OrderedDict()
+        self._new: OrderedDict[SocketAddress, Client] = OrderedDict()
+        self._confirmed: OrderedDict[SocketAddress, Client] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._new) + len(self._confirmed)
 
     def heard(self, address: SocketAddress, now: float) -> Client | None:
         """Returns the client, from which a datagram came; None if there are too many others."""
-        client = self._known.get(address)
-        if client is None:
-            client = self._add(address, now)
+        client = self._confirmed.get(address)
+        if client is not None:
+            self._confirmed.move_to_end(address)
+        else:
+            client = self._heard_new(address, now)
             if client is None:
                 return None
         client.heard = now
-        self._known.move_to_end(address)
         return client
 
     def permitted(self, address: SocketAddress, now: float) -> Client | None:
-        """Returns the client if the node may send to it."""
-        client = self._known.get(address)
-        return client if client is not None and now - client.heard < self._life else None
+        """Returns the client if the node may send to it, which is then answered."""
+        client = self._confirmed.get(address) or self._new.get(address)
+        if client is None or now - client.heard >= self._life:
+            return None
+        client.is_answered = True
+        return client
 
     def expire(self, now: float) -> None:
         """Drops the clients whose permission has ended."""
-        known = self._known
-        while known:
-            address, client = next(iter(known.items()))
-            if now - client.heard < self._life:
-                return
-            del known[address]
+        for known in (self._new, self._confirmed):
+            while known:
+                address, client = next(iter(known.items()))
+                if now - client.heard < self._life:
+                    break
+                del known[address]
 
-    def _add(self, address: SocketAddress, now: float) -> Client | None:
-        if len(self._known) >= self._limits.clients_per_port:
-            self.expire(now)
-            if len(self._known) >= self._limits.clients_per_port:
-                return None
+    def _heard_new(self, address: SocketAddress, now: float) -> Client | None:
+        client = self._new.pop(address, None)
+        if client is not None:
+            known = self._confirmed if client.is_answered else self._new
+            known[address] = client
+            return client
+        if len(self) >= self._limits.clients_per_port and not self._make_room(now):
+            return None
         bucket = ByteBucket(self._limits.bytes_per_second_per_client)
-        head = data_head((address[0].removeprefix("::ffff:"), address[1]))
-        client = self._known[address] = Client(head, bucket, now)
+        client = self._new[address] = Client(data_head(plain(address)), bucket, now)
         return client
+
+    def _make_room(self, now: float) -> bool:
+        if self._new:
+            self._new.popitem(last=False)
+            return True
+        self.expire(now)
+        return len(self) < self._limits.clients_per_port
 
 
 class Rates:

@@ -10,7 +10,7 @@ import functools
 import struct
 from collections.abc import Sequence
 
-from quicdist.carriers.relay.frames import FIRST_QUIC_BYTE, HEAD_IPV4, head_size
+from quicdist.carriers.relay.frames import FIRST_QUIC_BYTE, head_size
 
 
 def with_heads(data: bytes, size: int, head: bytes) -> bytes:
@@ -43,10 +43,14 @@ def all_frames(data: bytes, size: int) -> bool:
     return max(data[::size]) < FIRST_QUIC_BYTE
 
 
-def has_one_head(data: bytes, size: int) -> bool:
-    """Whether all merged datagrams are data frames for the same IPv4 address, with QUIC in them."""
-    if size <= HEAD_IPV4 or head_size(data[0]) != HEAD_IPV4 or 0 < len(data) % size <= HEAD_IPV4:
-        return False
+def common_head(data: bytes, size: int) -> int:
+    """Returns the size of the heads if all are data frames for one address with QUIC in them.
+
+    Returns 0 otherwise.
+    """
+    head = head_size(data[0])
+    if not 0 < head < size or 0 < len(data) % size <= head:
+        return 0
     count = -(-len(data) // size)
-    same = all(data[at::size].count(data[at]) == count for at in range(HEAD_IPV4))
-    return same and min(data[HEAD_IPV4::size]) >= FIRST_QUIC_BYTE
+    same = all(data[at::size].count(data[at]) == count for at in range(head))
+    return head if same and min(data[head::size]) >= FIRST_QUIC_BYTE else 0

@@ -31,12 +31,11 @@ from quicdist.carriers.relay.allocation import (
     Rates,
     load,
 )
-from quicdist.carriers.relay.batches import all_frames, has_one_head, with_heads
+from quicdist.carriers.relay.batches import all_frames, common_head, with_heads
 from quicdist.carriers.relay.controls import PROOF_TIME, Control, QuicControl, TcpControl
 from quicdist.carriers.relay.frames import (
     ALPN,
     FIRST_QUIC_BYTE,
-    HEAD_IPV4,
     Address,
     Allocate,
     Allocated,
@@ -449,8 +448,9 @@ class Relay:
         if port is None:
             self.counters.dropped[Drop.UNKNOWN_SENDER] += -(-len(data) // size)
             return
-        if size < len(data) and has_one_head(data, size):
-            port.leaves(self._socket_address(data[1:HEAD_IPV4]), data, size, HEAD_IPV4, now)
+        head = common_head(data, size) if size < len(data) else 0
+        if head:
+            port.leaves(self._socket_address(data[1:head]), data, size, head, now)
             return
         for at in range(0, len(data), size):
             self._frame_of(port, data[at : at + size], now)

@@ -21,7 +21,7 @@ class Drop(enum.Enum):
     NOT_PERMITTED = "not_permitted"
     """A data frame for an address that has not sent to the port of the node."""
     CLIENTS_FULL = "clients_full"
-    """A datagram from a new address to a port that has too many clients."""
+    """A datagram from a new address to a port with too many confirmed clients."""
     RATE = "rate"
     """A rate limit is exceeded."""
     NODE_AWAY = "node_away"

@@ -137,8 +137,19 @@ class Moments(RuleBasedStateMachine):
 
     @rule(host=st.sampled_from(HOSTS))
     def datagram(self, host: str) -> None:
+        is_confirmed = host in self.confirmed()
         if self.clients.heard((host, 1), self.now) is not None:
             self.heard[host] = self.now
+        else:
+            assert len(self.confirmed()) == LIMITS.clients_per_port
+            assert not is_confirmed
+
+    @rule(host=st.sampled_from(HOSTS))
+    def answer(self, host: str) -> None:
+        self.clients.permitted((host, 1), self.now)
+
+    def confirmed(self) -> set[str]:
+        return {str(address[0]) for address in self.clients._confirmed}
 
     @rule(seconds=st.floats(0, 90))
     def wait(self, seconds: float) -> None:
@@ -152,13 +163,38 @@ class Moments(RuleBasedStateMachine):
     def only_those_who_sent_lately_are_sent_to(self) -> None:
         assert len(self.clients) <= LIMITS.clients_per_port
         for host in HOSTS:
-            is_permitted = self.clients.permitted((host, 1), self.now) is not None
-            asked = self.heard.get(host)
-            assert is_permitted == (asked is not None and self.now - asked < LIMITS.permission)
+            known = self.clients._confirmed.get((host, 1)) or self.clients._new.get((host, 1))
+            if known is not None:
+                assert known.heard == self.heard[host]
 
 
 TestMoments = Moments.TestCase
 TestMoments.settings = settings(max_examples=60, deadline=None)
+
+
+def test_a_permission_lasts_as_long_as_the_address_sends() -> None:
+    clients = Clients(LIMITS)
+    address = ("192.0.2.1", 1)
+    assert clients.permitted(address, 0.0) is None
+    clients.heard(address, 0.0)
+    assert clients.permitted(address, 59.9) is not None
+    assert clients.permitted(address, 60.0) is None
+    clients.heard(address, 60.0)
+    assert clients.permitted(address, 119.0) is not None
+
+
+def test_a_flood_of_forged_addresses_does_not_take_the_place_of_clients() -> None:
+    clients = Clients(LIMITS)
+    friend = ("192.0.2.1", 1)
+    clients.heard(friend, 0.0)
+    clients.permitted(friend, 0.0)
+    clients.heard(friend, 0.1)
+    for number in range(1000):
+        clients.heard(("203.0.113.1", number), 0.2)
+    assert clients.permitted(friend, 0.3) is not None
+    newcomer = ("192.0.2.2", 1)
+    assert clients.heard(newcomer, 0.3) is not None
+    assert len(clients) == LIMITS.clients_per_port
 
 
 @given(st.lists(st.tuples(st.floats(0, 0.2), st.integers(1, 5000)), max_size=60))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicdist.carriers.relay.batches import all_frames, has_one_head, with_heads, without_heads
+from quicdist.carriers.relay.batches import all_frames, common_head, with_heads, without_heads
 from quicdist.carriers.relay.frames import (
     FIRST_QUIC_BYTE,
     INSTANCE_LENGTH,
@@ -131,9 +131,12 @@ def test_merged_datagrams_are_frames_only_if_each_one_is(kinds: list[bytes], siz
     assert all_frames(data, size) == all(kind == b"\x20" for kind in kinds)
 
 
-def test_merged_frames_for_two_addresses_are_not_forwarded_as_one() -> None:
-    one, two = (data_head(("192.0.2.1", port)) + b"\x40abc" for port in (1, 2))
-    assert has_one_head(one + one, len(one))
-    assert not has_one_head(one + two, len(one))
-    assert not has_one_head(one + one[:7], len(one))
-    assert not has_one_head(one + one[:7] + b"\x01abc", len(one))
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1"])
+def test_merged_frames_for_two_addresses_are_not_forwarded_as_one(host: str) -> None:
+    one, two = (data_head((host, port)) + b"\x40abc" for port in (1, 2))
+    head = len(one) - 4
+    assert common_head(one + one, len(one)) == head
+    assert common_head(one + one[:-2], len(one)) == head
+    assert not common_head(one + two, len(one))
+    assert not common_head(one + one[:head], len(one))
+    assert not common_head(one + one[:head] + b"\x01abc", len(one))

@@ -252,12 +252,18 @@ async def test_rates_drop_what_exceeds_them(bench: Bench) -> None:
 
 async def test_a_port_has_a_number_of_clients(bench: Bench) -> None:
     bench.limits = RelayLimits(clients_per_port=2)
-    async with bench.relay() as relay, bench.node() as (_, port):
+    async with bench.relay() as relay, bench.node() as (client, port):
         with Peer() as one, Peer() as two, Peer() as three:
+            for peer in (one, two):
+                peer.send(QUIC, port)
+            await relayed_to(client, 2)
+            for peer in (one, two):
+                send_frame(client, data_head(peer.address) + QUIC)
+            await until(lambda: relay.counters.datagrams_out == 2)
             for peer in (one, two, three):
                 peer.send(QUIC, port)
             await until(lambda: relay.counters.dropped[Drop.CLIENTS_FULL] == 1)
-            assert relay.counters.datagrams_in == 2
+            assert relay.counters.datagrams_in == 4
 
 
 async def test_the_port_survives_restarts_of_node_and_relay(bench: Bench) -> None:
