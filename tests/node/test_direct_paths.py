@@ -45,8 +45,8 @@ async def test_a_connection_moves_from_the_relay_to_a_direct_path(tmp_path: Path
         after = home.relay
         assert before is not None
         assert after is not None
-        assert after.direct_in > before.direct_in
-        assert after.relayed_in == before.relayed_in
+        # Datagrams of before the change may arrive late.
+        assert after.relayed_in - before.relayed_in < 10 < after.direct_in - before.direct_in
         assert outside.peer(home.name).traffic.migrations == 0
 
 
@@ -92,7 +92,7 @@ async def test_relay_only(tmp_path: Path, hides: str) -> None:
         assert await outside.ping(home.name)
         for _ in range(5):
             assert await outside.ping(home.name)
-        assert path(home, outside) == "relayed"
+        assert path(home, outside) == path(outside, home) == "relayed"
         assert home.relay is not None
         assert home.relay.direct_in == 0
 

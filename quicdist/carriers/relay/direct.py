@@ -12,7 +12,6 @@ from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic.connection import QuicConnection
 from quicdist.carriers.quic.endpoint import Bind, Endpoint
 from quicdist.carriers.quic.engine import Path, SocketAddress
-from quicdist.carriers.quic.udp import UdpSocket
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.relay.candidates import Address, Candidate, normalized, own_candidates
 from quicdist.carriers.relay.host_addresses import host_addresses
@@ -94,7 +93,6 @@ class DirectPaths:
         except OfferError as error:
             connection.fail(str(error), Cause.CARRIER)
             return
-        self._paths.is_used = True
         self._perform(connection, outputs)
 
     def offers_refused(self, connection: QuicConnection) -> None:
@@ -211,7 +209,7 @@ class DirectPaths:
                     connection.fail("there is no direct path to the peer", Cause.UNREACHABLE)
                     return
         if peer.sessions:
-            connection.has_direct_paths = True
+            connection.has_direct_paths = self._paths.is_used = True
         self._use_sessions(connection, peer.sessions)
         self._look_at_pinged()
         self._plan()
@@ -272,12 +270,9 @@ async def open_with_direct_paths(
 
     `path` is the name of a `PathMode`, and `open_endpoint` opens the endpoint with its argument.
     """
-    mode = path_mode(path)
-    if mode is PathMode.RELAY_ONLY:
-        return await open_endpoint(UdpSocket.bind)
     paths = Paths()
     endpoint = await open_endpoint(binder(paths))
-    DirectPaths(endpoint, paths, mode)
+    DirectPaths(endpoint, paths, path_mode(path))
     return endpoint
 
 

@@ -215,6 +215,9 @@ class PeerPaths:
         """Starts the search, after the peer has proved the cookie."""
         if self._mode is PathMode.DIRECT_ONLY:
             self._fails_at = now + DIRECT_TIMEOUT
+        if self._mode is PathMode.RELAY_ONLY and self._role is Role.LISTENER:
+            # The dialer learns that it is relayed, and no address.
+            return (SendOffer(Offer(Form.OFFER, 0, bytes(SECRET_LENGTH)).encode()),)
         return self._offer(now)
 
     def renew(self, now: float) -> None:
@@ -241,9 +244,10 @@ class PeerPaths:
             return ()
         self._offered_at = now
         secret = self._random(SECRET_LENGTH)
-        own = () if self._mode is PathMode.RELAY_ONLY else self._with_seen(offer)
+        is_wanted = self._mode is not PathMode.RELAY_ONLY and bool(offer.candidates)
+        own = self._with_seen(offer) if is_wanted else ()
         answer = Offer(Form.ANSWER, offer.round, secret, own)
-        if own and offer.candidates:
+        if own:
             self.own = own
             key = SessionKey.derive(secret, offer.secret)
             self._begin(key, offer.candidates, now + (round_trip or 0.0) / 2)
