@@ -208,6 +208,11 @@ class UdpSocket:
             self._watched = None
         self.tells_refusals = False
 
+    def read_errors(self) -> None:
+        """Empties the queue of ICMP errors, which keeps the socket readable."""
+        if self._watched is not None:
+            self._read_bounced()
+
     def receive_batches(self, limit: int) -> list[Batch]:
         """About `limit` times what one system call returns, without cutting it into datagrams.
 
@@ -221,8 +226,8 @@ class UdpSocket:
                 size = _segment_size(ancillary) if ancillary else 0
                 batches.append((data, size if 0 < size < len(data) else len(data), path))
         except OSError:
-            if not batches and self._watched is not None:
-                self._read_bounced()
+            if not batches:
+                self.read_errors()
         if self._lone:
             self._lone -= 1
         elif len(batches) == 1:

@@ -228,6 +228,19 @@ class Client:
     heard: float
     is_answered: bool = False
     """Whether the node has sent to it."""
+    volume: int = 0
+    """Bytes to and from it since `counted`."""
+    counted: float = 0.0
+
+    def is_busy(self, size: int, now: float, *, most: int, within: float) -> bool:
+        """Counts bytes; returns whether they exceed `most` within that time, and starts again."""
+        if now - self.counted > within:
+            self.volume, self.counted = 0, now
+        self.volume += size
+        if self.volume <= most:
+            return False
+        self.volume = 0
+        return True
 
 
 class Clients:

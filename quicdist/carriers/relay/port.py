@@ -10,6 +10,7 @@ from quicdist.carriers.quic.udp import Batch, UdpSocket
 from quicdist.carriers.relay.allocation import Client, Clients, Owner, Rates
 from quicdist.carriers.relay.batches import without_heads
 from quicdist.carriers.relay.controls import Control
+from quicdist.carriers.relay.fast_path import BUDGET, BUSY, LIFE, FastPath
 from quicdist.carriers.relay.frames import FIRST_QUIC_BYTE
 from quicdist.carriers.relay.statistics import Drop, RelayCounters
 from quicdist.limits import RelayLimits
@@ -24,6 +25,11 @@ class PortOwner(Protocol):
     limits: RelayLimits
     counters: RelayCounters
     rates: Rates
+    fast: FastPath
+
+    @property
+    def main(self) -> UdpSocket:
+        """The main socket."""
 
     def now(self) -> float:
         """The time of the event loop."""
@@ -60,7 +66,10 @@ class Port:
     def _on_ready(self) -> None:
         if self.udp.has_queue:
             self.udp.send_queue()
-        batches = self.udp.receive_batches(BATCHES)
+        batches, datagrams, size = self._relay.fast.receive(self.udp, BATCHES, frames=False)
+        counters = self._relay.counters
+        counters.datagrams_in += datagrams
+        counters.bytes_in += size
         now = self._relay.now()
         for batch in batches:
             self.arrived(batch, now)
@@ -75,8 +84,11 @@ class Port:
         client = self.clients.heard(path[0], now)
         if client is None:
             self._drop(Drop.CLIENTS_FULL, count)
-        else:
-            self._forward(client, data, size, now)
+        elif self._forward(client, data, size, now) and self._is_busy(client, len(data), now):
+            to = self.controls[0].data_address
+            if to is not None:
+                relay = self._relay
+                relay.fast.put(self.udp, path[0], b"", relay.main, to, client.head)
 
     def arrived_from_port(self, source: SocketAddress, data: bytes, now: float) -> None:
         """Forwards a datagram of another port of this relay to the node."""
@@ -113,6 +125,9 @@ class Port:
             parts = without_heads(data, size, head)
             if other is None:
                 self.udp.send_segments(parts, (to, None))
+                if self.routed is not None and self._is_busy(client, length, now):
+                    main = self._relay.main
+                    self._relay.fast.put(main, self.routed, data[:head], self.udp, to, b"")
                 return
             # The other node sees the address of this port, as it would from outside.
             source = cast(SocketAddress, (to[0], self.number, *to[2:]))
@@ -130,7 +145,12 @@ class Port:
             self.lingering.cancel()
         self.udp.close()
 
-    def _forward(self, client: Client, data: bytes, size: int, now: float) -> None:
+    def _is_busy(self, client: Client, size: int, now: float) -> bool:
+        """Whether the client is worth a flow, and the rates allow what it may forward."""
+        is_busy = client.is_busy(size, now, most=BUSY, within=LIFE)
+        return is_busy and self._rate.take(client.bucket, BUDGET, now)
+
+    def _forward(self, client: Client, data: bytes, size: int, now: float) -> bool:
         count = -(-len(data) // size)
         if not self.controls:
             self._drop(Drop.NODE_AWAY, count)
@@ -141,6 +161,8 @@ class Port:
             counters.datagrams_in += count
             counters.bytes_in += len(data)
             self.controls[0].forward(client.head, data, size)
+            return True
+        return False
 
     def _drop(self, why: Drop, count: int) -> None:
         self._relay.counters.dropped[why] += count

@@ -33,6 +33,7 @@ from quicdist.carriers.relay.allocation import (
 )
 from quicdist.carriers.relay.batches import all_frames, common_head, with_heads
 from quicdist.carriers.relay.controls import PROOF_TIME, Control, QuicControl, TcpControl
+from quicdist.carriers.relay.fast_path import FastPath
 from quicdist.carriers.relay.frames import (
     ALPN,
     FIRST_QUIC_BYTE,
@@ -106,6 +107,7 @@ class Relay:
         self.limits = limits or RelayLimits()
         self.counters = RelayCounters()
         self.rates = Rates(self.limits)
+        self.fast = FastPath()
         self._where = host, port
         self._credentials = credentials
         self._range = ports
@@ -142,6 +144,12 @@ class Relay:
     def key(self) -> str:
         """The fingerprint of its key."""
         return self._credentials.identity.fingerprint
+
+    @property
+    def main(self) -> UdpSocket:
+        """The main socket."""
+        assert self._socket is not None, "not started"
+        return self._socket
 
     @property
     def tcp_port(self) -> int:
@@ -219,6 +227,7 @@ class Relay:
     def _bind(self, address: SocketAddress, family: int, buffer_size: int) -> UdpSocket:
         self._socket = sock = cast(_MainSocket, _MainSocket.bind(address, family, buffer_size))
         sock.relay = self
+        self.fast.clear()
         return sock
 
     async def _listen_tcp(self, host: str) -> None:
@@ -401,6 +410,7 @@ class Relay:
         address = port.controls[0].data_address if port.controls else None
         if address == port.routed:
             return
+        self.fast.clear()
         if port.routed is not None and self._by_address.get(port.routed) is port:
             del self._by_address[port.routed]
         port.routed = address
@@ -422,6 +432,7 @@ class Relay:
 
     def _close_port(self, port: Port) -> None:
         self._ports.pop(port.number, None)
+        self.fast.clear()
         port.close()
 
     # -- data -----------------------------------------------------------------------------------
@@ -522,8 +533,12 @@ class _MainSocket(UdpSocket):
     def receive(self, limit: int) -> list[Datagram]:
         """Returns the QUIC datagrams among those that wait."""
         found: list[Datagram] = []
+        batches, datagrams, size = self.relay.fast.receive(self, BATCHES, frames=True)
+        counters = self.relay.counters
+        counters.datagrams_out += datagrams
+        counters.bytes_out += size
         now = self.relay.now()
-        for batch in self.receive_batches(BATCHES):
+        for batch in batches:
             data, size, _ = batch
             if not data:
                 continue
