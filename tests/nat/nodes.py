@@ -38,7 +38,7 @@ class LabProcess:
             *space.command([sys.executable, "-m", *words]),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.STDOUT,
             env={**os.environ, "QUICDIST_STATE_DIR": state, "HOME": state},
         )
         self._reading = asyncio.create_task(self._read())
@@ -117,6 +117,7 @@ class Stage:
         self.relay = LabProcess()
         self._directory = directory
         self._nodes: list[LabNode] = []
+        self._gateways: list[LabProcess] = []
         self._cuts: list[Namespace] = []
 
     async def start_relay(self) -> None:
@@ -138,6 +139,17 @@ class Stage:
         self._nodes.append(node)
         return await node.begin(site.nodes[index], state, **settings)
 
+    async def gateway(self, site: Site, module_dir: str) -> LabProcess:
+        """Starts a gateway of a site, which the relay names."""
+        state = f"{self._directory}/g{len(self._gateways)}"
+        os.makedirs(state)
+        gateway = LabProcess()
+        self._gateways.append(gateway)
+        words = ["quicdist", "gateway", "--via", RELAY, "--module-dir", module_dir, "--log-json"]
+        await gateway.start(site.node, words, state)
+        await gateway.event(lambda event: "gateway" in event)
+        return gateway
+
     def cut(self, one: Site, other: Site) -> None:
         """Drops all UDP datagrams between two sites; the relay is not affected."""
         for site, peer in ((one, other), (other, one)):
@@ -156,7 +168,7 @@ class Stage:
 
     async def close(self) -> None:
         self.mend()
-        for process in (*self._nodes, self.relay):
+        for process in (*self._nodes, *self._gateways, self.relay):
             await process.kill()
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shlex
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from quicdist.carriers.relay.punching import LENGTH, PUNCH_KIND
+from quicdist.gateway import emit_module
 from tests.nat.conftest import Sites
 from tests.nat.kinds import (
     BLOCKED,
@@ -24,8 +28,15 @@ from tests.nat.kinds import (
 from tests.nat.lab import Lab
 from tests.nat.nodes import LabNode, Stage, staged
 from tests.nat.probing import passes
+from tests.support.erlang import ERL
+from tests.support.waiting import PATIENCE
 
 pytestmark = [pytest.mark.io, pytest.mark.slow]
+
+_TALK = """
+Until = fun Until() -> net_adm:ping('PEER') =:= pong orelse begin timer:sleep(50), Until() end end,
+Until(), 'PEER' = rpc:call('PEER', erlang, node, []), timer:sleep(500), halt().
+"""
 
 PAIRS = [
     (MASQ, MASQ),
@@ -172,6 +183,31 @@ async def test_forged_pings_are_ignored_and_counted(lab: Lab, stage: Stage, site
     assert status["refused"]["ping"] == 1
     assert status["forged"] == 1
     assert await one.path_to(other) == "direct"
+
+
+@pytest.mark.erlang
+async def test_stock_beam_nodes_behind_gateways(stage: Stage, sites: Sites, tmp_path: Path) -> None:
+    emit_module(tmp_path, erl=ERL)
+    gateways = [await stage.gateway(sites(MASQ, side), str(tmp_path)) for side in (0, 1)]
+    ups = [await each.event(lambda event: "gateway" in event) for each in gateways]
+    words = [[*shlex.split(up["start"]), "-setcookie", "lab", "-noshell", "-eval"] for up in ups]
+    waiting = await asyncio.create_subprocess_exec(
+        *sites(MASQ, 1).node.command([*words[1], "receive stop -> ok end."]),
+        env={**os.environ, "HOME": str(tmp_path)},
+    )
+    try:
+        talk = _TALK.replace("PEER", ups[1]["gateway"])
+        done = await asyncio.create_subprocess_exec(
+            *sites(MASQ, 0).node.command([*words[0], talk]),
+            env={**os.environ, "HOME": str(tmp_path)},
+        )
+        assert await asyncio.wait_for(done.wait(), PATIENCE) == 0
+    finally:
+        waiting.kill()
+        await waiting.wait()
+    for gateway in gateways:
+        changed = await gateway.event(lambda event: event.get("event") == "path_changed")
+        assert changed["path"] == "direct"
 
 
 @pytest.mark.parametrize("engine", ["aioquic", "qh3"])
