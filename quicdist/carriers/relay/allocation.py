@@ -228,19 +228,18 @@ class Client:
     heard: float
     is_answered: bool = False
     """Whether the node has sent to it."""
+    batches: int = 0
+    """Batches to and from it since `counted`."""
     volume: int = 0
-    """Bytes to and from it since `counted`."""
+    """Their bytes."""
     counted: float = 0.0
 
-    def is_busy(self, size: int, now: float, *, most: int, within: float) -> bool:
-        """Counts bytes; returns whether they exceed `most` within that time, and starts again."""
+    def count(self, size: int, now: float, *, within: float) -> None:
+        """Counts a batch, together with those within that time."""
         if now - self.counted > within:
-            self.volume, self.counted = 0, now
+            self.batches, self.volume, self.counted = 0, 0, now
+        self.batches += 1
         self.volume += size
-        if self.volume <= most:
-            return False
-        self.volume = 0
-        return True
 
 
 class Clients:

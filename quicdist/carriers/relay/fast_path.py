@@ -24,8 +24,12 @@ BUDGET = 2 * 1024 * 1024
 LIFE = 0.25
 """Seconds until the next decision."""
 
+SMALL_BUDGET = 64 * 1024
+"""The same for a client that sends many small datagrams."""
+
 BUSY = 64 * 1024
-"""Bytes of a client within `LIFE` after which it counts as busy."""
+BUSY_BATCHES = 8
+"""Bytes, or batches, of a client within `LIFE` after which it counts as busy."""
 
 
 class FastPath:
@@ -60,10 +64,11 @@ class FastPath:
         out: UdpSocket,
         to: SocketAddress,
         head: bytes,
+        budget: int,
     ) -> None:
         """Makes a flow for datagrams that come to `source` from `sender` and begin with `match`.
 
-        They lose that, get `head`, and leave from `out`.
+        They lose that, get `head`, and leave from `out`, up to `budget` bytes.
         """
         if self._flows is not None:
             with contextlib.suppress(ValueError):  # an address with a scope
@@ -74,7 +79,7 @@ class FastPath:
                     out.fileno(),
                     (to[0], to[1]),
                     head,
-                    BUDGET,
+                    budget,
                     LIFE,
                 )
 

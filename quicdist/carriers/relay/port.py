@@ -10,7 +10,14 @@ from quicdist.carriers.quic.udp import Batch, UdpSocket
 from quicdist.carriers.relay.allocation import Client, Clients, Owner, Rates
 from quicdist.carriers.relay.batches import without_heads
 from quicdist.carriers.relay.controls import Control
-from quicdist.carriers.relay.fast_path import BUDGET, BUSY, LIFE, FastPath
+from quicdist.carriers.relay.fast_path import (
+    BUDGET,
+    BUSY,
+    BUSY_BATCHES,
+    LIFE,
+    SMALL_BUDGET,
+    FastPath,
+)
 from quicdist.carriers.relay.frames import FIRST_QUIC_BYTE
 from quicdist.carriers.relay.statistics import Drop, RelayCounters
 from quicdist.limits import RelayLimits
@@ -84,11 +91,12 @@ class Port:
         client = self.clients.heard(path[0], now)
         if client is None:
             self._drop(Drop.CLIENTS_FULL, count)
-        elif self._forward(client, data, size, now) and self._is_busy(client, len(data), now):
+        elif self._forward(client, data, size, now):
+            budget = self._budget(client, len(data), now)
             to = self.controls[0].data_address
-            if to is not None:
+            if budget and to is not None:
                 relay = self._relay
-                relay.fast.put(self.udp, path[0], b"", relay.main, to, client.head)
+                relay.fast.put(self.udp, path[0], b"", relay.main, to, client.head, budget)
 
     def arrived_from_port(self, source: SocketAddress, data: bytes, now: float) -> None:
         """Forwards a datagram of another port of this relay to the node."""
@@ -125,9 +133,10 @@ class Port:
             parts = without_heads(data, size, head)
             if other is None:
                 self.udp.send_segments(parts, (to, None))
-                if self.routed is not None and self._is_busy(client, length, now):
-                    main = self._relay.main
-                    self._relay.fast.put(main, self.routed, data[:head], self.udp, to, b"")
+                budget = self._budget(client, length, now)
+                if budget and self.routed is not None:
+                    main, fast = self._relay.main, self._relay.fast
+                    fast.put(main, self.routed, data[:head], self.udp, to, b"", budget)
                 return
             # The other node sees the address of this port, as it would from outside.
             source = cast(SocketAddress, (to[0], self.number, *to[2:]))
@@ -145,10 +154,19 @@ class Port:
             self.lingering.cancel()
         self.udp.close()
 
-    def _is_busy(self, client: Client, size: int, now: float) -> bool:
-        """Whether the client is worth a flow, and the rates allow what it may forward."""
-        is_busy = client.is_busy(size, now, most=BUSY, within=LIFE)
-        return is_busy and self._rate.take(client.bucket, BUDGET, now)
+    def _budget(self, client: Client, size: int, now: float) -> int:
+        """Returns the bytes that a flow of the client may forward; 0 if it gets none.
+
+        They count as forwarded, whether they are used or not. A flow of small datagrams, such as
+        acknowledgements, gets few.
+        """
+        client.count(size, now, within=LIFE)
+        budget = BUDGET if client.volume > BUSY else SMALL_BUDGET
+        is_busy = client.volume > BUSY or client.batches > BUSY_BATCHES
+        if not is_busy or not self._rate.take(client.bucket, budget, now):
+            return 0
+        client.counted = 0.0
+        return budget
 
     def _forward(self, client: Client, data: bytes, size: int, now: float) -> bool:
         count = -(-len(data) // size)

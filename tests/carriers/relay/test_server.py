@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,9 @@ class Peer:
                 found.append(self._socket.recv(65535))
         return found
 
+    def has_received(self, data: bytes) -> bool:
+        return self.received() == [data]
+
     def __enter__(self) -> Peer:
         return self
 
@@ -166,6 +170,26 @@ async def test_nothing_is_sent_to_an_address_that_did_not_ask(bench: Bench) -> N
             await until(lambda: relay.counters.dropped[Drop.NOT_PERMITTED] == 1)
             assert relay.counters.datagrams_out == 0
             assert other.received() == []
+
+
+@pytest.mark.parametrize("core", ["compiled", "python"])
+async def test_a_busy_client_is_forwarded_with_and_without_the_core(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, core: str
+) -> None:
+    monkeypatch.setenv("QUICDIST_PURE_PYTHON", "1" if core == "python" else "")
+    async with bench.relay() as relay, bench.node() as (client, port):
+        with Peer() as peer:
+            for number in range(1, 301):
+                data = b"\xc0" + bytes([number % 256]) * 1000  # no endpoint answers it
+                peer.send(data, port)
+                await relayed_to(client, number)
+                send_frame(client, data_head(peer.address) + data)
+                await until(partial(peer.has_received, data))
+            total = 300 * 1001
+            counters = relay.counters
+            assert (counters.datagrams_in, counters.datagrams_out) == (300, 300)
+            assert (counters.bytes_in, counters.bytes_out) == (total, total)
+            assert not counters.dropped
 
 
 async def test_other_ports_of_the_relay_are_reached_inside_it(bench: Bench) -> None:
