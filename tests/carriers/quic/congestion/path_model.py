@@ -166,7 +166,7 @@ class Network:
         self._arrive(flow, packet, self._free_at + path.rtt / 2)
 
     def _arrive(self, flow: Flow, packet: _Sent, at: float) -> None:
-        """Schedules an ACK a millisecond after the first unacknowledged datagram, or at the sixteenth."""
+        """Schedules an ACK 1 ms after the first unacknowledged datagram, or at the sixteenth."""
         group = flow.group
         if group and (at > flow.group_at + _ACK_DELAY or len(group) >= _ACK_EVERY):
             flow.group = group = []
