@@ -32,7 +32,7 @@ def ebin() -> Iterator[str]:
         erl_sources = [str(each) for each in (SOURCES / "src").glob("*.erl")]
         subprocess.run(["erlc", "-Werror", "-Wall", "-o", out, *erl_sources], check=True)
         if shutil.which("elixirc"):
-            elixir = [str(each) for each in (SOURCES / "lib").glob("*.ex")]
+            elixir = [str(each) for each in (SOURCES / "lib").rglob("*.ex")]
             subprocess.run(
                 ["elixirc", "--warnings-as-errors", "-pa", out, "-o", out, *elixir], check=True
             )
