@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from quicdist.kernel.current_call import CurrentCall, current_call
     from quicdist.kernel.exports import Run, export
     from quicdist.kernel.shell import shell
-    from quicdist.kernel.streams.consumer import Stream
+    from quicdist.kernel.streams.consumer import Stream, open_stream
     from quicdist.kernel.streams.window import StreamWindow
     from quicdist.limits import MailboxLimits, NodeLimits, WhenFull
     from quicdist.node.events import NodeDown, NodeEvent, NodeUp
@@ -165,6 +165,7 @@ __all__ = [
     "current_call",
     "current_process",
     "export",
+    "open_stream",
     "read_policy",
     "shell",
 ]
@@ -193,7 +194,7 @@ _PLACES = {
     "cluster.quic": "Quic",
     "cluster.retry": "Retry",
     "kernel.shell": "shell",
-    "kernel.streams.consumer": "Stream",
+    "kernel.streams.consumer": "Stream open_stream",
     "kernel.streams.window": "StreamWindow",
     "runtime.local_spawn": "current_process",
     "cluster.tcp": "EpmdUse Tcp",

@@ -85,10 +85,7 @@ async def numbers(limit: int) -> AsyncIterator[int]:
 @export(module="py")
 async def total(offer: Term) -> int:
     """Adds the items of an offered stream."""
-    return sum([item async for item in _serving[0].open_stream(offer)])
-
-
-_serving: list[Node] = []
+    return sum([item async for item in quicdist.open_stream(offer)])
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +98,6 @@ def server(identity: Identity) -> Iterator[BlockingNode]:
     """A node to call."""
     functions = [add, nap, fail, forever, numbers, total]
     serving = Node("0@127.0.0.1", cookie=COOKIE, identity=identity, exports=functions)
-    _serving[:] = [serving]
     with BlockingNode(serving) as node:
         yield node
 

@@ -14,7 +14,7 @@ from soak.report import growth, halves, slope, warm, wrong
 
 
 def counts_of(*events: tuple[int, int] | str) -> Counter[str]:
-    """Messages are (incarnation, number); the rest is a connection that came or went."""
+    """Messages are (incarnation, number). Other entries are established or lost connections."""
     ledger = Ledger()
     for event in events:
         if isinstance(event, str):

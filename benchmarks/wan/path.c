@@ -1,11 +1,11 @@
-/* A path between two network namespaces: a TUN device in each, and between them, in each direction,
- * a bottleneck of some rate with a queue, a delay, and random loss.
+/* Emulates a path between two network namespaces: a TUN device in each, and between them, in each
+ * direction, a bottleneck with a rate and a queue, a delay, and random loss.
  *
  *     path NAMESPACE NAMESPACE DELAY_US LOSS_PPM RATE_BYTES QUEUE_US SEED
  *
- * DELAY_US is one way. A datagram that would wait longer than QUEUE_US is dropped; one in a million
- * times LOSS_PPM is lost behind the bottleneck, as on a radio link. One seed, one sequence of
- * losses. Prints "ready" once the devices are there, and counts at the end (SIGTERM).
+ * DELAY_US is the delay of one direction. A datagram that would wait longer than QUEUE_US is dropped.
+ * LOSS_PPM of a million datagrams are lost after the bottleneck, as on a radio link. The losses
+ * depend only on the seed. Prints "ready" when the devices exist, and counts at the end (SIGTERM).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -33,7 +33,7 @@ struct datagram {
     unsigned char bytes[LARGEST];
 };
 
-/* One direction: a ring of datagrams that have passed the bottleneck and are on their way. */
+/* One direction: a ring of datagrams that have passed the bottleneck and are in transit. */
 struct direction {
     int in, out;
     struct datagram *ring;

@@ -16,8 +16,8 @@ _PAUSES = (0.2, 0.4, 0.8)
 class Answer(enum.Enum):
     """The answer of a port."""
 
-    QUIC = "the port answers QUIC"
-    OTHER = "the port answers another protocol"
+    QUIC = "QUIC"
+    OTHER = "the answer of the port is not QUIC"
     NOBODY = "the port is closed"
     NOTHING = "no answer"
 

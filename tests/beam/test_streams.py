@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from quicdist import CallError, NoConnection, Node, StreamWindow, export
+from quicdist import CallError, NoConnection, Node, StreamWindow, export, open_stream
 from quicdist.etf import Atom, Term
 from tests.node import exported
 from tests.node.conftest import COOKIE, Beam, MakeNode
@@ -32,7 +32,7 @@ def ebin() -> Iterator[str]:
         erl_sources = [str(each) for each in (SOURCES / "src").glob("*.erl")]
         subprocess.run(["erlc", "-Werror", "-Wall", "-o", out, *erl_sources], check=True)
         if shutil.which("elixirc"):
-            elixir = [str(each) for each in (SOURCES / "lib").glob("*.ex")]
+            elixir = [str(each) for each in (SOURCES / "lib").rglob("*.ex")]
             subprocess.run(
                 ["elixirc", "--warnings-as-errors", "-pa", out, "-o", out, *elixir], check=True
             )
@@ -63,17 +63,13 @@ def beam(erlang: Erlang) -> Beam:
 @export(module="py")
 async def total(offer: Term) -> int:
     """Adds the items of a stream that the caller offers."""
-    return sum([item async for item in _node[0].open_stream(offer)])
-
-
-_node: list[Node] = []
+    return sum([item async for item in open_stream(offer)])
 
 
 @pytest_asyncio.fixture
 async def node(make_node: MakeNode) -> AsyncIterator[Node]:
     exported.closed.clear()
     async with make_node(exports=[exported, total]) as started:
-        _node[:] = [started]
         yield started
 
 

@@ -75,7 +75,7 @@ def cost(space: QuicPacketSpace) -> int:
 
 
 def bear_reordering(recovery: Recovery) -> None:
-    """As after packets that came late: a gap is not a loss before some time."""
+    """After reordering, a gap counts as a loss only after some time."""
     recovery._tolerance = 1
 
 

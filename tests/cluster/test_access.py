@@ -303,7 +303,7 @@ async def test_what_a_function_raised_is_in_our_log_and_not_for_its_caller(
 @pytest.mark.io
 @pytest.mark.parametrize("by", ["name", "module"])
 async def test_no_server_is_made_to_answer_our_own_processes(by: str) -> None:
-    """Its answer would be a message of ours: a cast of any function, if `rex` gets it."""
+    """The answer would be a message of this node: a cast of any function, if `rex` receives it."""
     calls: dict[str, list[str]] = {"*": ["calc:echo"]}
     names: dict[str, list[str]] = {} if by == "module" else {"*": ["echo"]}
     called: list[Term] = []

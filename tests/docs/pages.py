@@ -2,12 +2,12 @@
 
 The language of a block selects the action. All blocks of a page share one directory:
 
-- `python`: a script; one that starts with the comment `# name.py` is written to that file.
-- `sh`: lines for the shell; what ends in `&` goes on to the end of the page.
+- `python`: a script. If it starts with the comment `# name.py`, it is written to that file.
+- `sh`: lines for the shell. A command with `&` runs until the end of the page.
 - `elixir`, `erlang`: evaluated on the node 5555@127.0.0.1, with the variables of earlier blocks.
-- `output`: what the block before it has printed, `...` standing for anything.
+- `output`: the expected output of the block before it. `...` matches anything.
 
-Others are only read. `<!-- not run: why -->` in front of a block has it not run.
+Other blocks are ignored. `<!-- not run: why -->` before a block prevents its execution.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _FILE = re.compile(r"# (\S+\.py)\n")
 
 @dataclass(frozen=True)
 class Block:
-    """Something between fences."""
+    """A fenced block."""
 
     language: str
     text: str
@@ -54,7 +54,7 @@ def blocks(text: str) -> Iterator[Block]:
 
 
 class Reader(Closing):
-    """Does what a page says. `names` are what stands for the names that it shows."""
+    """Runs the blocks of a page. `names` maps the names on the page to real ones."""
 
     def __init__(self, directory: Path, elixir: BlockingNode, names: Mapping[str, str]) -> None:
         self._directory = directory

@@ -82,7 +82,7 @@ def test_a_node_whose_loop_is_gone_shows_nothing_and_breaks_nothing() -> None:
             return prometheus.NodeCollector(node)
 
     made = asyncio.run(collector())
-    # From another thread than the loop's, as a scrape comes.
+    # From another thread than that of the loop, as in a scrape.
     assert asyncio.run(asyncio.to_thread(lambda: list(made.collect()))) == []
 
 

@@ -19,6 +19,7 @@ from quicdist import (
     SpawnError,
     StreamWindow,
     export,
+    open_stream,
 )
 from quicdist.etf import Reference, Term
 from quicdist.kernel.streams.consumer import Consumer
@@ -34,10 +35,7 @@ GENERATORS = ["count", "count_in_thread", "count_inline"]
 @export(module="sink")
 async def total(offer: Term) -> int:
     """Adds the items of an offered stream."""
-    return sum([item async for item in _nodes[1].open_stream(offer)])
-
-
-_nodes: list[Node] = []
+    return sum([item async for item in open_stream(offer)])
 
 
 @pytest_asyncio.fixture
@@ -45,7 +43,6 @@ async def nodes(make_node: MakeNode) -> AsyncIterator[tuple[Node, Node]]:
     """A consumer, and a producer with exported generators."""
     exported.closed.clear()
     async with make_node() as one, make_node(exports=[exported, total]) as two:
-        _nodes[:] = [one, two]
         yield one, two
 
 

@@ -22,9 +22,10 @@ from quicdist.kernel.streams.messages import (
     from_term,
     to_term,
 )
-from quicdist.kernel.streams.window import StreamWindow
+from quicdist.kernel.streams.window import DEFAULT_WINDOW, StreamWindow
 from quicdist.runtime.backpressure import HERE, Backpressure, Source
 from quicdist.runtime.calls import Spawn, SpawnCall, down_error
+from quicdist.runtime.local_spawn import current_process
 from quicdist.runtime.process import NORMAL, Process
 from quicdist.runtime.process_table import ProcessTable
 
@@ -267,3 +268,15 @@ class Stream:
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+
+def open_stream(offer: Term, *, window: StreamWindow = DEFAULT_WINDOW) -> Stream:
+    """Returns the items of a stream that the caller of an exported function offers.
+
+    Raises ValueError if the term is not the offer of a stream, and RuntimeError outside of a
+    process.
+    """
+    me = current_process.get(None)
+    if me is None:
+        raise RuntimeError("not in an exported function or spawned process: use Node.open_stream")
+    return Stream(me.system, OfferedStream(Offer.from_term(offer)), window)

@@ -50,7 +50,7 @@ class _Sent:
 
 @dataclass
 class Flow:
-    """One sender; `starts` at a time, `paced` or by its window alone."""
+    """A sender that starts at the time `starts`. Without `paced`, only its window limits it."""
 
     controller: Controller
     starts: float = 0.0
@@ -166,7 +166,7 @@ class Network:
         self._arrive(flow, packet, self._free_at + path.rtt / 2)
 
     def _arrive(self, flow: Flow, packet: _Sent, at: float) -> None:
-        """An ACK leaves a millisecond after the first datagram it tells of, or at the sixteenth."""
+        """Schedules an ACK 1 ms after the first unacknowledged datagram, or at the sixteenth."""
         group = flow.group
         if group and (at > flow.group_at + _ACK_DELAY or len(group) >= _ACK_EVERY):
             flow.group = group = []
