@@ -13,6 +13,7 @@ from __future__ import annotations
 
 REX = "rex"
 NET_KERNEL = "net_kernel"
+GLOBAL = "global_name_server"
 
 OTP_NAMES: frozenset[str] = frozenset(
     f"""

@@ -31,7 +31,8 @@ from quicdist.errors import Cause, NodeNameError, NotRunning, QuicdistError
 from quicdist.gateway.directory import LOOPBACK, GatewayDirectory
 from quicdist.gateway.info import GatewayStatistics
 from quicdist.gateway.policy_filter import PolicyFilter
-from quicdist.gateway.relay import Relay
+from quicdist.gateway.reachability import ReferenceBudget
+from quicdist.gateway.relay import PeerRates, Relay
 from quicdist.gateway.routes import Routes, Way, answer_target, ask_for, target_of
 from quicdist.gateway.settings import GatewaySettings
 from quicdist.gateway.term_scanner import AtomBudget
@@ -99,6 +100,8 @@ class Gateway:
         self._policy = self.settings.policy
         self._audit = Audit(self.settings.name) if self.settings.audit else None
         self._atoms = AtomBudget()
+        self._references = ReferenceBudget()
+        self._rates = PeerRates(self.settings.messages_per_second, self.settings.calls_per_second)
         self._relays: dict[Relay, asyncio.Task[None]] = {}
         self._dismissing: set[asyncio.Task[None]] = set()
         self._counters = NodeCounters()
@@ -173,6 +176,7 @@ class Gateway:
             relay.obey(policy)
         extra = {"event": "policy_changed", "node": self.name}
         _log.info("policy replaced: %s", _policy_line(policy), extra=extra)
+        _warn_of_shells(policy, self.name)
 
     def recheck_peers(self) -> None:
         """Verifies the certificates of all peers again. See `Node.recheck_peers`."""
@@ -213,6 +217,7 @@ class Gateway:
         trust = self.settings.trust
         _log.log(trust.log_level, "%s", trust.describe(), extra=extra)
         _log.info("%s", _policy_line(self.settings.policy), extra=extra)
+        _warn_of_shells(self.settings.policy, self.name)
 
     def rebind(self) -> None:
         """Opens a new UDP socket and migrates the connections that the BEAM node dialed.
@@ -380,6 +385,7 @@ class Gateway:
             handshake_timeout=self.settings.handshake_timeout,
             keepalive=self.settings.keepalive,
             met=self._routes.learn,
+            rates=self._rates,
         )
 
     def _guard(self, own_name: str, peer_name: str | None) -> PolicyFilter | None:
@@ -391,7 +397,8 @@ class Gateway:
             own_name,
             dialed_peer=peer_name,
             atoms=self._atoms,
-            is_audited=self._audit is not None,
+            references=self._references,
+            is_audited=self._audit is not None or self._rates.limits_calls,
         )
 
     def _start(self, relay: Relay, reach: Coroutine[None, None, None]) -> None:
@@ -438,18 +445,22 @@ class _Arrival:
     ) -> None:
         self._far = far
         self._take = take
+        self._is_taken = False
 
     def packets_received(self, packets: Sequence[Packet]) -> int:
+        if self._is_taken:
+            return 0  # a further question: the connection is being closed
+        self._is_taken = True
         try:
             target = target_of(packets[0])
-        except NodeNameError as error:
+            handler = self._take(self._far, target)
+        except (NodeNameError, ConnectionRefusedError) as error:
             self._far.close(str(error))
             return 0
         consumed = 0
         if target is not None:
             consumed = len(packets[0].data)
             packets = packets[1:]
-        handler = self._take(self._far, target)
         if handler is not None and packets:
             consumed += handler.packets_received(packets)
         return consumed
@@ -530,6 +541,20 @@ def _policy_line(policy: Policy | None) -> str:
     if policy.mode is Mode.LOG:
         return "a policy that only logs: any node with the cookie can run any function on the node"
     return "the policy restricts what peers may do on the node"
+
+
+def _warn_of_shells(policy: Policy | None, node: str) -> None:
+    """Warns of each entry that allows a function by which peers can run any code."""
+    if policy is None or policy.mode is Mode.LOG:
+        return
+    for place, rules in enumerate(policy.peers, 1):
+        for pattern, function in rules.shells().items():
+            extra = {"event": "policy_is_shell", "node": node, "what": pattern}
+            _log.warning(
+                "peers[%d] of the policy: calls %r allows %s, thus any code on the node",
+                *(place, pattern, function),
+                extra=extra,
+            )
 
 
 def _why(error: BaseException) -> str:

@@ -151,3 +151,25 @@ def test_the_guide_s_file_is_one() -> None:
     assert rules.fits("4433@10.0.0.9")
     assert rules.may_send_to("counter")
     assert rules.may_call("calc", "add")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "function"),
+    [
+        ("*", "os:cmd"),
+        ("*:*", "os:cmd"),
+        ("**", "os:cmd"),
+        ("?*:??*", "os:cmd"),
+        ("[a-z]*:*", "os:cmd"),
+        ("erlang:*", "erlang:apply"),
+        ("*:eval*", "file:eval"),
+        ("rpc:call", "rpc:call"),
+    ],
+)
+def test_calls_that_open_a_shell_are_recognized(pattern: str, function: str) -> None:
+    assert PeerRules(nodes=("*",), calls=("calc:*", pattern)).shells() == {pattern: function}
+
+
+def test_other_calls_open_none() -> None:
+    calls = ("calc:*", "*:add", "erlang:memory", "lists:*")
+    assert PeerRules(nodes=("*",), calls=calls).shells() == {}
