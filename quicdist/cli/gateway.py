@@ -15,15 +15,20 @@ from quicdist.cli.options import (
     Accept,
     AllowUncertified,
     AuditLog,
+    Bounds,
+    CallsPerSecond,
     Certificate,
+    CipherSuites,
     Crl,
     Dial,
     Json,
     Key,
+    KeyExchanges,
     KeyLogFile,
     KeyPassphraseFile,
     Listen,
     LogJson,
+    MessagesPerSecond,
     PolicyFile,
     Prometheus,
     QlogFiles,
@@ -117,6 +122,10 @@ def gateway(
     crl: Crl = None,
     accept: Accept = None,
     dial: Dial = None,
+    messages_per_second: MessagesPerSecond = None,
+    calls_per_second: CallsPerSecond = None,
+    cipher_suites: CipherSuites = None,
+    key_exchanges: KeyExchanges = None,
     prometheus: Prometheus = None,
     key_log: KeyLogFile = None,
     qlog: QlogFiles = None,
@@ -169,6 +178,7 @@ def gateway(
         identity(cert, key, key_passphrase_file),
         trusted_by(trust, uncertified or [], crl),
         access(accept, dial),
+        Bounds(cipher_suites, key_exchanges, messages_per_second, calls_per_second),
         prometheus,
         tracing,
         None if quiet else Form.JSON if as_json or log_json else Form.TEXT,
@@ -206,6 +216,7 @@ def _run(
     shown: Identity | None,
     trust: Trust,
     may: Access,
+    bounds: Bounds,
     prometheus: str | None,
     tracing: Tracing,
     form: Form | None,
@@ -216,6 +227,8 @@ def _run(
     from quicdist.cluster.names import parse_listen
     from quicdist.gateway import GatewaySettings, erl_arguments, gateway_port, run
 
+    if bounds.calls_per_second is not None and policy is None:
+        raise Problem(ExitCode.USAGE, "--calls-per-second requires a policy: --policy FILE")
     settings = GatewaySettings(
         name,
         listen=parse_listen(listen) if listen else None,
@@ -228,6 +241,8 @@ def _run(
         trust=trust,
         access=may,
         tracing=tracing,
+        **bounds.rates(),
+        **bounds.tls(),
     )
 
     stack = contextlib.ExitStack()

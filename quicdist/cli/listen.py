@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,18 +18,23 @@ from quicdist.cli.options import (
     Accept,
     AllowUncertified,
     AuditLog,
+    Bounds,
     Calls,
+    CallsPerSecond,
     Certificate,
+    CipherSuites,
     Cookie,
     CookieFile,
     Crl,
     Dial,
     Json,
     Key,
+    KeyExchanges,
     KeyLogFile,
     KeyPassphraseFile,
     Listen,
     LogJson,
+    MessagesPerSecond,
     PolicyFile,
     Prometheus,
     QlogFiles,
@@ -135,6 +140,7 @@ class Settings:
     exports: Sequence[object] = ()
     threads: int | None = None
     net_ticktime: float | None = None
+    bounds: Bounds = field(default_factory=Bounds)
 
     @contextlib.asynccontextmanager
     async def up(self) -> AsyncIterator[Node]:
@@ -188,7 +194,7 @@ class Settings:
     def _limits(self) -> NodeLimits:
         from quicdist.limits import NodeLimits
 
-        limits = NodeLimits()
+        limits = replace(NodeLimits(), **self.bounds.rates())
         if self.threads is not None:
             limits = replace(limits, threads=self.threads)
         if self.net_ticktime is not None:
@@ -205,7 +211,10 @@ class Settings:
         believing = security.trust(self.trust, self.uncertified)
         return Node(
             self.name,
-            carriers=[Quic(tracing=Tracing(self.key_log, self.qlog)), tcp_or_tls(believing)],
+            carriers=[
+                Quic(tracing=Tracing(self.key_log, self.qlog), **self.bounds.tls()),
+                tcp_or_tls(believing),
+            ],
             cookie=security.cookie(self.cookie),
             listen=self.listen,
             visible=self.visible,
@@ -248,6 +257,10 @@ def listen(
     audit: AuditLog = False,
     accept: Accept = None,
     dial: Dial = None,
+    messages_per_second: MessagesPerSecond = None,
+    calls_per_second: CallsPerSecond = None,
+    cipher_suites: CipherSuites = None,
+    key_exchanges: KeyExchanges = None,
     prometheus: Prometheus = None,
     key_log: KeyLogFile = None,
     qlog: QlogFiles = None,
@@ -287,6 +300,7 @@ def listen(
         prometheus,
         key_log,
         qlog,
+        bounds=Bounds(cipher_suites, key_exchanges, messages_per_second, calls_per_second),
     )
     start_logging(verbose, quiet=key_log is None or quiet, as_json=log_json, audit=audit)
     output = Output(is_json=as_json or log_json, is_quiet=quiet)
@@ -326,6 +340,10 @@ def run(
     net_ticktime: NetTicktime = None,
     exit_with_stdin: ExitWithStdin = False,
     reload: Reload = False,
+    messages_per_second: MessagesPerSecond = None,
+    calls_per_second: CallsPerSecond = None,
+    cipher_suites: CipherSuites = None,
+    key_exchanges: KeyExchanges = None,
     prometheus: Prometheus = None,
     key_log: KeyLogFile = None,
     qlog: QlogFiles = None,
@@ -368,6 +386,7 @@ def run(
         exports,
         threads=threads,
         net_ticktime=net_ticktime,
+        bounds=Bounds(cipher_suites, key_exchanges, messages_per_second, calls_per_second),
     )
     life = Life(drain, ends_with_stdin=exit_with_stdin, reloads=reload)
     asyncio.run(until_signal(serve(settings.up(), Output(log_json, quiet), life)))

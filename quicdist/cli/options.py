@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -233,6 +233,47 @@ QlogFiles = Annotated[
         show_default=False,
     ),
 ]
+CipherSuites = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cipher-suite",
+        metavar="NAME",
+        help="A TLS 1.3 cipher suite that may be used, such as TLS_AES_256_GCM_SHA384; by default "
+        "all of the QUIC engine. May be repeated, the preferred one first.",
+        show_default=False,
+    ),
+]
+KeyExchanges = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--key-exchange",
+        metavar="NAME",
+        help="A TLS 1.3 key exchange group that may be used: x25519, secp256r1 or secp384r1; by "
+        "default the engine selects. The engine aioquic has no post-quantum group. May be "
+        "repeated.",
+        show_default=False,
+    ),
+]
+MessagesPerSecond = Annotated[
+    float | None,
+    typer.Option(
+        "--messages-per-second",
+        metavar="N",
+        help="A peer that sends more than N messages and signals in a second on average has to "
+        "wait; no message is lost.",
+        show_default=False,
+    ),
+]
+CallsPerSecond = Annotated[
+    float | None,
+    typer.Option(
+        "--calls-per-second",
+        metavar="N",
+        help="A peer that makes more than N calls in a second on average has to wait. A gateway "
+        "needs --policy for it.",
+        show_default=False,
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option("--json", help="Print the result as JSON, one object on one line."),
@@ -422,3 +463,48 @@ def trusted_by(how: str, uncertified: Sequence[str] = (), crl: Path | None = Non
         what = "expected first-use, none, pins:FILE or a FILE of authorities"
         raise Problem(ExitCode.LOCAL, f"--trust {how}: No such file or directory; {what}")
     return Trust.authority(how, crl_file=crl, uncertified=uncertified)
+
+
+class TlsChoices(TypedDict):
+    """Arguments of QuicOptions."""
+
+    cipher_suites: Sequence[str]
+    key_exchanges: Sequence[str]
+
+
+class Rates(TypedDict):
+    """Arguments of NodeLimits and GatewaySettings."""
+
+    messages_per_second: float | None
+    calls_per_second: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Options of nodes and gateways for TLS and rates."""
+
+    cipher_suites: Sequence[str] | None = None
+    key_exchanges: Sequence[str] | None = None
+    messages_per_second: float | None = None
+    calls_per_second: float | None = None
+
+    def tls(self) -> TlsChoices:
+        """Returns the arguments of QuicOptions that were given. Raises Problem."""
+        from quicdist.carriers.quic.tls_choices import CIPHER_SUITES, check
+
+        suites, groups = tuple(self.cipher_suites or CIPHER_SUITES), tuple(self.key_exchanges or ())
+        try:
+            check("aioquic", suites, groups)
+        except ValueError as error:
+            raise Problem(ExitCode.USAGE, str(error)) from None
+        return {"cipher_suites": suites, "key_exchanges": groups}
+
+    def rates(self) -> Rates:
+        """Returns the rates as arguments of NodeLimits or GatewaySettings. Raises Problem."""
+        for rate in (self.messages_per_second, self.calls_per_second):
+            if rate is not None and not rate > 0:
+                raise Problem(ExitCode.USAGE, f"a rate per second must be above 0, got {rate:g}")
+        return {
+            "messages_per_second": self.messages_per_second,
+            "calls_per_second": self.calls_per_second,
+        }
