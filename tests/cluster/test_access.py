@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -344,6 +344,36 @@ def test_a_stream_that_was_offered_goes_to_who_subscribes(consumer: Pid, alias: 
     )
     is_its_own = consumer is THEIRS and alias is REFERENCE
     assert guard.admits(signals.Message(THEIRS, OURS), subscribe) is is_its_own
+
+
+@pytest.mark.io
+@pytest.mark.parametrize("other", ["process", "alias"])
+async def test_the_items_of_a_stream_go_to_the_caller_only(other: str) -> None:
+    """Another process would get them in our name."""
+
+    @export(module="calc")
+    def count(limit: int) -> Iterator[int]:
+        yield from range(limit)
+
+    access = Access(calls={"*": ["calc:count"]})
+    async with (
+        Node("0@127.0.0.1", cookie=COOKIE, access=access, exports=[count]) as ours,
+        Node("0@127.0.0.1", cookie=COOKIE) as theirs,
+        ours.mailbox() as victim,
+        theirs.mailbox() as box,
+    ):
+        await theirs.connect(ours.name)
+        victims, its = victim.alias(), box.alias()
+        is_process = other == "process"
+        consumer = victim.pid if is_process else box.pid
+        args: list[Term] = [consumer, its if is_process else victims, (10, 1000), Atom("calc")]
+        args += [Atom("count"), [3]]
+        await box.spawn_remote(ours.name, "quicdist_stream", "start", args, monitor=True)
+        down = await box.receive(timeout=PATIENCE)
+        assert isinstance(down, tuple)
+        assert "badarg" in repr(down[-1])
+        assert victim.message_count == 0
+        assert [item async for item in theirs.stream(ours.name, "calc", "count", [3])] == [0, 1, 2]
 
 
 @pytest.mark.io
