@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,12 @@ def test_calls_that_open_a_shell_are_recognized(pattern: str, function: str) -> 
 def test_other_calls_open_none() -> None:
     calls = ("calc:*", "*:add", "erlang:memory", "lists:*")
     assert PeerRules(nodes=("*",), calls=calls).shells() == {}
+
+
+def test_no_pattern_matches_the_processes_of_the_otp_application() -> None:
+    source = (Path(__file__).parents[2] / "beam" / "src" / "quicdist.app.src").read_text()
+    registered = re.search(r"\{registered, \[(.*?)\]\}", source)
+    assert registered is not None
+    for name in registered[1].split(","):
+        with pytest.raises(ValueError, match=f"matches {name.strip()} of OTP"):
+            PeerRules(nodes=("*",), names=(f"{name.strip()[:-1]}*",))
