@@ -125,7 +125,6 @@ def test_a_python_node_as_json(quicdist: Command, calc: str) -> None:
     assert len(told["connections"]) == 1
 
 
-@pytest.mark.io
 @pytest.mark.erlang
 def test_through_a_policy_it_needs_a_rule_that_the_error_names(quicdist: Command) -> None:
     needed = ("erl_scan:string", "erl_parse:parse_exprs", "erl_eval:exprs")
@@ -141,6 +140,7 @@ def test_through_a_policy_it_needs_a_rule_that_the_error_names(quicdist: Command
                 done.refused(1, str(list(needed)).replace("'", '"'))
 
 
+@pytest.mark.io
 def test_a_python_node_that_does_not_permit_it(quicdist: Command) -> None:
     (quicdist.home / "calc.py").write_text(CALC)
     with quicdist.node("run", "0@127.0.0.1", "calc", "--calls", "*=calc:add") as (name, _):
