@@ -181,14 +181,13 @@ def problem(error: CallError) -> Problem:
     match error.reason:
         case ("python_error", str(kind), bytes(text), bytes()):
             # The answer of a quicdist node. -v shows its traceback.
-            what = str(error).split(" ended with ")[0]
-            return Problem(ExitCode.NO, f"{what} raised {kind}: {text.decode(errors='replace')}")
+            why = text.decode(errors="replace")
+            return Problem(ExitCode.NO, f"{error.what} raised {kind}: {why}")
         case ("signal", ("python_error", str(kind), bytes(text), bytes())):
             # The function has returned, but its value could not be sent.
-            what = str(error).split(" ended with ")[0]
             why = text.decode(errors="replace")
             return Problem(
-                ExitCode.NO, f"{what} returned a value that cannot be sent: {kind}: {why}"
+                ExitCode.NO, f"{error.what} returned a value that cannot be sent: {kind}: {why}"
             )
     return Problem(ExitCode.NO, str(error).split("\n")[0])
 

@@ -64,7 +64,7 @@ def _described(blocking: Callable[P, T], method: Callable[..., object]) -> Calla
     `functools.wraps` would also say that it wraps a coroutine function, which it is not.
     """
     blocking.__name__ = blocking.__qualname__ = method.__name__
-    blocking.__doc__ = method.__doc__
+    blocking.__doc__ = (method.__doc__ or "").replace("await ", "")  # in examples
     blocking.__annotations__ = method.__annotations__
     blocking.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]
     return blocking
