@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 
 help:
 	@echo "make demo     run a Python node and a real Erlang node that exchange messages over QUIC"
-	@echo "make check    lint, type check, and all tests without sockets, processes or sleeps; three minutes"
+	@echo "make check    lint, type check, and all tests without sockets, processes or sleeps; one minute"
 	@echo "make test     run all tests in WORKERS processes"
 	@echo "make test-pure  run the tests that depend on the codec with the pure Python codec"
 	@echo "make test-all run the tests that need no Erlang on every other installed Python"
@@ -43,8 +43,8 @@ demo: setup
 WORKERS ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 PYTEST   = -m pytest -n $(WORKERS) --dist worksteal
 
-check: lint
-	$(BIN)/python $(PYTEST) -q -m "not io and not slow" $(ARGS)
+check: $(BIN)/.installed
+	@sh scripts/check $(BIN) $(shell getconf _NPROCESSORS_ONLN) $(ARGS)
 
 test: tools $(BIN)/.installed
 	$(BIN)/python $(PYTEST) $(ARGS)

@@ -284,8 +284,8 @@ class ErrorClass(enum.Enum):
 class CallError(NodeError):
     """A remote function raised an exception.
 
-    `kind` is the class of the exception, `reason` its term, and `stack` the Erlang stack trace as
-    a tuple of terms.
+    `what` describes the call, such as `lists:nth/2 on a@b`. `kind` is the class of the exception,
+    `reason` its term, and `stack` the Erlang stack trace as a tuple of terms.
     """
 
     def __init__(self, what: str, kind: ErrorClass, reason: Term, stack: Sequence[Term]) -> None:
@@ -296,6 +296,7 @@ class CallError(NodeError):
         if len(stack) > _SHOWN_FRAMES:
             text += f"\n  and {len(stack) - _SHOWN_FRAMES} more"
         super().__init__(text)
+        self.what = what
         self.kind = kind
         self.reason = reason
         self.stack = tuple(stack)

@@ -24,6 +24,7 @@ from quicdist.carriers import causes
 from quicdist.carriers.base import CloseKind, CloseReason, ConnectionHandler, ConnectionStatistics
 from quicdist.carriers.coalesce import joined
 from quicdist.carriers.forking import descriptors_of, keep_from_children
+from quicdist.carriers.polling import poll_until
 from quicdist.carriers.trust import Verifier
 from quicdist.errors import Cause
 from quicdist.limits import CarrierLimits
@@ -36,9 +37,6 @@ from quicdist.protocol.role import Role
 _READ_SIZE = 256 * 1024
 
 ConnectionT = TypeVar("ConnectionT", bound="TcpConnection")
-
-_FLUSH_POLL = 0.005
-"""Seconds between two reads of the size of the kernel's send queue, which has no event."""
 
 _LAST_WRITE = 0.02
 """Seconds that the kernel has, after a close, to accept the data queued before it."""
@@ -175,16 +173,19 @@ class TcpConnection(asyncio.BufferedProtocol):
         means that the local kernel has accepted it. TCP does not report what the peer's program
         has read.
         """
-        deadline = self._loop.time() + timeout
-        while not self._closed:
-            self._write_queue()
-            if not self._pending() and not self._in_kernel():
-                return True
-            left = deadline - self._loop.time()
-            if left <= 0:
-                return False
-            await asyncio.sleep(min(_FLUSH_POLL, left))
-        return False
+        self._write_queue()
+        await poll_until(lambda: self._closed is not None or self._is_flushed(), timeout)
+        return self._closed is None and self._is_flushed()
+
+    def _is_flushed(self) -> bool:
+        """Returns whether nothing is queued here or unacknowledged in the kernel.
+
+        Linux has no event for an acknowledgement of data that was sent before. A socket is writable
+        when there is room. With SO_TIMESTAMPING the kernel reports acknowledgements, but only of
+        data that is written later, and through the error queue, which asyncio and uvloop treat as
+        an error of the socket. So SIOCOUTQ has to be polled.
+        """
+        return not self._pending() and not self._in_kernel()
 
     def check_name(self, node: str) -> None:
         """Raises PeerRefused if a key is known for that name, since plain TCP presents no key."""

@@ -11,25 +11,8 @@ import typer
 
 from quicdist.cli import completion
 from quicdist.cli.exit_codes import ExitCode, Problem
-from quicdist.cli.options import (
-    Certificate,
-    Cookie,
-    CookieFile,
-    Crl,
-    Json,
-    Key,
-    KeyPassphraseFile,
-    Lookups,
-    OwnName,
-    PeerNode,
-    Quiet,
-    RequireBinding,
-    RequireTls,
-    Security,
-    Timeout,
-    Trusted,
-    Verbose,
-)
+from quicdist.cli.option_groups import takes_groups
+from quicdist.cli.options import ClientOptions, Json, PeerNode, Quiet, Timeout
 from quicdist.cli.sanitize import harmless, harmless_term
 
 if TYPE_CHECKING:
@@ -38,6 +21,7 @@ if TYPE_CHECKING:
     from quicdist.node.node import Node
 
 
+@takes_groups
 def call(
     node: PeerNode,
     module: Annotated[
@@ -67,21 +51,11 @@ def call(
             show_default=False,
         ),
     ] = None,
-    cookie: Cookie = None,
-    name: OwnName = None,
     timeout: Timeout = 5.0,
-    lookups: Lookups = None,
-    trust: Trusted = "first-use",
-    cert: Certificate = None,
-    key: Key = None,
     as_json: Json = False,
     quiet: Quiet = False,
-    key_passphrase_file: KeyPassphraseFile = None,
-    cookie_file: CookieFile = None,
-    crl: Crl = None,
-    require_tls: RequireTls = False,
-    require_binding: RequireBinding = False,
-    verbose: Verbose = 0,
+    *,
+    options: ClientOptions,
 ) -> None:
     """Call M:F with ARGS on NODE and print the result in Erlang notation.
 
@@ -99,23 +73,11 @@ def call(
 
     words = (module, function, arguments or [])
     _wanted(node, 0, *words)
-    settings = client.Settings(
-        node,
-        cookie,
-        name,
-        trust,
-        cert,
-        key,
-        timeout,
-        verbose,
-        lookups,
-        Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
-    )
     printed = Printed(lambda: sys.stderr)
     write = _drop if quiet else printed
 
     async def main() -> Term:
-        async with client.connected(settings, on_output=write) as ours:
+        async with client.connected(node, options, timeout, on_output=write) as ours:
             wanted = _wanted(node, ours.peer(node).creation, *words)
             try:
                 return await called(ours, node, wanted, timeout)
@@ -123,9 +85,9 @@ def call(
                 printed.end_line()
 
     try:
-        result = client.run(main(), verbose)
+        result = client.run(main(), options.verbose)
     except CallError as error:
-        if verbose:
+        if options.verbose:
             show_details(error)
         raise problem(error) from None
     text = harmless_term(format_term(result, node=node))
@@ -219,14 +181,13 @@ def problem(error: CallError) -> Problem:
     match error.reason:
         case ("python_error", str(kind), bytes(text), bytes()):
             # The answer of a quicdist node. -v shows its traceback.
-            what = str(error).split(" ended with ")[0]
-            return Problem(ExitCode.NO, f"{what} raised {kind}: {text.decode(errors='replace')}")
+            why = text.decode(errors="replace")
+            return Problem(ExitCode.NO, f"{error.what} raised {kind}: {why}")
         case ("signal", ("python_error", str(kind), bytes(text), bytes())):
             # The function has returned, but its value could not be sent.
-            what = str(error).split(" ended with ")[0]
             why = text.decode(errors="replace")
             return Problem(
-                ExitCode.NO, f"{what} returned a value that cannot be sent: {kind}: {why}"
+                ExitCode.NO, f"{error.what} returned a value that cannot be sent: {kind}: {why}"
             )
     return Problem(ExitCode.NO, str(error).split("\n")[0])
 

@@ -1,9 +1,9 @@
-"""Options and arguments that several subcommands share."""
+"""Options and arguments that several subcommands share, alone and in groups."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
@@ -13,6 +13,7 @@ import typer
 from quicdist.cli.exit_codes import ExitCode, Problem
 
 if TYPE_CHECKING:
+    from quicdist.carriers.quic.tracing import Tracing
     from quicdist.carriers.trust import Identity, Trust
     from quicdist.cluster.access import Access
     from quicdist.cluster.lookup import Lookup
@@ -233,6 +234,12 @@ QlogFiles = Annotated[
         show_default=False,
     ),
 ]
+Visible = Annotated[
+    bool,
+    typer.Option(
+        "--visible", help="Be a visible node, listed by nodes(). By default the node is hidden."
+    ),
+]
 CipherSuites = Annotated[
     list[str] | None,
     typer.Option(
@@ -321,44 +328,172 @@ def start_logging(
 
 
 @dataclass(frozen=True, slots=True)
-class Security:
-    """Options that several commands have in addition to --trust, --cert and --key."""
+class TlsOptions:
+    """How this node and its peers prove who they are."""
 
-    crl: Path | None = None
-    cookie_file: Path | None = None
-    require_tls: bool = False
-    require_binding: bool = False
-    key_passphrase_file: Path | None = None
+    trust: Trusted = "first-use"
+    cert: Certificate = None
+    key: Key = None
+    key_passphrase_file: KeyPassphraseFile = None
+    crl: Crl = None
 
-    def cookie(self, cookie: str | None) -> str | Sequence[str] | None:
-        """Returns the cookie, or the cookies of the file. Raises CookieError, Problem."""
+    def trusted(self, uncertified: Sequence[str] | None = None) -> Trust:
+        """Returns the trust of --trust, --crl and --allow-uncertified.
+
+        Raises CertificateError, Problem.
+        """
+        return _trusted(self.trust, uncertified or (), self.crl)
+
+    def identity(self) -> Identity | None:
+        """Returns the identity of --cert, --key and --key-passphrase-file, or None for the default.
+
+        Raises CertificateError, Problem.
+        """
+        from quicdist.carriers.trust import Identity
+
+        if self.cert is None:
+            if self.key is not None:
+                raise Problem(ExitCode.USAGE, "--key requires --cert, the certificate of the key")
+            return None
+        if self.key_passphrase_file is None:
+            return Identity.load(self.cert, self.key)
+        passphrase = partial(_first_line, self.key_passphrase_file)
+        return Identity.load(self.cert, self.key, passphrase=passphrase)
+
+
+@dataclass(frozen=True, slots=True)
+class CookieOptions:
+    """The cookie of the cluster."""
+
+    cookie: Cookie = None
+    cookie_file: CookieFile = None
+
+    def cookies(self) -> str | Sequence[str] | None:
+        """Returns the cookie, or the cookies of the file. Raises CookieError."""
         from quicdist.cluster.cookie import read_cookies
 
-        return cookie if self.cookie_file is None else read_cookies(self.cookie_file)
+        return self.cookie if self.cookie_file is None else read_cookies(self.cookie_file)
 
-    def trust(self, how: str, let_in: Sequence[str] = ()) -> Trust:
+
+@dataclass(frozen=True, slots=True)
+class RequireOptions:
+    """What each connection must have."""
+
+    require_tls: RequireTls = False
+    require_binding: RequireBinding = False
+
+    def of(self, trust: Trust) -> Trust:
+        """Returns `trust` with these requirements."""
+        return trust.requiring(tls=self.require_tls, binding=self.require_binding)
+
+
+@dataclass(frozen=True, slots=True)
+class DialOptions:
+    """How a command connects to a node."""
+
+    cookies: CookieOptions = field(default_factory=CookieOptions)
+    name: OwnName = None
+    lookups: Lookups = None
+    tls: TlsOptions = field(default_factory=TlsOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """The options of a command that is a node while it runs."""
+
+    dial: DialOptions = field(default_factory=DialOptions)
+    require: RequireOptions = field(default_factory=RequireOptions)
+    verbose: Verbose = 0
+
+
+class TlsChoices(TypedDict):
+    """Arguments of QuicOptions."""
+
+    cipher_suites: Sequence[str]
+    key_exchanges: Sequence[str]
+
+
+class Rates(TypedDict):
+    """Arguments of NodeLimits and GatewaySettings."""
+
+    messages_per_second: float | None
+    calls_per_second: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Bounds of the rates of peers, and the choices of TLS."""
+
+    messages_per_second: MessagesPerSecond = None
+    calls_per_second: CallsPerSecond = None
+    cipher_suites: CipherSuites = None
+    key_exchanges: KeyExchanges = None
+
+    def tls(self) -> TlsChoices:
+        """Returns the arguments of QuicOptions that were given. Raises Problem."""
+        from quicdist.carriers.quic.tls_choices import CIPHER_SUITES, check
+
+        suites, groups = tuple(self.cipher_suites or CIPHER_SUITES), tuple(self.key_exchanges or ())
+        try:
+            check("aioquic", suites, groups)
+        except ValueError as error:
+            raise Problem(ExitCode.USAGE, str(error)) from None
+        return {"cipher_suites": suites, "key_exchanges": groups}
+
+    def rates(self) -> Rates:
+        """Returns the rates as arguments of NodeLimits or GatewaySettings. Raises Problem."""
+        for rate in (self.messages_per_second, self.calls_per_second):
+            if rate is not None and not rate > 0:
+                raise Problem(ExitCode.USAGE, f"a rate per second must be above 0, got {rate:g}")
+        return {
+            "messages_per_second": self.messages_per_second,
+            "calls_per_second": self.calls_per_second,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """The options of a command that serves until it is stopped."""
+
+    listen: Listen = None
+    tls: TlsOptions = field(default_factory=TlsOptions)
+    uncertified: AllowUncertified = None
+    accept: Accept = None
+    dial: Dial = None
+    policy: PolicyFile = None
+    audit: AuditLog = False
+    bounds: Bounds = field(default_factory=Bounds)
+    prometheus: Prometheus = None
+    key_log: KeyLogFile = None
+    qlog: QlogFiles = None
+    log_json: LogJson = False
+    quiet: Quiet = False
+    verbose: Verbose = 0
+
+    def trusted(self) -> Trust:
         """Returns the trust settings. Raises CertificateError, Problem."""
-        return trusted_by(how, let_in, self.crl).requiring(
-            tls=self.require_tls, binding=self.require_binding
-        )
+        return self.tls.trusted(self.uncertified)
+
+    def tracing(self) -> Tracing:
+        """Returns the files of --key-log and --qlog."""
+        from quicdist.carriers.quic.tracing import Tracing
+
+        return Tracing(self.key_log, self.qlog)
+
+    def start_logging(self, *, quiet: bool | None = None) -> None:
+        """Starts logging; `quiet` overrides --quiet."""
+        is_quiet = self.quiet if quiet is None else quiet
+        start_logging(self.verbose, quiet=is_quiet, as_json=self.log_json, audit=self.audit)
 
 
-def identity(
-    certificate: Path | None, key: Path | None, passphrase_file: Path | None = None
-) -> Identity | None:
-    """Returns the identity of --cert, --key and --key-passphrase-file, or None for the default.
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """The options of a command that runs a node until it is stopped."""
 
-    Raises CertificateError, Problem.
-    """
-    from quicdist.carriers.trust import Identity
-
-    if certificate is None:
-        if key is not None:
-            raise Problem(ExitCode.USAGE, "--key requires --cert, the certificate of the key")
-        return None
-    if passphrase_file is None:
-        return Identity.load(certificate, key)
-    return Identity.load(certificate, key, passphrase=partial(_first_line, passphrase_file))
+    cookies: CookieOptions = field(default_factory=CookieOptions)
+    visible: Visible = False
+    require: RequireOptions = field(default_factory=RequireOptions)
+    server: ServerOptions = field(default_factory=ServerOptions)
 
 
 def _first_line(path: Path) -> str:
@@ -373,13 +508,13 @@ def _first_line(path: Path) -> str:
     return text.partition("\n")[0].rstrip("\r")
 
 
-def policy(path: Path | None) -> Policy | None:
+def read_policy(path: Path | None) -> Policy | None:
     """Reads the file of --policy. Raises Problem."""
-    from quicdist.cluster.policy_file import PolicyError, read_policy
+    from quicdist.cluster import policy_file
 
     try:
-        return None if path is None else read_policy(path)
-    except PolicyError as error:
+        return None if path is None else policy_file.read_policy(path)
+    except policy_file.PolicyError as error:
         raise Problem(ExitCode.USAGE, f"--policy {error}") from None
 
 
@@ -418,7 +553,7 @@ def _lookup(text: str) -> Lookup:
 def access(
     accept: Sequence[str] | None,
     dial: Sequence[str] | None = None,
-    calls: Sequence[str] = (),
+    calls: Sequence[str] | None = None,
     policy_file: Path | None = None,
 ) -> Access:
     """Returns the rules of --accept, --dial, --calls and --policy. Raises Problem."""
@@ -427,7 +562,7 @@ def access(
     from quicdist.cluster.access import Access
 
     allowed: dict[str, list[str]] = {}
-    for text in calls:
+    for text in calls or ():
         nodes, equals, function = text.rpartition("=")
         if not nodes or not equals or not (function == "*" or ":" in function):
             what = "expected NODES=MODULE:FUNCTION, such as '*@10.0.0.7=calc:add', or NODES=*"
@@ -437,15 +572,11 @@ def access(
         accept=tuple(accept or ("*",)),
         dial=tuple(dial or ("*",)),
         calls=allowed or {"*": ("*",)},
-        policy=policy(policy_file),
+        policy=read_policy(policy_file),
     )
 
 
-def trusted_by(how: str, uncertified: Sequence[str] = (), crl: Path | None = None) -> Trust:
-    """Returns the trust of --trust, --allow-uncertified and --crl.
-
-    Raises CertificateError, Problem.
-    """
+def _trusted(how: str, uncertified: Sequence[str], crl: Path | None) -> Trust:
     from quicdist.carriers.trust import Trust
     from quicdist.carriers.trust.known_nodes import KnownNodes
 
@@ -463,48 +594,3 @@ def trusted_by(how: str, uncertified: Sequence[str] = (), crl: Path | None = Non
         what = "expected first-use, none, pins:FILE or a FILE of authorities"
         raise Problem(ExitCode.LOCAL, f"--trust {how}: No such file or directory; {what}")
     return Trust.authority(how, crl_file=crl, uncertified=uncertified)
-
-
-class TlsChoices(TypedDict):
-    """Arguments of QuicOptions."""
-
-    cipher_suites: Sequence[str]
-    key_exchanges: Sequence[str]
-
-
-class Rates(TypedDict):
-    """Arguments of NodeLimits and GatewaySettings."""
-
-    messages_per_second: float | None
-    calls_per_second: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """Options of nodes and gateways for TLS and rates."""
-
-    cipher_suites: Sequence[str] | None = None
-    key_exchanges: Sequence[str] | None = None
-    messages_per_second: float | None = None
-    calls_per_second: float | None = None
-
-    def tls(self) -> TlsChoices:
-        """Returns the arguments of QuicOptions that were given. Raises Problem."""
-        from quicdist.carriers.quic.tls_choices import CIPHER_SUITES, check
-
-        suites, groups = tuple(self.cipher_suites or CIPHER_SUITES), tuple(self.key_exchanges or ())
-        try:
-            check("aioquic", suites, groups)
-        except ValueError as error:
-            raise Problem(ExitCode.USAGE, str(error)) from None
-        return {"cipher_suites": suites, "key_exchanges": groups}
-
-    def rates(self) -> Rates:
-        """Returns the rates as arguments of NodeLimits or GatewaySettings. Raises Problem."""
-        for rate in (self.messages_per_second, self.calls_per_second):
-            if rate is not None and not rate > 0:
-                raise Problem(ExitCode.USAGE, f"a rate per second must be above 0, got {rate:g}")
-        return {
-            "messages_per_second": self.messages_per_second,
-            "calls_per_second": self.calls_per_second,
-        }

@@ -27,7 +27,7 @@ from quicdist.cluster.lookup import DEFAULT_LOOKUPS, Lookup, NotFound, cause_of
 from quicdist.cluster.names import Address, NodeName, facing
 from quicdist.doctor.diagnosis import DIAGNOSES, Diagnosis, stopped
 from quicdist.doctor.findings import Finding, Step, Stopped, Trouble
-from quicdist.doctor.link import Link
+from quicdist.doctor.handshake_recorder import HandshakeRecorder
 from quicdist.doctor.port import Answer, ask
 from quicdist.errors import Cause, NodeNameError, StartError
 from quicdist.protocol.flags import DEFAULT_FLAGS
@@ -252,26 +252,28 @@ async def _examine_node(
     connection: Connection, name: str, node: str, cookie: str, settings: Settings, silence: str
 ) -> AsyncIterator[Finding]:
     """`silence` is the advice if the node does not answer the name message."""
-    link = Link(connection, LocalNode(name, new_creation(), DEFAULT_FLAGS, cookie), node)
-    link.begin()
+    recorder = HandshakeRecorder(
+        connection, LocalNode(name, new_creation(), DEFAULT_FLAGS, cookie), node
+    )
+    recorder.begin()
     try:
-        await link.until(lambda: link.is_up, settings.timeout)
-        if not link.is_up:
-            end = _why_no_node(link, settings.timeout, silence)
+        await recorder.until(lambda: recorder.is_up, settings.timeout)
+        if not recorder.is_up:
+            end = _why_no_node(recorder, settings.timeout, silence)
             if end.step is Step.COOKIE:
                 yield Finding(Step.HANDSHAKE, f"the node does not reject the name {name}")
             raise end
-        peer = link.session.peer
+        peer = recorder.session.peer
         yield Finding(
             Step.HANDSHAKE, f"{peer.name} accepts {name}; its creation is {peer.creation}"
         )
         yield Finding(Step.COOKIE, "the cookies are equal")
         begun = time.monotonic()
-        link.ask()
-        if not await link.until(lambda: link.frames > 0, settings.tick):
+        recorder.ask()
+        if not await recorder.until(lambda: recorder.frames > 0, settings.tick):
             what = (
-                f"the connection was lost: {link.lost.text}"
-                if link.lost
+                f"the connection was lost: {recorder.lost.text}"
+                if recorder.lost
                 else "nothing was received"
             )
             text = f"{what}, within {settings.tick:g} s after the handshake"
@@ -281,15 +283,15 @@ async def _examine_node(
         connection.close("examined")
 
 
-def _why_no_node(link: Link, timeout: float, silence: str) -> Stopped:
-    if link.error is not None:
-        return stopped(link.error.cause, str(link.error))
-    text = link.lost.text if link.lost else f"no answer within {timeout:g} s"
-    if link.session.is_judged:
+def _why_no_node(recorder: HandshakeRecorder, timeout: float, silence: str) -> Stopped:
+    if recorder.error is not None:
+        return stopped(recorder.error.cause, str(recorder.error))
+    text = recorder.lost.text if recorder.lost else f"no answer within {timeout:g} s"
+    if recorder.session.is_judged:
         text = f"the node closed the connection or stopped answering after the digest: {text}"
         return stopped(Cause.COOKIE, text)
-    cause = link.lost.cause if link.lost else Cause.HANDSHAKE_TIMEOUT
-    if not link.has_answered:
+    cause = recorder.lost.cause if recorder.lost else Cause.HANDSHAKE_TIMEOUT
+    if not recorder.has_answered:
         silent = Diagnosis(Step.HANDSHAKE, Trouble.UNREACHABLE, silence)
         return silent.stopped(cause, f"the node does not answer the name message: {text}")
     half_way = Diagnosis(Step.HANDSHAKE, Trouble.UNREACHABLE, "see the log of that node")

@@ -896,7 +896,7 @@ class _Life:
         start_net_kernel(system, self._limits.net_ticktime)
         if self._is_audited:
             self._audit = Audit(name)
-        serving = RpcServer(
+        rpc_server = RpcServer(
             system,
             self.spawner,
             self._exports,
@@ -905,23 +905,23 @@ class _Life:
             self._limits.calls_per_second,
             self._audit,
         )
-        serving.provide("erlang", "disconnect_node", 1, self._disconnect_for)
+        rpc_server.provide("erlang", "disconnect_node", 1, self._disconnect_for)
         flags = self._local.flags & ~Flag.NAME_ME
         if Flag.PUBLISHED in flags:
             self.global_names = names = GlobalNames(
                 system, self._caller_of_connected, self.connections.connect, self._disconnect
             )
-            serving.provide("global", "resolve_it", 4, names.conflicts.asked)
-        self._provide_introspection(serving)
+            rpc_server.provide("global", "resolve_it", 4, names.conflicts.asked)
+        self._provide_introspection(rpc_server)
         local = replace(self._local, name=name, creation=creation, flags=flags)
         self.connections.begin(local, system.handlers, partial(payload_refused, system))
 
-    def _provide_introspection(self, serving: RpcServer) -> None:
+    def _provide_introspection(self, rpc_server: RpcServer) -> None:
         asked = Introspection(
             self.system,
             self._exports,
-            serving.may_call,
-            lambda: serving.running,
+            rpc_server.may_call,
+            lambda: rpc_server.running,
             lambda: map(connection_term, map(peer_info, self.connections.up.values())),
         )
 
@@ -931,8 +931,8 @@ class _Life:
         async def status(caller: Atom | None, args: Sequence[Term]) -> Term:
             return asked.status(caller)
 
-        serving.provide(introspection.MODULE, introspection.EXPORTS, 0, exports)
-        serving.provide(introspection.MODULE, introspection.STATUS, 0, status)
+        rpc_server.provide(introspection.MODULE, introspection.EXPORTS, 0, exports)
+        rpc_server.provide(introspection.MODULE, introspection.STATUS, 0, status)
 
     async def end(self) -> None:
         """Ends all processes, which may still send messages, then the connections."""

@@ -92,7 +92,7 @@ class Endpoint:
         self._busy_wait = BusyWait(self._loop, settings.busy_wait)
         self._routes: dict[bytes, QuicConnection] = {}
         self._ids: dict[QuicConnection, set[bytes]] = {}
-        self._lingering: dict[QuicConnection, list[asyncio.TimerHandle]] = {}
+        self._lingering: dict[QuicConnection, None] = {}
         self._resets: dict[bytes, QuicConnection] = {}
         """Connections by the stateless reset token of the peer. Python uses a keyed hash for bytes,
         so the timing of a look-up reveals no token (RFC 9000, 10.3.1)."""
@@ -351,10 +351,10 @@ class Endpoint:
         """Reports that the peer has proved the cookie; the connection is no longer half-open."""
         self._admission.proved(connection)
 
-    def ended(self, connection: QuicConnection, linger: float) -> None:
+    def ended(self, connection: QuicConnection) -> None:
         """Removes a connection.
 
-        Its connection IDs stay reserved for `linger` seconds, because late datagrams may arrive.
+        Its connection IDs stay reserved until `forget`, because late datagrams may arrive.
         """
         was_unused = self._admission.ended(connection)
         if connection.exceeded is not None:
@@ -364,10 +364,16 @@ class Endpoint:
             self.refusals[RejectReason.UNUSED if is_spoken_to else RejectReason.TLS] += 1
         self._touched.pop(connection, None)
         self._emptied.clear()
-        self._lingering[connection] = [
-            self._loop.call_later(linger / 3, connection.repeat_close),
-            self._loop.call_later(linger, self._forget, connection),
-        ]
+        self._lingering[connection] = None
+
+    def forget(self, connection: QuicConnection) -> None:
+        """Removes the connection IDs of a connection that has ended."""
+        for connection_id in self._ids.pop(connection, ()):
+            self._routes.pop(connection_id, None)
+        self._lingering.pop(connection, None)
+        connection.forgotten()
+        if not self._lingering:
+            self._emptied.set()
 
     def local_address_of(self, local: bytes | None) -> tuple[str, int]:
         """Returns the local address as (host, port), for a packed address or for the bound one."""
@@ -472,7 +478,7 @@ class Endpoint:
             return RejectReason.BAD_PROOF
         has_proved = opening.retry_id is not None
         if len(self._ids) >= self._settings.admission.max_connections and self._lingering:
-            self._forget(next(iter(self._lingering)))
+            self.forget(next(iter(self._lingering)))
         refusal = self._admission.judge(path[0], len(self._ids), has_proved=has_proved, now=now)
         if refusal is RejectReason.UNPROVED:
             self._send_quietly(self._proofs.ask(initial, path[0], now), path)
@@ -627,21 +633,12 @@ class Endpoint:
         for connection_id in ids:
             self.add_id(connection, connection_id)
 
-    def _forget(self, connection: QuicConnection) -> None:
-        for connection_id in self._ids.pop(connection, ()):
-            self._routes.pop(connection_id, None)
-        for timer in self._lingering.pop(connection, ()):
-            timer.cancel()
-        connection.forgotten()
-        if not self._lingering:
-            self._emptied.set()
-
     def _shut(self) -> None:
         self._busy_wait.stop()
         if self._udp.fileno() < 0:
             return
         for connection in list(self._lingering):
-            self._forget(connection)
+            self.forget(connection)
         if self._look is not None:
             self._look.cancel()
         self._let_go_of(self._udp)

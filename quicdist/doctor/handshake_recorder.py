@@ -20,7 +20,7 @@ from quicdist.protocol.session import Event, Session
 from quicdist.runtime.identifiers import Identifiers
 
 
-class Link:
+class HandshakeRecorder:
     """Owns a connection, runs the handshake as far as possible and records what was received."""
 
     def __init__(self, connection: Connection, local: LocalNode, peer: str) -> None:
