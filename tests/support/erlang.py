@@ -63,6 +63,12 @@ def erlang_available() -> bool:
     return shutil.which(ERL) is not None
 
 
+def why_no_erlang() -> str:
+    """Returns the reason for which tests are skipped without Erlang."""
+    reason = os.environ.get("QUICDIST_TEST_NO_ERL")
+    return reason or "no Erlang on the PATH: sudo apt-get install erlang-base"
+
+
 class ErlangError(Exception):
     """The evaluated source raised an exception."""
 
