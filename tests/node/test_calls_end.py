@@ -166,6 +166,14 @@ async def test_sys_gen_event_and_unknown_calls_end(node: Node, beam: Beam, serve
 
 
 @pytest.mark.erlang
+@pytest.mark.parametrize("service", ["rex", "net_kernel", "pg"])
+async def test_a_request_that_no_service_knows_ends(node: Node, beam: Beam, service: str) -> None:
+    pg.start(node)
+    ended = await beam.eval(f"rpc:server_call('{node.name}', {service}, {service}, what)")
+    assert ended == (atom("error"), atom("nodedown"))
+
+
+@pytest.mark.erlang
 @pytest.mark.parametrize("request_", ["unencodable", "cancel"])
 async def test_a_server_whose_answer_is_no_term_ends(node: Node, beam: Beam, request_: str) -> None:
     await gen_server.start(node, Server(), name="server")
