@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -331,7 +332,7 @@ def forget(
     from quicdist.carriers.trust.names import read
 
     path = _known_nodes(known_nodes)
-    if not path.exists() or not KnownNodes(path).forget(read(node)):
+    if not os.path.lexists(path) or not KnownNodes(path).forget(read(node)):
         raise Problem(ExitCode.NO, f"{path}: no key of {node} is known")
     print(f"forgotten    {node}, in {path}")
 

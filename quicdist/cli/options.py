@@ -309,7 +309,7 @@ def identity(
 
     Raises CertificateError, Problem.
     """
-    from quicdist.carriers.trust import Identity
+    from quicdist.carriers.trust import Identity, files
 
     if certificate is None:
         if key is not None:
@@ -317,18 +317,17 @@ def identity(
         return None
     if passphrase_file is None:
         return Identity.load(certificate, key)
+    _first_line(passphrase_file)  # report an unusable file also if the key is not encrypted
+    files.warn_of_exposed(passphrase_file)
     return Identity.load(certificate, key, passphrase=partial(_first_line, passphrase_file))
 
 
 def _first_line(path: Path) -> str:
-    from quicdist.carriers.trust import files
-
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         what = getattr(error, "strerror", None) or "not UTF-8"
         raise Problem(ExitCode.LOCAL, f"--key-passphrase-file {path}: {what}") from None
-    files.warn_of_exposed(path)
     return text.partition("\n")[0].rstrip("\r")
 
 
@@ -339,7 +338,7 @@ def policy(path: Path | None) -> Policy | None:
     try:
         return None if path is None else read_policy(path)
     except PolicyError as error:
-        raise Problem(ExitCode.USAGE, f"--policy {error}") from None
+        raise Problem(ExitCode.LOCAL, f"--policy {error}") from None
 
 
 def looked_up(texts: Sequence[str] | None) -> tuple[Lookup, ...]:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from tests.gateway.amqp import Amqp
 from tests.gateway.brokers import NEEDS_RABBITMQ, SCRIPTS, Broker, cluster
 from tests.support.gatewayed import GatewayThread
@@ -153,6 +155,7 @@ def test_the_table_names_every_command() -> None:
     assert known - NOT_RUN == {_name(line) for line in COMMANDS.split("\n") if line}
 
 
+@pytest.mark.timeout(900)
 def test_every_command_ends_as_over_tcp(tmp_path: Path) -> None:
     (tmp_path / "file.erl").write_text("node().")
     with cluster(tmp_path, 2, named=GatewayThread) as (first, second), ExitStack() as stack:

@@ -101,8 +101,6 @@ def top(
         lookups,
         Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
     )
-    is_live = not once and sys.stdout.isatty() and sys.stdin.isatty()
-    settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose, lookups)
     is_live = not once and not as_json and sys.stdout.isatty() and sys.stdin.isatty()
     if is_live:
         _need_terminal_library()
