@@ -670,8 +670,13 @@ def server_of(to: Pid | str | tuple[str, str], here: Atom) -> Pid | tuple[Atom, 
 
 
 def check_timeout(timeout: object) -> None:
-    """Raises TypeError if `timeout` is neither None nor a number of seconds."""
-    if timeout is None or (isinstance(timeout, numbers.Real) and not isinstance(timeout, bool)):
+    """Raises TypeError if `timeout` is neither None nor a number of seconds, and ValueError if it
+    is not a number (NaN)."""
+    if timeout is None:
+        return
+    if isinstance(timeout, numbers.Real) and not isinstance(timeout, bool):
+        if timeout != timeout:
+            raise ValueError("timeout must be a number of seconds or None, not nan")
         return
     raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r:.100}")
 

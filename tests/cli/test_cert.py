@@ -166,7 +166,7 @@ def test_cookies_of_a_file_are_read_again_at_sighup(quicdist: Command) -> None:
         assert quicdist("ping", name, "--cookie", "new").out == "pong\n"
         assert process.poll() is None
     file.write_text("")
-    quicdist("listen", name, "--cookie-file", "cookies").refused(2, "is empty")
+    quicdist("listen", name, "--cookie-file", "cookies").refused(5, "is empty")
     missing = quicdist("ping", name, "--cookie-file", "none")
-    missing.refused(2, "none cannot be read: No such file or directory")
+    missing.refused(5, "none cannot be read: No such file or directory")
     assert "Errno" not in missing.err

@@ -129,7 +129,7 @@ def test_what_the_certificate_commands_write(quicdist: Command) -> None:
     assert list(told("ca")) == [*certificate, "key", "list", "revoked"]
     issued = told("issue", node)
     assert list(issued) == certificate
-    assert issued["good_for"] == [node]
+    assert issued["good_for"] == [node, "127.0.0.1"]
     assert told("revoke", issued["certificate"])["revoked"] == 1
     fingerprint = told("rotate")["fingerprint"]
     assert told("accept", node, fingerprint)["accepted"] == node

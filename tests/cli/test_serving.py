@@ -146,7 +146,7 @@ def test_run_lets_calls_end_when_told_to_stop(quicdist: Command) -> None:
 def test_run_what_cannot_be_served(quicdist: Command, text: str | None, said: str) -> None:
     if text is not None:
         (quicdist.home / "broken.py").write_text(text)
-    quicdist("run", "0@127.0.0.1", "broken.py").refused(2, said)
+    quicdist("run", "0@127.0.0.1", "broken.py").refused(5, said)
 
 
 def test_run_a_module_that_is_not_there(quicdist: Command) -> None:
@@ -172,7 +172,7 @@ def test_names_of_nodes_to_be(quicdist: Command) -> None:
     quicdist("listen", "0@127.0.0.1", "--listen", "all").refused(2, "invalid listen address")
     quicdist("gateway", "here").refused(2, "invalid node name")
     quicdist("gateway", "1@127.0.0.1", "--route", "a=b").refused(2, "NODE=IP:PORT")
-    quicdist("gateway", "1@127.0.0.1", "--policy", "none.toml").refused(2, "none.toml cannot be")
+    quicdist("gateway", "1@127.0.0.1", "--policy", "none.toml").refused(5, "none.toml cannot be")
     quicdist("gateway").refused(2, "NAME is missing")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -314,6 +315,27 @@ async def test_timeouts_and_arguments_of_the_wrong_type_are_type_errors_at_once(
         request = one.gen_send_request(("x", one.name), 1)
         with pytest.raises(TypeError, match="timeout must be"):
             await request.receive_response("5")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="timeout must be"):
+            await me.receive(timeout=math.nan)
+
+
+async def test_names_of_the_wrong_type_are_type_errors() -> None:
+    async with make(Hub()) as one, one.mailbox() as me:
+        calls: list[Callable[[Any], Any]] = [
+            one.disconnect,
+            one.peer,
+            one.whereis,
+            lambda name: one.register(name, me.pid),
+            one.unregister,
+            me.monitor_node,
+        ]
+        bad: list[Any] = [5, b"x", ("a",)]
+        for name in bad:
+            for call in calls:
+                with pytest.raises(TypeError, match="must be a str, not"):
+                    call(name)
+            with pytest.raises(TypeError, match="must be a str, not"):
+                await one.connect(name)
 
 
 # -- eager tasks ---------------------------------------------------------------------------------
