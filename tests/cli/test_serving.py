@@ -146,7 +146,8 @@ def test_run_lets_calls_end_when_told_to_stop(quicdist: Command) -> None:
 def test_run_what_cannot_be_served(quicdist: Command, text: str | None, said: str) -> None:
     if text is not None:
         (quicdist.home / "broken.py").write_text(text)
-    quicdist("run", "0@127.0.0.1", "broken.py").refused(5, said)
+    code = 2 if said == "nothing in" else 5
+    quicdist("run", "0@127.0.0.1", "broken.py").refused(code, said)
 
 
 def test_run_a_module_that_is_not_there(quicdist: Command) -> None:
