@@ -512,8 +512,11 @@ async def connect(
 async def _connect_to_any(
     host: str, port: int, make: Callable[[], ConnectionT], tls: ssl.SSLContext | None
 ) -> ConnectionT:
-    """Tries the addresses of a host in turn. The error is that of the address that came furthest,
-    which asyncio would replace by one without an errno."""
+    """Tries the addresses of a host in turn.
+
+    Raises DialError with the failure of the highest `causes.rank`. asyncio would raise an OSError
+    without an errno.
+    """
     loop = asyncio.get_running_loop()
     failures: list[OSError] = []
     for *_, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):

@@ -670,8 +670,7 @@ def server_of(to: Pid | str | tuple[str, str], here: Atom) -> Pid | tuple[Atom, 
 
 
 def check_timeout(timeout: object) -> None:
-    """Raises TypeError if `timeout` is neither None nor a number of seconds, and ValueError if it
-    is not a number (NaN)."""
+    """Raises TypeError if `timeout` is neither None nor a number of seconds, ValueError if NaN."""
     if timeout is None:
         return
     if isinstance(timeout, numbers.Real) and not isinstance(timeout, bool):

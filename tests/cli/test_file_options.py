@@ -1,5 +1,7 @@
-"""A file that does not exist, cannot be read or has invalid content is exit code 5, for every
-option and argument that names one."""
+"""The exit code is 5 for every option and argument that names an unusable file.
+
+The file does not exist, cannot be read, or has invalid content.
+"""
 
 from __future__ import annotations
 
