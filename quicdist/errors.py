@@ -198,7 +198,11 @@ class NodeNameError(NodeError, ValueError):
 
 
 class CookieError(NodeError):
-    """No cookie is configured, or it cannot be read."""
+    """No cookie is configured, or it is invalid."""
+
+
+class CookieFileError(CookieError):
+    """A file of cookies cannot be read, or its content is invalid."""
 
 
 class StartError(NodeError):

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from tests.support import loops, parallel, skips, tiers, virtual_clock
-from tests.support.erlang import Erlang, erlang_available
+from tests.support.erlang import Erlang, erlang_available, why_no_erlang
 from tests.support.examples import USUAL
 
 # `make check` uses "quick".
@@ -76,7 +76,7 @@ def _log_of_its_own() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if erlang_available():
         return
-    skip = pytest.mark.skip(reason="no Erlang on the PATH: sudo apt-get install erlang-base")
+    skip = pytest.mark.skip(reason=why_no_erlang())
     for item in items:
         if item.get_closest_marker("erlang"):
             item.add_marker(skip)

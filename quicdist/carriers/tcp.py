@@ -18,10 +18,16 @@ import sys
 import termios
 import threading
 from collections.abc import Callable, Sequence
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from quicdist.carriers import causes
-from quicdist.carriers.base import CloseKind, CloseReason, ConnectionHandler, ConnectionStatistics
+from quicdist.carriers.base import (
+    CloseKind,
+    CloseReason,
+    ConnectionHandler,
+    ConnectionStatistics,
+    DialError,
+)
 from quicdist.carriers.coalesce import joined
 from quicdist.carriers.forking import descriptors_of, keep_from_children
 from quicdist.carriers.polling import poll_until
@@ -478,7 +484,8 @@ async def dial(
 ) -> TcpConnection:
     """Connects to the distribution port of a node.
 
-    Raises OSError if the connection fails, and TimeoutError after `timeout` seconds.
+    Raises DialError if the connection fails, OSError if the name of the host has no address, and
+    TimeoutError after `timeout` seconds.
     """
     bounds = limits or CarrierLimits()
     return await connect(host, port, lambda: TcpConnection(Role.DIALER, bounds), timeout=timeout)
@@ -496,14 +503,48 @@ async def connect(
 
     Raises the same errors as `dial`.
     """
-    loop = asyncio.get_running_loop()
     try:
-        _, connection = await asyncio.wait_for(
-            loop.create_connection(make, host, port, ssl=tls), timeout
-        )
+        async with asyncio.timeout(timeout):
+            return await _connect_to_any(host, port, make, tls)
     except TimeoutError:
         raise TimeoutError(f"no answer from {host}:{port} within {timeout:g} s") from None
-    return connection
+
+
+async def _connect_to_any(
+    host: str, port: int, make: Callable[[], ConnectionT], tls: ssl.SSLContext | None
+) -> ConnectionT:
+    """Tries the addresses of a host in turn.
+
+    Raises DialError with the failure of the highest `causes.rank`. asyncio would raise an OSError
+    without an errno.
+    """
+    loop = asyncio.get_running_loop()
+    failures: list[OSError] = []
+    for *_, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        try:
+            _, connection = await loop.create_connection(
+                make,
+                _with_scope(address),
+                port,
+                ssl=tls,
+                server_hostname=None if tls is None else host,
+            )
+        except OSError as error:
+            failures.append(error)
+        else:
+            return connection
+    worst = max(failures, key=lambda one: causes.rank(causes.of_error(one)))
+    if isinstance(worst, ssl.SSLError):
+        raise worst
+    text = os.strerror(worst.errno).lower() if worst.errno else str(worst)
+    raise DialError(f"{host}:{port}: {text}", causes.of_error(worst)) from worst
+
+
+def _with_scope(address: tuple[Any, ...]) -> str:
+    """Returns the IP address, with the scope id of a link-local one (RFC 4007)."""
+    ip, _, *others = address
+    scope = others[1] if others else 0
+    return f"{str(ip).partition('%')[0]}%{scope}" if scope else str(ip)
 
 
 def _address(name: object) -> tuple[str, int]:

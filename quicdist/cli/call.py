@@ -118,7 +118,7 @@ def _wanted(
     from quicdist.cli import client
     from quicdist.etf.notation import NotationError, parse_call
 
-    module = unaliased(module)
+    typed, module = module, unaliased(module)
     if function is None:
         try:
             return parse_call(module, node=node, creation=creation)
@@ -126,7 +126,7 @@ def _wanted(
             if "(" in module:
                 raise Problem(ExitCode.USAGE, f"invalid call {module!r}: {error}") from None
             raise Problem(
-                ExitCode.USAGE, f"{module!r} is not a call: expected M F ARGS or 'M:F(...)'"
+                ExitCode.USAGE, f"{typed!r} is not a call: expected M F ARGS or 'M:F(...)'"
             ) from None
     if ":" in module and function.lstrip().startswith("["):
         (module, function), arguments = _parted(module), [function, *arguments]
@@ -143,21 +143,28 @@ def _wanted(
 
 
 _ALIAS = re.compile(
-    r"\s*(?:Elixir\.)?(?P<module>[A-Z]\w*(?:\.[A-Z]\w*)*)"
+    r"\s*(?::(?P<erlang>[a-z]\w*)|(?:Elixir\.)?(?P<module>[A-Z]\w*(?:\.[A-Z]\w*)*))"
     r"(?:[.:](?P<function>[a-z_]\w*[?!]?)(?P<rest>\s*\(.*)?)?\s*",
     re.DOTALL,
 )
 
 
-def unaliased(text: str) -> str:
-    """Expands an Elixir alias at the start of a module, function or call in Erlang notation.
+_QUOTED_CALL = re.compile(r"\s*'Elixir\.[^':(]*:[^']*'\s*")
+"""A call whose quotes the shell has not removed."""
 
-    `Shop.report(1)` becomes 'Elixir.Shop':'report'(1). Other text is returned unchanged.
+
+def unaliased(text: str) -> str:
+    """Returns a module, a function or a call in Erlang notation.
+
+    `Shop.report(1)` becomes 'Elixir.Shop':'report'(1), and `:lists.seq(1, 3)` becomes
+    'lists':'seq'(1, 3). Text in neither form of Elixir is returned unchanged.
     """
+    if _QUOTED_CALL.fullmatch(text):
+        text = text.strip()[1:-1]
     match = _ALIAS.fullmatch(text)
     if match is None:
         return text
-    module = f"'Elixir.{match['module']}'"
+    module = f"'{match['erlang']}'" if match["erlang"] else f"'Elixir.{match['module']}'"
     if match["function"] is None:
         return module
     return f"{module}:'{match['function']}'{match['rest'] or ''}"

@@ -288,7 +288,7 @@ def _imported(text: str) -> object:
             return importlib.import_module(text)
         path = Path(text)
         if not path.is_file():
-            raise Problem(ExitCode.USAGE, f"{text}: no such file")
+            raise Problem(ExitCode.LOCAL, f"{text}: no such file")
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None
         assert spec.loader is not None
@@ -298,7 +298,9 @@ def _imported(text: str) -> object:
     except Problem:
         raise
     except Exception as error:
-        raise Problem(ExitCode.USAGE, f"{text} cannot be imported: {_where(error)}") from error
+        is_unknown = isinstance(error, ModuleNotFoundError) and error.name == text
+        code = ExitCode.USAGE if is_unknown else ExitCode.LOCAL
+        raise Problem(code, f"{text} cannot be imported: {_where(error)}") from error
     else:
         return module
 

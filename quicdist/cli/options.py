@@ -349,7 +349,7 @@ class TlsOptions:
 
         Raises CertificateError, Problem.
         """
-        from quicdist.carriers.trust import Identity
+        from quicdist.carriers.trust import Identity, files
 
         if self.cert is None:
             if self.key is not None:
@@ -357,6 +357,8 @@ class TlsOptions:
             return None
         if self.key_passphrase_file is None:
             return Identity.load(self.cert, self.key)
+        _first_line(self.key_passphrase_file)  # report an unusable file also for a plain key
+        files.warn_of_exposed(self.key_passphrase_file)
         passphrase = partial(_first_line, self.key_passphrase_file)
         return Identity.load(self.cert, self.key, passphrase=passphrase)
 
@@ -497,14 +499,11 @@ class NodeOptions:
 
 
 def _first_line(path: Path) -> str:
-    from quicdist.carriers.trust import files
-
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         what = getattr(error, "strerror", None) or "not UTF-8"
         raise Problem(ExitCode.LOCAL, f"--key-passphrase-file {path}: {what}") from None
-    files.warn_of_exposed(path)
     return text.partition("\n")[0].rstrip("\r")
 
 
@@ -515,7 +514,7 @@ def read_policy(path: Path | None) -> Policy | None:
     try:
         return None if path is None else policy_file.read_policy(path)
     except policy_file.PolicyError as error:
-        raise Problem(ExitCode.USAGE, f"--policy {error}") from None
+        raise Problem(ExitCode.LOCAL, f"--policy {error}") from None
 
 
 def looked_up(texts: Sequence[str] | None) -> tuple[Lookup, ...]:

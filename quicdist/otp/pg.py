@@ -30,7 +30,7 @@ from quicdist.runtime.backpressure import Source
 from quicdist.runtime.calls import is_from
 from quicdist.runtime.process import Process
 from quicdist.runtime.process_table import ProcessTable
-from quicdist.runtime.system_process import GEN_CAST, SystemProcess
+from quicdist.runtime.system_process import GEN_CAST, SystemProcess, ignore
 
 logger = logging.getLogger("quicdist.otp")
 
@@ -227,6 +227,7 @@ class Groups(SystemProcess):
                 text = format_bounded(message)
                 extra = self.fields("message_ignored")
                 logger.info("%s ignores a message: %s", self, text, extra=extra)
+                ignore(self, message, source)
 
     def _say_forged(self, message: Term, node: Atom) -> None:
         extra = {**self.fields("message_ignored"), "peer": str(node)}

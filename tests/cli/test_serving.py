@@ -156,7 +156,8 @@ def test_run_lets_calls_end_when_told_to_stop(quicdist: Command) -> None:
 def test_run_what_cannot_be_served(quicdist: Command, text: str | None, said: str) -> None:
     if text is not None:
         (quicdist.home / "broken.py").write_text(text)
-    quicdist("run", "0@127.0.0.1", "broken.py").refused(2, said)
+    code = 2 if said == "nothing in" else 5
+    quicdist("run", "0@127.0.0.1", "broken.py").refused(code, said)
 
 
 def test_run_a_module_that_is_not_there(quicdist: Command) -> None:
@@ -182,7 +183,7 @@ def test_names_of_nodes_to_be(quicdist: Command) -> None:
     quicdist("listen", "0@127.0.0.1", "--listen", "all").refused(2, "invalid listen address")
     quicdist("gateway", "here").refused(2, "invalid node name")
     quicdist("gateway", "1@127.0.0.1", "--route", "a=b").refused(2, "NODE=IP:PORT")
-    quicdist("gateway", "1@127.0.0.1", "--policy", "none.toml").refused(2, "none.toml cannot be")
+    quicdist("gateway", "1@127.0.0.1", "--policy", "none.toml").refused(5, "none.toml cannot be")
     quicdist("gateway").refused(2, "NAME is missing")
     for command in (("gateway", "1@127.0.0.1"), ("listen", "0@127.0.0.1")):
         quicdist(*command, "--cipher-suite", "RC4").refused(2, "cipher suite 'RC4'")

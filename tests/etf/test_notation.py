@@ -556,6 +556,8 @@ def test_erlang_reads_the_same(unicode_erl: Erlang) -> None:
     for term, text in BOTH_WAYS:
         assert reads_as(unicode_erl, text, term)
     for text, term in READ_AS:
+        if text == "$\\^\n":
+            continue  # an illegal character since OTP 27
         assert reads_as(unicode_erl, text, term)
 
 
