@@ -14,7 +14,13 @@ from types import TracebackType
 from typing import Protocol
 
 from quicdist.carriers import causes, tcp
-from quicdist.carriers.base import CloseReason, Connection, ConnectionHandler, DialError
+from quicdist.carriers.base import (
+    CertificateRejected,
+    CloseReason,
+    Connection,
+    ConnectionHandler,
+    DialError,
+)
 from quicdist.carriers.epmd import EpmdServer
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic.endpoint import Endpoint
@@ -27,6 +33,8 @@ from quicdist.cluster.audit import Audit
 from quicdist.cluster.cookie_throttle import CookieThrottle
 from quicdist.cluster.policy import Mode, Policy
 from quicdist.cluster.policy_file import PolicyError, read_policy
+from quicdist.cluster.whereabouts import Whereabouts
+from quicdist.cluster.whereabouts import dial as dial_doubtful
 from quicdist.errors import Cause, NodeNameError, NotRunning, QuicdistError
 from quicdist.gateway.directory import LOOPBACK, GatewayDirectory
 from quicdist.gateway.info import GatewayStatistics
@@ -88,6 +96,7 @@ class Gateway:
         )
         self._udp_address = self.settings.udp_address
         self._routes = Routes(self.settings.routes, default_port=self.settings.port_of_others)
+        self._whereabouts = Whereabouts()
         self._open_endpoint = open_endpoint or _open_quic
         self._directory = GatewayDirectory(
             self.settings.name,
@@ -272,12 +281,20 @@ class Gateway:
         for place, way in enumerate(ways):
             left = (deadline - _now()) / (len(ways) - place)
             try:
-                far = await self._dial(name, way, left)
+                host = way.address.host
+                doubt = self._whereabouts.doubt(name, host)
+                far = await dial_doubtful(self._dial(name, way, left), host, doubt)
+            except CertificateRejected as error:
+                told = self._whereabouts.explained(name, way.address.host, error)
+                failures.append(str(told))
+                found.append(told.cause)
+                continue
             except (DialError, OSError) as error:
                 address = way.address
                 failures.append(f"cannot reach {address.host}:{address.port}: {_why(error)}")
                 found.append(causes.of_error(error))
                 continue
+            self._whereabouts.reached(host)
             relay.dialed_through(way.node)
             relay.far.attach(far)
             return
@@ -379,8 +396,13 @@ class Gateway:
             access=self.settings.access,
             handshake_timeout=self.settings.handshake_timeout,
             keepalive=self.settings.keepalive,
-            met=self._routes.learn,
+            met=self._met if peer_name is None else self._routes.learn,
         )
+
+    def _met(self, name: str, seen_at: tuple[str, int]) -> None:
+        """Records the address of a peer that has connected and proved the cookie."""
+        self._routes.learn(name, seen_at)
+        self._whereabouts.connected_from(name, seen_at[0])
 
     def _guard(self, own_name: str, peer_name: str | None) -> PolicyFilter | None:
         policy = self._policy

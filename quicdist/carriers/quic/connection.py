@@ -344,7 +344,7 @@ class QuicConnection:
         Raises PeerRefused if the certificate does not match.
         """
         if self.role is Role.LISTENER:
-            self._verifier.named(node, self._engine.certificates)
+            self._verifier.named(node, self._engine.certificates, self.peer_address[0])
 
     @property
     def peer_fingerprint(self) -> str:
@@ -354,7 +354,8 @@ class QuicConnection:
 
     def check_again(self, node: str) -> None:
         """Verifies the peer again. Raises PeerRefused if it would be rejected now."""
-        self._verifier.again(node, self._engine.certificates, dialed=self.role is Role.DIALER)
+        is_dialed, seen = self.role is Role.DIALER, self.peer_address[0]
+        self._verifier.again(node, self._engine.certificates, dialed=is_dialed, observed=seen)
 
     def must_bind(self, node: str) -> bool:
         """Returns whether that node's cookie proof must be bound to the TLS session."""
@@ -367,7 +368,8 @@ class QuicConnection:
         """
         certificates = self._engine.certificates
         if self.role is Role.LISTENER:
-            self._verifier.learn_dialer(node, certificates, bound=bound)
+            seen = self.peer_address[0]
+            self._verifier.learn_dialer(node, certificates, bound=bound, observed=seen)
         else:
             self._verifier.learn_dialed(node, certificates, bound=bound)
 

@@ -64,7 +64,12 @@ _ATTEMPTS = 5
 _LOOK_AGAIN = 0.5
 """Seconds between two checks of the local address after a send has failed."""
 
-_REJECTED = frozenset({Cause.CERTIFICATE_OURS, Cause.CERTIFICATE_THEIRS, Cause.KEY_CHANGED})
+_REJECTED = frozenset(
+    {
+        *(Cause.CERTIFICATE_OURS, Cause.CERTIFICATE_THEIRS),
+        *(Cause.KEY_CHANGED, Cause.NAME_AMBIGUOUS),
+    }
+)
 
 _SILENCE = 0.75
 """Seconds without a datagram after which the endpoint sends a PING to a peer. If the peer's process
