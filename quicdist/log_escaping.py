@@ -14,6 +14,7 @@ LOGGERS = (
     "quicdist.audit",
     "quicdist.epmd",
     "quicdist.gateway",
+    "quicdist.lan",
     "quicdist.node",
     "quicdist.otp",
     "quicdist.quic",

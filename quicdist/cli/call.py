@@ -29,6 +29,7 @@ from quicdist.cli.options import (
     Timeout,
     Trusted,
     Verbose,
+    peer_of,
 )
 from quicdist.cli.sanitize import harmless, harmless_term
 
@@ -91,6 +92,7 @@ def call(
     A pid in ARGS is written as the shell of NODE prints it, or with the name of its node:
     <'5555@127.0.0.1'.94.0>. With -v the stack trace of a failed call is printed too.
     """
+    node = peer_of(node, lookups)
     from quicdist.cli import client
     from quicdist.cli.json_output import json_value, print_object
     from quicdist.cli.remote_output import Printed

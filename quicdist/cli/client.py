@@ -42,13 +42,15 @@ async def connected(settings: Settings, *, on_output: Write | None = None) -> As
 
     Raises what Node raises, such as NoConnection.
     """
-    from quicdist.cluster.names import NodeName, facing
+    from quicdist.cluster.lookup import facing_found
+    from quicdist.cluster.names import NodeName
     from quicdist.errors import NoConnection
     from quicdist.limits import NodeLimits
     from quicdist.node.node import Node
 
     NodeName.parse(settings.peer)
-    name = settings.name or facing(settings.peer)
+    lookups = looked_up(settings.lookups)
+    name = settings.name or await facing_found(settings.peer, lookups, settings.timeout)
     security = settings.security
     shown = identity(settings.certificate, settings.key, security.key_passphrase_file)
     node = Node(
@@ -56,7 +58,7 @@ async def connected(settings: Settings, *, on_output: Write | None = None) -> As
         cookie=security.cookie(settings.cookie),
         identity=shown,
         trust=security.trust(settings.trust),
-        lookups=looked_up(settings.lookups),
+        lookups=lookups,
         limits=NodeLimits(connect_timeout=settings.timeout, handshake_timeout=settings.timeout),
         on_output=on_output,
     )

@@ -23,6 +23,7 @@ from quicdist.cli.options import (
     Timeout,
     Trusted,
     Verbose,
+    peer_of,
 )
 
 
@@ -57,6 +58,7 @@ def disconnect(
     erlang:disconnect_node in full. PEER can connect again: to prevent that, remove its pin, revoke
     its certificate or change the policy first.
     """
+    node = peer_of(node, lookups)
     from quicdist.cli import client
     from quicdist.cli.call import called, problem
     from quicdist.cli.exported_functions import is_undefined

@@ -24,6 +24,7 @@ from quicdist.cli.options import (
     Verbose,
     identity,
     looked_up,
+    peer_of,
     trusted_by,
 )
 from quicdist.cli.sanitize import harmless
@@ -59,6 +60,7 @@ def doctor(
     The steps are the name, the port, TLS and ALPN, the certificate, the distribution handshake, the
     cookie, and an answer of the node. Nothing is stored.
     """
+    node = peer_of(node, lookups)
     from quicdist import doctor as examination
     from quicdist.cli import client
     from quicdist.cli.json_output import Value, print_object

@@ -19,6 +19,7 @@ from quicdist.cli.options import (
     Timeout,
     Trusted,
     Verbose,
+    peer_of,
 )
 
 
@@ -45,6 +46,7 @@ def exports(
     that this node may call are listed. The exit code is 1 if NODE is not a Python node, or does
     not permit the list.
     """
+    node = peer_of(node, lookups)
     from quicdist.cli import client
     from quicdist.cli.exported_functions import Function, functions_of
     from quicdist.cli.json_output import print_object

@@ -22,6 +22,7 @@ from quicdist.cli.options import (
     Key,
     KeyLogFile,
     KeyPassphraseFile,
+    LanName,
     Listen,
     LogJson,
     PolicyFile,
@@ -35,12 +36,14 @@ from quicdist.cli.options import (
     start_logging,
     trusted_by,
 )
+from quicdist.cli.options import lan as lan_setting
 from quicdist.cli.options import policy as read_policy_file
 
 if TYPE_CHECKING:
     from quicdist.carriers.quic.tracing import Tracing
     from quicdist.carriers.trust import Identity, Trust
     from quicdist.cluster.access import Access
+    from quicdist.cluster.lan import Lan
     from quicdist.gateway import Emitted, Gateway
 
 
@@ -86,6 +89,7 @@ def gateway(
         ),
     ] = None,
     listen: Listen = None,
+    lan: LanName = None,
     routes: Annotated[
         list[str] | None,
         typer.Option(
@@ -172,6 +176,7 @@ def gateway(
         prometheus,
         tracing,
         None if quiet else Form.JSON if as_json or log_json else Form.TEXT,
+        lan_setting(lan),
     )
 
 
@@ -209,6 +214,7 @@ def _run(
     prometheus: str | None,
     tracing: Tracing,
     form: Form | None,
+    lan: Lan | None,
 ) -> None:
     import asyncio
     import contextlib
@@ -228,6 +234,7 @@ def _run(
         trust=trust,
         access=may,
         tracing=tracing,
+        lan=lan,
     )
 
     stack = contextlib.ExitStack()

@@ -28,6 +28,7 @@ from quicdist.cli.options import (
     Key,
     KeyLogFile,
     KeyPassphraseFile,
+    LanName,
     Listen,
     LogJson,
     PolicyFile,
@@ -43,6 +44,7 @@ from quicdist.cli.options import (
     identity,
     start_logging,
 )
+from quicdist.cli.options import lan as lan_setting
 
 if TYPE_CHECKING:
     from quicdist.cluster.access import Access
@@ -135,6 +137,7 @@ class Settings:
     exports: Sequence[object] = ()
     threads: int | None = None
     net_ticktime: float | None = None
+    lan: str | None = None
 
     @contextlib.asynccontextmanager
     async def up(self) -> AsyncIterator[Node]:
@@ -215,6 +218,7 @@ class Settings:
             limits=self._limits(),
             access=access(self.accept, self.dial, self.calls, self.policy),
             audit=self.audit,
+            lan=lan_setting(self.lan),
         )
 
 
@@ -235,6 +239,7 @@ def listen(
     cookie: Cookie = None,
     cookie_file: CookieFile = None,
     listen: Listen = None,
+    lan: LanName = None,
     visible: Visible = False,
     cert: Certificate = None,
     key: Key = None,
@@ -287,6 +292,7 @@ def listen(
         prometheus,
         key_log,
         qlog,
+        lan=lan,
     )
     start_logging(verbose, quiet=key_log is None or quiet, as_json=log_json, audit=audit)
     output = Output(is_json=as_json or log_json, is_quiet=quiet)
@@ -307,6 +313,7 @@ def run(
     cookie: Cookie = None,
     cookie_file: CookieFile = None,
     listen: Listen = None,
+    lan: LanName = None,
     visible: Visible = False,
     cert: Certificate = None,
     key: Key = None,
@@ -368,6 +375,7 @@ def run(
         exports,
         threads=threads,
         net_ticktime=net_ticktime,
+        lan=lan,
     )
     life = Life(drain, ends_with_stdin=exit_with_stdin, reloads=reload)
     asyncio.run(until_signal(serve(settings.up(), Output(log_json, quiet), life)))

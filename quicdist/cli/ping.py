@@ -21,6 +21,7 @@ from quicdist.cli.options import (
     Timeout,
     Trusted,
     Verbose,
+    peer_of,
 )
 
 
@@ -46,6 +47,7 @@ def ping(
 
     The reason for pang goes to standard error. The exit code is 0 for pong.
     """
+    node = peer_of(node, lookups)
     import time
 
     from quicdist.cli import client

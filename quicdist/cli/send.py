@@ -23,6 +23,7 @@ from quicdist.cli.options import (
     Timeout,
     Trusted,
     Verbose,
+    peer_of,
 )
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def send(
 
     Unlike in Erlang, it is an error if the process does not exist.
     """
+    node = peer_of(node, lookups)
     from quicdist.cli import client
 
     client.parse("MESSAGE", message, node=node)

@@ -23,7 +23,7 @@ from quicdist.carriers.trust.names import Certificates, fingerprint
 from quicdist.carriers.trust.verifiers import RecordingVerifier
 from quicdist.cluster.carrier import Transport, TransportAddress
 from quicdist.cluster.cookie import find_cookie
-from quicdist.cluster.lookup import DEFAULT_LOOKUPS, Lookup, NotFound, cause_of
+from quicdist.cluster.lookup import DEFAULT_LOOKUPS, Lookup, NotFound, cause_of, facing_found
 from quicdist.cluster.names import Address, NodeName, facing
 from quicdist.doctor.diagnosis import DIAGNOSES, Diagnosis, stopped
 from quicdist.doctor.findings import Finding, Step, Stopped, Trouble
@@ -35,6 +35,10 @@ from quicdist.protocol.handshake import LocalNode
 from quicdist.runtime.identifiers import new_creation
 
 __all__ = ["Finding", "Settings", "Step", "Stopped", "Trouble", "examine"]
+
+
+_FIND_TIME = 2.0
+"""Seconds to find the address of a node again, to choose the own address that routes to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,7 @@ async def _endpoint(
     node: str, settings: Settings, looking: RecordingVerifier
 ) -> tuple[Endpoint, str]:
     """Opens an endpoint. Raises NodeNameError, StartError, CertificateError."""
-    own = Address.parse(settings.name or facing(node))
+    own = Address.parse(settings.name or await facing_found(node, settings.lookups, _FIND_TIME))
     # As in a node: peers remember a name in a certificate, so a temporary name must not be in it.
     hosts = [own.host] if own.port else []
     credentials = Credentials(settings.identity, Trust.nothing(), hosts)

@@ -31,6 +31,9 @@ from quicdist.carriers.trust.expiry import watch_expiry
 from quicdist.carriers.trust.file_watcher import watch
 from quicdist.cluster.audit import Audit
 from quicdist.cluster.cookie_throttle import CookieThrottle
+from quicdist.cluster.lan import Announcement, is_local_name
+from quicdist.cluster.lookup import NotFound
+from quicdist.cluster.names import Address, NodeName
 from quicdist.cluster.policy import Mode, Policy
 from quicdist.cluster.policy_file import PolicyError, read_policy
 from quicdist.cluster.whereabouts import Whereabouts
@@ -104,6 +107,7 @@ class Gateway:
             max_remotes=self.settings.max_remotes,
             limits=self.settings.limits,
             connect=self._outgoing,
+            is_open=self.settings.lan is not None,
         )
         self._policy = self.settings.policy
         self._audit = Audit(self.settings.name) if self.settings.audit else None
@@ -119,6 +123,7 @@ class Gateway:
         trust, hosts = self.settings.trust, [self.settings.node.host]
         self._credentials = Credentials(self.settings.identity, trust, hosts)
         self._epmd: EpmdServer | None = None
+        self._announcement: Announcement | None = None
 
     @property
     def name(self) -> str:
@@ -211,6 +216,10 @@ class Gateway:
         except BaseException:
             await self._epmd.close()
             raise
+        if self.settings.lan is not None:
+            host, port = self._udp_address
+            port = port or self.quic_address[1]
+            self._announcement = Announcement(self.settings.lan, self.name, host, port)
         self._watching = [
             asyncio.create_task(watch(self._credentials.verifier, self.recheck_peers)),
             asyncio.create_task(watch_expiry(self._credentials, self.name)),
@@ -235,6 +244,8 @@ class Gateway:
         """Closes all connections, on both sides, and all ports."""
         for task in self._watching:
             task.cancel()
+        if self._announcement is not None:
+            await self._announcement.close()
         if self._epmd is not None:
             await self._epmd.close()
         await self._directory.close()
@@ -264,9 +275,11 @@ class Gateway:
         try:
             ways = self._routes.ways(name)
         except NodeNameError as error:
-            raise ConnectionRefusedError(str(error)) from None
-        first = ways[0].address
-        relay = self._relay(self.name, name, f"{first.host}:{first.port}")
+            if self.settings.lan is None:
+                raise ConnectionRefusedError(str(error)) from None
+            ways = ()
+        where = "{0.host}:{0.port}".format(ways[0].address) if ways else "the local network"
+        relay = self._relay(self.name, name, where)
         self._start(relay, self._reach(relay, name, ways))
         relay.near.attach(near)
         return relay.near
@@ -276,6 +289,10 @@ class Gateway:
             relay.close("the settings do not permit a connection to it", Cause.REFUSED_HERE)
             return
         deadline = _now() + self.settings.dial_timeout
+        ways = [*await self._announced(name, ways), *ways]
+        if not ways:
+            relay.close("no host of the local network announces it", Cause.NOT_FOUND)
+            return
         failures = []
         found: list[Cause] = []
         for place, way in enumerate(ways):
@@ -299,6 +316,21 @@ class Gateway:
             relay.far.attach(far)
             return
         relay.close("; ".join(failures), max(found, key=causes.rank))
+
+    async def _announced(self, name: str, ways: Sequence[Way]) -> Sequence[Way]:
+        """Returns the addresses of a node that is announced in the local network.
+
+        They are only needed if its name contains no port, or a host in `.local`.
+        """
+        lan, parsed = self.settings.lan, NodeName.parse(name)
+        is_routed = bool(ways) and not ways[0].asks and not is_local_name(ways[0].address.host)
+        if lan is None or is_routed:
+            return ()
+        try:
+            places = await lan.find(parsed, self.settings.dial_timeout / 3)
+        except NotFound:
+            return ()
+        return [Way(Address(one.host, one.port), name, asks=False) for one in places]
 
     async def _dial(self, name: str, way: Way, timeout: float) -> Connection:
         """Returns a connection that is ready for the distribution handshake. Raises DialError."""

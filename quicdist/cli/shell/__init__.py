@@ -22,6 +22,7 @@ from quicdist.cli.options import (
     Security,
     Trusted,
     Verbose,
+    peer_of,
 )
 
 _TO_CONNECT = 7.0
@@ -59,6 +60,7 @@ def shell(
     modules and their functions, and the exports of a Python node. Ctrl-C cancels the wait for a
     call, Ctrl-D ends the shell. If the input is not a terminal, the first failed call ends it.
     """
+    node = peer_of(node, lookups)
     from quicdist.cli import client
     from quicdist.cli.remote_output import Printed
     from quicdist.cli.running import until_signal

@@ -26,6 +26,7 @@ from quicdist.cli.options import (
     Timeout,
     Trusted,
     Verbose,
+    peer_of,
 )
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def top(
     no code is loaded on it. A Python node must permit the call quicdist:status. If the output is
     not a terminal, or with --json, each sample is printed.
     """
+    node = peer_of(node, lookups)
     from quicdist.cli import client
     from quicdist.cli.running import until_signal
     from quicdist.cli.top.sampling import Sort
