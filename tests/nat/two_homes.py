@@ -37,6 +37,15 @@ table ip f {
 }
 """
 
+_FLUSH = """
+import socket, struct
+DELETE = 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE: without attributes, all
+with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as asking:  # NETLINK_NETFILTER
+    asking.send(struct.pack("=IHHIIBBH", 20, DELETE, 5, 1, 0, 0, 0, 0))
+    error = struct.unpack_from("=i", asking.recv(4096), 16)[0]
+assert error == 0, error
+"""
+
 
 class TwoHomes:
     """The network namespaces. Requires root, iproute2 and nftables."""
@@ -58,11 +67,13 @@ class TwoHomes:
         return process
 
     def forget(self, router: str) -> None:
-        """Makes a router forget its mappings, like a restart."""
-        # The kernel keeps no connection of a rule set that is gone, and none of another NAT.
-        self.run(router, "sysctl", "-qw", "net.netfilter.nf_conntrack_udp_timeout=1")
-        self.run(router, "nft", "flush", "ruleset")
-        self.run(router, "nft", "-f", "-", stdin=_NAT)
+        """Makes a router forget its mappings, like a restart (`conntrack -F`)."""
+        self.run(router, sys.executable, "-c", _FLUSH)
+
+    def forget_after(self, router: str, seconds: int) -> None:
+        """Makes a router forget mappings that were idle for some time."""
+        for name in ("nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"):
+            self.run(router, "sysctl", "-qw", f"net.netfilter.{name}={seconds}")
 
     def __enter__(self) -> TwoHomes:
         try:

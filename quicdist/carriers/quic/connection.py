@@ -36,6 +36,7 @@ from quicdist.carriers.quic.engine import (
     Path,
     SocketAddress,
 )
+from quicdist.carriers.quic.keep_alive import PROBE_PAUSE, KeepAlive, longest_silence
 from quicdist.carriers.quic.receive_window import MemoryBudget, ReceiveWindow
 from quicdist.carriers.quic.send_window import SendWindow
 from quicdist.carriers.quic.settings import QuicSettings
@@ -128,8 +129,11 @@ class Host(Protocol):
     def local_address_of(self, local: bytes | None) -> tuple[str, int]:
         """Returns (host, port) for a packed local address, or of the socket for None."""
 
-    def longest_silence(self) -> float:
-        """Returns the seconds without a datagram after which a PING is sent to the peer."""
+    def probe_silence(self) -> float:
+        """Returns the seconds of silence after which a peer is probed; 0 for never."""
+
+    def may_probe(self, now: float) -> bool:
+        """Returns whether the rate of PINGs of all connections allows one more."""
 
 
 class QuicConnection:
@@ -211,6 +215,8 @@ class QuicConnection:
         self._timer_at = 0.0
         self._gap_timer: asyncio.TimerHandle | None = None
         self._life_timer: asyncio.TimerHandle | None = None
+        self._pings = KeepAlive(self._loop.time())
+        self._is_kept_alive = False
         self._closed_port = ClosedPort()
         self._closed_port_timer: asyncio.TimerHandle | None = None
         if role is Role.LISTENER:
@@ -456,6 +462,7 @@ class QuicConnection:
             self._look_at_flushers()
         self._look_at_watermarks()
         self._look_at_reset_token()
+        self._expect_acknowledgement(now)
         path = self._engine.path
         if path is not self._path and path[0] != self._path[0]:
             self._path = path
@@ -613,7 +620,7 @@ class QuicConnection:
             return  # the peer has not verified this node yet
         if self.up is not None and not self.up.done():
             self.up.set_result(None)
-            self._keep_alive()
+            self._begin_keep_alive()
         self.up = None
 
     def _deliver(self) -> None:
@@ -654,7 +661,7 @@ class QuicConnection:
             text = f"refused: {error}"
             self._end(CloseReason(CloseKind.ERROR, text, causes.of_error(error)), say="refused")
             return False
-        self._keep_alive()
+        self._begin_keep_alive()
         return True
 
     def _grant(self) -> None:
@@ -809,21 +816,42 @@ class QuicConnection:
         if self.is_unused:
             self.fail("no packet arrived in time", Cause.NO_ANSWER)
 
-    def _keep_alive(self) -> None:
-        """Sends a PING after some time without a datagram from the peer, and schedules the next.
+    def _begin_keep_alive(self) -> None:
+        """Sends PINGs from now on (see `keep_alive`)."""
+        self._is_kept_alive = True
+        self._keep_alive()
 
-        This keeps the path open, and soon detects a closed port and a restart of the peer.
-        """
+    def _keep_alive(self) -> None:
+        """Sends a PING if one is due, and schedules the next look."""
         if self._closed:
             return
+        now = self._loop.time()
+        longest = longest_silence(
+            idle_timeout=self._engine.idle_timeout(),
+            probe_silence=self._host.probe_silence(),
+            keep_alive=self._limits.keep_alive,
+            is_dialer=self.role is Role.DIALER,
+        )
+        awaits = self._unacknowledged > 0
+        trip = self._engine.round_trip() or 0.0
+        is_due = self._pings.look(
+            now, self.last_received, longest=longest, awaits=awaits, round_trip=trip
+        )
+        if is_due and (not awaits or self._host.may_probe(now)):
+            self.ping()
+        self._plan_keep_alive()
+
+    def _plan_keep_alive(self) -> None:
         if self._life_timer is not None:
             self._life_timer.cancel()
-        interval = min(self._engine.idle_timeout() / 3, self._host.longest_silence())
-        silent = self._loop.time() - self.last_received
-        if silent >= interval:
-            self.ping()
-            silent = 0.0
-        self._life_timer = self._loop.call_later(interval - silent, self._keep_alive)
+        self._life_timer = self._loop.call_at(self._pings.due, self._keep_alive)
+
+    def _expect_acknowledgement(self, now: float) -> None:
+        """Looks earlier at the path if sent data is not acknowledged."""
+        if self._is_kept_alive and self._unacknowledged and self._pings.due > now + PROBE_PAUSE:
+            trip = self._engine.round_trip() or 0.0
+            if self._pings.sent(now, trip):
+                self._plan_keep_alive()
 
     # -- the end --------------------------------------------------------------------------------
 
