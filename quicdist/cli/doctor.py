@@ -44,6 +44,16 @@ def doctor(
             help="How long to wait for an answer after the handshake.",
         ),
     ] = 20.0,
+    observers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--observer",
+            metavar="NODE",
+            help="Another quicdist node, which tells how it sees this host: this shows whether a "
+            "NAT is symmetric. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     lookups: Lookups = None,
     trust: Trusted = "first-use",
     cert: Certificate = None,
@@ -58,7 +68,7 @@ def doctor(
     """Connect to NODE step by step, and show which step fails and what to do next.
 
     The steps are the name, the port, TLS and ALPN, the certificate, the distribution handshake, the
-    cookie, and an answer of the node. Nothing is stored.
+    cookie, an answer of the node, and the NAT in between. Nothing is stored.
     """
     node = peer_of(node, lookups)
     from quicdist import doctor as examination
@@ -82,6 +92,7 @@ def doctor(
         lookups=looked_up(lookups),
         timeout=timeout,
         tick=tick,
+        observers=tuple(observers or ()),
     )
 
     async def main() -> None:

@@ -39,7 +39,7 @@ _MAX_NAME: Final = 240
 """Bytes of a node name: a TXT string holds 255 with its key."""
 
 _FIND_TIME: Final = 1.5
-"""Maximum time in seconds of one search for a node."""
+"""Seconds for which one node is asked for."""
 
 _QUIET: Final = 1.0
 """Seconds without another instance after which a search of all nodes ends."""
@@ -96,8 +96,9 @@ class Lan:
             raise NotFound("an IP address is not looked up by multicast DNS")
         is_local = is_local_name(name.host)
         try:
-            async with asyncio.timeout(min(timeout, _FIND_TIME)), _multicast(self) as zc:
-                found = await _ask(zc, label_of(str(name)))
+            async with asyncio.timeout(min(timeout, 2 * _FIND_TIME)), _multicast(self) as zc:
+                patience = _QUIET if is_local else _FIND_TIME
+                found = await _ask(zc, label_of(str(name)), patience)
                 if found is not None and found.node == str(name):
                     return _places(found.addresses, found.port)
                 if is_local and address is not None and address.port:
@@ -122,7 +123,7 @@ class Lan:
             ):
 
                 async def ask(label: str) -> None:
-                    one = await _ask(zc, label)
+                    one = await _ask(zc, label, _QUIET)
                     if one is not None:
                         found[one] = None
 
@@ -305,12 +306,12 @@ async def _multicast(lan: Lan) -> AsyncIterator[Any]:
         await zc.async_close()
 
 
-async def _ask(zc: Any, label: str) -> LanNode | None:
-    """Asks for the records of one instance."""
+async def _ask(zc: Any, label: str, timeout: float) -> LanNode | None:
+    """Asks for the records of one instance, for `timeout` seconds."""
     library = _library()
     try:
         info = library.asyncio.AsyncServiceInfo(SERVICE, f"{label}.{SERVICE}")
-        if not await info.async_request(zc.zeroconf, 1000 * _QUIET):
+        if not await info.async_request(zc.zeroconf, 1000 * timeout):
             return None
     except library.Error:
         return None

@@ -58,8 +58,7 @@ DIAGNOSES = MappingProxyType(
         Cause.BEHIND_NAT: Diagnosis(
             Step.PORT,
             Trouble.UNREACHABLE,
-            "start it with a relay, `quicdist run --via RELAY` or Node(via=...), and use the name "
-            "that it then has; or run this command in its network",
+            "use the name that it has at a relay, or run this command in its network",
         ),
         Cause.PORT_CLOSED: Diagnosis(Step.PORT, Trouble.UNREACHABLE, _START),
         Cause.ALPN: Diagnosis(

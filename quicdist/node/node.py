@@ -915,7 +915,7 @@ class _Life:
         system.group_leader = leader.pid
         self.caller = Caller(system, leader.pid)
         system.reply_sink = self.caller.pid
-        start_net_kernel(system, self._limits.net_ticktime)
+        start_net_kernel(system, self._limits.net_ticktime, self._observed)
         if self._is_audited:
             self._audit = Audit(name)
         serving = RpcServer(
@@ -970,6 +970,11 @@ class _Life:
         finally:
             self._log_lines.end()
             self.connections.close()
+
+    def _observed(self, node: Atom) -> tuple[str, int] | None:
+        """Returns the address at which a connected node is observed."""
+        peer = self.connections.up.get(node)
+        return None if peer is None else peer.connection.peer_address
 
     def watch_trust(self, credentials: Credentials) -> None:
         """Rechecks the peers after a change of a file of `Trust`.

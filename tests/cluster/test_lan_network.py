@@ -164,6 +164,27 @@ def test_hostile_records_are_ignored_or_escaped(lan: Lan, tmp_path: Path) -> Non
     assert [one["node"] for one in told["nodes"]] == ["\x1b[31mevil@h"]
 
 
+PING = """
+import os, sys
+os.execvp("erl", ["erl", "-noinput", "-sname", sys.argv[1], "-setcookie", "c",
+    "-start_epmd", "false",
+    "-epmd_module", "quicdist_epmd", "-pa", ".", "-kernel", "inet_dist_use_interface",
+    "{127,0,0,1}", "-eval", sys.argv[2]])
+"""
+"""Runs a stock Erlang node beside its gateway."""
+
+
+@pytest.mark.erlang
+def test_two_erlang_nodes_behind_gateways(lan: Lan, tmp_path: Path) -> None:
+    for host, name in ((1, "shop"), (2, "app")):
+        words = (f"{name}@site{host}", "--listen", f"10.5.0.{host}:4433", "--lan", name)
+        emit = ("--emit-module", "--module-dir", str(tmp_path))
+        lan.start(host, "-m", "quicdist", "gateway", *words, *emit, "-v", until="is announced")
+    lan.start(1, "-c", PING, "shop@site1", 'io:format("up~n").', until="up")
+    ping = 'io:format("~p~n", [net_adm:ping(shop@site1)]).'
+    lan.start(2, "-c", PING, "app@site2", ping, until="pong")
+
+
 def test_an_announcement_is_not_trusted(lan: Lan, tmp_path: Path) -> None:
     """The node that answers at the announced address must have the cookie."""
     (tmp_path / "calc.py").write_text(CALC)

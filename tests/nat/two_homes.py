@@ -134,6 +134,13 @@ class TwoHomes:
         self._ip(space, f"addr add {address} dev {device}")
         self._ip("pub", f"link set p{space} master br0")
 
+    def use_symmetric_nat(self, router: str) -> None:
+        """Replaces the NAT of a router by one whose ports depend on the peer."""
+        self.run(router, "nft", "flush", "ruleset")
+        rules = _NAT.replace("masquerade", "masquerade fully-random")
+        self.run(router, "nft", "-f", "-", stdin=rules)
+        self.forget(router)
+
     def _link(self, one: str, device: str, other: str, far_device: str) -> None:
         ends = (self._prefix + one, self._prefix + other)
         line = f"link add {device} netns {ends[0]} type veth peer name {far_device} netns {ends[1]}"
