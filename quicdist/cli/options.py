@@ -370,7 +370,8 @@ def lan(name: str | None) -> Lan | None:
 def peer_of(text: str, lookups: Sequence[str] | None) -> str:
     """Returns the node name for a NODE argument, which may be a short name with --lookup lan.
 
-    Raises Problem, MissingExtra."""
+    Raises Problem, MissingExtra.
+    """
     if "@" in text or "lan" not in (lookups or ()):
         return text
     import asyncio

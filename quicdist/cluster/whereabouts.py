@@ -62,11 +62,6 @@ class Whereabouts:
         if scope_of(host) is not None:
             _remember(self._reached, host, None)
 
-    def observed(self, node: str) -> str | None:
-        """Returns the host from which a node with a private address last connected, if it is
-        another one than its name gives."""
-        return self._elsewhere.get(node)
-
     def doubt(self, node: str, host: str) -> str | None:
         """Returns why a dial of the node at `host` will probably get no answer, or None.
 

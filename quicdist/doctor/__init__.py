@@ -281,8 +281,11 @@ async def _examine_node(
     silence: str,
     seen: dict[str, nat.Address | None] | None = None,
 ) -> AsyncIterator[Finding]:
-    """`silence` is the advice if the node does not answer the name message. The observed address is
-    added to `seen`."""
+    """Examines the handshake, the cookie and the node behind a connection.
+
+    `silence` is the advice if the node does not answer the name message. The observed address is
+    added to `seen`.
+    """
     link = Link(connection, LocalNode(name, new_creation(), DEFAULT_FLAGS, cookie), node)
     link.begin()
     try:

@@ -51,8 +51,10 @@ def kind_of(own: Address, observed: Sequence[Address]) -> Kind:
 
 
 def describe(own: Address, observed: Mapping[str, Address | None]) -> str:
-    """Describes the path in one line. `observed` has the address that each node has observed, or
-    None if it did not tell one."""
+    """Describes the path in one line.
+
+    `observed` has the address that each node has observed, or None if it did not tell one.
+    """
     told = {node: address for node, address in observed.items() if address is not None}
     parts = [f"from {_text(own)}"]
     parts += [f"{node} sees {_text(address)}" for node, address in told.items()]
