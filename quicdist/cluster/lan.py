@@ -1,8 +1,9 @@
 """Nodes of the local network, by multicast DNS (RFC 6762) and DNS-SD (RFC 6763).
 
-Requires the extra `lan`. A node on QUIC is announced as an instance of `_quicdist._udp.local.`. Its TXT record contains
-`node`, the full node name, and `name`, a short name. Anyone in the network can send such records.
-They are only hints where to dial: the peer's key and the cookie decide whether it is the node.
+Requires the extra `lan`. A node on QUIC is announced as an instance of `_quicdist._udp.local.`. Its
+TXT record contains `node`, the full node name, and `name`, a short name. Anyone in the network can
+send such records. They are only hints where to dial: the peer's key and the cookie decide whether
+it is the node.
 """
 
 from __future__ import annotations
