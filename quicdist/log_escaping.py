@@ -17,6 +17,7 @@ LOGGERS = (
     "quicdist.audit",
     "quicdist.epmd",
     "quicdist.gateway",
+    "quicdist.lan",
     "quicdist.node",
     "quicdist.otp",
     "quicdist.quic",

@@ -90,7 +90,7 @@ def test_the_core_has_no_clock_no_socket_and_no_coroutine(package: str) -> None:
 TAKE_NOW = [
     *(f"carriers/{name}.py" for name in ("half_open", "token_bucket")),
     *(f"carriers/quic/{name}.py" for name in ("admission", "closed_port", "closing", "gaps")),
-    *(f"carriers/quic/{name}.py" for name in ("lifetime", "receive_window", "send_window")),
+    *(f"carriers/quic/{name}.py" for name in ("keep_alive", "receive_window", "send_window")),
     *(f"cluster/{name}.py" for name in ("handshake_deadlines", "liveness")),
     "runtime/rate_limit.py",
 ]

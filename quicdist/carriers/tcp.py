@@ -234,6 +234,8 @@ class TcpConnection(asyncio.BufferedProtocol):
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if self.role is Role.DIALER:
+                _keep_alive(sock, self._limits.keep_alive)
         self._peer_address = _address(transport.get_extra_info("peername"))
         self._local_address = _address(transport.get_extra_info("sockname"))
         # The transport only gets the low watermark: the high one includes this class's queue.
@@ -545,6 +547,19 @@ def _with_scope(address: tuple[Any, ...]) -> str:
     ip, _, *others = address
     scope = others[1] if others else 0
     return f"{str(ip).partition('%')[0]}%{scope}" if scope else str(ip)
+
+
+def _keep_alive(sock: socket.socket, seconds: float) -> None:
+    """Sets the interval of keepalive probes (tcp(7)); 0 leaves the interval of the kernel.
+
+    A probe that is not answered is repeated at the same interval. After nine, the kernel ends the
+    connection, which is later than `net_ticktime`.
+    """
+    # macOS has the first option under another name.
+    for name in ("TCP_KEEPIDLE", "TCP_KEEPALIVE", "TCP_KEEPINTVL"):
+        option = getattr(socket, name, None)
+        if option is not None and seconds > 0:
+            sock.setsockopt(socket.IPPROTO_TCP, option, max(1, round(seconds)))
 
 
 def _address(name: object) -> tuple[str, int]:

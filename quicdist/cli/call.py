@@ -12,7 +12,7 @@ import typer
 from quicdist.cli import completion
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.option_groups import takes_groups
-from quicdist.cli.options import ClientOptions, Json, PeerNode, Quiet, Timeout
+from quicdist.cli.options import ClientOptions, Json, PeerNode, Quiet, Timeout, peer_of
 from quicdist.cli.sanitize import harmless, harmless_term
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def call(
     A pid in ARGS is written as the shell of NODE prints it, or with the name of its node:
     <'5555@127.0.0.1'.94.0>. With -v the stack trace of a failed call is printed too.
     """
+    node = peer_of(node, options.dial.lookups)
     from quicdist.cli import client
     from quicdist.cli.json_output import json_value, print_object
     from quicdist.cli.remote_output import Printed

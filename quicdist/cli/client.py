@@ -26,7 +26,8 @@ async def connected(
 
     Raises what Node raises, such as NoConnection.
     """
-    from quicdist.cluster.names import NodeName, facing
+    from quicdist.cluster.lookup import facing_found
+    from quicdist.cluster.names import NodeName
     from quicdist.errors import NoConnection
     from quicdist.limits import NodeLimits
     from quicdist.node.node import Node
@@ -34,12 +35,13 @@ async def connected(
     NodeName.parse(peer)
     dial = options.dial
     identity = dial.tls.identity()
+    lookups = looked_up(dial.lookups)
     node = Node(
-        dial.name or facing(peer),
+        dial.name or await facing_found(peer, lookups, timeout),
         cookie=dial.cookies.cookies(),
         identity=identity,
         trust=options.require.of(dial.tls.trusted()),
-        lookups=looked_up(dial.lookups),
+        lookups=lookups,
         limits=NodeLimits(connect_timeout=timeout, handshake_timeout=timeout),
         on_output=on_output,
     )

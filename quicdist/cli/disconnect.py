@@ -8,7 +8,7 @@ import typer
 
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.option_groups import takes_groups
-from quicdist.cli.options import ClientOptions, PeerNode, Timeout
+from quicdist.cli.options import ClientOptions, PeerNode, Timeout, peer_of
 
 
 @takes_groups
@@ -33,6 +33,7 @@ def disconnect(
     erlang:disconnect_node in full. PEER can connect again: to prevent that, remove its pin, revoke
     its certificate or change the policy first.
     """
+    node = peer_of(node, options.dial.lookups)
     from quicdist.cli import client
     from quicdist.cli.call import called, problem
     from quicdist.cli.exported_functions import is_undefined

@@ -8,7 +8,16 @@ import typer
 
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.option_groups import takes_groups
-from quicdist.cli.options import DialOptions, Json, PeerNode, Quiet, Timeout, Verbose, looked_up
+from quicdist.cli.options import (
+    DialOptions,
+    Json,
+    PeerNode,
+    Quiet,
+    Timeout,
+    Verbose,
+    looked_up,
+    peer_of,
+)
 from quicdist.cli.sanitize import harmless
 
 
@@ -25,6 +34,16 @@ def doctor(
             help="How long to wait for an answer after the handshake.",
         ),
     ] = 20.0,
+    observers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--observer",
+            metavar="NODE",
+            help="Another quicdist node, which tells how it sees this host: this shows whether a "
+            "NAT is symmetric. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
@@ -34,8 +53,9 @@ def doctor(
     """Connect to NODE step by step, and show which step fails and what to do next.
 
     The steps are the name, the port, TLS and ALPN, the certificate, the distribution handshake, the
-    cookie, and an answer of the node. Nothing is stored.
+    cookie, an answer of the node, and the NAT in between. Nothing is stored.
     """
+    node = peer_of(node, options.lookups)
     from quicdist import doctor as examination
     from quicdist.cli import client
     from quicdist.cli.json_output import Value, print_object
@@ -56,6 +76,7 @@ def doctor(
         lookups=looked_up(options.lookups),
         timeout=timeout,
         tick=tick,
+        observers=tuple(observers or ()),
     )
 
     async def main() -> None:

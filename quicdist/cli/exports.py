@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quicdist.cli.option_groups import takes_groups
-from quicdist.cli.options import ClientOptions, Json, PeerNode, Timeout
+from quicdist.cli.options import ClientOptions, Json, PeerNode, Timeout, peer_of
 
 
 @takes_groups
@@ -20,6 +20,7 @@ def exports(
     that this node may call are listed. The exit code is 1 if NODE is not a Python node, or does
     not permit the list.
     """
+    node = peer_of(node, options.dial.lookups)
     from quicdist.cli import client
     from quicdist.cli.exported_functions import Function, functions_of
     from quicdist.cli.json_output import print_object

@@ -133,6 +133,7 @@ def gateway(
         trust=options.trusted(),
         access=access(options.accept, options.dial),
         tracing=options.tracing(),
+        lan=options.announcement(),
         **bounds.rates(),
         **bounds.tls(),
     )

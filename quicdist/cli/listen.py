@@ -171,6 +171,7 @@ class Settings:
             limits=self._limits(),
             access=self._access(server.policy),
             audit=server.audit,
+            lan=server.announcement(),
         )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from quicdist.carriers.quic.tracing import Tracing
     from quicdist.carriers.trust import Identity, Trust
     from quicdist.cluster.access import Access
+    from quicdist.cluster.lan import Lan
     from quicdist.cluster.lookup import Lookup
     from quicdist.cluster.policy import Policy
 
@@ -58,9 +59,19 @@ Lookups = Annotated[
         "--lookup",
         metavar="WHERE",
         help="How addresses of nodes are found: `name` (from port@ip), `epmd` or `epmd:PORT`, "
-        "`dns` or `dns:SERVER` (SRV records), or one address, NODE=quic:HOST:PORT or "
-        "NODE=tcp:HOST:PORT. May be repeated; tried in that order. By default `name`, then "
-        "`epmd`.",
+        "`dns` or `dns:SERVER` (SRV records), `lan` (multicast DNS; NODE may then be a short "
+        "name), or one address, NODE=quic:HOST:PORT or NODE=tcp:HOST:PORT. May be repeated; "
+        "tried in that order. By default `name`, then `epmd`.",
+        show_default=False,
+    ),
+]
+LanName = Annotated[
+    str | None,
+    typer.Option(
+        "--lan",
+        metavar="NAME",
+        help="Announce the node in the local network with this short name, by multicast DNS, and "
+        "find other nodes there. Requires the extra `lan`.",
         show_default=False,
     ),
 ]
@@ -458,6 +469,7 @@ class ServerOptions:
     """The options of a command that serves until it is stopped."""
 
     listen: Listen = None
+    lan: LanName = None
     tls: TlsOptions = field(default_factory=TlsOptions)
     uncertified: AllowUncertified = None
     accept: Accept = None
@@ -475,6 +487,12 @@ class ServerOptions:
     def trusted(self) -> Trust:
         """Returns the trust settings. Raises CertificateError, Problem."""
         return self.tls.trusted(self.uncertified)
+
+    def announcement(self) -> Lan | None:
+        """Returns the setting of --lan. Raises MissingExtra, NodeNameError."""
+        from quicdist.cluster.lan import Lan
+
+        return None if self.lan is None else Lan(self.lan)
 
     def tracing(self) -> Tracing:
         """Returns the files of --key-log and --qlog."""
@@ -524,8 +542,27 @@ def looked_up(texts: Sequence[str] | None) -> tuple[Lookup, ...]:
     return tuple(_lookup(text) for text in texts) if texts else DEFAULT_LOOKUPS
 
 
+def peer_of(text: str, lookups: Sequence[str] | None) -> str:
+    """Returns the node name for a NODE argument, which may be a short name with --lookup lan.
+
+    Raises Problem, MissingExtra.
+    """
+    if "@" in text or "lan" not in (lookups or ()):
+        return text
+    import asyncio
+
+    from quicdist.cluster.lan import Lan
+    from quicdist.cluster.lookup import NotFound
+
+    try:
+        return asyncio.run(Lan().node_named(text))
+    except NotFound as error:
+        raise Problem(ExitCode.UNREACHABLE, str(error)) from None
+
+
 def _lookup(text: str) -> Lookup:
     from quicdist.cluster.dns import DnsSrv
+    from quicdist.cluster.lan import Lan
     from quicdist.cluster.lookup import Epmd, PortInName, Table
     from quicdist.errors import NodeNameError
 
@@ -540,11 +577,13 @@ def _lookup(text: str) -> Lookup:
         return PortInName()
     if kind == "epmd" and (not rest or rest.isdecimal()):
         return Epmd(int(rest) if rest else None)
+    if text == "lan":
+        return Lan()
     if kind == "dns":
         return DnsSrv([rest] if rest else [])
     raise Problem(
         ExitCode.USAGE,
-        f"--lookup {text!r}: expected name, epmd, epmd:PORT, dns, dns:SERVER or "
+        f"--lookup {text!r}: expected name, epmd, epmd:PORT, dns, dns:SERVER, lan or "
         "NODE=quic:HOST:PORT",
     )
 

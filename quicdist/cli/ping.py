@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.option_groups import takes_groups
-from quicdist.cli.options import ClientOptions, Json, PeerNode, Quiet, Timeout
+from quicdist.cli.options import ClientOptions, Json, PeerNode, Quiet, Timeout, peer_of
 
 
 @takes_groups
@@ -20,6 +20,7 @@ def ping(
 
     The reason for pang goes to standard error. The exit code is 0 for pong.
     """
+    node = peer_of(node, options.dial.lookups)
     import time
 
     from quicdist.cli import client

@@ -8,7 +8,7 @@ import typer
 
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.option_groups import takes_groups
-from quicdist.cli.options import ClientOptions, PeerNode, Timeout
+from quicdist.cli.options import ClientOptions, PeerNode, Timeout, peer_of
 
 if TYPE_CHECKING:
     from quicdist.etf import Pid
@@ -42,6 +42,7 @@ def send(
 
     Unlike in Erlang, it is an error if the process does not exist.
     """
+    node = peer_of(node, options.dial.lookups)
     from quicdist.cli import client
 
     client.parse("MESSAGE", message, node=node)

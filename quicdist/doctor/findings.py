@@ -32,6 +32,9 @@ class Step(enum.Enum):
     TICK = "tick"
     """Whether the node behind the connection answers."""
 
+    PATH = "path"
+    """The address of this host that the node observes, and the kind of NAT in between."""
+
 
 class Trouble(enum.Enum):
     """The kind of failure that stops an examination."""

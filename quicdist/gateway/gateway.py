@@ -14,7 +14,13 @@ from types import TracebackType
 from typing import Protocol
 
 from quicdist.carriers import causes, tcp
-from quicdist.carriers.base import CloseReason, Connection, ConnectionHandler, DialError
+from quicdist.carriers.base import (
+    CertificateRejected,
+    CloseReason,
+    Connection,
+    ConnectionHandler,
+    DialError,
+)
 from quicdist.carriers.epmd import EpmdServer
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic.endpoint import Endpoint
@@ -25,8 +31,13 @@ from quicdist.carriers.trust.expiry import watch_expiry
 from quicdist.carriers.trust.file_watcher import watch
 from quicdist.cluster.audit import Audit
 from quicdist.cluster.cookie_throttle import CookieThrottle
+from quicdist.cluster.lan import Announcement, is_local_name
+from quicdist.cluster.lookup import NotFound
+from quicdist.cluster.names import Address, NodeName
 from quicdist.cluster.policy import Mode, Policy
 from quicdist.cluster.policy_file import PolicyError, read_policy
+from quicdist.cluster.whereabouts import Whereabouts
+from quicdist.cluster.whereabouts import dial as dial_doubtful
 from quicdist.errors import Cause, NodeNameError, NotRunning, QuicdistError
 from quicdist.gateway.directory import LOOPBACK, GatewayDirectory
 from quicdist.gateway.info import GatewayStatistics
@@ -89,6 +100,7 @@ class Gateway:
         )
         self._udp_address = self.settings.udp_address
         self._routes = Routes(self.settings.routes, default_port=self.settings.port_of_others)
+        self._whereabouts = Whereabouts()
         self._open_endpoint = open_endpoint or _open_quic
         self._directory = GatewayDirectory(
             self.settings.name,
@@ -96,6 +108,7 @@ class Gateway:
             max_remotes=self.settings.max_remotes,
             limits=self.settings.limits,
             connect=self._outgoing,
+            is_open=self.settings.lan is not None,
         )
         self._policy = self.settings.policy
         self._audit = Audit(self.settings.name) if self.settings.audit else None
@@ -113,6 +126,7 @@ class Gateway:
         trust, hosts = self.settings.trust, [self.settings.node.host]
         self._credentials = Credentials(self.settings.identity, trust, hosts)
         self._epmd: EpmdServer | None = None
+        self._announcement: Announcement | None = None
 
     @property
     def name(self) -> str:
@@ -206,6 +220,10 @@ class Gateway:
         except BaseException:
             await self._epmd.close()
             raise
+        if self.settings.lan is not None:
+            host, port = self._udp_address
+            port = port or self.quic_address[1]
+            self._announcement = Announcement(self.settings.lan, self.name, host, port)
         self._watching = [
             asyncio.create_task(watch(self._credentials.verifier, self.recheck_peers)),
             asyncio.create_task(watch_expiry(self._credentials, self.name)),
@@ -231,6 +249,8 @@ class Gateway:
         """Closes all connections, on both sides, and all ports."""
         for task in self._watching:
             task.cancel()
+        if self._announcement is not None:
+            await self._announcement.close()
         if self._epmd is not None:
             await self._epmd.close()
         await self._directory.close()
@@ -260,9 +280,11 @@ class Gateway:
         try:
             ways = self._routes.ways(name)
         except NodeNameError as error:
-            raise ConnectionRefusedError(str(error)) from None
-        first = ways[0].address
-        relay = self._relay(self.name, name, f"{first.host}:{first.port}")
+            if self.settings.lan is None:
+                raise ConnectionRefusedError(str(error)) from None
+            ways = ()
+        where = "{0.host}:{0.port}".format(ways[0].address) if ways else "the local network"
+        relay = self._relay(self.name, name, where)
         self._start(relay, self._reach(relay, name, ways))
         relay.near.attach(near)
         return relay.near
@@ -272,21 +294,48 @@ class Gateway:
             relay.close("the settings do not permit a connection to it", Cause.REFUSED_HERE)
             return
         deadline = _now() + self.settings.dial_timeout
+        ways = [*await self._announced(name, ways), *ways]
+        if not ways:
+            relay.close("no host of the local network announces it", Cause.NOT_FOUND)
+            return
         failures = []
         found: list[Cause] = []
         for place, way in enumerate(ways):
             left = (deadline - _now()) / (len(ways) - place)
             try:
-                far = await self._dial(name, way, left)
+                host = way.address.host
+                doubt = self._whereabouts.doubt(name, host)
+                far = await dial_doubtful(self._dial(name, way, left), host, doubt)
+            except CertificateRejected as error:
+                told = self._whereabouts.explained(name, way.address.host, error)
+                failures.append(str(told))
+                found.append(told.cause)
+                continue
             except (DialError, OSError) as error:
                 address = way.address
                 failures.append(f"cannot reach {address.host}:{address.port}: {_why(error)}")
                 found.append(causes.of_error(error))
                 continue
+            self._whereabouts.reached(host)
             relay.dialed_through(way.node)
             relay.far.attach(far)
             return
         relay.close("; ".join(failures), max(found, key=causes.rank))
+
+    async def _announced(self, name: str, ways: Sequence[Way]) -> Sequence[Way]:
+        """Returns the addresses of a node that is announced in the local network.
+
+        They are only needed if its name contains no port, or a host in `.local`.
+        """
+        lan, parsed = self.settings.lan, NodeName.parse(name)
+        is_routed = bool(ways) and not ways[0].asks and not is_local_name(ways[0].address.host)
+        if lan is None or is_routed:
+            return ()
+        try:
+            places = await lan.find(parsed, self.settings.dial_timeout / 3)
+        except NotFound:
+            return ()
+        return [Way(Address(one.host, one.port), name, asks=False) for one in places]
 
     async def _dial(self, name: str, way: Way, timeout: float) -> Connection:
         """Returns a connection that is ready for the distribution handshake. Raises DialError."""
@@ -384,9 +433,14 @@ class Gateway:
             access=self.settings.access,
             handshake_timeout=self.settings.handshake_timeout,
             keepalive=self.settings.keepalive,
-            met=self._routes.learn,
+            met=self._met if peer_name is None else self._routes.learn,
             rates=self._rates,
         )
+
+    def _met(self, name: str, seen_at: tuple[str, int]) -> None:
+        """Records the address of a peer that has connected and proved the cookie."""
+        self._routes.learn(name, seen_at)
+        self._whereabouts.connected_from(name, seen_at[0])
 
     def _guard(self, own_name: str, peer_name: str | None) -> PolicyFilter | None:
         policy = self._policy

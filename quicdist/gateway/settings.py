@@ -9,6 +9,7 @@ from quicdist.carriers.epmd import default_port
 from quicdist.carriers.quic.settings import QuicOptions
 from quicdist.carriers.trust import Identity, Trust
 from quicdist.cluster.access import Access
+from quicdist.cluster.lan import Lan
 from quicdist.cluster.names import NodeName
 from quicdist.cluster.policy import Policy
 from quicdist.errors import NodeError, NodeNameError
@@ -39,6 +40,10 @@ class GatewaySettings(QuicOptions):
     """The UDP port of the gateways of other hosts, for names without a port and without a route.
     None takes the port of `listen` if the name of this node contains no port; otherwise such names
     cannot be dialed."""
+
+    lan: Lan | None = None
+    """Announces the BEAM node in the local network by multicast DNS, and finds nodes there whose
+    names contain no port, or a host in `.local`. Requires the extra `lan`."""
 
     alpns: tuple[str, ...] = ALL_ALPNS
     """The QUIC dialects that are offered and accepted."""

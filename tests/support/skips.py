@@ -17,6 +17,7 @@ ALLOWED = (
     r"root may write anywhere",
     r"only root can give files to others",
     r"no IPv6 here",
+    r"no TCP_KEEPIDLE here",
     r"no bad networks on this machine: .*",  # depends on kernel features
     r"without rich, help is shown as it is written",
     r"asyncio\.eager_task_factory is of 3\.12",

@@ -24,7 +24,7 @@ from quicdist.carriers.base import (
     DialError,
 )
 from quicdist.carriers.log_rate_limit import LogRateLimit
-from quicdist.carriers.quic import closed_port, closing, lifetime, tls_exporter
+from quicdist.carriers.quic import closed_port, closing, tls_exporter
 from quicdist.carriers.quic.closed_port import ClosedPort
 from quicdist.carriers.quic.closing import Closing
 from quicdist.carriers.quic.engine import (
@@ -37,7 +37,7 @@ from quicdist.carriers.quic.engine import (
     SocketAddress,
 )
 from quicdist.carriers.quic.gaps import Gaps
-from quicdist.carriers.quic.lifetime import Lifetime
+from quicdist.carriers.quic.keep_alive import PROBE_PAUSE, KeepAlive, longest_silence
 from quicdist.carriers.quic.receive_window import MemoryBudget, ReceiveWindow
 from quicdist.carriers.quic.send_window import SendWindow
 from quicdist.carriers.quic.settings import QuicSettings
@@ -127,8 +127,11 @@ class Host(Protocol):
     def local_address_of(self, local: bytes | None) -> tuple[str, int]:
         """Returns (host, port) for a packed local address, or of the socket for None."""
 
-    def longest_silence(self) -> float:
-        """Returns the seconds without a datagram after which a PING is sent to the peer."""
+    def probe_silence(self) -> float:
+        """Returns the seconds of silence after which a peer is probed; 0 for never."""
+
+    def may_probe(self, now: float) -> bool:
+        """Returns whether the rate of PINGs of all connections allows one more."""
 
 
 class QuicConnection:
@@ -204,10 +207,13 @@ class QuicConnection:
         self._reset_token = b""
         self._last_statistics: ConnectionStatistics | None = None
 
+        self._pings: KeepAlive | None = None
         self._closed_port = ClosedPort()
         is_listener = role is Role.LISTENER
         expires = self.last_received + self._limits.handshake_timeout if is_listener else None
-        self._lifetime = Lifetime(expires)
+        self._expires = expires
+        """When a listener closes the connection if the dialer has not used it. A dialer has its own
+        time limit."""
         self._alarm = Alarm(self._loop, self._on_alarm)
         self._alarm.set(expires)
 
@@ -339,7 +345,7 @@ class QuicConnection:
         Raises PeerRefused if the certificate does not match.
         """
         if self.role is Role.LISTENER:
-            self._verifier.named(node, self._engine.certificates)
+            self._verifier.named(node, self._engine.certificates, self.peer_address[0])
 
     @property
     def peer_fingerprint(self) -> str:
@@ -349,7 +355,8 @@ class QuicConnection:
 
     def check_again(self, node: str) -> None:
         """Verifies the peer again. Raises PeerRefused if it would be rejected now."""
-        self._verifier.again(node, self._engine.certificates, dialed=self.role is Role.DIALER)
+        is_dialed, seen = self.role is Role.DIALER, self.peer_address[0]
+        self._verifier.again(node, self._engine.certificates, dialed=is_dialed, observed=seen)
 
     def must_bind(self, node: str) -> bool:
         """Returns whether that node's cookie proof must be bound to the TLS session."""
@@ -362,7 +369,8 @@ class QuicConnection:
         """
         certificates = self._engine.certificates
         if self.role is Role.LISTENER:
-            self._verifier.learn_dialer(node, certificates, bound=bound)
+            seen = self.peer_address[0]
+            self._verifier.learn_dialer(node, certificates, bound=bound, observed=seen)
         else:
             self._verifier.learn_dialed(node, certificates, bound=bound)
 
@@ -448,6 +456,7 @@ class QuicConnection:
             self._look_at_flushers()
         self._look_at_watermarks()
         self._look_at_reset_token()
+        self._expect_acknowledgement(now)
         path = self._engine.path
         if path is not self._path and path[0] != self._path[0]:
             self._path = path
@@ -588,7 +597,7 @@ class QuicConnection:
             return  # the peer has not verified this node yet
         if self.up is not None and not self.up.done():
             self.up.set_result(None)
-            self._keep_alive()
+            self._begin_keep_alive()
         self.up = None
 
     def _deliver(self) -> None:
@@ -629,7 +638,7 @@ class QuicConnection:
             text = f"refused: {error}"
             self._end(CloseReason(CloseKind.ERROR, text, causes.of_error(error)), say="refused")
             return False
-        self._keep_alive()
+        self._begin_keep_alive()
         return True
 
     def _grant(self) -> None:
@@ -744,8 +753,11 @@ class QuicConnection:
         """Does what is due and sets the alarm again. It may ring early."""
         if self._closed is None:
             self._look_at_port(now)
+        if self._closed is None and self._expires is not None and now >= self._expires:
+            self._expires = None
+            self.fail("no packet arrived in time", Cause.NO_ANSWER)
         if self._closed is None:
-            self._look_at_lifetime(now)
+            self._look_at_keep_alive(now)
         if self._closed is None:
             if self._gaps.look(now):
                 self._release()
@@ -754,7 +766,8 @@ class QuicConnection:
             self._look_at_closing(now)
             self._alarm.set(self._closing.due)
             return
-        for due in (self._closed_port.due, self._lifetime.due, self._gaps.due):
+        pings = None if self._pings is None else self._pings.due
+        for due in (self._closed_port.due, self._expires, pings, self._gaps.due):
             self._alarm.set(due)
 
     def _look_at_engine(self, now: float) -> None:
@@ -776,15 +789,22 @@ class QuicConnection:
                 gone = CloseReason(CloseKind.PEER, _PORT_CLOSED, Cause.PORT_CLOSED)
                 self._end(gone, say=_PORT_CLOSED)
 
-    def _look_at_lifetime(self, now: float) -> None:
-        if self._lifetime.due is None or now < self._lifetime.due:
+    def _look_at_keep_alive(self, now: float) -> None:
+        if self._pings is None or now < self._pings.due:
             return
-        interval = min(self._engine.idle_timeout() / 3, self._host.longest_silence())
-        match self._lifetime.look(now, self.last_received, interval):
-            case lifetime.Verdict.PING:
-                self.ping()
-            case lifetime.Verdict.UNUSED:
-                self.fail("no packet arrived in time", Cause.NO_ANSWER)
+        longest = longest_silence(
+            idle_timeout=self._engine.idle_timeout(),
+            probe_silence=self._host.probe_silence(),
+            keep_alive=self._limits.keep_alive,
+            is_dialer=self.role is Role.DIALER,
+        )
+        awaits = self._unacknowledged > 0
+        trip = self._engine.round_trip() or 0.0
+        is_due = self._pings.look(
+            now, self.last_received, longest=longest, awaits=awaits, round_trip=trip
+        )
+        if is_due and (not awaits or self._host.may_probe(now)):
+            self.ping()
 
     def _look_at_closing(self, now: float) -> None:
         assert self._closing is not None
@@ -794,14 +814,22 @@ class QuicConnection:
             case closing.Verdict.FORGET:
                 self._host.forget(self)
 
-    def _keep_alive(self) -> None:
-        """Starts the keep-alive of a connection that is used."""
-        if self._closed:
+    def _begin_keep_alive(self) -> None:
+        """Sends PINGs from now on (see `keep_alive`), since the connection is used."""
+        if self._closed is None:
+            self._expires = None
+            now = self._loop.time()
+            self._pings = KeepAlive(now)
+            self._look_at_keep_alive(now)
+            self._alarm.set(self._pings.due)
+
+    def _expect_acknowledgement(self, now: float) -> None:
+        """Looks earlier at the path if sent data is not acknowledged."""
+        pings = self._pings
+        if pings is None or not self._unacknowledged or pings.due <= now + PROBE_PAUSE:
             return
-        now = self._loop.time()
-        self._lifetime.used(now)
-        self._look_at_lifetime(now)
-        self._alarm.set(self._lifetime.due)
+        if pings.sent(now, self._engine.round_trip() or 0.0):
+            self._alarm.set(pings.due)
 
     # -- the end --------------------------------------------------------------------------------
 

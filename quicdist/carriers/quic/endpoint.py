@@ -8,7 +8,6 @@ import errno
 import ipaddress
 import itertools
 import logging
-import math
 import os
 import socket
 from collections import Counter
@@ -64,14 +63,16 @@ _ATTEMPTS = 5
 _LOOK_AGAIN = 0.5
 """Seconds between two checks of the local address after a send has failed."""
 
-_REJECTED = frozenset({Cause.CERTIFICATE_OURS, Cause.CERTIFICATE_THEIRS, Cause.KEY_CHANGED})
-
-_SILENCE = 0.75
-"""Seconds without a datagram after which the endpoint sends a PING to a peer. If the peer's process
-has ended, its kernel answers with an ICMP message (see `closed_port`)."""
+_REJECTED = frozenset(
+    {
+        *(Cause.CERTIFICATE_OURS, Cause.CERTIFICATE_THEIRS),
+        *(Cause.KEY_CHANGED, Cause.NAME_AMBIGUOUS),
+    }
+)
 
 _PINGS_PER_SECOND = 100
-"""Maximum PINGs per second over all idle connections."""
+"""Maximum PINGs per second over all idle connections, and over all that wait for an
+acknowledgement."""
 
 Accept = Callable[[Connection], ConnectionHandler]
 """Called with each incoming connection at its first packet. Any exception rejects it."""
@@ -97,6 +98,7 @@ class Endpoint:
         """Connections by the stateless reset token of the peer. Python uses a keyed hash for bytes,
         so the timing of a look-up reveals no token (RFC 9000, 10.3.1)."""
         self._may_reset = TokenBucket(settings.admission.resets_per_second)
+        self._may_probe = TokenBucket(_PINGS_PER_SECOND)
         self._may_ask_all = TokenBucket(settings.admission.resets_per_second)
         self._admission = Admission(settings.admission)
         self._proofs = AddressValidation()
@@ -385,15 +387,19 @@ class Endpoint:
             address = address.ipv4_mapped
         return str(address), port
 
-    def longest_silence(self) -> float:
-        """Returns the time in seconds without a datagram after which a PING is sent.
+    def probe_silence(self) -> float:
+        """Returns the seconds of silence after which a peer is probed for its end; 0 for never.
 
-        It is short, to detect the end of a peer's process, and grows with the number of
-        connections, to limit the number of datagrams.
+        With many connections it is longer, so that all idle ones together send few datagrams.
         """
-        if not self._udp.tells_refusals:
-            return math.inf
-        return max(_SILENCE, len(self._ids) / _PINGS_PER_SECOND)
+        silence = self._settings.probe_silence
+        if not self._udp.tells_refusals or not silence:
+            return 0.0
+        return max(silence, len(self._ids) / _PINGS_PER_SECOND)
+
+    def may_probe(self, now: float) -> bool:
+        """Returns whether one more connection may probe its path."""
+        return self._may_probe.take(now)
 
     # -- receiving ------------------------------------------------------------------------------
 

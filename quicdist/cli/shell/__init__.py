@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from quicdist.cli.option_groups import takes_groups
-from quicdist.cli.options import ClientOptions, PeerNode
+from quicdist.cli.options import ClientOptions, PeerNode, peer_of
 
 _TO_CONNECT = 7.0
 """The default timeout in seconds."""
@@ -36,6 +36,7 @@ def shell(
     modules and their functions, and the exports of a Python node. Ctrl-C cancels the wait for a
     call, Ctrl-D ends the shell. If the input is not a terminal, the first failed call ends it.
     """
+    node = peer_of(node, options.dial.lookups)
     from quicdist.cli import client, terminal
     from quicdist.cli.remote_output import Printed
     from quicdist.cli.running import until_signal

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quicdist.cli.option_groups import takes_groups
-from quicdist.cli.options import ClientOptions, Json, PeerNode, Timeout
+from quicdist.cli.options import ClientOptions, Json, PeerNode, Timeout, peer_of
 
 if TYPE_CHECKING:
     from quicdist.cli.top.watching import Watch
@@ -59,6 +59,7 @@ def top(
     no code is loaded on it. A Python node must permit the call quicdist:status. If the output is
     not a terminal, or with --json, each sample is printed.
     """
+    node = peer_of(node, options.dial.lookups)
     from quicdist.cli import client, terminal
     from quicdist.cli.running import until_signal
     from quicdist.cli.top.sampling import Sort
