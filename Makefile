@@ -8,12 +8,12 @@ BIN    := $(VENV)/bin
 
 help:
 	@echo "make demo     run a Python node and a real Erlang node that exchange messages over QUIC"
-	@echo "make check    lint, type check, and all tests without sockets, processes or sleeps; three minutes"
+	@echo "make check    lint, type check, and all tests without sockets, processes or sleeps; one minute"
 	@echo "make test     run all tests in WORKERS processes"
 	@echo "make test-pure  run the tests that depend on the codec with the pure Python codec"
 	@echo "make test-all run the tests that need no Erlang on every other installed Python"
 	@echo "make test-uvloop, make test-eager  run the node tests on uvloop, or with eager tasks"
-	@echo "make test-erlangs  run the Erlang tests with each erl of QUICDIST_ERLS=erl:erl"
+	@echo "make test-erlangs  run Erlang tests with other releases of Erlang and Elixir"
 	@echo "make interop  run the interop scenarios with every available kind of peer, see interop/README.md"
 	@echo "make bench    run the benchmarks and compare with other libraries"
 	@echo "make bench-wan  run the benchmark on emulated wide-area paths (root), beside Erlang over TCP and TLS"
@@ -43,8 +43,8 @@ demo: setup
 WORKERS ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 PYTEST   = -m pytest -n $(WORKERS) --dist worksteal
 
-check: lint
-	$(BIN)/python $(PYTEST) -q -m "not io and not slow" $(ARGS)
+check: $(BIN)/.installed
+	@sh scripts/check $(BIN) $(shell getconf _NPROCESSORS_ONLN) $(ARGS)
 
 test: tools $(BIN)/.installed
 	$(BIN)/python $(PYTEST) $(ARGS)
@@ -71,6 +71,7 @@ test-uvloop: $(BIN)/.installed
 test-eager:
 	@QUICDIST_TEST_LOOP=eager WORKERS=$(WORKERS) sh scripts/test-on "$(VENV)" 3.12 $(or $(ARGS),$(LOOP_TESTS))
 
+# QUICDIST_ERLS=/opt/otp27/bin/erl:/opt/otp29/bin/erl runs all of them with each `erl` of the list.
 test-erlangs: $(BIN)/.installed
 	@WORKERS=$(WORKERS) sh scripts/test-erlangs "$(VENV)" $(ARGS)
 

@@ -19,7 +19,7 @@ from interop.carriers import Carrier, Dialer
 from interop.control import HOST, PeerError
 from interop.outcome import Column, Outcome, Verdict
 from interop.peers import CannotStart, Setting, free_port
-from interop.scenarios import SCENARIOS, Bench, Says, Scenario
+from interop.scenarios import CONNECT, SCENARIOS, Bench, Says, Scenario
 from quicdist import Identity, Node, NodeError, NodeLimits, Trust
 
 _log = logging.getLogger("interop")
@@ -113,12 +113,14 @@ async def _one(bench: Bench, scenario: Scenario, options: Options) -> Outcome:
     known = bench.carrier.limit(scenario.title, bench.dialer)
     loop = asyncio.get_running_loop()
     start = loop.time()
+    # A peer may need a second for each connection.
+    limit = options.timeout + (options.connects if scenario.title == CONNECT else 0)
     try:
-        says = await asyncio.wait_for(_play(bench, scenario), options.timeout)
+        says = await asyncio.wait_for(_play(bench, scenario), limit)
     except _NoMessages:
         return Outcome(Verdict.LIMIT, bench.carrier.no_messages)
     except TimeoutError:
-        why = f"timeout after {options.timeout:g} s"
+        why = f"timeout after {limit:g} s"
     except Exception as error:
         _log.debug("%s", traceback.format_exc())
         why = _one_line(error)

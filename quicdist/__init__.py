@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from quicdist.carriers.trust import Identity, Trust
     from quicdist.cluster.access import Access, Tracebacks
     from quicdist.cluster.dns import DnsSrv
+    from quicdist.cluster.lan import Lan, LanNode
     from quicdist.cluster.lookup import Epmd, PortInName, Table
     from quicdist.cluster.policy import Policy
     from quicdist.cluster.policy_file import PolicyError, read_policy
@@ -117,6 +118,8 @@ __all__ = [
     "Fun",
     "Identity",
     "ImproperList",
+    "Lan",
+    "LanNode",
     "Mailbox",
     "MailboxFull",
     "MailboxLimits",
@@ -183,6 +186,7 @@ _PLACES = {
     "NativeRecord Pid Port Reference",
     "runtime.aliases": "AliasMode",
     "cluster.dns": "DnsSrv",
+    "cluster.lan": "Lan LanNode",
     "node.events": "NodeDown NodeEvent NodeUp",
     "kernel.current_call": "CurrentCall current_call",
     "kernel.exports": "Run export",

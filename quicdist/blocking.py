@@ -34,30 +34,27 @@ from collections.abc import (
     Sequence,
 )
 from types import TracebackType
-from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from quicdist import etf
 from quicdist.carriers import forking
 from quicdist.carriers.trust import Identity, Trust
 from quicdist.cluster.access import AccessGiven
 from quicdist.cluster.names import facing
-from quicdist.cluster.retry import Retry
-from quicdist.errors import NodeError, NotRunning
-from quicdist.etf import Pid, Reference, Term
+from quicdist.errors import NotRunning
+from quicdist.etf import Pid, Term
 from quicdist.kernel.group_leader import Write
 from quicdist.kernel.streams.consumer import Stream
 from quicdist.kernel.streams.window import DEFAULT_WINDOW, StreamWindow
 from quicdist.limits import MailboxLimits, NodeLimits
 from quicdist.node.events import NodeEvent
-from quicdist.node.info import NodeStatistics, PeerInfo
 from quicdist.node.node import Node
 from quicdist.otp import pg, pubsub
 from quicdist.otp.blocking import BlockingGlobalNames, BlockingGroups, BlockingTopics
+from quicdist.otp.blocking_methods import Blocking, does, waits
 from quicdist.otp.logger import LoggerHandler
-from quicdist.runtime.aliases import AliasMode
-from quicdist.runtime.calls import SPAWN_REPLY, Spawned
+from quicdist.runtime.calls import CallRequest
 from quicdist.runtime.mailbox import Mailbox, Mark, Match
-from quicdist.runtime.process_table import Destination
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -136,19 +133,21 @@ class Shared:
             return made[1]
 
 
-class BlockingNode:
+class BlockingNode(Blocking):
     """A `Node` for use from threads. It starts at once; `with` or `close()` stops it.
 
     It also stops when nothing refers to it any more, and at the end of the program.
     """
+
+    _inner: Node
+    _thread: _LoopThread
 
     def __init__(self, node: Node, *peers: str) -> None:
         """Starts `node`, which must not be running, and connects to `peers`.
 
         Raises what the start and connecting raise.
         """
-        self._node = node
-        self._thread = _LoopThread(node, peers)
+        super().__init__(node, _LoopThread(node, peers))
         # Must not wait: the caller may hold any lock, such as that of a log handler.
         weakref.finalize(self, self._thread.ask_to_stop).atexit = False
 
@@ -175,60 +174,39 @@ class BlockingNode:
     @property
     def name(self) -> str:
         """The name of this node: `port@ip` or `name@host`."""
-        return self._node.name
+        return self._inner.name
 
     @property
     def creation(self) -> int:
         """The number of this incarnation. See `Node.creation`."""
-        return self._thread.do(lambda: self._node.creation)
+        return self._thread.do(lambda: self._inner.creation)
 
     @property
     def pid(self) -> Pid:
         """The process that sends and calls for the methods of this node. See `Node.pid`."""
-        return self._thread.do(lambda: self._node.pid)
+        return self._thread.do(lambda: self._inner.pid)
 
-    def drain(self, timeout: float | None = 5.0) -> bool:
-        """Refuses new work and waits until running work has ended. See `Node.drain`."""
-        return self._thread.run(self._node.drain, timeout)
-
-    def change_cookies(self, cookies: Sequence[str]) -> None:
-        """Changes the cookies of connections made from now on. See `Node.change_cookies`."""
-        self._thread.do(self._node.change_cookies, cookies)
-
-    def recheck_peers(self) -> None:
-        """Checks the certificates of all connected nodes again. See `Node.recheck_peers`."""
-        self._thread.do(self._node.recheck_peers)
+    drain = waits(Node.drain)
+    change_cookies = does(Node.change_cookies)
+    recheck_peers = does(Node.recheck_peers)
 
     @property
     def global_names(self) -> BlockingGlobalNames:
         """The names in `global`, as this visible node knows them. See `Node.global_names`."""
-        names = self._thread.do(lambda: self._node.global_names)
+        names = self._thread.do(lambda: self._inner.global_names)
         return BlockingGlobalNames(names, self._thread)
 
     def pg(self, scope: str = "pg") -> BlockingGroups:
         """Starts a scope of process groups. See `pg.start`."""
-        return BlockingGroups(self._thread.do(pg.start, self._node, scope), self._thread)
+        return BlockingGroups(self._thread.do(pg.start, self._inner, scope), self._thread)
 
     def pubsub(self, name: str, *, pool_size: int = 1) -> BlockingTopics:
         """Joins the topics of a Phoenix application. See `pubsub.start`."""
-        topics = self._thread.do(pubsub.start, self._node, name, pool_size=pool_size)
+        topics = self._thread.do(pubsub.start, self._inner, name, pool_size=pool_size)
         return BlockingTopics(topics, self._thread)
 
-    def ping(self, node: str, *, timeout: float | None = 5.0) -> bool:
-        """Returns whether a node answers. See `Node.ping`."""
-        return self._thread.run(self._node.ping, node, timeout=timeout)
-
-    def call(
-        self,
-        node: str,
-        module: str,
-        function: str,
-        args: Sequence[Term] = (),
-        *,
-        timeout: float | None = 5.0,
-    ) -> Term:
-        """Calls a function on another node and returns its result. See `Node.call`."""
-        return self._thread.run(self._node.call, node, module, function, args, timeout=timeout)
+    ping = waits(Node.ping)
+    call = waits(Node.call)
 
     def stream(
         self,
@@ -245,7 +223,7 @@ class BlockingNode:
         for token in node.stream("5555@10.0.0.7", "model", "generate", [prompt]):
             print(token)
         """
-        start = self._node.stream
+        start = self._inner.stream
         stream = self._thread.do(
             start, node, module, function, args, window=window, timeout=timeout
         )
@@ -253,13 +231,13 @@ class BlockingNode:
 
     def open_stream(self, offer: Term, *, window: StreamWindow = DEFAULT_WINDOW) -> BlockingStream:
         """Returns the items of a stream that another process offers. See `Node.open_stream`."""
-        stream = self._thread.do(self._node.open_stream, offer, window=window)
+        stream = self._thread.do(self._inner.open_stream, offer, window=window)
         return BlockingStream(stream, self._thread)
 
     @contextlib.contextmanager
     def offer_stream(self, items: Iterable[Term] | AsyncIterable[Term]) -> Iterator[Term]:
         """Offers items as a stream, while the body of the `with` runs. See `Node.offer_stream`."""
-        manager = self._thread.do(self._node.offer_stream, items)
+        manager = self._thread.do(self._inner.offer_stream, items)
         offer = self._thread.run(manager.__aenter__)
         try:
             yield offer
@@ -271,107 +249,32 @@ class BlockingNode:
         self, node: str, module: str, function: str, args: Sequence[Term] = ()
     ) -> BlockingRequest:
         """Starts a call of a function and returns at once. See `Node.send_request`."""
-        request = self._thread.do(self._node.send_request, node, module, function, args)
+        request = self._thread.do(self._inner.send_request, node, module, function, args)
         return BlockingRequest(request, self._thread)
 
-    def multicall(
-        self,
-        nodes: Iterable[str],
-        module: str,
-        function: str,
-        args: Sequence[Term] = (),
-        *,
-        timeout: float | None = 5.0,
-    ) -> list[Term | NodeError]:
-        """Calls a function on several nodes at once, as `erpc:multicall`. See `Node.multicall`."""
-        multicall = self._node.multicall
-        return self._thread.run(multicall, nodes, module, function, args, timeout=timeout)
-
-    def cast(self, node: str, module: str, function: str, args: Sequence[Term] = ()) -> None:
-        """Runs a function on another node without waiting for it. See `Node.cast`."""
-        self._thread.run(self._node.cast, node, module, function, args)
-
-    def rpc(
-        self,
-        node: str,
-        module: str,
-        function: str,
-        args: Sequence[Term] = (),
-        *,
-        timeout: float | None = 5.0,
-    ) -> Term:
-        """Calls a function through the `rex` server of a node, as `rpc:call`. See `Node.rpc`."""
-        return self._thread.run(self._node.rpc, node, module, function, args, timeout=timeout)
-
-    def gen_call(
-        self, to: Pid | str | tuple[str, str], request: Term, *, timeout: float | None = 5.0
-    ) -> Term:
-        """Calls a server and returns its answer, as `gen_server:call`. See `Node.gen_call`."""
-        return self._thread.run(self._node.gen_call, to, request, timeout=timeout)
+    multicall = waits(Node.multicall)
+    cast = waits(Node.cast)
+    rpc = waits(Node.rpc)
+    gen_call = waits(Node.gen_call)
 
     def gen_send_request(self, to: Pid | str | tuple[str, str], request: Term) -> BlockingRequest:
         """Starts a call of a server and returns at once. See `Node.gen_send_request`."""
-        made = self._thread.do(self._node.gen_send_request, to, request)
+        made = self._thread.do(self._inner.gen_send_request, to, request)
         return BlockingRequest(made, self._thread)
 
-    def gen_cast(self, to: Pid | str | tuple[str, str], request: Term) -> None:
-        """Sends a server a request without an answer. See `Node.gen_cast`."""
-        self._thread.run(self._node.gen_cast, to, request)
-
-    def multi_call(
-        self,
-        nodes: Iterable[str],
-        name: str,
-        request: Term,
-        *,
-        timeout: float | None = 5.0,
-    ) -> tuple[dict[str, Term], list[str]]:
-        """Calls the servers of one name on several nodes at once. See `Node.multi_call`."""
-        return self._thread.run(self._node.multi_call, nodes, name, request, timeout=timeout)
-
-    def send(self, to: Destination, message: Term) -> None:
-        """Sends a message to a process. See `Node.send`."""
-        self._thread.run(self._node.send, to, message)
-
-    def connect(self, node: str, *, retry: Retry | None = None) -> None:
-        """Connects to a node unless it is connected. See `Node.connect`."""
-        self._thread.run(self._node.connect, node, retry=retry)
-
-    def disconnect(self, node: str) -> bool:
-        """Closes the connection to a node at once. Returns whether there was one."""
-        return self._thread.do(self._node.disconnect, node)
-
-    def rebind(self) -> None:
-        """Opens a new socket and moves connections to it. See `Node.rebind`."""
-        self._thread.do(self._node.rebind)
-
-    def change_access(self, access: AccessGiven) -> None:
-        """Replaces the access rules. See `Node.change_access`."""
-        self._thread.do(self._node.change_access, access)
-
-    def register(self, name: str, pid: Pid) -> None:
-        """Registers a process of this node under a name. See `Node.register`."""
-        self._thread.do(self._node.register, name, pid)
-
-    def unregister(self, name: str) -> None:
-        """Removes a registered name. See `Node.unregister`."""
-        self._thread.do(self._node.unregister, name)
-
-    def whereis(self, name: str) -> Pid | None:
-        """Returns the pid of the process registered under a name, or None. See `Node.whereis`."""
-        return self._thread.do(self._node.whereis, name)
-
-    def nodes(self, *, hidden: bool = True) -> list[str]:
-        """Returns the names of the connected nodes. See `Node.nodes`."""
-        return self._thread.do(self._node.nodes, hidden=hidden)
-
-    def peer(self, node: str) -> PeerInfo:
-        """Returns what is known about a connected node and its connection. See `Node.peer`."""
-        return self._thread.do(self._node.peer, node)
-
-    def stats(self) -> NodeStatistics:
-        """Returns the state of the node at this moment. See `Node.stats`."""
-        return self._thread.do(self._node.stats)
+    gen_cast = waits(Node.gen_cast)
+    multi_call = waits(Node.multi_call)
+    send = waits(Node.send)
+    connect = waits(Node.connect)
+    disconnect = does(Node.disconnect)
+    rebind = does(Node.rebind)
+    change_access = does(Node.change_access)
+    register = does(Node.register)
+    unregister = does(Node.unregister)
+    whereis = does(Node.whereis)
+    nodes = does(Node.nodes)
+    peer = does(Node.peer)
+    stats = does(Node.stats)
 
     def log_handler(
         self, to: str, *, level: int = logging.NOTSET, limit: int = 1000
@@ -380,7 +283,7 @@ class BlockingNode:
 
         See `otp.logger.LoggerHandler`.
         """
-        return self._thread.do(LoggerHandler, self._node, to, level=level, limit=limit)
+        return self._thread.do(LoggerHandler, self._inner, to, level=level, limit=limit)
 
     def spawn(
         self,
@@ -404,7 +307,7 @@ class BlockingNode:
             await _in_thread(main, BlockingMailbox(me, self._thread), str(me))
 
         linked = None if link is None else link.process
-        made = self._thread.do(self._node.spawn, run, name=name, link=linked)
+        made = self._thread.do(self._inner.spawn, run, name=name, link=linked)
         return BlockingMailbox(made, self._thread)
 
     @contextlib.contextmanager
@@ -414,7 +317,7 @@ class BlockingNode:
         `write(text)` runs in the thread of the node and must not use the node. See
         `Node.group_leader`.
         """
-        manager = self._thread.do(self._node.group_leader, write)
+        manager = self._thread.do(self._inner.group_leader, write)
         pid = self._thread.run(manager.__aenter__)
         try:
             yield pid
@@ -434,7 +337,7 @@ class BlockingNode:
 
         Raises NameTaken.
         """
-        manager = self._thread.do(self._node.mailbox, name, limits=limits)
+        manager = self._thread.do(self._inner.mailbox, name, limits=limits)
         me = self._thread.run(manager.__aenter__)
         try:
             yield BlockingMailbox(me, self._thread)
@@ -455,7 +358,7 @@ class BlockingNode:
 
         Events from before the call are not delivered.
         """
-        subscription = self._thread.do(self._node.events)
+        subscription = self._thread.do(self._inner.events)
         self._thread.do(subscription.__enter__)
         try:
             yield iter(lambda: self._thread.run(subscription.__anext__), None)
@@ -464,64 +367,57 @@ class BlockingNode:
                 self._thread.do(subscription.__exit__, None, None, None)
 
 
-class BlockingMailbox:
+class BlockingMailbox(Blocking):
     """A `Mailbox` for use from threads. One thread at a time can receive."""
 
-    def __init__(self, mailbox: Mailbox, thread: _LoopThread) -> None:
-        self._mailbox = mailbox
-        self._thread = thread
+    _inner: Mailbox
 
     @property
     def pid(self) -> Pid:
         """The pid of this process."""
-        return self._mailbox.pid
+        return self._inner.pid
 
     @property
     def process(self) -> Mailbox:
         """The `Mailbox` in the event loop of the node."""
-        return self._mailbox
+        return self._inner
 
     @property
     def name(self) -> str | None:
         """The registered name of this process, or None."""
-        return self._mailbox.name
+        return self._inner.name
 
     @property
     def is_alive(self) -> bool:
         """Whether the process is running."""
-        return self._mailbox.is_alive
+        return self._inner.is_alive
 
     @property
     def exit_reason(self) -> Term:
         """The exit reason, once the process has ended."""
-        return self._mailbox.exit_reason
+        return self._inner.exit_reason
 
     @property
     def message_count(self) -> int:
         """The number of queued messages."""
-        return self._mailbox.message_count
+        return self._inner.message_count
 
     @property
     def dropped(self) -> int:
         """The number of messages dropped because the mailbox was full (`WhenFull.DROP`)."""
-        return self._mailbox.dropped
+        return self._inner.dropped
 
     @property
     def trap_exit(self) -> bool:
         """Whether exit signals arrive as ('EXIT', pid, reason) messages. See `Mailbox`."""
-        return self._mailbox.trap_exit
+        return self._inner.trap_exit
 
     @trap_exit.setter
     def trap_exit(self, value: bool) -> None:
-        self._mailbox.trap_exit = value
+        self._inner.trap_exit = value
 
-    def send(self, to: Destination, message: Term) -> None:
-        """Sends a message to a process. See `Mailbox.send`."""
-        self._thread.run(self._mailbox.send, to, message)
-
-    def mark(self) -> Mark:
-        """Returns the current position, for `receive(..., since=mark)`. See `Mailbox.mark`."""
-        return self._thread.do(self._mailbox.mark)
+    send = waits(Mailbox.send)
+    mark = does(Mailbox.mark)
 
     def receive(
         self,
@@ -534,165 +430,50 @@ class BlockingMailbox:
 
         `match` runs in the thread of the node and must not use the node. See `Mailbox.receive`.
         """
-        return self._thread.run(self._mailbox.receive, match, timeout, since=since)
+        return self._thread.run(self._inner.receive, match, timeout, since=since)
 
-    def wait(self) -> Term:
-        """Waits until this process has ended, and returns its exit reason."""
-        return self._thread.run(self._mailbox.wait)
-
-    def drop(self, match: Match, *, since: Mark | None = None) -> int:
-        """Removes queued messages for which `match(message)` is true. See `Mailbox.drop`."""
-        return self._thread.do(self._mailbox.drop, match, since=since)
-
-    def spawn_remote(
-        self,
-        node: str,
-        module: str,
-        function: str,
-        args: Sequence[Term] = (),
-        *,
-        link: bool = False,
-        monitor: bool = False,
-        alias: AliasMode | None = None,
-        group_leader: Pid | None = None,
-        timeout: float | None = 5.0,
-    ) -> Spawned:
-        """Spawns a process on another node. See `Mailbox.spawn_remote`."""
-        return self._thread.run(
-            self._mailbox.spawn_remote,
-            node,
-            module,
-            function,
-            args,
-            link=link,
-            monitor=monitor,
-            alias=alias,
-            group_leader=group_leader,
-            timeout=timeout,
-        )
-
-    def spawn_request(
-        self,
-        node: str,
-        module: str,
-        function: str,
-        args: Sequence[Term] = (),
-        *,
-        link: bool = False,
-        monitor: bool = False,
-        alias: AliasMode | None = None,
-        group_leader: Pid | None = None,
-        reply_tag: Term = SPAWN_REPLY,
-    ) -> Reference:
-        """Spawns a process on another node without waiting. See `Mailbox.spawn_request`."""
-        return self._thread.do(
-            self._mailbox.spawn_request,
-            node,
-            module,
-            function,
-            args,
-            link=link,
-            monitor=monitor,
-            alias=alias,
-            group_leader=group_leader,
-            reply_tag=reply_tag,
-        )
-
-    def spawn_request_abandon(self, reference: Reference) -> bool:
-        """Cancels a spawn request. See `Mailbox.spawn_request_abandon`."""
-        return self._thread.do(self._mailbox.spawn_request_abandon, reference)
-
-    def gen_call(
-        self, to: Pid | str | tuple[str, str], request: Term, *, timeout: float | None = 5.0
-    ) -> Term:
-        """Calls a server and returns its answer, as `gen_server:call`. See `Mailbox.gen_call`."""
-        return self._thread.run(self._mailbox.gen_call, to, request, timeout=timeout)
+    wait = waits(Mailbox.wait)
+    drop = does(Mailbox.drop)
+    spawn_remote = waits(Mailbox.spawn_remote)
+    spawn_request = does(Mailbox.spawn_request)
+    spawn_request_abandon = does(Mailbox.spawn_request_abandon)
+    gen_call = waits(Mailbox.gen_call)
 
     def gen_send_request(self, to: Pid | str | tuple[str, str], request: Term) -> BlockingRequest:
         """Starts a call of a server and returns at once. See `Mailbox.gen_send_request`."""
-        made = self._thread.do(self._mailbox.gen_send_request, to, request)
+        made = self._thread.do(self._inner.gen_send_request, to, request)
         return BlockingRequest(made, self._thread)
 
-    def gen_cast(self, to: Pid | str | tuple[str, str], request: Term) -> None:
-        """Sends a server a request without an answer. See `Mailbox.gen_cast`."""
-        self._thread.run(self._mailbox.gen_cast, to, request)
-
-    def link(self, other: Pid) -> None:
-        """Links to another process. See `Mailbox.link`."""
-        self._thread.do(self._mailbox.link, other)
-
-    def unlink(self, other: Pid) -> None:
-        """Removes a link. See `Mailbox.unlink`."""
-        self._thread.do(self._mailbox.unlink, other)
-
-    def exit(self, other: Pid, reason: Term) -> None:
-        """Sends an exit signal, as `erlang:exit/2`."""
-        self._thread.do(self._mailbox.exit, other, reason)
-
-    def monitor(
-        self, what: Pid | str | tuple[str, str], *, alias: AliasMode | None = None
-    ) -> Reference:
-        """Monitors a process: a ('DOWN', reference, ...) message says that it has ended.
-
-        See `Mailbox.monitor`.
-        """
-        return self._thread.do(self._mailbox.monitor, what, alias=alias)
-
-    def demonitor(self, reference: Reference) -> bool:
-        """Removes a monitor. Returns True if it was active. See `Mailbox.demonitor`."""
-        return self._thread.do(self._mailbox.demonitor, reference)
-
-    def alias(
-        self,
-        reference: Reference | None = None,
-        *,
-        mode: AliasMode = AliasMode.EXPLICIT_UNALIAS,
-    ) -> Reference:
-        """Creates a reference that messages can be sent to. See `Mailbox.alias`."""
-        return self._thread.do(self._mailbox.alias, reference, mode=mode)
-
-    def unalias(self, alias: Reference) -> bool:
-        """Deactivates an alias. Returns True if it was active. See `Mailbox.unalias`."""
-        return self._thread.do(self._mailbox.unalias, alias)
-
-    def set_group_leader(self, leader: Pid, of: Pid) -> None:
-        """Sets the group leader of the process `of`. See `Mailbox.set_group_leader`."""
-        self._thread.do(self._mailbox.set_group_leader, leader, of)
-
-    def monitor_node(self, node: str) -> None:
-        """Monitors the connection to a node. See `Mailbox.monitor_node`."""
-        self._thread.do(self._mailbox.monitor_node, node)
-
-    def demonitor_node(self, node: str) -> bool:
-        """Cancels one `monitor_node`. Returns True if there was one."""
-        return self._thread.do(self._mailbox.demonitor_node, node)
-
-    def monitor_nodes(self, *, hidden: bool = False, info: bool = False) -> None:
-        """Requests nodeup and nodedown messages. See `Mailbox.monitor_nodes`."""
-        self._thread.do(self._mailbox.monitor_nodes, hidden=hidden, info=info)
-
-    def demonitor_nodes(self) -> None:
-        """Cancels `monitor_nodes`."""
-        self._thread.do(self._mailbox.demonitor_nodes)
+    gen_cast = waits(Mailbox.gen_cast)
+    link = does(Mailbox.link)
+    unlink = does(Mailbox.unlink)
+    exit = does(Mailbox.exit)
+    monitor = does(Mailbox.monitor)
+    demonitor = does(Mailbox.demonitor)
+    alias = does(Mailbox.alias)
+    unalias = does(Mailbox.unalias)
+    set_group_leader = does(Mailbox.set_group_leader)
+    monitor_node = does(Mailbox.monitor_node)
+    demonitor_node = does(Mailbox.demonitor_node)
+    monitor_nodes = does(Mailbox.monitor_nodes)
+    demonitor_nodes = does(Mailbox.demonitor_nodes)
 
 
 BlockingMain: TypeAlias = Callable[[BlockingMailbox], object]
 """A plain function that a process runs, with its mailbox as argument."""
 
 
-class BlockingStream:
+class BlockingStream(Blocking):
     """The items of a remote generator. See `Stream`.
 
     When the loop ends, also by `break`, the remote generator is closed. `with` closes it at a
     defined moment.
     """
 
-    def __init__(self, stream: Stream, thread: _LoopThread) -> None:
-        self._stream = stream
-        self._thread = thread
+    _inner: Stream
 
     def __iter__(self) -> Iterator[Term]:
-        batches = self._stream.batches()
+        batches = self._inner.batches()
         try:
             while batch := self._thread.run(_next_batch, batches):
                 yield from batch
@@ -702,7 +483,7 @@ class BlockingStream:
 
     def close(self) -> None:
         """Ends the stream and closes the remote generator. Idempotent."""
-        self._thread.run(self._stream.aclose)
+        self._thread.run(self._inner.aclose)
 
     def __enter__(self) -> BlockingStream:
         return self
@@ -721,42 +502,22 @@ async def _next_batch(batches: AsyncIterator[list[Term]]) -> list[Term]:
     return await anext(batches, [])
 
 
-class _Request(Protocol):
-    """A started call, of a node or of a mailbox."""
-
-    async def answered(self, timeout: float | None = None) -> bool: ...
-
-    async def receive_response(self, timeout: float | None = 5.0) -> Term: ...
-
-    def abandon(self) -> bool: ...
-
-
-class BlockingRequest:
+class BlockingRequest(Blocking):
     """A started call whose answer is read later. See `CallRequest`."""
 
-    def __init__(self, request: _Request, thread: _LoopThread) -> None:
-        self._request = request
-        self._thread = thread
+    _inner: CallRequest
 
     def __str__(self) -> str:
-        return str(self._request)
+        return str(self._inner)
 
     @property
     def is_answered(self) -> bool:
         """Whether `receive_response` returns without waiting."""
         return self.answered(0)
 
-    def answered(self, timeout: float | None = None) -> bool:
-        """Waits for an answer, at most `timeout` seconds, and returns whether there is one."""
-        return self._thread.run(self._request.answered, timeout)
-
-    def receive_response(self, timeout: float | None = 5.0) -> Term:
-        """Returns the answer. Raises CallTimeout, and what the call raises."""
-        return self._thread.run(self._request.receive_response, timeout)
-
-    def abandon(self) -> bool:
-        """Abandons the call: its answer is dropped. Returns True if none had arrived."""
-        return self._thread.do(self._request.abandon)
+    answered = waits(CallRequest.answered)
+    receive_response = waits(CallRequest.receive_response)
+    abandon = does(CallRequest.abandon)
 
 
 async def _in_thread(main: BlockingMain, me: BlockingMailbox, name: str) -> None:

@@ -83,6 +83,10 @@ class Cause(enum.Enum):
     NO_ANSWER = "no_answer"
     """No packet arrived from the address before the timeout."""
 
+    BEHIND_NAT = "behind_nat"
+    """Nothing answers at the private address in the name, which is outside the networks of this
+    host. The node is behind a NAT or in another network."""
+
     ALPN = "alpn"
     """The peer supports none of the application protocols of this node (ALPN, RFC 7301)."""
 
@@ -97,6 +101,10 @@ class Cause(enum.Enum):
 
     KEY_CHANGED = "key_changed"
     """The key of the peer differs from the stored or pinned key for its name."""
+
+    NAME_AMBIGUOUS = "name_ambiguous"
+    """Another node with another key has the same name, which contains a private address. The nodes
+    are behind different NATs."""
 
     CARRIER = "carrier"
     """The peer violated the QUIC protocol or the carrier protocol above it."""
@@ -183,6 +191,7 @@ _REFUSALS = frozenset(
         *(Cause.COOKIE, Cause.NOT_ALLOWED, Cause.REFUSED_HERE, Cause.OTHER_NAME),
         *(Cause.CAPABILITIES, Cause.BINDING, Cause.SIMULTANEOUS),
         *(Cause.CERTIFICATE_OURS, Cause.CERTIFICATE_THEIRS, Cause.KEY_CHANGED),
+        Cause.NAME_AMBIGUOUS,
     }
 )
 
@@ -198,7 +207,11 @@ class NodeNameError(NodeError, ValueError):
 
 
 class CookieError(NodeError):
-    """No cookie is configured, or it cannot be read."""
+    """No cookie is configured, or it is invalid."""
+
+
+class CookieFileError(CookieError):
+    """A file of cookies cannot be read, or its content is invalid."""
 
 
 class StartError(NodeError):
@@ -284,8 +297,8 @@ class ErrorClass(enum.Enum):
 class CallError(NodeError):
     """A remote function raised an exception.
 
-    `kind` is the class of the exception, `reason` its term, and `stack` the Erlang stack trace as
-    a tuple of terms.
+    `what` describes the call, such as `lists:nth/2 on a@b`. `kind` is the class of the exception,
+    `reason` its term, and `stack` the Erlang stack trace as a tuple of terms.
     """
 
     def __init__(self, what: str, kind: ErrorClass, reason: Term, stack: Sequence[Term]) -> None:
@@ -296,6 +309,7 @@ class CallError(NodeError):
         if len(stack) > _SHOWN_FRAMES:
             text += f"\n  and {len(stack) - _SHOWN_FRAMES} more"
         super().__init__(text)
+        self.what = what
         self.kind = kind
         self.reason = reason
         self.stack = tuple(stack)

@@ -50,6 +50,10 @@ class CarrierLimits:
     max_handshake: int = 4096
     handshake_timeout: float = 7.0
     idle_timeout: float = 60.0
+    keep_alive: float = 20.0
+    """Silence after which a dialed connection sends a packet without data, so that a NAT keeps its
+    mapping: common ones forget it after 30 s. 0 disables it. Over QUIC a PING is sent after a third
+    of the idle timeout in any case, over TCP a tick after a quarter of `net_ticktime`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,17 @@ from hypothesis import HealthCheck, settings
 
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from tests.support import loops, parallel, skips, tiers, virtual_clock
-from tests.support.erlang import Erlang, erlang_available
+from tests.support.erlang import Erlang, erlang_available, why_no_erlang
+from tests.support.examples import USUAL
 
-settings.register_profile(
-    "default", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.register_profile(
-    "thorough", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+# `make check` uses "quick".
+for _name, _examples in (("quick", 20), ("default", USUAL), ("thorough", 5000)):
+    settings.register_profile(
+        _name,
+        max_examples=_examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 # In the background of a script, or under nohup, this process and its children would ignore these
@@ -73,7 +76,7 @@ def _log_of_its_own() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if erlang_available():
         return
-    skip = pytest.mark.skip(reason="no Erlang on the PATH: sudo apt-get install erlang-base")
+    skip = pytest.mark.skip(reason=why_no_erlang())
     for item in items:
         if item.get_closest_marker("erlang"):
             item.add_marker(skip)

@@ -85,3 +85,29 @@ def test_the_core_has_no_clock_no_socket_and_no_coroutine(package: str) -> None:
         assert used == set(), path
         tree = ast.walk(ast.parse(path.read_text("utf-8")))
         assert not any(isinstance(node, ast.AsyncFunctionDef) for node in tree), path
+
+
+TAKE_NOW = [
+    *(f"carriers/{name}.py" for name in ("half_open", "token_bucket")),
+    *(f"carriers/quic/{name}.py" for name in ("admission", "closed_port", "closing", "gaps")),
+    *(f"carriers/quic/{name}.py" for name in ("keep_alive", "receive_window", "send_window")),
+    *(f"cluster/{name}.py" for name in ("handshake_deadlines", "liveness")),
+    "runtime/rate_limit.py",
+]
+"""Modules whose objects take the time and return what to do, besides congestion control."""
+
+
+def test_what_takes_the_time_has_no_clock_and_no_timer() -> None:
+    congestion = sorted((PACKAGE / "carriers/quic/congestion").rglob("*.py"))
+    for path in [*(PACKAGE / name for name in TAKE_NOW), *congestion]:
+        used = {module.partition(".")[0] for _, module in imports_of(path)} & IMPURE
+        assert used == set(), path
+
+
+@pytest.mark.parametrize("shell", ["carriers/quic/connection.py", "cluster/peer.py"])
+def test_a_connection_has_one_timer(shell: str) -> None:
+    """All its deadlines are decided elsewhere and share an `Alarm`."""
+    tree = list(ast.walk(ast.parse((PACKAGE / shell).read_text("utf-8"))))
+    names = [node.attr for node in tree if isinstance(node, ast.Attribute)]
+    assert not {"call_later", "call_at"} & set(names)
+    assert [node.id for node in tree if isinstance(node, ast.Name)].count("Alarm") == 1

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuzz.targets import NAMES, load
+from tests.support.examples import examples
 
 
 @functools.cache
@@ -28,7 +29,7 @@ def test_seeds_are_no_findings(name: str) -> None:
 def test_nor_is_what_lies_near_them(name: str) -> None:
     check = load(name).check
 
-    @settings(max_examples=100)
+    @settings(max_examples=examples(100))
     @given(st.sampled_from(seeds(name)), st.data())
     def near(seed: bytes, data: st.DataObject) -> None:
         for _ in range(data.draw(st.integers(1, 3))):

@@ -6,6 +6,7 @@ import ast
 import json
 import logging
 import re
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import quicdist
 from quicdist import NoConnection
 from quicdist.cli.jsonlog import JsonFormatter
+from quicdist.cli.sanitize import SanitizingFormatter
 from quicdist.log_escaping import LOGGERS, LogEscaping
 from tests.node.memory import Hub
 from tests.node.test_two_nodes import make
@@ -69,6 +71,51 @@ def test_a_line_stays_one_whatever_a_peer_put_in_it(caplog: pytest.LogCaptureFix
     logger = logging.getLogger("quicdist.node")
     logger.warning("%s is refused", "a@b\n12:00:00 INFO root is up\x1b[2J\u202e")
     assert caplog.messages == [r"a@b\n12:00:00 INFO root is up\x1b[2J\u202e is refused"]
+
+
+FORGED = "x\n12:00:00 INFO root is up\x1b[2J"
+
+
+def failed() -> BaseException:
+    """An exception with foreign text in each place that a traceback shows."""
+    try:
+        try:
+            raise KeyError(FORGED)
+        except KeyError:
+            error = ExceptionGroup(FORGED, [ValueError(FORGED), OSError(2, FORGED, FORGED)])
+            error.add_note(FORGED)
+            raise error from RuntimeError(FORGED)
+    except ExceptionGroup as group:
+        return group
+
+
+@pytest.mark.parametrize(
+    "formatter", [logging.Formatter("%(message)s"), JsonFormatter(), SanitizingFormatter()]
+)
+def test_a_traceback_contains_no_line_of_a_peer(formatter: logging.Formatter) -> None:
+    record = logging.makeLogRecord({"name": "quicdist.node", "msg": "failed", "args": ()})
+    error = failed()
+    record.exc_info = (type(error), error, error.__traceback__)
+    assert logging.getLogger("quicdist.node").filter(record)
+    shown = formatter.format(record)
+    text = json.loads(shown)["traceback"] if isinstance(formatter, JsonFormatter) else shown
+    assert "\x1b" not in text
+    lines = text.split("\n")
+    assert not any(line.strip(" |").startswith("12:00:00") for line in lines)
+    assert sum(r"INFO root is up\x1b[2J" in line for line in lines) == 5
+    assert any(line.strip(" |").startswith("File") for line in lines)
+    if isinstance(formatter, JsonFormatter):
+        assert "\n" not in shown
+
+
+def test_an_ordinary_traceback_looks_as_ever(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("quicdist.node")
+    try:
+        raise ValueError("text")
+    except ValueError as error:
+        logger.exception("failed")
+        expected = "".join(traceback.format_exception(error)).rstrip("\n")
+    assert caplog.records[0].exc_text == expected
 
 
 def test_every_logger_keeps_lines_one() -> None:

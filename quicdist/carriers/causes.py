@@ -48,7 +48,7 @@ _NO_ALPN = frozenset({40, 120})
 `handshake_failure`, which older aioquic releases send instead. QUIC requires TLS 1.3, so
 `handshake_failure` rarely has another reason."""
 
-_RANKS = MappingProxyType({Cause.PORT_CLOSED: 0, Cause.NO_ANSWER: 1})
+_RANKS = MappingProxyType({Cause.PORT_CLOSED: 0, Cause.BEHIND_NAT: 1, Cause.NO_ANSWER: 2})
 
 _CERTIFICATE_ALERTS = frozenset(int(alert) for alert in Alert)
 
@@ -58,9 +58,9 @@ def rank(cause: Cause) -> int:
 
     The cause with the highest rank is reported. `PORT_CLOSED` ranks lowest, because anyone can
     forge the ICMP message behind it: the port counts as closed only if every address reports that.
-    `NO_ANSWER` ranks second, and all other causes rank highest.
+    `BEHIND_NAT` and `NO_ANSWER` rank next, and all other causes rank highest.
     """
-    return _RANKS.get(cause, 2)
+    return _RANKS.get(cause, 3)
 
 
 def of_errno(number: int | None) -> Cause:

@@ -18,12 +18,19 @@ import sys
 import termios
 import threading
 from collections.abc import Callable, Sequence
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from quicdist.carriers import causes
-from quicdist.carriers.base import CloseKind, CloseReason, ConnectionHandler, ConnectionStatistics
+from quicdist.carriers.base import (
+    CloseKind,
+    CloseReason,
+    ConnectionHandler,
+    ConnectionStatistics,
+    DialError,
+)
 from quicdist.carriers.coalesce import joined
 from quicdist.carriers.forking import descriptors_of, keep_from_children
+from quicdist.carriers.polling import poll_until
 from quicdist.carriers.trust import Verifier
 from quicdist.errors import Cause
 from quicdist.limits import CarrierLimits
@@ -36,9 +43,6 @@ from quicdist.protocol.role import Role
 _READ_SIZE = 256 * 1024
 
 ConnectionT = TypeVar("ConnectionT", bound="TcpConnection")
-
-_FLUSH_POLL = 0.005
-"""Seconds between two reads of the size of the kernel's send queue, which has no event."""
 
 _LAST_WRITE = 0.02
 """Seconds that the kernel has, after a close, to accept the data queued before it."""
@@ -175,16 +179,19 @@ class TcpConnection(asyncio.BufferedProtocol):
         means that the local kernel has accepted it. TCP does not report what the peer's program
         has read.
         """
-        deadline = self._loop.time() + timeout
-        while not self._closed:
-            self._write_queue()
-            if not self._pending() and not self._in_kernel():
-                return True
-            left = deadline - self._loop.time()
-            if left <= 0:
-                return False
-            await asyncio.sleep(min(_FLUSH_POLL, left))
-        return False
+        self._write_queue()
+        await poll_until(lambda: self._closed is not None or self._is_flushed(), timeout)
+        return self._closed is None and self._is_flushed()
+
+    def _is_flushed(self) -> bool:
+        """Returns whether nothing is queued here or unacknowledged in the kernel.
+
+        Linux has no event for an acknowledgement of data that was sent before. A socket is writable
+        when there is room. With SO_TIMESTAMPING the kernel reports acknowledgements, but only of
+        data that is written later, and through the error queue, which asyncio and uvloop treat as
+        an error of the socket. So SIOCOUTQ has to be polled.
+        """
+        return not self._pending() and not self._in_kernel()
 
     def check_name(self, node: str) -> None:
         """Raises PeerRefused if a key is known for that name, since plain TCP presents no key."""
@@ -227,6 +234,8 @@ class TcpConnection(asyncio.BufferedProtocol):
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if self.role is Role.DIALER:
+                _keep_alive(sock, self._limits.keep_alive)
         self._peer_address = _address(transport.get_extra_info("peername"))
         self._local_address = _address(transport.get_extra_info("sockname"))
         # The transport only gets the low watermark: the high one includes this class's queue.
@@ -477,7 +486,8 @@ async def dial(
 ) -> TcpConnection:
     """Connects to the distribution port of a node.
 
-    Raises OSError if the connection fails, and TimeoutError after `timeout` seconds.
+    Raises DialError if the connection fails, OSError if the name of the host has no address, and
+    TimeoutError after `timeout` seconds.
     """
     bounds = limits or CarrierLimits()
     return await connect(host, port, lambda: TcpConnection(Role.DIALER, bounds), timeout=timeout)
@@ -495,14 +505,61 @@ async def connect(
 
     Raises the same errors as `dial`.
     """
-    loop = asyncio.get_running_loop()
     try:
-        _, connection = await asyncio.wait_for(
-            loop.create_connection(make, host, port, ssl=tls), timeout
-        )
+        async with asyncio.timeout(timeout):
+            return await _connect_to_any(host, port, make, tls)
     except TimeoutError:
         raise TimeoutError(f"no answer from {host}:{port} within {timeout:g} s") from None
-    return connection
+
+
+async def _connect_to_any(
+    host: str, port: int, make: Callable[[], ConnectionT], tls: ssl.SSLContext | None
+) -> ConnectionT:
+    """Tries the addresses of a host in turn.
+
+    Raises DialError with the failure of the highest `causes.rank`. asyncio would raise an OSError
+    without an errno.
+    """
+    loop = asyncio.get_running_loop()
+    failures: list[OSError] = []
+    for *_, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        try:
+            _, connection = await loop.create_connection(
+                make,
+                _with_scope(address),
+                port,
+                ssl=tls,
+                server_hostname=None if tls is None else host,
+            )
+        except OSError as error:
+            failures.append(error)
+        else:
+            return connection
+    worst = max(failures, key=lambda one: causes.rank(causes.of_error(one)))
+    if isinstance(worst, ssl.SSLError):
+        raise worst
+    text = os.strerror(worst.errno).lower() if worst.errno else str(worst)
+    raise DialError(f"{host}:{port}: {text}", causes.of_error(worst)) from worst
+
+
+def _with_scope(address: tuple[Any, ...]) -> str:
+    """Returns the IP address, with the scope id of a link-local one (RFC 4007)."""
+    ip, _, *others = address
+    scope = others[1] if others else 0
+    return f"{str(ip).partition('%')[0]}%{scope}" if scope else str(ip)
+
+
+def _keep_alive(sock: socket.socket, seconds: float) -> None:
+    """Sets the interval of keepalive probes (tcp(7)); 0 leaves the interval of the kernel.
+
+    A probe that is not answered is repeated at the same interval. After nine, the kernel ends the
+    connection, which is later than `net_ticktime`.
+    """
+    # macOS has the first option under another name.
+    for name in ("TCP_KEEPIDLE", "TCP_KEEPALIVE", "TCP_KEEPINTVL"):
+        option = getattr(socket, name, None)
+        if option is not None and seconds > 0:
+            sock.setsockopt(socket.IPPROTO_TCP, option, max(1, round(seconds)))
 
 
 def _address(name: object) -> tuple[str, int]:

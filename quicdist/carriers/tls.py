@@ -57,7 +57,7 @@ class TlsConnection(TcpConnection):
         Raises PeerRefused if its certificate does not match.
         """
         if self.role is Role.LISTENER:
-            self._verifier.named(node, self.certificates)
+            self._verifier.named(node, self.certificates, self.peer_address[0])
 
     @property
     def peer_fingerprint(self) -> str:
@@ -66,7 +66,8 @@ class TlsConnection(TcpConnection):
 
     def check_again(self, node: str) -> None:
         """Verifies the peer again. Raises PeerRefused if it would be rejected now."""
-        self._verifier.again(node, self.certificates, dialed=self.role is Role.DIALER)
+        is_dialed, seen = self.role is Role.DIALER, self.peer_address[0]
+        self._verifier.again(node, self.certificates, dialed=is_dialed, observed=seen)
 
     def must_bind(self, node: str) -> bool:
         """Returns whether that node's cookie proof must be bound to the TLS session.
@@ -81,7 +82,8 @@ class TlsConnection(TcpConnection):
         Raises PeerRefused if another key is stored for the node.
         """
         if self.role is Role.LISTENER:
-            self._verifier.learn_dialer(node, self.certificates, bound=bound)
+            seen = self.peer_address[0]
+            self._verifier.learn_dialer(node, self.certificates, bound=bound, observed=seen)
         else:
             self._verifier.learn_dialed(node, self.certificates, bound=bound)
 

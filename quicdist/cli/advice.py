@@ -42,11 +42,13 @@ ADVICE = MappingProxyType(
         Cause.UNREACHABLE: (ExitCode.UNREACHABLE, "there is no route to that address"),
         Cause.PORT_CLOSED: (ExitCode.UNREACHABLE, _RUNS),
         Cause.NO_ANSWER: (ExitCode.UNREACHABLE, _RUNS),
+        Cause.BEHIND_NAT: (ExitCode.UNREACHABLE, ""),  # the error text says what helps
         Cause.ALPN: (ExitCode.UNREACHABLE, "another program or a newer quicdist uses that port"),
         Cause.TLS: (ExitCode.UNREACHABLE, ""),
         Cause.CERTIFICATE_OURS: (ExitCode.REFUSED, _TRUST),
         Cause.CERTIFICATE_THEIRS: (ExitCode.REFUSED, _TRUST),
         Cause.KEY_CHANGED: (ExitCode.REFUSED, ""),  # the error text contains the command
+        Cause.NAME_AMBIGUOUS: (ExitCode.REFUSED, ""),
         Cause.CARRIER: (ExitCode.UNREACHABLE, ""),
         Cause.COOKIE: (
             ExitCode.REFUSED,

@@ -11,25 +11,8 @@ import typer
 
 from quicdist.cli import completion
 from quicdist.cli.exit_codes import ExitCode, Problem
-from quicdist.cli.options import (
-    Certificate,
-    Cookie,
-    CookieFile,
-    Crl,
-    Json,
-    Key,
-    KeyPassphraseFile,
-    Lookups,
-    OwnName,
-    PeerNode,
-    Quiet,
-    RequireBinding,
-    RequireTls,
-    Security,
-    Timeout,
-    Trusted,
-    Verbose,
-)
+from quicdist.cli.option_groups import takes_groups
+from quicdist.cli.options import ClientOptions, Json, PeerNode, Quiet, Timeout, peer_of
 from quicdist.cli.sanitize import harmless, harmless_term
 
 if TYPE_CHECKING:
@@ -38,6 +21,7 @@ if TYPE_CHECKING:
     from quicdist.node.node import Node
 
 
+@takes_groups
 def call(
     node: PeerNode,
     module: Annotated[
@@ -67,21 +51,11 @@ def call(
             show_default=False,
         ),
     ] = None,
-    cookie: Cookie = None,
-    name: OwnName = None,
     timeout: Timeout = 5.0,
-    lookups: Lookups = None,
-    trust: Trusted = "first-use",
-    cert: Certificate = None,
-    key: Key = None,
     as_json: Json = False,
     quiet: Quiet = False,
-    key_passphrase_file: KeyPassphraseFile = None,
-    cookie_file: CookieFile = None,
-    crl: Crl = None,
-    require_tls: RequireTls = False,
-    require_binding: RequireBinding = False,
-    verbose: Verbose = 0,
+    *,
+    options: ClientOptions,
 ) -> None:
     """Call M:F with ARGS on NODE and print the result in Erlang notation.
 
@@ -91,6 +65,7 @@ def call(
     A pid in ARGS is written as the shell of NODE prints it, or with the name of its node:
     <'5555@127.0.0.1'.94.0>. With -v the stack trace of a failed call is printed too.
     """
+    node = peer_of(node, options.dial.lookups)
     from quicdist.cli import client
     from quicdist.cli.json_output import json_value, print_object
     from quicdist.cli.remote_output import Printed
@@ -99,23 +74,11 @@ def call(
 
     words = (module, function, arguments or [])
     _wanted(node, 0, *words)
-    settings = client.Settings(
-        node,
-        cookie,
-        name,
-        trust,
-        cert,
-        key,
-        timeout,
-        verbose,
-        lookups,
-        Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
-    )
     printed = Printed(lambda: sys.stderr)
     write = _drop if quiet else printed
 
     async def main() -> Term:
-        async with client.connected(settings, on_output=write) as ours:
+        async with client.connected(node, options, timeout, on_output=write) as ours:
             wanted = _wanted(node, ours.peer(node).creation, *words)
             try:
                 return await called(ours, node, wanted, timeout)
@@ -123,9 +86,9 @@ def call(
                 printed.end_line()
 
     try:
-        result = client.run(main(), verbose)
+        result = client.run(main(), options.verbose)
     except CallError as error:
-        if verbose:
+        if options.verbose:
             show_details(error)
         raise problem(error) from None
     text = harmless_term(format_term(result, node=node))
@@ -156,7 +119,7 @@ def _wanted(
     from quicdist.cli import client
     from quicdist.etf.notation import NotationError, parse_call
 
-    module = unaliased(module)
+    typed, module = module, unaliased(module)
     if function is None:
         try:
             return parse_call(module, node=node, creation=creation)
@@ -164,7 +127,7 @@ def _wanted(
             if "(" in module:
                 raise Problem(ExitCode.USAGE, f"invalid call {module!r}: {error}") from None
             raise Problem(
-                ExitCode.USAGE, f"{module!r} is not a call: expected M F ARGS or 'M:F(...)'"
+                ExitCode.USAGE, f"{typed!r} is not a call: expected M F ARGS or 'M:F(...)'"
             ) from None
     if ":" in module and function.lstrip().startswith("["):
         (module, function), arguments = _parted(module), [function, *arguments]
@@ -181,21 +144,28 @@ def _wanted(
 
 
 _ALIAS = re.compile(
-    r"\s*(?:Elixir\.)?(?P<module>[A-Z]\w*(?:\.[A-Z]\w*)*)"
+    r"\s*(?::(?P<erlang>[a-z]\w*)|(?:Elixir\.)?(?P<module>[A-Z]\w*(?:\.[A-Z]\w*)*))"
     r"(?:[.:](?P<function>[a-z_]\w*[?!]?)(?P<rest>\s*\(.*)?)?\s*",
     re.DOTALL,
 )
 
 
-def unaliased(text: str) -> str:
-    """Expands an Elixir alias at the start of a module, function or call in Erlang notation.
+_QUOTED_CALL = re.compile(r"\s*'Elixir\.[^':(]*:[^']*'\s*")
+"""A call whose quotes the shell has not removed."""
 
-    `Shop.report(1)` becomes 'Elixir.Shop':'report'(1). Other text is returned unchanged.
+
+def unaliased(text: str) -> str:
+    """Returns a module, a function or a call in Erlang notation.
+
+    `Shop.report(1)` becomes 'Elixir.Shop':'report'(1), and `:lists.seq(1, 3)` becomes
+    'lists':'seq'(1, 3). Text in neither form of Elixir is returned unchanged.
     """
+    if _QUOTED_CALL.fullmatch(text):
+        text = text.strip()[1:-1]
     match = _ALIAS.fullmatch(text)
     if match is None:
         return text
-    module = f"'Elixir.{match['module']}'"
+    module = f"'{match['erlang']}'" if match["erlang"] else f"'Elixir.{match['module']}'"
     if match["function"] is None:
         return module
     return f"{module}:'{match['function']}'{match['rest'] or ''}"
@@ -219,14 +189,13 @@ def problem(error: CallError) -> Problem:
     match error.reason:
         case ("python_error", str(kind), bytes(text), bytes()):
             # The answer of a quicdist node. -v shows its traceback.
-            what = str(error).split(" ended with ")[0]
-            return Problem(ExitCode.NO, f"{what} raised {kind}: {text.decode(errors='replace')}")
+            why = text.decode(errors="replace")
+            return Problem(ExitCode.NO, f"{error.what} raised {kind}: {why}")
         case ("signal", ("python_error", str(kind), bytes(text), bytes())):
             # The function has returned, but its value could not be sent.
-            what = str(error).split(" ended with ")[0]
             why = text.decode(errors="replace")
             return Problem(
-                ExitCode.NO, f"{what} returned a value that cannot be sent: {kind}: {why}"
+                ExitCode.NO, f"{error.what} returned a value that cannot be sent: {kind}: {why}"
             )
     return Problem(ExitCode.NO, str(error).split("\n")[0])
 

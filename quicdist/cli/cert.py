@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,6 +54,7 @@ def make(
         ),
     ] = None,
     directory: _Directory = None,
+    as_json: Json = False,
 ) -> None:
     """Make a certificate and its key, unless there is one for all of HOST.
 
@@ -65,11 +67,16 @@ def make(
     for host in hosts or []:
         _check_host(host)
     wanted = hosts or ["127.0.0.1", "localhost"]
+    certificates: list[Value] = []
     for host in wanted:
         others = [other for other in wanted if other != host]
         kept = Identity.kept([host, *others], place)
-        _print(kept.certificate, certificate_file(host, place))
-    print(f"key          {place / 'key.pem'}")
+        fields = _fields(kept.certificate, certificate_file(host, place))
+        certificates.append(fields)
+        if not as_json:
+            _print_fields(fields)
+    key: dict[str, Value] = {"key": str(place / "key.pem")}
+    _print({"certificates": certificates, **key} if as_json else key, as_json=as_json)
 
 
 @app.command()
@@ -104,12 +111,8 @@ def show(
                 print_object({"certificates": shown})
     elif (place / "key.pem").exists():
         fingerprint = Identity.kept([], place).fingerprint
-        if as_json:
-            key = str(place / "key.pem")
-            print_object({"certificates": [], "key": key, "fingerprint": fingerprint})
-            return
-        print(f"key          {place / 'key.pem'}")
-        print(f"fingerprint  {fingerprint}")
+        key = {"key": str(place / "key.pem"), "fingerprint": fingerprint}
+        _print({"certificates": [], **key} if as_json else {**key}, as_json=as_json)
     else:
         raise Problem(ExitCode.LOCAL, f"{place}: no certificate; `quicdist cert make` makes one")
 
@@ -141,6 +144,7 @@ def ca(
         str, typer.Option("--name", metavar="TEXT", help="The name of the authority.")
     ] = "quicdist authority",
     days: Annotated[int, typer.Option("--days", min=1, help="The validity in days.")] = 3650,
+    as_json: Json = False,
 ) -> None:
     """Make an authority: ca.pem for every node, and ca-key.pem, which must stay secret.
 
@@ -161,9 +165,8 @@ def ca(
     _write(key, key_pem(made.key), 0o600)
     _write(crl, revocation_list(made, [], days).public_bytes(Encoding.PEM), 0o644)
     _write(certificate, pem([made.certificate]), 0o644)
-    _print(made.certificate, certificate)
-    print(f"key          {key}")
-    print(f"list         {crl}: 0 revoked")
+    fields = {**_fields(made.certificate, certificate), "key": str(key)}
+    _print({**fields, **_list(crl, 0)}, as_json=as_json)
 
 
 @app.command()
@@ -184,6 +187,7 @@ def issue(
         typer.Option("--out", metavar="FILE", help="By default NAME.pem.", show_default=False),
     ] = None,
     days: Annotated[int, typer.Option("--days", min=1, help="The validity in days.")] = 365,
+    as_json: Json = False,
 ) -> None:
     """Issue a certificate for a node. The file has the certificate and its key, for --cert.
 
@@ -202,7 +206,7 @@ def issue(
     issued = issue_by(authority, nodes, hosts, days)
     path = out or Path(f"{names[0]}.pem")
     _write(path, key_pem(issued.key) + pem([issued.certificate, *issued.chain]), 0o600)
-    _print(issued.certificate, path)
+    _print(_fields(issued.certificate, path), as_json=as_json)
 
 
 @app.command()
@@ -217,6 +221,7 @@ def revoke(
     days: Annotated[
         int, typer.Option("--days", min=1, help="Days until the next update of the list.")
     ] = 3650,
+    as_json: Json = False,
 ) -> None:
     """Revoke a certificate: add it to crl.pem next to ca.pem, the file for --crl.
 
@@ -236,12 +241,12 @@ def revoke(
     certificate = read_certificates(file)[0]
     revoked = revoke_by(authority, certificate, former, days)
     _write(path, revoked.public_bytes(Encoding.PEM), 0o644)
-    print(f"serial       {certificate.serial_number:x}")
-    print(f"list         {path}: {len(revoked)} revoked")
+    serial: dict[str, Value] = {"serial": f"{certificate.serial_number:x}"}
+    _print({**serial, **_list(path, len(revoked))}, as_json=as_json)
 
 
 @app.command()
-def rotate(directory: _Directory = None) -> None:
+def rotate(directory: _Directory = None, as_json: Json = False) -> None:
     """Make a new key for the nodes of this machine.
 
     Running nodes use it for their next connection. For 30 days the old key signs the new one, and
@@ -251,7 +256,7 @@ def rotate(directory: _Directory = None) -> None:
 
     place = state_directory() if directory is None else directory
     Identity.rotate(place)
-    print(f"fingerprint  {Identity.kept([], place).fingerprint}")
+    _print({"fingerprint": Identity.kept([], place).fingerprint}, as_json=as_json)
 
 
 @app.command()
@@ -303,6 +308,7 @@ def accept(
         ),
     ],
     known_nodes: _KnownNodes = None,
+    as_json: Json = False,
 ) -> None:
     """Trust a node with this key, and with no other key."""
     from quicdist.carriers.trust import CertificateError
@@ -315,13 +321,17 @@ def accept(
     except CertificateError as error:
         raise Problem(ExitCode.USAGE, str(error)) from None
     KnownNodes(path).accept(read(node), wanted)
-    print(f"accepted     {node}, in {path}")
+    if as_json:
+        print_object({"accepted": node, "known_nodes": str(path)})
+    else:
+        print(f"accepted     {node}, in {path}")
 
 
 @app.command()
 def forget(
     node: Annotated[str, typer.Argument(metavar="NODE", help="A node's name.", show_default=False)],
     known_nodes: _KnownNodes = None,
+    as_json: Json = False,
 ) -> None:
     """Remove the known key of a node. The next key that it presents is trusted.
 
@@ -331,9 +341,12 @@ def forget(
     from quicdist.carriers.trust.names import read
 
     path = _known_nodes(known_nodes)
-    if not path.exists() or not KnownNodes(path).forget(read(node)):
+    if not os.path.lexists(path) or not KnownNodes(path).forget(read(node)):
         raise Problem(ExitCode.NO, f"{path}: no key of {node} is known")
-    print(f"forgotten    {node}, in {path}")
+    if as_json:
+        print_object({"forgotten": node, "known_nodes": str(path)})
+    else:
+        print(f"forgotten    {node}, in {path}")
 
 
 async def _presented(node: str, timeout: float) -> Certificates:
@@ -376,8 +389,16 @@ def _write(path: Path, data: bytes, mode: int) -> None:
     files.write(path, data, mode=mode)
 
 
-def _print(certificate: x509.Certificate, path: Path | str) -> None:
-    _print_fields(_fields(certificate, path))
+def _list(path: Path, revoked: int) -> dict[str, Value]:
+    """Returns the fields of a list of revoked certificates."""
+    return {"list": str(path), "revoked": revoked}
+
+
+def _print(fields: dict[str, Value], *, as_json: bool) -> None:
+    if as_json:
+        print_object(fields)
+    else:
+        _print_fields(fields)
 
 
 def _print_fields(fields: dict[str, Value]) -> None:

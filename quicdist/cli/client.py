@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import AsyncIterator, Coroutine
 from typing import TYPE_CHECKING, TypeVar
 
 from quicdist.cli.exit_codes import ExitCode, Problem
-from quicdist.cli.options import Security, identity, looked_up, start_logging
+from quicdist.cli.options import ClientOptions, looked_up, start_logging
 
 if TYPE_CHECKING:
     from quicdist.etf import Term
@@ -20,51 +18,38 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The options that concern the connection to the other node."""
-
-    peer: str
-    cookie: str | None
-    name: str | None
-    trust: str
-    certificate: Path | None
-    key: Path | None
-    timeout: float
-    verbose: int
-    lookups: Sequence[str] | None = None
-    security: Security = field(default_factory=Security)
-
-
 @contextlib.asynccontextmanager
-async def connected(settings: Settings, *, on_output: Write | None = None) -> AsyncIterator[Node]:
-    """A node that is connected to the peer. `on_output` is that of Node.
+async def connected(
+    peer: str, options: ClientOptions, timeout: float, *, on_output: Write | None = None
+) -> AsyncIterator[Node]:
+    """A node that is connected to `peer` within `timeout` seconds. `on_output` is that of Node.
 
     Raises what Node raises, such as NoConnection.
     """
-    from quicdist.cluster.names import NodeName, facing
+    from quicdist.cluster.lookup import facing_found
+    from quicdist.cluster.names import NodeName
     from quicdist.errors import NoConnection
     from quicdist.limits import NodeLimits
     from quicdist.node.node import Node
 
-    NodeName.parse(settings.peer)
-    name = settings.name or facing(settings.peer)
-    security = settings.security
-    shown = identity(settings.certificate, settings.key, security.key_passphrase_file)
+    NodeName.parse(peer)
+    dial = options.dial
+    identity = dial.tls.identity()
+    lookups = looked_up(dial.lookups)
     node = Node(
-        name,
-        cookie=security.cookie(settings.cookie),
-        identity=shown,
-        trust=security.trust(settings.trust),
-        lookups=looked_up(settings.lookups),
-        limits=NodeLimits(connect_timeout=settings.timeout, handshake_timeout=settings.timeout),
+        dial.name or await facing_found(peer, lookups, timeout),
+        cookie=dial.cookies.cookies(),
+        identity=identity,
+        trust=options.require.of(dial.tls.trusted()),
+        lookups=lookups,
+        limits=NodeLimits(connect_timeout=timeout, handshake_timeout=timeout),
         on_output=on_output,
     )
     async with node:
         try:
-            await node.connect(settings.peer)
+            await node.connect(peer)
         except NoConnection as error:
-            objection = shown and shown.objection(node.name)
+            objection = identity and identity.objection(node.name)
             if objection is None or not error.is_refusal:
                 raise
             text = f"{error.reason}; {objection}; set the own name with --name"

@@ -45,22 +45,15 @@ async def _ask(node: str, params: Mapping[str, object], incomplete: str) -> list
     import os
 
     from quicdist.cli import client
+    from quicdist.cli.options import ClientOptions, CookieOptions, DialOptions, TlsOptions
     from quicdist.cli.shell.names import Names
 
     logging.disable()
     cookie = params.get("cookie") or os.environ.get("QUICDIST_COOKIE")
     trust = params.get("trust") or "first-use"
-    settings = client.Settings(
-        node,
-        str(cookie) if cookie else None,
-        None,
-        str(trust),
-        None,
-        None,
-        _TIMEOUT,
-        0,
-    )
-    async with asyncio.timeout(2 * _TIMEOUT), client.connected(settings) as ours:
+    cookies = CookieOptions(str(cookie) if cookie else None)
+    options = ClientOptions(DialOptions(cookies, tls=TlsOptions(str(trust))))
+    async with asyncio.timeout(2 * _TIMEOUT), client.connected(node, options, _TIMEOUT) as ours:
         found = await Names(ours, node).matching(incomplete)
     kept = {one: incomplete[: len(incomplete) - one.typed] for one in found}
     return [f"{before}{one.text.rstrip('()')}" for one, before in kept.items()]

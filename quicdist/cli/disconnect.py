@@ -7,25 +7,11 @@ from typing import Annotated
 import typer
 
 from quicdist.cli.exit_codes import ExitCode, Problem
-from quicdist.cli.options import (
-    Certificate,
-    Cookie,
-    CookieFile,
-    Crl,
-    Key,
-    KeyPassphraseFile,
-    Lookups,
-    OwnName,
-    PeerNode,
-    RequireBinding,
-    RequireTls,
-    Security,
-    Timeout,
-    Trusted,
-    Verbose,
-)
+from quicdist.cli.option_groups import takes_groups
+from quicdist.cli.options import ClientOptions, PeerNode, Timeout, peer_of
 
 
+@takes_groups
 def disconnect(
     node: PeerNode,
     peer: Annotated[
@@ -36,19 +22,9 @@ def disconnect(
             show_default=False,
         ),
     ],
-    cookie: Cookie = None,
-    name: OwnName = None,
     timeout: Timeout = 5.0,
-    lookups: Lookups = None,
-    trust: Trusted = "first-use",
-    cert: Certificate = None,
-    key: Key = None,
-    key_passphrase_file: KeyPassphraseFile = None,
-    cookie_file: CookieFile = None,
-    crl: Crl = None,
-    require_tls: RequireTls = False,
-    require_binding: RequireBinding = False,
-    verbose: Verbose = 0,
+    *,
+    options: ClientOptions,
 ) -> None:
     """Close the connection of NODE to PEER, as erlang:disconnect_node/1 on NODE does.
 
@@ -57,6 +33,7 @@ def disconnect(
     erlang:disconnect_node in full. PEER can connect again: to prevent that, remove its pin, revoke
     its certificate or change the policy first.
     """
+    node = peer_of(node, options.dial.lookups)
     from quicdist.cli import client
     from quicdist.cli.call import called, problem
     from quicdist.cli.exported_functions import is_undefined
@@ -65,26 +42,14 @@ def disconnect(
     from quicdist.etf import Atom, Term
 
     NodeName.parse(peer)
-    settings = client.Settings(
-        node,
-        cookie,
-        name,
-        trust,
-        cert,
-        key,
-        timeout,
-        verbose,
-        lookups,
-        Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
-    )
 
     async def main() -> object:
-        async with client.connected(settings) as ours:
+        async with client.connected(node, options, timeout) as ours:
             args: list[Term] = [Atom(peer)]
             return await called(ours, node, ("erlang", "disconnect_node", args), timeout)
 
     try:
-        was_connected = client.run(main(), verbose)
+        was_connected = client.run(main(), options.verbose)
     except CallError as error:
         if is_undefined(error):
             text = f"{node} does not permit erlang:disconnect_node to this node"

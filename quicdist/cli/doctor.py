@@ -7,32 +7,23 @@ from typing import Annotated
 import typer
 
 from quicdist.cli.exit_codes import ExitCode, Problem
+from quicdist.cli.option_groups import takes_groups
 from quicdist.cli.options import (
-    Certificate,
-    Cookie,
-    CookieFile,
-    Crl,
+    DialOptions,
     Json,
-    Key,
-    KeyPassphraseFile,
-    Lookups,
-    OwnName,
     PeerNode,
     Quiet,
     Timeout,
-    Trusted,
     Verbose,
-    identity,
     looked_up,
-    trusted_by,
+    peer_of,
 )
 from quicdist.cli.sanitize import harmless
 
 
+@takes_groups
 def doctor(
     node: PeerNode,
-    cookie: Cookie = None,
-    name: OwnName = None,
     timeout: Timeout = 5.0,
     tick: Annotated[
         float,
@@ -43,22 +34,28 @@ def doctor(
             help="How long to wait for an answer after the handshake.",
         ),
     ] = 20.0,
-    lookups: Lookups = None,
-    trust: Trusted = "first-use",
-    cert: Certificate = None,
-    key: Key = None,
+    observers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--observer",
+            metavar="NODE",
+            help="Another quicdist node, which tells how it sees this host: this shows whether a "
+            "NAT is symmetric. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
-    key_passphrase_file: KeyPassphraseFile = None,
-    cookie_file: CookieFile = None,
-    crl: Crl = None,
     verbose: Verbose = 0,
+    *,
+    options: DialOptions,
 ) -> None:
     """Connect to NODE step by step, and show which step fails and what to do next.
 
     The steps are the name, the port, TLS and ALPN, the certificate, the distribution handshake, the
-    cookie, and an answer of the node. Nothing is stored.
+    cookie, an answer of the node, and the NAT in between. Nothing is stored.
     """
+    node = peer_of(node, options.lookups)
     from quicdist import doctor as examination
     from quicdist.cli import client
     from quicdist.cli.json_output import Value, print_object
@@ -70,16 +67,16 @@ def doctor(
         if not as_json and not quiet:
             print(f"{step:12} {result}  {harmless(text)}".rstrip(), flush=True)
 
-    from quicdist.cluster.cookie import read_cookies
-
+    cookies = options.cookies.cookies()
     settings = examination.Settings(
-        cookie=cookie if cookie_file is None else read_cookies(cookie_file)[0],
-        name=name,
-        identity=identity(cert, key, key_passphrase_file),
-        trust=trusted_by(trust, crl=crl),
-        lookups=looked_up(lookups),
+        cookie=cookies if cookies is None or isinstance(cookies, str) else cookies[0],
+        name=options.name,
+        identity=options.tls.identity(),
+        trust=options.tls.trusted(),
+        lookups=looked_up(options.lookups),
         timeout=timeout,
         tick=tick,
+        observers=tuple(observers or ()),
     )
 
     async def main() -> None:

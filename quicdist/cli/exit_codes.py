@@ -21,7 +21,8 @@ class ExitCode(enum.IntEnum):
     """The node was reached and the result is negative: the call raised, no process has the name."""
 
     USAGE = 2
-    """The command line is invalid, or a setting is missing (such as the cookie)."""
+    """The command line is invalid, or a setting is missing (such as the cookie). A file that it
+    names is not part of it: see LOCAL."""
 
     UNREACHABLE = 3
     """No connection: the node's address does not answer."""
@@ -31,7 +32,8 @@ class ExitCode(enum.IntEnum):
     not permitted, or a certificate is not trusted."""
 
     LOCAL = 5
-    """A local problem: a port in use, an unreadable file, an expired certificate."""
+    """A local problem: a port in use, an expired certificate, or a file that does not exist, cannot
+    be read or written, or has invalid content, for every option and argument that names one."""
 
     TIMEOUT = 6
     """The node was reached and did not answer in time."""
@@ -55,7 +57,7 @@ EXIT_CODES = """Exit codes:
 
 4: the node rejects the connection (cookie), or is rejected (certificate)
 
-5: a local problem (port in use, file, certificate)
+5: a local problem (port in use, certificate, missing or invalid file)
 
 6: no answer in time
 
@@ -94,6 +96,8 @@ def problem_of(error: BaseException) -> Problem | None:
         return Problem(ExitCode.TIMEOUT, f"{error}; --timeout sets the limit")
     if isinstance(error, (errors.CallError, errors.CallNotPossible, errors.NoProcess)):
         return Problem(ExitCode.NO, str(error).split("\n")[0])
+    if isinstance(error, errors.CookieFileError):
+        return Problem(ExitCode.LOCAL, str(error))
     if isinstance(error, (errors.NodeNameError, errors.CookieError, errors.ExportError)):
         return Problem(ExitCode.USAGE, str(error))
     if isinstance(error, errors.NoConnection):

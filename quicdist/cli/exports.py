@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-from quicdist.cli.options import (
-    Certificate,
-    Cookie,
-    CookieFile,
-    Crl,
-    Json,
-    Key,
-    KeyPassphraseFile,
-    Lookups,
-    OwnName,
-    PeerNode,
-    RequireBinding,
-    RequireTls,
-    Security,
-    Timeout,
-    Trusted,
-    Verbose,
-)
+from quicdist.cli.option_groups import takes_groups
+from quicdist.cli.options import ClientOptions, Json, PeerNode, Timeout, peer_of
 
 
+@takes_groups
 def exports(
     node: PeerNode,
-    cookie: Cookie = None,
-    name: OwnName = None,
     timeout: Timeout = 5.0,
-    lookups: Lookups = None,
-    trust: Trusted = "first-use",
-    cert: Certificate = None,
-    key: Key = None,
     as_json: Json = False,
-    key_passphrase_file: KeyPassphraseFile = None,
-    cookie_file: CookieFile = None,
-    crl: Crl = None,
-    require_tls: RequireTls = False,
-    require_binding: RequireBinding = False,
-    verbose: Verbose = 0,
+    *,
+    options: ClientOptions,
 ) -> None:
     """List the functions that the Python node NODE exports.
 
@@ -45,28 +20,16 @@ def exports(
     that this node may call are listed. The exit code is 1 if NODE is not a Python node, or does
     not permit the list.
     """
+    node = peer_of(node, options.dial.lookups)
     from quicdist.cli import client
     from quicdist.cli.exported_functions import Function, functions_of
     from quicdist.cli.json_output import print_object
 
-    settings = client.Settings(
-        node,
-        cookie,
-        name,
-        trust,
-        cert,
-        key,
-        timeout,
-        verbose,
-        lookups,
-        Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
-    )
-
     async def main() -> list[Function]:
-        async with client.connected(settings) as ours:
+        async with client.connected(node, options, timeout) as ours:
             return await functions_of(ours, node, timeout)
 
-    found = client.run(main(), verbose)
+    found = client.run(main(), options.verbose)
     if as_json:
         print_object({"node": node, "exports": [one.as_json() for one in found]})
         return

@@ -11,41 +11,14 @@ import typer
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.json_output import print_object
 from quicdist.cli.metrics import served
-from quicdist.cli.options import (
-    Accept,
-    AllowUncertified,
-    AuditLog,
-    Certificate,
-    Crl,
-    Dial,
-    DirectPath,
-    Json,
-    Key,
-    KeyLogFile,
-    KeyPassphraseFile,
-    Listen,
-    LogJson,
-    PolicyFile,
-    Prometheus,
-    QlogFiles,
-    Quiet,
-    Trusted,
-    Verbose,
-    ViaRelay,
-    access,
-    identity,
-    start_logging,
-    trusted_by,
-)
-from quicdist.cli.options import policy as read_policy_file
+from quicdist.cli.option_groups import takes_groups
+from quicdist.cli.options import Json, ServerOptions, access, read_policy
 
 if TYPE_CHECKING:
-    from quicdist.carriers.quic.tracing import Tracing
-    from quicdist.carriers.trust import Identity, Trust
-    from quicdist.cluster.access import Access
-    from quicdist.gateway import Emitted, Gateway
+    from quicdist.gateway import Emitted, Gateway, GatewaySettings
 
 
+@takes_groups
 def gateway(
     name: Annotated[
         str | None,
@@ -87,9 +60,6 @@ def gateway(
             show_default=False,
         ),
     ] = None,
-    via: ViaRelay = None,
-    path: DirectPath = "auto",
-    listen: Listen = None,
     routes: Annotated[
         list[str] | None,
         typer.Option(
@@ -111,23 +81,9 @@ def gateway(
             show_default=False,
         ),
     ] = None,
-    policy: PolicyFile = None,
-    audit: AuditLog = False,
-    cert: Certificate = None,
-    key: Key = None,
-    key_passphrase_file: KeyPassphraseFile = None,
-    trust: Trusted = "first-use",
-    uncertified: AllowUncertified = None,
-    crl: Crl = None,
-    accept: Accept = None,
-    dial: Dial = None,
-    prometheus: Prometheus = None,
-    key_log: KeyLogFile = None,
-    qlog: QlogFiles = None,
-    log_json: LogJson = False,
     as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = 0,
+    *,
+    options: ServerOptions,
 ) -> None:
     """Connect an unmodified Erlang, Elixir or RabbitMQ node to other nodes over QUIC.
 
@@ -138,12 +94,15 @@ def gateway(
 
     Start the node with the command that the gateway prints.
     """
-    from quicdist.carriers.quic.tracing import Tracing
+    from quicdist.cluster.names import parse_listen
+    from quicdist.cluster.via import parse_via
+    from quicdist.gateway import GatewaySettings
     from quicdist.gateway import emit_module as emit
 
+    is_json = as_json or options.log_json
     if emit_module:
         emitted = emit(module_dir, erl=erl)
-        if as_json or log_json:
+        if is_json:
             beam = None if emitted.beam is None else str(emitted.beam)
             print_object(
                 {
@@ -153,32 +112,36 @@ def gateway(
                     "otp": emitted.otp,
                 }
             )
-        elif not quiet:
+        elif not options.quiet:
             _print_emitted(emitted, erl)
-    if name is None and not via:
+    if name is None and not options.via:
         if not emit_module:
             raise Problem(ExitCode.USAGE, "NAME is missing, such as 5555@10.0.0.7; see --help")
         return
-    start_logging(verbose, quiet=quiet, as_json=log_json, audit=audit)
-    tracing = Tracing(key_log, qlog)
-    _run(
+    options.start_logging()
+    bounds = options.bounds
+    if bounds.calls_per_second is not None and options.policy is None:
+        raise Problem(ExitCode.USAGE, "--calls-per-second requires a policy: --policy FILE")
+    settings = GatewaySettings(
         name or "",
-        via or [],
-        path,
-        module_dir,
-        epmd_port,
-        listen,
-        routes or [],
-        default_port,
-        policy,
-        audit,
-        identity(cert, key, key_passphrase_file),
-        trusted_by(trust, uncertified or [], crl),
-        access(accept, dial),
-        prometheus,
-        tracing,
-        None if quiet else Form.JSON if as_json or log_json else Form.TEXT,
+        via=parse_via(options.via) if options.via else (),
+        path=options.path,
+        listen=parse_listen(options.listen) if options.listen else None,
+        epmd_port=epmd_port,
+        routes=dict(_route(text) for text in routes or []),
+        policy=read_policy(options.policy),
+        audit=options.audit,
+        identity=options.tls.identity(),
+        default_port=default_port,
+        trust=options.trusted(),
+        access=access(options.accept, options.dial),
+        tracing=options.tracing(),
+        lan=options.announcement(),
+        **bounds.rates(),
+        **bounds.tls(),
     )
+    form = None if options.quiet else Form.JSON if is_json else Form.TEXT
+    _run(settings, options, module_dir, form)
 
 
 def _print_emitted(emitted: Emitted, erl: str) -> None:
@@ -201,51 +164,18 @@ class Form(enum.Enum):
 
 
 def _run(
-    name: str,
-    via: list[str],
-    path: str,
-    module_dir: Path,
-    epmd_port: int | None,
-    listen: str | None,
-    routes: list[str],
-    default_port: int | None,
-    policy: Path | None,
-    audit: bool,
-    shown: Identity | None,
-    trust: Trust,
-    may: Access,
-    prometheus: str | None,
-    tracing: Tracing,
-    form: Form | None,
+    settings: GatewaySettings, options: ServerOptions, module_dir: Path, form: Form | None
 ) -> None:
     import asyncio
     import contextlib
 
-    from quicdist.cluster.names import parse_listen
-    from quicdist.cluster.via import parse_via
-    from quicdist.gateway import GatewaySettings, erl_arguments, gateway_port, run
-
-    settings = GatewaySettings(
-        name,
-        via=parse_via(via) if via else (),
-        path=path,
-        listen=parse_listen(listen) if listen else None,
-        epmd_port=epmd_port,
-        routes=dict(_route(text) for text in routes),
-        policy=read_policy_file(policy),
-        audit=audit,
-        identity=shown,
-        default_port=default_port,
-        trust=trust,
-        access=may,
-        tracing=tracing,
-    )
+    from quicdist.gateway import erl_arguments, gateway_port, run
 
     stack = contextlib.ExitStack()
 
     def started(gateway: Gateway) -> None:
-        if prometheus is not None:
-            stack.enter_context(served(gateway, prometheus))
+        if options.prometheus is not None:
+            stack.enter_context(served(gateway, options.prometheus))
         name = gateway.name
         environment = ""
         if gateway.epmd_port != gateway_port(name):
@@ -272,7 +202,7 @@ def _run(
             )
 
     with stack:
-        asyncio.run(run(settings, started=started, policy_file=policy))
+        asyncio.run(run(settings, started=started, policy_file=options.policy))
 
 
 def _shell_word(word: str) -> str:

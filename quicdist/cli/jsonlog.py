@@ -36,5 +36,5 @@ class JsonFormatter(logging.Formatter):
             if name not in _OF_EVERY_RECORD:
                 shown.setdefault(name, value)
         if record.exc_info:
-            shown["traceback"] = self.formatException(record.exc_info)
+            shown["traceback"] = record.exc_text or self.formatException(record.exc_info)
         return json.dumps(shown, default=str)

@@ -14,37 +14,8 @@ import typer
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.jsonlog import error_line
 from quicdist.cli.metrics import served
-from quicdist.cli.options import (
-    Accept,
-    AllowUncertified,
-    AuditLog,
-    Calls,
-    Certificate,
-    Cookie,
-    CookieFile,
-    Crl,
-    Dial,
-    DirectPath,
-    Json,
-    Key,
-    KeyLogFile,
-    KeyPassphraseFile,
-    Listen,
-    LogJson,
-    PolicyFile,
-    Prometheus,
-    QlogFiles,
-    Quiet,
-    RequireBinding,
-    RequireTls,
-    Security,
-    Trusted,
-    Verbose,
-    ViaRelay,
-    access,
-    identity,
-    start_logging,
-)
+from quicdist.cli.option_groups import takes_groups
+from quicdist.cli.options import Calls, Json, NodeOptions, access
 
 if TYPE_CHECKING:
     from quicdist.cluster.access import Access
@@ -105,12 +76,6 @@ Reload = Annotated[
         help="Drain and restart when a source file changes. For development.",
     ),
 ]
-Visible = Annotated[
-    bool,
-    typer.Option(
-        "--visible", help="Be a visible node, listed by nodes(). By default the node is hidden."
-    ),
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,27 +83,11 @@ class Settings:
     """The options of the node."""
 
     name: str | None
-    cookie: str | None
-    listen: str | None
-    visible: bool
-    certificate: Path | None
-    key: Path | None
-    trust: str
-    uncertified: Sequence[str]
-    security: Security
-    policy: Path | None
-    audit: bool
-    accept: Sequence[str]
-    dial: Sequence[str]
-    calls: Sequence[str]
-    prometheus: str | None
-    key_log: Path | None
-    qlog: Path | None
+    options: NodeOptions
     exports: Sequence[object] = ()
+    calls: Sequence[str] = ()
     threads: int | None = None
     net_ticktime: float | None = None
-    via: Sequence[str] = ()
-    path: str = "auto"
 
     @contextlib.asynccontextmanager
     async def up(self) -> AsyncIterator[Node]:
@@ -148,10 +97,10 @@ class Settings:
         """
         async with self._node() as node:
             self._reread_at_hangup(node)
-            if self.prometheus is None:
+            if (where := self.options.server.prometheus) is None:
                 yield node
                 return
-            with served(node, self.prometheus):
+            with served(node, where):
                 yield node
 
     def _reread_at_hangup(self, node: Node) -> None:
@@ -159,7 +108,7 @@ class Settings:
         import asyncio
         import signal
 
-        if self.security.cookie_file is None and self.policy is None:
+        if self.options.cookies.cookie_file is None and self.options.server.policy is None:
             return
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, self._reread, node)
@@ -172,27 +121,28 @@ class Settings:
         from quicdist.errors import CookieError
 
         log = logging.getLogger("quicdist.cli")
-        if (cookies := self.security.cookie_file) is not None:
+        if (cookies := self.options.cookies.cookie_file) is not None:
             try:
                 node.change_cookies(read_cookies(cookies))
             except CookieError as error:
                 extra = {"event": "cookies_failed", "reason": str(error)}
                 log.error("%s; the previous cookies remain in use", error, extra=extra)
-        if self.policy is not None:
+        if (policy := self.options.server.policy) is not None:
             try:
-                changed = replace(self._access(), policy=read_policy(self.policy))
+                changed = replace(self._access(), policy=read_policy(policy))
                 node.change_access(changed)
             except PolicyError as error:
-                extra = {"event": "policy_failed", "node": node.name, "path": str(self.policy)}
+                extra = {"event": "policy_failed", "node": node.name, "path": str(policy)}
                 log.error("the policy was not replaced: %s", error, extra=extra)
 
-    def _access(self) -> Access:
-        return access(self.accept, self.dial, self.calls)
+    def _access(self, policy: Path | None = None) -> Access:
+        server = self.options.server
+        return access(server.accept, server.dial, self.calls, policy)
 
     def _limits(self) -> NodeLimits:
         from quicdist.limits import NodeLimits
 
-        limits = NodeLimits()
+        limits = replace(NodeLimits(), **self.options.server.bounds.rates())
         if self.threads is not None:
             limits = replace(limits, threads=self.threads)
         if self.net_ticktime is not None:
@@ -200,32 +150,33 @@ class Settings:
         return limits
 
     def _node(self) -> Node:
-        from quicdist.carriers.quic.tracing import Tracing
         from quicdist.cluster.quic import Quic
         from quicdist.cluster.tls import tcp_or_tls
         from quicdist.node.node import Node
 
-        security = self.security
-        believing = security.trust(self.trust, self.uncertified)
+        options, server = self.options, self.options.server
+        trust = options.require.of(server.trusted())
         return Node(
             self.name,
-            via=self.via or None,
+            via=server.via or None,
             carriers=[
-                Quic(path=self.path, tracing=Tracing(self.key_log, self.qlog)),
-                tcp_or_tls(believing),
+                Quic(path=server.path, tracing=server.tracing(), **server.bounds.tls()),
+                tcp_or_tls(trust),
             ],
-            cookie=security.cookie(self.cookie),
-            listen=self.listen,
-            visible=self.visible,
+            cookie=options.cookies.cookies(),
+            listen=server.listen,
+            visible=options.visible,
             exports=self.exports,
-            identity=identity(self.certificate, self.key, security.key_passphrase_file),
-            trust=believing,
+            identity=server.tls.identity(),
+            trust=trust,
             limits=self._limits(),
-            access=access(self.accept, self.dial, self.calls, self.policy),
-            audit=self.audit,
+            access=self._access(server.policy),
+            audit=server.audit,
+            lan=server.announcement(),
         )
 
 
+@takes_groups
 def listen(
     name: Name = None,
     register: Annotated[
@@ -240,31 +191,9 @@ def listen(
             "--count", "-n", min=1, metavar="N", help="End after N messages.", show_default=False
         ),
     ] = None,
-    cookie: Cookie = None,
-    cookie_file: CookieFile = None,
-    via: ViaRelay = None,
-    path: DirectPath = "auto",
-    listen: Listen = None,
-    visible: Visible = False,
-    cert: Certificate = None,
-    key: Key = None,
-    key_passphrase_file: KeyPassphraseFile = None,
-    trust: Trusted = "first-use",
-    uncertified: AllowUncertified = None,
-    crl: Crl = None,
-    require_tls: RequireTls = False,
-    require_binding: RequireBinding = False,
-    policy: PolicyFile = None,
-    audit: AuditLog = False,
-    accept: Accept = None,
-    dial: Dial = None,
-    prometheus: Prometheus = None,
-    key_log: KeyLogFile = None,
-    qlog: QlogFiles = None,
-    log_json: LogJson = False,
     as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = 0,
+    *,
+    options: NodeOptions,
 ) -> None:
     """Run a node that prints the messages it receives, one per line in Erlang notation.
 
@@ -279,34 +208,16 @@ def listen(
     from quicdist.cli.serving import Output, print_messages
 
     register = client.atom("--register", register)
-    if name is None and not via:
+    if name is None and not options.server.via:
         raise Problem(ExitCode.USAGE, "Missing argument 'NAME'; see quicdist listen --help")
-    settings = Settings(
-        name,
-        cookie,
-        listen,
-        visible,
-        cert,
-        key,
-        trust,
-        uncertified or [],
-        Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
-        policy,
-        audit,
-        accept or [],
-        dial or [],
-        [],
-        prometheus,
-        key_log,
-        qlog,
-        via=via or [],
-        path=path,
-    )
-    start_logging(verbose, quiet=key_log is None or quiet, as_json=log_json, audit=audit)
-    output = Output(is_json=as_json or log_json, is_quiet=quiet)
+    settings = Settings(name, options)
+    server = options.server
+    server.start_logging(quiet=server.key_log is None or server.quiet)
+    output = Output(is_json=as_json or server.log_json, is_quiet=server.quiet)
     asyncio.run(until_signal(print_messages(settings.up(), output, register, count)))
 
 
+@takes_groups
 def run(
     name: Name = None,
     modules: Annotated[
@@ -318,36 +229,14 @@ def run(
             show_default=False,
         ),
     ] = None,
-    cookie: Cookie = None,
-    cookie_file: CookieFile = None,
-    via: ViaRelay = None,
-    path: DirectPath = "auto",
-    listen: Listen = None,
-    visible: Visible = False,
-    cert: Certificate = None,
-    key: Key = None,
-    key_passphrase_file: KeyPassphraseFile = None,
-    trust: Trusted = "first-use",
-    uncertified: AllowUncertified = None,
-    crl: Crl = None,
-    require_tls: RequireTls = False,
-    require_binding: RequireBinding = False,
-    policy: PolicyFile = None,
-    audit: AuditLog = False,
-    accept: Accept = None,
-    dial: Dial = None,
     calls: Calls = None,
     drain: Drain = 5.0,
     threads: Threads = None,
     net_ticktime: NetTicktime = None,
     exit_with_stdin: ExitWithStdin = False,
     reload: Reload = False,
-    prometheus: Prometheus = None,
-    key_log: KeyLogFile = None,
-    qlog: QlogFiles = None,
-    log_json: LogJson = False,
-    quiet: Quiet = False,
-    verbose: Verbose = 0,
+    *,
+    options: NodeOptions,
 ) -> None:
     """Run a node whose Python functions other nodes can call.
 
@@ -361,40 +250,18 @@ def run(
     from quicdist.cli.running import until_signal
     from quicdist.cli.serving import Life, Output, serve
 
-    start_logging(verbose, quiet=quiet, as_json=log_json, audit=audit)
+    server = options.server
+    server.start_logging()
     given: list[str] = modules or []
-    if via and name is not None and "@" not in name:  # NAME is omitted
+    if server.via and name is not None and "@" not in name:  # NAME is omitted
         given = [name, *given]
         name = None
     if not given:
         raise Problem(ExitCode.USAGE, "Missing argument 'MODULE...'; see quicdist run --help")
     exports = _imported_or_reloaded(given) if reload else [_imported(one) for one in given]
-    settings = Settings(
-        name,
-        cookie,
-        listen,
-        visible,
-        cert,
-        key,
-        trust,
-        uncertified or [],
-        Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
-        policy,
-        audit,
-        accept or [],
-        dial or [],
-        calls or [],
-        prometheus,
-        key_log,
-        qlog,
-        exports,
-        threads=threads,
-        net_ticktime=net_ticktime,
-        via=via or [],
-        path=path,
-    )
+    settings = Settings(name, options, exports, calls or [], threads, net_ticktime)
     life = Life(drain, ends_with_stdin=exit_with_stdin, reloads=reload)
-    asyncio.run(until_signal(serve(settings.up(), Output(log_json, quiet), life)))
+    asyncio.run(until_signal(serve(settings.up(), Output(server.log_json, server.quiet), life)))
     if life.changed is not None:
         reloading.restart(life.changed)
 
@@ -431,7 +298,7 @@ def _imported(text: str) -> object:
             return importlib.import_module(text)
         path = Path(text)
         if not path.is_file():
-            raise Problem(ExitCode.USAGE, f"{text}: no such file")
+            raise Problem(ExitCode.LOCAL, f"{text}: no such file")
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None
         assert spec.loader is not None
@@ -441,7 +308,9 @@ def _imported(text: str) -> object:
     except Problem:
         raise
     except Exception as error:
-        raise Problem(ExitCode.USAGE, f"{text} cannot be imported: {_where(error)}") from error
+        is_unknown = isinstance(error, ModuleNotFoundError) and error.name == text
+        code = ExitCode.USAGE if is_unknown else ExitCode.LOCAL
+        raise Problem(code, f"{text} cannot be imported: {_where(error)}") from error
     else:
         return module
 

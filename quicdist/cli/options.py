@@ -1,20 +1,22 @@
-"""Options and arguments that several subcommands share."""
+"""Options and arguments that several subcommands share, alone and in groups."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
 from quicdist.cli.exit_codes import ExitCode, Problem
 
 if TYPE_CHECKING:
+    from quicdist.carriers.quic.tracing import Tracing
     from quicdist.carriers.trust import Identity, Trust
     from quicdist.cluster.access import Access
+    from quicdist.cluster.lan import Lan
     from quicdist.cluster.lookup import Lookup
     from quicdist.cluster.policy import Policy
 
@@ -57,9 +59,19 @@ Lookups = Annotated[
         "--lookup",
         metavar="WHERE",
         help="How addresses of nodes are found: `name` (from port@ip), `epmd` or `epmd:PORT`, "
-        "`dns` or `dns:SERVER` (SRV records), or one address, NODE=quic:HOST:PORT or "
-        "NODE=tcp:HOST:PORT. May be repeated; tried in that order. By default `name`, then "
-        "`epmd`.",
+        "`dns` or `dns:SERVER` (SRV records), `lan` (multicast DNS; NODE may then be a short "
+        "name), or one address, NODE=quic:HOST:PORT or NODE=tcp:HOST:PORT. May be repeated; "
+        "tried in that order. By default `name`, then `epmd`.",
+        show_default=False,
+    ),
+]
+LanName = Annotated[
+    str | None,
+    typer.Option(
+        "--lan",
+        metavar="NAME",
+        help="Announce the node in the local network with this short name, by multicast DNS, and "
+        "find other nodes there. Requires the extra `lan`.",
         show_default=False,
     ),
 ]
@@ -254,6 +266,53 @@ QlogFiles = Annotated[
         show_default=False,
     ),
 ]
+Visible = Annotated[
+    bool,
+    typer.Option(
+        "--visible", help="Be a visible node, listed by nodes(). By default the node is hidden."
+    ),
+]
+CipherSuites = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cipher-suite",
+        metavar="NAME",
+        help="A TLS 1.3 cipher suite that may be used, such as TLS_AES_256_GCM_SHA384; by default "
+        "all of the QUIC engine. May be repeated, the preferred one first.",
+        show_default=False,
+    ),
+]
+KeyExchanges = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--key-exchange",
+        metavar="NAME",
+        help="A TLS 1.3 key exchange group that may be used: x25519, secp256r1 or secp384r1; by "
+        "default the engine selects. The engine aioquic has no post-quantum group. May be "
+        "repeated.",
+        show_default=False,
+    ),
+]
+MessagesPerSecond = Annotated[
+    float | None,
+    typer.Option(
+        "--messages-per-second",
+        metavar="N",
+        help="A peer that sends more than N messages and signals in a second on average has to "
+        "wait; no message is lost.",
+        show_default=False,
+    ),
+]
+CallsPerSecond = Annotated[
+    float | None,
+    typer.Option(
+        "--calls-per-second",
+        metavar="N",
+        help="A peer that makes more than N calls in a second on average has to wait. A gateway "
+        "needs --policy for it.",
+        show_default=False,
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option("--json", help="Print the result as JSON, one object on one line."),
@@ -301,66 +360,202 @@ def start_logging(
 
 
 @dataclass(frozen=True, slots=True)
-class Security:
-    """Options that several commands have in addition to --trust, --cert and --key."""
+class TlsOptions:
+    """How this node and its peers prove who they are."""
 
-    crl: Path | None = None
-    cookie_file: Path | None = None
-    require_tls: bool = False
-    require_binding: bool = False
-    key_passphrase_file: Path | None = None
+    trust: Trusted = "first-use"
+    cert: Certificate = None
+    key: Key = None
+    key_passphrase_file: KeyPassphraseFile = None
+    crl: Crl = None
 
-    def cookie(self, cookie: str | None) -> str | Sequence[str] | None:
-        """Returns the cookie, or the cookies of the file. Raises CookieError, Problem."""
+    def trusted(self, uncertified: Sequence[str] | None = None) -> Trust:
+        """Returns the trust of --trust, --crl and --allow-uncertified.
+
+        Raises CertificateError, Problem.
+        """
+        return _trusted(self.trust, uncertified or (), self.crl)
+
+    def identity(self) -> Identity | None:
+        """Returns the identity of --cert, --key and --key-passphrase-file, or None for the default.
+
+        Raises CertificateError, Problem.
+        """
+        from quicdist.carriers.trust import Identity, files
+
+        if self.cert is None:
+            if self.key is not None:
+                raise Problem(ExitCode.USAGE, "--key requires --cert, the certificate of the key")
+            return None
+        if self.key_passphrase_file is None:
+            return Identity.load(self.cert, self.key)
+        _first_line(self.key_passphrase_file)  # report an unusable file also for a plain key
+        files.warn_of_exposed(self.key_passphrase_file)
+        passphrase = partial(_first_line, self.key_passphrase_file)
+        return Identity.load(self.cert, self.key, passphrase=passphrase)
+
+
+@dataclass(frozen=True, slots=True)
+class CookieOptions:
+    """The cookie of the cluster."""
+
+    cookie: Cookie = None
+    cookie_file: CookieFile = None
+
+    def cookies(self) -> str | Sequence[str] | None:
+        """Returns the cookie, or the cookies of the file. Raises CookieError."""
         from quicdist.cluster.cookie import read_cookies
 
-        return cookie if self.cookie_file is None else read_cookies(self.cookie_file)
+        return self.cookie if self.cookie_file is None else read_cookies(self.cookie_file)
 
-    def trust(self, how: str, let_in: Sequence[str] = ()) -> Trust:
+
+@dataclass(frozen=True, slots=True)
+class RequireOptions:
+    """What each connection must have."""
+
+    require_tls: RequireTls = False
+    require_binding: RequireBinding = False
+
+    def of(self, trust: Trust) -> Trust:
+        """Returns `trust` with these requirements."""
+        return trust.requiring(tls=self.require_tls, binding=self.require_binding)
+
+
+@dataclass(frozen=True, slots=True)
+class DialOptions:
+    """How a command connects to a node."""
+
+    cookies: CookieOptions = field(default_factory=CookieOptions)
+    name: OwnName = None
+    lookups: Lookups = None
+    tls: TlsOptions = field(default_factory=TlsOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """The options of a command that is a node while it runs."""
+
+    dial: DialOptions = field(default_factory=DialOptions)
+    require: RequireOptions = field(default_factory=RequireOptions)
+    verbose: Verbose = 0
+
+
+class TlsChoices(TypedDict):
+    """Arguments of QuicOptions."""
+
+    cipher_suites: Sequence[str]
+    key_exchanges: Sequence[str]
+
+
+class Rates(TypedDict):
+    """Arguments of NodeLimits and GatewaySettings."""
+
+    messages_per_second: float | None
+    calls_per_second: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Bounds of the rates of peers, and the choices of TLS."""
+
+    messages_per_second: MessagesPerSecond = None
+    calls_per_second: CallsPerSecond = None
+    cipher_suites: CipherSuites = None
+    key_exchanges: KeyExchanges = None
+
+    def tls(self) -> TlsChoices:
+        """Returns the arguments of QuicOptions that were given. Raises Problem."""
+        from quicdist.carriers.quic.tls_choices import CIPHER_SUITES, check
+
+        suites, groups = tuple(self.cipher_suites or CIPHER_SUITES), tuple(self.key_exchanges or ())
+        try:
+            check("aioquic", suites, groups)
+        except ValueError as error:
+            raise Problem(ExitCode.USAGE, str(error)) from None
+        return {"cipher_suites": suites, "key_exchanges": groups}
+
+    def rates(self) -> Rates:
+        """Returns the rates as arguments of NodeLimits or GatewaySettings. Raises Problem."""
+        for rate in (self.messages_per_second, self.calls_per_second):
+            if rate is not None and not rate > 0:
+                raise Problem(ExitCode.USAGE, f"a rate per second must be above 0, got {rate:g}")
+        return {
+            "messages_per_second": self.messages_per_second,
+            "calls_per_second": self.calls_per_second,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """The options of a command that serves until it is stopped."""
+
+    via: ViaRelay = None
+    path: DirectPath = "auto"
+    listen: Listen = None
+    lan: LanName = None
+    tls: TlsOptions = field(default_factory=TlsOptions)
+    uncertified: AllowUncertified = None
+    accept: Accept = None
+    dial: Dial = None
+    policy: PolicyFile = None
+    audit: AuditLog = False
+    bounds: Bounds = field(default_factory=Bounds)
+    prometheus: Prometheus = None
+    key_log: KeyLogFile = None
+    qlog: QlogFiles = None
+    log_json: LogJson = False
+    quiet: Quiet = False
+    verbose: Verbose = 0
+
+    def trusted(self) -> Trust:
         """Returns the trust settings. Raises CertificateError, Problem."""
-        return trusted_by(how, let_in, self.crl).requiring(
-            tls=self.require_tls, binding=self.require_binding
-        )
+        return self.tls.trusted(self.uncertified)
+
+    def announcement(self) -> Lan | None:
+        """Returns the setting of --lan. Raises MissingExtra, NodeNameError."""
+        from quicdist.cluster.lan import Lan
+
+        return None if self.lan is None else Lan(self.lan)
+
+    def tracing(self) -> Tracing:
+        """Returns the files of --key-log and --qlog."""
+        from quicdist.carriers.quic.tracing import Tracing
+
+        return Tracing(self.key_log, self.qlog)
+
+    def start_logging(self, *, quiet: bool | None = None) -> None:
+        """Starts logging; `quiet` overrides --quiet."""
+        is_quiet = self.quiet if quiet is None else quiet
+        start_logging(self.verbose, quiet=is_quiet, as_json=self.log_json, audit=self.audit)
 
 
-def identity(
-    certificate: Path | None, key: Path | None, passphrase_file: Path | None = None
-) -> Identity | None:
-    """Returns the identity of --cert, --key and --key-passphrase-file, or None for the default.
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """The options of a command that runs a node until it is stopped."""
 
-    Raises CertificateError, Problem.
-    """
-    from quicdist.carriers.trust import Identity
-
-    if certificate is None:
-        if key is not None:
-            raise Problem(ExitCode.USAGE, "--key requires --cert, the certificate of the key")
-        return None
-    if passphrase_file is None:
-        return Identity.load(certificate, key)
-    return Identity.load(certificate, key, passphrase=partial(_first_line, passphrase_file))
+    cookies: CookieOptions = field(default_factory=CookieOptions)
+    visible: Visible = False
+    require: RequireOptions = field(default_factory=RequireOptions)
+    server: ServerOptions = field(default_factory=ServerOptions)
 
 
 def _first_line(path: Path) -> str:
-    from quicdist.carriers.trust import files
-
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         what = getattr(error, "strerror", None) or "not UTF-8"
         raise Problem(ExitCode.LOCAL, f"--key-passphrase-file {path}: {what}") from None
-    files.warn_of_exposed(path)
     return text.partition("\n")[0].rstrip("\r")
 
 
-def policy(path: Path | None) -> Policy | None:
+def read_policy(path: Path | None) -> Policy | None:
     """Reads the file of --policy. Raises Problem."""
-    from quicdist.cluster.policy_file import PolicyError, read_policy
+    from quicdist.cluster import policy_file
 
     try:
-        return None if path is None else read_policy(path)
-    except PolicyError as error:
-        raise Problem(ExitCode.USAGE, f"--policy {error}") from None
+        return None if path is None else policy_file.read_policy(path)
+    except policy_file.PolicyError as error:
+        raise Problem(ExitCode.LOCAL, f"--policy {error}") from None
 
 
 def looked_up(texts: Sequence[str] | None) -> tuple[Lookup, ...]:
@@ -370,8 +565,27 @@ def looked_up(texts: Sequence[str] | None) -> tuple[Lookup, ...]:
     return tuple(_lookup(text) for text in texts) if texts else DEFAULT_LOOKUPS
 
 
+def peer_of(text: str, lookups: Sequence[str] | None) -> str:
+    """Returns the node name for a NODE argument, which may be a short name with --lookup lan.
+
+    Raises Problem, MissingExtra.
+    """
+    if "@" in text or "lan" not in (lookups or ()):
+        return text
+    import asyncio
+
+    from quicdist.cluster.lan import Lan
+    from quicdist.cluster.lookup import NotFound
+
+    try:
+        return asyncio.run(Lan().node_named(text))
+    except NotFound as error:
+        raise Problem(ExitCode.UNREACHABLE, str(error)) from None
+
+
 def _lookup(text: str) -> Lookup:
     from quicdist.cluster.dns import DnsSrv
+    from quicdist.cluster.lan import Lan
     from quicdist.cluster.lookup import Epmd, PortInName, Table
     from quicdist.errors import NodeNameError
 
@@ -386,11 +600,13 @@ def _lookup(text: str) -> Lookup:
         return PortInName()
     if kind == "epmd" and (not rest or rest.isdecimal()):
         return Epmd(int(rest) if rest else None)
+    if text == "lan":
+        return Lan()
     if kind == "dns":
         return DnsSrv([rest] if rest else [])
     raise Problem(
         ExitCode.USAGE,
-        f"--lookup {text!r}: expected name, epmd, epmd:PORT, dns, dns:SERVER or "
+        f"--lookup {text!r}: expected name, epmd, epmd:PORT, dns, dns:SERVER, lan or "
         "NODE=quic:HOST:PORT",
     )
 
@@ -398,7 +614,7 @@ def _lookup(text: str) -> Lookup:
 def access(
     accept: Sequence[str] | None,
     dial: Sequence[str] | None = None,
-    calls: Sequence[str] = (),
+    calls: Sequence[str] | None = None,
     policy_file: Path | None = None,
 ) -> Access:
     """Returns the rules of --accept, --dial, --calls and --policy. Raises Problem."""
@@ -407,7 +623,7 @@ def access(
     from quicdist.cluster.access import Access
 
     allowed: dict[str, list[str]] = {}
-    for text in calls:
+    for text in calls or ():
         nodes, equals, function = text.rpartition("=")
         if not nodes or not equals or not (function == "*" or ":" in function):
             what = "expected NODES=MODULE:FUNCTION, such as '*@10.0.0.7=calc:add', or NODES=*"
@@ -417,15 +633,11 @@ def access(
         accept=tuple(accept or ("*",)),
         dial=tuple(dial or ("*",)),
         calls=allowed or {"*": ("*",)},
-        policy=policy(policy_file),
+        policy=read_policy(policy_file),
     )
 
 
-def trusted_by(how: str, uncertified: Sequence[str] = (), crl: Path | None = None) -> Trust:
-    """Returns the trust of --trust, --allow-uncertified and --crl.
-
-    Raises CertificateError, Problem.
-    """
+def _trusted(how: str, uncertified: Sequence[str], crl: Path | None) -> Trust:
     from quicdist.carriers.trust import Trust
     from quicdist.carriers.trust.known_nodes import KnownNodes
 

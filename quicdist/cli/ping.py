@@ -3,70 +3,32 @@
 from __future__ import annotations
 
 from quicdist.cli.exit_codes import ExitCode, Problem
-from quicdist.cli.options import (
-    Certificate,
-    Cookie,
-    CookieFile,
-    Crl,
-    Json,
-    Key,
-    KeyPassphraseFile,
-    Lookups,
-    OwnName,
-    PeerNode,
-    Quiet,
-    RequireBinding,
-    RequireTls,
-    Security,
-    Timeout,
-    Trusted,
-    Verbose,
-)
+from quicdist.cli.option_groups import takes_groups
+from quicdist.cli.options import ClientOptions, Json, PeerNode, Quiet, Timeout, peer_of
 
 
+@takes_groups
 def ping(
     node: PeerNode,
-    cookie: Cookie = None,
-    name: OwnName = None,
     timeout: Timeout = 5.0,
-    lookups: Lookups = None,
-    trust: Trusted = "first-use",
-    cert: Certificate = None,
-    key: Key = None,
     as_json: Json = False,
     quiet: Quiet = False,
-    key_passphrase_file: KeyPassphraseFile = None,
-    cookie_file: CookieFile = None,
-    crl: Crl = None,
-    require_tls: RequireTls = False,
-    require_binding: RequireBinding = False,
-    verbose: Verbose = 0,
+    *,
+    options: ClientOptions,
 ) -> None:
     """Print pong if NODE answers, else pang, as net_adm:ping/1 does.
 
     The reason for pang goes to standard error. The exit code is 0 for pong.
     """
+    node = peer_of(node, options.dial.lookups)
     import time
 
     from quicdist.cli import client
     from quicdist.cli.json_output import print_object
     from quicdist.errors import NoConnection
 
-    settings = client.Settings(
-        node,
-        cookie,
-        name,
-        trust,
-        cert,
-        key,
-        timeout,
-        verbose,
-        lookups,
-        Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
-    )
-
     async def main() -> float | None:
-        async with client.connected(settings) as ours:
+        async with client.connected(node, options, timeout) as ours:
             began = time.monotonic()
             answered = await ours.ping(node, timeout=timeout)
             return time.monotonic() - began if answered else None
@@ -82,7 +44,7 @@ def ping(
             print(answer)
 
     try:
-        trip = client.run(main(), verbose)
+        trip = client.run(main(), options.verbose)
     except NoConnection as error:
         show(None, error.reason)
         raise

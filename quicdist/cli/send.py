@@ -7,23 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quicdist.cli.exit_codes import ExitCode, Problem
-from quicdist.cli.options import (
-    Certificate,
-    Cookie,
-    CookieFile,
-    Crl,
-    Key,
-    KeyPassphraseFile,
-    Lookups,
-    OwnName,
-    PeerNode,
-    RequireBinding,
-    RequireTls,
-    Security,
-    Timeout,
-    Trusted,
-    Verbose,
-)
+from quicdist.cli.option_groups import takes_groups
+from quicdist.cli.options import ClientOptions, PeerNode, Timeout, peer_of
 
 if TYPE_CHECKING:
     from quicdist.etf import Pid
@@ -31,6 +16,7 @@ if TYPE_CHECKING:
     from quicdist.runtime.mailbox import Mailbox
 
 
+@takes_groups
 def send(
     node: PeerNode,
     to: Annotated[
@@ -48,50 +34,29 @@ def send(
             metavar="MESSAGE", help="An Erlang term, such as '{hello, 1}'.", show_default=False
         ),
     ],
-    cookie: Cookie = None,
-    name: OwnName = None,
     timeout: Timeout = 5.0,
-    lookups: Lookups = None,
-    trust: Trusted = "first-use",
-    cert: Certificate = None,
-    key: Key = None,
-    key_passphrase_file: KeyPassphraseFile = None,
-    cookie_file: CookieFile = None,
-    crl: Crl = None,
-    require_tls: RequireTls = False,
-    require_binding: RequireBinding = False,
-    verbose: Verbose = 0,
+    *,
+    options: ClientOptions,
 ) -> None:
     """Send MESSAGE to a process on NODE, and end when NODE has acknowledged it.
 
     Unlike in Erlang, it is an error if the process does not exist.
     """
+    node = peer_of(node, options.dial.lookups)
     from quicdist.cli import client
 
     client.parse("MESSAGE", message, node=node)
     _receiver(node, to, 0)
-    settings = client.Settings(
-        node,
-        cookie,
-        name,
-        trust,
-        cert,
-        key,
-        timeout,
-        verbose,
-        lookups,
-        Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
-    )
 
     async def main() -> None:
-        async with client.connected(settings) as ours, ours.mailbox() as me:
+        async with client.connected(node, options, timeout) as ours, ours.mailbox() as me:
             creation = ours.peer(node).creation
             receiver = _receiver(node, to, creation)
             term = client.parse("MESSAGE", message, node=node, creation=creation)
             await _check_exists(ours, me, node, receiver, timeout)
             await me.send(receiver, term)
 
-    client.run(main(), verbose)
+    client.run(main(), options.verbose)
 
 
 def _receiver(node: str, text: str, creation: int) -> Pid | tuple[str, str]:

@@ -21,7 +21,7 @@ from quicdist.cluster.access_rules import (
 )
 from quicdist.cluster.audit import Audit, Outcome, PeerIdentity
 from quicdist.cluster.otp_names import NET_KERNEL, REX
-from quicdist.etf import Atom, ImproperList, Pid, Reference, Term
+from quicdist.etf import Atom, Pid, Reference, Term
 from quicdist.protocol.signals import (
     ExitSignal,
     GroupLeader,
@@ -31,6 +31,7 @@ from quicdist.protocol.signals import (
     Payload,
     Signal,
 )
+from quicdist.runtime.calls import alias_of
 from quicdist.runtime.process import NOPROC, Watcher
 
 _log = logging.getLogger("quicdist.access")
@@ -161,6 +162,11 @@ class AccessFilter:
         match message:
             case (_, caller, _) if is_request_tag(tag):
                 return not self._is_caller(caller)
+            case (label, (Pid(), _) as caller, _) if isinstance(label, Pid) or to in self._by_calls:
+                # The form of `gen_event:call`; system processes answer any label.
+                return not self._is_caller(caller)
+            case ("quicdist_stream", _, "subscribe", consumer, alias, _):
+                return not self._is_caller((consumer, alias))
             case (Pid() as caller, _):
                 return to in self._by_calls and caller.node != self._caller.name
         return False
@@ -168,8 +174,8 @@ class AccessFilter:
     def _is_caller(self, caller: Term) -> bool:
         match caller:
             case (Pid() as asking, tag):
-                alias = tag.tail if isinstance(tag, ImproperList) else tag
-                is_other = isinstance(alias, Reference) and alias.node != self._caller.name
+                alias = tag if isinstance(tag, Reference) else alias_of(tag)
+                is_other = alias is not None and alias.node != self._caller.name
                 return asking.node == self._caller.name and not is_other
         return False
 

@@ -20,6 +20,14 @@ EVERYTHING = "*"
 DISCONNECT = "erlang:disconnect_node"
 """In `calls`: the OTP function that a Python node provides for operators."""
 
+SHELLS: tuple[tuple[str, str], ...] = (
+    *(("os", "cmd"), ("erlang", "apply"), ("erlang", "spawn"), ("erlang", "open_port")),
+    *(("erl_eval", "exprs"), ("rpc", "call"), ("erpc", "call"), ("proc_lib", "spawn")),
+    *(("timer", "apply_after"), ("code", "load_binary"), ("file", "eval"), ("gen", "start")),
+    ("Elixir.Code", "eval_string"),
+)
+"""Functions by which a peer of a BEAM node runs any code. The list is not complete."""
+
 MIN_PREFIX = 3
 """The minimum number of characters before the wildcard of a name pattern."""
 
@@ -28,6 +36,7 @@ RUNTIME_TAGS: frozenset[str] = frozenset(
         *("EXIT", "DOWN", "nodeup", "nodedown", "spawn_reply", "CHANGE", "system"),
         *("io_request", "io_reply", "get_parent", "trace", "trace_ts", "seq_trace", "monitor"),
         *("profile", "large_heap", "garbage_collect", "handle_debug", "suspend", "resume"),
+        *("ETS-TRANSFER", "gen_event_EXIT"),
     }
 )
 """First elements of tuples that the runtime and OTP behaviours send to processes: `sys`
@@ -132,6 +141,18 @@ class AccessRules:
         """Returns whether the peer may call this function."""
         called = f"{module}:{function}"
         return any(pattern == EVERYTHING or fnmatchcase(called, pattern) for pattern in self.calls)
+
+    def shells(self) -> dict[str, str]:
+        """Returns the patterns in `calls` that allow one of SHELLS, with the first such function.
+
+        They matter for BEAM nodes. A Python node runs exported functions only.
+        """
+        found: dict[str, str] = {}
+        for pattern in self.calls:
+            for module, function in SHELLS:
+                if pattern == EVERYTHING or fnmatchcase(f"{module}:{function}", pattern):
+                    found.setdefault(pattern, f"{module}:{function}")
+        return found
 
     def may_disconnect(self) -> bool:
         """Returns whether the peer may call `erlang:disconnect_node/1` on a Python node.

@@ -22,9 +22,11 @@ from quicdist.carriers.address_group import place_of
 from quicdist.carriers.base import CertificateRejected, Connection, ConnectionHandler
 from quicdist.carriers.half_open import HalfOpen
 from quicdist.carriers.log_rate_limit import LogRateLimit
+from quicdist.carriers.private_addresses import is_seen_elsewhere, scope_of
 from quicdist.carriers.token_bucket import TokenBuckets
 from quicdist.carriers.trust import CertificateError, PeerRefused
 from quicdist.carriers.trust.names import written
+from quicdist.carriers.trust.verifiers import another_node
 from quicdist.cluster.access import AccessControl
 from quicdist.cluster.cookie_throttle import CookieThrottle
 from quicdist.cluster.liveness import BEAT, LoopWatch
@@ -62,7 +64,7 @@ _FINAL_ERRORS = (NoConnection, CertificateRejected, CertificateError, UnicodeErr
 """Dial errors that are final: an unresolvable name, a rejected certificate, a missing local
 certificate, a host that IDNA cannot encode."""
 
-_FINAL_CAUSES = frozenset({Cause.ADDRESS_FAMILY, Cause.HOST_UNKNOWN})
+_FINAL_CAUSES = frozenset({Cause.ADDRESS_FAMILY, Cause.HOST_UNKNOWN, Cause.BEHIND_NAT})
 """Causes that are final."""
 
 _YIELD = 1.5
@@ -589,6 +591,8 @@ class Connections:
                 raise PeerRefused(
                     f"{written(name)} is connected over TLS; plain TCP cannot replace it"
                 )
+            if self._is_another(peer, name):
+                raise another_node(name, peer.connection.peer_address[0])
         except CertificateError as error:
             extra = {
                 **peer.fields("not_believed"),
@@ -613,6 +617,31 @@ class Connections:
             return False
         return live.connection.traits.is_encrypted
 
+    def _is_another(self, peer: Peer, name: str) -> bool:
+        """Returns whether another node behind another NAT is connected under that name.
+
+        The keys differ, and the address in the name is not the one that was observed.
+        """
+        live = self.up.get(Atom(name))
+        if live is None or not live.fingerprint or not peer.fingerprint:
+            return False
+        if not is_seen_elsewhere(name, peer.connection.peer_address[0]):
+            return False
+        return live.fingerprint != peer.fingerprint
+
+    def _hint(self, peer: Peer) -> str:
+        """Returns what the reason of a refused dial may be, or an empty string."""
+        assert self.local is not None
+        scope = scope_of(self.local.name.rpartition("@")[2])
+        is_refused = peer.is_dialer and peer.cause is Cause.NOT_ALLOWED
+        if not is_refused or scope is None or scope_of(peer.connection.peer_address[0]) is not None:
+            return ""
+        return (
+            f"; the name of this node, {self.local.name}, contains {scope.value}, so a node behind "
+            "another NAT may have the same name there. A relay gives a unique name: Node(via=...) "
+            "or --via"
+        )
+
     def alive_asked(self, peer: Peer) -> Status:
         """Answers a peer that considers this node connected already."""
         return Status.FALSE if peer.name in self.up else Status.TRUE
@@ -629,6 +658,9 @@ class Connections:
         except CertificateError as error:
             peer.fail(str(error), error.cause)
             return
+        if not peer.is_dialer:
+            seen_at = peer.connection.peer_address[0]
+            self._resolver.whereabouts.connected_from(peer.name, seen_at)
         if Flag.NAME_ME in self.local.flags:
             self._listener.named(peer.local_name, peer.local_creation)
             peer.handlers = self._handlers
@@ -684,7 +716,7 @@ class Connections:
         attempt = None if name is None else self._attempts.get(name)
         if attempt is not None:
             if peer.is_dialer or attempt.dialed is None:
-                attempt.failed(reason, peer.cause)
+                attempt.failed(reason + self._hint(peer), peer.cause)
             if not peer.is_dialer:
                 attempt.is_yielding = False
             attempt.changed.set()

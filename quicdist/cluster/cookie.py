@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from quicdist.errors import CookieError
+from quicdist.errors import CookieError, CookieFileError
 
 _FILE = ".erlang.cookie"
 _CONTENT = re.compile(r"([ -~]*)[\r\n ]*")
@@ -35,10 +35,10 @@ def find_cookie(given: str | None, home: Path | None = None) -> str:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise CookieError(
+            raise CookieFileError(
                 f"no cookie: none was given and {path} cannot be read: {error.strerror or error}"
             ) from None
-        return _checked(_read(path, status), str(path))
+        return _of_file(path, [_read(path, status)])[0]
     looked = " and ".join(map(str, places)) or f"a {_FILE} (there is no home directory)"
     verb = "do" if len(places) > 1 else "does"
     raise CookieError(
@@ -68,36 +68,42 @@ def _places(home: Path | None) -> Iterator[Path]:
 
 def _read(path: Path, status: os.stat_result) -> str:
     if not stat.S_ISREG(status.st_mode):
-        raise CookieError(f"{path} is not a regular file")
+        raise CookieFileError(f"{path} is not a regular file")
     if status.st_mode & 0o077:
-        raise CookieError(f"{path} must be accessible by its owner only: chmod 400 {path}")
+        raise CookieFileError(f"{path} must be accessible by its owner only: chmod 400 {path}")
     try:
         text = path.read_text(encoding="latin-1")
     except OSError as error:
         reason = error.strerror or error
-        raise CookieError(
+        raise CookieFileError(
             f"no cookie: none was given and {path} cannot be read: {reason}"
         ) from None
     match = _CONTENT.fullmatch(text)
     if match is None:
-        raise CookieError(f"invalid cookie file {path}: expected one line of printable ASCII")
+        raise CookieFileError(f"invalid cookie file {path}: expected one line of printable ASCII")
     return match[1]
 
 
 def read_cookies(path: Path) -> tuple[str, ...]:
     """Returns the cookies in a file, one per line.
 
-    The first is offered, all are accepted. Raises CookieError.
+    The first is offered, all are accepted. Raises CookieFileError.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise CookieError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise CookieFileError(f"{path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
-        raise CookieError(f"{path} cannot be read: {error}") from None
+        raise CookieFileError(f"{path} cannot be read: {error}") from None
     _warn_of_exposed(path)
-    cookies = tuple(line for line in lines if line)
-    return check_cookies(cookies or ("",), str(path))
+    return _of_file(path, [line for line in lines if line] or [""])
+
+
+def _of_file(path: Path, cookies: Sequence[str]) -> tuple[str, ...]:
+    try:
+        return check_cookies(cookies, str(path))
+    except CookieError as error:
+        raise CookieFileError(str(error)) from None
 
 
 def check_cookies(cookies: Sequence[str], where: str = "the cookie given") -> tuple[str, ...]:

@@ -11,6 +11,7 @@ The log then names the cause.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from quicdist.errors import Cause
@@ -121,9 +122,6 @@ class Tick:
     probes: bool
     """Whether to probe the peer's node, since only its transport has answered recently."""
 
-    pause: float
-    """Seconds until the next tick."""
-
 
 class Liveness:
     """The ticks of one connection that is up."""
@@ -139,29 +137,29 @@ class Liveness:
         self._ticktime = ticktime
         self._needs_probe = needs_probe
         self._has_keepalive = has_keepalive
-        self._due = now
+        self.due = math.inf
+        """Event loop time of the next tick in seconds; infinite before the connection is up."""
         self._frames_sent = 0
         self._probed_at = 0.0
         self._probes = 0
         """The number of probes since the last packet of the node."""
         self._answers_moved = now
 
-    def begin(self, now: float) -> float:
-        """Starts when the connection is up. Returns the seconds until the first tick."""
-        self._due = now + self._ticktime / 4
-        return self._ticktime / 4
+    def begin(self, now: float) -> None:
+        """Starts when the connection is up."""
+        self.due = now + self._ticktime / 4
 
     def sent(self, frames: int) -> None:
         """Sets the number of frames sent by the end of a tick, including a probe."""
         self._frames_sent = frames
 
     def tick(self, now: float, seen: Observed) -> Tick | Dead:
-        """Decides at a tick, every quarter of net_ticktime as in OTP."""
+        """Decides at a tick, every quarter of net_ticktime as in OTP, and sets the next one."""
         ticktime = self._ticktime
         # A carrier without its own keepalive receives nothing while it is not read.
         is_blind = seen.is_held_back and not self._has_keepalive
         # After a blocked period the loop first reads, and decides at the next tick.
-        stood_still = now - self._due > ticktime / 8
+        stood_still = now - self.due > ticktime / 8
         if seen.silence >= ticktime and not is_blind and not stood_still:
             reason = f"net_tick_timeout: nothing received for {seen.silence:.0f} s"
             return Dead(reason, Cause.TICK_TIMEOUT)
@@ -180,8 +178,8 @@ class Liveness:
         pause = ticktime / 4
         if not is_blind:
             pause = min(pause, max(seen.last_received + ticktime - now, ticktime / 16))
-        self._due = now + pause
-        return Tick(sends_tick, probes, pause)
+        self.due = now + pause
+        return Tick(sends_tick, probes)
 
     def _is_silent(self, now: float, seen: Observed) -> bool:
         """Returns whether the node has not answered several probes for 1.25 net_ticktime.

@@ -7,13 +7,14 @@ They are asked in this order for every dialed node; the first answer is used.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from quicdist.carriers import causes, epmd
 from quicdist.cluster.carrier import Transport, TransportAddress
-from quicdist.cluster.names import NodeName, parse_listen
+from quicdist.cluster.names import NodeName, facing_host, parse_listen
 from quicdist.errors import Cause, NodeNameError, QuicdistError
 
 
@@ -92,6 +93,20 @@ class Epmd:
             text = f"the EPMD at {address} does not know {name.alive!r}"
             raise NotFound(text, Cause.NOT_IN_EPMD)
         return [TransportAddress(Transport.TCP, name.host, found.port)]
+
+
+async def facing_found(node: str, lookups: Sequence[Lookup], timeout: float) -> str:
+    """Returns a name for a node that dials `node`: port 0 of the local address that routes to it.
+
+    If the host in the name is unknown, the lookups are asked for the address of the node.
+    """
+    name = NodeName.parse(node)
+    own = facing_host(name.host)
+    for lookup in lookups if own is None else ():
+        with contextlib.suppress(NotFound):
+            places = await lookup.find(name, timeout / len(lookups))
+            own = own or facing_host(places[0].host)
+    return own or "0@127.0.0.1"
 
 
 def _no_epmd(error: Exception) -> Cause:

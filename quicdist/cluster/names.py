@@ -109,14 +109,22 @@ def parse_listen(text: str | tuple[str, int]) -> tuple[str, int]:
 
 def facing(node: str) -> str:
     """Returns a name for this node: port 0 of the local address that routes to the node's host."""
-    host = node.rpartition("@")[2]
+    # Without a route, dialing reports the error.
+    return facing_host(node.rpartition("@")[2]) or "0@127.0.0.1"
+
+
+def facing_host(host: str) -> str | None:
+    """Returns a name for this node: port 0 of the local address that routes to a host.
+
+    Returns None if the host is unknown or there is no route.
+    """
     try:
         where = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
         with socket.socket(where[0], socket.SOCK_DGRAM) as probe:
             probe.connect(where[4])  # sends nothing
             return f"0@{probe.getsockname()[0]}"
     except OSError:
-        return "0@127.0.0.1"  # dialing reports the error
+        return None
 
 
 def _is_port(text: str) -> bool:

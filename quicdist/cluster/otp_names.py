@@ -13,6 +13,7 @@ from __future__ import annotations
 
 REX = "rex"
 NET_KERNEL = "net_kernel"
+GLOBAL = "global_name_server"
 
 OTP_NAMES: frozenset[str] = frozenset(
     f"""
@@ -31,7 +32,8 @@ OTP_NAMES: frozenset[str] = frozenset(
     mnesia_dumper_load_regulator mnesia_event mnesia_ext_sup mnesia_fallback mnesia_kernel_sup
     mnesia_late_loader mnesia_locker mnesia_monitor mnesia_recover mnesia_rpc mnesia_subscr
     mnesia_substr mnesia_sup mnesia_tm net_sup odbc_sup os_mon_sup os_mon_sysinfo os_server
-    os_sup_server pg pool_master quicdist_epmd release_handler rex_proxy_user rsh_starter
+    os_sup_server pg pool_master quicdist_epmd quicdist_sup release_handler rex_proxy_user
+    rsh_starter
     runtime_tools_sup sasl_safe_sup sasl_sup snmp_app_sup socket_registry ssh_sup sshc_sup sshd_sup
     ssl_admin_sup ssl_connection_sup ssl_dist_admin_sup ssl_dist_connection_sup ssl_dist_sup
     ssl_listen_tracker_sup ssl_listen_tracker_sup_dist ssl_manager ssl_manager_dist ssl_pem_cache

@@ -20,8 +20,10 @@ from functools import partial
 from typing import Protocol
 
 from quicdist import etf
+from quicdist.carriers.alarm import Alarm
 from quicdist.carriers.base import CloseReason, Connection, ConnectionStatistics
 from quicdist.cluster.access_filter import AccessFilter
+from quicdist.cluster.handshake_deadlines import Due, HandshakeDeadlines
 from quicdist.cluster.liveness import Dead, Liveness, LoopWatch, Observed
 from quicdist.cluster.outbox import Outbox
 from quicdist.cluster.tracebacks import without_tracebacks
@@ -48,7 +50,7 @@ from quicdist.runtime.backpressure import Backpressure
 from quicdist.runtime.counters import Ending, Traffic, ending_of
 from quicdist.runtime.exit_reasons import error_reason
 from quicdist.runtime.process_table import Handler, Route
-from quicdist.runtime.rate_limit import RateLimits
+from quicdist.runtime.rate_limit import Pause, RateLimits
 
 logger = logging.getLogger("quicdist.node")
 
@@ -64,10 +66,6 @@ _REPORT_PAUSE = 5.0
 
 _USUAL_TICKTIME = 60.0
 """Default net_ticktime of the BEAM (kernel(6)) and of quicdist, in seconds."""
-
-_REFUSAL_TIME = 0.5
-"""Seconds that a refusal has to reach the peer before the connection is closed."""
-
 
 _RETURN = Atom("return")
 
@@ -179,8 +177,7 @@ class Peer:
         self._answers = Backpressure("the backlog of answers", most // 2, most, 2 * most)
         self._rates = rates
         self._pausing = Backpressure("the rate limit", 0, 0, 1, "messages")
-        self._pause_over = 0.0
-        """Event loop time when the rate limit pause ends."""
+        self._pause = Pause()
         self._rate_holds = 0
         self._links_uncounted = 0
         self._links_room = limits.ties
@@ -198,11 +195,13 @@ class Peer:
             needs_probe=connection.traits.needs_probe,
             has_keepalive=bool(connection.traits.alpn),
         )
-        self._timer: asyncio.TimerHandle = self._loop.call_later(
-            handshake_timeout,
-            self._handshake_timed_out,
-            f"the distribution handshake was not finished within {handshake_timeout:g} s",
-        )
+        self._handshake_timeout = handshake_timeout
+        self._deadlines = HandshakeDeadlines(handshake_timeout, self._loop.time())
+        self._delayed_answer: Callable[[], Status | Named] | None = None
+        self._close_text = ""
+        """The reason of a close that a refusal precedes."""
+        self._alarm = Alarm(self._loop, self._on_alarm)
+        self._alarm.set(self._deadlines.due)
 
     def __str__(self) -> str:
         host, port = self.connection.peer_address
@@ -264,12 +263,9 @@ class Peer:
         if not delay:
             self._decide(answer())
             return
-
-        def later() -> None:
-            if self.state is State.HANDSHAKE:
-                self._decide(answer())
-
-        self._loop.call_later(delay, later)
+        self._delayed_answer = answer
+        self._deadlines.delay_answer(delay, self._loop.time())
+        self._alarm.set(self._deadlines.due)
 
     def _decide(self, status: Status | Named) -> None:
         if isinstance(status, Named):
@@ -281,7 +277,7 @@ class Peer:
             self._close_after_refusal(f"refused with {status.value}", cause)
 
     def _on_connected(self, event: Connected) -> None:
-        self._timer.cancel()
+        self._deadlines.finished()
         self.name = Atom(event.peer.name)
         self.creation = event.peer.creation
         self.flags = event.flags
@@ -294,7 +290,8 @@ class Peer:
         self.up_since = time.time()
         self._channel = self._outbox.cutter = self.session.channel
         self.connection.handshake_done()
-        self._timer = self._loop.call_later(self._liveness.begin(self._loop.time()), self._tick)
+        self._liveness.begin(self._loop.time())
+        self._alarm.set(self._liveness.due)
         self._owner.peer_up(self)
 
     # -- outgoing messages --
@@ -492,7 +489,8 @@ class Peer:
         if seconds <= 0 or self.state is not State.UP:
             return
         now = self._loop.time()
-        self._pause_over = max(self._pause_over, now + seconds)
+        self._pause.extend(seconds, now)
+        self._alarm.set(self._pause.due)
         level = self._pausing
         if level in self._held_by:
             return
@@ -500,17 +498,10 @@ class Peer:
             self._held_since = now
         self._held_by.add(level)
         self._rate_holds += 1
-        self._loop.call_at(self._pause_over, self._end_pause)
         if now >= level.next_report:
             level.next_report = now + _REPORT_PAUSE
             extra = self.fields("peer_rate_limited")
             logger.warning("%s exceeds its rate limit and is paused", self, extra=extra)
-
-    def _end_pause(self) -> None:
-        if self._loop.time() < self._pause_over and self.state is State.UP:
-            self._loop.call_at(self._pause_over, self._end_pause)
-        elif self._pausing in self._held_by:
-            self.resume(self._pausing)
 
     def resume(self, level: Backpressure) -> None:
         """Called when a receiver has room again."""
@@ -595,10 +586,31 @@ class Peer:
             f"receive messages, or raise MailboxLimits.hard"
         )
 
-    # -- liveness --
+    # -- time --
 
-    def _tick(self) -> None:
-        now = self._loop.time()
+    def _on_alarm(self, now: float) -> None:
+        """Does what is due and sets the alarm again. It may ring early."""
+        match self._deadlines.look(now):
+            case Due.ANSWER:
+                assert self._delayed_answer is not None
+                self._decide(self._delayed_answer())
+            case Due.TIMEOUT:
+                text = "the distribution handshake was not finished within"
+                reason = f"{text} {self._handshake_timeout:g} s"
+                self.fail(*self._judgement(reason, Cause.HANDSHAKE_TIMEOUT))
+            case Due.CLOSE:
+                self.connection.close(self._close_text)
+                self._alarm.stop()
+        if self.state is _UP:
+            if self._pause.look(now) and self._pausing in self._held_by:
+                self.resume(self._pausing)
+            if now >= self._liveness.due:
+                self._tick(now)
+        if self.state is _UP:
+            self._alarm.set(min(self._liveness.due, self._pause.due))
+        self._alarm.set(self._deadlines.due)
+
+    def _tick(self, now: float) -> None:
         connection, outbox = self.connection, self._outbox
         seen = Observed(
             last_received=connection.last_received,
@@ -620,7 +632,6 @@ class Peer:
             connection.send_frame(())
         self._liveness.sent(outbox.frames_sent)
         connection.ping()
-        self._timer = self._loop.call_later(tick.pause, self._tick)
 
     # -- closing --
 
@@ -628,9 +639,6 @@ class Peer:
     def ending(self) -> Ending:
         """The class of its cause in statistics."""
         return ending_of(self.cause)
-
-    def _handshake_timed_out(self, reason: str) -> None:
-        self.fail(*self._judgement(reason, Cause.HANDSHAKE_TIMEOUT))
 
     def leave(self, reason: str, cause: Cause = Cause.DISCONNECTED) -> None:
         """Closes the connection because this node stops or disconnects."""
@@ -641,6 +649,7 @@ class Peer:
         if self.state is State.DOWN:
             return
         self._end(reason, cause)
+        self._alarm.stop()
         self.connection.close(reason)
 
     def connection_lost(self, reason: CloseReason) -> None:
@@ -656,6 +665,7 @@ class Peer:
             self._take_turn()
         self.is_ended_orderly = reason.is_orderly
         self._end(*self._judgement(self._explained(reason), reason.cause))
+        self._alarm.stop()
 
     def _explained(self, reason: CloseReason) -> str:
         """Returns the reason of the loss, which may be that the local event loop was blocked."""
@@ -691,14 +701,16 @@ class Peer:
         if self.state is State.DOWN:
             return
         self._end(reason, cause)
-        self._loop.call_later(_REFUSAL_TIME, self.connection.close, reason)
+        self._close_text = reason
+        self._deadlines.refused(self._loop.time())
+        self._alarm.set(self._deadlines.due)
 
     def _end(self, reason: str, cause: Cause) -> None:
         if self.state is State.DOWN:
             return
         self.state = State.DOWN
         self.cause = cause
-        self._timer.cancel()
+        self._deadlines.finished()
         for level in self._held_by:
             level.held.discard(self)
         self._no_longer_held_by(list(self._held_by))

@@ -10,6 +10,8 @@ from quicdist.carriers.base import CertificateRejected, Connection, DialError
 from quicdist.cluster.carrier import Carrier, TransportAddress
 from quicdist.cluster.lookup import Lookup, NotFound, cause_of
 from quicdist.cluster.names import NodeName
+from quicdist.cluster.whereabouts import Whereabouts
+from quicdist.cluster.whereabouts import dial as dial_doubtful
 from quicdist.errors import Cause, NoConnection
 
 
@@ -27,6 +29,7 @@ class Resolver:
         self._used_first = used_first
         self._used: list[Carrier] = []
         self._lookups = tuple(lookups)
+        self.whereabouts = Whereabouts()
 
     def use(self, carrier: Carrier) -> None:
         """Notes that a carrier listens or dials."""
@@ -48,9 +51,9 @@ class Resolver:
             left = max(deadline - loop.time(), 0.001) / (len(ways) - tried)
             self.use(carrier)
             try:
-                return await carrier.dial(node, place, left)
-            except CertificateRejected:
-                raise
+                return await self._dial(carrier, node, place, left)
+            except CertificateRejected as error:
+                raise self.whereabouts.explained(node, place.host, error) from None
             except OSError as error:
                 if len(ways) == 1:
                     raise
@@ -58,17 +61,31 @@ class Resolver:
                 failures.append(f"{place}: {error or f'no answer within {left:.3g} s'}")
         raise DialError("; ".join(failures), max(found, key=causes.rank))
 
+    async def _dial(
+        self, carrier: Carrier, node: str, place: TransportAddress, timeout: float
+    ) -> Connection:
+        doubt = self.whereabouts.doubt(node, place.host)
+        dialing = carrier.dial(node, place, timeout)
+        connection = await dial_doubtful(dialing, place.host, doubt)
+        self.whereabouts.reached(place.host)
+        return connection
+
     async def _find(self, node: str, timeout: float) -> list[tuple[Carrier, TransportAddress]]:
         """Returns the addresses from the first successful lookup, with their carriers."""
         name = NodeName.parse(node)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
+        doubt = self.whereabouts.doubt(node, name.host)
         answers: list[NotFound] = []
         for asked, lookup in enumerate(self._lookups):
             left = max(deadline - loop.time(), 0.001)
             try:
                 # The remaining time is divided, so that a slow lookup leaves time for the others.
-                places = await lookup.find(name, left / (len(self._lookups) - asked))
+                finding = lookup.find(name, left / (len(self._lookups) - asked))
+                places = await dial_doubtful(finding, name.host, doubt)
+            except DialError as error:
+                answers.append(NotFound(str(error), error.cause))
+                continue
             except NotFound as error:
                 answers.append(error.with_traceback(None))
                 continue

@@ -27,11 +27,13 @@ from quicdist.carriers.trust.names import Certificates, fingerprint
 from quicdist.carriers.trust.verifiers import RecordingVerifier
 from quicdist.cluster.carrier import Transport, TransportAddress
 from quicdist.cluster.cookie import find_cookie
-from quicdist.cluster.lookup import DEFAULT_LOOKUPS, Lookup, NotFound, cause_of
+from quicdist.cluster.lookup import DEFAULT_LOOKUPS, Lookup, NotFound, cause_of, facing_found
 from quicdist.cluster.names import Address, NodeName, facing
+from quicdist.cluster.whereabouts import Whereabouts
+from quicdist.doctor import nat
 from quicdist.doctor.diagnosis import DIAGNOSES, Diagnosis, stopped
 from quicdist.doctor.findings import Finding, Step, Stopped, Trouble
-from quicdist.doctor.link import Link
+from quicdist.doctor.handshake_recorder import HandshakeRecorder
 from quicdist.doctor.port import Answer, ask
 from quicdist.doctor.relay import RelayLink
 from quicdist.errors import Cause, NodeNameError, StartError
@@ -44,6 +46,11 @@ __all__ = ["Finding", "Settings", "Step", "Stopped", "Trouble", "examine"]
 
 _SEARCH = 5.0
 """Seconds to wait for a direct path to a relayed node. Pings are sent for 4 s."""
+_OBSERVE_TIME = 2.0
+"""Seconds for the answer with the observed address."""
+
+_FIND_TIME = 2.0
+"""Seconds to find the address of a node again, to choose the own address that routes to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,9 @@ class Settings:
     tick: float = 20.0
     """The limit for a first frame after the handshake. OTP sends a tick every 15 s."""
 
+    observers: tuple[str, ...] = ()
+    """Further quicdist nodes that tell the address at which they observe this host."""
+
 
 async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
     """Yields a finding for each step that succeeds.
@@ -85,7 +95,8 @@ async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
         async for finding in _examine_node(connection, name, node, cookie, settings, _TCP_SILENCE):
             yield finding
         return
-    answer = await _ask_port(place)
+    doubt = Whereabouts().doubt(node, place.host)
+    answer = await _ask_port(place, doubt)
     if answer is Answer.QUIC:
         yield Finding(Step.PORT, f"UDP {place.host}:{place.port} answers: {answer.value}")
     looking = RecordingVerifier()
@@ -107,8 +118,14 @@ async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
         traits = connection.traits
         yield Finding(Step.TLS, f"TLS 1.3, ALPN {traits.alpn} ({traits.name})")
         yield Finding(Step.CERTIFICATE, _judge(node, looking.seen, settings.trust))
-        async for finding in _examine_node(connection, name, node, cookie, settings, _QUIC_SILENCE):
+        seen: dict[str, nat.Address | None] = {}
+        async for finding in _examine_node(
+            connection, name, node, cookie, settings, _QUIC_SILENCE, seen
+        ):
             yield finding
+        for observer in settings.observers:
+            seen[observer] = await _observe(endpoint, name, observer, cookie, settings)
+        yield Finding(Step.PATH, nat.describe(endpoint.local_address, seen))
     finally:
         await endpoint.close()
 
@@ -133,13 +150,18 @@ async def _find(node: str, settings: Settings) -> tuple[TransportAddress, str]:
     raise stopped(cause_of(answers), "; ".join(map(str, answers)))
 
 
-async def _ask_port(place: TransportAddress) -> Answer:
+async def _ask_port(place: TransportAddress, doubt: str | None) -> Answer:
     where = f"UDP {place.host}:{place.port}"
     try:
         answer = await ask(place.host, place.port)
     except OSError as error:
         text = f"{place.host}: {error.strerror or error}"
-        raise _at_port(causes.of_error(error), text) from error
+        cause = causes.of_error(error)
+        if doubt is not None and cause is Cause.UNREACHABLE:
+            raise stopped(Cause.BEHIND_NAT, f"{text}: {doubt}") from error
+        raise _at_port(cause, text) from error
+    if doubt is not None and answer is Answer.NOTHING:
+        raise stopped(Cause.BEHIND_NAT, f"{where} does not answer: {doubt}")
     if answer is Answer.NOBODY:
         text = f"{where}: the port is closed"
         raise stopped(Cause.PORT_CLOSED, text)
@@ -190,7 +212,7 @@ async def _endpoint(
     node: str, settings: Settings, looking: RecordingVerifier
 ) -> tuple[Endpoint, str]:
     """Opens an endpoint. Raises NodeNameError, StartError, CertificateError."""
-    own = Address.parse(settings.name or facing(node))
+    own = Address.parse(settings.name or await facing_found(node, settings.lookups, _FIND_TIME))
     # As in a node: peers remember a name in a certificate, so a temporary name must not be in it.
     hosts = [own.host] if own.port else []
     credentials = Credentials(settings.identity, Trust.nothing(), hosts)
@@ -308,36 +330,50 @@ _TCP_SILENCE = (
 
 
 async def _examine_node(
-    connection: Connection, name: str, node: str, cookie: str, settings: Settings, silence: str
+    connection: Connection,
+    name: str,
+    node: str,
+    cookie: str,
+    settings: Settings,
+    silence: str,
+    seen: dict[str, nat.Address | None] | None = None,
 ) -> AsyncIterator[Finding]:
-    """`silence` is the advice if the node does not answer the name message."""
-    link = Link(connection, LocalNode(name, new_creation(), DEFAULT_FLAGS, cookie), node)
-    link.begin()
+    """Examines the handshake, the cookie and the node behind a connection.
+
+    `silence` is the advice if the node does not answer the name message. The observed address is
+    added to `seen`.
+    """
+    recorder = HandshakeRecorder(
+        connection, LocalNode(name, new_creation(), DEFAULT_FLAGS, cookie), node
+    )
+    recorder.begin()
     try:
-        await link.until(lambda: link.is_up, settings.timeout)
-        if not link.is_up:
-            end = _why_no_node(link, settings.timeout, silence)
+        await recorder.until(lambda: recorder.is_up, settings.timeout)
+        if not recorder.is_up:
+            end = _why_no_node(recorder, settings.timeout, silence)
             if end.step is Step.COOKIE:
                 yield Finding(Step.HANDSHAKE, f"the node does not reject the name {name}")
             raise end
-        peer = link.session.peer
+        peer = recorder.session.peer
         yield Finding(
             Step.HANDSHAKE, f"{peer.name} accepts {name}; its creation is {peer.creation}"
         )
         yield Finding(Step.COOKIE, "the cookies are equal")
         begun = time.monotonic()
-        link.ask()
-        if not await link.until(lambda: link.frames > 0, settings.tick):
+        recorder.ask()
+        if not await recorder.until(lambda: recorder.frames > 0, settings.tick):
             what = (
-                f"the connection was lost: {link.lost.text}"
-                if link.lost
+                f"the connection was lost: {recorder.lost.text}"
+                if recorder.lost
                 else "nothing was received"
             )
             text = f"{what}, within {settings.tick:g} s after the handshake"
             raise stopped(Cause.TICK_TIMEOUT, text)
         yield Finding(Step.TICK, f"the node answers after {time.monotonic() - begun:.3f} s")
         if connection.statistics().path is not PathKind.PLAIN:
-            yield Finding(Step.PATH, await _path_of(connection))
+            yield Finding(Step.DIRECT, await _path_of(connection))
+        if seen is not None:
+            seen[node] = await recorder.observe(_OBSERVE_TIME)
     finally:
         connection.close("examined")
 
@@ -356,15 +392,35 @@ async def _path_of(connection: Connection) -> str:
     )
 
 
-def _why_no_node(link: Link, timeout: float, silence: str) -> Stopped:
-    if link.error is not None:
-        return stopped(link.error.cause, str(link.error))
-    text = link.lost.text if link.lost else f"no answer within {timeout:g} s"
-    if link.session.is_judged:
+async def _observe(
+    endpoint: Endpoint, name: str, observer: str, cookie: str, settings: Settings
+) -> nat.Address | None:
+    """Returns the address at which another node observes the endpoint; None if it does not tell."""
+    try:
+        place = (await _find(observer, settings))[0]
+        timeout = settings.timeout
+        connection = await endpoint.dial(place.host, place.port, node=observer, timeout=timeout)
+    except (Stopped, DialError):
+        return None
+    local = LocalNode(name, new_creation(), DEFAULT_FLAGS, cookie)
+    recorder = HandshakeRecorder(connection, local, observer)
+    recorder.begin()
+    try:
+        await recorder.until(lambda: recorder.is_up, timeout)
+        return await recorder.observe(_OBSERVE_TIME) if recorder.is_up else None
+    finally:
+        connection.close("observed")
+
+
+def _why_no_node(recorder: HandshakeRecorder, timeout: float, silence: str) -> Stopped:
+    if recorder.error is not None:
+        return stopped(recorder.error.cause, str(recorder.error))
+    text = recorder.lost.text if recorder.lost else f"no answer within {timeout:g} s"
+    if recorder.session.is_judged:
         text = f"the node closed the connection or stopped answering after the digest: {text}"
         return stopped(Cause.COOKIE, text)
-    cause = link.lost.cause if link.lost else Cause.HANDSHAKE_TIMEOUT
-    if not link.has_answered:
+    cause = recorder.lost.cause if recorder.lost else Cause.HANDSHAKE_TIMEOUT
+    if not recorder.has_answered:
         silent = Diagnosis(Step.HANDSHAKE, Trouble.UNREACHABLE, silence)
         return silent.stopped(cause, f"the node does not answer the name message: {text}")
     half_way = Diagnosis(Step.HANDSHAKE, Trouble.UNREACHABLE, "see the log of that node")

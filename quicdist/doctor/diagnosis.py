@@ -55,6 +55,11 @@ DIAGNOSES = MappingProxyType(
         ),
         Cause.UNREACHABLE: Diagnosis(Step.PORT, Trouble.UNREACHABLE, _SOCKET),
         Cause.ADDRESS_FAMILY: Diagnosis(Step.PORT, Trouble.UNREACHABLE, _SOCKET),
+        Cause.BEHIND_NAT: Diagnosis(
+            Step.PORT,
+            Trouble.UNREACHABLE,
+            "use the name that it has at a relay, or run this command in its network",
+        ),
         Cause.PORT_CLOSED: Diagnosis(Step.PORT, Trouble.UNREACHABLE, _START),
         Cause.ALPN: Diagnosis(
             Step.TLS,
@@ -71,6 +76,7 @@ DIAGNOSES = MappingProxyType(
         ),
         Cause.CERTIFICATE_THEIRS: _UNTRUSTED,
         Cause.KEY_CHANGED: _UNTRUSTED,
+        Cause.NAME_AMBIGUOUS: _UNTRUSTED,
         Cause.CERTIFICATE: _UNTRUSTED,
         Cause.COOKIE: Diagnosis(
             Step.COOKIE,

@@ -37,6 +37,9 @@ class Step(enum.Enum):
     """Whether the node behind the connection answers."""
 
     PATH = "path"
+    """The address of this host that the node observes, and the kind of NAT in between."""
+
+    DIRECT = "direct"
     """How datagrams travel to a node that a relay names. Other nodes do not have this step."""
 
 

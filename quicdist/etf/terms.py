@@ -28,7 +28,8 @@ class Atom(str):
     An atom is equal to the str of the same text, so that `m["id"]` finds the atom key `id`. Unused
     atoms are garbage-collected, so that a peer cannot exhaust the memory with atoms.
 
-    Raises ValueError for more than 255 characters and for lone surrogates.
+    Raises TypeError if the text is not a str, and ValueError for more than 255 characters and for
+    lone surrogates.
     """
 
     __slots__ = ("__weakref__", "encoded")
@@ -40,6 +41,8 @@ class Atom(str):
         """Returns the atom of this text, which exists only once."""
         if type(text) is Atom:
             return text
+        if not isinstance(text, str):
+            raise TypeError(f"the text of an atom must be a str, not {type(text).__name__}")
         text = str.__str__(text)
         known = _interned.get(text)
         if known is not None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from quicdist.carriers.base import ConnectionHandler
 from quicdist.carriers.epmd import EpmdRefused, NodeInfo
 from quicdist.carriers.tcp import TcpConnection, TcpListener
+from quicdist.cluster.names import NodeName
 from quicdist.errors import NodeNameError
 from quicdist.gateway.routes import Routes
 from quicdist.limits import CarrierLimits
@@ -33,13 +34,18 @@ class GatewayDirectory:
         max_remotes: int,
         limits: CarrierLimits,
         connect: Connect,
+        is_open: bool = False,
     ) -> None:
-        """`max_remotes` limits the open ports. The least recently requested one is closed first."""
+        """`max_remotes` limits the open ports. The least recently requested one is closed first.
+
+        With `is_open`, names without a route may be found when they are dialed.
+        """
         self._own_name = own_name
         self._routes = routes
         self._max_remotes = max_remotes
         self._limits = limits
         self._connect = connect
+        self._is_open = is_open
         self._local: dict[str, NodeInfo] = {}
         self._remotes: dict[str, TcpListener] = {}
         self._opening = asyncio.Lock()
@@ -87,7 +93,10 @@ class GatewayDirectory:
         if self._whole(name) == self._own_name:
             return None
         try:
-            self._routes.ways(name)
+            if self._is_open:
+                NodeName.parse(name)
+            else:
+                self._routes.ways(name)
             async with self._opening:
                 listener = await self._listener(name)
         except (NodeNameError, OSError) as error:

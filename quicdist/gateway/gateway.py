@@ -15,7 +15,13 @@ from types import TracebackType
 from typing import Protocol
 
 from quicdist.carriers import causes, tcp
-from quicdist.carriers.base import CloseReason, Connection, ConnectionHandler, DialError
+from quicdist.carriers.base import (
+    CertificateRejected,
+    CloseReason,
+    Connection,
+    ConnectionHandler,
+    DialError,
+)
 from quicdist.carriers.epmd import EpmdServer
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic.endpoint import Endpoint
@@ -28,14 +34,20 @@ from quicdist.carriers.trust.expiry import watch_expiry
 from quicdist.carriers.trust.file_watcher import watch
 from quicdist.cluster.audit import Audit
 from quicdist.cluster.cookie_throttle import CookieThrottle
+from quicdist.cluster.lan import Announcement, is_local_name
+from quicdist.cluster.lookup import NotFound
+from quicdist.cluster.names import Address, NodeName
 from quicdist.cluster.policy import Mode, Policy
 from quicdist.cluster.policy_file import PolicyError, read_policy
 from quicdist.cluster.relays import open_via
+from quicdist.cluster.whereabouts import Whereabouts
+from quicdist.cluster.whereabouts import dial as dial_doubtful
 from quicdist.errors import Cause, NodeNameError, NotRunning, QuicdistError
 from quicdist.gateway.directory import LOOPBACK, GatewayDirectory
 from quicdist.gateway.info import GatewayStatistics
 from quicdist.gateway.policy_filter import PolicyFilter
-from quicdist.gateway.relay import Relay
+from quicdist.gateway.reachability import ReferenceBudget
+from quicdist.gateway.relay import PeerRates, Relay
 from quicdist.gateway.routes import Routes, Way, answer_target, ask_for, target_of
 from quicdist.gateway.settings import GatewaySettings
 from quicdist.gateway.term_scanner import AtomBudget
@@ -93,9 +105,12 @@ class Gateway:
         self._udp_address = self.settings.udp_address
         self._open_endpoint = open_endpoint or _open_quic
         self._relayed: RelayClient | None = None
+        self._whereabouts = Whereabouts()
         self._use_name(str(self.settings.node))
         self._policy = self.settings.policy
         self._atoms = AtomBudget()
+        self._references = ReferenceBudget()
+        self._rates = PeerRates(self.settings.messages_per_second, self.settings.calls_per_second)
         self._relays: dict[Relay, asyncio.Task[None]] = {}
         self._dismissing: set[asyncio.Task[None]] = set()
         self._counters = NodeCounters()
@@ -108,6 +123,7 @@ class Gateway:
         hosts += [one.host for one in self.settings.via if one.host not in hosts]
         self._credentials = Credentials(self.settings.identity, trust, hosts)
         self._epmd: EpmdServer | None = None
+        self._announcement: Announcement | None = None
 
     def _use_name(self, name: str) -> None:
         """Sets the name of the BEAM node, which with `via` is known when the relay has answered."""
@@ -120,6 +136,7 @@ class Gateway:
             max_remotes=self.settings.max_remotes,
             limits=self.settings.limits,
             connect=self._outgoing,
+            is_open=self.settings.lan is not None,
         )
         self._audit = Audit(name) if self.settings.audit else None
 
@@ -190,6 +207,7 @@ class Gateway:
             relay.obey(policy)
         extra = {"event": "policy_changed", "node": self.name}
         _log.info("policy replaced: %s", _policy_line(policy), extra=extra)
+        _warn_of_shells(policy, self.name)
 
     def recheck_peers(self) -> None:
         """Verifies the certificates of all peers again. See `Node.recheck_peers`."""
@@ -207,6 +225,10 @@ class Gateway:
         except BaseException:
             await self._close_endpoint()
             raise
+        if self.settings.lan is not None:
+            host, port = self._udp_address
+            port = port or self.quic_address[1]
+            self._announcement = Announcement(self.settings.lan, self.name, host, port)
         self._watching = [
             asyncio.create_task(watch(self._credentials.verifier, self.recheck_peers)),
             asyncio.create_task(watch_expiry(self._credentials, self.name)),
@@ -218,6 +240,7 @@ class Gateway:
         trust = self.settings.trust
         _log.log(trust.log_level, "%s", trust.describe(), extra=extra)
         _log.info("%s", _policy_line(self.settings.policy), extra=extra)
+        _warn_of_shells(self.settings.policy, self.name)
 
     async def _open_epmd(self) -> None:
         wanted = self._settings_named.beam_asks_at
@@ -282,6 +305,8 @@ class Gateway:
         """Closes all connections, on both sides, and all ports."""
         for task in self._watching:
             task.cancel()
+        if self._announcement is not None:
+            await self._announcement.close()
         if self._epmd is not None:
             await self._epmd.close()
         await self._directory.close()
@@ -309,9 +334,11 @@ class Gateway:
         try:
             ways = self._routes.ways(name)
         except NodeNameError as error:
-            raise ConnectionRefusedError(str(error)) from None
-        first = ways[0].address
-        relay = self._relay(self.name, name, f"{first.host}:{first.port}")
+            if self.settings.lan is None:
+                raise ConnectionRefusedError(str(error)) from None
+            ways = ()
+        where = "{0.host}:{0.port}".format(ways[0].address) if ways else "the local network"
+        relay = self._relay(self.name, name, where)
         self._start(relay, self._reach(relay, name, ways))
         relay.near.attach(near)
         return relay.near
@@ -321,21 +348,48 @@ class Gateway:
             relay.close("the settings do not permit a connection to it", Cause.REFUSED_HERE)
             return
         deadline = _now() + self.settings.dial_timeout
+        ways = [*await self._announced(name, ways), *ways]
+        if not ways:
+            relay.close("no host of the local network announces it", Cause.NOT_FOUND)
+            return
         failures = []
         found: list[Cause] = []
         for place, way in enumerate(ways):
             left = (deadline - _now()) / (len(ways) - place)
             try:
-                far = await self._dial(name, way, left)
+                host = way.address.host
+                doubt = self._whereabouts.doubt(name, host)
+                far = await dial_doubtful(self._dial(name, way, left), host, doubt)
+            except CertificateRejected as error:
+                told = self._whereabouts.explained(name, way.address.host, error)
+                failures.append(str(told))
+                found.append(told.cause)
+                continue
             except (DialError, OSError) as error:
                 address = way.address
                 failures.append(f"cannot reach {address.host}:{address.port}: {_why(error)}")
                 found.append(causes.of_error(error))
                 continue
+            self._whereabouts.reached(host)
             relay.dialed_through(way.node)
             relay.far.attach(far)
             return
         relay.close("; ".join(failures), max(found, key=causes.rank))
+
+    async def _announced(self, name: str, ways: Sequence[Way]) -> Sequence[Way]:
+        """Returns the addresses of a node that is announced in the local network.
+
+        They are only needed if its name contains no port, or a host in `.local`.
+        """
+        lan, parsed = self.settings.lan, NodeName.parse(name)
+        is_routed = bool(ways) and not ways[0].asks and not is_local_name(ways[0].address.host)
+        if lan is None or is_routed:
+            return ()
+        try:
+            places = await lan.find(parsed, self.settings.dial_timeout / 3)
+        except NotFound:
+            return ()
+        return [Way(Address(one.host, one.port), name, asks=False) for one in places]
 
     async def _dial(self, name: str, way: Way, timeout: float) -> Connection:
         """Returns a connection that is ready for the distribution handshake. Raises DialError."""
@@ -433,8 +487,14 @@ class Gateway:
             access=self.settings.access,
             handshake_timeout=self.settings.handshake_timeout,
             keepalive=self.settings.keepalive,
-            met=self._routes.learn,
+            met=self._met if peer_name is None else self._routes.learn,
+            rates=self._rates,
         )
+
+    def _met(self, name: str, seen_at: tuple[str, int]) -> None:
+        """Records the address of a peer that has connected and proved the cookie."""
+        self._routes.learn(name, seen_at)
+        self._whereabouts.connected_from(name, seen_at[0])
 
     def _guard(self, own_name: str, peer_name: str | None) -> PolicyFilter | None:
         policy = self._policy
@@ -445,7 +505,8 @@ class Gateway:
             own_name,
             dialed_peer=peer_name,
             atoms=self._atoms,
-            is_audited=self._audit is not None,
+            references=self._references,
+            is_audited=self._audit is not None or self._rates.limits_calls,
         )
 
     def _start(self, relay: Relay, reach: Coroutine[None, None, None]) -> None:
@@ -492,18 +553,22 @@ class _Arrival:
     ) -> None:
         self._far = far
         self._take = take
+        self._is_taken = False
 
     def packets_received(self, packets: Sequence[Packet]) -> int:
+        if self._is_taken:
+            return 0  # a further question: the connection is being closed
+        self._is_taken = True
         try:
             target = target_of(packets[0])
-        except NodeNameError as error:
+            handler = self._take(self._far, target)
+        except (NodeNameError, ConnectionRefusedError) as error:
             self._far.close(str(error))
             return 0
         consumed = 0
         if target is not None:
             consumed = len(packets[0].data)
             packets = packets[1:]
-        handler = self._take(self._far, target)
         if handler is not None and packets:
             consumed += handler.packets_received(packets)
         return consumed
@@ -587,6 +652,20 @@ def _policy_line(policy: Policy | None) -> str:
     if policy.mode is Mode.LOG:
         return "a policy that only logs: any node with the cookie can run any function on the node"
     return "the policy restricts what peers may do on the node"
+
+
+def _warn_of_shells(policy: Policy | None, node: str) -> None:
+    """Warns of each entry that allows a function by which peers can run any code."""
+    if policy is None or policy.mode is Mode.LOG:
+        return
+    for place, rules in enumerate(policy.peers, 1):
+        for pattern, function in rules.shells().items():
+            extra = {"event": "policy_is_shell", "node": node, "what": pattern}
+            _log.warning(
+                "peers[%d] of the policy: calls %r allows %s, thus any code on the node",
+                *(place, pattern, function),
+                extra=extra,
+            )
 
 
 def _why(error: BaseException) -> str:

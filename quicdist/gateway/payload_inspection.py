@@ -8,25 +8,45 @@ from typing import TypeAlias
 from quicdist import etf
 from quicdist.cluster.access_rules import atom_text
 from quicdist.etf.terms import Atom, ImproperList, Pid, Reference, Term
-from quicdist.gateway.term_scanner import Unreadable
+from quicdist.gateway.term_scanner import TermScanner, Unreadable
 from quicdist.protocol.signals import SpawnRequest
 
 _SMALL_TUPLE, _LARGE_TUPLE, _LIST, _COMPRESSED = b"h", b"i", b"l", b"P"
 _ATOMS = (b"d", b"s", b"v", b"w")
 """ATOM_EXT, SMALL_ATOM_EXT, ATOM_UTF8_EXT, SMALL_ATOM_UTF8_EXT."""
 
+_ENDS_EARLY = "a payload, or its first fragment, ends before the request is complete"
+
 _PIDS = (b"X", b"g")
 """NEW_PID_EXT, PID_EXT."""
 _REFERENCES = (b"Z", b"r")
 """NEWER_REFERENCE_EXT, NEW_REFERENCE_EXT."""
+
+_ALIAS = Atom("alias")
 
 _OPTIONS = etf.Options(limits=etf.Limits(max_depth=16, max_terms=256, max_integer=64))
 """The maximum size of the terms that are decoded: an atom, a pid, a caller."""
 
 _CALLS = {"call": 5, "block_call": 5, "cast": 5, "spawn": 5, "spawn_link": 5, "spawn_opt": 7}
 """Requests `{Tag, Module, Function, Args, ...}` of `rex` and `net_kernel`: elements by tag."""
-_ERPC = {("erpc", "execute_call", 4): 1, ("erpc", "execute_cast", 3): 0}
-"""The functions that `erpc` and `rpc` spawn, and the number of arguments before the function."""
+_STREAM = ("quicdist_stream", "start", 6)
+_WRAPPERS = {
+    ("erpc", "execute_call", 4): 1,
+    ("erpc", "execute_cast", 3): 0,
+    ("quicdist_call", "execute", 5): 1,
+    _STREAM: 3,
+}
+"""Spawned functions that run a function in their arguments, and the number of arguments before it:
+those of `erpc` and `rpc`, and those of the OTP application of quicdist."""
+
+
+_EVENT_REQUESTS = frozenset(
+    {
+        *("sync_notify", "call", "add_handler", "add_sup_handler", "delete_handler"),
+        *("swap_handler", "swap_sup_handler", "stop", "which_handlers", "get_modules"),
+    }
+)
+"""Requests of `gen_event`: `{AnyTerm, {To, Tag}, Request}`, answered to `To`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +114,14 @@ class PayloadInspection:
         self._data = frame
         self._at = self._start = offset
         self._is_whole = is_whole
+
+    def skip(self, terms: int = 1) -> None:
+        """Reads complete terms of any size without decoding them. Raises Unreadable."""
+        scanner = TermScanner(terms)
+        end = scanner.feed(self._data, self._at)
+        if not scanner.is_done:
+            raise Unreadable(_ENDS_EARLY)
+        self._at = end
 
     def again(self) -> PayloadInspection:
         """Returns a new reader of the same payload."""
@@ -176,9 +204,7 @@ class PayloadInspection:
     def _bytes(self, start: int, count: int) -> bytes:
         found = self._data[start : start + count]
         if len(found) < count:
-            raise Unreadable(
-                "a payload, or its first fragment, ends before the request is complete"
-            )
+            raise Unreadable(_ENDS_EARLY)
         return found
 
 
@@ -224,18 +250,26 @@ def answers_features(peek: PayloadInspection) -> bool:
 def spawned(signal: SpawnRequest, peek: PayloadInspection) -> Call | None:
     """Returns the function of a spawn request, or the one that `erpc` runs. None if unknown.
 
-    Raises Unreadable.
+    None as well for a stream whose items go to another node than that of the sender. Raises
+    Unreadable.
     """
     module, function, arity = signal.mfa
-    before = _ERPC.get((module, function, arity))
+    before = _WRAPPERS.get((module, function, arity))
     if before is None:
         return Call(module, function)
     # A list may be encoded in several parts, but no node does so.
     if peek.list() != arity:
         return None
-    for _ in range(before):
-        peek.term()
+    ahead = [peek.term() for _ in range(before)]
+    if signal.mfa == _STREAM and not _is_consumer_of(ahead[:2], signal.sender.node):
+        return None
     return _call(peek)
+
+
+def _is_consumer_of(ahead: list[Term], peer: Atom) -> bool:
+    """Whether these are a process and an alias of `peer`."""
+    consumer, alias = ahead
+    return isinstance(consumer, Pid) and consumer.node == peer and _is_reference_of(alias, peer)
 
 
 def requested(peek: PayloadInspection, peer: Atom) -> Asked:
@@ -295,22 +329,51 @@ def is_asked_for_another(peek: PayloadInspection, peer: Atom) -> bool:
     `From` is then a name, a process of another node, or contains an alias of another node. Raises
     Unreadable.
     """
-    if peek.tuple() != 3 or not (peek.atom() or "").startswith("$"):
+    if peek.tuple() != 3:
         return False
-    return not (peek.is_pair() and _is_of(peek.term(), peer))
+    tag = peek.atom()
+    if tag is None:
+        peek.skip()
+    caller = peek.from_here()
+    if not (tag or "").startswith("$") and not _is_event_request(peek):
+        return False
+    return not (caller.is_pair() and _is_of(caller.term(), peer))
+
+
+def is_of_event_manager(peek: PayloadInspection) -> bool:
+    """Whether it is a request to a `gen_event`: `{AnyTerm, From, Request}`. Raises Unreadable."""
+    if peek.tuple() != 3:
+        return False
+    peek.skip()
+    return _is_event_request(peek)
+
+
+def _is_event_request(peek: PayloadInspection) -> bool:
+    """Whether `From` and a request to a `gen_event` follow."""
+    if peek.tuple() != 2:
+        return False
+    peek.skip(2)
+    if peek.tuple() == 0:
+        return False
+    return peek.atom() in _EVENT_REQUESTS
 
 
 def _is_of(caller: Term, peer: Atom) -> bool:
     """Whether `From` of a call, `{Pid, Tag}`, has a process and, if any, a reference of the peer.
 
-    `gen_server:reply` sends to any name and alias in it, and the answer contains the tag.
+    `gen_server:reply` sends to any name and alias in it, and the answer contains the tag. The alias
+    may be in `[alias | Alias]` and in `[[alias | Alias] | Term]`.
     """
     if type(caller) is not tuple or type(caller[0]) is not Pid or caller[0].node != peer:
         return False
-    monitor = _monitor(caller)
-    if monitor is None:
-        return isinstance(caller[1], Atom | int | bytes)
-    return monitor.node == peer
+    tag = caller[1]
+    if isinstance(tag, ImproperList):
+        return tag.items == (_ALIAS,) and _is_reference_of(tag.tail, peer)
+    return isinstance(tag, Atom | int | bytes) or _is_reference_of(tag, peer)
+
+
+def _is_reference_of(term: Term, peer: Atom) -> bool:
+    return isinstance(term, Reference) and term.node == peer
 
 
 def _monitor(caller: Term) -> Reference | None:

@@ -24,6 +24,7 @@ from quicdist.errors import Cause
 from quicdist.etf.terms import Atom
 from quicdist.gateway.payload_inspection import PayloadInspection
 from quicdist.gateway.policy_rules import Pass, PolicyRules, Refusal
+from quicdist.gateway.reachability import ReferenceBudget
 from quicdist.gateway.term_scanner import (
     MAX_NEW_ATOMS_OF_MESSAGE,
     AtomBudget,
@@ -66,7 +67,7 @@ class _Sequence:
     scanner: TermScanner | None
     """The scanner of the payload; None if the message is refused or not scanned."""
     passes: bool
-    is_request: bool = False
+    kind: Pass = Pass.ANSWER
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +107,13 @@ class PolicyFilter:
         *,
         dialed_peer: str | None,
         atoms: AtomBudget | None = None,
+        references: ReferenceBudget | None = None,
         is_audited: bool = False,
     ) -> None:
         """`dialed_peer` is the node that the BEAM node dials, or None for an incoming connection.
 
-        `atoms` counts the new atoms of all peers. With `is_audited`, `Passage` names the calls that
-        pass.
+        `atoms` counts the new atoms of all peers, and `references` bounds what is remembered of
+        all of them. With `is_audited`, `Passage` names the calls that pass.
         """
         self._policy = policy
         self._own_name = Atom(own_name)
@@ -129,6 +131,7 @@ class PolicyFilter:
         self._tails: dict[int, bytes] = {}
         """The ends of the fragments of each incomplete message of the node."""
         self._atoms = AtomBudget() if atoms is None else atoms
+        self._references = references
         self._is_audited = is_audited
         self._called: str | None = None
         """The new atoms of the current frame."""
@@ -227,7 +230,9 @@ class PolicyFilter:
         if rules is not None and self._judge is not None:
             self._judge.rules = rules
         elif rules is not None:
-            self._judge = PolicyRules(rules, own_name=self._own_name, peer_name=name)
+            self._judge = PolicyRules(
+                rules, own_name=self._own_name, peer_name=name, budget=self._references
+            )
         elif self._policy.mode is Mode.LOG:
             self._judge = None
             self._unknown = f"{name[:64]}, which matches no entry of the policy"
@@ -283,23 +288,23 @@ class PolicyFilter:
         read = self._read(data)
         judge = self._judge
         scanner: TermScanner | None = None
-        is_request = False
+        kind = Pass.ANSWER
         if judge is None:
             refusal: Refusal | None = Refusal(f"anything from {self._unknown}")
         else:
             try:
                 verdict = judge.verdict(read.signal, read.payload)
                 refusal = verdict if isinstance(verdict, Refusal) else None
-                is_request = verdict is Pass.REQUEST
+                kind = verdict if isinstance(verdict, Pass) else Pass.ANSWER
                 if refusal is None and not judge.rules.may_call_everything:
                     scanner = TermScanner(1, self._own_name)
-                    refusal = self._scan(judge, data, read, scanner, is_request)
-                if self._is_audited and refusal is None and is_request:
+                    refusal = self._scan(judge, data, read, scanner, kind)
+                if self._is_audited and refusal is None and kind is not Pass.ANSWER:
                     self._called = judge.called(read.signal, read.payload)
             except Unreadable as error:
                 refusal = Refusal(f"{type(read.signal).__name__}: {error}")
         if self._header_form and data[1] == FIRST_FRAGMENT:
-            self._first_fragment(data, _Sequence(0, scanner, refusal is None, is_request))
+            self._first_fragment(data, _Sequence(0, scanner, refusal is None, kind))
         return (None if refusal is not None else self._without_token(data, read)), refusal
 
     def _is_next_fragment(self, data: bytes) -> bool:
@@ -344,10 +349,13 @@ class PolicyFilter:
     # -- payloads -------------------------------------------------------------------------------
 
     def _scan(
-        self, judge: PolicyRules, data: bytes, read: _Read, scanner: TermScanner, is_request: bool
+        self, judge: PolicyRules, data: bytes, read: _Read, scanner: TermScanner, kind: Pass
     ) -> Refusal | None:
         """Scans the control message, and the available part of the payload."""
         scanner.feed(data, read.start)
+        # The rules have judged the pids of the control message.
+        scanner.own_pids.clear()
+        scanner.ends_with = None
         if read.inline is FOLLOWS:
             scanner.pending = 1
             start = read.end if self._header_form else read.end + 1
@@ -356,15 +364,22 @@ class PolicyFilter:
                 raise Unreadable(f"{len(data) - end} bytes too many behind a payload")
             if not scanner.is_done and read.payload.is_whole:
                 raise Unreadable("a payload ends too early")
-        what = self._forbidden(judge, scanner, is_request)
+        what = self._forbidden(judge, scanner, kind)
         if what is None:
             return None
-        if not is_request:
+        if kind is Pass.ANSWER:
             raise ProtocolError(f"{what} in an answer")
         return judge.turned_down(read.signal, read.payload, what)
 
-    def _forbidden(self, judge: PolicyRules, scanner: TermScanner, is_request: bool) -> str | None:
+    def _forbidden(self, judge: PolicyRules, scanner: TermScanner, kind: Pass) -> str | None:
         """Returns the first forbidden item found so far, or None."""
+        is_request = kind is not Pass.ANSWER
+        if is_request and kind is not Pass.GLOBAL:
+            leader = scanner.ends_with if kind is Pass.CALL else None
+            pid = judge.foreign_pid(scanner.own_pids, leader)
+            if pid is not None:
+                return pid
+        scanner.own_pids.clear()
         if is_request and scanner.has_fun and not judge.rules.may_send_funs():
             return "a fun"
         if is_request and not judge.remembered.brought(scanner.references):
@@ -425,7 +440,7 @@ class PolicyFilter:
             end = scanner.feed(data, FRAGMENT_HEAD.size)
         except Unreadable as error:
             raise ProtocolError(f"{error}, in a later fragment") from error
-        what = self._forbidden(judge, scanner, begun.is_request)
+        what = self._forbidden(judge, scanner, begun.kind)
         if what is not None:
             raise ProtocolError(f"{what} in a later fragment")
         if is_last and (not scanner.is_done or end != len(data)):
@@ -439,12 +454,15 @@ class PolicyFilter:
             if self._is_next_fragment(data):
                 sequence, fragment = fragment_ids(data)
                 tail = self._tails.pop(sequence, b"")
-                rest = remembered.sent_bytes(tail + data[FRAGMENT_HEAD.size :], 0)
+                piece = tail + data[FRAGMENT_HEAD.size :]
+                remembered.sent_pids(piece, 0)
+                rest = remembered.sent_bytes(piece, 0)
                 if fragment > 1:
                     self._keep_tail(sequence, rest)
                 return
             read = self._read(data)
             remembered.sent(read.signal, read.payload if read.inline is FOLLOWS else None)
+            remembered.sent_pids(data, read.end)
             rest = remembered.sent_bytes(data, read.end)
             if not read.payload.is_whole:
                 self._keep_tail(fragment_ids(data)[0], rest)

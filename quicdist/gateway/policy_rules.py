@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from quicdist.cluster.access_rules import is_request_tag, is_runtime_tag
-from quicdist.cluster.otp_names import NET_KERNEL, REX
+from quicdist.cluster.otp_names import GLOBAL, NET_KERNEL, REX
 from quicdist.cluster.policy import PeerRules, Pids
 from quicdist.etf.terms import Atom, Pid, Reference, Term
 from quicdist.gateway.payload_inspection import (
@@ -29,10 +29,11 @@ from quicdist.gateway.payload_inspection import (
     asker,
     first_tag,
     is_asked_for_another,
+    is_of_event_manager,
     requested,
     spawned,
 )
-from quicdist.gateway.reachability import Reach, Reachability
+from quicdist.gateway.reachability import Reach, Reachability, ReferenceBudget
 from quicdist.protocol.errors import ProtocolError
 from quicdist.protocol.signals import (
     NO_PAYLOAD,
@@ -73,6 +74,10 @@ class Pass(enum.Enum):
 
     REQUEST = "request"
     """The peer starts an interaction. Funs are allowed only if the rules permit them."""
+    GLOBAL = "global"
+    """A request to `global`, which tells each node of the pids of all nodes."""
+    CALL = "call"
+    """A request to `rex` or `net_kernel` to run a function. Its last term is the group leader."""
     ANSWER = "answer"
     """The signal answers or ends an interaction that the node has started."""
 
@@ -83,9 +88,16 @@ Verdict: TypeAlias = Refusal | Pass
 class PolicyRules:
     """Applies the rules of one peer to its signals."""
 
-    def __init__(self, rules: PeerRules, *, own_name: Atom, peer_name: str) -> None:
+    def __init__(
+        self,
+        rules: PeerRules,
+        *,
+        own_name: Atom,
+        peer_name: str,
+        budget: ReferenceBudget | None = None,
+    ) -> None:
         self.rules = rules
-        self.remembered = Reachability(own_name)
+        self.remembered = Reachability(own_name, budget)
         self._own_name = own_name
         self._peer_name = Atom(peer_name)
 
@@ -124,6 +136,19 @@ class PolicyRules:
             return _unanswered(f"{what} in a message to {name}", signal, asker(payload.again()))
         return Refusal(f"{what} in {type(signal).__name__}")
 
+    def foreign_pid(self, found: set[bytes], leader: bytes | None) -> str | None:
+        """Describes a pid of the node that a request must not contain, or returns None.
+
+        `found` are the pids in it, and `leader` is its group leader if that is one of the node's.
+        """
+        if self.rules.pids is Pids.ANY:
+            return None
+        if leader is not None and not self.remembered.is_child(leader):
+            return "a process of the node as group leader"
+        if not self.remembered.knows_pids(found):
+            return "a pid of the node that was not sent there"
+        return None
+
     def _reach(self, pid: Pid) -> Reach | None:
         """Returns how the peer may reach a process of the node, or None."""
         reach = self.remembered.reach(pid)
@@ -152,13 +177,14 @@ class PolicyRules:
 
     def _to_name(self, signal: Message, name: Atom, payload: PayloadInspection) -> Verdict:
         if self.rules.may_send_to(name):
-            return self._runtime_message(signal, payload) or Pass.REQUEST
+            passes = Pass.GLOBAL if name == GLOBAL else Pass.REQUEST
+            return self._runtime_message(signal, payload) or passes
         if name not in (REX, NET_KERNEL):
             return Refusal(f"a message to {_short(name)}")
         # These processes run functions on request.
         asked = requested(payload.again(), self._peer_name)
         if self._may_ask(asked.request):
-            return Pass.REQUEST
+            return Pass.CALL if isinstance(asked.request, Call) else Pass.REQUEST
         what = "a message" if asked.request is None else str(asked.request)
         what += f" by way of {name}"
         plain = self._plain_answer(what, signal, asked) if name == REX else None
@@ -208,11 +234,15 @@ class PolicyRules:
             return refusal
         if reach is Reach.CHILD:
             return Pass.REQUEST
-        if is_request_tag(first_tag(payload.again())):
+        if self._is_request(payload):
             if self.rules.pids is Pids.PARTNERS:
                 return Pass.REQUEST
             return _unanswered(f"a request to {pid}", signal, asker(payload.again()))
         return Pass.ANSWER
+
+    def _is_request(self, payload: PayloadInspection) -> bool:
+        """Whether an OTP behaviour takes the message for a request."""
+        return is_request_tag(first_tag(payload.again())) or is_of_event_manager(payload.again())
 
     def _answers_call(self, pid: Pid, payload: PayloadInspection) -> bool:
         tag = answer_tag(payload.again())
@@ -303,7 +333,7 @@ class PolicyRules:
         return (
             signal.req_id.node == self._peer_name
             and self.rules.may_spawn_with(signal.options)
-            and (leader.node != self._own_name or self._reach(leader) is not None)
+            and (leader.node != self._own_name or self._reach(leader) is Reach.CHILD)
         )
 
     def _spawn_reply(self, signal: SpawnReply, payload: PayloadInspection) -> Verdict:

@@ -8,7 +8,10 @@ can be guessed.
 from __future__ import annotations
 
 import enum
-from typing import Final, TypeVar
+import itertools
+from collections.abc import Collection
+from typing import Any, Final, TypeVar
+from weakref import WeakSet
 
 from quicdist import etf
 from quicdist.cluster.otp_names import OTP_NAMES
@@ -17,6 +20,8 @@ from quicdist.gateway.payload_inspection import PayloadInspection, asks_for_feat
 from quicdist.gateway.term_scanner import Unreadable
 from quicdist.protocol.signals import (
     Demonitor,
+    Exit,
+    ExitSignal,
     Message,
     Monitor,
     Signal,
@@ -30,8 +35,15 @@ MAX_PROCESSES = 65536
 MAX_MONITORS = 1 << 20
 """The maximum number of monitors and spawn requests of the node at the peer."""
 
+MAX_OF_NODE = 1 << 20
+"""The maximum number of entries of all connections of a gateway: processes, pids, aliases,
+monitors and spawn requests. The connections with the most entries lose their oldest first."""
+
 _MAX_REFERENCES: Final = 1024
 """The maximum number of aliases taken from one piece of a message."""
+
+_MAX_PIDS: Final = 4096
+"""The maximum number of pids of each format taken from one piece of a message."""
 
 _REPLY_TAG: Final = etf.encode_bare([Atom("alias")])[:-1]
 """`[alias | Reference]`, the tag of a `gen_server:call`, up to the reference."""
@@ -52,14 +64,56 @@ class Reach(enum.Enum):
     """The peer has spawned the process."""
 
 
+class ReferenceBudget:
+    """Bounds the entries that all connections of a gateway keep together."""
+
+    def __init__(self, limit: int = MAX_OF_NODE) -> None:
+        self._limit = limit
+        self._left = limit
+        """New entries until the entries are counted again. Removals are not tracked."""
+        self._members: WeakSet[Reachability] = WeakSet()
+
+    def join(self, member: Reachability) -> None:
+        """Adds a connection. It is removed with its last reference."""
+        self._members.add(member)
+
+    def added(self) -> None:
+        """Counts a new entry, and makes room if there are too many."""
+        self._left -= 1
+        if self._left < 0:
+            self._make_room()
+
+    def may_bring(self, count: int) -> bool:
+        """Whether peers may bring so many references more.
+
+        They take a quarter at most, as they are never forgotten.
+        """
+        return sum(one.count_brought for one in self._members) + count <= self._limit // 4
+
+    def _make_room(self) -> None:
+        total = sum(one.count + one.count_brought for one in self._members)
+        target = self._limit - self._limit // 16
+        while total > target:
+            largest = max(self._members, key=lambda one: one.count)
+            total -= largest.forget(min(total - target, max(1, largest.count // 4)))
+        self._left = self._limit - total
+
+
 class Reachability:
     """The reachable processes, aliases, monitors and spawn requests of one connection."""
 
-    def __init__(self, own_name: Atom) -> None:
+    def __init__(self, own_name: Atom, budget: ReferenceBudget | None = None) -> None:
+        """`budget` bounds the entries of all connections of the gateway."""
+        self._budget = ReferenceBudget() if budget is None else budget
+        self._budget.join(self)
         self._own_name = own_name
         node = etf.encode_bare(own_name)
         self._marks = tuple(b"Z\0" + bytes((words,)) + node for words in (3, 4, 5))
         """How references of the node begin: with three words, or more with a pid (OTP 26)."""
+        self._pid_marks = (b"X" + node, b"g" + node)
+        """How pids of the node begin: NEW_PID_EXT, PID_EXT."""
+        self._pids: dict[bytes, None] = {}
+        """Numbers and serials of the pids that the peer was sent, in any place."""
         self._processes: dict[int, Reach] = {}
         self._features: dict[int, None] = {}
         """Processes that have asked for the features of the peer."""
@@ -76,6 +130,31 @@ class Reachability:
         self._monitors: dict[bytes, None] = {}
         self._spawns: dict[bytes, None] = {}
 
+    @property
+    def count(self) -> int:
+        """The number of entries that can be forgotten."""
+        return sum(map(len, self._tables()))
+
+    @property
+    def count_brought(self) -> int:
+        """The number of references that the peer has brought."""
+        return len(self._brought)
+
+    def forget(self, count: int) -> int:
+        """Removes the oldest entries of the largest tables. Returns the number removed."""
+        removed = 0
+        for table in sorted(self._tables(), key=len, reverse=True):
+            for key in _oldest(table, count - removed):
+                del table[key]
+                removed += 1
+        return removed
+
+    def _tables(self) -> tuple[dict[Any, Any], ...]:
+        return (
+            *(self._processes, self._pids, self._features, self._tags),
+            *(self._aliases, self._monitors, self._spawns),
+        )
+
     # -- signals from the node --
 
     def sent(self, signal: Signal, payload: PayloadInspection | None) -> None:
@@ -84,17 +163,23 @@ class Reachability:
             case Message(sender=Pid() as sender, to=Atom() as name) if payload is not None:
                 self._sent_to_name(sender, name, payload)
             case Monitor(ref=ref):
-                _remember(self._monitors, _key(ref), None, MAX_MONITORS)
+                self._remember(self._monitors, _key(ref), None, MAX_MONITORS)
             case Demonitor(ref=ref):
                 self._monitors.pop(_key(ref), None)
-            case SpawnRequest(req_id=ref, sender=sender):
-                _remember(self._spawns, _key(ref), None, MAX_MONITORS)
+            case SpawnRequest(req_id=ref, sender=sender, group_leader=leader):
+                self._pid(sender)
+                self._pid(leader)
+                self._remember(self._spawns, _key(ref), None, MAX_MONITORS)
                 if signal.options:
-                    _remember(self._monitors, _key(ref), None, MAX_MONITORS)
+                    self._remember(self._monitors, _key(ref), None, MAX_MONITORS)
                 if payload is not None and _contains(payload, sender):
                     self._process(sender, Reach.ANSWERS)
             case SpawnReply(result=Pid() as child):
                 self._process(child, Reach.CHILD)
+                self._pid(child)
+            case Exit(sender=sender) | ExitSignal(sender=sender):
+                self._pid(sender)
+            # Not an UnlinkAck: its sender is what the peer has sent in an Unlink.
 
     def _sent_to_name(self, sender: Pid, name: Atom, payload: PayloadInspection) -> None:
         """Records a message to a name.
@@ -108,16 +193,30 @@ class Reachability:
         except Unreadable:
             return
         if tag is not None:
-            _remember(self._tags, (number(sender), _key(tag)), None, MAX_PROCESSES)
+            self._remember(self._tags, (number(sender), _key(tag)), None, MAX_PROCESSES)
         elif is_of_features:
-            _remember(self._features, number(sender), None, MAX_PROCESSES)
+            self._remember(self._features, number(sender), None, MAX_PROCESSES)
         elif name not in OTP_NAMES and _contains(payload, sender):
             self._process(sender, Reach.ANSWERS)
+
+    def _remember(self, table: dict[_K, _V], key: _K, value: _V, limit: int) -> None:
+        if key in table:
+            del table[key]
+        elif len(table) >= limit:
+            del table[next(iter(table))]
+        else:
+            self._budget.added()
+        table[key] = value
 
     def _process(self, pid: Pid, reach: Reach) -> None:
         if self._processes.get(number(pid)) is Reach.CHILD:
             reach = Reach.CHILD
-        _remember(self._processes, number(pid), reach, MAX_PROCESSES)
+        self._remember(self._processes, number(pid), reach, MAX_PROCESSES)
+
+    def _pid(self, pid: Pid) -> None:
+        """Records a pid that a control message shows to a process of the peer."""
+        if pid.node == self._own_name:
+            self._remember(self._pids, number(pid).to_bytes(8, "big"), None, MAX_PROCESSES)
 
     def sent_bytes(self, data: bytes, at: int) -> bytes:
         """Records the aliases in a piece of a message. Returns its end, for the next piece."""
@@ -131,9 +230,22 @@ class Reachability:
                 key = data[found + len(mark) + 4 : end]
                 if len(key) == 4 * words and key not in self._brought:
                     once = data.endswith(_REPLY_TAG, 0, found)
-                    _remember(self._aliases, key, once, MAX_PROCESSES)
+                    self._remember(self._aliases, key, once, MAX_PROCESSES)
                 found = data.find(mark, found + 1)
         return data[max(at, len(data) - _LONGEST_REFERENCE) :]
+
+    def sent_pids(self, data: bytes, at: int) -> None:
+        """Records the pids of the node in a piece of a payload."""
+        for mark in self._pid_marks:
+            found = data.find(mark, at)
+            for _ in range(_MAX_PIDS):
+                if found < 0:
+                    break
+                start = found + len(mark)
+                key = data[start : start + 8]
+                if len(key) == 8:
+                    self._remember(self._pids, key, None, MAX_PROCESSES)
+                found = data.find(mark, start)
 
     # -- signals from the peer --
 
@@ -143,6 +255,14 @@ class Reachability:
         if reach is not None:
             self._process(pid, reach)
         return reach
+
+    def is_child(self, key: bytes) -> bool:
+        """Whether the peer has spawned the process of this number and serial."""
+        return self._processes.get(int.from_bytes(key, "big")) is Reach.CHILD
+
+    def knows_pids(self, keys: set[bytes]) -> bool:
+        """Whether the peer was sent all of these pids, given as number and serial."""
+        return keys <= self._pids.keys()
 
     def takes_answer(self, pid: Pid, tag: Reference) -> bool:
         """Whether a process waits for an answer with this tag. The tag is valid once."""
@@ -172,7 +292,9 @@ class Reachability:
         if not references:
             return True
         new = references - self._brought - self._aliases.keys()
-        if len(self._brought) + len(new) > MAX_PROCESSES:
+        if not new:
+            return True
+        if len(self._brought) + len(new) > MAX_PROCESSES or not self._budget.may_bring(len(new)):
             return False
         self._brought |= new
         return True
@@ -209,8 +331,5 @@ def _contains(payload: PayloadInspection, pid: Pid) -> bool:
     return payload.find(etf.encode_bare(pid))
 
 
-def _remember(table: dict[_K, _V], key: _K, value: _V, limit: int) -> None:
-    table.pop(key, None)
-    table[key] = value
-    if len(table) > limit:
-        del table[next(iter(table))]
+def _oldest(table: dict[_K, _V], count: int) -> Collection[_K]:
+    return list(itertools.islice(table, count))

@@ -27,6 +27,7 @@ from quicdist.protocol.handshake_messages import Status, build_status, parse_nam
 from quicdist.protocol.packet import HandshakePacket, Packet
 from quicdist.protocol.role import Role
 from quicdist.runtime.counters import Ending, Traffic, ending_of
+from quicdist.runtime.rate_limit import RateLimits
 
 _log = logging.getLogger("quicdist.gateway")
 
@@ -55,6 +56,30 @@ def _nothing(name: str, address: tuple[str, int]) -> None:
     pass
 
 
+class PeerRates:
+    """The rates of messages and calls that each peer of a gateway may have, by name."""
+
+    def __init__(self, messages: float | None = None, calls: float | None = None) -> None:
+        """The rates are per second; None means no limit."""
+        self._messages = None if messages is None else RateLimits(messages)
+        self._calls = None if calls is None else RateLimits(calls)
+
+    @property
+    def limits_calls(self) -> bool:
+        """Whether calls have to be recognized."""
+        return self._calls is not None
+
+    def take(self, name: str, now: float, *, is_call: bool) -> float:
+        """Counts a message. Returns the seconds until the next one is allowed, 0 for at once."""
+        pause = 0.0 if self._messages is None else self._messages.take(name, now)
+        if is_call and self._calls is not None:
+            pause = max(pause, self._calls.take(name, now))
+        return pause
+
+
+_UNLIMITED = PeerRates()
+
+
 class Relay:
     """A connection between two nodes: `near` to the local BEAM node, `far` over QUIC.
 
@@ -74,6 +99,7 @@ class Relay:
         guard: PolicyFilter | None = None,
         audit: Audit | None = None,
         met: Met = _nothing,
+        rates: PeerRates = _UNLIMITED,
     ) -> None:
         """Prepares a relay whose sides are attached later.
 
@@ -96,6 +122,9 @@ class Relay:
         self._presents: str | None = None
         """The node in the certificate of the peer, if it differs from the peer."""
         self._met = met
+        self._rates = rates
+        self._is_slowed = False
+        """Whether the log has the first pause of the peer."""
         self.cause = Cause.DISCONNECTED
         """The reason of the end."""
         self._up_since = 0.0
@@ -289,12 +318,19 @@ class Relay:
         if far is None or self._peer is None or "@" not in self._peer:
             return True
         try:
-            far.remember(self._presents or self._peer)
+            # A name that the gateway of another node serves belongs to that gateway's key, too.
+            for name in dict.fromkeys((self._presents or self._peer, self._peer)):
+                far.remember(name)
         except CertificateError as error:
             self.close(str(error), error.cause)
             return False
         self._met(self._peer, far.peer_address)
         return True
+
+    def violated(self, side: _Side, error: DistError) -> None:
+        """Closes both sides because one of them violated the protocol."""
+        text = f"{side.label} violated the protocol: {_one_line(str(error))}"
+        self.close(text, Cause.PROTOCOL)
 
     def passing(self, side: _Side, message: bytes) -> None:
         """Handles a handshake message that `side` has sent."""
@@ -330,6 +366,18 @@ class Relay:
                 extra = {**self._fields("policy_refusal"), "what": told}
                 _log.warning("%s: %s", self.title, told, extra=extra)
         self._refusals[told] += 1
+
+    def pause(self, packet: Packet, passage: Passage) -> float:
+        """Counts a packet of the peer. Returns the seconds until the next one may be handled."""
+        if not packet.data or isinstance(packet, HandshakePacket):
+            return 0.0
+        now = asyncio.get_running_loop().time()
+        pause = self._rates.take(self.peer_name or "", now, is_call=passage.called is not None)
+        if pause and not self._is_slowed:
+            self._is_slowed = True
+            extra = self._fields("peer_rate_limited")
+            _log.warning("%s: exceeds its rate limit and is paused", self.title, extra=extra)
+        return pause
 
     def judged(self, passage: Passage) -> None:
         """Writes the decision of the guard to the audit log. The results of calls are unknown."""
@@ -498,10 +546,7 @@ class _Side:
     # -- called by the connection --
 
     def packets_received(self, packets: Sequence[Packet]) -> int:
-        """Forwards packets. Packets received before the other side is attached are kept.
-
-        Raises ProtocolError for packets that the guard cannot decode.
-        """
+        """Forwards packets. Packets received before the other side is attached are kept."""
         self.brought_packets = True
         target = self.other.connection
         if self._relay.is_closing:
@@ -509,14 +554,20 @@ class _Side:
         if target is None:
             self._early += packets
             return 0
-        try:
-            self._guarded(packets, target, self.guard)
-        except HandshakeRefused as refusal:
-            self._relay.turn_away(refusal)
+        self._handle(packets, target)
         if self._relay.is_closing:
             return 0
         self._owed += sum(len(packet.data) for packet in packets)
         return self._settled()
+
+    def _handle(self, packets: Sequence[Packet], target: Connection) -> None:
+        """Forwards packets. If they violate the protocol or the policy, the relay ends."""
+        try:
+            self._guarded(packets, target, self.guard)
+        except HandshakeRefused as refusal:
+            self._relay.turn_away(refusal)
+        except DistError as error:
+            self._relay.violated(self, error)
 
     def take_early(self, packets: Sequence[Packet]) -> None:
         """Handles packets that were received before the other side was attached."""
@@ -588,19 +639,59 @@ class _NearSide(_Side):
 class _FarSide(_Side):
     """The peer's side. The guard filters its messages and answers those that it refuses."""
 
-    _answered = False
-    """Whether an answer was sent since bytes were last reported as consumed."""
+    def __init__(self, relay: Relay, label: str, guard: PolicyFilter | None) -> None:
+        super().__init__(relay, label, guard)
+        self._answered = False
+        """Whether an answer was sent since bytes were last reported as consumed."""
+        self._is_paused = False
+        """Whether the peer has exceeded its rate limit."""
+        self._waiting: list[Packet] = []
+        """Packets that were received since then. Their bytes are not reported as consumed."""
+
+    def packets_received(self, packets: Sequence[Packet]) -> int:
+        """As `_Side`. While the peer is paused, its packets are kept."""
+        if not self._is_paused or self._relay.is_closing:
+            return super().packets_received(packets)
+        self.brought_packets = True
+        self._waiting += packets
+        self._owed += sum(len(packet.data) for packet in packets)
+        return 0
+
+    def connection_lost(self, reason: CloseReason) -> None:
+        """Forwards the packets that wait before the relay ends."""
+        self.gone = True
+        self._resume()
+        super().connection_lost(reason)
+
+    def _pause(self, waiting: Sequence[Packet], seconds: float) -> None:
+        self._is_paused = True
+        self._waiting = list(waiting)
+        asyncio.get_running_loop().call_later(seconds, self._resume)
+
+    def _resume(self) -> None:
+        if not self._is_paused:
+            return
+        self._is_paused = False
+        waiting, self._waiting = self._waiting, []
+        target = self.other.connection
+        if waiting and target is not None and not self._relay.is_closing:
+            self._handle(waiting, target)
+        self._settle()
 
     def _guarded(
         self, packets: Sequence[Packet], target: Connection, guard: PolicyFilter | None
     ) -> None:
         any_passed = False
-        for packet in packets:
+        for place, packet in enumerate(packets, 1):
             if self._relay.is_closing:
                 return
             passage = Passage(packet) if guard is None else guard.from_peer(packet)
             any_passed |= passage.forward is not None
             self._proceed(passage, target)
+            pause = self._relay.pause(packet, passage)
+            if pause and not self.gone:
+                self._pause(packets[place:], pause)
+                break
         if not any_passed:
             # The node counts received data, and closes connections to silent peers.
             target.send_frame(())
@@ -616,8 +707,8 @@ class _FarSide(_Side):
             self.connection.send_frame((passage.answer.data,))
 
     def _held_back(self) -> bool:
-        """Pauses a peer that does not read the answers."""
-        if super()._held_back():
+        """Pauses a peer that does not read the answers, or exceeds its rate limit."""
+        if self._is_paused or super()._held_back():
             return True
         if self._answered and self.connection is not None and not self.connection.is_writable:
             return True

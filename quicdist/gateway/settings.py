@@ -9,10 +9,11 @@ from quicdist.carriers.epmd import default_port
 from quicdist.carriers.quic.settings import QuicOptions
 from quicdist.carriers.trust import Identity, Trust
 from quicdist.cluster.access import Access
+from quicdist.cluster.lan import Lan
 from quicdist.cluster.names import NodeName
 from quicdist.cluster.policy import Policy
 from quicdist.cluster.via import Relays
-from quicdist.errors import NodeNameError
+from quicdist.errors import NodeError, NodeNameError
 from quicdist.gateway.erlang import gateway_port
 from quicdist.protocol.dialects import ALL_ALPNS
 
@@ -46,6 +47,10 @@ class GatewaySettings(QuicOptions):
     None takes the port of `listen` if the name of this node contains no port; otherwise such names
     cannot be dialed."""
 
+    lan: Lan | None = None
+    """Announces the BEAM node in the local network by multicast DNS, and finds nodes there whose
+    names contain no port, or a host in `.local`. Requires the extra `lan`."""
+
     alpns: tuple[str, ...] = ALL_ALPNS
     """The QUIC dialects that are offered and accepted."""
 
@@ -65,6 +70,15 @@ class GatewaySettings(QuicOptions):
     """Whether calls and refusals are logged to `quicdist.audit`, as far as the frames show them.
     Requires a policy, because frames are not decoded without one."""
 
+    messages_per_second: float | None = None
+    """The average rate and burst of messages and signals of one peer, per second. Above it the
+    gateway stops reading from the peer, so that its senders wait and no message is lost. None
+    means no limit."""
+
+    calls_per_second: float | None = None
+    """The average rate and burst of calls by one peer, with the same effect. Requires a policy,
+    because frames are not decoded without one."""
+
     dial_timeout: float = 6.0
     """The limit for a QUIC connection. A BEAM node gives up after 7 s (net_setuptime)."""
 
@@ -82,6 +96,16 @@ class GatewaySettings(QuicOptions):
 
     close_timeout: float = 2.0
     """The time to close all connections when the gateway stops."""
+
+    def __post_init__(self) -> None:
+        """Raises NodeError, and ValueError for what the engine does not support."""
+        QuicOptions.__post_init__(self)
+        for name in ("messages_per_second", "calls_per_second"):
+            rate = getattr(self, name)
+            if rate is not None and not rate > 0:
+                raise NodeError(f"{name} must be above 0, got {rate}")
+        if self.calls_per_second is not None and self.policy is None:
+            raise NodeError("calls_per_second requires a policy")
 
     @property
     def node(self) -> NodeName:

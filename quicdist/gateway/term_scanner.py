@@ -59,9 +59,12 @@ _GROUPS: dict[int, tuple[int, int, int]] = {
 """Width of the count, terms per element, and additional terms, by tag: SMALL_TUPLE, LARGE_TUPLE,
 LIST, MAP."""
 
-_OF_NODE: dict[int, int] = {ord("X"): 12, ord("g"): 9, ord("x"): 12, ord("Y"): 8, ord("f"): 5}
-_OF_NODE[ord("e")] = 5
-"""Number of bytes after the node name by tag: NEW_PID, PID, V4_PORT, NEW_PORT, PORT, REFERENCE."""
+_OF_NODE: dict[int, int] = {ord("x"): 12, ord("Y"): 8, ord("f"): 5, ord("e"): 5}
+"""Number of bytes after the node name by tag: V4_PORT, NEW_PORT, PORT, REFERENCE."""
+
+_PIDS: dict[int, int] = {ord("X"): 12, ord("g"): 9}
+"""Number of bytes after the node name by tag: NEW_PID, PID. The first eight are number and
+serial."""
 
 _REFERENCES: dict[int, int] = {ord("Z"): 4, ord("r"): 1}
 """Number of bytes of the creation by tag: NEWER_REFERENCE, NEW_REFERENCE."""
@@ -88,11 +91,18 @@ class _Incomplete(Exception):
 class TermScanner:
     """Scans one term, or several consecutive terms."""
 
-    __slots__ = ("_own", "_rest", "_skip", "atoms", "has_fun", "pending", "references")
+    __slots__ = (
+        *("_own", "_rest", "_skip", "atoms", "has_fun", "own_pids", "pending", "references"),
+        "ends_with",
+    )
 
     def __init__(self, terms: int = 1, own: str = "") -> None:
-        """The references of the node `own` are collected."""
+        """The references and pids of the node `own` are collected."""
         self._own = own.encode()
+        self.own_pids: set[bytes] = set()
+        """The numbers and serials of the pids of `own`. The caller may remove them."""
+        self.ends_with: bytes | None = None
+        """The pid of `own` that is the last of all terms, or None: the group leader of a call."""
         self.references: set[bytes] = set()
         """The words of the references of `own`. The caller may remove them."""
         self.atoms: set[bytes] = set()
@@ -110,7 +120,10 @@ class TermScanner:
 
     def feed(self, data: bytes, at: int = 0) -> int:
         """Scans a piece from `at`. Returns the end of the last term in it. Raises Unreadable."""
+        shift = 0
+        # The position in the piece minus that in `data`.
         if self._rest:
+            shift = at - len(self._rest)
             data, at, self._rest = self._rest + data[at:], 0, b""
         if self._skip:
             step = min(self._skip, len(data) - at)
@@ -123,7 +136,7 @@ class TermScanner:
                     at = self._term(data, at)
         except _Incomplete:
             pass
-        return at
+        return at + shift
 
     def _common(self, data: bytes, at: int) -> int:
         """Skips complete terms of the most common types in one loop."""
@@ -165,8 +178,10 @@ class TermScanner:
                 if name + 12 > size:
                     break
                 atoms.add(data[at + 3 : name])
-                at = name + 12
                 pending -= 1
+                if data[at + 3 : name] == self._own:
+                    self._own_pid(data[name : name + 8], is_last=not pending)
+                at = name + 12
             elif tag == _REFERENCE and data[at + 3] == _SMALL_ATOM:
                 name = at + 5 + data[at + 4]
                 end = name + 4 + 4 * (data[at + 1] << 8 | data[at + 2])
@@ -214,6 +229,9 @@ class TermScanner:
         if behind is not None:
             end = self._atom(data, at, at + 1)
             return self._over(data, at, end - at + behind, 0)
+        of_pid = _PIDS.get(tag)
+        if of_pid is not None:
+            return self._pid(data, at, of_pid)
         creation = _REFERENCES.get(tag)
         if creation is not None:
             return self._reference(data, at, creation)
@@ -243,12 +261,31 @@ class TermScanner:
         behind = end + creation + 4 * words
         if behind > len(data):
             self._keep(data, at)
-        width, is_latin = _ATOMS[data[at + 3]]
-        name = data[at + 4 + width : end]
-        if (name.decode("latin-1").encode() if is_latin else name) == self._own:
+        if self._is_own(data, at + 3, end):
             self.references.add(data[end + creation : behind])
         self.pending -= 1
         return behind
+
+    def _pid(self, data: bytes, at: int, size: int) -> int:
+        end = self._atom(data, at, at + 1)
+        behind = end + size
+        if behind > len(data):
+            self._keep(data, at)
+        self.pending -= 1
+        if self._is_own(data, at + 1, end):
+            self._own_pid(data[end : end + 8], is_last=not self.pending)
+        return behind
+
+    def _own_pid(self, key: bytes, *, is_last: bool) -> None:
+        self.own_pids.add(key)
+        if is_last:
+            self.ends_with = key
+
+    def _is_own(self, data: bytes, at: int, end: int) -> bool:
+        """Whether the node name at `at` is that of `own`, in either encoding."""
+        width, is_latin = _ATOMS[data[at]]
+        name = data[at + 1 + width : end]
+        return (name.decode("latin-1").encode() if is_latin else name) == self._own
 
     def _over(self, data: bytes, at: int, size: int, terms: int) -> int:
         """Skips `size` bytes, some of which may not have arrived; `terms` more terms follow."""

@@ -169,6 +169,8 @@ def export(
 
     Raises ExportError for a class and for a function written in C, and ValueError for a limit
     that is not positive.
+    A node raises ExportError for cached async functions, and for methods of a class that is
+    exported instead of an instance.
     """
     check_limit(concurrency, queue)
 
@@ -282,6 +284,7 @@ class Exports:
         name = mark.name or _default_name(found)
         if name is None:
             raise ExportError(f"{function!r} has no name: use @export(name=...)")
+        _check_not_cached(function)
         least, most = _arity(function)
         if mark.run is Run.PROCESS:
             check_importable(function)
@@ -354,6 +357,11 @@ def _marked_within(given: object) -> Iterator[_Found]:
     for attribute in dir(given):
         member = inspect.getattr_static(given, attribute)
         if isinstance(_written(member, _MARK), Mark):
+            if isinstance(given, type) and _needs_instance(member):
+                raise ExportError(
+                    f"{given.__qualname__}.{attribute} is a method: export an instance of "
+                    f"{given.__name__}, or make it a staticmethod or classmethod"
+                )
             is_found = True
             yield _found(member, getattr(given, attribute), attribute, module)
     if is_found:
@@ -375,6 +383,19 @@ def _found(
     if not callable(function):
         raise ExportError(f"{function!r} is marked with @export but not callable")
     return _Found(function, mark, _written(_innermost(member), TYPED), attribute, module)
+
+
+def _needs_instance(member: object) -> bool:
+    """Returns whether this attribute of a class takes an instance as its first argument."""
+    return hasattr(type(member), "__get__") and not isinstance(member, (staticmethod, classmethod))
+
+
+def _check_not_cached(function: Callable[..., Any]) -> None:
+    """Raises ExportError for a cache of coroutines."""
+    if hasattr(function, "cache_info") and inspect.iscoroutinefunction(inspect.unwrap(function)):
+        raise ExportError(
+            f"{function!r} caches coroutines, and each can be awaited only once: cache the results"
+        )
 
 
 def _written(function: object, name: str) -> Any:

@@ -29,7 +29,7 @@ from functools import partial
 from typing import TypeAlias
 
 from quicdist.cluster.access import AccessControl
-from quicdist.cluster.access_rules import DISCONNECT
+from quicdist.cluster.access_rules import DISCONNECT, Pids
 from quicdist.cluster.audit import Audit, Outcome, PeerIdentity
 from quicdist.errors import ErlangError, ErlangExit, ErlangThrow
 from quicdist.etf import Atom, Export, Pid, Reference, Term
@@ -170,8 +170,35 @@ class RpcServer:
         if self._rates is not None and source.name is not None:
             source.throttle(self._rates.take(source.name, asyncio.get_running_loop().time()))
 
-    def _refuses(self, source: Source) -> bool:
-        return self._system.is_draining and source is not HERE
+    def _refuses(self, source: Source, module: Term, name: Term, args: Term) -> bool:
+        """Returns whether a call is refused because the node is draining, and records that."""
+        if not self._system.is_draining or source is HERE:
+            return False
+        if self._audit is not None and source.name is not None:
+            module, name, args = _applied((module, name, _length(args)), args)
+            caller = PeerIdentity(str(source.name), source.fingerprint)
+            called = _described(module, name, args)
+            self._audit.call(caller, called, Outcome.REFUSED, cause=str(DRAINING))
+        return True
+
+    def _led_by(self, source: Source, leader: Term) -> Callable[[Mailbox], None]:
+        """Sends the output of a process to the caller's group leader."""
+
+        def before(me: Mailbox) -> None:
+            if isinstance(leader, Pid):
+                self._lead(me, source, leader)
+
+        return before
+
+    def _lead(self, me: Mailbox, source: Source, leader: Pid) -> None:
+        """Sets the group leader of a process that runs for a peer.
+
+        Nodes that the process calls print to it in the name of this node. A process of this node
+        requires access to every pid; otherwise the default group leader stays.
+        """
+        is_ours = leader.node is self._system.name and source.name is not None
+        if not is_ours or self._access.rules_for(str(source.name)).pids is Pids.ANY:
+            me.group_leader = leader
 
     @property
     def running(self) -> int:
@@ -189,7 +216,7 @@ class RpcServer:
         if self._audit is None or source.name is None:
             return await self._run_allowed(source, module, name, args, run)
         caller = PeerIdentity(str(source.name), source.fingerprint)
-        function = f"{format_bounded(module, 100)}:{format_bounded(name, 100)}/{_length(args)}"
+        function = _described(module, name, args)
         began = time.monotonic()
         outcome, cause = Outcome.RETURNED, ""
         try:
@@ -246,13 +273,13 @@ class RpcServer:
 
     def _on_spawn_request(self, signal: signals.SpawnRequest, args: Term, source: Source) -> None:
         caller = signal.sender
-        if self._refuses(source):
+        if self._refuses(source, *_spawned(signal.mfa, args)):
             refusal = signals.SpawnReply(signal.req_id, caller, 0, DRAINING)
             self._system.emit_if_connected(caller.node, caller, refusal)
             return
 
         def before(me: Mailbox) -> None:
-            me.group_leader = signal.group_leader
+            self._lead(me, source, signal.group_leader)
             flags = 0
             self._system.tie(me, caller.node)
             for option in signal.options:
@@ -344,6 +371,8 @@ class RpcServer:
                 start = streams.Start.from_term(args)
             except ValueError:
                 raise ErlangError(_BADARG) from None
+            if not self._may_consume(source, start):
+                raise ErlangError(_BADARG)
 
             async def run(exported: Exported, listed: Sequence[Term]) -> Term:
                 producer = Producer(self._exports, me, start.consumer, start.tag, start.window)
@@ -356,6 +385,15 @@ class RpcServer:
                 raise ErlangExit((_UNDEF, [error.frame])) from None
 
         return produce
+
+    def _may_consume(self, source: Source, start: streams.Start) -> bool:
+        """Returns whether a stream may have this consumer: a process of the caller's node.
+
+        Another process would get items that it did not ask for, in the name of this node.
+        """
+        if source.name is None or self._access.rules_for(str(source.name)).pids is Pids.ANY:
+            return True
+        return start.consumer.node is source.name and start.tag.node is source.name
 
     async def _outcome(
         self, source: Source, module: Term, name: Term, args: Term
@@ -423,7 +461,7 @@ class RpcServer:
         return True
 
     def _rpc(self, call: _Call, source: Source, mfa: tuple[Term, Term, Term], leader: Term) -> None:
-        if self._refuses(source):
+        if self._refuses(source, *mfa):
             call.refuse()
             return
 
@@ -436,7 +474,7 @@ class RpcServer:
                 case (_, reason, stack):
                     call.fail((reason, stack))
 
-        self._start(source, main, before=_led_by(leader), call=call, asker=call.asker)
+        self._start(source, main, before=self._led_by(source, leader), call=call, asker=call.asker)
 
     # -- gen_server:call -------------------------------------------------------------------------
 
@@ -457,10 +495,10 @@ class RpcServer:
                 logger.info(text, server, format_bounded(message), extra=extra)
 
     def _gen_call(self, call: _ServedCall, request: Term, source: Source) -> None:
-        if self._refuses(source):
+        name, args = _request(request)
+        if self._refuses(source, call.server.name, name, args):
             call.refuse()
             return
-        name, args = _request(request)
 
         async def main(me: Mailbox) -> None:
             outcome = await self._outcome(source, call.server.name, name, args)
@@ -479,7 +517,7 @@ class RpcServer:
     def _cast(
         self, source: Source, module: Term, name: Term, args: Term, leader: Term = None
     ) -> None:
-        if self._refuses(source):
+        if self._refuses(source, module, name, args):
             text = "dropped a cast of %s:%s: the node is draining"
             extra = {"event": "call_refused", "node": str(self._system.name)}
             logger.info(text, format_bounded(module, 100), format_bounded(name, 100), extra=extra)
@@ -488,7 +526,7 @@ class RpcServer:
         async def main(me: Mailbox) -> None:
             await self._apply_for_nobody(source, module, name, args)
 
-        self._start(source, main, before=_led_by(leader), asker=_Asker())
+        self._start(source, main, before=self._led_by(source, leader), asker=_Asker())
 
 
 @dataclass(frozen=True, slots=True)
@@ -664,14 +702,18 @@ def _applied(mfa: tuple[Term, Term, int], args: Term) -> tuple[Term, Term, Term]
     return mfa[0], mfa[1], args
 
 
-def _led_by(leader: Term) -> Callable[[Mailbox], None]:
-    """Sends the output of a process to the caller's group leader."""
-
-    def before(me: Mailbox) -> None:
-        if isinstance(leader, Pid):
-            me.group_leader = leader
-
-    return before
+def _spawned(mfa: tuple[Atom, Atom, int], args: Term) -> tuple[Term, Term, Term]:
+    """Returns the function that a spawn request runs, or that erpc calls in the process."""
+    match mfa, args:
+        case ("erpc", "execute_call", 4), [_, module, name, inner]:
+            return module, name, inner
+        case ("quicdist_call", "execute", 5), [_, module, name, inner, _]:
+            return module, name, inner
+        case ("quicdist_stream", "start", 6), [_, _, _, module, name, inner]:
+            return module, name, inner
+        case ("erpc", "execute_cast", 3), [module, name, inner]:
+            return module, name, inner
+    return mfa[0], mfa[1], args
 
 
 def _listed(args: Term) -> list[Term]:
@@ -684,6 +726,11 @@ def _listed(args: Term) -> list[Term]:
     if not isinstance(args, list):
         raise ErlangError(_BADARG)
     return args
+
+
+def _described(module: Term, name: Term, args: Term) -> str:
+    """Returns `module:function/arity` for the audit log."""
+    return f"{format_bounded(module, 100)}:{format_bounded(name, 100)}/{_length(args)}"
 
 
 def _length(args: Term) -> int:

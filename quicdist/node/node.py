@@ -26,6 +26,7 @@ from quicdist.cluster.audit import Audit, PeerIdentity
 from quicdist.cluster.carrier import Accept, Carrier, CarrierSettings, ListenerSettings
 from quicdist.cluster.connection_manager import Connections
 from quicdist.cluster.cookie import check_cookies, find_cookie
+from quicdist.cluster.lan import Announcement, Lan, LocalHosts, check_announced
 from quicdist.cluster.lookup import DEFAULT_LOOKUPS, Lookup
 from quicdist.cluster.names import NodeName, facing, parse_listen
 from quicdist.cluster.peer import Peer
@@ -158,6 +159,9 @@ class Node:
     - `audit`: whether each call and refusal is logged to `quicdist.audit`. Default: False.
     - `limits`: bounds on memory and time. Default: `NodeLimits()`.
     - `terms`: options of decoding, such as binaries as `str`.
+    - `lan`: announces the node in the local network by multicast DNS, and finds nodes there that
+      `lookups` do not. Requires a name `port@ip` or `port@host`, and the extra `lan`. Default:
+      None.
     - `on_output`: a function `on_output(text)` for the output of functions that this node calls on
       others. Default: the output goes to the log `quicdist.io`.
 
@@ -190,6 +194,7 @@ class Node:
         on_output: Write | None = None,
         printed: Write | None = None,
         audit: bool = False,
+        lan: Lan | None = None,
     ) -> None:
         where = None if listen is None else parse_listen(listen)
         relays = () if via is None else parse_via(via)
@@ -218,6 +223,11 @@ class Node:
             warnings.warn("Node(printed=) is now Node(on_output=)", DeprecationWarning, 2)
         self._on_output = on_output or printed
         self._exports = Exports(exports, self._limits.threads, self._limits.processes)
+        if lan is not None:
+            check_announced(str(own))
+            lookups = (LocalHosts(lan), *lookups, lan)
+        self._lan = lan
+        self._announcement: Announcement | None = None
         self._lookups = lookups
         self._access = AccessControl(Access.of(access))
         self._is_audited = audit
@@ -276,9 +286,18 @@ class Node:
             await self._give_up(life)
             raise
         self._life = life
+        self._announce()
         life.watch_trust(self._credentials)
         self._credentials.say_objection(self.name)
         logger.info("%s is up", self.name, extra={"event": "node_up", "node": self.name})
+
+    def _announce(self) -> None:
+        """Announces the node in the local network if `lan` is given."""
+        address = self._own.name.address
+        if self._lan is None or address is None:
+            return
+        host, port = self._own.listen or (address.host, address.port)
+        self._announcement = Announcement(self._lan, self._name, host, port or address.port)
 
     async def _open_carriers(self, book: Resolver, accept: Accept) -> str:
         """Opens the carriers and returns the name of this node.
@@ -333,6 +352,9 @@ class Node:
         if life is None or life.system.affinity.is_of_parent:
             return
         life.system.affinity.check()
+        announcement, self._announcement = self._announcement, None
+        if announcement is not None:
+            await announcement.close()
         try:
             await life.end()
         finally:
@@ -924,10 +946,10 @@ class _Life:
         system.group_leader = leader.pid
         self.caller = Caller(system, leader.pid)
         system.reply_sink = self.caller.pid
-        start_net_kernel(system, self._limits.net_ticktime)
+        start_net_kernel(system, self._limits.net_ticktime, self._observed)
         if self._is_audited:
             self._audit = Audit(name)
-        serving = RpcServer(
+        rpc_server = RpcServer(
             system,
             self.spawner,
             self._exports,
@@ -936,23 +958,23 @@ class _Life:
             self._limits.calls_per_second,
             self._audit,
         )
-        serving.provide("erlang", "disconnect_node", 1, self._disconnect_for)
+        rpc_server.provide("erlang", "disconnect_node", 1, self._disconnect_for)
         flags = self._local.flags & ~Flag.NAME_ME
         if Flag.PUBLISHED in flags:
             self.global_names = names = GlobalNames(
                 system, self._caller_of_connected, self.connections.connect, self._disconnect
             )
-            serving.provide("global", "resolve_it", 4, names.conflicts.asked)
-        self._provide_introspection(serving)
+            rpc_server.provide("global", "resolve_it", 4, names.conflicts.asked)
+        self._provide_introspection(rpc_server)
         local = replace(self._local, name=name, creation=creation, flags=flags)
         self.connections.begin(local, system.handlers, partial(payload_refused, system))
 
-    def _provide_introspection(self, serving: RpcServer) -> None:
+    def _provide_introspection(self, rpc_server: RpcServer) -> None:
         asked = Introspection(
             self.system,
             self._exports,
-            serving.may_call,
-            lambda: serving.running,
+            rpc_server.may_call,
+            lambda: rpc_server.running,
             lambda: map(connection_term, map(peer_info, self.connections.up.values())),
         )
 
@@ -962,8 +984,8 @@ class _Life:
         async def status(caller: Atom | None, args: Sequence[Term]) -> Term:
             return asked.status(caller)
 
-        serving.provide(introspection.MODULE, introspection.EXPORTS, 0, exports)
-        serving.provide(introspection.MODULE, introspection.STATUS, 0, status)
+        rpc_server.provide(introspection.MODULE, introspection.EXPORTS, 0, exports)
+        rpc_server.provide(introspection.MODULE, introspection.STATUS, 0, status)
 
     async def end(self) -> None:
         """Ends all processes, which may still send messages, then the connections."""
@@ -979,6 +1001,11 @@ class _Life:
         finally:
             self._log_lines.end()
             self.connections.close()
+
+    def _observed(self, node: Atom) -> tuple[str, int] | None:
+        """Returns the address at which a connected node is observed."""
+        peer = self.connections.up.get(node)
+        return None if peer is None else peer.connection.peer_address
 
     def watch_trust(self, credentials: Credentials) -> None:
         """Rechecks the peers after a change of a file of `Trust`.

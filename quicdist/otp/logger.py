@@ -113,14 +113,16 @@ class LoggerHandler(logging.Handler):
 
         Call it before the node stops. Returns False if the timeout expired.
         """
-        task = self._task
-        deadline = None if timeout is None else self._loop.time() + timeout
-        while self._queue or (task is not None and not task.done()):
-            if deadline is not None and self._loop.time() >= deadline:
-                return False
-            await asyncio.sleep(0.01)
-            task = self._task
-        return True
+        try:
+            async with asyncio.timeout(timeout):
+                while self._queue or self._task is not None:
+                    self._begin()
+                    if self._task is None:  # the handler is closed
+                        break
+                    await asyncio.wait({self._task})
+        except TimeoutError:
+            return False
+        return not self._queue
 
     def close(self) -> None:
         """Closes the handler. Queued events are dropped."""

@@ -30,7 +30,7 @@ from quicdist.runtime.backpressure import Source
 from quicdist.runtime.calls import is_from
 from quicdist.runtime.process import Process
 from quicdist.runtime.process_table import ProcessTable
-from quicdist.runtime.system_process import GEN_CAST, SystemProcess
+from quicdist.runtime.system_process import GEN_CAST, SystemProcess, ignore
 
 logger = logging.getLogger("quicdist.otp")
 
@@ -198,9 +198,14 @@ class Groups(SystemProcess):
     # -- messages --------------------------------------------------------------------------------
 
     def _on_message(self, message: Term, source: Source) -> None:
+        node = source.name or self.system.name
         match message:
+            case ("join" | "leave" | "discover", Pid() as peer, *_) if peer.node is not node:
+                self._say_forged(message, node)
+            case ("$gen_cast", ("sync", Pid() as peer, _)) if peer.node is not node:
+                self._say_forged(message, node)
             case ("join", Pid() as peer, group, pids) if peer in self._remote:
-                self._remote_join(peer, group, _pids(pids))
+                self._remote_join(peer, group, _pids_of(peer.node, pids))
             case ("leave", Pid() as peer, pids, list(groups)) if peer in self._remote:
                 self._remote_leave(peer, _pids(pids), groups)
             case ("$gen_cast", ("sync", Pid() as peer, list(groups))):
@@ -222,6 +227,12 @@ class Groups(SystemProcess):
                 text = format_bounded(message)
                 extra = self.fields("message_ignored")
                 logger.info("%s ignores a message: %s", self, text, extra=extra)
+                ignore(self, message, source)
+
+    def _say_forged(self, message: Term, node: Atom) -> None:
+        extra = {**self.fields("message_ignored"), "peer": str(node)}
+        text = "%s ignores a message of %s in the name of another node's scope: %s"
+        logger.warning(text, self, node, format_bounded(message), extra=extra)
 
     def stopped(self) -> None:
         """Called when the node stops."""
@@ -270,7 +281,7 @@ class Groups(SystemProcess):
         for one in groups:
             match one:
                 case (group, pids):
-                    _add(told.groups, _key(group), group, _pids(pids))
+                    _add(told.groups, _key(group), group, _pids_of(peer.node, pids))
         for key, group in old.items():
             self._compare(key, group, told.groups.get(key))
         for key, group in told.groups.items():
@@ -401,6 +412,11 @@ def _remove(groups: dict[_Key, _Group], key: _Key, pids: Iterable[Pid]) -> list[
     if not group.pids:
         del groups[key]
     return left
+
+
+def _pids_of(node: Atom, term: Term) -> list[Pid]:
+    """The pids of a node. Each node announces its own processes only."""
+    return [one for one in _pids(term) if one.node is node]
 
 
 def _pids(term: Term) -> list[Pid]:

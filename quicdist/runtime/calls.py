@@ -670,8 +670,12 @@ def server_of(to: Pid | str | tuple[str, str], here: Atom) -> Pid | tuple[Atom, 
 
 
 def check_timeout(timeout: object) -> None:
-    """Raises TypeError if `timeout` is neither None nor a number of seconds."""
-    if timeout is None or (isinstance(timeout, numbers.Real) and not isinstance(timeout, bool)):
+    """Raises TypeError if `timeout` is neither None nor a number of seconds, ValueError if NaN."""
+    if timeout is None:
+        return
+    if isinstance(timeout, numbers.Real) and not isinstance(timeout, bool):
+        if timeout != timeout:
+            raise ValueError("timeout must be a number of seconds or None, not nan")
         return
     raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r:.100}")
 
@@ -730,13 +734,7 @@ def fail_call(server: Process, to: Term, reason: Term) -> bool:
     Returns False if the caller has no monitor and cannot be informed.
     """
     caller, tag = to
-    reference = alias_of(tag)
-    match tag:
-        case Reference():
-            reference = tag
-        case (Reference(), server.system.name):
-            # `gen_server:multi_call/4` sends a tag that differs from its monitor.
-            reference = latest_monitor(server, caller)
+    reference = _monitor_of(tag, caller, server)
     watcher = None if reference is None else server.watchers.get(reference)
     if reference is None or watcher is None or watcher.pid.node is not caller.node:
         extra = {**server.fields("call_failed"), "sender": str(caller)}
@@ -747,6 +745,20 @@ def fail_call(server: Process, to: Term, reason: Term) -> bool:
     server.system.watched_names.pop(reference, None)
     server.system.send_down(watcher, server.pid, reference, reason)
     return True
+
+
+def _monitor_of(tag: Term, caller: Pid, server: Process) -> Reference | None:
+    """Returns the monitor that belongs to the tag of a gen call."""
+    match tag:
+        case Reference():
+            return tag
+        case (Reference(), server.system.name):
+            # `gen_server:multi_call/4` up to OTP 25: {Tag, Node}, where Tag is no monitor.
+            return latest_monitor(server, caller)
+        case ImproperList(items=(ImproperList(),), tail=Reference() as monitor):
+            # `gen_server:multi_call/4` since OTP 26: [[alias|Alias]|Monitor].
+            return monitor
+    return alias_of(tag)
 
 
 def latest_monitor(server: Process, watcher: Pid) -> Reference | None:

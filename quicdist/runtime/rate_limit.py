@@ -1,7 +1,8 @@
-"""A token bucket that returns how long to wait."""
+"""A token bucket that returns how long to wait, and the wait: no clock and no timer."""
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import Final
 
@@ -54,3 +55,23 @@ class RateLimits:
                 self._limits.popitem(last=False)
         self._limits.move_to_end(name)
         return limit.take(now)
+
+
+class Pause:
+    """The pause of a peer that has exceeded its rate. Times are event loop times in seconds."""
+
+    def __init__(self) -> None:
+        self.due = math.inf
+        """When the pause ends; infinite without a pause."""
+
+    def extend(self, seconds: float, now: float) -> None:
+        """Begins a pause of `seconds`. One that has begun ends no earlier than before."""
+        end = now + seconds
+        self.due = end if math.isinf(self.due) else max(self.due, end)
+
+    def look(self, now: float) -> bool:
+        """Returns whether the pause is over, once."""
+        if now < self.due:
+            return False
+        self.due = math.inf
+        return True

@@ -15,7 +15,7 @@ from quicdist.etf import Atom, Pid, Term
 from quicdist.etf.notation import format_bounded
 from quicdist.runtime import system_messages
 from quicdist.runtime.backpressure import HERE, Source
-from quicdist.runtime.calls import alias_of, fail_call, is_call
+from quicdist.runtime.calls import alias_of, fail_call, is_call, latest_monitor
 from quicdist.runtime.exit_reasons import error_reason, stack_of
 from quicdist.runtime.process import Process
 from quicdist.runtime.process_table import ProcessTable
@@ -137,8 +137,16 @@ def reply(system: ProcessTable, sender: Pid, to: Term, answer: Term) -> None:
     system.post(sender, alias_of(tag) or pid, (tag, answer))
 
 
-def ignore(service: SystemProcess, message: Term, source: Source) -> None:
-    """Handles the messages of a process without a service: fails calls and drops other messages."""
+def ignore(service: SystemProcess, message: Term, source: Source = HERE) -> None:
+    """Handles the messages of a process without a service: fails calls and drops other messages.
+
+    A call is also {From, Request} of a process that monitors the service, as `rpc:server_call/4`
+    sends.
+    """
     if is_call(message):
         assert isinstance(message, tuple)
         fail_call(service, message[1], NOTSUP)
+        return
+    match message:
+        case (Pid() as caller, _) if monitor := latest_monitor(service, caller):
+            fail_call(service, (caller, monitor), NOTSUP)

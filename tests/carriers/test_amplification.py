@@ -27,6 +27,7 @@ from tests.carriers.stranger import (
     junk,
     run_virtually,
 )
+from tests.support.examples import examples
 
 ALLOWED = 3
 
@@ -123,7 +124,7 @@ async def play(moves: list[Move], *, prove_above: int = 64) -> None:
 @given(st.lists(st.sampled_from(MOVES), max_size=12), st.sampled_from([0, 64]))
 @example([hello, look, wrong_frame, look, small, look, small, look, small], 64)
 @example([hello, look, wait, wait, wait], 64)
-@how(deadline=None, max_examples=60)
+@how(deadline=None, max_examples=examples(60))
 def test_no_more_than_three_times_what_came(moves: list[Move], prove_above: int) -> None:
     run_virtually(play(moves, prove_above=prove_above))
 

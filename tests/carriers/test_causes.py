@@ -78,6 +78,7 @@ def test_other_errors_of_quic() -> None:
 
 
 def test_a_port_counts_as_closed_only_where_no_address_says_otherwise() -> None:
-    others = set(Cause) - {Cause.PORT_CLOSED, Cause.NO_ANSWER}
-    assert causes.rank(Cause.PORT_CLOSED) < causes.rank(Cause.NO_ANSWER)
+    others = set(Cause) - {Cause.PORT_CLOSED, Cause.BEHIND_NAT, Cause.NO_ANSWER}
+    assert causes.rank(Cause.PORT_CLOSED) < causes.rank(Cause.BEHIND_NAT)
+    assert causes.rank(Cause.BEHIND_NAT) < causes.rank(Cause.NO_ANSWER)
     assert causes.rank(Cause.NO_ANSWER) < min(map(causes.rank, others))

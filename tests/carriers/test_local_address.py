@@ -34,10 +34,7 @@ def vanish(one: Node) -> int:
     port = one.port
     endpoint = one.endpoint
     for connection in endpoint.connections:
-        endpoint._forget(connection)
-        for timer in (connection._timer, connection._life_timer):
-            if timer is not None:
-                timer.cancel()
+        endpoint.forget(connection)
     endpoint._let_go_of(endpoint._udp)
     return port
 

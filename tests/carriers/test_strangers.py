@@ -56,6 +56,7 @@ def test_an_attack_ends_by_its_bound_or_stays_within_all(plan: Attack, batch: in
         assert outcome.is_over
 
 
+@pytest.mark.slow  # counts each line of Python that an attack runs
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize(
     "plan", [each for each in ATTACKS if each.phase is not Phase.COOKIE], ids=name_of

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from quicdist.carriers.base import CloseKind, CloseReason, Connection
+from quicdist.carriers.base import CloseKind, CloseReason, Connection, DialError
 from quicdist.carriers.tcp import TcpConnection, TcpListener, dial
 from quicdist.errors import Cause
 from quicdist.limits import CarrierLimits
@@ -236,5 +236,7 @@ async def test_dialing_where_nobody_listens() -> None:
     listener = await TcpListener.open("127.0.0.1", 0, accept=Recorder)
     host, port = listener.local_address
     await listener.close()
-    with pytest.raises(ConnectionRefusedError):
-        await dial(host, port, timeout=PATIENCE)
+    for name in (host, "localhost"):  # a name may have several addresses
+        with pytest.raises(DialError, match=f"{name}:{port}: connection refused") as caught:
+            await dial(name, port, timeout=PATIENCE)
+        assert caught.value.cause is Cause.PORT_CLOSED

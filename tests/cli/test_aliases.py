@@ -21,6 +21,10 @@ CALLS: list[tuple[list[str], tuple[str, str, list[object]]]] = [
     (["lists", "seq", "[1, 3]"], ("lists", "seq", [1, 3])),
     (["'Shop'", "report", "[]"], ("Shop", "report", [])),
     (["'Elixir.Shop':report(1)"], ("Elixir.Shop", "report", [1])),
+    (["'Elixir.Shop:report(1)'"], ("Elixir.Shop", "report", [1])),
+    ([":lists.seq(1, 3)"], ("lists", "seq", [1, 3])),
+    ([":lists.seq", "[1, 3]"], ("lists", "seq", [1, 3])),
+    ([":lists", "seq", "[1, 3]"], ("lists", "seq", [1, 3])),
 ]
 
 

@@ -300,7 +300,7 @@ def test_erlang_calls_what_run_serves(
 def test_doctor_says_where_the_way_ends(quicdist: Command, calc: str) -> None:
     well = quicdist("doctor", calc)
     assert well.code == 0
-    steps = ["name", "port", "tls", "certificate", "handshake", "cookie", "tick"]
+    steps = ["name", "port", "tls", "certificate", "handshake", "cookie", "tick", "path"]
     assert [line.split()[0] for line in well.out.splitlines()] == steps
     assert all(line.split()[1] == "ok" for line in well.out.splitlines())
     ill = quicdist("doctor", calc, env={"QUICDIST_COOKIE": "other"})

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import typer
 from hypothesis import given
 
+from quicdist.cli import app
 from quicdist.cli.json_output import json_value
 from quicdist.etf import Atom, Pid, Term
 from tests.cli.conftest import CALC, Command, end
@@ -95,3 +99,38 @@ def test_quiet(quicdist: Command) -> None:
     with quicdist.started("run", "0@127.0.0.1", "calc", "--quiet", "--exit-with-stdin") as process:
         out, err = process.communicate()
     assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_only_commands_without_data_have_no_json() -> None:
+    def without(command: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
+        for name, one in getattr(command, "commands", {}).items():
+            yield from without(one, (*path, name))
+        options = {option for parameter in command.params for option in parameter.opts}
+        if not hasattr(command, "commands") and "--json" not in options:
+            yield " ".join(path)
+
+    found = set(without(typer.main.get_command(app)))
+    assert found == {"demo", "disconnect", "run", "send", "shell"}
+
+
+@pytest.mark.io
+def test_what_the_certificate_commands_write(quicdist: Command) -> None:
+    def told(*words: str) -> dict[str, Any]:
+        done = quicdist("cert", *words, "--json")
+        assert (done.code, done.out.count("\n")) == (0, 1), done
+        found: dict[str, Any] = json.loads(done.out)
+        return found
+
+    node, certificate = "5@127.0.0.1", ["certificate", "subject", "issuer", "good_for", "from"]
+    certificate += ["until", "fingerprint"]
+    made = told("make", "127.0.0.1")
+    assert list(made) == ["certificates", "key"]
+    assert list(made["certificates"][0]) == certificate
+    assert list(told("ca")) == [*certificate, "key", "list", "revoked"]
+    issued = told("issue", node)
+    assert list(issued) == certificate
+    assert issued["good_for"] == [node, "127.0.0.1"]
+    assert told("revoke", issued["certificate"])["revoked"] == 1
+    fingerprint = told("rotate")["fingerprint"]
+    assert told("accept", node, fingerprint)["accepted"] == node
+    assert told("forget", node)["forgotten"] == node

@@ -40,7 +40,7 @@ def test_run_takes_a_policy_and_reads_it_again_at_sighup(quicdist: Command) -> N
         assert quicdist("call", name, "calc", "add", "[1, 2]").out == "3\n"
         assert end(process).code == 0
     run = ("run", "0@127.0.0.1", "calc", "--policy", "policy.toml")
-    quicdist(*run).refused(2, "--policy policy.toml")
+    quicdist(*run).refused(5, "--policy policy.toml")
     quicdist(*run, "--calls", "*=*").refused(2, "exclude each other")
 
 

@@ -83,6 +83,16 @@ def test_run_lets_nodes_call_what_its_lists_say(quicdist: Command) -> None:
         done.refused(2, "NODES=MODULE:FUNCTION")
 
 
+def test_run_takes_ciphers_and_rates(quicdist: Command) -> None:
+    (quicdist.home / "calc.py").write_text(CALC)
+    options = (
+        *("--cipher-suite", "TLS_AES_256_GCM_SHA384", "--key-exchange", "x25519"),
+        *("--calls-per-second", "50", "--messages-per-second", "500"),
+    )
+    with quicdist.node("run", "0@127.0.0.1", "calc", *options) as (name, _):
+        assert quicdist("call", name, "calc", "add", "[1, 2]").out == "3\n"
+
+
 def test_run_logs_for_programs(quicdist: Command) -> None:
     (quicdist.home / "calc.py").write_text(CALC)
     with quicdist.node("run", "0@127.0.0.1", "calc", "--log-json", "--qlog", "q") as (
@@ -146,7 +156,8 @@ def test_run_lets_calls_end_when_told_to_stop(quicdist: Command) -> None:
 def test_run_what_cannot_be_served(quicdist: Command, text: str | None, said: str) -> None:
     if text is not None:
         (quicdist.home / "broken.py").write_text(text)
-    quicdist("run", "0@127.0.0.1", "broken.py").refused(2, said)
+    code = 2 if said == "nothing in" else 5
+    quicdist("run", "0@127.0.0.1", "broken.py").refused(code, said)
 
 
 def test_run_a_module_that_is_not_there(quicdist: Command) -> None:
@@ -172,8 +183,13 @@ def test_names_of_nodes_to_be(quicdist: Command) -> None:
     quicdist("listen", "0@127.0.0.1", "--listen", "all").refused(2, "invalid listen address")
     quicdist("gateway", "here").refused(2, "invalid node name")
     quicdist("gateway", "1@127.0.0.1", "--route", "a=b").refused(2, "NODE=IP:PORT")
-    quicdist("gateway", "1@127.0.0.1", "--policy", "none.toml").refused(2, "none.toml cannot be")
+    quicdist("gateway", "1@127.0.0.1", "--policy", "none.toml").refused(5, "none.toml cannot be")
     quicdist("gateway").refused(2, "NAME is missing")
+    for command in (("gateway", "1@127.0.0.1"), ("listen", "0@127.0.0.1")):
+        quicdist(*command, "--cipher-suite", "RC4").refused(2, "cipher suite 'RC4'")
+        quicdist(*command, "--key-exchange", "X25519MLKEM768").refused(2, "aioquic only supports")
+        quicdist(*command, "--messages-per-second", "0").refused(2, "must be above 0")
+    quicdist("gateway", "1@127.0.0.1", "--calls-per-second", "1").refused(2, "requires a policy")
 
 
 def test_certificates_that_cannot_be_used(quicdist: Command) -> None:

@@ -7,6 +7,7 @@ import json
 import sys
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from quicdist.cli.top import screen
 from quicdist.cli.top.sampling import Figures, NoBeam, Process, Sample, Sort, _read
 from quicdist.cli.top.watching import View
 from quicdist.etf import Atom, Pid
+from quicdist.gateway import PeerRules, Policy
 from tests.cli.conftest import CALC, COOKIE, Command
 from tests.cli.terminal import Terminal
 from tests.support.erlang import Erlang
-from tests.support.gatewayed import GatewayThread, gatewayed_erl
+from tests.support.gatewayed import GatewayThread, gatewayed_erl, loopback_settings
 from tests.support.waiting import PATIENCE
 
 PEER = "5555@127.0.0.1"
@@ -123,6 +125,21 @@ def test_a_python_node_as_json(quicdist: Command, calc: str) -> None:
     assert len(told["connections"]) == 1
 
 
+@pytest.mark.erlang
+def test_through_a_policy_it_needs_a_rule_that_the_error_names(quicdist: Command) -> None:
+    needed = ("erl_scan:string", "erl_parse:parse_exprs", "erl_eval:exprs")
+    for calls in (("lists:*",), needed):
+        policy = Policy((PeerRules(nodes=("*",), calls=calls),))
+        settings = replace(loopback_settings(), policy=policy)
+        with GatewayThread(settings) as gateway, gatewayed_erl(gateway, cookie=COOKIE):
+            done = quicdist("top", gateway.name, "--once")
+            if calls == needed:
+                assert done.code == 0
+                assert "OTP" in done.out
+            else:
+                done.refused(1, str(list(needed)).replace("'", '"'))
+
+
 @pytest.mark.io
 def test_a_python_node_that_does_not_permit_it(quicdist: Command) -> None:
     (quicdist.home / "calc.py").write_text(CALC)
@@ -168,8 +185,9 @@ def test_a_node_that_goes_and_comes_back(quicdist: Command) -> None:
             first.kill()
             terminal.wait_for("trying again", 3 * PATIENCE)
             stack.enter_context(gatewayed_erl(gateway, cookie=COOKIE))
-            shown = terminal.wait_for(lambda text: "trying again" not in text, 3 * PATIENCE)
-            assert "link: " in shown
+            terminal.wait_for(
+                lambda text: "link: " in text and "trying again" not in text, 3 * PATIENCE
+            )
             assert terminal.end("\x03") == 0
 
 

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
 
-from quicdist import Access, CallError, Node, NoProcess, export
+from quicdist import Access, CallError, Node, NoProcess, current_process, export
 from quicdist.cluster.access import Tracebacks
 from quicdist.cluster.access_filter import AccessFilter
 from quicdist.cluster.access_rules import AccessRules, Pids
 from quicdist.cluster.audit import PeerIdentity
 from quicdist.cluster.tracebacks import HIDDEN, are_for, without_tracebacks
-from quicdist.etf import Atom, Pid, Reference, Term
+from quicdist.etf import Atom, ImproperList, Pid, Reference, Term
 from quicdist.otp import GenServer, start
 from quicdist.otp.supervisor import Child, Supervisor
 from quicdist.protocol import signals
 from quicdist.runtime.exit_reasons import exit_reason
 from quicdist.runtime.process import Watcher
 from tests.node.conftest import COOKIE
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 PEER = "4433@127.0.0.1"
 NOTHING = Access(calls={})
@@ -181,6 +181,7 @@ class Answers:
 OURS = Pid(Atom("ours@h"), 1, 0, 7)
 THEIRS = Pid(Atom("theirs@h"), 1, 0, 7)
 REFERENCE = Reference(Atom("theirs@h"), (1, 2, 3), 7)
+OUR_ALIAS = Reference(Atom("ours@h"), (1, 2, 3), 7)
 KILL = Atom("kill")
 
 
@@ -298,6 +299,109 @@ async def test_what_a_function_raised_is_in_our_log_and_not_for_its_caller(
         assert records[0].exc_info is not None
         assert f"calc:fail, called by {theirs.name}, raised ValueError" in caplog.text
         assert "postgres://admin:hunter2@db/main" in caplog.text
+
+
+@pytest.mark.parametrize("alias", [Reference(Atom("ours@h"), (1, 2, 3), 7), REFERENCE], ids=repr)
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda alias: alias,
+        lambda alias: ImproperList([Atom("alias")], alias),
+        lambda alias: [ImproperList([Atom("alias")], alias)],
+        lambda alias: ImproperList([ImproperList([Atom("alias")], alias)], REFERENCE),
+    ],
+    ids=["plain", "alias", "in a list", "with a label"],
+)
+def test_no_answer_goes_to_an_alias_of_another_node(
+    alias: Reference, wrap: Callable[[Reference], Term]
+) -> None:
+    rules = AccessRules(names=("server",))
+    guard = AccessFilter(PeerIdentity("theirs@h"), rules, Answers())
+    request = (Atom("$gen_call"), (THEIRS, wrap(alias)), Atom("get"))
+    assert guard.admits(signals.Message(THEIRS, Atom("server")), request) is (alias is REFERENCE)
+
+
+@pytest.mark.parametrize(
+    ("to", "label"),
+    [("server", Atom("$gen_call")), ("server", THEIRS), ("rex", THEIRS), ("rex", Atom("any"))],
+)
+def test_no_call_of_another_process_is_failed(to: str, label: Term) -> None:
+    """A request that a server does not handle fails: the caller's monitor fires."""
+    guard = AccessFilter(PeerIdentity("theirs@h"), AccessRules(names=("server",)), Answers())
+    for caller in (THEIRS, OURS):
+        message = signals.Message(THEIRS, Atom(to))
+        assert guard.admits(message, (label, (caller, 1), Atom("x"))) is (caller is THEIRS)
+
+
+@pytest.mark.parametrize(
+    ("consumer", "alias"), [(THEIRS, REFERENCE), (OURS, REFERENCE), (THEIRS, OUR_ALIAS)]
+)
+def test_a_stream_that_was_offered_goes_to_who_subscribes(consumer: Pid, alias: Reference) -> None:
+    guard = AccessFilter(PeerIdentity("theirs@h"), NOTHING.rules_for("theirs@h"), Answers())
+    guard.heard(OURS)
+    subscribe: Term = (
+        *(Atom("quicdist_stream"), REFERENCE, Atom("subscribe"), consumer, alias, (10, 1000)),
+    )
+    is_its_own = consumer is THEIRS and alias is REFERENCE
+    assert guard.admits(signals.Message(THEIRS, OURS), subscribe) is is_its_own
+
+
+@pytest.mark.io
+@pytest.mark.parametrize("other", ["process", "alias"])
+async def test_the_items_of_a_stream_go_to_the_caller_only(other: str) -> None:
+    """Another process would get them in our name."""
+
+    @export(module="calc")
+    def count(limit: int) -> Iterator[int]:
+        yield from range(limit)
+
+    access = Access(calls={"*": ["calc:count"]})
+    async with (
+        Node("0@127.0.0.1", cookie=COOKIE, access=access, exports=[count]) as ours,
+        Node("0@127.0.0.1", cookie=COOKIE) as theirs,
+        ours.mailbox() as victim,
+        theirs.mailbox() as box,
+    ):
+        await theirs.connect(ours.name)
+        victims, its = victim.alias(), box.alias()
+        is_process = other == "process"
+        consumer = victim.pid if is_process else box.pid
+        args: list[Term] = [consumer, its if is_process else victims, (10, 1000), Atom("calc")]
+        args += [Atom("count"), [3]]
+        await box.spawn_remote(ours.name, "quicdist_stream", "start", args, monitor=True)
+        down = await box.receive(timeout=PATIENCE)
+        assert isinstance(down, tuple)
+        assert "badarg" in repr(down[-1])
+        assert victim.message_count == 0
+        assert [item async for item in theirs.stream(ours.name, "calc", "count", [3])] == [0, 1, 2]
+
+
+@pytest.mark.io
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_the_group_leader_of_a_call_is_no_process_of_ours(trusted: bool) -> None:
+    """Nodes that the function calls would print to it in our name."""
+    leaders: list[Pid | None] = []
+
+    @export(module="calc")
+    async def led() -> None:
+        leaders.append(current_process.get().group_leader)
+
+    access = Access() if trusted else Access(calls={"*": ["calc:led"]})
+    async with (
+        Node("0@127.0.0.1", cookie=COOKIE, access=access, exports=[led]) as ours,
+        Node("0@127.0.0.1", cookie=COOKIE) as theirs,
+    ):
+        await theirs.connect(ours.name)
+        call: tuple[Atom, Atom, list[Term]] = (Atom("calc"), Atom("led"), [])
+        default = ours.system.group_leader
+        for leader in (ours.pid, theirs.pid):
+            cast: Term = (Atom("$gen_cast"), (Atom("cast"), *call, leader))
+            await theirs.send(("rex", ours.name), cast)
+            async with theirs.mailbox() as box:
+                await box.spawn_remote(ours.name, *call, group_leader=leader)
+        await until(lambda: len(leaders) == 4)
+        assert leaders[2:] == [theirs.pid] * 2
+        assert leaders[:2] == [ours.pid if trusted else default] * 2
 
 
 @pytest.mark.io

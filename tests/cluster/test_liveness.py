@@ -73,7 +73,8 @@ QUIET = Observed(
 def up(*, needs_probe: bool = False, has_keepalive: bool = True) -> Liveness:
     """Returns the liveness of a connection that was established at 0 s."""
     liveness = Liveness(TICKTIME, 0.0, needs_probe=needs_probe, has_keepalive=has_keepalive)
-    assert liveness.begin(0.0) == 15
+    liveness.begin(0.0)
+    assert liveness.due == 15
     return liveness
 
 
@@ -82,23 +83,29 @@ def at(now: float, **more: Any) -> Observed:
     return dataclasses.replace(QUIET, **{"last_received": now, **more})
 
 
+def decision(liveness: Liveness, now: float, seen: Observed) -> tuple[bool, bool, float]:
+    """Returns (sends_tick, probes, seconds until the next tick) of a connection that continues."""
+    tick = liveness.tick(now, seen)
+    assert isinstance(tick, Tick)
+    return tick.sends_tick, tick.probes, liveness.due - now
+
+
 def test_a_tick_is_sent_where_nothing_else_was() -> None:
     liveness = up()
-    assert liveness.tick(15, at(15)) == Tick(sends_tick=True, probes=False, pause=15)
-    assert liveness.tick(30, at(30, frames_sent=7)) == Tick(False, False, 15)
+    assert decision(liveness, 15, at(15)) == (True, False, 15)
+    assert decision(liveness, 30, at(30, frames_sent=7)) == (False, False, 15)
     liveness.sent(7)
-    assert liveness.tick(45, at(45, frames_sent=7, is_backlog_empty=False)) == Tick(
-        False, False, 15
-    )
-    assert liveness.tick(60, at(60, frames_sent=7)) == Tick(True, False, 15)
+    unsent = at(45, frames_sent=7, is_backlog_empty=False)
+    assert decision(liveness, 45, unsent) == (False, False, 15)
+    assert decision(liveness, 60, at(60, frames_sent=7)) == (True, False, 15)
 
 
 def test_a_silent_peer_is_dead_at_net_ticktime_and_not_before() -> None:
     liveness = up()
-    assert liveness.tick(15, at(1, silence=14)) == Tick(True, False, 15)
-    assert liveness.tick(30, at(1, silence=29)) == Tick(True, False, 15)
-    assert liveness.tick(45, at(1, silence=44)) == Tick(True, False, 15)
-    assert liveness.tick(60, at(1, silence=59)) == Tick(True, False, TICKTIME / 16)
+    assert decision(liveness, 15, at(1, silence=14)) == (True, False, 15)
+    assert decision(liveness, 30, at(1, silence=29)) == (True, False, 15)
+    assert decision(liveness, 45, at(1, silence=44)) == (True, False, 15)
+    assert decision(liveness, 60, at(1, silence=59)) == (True, False, TICKTIME / 16)
     reason = "net_tick_timeout: nothing received for 60 s"
     assert liveness.tick(61, at(1, silence=60)) == Dead(reason, Cause.TICK_TIMEOUT)
 
@@ -119,30 +126,30 @@ def test_a_peer_held_back_is_silent_unless_its_transport_speaks(has_keepalive: b
 def test_a_node_that_says_nothing_is_asked_and_ends_when_it_does_not_answer() -> None:
     liveness = up(needs_probe=True)
     for now in (15, 30, 45, 60):
-        assert liveness.tick(now, at(now)) == Tick(sends_tick=False, probes=True, pause=15)
+        assert decision(liveness, now, at(now)) == (False, True, 15)
     reason = "net_tick_timeout: the peer's transport responds, its node does not"
     assert liveness.tick(75, at(75)) == Dead(reason, Cause.TICK_TIMEOUT)
 
 
 def test_an_answer_to_the_probe_is_enough() -> None:
     liveness = up(needs_probe=True)
-    assert liveness.tick(15, at(15)) == Tick(False, True, 15)
-    assert liveness.tick(30, at(30, heard_at=16)) == Tick(True, False, 15)
-    assert liveness.tick(45, at(45, heard_at=16)) == Tick(False, True, 15)
+    assert decision(liveness, 15, at(15)) == (False, True, 15)
+    assert decision(liveness, 30, at(30, heard_at=16)) == (True, False, 15)
+    assert decision(liveness, 45, at(45, heard_at=16)) == (False, True, 15)
 
 
 def test_an_answer_within_the_same_instant_of_the_clock_counts() -> None:
     liveness = up(needs_probe=True)
-    assert liveness.tick(15, at(15)) == Tick(False, True, 15)
-    assert liveness.tick(30, at(30, heard_at=15)) == Tick(False, True, 15)
-    assert liveness.tick(45, at(45, heard_at=30)) == Tick(False, True, 15)
+    assert decision(liveness, 15, at(15)) == (False, True, 15)
+    assert decision(liveness, 30, at(30, heard_at=15)) == (False, True, 15)
+    assert decision(liveness, 45, at(45, heard_at=30)) == (False, True, 15)
 
 
 @pytest.mark.parametrize("reason", ["is_held_back", "is_unread"])
 def test_a_peer_that_we_do_not_read_is_not_asked(reason: str) -> None:
     liveness = up(needs_probe=True)
     for now in range(15, 300, 15):
-        assert liveness.tick(now, at(now, **{reason: True})) == Tick(True, False, 15)
+        assert decision(liveness, now, at(now, **{reason: True})) == (True, False, 15)
 
 
 def test_answers_that_do_not_move_for_net_ticktime_end_the_connection() -> None:
@@ -162,10 +169,10 @@ def test_a_peer_that_is_heard_is_never_dead(moved: list[bool], needs_probe: bool
         frames += has_moved
         told = liveness.tick(now, at(now, heard_at=now - 1, frames_sent=frames))
         assert isinstance(told, Tick)
-        assert 0 < told.pause <= TICKTIME / 4
+        assert 0 < liveness.due - now <= TICKTIME / 4
         assert told.sends_tick is not (has_moved or told.probes)
         liveness.sent(frames)
-        now += told.pause
+        now = liveness.due
 
 
 @given(st.lists(st.floats(0, 20), min_size=40, max_size=60))
@@ -178,5 +185,5 @@ def test_a_peer_that_is_never_heard_is_dead_after_net_ticktime(delays: list[floa
         if isinstance(told, Dead):
             assert TICKTIME <= now <= TICKTIME * 1.25
             return
-        due = now + told.pause
+        due = liveness.due
     raise AssertionError("it lives for ever")

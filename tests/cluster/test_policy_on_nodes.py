@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from quicdist import Access, CallError, NoConnection, Node, NoProcess, export, gateway
+from quicdist import Access, CallError, NoConnection, Node, NodeError, NoProcess, export, gateway
 from quicdist.cluster.access_filter import AccessFilter
 from quicdist.cluster.access_rules import AccessRules, Pids
 from quicdist.cluster.audit import Audit, PeerIdentity
@@ -231,6 +231,26 @@ async def test_calls_and_refusals_are_in_the_audit_log(caplog: pytest.LogCapture
         entry("audit_call", peer, "os:cmd/1", "refused", "not exported"),
         entry("audit_refused", peer, "a message to secret", "refused", "access"),
     ]
+
+
+async def test_calls_refused_while_draining_are_in_the_audit_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "quicdist.audit")
+    async with two(ONLY_ADD, audit=True) as (ours, theirs):
+        ours.system.is_draining = True
+        with pytest.raises(NodeError):
+            await theirs.call(ours.name, "calc", "add", [1, 2])
+        with pytest.raises(NodeError):
+            await theirs.rpc(ours.name, "calc", "add", [1, 2])
+        with pytest.raises(NodeError):
+            await theirs.gen_call(("calc", ours.name), (Atom("add"), 1, 2))
+        await theirs.gen_cast(("calc", ours.name), (Atom("add"), 1, 2))
+        cast: Term = (Atom("cast"), Atom("calc"), Atom("add"), [1, 2], theirs.pid)
+        await theirs.gen_cast(("rex", ours.name), cast)
+        assert await theirs.ping(ours.name)
+    refused = entry("audit_call", theirs.name, "calc:add/2", "refused", "draining")
+    assert entries(caplog) == [refused] * 5
 
 
 def entry(event: str, peer: str, called: str, outcome: str, cause: str) -> dict[str, object]:

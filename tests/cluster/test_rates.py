@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from quicdist.carriers.quic.admission import Admission
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.token_bucket import MOST_KEYS, TokenBuckets
 from quicdist.limits import AdmissionLimits
-from quicdist.runtime.rate_limit import RateLimit, RateLimits
+from quicdist.runtime.rate_limit import Pause, RateLimit, RateLimits
 from tests.node.memory import Hub
 from tests.node.test_two_nodes import get, make
 
@@ -57,6 +58,20 @@ def test_keys_have_buckets_of_their_own_and_a_bounded_number_of_them() -> None:
     for number in range(3 * MOST_KEYS):
         buckets.take(str(number), 2.0)
     assert len(buckets._buckets) == MOST_KEYS
+
+
+def test_a_pause_ends_once_and_no_earlier_than_it_was_told_first() -> None:
+    pause = Pause()
+    assert not pause.look(1e9)
+    pause.extend(2.0, 100.0)
+    pause.extend(0.5, 101.0)
+    assert pause.due == 102.0
+    pause.extend(3.0, 101.0)
+    assert pause.due == 104.0
+    assert not pause.look(103.9)
+    assert pause.look(104.0)
+    assert pause.due == math.inf
+    assert not pause.look(105.0)
 
 
 # -- handshakes ----------------------------------------------------------------------------------

@@ -359,7 +359,7 @@ def nested(depth: int) -> str:
 
 def test_depth_is_bounded_and_not_by_python() -> None:
     assert format_term(parse_term(nested(MAX_DEPTH))) == nested(MAX_DEPTH)
-    for text in [nested(1_000_000), "{" * 1_000_000, "#{a=>" * 1_000_000, "<<" * 1_000_000]:
+    for text in [nested(200_000), "{" * 200_000, "#{a=>" * 200_000, "<<" * 200_000]:
         with pytest.raises(NotationError, match=r"nesting of at most|16 deep"):
             parse_term(text)
     assert parse_term("[[]]", max_depth=1) == [[]]
@@ -556,6 +556,8 @@ def test_erlang_reads_the_same(unicode_erl: Erlang) -> None:
     for term, text in BOTH_WAYS:
         assert reads_as(unicode_erl, text, term)
     for text, term in READ_AS:
+        if text == "$\\^\n":
+            continue  # an illegal character since OTP 27
         assert reads_as(unicode_erl, text, term)
 
 

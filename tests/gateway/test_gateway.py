@@ -17,7 +17,7 @@ from quicdist.carriers import tcp
 from quicdist.carriers.base import CloseReason, Connection
 from quicdist.carriers.epmd import EpmdAddress, NodeInfo, Registration, look_up, names
 from quicdist.carriers.tcp import TcpConnection, TcpListener
-from quicdist.errors import NodeNameError
+from quicdist.errors import NodeError, NodeNameError
 from quicdist.etf import Atom, Pid, encode_bare
 from quicdist.gateway import (
     EmitError,
@@ -189,6 +189,68 @@ async def test_another_node_of_the_host_is_reached_once_its_gateway_is_known() -
         lost = await beam_two.dial("other@127.0.0.1")
         await lost.is_lost()
         await tool.close()
+
+
+@pytest.mark.parametrize("calls", ["*:*", "*", "os:*"])
+async def test_a_policy_that_opens_a_shell_is_warned_of(
+    calls: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = Policy((PeerRules(nodes=("*",), calls=("calc:add", calls)),))
+    async with gateway_and_beam(replace(loopback_settings(), policy=policy)) as (one, _):
+        (warning,) = shells(caplog)
+        assert warning == (
+            f"peers[1] of the policy: calls {calls!r} allows os:cmd, thus any code on the node"
+        )
+        one.use_policy(Policy((PeerRules(nodes=("*",), calls=("calc:*",)),)))
+        assert len(shells(caplog)) == 1
+        one.use_policy(policy)
+        assert len(shells(caplog)) == 2
+
+
+def shells(caplog: pytest.LogCaptureFixture) -> list[str]:
+    named = [one for one in caplog.records if vars(one).get("event") == "policy_is_shell"]
+    return [one.getMessage() for one in named]
+
+
+async def test_a_peer_is_held_to_its_rate_across_connections(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    slow = replace(loopback_settings(), messages_per_second=20.0)
+    async with gateway_and_beam() as (_, beam_one), gateway_and_beam(slow) as (two, beam_two):
+        sent = [FramePacket(b"%d" % number) for number in range(30)]
+        for count in (1, 2):
+            dialer, listener = await connect(beam_one, beam_two, two.name)
+            for packet in sent:
+                dialer.connection.send_frame((packet.data,))
+            assert (await listener.has(2 + len(sent)))[2:] == sent
+            assert caplog.text.count("exceeds its rate limit and is paused") == count
+            dialer.connection.close("enough")
+            await listener.is_lost()
+            await until(lambda: not two.connections)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"messages_per_second": 0}, "must be above 0"),
+        ({"calls_per_second": 1.0}, "requires a policy"),
+    ],
+)
+def test_rates_that_cannot_be_kept_are_refused(wrong: dict[str, float], said: str) -> None:
+    with pytest.raises(NodeError, match=said):
+        GatewaySettings("5555@127.0.0.1", **wrong)  # type: ignore[arg-type]
+
+
+async def test_a_connection_asks_for_one_node() -> None:
+    """Whoever wants to know which nodes there are needs a connection for each name."""
+    async with gateway_and_beam() as (one, beam_one), gateway_and_beam() as (two, _beam_two):
+        dialer = await beam_one.dial(two.name)
+        dialer.connection.send_handshake(b"tnobody@127.0.0.1")
+        dialer.connection.send_handshake(b"t" + two.name.encode())
+        await dialer.is_lost()
+        answers = [packet.data for packet in dialer.packets]
+        assert b"tok" not in answers
+        await until(lambda: not (one.connections or two.connections))
 
 
 async def test_a_target_that_is_no_node_costs_its_connection() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,34 @@ def test_the_guide_s_file_is_one() -> None:
     assert rules.fits("4433@10.0.0.9")
     assert rules.may_send_to("counter")
     assert rules.may_call("calc", "add")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "function"),
+    [
+        ("*", "os:cmd"),
+        ("*:*", "os:cmd"),
+        ("**", "os:cmd"),
+        ("?*:??*", "os:cmd"),
+        ("[a-z]*:*", "os:cmd"),
+        ("erlang:*", "erlang:apply"),
+        ("*:eval*", "file:eval"),
+        ("rpc:call", "rpc:call"),
+    ],
+)
+def test_calls_that_open_a_shell_are_recognized(pattern: str, function: str) -> None:
+    assert PeerRules(nodes=("*",), calls=("calc:*", pattern)).shells() == {pattern: function}
+
+
+def test_other_calls_open_none() -> None:
+    calls = ("calc:*", "*:add", "erlang:memory", "lists:*")
+    assert PeerRules(nodes=("*",), calls=calls).shells() == {}
+
+
+def test_no_pattern_matches_the_processes_of_the_otp_application() -> None:
+    source = (Path(__file__).parents[2] / "beam" / "src" / "quicdist.app.src").read_text()
+    registered = re.search(r"\{registered, \[(.*?)\]\}", source)
+    assert registered is not None
+    for name in registered[1].split(","):
+        with pytest.raises(ValueError, match=f"matches {name.strip()} of OTP"):
+            PeerRules(nodes=("*",), names=(f"{name.strip()[:-1]}*",))

@@ -19,7 +19,7 @@ from quicdist.protocol.signals import NO_PAYLOAD
 from tests.protocol import forms as ctl
 from tests.support.erlang import Erlang
 from tests.support.gatewayed import GatewayThread, gatewayed_erl, loopback_settings
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.erlang
 
@@ -355,6 +355,65 @@ async def test_an_alias_is_not_learned_from_an_answer_that_repeats_it() -> None:
         one.send(ctl.AliasSend(one.me, alias), (alias, Atom("forged")))
         await one.passed()
         assert await one.ask("persistent_term:get(struck, none)") == "none"
+
+
+@pytest.mark.parametrize("pids", [Pids.CALLERS, Pids.ANY])
+async def test_no_pid_that_was_guessed_is_given_to_otp(pids: Pids) -> None:
+    """OTP sends to a pid in a request: output, answers, and the messages of pg."""
+    names = ("handlers", "scope_of_pg")
+    async with attacker(PeerRules(nodes=("*",), names=names, calls=("io:*",), pids=pids)) as one:
+        await one.ask("{ok, _} = gen_event:start({local, handlers})")
+        await one.ask("{ok, _} = pg:start(scope_of_pg)")
+        await one.ask(
+            "register(victim, spawn(fun() -> (fun Loop(N) -> receive"
+            " {count, From} -> From ! N, Loop(N);"
+            " {io_request, From, As, _} -> From ! {io_reply, As, ok}, Loop(N + 1);"
+            " _ -> Loop(N + 1) end end)(0) end))"
+        )
+        raw = await asyncio.to_thread(one.node.eval, "term_to_binary(whereis(victim)).")
+        victim = decode(raw)
+        format_: tuple[Term, ...] = (Atom("io"), Atom("format"), ["printed"])
+        call, cast = Atom("$gen_call"), Atom("$gen_cast")
+        rex, net_kernel = Atom("rex"), Atom("net_kernel")
+        options: list[Term] = []
+
+        def caller() -> Term:
+            return one.me, one.attacker.system.identifiers.reference()
+
+        messages: list[tuple[Atom, Term]] = [
+            (rex, (call, caller(), (Atom("call"), *format_, victim))),
+            (rex, (call, caller(), (Atom("block_call"), *format_, victim))),
+            (rex, (cast, (Atom("cast"), *format_, victim))),
+            (rex, (one.me, (Atom("call"), *format_, victim))),
+            (net_kernel, (call, caller(), (Atom("spawn"), *format_, victim))),
+            (
+                net_kernel,
+                (call, caller(), (Atom("spawn_opt"), *format_, options, Atom("nolink"), victim)),
+            ),
+            (Atom("handlers"), (b"any", (victim, Atom("tag")), Atom("which_handlers"))),
+            (Atom("handlers"), (one.me, (Atom("victim"), Atom("tag")), Atom("get_modules"))),
+            (Atom("scope_of_pg"), (Atom("discover"), victim)),
+        ]
+        assert isinstance(victim, Pid)
+        for name, message in messages:
+            one.send(ctl.RegSend(one.me, name), message)
+        mfa = (Atom("io"), Atom("format"), 1)
+        reference = one.attacker.system.identifiers.reference()
+        one.send(ctl.SpawnRequest(reference, one.me, victim, mfa, []), ["printed"])
+        await one.passed()
+
+        async def received() -> int:
+            count = "victim ! {count, self()}, receive N when is_integer(N) -> N end"
+            return int(await one.ask(count))
+
+        if pids is Pids.CALLERS:
+            assert await received() == 0
+            return
+
+        async def all_came() -> bool:
+            return await received() > len(messages)
+
+        await until(all_came, pause=0.2)
 
 
 def test_every_name_of_otp_is_known_as_one(pair: Guarded) -> None:

@@ -788,7 +788,10 @@ def test_a_spawn_request_has_no_options_that_harm(options: list[Any]) -> None:
 def test_a_spawned_process_gets_no_group_leader_behind_the_gateway() -> None:
     request = ctl.SpawnRequest(MREF, SENDER, SERVER, MFA, [])
     assert Guarded(RULES).answer(request, [1]) is not None
-    assert opened().peer_says(request, [1])
+    assert opened(RULES).answer(request, [1]) is not None
+    child = Guarded(RULES)
+    child.node_says(ctl.SpawnReply(MREF, SENDER, 0, SERVER))
+    assert child.peer_says(request, [1])
 
 
 def test_execute_call_of_another_arity_is_not_erpc_s() -> None:
@@ -853,6 +856,15 @@ def test_native_records_pass() -> None:
     (event,) = pair.peer_says(to("counter"), (Atom("ok"), record))
     assert isinstance(event, MessageReceived)
     assert event.payload == (Atom("ok"), record)
+
+
+@pytest.mark.parametrize("filling", range(60))
+def test_a_message_passes_wherever_its_fragments_part(filling: int) -> None:
+    message = (bytes(filling), Atom("an_atom"), SENDER, MREF, [1.5, 1 << 70], b"end")
+    pair = Guarded(RULES, fragment_size=60)
+    *_, event = pair.peer_says(to("counter"), message)
+    assert isinstance(event, MessageReceived)
+    assert event.payload == message
 
 
 def test_fragments_out_of_turn_or_of_too_many_messages_end_the_connection() -> None:
@@ -1065,3 +1077,258 @@ def test_a_peer_brings_so_many_references(monkeypatch: pytest.MonkeyPatch) -> No
     assert pair.peer_says(to("counter"), [reference(OWN, number) for number in range(5)])
     assert pair.peer_says(to("counter"), [reference(OWN, 1), reference(PEER, 7)])
     assert not pair.peer_says(to("counter"), reference(OWN, 6))
+
+
+# -- pids that a peer gives to OTP ----------------------------------------------------------------
+
+
+def in_pid_form(tag: bytes, name_tag: bytes) -> bytes:
+    """SERVER as PID_EXT or NEW_PID_EXT, its node in another form of atom."""
+    width = 1 if name_tag in b"ws" else 2
+    name = name_tag + len(OWN).to_bytes(width, "big") + OWN.encode()
+    creation = 1 if tag == b"g" else 4
+    return tag + name + SERVER.id.to_bytes(4, "big") + bytes(4) + bytes(creation)
+
+
+FORMS_OF_SERVER = [
+    encode_bare(SERVER),
+    *(in_pid_form(tag, name) for tag in (b"X", b"g") for name in (b"w", b"s", b"v", b"d")),
+]
+
+
+def led_call(kind: str, leader: Any, args: Any = (1, 2)) -> tuple[str, Any]:
+    """The receiver and the message of a call whose group leader is `leader`."""
+    function = (CALC, Atom("add"), list(args))
+    called = (Atom(kind), *function, leader)
+    caller = (SENDER, MREF)
+    return {
+        "call": ("rex", (GEN_CALL, caller, called)),
+        "block_call": ("rex", (GEN_CALL, caller, called)),
+        "cast": ("rex", (Atom("$gen_cast"), called)),
+        "plain call": ("rex", (SENDER, (Atom("call"), *function, leader))),
+        "spawn": ("net_kernel", (GEN_CALL, caller, called)),
+        "spawn_link": ("net_kernel", (GEN_CALL, caller, called)),
+        "spawn_opt": (
+            "net_kernel",
+            (GEN_CALL, caller, (Atom(kind), *function, [], Atom("nolink"), leader)),
+        ),
+    }[kind]
+
+
+LED = ["call", "block_call", "cast", "plain call", "spawn", "spawn_link", "spawn_opt"]
+
+
+@pytest.mark.parametrize("kind", LED)
+@pytest.mark.parametrize("form", FORMS_OF_SERVER, ids=repr)
+@pytest.mark.parametrize("args", [(1, 2), (SENDER, b"")], ids=["numbers", "pid"])
+def test_output_of_a_call_does_not_go_to_a_process_of_the_node(
+    kind: str, form: bytes, args: Any
+) -> None:
+    """A call that prints would send `io_request` to the process, in the node's own name."""
+    name, message = led_call(kind, SERVER, args)
+    assert not passes(Guarded(RULES), to(name), message, form)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in LED if kind != "spawn_opt"])
+@pytest.mark.parametrize("filling", range(100, 300, 7))
+def test_nor_where_the_group_leader_comes_in_a_later_fragment(kind: str, filling: int) -> None:
+    arguments = (bytes(filling), SENDER)
+    for leader, allowed in ((SENDER, True), (Atom("user"), True), (SERVER, False)):
+        name, message = led_call(kind, leader, arguments)
+        assert passes(Guarded(RULES, fragment_size=128), to(name), message) is allowed
+
+
+@pytest.mark.parametrize("kind", LED)
+@pytest.mark.parametrize("leader", [SENDER, pid("third@x"), Atom("user")], ids=repr)
+def test_output_of_a_call_goes_to_the_caller_or_the_user(kind: str, leader: Any) -> None:
+    name, message = led_call(kind, leader)
+    assert passes(Guarded(RULES), to(name), message)
+
+
+@pytest.mark.parametrize("kind", LED)
+def test_output_of_a_call_goes_to_a_process_that_the_peer_spawned(kind: str) -> None:
+    name, message = led_call(kind, SERVER)
+    child = Guarded(RULES)
+    child.node_says(ctl.SpawnReply(MREF, SENDER, 0, SERVER))
+    assert passes(child, to(name), message)
+    assert not passes(opened(RULES), to(name), message)
+    assert passes(Guarded(replace(RULES, pids=Pids.ANY)), to(name), message)
+
+
+@pytest.mark.parametrize("form", FORMS_OF_SERVER, ids=repr)
+@pytest.mark.parametrize("size", [64 * 1024, 40])
+def test_a_request_contains_no_pid_of_the_node_that_was_guessed(form: bytes, size: int) -> None:
+    """A scope of pg answers `{discover, Pid}` with a cast to that process."""
+    pair = Guarded(RULES, fragment_size=size)
+    message = (Atom("discover"), SERVER)
+    assert not passes(pair, to("counter"), message, form)
+    assert passes(Guarded(RULES), to("counter"), (Atom("discover"), SENDER))
+    known = Guarded(RULES, fragment_size=size)
+    known.node_says(ctl.SendSender(pid(OWN, 1), SENDER), [Atom("started"), bytes(50), SERVER])
+    assert passes(known, to("counter"), message, form)
+    assert passes(Guarded(replace(RULES, pids=Pids.ANY)), to("counter"), message, form)
+
+
+def test_global_tells_of_the_pids_of_all_nodes() -> None:
+    pair = Guarded(replace(RULES, names=("global_name_server",)))
+    assert passes(pair, to("global_name_server"), (Atom("register"), Atom("name"), SERVER))
+
+
+def test_a_pid_is_not_learned_from_an_answer_that_repeats_it() -> None:
+    pair = Guarded(RULES)
+    assert pair.peer_says(ctl.UnlinkId(1, SENDER, SERVER))
+    pair.node_says(ctl.UnlinkIdAck(1, SERVER, SENDER))
+    assert not passes(pair, to("counter"), (Atom("discover"), SERVER))
+
+
+@pytest.mark.parametrize(
+    ("control", "payload"),
+    [
+        (ctl.SpawnReply(MREF, SENDER, 0, SERVER), NO_PAYLOAD),
+        (ctl.SpawnRequest(reference(OWN), pid(OWN, 1), SERVER, MFA, []), [1]),
+        (ctl.PayloadExit(SERVER, SENDER), Atom("normal")),
+        (ctl.Exit2(SERVER, SENDER, Atom("normal")), NO_PAYLOAD),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_a_pid_that_a_process_of_the_peer_sees_comes_back(
+    control: ctl.Control, payload: Any
+) -> None:
+    pair = Guarded(RULES)
+    pair.node_says(control, payload)
+    assert passes(pair, to("counter"), (Atom("seen"), SERVER))
+
+
+def test_a_guessed_pid_in_the_arguments_of_a_call_is_refused() -> None:
+    request = spawn("calc", "add", 1)
+    assert Guarded(RULES).answer(request, [SERVER]) is not None
+    assert opened(RULES).peer_says(request, [SERVER])
+
+
+EVENT_REQUESTS: list[Any] = [
+    Atom("which_handlers"),
+    Atom("get_modules"),
+    Atom("stop"),
+    (Atom("call"), CALC, Atom("get")),
+    (Atom("sync_notify"), 1),
+    (Atom("add_handler"), CALC, []),
+]
+
+
+@pytest.mark.parametrize("request_", EVENT_REQUESTS, ids=repr)
+@pytest.mark.parametrize("first", [SENDER, Atom("any"), b"any", [1, 2]], ids=repr)
+@pytest.mark.parametrize(
+    "caller",
+    [
+        (Atom("init"), Atom("stop")),
+        ((Atom("rex"), Atom(OWN)), Atom("tag")),
+        (pid("third@x"), MREF),
+        (SENDER, ALIAS_TAG),
+        (b"", ALIAS_TAG),
+        Atom("no_caller"),
+    ],
+    ids=repr,
+)
+def test_no_event_manager_is_made_to_answer_anybody_but_the_peer(
+    request_: Any, first: Any, caller: Any
+) -> None:
+    pair = Guarded(RULES)
+    assert passes(pair, to("counter"), (first, (SENDER, MREF), request_))
+    is_answered = isinstance(caller, tuple)
+    assert passes(pair, to("counter"), (first, caller, request_)) is not is_answered
+    assert passes(pair, to("counter"), (first, caller, Atom("other")))
+
+
+def test_a_process_that_accepts_answers_accepts_no_request_to_an_event_manager() -> None:
+    request = (SENDER, (SENDER, MREF), Atom("which_handlers"))
+    answering = opened(RULES)
+    assert passes(answering, ctl.SendSender(SENDER, SERVER), (SENDER, 1, Atom("which_handlers")))
+    assert not passes(answering, ctl.SendSender(SENDER, SERVER), request)
+
+
+@pytest.mark.parametrize("alias", [reference(OWN), reference("third@x")], ids=repr)
+def test_an_alias_hides_in_no_part_of_a_callers_tag(alias: Any) -> None:
+    """`gen:reply` sends to the alias in `[[alias | Alias] | Any]`."""
+    tag = ImproperList([ImproperList([Atom("alias")], alias)], MREF)
+    assert not passes(Guarded(RULES), to("counter"), (GEN_CALL, (SENDER, tag), Atom("get")))
+
+
+def passes(pair: Guarded, control: ctl.Control, payload: Any, form: bytes = b"") -> bool:
+    """Whether the node receives the message, with SERVER encoded as `form`."""
+    whole = list(frames(pair.peer, control, payload))
+    if form and len(whole) == 1:
+        whole = [frame.replace(encode_bare(SERVER), form) for frame in whole]
+    try:
+        events = [event for frame in whole for event in pair.bring(frame)]
+    except ProtocolError:
+        return False
+    return bool(events)
+
+
+# -- functions of the OTP application that run others ----------------------------------------------
+
+
+def wrapped(module: str, function: str, ahead: list[Any], behind: list[Any]) -> list[Any]:
+    return [*ahead, Atom(module), Atom(function), [1, 2], *behind]
+
+
+@pytest.mark.parametrize(("module", "function"), [("calc", "add"), ("os", "cmd")])
+def test_a_call_with_a_deadline_is_judged_by_its_function(module: str, function: str) -> None:
+    args = wrapped(module, function, [MREF], [5000])
+    assert passes(Guarded(RULES), spawn("quicdist_call", "execute", 5), args) is (module == "calc")
+
+
+@pytest.mark.parametrize(
+    ("consumer", "alias", "module", "allowed"),
+    [
+        (SENDER, MREF, "calc", True),
+        (SENDER, MREF, "os", False),
+        (SERVER, MREF, "calc", False),
+        (pid("third@x"), MREF, "calc", False),
+        (SENDER, reference(OWN), "calc", False),
+        (Atom("init"), MREF, "calc", False),
+    ],
+)
+def test_a_stream_is_judged_by_its_function_and_goes_to_the_caller(
+    consumer: Any, alias: Any, module: str, allowed: bool
+) -> None:
+    args = wrapped(module, "cmd", [consumer, alias, (10, 1000)], [])
+    assert passes(Guarded(RULES), spawn("quicdist_stream", "start", 6), args) is allowed
+
+
+# -- what is remembered of all connections --------------------------------------------------------
+
+
+def test_all_connections_together_remember_so_much() -> None:
+    budget = reachability.ReferenceBudget(160)
+    small, large = (reachability.Reachability(Atom(OWN), budget) for _ in range(2))
+    for number in range(10):
+        small.sent(ctl.signal(ctl.MonitorP(SERVER, SENDER, reference(OWN, number))), None)
+    for number in range(1000):
+        large.sent(ctl.signal(ctl.MonitorP(SERVER, SENDER, reference(OWN, number))), None)
+        assert small.count + large.count <= 161
+    assert small.count == 10
+    assert large.takes_down(reference(OWN, 999))
+    assert not large.takes_down(reference(OWN, 0))
+    assert small.takes_down(reference(OWN, 0))
+
+
+def test_room_that_a_connection_took_is_free_when_it_has_ended() -> None:
+    budget = reachability.ReferenceBudget(160)
+    ended = reachability.Reachability(Atom(OWN), budget)
+    for number in range(160):
+        ended.sent(ctl.signal(ctl.MonitorP(SERVER, SENDER, reference(OWN, number))), None)
+    del ended
+    other = reachability.Reachability(Atom(OWN), budget)
+    for number in range(120):
+        other.sent(ctl.signal(ctl.MonitorP(SERVER, SENDER, reference(OWN, number))), None)
+    assert other.count == 120
+
+
+def test_references_that_peers_bring_take_a_quarter_of_it() -> None:
+    budget = reachability.ReferenceBudget(160)
+    one, two = (reachability.Reachability(Atom(OWN), budget) for _ in range(2))
+    assert one.brought({bytes([number]) for number in range(30)})
+    assert two.brought({bytes([number]) for number in range(10)})
+    assert not two.brought({b"another"})
+    assert two.brought({b"\1"})

@@ -14,9 +14,10 @@ from quicdist.carriers.base import CloseKind, CloseReason, ConnectionHandler, Co
 from quicdist.carriers.trust import PeerRefused
 from quicdist.cluster.access import Access
 from quicdist.cluster.policy import PeerRules, Policy
+from quicdist.errors import Cause
 from quicdist.etf import Atom, Pid, Reference, encode_bare
 from quicdist.gateway.policy_filter import PolicyFilter
-from quicdist.gateway.relay import Relay, claimed_name
+from quicdist.gateway.relay import PeerRates, Relay, claimed_name
 from quicdist.protocol import handshake_messages as hs
 from quicdist.protocol.dialects.base import Buffer, DialectTraits
 from quicdist.protocol.flags import DEFAULT_FLAGS
@@ -366,7 +367,9 @@ REFUSED = b"\x83D\0" + encode_bare(
 
 
 @asynccontextmanager
-async def guarded_relay(near: Remembering, far: Remembering) -> AsyncIterator[Relay]:
+async def guarded_relay(
+    near: Remembering, far: Remembering, rates: PeerRates | None = None
+) -> AsyncIterator[Relay]:
     """The far side is the connected node `peer@x`, which has no permissions."""
     policy = Policy((PeerRules(nodes=("peer@x",)),))
     made = Relay(
@@ -376,6 +379,7 @@ async def guarded_relay(near: Remembering, far: Remembering) -> AsyncIterator[Re
         handshake_timeout=PATIENCE,
         keepalive=PATIENCE,
         guard=PolicyFilter(policy, "node@x", dialed_peer=None),
+        rates=rates or PeerRates(),
     )
     made.near.attach(near)
     made.far.attach(far)
@@ -447,6 +451,68 @@ async def test_kinds_of_refusals_in_the_log_are_few(caplog: pytest.LogCaptureFix
     assert caplog.text.count("further kinds of messages are refused") == 1
 
 
+def unlink(number: int) -> FramePacket:
+    """A frame that every policy allows."""
+    control = UnlinkId(number, Pid(Atom("peer@x"), 1, 0, 1), Pid(Atom("node@x"), 1, 0, 1))
+    return FramePacket(b"\x83D\0" + encode_bare(control.to_tuple()))
+
+
+async def test_a_peer_that_exceeds_its_rate_waits_and_nothing_is_lost(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    near, far = Remembering(), Remembering()
+    sent = [unlink(number) for number in range(1, 9)]
+    async with guarded_relay(near, far, PeerRates(messages=5)):
+        far.bring(*sent[:6])
+        far.bring(*sent[6:])
+        assert near.told == sent[:5]
+        assert far.consumed_bytes == 0
+        await until(lambda: far.consumed_bytes == sum(len(one.data) for one in sent))
+        assert near.told == sent
+    assert caplog.text.count("exceeds its rate limit and is paused") == 1
+
+
+async def test_what_waits_for_its_rate_arrives_before_the_close() -> None:
+    near, far = Remembering(), Remembering()
+    sent = [unlink(number) for number in range(1, 9)]
+    async with guarded_relay(near, far, PeerRates(messages=0.001)) as both:
+        far.bring(*sent)
+        assert near.told == sent[:1]
+        far.lose(CloseReason(CloseKind.PEER, "over"))
+        assert near.told == sent
+        await until(lambda: near.flushes)
+        near.flushes[0].set_result(True)
+        await asyncio.wait_for(both.wait_closed(), PATIENCE)
+
+
+async def test_calls_have_a_rate_of_their_own() -> None:
+    rates = PeerRates(calls=1)
+    assert rates.limits_calls
+    assert rates.take("a@x", 1.0, is_call=True) == 1.0
+    assert rates.take("a@x", 1.0, is_call=False) == 0.0
+    assert rates.take("b@x", 1.0, is_call=False) == 0.0
+
+
+async def test_a_violation_ends_the_connection_with_its_cause_and_one_bounded_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "quicdist.gateway")
+    near, far = Remembering(), Remembering()
+    async with guarded_relay(near, far) as both:
+        forged = Pid(Atom("forged\nINFO line" + 200 * "x"), 1, 0, 1)
+        control = MonitorP(forged, Atom("kitchen"), Reference(Atom("peer@x"), (1, 2, 3), 1))
+        far.bring(FramePacket(b"\x83D\0" + encode_bare(control.to_tuple())))
+        await asyncio.wait_for(both.wait_closed(), PATIENCE)
+    assert both.cause is Cause.PROTOCOL
+    (record,) = [one for one in caplog.records if vars(one)["event"] == "relay_down"]
+    line = record.getMessage()
+    assert "the peer violated the protocol: Monitor in another node's name, forged" in line
+    assert line.isprintable()
+    assert len(line) < 500
+    assert record.exc_info is None
+    assert near.told == []
+
+
 async def test_whom_the_policy_does_not_know_is_told_and_closed() -> None:
     near, far = Remembering(), Remembering()
     policy = Policy((PeerRules(nodes=("other@*",)),))
@@ -509,6 +575,18 @@ async def test_a_peer_that_is_not_who_it_says_never_reaches_the_beam(
     both.close("end of test")
     near.lose(CloseReason(CloseKind.LOCAL, ""))
     far.lose(CloseReason(CloseKind.LOCAL, ""))
+
+
+async def test_a_name_that_was_asked_for_belongs_to_the_key_of_its_gateway() -> None:
+    """Otherwise each connection to it would be a first use."""
+    near, far = Remembering(), Remembering()
+    async with relay() as both:
+        both.dialed_through("5555@there")
+        both.near.attach(near)
+        both.far.attach(far)
+        handshake(near, far)
+        near.bring(FramePacket(b""))
+        assert far.remembered == ["5555@there", "6666@there"]
 
 
 async def test_a_peer_is_remembered_once_the_beam_talks_to_it() -> None:

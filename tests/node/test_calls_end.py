@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -166,6 +167,14 @@ async def test_sys_gen_event_and_unknown_calls_end(node: Node, beam: Beam, serve
 
 
 @pytest.mark.erlang
+@pytest.mark.parametrize("service", ["rex", "net_kernel", "pg"])
+async def test_a_request_that_no_service_knows_ends(node: Node, beam: Beam, service: str) -> None:
+    pg.start(node)
+    ended = await beam.eval(f"rpc:server_call('{node.name}', {service}, {service}, what)")
+    assert ended == (atom("error"), atom("nodedown"))
+
+
+@pytest.mark.erlang
 @pytest.mark.parametrize("request_", ["unencodable", "cancel"])
 async def test_a_server_whose_answer_is_no_term_ends(node: Node, beam: Beam, request_: str) -> None:
     await gen_server.start(node, Server(), name="server")
@@ -306,6 +315,27 @@ async def test_timeouts_and_arguments_of_the_wrong_type_are_type_errors_at_once(
         request = one.gen_send_request(("x", one.name), 1)
         with pytest.raises(TypeError, match="timeout must be"):
             await request.receive_response("5")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="timeout must be"):
+            await me.receive(timeout=math.nan)
+
+
+async def test_names_of_the_wrong_type_are_type_errors() -> None:
+    async with make(Hub()) as one, one.mailbox() as me:
+        calls: list[Callable[[Any], Any]] = [
+            one.disconnect,
+            one.peer,
+            one.whereis,
+            lambda name: one.register(name, me.pid),
+            one.unregister,
+            me.monitor_node,
+        ]
+        bad: list[Any] = [5, b"x", ("a",)]
+        for name in bad:
+            for call in calls:
+                with pytest.raises(TypeError, match="must be a str, not"):
+                    call(name)
+            with pytest.raises(TypeError, match="must be a str, not"):
+                await one.connect(name)
 
 
 # -- eager tasks ---------------------------------------------------------------------------------

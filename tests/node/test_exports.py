@@ -10,7 +10,7 @@ import functools
 import math
 import threading
 import types
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -271,3 +271,27 @@ def every_name(exports: Exports) -> Iterator[str]:
 
 def test_nothing_that_is_marked_is_missing() -> None:
     assert set(every_name(Exports([Calc()], 1))) == {name for name, _, _ in METHODS}
+
+
+@functools.cache
+async def _cached(value: int) -> int:
+    return value
+
+
+def test_a_cached_coroutine_can_be_awaited_only_once() -> None:
+    with pytest.raises(ExportError, match="caches coroutines"):
+        Exports([export(module="m", name="f")(_cached)], 1)
+
+
+async def test_a_coroutine_made_of_a_generator() -> None:
+    @types.coroutine
+    def later(value: int) -> Generator[Any, None, int]:
+        yield from asyncio.sleep(0).__await__()
+        return value
+
+    assert await call(export(module="m", name="later")(later), "later", 5) == 5
+
+
+def test_a_method_needs_an_instance() -> None:
+    with pytest.raises(ExportError, match=r"Calc\.\w+ is a method: export an instance of Calc"):
+        Exports([Calc], 1)

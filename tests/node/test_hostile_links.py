@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from quicdist.etf import Atom, Pid
 from quicdist.runtime.links import Links
+from tests.support.examples import examples
 
 THEIRS = [Pid(Atom("evil@x"), number, 0, 5) for number in range(3)]
 others = st.sampled_from(THEIRS)
@@ -79,4 +80,6 @@ class HostileLinks(RuleBasedStateMachine):
 
 
 TestHostileLinks = HostileLinks.TestCase
-TestHostileLinks.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestHostileLinks.settings = settings(
+    max_examples=examples(100), stateful_step_count=40, deadline=None
+)

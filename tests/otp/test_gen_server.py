@@ -10,6 +10,7 @@ from quicdist import CallError, NameTaken, NoProcess
 from quicdist.otp import InitError, Stop, start
 from tests.node.conftest import Beam, MakeNode, atom
 from tests.otp.servers import Counter, Opaque, Trapping
+from tests.support.erlang import NO_ELIXIR, elixir_libraries
 
 pytestmark = pytest.mark.erlang
 
@@ -123,12 +124,10 @@ async def test_a_remote_sys_looks_into_it(beam: Beam, make_node: MakeNode) -> No
 
 
 async def test_elixir_talks_to_it(beam: Beam, make_node: MakeNode) -> None:
-    paths = await beam.eval(
-        """[code:add_path("/usr/lib/elixir/lib/elixir/ebin"),
-            element(1, code:ensure_loaded('Elixir.GenServer'))]"""
-    )
-    if paths[1] != "module":
-        pytest.skip("no Elixir: sudo apt-get install elixir")
+    libraries = elixir_libraries()
+    if libraries is None:
+        pytest.skip(NO_ELIXIR)
+    await beam.eval(f'code:add_path("{libraries}/elixir/ebin")')
     async with make_node() as node:
         await start(node, Counter(5), name="counter")
         there = f"{{counter, '{node.name}'}}"

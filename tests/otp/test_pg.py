@@ -157,6 +157,39 @@ async def test_two_python_nodes() -> None:
         await until(lambda: there.groups() == [[1]])
 
 
+async def test_no_node_speaks_for_the_scope_of_another() -> None:
+    hub = Hub()
+    async with (
+        Node("0@127.0.0.1", cookie="c", carriers=[hub]) as one,
+        Node("0@127.0.0.1", cookie="c", carriers=[hub]) as two,
+        Node("0@127.0.0.1", cookie="c", carriers=[hub]) as evil,
+        one.mailbox() as mine,
+        two.mailbox() as yours,
+        evil.mailbox() as theirs,
+    ):
+        here, there = pg.start(one), pg.start(two)
+        there.join(1, yours.pid)
+        await one.connect(two.name)
+        await evil.connect(one.name)
+        await until(lambda: here.members(1) == [yours.pid])
+        scope, sync, cast = there.pid, atom("sync"), atom("$gen_cast")
+        forged: list[Term] = [
+            (atom("join"), scope, 1, theirs.pid),
+            (atom("leave"), scope, yours.pid, [1]),
+            (cast, (sync, scope, [])),
+            (atom("discover"), mine.pid),
+            (atom("discover"), yours.pid),
+            # Its own scope announces processes of others.
+            (cast, (sync, theirs.pid, [(1, [mine.pid, theirs.pid])])),
+            (atom("join"), theirs.pid, 1, [mine.pid, yours.pid]),
+        ]
+        for message in forged:
+            await theirs.send(("pg", one.name), message)
+        assert await evil.ping(one.name)
+        assert here.members(1) == [yours.pid, theirs.pid]
+        assert mine.message_count == yours.message_count == 0
+
+
 async def test_nodes_are_watched_by_processes() -> None:
     hub = Hub()
     async with (

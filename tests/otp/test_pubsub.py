@@ -10,6 +10,7 @@ import pytest
 from quicdist import Mailbox, NameTaken
 from quicdist.otp import pubsub
 from tests.node.conftest import Beam, MakeNode, atom
+from tests.support.erlang import NO_ELIXIR, elixir_libraries
 from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.erlang
@@ -65,13 +66,10 @@ async def get(me: Mailbox) -> Any:
 
 
 async def test_topics_between_elixir_and_python(beam: Beam, make_node: MakeNode) -> None:
-    loaded = await beam.eval(
-        """[code:add_path("/usr/lib/elixir/lib/" ++ App ++ "/ebin")
-            || App <- ["elixir", "compiler"]],
-            element(1, code:ensure_loaded('Elixir.Code'))"""
-    )
-    if loaded != "module":
-        pytest.skip("no Elixir: sudo apt-get install elixir")
+    libraries = elixir_libraries()
+    if libraries is None:
+        pytest.skip(NO_ELIXIR)
+    await beam.eval(f'code:add_path("{libraries}/elixir/ebin")')
     source = ",".join(str(byte) for byte in ELIXIR.encode())
     await beam.eval(
         f"""{{ok, _}} = application:ensure_all_started(elixir),

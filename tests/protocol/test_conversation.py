@@ -20,6 +20,7 @@ from quicdist.protocol.signals import NO_PAYLOAD, UnknownSignal
 from tests.protocol import strategies
 from tests.protocol.forms import Control, encode, meaning
 from tests.protocol.talk import FORMS, connected_pair
+from tests.support.examples import examples
 
 LIMITS = SessionLimits(fragment_size=50)
 
@@ -133,7 +134,9 @@ class Conversation(RuleBasedStateMachine):
 
 
 TestConversation = Conversation.TestCase
-TestConversation.settings = settings(max_examples=50, stateful_step_count=60, deadline=None)
+TestConversation.settings = settings(
+    max_examples=examples(50), stateful_step_count=60, deadline=None
+)
 
 
 def test_thousands_of_atoms_through_both_caches() -> None:

@@ -17,6 +17,7 @@ from quicdist.protocol.header import (
     OutgoingAtomCache,
 )
 from quicdist.protocol.signals import NO_PAYLOAD, Link
+from tests.support.examples import examples
 
 # The example of the manual: five atoms, the first two known, the other three new.
 MANUAL = (
@@ -81,7 +82,7 @@ def test_an_atom_goes_out_once() -> None:
     assert cache.read(second, 0)[0] == atoms("y", "x")
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.lists(st.lists(st.integers(0, 5000), unique=True, max_size=255), min_size=1, max_size=60))
 def test_two_caches_agree_whatever_is_evicted(messages: list[list[int]]) -> None:
     out, cache = OutgoingAtomCache(), IncomingAtomCache()

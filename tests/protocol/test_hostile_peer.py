@@ -24,6 +24,7 @@ from quicdist.protocol.session import Event, Session
 from quicdist.protocol.signals import Message
 from tests.protocol.strategies import atoms
 from tests.protocol.talk import acceptor, connected_pair, frames, initiator, node
+from tests.support.examples import examples
 
 NAME = hs.build_name(hs.Name(int(DEFAULT_FLAGS), 5, "evil@x"))
 CHALLENGE = hs.build_challenge(hs.Challenge(int(DEFAULT_FLAGS), 7, 5, "evil@x"))
@@ -205,6 +206,10 @@ def _to(name: Atom) -> Message:
 
 
 TestWithoutTheCookie = WithoutTheCookie.TestCase
-TestWithoutTheCookie.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestWithoutTheCookie.settings = settings(
+    max_examples=examples(60), stateful_step_count=30, deadline=None
+)
 TestWithTheCookie = WithTheCookie.TestCase
-TestWithTheCookie.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestWithTheCookie.settings = settings(
+    max_examples=examples(60), stateful_step_count=40, deadline=None
+)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import struct
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 
 from tests.support.closing import Closing
 
@@ -61,6 +63,25 @@ ERL = os.environ.get("QUICDIST_TEST_ERL", "erl")
 def erlang_available() -> bool:
     """Whether a real Erlang is on the PATH."""
     return shutil.which(ERL) is not None
+
+
+def why_no_erlang() -> str:
+    """Returns the reason for which tests are skipped without Erlang."""
+    reason = os.environ.get("QUICDIST_TEST_NO_ERL")
+    return reason or "no Erlang on the PATH: sudo apt-get install erlang-base"
+
+
+@functools.cache
+def elixir_libraries() -> Path | None:
+    """Returns the folder of Elixir's applications, or None without Elixir on the PATH."""
+    if shutil.which("elixir") is None:
+        return None
+    where = "IO.write(Path.dirname(:code.lib_dir(:elixir)))"
+    found = subprocess.run(["elixir", "-e", where], capture_output=True, text=True, check=True)
+    return Path(found.stdout)
+
+
+NO_ELIXIR = "no Elixir: sudo apt-get install elixir"
 
 
 class ErlangError(Exception):

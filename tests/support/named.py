@@ -16,14 +16,16 @@ from tests.support.waiting import PATIENCE
 class RealEpmd(Closing):
     """OTP's epmd on loopback only."""
 
-    def __init__(self, port: int | None = None) -> None:
+    def __init__(self, port: int | None = None, addresses: str = "127.0.0.1") -> None:
         self.port = port or free_port()
+        self._addresses = addresses
         self.start()
 
     def start(self) -> None:
         """Starts it, also after a `close`."""
         self._process = subprocess.Popen(
-            ["epmd", "-port", str(self.port), "-address", "127.0.0.1"], stdin=subprocess.DEVNULL
+            ["epmd", "-port", str(self.port), "-address", self._addresses],
+            stdin=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + PATIENCE
         while True:

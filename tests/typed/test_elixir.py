@@ -6,7 +6,6 @@ import copy
 import datetime as dt
 import pickle
 import shutil
-import subprocess
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Annotated, Any
@@ -31,7 +30,7 @@ from quicdist.typed import (
     from_term,
     to_term,
 )
-from tests.support.erlang import Erlang
+from tests.support.erlang import NO_ELIXIR, Erlang, elixir_libraries
 from tests.support.parameters import parameter_id
 from tests.typed import models as m
 
@@ -64,7 +63,7 @@ term_to_binary(Value).
 def needs_elixir(test: Any) -> Any:
     """Marks a test that needs a real Elixir."""
     has_none = shutil.which("elixir") is None
-    skip = pytest.mark.skipif(has_none, reason="no Elixir: sudo apt-get install elixir")
+    skip = pytest.mark.skipif(has_none, reason=NO_ELIXIR)
     return pytest.mark.erlang(skip(test))
 
 
@@ -83,9 +82,7 @@ class Elixir:
 @pytest.fixture(scope="module")
 def elixir() -> Iterator[Elixir]:
     """An Erlang node with Elixir."""
-    where = "IO.write(Path.dirname(:code.lib_dir(:elixir)))"
-    found = subprocess.run(["elixir", "-e", where], capture_output=True, text=True, check=True)
-    with Erlang("-pa", f"{found.stdout}/elixir/ebin") as erlang:
+    with Erlang("-pa", f"{elixir_libraries()}/elixir/ebin") as erlang:
         erlang.eval("{ok, _} = application:ensure_all_started(elixir), [].")
         ask = Elixir(erlang)
         ask(f"{_MODULES}\n:ok")

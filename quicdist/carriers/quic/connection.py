@@ -11,12 +11,12 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from quicdist.carriers import causes
+from quicdist.carriers.alarm import Alarm
 from quicdist.carriers.base import (
     CloseKind,
     CloseReason,
@@ -26,8 +26,9 @@ from quicdist.carriers.base import (
     PathKind,
 )
 from quicdist.carriers.log_rate_limit import LogRateLimit
-from quicdist.carriers.quic import tls_exporter
-from quicdist.carriers.quic.closed_port import ClosedPort, Verdict
+from quicdist.carriers.quic import closed_port, closing, tls_exporter
+from quicdist.carriers.quic.closed_port import ClosedPort
+from quicdist.carriers.quic.closing import Closing
 from quicdist.carriers.quic.engine import (
     BURST,
     Closed,
@@ -38,6 +39,8 @@ from quicdist.carriers.quic.engine import (
     SocketAddress,
     is_relayed,
 )
+from quicdist.carriers.quic.gaps import Gaps
+from quicdist.carriers.quic.keep_alive import PROBE_PAUSE, KeepAlive, longest_silence
 from quicdist.carriers.quic.receive_window import MemoryBudget, ReceiveWindow
 from quicdist.carriers.quic.send_window import SendWindow
 from quicdist.carriers.quic.settings import QuicSettings
@@ -65,12 +68,6 @@ _log.addFilter(LogRateLimit("not_believed", "distrusted"))
 
 _GRANT_STEP = 512 * 1024
 """Credit in bytes that justifies a datagram for any window size."""
-
-_CLOSE_REPEATS = 64
-"""Maximum number of datagrams of a peer that are answered with CONNECTION_CLOSE after the end."""
-
-_AMPLIFICATION = 3
-"""Amplification limit for addresses that are not validated (RFC 9000, 8.1)."""
 
 _RESTARTED = "the peer has restarted and no longer knows this connection"
 _PORT_CLOSED = "the peer's port is closed: its process has ended"
@@ -138,14 +135,20 @@ class Host(Protocol):
     def moved(self, connection: QuicConnection) -> None:
         """The address of the peer is validated; it may be another one."""
 
-    def ended(self, connection: QuicConnection, linger: float) -> None:
-        """Reports the end. Late datagrams may arrive for `linger` seconds."""
+    def ended(self, connection: QuicConnection) -> None:
+        """Reports the end. Late datagrams may arrive until `forget`."""
+
+    def forget(self, connection: QuicConnection) -> None:
+        """Reports the end of the closing state: no more datagrams are expected."""
 
     def local_address_of(self, local: bytes | None) -> tuple[str, int]:
         """Returns (host, port) for a packed local address, or of the socket for None."""
 
-    def longest_silence(self) -> float:
-        """Returns the seconds without a datagram after which a PING is sent to the peer."""
+    def probe_silence(self) -> float:
+        """Returns the seconds of silence after which a peer is probed; 0 for never."""
+
+    def may_probe(self, now: float) -> bool:
+        """Returns whether the rate of PINGs of all connections allows one more."""
 
 
 class QuicConnection:
@@ -207,8 +210,7 @@ class QuicConnection:
 
         self._in_handshake = True
         self._pending: dict[int, list[Buffer]] = {}  # passed to the engine in `transmit`
-        self._held: deque[Step] = deque()  # steps that wait for the end of a gap
-        self._gap: Gap | None = None
+        self._gaps = Gaps()
         self._bytes_queued = 0
         self._bytes_acknowledged = 0
         self._bytes_sent = 0
@@ -221,22 +223,22 @@ class QuicConnection:
         self._ending: CloseReason | None = None
         self._closed: CloseReason | None = None
         self._told_lost = False
+        self._closing: Closing | None = None
         self._close_datagrams: Sequence[Datagram] = ()
-        self._closes_wanted = 0
-        self._allowance = math.inf
 
         self.binding = b""
         self._reset_token = b""
         self._last_statistics: ConnectionStatistics | None = None
 
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
-        self._gap_timer: asyncio.TimerHandle | None = None
-        self._life_timer: asyncio.TimerHandle | None = None
+        self._pings: KeepAlive | None = None
         self._closed_port = ClosedPort()
-        self._closed_port_timer: asyncio.TimerHandle | None = None
-        if role is Role.LISTENER:
-            self._life_timer = self._loop.call_later(self._limits.handshake_timeout, self._not_used)
+        is_listener = role is Role.LISTENER
+        expires = self.last_received + self._limits.handshake_timeout if is_listener else None
+        self._expires = expires
+        """When a listener closes the connection if the dialer has not used it. A dialer has its own
+        time limit."""
+        self._alarm = Alarm(self._loop, self._on_alarm)
+        self._alarm.set(expires)
 
     # -- the interface for the owner ------------------------------------------------------------
 
@@ -316,7 +318,7 @@ class QuicConnection:
         self._engine.peer_proved()
         self._window.raise_first(max(self._limits.receive_window, self._dialect.receive_window))
         self._grant()
-        if self._gap is None:
+        if not self._gaps.is_waiting:
             self._engine.send_whole(False)
         if self.role is Role.LISTENER:
             self._host.proved(self)
@@ -352,11 +354,11 @@ class QuicConnection:
         if self._dialect is None or self._closed:
             return
         write = self._dialect.frame_bytes(parts)
-        self._bytes_queued += _size(write)
-        if self._gap is None:
-            self._write(write)
+        self._bytes_queued += write.size
+        if self._gaps.is_waiting:
+            self._gaps.hold(write)
         else:
-            self._held.append(write)
+            self._write(write)
         if self._is_full:
             self._writable = False
 
@@ -406,7 +408,7 @@ class QuicConnection:
         Raises PeerRefused if the certificate does not match.
         """
         if self.role is Role.LISTENER:
-            self._verifier.named(node, self._engine.certificates)
+            self._verifier.named(node, self._engine.certificates, self.peer_address[0])
 
     @property
     def peer_fingerprint(self) -> str:
@@ -421,7 +423,8 @@ class QuicConnection:
 
     def check_again(self, node: str) -> None:
         """Verifies the peer again. Raises PeerRefused if it would be rejected now."""
-        self._verifier.again(node, self._engine.certificates, dialed=self.role is Role.DIALER)
+        is_dialed, seen = self.role is Role.DIALER, self.peer_address[0]
+        self._verifier.again(node, self._engine.certificates, dialed=is_dialed, observed=seen)
 
     def must_bind(self, node: str) -> bool:
         """Returns whether that node's cookie proof must be bound to the TLS session."""
@@ -434,7 +437,8 @@ class QuicConnection:
         """
         certificates = self._engine.certificates
         if self.role is Role.LISTENER:
-            self._verifier.learn_dialer(node, certificates, bound=bound)
+            seen = self.peer_address[0]
+            self._verifier.learn_dialer(node, certificates, bound=bound, observed=seen)
         else:
             self._verifier.learn_dialed(node, certificates, bound=bound)
 
@@ -452,10 +456,9 @@ class QuicConnection:
 
     def receive(self, data: bytes, path: Path, now: float) -> None:
         """Processes a datagram."""
-        if self._closed:
-            if path[0] == self._path[0]:
-                self._allowance += _AMPLIFICATION * len(data)
-            self._answer_with_close()
+        if self._closing is not None:
+            if self._closing.received(len(data) if path[0] == self._path[0] else 0):
+                self._send_close()
             return
         self.last_received = now
         self._has_heard = True
@@ -519,10 +522,11 @@ class QuicConnection:
         acknowledged = self._engine.acknowledged()
         if acknowledged != self._bytes_acknowledged:
             self._bytes_acknowledged = acknowledged
-            self._look_at_gap()
+            self._start_gap()
             self._look_at_flushers()
         self._look_at_watermarks()
         self._look_at_reset_token()
+        self._expect_acknowledgement(now)
         path = self._engine.path
         if path is not self._path and path[0] != self._path[0]:
             self._path = path
@@ -532,31 +536,13 @@ class QuicConnection:
             self._host.moved(self)
         if len(datagrams) >= BURST:
             self._host.touch(self)
-        self._arm_timer(now)
+        self._alarm.set(self._engine.timer())
 
     def refused(self, now: float) -> None:
         """Handles ICMP Port Unreachable from the peer's host, which may be forged."""
         self._closed_port.refused(now)
-        self._plan_look_at_port()
-
-    def _plan_look_at_port(self) -> None:
-        due = self._closed_port.due
-        if due is not None and self._closed_port_timer is None:
-            self._closed_port_timer = self._loop.call_at(due, self._look_at_port)
-
-    def _look_at_port(self) -> None:
-        self._closed_port_timer = None
-        if self._closed:
-            return
-        now = max(self._loop.time(), self._closed_port.due or 0.0)
-        verdict = self._closed_port.look(now, self._engine.round_trip() or 0.0)
-        if verdict is Verdict.CLOSED:
-            gone = CloseReason(CloseKind.PEER, _PORT_CLOSED, Cause.PORT_CLOSED)
-            self._end(gone, say=_PORT_CLOSED)
-            return
-        if verdict is Verdict.PROBE:
-            self.ping()
-        self._plan_look_at_port()
+        if not self._closed:
+            self._alarm.set(self._closed_port.due)
 
     def fail(self, text: str, cause: Cause) -> None:
         """Closes the connection because of an error at this node, and notifies the peer."""
@@ -585,6 +571,7 @@ class QuicConnection:
         later.
         """
         self._last_statistics = self.statistics()
+        self._alarm.stop()
         self._engine.release()
 
     # -- the events of the engine ---------------------------------------------------------------
@@ -671,8 +658,8 @@ class QuicConnection:
             for packet in received.packets:
                 self._outstanding += len(packet.data)
             self._incoming += received.packets
-            if self._gap is not None and self._gap.ends_on_receive:
-                self._end_gap()
+            if self._gaps.packet_received():
+                self._release()
         if received.steps:
             self._perform(received.steps)
         for offer in received.offers:
@@ -694,7 +681,7 @@ class QuicConnection:
             return  # the peer has not verified this node yet
         if self.up is not None and not self.up.done():
             self.up.set_result(None)
-            self._keep_alive()
+            self._begin_keep_alive()
         self.up = None
 
     def _deliver(self) -> None:
@@ -735,7 +722,7 @@ class QuicConnection:
             text = f"refused: {error}"
             self._end(CloseReason(CloseKind.ERROR, text, causes.of_error(error)), say="refused")
             return False
-        self._keep_alive()
+        self._begin_keep_alive()
         return True
 
     def _grant(self) -> None:
@@ -771,11 +758,11 @@ class QuicConnection:
             return
         for step in steps:
             if isinstance(step, Write):
-                self._bytes_queued += _size(step)
-            if self._gap is None:
-                self._step(step)
+                self._bytes_queued += step.size
+            if self._gaps.is_waiting:
+                self._gaps.hold(step)
             else:
-                self._held.append(step)
+                self._step(step)
         if self._is_full:
             self._writable = False
         self._host.touch(self)
@@ -784,8 +771,8 @@ class QuicConnection:
         if isinstance(step, Write):
             self._write(step)
         elif isinstance(step, Gap):
-            self._gap = step
-            self._look_at_gap()
+            self._gaps.begin(step)
+            self._start_gap()
         else:
             self._engine.refuse(step.stream, step.error_code)
 
@@ -797,34 +784,21 @@ class QuicConnection:
         else:
             queue += write.parts
 
-    def _look_at_gap(self) -> None:
-        """Starts the timer of the gap when the peer has received all data before the gap.
+    def _start_gap(self) -> None:
+        """Starts the time of a gap once the data before it is acknowledged."""
+        gaps = self._gaps
+        if gaps.is_waiting and gaps.due is None:
+            round_trip = self._engine.round_trip() or 0.0
+            gaps.acknowledged(self._unacknowledged, self._loop.time(), round_trip)
+            self._alarm.set(gaps.due)
 
-        Otherwise lost data would be repeated together with the data after the gap. The
-        acknowledgement arrives half a round trip later, and the next data takes another half.
-        """
-        if self._gap is None or self._gap_timer is not None or not self._arrived():
-            return
-        seconds = self._gap.seconds - (self._engine.round_trip() or 0.0)
-        self._gap_timer = self._loop.call_later(max(seconds, 0.0), self._gap_time_over)
-
-    def _arrived(self) -> bool:
-        """Whether all data before the gap is acknowledged."""
-        held = sum(_size(step) for step in self._held if isinstance(step, Write))
-        return self._unacknowledged <= held
-
-    def _gap_time_over(self) -> None:
-        if not self._closed and self._gap is not None:
-            self._end_gap()
-
-    def _end_gap(self) -> None:
-        if self._gap_timer is not None:
-            self._gap_timer.cancel()
-        self._gap = self._gap_timer = None
+    def _release(self) -> None:
+        """Performs the steps that a gap has held."""
         if not self._in_handshake:
             self._engine.send_whole(False)
-        while self._held and self._gap is None:
-            self._step(self._held.popleft())
+        for step in self._gaps.release():
+            self._step(step)
+        self._start_gap()
         self._host.touch(self)
 
     @property
@@ -859,52 +833,87 @@ class QuicConnection:
 
     # -- time -----------------------------------------------------------------------------------
 
-    def _arm_timer(self, now: float) -> None:
-        """Sets the timer. A timer that is set too early is kept, and set again when it expires."""
-        at = self._engine.timer()
-        if at is None:
+    def _on_alarm(self, now: float) -> None:
+        """Does what is due and sets the alarm again. It may ring early."""
+        if self._closed is None:
+            self._look_at_port(now)
+        if self._closed is None and self._expires is not None and now >= self._expires:
+            self._expires = None
+            self.fail("no packet arrived in time", Cause.NO_ANSWER)
+        if self._closed is None:
+            self._look_at_keep_alive(now)
+        if self._closed is None:
+            if self._gaps.look(now):
+                self._release()
+            self._look_at_engine(now)
+        if self._closing is not None:
+            self._look_at_closing(now)
+            self._alarm.set(self._closing.due)
             return
-        if self._timer is not None:
-            if self._timer_at <= at:
-                return
-            self._timer.cancel()
-        self._timer_at = at
-        self._timer = self._loop.call_at(at, self._on_timer)
+        pings = None if self._pings is None else self._pings.due
+        for due in (self._closed_port.due, self._expires, pings, self._gaps.due):
+            self._alarm.set(due)
 
-    def _on_timer(self) -> None:
-        # An event loop may round a delay and call slightly too early.
-        now = max(self._timer_at, self._loop.time())
-        self._timer = None
-        if self._closed:
-            return
+    def _look_at_engine(self, now: float) -> None:
         at = self._engine.timer()
-        if at is not None and at > now:
-            self._arm_timer(now)
+        if at is None or at > now:
+            self._alarm.set(at)
             return
         self._engine.handle_timer(now)
         self.after_batch()
-        self._host.touch(self)
+        self._host.touch(self)  # the transmission sets the alarm for the engine
 
-    def _not_used(self) -> None:
-        """Closes an incoming connection on which no packet arrived in time."""
-        if self.is_unused:
-            self.fail("no packet arrived in time", Cause.NO_ANSWER)
-
-    def _keep_alive(self) -> None:
-        """Sends a PING after some time without a datagram from the peer, and schedules the next.
-
-        This keeps the path open, and soon detects a closed port and a restart of the peer.
-        """
-        if self._closed:
+    def _look_at_port(self, now: float) -> None:
+        if self._closed_port.due is None or now < self._closed_port.due:
             return
-        if self._life_timer is not None:
-            self._life_timer.cancel()
-        interval = min(self._engine.idle_timeout() / 3, self._host.longest_silence())
-        silent = self._loop.time() - self.last_received
-        if silent >= interval:
+        match self._closed_port.look(now, self._engine.round_trip() or 0.0):
+            case closed_port.Verdict.PROBE:
+                self.ping()
+            case closed_port.Verdict.CLOSED:
+                gone = CloseReason(CloseKind.PEER, _PORT_CLOSED, Cause.PORT_CLOSED)
+                self._end(gone, say=_PORT_CLOSED)
+
+    def _look_at_keep_alive(self, now: float) -> None:
+        if self._pings is None or now < self._pings.due:
+            return
+        longest = longest_silence(
+            idle_timeout=self._engine.idle_timeout(),
+            probe_silence=self._host.probe_silence(),
+            keep_alive=self._limits.keep_alive,
+            is_dialer=self.role is Role.DIALER,
+        )
+        awaits = self._unacknowledged > 0
+        trip = self._engine.round_trip() or 0.0
+        is_due = self._pings.look(
+            now, self.last_received, longest=longest, awaits=awaits, round_trip=trip
+        )
+        if is_due and (not awaits or self._host.may_probe(now)):
             self.ping()
-            silent = 0.0
-        self._life_timer = self._loop.call_later(interval - silent, self._keep_alive)
+
+    def _look_at_closing(self, now: float) -> None:
+        assert self._closing is not None
+        match self._closing.look(now):
+            case closing.Verdict.REPEAT:
+                self._send_close()
+            case closing.Verdict.FORGET:
+                self._host.forget(self)
+
+    def _begin_keep_alive(self) -> None:
+        """Sends PINGs from now on (see `keep_alive`), since the connection is used."""
+        if self._closed is None:
+            self._expires = None
+            now = self._loop.time()
+            self._pings = KeepAlive(now)
+            self._look_at_keep_alive(now)
+            self._alarm.set(self._pings.due)
+
+    def _expect_acknowledgement(self, now: float) -> None:
+        """Looks earlier at the path if sent data is not acknowledged."""
+        pings = self._pings
+        if pings is None or not self._unacknowledged or pings.due <= now + PROBE_PAUSE:
+            return
+        if pings.sent(now, self._engine.round_trip() or 0.0):
+            self._alarm.set(pings.due)
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -924,17 +933,12 @@ class QuicConnection:
                 self._engine.close_with_alert(self._distrust)
             else:
                 self._engine.close(0, (say or "")[:200])
-        if over is None or not over.by_peer:
-            self._begin_close()
+        self._begin_close(linger, is_told=over is None or not over.by_peer)
         self._closed = reason
         self.is_unused = False
         self._pending.clear()
-        self._held.clear()
+        self._gaps.clear()
         self._window.close()
-        timers = (self._timer, self._gap_timer, self._life_timer, self._closed_port_timer)
-        for timer in timers:
-            if timer is not None:
-                timer.cancel()
         for done in self._flushers:
             if not done.done():
                 done.set_result(False)
@@ -945,7 +949,7 @@ class QuicConnection:
         if over is not None and self.role is Role.LISTENER and rejected:
             self._say_distrusted(over)
         self._host.expect_reset(self, self._reset_token, b"")
-        self._host.ended(self, linger)
+        self._host.ended(self)
         self._loop.call_soon(self._deliver)
 
     def _say_distrusted(self, over: Closed) -> None:
@@ -960,39 +964,23 @@ class QuicConnection:
         text = "%s:%s rejected this node's certificate, or requires one (%s)"
         _log.warning(text, host, port, over.text, extra=extra)
 
-    def _begin_close(self) -> None:
-        self._allowance = self._engine.allowance
-        try:
-            self._close_datagrams = self._engine.transmit(self._loop.time())
-        except EngineError:
-            return
+    def _begin_close(self, linger: float, *, is_told: bool) -> None:
+        """Enters the closing state, or the draining state if the peer has closed."""
+        now = self._loop.time()
+        allowance = self._engine.allowance
+        if is_told:
+            with contextlib.suppress(EngineError):
+                self._close_datagrams = self._engine.transmit(now)
+        size = sum(len(data) for data, _ in self._close_datagrams)
+        self._closing = Closing(now, linger, size, allowance)
         self._send_close()
+        self._alarm.set(self._closing.due)
 
     def _send_close(self) -> None:
-        size = sum(len(data) for data, _ in self._close_datagrams)
-        if size > self._allowance:
-            return
-        self._allowance -= size
-        with contextlib.suppress(OSError):
-            self._host.send(self._close_datagrams)
-
-    def _answer_with_close(self) -> None:
-        """Repeats CONNECTION_CLOSE for a sending peer, at a decreasing rate (RFC 9000, 10.2.1)."""
-        self._closes_wanted += 1
-        wanted = self._closes_wanted
-        if wanted <= _CLOSE_REPEATS and wanted & (wanted - 1) == 0:
-            self._send_close()
-
-    def repeat_close(self) -> None:
-        """Repeats CONNECTION_CLOSE in case it was lost, because an idle peer cannot show this."""
-        self._send_close()
-
-
-def _size(write: Write) -> int:
-    size = 0
-    for part in write.parts:
-        size += part.nbytes if isinstance(part, memoryview) else len(part)
-    return size
+        assert self._closing is not None
+        if self._closing.may_send():
+            with contextlib.suppress(OSError):
+                self._host.send(self._close_datagrams)
 
 
 def _reason_of(over: Closed) -> CloseReason:

@@ -8,7 +8,6 @@ import errno
 import ipaddress
 import itertools
 import logging
-import math
 import os
 import socket
 from collections import Counter
@@ -65,14 +64,16 @@ _ATTEMPTS = 5
 _LOOK_AGAIN = 0.5
 """Seconds between two checks of the local address after a send has failed."""
 
-_REJECTED = frozenset({Cause.CERTIFICATE_OURS, Cause.CERTIFICATE_THEIRS, Cause.KEY_CHANGED})
-
-_SILENCE = 0.75
-"""Seconds without a datagram after which the endpoint sends a PING to a peer. If the peer's process
-has ended, its kernel answers with an ICMP message (see `closed_port`)."""
+_REJECTED = frozenset(
+    {
+        *(Cause.CERTIFICATE_OURS, Cause.CERTIFICATE_THEIRS),
+        *(Cause.KEY_CHANGED, Cause.NAME_AMBIGUOUS),
+    }
+)
 
 _PINGS_PER_SECOND = 100
-"""Maximum PINGs per second over all idle connections."""
+"""Maximum PINGs per second over all idle connections, and over all that wait for an
+acknowledgement."""
 
 Accept = Callable[[Connection], ConnectionHandler]
 """Called with each incoming connection at its first packet. Any exception rejects it."""
@@ -134,11 +135,12 @@ class Endpoint:
         self._busy_wait = BusyWait(self._loop, settings.busy_wait)
         self._routes: dict[bytes, QuicConnection] = {}
         self._ids: dict[QuicConnection, set[bytes]] = {}
-        self._lingering: dict[QuicConnection, list[asyncio.TimerHandle]] = {}
+        self._lingering: dict[QuicConnection, None] = {}
         self._resets: dict[bytes, QuicConnection] = {}
         """Connections by the stateless reset token of the peer. Python uses a keyed hash for bytes,
         so the timing of a look-up reveals no token (RFC 9000, 10.3.1)."""
         self._may_reset = TokenBucket(settings.admission.resets_per_second)
+        self._may_probe = TokenBucket(_PINGS_PER_SECOND)
         self._may_ask_all = TokenBucket(settings.admission.resets_per_second)
         self._admission = Admission(settings.admission)
         self._proofs = AddressValidation()
@@ -422,10 +424,10 @@ class Endpoint:
         if self.chooser is not None:
             self.chooser.offers_refused(connection)
 
-    def ended(self, connection: QuicConnection, linger: float) -> None:
+    def ended(self, connection: QuicConnection) -> None:
         """Removes a connection.
 
-        Its connection IDs stay reserved for `linger` seconds, because late datagrams may arrive.
+        Its connection IDs stay reserved until `forget`, because late datagrams may arrive.
         """
         if self.chooser is not None:
             self.chooser.ended(connection)
@@ -437,10 +439,16 @@ class Endpoint:
             self.refusals[RejectReason.UNUSED if is_spoken_to else RejectReason.TLS] += 1
         self._touched.pop(connection, None)
         self._emptied.clear()
-        self._lingering[connection] = [
-            self._loop.call_later(linger / 3, connection.repeat_close),
-            self._loop.call_later(linger, self._forget, connection),
-        ]
+        self._lingering[connection] = None
+
+    def forget(self, connection: QuicConnection) -> None:
+        """Removes the connection IDs of a connection that has ended."""
+        for connection_id in self._ids.pop(connection, ()):
+            self._routes.pop(connection_id, None)
+        self._lingering.pop(connection, None)
+        connection.forgotten()
+        if not self._lingering:
+            self._emptied.set()
 
     def local_address_of(self, local: bytes | None) -> tuple[str, int]:
         """Returns the local address as (host, port), for a packed address or for the bound one.
@@ -457,15 +465,19 @@ class Endpoint:
             address = address.ipv4_mapped
         return str(address), port
 
-    def longest_silence(self) -> float:
-        """Returns the time in seconds without a datagram after which a PING is sent.
+    def probe_silence(self) -> float:
+        """Returns the seconds of silence after which a peer is probed for its end; 0 for never.
 
-        It is short, to detect the end of a peer's process, and grows with the number of
-        connections, to limit the number of datagrams.
+        With many connections it is longer, so that all idle ones together send few datagrams.
         """
-        if not self._udp.tells_refusals:
-            return math.inf
-        return max(_SILENCE, len(self._ids) / _PINGS_PER_SECOND)
+        silence = self._settings.probe_silence
+        if not self._udp.tells_refusals or not silence:
+            return 0.0
+        return max(silence, len(self._ids) / _PINGS_PER_SECOND)
+
+    def may_probe(self, now: float) -> bool:
+        """Returns whether one more connection may probe its path."""
+        return self._may_probe.take(now)
 
     # -- receiving ------------------------------------------------------------------------------
 
@@ -554,7 +566,7 @@ class Endpoint:
             return RejectReason.BAD_PROOF
         has_proved = opening.retry_id is not None
         if len(self._ids) >= self._settings.admission.max_connections and self._lingering:
-            self._forget(next(iter(self._lingering)))
+            self.forget(next(iter(self._lingering)))
         refusal = self._admission.judge(path[0], len(self._ids), has_proved=has_proved, now=now)
         if refusal is RejectReason.UNPROVED:
             self._send_quietly(self._proofs.ask(initial, path[0], now), path)
@@ -713,15 +725,6 @@ class Endpoint:
         for connection_id in ids:
             self.add_id(connection, connection_id)
 
-    def _forget(self, connection: QuicConnection) -> None:
-        for connection_id in self._ids.pop(connection, ()):
-            self._routes.pop(connection_id, None)
-        for timer in self._lingering.pop(connection, ()):
-            timer.cancel()
-        connection.forgotten()
-        if not self._lingering:
-            self._emptied.set()
-
     def _shut(self) -> None:
         self._busy_wait.stop()
         if self.chooser is not None:
@@ -729,7 +732,7 @@ class Endpoint:
         if self._udp.fileno() < 0:
             return
         for connection in list(self._lingering):
-            self._forget(connection)
+            self.forget(connection)
         if self._look is not None:
             self._look.cancel()
         self._let_go_of(self._udp)

@@ -74,6 +74,14 @@ class QuicOptions:
     """Whether a node or gateway with `via` asks its router by UPnP to forward a port to it, which
     makes more direct paths possible. Needs the extra `nat`."""
 
+    probe_silence: float = 0.75
+    """Time in seconds without a datagram from a peer after which it gets a PING. If its process has
+    ended, its kernel answers with an ICMP message, and the connection ends within a second. 0
+    disables it, for metered and mobile networks; the end is then noticed after `net_ticktime`.
+
+    The PINGs of `CarrierLimits.keep_alive` do not depend on it.
+    """
+
     busy_wait: float = 0.0
     """Time in seconds for which the event loop busy-waits after a datagram is sent or received.
 
@@ -88,6 +96,8 @@ class QuicOptions:
             algorithm(self.congestion)
         except ValueError as error:
             raise NodeError(str(error)) from None
+        if not self.probe_silence >= 0:
+            raise NodeError(f"probe_silence is in seconds, 0 (off) or more: {self.probe_silence}")
         if not 0 <= self.busy_wait <= _LONGEST_BUSY_WAIT:
             raise NodeError(
                 f"busy_wait is in seconds, from 0 (off) to {_LONGEST_BUSY_WAIT:g}, "

@@ -206,10 +206,11 @@ class KnownNodes:
     def accept(self, node: str, fingerprint: str) -> None:
         """Replaces all keys of the node by this one.
 
-        Raises OSError if the file cannot be written, and CertificateError if it cannot be read.
+        Raises OSError if the file cannot be written, and CertificateError if it is invalid.
         """
         files.make_directory(self.path.parent)
         with files.locked(self.path):
+            self._refresh()
             self._write([Known(node, fingerprint)], without=node)
 
     def forget(self, node: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Protocol
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
+from quicdist.carriers.private_addresses import is_seen_elsewhere, scope_of
 from quicdist.carriers.trust import files
 from quicdist.carriers.trust.chains import (
     Usage,
@@ -40,6 +42,7 @@ from quicdist.carriers.trust.names import (
     speaks_of,
     written,
 )
+from quicdist.errors import Cause
 
 _log = logging.getLogger("quicdist.trust")
 
@@ -304,12 +307,17 @@ class Verifier:
                 Alert.CERTIFICATE_REQUIRED,
             )
 
-    def named(self, node: str, certificates: Certificates) -> None:
-        """Verifies that a dialer with these certificates may use the node name that it claims."""
+    def named(self, node: str, certificates: Certificates, observed: str = "") -> None:
+        """Verifies that a dialer with these certificates may use the node name that it claims.
+
+        `observed` is the host from which it connected. If the key differs from the known one, and
+        the private address in the name is another address than `observed`, the error has the cause
+        `Cause.NAME_AMBIGUOUS`: it is probably another node behind another NAT.
+        """
         if not self.asks_dialers:
             return
         if certificates:
-            with _readable():
+            with _readable(), _told_apart(node, observed):
                 self._check_node(node, certificates)
         elif not self._is_uncertified(node):
             raise PeerRefused(
@@ -318,16 +326,18 @@ class Verifier:
                 Alert.CERTIFICATE_REQUIRED,
             )
 
-    def again(self, node: str, certificates: Certificates, *, dialed: bool) -> None:
+    def again(
+        self, node: str, certificates: Certificates, *, dialed: bool, observed: str = ""
+    ) -> None:
         """Verifies a connected node again with the certificates that it presented.
 
-        `dialed` is True if this node has dialed it.
+        `dialed` is True if this node has dialed it. `observed` is as in `named`.
         """
         if dialed:
             self.dialed(node, certificates)
         else:
             self.dialer(certificates)
-            self.named(node, certificates)
+            self.named(node, certificates, observed)
 
     def stamp(self) -> files.Stamp:
         """Returns a value that changes when one of the files of the trust setting changes."""
@@ -367,16 +377,19 @@ class Verifier:
         if certificates:
             self._way.learn(node, certificates, bound=bound)
 
-    def learn_dialer(self, node: str, certificates: Certificates, *, bound: bool = False) -> None:
+    def learn_dialer(
+        self, node: str, certificates: Certificates, *, bound: bool = False, observed: str = ""
+    ) -> None:
         """Reports that a dialer has proved the cookie.
 
-        `bound` states whether the proof was bound to the TLS session. The key is only stored if
-        the certificate names the node or its host. Commands that run once use certificates without
-        names, and their node names are not used again.
+        `bound` states whether the proof was bound to the TLS session. `observed` is as in `named`.
+        The key is only stored if the certificate names the node or its host. Commands that run
+        once use certificates without names, and their node names are not used again.
         """
         if certificates and speaks_of(certificates[0], node):
+            with _told_apart(node, observed):
+                self._way.learn(node, certificates, bound=bound)
             self._learn_bound(node, bound)
-            self._way.learn(node, certificates, bound=bound)
 
     def _learn_bound(self, node: str, bound: bool) -> None:
         if not bound:
@@ -417,6 +430,32 @@ def _readable() -> Iterator[None]:
         yield
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise PeerRefused("the peer's certificates cannot be read") from None
+
+
+@contextlib.contextmanager
+def _told_apart(node: str, observed: str) -> Iterator[None]:
+    """Tells a changed key from another node with the same private address in its name."""
+    try:
+        yield
+    except PeerRefused as error:
+        if error.cause is not Cause.KEY_CHANGED or not is_seen_elsewhere(node, observed):
+            raise
+        raise another_node(node, observed) from None
+
+
+def another_node(node: str, observed: str) -> PeerRefused:
+    """Returns the error for a node with a name that belongs to another node behind another NAT."""
+    host = host_of(node)
+    scope = scope_of(host)
+    what = "not unique" if scope is None else scope.value
+    return PeerRefused(
+        f"another node, with another key, is known as {written(node)}. This one connected from "
+        f"{observed}, and {host} is {what}: nodes behind different NATs can have the same. Each "
+        "needs a unique name, for example at a relay: Node(via=...) or --via. If it is the same "
+        "node with a new key, remove the known key: "
+        + shlex.join(["quicdist", "cert", "forget", written(node)]),
+        cause=Cause.NAME_AMBIGUOUS,
+    )
 
 
 def _vouching(certificates: Certificates, keys: set[str]) -> bool:

@@ -7,31 +7,16 @@ from typing import Annotated
 
 import typer
 
-from quicdist.cli.options import (
-    Certificate,
-    Cookie,
-    CookieFile,
-    Crl,
-    Key,
-    KeyPassphraseFile,
-    Lookups,
-    OwnName,
-    PeerNode,
-    RequireBinding,
-    RequireTls,
-    Security,
-    Trusted,
-    Verbose,
-)
+from quicdist.cli.option_groups import takes_groups
+from quicdist.cli.options import ClientOptions, PeerNode, peer_of
 
 _TO_CONNECT = 7.0
 """The default timeout in seconds."""
 
 
+@takes_groups
 def shell(
     node: PeerNode,
-    cookie: Cookie = None,
-    name: OwnName = None,
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -42,16 +27,8 @@ def shell(
             show_default=False,
         ),
     ] = None,
-    lookups: Lookups = None,
-    trust: Trusted = "first-use",
-    cert: Certificate = None,
-    key: Key = None,
-    key_passphrase_file: KeyPassphraseFile = None,
-    cookie_file: CookieFile = None,
-    crl: Crl = None,
-    require_tls: RequireTls = False,
-    require_binding: RequireBinding = False,
-    verbose: Verbose = 0,
+    *,
+    options: ClientOptions,
 ) -> None:
     """Read calls such as lists:seq(1, 3) and run them on NODE.
 
@@ -59,7 +36,8 @@ def shell(
     modules and their functions, and the exports of a Python node. Ctrl-C cancels the wait for a
     call, Ctrl-D ends the shell. If the input is not a terminal, the first failed call ends it.
     """
-    from quicdist.cli import client
+    node = peer_of(node, options.dial.lookups)
+    from quicdist.cli import client, terminal
     from quicdist.cli.remote_output import Printed
     from quicdist.cli.running import until_signal
     from quicdist.cli.shell import script
@@ -67,24 +45,14 @@ def shell(
 
     is_typed = sys.stdin.isatty()
     if is_typed:
-        _need_terminal_library()
-    settings = client.Settings(
-        node,
-        cookie,
-        name,
-        trust,
-        cert,
-        key,
-        timeout or _TO_CONNECT,
-        verbose,
-        lookups,
-        Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
-    )
+        terminal.need_library("quicdist shell on a terminal")
 
     printed = Printed(lambda: sys.stdout)
 
     async def main() -> None:
-        async with client.connected(settings, on_output=printed) as ours:
+        async with client.connected(
+            node, options, timeout or _TO_CONNECT, on_output=printed
+        ) as ours:
             session = Session(ours, node, timeout, printed)
             if is_typed:
                 from quicdist.carriers.trust import state_directory
@@ -94,16 +62,4 @@ def shell(
             else:
                 await script.run(session)
 
-    client.run(until_signal(main()), verbose)
-
-
-def _need_terminal_library() -> None:
-    """Raises MissingExtra."""
-    from quicdist.extras import optional
-
-    optional(
-        "prompt_toolkit",
-        what="quicdist shell on a terminal",
-        library="prompt_toolkit",
-        extra="terminal",
-    )
+    client.run(until_signal(main()), options.verbose)

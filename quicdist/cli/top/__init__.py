@@ -9,24 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quicdist.cli.options import (
-    Certificate,
-    Cookie,
-    CookieFile,
-    Crl,
-    Json,
-    Key,
-    KeyPassphraseFile,
-    Lookups,
-    OwnName,
-    PeerNode,
-    RequireBinding,
-    RequireTls,
-    Security,
-    Timeout,
-    Trusted,
-    Verbose,
-)
+from quicdist.cli.option_groups import takes_groups
+from quicdist.cli.options import ClientOptions, Json, PeerNode, Timeout, peer_of
 
 if TYPE_CHECKING:
     from quicdist.cli.top.watching import Watch
@@ -40,9 +24,9 @@ class SortBy(enum.StrEnum):
     MAILBOX = "mailbox"
 
 
+@takes_groups
 def top(
     node: PeerNode,
-    cookie: Cookie = None,
     sort: Annotated[
         SortBy, typer.Option("--sort", "-s", help="The order of the processes.")
     ] = SortBy.REDUCTIONS,
@@ -64,19 +48,10 @@ def top(
             "--rows", "-n", min=1, max=1000, metavar="N", help="Number of processes to print."
         ),
     ] = 20,
-    name: OwnName = None,
     timeout: Timeout = 5.0,
-    lookups: Lookups = None,
-    trust: Trusted = "first-use",
-    cert: Certificate = None,
-    key: Key = None,
-    key_passphrase_file: KeyPassphraseFile = None,
-    cookie_file: CookieFile = None,
-    crl: Crl = None,
-    require_tls: RequireTls = False,
-    require_binding: RequireBinding = False,
     as_json: Json = False,
-    verbose: Verbose = 0,
+    *,
+    options: ClientOptions,
 ) -> None:
     """Show the processes, memory and connections of NODE, until q is pressed.
 
@@ -84,31 +59,18 @@ def top(
     no code is loaded on it. A Python node must permit the call quicdist:status. If the output is
     not a terminal, or with --json, each sample is printed.
     """
-    from quicdist.cli import client
+    node = peer_of(node, options.dial.lookups)
+    from quicdist.cli import client, terminal
     from quicdist.cli.running import until_signal
     from quicdist.cli.top.sampling import Sort
     from quicdist.cli.top.watching import View, Watch
 
-    settings = client.Settings(
-        node,
-        cookie,
-        name,
-        trust,
-        cert,
-        key,
-        timeout,
-        verbose,
-        lookups,
-        Security(crl, cookie_file, require_tls, require_binding, key_passphrase_file),
-    )
-    is_live = not once and sys.stdout.isatty() and sys.stdin.isatty()
-    settings = client.Settings(node, cookie, name, trust, cert, key, timeout, verbose, lookups)
     is_live = not once and not as_json and sys.stdout.isatty() and sys.stdin.isatty()
     if is_live:
-        _need_terminal_library()
+        terminal.need_library("quicdist top on a terminal (--once needs nothing)")
 
     async def main() -> None:
-        async with client.connected(settings) as ours:
+        async with client.connected(node, options, timeout) as ours:
             watch = Watch(ours, View(node, Sort(sort.value), interval), timeout)
             watch.rows = rows
             if is_live:
@@ -122,19 +84,7 @@ def top(
             if not once:
                 await watch.look_on(lambda: show(watch))
 
-    client.run(until_signal(main()), verbose)
-
-
-def _need_terminal_library() -> None:
-    """Raises MissingExtra."""
-    from quicdist.extras import optional
-
-    optional(
-        "prompt_toolkit",
-        what="quicdist top on a terminal (--once needs nothing)",
-        library="prompt_toolkit",
-        extra="terminal",
-    )
+    client.run(until_signal(main()), options.verbose)
 
 
 def _print_json(watch: Watch) -> None:

@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.top.python_node import PythonSample, Status, compared, read_status
-from quicdist.errors import CallError
+from quicdist.errors import CallError, CallNotPossible
 from quicdist.etf import Atom, Pid, Term
 from quicdist.typed import TermError, from_term
 
 if TYPE_CHECKING:
     from quicdist.node.node import Node
+
+_NEEDED = '["erl_scan:string", "erl_parse:parse_exprs", "erl_eval:exprs"]'
+"""The rule of a gateway's policy for the calls of this module."""
 
 MOST_PROCESSES = 100_000
 """The maximum number of processes to examine on a node, to limit the cost."""
@@ -256,6 +259,12 @@ class Sampler:
             return await self._node.call(
                 self._peer, module, function, args, timeout=self._timeout + wait
             )
+        except CallNotPossible:
+            raise NoBeam(
+                f"{self._peer} refuses {module}:{function}. `top` evaluates an expression on a "
+                f"BEAM node: its policy must allow calls = {_NEEDED}, which lets a peer run any "
+                "code"
+            ) from None
         except CallError as error:
             match error.reason:
                 case "undef" | ("exception", "undef", *_):

@@ -37,7 +37,7 @@ from quicdist.kernel.global_.table import Table
 from quicdist.protocol import signals
 from quicdist.runtime.calls import fail_call, is_from
 from quicdist.runtime.process_table import ProcessTable
-from quicdist.runtime.system_process import GEN_CAST, NOTSUP, SystemProcess
+from quicdist.runtime.system_process import GEN_CAST, NOTSUP, SystemProcess, ignore
 
 logger = logging.getLogger("quicdist.node")
 
@@ -242,6 +242,7 @@ class GlobalNames(SystemProcess):
                 self.reply(sender, self.whereis(name))
             case _:
                 logger.info("%s ignores a message: %s", self, format_bounded(message))
+                ignore(self, message)
 
     def _on_call(self, sender: Term, request: Term) -> None:
         assert isinstance(sender, tuple)

@@ -22,6 +22,14 @@ class Write(NamedTuple):
     stream: int
     parts: Sequence[Buffer]
 
+    @property
+    def size(self) -> int:
+        """The number of bytes."""
+        size = 0
+        for part in self.parts:
+            size += part.nbytes if isinstance(part, memoryview) else len(part)
+        return size
+
 
 @dataclass(frozen=True, slots=True)
 class Gap:

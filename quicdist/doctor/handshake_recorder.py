@@ -8,19 +8,30 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from quicdist.carriers.base import CloseReason, Connection
-from quicdist.etf import Atom
-from quicdist.kernel.net_kernel import NET_KERNEL, is_auth_call
+from quicdist.etf import Atom, Pid, Reference, Term
+from quicdist.kernel.net_kernel import (
+    NET_KERNEL,
+    OBSERVED_ADDRESS,
+    is_auth_call,
+    observed_address,
+)
 from quicdist.protocol import signals
+from quicdist.protocol.channel import MessageReceived
 from quicdist.protocol.errors import DistError
+from quicdist.protocol.flags import Flag
 from quicdist.protocol.handshake import AliveAsked, Connected, LocalNode, SendHandshake
 from quicdist.protocol.handshake_messages import Status
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
 from quicdist.protocol.role import Role
 from quicdist.protocol.session import Event, Session
+from quicdist.runtime.calls import GEN_CALL
 from quicdist.runtime.identifiers import Identifiers
 
+_MOST_ANSWERS = 16
+"""Answers that are kept. Two requests are sent."""
 
-class Link:
+
+class HandshakeRecorder:
     """Owns a connection, runs the handshake as far as possible and records what was received."""
 
     def __init__(self, connection: Connection, local: LocalNode, peer: str) -> None:
@@ -42,6 +53,7 @@ class Link:
         self._local = local
         self._connection = connection
         self._changed = asyncio.Event()
+        self._answers: dict[Reference, Term] = {}
         connection.handler = self
 
     def begin(self) -> None:
@@ -63,11 +75,27 @@ class Link:
         """Sends a request that every node answers, and a tick."""
         ours = Identifiers(Atom(self._local.name), self._local.creation)
         pid = ours.pid(())
-        question = is_auth_call((pid, ours.reference()), ours.node)
-        message = self.session.encode(signals.Message(pid, NET_KERNEL), question)
+        self._send(pid, *is_auth_call((pid, ours.reference()), ours.node))
+        self._connection.send_frame(())
+
+    def _send(self, sender: Pid, *request: Term) -> None:
+        """Sends a request to the net_kernel of the node."""
+        message = self.session.encode(signals.Message(sender, NET_KERNEL), tuple(request))
         for frame in self.session.frames(message):
             self._connection.send_frame(frame)
-        self._connection.send_frame(())
+
+    async def observe(self, timeout: float) -> tuple[str, int] | None:
+        """Asks the node for the address at which it observes this one.
+
+        Only quicdist nodes are asked. Returns None if the node does not tell it.
+        """
+        if Flag.CHANNEL_BINDING not in self.session.peer.flags:
+            return None
+        ours = Identifiers(Atom(self._local.name), self._local.creation)
+        pid, tag = ours.pid(()), ours.reference()
+        self._send(pid, GEN_CALL, (pid, tag), OBSERVED_ADDRESS)
+        await self.until(lambda: tag in self._answers, timeout)
+        return observed_address(self._answers.get(tag))
 
     # -- called by the carrier --
 
@@ -101,3 +129,10 @@ class Link:
             elif isinstance(event, Connected):
                 self.is_up = True
                 self._connection.handshake_done()
+            elif isinstance(event, MessageReceived):
+                self._take(event.payload)
+
+    def _take(self, payload: Term) -> None:
+        match payload:
+            case (Reference() as tag, answer) if len(self._answers) < _MOST_ANSWERS:
+                self._answers[tag] = answer

@@ -1,0 +1,124 @@
+"""Nodes of the local network: the records of an announcement, also of a hostile one."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import zeroconf.asyncio  # noqa: F401 - importing it starts a process, ldconfig
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quicdist import Lan, LanNode, Node, NodeNameError
+from quicdist.cluster.lan import LocalHosts, check_announced, is_local_name, label_of, read_node
+from quicdist.cluster.lookup import NotFound
+from quicdist.cluster.names import NodeName
+from quicdist.extras import MissingExtra
+from quicdist.gateway import GatewaySettings
+
+NODE = {b"node": b"4433@10.0.0.7", b"name": b"app"}
+
+
+def test_an_announcement_is_read() -> None:
+    assert read_node(NODE, ["10.0.0.7", "fd00::7"], 4433) == LanNode(
+        "4433@10.0.0.7", "app", ("10.0.0.7", "fd00::7"), 4433
+    )
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {},
+        {b"node": None},
+        {b"node": b"\xff@h"},
+        {b"node": b"no-host"},
+        {b"node": b"a@" + b"h" * 255},
+        {b"node": b"a@b@c"},
+    ],
+)
+def test_records_without_a_node_name_are_ignored(properties: dict[bytes, bytes | None]) -> None:
+    assert read_node(properties, ["10.0.0.7"], 4433) is None
+
+
+@pytest.mark.parametrize(
+    ("addresses", "port"),
+    [
+        ([], 4433),
+        (["224.0.0.251"], 4433),
+        (["0.0.0.0"], 4433),
+        (["255.255.255.255"], 4433),
+        (["x"], 4433),
+        (["10.0.0.7"], None),
+        (["10.0.0.7"], 0),
+        (["10.0.0.7"], 65536),
+    ],
+)
+def test_addresses_that_no_single_host_has_are_ignored(
+    addresses: list[str], port: int | None
+) -> None:
+    assert read_node(NODE, addresses, port) is None
+
+
+def test_few_addresses_are_used() -> None:
+    found = read_node(NODE, [f"10.0.0.{one}" for one in range(100)], 4433)
+    assert found is not None
+    assert len(found.addresses) == 4
+
+
+def test_a_short_name_that_could_not_be_set_is_dropped() -> None:
+    found = read_node({**NODE, b"name": b"\x1b[2J"}, ["10.0.0.7"], 4433)
+    assert found is not None
+    assert found.name == ""
+
+
+@given(
+    st.dictionaries(st.binary(max_size=8) | st.just(b"node"), st.none() | st.binary()),
+    st.lists(st.text()),
+    st.none() | st.integers(),
+)
+def test_any_records_are_read_or_ignored(
+    properties: dict[bytes, bytes | None], addresses: list[str], port: int | None
+) -> None:
+    found = read_node(properties, addresses, port)
+    assert found is None or NodeName.parse(found.node)
+
+
+@given(st.text())
+def test_every_node_name_has_a_label(node: str) -> None:
+    label = label_of(node)
+    assert 0 < len(label.encode()) <= 63
+    assert "." not in label
+    assert label != label_of(f"{node}x")
+
+
+@pytest.mark.parametrize("name", ["-app", "a b", "app\n", "é", "a" * 64, "a@b"])
+def test_short_names_are_checked(name: str) -> None:
+    with pytest.raises(NodeNameError, match="invalid short name"):
+        Lan(name)
+
+
+def test_only_nodes_on_quic_are_announced() -> None:
+    with pytest.raises(NodeNameError, match="cannot be announced"):
+        Node("py@host1", cookie="c", lan=Lan("app"))
+    check_announced("4433@robot.local")
+
+
+async def test_a_name_with_an_address_is_not_looked_up() -> None:
+    with pytest.raises(NotFound, match="IP address"):
+        await Lan().find(NodeName.parse("4433@10.0.0.7"), 1.0)
+
+
+async def test_other_hosts_are_not_looked_up_first() -> None:
+    assert is_local_name("Robot.LOCAL")
+    with pytest.raises(NotFound, match=r"only hosts in \.local"):
+        await LocalHosts(Lan()).find(NodeName.parse("py@host1"), 1.0)
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zeroconf.asyncio", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'quicdist\[lan\]'"):
+        Lan("app")
+
+
+def test_a_gateway_takes_the_same_setting() -> None:
+    assert GatewaySettings("5555@10.0.0.7", lan=Lan("app")).lan == Lan("app")

@@ -1,0 +1,194 @@
+"""Nodes find each other by multicast DNS between two network namespaces."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.nat.two_homes import why_not
+from tests.support.waiting import PATIENCE
+
+pytestmark = pytest.mark.io
+
+CALC = "from quicdist import export\n\n\n@export\ndef add(a, b):\n    return a + b\n"
+
+HOSTILE = """
+import asyncio, sys
+from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
+
+SERVICE = "_quicdist._udp.local."
+RECORDS = [
+    {"node": "\\x1b[31mevil@h", "name": "\\x1b[2J"},
+    {"node": b"\\xff\\xfe"},
+    {"node": "no-host"},
+    {},
+]
+
+async def main():
+    zc = AsyncZeroconf()
+    for number, properties in enumerate(RECORDS):
+        info = AsyncServiceInfo(
+            SERVICE, f"bad {number}.{SERVICE}", port=9, properties=properties,
+            server="bad.local.", parsed_addresses=["10.5.0.1"],
+        )
+        await (await zc.async_register_service(info))
+    print("announced", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+class Lan:
+    """Two hosts, 10.5.0.1 and 10.5.0.2, on one cable."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._prefix = f"ql{os.getpid() % 100_000}"
+        self._running: list[subprocess.Popen[str]] = []
+
+    def quicdist(self, host: int, *words: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command to its end."""
+        return subprocess.run(
+            self._argv(host, "-m", "quicdist", *words),
+            capture_output=True,
+            text=True,
+            env=self._env(host),
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    def start(self, host: int, *words: str, until: str) -> None:
+        """Starts a Python program; returns when it has printed a line with `until`."""
+        process = subprocess.Popen(
+            self._argv(host, *words),
+            stdout=-1,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self._env(host),
+            cwd=self._home,
+        )
+        self._running.append(process)
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if until in line:
+                return
+        raise AssertionError("".join(lines))
+
+    def open(self) -> None:
+        for host in (1, 2):
+            _ip("netns", "add", self._space(host))
+        link = ("link", "add", "eth0", "netns", self._space(1), "type", "veth", "peer", "name")
+        _ip(*link, "eth0", "netns", self._space(2))
+        for host in (1, 2):
+            inside = ("-n", self._space(host))
+            _ip(*inside, "link", "set", "lo", "up")
+            _ip(*inside, "addr", "add", f"10.5.0.{host}/24", "dev", "eth0")
+            _ip(*inside, "link", "set", "eth0", "up")
+
+    def close(self) -> None:
+        for process in self._running:
+            process.kill()
+            process.communicate()
+        for host in (1, 2):
+            subprocess.run(["ip", "netns", "del", self._space(host)], check=False)
+
+    def _space(self, host: int) -> str:
+        return f"{self._prefix}{host}"
+
+    def _argv(self, host: int, *words: str) -> list[str]:
+        return ["ip", "netns", "exec", self._space(host), sys.executable, *words]
+
+    def _env(self, host: int) -> dict[str, str]:
+        home = self._home / str(host)
+        home.mkdir(exist_ok=True)
+        return {**os.environ, "HOME": str(home), "QUICDIST_COOKIE": "c", "PYTHONUNBUFFERED": "1"}
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def lan(tmp_path: Path) -> Iterator[Lan]:
+    if why := why_not():
+        pytest.skip(f"no bad networks on this machine: {why}")
+    network = Lan(tmp_path)
+    try:
+        network.open()
+        yield network
+    finally:
+        network.close()
+
+
+def run_calc(lan: Lan, tmp_path: Path) -> None:
+    (tmp_path / "calc.py").write_text(CALC)
+    words = ("run", "4433@robot.local", "calc.py", "--listen", "0.0.0.0:4433", "--lan", "app")
+    lan.start(1, "-m", "quicdist", *words, "-v", until="is announced")
+
+
+def test_a_node_is_listed_and_called(lan: Lan, tmp_path: Path) -> None:
+    run_calc(lan, tmp_path)
+    listed = lan.quicdist(2, "names", "--lan")
+    assert listed.stdout == "4433@robot.local 10.5.0.1 4433 app\n"
+    told = json.loads(lan.quicdist(2, "names", "--lan", "--json").stdout)
+    assert told == {
+        "nodes": [
+            {"node": "4433@robot.local", "name": "app", "addresses": ["10.5.0.1"], "port": 4433}
+        ]
+    }
+    for node in ("app", "4433@robot.local"):
+        called = lan.quicdist(2, "call", node, "calc:add", "[1, 2]", "--lookup", "lan")
+        assert called.stdout == "3\n", called.stderr
+
+
+def test_a_name_that_nobody_announces(lan: Lan) -> None:
+    missing = lan.quicdist(2, "call", "app", "calc:add", "[1, 2]", "--lookup", "lan")
+    assert missing.returncode == 3
+    assert "no node of the local network is announced with the name 'app'" in missing.stderr
+
+
+def test_hostile_records_are_ignored_or_escaped(lan: Lan, tmp_path: Path) -> None:
+    lan.start(1, "-c", HOSTILE, until="announced")
+    listed = lan.quicdist(2, "names", "--lan")
+    assert listed.stdout == "?[31mevil@h 10.5.0.1 9\n"
+    told = json.loads(lan.quicdist(2, "names", "--lan", "--json").stdout)
+    assert [one["node"] for one in told["nodes"]] == ["\x1b[31mevil@h"]
+
+
+PING = """
+import os, sys
+os.execvp("erl", ["erl", "-noinput", "-sname", sys.argv[1], "-setcookie", "c",
+    "-start_epmd", "false",
+    "-epmd_module", "quicdist_epmd", "-pa", ".", "-kernel", "inet_dist_use_interface",
+    "{127,0,0,1}", "-eval", sys.argv[2]])
+"""
+"""Runs a stock Erlang node beside its gateway."""
+
+
+@pytest.mark.erlang
+def test_two_erlang_nodes_behind_gateways(lan: Lan, tmp_path: Path) -> None:
+    for host, name in ((1, "shop"), (2, "app")):
+        words = (f"{name}@site{host}", "--listen", f"10.5.0.{host}:4433", "--lan", name)
+        emit = ("--emit-module", "--module-dir", str(tmp_path))
+        lan.start(host, "-m", "quicdist", "gateway", *words, *emit, "-v", until="is announced")
+    lan.start(1, "-c", PING, "shop@site1", 'io:format("up~n").', until="up")
+    ping = 'io:format("~p~n", [net_adm:ping(shop@site1)]).'
+    lan.start(2, "-c", PING, "app@site2", ping, until="pong")
+
+
+def test_an_announcement_is_not_trusted(lan: Lan, tmp_path: Path) -> None:
+    """The node that answers at the announced address must have the cookie."""
+    (tmp_path / "calc.py").write_text(CALC)
+    words = ("run", "4433@robot.local", "calc.py", "--listen", "0.0.0.0:4433", "--lan", "app")
+    lan.start(1, "-m", "quicdist", *words, "--cookie", "other", "-v", until="is announced")
+    called = lan.quicdist(2, "call", "app", "calc:add", "[1, 2]", "--lookup", "lan")
+    assert called.returncode == 4, called.stderr
