@@ -23,6 +23,7 @@ NAMES = (
     "quic",
     "policy",
     "relay",
+    "paths",
 )
 
 

@@ -186,12 +186,13 @@ def peer_info(peer: Peer) -> PeerInfo:
 def connection_term(info: PeerInfo) -> dict[Term, Term]:
     """Returns a connection as an Erlang map. The round-trip time is in microseconds."""
     trip = info.round_trip
+    # Readers of this map know its keys, and show the carrier as it is.
+    path = "" if info.path == "plain" else f", {info.path}"
     return {
         Atom("node"): Atom(info.name),
-        Atom("carrier"): (info.alpn or info.carrier).encode(),
+        Atom("carrier"): f"{info.alpn or info.carrier}{path}".encode(),
         Atom("since"): int(info.since),
         Atom("round_trip"): Atom("undefined") if trip is None else int(trip * 1e6),
-        Atom("path"): info.path.encode(),
         Atom("bytes_received"): info.traffic.bytes_received,
         Atom("bytes_sent"): info.traffic.bytes_sent,
         Atom("datagrams_lost"): info.traffic.datagrams_lost,

@@ -223,7 +223,7 @@ async def test_relay_only(stage: Stage, sites: Sites) -> None:
     one = await stage.node(sites(MASQ, 0), path="relay-only")
     other = await stage.node(sites(MASQ, 1))
     assert (await one.order("ping", node=other.name))["ok"]
-    await asyncio.sleep(1)
+    assert (await one.order("beat", node=other.name, seconds=1))["ok"]
     assert await one.path_to(other) == await other.path_to(one) == "relayed"
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from quicdist import Atom, Node, NodeDown, Quic, Tcp
 from quicdist.carriers.quic.connection import QuicConnection
+from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.relay.punching import LENGTH, PUNCH_KIND
 from quicdist.errors import NodeError
 from tests.node.test_via import HOST, relay, via
@@ -152,3 +153,27 @@ async def test_a_malformed_offer_costs_only_its_connection(tmp_path: Path) -> No
                 assert "offer of version 255" in event.reason
                 break
         assert home.nodes() == [other.name]
+
+
+@pytest.mark.io
+async def test_a_dialer_with_another_address_becomes_direct_again(tmp_path: Path) -> None:
+    async with (
+        relay(tmp_path) as at,
+        Node(via=via(at), cookie="c") as home,
+        Node(f"0@{HOST}", cookie="c") as outside,
+    ):
+        assert await outside.ping(home.name)
+        await until_direct(home, outside)
+        peer = outside._running.connections.up[Atom(home.name)]
+        connection = peer.connection
+        assert isinstance(connection, QuicConnection)
+        endpoint = connection._host
+        assert isinstance(endpoint, Endpoint)
+        before = endpoint.local_address
+        endpoint.rebind(port=0)
+        assert endpoint.local_address != before
+        assert await home.ping(outside.name)
+        assert await outside.ping(home.name)
+        await until_direct(home, outside)
+        assert outside._running.connections.up[Atom(home.name)] is peer
+        assert home.peer(outside.name).traffic.migrations == 0

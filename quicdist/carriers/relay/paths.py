@@ -370,6 +370,8 @@ class PeerPaths:
     def _pinged(self, what: Pinged, now: float) -> Sequence[Output]:
         """Answers, and checks whether the address works in the other direction as well."""
         assert self._punch is not None
+        if any(what.address == one.address for one in self.own):
+            return self._refuse(Refusal.OWN)
         if what.address != self.address and not self._punch.met(what.address):
             return self._refuse(Refusal.CROWDED)
         is_new = what.address not in self._heard

@@ -76,7 +76,7 @@ class Refusal(enum.Enum):
     FORGED = "forged"
     """It has not the key of the session, or no such session exists."""
     OWN = "own"
-    """We sent it: the peer's private address is ours here."""
+    """This node sent it, or it seems to come from an address of this node."""
     REPEATED = "repeated"
     """Its number was accepted before, or no ping of ours has it."""
     ELSEWHERE = "elsewhere"
