@@ -28,7 +28,7 @@ help:
 
 setup: $(BIN)/.installed erlang
 
-$(BIN)/.installed: pyproject.toml setup.py $(wildcard quicdist/etf/_core/*)
+$(BIN)/.installed: pyproject.toml setup.py $(wildcard quicdist/etf/_core/* quicdist/carriers/relay/_fast/*)
 	@sh scripts/make-venv "$(PYTHON)" "$(VENV)"
 	@touch $@
 

@@ -1,4 +1,7 @@
-"""Builds the compiled core of the term codec where possible. The metadata is in pyproject.toml."""
+"""Builds the compiled cores of the term codec and of relays where possible.
+
+The metadata is in pyproject.toml.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,19 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 CORE = Path("quicdist", "etf", "_core")
+
+FAST = Path("quicdist", "carriers", "relay", "_fast")
+
+FORWARD = [
+    Extension(
+        "quicdist.carriers.relay._forward",
+        sources=[str(FAST / "forward.c")],
+        extra_compile_args=["-O2", "-g0", "-fvisibility=hidden"],
+        optional=True,
+    )
+    for _ in range(sys.platform.startswith("linux"))
+]
+"""UDP GSO and GRO exist on Linux only."""
 
 
 class BuildIfPossible(build_ext):
@@ -55,7 +71,8 @@ setup(
             depends=[str(CORE / "core.h")],
             extra_compile_args=[] if os.name == "nt" else ["-O3", "-g0", "-fvisibility=hidden"],
             optional=True,
-        )
+        ),
+        *FORWARD,
     ],
     cmdclass={"build_ext": BuildIfPossible},
 )

@@ -160,6 +160,47 @@ class ConnectionBounds:
     RFC 9001, 6.2, requires one. A key update costs as much as ten packets."""
 
 
+@dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """Limits of a relay (`quicdist relay`). Sizes are in bytes, times in seconds."""
+
+    max_nodes: int = 4096
+    """Maximum number of connected nodes."""
+
+    ports_per_key: int = 16
+    """Maximum number of ports that one key has."""
+
+    new_ports_per_address: float = 4.0
+    """Rate and burst of new ports for nodes at one IPv4 address or IPv6 /64 network, per second. A
+    port that is kept for a key is not new."""
+
+    keep_ports: float = 30.0
+    """Days for which the port of a node that does not connect is not given to another node. After
+    that it is, if no other port is free."""
+
+    clients_per_port: int = 4096
+    """Maximum number of addresses that may exchange datagrams with one port at a time. A new one
+    replaces the oldest one that has not sent again after an answer of the node."""
+
+    permission: float = 60.0
+    """Time for which a node may send to an address that has sent to its port."""
+
+    bytes_per_second: float = 1024 * MIB
+    """Rate of all forwarded datagrams. Datagrams above a rate are dropped."""
+
+    bytes_per_second_per_key: float = 256 * MIB
+    """Rate of all datagrams of the nodes with one key."""
+
+    bytes_per_second_per_client: float = 128 * MIB
+    """Rate between a port and one address."""
+
+    max_stream_backlog: int = MIB
+    """Maximum size of the data frames that wait for a TLS connection. Further ones are dropped."""
+
+    linger: float = 30.0
+    """Time for which the port of a node stays open after its control connection is lost."""
+
+
 class WhenFull(enum.Enum):
     """What happens to a message for a mailbox that has reached its hard limit."""
 

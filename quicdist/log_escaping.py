@@ -21,6 +21,7 @@ LOGGERS = (
     "quicdist.node",
     "quicdist.otp",
     "quicdist.quic",
+    "quicdist.relay",
     "quicdist.tls",
     "quicdist.trust",
 )

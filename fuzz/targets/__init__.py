@@ -22,6 +22,7 @@ NAMES = (
     "datagrams",
     "quic",
     "policy",
+    "relay",
 )
 
 

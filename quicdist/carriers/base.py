@@ -51,6 +51,17 @@ class CloseReason:
     close with code 0, over TCP the end of the stream between two frames."""
 
 
+class PathKind(enum.Enum):
+    """How the datagrams of a connection travel. The values are those of tables and metrics."""
+
+    PLAIN = "plain"
+    """To the address that was dialed; no relay is known of."""
+    RELAYED = "relayed"
+    """Through a relay."""
+    DIRECT = "direct"
+    """Directly, to a node that was dialed at a relay."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionStatistics:
     """A snapshot of a connection's counters.
@@ -65,6 +76,9 @@ class ConnectionStatistics:
     datagrams_lost: int = 0
     migrations: int = 0
     """How often the peer's address changed."""
+    path: PathKind = PathKind.PLAIN
+    path_switches: int = 0
+    """How often the path changed between the relay and a direct one."""
 
 
 class ConnectionHandler(Protocol):

@@ -51,6 +51,9 @@ class RejectReason(enum.Enum):
     NOT_TAKEN = "not_taken"
     """The node rejected the connection."""
 
+    PING = "ping"
+    """A ping or pong of a direct path that is forged, repeated or of another session."""
+
     # The connection exceeded one of the limits in `quicdist.limits.ConnectionBounds`:
 
     TLS_SIZE = "tls_size"

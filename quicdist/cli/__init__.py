@@ -22,6 +22,7 @@ from quicdist.cli import (
     listen,
     names,
     ping,
+    relay,
     send,
     shell,
     top,
@@ -49,6 +50,7 @@ app.command("exports")(exports.exports)
 app.command("names")(names.names)
 app.add_typer(cert.app, name="cert")
 app.command("gateway")(gateway.gateway)
+app.command("relay")(relay.relay)
 app.command("demo")(demo.demo)
 
 

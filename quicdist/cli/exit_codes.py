@@ -103,7 +103,7 @@ def problem_of(error: BaseException) -> Problem | None:
     if isinstance(error, errors.NoConnection):
         return _by_cause(str(error), error.cause)
     if isinstance(error, errors.StartError):
-        return Problem(ExitCode.LOCAL, _advised(str(error), error.cause))
+        return Problem(ExitCode.LOCAL, _of_start(error, error.cause))
     if isinstance(error, errors.NodeError):
         return Problem(ExitCode.LOCAL, str(error))
     if isinstance(error, EtfError):
@@ -124,14 +124,24 @@ def _advised(text: str, cause: Cause) -> str:
     return f"{text}; {advice}" if advice else text
 
 
+def _of_start(error: Exception, cause: Cause) -> str:
+    from quicdist.cluster.relays import NoRelay
+
+    if isinstance(error.__cause__, NoRelay):
+        return f"{error}; `quicdist doctor PORT@HOST` of the relay examines the way to it"
+    return _advised(str(error), cause)
+
+
 def _local_problem(error: BaseException) -> Problem | None:
+    from quicdist.carriers.relay.allocation import PortFileError
+    from quicdist.carriers.relay.server import RelayError
     from quicdist.carriers.trust import CertificateError
     from quicdist.extras import MissingExtra
     from quicdist.gateway import EmitError, GatewayError
 
-    if isinstance(error, GatewayError):
-        return Problem(ExitCode.LOCAL, _advised(str(error), error.cause))
-    if isinstance(error, (CertificateError, EmitError, MissingExtra)):
+    if isinstance(error, (GatewayError, RelayError)):
+        return Problem(ExitCode.LOCAL, _of_start(error, error.cause))
+    if isinstance(error, (CertificateError, EmitError, MissingExtra, PortFileError)):
         return Problem(ExitCode.LOCAL, str(error))
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""

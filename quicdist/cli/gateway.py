@@ -95,6 +95,7 @@ def gateway(
     Start the node with the command that the gateway prints.
     """
     from quicdist.cluster.names import parse_listen
+    from quicdist.cluster.via import parse_via
     from quicdist.gateway import GatewaySettings
     from quicdist.gateway import emit_module as emit
 
@@ -113,7 +114,7 @@ def gateway(
             )
         elif not options.quiet:
             _print_emitted(emitted, erl)
-    if name is None:
+    if name is None and not options.via:
         if not emit_module:
             raise Problem(ExitCode.USAGE, "NAME is missing, such as 5555@10.0.0.7; see --help")
         return
@@ -122,7 +123,9 @@ def gateway(
     if bounds.calls_per_second is not None and options.policy is None:
         raise Problem(ExitCode.USAGE, "--calls-per-second requires a policy: --policy FILE")
     settings = GatewaySettings(
-        name,
+        name or "",
+        via=parse_via(options.via) if options.via else (),
+        path=options.path,
         listen=parse_listen(options.listen) if options.listen else None,
         epmd_port=epmd_port,
         routes=dict(_route(text) for text in routes or []),
@@ -168,17 +171,17 @@ def _run(
 
     from quicdist.gateway import erl_arguments, gateway_port, run
 
-    name = settings.name
     stack = contextlib.ExitStack()
 
     def started(gateway: Gateway) -> None:
         if options.prometheus is not None:
             stack.enter_context(served(gateway, options.prometheus))
+        name = gateway.name
         environment = ""
         if gateway.epmd_port != gateway_port(name):
             environment = f"ERL_EPMD_PORT={gateway.epmd_port} "
         words = " ".join(_shell_word(word) for word in erl_arguments(module_dir))
-        option = "-name" if "." in settings.node.host else "-sname"
+        option = "-name" if "." in name.partition("@")[2] else "-sname"
         command = f"{environment}erl {option} {name} {words}"
         if form is Form.JSON:
             print_object(

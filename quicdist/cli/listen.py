@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from quicdist.node.node import Node
 
 Name = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="NAME",
         help="The name of this node: PORT@IP for QUIC, where port 0 selects a free port, or "
-        "NAME@HOST for TCP with EPMD.",
+        "NAME@HOST for TCP with EPMD. With --via it is omitted, or PORT@RELAY asks for that port.",
         show_default=False,
     ),
 ]
@@ -82,7 +82,7 @@ Reload = Annotated[
 class Settings:
     """The options of the node."""
 
-    name: str
+    name: str | None
     options: NodeOptions
     exports: Sequence[object] = ()
     calls: Sequence[str] = ()
@@ -158,8 +158,9 @@ class Settings:
         trust = options.require.of(server.trusted())
         return Node(
             self.name,
+            via=server.via or None,
             carriers=[
-                Quic(tracing=server.tracing(), **server.bounds.tls()),
+                Quic(path=server.path, tracing=server.tracing(), **server.bounds.tls()),
                 tcp_or_tls(trust),
             ],
             cookie=options.cookies.cookies(),
@@ -177,7 +178,7 @@ class Settings:
 
 @takes_groups
 def listen(
-    name: Name,
+    name: Name = None,
     register: Annotated[
         str,
         typer.Option(
@@ -207,8 +208,10 @@ def listen(
     from quicdist.cli.serving import Output, print_messages
 
     register = client.atom("--register", register)
-    settings = Settings(name, options)
     server = options.server
+    if name is None and not server.via:
+        raise Problem(ExitCode.USAGE, "Missing argument 'NAME'; see quicdist listen --help")
+    settings = Settings(name, options)
     server.start_logging(quiet=server.key_log is None or server.quiet)
     output = Output(is_json=as_json or server.log_json, is_quiet=server.quiet)
     asyncio.run(until_signal(print_messages(settings.up(), output, register, count)))
@@ -216,16 +219,16 @@ def listen(
 
 @takes_groups
 def run(
-    name: Name,
+    name: Name = None,
     modules: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="MODULE",
             help="Python modules, as names or files. Their functions with the decorator "
             "@quicdist.export are exported.",
             show_default=False,
         ),
-    ],
+    ] = None,
     calls: Calls = None,
     drain: Drain = 5.0,
     threads: Threads = None,
@@ -249,7 +252,13 @@ def run(
 
     server = options.server
     server.start_logging()
-    exports = _imported_or_reloaded(modules) if reload else [_imported(one) for one in modules]
+    given: list[str] = modules or []
+    if server.via and name is not None and "@" not in name:  # NAME is omitted
+        given = [name, *given]
+        name = None
+    if not given:
+        raise Problem(ExitCode.USAGE, "Missing argument 'MODULE...'; see quicdist run --help")
+    exports = _imported_or_reloaded(given) if reload else [_imported(one) for one in given]
     settings = Settings(name, options, exports, calls or [], threads, net_ticktime)
     life = Life(drain, ends_with_stdin=exit_with_stdin, reloads=reload)
     asyncio.run(until_signal(serve(settings.up(), Output(server.log_json, server.quiet), life)))

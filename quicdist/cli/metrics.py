@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from quicdist.cli.exit_codes import ExitCode, Problem
 
 if TYPE_CHECKING:
+    from quicdist.carriers.relay.server import Relay
     from quicdist.gateway import Gateway
     from quicdist.node.node import Node
 
@@ -17,7 +18,7 @@ logger = logging.getLogger("quicdist.cli")
 
 
 @contextlib.contextmanager
-def served(what: Node | Gateway, where: str) -> Iterator[None]:
+def served(what: Node | Gateway | Relay, where: str) -> Iterator[None]:
     """Serves metrics at `[IP:]PORT` while the body of the `with` runs.
 
     Raises Problem, MissingExtra.

@@ -216,6 +216,27 @@ Listen = Annotated[
         show_default=False,
     ),
 ]
+ViaRelay = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--via",
+        metavar="RELAY",
+        help="A relay for a node behind a NAT: PORT@HOST, PORT@HOST/TCPPORT or a domain with SRV "
+        "records. The node is called PORT@HOST of the relay, and others can dial it. May be "
+        "repeated; the first that answers is used.",
+        show_default=False,
+    ),
+]
+DirectPath = Annotated[
+    str,
+    typer.Option(
+        "--path",
+        metavar="PATH",
+        help="Paths to nodes that a relay names: auto, which moves from the relay to a direct path "
+        "where possible; direct-only, which closes connections without one; relay-only, which "
+        "discloses no address of this node to the other one.",
+    ),
+]
 Prometheus = Annotated[
     str | None,
     typer.Option(
@@ -468,6 +489,8 @@ class Bounds:
 class ServerOptions:
     """The options of a command that serves until it is stopped."""
 
+    via: ViaRelay = None
+    path: DirectPath = "auto"
     listen: Listen = None
     lan: LanName = None
     tls: TlsOptions = field(default_factory=TlsOptions)

@@ -4,11 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
+import resource
 import threading
 from collections.abc import Coroutine
 
 from quicdist.stopping import stop_signals
+
+
+def raise_file_limit(wanted: int) -> None:
+    """Raises the limit of open files of this process, as far as permitted."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def run_fast(main: Coroutine[object, object, object]) -> None:
+    """Runs it as `asyncio.run`, on uvloop if that is installed."""
+    try:
+        uvloop = importlib.import_module("uvloop")
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
 
 
 async def until_signal(main: Coroutine[object, object, None]) -> bool:

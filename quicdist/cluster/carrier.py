@@ -13,8 +13,10 @@ from typing import Protocol, TypeAlias
 
 from quicdist.carriers.base import Connection, ConnectionHandler
 from quicdist.carriers.reject_reason import RejectReason
+from quicdist.carriers.relay.client import RelayStatus
 from quicdist.carriers.trust import Credentials
 from quicdist.cluster.names import NodeName
+from quicdist.cluster.via import Relays
 
 Accept: TypeAlias = Callable[[Connection], ConnectionHandler]
 """Called with each incoming connection. Returns its handler."""
@@ -28,6 +30,9 @@ class ListenerSettings:
     listen: tuple[str, int] | None
     """The address to bind, if it differs from the name."""
     is_hidden: bool
+    via: Relays = ()
+    """The relays that give this node its address. The name then has no port, or the port that the
+    node wants."""
 
 
 class Transport(enum.Enum):
@@ -80,6 +85,9 @@ class Carrier(Protocol):
 
     def describe(self) -> str:
         """Returns one log line about what this carrier verifies, logged at its first use."""
+
+    def relay(self) -> RelayStatus | None:
+        """Returns the state at the relay of this node; None without one."""
 
     def refusals(self) -> Mapping[RejectReason, int]:
         """Returns the number of rejected dialers since the start, by reason."""

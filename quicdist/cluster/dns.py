@@ -37,24 +37,10 @@ class DnsSrv:
 
         Raises NotFound if the host is an IP address or has no such record.
         """
-        question = f"{_SERVICE}.{name.host}"
         if _is_address(name.host):
             raise NotFound("an IP address is not looked up in DNS")
-        dns = _library()
-        try:
-            answer = await self._resolver().resolve(question, "SRV", lifetime=timeout)
-        except dns.exception.Timeout as error:
-            raise NotFound(f"no answer from DNS for {question} in time") from error
-        except dns.exception.DNSException as error:
-            raise NotFound(f"DNS has no {question}: {error}") from error
-        places = [
-            TransportAddress(Transport.QUIC, one.target.to_text(omit_final_dot=True), one.port)
-            for one in answer.rrset.processing_order()
-        ]
-        found = [place for place in places if place.host not in ("", ".")]
-        if not found:
-            raise NotFound(f"DNS has no service for {question}")
-        return found
+        records = await service_records(f"{_SERVICE}.{name.host}", timeout, self._resolver())
+        return [TransportAddress(Transport.QUIC, one.host, one.port) for one in records]
 
     def _resolver(self) -> Any:
         resolver = _library().asyncresolver.Resolver(configure=not self.nameservers)
@@ -62,6 +48,40 @@ class DnsSrv:
             resolver.nameservers = list(self.nameservers)
             resolver.port = self.port
         return resolver
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRecord:
+    """An SRV record (RFC 2782)."""
+
+    host: str
+    port: int
+    priority: int
+
+
+async def service_records(
+    question: str, timeout: float, resolver: Any = None
+) -> Sequence[ServiceRecord]:
+    """Returns the SRV records of a service, in order of priority.
+
+    Within a priority the order is random by weight. Raises NotFound, MissingExtra.
+    """
+    dns = _library()
+    resolver = resolver or dns.asyncresolver.Resolver()
+    try:
+        answer = await resolver.resolve(question, "SRV", lifetime=timeout)
+    except dns.exception.Timeout as error:
+        raise NotFound(f"no answer from DNS for {question} in time") from error
+    except dns.exception.DNSException as error:
+        raise NotFound(f"DNS has no {question}: {error}") from error
+    records = [
+        ServiceRecord(one.target.to_text(omit_final_dot=True), one.port, one.priority)
+        for one in answer.rrset.processing_order()
+    ]
+    found = [one for one in records if one.host not in ("", ".")]
+    if not found:
+        raise NotFound(f"DNS has no service for {question}")
+    return found
 
 
 def _is_address(host: str) -> bool:

@@ -10,12 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from quicdist.carriers.base import CertificateRejected, Connection, DialError
-from quicdist.carriers.quic.endpoint import Endpoint
+from quicdist.carriers.quic.endpoint import Bind, Endpoint
 from quicdist.carriers.quic.settings import QuicOptions
 from quicdist.carriers.reject_reason import RejectReason
+from quicdist.carriers.relay.client import RelayClient, RelayStatus
+from quicdist.carriers.relay.direct import open_with_direct_paths
 from quicdist.carriers.trust import Credentials
 from quicdist.cluster.carrier import Accept, Carrier, ListenerSettings, Transport, TransportAddress
 from quicdist.cluster.names import Address
+from quicdist.cluster.relays import open_via
 from quicdist.protocol.dialects import ALL_ALPNS
 
 _ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
@@ -53,8 +56,11 @@ class _QuicCarrier:
         """The endpoints for further addresses of the host in the name of this node."""
         self._dialing: dict[int, Endpoint] = {}
         self._opening = asyncio.Lock()
+        self._relay: RelayClient | None = None
 
     async def open(self, own: ListenerSettings | None, accept: Accept) -> str | None:
+        if own is not None and own.via:
+            return await self._open_via(own, accept)
         address = None if own is None else own.name.address
         if own is None or address is None:
             return None
@@ -69,6 +75,18 @@ class _QuicCarrier:
                 if error.errno == errno.EADDRINUSE:  # in use by another node
                     raise
         return Address(address.host, address.port or port).name()
+
+    async def _open_via(self, own: ListenerSettings, accept: Accept) -> str:
+        relayed = await open_via(
+            own.via,
+            self._credentials,
+            wanted=0 if own.name.address is None else own.name.address.port,
+            listen=own.listen,
+            options=self._settings,
+            open_endpoint=lambda host, port, bind: self._bind(host, port, accept, bind),
+        )
+        self._endpoint, self._relay = relayed.endpoint, relayed.client
+        return relayed.address.name()
 
     async def dial(self, node: str, place: TransportAddress, timeout: float) -> Connection:
         endpoint = self._endpoint or await self._dialer(place)
@@ -99,7 +117,12 @@ class _QuicCarrier:
         self._endpoint = None
         self._others.clear()
         self._dialing.clear()
+        relay, self._relay = self._relay, None
+        if relay is not None:
+            relay.leave()
         await asyncio.gather(*(endpoint.close(timeout) for endpoint in endpoints))
+        if relay is not None:
+            relay.close()
 
     def rebind(self) -> None:
         for endpoint in self._endpoints:
@@ -114,15 +137,24 @@ class _QuicCarrier:
             counted.update(endpoint.refusals)
         return counted
 
+    def relay(self) -> RelayStatus | None:
+        return None if self._relay is None else self._relay.status()
+
     @property
     def _endpoints(self) -> Sequence[Endpoint]:
         listening = [] if self._endpoint is None else [self._endpoint, *self._others]
         return [*listening, *self._dialing.values()]
 
     async def _open(self, host: str, port: int, accept: Accept | None) -> Endpoint:
+        """Opens an endpoint without a relay. What it dials may be at a relay all the same."""
+        return await open_with_direct_paths(
+            self._settings.path, lambda bind: self._bind(host, port, accept, bind)
+        )
+
+    async def _bind(self, host: str, port: int, accept: Accept | None, bind: Bind) -> Endpoint:
         alpns = self._settings.listen_alpns
         settings = self._settings.with_credentials(self._credentials, alpns)
-        return await Endpoint.open(host, port, settings=settings, accept=accept)
+        return await Endpoint.open(host, port, settings=settings, accept=accept, bind=bind)
 
     async def _dialer(self, place: TransportAddress) -> Endpoint:
         loop = asyncio.get_running_loop()

@@ -20,6 +20,7 @@ from quicdist.carriers.epmd import (
     Registration,
 )
 from quicdist.carriers.reject_reason import RejectReason
+from quicdist.carriers.relay.client import RelayStatus
 from quicdist.carriers.trust import CertificateError, Credentials
 from quicdist.cluster.carrier import Accept, Carrier, ListenerSettings, Transport, TransportAddress
 from quicdist.errors import NodeError
@@ -125,6 +126,10 @@ class TcpCarrier:
 
     def rebind(self) -> None:
         """Does nothing: a TCP connection cannot move to another socket."""
+
+    def relay(self) -> RelayStatus | None:
+        """Returns None: relays are for QUIC."""
+        return None
 
     def refusals(self) -> Mapping[RejectReason, int]:
         """Returns nothing: TCP accepts every connection before the distribution handshake."""

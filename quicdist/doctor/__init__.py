@@ -8,6 +8,8 @@ No node is started and nothing is stored. The steps run the same code as a node.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import datetime
 import socket
 import time
@@ -15,9 +17,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
 from quicdist.carriers import causes, epmd, tcp
-from quicdist.carriers.base import Connection, DialError
+from quicdist.carriers.base import Connection, DialError, PathKind
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.relay.direct import open_with_direct_paths
+from quicdist.carriers.relay.frames import ALPN as RELAY_ALPN
 from quicdist.carriers.trust import CertificateError, Credentials, Identity, Trust
 from quicdist.carriers.trust.names import Certificates, fingerprint
 from quicdist.carriers.trust.verifiers import RecordingVerifier
@@ -31,6 +35,7 @@ from quicdist.doctor.diagnosis import DIAGNOSES, Diagnosis, stopped
 from quicdist.doctor.findings import Finding, Step, Stopped, Trouble
 from quicdist.doctor.handshake_recorder import HandshakeRecorder
 from quicdist.doctor.port import Answer, ask
+from quicdist.doctor.relay import RelayLink
 from quicdist.errors import Cause, NodeNameError, StartError
 from quicdist.protocol.flags import DEFAULT_FLAGS
 from quicdist.protocol.handshake import LocalNode
@@ -44,6 +49,9 @@ _OBSERVE_TIME = 2.0
 
 _FIND_TIME = 2.0
 """Seconds to find the address of a node again, to choose the own address that routes to it."""
+
+_SEARCH = 5.0
+"""Seconds to wait for a direct path to a relayed node. Pings are sent for 4 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,19 @@ async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
     looking = RecordingVerifier()
     endpoint, name = await _endpoint(node, settings, looking)
     try:
-        connection = await _dial_quic(endpoint, place, node, settings, answer)
+        try:
+            connection = await _dial_quic(endpoint, place, node, settings, answer)
+        except Stopped as end:
+            relay = (
+                await _dial_relay(endpoint, place, node, settings)
+                if end.cause is Cause.ALPN
+                else None
+            )
+            if relay is None:
+                raise
+            async for finding in _examine_relay(relay, node, settings, looking):
+                yield finding
+            return
         traits = connection.traits
         yield Finding(Step.TLS, f"TLS 1.3, ALPN {traits.alpn} ({traits.name})")
         yield Finding(Step.CERTIFICATE, _judge(node, looking.seen, settings.trust))
@@ -200,7 +220,10 @@ async def _endpoint(
     credentials.verifier = looking
     quic = QuicSettings(credentials)
     try:
-        endpoint = await Endpoint.open(own.host, own.port, settings=quic, accept=None)
+        endpoint = await open_with_direct_paths(
+            quic.path,
+            lambda bind: Endpoint.open(own.host, own.port, settings=quic, accept=None, bind=bind),
+        )
     except OSError as error:
         text = f"{own.host}:{own.port}, the address in this node's name: {error.strerror or error}"
         raise StartError(text, causes.of_error(error)) from error
@@ -214,6 +237,41 @@ async def _dial_quic(
         return await endpoint.dial(place.host, place.port, node=node, timeout=settings.timeout)
     except DialError as error:
         raise _why_no_tls(error, place, answer) from error
+
+
+async def _dial_relay(
+    endpoint: Endpoint, place: TransportAddress, node: str, settings: Settings
+) -> Connection | None:
+    """Returns a connection to the relay at the address; None if there is none."""
+    try:
+        return await endpoint.dial(
+            place.host, place.port, node=node, alpns=(RELAY_ALPN,), timeout=settings.timeout
+        )
+    except DialError:
+        return None
+
+
+async def _examine_relay(
+    connection: Connection, node: str, settings: Settings, looking: RecordingVerifier
+) -> AsyncIterator[Finding]:
+    link = RelayLink(connection)
+    yield Finding(Step.TLS, f"TLS 1.3, ALPN {RELAY_ALPN}: this is a relay, not a node")
+    yield Finding(Step.CERTIFICATE, _judge(node, looking.seen, settings.trust))
+    begun = time.monotonic()
+    try:
+        host, port = await link.observed(settings.timeout)
+    except (TimeoutError, ConnectionError) as error:
+        text = f"the relay does not answer: {error}" if str(error) else "the relay does not answer"
+        raise _RELAY_SILENT.stopped(Cause.NO_ANSWER, text) from None
+    finally:
+        connection.close("examined")
+    text = f"the relay answers after {time.monotonic() - begun:.3f} s and sees {host} port {port}"
+    own = connection.local_address[1]
+    how = "as it is here" if port == own else f"which is {own} here: there is a NAT"
+    yield Finding(Step.RELAY, f"{text}, {how}")
+
+
+_RELAY_SILENT = Diagnosis(Step.RELAY, Trouble.SILENT, "see the log of the relay")
 
 
 def _why_no_tls(error: DialError, place: TransportAddress, answer: Answer) -> Stopped:
@@ -315,6 +373,8 @@ async def _examine_node(
         yield Finding(Step.TICK, f"the node answers after {time.monotonic() - begun:.3f} s")
         if seen is not None:
             seen[node] = await recorder.observe(_OBSERVE_TIME)
+        if connection.statistics().path is not PathKind.PLAIN:
+            yield Finding(Step.PATH, await _path_of(connection))
     finally:
         connection.close("examined")
 
@@ -337,6 +397,20 @@ async def _observe(
         return await recorder.observe(_OBSERVE_TIME) if recorder.is_up else None
     finally:
         connection.close("observed")
+
+
+async def _path_of(connection: Connection) -> str:
+    """Describes the path to a relayed node, after the time that a search takes."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_SEARCH):
+            while connection.statistics().path is not PathKind.DIRECT:
+                await asyncio.sleep(0.05)
+    if connection.statistics().path is PathKind.DIRECT:
+        return "the node is behind a relay, and a direct path to it was found"
+    return (
+        f"the relay carries the datagrams: no direct path was found in {_SEARCH:g} s. A public "
+        "address, a forwarded UDP port or IPv6 on one of the two sides makes one possible"
+    )
 
 
 def _why_no_node(recorder: HandshakeRecorder, timeout: float, silence: str) -> Stopped:

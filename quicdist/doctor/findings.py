@@ -29,11 +29,16 @@ class Step(enum.Enum):
     COOKIE = "cookie"
     """Whether the cookies are equal."""
 
+    RELAY = "relay"
+    """Whether a relay answers, and the address of this machine as it sees it. A relay has no later
+    step."""
+
     TICK = "tick"
     """Whether the node behind the connection answers."""
 
     PATH = "path"
-    """The address of this host that the node observes, and the kind of NAT in between."""
+    """How datagrams travel: the address of this host that the node observes and the kind of NAT in
+    between, or, to a node that a relay names, whether a direct path was found."""
 
 
 class Trouble(enum.Enum):

@@ -9,6 +9,7 @@ import resource
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -25,6 +26,8 @@ from quicdist.carriers.epmd import EpmdServer
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.reject_reason import Refusals
+from quicdist.carriers.relay.client import RelayClient, RelayStatus
+from quicdist.carriers.relay.direct import open_with_direct_paths
 from quicdist.carriers.tcp import TcpConnection
 from quicdist.carriers.trust import CertificateError, Credentials
 from quicdist.carriers.trust.expiry import watch_expiry
@@ -36,6 +39,7 @@ from quicdist.cluster.lookup import NotFound
 from quicdist.cluster.names import Address, NodeName
 from quicdist.cluster.policy import Mode, Policy
 from quicdist.cluster.policy_file import PolicyError, read_policy
+from quicdist.cluster.relays import open_via
 from quicdist.cluster.whereabouts import Whereabouts
 from quicdist.cluster.whereabouts import dial as dial_doubtful
 from quicdist.errors import Cause, NodeNameError, NotRunning, QuicdistError
@@ -99,19 +103,11 @@ class Gateway:
             settings if isinstance(settings, GatewaySettings) else GatewaySettings(settings)
         )
         self._udp_address = self.settings.udp_address
-        self._routes = Routes(self.settings.routes, default_port=self.settings.port_of_others)
         self._whereabouts = Whereabouts()
         self._open_endpoint = open_endpoint or _open_quic
-        self._directory = GatewayDirectory(
-            self.settings.name,
-            routes=self._routes,
-            max_remotes=self.settings.max_remotes,
-            limits=self.settings.limits,
-            connect=self._outgoing,
-            is_open=self.settings.lan is not None,
-        )
+        self._relayed: RelayClient | None = None
+        self._use_name(str(self.settings.node))
         self._policy = self.settings.policy
-        self._audit = Audit(self.settings.name) if self.settings.audit else None
         self._atoms = AtomBudget()
         self._references = ReferenceBudget()
         self._rates = PeerRates(self.settings.messages_per_second, self.settings.calls_per_second)
@@ -124,14 +120,35 @@ class Gateway:
         self._endpoint: _Endpoint | None = None
         self._watching: list[asyncio.Task[None]] = []
         trust, hosts = self.settings.trust, [self.settings.node.host]
+        hosts += [one.host for one in self.settings.via if one.host not in hosts]
         self._credentials = Credentials(self.settings.identity, trust, hosts)
         self._epmd: EpmdServer | None = None
         self._announcement: Announcement | None = None
 
+    def _use_name(self, name: str) -> None:
+        """Sets the name of the BEAM node, which with `via` is known when the relay has answered."""
+        self._name = name
+        self._settings_named = replace(self.settings, name=name)
+        self._routes = Routes(self.settings.routes, default_port=self.settings.port_of_others)
+        self._directory = GatewayDirectory(
+            name,
+            routes=self._routes,
+            max_remotes=self.settings.max_remotes,
+            limits=self.settings.limits,
+            connect=self._outgoing,
+            is_open=self.settings.lan is not None,
+        )
+        self._audit = Audit(name) if self.settings.audit else None
+
     @property
     def name(self) -> str:
-        """The name of the BEAM node."""
-        return self.settings.name
+        """The name of the BEAM node. With `via` it is final after the start."""
+        return self._name
+
+    @property
+    def relay(self) -> RelayStatus | None:
+        """The state at the relay; None without `via`."""
+        return None if self._relayed is None else self._relayed.status()
 
     @property
     def epmd_port(self) -> int:
@@ -199,26 +216,14 @@ class Gateway:
 
     async def start(self) -> None:
         """Opens the ports. Raises GatewayError and CertificateError."""
-        wanted = self.settings.beam_asks_at
+        if self.settings.via:
+            await self._open_via()
+        else:
+            await self._open_udp()
         try:
-            self._epmd = await EpmdServer.open(LOOPBACK, wanted, self._directory)
-        except OSError as error:
-            raise GatewayError(
-                f"cannot bind TCP port {wanted} on {LOOPBACK} for requests of the BEAM node: "
-                f"{_why(error)}",
-                causes.of_error(error),
-            ) from error
-        try:
-            self._endpoint = await self._open_endpoint(
-                self.settings, self._credentials, self._incoming
-            )
-        except OSError as error:
-            await self._epmd.close()
-            host, port = self._udp_address
-            text = f"cannot bind UDP {host}:{port}: {_why(error)}"
-            raise GatewayError(text, causes.of_error(error)) from error
+            await self._open_epmd()
         except BaseException:
-            await self._epmd.close()
+            await self._close_endpoint()
             raise
         if self.settings.lan is not None:
             host, port = self._udp_address
@@ -236,6 +241,57 @@ class Gateway:
         _log.log(trust.log_level, "%s", trust.describe(), extra=extra)
         _log.info("%s", _policy_line(self.settings.policy), extra=extra)
         _warn_of_shells(self.settings.policy, self.name)
+
+    async def _open_epmd(self) -> None:
+        wanted = self._settings_named.beam_asks_at
+        try:
+            self._epmd = await EpmdServer.open(LOOPBACK, wanted, self._directory)
+        except OSError as error:
+            raise GatewayError(
+                f"cannot bind TCP port {wanted} on {LOOPBACK} for requests of the BEAM node: "
+                f"{_why(error)}",
+                causes.of_error(error),
+            ) from error
+
+    async def _open_udp(self) -> None:
+        try:
+            self._endpoint = await self._open_endpoint(
+                self.settings, self._credentials, self._incoming
+            )
+        except OSError as error:
+            host, port = self._udp_address
+            text = f"cannot bind UDP {host}:{port}: {_why(error)}"
+            raise GatewayError(text, causes.of_error(error)) from error
+
+    async def _open_via(self) -> None:
+        quic = self.settings.with_credentials(self._credentials, self.settings.alpns)
+        address = self.settings.node.address
+        try:
+            relayed = await open_via(
+                self.settings.via,
+                self._credentials,
+                wanted=0 if address is None else address.port,
+                listen=self.settings.listen,
+                options=self.settings,
+                open_endpoint=lambda host, port, bind: Endpoint.open(
+                    host, port, settings=quic, accept=self._incoming, bind=bind
+                ),
+            )
+        except OSError as error:
+            raise GatewayError(_why(error), causes.of_error(error)) from error
+        self._endpoint, self._relayed = relayed.endpoint, relayed.client
+        self._use_name(relayed.address.name())
+        self._credentials.say_objection(self.name)
+
+    async def _close_endpoint(self) -> None:
+        endpoint, self._endpoint = self._endpoint, None
+        relayed, self._relayed = self._relayed, None
+        if relayed is not None:
+            relayed.leave()
+        if endpoint is not None:
+            await endpoint.close(self.settings.close_timeout)
+        if relayed is not None:
+            relayed.close()
 
     def rebind(self) -> None:
         """Opens a new UDP socket and migrates the connections that the BEAM node dialed.
@@ -258,9 +314,7 @@ class Gateway:
             relay.close("the gateway stops")
         if self._relays:
             await asyncio.wait(self._relays.values(), timeout=self.settings.close_timeout)
-        endpoint, self._endpoint = self._endpoint, None
-        if endpoint is not None:
-            await endpoint.close(self.settings.close_timeout)
+        await self._close_endpoint()
 
     async def __aenter__(self) -> Gateway:
         await self.start()
@@ -586,7 +640,10 @@ async def _open_quic(
     credentials.say_objection(settings.name)
     quic = settings.with_credentials(credentials, settings.alpns)
     host, port = settings.udp_address
-    return await Endpoint.open(host, port, settings=quic, accept=accept)
+    return await open_with_direct_paths(
+        settings.path,
+        lambda bind: Endpoint.open(host, port, settings=quic, accept=accept, bind=bind),
+    )
 
 
 def _policy_line(policy: Policy | None) -> str:

@@ -43,6 +43,13 @@ class RelayInfo:
     round_trip: float | None
     """The smoothed round-trip time in seconds, or None if the carrier does not measure it."""
 
+    path: str
+    """How datagrams travel: `plain` to the dialed address, `relayed`, or `direct` to a node that
+    was dialed at a relay."""
+
+    path_switches: int
+    """How often the path changed between the relay and a direct one."""
+
     policy_refusals: int
     """Messages that the policy has refused, or would have refused if it only logs."""
 

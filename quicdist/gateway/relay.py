@@ -209,6 +209,8 @@ class Relay:
             bytes_unacknowledged=carrier.bytes_unacknowledged,
             bytes_untaken=near.statistics().bytes_unacknowledged,
             round_trip=carrier.round_trip,
+            path=carrier.path.value,
+            path_switches=carrier.path_switches,
             policy_refusals=self.policy_refusals,
         )
 

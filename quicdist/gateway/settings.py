@@ -12,6 +12,7 @@ from quicdist.cluster.access import Access
 from quicdist.cluster.lan import Lan
 from quicdist.cluster.names import NodeName
 from quicdist.cluster.policy import Policy
+from quicdist.cluster.via import Relays
 from quicdist.errors import NodeError, NodeNameError
 from quicdist.gateway.erlang import gateway_port
 from quicdist.protocol.dialects import ALL_ALPNS
@@ -21,8 +22,13 @@ from quicdist.protocol.dialects import ALL_ALPNS
 class GatewaySettings(QuicOptions):
     """The settings of a gateway. Names are full node names, times are in seconds."""
 
-    name: str
-    """The name of the BEAM node: `port@ip`, or any name if `listen` is given."""
+    name: str = ""
+    """The name of the BEAM node: `port@ip`, or any name if `listen` is given. With `via` it is
+    empty, or `port@relay` for a port that the relay is asked for."""
+
+    via: Relays = ()
+    """The relays that give the BEAM node its address, in order, as `parse_via` returns them. See
+    `Node(via=...)`."""
 
     listen: tuple[str, int] | None = None
     """The UDP address to bind, if it differs from the name: behind a NAT, in a container, or if the
@@ -104,6 +110,8 @@ class GatewaySettings(QuicOptions):
     @property
     def node(self) -> NodeName:
         """The parsed name. Raises NodeNameError if it is invalid."""
+        if self.via and not self.name:
+            return NodeName.own(f"0@{self.via[0].host}")
         return NodeName.own(self.name)
 
     @property

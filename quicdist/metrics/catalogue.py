@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from quicdist.carriers.relay.statistics import RelayStatistics
 from quicdist.gateway.info import GatewayStatistics
 from quicdist.node.info import NodeStatistics
 from quicdist.runtime.counters import Traffic
 
-Statistics: TypeAlias = "NodeStatistics | GatewayStatistics"
+Statistics: TypeAlias = "NodeStatistics | GatewayStatistics | RelayStatistics"
 
 Sample: TypeAlias = tuple[tuple[str, ...], float]
 """The values of a metric's labels, and its value."""
@@ -59,14 +60,14 @@ def _by_reason(
     return lambda node: [((reason,), count) for reason, count in read(node).items()]
 
 
-def _by_role(node: Statistics) -> Iterable[Sample]:
+def _by_role(node: NodeStatistics | GatewayStatistics) -> Iterable[Sample]:
     return [(("dialer",), node.dialed), (("listener",), node.accepted)]
 
 
 def _by_peer(
     read: Callable[[Any], float | None],
 ) -> Callable[[Any], Iterable[Sample]]:
-    def samples(node: Statistics) -> Iterable[Sample]:
+    def samples(node: NodeStatistics | GatewayStatistics) -> Iterable[Sample]:
         for peer in node.connections:
             value = read(peer)
             if value is not None:
@@ -75,7 +76,7 @@ def _by_peer(
     return samples
 
 
-def _certificate_left(node: Statistics) -> Iterable[Sample]:
+def _certificate_left(node: NodeStatistics | GatewayStatistics) -> Iterable[Sample]:
     if node.certificate_expires is not None:
         yield (), node.certificate_expires - time.time()
 
@@ -159,6 +160,18 @@ _BOTH: tuple[Metric, ...] = (
         "Smoothed round-trip time",
         lambda p: p.round_trip,
         Unit.SECONDS,
+    ),
+    _peer_gauge(
+        "direct",
+        "1 on a direct path to a node that was dialed at a relay, 0 while the relay carries it",
+        lambda p: None if p.path == "plain" else float(p.path == "direct"),
+    ),
+    Metric(
+        "peer_path_switches",
+        Kind.COUNTER,
+        "Changes between the relay and a direct path",
+        _by_peer(lambda p: None if p.path == "plain" else p.path_switches),
+        labels=_PEER,
     ),
     _peer_gauge(
         "unacknowledged_bytes",
@@ -250,10 +263,61 @@ OF_GATEWAYS: tuple[Metric, ...] = (
     ),
 )
 
-METRICS: tuple[Metric, ...] = tuple(dict.fromkeys(OF_NODES + OF_GATEWAYS))
+_START = _BOTH[0]
+
+OF_RELAYS: tuple[Metric, ...] = (
+    _START,
+    Metric(
+        "relay_nodes",
+        Kind.GAUGE,
+        "Connected nodes, by how they reach the relay",
+        lambda r: [(("udp",), r.nodes_udp), (("tcp",), r.nodes_tcp)],
+        labels=("way",),
+    ),
+    _gauge("relay_open_ports", "Ports with a socket", lambda r: r.ports_open),
+    _gauge("relay_kept_ports", "Ports that belong to a key", lambda r: r.ports_kept),
+    _gauge(
+        "relay_clients",
+        "Addresses that nodes may send to, because they have sent to a port",
+        lambda r: r.clients,
+    ),
+    Metric(
+        "relay_forwarded_datagrams",
+        Kind.COUNTER,
+        "Forwarded datagrams, by direction as nodes see it",
+        lambda r: [(("in",), r.counters.datagrams_in), (("out",), r.counters.datagrams_out)],
+        labels=("direction",),
+    ),
+    Metric(
+        "relay_forwarded_bytes",
+        Kind.COUNTER,
+        "Forwarded bytes, by direction as nodes see it",
+        lambda r: [(("in",), r.counters.bytes_in), (("out",), r.counters.bytes_out)],
+        Unit.BYTES,
+        ("direction",),
+    ),
+    Metric(
+        "relay_dropped_datagrams",
+        Kind.COUNTER,
+        "Datagrams that were not forwarded, by reason",
+        lambda r: [((why.value,), count) for why, count in r.counters.dropped.items()],
+        labels=("reason",),
+    ),
+    Metric(
+        "relay_refused",
+        Kind.COUNTER,
+        "Nodes that got no port, by reason",
+        lambda r: [((why.name.lower(),), count) for why, count in r.counters.refused.items()],
+        labels=("reason",),
+    ),
+)
+
+METRICS: tuple[Metric, ...] = tuple(dict.fromkeys(OF_NODES + OF_GATEWAYS + OF_RELAYS))
 """All metrics, in the order of export."""
 
 
 def metrics_of(stats: Statistics) -> tuple[Metric, ...]:
-    """Returns the metrics of a node or of a gateway."""
+    """Returns the metrics of a node, a gateway or a relay."""
+    if isinstance(stats, RelayStatistics):
+        return OF_RELAYS
     return OF_GATEWAYS if isinstance(stats, GatewayStatistics) else OF_NODES

@@ -17,7 +17,7 @@ _PATIENCE = 5.0
 
 
 class Source(Protocol):
-    """A source of metrics: a `Node`, a `BlockingNode` or a `Gateway`."""
+    """A source of metrics: a `Node`, a `BlockingNode`, a `Gateway` or a `Relay`."""
 
     def stats(self) -> Statistics:
         """Returns the current statistics. Raises NotRunning."""

@@ -66,6 +66,13 @@ class PeerInfo:
     round_trip: float | None
     """The smoothed round-trip time in seconds, or None if the carrier does not measure it."""
 
+    path: str = "plain"
+    """How datagrams travel: `plain` to the dialed address, `relayed`, or `direct` to a node that
+    was dialed at a relay."""
+
+    path_switches: int = 0
+    """How often the path changed between the relay and a direct one."""
+
 
 @dataclass(frozen=True, slots=True)
 class MailboxInfo:
@@ -170,6 +177,8 @@ def peer_info(peer: Peer) -> PeerInfo:
         bytes_queued=peer.outbox.queued,
         bytes_unacknowledged=carrier.bytes_unacknowledged,
         round_trip=carrier.round_trip,
+        path=carrier.path.value,
+        path_switches=carrier.path_switches,
         is_held_back=peer.is_held_back,
     )
 
@@ -182,6 +191,7 @@ def connection_term(info: PeerInfo) -> dict[Term, Term]:
         Atom("carrier"): (info.alpn or info.carrier).encode(),
         Atom("since"): int(info.since),
         Atom("round_trip"): Atom("undefined") if trip is None else int(trip * 1e6),
+        Atom("path"): info.path.encode(),
         Atom("bytes_received"): info.traffic.bytes_received,
         Atom("bytes_sent"): info.traffic.bytes_sent,
         Atom("datagrams_lost"): info.traffic.datagrams_lost,

@@ -15,6 +15,7 @@ from types import TracebackType
 from quicdist import etf
 from quicdist.carriers import causes
 from quicdist.carriers.epmd import EpmdError
+from quicdist.carriers.relay.client import RelayStatus
 from quicdist.carriers.trust import CertificateError, Credentials, Identity, Trust
 from quicdist.carriers.trust.expiry import watch_expiry
 from quicdist.carriers.trust.file_watcher import watch
@@ -33,6 +34,7 @@ from quicdist.cluster.quic import Quic
 from quicdist.cluster.resolver import Resolver
 from quicdist.cluster.retry import Retry
 from quicdist.cluster.tls import tcp_or_tls
+from quicdist.cluster.via import Via, parse_via
 from quicdist.errors import (
     CallError,
     CallTimeout,
@@ -128,6 +130,14 @@ class Node:
       NATs. The node then only dials and is hidden, so `listen` and `visible` are not allowed.
       `name` is omitted or gives the host, as in "@site7". When the connection to the naming node is
       lost, all processes end with `noconnection`, and the node must be started again.
+    - `via`: a relay, or several in order, for a node behind a NAT that others can dial. The node
+      is called `port@relay`: the first relay that answers gives it a port of its own address, and
+      the same one after a restart. `"4433@203.0.113.10"` is a relay, `"4433@203.0.113.10/8443"` one
+      whose TCP port for networks without UDP is not 443, and `"relays.example.org"` a domain whose
+      SRV records list relays. `name` is omitted, or `port@relay` asks for that port. See the page
+      "Nodes behind NATs".
+    - `path`: which paths connections to nodes with `via` may take, `auto`, `direct-only` or
+      `relay-only`; see `Quic.path`. With `carriers`, use `Quic(path=...)`.
     - `cookie`: the cookie of the cluster, or several. The first is offered to nodes that this node
       dials, all are accepted from nodes that dial it. Default: that of `~/.erlang.cookie`.
     - `listen`: the address to bind if it differs from the name, behind a NAT or in a container, as
@@ -168,6 +178,8 @@ class Node:
         name: str | None = None,
         *,
         named_by: str | None = None,
+        via: Via | None = None,
+        path: str | None = None,
         cookie: str | Sequence[str] | None = None,
         listen: str | tuple[str, int] | None = None,
         visible: bool = False,
@@ -185,14 +197,21 @@ class Node:
         lan: Lan | None = None,
     ) -> None:
         where = None if listen is None else parse_listen(listen)
-        if named_by is None:
+        relays = () if via is None else parse_via(via)
+        if relays and named_by is not None:
+            raise NodeNameError("named_by= excludes via=")
+        if relays:
+            own = NodeName.own(name) if name else NodeName.unnamed(f"@{relays[0].host}")
+            if name and own.address is None:
+                raise NodeNameError(f"invalid name {name!r} with via=: expected port@relay")
+        elif named_by is None:
             own = NodeName.own(name or "")
         else:
             own = NodeName.unnamed(name or facing(named_by))
             if where is not None or visible:
                 raise NodeNameError("named_by= excludes listen= and visible=True")
         self._named_by = named_by
-        self._own = ListenerSettings(own, where, not visible)
+        self._own = ListenerSettings(own, where, not visible, relays)
         self._name = str(own)
         if cookie is None or isinstance(cookie, str):
             self._cookies: tuple[str, ...] = (find_cookie(cookie),)
@@ -215,10 +234,14 @@ class Node:
         # With port 0 the name differs at each start, so the certificate does not contain the host.
         is_lasting = own.address is None or own.address.port
         hosts = [own.host] if is_lasting else []
+        hosts += [one.host for one in relays if one.host not in hosts]
         self._trust = trust or Trust.first_use()
         self._credentials = credentials = Credentials(identity, self._trust, hosts)
         if carriers is None:
-            carriers = (Quic(), tcp_or_tls(self._trust))
+            quic = Quic() if path is None else Quic(path=path)
+            carriers = (quic, tcp_or_tls(self._trust))
+        elif path is not None:
+            raise NodeError("path= excludes carriers=: use Quic(path=...)")
         self._carriers: Sequence[Carrier] = [one.make(credentials) for one in carriers]
         self._events = Events()
         self._life: _Life | None = None
@@ -250,7 +273,8 @@ class Node:
         try:
             self._name = await self._open_carriers(resolver, life.connections.accept)
             if self._named_by is None:
-                self._own = replace(self._own, name=NodeName.own(self._name))
+                if not self._own.via:
+                    self._own = replace(self._own, name=NodeName.own(self._name))
                 life.begin(self._name, new_creation())
             else:
                 self._name = await life.be_named(Atom(self._named_by))
@@ -304,7 +328,7 @@ class Node:
         where = self._own.listen
         if where is None and address is not None:
             where = (address.host, address.port)
-        if where is None or not isinstance(error, OSError):
+        if where is None or self._own.via or not isinstance(error, OSError):
             return text
         host, port = where
         return f"[{host}]:{port}: {text}" if ":" in host else f"{host}:{port}: {text}"
@@ -808,6 +832,13 @@ class Node:
         if peer is None:
             raise NoConnection(node, "not connected", Cause.NOT_CONNECTED)
         return peer_info(peer)
+
+    @property
+    def relay(self) -> RelayStatus | None:
+        """The state of this node at its relay; None without `via`. Raises NotRunning."""
+        assert self._running
+        found = (carrier.relay() for carrier in self._carriers)
+        return next((one for one in found if one is not None), None)
 
     def stats(self) -> NodeStatistics:
         """Returns the state of the node at this moment.

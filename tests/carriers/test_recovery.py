@@ -124,3 +124,16 @@ def test_packets_behind_three_later_ones_are_lost(
     assert recovery._cc.lost == 3
     assert min(space.sent_packets) == 3
     assert space.loss_time is not None
+
+
+def test_a_new_path_begins_with_the_initial_window_and_no_round_trip(
+    recovery: Recovery, space: QuicPacketSpace
+) -> None:
+    in_flight = recovery._cc.bytes_in_flight
+    recovery.restart(1200)
+    assert recovery._cc.controller.window == 10 * 1200
+    assert recovery._cc.bytes_in_flight == in_flight
+    assert not recovery._rtt_initialized
+    recovery.on_ack_ranges([(0, FLIGHT)], 0.0, 5.0, space)
+    assert recovery._cc.bytes_in_flight == 0
+    assert recovery._cc.controller.pacing_rate >= 0

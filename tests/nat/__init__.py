@@ -1,0 +1,1 @@
+"""Tests with real NATs: network namespaces and nftables. Linux and root."""

@@ -19,6 +19,7 @@ from quicdist.carriers.base import (
     ConnectionStatistics,
 )
 from quicdist.carriers.reject_reason import RejectReason
+from quicdist.carriers.relay.client import RelayStatus
 from quicdist.carriers.trust import Credentials
 from quicdist.cluster.carrier import Accept, Carrier, ListenerSettings, Transport, TransportAddress
 from quicdist.errors import Cause
@@ -241,6 +242,9 @@ class MemoryCarrier:
 
     def describe(self) -> str:
         return "memory"
+
+    def relay(self) -> RelayStatus | None:
+        return None
 
     def refusals(self) -> Mapping[RejectReason, int]:
         return {}

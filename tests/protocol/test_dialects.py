@@ -19,7 +19,7 @@ from quicdist.protocol.dialects.base import DialectError, Gap, Refuse, Step, Wri
 from quicdist.protocol.dialects.erlang_dist import ErlangDistDialect
 from quicdist.protocol.dialects.framing import LengthFramer
 from quicdist.protocol.dialects.macula_dist import MaculaDistDialect
-from quicdist.protocol.dialects.native import NativeDialect
+from quicdist.protocol.dialects.native import MAX_OFFER, OFFERS, NativeDialect
 from quicdist.protocol.dialects.quic_dist import QuicDistDialect
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
 from quicdist.protocol.role import Role
@@ -414,3 +414,28 @@ def test_native_is_the_manual_and_nothing_else() -> None:
     assert written(dialect.handshake_bytes(b"xyz")) == {0: b"\x00\x03xyz"}
     assert written([dialect.frame_bytes((b"ab", b"c"))]) == {0: b"\x00\x00\x00\x03abc"}
     assert written([dialect.frame_bytes(())]) == {0: bytes(4)}
+
+
+# -- quicdist: messages about direct paths --------------------------------------------------------
+
+
+@given(st.lists(st.binary(max_size=MAX_OFFER), max_size=5), st.lists(st.integers(0, 10_000)))
+def test_any_cut_gives_the_same_offers(offers: list[bytes], at: list[int]) -> None:
+    sender, receiver = NativeDialect(Role.LISTENER, LIMITS), NativeDialect(Role.DIALER, LIMITS)
+    stream = written(sender.offer_bytes(offer) for offer in offers).get(OFFERS, b"")
+    got: list[bytes] = []
+    for piece in cut(stream, at):
+        received = receiver.receive(OFFERS, piece)
+        assert not received.packets
+        assert not received.steps
+        got += received.offers
+    assert got == offers
+
+
+def test_an_offer_that_is_too_long_is_an_error() -> None:
+    with pytest.raises(DialectError, match="an offer of 1025 bytes exceeds the limit of 1024"):
+        NativeDialect(Role.DIALER, LIMITS).receive(OFFERS, (MAX_OFFER + 1).to_bytes(2, "big"))
+
+
+def test_the_end_of_the_stream_of_offers_does_not_end_the_connection() -> None:
+    assert not NativeDialect(Role.LISTENER, LIMITS).carries(OFFERS)

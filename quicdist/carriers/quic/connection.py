@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,6 +23,7 @@ from quicdist.carriers.base import (
     ConnectionHandler,
     ConnectionStatistics,
     DialError,
+    PathKind,
 )
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic import closed_port, closing, tls_exporter
@@ -35,6 +37,7 @@ from quicdist.carriers.quic.engine import (
     EngineError,
     Path,
     SocketAddress,
+    is_relayed,
 )
 from quicdist.carriers.quic.gaps import Gaps
 from quicdist.carriers.quic.keep_alive import PROBE_PAUSE, KeepAlive, longest_silence
@@ -44,8 +47,9 @@ from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Alert, CertificateError, PeerRefused
 from quicdist.carriers.trust.names import fingerprint
+from quicdist.carriers.trust.verifiers import vouched_keys
 from quicdist.errors import Cause
-from quicdist.protocol.dialects import QUIC_DIALECTS, QuicDialect
+from quicdist.protocol.dialects import QuicDialect, dialect_for, native
 from quicdist.protocol.dialects.base import (
     Buffer,
     DialectError,
@@ -55,6 +59,7 @@ from quicdist.protocol.dialects.base import (
     Step,
     Write,
 )
+from quicdist.protocol.dialects.native import NativeDialect
 from quicdist.protocol.packet import Packet
 from quicdist.protocol.role import Role
 
@@ -118,6 +123,18 @@ class Host(Protocol):
     def proved(self, connection: QuicConnection) -> None:
         """Reports that the dialer has proved the cookie."""
 
+    def connected(self, connection: QuicConnection) -> None:
+        """Both nodes have proved the cookie."""
+
+    def offered(self, connection: QuicConnection, offer: bytes) -> None:
+        """The connected peer has sent a message about direct paths."""
+
+    def offers_refused(self, connection: QuicConnection) -> None:
+        """The peer wants no messages about direct paths."""
+
+    def moved(self, connection: QuicConnection) -> None:
+        """The address of the peer is validated; it may be another one."""
+
     def ended(self, connection: QuicConnection) -> None:
         """Reports the end. Late datagrams may arrive until `forget`."""
 
@@ -168,6 +185,12 @@ class QuicConnection:
         self._path = path
         self._local = path[1]
         self._migrations = 0
+        self.path_kind: PathKind = PathKind.PLAIN
+        self.path_switches = 0
+        self.has_direct_paths = False
+        """Whether datagrams of the peer may come from addresses that QUIC does not know."""
+        self._early_offer: bytes | None = None
+        self._validated: Path | None = None
         self._loop = asyncio.get_running_loop()
         # A dialer keeps sending to the address that it dialed, even if the listener moves.
         self._met_at = host.local_address_of(path[1]) if role is Role.LISTENER else None
@@ -243,6 +266,26 @@ class QuicConnection:
         return (self._path if self._closed else self._engine.path)[0]
 
     @property
+    def validated_address(self) -> SocketAddress | None:
+        """The last validated address of the peer, as the socket has it (RFC 9000, 8)."""
+        return None if self._validated is None else self._validated[0]
+
+    @property
+    def path(self) -> Path:
+        """The path that QUIC knows. It is constant, whatever way the datagrams take."""
+        return self._path if self._closed else self._engine.path
+
+    @property
+    def round_trip(self) -> float | None:
+        """The smoothed round-trip time in seconds; None before the first measurement."""
+        return self._engine.round_trip()
+
+    @property
+    def is_relayed(self) -> bool:
+        """Whether the peer dialed our port at a relay."""
+        return self._path[1] is not None and is_relayed(self._path[1])
+
+    @property
     def local_address(self) -> tuple[str, int]:
         """(host, port) of this node as the peer sees it, unless there is a NAT."""
         return self._met_at or self._host.local_address_of(self._local)
@@ -284,6 +327,24 @@ class QuicConnection:
         self._take(0, b"")
         if self._incoming:
             self._loop.call_soon(self._deliver)
+        if self.traits.has_offers:
+            self._host.connected(self)
+            if self._early_offer is not None:
+                self._host.offered(self, self._early_offer)
+                self._early_offer = None
+
+    def send_offer(self, offer: bytes) -> None:
+        """Queues a message about direct paths. The dialect must have them."""
+        assert isinstance(self._dialect, NativeDialect), "a dialect without offers"
+        self._perform((self._dialect.offer_bytes(offer),))
+
+    def path_changed(self, kind: PathKind) -> None:
+        """Reports that the datagrams take another path than before."""
+        self.path_kind = kind
+        self.path_switches += 1
+        if not self._closed:
+            self._engine.path_changed(self._loop.time())
+            self._host.touch(self)
 
     def send_frame(self, parts: Sequence[Buffer]) -> None:
         """Queues a frame. An empty frame is a tick.
@@ -321,6 +382,8 @@ class QuicConnection:
             round_trip=self._engine.round_trip(),
             datagrams_lost=self._engine.datagrams_lost(),
             migrations=self._migrations,
+            path=self.path_kind,
+            path_switches=self.path_switches,
         )
 
     async def flush(self, timeout: float) -> bool:
@@ -352,6 +415,11 @@ class QuicConnection:
         """Fingerprint of the key that the peer presented; empty if it presented none."""
         certificates = self._engine.certificates
         return fingerprint(certificates[0]) if certificates else ""
+
+    @property
+    def peer_keys(self) -> Sequence[str]:
+        """Fingerprints of the peer's key and, after a rotation, of its former key."""
+        return vouched_keys(self._engine.certificates)
 
     def check_again(self, node: str) -> None:
         """Verifies the peer again. Raises PeerRefused if it would be rejected now."""
@@ -398,7 +466,9 @@ class QuicConnection:
         if self.role is Role.DIALER:
             # The kernel selects the local address of a dialer, so the engine gets none.
             self._local = path[1]
-            path = (path[0], None)
+            path = self._path if self.has_direct_paths else (path[0], None)
+        elif self.has_direct_paths and not (path[1] and is_relayed(path[1])):
+            path = self._engine.path
         try:
             self._engine.receive(data, path, now)
         except EngineError as error:
@@ -461,6 +531,9 @@ class QuicConnection:
         if path is not self._path and path[0] != self._path[0]:
             self._path = path
             self._migrations += 1
+        if path != self._validated and math.isinf(self._engine.allowance):
+            self._validated = path
+            self._host.moved(self)
         if len(datagrams) >= BURST:
             self._host.touch(self)
         self._alarm.set(self._engine.timer())
@@ -510,7 +583,7 @@ class QuicConnection:
         except CertificateError as error:
             self._refuse(error)
             return
-        make = QUIC_DIALECTS.get(alpn)
+        make = dialect_for(alpn)
         if make is None:
             text = f"no dialect for the ALPN {alpn!r}"
             self._ending = CloseReason(CloseKind.ERROR, text, Cause.ALPN)
@@ -550,6 +623,8 @@ class QuicConnection:
 
     def stream_ended(self, stream: int, how: str) -> None:
         """Closes the connection; some peers only end the stream to close it."""
+        if self.traits.has_offers and stream == native.OFFERS:
+            self._host.offers_refused(self)
         if self._dialect is None or self._dialect.carries(stream):
             text = f"the peer {how} stream {stream}"
             self._ending = CloseReason(CloseKind.PEER, text, Cause.PEER_CLOSED)
@@ -587,8 +662,17 @@ class QuicConnection:
                 self._release()
         if received.steps:
             self._perform(received.steps)
+        for offer in received.offers:
+            self._take_offer(offer)
         if self.up is not None:
             self._look_open()
+
+    def _take_offer(self, offer: bytes) -> None:
+        """The listener may send one as soon as the handshake is complete for it."""
+        if not self._in_handshake:
+            self._host.offered(self, offer)
+        elif self.role is Role.DIALER:
+            self._early_offer = offer
 
     def _look_open(self) -> None:
         if self._dialect is None or not self._dialect.is_open:

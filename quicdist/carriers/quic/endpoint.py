@@ -12,7 +12,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Protocol, cast
 
 from quicdist.carriers import causes
 from quicdist.carriers.base import (
@@ -32,6 +32,7 @@ from quicdist.carriers.quic.engine import (
     Opening,
     Path,
     SocketAddress,
+    is_relayed,
     load_engine,
 )
 from quicdist.carriers.quic.initial import is_initial, read_initial, version_negotiation
@@ -77,12 +78,53 @@ acknowledgement."""
 Accept = Callable[[Connection], ConnectionHandler]
 """Called with each incoming connection at its first packet. Any exception rejects it."""
 
+Bind = Callable[[SocketAddress, int, int], UdpSocket]
+"""Makes a bound socket from an address, its family and the size of the buffers."""
+
+
+class PathChooser(Protocol):
+    """The owner of the direct paths of an endpoint's connections (`carriers.relay.direct`)."""
+
+    def connected(self, connection: QuicConnection) -> None:
+        """Both nodes have proved the cookie."""
+
+    def offered(self, connection: QuicConnection, offer: bytes) -> None:
+        """The peer has sent a message about direct paths."""
+
+    def offers_refused(self, connection: QuicConnection) -> None:
+        """The peer wants no such messages."""
+
+    def moved(self, connection: QuicConnection) -> None:
+        """The address of the peer is validated; it may be another one."""
+
+    def ended(self, connection: QuicConnection) -> None:
+        """The connection has ended."""
+
+    def close(self) -> None:
+        """The endpoint closes."""
+
+
+def _ignore_move(connection: QuicConnection) -> None:
+    """Nothing depends on the addresses of peers."""
+
 
 class Endpoint:
     """A QUIC endpoint: the UDP socket and all QUIC connections of a node. Created by `open`."""
 
-    def __init__(self, udp: UdpSocket, settings: QuicSettings, accept: Accept | None) -> None:
+    def __init__(
+        self,
+        udp: UdpSocket,
+        settings: QuicSettings,
+        accept: Accept | None,
+        bind: Bind = UdpSocket.bind,
+    ) -> None:
         self._udp = udp
+        self._bind = bind
+        self.on_move: Callable[[QuicConnection], None] = _ignore_move
+        """Called when the address of a connection's peer is validated, at first and when it has
+        changed."""
+        self.chooser: PathChooser | None = None
+        """Set before the first connection if connections may get direct paths."""
         self._settings = settings
         self._accept = accept
         self.refusals: Refusals = Counter()
@@ -114,12 +156,18 @@ class Endpoint:
 
     @classmethod
     async def open(
-        cls, host: str, port: int, *, settings: QuicSettings, accept: Accept | None
+        cls,
+        host: str,
+        port: int,
+        *,
+        settings: QuicSettings,
+        accept: Accept | None,
+        bind: Bind = UdpSocket.bind,
     ) -> Endpoint:
         """Opens an endpoint on `host` (a name, an address, `0.0.0.0` or `::`) and `port`.
 
         Port 0 selects a free port. Without `accept` the endpoint only dials and ignores incoming
-        connections.
+        connections. `bind` makes its sockets.
 
         Raises OSError if the socket cannot be bound, ValueError if the engine is not installed or
         does not support the settings, and CertificateError if the identity cannot be loaded.
@@ -129,9 +177,9 @@ class Endpoint:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
         family, _, _, _, address = found[0]
         _warn_of(settings.tracing)
-        udp = UdpSocket.bind(cast(SocketAddress, address), family, settings.socket_buffer)
+        udp = bind(cast(SocketAddress, address), family, settings.socket_buffer)
         try:
-            return cls(udp, settings, accept)
+            return cls(udp, settings, accept, bind)
         except BaseException:
             udp.close()
             raise
@@ -195,7 +243,7 @@ class Endpoint:
         """
         if not self._is_closing:
             self._is_closing = True
-            for connection in self.connections:
+            for connection in sorted(self.connections, key=lambda one: one.traits.is_control):
                 connection.close("the node stops")
         if self._lingering and self._udp.fileno() >= 0:
             with contextlib.suppress(TimeoutError):
@@ -240,7 +288,7 @@ class Endpoint:
             try:
                 if address == old.address:
                     self._let_go_of(old)
-                self._udp = UdpSocket.bind(address, old.family, self._settings.socket_buffer)
+                self._udp = self._bind(address, old.family, self._settings.socket_buffer)
             except OSError as error:
                 failure = error
                 continue
@@ -272,6 +320,8 @@ class Endpoint:
 
     def _still_reaches(self, connection: QuicConnection) -> bool:
         """Returns whether the peer of a connection can still reach this node."""
+        if connection.is_relayed:
+            return True
         host, port = connection.local_address
         here, here_port = self.local_address
         if port != here_port:
@@ -353,11 +403,34 @@ class Endpoint:
         """Reports that the peer has proved the cookie; the connection is no longer half-open."""
         self._admission.proved(connection)
 
+    def moved(self, connection: QuicConnection) -> None:
+        """Reports that the address of a connection's peer is validated."""
+        self.on_move(connection)
+        if self.chooser is not None:
+            self.chooser.moved(connection)
+
+    def connected(self, connection: QuicConnection) -> None:
+        """Reports that both nodes have proved the cookie."""
+        if self.chooser is not None:
+            self.chooser.connected(connection)
+
+    def offered(self, connection: QuicConnection, offer: bytes) -> None:
+        """Reports a message about direct paths."""
+        if self.chooser is not None:
+            self.chooser.offered(connection, offer)
+
+    def offers_refused(self, connection: QuicConnection) -> None:
+        """Reports that the peer rejects messages about direct paths."""
+        if self.chooser is not None:
+            self.chooser.offers_refused(connection)
+
     def ended(self, connection: QuicConnection) -> None:
         """Removes a connection.
 
         Its connection IDs stay reserved until `forget`, because late datagrams may arrive.
         """
+        if self.chooser is not None:
+            self.chooser.ended(connection)
         was_unused = self._admission.ended(connection)
         if connection.exceeded is not None:
             self.refusals[connection.exceeded] += 1
@@ -378,10 +451,15 @@ class Endpoint:
             self._emptied.set()
 
     def local_address_of(self, local: bytes | None) -> tuple[str, int]:
-        """Returns the local address as (host, port), for a packed address or for the bound one."""
+        """Returns the local address as (host, port), for a packed address or for the bound one.
+
+        That of a relayed path is the port at the relay.
+        """
         host, port = self.local_address
         if local is None:
             return host, port
+        if is_relayed(local):
+            return str(ipaddress.ip_address(local[:-2])), int.from_bytes(local[-2:], "big")
         address = ipaddress.ip_address(local)
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
@@ -430,6 +508,10 @@ class Endpoint:
         for connection in batch:
             self._settle(connection)
         self._busy_wait.extend()
+
+    def wake(self) -> None:
+        """Processes datagrams that the socket has received in another way than from the kernel."""
+        self._on_ready()
 
     def _on_bounced(self) -> None:
         """Handles an ICMP error for that address.
@@ -520,7 +602,7 @@ class Endpoint:
         connection = self._resets.get(token_in(data))
         if connection is None and self._engine.hides_tokens and self._may_ask_all.take(now):
             connection = self._ask_all(data, path, now)
-        if connection is not None and connection.peer_socket_address == path[0]:
+        if connection is not None and self._may_come_from(path[0], connection):
             connection.was_reset()
             return None
         answer = self._reset_tokens.answer(data, data[1 : 1 + CONNECTION_ID_LENGTH])
@@ -529,10 +611,14 @@ class Endpoint:
         self._send_quietly(answer, path)
         return RejectReason.RESET
 
+    def _may_come_from(self, address: SocketAddress, connection: QuicConnection) -> bool:
+        return connection.has_direct_paths or connection.peer_socket_address == address
+
     def _ask_all(self, data: bytes, path: Path, now: float) -> QuicConnection | None:
         """Returns the connection whose engine recognizes the datagram as a stateless reset."""
         for connection in self.connections:
-            if connection.peer_socket_address == path[0] and connection.is_reset(data, now):
+            is_from_peer = self._may_come_from(path[0], connection)
+            if is_from_peer and connection.is_reset(data, now):
                 return connection
         return None
 
@@ -641,6 +727,8 @@ class Endpoint:
 
     def _shut(self) -> None:
         self._busy_wait.stop()
+        if self.chooser is not None:
+            self.chooser.close()
         if self._udp.fileno() < 0:
             return
         for connection in list(self._lingering):

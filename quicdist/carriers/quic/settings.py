@@ -10,6 +10,7 @@ from quicdist.carriers.quic.congestion.choice import algorithm
 from quicdist.carriers.quic.tls_choices import CIPHER_SUITES
 from quicdist.carriers.quic.tls_choices import check as check_tls
 from quicdist.carriers.quic.tracing import Tracing
+from quicdist.carriers.relay.paths import PathMode, path_mode
 from quicdist.carriers.trust import Credentials
 from quicdist.errors import NodeError
 from quicdist.limits import AdmissionLimits, CarrierLimits, ConnectionBounds
@@ -72,6 +73,15 @@ class QuicOptions:
     The PINGs of `CarrierLimits.keep_alive` do not depend on it.
     """
 
+    path: str = PathMode.AUTO.value
+    """Which paths a connection to a node at a relay may take: `auto`, which starts on the relay and
+    goes on directly where possible; `direct-only`, which ends where no direct path is found;
+    `relay-only`, which discloses no address of this node to the other one."""
+
+    map_port: bool = False
+    """Whether a node or gateway with `via` asks its router by UPnP to forward a port to it, which
+    makes more direct paths possible. Needs the extra `nat`."""
+
     busy_wait: float = 0.0
     """Time in seconds for which the event loop busy-waits after a datagram is sent or received.
 
@@ -80,6 +90,7 @@ class QuicOptions:
 
     def __post_init__(self) -> None:
         """Raises NodeError for an invalid value, ValueError if the engine does not support it."""
+        path_mode(self.path)
         check_tls(self.engine, self.cipher_suites, self.key_exchanges)
         try:
             algorithm(self.congestion)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from quicdist.carriers.forking import keep_from_children
 from quicdist.carriers.quic.engine import Datagram, Path, SocketAddress
+from quicdist.protocol.dialects.base import Buffer
 
 _MAX_DATAGRAM = 65535
 _MAX_SEGMENTS = 64
@@ -37,6 +38,9 @@ _UDP_SEGMENT, _UDP_GRO = 103, 104  # not named by the socket module; udp(7)
 _U16, _INT = struct.Struct("=H"), struct.Struct("=i")
 
 _Ancillary = tuple[int, int, bytes]
+
+Batch = tuple[bytes, int, Path]
+"""Datagrams of one sender that the kernel merged, the size of each but the last, and the path."""
 
 
 class UdpSocket:
@@ -190,6 +194,91 @@ class UdpSocket:
             # the error or no call reports it.
             self._read_bounced()
         return datagrams
+
+    def ignore_errors(self) -> None:
+        """Has the kernel report no ICMP errors, so that an event loop can watch the socket itself.
+
+        Called before `watch`.
+        """
+        if self._watched is not None:
+            self._socket.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 0)
+            if self.family == socket.AF_INET6:
+                self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 0)
+            self._watched.close()
+            self._watched = None
+        self.tells_refusals = False
+
+    def read_errors(self) -> None:
+        """Empties the queue of ICMP errors, which keeps the socket readable."""
+        if self._watched is not None:
+            self._read_bounced()
+
+    def receive_batches(self, limit: int) -> list[Batch]:
+        """About `limit` times what one system call returns, without cutting it into datagrams.
+
+        once where there was no more the last time, since the call that finds nothing costs as much.
+        """
+        batches: list[Batch] = []
+        try:
+            for _ in range(limit if self._lone == 0 else 1):
+                data, ancillary, _, address = self._socket.recvmsg(_MAX_DATAGRAM, 128)
+                path = (address, _local_address(ancillary) if self._wildcard else None)
+                size = _segment_size(ancillary) if ancillary else 0
+                batches.append((data, size if 0 < size < len(data) else len(data), path))
+        except OSError:
+            if not batches:
+                self.read_errors()
+        if self._lone:
+            self._lone -= 1
+        elif len(batches) == 1:
+            self._lone = _LONE
+        return batches
+
+    def send_merged(self, data: bytes, size: int, path: Path) -> None:
+        """Sends datagrams that follow each other in `data`, as `send_segments` does.
+
+        They have this size; the last one may be shorter.
+        """
+        if self._segments and not self._queue and len(data) <= _MAX_SEGMENTED:
+            address, local = path
+            ancillary = [(socket.IPPROTO_UDP, _UDP_SEGMENT, _U16.pack(size))]
+            if local is not None:
+                ancillary += self._from(local)
+            if len(data) <= size * _MAX_SEGMENTS:
+                try:
+                    self._socket.sendmsg((data,), ancillary, 0, address)
+                    return
+                except OSError:
+                    pass  # the other way deals with it
+        self.send_segments([data[at : at + size] for at in range(0, len(data), size)], path)
+
+    def send_segments(self, parts: Sequence[Buffer], path: Path) -> None:
+        """Sends datagrams of one size, the last maybe shorter, to one address.
+
+        What the kernel refuses is lost; what it has no room for is queued.
+        """
+        if len(parts) > 1 and self._segments and not self._queue:
+            address, local = path
+            ancillary = [(socket.IPPROTO_UDP, _UDP_SEGMENT, _U16.pack(len(parts[0])))]
+            if local is not None:
+                ancillary += self._from(local)
+            most = min(_MAX_SEGMENTS, max(_MAX_SEGMENTED // max(len(parts[0]), 1), 1))
+            for at in range(0, len(parts), most):
+                some = parts[at : at + most]
+                try:
+                    self._socket.sendmsg(some, ancillary, 0, address)
+                except (BlockingIOError, InterruptedError):
+                    self._queue.extend((bytes(one), path) for one in some)
+                    self._watch_queue(True)
+                except OSError:  # too large for the path, or told of an earlier datagram
+                    self._send_each(some, path)
+        else:
+            self._send_each(parts, path)
+
+    def _send_each(self, parts: Sequence[Buffer], path: Path) -> None:
+        for one in parts:
+            with contextlib.suppress(OSError):
+                UdpSocket.send(self, bytes(one), path)
 
     def _read_bounced(self) -> None:
         """Reads the queue of ICMP errors. They can be forged, so they are only hints."""

@@ -56,6 +56,18 @@ def listening(credentials: Credentials) -> ssl.SSLContext:
     return context
 
 
+def serving(credentials: Credentials) -> ssl.SSLContext:
+    """Returns a context for incoming connections that asks for no certificate.
+
+    It presents the current identity. The caller authenticates the peers in another way. Raises
+    CertificateError.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.num_tickets = 0
+    _present(context, credentials.identity)
+    return context
+
+
 def presented(tls: ssl.SSLSocket | ssl.SSLObject) -> Certificates:
     """Returns the certificates that the peer presented, its own first; empty if none."""
     return [x509.load_der_x509_certificate(one) for one in _chain(tls)]

@@ -474,6 +474,20 @@ def _vouching(certificates: Certificates, keys: set[str]) -> bool:
     )
 
 
+def vouched_keys(certificates: Certificates) -> Sequence[str]:
+    """Returns the fingerprints of the keys of a peer; empty if it presents no certificate.
+
+    The first is that of its key. After a rotation (see `Identity.rotate`), the former key follows,
+    which has signed the certificate.
+    """
+    if not certificates:
+        return ()
+    keys = [fingerprint(certificates[0])]
+    if len(certificates) == 2 and _signed(certificates[0], certificates[1]):
+        keys.append(fingerprint(certificates[1]))
+    return keys
+
+
 def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)

@@ -18,6 +18,7 @@ def fields(view: View) -> dict[str, Value]:
         trip = view.link.info.round_trip
         shown["link"] = {
             "carrier": view.link.info.alpn or view.link.info.carrier,
+            "path": view.link.info.path,
             "round_trip_ms": None if trip is None else round(trip * 1000, 3),
             "received_per_s": view.link.received,
             "sent_per_s": view.link.sent,

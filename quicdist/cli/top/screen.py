@@ -140,11 +140,16 @@ def _nodes(nodes: Sequence[Atom]) -> str:
     return f"connected to {_many(len(nodes), 'node')}: {names}"
 
 
+def _path(path: str) -> str:
+    """Says how datagrams travel, unless no relay is involved."""
+    return "" if path == "plain" else f", {path}"
+
+
 def _link(link: Link) -> str:
     info, traffic = link.info, link.info.traffic
     trip = "" if info.round_trip is None else f", round trip {info.round_trip * 1000:.1f} ms"
     return (
-        f"link: {info.alpn or info.carrier}{trip}, "
+        f"link: {info.alpn or info.carrier}{_path(info.path)}{trip}, "
         f"in {amount(link.received)}B/s ({amount(traffic.bytes_received)}B), "
         f"out {amount(link.sent)}B/s ({amount(traffic.bytes_sent)}B), "
         f"{_many(traffic.datagrams_lost, 'datagram')} lost"

@@ -11,6 +11,7 @@ from quicdist.protocol.dialects.erlang_dist import ErlangDistDialect
 from quicdist.protocol.dialects.macula_dist import MaculaDistDialect
 from quicdist.protocol.dialects.native import NativeDialect
 from quicdist.protocol.dialects.quic_dist import QuicDistDialect
+from quicdist.protocol.dialects.relay import RelayDialect
 from quicdist.protocol.role import Role
 
 
@@ -37,6 +38,15 @@ QUIC_DIALECTS: dict[str, Callable[[Role, CarrierLimits], QuicDialect]] = {
 """The dialects by ALPN identifier, in the order of preference of a listener."""
 
 ALL_ALPNS = tuple(QUIC_DIALECTS)
+"""The ALPN identifiers of nodes. That of relays is used only between a node and its relay."""
+
+
+def dialect_for(alpn: str) -> Callable[[Role, CarrierLimits], QuicDialect] | None:
+    """Returns what makes the dialect of this ALPN identifier; None if there is none."""
+    if alpn == RelayDialect.traits.alpn:
+        return RelayDialect
+    return QUIC_DIALECTS.get(alpn)
+
 
 LARGEST_WINDOW = max(
     NativeDialect.receive_window,

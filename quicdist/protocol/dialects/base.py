@@ -60,6 +60,8 @@ class Received:
 
     packets: Sequence[Packet] = ()
     steps: Sequence[Step] = ()
+    offers: Sequence[bytes] = ()
+    """Messages about direct paths between nodes behind NATs, for the carrier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,13 @@ class DialectTraits:
     binds: bool = False
     """Whether cookie digests may be bound to the TLS session, because the peers are quicdist nodes
     and gateways. Erlang nodes do not support it."""
+
+    has_offers: bool = False
+    """Whether the nodes can exchange messages about direct paths beside the frames."""
+
+    is_control: bool = False
+    """Whether this is the connection to a relay. It is closed last, because datagrams of other
+    connections may depend on it."""
 
     renews_ids: bool = False
     """Whether the QUIC library of the dialer accepts a change of its connection id. The initial

@@ -20,7 +20,11 @@ SocketAddress: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 """An IPv4 or IPv6 address in the format of the `socket` module."""
 
 Path: TypeAlias = tuple[SocketAddress, bytes | None]
-"""The peer's address, and the packed local address if the socket has several."""
+"""The peer's address, and the packed local address if the socket has several.
+
+The local address of a relayed path is that of our port at the relay: 4 or 16 bytes, and the port in
+two bytes.
+"""
 
 Datagram: TypeAlias = tuple[bytes, Path]
 
@@ -34,6 +38,11 @@ CONNECTION_ID_LENGTH = 8
 
 ResetTokenOf: TypeAlias = Callable[[bytes], bytes]
 """Returns the stateless reset token of a local connection ID (RFC 9000, 10.3.2)."""
+
+
+def is_relayed(local: bytes) -> bool:
+    """Returns whether the local address of a path is that of a port at a relay."""
+    return len(local) in (6, 18)
 
 
 class EngineError(QuicdistError):
@@ -214,6 +223,12 @@ class EngineConnection(Protocol):
 
     def move(self, now: float) -> None:
         """Migrates the connection to another local address and connection ID (RFC 9000, 9.5)."""
+
+    def path_changed(self, now: float) -> None:
+        """Restarts congestion control, the round-trip estimate and the path MTU search.
+
+        The datagrams take another path, of which the library sees nothing (RFC 9000, 9.4).
+        """
 
     def close(self, error_code: int, reason: str) -> None:
         """Closes the connection with an application error code (RFC 9000, 19.19)."""

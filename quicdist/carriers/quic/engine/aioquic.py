@@ -519,6 +519,15 @@ class AioquicConnection(LibraryEvents[_Quic]):
             quic._loss._pto_count = 0
             quic._loss.reschedule_data(now=now)
 
+    def path_changed(self, now: float) -> None:
+        """What is in flight may be lost: its probes leave at once."""
+        quic = self._quic
+        self._recovery.restart(quic._max_datagram_size)
+        self._begin_search(self.path)
+        self.ping()
+        if quic._handshake_confirmed:
+            quic._loss.reschedule_data(now=now)
+
     def close(self, error_code: int, reason: str) -> None:
         """Sends CONNECTION_CLOSE of the application."""
         self._quic.close(error_code=error_code, reason_phrase=reason)

@@ -8,6 +8,7 @@ section 6.2, RACK). aioquic's own recovery handles the packets of the handshake.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, cast
@@ -75,6 +76,12 @@ class Congestion(QuicCongestionControl):
     @_max_datagram_size.setter
     def _max_datagram_size(self, size: int) -> None:
         self.controller.datagram_size = size
+        self._take_window()
+
+    def restart(self, controller: Controller) -> None:
+        """Another controller, for another path."""
+        self.controller = controller
+        self._state = self._newest = self._newest_lost = self._rtt = None
         self._take_window()
 
     def _take_window(self) -> None:
@@ -209,6 +216,7 @@ class Recovery(QuicPacketRecovery):
             logger=logger,
             quic_logger=quic_logger,
         )
+        self._algorithm = algorithm
         self._pacer: Any = EnginePacer(max_datagram_size)
         self._lowest = 0
         """No 1-RTT packet below this number is in flight."""
@@ -220,6 +228,21 @@ class Recovery(QuicPacketRecovery):
         """Sizes of lost 1-RTT packets by packet number."""
         self._tolerance = 0
         """Observed reordering in quarters of the minimum round trip; 0 if there was none."""
+
+    def restart(self, datagram_size: int) -> None:
+        """Begins again as on a new path (RFC 9000, 9.4).
+
+        What is in flight still counts as such, but says nothing about the rate of the new path.
+        """
+        self._pto_count = 0
+        self._rtt_initialized = False
+        self._rtt_latest = self._rtt_smoothed = self._rtt_variance = 0.0
+        self._rtt_min = math.inf
+        self._tolerance = 0
+        self._cc.restart(CONTROLLERS[self._algorithm](datagram_size))
+        for packet in self.spaces[-1].sent_packets.values():
+            packet.state = None  # type: ignore[attr-defined]
+        self._pacer.pacer = Pacer(datagram_size)
 
     def on_packet_sent(self, *, packet: QuicSentPacket, space: QuicPacketSpace) -> None:
         if not space.is_application_data:

@@ -416,6 +416,10 @@ class Qh3Connection(LibraryEvents[_Quic]):
         self.renew_id()
         self.ping()
 
+    def path_changed(self, now: float) -> None:
+        """This engine cannot start anew. Its round trip and window adapt to what they measure."""
+        self.ping()
+
     def close(self, error_code: int, reason: str) -> None:
         """Sends CONNECTION_CLOSE of the application."""
         self._quic.close(error_code=error_code, reason_phrase=reason)

@@ -1,0 +1,121 @@
+"""A port of the router that is mapped to this node: UPnP Internet Gateway Device.
+
+Needs the extra `nat`, the package async-upnp-client. The mapping has a lease, which is renewed
+while the node runs. A router without UPnP costs nothing but one multicast datagram at each attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from quicdist.carriers.quic.local_address import address_towards
+from quicdist.carriers.relay.candidates import Address
+from quicdist.extras import optional
+
+_log = logging.getLogger("quicdist.relay")
+
+LEASE = 3600.0
+"""Seconds for which the router keeps the mapping. It is renewed after half of that."""
+
+_SEARCH = 2
+"""Seconds to wait for routers to answer."""
+
+_RETRY = 300.0
+"""Seconds until another attempt if no router maps the port."""
+
+_TIME = 15.0
+"""Maximum time in seconds of one attempt."""
+
+
+def check() -> None:
+    """Raises MissingExtra if async-upnp-client is not installed."""
+    _library("aiohttp")
+
+
+class PortMapping:
+    """Keeps one UDP port mapped. `address` is the outside address, None while there is none."""
+
+    def __init__(self, port: int, on_change: Callable[[], None]) -> None:
+        """`port` is that of the node's socket."""
+        self.address: Address | None = None
+        self._port = port
+        self._on_change = on_change
+        self._task = asyncio.get_running_loop().create_task(self._keep())
+
+    def close(self) -> None:
+        """Stops renewing the mapping, which ends with its lease."""
+        self._task.cancel()
+
+    async def _keep(self) -> None:
+        while True:
+            found = await self._try()
+            if found != self.address:
+                self.address = found
+                self._on_change()
+            await asyncio.sleep(_RETRY if found is None else LEASE / 2)
+
+    async def _try(self) -> Address | None:
+        try:
+            async with asyncio.timeout(_TIME):
+                location = await find_router()
+                if location is None:
+                    return None
+                address = await map_port(location, self._port)
+        except Exception as error:  # of several libraries, about a device that may send anything
+            extra = {"event": "port_not_mapped", "reason": type(error).__name__}
+            _log.info("the router maps no port: %s", type(error).__name__, extra=extra)
+            return None
+        extra = {"event": "port_mapped", "address": f"{address[0]}:{address[1]}"}
+        _log.info("the router maps %s:%d to this node", *address, extra=extra)
+        return address
+
+
+async def find_router() -> str | None:
+    """Returns the URL of the description of a router in this network, None if none answers."""
+    igd = _library("profiles.igd").IgdDevice
+    found = await igd.async_search(timeout=_SEARCH)
+    return next((str(one["location"]) for one in found if "location" in one), None)
+
+
+async def map_port(location: str, port: int) -> Address:
+    """Has the router with this description map a UDP port, with the same number outside.
+
+    Returns the outside address. Raises exceptions of async-upnp-client and aiohttp, OSError if the
+    router cannot be reached, and ValueError if it tells no address.
+    """
+    requester = _library("aiohttp").AiohttpRequester(timeout=5)
+    device = await _library("client_factory").UpnpFactory(requester).async_create_device(location)
+    igd = _library("profiles.igd").IgdDevice(device, None)
+    outside = ipaddress.IPv4Address(await igd.async_get_external_ip_address() or "")
+    await igd.async_add_port_mapping(
+        remote_host=ipaddress.IPv4Address("0.0.0.0"),
+        external_port=port,
+        protocol="UDP",
+        internal_port=port,
+        internal_client=ipaddress.IPv4Address(_own_address(location)),
+        enabled=True,
+        description="quicdist",
+        lease_duration=datetime.timedelta(seconds=LEASE),
+    )
+    return str(outside), port
+
+
+def _own_address(location: str) -> str:
+    """Returns the address of this machine in the network of the router."""
+    url = urlsplit(location)
+    host = address_towards((url.hostname or "", url.port or 80), socket.AF_INET)
+    if host is None:
+        raise ValueError("no route to the router")
+    return host
+
+
+def _library(name: str) -> Any:
+    module = f"async_upnp_client.{name}"
+    return optional(module, what="map_port", library="async-upnp-client", extra="nat")

@@ -1,0 +1,281 @@
+"""The UDP socket of a node with a relay: it chooses the path of each datagram below QUIC.
+
+QUIC sees one constant `Path` for each peer, whatever way its datagrams take:
+
+- A peer that dialed the port at the relay has its true address, and as local address the address of
+  that port (`frames.pack_address`): the node was met there.
+- A peer that this node dials has the address that was dialed.
+
+`Paths.direct` maps a constant path to the real address of the peer once a direct path is validated.
+Datagrams that come directly are routed by connection ID; the connection gives them to QUIC as if
+they came over the constant path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from quicdist.carriers.quic.engine import Datagram, Path, SocketAddress
+from quicdist.carriers.quic.udp import UdpSocket
+from quicdist.carriers.relay.frames import (
+    FIRST_QUIC_BYTE,
+    Address,
+    data_head,
+    head_size,
+    pack_address,
+    unpack_address,
+)
+
+_MOST_HEADS = 4096
+
+Aside = Callable[[bytes, SocketAddress], None]
+"""Takes a datagram that is neither QUIC nor from the relay: a punch of a peer."""
+
+
+class FrameStream(Protocol):
+    """The TLS connection to the relay."""
+
+    def send_frames(self, frames: Sequence[bytes]) -> None:
+        """Sends frames; drops them if too much waits to be sent."""
+
+
+@dataclass(slots=True)
+class PathCounters:
+    """Datagrams since the start."""
+
+    relayed_out: int = 0
+    relayed_in: int = 0
+    direct_out: int = 0
+    direct_in: int = 0
+    dropped: int = 0
+    """Datagrams for relayed peers while there was no connection to the relay."""
+    forged: int = 0
+    """Frames that were not from the relay, or malformed."""
+
+
+def _nobody(data: bytes, address: SocketAddress) -> None:
+    """Nobody punches."""
+
+
+def _nothing() -> None:
+    """No path is checked."""
+
+
+class Paths:
+    """What the sockets of a node know about its paths. It survives `Endpoint.rebind`."""
+
+    def __init__(self) -> None:
+        self.counters = PathCounters()
+        self.relay: SocketAddress | None = None
+        """The address of the relay, while its QUIC connection is up: data frames are accepted from
+        there only."""
+        self.stream: FrameStream | None = None
+        """The TLS connection, where it is used in place of UDP."""
+        self.relay_host = ""
+        """The numeric address of the relay."""
+        self.local = b""
+        """The packed address of our port at the relay; empty before there is one."""
+        self.direct: dict[Path, SocketAddress] = {}
+        """The real address of a peer, by its constant path."""
+        self.addresses: set[SocketAddress] = set()
+        """The real addresses of peers with direct paths."""
+        self.pinged: set[SocketAddress] = set()
+        """Where pings go. ICMP errors from there say nothing about dial attempts."""
+        self.is_used = False
+        """Whether there is a relay or a direct path. Without one the socket is a plain one."""
+        self.sent: set[Path] = set()
+        """The constant paths of datagrams that were sent directly; whoever reads it clears it."""
+        self.on_sent: Callable[[], None] = _nothing
+        """Called when a path is added to `sent`."""
+        self.aside: Aside = _nobody
+        self.socket: RelayedSocket | None = None
+        """The current socket."""
+        self.family: int = socket.AF_INET
+        self.on_ready: Callable[[], None] | None = None
+        self._inbox: list[Datagram] = []
+        self._heads: dict[SocketAddress, bytes] = {}
+
+    # -- for direct paths -----------------------------------------------------------------------
+
+    def use_direct(self, peer: Path, address: SocketAddress) -> None:
+        """Sends the datagrams of a peer to its real address from now on."""
+        self.direct[peer] = address
+        self.addresses.add(address)
+
+    def use_relay(self, peer: Path) -> None:
+        """Sends the datagrams of a peer through the relay again.
+
+        Late ones that come directly are still accepted.
+        """
+        address = self.direct.pop(peer, None)
+        if address is not None and address not in self.direct.values():
+            self.addresses.discard(address)
+
+    def send_aside(self, data: bytes, address: Address) -> None:
+        """Sends one datagram that is not QUIC; errors are ignored."""
+        if self.socket is not None and self.socket.fileno() >= 0:
+            self.socket.send_aside(data, self.socket_address(address))
+
+    def can_reach(self, address: Address) -> bool:
+        """Returns whether the socket reaches addresses of this family."""
+        if ":" in address[0]:
+            return self.family == socket.AF_INET6
+        return self.socket is not None and self.socket.takes_ipv4
+
+    # -- in -------------------------------------------------------------------------------------
+
+    def sort(self, datagrams: Sequence[Datagram]) -> list[Datagram]:
+        """Returns the QUIC datagrams among those of the socket.
+
+        Relayed ones get their constant path.
+        """
+        found, self._inbox = self._inbox, []
+        for datagram in datagrams:
+            data, path = datagram
+            if not data:
+                continue
+            if data[0] >= FIRST_QUIC_BYTE:
+                if path[0] in self.addresses:
+                    self.counters.direct_in += 1
+                found.append(datagram)
+            elif head_size(data[0]):
+                if path[0] == self.relay:
+                    self._unwrap(data, found)
+                else:
+                    self.counters.forged += 1
+            else:
+                self.aside(data, path[0])
+        return found
+
+    def frames_arrived(self, frames: Sequence[bytes]) -> None:
+        """Takes data frames from the TLS connection and wakes the endpoint."""
+        for frame in frames:
+            self._unwrap(frame, self._inbox)
+        if self._inbox and self.on_ready is not None:
+            self.on_ready()
+
+    def _unwrap(self, frame: bytes, found: list[Datagram]) -> None:
+        size = head_size(frame[0]) if frame else 0
+        if not self.local or not 0 < size < len(frame) or frame[size] < FIRST_QUIC_BYTE:
+            self.counters.forged += 1
+            return
+        self.counters.relayed_in += 1
+        address = self.socket_address(unpack_address(frame[1:size]))
+        found.append((frame[size:], (address, self.local)))
+
+    def socket_address(self, address: Address) -> SocketAddress:
+        """The address in the form that the socket of this node has."""
+        host, port = address
+        if self.family == socket.AF_INET:
+            return host, port
+        return (f"::ffff:{host}" if ":" not in host else host), port, 0, 0
+
+    # -- out ------------------------------------------------------------------------------------
+
+    def is_relayed(self, path: Path) -> bool:
+        """Whether datagrams on this constant path go through the relay if not directly."""
+        if path[1] is not None and path[1] == self.local:
+            return True
+        # Where UDP is blocked, other ports of the relay are reached through it.
+        return self.stream is not None and _plain(path[0][0]) == self.relay_host
+
+    def wrapped(self, datagrams: Sequence[Datagram], to: SocketAddress) -> list[bytes]:
+        """The data frames for datagrams to one address."""
+        head = self._heads.get(to)
+        if head is None:
+            if len(self._heads) >= _MOST_HEADS:
+                self._heads.clear()
+            head = self._heads[to] = data_head((_plain(to[0]), to[1]))
+        self.counters.relayed_out += len(datagrams)
+        return [head + data for data, _ in datagrams]
+
+
+class RelayedSocket(UdpSocket):
+    """The socket; `Paths.bind` makes it."""
+
+    paths: Paths
+
+    def receive(self, limit: int) -> list[Datagram]:
+        """The QUIC datagrams among about `limit` of those that wait."""
+        datagrams = super().receive(limit)
+        if not self.paths.is_used:
+            return datagrams
+        if self.bounced:
+            for address in self.paths.pinged & self.bounced.keys():
+                del self.bounced[address]
+        return self.paths.sort(datagrams)
+
+    def send(self, data: bytes, path: Path) -> None:
+        """Sends one datagram on the path that is chosen for its peer."""
+        self.send_all(((data, path),))
+
+    def send_all(self, datagrams: Sequence[Datagram]) -> None:
+        """Sends datagrams in order, each on the path that is chosen for its peer."""
+        if not self.paths.is_used:
+            self.send_plain(datagrams)
+            return
+        first = datagrams[0][1]
+        if any(path is not first and path != first for _, path in datagrams):
+            for one in datagrams:
+                self.send_all((one,))
+            return
+        paths = self.paths
+        real = paths.direct.get(first)
+        if real is not None:
+            paths.counters.direct_out += len(datagrams)
+            if first not in paths.sent:
+                paths.sent.add(first)
+                paths.on_sent()
+            self.send_plain([(data, (real, None)) for data, _ in datagrams])
+        elif not paths.is_relayed(first):
+            self.send_plain(datagrams)
+        elif paths.stream is not None:
+            paths.stream.send_frames(paths.wrapped(datagrams, first[0]))
+        elif paths.relay is not None:
+            relay = (paths.relay, None)
+            self.send_plain([(frame, relay) for frame in paths.wrapped(datagrams, first[0])])
+        else:
+            paths.counters.dropped += len(datagrams)
+
+    def send_plain(self, datagrams: Sequence[Datagram]) -> None:
+        """Sends datagrams to the addresses that they have."""
+        if len(datagrams) == 1:
+            super().send(*datagrams[0])
+        else:
+            super().send_all(datagrams)
+
+    def send_aside(self, data: bytes, address: SocketAddress) -> None:
+        """Sends one datagram that is not QUIC; errors are ignored."""
+        with contextlib.suppress(OSError):
+            self.send_plain([(data, (address, None))])
+
+
+def binder(paths: Paths) -> Callable[[SocketAddress, int, int], RelayedSocket]:
+    """Returns what an endpoint binds its sockets with."""
+
+    def bind(address: SocketAddress, family: int, buffer_size: int) -> RelayedSocket:
+        sock = cast(RelayedSocket, RelayedSocket.bind(address, family, buffer_size))
+        sock.paths = paths
+        paths.family = family
+        paths.socket = sock
+        return sock
+
+    return bind
+
+
+def met_at(local: bytes) -> Address:
+    """The port at the relay that a relayed peer dialed, of its constant path."""
+    return unpack_address(local)
+
+
+def local_of(address: Address) -> bytes:
+    """The local address of the constant paths of peers that dialed this port at the relay."""
+    return pack_address(address)
+
+
+def _plain(host: str) -> str:
+    return host.removeprefix("::ffff:")

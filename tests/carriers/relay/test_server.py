@@ -1,0 +1,448 @@
+"""A relay and its clients on loopback: ports, forwarding, limits, forged frames."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from quicdist.carriers.base import Connection, ConnectionHandler, DialError
+from quicdist.carriers.quic.endpoint import Endpoint
+from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.relay.allocation import PortFileError
+from quicdist.carriers.relay.allowed_keys import AllowedKeys
+from quicdist.carriers.relay.client import RelayAddress, RelayClient
+from quicdist.carriers.relay.frames import Allocate, Proof, Refusal, data_head, encode
+from quicdist.carriers.relay.registration import Way
+from quicdist.carriers.relay.server import Relay
+from quicdist.carriers.relay.slots import Slot
+from quicdist.carriers.relay.statistics import Drop
+from quicdist.carriers.relay.stream import with_length
+from quicdist.carriers.trust import Credentials, Identity, Trust
+from quicdist.errors import Cause
+from quicdist.limits import RelayLimits
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.io
+
+HOST = "127.0.0.1"
+FOREIGN = Identity.ephemeral([HOST]).certificate.public_bytes(Encoding.DER)
+QUIC = b"\x40 like a QUIC packet"
+
+
+def nobody(connection: Connection) -> ConnectionHandler:
+    raise ConnectionRefusedError("nobody is here")
+
+
+@dataclass
+class Bench:
+    """A relay whose port and files are those of the test."""
+
+    folder: Path
+    port: int = 0
+    tcp_port: int = 0
+    limits: RelayLimits | None = None
+    allowed: Callable[[str], bool] | None = None
+
+    @contextlib.asynccontextmanager
+    async def relay(self) -> AsyncIterator[Relay]:
+        identity = Identity.kept([HOST], self.folder / "relay")
+        one = Relay(
+            HOST,
+            self.port,
+            credentials=Credentials(identity, Trust.first_use(self.folder / "of_relay")),
+            ports=range(21000, 21100),
+            port_file=self.folder / "ports.json",
+            tcp_port=self.tcp_port,
+            may_use=self.allowed,
+            limits=self.limits,
+        )
+        async with one:
+            self.port = one.address[1]
+            yield one
+
+    @contextlib.asynccontextmanager
+    async def node(
+        self,
+        identity: Identity | None = None,
+        *,
+        slot: int = 0,
+        wanted: int = 0,
+        tcp: bool = False,
+        timeout: float = 10.0,
+    ) -> AsyncIterator[tuple[RelayClient, int]]:
+        """A node with a port. With `tcp` its UDP datagrams to the relay are lost."""
+        trust = Trust.first_use(self.folder / "known_nodes")
+        credentials = Credentials(identity or Identity.ephemeral([HOST]), trust)
+        with black_hole() as hole:
+            where = RelayAddress(HOST, hole if tcp else self.port, self.tcp_port)
+            client = RelayClient(where, credentials, slot=Slot(slot), wanted=wanted)
+            settings = QuicSettings(credentials)
+            endpoint = await Endpoint.open(
+                HOST, 0, settings=settings, accept=nobody, bind=client.bind
+            )
+            try:
+                yield client, await client.register(endpoint, timeout)
+            finally:
+                client.leave()
+                await endpoint.close(0.1)
+                client.close()
+
+
+@contextlib.contextmanager
+def black_hole() -> Iterator[int]:
+    """A UDP port that answers nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((HOST, 0))
+        yield sock.getsockname()[1]
+
+
+class Peer:
+    """A UDP socket of somebody who dials a port at the relay."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.bind((HOST, 0))
+        self.address: tuple[str, int] = self._socket.getsockname()
+
+    def send(self, data: bytes, port: int) -> None:
+        self._socket.sendto(data, (HOST, port))
+
+    def received(self) -> list[bytes]:
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.append(self._socket.recv(65535))
+        return found
+
+    def has_received(self, data: bytes) -> bool:
+        return self.received() == [data]
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+async def relayed_to(client: RelayClient, count: int) -> None:
+    await until(lambda: client.paths.counters.relayed_in >= count)
+
+
+async def test_datagrams_pass_both_ways_and_the_node_sees_the_peer(bench: Bench) -> None:
+    async with bench.relay() as relay, bench.node() as (client, port):
+        with Peer() as peer:
+            peer.send(QUIC, port)
+            await relayed_to(client, 1)
+            frame = data_head(peer.address) + QUIC
+            send_frame(client, frame)
+            await until(lambda: peer.received() == [QUIC] or None)
+            assert relay.counters.bytes_out == relay.counters.bytes_in == len(QUIC)
+
+
+def send_frame(client: RelayClient, frame: bytes) -> None:
+    """Sends a data frame from the socket of the node."""
+    assert client.paths.relay is not None
+    assert client._endpoint is not None
+    client._endpoint.send([(frame, (client.paths.relay, None))])
+
+
+async def test_nothing_is_sent_to_an_address_that_did_not_ask(bench: Bench) -> None:
+    async with bench.relay() as relay, bench.node() as (client, port):
+        with Peer() as peer, Peer() as other:
+            peer.send(QUIC, port)
+            await relayed_to(client, 1)
+            send_frame(client, data_head(other.address) + QUIC)
+            await until(lambda: relay.counters.dropped[Drop.NOT_PERMITTED] == 1)
+            assert relay.counters.datagrams_out == 0
+            assert other.received() == []
+
+
+@pytest.mark.parametrize("core", ["compiled", "python"])
+async def test_a_busy_client_is_forwarded_with_and_without_the_core(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, core: str
+) -> None:
+    monkeypatch.setenv("QUICDIST_PURE_PYTHON", "1" if core == "python" else "")
+    async with bench.relay() as relay, bench.node() as (client, port):
+        with Peer() as peer:
+            for number in range(1, 301):
+                data = b"\xc0" + bytes([number % 256]) * 1000  # no endpoint answers it
+                peer.send(data, port)
+                await relayed_to(client, number)
+                send_frame(client, data_head(peer.address) + data)
+                await until(partial(peer.has_received, data))
+            total = 300 * 1001
+            counters = relay.counters
+            assert (counters.datagrams_in, counters.datagrams_out) == (300, 300)
+            assert (counters.bytes_in, counters.bytes_out) == (total, total)
+            assert not counters.dropped
+
+
+async def test_other_ports_of_the_relay_are_reached_inside_it(bench: Bench) -> None:
+    async with (
+        bench.relay() as relay,
+        bench.node() as (one, one_port),
+        bench.node() as (other, other_port),
+    ):
+        send_frame(one, data_head((HOST, other_port)) + QUIC)
+        await relayed_to(other, 1)
+        send_frame(other, data_head((HOST, one_port)) + QUIC)
+        await relayed_to(one, 1)
+        assert relay.counters.datagrams_out == 2
+
+
+async def test_another_port_gives_no_permission_to_send_outside(bench: Bench) -> None:
+    """A node may say that the relay is at any address; that address did not ask for anything."""
+    async with bench.relay() as relay, bench.node() as (liar, _):
+        async with bench.node() as (accomplice, port):
+            victim = ("127.0.0.2", port)
+            request = Allocate(0, 0, ("127.0.0.2", 1), liar._instance)
+            assert liar._quic is not None
+            liar._quic.send_handshake(encode(request))
+            await until(lambda: relay._ports[liar.status().port].alias == "127.0.0.2")
+            send_frame(liar, data_head(victim) + QUIC)
+            await relayed_to(accomplice, 1)
+        relay._close_port(relay._ports[port])
+        send_frame(liar, data_head(victim) + QUIC)
+        await until(lambda: relay.counters.dropped[Drop.NOT_PERMITTED] == 1)
+
+
+async def test_a_permission_ends(bench: Bench) -> None:
+    bench.limits = RelayLimits(permission=0.05)
+    async with bench.relay() as relay, bench.node() as (client, port):
+        with Peer() as peer:
+            peer.send(QUIC, port)
+            await relayed_to(client, 1)
+            await until(lambda: not relay._ports[port].clients.permitted(peer.address, relay.now()))
+            send_frame(client, data_head(peer.address) + QUIC)
+            await until(lambda: relay.counters.dropped[Drop.NOT_PERMITTED] == 1)
+
+
+async def test_frames_of_strangers_are_ignored_and_counted(bench: Bench) -> None:
+    async with bench.relay() as relay, bench.node() as (client, port):
+        with Peer() as peer, Peer() as forger:
+            peer.send(QUIC, port)
+            await relayed_to(client, 1)
+            forger.send(data_head(peer.address) + QUIC, bench.port)
+            await until(lambda: relay.counters.dropped[Drop.UNKNOWN_SENDER] == 1)
+            send_frame(client, data_head(peer.address))
+            send_frame(client, b"\x20\x01")
+            await until(lambda: relay.counters.dropped[Drop.MALFORMED] == 2)
+            assert peer.received() == []
+
+
+async def test_a_forged_frame_from_elsewhere_does_not_reach_the_node(bench: Bench) -> None:
+    async with bench.relay(), bench.node() as (client, _):
+        assert client._endpoint is not None
+        with Peer() as forger:
+            forger.send(data_head(("192.0.2.1", 9)) + QUIC, client._endpoint.local_address[1])
+            await until(lambda: client.paths.counters.forged == 1)
+            assert client.paths.counters.relayed_in == 0
+
+
+async def test_only_quic_is_forwarded(bench: Bench) -> None:
+    async with bench.relay() as relay, bench.node() as (client, port):
+        with Peer() as peer:
+            peer.send(data_head(("192.0.2.1", 9)) + QUIC, port)
+            peer.send(b"", port)
+            peer.send(b"\x00" * 50, port)
+            await until(lambda: relay.counters.dropped[Drop.NOT_QUIC] == 3)
+            assert client.paths.counters.relayed_in == 0
+
+
+async def test_rates_drop_what_exceeds_them(bench: Bench) -> None:
+    bench.limits = RelayLimits(bytes_per_second_per_client=4000)
+    async with bench.relay() as relay, bench.node() as (client, port):
+        with Peer() as peer:
+            for _ in range(20):
+                peer.send(QUIC + bytes(1000), port)
+            await until(lambda: relay.counters.dropped[Drop.RATE] > 0)
+            assert client.paths.counters.relayed_in < 20
+
+
+async def test_a_port_has_a_number_of_clients(bench: Bench) -> None:
+    bench.limits = RelayLimits(clients_per_port=2)
+    async with bench.relay() as relay, bench.node() as (client, port):
+        with Peer() as one, Peer() as two, Peer() as three:
+            for peer in (one, two):
+                peer.send(QUIC, port)
+            await relayed_to(client, 2)
+            for peer in (one, two):
+                send_frame(client, data_head(peer.address) + QUIC)
+            await until(lambda: relay.counters.datagrams_out == 2)
+            for peer in (one, two, three):
+                peer.send(QUIC, port)
+            await until(lambda: relay.counters.dropped[Drop.CLIENTS_FULL] == 1)
+            assert relay.counters.datagrams_in == 4
+
+
+async def test_the_port_survives_restarts_of_node_and_relay(bench: Bench) -> None:
+    identity = Identity.ephemeral([HOST])
+    async with bench.relay():
+        async with bench.node(identity) as (_, first):
+            pass
+        async with bench.node(identity) as (_, again):
+            assert again == first
+    async with bench.relay(), bench.node(identity) as (_, port):
+        assert port == first
+
+
+async def test_a_node_returns_when_its_relay_does(bench: Bench) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        async with bench.relay():
+            client, port = await stack.enter_async_context(bench.node())
+        await until(lambda: client.status().way is None)
+        async with bench.relay():
+            await until(lambda: client.status().way == "udp")
+            assert client.status().port == port
+
+
+async def test_a_wanted_port_is_given_unless_it_is_of_another_key(bench: Bench) -> None:
+    async with bench.relay() as relay, bench.node(slot=21050, wanted=21050) as (_, port):
+        assert port == 21050
+        with pytest.raises(DialError) as raised:
+            async with bench.node(slot=21050, wanted=21050, timeout=0.5):
+                pass
+        assert raised.value.cause is Cause.NOT_ALLOWED
+        assert relay.counters.refused[Refusal.PORT_TAKEN] == 1
+
+
+async def test_only_allowed_keys_get_ports(bench: Bench) -> None:
+    friend = Identity.ephemeral([HOST])
+    bench.allowed = AllowedKeys.of([friend.fingerprint])
+    async with bench.relay() as relay, bench.node(friend):
+        with pytest.raises(DialError, match="not_allowed"):
+            async with bench.node(timeout=0.5):
+                pass
+        assert relay.counters.refused[Refusal.NOT_ALLOWED] == 1
+
+
+async def test_a_new_connection_of_a_node_replaces_its_earlier_one(bench: Bench) -> None:
+    async with bench.relay() as relay, bench.node() as (client, port):
+        first = relay._ports[port].controls[0]
+        assert client._quic is not None
+        # As if the node had heard nothing for long, and the relay does not know.
+        client._quic.handler = None
+        client._do(client._state.failed(Way.UDP, relay.now()))
+        await until(lambda: relay._ports[port].controls != [first])
+        await until(lambda: client.status().way == "udp")
+        assert len(relay._ports[port].controls) == 1
+        with Peer() as peer:
+            peer.send(QUIC, port)
+            await relayed_to(client, 1)
+            send_frame(client, data_head(peer.address) + QUIC)
+            await until(lambda: peer.received() == [QUIC] or None)
+
+
+async def test_a_second_process_with_the_same_key_and_slot_takes_the_port_over(
+    bench: Bench,
+) -> None:
+    identity = Identity.ephemeral([HOST])
+    async with (
+        bench.relay(),
+        bench.node(identity) as (first, port),
+        bench.node(identity) as (second, same),
+    ):
+        assert same == port
+        await until(lambda: first.status().way is None)
+        assert second.status().way == "udp"
+
+
+async def test_a_port_moves_to_the_new_key_of_its_node(bench: Bench) -> None:
+    folder = bench.folder / "node"
+    async with bench.relay():
+        async with bench.node(Identity.kept([HOST], folder)) as (_, first):
+            pass
+        before = Identity.kept([HOST], folder).fingerprint
+        Identity.rotate(folder)
+        rotated = Identity.kept([HOST], folder)
+        assert rotated.fingerprint != before
+        async with bench.node(rotated) as (_, port):
+            assert port == first
+
+
+async def test_tls_is_used_where_udp_is_blocked(bench: Bench, tcp_port: int) -> None:
+    bench.tcp_port = tcp_port
+    async with bench.relay() as relay, bench.node(tcp=True) as (client, port):
+        assert client.status().way == "tcp"
+        assert relay.stats().nodes_tcp == 1
+        with Peer() as peer:
+            peer.send(QUIC, port)
+            await relayed_to(client, 1)
+            assert client.paths.stream is not None
+            client.paths.stream.send_frames([data_head(peer.address) + QUIC])
+            await until(lambda: peer.received() == [QUIC] or None)
+
+
+async def test_the_key_of_the_relay_is_verified_on_tls(bench: Bench, tcp_port: int) -> None:
+    bench.tcp_port = tcp_port
+    async with bench.relay():
+        async with bench.node(tcp=True) as (client, _):
+            known = client.relay.name
+        (bench.folder / "known_nodes").write_text(f"{known} sha256:{'0' * 64}\n")
+        trust = Trust.first_use(bench.folder / "known_nodes")
+        credentials = Credentials(Identity.ephemeral([HOST]), trust)
+        one = RelayClient(client.relay, credentials, slot=Slot(0))
+        endpoint = await Endpoint.open(
+            HOST, 0, settings=QuicSettings(credentials), accept=nobody, bind=one.bind
+        )
+        with pytest.raises(DialError) as raised:
+            await one.register(endpoint, 2.0)
+        assert raised.value.cause is Cause.KEY_CHANGED
+        one.close()
+        await endpoint.close(0)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [encode(Allocate(0, 0, (HOST, 1), bytes(8))), encode(Proof(b"", b""))],
+        [encode(Proof(FOREIGN, b"forged"))],
+        [bytes(70)],
+        [b"\x20" * 9000],
+    ],
+    ids=["without a proof", "a forged proof", "no message", "too large"],
+)
+async def test_a_node_on_tls_must_prove_its_key(
+    bench: Bench, tcp_port: int, frames: list[bytes]
+) -> None:
+    bench.tcp_port = tcp_port
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    async with bench.relay() as relay:
+        reader, writer = await asyncio.open_connection(HOST, tcp_port, ssl=context)
+        writer.write(b"".join(map(with_length, frames)))
+        with contextlib.suppress(ConnectionError):
+            await reader.read(-1)  # until the relay closes the connection
+        writer.close()
+        assert relay.stats().ports_open == 0
+
+
+async def test_an_unreadable_file_of_ports_is_an_error_at_the_start(bench: Bench) -> None:
+    (bench.folder / "ports.json").write_text("{}")
+    with pytest.raises(PortFileError, match=r"ports\.json"):
+        async with bench.relay():
+            pass
+
+
+@pytest.fixture
+def tcp_port() -> int:
+    with socket.socket() as sock:
+        sock.bind((HOST, 0))
+        port: int = sock.getsockname()[1]
+        return port

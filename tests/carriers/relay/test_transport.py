@@ -1,0 +1,113 @@
+"""The choice of the path of a datagram, below QUIC."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quicdist.carriers.quic.engine import Path, SocketAddress
+from quicdist.carriers.relay.frames import data_head
+from quicdist.carriers.relay.transport import Paths, local_of, met_at
+
+RELAY: SocketAddress = ("203.0.113.10", 4433)
+PEER: SocketAddress = ("198.51.100.7", 5555)
+QUIC = b"\x40 a QUIC packet"
+
+
+class Stream:
+    """Stands for the TLS connection to the relay."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send_frames(self, frames: Sequence[bytes]) -> None:
+        self.sent += frames
+
+
+def relayed() -> Paths:
+    """Paths of a node that is 20000@203.0.113.10."""
+    paths = Paths()
+    paths.relay = RELAY
+    paths.relay_host = RELAY[0]
+    paths.local = local_of((RELAY[0], 20000))
+    return paths
+
+
+def test_a_datagram_from_the_relay_has_the_address_of_the_peer() -> None:
+    paths = relayed()
+    frame = data_head((PEER[0], PEER[1])) + QUIC
+    assert paths.sort([(frame, (RELAY, None))]) == [(QUIC, (PEER, paths.local))]
+    assert met_at(paths.local) == ("203.0.113.10", 20000)
+    assert paths.is_relayed((PEER, paths.local))
+    assert not paths.is_relayed((PEER, None))
+
+
+def test_frames_from_elsewhere_are_ignored_and_counted() -> None:
+    paths = relayed()
+    frame = data_head((PEER[0], PEER[1])) + QUIC
+    others: list[SocketAddress] = [PEER, (RELAY[0], 4434), ("203.0.113.11", 4433)]
+    assert paths.sort([(frame, (address, None)) for address in others]) == []
+    paths.relay = None
+    assert paths.sort([(frame, (RELAY, None))]) == []
+    assert paths.counters.forged == 4
+
+
+def test_a_frame_in_a_frame_is_ignored() -> None:
+    paths = relayed()
+    head = data_head((PEER[0], PEER[1]))
+    assert paths.sort([(head + head + QUIC, (RELAY, None))]) == []
+    assert paths.sort([(head + b"\x30 a ping of a peer", (RELAY, None))]) == []
+    assert paths.counters.forged == 2
+
+
+@given(st.binary(max_size=60))
+def test_hostile_frames_bring_only_what_looks_like_quic(data: bytes) -> None:
+    paths = relayed()
+    for found, _ in paths.sort([(data, (RELAY, None))]):
+        assert found[0] >= 64
+    paths.frames_arrived([data])
+
+
+def test_a_direct_path_replaces_the_relayed_one() -> None:
+    paths = relayed()
+    constant: Path = (PEER, paths.local)
+    real: SocketAddress = ("192.0.2.99", 7777)
+    paths.use_direct(constant, real)
+    assert paths.direct[constant] == real
+    # The connection that the connection ID names puts its constant path in place of this one.
+    assert paths.sort([(QUIC, (real, None))]) == [(QUIC, (real, None))]
+    assert paths.counters.direct_in == 1
+    paths.use_relay(constant)
+    assert constant not in paths.direct
+    assert paths.sort([(QUIC, (real, None))]) == [(QUIC, (real, None))]
+    assert paths.counters.direct_in == 1
+
+
+def test_what_is_neither_quic_nor_a_frame_goes_to_the_punches() -> None:
+    paths = relayed()
+    heard: list[tuple[bytes, SocketAddress]] = []
+    paths.aside = lambda data, address: heard.append((data, address))
+    assert paths.sort([(b"\x30 ping", (PEER, None)), (b"", (PEER, None))]) == []
+    assert heard == [(b"\x30 ping", PEER)]
+
+
+def test_where_udp_is_blocked_other_ports_of_the_relay_are_reached_through_it() -> None:
+    paths = relayed()
+    other: Path = (("203.0.113.10", 20001), None)
+    assert not paths.is_relayed(other)
+    paths.relay, paths.stream = None, Stream()
+    assert paths.is_relayed(other)
+    assert not paths.is_relayed((("203.0.113.11", 20001), None))
+    assert paths.wrapped([(QUIC, other)], other[0]) == [data_head(("203.0.113.10", 20001)) + QUIC]
+
+
+def test_an_ipv6_socket_sees_mapped_addresses_and_frames_have_plain_ones() -> None:
+    paths = relayed()
+    paths.family = 10  # AF_INET6 on Linux; any other than AF_INET
+    paths.relay = ("::ffff:203.0.113.10", 4433, 0, 0)
+    frame = data_head((PEER[0], PEER[1])) + QUIC
+    mapped: SocketAddress = (f"::ffff:{PEER[0]}", PEER[1], 0, 0)
+    assert paths.sort([(frame, (paths.relay, None))]) == [(QUIC, (mapped, paths.local))]
+    assert paths.wrapped([(QUIC, (mapped, paths.local))], mapped) == [frame]
