@@ -16,9 +16,11 @@ import quicdist
 from quicdist import errors
 from quicdist.carriers.base import CertificateRejected, DialError
 from quicdist.carriers.quic.connection import AttemptFailed, Failure
+from quicdist.carriers.relay.server import RelayError
 from quicdist.carriers.trust import Alert, PeerRefused
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cluster.lookup import NotFound
+from quicdist.cluster.relays import NoRelay
 from quicdist.doctor import Step, Stopped, Trouble
 from quicdist.errors import Cause, ErrorClass, QuicdistError
 from quicdist.etf import Atom, EtfDecodeError, EtfEncodeError, Pid
@@ -62,6 +64,8 @@ MAKERS: dict[type[BaseException], Callable[[], BaseException]] = {
         "x", Cause.NOT_ALLOWED, status="not_allowed", answer=b"snot_allowed"
     ),
     WrongCookie: lambda: WrongCookie("x"),
+    NoRelay: lambda: NoRelay("x", Cause.NO_ANSWER),
+    RelayError: lambda: RelayError("x", Cause.ADDRESS_IN_USE),
     NotFound: lambda: NotFound("x", Cause.NOT_IN_EPMD),
     GatewayError: lambda: GatewayError("x", Cause.ADDRESS_IN_USE),
     MissingExtra: lambda: MissingExtra("this", "that", "dns"),

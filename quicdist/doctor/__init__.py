@@ -126,7 +126,8 @@ async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
             yield finding
         for observer in settings.observers:
             seen[observer] = await _observe(endpoint, name, observer, cookie, settings)
-        yield Finding(Step.PATH, nat.describe(endpoint.local_address, seen))
+        if seen:
+            yield Finding(Step.PATH, nat.describe(endpoint.local_address, seen))
     finally:
         await endpoint.close()
 
@@ -342,7 +343,7 @@ async def _examine_node(
     """Examines the handshake, the cookie and the node behind a connection.
 
     `silence` is the advice if the node does not answer the name message. The observed address is
-    added to `seen`.
+    added to `seen`; a relayed node observes none of this host.
     """
     recorder = HandshakeRecorder(
         connection, LocalNode(name, new_creation(), DEFAULT_FLAGS, cookie), node
@@ -371,10 +372,10 @@ async def _examine_node(
             text = f"{what}, within {settings.tick:g} s after the handshake"
             raise stopped(Cause.TICK_TIMEOUT, text)
         yield Finding(Step.TICK, f"the node answers after {time.monotonic() - begun:.3f} s")
-        if seen is not None:
-            seen[node] = await recorder.observe(_OBSERVE_TIME)
         if connection.statistics().path is not PathKind.PLAIN:
             yield Finding(Step.PATH, await _path_of(connection))
+        elif seen is not None:
+            seen[node] = await recorder.observe(_OBSERVE_TIME)
     finally:
         connection.close("examined")
 
