@@ -11,18 +11,8 @@ import typer
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.json_output import print_object
 from quicdist.cli.metrics import served
-from quicdist.cli.options import (
-    Certificate,
-    Crl,
-    Key,
-    KeyPassphraseFile,
-    LogJson,
-    Prometheus,
-    Quiet,
-    TlsOptions,
-    Verbose,
-    start_logging,
-)
+from quicdist.cli.option_groups import takes_groups
+from quicdist.cli.options import LogJson, Prometheus, Quiet, TlsOptions, Verbose, start_logging
 
 if TYPE_CHECKING:
     from quicdist.carriers.relay.server import Relay
@@ -31,6 +21,7 @@ _FIRST, _LAST = 20_000, 29_999
 """The default ports. They are below the ports that Linux gives to outgoing connections."""
 
 
+@takes_groups
 def relay(
     address: Annotated[
         str,
@@ -119,25 +110,12 @@ def relay(
             show_default=False,
         ),
     ] = None,
-    cert: Certificate = None,
-    key: Key = None,
-    key_passphrase_file: KeyPassphraseFile = None,
-    trust: Annotated[
-        str,
-        typer.Option(
-            "--trust",
-            "--ca",
-            metavar="FILE",
-            help="Accept only nodes with certificates of the authorities in FILE (PEM). By default "
-            "the key of a node is enough.",
-            show_default=False,
-        ),
-    ] = "first-use",
-    crl: Crl = None,
     prometheus: Prometheus = None,
     log_json: LogJson = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
+    *,
+    tls: TlsOptions,
 ) -> None:
     """Run a relay on a public host, for nodes behind NATs.
 
@@ -165,7 +143,6 @@ def relay(
         bytes_per_second=(total_rate or 0) * MIB or usual.bytes_per_second,
         bytes_per_second_per_key=(key_rate or 0) * MIB or usual.bytes_per_second_per_key,
     )
-    tls = TlsOptions(trust, cert, key, key_passphrase_file, crl)
     credentials = Credentials(tls.identity(), tls.trusted(), hosts)
     allowed = AllowedKeys.of(allow) if allow else None
 

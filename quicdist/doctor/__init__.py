@@ -44,14 +44,13 @@ from quicdist.runtime.identifiers import new_creation
 __all__ = ["Finding", "Settings", "Step", "Stopped", "Trouble", "examine"]
 
 
+_SEARCH = 5.0
+"""Seconds to wait for a direct path to a relayed node. Pings are sent for 4 s."""
 _OBSERVE_TIME = 2.0
 """Seconds for the answer with the observed address."""
 
 _FIND_TIME = 2.0
 """Seconds to find the address of a node again, to choose the own address that routes to it."""
-
-_SEARCH = 5.0
-"""Seconds to wait for a direct path to a relayed node. Pings are sent for 4 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,11 +372,25 @@ async def _examine_node(
             raise stopped(Cause.TICK_TIMEOUT, text)
         yield Finding(Step.TICK, f"the node answers after {time.monotonic() - begun:.3f} s")
         if connection.statistics().path is not PathKind.PLAIN:
-            yield Finding(Step.PATH, await _path_of(connection))
-        elif seen is not None:
+            yield Finding(Step.DIRECT, await _path_of(connection))
+        if seen is not None:
             seen[node] = await recorder.observe(_OBSERVE_TIME)
     finally:
         connection.close("examined")
+
+
+async def _path_of(connection: Connection) -> str:
+    """Describes the path to a relayed node, after the time that a search takes."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_SEARCH):
+            while connection.statistics().path is not PathKind.DIRECT:
+                await asyncio.sleep(0.05)
+    if connection.statistics().path is PathKind.DIRECT:
+        return "the node is behind a relay, and a direct path to it was found"
+    return (
+        f"the relay carries the datagrams: no direct path was found in {_SEARCH:g} s. A public "
+        "address, a forwarded UDP port or IPv6 on one of the two sides makes one possible"
+    )
 
 
 async def _observe(
@@ -398,20 +411,6 @@ async def _observe(
         return await recorder.observe(_OBSERVE_TIME) if recorder.is_up else None
     finally:
         connection.close("observed")
-
-
-async def _path_of(connection: Connection) -> str:
-    """Describes the path to a relayed node, after the time that a search takes."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_SEARCH):
-            while connection.statistics().path is not PathKind.DIRECT:
-                await asyncio.sleep(0.05)
-    if connection.statistics().path is PathKind.DIRECT:
-        return "the node is behind a relay, and a direct path to it was found"
-    return (
-        f"the relay carries the datagrams: no direct path was found in {_SEARCH:g} s. A public "
-        "address, a forwarded UDP port or IPv6 on one of the two sides makes one possible"
-    )
 
 
 def _why_no_node(recorder: HandshakeRecorder, timeout: float, silence: str) -> Stopped:

@@ -37,8 +37,10 @@ class Step(enum.Enum):
     """Whether the node behind the connection answers."""
 
     PATH = "path"
-    """How datagrams travel: the address of this host that the node observes and the kind of NAT in
-    between, or, to a node that a relay names, whether a direct path was found."""
+    """The address of this host that the node observes, and the kind of NAT in between."""
+
+    DIRECT = "direct"
+    """How datagrams travel to a node that a relay names. Other nodes do not have this step."""
 
 
 class Trouble(enum.Enum):

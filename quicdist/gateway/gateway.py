@@ -103,9 +103,9 @@ class Gateway:
             settings if isinstance(settings, GatewaySettings) else GatewaySettings(settings)
         )
         self._udp_address = self.settings.udp_address
-        self._whereabouts = Whereabouts()
         self._open_endpoint = open_endpoint or _open_quic
         self._relayed: RelayClient | None = None
+        self._whereabouts = Whereabouts()
         self._use_name(str(self.settings.node))
         self._policy = self.settings.policy
         self._atoms = AtomBudget()

@@ -41,7 +41,7 @@ from tests.support.ports import free_port
 pytestmark = pytest.mark.io
 
 COOKIE = "doctor"
-ALL: list[Step] = [step for step in Step if step is not Step.RELAY]
+ALL: list[Step] = [step for step in Step if step not in (Step.RELAY, Step.DIRECT)]
 
 
 def settings(**changes: Any) -> Settings:

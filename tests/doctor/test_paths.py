@@ -28,5 +28,5 @@ async def test_the_path_to_a_node_at_a_relay(
     )
     async with relay(tmp_path) as at, Node(via=via(at), cookie="c", path=path) as node:
         found = [one async for one in examine(node.name, settings)]
-    assert [one.step for one in found[-2:]] == [Step.TICK, Step.PATH]
-    assert text in found[-1].text
+    assert [one.step for one in found[-3:]] == [Step.TICK, Step.DIRECT, Step.PATH]
+    assert text in found[-2].text

@@ -65,14 +65,6 @@ class QuicOptions:
     Every path carries 1200 bytes. Path MTU discovery finds larger sizes up to this maximum.
     """
 
-    probe_silence: float = 0.75
-    """Time in seconds without a datagram from a peer after which it gets a PING. If its process has
-    ended, its kernel answers with an ICMP message, and the connection ends within a second. 0
-    disables it, for metered and mobile networks; the end is then noticed after `net_ticktime`.
-
-    The PINGs of `CarrierLimits.keep_alive` do not depend on it.
-    """
-
     path: str = PathMode.AUTO.value
     """Which paths a connection to a node at a relay may take: `auto`, which starts on the relay and
     goes on directly where possible; `direct-only`, which ends where no direct path is found;
@@ -81,6 +73,14 @@ class QuicOptions:
     map_port: bool = False
     """Whether a node or gateway with `via` asks its router by UPnP to forward a port to it, which
     makes more direct paths possible. Needs the extra `nat`."""
+
+    probe_silence: float = 0.75
+    """Time in seconds without a datagram from a peer after which it gets a PING. If its process has
+    ended, its kernel answers with an ICMP message, and the connection ends within a second. 0
+    disables it, for metered and mobile networks; the end is then noticed after `net_ticktime`.
+
+    The PINGs of `CarrierLimits.keep_alive` do not depend on it.
+    """
 
     busy_wait: float = 0.0
     """Time in seconds for which the event loop busy-waits after a datagram is sent or received.
