@@ -208,9 +208,6 @@ def listen(
     from quicdist.cli.serving import Output, print_messages
 
     register = client.atom("--register", register)
-    if name is None and not options.server.via:
-        raise Problem(ExitCode.USAGE, "Missing argument 'NAME'; see quicdist listen --help")
-    settings = Settings(name, options)
     server = options.server
     if name is None and not server.via:
         raise Problem(ExitCode.USAGE, "Missing argument 'NAME'; see quicdist listen --help")

@@ -46,6 +46,7 @@ __all__ = ["Finding", "Settings", "Step", "Stopped", "Trouble", "examine"]
 
 _SEARCH = 5.0
 """Seconds to wait for a direct path to a relayed node. Pings are sent for 4 s."""
+
 _OBSERVE_TIME = 2.0
 """Seconds for the answer with the observed address."""
 
