@@ -64,6 +64,8 @@ MAKERS: dict[type[BaseException], Callable[[], BaseException]] = {
         "x", Cause.NOT_ALLOWED, status="not_allowed", answer=b"snot_allowed"
     ),
     WrongCookie: lambda: WrongCookie("x"),
+    NoRelay: lambda: NoRelay("x", Cause.NO_ANSWER),
+    RelayError: lambda: RelayError("x", Cause.ADDRESS_IN_USE),
     NotFound: lambda: NotFound("x", Cause.NOT_IN_EPMD),
     GatewayError: lambda: GatewayError("x", Cause.ADDRESS_IN_USE),
     RelayError: lambda: RelayError("x", Cause.ADDRESS_IN_USE),

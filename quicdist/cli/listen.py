@@ -208,10 +208,10 @@ def listen(
     from quicdist.cli.serving import Output, print_messages
 
     register = client.atom("--register", register)
-    if name is None and not options.server.via:
+    server = options.server
+    if name is None and not server.via:
         raise Problem(ExitCode.USAGE, "Missing argument 'NAME'; see quicdist listen --help")
     settings = Settings(name, options)
-    server = options.server
     server.start_logging(quiet=server.key_log is None or server.quiet)
     output = Output(is_json=as_json or server.log_json, is_quiet=server.quiet)
     asyncio.run(until_signal(print_messages(settings.up(), output, register, count)))

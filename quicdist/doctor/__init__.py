@@ -46,6 +46,7 @@ __all__ = ["Finding", "Settings", "Step", "Stopped", "Trouble", "examine"]
 
 _SEARCH = 5.0
 """Seconds to wait for a direct path to a relayed node. Pings are sent for 4 s."""
+
 _OBSERVE_TIME = 2.0
 """Seconds for the answer with the observed address."""
 
@@ -125,7 +126,8 @@ async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
             yield finding
         for observer in settings.observers:
             seen[observer] = await _observe(endpoint, name, observer, cookie, settings)
-        yield Finding(Step.PATH, nat.describe(endpoint.local_address, seen))
+        if seen:
+            yield Finding(Step.PATH, nat.describe(endpoint.local_address, seen))
     finally:
         await endpoint.close()
 
@@ -341,7 +343,7 @@ async def _examine_node(
     """Examines the handshake, the cookie and the node behind a connection.
 
     `silence` is the advice if the node does not answer the name message. The observed address is
-    added to `seen`.
+    added to `seen`; a relayed node observes none of this host.
     """
     recorder = HandshakeRecorder(
         connection, LocalNode(name, new_creation(), DEFAULT_FLAGS, cookie), node

@@ -32,11 +32,14 @@ ARGUMENTS = {
     "top": [NODE],
     "exports": [NODE],
     "gateway": [NODE],
+    "relay": ["127.0.0.1:0"],
     "cert show": [],
     "cert revoke": [],
 }
 
-CREATED = {"--key-log", "--qlog", "--module-dir", "--dir", "--out", "--known-nodes"}
+CREATED = {
+    *("--key-log", "--qlog", "--module-dir", "--dir", "--out", "--known-nodes", "--port-file"),
+}
 """Options for files and directories that the command makes, which therefore need not exist."""
 
 _RUN = """
