@@ -68,8 +68,6 @@ MAKERS: dict[type[BaseException], Callable[[], BaseException]] = {
     RelayError: lambda: RelayError("x", Cause.ADDRESS_IN_USE),
     NotFound: lambda: NotFound("x", Cause.NOT_IN_EPMD),
     GatewayError: lambda: GatewayError("x", Cause.ADDRESS_IN_USE),
-    RelayError: lambda: RelayError("x", Cause.ADDRESS_IN_USE),
-    NoRelay: lambda: NoRelay("x", Cause.NO_ANSWER),
     MissingExtra: lambda: MissingExtra("this", "that", "dns"),
     InitError: lambda: InitError("a server", HUGE),
     Stop: lambda: Stop(HUGE),
