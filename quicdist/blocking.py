@@ -38,6 +38,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from quicdist import etf
 from quicdist.carriers import forking
+from quicdist.carriers.relay.client import RelayStatus
 from quicdist.carriers.trust import Identity, Trust
 from quicdist.cluster.access import AccessGiven
 from quicdist.cluster.names import facing
@@ -185,6 +186,11 @@ class BlockingNode(Blocking):
     def pid(self) -> Pid:
         """The process that sends and calls for the methods of this node. See `Node.pid`."""
         return self._thread.do(lambda: self._inner.pid)
+
+    @property
+    def relay(self) -> RelayStatus | None:
+        """The state of this node at its relay; None without `via`. See `Node.relay`."""
+        return self._thread.do(lambda: self._inner.relay)
 
     drain = waits(Node.drain)
     change_cookies = does(Node.change_cookies)

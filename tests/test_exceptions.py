@@ -16,9 +16,11 @@ import quicdist
 from quicdist import errors
 from quicdist.carriers.base import CertificateRejected, DialError
 from quicdist.carriers.quic.connection import AttemptFailed, Failure
+from quicdist.carriers.relay.server import RelayError
 from quicdist.carriers.trust import Alert, PeerRefused
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cluster.lookup import NotFound
+from quicdist.cluster.relays import NoRelay
 from quicdist.doctor import Step, Stopped, Trouble
 from quicdist.errors import Cause, ErrorClass, QuicdistError
 from quicdist.etf import Atom, EtfDecodeError, EtfEncodeError, Pid
@@ -64,6 +66,8 @@ MAKERS: dict[type[BaseException], Callable[[], BaseException]] = {
     WrongCookie: lambda: WrongCookie("x"),
     NotFound: lambda: NotFound("x", Cause.NOT_IN_EPMD),
     GatewayError: lambda: GatewayError("x", Cause.ADDRESS_IN_USE),
+    RelayError: lambda: RelayError("x", Cause.ADDRESS_IN_USE),
+    NoRelay: lambda: NoRelay("x", Cause.NO_ANSWER),
     MissingExtra: lambda: MissingExtra("this", "that", "dns"),
     InitError: lambda: InitError("a server", HUGE),
     Stop: lambda: Stop(HUGE),
