@@ -876,9 +876,11 @@ class QuicConnection:
     def _look_at_keep_alive(self, now: float) -> None:
         if self._pings is None or now < self._pings.due:
             return
+        # A direct path has pings of its own, and no ICMP message about it is believed.
+        is_direct = self.path_kind is PathKind.DIRECT
         longest = longest_silence(
             idle_timeout=self._engine.idle_timeout(),
-            probe_silence=self._host.probe_silence(),
+            probe_silence=0.0 if is_direct else self._host.probe_silence(),
             keep_alive=self._limits.keep_alive,
             is_dialer=self.role is Role.DIALER,
         )
