@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.json_output import print_object
-from quicdist.cli.metrics import served
+from quicdist.cli.operations import operated
 from quicdist.cli.option_groups import takes_groups
 from quicdist.cli.options import Json, ServerOptions, access, read_policy
 
@@ -167,15 +168,10 @@ def _run(
     settings: GatewaySettings, options: ServerOptions, module_dir: Path, form: Form | None
 ) -> None:
     import asyncio
-    import contextlib
 
     from quicdist.gateway import erl_arguments, gateway_port, run
 
-    stack = contextlib.ExitStack()
-
     def started(gateway: Gateway) -> None:
-        if options.prometheus is not None:
-            stack.enter_context(served(gateway, options.prometheus))
         name = gateway.name
         environment = ""
         if gateway.epmd_port != gateway_port(name):
@@ -201,8 +197,11 @@ def _run(
                 flush=True,
             )
 
-    with stack:
-        asyncio.run(run(settings, started=started, policy_file=options.policy))
+    def while_up(gateway: Gateway) -> AbstractAsyncContextManager[None]:
+        return operated(gateway, options.http)
+
+    policy = options.policy
+    asyncio.run(run(settings, started=started, while_up=while_up, policy_file=policy))
 
 
 def _shell_word(word: str) -> str:

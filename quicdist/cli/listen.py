@@ -13,7 +13,7 @@ import typer
 
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.jsonlog import error_line
-from quicdist.cli.metrics import served
+from quicdist.cli.operations import operated
 from quicdist.cli.option_groups import takes_groups
 from quicdist.cli.options import Calls, Json, NodeOptions, access
 
@@ -91,16 +91,13 @@ class Settings:
 
     @contextlib.asynccontextmanager
     async def up(self) -> AsyncIterator[Node]:
-        """Runs the node, and its metrics if --prometheus is given.
+        """Runs the node, and the HTTP server if --http is given.
 
-        Raises what Node raises, and CertificateError, MissingExtra and OSError.
+        Raises what Node raises, and CertificateError and Problem.
         """
         async with self._node() as node:
             self._reread_at_hangup(node)
-            if (where := self.options.server.prometheus) is None:
-                yield node
-                return
-            with served(node, where):
+            async with operated(node, self.options.server.http):
                 yield node
 
     def _reread_at_hangup(self, node: Node) -> None:

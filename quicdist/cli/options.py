@@ -237,13 +237,14 @@ DirectPath = Annotated[
         "discloses no address of this node to the other one.",
     ),
 ]
-Prometheus = Annotated[
+Http = Annotated[
     str | None,
     typer.Option(
+        "--http",
         "--prometheus",
         metavar="[IP:]PORT",
-        help="Serve metrics for Prometheus over HTTP at this address, by default on 127.0.0.1. "
-        "Needs the extra `prometheus`.",
+        help="Serve /healthz, /readyz and /metrics over HTTP at this address, by default on "
+        "127.0.0.1. /metrics needs the extra `prometheus`. `--prometheus` is the old name.",
         show_default=False,
     ),
 ]
@@ -500,7 +501,7 @@ class ServerOptions:
     policy: PolicyFile = None
     audit: AuditLog = False
     bounds: Bounds = field(default_factory=Bounds)
-    prometheus: Prometheus = None
+    http: Http = None
     key_log: KeyLogFile = None
     qlog: QlogFiles = None
     log_json: LogJson = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,9 +9,9 @@ import typer
 
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.json_output import print_object
-from quicdist.cli.metrics import served
+from quicdist.cli.operations import operated
 from quicdist.cli.option_groups import takes_groups
-from quicdist.cli.options import LogJson, Prometheus, Quiet, TlsOptions, Verbose, start_logging
+from quicdist.cli.options import Http, LogJson, Quiet, TlsOptions, Verbose, start_logging
 
 if TYPE_CHECKING:
     from quicdist.carriers.relay.server import Relay
@@ -110,7 +109,7 @@ def relay(
             show_default=False,
         ),
     ] = None,
-    prometheus: Prometheus = None,
+    http: Http = None,
     log_json: LogJson = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
@@ -159,13 +158,10 @@ def relay(
             may_use=allowed,
             limits=limits,
         )
-        with contextlib.ExitStack() as stack:
-            async with one:
-                if prometheus is not None:
-                    stack.enter_context(served(one, prometheus))
-                if not quiet:
-                    _say_up(one, is_json=log_json)
-                await asyncio.get_running_loop().create_future()
+        async with one, operated(one, http):
+            if not quiet:
+                _say_up(one, is_json=log_json)
+            await asyncio.get_running_loop().create_future()
 
     run_fast(until_signal(serve()))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quicdist.cli import reloading
+from quicdist.cli import reloading, systemd
 from quicdist.cli.json_output import json_value, print_object
 from quicdist.cli.running import stdin_closed
 from quicdist.cli.sanitize import harmless_term
@@ -92,6 +92,7 @@ async def serve(up: AbstractAsyncContextManager[Node], output: Output, life: Lif
         try:
             await life.over()
         finally:
+            systemd.notify(systemd.STOPPING)
             # A second signal cancels the drain too.
             if life.drain > 0:
                 await node.drain(life.drain)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import resource
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -584,12 +586,14 @@ async def run(
     settings: GatewaySettings,
     *,
     started: Callable[[Gateway], None] | None = None,
+    while_up: Callable[[Gateway], AbstractAsyncContextManager[None]] | None = None,
     policy_file: Path | None = None,
 ) -> None:
     """Runs a gateway until SIGINT, SIGTERM or SIGHUP.
 
-    `started` is called when the ports are open. With a `policy_file`, SIGHUP reloads the policy
-    and does not end the gateway. Raises the exceptions of `Gateway` and `Gateway.start`.
+    `started` is called when the ports are open, inside the context manager that `while_up` returns.
+    With a `policy_file`, SIGHUP reloads the policy and does not end the gateway. Raises the
+    exceptions of `Gateway` and `Gateway.start`.
     """
     _raise_file_limit(3 * (settings.max_remotes + settings.max_relays))
     loop = asyncio.get_running_loop()
@@ -602,9 +606,10 @@ async def run(
             if policy_file is not None:
                 loop.add_signal_handler(signal.SIGHUP, _reread, gateway, policy_file)
                 signals.add(signal.SIGHUP)
-            if started is not None:
-                started(gateway)
-            await stop.wait()
+            async with contextlib.nullcontext() if while_up is None else while_up(gateway):
+                if started is not None:
+                    started(gateway)
+                await stop.wait()
     finally:
         for number in signals:
             loop.remove_signal_handler(number)

@@ -3,7 +3,8 @@
     async with Node("4433@127.0.0.1", cookie="secret") as node:
         prometheus_client.REGISTRY.register(NodeCollector(node))
 
-`serve` starts an HTTP server: `with serve(node, port=9464): ...`.
+`serve` starts an HTTP server: `with serve(node, port=9464): ...`. The server of
+`quicdist.metrics.health` answers probes as well.
 """
 
 from __future__ import annotations
@@ -65,6 +66,26 @@ class NodeCollector:
         }
         name = f"quicdist_{metric.name}"
         return kinds[metric.kind](name, metric.text, labels=["node", *metric.labels])
+
+
+class Exposition:
+    """The metrics of nodes and gateways as text for Prometheus.
+
+    Raises MissingExtra if prometheus-client is not installed, and RuntimeError outside the event
+    loop of the nodes.
+    """
+
+    def __init__(self, *nodes: Source) -> None:
+        library = _library("prometheus_client")
+        self._generate = library.generate_latest
+        self._registry = library.CollectorRegistry()
+        self._registry.register(NodeCollector(*nodes))
+        self.content_type: str = library.CONTENT_TYPE_LATEST
+
+    def render(self) -> bytes:
+        """Returns the current metrics. May be called from any thread."""
+        text: bytes = self._generate(self._registry)
+        return text
 
 
 @contextlib.contextmanager

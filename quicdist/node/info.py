@@ -149,6 +149,9 @@ class NodeStatistics:
     """Unix time when the certificate of this node expires, in seconds; None if it has not needed
     one."""
 
+    is_draining: bool = False
+    """Whether the node refuses new calls; see `Node.drain`."""
+
     @property
     def dialled(self) -> int:
         """Deprecated name of `dialed`, for one release."""
@@ -235,4 +238,5 @@ def node_statistics(
         refused=counters.refused_by_reason(carrier.refusals() for carrier in carriers),
         traffic=sum((peer.traffic for peer in peers), counters.past),
         certificate_expires=certificate_expires,
+        is_draining=system.is_draining,
     )

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import stat
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -62,11 +63,13 @@ def test_run_shows_its_metrics_to_prometheus(quicdist: Command) -> None:
         address = next(line.split()[-1] for line in process.stderr if "metrics are at" in line)
         with urllib.request.urlopen(address) as answer:
             text = answer.read().decode()
+        with urllib.request.urlopen(address.replace("/metrics", "/readyz")) as answer:
+            assert answer.read() == b"ready\n"
         assert f'quicdist_connections_made_total{{node="{name}",role="listener"}} 1.0' in text
         port = address.rpartition(":")[2].partition("/")[0]
-        again = quicdist("run", "0@127.0.0.1", "calc", "--prometheus", port)
+        again = quicdist("run", "0@127.0.0.1", "calc", "--http", port)
         assert again.code == 5
-        assert f"--prometheus {port}: Address already in use" in again.err
+        assert f"--http {port}: Address already in use" in again.err
     assert quicdist("run", "0@127.0.0.1", "calc", "--prometheus", "x").code == 2
 
 
@@ -399,13 +402,13 @@ def test_a_gateway_shows_its_metrics_to_prometheus(quicdist: Command) -> None:
         address = next(line.split()[-1] for line in process.stderr if "metrics are at" in line)
         with urllib.request.urlopen(address) as answer:
             text = answer.read().decode()
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            urllib.request.urlopen(address.replace("/metrics", "/readyz"))
         assert f'quicdist_registered{{node="{name}"}} 0.0' in text
         port = address.rpartition(":")[2].partition("/")[0]
-        again = quicdist(
-            "gateway", f"{free_port()}@127.0.0.1", "--epmd-port", "0", "--prometheus", port
-        )
+        again = quicdist("gateway", f"{free_port()}@127.0.0.1", "--epmd-port", "0", "--http", port)
         assert again.code == 5
-        assert f"quicdist: --prometheus {port}: Address already in use" in again.err
+        assert f"quicdist: --http {port}: Address already in use" in again.err
         assert end(process).code == 0
 
 
