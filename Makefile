@@ -123,6 +123,7 @@ single-file:
 
 docs: $(BIN)/.docs
 	$(BIN)/python -m sphinx -q -W --keep-going -E -b html docs docs/_build/html
+	$(BIN)/python -m pytest -q tests/docs/test_site.py
 	@echo "docs/_build/html/index.html"
 
 $(BIN)/.docs: $(BIN)/.installed
