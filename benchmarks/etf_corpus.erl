@@ -91,6 +91,7 @@ corpus() ->
         {pids_1000, [[pid(N) || N <- seq(1000)]]},
         {references_1000, [[make_ref() || _ <- seq(1000)]]},
         {atoms_1000, [[binary_to_atom(<<"atom_", (integer_to_binary(N))/binary>>) || N <- seq(1000)]]},
+        {atoms_10000, [[binary_to_atom(<<"atom_", (integer_to_binary(N))/binary>>) || N <- seq(10000)]]},
         {atoms_of_utf8_1000, [[binary_to_atom(<<"π_größe_"/utf8, (integer_to_binary(N))/binary>>) || N <- seq(1000)]]},
         {depth_1000, [lists:foldl(fun(N, Inner) -> {node, N rem 200, [Inner]} end, leaf, seq(500))]}
     ].

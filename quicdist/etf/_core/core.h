@@ -98,7 +98,7 @@ typedef struct {
 } Settings;
 
 /* The bounded caches of earlier terms. Each set replaces its oldest entry. */
-#define ATOM_SETS 512
+#define ATOM_SETS 2048
 #define ATOM_WAYS 8
 #define ATOM_BYTES_KEPT 63
 typedef struct {
