@@ -13,6 +13,7 @@ from quicdist import Node
 from quicdist.gateway import Gateway
 from quicdist.metrics import health
 from quicdist.metrics.health import MAX_CONNECTIONS, MAX_REQUEST, serve_health
+from tests.gateway.test_gateway import gateway_and_beam
 from tests.node import exported
 from tests.node.memory import Hub
 from tests.node.test_hostile import make
@@ -104,6 +105,8 @@ async def test_a_gateway_is_ready_when_its_beam_node_is_registered() -> None:
     async with Gateway(loopback_settings()) as gateway, serve_health(gateway, port=0) as address:
         assert await get(address, "/healthz") == (200, "ok\n")
         assert await get(address, "/readyz") == (503, "the BEAM node is not registered\n")
+    async with gateway_and_beam() as (gateway, _), serve_health(gateway, port=0) as address:
+        assert await get(address, "/readyz") == (200, "ready\n")
 
 
 @pytest.mark.parametrize(

