@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -78,6 +79,19 @@ def test_a_gateway_reports_too(manager: Manager, notified: Command) -> None:
     name = f"{free_port()}@127.0.0.1"
     with notified.started("gateway", name, "--epmd-port", "0") as process:
         assert manager.next() == "READY=1"
+        assert end(process).code == 0
+        assert manager.next() == "STOPPING=1"
+
+
+@pytest.mark.io
+def test_a_relay_reports_and_is_ready(manager: Manager, notified: Command) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with notified.started("relay", address, "--http", "0") as process:
+        assert manager.next() == "READY=1"
+        assert process.stderr is not None
+        url = next(line.split()[-1] for line in process.stderr if "metrics are at" in line)
+        with urllib.request.urlopen(url.replace("/metrics", "/readyz")) as answer:
+            assert answer.read() == b"ready\n"
         assert end(process).code == 0
         assert manager.next() == "STOPPING=1"
 
