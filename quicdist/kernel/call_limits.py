@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 
 from quicdist.errors import ErlangError
@@ -20,7 +20,7 @@ class Limiter:
         """`queue` is the maximum number of waiting calls; None means no maximum."""
         self._free = concurrency
         self._queue = queue
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
 
     @classmethod
     def of(cls, concurrency: int | None, queue: int | None) -> Limiter | None:
@@ -43,19 +43,19 @@ class Limiter:
         if self._queue is not None and len(self._waiting) >= self._queue:
             raise ErlangError(BUSY)
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+        self._waiting[waiter] = None
         try:
             await waiter
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                self._end()  # the turn had been passed to this call
-            else:
-                self._waiting.remove(waiter)
+            # `_end` may have removed the waiter already, and passed the turn to it or not.
+            self._waiting.pop(waiter, None)
+            if not waiter.cancelled():
+                self._end()
             raise
 
     def _end(self) -> None:
         while self._waiting:
-            waiter = self._waiting.popleft()
+            waiter, _ = self._waiting.popitem(last=False)
             if not waiter.done():
                 waiter.set_result(None)
                 return

@@ -53,3 +53,16 @@ async def test_calls_run_in_the_order_of_their_arrival() -> None:
 
     await asyncio.gather(*map(call, range(10)))
     assert order == list(range(10))
+
+
+async def test_a_call_that_is_cancelled_while_a_turn_ends_is_cancelled() -> None:
+    limiter = Limiter(1, None)
+    turn = limiter.turn()
+    await turn.__aenter__()
+    waiting = asyncio.create_task(_begun(limiter))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await turn.__aexit__(None, None, None)  # before the task has handled its cancellation
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await _begun(limiter)
