@@ -258,6 +258,8 @@ class Exports:
         """Calls a function and returns its result unconverted. Raises what the function raises."""
         if exported.is_async or exported.run is Run.INLINE:
             value = exported.begin(args)
+        elif exported.run is Run.PROCESS:
+            value = await self._workers.run(exported.function, exported.converted(args))
         else:
             context = contextvars.copy_context()
             value = await self.in_thread(context.run, exported.begin, args)
@@ -266,10 +268,14 @@ class Exports:
     def in_thread(
         self, function: Callable[..., _Result], /, *args: object
     ) -> asyncio.Future[_Result]:
-        """Calls a function in a thread of the node."""
+        """Calls a function in a thread of the node.
+
+        StopIteration becomes RuntimeError, as in a coroutine. An asyncio future does not accept
+        StopIteration before Python 3.12, so the call would never end.
+        """
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="quicdist")
-        return asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+        return asyncio.get_running_loop().run_in_executor(self._pool, _finished, function, args)
 
     def close(self) -> None:
         """Shuts the threads and worker processes down. They end when their function returns."""
@@ -330,16 +336,16 @@ class _ToAwait:
     awaited: Awaitable[Any]
 
 
-def _in_thread(exported: Exported, args: Sequence[Term]) -> Any:
-    """Calls a function in a thread.
-
-    StopIteration becomes RuntimeError, as in a coroutine. An asyncio future does not accept
-    StopIteration before Python 3.12, so the call would never end.
-    """
+def _finished(function: Callable[..., _Result], args: Sequence[object]) -> _Result:
     try:
-        value = exported.begin(args)
+        return function(*args)
     except StopIteration as error:
-        raise RuntimeError(f"{exported.name} raised StopIteration") from error
+        raise RuntimeError("the function raised StopIteration") from error
+
+
+def _in_thread(exported: Exported, args: Sequence[Term]) -> Any:
+    """Calls an exported function and converts its result."""
+    value = exported.begin(args)
     return _ToAwait(value) if inspect.isawaitable(value) else exported.end(value)
 
 

@@ -67,6 +67,9 @@ _FEATURES_REPLY = Atom("features_reply")
 _SYSTEM_LIMIT = Atom("system_limit")
 _NONEXISTING_NAME = Atom("nonexisting_name")
 
+_MAX_TIMEOUT = 2**32 - 1
+"""The largest timeout of Erlang in milliseconds."""
+
 
 Provided: TypeAlias = Callable[[Atom | None, Sequence[Term]], Awaitable[Term]]
 """A function that takes the calling node (None for this one) and the arguments."""
@@ -542,7 +545,9 @@ class _Asker:
     @classmethod
     def of_spawn(cls, signal: signals.SpawnRequest, args: Term) -> _Asker:
         match signal.mfa, args:
-            case ("quicdist_call", "execute", 5), [*_, int(milliseconds)] if milliseconds >= 0:
+            case ("quicdist_call", "execute", 5), [*_, int(milliseconds)] if (
+                not isinstance(milliseconds, bool) and 0 <= milliseconds <= _MAX_TIMEOUT
+            ):
                 return cls(signal.sender, signal.req_id, milliseconds / 1000)
         return cls(signal.sender, signal.req_id)
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 import multiprocessing
+import os
 import pickle
+import signal
+import threading
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, NoReturn
 
 from quicdist.errors import ErlangExit, ExportError
 from quicdist.etf import Atom
@@ -24,6 +30,7 @@ class WorkerProcesses:
         """`count` is the maximum number of processes; None means one for each processor."""
         self._count = count
         self._pool: ProcessPoolExecutor | None = None
+        self._life: Connection | None = None
 
     async def run(self, function: Callable[..., Any], args: Sequence[Any]) -> Any:
         """Calls a function in a worker and returns its result.
@@ -31,25 +38,30 @@ class WorkerProcesses:
         Raises what the function raises, and ErlangExit `worker_down` if the worker dies. The calls
         of the other workers then fail as well.
         """
+        call = pickle.dumps((function, tuple(args)))
         pool = self._started()
         try:
-            return await asyncio.get_running_loop().run_in_executor(pool, function, *args)
+            outcome = await asyncio.get_running_loop().run_in_executor(pool, _call, call)
         except BrokenProcessPool as error:
             if self._pool is pool:
                 self.close()
             raise ErlangExit(_WORKER_DOWN) from error
+        return pickle.loads(outcome).value()
 
     def close(self) -> None:
-        """Shuts the pool down. Workers end when their function returns."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = None
+        """Ends the workers, also those whose function has not returned."""
+        if self._pool is None or self._life is None:
+            return
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._life.close()
+        self._pool = self._life = None
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
             # A forked worker would share the sockets and locks of the node.
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._count, mp_context=context)
+            watched, self._life = context.Pipe(duplex=False)
+            self._pool = ProcessPoolExecutor(self._count, context, _begin, (watched,))
         return self._pool
 
 
@@ -63,3 +75,65 @@ def check_importable(function: Callable[..., Any]) -> None:
         pickle.dumps(function)
     except Exception as error:
         raise ExportError(f"{function!r} cannot run in another process: {error}") from error
+
+
+# -- in a worker ----------------------------------------------------------------------------------
+
+
+def _begin(watched: Connection) -> None:
+    """Prepares a worker: it ends when the node closes its end of a pipe, or is killed.
+
+    The executor itself waits for running functions, and its workers do not notice that their parent
+    was killed. Ctrl-C stops the node, which then ends its workers.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        watched.poll(None)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="quicdist-end").start()
+
+
+def _call(call: bytes) -> bytes:
+    """Calls a function. Takes and returns pickles.
+
+    The executor ends all workers if it cannot unpickle an argument, a result or an exception.
+    """
+    try:
+        function, args = pickle.loads(call)
+        return pickle.dumps(_Returned(function(*args)))
+    except BaseException as error:
+        raised = _Raised(error, "".join(traceback.format_exception(error)))
+        try:
+            pickled = pickle.dumps(raised)
+            pickle.loads(pickled)
+        except Exception:
+            text = f"{type(error).__name__}: {error} (the exception cannot be pickled)"
+            pickled = pickle.dumps(_Raised(RuntimeError(text), raised.trace))
+        return pickled
+
+
+@dataclass(frozen=True, slots=True)
+class _Returned:
+    """The result of a function."""
+
+    result: Any
+
+    def value(self) -> Any:
+        return self.result
+
+
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    """The exception of a function, and its traceback as text."""
+
+    error: BaseException
+    trace: str
+
+    def value(self) -> NoReturn:
+        raise self.error from _WorkerTraceback(f"\n{self.trace}")
+
+
+class _WorkerTraceback(Exception):
+    """The traceback in the worker, shown as the cause of the exception."""

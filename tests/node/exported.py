@@ -292,3 +292,50 @@ async def slowly_add(one: int, two: int) -> int:
     await asyncio.sleep(0.1)
     closed.append("slowly_add")
     return one + two
+
+
+class Unpicklable(Exception):
+    """An exception whose pickle cannot be read: its arguments differ from those of its type."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+@export(module="py", run=Run.PROCESS)
+def fail_in_process(kind: Atom) -> None:
+    """Raises an exception of a kind that futures or pickle do not handle."""
+    if kind == "unpicklable":
+        raise Unpicklable(1, 2)
+    if kind == "stop_iteration":
+        raise StopIteration
+    if kind == "exit":
+        raise SystemExit(3)
+    raise ValueError("in a worker")
+
+
+@export(module="py", run=Run.PROCESS)
+def wait_in_process() -> None:
+    """Returns after a time that no test waits for."""
+    time.sleep(3600)
+
+
+@export(module="py", run=Run.PROCESS)
+def list_in_process(count: int) -> list[int]:
+    """Returns numbers, and the process id as the last item."""
+    return [*range(count), os.getpid()]
+
+
+streaming: list[int] = []
+"""The number of streams that ran at the same time, each time one began."""
+
+
+@export(module="py", concurrency=1, queue=1)
+async def limited_stream() -> AsyncIterator[int]:
+    """Yields one number while it holds its turn."""
+    streaming.append(1)
+    try:
+        yield len(streaming)
+        assert gate is not None
+        await gate.wait()
+    finally:
+        streaming.pop()

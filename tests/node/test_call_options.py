@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -13,7 +15,9 @@ from quicdist import (
     CallError,
     CallTimeout,
     ExportError,
+    NoConnection,
     Node,
+    NodeLimits,
     Run,
     current_call,
     export,
@@ -143,6 +147,92 @@ async def test_a_worker_that_dies_fails_its_call_only(nodes: tuple[Node, Node]) 
         await one.call(two.name, "py", "die_in_process", timeout=60)
     _, square = await one.call(two.name, "py", "process_of", [3], timeout=60)
     assert square == 9
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("error", "in a worker"),
+        ("unpicklable", "Unpicklable: 1 and 2"),
+        ("stop_iteration", "StopIteration"),
+        ("exit", "SystemExit"),
+    ],
+)
+async def test_an_exception_in_a_worker_fails_only_its_call(
+    nodes: tuple[Node, Node], kind: str, text: str
+) -> None:
+    one, two = nodes
+    before, _ = await one.call(two.name, "py", "process_of", [1], timeout=60)
+    with pytest.raises(CallError, match=text):
+        await one.call(two.name, "py", "fail_in_process", [Atom(kind)], timeout=60)
+    after, _ = await one.call(two.name, "py", "process_of", [1], timeout=60)
+    assert before == after
+
+
+async def test_a_worker_ends_with_its_node(make_node: MakeNode) -> None:
+    async with make_node() as one:
+        async with make_node(exports=[exported], limits=NodeLimits(processes=1)) as two:
+            pid, _ = await one.call(two.name, "py", "process_of", [1], timeout=60)
+            running = one.send_request(two.name, "py", "wait_in_process")
+            await until(
+                lambda: any("mailbox" in str(each) for each in two.system.processes.values())
+            )
+        await until(lambda: not _is_running(pid))
+        with pytest.raises((CallError, NoConnection)):
+            await running.receive_response(60)
+
+
+async def test_a_worker_ends_when_its_node_is_killed(make_node: MakeNode) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _SERVES), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        worker = int(await process.stdout.readline())
+        assert _is_running(worker)
+    finally:
+        process.kill()
+        await process.communicate()
+    await until(lambda: not _is_running(worker))
+
+
+_SERVES = """
+import asyncio
+from quicdist import Node, NodeLimits, Trust
+from tests.node import exported
+async def main():
+    limits = NodeLimits(processes=1)
+    settings = dict(cookie="c", trust=Trust.nothing(), exports=[exported], limits=limits)
+    async with Node("0@127.0.0.1", **settings) as node:
+        pid, _ = await node.call(node.name, "py", "process_of", [1], timeout=None)
+        running = asyncio.ensure_future(node.call(node.name, "py", "wait_in_process", timeout=None))
+        await asyncio.sleep(0)
+        print(pid, flush=True)
+        await running
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def _is_running(pid: int) -> bool:
+    """Returns whether a process runs. A zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("timeout", [-1, 10**400, True])
+async def test_a_timeout_that_erlang_does_not_allow_is_no_deadline(
+    nodes: tuple[Node, Node], timeout: int
+) -> None:
+    one, two = nodes
+    async with one.mailbox() as me:
+        args = [me.alias(), Atom("py"), Atom("who_calls"), [], timeout]
+        await me.spawn_remote(two.name, "quicdist_call", "execute", args, monitor=True)
+        match await me.receive():
+            case ("DOWN", _, "process", _, (_, "return", (_, _, deadline))):
+                assert deadline == "infinity"
 
 
 async def test_what_cannot_run_in_a_process_is_an_error_at_start(make_node: MakeNode) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 
@@ -235,6 +236,69 @@ async def test_an_offer_that_ends_early_is_no_complete_stream(nodes: tuple[Node,
         assert await anext(stream) == 1
     with pytest.raises(CallError, match="shutdown"):
         await anext(stream)
+
+
+async def test_a_function_that_raises_stop_iteration_fails(make_node: MakeNode) -> None:
+    @export(module="odd")
+    def broken() -> object:
+        raise StopIteration
+
+    async with make_node() as one, make_node(exports=[broken]) as two:
+        with pytest.raises(CallError, match="StopIteration"):
+            [item async for item in one.stream(two.name, "odd", "broken", [])]
+
+
+async def test_a_limit_applies_to_streams(nodes: tuple[Node, Node]) -> None:
+    one, two = nodes
+    exported.gate = asyncio.Event()
+    streams = [aiter(one.stream(two.name, "py", "limited_stream", [])) for _ in range(3)]
+    assert await anext(streams[0]) == 1
+    waiting = asyncio.ensure_future(anext(streams[1]))
+    await until(lambda: len(_streams(two)) == 2)
+    with pytest.raises(CallError, match="busy"):
+        await anext(streams[2])
+    exported.gate.set()
+    assert await waiting == 1
+
+
+async def test_a_waiting_stream_leaves_the_queue_when_its_consumer_ends(
+    nodes: tuple[Node, Node],
+) -> None:
+    one, two = nodes
+    exported.gate = asyncio.Event()
+    running = aiter(one.stream(two.name, "py", "limited_stream", []))
+    assert await anext(running) == 1
+    waiting = asyncio.ensure_future(anext(aiter(one.stream(two.name, "py", "limited_stream", []))))
+    await until(lambda: len(_streams(two)) == 2)
+    waiting.cancel()
+    await until(lambda: len(_streams(two)) == 1)
+    exported.gate.set()
+
+
+async def test_a_list_from_a_worker_process_is_a_stream(nodes: tuple[Node, Node]) -> None:
+    one, two = nodes
+    *numbers, pid = [
+        item async for item in one.stream(two.name, "py", "list_in_process", [3], timeout=60)
+    ]
+    assert numbers == [0, 1, 2]
+    assert pid != os.getpid()
+
+
+@pytest.mark.parametrize("count", [True, 0, -1])
+async def test_what_is_not_a_positive_number_is_no_acknowledgement(
+    nodes: tuple[Node, Node], count: int
+) -> None:
+    one, two = nodes
+    async with one.mailbox() as me:
+        tag = me.alias()
+        args = [me.pid, tag, (1, 1000), Atom("py"), Atom("count"), [2]]
+        spawned = await me.spawn_remote(two.name, "quicdist_stream", "start", args, monitor=True)
+        assert await me.receive() == (Atom("quicdist_stream"), tag, Atom("items"), [0])
+        for acknowledged in (count, 1):
+            message = (Atom("quicdist_stream"), tag, Atom("ack"), acknowledged)
+            await me.send(spawned.pid, message)
+        assert await me.receive() == (Atom("quicdist_stream"), tag, Atom("items"), [1])
+        assert (await me.receive())[0] == "DOWN"
 
 
 async def test_a_stream_is_iterated_once(nodes: tuple[Node, Node]) -> None:

@@ -84,7 +84,7 @@ class Start:
                 module,
                 function,
                 called,
-            ] if items > 0 and size > 0:
+            ] if _are_counts(items, size):
                 return cls(consumer, tag, StreamWindow(items, size), module, function, called)
         raise ValueError(f"not the arguments of quicdist_stream:start/6: {format_bounded(args)}")
 
@@ -138,7 +138,7 @@ def from_term(tag: Term, term: Term) -> StreamMessage | None:
     match term:
         case ("quicdist_stream", given, "items", list(items)) if given == tag:
             return Items(items)
-        case ("quicdist_stream", given, "ack", int(count)) if given == tag and count > 0:
+        case ("quicdist_stream", given, "ack", int(count)) if given == tag and _are_counts(count):
             return Ack(count)
         case ("quicdist_stream", given, "cancel") if given == tag:
             return Cancel()
@@ -149,6 +149,11 @@ def from_term(tag: Term, term: Term) -> StreamMessage | None:
             Pid() as consumer,
             Reference() as alias,
             (int(items), int(size)),
-        ) if given == tag and items > 0 and size > 0:
+        ) if given == tag and _are_counts(items, size):
             return Subscribe(consumer, alias, StreamWindow(items, size))
     return None
+
+
+def _are_counts(*numbers: int) -> bool:
+    """Returns whether all are positive integers. The atom `true` is decoded as True."""
+    return all(number > 0 and not isinstance(number, bool) for number in numbers)

@@ -19,6 +19,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,13 +114,21 @@ class Generation:
     """Converts an item to a term."""
     runs_in_thread: bool
     """Whether an iterable that is not async runs in threads of the node."""
+    turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+    """Waits until the limit of the function allows a stream."""
 
     @classmethod
     def of_call(cls, exports: Exports, exported: Exported, args: Sequence[Term]) -> Generation:
         """Of a call of an exported function."""
         what = f"{exported.module}:{exported.name}"
         runs_in_thread = exported.run is Run.THREAD and not exported.is_async
-        return cls(what, lambda: exports.open(exported, args), exported.item, runs_in_thread)
+        return cls(
+            what,
+            lambda: exports.open(exported, args),
+            exported.item,
+            runs_in_thread,
+            exported.turn,
+        )
 
 
 class Producer:
@@ -179,13 +188,14 @@ class Producer:
 
     async def _produce(self, generation: Generation) -> None:
         try:
-            source = await generation.open()
-            if isinstance(source, AsyncIterable):
-                await self._produce_async(generation, source)
-            elif generation.runs_in_thread:
-                await self._produce_in_thread(_ThreadIterator(generation, source))
-            else:
-                await self._produce_inline(generation, _iterator(generation, source))
+            async with generation.turn():
+                source = await generation.open()
+                if isinstance(source, AsyncIterable):
+                    await self._produce_async(generation, source)
+                elif generation.runs_in_thread:
+                    await self._produce_in_thread(_ThreadIterator(generation, source))
+                else:
+                    await self._produce_inline(generation, _iterator(generation, source))
         except SystemExit as error:
             # A stream may end its function, but not the program.
             raise RuntimeError(f"{generation.what} raised {error!r}") from error
