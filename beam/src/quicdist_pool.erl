@@ -41,16 +41,15 @@ call(Pool, Module, Function, Args) ->
 
 -spec call(atom(), module(), atom(), [term()], timeout()) -> term().
 call(Pool, Module, Function, Args, Timeout) ->
-    {Slot, Node} = least_loaded(Pool),
-    _ = ets:update_counter(Pool, Slot, {3, 1}),
+    {Worker, Node} = least_loaded(Pool),
+    count(Pool, Worker, 1),
     Began = erlang:monotonic_time(millisecond),
     try erpc:call(Node, Module, Function, Args, Timeout)
     catch
         error:{erpc, noconnection} ->
-            _ = ets:update_element(Pool, Slot, {2, undefined}),
             exit({worker_down, Node})
     after
-        _ = ets:update_counter(Pool, Slot, {3, -1}),
+        count(Pool, Worker, -1),
         Metadata = #{pool => Pool, node => Node, module => Module, function => Function},
         Duration = erlang:monotonic_time(millisecond) - Began,
         (events(Pool))([quicdist, pool, call], #{duration => Duration}, Metadata)
@@ -63,16 +62,29 @@ events(Pool) ->
 %% The nodes of the workers that are up.
 -spec nodes(atom()) -> [node()].
 nodes(Pool) ->
-    [Node || {_, Node, _} <- ets:tab2list(Pool), Node =/= undefined].
+    [Node || {_, _, Node, _} <- workers(Pool)].
 
 least_loaded(Pool) ->
-    case lists:keysort(3, [Row || {_, Node, _} = Row <- ets:tab2list(Pool), Node =/= undefined]) of
-        [{Slot, Node, _} | _] -> {Slot, Node};
+    case lists:keysort(4, workers(Pool)) of
+        [{Worker, _, Node, _} | _] -> {Worker, Node};
         [] -> exit({no_worker, Pool})
+    end.
+
+%% A worker that has ended keeps its row until it is started again.
+workers(Pool) ->
+    [Row || {Worker, _, _, _} = Row <- ets:tab2list(Pool), is_process_alive(Worker)].
+
+%% The row of a worker that has been replaced does not exist any more.
+count(Pool, Worker, Change) ->
+    try ets:update_counter(Pool, Worker, {4, Change}) of
+        _ -> ok
+    catch
+        error:badarg -> ok
     end.
 
 %% @private
 init(#{name := Name, size := Size, worker := Worker}) ->
+    %% {events, Function}, and a row {Worker, Slot, Node, Calls} for each worker that has been up.
     Name = ets:new(Name, [named_table, public, {write_concurrency, true}]),
     true = ets:insert(Name, {events, maps:get(events, Worker, fun(_, _, _) -> ok end)}),
     Specs = [worker(Name, Slot, Worker) || Slot <- lists:seq(1, Size)],
@@ -87,10 +99,10 @@ worker(Pool, Slot, #{name := Given} = Options) ->
 -spec start_worker(atom(), pos_integer(), quicdist_python:options()) ->
           {ok, pid()} | {error, term()}.
 start_worker(Pool, Slot, Options) ->
-    true = ets:insert(Pool, {Slot, undefined, 0}),
+    true = ets:match_delete(Pool, {'_', Slot, '_', '_'}),
     case quicdist_python:start_link(Options) of
         {ok, Python} ->
-            true = ets:insert(Pool, {Slot, quicdist_python:node_name(Python), 0}),
+            true = ets:insert(Pool, {Python, Slot, quicdist_python:node_name(Python), 0}),
             {ok, Python};
         Error ->
             Error

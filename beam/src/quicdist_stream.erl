@@ -187,7 +187,7 @@ start(Consumer, Tag, Window, Module, Function, Args) ->
 offer(Items) ->
     Tag = make_ref(),
     Owner = self(),
-    Producer = spawn(fun() -> wait_for_consumer(Owner, Tag, Items) end),
+    Producer = spawn(fun() -> wait_for_consumer(erlang:monitor(process, Owner), Tag, Items) end),
     {?MODULE, Producer, Tag}.
 
 %% Ends the producer of an offer.
@@ -196,8 +196,7 @@ withdraw({?MODULE, Producer, _}) ->
     exit(Producer, shutdown),
     ok.
 
-wait_for_consumer(Owner, Tag, Items) ->
-    Monitor = erlang:monitor(process, Owner),
+wait_for_consumer(Monitor, Tag, Items) ->
     receive
         {?MODULE, Tag, subscribe, Consumer, Alias, Window} ->
             erlang:demonitor(Monitor, [flush]),
@@ -205,7 +204,9 @@ wait_for_consumer(Owner, Tag, Items) ->
         {?MODULE, Tag, cancel} ->
             ok;
         {'DOWN', Monitor, process, _, _} ->
-            exit(shutdown)
+            exit(shutdown);
+        _ ->
+            wait_for_consumer(Monitor, Tag, Items)
     end.
 
 %% The worker runs the generator and passes items to this process, which sends all that have arrived

@@ -93,6 +93,26 @@ defmodule Quicdist.PythonTest do
              Quicdist.Python.start_link(name: "0@127.0.0.1", modules: ["a.py"], venv: "/nowhere")
   end
 
+  test "a worker that is killed with running calls is replaced by one without calls" do
+    {_, worker} = python()
+    start_supervised!({Quicdist.Pool, name: :killed, size: 1, worker: worker})
+
+    running =
+      for _ <- 1..3 do
+        Task.async(fn -> catch_exit(Quicdist.Pool.call(:killed, :served, :slow, [60], 60_000)) end)
+      end
+
+    until(fn -> match?([3], calls_of(:killed)) end)
+    assert {:worker_down, _} = catch_exit(Quicdist.Pool.call(:killed, :served, :crash, []))
+    for {:worker_down, _} <- Task.await_many(running, 60_000), do: :ok
+    until(fn -> length(Quicdist.Pool.nodes(:killed)) == 1 end)
+    assert Quicdist.Pool.call(:killed, :served, :add, [1, 2]) == 3
+    assert calls_of(:killed) == [0]
+    assert length(Quicdist.Pool.nodes(:killed)) == 1
+  end
+
+  defp calls_of(pool), do: for({_, _, _, calls} <- :ets.tab2list(pool), do: calls)
+
   test "a pool calls the worker with the fewest running calls" do
     {_, worker} = python()
     test = self()
