@@ -14,11 +14,12 @@ import pytest_asyncio
 
 from quicdist import CallError, NoConnection, Node, StreamWindow, export, open_stream
 from quicdist.etf import Atom, Term
+from quicdist.kernel.streams.consumer import Consumer
 from tests.node import exported
 from tests.node.conftest import COOKIE, Beam, MakeNode
 from tests.support.erlang import Erlang
 from tests.support.gatewayed import GatewayThread, gatewayed_erl
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import PATIENCE, settled, until
 
 pytestmark = pytest.mark.erlang
 
@@ -121,6 +122,24 @@ async def test_a_python_error_ends_the_stream_in_erlang(node: Node, beam: Beam) 
 async def test_python_takes_the_items_of_an_erlang_list(node: Node, beam: Beam) -> None:
     stream = node.stream(beam.name, "lists", "seq", [1, 20_000])
     assert [item async for item in stream] == list(range(1, 20_001))
+
+
+async def test_python_takes_two_streams_of_items_that_grow_when_decoded(
+    node: Node, beam: Beam
+) -> None:
+    """A stream whose items wait for those of another one does not pause the connection."""
+    streams = [
+        aiter(node.stream(beam.name, "lists", "duplicate", [100, [[]] * 20_000])) for _ in range(2)
+    ]
+    first = await anext(streams[0])
+    await settled(lambda: sum(each.level.size for each in _consumers(node)))
+    async with asyncio.timeout(PATIENCE):
+        assert await anext(streams[1]) == first == [[]] * 20_000
+        assert await node.call(beam.name, "erlang", "node", []) == beam.name
+
+
+def _consumers(node: Node) -> list[Consumer]:
+    return [each for each in node.system.processes.values() if isinstance(each, Consumer)]
 
 
 async def test_python_cancels_an_endless_erlang_generator(node: Node, beam: Beam) -> None:

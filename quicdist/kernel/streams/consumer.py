@@ -31,9 +31,14 @@ from quicdist.runtime.process_table import ProcessTable
 
 _FLOW_CONTROL = Atom("flow_control")
 
-_HELD = 4
-"""The size of received items as a multiple of the window, above which the connection is paused. The
-producer measures items by their external size, the consumer by their memory."""
+HELD = 80
+"""The size of received items as a multiple of the window, above which the connection is paused.
+
+A producer of a BEAM node measures items by their external size, the consumer by their memory, which
+is up to 80 times as large (a list of empty lists). Only a producer that ignores the window exceeds
+this: if the connection were paused otherwise, the loop might wait for another stream, or for an
+answer, that could not arrive.
+"""
 
 
 class Origin(ABC):
@@ -98,8 +103,8 @@ class Consumer(Process):
     """The process of a stream. It holds the items that were received and not taken."""
 
     def __init__(self, system: ProcessTable, origin: Origin, size: StreamWindow) -> None:
-        most = _HELD * size.bytes
-        super().__init__(system, Backpressure(origin.what, most // 2, most, 4 * most))
+        most = HELD * size.bytes
+        super().__init__(system, Backpressure(origin.what, most // 2, most, 2 * most))
         self.tag = self.alias()
         self._origin = origin
         self._size = size
