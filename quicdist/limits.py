@@ -319,7 +319,8 @@ class NodeLimits:
 
     calls_at_once: int = 1000
     """Maximum number of running calls of exported functions per peer. Above this number the node
-    stops reading from the peer."""
+    stops reading from the peer. Also the maximum number of its streams: a further one fails with
+    `system_limit`."""
 
     threads: int = 16
     """Maximum number of synchronous exported functions that run at once. Further calls wait for a

@@ -100,6 +100,9 @@ class RpcServer:
         self._rates = None if calls_per_second is None else RateLimits(calls_per_second)
         self._audit = audit
         self._running: dict[Source, Backpressure] = {}
+        self._streaming: dict[Source, Backpressure] = {}
+        """The streams of a peer. Too many are refused: a peer that is paused could not acknowledge
+        items, and none of its streams would end."""
         self._provided: dict[tuple[str, str, int], Provided] = {}
         system.handlers[signals.SpawnRequest] = self._on_spawn_request
         system.register(REX, SystemProcess(system, self._on_rex))
@@ -124,6 +127,7 @@ class RpcServer:
         before: Callable[[Mailbox], None] | None = None,
         call: _Call | None = None,
         asker: _Asker,
+        levels: dict[Source, Backpressure] | None = None,
     ) -> None:
         """Starts a process for one call.
 
@@ -136,16 +140,18 @@ class RpcServer:
         monitor = asker.monitor
         if monitor is not None and monitor.node is not node:
             monitor = None
-        level = self._running.get(source)
+        if levels is None:
+            levels = self._running
+        level = levels.get(source)
         if level is None:
             most = self._calls_at_once
             owner = "a peer's calls of exported functions"
-            level = self._running[source] = Backpressure(owner, most // 2, most, 4 * most, "calls")
+            level = levels[source] = Backpressure(owner, most // 2, most, 4 * most, "calls")
 
         def over(me: Mailbox) -> None:
             level.take(1)
-            if not level.size and self._running.get(source) is level:
-                del self._running[source]
+            if not level.size and levels.get(source) is level:
+                del levels[source]
             if call is not None and not call.is_answered:
                 call.fail(me.exit_reason)
             if monitor is not None:
@@ -206,7 +212,8 @@ class RpcServer:
     @property
     def running(self) -> int:
         """The number of calls of exported functions that have not ended."""
-        return sum(level.size for level in self._running.values())
+        levels = (*self._running.values(), *self._streaming.values())
+        return sum(level.size for level in levels)
 
     async def _apply(
         self, source: Source, module: Term, name: Term, args: Term, run: RunExported | None = None
@@ -297,13 +304,17 @@ class RpcServer:
             self._system.emit_if_connected(caller.node, me.pid, answer)
 
         asker = _Asker.of_spawn(signal, args)
+        stream = self._stream_main(source, signal.mfa, args)
+        if stream is not None and self._has_all_streams(source):
+            refusal = signals.SpawnReply(signal.req_id, caller, 0, _SYSTEM_LIMIT)
+            self._system.emit_if_connected(caller.node, caller, refusal)
+            return
         main = (
-            self._erpc_main(source, signal.mfa, args)
-            or self._stream_main(source, signal.mfa, args)
-            or self._main(source, signal, args)
+            stream or self._erpc_main(source, signal.mfa, args) or self._main(source, signal, args)
         )
+        levels = self._running if stream is None else self._streaming
         try:
-            self._start(source, main, before=before, asker=asker)
+            self._start(source, main, before=before, asker=asker, levels=levels)
         except Exception:
             extra = {"event": "spawn_failed", "node": str(self._system.name)}
             logger.exception("starting a process for %s failed", caller, extra=extra)
@@ -388,6 +399,11 @@ class RpcServer:
                 raise ErlangExit((_UNDEF, [error.frame])) from None
 
         return produce
+
+    def _has_all_streams(self, source: Source) -> bool:
+        """Returns whether a peer has as many streams as it may have at a time."""
+        level = self._streaming.get(source)
+        return source is not HERE and level is not None and level.size >= level.high
 
     def _may_consume(self, source: Source, start: streams.Start) -> bool:
         """Returns whether a stream may have this consumer: a process of the caller's node.

@@ -17,6 +17,7 @@ from quicdist import (
     Mailbox,
     NoConnection,
     Node,
+    NodeLimits,
     SpawnError,
     StreamWindow,
     export,
@@ -259,6 +260,21 @@ async def test_a_limit_applies_to_streams(nodes: tuple[Node, Node]) -> None:
         await anext(streams[2])
     exported.gate.set()
     assert await waiting == 1
+
+
+async def test_too_many_streams_of_a_peer_are_refused_and_the_others_go_on(
+    make_node: MakeNode,
+) -> None:
+    limits = NodeLimits(calls_at_once=2)
+    async with make_node() as one, make_node(exports=[exported], limits=limits) as two:
+        streams = [aiter(one.stream(two.name, "py", "count", [10_000])) for _ in range(2)]
+        for stream in streams:
+            assert await anext(stream) == 0
+        with pytest.raises(SpawnError, match="system_limit"):
+            [item async for item in one.stream(two.name, "py", "count", [1])]
+        for stream in streams:
+            assert len([item async for item in stream]) == 9_999
+        assert [item async for item in one.stream(two.name, "py", "count", [1])] == [0]
 
 
 async def test_a_waiting_stream_leaves_the_queue_when_its_consumer_ends(
