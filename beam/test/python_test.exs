@@ -83,7 +83,7 @@ defmodule Quicdist.PythonTest do
   test "a module that cannot be imported is an error with the reason" do
     {_, options} = python(modules: ["missing.py"], id: :missing)
     Process.flag(:trap_exit, true)
-    assert {:error, {:exited, 2, lines}} = Quicdist.Python.start_link(Keyword.put(options, :modules, ["missing.py"]))
+    assert {:error, {:exited, 5, lines}} = Quicdist.Python.start_link(Keyword.put(options, :modules, ["missing.py"]))
     assert Enum.any?(lines, &(&1 =~ "missing.py"))
   end
 
