@@ -2,9 +2,9 @@
 
     python -m benchmarks.sides.quicdist_side SETTINGS [NAME]
 
-SETTINGS are the settings of `Quic` as JSON, or of `Tcp` if they contain `epmd_port`. `mutual` makes
-both nodes present certificates, with trust on first use; otherwise nothing is verified. With the NAME
-of the other node the process is the driver.
+SETTINGS are the settings of `Quic` as JSON, or of `Tcp` if they contain `epmd_port`. With `mutual`
+both nodes present certificates, with trust on first use; otherwise nothing is verified. With the
+NAME of the other node the process is the driver.
 """
 
 from __future__ import annotations

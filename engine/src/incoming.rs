@@ -92,7 +92,12 @@ impl Incoming {
         arrivals
     }
 
-    fn read_stream(&mut self, connection: &mut Connection, stream: u64, arrivals: &mut Vec<Arrival>) {
+    fn read_stream(
+        &mut self,
+        connection: &mut Connection,
+        stream: u64,
+        arrivals: &mut Vec<Arrival>,
+    ) {
         let mut room = self.limit.saturating_sub(self.received) as usize;
         if room == 0 {
             self.held.push(stream);

@@ -8,8 +8,8 @@ use bytes::{Bytes, BytesMut};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionHandle, ConnectionId, DatagramEvent, Dir, Endpoint, EndpointConfig,
-    Event, ServerConfig, Side, StreamEvent, Transmit, VarInt,
+    ClientConfig, Connection, ConnectionHandle, ConnectionId, DatagramEvent, Dir, Endpoint,
+    EndpointConfig, Event, ServerConfig, Side, StreamEvent, Transmit, VarInt,
 };
 
 use crate::address::{Path, Paths};
@@ -32,9 +32,17 @@ const MOST_SEGMENTS: usize = 64;
 
 /// How a connection begins.
 pub enum Start {
-    Dialer { config: tls::ClientConfig, host: String, original: Vec<u8> },
+    Dialer {
+        config: tls::ClientConfig,
+        host: String,
+        original: Vec<u8>,
+    },
     /// `is_checked`: the original destination connection ID is from a token that was checked.
-    Listener { config: Arc<tls::ServerConfig>, original: Vec<u8>, is_checked: bool },
+    Listener {
+        config: Arc<tls::ServerConfig>,
+        original: Vec<u8>,
+        is_checked: bool,
+    },
 }
 
 /// What happened, in order.
@@ -247,7 +255,8 @@ impl Live {
             self.budget.last = datagram.len() as u64;
             self.receive_one(BytesMut::from(datagram));
             self.control.lock().unwrap().settle(self.now);
-            if !self.budget.is_settled(self.active.as_ref().map(|(_, quic)| quic.remote_address())) {
+            if !self.budget.is_settled(self.active.as_ref().map(|(_, quic)| quic.remote_address()))
+            {
                 self.pump();
                 self.look_at_path();
             }
@@ -287,7 +296,9 @@ impl Live {
     }
 
     fn prepare_listener(&mut self, path: &Path) {
-        let Some(Start::Listener { config, original, is_checked }) = self.start.take() else { return };
+        let Some(Start::Listener { config, original, is_checked }) = self.start.take() else {
+            return;
+        };
         let transport = self.transport(&path.remote, &original, false);
         if is_checked {
             let checked = Checked { remote: path.remote, original };

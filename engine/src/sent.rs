@@ -139,9 +139,9 @@ fn varint(frames: &mut &[u8]) -> Option<u64> {
     let first = *frames.first()?;
     let length = 1 << (first >> 6);
     let bytes = frames.get(..length)?;
-    let value = bytes[1..].iter().fold(u64::from(first & 0x3f), |value, byte| {
-        value << 8 | u64::from(*byte)
-    });
+    let value = bytes[1..]
+        .iter()
+        .fold(u64::from(first & 0x3f), |value, byte| value << 8 | u64::from(*byte));
     frames.advance(length);
     Some(value)
 }

@@ -453,8 +453,7 @@ impl Bbr {
     }
 
     fn begin_yield(&mut self) {
-        let recent =
-            if self.recent.value == 0.0 { f64::INFINITY } else { self.recent.value };
+        let recent = if self.recent.value == 0.0 { f64::INFINITY } else { self.recent.value };
         let measured = recent.min(self.bandwidths.value);
         let bound = self.bounds.bandwidth;
         self.yielded = Some(Yield { queue: self.queue, bandwidth: measured, bound });

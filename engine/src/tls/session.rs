@@ -3,9 +3,7 @@
 use std::any::Any;
 use std::io::Cursor;
 
-use quinn_proto::crypto::{
-    self, ExportKeyingMaterialError, HeaderKey, KeyPair, Keys, PacketKey,
-};
+use quinn_proto::crypto::{self, ExportKeyingMaterialError, HeaderKey, KeyPair, Keys, PacketKey};
 use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{Connection as Quic, ConnectionId, Side, TransportError, TransportErrorCode};
 use ring::aead;
@@ -236,9 +234,7 @@ mod tests {
     fn the_retry_packet_of_rfc_9001_is_valid() {
         // Appendix A.4.
         let id = ConnectionId::new(&[0x83, 0x94, 0xc8, 0xf0, 0x3e, 0x51, 0x57, 0x08]);
-        let header = [
-            0xff, 0, 0, 0, 1, 0, 0x08, 0xf0, 0x67, 0xa5, 0x50, 0x2a, 0x42, 0x62, 0xb5,
-        ];
+        let header = [0xff, 0, 0, 0, 1, 0, 0x08, 0xf0, 0x67, 0xa5, 0x50, 0x2a, 0x42, 0x62, 0xb5];
         let mut payload = b"token".to_vec();
         payload.extend([
             0x04, 0xa2, 0x65, 0xba, 0x2e, 0xff, 0x4d, 0x82, 0x90, 0x58, 0xfb, 0x3f, 0x0f, 0x24,

@@ -62,8 +62,10 @@ _CRYPTO_ERROR = range(0x100, 0x200)
 
 
 def describe(*, is_application: bool, code: int, reason: str) -> str:
-    """Returns the text of a close. The peer may not be authenticated, and the text is logged:
-    characters that are not printable are replaced.
+    """Returns the text of a close.
+
+    The peer may not be authenticated, and the text is logged: characters that are not printable
+    are replaced.
     """
     if is_application:
         name = f"application close {code}"

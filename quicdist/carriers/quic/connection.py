@@ -517,7 +517,7 @@ class QuicConnection:
                 return
             # On an established connection, this is the same as a lost datagram.
         self._engine.drain(self)
-        if self._incoming:  # the engine qh3 keeps data until it is requested
+        if self._incoming:  # an engine may keep data until it is granted
             self._loop.call_soon(self._deliver)
         acknowledged = self._engine.acknowledged()
         if acknowledged != self._bytes_acknowledged:

@@ -526,8 +526,10 @@ class Endpoint:
         now: float,
         touched: dict[QuicConnection, None],
     ) -> None:
-        """Routes each datagram of a batch by its own connection ID: the kernel joins datagrams by
-        their addresses. Those in a row for one connection stay together.
+        """Routes each datagram of a batch by its own connection ID.
+
+        The kernel joins datagrams by their addresses. Those in a row for one connection stay
+        together.
         """
         start = 0
         mark = _mark(data, 0)

@@ -14,8 +14,6 @@ CIPHER_SUITES: Mapping[str, int] = {
 
 _GROUPS: Mapping[str, int] = {"secp256r1": 0x17, "secp384r1": 0x18, "x25519": 0x1D}
 
-_POST_QUANTUM, _HAS_IT = "X25519MLKEM768", "qh3"
-
 KEY_EXCHANGES: Mapping[str, Mapping[str, int]] = {
     "auto": _GROUPS,
     "native": _GROUPS,
@@ -39,7 +37,6 @@ def check(engine: str, cipher_suites: Sequence[str], key_exchanges: Sequence[str
 def _check(kind: str, names: Sequence[str], known: Mapping[str, int], engine: str) -> None:
     for name in names:
         if name not in known:
-            hint = f"; two nodes with the engine {_HAS_IT} use it" if name == _POST_QUANTUM else ""
             raise ValueError(
-                f"{kind} {name!r}: the engine {engine} only supports {', '.join(known)}{hint}"
+                f"{kind} {name!r}: the engine {engine} only supports {', '.join(known)}"
             )

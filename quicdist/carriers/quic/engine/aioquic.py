@@ -324,8 +324,9 @@ class AioquicConnection:
                 sink.connection_id_retired(event.connection_id)
 
     def _is_accepted(self) -> bool:
-        """Asks the judge. Nothing was sent since TLS is complete: the peer of a server does not
-        know that yet.
+        """Asks the judge.
+
+        Nothing was sent since TLS is complete: the peer of a server does not know that yet.
         """
         alert = self.judge(self.certificates)
         if alert is None:

@@ -87,6 +87,7 @@ class NativeConnection:
 
     @property
     def judge(self) -> Judge:
+        """Decides on the peer's certificates."""
         return self._court.judge
 
     @judge.setter
@@ -94,6 +95,7 @@ class NativeConnection:
         self._court.judge = judge
 
     def connect(self, path: Path, now: float) -> None:
+        """Starts the handshake."""
         self._is_proved = True
         self._take_path(path)
         try:
@@ -110,6 +112,7 @@ class NativeConnection:
             self._origin = address
 
     def receive(self, data: bytes, size: int, path: Path, now: float) -> None:
+        """Processes a batch of datagrams."""
         try:
             if path != self._path:
                 if not self._is_proved and self._origin not in (None, path[0]):
@@ -120,6 +123,7 @@ class NativeConnection:
             raise EngineError(str(error)) from error
 
     def drain(self, sink: EngineSink) -> None:
+        """Reports the events since the last call."""
         for kind, stream, value in self._core.drain():
             if kind == _DATA:
                 sink.stream_data(stream, value)
@@ -134,18 +138,22 @@ class NativeConnection:
 
     @property
     def is_started(self) -> bool:
+        """Whether the first datagram has begun a connection."""
         return self._core.is_started
 
     @property
     def certificates(self) -> Certificates:
+        """The certificates of the peer. TLS has verified only that it has the key."""
         return _certificates(self._core.certificates())
 
     @property
     def is_confirmed(self) -> bool:
+        """Whether HANDSHAKE_DONE was received; for a listener, whether TLS is complete."""
         return self._core.is_confirmed
 
     @property
     def closed(self) -> Closed | None:
+        """How the connection ended."""
         if self._closed is None:
             ending = self._core.closed
             if ending is not None:
@@ -156,22 +164,27 @@ class NativeConnection:
 
     @property
     def path(self) -> Path:
+        """The path in use."""
         if len(self._paths) == 1:
             return self._path
         return self._paths.get(self._core.path, self._path)
 
     @property
     def allowance(self) -> float:
+        """Bytes that may be sent before the address is validated."""
         return self._core.allowance
 
     @property
     def cipher(self) -> str:
+        """IANA name of the cipher suite."""
         return self._core.cipher
 
     def export(self, label: bytes, length: int) -> bytes:
+        """Returns a TLS exporter value."""
         return self._core.export(label, length)
 
     def write(self, stream: int, parts: Sequence[Buffer]) -> None:
+        """Queues data. A memoryview is copied."""
         plain = [part if isinstance(part, (bytes, bytearray)) else bytes(part) for part in parts]
         try:
             self._core.write(stream, plain)
@@ -179,15 +192,19 @@ class NativeConnection:
             raise EngineError(f"stream {stream}: {error}") from error
 
     def refuse(self, stream: int, error_code: int) -> None:
+        """Rejects a stream; data that still arrives is discarded."""
         self._core.refuse(stream, error_code)
 
     def send_whole(self, whole: bool) -> None:
+        """Sends each piece of data in a packet of its own while `whole` is set."""
         self._core.send_whole(whole)
 
     def peer_proved(self) -> None:
+        """Allows the peer to migrate."""
         self._is_proved = True
 
     def transmit(self, now: float) -> Sequence[Batch]:
+        """Returns the datagrams to send."""
         try:
             found = self._core.transmit(now, BURST)
         except RuntimeError as error:
@@ -197,43 +214,56 @@ class NativeConnection:
 
     @property
     def has_more(self) -> bool:
+        """Whether `transmit` returned all datagrams that it may."""
         return self._core.has_more
 
     @property
     def datagram_size(self) -> int:
+        """The result of path MTU discovery."""
         return self._core.datagram_size
 
     def timer(self) -> float | None:
+        """Returns when to call `handle_timer`."""
         return self._core.timer()
 
     def handle_timer(self, now: float) -> None:
+        """Runs loss detection, pacing and the idle timeout."""
         self._core.handle_timer(now)
 
     def acknowledged(self) -> int:
+        """Returns the acknowledged bytes, in pieces of at most 16 KiB."""
         return self._core.acknowledged()
 
     def sent(self) -> int:
+        """Returns the bytes that were sent at least once."""
         return self._core.sent()
 
     def pacing_rate(self) -> float:
+        """Returns the rate of the congestion controller."""
         return self._core.pacing_rate()
 
     def received(self) -> int:
+        """Returns the bytes that were read."""
         return self._core.received()
 
     def grant(self, credit: int) -> None:
+        """Lets the peer send `credit` bytes beyond `received`."""
         self._core.grant(credit)
 
     def ping(self) -> None:
+        """Queues a PING frame."""
         self._core.ping()
 
     def is_reset(self, data: bytes, now: float) -> bool:
+        """Whether the engine recognizes the datagram as a stateless reset."""
         return self._core.is_reset(data, now)
 
     def renew_id(self) -> None:
+        """Switches to another connection ID of the peer."""
         self._core.renew_id()
 
     def move(self, now: float) -> None:
+        """Switches to another connection ID and begins anew on the path."""
         self._core.migrate(now)
 
     def path_changed(self, now: float) -> None:
@@ -241,26 +271,33 @@ class NativeConnection:
         self._core.migrate(now)
 
     def close(self, error_code: int, reason: str) -> None:
+        """Sends CONNECTION_CLOSE of the application."""
         self._core.close(error_code, reason.encode())
 
     def idle_timeout(self) -> float:
+        """Returns the minimum of the values of both peers."""
         theirs = self._core.peer_idle_timeout / 1000
         return min(theirs, self._idle_timeout) if theirs else self._idle_timeout
 
     def probe_timeout(self) -> float:
+        """Returns an estimate from the round trip."""
         round_trip = self._core.round_trip()
         return _FIRST_PROBE_TIMEOUT if round_trip is None else 3 * round_trip + _MAX_ACK_DELAY
 
     def round_trip(self) -> float | None:
+        """Returns the smoothed round trip, once measured."""
         return self._core.round_trip()
 
     def least_round_trip(self) -> float:
+        """Returns the minimum round trip."""
         return self._core.least_round_trip()
 
     def datagrams_lost(self) -> int:
+        """Returns the packets declared lost, without path MTU probes."""
         return self._core.datagrams_lost()
 
     def release(self) -> None:
+        """Frees the connection."""
         self._core.release()
         self._court.judge = accept_nobody
 
@@ -306,12 +343,14 @@ class NativeEngine:
         return self._qlog.file(connection_id, is_client=is_client).append
 
     def dialer(self, host: str, alpns: Sequence[str]) -> NativeConnection:
+        """Creates a client connection."""
         court = _Court()
         window = self._settings.first_window(is_listener=False)
         core = self._core.dialer(host, list(alpns), court, window)
         return NativeConnection(core, court, self._settings.limits.idle_timeout)
 
     def listener(self, opening: Opening) -> NativeConnection:
+        """Creates a server connection."""
         court = _Court()
         is_checked = opening.retry_id is not None
         window = self._settings.first_window(is_listener=True)
