@@ -1,9 +1,35 @@
 """The native QUIC engine of quicdist. See quicdist.carriers.quic.engine for what the calls mean."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 __version__: str
+
+_State: TypeAlias = tuple[float, float, float, float, float, float, bool]
+
+class ControllerModel:
+    """A congestion controller, for tests."""
+
+    def __new__(cls, algorithm: str, datagram_size: float, chance: float) -> ControllerModel: ...
+    @property
+    def window(self) -> float: ...
+    @property
+    def pacing_rate(self) -> float: ...
+    def set_datagram_size(self, size: float) -> None: ...
+    def on_sent(self, now: float, in_flight: float, size: float) -> _State: ...
+    def on_app_limited(self, in_flight: float) -> None: ...
+    def on_persistent_congestion(self) -> None: ...
+    def on_ack(
+        self,
+        now: float,
+        acknowledged: float,
+        lost: float,
+        in_flight: float,
+        newest: _State | None,
+        newest_lost: _State | None,
+        rtt: float | None,
+        ecn_ce: float,
+    ) -> None: ...
 
 class Engine:
     """The settings of one endpoint."""

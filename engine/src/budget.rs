@@ -1,26 +1,47 @@
 //! The bytes that may be sent to an address that is not validated (RFC 9000, 8.1 and 9.3).
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 /// For the current path of a listener.
 #[derive(Default)]
 pub struct Budget {
     remote: Option<SocketAddr>,
     is_validated: bool,
+    /// The last address that was validated: quinn-proto returns to it if the next one is not.
+    validated: Option<SocketAddr>,
     /// PATH_RESPONSE frames when the path changed.
     responses: u64,
     pub received: u64,
-    pub sent: u64,
+    sent: u64,
     /// Size of the last datagram.
     pub last: u64,
+    /// Bytes that may be sent beyond the limit: quinn-proto sends a PATH_CHALLENGE frame in a datagram
+    /// of 1200 bytes only, and a datagram of a dialer that has moved is often small.
+    grace: u64,
+    grace_at: Option<Instant>,
 }
+
+/// Bytes of a datagram with a PATH_CHALLENGE frame (RFC 9000, 8.2.1).
+const CHALLENGE: u64 = 1_200;
+
+/// Between two challenges that exceed the limit.
+const GRACE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Budget {
     pub fn left(&self) -> f64 {
         if self.is_validated {
             return f64::INFINITY;
         }
-        (3 * self.received).saturating_sub(self.sent) as f64
+        (3 * self.received + self.grace).saturating_sub(self.sent) as f64
+    }
+
+    /// A datagram leaves.
+    pub fn on_sent(&mut self, destination: SocketAddr, size: usize) {
+        // quinn-proto also challenges the former address.
+        if self.remote.is_none_or(|remote| remote == destination) {
+            self.sent += size as u64;
+        }
     }
 
     /// Whether `look` has nothing to find out.
@@ -29,12 +50,11 @@ impl Budget {
     }
 
     /// `responses` counts the PATH_RESPONSE frames of the peer.
-    pub fn look(&mut self, remote: SocketAddr, responses: u64, is_connected: bool) {
+    pub fn look(&mut self, remote: SocketAddr, responses: u64, is_connected: bool, now: Instant) {
         match self.remote {
             None => self.remote = Some(remote),
             Some(known) if known != remote => {
-                let received = self.last;
-                *self = Self { remote: Some(remote), responses, received, ..Self::default() };
+                self.restart(remote, responses, now);
                 return;
             }
             Some(_) => {}
@@ -42,6 +62,27 @@ impl Budget {
         // The first address is validated by the handshake.
         let is_first = self.responses == 0 && is_connected;
         self.is_validated |= is_first || responses > self.responses;
+        if self.is_validated {
+            self.validated = Some(remote);
+        }
+    }
+}
+
+impl Budget {
+    fn restart(&mut self, remote: SocketAddr, responses: u64, now: Instant) {
+        let is_graced =
+            self.grace_at.is_none_or(|at| now.saturating_duration_since(at) >= GRACE_INTERVAL);
+        *self = Self {
+            remote: Some(remote),
+            is_validated: self.validated == Some(remote),
+            validated: self.validated,
+            responses,
+            received: self.last,
+            sent: 0,
+            last: self.last,
+            grace: if is_graced { CHALLENGE } else { 0 },
+            grace_at: if is_graced { Some(now) } else { self.grace_at },
+        };
     }
 }
 
@@ -56,23 +97,31 @@ mod tests {
     #[test]
     fn a_path_is_bounded_until_it_is_validated() {
         let mut budget = Budget { received: 1_200, last: 1_200, ..Budget::default() };
-        budget.look(address(1), 0, false);
+        let now = Instant::now();
+        budget.look(address(1), 0, false, now);
         budget.sent = 3_000;
         assert_eq!(budget.left(), 600.0);
-        budget.look(address(1), 0, true);
+        budget.look(address(1), 0, true, now);
         assert!(budget.left().is_infinite());
     }
 
     #[test]
     fn a_new_address_has_a_budget_of_its_own() {
         let mut budget = Budget::default();
-        budget.look(address(1), 0, true);
+        let now = Instant::now();
+        budget.look(address(1), 0, true, now);
         budget.last = 50;
-        budget.look(address(2), 1, true);
-        assert_eq!(budget.left(), 150.0);
-        budget.look(address(2), 1, true);
-        assert_eq!(budget.left(), 150.0);
-        budget.look(address(2), 2, true);
+        budget.look(address(2), 1, true, now);
+        assert_eq!(budget.left(), 1_350.0);
+        budget.look(address(2), 1, true, now);
+        assert_eq!(budget.left(), 1_350.0);
+        budget.look(address(2), 2, true, now);
         assert!(budget.left().is_infinite());
+        budget.look(address(3), 2, true, now);
+        assert_eq!(budget.left(), 150.0, "one challenge a second may exceed the limit");
+        budget.on_sent(address(2), 100);
+        assert_eq!(budget.left(), 150.0, "what goes elsewhere does not count");
+        budget.look(address(2), 2, true, now);
+        assert!(budget.left().is_infinite(), "it was validated before");
     }
 }

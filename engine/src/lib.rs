@@ -15,6 +15,7 @@ mod guard;
 mod ids;
 mod incoming;
 mod live;
+mod model;
 mod outgoing;
 mod qlog;
 mod retry;
@@ -30,5 +31,6 @@ fn quicdist_engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<engine::Engine>()?;
     module.add_class::<connection::Connection>()?;
+    module.add_class::<model::ControllerModel>()?;
     Ok(())
 }

@@ -23,7 +23,7 @@ use crate::outgoing::{Outgoing, stream_id};
 use crate::qlog;
 use crate::retry::{Checked, TokenKey};
 use crate::sent::SharedSent;
-use crate::settings::Settings;
+use crate::settings::{BASE, Settings};
 use crate::tls;
 
 /// The kernel takes no more in one call (udp(7), UDP_SEGMENT).
@@ -201,7 +201,8 @@ impl Live {
             return;
         }
         let responses = connection.stats().frame_rx.path_response;
-        self.budget.look(connection.remote_address(), responses, self.is_connected);
+        let remote = connection.remote_address();
+        self.budget.look(remote, responses, self.is_connected, self.now);
     }
 
     // -- in --
@@ -454,7 +455,7 @@ impl Live {
             at += std::time::Duration::from_nanos(1);
             let size = transmit.segment_size.unwrap_or(transmit.size);
             count += transmit.size.div_ceil(size);
-            self.budget.sent += transmit.size as u64;
+            self.budget.on_sent(transmit.destination, transmit.size);
             let path = self.paths.find(transmit.destination, transmit.src_ip);
             leave(Burst { size, path }, &self.out[..transmit.size])?;
         }
@@ -474,14 +475,15 @@ impl Live {
             Side::Server => self.budget.left(),
             Side::Client => f64::INFINITY,
         };
-        if left < size as f64 {
+        let least = if self.is_connected { usize::from(BASE) } else { size };
+        if left < least as f64 {
             return None;
         }
         let limit = limit.min((left / size as f64) as usize);
         let room = self.control.lock().unwrap().room(at, size);
         self.is_paced = room.is_paced;
         let most = room.datagrams.min(limit).min(MOST_BYTES / size).clamp(1, MOST_SEGMENTS);
-        if room.datagrams > 0 && self.is_connected {
+        if room.datagrams > 0 && self.is_connected && left.is_infinite() {
             // quinn-proto gets no more than may leave: while data waits for the congestion window, it
             // sends no acknowledgements either.
             self.outgoing.feed(connection, most * size, self.is_whole);
@@ -529,6 +531,7 @@ impl Live {
         }
         self.control.lock().unwrap().settle(now);
         self.pump();
+        self.look_at_path();
     }
 
     // -- counters and credit --
