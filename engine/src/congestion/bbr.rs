@@ -272,7 +272,7 @@ impl Bbr {
         let seconds = if self.is_short() {
             HOST_DELAY / 6.0
         } else {
-            self.min_rtt.value.max(HOST_DELAY).min(MAX_EXTRA)
+            self.min_rtt.value.clamp(HOST_DELAY, MAX_EXTRA)
         };
         let bound = self.bandwidth() * seconds;
         self.extra.update((self.extra_delivered - expected).min(bound));

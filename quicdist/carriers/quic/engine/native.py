@@ -1,6 +1,6 @@
 """Adapter for the native engine, the package `quicdist-engine`. No other module imports it.
 
-Packets, TLS, loss recovery and congestion control are compiled code. What differs from aioquic:
+Packets, TLS, loss recovery and congestion control are compiled code. Differences to the other engine:
 
 - Datagrams enter and leave in batches.
 - The peer's certificate is judged inside the TLS handshake.
