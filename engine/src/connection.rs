@@ -6,6 +6,7 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
 
 use crate::address::{self, Path};
+use crate::ending::Ending;
 use crate::guard::guarded;
 use crate::incoming::Arrival;
 use crate::live::{Happened, Live};
@@ -113,12 +114,14 @@ impl Connection {
         self.run(false, |live| live.is_confirmed())
     }
 
-    /// (by the peer, idle, application close, error code, reason); None while it is open.
+    /// (by the peer, idle, application close, error code, reason, too many frames); None while it is
+    /// open.
     #[getter]
-    fn closed(&mut self) -> Option<(bool, bool, bool, u64, String)> {
+    fn closed(&mut self) -> Option<(bool, bool, bool, u64, String, bool)> {
         self.run(None, |live| live.ending().cloned()).map(|ending| {
             let is_application = ending.is_application;
-            (ending.by_peer, ending.is_idle, is_application, ending.code, ending.reason)
+            let Ending { by_peer, is_idle, code, reason, exceeds_frames, .. } = ending;
+            (by_peer, is_idle, is_application, code, reason, exceeds_frames)
         })
     }
 
@@ -163,6 +166,10 @@ impl Connection {
         let written = self.run(Ok(()), |live| live.write(stream, parts));
         written.map_err(PyRuntimeError::new_err)?;
         self.checked()
+    }
+
+    fn prove(&mut self) {
+        self.run((), Live::prove);
     }
 
     fn refuse(&mut self, stream: u64, error_code: u32) {

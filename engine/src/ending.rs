@@ -10,11 +10,13 @@ pub struct Ending {
     pub is_application: bool,
     pub code: u64,
     pub reason: String,
+    /// The peer has exceeded the limit on frames.
+    pub exceeds_frames: bool,
 }
 
 impl Ending {
     fn transport(by_peer: bool, code: u64, reason: String) -> Self {
-        Self { by_peer, is_idle: false, is_application: false, code, reason }
+        Self { by_peer, is_idle: false, is_application: false, code, reason, exceeds_frames: false }
     }
 }
 
@@ -24,17 +26,18 @@ impl Ending {
     pub fn violation(reason: &str) -> Self {
         Self::transport(false, PROTOCOL_VIOLATION, reason.into())
     }
+
+    pub fn too_many_frames() -> Self {
+        Self { exceeds_frames: true, ..Self::violation("too many frames") }
+    }
 }
 
 impl From<ConnectionError> for Ending {
     fn from(error: ConnectionError) -> Self {
         match error {
             ConnectionError::ApplicationClosed(close) => Self {
-                by_peer: true,
-                is_idle: false,
                 is_application: true,
-                code: close.error_code.into_inner(),
-                reason: text(&close.reason),
+                ..Self::transport(true, close.error_code.into_inner(), text(&close.reason))
             },
             ConnectionError::ConnectionClosed(close) => {
                 Self::transport(true, close.error_code.into(), text(&close.reason))

@@ -10,7 +10,7 @@ use crate::connection::Connection;
 use crate::control::Control;
 use crate::ids::{self, ResetKey};
 use crate::live::{Live, Start};
-use crate::sent::SharedSent;
+use crate::sent::{Bounds, Sent, SharedSent};
 use crate::settings::Settings;
 use crate::tls::{self, Watch};
 
@@ -23,6 +23,7 @@ pub struct Engine {
     /// Returns the callable that writes the records of a connection.
     qlog: Option<Arc<Py<PyAny>>>,
     clock: Clock,
+    bounds: Bounds,
 }
 
 fn invalid(error: impl ToString) -> PyErr {
@@ -35,7 +36,7 @@ impl Engine {
     #[new]
     #[pyo3(signature = (*, now, chain, key, asks_certificate, alpns, cipher_suites, groups, key_log,
         qlog, reset_token_of, stream_window, max_streams, idle_timeout, max_datagram_size,
-        max_tls_message, congestion, max_in_flight))]
+        max_tls_message, max_frames, bytes_per_frame, max_frames_unproved, congestion, max_in_flight))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         now: f64,
@@ -53,6 +54,9 @@ impl Engine {
         idle_timeout: f64,
         max_datagram_size: u16,
         max_tls_message: usize,
+        max_frames: u64,
+        bytes_per_frame: u64,
+        max_frames_unproved: u64,
         congestion: String,
         max_in_flight: f64,
     ) -> PyResult<Self> {
@@ -80,6 +84,7 @@ impl Engine {
             reset_token_of: Arc::new(reset_token_of),
             qlog: qlog.map(Arc::new),
             clock: Clock::new(now),
+            bounds: Bounds { max_frames, bytes_per_frame, max_frames_unproved },
         };
         engine.control(SharedSent::default())?;
         Ok(engine)
@@ -94,7 +99,7 @@ impl Engine {
         judge: Option<Py<PyAny>>,
         receive_window: u64,
     ) -> PyResult<Connection> {
-        let sent = SharedSent::default();
+        let sent = self.sent();
         let watch = Watch { judge: judge.map(Arc::new), sent: sent.clone() };
         let config = self.tls.client(bytes_of(alpns)).map_err(invalid)?;
         let original = ids::random().to_vec();
@@ -111,7 +116,7 @@ impl Engine {
         judge: Option<Py<PyAny>>,
         receive_window: u64,
     ) -> PyResult<Connection> {
-        let sent = SharedSent::default();
+        let sent = self.sent();
         let watch = Watch { judge: judge.map(Arc::new), sent: sent.clone() };
         let config = Arc::new(tls::ServerConfig { config: self.server.clone(), watch });
         let start = Start::Listener { config, original, is_checked };
@@ -120,6 +125,10 @@ impl Engine {
 }
 
 impl Engine {
+    fn sent(&self) -> SharedSent {
+        Arc::new(Mutex::new(Sent::new(self.bounds)))
+    }
+
     fn control(&self, sent: SharedSent) -> PyResult<Control> {
         let settings = &self.settings;
         let size = f64::from(settings.first_size());

@@ -11,6 +11,7 @@ mod connection;
 mod control;
 mod ending;
 mod engine;
+mod frames;
 mod guard;
 mod ids;
 mod incoming;

@@ -255,6 +255,10 @@ impl Live {
             self.budget.received += datagram.len() as u64;
             self.budget.last = datagram.len() as u64;
             self.receive_one(BytesMut::from(datagram));
+            if self.outgoing.has_too_many_frames() {
+                self.violated(Ending::too_many_frames());
+                return;
+            }
             self.control.lock().unwrap().settle(self.now);
             if !self.budget.is_settled(self.active.as_ref().map(|(_, quic)| quic.remote_address()))
             {
@@ -313,12 +317,26 @@ impl Live {
 
     /// The first datagram of a dialer begins the TLS handshake (RFC 9000, 17.2.2).
     fn check_first(&mut self) {
-        let now = self.now;
-        let Some((_, connection)) = &mut self.active else { return };
-        if connection.stats().frame_rx.crypto == 0 && self.ending.is_none() {
-            connection.close(now, 0u32.into(), Bytes::new());
-            self.ending = Some(Ending::violation("the first packet has no CRYPTO frame"));
+        let Some((_, connection)) = &self.active else { return };
+        if connection.stats().frame_rx.crypto == 0 {
+            self.violated(Ending::violation("the first packet has no CRYPTO frame"));
         }
+    }
+
+    fn violated(&mut self, ending: Ending) {
+        let now = self.now;
+        if self.ending.is_some() {
+            return;
+        }
+        if let Some(connection) = self.connection() {
+            connection.close(now, 0u32.into(), Bytes::new());
+        }
+        self.ending = Some(ending);
+    }
+
+    /// The peer has proved the cookie.
+    pub fn prove(&mut self) {
+        self.outgoing.prove();
     }
 
     fn pump(&mut self) {

@@ -88,6 +88,15 @@ impl Outgoing {
         self.handed_total.saturating_sub(self.sent.lock().unwrap().total())
     }
 
+    pub fn prove(&mut self) {
+        self.sent.lock().unwrap().prove();
+    }
+
+    /// Whether the peer has sent too many frames.
+    pub fn has_too_many_frames(&self) -> bool {
+        self.sent.lock().unwrap().has_too_many()
+    }
+
     /// Whether the peer waits for an acknowledgement.
     pub fn owes_ack(&self) -> bool {
         self.sent.lock().unwrap().owes_ack()

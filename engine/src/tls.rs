@@ -154,7 +154,7 @@ impl crypto::ServerConfig for ServerConfig {
         if version != 1 {
             return Err(crypto::UnsupportedVersion);
         }
-        Ok(session::initial_keys(id, Side::Server))
+        Ok(session::initial_keys(id, Side::Server, &self.watch.sent))
     }
 
     fn retry_tag(&self, _: u32, _: &ConnectionId, _: &[u8]) -> [u8; 16] {

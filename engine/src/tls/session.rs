@@ -66,7 +66,7 @@ fn closing(alert: u8, reason: String) -> TransportError {
 
 impl crypto::Session for Session {
     fn initial_keys(&self, id: &ConnectionId, side: Side) -> Keys {
-        initial_keys(id, side)
+        initial_keys(id, side, &self.watch.sent)
     }
 
     fn handshake_data(&self) -> Option<Box<dyn Any>> {
@@ -117,12 +117,16 @@ impl crypto::Session for Session {
 
     fn write_handshake(&mut self, buf: &mut Vec<u8>) -> Option<Keys> {
         match self.tls.write_hs(buf)? {
-            KeyChange::Handshake { keys } => Some(convert(keys)),
+            KeyChange::Handshake { keys } => {
+                let mut keys = convert(keys);
+                keys.packet.remote = watched(keys.packet.remote, &self.watch.sent, false);
+                Some(keys)
+            }
             KeyChange::OneRtt { keys, next } => {
                 self.next_secrets = Some(next);
                 let mut keys = convert(keys);
-                keys.packet.local = watched(keys.packet.local, &self.watch.sent);
-                keys.packet.remote = watched(keys.packet.remote, &self.watch.sent);
+                keys.packet.local = watched(keys.packet.local, &self.watch.sent, true);
+                keys.packet.remote = watched(keys.packet.remote, &self.watch.sent, true);
                 Some(keys)
             }
         }
@@ -131,8 +135,8 @@ impl crypto::Session for Session {
     fn next_1rtt_keys(&mut self) -> Option<KeyPair<Box<dyn PacketKey>>> {
         let keys = self.next_secrets.as_mut()?.next_packet_keys();
         Some(KeyPair {
-            local: watched(Box::new(keys.local), &self.watch.sent),
-            remote: watched(Box::new(keys.remote), &self.watch.sent),
+            local: watched(Box::new(keys.local), &self.watch.sent, true),
+            remote: watched(Box::new(keys.remote), &self.watch.sent, true),
         })
     }
 
@@ -151,16 +155,18 @@ impl crypto::Session for Session {
     }
 }
 
-fn watched(key: Box<dyn PacketKey>, sent: &SharedSent) -> Box<dyn PacketKey> {
-    Box::new(Watching { key, sent: sent.clone() })
+fn watched(key: Box<dyn PacketKey>, sent: &SharedSent, is_one_rtt: bool) -> Box<dyn PacketKey> {
+    Box::new(Watching { key, sent: sent.clone(), is_one_rtt })
 }
 
-pub fn initial_keys(id: &ConnectionId, side: Side) -> Keys {
+pub fn initial_keys(id: &ConnectionId, side: Side, sent: &SharedSent) -> Keys {
     let side = match side {
         Side::Client => rustls::Side::Client,
         Side::Server => rustls::Side::Server,
     };
-    convert(initial_suite().keys(id, side, Version::V1))
+    let mut keys = convert(initial_suite().keys(id, side, Version::V1));
+    keys.packet.remote = watched(keys.packet.remote, sent, false);
+    keys
 }
 
 fn convert(keys: rustls::quic::Keys) -> Keys {

@@ -609,6 +609,7 @@ class AioquicConnection:
         for space in self._quic._loss.spaces:
             space.sent_packets.clear()
         self._quic.__dict__.clear()
+        self.judge = accept_nobody
 
 
 class AioquicEngine:

@@ -1,6 +1,6 @@
 """Adapter for the native engine, the package `quicdist-engine`. No other module imports it.
 
-Packets, TLS, loss recovery and congestion control are compiled code. Differences to the other engine:
+Packets, TLS, loss recovery and congestion control are compiled code. Differences to aioquic:
 
 - Datagrams enter and leave in batches.
 - The peer's certificate is judged inside the TLS handshake.
@@ -40,6 +40,7 @@ from quicdist.carriers.quic.engine import (
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tls_choices import CIPHER_SUITES, KEY_EXCHANGES
 from quicdist.carriers.quic.tracing import KeyLog, QlogDirectory
+from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Certificates
 from quicdist.protocol.dialects import LARGEST_WINDOW
 from quicdist.protocol.dialects.base import Buffer
@@ -157,9 +158,10 @@ class NativeConnection:
         if self._closed is None:
             ending = self._core.closed
             if ending is not None:
-                by_peer, is_idle, is_application, code, reason = ending
+                by_peer, is_idle, is_application, code, reason, exceeds_frames = ending
                 text = describe(is_application=is_application, code=code, reason=reason)
-                self._closed = Closed(by_peer, is_idle, is_application, code, text)
+                exceeded = RejectReason.FRAMES if exceeds_frames else None
+                self._closed = Closed(by_peer, is_idle, is_application, code, text, exceeded)
         return self._closed
 
     @property
@@ -200,8 +202,9 @@ class NativeConnection:
         self._core.send_whole(whole)
 
     def peer_proved(self) -> None:
-        """Allows the peer to migrate."""
+        """Allows the peer to migrate and to send any number of frames."""
         self._is_proved = True
+        self._core.prove()
 
     def transmit(self, now: float) -> Sequence[Batch]:
         """Returns the datagrams to send."""
@@ -333,6 +336,9 @@ class NativeEngine:
             idle_timeout=limits.idle_timeout,
             max_datagram_size=settings.max_datagram_size,
             max_tls_message=bounds.max_tls_message,
+            max_frames=bounds.max_frames,
+            bytes_per_frame=bounds.bytes_per_frame,
+            max_frames_unproved=bounds.max_frames_unproved,
             congestion=algorithm(settings.congestion).value,
             max_in_flight=settings.max_in_flight,
         )
