@@ -64,6 +64,7 @@ class Processes:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            errors="replace",  # a crash report may hold any bytes
             cwd=ROOT,
             env={**os.environ, **environment},
         )

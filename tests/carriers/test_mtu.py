@@ -147,7 +147,7 @@ async def test_a_narrow_path_costs_nothing_but_the_probes() -> None:
     async with AsyncExitStack() as stack:
         # The native engine searches by halves and finds larger sizes with more probes.
         a = await stack.enter_async_context(node(engine="aioquic"))
-        b = await stack.enter_async_context(node())
+        b = await stack.enter_async_context(node(engine="aioquic"))
         narrow = Weather(largest=1300)
         proxy = await stack.enter_async_context(LossyProxy(("127.0.0.1", b.port), narrow, seed=3))
         here, there = await a.connect(b, port=proxy.address[1])
