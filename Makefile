@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo check test test-pure test-all test-uvloop test-eager test-erlangs interop bench bench-venv bench-etf bench-nodes bench-scale bench-wan fuzz sanitize dist single-file bench-arrays docs lint setup erlang tools clean
+.PHONY: help demo check test test-pure test-all test-uvloop test-eager test-engine test-erlangs engine interop bench bench-venv bench-etf bench-nodes bench-scale bench-wan fuzz sanitize dist single-file bench-arrays docs lint setup erlang tools clean
 
 help:
 	@echo "make demo     run a Python node and a real Erlang node that exchange messages over QUIC"
@@ -13,6 +13,8 @@ help:
 	@echo "make test-pure  run the tests that depend on the codec with the pure Python codec"
 	@echo "make test-all run the tests that need no Erlang on every other installed Python"
 	@echo "make test-uvloop, make test-eager  run the node tests on uvloop, or with eager tasks"
+	@echo "make engine   build the native QUIC engine into the virtual environment (needs cargo)"
+	@echo "make test-engine  run the tests of connections, nodes and gateways on the native engine"
 	@echo "make test-erlangs  run Erlang tests with other releases of Erlang and Elixir"
 	@echo "make interop  run the interop scenarios with every available kind of peer, see interop/README.md"
 	@echo "make bench    run the benchmarks and compare with other libraries"
@@ -72,6 +74,15 @@ test-uvloop: $(BIN)/.installed
 
 test-eager:
 	@QUICDIST_TEST_LOOP=eager WORKERS=$(WORKERS) sh scripts/test-on "$(VENV)" 3.12 $(or $(ARGS),$(LOOP_TESTS))
+
+engine: $(BIN)/.installed
+	@sh scripts/make-engine "$(VENV)"
+
+# The tests that use QUIC. Without cargo there is no native engine, and nothing to test.
+ENGINE_TESTS = tests/carriers tests/node tests/gateway tests/doctor
+test-engine: tools $(BIN)/.installed
+	@sh scripts/make-engine "$(VENV)"
+	@sh scripts/test-engine "$(VENV)" $(WORKERS) $(or $(ARGS),$(ENGINE_TESTS))
 
 # QUICDIST_ERLS=/opt/otp27/bin/erl:/opt/otp29/bin/erl runs all of them with each `erl` of the list.
 test-erlangs: $(BIN)/.installed
@@ -137,4 +148,4 @@ lint: $(BIN)/.installed
 	$(BIN)/python -m pytest -q tests/test_gate.py
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-fuzz build quicdist/etf/_compiled.*.so docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .venv-fuzz build quicdist/etf/_compiled.*.so docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis engine/target

@@ -28,6 +28,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.erlang_tls import tls_options
 from benchmarks.picture import Bar, Panel, draw
 from quicdist.etf.codec import CORE
 
@@ -63,6 +64,7 @@ class Processes:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            errors="replace",  # a crash report may hold any bytes
             cwd=ROOT,
             env={**os.environ, **environment},
         )
@@ -225,16 +227,34 @@ def raw(per_write: int) -> Start:
 
 
 def erlang(processes: Processes) -> Sides:
-    built = _compiled(processes)
     port = _free_port()
     epmd = {"ERL_EPMD_PORT": str(port)}
-    _end_epmd(processes, epmd)
-    server = _erl(processes, "bench1@127.0.0.1", ["-pa", built], ["serve"], epmd)
-    name = hear(server)["name"]
-    driver = _erl(processes, "bench2@127.0.0.1", ["-pa", built], ["drive", name], epmd)
+    server, driver, name = _erlang_pair(processes, [], epmd)
     return Sides(
         [server], driver, lambda: _our_driver(processes, {"epmd_port": port}, name, **epmd)
     )
+
+
+def erlang_over_tls(processes: Processes) -> Sides:
+    try:
+        options = tls_options(processes.directory())
+    except LookupError as error:
+        raise Absent(str(error)) from None
+    epmd = {"ERL_EPMD_PORT": str(_free_port())}
+    server, driver, _ = _erlang_pair(processes, options, epmd)
+    return Sides([server], driver)
+
+
+def _erlang_pair(
+    processes: Processes, options: Sequence[str], epmd: dict[str, str]
+) -> tuple[subprocess.Popen[str], subprocess.Popen[str], str]:
+    """Starts two Erlang nodes. Returns the answering one, the driver, and the former's name."""
+    arguments = ["-pa", _compiled(processes), *options]
+    _end_epmd(processes, epmd)
+    server = _erl(processes, "bench1@127.0.0.1", arguments, ["serve"], epmd)
+    name = hear(server)["name"]
+    driver = _erl(processes, "bench2@127.0.0.1", arguments, ["drive", name], epmd)
+    return server, driver, name
 
 
 def gateways(processes: Processes) -> Sides:
@@ -304,6 +324,9 @@ def _free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
         return int(probe.getsockname()[1])
 
 
+AIOQUIC: dict[str, Any] = {"engine": "aioquic"}
+NATIVE: dict[str, Any] = {"engine": "native"}
+
 CANDIDATES = [
     Candidate(RAW, raw(1)),
     Candidate(
@@ -311,23 +334,24 @@ CANDIDATES = [
         raw(100),
         cannot=("round_trip", "bulk", "mixed", "connect", "hold"),
     ),
-    Candidate("quicdist", ours({})),
-    Candidate("quicdist, 1200-byte datagrams", ours({"max_datagram_size": 1200})),
+    Candidate("quicdist", ours(AIOQUIC)),
+    Candidate("quicdist, 1200-byte datagrams", ours({**AIOQUIC, "max_datagram_size": 1200})),
     Candidate("quicdist, aioquic-plain", ours({"engine": "aioquic-plain"}), in_picture=False),
-    Candidate("quicdist[fast]", ours({"engine": "qh3"})),
+    Candidate("quicdist[native]", ours(NATIVE)),
+    Candidate("quicdist[native], 1200-byte datagrams", ours({**NATIVE, "max_datagram_size": 1200})),
     Candidate(
-        "quicdist[fast], 1200-byte datagrams", ours({"engine": "qh3", "max_datagram_size": 1200})
+        "quicdist[native], mutual certificates", ours({**NATIVE, "mutual": True}), in_picture=False
     ),
-    Candidate("quicdist, busy wait", ours({"busy_wait": BUSY_WAIT}), in_picture=False),
+    Candidate("quicdist, mutual certificates", ours({**AIOQUIC, "mutual": True}), in_picture=False),
+    Candidate("quicdist, busy wait", ours({**AIOQUIC, "busy_wait": BUSY_WAIT}), in_picture=False),
     Candidate(
-        "quicdist[fast], busy wait",
-        ours({"engine": "qh3", "busy_wait": BUSY_WAIT}),
-        in_picture=False,
+        "quicdist[native], busy wait", ours({**NATIVE, "busy_wait": BUSY_WAIT}), in_picture=False
     ),
-    Candidate("quicdist, pure codec", ours({}, QUICDIST_PURE_PYTHON="1"), in_picture=False),
+    Candidate("quicdist, pure codec", ours(AIOQUIC, QUICDIST_PURE_PYTHON="1"), in_picture=False),
     Candidate(GATEWAYS, gateways),
     Candidate("quicdist, TCP", ours_over_tcp),
     Candidate("Erlang, TCP", erlang),
+    Candidate("Erlang, TLS", erlang_over_tls, cannot=("hold",)),
     Candidate("erldistpy, TCP", erldistpy, cannot=("mixed", "hold")),
 ]
 
@@ -522,7 +546,7 @@ def main() -> None:
 
 def _setting() -> str:
     versions = []
-    for package in ("aioquic", "qh3", "erldistpy"):
+    for package in ("aioquic", "quicdist-engine", "erldistpy"):
         with contextlib.suppress(PackageNotFoundError):
             versions.append(f"{package} {version(package)}")
     python = platform.python_version()

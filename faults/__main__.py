@@ -30,7 +30,7 @@ def main() -> int:
         "words", nargs="*", help="run only scenarios whose names contain one of these words"
     )
     parser.add_argument("--scale", type=float, default=1.0, help="factor for the transfer sizes")
-    parser.add_argument("--engine", default="aioquic", help="QUIC library: aioquic or qh3")
+    parser.add_argument("--engine", default="aioquic", help="QUIC library: aioquic or native")
     arguments = parser.parse_args()
     words = arguments.words
     chosen = [one for one in SCENARIOS if not words or any(word in one.name for word in words)]

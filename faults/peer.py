@@ -139,12 +139,8 @@ async def _send(node: Node, peer: str, size: int, name: str) -> None:
 def make_node(name: str, engine: str, ticktime: float, *, listen: str | None = None) -> Node:
     """Returns a node for a scenario, not started."""
     limits = NodeLimits(net_ticktime=ticktime, connect_timeout=60.0)
-    # The engine qh3 cannot request a certificate from a dialer.
-    trust = Trust.first_use(uncertified=["*"] if engine == "qh3" else ())
+    trust = Trust.first_use()
     quic = Quic(engine=engine)
-    if engine == "qh3":
-        # The datagram size for networks: loopback-sized datagrams do not survive an address change.
-        quic = Quic(engine=engine, max_datagram_size=1200)
     return Node(
         name, listen=listen, cookie=COOKIE, limits=limits, trust=trust, carriers=[quic, Tcp()]
     )

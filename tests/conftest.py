@@ -37,6 +37,9 @@ for _number, _usual in (
 
 loops.set_event_loop_policy()
 
+# The engine that nodes of the tests use, also in child processes. Tests of one engine name it.
+os.environ["QUICDIST_ENGINE"] = os.environ.get("QUICDIST_TEST_ENGINE", "aioquic")
+
 _places = itertools.count()
 
 

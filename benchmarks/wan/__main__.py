@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any
 
+from benchmarks.erlang_tls import tls_options
 from benchmarks.wan.network import HERE, THERE, Absent, Path, Spaces, built, check, network
 
 PATHS = [
@@ -144,18 +145,10 @@ def _tcp_options(congestion: str) -> list[str]:
 
 
 def _tls_options(directory: str) -> list[str]:
-    if shutil.which("openssl") is None:
-        raise Absent("there is no `openssl` to make a certificate")
-    key, certificate = f"{directory}/key.pem", f"{directory}/certificate.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    command += ["-nodes", "-keyout", key, "-out", certificate, "-days", "1", "-subj", "/CN=wan"]
-    subprocess.run(command, check=True, capture_output=True)
-    settings = File(directory) / "tls.config"
-    settings.write_text(
-        f'[{{server, [{{certfile, "{certificate}"}}, {{keyfile, "{key}"}}]}},\n'
-        " {client, [{verify, verify_none}]}].\n"
-    )
-    return ["-proto_dist", "inet_tls", "-ssl_dist_optfile", str(settings)]
+    try:
+        return tls_options(directory)
+    except LookupError as error:
+        raise Absent(str(error)) from None
 
 
 def _erl(
@@ -176,8 +169,10 @@ CANDIDATES = [
     Candidate("Erlang TCP, BBR", erlang("bbr")),
     Candidate("Erlang TCP, CUBIC", erlang("cubic")),
     Candidate("Erlang TLS", erlang(tls=True)),
-    Candidate("quicdist", ours()),
-    Candidate("quicdist, CUBIC", ours(congestion="cubic")),
+    Candidate("quicdist", ours(engine="aioquic")),
+    Candidate("quicdist, CUBIC", ours(engine="aioquic", congestion="cubic")),
+    Candidate("quicdist[native]", ours(engine="native")),
+    Candidate("quicdist[native], CUBIC", ours(engine="native", congestion="cubic")),
 ]
 
 

@@ -27,7 +27,7 @@ from aioquic.quic.packet import (
 from aioquic.tls import Epoch
 
 from quicdist.carriers.quic.endpoint import Accept, Endpoint
-from quicdist.carriers.quic.engine import Datagram, SocketAddress
+from quicdist.carriers.quic.engine import Batch, SocketAddress
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.udp import UdpSocket
 from tests.support.virtual_clock import VirtualClockLoop
@@ -59,24 +59,24 @@ class MemoryUdp(UdpSocket):
     def __init__(self) -> None:
         super().__init__(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         self.address = HERE
-        self.arriving: deque[Datagram] = deque()
-        self.sent: list[Datagram] = []
+        self.arriving: deque[Batch] = deque()
+        self.sent: list[Batch] = []
         self.bytes_in: Counter[SocketAddress] = Counter()
         self.bytes_out: Counter[SocketAddress] = Counter()
 
-    def receive(self, limit: int) -> list[Datagram]:
+    def receive(self, limit: int) -> list[Batch]:
         count = min(limit, len(self.arriving))
         return [self.arriving.popleft() for _ in range(count)]
 
-    def send_all(self, datagrams: Sequence[Datagram]) -> None:
-        self.sent += datagrams
-        for data, (address, _) in datagrams:
+    def send_all(self, batches: Sequence[Batch]) -> None:
+        self.sent += batches
+        for data, _, (address, _) in batches:
             self.bytes_out[address] += len(data)
 
     def bring(self, data: bytes, address: SocketAddress = THERE) -> None:
         """Queues a datagram from `address`, which is read at the next wake-up."""
         self.bytes_in[address] += len(data)
-        self.arriving.append((data, (address, None)))
+        self.arriving.append((data, len(data), (address, None)))
 
 
 class Server:
@@ -98,8 +98,8 @@ class Server:
 
     def taken(self, address: SocketAddress) -> list[bytes]:
         """Returns the datagrams sent to that address since the last call."""
-        mine = [data for data, (to, _) in self.udp.sent if to == address]
-        self.udp.sent = [each for each in self.udp.sent if each[1][0] != address]
+        mine = [data for data, _, (to, _) in self.udp.sent if to == address]
+        self.udp.sent = [each for each in self.udp.sent if each[2][0] != address]
         return mine
 
 

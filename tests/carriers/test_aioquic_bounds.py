@@ -68,7 +68,7 @@ class Talk:
 
 @asynccontextmanager
 async def talk(**bounds: int) -> AsyncIterator[Talk]:
-    server = Server(settings(bounds=ConnectionBounds(**bounds)), Owner)
+    server = Server(settings(engine="aioquic", bounds=ConnectionBounds(**bounds)), Owner)
     try:
         stranger = Stranger(server)
         await stranger.exchange()
@@ -201,7 +201,7 @@ async def test_gaps_of_every_stream_are_bounded() -> None:
 @virtually
 async def test_gaps_of_a_tls_stream(epoch: Epoch) -> None:
     most = BOUNDS.max_tls_ranges
-    server = Server(settings(), Owner)
+    server = Server(settings(engine="aioquic"), Owner)
     stranger = Stranger(server)
     if epoch is Epoch.INITIAL:
         stranger.say()
@@ -345,7 +345,7 @@ async def test_the_next_keys_are_derived_once(monkeypatch: pytest.MonkeyPatch) -
 
 @virtually
 async def test_a_datagram_of_many_packets_is_dropped_and_the_connection_goes_on() -> None:
-    server = Server(settings(), Owner)
+    server = Server(settings(engine="aioquic"), Owner)
     stranger = Stranger(server)
     stranger.say()
     await server.settle()
@@ -389,7 +389,7 @@ async def test_transport_parameters_are_bounded() -> None:
 @virtually
 async def test_one_byte_far_ahead_makes_no_large_buffer_before_the_cookie(alpn: str) -> None:
     """The bound also holds for a dialect with a window of 32 MiB."""
-    server = Server(settings(), Owner)
+    server = Server(settings(engine="aioquic"), Owner)
     stranger = Stranger(server, alpn=alpn)
     await stranger.exchange()
     us = Talk(server, stranger)

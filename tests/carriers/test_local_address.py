@@ -20,6 +20,7 @@ from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.token_bucket import TokenBucket
 from quicdist.carriers.trust import Credentials, Identity, Trust, files
 from tests.carriers.owners import CREDENTIALS, Node, Owner, node, settings
+from tests.support.engines import needs_native
 from tests.support.waiting import PATIENCE, settled, until
 
 pytestmark = pytest.mark.io
@@ -70,17 +71,22 @@ async def at(port: int, credentials: Credentials = CREDENTIALS) -> AsyncIterator
     [
         ("listener", "aioquic", "aioquic"),
         ("dialer", "aioquic", "aioquic"),
-        ("listener", "qh3", "aioquic"),
-        ("listener", "aioquic", "qh3"),
-        ("listener", "qh3", "qh3"),
-        ("dialer", "aioquic", "qh3"),
+        *(
+            pytest.param(*case, marks=needs_native)
+            for case in (
+                ("listener", "native", "aioquic"),
+                ("listener", "aioquic", "native"),
+                ("listener", "native", "native"),
+                ("dialer", "native", "native"),
+                ("dialer", "aioquic", "native"),
+                ("dialer", "native", "aioquic"),
+            )
+        ),
     ],
 )
 async def test_a_restart_is_seen_with_the_first_datagram(
     who: str, dialer: str, listener: str
 ) -> None:
-    if "qh3" in (dialer, listener):
-        pytest.importorskip("qh3", reason="quicdist[fast] is not installed")
     async with node(engine=dialer) as a, node(engine=listener) as b:
         here, there = await a.connect(b)
         # Both know the tokens of the current ids after traffic with the new ids.
@@ -98,7 +104,7 @@ async def test_a_restart_is_seen_with_the_first_datagram(
 
 
 async def test_a_reset_from_elsewhere_or_with_another_token_ends_nothing() -> None:
-    async with node() as a, node() as b:
+    async with node(engine="aioquic") as a, node() as b:
         here, there = await a.connect(b)
         link = a.endpoint.connections[0]
         token = link._reset_token
@@ -201,7 +207,7 @@ async def talk(one: Owner, other: Owner, text: bytes) -> None:
 
 
 async def test_a_new_socket_at_the_same_address_ends_nothing() -> None:
-    async with node() as a, node() as b:
+    async with node(engine="aioquic") as a, node() as b:
         dialed, _there = await a.connect(b)
         other, accepted = await b.connect(a)
         ids = [link._engine._quic._peer_cid.cid for link in a.endpoint.connections]  # type: ignore[attr-defined]  # aioquic's

@@ -28,6 +28,7 @@ from quicdist.carriers.trust import Credentials, Identity, Trust
 from quicdist.carriers.trust.authority import issue, make_authority
 from quicdist.carriers.trust.identity import pem, sign
 from tests.carriers.owners import Owner
+from tests.support.engines import native
 from tests.support.waiting import PATIENCE
 
 ADDRESS = ("127.0.0.1", 4433)
@@ -189,6 +190,7 @@ def meet(bare: Bare, trust: Trust) -> adapter.AioquicConnection:
     settings = QuicSettings(Credentials(Identity.ephemeral(), trust))
     engine = adapter.engine(settings, lambda connection_id: bytes(16))
     there = engine.listener(Opening(bare.quic.original_destination_connection_id))
+    there.judge = lambda certificates: None
     bare.quic.connect(ADDRESS, 0.0)
     exchange(bare, there, 0.0)
     return there
@@ -198,8 +200,8 @@ def exchange(bare: Bare, there: adapter.AioquicConnection, start: float) -> None
     for step in range(100):
         now = start + step * 0.01
         for data, _ in bare.quic.datagrams_to_send(now):
-            there.receive(data, (ADDRESS, None), now)
-        for data, _ in there.transmit(now):
+            there.receive(data, len(data), (ADDRESS, None), now)
+        for data, _, _ in there.transmit(now):
             bare.quic.receive_datagram(data, ADDRESS, now)
 
 
@@ -301,6 +303,7 @@ async def test_who_dials_believes_to_be_connected_once_it_is_believed(workshop: 
     settings = QuicSettings(Credentials(Identity.ephemeral(), Trust.nothing()))
     engine = adapter.engine(settings, lambda connection_id: bytes(16))
     here = engine.dialer("127.0.0.1", ["quicdist/1"])
+    here.judge = lambda certificates: None
     configuration = QuicConfiguration(is_client=False, alpn_protocols=["quicdist/1"])
     configuration.certificate = workshop.good.certificate
     configuration.private_key = workshop.good.key
@@ -309,16 +312,16 @@ async def test_who_dials_believes_to_be_connected_once_it_is_believed(workshop: 
         original_destination_connection_id=here._quic.original_destination_connection_id,
     )
     here.connect((ADDRESS, None), 0.0)
-    for data, _ in here.transmit(0.0):
+    for data, _, _ in here.transmit(0.0):
         there.receive_datagram(data, ADDRESS, 0.0)
     for data, _ in there.datagrams_to_send(0.0):
-        here.receive(data, (ADDRESS, None), 0.0)
+        here.receive(data, len(data), (ADDRESS, None), 0.0)
     assert here._quic._handshake_complete
     assert not here.is_confirmed
-    for data, _ in here.transmit(0.01):
+    for data, _, _ in here.transmit(0.01):
         there.receive_datagram(data, ADDRESS, 0.01)
     for data, _ in there.datagrams_to_send(0.01):
-        here.receive(data, (ADDRESS, None), 0.01)
+        here.receive(data, len(data), (ADDRESS, None), 0.01)
     assert here.is_confirmed
 
 
@@ -368,16 +371,10 @@ async def test_pins(tmp_path: Path) -> None:
 
 
 @pytest.mark.io
-@pytest.mark.parametrize("engine", ["aioquic", "aioquic-plain", "qh3"])
+@pytest.mark.parametrize("engine", ["aioquic", "aioquic-plain", native()])
 async def test_every_engine_proves_and_judges_alike(workshop: Workshop, engine: str) -> None:
-    if engine == "qh3":
-        pytest.importorskip("qh3", reason="no qh3: pip install 'quicdist[fast]'")
     good, rogue = workshop.good, workshop.forged(signer=make_authority("test", 1))
     authority, pins = workshop.trust, Trust.pinned({"*": good.fingerprint})
-    if engine == "qh3":  # qh3 cannot request a dialer's certificate and rejects the setting
-        with pytest.raises(ValueError, match="cannot request client certificates"):
-            await dial(1, good, pins, engine=engine)
-        authority, pins = authority.letting_in("*"), pins.letting_in("*")
     async with listening(workshop.trust, good) as there:
         await dial(there.port, good, authority, engine=engine)
         with pytest.raises(CertificateRejected, match="certificate"):

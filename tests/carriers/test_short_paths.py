@@ -63,9 +63,11 @@ class Network:
         self._flying: list[tuple[float, int, int, bytes]] = []
         self._sent = 0
         client = engine(dialer, largest).dialer("localhost", ["quicdist/1"])
+        client.judge = lambda certificates: None
         client.connect((ADDRESS, None), 0.0)
         first = Opening(client._quic.original_destination_connection_id)
         server = engine(listener, largest).listener(first)
+        server.judge = lambda certificates: None
         self.sides = (Side(client), Side(server))
 
     def step(self) -> None:
@@ -73,7 +75,7 @@ class Network:
         # The first datagram creates the listener.
         live = [side for side in self.sides if side.connection._quic._network_paths]
         for place, side in enumerate(live):
-            for data, _ in side.connection.transmit(self.now):
+            for data, _, _ in side.connection.transmit(self.now):
                 if self._dice.random() < self.loss:
                     continue
                 late = 0.02 if self._dice.random() < self.loss else 0.0
@@ -87,7 +89,7 @@ class Network:
         self.now = max(self.now + 1e-6, min(times))
         while self._flying and self._flying[0][0] <= self.now:
             _, _, place, data = heapq.heappop(self._flying)
-            self.sides[place].connection.receive(data, (ADDRESS, None), self.now)
+            self.sides[place].connection.receive(data, len(data), (ADDRESS, None), self.now)
         for side, at in zip(live, timers, strict=True):
             if at is not None and at <= self.now:
                 side.connection.handle_timer(self.now)
@@ -171,14 +173,14 @@ def test_what_is_forged_or_replayed_changes_nothing() -> None:
     client.write(0, [b"once"])
     network.run([{}, {0: b"once"}])
     client.write(0, [b"twice" * 10])
-    ((genuine, _),) = client.transmit(network.now)
+    ((genuine, _, _),) = client.transmit(network.now)
     for place in range(len(genuine)):
         forged = bytearray(genuine)
         forged[place] ^= 1 << place % 8
-        server.receive(bytes(forged), (ADDRESS, None), network.now)
+        server.receive(bytes(forged), len(bytes(forged)), (ADDRESS, None), network.now)
     for _ in range(3):
-        server.receive(genuine, (ADDRESS, None), network.now)
-    server.receive(genuine[:20], (ADDRESS, None), network.now)
+        server.receive(genuine, len(genuine), (ADDRESS, None), network.now)
+    server.receive(genuine[:20], len(genuine[:20]), (ADDRESS, None), network.now)
     server.drain(network.sides[1])
     assert bytes(network.sides[1].received[0]) == b"once" + b"twice" * 10
     assert server.closed is None
@@ -202,8 +204,8 @@ def test_an_answer_acknowledges_what_it_answers_without_a_datagram_of_its_own(
         for one, other in ((asking, answering), (answering, asking)):
             now += pause
             one.connection.write(0, [bytes(64)])
-            ((data, _),) = one.connection.transmit(now)
-            other.connection.receive(data, (ADDRESS, None), now)
+            ((data, _, _),) = one.connection.transmit(now)
+            other.connection.receive(data, len(data), (ADDRESS, None), now)
             other.connection.drain(other)
     for side in network.sides:
         assert side.connection._quic._loss.bytes_in_flight < 1200
@@ -226,13 +228,13 @@ def test_bulk_leaves_in_bursts_and_is_acknowledged_at_once(name: str) -> None:
     bursts = [client.transmit(now) for _ in range(3)]
     assert [len(burst) for burst in bursts] == [BURST] * 3
     assert not server.transmit(now)
-    for data, _ in bursts[0]:
-        server.receive(data, (ADDRESS, None), now)
+    for data, _, _ in bursts[0]:
+        server.receive(data, len(data), (ADDRESS, None), now)
     in_flight = client._quic._loss.bytes_in_flight
-    ((acknowledgement, _),) = server.transmit(now)
-    client.receive(acknowledgement, (ADDRESS, None), now)
+    ((acknowledgement, _, _),) = server.transmit(now)
+    client.receive(acknowledgement, len(acknowledgement), (ADDRESS, None), now)
     assert client._quic._loss.bytes_in_flight < in_flight
-    server.receive(bursts[1][0][0], (ADDRESS, None), now)
+    server.receive(bursts[1][0][0], len(bursts[1][0][0]), (ADDRESS, None), now)
     assert not server.transmit(now)
 
 
@@ -250,10 +252,10 @@ def test_a_peer_that_sends_more_than_it_may_is_stopped() -> None:
         stream.max_stream_data_remote = 1 << 40
     now = network.now
     for _ in range(100_000):
-        for data, _ in client.transmit(now):
-            server.receive(data, (ADDRESS, None), now)
-        for data, _ in server.transmit(now):
-            client.receive(data, (ADDRESS, None), now)
+        for data, _, _ in client.transmit(now):
+            server.receive(data, len(data), (ADDRESS, None), now)
+        for data, _, _ in server.transmit(now):
+            client.receive(data, len(data), (ADDRESS, None), now)
         if server.closed is not None:
             break
         now += 0.002
@@ -270,7 +272,8 @@ def test_a_packet_without_frames_ends_the_connection(name: str) -> None:
     number = client._quic._packet_number
     header = b"\x43" + client._quic._peer_cid.cid + number.to_bytes(4, "big")
     keys = client._quic._cryptos[Epoch.ONE_RTT]
-    server.receive(keys.encrypt_packet(header, b"", number), (ADDRESS, None), network.now)
+    packet = keys.encrypt_packet(header, b"", number)
+    server.receive(packet, len(packet), (ADDRESS, None), network.now)
     assert server.closed is not None
     assert "no frames" in server.closed.text
 

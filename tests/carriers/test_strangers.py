@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from quicdist.carriers.reject_reason import RejectReason
 from tests.carriers.attacks import ATTACKS, Attack, Phase, attack, honest
 from tests.carriers.owners import Owner, settings
 from tests.carriers.stranger import run_virtually
+from tests.support.engines import needs_native
 
 pytestmark = pytest.mark.skipif(
     sys.gettrace() is not None, reason="lines are counted where a debugger or coverage does"
@@ -50,10 +52,28 @@ def name_of(plan: Attack) -> str:
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("plan", ATTACKS, ids=name_of)
 def test_an_attack_ends_by_its_bound_or_stays_within_all(plan: Attack, batch: int) -> None:
-    outcome = run_virtually(attack(settings(), Owner, plan, batch=batch))
+    outcome = run_virtually(attack(settings(engine="aioquic"), Owner, plan, batch=batch))
     assert outcome.refused is plan.refusal
     if plan.refusal is not None and plan.phase is not Phase.FIRST:
         assert outcome.is_over
+
+
+@needs_native
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize(
+    "plan",
+    [
+        each
+        for each in ATTACKS
+        if each.refusal is RejectReason.FRAMES and each.phase is not Phase.COOKIE
+    ],
+    ids=name_of,
+)
+def test_the_native_engine_counts_frames_too(plan: Attack, batch: int) -> None:
+    outcome = run_virtually(attack(settings(engine="native"), Owner, plan, batch=batch))
+    # It may find another violation first, which closes the connection as well.
+    assert outcome.refused in (RejectReason.FRAMES, RejectReason.UNUSED)
+    assert outcome.is_over
 
 
 @pytest.mark.slow  # counts each line of Python that an attack runs

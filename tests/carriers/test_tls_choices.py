@@ -9,12 +9,13 @@ import pytest
 from quicdist import Quic
 from quicdist.carriers.quic.tls_choices import CIPHER_SUITES
 from tests.carriers.owners import node
+from tests.support.engines import ENGINES
 
 AES_256 = "TLS_AES_256_GCM_SHA384"
 
 
 @pytest.mark.io
-@pytest.mark.parametrize("engine", ["aioquic", "qh3"])
+@pytest.mark.parametrize("engine", ENGINES)
 async def test_the_listener_takes_the_cipher_suites_of_its_setting(engine: str) -> None:
     async with node(engine=engine) as a, node(engine=engine, cipher_suites=(AES_256,)) as b:
         owner, _ = await a.connect(b)
@@ -42,22 +43,11 @@ async def test_without_a_key_exchange_in_common_there_is_no_connection() -> None
             await a.endpoint.dial("127.0.0.1", b.port, timeout=2)
 
 
-@pytest.mark.io
-async def test_two_nodes_with_qh3_use_a_post_quantum_key_exchange() -> None:
-    pytest.importorskip("qh3")
-    async with node(engine="qh3") as a, node(engine="qh3") as b:
-        _, there = await a.connect(b)
-        connection: Any = there.connection
-        tls = connection._engine._quic.tls
-        assert tls._x25519_kyber_768_private_key is not None
-        assert tls._x25519_private_key is None
-
-
 def test_what_the_engine_does_not_have_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"aioquic only supports secp256r1.*the engine qh3 use it"):
+    with pytest.raises(ValueError, match="only supports secp256r1"):
         Quic(key_exchanges=("X25519MLKEM768",))
-    with pytest.raises(ValueError, match="the engine qh3 does not support this setting"):
-        Quic(engine="qh3", key_exchanges=("X25519MLKEM768",))
+    with pytest.raises(ValueError, match="unknown QUIC engine 'qh3'"):
+        Quic(engine="qh3")
     with pytest.raises(ValueError, match="cipher suite 'RC4'"):
         Quic(cipher_suites=("RC4",))
     with pytest.raises(ValueError, match="at least one"):

@@ -12,8 +12,9 @@ from quicdist.carriers.quic.tls_exporter import LABEL, LENGTH, export
 from quicdist.protocol.dialects import ALL_ALPNS
 from quicdist.protocol.handshake_messages import Prover, bound_digest
 from tests.carriers.owners import IDENTITY, node
+from tests.support.engines import needs_native
 
-ENGINES = ("aioquic", "aioquic-plain", "qh3")
+ENGINES = ("aioquic", "aioquic-plain", "native")
 
 
 @pytest.mark.parametrize("label", [LABEL, b"EXPORTER-Channel-Binding"])
@@ -61,10 +62,15 @@ def test_a_proof_depends_on_cookie_challenge_session_and_side() -> None:
 
 
 @pytest.mark.io
-@pytest.mark.parametrize("ends", [(a, b) for a in ENGINES for b in ENGINES])
+@pytest.mark.parametrize(
+    "ends",
+    [
+        pytest.param((a, b), marks=[needs_native] if "native" in (a, b) else [])
+        for a in ENGINES
+        for b in ENGINES
+    ],
+)
 async def test_both_ends_have_the_same_and_each_connection_another(ends: tuple[str, str]) -> None:
-    if "qh3" in ends:
-        pytest.importorskip("qh3")
     async with node(engine=ends[0]) as a, node(engine=ends[1]) as b:
         values = []
         for _ in range(2):

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from quicdist.carriers.quic import udp
-from quicdist.carriers.quic.engine import Datagram
+from quicdist.carriers.quic.engine import Batch
 from quicdist.carriers.quic.udp import UdpSocket
 
 pytestmark = pytest.mark.io
@@ -30,19 +30,25 @@ def sockets(request: pytest.FixtureRequest) -> Iterator[list[UdpSocket]]:
         yield made
 
 
-def batch(targets: list[UdpSocket]) -> list[Datagram]:
+def batch(targets: list[UdpSocket]) -> list[Batch]:
     """Yields runs of equal size to one address, with breaks."""
     paths = [(("127.0.0.1", int(target.address[1])), None) for target in targets]
     return [
-        (bytes([number % 256]) * size, paths[number % 40 == 7]) for number, size in enumerate(SIZES)
+        (bytes([number % 256]) * size, size, paths[number % 40 == 7])
+        for number, size in enumerate(SIZES)
     ]
+
+
+def parts(batches: list[Batch]) -> list[bytes]:
+    """Returns the single datagrams."""
+    return [data[at : at + size] for data, size, _ in batches for at in range(0, len(data), size)]
 
 
 def received(target: UdpSocket, count: int) -> list[bytes]:
     datagrams: list[bytes] = []
     while len(datagrams) < count:
         assert select.select([target.fileno()], [], [], 30)[0], "some are missing"
-        datagrams += [data for data, _ in target.receive(16)]
+        datagrams += parts(target.receive(16))
     return datagrams
 
 
@@ -51,7 +57,7 @@ def check(sender: UdpSocket, targets: list[UdpSocket]) -> None:
     sender.send_all(datagrams)
     assert not sender.has_queue
     for target in targets:
-        due = [data for data, path in datagrams if path[0][1] == target.address[1]]
+        due = [data for data, _, path in datagrams if path[0][1] == target.address[1]]
         assert received(target, len(due)) == due
         assert target.receive(16) == []
 
@@ -79,15 +85,28 @@ def test_others_behind_one_that_seemed_alone_are_read_soon(sockets: list[UdpSock
     sent = [bytes([number]) * (number + 1) for number in range(60)]
     for data in sent:
         sender.send(data, path)
-    looks = [[data for data, _ in target.receive(16)] for _ in range(len(sent) // 3)]
+    looks = [parts(target.receive(16)) for _ in range(len(sent) // 3)]
     assert [data for look in looks for data in look] == sent
+
+
+@pytest.mark.parametrize("cuts", [True, False])
+def test_a_batch_leaves_as_its_datagrams(
+    sockets: list[UdpSocket], monkeypatch: pytest.MonkeyPatch, cuts: bool
+) -> None:
+    sender, target, _ = sockets
+    monkeypatch.setattr(sender, "_segments", sender._segments and cuts)
+    path = (("127.0.0.1", int(target.address[1])), None)
+    data = bytes(range(250)) * 20
+    sender.send_all([(data, 1200, path), (b"last", 4, path)])
+    due = [data[at : at + 1200] for at in range(0, len(data), 1200)]
+    assert received(target, len(due) + 1) == [*due, b"last"]
 
 
 def test_one_that_can_never_leave_keeps_no_other_back(sockets: list[UdpSocket]) -> None:
     sender, target, _ = sockets
     path = (("127.0.0.1", int(target.address[1])), None)
     with pytest.raises(OSError, match="Message too long"):
-        sender.send_all([(bytes(70_000), path), (b"small", path)])
+        sender.send_all([(bytes(70_000), 70_000, path), (b"small", 5, path)])
     assert received(target, 1) == [b"small"]
 
 

@@ -18,7 +18,7 @@ import quicdist
 from quicdist.etf.settings import UNBOUNDED
 
 PAGE = Path(__file__).parents[2] / "docs" / "limits.md"
-OPTIONAL = ("prometheus", "opentelemetry", "qh3", "shell")
+OPTIONAL = ("prometheus", "opentelemetry", "native", "shell")
 NOT_OF_A_NODE = ("quicdist.cli", "quicdist.doctor")
 """Their `Settings` are the options of a command."""
 LAST = re.compile(r"^### `(\w+)`$|^### Fixed bounds$", re.MULTILINE)

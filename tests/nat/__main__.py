@@ -128,7 +128,7 @@ async def blackouts(where: Lab, sites: Sites, rounds: int) -> None:
 async def throughput(where: Lab, sites: Sites, rounds: int) -> None:
     """Prints the rate of a transfer and the CPU time of both nodes, relayed and direct."""
     print("\n| engine | path | MiB/s | CPU of both nodes, ms a MiB |\n|---|---|---|---|")
-    for engine in ("aioquic", "qh3"):
+    for engine in ("aioquic", "native"):
         for path, wanted in (("relay-only", "relayed"), ("auto", "direct")):
             rates, costs = [], []
             for _ in range(rounds):

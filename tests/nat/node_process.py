@@ -139,8 +139,7 @@ async def main(settings: dict[str, Any]) -> None:
     logging.getLogger("quicdist").setLevel(logging.INFO)
     engine = settings.get("engine", "aioquic")
     quic = Quic(engine=engine, path=settings.get("path", "auto"))
-    # qh3 cannot ask dialers for certificates.
-    trust = Trust.first_use(uncertified=["*"]) if engine == "qh3" else Trust.first_use()
+    trust = Trust.first_use()
     node = Node(
         settings.get("name"),
         via=settings.get("via"),

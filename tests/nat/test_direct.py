@@ -28,6 +28,7 @@ from tests.nat.kinds import (
 from tests.nat.lab import Lab
 from tests.nat.nodes import LabNode, Stage, staged
 from tests.nat.probing import passes
+from tests.support.engines import ENGINES
 from tests.support.erlang import ERL
 from tests.support.waiting import PATIENCE
 
@@ -210,7 +211,7 @@ async def test_stock_beam_nodes_behind_gateways(stage: Stage, sites: Sites, tmp_
         assert changed["path"] == "direct"
 
 
-@pytest.mark.parametrize("engine", ["aioquic", "qh3"])
+@pytest.mark.parametrize("engine", ENGINES)
 async def test_both_engines(stage: Stage, sites: Sites, engine: str) -> None:
     one = await stage.node(sites(MASQ, 0), engine=engine)
     other = await stage.node(sites(MASQ, 1), engine=engine)

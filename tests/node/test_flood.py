@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.node.flood import CHUNK
+from tests.support.engines import ENGINES
 
 pytestmark = pytest.mark.io
 
@@ -63,7 +64,7 @@ class Child:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads memory from /proc")
-@pytest.mark.parametrize("engine", ["aioquic", "qh3"])
+@pytest.mark.parametrize("engine", ENGINES)
 async def test_a_flood_at_a_mailbox_nobody_reads(engine: str) -> None:
     count = VOLUME // CHUNK
     receiver = await Child.start(engine, "receive", str(count))

@@ -17,6 +17,7 @@ from quicdist.cluster.quic import Quic
 from quicdist.limits import CarrierLimits
 from tests.node.conftest import COOKIE, MakeNode
 from tests.node.test_quic import start_peer
+from tests.support.engines import ENGINES
 from tests.support.lossy import LossyProxy, Weather
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE
@@ -45,14 +46,12 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("engine", ["aioquic", "qh3"])
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("is_dialed", [False, True])
 @pytest.mark.parametrize("bound", ["127.0.0.1", "0.0.0.0"])
 async def test_a_killed_peer_is_noticed_by_its_closed_port(
     make_node: MakeNode, is_dialed: bool, engine: str, bound: str
 ) -> None:
-    if engine == "qh3":
-        pytest.importorskip("qh3", reason="quicdist[fast] is not installed")
     port = free_port()
     node = make_node(
         name=f"{port}@127.0.0.1",

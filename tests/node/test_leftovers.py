@@ -20,6 +20,7 @@ import pytest
 from quicdist import NoConnection, Node, NodeLimits, Trust
 from quicdist.cluster.quic import Quic
 from tests.node.conftest import MakeNode
+from tests.support.engines import ENGINES
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE, until
 
@@ -41,11 +42,9 @@ def no_search_for_cycles() -> Iterator[None]:
     gc.enable()
 
 
-@pytest.fixture(params=["aioquic", "qh3"])
+@pytest.fixture(params=ENGINES)
 async def pair(request: Any, make_node: MakeNode) -> AsyncIterator[tuple[Node, Node]]:
     """Yields two nodes that are not connected."""
-    if request.param == "qh3":
-        pytest.importorskip("qh3", reason="quicdist[fast] is not installed")
     settings = {
         "limits": NodeLimits(net_ticktime=1.0, connect_timeout=2.0),
         "carriers": [Quic(engine=request.param)],

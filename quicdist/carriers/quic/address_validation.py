@@ -21,6 +21,8 @@ from quicdist.carriers.quic.initial import Initial
 _LIFETIME = 30.0
 _NONCE = 12
 _TIME = struct.Struct("!d")
+_PADDING = bytes(16)
+"""Makes a token long enough for an engine that decodes one of its own format in the same place."""
 
 
 class AddressValidation:
@@ -36,7 +38,7 @@ class AddressValidation:
         """
         source_id = os.urandom(CONNECTION_ID_LENGTH)
         nonce = os.urandom(_NONCE)
-        content = _TIME.pack(now) + initial.destination_id
+        content = _TIME.pack(now) + _PADDING + initial.destination_id
         token = nonce + self._seal.encrypt(nonce, content, _holder(address, source_id))
         return encode_quic_retry(
             version=initial.version,
@@ -61,7 +63,7 @@ class AddressValidation:
         (asked_at,) = _TIME.unpack_from(content)
         if now - asked_at > _LIFETIME:
             return None
-        return Opening(content[_TIME.size :], retry_id=initial.destination_id)
+        return Opening(content[_TIME.size + len(_PADDING) :], retry_id=initial.destination_id)
 
 
 def _holder(address: SocketAddress, connection_id: bytes) -> bytes:

@@ -30,9 +30,8 @@ from quicdist.carriers.quic import closed_port, closing, tls_exporter
 from quicdist.carriers.quic.closed_port import ClosedPort
 from quicdist.carriers.quic.closing import Closing
 from quicdist.carriers.quic.engine import (
-    BURST,
+    Batch,
     Closed,
-    Datagram,
     EngineConnection,
     EngineError,
     Path,
@@ -45,7 +44,7 @@ from quicdist.carriers.quic.receive_window import MemoryBudget, ReceiveWindow
 from quicdist.carriers.quic.send_window import SendWindow
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.reject_reason import RejectReason
-from quicdist.carriers.trust import Alert, CertificateError, PeerRefused
+from quicdist.carriers.trust import Alert, CertificateError, Certificates, PeerRefused
 from quicdist.carriers.trust.names import fingerprint
 from quicdist.carriers.trust.verifiers import vouched_keys
 from quicdist.errors import Cause
@@ -105,7 +104,7 @@ class Host(Protocol):
     def touch(self, connection: QuicConnection) -> None:
         """Schedules a transmission for a connection that has data to send."""
 
-    def send(self, datagrams: Sequence[Datagram]) -> None:
+    def send(self, batches: Sequence[Batch]) -> None:
         """Sends datagrams in order. Raises OSError if one of them cannot be sent."""
 
     def add_id(self, connection: QuicConnection, connection_id: bytes) -> None:
@@ -178,10 +177,11 @@ class QuicConnection:
 
         self._host = host
         self._engine = engine
+        engine.judge = self.judge
         self._limits = settings.limits
         self._verifier = settings.credentials.verifier
         self._node = node
-        self._distrust: Alert | None = None
+        self._distrust: CloseReason | None = None
         self._path = path
         self._local = path[1]
         self._migrations = 0
@@ -224,7 +224,7 @@ class QuicConnection:
         self._closed: CloseReason | None = None
         self._told_lost = False
         self._closing: Closing | None = None
-        self._close_datagrams: Sequence[Datagram] = ()
+        self._close_datagrams: Sequence[Batch] = ()
 
         self.binding = b""
         self._reset_token = b""
@@ -454,8 +454,8 @@ class QuicConnection:
 
     # -- the interface for the endpoint ---------------------------------------------------------
 
-    def receive(self, data: bytes, path: Path, now: float) -> None:
-        """Processes a datagram."""
+    def receive(self, data: bytes, size: int, path: Path, now: float) -> None:
+        """Processes a batch of datagrams (see `engine.Batch`)."""
         if self._closing is not None:
             if self._closing.received(len(data) if path[0] == self._path[0] else 0):
                 self._send_close()
@@ -470,7 +470,7 @@ class QuicConnection:
         elif self.has_direct_paths and not (path[1] and is_relayed(path[1])):
             path = self._engine.path
         try:
-            self._engine.receive(data, path, now)
+            self._engine.receive(data, size, path, now)
         except EngineError as error:
             self._ending = CloseReason(CloseKind.BROKEN, str(error), Cause.CARRIER)
 
@@ -491,7 +491,7 @@ class QuicConnection:
         over = self._engine.closed
         if over is not None:
             self.exceeded = over.exceeded
-            self._end(_reason_of(over), over=over)
+            self._end(self._distrust or _reason_of(over), over=over)
         elif self._ending is not None:
             self._end(self._ending, say=self._ending.text)
 
@@ -504,12 +504,12 @@ class QuicConnection:
                 pending, self._pending = self._pending, {}
                 for stream, parts in pending.items():
                     self._engine.write(stream, parts)
-            datagrams = self._engine.transmit(now)
+            batches = self._engine.transmit(now)
         except EngineError as error:
             self._end(CloseReason(CloseKind.ERROR, str(error), Cause.CARRIER))
             return
         try:
-            self._host.send(datagrams)
+            self._host.send(batches)
         except OSError as error:
             if self.up is not None and not self.up.done():
                 text = error.strerror or str(error)
@@ -517,7 +517,7 @@ class QuicConnection:
                 return
             # On an established connection, this is the same as a lost datagram.
         self._engine.drain(self)
-        if self._incoming:  # the engine qh3 keeps data until it is requested
+        if self._incoming:  # an engine may keep data until it is granted
             self._loop.call_soon(self._deliver)
         acknowledged = self._engine.acknowledged()
         if acknowledged != self._bytes_acknowledged:
@@ -534,7 +534,7 @@ class QuicConnection:
         if path != self._validated and math.isinf(self._engine.allowance):
             self._validated = path
             self._host.moved(self)
-        if len(datagrams) >= BURST:
+        if self._engine.has_more:
             self._host.touch(self)
         self._alarm.set(self._engine.timer())
 
@@ -577,12 +577,7 @@ class QuicConnection:
     # -- the events of the engine ---------------------------------------------------------------
 
     def handshake_completed(self, alpn: str) -> None:
-        """Verifies the peer and selects the dialect by the ALPN, before anything else is sent."""
-        try:
-            self._judge()
-        except CertificateError as error:
-            self._refuse(error)
-            return
+        """Selects the dialect by the ALPN."""
         make = dialect_for(alpn)
         if make is None:
             text = f"no dialect for the ALPN {alpn!r}"
@@ -595,18 +590,20 @@ class QuicConnection:
         self._perform(self._dialect.opened())
         self._look_open()
 
-    def _judge(self) -> None:
-        certificates = self._engine.certificates
-        if self._node is not None:
-            self._verifier.dialed(self._node, certificates)
-        else:
-            self._verifier.dialer(certificates)
+    def judge(self, certificates: Certificates) -> Alert | None:
+        """Decides on the peer's certificates (see `engine.Judge`)."""
+        try:
+            if self._node is not None:
+                self._verifier.dialed(self._node, certificates)
+            else:
+                self._verifier.dialer(certificates)
+        except CertificateError as error:
+            self._refuse(error)
+            return error.alert if isinstance(error, PeerRefused) else Alert.CERTIFICATE_UNKNOWN
+        return None
 
     def _refuse(self, error: CertificateError) -> None:
-        self._distrust = (
-            error.alert if isinstance(error, PeerRefused) else Alert.CERTIFICATE_UNKNOWN
-        )
-        self._ending = CloseReason(CloseKind.ERROR, str(error), error.cause)
+        self._distrust = CloseReason(CloseKind.ERROR, str(error), error.cause)
         if self.role is Role.LISTENER:
             host, port = self.peer_address
             extra = {
@@ -931,10 +928,7 @@ class QuicConnection:
         self._path = self._engine.path
         linger = 3 * self._engine.probe_timeout()
         if over is None:
-            if self._distrust is not None:
-                self._engine.close_with_alert(self._distrust)
-            else:
-                self._engine.close(0, (say or "")[:200])
+            self._engine.close(0, (say or "")[:200])
         self._begin_close(linger, is_told=over is None or not over.by_peer)
         self._closed = reason
         self.is_unused = False
@@ -973,7 +967,7 @@ class QuicConnection:
         if is_told:
             with contextlib.suppress(EngineError):
                 self._close_datagrams = self._engine.transmit(now)
-        size = sum(len(data) for data, _ in self._close_datagrams)
+        size = sum(len(data) for data, _, _ in self._close_datagrams)
         self._closing = Closing(now, linger, size, allowance)
         self._send_close()
         self._alarm.set(self._closing.due)

@@ -27,7 +27,7 @@ from quicdist.carriers.quic.busy_wait import BusyWait
 from quicdist.carriers.quic.connection import AttemptFailed, QuicConnection
 from quicdist.carriers.quic.engine import (
     CONNECTION_ID_LENGTH,
-    Datagram,
+    Batch,
     EngineError,
     Opening,
     Path,
@@ -52,6 +52,12 @@ _log = logging.getLogger("quicdist.quic")
 
 _BATCH = 128
 """Maximum number of datagrams read in one event loop iteration."""
+
+_LONG_HEADER = 0x80
+"""Bit of the first byte of a packet with a long header (RFC 9000, 17)."""
+
+_ID_END = 1 + CONNECTION_ID_LENGTH
+"""Where the connection ID of a short-header packet ends (RFC 9000, 17.3)."""
 
 _MIN_INITIAL = 1200
 """Minimum size of a first datagram in bytes (RFC 9000, 14.1)."""
@@ -357,12 +363,12 @@ class Endpoint:
             self._tick_planned = True
             self._loop.call_soon(self._tick)
 
-    def send(self, datagrams: Sequence[Datagram]) -> None:
+    def send(self, batches: Sequence[Batch]) -> None:
         """Sends datagrams through the socket."""
-        if self._udp.fileno() < 0 or not datagrams:
+        if self._udp.fileno() < 0 or not batches:
             return
         try:
-            self._udp.send_all(datagrams)
+            self._udp.send_all(batches)
         except OSError as error:
             if error.errno != errno.EMSGSIZE:  # a path MTU probe may be too large
                 self._doubt_address()
@@ -484,34 +490,79 @@ class Endpoint:
     def _on_ready(self) -> None:
         if self._udp.has_queue:
             self._udp.send_queue()
-        routes = self._routes
-        batch: dict[QuicConnection, None] = {}
-        datagrams = self._udp.receive(_BATCH)
+        touched: dict[QuicConnection, None] = {}
+        batches = self._udp.receive(_BATCH)
         # The clock is read after receiving. Otherwise a pause of the process before would shorten
         # the measured round trips.
         now = self._loop.time()
-        for data, path in datagrams:
-            if len(data) < 1 + CONNECTION_ID_LENGTH:
-                self.refusals[RejectReason.STRAY] += 1
-                continue
-            if data[0] & 0x80:
-                connection = routes.get(data[6 : 6 + data[5]])
+        for data, size, path in batches:
+            if size < len(data):
+                self._route_each(data, size, path, now, touched)
             else:
-                connection = routes.get(data[1 : 1 + CONNECTION_ID_LENGTH])
-            if connection is not None:
-                connection.receive(data, path, now)
-                batch[connection] = None
-            elif not self._is_closing:
-                self._arrived(data, path, now)
+                self._route(data, size, self._destination(data), path, now, touched)
         if self._udp.bounced:
             self._on_bounced()
-        for connection in batch:
+        for connection in touched:
             self._settle(connection)
         self._busy_wait.extend()
 
     def wake(self) -> None:
         """Processes datagrams that the socket has received in another way than from the kernel."""
         self._on_ready()
+
+    def _destination(self, data: bytes) -> QuicConnection | None:
+        """Returns the connection of the first datagram of a batch."""
+        if len(data) < _ID_END:
+            return None
+        if data[0] & _LONG_HEADER:
+            return self._routes.get(data[6 : 6 + data[5]])
+        return self._routes.get(data[1:_ID_END])
+
+    def _route_each(
+        self,
+        data: bytes,
+        size: int,
+        path: Path,
+        now: float,
+        touched: dict[QuicConnection, None],
+    ) -> None:
+        """Routes each datagram of a batch by its own connection ID.
+
+        The kernel joins datagrams by their addresses. Those in a row for one connection stay
+        together.
+        """
+        start = 0
+        mark = _mark(data, 0)
+        for at in range(size, len(data), size):
+            if data[at + 1 : at + _ID_END] == mark and data[at] < _LONG_HEADER:
+                continue
+            self._route_run(data[start:at], size, path, now, touched)
+            start, mark = at, _mark(data, at)
+        self._route_run(data[start:], size, path, now, touched)
+
+    def _route_run(
+        self, data: bytes, size: int, path: Path, now: float, touched: dict[QuicConnection, None]
+    ) -> None:
+        self._route(data, size, self._destination(data), path, now, touched)
+
+    def _route(
+        self,
+        data: bytes,
+        size: int,
+        connection: QuicConnection | None,
+        path: Path,
+        now: float,
+        touched: dict[QuicConnection, None],
+    ) -> None:
+        if connection is not None:
+            connection.receive(data, size, path, now)
+            touched[connection] = None
+        elif len(data) < _ID_END:
+            self.refusals[RejectReason.STRAY] += 1
+        elif not self._is_closing:
+            self._arrived(data[:size], path, now)
+            if size < len(data):  # the connection may have begun
+                self._route_run(data[size:], size, path, now, touched)
 
     def _on_bounced(self) -> None:
         """Handles an ICMP error for that address.
@@ -574,7 +625,7 @@ class Endpoint:
             return refusal
         engine = self._engine.listener(opening)
         try:
-            engine.receive(data, path, now)
+            engine.receive(data, len(data), path, now)
         except EngineError:
             return RejectReason.BROKEN
         if not engine.is_started:
@@ -650,7 +701,7 @@ class Endpoint:
 
     def _send_quietly(self, data: bytes, path: Path) -> None:
         with contextlib.suppress(OSError):
-            self.send([(data, path)])
+            self.send([(data, len(data), path)])
 
     # -- dialing -------------------------------------------------------------------------------
 
@@ -736,6 +787,11 @@ class Endpoint:
         if self._look is not None:
             self._look.cancel()
         self._let_go_of(self._udp)
+
+
+def _mark(data: bytes, at: int) -> bytes:
+    """Returns the connection ID of the short-header packet at `at`; empty for a long header."""
+    return b"" if data[at] & _LONG_HEADER else data[at + 1 : at + _ID_END]
 
 
 def _warn_of(tracing: Tracing) -> None:

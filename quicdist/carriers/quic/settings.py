@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from quicdist.carriers.quic.congestion.choice import algorithm
+from quicdist.carriers.quic.engine_choice import AUTO
+from quicdist.carriers.quic.engine_choice import check as check_engine
 from quicdist.carriers.quic.tls_choices import CIPHER_SUITES
 from quicdist.carriers.quic.tls_choices import check as check_tls
 from quicdist.carriers.quic.tracing import Tracing
@@ -36,25 +38,27 @@ class QuicOptions:
     """TLS 1.3 cipher suites by IANA name, in order of preference."""
 
     key_exchanges: Sequence[str] = ()
-    """TLS 1.3 key exchange groups to offer and accept, by IANA name, for the engine aioquic.
+    """TLS 1.3 key exchange groups to offer and accept, by IANA name, in order of preference.
 
-    If empty, the engine selects the groups. aioquic does not support the post-quantum group
-    `X25519MLKEM768`. The engine qh3 does not support this setting; two qh3 nodes use that group.
+    If empty, the engine selects the groups. No engine supports the post-quantum group
+    `X25519MLKEM768`.
     """
 
     tracing: Tracing = field(default_factory=Tracing)
     """Logs of TLS keys and packets, for debugging."""
 
-    engine: str = "aioquic"
+    engine: str = AUTO
     """The QUIC library.
 
+    - `native`: the fastest, compiled code (`pip install quicdist[native]`)
     - `aioquic`
     - `aioquic-plain`: aioquic without quicdist's optimizations
-    - `qh3`: a faster library (`pip install quicdist[fast]`), without qlog
+    - `auto`: the engine in the environment variable `QUICDIST_ENGINE`; if that is not set, `native`
+      if it is installed, else `aioquic`
     """
 
     congestion: str = "bbr"
-    """Congestion control of the aioquic engines: `bbr`, `cubic` (RFC 9438) or `reno` (RFC 9002).
+    """Congestion control: `bbr`, `cubic` (RFC 9438) or `reno` (RFC 9002).
 
     `bbr` uses a model of the path and is fast on paths with packet loss.
     """
@@ -91,6 +95,7 @@ class QuicOptions:
     def __post_init__(self) -> None:
         """Raises NodeError for an invalid value, ValueError if the engine does not support it."""
         path_mode(self.path)
+        check_engine(self.engine)
         check_tls(self.engine, self.cipher_suites, self.key_exchanges)
         try:
             algorithm(self.congestion)

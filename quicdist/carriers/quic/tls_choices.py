@@ -12,19 +12,16 @@ CIPHER_SUITES: Mapping[str, int] = {
 }
 """Cipher suite numbers by name (RFC 8446, B.4)."""
 
-_OF_AIOQUIC: Mapping[str, int] = {"secp256r1": 0x17, "secp384r1": 0x18, "x25519": 0x1D}
-
-_POST_QUANTUM, _HAS_IT = "X25519MLKEM768", "qh3"
+_GROUPS: Mapping[str, int] = {"secp256r1": 0x17, "secp384r1": 0x18, "x25519": 0x1D}
 
 KEY_EXCHANGES: Mapping[str, Mapping[str, int]] = {
-    "aioquic": _OF_AIOQUIC,
-    "aioquic-plain": _OF_AIOQUIC,
+    "auto": _GROUPS,
+    "native": _GROUPS,
+    "aioquic": _GROUPS,
+    "aioquic-plain": _GROUPS,
 }
-"""Key exchange groups (RFC 8446, 4.2.7) by engine, for engines in which they can be configured.
-
-qh3 has no such setting. Its listener uses the dialer's first key share with a group that it
-supports, and its dialer offers X25519MLKEM768 (draft-ietf-tls-ecdhe-mlkem) first, so two qh3
-endpoints use that group."""
+"""Key exchange groups (RFC 8446, 4.2.7) by engine. No engine supports X25519MLKEM768
+(draft-ietf-tls-ecdhe-mlkem)."""
 
 
 def check(engine: str, cipher_suites: Sequence[str], key_exchanges: Sequence[str]) -> None:
@@ -34,16 +31,12 @@ def check(engine: str, cipher_suites: Sequence[str], key_exchanges: Sequence[str
     _check("cipher suite", cipher_suites, CIPHER_SUITES, engine)
     if not key_exchanges:
         return
-    groups = KEY_EXCHANGES.get(engine)
-    if groups is None:
-        raise ValueError(f"key_exchanges: the engine {engine} does not support this setting")
-    _check("key exchange", key_exchanges, groups, engine)
+    _check("key exchange", key_exchanges, KEY_EXCHANGES[engine], engine)
 
 
 def _check(kind: str, names: Sequence[str], known: Mapping[str, int], engine: str) -> None:
     for name in names:
         if name not in known:
-            hint = f"; two nodes with the engine {_HAS_IT} use it" if name == _POST_QUANTUM else ""
             raise ValueError(
-                f"{kind} {name!r}: the engine {engine} only supports {', '.join(known)}{hint}"
+                f"{kind} {name!r}: the engine {engine} only supports {', '.join(known)}"
             )

@@ -91,9 +91,13 @@ class QlogFile:
     def __init__(self, file: _Appended) -> None:
         self._file = file
 
+    def append(self, text: str) -> None:
+        """Appends encoded records."""
+        self._file.append(text)
+
     def write(self, records: Iterable[Mapping[str, object]]) -> None:
         """Appends the records."""
-        self._file.append("".join(f"\x1e{json.dumps(record)}\n" for record in records))
+        self.append("".join(f"\x1e{json.dumps(record)}\n" for record in records))
 
 
 class _Appended:

@@ -10,10 +10,10 @@ import socket
 import struct
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from quicdist.carriers.forking import keep_from_children
-from quicdist.carriers.quic.engine import Datagram, Path, SocketAddress
+from quicdist.carriers.quic.engine import Batch, Path, SocketAddress
 from quicdist.protocol.dialects.base import Buffer
 
 _MAX_DATAGRAM = 65535
@@ -39,9 +39,6 @@ _U16, _INT = struct.Struct("=H"), struct.Struct("=i")
 
 _Ancillary = tuple[int, int, bytes]
 
-Batch = tuple[bytes, int, Path]
-"""Datagrams of one sender that the kernel merged, the size of each but the last, and the path."""
-
 
 class UdpSocket:
     """A non-blocking UDP socket. With a wildcard address, each datagram has its local address."""
@@ -51,7 +48,7 @@ class UdpSocket:
         self.family = sock.family
         self.address: SocketAddress = sock.getsockname()
         """The address that the socket is or was bound to."""
-        self._queue: deque[Datagram] = deque()
+        self._queue: deque[tuple[bytes, Path]] = deque()
         self._wildcard = _LINUX and _is_wildcard(self.address[0])
         self._ancillary: dict[bytes, list[_Ancillary]] = {}
         self._lone = 0
@@ -149,51 +146,51 @@ class UdpSocket:
         """Whether datagrams are queued until the kernel accepts them."""
         return bool(self._queue)
 
-    def receive(self, limit: int) -> list[Datagram]:
+    def receive(self, limit: int) -> list[Batch]:
         """Returns about `limit` received datagrams.
 
-        After a read of a single datagram, the next calls read only one, because the system call
+        After a read of a single datagram, the next calls read only once, because the system call
         that finds no further datagram costs as much as reading one.
         """
         if self._lone:
             self._lone -= 1
-            datagrams = self._read(1)
-            if len(datagrams) > 1:
+            batches = self._read(1)
+            if batches and not _is_lone(batches):
                 self._lone = 0
-            return datagrams
-        datagrams = self._read(limit)
-        if len(datagrams) == 1:
+            return batches
+        batches = self._read(limit)
+        if _is_lone(batches):
             self._lone = _LONE
-        return datagrams
+        return batches
 
-    def _read(self, limit: int) -> list[Datagram]:
-        datagrams: list[Datagram] = []
+    def _read(self, limit: int) -> list[Batch]:
+        batches: list[Batch] = []
         sock = self._socket
         is_woken_for_nothing = False
         try:
             if not self._wildcard and not self._merges:
                 for _ in range(limit):
                     data, address = sock.recvfrom(_MAX_DATAGRAM)
-                    datagrams.append((data, (address, None)))
+                    batches.append((data, len(data), (address, None)))
             else:
-                while len(datagrams) < limit:
+                count = 0
+                while count < limit:
                     data, ancillary, _, address = sock.recvmsg(_MAX_DATAGRAM, 128)
                     path = (address, _local_address(ancillary) if self._wildcard else None)
                     size = _segment_size(ancillary) if ancillary else 0
                     if not 0 < size < len(data):
-                        datagrams.append((data, path))
-                        continue
-                    for at in range(0, len(data), size):
-                        datagrams.append((data[at : at + size], path))
+                        size = len(data)
+                    batches.append((data, size, path))
+                    count += -(-len(data) // size) if size else 1
         except (BlockingIOError, InterruptedError):
-            is_woken_for_nothing = not datagrams
+            is_woken_for_nothing = not batches
         except OSError:
             is_woken_for_nothing = True
         if is_woken_for_nothing and _LINUX:
             # The socket stays readable while an ICMP error is queued, even if a send has reported
             # the error or no call reports it.
             self._read_bounced()
-        return datagrams
+        return batches
 
     def ignore_errors(self) -> None:
         """Has the kernel report no ICMP errors, so that an event loop can watch the socket itself.
@@ -308,41 +305,54 @@ class UdpSocket:
             self._queue.append((data, path))
             self._watch_queue(True)
 
-    def send_all(self, datagrams: Sequence[Datagram]) -> None:
+    def send_all(self, batches: Sequence[Batch]) -> None:
         """Sends datagrams in order, with as few system calls as possible.
 
         Raises OSError for the first datagram that cannot be sent. The others are sent.
         """
-        if len(datagrams) == 1:
-            self.send(*datagrams[0])
-            return
         failure: OSError | None = None
-        at, count = 0, len(datagrams)
+        at, count = 0, len(batches)
         while at < count:
-            stop = _run_end(datagrams, at) if self._segments and not self._queue else at + 1
+            data, size, path = batches[at]
+            stop = at + 1
             try:
-                if stop - at == 1 or not self._send_segmented(datagrams[at:stop]):
-                    stop = at + 1
-                    self.send(*datagrams[at])
+                if size < len(data):
+                    self._send_batch([data], size, path)
+                else:
+                    stop = _run_end(batches, at) if self._segments and not self._queue else stop
+                    if stop - at == 1:
+                        self.send(data, path)
+                    else:
+                        self._send_batch([each for each, _, _ in batches[at:stop]], size, path)
             except OSError as error:
                 failure = failure or error
             at = stop
         if failure is not None:
             raise failure
 
-    def _send_segmented(self, datagrams: Sequence[Datagram]) -> bool:
-        """Sends datagrams of one size on one path in one call. The last one may be shorter.
+    def _send_batch(self, parts: list[bytes], size: int, path: Path) -> None:
+        """Sends datagrams of `size` bytes, the last maybe shorter, that are joined or are parts."""
+        if self._segments and not self._queue and self._send_segmented(parts, size, path):
+            return
+        failure: OSError | None = None
+        for datagram in _split(parts, size):
+            try:
+                self.send(datagram, path)
+            except OSError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
-        Returns False if the kernel does not support this.
-        """
-        address, local = datagrams[0][1]
-        ancillary = [(socket.IPPROTO_UDP, _UDP_SEGMENT, _U16.pack(len(datagrams[0][0])))]
+    def _send_segmented(self, parts: list[bytes], size: int, path: Path) -> bool:
+        """Sends a batch in one call. Returns False if the kernel cannot."""
+        address, local = path
+        ancillary = [(socket.IPPROTO_UDP, _UDP_SEGMENT, _U16.pack(size))]
         if local is not None:
             ancillary += self._from(local)
         try:
-            self._socket.sendmsg([data for data, _ in datagrams], ancillary, 0, address)
+            self._socket.sendmsg(parts, ancillary, 0, address)
         except (BlockingIOError, InterruptedError):
-            self._queue.extend(datagrams)
+            self._queue.extend((datagram, path) for datagram in _split(parts, size))
             self._watch_queue(True)
         except ConnectionRefusedError:
             return False  # the error of an earlier datagram
@@ -423,15 +433,28 @@ def _option(sock: socket.socket, level: int, name: int, value: int) -> bool:
     return True
 
 
-def _run_end(datagrams: Sequence[Datagram], at: int) -> int:
-    """Returns the end of the datagrams that can be sent in one call with the one at `at`."""
-    data, path = datagrams[at]
-    size = len(data)
-    most = min(at + min(_MAX_SEGMENTS, _MAX_SEGMENTED // size), len(datagrams))
+def _is_lone(batches: Sequence[Batch]) -> bool:
+    """Whether these are one datagram."""
+    return len(batches) == 1 and len(batches[0][0]) <= batches[0][1]
+
+
+def _split(parts: Sequence[bytes], size: int) -> Iterator[bytes]:
+    for part in parts:
+        for at in range(0, len(part), size):
+            yield part[at : at + size]
+
+
+def _run_end(batches: Sequence[Batch], at: int) -> int:
+    """Returns the end of the single datagrams that can be sent in one call with that at `at`."""
+    data, size, path = batches[at]
+    most = min(at + min(_MAX_SEGMENTS, _MAX_SEGMENTED // size), len(batches)) if size else at
     stop = at + 1
-    while stop < most and len(datagrams[stop][0]) <= size and datagrams[stop][1] == path:
+    while stop < most:
+        data, length, other = batches[stop]
+        if length > size or length < len(data) or other != path:
+            break
         stop += 1
-        if len(datagrams[stop - 1][0]) < size:
+        if length < size:
             break
     return stop
 

@@ -1,4 +1,4 @@
-from quicdist.carriers.quic.udp import Batch
+from quicdist.carriers.quic.engine import Batch
 
 class Flows:
     def receive(self, fd: int, limit: int, frames: bool) -> tuple[list[Batch], int, int]: ...

@@ -12,8 +12,8 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from quicdist.carriers.quic.engine import SocketAddress
-from quicdist.carriers.quic.udp import Batch, UdpSocket
+from quicdist.carriers.quic.engine import Batch, SocketAddress
+from quicdist.carriers.quic.udp import UdpSocket
 
 if TYPE_CHECKING:
     from quicdist.carriers.relay._forward import Flows

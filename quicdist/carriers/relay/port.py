@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol, cast
 
-from quicdist.carriers.quic.engine import SocketAddress
-from quicdist.carriers.quic.udp import Batch, UdpSocket
+from quicdist.carriers.quic.engine import Batch, SocketAddress
+from quicdist.carriers.quic.udp import UdpSocket
 from quicdist.carriers.relay.allocation import Client, Clients, Owner, Rates
 from quicdist.carriers.relay.batches import without_heads
 from quicdist.carriers.relay.controls import Control

@@ -20,9 +20,9 @@ from quicdist.carriers.half_open import HalfOpen
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic.connection import QuicConnection
 from quicdist.carriers.quic.endpoint import Endpoint
-from quicdist.carriers.quic.engine import Datagram, SocketAddress
+from quicdist.carriers.quic.engine import Batch, SocketAddress
 from quicdist.carriers.quic.settings import QuicSettings
-from quicdist.carriers.quic.udp import Batch, UdpSocket
+from quicdist.carriers.quic.udp import UdpSocket
 from quicdist.carriers.relay import proofs
 from quicdist.carriers.relay.allocation import (
     Owner,
@@ -530,9 +530,9 @@ class _MainSocket(UdpSocket):
 
     relay: Relay
 
-    def receive(self, limit: int) -> list[Datagram]:
+    def receive(self, limit: int) -> list[Batch]:
         """Returns the QUIC datagrams among those that wait."""
-        found: list[Datagram] = []
+        found: list[Batch] = []
         batches, datagrams, size = self.relay.fast.receive(self, BATCHES, frames=True)
         counters = self.relay.counters
         counters.datagrams_out += datagrams
@@ -548,12 +548,12 @@ class _MainSocket(UdpSocket):
                 self._sort(batch, found, now)
         return found
 
-    def _sort(self, batch: Batch, found: list[Datagram], now: float) -> None:
+    def _sort(self, batch: Batch, found: list[Batch], now: float) -> None:
         data, size, path = batch
         for at in range(0, len(data), size):
             one = data[at : at + size]
             if one[0] >= FIRST_QUIC_BYTE:
-                found.append((one, path))
+                found.append((one, len(one), path))
             else:
                 self.relay.frames_arrived((one, len(one), path), now)
 

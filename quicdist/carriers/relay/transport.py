@@ -17,9 +17,9 @@ import contextlib
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, TypeAlias, cast
 
-from quicdist.carriers.quic.engine import Datagram, Path, SocketAddress
+from quicdist.carriers.quic.engine import Batch, Path, SocketAddress
 from quicdist.carriers.quic.udp import UdpSocket
 from quicdist.carriers.relay.frames import (
     FIRST_QUIC_BYTE,
@@ -29,6 +29,8 @@ from quicdist.carriers.relay.frames import (
     pack_address,
     unpack_address,
 )
+
+Datagram: TypeAlias = tuple[bytes, Path]
 
 _MOST_HEADS = 4096
 
@@ -194,34 +196,49 @@ class Paths:
         return [head + data for data, _ in datagrams]
 
 
+def _split(batches: Sequence[Batch]) -> list[Datagram]:
+    """The single datagrams."""
+    return [
+        (data[at : at + size], path)
+        for data, size, path in batches
+        for at in range(0, len(data), max(size, 1))
+    ]
+
+
 class RelayedSocket(UdpSocket):
     """The socket; `Paths.bind` makes it."""
 
     paths: Paths
 
-    def receive(self, limit: int) -> list[Datagram]:
+    def receive(self, limit: int) -> list[Batch]:
         """The QUIC datagrams among about `limit` of those that wait."""
-        datagrams = super().receive(limit)
+        batches = super().receive(limit)
         if not self.paths.is_used:
-            return datagrams
+            return batches
         if self.bounced:
             for address in self.paths.pinged & self.bounced.keys():
                 del self.bounced[address]
-        return self.paths.sort(datagrams)
+        return [(data, len(data), path) for data, path in self.paths.sort(_split(batches))]
 
     def send(self, data: bytes, path: Path) -> None:
         """Sends one datagram on the path that is chosen for its peer."""
-        self.send_all(((data, path),))
+        self._send_chosen(((data, path),))
 
-    def send_all(self, datagrams: Sequence[Datagram]) -> None:
+    def send_all(self, batches: Sequence[Batch]) -> None:
         """Sends datagrams in order, each on the path that is chosen for its peer."""
+        if self.paths.is_used:
+            self._send_chosen(_split(batches))
+        else:
+            super().send_all(batches)
+
+    def _send_chosen(self, datagrams: Sequence[Datagram]) -> None:
         if not self.paths.is_used:
             self.send_plain(datagrams)
             return
         first = datagrams[0][1]
         if any(path is not first and path != first for _, path in datagrams):
             for one in datagrams:
-                self.send_all((one,))
+                self._send_chosen((one,))
             return
         paths = self.paths
         real = paths.direct.get(first)
@@ -246,7 +263,7 @@ class RelayedSocket(UdpSocket):
         if len(datagrams) == 1:
             super().send(*datagrams[0])
         else:
-            super().send_all(datagrams)
+            super().send_all([(data, len(data), path) for data, path in datagrams])
 
     def send_aside(self, data: bytes, address: SocketAddress) -> None:
         """Sends one datagram that is not QUIC; errors are ignored."""

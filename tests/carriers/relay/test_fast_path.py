@@ -9,8 +9,8 @@ from typing import cast
 
 import pytest
 
-from quicdist.carriers.quic.engine import SocketAddress
-from quicdist.carriers.quic.udp import Batch, UdpSocket
+from quicdist.carriers.quic.engine import Batch, SocketAddress
+from quicdist.carriers.quic.udp import UdpSocket
 from quicdist.carriers.relay import fast_path
 from quicdist.carriers.relay.fast_path import FastPath
 from quicdist.carriers.relay.frames import data_head
@@ -43,7 +43,7 @@ class Bench:
 
     def send(self, *datagrams: bytes, by: UdpSocket | None = None) -> None:
         path = (self.relay.address, None)
-        (by or self.sender).send_all([(data, path) for data in datagrams])
+        (by or self.sender).send_all([(data, len(data), path) for data in datagrams])
 
     def pump(self, *, frames: bool = False) -> tuple[list[bytes], int, int]:
         """Waits for something, and returns the datagrams that are for Python, and the counts."""
@@ -58,7 +58,11 @@ class Bench:
         return [data for data, _, _ in batches], datagrams, size
 
     def received(self) -> list[bytes]:
-        return [data for data, _ in self.receiver.receive(64)]
+        return [
+            data[at : at + size]
+            for data, size, _ in self.receiver.receive(64)
+            for at in range(0, len(data), size)
+        ]
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])

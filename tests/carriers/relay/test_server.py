@@ -158,7 +158,7 @@ def send_frame(client: RelayClient, frame: bytes) -> None:
     """Sends a data frame from the socket of the node."""
     assert client.paths.relay is not None
     assert client._endpoint is not None
-    client._endpoint.send([(frame, (client.paths.relay, None))])
+    client._endpoint.send([(frame, len(frame), (client.paths.relay, None))])
 
 
 async def test_nothing_is_sent_to_an_address_that_did_not_ask(bench: Bench) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, cast
 
+from quicdist.carriers.quic.engine_choice import MODULES, choose
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Alert, Certificates
@@ -26,7 +27,12 @@ The local address of a relayed path is that of our port at the relay: 4 or 16 by
 two bytes.
 """
 
-Datagram: TypeAlias = tuple[bytes, Path]
+Batch: TypeAlias = tuple[bytes, int, Path]
+"""Datagrams in a row on one path, and the size of each in bytes; the last may be shorter. The
+kernel sends and receives such a batch in one call (udp(7), UDP_SEGMENT, UDP_GRO)."""
+
+ResetTokenOf: TypeAlias = Callable[[bytes], bytes]
+"""Returns the stateless reset token of a local connection ID (RFC 9000, 10.3.2)."""
 
 BURST = 48
 """Approximate number of datagrams that one `transmit` call returns. The event loop runs between two
@@ -36,8 +42,14 @@ CONNECTION_ID_LENGTH = 8
 """Length in bytes of the connection IDs that this node issues."""
 
 
-ResetTokenOf: TypeAlias = Callable[[bytes], bytes]
-"""Returns the stateless reset token of a local connection ID (RFC 9000, 10.3.2)."""
+Judge: TypeAlias = Callable[[Certificates], Alert | None]
+"""Decides on the certificates that the peer presented, its own first; empty if it presented none.
+Returns None to accept them, or the TLS alert that closes the connection (RFC 9001, 4.8)."""
+
+
+def accept_nobody(certificates: Certificates) -> Alert | None:
+    """The `Judge` of a connection without owner."""
+    return Alert.CERTIFICATE_UNKNOWN
 
 
 def is_relayed(local: bytes) -> bool:
@@ -99,11 +111,15 @@ class EngineConnection(Protocol):
     connection_ids: Sequence[bytes]
     """The initial local connection IDs."""
 
+    judge: Judge
+    """Called once TLS is complete, before the peer learns of that. The owner sets it before the
+    first datagram is processed, or, for a listener, after the first one."""
+
     def connect(self, path: Path, now: float) -> None:
         """Starts the handshake of a dialer."""
 
-    def receive(self, data: bytes, path: Path, now: float) -> None:
-        """Processes one datagram. Raises EngineError if the library fails."""
+    def receive(self, data: bytes, size: int, path: Path, now: float) -> None:
+        """Processes a batch of datagrams (see `Batch`). Raises EngineError if the library fails."""
 
     def drain(self, sink: EngineSink) -> None:
         """Reports all events since the last call to `sink`."""
@@ -170,12 +186,12 @@ class EngineConnection(Protocol):
         See `quicdist.limits.ConnectionBounds`.
         """
 
-    def transmit(self, now: float) -> Sequence[Datagram]:
-        """Returns the datagrams to send now.
+    def transmit(self, now: float) -> Sequence[Batch]:
+        """Returns about `BURST` datagrams to send now. Raises EngineError if the library fails."""
 
-        If there are `BURST` or more, the caller must call it again. Raises EngineError if the
-        library fails.
-        """
+    @property
+    def has_more(self) -> bool:
+        """Whether `transmit` must be called again soon: it returned all datagrams that it may."""
 
     @property
     def datagram_size(self) -> int:
@@ -233,9 +249,6 @@ class EngineConnection(Protocol):
     def close(self, error_code: int, reason: str) -> None:
         """Closes the connection with an application error code (RFC 9000, 19.19)."""
 
-    def close_with_alert(self, alert: Alert) -> None:
-        """Closes the connection with a TLS alert, as for a rejected certificate (RFC 9001, 4.8)."""
-
     def idle_timeout(self) -> float:
         """Returns the negotiated idle timeout in seconds (RFC 9000, 10.1)."""
 
@@ -267,20 +280,16 @@ class Engine(Protocol):
     def dialer(self, host: str, alpns: Sequence[str]) -> EngineConnection:
         """Returns a new connection to `host`.
 
-        It presents this node's certificate on request. It does not verify the peer's certificate:
-        the owner must check `certificates` before it sends data after the handshake.
+        It presents this node's certificate on request. TLS verifies that the peer has the key of
+        its certificate; everything else is up to the connection's `judge`.
         """
 
     def listener(self, opening: Opening) -> EngineConnection:
         """Returns a new connection for an incoming first datagram.
 
-        It requests a certificate if the settings require that, but does not verify it. It sends no
+        It requests a certificate if the settings require that; `judge` verifies it. It sends no
         session tickets and accepts no early data, so every connection has a full handshake.
         """
-
-
-_MODULES = {"aioquic": "aioquic", "aioquic-plain": "aioquic", "qh3": "qh3"}
-"""Adapter modules by engine name. `aioquic-plain` is aioquic without quicdist's optimizations."""
 
 
 def load_engine(settings: QuicSettings, reset_token_of: ResetTokenOf) -> Engine:
@@ -289,9 +298,6 @@ def load_engine(settings: QuicSettings, reset_token_of: ResetTokenOf) -> Engine:
     Raises ValueError if the engine is unknown or not installed, or if it does not support the
     settings.
     """
-    name = _MODULES.get(settings.engine)
-    if name is None:
-        known = ", ".join(_MODULES)
-        raise ValueError(f"unknown QUIC engine {settings.engine!r}: expected one of {known}")
-    module = importlib.import_module(f"{__name__}.{name}")
+    name = choose(settings.engine)
+    module = importlib.import_module(f"{__name__}.{MODULES[name]}")
     return cast(Engine, module.engine(settings, reset_token_of))

@@ -23,8 +23,7 @@ import math
 import ssl
 import weakref
 from collections.abc import Callable, Sequence
-from enum import IntEnum
-from typing import Any, TextIO, cast
+from typing import Any, TextIO, TypeAlias, cast
 
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
@@ -43,33 +42,38 @@ from aioquic.quic.packet import (
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
-from aioquic.tls import AlertDescription, CipherSuite, Direction, Epoch, Group
+from aioquic.tls import CipherSuite, Direction, Epoch, Group
 
 from quicdist.carriers.coalesce import joined
+from quicdist.carriers.quic.close_text import describe
 from quicdist.carriers.quic.congestion.choice import algorithm
 from quicdist.carriers.quic.engine import (
     BURST,
     CONNECTION_ID_LENGTH,
+    Batch,
     Closed,
-    Datagram,
     EngineError,
+    EngineSink,
+    Judge,
     Opening,
     Path,
     ResetTokenOf,
+    accept_nobody,
 )
 from quicdist.carriers.quic.engine.aioquic_bounds import BoundedQuic
 from quicdist.carriers.quic.engine.aioquic_qlog import Qlog, QlogTrace
 from quicdist.carriers.quic.engine.aioquic_recovery import Congestion, Recovery, name_of
 from quicdist.carriers.quic.engine.aioquic_short import ShortPaths, is_tested
-from quicdist.carriers.quic.engine.library_events import LibraryEvents
 from quicdist.carriers.quic.mtu import BASE, PathMtu
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tls_choices import CIPHER_SUITES, KEY_EXCHANGES
 from quicdist.carriers.quic.tls_exporter import export
 from quicdist.carriers.quic.tracing import KeyLog, QlogDirectory
-from quicdist.carriers.trust import Alert, Certificates
+from quicdist.carriers.trust import Certificates
 from quicdist.protocol.dialects import LARGEST_WINDOW
 from quicdist.protocol.dialects.base import Buffer
+
+_Datagram: TypeAlias = tuple[bytes, Path]
 
 _VERSIONS = [int(QuicProtocolVersion.VERSION_1), int(QuicProtocolVersion.VERSION_2)]
 _ACK_EVERY = 16
@@ -129,7 +133,7 @@ class _Quic(BoundedQuic):
 
     def probe_size(
         self, size: int, now: float, told: Callable[[QuicDeliveryState, int], None]
-    ) -> Sequence[Datagram]:
+    ) -> Sequence[_Datagram]:
         """Returns a datagram of `size` bytes with a PING. Its loss does not count as congestion."""
         path = self._network_paths[0]
         builder = QuicPacketBuilder(
@@ -231,13 +235,13 @@ class _ShortQuic(_Quic, ShortPaths):
         return not self.whole and super()._only_streams_wait(path)
 
 
-class AioquicConnection(LibraryEvents[_Quic]):
+class AioquicConnection:
     """One connection (see `engine.EngineConnection`)."""
-
-    kinds = events
 
     def __init__(self, quic: _Quic, settings: QuicSettings, reset_token_of: ResetTokenOf) -> None:
         self._quic = quic
+        self.judge: Judge = accept_nobody
+        self.has_more = False
         quic.reset_token_of = reset_token_of
         if not quic._is_client:
             # The first connection ID of a dialer has no token (RFC 9000, 18.2).
@@ -276,11 +280,16 @@ class AioquicConnection(LibraryEvents[_Quic]):
         """Starts the TLS handshake."""
         self._quic.connect(path, now)
 
-    def receive(self, data: bytes, path: Path, now: float) -> None:
-        """Processes one datagram. An exception of the library ends the connection."""
+    def receive(self, data: bytes, size: int, path: Path, now: float) -> None:
+        """Processes a batch of datagrams. An exception of the library ends the connection."""
         self._now = now
+        receive = self._quic.receive_datagram
         try:
-            self._quic.receive_datagram(data, path, now)
+            if size >= len(data):
+                receive(data, path, now)
+            else:
+                for at in range(0, len(data), size):
+                    receive(data[at : at + size], path, now)
         except Exception as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
         self._flush_trace()
@@ -288,6 +297,43 @@ class AioquicConnection(LibraryEvents[_Quic]):
     def _flush_trace(self) -> None:
         if self._trace is not None:
             self._trace.flush()
+
+    def drain(self, sink: EngineSink) -> None:
+        """Reports all events since the last call to `sink`."""
+        queue = self._quic._events
+        while queue:
+            event = queue.popleft()
+            if isinstance(event, events.StreamDataReceived):
+                self._received += len(event.data)
+                if event.stream_id in self._refused:
+                    continue
+                if event.data:
+                    sink.stream_data(event.stream_id, event.data)
+                if event.end_stream:
+                    sink.stream_ended(event.stream_id, "finished")
+            elif isinstance(event, events.StreamReset):
+                sink.stream_ended(event.stream_id, f"reset ({event.error_code})")
+            elif isinstance(event, events.StopSendingReceived):
+                sink.stream_ended(event.stream_id, f"stopped ({event.error_code})")
+            elif isinstance(event, events.HandshakeCompleted):
+                if self._is_accepted():
+                    sink.handshake_completed(event.alpn_protocol or "")
+            elif isinstance(event, events.ConnectionIdIssued):
+                sink.connection_id_issued(event.connection_id)
+            elif isinstance(event, events.ConnectionIdRetired):
+                sink.connection_id_retired(event.connection_id)
+
+    def _is_accepted(self) -> bool:
+        """Asks the judge.
+
+        Nothing was sent since TLS is complete: the peer of a server does not know that yet.
+        """
+        alert = self.judge(self.certificates)
+        if alert is None:
+            return True
+        code = QuicErrorCode.CRYPTO_ERROR + alert
+        self._quic.close(error_code=code, frame_type=QuicFrameType.CRYPTO)
+        return False
 
     @property
     def is_started(self) -> bool:
@@ -317,7 +363,11 @@ class AioquicConnection(LibraryEvents[_Quic]):
             is_idle=event.reason_phrase == "Idle timeout",
             is_application=event.frame_type is None,
             error_code=event.error_code,
-            text=_describe(event),
+            text=describe(
+                is_application=event.frame_type is None,
+                code=event.error_code,
+                reason=event.reason_phrase,
+            ),
             exceeded=self._quic.exceeded,
         )
 
@@ -378,7 +428,7 @@ class AioquicConnection(LibraryEvents[_Quic]):
         """Lifts the limits of aioquic_bounds."""
         self._quic.prove()
 
-    def transmit(self, now: float) -> Sequence[Datagram]:
+    def transmit(self, now: float) -> Sequence[Batch]:
         """Returns the datagrams to send."""
         self._now = now
         quic, space = self._quic, self._quic._loss.spaces[-1]
@@ -400,11 +450,12 @@ class AioquicConnection(LibraryEvents[_Quic]):
         elif not self._pacer.pacer.is_idle and not _has_data(quic):
             self._congestion.controller.on_app_limited(self._congestion.bytes_in_flight)
             self._pacer.pacer.on_idle()
-        return datagrams
+        self.has_more = len(datagrams) >= BURST
+        return [(data, len(data), path) for data, path in datagrams]
 
     # -- path MTU discovery --
 
-    def _probes(self, now: float) -> Sequence[Datagram]:
+    def _probes(self, now: float) -> Sequence[_Datagram]:
         path = self.path
         if path is not self._mtu_path:
             self._begin_search(path)
@@ -532,16 +583,6 @@ class AioquicConnection(LibraryEvents[_Quic]):
         """Sends CONNECTION_CLOSE of the application."""
         self._quic.close(error_code=error_code, reason_phrase=reason)
 
-    def close_with_alert(self, alert: Alert) -> None:
-        """Sends CONNECTION_CLOSE with a TLS alert.
-
-        No other packet was sent since the TLS handshake, so the client of a server does not yet
-        know that the handshake was complete.
-        """
-        self._quic.close(
-            error_code=QuicErrorCode.CRYPTO_ERROR + alert, frame_type=QuicFrameType.CRYPTO
-        )
-
     def idle_timeout(self) -> float:
         """The minimum of the values of both peers."""
         return self._quic._idle_timeout()
@@ -568,6 +609,7 @@ class AioquicConnection(LibraryEvents[_Quic]):
         for space in self._quic._loss.spaces:
             space.sent_packets.clear()
         self._quic.__dict__.clear()
+        self.judge = accept_nobody
 
 
 class AioquicEngine:
@@ -607,7 +649,7 @@ class AioquicEngine:
         return self._connection(quic)
 
     def _connection(self, quic: _Quic) -> AioquicConnection:
-        known = KEY_EXCHANGES.get(self._settings.engine, {})
+        known = KEY_EXCHANGES["aioquic"]
         quic.groups = [Group(known[name]) for name in self._settings.key_exchanges]
         return AioquicConnection(quic, self._settings, self._reset_token_of)
 
@@ -641,22 +683,3 @@ def engine(settings: QuicSettings, reset_token_of: ResetTokenOf) -> AioquicEngin
     """Creates the engine of one endpoint."""
     is_plain = settings.engine == "aioquic-plain" or not is_tested()
     return AioquicEngine(settings, reset_token_of, _Quic if is_plain else _ShortQuic)
-
-
-def _describe(event: events.ConnectionTerminated) -> str:
-    if event.frame_type is None:
-        name = f"application close {event.error_code}"
-    elif 0x100 <= event.error_code < 0x200:
-        name = f"TLS alert {_named(AlertDescription, event.error_code - 0x100)}"
-    else:
-        name = _named(QuicErrorCode, event.error_code)
-    # The text is logged and may come from an unauthenticated peer.
-    reason = "".join(char if char.isprintable() else "?" for char in event.reason_phrase)
-    return f"{name}: {reason}" if reason else name
-
-
-def _named(kind: type[IntEnum], code: int) -> str:
-    try:
-        return kind(code).name.lower().replace("_", " ")
-    except ValueError:
-        return f"{code:#x}"

@@ -1,0 +1,37 @@
+//! The native QUIC engine of quicdist: QUIC connections for Python, around quinn-proto.
+//!
+//! It has no sockets, threads or clock. Python owns them, and the routing of datagrams, the
+//! decisions on certificates, and the policy of who may connect.
+
+mod address;
+mod budget;
+mod clock;
+mod congestion;
+mod connection;
+mod control;
+mod ending;
+mod engine;
+mod frames;
+mod guard;
+mod ids;
+mod incoming;
+mod live;
+mod model;
+mod outgoing;
+mod qlog;
+mod retry;
+mod sent;
+mod settings;
+mod tls;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn quicdist_engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    guard::install_hook();
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<engine::Engine>()?;
+    module.add_class::<connection::Connection>()?;
+    module.add_class::<model::ControllerModel>()?;
+    Ok(())
+}

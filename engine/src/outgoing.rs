@@ -1,0 +1,227 @@
+//! Stream data on its way out. It is handed to quinn-proto when it can leave soon, so that what is
+//! written later to another stream does not wait behind it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use pyo3::pybacked::PyBackedBytes;
+use quinn_proto::{Connection, Dir, Side, StreamId, VarInt, WriteError};
+
+use crate::sent::SharedSent;
+
+/// Data is known to be acknowledged in pieces of at most this size.
+const PIECE: usize = 16 * 1024;
+
+/// Smaller parts are copied together.
+const COPIED: usize = 4 * 1024;
+
+pub fn stream_id(stream: u64) -> StreamId {
+    VarInt::from_u64(stream).unwrap_or(VarInt::MAX).into()
+}
+
+/// Counts its bytes when quinn-proto drops it: the peer has acknowledged them, or the stream was
+/// reset.
+struct Counted<T> {
+    data: T,
+    size: u64,
+    acknowledged: Arc<AtomicU64>,
+}
+
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Counted<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.data.as_ref()
+    }
+}
+
+impl<T> Drop for Counted<T> {
+    fn drop(&mut self) {
+        self.acknowledged.fetch_add(self.size, Ordering::Relaxed);
+    }
+}
+
+/// A range of an object that Python has written.
+struct Slice {
+    object: Arc<PyBackedBytes>,
+    start: usize,
+    end: usize,
+}
+
+impl AsRef<[u8]> for Slice {
+    fn as_ref(&self) -> &[u8] {
+        &self.object[self.start..self.end]
+    }
+}
+
+#[derive(Default)]
+pub struct Outgoing {
+    queues: BTreeMap<u64, VecDeque<Bytes>>,
+    /// Bytes in `queues`.
+    queued: u64,
+    /// Bytes handed over, by stream and in all.
+    handed: BTreeMap<u64, u64>,
+    handed_total: u64,
+    written: u64,
+    acknowledged: Arc<AtomicU64>,
+    sent: SharedSent,
+    /// Local streams that are open.
+    opened: u64,
+}
+
+impl Outgoing {
+    pub fn new(sent: SharedSent) -> Self {
+        Self { sent, ..Self::default() }
+    }
+
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that have left at least once.
+    pub fn sent(&self) -> u64 {
+        self.written - self.queued - self.unsent()
+    }
+
+    /// Bytes that quinn-proto has and has not sent.
+    fn unsent(&self) -> u64 {
+        self.handed_total.saturating_sub(self.sent.lock().unwrap().total())
+    }
+
+    pub fn prove(&mut self) {
+        self.sent.lock().unwrap().prove();
+    }
+
+    /// Whether the peer has sent too many frames.
+    pub fn has_too_many_frames(&self) -> bool {
+        self.sent.lock().unwrap().has_too_many()
+    }
+
+    /// Whether the peer waits for an acknowledgement.
+    pub fn owes_ack(&self) -> bool {
+        self.sent.lock().unwrap().owes_ack()
+    }
+
+    /// Whether nothing waits to be sent for the first time.
+    pub fn is_empty(&self) -> bool {
+        self.queued == 0 && self.unsent() == 0
+    }
+
+    /// Queues data. `whole` makes it one piece.
+    pub fn write(&mut self, stream: u64, parts: Vec<PyBackedBytes>, whole: bool) {
+        let mut small = Vec::new();
+        for part in parts {
+            if part.len() < COPIED || whole {
+                small.extend_from_slice(&part);
+                if small.len() >= PIECE && !whole {
+                    self.push(stream, std::mem::take(&mut small));
+                }
+                continue;
+            }
+            self.push(stream, std::mem::take(&mut small));
+            self.push_slices(stream, part);
+        }
+        self.push(stream, small);
+    }
+
+    fn push_slices(&mut self, stream: u64, part: PyBackedBytes) {
+        let size = part.len();
+        let object = Arc::new(part);
+        for start in (0..size).step_by(PIECE) {
+            let end = size.min(start + PIECE);
+            self.push(stream, Slice { object: object.clone(), start, end });
+        }
+    }
+
+    fn push<T: AsRef<[u8]> + Send + 'static>(&mut self, stream: u64, data: T) {
+        let size = data.as_ref().len() as u64;
+        if size == 0 {
+            return;
+        }
+        self.written += size;
+        self.queued += size;
+        let counted = Counted { data, size, acknowledged: self.acknowledged.clone() };
+        self.queues.entry(stream).or_default().push_back(Bytes::from_owner(counted));
+    }
+
+    /// Hands over about `room` bytes less what quinn-proto still has; with `whole`, one piece, so
+    /// that it does not share a frame with another.
+    pub fn feed(&mut self, connection: &mut Connection, room: usize, whole: bool) {
+        let mut room = (room as u64).saturating_sub(self.unsent());
+        if self.queued == 0 || room == 0 {
+            return;
+        }
+        if whole {
+            if self.unsent() == 0 {
+                let first = self.queues.keys().next().copied();
+                first.map(|stream| self.feed_stream(connection, stream, 1));
+            }
+            return;
+        }
+        let streams: Vec<u64> = self.queues.keys().copied().collect();
+        let share = room / streams.len() as u64 + 1;
+        for stream in streams {
+            room = room.saturating_sub(self.feed_stream(connection, stream, share));
+        }
+        if room > 0 && self.queues.len() == 1 {
+            let stream = *self.queues.keys().next().unwrap_or(&0);
+            self.feed_stream(connection, stream, room);
+        }
+    }
+
+    /// Hands over pieces of a stream until they are `most` bytes. Returns how many bytes it took.
+    fn feed_stream(&mut self, connection: &mut Connection, stream: u64, most: u64) -> u64 {
+        if !self.open(connection, stream) {
+            return 0;
+        }
+        let Some(queue) = self.queues.get_mut(&stream) else { return 0 };
+        let mut taken = 0;
+        let mut has_ended = false;
+        while taken < most && !queue.is_empty() {
+            let mut send = connection.send_stream(stream_id(stream));
+            match send.write_chunks(&mut queue.make_contiguous()[..1]) {
+                Ok(written) => {
+                    taken += written.bytes as u64;
+                    if written.chunks > 0 {
+                        queue.pop_front();
+                    }
+                }
+                Err(WriteError::Blocked) => break,
+                Err(_) => {
+                    has_ended = true;
+                    break;
+                }
+            }
+        }
+        if queue.is_empty() {
+            self.queues.remove(&stream);
+        }
+        self.queued -= taken;
+        self.handed_total += taken;
+        *self.handed.entry(stream).or_default() += taken;
+        if has_ended {
+            self.drop_stream(stream);
+        }
+        taken
+    }
+
+    /// Opens local streams up to this one. Returns false while the peer allows no more.
+    fn open(&mut self, connection: &mut Connection, stream: u64) -> bool {
+        let is_local = (stream & 1 == 0) == (connection.side() == Side::Client);
+        while is_local && self.opened <= stream >> 2 {
+            if connection.streams().open(Dir::Bi).is_none() {
+                return false;
+            }
+            self.opened += 1;
+        }
+        true
+    }
+
+    /// Forgets what a stream that has ended will not send.
+    pub fn drop_stream(&mut self, stream: u64) {
+        let queue = self.queues.remove(&stream).unwrap_or_default();
+        self.queued -= queue.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        let handed = self.handed.get(&stream).copied().unwrap_or(0);
+        self.sent.lock().unwrap().set(stream, handed);
+    }
+}

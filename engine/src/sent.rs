@@ -1,0 +1,195 @@
+//! What the packets hold that leave and arrive: quinn-proto does not report how much stream data has
+//! left, nor whether an acknowledgement is due, and does not limit the number of frames. So packets are
+//! read before they are encrypted and after they are decrypted.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::BytesMut;
+use quinn_proto::crypto::{CryptoError, PacketKey};
+
+use crate::frames::{Frame, Frames};
+
+/// Limits on the frames of a peer (see `quicdist.limits.ConnectionBounds`).
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub max_frames: u64,
+    pub bytes_per_frame: u64,
+    pub max_frames_unproved: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { max_frames: 64, bytes_per_frame: 8, max_frames_unproved: u64::MAX }
+    }
+}
+
+/// What is known of the packets of one connection.
+#[derive(Default)]
+pub struct Sent {
+    /// Where the data of each stream ends that has left at least once.
+    ends: HashMap<u64, u64>,
+    total: u64,
+    /// Whether a packet since `take_eliciting` wants an acknowledgement; None if there was none.
+    eliciting: Option<bool>,
+    owes_ack: bool,
+    bounds: Bounds,
+    is_proved: bool,
+    /// Weight of the frames that have arrived.
+    weight: u64,
+    has_too_many: bool,
+}
+
+pub type SharedSent = Arc<Mutex<Sent>>;
+
+impl Sent {
+    pub fn new(bounds: Bounds) -> Self {
+        Self { bounds, ..Self::default() }
+    }
+
+    /// Bytes over all streams.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Counts all data of a stream up to `end` as sent: what was not sent never will be.
+    pub fn set(&mut self, stream: u64, end: u64) {
+        let known = self.ends.entry(stream).or_default();
+        if end > *known {
+            self.total += end - *known;
+            *known = end;
+        }
+    }
+
+    /// Whether the 1-RTT packets since the last call want an acknowledgement; None if there were
+    /// none.
+    pub fn take_eliciting(&mut self) -> Option<bool> {
+        self.eliciting.take()
+    }
+
+    /// Whether an ack-eliciting packet has arrived and none has left since.
+    pub fn owes_ack(&self) -> bool {
+        self.owes_ack
+    }
+
+    /// The peer has proved the cookie: the limit for all packets together ends.
+    pub fn prove(&mut self) {
+        self.is_proved = true;
+    }
+
+    /// Whether a packet had too many frames. It was not processed.
+    pub fn has_too_many(&self) -> bool {
+        self.has_too_many
+    }
+
+    fn read_departing(&mut self, packet: &[u8]) {
+        self.owes_ack = false; // quinn-proto adds an ACK frame to every packet
+        let mut is_eliciting = false;
+        for frame in Frames(packet) {
+            is_eliciting |= frame.is_eliciting();
+            if let Frame::Stream { stream, end } = frame {
+                self.set(stream, end);
+            }
+        }
+        self.eliciting = Some(self.eliciting.unwrap_or(false) || is_eliciting);
+    }
+
+    fn read_arrived(&mut self, packet: &[u8], is_one_rtt: bool) -> Result<(), CryptoError> {
+        let mut most = self.bounds.max_frames;
+        if self.is_proved {
+            most += packet.len() as u64 / self.bounds.bytes_per_frame.max(1);
+        } else {
+            most = most.min(self.bounds.max_frames_unproved.saturating_sub(self.weight));
+        }
+        let mut weight = 0;
+        for frame in Frames(packet) {
+            weight += frame.weight();
+            self.owes_ack |= is_one_rtt && frame.is_eliciting();
+            if weight > most {
+                self.has_too_many = true;
+                return Err(CryptoError);
+            }
+        }
+        self.weight = self.weight.saturating_add(weight);
+        Ok(())
+    }
+}
+
+/// A packet key that reads the packets.
+pub struct Watching {
+    pub key: Box<dyn PacketKey>,
+    pub sent: SharedSent,
+    pub is_one_rtt: bool,
+}
+
+impl PacketKey for Watching {
+    fn encrypt(&self, packet: u64, buf: &mut [u8], header_len: usize) {
+        let end = buf.len() - self.key.tag_len();
+        self.sent.lock().unwrap().read_departing(&buf[header_len..end]);
+        self.key.encrypt(packet, buf, header_len);
+    }
+
+    fn decrypt(
+        &self,
+        packet: u64,
+        header: &[u8],
+        payload: &mut BytesMut,
+    ) -> Result<(), CryptoError> {
+        self.key.decrypt(packet, header, payload)?;
+        self.sent.lock().unwrap().read_arrived(payload, self.is_one_rtt)
+    }
+
+    fn tag_len(&self) -> usize {
+        self.key.tag_len()
+    }
+
+    fn confidentiality_limit(&self) -> u64 {
+        self.key.confidentiality_limit()
+    }
+
+    fn integrity_limit(&self) -> u64 {
+        self.key.integrity_limit()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retransmission_counts_once() {
+        let mut sent = Sent::default();
+        sent.read_departing(&[0x08, 0, 1, 2, 3]);
+        sent.read_departing(&[0x08, 0, 1, 2, 3]);
+        assert_eq!((sent.total(), sent.take_eliciting()), (3, Some(true)));
+        assert_eq!(sent.take_eliciting(), None);
+    }
+
+    #[test]
+    fn an_ack_alone_wants_no_acknowledgement() {
+        let ack = [0x02, 5, 0, 1, 0, 0, 2, 0, 0];
+        let mut sent = Sent::default();
+        sent.read_arrived(&ack, true).unwrap();
+        assert!(!sent.owes_ack());
+        sent.read_arrived(&[&ack[..], &[0x01]].concat(), true).unwrap();
+        assert!(sent.owes_ack());
+        sent.read_departing(&ack);
+        assert!(!sent.owes_ack());
+        assert_eq!(sent.take_eliciting(), Some(false));
+    }
+
+    #[test]
+    fn frames_are_limited_for_each_packet_and_before_the_proof_in_all() {
+        let bounds = Bounds { max_frames: 4, bytes_per_frame: 8, max_frames_unproved: 6 };
+        let mut sent = Sent::new(bounds);
+        sent.read_arrived(&[1; 4], true).unwrap();
+        assert!(sent.read_arrived(&[1; 3], true).is_err());
+        assert!(sent.has_too_many());
+        let mut sent = Sent::new(bounds);
+        sent.prove();
+        for _ in 0..10 {
+            sent.read_arrived(&[1; 4], true).unwrap();
+        }
+        assert!(sent.read_arrived(&[1; 5], true).is_err());
+    }
+}

@@ -1,0 +1,52 @@
+"""Which QUIC library an endpoint uses."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+
+_log = logging.getLogger("quicdist.quic")
+
+AUTO = "auto"
+
+MODULES = {"native": "native", "aioquic": "aioquic", "aioquic-plain": "aioquic"}
+"""Adapter modules in `engine` by engine name. `aioquic-plain` is aioquic without quicdist's
+optimizations."""
+
+VARIABLE = "QUICDIST_ENGINE"
+"""Environment variable with the engine that `auto` selects."""
+
+_told: set[str] = set()
+
+
+def check(name: str) -> None:
+    """Raises ValueError if there is no engine of that name."""
+    if name != AUTO and name not in MODULES:
+        known = ", ".join([AUTO, *MODULES])
+        raise ValueError(f"unknown QUIC engine {name!r}: expected one of {known}")
+
+
+def choose(name: str) -> str:
+    """Returns the engine for a setting, and logs the choice once per process and engine.
+
+    `auto` is the engine that the environment variable QUICDIST_ENGINE names, else the native engine
+    if it is installed, else aioquic. Raises ValueError for an unknown name.
+    """
+    check(name)
+    chosen, why = (name, "the settings name it") if name != AUTO else _automatic()
+    if chosen not in _told:
+        _told.add(chosen)
+        extra = {"event": "engine", "engine": chosen, "reason": why}
+        _log.info("the QUIC engine is %s: %s", chosen, why, extra=extra)
+    return chosen
+
+
+def _automatic() -> tuple[str, str]:
+    wanted = os.environ.get(VARIABLE, "")
+    if wanted and wanted != AUTO:
+        check(wanted)
+        return wanted, f"the environment variable {VARIABLE} names it"
+    if importlib.util.find_spec("quicdist_engine") is not None:
+        return "native", "quicdist-engine is installed"
+    return "aioquic", "quicdist-engine is not installed"
