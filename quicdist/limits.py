@@ -10,6 +10,7 @@ import enum
 from dataclasses import dataclass, field
 
 from quicdist.errors import NodeError
+from quicdist.setting_types import check_fields
 
 MIB = 1024 * 1024
 
@@ -28,6 +29,10 @@ class SessionLimits:
     and smaller ones."""
     fragment_size: int = 64 * 1024
     """Payload size of an outgoing fragment."""
+
+    def __post_init__(self) -> None:
+        """Raises TypeError."""
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,10 @@ class CarrierLimits:
     """Silence after which a dialed connection sends a packet without data, so that a NAT keeps its
     mapping: common ones forget it after 30 s. 0 disables it. Over QUIC a PING is sent after a third
     of the idle timeout in any case, over TCP a tick after a quarter of `net_ticktime`."""
+
+    def __post_init__(self) -> None:
+        """Raises TypeError."""
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,10 @@ class AdmissionLimits:
     resets_per_second: float = 50.0
     """Maximum rate and burst of stateless resets (RFC 9000, 10.3) that the endpoint sends, per
     second."""
+
+    def __post_init__(self) -> None:
+        """Raises TypeError."""
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +171,10 @@ class ConnectionBounds:
     min_packets_per_key: int = 16
     """Minimum number of packets that this endpoint sends between two key updates of the peer.
     RFC 9001, 6.2, requires one. A key update costs as much as ten packets."""
+
+    def __post_init__(self) -> None:
+        """Raises TypeError."""
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +261,7 @@ class MailboxLimits:
         return max(112, self.hard // self.messages)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.messages < 1:
             raise NodeError(f"mailbox limits: messages must be above 0, got {self}")
         if not 0 < self.low <= self.high <= self.hard:
@@ -330,6 +348,7 @@ class NodeLimits:
     processor. Further calls wait for a worker."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 < self.send_low <= self.send_high:
             raise NodeError(f"send limits out of order: 0 < send_low <= send_high, got {self}")
         for name in ("messages_per_second", "calls_per_second", "handshakes_per_second"):

@@ -94,6 +94,7 @@ from quicdist.runtime.process import NOCONNECTION, SHUTDOWN
 from quicdist.runtime.process_table import Destination, ProcessTable
 from quicdist.runtime.refused_payload import payload_refused
 from quicdist.runtime.system_process import GEN_CAST
+from quicdist.setting_types import check_arguments
 
 logger = logging.getLogger("quicdist.node")
 
@@ -196,6 +197,7 @@ class Node:
         audit: bool = False,
         lan: Lan | None = None,
     ) -> None:
+        check_arguments(Node.__init__, locals())
         where = None if listen is None else parse_listen(listen)
         relays = () if via is None else parse_via(via)
         if relays and named_by is not None:
