@@ -7,7 +7,8 @@ constructor. The limits of terms are in `quicdist.etf.Limits`.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import InitVar, dataclass, field
 
 from quicdist.errors import NodeError
 from quicdist.setting_types import check_fields
@@ -292,7 +293,7 @@ class NodeLimits:
     notifications about links and monitors. If the peer reads none of it for `net_ticktime`, the
     connection is closed, because the peer may wait for this node in the same way."""
 
-    ties: int = 100_000
+    links_and_monitors: int = 100_000
     """Maximum number of links and monitors between processes of one peer and processes of this
     node. A connection that exceeds it is closed, which ends all of them."""
 
@@ -347,7 +348,14 @@ class NodeLimits:
     """Maximum number of worker processes for functions with `Run.PROCESS`. None means one for each
     processor. Further calls wait for a worker."""
 
-    def __post_init__(self) -> None:
+    ties: InitVar[int | None] = None
+    """The deprecated name of `links_and_monitors`."""
+
+    def __post_init__(self, ties: int | None) -> None:
+        if ties is not None:
+            text = "NodeLimits(ties=) is now NodeLimits(links_and_monitors=)"
+            warnings.warn(text, DeprecationWarning, 3)
+            object.__setattr__(self, "links_and_monitors", ties)
         check_fields(self)
         if not 0 < self.send_low <= self.send_high:
             raise NodeError(f"send limits out of order: 0 < send_low <= send_high, got {self}")

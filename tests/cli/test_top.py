@@ -108,7 +108,7 @@ def test_a_python_node(quicdist: Command, calc: str) -> None:
     assert (done.code, done.err) == (0, "")
     head, processes = done.out.split("PID")
     assert head.startswith(f"{calc}  Python 3.")
-    for word in ("CPU", "running calls 1", "connected to 1 node", "link: "):
+    for word in ("CPU", "running calls 1", "connected to 1 node", "connection: "):
         assert word in head
     assert "net_kernel" in processes
     assert "calc" in processes
@@ -186,7 +186,7 @@ def test_a_node_that_goes_and_comes_back(quicdist: Command) -> None:
             terminal.wait_for("trying again", 3 * PATIENCE)
             stack.enter_context(gatewayed_erl(gateway, cookie=COOKIE))
             terminal.wait_for(
-                lambda text: "link: " in text and "trying again" not in text, 3 * PATIENCE
+                lambda text: "connection: " in text and "trying again" not in text, 3 * PATIENCE
             )
             assert terminal.end("\x03") == 0
 

@@ -14,14 +14,14 @@ def fields(view: View) -> dict[str, Value]:
     """Returns a view as JSON fields. `kind` is `beam` or `python`."""
     sample = view.sample
     shown: dict[str, Value] = {"node": view.peer, "problem": view.problem}
-    if view.link is not None:
-        trip = view.link.info.round_trip
-        shown["link"] = {
-            "carrier": view.link.info.alpn or view.link.info.carrier,
-            "path": view.link.info.path,
+    if view.connection is not None:
+        trip = view.connection.info.round_trip
+        shown["connection"] = {
+            "carrier": view.connection.info.alpn or view.connection.info.carrier,
+            "path": view.connection.info.path,
             "round_trip_ms": None if trip is None else round(trip * 1000, 3),
-            "received_per_s": view.link.received,
-            "sent_per_s": view.link.sent,
+            "received_per_s": view.connection.received,
+            "sent_per_s": view.connection.sent,
         }
     if isinstance(sample, PythonSample):
         status = {name: json_value(value, view.peer) for name, value in _plain(sample).items()}
