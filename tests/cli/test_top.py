@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -122,7 +123,9 @@ def test_a_python_node_as_json(quicdist: Command, calc: str) -> None:
     assert told["calls"] == 1
     assert told["processes_count"] == len(told["processes"])
     assert "rex" in [one["name"] for one in told["processes"]]
+    assert all(re.fullmatch(r"<0\.\d+\.\d+>", one["pid"]) for one in told["processes"])
     assert len(told["connections"]) == 1
+    assert told["connection"]["carrier"] == told["connections"][0]["carrier"] == "quicdist/1"
 
 
 @pytest.mark.erlang
