@@ -7,8 +7,9 @@ constructor. The limits of terms are in `quicdist.etf.Limits`.
 from __future__ import annotations
 
 import enum
+import numbers
 import warnings
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, fields
 
 from quicdist.errors import NodeError
 from quicdist.setting_types import check_fields
@@ -359,9 +360,16 @@ class NodeLimits:
         check_fields(self)
         if not 0 < self.send_low <= self.send_high:
             raise NodeError(f"send limits out of order: 0 < send_low <= send_high, got {self}")
-        for name in ("messages_per_second", "calls_per_second", "handshakes_per_second"):
-            rate = getattr(self, name)
-            if rate is not None and not rate > 0:
-                raise NodeError(f"{name} must be above 0, got {rate}")
-        if self.net_ticktime <= 0:
-            raise NodeError(f"net_ticktime must be above 0 s, got {self.net_ticktime}")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if not isinstance(value, numbers.Real):
+                continue
+            if each.name in _MAY_BE_ZERO:
+                if not float(value) >= 0:
+                    raise NodeError(f"{each.name} must not be negative, got {value}")
+            elif not float(value) > 0:
+                raise NodeError(f"{each.name} must be above 0, got {value}")
+
+
+_MAY_BE_ZERO = frozenset({"links_and_monitors", "stop_timeout", "unread_answers"})
+"""Fields of NodeLimits. All other numbers are above 0."""

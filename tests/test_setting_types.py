@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from quicdist import (
     Lan,
     MailboxLimits,
     Node,
+    NodeError,
     NodeLimits,
     Policy,
     Quic,
@@ -28,6 +30,7 @@ from quicdist import (
     Tls,
     Tracing,
     Trust,
+    export,
 )
 from quicdist.carriers.trust import TrustBy
 from quicdist.etf import Limits, Options
@@ -157,6 +160,39 @@ def test_the_text_tells_what_is_expected_where(make: Callable[[], object], text:
     with pytest.raises(TypeError) as caught:
         make()
     assert str(caught.value).startswith(text)
+
+
+@pytest.mark.parametrize(
+    "name", ["threads", "processes", "connect_timeout", "stop_timeout", "links_and_monitors"]
+)
+@pytest.mark.parametrize("value", [-1, float("nan")])
+def test_a_limit_of_a_node_is_a_number_that_makes_sense(name: str, value: float) -> None:
+    given: Any = {name: value}
+    with pytest.raises((NodeError, TypeError), match=rf"\b{name}\b"):
+        NodeLimits(**given)
+
+
+WRONG_ARGUMENTS: list[tuple[Callable[[Any], object], str]] = [
+    (lambda node: node.change_cookies("abc"), "invalid cookies=: expected Sequence[str], got str"),
+    (lambda node: node.change_access(["*"]), "invalid access=: expected Access | "),
+    (lambda _: export(run="thread"), "invalid run=: expected Run, got str"),  # type: ignore[call-overload]
+    (lambda _: export(concurrency="3"), "invalid concurrency=: expected int | None, got str"),  # type: ignore[call-overload]
+]
+
+
+@pytest.mark.parametrize(("act", "text"), WRONG_ARGUMENTS)
+def test_a_change_of_a_wrong_type_changes_nothing(act: Callable[[Any], object], text: str) -> None:
+    with pytest.raises(TypeError, match=f"^{re.escape(text)}"):
+        act(Node("0@127.0.0.1", cookie="c"))
+
+
+async def test_a_retry_and_limits_of_a_wrong_type() -> None:
+    node = Node("0@127.0.0.1", cookie="c")
+    with pytest.raises(TypeError, match="invalid retry=: expected .*, got bool"):
+        await node.connect("1@127.0.0.1", retry=True)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="invalid limits=: expected .*, got dict"):
+        async with node.mailbox(limits={}):  # type: ignore[arg-type]
+            pass
 
 
 def test_no_text_contains_a_secret() -> None:

@@ -94,7 +94,7 @@ from quicdist.runtime.process import NOCONNECTION, SHUTDOWN
 from quicdist.runtime.process_table import Destination, ProcessTable
 from quicdist.runtime.refused_payload import payload_refused
 from quicdist.runtime.system_process import GEN_CAST
-from quicdist.setting_types import check_arguments
+from quicdist.setting_types import check_arguments, check_type
 
 logger = logging.getLogger("quicdist.node")
 
@@ -397,6 +397,7 @@ class Node:
 
         Raises CookieError.
         """
+        check_type("cookies=", cookies, Sequence[str])
         if self._life is not None:
             self._life.system.affinity.check()
         self._cookies = check_cookies(cookies)
@@ -411,6 +412,7 @@ class Node:
         Nodes that may no longer be connected are disconnected. Raises PolicyError; the rules are
         then unchanged.
         """
+        check_type("access=", access, AccessGiven)
         if self._life is not None:
             self._life.system.affinity.check()
         self._access.change(Access.of(access))
@@ -505,6 +507,7 @@ class Node:
 
         Raises NameTaken, NotRunning.
         """
+        check_type("limits=", limits, MailboxLimits | None)
         system = self._running.system
         me = Mailbox(system, limits or self._limits.mailbox)
         async with me:
@@ -807,6 +810,7 @@ class Node:
 
         Raises NoConnection with the reason.
         """
+        check_type("retry=", retry, Retry | None)
 
         async def attempt() -> None:
             await self._running.connections.connect(Atom(node))
