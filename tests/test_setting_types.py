@@ -188,9 +188,9 @@ def test_a_change_of_a_wrong_type_changes_nothing(act: Callable[[Any], object], 
 
 async def test_a_retry_and_limits_of_a_wrong_type() -> None:
     node = Node("0@127.0.0.1", cookie="c")
-    with pytest.raises(TypeError, match="invalid retry=: expected .*, got bool"):
+    with pytest.raises(TypeError, match=r"invalid retry=: expected .*, got bool"):
         await node.connect("1@127.0.0.1", retry=True)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="invalid limits=: expected .*, got dict"):
+    with pytest.raises(TypeError, match=r"invalid limits=: expected .*, got dict"):
         async with node.mailbox(limits={}):  # type: ignore[arg-type]
             pass
 
