@@ -118,19 +118,44 @@ async def test_a_dialer_tries_small_datagrams_where_large_ones_vanish(listener: 
 async def test_whoever_sends_in_a_connections_name_leaves_little_behind() -> None:
     async with node(engine="qh3") as a, node(engine="qh3") as b:
         here, there = await a.connect(b)
-        (link,) = b.endpoint.connections
-        forged = b"\x41" + next(iter(b.endpoint._ids[link])) + bytes(40)
+        (connection,) = b.endpoint.connections
+        forged = b"\x41" + next(iter(b.endpoint._ids[connection])) + bytes(40)
         for _ in range(200):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
                 stranger.sendto(forged, ("127.0.0.1", b.port))
             await asyncio.sleep(0)
         await here.send(b"unmoved")
         await there.until(lambda: there.frames)
-        engine: Any = link._engine
+        engine: Any = connection._engine
         assert len(engine._paths) <= 16
         assert engine.path[0] == ("127.0.0.1", a.port)
         await there.send(b"nor the other")
         await here.until(lambda: here.frames)
+
+
+@pytest.mark.io
+@pytest.mark.parametrize("engine", ["qh3", "aioquic"])
+async def test_a_peer_that_closes_with_the_text_of_the_idle_timeout_has_closed(engine: str) -> None:
+    async with node(engine=engine) as a, node(engine=engine) as b:
+        here, there = await a.connect(b)
+        there.connection.close("Idle timeout")
+        await here.until(lambda: here.lost)
+        assert here.lost[0].kind is CloseKind.PEER
+
+
+@pytest.mark.io
+@pytest.mark.parametrize("engine", ["qh3", "aioquic"])
+async def test_the_idle_timeout_is_known_as_such(engine: str) -> None:
+    limits = CarrierLimits(idle_timeout=0.5)
+    async with AsyncExitStack() as stack:
+        a = await stack.enter_async_context(node(engine=engine, limits=limits))
+        b = await stack.enter_async_context(node(engine=engine))
+        target = ("127.0.0.1", b.port)
+        proxy = await stack.enter_async_context(LossyProxy(target, Weather(), seed=1))
+        here, _ = await a.connect(b, port=proxy.address[1])
+        proxy.is_black_hole = True
+        await here.until(lambda: here.lost)
+        assert here.lost[0].kind is CloseKind.IDLE
 
 
 def test_what_it_cannot_do_is_refused(tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ from quicdist.protocol.dialects.base import Buffer
 _VERSIONS = [int(QuicProtocolVersion.VERSION_1), int(QuicProtocolVersion.VERSION_2)]
 _HASHES: dict[int, type[hashes.HashAlgorithm]] = {256: hashes.SHA256, 384: hashes.SHA384}
 """The hash algorithm of cipher suites by its number of bits."""
-_IDLE = "Idle timeout"
+_IDLE = "idle timeout"
+"""qh3's reason for a close by the idle timeout."""
 _CRYPTO_ERROR, _CRYPTO_FRAME = 0x100, 0x06
 _MOST_PATHS = 16
 """Maximum number of stored peer addresses. A sender with a connection ID can forge any address."""
@@ -168,6 +169,7 @@ class Qh3Connection(LibraryEvents[_Quic]):
         self._paths: dict[SocketAddress, Path] = {}
         self._path: Path = (("", 0), None)
         self._pings = 0
+        self._is_idle = False
         self._refused: set[int] = set()
         self._opened: set[int] = set()
         self._written = 0
@@ -253,7 +255,7 @@ class Qh3Connection(LibraryEvents[_Quic]):
             return None
         return Closed(
             by_peer=core.state == "draining",
-            is_idle=event.reason_phrase.lower() == _IDLE.lower(),
+            is_idle=self._is_idle,
             is_application=event.frame_type is None,
             error_code=event.error_code,
             text=_describe(event),
@@ -359,7 +361,11 @@ class Qh3Connection(LibraryEvents[_Quic]):
         """Runs loss detection and the idle timeout."""
         if not self.is_started and self._quic.configuration.max_datagram_size > BASE:
             self._begin_smaller(now)
+        was_open = self._quic._close_event is None
         self._quic.handle_timer(now)
+        event = self._quic._close_event
+        if was_open and event is not None:
+            self._is_idle = event.reason_phrase.lower() == _IDLE
 
     def acknowledged(self) -> int:
         """Returns a lower bound, which is updated when all data that may be sent was sent.
