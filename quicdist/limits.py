@@ -219,6 +219,10 @@ class RelayLimits:
     linger: float = 30.0
     """Time for which the port of a node stays open after its control connection is lost."""
 
+    def __post_init__(self) -> None:
+        """Raises TypeError."""
+        check_fields(self)
+
 
 class WhenFull(enum.Enum):
     """What happens to a message for a mailbox that has reached its hard limit."""

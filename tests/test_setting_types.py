@@ -35,7 +35,13 @@ from quicdist import (
 from quicdist.carriers.trust import TrustBy
 from quicdist.etf import Limits, Options
 from quicdist.gateway import GatewaySettings, PeerRules
-from quicdist.limits import AdmissionLimits, CarrierLimits, ConnectionBounds, SessionLimits
+from quicdist.limits import (
+    AdmissionLimits,
+    CarrierLimits,
+    ConnectionBounds,
+    RelayLimits,
+    SessionLimits,
+)
 from quicdist.otp import Child, GenServer, Supervisor
 
 OWN = Identity.ephemeral()
@@ -58,6 +64,7 @@ REQUIRED: dict[type, dict[str, Any]] = {
     PeerRules: {"nodes": ("*",)},
     Policy: {"peers": ()},
     Quic: {},
+    RelayLimits: {},
     Retry: {},
     SessionLimits: {},
     StreamWindow: {},
