@@ -42,7 +42,12 @@ def busy(beam: tuple[str, Erlang]) -> Iterator[tuple[str, Erlang]]:
         [].
     """)
     yield name, erlang
-    erlang.eval(r"top_full ! stop, '\e[31mtop_evil\n' ! stop, [].")
+    # The names must be free for the next test, and a process ends later than it is told to.
+    erlang.eval(r"""
+        [begin Process = whereis(Name), unregister(Name), Process ! stop end
+         || Name <- [top_full, '\e[31mtop_evil\n']],
+        [].
+    """)
 
 
 @contextlib.contextmanager
