@@ -397,9 +397,9 @@ class Node:
 
         Raises CookieError.
         """
-        check_type("cookies=", cookies, Sequence[str])
         if self._life is not None:
             self._life.system.affinity.check()
+        check_type("cookies=", cookies, Sequence[str])
         self._cookies = check_cookies(cookies)
         if self._life is not None:
             self._life.connections.change_cookies(self._cookies)
@@ -412,9 +412,9 @@ class Node:
         Nodes that may no longer be connected are disconnected. Raises PolicyError; the rules are
         then unchanged.
         """
-        check_type("access=", access, AccessGiven)
         if self._life is not None:
             self._life.system.affinity.check()
+        check_type("access=", access, AccessGiven)
         self._access.change(Access.of(access))
         if self._life is not None:
             self._life.access_changed()
