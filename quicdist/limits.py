@@ -7,9 +7,12 @@ constructor. The limits of terms are in `quicdist.etf.Limits`.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+import numbers
+import warnings
+from dataclasses import InitVar, dataclass, field, fields
 
 from quicdist.errors import NodeError
+from quicdist.setting_types import check_fields
 
 MIB = 1024 * 1024
 
@@ -28,6 +31,10 @@ class SessionLimits:
     and smaller ones."""
     fragment_size: int = 64 * 1024
     """Payload size of an outgoing fragment."""
+
+    def __post_init__(self) -> None:
+        """Raises TypeError."""
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,10 @@ class CarrierLimits:
     """Silence after which a dialed connection sends a packet without data, so that a NAT keeps its
     mapping: common ones forget it after 30 s. 0 disables it. Over QUIC a PING is sent after a third
     of the idle timeout in any case, over TCP a tick after a quarter of `net_ticktime`."""
+
+    def __post_init__(self) -> None:
+        """Raises TypeError."""
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +104,10 @@ class AdmissionLimits:
     resets_per_second: float = 50.0
     """Maximum rate and burst of stateless resets (RFC 9000, 10.3) that the endpoint sends, per
     second."""
+
+    def __post_init__(self) -> None:
+        """Raises TypeError."""
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +174,10 @@ class ConnectionBounds:
     """Minimum number of packets that this endpoint sends between two key updates of the peer.
     RFC 9001, 6.2, requires one. A key update costs as much as ten packets."""
 
+    def __post_init__(self) -> None:
+        """Raises TypeError."""
+        check_fields(self)
+
 
 @dataclass(frozen=True, slots=True)
 class RelayLimits:
@@ -199,6 +218,10 @@ class RelayLimits:
 
     linger: float = 30.0
     """Time for which the port of a node stays open after its control connection is lost."""
+
+    def __post_init__(self) -> None:
+        """Raises TypeError."""
+        check_fields(self)
 
 
 class WhenFull(enum.Enum):
@@ -244,6 +267,7 @@ class MailboxLimits:
         return max(112, self.hard // self.messages)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.messages < 1:
             raise NodeError(f"mailbox limits: messages must be above 0, got {self}")
         if not 0 < self.low <= self.high <= self.hard:
@@ -274,7 +298,7 @@ class NodeLimits:
     notifications about links and monitors. If the peer reads none of it for `net_ticktime`, the
     connection is closed, because the peer may wait for this node in the same way."""
 
-    ties: int = 100_000
+    links_and_monitors: int = 100_000
     """Maximum number of links and monitors between processes of one peer and processes of this
     node. A connection that exceeds it is closed, which ends all of them."""
 
@@ -330,12 +354,27 @@ class NodeLimits:
     """Maximum number of worker processes for functions with `Run.PROCESS`. None means one for each
     processor. Further calls wait for a worker."""
 
-    def __post_init__(self) -> None:
+    ties: InitVar[int | None] = None
+    """The deprecated name of `links_and_monitors`."""
+
+    def __post_init__(self, ties: int | None) -> None:
+        if ties is not None:
+            text = "NodeLimits(ties=) is now NodeLimits(links_and_monitors=)"
+            warnings.warn(text, DeprecationWarning, 3)
+            object.__setattr__(self, "links_and_monitors", ties)
+        check_fields(self)
         if not 0 < self.send_low <= self.send_high:
             raise NodeError(f"send limits out of order: 0 < send_low <= send_high, got {self}")
-        for name in ("messages_per_second", "calls_per_second", "handshakes_per_second"):
-            rate = getattr(self, name)
-            if rate is not None and not rate > 0:
-                raise NodeError(f"{name} must be above 0, got {rate}")
-        if self.net_ticktime <= 0:
-            raise NodeError(f"net_ticktime must be above 0 s, got {self.net_ticktime}")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if not isinstance(value, numbers.Real):
+                continue
+            if each.name in _MAY_BE_ZERO:
+                if not float(value) >= 0:
+                    raise NodeError(f"{each.name} must not be negative, got {value}")
+            elif not float(value) > 0:
+                raise NodeError(f"{each.name} must be above 0, got {value}")
+
+
+_MAY_BE_ZERO = frozenset({"links_and_monitors", "stop_timeout", "unread_answers"})
+"""Fields of NodeLimits. All other numbers are above 0."""

@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("protocol",),
     ("limits",),
     ("errors", "extras"),
-    ("etf", "log_escaping", "stopping"),
+    ("etf", "log_escaping", "setting_types", "stopping"),
 )
 """Layers from top to bottom. Packages of one layer do not import each other."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import typer
 from typer.testing import CliRunner
 
 import quicdist
-from quicdist import Node
+from quicdist import Node, NodeLimits
 from quicdist.cli.options import AllowUncertified
 from quicdist.gateway import GatewayStatistics
 from quicdist.runtime.counters import Traffic
@@ -23,6 +25,15 @@ def test_printed_is_on_output() -> None:
     with pytest.warns(DeprecationWarning, match="is now Node\\(on_output=\\)"):
         node = Node("0@127.0.0.1", cookie="c", printed=print)
     assert node._on_output is print
+
+
+def test_ties_are_links_and_monitors() -> None:
+    with pytest.warns(DeprecationWarning, match="is now NodeLimits\\(links_and_monitors=\\)"):
+        limits = NodeLimits(ties=7)
+    assert limits == NodeLimits(links_and_monitors=7)
+    assert replace(limits, threads=2).links_and_monitors == 7
+    with pytest.raises(TypeError, match=r"invalid NodeLimits\.links_and_monitors"):
+        NodeLimits(links_and_monitors="7")  # type: ignore[arg-type]
 
 
 def test_connect_is_blocking_node(monkeypatch: pytest.MonkeyPatch) -> None:

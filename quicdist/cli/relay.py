@@ -11,7 +11,7 @@ from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.json_output import print_object
 from quicdist.cli.operations import operated
 from quicdist.cli.option_groups import takes_groups
-from quicdist.cli.options import Http, LogJson, Quiet, TlsOptions, Verbose, start_logging
+from quicdist.cli.options import Http, Json, LogJson, Quiet, TlsOptions, Verbose, start_logging
 
 if TYPE_CHECKING:
     from quicdist.carriers.relay.server import Relay
@@ -110,6 +110,7 @@ def relay(
         ),
     ] = None,
     http: Http = None,
+    as_json: Json = False,
     log_json: LogJson = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
@@ -160,7 +161,7 @@ def relay(
         )
         async with one, operated(one, http):
             if not quiet:
-                _say_up(one, is_json=log_json)
+                _say_up(one, is_json=as_json or log_json)
             await asyncio.get_running_loop().create_future()
 
     run_fast(until_signal(serve()))

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from quicdist.cluster.access_rules import EVERYTHING, AccessRules, Pids
 from quicdist.cluster.policy import Mode, Policy
 from quicdist.cluster.policy_file import read_policy
+from quicdist.setting_types import check_fields
 
 _MOST_REMEMBERED = 4096
 """The number of nodes whose rules are cached."""
@@ -90,6 +91,10 @@ class Access:
     """A policy, as gateways use it. It replaces the fields from `calls` to `pids`. A node that
     no entry matches is neither accepted nor dialed."""
 
+    def __post_init__(self) -> None:
+        """Raises TypeError."""
+        check_fields(self)
+
     @classmethod
     def of(cls, given: Access | Policy | Path | str | None) -> Access:
         """Converts the argument of `Node(access=...)`.
@@ -145,7 +150,7 @@ class Access:
         return policy is None or policy.mode is Mode.LOG or policy.rules_for(node) is not None
 
 
-AccessGiven: TypeAlias = "Access | Policy | Path | str"
+AccessGiven: TypeAlias = Access | Policy | Path | str
 """The types of the argument of `Node(access=...)`, besides None."""
 
 

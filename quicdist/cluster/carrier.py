@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from quicdist.carriers.base import Connection, ConnectionHandler
 from quicdist.carriers.reject_reason import RejectReason
@@ -93,6 +93,7 @@ class Carrier(Protocol):
         """Returns the number of rejected dialers since the start, by reason."""
 
 
+@runtime_checkable
 class CarrierSettings(Protocol):
     """The settings of a carrier, as `Node(carriers=...)` takes them."""
 

@@ -14,6 +14,7 @@ from quicdist.cluster.carrier import Transport, TransportAddress
 from quicdist.cluster.lookup import NotFound
 from quicdist.cluster.names import NodeName
 from quicdist.extras import optional
+from quicdist.setting_types import check_fields
 
 _SERVICE = "_erlang-dist._quic"
 
@@ -30,6 +31,8 @@ class DnsSrv:
     port: int = 53
 
     def __post_init__(self) -> None:
+        """Raises TypeError and MissingExtra."""
+        check_fields(self)
         _library()
 
     async def find(self, name: NodeName, timeout: float) -> Sequence[TransportAddress]:

@@ -24,6 +24,7 @@ from quicdist.cluster.lookup import NotFound
 from quicdist.cluster.names import NodeName
 from quicdist.errors import Cause, NodeNameError
 from quicdist.extras import optional
+from quicdist.setting_types import check_fields
 
 _log = logging.getLogger("quicdist.lan")
 
@@ -82,6 +83,7 @@ class Lan:
     """The addresses of the network interfaces to use; by default all."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.name and not _SHORT_NAME.fullmatch(self.name):
             raise NodeNameError(
                 f"invalid short name {self.name!r}: expected up to 63 letters, digits, '-', '_' "

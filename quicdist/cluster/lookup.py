@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from quicdist.carriers import causes, epmd
 from quicdist.cluster.carrier import Transport, TransportAddress
 from quicdist.cluster.names import NodeName, facing_host, parse_listen
 from quicdist.errors import Cause, NodeNameError, QuicdistError
+from quicdist.setting_types import check_fields
 
 
 class NotFound(QuicdistError):
@@ -26,6 +27,7 @@ class NotFound(QuicdistError):
         self.cause = cause
 
 
+@runtime_checkable
 class Lookup(Protocol):
     """A source of node addresses."""
 
@@ -59,6 +61,7 @@ class Table:
     _places: Mapping[str, TransportAddress] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         read = {str(NodeName.parse(node)): _place(text) for node, text in self.places.items()}
         object.__setattr__(self, "_places", read)
 
@@ -78,6 +81,10 @@ class Epmd:
     """
 
     port: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises TypeError."""
+        check_fields(self)
 
     async def find(self, name: NodeName, timeout: float) -> Sequence[TransportAddress]:
         """Returns the TCP address in EPMD. Raises NotFound if EPMD does not know the name."""

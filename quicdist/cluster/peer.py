@@ -180,7 +180,7 @@ class Peer:
         self._pause = Pause()
         self._rate_holds = 0
         self._links_uncounted = 0
-        self._links_room = limits.ties
+        self._links_room = limits.links_and_monitors
         self._calls: dict[object, Callable[[Exception], None]] = {}
         self._lowers = False
         self._takes_sender = True
@@ -544,18 +544,18 @@ class Peer:
     def link_added(self, count: Callable[[str], int]) -> None:
         """Counts a new link or monitor of the peer. Raises ProtocolError beyond the limit.
 
-        The exact number is computed only after enough additions to amortize the cost, since ties
+        The exact number is computed only after enough additions to amortize the cost, since they
         end in many ways.
         """
         self._links_uncounted += 1
-        most = self._limits.ties
+        most = self._limits.links_and_monitors
         if self._links_uncounted <= self._links_room or self.name is None:
             return
-        ties = count(self.name)
-        if ties > most:
-            raise ProtocolError(f"the peer has {ties} links and monitors (limit: {most})")
+        present = count(self.name)
+        if present > most:
+            raise ProtocolError(f"the peer has {present} links and monitors (limit: {most})")
         self._links_uncounted = 0
-        self._links_room = max(most - ties, most // 8)
+        self._links_room = max(most - present, most // 8)
 
     def call_begins(self, call: object, fail: Callable[[Exception], None]) -> None:
         """Notes a pending call to this peer. Only a hard bound pauses the peer now.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from quicdist.cluster.access_rules import EVERYTHING, AccessRules, Pids, check_name_pattern
+from quicdist.setting_types import check_fields
 
 __all__ = ["EVERYTHING", "Mode", "PeerRules", "Pids", "Policy"]
 
@@ -33,7 +34,8 @@ class PeerRules(AccessRules):
     """Patterns of node names with `*` and `?`, as in a shell."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a name pattern that may match processes of OTP."""
+        """Raises TypeError, and ValueError for a name pattern that may match processes of OTP."""
+        check_fields(self)
         for pattern in self.names:
             check_name_pattern(pattern)
 
@@ -52,6 +54,10 @@ class Policy:
 
     peers: tuple[PeerRules, ...]
     mode: Mode = Mode.REFUSE
+
+    def __post_init__(self) -> None:
+        """Raises TypeError."""
+        check_fields(self)
 
     def rules_for(self, node: str) -> PeerRules | None:
         """Returns the rules for a peer of this name, or None if it may not connect."""

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from quicdist.errors import NoConnection
+from quicdist.setting_types import check_fields
 
 logger = logging.getLogger("quicdist.node")
 
@@ -25,6 +26,10 @@ class Retry:
     first: float = 0.5
     most: float = 30.0
     attempts: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises TypeError."""
+        check_fields(self)
 
     def pauses(self, chance: random.Random | None = None) -> Iterator[float]:
         """Yields the pauses in seconds before the second attempt, the third, and so on."""

@@ -26,6 +26,7 @@ from quicdist.cluster.carrier import Accept, Carrier, ListenerSettings, Transpor
 from quicdist.errors import NodeError
 from quicdist.limits import CarrierLimits
 from quicdist.protocol.role import Role
+from quicdist.setting_types import check_fields
 
 _log = logging.getLogger("quicdist.node")
 
@@ -57,6 +58,10 @@ class Tcp:
     epmd: EpmdUse = EpmdUse.EMBED
     epmd_port: int | None = None
     limits: CarrierLimits = field(default_factory=CarrierLimits)
+
+    def __post_init__(self) -> None:
+        """Raises TypeError."""
+        check_fields(self)
 
     def make(self, credentials: Credentials) -> Carrier:
         """Returns a carrier with these settings. It opens no socket until it is used.

@@ -11,7 +11,7 @@ from quicdist.carriers.trust.names import is_address
 from quicdist.cluster.names import Address
 from quicdist.errors import NodeNameError
 
-Via: TypeAlias = "str | RelayAddress | Sequence[str | RelayAddress]"
+Via: TypeAlias = str | RelayAddress | Sequence[str | RelayAddress]
 
 
 @dataclass(frozen=True, slots=True)

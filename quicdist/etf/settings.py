@@ -9,12 +9,22 @@ UNBOUNDED = (1 << 63) - 1
 """The value of a limit that is disabled."""
 
 
+def _check_integer(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(_wrong_type(name, int, value))
+
+
+def _wrong_type(name: str, expected: type, value: object) -> str:
+    return f"{name} must be {expected.__name__}, not {type(value).__name__}"
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Limits on one term. Encoding and decoding raise EtfError if a term exceeds them.
 
     The depth of map keys has a fixed limit (quicdist.etf.maps.MAX_KEY_DEPTH), because Python hashes
-    and compares keys recursively. Raises ValueError if a limit is negative.
+    and compares keys recursively. Raises TypeError if a limit is no integer, and ValueError if it
+    is negative.
     """
 
     max_depth: int = 1 << 16
@@ -36,6 +46,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("max_depth", "max_terms", "max_decompressed", "max_integer", "max_bytes"):
+            _check_integer(name, getattr(self, name))
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
 
@@ -44,7 +55,7 @@ class Limits:
 class Options:
     """Options of the mapping between terms and Python objects.
 
-    Raises ValueError if a value is invalid.
+    Raises TypeError or ValueError if a value is invalid.
     """
 
     binaries: Literal["bytes", "str"] = "bytes"
@@ -72,6 +83,13 @@ class Options:
             raise ValueError(f'strings must be "list", "bytes" or "str", not {self.strings!r}')
         if self.none not in ("undefined", "nil"):
             raise ValueError(f'none must be "undefined" or "nil", not {self.none!r}')
+        _check_integer("compression", self.compression)
+        for name, value, kind in (
+            ("native_records", self.native_records, bool),
+            ("limits", self.limits, Limits),
+        ):
+            if not isinstance(value, kind):
+                raise TypeError(_wrong_type(name, kind, value))
         if not 0 <= self.compression <= 9:
             raise ValueError(f"compression must be 0..9, not {self.compression!r}")
 

@@ -98,7 +98,7 @@ class GatewaySettings(QuicOptions):
     """The time to close all connections when the gateway stops."""
 
     def __post_init__(self) -> None:
-        """Raises NodeError, and ValueError for what the engine does not support."""
+        """Raises TypeError, NodeError, and ValueError for what the engine does not support."""
         QuicOptions.__post_init__(self)
         for name in ("messages_per_second", "calls_per_second"):
             rate = getattr(self, name)

@@ -29,6 +29,7 @@ from quicdist.errors import ExportError
 from quicdist.etf import Atom, Term
 from quicdist.kernel.call_limits import Limiter, check_limit
 from quicdist.kernel.worker_processes import WorkerProcesses, check_importable
+from quicdist.setting_types import check_type
 
 _F = TypeVar("_F", bound=Callable[..., object])
 _Result = TypeVar("_Result")
@@ -167,11 +168,17 @@ def export(
     At most `concurrency` calls of the function run at a time, and at most `queue` wait for one of
     them to end. Further calls fail at once with the error `busy`. By default there is no limit.
 
-    Raises ExportError for a class and for a function written in C, and ValueError for a limit
-    that is not positive.
+    Raises ExportError for a class and for a function written in C, TypeError for an argument of a
+    wrong type, and ValueError for a limit that is not positive.
     A node raises ExportError for cached async functions, and for methods of a class that is
     exported instead of an instance.
     """
+    check_type("module=", module, str | None)
+    check_type("name=", name, str | None)
+    check_type("run=", run, Run)
+    check_type("cancel_with_caller=", cancel_with_caller, bool)
+    check_type("concurrency=", concurrency, int | None)
+    check_type("queue=", queue, int | None)
     check_limit(concurrency, queue)
 
     def mark(marked: _F) -> _F:

@@ -94,6 +94,7 @@ from quicdist.runtime.process import NOCONNECTION, SHUTDOWN
 from quicdist.runtime.process_table import Destination, ProcessTable
 from quicdist.runtime.refused_payload import payload_refused
 from quicdist.runtime.system_process import GEN_CAST
+from quicdist.setting_types import check_arguments, check_type
 
 logger = logging.getLogger("quicdist.node")
 
@@ -196,6 +197,7 @@ class Node:
         audit: bool = False,
         lan: Lan | None = None,
     ) -> None:
+        check_arguments(Node.__init__, locals())
         where = None if listen is None else parse_listen(listen)
         relays = () if via is None else parse_via(via)
         if relays and named_by is not None:
@@ -397,6 +399,7 @@ class Node:
         """
         if self._life is not None:
             self._life.system.affinity.check()
+        check_type("cookies=", cookies, Sequence[str])
         self._cookies = check_cookies(cookies)
         if self._life is not None:
             self._life.connections.change_cookies(self._cookies)
@@ -411,6 +414,7 @@ class Node:
         """
         if self._life is not None:
             self._life.system.affinity.check()
+        check_type("access=", access, AccessGiven)
         self._access.change(Access.of(access))
         if self._life is not None:
             self._life.access_changed()
@@ -503,6 +507,7 @@ class Node:
 
         Raises NameTaken, NotRunning.
         """
+        check_type("limits=", limits, MailboxLimits | None)
         system = self._running.system
         me = Mailbox(system, limits or self._limits.mailbox)
         async with me:
@@ -805,6 +810,7 @@ class Node:
 
         Raises NoConnection with the reason.
         """
+        check_type("retry=", retry, Retry | None)
 
         async def attempt() -> None:
             await self._running.connections.connect(Atom(node))

@@ -30,6 +30,7 @@ from quicdist.node.node import Node
 from quicdist.otp.gen_server import From, GenServer, InitError, Stop, start
 from quicdist.runtime.mailbox import Mailbox
 from quicdist.runtime.process import KILL, NORMAL, SHUTDOWN
+from quicdist.setting_types import check_fields, check_type
 
 logger = logging.getLogger("quicdist.otp")
 
@@ -76,6 +77,10 @@ class Child:
     restart: Restart = Restart.PERMANENT
     shutdown: float | None = 5.0
 
+    def __post_init__(self) -> None:
+        """Raises TypeError."""
+        check_fields(self)
+
 
 class _Running:
     """A child, and its process if it runs."""
@@ -90,8 +95,8 @@ class Supervisor(GenServer):
     """Starts its children in order, restarts them, and stops them in reverse order.
 
     If more than `intensity` restarts occur within `period` seconds, the supervisor stops its
-    children and ends with the reason `shutdown`. Raises ValueError if two children have the same
-    id.
+    children and ends with the reason `shutdown`. Raises TypeError if a child is no `Child`, and
+    ValueError if two have the same id.
     """
 
     trap_exit = True
@@ -105,6 +110,7 @@ class Supervisor(GenServer):
         intensity: int = 1,
         period: float = 5.0,
     ) -> None:
+        check_type("children=", children, Sequence[Child])
         if len({child.id for child in children}) != len(children):
             raise ValueError("two children of a supervisor have the same id")
         self._node = node

@@ -197,7 +197,7 @@ class ProcessTable:
         """Notes that `process` has a link, monitor or call with `node`.
 
         It is informed once when the connection to `node` is lost. The index makes the loss of a
-        node cost proportional to its ties.
+        node cost proportional to its links and monitors.
         """
         if node is self.name:
             return

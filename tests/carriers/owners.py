@@ -78,16 +78,16 @@ class Owner:
         self.connection.send_frame((frame,))
 
     def _answer(self, tag: bytes) -> None:
-        link = self.connection
-        if link.role is Role.LISTENER:
+        connection = self.connection
+        if connection.role is Role.LISTENER:
             if tag == b"N":
-                link.send_handshake(STATUS)
-                link.send_handshake(CHALLENGE)
+                connection.send_handshake(STATUS)
+                connection.send_handshake(CHALLENGE)
             elif tag == b"r":
-                link.send_handshake(ACK)
+                connection.send_handshake(ACK)
                 self._up()
         elif tag == b"N":
-            link.send_handshake(REPLY)
+            connection.send_handshake(REPLY)
         elif tag == b"a":
             self._up()
 
@@ -127,12 +127,12 @@ class Node:
         timeout: float = PATIENCE,
     ) -> Owner:
         """Returns a connection whose distribution handshake has started."""
-        link = await self.endpoint.dial(
+        connection = await self.endpoint.dial(
             host, port, alpns=None if alpn is None else [alpn], timeout=timeout
         )
-        owner = Owner(link, hoard=hoard)
-        link.handler = owner
-        link.send_handshake(NAME)
+        owner = Owner(connection, hoard=hoard)
+        connection.handler = owner
+        connection.send_handshake(NAME)
         return owner
 
     async def connect(

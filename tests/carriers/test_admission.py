@@ -90,9 +90,9 @@ async def test_who_begins_a_handshake_and_does_not_go_on_leaves_room_for_others(
             except OSError:
                 pytest.skip("127.0.0.2 is Linux's")
         for number in (1, 2):
-            link = await a.endpoint.dial("127.0.0.1", b.port)
-            link.handler = Owner(link)
-            link.send_handshake(STATUS)  # any message that does not prove the cookie
+            connection = await a.endpoint.dial("127.0.0.1", b.port)
+            connection.handler = Owner(connection)
+            connection.send_handshake(STATUS)  # any message that does not prove the cookie
             await b.first(number)
         with pytest.raises(ConnectionError, match="no answer"):
             await a.endpoint.dial("127.0.0.1", b.port, timeout=0.5)

@@ -178,21 +178,21 @@ async def test_refusing_in_accept_closes() -> None:
 
 async def test_packets_wait_for_an_owner() -> None:
     async with node() as a, node(on_accept=lambda owner: None) as b:
-        link = await a.endpoint.dial("127.0.0.1", b.port)
-        link.send_handshake(b"N" + bytes(12) + b"\x00\x06a@test")
+        connection = await a.endpoint.dial("127.0.0.1", b.port)
+        connection.send_handshake(b"N" + bytes(12) + b"\x00\x06a@test")
         await b.first()
         await asyncio.sleep(0.1)
-        owner = Owner(link)
-        link.handler = owner
+        owner = Owner(connection)
+        connection.handler = owner
         await owner.until(lambda: owner.is_up)
-        link.close("x")
+        connection.close("x")
         await owner.until(lambda: owner.lost)
 
-        link = await a.endpoint.dial("127.0.0.1", b.port)
-        link.close("before anyone cared")
+        connection = await a.endpoint.dial("127.0.0.1", b.port)
+        connection.close("before anyone cared")
         await asyncio.sleep(0.05)
-        late = Owner(link)
-        link.handler = late
+        late = Owner(connection)
+        connection.handler = late
         await late.until(lambda: late.lost)
 
 
@@ -270,8 +270,8 @@ async def test_every_address_of_a_name_gets_its_turn(
                 return [address, ("127.0.0.1", port)]
 
             monkeypatch.setattr(a.endpoint, "_resolve", resolve)
-            link = await a.endpoint.dial("node.example", b.port, timeout=1.0)
-            assert link.peer_address == ("127.0.0.1", b.port)
+            connection = await a.endpoint.dial("node.example", b.port, timeout=1.0)
+            assert connection.peer_address == ("127.0.0.1", b.port)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="IP_RECVERR is Linux's")
@@ -334,7 +334,10 @@ async def test_a_port_in_use() -> None:
 async def test_an_unknown_engine() -> None:
     with pytest.raises(ValueError, match="unknown QUIC engine 'quux'"):
         await Endpoint.open(
-            "127.0.0.1", 0, settings=settings(engine="quux"), accept=lambda link: Owner(link)
+            "127.0.0.1",
+            0,
+            settings=settings(engine="quux"),
+            accept=lambda connection: Owner(connection),
         )
 
 

@@ -106,8 +106,8 @@ async def test_a_restart_is_seen_with_the_first_datagram(
 async def test_a_reset_from_elsewhere_or_with_another_token_ends_nothing() -> None:
     async with node(engine="aioquic") as a, node() as b:
         here, there = await a.connect(b)
-        link = a.endpoint.connections[0]
-        token = link._reset_token
+        connection = a.endpoint.connections[0]
+        token = connection._reset_token
         assert len(token) == 16
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
             stranger.connect(("127.0.0.1", a.port))
@@ -210,7 +210,7 @@ async def test_a_new_socket_at_the_same_address_ends_nothing() -> None:
     async with node(engine="aioquic") as a, node() as b:
         dialed, _there = await a.connect(b)
         other, accepted = await b.connect(a)
-        ids = [link._engine._quic._peer_cid.cid for link in a.endpoint.connections]  # type: ignore[attr-defined]  # aioquic's
+        ids = [connection._engine._quic._peer_cid.cid for connection in a.endpoint.connections]  # type: ignore[attr-defined]  # aioquic's
         old = a.endpoint._udp.fileno(), a.endpoint.local_address
         a.endpoint.rebind()
         assert a.endpoint.local_address == old[1]
@@ -218,7 +218,7 @@ async def test_a_new_socket_at_the_same_address_ends_nothing() -> None:
         await talk(accepted, other, b"accepted")
         assert not dialed.lost
         assert not accepted.lost
-        now = [link._engine._quic._peer_cid.cid for link in a.endpoint.connections]  # type: ignore[attr-defined]  # aioquic's
+        now = [connection._engine._quic._peer_cid.cid for connection in a.endpoint.connections]  # type: ignore[attr-defined]  # aioquic's
         assert sum(x != y for x, y in zip(ids, now, strict=True)) == 1
 
 

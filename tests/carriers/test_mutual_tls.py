@@ -74,8 +74,8 @@ async def dial(
     settings = QuicSettings(Credentials(identity, trust or Trust.nothing()), engine=engine)
     endpoint = await Endpoint.open("127.0.0.1", 0, settings=settings, accept=None)
     try:
-        link = await endpoint.dial("127.0.0.1", port, node=name, timeout=PATIENCE)
-        link.handler = Owner(link)
+        connection = await endpoint.dial("127.0.0.1", port, node=name, timeout=PATIENCE)
+        connection.handler = Owner(connection)
     finally:
         await endpoint.close()
 

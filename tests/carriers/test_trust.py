@@ -353,8 +353,8 @@ async def dial_with(identity: Identity, trust: Trust, host: str) -> None:
         accept=accept,
     )
     try:
-        link = await here.dial(host, there.local_address[1], timeout=PATIENCE)
-        link.handler = Owner(link)
+        connection = await here.dial(host, there.local_address[1], timeout=PATIENCE)
+        connection.handler = Owner(connection)
     finally:
         await here.close()
         await there.close()

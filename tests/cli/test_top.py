@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -41,7 +42,12 @@ def busy(beam: tuple[str, Erlang]) -> Iterator[tuple[str, Erlang]]:
         [].
     """)
     yield name, erlang
-    erlang.eval(r"top_full ! stop, '\e[31mtop_evil\n' ! stop, [].")
+    # The names must be free for the next test, and a process ends later than it is told to.
+    erlang.eval(r"""
+        [begin Process = whereis(Name), unregister(Name), Process ! stop end
+         || Name <- [top_full, '\e[31mtop_evil\n']],
+        [].
+    """)
 
 
 @contextlib.contextmanager
@@ -108,7 +114,7 @@ def test_a_python_node(quicdist: Command, calc: str) -> None:
     assert (done.code, done.err) == (0, "")
     head, processes = done.out.split("PID")
     assert head.startswith(f"{calc}  Python 3.")
-    for word in ("CPU", "running calls 1", "connected to 1 node", "link: "):
+    for word in ("CPU", "running calls 1", "connected to 1 node", "connection: "):
         assert word in head
     assert "net_kernel" in processes
     assert "calc" in processes
@@ -122,7 +128,9 @@ def test_a_python_node_as_json(quicdist: Command, calc: str) -> None:
     assert told["calls"] == 1
     assert told["processes_count"] == len(told["processes"])
     assert "rex" in [one["name"] for one in told["processes"]]
+    assert all(re.fullmatch(r"<0\.\d+\.\d+>", one["pid"]) for one in told["processes"])
     assert len(told["connections"]) == 1
+    assert told["connection"]["carrier"] == told["connections"][0]["carrier"] == "quicdist/1"
 
 
 @pytest.mark.erlang
@@ -186,7 +194,7 @@ def test_a_node_that_goes_and_comes_back(quicdist: Command) -> None:
             terminal.wait_for("trying again", 3 * PATIENCE)
             stack.enter_context(gatewayed_erl(gateway, cookie=COOKIE))
             terminal.wait_for(
-                lambda text: "link: " in text and "trying again" not in text, 3 * PATIENCE
+                lambda text: "connection: " in text and "trying again" not in text, 3 * PATIENCE
             )
             assert terminal.end("\x03") == 0
 

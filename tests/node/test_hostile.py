@@ -276,7 +276,7 @@ async def test_who_claims_a_name_without_the_cookie_stops_nobody_from_connecting
 @pytest.mark.parametrize("kind", ["link", "monitor"])
 async def test_a_peer_ties_so_many_of_its_processes_to_ours_and_no_more(kind: str) -> None:
     hub = Hub()
-    limits = NodeLimits(ties=100)
+    limits = NodeLimits(links_and_monitors=100)
     async with (
         make(hub) as one,
         make(hub, limits=limits) as two,
@@ -312,7 +312,7 @@ async def test_ties_that_ended_do_not_count() -> None:
     hub = Hub()
     async with (
         make(hub) as one,
-        make(hub, limits=NodeLimits(ties=40)) as two,
+        make(hub, limits=NodeLimits(links_and_monitors=40)) as two,
         two.mailbox("target") as target,
         one.mailbox() as me,
     ):

@@ -17,6 +17,7 @@ from quicdist.carriers.trust import Credentials
 from quicdist.errors import NodeError
 from quicdist.limits import AdmissionLimits, CarrierLimits, ConnectionBounds
 from quicdist.protocol.dialects import ALL_ALPNS
+from quicdist.setting_types import check_fields
 
 _LONGEST_BUSY_WAIT = 1.0
 """Maximum of `busy_wait` in seconds. A larger value is probably in another unit."""
@@ -93,7 +94,8 @@ class QuicOptions:
     """
 
     def __post_init__(self) -> None:
-        """Raises NodeError for an invalid value, ValueError if the engine does not support it."""
+        """Raises TypeError, NodeError, and ValueError for what the engine does not support."""
+        check_fields(self)
         path_mode(self.path)
         check_engine(self.engine)
         check_tls(self.engine, self.cipher_suites, self.key_exchanges)

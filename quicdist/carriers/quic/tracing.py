@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from quicdist.setting_types import check_fields
+
 _log = logging.getLogger("quicdist.quic")
 
 _MODE = 0o600
@@ -32,6 +34,10 @@ class Tracing:
     qlog: Path | None = None
     """Directory for one qlog file per connection (draft-ietf-quic-qlog-main-schema), with packets,
     frames, losses and congestion control, but without application data."""
+
+    def __post_init__(self) -> None:
+        """Raises TypeError."""
+        check_fields(self)
 
     def __bool__(self) -> bool:
         return self.key_log is not None or self.qlog is not None

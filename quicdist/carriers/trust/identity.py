@@ -39,6 +39,7 @@ from quicdist.carriers.trust.names import (
     is_for_node,
     nodes_of,
 )
+from quicdist.setting_types import check_fields
 
 _log = logging.getLogger("quicdist.trust")
 
@@ -79,6 +80,10 @@ class Identity:
     """The `hosts` argument of `kept`; None for other identities."""
     load_again: Callable[[], Identity] | None = field(default=None, compare=False, repr=False)
     """Loads the identity again after its files have changed."""
+
+    def __post_init__(self) -> None:
+        """Raises TypeError."""
+        check_fields(self)
 
     @classmethod
     def load(

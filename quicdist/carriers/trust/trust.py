@@ -23,6 +23,7 @@ from quicdist.carriers.trust.verifiers import (
     Verification,
     Verifier,
 )
+from quicdist.setting_types import check_fields, check_type
 
 
 class TrustBy(enum.Enum):
@@ -61,6 +62,10 @@ class Trust:
     require_binding: bool = False
     """Whether peers must bind their cookie proof to the TLS session; see `requiring`."""
 
+    def __post_init__(self) -> None:
+        """Raises TypeError."""
+        check_fields(self)
+
     @classmethod
     def first_use(
         cls, known_nodes: Path | str | None = None, *, uncertified: Sequence[str] = ()
@@ -70,7 +75,7 @@ class Trust:
         The keys are stored in the file `known_nodes`. This is the default setting.
         """
         path = None if known_nodes is None else Path(known_nodes)
-        return cls(TrustBy.FIRST_USE, path, uncertified=tuple(uncertified))
+        return cls(TrustBy.FIRST_USE, path, uncertified=uncertified)
 
     @classmethod
     def authority(
@@ -92,7 +97,7 @@ class Trust:
             read_revocations(crl)
         for certificate in read_certificates(path):
             check_times(certificate, path)
-        return cls(TrustBy.AUTHORITY, path, uncertified=tuple(uncertified), crl_file=crl)
+        return cls(TrustBy.AUTHORITY, path, uncertified=uncertified, crl_file=crl)
 
     @classmethod
     def pinned(
@@ -111,12 +116,13 @@ class Trust:
             path = Path(pins)
             files.read(path)
             KnownNodes(path, has_patterns=True).pins()
-            return cls(TrustBy.PINS, path, uncertified=tuple(uncertified))
+            return cls(TrustBy.PINS, path, uncertified=uncertified)
+        check_type("pins=", pins, Mapping[str, str | Sequence[str]])
         parsed = {
             node: tuple(map(parse_fingerprint, [ones] if isinstance(ones, str) else ones))
             for node, ones in pins.items()
         }
-        return cls(TrustBy.PINS, pins=MappingProxyType(parsed), uncertified=tuple(uncertified))
+        return cls(TrustBy.PINS, pins=MappingProxyType(parsed), uncertified=uncertified)
 
     @classmethod
     def nothing(cls) -> Trust:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields as dataclass_fields
+from typing import Any
 
 from quicdist.cli.json_output import Value, json_value
 from quicdist.cli.top.python_node import PythonSample
@@ -14,14 +15,14 @@ def fields(view: View) -> dict[str, Value]:
     """Returns a view as JSON fields. `kind` is `beam` or `python`."""
     sample = view.sample
     shown: dict[str, Value] = {"node": view.peer, "problem": view.problem}
-    if view.link is not None:
-        trip = view.link.info.round_trip
-        shown["link"] = {
-            "carrier": view.link.info.alpn or view.link.info.carrier,
-            "path": view.link.info.path,
+    if view.connection is not None:
+        trip = view.connection.info.round_trip
+        shown["connection"] = {
+            "carrier": view.connection.info.alpn or view.connection.info.carrier,
+            "path": view.connection.info.path,
             "round_trip_ms": None if trip is None else round(trip * 1000, 3),
-            "received_per_s": view.link.received,
-            "sent_per_s": view.link.sent,
+            "received_per_s": view.connection.received,
+            "sent_per_s": view.connection.sent,
         }
     if isinstance(sample, PythonSample):
         status = {name: json_value(value, view.peer) for name, value in _plain(sample).items()}
@@ -42,14 +43,20 @@ def fields(view: View) -> dict[str, Value]:
 
 
 def _plain(sample: PythonSample) -> dict[str, object]:
-    status = asdict(sample.status)
-    rows = status.pop("rows")
+    status = _fields(sample.status)
+    del status["rows"]
     return {
         **status,
         "processes_count": status["processes"],
-        "processes": [dict(row) for row in rows],
+        "processes": [_fields(row) for row in sample.status.rows],
+        "connections": [_fields(one) for one in sample.status.connections],
         "cpu_share": round(sample.cpu_share, 3),
     }
+
+
+def _fields(record: Any) -> dict[str, object]:
+    """Returns the fields of a dataclass. Unlike `asdict`, it does not take terms apart."""
+    return {one.name: getattr(record, one.name) for one in dataclass_fields(record)}
 
 
 def _process(row: Process, sample: Sample, peer: str) -> Value:

@@ -30,7 +30,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class NodeConnection:
     """A connection of the node."""
 
     node: Atom
@@ -64,7 +64,7 @@ class Status:
     """Running calls of exported functions, including this one."""
 
     rows: Sequence[Row]
-    connections: Sequence[Link]
+    connections: Sequence[NodeConnection]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,4 +91,12 @@ def compared(before: Status, after: Status) -> PythonSample:
     return PythonSample(after, passed / 1000, used / passed)
 
 
-__all__ = ["Link", "PythonSample", "Row", "Status", "TermError", "compared", "read_status"]
+__all__ = [
+    "NodeConnection",
+    "PythonSample",
+    "Row",
+    "Status",
+    "TermError",
+    "compared",
+    "read_status",
+]

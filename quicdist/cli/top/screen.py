@@ -9,7 +9,7 @@ from typing import TypeAlias
 from quicdist.cli.sanitize import harmless, harmless_term
 from quicdist.cli.top.python_node import PythonSample
 from quicdist.cli.top.sampling import Figures, Process, Sample, Sort
-from quicdist.cli.top.watching import Link, View
+from quicdist.cli.top.watching import ConnectionTraffic, View
 from quicdist.etf import Atom
 from quicdist.etf.notation import format_bounded
 
@@ -63,8 +63,8 @@ def _head(view: View) -> Iterator[Line]:
         yield from _python_figures(view.sample)
     else:
         yield from _beam_figures(view.sample)
-    if view.link is not None:
-        yield [("", _link(view.link))]
+    if view.connection is not None:
+        yield [("", _connection(view.connection))]
     yield []
 
 
@@ -145,13 +145,13 @@ def _path(path: str) -> str:
     return "" if path == "plain" else f", {path}"
 
 
-def _link(link: Link) -> str:
-    info, traffic = link.info, link.info.traffic
+def _connection(connection: ConnectionTraffic) -> str:
+    info, traffic = connection.info, connection.info.traffic
     trip = "" if info.round_trip is None else f", round trip {info.round_trip * 1000:.1f} ms"
     return (
-        f"link: {info.alpn or info.carrier}{_path(info.path)}{trip}, "
-        f"in {amount(link.received)}B/s ({amount(traffic.bytes_received)}B), "
-        f"out {amount(link.sent)}B/s ({amount(traffic.bytes_sent)}B), "
+        f"connection: {info.alpn or info.carrier}{_path(info.path)}{trip}, "
+        f"in {amount(connection.received)}B/s ({amount(traffic.bytes_received)}B), "
+        f"out {amount(connection.sent)}B/s ({amount(traffic.bytes_sent)}B), "
         f"{_many(traffic.datagrams_lost, 'datagram')} lost"
     )
 

@@ -1,4 +1,4 @@
-"""Samples a node repeatedly, and keeps the last sample, the last error and the link."""
+"""Samples a node repeatedly, and keeps the last sample, the last error and the connection."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LONGEST_PAUSE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class ConnectionTraffic:
     """The connection to the node, and its traffic since the last sample."""
 
     info: PeerInfo
@@ -42,7 +42,7 @@ class View:
     sort: Sort
     interval: float
     sample: Sample | PythonSample | None = None
-    link: Link | None = None
+    connection: ConnectionTraffic | None = None
     problem: str | None = None
     """The reason why the sample is outdated."""
 
@@ -81,9 +81,9 @@ class Watch:
         view = self.view
         wait = view.interval if window is None else window
         if self._before is None:
-            self._link()
+            self._connection()
         sample = await self._sampler.look(wait, view.sort, self.rows)
-        self.view = replace(self.view, sample=sample, link=self._link(), problem=None)
+        self.view = replace(self.view, sample=sample, connection=self._connection(), problem=None)
         return self.view
 
     async def look_on(self, changed: Callable[[], None]) -> None:
@@ -106,10 +106,10 @@ class Watch:
 
     def _fail(self, error: NodeError) -> None:
         text = str(error).split("\n")[0]
-        self.view = replace(self.view, problem=text, link=None)
+        self.view = replace(self.view, problem=text, connection=None)
         self._before = None
 
-    def _link(self) -> Link | None:
+    def _connection(self) -> ConnectionTraffic | None:
         try:
             info = self._node.peer(self.view.peer)
         except NoConnection:
@@ -117,9 +117,9 @@ class Watch:
         now = time.monotonic()
         before, self._before = self._before, (now, info)
         if before is None or before[1].since != info.since or now <= before[0]:
-            return Link(info, 0.0, 0.0)
+            return ConnectionTraffic(info, 0.0, 0.0)
         old, seconds = before[1].traffic, now - before[0]
-        return Link(
+        return ConnectionTraffic(
             info,
             (info.traffic.bytes_received - old.bytes_received) / seconds,
             (info.traffic.bytes_sent - old.bytes_sent) / seconds,

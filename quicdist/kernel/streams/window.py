@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from quicdist.etf import Term
+from quicdist.setting_types import check_fields
 
 MAX_ITEMS = 65_536
 MAX_BYTES = 16 * 1024 * 1024
@@ -20,7 +21,8 @@ class StreamWindow:
     bytes: int = 1024 * 1024
 
     def __post_init__(self) -> None:
-        """Raises ValueError if a number is not positive."""
+        """Raises TypeError, and ValueError if a number is not positive."""
+        check_fields(self)
         if self.items < 1 or self.bytes < 1:
             raise ValueError(f"a stream window must be positive, not {self.items}, {self.bytes}")
 

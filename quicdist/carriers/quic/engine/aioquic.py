@@ -267,6 +267,9 @@ class AioquicConnection:
         self._largest = settings.max_datagram_size
         self._mtu: PathMtu | None = None
         self._mtu_path: Path | None = None
+        self._is_idle = False
+        """Whether the idle timeout has ended the connection. The text of a close event does not
+        tell, since it may be the peer's."""
         self._now = 0.0
         self._pings = 0
         self._refused: set[int] = set()
@@ -360,7 +363,7 @@ class AioquicConnection:
             return None
         return Closed(
             by_peer=self._quic._state is QuicConnectionState.DRAINING,
-            is_idle=event.reason_phrase == "Idle timeout",
+            is_idle=self._is_idle,
             is_application=event.frame_type is None,
             error_code=event.error_code,
             text=describe(
@@ -505,7 +508,10 @@ class AioquicConnection:
     def handle_timer(self, now: float) -> None:
         """Runs loss detection and the idle timeout."""
         self._now = now
+        was_open = self._quic._close_event is None
         self._quic.handle_timer(now)
+        if was_open and self._quic._close_event is not None:
+            self._is_idle = True
         self._flush_trace()
 
     def acknowledged(self) -> int:

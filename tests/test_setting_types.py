@@ -1,0 +1,216 @@
+"""A setting of a wrong type is rejected when it is given, with a text that names it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from quicdist import (
+    Access,
+    DnsSrv,
+    Epmd,
+    Identity,
+    Lan,
+    MailboxLimits,
+    Node,
+    NodeError,
+    NodeLimits,
+    Policy,
+    Quic,
+    Retry,
+    StreamWindow,
+    Table,
+    Tcp,
+    Tls,
+    Tracing,
+    Trust,
+    export,
+)
+from quicdist.carriers.trust import TrustBy
+from quicdist.etf import Limits, Options
+from quicdist.gateway import GatewaySettings, PeerRules
+from quicdist.limits import (
+    AdmissionLimits,
+    CarrierLimits,
+    ConnectionBounds,
+    RelayLimits,
+    SessionLimits,
+)
+from quicdist.otp import Child, GenServer, Supervisor
+
+OWN = Identity.ephemeral()
+
+REQUIRED: dict[type, dict[str, Any]] = {
+    Access: {},
+    AdmissionLimits: {},
+    CarrierLimits: {},
+    Child: {"id": "a", "make": GenServer},
+    ConnectionBounds: {},
+    DnsSrv: {},
+    Epmd: {},
+    GatewaySettings: {"name": "1@127.0.0.1"},
+    Identity: {"key": OWN.key, "certificate": OWN.certificate},
+    Lan: {},
+    Limits: {},
+    MailboxLimits: {},
+    NodeLimits: {},
+    Options: {},
+    PeerRules: {"nodes": ("*",)},
+    Policy: {"peers": ()},
+    Quic: {},
+    RelayLimits: {},
+    Retry: {},
+    SessionLimits: {},
+    StreamWindow: {},
+    Table: {"places": {}},
+    Tcp: {},
+    Tls: {},
+    Tracing: {},
+    Trust: {"by": TrustBy.NOTHING},
+}
+"""The public settings, and the fields that have no default."""
+
+FIELDS = [
+    pytest.param(kind, field.name, id=f"{kind.__name__}.{field.name}")
+    for kind in REQUIRED
+    for field in dataclasses.fields(kind)
+    if field.init
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), FIELDS)
+def test_a_field_of_a_wrong_type(kind: type, name: str) -> None:
+    given: Any = {**REQUIRED[kind], name: object()}
+    is_literal = kind is Options and name in ("binaries", "strings", "none")
+    with pytest.raises(ValueError if is_literal else TypeError, match=rf"\b{name}\b.*") as caught:
+        kind(**given)
+    assert is_literal or str(caught.value).endswith(("got object", "not object"))
+
+
+PARAMETERS = sorted(set(Node.__init__.__annotations__) - {"return"})
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_an_argument_of_a_wrong_type(name: str) -> None:
+    given: Any = {"name": "0@127.0.0.1", "cookie": "c", name: object()}
+    with pytest.raises(TypeError, match=f"^invalid {name}=: expected .*, got object$"):
+        Node(**given)
+
+
+WRONG: list[tuple[Callable[[], object], str]] = [
+    (
+        lambda: Access(calls=["calc:*"]),  # type: ignore[arg-type]
+        "invalid Access.calls: expected Mapping[str, Sequence[str]], got list",
+    ),
+    (
+        lambda: Access(calls={"*": "calc:*"}),
+        "invalid Access.calls['*']: expected Sequence[str], got str",
+    ),
+    (
+        lambda: Access(calls={1: ["calc:*"]}),  # type: ignore[dict-item]
+        "invalid Access.calls key: expected str, got int",
+    ),
+    (lambda: Access(accept="*"), "invalid Access.accept: expected Sequence[str], got str"),
+    (
+        lambda: Access(exits="*@10.0.0.7"),
+        "invalid Access.exits: expected Sequence[str] | None, got str",
+    ),
+    (
+        lambda: Access(accept=["*", 1]),  # type: ignore[list-item]
+        "invalid Access.accept[1]: expected str, got int",
+    ),
+    (
+        lambda: PeerRules(nodes="*"),  # type: ignore[arg-type]
+        "invalid PeerRules.nodes: expected tuple[str, ...], got str",
+    ),
+    (
+        lambda: Policy(PeerRules(nodes=("*",))),  # type: ignore[arg-type]
+        "invalid Policy.peers: expected tuple[PeerRules, ...], got PeerRules",
+    ),
+    (lambda: Trust.first_use(uncertified="*@h"), "invalid Trust.uncertified: expected"),
+    (lambda: Trust.pinned(["a"]), "invalid pins=: expected Mapping"),  # type: ignore[arg-type]
+    (lambda: Trust.nothing().letting_in(["*"]), "invalid Trust.uncertified[0]: expected str"),  # type: ignore[arg-type]
+    (lambda: NodeLimits(net_ticktime="60"), "invalid NodeLimits.net_ticktime: expected float"),  # type: ignore[arg-type]
+    (lambda: NodeLimits(threads=True), "invalid NodeLimits.threads: expected int, got bool"),
+    (lambda: NodeLimits(threads=1.5), "invalid NodeLimits.threads: expected int, got float"),  # type: ignore[arg-type]
+    (
+        lambda: GatewaySettings("1@127.0.0.1", listen=("::", "1")),  # type: ignore[arg-type]
+        "invalid GatewaySettings.listen[1]: expected int, got str",
+    ),
+    (
+        lambda: GatewaySettings("1@127.0.0.1", routes={"a@b": ("h",)}),  # type: ignore[dict-item]
+        "invalid GatewaySettings.routes['a@b']: expected tuple[str, int], got tuple",
+    ),
+    (
+        lambda: Node("0@127.0.0.1", cookie="c", carriers=[Quic]),  # type: ignore[list-item]
+        "invalid carriers=[0]: expected CarrierSettings, got the class Quic",
+    ),
+    (
+        lambda: Node("0@127.0.0.1", cookie="c", lookups=Epmd()),  # type: ignore[arg-type]
+        "invalid lookups=: expected Sequence[Lookup], got Epmd",
+    ),
+    (
+        lambda: Supervisor(None, [GenServer]),  # type: ignore[list-item,arg-type]
+        "invalid children=[0]: expected Child, got the class GenServer",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "text"), WRONG, ids=[text for _, text in WRONG])
+def test_the_text_tells_what_is_expected_where(make: Callable[[], object], text: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        make()
+    assert str(caught.value).startswith(text)
+
+
+@pytest.mark.parametrize(
+    "name", ["threads", "processes", "connect_timeout", "stop_timeout", "links_and_monitors"]
+)
+@pytest.mark.parametrize("value", [-1, float("nan")])
+def test_a_limit_of_a_node_is_a_number_that_makes_sense(name: str, value: float) -> None:
+    given: Any = {name: value}
+    with pytest.raises((NodeError, TypeError), match=rf"\b{name}\b"):
+        NodeLimits(**given)
+
+
+WRONG_ARGUMENTS: list[tuple[Callable[[Any], object], str]] = [
+    (lambda node: node.change_cookies("abc"), "invalid cookies=: expected Sequence[str], got str"),
+    (lambda node: node.change_access(["*"]), "invalid access=: expected Access | "),
+    (lambda _: export(run="thread"), "invalid run=: expected Run, got str"),  # type: ignore[call-overload]
+    (lambda _: export(concurrency="3"), "invalid concurrency=: expected int | None, got str"),  # type: ignore[call-overload]
+]
+
+
+@pytest.mark.parametrize(("act", "text"), WRONG_ARGUMENTS)
+def test_a_change_of_a_wrong_type_changes_nothing(act: Callable[[Any], object], text: str) -> None:
+    with pytest.raises(TypeError, match=f"^{re.escape(text)}"):
+        act(Node("0@127.0.0.1", cookie="c"))
+
+
+async def test_a_retry_and_limits_of_a_wrong_type() -> None:
+    node = Node("0@127.0.0.1", cookie="c")
+    with pytest.raises(TypeError, match=r"invalid retry=: expected .*, got bool"):
+        await node.connect("1@127.0.0.1", retry=True)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"invalid limits=: expected .*, got dict"):
+        async with node.mailbox(limits={}):  # type: ignore[arg-type]
+            pass
+
+
+def test_no_text_contains_a_secret() -> None:
+    with pytest.raises(TypeError) as caught:
+        Node("0@127.0.0.1", cookie=["secret", b"secret"])  # type: ignore[list-item]
+    assert str(caught.value) == "invalid cookie=[1]: expected str, got bytes"
+
+
+def test_what_fits_is_accepted() -> None:
+    assert PeerRules(nodes=["*"]).fits("a@b")  # type: ignore[arg-type]
+    assert NodeLimits(net_ticktime=60, threads=np.int64(2)).threads == 2  # type: ignore[arg-type]
+    assert NodeLimits(connect_timeout=np.float32(1.5)).connect_timeout == 1.5  # type: ignore[arg-type]
+    Node("0@127.0.0.1", cookie=("a", "b"), access=Path("/dev/null") and None, listen="h:1")
+    Node("0@127.0.0.1", cookie="c", exports=iter([]), on_output=print)
