@@ -65,13 +65,13 @@ def call(
     A pid in ARGS is written as the shell of NODE prints it, or with the name of its node:
     <'5555@127.0.0.1'.94.0>. With -v the stack trace of a failed call is printed too.
     """
-    node = peer_of(node, options.dial.lookups)
     from quicdist.cli import client
     from quicdist.cli.json_output import json_value, print_object
     from quicdist.cli.remote_output import Printed
     from quicdist.errors import CallError
     from quicdist.etf.notation import format_term
 
+    node = peer_of(node, options.dial.lookups)
     words = (module, function, arguments or [])
     _wanted(node, 0, *words)
     printed = Printed(lambda: sys.stderr)

@@ -33,7 +33,6 @@ def disconnect(
     erlang:disconnect_node in full. PEER can connect again: to prevent that, remove its pin, revoke
     its certificate or change the policy first.
     """
-    node = peer_of(node, options.dial.lookups)
     from quicdist.cli import client
     from quicdist.cli.call import called, problem
     from quicdist.cli.exported_functions import is_undefined
@@ -41,6 +40,7 @@ def disconnect(
     from quicdist.errors import CallError
     from quicdist.etf import Atom, Term
 
+    node = peer_of(node, options.dial.lookups)
     NodeName.parse(peer)
 
     async def main() -> object:

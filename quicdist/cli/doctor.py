@@ -55,11 +55,11 @@ def doctor(
     The steps are the name, the port, TLS and ALPN, the certificate, the distribution handshake, the
     cookie, an answer of the node, and the NAT in between. Nothing is stored.
     """
-    node = peer_of(node, options.lookups)
     from quicdist import doctor as examination
     from quicdist.cli import client
     from quicdist.cli.json_output import Value, print_object
 
+    node = peer_of(node, options.lookups)
     steps: list[Value] = []
 
     def show(step: str, result: str, text: str) -> None:

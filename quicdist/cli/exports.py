@@ -20,10 +20,11 @@ def exports(
     that this node may call are listed. The exit code is 1 if NODE is not a Python node, or does
     not permit the list.
     """
-    node = peer_of(node, options.dial.lookups)
     from quicdist.cli import client
     from quicdist.cli.exported_functions import Function, functions_of
     from quicdist.cli.json_output import print_object
+
+    node = peer_of(node, options.dial.lookups)
 
     async def main() -> list[Function]:
         async with client.connected(node, options, timeout) as ours:

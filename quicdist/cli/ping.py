@@ -20,12 +20,13 @@ def ping(
 
     The reason for pang goes to standard error. The exit code is 0 for pong.
     """
-    node = peer_of(node, options.dial.lookups)
     import time
 
     from quicdist.cli import client
     from quicdist.cli.json_output import print_object
     from quicdist.errors import NoConnection
+
+    node = peer_of(node, options.dial.lookups)
 
     async def main() -> float | None:
         async with client.connected(node, options, timeout) as ours:

@@ -42,9 +42,9 @@ def send(
 
     Unlike in Erlang, it is an error if the process does not exist.
     """
-    node = peer_of(node, options.dial.lookups)
     from quicdist.cli import client
 
+    node = peer_of(node, options.dial.lookups)
     client.parse("MESSAGE", message, node=node)
     _receiver(node, to, 0)
 

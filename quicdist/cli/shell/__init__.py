@@ -36,13 +36,13 @@ def shell(
     modules and their functions, and the exports of a Python node. Ctrl-C cancels the wait for a
     call, Ctrl-D ends the shell. If the input is not a terminal, the first failed call ends it.
     """
-    node = peer_of(node, options.dial.lookups)
     from quicdist.cli import client, terminal
     from quicdist.cli.remote_output import Printed
     from quicdist.cli.running import until_signal
     from quicdist.cli.shell import script
     from quicdist.cli.shell.session import Session
 
+    node = peer_of(node, options.dial.lookups)
     is_typed = sys.stdin.isatty()
     if is_typed:
         terminal.need_library("quicdist shell on a terminal")

@@ -59,12 +59,12 @@ def top(
     no code is loaded on it. A Python node must permit the call quicdist:status. If the output is
     not a terminal, or with --json, each sample is printed.
     """
-    node = peer_of(node, options.dial.lookups)
     from quicdist.cli import client, terminal
     from quicdist.cli.running import until_signal
     from quicdist.cli.top.sampling import Sort
     from quicdist.cli.top.watching import View, Watch
 
+    node = peer_of(node, options.dial.lookups)
     is_live = not once and not as_json and sys.stdout.isatty() and sys.stdin.isatty()
     if is_live:
         terminal.need_library("quicdist top on a terminal (--once needs nothing)")
