@@ -11,7 +11,7 @@ import typer
 
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.json_output import Value, print_object
-from quicdist.cli.options import Json
+from quicdist.cli.options import Json, Quiet
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -309,6 +309,7 @@ def accept(
     ],
     known_nodes: _KnownNodes = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Trust a node with this key, and with no other key."""
     from quicdist.carriers.trust import CertificateError
@@ -323,7 +324,7 @@ def accept(
     KnownNodes(path).accept(read(node), wanted)
     if as_json:
         print_object({"accepted": node, "known_nodes": str(path)})
-    else:
+    elif not quiet:
         print(f"accepted     {node}, in {path}")
 
 
@@ -332,6 +333,7 @@ def forget(
     node: Annotated[str, typer.Argument(metavar="NODE", help="A node's name.", show_default=False)],
     known_nodes: _KnownNodes = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Remove the known key of a node. The next key that it presents is trusted.
 
@@ -345,7 +347,7 @@ def forget(
         raise Problem(ExitCode.NO, f"{path}: no key of {node} is known")
     if as_json:
         print_object({"forgotten": node, "known_nodes": str(path)})
-    else:
+    elif not quiet:
         print(f"forgotten    {node}, in {path}")
 
 

@@ -8,7 +8,7 @@ import typer
 
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.option_groups import takes_groups
-from quicdist.cli.options import ClientOptions, PeerNode, Timeout, peer_of
+from quicdist.cli.options import ClientOptions, PeerNode, Quiet, Timeout, peer_of
 
 
 @takes_groups
@@ -23,6 +23,7 @@ def disconnect(
         ),
     ],
     timeout: Timeout = 5.0,
+    quiet: Quiet = False,
     *,
     options: ClientOptions,
 ) -> None:
@@ -57,4 +58,5 @@ def disconnect(
         raise problem(error) from None
     if was_connected is not True:
         raise Problem(ExitCode.NO, f"{node} is not connected to {peer}")
-    print(f"{node} has closed its connection to {peer}")
+    if not quiet:
+        print(f"{node} has closed its connection to {peer}")

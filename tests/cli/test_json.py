@@ -101,6 +101,14 @@ def test_quiet(quicdist: Command) -> None:
     assert (process.returncode, out, err) == (0, "", "")
 
 
+@pytest.mark.io
+def test_a_confirmation_is_quiet(quicdist: Command) -> None:
+    fingerprint = "sha256:" + "0" * 64
+    accepted = quicdist("cert", "accept", "5@127.0.0.1", fingerprint, "--quiet")
+    forgotten = quicdist("cert", "forget", "5@127.0.0.1", "--quiet")
+    assert (accepted.code, accepted.out) == (forgotten.code, forgotten.out) == (0, "")
+
+
 def test_only_commands_without_data_have_no_json() -> None:
     def without(command: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
         for name, one in getattr(command, "commands", {}).items():
