@@ -13,7 +13,7 @@ from quicdist.cli import completion
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.option_groups import takes_groups
 from quicdist.cli.options import ClientOptions, Json, PeerNode, Quiet, Timeout, peer_of
-from quicdist.cli.sanitize import harmless, harmless_term
+from quicdist.cli.sanitize import sanitized, sanitized_term
 
 if TYPE_CHECKING:
     from quicdist.errors import CallError
@@ -67,14 +67,14 @@ def call(
     """
     from quicdist.cli import client
     from quicdist.cli.json_output import json_value, print_object
-    from quicdist.cli.remote_output import Printed
+    from quicdist.cli.remote_output import RemoteOutput
     from quicdist.errors import CallError
     from quicdist.etf.notation import format_term
 
     node = peer_of(node, options.dial.lookups)
     words = (module, function, arguments or [])
     _wanted(node, 0, *words)
-    printed = Printed(lambda: sys.stderr)
+    printed = RemoteOutput(lambda: sys.stderr)
     write = _drop if quiet else printed
 
     async def main() -> Term:
@@ -91,7 +91,7 @@ def call(
         if options.verbose:
             show_details(error)
         raise problem(error) from None
-    text = harmless_term(format_term(result, node=node))
+    text = sanitized_term(format_term(result, node=node))
     if as_json:
         print_object({"node": node, "result": text, "value": json_value(result, node)})
     else:
@@ -203,14 +203,14 @@ def problem(error: CallError) -> Problem:
 def show_details(error: CallError) -> None:
     """Prints the stack frames of Erlang, and the traceback that a Python node sends."""
     for frame in error.stack:
-        print(f"  in {harmless_term(_frame(frame))}", file=sys.stderr)
+        print(f"  in {sanitized_term(_frame(frame))}", file=sys.stderr)
     match error.reason:
         case ("python_error", _, _, bytes(traceback)) | (
             "signal",
             ("python_error", _, _, bytes(traceback)),
         ):
             text = traceback.decode(errors="replace").rstrip()
-            print(harmless(text, keep="\n\t"), file=sys.stderr)
+            print(sanitized(text, keep="\n\t"), file=sys.stderr)
 
 
 _MAX_ARITY = 255

@@ -51,7 +51,7 @@ end)).
 
 async def show_all(without_erlang: bool) -> None:
     """Runs all steps. Raises Problem if a result is not the expected one."""
-    story = _Story()
+    story = _Scenario()
     with tempfile.TemporaryDirectory(prefix="quicdist-demo-") as place:
         if not without_erlang:
             await _with_erlang(story, Path(place))
@@ -62,13 +62,13 @@ async def show_all(without_erlang: bool) -> None:
     story.tell(f"\nAll {story.seen} steps succeeded.")
 
 
-def _say_no_erlang(story: _Story) -> None:
+def _say_no_erlang(story: _Scenario) -> None:
     story.tell("Erlang was not found (no erl on the PATH): the demo uses two Python nodes.")
     story.tell("For a real Erlang node: sudo apt-get install erlang-base erlang-dev")
     story.tell("(or the package of your system), then run this again.\n")
 
 
-class _Story:
+class _Scenario:
     """Prints the results of the steps, and stops at an unexpected one."""
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ def _is_colourful() -> bool:
 # -- with a real Erlang -------------------------------------------------------------------------
 
 
-async def _with_erlang(story: _Story, place: Path) -> None:
+async def _with_erlang(story: _Scenario, place: Path) -> None:
     from quicdist.carriers.trust import Identity
     from quicdist.etf import Atom
 
@@ -133,7 +133,7 @@ async def _with_erlang(story: _Story, place: Path) -> None:
             await _monitors(story, node, me, erl)
 
 
-async def _calls(story: _Story, node: Node, erl: str) -> None:
+async def _calls(story: _Scenario, node: Node, erl: str) -> None:
     from quicdist.etf import Atom
 
     py = Atom(node.name)
@@ -164,7 +164,7 @@ async def _calls(story: _Story, node: Node, erl: str) -> None:
     )
 
 
-async def _messages(story: _Story, node: Node, me: Mailbox, erl: str) -> None:
+async def _messages(story: _Scenario, node: Node, me: Mailbox, erl: str) -> None:
     from quicdist.etf import Atom
 
     await asyncio.wait_for(_started(node, erl), _PATIENCE)
@@ -200,7 +200,7 @@ async def _started(node: Node, erl: str) -> None:
         await asyncio.sleep(0.02)
 
 
-async def _monitors(story: _Story, node: Node, me: Mailbox, erl: str) -> None:
+async def _monitors(story: _Scenario, node: Node, me: Mailbox, erl: str) -> None:
     from quicdist.etf import Atom
 
     async def short_life(other: Mailbox) -> None:
@@ -303,7 +303,7 @@ async def _registered(gateway: Gateway, erlang: asyncio.subprocess.Process) -> N
 # -- two Python nodes ---------------------------------------------------------------------------
 
 
-async def _two_pythons(story: _Story) -> None:
+async def _two_pythons(story: _Scenario) -> None:
     from quicdist.carriers.trust import Identity
     from quicdist.etf import Atom
 
@@ -324,7 +324,7 @@ async def _two_pythons(story: _Story) -> None:
             await _python_messages(story, here, two)
 
 
-async def _python_messages(story: _Story, here: Mailbox, two: Node) -> None:
+async def _python_messages(story: _Scenario, here: Mailbox, two: Node) -> None:
     from quicdist.etf import Atom
 
     async def echo(me: Mailbox) -> None:
@@ -387,7 +387,7 @@ async def _pong(node: Node, peer: str) -> str:
     return Atom("pong" if await node.ping(peer) else "pang")
 
 
-def _show_quic(story: _Story, node: Node, peer: str) -> None:
+def _show_quic(story: _Scenario, node: Node, peer: str) -> None:
     info = node.peer(peer)
     story.show("Carrier agreed on in the TLS handshake (ALPN)", info.alpn)
     story.show("Cipher suite (TLS 1.3)", info.cipher)

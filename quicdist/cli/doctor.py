@@ -18,7 +18,7 @@ from quicdist.cli.options import (
     looked_up,
     peer_of,
 )
-from quicdist.cli.sanitize import harmless
+from quicdist.cli.sanitize import sanitized
 
 
 @takes_groups
@@ -65,7 +65,7 @@ def doctor(
     def show(step: str, result: str, text: str) -> None:
         steps.append({"step": step, "result": result, "text": text})
         if not as_json and not quiet:
-            print(f"{step:12} {result}  {harmless(text)}".rstrip(), flush=True)
+            print(f"{step:12} {result}  {sanitized(text)}".rstrip(), flush=True)
 
     cookies = options.cookies.cookies()
     settings = examination.Settings(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
-from quicdist.cli.sanitize import harmless
+from quicdist.cli.sanitize import sanitized
 
 if TYPE_CHECKING:
     from quicdist.errors import Cause
@@ -81,7 +81,7 @@ class Problem(Exception):
     def line(self) -> str:
         """Returns the text in one line, without control characters that a peer may have sent."""
         line = " ".join(part.strip() for part in str(self).splitlines())
-        return harmless(line)
+        return sanitized(line)
 
 
 def problem_of(error: BaseException) -> Problem | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.json_output import Value
-from quicdist.cli.sanitize import harmless, harmless_term
+from quicdist.cli.sanitize import sanitized, sanitized_term
 from quicdist.errors import CallError
 from quicdist.etf import Atom
 from quicdist.etf.notation import format_atom
@@ -52,12 +52,12 @@ class Function:
     @property
     def shown(self) -> str:
         """`calc:add/2`."""
-        return harmless_term(f"{format_atom(self.module)}:{format_atom(self.name)}/{self.arity}")
+        return sanitized_term(f"{format_atom(self.module)}:{format_atom(self.name)}/{self.arity}")
 
     @property
     def summary(self) -> str:
         """The first line of the docstring, without control characters."""
-        return harmless(self.doc)
+        return sanitized(self.doc)
 
     def as_json(self) -> dict[str, Value]:
         """Returns the fields for JSON output."""

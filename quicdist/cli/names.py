@@ -8,7 +8,7 @@ import typer
 
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.options import Json, Timeout
-from quicdist.cli.sanitize import harmless
+from quicdist.cli.sanitize import sanitized
 
 
 def names(
@@ -104,4 +104,4 @@ def _list_lan(timeout: float, *, as_json: bool) -> None:
         return
     for one in found:
         name = f" {one.name}" if one.name else ""
-        print(harmless(f"{one.node} {','.join(one.addresses)} {one.port}{name}"))
+        print(sanitized(f"{one.node} {','.join(one.addresses)} {one.port}{name}"))

@@ -7,13 +7,13 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from quicdist.cli.sanitize import harmless
+from quicdist.cli.sanitize import sanitized
 
 _QUIET = 0.3
 """Seconds without output after which an incomplete line above a prompt is ended."""
 
 
-class Printed:
+class RemoteOutput:
     """Prints text immediately. Call `end_line` before other output, which then starts a line."""
 
     def __init__(self, stream: Callable[[], TextIO]) -> None:
@@ -28,7 +28,7 @@ class Printed:
         if not text:
             return
         self._follow()
-        self._write(harmless(text, keep="\n\t"))
+        self._write(sanitized(text, keep="\n\t"))
         self._is_amid_line = not text.endswith("\n")
         if self._is_amid_line and self._is_above_prompt:
             self._quiet = asyncio.get_running_loop().call_later(_QUIET, self.end_line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 
-def harmless(text: str, keep: str = "") -> str:
+def sanitized(text: str, keep: str = "") -> str:
     """Replaces control, bidi and other unprintable characters by question marks.
 
     The characters in `keep` are not replaced.
@@ -15,7 +15,7 @@ def harmless(text: str, keep: str = "") -> str:
     return "".join(char if char.isprintable() or char in keep else "?" for char in text)
 
 
-def harmless_term(text: str) -> str:
+def sanitized_term(text: str) -> str:
     """Escapes such characters in a term in Erlang notation."""
     if text.isprintable():
         return text
@@ -27,4 +27,4 @@ class SanitizingFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns the sanitized line."""
-        return harmless(super().format(record), keep="\n\t").replace("\n", "\n    ")
+        return sanitized(super().format(record), keep="\n\t").replace("\n", "\n    ")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from quicdist.cli import reloading, systemd
 from quicdist.cli.json_output import json_value, print_object
 from quicdist.cli.running import stdin_closed
-from quicdist.cli.sanitize import harmless_term
+from quicdist.cli.sanitize import sanitized_term
 from quicdist.etf import Term
 from quicdist.etf.notation import format_term
 
@@ -37,7 +37,7 @@ class Output:
 
     def message(self, node: Node, message: Term) -> None:
         """A message that was received."""
-        text = harmless_term(format_term(message, node=node.name))
+        text = sanitized_term(format_term(message, node=node.name))
         if self.is_json:
             value = json_value(message, node.name)
             print_object({"status": "message", "message": text, "value": value})

@@ -208,46 +208,50 @@ class PayloadInspection:
         return found
 
 
-def first_tag(peek: PayloadInspection) -> str | None:
+def first_tag(inspection: PayloadInspection) -> str | None:
     """Returns the first element of a tuple if it is an atom. Raises Unreadable."""
-    return peek.atom() if peek.tuple() else None
+    return inspection.atom() if inspection.tuple() else None
 
 
-def asker(peek: PayloadInspection) -> Reference | None:
+def asker(inspection: PayloadInspection) -> Reference | None:
     """Returns the monitor of the sender in `{Tag, From, Request}`."""
-    if peek.tuple() != 3 or peek.atom() is None:
+    if inspection.tuple() != 3 or inspection.atom() is None:
         return None
-    return _monitor(peek.term()) if peek.is_pair() else None
+    return _monitor(inspection.term()) if inspection.is_pair() else None
 
 
-def reply_tag(peek: PayloadInspection) -> Reference | None:
+def reply_tag(inspection: PayloadInspection) -> Reference | None:
     """Returns the reference in `{Tag, {Pid, ReplyTag}, Request}`, the format of `gen:call`."""
-    if peek.tuple() != 3 or peek.atom() is None or not peek.is_pair():
+    if inspection.tuple() != 3 or inspection.atom() is None or not inspection.is_pair():
         return None
-    caller = peek.term()
+    caller = inspection.term()
     if type(caller) is not tuple or type(caller[0]) is not Pid:
         return None
     return _monitor(caller)
 
 
-def answer_tag(peek: PayloadInspection) -> Reference | None:
+def answer_tag(inspection: PayloadInspection) -> Reference | None:
     """Returns the reference in the tag of an answer by pid, `{Ref | [alias | Ref], Reply}`."""
-    if peek.tuple() != 2:
+    if inspection.tuple() != 2:
         return None
-    return peek.reference() or peek.alias_tag()
+    return inspection.reference() or inspection.alias_tag()
 
 
-def asks_for_features(peek: PayloadInspection) -> bool:
+def asks_for_features(inspection: PayloadInspection) -> bool:
     """`{Pid, features_request}`."""
-    return peek.tuple() == 2 and peek.pid() is not None and peek.atom() == "features_request"
+    return (
+        inspection.tuple() == 2
+        and inspection.pid() is not None
+        and inspection.atom() == "features_request"
+    )
 
 
-def answers_features(peek: PayloadInspection) -> bool:
+def answers_features(inspection: PayloadInspection) -> bool:
     """`{features_reply, Node, Features}`."""
-    return peek.tuple() == 3 and peek.atom() == "features_reply"
+    return inspection.tuple() == 3 and inspection.atom() == "features_reply"
 
 
-def spawned(signal: SpawnRequest, peek: PayloadInspection) -> Call | None:
+def spawned(signal: SpawnRequest, inspection: PayloadInspection) -> Call | None:
     """Returns the function of a spawn request, or the one that `erpc` runs. None if unknown.
 
     None as well for a stream whose items go to another node than that of the sender. Raises
@@ -258,12 +262,12 @@ def spawned(signal: SpawnRequest, peek: PayloadInspection) -> Call | None:
     if before is None:
         return Call(module, function)
     # A list may be encoded in several parts, but no node does so.
-    if peek.list() != arity:
+    if inspection.list() != arity:
         return None
-    ahead = [peek.term() for _ in range(before)]
+    ahead = [inspection.term() for _ in range(before)]
     if signal.mfa == _STREAM and not _is_consumer_of(ahead[:2], signal.sender.node):
         return None
-    return _call(peek)
+    return _call(inspection)
 
 
 def _is_consumer_of(ahead: list[Term], peer: Atom) -> bool:
@@ -272,90 +276,90 @@ def _is_consumer_of(ahead: list[Term], peer: Atom) -> bool:
     return isinstance(consumer, Pid) and consumer.node == peer and _is_reference_of(alias, peer)
 
 
-def requested(peek: PayloadInspection, peer: Atom) -> Asked:
+def requested(inspection: PayloadInspection, peer: Atom) -> Asked:
     """Returns the request in a message to `rex` or `net_kernel` of the node `peer`.
 
     Only the exact formats of OTP are recognized. Raises Unreadable.
     """
-    arity = peek.tuple()
-    kind = peek.atom() if arity else None
+    arity = inspection.tuple()
+    kind = inspection.atom() if arity else None
     if kind == "$gen_call" and arity == 3:
-        caller = peek.term() if peek.is_pair() else None
+        caller = inspection.term() if inspection.is_pair() else None
         if not _is_of(caller, peer):
             return Asked(None)
-        return Asked(_request(peek, peer), _monitor(caller))
+        return Asked(_request(inspection, peer), _monitor(caller))
     if kind == "$gen_cast" and arity == 2:
-        request = _request(peek, peer)
+        request = _request(inspection, peer)
         return Asked(None if isinstance(request, Ping) else request)
-    if kind is None and arity == 2 and (pid := peek.pid()) is not None and pid.node == peer:
-        if peek.atom() == "features_request":
-            return Asked(Features() if peek.is_at_end() else None, is_plain=True)
-        request = _request(peek, peer)
+    if kind is None and arity == 2 and (pid := inspection.pid()) is not None and pid.node == peer:
+        if inspection.atom() == "features_request":
+            return Asked(Features() if inspection.is_at_end() else None, is_plain=True)
+        request = _request(inspection, peer)
         return Asked(None if isinstance(request, Ping) else request, is_plain=True)
     return Asked(None)
 
 
-def _request(peek: PayloadInspection, peer: Atom) -> Request | None:
-    arity = peek.tuple()
+def _request(inspection: PayloadInspection, peer: Atom) -> Request | None:
+    arity = inspection.tuple()
     if not arity:
         return None
-    tag = peek.atom()
+    tag = inspection.atom()
     if tag in _CALLS:
-        call = _call(peek) if arity == _CALLS[tag] else None
-        return call if tag != "spawn_opt" or _spawns_plainly(peek) else None
+        call = _call(inspection) if arity == _CALLS[tag] else None
+        return call if tag != "spawn_opt" or _spawns_plainly(inspection) else None
     if tag == "is_auth":
-        is_ping = arity == 2 and peek.atom() == peer and peek.is_at_end()
+        is_ping = arity == 2 and inspection.atom() == peer and inspection.is_at_end()
         return Ping() if is_ping else None
-    name = peek.atom() if tag in ("sbcast", "send") and arity == 3 else None
+    name = inspection.atom() if tag in ("sbcast", "send") and arity == 3 else None
     if name is None:
         return None
-    passed = peek.from_here()
+    passed = inspection.from_here()
     return Passed(name, first_tag(passed.again()), is_asked_for_another(passed, peer))
 
 
-def _spawns_plainly(peek: PayloadInspection) -> bool:
+def _spawns_plainly(inspection: PayloadInspection) -> bool:
     """Whether the options of `spawn_opt` are empty, because a heap size can end a node.
 
     Nodes since OTP 23 send a spawn request instead.
     """
-    peek.term()
-    options = peek.term()
+    inspection.term()
+    options = inspection.term()
     return isinstance(options, list) and not options
 
 
-def is_asked_for_another(peek: PayloadInspection, peer: Atom) -> bool:
+def is_asked_for_another(inspection: PayloadInspection, peer: Atom) -> bool:
     """Whether this is `{Tag, From, Request}` with an answer to another node than `peer`.
 
     `From` is then a name, a process of another node, or contains an alias of another node. Raises
     Unreadable.
     """
-    if peek.tuple() != 3:
+    if inspection.tuple() != 3:
         return False
-    tag = peek.atom()
+    tag = inspection.atom()
     if tag is None:
-        peek.skip()
-    caller = peek.from_here()
-    if not (tag or "").startswith("$") and not _is_event_request(peek):
+        inspection.skip()
+    caller = inspection.from_here()
+    if not (tag or "").startswith("$") and not _is_event_request(inspection):
         return False
     return not (caller.is_pair() and _is_of(caller.term(), peer))
 
 
-def is_of_event_manager(peek: PayloadInspection) -> bool:
+def is_of_event_manager(inspection: PayloadInspection) -> bool:
     """Whether it is a request to a `gen_event`: `{AnyTerm, From, Request}`. Raises Unreadable."""
-    if peek.tuple() != 3:
+    if inspection.tuple() != 3:
         return False
-    peek.skip()
-    return _is_event_request(peek)
+    inspection.skip()
+    return _is_event_request(inspection)
 
 
-def _is_event_request(peek: PayloadInspection) -> bool:
+def _is_event_request(inspection: PayloadInspection) -> bool:
     """Whether `From` and a request to a `gen_event` follow."""
-    if peek.tuple() != 2:
+    if inspection.tuple() != 2:
         return False
-    peek.skip(2)
-    if peek.tuple() == 0:
+    inspection.skip(2)
+    if inspection.tuple() == 0:
         return False
-    return peek.atom() in _EVENT_REQUESTS
+    return inspection.atom() in _EVENT_REQUESTS
 
 
 def _is_of(caller: Term, peer: Atom) -> bool:
@@ -389,6 +393,6 @@ def _monitor(caller: Term) -> Reference | None:
     return tag if isinstance(tag, Reference) else None
 
 
-def _call(peek: PayloadInspection) -> Call | None:
-    module, function = peek.atom(), peek.atom()
+def _call(inspection: PayloadInspection) -> Call | None:
+    module, function = inspection.atom(), inspection.atom()
     return None if module is None or function is None else Call(module, function)

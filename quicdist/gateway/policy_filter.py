@@ -1,8 +1,8 @@
 """Applies a policy to one connection: packets in, packets out, without I/O.
 
-    guard = Guard(policy, own_name, dialed_peer=name or None)
-    guard.from_peer(packet)  -> Passage: the packet to forward, the answer, the text for the log
-    guard.from_node(packet)  -> the packet to forward to the peer
+    filter = PolicyFilter(policy, own_name, dialed_peer=name or None)
+    filter.from_peer(packet)  -> Passage: the packet to forward, the answer, the text for the log
+    filter.from_node(packet)  -> the packet to forward to the peer
 
 The filter reads the handshake, where it removes capabilities whose frames it cannot read. In
 frames it reads the control message, and for a fragmented message the first fragment. A refused
@@ -329,8 +329,10 @@ class PolicyFilter:
             raise ProtocolError(f"a control message does not decode: {error}") from error
         signal, inline = parse(values)
         # In a pass-through frame, a version byte precedes the payload.
-        peek = PayloadInspection(data, end if self._header_form else end + 1, is_whole=is_whole)
-        return _Read(signal, inline, start, end, peek)
+        inspection = PayloadInspection(
+            data, end if self._header_form else end + 1, is_whole=is_whole
+        )
+        return _Read(signal, inline, start, end, inspection)
 
     def _without_token(self, data: bytes, read: _Read) -> bytes:
         """Removes the trace token, since an invalid one crashes the node (REG_SEND_TT)."""

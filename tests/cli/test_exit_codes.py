@@ -11,7 +11,7 @@ import pytest
 from quicdist import errors
 from quicdist.carriers.trust import CertificateExpired
 from quicdist.cli.exit_codes import EXIT_CODES, ExitCode, Problem, problem_of
-from quicdist.cli.sanitize import SanitizingFormatter, harmless_term
+from quicdist.cli.sanitize import SanitizingFormatter, sanitized_term
 from quicdist.etf import Atom
 from quicdist.etf.notation import format_term, parse_term
 from quicdist.gateway import GatewayError
@@ -33,7 +33,7 @@ def test_a_log_line_is_harmless_and_looks_like_no_other() -> None:
 
 def test_a_term_is_shown_harmlessly_and_reads_back() -> None:
     term = [Atom("a\u202eb\x9b"), "x\u2066".encode(), {Atom("\x1b"): b"\x07"}]
-    text = harmless_term(format_term(term))
+    text = sanitized_term(format_term(term))
     assert text.isprintable()
     assert parse_term(text) == term
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from quicdist import Atom
 from quicdist.cli.exit_codes import Problem
-from quicdist.cli.remote_output import Printed
+from quicdist.cli.remote_output import RemoteOutput
 from quicdist.cli.shell.names import _functions, _modules
 from quicdist.cli.shell.session import Session
 from quicdist.etf.notation import parse_call
@@ -205,7 +205,7 @@ class Nobody:
 
 @pytest.fixture
 def session() -> Session:
-    return Session(Nobody(), "5555@127.0.0.1", None, Printed(io.StringIO))  # type: ignore[arg-type]
+    return Session(Nobody(), "5555@127.0.0.1", None, RemoteOutput(io.StringIO))  # type: ignore[arg-type]
 
 
 def test_lines_become_a_call(session: Session) -> None:

@@ -37,7 +37,7 @@ def shell(
     call, Ctrl-D ends the shell. If the input is not a terminal, the first failed call ends it.
     """
     from quicdist.cli import client, terminal
-    from quicdist.cli.remote_output import Printed
+    from quicdist.cli.remote_output import RemoteOutput
     from quicdist.cli.running import until_signal
     from quicdist.cli.shell import script
     from quicdist.cli.shell.session import Session
@@ -47,7 +47,7 @@ def shell(
     if is_typed:
         terminal.need_library("quicdist shell on a terminal")
 
-    printed = Printed(lambda: sys.stdout)
+    printed = RemoteOutput(lambda: sys.stdout)
 
     async def main() -> None:
         async with client.connected(

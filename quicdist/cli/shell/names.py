@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from quicdist.cli.exit_codes import Problem
 from quicdist.cli.exported_functions import Function, functions_of
-from quicdist.cli.sanitize import harmless_term
+from quicdist.cli.sanitize import sanitized_term
 from quicdist.errors import NodeError
 from quicdist.etf import Atom, Term
 from quicdist.etf.notation import format_atom
@@ -127,4 +127,4 @@ def _functions(exports: Iterable[Term], name: str, typed: int) -> list[Found]:
 
 
 def _text(atom: Atom) -> str:
-    return harmless_term(format_atom(atom))
+    return sanitized_term(format_atom(atom))

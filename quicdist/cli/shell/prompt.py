@@ -15,7 +15,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.patch_stdout import patch_stdout
 
-from quicdist.cli.sanitize import harmless
+from quicdist.cli.sanitize import sanitized
 from quicdist.cli.shell import errors
 from quicdist.cli.shell.names import Names
 from quicdist.cli.shell.session import Session
@@ -23,7 +23,7 @@ from quicdist.cli.shell.session import Session
 
 async def talk(session: Session, history: Path) -> None:
     """Runs the prompt until Ctrl-D."""
-    peer = harmless(session.peer)
+    peer = sanitized(session.peer)
     asking: PromptSession[str] = PromptSession(
         history=_history(history),
         completer=_NodeCompleter(Names(session.node, session.peer)),

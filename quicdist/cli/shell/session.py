@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from quicdist.cli.call import called, unaliased
 from quicdist.cli.exit_codes import ExitCode, Problem
-from quicdist.cli.remote_output import Printed
-from quicdist.cli.sanitize import harmless_term
+from quicdist.cli.remote_output import RemoteOutput
+from quicdist.cli.sanitize import sanitized_term
 from quicdist.etf.notation import NotationError, format_term, parse_call
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _ENDED = re.compile(r"\.\s*(%.*)?\Z")
 class Session:
     """The calls of a shell on one node."""
 
-    def __init__(self, node: Node, peer: str, timeout: float | None, printed: Printed) -> None:
+    def __init__(self, node: Node, peer: str, timeout: float | None, printed: RemoteOutput) -> None:
         """`timeout` is the limit in seconds for each answer, or None.
 
         `printed` receives the output of the called functions; it is set on the node as well.
@@ -67,4 +67,4 @@ class Session:
             value = await called(self.node, self.peer, wanted, self._timeout)
         finally:
             self.printed.end_line()
-        return harmless_term(format_term(value, node=self.peer))
+        return sanitized_term(format_term(value, node=self.peer))

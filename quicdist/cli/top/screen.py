@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
-from quicdist.cli.sanitize import harmless, harmless_term
+from quicdist.cli.sanitize import sanitized, sanitized_term
 from quicdist.cli.top.python_node import PythonSample
 from quicdist.cli.top.sampling import Figures, Process, Sample, Sort
 from quicdist.cli.top.watching import ConnectionTraffic, View
@@ -52,9 +52,9 @@ def plain(view: View, width: int) -> str:
 
 
 def _head(view: View) -> Iterator[Line]:
-    yield [("class:title", harmless(view.peer)), ("", f"  {_what_it_is(view)}")]
+    yield [("class:title", sanitized(view.peer)), ("", f"  {_what_it_is(view)}")]
     if view.problem is not None:
-        yield [("class:problem", f"trying again: {harmless(view.problem)}")]
+        yield [("class:problem", f"trying again: {sanitized(view.problem)}")]
     if view.sample is None:
         if view.problem is None:
             yield [("class:faint", "looking ...")]
@@ -91,7 +91,7 @@ def _python_figures(sample: PythonSample) -> Iterator[Line]:
         yield [
             (
                 "",
-                f"  {harmless(one.node)}: {harmless(one.carrier)}{trip}, in "
+                f"  {sanitized(one.node)}: {sanitized(one.carrier)}{trip}, in "
                 f"{amount(one.bytes_received)}B, out {amount(one.bytes_sent)}B, queued "
                 f"{amount(one.bytes_queued)}B, {_many(one.datagrams_lost, 'datagram')} lost",
             )
@@ -105,12 +105,12 @@ def _what_it_is(view: View) -> str:
     if isinstance(view.sample, PythonSample):
         status = view.sample.status
         return (
-            f"{harmless(status.language)}, up {_duration(status.uptime)}; {pause}seen over "
+            f"{sanitized(status.language)}, up {_duration(status.uptime)}; {pause}seen over "
             f"{view.sample.window:.1f} s"
         )
     figures = view.sample.figures
     return (
-        f"OTP {harmless(figures.release)}, {_many(figures.schedulers, 'scheduler')}, "
+        f"OTP {sanitized(figures.release)}, {_many(figures.schedulers, 'scheduler')}, "
         f"up {_duration(figures.uptime)}; {pause}seen over {view.sample.window:.1f} s"
     )
 
@@ -136,7 +136,7 @@ def _memory(figures: Figures) -> str:
 
 
 def _nodes(nodes: Sequence[Atom]) -> str:
-    names = ", ".join(harmless(name) for name in nodes[:50])
+    names = ", ".join(sanitized(name) for name in nodes[:50])
     return f"connected to {_many(len(nodes), 'node')}: {names}"
 
 
@@ -178,7 +178,7 @@ def _sorted(sample: Sample, sort: Sort) -> list[Process]:
 
 def _process(row: Process, view: View, title_width: int) -> Line:
     assert isinstance(view.sample, Sample)
-    pid = harmless_term(format_bounded(row.pid, node=view.peer))
+    pid = sanitized_term(format_bounded(row.pid, node=view.peer))
     title = fitted(_function_or_term(row.title), title_width)
     doing = "ended" if row.doing is None else _function_or_term(row.doing)
     reductions = amount(row.reductions / view.sample.window)
@@ -198,8 +198,8 @@ def _python_processes(sample: PythonSample, view: View) -> Iterator[Line]:
         sample.status.rows, key=lambda row: row.bytes if by_size else row.messages, reverse=True
     )
     for row in rows:
-        pid = harmless_term(format_bounded(row.pid, node=view.peer))
-        name = "" if row.name == "undefined" else harmless_term(format_bounded(row.name))
+        pid = sanitized_term(format_bounded(row.pid, node=view.peer))
+        name = "" if row.name == "undefined" else sanitized_term(format_bounded(row.name))
         numbers = f"{amount(row.bytes):>{_WIDTH}}{row.messages:>{_WIDTH}}{row.monitors:>{_WIDTH}}"
         yield [("", f"{pid:<14}{numbers}  {name}")]
 
@@ -208,8 +208,8 @@ def _function_or_term(term: object) -> str:
     match term:
         case (str() as module, str() as function, int() as arity):
             name = f"{format_bounded(module)}:{format_bounded(function)}/{arity}"
-            return harmless_term(name)
-    return harmless_term(format_bounded(term))
+            return sanitized_term(name)
+    return sanitized_term(format_bounded(term))
 
 
 # -- text ---------------------------------------------------------------------------------------
