@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import importlib.util
 import inspect
 import pickle
 import pkgutil
@@ -37,6 +38,9 @@ MOST_TEXT = 120_000
 
 HUGE = [Atom("a" * 200)] * 5_000
 """A reason that a peer may send."""
+
+NATIVE = "quicdist.carriers.quic.engine.native"
+"""Cannot be imported if the native engine is not installed."""
 
 NO_PID = Pid(Atom("a@b"), 1, 2, 3)
 
@@ -81,12 +85,14 @@ def _exceptions() -> Iterator[type[BaseException]]:
     for module in pkgutil.walk_packages(quicdist.__path__, "quicdist."):
         if module.name.endswith("__main__"):
             continue
+        if module.name == NATIVE and importlib.util.find_spec("quicdist_engine") is None:
+            continue
         try:
             found = importlib.import_module(module.name)
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("quicdist"):
                 raise
-            continue  # what only some programs need, such as another QUIC library
+            continue  # what only some programs need, such as prometheus-client
         classes = (kind for kind in vars(found).values() if inspect.isclass(kind))
         own = (kind for kind in classes if kind.__module__ == module.name)
         yield from (kind for kind in own if issubclass(kind, BaseException))

@@ -8,7 +8,6 @@ import os
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Protocol
 
-from quicdist.cli import systemd
 from quicdist.cli.exit_codes import ExitCode, Problem
 
 if TYPE_CHECKING:
@@ -31,6 +30,8 @@ async def operated(what: Operated, http: str | None) -> AsyncIterator[None]:
 
     Enter it when the ports of the node, gateway or relay are open. Raises Problem.
     """
+    from quicdist.cli import systemd
+
     async with contextlib.AsyncExitStack() as stack:
         if http is not None:
             await stack.enter_async_context(_served(what, http))

@@ -141,7 +141,11 @@ class Tiers:
             self._judge()
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_teardown(self) -> Generator[None, None, None]:
+    def pytest_runtest_teardown(self, nextitem: pytest.Item | None) -> Generator[None, None, None]:
+        global _watch
+        if nextitem is None:
+            # The fixtures of the session end after the last test, whichever that is.
+            _watch = None
         yield
         self._judge()
 
