@@ -19,6 +19,7 @@ ALLOWED = (
     r"no IPv6 here",
     r"no TCP_KEEPIDLE here",
     r"the native engine is not built: make engine \(needs cargo\)",  # Rust is optional
+    r"the native engine is built",
     r"no bad networks on this machine: .*",  # depends on kernel features
     r"no NATs on this machine: .*",  # needs root, network namespaces and nftables
     r"without rich, help is shown as it is written",

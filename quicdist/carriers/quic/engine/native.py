@@ -41,7 +41,7 @@ from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tls_choices import CIPHER_SUITES, KEY_EXCHANGES
 from quicdist.carriers.quic.tracing import KeyLog, QlogDirectory
 from quicdist.carriers.reject_reason import RejectReason
-from quicdist.carriers.trust import Certificates
+from quicdist.carriers.trust import Certificates, Identity
 from quicdist.protocol.dialects import LARGEST_WINDOW
 from quicdist.protocol.dialects.base import Buffer
 
@@ -312,13 +312,27 @@ class NativeEngine:
     hides_tokens = True
 
     def __init__(self, settings: QuicSettings, reset_token_of: ResetTokenOf, now: float) -> None:
-        limits, bounds = settings.limits, settings.bounds
-        identity = settings.credentials.identity
         tracing = settings.tracing
         self._qlog = QlogDirectory(tracing.qlog) if tracing.qlog is not None else None
+        self._key_log = KeyLog(tracing.key_log).write if tracing.key_log else None
         self._settings = settings
-        self._core = library.Engine(
-            now=now,
+        self._reset_token_of = reset_token_of
+        self._now = now
+        self._identity = settings.credentials.identity
+        self._core = self._made(self._identity)
+
+    def _current(self) -> library.Engine:
+        """Returns the engine with the current certificate, which may have been replaced on disk."""
+        identity = self._settings.credentials.identity
+        if identity is not self._identity:
+            self._identity, self._core = identity, self._made(identity)
+        return self._core
+
+    def _made(self, identity: Identity) -> library.Engine:
+        settings = self._settings
+        limits, bounds = settings.limits, settings.bounds
+        return library.Engine(
+            now=self._now,
             chain=[
                 each.public_bytes(Encoding.DER) for each in (identity.certificate, *identity.chain)
             ],
@@ -327,9 +341,9 @@ class NativeEngine:
             alpns=list(settings.alpns),
             cipher_suites=[CIPHER_SUITES[name] for name in settings.cipher_suites],
             groups=[KEY_EXCHANGES["native"][name] for name in settings.key_exchanges],
-            key_log=KeyLog(tracing.key_log).write if tracing.key_log else None,
+            key_log=self._key_log,
             qlog=None if self._qlog is None else self._qlog_of,
-            reset_token_of=reset_token_of,
+            reset_token_of=self._reset_token_of,
             # The window of the connection is what limits memory.
             stream_window=max(limits.max_receive_window, LARGEST_WINDOW),
             max_streams=settings.max_streams,
@@ -352,7 +366,7 @@ class NativeEngine:
         """Creates a client connection."""
         court = _Court()
         window = self._settings.first_window(is_listener=False)
-        core = self._core.dialer(host, list(alpns), court, window)
+        core = self._current().dialer(host, list(alpns), court, window)
         return NativeConnection(core, court, self._settings.limits.idle_timeout)
 
     def listener(self, opening: Opening) -> NativeConnection:
@@ -360,7 +374,7 @@ class NativeEngine:
         court = _Court()
         is_checked = opening.retry_id is not None
         window = self._settings.first_window(is_listener=True)
-        core = self._core.listener(opening.destination_id, is_checked, court, window)
+        core = self._current().listener(opening.destination_id, is_checked, court, window)
         return NativeConnection(core, court, self._settings.limits.idle_timeout)
 
 
