@@ -257,7 +257,8 @@ def run(
         raise Problem(ExitCode.USAGE, "Missing argument 'MODULE...'; see quicdist run --help")
     exports = _imported_or_reloaded(given) if reload else [_imported(one) for one in given]
     settings = Settings(name, options, exports, calls or [], threads, net_ticktime)
-    life = Life(drain, ends_with_stdin=exit_with_stdin, reloads=reload)
+    watched = reloading.times(reloading.loaded_sources()) if reload else None
+    life = Life(drain, ends_with_stdin=exit_with_stdin, watched=watched)
     asyncio.run(until_signal(serve(settings.up(), Output(server.log_json, server.quiet), life)))
     if life.changed is not None:
         reloading.restart(life.changed)
@@ -279,8 +280,10 @@ def _imported_or_reloaded(texts: Sequence[str]) -> list[object]:
         paths = reloading.failed_sources(problem) | reloading.loaded_sources()
         if not paths:
             raise
+        # Before the message: a change may follow it at once.
+        before = reloading.times(paths)
         print(error_line(f"{problem.line()}; waiting for a change"), file=sys.stderr, flush=True)
-    reloading.restart(asyncio.run(reloading.changed(paths)))
+    reloading.restart(asyncio.run(reloading.changed(before)))
     raise AssertionError("not reached")
 
 

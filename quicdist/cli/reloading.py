@@ -55,8 +55,11 @@ def _watched(paths: Iterable[Path]) -> set[Path]:
     }
 
 
-def _times(paths: Iterable[Path]) -> Mapping[Path, int]:
-    """Nanoseconds. A file that an editor replaces at this moment has the time 0."""
+def times(paths: Iterable[Path]) -> dict[Path, int]:
+    """Returns the modification times in nanoseconds.
+
+    A file that an editor replaces at this moment has the time 0.
+    """
     found = {}
     for path in paths:
         try:
@@ -66,12 +69,14 @@ def _times(paths: Iterable[Path]) -> Mapping[Path, int]:
     return found
 
 
-async def changed(paths: Iterable[Path], interval: float = _INTERVAL) -> Path:
-    """Waits until one of the files exists with another modification time, and returns it."""
-    before = dict(_times(paths))
+async def changed(before: Mapping[Path, int], interval: float = _INTERVAL) -> Path:
+    """Waits until one of the files exists with another modification time, and returns it.
+
+    `before` has the times of the files when they were read.
+    """
     while True:
         await asyncio.sleep(interval)
-        for path, time in _times(before).items():
+        for path, time in times(before).items():
             if time and time != before[path]:
                 return path
 

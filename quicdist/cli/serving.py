@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,8 @@ class Life:
     """Seconds."""
 
     ends_with_stdin: bool
-    reloads: bool
+    watched: Mapping[Path, int] | None
+    """The source files and their times when they were read; None if a change does not end it."""
     changed: Path | None = None
     """The source file that ended it."""
 
@@ -62,8 +64,10 @@ class Life:
         ends: list[asyncio.Future[Path | None]] = []
         if self.ends_with_stdin:
             ends.append(asyncio.ensure_future(stdin_closed()))
-        if self.reloads:
-            ends.append(asyncio.ensure_future(reloading.changed(reloading.loaded_sources())))
+        if self.watched is not None:
+            # Modules that were imported later are watched from now on.
+            times = {**reloading.times(reloading.loaded_sources()), **self.watched}
+            ends.append(asyncio.ensure_future(reloading.changed(times)))
         if not ends:
             await asyncio.get_running_loop().create_future()
         try:

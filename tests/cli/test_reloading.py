@@ -21,9 +21,8 @@ async def test_a_changed_file_is_found(tmp_path: Path) -> None:
     one, other = tmp_path / "one.py", tmp_path / "other.py"
     one.write_text("")
     other.write_text("")
-    waiting = asyncio.ensure_future(reloading.changed([one, other], 0.001))
-    await asyncio.sleep(0)
-    os.utime(other, ns=(1, 1))
+    waiting = asyncio.ensure_future(reloading.changed(reloading.times([one, other]), 0.001))
+    os.utime(other, ns=(1, 1))  # before the first check
     assert await asyncio.wait_for(waiting, PATIENCE) == other
 
 
