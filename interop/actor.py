@@ -340,7 +340,7 @@ async def _answer_of(me: Mailbox, whom: Pid | tuple[str, str]) -> tuple[Pid, Ter
     try:
         answer = await me.receive(is_answer, TIMEOUT)
     except TimeoutError:
-        raise Unexpected(f"no answer of {_text(whom)} within {TIMEOUT:g} s") from None
+        raise Unexpected(f"{_text(whom)} did not answer within {TIMEOUT:g} s") from None
     assert isinstance(answer, tuple)
     return answer[0], answer[1]
 

@@ -56,7 +56,7 @@ async def test_a_network_without_udp_stays_relayed(lab: Lab, sites: Sites, kind:
     ("dialer", "listener"), list(itertools.product([OPEN, MASQ, SYMMETRIC], repeat=2)), ids=str
 )
 async def test_punching_over_ipv6(lab: Lab, sites: Sites, dialer: Kind, listener: Kind) -> None:
-    """There is no NAT: the firewalls let in what comes from a pinged address."""
+    """Without a NAT, the firewalls accept what arrives from a pinged address."""
     one, other = sites(dialer, 0), sites(listener, 1)
     punched = await punch(lab, one, other, patience=PATIENCE, is_v6=True)
     assert punched.addresses == ((other.inside_v6, 4433), (one.inside_v6, 4433))

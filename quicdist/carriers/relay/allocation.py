@@ -28,7 +28,7 @@ class PortFileError(QuicdistError):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who has a port: the fingerprint of a key, and the number of the node with that key."""
+    """The holder of a port: the fingerprint of a key, and the number of the node with that key."""
 
     key: str
     slot: int

@@ -1,8 +1,8 @@
 """Hole punching: pings and pongs between two nodes, beside QUIC on the same socket.
 
-A ping that leaves a NAT has the NAT let in what the peer sends from the pinged address (RFC 5128,
-3.3). Both nodes therefore ping all candidates of the other at the same time. An address is a path
-once a pong came from it.
+After a ping has left a NAT, the NAT accepts datagrams from the pinged address (RFC 5128, 3.3). Both
+nodes therefore ping all candidates of the other at the same time. An address is a path once a pong
+has arrived from it.
 
     kind (1)  form (1)  session (4)  number (5)  tag (16)
 

@@ -90,7 +90,7 @@ class Paths:
         self.is_used = False
         """Whether there is a relay or a direct path. Without one the socket is a plain one."""
         self.sent: set[Path] = set()
-        """The constant paths of datagrams that were sent directly; whoever reads it clears it."""
+        """The constant paths of datagrams that were sent directly. The reader clears it."""
         self.on_sent: Callable[[], None] = _nothing
         """Called when a path is added to `sent`."""
         self.aside: Aside = _nobody

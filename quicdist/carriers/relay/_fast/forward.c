@@ -307,7 +307,7 @@ receive(Flows *self, PyObject *args)
 }
 
 PyDoc_STRVAR(put_doc, "put(fd, sender, match, out, to, head, budget, seconds)\n\n"
-                      "Makes or renews a flow. Raises ValueError for what is no address.");
+                      "Makes or renews a flow. Raises ValueError for an invalid address.");
 
 static PyObject *
 put(Flows *self, PyObject *args)
