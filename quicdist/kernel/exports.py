@@ -248,13 +248,9 @@ class Exports:
             raise RuntimeError(f"{exported.name} raised {error!r}") from error
 
     async def _run(self, exported: Exported, args: Sequence[Term]) -> Term:
-        if exported.is_async or exported.run is Run.INLINE:
-            value = exported.begin(args)
-            return exported.end(await value if inspect.isawaitable(value) else value)
-        if exported.run is Run.PROCESS:
-            return exported.end(
-                await self._workers.run(exported.function, exported.converted(args))
-            )
+        if exported.is_async or exported.run is not Run.THREAD:
+            return exported.end(await self.open(exported, args))
+        # The result is converted in the thread as well.
         context = contextvars.copy_context()
         value = await self.in_thread(context.run, _in_thread, exported, args)
         # A function that is not async may return an awaitable, for example a wrapper of an async
