@@ -399,7 +399,7 @@ class ProcessTable:
         if type(to) is Reference:
             if self.calls.answer_by_alias(to, payload, source):
                 return
-        elif self.calls and type(to) is Pid and self.calls.answer_by_pid(payload, source):
+        elif type(to) is Pid and self.calls and self.calls.answer_by_pid(payload, source):
             return
         process = self._receiver(to)
         if process is not None:
