@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from quicdist.carriers.log_rate_limit import LogRateLimit
-from tests.support import loops, parallel, skips, tiers, virtual_clock
+from tests.support import loops, parallel, second_attempt, skips, tiers, virtual_clock
 from tests.support.erlang import Erlang, erlang_available, why_no_erlang
 from tests.support.examples import USUAL
 
@@ -46,6 +46,7 @@ _places = itertools.count()
 def pytest_configure(config: pytest.Config) -> None:
     skips.register(config)
     tiers.register(config)
+    second_attempt.register(config)
     config.pluginmanager.register(parallel)
     config.pluginmanager.register(virtual_clock)
 

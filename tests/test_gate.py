@@ -9,11 +9,13 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import mypy.main
 import pytest
 
-from tests.support import tiers
+from tests.support import second_attempt, tiers
+from tests.support.second_attempt import SecondAttempt
 from tests.support.skips import is_allowed, reason_of
 from tests.support.tiers import NotInFastTier, Watch
 
@@ -116,3 +118,39 @@ def test_the_gate_allows_some_reasons_to_skip_a_test() -> None:
     assert not is_allowed(
         reason_of(("file.py", 1, "Skipped: no Elixir: sudo apt-get install elixir"))
     )
+
+
+def report(test: str, outcome: str) -> pytest.TestReport:
+    """A report of the call of `test`."""
+    return pytest.TestReport(test, (test, 1, test), {}, outcome, outcome, "call")  # type: ignore[arg-type]
+
+
+def test_a_test_that_passes_at_the_second_attempt_is_reported_with_its_first_failure() -> None:
+    attempts = SecondAttempt()
+    for test, outcome in (
+        ("unstable", "rerun"),
+        ("unstable", "passed"),
+        ("broken", "rerun"),
+        ("broken", "failed"),
+        ("stable", "passed"),
+    ):
+        attempts.pytest_runtest_logreport(report(test, outcome))
+    assert attempts.unstable == {"unstable": "rerun"}
+
+
+@pytest.mark.parametrize(
+    ("count", "status"),
+    [
+        (second_attempt.MOST, pytest.ExitCode.OK),
+        (second_attempt.MOST + 1, pytest.ExitCode.TESTS_FAILED),
+    ],
+)
+def test_too_many_tests_that_pass_at_the_second_attempt_fail_the_gate(
+    count: int, status: pytest.ExitCode
+) -> None:
+    attempts = SecondAttempt()
+    for number in range(count):
+        attempts.pytest_runtest_logreport(report(f"test {number}", "rerun"))
+    session = SimpleNamespace(exitstatus=pytest.ExitCode.OK)
+    attempts.pytest_sessionfinish(session)  # type: ignore[arg-type]
+    assert session.exitstatus is status
