@@ -122,8 +122,7 @@ def supervised(ebin: Path, project: Path) -> Iterator[tuple[Supervised, int]]:
 def test_no_process_and_no_port_outlives_a_killed_beam(supervised: tuple[Supervised, int]) -> None:
     started, port = supervised
     started.erlang.kill()
-    wait_until(lambda: not _is_alive(started.python))
-    assert is_free(port)
+    wait_until(lambda: not _is_alive(started.python) and is_free(port))
 
 
 def test_a_python_that_does_not_react_is_killed_with_the_beam(
@@ -132,16 +131,14 @@ def test_a_python_that_does_not_react_is_killed_with_the_beam(
     started, port = supervised
     os.kill(started.python, signal.SIGSTOP)
     started.erlang.kill()
-    wait_until(lambda: not _is_alive(started.python))
-    assert is_free(port)
+    wait_until(lambda: not _is_alive(started.python) and is_free(port))
 
 
 def test_nothing_is_left_when_both_are_killed(supervised: tuple[Supervised, int]) -> None:
     started, port = supervised
     os.kill(started.python, signal.SIGKILL)
     started.erlang.kill()
-    wait_until(lambda: not _processes_with(f"{port}@127.0.0.1"))
-    assert is_free(port)
+    wait_until(lambda: not _processes_with(f"{port}@127.0.0.1") and is_free(port))
 
 
 def _is_alive(pid: int) -> bool:
