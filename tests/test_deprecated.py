@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 import quicdist
-from quicdist import Node, NodeLimits
+from quicdist import Node, NodeLimits, Table, Trust
 from quicdist.cli.options import AllowUncertified
 from quicdist.gateway import GatewayStatistics
 from quicdist.runtime.counters import Traffic
@@ -25,6 +25,19 @@ def test_printed_is_on_output() -> None:
     with pytest.warns(DeprecationWarning, match="is now Node\\(on_output=\\)"):
         node = Node("0@127.0.0.1", cookie="c", printed=print)
     assert node._on_output is print
+
+
+def test_letting_in_is_allowing_uncertified() -> None:
+    with pytest.warns(DeprecationWarning, match=r"is now Trust\.allowing_uncertified\(\)"):
+        trust = Trust.first_use().letting_in("a@*")
+    assert trust == Trust.first_use().allowing_uncertified("a@*")
+
+
+def test_places_are_addresses() -> None:
+    with pytest.warns(DeprecationWarning, match=r"is now Table\(addresses=\)"):
+        table = Table(places={"a@h": "tcp:10.0.0.8:9100"})
+    assert table == Table({"a@h": "tcp:10.0.0.8:9100"})
+    assert replace(table, addresses={}) == Table()
 
 
 def test_ties_are_links_and_monitors() -> None:

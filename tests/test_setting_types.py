@@ -68,7 +68,7 @@ REQUIRED: dict[type, dict[str, Any]] = {
     Retry: {},
     SessionLimits: {},
     StreamWindow: {},
-    Table: {"places": {}},
+    Table: {"addresses": {}},
     Tcp: {},
     Tls: {},
     Tracing: {},
@@ -135,7 +135,10 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     ),
     (lambda: Trust.first_use(uncertified="*@h"), "invalid Trust.uncertified: expected"),
     (lambda: Trust.pinned(["a"]), "invalid pins=: expected Mapping"),  # type: ignore[arg-type]
-    (lambda: Trust.nothing().letting_in(["*"]), "invalid Trust.uncertified[0]: expected str"),  # type: ignore[arg-type]
+    (
+        lambda: Trust.nothing().allowing_uncertified(["*"]),  # type: ignore[arg-type]
+        "invalid Trust.uncertified[0]: expected str",
+    ),
     (lambda: NodeLimits(net_ticktime="60"), "invalid NodeLimits.net_ticktime: expected float"),  # type: ignore[arg-type]
     (lambda: NodeLimits(threads=True), "invalid NodeLimits.threads: expected int, got bool"),
     (lambda: NodeLimits(threads=1.5), "invalid NodeLimits.threads: expected int, got float"),  # type: ignore[arg-type]

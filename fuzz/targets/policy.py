@@ -27,7 +27,7 @@ from quicdist.protocol.signals import (
     Unlink,
     UnlinkAck,
 )
-from tests.gateway.guarded import OWN, PEER, Guarded, pid, reference
+from tests.gateway.filtered import OWN, PEER, Filtered, pid, reference
 from tests.protocol import forms as ctl
 from tests.protocol.talk import FORMS
 
@@ -48,10 +48,10 @@ def check(data: bytes) -> None:
     if choice & HANDSHAKE:
         shake(policy, pieces)
         return
-    pair = Guarded(policy, flags=_FORMS[choice & 3])
+    pair = Filtered(policy, flags=_FORMS[choice & 3])
     for piece in pieces:
         try:
-            passage = pair.guard.from_peer(FramePacket(piece))
+            passage = pair.policy_filter.from_peer(FramePacket(piece))
         except DistError:
             return
         if policy.mode is Mode.LOG:
@@ -63,18 +63,18 @@ def check(data: bytes) -> None:
 
 
 def shake(policy: Policy, pieces: list[bytes]) -> None:
-    guard = PolicyFilter(policy, OWN, dialed_peer=None)
+    policy_filter = PolicyFilter(policy, OWN, dialed_peer=None)
     try:
         for piece in pieces:
             if piece[:1] == b"\0":
-                guard.from_node(HandshakePacket(piece[1:]))
+                policy_filter.from_node(HandshakePacket(piece[1:]))
             else:
-                guard.from_peer(HandshakePacket(piece[1:]))
+                policy_filter.from_peer(HandshakePacket(piece[1:]))
     except DistError:
         pass
 
 
-def read_by_the_node(pair: Guarded, frame: bytes) -> None:
+def read_by_the_node(pair: Filtered, frame: bytes) -> None:
     """Checks each passed frame against the policy as the node parses it."""
     try:
         events = pair.node.receive(FramePacket(frame))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 
-def place_of(host: str) -> str:
+def host_prefix(host: str) -> str:
     """Returns the IPv4 address, or the /64 of an IPv6 address, which one host can use alone.
 
     A string that is not an address is returned unchanged.
@@ -13,7 +13,7 @@ def place_of(host: str) -> str:
     return _network_of(host, 64)
 
 
-def site_of(host: str) -> str:
+def site_prefix(host: str) -> str:
     """Returns the IPv4 address, or the /48 of an IPv6 address.
 
     Providers assign a /56 or a /48 to a customer, which has 256 or 65,536 /64s (RFC 6177). A string

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from quicdist.carriers.address_group import place_of, site_of
+from quicdist.carriers.address_group import host_prefix, site_prefix
 
 M = TypeVar("M")
 
@@ -15,21 +15,21 @@ M = TypeVar("M")
 class _Site(Generic[M]):
     """The members of one site by address group, ordered by age within a group."""
 
-    places: dict[str, dict[M, None]] = field(default_factory=dict)
+    by_prefix: dict[str, dict[M, None]] = field(default_factory=dict)
     count: int = 0
 
-    def count_at(self, place: str) -> int:
-        return len(self.places.get(place, ()))
+    def count_of(self, prefix: str) -> int:
+        return len(self.by_prefix.get(prefix, ()))
 
     @property
-    def most_at_a_place(self) -> int:
-        return max(map(len, self.places.values()))
+    def most_of_a_prefix(self) -> int:
+        return max(map(len, self.by_prefix.values()))
 
     @property
     def oldest(self) -> M:
         """Returns the oldest member of the address group with the most members."""
-        most = self.most_at_a_place
-        return next(next(iter(each)) for each in self.places.values() if len(each) == most)
+        most = self.most_of_a_prefix
+        return next(next(iter(each)) for each in self.by_prefix.values() if len(each) == most)
 
 
 class HalfOpen(Generic[M]):
@@ -55,37 +55,37 @@ class HalfOpen(Generic[M]):
 
     def is_full(self, host: str) -> bool:
         """Returns whether the address or IPv6 /48 of `host` has reached its limit."""
-        site = self._sites.get(site_of(host))
+        site = self._sites.get(site_prefix(host))
         return site is not None and site.count >= self._most_per_address
 
     def refuses(self, host: str) -> bool:
         """Returns whether a new member from `host` must be refused."""
-        site = self._sites.get(site_of(host))
-        here = 0 if site is None else site.count_at(place_of(host))
+        site = self._sites.get(site_prefix(host))
+        here = 0 if site is None else site.count_of(host_prefix(host))
         if here >= self._most_per_address:
             return True
         if site is not None and site.count >= self._most_per_address:
-            return here >= site.most_at_a_place
+            return here >= site.most_of_a_prefix
         if len(self._members) < self._most:
             return False
         return (0 if site is None else site.count) >= self._largest().count
 
-    def in_the_way(self, host: str) -> M | None:
+    def to_evict(self, host: str) -> M | None:
         """Returns the member to remove before one from `host` is added; None if there is room.
 
         Only valid if `refuses` returns False for `host`.
         """
-        site = self._sites.get(site_of(host))
+        site = self._sites.get(site_prefix(host))
         if site is not None and site.count >= self._most_per_address:
             return site.oldest
         return self._largest().oldest if len(self._members) >= self._most else None
 
     def add(self, member: M, host: str) -> None:
         """Adds a member that comes from `host`."""
-        name, place = site_of(host), place_of(host)
-        self._members[member] = (name, place)
+        name, prefix = site_prefix(host), host_prefix(host)
+        self._members[member] = (name, prefix)
         site = self._sites.setdefault(name, _Site())
-        site.places.setdefault(place, {})[member] = None
+        site.by_prefix.setdefault(prefix, {})[member] = None
         site.count += 1
 
     def discard(self, member: M) -> None:
@@ -93,12 +93,12 @@ class HalfOpen(Generic[M]):
         where = self._members.pop(member, None)
         if where is None:
             return
-        name, place = where
+        name, prefix = where
         site = self._sites[name]
         site.count -= 1
-        del site.places[place][member]
-        if not site.places[place]:
-            del site.places[place]
+        del site.by_prefix[prefix][member]
+        if not site.by_prefix[prefix]:
+            del site.by_prefix[prefix]
         if not site.count:
             del self._sites[name]
 

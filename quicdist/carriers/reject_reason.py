@@ -86,5 +86,5 @@ class RejectReason(enum.Enum):
     """The peer updated keys again before this node had sent `min_packets_per_key` packets."""
 
 
-Refusals: TypeAlias = "Counter[RejectReason]"
+RejectCounts: TypeAlias = "Counter[RejectReason]"
 """Number of rejections by reason since the endpoint was opened."""

@@ -196,7 +196,7 @@ class TcpConnection(asyncio.BufferedProtocol):
     def check_name(self, node: str) -> None:
         """Raises PeerRefused if a key is known for that name, since plain TCP presents no key."""
         if self.verifier is not None and self.role is Role.LISTENER:
-            self.verifier.in_the_clear(node)
+            self.verifier.verify_unencrypted(node)
 
     @property
     def peer_fingerprint(self) -> str:
@@ -206,7 +206,7 @@ class TcpConnection(asyncio.BufferedProtocol):
     def check_again(self, node: str) -> None:
         """Raises PeerRefused if a key has become known for that name."""
         if self.verifier is not None:
-            self.verifier.in_the_clear(node)
+            self.verifier.verify_unencrypted(node)
 
     def must_bind(self, node: str) -> bool:
         """Returns whether that node's cookie proof must be bound to a TLS session.

@@ -37,7 +37,7 @@ class TlsConnection(TcpConnection):
         credentials: Credentials,
         accept: Accept | None = None,
     ) -> None:
-        super().__init__(role, limits, None if accept is None else self._judging(accept))
+        super().__init__(role, limits, None if accept is None else self._verifying(accept))
         self.certificates: Certificates = ()
         """The certificates that the peer presented, its own first; empty if it presented none."""
         self.cipher = ""
@@ -57,7 +57,7 @@ class TlsConnection(TcpConnection):
         Raises PeerRefused if its certificate does not match.
         """
         if self.role is Role.LISTENER:
-            self._verifier.named(node, self.certificates, self.peer_address[0])
+            self._verifier.verify_name(node, self.certificates, self.peer_address[0])
 
     @property
     def peer_fingerprint(self) -> str:
@@ -67,7 +67,7 @@ class TlsConnection(TcpConnection):
     def check_again(self, node: str) -> None:
         """Verifies the peer again. Raises PeerRefused if it would be rejected now."""
         is_dialed, seen = self.role is Role.DIALER, self.peer_address[0]
-        self._verifier.again(node, self.certificates, dialed=is_dialed, observed=seen)
+        self._verifier.verify_again(node, self.certificates, dialed=is_dialed, observed=seen)
 
     def must_bind(self, node: str) -> bool:
         """Returns whether that node's cookie proof must be bound to the TLS session.
@@ -87,10 +87,10 @@ class TlsConnection(TcpConnection):
         else:
             self._verifier.learn_dialed(node, self.certificates, bound=bound)
 
-    def _judging(self, accept: Accept) -> Accept:
-        def judged(connection: TcpConnection) -> ConnectionHandler:
+    def _verifying(self, accept: Accept) -> Accept:
+        def verify_then_accept(connection: TcpConnection) -> ConnectionHandler:
             try:
-                self._verifier.dialer(self.certificates)
+                self._verifier.verify_dialer(self.certificates)
             except CertificateError as error:
                 host, port = self.peer_address
                 extra = {
@@ -103,7 +103,7 @@ class TlsConnection(TcpConnection):
                 raise
             return accept(connection)
 
-        return judged
+        return verify_then_accept
 
 
 async def listen(
@@ -155,7 +155,7 @@ async def dial(
         tls=contexts.dialing(credentials),
     )
     try:
-        credentials.verifier.dialed(node, connection.certificates)
+        credentials.verifier.verify_dialed(node, connection.certificates)
     except CertificateError as error:
         connection.close(str(error))
         raise CertificateRejected(f"{host}:{port}: {error}", error.cause) from error

@@ -37,13 +37,13 @@ from quicdist.runtime.process import NOPROC, Watcher
 _log = logging.getLogger("quicdist.access")
 _log.addFilter(LogRateLimit("access_refused"))
 
-_MOST_HEARD = 10_000
+_MOST_SENDERS = 10_000
 """The maximum number of local processes whose pid a peer may answer."""
 
 Target: TypeAlias = "Pid | Atom"
 
 
-class Answering(Protocol):
+class RefusalAnswers(Protocol):
     """Sends the answers to refused signals, the same as for a nonexistent process."""
 
     def send_down(self, watcher: Watcher, sender: Pid, reference: Reference, reason: Term) -> None:
@@ -60,7 +60,7 @@ class AccessFilter:
         self,
         caller: PeerIdentity,
         rules: AccessRules,
-        system: Answering,
+        system: RefusalAnswers,
         *,
         served: Iterable[str] = (),
         only_logs: bool = False,
@@ -75,10 +75,10 @@ class AccessFilter:
         self._only_logs = only_logs
         self._audit = audit
         self._served = frozenset(served)
-        self._heard: dict[Pid, None] = {}
-        self.obey(rules, only_logs=only_logs)
+        self._senders: dict[Pid, None] = {}
+        self.set_rules(rules, only_logs=only_logs)
 
-    def obey(self, rules: AccessRules, *, only_logs: bool) -> None:
+    def set_rules(self, rules: AccessRules, *, only_logs: bool) -> None:
         """Replaces the rules."""
         self._rules = rules
         self._only_logs = only_logs
@@ -86,15 +86,15 @@ class AccessFilter:
         if rules.ping or rules.may_call_everything:
             self._by_calls.add(NET_KERNEL)
 
-    def heard(self, sender: Pid) -> None:
+    def note_sender(self, sender: Pid) -> None:
         """Notes that a local process sends to the peer, which may then answer its pid."""
-        if sender in self._heard:
+        if sender in self._senders:
             return
-        if len(self._heard) >= _MOST_HEARD:
-            del self._heard[next(iter(self._heard))]
-        self._heard[sender] = None
+        if len(self._senders) >= _MOST_SENDERS:
+            del self._senders[next(iter(self._senders))]
+        self._senders[sender] = None
 
-    def admits(self, signal: Signal, payload: Payload) -> bool:
+    def allows(self, signal: Signal, payload: Payload) -> bool:
         """Returns whether a signal is allowed.
 
         A refused signal is logged, and answered if the peer would wait for an answer.
@@ -114,12 +114,12 @@ class AccessFilter:
             return True
         if not refused:
             return True
-        self._say(refused)
+        self._log_refusal(refused)
         if not self._only_logs:
             self._answer(signal)
         return self._only_logs
 
-    def _say(self, refused: str) -> None:
+    def _log_refusal(self, refused: str) -> None:
         name = self._caller.name
         extra = {"event": "access_refused", "peer": name, "what": refused}
         text = "%s would be refused %s" if self._only_logs else "%s is refused %s"
@@ -149,7 +149,7 @@ class AccessFilter:
             if is_request_tag(tag) and self._rules.pids is Pids.CALLERS:
                 return f"a request to {to}, which only accepts answers"
         elif to == REX:
-            return self._refused_by_way_of_rex(message)
+            return self._refused_through_rex(message)
         return ""
 
     def _is_for_another(self, tag: str | None, to: Target | Reference, message: Payload) -> bool:
@@ -179,7 +179,7 @@ class AccessFilter:
                 return asking.node == self._caller.name and not is_other
         return False
 
-    def _refused_by_way_of_rex(self, message: Payload) -> str:
+    def _refused_through_rex(self, message: Payload) -> str:
         """Checks `rpc:sbcast` and the old `rpc:eval_everywhere`.
 
         `rex` forwards them to a registered name.
@@ -203,7 +203,7 @@ class AccessFilter:
 
     def _may_reach(self, target: Target) -> bool:
         if isinstance(target, Pid):
-            return self._rules.pids is Pids.ANY or target in self._heard
+            return self._rules.pids is Pids.ANY or target in self._senders
         return target in self._by_calls or self._rules.may_send_to(target)
 
 

@@ -89,7 +89,7 @@ class Carrier(Protocol):
     def relay(self) -> RelayStatus | None:
         """Returns the state at the relay of this node; None without one."""
 
-    def refusals(self) -> Mapping[RejectReason, int]:
+    def rejected(self) -> Mapping[RejectReason, int]:
         """Returns the number of rejected dialers since the start, by reason."""
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from quicdist.carriers import causes
-from quicdist.carriers.address_group import place_of
+from quicdist.carriers.address_group import host_prefix
 from quicdist.carriers.base import CertificateRejected, Connection, ConnectionHandler
 from quicdist.carriers.half_open import HalfOpen
 from quicdist.carriers.log_rate_limit import LogRateLimit
@@ -495,12 +495,12 @@ class Connections:
         if self._is_closing or self.local is None:
             raise ConnectionRefusedError("the node is not running")
         host = connection.peer_address[0]
-        if not self._rates.take(place_of(host), self._loop.time()):
+        if not self._rates.take(host_prefix(host), self._loop.time()):
             self._counters.link_refused(Ending.ADDRESS_RATE)
             raise ConnectionRefusedError(f"too many connections per second from {host}")
         if self._greeting.refuses(host):
             raise ConnectionRefusedError(f"too many concurrent handshakes from {host}")
-        crowding = self._greeting.in_the_way(host)
+        crowding = self._greeting.to_evict(host)
         if crowding is not None:
             crowding.fail("evicted by a newer handshake", Cause.CROWDED)
         peer = self._peer(connection, None, self._limits.handshake_timeout)

@@ -28,8 +28,8 @@ def find_cookie(given: str | None, home: Path | None = None) -> str:
     """
     if given is not None:
         return _checked(given, "the cookie given")
-    places = list(_places(home))
-    for path in places:
+    paths = list(_cookie_files(home))
+    for path in paths:
         try:
             status = path.stat()
         except FileNotFoundError:
@@ -39,15 +39,15 @@ def find_cookie(given: str | None, home: Path | None = None) -> str:
                 f"no cookie: none was given and {path} cannot be read: {error.strerror or error}"
             ) from None
         return _of_file(path, [_read(path, status)])[0]
-    looked = " and ".join(map(str, places)) or f"a {_FILE} (there is no home directory)"
-    verb = "do" if len(places) > 1 else "does"
+    looked = " and ".join(map(str, paths)) or f"a {_FILE} (there is no home directory)"
+    verb = "do" if len(paths) > 1 else "does"
     raise CookieError(
         f"no cookie: none was given and {looked} {verb} not exist; pass one, or write the "
         f"cluster's cookie to that file, readable by its owner only"
     )
 
 
-def _places(home: Path | None) -> Iterator[Path]:
+def _cookie_files(home: Path | None) -> Iterator[Path]:
     """Yields the home directory, then `filename:basedir(user_config, "erlang")`."""
     if home is None:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from quicdist.carriers.address_group import site_of
+from quicdist.carriers.address_group import site_prefix
 
 FREE = 3
 """Wrong cookies without a delay, for configuration errors."""
@@ -29,7 +29,7 @@ class CookieThrottle:
 
     def failed(self, host: str, now: float) -> None:
         """Counts a wrong cookie from `host`."""
-        site = site_of(host)
+        site = site_prefix(host)
         self._failures[site] = (self._count(site, now) + 1, now)
         self._failures.move_to_end(site)
         if len(self._failures) > _MOST_ADDRESSES:
@@ -37,7 +37,7 @@ class CookieThrottle:
 
     def delay(self, host: str, now: float) -> float:
         """Returns the delay in seconds before the next handshake from `host` gets a challenge."""
-        over = self._count(site_of(host), now) - FREE
+        over = self._count(site_prefix(host), now) - FREE
         return 0.0 if over < 0 else min(MOST, _FIRST * 2.0 ** min(over, 16.0))
 
     def _count(self, site: str, now: float) -> float:

@@ -102,9 +102,9 @@ class Lan:
                 patience = _QUIET if is_local else _FIND_TIME
                 found = await _ask(zc, label_of(str(name)), patience)
                 if found is not None and found.node == str(name):
-                    return _places(found.addresses, found.port)
+                    return _quic_addresses(found.addresses, found.port)
                 if is_local and address is not None and address.port:
-                    return _places(await _resolve(zc, name.host), address.port)
+                    return _quic_addresses(await _resolve(zc, name.host), address.port)
         except (TimeoutError, OSError) as error:
             text = str(error) or "no answer in time"
             raise NotFound(f"no answer by multicast DNS: {text}") from error
@@ -276,7 +276,7 @@ def _is_usable(address: str) -> bool:
     return not (parsed.is_multicast or parsed.is_unspecified or parsed.is_reserved)
 
 
-def _places(addresses: Sequence[str], port: int) -> Sequence[TransportAddress]:
+def _quic_addresses(addresses: Sequence[str], port: int) -> Sequence[TransportAddress]:
     return [TransportAddress(Transport.QUIC, one, port) for one in addresses]
 
 

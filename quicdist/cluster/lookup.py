@@ -8,8 +8,10 @@ They are asked in this order for every dialed node; the first answer is used.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from quicdist.carriers import causes, epmd
@@ -57,20 +59,26 @@ class Table:
     Raises NodeNameError.
     """
 
-    places: Mapping[str, str]
-    _places: Mapping[str, TransportAddress] = field(init=False, repr=False, compare=False)
+    addresses: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    _parsed: Mapping[str, TransportAddress] = field(init=False, repr=False, compare=False)
+    places: InitVar[Mapping[str, str] | None] = None
+    """The deprecated name of `addresses`."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, places: Mapping[str, str] | None) -> None:
+        if places is not None:
+            text = "Table(places=) is now Table(addresses=)"
+            warnings.warn(text, DeprecationWarning, 3)
+            object.__setattr__(self, "addresses", places)
         check_fields(self)
-        read = {str(NodeName.parse(node)): _place(text) for node, text in self.places.items()}
-        object.__setattr__(self, "_places", read)
+        parsed = {str(NodeName.parse(node)): _parse(text) for node, text in self.addresses.items()}
+        object.__setattr__(self, "_parsed", parsed)
 
     async def find(self, name: NodeName, timeout: float) -> Sequence[TransportAddress]:
         """Returns the address in the table. Raises NotFound if the table lacks the name."""
-        place = self._places.get(str(name))
-        if place is None:
+        address = self._parsed.get(str(name))
+        if address is None:
             raise NotFound("the table does not contain the node")
-        return [place]
+        return [address]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +119,8 @@ async def facing_found(node: str, lookups: Sequence[Lookup], timeout: float) -> 
     own = facing_host(name.host)
     for lookup in lookups if own is None else ():
         with contextlib.suppress(NotFound):
-            places = await lookup.find(name, timeout / len(lookups))
-            own = own or facing_host(places[0].host)
+            found = await lookup.find(name, timeout / len(lookups))
+            own = own or facing_host(found[0].host)
     return own or "0@127.0.0.1"
 
 
@@ -133,7 +141,7 @@ def cause_of(answers: Sequence[NotFound]) -> Cause:
 DEFAULT_LOOKUPS: tuple[Lookup, ...] = (PortInName(), Epmd())
 
 
-def _place(text: str) -> TransportAddress:
+def _parse(text: str) -> TransportAddress:
     transport, _, address = text.partition(":")
     try:
         return TransportAddress(Transport(transport), *parse_listen(address))

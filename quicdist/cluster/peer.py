@@ -152,7 +152,7 @@ class Peer:
         """Why the connection ended."""
         self.is_ended_orderly = False
         """Whether the peer closed the connection without an error."""
-        self.guard: AccessFilter | None = None
+        self.access_filter: AccessFilter | None = None
         """The access filter of the peer, once up; None without restrictions."""
         self.gets_tracebacks = True
         """Whether the peer receives tracebacks of local errors."""
@@ -308,8 +308,8 @@ class Peer:
         """
         if self.state is not State.UP:
             return
-        if self.guard is not None:
-            self.guard.heard(sender)
+        if self.access_filter is not None:
+            self.access_filter.note_sender(sender)
         if not self.gets_tracebacks:
             payload = payload if payload is NO_PAYLOAD else without_tracebacks(payload)
         level = self._answers
@@ -339,8 +339,8 @@ class Peer:
         NoConnection.
         """
         outbox = self._outbox
-        if self.guard is not None:
-            self.guard.heard(route.sender)
+        if self.access_filter is not None:
+            self.access_filter.note_sender(route.sender)
         if self.state is _UP:
             channel = self._channel
             assert channel is not None
@@ -429,7 +429,7 @@ class Peer:
         if handler is None:
             return
         self._check_sender(signal)
-        if self.guard is not None and not self.guard.admits(signal, payload):
+        if self.access_filter is not None and not self.access_filter.allows(signal, payload):
             return
         handler(signal, payload, self)
 
@@ -448,7 +448,7 @@ class Peer:
         extra = {**self.fields("payload_refused"), "kind": kind, "size": event.size}
         text = "dropped a message from %s (%s, %d bytes): %s"
         logger.warning(text, self, kind, event.size, event.reason, extra=extra)
-        if self.guard is None or self.guard.admits(signal, NO_PAYLOAD):
+        if self.access_filter is None or self.access_filter.allows(signal, NO_PAYLOAD):
             self._owner.payload_refused(self, signal, event.reason)
 
     def _plan_work(self) -> None:
@@ -597,7 +597,7 @@ class Peer:
             case Due.TIMEOUT:
                 text = "the distribution handshake was not finished within"
                 reason = f"{text} {self._handshake_timeout:g} s"
-                self.fail(*self._judgement(reason, Cause.HANDSHAKE_TIMEOUT))
+                self.fail(*self._end_of_handshake(reason, Cause.HANDSHAKE_TIMEOUT))
             case Due.CLOSE:
                 self.connection.close(self._close_text)
                 self._alarm.stop()
@@ -664,7 +664,7 @@ class Peer:
             self._no_longer_held_by(list(self._held_by))
             self._take_turn()
         self.is_ended_orderly = reason.is_orderly
-        self._end(*self._judgement(self._explained(reason), reason.cause))
+        self._end(*self._end_of_handshake(self._explained(reason), reason.cause))
         self._alarm.stop()
 
     def _explained(self, reason: CloseReason) -> str:
@@ -677,12 +677,12 @@ class Peer:
             f"the connection"
         )
 
-    def _judgement(self, reason: str, cause: Cause) -> tuple[str, Cause]:
+    def _end_of_handshake(self, reason: str, cause: Cause) -> tuple[str, Cause]:
         """Interprets the end of a handshake.
 
         OTP does not report a wrong cookie: it closes the connection, or sends nothing.
         """
-        if self.state is State.HANDSHAKE and self.session.is_judged:
+        if self.state is State.HANDSHAKE and self.session.awaits_ack:
             reason += "; the peer has received the cookie proof, so the cookies probably differ"
             cause = Cause.COOKIE
             self.refusal = HandshakeRefused(reason, cause)

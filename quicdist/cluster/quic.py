@@ -131,10 +131,10 @@ class _QuicCarrier:
     def describe(self) -> str:
         return self._credentials.trust.describe()
 
-    def refusals(self) -> Mapping[RejectReason, int]:
+    def rejected(self) -> Mapping[RejectReason, int]:
         counted: Counter[RejectReason] = Counter()
         for endpoint in self._endpoints:
-            counted.update(endpoint.refusals)
+            counted.update(endpoint.rejected)
         return counted
 
     def relay(self) -> RelayStatus | None:

@@ -82,17 +82,17 @@ class Resolver:
             try:
                 # The remaining time is divided, so that a slow lookup leaves time for the others.
                 finding = lookup.find(name, left / (len(self._lookups) - asked))
-                places = await dial_doubtful(finding, name.host, doubt)
+                addresses = await dial_doubtful(finding, name.host, doubt)
             except DialError as error:
                 answers.append(NotFound(str(error), error.cause))
                 continue
             except NotFound as error:
                 answers.append(error.with_traceback(None))
                 continue
-            ways = [(carrier, place) for place in places if (carrier := self._carrier(place))]
-            if ways:
-                return ways
-            where = ", ".join(map(str, places))
+            found = [(carrier, one) for one in addresses if (carrier := self._carrier(one))]
+            if found:
+                return found
+            where = ", ".join(map(str, addresses))
             answers.append(NotFound(f"no carrier of this node supports {where}"))
         text = "; ".join(map(str, answers)) or "no lookup is configured"
         raise NoConnection(node, text, cause_of(answers))

@@ -111,7 +111,7 @@ class TcpCarrier:
         """Dials a node. Raises CertificateRejected if the node has a known key, which needs TLS."""
         verifier = self._credentials.verifier
         try:
-            verifier.in_the_clear(node)
+            verifier.verify_unencrypted(node)
         except CertificateError as error:
             raise CertificateRejected(f"{place}: {error}", error.cause) from error
         limits = self._settings.limits
@@ -136,7 +136,7 @@ class TcpCarrier:
         """Returns None: relays are for QUIC."""
         return None
 
-    def refusals(self) -> Mapping[RejectReason, int]:
+    def rejected(self) -> Mapping[RejectReason, int]:
         """Returns nothing: TCP accepts every connection before the distribution handshake."""
         return {}
 

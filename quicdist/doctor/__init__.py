@@ -118,7 +118,7 @@ async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
             return
         traits = connection.traits
         yield Finding(Step.TLS, f"TLS 1.3, ALPN {traits.alpn} ({traits.name})")
-        yield Finding(Step.CERTIFICATE, _judge(node, looking.seen, settings.trust))
+        yield Finding(Step.CERTIFICATE, _describe_certificate(node, looking.seen, settings.trust))
         seen: dict[str, nat.Address | None] = {}
         async for finding in _examine_node(
             connection, name, node, cookie, settings, _QUIC_SILENCE, seen
@@ -257,7 +257,7 @@ async def _examine_relay(
 ) -> AsyncIterator[Finding]:
     link = RelayLink(connection)
     yield Finding(Step.TLS, f"TLS 1.3, ALPN {RELAY_ALPN}: this is a relay, not a node")
-    yield Finding(Step.CERTIFICATE, _judge(node, looking.seen, settings.trust))
+    yield Finding(Step.CERTIFICATE, _describe_certificate(node, looking.seen, settings.trust))
     begun = time.monotonic()
     try:
         host, port = await link.observed(settings.timeout)
@@ -297,7 +297,7 @@ _TLS_SILENT = Diagnosis(
 )
 
 
-def _judge(node: str, certificates: Certificates, trust: Trust) -> str:
+def _describe_certificate(node: str, certificates: Certificates, trust: Trust) -> str:
     """Describes the certificate of the node. Raises Stopped if it is not trusted."""
     if not certificates:
         return "the node presents no certificate"
@@ -312,7 +312,7 @@ def _judge(node: str, certificates: Certificates, trust: Trust) -> str:
             f"the certificate is valid from {begins:%Y-%m-%d} to {ends:%Y-%m-%d}",
         )
     try:
-        trust.verifier().dialed(node, certificates)
+        trust.verifier().verify_dialed(node, certificates)
     except CertificateError as error:
         raise stopped(error.cause, str(error)) from error
     return f"{fingerprint(own)}, valid until {ends:%Y-%m-%d}; {trust.describe()}"
@@ -418,7 +418,7 @@ def _why_no_node(recorder: HandshakeRecorder, timeout: float, silence: str) -> S
     if recorder.error is not None:
         return stopped(recorder.error.cause, str(recorder.error))
     text = recorder.lost.text if recorder.lost else f"no answer within {timeout:g} s"
-    if recorder.session.is_judged:
+    if recorder.session.awaits_ack:
         text = f"the node closed the connection or stopped answering after the digest: {text}"
         return stopped(Cause.COOKIE, text)
     cause = recorder.lost.cause if recorder.lost else Cause.HANDSHAKE_TIMEOUT

@@ -27,7 +27,7 @@ from quicdist.carriers.base import (
 from quicdist.carriers.epmd import EpmdServer
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic.endpoint import Endpoint
-from quicdist.carriers.reject_reason import Refusals
+from quicdist.carriers.reject_reason import RejectCounts
 from quicdist.carriers.relay.client import RelayClient, RelayStatus
 from quicdist.carriers.relay.direct import open_with_direct_paths
 from quicdist.carriers.tcp import TcpConnection
@@ -73,7 +73,7 @@ class GatewayError(QuicdistError):
 class _Endpoint(Protocol):
     """The methods of the QUIC endpoint that a gateway uses."""
 
-    refusals: Refusals
+    rejected: RejectCounts
 
     @property
     def local_address(self) -> tuple[str, int]: ...
@@ -190,7 +190,7 @@ class Gateway:
             dialed=counters.dialed + len(connected) - came,
             accepted=counters.accepted + came,
             ended=counters.ended_by_reason(),
-            refused=counters.refused_by_reason([self._endpoint.refusals]),
+            refused=counters.refused_by_reason([self._endpoint.rejected]),
             policy_refusals=sum(
                 (relay.policy_refusals for relay in self._relays), self._policy_refusals
             ),
@@ -206,7 +206,7 @@ class Gateway:
         """
         self._policy = policy
         for relay in list(self._relays):
-            relay.obey(policy)
+            relay.set_policy(policy)
         extra = {"event": "policy_changed", "node": self.name}
         _log.info("policy replaced: %s", _policy_line(policy), extra=extra)
         _warn_of_shells(policy, self.name)
@@ -388,10 +388,10 @@ class Gateway:
         if lan is None or is_routed:
             return ()
         try:
-            places = await lan.find(parsed, self.settings.dial_timeout / 3)
+            found = await lan.find(parsed, self.settings.dial_timeout / 3)
         except NotFound:
             return ()
-        return [Way(Address(one.host, one.port), name, asks=False) for one in places]
+        return [Way(Address(one.host, one.port), name, asks=False) for one in found]
 
     async def _dial(self, name: str, way: Way, timeout: float) -> Connection:
         """Returns a connection that is ready for the distribution handshake. Raises DialError."""
@@ -484,21 +484,21 @@ class Gateway:
             own_name,
             peer_name=peer_name,
             peer_address=peer_address,
-            guard=self._guard(own_name, peer_name),
+            policy_filter=self._policy_filter(own_name, peer_name),
             audit=self._audit,
             access=self.settings.access,
             handshake_timeout=self.settings.handshake_timeout,
             keepalive=self.settings.keepalive,
-            met=self._met if peer_name is None else self._routes.learn,
+            learn_peer=self._learn_peer if peer_name is None else self._routes.learn,
             rates=self._rates,
         )
 
-    def _met(self, name: str, seen_at: tuple[str, int]) -> None:
+    def _learn_peer(self, name: str, seen_at: tuple[str, int]) -> None:
         """Records the address of a peer that has connected and proved the cookie."""
         self._routes.learn(name, seen_at)
         self._whereabouts.connected_from(name, seen_at[0])
 
-    def _guard(self, own_name: str, peer_name: str | None) -> PolicyFilter | None:
+    def _policy_filter(self, own_name: str, peer_name: str | None) -> PolicyFilter | None:
         policy = self._policy
         if policy is None:
             return None

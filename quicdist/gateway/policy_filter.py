@@ -118,7 +118,7 @@ class PolicyFilter:
         self._policy = policy
         self._own_name = Atom(own_name)
         self._dialed_peer = dialed_peer
-        self._judge: PolicyRules | None = None
+        self._rules: PolicyRules | None = None
         self._peer_name: str | None = None
         self._unknown = "a peer without a name"
         self._dialer_flags: int | None = None
@@ -138,7 +138,7 @@ class PolicyFilter:
         self._new_atoms = 0
         """The new atoms of this connection."""
 
-    def obey(self, policy: Policy) -> None:
+    def set_policy(self, policy: Policy) -> None:
         """Replaces the policy. Raises HandshakeRefused if it does not permit the peer."""
         self._policy = policy
         if self._peer_name is not None:
@@ -165,9 +165,9 @@ class PolicyFilter:
         """Filters a packet from the node. Raises the same as `from_peer`."""
         if isinstance(packet, HandshakePacket):
             return self._handshake(packet.data, from_dialer=self._dialed_peer is not None)
-        judge = self._judge
-        if packet.data and self._connected and judge is not None:
-            self._learn(packet.data, judge)
+        rules = self._rules
+        if packet.data and self._connected and rules is not None:
+            self._learn(packet.data, rules)
         return packet
 
     # -- handshake ------------------------------------------------------------------------------
@@ -227,14 +227,14 @@ class PolicyFilter:
         rules = self._policy.rules_for(name)
         if rules is not None and is_new:
             self._bring_name(name)
-        if rules is not None and self._judge is not None:
-            self._judge.rules = rules
+        if rules is not None and self._rules is not None:
+            self._rules.rules = rules
         elif rules is not None:
-            self._judge = PolicyRules(
+            self._rules = PolicyRules(
                 rules, own_name=self._own_name, peer_name=name, budget=self._references
             )
         elif self._policy.mode is Mode.LOG:
-            self._judge = None
+            self._rules = None
             self._unknown = f"{name[:64]}, which matches no entry of the policy"
         else:
             raise HandshakeRefused(
@@ -286,21 +286,21 @@ class PolicyFilter:
         if self._is_next_fragment(data):
             return (data if self._next_fragment(data) else None), None
         read = self._read(data)
-        judge = self._judge
+        rules = self._rules
         scanner: TermScanner | None = None
         kind = Pass.ANSWER
-        if judge is None:
+        if rules is None:
             refusal: Refusal | None = Refusal(f"anything from {self._unknown}")
         else:
             try:
-                verdict = judge.verdict(read.signal, read.payload)
+                verdict = rules.verdict(read.signal, read.payload)
                 refusal = verdict if isinstance(verdict, Refusal) else None
                 kind = verdict if isinstance(verdict, Pass) else Pass.ANSWER
-                if refusal is None and not judge.rules.may_call_everything:
+                if refusal is None and not rules.rules.may_call_everything:
                     scanner = TermScanner(1, self._own_name)
-                    refusal = self._scan(judge, data, read, scanner, kind)
+                    refusal = self._scan(rules, data, read, scanner, kind)
                 if self._is_audited and refusal is None and kind is not Pass.ANSWER:
-                    self._called = judge.called(read.signal, read.payload)
+                    self._called = rules.called(read.signal, read.payload)
             except Unreadable as error:
                 refusal = Refusal(f"{type(read.signal).__name__}: {error}")
         if self._header_form and data[1] == FIRST_FRAGMENT:
@@ -351,11 +351,11 @@ class PolicyFilter:
     # -- payloads -------------------------------------------------------------------------------
 
     def _scan(
-        self, judge: PolicyRules, data: bytes, read: _Read, scanner: TermScanner, kind: Pass
+        self, rules: PolicyRules, data: bytes, read: _Read, scanner: TermScanner, kind: Pass
     ) -> Refusal | None:
         """Scans the control message, and the available part of the payload."""
         scanner.feed(data, read.start)
-        # The rules have judged the pids of the control message.
+        # The rules have checked the pids of the control message.
         scanner.own_pids.clear()
         scanner.ends_with = None
         if read.inline is FOLLOWS:
@@ -366,25 +366,25 @@ class PolicyFilter:
                 raise Unreadable(f"{len(data) - end} bytes too many behind a payload")
             if not scanner.is_done and read.payload.is_whole:
                 raise Unreadable("a payload ends too early")
-        what = self._forbidden(judge, scanner, kind)
+        what = self._forbidden(rules, scanner, kind)
         if what is None:
             return None
         if kind is Pass.ANSWER:
             raise ProtocolError(f"{what} in an answer")
-        return judge.turned_down(read.signal, read.payload, what)
+        return rules.refuse(read.signal, read.payload, what)
 
-    def _forbidden(self, judge: PolicyRules, scanner: TermScanner, kind: Pass) -> str | None:
+    def _forbidden(self, rules: PolicyRules, scanner: TermScanner, kind: Pass) -> str | None:
         """Returns the first forbidden item found so far, or None."""
         is_request = kind is not Pass.ANSWER
         if is_request and kind is not Pass.GLOBAL:
             leader = scanner.ends_with if kind is Pass.CALL else None
-            pid = judge.foreign_pid(scanner.own_pids, leader)
+            pid = rules.foreign_pid(scanner.own_pids, leader)
             if pid is not None:
                 return pid
         scanner.own_pids.clear()
-        if is_request and scanner.has_fun and not judge.rules.may_send_funs():
+        if is_request and scanner.has_fun and not rules.rules.may_send_funs():
             return "a fun"
-        if is_request and not judge.remembered.brought(scanner.references):
+        if is_request and not rules.remembered.brought(scanner.references):
             return "more references of the node's than the peer may bring"
         scanner.references.clear()
         new = self._atoms.new(scanner.atoms)
@@ -393,7 +393,7 @@ class PolicyFilter:
             return None
         if len(new) > MAX_NEW_ATOMS_OF_MESSAGE:
             return f"{len(new)} new atoms"
-        if self._new_atoms + len(new) > judge.rules.new_atoms or not self._atoms.admit(new):
+        if self._new_atoms + len(new) > rules.rules.new_atoms or not self._atoms.admit(new):
             return "more new atoms than the peer may bring"
         self._new_atoms += len(new)
         return None
@@ -425,13 +425,13 @@ class PolicyFilter:
             del self._sequences[sequence]
         else:
             begun.due = fragment - 1
-        if begun.passes and begun.scanner is not None and self._judge is not None:
-            self._scan_next(self._judge, data, begun, begun.scanner, is_last=fragment == 1)
+        if begun.passes and begun.scanner is not None and self._rules is not None:
+            self._scan_next(self._rules, data, begun, begun.scanner, is_last=fragment == 1)
         return begun.passes
 
     def _scan_next(
         self,
-        judge: PolicyRules,
+        rules: PolicyRules,
         data: bytes,
         begun: _Sequence,
         scanner: TermScanner,
@@ -442,7 +442,7 @@ class PolicyFilter:
             end = scanner.feed(data, FRAGMENT_HEAD.size)
         except Unreadable as error:
             raise ProtocolError(f"{error}, in a later fragment") from error
-        what = self._forbidden(judge, scanner, begun.kind)
+        what = self._forbidden(rules, scanner, begun.kind)
         if what is not None:
             raise ProtocolError(f"{what} in a later fragment")
         if is_last and (not scanner.is_done or end != len(data)):
@@ -450,8 +450,8 @@ class PolicyFilter:
 
     # -- frames from the node -------------------------------------------------------------------
 
-    def _learn(self, data: bytes, judge: PolicyRules) -> None:
-        remembered = judge.remembered
+    def _learn(self, data: bytes, rules: PolicyRules) -> None:
+        remembered = rules.remembered
         try:
             if self._is_next_fragment(data):
                 sequence, fragment = fragment_ids(data)

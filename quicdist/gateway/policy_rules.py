@@ -126,7 +126,7 @@ class PolicyRules:
                 return None
         return f"{called.module}:{called.function}"
 
-    def turned_down(self, signal: Signal, payload: PayloadInspection, what: str) -> Refusal:
+    def refuse(self, signal: Signal, payload: PayloadInspection, what: str) -> Refusal:
         """Returns the refusal of a request because of its contents."""
         if isinstance(signal, SpawnRequest):
             answer = SpawnReply(signal.req_id, signal.sender, 0, _NOTSUP)

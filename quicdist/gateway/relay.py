@@ -42,7 +42,7 @@ _REFUSALS = (b"snok", b"snot_allowed")
 
 EVERYBODY = Access()
 
-Met: TypeAlias = Callable[[str, tuple[str, int]], None]
+LearnPeer: TypeAlias = Callable[[str, tuple[str, int]], None]
 """Called with the name and the UDP address of a node."""
 
 _MAX_REFUSALS_TOLD = 20
@@ -96,17 +96,17 @@ class Relay:
         access: Access = EVERYBODY,
         handshake_timeout: float,
         keepalive: float,
-        guard: PolicyFilter | None = None,
+        policy_filter: PolicyFilter | None = None,
         audit: Audit | None = None,
-        met: Met = _nothing,
+        learn_peer: LearnPeer = _nothing,
         rates: PeerRates = _UNLIMITED,
     ) -> None:
         """Prepares a relay whose sides are attached later.
 
         `peer_name` is the node that the BEAM node dials, or None for an incoming connection, whose
-        peer sends its name. Names and address are only used in the log. `guard` filters messages;
-        None forwards all of them. `met` is called with the name and the address of a peer that has
-        completed the handshake.
+        peer sends its name. Names and address are only used in the log. `policy_filter` filters
+        messages; None forwards all of them. `learn_peer` is called with the name and the address of
+        a peer that has completed the handshake.
 
         The relay ends if the handshake takes longer than `handshake_timeout` seconds. A far side
         that may stop its ticks is probed every `keepalive` seconds.
@@ -121,7 +121,7 @@ class Relay:
         self._peer: str | None = peer_name
         self._presents: str | None = None
         """The node in the certificate of the peer, if it differs from the peer."""
-        self._met = met
+        self._learn_peer = learn_peer
         self._rates = rates
         self._is_slowed = False
         """Whether the log has the first pause of the peer."""
@@ -132,10 +132,10 @@ class Relay:
         self._host: str | None = None
         self._has_proved = False
         """Whether the dialer has answered the challenge."""
-        self.is_believed = False
+        self.is_cookie_proved = False
         """Whether the BEAM node has accepted the peer's proof of the cookie."""
-        self.near = _NearSide(self, "the BEAM node", guard)
-        self.far = _FarSide(self, "the peer", guard)
+        self.near = _NearSide(self, "the BEAM node", policy_filter)
+        self.far = _FarSide(self, "the peer", policy_filter)
         self.near.other, self.far.other = self.far, self.near
         self._handshake_timeout = handshake_timeout
         self._keepalive = keepalive
@@ -218,18 +218,18 @@ class Relay:
         """Sets the gateway whose certificate is presented for the peer."""
         self._presents = node
 
-    def obey(self, policy: Policy) -> None:
+    def set_policy(self, policy: Policy) -> None:
         """Replaces the policy.
 
         The connection is closed if the policy does not permit the peer, or if there was no policy
         before.
         """
-        guard = self.far.guard
-        if guard is None:
+        policy_filter = self.far.policy_filter
+        if policy_filter is None:
             self.close("a policy was enabled: the node has to connect again")
             return
         try:
-            guard.obey(policy)
+            policy_filter.set_policy(policy)
         except HandshakeRefused as refusal:
             self.close(str(refusal), refusal.cause)
 
@@ -307,13 +307,13 @@ class Relay:
         self._peer = name
         return True
 
-    def believed(self) -> bool:
+    def cookie_proved(self) -> bool:
         """Called when the BEAM node sends the first frame to the peer, which proves the cookie.
 
         Returns False if the peer is refused because another key was learned for the name in the
         meantime.
         """
-        self.is_believed = True
+        self.is_cookie_proved = True
         far = self.far.connection
         if far is None or self._peer is None or "@" not in self._peer:
             return True
@@ -324,10 +324,10 @@ class Relay:
         except CertificateError as error:
             self.close(str(error), error.cause)
             return False
-        self._met(self._peer, far.peer_address)
+        self._learn_peer(self._peer, far.peer_address)
         return True
 
-    def violated(self, side: _Side, error: DistError) -> None:
+    def protocol_violated(self, side: _Side, error: DistError) -> None:
         """Closes both sides because one of them violated the protocol."""
         text = f"{side.label} violated the protocol: {_one_line(str(error))}"
         self.close(text, Cause.PROTOCOL)
@@ -357,7 +357,7 @@ class Relay:
         return side is acceptor and message[:1] == _CHALLENGE_ACK
 
     def note(self, refusal: str) -> None:
-        """Counts a refusal of the guard, and logs each kind once."""
+        """Counts a refusal of the policy filter, and logs each kind once."""
         told = _one_line(refusal)
         if told not in self._refusals:
             if len(self._refusals) >= _MAX_REFUSALS_TOLD:
@@ -379,8 +379,11 @@ class Relay:
             _log.warning("%s: exceeds its rate limit and is paused", self.title, extra=extra)
         return pause
 
-    def judged(self, passage: Passage) -> None:
-        """Writes the decision of the guard to the audit log. The results of calls are unknown."""
+    def write_audit(self, passage: Passage) -> None:
+        """Writes the decision of the policy filter to the audit log.
+
+        The results of calls are unknown.
+        """
         if self._audit is None:
             return
         if passage.called is not None:
@@ -395,8 +398,8 @@ class Relay:
         far = self.far.connection
         return PeerIdentity(self.peer_name or "", "" if far is None else far.peer_fingerprint)
 
-    def turn_away(self, refusal: HandshakeRefused) -> None:
-        """Refuses the connection for the guard: tells the dialer and closes both sides."""
+    def refuse(self, refusal: HandshakeRefused) -> None:
+        """Refuses the connection for the policy filter: tells the dialer and closes both sides."""
         dialer = self.far if self._incoming else self.near
         if refusal.answer is not None and dialer.connection is not None:
             dialer.connection.send_handshake(refusal.answer)
@@ -514,14 +517,14 @@ class _Side:
 
     other: _Side
 
-    def __init__(self, relay: Relay, label: str, guard: PolicyFilter | None) -> None:
+    def __init__(self, relay: Relay, label: str, policy_filter: PolicyFilter | None) -> None:
         self.label = label
         self.connection: Connection | None = None
         self.gone = True
         """None before the connection is attached and after it is closed."""
         self.brought_packets = False
         self._relay = relay
-        self.guard = guard
+        self.policy_filter = policy_filter
         self._early: list[Packet] = []
         """Packets received before the other side was attached."""
         self._owed = 0
@@ -563,11 +566,11 @@ class _Side:
     def _handle(self, packets: Sequence[Packet], target: Connection) -> None:
         """Forwards packets. If they violate the protocol or the policy, the relay ends."""
         try:
-            self._guarded(packets, target, self.guard)
+            self._filter(packets, target, self.policy_filter)
         except HandshakeRefused as refusal:
-            self._relay.turn_away(refusal)
+            self._relay.refuse(refusal)
         except DistError as error:
-            self._relay.violated(self, error)
+            self._relay.protocol_violated(self, error)
 
     def take_early(self, packets: Sequence[Packet]) -> None:
         """Handles packets that were received before the other side was attached."""
@@ -585,16 +588,16 @@ class _Side:
         self.gone = True
         self._relay.lost(self, reason)
 
-    def _guarded(
-        self, packets: Sequence[Packet], target: Connection, guard: PolicyFilter | None
+    def _filter(
+        self, packets: Sequence[Packet], target: Connection, policy_filter: PolicyFilter | None
     ) -> None:
-        """As `_forward`, filtered by the guard. Raises HandshakeRefused, ProtocolError."""
+        """As `_forward`, filtered by the policy filter. Raises HandshakeRefused, ProtocolError."""
         raise NotImplementedError
 
     def _forward(self, packet: Packet, target: Connection) -> None:
         if not isinstance(packet, HandshakePacket):
-            is_first = self is self._relay.near and not self._relay.is_believed
-            if is_first and not self._relay.believed():
+            is_first = self is self._relay.near and not self._relay.is_cookie_proved
+            if is_first and not self._relay.cookie_proved():
                 return
             target.send_frame((packet.data,) if packet.data else ())
             return
@@ -626,21 +629,26 @@ class _Side:
 
 
 class _NearSide(_Side):
-    """The BEAM node's side. Its messages pass; the guard learns the permitted answers from them."""
+    """The BEAM node's side.
 
-    def _guarded(
-        self, packets: Sequence[Packet], target: Connection, guard: PolicyFilter | None
+    Its messages pass; the policy filter learns the permitted answers from them.
+    """
+
+    def _filter(
+        self, packets: Sequence[Packet], target: Connection, policy_filter: PolicyFilter | None
     ) -> None:
         for packet in packets:
             if not self._relay.is_closing:
-                self._forward(packet if guard is None else guard.from_node(packet), target)
+                self._forward(
+                    packet if policy_filter is None else policy_filter.from_node(packet), target
+                )
 
 
 class _FarSide(_Side):
-    """The peer's side. The guard filters its messages and answers those that it refuses."""
+    """The peer's side. The policy_filter filters its messages and answers those that it refuses."""
 
-    def __init__(self, relay: Relay, label: str, guard: PolicyFilter | None) -> None:
-        super().__init__(relay, label, guard)
+    def __init__(self, relay: Relay, label: str, policy_filter: PolicyFilter | None) -> None:
+        super().__init__(relay, label, policy_filter)
         self._answered = False
         """Whether an answer was sent since bytes were last reported as consumed."""
         self._is_paused = False
@@ -678,14 +686,14 @@ class _FarSide(_Side):
             self._handle(waiting, target)
         self._settle()
 
-    def _guarded(
-        self, packets: Sequence[Packet], target: Connection, guard: PolicyFilter | None
+    def _filter(
+        self, packets: Sequence[Packet], target: Connection, policy_filter: PolicyFilter | None
     ) -> None:
         any_passed = False
         for place, packet in enumerate(packets, 1):
             if self._relay.is_closing:
                 return
-            passage = Passage(packet) if guard is None else guard.from_peer(packet)
+            passage = Passage(packet) if policy_filter is None else policy_filter.from_peer(packet)
             any_passed |= passage.forward is not None
             self._proceed(passage, target)
             pause = self._relay.pause(packet, passage)
@@ -697,7 +705,7 @@ class _FarSide(_Side):
             target.send_frame(())
 
     def _proceed(self, passage: Passage, target: Connection) -> None:
-        self._relay.judged(passage)
+        self._relay.write_audit(passage)
         if passage.note is not None:
             self._relay.note(passage.note)
         if passage.forward is not None:

@@ -235,7 +235,7 @@ def node_statistics(
         dialed=counters.dialed,
         accepted=counters.accepted,
         ended=counters.ended_by_reason(),
-        refused=counters.refused_by_reason(carrier.refusals() for carrier in carriers),
+        refused=counters.refused_by_reason(carrier.rejected() for carrier in carriers),
         traffic=sum((peer.traffic for peer in peers), counters.past),
         certificate_expires=certificate_expires,
         is_draining=system.is_draining,

@@ -1080,20 +1080,20 @@ class _Life:
     def peer_up(self, peer: Peer) -> None:
         """Called when a connection is up."""
         assert peer.name is not None
-        self._guard(peer, peer.name)
+        self._apply_access(peer, peer.name)
         carrier = peer.connection.traits.name
         extra = {**peer.fields("peer_up"), "role": peer.connection.role.value}
         logger.info("%s is up (%s)", peer, carrier, extra=extra)
         self.system.node_changed(_NODEUP, peer.name, peer.is_hidden)
         self._events.publish(NodeUp(str(peer.name), peer.is_hidden, carrier))
 
-    def _guard(self, peer: Peer, name: str) -> None:
+    def _apply_access(self, peer: Peer, name: str) -> None:
         control = self._access
         rules = control.rules_for(name)
-        if peer.guard is not None:
-            peer.guard.obey(rules, only_logs=control.only_logs)
+        if peer.access_filter is not None:
+            peer.access_filter.set_rules(rules, only_logs=control.only_logs)
         elif not rules.is_everything:
-            peer.guard = AccessFilter(
+            peer.access_filter = AccessFilter(
                 PeerIdentity(name, peer.fingerprint),
                 rules,
                 self.system,
@@ -1113,7 +1113,7 @@ class _Life:
         for name, peer in list(self.connections.up.items()):
             may_be = access.dials(name) if peer.is_dialer else access.accepts(name)
             if may_be:
-                self._guard(peer, name)
+                self._apply_access(peer, name)
             else:
                 peer.fail(
                     "the access rules no longer allow the peer",

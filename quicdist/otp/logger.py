@@ -72,7 +72,7 @@ class LoggerHandler(logging.Handler):
         self._to = (_PROXY, Atom(to))
         self._limit = limit
         self._loop = asyncio.get_running_loop()
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
         self._queue: deque[tuple[Atom, str, dict[Term, Term]]] = deque()
         self._dropped = 0
         self._is_closed = False
@@ -97,7 +97,7 @@ class LoggerHandler(logging.Handler):
         except Exception:
             self.handleError(record)
             return
-        with self._guard:
+        with self._lock:
             if len(self._queue) >= self._limit or self._is_closed:
                 self._dropped += 1
                 return
@@ -126,7 +126,7 @@ class LoggerHandler(logging.Handler):
 
     def close(self) -> None:
         """Closes the handler. Queued events are dropped."""
-        with self._guard:
+        with self._lock:
             self._is_closed = True
             self._queue.clear()
         with contextlib.suppress(RuntimeError):
@@ -174,7 +174,7 @@ class LoggerHandler(logging.Handler):
                 except EtfEncodeError:
                     self._dropped += 1
                 except NoConnection:
-                    with self._guard:
+                    with self._lock:
                         self._queue.appendleft(event)
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, _LONGEST_PAUSE)
@@ -185,7 +185,7 @@ class LoggerHandler(logging.Handler):
             self._task = None
 
     def _next(self) -> tuple[Atom, str, dict[Term, Term]] | None:
-        with self._guard:
+        with self._lock:
             if self._dropped and len(self._queue) < self._limit:
                 dropped, self._dropped = self._dropped, 0
                 text = f"{dropped} log events of {self._node.name} were dropped: too many waited"

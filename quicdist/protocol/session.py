@@ -116,7 +116,7 @@ class Session:
         return self._handshake.is_bound
 
     @property
-    def is_judged(self) -> bool:
+    def awaits_ack(self) -> bool:
         """Whether the peer has received the digest of this node and has not answered.
 
         A peer with another cookie closes the connection or stops responding in this state.

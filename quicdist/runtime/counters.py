@@ -148,8 +148,8 @@ class NodeCounters:
     ) -> Mapping[str, int]:
         """Returns the refused connections by reason, including those that carriers rejected."""
         counts = Counter({why.value: count for why, count in self.refused.items()})
-        for refusals in by_carriers:
-            counts.update({reason.value: count for reason, count in refusals.items()})
+        for rejected in by_carriers:
+            counts.update({reason.value: count for reason, count in rejected.items()})
         return dict(counts)
 
     def ended_by_reason(self) -> Mapping[str, int]:

@@ -291,12 +291,12 @@ class Mailbox(Process):
             )
         ]
         # `match` may raise, so all messages are tested before any is removed.
-        judged = [
+        tested = [
             (queue, entries, [bool(match(entry[0])) for entry in entries])
             for queue, entries in looked_at
         ]
         dropped = 0
-        for queue, entries, unwanted in judged:
+        for queue, entries, unwanted in tested:
             if not any(unwanted):
                 continue
             for _ in entries:

@@ -88,7 +88,7 @@ async def attack(
         stranger = Stranger(server)
         await approach(stranger, plan.phase)
         sent = list(plan.build(stranger))
-        before = dict(server.endpoint.refusals)
+        before = dict(server.endpoint.rejected)
         count = 0
         for at in range(0, len(sent), batch):
             for data in sent[at : at + batch]:
@@ -97,7 +97,7 @@ async def attack(
             await server.settle()
             if plan.phase is not Phase.FIRST and not server.endpoint.connections:
                 break
-        after = server.endpoint.refusals
+        after = server.endpoint.rejected
         new = [each for each in after if after[each] > before.get(each, 0)]
         return Outcome(
             datagrams=count,

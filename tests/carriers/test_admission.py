@@ -12,7 +12,7 @@ import pytest
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
-from quicdist.carriers.address_group import place_of
+from quicdist.carriers.address_group import host_prefix
 from quicdist.carriers.quic.address_validation import AddressValidation
 from quicdist.carriers.quic.admission import Admission
 from quicdist.carriers.quic.engine import SocketAddress
@@ -53,12 +53,12 @@ async def test_real_first_datagrams_from_nowhere_keep_nobody_out() -> None:
             for _ in range(60):
                 stranger.send(first_datagram())
                 await asyncio.sleep(0)
-            await until(lambda: b.endpoint.refusals[RejectReason.UNPROVED] >= 50)
+            await until(lambda: b.endpoint.rejected[RejectReason.UNPROVED] >= 50)
             assert len(b.endpoint.connections) == 10
             for alpn in ("quicdist/1", "macula-dist"):
                 await a.connect(b, alpn=alpn)
-            assert b.endpoint.refusals[RejectReason.UNPROVED] == 52
-            assert not b.endpoint.refusals[RejectReason.ADDRESS_FULL]
+            assert b.endpoint.rejected[RejectReason.UNPROVED] == 52
+            assert not b.endpoint.rejected[RejectReason.ADDRESS_FULL]
 
 
 @pytest.mark.io
@@ -73,7 +73,7 @@ async def test_a_bound_for_each_address_leaves_room_for_others() -> None:
             await a.connect(b)
         with pytest.raises(ConnectionError, match="no answer"):
             await a.endpoint.dial("127.0.0.1", b.port, timeout=0.5)
-        assert b.endpoint.refusals[RejectReason.ADDRESS_FULL]
+        assert b.endpoint.rejected[RejectReason.ADDRESS_FULL]
         async with node("127.0.0.2") as other:
             await other.connect(b)
         a.endpoint.connections[0].close("makes room")
@@ -96,7 +96,7 @@ async def test_who_begins_a_handshake_and_does_not_go_on_leaves_room_for_others(
             await b.first(number)
         with pytest.raises(ConnectionError, match="no answer"):
             await a.endpoint.dial("127.0.0.1", b.port, timeout=0.5)
-        assert b.endpoint.refusals[RejectReason.ADDRESS_FULL]
+        assert b.endpoint.rejected[RejectReason.ADDRESS_FULL]
         async with node("127.0.0.2") as other:
             await other.connect(b)
         a.endpoint.connections[0].close("makes room")
@@ -144,7 +144,7 @@ async def test_a_proof_that_is_none_is_not_answered() -> None:
             stranger.send(forged)
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(loop.sock_recv(stranger, 2000), 0.1)
-        assert b.endpoint.refusals[RejectReason.BAD_PROOF] == 1
+        assert b.endpoint.rejected[RejectReason.BAD_PROOF] == 1
         assert not b.endpoint.connections
 
 
@@ -160,25 +160,25 @@ def test_who_has_proved_nothing_locks_out_nobody() -> None:
         AdmissionLimits(max_per_address=3, max_half_open_per_address=2, prove_above=4)
     )
     for connection in (1, 2):
-        assert admission.judge(HERE, 0, has_proved=False, now=0.0) is None
+        assert admission.check(HERE, 0, has_proved=False, now=0.0) is None
         admission.opened(connection, HERE)
-    assert admission.judge(HERE, 2, has_proved=False, now=0.0) is RejectReason.UNPROVED
-    assert admission.judge(HERE, 2, has_proved=True, now=0.0) is RejectReason.ADDRESS_FULL
+    assert admission.check(HERE, 2, has_proved=False, now=0.0) is RejectReason.UNPROVED
+    assert admission.check(HERE, 2, has_proved=True, now=0.0) is RejectReason.ADDRESS_FULL
     elsewhere = ("192.0.2.2", 1)
-    assert admission.judge(elsewhere, 2, has_proved=False, now=0.0) is None
+    assert admission.check(elsewhere, 2, has_proved=False, now=0.0) is None
     admission.used(1)
-    assert admission.judge(HERE, 2, has_proved=True, now=0.0) is RejectReason.ADDRESS_FULL
+    assert admission.check(HERE, 2, has_proved=True, now=0.0) is RejectReason.ADDRESS_FULL
     admission.proved(1)
-    assert admission.judge(HERE, 2, has_proved=False, now=0.0) is None
+    assert admission.check(HERE, 2, has_proved=False, now=0.0) is None
     admission.opened(3, HERE)
     admission.used(3)
     admission.proved(3)
-    assert admission.judge(HERE, 3, has_proved=True, now=0.0) is RejectReason.ADDRESS_FULL
+    assert admission.check(HERE, 3, has_proved=True, now=0.0) is RejectReason.ADDRESS_FULL
     assert not admission.ended(1)
-    assert admission.judge(HERE, 2, has_proved=True, now=0.0) is None
+    assert admission.check(HERE, 2, has_proved=True, now=0.0) is None
     assert admission.ended(2)
     assert not admission.ended(3)
-    assert not admission._by_place
+    assert not admission._by_prefix
     assert not len(admission._half_open)
 
 
@@ -193,7 +193,7 @@ def test_who_has_proved_nothing_locks_out_nobody() -> None:
     ],
 )
 def test_who_is_counted_together(one: str, other: str, together: bool) -> None:
-    assert (place_of(one) == place_of(other)) is together
+    assert (host_prefix(one) == host_prefix(other)) is together
 
 
 # -- valid peers among attackers ----------------------------------------------------------------
@@ -258,13 +258,13 @@ def test_first_datagrams_that_end_at_once_are_counted_all_the_same() -> None:
             for _ in range(20):
                 server.udp.bring(Stranger(server).initial(b"\x01"))
                 await server.settle()
-            assert server.endpoint.refusals[RejectReason.TLS] == 5
-            assert server.endpoint.refusals[RejectReason.UNPROVED] == 15
-            server.endpoint.refusals.clear()
+            assert server.endpoint.rejected[RejectReason.TLS] == 5
+            assert server.endpoint.rejected[RejectReason.UNPROVED] == 15
+            server.endpoint.rejected.clear()
             await asyncio.sleep(1)
             server.udp.bring(Stranger(server).initial(b"\x01"))
             await server.settle()
-            assert not server.endpoint.refusals[RejectReason.UNPROVED]
+            assert not server.endpoint.rejected[RejectReason.UNPROVED]
         finally:
             await server.endpoint.close(0)
 
@@ -280,7 +280,7 @@ def test_those_that_are_over_keep_nobody_out() -> None:
             for _ in range(10):
                 server.udp.bring(Stranger(server).initial(b"\x01"))
                 await server.settle()
-            assert not server.endpoint.refusals[RejectReason.CONNECTIONS_FULL]
+            assert not server.endpoint.rejected[RejectReason.CONNECTIONS_FULL]
             assert len(server.endpoint._ids) <= 4
         finally:
             await server.endpoint.close(0)

@@ -172,7 +172,7 @@ async def test_gaps_of_a_stream_before_the_cookie() -> None:
         assert us.engine.closed is not None
         assert us.engine.closed.error_code == QuicErrorCode.INTERNAL_ERROR
         assert us.refused is RejectReason.STREAM_RANGES
-        assert us.server.endpoint.refusals == {RejectReason.STREAM_RANGES: 1}
+        assert us.server.endpoint.rejected == {RejectReason.STREAM_RANGES: 1}
 
 
 @virtually

@@ -175,10 +175,10 @@ def adapted() -> tuple[adapter.AioquicConnection, adapter.AioquicConnection]:
     """Returns two established quicdist connections."""
     engine = adapter.engine(settings(max_datagram_size=1200), token_of)
     dialer = engine.dialer("localhost", ["quicdist/1"])
-    dialer.judge = lambda certificates: None
+    dialer.verify_peer = lambda certificates: None
     dialer.connect((ADDRESS, None), 0.0)
     listener = engine.listener(Opening(dialer._quic.original_destination_connection_id))
-    listener.judge = lambda certificates: None
+    listener.verify_peer = lambda certificates: None
     carry(dialer, listener, 0.0)
     dialer.peer_proved()
     listener.peer_proved()
@@ -250,10 +250,10 @@ def test_reset_tokens_are_ours_on_the_wire_and_the_peers_are_read() -> None:
 def test_a_tls_handshake_of_any_size_is_not_waited_for() -> None:
     engine = adapter.engine(settings(), token_of)
     dialer = engine.dialer("localhost", ["quicdist/1"])
-    dialer.judge = lambda certificates: None
+    dialer.verify_peer = lambda certificates: None
     dialer.connect((ADDRESS, None), 0.0)
     listener = engine.listener(Opening(dialer._quic.original_destination_connection_id))
-    listener.judge = lambda certificates: None
+    listener.verify_peer = lambda certificates: None
     stream = dialer._quic._crypto_streams[tls.Epoch.INITIAL].sender
     stream._buffer_start = stream._buffer_stop = 70_000
     stream.write(b"x" * 100)
@@ -269,7 +269,7 @@ def test_recovery_is_ours_with_the_controller_that_the_settings_name(
 ) -> None:
     engine = adapter.engine(replace(settings(), congestion=name), token_of)
     connection = engine.dialer("localhost", ["x"])
-    connection.judge = lambda certificates: None
+    connection.verify_peer = lambda certificates: None
     recovery = connection._quic._loss
     assert isinstance(recovery, Recovery)
     assert isinstance(recovery._cc, Congestion)

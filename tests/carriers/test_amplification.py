@@ -145,7 +145,7 @@ def test_an_answer_that_begins_nothing_is_smaller_than_what_it_answers(
         async with served(prove_above=0) as there:
             move(Stranger(there))
             await there.settle()
-            assert there.endpoint.refusals[refusal] == 1
+            assert there.endpoint.rejected[refusal] == 1
             assert 0 < there.udp.bytes_out[THERE] < there.udp.bytes_in[THERE]
 
     run_virtually(main())

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicdist.carriers.address_group import place_of, site_of
+from quicdist.carriers.address_group import host_prefix, site_prefix
 from quicdist.carriers.half_open import HalfOpen
 
 MOST, MOST_PER_ADDRESS = 12, 5
@@ -31,7 +31,7 @@ class Full:
         """Returns the number of the new connection; None if it is refused."""
         if self.crowd.refuses(host):
             return None
-        gone = self.crowd.in_the_way(host)
+        gone = self.crowd.to_evict(host)
         if gone is not None:
             self.leave(gone)
         self._next += 1
@@ -44,7 +44,7 @@ class Full:
         del self.host_of[member]
 
     def sites(self) -> Counter[str]:
-        return Counter(map(site_of, self.host_of.values()))
+        return Counter(map(site_prefix, self.host_of.values()))
 
 
 @given(st.lists(hosts | st.none(), max_size=80))
@@ -71,11 +71,11 @@ def test_a_newcomer_is_refused_only_where_nobody_has_more_than_its_own(
     for each in others:
         full.try_one(each)
     before = full.sites()
-    places = Counter(map(place_of, full.host_of.values()))
-    mine = before[site_of(host)]
+    prefixes = Counter(map(host_prefix, full.host_of.values()))
+    mine = before[site_prefix(host)]
     if full.try_one(host) is None:
-        is_full_here = mine >= MOST_PER_ADDRESS and places[place_of(host)] == max(
-            count for place, count in places.items() if place_in(place, host, full)
+        is_full_here = mine >= MOST_PER_ADDRESS and prefixes[host_prefix(host)] == max(
+            count for place, count in prefixes.items() if place_in(place, host, full)
         )
         is_largest = len(full.crowd) >= MOST and mine >= max(before.values())
         assert is_full_here or is_largest
@@ -83,7 +83,8 @@ def test_a_newcomer_is_refused_only_where_nobody_has_more_than_its_own(
 
 def place_in(place: str, host: str, full: Full) -> bool:
     return any(
-        place_of(each) == place and site_of(each) == site_of(host) for each in full.host_of.values()
+        host_prefix(each) == place and site_prefix(each) == site_prefix(host)
+        for each in full.host_of.values()
     )
 
 

@@ -179,15 +179,15 @@ def _no_space(*args: object, **more: object) -> None:
 def test_first_use_both_ways(tmp_path: Path) -> None:
     verifier = Trust.first_use(tmp_path / "known").verifier()
     first, second = ([Identity.ephemeral(["127.0.0.1"]).certificate] for _ in range(2))
-    verifier.dialed(NODE, first)
-    verifier.dialed(NODE, second)  # the cookie is not proved yet
+    verifier.verify_dialed(NODE, first)
+    verifier.verify_dialed(NODE, second)  # the cookie is not proved yet
     verifier.learn_dialed(NODE, first)
     with pytest.raises(PeerRefused, match="has changed"):
-        verifier.dialed(NODE, second)
-    verifier.dialer(second)
+        verifier.verify_dialed(NODE, second)
+    verifier.verify_dialer(second)
     with pytest.raises(PeerRefused, match="has changed"):
-        verifier.named(NODE, second)
-    verifier.named(NODE, first)
+        verifier.verify_name(NODE, second)
+    verifier.verify_name(NODE, first)
 
 
 def test_who_makes_no_claim_to_a_name_is_not_remembered(tmp_path: Path) -> None:
@@ -195,37 +195,37 @@ def test_who_makes_no_claim_to_a_name_is_not_remembered(tmp_path: Path) -> None:
     verifier = Trust.first_use(tmp_path / "known").verifier()
     for _ in range(2):
         bare = [Identity.ephemeral().certificate]
-        verifier.dialer(bare)
-        verifier.named(NODE, bare)
+        verifier.verify_dialer(bare)
+        verifier.verify_name(NODE, bare)
         verifier.learn_dialer(NODE, bare)
     assert not (tmp_path / "known").exists()
     verifier.learn_dialer(NODE, [Identity.ephemeral(["127.0.0.1"]).certificate])
     with pytest.raises(PeerRefused):
-        verifier.named(NODE, [Identity.ephemeral().certificate])
+        verifier.verify_name(NODE, [Identity.ephemeral().certificate])
 
 
 def test_a_certificate_that_names_nodes_is_good_for_these(tmp_path: Path) -> None:
     issued = issue(make_authority("any", 1), ["1@127.0.0.1", "2@127.0.0.1"], [], 1)
     verifier = Trust.first_use(tmp_path / "known").verifier()
     for node in ("1@127.0.0.1", "2@127.0.0.1"):
-        verifier.named(node, [issued.certificate])
+        verifier.verify_name(node, [issued.certificate])
     with pytest.raises(PeerRefused, match="certificate is not for"):
-        verifier.named("3@127.0.0.1", [issued.certificate])
+        verifier.verify_name("3@127.0.0.1", [issued.certificate])
     with pytest.raises(PeerRefused, match="certificate is not for"):
-        verifier.dialed("3@127.0.0.1", [issued.certificate])
+        verifier.verify_dialed("3@127.0.0.1", [issued.certificate])
 
 
 def test_without_a_certificate(tmp_path: Path) -> None:
     strict = Trust.first_use(tmp_path / "known").verifier()
     with pytest.raises(PeerRefused, match="presents no certificate"):
-        strict.dialer([])
+        strict.verify_dialer([])
     some = Trust.first_use(tmp_path / "known", uncertified=["*@127.0.0.2"]).verifier()
-    some.dialer([])
-    some.named("1@127.0.0.2", [])
+    some.verify_dialer([])
+    some.verify_name("1@127.0.0.2", [])
     with pytest.raises(PeerRefused, match="must present one"):
-        some.named(NODE, [])
+        some.verify_name(NODE, [])
     with pytest.raises(PeerRefused, match="no certificate"):
-        some.dialed("1@127.0.0.2", [])
+        some.verify_dialed("1@127.0.0.2", [])
     assert strict.demands_certificates
     assert some.demands_certificates
     assert not Trust.first_use(uncertified=["*"]).verifier().demands_certificates
@@ -240,14 +240,14 @@ def test_the_authorities_are_read_again_when_they_change(
     file.write_bytes(pem([old.certificate]))
     verifier = Trust.authority(file).verifier()
     by_old, by_new = (issue(one, [NODE], [], 1).certificate for one in (old, new))
-    verifier.dialed(NODE, [by_old])
+    verifier.verify_dialed(NODE, [by_old])
     with pytest.raises(PeerRefused):
-        verifier.dialed(NODE, [by_new])
+        verifier.verify_dialed(NODE, [by_new])
     file.write_bytes(pem([old.certificate, new.certificate]))
     for certificate in (by_old, by_new):
-        verifier.dialed(NODE, [certificate])
+        verifier.verify_dialed(NODE, [certificate])
     file.write_text("scribble")
-    verifier.dialed(NODE, [by_old])
+    verifier.verify_dialed(NODE, [by_old])
     assert "stay trusted" in caplog.text
 
 
@@ -264,18 +264,18 @@ def test_a_new_key_that_the_old_one_vouches_for(tmp_path: Path) -> None:
     assert new.fingerprint != old.fingerprint
     presented = [new.certificate, *new.chain]
     for one in (verifier, pins):
-        one.dialed(NODE, presented)
-        one.dialer(presented)
-        one.named(NODE, presented)
+        one.verify_dialed(NODE, presented)
+        one.verify_dialer(presented)
+        one.verify_name(NODE, presented)
     verifier.learn_dialed(NODE, presented)
-    verifier.dialed(NODE, [new.certificate])
-    verifier.dialed(NODE, [old.certificate])
+    verifier.verify_dialed(NODE, [new.certificate])
+    verifier.verify_dialed(NODE, [old.certificate])
     assert f"{old.fingerprint} until={TODAY + 30 * DAY}" in known.read_text()
     assert stat.S_IMODE((mine / "key.pem").stat().st_mode) == 0o600
     assert stat.S_IMODE((mine / "former-key.pem").stat().st_mode) == 0o600
     stranger = Identity.ephemeral(["127.0.0.1"]).certificate
     with pytest.raises(PeerRefused):  # the old certificate is not proof of its key
-        verifier.dialed(NODE, [stranger, old.certificate])
+        verifier.verify_dialed(NODE, [stranger, old.certificate])
     assert fingerprint(new.chain[0]) == old.fingerprint
 
 
@@ -298,8 +298,8 @@ def test_a_certificate_that_is_broken_on_disk_is_not_taken(
 
 def let_in(verifier: Verifier, presented: Certificates) -> None:
     """The checks of a dialer's certificate."""
-    verifier.dialer(presented)
-    verifier.named(NODE, presented)
+    verifier.verify_dialer(presented)
+    verifier.verify_name(NODE, presented)
 
 
 def test_certificates_that_hold_anything_are_refused_and_nothing_else(tmp_path: Path) -> None:
@@ -333,6 +333,6 @@ def test_certificates_that_hold_anything_are_refused_and_nothing_else(tmp_path: 
             if trust.by is TrustBy.AUTHORITY and presented[0] is good.certificate:
                 continue
             with pytest.raises(PeerRefused):
-                verifier.dialed(NODE, presented)
+                verifier.verify_dialed(NODE, presented)
             with pytest.raises(PeerRefused):
                 let_in(verifier, presented)

@@ -35,14 +35,14 @@ def test_a_name_that_was_learned_is_no_pattern(tmp_path: Path, name: str) -> Non
     path.write_text(path.read_text().replace(KEY, stranger.fingerprint))
     verifier = Trust.pinned(path).verifier()
     with pytest.raises(PeerRefused, match="not pinned for"):
-        verifier.named(NODE, [stranger.certificate])
+        verifier.verify_name(NODE, [stranger.certificate])
 
 
 def test_a_pattern_is_for_pins_alone(tmp_path: Path) -> None:
     path = tmp_path / "file"
     someone = Identity.ephemeral(["127.0.0.1"])
     path.write_text(f"*@127.0.0.1 {someone.fingerprint}\n")
-    Trust.pinned(path).verifier().named(NODE, [someone.certificate])
+    Trust.pinned(path).verifier().verify_name(NODE, [someone.certificate])
     with pytest.raises(CertificateError, match=r"line 1.*is a pattern"):
         KnownNodes(path).keys(NODE)
 
@@ -54,7 +54,7 @@ def test_what_is_encoded_or_in_brackets_is_literal_in_pins(tmp_path: Path) -> No
     verifier = Trust.pinned(path).verifier()
     for name in ("4@127.0.0.1", NODE):
         with pytest.raises(PeerRefused, match="not pinned for"):
-            verifier.named(name, [someone.certificate])
+            verifier.verify_name(name, [someone.certificate])
 
 
 @pytest.mark.parametrize("name", ["*@*", "a?@b", "a\n@b", "a b@c", "a\x1b[31m@b", "a@b\x7f", "@b"])

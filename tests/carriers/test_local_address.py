@@ -98,7 +98,7 @@ async def test_a_restart_is_seen_with_the_first_datagram(
             await left.until(lambda: left.lost)
             assert left.lost[0].kind is CloseKind.PEER
             assert "restarted" in left.lost[0].text
-            assert restarted.endpoint.refusals[RejectReason.RESET] >= 1
+            assert restarted.endpoint.rejected[RejectReason.RESET] >= 1
             again, _ = await (a if who == "listener" else b).connect(restarted)
             again.connection.send_frame((b"and on it goes",))
 
@@ -113,7 +113,7 @@ async def test_a_reset_from_elsewhere_or_with_another_token_ends_nothing() -> No
             stranger.connect(("127.0.0.1", a.port))
             stranger.send(b"\x41" + bytes(20) + token)
         b.endpoint._udp.send(b"\x41" + bytes(36), (("127.0.0.1", a.port), None))
-        await until(lambda: a.endpoint.refusals[RejectReason.RESET] >= 2)
+        await until(lambda: a.endpoint.rejected[RejectReason.RESET] >= 2)
         here.connection.send_frame((b"unmoved",))
         await there.until(lambda: there.frames)
         # The same datagram from the peer's address.
@@ -124,7 +124,7 @@ async def test_a_reset_from_elsewhere_or_with_another_token_ends_nothing() -> No
 async def test_two_that_know_nothing_of_each_other_fall_silent() -> None:
     async with node() as a, node() as b:
         a.endpoint._udp.send(b"\x41" + bytes(40), (("127.0.0.1", b.port), None))
-        ends = (a.endpoint.refusals, b.endpoint.refusals)
+        ends = (a.endpoint.rejected, b.endpoint.rejected)
         await until(lambda: any(refusals[RejectReason.RESET] for refusals in ends))
         resets = await settled(lambda: sum(refusals[RejectReason.RESET] for refusals in ends))
         assert 1 <= resets <= 20

@@ -190,7 +190,7 @@ def meet(bare: Bare, trust: Trust) -> adapter.AioquicConnection:
     settings = QuicSettings(Credentials(Identity.ephemeral(), trust))
     engine = adapter.engine(settings, lambda connection_id: bytes(16))
     there = engine.listener(Opening(bare.quic.original_destination_connection_id))
-    there.judge = lambda certificates: None
+    there.verify_peer = lambda certificates: None
     bare.quic.connect(ADDRESS, 0.0)
     exchange(bare, there, 0.0)
     return there
@@ -303,7 +303,7 @@ async def test_who_dials_believes_to_be_connected_once_it_is_believed(workshop: 
     settings = QuicSettings(Credentials(Identity.ephemeral(), Trust.nothing()))
     engine = adapter.engine(settings, lambda connection_id: bytes(16))
     here = engine.dialer("127.0.0.1", ["quicdist/1"])
-    here.judge = lambda certificates: None
+    here.verify_peer = lambda certificates: None
     configuration = QuicConfiguration(is_client=False, alpn_protocols=["quicdist/1"])
     configuration.certificate = workshop.good.certificate
     configuration.private_key = workshop.good.key
@@ -372,7 +372,7 @@ async def test_pins(tmp_path: Path) -> None:
 
 @pytest.mark.io
 @pytest.mark.parametrize("engine", ["aioquic", "aioquic-plain", native()])
-async def test_every_engine_proves_and_judges_alike(workshop: Workshop, engine: str) -> None:
+async def test_every_engine_proves_and_verifies_alike(workshop: Workshop, engine: str) -> None:
     good, rogue = workshop.good, workshop.forged(signer=make_authority("test", 1))
     authority, pins = workshop.trust, Trust.pinned({"*": good.fingerprint})
     async with listening(workshop.trust, good) as there:

@@ -63,11 +63,11 @@ class Network:
         self._flying: list[tuple[float, int, int, bytes]] = []
         self._sent = 0
         client = engine(dialer, largest).dialer("localhost", ["quicdist/1"])
-        client.judge = lambda certificates: None
+        client.verify_peer = lambda certificates: None
         client.connect((ADDRESS, None), 0.0)
         first = Opening(client._quic.original_destination_connection_id)
         server = engine(listener, largest).listener(first)
-        server.judge = lambda certificates: None
+        server.verify_peer = lambda certificates: None
         self.sides = (Side(client), Side(server))
 
     def step(self) -> None:

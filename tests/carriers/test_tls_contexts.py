@@ -55,18 +55,18 @@ async def test_an_authority_on_both_sides(tmp_path: Path) -> None:
     to_us, to_them = await meet(here, there)
     assert to_us[0] == there.identity.certificate
     assert to_them[0] == here.identity.certificate
-    here.verifier.dialed(NODE, to_us)
-    there.verifier.dialer(to_them)
-    there.verifier.named(NODE, to_them)
+    here.verifier.verify_dialed(NODE, to_us)
+    there.verifier.verify_dialer(to_them)
+    there.verifier.verify_name(NODE, to_them)
     with pytest.raises(PeerRefused):
-        there.verifier.named("a@127.0.0.2", to_them)
+        there.verifier.verify_name("a@127.0.0.2", to_them)
     stranger = Credentials(Identity.ephemeral(["127.0.0.1"]), Trust.nothing())
     with pytest.raises((ssl.SSLError, ConnectionError, TimeoutError)):
         to_us, _ = await asyncio.wait_for(meet(stranger, there), 2)
     to_us, to_them = await meet(here, stranger)
     assert list(to_them) == []
     with pytest.raises(PeerRefused):
-        here.verifier.dialed(NODE, to_us)
+        here.verifier.verify_dialed(NODE, to_us)
 
 
 @pytest.mark.io
@@ -76,13 +76,13 @@ async def test_first_use_of_who_is_dialed(tmp_path: Path) -> None:
         Identity.ephemeral(), Trust.first_use(tmp_path / "theirs", uncertified=["*"])
     )
     to_us, to_them = await meet(here, there)
-    here.verifier.dialed(NODE, to_us)
+    here.verifier.verify_dialed(NODE, to_us)
     here.verifier.learn_dialed(NODE, to_us)
-    there.verifier.dialer(to_them)
+    there.verifier.verify_dialer(to_them)
     other = Credentials(Identity.ephemeral(), there.trust)
     to_us, _ = await meet(here, other)
     with pytest.raises(PeerRefused, match="has changed"):
-        here.verifier.dialed(NODE, to_us)
+        here.verifier.verify_dialed(NODE, to_us)
 
 
 def test_what_openssl_cannot_follow_is_refused() -> None:
@@ -90,4 +90,4 @@ def test_what_openssl_cannot_follow_is_refused() -> None:
         with pytest.raises(TrustError, match="authority"):
             listening(Credentials(Identity.ephemeral(), trust))
         assert issubclass(TrustError, CertificateError)
-        listening(Credentials(Identity.ephemeral(), trust.letting_in("*")))
+        listening(Credentials(Identity.ephemeral(), trust.allowing_uncertified("*")))

@@ -204,12 +204,12 @@ KILL = Atom("kill")
     ids=lambda signal: type(signal).__name__,
 )
 def test_every_form_of_what_is_not_allowed_is_refused(signal: signals.Signal) -> None:
-    guard = AccessFilter(PeerIdentity("theirs@h"), NOTHING.rules_for("theirs@h"), Answers())
-    assert not guard.admits(signal, Atom("message"))
+    access_filter = AccessFilter(PeerIdentity("theirs@h"), NOTHING.rules_for("theirs@h"), Answers())
+    assert not access_filter.allows(signal, Atom("message"))
 
 
 def test_answers_always_pass() -> None:
-    guard = AccessFilter(PeerIdentity("theirs@h"), NOTHING.rules_for("theirs@h"), Answers())
+    access_filter = AccessFilter(PeerIdentity("theirs@h"), NOTHING.rules_for("theirs@h"), Answers())
     for signal in (
         signals.Message(THEIRS, REFERENCE),
         signals.Down(THEIRS, OURS, REFERENCE),
@@ -218,11 +218,11 @@ def test_answers_always_pass() -> None:
         signals.SpawnReply(REFERENCE, OURS, 0, THEIRS),
         signals.Message(THEIRS, Atom("rex")),
     ):
-        assert guard.admits(signal, Atom("message"))
-    guard.heard(OURS)
-    assert guard.admits(signals.Message(THEIRS, OURS), Atom("answer"))
-    assert not guard.admits(signals.Message(THEIRS, OURS), (Atom("EXIT"), OURS, KILL))
-    assert not guard.admits(signals.Message(THEIRS, OURS), (Atom("$gen_cast"), 1))
+        assert access_filter.allows(signal, Atom("message"))
+    access_filter.note_sender(OURS)
+    assert access_filter.allows(signals.Message(THEIRS, OURS), Atom("answer"))
+    assert not access_filter.allows(signals.Message(THEIRS, OURS), (Atom("EXIT"), OURS, KILL))
+    assert not access_filter.allows(signals.Message(THEIRS, OURS), (Atom("$gen_cast"), 1))
 
 
 def test_who_may_call_everything_keeps_what_is_not_taken() -> None:
@@ -316,9 +316,11 @@ def test_no_answer_goes_to_an_alias_of_another_node(
     alias: Reference, wrap: Callable[[Reference], Term]
 ) -> None:
     rules = AccessRules(names=("server",))
-    guard = AccessFilter(PeerIdentity("theirs@h"), rules, Answers())
+    access_filter = AccessFilter(PeerIdentity("theirs@h"), rules, Answers())
     request = (Atom("$gen_call"), (THEIRS, wrap(alias)), Atom("get"))
-    assert guard.admits(signals.Message(THEIRS, Atom("server")), request) is (alias is REFERENCE)
+    assert access_filter.allows(signals.Message(THEIRS, Atom("server")), request) is (
+        alias is REFERENCE
+    )
 
 
 @pytest.mark.parametrize(
@@ -327,23 +329,25 @@ def test_no_answer_goes_to_an_alias_of_another_node(
 )
 def test_no_call_of_another_process_is_failed(to: str, label: Term) -> None:
     """A request that a server does not handle fails: the caller's monitor fires."""
-    guard = AccessFilter(PeerIdentity("theirs@h"), AccessRules(names=("server",)), Answers())
+    access_filter = AccessFilter(
+        PeerIdentity("theirs@h"), AccessRules(names=("server",)), Answers()
+    )
     for caller in (THEIRS, OURS):
         message = signals.Message(THEIRS, Atom(to))
-        assert guard.admits(message, (label, (caller, 1), Atom("x"))) is (caller is THEIRS)
+        assert access_filter.allows(message, (label, (caller, 1), Atom("x"))) is (caller is THEIRS)
 
 
 @pytest.mark.parametrize(
     ("consumer", "alias"), [(THEIRS, REFERENCE), (OURS, REFERENCE), (THEIRS, OUR_ALIAS)]
 )
 def test_a_stream_that_was_offered_goes_to_who_subscribes(consumer: Pid, alias: Reference) -> None:
-    guard = AccessFilter(PeerIdentity("theirs@h"), NOTHING.rules_for("theirs@h"), Answers())
-    guard.heard(OURS)
+    access_filter = AccessFilter(PeerIdentity("theirs@h"), NOTHING.rules_for("theirs@h"), Answers())
+    access_filter.note_sender(OURS)
     subscribe: Term = (
         *(Atom("quicdist_stream"), REFERENCE, Atom("subscribe"), consumer, alias, (10, 1000)),
     )
     is_its_own = consumer is THEIRS and alias is REFERENCE
-    assert guard.admits(signals.Message(THEIRS, OURS), subscribe) is is_its_own
+    assert access_filter.allows(signals.Message(THEIRS, OURS), subscribe) is is_its_own
 
 
 @pytest.mark.io

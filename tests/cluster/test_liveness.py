@@ -110,7 +110,7 @@ def test_a_silent_peer_is_dead_at_net_ticktime_and_not_before() -> None:
     assert liveness.tick(61, at(1, silence=60)) == Dead(reason, Cause.TICK_TIMEOUT)
 
 
-def test_an_event_loop_that_stood_still_listens_before_it_judges() -> None:
+def test_an_event_loop_that_was_blocked_reads_before_it_decides() -> None:
     liveness = up()
     assert isinstance(liveness.tick(90, at(1, silence=89)), Tick)
     assert isinstance(liveness.tick(94, at(1, silence=93)), Dead)

@@ -157,19 +157,21 @@ def test_access_and_policies_are_compiled_to_the_same_rules() -> None:
 def test_which_processes_are_reached_by_pid(
     pids: Pids, heard: bool, request_passes: bool, answer_passes: bool
 ) -> None:
-    guard = AccessFilter(PeerIdentity("theirs@h"), AccessRules(pids=pids), Answers())
+    access_filter = AccessFilter(PeerIdentity("theirs@h"), AccessRules(pids=pids), Answers())
     if heard:
-        guard.heard(OURS)
+        access_filter.note_sender(OURS)
     request = (Atom("$gen_call"), (THEIRS, 1), 2)
-    assert guard.admits(signals.Message(THEIRS, OURS), request) is request_passes
-    assert guard.admits(signals.Message(THEIRS, OURS), Atom("answer")) is answer_passes
+    assert access_filter.allows(signals.Message(THEIRS, OURS), request) is request_passes
+    assert access_filter.allows(signals.Message(THEIRS, OURS), Atom("answer")) is answer_passes
 
 
 def test_ping_is_refused_where_the_rules_say_so() -> None:
     answers = Answers()
-    guard = AccessFilter(PeerIdentity("theirs@h"), AccessRules(ping=False), answers)
+    access_filter = AccessFilter(PeerIdentity("theirs@h"), AccessRules(ping=False), answers)
     to = Atom("net_kernel")
-    assert not guard.admits(signals.Message(THEIRS, to), (Atom("$gen_call"), (THEIRS, 1), 2))
+    assert not access_filter.allows(
+        signals.Message(THEIRS, to), (Atom("$gen_call"), (THEIRS, 1), 2)
+    )
 
 
 # -- disconnect ----------------------------------------------------------------------------------

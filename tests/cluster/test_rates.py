@@ -79,18 +79,18 @@ def test_a_pause_ends_once_and_no_earlier_than_it_was_told_first() -> None:
 
 def test_an_address_that_has_proved_itself_begins_so_many_handshakes_in_a_second() -> None:
     admission = Admission(AdmissionLimits(handshakes_per_second_per_address=3))
-    judged = [admission.judge(HERE, 0, has_proved=True, now=1.0) for _ in range(5)]
-    assert judged == [None] * 3 + [RejectReason.ADDRESS_RATE] * 2
-    assert admission.judge(THERE, 0, has_proved=True, now=1.0) is None
-    assert admission.judge(HERE, 0, has_proved=True, now=1.4) is None
+    checked = [admission.check(HERE, 0, has_proved=True, now=1.0) for _ in range(5)]
+    assert checked == [None] * 3 + [RejectReason.ADDRESS_RATE] * 2
+    assert admission.check(THERE, 0, has_proved=True, now=1.0) is None
+    assert admission.check(HERE, 0, has_proved=True, now=1.4) is None
 
 
 def test_datagrams_in_the_name_of_an_address_do_not_use_up_its_handshakes() -> None:
     """Forged handshakes only trigger address validation."""
     admission = Admission(AdmissionLimits(handshakes_per_second_per_address=3))
-    judged = [admission.judge(HERE, 0, has_proved=False, now=1.0) for _ in range(5)]
-    assert judged == [None] * 3 + [RejectReason.UNPROVED] * 2
-    assert admission.judge(HERE, 0, has_proved=True, now=1.0) is None
+    checked = [admission.check(HERE, 0, has_proved=False, now=1.0) for _ in range(5)]
+    assert checked == [None] * 3 + [RejectReason.UNPROVED] * 2
+    assert admission.check(HERE, 0, has_proved=True, now=1.0) is None
 
 
 @pytest.mark.virtual_clock

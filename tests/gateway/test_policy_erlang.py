@@ -39,7 +39,7 @@ timer:start(),
 
 
 @dataclass(frozen=True)
-class Guarded:
+class Filtered:
     """Two nodes: `peer` sends requests to `node`, whose gateway has a policy."""
 
     peer: Erlang
@@ -56,14 +56,14 @@ def ask(erlang: Erlang, source: str, data: bytes = b"") -> str:
     return erlang.eval(show(source), data).decode()
 
 
-def guarded(stack: ExitStack, policy: Policy) -> Guarded:
+def filtered(stack: ExitStack, policy: Policy) -> Filtered:
     peer_gateway = stack.enter_context(GatewayThread())
     node_gateway = stack.enter_context(GatewayThread(replace(loopback_settings(), policy=policy)))
     peer = stack.enter_context(gatewayed_erl(peer_gateway))
     node = stack.enter_context(gatewayed_erl(node_gateway))
     for erlang in (peer, node):
         erlang.eval(SERVER)
-    return Guarded(peer, node, peer_gateway.name, node_gateway.name)
+    return Filtered(peer, node, peer_gateway.name, node_gateway.name)
 
 
 RULES = PeerRules(
@@ -72,22 +72,22 @@ RULES = PeerRules(
 
 
 @pytest.fixture(scope="module")
-def pair() -> Iterator[Guarded]:
+def pair() -> Iterator[Filtered]:
     with ExitStack() as stack:
-        yield guarded(stack, Policy((RULES,)))
+        yield filtered(stack, Policy((RULES,)))
 
 
-def test_a_ping_is_answered_both_ways(pair: Guarded) -> None:
+def test_a_ping_is_answered_both_ways(pair: Filtered) -> None:
     assert ask(pair.peer, f"net_adm:ping('{pair.node_name}')") == "pong"
     assert ask(pair.node, f"net_adm:ping('{pair.peer_name}')") == "pong"
 
 
-def test_a_listed_name_is_called_with_more_than_a_fragment(pair: Guarded) -> None:
+def test_a_listed_name_is_called_with_more_than_a_fragment(pair: Filtered) -> None:
     big = f"gen_server:call({{counter, '{pair.node_name}'}}, {{whoami, <<0:(8*1000000)>>}})"
     assert ask(pair.peer, f"{{P, N}} = {big}, {{node(P), N}}") == f"{{'{pair.node_name}',1000000}}"
 
 
-def test_another_name_is_as_if_there_were_no_such_process(pair: Guarded) -> None:
+def test_another_name_is_as_if_there_were_no_such_process(pair: Filtered) -> None:
     call = f"catch gen_server:call({{hidden, '{pair.node_name}'}}, {{whoami, <<0:8000000>>}})"
     assert ask(pair.peer, call).startswith("{'EXIT',{noproc,")
     assert (
@@ -100,7 +100,7 @@ def test_another_name_is_as_if_there_were_no_such_process(pair: Guarded) -> None
     )
 
 
-def test_listed_functions_alone_are_called(pair: Guarded) -> None:
+def test_listed_functions_alone_are_called(pair: Filtered) -> None:
     node = f"'{pair.node_name}'"
     assert ask(pair.peer, f"rpc:call({node}, lists, sum, [[1,2,3]])") == "6"
     assert ask(pair.peer, f"erpc:call({node}, erlang, node, [])") == node
@@ -113,7 +113,7 @@ def test_listed_functions_alone_are_called(pair: Guarded) -> None:
     assert gone.startswith("{badrpc,{'EXIT',{noproc,")
 
 
-def test_processes_are_spawned_of_listed_functions_alone(pair: Guarded) -> None:
+def test_processes_are_spawned_of_listed_functions_alone(pair: Filtered) -> None:
     node = f"'{pair.node_name}'"
     spawned = ask(
         pair.peer,
@@ -130,7 +130,7 @@ def test_processes_are_spawned_of_listed_functions_alone(pair: Guarded) -> None:
     assert ask(pair.node, "alive") == "alive"
 
 
-def test_pids_are_no_way_around(pair: Guarded) -> None:
+def test_pids_are_no_way_around(pair: Filtered) -> None:
     pids = ask(pair.node, "[pid_to_list(whereis(N)) || N <- [rex, hidden, code_server]]")
     node = f"'{pair.node_name}'"
     # A peer knows its own pids; it builds those of another node from the name and creation.
@@ -152,13 +152,13 @@ def test_pids_are_no_way_around(pair: Guarded) -> None:
     )
 
 
-def test_sys_reaches_nobody(pair: Guarded) -> None:
+def test_sys_reaches_nobody(pair: Filtered) -> None:
     server = f"{{counter, '{pair.node_name}'}}"
     assert ask(pair.peer, f"catch sys:get_state({server})").startswith("{'EXIT',{noproc,")
     assert ask(pair.peer, f"element(2, gen_server:call({server}, {{whoami, <<>>}}))") == "0"
 
 
-def test_who_called_out_is_answered(pair: Guarded) -> None:
+def test_who_called_out_is_answered(pair: Filtered) -> None:
     peer = f"'{pair.peer_name}'"
     assert ask(pair.node, f"rpc:call({peer}, os, getpid, []) =/= os:getpid()") == "true"
     answered = ask(
@@ -174,7 +174,7 @@ def test_who_called_out_is_answered(pair: Guarded) -> None:
     assert exited == "enough"
 
 
-def test_a_fun_in_the_arguments_of_a_listed_function_is_no_shell(pair: Guarded) -> None:
+def test_a_fun_in_the_arguments_of_a_listed_function_is_no_shell(pair: Filtered) -> None:
     node = f"'{pair.node_name}'"
     assert ask(pair.peer, f'rpc:call({node}, lists, map, [fun os:cmd/1, ["id"]])') == (
         "{badrpc,notsup}"
@@ -416,7 +416,7 @@ async def test_no_pid_that_was_guessed_is_given_to_otp(pids: Pids) -> None:
         await until(all_came, pause=0.2)
 
 
-def test_every_name_of_otp_is_known_as_one(pair: Guarded) -> None:
+def test_every_name_of_otp_is_known_as_one(pair: Filtered) -> None:
     source = (
         "[application:ensure_all_started(A) || A <- [sasl, ssl, os_mon, mnesia]], timer:start(),"
         'lists:join(" ", [atom_to_list(Name) || Name <- registered()]).'
@@ -429,7 +429,7 @@ def test_every_name_of_otp_is_known_as_one(pair: Guarded) -> None:
 def test_whom_no_entry_fits_is_turned_away() -> None:
     with ExitStack() as stack:
         strangers = PeerRules(nodes=("*@10.0.0.*",), names=("counter",))
-        pair = guarded(stack, Policy((strangers,)))
+        pair = filtered(stack, Policy((strangers,)))
         assert ask(pair.peer, f"net_adm:ping('{pair.node_name}')") == "pang"
         assert ask(pair.node, f"net_adm:ping('{pair.peer_name}')") == "pang"
 
@@ -437,7 +437,7 @@ def test_whom_no_entry_fits_is_turned_away() -> None:
 def test_a_policy_that_logs_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with ExitStack() as stack:
         nothing = PeerRules(nodes=("*@127.0.0.1",), ping=False)
-        pair = guarded(stack, Policy((nothing,), Mode.LOG))
+        pair = filtered(stack, Policy((nothing,), Mode.LOG))
         assert ask(pair.peer, f"rpc:call('{pair.node_name}', erlang, node, [])") == (
             f"'{pair.node_name}'"
         )
@@ -450,7 +450,7 @@ def test_a_policy_that_logs_changes_nothing(caplog: pytest.LogCaptureFixture) ->
 def test_any_pid_when_the_policy_says_so() -> None:
     with ExitStack() as stack:
         rules = replace(RULES, pids=Pids.ANY)
-        pair = guarded(stack, Policy((rules,)))
+        pair = filtered(stack, Policy((rules,)))
         call = f"gen_server:call({{counter, '{pair.node_name}'}}, {{whoami, <<>>}})"
         assert (
             ask(pair.peer, f"{{P, _}} = {call}, element(2, gen_server:call(P, {{whoami, <<1>>}}))")

@@ -1,4 +1,4 @@
-"""The frames that a guard passes or answers, tested without a carrier."""
+"""The frames that a policy filter passes or answers, tested without a carrier."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from quicdist.protocol.errors import DistError, HandshakeRefused, ProtocolError
 from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
 from quicdist.protocol.packet import FramePacket, HandshakePacket
 from quicdist.protocol.signals import NO_PAYLOAD, NO_TOKEN, Message, SpawnReply
-from tests.gateway.guarded import OWN, PEER, Guarded, pid, reference
+from tests.gateway.filtered import OWN, PEER, Filtered, pid, reference
 from tests.protocol import forms as ctl
 from tests.protocol.strategies import FIELDS, controls, terms
 from tests.protocol.talk import FORMS, frames
@@ -73,7 +73,7 @@ def down(target: Any) -> ctl.PayloadMonitorPExit:
 @pytest.mark.parametrize("peer_dials", [True, False])
 @pytest.mark.parametrize("form", FORMS)
 def test_the_atom_cache_is_taken_out_of_both_nodes_flags(form: str, peer_dials: bool) -> None:
-    pair = Guarded(RULES, flags=FORMS[form], peer_dials=peer_dials)
+    pair = Filtered(RULES, flags=FORMS[form], peer_dials=peer_dials)
     for session in (pair.peer, pair.node):
         assert Flag.DIST_HDR_ATOM_CACHE not in session.flags
         assert (Flag.FRAGMENTS in session.flags) == (Flag.FRAGMENTS in FORMS[form])
@@ -84,25 +84,25 @@ def test_the_atom_cache_is_taken_out_of_both_nodes_flags(form: str, peer_dials: 
 
 
 def test_capabilities_that_nobody_knows_yet_are_taken_out() -> None:
-    guard = PolicyFilter(Policy((RULES,)), OWN, dialed_peer=None)
+    policy_filter = PolicyFilter(Policy((RULES,)), OWN, dialed_peer=None)
     offered = int(DEFAULT_FLAGS) | 1 << 29 | 1 << 60
     name = hs.build_name(hs.Name(offered, 5, PEER))
-    passed = guard.from_peer(HandshakePacket(name)).forward
+    passed = policy_filter.from_peer(HandshakePacket(name)).forward
     assert passed is not None
     found = hs.parse_name(passed.data)
     assert found == hs.Name(int(DEFAULT_FLAGS & ~Flag.DIST_HDR_ATOM_CACHE), 5, PEER)
 
 
 def test_the_old_name_message_and_its_complement_are_read_too() -> None:
-    guard = PolicyFilter(Policy((RULES,)), OWN, dialed_peer=None)
+    policy_filter = PolicyFilter(Policy((RULES,)), OWN, dialed_peer=None)
     name = hs.build_name_v5(hs.NameV5(5, int(DEFAULT_FLAGS), PEER))
-    passed = guard.from_peer(HandshakePacket(name)).forward
+    passed = policy_filter.from_peer(HandshakePacket(name)).forward
     assert passed is not None
     found = hs.parse_name(passed.data)
     assert isinstance(found, hs.NameV5)
     assert not found.flags & Flag.DIST_HDR_ATOM_CACHE
     high = hs.build_complement(hs.Complement(int(Flag.ALIAS) | 1 << 60, 5))
-    passed = guard.from_peer(HandshakePacket(high)).forward
+    passed = policy_filter.from_peer(HandshakePacket(high)).forward
     assert passed is not None
     assert hs.parse_complement(passed.data) == hs.Complement(int(Flag.ALIAS), 5)
 
@@ -110,17 +110,17 @@ def test_the_old_name_message_and_its_complement_are_read_too() -> None:
 def test_whom_no_entry_fits_is_not_allowed() -> None:
     strangers = Policy((PeerRules(nodes=("other@*",)),))
     with pytest.raises(HandshakeRefused, match="no entry of the policy matches peer@x") as caught:
-        Guarded(strangers)
+        Filtered(strangers)
     assert caught.value.answer == b"snot_allowed"
     with pytest.raises(HandshakeRefused):
-        Guarded(strangers, peer_dials=False)
+        Filtered(strangers, peer_dials=False)
 
 
 def test_a_peer_that_is_given_its_name_is_known_by_that() -> None:
-    guard = PolicyFilter(Policy((RULES,)), OWN, dialed_peer=None)
+    policy_filter = PolicyFilter(Policy((RULES,)), OWN, dialed_peer=None)
     asking = hs.Name(int(DEFAULT_FLAGS | Flag.NAME_ME), 0, "x")
-    guard.from_peer(HandshakePacket(hs.build_name(asking)))
-    guard.from_node(HandshakePacket(hs.build_status(hs.Named("peer@x", 4))))
+    policy_filter.from_peer(HandshakePacket(hs.build_name(asking)))
+    policy_filter.from_node(HandshakePacket(hs.build_status(hs.Named("peer@x", 4))))
     other = PolicyFilter(Policy((RULES,)), OWN, dialed_peer=None)
     other.from_peer(HandshakePacket(hs.build_name(asking)))
     with pytest.raises(HandshakeRefused):
@@ -128,31 +128,31 @@ def test_a_peer_that_is_given_its_name_is_known_by_that() -> None:
 
 
 def test_frames_before_the_end_of_the_handshake_are_not_read() -> None:
-    guard = PolicyFilter(Policy((ALL,)), OWN, dialed_peer=None)
+    policy_filter = PolicyFilter(Policy((ALL,)), OWN, dialed_peer=None)
     name = hs.build_name(hs.Name(int(DEFAULT_FLAGS), 5, PEER))
-    guard.from_peer(HandshakePacket(name))
+    policy_filter.from_peer(HandshakePacket(name))
     with pytest.raises(ProtocolError, match="before the end of the handshake"):
-        guard.from_peer(FramePacket(b"\x83D\0"))
+        policy_filter.from_peer(FramePacket(b"\x83D\0"))
 
 
 def test_who_answers_for_another_or_twice_is_dropped() -> None:
     name = hs.build_name(hs.Name(int(DEFAULT_FLAGS), 5, OWN))
-    guard = PolicyFilter(Policy((ALL,)), OWN, dialed_peer=PEER)
-    guard.from_node(HandshakePacket(name))
+    policy_filter = PolicyFilter(Policy((ALL,)), OWN, dialed_peer=PEER)
+    policy_filter.from_node(HandshakePacket(name))
     challenge = hs.Challenge(int(DEFAULT_FLAGS), 1, 1, PEER)
     other = hs.build_challenge(replace(challenge, name="other@x"))
     with pytest.raises(ProtocolError, match="answers for peer@x"):
-        guard.from_peer(HandshakePacket(other))
-    guard.from_peer(HandshakePacket(hs.build_challenge(challenge)))
+        policy_filter.from_peer(HandshakePacket(other))
+    policy_filter.from_peer(HandshakePacket(hs.build_challenge(challenge)))
     with pytest.raises(ProtocolError, match="second challenge"):
-        guard.from_peer(HandshakePacket(hs.build_challenge(replace(challenge, flags=0))))
+        policy_filter.from_peer(HandshakePacket(hs.build_challenge(replace(challenge, flags=0))))
 
 
 # -- names --------------------------------------------------------------------------------------
 
 
 def test_messages_go_to_listed_names() -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     for name in ("counter", "stats_today"):
         (event,) = pair.peer_says(to(name), call(1))
         assert isinstance(event, MessageReceived)
@@ -161,7 +161,7 @@ def test_messages_go_to_listed_names() -> None:
 
 
 def test_only_names_written_out_open_otp_s_own() -> None:
-    pair = Guarded(PeerRules(nodes=("*",), names=("kitchen*", "logger")))
+    pair = Filtered(PeerRules(nodes=("*",), names=("kitchen*", "logger")))
     assert pair.peer_says(to("kitchen_2"), 1)
     assert pair.peer_says(to("logger"), 1)
     for name in ("code_server", "kernel_sup", "init", "global_name_server", "rex", "net_kernel"):
@@ -169,7 +169,7 @@ def test_only_names_written_out_open_otp_s_own() -> None:
 
 
 def test_a_monitor_of_another_name_finds_no_process() -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     assert pair.peer_says(ctl.MonitorP(SENDER, Atom("counter"), MREF))
     event = pair.answer(ctl.MonitorP(SENDER, Atom("kitchen"), MREF))
     assert event is not None
@@ -177,7 +177,7 @@ def test_a_monitor_of_another_name_finds_no_process() -> None:
 
 
 def test_the_reason_goes_into_the_control_message_where_the_peer_wants_it_there() -> None:
-    pair = Guarded(RULES, flags=DEFAULT_FLAGS & ~Flag.EXIT_PAYLOAD)
+    pair = Filtered(RULES, flags=DEFAULT_FLAGS & ~Flag.EXIT_PAYLOAD)
     event = pair.answer(ctl.MonitorP(SENDER, Atom("kitchen"), MREF))
     assert event is not None
     assert (event.signal, event.payload) == ctl.meaning(
@@ -187,7 +187,7 @@ def test_the_reason_goes_into_the_control_message_where_the_peer_wants_it_there(
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_system_message_is_no_message(form: str) -> None:
-    pair = Guarded(RULES, flags=FORMS[form])
+    pair = Filtered(RULES, flags=FORMS[form])
     event = pair.answer(to("counter"), (SYSTEM, (SENDER, MREF), Atom("get_state")))
     assert event is not None
     assert event.signal == ctl.signal(down(Atom("counter")))
@@ -196,7 +196,7 @@ def test_a_system_message_is_no_message(form: str) -> None:
     assert pair.answer(ctl.AliasSend(SENDER, reference(OWN)), (SYSTEM, 1, 2)) is None
     assert pair.answer(to("counter"), (SYSTEM, 1)) is None
     assert pair.peer_says(to("counter"), (b"system", 1, 2))
-    open_to_sys = Guarded(replace(RULES, system_messages=True), flags=FORMS[form])
+    open_to_sys = Filtered(replace(RULES, system_messages=True), flags=FORMS[form])
     assert open_to_sys.peer_says(to("counter"), (SYSTEM, 1, 2))
 
 
@@ -219,7 +219,7 @@ REQUESTS: dict[str, Callable[[Any, Any], Any]] = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("way", SPAWNS)
 def test_listed_functions_are_spawned_by_whatever_way(way: str, form: str) -> None:
-    pair = Guarded(RULES, flags=FORMS[form])
+    pair = Filtered(RULES, flags=FORMS[form])
     control, payload = SPAWNS[way](Atom("calc"), Atom("add"))
     assert pair.peer_says(control, payload)
     for module, function in (("os", "cmd"), ("calc2", "add"), ("erlang", "apply")):
@@ -232,7 +232,7 @@ def test_listed_functions_are_spawned_by_whatever_way(way: str, form: str) -> No
 @pytest.mark.parametrize("way", REQUESTS)
 @pytest.mark.parametrize("name", ["rex", "net_kernel"])
 def test_listed_functions_are_asked_for_by_whatever_way(name: str, way: str) -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     assert pair.peer_says(to(name), REQUESTS[way](Atom("os"), Atom("getpid")))
     event = pair.answer(to(name), REQUESTS[way](Atom("os"), Atom("cmd")))
     if way == "C node" and name == "rex":
@@ -264,18 +264,18 @@ def test_listed_functions_are_asked_for_by_whatever_way(name: str, way: str) -> 
     ],
 )
 def test_nothing_else_is_asked_of_rex(payload: Any) -> None:
-    pair = Guarded(replace(RULES, calls=("calc:*",)))
+    pair = Filtered(replace(RULES, calls=("calc:*",)))
     pair.answer(to("rex"), payload)
 
 
 def test_what_rex_may_pass_on_and_answer() -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     assert pair.peer_says(to("rex"), (SENDER, (Atom("sbcast"), Atom("counter"), 1)))
     assert pair.peer_says(to("rex"), (SENDER, Atom("features_request")))
 
 
 def test_who_has_rex_pass_on_to_another_name_is_told_that_there_is_none() -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     event = pair.answer(to("rex"), (SENDER, (Atom("sbcast"), Atom("kitchen"), 1)))
     assert event is not None
     assert event.payload == (Atom("rex"), Atom(OWN), (Atom("nonexisting_name"), Atom("kitchen")))
@@ -283,7 +283,7 @@ def test_who_has_rex_pass_on_to_another_name_is_told_that_there_is_none() -> Non
 
 def test_a_list_written_in_pieces_hides_no_function() -> None:
     """Three elements with a tail of one element are a list of four in Erlang."""
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     harmless, meant = Atom("calc"), Atom("os")
     pieces = b"l\0\0\0\x02" + encode_bare(MREF) + encode_bare(meant)
     pieces += encode_bare([Atom("cmd"), [[105, 100]]])
@@ -294,22 +294,22 @@ def test_a_list_written_in_pieces_hides_no_function() -> None:
 
 
 def test_with_all_functions_allowed_none_is_read() -> None:
-    pair = Guarded(replace(RULES, calls=("*",), system_messages=True))
+    pair = Filtered(replace(RULES, calls=("*",), system_messages=True))
     unreadable = b"\xff\xff"
     for control in (spawn("erpc", "execute_call", 4), to("rex")):
         frame = FramePacket(b"\x83D\0" + encode_bare(control.to_tuple()) + unreadable)
-        assert pair.guard.from_peer(frame).forward == frame
+        assert pair.policy_filter.from_peer(frame).forward == frame
 
 
 def test_a_ping_passes_unless_it_may_not() -> None:
     ping = call((Atom("is_auth"), Atom(PEER)))
     monitor = ctl.MonitorP(SENDER, Atom("net_kernel"), MREF)
-    pair = Guarded(PeerRules(nodes=("*",)))
+    pair = Filtered(PeerRules(nodes=("*",)))
     assert pair.peer_says(monitor)
     assert pair.peer_says(to("net_kernel"), ping)
     for rules in (NOTHING, replace(NOTHING, calls=("calc:*",), monitors=True)):
-        assert Guarded(rules).answer(to("net_kernel"), ping) is not None
-    assert Guarded(NOTHING).answer(monitor) is not None
+        assert Filtered(rules).answer(to("net_kernel"), ping) is not None
+    assert Filtered(NOTHING).answer(monitor) is not None
 
 
 # -- processes without a name -------------------------------------------------------------------
@@ -334,7 +334,7 @@ ANSWERS = {
 @pytest.mark.parametrize("way", REACHED)
 def test_a_pid_is_reached_once_its_process_has_called_out(way: str) -> None:
     rules = replace(RULES, links=True, exits=True, group_leaders=True)
-    pair = Guarded(rules)
+    pair = Filtered(rules)
     event = pair.answer(*REACHED[way])
     assert (event and (event.signal, event.payload)) == ANSWERS.get(way)
     pair.node_says(ctl.RegSend(SERVER, Atom("whoever")), (SERVER, 1))
@@ -343,7 +343,7 @@ def test_a_pid_is_reached_once_its_process_has_called_out(way: str) -> None:
 
 @pytest.mark.parametrize("way", ["exit", "exit, old", "exit, altact", "group leader", "link"])
 def test_what_harms_a_process_needs_more_than_its_pid(way: str) -> None:
-    pair = Guarded(replace(RULES, pids=Pids.ANY))
+    pair = Filtered(replace(RULES, pids=Pids.ANY))
     event = pair.answer(*REACHED[way])
     assert (event and (event.signal, event.payload)) == ANSWERS.get(way)
 
@@ -362,7 +362,7 @@ def test_what_harms_a_process_needs_more_than_its_pid(way: str) -> None:
     ],
 )
 def test_who_only_answers_is_not_reached(said: ctl.Control, payload: Any) -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     pair.node_says(said, payload)
     assert pair.answer(ctl.SendSender(SENDER, SERVER), 1) is None
 
@@ -377,7 +377,7 @@ def test_who_only_answers_is_not_reached(said: ctl.Control, payload: Any) -> Non
     ],
 )
 def test_who_calls_out_or_was_spawned_is_reached(said: ctl.Control, payload: Any) -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     pair.node_says(said, payload)
     assert pair.peer_says(ctl.SendSender(SENDER, SERVER), 1)
     assert pair.answer(ctl.SendSender(SENDER, pid(OWN, 6)), 1) is None
@@ -386,7 +386,7 @@ def test_who_calls_out_or_was_spawned_is_reached(said: ctl.Control, payload: Any
 
 @pytest.mark.parametrize("tag", [ALIAS_TAG, reference(OWN)])
 def test_a_call_is_answered_by_pid_once_with_its_tag(tag: Any) -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     pair.node_says(ctl.RegSend(SERVER, Atom("net_kernel")), (GEN_CALL, (SERVER, tag), 1))
     answer = ctl.SendSender(SENDER, SERVER)
     assert pair.answer(answer, (reference(OWN, 7), 1)) is None
@@ -396,7 +396,7 @@ def test_a_call_is_answered_by_pid_once_with_its_tag(tag: Any) -> None:
 
 
 def test_who_asks_for_features_is_told_them_once() -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     pair.node_says(ctl.RegSend(SERVER, Atom("rex")), (SERVER, Atom("features_request")))
     reply = (Atom("features_reply"), Atom(PEER), [Atom("erpc")])
     assert pair.answer(ctl.SendSender(SENDER, SERVER), (SENDER, 1)) is None
@@ -406,13 +406,13 @@ def test_who_asks_for_features_is_told_them_once() -> None:
 
 def test_of_many_who_call_out_the_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reachability, "MAX_PROCESSES", 10)
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     for number in range(12):
         pair.node_says(ctl.RegSend(pid(OWN, number), Atom("whoever")), pid(OWN, number))
         if number == 9:
             assert pair.peer_says(ctl.SendSender(SENDER, pid(OWN, 0)), 1)
     reached = [
-        bool(pair.guard.from_peer(FramePacket(frame)).forward)
+        bool(pair.policy_filter.from_peer(FramePacket(frame)).forward)
         for number in range(12)
         for frame in frames(pair.peer, ctl.SendSender(SENDER, pid(OWN, number)), 1)
     ]
@@ -474,9 +474,9 @@ ALTACTS = [
 OPEN = replace(RULES, links=True, exits=True, group_leaders=True)
 
 
-def opened(rules: PeerRules = OPEN) -> Guarded:
+def opened(rules: PeerRules = OPEN) -> Filtered:
     """The node has sent the peer a pid, an alias, a monitor and a spawn request."""
-    pair = Guarded(rules)
+    pair = Filtered(rules)
     own = reference(OWN)
     pair.node_says(ctl.RegSend(SERVER, Atom("whoever")), (SERVER, own))
     pair.node_says(ctl.MonitorP(SERVER, SENDER, own))
@@ -500,7 +500,7 @@ EVERY = [*FORM_OF.values(), *ALTACTS]
 
 @pytest.mark.parametrize("control", EVERY, ids=str)
 def test_every_form_is_refused_unless_something_allows_it(control: ctl.Control) -> None:
-    Guarded(NOTHING).answer(*said(control))
+    Filtered(NOTHING).answer(*said(control))
     (event,) = opened().peer_says(*said(control))
     assert isinstance(event, MessageReceived)
     assert getattr(event.signal, "token", NO_TOKEN) is NO_TOKEN
@@ -524,13 +524,13 @@ def test_what_unties_passes_to_the_node_s_own_processes(data: st.DataObject) -> 
     receiver = "to_proc" if isinstance(control, ctl.DemonitorP) else "to_pid"
     values: dict[str, Any] = {receiver: SERVER}
     control = replace(control, **values)
-    assert Guarded(NOTHING).peer_says(control, payload)
+    assert Filtered(NOTHING).peer_says(control, payload)
 
 
 @given(controls, terms)
 def test_without_rules_nothing_new_passes(control: ctl.Control, payload: Any) -> None:
     """With any field values, only signals that end links or monitors pass."""
-    pair = Guarded(NOTHING)
+    pair = Filtered(NOTHING)
     control = as_peer(control)
     if not isinstance(control, UNTIES):
         pair.answer(control, payload if control.HAS_PAYLOAD else NO_PAYLOAD)
@@ -538,7 +538,7 @@ def test_without_rules_nothing_new_passes(control: ctl.Control, payload: Any) ->
 
 @given(controls, terms)
 def test_nobody_speaks_for_another(control: ctl.Control, payload: Any) -> None:
-    pair = Guarded(ALL)
+    pair = Filtered(ALL)
     sender = getattr(control, "from_pid", None) or getattr(control, "from_proc", None)
     said = (control, payload) if control.HAS_PAYLOAD else (control,)
     if isinstance(sender, Pid):
@@ -553,7 +553,7 @@ def as_peer(control: ctl.Control) -> ctl.Control:
 
 
 def test_an_unknown_kind_is_dropped() -> None:
-    pair = Guarded(ALL)
+    pair = Filtered(ALL)
     frame = b"\x83D\0" + encode_bare((99, SENDER))
     assert pair.bring(frame) == []
     assert pair.notes == ["refused: a control message of an unknown kind (99)"]
@@ -567,18 +567,18 @@ DEEP = [1, (b"x" * 300, {Atom("f"): [2.5, 1 << 80, ImproperList([1], FUN)]})]
 
 @pytest.mark.parametrize("way", SPAWNS)
 def test_no_fun_goes_along_with_a_call(way: str) -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     control, payload = SPAWNS[way](CALC, Atom("add"))
     assert pair.peer_says(control, payload)
     arguments = [*payload[:-1], DEEP]
     event = pair.answer(control, arguments)
     assert event is not None
     assert event.signal == SpawnReply(MREF, SENDER, 0, Atom("notsup"))
-    assert Guarded(replace(RULES, funs=True)).peer_says(control, arguments)
+    assert Filtered(replace(RULES, funs=True)).peer_says(control, arguments)
 
 
 def test_no_fun_goes_to_a_name() -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     event = pair.answer(to("counter"), call(DEEP))
     assert event is not None
     assert (event.signal, event.payload) == ctl.meaning(down(NAME), NOPROC)
@@ -586,7 +586,7 @@ def test_no_fun_goes_to_a_name() -> None:
 
 
 def test_a_fun_in_a_later_fragment_ends_the_connection() -> None:
-    pair = Guarded(RULES, fragment_size=50)
+    pair = Filtered(RULES, fragment_size=50)
     pair.peer_says(to("counter"), [bytes(500), 1])
     with pytest.raises(ProtocolError, match="a fun in a later fragment"):
         pair.peer_says(to("counter"), [bytes(500), FUN])
@@ -597,7 +597,7 @@ def new_atoms(count: int, start: int = 0) -> list[Atom]:
 
 
 def test_new_atoms_are_bounded_by_message_and_connection() -> None:
-    pair = Guarded(replace(RULES, new_atoms=1500))
+    pair = Filtered(replace(RULES, new_atoms=1500))
     assert pair.answer(to("counter"), new_atoms(1200)) is None
     assert pair.peer_says(to("counter"), new_atoms(900))
     assert pair.peer_says(to("counter"), new_atoms(900))
@@ -607,8 +607,8 @@ def test_new_atoms_are_bounded_by_message_and_connection() -> None:
 
 def test_all_connections_share_what_the_node_has_room_for() -> None:
     budget = AtomBudget(limit=100)
-    first, second = Guarded(RULES), Guarded(RULES)
-    first.guard._atoms = second.guard._atoms = budget
+    first, second = Filtered(RULES), Filtered(RULES)
+    first.policy_filter._atoms = second.policy_filter._atoms = budget
     assert first.peer_says(to("counter"), new_atoms(80))
     assert second.peer_says(to("counter"), new_atoms(80))
     assert second.answer(to("counter"), new_atoms(80, 80)) is None
@@ -658,12 +658,12 @@ def test_a_name_that_a_peer_gives_itself_is_an_atom_too() -> None:
     budget = AtomBudget(limit=1)
     for name in ("one@x", "one@x"):
         hello = hs.build_name(hs.Name(int(DEFAULT_FLAGS), 5, name))
-        guard = PolicyFilter(Policy((ALL,)), OWN, dialed_peer=None, atoms=budget)
-        guard.from_peer(HandshakePacket(hello))
+        policy_filter = PolicyFilter(Policy((ALL,)), OWN, dialed_peer=None, atoms=budget)
+        policy_filter.from_peer(HandshakePacket(hello))
     hello = hs.build_name(hs.Name(int(DEFAULT_FLAGS), 5, "two@x"))
-    guard = PolicyFilter(Policy((ALL,)), OWN, dialed_peer=None, atoms=budget)
+    policy_filter = PolicyFilter(Policy((ALL,)), OWN, dialed_peer=None, atoms=budget)
     with pytest.raises(HandshakeRefused, match="new atoms"):
-        guard.from_peer(HandshakePacket(hello))
+        policy_filter.from_peer(HandshakePacket(hello))
 
 
 # -- messages with a meaning in OTP --------------------------------------------------------
@@ -680,7 +680,7 @@ def test_what_the_runtime_sends_is_no_peer_s_to_send(control: ctl.Control, tag: 
 
 
 def test_old_tags_and_large_tuples_hide_no_exit() -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     head = b"\x83D\0" + encode_bare(to("counter").to_tuple())
     rest = encode_bare(SERVER) + encode_bare(NOPROC)
     for atom in (b"w\x04", b"v\0\x04", b"s\x04", b"d\0\x04"):
@@ -697,7 +697,7 @@ def test_a_call_to_a_caller_is_no_answer() -> None:
     assert event.payload == NOPROC
     assert opened().answer(to_server, (Atom("$gen_cast"), 1)) is None
     assert opened(replace(OPEN, pids=Pids.PARTNERS)).peer_says(to_server, request)
-    child = Guarded(OPEN)
+    child = Filtered(OPEN)
     child.node_says(ctl.SpawnReply(MREF, SENDER, 0, SERVER))
     assert child.peer_says(to_server, request)
 
@@ -719,14 +719,14 @@ def test_a_call_to_a_caller_is_no_answer() -> None:
 )
 @pytest.mark.parametrize("name", ["rex", "net_kernel"])
 def test_requests_to_otp_pass_in_their_exact_shape(name: str, payload: Any) -> None:
-    Guarded(RULES).answer(to(name), payload)
+    Filtered(RULES).answer(to(name), payload)
 
 
 # -- aliases, monitors, spawn requests ----------------------------------------------------------
 
 
 def test_only_aliases_pass_that_the_node_has_sent() -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     seen, other = reference(OWN, 1), reference(OWN, 2)
     assert pair.answer(ctl.AliasSend(SENDER, seen), 1) is None
     pair.node_says(ctl.RegSend(SERVER, Atom("whoever")), {Atom("reply_to"): seen})
@@ -736,7 +736,7 @@ def test_only_aliases_pass_that_the_node_has_sent() -> None:
 
 
 def test_a_reply_alias_serves_once() -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     pair.node_says(ctl.RegSend(SERVER, Atom("whoever")), (GEN_CALL, (SERVER, ALIAS_TAG), 1))
     assert pair.peer_says(ctl.AliasSend(SENDER, reference(OWN)), (ALIAS_TAG, 1))
     assert pair.answer(ctl.AliasSend(SENDER, reference(OWN)), (ALIAS_TAG, 1)) is None
@@ -744,16 +744,16 @@ def test_a_reply_alias_serves_once() -> None:
 
 @pytest.mark.parametrize("size", range(20, 90))
 def test_an_alias_is_seen_wherever_fragments_part_it(size: int) -> None:
-    pair = Guarded(RULES, fragment_size=size)
+    pair = Filtered(RULES, fragment_size=size)
     pair.node.channel._limits = replace(pair.node.channel._limits, fragment_size=size)
     message = [bytes(100), reference(OWN), bytes(100)]
     pair.node_says(ctl.RegSend(SERVER, Atom("whoever")), message)
     assert pair.peer_says(ctl.AliasSend(SENDER, reference(OWN)), 1)
-    assert pair.guard._tails == {}
+    assert pair.policy_filter._tails == {}
 
 
 def test_a_down_passes_once_for_each_monitor() -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     gone = ctl.PayloadMonitorPExit(SENDER, SERVER, reference(OWN))
     assert pair.answer(gone, NOPROC) is None
     pair.node_says(ctl.MonitorP(SERVER, SENDER, reference(OWN)))
@@ -765,7 +765,7 @@ def test_a_down_passes_once_for_each_monitor() -> None:
 
 
 def test_a_spawn_reply_passes_once_and_names_a_process_of_the_peer() -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     request = ctl.SpawnRequest(reference(OWN), SERVER, SERVER, MFA, [Atom("monitor")])
     pair.node_says(request, [1])
     assert pair.answer(ctl.SpawnReply(reference(OWN), SERVER, 0, pid(OWN, 9))) is None
@@ -780,22 +780,22 @@ def test_a_spawn_reply_passes_once_and_names_a_process_of_the_peer() -> None:
     [[(Atom("min_heap_size"), 1 << 40)], [Atom("link"), (Atom("priority"), Atom("max"))], [1]],
 )
 def test_a_spawn_request_has_no_options_that_harm(options: list[Any]) -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     assert pair.peer_says(ctl.SpawnRequest(MREF, SENDER, SENDER, MFA, [Atom("link")]), [1])
     assert pair.answer(ctl.SpawnRequest(MREF, SENDER, SENDER, MFA, options), [1]) is not None
 
 
 def test_a_spawned_process_gets_no_group_leader_behind_the_gateway() -> None:
     request = ctl.SpawnRequest(MREF, SENDER, SERVER, MFA, [])
-    assert Guarded(RULES).answer(request, [1]) is not None
+    assert Filtered(RULES).answer(request, [1]) is not None
     assert opened(RULES).answer(request, [1]) is not None
-    child = Guarded(RULES)
+    child = Filtered(RULES)
     child.node_says(ctl.SpawnReply(MREF, SENDER, 0, SERVER))
     assert child.peer_says(request, [1])
 
 
 def test_execute_call_of_another_arity_is_not_erpc_s() -> None:
-    pair = Guarded(replace(RULES, calls=("calc:*", "erpc_:*")))
+    pair = Filtered(replace(RULES, calls=("calc:*", "erpc_:*")))
     for arity, arguments in ((3, [CALC, CALC, []]), (5, [MREF, CALC, CALC, [], 1])):
         assert pair.answer(spawn("erpc", "execute_call", arity), arguments) is not None
 
@@ -804,29 +804,29 @@ def test_execute_call_of_another_arity_is_not_erpc_s() -> None:
 
 
 def test_messages_in_fragments_pass_or_are_dropped_whole() -> None:
-    pair = Guarded(RULES, fragment_size=50)
+    pair = Filtered(RULES, fragment_size=50)
     payload = bytes(500)
     parts = [frames(pair.peer, to(name), payload) for name in ("counter", "kitchen")]
     assert len(parts[0]) == len(parts[1]) > 5
     forwarded = [
-        pair.guard.from_peer(FramePacket(frame)).forward is not None
+        pair.policy_filter.from_peer(FramePacket(frame)).forward is not None
         for pieces in zip(*parts, strict=True)
         for frame in pieces
     ]
     assert forwarded == [True, False] * len(parts[0])
-    assert pair.guard._sequences == {}
+    assert pair.policy_filter._sequences == {}
 
 
 def test_a_first_fragment_that_hides_what_it_is_is_refused_with_all_of_its_message() -> None:
-    pair = Guarded(RULES, fragment_size=50)
+    pair = Filtered(RULES, fragment_size=50)
     control = encode_bare(to("rex").to_tuple())
     for sequence, begun in enumerate((b"", b"h", b"h\x03w"), 1):
         number = sequence.to_bytes(8, "big")
         first = b"\x83E" + number + (2).to_bytes(8, "big") + b"\0" + control + begun
         second = b"\x83F" + number + (1).to_bytes(8, "big") + b"x"
         for frame in (first, second):
-            assert pair.guard.from_peer(FramePacket(frame)).forward is None
-    assert not pair.guard._sequences
+            assert pair.policy_filter.from_peer(FramePacket(frame)).forward is None
+    assert not pair.policy_filter._sequences
     assert pair.peer_says(to("counter"), 1)
 
 
@@ -841,9 +841,9 @@ def test_a_first_fragment_that_hides_what_it_is_is_refused_with_all_of_its_messa
     ids=["nothing", "compressed", "larger than what is looked into", "an unknown tag"],
 )
 def test_a_payload_that_cannot_be_looked_into_costs_its_message_alone(payload: bytes) -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     frame = b"\x83D\0" + encode_bare(to("counter").to_tuple()) + payload
-    passage = pair.guard.from_peer(FramePacket(frame))
+    passage = pair.policy_filter.from_peer(FramePacket(frame))
     assert passage.forward is None
     assert passage.note is not None
     assert passage.note.startswith("refused: ")
@@ -851,7 +851,7 @@ def test_a_payload_that_cannot_be_looked_into_costs_its_message_alone(payload: b
 
 
 def test_native_records_pass() -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     record = NativeRecord(Atom("m"), Atom("r"), (Atom("f"),), ([1],))
     (event,) = pair.peer_says(to("counter"), (Atom("ok"), record))
     assert isinstance(event, MessageReceived)
@@ -861,14 +861,14 @@ def test_native_records_pass() -> None:
 @pytest.mark.parametrize("filling", range(60))
 def test_a_message_passes_wherever_its_fragments_part(filling: int) -> None:
     message = (bytes(filling), Atom("an_atom"), SENDER, MREF, [1.5, 1 << 70], b"end")
-    pair = Guarded(RULES, fragment_size=60)
+    pair = Filtered(RULES, fragment_size=60)
     *_, event = pair.peer_says(to("counter"), message)
     assert isinstance(event, MessageReceived)
     assert event.payload == message
 
 
 def test_fragments_out_of_turn_or_of_too_many_messages_end_the_connection() -> None:
-    pair = Guarded(RULES, fragment_size=50)
+    pair = Filtered(RULES, fragment_size=50)
     first, second, third, *_ = frames(pair.peer, to("kitchen"), bytes(500))
     with pytest.raises(ProtocolError, match="expected"):
         pair.bring(second)
@@ -877,7 +877,7 @@ def test_fragments_out_of_turn_or_of_too_many_messages_end_the_connection() -> N
         pair.bring(third)
     with pytest.raises(ProtocolError, match="not finished"):
         pair.bring(first)
-    while len(pair.guard._sequences) < 4096:
+    while len(pair.policy_filter._sequences) < 4096:
         pair.bring(frames(pair.peer, to("kitchen"), bytes(500))[0])
     with pytest.raises(ProtocolError, match="more than 4096"):
         pair.bring(frames(pair.peer, to("kitchen"), bytes(500))[0])
@@ -896,11 +896,11 @@ def test_fragments_out_of_turn_or_of_too_many_messages_end_the_connection() -> N
     ],
 )
 def test_what_is_no_frame_ends_the_connection_unless_it_is_only_watched(frame: bytes) -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     with pytest.raises(ProtocolError):
         pair.bring(frame)
-    watched = Guarded(Policy((RULES,), Mode.LOG))
-    passage = watched.guard.from_peer(FramePacket(frame))
+    watched = Filtered(Policy((RULES,), Mode.LOG))
+    passage = watched.policy_filter.from_peer(FramePacket(frame))
     assert passage.forward == FramePacket(frame)
     assert passage.answer is None
     assert passage.note is not None
@@ -910,14 +910,14 @@ def test_what_is_no_frame_ends_the_connection_unless_it_is_only_watched(frame: b
 def test_hostile_packets_raise_nothing_but_our_own_errors(
     packets: list[bytes], handshake: bool, form: str
 ) -> None:
-    guard = (
+    policy_filter = (
         PolicyFilter(Policy((RULES,)), OWN, dialed_peer=None)
         if handshake
-        else Guarded(RULES, flags=FORMS[form]).guard
+        else Filtered(RULES, flags=FORMS[form]).policy_filter
     )
     for data in packets:
         try:
-            guard.from_peer(HandshakePacket(data) if handshake else FramePacket(data))
+            policy_filter.from_peer(HandshakePacket(data) if handshake else FramePacket(data))
         except DistError:
             return
 
@@ -927,19 +927,19 @@ def test_hostile_packets_raise_nothing_but_our_own_errors(
 
 @given(controls, terms)
 def test_a_policy_that_logs_lets_everything_pass(control: ctl.Control, payload: Any) -> None:
-    pair = Guarded(Policy((NOTHING,), Mode.LOG))
+    pair = Filtered(Policy((NOTHING,), Mode.LOG))
     said = (control, payload) if control.HAS_PAYLOAD else (control,)
     for frame in frames(pair.peer, *said):
-        passage = pair.guard.from_peer(FramePacket(frame))
+        passage = pair.policy_filter.from_peer(FramePacket(frame))
         assert passage.forward == FramePacket(frame)
         assert passage.answer is None
 
 
 def test_a_policy_that_logs_says_what_it_would_refuse() -> None:
-    pair = Guarded(Policy((RULES,), Mode.LOG))
+    pair = Filtered(Policy((RULES,), Mode.LOG))
     assert pair.peer_says(to("kitchen"), 1)
     assert pair.notes == ["would be refused: a message to kitchen"]
-    stranger = Guarded(Policy((), Mode.LOG))
+    stranger = Filtered(Policy((), Mode.LOG))
     assert stranger.peer_says(to("kitchen"), 1)
     assert stranger.notes == [
         "would be refused: anything from peer@x, which matches no entry of the policy"
@@ -951,12 +951,12 @@ def test_a_policy_that_logs_says_what_it_would_refuse() -> None:
 
 def test_calls_that_pass_and_what_is_refused_are_named_for_the_audit_log() -> None:
     policy = PeerRules(nodes=("*",), calls=("calc:*",), names=("counter",))
-    pair = Guarded(policy, is_audited=True)
+    pair = Filtered(policy, is_audited=True)
 
     def passage(control: Any, payload: Any) -> tuple[str | None, str | None]:
         (frame,) = frames(pair.peer, control, payload)
-        judged = pair.guard.from_peer(FramePacket(frame))
-        return judged.called, judged.refused
+        passage = pair.policy_filter.from_peer(FramePacket(frame))
+        return passage.called, passage.refused
 
     args = [MREF, Atom("calc"), Atom("add"), [1, 2]]
     assert passage(spawn("erpc", "execute_call", 4), args) == ("calc:add", None)
@@ -986,7 +986,7 @@ def test_calls_that_pass_and_what_is_refused_are_named_for_the_audit_log() -> No
 )
 @pytest.mark.parametrize("name", ["counter", "net_kernel", "rex"])
 def test_no_server_is_made_to_answer_anybody_but_the_peer(name: str, caller: Any) -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     request = {
         "counter": Atom("get"),
         "net_kernel": (Atom("is_auth"), Atom(PEER)),
@@ -998,7 +998,7 @@ def test_no_server_is_made_to_answer_anybody_but_the_peer(name: str, caller: Any
 
 @pytest.mark.parametrize("kind", ["sbcast", "send"])
 def test_nor_by_way_of_rex(kind: str) -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
 
     def passed_on(caller: Any) -> Any:
         inner = (GEN_CALL, caller, Atom("get"))
@@ -1010,12 +1010,12 @@ def test_nor_by_way_of_rex(kind: str) -> None:
 
 
 def test_a_peer_that_may_reach_every_pid_may_have_others_answered() -> None:
-    pair = Guarded(replace(RULES, pids=Pids.ANY))
+    pair = Filtered(replace(RULES, pids=Pids.ANY))
     assert pair.peer_says(to("counter"), (GEN_CALL, (pid("third@x"), MREF), Atom("get")))
 
 
 def test_net_kernel_spawns_with_no_options() -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
 
     def spawned_with(options: Any) -> Any:
         request = (Atom("spawn_opt"), CALC, Atom("add"), [1, 2], options, Atom("nolink"), SENDER)
@@ -1027,11 +1027,11 @@ def test_net_kernel_spawns_with_no_options() -> None:
 
 
 def test_a_spawn_by_way_of_net_kernel_is_named_for_the_audit_log() -> None:
-    pair = Guarded(RULES, is_audited=True)
+    pair = Filtered(RULES, is_audited=True)
     request = (Atom("spawn"), CALC, Atom("add"), [1, 2], SENDER)
     message = (GEN_CALL, (SENDER, MREF), request)
     (frame,) = frames(pair.peer, to("net_kernel"), message)
-    assert pair.guard.from_peer(FramePacket(frame)).called == "calc:add"
+    assert pair.policy_filter.from_peer(FramePacket(frame)).called == "calc:add"
 
 
 # -- references that a peer brings ---------------------------------------------------------------
@@ -1052,7 +1052,7 @@ def in_old_form(name_tag: bytes) -> bytes:
 )
 @pytest.mark.parametrize("size", [64 * 1024, 40])
 def test_a_reference_is_not_learned_from_an_answer_that_repeats_it(form: bytes, size: int) -> None:
-    pair = Guarded(RULES, fragment_size=size)
+    pair = Filtered(RULES, fragment_size=size)
     for frame in frames(pair.peer, to("counter"), (Atom("put"), GUESSED)):
         pair.bring(frame.replace(encode_bare(GUESSED), form))
     repeated = ctl.SendSender(SERVER, SENDER)
@@ -1064,7 +1064,7 @@ def test_a_reference_is_not_learned_from_an_answer_that_repeats_it(form: bytes, 
 
 
 def test_an_alias_that_the_peer_was_sent_may_come_back_and_serve_on() -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     pair.node_says(ctl.SendSender(SERVER, SENDER), (Atom("at"), GUESSED))
     for _ in range(2):
         assert pair.peer_says(to("counter"), (Atom("got"), GUESSED))
@@ -1073,7 +1073,7 @@ def test_an_alias_that_the_peer_was_sent_may_come_back_and_serve_on() -> None:
 
 def test_a_peer_brings_so_many_references(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reachability, "MAX_PROCESSES", 5)
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     assert pair.peer_says(to("counter"), [reference(OWN, number) for number in range(5)])
     assert pair.peer_says(to("counter"), [reference(OWN, 1), reference(PEER, 7)])
     assert not pair.peer_says(to("counter"), reference(OWN, 6))
@@ -1126,7 +1126,7 @@ def test_output_of_a_call_does_not_go_to_a_process_of_the_node(
 ) -> None:
     """A call that prints would send `io_request` to the process, in the node's own name."""
     name, message = led_call(kind, SERVER, args)
-    assert not passes(Guarded(RULES), to(name), message, form)
+    assert not passes(Filtered(RULES), to(name), message, form)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in LED if kind != "spawn_opt"])
@@ -1135,47 +1135,47 @@ def test_nor_where_the_group_leader_comes_in_a_later_fragment(kind: str, filling
     arguments = (bytes(filling), SENDER)
     for leader, allowed in ((SENDER, True), (Atom("user"), True), (SERVER, False)):
         name, message = led_call(kind, leader, arguments)
-        assert passes(Guarded(RULES, fragment_size=128), to(name), message) is allowed
+        assert passes(Filtered(RULES, fragment_size=128), to(name), message) is allowed
 
 
 @pytest.mark.parametrize("kind", LED)
 @pytest.mark.parametrize("leader", [SENDER, pid("third@x"), Atom("user")], ids=repr)
 def test_output_of_a_call_goes_to_the_caller_or_the_user(kind: str, leader: Any) -> None:
     name, message = led_call(kind, leader)
-    assert passes(Guarded(RULES), to(name), message)
+    assert passes(Filtered(RULES), to(name), message)
 
 
 @pytest.mark.parametrize("kind", LED)
 def test_output_of_a_call_goes_to_a_process_that_the_peer_spawned(kind: str) -> None:
     name, message = led_call(kind, SERVER)
-    child = Guarded(RULES)
+    child = Filtered(RULES)
     child.node_says(ctl.SpawnReply(MREF, SENDER, 0, SERVER))
     assert passes(child, to(name), message)
     assert not passes(opened(RULES), to(name), message)
-    assert passes(Guarded(replace(RULES, pids=Pids.ANY)), to(name), message)
+    assert passes(Filtered(replace(RULES, pids=Pids.ANY)), to(name), message)
 
 
 @pytest.mark.parametrize("form", FORMS_OF_SERVER, ids=repr)
 @pytest.mark.parametrize("size", [64 * 1024, 40])
 def test_a_request_contains_no_pid_of_the_node_that_was_guessed(form: bytes, size: int) -> None:
     """A scope of pg answers `{discover, Pid}` with a cast to that process."""
-    pair = Guarded(RULES, fragment_size=size)
+    pair = Filtered(RULES, fragment_size=size)
     message = (Atom("discover"), SERVER)
     assert not passes(pair, to("counter"), message, form)
-    assert passes(Guarded(RULES), to("counter"), (Atom("discover"), SENDER))
-    known = Guarded(RULES, fragment_size=size)
+    assert passes(Filtered(RULES), to("counter"), (Atom("discover"), SENDER))
+    known = Filtered(RULES, fragment_size=size)
     known.node_says(ctl.SendSender(pid(OWN, 1), SENDER), [Atom("started"), bytes(50), SERVER])
     assert passes(known, to("counter"), message, form)
-    assert passes(Guarded(replace(RULES, pids=Pids.ANY)), to("counter"), message, form)
+    assert passes(Filtered(replace(RULES, pids=Pids.ANY)), to("counter"), message, form)
 
 
 def test_global_tells_of_the_pids_of_all_nodes() -> None:
-    pair = Guarded(replace(RULES, names=("global_name_server",)))
+    pair = Filtered(replace(RULES, names=("global_name_server",)))
     assert passes(pair, to("global_name_server"), (Atom("register"), Atom("name"), SERVER))
 
 
 def test_a_pid_is_not_learned_from_an_answer_that_repeats_it() -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     assert pair.peer_says(ctl.UnlinkId(1, SENDER, SERVER))
     pair.node_says(ctl.UnlinkIdAck(1, SERVER, SENDER))
     assert not passes(pair, to("counter"), (Atom("discover"), SERVER))
@@ -1194,14 +1194,14 @@ def test_a_pid_is_not_learned_from_an_answer_that_repeats_it() -> None:
 def test_a_pid_that_a_process_of_the_peer_sees_comes_back(
     control: ctl.Control, payload: Any
 ) -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     pair.node_says(control, payload)
     assert passes(pair, to("counter"), (Atom("seen"), SERVER))
 
 
 def test_a_guessed_pid_in_the_arguments_of_a_call_is_refused() -> None:
     request = spawn("calc", "add", 1)
-    assert Guarded(RULES).answer(request, [SERVER]) is not None
+    assert Filtered(RULES).answer(request, [SERVER]) is not None
     assert opened(RULES).peer_says(request, [SERVER])
 
 
@@ -1232,7 +1232,7 @@ EVENT_REQUESTS: list[Any] = [
 def test_no_event_manager_is_made_to_answer_anybody_but_the_peer(
     request_: Any, first: Any, caller: Any
 ) -> None:
-    pair = Guarded(RULES)
+    pair = Filtered(RULES)
     assert passes(pair, to("counter"), (first, (SENDER, MREF), request_))
     is_answered = isinstance(caller, tuple)
     assert passes(pair, to("counter"), (first, caller, request_)) is not is_answered
@@ -1250,10 +1250,10 @@ def test_a_process_that_accepts_answers_accepts_no_request_to_an_event_manager()
 def test_an_alias_hides_in_no_part_of_a_callers_tag(alias: Any) -> None:
     """`gen:reply` sends to the alias in `[[alias | Alias] | Any]`."""
     tag = ImproperList([ImproperList([Atom("alias")], alias)], MREF)
-    assert not passes(Guarded(RULES), to("counter"), (GEN_CALL, (SENDER, tag), Atom("get")))
+    assert not passes(Filtered(RULES), to("counter"), (GEN_CALL, (SENDER, tag), Atom("get")))
 
 
-def passes(pair: Guarded, control: ctl.Control, payload: Any, form: bytes = b"") -> bool:
+def passes(pair: Filtered, control: ctl.Control, payload: Any, form: bytes = b"") -> bool:
     """Whether the node receives the message, with SERVER encoded as `form`."""
     whole = list(frames(pair.peer, control, payload))
     if form and len(whole) == 1:
@@ -1273,9 +1273,9 @@ def wrapped(module: str, function: str, ahead: list[Any], behind: list[Any]) -> 
 
 
 @pytest.mark.parametrize(("module", "function"), [("calc", "add"), ("os", "cmd")])
-def test_a_call_with_a_deadline_is_judged_by_its_function(module: str, function: str) -> None:
+def test_a_call_with_a_deadline_is_checked_by_its_function(module: str, function: str) -> None:
     args = wrapped(module, function, [MREF], [5000])
-    assert passes(Guarded(RULES), spawn("quicdist_call", "execute", 5), args) is (module == "calc")
+    assert passes(Filtered(RULES), spawn("quicdist_call", "execute", 5), args) is (module == "calc")
 
 
 @pytest.mark.parametrize(
@@ -1289,11 +1289,11 @@ def test_a_call_with_a_deadline_is_judged_by_its_function(module: str, function:
         (Atom("init"), MREF, "calc", False),
     ],
 )
-def test_a_stream_is_judged_by_its_function_and_goes_to_the_caller(
+def test_a_stream_is_checked_by_its_function_and_goes_to_the_caller(
     consumer: Any, alias: Any, module: str, allowed: bool
 ) -> None:
     args = wrapped(module, "cmd", [consumer, alias, (10, 1000)], [])
-    assert passes(Guarded(RULES), spawn("quicdist_stream", "start", 6), args) is allowed
+    assert passes(Filtered(RULES), spawn("quicdist_stream", "start", 6), args) is allowed
 
 
 # -- what is remembered of all connections --------------------------------------------------------

@@ -367,7 +367,7 @@ REFUSED = b"\x83D\0" + encode_bare(
 
 
 @asynccontextmanager
-async def guarded_relay(
+async def filtered_relay(
     near: Remembering, far: Remembering, rates: PeerRates | None = None
 ) -> AsyncIterator[Relay]:
     """The far side is the connected node `peer@x`, which has no permissions."""
@@ -378,7 +378,7 @@ async def guarded_relay(
         peer_address="there:6666",
         handshake_timeout=PATIENCE,
         keepalive=PATIENCE,
-        guard=PolicyFilter(policy, "node@x", dialed_peer=None),
+        policy_filter=PolicyFilter(policy, "node@x", dialed_peer=None),
         rates=rates or PeerRates(),
     )
     made.near.attach(near)
@@ -405,7 +405,7 @@ async def test_a_refusal_goes_back_and_the_node_hears_that_the_peer_lives(
 ) -> None:
     caplog.set_level("INFO", "quicdist.gateway")
     near, far = Remembering(), Remembering()
-    async with guarded_relay(near, far):
+    async with filtered_relay(near, far):
         far.bring(FramePacket(REFUSED), FramePacket(REFUSED))
         assert near.told == [FramePacket(b"")]
         assert len(far.told) == 2
@@ -416,7 +416,7 @@ async def test_a_refusal_goes_back_and_the_node_hears_that_the_peer_lives(
 
 async def test_who_does_not_read_refusals_is_heard_no_further() -> None:
     near, far = Remembering(), Remembering()
-    async with guarded_relay(near, far) as both:
+    async with filtered_relay(near, far) as both:
         far.is_writable = False
         far.bring(FramePacket(b""))
         assert far.consumed_bytes == 0
@@ -431,7 +431,7 @@ async def test_who_does_not_read_refusals_is_heard_no_further() -> None:
 
 async def test_without_refusals_the_two_ways_do_not_wait_for_each_other() -> None:
     near, far = Remembering(), Remembering()
-    async with guarded_relay(near, far):
+    async with filtered_relay(near, far):
         far.is_writable = False
         passing = b"\x83D\0" + encode_bare(
             UnlinkId(1, Pid(Atom("peer@x"), 1, 0, 1), Pid(Atom("node@x"), 1, 0, 1)).to_tuple()
@@ -443,7 +443,7 @@ async def test_without_refusals_the_two_ways_do_not_wait_for_each_other() -> Non
 
 async def test_kinds_of_refusals_in_the_log_are_few(caplog: pytest.LogCaptureFixture) -> None:
     near, far = Remembering(), Remembering()
-    async with guarded_relay(near, far) as both:
+    async with filtered_relay(near, far) as both:
         for number in range(100):
             both.note(f"refused: a message to name_{number}\n")
     assert "refused: a message to name_19?" in caplog.text
@@ -462,7 +462,7 @@ async def test_a_peer_that_exceeds_its_rate_waits_and_nothing_is_lost(
 ) -> None:
     near, far = Remembering(), Remembering()
     sent = [unlink(number) for number in range(1, 9)]
-    async with guarded_relay(near, far, PeerRates(messages=5)):
+    async with filtered_relay(near, far, PeerRates(messages=5)):
         far.bring(*sent[:6])
         far.bring(*sent[6:])
         assert near.told == sent[:5]
@@ -475,7 +475,7 @@ async def test_a_peer_that_exceeds_its_rate_waits_and_nothing_is_lost(
 async def test_what_waits_for_its_rate_arrives_before_the_close() -> None:
     near, far = Remembering(), Remembering()
     sent = [unlink(number) for number in range(1, 9)]
-    async with guarded_relay(near, far, PeerRates(messages=0.001)) as both:
+    async with filtered_relay(near, far, PeerRates(messages=0.001)) as both:
         far.bring(*sent)
         assert near.told == sent[:1]
         far.lose(CloseReason(CloseKind.PEER, "over"))
@@ -498,7 +498,7 @@ async def test_a_violation_ends_the_connection_with_its_cause_and_one_bounded_li
 ) -> None:
     caplog.set_level("INFO", "quicdist.gateway")
     near, far = Remembering(), Remembering()
-    async with guarded_relay(near, far) as both:
+    async with filtered_relay(near, far) as both:
         forged = Pid(Atom("forged\nINFO line" + 200 * "x"), 1, 0, 1)
         control = MonitorP(forged, Atom("kitchen"), Reference(Atom("peer@x"), (1, 2, 3), 1))
         far.bring(FramePacket(b"\x83D\0" + encode_bare(control.to_tuple())))
@@ -522,7 +522,7 @@ async def test_whom_the_policy_does_not_know_is_told_and_closed() -> None:
         peer_address="there:6666",
         handshake_timeout=PATIENCE,
         keepalive=PATIENCE,
-        guard=PolicyFilter(policy, "node@x", dialed_peer=None),
+        policy_filter=PolicyFilter(policy, "node@x", dialed_peer=None),
     )
     made.near.attach(near)
     made.far.attach(far)

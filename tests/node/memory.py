@@ -246,5 +246,5 @@ class MemoryCarrier:
     def relay(self) -> RelayStatus | None:
         return None
 
-    def refusals(self) -> Mapping[RejectReason, int]:
+    def rejected(self) -> Mapping[RejectReason, int]:
         return {}

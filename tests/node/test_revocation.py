@@ -120,9 +120,9 @@ def test_only_the_authority_itself_revokes(tmp_path: Path) -> None:
         verifier = Trust.authority(tmp_path / "ca.pem", crl_file=crl).verifier()
         if is_revoked:
             with pytest.raises(PeerRefused, match="revoked"):
-                verifier.dialed(name, [own.certificate])
+                verifier.verify_dialed(name, [own.certificate])
         else:
-            verifier.dialed(name, [own.certificate])
+            verifier.verify_dialed(name, [own.certificate])
     crl.write_text("nonsense")
     with pytest.raises(CertificateError, match="no PEM revocation list"):
         Trust.authority(tmp_path / "ca.pem", crl_file=crl)

@@ -114,9 +114,9 @@ def test_authorities_that_have_changed_are_said(
     file.write_bytes(pem([former.certificate]))
     verifier = Trust.authority(file).verifier()
     name = free_name()
-    verifier.dialed(name, [issue(former, [name], [], 1).certificate])
+    verifier.verify_dialed(name, [issue(former, [name], [], 1).certificate])
     file.write_bytes(pem([former.certificate, new.certificate]))
-    verifier.dialed(name, [issue(new, [name], [], 1).certificate])
+    verifier.verify_dialed(name, [issue(new, [name], [], 1).certificate])
     assert caplog.messages == [f"{file} has changed; trusted from now on: CN=former, CN=new"]
 
 

@@ -138,7 +138,7 @@ class Tiers:
         try:
             yield
         finally:
-            self._judge()
+            self._assert_allowed()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(self, nextitem: pytest.Item | None) -> Generator[None, None, None]:
@@ -147,9 +147,9 @@ class Tiers:
             # The fixtures of the session end after the last test, whichever that is.
             _watch = None
         yield
-        self._judge()
+        self._assert_allowed()
 
-    def _judge(self) -> None:
+    def _assert_allowed(self) -> None:
         if _watch is not None and _watch.broken:
             broken, _watch.broken = _watch.broken, []
             pytest.fail(f"needs the mark io: {broken[0]}", pytrace=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
-from quicdist.carriers.address_group import place_of
+from quicdist.carriers.address_group import host_prefix
 from quicdist.carriers.half_open import HalfOpen
 from quicdist.carriers.quic.engine import SocketAddress
 from quicdist.carriers.reject_reason import RejectReason
@@ -30,15 +30,15 @@ class Admission:
             limits.max_half_open, limits.max_half_open_per_address
         )
         self._unused: set[object] = set()
-        self._place_of: dict[object, str] = {}
-        self._by_place: Counter[str] = Counter()
+        self._prefix_of: dict[object, str] = {}
+        self._by_prefix: Counter[str] = Counter()
         self._unproved = TokenBucket(limits.unproved_per_second)
         # Separate buckets: datagrams with a forged source must not use up the address's own rate.
         self._unproved_of = TokenBuckets(limits.handshakes_per_second_per_address)
         self._proved_of = TokenBuckets(limits.handshakes_per_second_per_address)
         self._next_report = 0.0
 
-    def judge(
+    def check(
         self, address: SocketAddress, connections: int, *, has_proved: bool, now: float
     ) -> RejectReason | None:
         """Decides about the first datagram of a connection from `address`.
@@ -51,35 +51,35 @@ class Admission:
         limits, host = self._limits, address[0]
         if connections >= limits.max_connections:
             return self._refuse(RejectReason.CONNECTIONS_FULL, address, now)
-        is_full = self._by_place[place_of(host)] >= limits.max_per_address
+        is_full = self._by_prefix[host_prefix(host)] >= limits.max_per_address
         if not has_proved:
             is_busy = len(self._half_open) >= min(limits.prove_above, limits.max_half_open)
             must_prove = is_full or is_busy or self._half_open.is_full(host)
             may_begin = (
                 not must_prove
-                and self._unproved_of.take(place_of(host), now)
+                and self._unproved_of.take(host_prefix(host), now)
                 and self._unproved.take(now)
             )
             return None if may_begin else RejectReason.UNPROVED
         if is_full or self._half_open.refuses(host):
             return self._refuse(RejectReason.ADDRESS_FULL, address, now)
-        if not self._proved_of.take(place_of(host), now):
+        if not self._proved_of.take(host_prefix(host), now):
             return self._refuse(RejectReason.ADDRESS_RATE, address, now)
         return None
 
-    def in_the_way(self, address: SocketAddress) -> object | None:
+    def to_evict(self, address: SocketAddress) -> object | None:
         """Returns the half-open connection to close before one from `address` is opened.
 
-        Returns None if there is room. Only valid after `judge` has returned None.
+        Returns None if there is room. Only valid after `check` has returned None.
         """
-        return self._half_open.in_the_way(address[0])
+        return self._half_open.to_evict(address[0])
 
     def opened(self, connection: object, address: SocketAddress) -> None:
         """Reports that a connection from `address` was accepted."""
         self._half_open.add(connection, address[0])
         self._unused.add(connection)
-        place = self._place_of[connection] = place_of(address[0])
-        self._by_place[place] += 1
+        prefix = self._prefix_of[connection] = host_prefix(address[0])
+        self._by_prefix[prefix] += 1
 
     def used(self, connection: object) -> None:
         """Reports the first packet of a connection."""
@@ -91,11 +91,11 @@ class Admission:
 
     def ended(self, connection: object) -> bool:
         """Reports the end of a connection; returns whether it ended without any packet."""
-        place = self._place_of.pop(connection, None)
-        if place is not None:
-            self._by_place[place] -= 1
-            if not self._by_place[place]:
-                del self._by_place[place]
+        prefix = self._prefix_of.pop(connection, None)
+        if prefix is not None:
+            self._by_prefix[prefix] -= 1
+            if not self._by_prefix[prefix]:
+                del self._by_prefix[prefix]
         self._half_open.discard(connection)
         was_unused = connection in self._unused
         self._unused.discard(connection)

@@ -177,7 +177,7 @@ class QuicConnection:
 
         self._host = host
         self._engine = engine
-        engine.judge = self.judge
+        engine.verify_peer = self.verify_peer
         self._limits = settings.limits
         self._verifier = settings.credentials.verifier
         self._node = node
@@ -408,7 +408,7 @@ class QuicConnection:
         Raises PeerRefused if the certificate does not match.
         """
         if self.role is Role.LISTENER:
-            self._verifier.named(node, self._engine.certificates, self.peer_address[0])
+            self._verifier.verify_name(node, self._engine.certificates, self.peer_address[0])
 
     @property
     def peer_fingerprint(self) -> str:
@@ -424,7 +424,9 @@ class QuicConnection:
     def check_again(self, node: str) -> None:
         """Verifies the peer again. Raises PeerRefused if it would be rejected now."""
         is_dialed, seen = self.role is Role.DIALER, self.peer_address[0]
-        self._verifier.again(node, self._engine.certificates, dialed=is_dialed, observed=seen)
+        self._verifier.verify_again(
+            node, self._engine.certificates, dialed=is_dialed, observed=seen
+        )
 
     def must_bind(self, node: str) -> bool:
         """Returns whether that node's cookie proof must be bound to the TLS session."""
@@ -590,13 +592,13 @@ class QuicConnection:
         self._perform(self._dialect.opened())
         self._look_open()
 
-    def judge(self, certificates: Certificates) -> Alert | None:
-        """Decides on the peer's certificates (see `engine.Judge`)."""
+    def verify_peer(self, certificates: Certificates) -> Alert | None:
+        """Decides on the peer's certificates (see `engine.VerifyPeer`)."""
         try:
             if self._node is not None:
-                self._verifier.dialed(self._node, certificates)
+                self._verifier.verify_dialed(self._node, certificates)
             else:
-                self._verifier.dialer(certificates)
+                self._verifier.verify_dialer(certificates)
         except CertificateError as error:
             self._refuse(error)
             return error.alert if isinstance(error, PeerRefused) else Alert.CERTIFICATE_UNKNOWN

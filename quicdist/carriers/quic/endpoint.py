@@ -42,7 +42,7 @@ from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.stateless_reset import StatelessResetTokens, token_in
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.quic.udp import UdpSocket
-from quicdist.carriers.reject_reason import Refusals, RejectReason
+from quicdist.carriers.reject_reason import RejectCounts, RejectReason
 from quicdist.carriers.token_bucket import TokenBucket
 from quicdist.carriers.trust.names import host_of
 from quicdist.errors import Cause
@@ -133,7 +133,7 @@ class Endpoint:
         """Set before the first connection if connections may get direct paths."""
         self._settings = settings
         self._accept = accept
-        self.refusals: Refusals = Counter()
+        self.rejected: RejectCounts = Counter()
         """Number of rejected incoming connections by reason."""
         self._reset_tokens = StatelessResetTokens(settings.credentials.reset_secret, udp.address[1])
         self._engine = load_engine(settings, self._reset_tokens.of)
@@ -402,7 +402,7 @@ class Endpoint:
         try:
             return self._accept(connection)
         except Exception:
-            self.refusals[RejectReason.NOT_TAKEN] += 1
+            self.rejected[RejectReason.NOT_TAKEN] += 1
             raise
 
     def proved(self, connection: QuicConnection) -> None:
@@ -439,10 +439,10 @@ class Endpoint:
             self.chooser.ended(connection)
         was_unused = self._admission.ended(connection)
         if connection.exceeded is not None:
-            self.refusals[connection.exceeded] += 1
+            self.rejected[connection.exceeded] += 1
         elif was_unused:
             is_spoken_to = bool(connection.traits.alpn)
-            self.refusals[RejectReason.UNUSED if is_spoken_to else RejectReason.TLS] += 1
+            self.rejected[RejectReason.UNUSED if is_spoken_to else RejectReason.TLS] += 1
         self._touched.pop(connection, None)
         self._emptied.clear()
         self._lingering[connection] = None
@@ -558,7 +558,7 @@ class Endpoint:
             connection.receive(data, size, path, now)
             touched[connection] = None
         elif len(data) < _ID_END:
-            self.refusals[RejectReason.STRAY] += 1
+            self.rejected[RejectReason.STRAY] += 1
         elif not self._is_closing:
             self._arrived(data[:size], path, now)
             if size < len(data):  # the connection may have begun
@@ -588,7 +588,7 @@ class Endpoint:
         else:
             refusal = self._missed(data, path, now)
         if refusal is not None:
-            self.refusals[refusal] += 1
+            self.rejected[refusal] += 1
 
     def _objection(self, data: bytes, path: Path) -> RejectReason | None:
         """Returns the reason to reject a first datagram according to its header, or None."""
@@ -618,7 +618,7 @@ class Endpoint:
         has_proved = opening.retry_id is not None
         if len(self._ids) >= self._settings.admission.max_connections and self._lingering:
             self.forget(next(iter(self._lingering)))
-        refusal = self._admission.judge(path[0], len(self._ids), has_proved=has_proved, now=now)
+        refusal = self._admission.check(path[0], len(self._ids), has_proved=has_proved, now=now)
         if refusal is RejectReason.UNPROVED:
             self._send_quietly(self._proofs.ask(initial, path[0], now), path)
         if refusal is not None:
@@ -639,9 +639,9 @@ class Endpoint:
 
     def _make_room(self, address: SocketAddress) -> None:
         """Closes a half-open connection to make room for one from `address`, if necessary."""
-        crowding = self._admission.in_the_way(address)
+        crowding = self._admission.to_evict(address)
         if crowding is not None:
-            self.refusals[RejectReason.PUSHED_OUT] += 1
+            self.rejected[RejectReason.PUSHED_OUT] += 1
             text = "too many half-open connections from this address"
             cast(QuicConnection, crowding).fail(text, Cause.CROWDED)
 

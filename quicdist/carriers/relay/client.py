@@ -249,7 +249,9 @@ class RelayClient:
                 server_hostname="",
             )
         try:
-            self._credentials.verifier.dialed(self.relay.name, contexts.presented(stream.tls))
+            self._credentials.verifier.verify_dialed(
+                self.relay.name, contexts.presented(stream.tls)
+            )
         except CertificateError:
             stream.close()
             raise

@@ -149,13 +149,13 @@ class DirectPaths:
     def _take_aside(self, data: bytes, address: SocketAddress) -> None:
         connection = self._sessions.get(session_of(data))
         if connection is None:
-            self._endpoint.refusals[RejectReason.PING] += 1
+            self._endpoint.rejected[RejectReason.PING] += 1
             return
         source = normalized(address[0], address[1])
         peer = self._peers[connection]
-        ignored = peer.refusals.total()
+        ignored = peer.rejected.total()
         self._perform(connection, peer.receive(data, source, self._loop.time()))
-        self._endpoint.refusals[RejectReason.PING] += peer.refusals.total() - ignored
+        self._endpoint.rejected[RejectReason.PING] += peer.rejected.total() - ignored
 
     def _look_at_sent(self) -> None:
         """Has the paths checked on which datagrams are sent, ten times a second."""

@@ -162,7 +162,7 @@ class PeerPaths:
         self.negotiation = Negotiation.IDLE
         self.round_trip: float | None = None
         """Of the direct path, by the last pong, in seconds."""
-        self.refusals: Counter[Refusal] = Counter()
+        self.rejected: Counter[Refusal] = Counter()
         self.switches = 0
         self._role = role
         self._mode = mode
@@ -357,7 +357,7 @@ class PeerPaths:
         return self._pinger.ping(address, now)
 
     def _refuse(self, refusal: Refusal) -> Sequence[Output]:
-        self.refusals[refusal] += 1
+        self.rejected[refusal] += 1
         return ()
 
     def _heard_of(self, what: Pinged | Ponged | Refusal, now: float) -> Sequence[Output]:

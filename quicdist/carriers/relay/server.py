@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import cast
 
 from quicdist.carriers import causes
-from quicdist.carriers.address_group import place_of
+from quicdist.carriers.address_group import host_prefix
 from quicdist.carriers.base import Connection, ConnectionHandler
 from quicdist.carriers.half_open import HalfOpen
 from quicdist.carriers.log_rate_limit import LogRateLimit
@@ -266,7 +266,7 @@ class Relay:
         if self.strangers.refuses(host):
             self.counters.refused[Refusal.RATE] += 1
             return False
-        crowding = self.strangers.in_the_way(host)
+        crowding = self.strangers.to_evict(host)
         if crowding is not None:
             self.strangers.discard(crowding)
             crowding.connection.abort()
@@ -352,7 +352,9 @@ class Relay:
         before = self._table.port_of(owner)
         for _ in range(_BIND_ATTEMPTS):
             today = time.time()
-            number = self._table.allocate(owner, request.wanted, place_of(host), self.now(), today)
+            number = self._table.allocate(
+                owner, request.wanted, host_prefix(host), self.now(), today
+            )
             if isinstance(number, Refusal):
                 return number
             port = self._ports.get(number)
@@ -498,7 +500,7 @@ class Relay:
         certificate = proofs.signer(proof.certificate, proof.signature, signed)
         if certificate is None:
             return None
-        self._credentials.verifier.dialer([certificate])
+        self._credentials.verifier.verify_dialer([certificate])
         return fingerprint(certificate)
 
     def send_to_node(self, head: bytes, data: bytes, size: int, to: SocketAddress) -> None:

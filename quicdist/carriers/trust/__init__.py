@@ -5,9 +5,9 @@ are trusted. A node creates `Credentials` from both, which its carriers share. A
 `credentials.identity` and passes the peer's certificates to `credentials.verifier`; the sequence is
 empty if the peer presents none:
 
-    dialer     TLS handshake complete -> verifier.dialed(node, certificates)
-    listener   TLS handshake complete -> verifier.dialer(certificates)
-               peer's name received   -> verifier.named(node, certificates)
+    dialer     TLS handshake complete -> verifier.verify_dialed(node, certificates)
+    listener   TLS handshake complete -> verifier.verify_dialer(certificates)
+               peer's name received   -> verifier.verify_name(node, certificates)
     both       cookie proved          -> verifier.learn_dialed, learn_dialer(node, certificates)
 
 The carrier calls the first two, which raise PeerRefused before any data of the peer is processed.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,9 +130,15 @@ class Trust:
         """Verifies no certificate: only the cookie authenticates peers."""
         return cls(TrustBy.NOTHING)
 
-    def letting_in(self, *patterns: str) -> Trust:
+    def allowing_uncertified(self, *patterns: str) -> Trust:
         """Returns a copy that also accepts nodes with these names without a certificate."""
         return dataclasses.replace(self, uncertified=(*self.uncertified, *patterns))
+
+    def letting_in(self, *patterns: str) -> Trust:
+        """The deprecated name of `allowing_uncertified`."""
+        text = "Trust.letting_in() is now Trust.allowing_uncertified()"
+        warnings.warn(text, DeprecationWarning, 2)
+        return self.allowing_uncertified(*patterns)
 
     def requiring(self, *, tls: bool = False, binding: bool = False) -> Trust:
         """Returns a copy with stricter requirements for peers.
@@ -155,9 +162,11 @@ class Trust:
 
     def verifier(self) -> Verifier:
         """Returns a verifier for one node. It reads its files on first use and after changes."""
-        return Verifier(self._way(), self.uncertified, require_binding=self.require_binding)
+        return Verifier(
+            self._verification(), self.uncertified, require_binding=self.require_binding
+        )
 
-    def _way(self) -> Verification:
+    def _verification(self) -> Verification:
         if self.by is TrustBy.AUTHORITY:
             assert self.file is not None
             return AuthorityVerification(self.file, self.crl_file)

@@ -59,11 +59,11 @@ class Verification(Protocol):
     used.
     """
 
-    def anyone(self, certificates: Certificates, usage: Usage) -> None:
+    def verify_chain(self, certificates: Certificates, usage: Usage) -> None:
         """Checks whether the certificates can belong to any accepted node."""
 
-    def node(self, node: str, certificates: Certificates) -> None:
-        """Checks whether the certificates belong to this node. Called after `anyone`."""
+    def verify_node(self, node: str, certificates: Certificates) -> None:
+        """Checks whether the certificates belong to this node. Called after `verify_chain`."""
 
     def learn(self, node: str, certificates: Certificates, *, bound: bool) -> None:
         """Reports an accepted node that has proved the cookie.
@@ -99,12 +99,12 @@ class AuthorityVerification:
     def files(self) -> Sequence[Path]:
         return (self._file,) if self._crl_file is None else (self._file, self._crl_file)
 
-    def anyone(self, certificates: Certificates, usage: Usage) -> None:
+    def verify_chain(self, certificates: Certificates, usage: Usage) -> None:
         authorities = self._current()
         check_chain(certificates, authorities, usage)
         check_revoked(certificates, authorities, self._lists)
 
-    def node(self, node: str, certificates: Certificates) -> None:
+    def verify_node(self, node: str, certificates: Certificates) -> None:
         own = certificates[0]
         if not is_for_host(own, host_of(node)):
             names = ", ".join(hosts_of(own)) or "no host"
@@ -156,7 +156,7 @@ class PinVerification:
     def files(self) -> Sequence[Path]:
         return () if self._file is None else (self._file.path,)
 
-    def anyone(self, certificates: Certificates, usage: Usage) -> None:
+    def verify_chain(self, certificates: Certificates, usage: Usage) -> None:
         pinned = {one for keys in self._current().values() for one in keys}
         if not _vouching(certificates, pinned):
             raise PeerRefused(
@@ -164,7 +164,7 @@ class PinVerification:
                 Alert.CERTIFICATE_UNKNOWN,
             )
 
-    def node(self, node: str, certificates: Certificates) -> None:
+    def verify_node(self, node: str, certificates: Certificates) -> None:
         if not _vouching(certificates, self._keys(node)):
             raise PeerRefused(
                 f"the peer's key {fingerprint(certificates[0])} is not pinned for {written(node)}",
@@ -202,10 +202,10 @@ class FirstUseVerification:
     def files(self) -> Sequence[Path]:
         return (self._known.path,)
 
-    def anyone(self, certificates: Certificates, usage: Usage) -> None:
+    def verify_chain(self, certificates: Certificates, usage: Usage) -> None:
         pass
 
-    def node(self, node: str, certificates: Certificates) -> None:
+    def verify_node(self, node: str, certificates: Certificates) -> None:
         keys = {one.fingerprint for one in self._known.keys(node)}
         if keys and not _vouching(certificates, keys):
             raise self._known.changed(node, fingerprint(certificates[0]))
@@ -237,10 +237,10 @@ class AcceptAll:
     def files(self) -> Sequence[Path]:
         return ()
 
-    def anyone(self, certificates: Certificates, usage: Usage) -> None:
+    def verify_chain(self, certificates: Certificates, usage: Usage) -> None:
         pass
 
-    def node(self, node: str, certificates: Certificates) -> None:
+    def verify_node(self, node: str, certificates: Certificates) -> None:
         pass
 
     def learn(self, node: str, certificates: Certificates, *, bound: bool) -> None:
@@ -261,9 +261,13 @@ class Verifier:
     """
 
     def __init__(
-        self, way: Verification, uncertified: Sequence[str] = (), *, require_binding: bool = False
+        self,
+        verification: Verification,
+        uncertified: Sequence[str] = (),
+        *,
+        require_binding: bool = False,
     ) -> None:
-        self._way = way
+        self._verification = verification
         self._uncertified = tuple(uncertified)
         self._require_binding = require_binding
         self._bound: dict[str, None] = {}
@@ -272,7 +276,7 @@ class Verifier:
     @property
     def asks_dialers(self) -> bool:
         """Whether dialers are asked for a certificate. A presented certificate is verified."""
-        return not isinstance(self._way, AcceptAll)
+        return not isinstance(self._verification, AcceptAll)
 
     @property
     def demands_certificates(self) -> bool:
@@ -282,7 +286,7 @@ class Verifier:
         """
         return self.asks_dialers and "*" not in self._uncertified
 
-    def dialed(self, node: str, certificates: Certificates) -> None:
+    def verify_dialed(self, node: str, certificates: Certificates) -> None:
         """Verifies the certificates of a node that this node dials."""
         if not self.asks_dialers:
             return
@@ -290,24 +294,24 @@ class Verifier:
             raise PeerRefused("the peer presents no certificate", Alert.CERTIFICATE_REQUIRED)
         with _readable():
             check_length(certificates)
-            self._way.anyone(certificates, Usage.SERVER)
+            self._verification.verify_chain(certificates, Usage.SERVER)
             self._check_node(node, certificates)
 
-    def dialer(self, certificates: Certificates) -> None:
+    def verify_dialer(self, certificates: Certificates) -> None:
         """Verifies the certificates of a dialer before its name is known."""
         if not self.asks_dialers:
             return
         if certificates:
             with _readable():
                 check_length(certificates)
-                self._way.anyone(certificates, Usage.CLIENT)
+                self._verification.verify_chain(certificates, Usage.CLIENT)
         elif not self._uncertified:
             raise PeerRefused(
                 "the peer presents no certificate, but all dialers must present one",
                 Alert.CERTIFICATE_REQUIRED,
             )
 
-    def named(self, node: str, certificates: Certificates, observed: str = "") -> None:
+    def verify_name(self, node: str, certificates: Certificates, observed: str = "") -> None:
         """Verifies that a dialer with these certificates may use the node name that it claims.
 
         `observed` is the host from which it connected. If the key differs from the known one, and
@@ -317,7 +321,7 @@ class Verifier:
         if not self.asks_dialers:
             return
         if certificates:
-            with _readable(), _told_apart(node, observed):
+            with _readable(), _explaining_ambiguity(node, observed):
                 self._check_node(node, certificates)
         elif not self._is_uncertified(node):
             raise PeerRefused(
@@ -326,29 +330,29 @@ class Verifier:
                 Alert.CERTIFICATE_REQUIRED,
             )
 
-    def again(
+    def verify_again(
         self, node: str, certificates: Certificates, *, dialed: bool, observed: str = ""
     ) -> None:
         """Verifies a connected node again with the certificates that it presented.
 
-        `dialed` is True if this node has dialed it. `observed` is as in `named`.
+        `dialed` is True if this node has dialed it. `observed` is as in `verify_name`.
         """
         if dialed:
-            self.dialed(node, certificates)
+            self.verify_dialed(node, certificates)
         else:
-            self.dialer(certificates)
-            self.named(node, certificates, observed)
+            self.verify_dialer(certificates)
+            self.verify_name(node, certificates, observed)
 
     def stamp(self) -> files.Stamp:
         """Returns a value that changes when one of the files of the trust setting changes."""
-        return files.stamp(self._way.files)
+        return files.stamp(self._verification.files)
 
-    def in_the_clear(self, node: str) -> None:
+    def verify_unencrypted(self, node: str) -> None:
         """Verifies a connection without TLS, to or from this node.
 
         Raises PeerRefused if a key is known for that name, unless `uncertified` lists it.
         """
-        if self._way.knows(node) and not self._is_uncertified(node):
+        if self._verification.knows(node) and not self._is_uncertified(node):
             raise PeerRefused(
                 f"the key of {written(node)} is known, but a connection without TLS presents none: "
                 "another node may use its name"
@@ -365,7 +369,7 @@ class Verifier:
             return True
         if over_tcp and not is_quic_name(node):
             return False
-        was_bound = node in self._bound or self._way.is_bound(node)
+        was_bound = node in self._bound or self._verification.is_bound(node)
         return was_bound and not self._is_uncertified(node)
 
     def learn_dialed(self, node: str, certificates: Certificates, *, bound: bool = False) -> None:
@@ -375,20 +379,21 @@ class Verifier:
         """
         self._learn_bound(node, bound)
         if certificates:
-            self._way.learn(node, certificates, bound=bound)
+            self._verification.learn(node, certificates, bound=bound)
 
     def learn_dialer(
         self, node: str, certificates: Certificates, *, bound: bool = False, observed: str = ""
     ) -> None:
         """Reports that a dialer has proved the cookie.
 
-        `bound` states whether the proof was bound to the TLS session. `observed` is as in `named`.
-        The key is only stored if the certificate names the node or its host. Commands that run
-        once use certificates without names, and their node names are not used again.
+        `bound` states whether the proof was bound to the TLS session. `observed` is as in
+        `verify_name`. The key is only stored if the certificate names the node or its host.
+        Commands that run once use certificates without names, and their node names are not used
+        again.
         """
         if certificates and speaks_of(certificates[0], node):
-            with _told_apart(node, observed):
-                self._way.learn(node, certificates, bound=bound)
+            with _explaining_ambiguity(node, observed):
+                self._verification.learn(node, certificates, bound=bound)
             self._learn_bound(node, bound)
 
     def _learn_bound(self, node: str, bound: bool) -> None:
@@ -409,7 +414,7 @@ class Verifier:
             raise PeerRefused(
                 f"the peer's certificate is not for {written(node)}: it is for {others}"
             )
-        self._way.node(node, certificates)
+        self._verification.verify_node(node, certificates)
 
 
 class RecordingVerifier(Verifier):
@@ -419,7 +424,7 @@ class RecordingVerifier(Verifier):
         super().__init__(AcceptAll(), ())
         self.seen: Certificates = ()
 
-    def dialed(self, node: str, certificates: Certificates) -> None:
+    def verify_dialed(self, node: str, certificates: Certificates) -> None:
         self.seen = tuple(certificates)
 
 
@@ -433,7 +438,7 @@ def _readable() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told_apart(node: str, observed: str) -> Iterator[None]:
+def _explaining_ambiguity(node: str, observed: str) -> Iterator[None]:
     """Tells a changed key from another node with the same private address in its name."""
     try:
         yield

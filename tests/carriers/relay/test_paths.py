@@ -166,14 +166,14 @@ def test_forged_pings_are_ignored_and_counted() -> None:
     (ping,) = transmits(pair.first)
     assert pair.dialer.receive(ping.data[:-1] + b"\0", B, 0.0) == ()
     assert pair.dialer.receive(b"x" * 27, B, 0.0) == ()
-    assert pair.dialer.refusals == {Refusal.FORGED: 2}
+    assert pair.dialer.rejected == {Refusal.FORGED: 2}
 
 
 def test_a_ping_that_seems_to_come_from_the_own_address_is_ignored() -> None:
     pair = Pair()
     (ping,) = transmits(pair.first)
     assert pair.dialer.receive(ping.data, A, 0.0) == ()
-    assert pair.dialer.refusals == {Refusal.OWN: 1}
+    assert pair.dialer.rejected == {Refusal.OWN: 1}
 
 
 def test_an_attempt_ends_after_four_seconds() -> None:

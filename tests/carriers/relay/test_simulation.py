@@ -69,7 +69,7 @@ def test_equal_private_addresses_cause_no_ping_to_oneself() -> None:
     network.run(10)
     for node in nodes:
         assert node.host.inside not in node.pinged
-        assert not node.paths.refusals[Refusal.OWN]
+        assert not node.paths.rejected[Refusal.OWN]
 
 
 def test_two_nodes_of_one_network_use_their_private_addresses() -> None:

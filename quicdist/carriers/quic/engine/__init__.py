@@ -42,13 +42,13 @@ CONNECTION_ID_LENGTH = 8
 """Length in bytes of the connection IDs that this node issues."""
 
 
-Judge: TypeAlias = Callable[[Certificates], Alert | None]
-"""Decides on the certificates that the peer presented, its own first; empty if it presented none.
+VerifyPeer: TypeAlias = Callable[[Certificates], Alert | None]
+"""Verifies the certificates that the peer presented, its own first; empty if it presented none.
 Returns None to accept them, or the TLS alert that closes the connection (RFC 9001, 4.8)."""
 
 
-def accept_nobody(certificates: Certificates) -> Alert | None:
-    """The `Judge` of a connection without owner."""
+def reject_all(certificates: Certificates) -> Alert | None:
+    """The `VerifyPeer` of a connection without owner."""
     return Alert.CERTIFICATE_UNKNOWN
 
 
@@ -111,7 +111,7 @@ class EngineConnection(Protocol):
     connection_ids: Sequence[bytes]
     """The initial local connection IDs."""
 
-    judge: Judge
+    verify_peer: VerifyPeer
     """Called once TLS is complete, before the peer learns of that. The owner sets it before the
     first datagram is processed, or, for a listener, after the first one."""
 
@@ -281,14 +281,14 @@ class Engine(Protocol):
         """Returns a new connection to `host`.
 
         It presents this node's certificate on request. TLS verifies that the peer has the key of
-        its certificate; everything else is up to the connection's `judge`.
+        its certificate; `verify_peer` of the connection verifies the rest.
         """
 
     def listener(self, opening: Opening) -> EngineConnection:
         """Returns a new connection for an incoming first datagram.
 
-        It requests a certificate if the settings require that; `judge` verifies it. It sends no
-        session tickets and accepts no early data, so every connection has a full handshake.
+        It requests a certificate if the settings require that; `verify_peer` verifies it. It sends
+        no session tickets and accepts no early data, so every connection has a full handshake.
         """
 
 

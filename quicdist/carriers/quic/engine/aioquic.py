@@ -54,11 +54,11 @@ from quicdist.carriers.quic.engine import (
     Closed,
     EngineError,
     EngineSink,
-    Judge,
     Opening,
     Path,
     ResetTokenOf,
-    accept_nobody,
+    VerifyPeer,
+    reject_all,
 )
 from quicdist.carriers.quic.engine.aioquic_bounds import BoundedQuic
 from quicdist.carriers.quic.engine.aioquic_qlog import Qlog, QlogTrace
@@ -240,7 +240,7 @@ class AioquicConnection:
 
     def __init__(self, quic: _Quic, settings: QuicSettings, reset_token_of: ResetTokenOf) -> None:
         self._quic = quic
-        self.judge: Judge = accept_nobody
+        self.verify_peer: VerifyPeer = reject_all
         self.has_more = False
         quic.reset_token_of = reset_token_of
         if not quic._is_client:
@@ -327,11 +327,11 @@ class AioquicConnection:
                 sink.connection_id_retired(event.connection_id)
 
     def _is_accepted(self) -> bool:
-        """Asks the judge.
+        """Calls `verify_peer`.
 
         Nothing was sent since TLS is complete: the peer of a server does not know that yet.
         """
-        alert = self.judge(self.certificates)
+        alert = self.verify_peer(self.certificates)
         if alert is None:
             return True
         code = QuicErrorCode.CRYPTO_ERROR + alert
@@ -615,7 +615,7 @@ class AioquicConnection:
         for space in self._quic._loss.spaces:
             space.sent_packets.clear()
         self._quic.__dict__.clear()
-        self.judge = accept_nobody
+        self.verify_peer = reject_all
 
 
 class AioquicEngine:

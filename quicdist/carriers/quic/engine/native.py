@@ -3,7 +3,7 @@
 Packets, TLS, loss recovery and congestion control are compiled code. Differences to aioquic:
 
 - Datagrams enter and leave in batches.
-- The peer's certificate is judged inside the TLS handshake.
+- The peer's certificate is verified inside the TLS handshake.
 - The reset tokens of the peer are not known here; the engine recognizes a stateless reset itself.
 - QUIC version 1 only.
 """
@@ -30,12 +30,12 @@ from quicdist.carriers.quic.engine import (
     Closed,
     EngineError,
     EngineSink,
-    Judge,
     Opening,
     Path,
     ResetTokenOf,
     SocketAddress,
-    accept_nobody,
+    VerifyPeer,
+    reject_all,
 )
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tls_choices import CIPHER_SUITES, KEY_EXCHANGES
@@ -53,20 +53,20 @@ _FIRST_PROBE_TIMEOUT = 0.3
 _MAX_ACK_DELAY = 0.025
 
 
-class _Court:
-    """Passes the engine's question on to the judge of a connection.
+class _PeerVerifier:
+    """Passes the peer's certificates on to `verify_peer` of a connection.
 
     The engine holds this object, which does not hold the connection until there is an owner: a
     connection that never starts is freed without `release`.
     """
 
-    __slots__ = ("judge",)
+    __slots__ = ("verify_peer",)
 
     def __init__(self) -> None:
-        self.judge: Judge = accept_nobody
+        self.verify_peer: VerifyPeer = reject_all
 
     def __call__(self, chain: Sequence[bytes]) -> int | None:
-        alert = self.judge(_certificates(chain))
+        alert = self.verify_peer(_certificates(chain))
         return None if alert is None else int(alert)
 
 
@@ -75,9 +75,11 @@ class NativeConnection:
 
     reset_token = b""
 
-    def __init__(self, core: library.Connection, court: _Court, idle_timeout: float) -> None:
+    def __init__(
+        self, core: library.Connection, peer_verifier: _PeerVerifier, idle_timeout: float
+    ) -> None:
         self._core = core
-        self._court = court
+        self._peer_verifier = peer_verifier
         self._idle_timeout = idle_timeout
         self.connection_ids: Sequence[bytes] = core.ids
         self._paths: dict[int, Path] = {}
@@ -87,13 +89,13 @@ class NativeConnection:
         self._closed: Closed | None = None
 
     @property
-    def judge(self) -> Judge:
-        """Decides on the peer's certificates."""
-        return self._court.judge
+    def verify_peer(self) -> VerifyPeer:
+        """Verifies the peer's certificates."""
+        return self._peer_verifier.verify_peer
 
-    @judge.setter
-    def judge(self, judge: Judge) -> None:
-        self._court.judge = judge
+    @verify_peer.setter
+    def verify_peer(self, verify_peer: VerifyPeer) -> None:
+        self._peer_verifier.verify_peer = verify_peer
 
     def connect(self, path: Path, now: float) -> None:
         """Starts the handshake."""
@@ -302,7 +304,7 @@ class NativeConnection:
     def release(self) -> None:
         """Frees the connection."""
         self._core.release()
-        self._court.judge = accept_nobody
+        self._peer_verifier.verify_peer = reject_all
 
 
 class NativeEngine:
@@ -364,18 +366,18 @@ class NativeEngine:
 
     def dialer(self, host: str, alpns: Sequence[str]) -> NativeConnection:
         """Creates a client connection."""
-        court = _Court()
+        peer_verifier = _PeerVerifier()
         window = self._settings.first_window(is_listener=False)
-        core = self._current().dialer(host, list(alpns), court, window)
-        return NativeConnection(core, court, self._settings.limits.idle_timeout)
+        core = self._current().dialer(host, list(alpns), peer_verifier, window)
+        return NativeConnection(core, peer_verifier, self._settings.limits.idle_timeout)
 
     def listener(self, opening: Opening) -> NativeConnection:
         """Creates a server connection."""
-        court = _Court()
+        peer_verifier = _PeerVerifier()
         is_checked = opening.retry_id is not None
         window = self._settings.first_window(is_listener=True)
-        core = self._current().listener(opening.destination_id, is_checked, court, window)
-        return NativeConnection(core, court, self._settings.limits.idle_timeout)
+        core = self._current().listener(opening.destination_id, is_checked, peer_verifier, window)
+        return NativeConnection(core, peer_verifier, self._settings.limits.idle_timeout)
 
 
 def engine(settings: QuicSettings, reset_token_of: ResetTokenOf) -> NativeEngine:

@@ -14,10 +14,10 @@ from quicdist.carriers.quic.engine import (
     Batch,
     Engine,
     EngineConnection,
-    Judge,
     Opening,
     Path,
     SocketAddress,
+    VerifyPeer,
     load_engine,
 )
 from quicdist.carriers.quic.initial import read_initial
@@ -50,8 +50,10 @@ def accept(certificates: Sequence[object]) -> None:
 class End:
     """One end of a connection, with what its engine has reported."""
 
-    def __init__(self, connection: EngineConnection, address: SocketAddress, judge: Judge) -> None:
-        connection.judge = judge
+    def __init__(
+        self, connection: EngineConnection, address: SocketAddress, verify_peer: VerifyPeer
+    ) -> None:
+        connection.verify_peer = verify_peer
         self.connection = connection
         self.address = address
         self.alpn: str | None = None
@@ -95,23 +97,23 @@ class Network:
         alpns: Sequence[str] = ("quicdist/1",),
         loss: float = 0.0,
         seed: int = 1,
-        judges: tuple[Judge, Judge] = (accept, accept),
+        verify: tuple[VerifyPeer, VerifyPeer] = (accept, accept),
         is_retried: bool = False,
         addresses: tuple[SocketAddress, SocketAddress] = (HERE, THERE),
     ) -> None:
-        """`judges` are those of the dialer and of the listener."""
+        """`verify` are those of the dialer and of the listener."""
         chosen = [settings(each) if isinstance(each, str) else each for each in (dialer, listener)]
         self.now = 1.0
         self.loss = loss
         self.is_cut = False
         self._dice = random.Random(seed)
         self._listening = engine_of(chosen[1])
-        self._judge = judges[1]
+        self._verify_peer = verify[1]
         self._proofs = AddressValidation() if is_retried else None
         self._flying: list[tuple[float, int, SocketAddress, SocketAddress, bytes, int]] = []
         self._count = 0
         self.dialer = End(
-            engine_of(chosen[0]).dialer("localhost", list(alpns)), addresses[0], judges[0]
+            engine_of(chosen[0]).dialer("localhost", list(alpns)), addresses[0], verify[0]
         )
         self._there = addresses[1]
         self._listener: End | None = None
@@ -224,4 +226,4 @@ class Network:
         connection = self._listening.listener(opening)
         connection.receive(data, size, (source, None), self.now)
         assert connection.is_started
-        self._listener = End(connection, self._there, self._judge)
+        self._listener = End(connection, self._there, self._verify_peer)

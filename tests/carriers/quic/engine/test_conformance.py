@@ -13,7 +13,7 @@ from hypothesis import settings as how
 from hypothesis import strategies as st
 
 from quicdist.carriers.quic.congestion.controller import Algorithm
-from quicdist.carriers.quic.engine import BURST, EngineError, accept_nobody, load_engine
+from quicdist.carriers.quic.engine import BURST, EngineError, load_engine, reject_all
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.trust import Alert, Credentials, Trust
@@ -68,25 +68,25 @@ def test_both_ends_agree_on_the_session(dialer: str, listener: str) -> None:
 
 
 @each_pair
-def test_a_client_without_certificate_is_judged_too(dialer: str, listener: str) -> None:
-    judged: list[Sequence[object]] = []
-    network = Network(dialer, listener, judges=(accept, judged.append))
+def test_a_client_without_certificate_is_verified_too(dialer: str, listener: str) -> None:
+    verified: list[Sequence[object]] = []
+    network = Network(dialer, listener, verify=(accept, verified.append))
     network.establish()
-    assert judged == [()]
+    assert verified == [()]
 
 
 @each_pair
 @pytest.mark.parametrize("alert", [Alert.BAD_CERTIFICATE, Alert.UNKNOWN_CA])
-@pytest.mark.parametrize("is_judged_by_dialer", [False, True])
-def test_the_alert_of_a_judge_reaches_the_peer(
-    dialer: str, listener: str, alert: Alert, is_judged_by_dialer: bool
+@pytest.mark.parametrize("is_verified_by_dialer", [False, True])
+def test_the_alert_of_the_verification_reaches_the_peer(
+    dialer: str, listener: str, alert: Alert, is_verified_by_dialer: bool
 ) -> None:
-    judges = (lambda _: alert, accept) if is_judged_by_dialer else (accept, lambda _: alert)
-    network = Network(mutual(dialer), mutual(listener), judges=judges)
+    verify = (lambda _: alert, accept) if is_verified_by_dialer else (accept, lambda _: alert)
+    network = Network(mutual(dialer), mutual(listener), verify=verify)
     network.run(lambda: len(network.ends) == 2 and all(e.connection.closed for e in network.ends))
-    judging, judged = network.ends if is_judged_by_dialer else reversed(network.ends)
-    assert judging.alpn is None
-    for end, by_peer in ((judging, False), (judged, True)):
+    verifying, verified = network.ends if is_verified_by_dialer else reversed(network.ends)
+    assert verifying.alpn is None
+    for end, by_peer in ((verifying, False), (verified, True)):
         closed = end.connection.closed
         assert closed is not None
         assert closed.by_peer is by_peer
@@ -97,7 +97,7 @@ def test_the_alert_of_a_judge_reaches_the_peer(
 
 @each_engine
 def test_a_connection_without_owner_accepts_nobody(engine: str) -> None:
-    network = Network(engine, engine, judges=(accept_nobody, accept))
+    network = Network(engine, engine, verify=(reject_all, accept))
     network.run(lambda: network.dialer.connection.closed)
     assert network.dialer.alpn is None
 
@@ -424,15 +424,15 @@ def test_a_panic_costs_one_connection() -> None:
 
 
 @needs_native
-def test_a_judge_that_fails_closes_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_verification_that_fails_closes_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(certificates: Sequence[object]) -> None:
-        raise RuntimeError("the judge failed")
+        raise RuntimeError("the verification failed")
 
     told: list[str] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda told_of: told.append(str(told_of.exc_value)))
-    network = Network("native", "native", judges=(accept, fails))
+    network = Network("native", "native", verify=(accept, fails))
     network.run(lambda: network.dialer.connection.closed)
-    assert told == ["the judge failed"]
+    assert told == ["the verification failed"]
     closed = network.dialer.connection.closed
     assert closed is not None
     assert closed.error_code == 0x100 + 80

@@ -1,4 +1,4 @@
-"""A peer and a node as two sessions without carriers, with the guard of a policy between them."""
+"""A peer and a node as two sessions without carriers, and a policy filter between them."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def reference(name: str, number: int = 1) -> Reference:
     return Reference(Atom(name), (number, 2, 3), 77)
 
 
-class Guarded:
-    """Two connected sessions whose frames pass through the guard."""
+class Filtered:
+    """Two connected sessions whose frames pass through the policy filter."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Guarded:
         self.peer = Session(node(PEER, flags=flags), roles[0], challenge=1, limits=limits)
         self.node = Session(node(OWN), roles[1], challenge=2, limits=limits)
         dialed = None if peer_dials else PEER
-        self.guard = PolicyFilter(policy, OWN, dialed_peer=dialed, is_audited=is_audited)
+        self.policy_filter = PolicyFilter(policy, OWN, dialed_peer=dialed, is_audited=is_audited)
         self.notes: list[str] = []
         dialer = self.peer if peer_dials else self.node
         self._shake(dialer, dialer.start())
@@ -66,7 +66,7 @@ class Guarded:
     def node_says(self, control: Control | Signal, payload: Any = NO_PAYLOAD) -> None:
         """Checks that the peer receives the message of the node."""
         for frame in frames(self.node, control, payload):
-            assert self.guard.from_node(FramePacket(frame)) == FramePacket(frame)
+            assert self.policy_filter.from_node(FramePacket(frame)) == FramePacket(frame)
 
     def answer(
         self, control: Control | Signal, payload: Any = NO_PAYLOAD
@@ -74,7 +74,7 @@ class Guarded:
         """Checks that the node receives nothing and returns the answer to the peer."""
         answers: list[Event] = []
         for frame in frames(self.peer, control, payload):
-            passage = self.guard.from_peer(FramePacket(frame))
+            passage = self.policy_filter.from_peer(FramePacket(frame))
             assert passage.forward is None
             if passage.answer is not None:
                 answers += self.peer.receive(passage.answer)
@@ -94,8 +94,8 @@ class Guarded:
 
     def _across(self, session: Session, packet: Packet) -> list[Event]:
         if session is self.node:
-            return self.peer.receive(self.guard.from_node(packet))
-        passage = self.guard.from_peer(packet)
+            return self.peer.receive(self.policy_filter.from_node(packet))
+        passage = self.policy_filter.from_peer(packet)
         if passage.note is not None:
             self.notes.append(passage.note)
         return [] if passage.forward is None else self.node.receive(passage.forward)
