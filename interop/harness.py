@@ -127,7 +127,7 @@ async def _one(bench: Bench, scenario: Scenario, options: Options) -> Outcome:
     else:
         note = f"passes despite the known limit: {known}" if known else says.note
         return Outcome(Verdict.OK, note, says.short, loop.time() - start)
-    _log.info("%s: log of the peer: %s", scenario.title, bench.peer.last_words())
+    _log.info("%s: log of the peer: %s", scenario.title, bench.peer.log_tail())
     await _start_afresh(bench)
     verdict = Verdict.LIMIT if known else Verdict.FAILED
     return Outcome(verdict, known or why, seconds=loop.time() - start)

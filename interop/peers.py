@@ -100,11 +100,11 @@ class Peer(abc.ABC):
             await asyncio.wait(both, timeout=START_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
             ended.cancel()
             if not connected.done():
-                raise CannotStart(f"{self.name} did not start: {self.last_words()}")
+                raise CannotStart(f"{self.name} did not start: {self.log_tail()}")
             self._control = connected.result()
             await self._control.hello()
         except PeerGone:
-            raise CannotStart(f"{self.name} exited: {self.last_words()}") from None
+            raise CannotStart(f"{self.name} exited: {self.log_tail()}") from None
         finally:
             # No wait_closed(): from Python 3.12 on it also waits for the connection just accepted.
             server.close()
@@ -140,7 +140,7 @@ class Peer(abc.ABC):
             await asyncio.wait(waits, timeout=LEAVE_TIMEOUT)
         await self.kill()
 
-    def last_words(self) -> str:
+    def log_tail(self) -> str:
         """Returns the end of the log in one line."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -397,7 +397,7 @@ async def _accepting(port: int, peer: Peer) -> None:
             continue
         writer.close()
         return
-    raise CannotStart(f"the gateway of {peer.name} did not start: {peer.last_words()}")
+    raise CannotStart(f"the gateway of {peer.name} did not start: {peer.log_tail()}")
 
 
 def _python_path() -> list[str]:

@@ -556,7 +556,7 @@ class _LoopThread:
         self._selector = selectors.DefaultSelector()
         self._loop = asyncio.SelectorEventLoop(self._selector)
         self._started: concurrent.futures.Future[None] = concurrent.futures.Future()
-        self._main = self._loop.create_task(self._live(node, peers))
+        self._main = self._loop.create_task(self._run_node(node, peers))
         # A daemon, so that a program can end without closing its node.
         self._thread = threading.Thread(
             target=self._serve, name=f"quicdist {node.name}", daemon=True
@@ -658,7 +658,7 @@ class _LoopThread:
             self._loop.close()
             _threads.discard(self)
 
-    async def _live(self, node: Node, peers: Sequence[str]) -> None:
+    async def _run_node(self, node: Node, peers: Sequence[str]) -> None:
         try:
             async with node:
                 for peer in peers:

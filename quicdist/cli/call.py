@@ -130,7 +130,7 @@ def _wanted(
                 ExitCode.USAGE, f"{typed!r} is not a call: expected M F ARGS or 'M:F(...)'"
             ) from None
     if ":" in module and function.lstrip().startswith("["):
-        (module, function), arguments = _parted(module), [function, *arguments]
+        (module, function), arguments = _split_function(module), [function, *arguments]
     if len(arguments) > 1:
         raise Problem(
             ExitCode.USAGE,
@@ -171,7 +171,7 @@ def unaliased(text: str) -> str:
     return f"{module}:'{match['function']}'{match['rest'] or ''}"
 
 
-def _parted(text: str) -> tuple[str, str]:
+def _split_function(text: str) -> tuple[str, str]:
     """The halves of M:F. Raises Problem."""
     from quicdist.etf.notation import NotationError, parse_call
 

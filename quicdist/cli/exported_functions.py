@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _ExportedFunction:
     """A map in the answer of `quicdist:exports()`."""
 
     module: Atom
@@ -74,7 +74,7 @@ async def functions_of(ours: Node, node: str, timeout: float) -> list[Function]:
     """Returns the exports of a connected node. Raises Problem, and as Node.call."""
     try:
         answer = await ours.call(node, "quicdist", "exports", [], timeout=timeout)
-        told = from_term(answer, list[_Told])
+        told = from_term(answer, list[_ExportedFunction])
     except CallError as error:
         if not is_undefined(error):
             raise

@@ -245,7 +245,7 @@ def run(
 
     from quicdist.cli import reloading
     from quicdist.cli.running import until_signal
-    from quicdist.cli.serving import Life, Output, serve
+    from quicdist.cli.serving import Output, StopConditions, serve
 
     server = options.server
     server.start_logging()
@@ -258,10 +258,12 @@ def run(
     exports = _imported_or_reloaded(given) if reload else [_imported(one) for one in given]
     settings = Settings(name, options, exports, calls or [], threads, net_ticktime)
     watched = reloading.times(reloading.loaded_sources()) if reload else None
-    life = Life(drain, ends_with_stdin=exit_with_stdin, watched=watched)
-    asyncio.run(until_signal(serve(settings.up(), Output(server.log_json, server.quiet), life)))
-    if life.changed is not None:
-        reloading.restart(life.changed)
+    conditions = StopConditions(drain, ends_with_stdin=exit_with_stdin, watched=watched)
+    asyncio.run(
+        until_signal(serve(settings.up(), Output(server.log_json, server.quiet), conditions))
+    )
+    if conditions.changed is not None:
+        reloading.restart(conditions.changed)
 
 
 def _imported_or_reloaded(texts: Sequence[str]) -> list[object]:

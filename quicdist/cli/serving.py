@@ -47,7 +47,7 @@ class Output:
 
 
 @dataclass(slots=True)
-class Life:
+class StopConditions:
     """The conditions that end `quicdist run`, besides a signal."""
 
     drain: float
@@ -59,7 +59,7 @@ class Life:
     changed: Path | None = None
     """The source file that ended it."""
 
-    async def over(self) -> None:
+    async def wait(self) -> None:
         """Waits for the end of standard input, or for a changed file."""
         ends: list[asyncio.Future[Path | None]] = []
         if self.ends_with_stdin:
@@ -89,14 +89,16 @@ async def print_messages(
             count = count - 1 if count is not None else None
 
 
-async def serve(up: AbstractAsyncContextManager[Node], output: Output, life: Life) -> None:
-    """Runs the node to the end of its life, and drains it."""
+async def serve(
+    up: AbstractAsyncContextManager[Node], output: Output, conditions: StopConditions
+) -> None:
+    """Runs the node until one of the conditions ends it, and drains it."""
     async with up as node:
         output.up(node)
         try:
-            await life.over()
+            await conditions.wait()
         finally:
             systemd.notify(systemd.STOPPING)
             # A second signal cancels the drain too.
-            if life.drain > 0:
-                await node.drain(life.drain)
+            if conditions.drain > 0:
+                await node.drain(conditions.drain)

@@ -171,11 +171,11 @@ class Connections:
         rate = limits.messages_per_second
         self._message_rates = None if rate is None else RateLimits(rate)
         self._access = access
-        self._guesses = CookieThrottle()
+        self._cookie_throttle = CookieThrottle()
         self._options = options
         self._counters = counters
         self._attempts: dict[Atom, _Attempt] = {}
-        self._greeting: HalfOpen[Peer] = HalfOpen(
+        self._half_open: HalfOpen[Peer] = HalfOpen(
             limits.handshakes_at_once, limits.handshakes_per_address
         )
         """Incoming connections that have not proved the cookie yet."""
@@ -370,7 +370,7 @@ class Connections:
         self._beat.cancel()
         for attempt in list(self._attempts.values()):
             self._give_up(attempt, "the node has stopped", Cause.STOPPED)
-        for peer in [*self.up.values(), *self._greeting]:
+        for peer in [*self.up.values(), *self._half_open]:
             peer.leave("the node has stopped", Cause.STOPPED)
 
     # -- outgoing --
@@ -498,19 +498,19 @@ class Connections:
         if not self._rates.take(host_prefix(host), self._loop.time()):
             self._counters.link_refused(Ending.ADDRESS_RATE)
             raise ConnectionRefusedError(f"too many connections per second from {host}")
-        if self._greeting.refuses(host):
+        if self._half_open.refuses(host):
             raise ConnectionRefusedError(f"too many concurrent handshakes from {host}")
-        crowding = self._greeting.to_evict(host)
-        if crowding is not None:
-            crowding.fail("evicted by a newer handshake", Cause.CROWDED)
+        evicted = self._half_open.to_evict(host)
+        if evicted is not None:
+            evicted.fail("evicted by a newer handshake", Cause.CROWDED)
         peer = self._peer(connection, None, self._limits.handshake_timeout)
-        self._greeting.add(peer, host)
+        self._half_open.add(peer, host)
         return peer
 
     @property
     def in_progress(self) -> int:
         """The number of connections, dialed and accepted, that are not established yet."""
-        return len(self._attempts) + len(self._greeting)
+        return len(self._attempts) + len(self._half_open)
 
     def _peer(self, connection: Connection, node: Atom | None, timeout: float) -> Peer:
         assert self.local is not None
@@ -573,7 +573,7 @@ class Connections:
     def patience(self, peer: Peer) -> float:
         """Returns the delay in seconds before a dialer gets an answer to its name."""
         now = asyncio.get_running_loop().time()
-        return self._guesses.delay(peer.connection.peer_address[0], now)
+        return self._cookie_throttle.delay(peer.connection.peer_address[0], now)
 
     def name_asked(self, peer: Peer, host: str) -> Named | Status:
         """Assigns a new random name, so that its pids belong to no other node."""
@@ -650,7 +650,7 @@ class Connections:
         """Called when a handshake has finished, dialed or accepted."""
         assert peer.name is not None
         assert self.local is not None
-        self._greeting.discard(peer)
+        self._half_open.discard(peer)
         try:
             if self._is_weaker(peer, peer.name):
                 raise PeerRefused("the node has connected over TLS in the meantime")
@@ -704,7 +704,7 @@ class Connections:
 
     def peer_down(self, peer: Peer, reason: str) -> None:
         """Called when a connection has ended or was not established."""
-        self._greeting.discard(peer)
+        self._half_open.discard(peer)
         name = peer.name
         if name is not None and self.up.get(name) is peer:
             del self.up[name]
@@ -724,7 +724,7 @@ class Connections:
             self._counters.link_refused(peer.ending)
             if peer.ending is Ending.COOKIE:
                 now = asyncio.get_running_loop().time()
-                self._guesses.failed(peer.connection.peer_address[0], now)
+                self._cookie_throttle.failed(peer.connection.peer_address[0], now)
             extra = {
                 **peer.fields("peer_refused"),
                 "ending": peer.ending.value,

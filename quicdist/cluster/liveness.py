@@ -56,7 +56,7 @@ class LoopWatch:
         self._look(now)
         return now - max(last_received, self.resumed_at)
 
-    def stood_still(self, now: float) -> float:
+    def blocked_for(self, now: float) -> float:
         """Returns the length of the last blocked period if it ended recently, else 0.0."""
         self._look(now)
         return self._length if now - self.resumed_at <= _RECENT else 0.0
@@ -159,14 +159,14 @@ class Liveness:
         # A carrier without its own keepalive receives nothing while it is not read.
         is_blind = seen.is_held_back and not self._has_keepalive
         # After a blocked period the loop first reads, and decides at the next tick.
-        stood_still = now - self.due > ticktime / 8
-        if seen.silence >= ticktime and not is_blind and not stood_still:
+        was_blocked = now - self.due > ticktime / 8
+        if seen.silence >= ticktime and not is_blind and not was_blocked:
             reason = f"net_tick_timeout: nothing received for {seen.silence:.0f} s"
             return Dead(reason, Cause.TICK_TIMEOUT)
         if seen.heard_at >= self._probed_at:
             self._probes = 0
         probes = False
-        if self._needs_probe and not stood_still and not (seen.is_held_back or seen.is_unread):
+        if self._needs_probe and not was_blocked and not (seen.is_held_back or seen.is_unread):
             if self._is_silent(now, seen):
                 reason = "net_tick_timeout: the peer's transport responds, its node does not"
                 return Dead(reason, Cause.TICK_TIMEOUT)

@@ -27,7 +27,7 @@ _TURN = 16 * 1024
 """The number of bytes of small messages in one turn. The last message may exceed it."""
 
 
-class Outlet(Protocol):
+class FrameSink(Protocol):
     """The part of a connection that an outbox needs."""
 
     @property
@@ -38,7 +38,7 @@ class Outlet(Protocol):
         """Passes one frame to the carrier."""
 
 
-class Cutter(Protocol):
+class Fragmenter(Protocol):
     """The part of a channel that an outbox needs."""
 
     def frame(self, message: OutgoingMessage) -> bytes | None:
@@ -67,15 +67,15 @@ class Outbox:
 
     def __init__(
         self,
-        outlet: Outlet,
-        cutter: Cutter,
+        sink: FrameSink,
+        fragmenter: Fragmenter,
         *,
         high: int,
         low: int,
     ) -> None:
         """The watermarks `high` and `low` are in bytes."""
-        self._outlet = outlet
-        self.cutter = cutter
+        self._sink = sink
+        self.fragmenter = fragmenter
         """Splits messages into frames."""
         self._high = high
         self._low = low
@@ -119,10 +119,10 @@ class Outbox:
         if self._failure is not None:
             return
         self.messages_accepted += 1
-        if not self._turns and self._outlet.is_writable:
-            frame = self.cutter.frame(message)
+        if not self._turns and self._sink.is_writable:
+            frame = self.fragmenter.frame(message)
             if frame is not None:
-                self._outlet.send_frame((frame,))
+                self._sink.send_frame((frame,))
                 self.frames_sent += 1
                 return
         lane = self._lanes.get(sender)
@@ -133,14 +133,14 @@ class Outbox:
         self.queued += message.size
         if level is not None:
             level.size += message.size + _ENTRY
-        if self._outlet.is_writable:
+        if self._sink.is_writable:
             self.feed()
 
     def feed(self) -> None:
         """Passes frames to the carrier while it is writable."""
         turns = self._turns
-        outlet = self._outlet
-        while turns and outlet.is_writable:
+        sink = self._sink
+        while turns and sink.is_writable:
             lane = self._lanes[turns[0]]
             if not self._send_fragment(lane) and not self._send_small(lane) and lane.messages:
                 self._begin(lane, *lane.messages.popleft())
@@ -167,17 +167,17 @@ class Outbox:
         lane.rest -= gone
         self.queued -= gone
         self.frames_sent += 1
-        self._outlet.send_frame(frame)
+        self._sink.send_frame(frame)
         return True
 
     def _send_small(self, lane: _Lane) -> bool:
         """Sends small messages for one turn. Returns False if the next message is not small."""
         messages = lane.messages
-        outlet = self._outlet
+        sink = self._sink
         sent = 0
-        while messages and sent < _TURN and outlet.is_writable:
+        while messages and sent < _TURN and sink.is_writable:
             message, level = messages[0]
-            frame = self.cutter.frame(message)
+            frame = self.fragmenter.frame(message)
             if frame is None:
                 break
             messages.popleft()
@@ -186,14 +186,14 @@ class Outbox:
             sent += message.size
             self.queued -= message.size
             self.frames_sent += 1
-            outlet.send_frame((frame,))
+            sink.send_frame((frame,))
         return sent > 0
 
     def _begin(self, lane: _Lane, message: OutgoingMessage, level: Backpressure | None) -> None:
         """Sends the first frame of a large message."""
         if level is not None:
             level.take(message.size + _ENTRY)
-        lane.frames = self.cutter.frames(message)
+        lane.frames = self.fragmenter.frames(message)
         lane.rest = message.size
         self._send_fragment(lane)
 

@@ -144,8 +144,9 @@ class Peer:
         """The creation of the local name, which the peer may have assigned."""
         self.refusal: HandshakeRefused | None = None
         self.offers_binding = False
-        self.takes_deadlines = False
         """Whether the dialer binds its cookie proof to the TLS session."""
+        self.takes_deadlines = False
+        """Whether calls to the peer carry their deadline."""
         self.up_since = 0.0
         """Unix time when the handshake finished, in seconds."""
         self.cause = Cause.LOST
@@ -288,7 +289,7 @@ class Peer:
         self.is_hidden = Flag.PUBLISHED not in event.peer.flags
         self.state = State.UP
         self.up_since = time.time()
-        self._channel = self._outbox.cutter = self.session.channel
+        self._channel = self._outbox.fragmenter = self.session.channel
         self.connection.handshake_done()
         self._liveness.begin(self._loop.time())
         self._alarm.set(self._liveness.due)
@@ -465,7 +466,7 @@ class Peer:
 
     def pause(self, level: Backpressure) -> None:
         """Pauses the peer if `level` requires it. The peer has filled that receiver."""
-        if level in self._held_by or not level.must_hold(len(self._calls)):
+        if level in self._held_by or not level.must_pause(len(self._calls)):
             return
         now = self._loop.time()
         if not self._held_by:
@@ -669,11 +670,11 @@ class Peer:
 
     def _explained(self, reason: CloseReason) -> str:
         """Returns the reason of the loss, which may be that the local event loop was blocked."""
-        stood_still = self._watch.stood_still(self._loop.time())
-        if stood_still < min(self._limits.net_ticktime, _USUAL_TICKTIME) / 2:
+        blocked_for = self._watch.blocked_for(self._loop.time())
+        if blocked_for < min(self._limits.net_ticktime, _USUAL_TICKTIME) / 2:
             return reason.text
         return (
-            f"the event loop of this node was blocked for {stood_still:.0f} s, so the peer closed "
+            f"the event loop of this node was blocked for {blocked_for:.0f} s, so the peer closed "
             f"the connection"
         )
 

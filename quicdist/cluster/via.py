@@ -15,7 +15,7 @@ Via: TypeAlias = str | RelayAddress | Sequence[str | RelayAddress]
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class RelayDomain:
     """Relays that the SRV records of a domain name list."""
 
     domain: str
@@ -26,7 +26,7 @@ class Fleet:
         return self.domain
 
 
-Relays: TypeAlias = tuple[RelayAddress | Fleet, ...]
+Relays: TypeAlias = tuple[RelayAddress | RelayDomain, ...]
 
 
 def parse_via(via: Via) -> Relays:
@@ -41,7 +41,7 @@ def parse_via(via: Via) -> Relays:
     return tuple(one if isinstance(one, RelayAddress) else _parse(one) for one in given)
 
 
-def _parse(text: str) -> RelayAddress | Fleet:
+def _parse(text: str) -> RelayAddress | RelayDomain:
     name, slash, tcp = text.partition("/")
     is_port = tcp.isascii() and tcp.isdigit() and int(tcp) <= 65535
     wanted = "expected port@host, port@host/tcp-port or a domain"
@@ -54,7 +54,7 @@ def _parse(text: str) -> RelayAddress | Fleet:
             raise NodeNameError(f"invalid relay {text!r}: {wanted}") from None
         if is_address(name) or slash:
             raise NodeNameError(f"invalid relay {text!r}: {wanted}")
-        return Fleet(name)
+        return RelayDomain(name)
     address = Address.parse(name)
     if not address.port:
         raise NodeNameError(f"invalid relay {text!r}: {wanted}")

@@ -128,7 +128,7 @@ async def _answers(dialing: asyncio.Future[T], host: str) -> bool:
     An ICMP message for a closed port is a sign of life of the host: the node may then be busy.
     """
     loop = asyncio.get_running_loop()
-    sign = _SignOfLife()
+    sign = _ProbeProtocol()
     try:
         transport, _ = await loop.create_datagram_endpoint(
             lambda: sign, remote_addr=(host, random.randint(*_PROBE_PORTS))
@@ -149,7 +149,7 @@ async def _answers(dialing: asyncio.Future[T], host: str) -> bool:
             transport.close()
 
 
-class _SignOfLife(asyncio.DatagramProtocol):
+class _ProbeProtocol(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.is_seen = False
 

@@ -92,7 +92,7 @@ async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
     if place.transport is Transport.TCP:
         connection = await _dial_tcp(place, settings)
         yield Finding(Step.PORT, f"TCP {place.host}:{place.port} answers")
-        name = settings.name or _passing_name(node)
+        name = settings.name or _own_name_for(node)
         async for finding in _examine_node(connection, name, node, cookie, settings, _TCP_SILENCE):
             yield finding
         return
@@ -198,7 +198,7 @@ def _at_port(cause: Cause, text: str) -> Stopped:
     return replace(DIAGNOSES[Cause.UNREACHABLE], step=Step.PORT).stopped(cause, text)
 
 
-def _passing_name(node: str) -> str:
+def _own_name_for(node: str) -> str:
     """Returns an unused name, with a free port."""
     own = Address.parse(facing(node))
     family = socket.AF_INET6 if ":" in own.host else socket.AF_INET

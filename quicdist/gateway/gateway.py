@@ -117,7 +117,7 @@ class Gateway:
         self._dismissing: set[asyncio.Task[None]] = set()
         self._counters = NodeCounters()
         self._policy_refusals = 0
-        self._guesses = CookieThrottle()
+        self._cookie_throttle = CookieThrottle()
         self._since = time.time()
         self._endpoint: _Endpoint | None = None
         self._watching: list[asyncio.Task[None]] = []
@@ -426,7 +426,7 @@ class Gateway:
 
     def _incoming(self, far: Connection) -> ConnectionHandler:
         self._check_room("{}:{}".format(*far.peer_address))
-        return _Arrival(far, self._take)
+        return _UnroutedConnection(far, self._take)
 
     def _take(self, far: Connection, target: str | None) -> ConnectionHandler | None:
         """Handles a peer that dials a node, by default the gateway's. None if it is not here."""
@@ -435,7 +435,7 @@ class Gateway:
             is_here = name == self.name or self._directory.port_of(name) is not None
             answer_target(far, is_here=is_here)
             if not is_here:
-                task = asyncio.create_task(self._dismiss(far))
+                task = asyncio.create_task(self._close_later(far))
                 self._dismissing.add(task)
                 task.add_done_callback(self._dismissing.discard)
                 return None
@@ -444,7 +444,7 @@ class Gateway:
         relay.far.attach(far)
         return relay.far
 
-    async def _dismiss(self, far: Connection) -> None:
+    async def _close_later(self, far: Connection) -> None:
         await far.flush(self.settings.close_timeout)
         far.close("unknown node")
 
@@ -466,7 +466,7 @@ class Gateway:
 
     def _patience(self, host: str | None) -> float:
         """Seconds by which connections from a host are delayed."""
-        return 0.0 if host is None else self._guesses.delay(host, _now())
+        return 0.0 if host is None else self._cookie_throttle.delay(host, _now())
 
     # -- both directions --
 
@@ -513,7 +513,7 @@ class Gateway:
 
     def _start(self, relay: Relay, reach: Coroutine[None, None, None]) -> None:
         """Starts the task of a relay: it connects the other side and waits for the end."""
-        task = asyncio.create_task(self._live(relay, reach))
+        task = asyncio.create_task(self._run_relay(relay, reach))
         self._relays[relay] = task
         task.add_done_callback(lambda _: self._ended(relay))
 
@@ -528,9 +528,9 @@ class Gateway:
         elif relay.is_incoming:
             counters.link_refused(relay.ending)
             if relay.ending is Ending.COOKIE and relay.peer_host is not None:
-                self._guesses.failed(relay.peer_host, _now())
+                self._cookie_throttle.failed(relay.peer_host, _now())
 
-    async def _live(self, relay: Relay, reach: Coroutine[None, None, None]) -> None:
+    async def _run_relay(self, relay: Relay, reach: Coroutine[None, None, None]) -> None:
         reaching = asyncio.create_task(reach)
         closed = asyncio.create_task(relay.wait_closed())
         await asyncio.wait((reaching, closed), return_when=asyncio.FIRST_COMPLETED)
@@ -542,7 +542,7 @@ class Gateway:
         await closed
 
 
-class _Arrival:
+class _UnroutedConnection:
     """The handler of a connection until its first message contains the node that it is for.
 
     It is then replaced by the handler of a relay (carriers.base.ConnectionHandler).

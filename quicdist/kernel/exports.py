@@ -313,7 +313,7 @@ class Exports:
         for other in same:
             if other.function == function:
                 return
-            if not _apart(other, exported):
+            if not _are_distinguishable(other, exported):
                 raise ExportError(
                     f"{module}:{name} is exported twice, by {other.function!r} and {function!r}"
                 )
@@ -485,7 +485,7 @@ def _arity(function: Callable[..., Any]) -> tuple[int, int | None]:
     return least, most
 
 
-def _apart(one: Exported, other: Exported) -> bool:
+def _are_distinguishable(one: Exported, other: Exported) -> bool:
     return (one.most is not None and one.most < other.least) or (
         other.most is not None and other.most < one.least
     )

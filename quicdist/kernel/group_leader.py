@@ -81,7 +81,7 @@ class GroupLeader(SystemProcess):
         """Drops queued requests when the process has ended."""
         self._queue.clear()
         self.level.size = 0
-        self.level.let_all_go()
+        self.level.resume_all()
         if self._task is not None:
             self._task.cancel()
 

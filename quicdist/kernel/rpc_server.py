@@ -190,7 +190,7 @@ class RpcServer:
             self._audit.call(caller, called, Outcome.REFUSED, cause=str(DRAINING))
         return True
 
-    def _led_by(self, source: Source, leader: Term) -> Callable[[Mailbox], None]:
+    def _with_group_leader(self, source: Source, leader: Term) -> Callable[[Mailbox], None]:
         """Sends the output of a process to the caller's group leader."""
 
         def before(me: Mailbox) -> None:
@@ -493,7 +493,13 @@ class RpcServer:
                 case (_, reason, stack):
                     call.fail((reason, stack))
 
-        self._start(source, main, before=self._led_by(source, leader), call=call, asker=call.asker)
+        self._start(
+            source,
+            main,
+            before=self._with_group_leader(source, leader),
+            call=call,
+            asker=call.asker,
+        )
 
     # -- gen_server:call -------------------------------------------------------------------------
 
@@ -545,7 +551,7 @@ class RpcServer:
         async def main(me: Mailbox) -> None:
             await self._apply_for_nobody(source, module, name, args)
 
-        self._start(source, main, before=self._led_by(source, leader), asker=_Asker())
+        self._start(source, main, before=self._with_group_leader(source, leader), asker=_Asker())
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ class _Search:
 
 
 @dataclass(slots=True)
-class _Told:
+class _RemoteScope:
     """The groups of one node, and the monitor of its scope process."""
 
     monitor: Reference
@@ -90,7 +90,7 @@ class Groups(SystemProcess):
         self._local: dict[_Key, _Group] = {}
         self._members: dict[Pid, Reference] = {}
         """The local members, and their monitors."""
-        self._remote: dict[Pid, _Told] = {}
+        self._remote: dict[Pid, _RemoteScope] = {}
         self._scope_monitors: dict[Reference, Pid] = {}
         self._group_monitors: dict[Reference, tuple[Pid, _Key]] = {}
         self._undiscovered: dict[Atom, _Search] = {}
@@ -201,9 +201,9 @@ class Groups(SystemProcess):
         node = source.name or self.system.name
         match message:
             case ("join" | "leave" | "discover", Pid() as peer, *_) if peer.node is not node:
-                self._say_forged(message, node)
+                self._log_forged(message, node)
             case ("$gen_cast", ("sync", Pid() as peer, _)) if peer.node is not node:
-                self._say_forged(message, node)
+                self._log_forged(message, node)
             case ("join", Pid() as peer, group, pids) if peer in self._remote:
                 self._remote_join(peer, group, _pids_of(peer.node, pids))
             case ("leave", Pid() as peer, pids, list(groups)) if peer in self._remote:
@@ -229,7 +229,7 @@ class Groups(SystemProcess):
                 logger.info("%s ignores a message: %s", self, text, extra=extra)
                 ignore(self, message, source)
 
-    def _say_forged(self, message: Term, node: Atom) -> None:
+    def _log_forged(self, message: Term, node: Atom) -> None:
         extra = {**self.fields("message_ignored"), "peer": str(node)}
         text = "%s ignores a message of %s in the name of another node's scope: %s"
         logger.warning(text, self, node, format_bounded(message), extra=extra)
@@ -269,13 +269,13 @@ class Groups(SystemProcess):
         mine = [(group.name, list(group.pids)) for group in self._local.values()]
         self.system.post(self.pid, peer, (GEN_CAST, (_SYNC, self.pid, mine)))
         if peer not in self._remote:
-            self._remote[peer] = _Told(self.monitor(peer))
+            self._remote[peer] = _RemoteScope(self.monitor(peer))
             self.system.post(self.pid, peer, (_DISCOVER, self.pid))
 
     def _on_sync(self, peer: Pid, groups: list[Term]) -> None:
         told = self._remote.get(peer)
         if told is None:
-            told = self._remote[peer] = _Told(self.monitor(peer))
+            told = self._remote[peer] = _RemoteScope(self.monitor(peer))
         self._end_search(peer.node)
         old, told.groups = told.groups, {}
         for one in groups:

@@ -140,16 +140,16 @@ class _Form:
     def parse(self, values: _Values) -> Parsed:
         """Parses a tuple. Raises ProtocolError if an element has a wrong type."""
         if len(values) != self.arity:
-            raise self.wrong(values, f"expected {self.arity} elements")
+            raise self.error(values, f"expected {self.arity} elements")
         for index, kind in self.kinds:
             if type(values[index]) not in kind:
-                values = self.mend(values, index, kind)
+                values = self.coerce(values, index, kind)
         try:
             return self.make(*values)
         except ValueError as error:
-            raise self.wrong(values, str(error)) from None
+            raise self.error(values, str(error)) from None
 
-    def mend(self, values: _Values, index: int, kind: frozenset[type]) -> _Values:
+    def coerce(self, values: _Values, index: int, kind: frozenset[type]) -> _Values:
         """Converts a bool to an atom where an atom is required.
 
         The atoms true and false decode to bool. Raises ProtocolError for any other wrong type.
@@ -158,9 +158,9 @@ class _Form:
         if type(value) is bool and Atom in kind:
             return (*values[:index], _atom(value), *values[index + 1 :])
         expected = " or ".join(sorted(one.__name__ for one in kind))
-        raise self.wrong(values, f"element {index + 1} is {type(value).__name__}, not {expected}")
+        raise self.error(values, f"element {index + 1} is {type(value).__name__}, not {expected}")
 
-    def wrong(self, values: _Values, complaint: str) -> ProtocolError:
+    def error(self, values: _Values, complaint: str) -> ProtocolError:
         return ProtocolError(
             f"control message {self.name} ({values[0]}) of {len(values)} elements: {complaint}"
         )

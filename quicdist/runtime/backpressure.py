@@ -40,7 +40,7 @@ class Source(Protocol):
         """
 
 
-class _Here:
+class _ThisNode:
     """This node as a source. A full mailbox does not pause local senders."""
 
     name = None
@@ -59,7 +59,7 @@ class _Here:
         pass
 
 
-HERE: Source = _Here()
+HERE: Source = _ThisNode()
 
 
 class Backpressure:
@@ -98,15 +98,15 @@ class Backpressure:
         """Subtracts `amount`. Resumes paused sources below the low watermark."""
         self.size -= amount
         if self.held and self.size <= self.low:
-            self.let_all_go()
+            self.resume_all()
 
-    def let_all_go(self) -> None:
+    def resume_all(self) -> None:
         """Resumes all sources that this receiver pauses."""
         held, self.held = self.held, set()
         for source in held:
             source.resume(self)
 
-    def must_hold(self, calls_outstanding: int) -> bool:
+    def must_pause(self, calls_outstanding: int) -> bool:
         """Returns whether a source with `calls_outstanding` pending calls must be paused."""
         if self.size <= self.high:
             return False

@@ -384,7 +384,7 @@ class Mailbox(Process):
             self._waiter = waiter = loop.create_future()
             self.level.is_waited_on = True
             if self.level.held:
-                self.level.let_all_go()
+                self.level.resume_all()
             timer = None if deadline is None else loop.call_at(deadline, _expire, waiter)
             try:
                 await waiter
@@ -443,7 +443,7 @@ class Mailbox(Process):
         self._fresh.clear()
         self._skipped.clear()
         self.level.size = 0
-        self.level.let_all_go()
+        self.level.resume_all()
         # The receiving task may differ from the task of this process.
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(True)

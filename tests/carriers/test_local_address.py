@@ -36,7 +36,7 @@ def vanish(one: Node) -> int:
     endpoint = one.endpoint
     for connection in endpoint.connections:
         endpoint.forget(connection)
-    endpoint._let_go_of(endpoint._udp)
+    endpoint._release_socket(endpoint._udp)
     return port
 
 

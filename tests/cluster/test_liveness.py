@@ -19,7 +19,7 @@ def test_a_loop_that_runs_never_stood_still(lates: list[float]) -> None:
     for late in lates:
         now += BEAT + min(late, 0.99)
         assert watch.beat(now) == 0.0
-        assert watch.stood_still(now) == 0.0
+        assert watch.blocked_for(now) == 0.0
         assert watch.silence(99.0, now) == now - 100.0
 
 
@@ -28,10 +28,10 @@ def test_a_standstill_is_told_once_whoever_looks_first(length: float, beat_is_fi
     watch = LoopWatch(0.0)
     now = BEAT + length
     if not beat_is_first:
-        assert watch.stood_still(now) == pytest.approx(length)
+        assert watch.blocked_for(now) == pytest.approx(length)
     assert watch.beat(now) == pytest.approx(length)
     assert watch.beat(now + BEAT) == 0.0
-    assert watch.stood_still(now + BEAT) == pytest.approx(length)
+    assert watch.blocked_for(now + BEAT) == pytest.approx(length)
 
 
 @given(st.floats(2.5, 1e6), st.floats(0.0, 0.9))
@@ -51,7 +51,7 @@ def test_an_old_standstill_explains_nothing() -> None:
     for _ in range(11):
         now += BEAT
         watch.beat(now)
-    assert watch.stood_still(now) == 0.0
+    assert watch.blocked_for(now) == 0.0
 
 
 # -- the ticks of a connection --------------------------------------------------------------------

@@ -11,9 +11,9 @@ from quicdist.carriers.relay.client import RelayAddress
 from quicdist.cluster.dns import ServiceRecord
 from quicdist.cluster.lookup import NotFound
 from quicdist.cluster.relays import addresses_of
-from quicdist.cluster.via import Fleet, parse_via
+from quicdist.cluster.via import RelayDomain, parse_via
 
-FLEET = Fleet("relays.example.org")
+FLEET = RelayDomain("relays.example.org")
 
 
 @pytest.fixture

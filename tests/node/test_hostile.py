@@ -108,7 +108,7 @@ async def ask_in_vain(one: Node, two: Node) -> None:
         pid = Pid(Atom(one.name), number, 0, one.creation)
         peer.post(pid, signals.Monitor(pid, Atom("nobody"), reference(one.name, number)))
     await until(lambda: link(two, one)._held_by)
-    deaf.let_all_go()
+    deaf.resume_all()
 
 
 async def test_who_asks_and_reads_no_answer_is_held_back(caplog: pytest.LogCaptureFixture) -> None:

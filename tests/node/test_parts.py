@@ -237,7 +237,7 @@ def test_limits_that_make_no_sense() -> None:
 
 
 class Pipe:
-    """An outlet with room for a number of bytes."""
+    """A sink with room for a number of bytes."""
 
     def __init__(self, room: int) -> None:
         self.room = room

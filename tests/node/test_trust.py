@@ -455,6 +455,6 @@ async def test_who_guesses_locks_nobody_out(caplog: pytest.LogCaptureFixture) ->
                     await guesser.connect(ours.name)
         life = ours._running
         now = asyncio.get_running_loop().time()
-        assert life.connections._guesses.delay("127.0.0.1", now) > 0.0
+        assert life.connections._cookie_throttle.delay("127.0.0.1", now) > 0.0
         async with node("0@127.0.0.1", same, trust) as honest:
             assert await honest.ping(ours.name, timeout=PATIENCE)

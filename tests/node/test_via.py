@@ -13,7 +13,7 @@ from quicdist import Node, NodeDown
 from quicdist.carriers.relay.client import RelayAddress
 from quicdist.carriers.relay.server import Relay
 from quicdist.carriers.trust import Credentials, Identity, Trust
-from quicdist.cluster.via import Fleet, parse_via
+from quicdist.cluster.via import RelayDomain, parse_via
 from quicdist.errors import Cause, NodeNameError, StartError
 from tests.support.waiting import until
 
@@ -204,10 +204,10 @@ async def test_a_stopped_node_takes_leave_of_its_peers(tmp_path: Path) -> None:
         ("4433@203.0.113.10", RelayAddress("203.0.113.10", 4433, 443)),
         ("4433@relay.example.org/8443", RelayAddress("relay.example.org", 4433, 8443)),
         ("4433@2001:db8::1/0", RelayAddress("2001:db8::1", 4433, 0)),
-        ("relays.example.org", Fleet("relays.example.org")),
+        ("relays.example.org", RelayDomain("relays.example.org")),
     ],
 )
-def test_a_relay_is_an_address_or_a_domain(text: str, expected: RelayAddress | Fleet) -> None:
+def test_a_relay_is_an_address_or_a_domain(text: str, expected: RelayAddress | RelayDomain) -> None:
     assert parse_via(text) == (expected,)
 
 

@@ -246,7 +246,7 @@ def _is_local(peer: str, ours: str) -> bool:
 
 
 async def _requests(reader: asyncio.StreamReader) -> AsyncIterator[Request]:
-    cutter = RequestReader()
+    requests = RequestReader()
     while data := await asyncio.wait_for(reader.read(1024), _REQUEST_TIMEOUT):
-        for request in cutter.feed(data):
+        for request in requests.feed(data):
             yield request

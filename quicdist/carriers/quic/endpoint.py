@@ -293,12 +293,12 @@ class Endpoint:
         for address in addresses:
             try:
                 if address == old.address:
-                    self._let_go_of(old)
+                    self._release_socket(old)
                 self._udp = self._bind(address, old.family, self._settings.socket_buffer)
             except OSError as error:
                 failure = error
                 continue
-            self._let_go_of(old)
+            self._release_socket(old)
             self._udp.watch(self._loop, self._on_ready)
             return
         raise failure or OSError("no local address with a route to the peers")
@@ -320,7 +320,7 @@ class Endpoint:
                 break
         return found
 
-    def _let_go_of(self, udp: UdpSocket) -> None:
+    def _release_socket(self, udp: UdpSocket) -> None:
         if udp.fileno() >= 0:
             udp.close()
 
@@ -639,11 +639,11 @@ class Endpoint:
 
     def _make_room(self, address: SocketAddress) -> None:
         """Closes a half-open connection to make room for one from `address`, if necessary."""
-        crowding = self._admission.to_evict(address)
-        if crowding is not None:
+        evicted = self._admission.to_evict(address)
+        if evicted is not None:
             self.rejected[RejectReason.PUSHED_OUT] += 1
             text = "too many half-open connections from this address"
-            cast(QuicConnection, crowding).fail(text, Cause.CROWDED)
+            cast(QuicConnection, evicted).fail(text, Cause.CROWDED)
 
     def _missed(self, data: bytes, path: Path, now: float) -> RejectReason | None:
         """Handles a short-header packet without a connection.
@@ -786,7 +786,7 @@ class Endpoint:
             self.forget(connection)
         if self._look is not None:
             self._look.cancel()
-        self._let_go_of(self._udp)
+        self._release_socket(self._udp)
 
 
 def _mark(data: bytes, at: int) -> bytes:

@@ -266,10 +266,10 @@ class Relay:
         if self.strangers.refuses(host):
             self.counters.refused[Refusal.RATE] += 1
             return False
-        crowding = self.strangers.to_evict(host)
-        if crowding is not None:
-            self.strangers.discard(crowding)
-            crowding.connection.abort()
+        evicted = self.strangers.to_evict(host)
+        if evicted is not None:
+            self.strangers.discard(evicted)
+            evicted.connection.abort()
         self.strangers.add(control, host)
         return True
 

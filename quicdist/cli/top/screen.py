@@ -52,7 +52,7 @@ def plain(view: View, width: int) -> str:
 
 
 def _head(view: View) -> Iterator[Line]:
-    yield [("class:title", sanitized(view.peer)), ("", f"  {_what_it_is(view)}")]
+    yield [("class:title", sanitized(view.peer)), ("", f"  {_kind_of_node(view)}")]
     if view.problem is not None:
         yield [("class:problem", f"trying again: {sanitized(view.problem)}")]
     if view.sample is None:
@@ -98,7 +98,7 @@ def _python_figures(sample: PythonSample) -> Iterator[Line]:
         ]
 
 
-def _what_it_is(view: View) -> str:
+def _kind_of_node(view: View) -> str:
     if view.sample is None:
         return ""
     pause = "paused, " if view.is_paused else ""

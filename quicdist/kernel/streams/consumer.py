@@ -171,7 +171,7 @@ class Consumer(Process):
         """Called when the process has ended."""
         self._items.clear()
         self.level.size = 0
-        self.level.let_all_go()
+        self.level.resume_all()
         if not self._is_over:
             self._fail(self.ended_error())
 
