@@ -25,7 +25,6 @@ except ImportError:
 from quicdist.carriers.quic.close_text import describe
 from quicdist.carriers.quic.congestion.choice import algorithm
 from quicdist.carriers.quic.engine import (
-    BURST,
     Batch,
     Closed,
     EngineError,
@@ -36,7 +35,9 @@ from quicdist.carriers.quic.engine import (
     ResetTokenOf,
     SocketAddress,
     accept_nobody,
+    burst,
 )
+from quicdist.carriers.quic.mtu import BASE
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tls_choices import CIPHER_SUITES, KEY_EXCHANGES
 from quicdist.carriers.quic.tracing import KeyLog, QlogDirectory
@@ -209,7 +210,8 @@ class NativeConnection:
     def transmit(self, now: float) -> Sequence[Batch]:
         """Returns the datagrams to send."""
         try:
-            found = self._core.transmit(now, BURST)
+            size = self._core.datagram_size or BASE  # 0 after an error in the library
+            found = self._core.transmit(now, burst(size))
         except RuntimeError as error:
             raise EngineError(str(error)) from error
         paths, known = self._paths, self._path
