@@ -51,8 +51,9 @@ def check(data: bytes) -> None:
 def _check_node(frame: bytes) -> None:
     paths = Paths()
     paths.relay, paths.local = _RELAY, local_of(_RELAY)
-    for found, _ in paths.sort([(frame, (_RELAY, None))]):
-        assert found[0] >= FIRST_QUIC_BYTE
+    for size in (len(frame), max(len(frame) // 2, 1)):
+        for found, each, _ in paths.sort([(frame, size, (_RELAY, None))]):
+            assert min(found[::each]) >= FIRST_QUIC_BYTE
     paths.frames_arrived([frame])
 
 

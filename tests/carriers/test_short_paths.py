@@ -14,7 +14,7 @@ import pytest
 from aioquic.quic.connection import QuicConnection
 from aioquic.tls import Epoch
 
-from quicdist.carriers.quic.engine import BURST, Opening, aioquic_short
+from quicdist.carriers.quic.engine import Opening, aioquic_short, burst
 from quicdist.carriers.quic.engine import aioquic as adapter
 from quicdist.carriers.quic.engine.aioquic_short import TESTED, ShortPaths, is_tested
 from tests.carriers.owners import settings
@@ -219,14 +219,14 @@ def test_bulk_leaves_in_bursts_and_is_acknowledged_at_once(name: str) -> None:
         network.step()
     client.send_whole(False)
     client.peer_proved()
-    client.write(0, [bytes(4 * BURST * 1200)])
+    client.write(0, [bytes(4 * 1200 * burst(1200))])
     now = network.now + 1
     for connection in (client, server):  # the rest of the handshake
         connection.transmit(now)
     client._quic._loss._cc.congestion_window = 1 << 20
     client._pacer.pacer.set_rate(0.0, now)
     bursts = [client.transmit(now) for _ in range(3)]
-    assert [len(burst) for burst in bursts] == [BURST] * 3
+    assert [len(each) for each in bursts] == [burst(1200)] * 3
     assert not server.transmit(now)
     for data, _, _ in bursts[0]:
         server.receive(data, len(data), (ADDRESS, None), now)

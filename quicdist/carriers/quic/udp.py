@@ -13,13 +13,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from quicdist.carriers.forking import keep_from_children
-from quicdist.carriers.quic.engine import Batch, Path, SocketAddress
+from quicdist.carriers.quic.engine import MAX_SEGMENTS, Batch, Path, SocketAddress
 from quicdist.protocol.dialects.base import Buffer
 
 _MAX_DATAGRAM = 65535
-_MAX_SEGMENTS = 64
-_MAX_SEGMENTED = 60_000
-"""Maximum datagrams and bytes of one system call: udp(7), UDP_SEGMENT."""
+_MAX_SEGMENTED = 65_000
+"""Maximum bytes of one system call with UDP_SEGMENT. A packet with its headers has at most 65,535
+bytes."""
 _QUEUE_LIMIT = 1024
 """Maximum datagrams queued while the kernel accepts none. Further ones are dropped."""
 
@@ -241,7 +241,7 @@ class UdpSocket:
             ancillary = [(socket.IPPROTO_UDP, _UDP_SEGMENT, _U16.pack(size))]
             if local is not None:
                 ancillary += self._from(local)
-            if len(data) <= size * _MAX_SEGMENTS:
+            if len(data) <= size * MAX_SEGMENTS:
                 try:
                     self._socket.sendmsg((data,), ancillary, 0, address)
                     return
@@ -259,7 +259,7 @@ class UdpSocket:
             ancillary = [(socket.IPPROTO_UDP, _UDP_SEGMENT, _U16.pack(len(parts[0])))]
             if local is not None:
                 ancillary += self._from(local)
-            most = min(_MAX_SEGMENTS, max(_MAX_SEGMENTED // max(len(parts[0]), 1), 1))
+            most = min(MAX_SEGMENTS, max(_MAX_SEGMENTED // max(len(parts[0]), 1), 1))
             for at in range(0, len(parts), most):
                 some = parts[at : at + most]
                 try:
@@ -321,7 +321,7 @@ class UdpSocket:
                 else:
                     stop = _run_end(batches, at) if self._segments and not self._queue else stop
                     if stop - at == 1:
-                        self.send(data, path)
+                        UdpSocket.send(self, data, path)  # not that of a subclass
                     else:
                         self._send_batch([each for each, _, _ in batches[at:stop]], size, path)
             except OSError as error:
@@ -337,7 +337,7 @@ class UdpSocket:
         failure: OSError | None = None
         for datagram in _split(parts, size):
             try:
-                self.send(datagram, path)
+                UdpSocket.send(self, datagram, path)
             except OSError as error:
                 failure = failure or error
         if failure is not None:
@@ -447,7 +447,7 @@ def _split(parts: Sequence[bytes], size: int) -> Iterator[bytes]:
 def _run_end(batches: Sequence[Batch], at: int) -> int:
     """Returns the end of the single datagrams that can be sent in one call with that at `at`."""
     data, size, path = batches[at]
-    most = min(at + min(_MAX_SEGMENTS, _MAX_SEGMENTED // size), len(batches)) if size else at
+    most = min(at + min(MAX_SEGMENTS, _MAX_SEGMENTED // size), len(batches)) if size else at
     stop = at + 1
     while stop < most:
         data, length, other = batches[stop]

@@ -17,10 +17,11 @@ import contextlib
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, cast
+from typing import Protocol, cast
 
 from quicdist.carriers.quic.engine import Batch, Path, SocketAddress
 from quicdist.carriers.quic.udp import UdpSocket
+from quicdist.carriers.relay.batches import common_head, with_heads, without_heads
 from quicdist.carriers.relay.frames import (
     FIRST_QUIC_BYTE,
     Address,
@@ -29,8 +30,6 @@ from quicdist.carriers.relay.frames import (
     pack_address,
     unpack_address,
 )
-
-Datagram: TypeAlias = tuple[bytes, Path]
 
 _MOST_HEADS = 4096
 
@@ -98,8 +97,14 @@ class Paths:
         """The current socket."""
         self.family: int = socket.AF_INET
         self.on_ready: Callable[[], None] | None = None
-        self._inbox: list[Datagram] = []
+        self._inbox: list[Batch] = []
         self._heads: dict[SocketAddress, bytes] = {}
+        self._addresses: dict[bytes, SocketAddress] = {}
+
+    def bound(self, sock: RelayedSocket, family: int) -> None:
+        """Takes the current socket."""
+        self.socket, self.family = sock, family
+        self._addresses.clear()
 
     # -- for direct paths -----------------------------------------------------------------------
 
@@ -130,28 +135,49 @@ class Paths:
 
     # -- in -------------------------------------------------------------------------------------
 
-    def sort(self, datagrams: Sequence[Datagram]) -> list[Datagram]:
+    def sort(self, batches: Sequence[Batch]) -> list[Batch]:
         """Returns the QUIC datagrams among those of the socket.
 
         Relayed ones get their constant path.
         """
         found, self._inbox = self._inbox, []
-        for datagram in datagrams:
-            data, path = datagram
-            if not data:
-                continue
-            if data[0] >= FIRST_QUIC_BYTE:
-                if path[0] in self.addresses:
-                    self.counters.direct_in += 1
-                found.append(datagram)
-            elif head_size(data[0]):
-                if path[0] == self.relay:
-                    self._unwrap(data, found)
-                else:
-                    self.counters.forged += 1
-            else:
-                self.aside(data, path[0])
+        for batch in batches:
+            data, size, path = batch
+            if size < len(data):
+                self._sort_merged(batch, found)
+            elif data:
+                self._sort_one(data, path, found)
         return found
+
+    def _sort_merged(self, batch: Batch, found: list[Batch]) -> None:
+        data, size, path = batch
+        if min(data[::size]) >= FIRST_QUIC_BYTE:
+            if path[0] in self.addresses:
+                self.counters.direct_in += -(-len(data) // size)
+            found.append(batch)
+            return
+        head = common_head(data, size) if self.local and path[0] == self.relay else 0
+        if head:
+            parts = without_heads(data, size, head)
+            self.counters.relayed_in += len(parts)
+            constant = (self._unpacked(data[1:head]), self.local)
+            found.append((b"".join(parts), size - head, constant))
+            return
+        for at in range(0, len(data), size):
+            self._sort_one(data[at : at + size], path, found)
+
+    def _sort_one(self, data: bytes, path: Path, found: list[Batch]) -> None:
+        if data[0] >= FIRST_QUIC_BYTE:
+            if path[0] in self.addresses:
+                self.counters.direct_in += 1
+            found.append((data, len(data), path))
+        elif head_size(data[0]):
+            if path[0] == self.relay:
+                self._unwrap(data, found)
+            else:
+                self.counters.forged += 1
+        else:
+            self.aside(data, path[0])
 
     def frames_arrived(self, frames: Sequence[bytes]) -> None:
         """Takes data frames from the TLS connection and wakes the endpoint."""
@@ -160,14 +186,22 @@ class Paths:
         if self._inbox and self.on_ready is not None:
             self.on_ready()
 
-    def _unwrap(self, frame: bytes, found: list[Datagram]) -> None:
+    def _unwrap(self, frame: bytes, found: list[Batch]) -> None:
         size = head_size(frame[0]) if frame else 0
         if not self.local or not 0 < size < len(frame) or frame[size] < FIRST_QUIC_BYTE:
             self.counters.forged += 1
             return
         self.counters.relayed_in += 1
-        address = self.socket_address(unpack_address(frame[1:size]))
-        found.append((frame[size:], (address, self.local)))
+        found.append((frame[size:], len(frame) - size, (self._unpacked(frame[1:size]), self.local)))
+
+    def _unpacked(self, packed: bytes) -> SocketAddress:
+        """The address in a data frame, in the form that the socket of this node has."""
+        known = self._addresses.get(packed)
+        if known is None:
+            if len(self._addresses) >= _MOST_HEADS:
+                self._addresses.clear()
+            known = self._addresses[packed] = self.socket_address(unpack_address(packed))
+        return known
 
     def socket_address(self, address: Address) -> SocketAddress:
         """The address in the form that the socket of this node has."""
@@ -185,24 +219,24 @@ class Paths:
         # Where UDP is blocked, other ports of the relay are reached through it.
         return self.stream is not None and _plain(path[0][0]) == self.relay_host
 
-    def wrapped(self, datagrams: Sequence[Datagram], to: SocketAddress) -> list[bytes]:
-        """The data frames for datagrams to one address."""
+    def wrapped(self, batches: Sequence[Batch], to: SocketAddress, over: Path) -> list[Batch]:
+        """The data frames for datagrams to one address, on the path `over` to the relay."""
         head = self._heads.get(to)
         if head is None:
             if len(self._heads) >= _MOST_HEADS:
                 self._heads.clear()
             head = self._heads[to] = data_head((_plain(to[0]), to[1]))
-        self.counters.relayed_out += len(datagrams)
-        return [head + data for data, _ in datagrams]
+        self.counters.relayed_out += _count(batches)
+        longer = len(head)
+        return [
+            (with_heads(data, size, head) if size < len(data) else head + data, size + longer, over)
+            for data, size, _ in batches
+        ]
 
 
-def _split(batches: Sequence[Batch]) -> list[Datagram]:
-    """The single datagrams."""
-    return [
-        (data[at : at + size], path)
-        for data, size, path in batches
-        for at in range(0, len(data), max(size, 1))
-    ]
+def _count(batches: Sequence[Batch]) -> int:
+    """The number of datagrams."""
+    return sum(-(-len(data) // size) if size else 1 for data, size, _ in batches)
 
 
 class RelayedSocket(UdpSocket):
@@ -218,57 +252,54 @@ class RelayedSocket(UdpSocket):
         if self.bounced:
             for address in self.paths.pinged & self.bounced.keys():
                 del self.bounced[address]
-        return [(data, len(data), path) for data, path in self.paths.sort(_split(batches))]
+        return self.paths.sort(batches)
 
     def send(self, data: bytes, path: Path) -> None:
         """Sends one datagram on the path that is chosen for its peer."""
-        self._send_chosen(((data, path),))
+        self.send_all(((data, len(data), path),))
 
     def send_all(self, batches: Sequence[Batch]) -> None:
         """Sends datagrams in order, each on the path that is chosen for its peer."""
-        if self.paths.is_used:
-            self._send_chosen(_split(batches))
-        else:
+        if not self.paths.is_used or not batches:
             super().send_all(batches)
+            return
+        first = batches[0][2]
+        if all(path is first or path == first for _, _, path in batches):
+            self._send_chosen(batches, first)
+            return
+        for batch in batches:
+            self._send_chosen((batch,), batch[2])
 
-    def _send_chosen(self, datagrams: Sequence[Datagram]) -> None:
-        if not self.paths.is_used:
-            self.send_plain(datagrams)
-            return
-        first = datagrams[0][1]
-        if any(path is not first and path != first for _, path in datagrams):
-            for one in datagrams:
-                self._send_chosen((one,))
-            return
+    def _send_chosen(self, batches: Sequence[Batch], path: Path) -> None:
         paths = self.paths
-        real = paths.direct.get(first)
+        real = paths.direct.get(path)
         if real is not None:
-            paths.counters.direct_out += len(datagrams)
-            if first not in paths.sent:
-                paths.sent.add(first)
+            paths.counters.direct_out += _count(batches)
+            if path not in paths.sent:
+                paths.sent.add(path)
                 paths.on_sent()
-            self.send_plain([(data, (real, None)) for data, _ in datagrams])
-        elif not paths.is_relayed(first):
-            self.send_plain(datagrams)
+            way = (real, None)
+            super().send_all([(data, size, way) for data, size, _ in batches])
+        elif not paths.is_relayed(path):
+            super().send_all(batches)
         elif paths.stream is not None:
-            paths.stream.send_frames(paths.wrapped(datagrams, first[0]))
+            frames = paths.wrapped(batches, path[0], path)
+            paths.stream.send_frames(
+                [
+                    data[at : at + size]
+                    for data, size, _ in frames
+                    for at in range(0, len(data), size)
+                ]
+            )
         elif paths.relay is not None:
-            relay = (paths.relay, None)
-            self.send_plain([(frame, relay) for frame in paths.wrapped(datagrams, first[0])])
+            super().send_all(paths.wrapped(batches, path[0], (paths.relay, None)))
         else:
-            paths.counters.dropped += len(datagrams)
-
-    def send_plain(self, datagrams: Sequence[Datagram]) -> None:
-        """Sends datagrams to the addresses that they have."""
-        if len(datagrams) == 1:
-            super().send(*datagrams[0])
-        else:
-            super().send_all([(data, len(data), path) for data, path in datagrams])
+            paths.counters.dropped += _count(batches)
 
     def send_aside(self, data: bytes, address: SocketAddress) -> None:
         """Sends one datagram that is not QUIC; errors are ignored."""
         with contextlib.suppress(OSError):
-            self.send_plain([(data, (address, None))])
+            super().send(data, (address, None))
 
 
 def binder(paths: Paths) -> Callable[[SocketAddress, int, int], RelayedSocket]:
@@ -277,8 +308,7 @@ def binder(paths: Paths) -> Callable[[SocketAddress, int, int], RelayedSocket]:
     def bind(address: SocketAddress, family: int, buffer_size: int) -> RelayedSocket:
         sock = cast(RelayedSocket, RelayedSocket.bind(address, family, buffer_size))
         sock.paths = paths
-        paths.family = family
-        paths.socket = sock
+        paths.bound(sock, family)
         return sock
 
     return bind

@@ -34,12 +34,27 @@ kernel sends and receives such a batch in one call (udp(7), UDP_SEGMENT, UDP_GRO
 ResetTokenOf: TypeAlias = Callable[[bytes], bytes]
 """Returns the stateless reset token of a local connection ID (RFC 9000, 10.3.2)."""
 
-BURST = 48
-"""Approximate number of datagrams that one `transmit` call returns. The event loop runs between two
-calls, and the peer can process the first datagrams meanwhile."""
+MAX_SEGMENTS = 64
+MAX_SEGMENTED = 60_000
+"""Maximum datagrams and bytes that an engine puts into one batch: udp(7), UDP_SEGMENT. The kernel
+sends 65,507 bytes; the rest is for the headers of a relay."""
+
+_BURST = 48
+"""Approximate number of datagrams that one `transmit` call returns."""
 
 CONNECTION_ID_LENGTH = 8
 """Length in bytes of the connection IDs that this node issues."""
+
+
+def burst(size: int) -> int:
+    """Returns the number of datagrams of `size` bytes that one `transmit` call returns.
+
+    The event loop runs between two calls, and the peer can process the first datagrams meanwhile.
+    They fill whole batches: the rest of a burst in a system call of its own would cost a relay and
+    the receiver as much as a full batch.
+    """
+    most = min(MAX_SEGMENTS, max(MAX_SEGMENTED // size, 1))
+    return most * max(round(_BURST / most), 1)
 
 
 VerifyPeer: TypeAlias = Callable[[Certificates], Alert | None]
@@ -187,7 +202,7 @@ class EngineConnection(Protocol):
         """
 
     def transmit(self, now: float) -> Sequence[Batch]:
-        """Returns about `BURST` datagrams to send now. Raises EngineError if the library fails."""
+        """Returns about `burst` datagrams to send now. Raises EngineError if the library fails."""
 
     @property
     def has_more(self) -> bool:

@@ -48,7 +48,6 @@ from quicdist.carriers.coalesce import joined
 from quicdist.carriers.quic.close_text import describe
 from quicdist.carriers.quic.congestion.choice import algorithm
 from quicdist.carriers.quic.engine import (
-    BURST,
     CONNECTION_ID_LENGTH,
     Batch,
     Closed,
@@ -58,6 +57,7 @@ from quicdist.carriers.quic.engine import (
     Path,
     ResetTokenOf,
     VerifyPeer,
+    burst,
     reject_all,
 )
 from quicdist.carriers.quic.engine.aioquic_bounds import BoundedQuic
@@ -437,7 +437,7 @@ class AioquicConnection:
         quic, space = self._quic, self._quic._loss.spaces[-1]
         if space.ack_at is not None and space.largest_received_packet >= self._told_of + _ACK_EVERY:
             space.ack_at = min(space.ack_at, now)
-        self._pacer.left = BURST
+        self._pacer.left = most = burst(self.datagram_size)
         try:
             datagrams = quic.datagrams_to_send(now)
             if _CAN_PROBE and quic.carries_probes:
@@ -453,7 +453,7 @@ class AioquicConnection:
         elif not self._pacer.pacer.is_idle and not _has_data(quic):
             self._congestion.controller.on_app_limited(self._congestion.bytes_in_flight)
             self._pacer.pacer.on_idle()
-        self.has_more = len(datagrams) >= BURST
+        self.has_more = len(datagrams) >= most
         return [(data, len(data), path) for data, path in datagrams]
 
     # -- path MTU discovery --

@@ -31,7 +31,7 @@ from quicdist.carriers.quic.congestion.choice import CONTROLLERS
 from quicdist.carriers.quic.congestion.controller import Ack, Algorithm, Controller
 from quicdist.carriers.quic.congestion.pacer import Pacer
 from quicdist.carriers.quic.congestion.rate_sample import SendState
-from quicdist.carriers.quic.engine import BURST
+from quicdist.carriers.quic.engine import burst
 from quicdist.carriers.quic.engine.aioquic_ranges import Ranges
 
 _ACKED = QuicDeliveryState.ACKED
@@ -168,7 +168,7 @@ class EnginePacer:
 
     def __init__(self, datagram_size: int) -> None:
         self.pacer = Pacer(datagram_size)
-        self.left = BURST
+        self.left = burst(datagram_size)
         """Number of datagrams left in the current burst."""
 
     @property

@@ -25,7 +25,6 @@ except ImportError:
 from quicdist.carriers.quic.close_text import describe
 from quicdist.carriers.quic.congestion.choice import algorithm
 from quicdist.carriers.quic.engine import (
-    BURST,
     Batch,
     Closed,
     EngineError,
@@ -35,8 +34,10 @@ from quicdist.carriers.quic.engine import (
     ResetTokenOf,
     SocketAddress,
     VerifyPeer,
+    burst,
     reject_all,
 )
+from quicdist.carriers.quic.mtu import BASE
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tls_choices import CIPHER_SUITES, KEY_EXCHANGES
 from quicdist.carriers.quic.tracing import KeyLog, QlogDirectory
@@ -211,7 +212,8 @@ class NativeConnection:
     def transmit(self, now: float) -> Sequence[Batch]:
         """Returns the datagrams to send."""
         try:
-            found = self._core.transmit(now, BURST)
+            size = self._core.datagram_size or BASE  # 0 after an error in the library
+            found = self._core.transmit(now, burst(size))
         except RuntimeError as error:
             raise EngineError(str(error)) from error
         paths, known = self._paths, self._path

@@ -13,7 +13,7 @@ from hypothesis import settings as how
 from hypothesis import strategies as st
 
 from quicdist.carriers.quic.congestion.controller import Algorithm
-from quicdist.carriers.quic.engine import BURST, EngineError, load_engine, reject_all
+from quicdist.carriers.quic.engine import EngineError, burst, load_engine, reject_all
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.trust import Alert, Credentials, Trust
@@ -272,7 +272,7 @@ def test_bursts_are_bounded(engine: str) -> None:
     for _ in range(100):
         batches = here.connection.transmit(network.now)
         count = sum(-(-len(data) // size) for data, size, _ in batches)
-        assert count <= 2 * BURST
+        assert count <= 2 * burst(here.connection.datagram_size)
         assert all(size <= here.connection.datagram_size for _, size, _ in batches)
         if not here.connection.has_more:
             break
