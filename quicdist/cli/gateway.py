@@ -127,6 +127,7 @@ def gateway(
         name or "",
         via=parse_via(options.via) if options.via else (),
         path=options.path,
+        map_port=options.maps_port(),
         listen=parse_listen(options.listen) if options.listen else None,
         epmd_port=epmd_port,
         routes=dict(_route(text) for text in routes or []),

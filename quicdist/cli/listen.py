@@ -157,7 +157,12 @@ class Settings:
             self.name,
             via=server.via or None,
             carriers=[
-                Quic(path=server.path, tracing=server.tracing(), **server.bounds.tls()),
+                Quic(
+                    path=server.path,
+                    map_port=server.maps_port(),
+                    tracing=server.tracing(),
+                    **server.bounds.tls(),
+                ),
                 tcp_or_tls(trust),
             ],
             cookie=options.cookies.cookies(),

@@ -237,6 +237,14 @@ DirectPath = Annotated[
         "discloses no address of this node to the other one.",
     ),
 ]
+MapPort = Annotated[
+    bool,
+    typer.Option(
+        "--map-port",
+        help="With --via, ask the router by UPnP to forward a UDP port to this node, so that more "
+        "paths become direct. Requires the extra `nat`.",
+    ),
+]
 Http = Annotated[
     str | None,
     typer.Option(
@@ -492,6 +500,7 @@ class ServerOptions:
 
     via: ViaRelay = None
     path: DirectPath = "auto"
+    map_port: MapPort = False
     listen: Listen = None
     lan: LanName = None
     tls: TlsOptions = field(default_factory=TlsOptions)
@@ -507,6 +516,12 @@ class ServerOptions:
     log_json: LogJson = False
     quiet: Quiet = False
     verbose: Verbose = 0
+
+    def maps_port(self) -> bool:
+        """Returns the setting of --map-port. Raises Problem."""
+        if self.map_port and not self.via:
+            raise Problem(ExitCode.USAGE, "--map-port requires a relay: --via NODE")
+        return self.map_port
 
     def trusted(self) -> Trust:
         """Returns the trust settings. Raises CertificateError, Problem."""

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from quicdist.carriers.trust.names import written
 from quicdist.cluster.carrier import Transport, TransportAddress
+from quicdist.cluster.lan_interfaces import LocalNetwork, local_network
 from quicdist.cluster.lookup import NotFound
 from quicdist.cluster.names import NodeName
 from quicdist.errors import Cause, NodeNameError
@@ -39,11 +40,17 @@ _MAX_ADDRESSES: Final = 4
 _MAX_NAME: Final = 240
 """Bytes of a node name: a TXT string holds 255 with its key."""
 
+_MAX_LISTED: Final = 5
+"""Nodes that an error names."""
+
 _FIND_TIME: Final = 1.5
 """Seconds for which one node is asked for."""
 
 _QUIET: Final = 1.0
 """Seconds without another instance after which a search of all nodes ends."""
+
+_LOOK: Final = 2.0
+"""Seconds between two looks at the addresses of this machine."""
 
 _RETRY: Final = 15.0
 """Seconds between two attempts to announce a node."""
@@ -80,7 +87,7 @@ class Lan:
     """The short name with which a node is announced: up to 63 letters, digits, `-`, `_`, `.`."""
 
     interfaces: tuple[str, ...] = ()
-    """The addresses of the network interfaces to use; by default all."""
+    """The addresses of the network interfaces to use, IPv4 or IPv6; by default all interfaces."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -145,7 +152,8 @@ class Lan:
         if not nodes:
             raise NotFound(f"no node of the local network is announced with the name {name!r}")
         if len(nodes) > 1:
-            listed = ", ".join(map(written, sorted(nodes)))
+            listed = ", ".join(map(written, sorted(nodes)[:_MAX_LISTED]))
+            listed += ", ..." if len(nodes) > _MAX_LISTED else ""
             raise NotFound(f"several nodes are announced with the name {name!r}: {listed}")
         return nodes.pop()
 
@@ -184,9 +192,9 @@ class Announcement:
         last = ""
         while True:
             try:
-                async with _multicast(self._lan) as zc:
-                    await self._register(zc)
-                    await asyncio.Event().wait()
+                await self._announce_until_changed()
+                last = ""
+                continue
             except (OSError, _library().Error) as error:
                 text = str(error) or type(error).__name__
                 if text != last:
@@ -196,7 +204,15 @@ class Announcement:
                 last = text
             await asyncio.sleep(_RETRY)
 
-    async def _register(self, zc: Any) -> None:
+    async def _announce_until_changed(self) -> None:
+        """Announces the node until the addresses of this machine change."""
+        network = local_network()
+        async with _multicast(self._lan, network) as zc:
+            await self._register(zc, network.addresses_for(self._host)[:_MAX_ADDRESSES])
+            while local_network() == network:
+                await asyncio.sleep(_LOOK)
+
+    async def _register(self, zc: Any, addresses: Sequence[str]) -> None:
         label = label_of(self._node)
         host = self._node.rpartition("@")[2]
         server = f"{host}." if is_local_name(host) else f"{_digest(self._node)}.local."
@@ -206,19 +222,11 @@ class Announcement:
             port=self._port,
             properties={"v": "1", "node": self._node, "name": self._lan.name},
             server=server,
-            parsed_addresses=self._addresses(),
+            parsed_addresses=addresses,
         )
         await (await zc.async_register_service(info))
         extra = {"event": "lan_announced", "node": self._node, "address": f"port {self._port}"}
         _log.info("%s is announced in the local network", written(self._node), extra=extra)
-
-    def _addresses(self) -> Sequence[str]:
-        if not ipaddress.ip_address(self._host).is_unspecified:
-            return [self._host]
-        library = _library()
-        every = [*library.get_all_addresses(), *_v6(library.get_all_addresses_v6())]
-        addresses = [one for one in every if not ipaddress.ip_address(one).is_loopback]
-        return (addresses or every)[:_MAX_ADDRESSES]
 
 
 def check_announced(node: str) -> None:
@@ -284,22 +292,17 @@ def _digest(node: str) -> str:
     return hashlib.sha256(node.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _v6(addresses: Sequence[Any]) -> Sequence[str]:
-    """Returns the addresses of all scopes but the link, whose zone differs for each host."""
-    found = [str(one[0][0]) for one in addresses]
-    return [one for one in found if not ipaddress.ip_address(one).is_link_local]
-
-
 # -- multicast DNS -------------------------------------------------------------------------------
 
 
 @contextlib.asynccontextmanager
-async def _multicast(lan: Lan) -> AsyncIterator[Any]:
+async def _multicast(lan: Lan, network: LocalNetwork | None = None) -> AsyncIterator[Any]:
     """Opens the sockets. Raises OSError if no interface supports multicast."""
-    library = _library()
-    interfaces = list(lan.interfaces) or library.InterfaceChoice.All
+    interfaces = lan.interfaces or (network or local_network()).interfaces
+    if not interfaces:
+        raise OSError("no network interface has an address")
     try:
-        zc = library.asyncio.AsyncZeroconf(interfaces=interfaces)
+        zc = _library().asyncio.AsyncZeroconf(interfaces=list(interfaces))
     except RuntimeError as error:
         raise OSError(str(error)) from error
     try:

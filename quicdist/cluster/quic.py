@@ -19,6 +19,7 @@ from quicdist.carriers.trust import Credentials
 from quicdist.cluster.carrier import Accept, Carrier, ListenerSettings, Transport, TransportAddress
 from quicdist.cluster.names import Address
 from quicdist.cluster.relays import open_via
+from quicdist.errors import NodeError
 from quicdist.protocol.dialects import ALL_ALPNS
 
 _ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
@@ -61,6 +62,8 @@ class _QuicCarrier:
     async def open(self, own: ListenerSettings | None, accept: Accept) -> str | None:
         if own is not None and own.via:
             return await self._open_via(own, accept)
+        if self._settings.map_port:
+            raise NodeError("map_port requires a relay: Node(via=...)")
         address = None if own is None else own.name.address
         if own is None or address is None:
             return None

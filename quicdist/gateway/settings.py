@@ -106,6 +106,8 @@ class GatewaySettings(QuicOptions):
                 raise NodeError(f"{name} must be above 0, got {rate}")
         if self.calls_per_second is not None and self.policy is None:
             raise NodeError("calls_per_second requires a policy")
+        if self.map_port and not self.via:
+            raise NodeError("map_port requires a relay: via")
 
     @property
     def node(self) -> NodeName:

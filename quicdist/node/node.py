@@ -33,6 +33,7 @@ from quicdist.cluster.peer import Peer
 from quicdist.cluster.quic import Quic
 from quicdist.cluster.resolver import Resolver
 from quicdist.cluster.retry import Retry
+from quicdist.cluster.short_names import ShortNames
 from quicdist.cluster.tls import tcp_or_tls
 from quicdist.cluster.via import Via, parse_via
 from quicdist.errors import (
@@ -51,6 +52,7 @@ from quicdist.errors import (
 from quicdist.etf import Atom, Pid, Term
 from quicdist.kernel import introspection
 from quicdist.kernel.caller import Caller, ConnectedCaller
+from quicdist.kernel.current_call import remaining
 from quicdist.kernel.exports import Exports
 from quicdist.kernel.global_.names import GlobalNames
 from quicdist.kernel.group_leader import GroupLeader, LogLines, Write
@@ -231,6 +233,7 @@ class Node:
         self._lan = lan
         self._announcement: Announcement | None = None
         self._lookups = lookups
+        self._short_names = ShortNames(lookups)
         self._access = AccessControl(Access.of(access))
         self._is_audited = audit
         # With port 0 the name differs at each start, so the certificate does not contain the host.
@@ -357,6 +360,7 @@ class Node:
         announcement, self._announcement = self._announcement, None
         if announcement is not None:
             await announcement.close()
+        self._short_names.close()
         try:
             await life.end()
         finally:
@@ -584,6 +588,12 @@ class Node:
 
         Raises NodeNameError.
         """
+        if _is_short(node):
+            try:
+                node, timeout = await self._node_named(node, timeout)
+            except NoConnection as error:
+                self._running.unreachable(Atom(node), error.reason, error.cause)
+                return False
         return await self._running.caller.ping(check_atom("node", node), timeout)
 
     async def call(
@@ -605,6 +615,8 @@ class Node:
         CallNotPossible if the node is older than OTP 23 (use `rpc`), and MailboxFull if a full
         mailbox of this node blocks the answer.
         """
+        if _is_short(node):
+            node, timeout = await self._node_named(node, timeout)
         caller = self._running.caller
         request = _request(node, module, function, args)
         with arguments_of(module, function, args, IN_ERPC_CALL):
@@ -707,6 +719,11 @@ class Node:
 
         Raises EtfEncodeError.
         """
+        if _is_short(node):
+            try:
+                node, _ = await self._node_named(node, None)
+            except NoConnection:
+                return
         caller = self._running.caller
         request = _request(node, module, function, args)
         with (
@@ -732,6 +749,8 @@ class Node:
 
         Raises CallError (also for `{badrpc, Reason}`), CallTimeout, NoConnection, NoProcess.
         """
+        if _is_short(node):
+            node, timeout = await self._node_named(node, timeout)
         caller = self._running.caller
         request = _request(node, module, function, args)
         with arguments_of(module, function, args, IN_REX_CALL):
@@ -802,20 +821,46 @@ class Node:
         }
         return found, [node for node in asked if node not in found]
 
-    async def connect(self, node: str, *, retry: Retry | None = None) -> None:
-        """Connects to a node unless it is connected.
+    async def connect(self, node: str, *, retry: Retry | None = None) -> str:
+        """Connects to a node unless it is connected, and returns its name.
 
         Waits at most `NodeLimits.connect_timeout` seconds, 7 by default. `retry` repeats failed
         attempts.
 
+        A node with `lan=`, or with `Lan()` among its lookups, also finds a node of the local
+        network by the short name with which it is announced. So do `ping`, `call`, `rpc`, `cast`
+        and `multicall`. All other functions take the node name, which `connect` returns:
+
+            app = await node.connect("app")
+
         Raises NoConnection with the reason.
         """
         check_type("retry=", retry, Retry | None)
+        name = node
 
         async def attempt() -> None:
-            await self._running.connections.connect(Atom(node))
+            nonlocal name
+            if _is_short(node):
+                name, _ = await self._node_named(node, self._limits.connect_timeout)
+            await self._running.connections.connect(Atom(name))
 
         await (attempt() if retry is None else retry.connect(attempt))
+        return name
+
+    async def _node_named(self, name: str, timeout: float | None) -> tuple[str, float | None]:
+        """Returns the node name for a short name, and what is left of `timeout` seconds.
+
+        Raises NoConnection.
+        """
+        check_timeout(timeout)
+        timeout = remaining(timeout)
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        connections = self._running.connections
+        found = await self._short_names.node_named(
+            name, lambda node: connections.is_up(Atom(node)), timeout
+        )
+        return found, None if timeout is None else max(0.0, timeout - (loop.time() - begun))
 
     def disconnect(self, node: str) -> bool:
         """Closes the connection to a node at once. Returns whether there was one."""
@@ -884,6 +929,10 @@ class Node:
             return LocalNode(self.name, 0, flags, self._cookies[0], self._cookies[1:])
         flags |= Flag.NAME_ME
         return LocalNode(self._own.name.host, 0, flags, self._cookies[0], self._cookies[1:])
+
+
+def _is_short(node: str) -> bool:
+    return isinstance(node, str) and "@" not in node
 
 
 def _request(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.nat.two_homes import why_not
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.io
 
@@ -46,10 +47,11 @@ asyncio.run(main())
 
 
 class Lan:
-    """Two hosts, 10.5.0.1 and 10.5.0.2, on one cable."""
+    """Two hosts on one cable, with the addresses 1 and 2 of a network."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, network: str = "10.5.0.{}/24") -> None:
         self._home = home
+        self._network = network
         self._prefix = f"ql{os.getpid() % 100_000}"
         self._running: list[subprocess.Popen[str]] = []
 
@@ -86,13 +88,21 @@ class Lan:
     def open(self) -> None:
         for host in (1, 2):
             _ip("netns", "add", self._space(host))
+            for name in ("all", "default"):  # duplicate address detection takes a second
+                setting = f"net.ipv6.conf.{name}.accept_dad=0"
+                _run("ip", "netns", "exec", self._space(host), "sysctl", "-qw", setting)
         link = ("link", "add", "eth0", "netns", self._space(1), "type", "veth", "peer", "name")
         _ip(*link, "eth0", "netns", self._space(2))
         for host in (1, 2):
             inside = ("-n", self._space(host))
             _ip(*inside, "link", "set", "lo", "up")
-            _ip(*inside, "addr", "add", f"10.5.0.{host}/24", "dev", "eth0")
+            _ip(*inside, "addr", "add", self._network.format(host), "dev", "eth0")
             _ip(*inside, "link", "set", "eth0", "up")
+
+    def readdress(self, host: int, old: str, new: str) -> None:
+        """Replaces the address of a host."""
+        for what, address in (("del", old), ("add", new)):
+            _ip("-n", self._space(host), "addr", what, address, "dev", "eth0")
 
     def close(self) -> None:
         for process in self._running:
@@ -114,14 +124,23 @@ class Lan:
 
 
 def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
+    _run("ip", *words)
+
+
+def _run(*words: str) -> None:
+    subprocess.run(words, check=True, capture_output=True)
 
 
 @pytest.fixture
 def lan(tmp_path: Path) -> Iterator[Lan]:
+    with opened(Lan(tmp_path)) as network:
+        yield network
+
+
+@contextlib.contextmanager
+def opened(network: Lan) -> Iterator[Lan]:
     if why := why_not():
         pytest.skip(f"no bad networks on this machine: {why}")
-    network = Lan(tmp_path)
     try:
         network.open()
         yield network
@@ -148,6 +167,58 @@ def test_a_node_is_listed_and_called(lan: Lan, tmp_path: Path) -> None:
     for node in ("app", "4433@robot.local"):
         called = lan.quicdist(2, "call", node, "calc:add", "[1, 2]", "--lookup", "lan")
         assert called.stdout == "3\n", called.stderr
+
+
+def test_a_network_without_ipv4(tmp_path: Path) -> None:
+    with opened(Lan(tmp_path, "fd00:5::{}/64")) as lan:
+        (tmp_path / "calc.py").write_text(CALC)
+        words = ("run", "4433@robot.local", "calc.py", "--listen", "[::]:4433", "--lan", "app")
+        lan.start(1, "-m", "quicdist", *words, "-v", until="is announced")
+        for node in ("app", "4433@robot.local"):
+            called = lan.quicdist(2, "call", node, "calc:add", "[1, 2]", "--lookup", "lan")
+            assert called.stdout == "3\n", called.stderr
+
+
+def test_an_announcement_follows_the_addresses_of_the_host(lan: Lan, tmp_path: Path) -> None:
+    run_calc(lan, tmp_path)
+    assert "10.5.0.1" in lan.quicdist(2, "names", "--lan").stdout
+    lan.readdress(1, "10.5.0.1/24", "10.5.0.9/24")
+    wait_until(lambda: "10.5.0.9" in lan.quicdist(2, "names", "--lan").stdout)
+    called = lan.quicdist(2, "call", "4433@robot.local", "calc:add", "[1, 2]", "--lookup", "lan")
+    assert called.stdout == "3\n", called.stderr
+
+
+CALLS = """
+import asyncio
+from quicdist import Cause, Lan, NoConnection, Node
+
+async def main():
+    async with Node("4434@tool.local", listen="0.0.0.0:4434", cookie="c", lan=Lan()) as node:
+        assert await node.ping("app")
+        assert await node.connect("app") == "4433@robot.local"
+        assert node.nodes() == ["4433@robot.local"]
+        assert await node.call("app", "calc", "add", [1, 2]) == 3
+        assert await node.rpc("app", "calc", "add", [1, 2]) == 3
+        await node.cast("app", "calc", "add", [1, 2])
+        assert await node.multicall(["app", "app"], "calc", "add", [1, 2]) == [3, 3]
+        assert node.disconnect("4433@robot.local")
+        answers = [node.call("app", "calc", "add", [number, 0]) for number in range(20)]
+        assert await asyncio.gather(*answers) == list(range(20))
+        assert not await node.ping("nobody")
+        await node.cast("nobody", "calc", "add", [1, 2])
+        try:
+            await node.connect("nobody")
+        except NoConnection as error:
+            assert error.cause is Cause.NOT_FOUND, error.cause
+            print("well done:", error)
+
+asyncio.run(main())
+"""
+
+
+def test_a_program_uses_short_names(lan: Lan, tmp_path: Path) -> None:
+    run_calc(lan, tmp_path)
+    lan.start(2, "-c", CALLS, until="well done: no connection to nobody: no node of the local")
 
 
 def test_a_name_that_nobody_announces(lan: Lan) -> None:

@@ -2,8 +2,9 @@
 
     python -m tests.nat.node_process SETTINGS
 
-Settings: `name`, `via`, `listen`, `engine`, `path`. Each line of standard input is an order with an
-`id`; the line of standard output with the same `id` is its answer. Other lines are events.
+Settings: `name`, `via`, `listen`, `engine`, `path`, `map_port`. Each line of standard input is an
+order with an `id`; the line of standard output with the same `id` is its answer. Other lines are
+events.
 """
 
 from __future__ import annotations
@@ -138,7 +139,11 @@ async def main(settings: dict[str, Any]) -> None:
     logging.getLogger("quicdist").addHandler(handler)
     logging.getLogger("quicdist").setLevel(logging.INFO)
     engine = settings.get("engine", "aioquic")
-    quic = Quic(engine=engine, path=settings.get("path", "auto"))
+    quic = Quic(
+        engine=engine,
+        path=settings.get("path", "auto"),
+        map_port=settings.get("map_port", False),
+    )
     trust = Trust.first_use()
     node = Node(
         settings.get("name"),

@@ -7,11 +7,12 @@ while the node runs. A router without UPnP costs nothing but one multicast datag
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,8 +28,11 @@ LEASE = 3600.0
 _SEARCH = 2
 """Seconds to wait for routers to answer."""
 
-_RETRY = 300.0
-"""Seconds until another attempt if no router maps the port."""
+_RETRY = 5.0
+"""Seconds until another attempt if no router maps the port. Doubles up to `_LONGEST_RETRY`."""
+
+_LONGEST_RETRY = 300.0
+"""Maximum time in seconds between two attempts."""
 
 _TIME = 15.0
 """Maximum time in seconds of one attempt."""
@@ -54,12 +58,14 @@ class PortMapping:
         self._task.cancel()
 
     async def _keep(self) -> None:
+        retry = _RETRY
         while True:
             found = await self._try()
             if found != self.address:
                 self.address = found
                 self._on_change()
-            await asyncio.sleep(_RETRY if found is None else LEASE / 2)
+            await asyncio.sleep(retry if found is None else LEASE / 2)
+            retry = _RETRY if found is not None else min(2 * retry, _LONGEST_RETRY)
 
     async def _try(self) -> Address | None:
         try:
@@ -80,8 +86,20 @@ class PortMapping:
 async def find_router() -> str | None:
     """Returns the URL of the description of a router in this network, None if none answers."""
     igd = _library("profiles.igd").IgdDevice
-    found = await igd.async_search(timeout=_SEARCH)
-    return next((str(one["location"]) for one in found if "location" in one), None)
+    return location_of(await igd.async_search(timeout=_SEARCH))
+
+
+def location_of(answers: Iterable[Mapping[str, str]]) -> str | None:
+    """Returns the first URL that is on the host that sent the answer, None if there is none.
+
+    Any host of the network can answer. It must not have this node send requests to others.
+    """
+    for answer in answers:
+        location = answer.get("location") or ""
+        with contextlib.suppress(ValueError):
+            if urlsplit(location).hostname == answer.get("_host"):
+                return location
+    return None
 
 
 async def map_port(location: str, port: int) -> Address:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from quicdist.carriers.relay import port_mapping
-from quicdist.carriers.relay.port_mapping import PortMapping, map_port
+from quicdist.carriers.relay.port_mapping import PortMapping, location_of, map_port
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.io
@@ -149,3 +149,16 @@ async def test_no_router_and_a_hostile_one_map_nothing(monkeypatch: pytest.Monke
         await until(lambda: len(asked) == 2)
         assert mapping.address is None
         mapping.close()
+
+
+def test_a_location_is_used_only_on_the_host_that_answered() -> None:
+    router = {"location": "http://192.168.1.1:5000/d.xml", "_host": "192.168.1.1"}
+    for bad in (
+        {"location": "http://192.168.1.9:80/d.xml", "_host": "192.168.1.1"},
+        {"location": "http://router.example/d.xml", "_host": "192.168.1.1"},
+        {"location": "http://[::1", "_host": "192.168.1.1"},
+        {"location": "", "_host": "192.168.1.1"},
+        {"_host": "192.168.1.1"},
+    ):
+        assert location_of([bad]) is None
+        assert location_of([bad, router]) == "http://192.168.1.1:5000/d.xml"
