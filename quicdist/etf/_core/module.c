@@ -44,6 +44,7 @@ static int parse_options(State *state, PyObject *options, Settings *settings) {
         read_limit(limits, "max_integer", &settings->max_integer) == 0 &&
         read_limit(limits, "max_bytes", &settings->max_bytes) == 0) {
         settings->text = is_word(binaries, "str");
+        settings->views = is_word(binaries, "memoryview");
         settings->strings = is_word(strings, "list")    ? AS_LIST
                             : is_word(strings, "bytes") ? AS_BYTES
                                                         : AS_STR;
@@ -179,8 +180,8 @@ static PyObject *decode_compressed(State *state, PyObject *object, const Py_buff
     Py_ssize_t end, inner = 0;
     if (PyArg_ParseTuple(inflated, "Sn", &plain, &end)) {
         Py_ssize_t size = PyBytes_GET_SIZE(plain);
-        term = decode_term(state, (const uint8_t *)PyBytes_AS_STRING(plain), size, &inner, settings,
-                           NULL);
+        term = decode_term(state, plain, (const uint8_t *)PyBytes_AS_STRING(plain), size, &inner,
+                           settings, NULL);
         if (term != NULL && inner != size) {
             decode_failed(state, inner, "%zd bytes after the compressed term", size - inner);
             Py_CLEAR(term);
@@ -207,7 +208,7 @@ static PyObject *decode_versioned(State *state, PyObject *object, const Py_buffe
     if (*pos < view->len && data[*pos] == COMPRESSED) {
         return decode_compressed(state, object, view, pos, options, settings);
     }
-    return decode_term(state, data, view->len, pos, settings, NULL);
+    return decode_term(state, view->obj, data, view->len, pos, settings, NULL);
 }
 
 /* `(term, end)`; takes over the reference. */
@@ -317,7 +318,8 @@ static PyObject *core_decode_bare(PyObject *module, PyObject *const *given, Py_s
         if (pos > view.len) {
             decode_failed(state, view.len, "truncated");
         } else {
-            PyObject *term = decode_term(state, view.buf, view.len, &pos, &settings, atoms);
+            PyObject *term = decode_term(state, view.obj, view.buf, view.len, &pos, &settings,
+                                         atoms);
             pair = with_end(term, pos);
         }
         PyBuffer_Release(&view);
@@ -426,9 +428,9 @@ static int get_large(PyObject *object, Py_ssize_t *large) {
 PyDoc_STRVAR(encode_parts_doc,
              "encode_parts(term, options=..., large=65536)\n--\n\n"
              "Encodes `term` like `encode`, but returns the result as parts to be joined.\n\n"
-             "A `bytes` object of at least `large` bytes in `term` is a separate part and is not\n"
-             "copied. Mutable buffers such as bytearray are copied. A compressed term is one part.\n"
-             "Raises EtfEncodeError like `encode`.");
+             "A `bytes` object or read-only memoryview of at least `large` bytes in `term` is a\n"
+             "separate part and is not copied. Writable buffers such as bytearray are copied. A\n"
+             "compressed term is one part. Raises EtfEncodeError like `encode`.");
 
 static PyObject *core_encode_parts(PyObject *module, PyObject *const *given, Py_ssize_t count,
                                    PyObject *keywords) {
@@ -622,6 +624,7 @@ static int core_exec(PyObject *module) {
         find_name("quicdist.etf.maps", "KeyRefused", &state->key_refused) < 0 ||
         find_name("quicdist.etf.maps", "make_map", &state->make_map) < 0 ||
         find_name("quicdist.etf.decode", "_inflate", &state->inflate) < 0 ||
+        find_name("quicdist.etf.decode", "_view", &state->view) < 0 ||
         find_name("quicdist.etf.encode", "_Refused", &state->refused) < 0 ||
         find_name("quicdist.etf.encode", "_encode", &state->encode_all) < 0 ||
         find_name("quicdist.etf.encode", "_encode_parts", &state->encode_all_parts) < 0 ||
@@ -645,7 +648,7 @@ static int core_exec(PyObject *module) {
 #define EACH_OBJECT(DO)                                                                          \
     DO(atom.type) DO(pid.type) DO(port.type) DO(reference.type) DO(bits.type) DO(improper.type)  \
     DO(export.type) DO(fun.type) DO(native.type) DO(encode_error) DO(atom_true) DO(atom_false) DO(atom_undefined) DO(atom_nil)    \
-    DO(decode_error) DO(key_refused) DO(refused) DO(struct_error) DO(make_map) DO(inflate)       \
+    DO(decode_error) DO(key_refused) DO(refused) DO(struct_error) DO(make_map) DO(inflate) DO(view) \
     DO(compress) DO(encode_all) DO(encode_all_parts) DO(leaf) DO(numbers) DO(open)               \
     DO(check_keys) DO(fun_head) DO(default_options)
 
