@@ -27,7 +27,7 @@ from benchmarks.sides.measuring import hear, log_errors_only, say
 
 KIND, SIZE = sys.argv[1], int(sys.argv[2])
 ARRAY = np.random.default_rng(1).random(SIZE // 8)
-Codec = tuple[Callable[[Any], bytes], Callable[[bytes], Any]]
+Codec = tuple[Callable[[Any], bytes | memoryview], Callable[[bytes], Any]]
 
 
 class Copies:
@@ -146,7 +146,7 @@ def serve_http(codec: Codec) -> None:
             check(decode(self.rfile.read(int(self.headers["Content-Length"]))))
             self._answer(b"ok")
 
-        def _answer(self, body: bytes) -> None:
+        def _answer(self, body: bytes | memoryview) -> None:
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
