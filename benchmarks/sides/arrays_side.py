@@ -69,11 +69,11 @@ async def node(epmd_port: int | None) -> None:
     """Serves `arrays:give/0` and `arrays:take/1` as a node."""
     from quicdist import Identity, Node, Quic, Tcp, Trust, export
     from quicdist.arrays import from_tensor, to_tensor
-    from quicdist.etf import Atom, Term
+    from quicdist.etf import Atom, Options, Term
 
     @export(module="arrays")
     def give() -> Term:
-        return to_tensor(ARRAY)
+        return to_tensor(ARRAY, copy=False)
 
     @export(module="arrays")
     def take(tensor: Term) -> Term:
@@ -86,6 +86,7 @@ async def node(epmd_port: int | None) -> None:
         carriers=[Quic() if epmd_port is None else Tcp(epmd_port=epmd_port)],
         identity=Identity.ephemeral(["127.0.0.1"]),
         trust=Trust.nothing(),
+        terms=Options(binaries="memoryview"),
         exports=[give, take],
     ) as running:
         say({"name": running.name})

@@ -257,8 +257,8 @@ _LARGE_BINARY = re.compile(rb"m(\0[^\0]..|[^\0]...)", re.DOTALL)
 def padding(payload: bytes | memoryview, most: int) -> int:
     """Returns how many bytes before a payload align the content of its first large binary.
 
-    A view of the binary may then be used as an array of numbers. The payload has at most `most`
-    bytes. The tag and length of the binary are searched for without decoding. If other bytes are
+    A view of the binary may then be used as an array of numbers. A binary has at most `most` bytes.
+    The tag and length of the binary are searched for without decoding. If other bytes are
     found, the result is only useless.
     """
     for found in _LARGE_BINARY.finditer(payload[:_SEARCHED]):
@@ -304,7 +304,7 @@ class IncomingFragments:
     ) -> Assembly | None:
         """Stores a first fragment of `size` bytes. Returns the message if it is the only one."""
         sequence_id, fragment_id = ids
-        start = padding(payload, fragment_id * len(payload))
+        start = padding(payload, self._max_message)
         stored = bytearray(start)
         stored += payload
         sequence = Assembly(parsed, atoms, stored, start, fragment_id - 1, 0, 0)
