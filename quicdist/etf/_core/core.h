@@ -152,8 +152,8 @@ typedef struct {
 /* A new object of the class of `record`. Takes over the references in `fields`, also on failure. */
 PyObject *record_new(const Record *record, PyObject **fields);
 
-/* Reads `options` into `settings`. */
-int read_options(State *state, PyObject *options, Settings *settings);
+/* The values of `options`, in `room` unless they are the default options. NULL on failure. */
+const Settings *read_options(State *state, PyObject *options, Settings *room);
 
 /* The atom with this UTF-8 text, a new reference. Raises UnicodeDecodeError or ValueError. */
 PyObject *find_atom(State *state, const uint8_t *text, size_t size);
