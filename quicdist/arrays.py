@@ -35,12 +35,15 @@ class MissingLibrary(QuicdistError):
     """numpy or pyarrow is not installed."""
 
 
-def to_tensor(array: Any) -> Term:
+def to_tensor(array: Any, *, copy: bool = True) -> Term:
     """Returns an array as a tensor.
 
     `array` is a numpy array, or an object with the buffer protocol or DLPack: a tensor of PyTorch
     or JAX in the memory of the processor, an `array.array`, a memoryview. Booleans become `{u, 8}`.
-    The elements are copied once.
+
+    A writable array is copied once, so that later changes are not sent. A read-only array is not
+    copied. With `copy=False` no array is copied if its elements are in the right order already. Its
+    memory is read until the peer has received the message, and must not be changed until then.
 
     Raises TypeError if the elements have no type of Nx, and MissingLibrary.
     """
@@ -55,20 +58,28 @@ def to_tensor(array: Any) -> Term:
     if form is None or bits not in _BITS[form]:
         raise TypeError(f"an array of {found.dtype} has no tensor type")
     little = found.astype(found.dtype.newbyteorder("<"), copy=False)
-    return _TENSOR, (Atom(form), bits), found.shape, little.tobytes()
+    if copy and little.flags.writeable and np.may_share_memory(little, found):
+        binary = little.tobytes()
+    else:
+        binary = memoryview(np.ascontiguousarray(little).reshape(-1).view(np.uint8)).toreadonly()
+    return _TENSOR, (Atom(form), bits), found.shape, binary
 
 
 def from_tensor(term: Term) -> numpy.ndarray[Any, Any]:
     """Returns the numpy array of a tensor.
 
-    It shares the memory of the binary and is read-only; `.copy()` makes a writable one.
+    It is read-only; `.copy()` makes a writable one. It shares the memory of the binary, which is
+    bytes or a memoryview (`Options(binaries="memoryview")`), unless the elements are not aligned
+    there.
 
     Raises ValueError if the term is not a tensor, and MissingLibrary.
     """
     match term:
-        case ("tensor", (str(form), int(bits)), tuple(shape), bytes(binary)) if bits in _BITS.get(
-            form, ()
-        ) and all(type(each) is int and each >= 0 for each in shape):
+        case ("tensor", (str(form), int(bits)), tuple(shape), binary) if (
+            bits in _BITS.get(form, ())
+            and all(type(each) is int and each >= 0 for each in shape)
+            and isinstance(binary, (bytes, memoryview))
+        ):
             pass
         case _:
             raise ValueError(f"not a tensor: {format_bounded(term, 100)}")
@@ -80,12 +91,15 @@ def from_tensor(term: Term) -> numpy.ndarray[Any, Any]:
             f"not {len(binary)}"
         )
     flat = np.frombuffer(binary, dtype=f"<{_KINDS[form]}{size}")
+    if not flat.flags.aligned:
+        flat = flat.copy()
+    flat.flags.writeable = False
     array: numpy.ndarray[Any, Any] = flat.reshape(shape)
     return array
 
 
-def to_arrow(table: Any) -> bytes:
-    """Returns a table as an Arrow IPC stream.
+def to_arrow(table: Any) -> memoryview:
+    """Returns a table as an Arrow IPC stream, in memory that is sent without another copy.
 
     `table` is a table or record batches of pyarrow, a data frame of Polars or pandas (2.2 or
     later), or any object with `__arrow_c_stream__`.
@@ -100,11 +114,10 @@ def to_arrow(table: Any) -> bytes:
     with pa.ipc.new_stream(sink, reader.schema) as writer:
         for batch in reader:
             writer.write_batch(batch)
-    stream: bytes = sink.getvalue().to_pybytes()
-    return stream
+    return memoryview(sink.getvalue()).cast("B").toreadonly()
 
 
-def from_arrow(binary: bytes) -> pyarrow.Table:
+def from_arrow(binary: bytes | memoryview) -> pyarrow.Table:
     """Returns the table of an Arrow IPC stream.
 
     It shares the memory of the binary. `polars.from_arrow` and `Table.to_pandas` convert it.

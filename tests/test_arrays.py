@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicdist.arrays import MissingLibrary, from_arrow, from_tensor, to_arrow, to_tensor
-from quicdist.etf import Atom, Term, decode, encode
+from quicdist.etf import Atom, Options, Term, decode, decode_prefix, encode
 
 DTYPES = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"]
 
@@ -104,12 +104,52 @@ def test_a_decoded_array_shares_the_memory_of_the_binary() -> None:
     assert not back.flags.owndata
 
 
+def test_a_writable_array_is_copied_and_others_are_not() -> None:
+    values = np.arange(4.0)
+    copied = to_tensor(values)
+    values[0] = 7
+    assert from_tensor(copied)[0] == 0
+    shared = to_tensor(values, copy=False)
+    values[1] = 8
+    np.testing.assert_array_equal(from_tensor(shared), [7, 8, 2, 3])
+    values.flags.writeable = False
+    assert np.shares_memory(from_tensor(to_tensor(values)), values)
+
+
+def test_an_array_in_another_order_is_copied_once() -> None:
+    values = np.arange(6.0).reshape(2, 3).T
+    for copy in (True, False):
+        shared = from_tensor(to_tensor(values, copy=copy))
+        np.testing.assert_array_equal(shared, values)
+        assert not np.shares_memory(shared, values)
+
+
+@pytest.mark.parametrize("offset", range(8))
+def test_an_array_is_aligned(offset: int) -> None:
+    memory = memoryview(bytes(offset) + np.arange(3.0).tobytes())[offset:]
+    back = from_tensor((Atom("tensor"), (Atom("f"), 64), (3,), memory))
+    assert back.flags.aligned
+    assert not back.flags.writeable
+    np.testing.assert_array_equal(back, [0, 1, 2])
+
+
+def test_the_array_of_a_view_shares_its_memory() -> None:
+    values = np.arange(20_000.0)
+    data = bytearray(8) + encode(to_tensor(values))
+    start = -data.index(values[:2].tobytes()) % 8
+    term, _ = decode_prefix(data[8 - start :], start, Options(binaries="memoryview"))
+    back = from_tensor(term)
+    assert not back.flags.owndata
+    np.testing.assert_array_equal(back, values)
+
+
 FRAME = {"name": ["ann", "bob", None], "count": [1, 2, 3]}
 
 
 @pytest.mark.parametrize("table", [pa.table(FRAME), pd.DataFrame(FRAME)], ids=["pyarrow", "pandas"])
 def test_tables_survive(table: Any) -> None:
     assert from_arrow(to_arrow(table)).to_pydict() == FRAME
+    assert from_arrow(decode(encode(to_arrow(table)))).to_pydict() == FRAME
 
 
 def test_what_is_not_a_table_is_refused() -> None:

@@ -27,7 +27,7 @@ from benchmarks.sides.measuring import hear, log_errors_only, say
 
 KIND, SIZE = sys.argv[1], int(sys.argv[2])
 ARRAY = np.random.default_rng(1).random(SIZE // 8)
-Codec = tuple[Callable[[Any], bytes], Callable[[bytes], Any]]
+Codec = tuple[Callable[[Any], bytes | memoryview], Callable[[bytes], Any]]
 
 
 class Copies:
@@ -69,11 +69,11 @@ async def node(epmd_port: int | None) -> None:
     """Serves `arrays:give/0` and `arrays:take/1` as a node."""
     from quicdist import Identity, Node, Quic, Tcp, Trust, export
     from quicdist.arrays import from_tensor, to_tensor
-    from quicdist.etf import Atom, Term
+    from quicdist.etf import Atom, Options, Term
 
     @export(module="arrays")
     def give() -> Term:
-        return to_tensor(ARRAY)
+        return to_tensor(ARRAY, copy=False)
 
     @export(module="arrays")
     def take(tensor: Term) -> Term:
@@ -86,6 +86,7 @@ async def node(epmd_port: int | None) -> None:
         carriers=[Quic() if epmd_port is None else Tcp(epmd_port=epmd_port)],
         identity=Identity.ephemeral(["127.0.0.1"]),
         trust=Trust.nothing(),
+        terms=Options(binaries="memoryview"),
         exports=[give, take],
     ) as running:
         say({"name": running.name})
@@ -146,7 +147,7 @@ def serve_http(codec: Codec) -> None:
             check(decode(self.rfile.read(int(self.headers["Content-Length"]))))
             self._answer(b"ok")
 
-        def _answer(self, body: bytes) -> None:
+        def _answer(self, body: bytes | memoryview) -> None:
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

@@ -8,7 +8,7 @@ from quicdist.etf import Term
 
 
 @export
-async def totals(rows: Term) -> bytes:
+async def totals(rows: Term) -> Term:
     """Adds the amounts of each customer. Returns an Arrow IPC stream."""
     amounts: dict[bytes, float] = {}
     async for customer, amount in open_stream(rows):

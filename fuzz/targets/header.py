@@ -28,7 +28,7 @@ def check(data: bytes) -> None:
         for frame in split(data)[1]:
             take(frame, atoms, fragments)
             held = fragments._sequences.values()
-            charged = sum(sum(map(len, one.frames)) for one in held)
+            charged = sum(len(one.stored) - one.start for one in held)
             assert len(held) <= MAX_SEQUENCES
             assert charged <= MAX_BYTES
             assert fragments._charged >= charged

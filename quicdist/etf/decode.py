@@ -52,6 +52,7 @@ _words = [struct.Struct(f">{count}I").unpack_from for count in range(_MAX_REFERE
 
 # The kind of the container under construction.
 _TOP, _TUPLE, _LIST, _TAIL, _MAP, _HARD_MAP, _FUN, _RECORD = range(8)
+_MAPS = (_MAP, _HARD_MAP)
 
 # A cache of atoms by length byte and text. It is bounded, so that a peer can neither fill it nor
 # keep long atoms alive.
@@ -74,11 +75,10 @@ def decode(data: Buffer, options: Options = DEFAULT) -> Term:
 
     Raises EtfDecodeError if the data is invalid, exceeds the limits or has extra bytes.
     """
-    if type(data) is not bytes:
-        data = bytes(data)
     term, end = decode_prefix(data, 0, options)
-    if end != len(data):
-        raise EtfDecodeError(end, f"{len(data) - end} bytes after the term")
+    size = data.nbytes if isinstance(data, memoryview) else len(data)
+    if end != size:
+        raise EtfDecodeError(end, f"{size - end} bytes after the term")
     return term
 
 
@@ -90,15 +90,15 @@ def decode_prefix(data: Buffer, offset: int = 0, options: Options = DEFAULT) -> 
     """
     if offset < 0:
         raise ValueError(f"offset must not be negative: {offset}")
-    if type(data) is not bytes:
-        data = bytes(data)
+    source = _contiguous(data)
+    data = bytes(source)
     start = data[offset : offset + 2]
     if start[:1] != _VERSION:
         found = f"not {start[0]}" if start else "not the end"
         raise EtfDecodeError(offset, f"an external term must begin with 131, {found}")
     if start == _COMPRESSED:
         return _decode_compressed(data, offset + 1, options)
-    return _decode(data, offset + 1, options, ())
+    return _decode(data, offset + 1, options, (), source)
 
 
 def decode_bare(
@@ -111,15 +111,14 @@ def decode_bare(
     """
     if offset < 0:
         raise ValueError(f"offset must not be negative: {offset}")
-    if type(data) is not bytes:
-        data = bytes(data)
-    return _decode(data, offset, options, atoms)
+    source = _contiguous(data)
+    return _decode(bytes(source), offset, options, atoms, source)
 
 
 def _decode_compressed(data: bytes, pos: int, options: Options) -> tuple[Term, int]:
     """Decodes the compressed term whose tag is at `pos`. Returns it and the offset after it."""
     plain, end = _inflate(data, pos, options)
-    term, inner = _decode(plain, 0, options, ())
+    term, inner = _decode(plain, 0, options, (), plain)
     if inner != len(plain):
         raise EtfDecodeError(inner, f"{len(plain) - inner} bytes after the compressed term")
     return term, end
@@ -156,15 +155,18 @@ def _decode(
     pos: int,
     options: Options,
     atoms: Sequence[Atom],
+    source: Buffer,
     depth: int = 0,
     terms: int = 0,
 ) -> tuple[Term, int]:
     """Decodes the term at `pos`. Returns it and the offset after it.
 
-    `depth` and `terms` are the values of the enclosing term, which count toward the limits.
+    Views are of `source`, whose bytes are `data`. `depth` and `terms` are the values of the
+    enclosing term, which count toward the limits.
     """
     limits = options.limits
     end = len(data)
+    plain = options.binaries == "bytes"
     text = options.binaries == "str"
     strings = options.strings
     atoms_get = _atoms.get
@@ -220,8 +222,17 @@ def _decode(
                     pos = start + _u32(data, pos + 1)[0]
                     if pos > end:
                         raise EtfDecodeError(end, _TRUNCATED)
-                    if text:
+                    if plain:
+                        append(data[start:pos])
+                    elif text:
                         append(_text(data[start:pos]))
+                    elif (
+                        pos - start >= _VIEWED
+                        and (pos - start) * _PINNED >= end
+                        and not (left & 1 and kind in _MAPS)
+                        and not _is_in_key(stack)
+                    ):
+                        append(_view(source, start, pos))
                     else:
                         append(data[start:pos])
                 elif tag == 98:  # INTEGER_EXT
@@ -298,11 +309,11 @@ def _decode(
                     reference, pos = _reference(data, pos, atoms)
                     append(reference)
                 elif tag == 112:  # NEW_FUN_EXT
-                    if text or strings != "list":
+                    if not plain or strings != "list":
                         start = pos
-                        fun, pos = _decode(
-                            data, pos, Options(limits=limits), atoms, depth + len(stack), terms
-                        )
+                        depth_here = depth + len(stack)
+                        lossless = Options(limits=limits)
+                        fun, pos = _decode(data, pos, lossless, atoms, data, depth_here, terms)
                         terms += pos - start  # an upper bound
                         if kind == _MAP and not len(items) & 1:
                             kind = _HARD_MAP  # a container as a key
@@ -454,6 +465,34 @@ def _run_of(code: str, length: int) -> Callable[[bytes, int], tuple[Term, ...]]:
 def _finite(numbers: tuple[float, ...]) -> bool:
     total = sum(numbers)
     return total - total == 0.0 or all(number - number == 0.0 for number in numbers)
+
+
+def _is_in_key(stack: Sequence[tuple[list[Term], int, int]]) -> bool:
+    """Whether one of the containers is a map key, or inside one.
+
+    A key has no views, because a view of a bytearray has no hash. At most `_PINNED` binaries of
+    a term are large enough for a view, so that the searches take a bounded time.
+    """
+    return any(left & 1 and kind in _MAPS for _, left, kind in stack)
+
+
+_VIEWED = 65536
+"""Minimum size in bytes of a binary that decodes to a view. The copy of a smaller one is cheap."""
+
+_PINNED = 8
+"""Maximum size of the data that a view keeps alive, in multiples of the size of the view."""
+
+
+def _view(source: Buffer, start: int, stop: int) -> memoryview:
+    """Returns the read-only view of a range of bytes. The memory of `source` is contiguous."""
+    return memoryview(source).cast("B")[start:stop].toreadonly()
+
+
+def _contiguous(data: Buffer) -> Buffer:
+    """Returns `data`, or a copy if its memory is not contiguous."""
+    if isinstance(data, memoryview) and not data.c_contiguous:
+        return bytes(data)
+    return data
 
 
 def _text(data: bytes) -> str | bytes:

@@ -100,18 +100,20 @@ def encode_bare(
     return _encode(term, options, refs)
 
 
-def encode_parts(term: object, options: Options = DEFAULT, large: int = _LARGE) -> list[bytes]:
+def encode_parts(
+    term: object, options: Options = DEFAULT, large: int = _LARGE
+) -> list[bytes | memoryview]:
     """Encodes `term` like `encode`, but returns the result as parts to be joined.
 
-    A `bytes` object of at least `large` bytes in `term` is a separate part and is not copied.
-    Mutable buffers such as bytearray are copied. A compressed term is one part. Raises
-    EtfEncodeError like `encode`.
+    A `bytes` object or read-only memoryview of at least `large` bytes in `term` is a separate part
+    and is not copied. Writable buffers such as bytearray are copied. A compressed term is one part.
+    Raises EtfEncodeError like `encode`.
     """
     least = operator.index(large)
     if options.compression:
         return [encode(term, options)]
     first, *others = _encode_parts(term, options, None, least)
-    return [b"\x83" + first, *others]
+    return [b"".join((b"\x83", first)), *others]
 
 
 def encode_bare_parts(
@@ -119,7 +121,7 @@ def encode_bare_parts(
     options: Options = DEFAULT,
     refs: dict[Atom, int] | None = None,
     large: int = _LARGE,
-) -> list[bytes]:
+) -> list[bytes | memoryview]:
     """Encodes `term` like `encode_bare`, but returns the result as parts like `encode_parts`."""
     return _encode_parts(term, options, refs, operator.index(large))
 
@@ -133,11 +135,11 @@ def _encode(term: object, options: Options, refs: dict[Atom, int] | None) -> byt
 
 def _encode_parts(
     term: object, options: Options, refs: dict[Atom, int] | None, large: int
-) -> list[bytes]:
+) -> list[bytes | memoryview]:
     written, apart = _write(term, options, refs, large)
     if sum(map(len, written)) > options.limits.max_bytes:
         raise _too_large(options.limits)
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     begin = 0
     for place in apart:
         # The tag and length of a binary precede it.
@@ -150,9 +152,9 @@ def _encode_parts(
 
 def _write(
     term: object, options: Options, refs: dict[Atom, int] | None, large: int | None
-) -> tuple[list[bytes], list[int]]:
+) -> tuple[list[bytes | memoryview], list[int]]:
     """Encodes `term`. Returns the parts, and the indexes of those with at least `large` bytes."""
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     apart: list[int] = []
     append = parts.append
     none = _NONE[options.none]
@@ -318,6 +320,13 @@ def _write(
                             next_check = _check_nesting(stack, value, limits)
                         container, items, close = value, iter(value.values), b""
                         break
+                elif kind is memoryview and large is not None and _is_apart(value, large):
+                    size += value.nbytes
+                    if size > max_bytes:
+                        raise _too_large(limits)
+                    append(_tag_u32(109, value.nbytes))
+                    apart.append(len(parts))
+                    append(value.cast("B"))
                 else:
                     leaf = _leaf(value, refs)
                     if leaf is not None:
@@ -585,7 +594,12 @@ def _fun_head(fun: Fun, refs: dict[Atom, int] | None) -> bytes:
     )
 
 
-def _write_sizes(parts: list[bytes], sizes: list[tuple[int, int]]) -> None:
+def _is_apart(view: memoryview, large: int) -> bool:
+    """Whether a view is passed on without a copy. A writable one could change until it is sent."""
+    return view.readonly and view.c_contiguous and view.nbytes >= large
+
+
+def _write_sizes(parts: list[bytes | memoryview], sizes: list[tuple[int, int]]) -> None:
     """Writes the size of each fun. The size includes its own field."""
     offsets = list(accumulate(map(len, parts), initial=0))
     for start, end in sizes:

@@ -11,6 +11,7 @@ from quicdist.etf.terms import BitString, Fun, ImproperList, NativeRecord, Port,
 _WORD = 8
 _LEAF = 56  # an object with a few words in it; integers and pids are near enough
 _BYTES = 40
+_VIEW = 184
 _TUPLE = 56
 _LIST = 72
 _DICT = 96
@@ -40,6 +41,8 @@ def footprint(term: Term) -> int:
             elif kind is int:
                 if not -6 < item < 257:
                     total += _NUMBER + item.bit_length() // 8
+            elif kind is memoryview:
+                total += _VIEW + item.nbytes
             elif kind is list:
                 total += _LIST + _WORD * len(item)
                 numbers = _numbers(item) if len(item) >= _BULK else None

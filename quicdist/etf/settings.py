@@ -58,8 +58,13 @@ class Options:
     Raises TypeError or ValueError if a value is invalid.
     """
 
-    binaries: Literal["bytes", "str"] = "bytes"
-    """The type that binaries decode to. With "str", UTF-8 binaries become str and others bytes."""
+    binaries: Literal["bytes", "str", "memoryview"] = "bytes"
+    """The type that binaries decode to. With "str", UTF-8 binaries become str and others bytes.
+
+    With "memoryview", a binary of at least 64 KiB becomes a read-only memoryview of the decoded
+    data, without a copy, and others bytes. A view keeps all of the data alive, so a binary that is
+    less than an eighth of it becomes bytes. So do map keys and the free variables of funs.
+    """
     strings: Literal["list", "bytes", "str"] = "list"
     """The type that STRING_EXT (a list of small integers) decodes to.
 
@@ -77,8 +82,10 @@ class Options:
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
-        if self.binaries not in ("bytes", "str"):
-            raise ValueError(f'binaries must be "bytes" or "str", not {self.binaries!r}')
+        if self.binaries not in ("bytes", "str", "memoryview"):
+            raise ValueError(
+                f'binaries must be "bytes", "str" or "memoryview", not {self.binaries!r}'
+            )
         if self.strings not in ("list", "bytes", "str"):
             raise ValueError(f'strings must be "list", "bytes" or "str", not {self.strings!r}')
         if self.none not in ("undefined", "nil"):

@@ -187,8 +187,8 @@ def _text(chars: Term, encoding: Term) -> str | None:
         elif isinstance(one, ImproperList):
             stack.append(one.tail)
             stack.extend(reversed(one.items))
-        elif isinstance(one, bytes):
-            parts.append(one.decode(codec, errors="replace"))
+        elif isinstance(one, (bytes, memoryview)):
+            parts.append(str(one, codec, "replace"))
         elif isinstance(one, str) and not isinstance(one, Atom):
             parts.append(one)
         elif type(one) is int and 0 <= one < 0x110000 and not 0xD800 <= one < 0xE000:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import io
 import multiprocessing
 import os
 import pickle
@@ -38,7 +39,7 @@ class WorkerProcesses:
         Raises what the function raises, and ErlangExit `worker_down` if the worker dies. The calls
         of the other workers then fail as well.
         """
-        call = pickle.dumps((function, tuple(args)))
+        call = _pickled((function, tuple(args)))
         pool = self._started()
         try:
             outcome = await asyncio.get_running_loop().run_in_executor(pool, _call, call)
@@ -77,6 +78,21 @@ def check_importable(function: Callable[..., Any]) -> None:
         raise ExportError(f"{function!r} cannot run in another process: {error}") from error
 
 
+class _Pickler(pickle.Pickler):
+    """Pickles a memoryview as bytes, for terms decoded with `Options(binaries="memoryview")`."""
+
+    def reducer_override(self, value: object) -> Any:
+        if type(value) is memoryview:
+            return bytes, (bytes(value),)
+        return NotImplemented
+
+
+def _pickled(value: object) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file).dump(value)
+    return file.getvalue()
+
+
 # -- in a worker ----------------------------------------------------------------------------------
 
 
@@ -102,7 +118,7 @@ def _call(call: bytes) -> bytes:
     """
     try:
         function, args = pickle.loads(call)
-        return pickle.dumps(_Returned(function(*args)))
+        return _pickled(_Returned(function(*args)))
     except BaseException as error:
         raised = _Raised(error, "".join(traceback.format_exception(error)))
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -129,7 +129,8 @@ class OutgoingMessage:
     """An encoded message without a header. The header is created with the first frame."""
 
     control: bytes
-    payload: bytes | None
+    payload: Sequence[Buffer]
+    """Its parts, in which large binaries are not copied. Empty if there is no payload."""
     atoms: tuple[Atom, ...]
     """The atoms that the message refers to by number."""
     size: int
@@ -270,7 +271,8 @@ class Channel:
             ids = self._fragments_in.check_first(data)
             atoms, offset = self._atoms_in.read(data, FRAGMENT_HEAD.size)
             parsed, offset = self._control(data, offset, atoms)
-            sequence = self._fragments_in.begin(ids, parsed, atoms, data[offset:], size)
+            payload = memoryview(data)[offset:]
+            sequence = self._fragments_in.begin(ids, parsed, atoms, payload, size)
             return self._fragment(sequence, size)
         if tag == NEXT_FRAGMENT and self._fragments:
             return self._fragment(self._fragments_in.proceed(data), size)
@@ -285,11 +287,10 @@ class Channel:
             return FragmentStored(size)
         if sequence.refused is not None:
             return PayloadRefused(sequence.parsed[0], sequence.refused, sequence.size)
-        payload = sequence.payload()
-        return self._message(sequence.parsed, payload, 0, sequence.atoms, sequence.size)
+        return self._message(sequence.parsed, sequence.payload(), 0, sequence.atoms, sequence.size)
 
     def _message(
-        self, parsed: Parsed, data: bytes, offset: int, atoms: tuple[Atom, ...], size: int
+        self, parsed: Parsed, data: Buffer, offset: int, atoms: tuple[Atom, ...], size: int
     ) -> ChannelEvent:
         signal, payload = parsed
         if payload is FOLLOWS:
@@ -340,7 +341,7 @@ class Channel:
         values, payload = self._forms.of(signal, payload)
         head = self._head(values)
         if payload is NO_PAYLOAD:
-            return OutgoingMessage(head.control, None, head.atoms, len(head.control))
+            return OutgoingMessage(head.control, (), head.atoms, len(head.control))
         return self.enclose(head, payload)
 
     def address(self, signal: Message | SpawnRequest) -> Head:
@@ -352,7 +353,7 @@ class Channel:
 
     def _head(self, values: tuple[Term, ...]) -> Head:
         refs: dict[Atom, int] | None = {} if self._atom_cache else None
-        encoded = self._encoded(values, refs)
+        encoded = b"".join(self._parts(values, refs))
         return Head(self.mark, encoded, refs, tuple(refs or ()))
 
     def enclose(self, head: Head, payload: Term) -> OutgoingMessage:
@@ -364,23 +365,25 @@ class Channel:
             raise UsageError("the head belongs to another channel")
         atoms = head.atoms
         if head.refs is None:
-            body = self._encoded(payload, None)
+            body = self._parts(payload, None)
         else:
             refs = head.refs.copy()
-            body = self._encoded(payload, refs)
+            body = self._parts(payload, refs)
             if len(refs) > len(atoms):
                 atoms = tuple(refs)
-        size = len(head.control) + len(body)
+        size = len(head.control)
+        for part in body:
+            size += len(part)
         message = OutgoingMessage(head.control, body, atoms, size)
         most = self._limits.max_message
         if size + _HEADROOM > most and self._framed_size(message) > most:
             raise etf.EtfEncodeError("", self._too_large(size), "max_message")
         return message
 
-    def _encoded(self, term: Term, refs: dict[Atom, int] | None) -> bytes:
+    def _parts(self, term: Term, refs: dict[Atom, int] | None) -> Sequence[Buffer]:
         """Encodes a term up to the maximum size of a message."""
         try:
-            return etf.encode_bare(term, self._outgoing, refs)
+            return etf.encode_bare_parts(term, self._outgoing, refs)
         except etf.EtfEncodeError as error:
             most = self._limits.max_message
             if error.limit != "max_bytes" or self._outgoing.limits.max_bytes < most:
@@ -395,13 +398,10 @@ class Channel:
         """
         if message.size > self._one_frame:
             return None
-        payload = message.payload
         if self._header_form:
             header = self._atoms_out.header(message.atoms)
-            return b"".join((b"\x83D", header, message.control, payload or b""))
-        if payload is None:
-            return b"p\x83" + message.control
-        return b"".join((b"p\x83", message.control, b"\x83", payload))
+            return b"".join((b"\x83D", header, message.control, *message.payload))
+        return b"".join(self._pass_through(message))
 
     def frames(self, message: OutgoingMessage) -> Iterator[tuple[Buffer, ...]]:
         """Creates the frames of a message one by one, each as parts to be joined.
@@ -410,36 +410,32 @@ class Channel:
         of a message must be sent unless the connection is closed. Raises UsageError if a message
         without fragments is too large for one frame.
         """
-        payload = message.payload
         if not self._header_form:
-            yield from self._pass_through(message)
+            self._check_frame_size(message)
+            yield self._pass_through(message)
             return
         limit = self._limits.fragment_size
-        if payload is None or message.size <= limit or len(payload) <= limit or not self._fragments:
+        size = message.size - len(message.control)
+        if size <= limit or not self._fragments:
             self._check_frame_size(message)
-            if payload is None:
-                yield b"\x83D" + self._header(message), message.control
-            else:
-                yield b"\x83D" + self._header(message), message.control, payload
+            yield b"\x83D" + self._header(message), message.control, *message.payload
             return
-        count = -(-len(payload) // limit)
+        missing = -(-size // limit)
         self._last_sequence = sequence = self._last_sequence + 1
-        view = memoryview(payload)
-        head = FRAGMENT_HEAD.pack(VERSION, FIRST_FRAGMENT, sequence, count)
-        yield head + self._header(message), message.control, view[:limit]
-        for index in range(1, count):
-            head = FRAGMENT_HEAD.pack(VERSION, NEXT_FRAGMENT, sequence, count - index)
-            yield head, view[index * limit : (index + 1) * limit]
+        tag, rest = FIRST_FRAGMENT, self._header(message) + message.control
+        for piece in _pieces(message.payload, limit):
+            yield FRAGMENT_HEAD.pack(VERSION, tag, sequence, missing) + rest, *piece
+            tag, rest = NEXT_FRAGMENT, b""
+            missing -= 1
 
     def _header(self, message: OutgoingMessage) -> bytes:
         return self._atoms_out.header(message.atoms)
 
-    def _pass_through(self, message: OutgoingMessage) -> Iterator[tuple[Buffer, ...]]:
-        self._check_frame_size(message)
-        if message.payload is None:
-            yield b"p\x83", message.control
-        else:
-            yield b"p\x83", message.control, b"\x83", message.payload
+    @staticmethod
+    def _pass_through(message: OutgoingMessage) -> tuple[Buffer, ...]:
+        if not message.payload:
+            return b"p\x83", message.control
+        return b"p\x83", message.control, b"\x83", *message.payload
 
     def _framed_size(self, message: OutgoingMessage) -> int:
         """The maximum total size in bytes of the frames of a message."""
@@ -455,6 +451,25 @@ class Channel:
         """
         if message.size > _MAX_FRAME - 0x40000:
             raise UsageError(f"a message of {message.size} bytes does not fit into one frame")
+
+
+def _pieces(parts: Sequence[Buffer], size: int) -> Iterator[list[Buffer]]:
+    """Cuts the bytes of all parts into pieces of `size` bytes, without a copy."""
+    piece: list[Buffer] = []
+    room = size
+    for part in parts:
+        view = memoryview(part)
+        start = 0
+        while start < len(view):
+            found = view[start : start + room]
+            piece.append(found)
+            start += len(found)
+            room -= len(found)
+            if not room:
+                yield piece
+                piece, room = [], size
+    if piece:
+        yield piece
 
 
 @functools.lru_cache(maxsize=64)

@@ -11,6 +11,7 @@ first one is used if neither atom cache nor fragments were negotiated:
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -227,8 +228,10 @@ class Assembly:
 
     parsed: Parsed
     atoms: tuple[Atom, ...]
-    frames: list[bytes]
-    """The first without everything before the payload, the others whole."""
+    stored: bytearray
+    """The payload so far, after `start` other bytes. Unlike a join of all fragments at the end, its
+    growth needs no memory for a second copy."""
+    start: int
     missing: int
     """The id of the next fragment, 0 when all have arrived."""
     size: int
@@ -238,11 +241,30 @@ class Assembly:
     refused: str | None = None
     """The limit that the message exceeds. Its further fragments are counted and discarded."""
 
-    def payload(self) -> bytes:
-        """The joined fragments."""
-        first, *others = self.frames
-        start = FRAGMENT_HEAD.size
-        return b"".join([first, *(memoryview(frame)[start:] for frame in others)])
+    def payload(self) -> memoryview:
+        """The payload, when all fragments have arrived."""
+        return memoryview(self.stored)[self.start :]
+
+
+_ALIGNMENT = 16
+
+_SEARCHED = 512
+"""The number of bytes at the start of a payload that may have the head of a large binary."""
+
+_LARGE_BINARY = re.compile(rb"m(\0[^\0]..|[^\0]...)", re.DOTALL)
+
+
+def padding(payload: bytes | memoryview, most: int) -> int:
+    """Returns how many bytes before a payload align the content of its first large binary.
+
+    A view of the binary may then be used as an array of numbers. A binary has at most `most` bytes.
+    The tag and length of the binary are searched for without decoding. If other bytes are
+    found, the result is only useless.
+    """
+    for found in _LARGE_BINARY.finditer(payload[:_SEARCHED]):
+        if int.from_bytes(found[1], "big") <= most:
+            return -found.end() % _ALIGNMENT
+    return 0
 
 
 class IncomingFragments:
@@ -277,12 +299,15 @@ class IncomingFragments:
         ids: tuple[int, int],
         parsed: Parsed,
         atoms: tuple[Atom, ...],
-        payload: bytes,
+        payload: bytes | memoryview,
         size: int,
     ) -> Assembly | None:
         """Stores a first fragment of `size` bytes. Returns the message if it is the only one."""
         sequence_id, fragment_id = ids
-        sequence = Assembly(parsed, atoms, [payload], fragment_id - 1, 0, 0)
+        start = padding(payload, self._max_message)
+        stored = bytearray(start)
+        stored += payload
+        sequence = Assembly(parsed, atoms, stored, start, fragment_id - 1, 0, 0)
         self._charge(sequence, size)
         if not sequence.missing:
             self._charged -= sequence.charged
@@ -305,7 +330,7 @@ class IncomingFragments:
             )
         sequence.missing -= 1
         if sequence.refused is None:
-            sequence.frames.append(frame)
+            sequence.stored += memoryview(frame)[FRAGMENT_HEAD.size :]
         self._charge(sequence, len(frame))
         if sequence.missing:
             return None
@@ -330,6 +355,6 @@ class IncomingFragments:
                 f"SessionLimits.max_sequence_bytes"
             )
         if sequence.refused is not None:
-            sequence.frames.clear()
+            sequence.stored.clear()
             self._charged -= sequence.charged
             sequence.charged = 0

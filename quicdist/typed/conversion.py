@@ -152,6 +152,8 @@ class Text(Conversion):
                 raise TermError.expected(self.expects, term) from None
         if type(term) is str:  # decoded with Options.binaries or Options.strings
             return term
+        if type(term) is memoryview:  # decoded with Options.binaries
+            return self.read(bytes(term))
         raise TermError.expected(self.expects, term)
 
     def write(self, value: Any) -> str:
@@ -171,6 +173,8 @@ class Binary(Conversion):
             return term
         if type(term) is str:
             return term.encode()
+        if type(term) is memoryview:  # decoded with Options.binaries
+            return bytes(term)
         raise TermError.expected(self.expects, term)
 
     def write(self, value: Any) -> bytes:

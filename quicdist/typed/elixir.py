@@ -119,8 +119,8 @@ class ElixirException(QuicdistError):
     def __str__(self) -> str:
         name = alias(self.module)
         message = self.fields.get(_MESSAGE)
-        if isinstance(message, (bytes, str)) and not isinstance(message, Atom):
-            text = message if isinstance(message, str) else message.decode(errors="replace")
+        if isinstance(message, (bytes, str, memoryview)) and not isinstance(message, Atom):
+            text = message if isinstance(message, str) else str(message, errors="replace")
             return f"({name}) {text[:_SHOWN_MESSAGE]}"
         return f"({name}) {format_bounded(self.fields)}"
 

@@ -65,9 +65,10 @@ def describe(value: object) -> str:
         if isinstance(value, int) and value.bit_length() > 128:
             return f"an integer of {value.bit_length()} bits"
         return f"the {'integer' if isinstance(value, int) else 'float'} {value!r}"
-    if isinstance(value, (bytes, str)):
-        kind = "binary" if isinstance(value, bytes) else "text"
-        return f"the {kind} {_clip(repr(value[: _SHOWN + 1]))}"
+    if isinstance(value, (bytes, memoryview)):
+        return f"the binary {_clip(repr(bytes(value[: _SHOWN + 1])))}"
+    if isinstance(value, str):
+        return f"the text {_clip(repr(value[: _SHOWN + 1]))}"
     if isinstance(value, tuple):
         tag = describe_tag(value)
         return f"a tuple of {len(value)}{f' tagged {tag}' if tag else ''}"

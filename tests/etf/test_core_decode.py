@@ -30,14 +30,14 @@ PURE: Any = pure()
 
 OPTIONS = [
     Options(binaries=binaries, strings=strings)
-    for binaries in ("bytes", "str")
+    for binaries in ("bytes", "str", "memoryview")
     for strings in ("list", "bytes", "str")
 ]
 any_options = st.one_of(
     st.sampled_from(OPTIONS),
     st.builds(
         Options,
-        binaries=st.sampled_from(["bytes", "str"]),
+        binaries=st.sampled_from(["bytes", "str", "memoryview"]),
         strings=st.sampled_from(["list", "bytes", "str"]),
         limits=st.builds(
             Limits,

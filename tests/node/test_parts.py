@@ -254,7 +254,7 @@ class Pipe:
 
 
 def message(data: bytes) -> OutgoingMessage:
-    return OutgoingMessage(data, None, (), len(data))
+    return OutgoingMessage(data, (), (), len(data))
 
 
 class Fours:

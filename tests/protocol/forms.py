@@ -416,5 +416,5 @@ def encode(
         return session.encode(said, payload)
     head = session.channel._head(said.to_tuple())
     if payload is NO_PAYLOAD:
-        return OutgoingMessage(head.control, None, head.atoms, len(head.control))
+        return OutgoingMessage(head.control, (), head.atoms, len(head.control))
     return session.channel.enclose(head, payload)

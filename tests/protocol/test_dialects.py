@@ -62,6 +62,24 @@ def test_any_cut_gives_the_same_frames(bodies: list[bytes], at: list[int]) -> No
     assert framer.missing == 0
 
 
+@given(
+    st.lists(st.sampled_from([0, 1, 300, 32_767, 32_768, 40_000, 100_000]), max_size=6),
+    st.lists(st.integers(0, 500_000)),
+)
+def test_any_cut_of_reused_memory_gives_the_same_frames(sizes: list[int], at: list[int]) -> None:
+    bodies = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
+    stream = b"".join(len(body).to_bytes(4, "big") + body for body in bodies)
+    framer = LengthFramer(4, 100_000, "a frame")
+    got: list[bytes] = []
+    for piece in cut(stream, at):
+        memory = bytearray(piece)
+        got += framer.feed_frames(memoryview(memory))
+        memory[:] = bytes(len(memory))
+    assert got == bodies
+    assert {type(body) for body in got} <= {bytes}
+    assert framer.missing == 0
+
+
 @given(st.lists(st.binary(max_size=300)), st.lists(st.integers(0, 10_000)))
 def test_any_cut_gives_the_same_messages(bodies: list[bytes], at: list[int]) -> None:
     stream = b"".join(len(body).to_bytes(2, "big") + body for body in bodies)

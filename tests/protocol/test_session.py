@@ -650,7 +650,7 @@ def test_a_payload_that_cannot_be_read_costs_its_message_alone(form: str, name: 
     listener.channel._options = Options(limits=limits)
     control = Message(ME, Atom("never heard of before"))
     message = dialer.encode(control, b"")
-    message.payload = payload
+    message.payload = [payload]
     message.size = len(message.control) + len(payload)
     (event,) = feed(listener, [b"".join(frame) for frame in dialer.frames(message)])
     assert isinstance(event, PayloadRefused)

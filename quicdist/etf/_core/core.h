@@ -90,6 +90,7 @@ enum {
 /* The values of an Options object. */
 typedef struct {
     int text;                           /* binaries that are UTF-8 become str */
+    int views;                          /* large binaries become memoryviews */
     enum { AS_LIST, AS_BYTES, AS_STR } strings; /* the type that STRING_EXT decodes to */
     int64_t max_depth, max_terms, max_decompressed, max_integer, max_bytes;
     int native_records;                 /* whether they are encoded */
@@ -132,7 +133,7 @@ typedef struct {
     PyObject *small[256]; /* the integers of SMALL_INTEGER_EXT */
     PyObject *decode_error, *encode_error, *key_refused, *refused, *struct_error;
     /* The Python functions for rare cases and errors. */
-    PyObject *make_map, *inflate, *compress, *encode_all, *encode_all_parts, *leaf, *numbers, *open,
+    PyObject *make_map, *inflate, *view, *compress, *encode_all, *encode_all_parts, *leaf, *numbers, *open,
         *check_keys, *fun_head;
     PyObject *default_options;
     Settings default_settings;
@@ -151,8 +152,8 @@ typedef struct {
 /* A new object of the class of `record`. Takes over the references in `fields`, also on failure. */
 PyObject *record_new(const Record *record, PyObject **fields);
 
-/* Reads `options` into `settings`. */
-int read_options(State *state, PyObject *options, Settings *settings);
+/* The values of `options`, in `room` unless they are the default options. NULL on failure. */
+const Settings *read_options(State *state, PyObject *options, Settings *room);
 
 /* The atom with this UTF-8 text, a new reference. Raises UnicodeDecodeError or ValueError. */
 PyObject *find_atom(State *state, const uint8_t *text, size_t size);
@@ -166,9 +167,10 @@ PyObject *find_key(State *state, const uint8_t *data, size_t size, int text);
 /* A pid, a new reference. */
 PyObject *find_pid(State *state, PyObject *node, uint32_t id, uint32_t serial, uint32_t creation);
 
-/* Decodes the term at `*pos` and moves `*pos` after it. `atoms` is a list, a tuple or NULL. */
-PyObject *decode_term(State *state, const uint8_t *data, Py_ssize_t size, Py_ssize_t *pos,
-                      const Settings *settings, PyObject *atoms);
+/* Decodes the term at `*pos` and moves `*pos` after it. `atoms` is a list, a tuple or NULL. Views
+ * are of `source`, whose bytes are `data`. */
+PyObject *decode_term(State *state, PyObject *source, const uint8_t *data, Py_ssize_t size,
+                      Py_ssize_t *pos, const Settings *settings, PyObject *atoms);
 
 /* Raises EtfDecodeError and returns NULL. The format is that of PyUnicode_FromFormat. */
 void *decode_failed(State *state, Py_ssize_t offset, const char *format, ...);

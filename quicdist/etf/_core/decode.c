@@ -9,6 +9,10 @@
 
 #define FEW_KEYS 64 /* quicdist.etf.maps.FEW */
 
+/* quicdist.etf.decode._VIEWED and _PINNED */
+#define VIEWED 65536
+#define PINNED 8
+
 /* Raises EtfDecodeError if a container with `more` terms at `place` is nested too deeply or has
  * too many terms. Returns 0 otherwise. */
 static int check_limits(Decoder *d, const uint8_t *place, int64_t more) {
@@ -248,7 +252,7 @@ static int64_t open_fun(Decoder *d) {
     }
     FunHead fun = {.start = p - d->data};
     fun.promised_end = fun.start + 1 + (Py_ssize_t)get_u32(p + 1);
-    fun.lossy = d->text || d->strings != AS_LIST;
+    fun.lossy = d->text || d->views || d->strings != AS_LIST;
     fun.guarded = d->guarded;
     fun.terms = d->terms;
     if (fun.lossy) {
@@ -287,6 +291,7 @@ static PyObject *close_fun(Decoder *d, Py_ssize_t base) {
     Py_ssize_t end = d->at - d->data;
     if (fun.lossy) {
         d->text = d->settings->text;
+        d->views = d->settings->views;
         d->strings = d->settings->strings;
         d->guarded = fun.guarded;
         d->terms = fun.terms + (end - fun.start); /* an upper bound */
@@ -409,6 +414,22 @@ static inline Py_ssize_t read_run(Decoder *d, int64_t most) {
     return done;
 }
 
+/* Whether a binary of `size` bytes in the container `top` becomes a view: it is large, and not in a
+ * map key. A key is read while an odd number of terms is left. */
+static int is_viewed(const Decoder *d, const Frame *top, Py_ssize_t size) {
+    if (size < VIEWED || d->end - d->data > size * PINNED ||
+        ((top->kind == MAP || top->kind == HARD_MAP) && (top->left & 1))) {
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i < d->depth; i++) {
+        const Frame *frame = &d->frames[i];
+        if ((frame->kind == MAP || frame->kind == HARD_MAP) && (frame->left & 1)) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 /* Reads terms until the outermost one is complete. It is then values[0]. */
 static int run(Decoder *d) {
     State *const state = d->state;
@@ -473,6 +494,8 @@ static int run(Decoder *d) {
                 HAVE(size);
                 if (top.kind == MAP && (top.left & 1) && size <= KEY_BYTES_KEPT) {
                     value = key_term(d, p, size);
+                } else if (d->views && is_viewed(d, &top, size)) {
+                    value = view_term(d, p, size);
                 } else {
                     value = binary_term(d, p, size);
                 }
@@ -575,7 +598,7 @@ static int run(Decoder *d) {
             }
             top = (Frame){d->count, count, kind};
             if (kind == FUN) {
-                d->text = 0;
+                d->text = d->views = 0;
                 d->strings = AS_LIST;
             }
         }
@@ -653,16 +676,18 @@ is_truncated:
 #undef READ
 }
 
-PyObject *decode_term(State *state, const uint8_t *data, Py_ssize_t size, Py_ssize_t *pos,
-                      const Settings *settings, PyObject *atoms) {
+PyObject *decode_term(State *state, PyObject *source, const uint8_t *data, Py_ssize_t size,
+                      Py_ssize_t *pos, const Settings *settings, PyObject *atoms) {
     Decoder d = {
         .state = state,
         .data = data,
         .at = data + *pos,
         .end = data + size,
         .settings = settings,
+        .source = source,
         .atoms = atoms,
         .text = settings->text,
+        .views = settings->views,
         .strings = settings->strings,
     };
     set_guard(&d, d.at);

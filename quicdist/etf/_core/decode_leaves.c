@@ -468,6 +468,12 @@ PyObject *binary_term(Decoder *d, const uint8_t *data, Py_ssize_t size) {
     return text;
 }
 
+/* A read-only memoryview of the binary in the data. */
+PyObject *view_term(Decoder *d, const uint8_t *data, Py_ssize_t size) {
+    Py_ssize_t start = data - d->data;
+    return PyObject_CallFunction(d->state->view, "Onn", d->source, start, start + size);
+}
+
 PyObject *key_term(Decoder *d, const uint8_t *data, Py_ssize_t size) {
     PyObject *key = find_key(d->state, data, (size_t)size, d->text);
     if (key == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {

@@ -30,8 +30,9 @@ typedef struct {
     State *state;
     const uint8_t *data, *at, *end; /* `at`: the read position of the functions below */
     const Settings *settings;
+    PyObject *source; /* the object with the data */
     PyObject *atoms;
-    int text, strings; /* the current settings, which are lossless inside a fun */
+    int text, strings, views; /* the current settings, which are lossless inside a fun */
     int guarded;       /* whether the input is long enough to exceed the limits */
     int64_t terms;     /* number of terms of containers so far, if guarded */
     PyObject **values;
@@ -83,6 +84,7 @@ PyObject *read_rare(Decoder *d);
 /* Leaves whose bytes the caller has located: BINARY_EXT, BINARY_EXT as a map key, STRING_EXT. */
 
 PyObject *binary_term(Decoder *d, const uint8_t *data, Py_ssize_t size);
+PyObject *view_term(Decoder *d, const uint8_t *data, Py_ssize_t size);
 PyObject *key_term(Decoder *d, const uint8_t *data, Py_ssize_t size);
 PyObject *string_term(Decoder *d, const uint8_t *data, Py_ssize_t size);
 

@@ -390,6 +390,12 @@ static Outcome write_less_common(Encoder *e, PyObject *object) {
     if (type == state->native.type) {
         return open_native(e, object);
     }
+    if (type == &PyMemoryView_Type && e->large != ALL_IN_ONE) {
+        const Py_buffer *view = PyMemoryView_GET_BUFFER(object);
+        if (view->readonly && view->len >= e->large && PyBuffer_IsContiguous(view, 'C')) {
+            return write_view_apart(e, object);
+        }
+    }
     if (type == &PyByteArray_Type || type == &PyMemoryView_Type) {
         int written;
         Outcome outcome = write_buffer(e, object, &written);
@@ -412,7 +418,7 @@ static inline Outcome write_plain(Encoder *e, PyObject *object) {
     if (type == &PyBytes_Type) {
         Py_ssize_t size = PyBytes_GET_SIZE(object);
         return size < e->large ? write_binary(e, PyBytes_AS_STRING(object), size)
-                               : write_apart(e, object);
+                               : write_apart(e, object, size);
     }
     if (type == &PyUnicode_Type) {
         return write_text(e, object);

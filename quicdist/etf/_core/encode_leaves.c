@@ -328,12 +328,12 @@ Outcome write_bits(Encoder *e, PyObject *object) {
                            : write_bytes(e, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data));
 }
 
-/* Writes only the tag and length of a binary. The binary is a separate part. */
-Outcome write_apart(Encoder *e, PyObject *binary) {
-    if (exceeds(e, PyBytes_GET_SIZE(binary))) {
+/* Writes only the tag and length of a binary of `size` bytes, which is a separate part. */
+Outcome write_apart(Encoder *e, PyObject *binary, Py_ssize_t size) {
+    if (exceeds(e, size)) {
         return FAILED;
     }
-    Outcome outcome = write_head(e, BINARY_EXT, PyBytes_GET_SIZE(binary));
+    Outcome outcome = write_head(e, BINARY_EXT, size);
     if (outcome != DONE) {
         return outcome;
     }
@@ -344,8 +344,19 @@ Outcome write_apart(Encoder *e, PyObject *binary) {
     int failed = offset == NULL || PyList_Append(e->apart, offset) < 0 ||
                  PyList_Append(e->apart, binary) < 0;
     Py_XDECREF(offset);
-    e->apart_size += PyBytes_GET_SIZE(binary);
+    e->apart_size += size;
     return failed ? FAILED : DONE;
+}
+
+/* Writes a contiguous memoryview like `write_apart`. The part is a view of its bytes. */
+Outcome write_view_apart(Encoder *e, PyObject *view) {
+    PyObject *bytes = PyObject_CallMethod(view, "cast", "s", "B");
+    if (bytes == NULL) {
+        return FAILED;
+    }
+    Outcome outcome = write_apart(e, bytes, PyMemoryView_GET_BUFFER(view)->len);
+    Py_DECREF(bytes);
+    return outcome;
 }
 
 Outcome write_buffer(Encoder *e, PyObject *object, int *written) {

@@ -38,7 +38,7 @@ typedef struct {
     uint8_t *out;   /* `inline_bytes`, then the state's spare output, then in `bytes` */
     Py_ssize_t size, room;
     PyObject *bytes; /* or NULL */
-    Py_ssize_t large;      /* binaries of at least this size are separate parts */
+    Py_ssize_t large;      /* immutable binaries of at least this size are separate parts */
     PyObject *apart;       /* the separate parts, each after its offset; or NULL */
     Py_ssize_t apart_size; /* the total size of these parts */
     Frame *frames;
@@ -68,7 +68,8 @@ Outcome write_port(Encoder *e, PyObject *port);
 Outcome write_export(Encoder *e, PyObject *export);
 Outcome write_native_head(Encoder *e, PyObject *native);
 Outcome write_bits(Encoder *e, PyObject *object);
-Outcome write_apart(Encoder *e, PyObject *binary);
+Outcome write_apart(Encoder *e, PyObject *binary, Py_ssize_t size);
+Outcome write_view_apart(Encoder *e, PyObject *view);
 
 /* Writes a buffer such as bytearray or memoryview. `*written` is 0 if it is not contiguous. */
 Outcome write_buffer(Encoder *e, PyObject *object, int *written);

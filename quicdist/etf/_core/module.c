@@ -44,6 +44,7 @@ static int parse_options(State *state, PyObject *options, Settings *settings) {
         read_limit(limits, "max_integer", &settings->max_integer) == 0 &&
         read_limit(limits, "max_bytes", &settings->max_bytes) == 0) {
         settings->text = is_word(binaries, "str");
+        settings->views = is_word(binaries, "memoryview");
         settings->strings = is_word(strings, "list")    ? AS_LIST
                             : is_word(strings, "bytes") ? AS_BYTES
                                                         : AS_STR;
@@ -61,33 +62,32 @@ static int parse_options(State *state, PyObject *options, Settings *settings) {
     return failed ? -1 : 0;
 }
 
-int read_options(State *state, PyObject *options, Settings *settings) {
+const Settings *read_options(State *state, PyObject *options, Settings *room) {
     if (options == state->default_options) {
-        *settings = state->default_settings;
-        return 0;
+        return &state->default_settings;
     }
     /* Options are frozen and usually reused, so their values are cached by identity. */
     for (int i = 0; i < OPTIONS_KEPT; i++) {
         if (options == state->known_options[i]) {
-            *settings = state->known_settings[i];
-            return 0;
+            *room = state->known_settings[i];
+            return room;
         }
     }
-    if (parse_options(state, options, settings) < 0) {
-        return -1;
+    if (parse_options(state, options, room) < 0) {
+        return NULL;
     }
     unsigned place = state->oldest_options++ % OPTIONS_KEPT;
     PyObject *forgotten = state->known_options[place];
-    state->known_settings[place] = *settings;
+    state->known_settings[place] = *room;
     state->known_options[place] = new_reference(options);
     Py_XDECREF(forgotten);
-    return 0;
+    return room;
 }
 
 /* ---- arguments ---- */
 
-/* Sorts the arguments of a call by name. Missing arguments stay NULL. */
-static int sort_arguments(const char *function, const char *const *names, int most, int least,
+/* Sorts the arguments of a call that has names or a wrong number of arguments. */
+static int sort_by_name(const char *function, const char *const *names, int most, int least,
                           PyObject *const *given, Py_ssize_t count, PyObject *keywords,
                           PyObject **arguments) {
     if (count > most) {
@@ -123,6 +123,19 @@ static int sort_arguments(const char *function, const char *const *names, int mo
                          names[i]);
             return -1;
         }
+    }
+    return 0;
+}
+
+/* Sorts the arguments of a call. Missing arguments stay NULL. */
+static inline int sort_arguments(const char *function, const char *const *names, int most,
+                                 int least, PyObject *const *given, Py_ssize_t count,
+                                 PyObject *keywords, PyObject **arguments) {
+    if (keywords != NULL || count > most || count < least) {
+        return sort_by_name(function, names, most, least, given, count, keywords, arguments);
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        arguments[i] = given[i];
     }
     return 0;
 }
@@ -179,8 +192,8 @@ static PyObject *decode_compressed(State *state, PyObject *object, const Py_buff
     Py_ssize_t end, inner = 0;
     if (PyArg_ParseTuple(inflated, "Sn", &plain, &end)) {
         Py_ssize_t size = PyBytes_GET_SIZE(plain);
-        term = decode_term(state, (const uint8_t *)PyBytes_AS_STRING(plain), size, &inner, settings,
-                           NULL);
+        term = decode_term(state, plain, (const uint8_t *)PyBytes_AS_STRING(plain), size, &inner,
+                           settings, NULL);
         if (term != NULL && inner != size) {
             decode_failed(state, inner, "%zd bytes after the compressed term", size - inner);
             Py_CLEAR(term);
@@ -207,7 +220,7 @@ static PyObject *decode_versioned(State *state, PyObject *object, const Py_buffe
     if (*pos < view->len && data[*pos] == COMPRESSED) {
         return decode_compressed(state, object, view, pos, options, settings);
     }
-    return decode_term(state, data, view->len, pos, settings, NULL);
+    return decode_term(state, view->obj, data, view->len, pos, settings, NULL);
 }
 
 /* `(term, end)`; takes over the reference. */
@@ -241,13 +254,14 @@ static PyObject *core_decode(PyObject *module, PyObject *const *given, Py_ssize_
         return NULL;
     }
     PyObject *options = arguments[1] == NULL ? state->default_options : arguments[1];
-    Settings settings;
+    Settings room;
+    const Settings *settings = read_options(state, options, &room);
     Py_buffer view;
-    if (read_options(state, options, &settings) < 0 || get_bytes(arguments[0], &view) < 0) {
+    if (settings == NULL || get_bytes(arguments[0], &view) < 0) {
         return NULL;
     }
     Py_ssize_t pos = 0;
-    PyObject *term = decode_versioned(state, arguments[0], &view, &pos, options, &settings);
+    PyObject *term = decode_versioned(state, arguments[0], &view, &pos, options, settings);
     if (term != NULL && pos != view.len) {
         decode_failed(state, pos, "%zd bytes after the term", view.len - pos);
         Py_CLEAR(term);
@@ -272,13 +286,14 @@ static PyObject *core_decode_prefix(PyObject *module, PyObject *const *given, Py
     }
     PyObject *options = arguments[2] == NULL ? state->default_options : arguments[2];
     Py_ssize_t pos = get_offset(arguments[1]);
-    Settings settings;
+    Settings room;
+    const Settings *settings =
+        pos < 0 ? NULL : read_options(state, options, &room);
     Py_buffer view;
-    if (pos < 0 || read_options(state, options, &settings) < 0 ||
-        get_bytes(arguments[0], &view) < 0) {
+    if (settings == NULL || get_bytes(arguments[0], &view) < 0) {
         return NULL;
     }
-    PyObject *term = decode_versioned(state, arguments[0], &view, &pos, options, &settings);
+    PyObject *term = decode_versioned(state, arguments[0], &view, &pos, options, settings);
     PyBuffer_Release(&view);
     return with_end(term, pos);
 }
@@ -300,8 +315,10 @@ static PyObject *core_decode_bare(PyObject *module, PyObject *const *given, Py_s
     }
     PyObject *options = arguments[2] == NULL ? state->default_options : arguments[2];
     Py_ssize_t pos = get_offset(arguments[1]);
-    Settings settings;
-    if (pos < 0 || read_options(state, options, &settings) < 0) {
+    Settings room;
+    const Settings *settings =
+        pos < 0 ? NULL : read_options(state, options, &room);
+    if (settings == NULL) {
         return NULL;
     }
     PyObject *atoms = NULL;
@@ -317,7 +334,8 @@ static PyObject *core_decode_bare(PyObject *module, PyObject *const *given, Py_s
         if (pos > view.len) {
             decode_failed(state, view.len, "truncated");
         } else {
-            PyObject *term = decode_term(state, view.buf, view.len, &pos, &settings, atoms);
+            PyObject *term = decode_term(state, view.obj, view.buf, view.len, &pos, settings,
+                                         atoms);
             pair = with_end(term, pos);
         }
         PyBuffer_Release(&view);
@@ -373,12 +391,13 @@ static PyObject *core_encode(PyObject *module, PyObject *const *given, Py_ssize_
         return NULL;
     }
     PyObject *options = arguments[1] == NULL ? state->default_options : arguments[1];
-    Settings settings;
-    if (read_options(state, options, &settings) < 0) {
+    Settings room;
+    const Settings *settings = read_options(state, options, &room);
+    if (settings == NULL) {
         return NULL;
     }
-    PyObject *whole = encode_term(state, arguments[0], options, &settings, NULL, 1, ALL_IN_ONE);
-    return whole != NULL && settings.compression ? compressed(state, whole, &settings) : whole;
+    PyObject *whole = encode_term(state, arguments[0], options, settings, NULL, 1, ALL_IN_ONE);
+    return whole != NULL && settings->compression ? compressed(state, whole, settings) : whole;
 }
 
 PyDoc_STRVAR(encode_bare_doc,
@@ -398,14 +417,15 @@ static PyObject *core_encode_bare(PyObject *module, PyObject *const *given, Py_s
     }
     PyObject *options = arguments[1] == NULL ? state->default_options : arguments[1];
     PyObject *refs = arguments[2] == Py_None ? NULL : arguments[2];
-    Settings settings;
-    if (read_options(state, options, &settings) < 0) {
+    Settings room;
+    const Settings *settings = read_options(state, options, &room);
+    if (settings == NULL) {
         return NULL;
     }
     if (refs != NULL && !PyDict_CheckExact(refs)) {
         return PyObject_CallFunctionObjArgs(state->encode_all, arguments[0], options, refs, NULL);
     }
-    return encode_term(state, arguments[0], options, &settings, refs, 0, ALL_IN_ONE);
+    return encode_term(state, arguments[0], options, settings, refs, 0, ALL_IN_ONE);
 }
 
 /* Reads the minimum size of a binary that is a separate part. Returns -1 with an exception. */
@@ -426,9 +446,9 @@ static int get_large(PyObject *object, Py_ssize_t *large) {
 PyDoc_STRVAR(encode_parts_doc,
              "encode_parts(term, options=..., large=65536)\n--\n\n"
              "Encodes `term` like `encode`, but returns the result as parts to be joined.\n\n"
-             "A `bytes` object of at least `large` bytes in `term` is a separate part and is not\n"
-             "copied. Mutable buffers such as bytearray are copied. A compressed term is one part.\n"
-             "Raises EtfEncodeError like `encode`.");
+             "A `bytes` object or read-only memoryview of at least `large` bytes in `term` is a\n"
+             "separate part and is not copied. Writable buffers such as bytearray are copied. A\n"
+             "compressed term is one part. Raises EtfEncodeError like `encode`.");
 
 static PyObject *core_encode_parts(PyObject *module, PyObject *const *given, Py_ssize_t count,
                                    PyObject *keywords) {
@@ -439,17 +459,18 @@ static PyObject *core_encode_parts(PyObject *module, PyObject *const *given, Py_
         return NULL;
     }
     PyObject *options = arguments[1] == NULL ? state->default_options : arguments[1];
-    Settings settings;
+    Settings room;
     Py_ssize_t large;
-    if (get_large(arguments[2], &large) < 0 || read_options(state, options, &settings) < 0) {
+    const Settings *settings = read_options(state, options, &room);
+    if (settings == NULL || get_large(arguments[2], &large) < 0) {
         return NULL;
     }
-    if (!settings.compression) {
-        return encode_term(state, arguments[0], options, &settings, NULL, 1, large);
+    if (!settings->compression) {
+        return encode_term(state, arguments[0], options, settings, NULL, 1, large);
     }
-    PyObject *whole = encode_term(state, arguments[0], options, &settings, NULL, 1, ALL_IN_ONE);
+    PyObject *whole = encode_term(state, arguments[0], options, settings, NULL, 1, ALL_IN_ONE);
     if (whole != NULL) {
-        whole = compressed(state, whole, &settings);
+        whole = compressed(state, whole, settings);
     }
     return whole == NULL ? NULL : Py_BuildValue("[N]", whole);
 }
@@ -469,16 +490,17 @@ static PyObject *core_encode_bare_parts(PyObject *module, PyObject *const *given
     }
     PyObject *options = arguments[1] == NULL ? state->default_options : arguments[1];
     PyObject *refs = arguments[2] == Py_None ? NULL : arguments[2];
-    Settings settings;
+    Settings room;
     Py_ssize_t large;
-    if (get_large(arguments[3], &large) < 0 || read_options(state, options, &settings) < 0) {
+    const Settings *settings = read_options(state, options, &room);
+    if (settings == NULL || get_large(arguments[3], &large) < 0) {
         return NULL;
     }
     if (refs != NULL && !PyDict_CheckExact(refs)) {
         return PyObject_CallFunction(state->encode_all_parts, "OOOn", arguments[0], options, refs,
                                      large);
     }
-    return encode_term(state, arguments[0], options, &settings, refs, 0, large);
+    return encode_term(state, arguments[0], options, settings, refs, 0, large);
 }
 
 /* ---- records ---- */
@@ -622,6 +644,7 @@ static int core_exec(PyObject *module) {
         find_name("quicdist.etf.maps", "KeyRefused", &state->key_refused) < 0 ||
         find_name("quicdist.etf.maps", "make_map", &state->make_map) < 0 ||
         find_name("quicdist.etf.decode", "_inflate", &state->inflate) < 0 ||
+        find_name("quicdist.etf.decode", "_view", &state->view) < 0 ||
         find_name("quicdist.etf.encode", "_Refused", &state->refused) < 0 ||
         find_name("quicdist.etf.encode", "_encode", &state->encode_all) < 0 ||
         find_name("quicdist.etf.encode", "_encode_parts", &state->encode_all_parts) < 0 ||
@@ -645,7 +668,7 @@ static int core_exec(PyObject *module) {
 #define EACH_OBJECT(DO)                                                                          \
     DO(atom.type) DO(pid.type) DO(port.type) DO(reference.type) DO(bits.type) DO(improper.type)  \
     DO(export.type) DO(fun.type) DO(native.type) DO(encode_error) DO(atom_true) DO(atom_false) DO(atom_undefined) DO(atom_nil)    \
-    DO(decode_error) DO(key_refused) DO(refused) DO(struct_error) DO(make_map) DO(inflate)       \
+    DO(decode_error) DO(key_refused) DO(refused) DO(struct_error) DO(make_map) DO(inflate) DO(view) \
     DO(compress) DO(encode_all) DO(encode_all_parts) DO(leaf) DO(numbers) DO(open)               \
     DO(check_keys) DO(fun_head) DO(default_options)
 

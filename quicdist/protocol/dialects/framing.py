@@ -64,12 +64,16 @@ class LengthFramer:
             data = data[self.width :]
         return self._continue(data)
 
-    def feed_frames(self, data: bytes) -> list[bytes]:
+    def feed_frames(self, data: bytes | memoryview) -> list[bytes]:
         """Returns all bodies with u32 lengths that `data` completes. This is the hot path.
 
-        Raises DialectError if a length exceeds the limit.
+        Memory that is reused after the call is given as a memoryview. Large bodies are then copied
+        once, directly out of it. Raises DialectError if a length exceeds the limit.
         """
         bodies: list[bytes] = []
+        if type(data) is memoryview:
+            data = self._take_large(data, bodies)
+        assert type(data) is bytes
         if self._missing:
             body, data = self._continue(data)
             if body is None:
@@ -95,6 +99,25 @@ class LengthFramer:
             self._header = data[at:]
         return bodies
 
+    def _take_large(self, data: memoryview, bodies: list[bytes]) -> bytes:
+        """Takes large bodies from the start of `data`. Returns the bytes after them."""
+        at, end = 0, len(data)
+        if self._missing:
+            at = min(self._missing, end)
+            body, _ = self._continue(bytes(data[:at]))
+            if body is not None:
+                bodies.append(body)
+        while not self._header and not self._missing and end - at >= 4 + _COPIED:
+            (length,) = _U32.unpack_from(data, at)
+            if length < _COPIED:
+                break
+            self._begin(length)
+            start, at = at + 4, min(at + 4 + length, end)
+            body, _ = self._continue(bytes(data[start:at]))
+            if body is not None:
+                bodies.append(body)
+        return bytes(data[at:])
+
     def _check(self, length: int) -> None:
         if length > self._limit:
             raise DialectError(f"{self._name} of {length} bytes exceeds the limit of {self._limit}")
@@ -112,7 +135,7 @@ class LengthFramer:
         self._body.append(data[: self._missing])
         rest = data[self._missing :]
         self._missing = 0
-        body = b"".join(self._body)
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
         return body, rest
 

@@ -88,9 +88,10 @@ class SingleStreamDialect:
         """
         if stream != STREAM:
             return Received(steps=(Refuse(stream, _STREAM_REFUSED),))
-        rest = data if isinstance(data, bytes) else bytes(data)
         if not self._in_handshake:
-            return Received([FramePacket(body) for body in self._frames.feed_frames(rest)])
+            chunk = data if isinstance(data, (bytes, memoryview)) else bytes(data)
+            return Received([FramePacket(body) for body in self._frames.feed_frames(chunk)])
+        rest = bytes(data)
         packets: list[Packet] = []
         while self._in_handshake:
             message, rest = self._messages.feed_one(rest)
