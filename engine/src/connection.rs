@@ -238,6 +238,10 @@ impl Connection {
         self.run(f64::INFINITY, |live| live.least_round_trip())
     }
 
+    fn datagrams_sent(&mut self) -> u64 {
+        self.run(0, |live| live.datagrams_sent())
+    }
+
     fn datagrams_lost(&mut self) -> u64 {
         self.run(0, |live| live.datagrams_lost())
     }

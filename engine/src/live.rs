@@ -587,6 +587,10 @@ impl Live {
         is_measured.then(|| connection.rtt().as_secs_f64())
     }
 
+    pub fn datagrams_sent(&self) -> u64 {
+        self.active.as_ref().map_or(0, |(_, connection)| connection.stats().path.sent_packets)
+    }
+
     pub fn datagrams_lost(&self) -> u64 {
         self.active.as_ref().map_or(0, |(_, connection)| connection.stats().path.lost_packets)
     }

@@ -73,7 +73,12 @@ class ConnectionStatistics:
     bytes_received: int
     bytes_unacknowledged: int
     round_trip: float | None = None
+    datagrams_sent: int = 0
     datagrams_lost: int = 0
+    datagram_size: int = 0
+    """Maximum UDP payload in bytes of sent datagrams; 0 for a carrier without datagrams."""
+    pacing_rate: float = 0.0
+    """Bytes per second at which congestion control sends; 0 if it is unknown."""
     migrations: int = 0
     """How often the peer's address changed."""
     path: PathKind = PathKind.PLAIN

@@ -261,6 +261,9 @@ class EngineConnection(Protocol):
     def least_round_trip(self) -> float:
         """Returns the minimum round trip in seconds; infinite while it is unknown."""
 
+    def datagrams_sent(self) -> int:
+        """Returns the number of packets sent, including those without data."""
+
     def datagrams_lost(self) -> int:
         """Returns the number of packets declared lost (RFC 9002, 6.1)."""
 

@@ -606,6 +606,10 @@ class AioquicConnection:
         """The minimum over the whole connection."""
         return self._quic._loss._rtt_min
 
+    def datagrams_sent(self) -> int:
+        """The next packet number, which aioquic counts over all packet number spaces."""
+        return self._quic._packet_number
+
     def datagrams_lost(self) -> int:
         """The number of packets declared lost, without path MTU probes."""
         return self._congestion.lost

@@ -295,6 +295,10 @@ class NativeConnection:
         """Returns the minimum round trip."""
         return self._core.least_round_trip()
 
+    def datagrams_sent(self) -> int:
+        """The count of quinn; nearly every datagram holds one packet."""
+        return self._core.datagrams_sent()
+
     def datagrams_lost(self) -> int:
         """Returns the packets declared lost, without path MTU probes."""
         return self._core.datagrams_lost()
