@@ -23,6 +23,7 @@ from quicdist.carriers.base import (
     ConnectionHandler,
     ConnectionStatistics,
     DialError,
+    FirstMessage,
     PathKind,
 )
 from quicdist.carriers.log_rate_limit import LogRateLimit
@@ -165,12 +166,13 @@ class QuicConnection:
         *,
         node: str | None = None,
     ) -> None:
-        """`node` is the name of the dialed node; None for a listener."""
+        """`node` is the name of the dialed node; None for a listener. `first` is that of `dial`."""
         self.role = role
         self.traits = DialectTraits(name="quic", alpn="")
         self.is_unused = role is Role.LISTENER
         self.up: asyncio.Future[Failure | None] | None = None
         """Set by the dialer. Its result is None once the distribution handshake can start, or the
+        first: FirstMessage | None = None,
         failure."""
         self.exceeded: RejectReason | None = None
         """The limit that the peer exceeded, if that ended the connection."""
@@ -188,6 +190,9 @@ class QuicConnection:
         self.path_kind: PathKind = PathKind.PLAIN
         self.path_switches = 0
         self.has_direct_paths = False
+        self._first = first
+        self._sent_first: bytes | None = None
+        """The first message, sent before its owner asks for that."""
         """Whether datagrams of the peer may come from addresses that QUIC does not know."""
         self._early_offer: bytes | None = None
         self._validated: Path | None = None
@@ -306,7 +311,10 @@ class QuicConnection:
 
     def send_handshake(self, message: bytes) -> None:
         """Queues a handshake message."""
-        if self._dialect is not None:
+        sent, self._sent_first = self._sent_first, None
+        if sent is not None:
+            assert message == sent, "another first message than that of `dial`"
+        elif self._dialect is not None:
             self._perform(self._dialect.handshake_bytes(message))
 
     def handshake_done(self) -> None:
@@ -620,6 +628,12 @@ class QuicConnection:
     def stream_data(self, stream: int, data: bytes) -> None:
         """Processes stream data, which arrives in order."""
         self._take(stream, data)
+        if self._first is not None and self.traits.binds:
+            # This node trusts the peer. The peer reads this only after it has accepted the
+            # certificate of this node, since it follows the Finished message.
+            message = self._first(bool(self.binding))
+            self.send_handshake(message)
+            self._sent_first = message
 
     def stream_ended(self, stream: int, how: str) -> None:
         """Closes the connection; some peers only end the stream to close it."""

@@ -20,6 +20,7 @@ from quicdist.carriers.base import (
     Connection,
     ConnectionHandler,
     DialError,
+    FirstMessage,
 )
 from quicdist.carriers.quic.address_validation import AddressValidation
 from quicdist.carriers.quic.admission import Admission
@@ -211,10 +212,13 @@ class Endpoint:
         timeout: float | None = None,
     ) -> QuicConnection:
         """Connects to a node and returns the connection after the QUIC handshake.
+        first: FirstMessage | None = None,
 
         If the peer closes an attempt, another one follows, for up to `timeout` seconds in total.
         The default is the handshake timeout. The peer's certificate must be valid for `node`, by
-        default `port@host`. The caller must set `handler` before its next await.
+        default `port@host`. The caller must set `handler` before its next await. With `first`, the
+        first handshake message is sent with the end of the TLS handshake if the peer is a quicdist
+        node or gateway, and not again when the caller sends it.
 
         Raises CertificateRejected if a certificate is not trusted, and DialError for other
         failures.
@@ -232,7 +236,9 @@ class Endpoint:
             now = self._loop.time()
             turn = now + (deadline - now) / (len(addresses) - place)
             try:
-                return await self._dial_address(node or f"{port}@{host}", address, alpns, turn)
+                return await self._dial_address(
+                    node or f"{port}@{host}", address, alpns, turn, first
+                )
             except AttemptFailed as error:
                 if error.cause in _REJECTED:
                     raise CertificateRejected(f"{host}:{port}: {error}", error.cause) from None
@@ -726,7 +732,12 @@ class Endpoint:
         return addresses
 
     async def _dial_address(
-        self, node: str, address: SocketAddress, alpns: Sequence[str] | None, deadline: float
+        self,
+        node: str,
+        address: SocketAddress,
+        alpns: Sequence[str] | None,
+        deadline: float,
+        first: FirstMessage | None,
     ) -> QuicConnection:
         """Makes up to `_ATTEMPTS` attempts to connect to one address.
 
@@ -735,7 +746,8 @@ class Endpoint:
         for attempt in itertools.count(1):
             left = deadline - self._loop.time()
             try:
-                return await self._attempt(node, address, alpns or self._settings.alpns, left)
+                offered = alpns or self._settings.alpns
+                return await self._attempt(node, address, offered, left, first)
             except AttemptFailed as error:
                 delay = _RETRY_DELAY * 2**attempt
                 is_last = attempt == _ATTEMPTS or deadline - self._loop.time() < delay
@@ -745,11 +757,18 @@ class Endpoint:
         raise AssertionError("not reached")
 
     async def _attempt(
-        self, node: str, address: SocketAddress, alpns: Sequence[str], timeout: float
+        self,
+        node: str,
+        address: SocketAddress,
+        alpns: Sequence[str],
+        timeout: float,
+        first: FirstMessage | None,
     ) -> QuicConnection:
         engine = self._engine.dialer(host_of(node), alpns)
         path: Path = (address, None)
-        connection = QuicConnection(self, engine, Role.DIALER, path, self._settings, node=node)
+        connection = QuicConnection(
+            self, engine, Role.DIALER, path, self._settings, node=node, first=first
+        )
         connection.up = up = self._loop.create_future()
         self._add(connection, engine.connection_ids)
         engine.connect(path, self._loop.time())
