@@ -30,6 +30,7 @@ from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic import closed_port, closing, tls_exporter
 from quicdist.carriers.quic.closed_port import ClosedPort
 from quicdist.carriers.quic.closing import Closing
+from quicdist.carriers.quic.congestion.resume import LEAST_DELIVERED, Capacity
 from quicdist.carriers.quic.engine import (
     Batch,
     Closed,
@@ -120,6 +121,12 @@ class Host(Protocol):
     def accept(self, connection: QuicConnection) -> ConnectionHandler:
         """Accepts an incoming connection after its first packet. Raises to reject it."""
 
+    def take_capacity(self, connection: QuicConnection) -> Capacity | None:
+        """Returns what an earlier connection has measured on the path, once."""
+
+    def store_capacity(self, connection: QuicConnection, capacity: Capacity) -> None:
+        """Stores what the connection has measured on its path."""
+
     def proved(self, connection: QuicConnection) -> None:
         """Reports that the dialer has proved the cookie."""
 
@@ -165,6 +172,7 @@ class QuicConnection:
         settings: QuicSettings,
         *,
         node: str | None = None,
+        first: FirstMessage | None = None,
     ) -> None:
         """`node` is the name of the dialed node; None for a listener. `first` is that of `dial`."""
         self.role = role
@@ -172,7 +180,6 @@ class QuicConnection:
         self.is_unused = role is Role.LISTENER
         self.up: asyncio.Future[Failure | None] | None = None
         """Set by the dialer. Its result is None once the distribution handshake can start, or the
-        first: FirstMessage | None = None,
         failure."""
         self.exceeded: RejectReason | None = None
         """The limit that the peer exceeded, if that ended the connection."""
@@ -183,6 +190,9 @@ class QuicConnection:
         self._limits = settings.limits
         self._verifier = settings.credentials.verifier
         self._node = node
+        self._first = first
+        self._sent_first: bytes | None = None
+        """The first message, sent before its owner asks for that."""
         self._distrust: CloseReason | None = None
         self._path = path
         self._local = path[1]
@@ -190,9 +200,6 @@ class QuicConnection:
         self.path_kind: PathKind = PathKind.PLAIN
         self.path_switches = 0
         self.has_direct_paths = False
-        self._first = first
-        self._sent_first: bytes | None = None
-        """The first message, sent before its owner asks for that."""
         """Whether datagrams of the peer may come from addresses that QUIC does not know."""
         self._early_offer: bytes | None = None
         self._validated: Path | None = None
@@ -324,6 +331,7 @@ class QuicConnection:
         self._perform(self._dialect.connected())
         self._in_handshake = False
         self._engine.peer_proved()
+        self._resume()
         self._window.raise_first(max(self._limits.receive_window, self._dialect.receive_window))
         self._grant()
         if not self._gaps.is_waiting:
@@ -340,6 +348,27 @@ class QuicConnection:
             if self._early_offer is not None:
                 self._host.offered(self, self._early_offer)
                 self._early_offer = None
+
+    def _resume(self) -> None:
+        """Starts congestion control with an earlier measurement of the path."""
+        if self._is_plain_path:
+            capacity = self._host.take_capacity(self)
+            if capacity is not None:
+                self._engine.resume(capacity)
+
+    def _keep_capacity(self) -> None:
+        """Stores the measurement of the path for the next connection."""
+        is_enough = self._bytes_acknowledged >= LEAST_DELIVERED
+        if is_enough and not self._in_handshake and self._is_plain_path:
+            capacity = self._engine.measured()
+            if capacity is not None:
+                self._host.store_capacity(self, capacity)
+
+    @property
+    def _is_plain_path(self) -> bool:
+        """Whether the peer's address stands for its path: no relay is involved."""
+        is_plain = self.path_kind is PathKind.PLAIN and not self.path_switches
+        return is_plain and not self.is_relayed
 
     def send_offer(self, offer: bytes) -> None:
         """Queues a message about direct paths. The dialect must have them."""
@@ -599,6 +628,12 @@ class QuicConnection:
         if self.traits.binds:
             self.binding = self._engine.export(tls_exporter.LABEL, tls_exporter.LENGTH)
         self._perform(self._dialect.opened())
+        if self._first is not None and self.traits.binds:
+            # This node trusts the peer. The peer reads this only after it has accepted the
+            # certificate of this node, since it follows the Finished message.
+            message = self._first(bool(self.binding))
+            self.send_handshake(message)
+            self._sent_first = message
         self._look_open()
 
     def judge(self, certificates: Certificates) -> Alert | None:
@@ -628,12 +663,6 @@ class QuicConnection:
     def stream_data(self, stream: int, data: bytes) -> None:
         """Processes stream data, which arrives in order."""
         self._take(stream, data)
-        if self._first is not None and self.traits.binds:
-            # This node trusts the peer. The peer reads this only after it has accepted the
-            # certificate of this node, since it follows the Finished message.
-            message = self._first(bool(self.binding))
-            self.send_handshake(message)
-            self._sent_first = message
 
     def stream_ended(self, stream: int, how: str) -> None:
         """Closes the connection; some peers only end the stream to close it."""
@@ -943,6 +972,7 @@ class QuicConnection:
         if self._closed:
             return
         self._path = self._engine.path
+        self._keep_capacity()
         linger = 3 * self._engine.probe_timeout()
         if over is None:
             self._engine.close(0, (say or "")[:200])

@@ -25,6 +25,7 @@ from quicdist.carriers.base import (
 from quicdist.carriers.quic.address_validation import AddressValidation
 from quicdist.carriers.quic.admission import Admission
 from quicdist.carriers.quic.busy_wait import BusyWait
+from quicdist.carriers.quic.congestion.resume import Capacity, PathMemory
 from quicdist.carriers.quic.connection import AttemptFailed, QuicConnection
 from quicdist.carriers.quic.engine import (
     CONNECTION_ID_LENGTH,
@@ -151,6 +152,7 @@ class Endpoint:
         self._may_ask_all = TokenBucket(settings.admission.resets_per_second)
         self._admission = Admission(settings.admission)
         self._proofs = AddressValidation()
+        self._paths = PathMemory()
         self._home = udp.address
         self._look: asyncio.TimerHandle | None = None
         self._dialing: dict[SocketAddress, set[QuicConnection]] = {}
@@ -210,9 +212,9 @@ class Endpoint:
         node: str | None = None,
         alpns: Sequence[str] | None = None,
         timeout: float | None = None,
+        first: FirstMessage | None = None,
     ) -> QuicConnection:
         """Connects to a node and returns the connection after the QUIC handshake.
-        first: FirstMessage | None = None,
 
         If the peer closes an attempt, another one follows, for up to `timeout` seconds in total.
         The default is the handshake timeout. The peer's certificate must be valid for `node`, by
@@ -400,6 +402,14 @@ class Endpoint:
             del self._resets[old]
         if new:
             self._resets.setdefault(new, connection)
+
+    def take_capacity(self, connection: QuicConnection) -> Capacity | None:
+        """Returns and removes the measurement for the address of the peer."""
+        return self._paths.take(connection.peer_address[0], self._loop.time())
+
+    def store_capacity(self, connection: QuicConnection, capacity: Capacity) -> None:
+        """Stores a measurement for the address of the peer."""
+        self._paths.store(connection.peer_address[0], capacity, self._loop.time())
 
     def accept(self, connection: QuicConnection) -> ConnectionHandler:
         """Offers an incoming connection to the node, which may reject it."""

@@ -47,6 +47,7 @@ from aioquic.tls import CipherSuite, Direction, Epoch, Group
 from quicdist.carriers.coalesce import joined
 from quicdist.carriers.quic.close_text import describe
 from quicdist.carriers.quic.congestion.choice import algorithm
+from quicdist.carriers.quic.congestion.resume import Capacity
 from quicdist.carriers.quic.engine import (
     BURST,
     CONNECTION_ID_LENGTH,
@@ -531,6 +532,15 @@ class AioquicConnection:
     def pacing_rate(self) -> float:
         """The pacing rate of the congestion controller."""
         return self._congestion.controller.pacing_rate
+
+    def measured(self) -> Capacity | None:
+        """The model of the congestion controller."""
+        in_flight = self._congestion.controller.capacity
+        return Capacity(in_flight, self.least_round_trip()) if in_flight else None
+
+    def resume(self, capacity: Capacity) -> None:
+        """Wraps the congestion controller."""
+        self._congestion.resume(capacity)
 
     def received(self) -> int:
         """Includes rejected streams, which use credit although their bytes are dropped."""

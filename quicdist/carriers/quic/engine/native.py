@@ -24,6 +24,7 @@ except ImportError:
 
 from quicdist.carriers.quic.close_text import describe
 from quicdist.carriers.quic.congestion.choice import algorithm
+from quicdist.carriers.quic.congestion.resume import Capacity
 from quicdist.carriers.quic.engine import (
     BURST,
     Batch,
@@ -244,6 +245,15 @@ class NativeConnection:
     def pacing_rate(self) -> float:
         """Returns the rate of the congestion controller."""
         return self._core.pacing_rate()
+
+    def measured(self) -> Capacity | None:
+        """Returns the model of the congestion controller."""
+        in_flight = self._core.capacity()
+        return Capacity(in_flight, self.least_round_trip()) if in_flight else None
+
+    def resume(self, capacity: Capacity) -> None:
+        """Starts the congestion controller with an earlier measurement."""
+        self._core.resume(capacity.in_flight, capacity.round_trip)
 
     def received(self) -> int:
         """Returns the bytes that were read."""
