@@ -1,12 +1,14 @@
 """Compares quicdist with stock Erlang over TCP and TLS on wide-area paths.
 
     python -m benchmarks.wan [--seconds S] [--paths N,...] [--only WORD,...] [--seed N]
+        [--record FILE]
 
 Each path of PATHS is emulated between two network namespaces (see network.py). The candidates are
 measured one after the other, each on a new path with the same seed: 1 MiB messages in one
 direction, with encoding and decoding; round trips of small messages of ten processes during that
 transfer; and the same on the idle path. It needs Linux, root, iproute2 and a C compiler, and Erlang
-for the comparison. It prints the reason if a candidate cannot run.
+for the comparison. It prints the reason if a candidate cannot run. --record adds the results to a
+JSON file, in place of earlier ones of the same path and candidate; pictures.py draws it.
 """
 
 from __future__ import annotations
@@ -14,18 +16,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
+import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path as File
 from typing import Any
 
 from benchmarks.erlang_tls import tls_options
 from benchmarks.wan.network import HERE, THERE, Absent, Path, Spaces, built, check, network
+from benchmarks.wan.record import Record
 
 PATHS = [
     Path(20, 1000, 0, 100),
@@ -165,8 +170,9 @@ def _erl(
     return sides.start(space, *words, *options, "-run", "wan_side", *what)
 
 
+REFERENCE = "Erlang TCP, BBR"
 CANDIDATES = [
-    Candidate("Erlang TCP, BBR", erlang("bbr")),
+    Candidate(REFERENCE, erlang("bbr")),
     Candidate("Erlang TCP, CUBIC", erlang("cubic")),
     Candidate("Erlang TLS", erlang(tls=True)),
     Candidate("quicdist", ours(engine="aioquic")),
@@ -208,19 +214,39 @@ def measure(program: str, path: Path, candidate: Candidate, seconds: float, seed
 
 
 def rows(
-    program: str, path: Path, candidates: Sequence[Candidate], seconds: float, seed: int
+    program: str,
+    path: Path,
+    candidates: Sequence[Candidate],
+    seconds: float,
+    seed: int,
+    record: Record | None,
 ) -> Iterator[str]:
-    """Yields the row of a Markdown table."""
+    """Yields the row of a Markdown table. Ratios are to REFERENCE in the same run."""
+    reference: float | None = None
     for candidate in candidates:
         try:
             got = measure(program, path, candidate, seconds, seed)
         except Absent as why:
-            yield f"| {path} | {candidate.name} | - | - | - | {why} |"
+            yield f"| {path} | {candidate.name} | - | - | - | - | {why} |"
             continue
+        if candidate.name == REFERENCE:
+            reference = got.bulk
+        if record is not None:
+            record.add(path, candidate.name, asdict(got))
+        ratio = "-" if reference is None else f"{got.bulk / reference:.2f}"
         yield (
-            f"| {path} | {candidate.name} | {got.bulk:.1f} | {got.mixed:.1f} "
+            f"| {path} | {candidate.name} | {got.bulk:.1f} | {ratio} | {got.mixed:.1f} "
             f"| {got.p50:.0f} / {got.p99:.0f} | {got.ping:.1f} |"
         )
+
+
+def settings(seconds: float, seed: int) -> str:
+    """Returns a line about the machine and the settings of a run."""
+    load = os.getloadavg()[0]
+    return (
+        f"{os.cpu_count()} CPUs, load {load:.1f} at the start, Linux {platform.release()}, CPython "
+        f"{platform.python_version()}; {seconds:g} s for each measurement, seed {seed}, MTU 1500"
+    )
 
 
 def main() -> int:
@@ -231,6 +257,7 @@ def main() -> int:
         "--only", default="", help="only candidates whose name contains one of these words"
     )
     parser.add_argument("--seed", type=int, default=1, help="seed of the losses")
+    parser.add_argument("--record", type=File, default=None, help="a JSON file for the results")
     options = parser.parse_args()
     paths = PATHS
     if options.paths:
@@ -239,15 +266,20 @@ def main() -> int:
     chosen = [each for each in CANDIDATES if not words or any(word in each.name for word in words)]
     try:
         check()
+        about = settings(options.seconds, options.seed)
+        record = None if options.record is None else Record.read(options.record, about)
         with built() as program:
+            print(f"{about}\n")
             print(
-                "| path | candidate | bulk, MiB/s | with questions, MiB/s "
+                f"| path | candidate | bulk, MiB/s | to {REFERENCE} | with questions, MiB/s "
                 "| p50 / p99 of the questions, ms | idle round trip, ms |"
             )
-            print("|---|---|---|---|---|---|")
+            print("|---|---|---|---|---|---|---|")
             for path in paths:
-                for row in rows(program, path, chosen, options.seconds, options.seed):
+                for row in rows(program, path, chosen, options.seconds, options.seed, record):
                     print(row, flush=True)
+                if record is not None:
+                    record.write()
     except Absent as why:
         print(f"wide-area paths cannot be measured here: {why}", file=sys.stderr)
         return 1

@@ -33,9 +33,14 @@ class Path:
     loss: float
     queue: float
 
-    def __str__(self) -> str:
+    @property
+    def kind(self) -> str:
+        """The round trip and the rate."""
         rate = f"{self.rate / 1000:g} Gbit/s" if self.rate >= 1000 else f"{self.rate:g} Mbit/s"
-        return f"{self.rtt:g} ms, {rate}, {self.loss:g} % lost"
+        return f"{self.rtt:g} ms, {rate}"
+
+    def __str__(self) -> str:
+        return f"{self.kind}, {self.loss:g} % lost"
 
 
 @dataclass(frozen=True)

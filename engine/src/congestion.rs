@@ -10,6 +10,7 @@ pub mod filters;
 pub mod pacer;
 pub mod rate_sample;
 pub mod reno;
+pub mod resume;
 
 use rate_sample::SendState;
 
@@ -43,6 +44,9 @@ pub trait Controller: Send + Sync {
 
     /// 0 while nothing is known: not paced.
     fn pacing_rate(&self) -> f64;
+
+    /// Bytes in flight that fill the path, as far as it is known; 0 if nothing is known.
+    fn capacity(&self) -> f64;
 
     fn set_datagram_size(&mut self, size: f64);
 

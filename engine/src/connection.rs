@@ -238,6 +238,19 @@ impl Connection {
         self.run(f64::INFINITY, |live| live.least_round_trip())
     }
 
+    /// Bytes in flight that fill the path; 0 while unknown.
+    fn capacity(&mut self) -> f64 {
+        self.run(0.0, |live| live.capacity())
+    }
+
+    fn resume(&mut self, in_flight: f64, round_trip: f64) {
+        self.run((), |live| live.resume(in_flight, round_trip));
+    }
+
+    fn datagrams_sent(&mut self) -> u64 {
+        self.run(0, |live| live.datagrams_sent())
+    }
+
     fn datagrams_lost(&mut self) -> u64 {
         self.run(0, |live| live.datagrams_lost())
     }

@@ -15,6 +15,8 @@ use quinn_proto::congestion::{Controller as QuinnController, ControllerFactory};
 use crate::clock::Clock;
 use crate::congestion::pacer::Pacer;
 use crate::congestion::rate_sample::SendState;
+use crate::congestion::reno::Reno;
+use crate::congestion::resume::CarefulResume;
 use crate::congestion::{Ack, Chance, Controller, controller};
 use crate::sent::SharedSent;
 
@@ -123,6 +125,16 @@ impl Control {
     /// Bytes per second; 0 while unknown.
     pub fn pacing_rate(&self) -> f64 {
         self.controller.pacing_rate()
+    }
+
+    pub fn capacity(&self) -> f64 {
+        self.controller.capacity()
+    }
+
+    /// Starts with what an earlier connection has measured on the path.
+    pub fn resume(&mut self, in_flight: f64, round_trip: f64) {
+        let known = std::mem::replace(&mut self.controller, Box::new(Reno::new(1.0)));
+        self.controller = Box::new(CarefulResume::new(known, in_flight, round_trip));
     }
 
     /// Seconds; infinite while unknown.

@@ -587,6 +587,18 @@ impl Live {
         is_measured.then(|| connection.rtt().as_secs_f64())
     }
 
+    pub fn capacity(&self) -> f64 {
+        self.control.lock().unwrap().capacity()
+    }
+
+    pub fn resume(&mut self, in_flight: f64, round_trip: f64) {
+        self.control.lock().unwrap().resume(in_flight, round_trip);
+    }
+
+    pub fn datagrams_sent(&self) -> u64 {
+        self.active.as_ref().map_or(0, |(_, connection)| connection.stats().path.sent_packets)
+    }
+
     pub fn datagrams_lost(&self) -> u64 {
         self.active.as_ref().map_or(0, |(_, connection)| connection.stats().path.lost_packets)
     }

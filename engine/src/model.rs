@@ -4,6 +4,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::congestion::rate_sample::SendState;
+use crate::congestion::reno::Reno;
+use crate::congestion::resume::CarefulResume;
 use crate::congestion::{Ack, Controller, controller};
 
 /// (sent at, delivered, delivered at, first sent at, lost, in flight, application-limited)
@@ -19,6 +21,16 @@ impl ControllerModel {
     fn new(algorithm: &str, datagram_size: f64, chance: f64) -> PyResult<Self> {
         let model = controller(algorithm, datagram_size, Box::new(move || chance));
         model.map(Self).ok_or_else(|| PyValueError::new_err("unknown congestion control"))
+    }
+
+    fn resume(&mut self, in_flight: f64, round_trip: f64) {
+        let known = std::mem::replace(&mut self.0, Box::new(Reno::new(1.0)));
+        self.0 = Box::new(CarefulResume::new(known, in_flight, round_trip));
+    }
+
+    #[getter]
+    fn capacity(&self) -> f64 {
+        self.0.capacity()
     }
 
     #[getter]

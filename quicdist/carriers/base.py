@@ -7,14 +7,22 @@ dialect interface is in `quicdist.protocol.dialects.base`.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from quicdist.errors import Cause, QuicdistError
 from quicdist.protocol.dialects.base import Buffer, DialectTraits
 from quicdist.protocol.packet import Packet
 from quicdist.protocol.role import Role
+
+FirstMessage: TypeAlias = Callable[[bool], bytes]
+"""Returns the first handshake message of a dialer. The argument states whether the connection has a
+binding (`Connection.binding`).
+
+With it, a carrier may send the message together with the last one of its own handshake, which saves
+a round trip. The owner sends the same message as usual.
+"""
 
 
 class DialError(QuicdistError, ConnectionError):
@@ -73,7 +81,12 @@ class ConnectionStatistics:
     bytes_received: int
     bytes_unacknowledged: int
     round_trip: float | None = None
+    datagrams_sent: int = 0
     datagrams_lost: int = 0
+    datagram_size: int = 0
+    """Maximum UDP payload in bytes of sent datagrams; 0 for a carrier without datagrams."""
+    pacing_rate: float = 0.0
+    """Bytes per second at which congestion control sends; 0 if it is unknown."""
     migrations: int = 0
     """How often the peer's address changed."""
     path: PathKind = PathKind.PLAIN

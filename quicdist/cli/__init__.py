@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from quicdist.cli import (
+    bench,
     call,
     cert,
     demo,
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.command("ping")(ping.ping)
 app.command("doctor")(doctor.doctor)
+app.command("bench")(bench.bench)
 app.command("call")(call.call)
 app.command("send")(send.send)
 app.command("disconnect")(disconnect.disconnect)

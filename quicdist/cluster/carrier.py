@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from quicdist.carriers.base import Connection, ConnectionHandler
+from quicdist.carriers.base import Connection, ConnectionHandler, FirstMessage
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.relay.client import RelayStatus
 from quicdist.carriers.trust import Credentials
@@ -68,8 +68,16 @@ class Carrier(Protocol):
         `own` is None. Raises OSError, CertificateError, EpmdError.
         """
 
-    async def dial(self, node: str, place: TransportAddress, timeout: float) -> Connection:
+    async def dial(
+        self,
+        node: str,
+        place: TransportAddress,
+        timeout: float,
+        first: FirstMessage | None = None,
+    ) -> Connection:
         """Dials a node. Returns a connection whose transport is established.
+
+        A carrier may send the message `first` early (see `FirstMessage`).
 
         Raises OSError, TimeoutError included, and NotBelieved if the node is not the expected one.
         """

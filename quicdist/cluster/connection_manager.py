@@ -37,7 +37,7 @@ from quicdist.errors import Cause, NoConnection
 from quicdist.etf import Atom, EtfEncodeError, Options, Pid, Term
 from quicdist.limits import NodeLimits
 from quicdist.protocol.flags import Flag
-from quicdist.protocol.handshake import NOT_BOUND, LocalNode
+from quicdist.protocol.handshake import NOT_BOUND, LocalNode, first_message
 from quicdist.protocol.handshake_messages import Named, Status, is_node_name, settle_simultaneous
 from quicdist.protocol.role import Role
 from quicdist.protocol.session import Session
@@ -429,7 +429,7 @@ class Connections:
             attempt.is_yielding = False
             return False
         try:
-            connection = await self._resolver.dial(node, timeout)
+            connection = await self._resolver.dial(node, timeout, self._first_message)
         except (*_FINAL_ERRORS, OSError) as error:
             # The event loop may keep the error in a reference cycle, and its traceback refers to
             # the attempt.
@@ -464,6 +464,11 @@ class Connections:
         if peer.refusal is None:
             return False
         return peer.refusal.status is None or peer.refusal.status in _FINAL_STATUSES
+
+    def _first_message(self, binds: bool) -> bytes:
+        """Returns the first message of this node as a dialer (see `FirstMessage`)."""
+        assert self.local is not None
+        return first_message(self.local, binds=binds)
 
     async def _await_change(self, attempt: _Attempt, timeout: float) -> bool:
         attempt.changed.clear()

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from quicdist.carriers.base import CertificateRejected, Connection, DialError
+from quicdist.carriers.base import CertificateRejected, Connection, DialError, FirstMessage
 from quicdist.carriers.quic.endpoint import Bind, Endpoint
 from quicdist.carriers.quic.settings import QuicOptions
 from quicdist.carriers.reject_reason import RejectReason
@@ -91,7 +91,13 @@ class _QuicCarrier:
         self._endpoint, self._relay = relayed.endpoint, relayed.client
         return relayed.address.name()
 
-    async def dial(self, node: str, place: TransportAddress, timeout: float) -> Connection:
+    async def dial(
+        self,
+        node: str,
+        place: TransportAddress,
+        timeout: float,
+        first: FirstMessage | None = None,
+    ) -> Connection:
         endpoint = self._endpoint or await self._dialer(place)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
@@ -107,6 +113,7 @@ class _QuicCarrier:
                     node=node,
                     alpns=self._settings.dial_alpns,
                     timeout=left,
+                    first=first,
                 )
             except CertificateRejected:
                 raise

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from quicdist.carriers import causes
-from quicdist.carriers.base import CertificateRejected, Connection, DialError
+from quicdist.carriers.base import CertificateRejected, Connection, DialError, FirstMessage
 from quicdist.cluster.carrier import Carrier, TransportAddress
 from quicdist.cluster.lookup import Lookup, NotFound, cause_of
 from quicdist.cluster.names import NodeName
@@ -37,8 +37,10 @@ class Resolver:
             self._used.append(carrier)
             self._used_first(carrier)
 
-    async def dial(self, node: str, timeout: float) -> Connection:
-        """Dials a node.
+    async def dial(
+        self, node: str, timeout: float, first: FirstMessage | None = None
+    ) -> Connection:
+        """Dials a node. `first` is that of `Carrier.dial`.
 
         Raises OSError, and NoConnection with the failed lookups.
         """
@@ -51,7 +53,7 @@ class Resolver:
             left = max(deadline - loop.time(), 0.001) / (len(ways) - tried)
             self.use(carrier)
             try:
-                return await self._dial(carrier, node, place, left)
+                return await self._dial(carrier, node, place, left, first)
             except CertificateRejected as error:
                 raise self.whereabouts.explained(node, place.host, error) from None
             except OSError as error:
@@ -62,10 +64,15 @@ class Resolver:
         raise DialError("; ".join(failures), max(found, key=causes.rank))
 
     async def _dial(
-        self, carrier: Carrier, node: str, place: TransportAddress, timeout: float
+        self,
+        carrier: Carrier,
+        node: str,
+        place: TransportAddress,
+        timeout: float,
+        first: FirstMessage | None,
     ) -> Connection:
         doubt = self.whereabouts.doubt(node, place.host)
-        dialing = carrier.dial(node, place, timeout)
+        dialing = carrier.dial(node, place, timeout, first)
         connection = await dial_doubtful(dialing, place.host, doubt)
         self.whereabouts.reached(place.host)
         return connection

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quicdist.carriers import epmd, tcp
-from quicdist.carriers.base import CertificateRejected, Connection
+from quicdist.carriers.base import CertificateRejected, Connection, FirstMessage
 from quicdist.carriers.epmd import (
     EpmdAddress,
     EpmdError,
@@ -107,7 +107,13 @@ class TcpCarrier:
 
         return await tcp.TcpListener.open(host, port, accept=accept, limits=limits, make=make)
 
-    async def dial(self, node: str, place: TransportAddress, timeout: float) -> Connection:
+    async def dial(
+        self,
+        node: str,
+        place: TransportAddress,
+        timeout: float,
+        first: FirstMessage | None = None,
+    ) -> Connection:
         """Dials a node. Raises CertificateRejected if the node has a known key, which needs TLS."""
         verifier = self._credentials.verifier
         try:

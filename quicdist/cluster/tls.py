@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quicdist.carriers import tls
-from quicdist.carriers.base import Connection
+from quicdist.carriers.base import Connection, FirstMessage
 from quicdist.carriers.tcp import TcpListener
 from quicdist.carriers.trust import Credentials, Trust, TrustBy
 from quicdist.cluster.carrier import Accept, Carrier, TransportAddress
@@ -49,7 +49,13 @@ class _TlsCarrier(TcpCarrier):
             limits=self._settings.limits,
         )
 
-    async def dial(self, node: str, place: TransportAddress, timeout: float) -> Connection:
+    async def dial(
+        self,
+        node: str,
+        place: TransportAddress,
+        timeout: float,
+        first: FirstMessage | None = None,
+    ) -> Connection:
         return await tls.dial(
             node,
             place.host,

@@ -1,11 +1,13 @@
-"""Introspection by other nodes: the functions of the module `quicdist`.
+"""Built-in functions for other nodes: the module `quicdist`.
 
 - `quicdist:exports()` returns a list of maps, one for each exported function that the caller may
   call.
 - `quicdist:status()` returns a map with the state of the node, its processes and connections.
+- `quicdist:bench(Payload, Size)` ignores its first argument and returns a binary of `Size` bytes,
+  for `quicdist bench`.
 
-Both are called by `erpc` and `rpc` like exported functions and need the same permission: a peer
-whose `Access.calls` are restricted needs `quicdist:exports` or `quicdist:status` among them.
+They are called by `erpc` and `rpc` like exported functions and need the same permission: a peer
+whose `Access.calls` are restricted needs `quicdist:exports`, for example, among them.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
+from quicdist.errors import ErlangError
 from quicdist.etf import Atom, Term
 from quicdist.kernel.exports import Exported, Exports
 from quicdist.runtime.mailbox import Mailbox
@@ -26,6 +29,10 @@ from quicdist.runtime.process_table import ProcessTable
 MODULE = "quicdist"
 EXPORTS = "exports"
 STATUS = "status"
+BENCH = "bench"
+
+MOST_BENCH = 1024 * 1024
+"""The maximum size in bytes of the answer of `bench`."""
 
 MOST_PROCESSES = 200
 """The maximum number of rows of `status`: the processes with the most queued messages."""
@@ -82,6 +89,13 @@ class Introspection:
             Atom("rows"): [_row(one) for one in rows],
             Atom("connections"): list(self._connections()),
         }
+
+
+def bench(size: Term) -> Term:
+    """Returns `size` bytes, at most MOST_BENCH. Raises ErlangError `badarg`."""
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MOST_BENCH:
+        raise ErlangError(Atom("badarg"))
+    return bytes(size)
 
 
 def _described(exported: Exported) -> Term:

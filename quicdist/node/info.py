@@ -73,6 +73,15 @@ class PeerInfo:
     path_switches: int = 0
     """How often the path changed between the relay and a direct one."""
 
+    datagrams_sent: int = 0
+    """Packets sent by QUIC, including those without data."""
+
+    datagram_size: int = 0
+    """Maximum UDP payload in bytes of sent datagrams; 0 for a carrier without datagrams."""
+
+    pacing_rate: float = 0.0
+    """Bytes per second at which congestion control sends; 0 if it is unknown."""
+
 
 @dataclass(frozen=True, slots=True)
 class MailboxInfo:
@@ -182,6 +191,9 @@ def peer_info(peer: Peer) -> PeerInfo:
         round_trip=carrier.round_trip,
         path=carrier.path.value,
         path_switches=carrier.path_switches,
+        datagrams_sent=carrier.datagrams_sent,
+        datagram_size=carrier.datagram_size,
+        pacing_rate=carrier.pacing_rate,
         is_held_back=peer.is_held_back,
     )
 

@@ -1039,8 +1039,12 @@ class _Life:
         async def status(caller: Atom | None, args: Sequence[Term]) -> Term:
             return asked.status(caller)
 
+        async def bench(caller: Atom | None, args: Sequence[Term]) -> Term:
+            return introspection.bench(args[1])
+
         rpc_server.provide(introspection.MODULE, introspection.EXPORTS, 0, exports)
         rpc_server.provide(introspection.MODULE, introspection.STATUS, 0, status)
+        rpc_server.provide(introspection.MODULE, introspection.BENCH, 2, bench)
 
     async def end(self) -> None:
         """Ends all processes, which may still send messages, then the connections."""

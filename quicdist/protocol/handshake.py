@@ -205,6 +205,27 @@ class Connected:
 HandshakeEvent: TypeAlias = SendHandshake | PeerNamed | AliveAsked | Connected
 
 
+# -- the first message --------------------------------------------------------------------------
+
+
+def first_message(local: LocalNode, *, binds: bool) -> bytes:
+    """Returns the name message with which `Handshake.start` begins for this node as the dialer.
+
+    `binds` states whether the connection has a binding.
+    """
+    return hs.build_name(_own_name(local, binds=binds))
+
+
+def _own_name(local: LocalNode, *, binds: bool) -> hs.Name:
+    flags, name, creation = int(local.flags), local.name, local.creation
+    if hs.wants_name(flags):
+        flags &= ~Flag.PUBLISHED.value
+        name, creation = name or "localhost", 0
+    if binds:
+        flags |= Flag.CHANNEL_BINDING.value
+    return hs.Name(flags, creation, name)
+
+
 # -- the machine --------------------------------------------------------------------------------
 
 
@@ -250,16 +271,11 @@ class Handshake:
         if self._role is Role.LISTENER:
             return []
         self._expect(State.NEW)
-        flags, name, creation = int(self._local.flags), self._local.name, self._local.creation
-        if hs.wants_name(flags):
-            flags &= ~Flag.PUBLISHED.value
-            name, creation = name or "localhost", 0
-        if self._binding:
-            flags |= Flag.CHANNEL_BINDING.value
-        self._sent_flags = flags
-        self._local_name = name
+        name = _own_name(self._local, binds=bool(self._binding))
+        self._sent_flags = name.flags
+        self._local_name = name.name
         self._move(Move.STARTED)
-        return [SendHandshake(hs.build_name(hs.Name(flags, creation, name)))]
+        return [SendHandshake(hs.build_name(name))]
 
     def receive(self, data: bytes) -> list[HandshakeEvent]:
         """Processes a message and returns the resulting events.

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from aioquic import tls
@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from quicdist.carriers.base import CertificateRejected, Connection, DialError
 from quicdist.carriers.quic.endpoint import Endpoint
-from quicdist.carriers.quic.engine import Opening
+from quicdist.carriers.quic.engine import Opening, load_engine
 from quicdist.carriers.quic.engine import aioquic as adapter
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.reject_reason import RejectReason
@@ -28,7 +28,7 @@ from quicdist.carriers.trust import Credentials, Identity, Trust
 from quicdist.carriers.trust.authority import issue, make_authority
 from quicdist.carriers.trust.identity import pem, sign
 from tests.carriers.owners import Owner
-from tests.support.engines import native
+from tests.support.engines import ENGINES, native
 from tests.support.waiting import PATIENCE
 
 ADDRESS = ("127.0.0.1", 4433)
@@ -172,9 +172,9 @@ async def test_a_dialer_that_is_not_believed(
 class Bare:
     """A bare aioquic dialer whose TLS messages a test can modify."""
 
-    def __init__(self, identity: Identity | None = None, **settings: object) -> None:
+    def __init__(self, identity: Identity | None = None, **settings: Any) -> None:
         configuration = QuicConfiguration(
-            is_client=True, alpn_protocols=["quicdist/1"], verify_mode=ssl.CERT_NONE
+            is_client=True, alpn_protocols=["quicdist/1"], verify_mode=ssl.CERT_NONE, **settings
         )
         if identity is not None:
             configuration.certificate = identity.certificate
@@ -221,6 +221,81 @@ def test_no_tickets_and_no_early_data() -> None:
     assert bare.tickets == []
     assert there._quic.tls.new_session_ticket_cb is None
     assert there._quic.tls.get_session_ticket_cb is None
+
+
+def ticket_of_another_listener() -> tls.SessionTicket:
+    """Returns a ticket that permits early data."""
+    known: dict[bytes, tls.SessionTicket] = {}
+    bare, identity = Bare(), Identity.ephemeral()
+    there = QuicConnection(
+        configuration=QuicConfiguration(
+            is_client=False,
+            alpn_protocols=["quicdist/1"],
+            certificate=identity.certificate,
+            private_key=identity.key,
+        ),
+        original_destination_connection_id=bare.quic.original_destination_connection_id,
+        session_ticket_handler=lambda ticket: known.update({ticket.ticket: ticket}),
+        session_ticket_fetcher=known.get,
+    )
+    bare.quic.connect(ADDRESS, 0.0)
+    for step in range(10):
+        for data, _ in bare.quic.datagrams_to_send(step * 0.01):
+            there.receive_datagram(data, ADDRESS, step * 0.01)
+        for data, _ in there.datagrams_to_send(step * 0.01):
+            bare.quic.receive_datagram(data, ADDRESS, step * 0.01)
+    [ticket] = bare.tickets
+    assert ticket.max_early_data_size
+    return ticket
+
+
+class Told:
+    """An `EngineSink` that records the stream data before and after the handshake."""
+
+    def __init__(self) -> None:
+        self.early = b""
+        self.late = b""
+        self.is_complete = False
+
+    def handshake_completed(self, alpn: str) -> None:
+        self.is_complete = True
+
+    def stream_data(self, stream: int, data: bytes) -> None:
+        if self.is_complete:
+            self.late += data
+        else:
+            self.early += data
+
+    def stream_ended(self, stream: int, how: str) -> None: ...
+    def connection_id_issued(self, connection_id: bytes) -> None: ...
+    def connection_id_retired(self, connection_id: bytes) -> None: ...
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_offered_ticket_and_early_data_are_ignored(engine: str) -> None:
+    """The handshake is a full one, with the certificate, and early data is sent again later."""
+    bare = Bare(Identity.ephemeral(), session_ticket=ticket_of_another_listener())
+    settings = QuicSettings(
+        Credentials(Identity.ephemeral(), Trust.first_use("unused")), engine=engine
+    )
+    opening = Opening(bare.quic.original_destination_connection_id)
+    there = load_engine(settings, lambda connection_id: bytes(16)).listener(opening)
+    there.judge = lambda certificates: None
+    bare.quic.connect(ADDRESS, 0.0)
+    bare.quic.send_stream_data(0, b"early")
+    told = Told()
+    for step in range(100):
+        now = step * 0.01
+        for data, _ in bare.quic.datagrams_to_send(now):
+            there.receive(data, len(data), (ADDRESS, None), now)
+            there.drain(told)
+        for data, size, _ in there.transmit(now):
+            for at in range(0, len(data), size):
+                bare.quic.receive_datagram(data[at : at + size], ADDRESS, now)
+    assert not bare.quic.tls.session_resumed
+    assert len(there.certificates) == 1
+    assert (told.early, told.late) == (b"", b"early")
+    assert bare.tickets == []
 
 
 def test_who_presents_none_is_nobody() -> None:

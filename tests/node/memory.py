@@ -17,6 +17,7 @@ from quicdist.carriers.base import (
     Connection,
     ConnectionHandler,
     ConnectionStatistics,
+    FirstMessage,
 )
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.relay.client import RelayStatus
@@ -216,7 +217,13 @@ class MemoryCarrier:
         hub.listeners[port] = accept
         return f"{port}@{address.host}"
 
-    async def dial(self, node: str, place: TransportAddress, timeout: float) -> Connection:
+    async def dial(
+        self,
+        node: str,
+        place: TransportAddress,
+        timeout: float,
+        first: FirstMessage | None = None,
+    ) -> Connection:
         hub = self._hub
         hub.dials += 1
         await asyncio.sleep(hub.delay)

@@ -8,7 +8,16 @@ import re
 import pytest
 
 from quicdist.protocol import handshake
-from quicdist.protocol.handshake import TRANSITIONS, Move, State
+from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
+from quicdist.protocol.handshake import (
+    TRANSITIONS,
+    Handshake,
+    LocalNode,
+    Move,
+    SendHandshake,
+    State,
+    first_message,
+)
 from quicdist.protocol.role import Role
 from tests.protocol.talk import acceptor, initiator
 
@@ -52,3 +61,12 @@ def test_the_table_alone_leads_from_state_to_state() -> None:
     assigned = re.findall(r"self\.state = (.*)", source)
     beginning = "State.NEW if role is Role.DIALER else State.NAME"
     assert sorted(assigned) == sorted([beginning, "State.CLOSED", "TRANSITIONS[self.state][move]"])
+
+
+@pytest.mark.parametrize("flags", [DEFAULT_FLAGS, DEFAULT_FLAGS | Flag.NAME_ME])
+@pytest.mark.parametrize("binding", [b"", b"exported"])
+def test_the_first_message_is_known_before_the_handshake(flags: Flag, binding: bytes) -> None:
+    name = "here" if Flag.NAME_ME in flags else "a@here"
+    local = LocalNode(name, 7, flags, "secret")
+    [first] = Handshake(local, Role.DIALER, challenge=1, binding=binding).start()
+    assert first == SendHandshake(first_message(local, binds=bool(binding)))

@@ -663,6 +663,11 @@ impl Controller for Bbr {
         self.rate
     }
 
+    fn capacity(&self) -> f64 {
+        let minimum = self.min_rtt.value;
+        if minimum.is_infinite() { 0.0 } else { self.bandwidths.value * minimum }
+    }
+
     fn set_datagram_size(&mut self, size: f64) {
         self.datagram_size = size;
     }

@@ -119,6 +119,10 @@ impl Controller for Cubic {
         self.window.pacing_rate()
     }
 
+    fn capacity(&self) -> f64 {
+        self.window.size
+    }
+
     fn set_datagram_size(&mut self, size: f64) {
         self.window.datagram_size = size;
     }

@@ -107,6 +107,10 @@ impl Controller for Reno {
         self.window.pacing_rate()
     }
 
+    fn capacity(&self) -> f64 {
+        self.window.size
+    }
+
     fn set_datagram_size(&mut self, size: f64) {
         self.window.datagram_size = size;
     }

@@ -23,12 +23,14 @@ from quicdist.carriers.base import (
     ConnectionHandler,
     ConnectionStatistics,
     DialError,
+    FirstMessage,
     PathKind,
 )
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic import closed_port, closing, tls_exporter
 from quicdist.carriers.quic.closed_port import ClosedPort
 from quicdist.carriers.quic.closing import Closing
+from quicdist.carriers.quic.congestion.resume import LEAST_DELIVERED, Capacity
 from quicdist.carriers.quic.engine import (
     Batch,
     Closed,
@@ -119,6 +121,12 @@ class Host(Protocol):
     def accept(self, connection: QuicConnection) -> ConnectionHandler:
         """Accepts an incoming connection after its first packet. Raises to reject it."""
 
+    def take_capacity(self, connection: QuicConnection) -> Capacity | None:
+        """Returns what an earlier connection has measured on the path, once."""
+
+    def store_capacity(self, connection: QuicConnection, capacity: Capacity) -> None:
+        """Stores what the connection has measured on its path."""
+
     def proved(self, connection: QuicConnection) -> None:
         """Reports that the dialer has proved the cookie."""
 
@@ -164,8 +172,9 @@ class QuicConnection:
         settings: QuicSettings,
         *,
         node: str | None = None,
+        first: FirstMessage | None = None,
     ) -> None:
-        """`node` is the name of the dialed node; None for a listener."""
+        """`node` is the name of the dialed node; None for a listener. `first` is that of `dial`."""
         self.role = role
         self.traits = DialectTraits(name="quic", alpn="")
         self.is_unused = role is Role.LISTENER
@@ -181,6 +190,9 @@ class QuicConnection:
         self._limits = settings.limits
         self._verifier = settings.credentials.verifier
         self._node = node
+        self._first = first
+        self._sent_first: bytes | None = None
+        """The first message, sent before its owner asks for that."""
         self._distrust: CloseReason | None = None
         self._path = path
         self._local = path[1]
@@ -306,7 +318,10 @@ class QuicConnection:
 
     def send_handshake(self, message: bytes) -> None:
         """Queues a handshake message."""
-        if self._dialect is not None:
+        sent, self._sent_first = self._sent_first, None
+        if sent is not None:
+            assert message == sent, "another first message than that of `dial`"
+        elif self._dialect is not None:
             self._perform(self._dialect.handshake_bytes(message))
 
     def handshake_done(self) -> None:
@@ -316,6 +331,7 @@ class QuicConnection:
         self._perform(self._dialect.connected())
         self._in_handshake = False
         self._engine.peer_proved()
+        self._resume()
         self._window.raise_first(max(self._limits.receive_window, self._dialect.receive_window))
         self._grant()
         if not self._gaps.is_waiting:
@@ -332,6 +348,27 @@ class QuicConnection:
             if self._early_offer is not None:
                 self._host.offered(self, self._early_offer)
                 self._early_offer = None
+
+    def _resume(self) -> None:
+        """Starts congestion control with an earlier measurement of the path."""
+        if self._is_plain_path:
+            capacity = self._host.take_capacity(self)
+            if capacity is not None:
+                self._engine.resume(capacity)
+
+    def _keep_capacity(self) -> None:
+        """Stores the measurement of the path for the next connection."""
+        is_enough = self._bytes_acknowledged >= LEAST_DELIVERED
+        if is_enough and not self._in_handshake and self._is_plain_path:
+            capacity = self._engine.measured()
+            if capacity is not None:
+                self._host.store_capacity(self, capacity)
+
+    @property
+    def _is_plain_path(self) -> bool:
+        """Whether the peer's address stands for its path: no relay is involved."""
+        is_plain = self.path_kind is PathKind.PLAIN and not self.path_switches
+        return is_plain and not self.is_relayed
 
     def send_offer(self, offer: bytes) -> None:
         """Queues a message about direct paths. The dialect must have them."""
@@ -380,7 +417,10 @@ class QuicConnection:
             bytes_received=self._engine.received(),
             bytes_unacknowledged=self._unacknowledged,
             round_trip=self._engine.round_trip(),
+            datagrams_sent=self._engine.datagrams_sent(),
             datagrams_lost=self._engine.datagrams_lost(),
+            datagram_size=self._engine.datagram_size,
+            pacing_rate=self._engine.pacing_rate(),
             migrations=self._migrations,
             path=self.path_kind,
             path_switches=self.path_switches,
@@ -590,6 +630,12 @@ class QuicConnection:
         if self.traits.binds:
             self.binding = self._engine.export(tls_exporter.LABEL, tls_exporter.LENGTH)
         self._perform(self._dialect.opened())
+        if self._first is not None and self.traits.binds:
+            # This node trusts the peer. The peer reads this only after it has accepted the
+            # certificate of this node, since it follows the Finished message.
+            message = self._first(bool(self.binding))
+            self.send_handshake(message)
+            self._sent_first = message
         self._look_open()
 
     def verify_peer(self, certificates: Certificates) -> Alert | None:
@@ -928,6 +974,7 @@ class QuicConnection:
         if self._closed:
             return
         self._path = self._engine.path
+        self._keep_capacity()
         linger = 3 * self._engine.probe_timeout()
         if over is None:
             self._engine.close(0, (say or "")[:200])

@@ -20,10 +20,12 @@ from quicdist.carriers.base import (
     Connection,
     ConnectionHandler,
     DialError,
+    FirstMessage,
 )
 from quicdist.carriers.quic.address_validation import AddressValidation
 from quicdist.carriers.quic.admission import Admission
 from quicdist.carriers.quic.busy_wait import BusyWait
+from quicdist.carriers.quic.congestion.resume import Capacity, PathMemory
 from quicdist.carriers.quic.connection import AttemptFailed, QuicConnection
 from quicdist.carriers.quic.engine import (
     CONNECTION_ID_LENGTH,
@@ -150,6 +152,7 @@ class Endpoint:
         self._may_ask_all = TokenBucket(settings.admission.resets_per_second)
         self._admission = Admission(settings.admission)
         self._proofs = AddressValidation()
+        self._paths = PathMemory()
         self._home = udp.address
         self._look: asyncio.TimerHandle | None = None
         self._dialing: dict[SocketAddress, set[QuicConnection]] = {}
@@ -209,12 +212,15 @@ class Endpoint:
         node: str | None = None,
         alpns: Sequence[str] | None = None,
         timeout: float | None = None,
+        first: FirstMessage | None = None,
     ) -> QuicConnection:
         """Connects to a node and returns the connection after the QUIC handshake.
 
         If the peer closes an attempt, another one follows, for up to `timeout` seconds in total.
         The default is the handshake timeout. The peer's certificate must be valid for `node`, by
-        default `port@host`. The caller must set `handler` before its next await.
+        default `port@host`. The caller must set `handler` before its next await. With `first`, the
+        first handshake message is sent with the end of the TLS handshake if the peer is a quicdist
+        node or gateway, and not again when the caller sends it.
 
         Raises CertificateRejected if a certificate is not trusted, and DialError for other
         failures.
@@ -232,7 +238,9 @@ class Endpoint:
             now = self._loop.time()
             turn = now + (deadline - now) / (len(addresses) - place)
             try:
-                return await self._dial_address(node or f"{port}@{host}", address, alpns, turn)
+                return await self._dial_address(
+                    node or f"{port}@{host}", address, alpns, turn, first
+                )
             except AttemptFailed as error:
                 if error.cause in _REJECTED:
                     raise CertificateRejected(f"{host}:{port}: {error}", error.cause) from None
@@ -394,6 +402,14 @@ class Endpoint:
             del self._resets[old]
         if new:
             self._resets.setdefault(new, connection)
+
+    def take_capacity(self, connection: QuicConnection) -> Capacity | None:
+        """Returns and removes the measurement for the address of the peer."""
+        return self._paths.take(connection.peer_address[0], self._loop.time())
+
+    def store_capacity(self, connection: QuicConnection, capacity: Capacity) -> None:
+        """Stores a measurement for the address of the peer."""
+        self._paths.store(connection.peer_address[0], capacity, self._loop.time())
 
     def accept(self, connection: QuicConnection) -> ConnectionHandler:
         """Offers an incoming connection to the node, which may reject it."""
@@ -726,7 +742,12 @@ class Endpoint:
         return addresses
 
     async def _dial_address(
-        self, node: str, address: SocketAddress, alpns: Sequence[str] | None, deadline: float
+        self,
+        node: str,
+        address: SocketAddress,
+        alpns: Sequence[str] | None,
+        deadline: float,
+        first: FirstMessage | None,
     ) -> QuicConnection:
         """Makes up to `_ATTEMPTS` attempts to connect to one address.
 
@@ -735,7 +756,8 @@ class Endpoint:
         for attempt in itertools.count(1):
             left = deadline - self._loop.time()
             try:
-                return await self._attempt(node, address, alpns or self._settings.alpns, left)
+                offered = alpns or self._settings.alpns
+                return await self._attempt(node, address, offered, left, first)
             except AttemptFailed as error:
                 delay = _RETRY_DELAY * 2**attempt
                 is_last = attempt == _ATTEMPTS or deadline - self._loop.time() < delay
@@ -745,11 +767,18 @@ class Endpoint:
         raise AssertionError("not reached")
 
     async def _attempt(
-        self, node: str, address: SocketAddress, alpns: Sequence[str], timeout: float
+        self,
+        node: str,
+        address: SocketAddress,
+        alpns: Sequence[str],
+        timeout: float,
+        first: FirstMessage | None,
     ) -> QuicConnection:
         engine = self._engine.dialer(host_of(node), alpns)
         path: Path = (address, None)
-        connection = QuicConnection(self, engine, Role.DIALER, path, self._settings, node=node)
+        connection = QuicConnection(
+            self, engine, Role.DIALER, path, self._settings, node=node, first=first
+        )
         connection.up = up = self._loop.create_future()
         self._add(connection, engine.connection_ids)
         engine.connect(path, self._loop.time())

@@ -286,6 +286,11 @@ class Bbr:
         """The minimum round trip in seconds; infinite while unknown."""
         return self._min_rtt.value
 
+    @property
+    def capacity(self) -> float:
+        minimum = self._min_rtt.value
+        return 0.0 if minimum is math.inf else self._bandwidths.value * minimum
+
     # -- inputs --
 
     def on_sent(self, now: float, in_flight: int, size: int) -> SendState:

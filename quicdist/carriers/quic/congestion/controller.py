@@ -60,6 +60,10 @@ class Controller(Protocol):
     def pacing_rate(self) -> float:
         """The rate at which to send; 0 while it is unknown, which disables pacing."""
 
+    @property
+    def capacity(self) -> float:
+        """Bytes in flight that fill the path, as far as it is known; 0 if nothing is known."""
+
     def on_sent(self, now: float, in_flight: int, size: int) -> SendState:
         """Reports that `size` bytes are sent, with `in_flight` bytes in flight before."""
 

@@ -41,6 +41,10 @@ class WindowController:
         pace = _SLOW_START_PACE if self._window < self._threshold else _PACE
         return pace * self.window / self._smoothed_rtt
 
+    @property
+    def capacity(self) -> float:
+        return self._window
+
     def on_sent(self, now: float, in_flight: int, size: int) -> SendState:
         return self._delivery.on_sent(now, in_flight, size)
 

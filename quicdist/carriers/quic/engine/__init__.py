@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, cast
 
+from quicdist.carriers.quic.congestion.resume import Capacity
 from quicdist.carriers.quic.engine_choice import MODULES, choose
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.reject_reason import RejectReason
@@ -227,6 +228,12 @@ class EngineConnection(Protocol):
     def pacing_rate(self) -> float:
         """Returns the pacing rate in bytes per second; 0 if there is none or it is unknown."""
 
+    def measured(self) -> Capacity | None:
+        """Returns what congestion control has measured on the path; None if nothing is known."""
+
+    def resume(self, capacity: Capacity) -> None:
+        """Starts congestion control with an earlier measurement (see `CarefulResume`)."""
+
     def received(self) -> int:
         """Returns the number of bytes received in order on all streams, including rejected ones."""
 
@@ -275,6 +282,9 @@ class EngineConnection(Protocol):
 
     def least_round_trip(self) -> float:
         """Returns the minimum round trip in seconds; infinite while it is unknown."""
+
+    def datagrams_sent(self) -> int:
+        """Returns the number of packets sent, including those without data."""
 
     def datagrams_lost(self) -> int:
         """Returns the number of packets declared lost (RFC 9002, 6.1)."""

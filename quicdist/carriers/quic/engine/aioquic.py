@@ -47,6 +47,7 @@ from aioquic.tls import CipherSuite, Direction, Epoch, Group
 from quicdist.carriers.coalesce import joined
 from quicdist.carriers.quic.close_text import describe
 from quicdist.carriers.quic.congestion.choice import algorithm
+from quicdist.carriers.quic.congestion.resume import Capacity
 from quicdist.carriers.quic.engine import (
     CONNECTION_ID_LENGTH,
     Batch,
@@ -532,6 +533,15 @@ class AioquicConnection:
         """The pacing rate of the congestion controller."""
         return self._congestion.controller.pacing_rate
 
+    def measured(self) -> Capacity | None:
+        """The model of the congestion controller."""
+        in_flight = self._congestion.controller.capacity
+        return Capacity(in_flight, self.least_round_trip()) if in_flight else None
+
+    def resume(self, capacity: Capacity) -> None:
+        """Wraps the congestion controller."""
+        self._congestion.resume(capacity)
+
     def received(self) -> int:
         """Includes rejected streams, which use credit although their bytes are dropped."""
         return self._quic._local_max_data.used if self._refused else self._received
@@ -605,6 +615,10 @@ class AioquicConnection:
     def least_round_trip(self) -> float:
         """The minimum over the whole connection."""
         return self._quic._loss._rtt_min
+
+    def datagrams_sent(self) -> int:
+        """The next packet number, which aioquic counts over all packet number spaces."""
+        return self._quic._packet_number
 
     def datagrams_lost(self) -> int:
         """The number of packets declared lost, without path MTU probes."""

@@ -31,6 +31,7 @@ from quicdist.carriers.quic.congestion.choice import CONTROLLERS
 from quicdist.carriers.quic.congestion.controller import Ack, Algorithm, Controller
 from quicdist.carriers.quic.congestion.pacer import Pacer
 from quicdist.carriers.quic.congestion.rate_sample import SendState
+from quicdist.carriers.quic.congestion.resume import Capacity, CarefulResume
 from quicdist.carriers.quic.engine import burst
 from quicdist.carriers.quic.engine.aioquic_ranges import Ranges
 
@@ -83,6 +84,10 @@ class Congestion(QuicCongestionControl):
         self.controller = controller
         self._state = self._newest = self._newest_lost = self._rtt = None
         self._take_window()
+
+    def resume(self, capacity: Capacity) -> None:
+        """Starts with what an earlier connection measured on the path."""
+        self.controller = CarefulResume(self.controller, capacity)
 
     def _take_window(self) -> None:
         self.congestion_window = min(self.controller.window, self.max_in_flight)

@@ -24,6 +24,7 @@ except ImportError:
 
 from quicdist.carriers.quic.close_text import describe
 from quicdist.carriers.quic.congestion.choice import algorithm
+from quicdist.carriers.quic.congestion.resume import Capacity
 from quicdist.carriers.quic.engine import (
     Batch,
     Closed,
@@ -249,6 +250,15 @@ class NativeConnection:
         """Returns the rate of the congestion controller."""
         return self._core.pacing_rate()
 
+    def measured(self) -> Capacity | None:
+        """Returns the model of the congestion controller."""
+        in_flight = self._core.capacity()
+        return Capacity(in_flight, self.least_round_trip()) if in_flight else None
+
+    def resume(self, capacity: Capacity) -> None:
+        """Starts the congestion controller with an earlier measurement."""
+        self._core.resume(capacity.in_flight, capacity.round_trip)
+
     def received(self) -> int:
         """Returns the bytes that were read."""
         return self._core.received()
@@ -298,6 +308,10 @@ class NativeConnection:
     def least_round_trip(self) -> float:
         """Returns the minimum round trip."""
         return self._core.least_round_trip()
+
+    def datagrams_sent(self) -> int:
+        """The count of quinn; nearly every datagram holds one packet."""
+        return self._core.datagrams_sent()
 
     def datagrams_lost(self) -> int:
         """Returns the packets declared lost, without path MTU probes."""

@@ -21,6 +21,8 @@ _PROBE_RTT_EVERY, _PROBE_RTT_TIME = 10.0, 0.2
 class KernelBbr:
     """See controller.Controller."""
 
+    capacity = 0.0
+
     def __init__(self, datagram_size: int) -> None:
         self.datagram_size = datagram_size
         self.window = INITIAL_WINDOW * datagram_size

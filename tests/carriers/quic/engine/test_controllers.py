@@ -13,6 +13,7 @@ from quicdist.carriers.quic.congestion.controller import Ack, Controller
 from quicdist.carriers.quic.congestion.cubic import Cubic
 from quicdist.carriers.quic.congestion.rate_sample import SendState
 from quicdist.carriers.quic.congestion.reno import Reno
+from quicdist.carriers.quic.congestion.resume import Capacity, CarefulResume
 from tests.carriers.quic.congestion.path_model import Flow, Network, Path
 from tests.support.engines import IS_BUILT, needs_native
 
@@ -43,7 +44,7 @@ class Twin:
     """A controller in Python that passes each call on to the compiled one, and compares."""
 
     def __init__(self, name: str) -> None:
-        self._ours = CONTROLLERS[name]()
+        self._ours: Controller = CONTROLLERS[name]()
         self._theirs = quicdist_engine.ControllerModel(name, DATAGRAM, 0.5)
         self._states: dict[int, tuple[Any, SendState]] = {}
         self.acks = 0
@@ -64,6 +65,10 @@ class Twin:
     @property
     def pacing_rate(self) -> float:
         return self._ours.pacing_rate
+
+    @property
+    def capacity(self) -> float:
+        return self._ours.capacity
 
     def on_sent(self, now: float, in_flight: int, size: int) -> SendState:
         state = self._ours.on_sent(now, in_flight, size)
@@ -117,6 +122,25 @@ def test_alone(name: str, path: Path, limit: float, seconds: float) -> None:
     twin = Twin(name)
     Network(path, [Flow(twin, limit=limit)]).run(seconds)
     assert twin.acks > 100
+
+
+class ResumedTwin(Twin):
+    """A twin that starts with an earlier capacity."""
+
+    def __init__(self, name: str, capacity: Capacity) -> None:
+        super().__init__(name)
+        self._ours = CarefulResume(self._ours, capacity)
+        self._theirs.resume(capacity.in_flight, capacity.round_trip)
+
+
+@pytest.mark.parametrize("name", CONTROLLERS)
+@pytest.mark.parametrize("loss", [0.0, 0.01])
+@pytest.mark.parametrize("earlier", [0.05, 0.3])
+def test_resumed(name: str, loss: float, earlier: float) -> None:
+    twin = ResumedTwin(name, Capacity(0.05 * 40 * MBIT, earlier))
+    Network(Path(0.05, 40 * MBIT, loss=loss), [Flow(twin)]).run(3.0)
+    assert twin.acks > 100
+    assert twin._theirs.capacity == pytest.approx(twin._ours.capacity, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", CONTROLLERS)

@@ -1,0 +1,246 @@
+"""`quicdist bench`: the load, the verdict, and the command on nodes of both kinds."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quicdist.cli.bench.load import LEAST_CHUNK, LEAST_OPEN, MOST_CHUNK, MOST_OPEN, Load
+from quicdist.cli.bench.measuring import NotAllowed, busy_share
+from quicdist.cli.bench.report import Report
+from quicdist.cli.bench.verdict import (
+    Direction,
+    Limit,
+    RoundTrips,
+    Transfer,
+    explained,
+    limit_of,
+)
+from quicdist.errors import ErlangError
+from quicdist.gateway import PeerRules, Policy
+from quicdist.kernel.introspection import MOST_BENCH, bench
+from tests.cli.conftest import CALC, COOKIE, Command
+from tests.support.erlang import Erlang
+from tests.support.gatewayed import GatewayThread, gatewayed_erl, loopback_settings
+from tests.support.ports import free_port
+
+MIB = 1024 * 1024
+
+
+# -- the load -----------------------------------------------------------------------------------
+
+
+def run(rate: float, round_trip: float, *, seconds: float, most: int) -> Load:
+    """Runs a load on a path that carries `rate` bytes per second, in steps of a millisecond."""
+    now, moved = 0.0, 0.0
+    load = Load(seconds, most, 0, now)
+    calls: list[tuple[float, int]] = []
+    while not load.is_over(now):
+        while size := load.next_chunk(round_trip, now):
+            free = max(calls[-1][0] if calls else now, now)
+            calls.append((free + size / rate, size))
+        now += 0.001
+        moved += sum(size for end, size in calls if end <= now)
+        for end, size in calls:
+            if end <= now:
+                load.ended(size)
+        calls = [one for one in calls if one[0] > now]
+        load.sample(int(moved), now)
+    return load
+
+
+@pytest.mark.parametrize("round_trip", [0.001, 0.1])
+@pytest.mark.parametrize("rate", [2e6, 50e6])
+def test_the_load_keeps_a_path_busy(rate: float, round_trip: float) -> None:
+    load = run(rate, round_trip, seconds=3.0, most=10**12)
+    assert load.steady_rate() == pytest.approx(rate, rel=0.15)
+    assert load.elapsed == pytest.approx(3.0, abs=0.01)
+
+
+def test_a_transfer_ends_when_its_bytes_are_moved() -> None:
+    load = run(50e6, 0.001, seconds=60.0, most=3 * MIB + 5)
+    assert (load.moved, load.requested, load.open) == (3 * MIB + 5, 3 * MIB + 5, 0)
+    assert load.elapsed < 1.0
+    assert load.is_done
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.001, 5), st.integers(0, 10**9)), max_size=30),
+    st.floats(0, 10),
+)
+def test_open_calls_are_bounded(steps: list[tuple[float, int]], round_trip: float) -> None:
+    load, now, moved = Load(1e9, 10**15, 0, 0.0), 0.0, 0
+    for pause, count in steps:
+        now, moved = now + pause, moved + count
+        load.sample(moved, now)
+        while size := load.next_chunk(round_trip, now):
+            assert LEAST_CHUNK <= size <= MOST_CHUNK
+        assert LEAST_OPEN <= load.open < MOST_OPEN + MOST_CHUNK
+    assert math.isfinite(load.steady_rate())
+
+
+# -- the verdict --------------------------------------------------------------------------------
+
+IDLE = RoundTrips(10, 0.020, 0.021)
+UNLIMITED = Transfer(
+    Direction.TO,
+    bytes=100 * MIB,
+    seconds=2.0,
+    rate=50e6,
+    trips=IDLE,
+    loss=0.0,
+    cpu_here=0.3,
+    machine_here=0.5,
+    cpu_there=None,
+    pacing_rate=0.0,
+)
+LIMITS = [
+    (UNLIMITED, Limit.PEER),
+    (replace(UNLIMITED, cpu_here=0.97, loss=0.1), Limit.CPU_HERE),
+    (replace(UNLIMITED, cpu_there=0.97, loss=0.1), Limit.CPU_THERE),
+    (replace(UNLIMITED, machine_here=0.99), Limit.MACHINE_HERE),
+    (replace(UNLIMITED, rate=125e6, trips=RoundTrips(9, 0.2, 0.2)), Limit.WINDOW),
+    (replace(UNLIMITED, loss=0.05), Limit.LOSS),
+    (replace(UNLIMITED, loss=0.01, pacing_rate=52e6), Limit.PATH),
+    (replace(UNLIMITED, trips=RoundTrips(9, 0.05, 0.06)), Limit.PATH),
+]
+
+
+@pytest.mark.parametrize(("transfer", "limit"), LIMITS)
+def test_what_limits_a_transfer(transfer: Transfer, limit: Limit) -> None:
+    assert limit_of(transfer, IDLE) is limit
+    assert "\n" not in explained(transfer, limit, "a@b")
+
+
+def test_every_limit_has_an_example() -> None:
+    assert {limit for _, limit in LIMITS} == set(Limit)
+
+
+def test_percentiles() -> None:
+    assert RoundTrips.of([]) == RoundTrips(0, None, None)
+    assert RoundTrips.of([3.0]) == RoundTrips(1, 3.0, 3.0)
+    assert RoundTrips.of([float(one) for one in range(101)]) == RoundTrips(101, 50.0, 99.0)
+
+
+def test_unknown_figures_are_null_and_said_to_be_unknown() -> None:
+    report = Report("a@b", "tcp", 0, IDLE)
+    report.add(replace(UNLIMITED, loss=None, machine_here=None, trips=RoundTrips(0, None, None)))
+    assert "round trip unknown; loss unknown" in report.last_lines()[0]
+    told = report.fields()["to"]
+    assert isinstance(told, dict)
+    assert (told["loss"], told["cpu_there"], told["machine_here"]) == (None, None, None)
+    json.dumps(report.fields(), allow_nan=False)
+
+
+def test_busy_share() -> None:
+    assert busy_share((10, 10), (13, 11)) == 0.75
+    assert busy_share((10, 10), (10, 10)) is None
+    assert busy_share(None, (1, 1)) is None
+
+
+# -- what a Python node answers -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, MOST_BENCH])
+def test_bench_returns_that_many_bytes(size: int) -> None:
+    assert bench(size) == bytes(size)
+
+
+@pytest.mark.parametrize("size", [-1, MOST_BENCH + 1, True, 2.0, b"1", [1], 10**30])
+def test_bench_refuses_other_sizes(size: object) -> None:
+    with pytest.raises(ErlangError, match="badarg"):
+        bench(size)
+
+
+def test_chunks_are_answered() -> None:
+    assert MOST_CHUNK <= MOST_BENCH
+
+
+# -- the command --------------------------------------------------------------------------------
+
+
+@pytest.mark.io
+def test_a_python_node(quicdist: Command, calc: str) -> None:
+    done = quicdist("bench", calc, "--seconds", "0.3", "--mib", "2")
+    assert (done.code, done.err) == (0, "")
+    head, idle, *transfers = done.out.splitlines()
+    assert head.startswith(f"{calc} over quicdist/")
+    assert idle.startswith("idle    round trip ")
+    assert [line.split()[0] for line in transfers] == ["to", "limited", "from", "limited"]
+    assert all("MiB/s" in line and "lost" in line for line in transfers[::2])
+
+
+@pytest.mark.io
+def test_json(quicdist: Command, calc: str) -> None:
+    told = json.loads(quicdist("bench", calc, "--seconds", "5", "--mib", "1", "--json").out)
+    assert (told["node"], told["problem"]) == (calc, None)
+    assert told["idle"]["p50_ms"] > 0
+    for direction in ("to", "from"):
+        assert 0.9 * MIB < told[direction]["bytes"] < 2 * MIB
+        assert told[direction]["bytes_per_s"] > 0
+        assert 0 <= told[direction]["loss"] <= 1
+        assert told[direction]["limit"] in [one.value for one in Limit]
+        assert told[direction]["cpu_there"] is not None
+
+
+@pytest.mark.io
+def test_a_node_that_permits_no_calls_is_only_pinged(quicdist: Command) -> None:
+    (quicdist.home / "calc.py").write_text(CALC)
+    with quicdist.node("run", "0@127.0.0.1", "calc", "--calls", "*=calc:add") as (name, _):
+        done = quicdist("bench", name, "--seconds", "0.2")
+        done.refused(1, "permits neither quicdist:bench nor erlang:byte_size")
+        assert "idle    round trip " in done.out
+        told = json.loads(quicdist("bench", name, "--seconds", "0.2", "--json").out)
+        assert (told["to"], told["from"]) == (None, None)
+        assert "quicdist:bench" in told["problem"]
+
+
+@pytest.mark.io
+def test_nobody(quicdist: Command) -> None:
+    quicdist("bench", f"{free_port()}@127.0.0.1", "--timeout", "0.5").refused(3)
+
+
+@pytest.mark.erlang
+def test_a_beam_node(quicdist: Command, beam: tuple[str, Erlang]) -> None:
+    name, _ = beam
+    told = json.loads(quicdist("bench", name, "--seconds", "5", "--mib", "1", "--json").out)
+    assert (told["node"], told["problem"]) == (name, None)
+    for direction in ("to", "from"):
+        assert 0.9 * MIB < told[direction]["bytes"] < 2 * MIB
+        assert told[direction]["cpu_there"] is None
+    assert told["to"]["loss"] is not None
+    assert told["from"]["loss"] is None
+
+
+@pytest.mark.erlang
+def test_a_beam_node_over_tcp(quicdist: Command, named_beam: tuple[str, int]) -> None:
+    name, port = named_beam
+    done = quicdist(
+        "bench", name, "--mib", "1", "--json", "--lookup", f"epmd:{port}", "--name", "b@localhost"
+    )
+    told = json.loads(done.out)
+    assert (told["carrier"], told["problem"], told["to"]["loss"]) == ("tcp", None, None)
+
+
+@pytest.mark.erlang
+def test_a_policy_that_permits_one_direction(quicdist: Command) -> None:
+    policy = Policy((PeerRules(nodes=("*",), calls=("erlang:byte_size",)),))
+    settings = replace(loopback_settings(), policy=policy)
+    with GatewayThread(settings) as gateway, gatewayed_erl(gateway, cookie=COOKIE):
+        done = quicdist("bench", gateway.name, "--mib", "1", "--json")
+        done.refused(1, "does not permit binary:copy")
+        told = json.loads(done.out)
+        assert told["to"]["bytes"] > 0.9 * MIB
+        assert told["from"] is None
+
+
+def test_the_error_can_be_pickled() -> None:
+    import pickle
+
+    error = pickle.loads(pickle.dumps(NotAllowed("no")))
+    assert (error.code, error.text) == (1, "no")
