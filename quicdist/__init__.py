@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         ProcessExited,
         QuicdistError,
         ReceiveTimeout,
+        SettingError,
         SpawnError,
         StartError,
     )
@@ -150,6 +151,7 @@ __all__ = [
     "Reference",
     "Retry",
     "Run",
+    "SettingError",
     "Shared",
     "SpawnError",
     "Spawned",

@@ -206,6 +206,10 @@ class NodeNameError(NodeError, ValueError):
     cause: Cause = Cause.NAME
 
 
+class SettingError(NodeError, ValueError):
+    """A setting is out of range."""
+
+
 class CookieError(NodeError):
     """No cookie is configured, or it is invalid."""
 

@@ -23,8 +23,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("carriers",),
     ("protocol",),
     ("limits",),
+    ("setting_types",),
     ("errors", "extras"),
-    ("etf", "log_escaping", "setting_types", "stopping"),
+    ("etf", "log_escaping", "stopping"),
 )
 """Layers from top to bottom. Packages of one layer do not import each other."""
 

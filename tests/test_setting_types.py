@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from quicdist import (
     Policy,
     Quic,
     Retry,
+    SettingError,
     StreamWindow,
     Table,
     Tcp,
@@ -42,7 +45,7 @@ from quicdist.limits import (
     RelayLimits,
     SessionLimits,
 )
-from quicdist.otp import Child, GenServer, Supervisor
+from quicdist.otp import Child, GenServer, Supervisor, net_adm
 
 OWN = Identity.ephemeral()
 
@@ -172,14 +175,86 @@ def test_the_text_tells_what_is_expected_where(make: Callable[[], object], text:
     assert str(caught.value).startswith(text)
 
 
-@pytest.mark.parametrize(
-    "name", ["threads", "processes", "connect_timeout", "stop_timeout", "links_and_monitors"]
-)
-@pytest.mark.parametrize("value", [-1, float("nan")])
-def test_a_limit_of_a_node_is_a_number_that_makes_sense(name: str, value: float) -> None:
-    given: Any = {name: value}
-    with pytest.raises((NodeError, TypeError), match=rf"\b{name}\b"):
-        NodeLimits(**given)
+def is_number(hint: Any) -> bool:
+    """Whether the values of a field are numbers, or numbers and None."""
+    parts = typing.get_args(hint) if typing.get_origin(hint) is typing.Union else (hint,)
+    return int in parts or float in parts
+
+
+NUMBERS = [
+    pytest.param(kind, field.name, id=f"{kind.__name__}.{field.name}")
+    for kind in REQUIRED
+    for field in dataclasses.fields(kind)
+    if field.init and is_number(typing.get_type_hints(kind)[field.name])
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), NUMBERS)
+@pytest.mark.parametrize("value", [-1, math.nan, math.inf, -math.inf])
+def test_a_number_that_makes_no_sense(kind: type, name: str, value: float) -> None:
+    given: Any = {**REQUIRED[kind], name: value}
+    # A float in place of an int is a TypeError.
+    with pytest.raises((ValueError, TypeError), match=rf"\b{name}\b"):
+        kind(**given)
+
+
+OUT_OF_RANGE: list[tuple[Callable[[], object], str]] = [
+    (lambda: Tcp(port=99999), "invalid Tcp.port: expected 0 to 65535, got 99999"),
+    (lambda: Epmd(port=0), "invalid Epmd.port: expected 1 to 65535, got 0"),
+    (
+        lambda: Node("0@127.0.0.1", cookie="c", listen=("::", 65536)),
+        "invalid listen=[1]: expected 0 to 65535, got 65536",
+    ),
+    (
+        lambda: GatewaySettings("1@127.0.0.1", routes={"a@b": ("h", 0)}),
+        "invalid GatewaySettings.routes['a@b'][1]: expected 1 to 65535, got 0",
+    ),
+    (
+        lambda: Retry(first=0),
+        "invalid Retry.first: expected a finite number above 0, got 0",
+    ),
+    (
+        lambda: Retry(attempts=0),
+        "invalid Retry.attempts: expected a finite number of at least 1, got 0",
+    ),
+    (lambda: Retry(most=math.nan), "invalid Retry.most: expected a finite number above 0, got nan"),
+    (
+        lambda: Quic(max_datagram_size=500),
+        "invalid Quic.max_datagram_size: expected 1200 to 65527, got 500",
+    ),
+    (
+        lambda: NodeLimits(net_ticktime=0),
+        "invalid NodeLimits.net_ticktime: expected a finite number above 0, got 0",
+    ),
+    (
+        lambda: NodeLimits(threads=0),
+        "invalid NodeLimits.threads: expected a finite number of at least 1, got 0",
+    ),
+    (lambda: NodeLimits(send_high=1), "send limits out of order: send_low <= send_high, got"),
+    (lambda: MailboxLimits(high=1), "mailbox limits out of order: low <= high <= hard, got"),
+    (
+        lambda: Child("a", GenServer, shutdown=-1),
+        "invalid Child.shutdown: expected a finite number of at least 0, got -1",
+    ),
+    (
+        lambda: Supervisor(None, period=math.inf),  # type: ignore[arg-type]
+        "invalid period=: expected a finite number above 0, got inf",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "text"), OUT_OF_RANGE, ids=[text for _, text in OUT_OF_RANGE])
+def test_the_text_tells_the_range(make: Callable[[], object], text: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        make()
+    assert str(caught.value).startswith(text)
+    assert isinstance(caught.value, (NodeError, ValueError))
+
+
+@pytest.mark.parametrize("port", [-1, 0, 65536])
+async def test_the_port_of_an_epmd(port: int) -> None:
+    with pytest.raises(SettingError, match="invalid port=: expected 1 to 65535"):
+        await net_adm.names(port=port)
 
 
 WRONG_ARGUMENTS: list[tuple[Callable[[Any], object], str]] = [

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 
 from quicdist.cluster.otp_names import NET_KERNEL, OTP_NAMES, REX
 from quicdist.etf.terms import Atom, ImproperList, Term
+from quicdist.setting_types import NotNegative
 
 EVERYTHING = "*"
 """In `calls`: any function, which amounts to a shell."""
@@ -98,7 +99,7 @@ class AccessRules:
     funs: bool = False
     """Whether requests may contain funs. `lists:map/2` with a fun amounts to a shell."""
 
-    new_atoms: int = 10_000
+    new_atoms: NotNegative = 10_000
     """The maximum number of atoms that one connection may add to those already received from
     peers."""
 

@@ -14,7 +14,7 @@ from quicdist.cluster.carrier import Transport, TransportAddress
 from quicdist.cluster.lookup import NotFound
 from quicdist.cluster.names import NodeName
 from quicdist.extras import optional
-from quicdist.setting_types import check_fields
+from quicdist.setting_types import RemotePort, check_fields
 
 _SERVICE = "_erlang-dist._quic"
 
@@ -28,7 +28,7 @@ class DnsSrv:
     """
 
     nameservers: Sequence[str] = ()
-    port: int = 53
+    port: RemotePort = 53
 
     def __post_init__(self) -> None:
         """Raises TypeError and MissingExtra."""

@@ -25,7 +25,7 @@ from quicdist.cluster.lookup import NotFound
 from quicdist.cluster.names import NodeName
 from quicdist.errors import Cause, NodeNameError
 from quicdist.extras import optional
-from quicdist.setting_types import check_fields
+from quicdist.setting_types import Duration, check_fields, check_type
 
 _log = logging.getLogger("quicdist.lan")
 
@@ -123,6 +123,7 @@ class Lan:
         The search ends when no further node is found for a second, or after `timeout` seconds.
         Raises OSError if no interface supports multicast.
         """
+        check_type("timeout=", timeout, Duration)
         found: dict[LanNode, None] = {}
         with contextlib.suppress(TimeoutError):
             async with (
@@ -145,6 +146,7 @@ class Lan:
 
         Raises NotFound if there is none, or several.
         """
+        check_type("timeout=", timeout, Duration)
         try:
             nodes = {one.node for one in await self.nodes(timeout) if one.name == name}
         except OSError as error:

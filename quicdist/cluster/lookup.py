@@ -18,7 +18,7 @@ from quicdist.carriers import causes, epmd
 from quicdist.cluster.carrier import Transport, TransportAddress
 from quicdist.cluster.names import NodeName, facing_host, parse_listen
 from quicdist.errors import Cause, NodeNameError, QuicdistError
-from quicdist.setting_types import check_fields
+from quicdist.setting_types import RemotePort, check_fields
 
 
 class NotFound(QuicdistError):
@@ -88,10 +88,10 @@ class Epmd:
     EPMD knows nodes on TCP and TLS.
     """
 
-    port: int | None = None
+    port: RemotePort | None = None
 
     def __post_init__(self) -> None:
-        """Raises TypeError."""
+        """Raises TypeError and SettingError."""
         check_fields(self)
 
     async def find(self, name: NodeName, timeout: float) -> Sequence[TransportAddress]:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from quicdist.errors import NoConnection
-from quicdist.setting_types import check_fields
+from quicdist.setting_types import Positive, PositiveDuration, check_fields
 
 logger = logging.getLogger("quicdist.node")
 
@@ -23,12 +23,12 @@ class Retry:
     number of attempts. A rejection ends the attempts.
     """
 
-    first: float = 0.5
-    most: float = 30.0
-    attempts: int | None = None
+    first: PositiveDuration = 0.5
+    most: PositiveDuration = 30.0
+    attempts: Positive | None = None
 
     def __post_init__(self) -> None:
-        """Raises TypeError."""
+        """Raises TypeError and SettingError."""
         check_fields(self)
 
     def pauses(self, chance: random.Random | None = None) -> Iterator[float]:

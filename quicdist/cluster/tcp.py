@@ -26,7 +26,7 @@ from quicdist.cluster.carrier import Accept, Carrier, ListenerSettings, Transpor
 from quicdist.errors import NodeError
 from quicdist.limits import CarrierLimits
 from quicdist.protocol.role import Role
-from quicdist.setting_types import check_fields
+from quicdist.setting_types import Port, RemotePort, check_fields
 
 _log = logging.getLogger("quicdist.node")
 
@@ -54,13 +54,13 @@ class Tcp:
     `Node(listen=...)` overrides that. `epmd_port` is by default ERL_EPMD_PORT, or 4369.
     """
 
-    port: int = 0
+    port: Port = 0
     epmd: EpmdUse = EpmdUse.EMBED
-    epmd_port: int | None = None
+    epmd_port: RemotePort | None = None
     limits: CarrierLimits = field(default_factory=CarrierLimits)
 
     def __post_init__(self) -> None:
-        """Raises TypeError."""
+        """Raises TypeError and SettingError."""
         check_fields(self)
 
     def make(self, credentials: Credentials) -> Carrier:

@@ -16,6 +16,14 @@ from quicdist.cluster.via import Relays
 from quicdist.errors import NodeError, NodeNameError
 from quicdist.gateway.erlang import gateway_port
 from quicdist.protocol.dialects import ALL_ALPNS
+from quicdist.setting_types import (
+    Duration,
+    Port,
+    Positive,
+    PositiveDuration,
+    PositiveRate,
+    RemotePort,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +38,19 @@ class GatewaySettings(QuicOptions):
     """The relays that give the BEAM node its address, in order, as `parse_via` returns them. See
     `Node(via=...)`."""
 
-    listen: tuple[str, int] | None = None
+    listen: tuple[str, Port] | None = None
     """The UDP address to bind, if it differs from the name: behind a NAT, in a container, or if the
     name contains no port."""
 
-    epmd_port: int | None = None
+    epmd_port: Port | None = None
     """The loopback TCP port for EPMD requests of the BEAM node; 0 takes a free port. None takes the
     port of the name, or the EPMD port (4369) if the name contains none."""
 
-    routes: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    routes: Mapping[str, tuple[str, RemotePort]] = field(default_factory=dict)
     """UDP addresses of nodes by name. They take precedence over the address in a name. `*@host`
     is the gateway of a host, which is asked for nodes whose names contain no port."""
 
-    default_port: int | None = None
+    default_port: RemotePort | None = None
     """The UDP port of the gateways of other hosts, for names without a port and without a route.
     None takes the port of `listen` if the name of this node contains no port; otherwise such names
     cannot be dialed."""
@@ -70,40 +78,36 @@ class GatewaySettings(QuicOptions):
     """Whether calls and refusals are logged to `quicdist.audit`, as far as the frames show them.
     Requires a policy, because frames are not decoded without one."""
 
-    messages_per_second: float | None = None
+    messages_per_second: PositiveRate | None = None
     """The average rate and burst of messages and signals of one peer, per second. Above it the
     gateway stops reading from the peer, so that its senders wait and no message is lost. None
     means no limit."""
 
-    calls_per_second: float | None = None
+    calls_per_second: PositiveRate | None = None
     """The average rate and burst of calls by one peer, with the same effect. Requires a policy,
     because frames are not decoded without one."""
 
-    dial_timeout: float = 6.0
+    dial_timeout: PositiveDuration = 6.0
     """The limit for a QUIC connection. A BEAM node gives up after 7 s (net_setuptime)."""
 
-    handshake_timeout: float = 30.0
+    handshake_timeout: PositiveDuration = 30.0
     """The limit for a complete distribution handshake. The limits of the nodes are shorter."""
 
-    keepalive: float = 2.0
+    keepalive: PositiveDuration = 2.0
     """The interval of liveness checks for peers whose carrier may stop ticks."""
 
-    max_relays: int = 1024
+    max_relays: Positive = 1024
     """The maximum number of connections at a time."""
 
-    max_remotes: int = 1024
+    max_remotes: Positive = 1024
     """The maximum number of loopback ports for remote nodes."""
 
-    close_timeout: float = 2.0
+    close_timeout: Duration = 2.0
     """The time to close all connections when the gateway stops."""
 
     def __post_init__(self) -> None:
         """Raises TypeError, NodeError, and ValueError for what the engine does not support."""
         QuicOptions.__post_init__(self)
-        for name in ("messages_per_second", "calls_per_second"):
-            rate = getattr(self, name)
-            if rate is not None and not rate > 0:
-                raise NodeError(f"{name} must be above 0, got {rate}")
         if self.calls_per_second is not None and self.policy is None:
             raise NodeError("calls_per_second requires a policy")
         if self.map_port and not self.via:

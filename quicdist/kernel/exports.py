@@ -12,6 +12,7 @@ import contextvars
 import enum
 import functools
 import inspect
+import traceback
 from collections.abc import (
     AsyncGenerator,
     Awaitable,
@@ -124,6 +125,32 @@ class Exported:
     def item(self, value: Any) -> Term:
         """Converts an item of a stream to a term."""
         return value if self.conversions is None else self.conversions.item(value)
+
+
+@contextlib.contextmanager
+def contained(name: str) -> Iterator[None]:
+    """Raises RuntimeError if a function raises what would end the program, not only the call.
+
+    That is any exception that is no `Exception`, such as SystemExit and KeyboardInterrupt, except
+    CancelledError. asyncio would raise it from the event loop.
+    """
+    task = asyncio.current_task()
+    try:
+        yield
+    except (Exception, asyncio.CancelledError):
+        raise
+    except BaseException as error:
+        if isinstance(error, GeneratorExit) and not _runs(task):
+            raise  # the coroutine is closed
+        text = traceback.format_exception_only(error)[-1].strip()
+        raise RuntimeError(f"{name} raised {text}") from error
+
+
+def _runs(task: asyncio.Task[Any] | None) -> bool:
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:  # no event loop runs
+        return False
 
 
 @overload
@@ -240,12 +267,9 @@ class Exports:
         Cancellation cancels an async function. A function in a thread continues, and its result is
         dropped.
         """
-        try:
+        with contained(exported.name):
             async with exported.turn():
                 return await self._run(exported, args)
-        except SystemExit as error:
-            # A call may end the called function, but not the program.
-            raise RuntimeError(f"{exported.name} raised {error!r}") from error
 
     async def _run(self, exported: Exported, args: Sequence[Term]) -> Term:
         if exported.is_async or exported.run is not Run.THREAD:
@@ -273,8 +297,9 @@ class Exports:
     ) -> asyncio.Future[_Result]:
         """Calls a function in a thread of the node.
 
-        StopIteration becomes RuntimeError, as in a coroutine. An asyncio future does not accept
-        StopIteration before Python 3.12, so the call would never end.
+        StopIteration and GeneratorExit become RuntimeError. An asyncio future does not accept
+        StopIteration before Python 3.12, so the call would never end, and GeneratorExit would close
+        the coroutine that waits.
         """
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="quicdist")
@@ -342,8 +367,8 @@ class _ToAwait:
 def _finished(function: Callable[..., _Result], args: Sequence[object]) -> _Result:
     try:
         return function(*args)
-    except StopIteration as error:
-        raise RuntimeError("the function raised StopIteration") from error
+    except (StopIteration, GeneratorExit) as error:
+        raise RuntimeError(f"the function raised {type(error).__name__}") from error
 
 
 def _in_thread(exported: Exported, args: Sequence[Term]) -> Any:

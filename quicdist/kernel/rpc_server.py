@@ -40,7 +40,14 @@ from quicdist.kernel.streams import messages as streams
 from quicdist.kernel.streams.producer import Generation, Producer
 from quicdist.protocol import signals
 from quicdist.runtime.backpressure import HERE, Backpressure, Source
-from quicdist.runtime.calls import DRAINING, alias_of, fail_call, is_from, latest_monitor
+from quicdist.runtime.calls import (
+    DRAINING,
+    MAX_TIMEOUT,
+    alias_of,
+    fail_call,
+    is_from,
+    latest_monitor,
+)
 from quicdist.runtime.exit_reasons import CANCELLED, error_reason, stack_of
 from quicdist.runtime.local_spawn import Main, Spawner, current_process
 from quicdist.runtime.mailbox import Mailbox
@@ -66,9 +73,6 @@ _BADARG = Atom("badarg")
 _FEATURES_REPLY = Atom("features_reply")
 _SYSTEM_LIMIT = Atom("system_limit")
 _NONEXISTING_NAME = Atom("nonexisting_name")
-
-_MAX_TIMEOUT = 2**32 - 1
-"""The largest timeout of Erlang in milliseconds."""
 
 
 Provided: TypeAlias = Callable[[Atom | None, Sequence[Term]], Awaitable[Term]]
@@ -568,7 +572,7 @@ class _Asker:
     def of_spawn(cls, signal: signals.SpawnRequest, args: Term) -> _Asker:
         match signal.mfa, args:
             case ("quicdist_call", "execute", 5), [*_, int(milliseconds)] if (
-                not isinstance(milliseconds, bool) and 0 <= milliseconds <= _MAX_TIMEOUT
+                not isinstance(milliseconds, bool) and 0 <= milliseconds <= MAX_TIMEOUT
             ):
                 return cls(signal.sender, signal.req_id, milliseconds / 1000)
         return cls(signal.sender, signal.req_id)

@@ -125,8 +125,9 @@ def _call(call: bytes) -> bytes:
             pickled = pickle.dumps(raised)
             pickle.loads(pickled)
         except Exception:
-            text = f"{type(error).__name__}: {error} (the exception cannot be pickled)"
-            pickled = pickle.dumps(_Raised(RuntimeError(text), raised.trace))
+            text = traceback.format_exception_only(error)[-1].strip()
+            unpickled = RuntimeError(f"{text} (the exception cannot be pickled)")
+            pickled = pickle.dumps(_Raised(unpickled, raised.trace))
         return pickled
 
 

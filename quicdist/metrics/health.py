@@ -30,6 +30,7 @@ from quicdist.gateway.info import GatewayStatistics
 from quicdist.metrics.prometheus import Exposition
 from quicdist.metrics.reading import Source
 from quicdist.node.info import NodeStatistics
+from quicdist.setting_types import Port, check_type
 
 MAX_REQUEST = 8192
 """Bytes of a request line and its header fields."""
@@ -66,6 +67,7 @@ async def serve_health(
     """
     service = _Service(source)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    check_type("port=", port, Port)
     listening = socket.create_server((host, port), family=family)
     try:
         server = await asyncio.start_server(service.connected, sock=listening, limit=MAX_REQUEST)

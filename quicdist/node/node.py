@@ -96,7 +96,7 @@ from quicdist.runtime.process import NOCONNECTION, SHUTDOWN
 from quicdist.runtime.process_table import Destination, ProcessTable
 from quicdist.runtime.refused_payload import payload_refused
 from quicdist.runtime.system_process import GEN_CAST
-from quicdist.setting_types import check_arguments, check_type
+from quicdist.setting_types import Port, check_arguments, check_type
 
 logger = logging.getLogger("quicdist.node")
 
@@ -184,7 +184,7 @@ class Node:
         via: Via | None = None,
         path: str | None = None,
         cookie: str | Sequence[str] | None = None,
-        listen: str | tuple[str, int] | None = None,
+        listen: str | tuple[str, Port] | None = None,
         visible: bool = False,
         exports: Iterable[object] = (),
         carriers: Sequence[CarrierSettings] | None = None,

@@ -35,6 +35,7 @@ from quicdist.runtime.local_spawn import current_process
 from quicdist.runtime.mailbox import Mailbox
 from quicdist.runtime.process import NORMAL, SHUTDOWN
 from quicdist.runtime.system_process import reply
+from quicdist.setting_types import Duration, check_type
 
 logger = logging.getLogger("quicdist.otp")
 
@@ -136,6 +137,7 @@ class GenServer:
 
         A message cancels the timeout, as with the timeout in `{reply, ...}` in OTP.
         """
+        check_type("seconds=", seconds, Duration)
         self._idle = seconds
 
     # -- for a remote sys --

@@ -22,6 +22,7 @@ from quicdist.etf import Atom, Pid, Term
 from quicdist.etf.notation import format_bounded
 from quicdist.kernel.global_.conflicts import OnConflict
 from quicdist.node.node import Node
+from quicdist.runtime.calls import check_timeout
 
 __all__ = ["OnConflict", "register", "send", "sync", "unregister", "whereis"]
 
@@ -46,6 +47,7 @@ async def register(
     Raises NameTaken if the name or the process is registered, CallTimeout, NotVisible if this node
     is hidden and `via` is not given, and with `via` the exceptions of `Node.call`.
     """
+    check_timeout(timeout)
     if via is None:
         names = node.global_names
         await _within(timeout, names.register(name, pid, on_conflict=on_conflict), name)
@@ -60,6 +62,7 @@ async def unregister(
     node: Node, name: Term, *, via: str | None = None, timeout: float | None = 5.0
 ) -> None:
     """Removes a name, regardless of which process has it. Raises the same as `register`."""
+    check_timeout(timeout)
     if via is None:
         await _within(timeout, node.global_names.unregister(name), name)
     else:
@@ -73,6 +76,7 @@ async def whereis(
 
     Raises the same as `register`.
     """
+    check_timeout(timeout)
     if via is None:
         return node.global_names.whereis(name)
     found = await node.call(via, _GLOBAL, "whereis_name", [name], timeout=timeout)
@@ -102,6 +106,7 @@ async def sync(node: Node, *, timeout: float | None = 5.0) -> None:
 
     The exchange takes a moment after a connection is established. Raises CallTimeout, NotVisible.
     """
+    check_timeout(timeout)
     await _within(timeout, node.global_names.sync(), None)
 
 

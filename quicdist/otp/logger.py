@@ -25,7 +25,9 @@ from quicdist.errors import NoConnection, NodeError
 from quicdist.etf import Atom, EtfEncodeError, Limits, Options, Term, encode
 from quicdist.etf.notation import format_bounded
 from quicdist.node.node import Node
+from quicdist.runtime.calls import check_timeout
 from quicdist.runtime.local_spawn import current_process
+from quicdist.setting_types import Positive, check_type
 
 _LOG = Atom("log")
 _PROXY = Atom("logger_proxy")
@@ -67,6 +69,8 @@ class LoggerHandler(logging.Handler):
     def __init__(
         self, node: Node, to: str, *, level: int = logging.NOTSET, limit: int = 1000
     ) -> None:
+        check_type("to=", to, str)
+        check_type("limit=", limit, Positive)
         super().__init__(level)
         self._node = node
         self._to = (_PROXY, Atom(to))
@@ -113,6 +117,7 @@ class LoggerHandler(logging.Handler):
 
         Call it before the node stops. Returns False if the timeout expired.
         """
+        check_timeout(timeout)
         try:
             async with asyncio.timeout(timeout):
                 while self._queue or self._task is not None:

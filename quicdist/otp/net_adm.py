@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from quicdist.carriers import epmd
 from quicdist.node.node import Node
+from quicdist.setting_types import Duration, RemotePort, check_type
 
 
 async def names(
@@ -24,6 +25,8 @@ async def names(
     Raises OSError (including TimeoutError) if there is no answer, and EpmdError if the answer is
     not an EPMD answer.
     """
+    check_type("port=", port, RemotePort | None)
+    check_type("timeout=", timeout, Duration)
     address = epmd.EpmdAddress(host, epmd.default_port() if port is None else port)
     return await epmd.names(address, timeout=timeout)
 
@@ -36,6 +39,8 @@ async def world(
     Returns the nodes that answered, each within `timeout` seconds. The node needs a carrier that
     supports such names. A host whose EPMD does not answer is skipped.
     """
+    check_type("port=", port, RemotePort | None)
+    check_type("timeout=", timeout, Duration)
 
     async def on(host: str) -> list[str]:
         try:

@@ -30,7 +30,7 @@ from quicdist.node.node import Node
 from quicdist.otp.gen_server import From, GenServer, InitError, Stop, start
 from quicdist.runtime.mailbox import Mailbox
 from quicdist.runtime.process import KILL, NORMAL, SHUTDOWN
-from quicdist.setting_types import check_fields, check_type
+from quicdist.setting_types import Duration, NotNegative, PositiveDuration, check_fields, check_type
 
 logger = logging.getLogger("quicdist.otp")
 
@@ -75,10 +75,10 @@ class Child:
     make: Callable[[], GenServer] | Callable[[Mailbox], Any]
     name: str | None = None
     restart: Restart = Restart.PERMANENT
-    shutdown: float | None = 5.0
+    shutdown: Duration | None = 5.0
 
     def __post_init__(self) -> None:
-        """Raises TypeError."""
+        """Raises TypeError and SettingError."""
         check_fields(self)
 
 
@@ -111,6 +111,9 @@ class Supervisor(GenServer):
         period: float = 5.0,
     ) -> None:
         check_type("children=", children, Sequence[Child])
+        check_type("strategy=", strategy, Strategy)
+        check_type("intensity=", intensity, NotNegative)
+        check_type("period=", period, PositiveDuration)
         if len({child.id for child in children}) != len(children):
             raise ValueError("two children of a supervisor have the same id")
         self._node = node

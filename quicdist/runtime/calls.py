@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("quicdist.node")
 logger.addFilter(LogRateLimit("answer_refused", "answer_failed", "call_failed", "call_refused"))
 
+MAX_TIMEOUT = 2**32 - 1
+"""The largest timeout of Erlang in milliseconds."""
+
 GEN_CALL = Atom("$gen_call")
 ALIAS = Atom("alias")
 SPAWN_REPLY = Atom("spawn_reply")
@@ -455,9 +458,12 @@ class ErpcCall(_SpawnRequestCall):
 
     def _check(self, callee: CalledNode) -> None:
         super()._check(callee)
-        if self._timeout is not None and callee.takes_deadlines:
+        if self._timeout is None or not callee.takes_deadlines:
+            return
+        milliseconds = self._timeout * 1000
+        if milliseconds <= MAX_TIMEOUT:
             self._mfa = (_QUICDIST_CALL, _EXECUTE, 5)
-            self._args = [*self._args, round(self._timeout * 1000)]
+            self._args = [*self._args, round(milliseconds)]
 
     def down(self, reason: Term) -> None:
         """Called when the spawned process has ended. Its exit reason is the answer."""
@@ -670,14 +676,17 @@ def server_of(to: Pid | str | tuple[str, str], here: Atom) -> Pid | tuple[Atom, 
 
 
 def check_timeout(timeout: object) -> None:
-    """Raises TypeError if `timeout` is neither None nor a number of seconds, ValueError if NaN."""
+    """Checks a timeout in seconds, or None.
+
+    Raises TypeError if it is not a number, and ValueError if it is negative or NaN.
+    """
     if timeout is None:
         return
-    if isinstance(timeout, numbers.Real) and not isinstance(timeout, bool):
-        if timeout != timeout:
-            raise ValueError("timeout must be a number of seconds or None, not nan")
-        return
-    raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r:.100}")
+    text = f"timeout must be a number of seconds or None, not {timeout!r:.100}"
+    if not isinstance(timeout, numbers.Real) or isinstance(timeout, bool):
+        raise TypeError(text)
+    if not float(timeout) >= 0:
+        raise ValueError(text)
 
 
 def check_args(args: object) -> list[Term]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from unittest import mock
 
 import pytest
+from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.rangeset import RangeSet
+from aioquic.quic.stream import QuicStreamSender
 from hypothesis import given
 from hypothesis import strategies as st
 
 from quicdist.carriers.quic.engine import aioquic_ranges
-from quicdist.carriers.quic.engine.aioquic_ranges import Ranges
+from quicdist.carriers.quic.engine.aioquic_ranges import Pieces, Ranges
 
 operations = st.lists(
     st.tuples(
@@ -56,3 +58,76 @@ def test_a_gap_at_every_second_byte_is_found_by_halving() -> None:
         ranges.add(4001)
     assert len(ranges) == 4095
     assert looked_at.call_count <= 13
+
+
+def sender_of_pieces() -> QuicStreamSender:
+    sender = QuicStreamSender(0, True)
+    sender._pending = Pieces(sender._pending)
+    return sender
+
+
+def lose(sender: QuicStreamSender, start: int, stop: int) -> None:
+    sender.on_data_delivery(QuicDeliveryState.LOST, start, stop, False)
+
+
+def frames(sender: QuicStreamSender, size: int = 100) -> list[tuple[int, int]]:
+    """The offset and end of the frames that are sent."""
+    sent = []
+    while (frame := sender.get_frame(size)) is not None:
+        sent.append((frame.offset, frame.offset + len(frame.data)))
+    return sent
+
+
+def test_lost_data_is_sent_in_the_frames_in_which_it_was_sent() -> None:
+    sender = sender_of_pieces()
+    sender.write(bytes(34))
+    assert frames(sender) == [(0, 34)]
+    sender.write(bytes(17))
+    assert frames(sender) == [(34, 51)]
+    sender.write(bytes(5))
+    sender.write(bytes(6))
+    lose(sender, 34, 51)
+    lose(sender, 0, 34)
+    assert frames(sender) == [(0, 34), (34, 51), (51, 62)]
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["write", "send", "arrive", "lose", "lose although it arrived"]),
+        st.integers(1, 40),
+    ),
+    max_size=60,
+)
+
+
+@pytest.mark.parametrize("few", [1, aioquic_ranges._FEW])
+@given(steps=steps)
+def test_a_peer_that_ignores_overlapping_frames_gets_everything(
+    few: int, steps: list[tuple[str, int]]
+) -> None:
+    """It takes a frame that begins where the received data ends, now or later, and no other."""
+    sender = sender_of_pieces()
+    written = received = 0
+    arrived: dict[int, int] = {}
+    in_flight: list[tuple[int, int]] = []
+    with mock.patch.object(aioquic_ranges, "_FEW", few):
+        # In the end everything arrives.
+        for step, number in [*steps, *[("send", 40), ("arrive", 1)] * 80]:
+            if step == "write":
+                sender.write(bytes(number))
+                written += number
+            elif step == "send":
+                frame = sender.get_frame(number)
+                if frame is not None:
+                    in_flight.append((frame.offset, frame.offset + len(frame.data)))
+            elif in_flight:
+                start, stop = in_flight.pop(number % len(in_flight))
+                if step != "lose":
+                    arrived[start] = stop
+                while received in arrived:
+                    received = arrived.pop(received)
+                if step == "arrive":
+                    sender.on_data_delivery(QuicDeliveryState.ACKED, start, stop, False)
+                else:
+                    lose(sender, start, stop)
+    assert received == written

@@ -84,9 +84,50 @@ def leave() -> None:
     sys.exit(3)
 
 
+class Unprintable(BaseException):
+    """An exception that is no `Exception`, without a text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+ENDS: dict[str, type[BaseException]] = {
+    "SystemExit": SystemExit,
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "GeneratorExit": GeneratorExit,
+    "Unprintable": Unprintable,
+}
+"""Exceptions that would end the program of the node, by name."""
+
+
 @export(module="py")
-async def leave_later() -> None:
-    sys.exit(3)
+def end_program(kind: Atom) -> None:
+    raise ENDS[kind]
+
+
+@export(module="py")
+async def end_program_later(kind: Atom) -> None:
+    await asyncio.sleep(0)
+    raise ENDS[kind]
+
+
+@export(module="py", run=Run.INLINE)
+def end_program_inline(kind: Atom) -> None:
+    raise ENDS[kind]
+
+
+@export(module="py")
+def stream_until_end(kind: Atom) -> Iterator[int]:
+    yield 1
+    raise ENDS[kind]
+
+
+@export(module="py")
+async def stream_until_end_later(kind: Atom) -> AsyncIterator[int]:
+    yield 1
+    raise ENDS[kind]
 
 
 @export(module="py")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import pytest_asyncio
 
@@ -278,3 +282,14 @@ async def test_erlang_callers_that_die_or_give_up(
         await until(lambda: exported.started == ["wait_with_caller"])
         await beam.eval(f"catch exit(whereis(calling_{timeout}), kill), ok")
         await until(lambda: exported.closed == ["wait_with_caller"])
+
+
+@pytest.mark.parametrize(
+    "timeout", [30, 30.5, Fraction(61, 2), np.float32(30), np.int64(30), 1e300, math.inf]
+)
+async def test_a_timeout_is_any_number(nodes: tuple[Node, Node], timeout: Any) -> None:
+    one, two = nodes
+    _, _, left = await one.call(two.name, "py", "who_calls", timeout=timeout)
+    assert left == "infinity" or 0 < left <= timeout
+    assert await one.rpc(two.name, "py", "echo", [1], timeout=timeout) == 1
+    assert await one.ping(two.name, timeout=timeout)

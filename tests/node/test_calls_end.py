@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import math
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from quicdist import CallError, CallNotPossible, Mailbox, Node, current_process
 from quicdist.etf import Atom, Term
 from quicdist.limits import NodeLimits
-from quicdist.otp import gen_server, pg, pubsub
+from quicdist.otp import gen_server, global_names, pg, pubsub
+from quicdist.runtime.calls import CallRequest
 from tests.node import exported
 from tests.node.conftest import Beam, MakeNode, atom
 from tests.node.memory import Hub
@@ -274,9 +277,8 @@ async def test_a_drain_waits_for_what_servers_have_taken() -> None:
 # -- invalid arguments ---------------------------------------------------------------------
 
 
-async def test_timeouts_and_arguments_of_the_wrong_type_are_type_errors_at_once() -> None:
+async def test_arguments_of_the_wrong_type_are_type_errors_at_once() -> None:
     hub = Hub()
-    bad_timeout: dict[str, Any] = {"timeout": "5"}
     async with make(hub) as one, one.mailbox() as me:
         # Does not await an answer: no process would give one.
         there: Any = "1@10.0.0.1"
@@ -294,17 +296,6 @@ async def test_timeouts_and_arguments_of_the_wrong_type_are_type_errors_at_once(
             lambda: one.gen_call(("x", none), 1),
             lambda: one.multicall(there, "m", "f"),
             lambda: one.multi_call(there, "name", 1),
-            lambda: one.ping(there, **bad_timeout),
-            lambda: one.call(there, "m", "f", [], **bad_timeout),
-            lambda: one.rpc(there, "m", "f", [], **bad_timeout),
-            lambda: one.multicall([there], "m", "f", **bad_timeout),
-            lambda: one.multi_call([there], "name", 1, **bad_timeout),
-            lambda: one.gen_call(("x", there), 1, **bad_timeout),
-            lambda: one.drain(**bad_timeout),
-            lambda: me.gen_call(("x", there), 1, **bad_timeout),
-            lambda: me.spawn_remote(there, "m", "f", **bad_timeout),
-            lambda: me.receive(**bad_timeout),
-            lambda: me.receive(timeout=True),
         ]
         for call in calls:
             with pytest.raises(TypeError, match="must be"):
@@ -312,11 +303,73 @@ async def test_timeouts_and_arguments_of_the_wrong_type_are_type_errors_at_once(
         for send in (one.send_request, me.spawn_request):
             with pytest.raises(TypeError, match="args must be a list"):
                 send(there, "m", "f", bad_args[0])
-        request = one.gen_send_request(("x", one.name), 1)
-        with pytest.raises(TypeError, match="timeout must be"):
-            await request.receive_response("5")  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="timeout must be"):
-            await me.receive(timeout=math.nan)
+
+
+def with_timeout(one: Node, me: Mailbox, request: CallRequest) -> dict[str, Callable[[Any], Any]]:
+    """Every function of the faces that takes a timeout, by name."""
+    there = "1@10.0.0.1"
+    return {
+        "Node.call": lambda t: one.call(there, "m", "f", timeout=t),
+        "Node.drain": lambda t: one.drain(timeout=t),
+        "Node.gen_call": lambda t: one.gen_call(("x", there), 1, timeout=t),
+        "Node.multi_call": lambda t: one.multi_call([there], "name", 1, timeout=t),
+        "Node.multicall": lambda t: one.multicall([there], "m", "f", timeout=t),
+        "Node.ping": lambda t: one.ping(there, timeout=t),
+        "Node.rpc": lambda t: one.rpc(there, "m", "f", timeout=t),
+        "Node.stream": lambda t: anext(aiter(one.stream(there, "m", "f", timeout=t))),
+        "Mailbox.gen_call": lambda t: me.gen_call(("x", there), 1, timeout=t),
+        "Mailbox.receive": lambda t: me.receive(timeout=t),
+        "Mailbox.spawn_remote": lambda t: me.spawn_remote(there, "m", "f", timeout=t),
+        "CallRequest.answered": request.answered,
+        "CallRequest.receive_response": request.receive_response,
+        "global_names.register": lambda t: global_names.register(one, "n", me.pid, timeout=t),
+        "global_names.unregister": lambda t: global_names.unregister(one, "n", timeout=t),
+        "global_names.whereis": lambda t: global_names.whereis(one, "n", timeout=t),
+        "global_names.send": lambda t: global_names.send(one, "n", 1, timeout=t),
+        "global_names.sync": lambda t: global_names.sync(one, timeout=t),
+    }
+
+
+WRONG_TIMEOUTS = [
+    *(("5", TypeError), (True, TypeError), (object(), TypeError), ([1], TypeError)),
+    *((-1, ValueError), (-0.5, ValueError), (math.nan, ValueError), (-math.inf, ValueError)),
+]
+
+
+@pytest.mark.parametrize(("timeout", "kind"), WRONG_TIMEOUTS, ids=lambda one: str(one)[:8])
+async def test_a_wrong_timeout_is_an_error_at_once(timeout: Any, kind: type[Exception]) -> None:
+    async with make(Hub()) as one, one.mailbox() as me:
+        functions = with_timeout(one, me, one.gen_send_request(("x", one.name), 1))
+        answers = {name: await result(one, timeout) for name, one in functions.items()}
+    text = f"timeout must be a number of seconds or None, not {timeout!r}"
+    assert answers == dict.fromkeys(functions, repr(kind(text)))
+
+
+async def result(function: Callable[[Any], Any], timeout: object) -> object:
+    try:
+        return await asyncio.wait_for(function(timeout), PATIENCE)
+    except Exception as error:
+        return repr(error)
+
+
+def test_every_function_with_a_timeout_was_tried() -> None:
+    faces: dict[str, Any] = {
+        "Node": Node,
+        "Mailbox": Mailbox,
+        "CallRequest": CallRequest,
+        "global_names": global_names,
+    }
+    found = {
+        f"{face}.{name}"
+        for face, owner in faces.items()
+        for name, function in vars(owner).items()
+        if not name.startswith("_")
+        and inspect.isfunction(function)
+        and function.__module__ == inspect.getmodule(owner).__name__  # type: ignore[union-attr]
+        and "timeout" in inspect.signature(function).parameters
+    }
+    nothing: Any = mock.Mock()
+    assert found == set(with_timeout(nothing, nothing, nothing))
 
 
 async def test_names_of_the_wrong_type_are_type_errors() -> None:

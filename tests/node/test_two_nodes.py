@@ -247,13 +247,27 @@ async def test_calls(pair: tuple[Node, Node]) -> None:
         await one.call(two.name, "py", "unencodable")
 
 
-@pytest.mark.parametrize("name", ["leave", "leave_later"])
-async def test_a_function_that_wants_to_end_the_program_fails(
-    pair: tuple[Node, Node], name: str
+@pytest.mark.parametrize("kind", exported.ENDS)
+@pytest.mark.parametrize("name", ["end_program", "end_program_later", "end_program_inline"])
+async def test_a_function_that_would_end_the_program_fails(
+    pair: tuple[Node, Node], name: str, kind: str
 ) -> None:
     one, two = pair
-    with pytest.raises(CallError, match=r"raised SystemExit\(3\)"):
-        await one.call(two.name, "py", name)
+    with pytest.raises(CallError, match=f"raised .*{kind}"):
+        await one.call(two.name, "py", name, [Atom(kind)])
+    with pytest.raises(CallError, match=f"raised .*{kind}"):
+        await one.gen_call(("py", two.name), (Atom(name), Atom(kind)))
+    assert await one.call(two.name, "py", "add", [1, 2]) == 3
+
+
+@pytest.mark.parametrize("kind", exported.ENDS)
+@pytest.mark.parametrize("name", ["stream_until_end", "stream_until_end_later"])
+async def test_a_stream_that_would_end_the_program_fails(
+    pair: tuple[Node, Node], name: str, kind: str
+) -> None:
+    one, two = pair
+    with pytest.raises(CallError, match=f"raised .*{kind}"):
+        [item async for item in one.stream(two.name, "py", name, [Atom(kind)])]
     assert await one.call(two.name, "py", "add", [1, 2]) == 3
 
 

@@ -627,6 +627,8 @@ class QuicConnection:
             return
         self._dialect = make(self.role, self._limits)
         self.traits = self._dialect.traits
+        if self.traits.keeps_frames:
+            self._engine.keep_frames()
         if self.traits.binds:
             self.binding = self._engine.export(tls_exporter.LABEL, tls_exporter.LENGTH)
         self._perform(self._dialect.opened())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from quicdist.carriers.quic.congestion.choice import algorithm
 from quicdist.carriers.quic.engine_choice import AUTO
@@ -14,10 +15,10 @@ from quicdist.carriers.quic.tls_choices import check as check_tls
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.relay.paths import PathMode, path_mode
 from quicdist.carriers.trust import Credentials
-from quicdist.errors import NodeError
+from quicdist.errors import NodeError, SettingError
 from quicdist.limits import AdmissionLimits, CarrierLimits, ConnectionBounds
 from quicdist.protocol.dialects import ALL_ALPNS
-from quicdist.setting_types import check_fields
+from quicdist.setting_types import Duration, Range, check_fields
 
 _LONGEST_BUSY_WAIT = 1.0
 """Maximum of `busy_wait` in seconds. A larger value is probably in another unit."""
@@ -64,7 +65,7 @@ class QuicOptions:
     `bbr` uses a model of the path and is fast on paths with packet loss.
     """
 
-    max_datagram_size: int = 16_000
+    max_datagram_size: Annotated[int, Range(1200, 65_527)] = 16_000
     """Maximum UDP payload of sent datagrams in bytes.
 
     Every path carries 1200 bytes. Path MTU discovery finds larger sizes up to this maximum.
@@ -79,7 +80,7 @@ class QuicOptions:
     """Whether a node or gateway with `via` asks its router by UPnP to forward a port to it, which
     makes more direct paths possible. Needs the extra `nat`."""
 
-    probe_silence: float = 0.75
+    probe_silence: Duration = 0.75
     """Time in seconds without a datagram from a peer after which it gets a PING. If its process has
     ended, its kernel answers with an ICMP message, and the connection ends within a second. 0
     disables it, for metered and mobile networks; the end is then noticed after `net_ticktime`.
@@ -103,10 +104,8 @@ class QuicOptions:
             algorithm(self.congestion)
         except ValueError as error:
             raise NodeError(str(error)) from None
-        if not self.probe_silence >= 0:
-            raise NodeError(f"probe_silence is in seconds, 0 (off) or more: {self.probe_silence}")
         if not 0 <= self.busy_wait <= _LONGEST_BUSY_WAIT:
-            raise NodeError(
+            raise SettingError(
                 f"busy_wait is in seconds, from 0 (off) to {_LONGEST_BUSY_WAIT:g}, "
                 f"got {self.busy_wait}: 500 us are 0.0005"
             )

@@ -25,7 +25,7 @@ from typing import Any
 
 from quicdist.errors import ErlangError
 from quicdist.etf import Atom, Pid, Reference, Term, footprint
-from quicdist.kernel.exports import Exported, Exports, Run
+from quicdist.kernel.exports import Exported, Exports, Run, contained
 from quicdist.kernel.streams.messages import (
     Ack,
     Cancel,
@@ -188,19 +188,19 @@ class Producer:
 
     async def _produce(self, generation: Generation) -> None:
         try:
-            async with generation.turn():
-                source = await generation.open()
-                if isinstance(source, AsyncIterable):
-                    await self._produce_async(generation, source)
-                elif generation.runs_in_thread:
-                    await self._produce_in_thread(_ThreadIterator(generation, source))
-                else:
-                    await self._produce_inline(generation, _iterator(generation, source))
-        except SystemExit as error:
-            # A stream may end its function, but not the program.
-            raise RuntimeError(f"{generation.what} raised {error!r}") from error
+            with contained(generation.what):
+                async with generation.turn():
+                    await self._produce_from(generation, await generation.open())
         finally:
             self._buffer.close()
+
+    async def _produce_from(self, generation: Generation, source: object) -> None:
+        if isinstance(source, AsyncIterable):
+            await self._produce_async(generation, source)
+        elif generation.runs_in_thread:
+            await self._produce_in_thread(_ThreadIterator(generation, source))
+        else:
+            await self._produce_inline(generation, _iterator(generation, source))
 
     async def _produce_async(self, generation: Generation, source: AsyncIterable[Any]) -> None:
         items = aiter(source)

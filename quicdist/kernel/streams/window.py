@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from quicdist.etf import Term
-from quicdist.setting_types import check_fields
+from quicdist.setting_types import Positive, check_fields
 
 MAX_ITEMS = 65_536
 MAX_BYTES = 16 * 1024 * 1024
@@ -17,14 +17,12 @@ MAX_BYTES = 16 * 1024 * 1024
 class StreamWindow:
     """The size of a window: items and bytes sent and not acknowledged."""
 
-    items: int = 1024
-    bytes: int = 1024 * 1024
+    items: Positive = 1024
+    bytes: Positive = 1024 * 1024
 
     def __post_init__(self) -> None:
-        """Raises TypeError, and ValueError if a number is not positive."""
+        """Raises TypeError and SettingError."""
         check_fields(self)
-        if self.items < 1 or self.bytes < 1:
-            raise ValueError(f"a stream window must be positive, not {self.items}, {self.bytes}")
 
 
 DEFAULT_WINDOW = StreamWindow()

@@ -98,6 +98,11 @@ class DialectTraits:
     """Whether this is the connection to a relay. It is closed last, because datagrams of other
     connections may depend on it."""
 
+    keeps_frames: bool = False
+    """Whether a peer ignores a retransmitted STREAM frame that begins before the data which it
+    awaits, also if the frame ends behind that (contrary to RFC 9000, 2.2). Lost data must be sent
+    again in the frames in which it was first sent."""
+
     renews_ids: bool = False
     """Whether the QUIC library of the dialer accepts a change of its connection id. The initial
     connection id has no stateless reset token, so that a restart of the dialer is not detected."""

@@ -64,7 +64,11 @@ class ErlangDistDialect:
     """
 
     traits = DialectTraits(
-        name="erlang_quic", alpn="erlang-dist", needs_probe=True, parks_frames=True
+        name="erlang_quic",
+        alpn="erlang-dist",
+        needs_probe=True,
+        parks_frames=True,
+        keeps_frames=True,
     )
     """needs_probe: `disconnect_node` sends nothing, and the connection still acknowledges packets.
     parks_frames: frames that exceed the credit wait for the next message, or 15 s for a tick."""

@@ -196,6 +196,12 @@ class EngineConnection(Protocol):
     def send_whole(self, whole: bool) -> None:
         """Sets whether the queued data of a stream must be in one STREAM frame if it fits."""
 
+    def keep_frames(self) -> None:
+        """Retransmits stream data in the STREAM frames in which it was first sent, if possible.
+
+        See `DialectTraits.keeps_frames`. Called before any data is sent.
+        """
+
     def peer_proved(self) -> None:
         """Lifts the limits for unauthenticated peers, after the peer has proved the cookie.
 

@@ -428,6 +428,10 @@ class AioquicConnection:
         """Applies during the distribution handshake."""
         self._quic.whole = whole
 
+    def keep_frames(self) -> None:
+        """Replaces the range sets of data that is to be sent."""
+        self._quic.keep_frames()
+
     def peer_proved(self) -> None:
         """Lifts the limits of aioquic_bounds."""
         self._quic.prove()

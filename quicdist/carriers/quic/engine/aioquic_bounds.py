@@ -30,7 +30,7 @@ from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.stream import QuicStream
 from aioquic.tls import Epoch
 
-from quicdist.carriers.quic.engine.aioquic_ranges import Ranges
+from quicdist.carriers.quic.engine.aioquic_ranges import Pieces, Ranges
 from quicdist.carriers.quic.initial import packets_in
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.limits import ConnectionBounds
@@ -63,6 +63,8 @@ class BoundedQuic(QuicConnection):
     _frames_left: float
     _messages_left: int
     _last_id_told = 0
+    _pending_data: type[Ranges] = Ranges
+    """What holds the data that a stream must send."""
 
     def __init__(self, bounds: ConnectionBounds, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -230,7 +232,7 @@ class BoundedQuic(QuicConnection):
         stream = super()._get_or_create_stream(frame_type, stream_id)
         ranges = stream.receiver._ranges
         if type(ranges) is not Ranges:
-            _search_by_halves(stream)
+            self._search_by_halves(stream)
             return stream
         bounds = self.bounds
         most = bounds.max_stream_ranges if self.is_proved else bounds.max_stream_ranges_unproved
@@ -246,8 +248,20 @@ class BoundedQuic(QuicConnection):
     def _get_or_create_stream_for_send(self, stream_id: int) -> QuicStream:
         stream = super()._get_or_create_stream_for_send(stream_id)
         if type(stream.receiver._ranges) is not Ranges:
-            _search_by_halves(stream)
+            self._search_by_halves(stream)
         return stream
+
+    def keep_frames(self) -> None:
+        """Retransmits stream data in the frames in which it was sent. Call it before any is."""
+        self._pending_data = Pieces
+        for stream in self._streams.values():
+            self._search_by_halves(stream)
+
+    def _search_by_halves(self, stream: QuicStream) -> None:
+        """Replaces the `RangeSet`s of a stream in both directions."""
+        stream.receiver._ranges = Ranges(stream.receiver._ranges)
+        stream.sender._acked = Ranges(stream.sender._acked)
+        stream.sender._pending = self._pending_data(stream.sender._pending)
 
     def _handle_retire_connection_id_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer
@@ -279,13 +293,6 @@ class BoundedQuic(QuicConnection):
             frame_type=QuicFrameType.PADDING,
             reason_phrase="a key update too soon after the last one",
         )
-
-
-def _search_by_halves(stream: QuicStream) -> None:
-    """Replaces the `RangeSet`s of a stream in both directions."""
-    stream.receiver._ranges = Ranges(stream.receiver._ranges)
-    stream.sender._acked = Ranges(stream.sender._acked)
-    stream.sender._pending = Ranges(stream.sender._pending)
 
 
 class _TooManyFrames(Exception):

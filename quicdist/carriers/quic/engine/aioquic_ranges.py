@@ -1,4 +1,4 @@
-"""A replacement of aioquic's `RangeSet` with binary search.
+"""Replacements of aioquic's `RangeSet`: with binary search, and with the boundaries of frames.
 
 aioquic's `RangeSet` scans the list from the start on each operation. A peer controls the number of
 ranges, for example with a gap at every second byte of a stream, or with an acknowledgement of every
@@ -7,7 +7,8 @@ second packet. The scan would then cost linear time for each frame.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable
 
 from aioquic.quic.rangeset import RangeSet
 
@@ -78,3 +79,34 @@ class Ranges(RangeSet):
         if ranges[last - 1].stop > stop:
             left.append(range(stop, ranges[last - 1].stop))
         ranges[first:last] = left
+
+
+class Pieces(Ranges):
+    """The data that a stream must send. Lost data stays in the pieces in which it was sent.
+
+    New data is one piece. A lost piece is not joined with another one or with new data, so a
+    retransmitted STREAM frame begins where the original did.
+    """
+
+    def __init__(self, ranges: Iterable[range] = ()) -> None:
+        super().__init__(ranges)
+        self._new_from = 0
+        """The offset from which on nothing has been sent."""
+
+    def add(self, start: int, stop: int | None = None) -> None:
+        pieces = self._RangeSet__ranges
+        end = start + 1 if stop is None else stop
+        if pieces and pieces[-1].stop == start and pieces[-1].start >= self._new_from:
+            pieces[-1] = range(pieces[-1].start, end)
+            return
+        for part in self.missing(start, end):
+            insort(pieces, range(*part), key=_start)
+
+    def subtract(self, start: int, stop: int) -> None:
+        super().subtract(start, stop)
+        self._new_from = max(self._new_from, stop)
+
+    def shift(self) -> range:
+        piece = super().shift()
+        self._new_from = max(self._new_from, piece.stop)
+        return piece

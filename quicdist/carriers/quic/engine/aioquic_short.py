@@ -404,9 +404,10 @@ class ShortPaths(QuicConnection):
                 left -= len(datagram)
                 ack = b""
                 pacer.update_after_send(now=now)
-                pending.shift()
                 if stop < piece.stop:
-                    pending.add(stop, piece.stop)
+                    pending.subtract(start, stop)
+                else:
+                    pending.shift()
                 if stop > sender.highest_offset:
                     sender.highest_offset = stop
         sender.buffer_is_empty = not len(pending)
