@@ -280,7 +280,7 @@ def test_an_offered_ticket_and_early_data_are_ignored(engine: str) -> None:
     )
     opening = Opening(bare.quic.original_destination_connection_id)
     there = load_engine(settings, lambda connection_id: bytes(16)).listener(opening)
-    there.judge = lambda certificates: None
+    there.verify_peer = lambda certificates: None
     bare.quic.connect(ADDRESS, 0.0)
     bare.quic.send_stream_data(0, b"early")
     told = Told()

@@ -1,7 +1,7 @@
 """Runs the services of a compose file in network namespaces, for machines without containers.
 
-Networks are bridges. Services are namespaces with the addresses, kernel parameters and commands that
-the file gives them. Mounted folders are used where they are.
+Networks are bridges. Services are namespaces with the addresses, kernel parameters and commands of
+the file. Mounted folders are used where they are.
 """
 
 from __future__ import annotations
