@@ -22,6 +22,7 @@ NODE = "5@127.0.0.1"
 
 ARGUMENTS = {
     "ping": [NODE],
+    "bench": [NODE],
     "doctor": [NODE],
     "call": [NODE, "m", "f"],
     "send": [NODE, "name", "hello"],
