@@ -258,7 +258,7 @@ class PeerPaths:
         name = session_of(data)
         for pinger in (self._pinger, self._previous):
             if pinger is not None and pinger.key.name == name:
-                return self._heard_of(pinger.receive(data, address, now), now)
+                return self._heard_of(pinger, pinger.receive(data, address, now), now)
         return self._refuse(Refusal.FORGED)
 
     def sent(self, now: float) -> None:
@@ -356,18 +356,28 @@ class PeerPaths:
         assert self._pinger is not None
         return self._pinger.ping(address, now)
 
+    def _keep_session(self, pinger: Pinger) -> None:
+        """Makes the session of the path the current one.
+
+        The peer may not know a later one: the answer that completes it may have come too late.
+        """
+        if pinger is self._previous:
+            self._pinger, self._previous = self._previous, self._pinger
+
     def _refuse(self, refusal: Refusal) -> Sequence[Output]:
         self.rejected[refusal] += 1
         return ()
 
-    def _heard_of(self, what: Pinged | Ponged | Refusal, now: float) -> Sequence[Output]:
+    def _heard_of(
+        self, pinger: Pinger, what: Pinged | Ponged | Refusal, now: float
+    ) -> Sequence[Output]:
         if isinstance(what, Refusal):
             return self._refuse(what)
         if isinstance(what, Pinged):
-            return self._pinged(what, now)
-        return self._ponged(what, now)
+            return self._pinged(pinger, what, now)
+        return self._ponged(pinger, what, now)
 
-    def _pinged(self, what: Pinged, now: float) -> Sequence[Output]:
+    def _pinged(self, pinger: Pinger, what: Pinged, now: float) -> Sequence[Output]:
         """Answers, and checks whether the address works in the other direction as well."""
         assert self._punch is not None
         if any(what.address == one.address for one in self.own):
@@ -383,9 +393,9 @@ class PeerPaths:
         if not is_new and not (is_wanted and now - self._triggered_at >= PING_INTERVAL):
             return (what.pong,)
         self._triggered_at = now
-        return (what.pong, self._ping(what.address, now))
+        return (what.pong, pinger.ping(what.address, now))
 
-    def _ponged(self, what: Ponged, now: float) -> Sequence[Output]:
+    def _ponged(self, pinger: Pinger, what: Ponged, now: float) -> Sequence[Output]:
         self._heard.add(what.address)
         is_punched = self.negotiation is Negotiation.PUNCHING
         if is_punched:
@@ -398,6 +408,7 @@ class PeerPaths:
         is_good = self.address is not None and not is_punched and not self._misses
         if is_good and not self._is_chosen(what.address):
             return ()
+        self._keep_session(pinger)
         return self._use(what, now)
 
     def _is_chosen(self, address: Address) -> bool:

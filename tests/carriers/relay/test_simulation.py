@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from quicdist.carriers.relay.candidates import MAX_CANDIDATES, Address
@@ -257,6 +257,12 @@ def _act_on(network: Network, node: SimulatedNode, what: str) -> None:
     kinds=st.tuples(st.sampled_from(KINDS), st.sampled_from(KINDS)),
     actions=st.lists(_ACTIONS, max_size=25),
     seed=st.integers(0, 1000),
+)
+@example(
+    # The answer of a search comes after the listener has begun another one.
+    kinds=(OPEN, OPEN),
+    actions=[("pass", 1.0), ("cut", True), ("relay", False), ("send", 1), ("pass", 17.0)],
+    seed=0,
 )
 def test_any_order_of_faults(
     kinds: tuple[NatKind | None, NatKind | None],
