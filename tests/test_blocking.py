@@ -59,6 +59,28 @@ def nap(seconds: float) -> float:
     return seconds
 
 
+meeting = threading.Barrier(8)
+
+
+@export(module="py")
+def meet() -> Atom:
+    """Returns when eight calls run at the same time."""
+    meeting.wait(PATIENCE)
+    return Atom("met")
+
+
+is_held = threading.Event()
+release = threading.Event()
+
+
+@export(module="py")
+def hold() -> Atom:
+    """Returns when the test lets it."""
+    is_held.set()
+    release.wait(PATIENCE)
+    return Atom("released")
+
+
 @export(module="py")
 def fail() -> None:
     raise ValueError("no")
@@ -96,7 +118,7 @@ def identity() -> Identity:
 @pytest.fixture(scope="module")
 def server(identity: Identity) -> Iterator[BlockingNode]:
     """A node to call."""
-    functions = [add, nap, fail, forever, numbers, total]
+    functions = [add, nap, meet, fail, forever, numbers, total]
     serving = Node("0@127.0.0.1", cookie=COOKIE, identity=identity, exports=functions)
     with BlockingNode(serving) as node:
         yield node
@@ -181,13 +203,10 @@ def test_many_calls_from_many_threads(connect: Connect, server: BlockingNode) ->
 
 def test_calls_are_in_flight_together(connect: Connect, server: BlockingNode) -> None:
     with connect(server.name) as node, ThreadPoolExecutor(8) as pool:
-        naps = [
-            pool.submit(node.call, server.name, "py", "nap", [0.5], timeout=PATIENCE)
-            for _ in range(8)
+        calls = [
+            pool.submit(node.call, server.name, "py", "meet", timeout=PATIENCE) for _ in range(8)
         ]
-        start = time.monotonic()
-        assert [one.result() for one in naps] == [0.5] * 8
-        assert time.monotonic() - start < 0.5 * 8
+        assert [one.result() for one in calls] == ["met"] * 8
 
 
 def test_mailboxes(connect: Connect, server: BlockingNode) -> None:
@@ -353,7 +372,7 @@ def test_a_node_nobody_refers_to_ends(connect: Connect, server: BlockingNode) ->
     for thread in threads:
         thread.join(PATIENCE)
         assert not thread.is_alive()
-    assert name not in server.nodes()
+    wait_until(lambda: name not in server.nodes())
 
 
 def test_it_does_not_wait_for_itself(connect: Connect, server: BlockingNode) -> None:
@@ -468,8 +487,8 @@ with quicdist.blocking_node(peer, cookie=cookie, identity=Identity.ephemeral()) 
     except KeyboardInterrupt:
         assert node.call(peer, "py", "add", [1, 2]) == 3
 print("well", flush=True)
-print("waiting", flush=True)
 node = quicdist.blocking_node(peer, cookie=cookie, identity=Identity.ephemeral())
+print("waiting", flush=True)
 node.call(peer, "py", "forever", timeout=None)
 """
 
@@ -504,7 +523,7 @@ def test_a_program_ends_without_closing_it(server: BlockingNode) -> None:
     with _run(_UNCLOSED, server) as program:
         out, err = program.communicate()
     assert (program.returncode, out) == (0, "3\n"), err
-    assert server.nodes() == []
+    wait_until(lambda: not server.nodes())
 
 
 @pytest.mark.erlang
@@ -538,17 +557,22 @@ def test_a_real_erlang(connect: Connect) -> None:
 
 def test_a_blocking_node_drains(connect: Connect, identity: Identity) -> None:
     with (
-        BlockingNode(Node("0@127.0.0.1", cookie=COOKIE, identity=identity, exports=[nap])) as own,
+        BlockingNode(
+            Node("0@127.0.0.1", cookie=COOKIE, identity=identity, exports=[hold, add])
+        ) as own,
         connect(own.name) as node,
-        ThreadPoolExecutor(1) as pool,
+        ThreadPoolExecutor(2) as pool,
     ):
-        napping = pool.submit(node.call, own.name, "py", "nap", [0.3])
-        while not own.stats().messages_waiting and not own.stats().mailboxes:
-            time.sleep(0.005)
-        assert own.drain(PATIENCE)
-        assert napping.result(PATIENCE) == 0.3
+        held = pool.submit(node.call, own.name, "py", "hold", timeout=PATIENCE)
+        wait_until(is_held.is_set)
+        draining = pool.submit(own.drain, PATIENCE)
+        wait_until(lambda: own.stats().is_draining)
         with pytest.raises(CallNotPossible, match="draining"):
-            node.call(own.name, "py", "nap", [0.0])
+            node.call(own.name, "py", "add", [1, 2])
+        assert not draining.done()
+        release.set()
+        assert draining.result(PATIENCE)
+        assert held.result(PATIENCE) == "released"
 
 
 def test_what_is_no_timeout_and_no_list_of_arguments(connect: Connect) -> None:

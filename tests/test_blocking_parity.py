@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -30,8 +29,7 @@ from quicdist.runtime.calls import CallRequest
 from quicdist.runtime.mailbox import Mailbox
 from quicdist.runtime.process import Process
 from quicdist.runtime.system_process import SystemProcess
-
-PATIENCE = 30.0
+from tests.support.waiting import PATIENCE, wait_until
 
 PAIRS = [
     (Node, BlockingNode),
@@ -140,9 +138,7 @@ def test_a_spawned_process_that_is_ended(node: BlockingNode) -> None:
     with node.mailbox() as me:
         me.exit(server.pid, Atom("shutdown"))
         assert server.wait() == "shutdown"
-    deadline = time.monotonic() + PATIENCE
-    while not seen and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: seen)
     assert isinstance(seen[0], ProcessExited)
 
 

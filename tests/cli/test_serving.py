@@ -116,35 +116,44 @@ def test_run_ends_while_a_function_does_not(quicdist: Command) -> None:
         "import time, quicdist\n@quicdist.export\ndef stick(): time.sleep(3600)\n"
     )
     with quicdist.node("run", "0@127.0.0.1", "stuck") as (name, process):
-        quicdist("call", name, "stuck", "stick", "[]", "--timeout", "0.5").refused(6, "stick")
+        quicdist("call", name, "stuck", "stick", "[]", "--timeout", "3").refused(6, "stick")
         assert end(process).code == 0
 
 
 STOPPING = """
-import os, signal, threading, time
+import os, signal, time
 import quicdist
 
 @quicdist.export
-def told_to_stop(signals):
-    for _ in range(signals):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.2)
+def stop_and_return():
+    os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(0.5)
     return quicdist.Atom("done")
+
+@quicdist.export
+def stop_and_stay():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(3600)
+
+@quicdist.export
+def stop_again_and_again():
+    while True:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
 """
 
 
 def test_run_lets_calls_end_when_told_to_stop(quicdist: Command) -> None:
     (quicdist.home / "stopping.py").write_text(STOPPING)
     with quicdist.node("run", "0@127.0.0.1", "stopping", "--drain", "60") as (name, process):
-        assert quicdist("call", name, "stopping", "told_to_stop", "[1]").out == "done\n"
+        assert quicdist("call", name, "stopping", "stop_and_return", "[]").out == "done\n"
         process.wait(PATIENCE)
         assert process.returncode == 0
     with quicdist.node("run", "0@127.0.0.1", "stopping", "--drain", "60") as (name, process):
         # The second signal ends the drain.
-        quicdist("call", name, "stopping", "told_to_stop", "[2]").refused(1, "shutdown")
+        quicdist("call", name, "stopping", "stop_again_and_again", "[]").refused(1, "shutdown")
     with quicdist.node("run", "0@127.0.0.1", "stopping", "--drain", "0") as (name, process):
-        quicdist("call", name, "stopping", "told_to_stop", "[1]").refused(1, "shutdown")
+        quicdist("call", name, "stopping", "stop_and_stay", "[]").refused(1, "shutdown")
 
 
 @pytest.mark.parametrize(

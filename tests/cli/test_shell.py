@@ -139,12 +139,17 @@ def test_what_a_process_prints_that_nobody_waits_for(
     quicdist: Command, beam: tuple[str, Erlang]
 ) -> None:
     """Output is shown above the prompt, with and without a line break at its end."""
-    name, _ = beam
+    name, erlang = beam
     script = quicdist.home / "later.script"
-    script.write_text('timer:sleep(1000), io:put_chars("by the way").')
+    script.write_text('register(later, self()), receive go -> io:put_chars("by the way") end.')
     with shell(quicdist, name) as terminal:
         terminal.wait_for(f"{name}>")
         terminal.press(f'erlang:spawn(file, eval, ["{script}"]).\r')
+        terminal.wait_for(
+            lambda text: text.count(f"{name}>") == 2 and text.rstrip().endswith(f"{name}>")
+        )
+        erlang.eval("""(fun F() -> case whereis(later) of
+            undefined -> timer:sleep(10), F(); Pid -> Pid ! go, [] end end)().""")
         terminal.wait_for("\nby the way\n")
         terminal.press("erlang:node().\r")
         terminal.wait_for(f"> erlang:node().\n'{name}'")

@@ -154,10 +154,14 @@ def run_calc(lan: Lan, tmp_path: Path) -> None:
     lan.start(1, "-m", "quicdist", *words, "-v", until="is announced")
 
 
+def listed(lan: Lan) -> str:
+    """Returns the nodes that the second host finds in the time of the command."""
+    return lan.quicdist(2, "names", "--lan").stdout
+
+
 def test_a_node_is_listed_and_called(lan: Lan, tmp_path: Path) -> None:
     run_calc(lan, tmp_path)
-    listed = lan.quicdist(2, "names", "--lan")
-    assert listed.stdout == "4433@robot.local 10.5.0.1 4433 app\n"
+    wait_until(lambda: listed(lan) == "4433@robot.local 10.5.0.1 4433 app\n")
     told = json.loads(lan.quicdist(2, "names", "--lan", "--json").stdout)
     assert told == {
         "nodes": [
@@ -229,8 +233,7 @@ def test_a_name_that_nobody_announces(lan: Lan) -> None:
 
 def test_hostile_records_are_ignored_or_escaped(lan: Lan, tmp_path: Path) -> None:
     lan.start(1, "-c", HOSTILE, until="announced")
-    listed = lan.quicdist(2, "names", "--lan")
-    assert listed.stdout == "?[31mevil@h 10.5.0.1 9\n"
+    wait_until(lambda: listed(lan) == "?[31mevil@h 10.5.0.1 9\n")
     told = json.loads(lan.quicdist(2, "names", "--lan", "--json").stdout)
     assert [one["node"] for one in told["nodes"]] == ["\x1b[31mevil@h"]
 

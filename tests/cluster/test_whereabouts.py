@@ -11,6 +11,7 @@ from quicdist.carriers.base import CertificateRejected, DialError
 from quicdist.cluster import whereabouts
 from quicdist.cluster.whereabouts import Whereabouts
 from quicdist.errors import Cause
+from tests.support.waiting import PATIENCE
 
 NATED = "4433@192.168.1.5"
 HOST = "192.168.1.5"
@@ -96,11 +97,22 @@ async def test_a_silent_host_is_given_up_early() -> None:
 
 
 @pytest.mark.io
-async def test_a_host_that_shows_a_sign_of_life_is_waited_for() -> None:
+async def test_a_host_that_shows_a_sign_of_life_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_alive, found = asyncio.Event(), whereabouts._answers
+
+    async def answers(dialing: asyncio.Future[str], host: str) -> bool:
+        assert await found(dialing, host)
+        is_alive.set()
+        return True
+
     async def slow() -> str:
-        await asyncio.sleep(1.2)
+        await is_alive.wait()
         return "connected"
 
+    monkeypatch.setattr(whereabouts, "_answers", answers)
+    monkeypatch.setattr(whereabouts, "_PATIENCE", PATIENCE)
     # The ports for probes are closed on this machine, so its kernel answers.
     assert await whereabouts.dial(slow(), "127.0.0.1", "doubt") == "connected"
 

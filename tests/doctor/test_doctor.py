@@ -296,7 +296,7 @@ async def test_another_cookie() -> None:
 
 async def test_a_carrier_without_a_node_behind_it() -> None:
     async with deaf(greets=False) as node:
-        stopped = await stops(node, Step.HANDSHAKE, Trouble.UNREACHABLE, settings(timeout=2.0))
+        stopped = await stops(node, Step.HANDSHAKE, Trouble.UNREACHABLE, settings(timeout=5.0))
     assert "gateway" in stopped.advice
     assert "TCP" not in stopped.advice
 

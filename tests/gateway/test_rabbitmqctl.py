@@ -5,6 +5,7 @@ The exit codes are those of a cluster over TCP.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 from tests.gateway.amqp import Amqp
 from tests.gateway.brokers import NEEDS_RABBITMQ, SCRIPTS, Broker, cluster
 from tests.support.gatewayed import GatewayThread
+from tests.support.named import RealEpmd
 from tests.support.waiting import PATIENCE
 
 pytestmark = NEEDS_RABBITMQ
@@ -147,9 +149,14 @@ def _name(line: str) -> str:
 
 
 def test_the_table_names_every_command() -> None:
-    usage = subprocess.run(
-        [str(SCRIPTS / "rabbitmqctl"), "help"], capture_output=True, text=True, check=True
-    ).stdout
+    with RealEpmd() as epmd:  # without one, the command starts `epmd -daemon`, which stays
+        usage = subprocess.run(
+            [str(SCRIPTS / "rabbitmqctl"), "help"],
+            env={**os.environ, "ERL_EPMD_PORT": str(epmd.port)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
     known = set(re.findall(r"^   ([a-z_]+) ", usage, re.MULTILINE))
     assert len(known) > 90
     assert known - NOT_RUN == {_name(line) for line in COMMANDS.split("\n") if line}

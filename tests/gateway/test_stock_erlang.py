@@ -52,9 +52,9 @@ def ask(erlang: Erlang, source: str, data: bytes = b"") -> str:
     return erlang.eval(show(source), data).decode()
 
 
-def until(erlang: Erlang, source: str, wanted: str, patience: float = PATIENCE) -> None:
+def until(erlang: Erlang, source: str, wanted: str) -> None:
     """Repeats the query until the answer is as expected."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + PATIENCE
     while (answer := ask(erlang, source)) != wanted:
         assert time.monotonic() < deadline, f"{source}: {answer}"
         time.sleep(0.05)
@@ -141,21 +141,22 @@ def test_pg(pair: Pair) -> None:
 # -- failures ----------------------------------------------------------------------------
 
 
-SOON = 20.0
-"""Seconds: longer than an immediate event, much shorter than a net_ticktime of 60."""
+UNHURRIED = ("-kernel", "net_ticktime", "3600")
+"""A net_ticktime so long that silence does not explain a loss."""
 
 
 def join(erlang: Erlang, node: str) -> None:
     assert ask(erlang, f"net_adm:ping('{node}')") == "pong"
 
 
-def alone(erlang: Erlang, patience: float = SOON) -> None:
+def alone(erlang: Erlang) -> None:
     """Waits until the node is connected to no other node."""
-    until(erlang, "nodes()", "[]", patience)
+    until(erlang, "nodes()", "[]")
 
 
 def test_a_killed_node_is_down_at_once_and_may_come_back() -> None:
-    with two_gatewayed_nodes() as ((one_gateway, one), (two_gateway, two)):
+    nodes = two_gatewayed_nodes(*UNHURRIED)
+    with nodes as ((one_gateway, one), (two_gateway, two)):
         join(one, two_gateway.name)
         two.kill()
         alone(one)
@@ -172,8 +173,8 @@ def test_a_gateway_that_ends_is_seen_at_once_and_its_node_registers_again() -> N
     with ExitStack() as stack:
         one_gateway = stack.enter_context(GatewayThread())
         two_gateway = stack.enter_context(GatewayThread())
-        one = stack.enter_context(gatewayed_erl(one_gateway))
-        two = stack.enter_context(gatewayed_erl(two_gateway))
+        one = stack.enter_context(gatewayed_erl(one_gateway, *UNHURRIED))
+        two = stack.enter_context(gatewayed_erl(two_gateway, *UNHURRIED))
         join(one, two_gateway.name)
         join(two, one_gateway.name)
         settings = two_gateway.gateway.settings

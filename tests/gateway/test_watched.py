@@ -108,7 +108,7 @@ async def test_another_policy_holds_for_what_is_up_and_ends_whom_it_does_not_wan
         assert [packet.data for packet in node.packets].count(to("counter", one)) == 1
         two.use_policy(NOBODY)
         await peer.is_lost()
-        assert two.stats().ended == {"refused": 1}
+        await until(lambda: two.stats().ended == {"refused": 1})
 
 
 async def test_a_first_policy_ends_what_was_made_without() -> None:
@@ -116,7 +116,7 @@ async def test_a_first_policy_ends_what_was_made_without() -> None:
         dialer, _ = await connect(beam_one, beam_two, two.name)
         two.use_policy(COUNTER)
         await dialer.is_lost()
-        assert two.stats().ended == {"left": 1}
+        await until(lambda: two.stats().ended == {"left": 1})
 
 
 async def test_a_hangup_has_the_file_read_again_and_a_broken_one_changes_nothing(

@@ -328,10 +328,11 @@ def die_in_process() -> None:
 
 
 @export(module="py")
-async def slowly_add(one: int, two: int) -> int:
-    """Adds after the caller has given up."""
-    await asyncio.sleep(0.1)
-    closed.append("slowly_add")
+async def add_at_gate(one: int, two: int) -> int:
+    """Adds when the event `gate` is set."""
+    assert gate is not None
+    await gate.wait()
+    closed.append("add_at_gate")
     return one + two
 
 

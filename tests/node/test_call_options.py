@@ -35,12 +35,16 @@ pytestmark = pytest.mark.io
 
 Call = Callable[[Node, str, float], Awaitable[object]]
 
+SOON = 1.0
+"""Seconds after which a caller gives up. The function must have started by then."""
+
 
 @pytest_asyncio.fixture
 async def nodes(make_node: MakeNode) -> AsyncIterator[tuple[Node, Node]]:
     exported.closed.clear()
     exported.started.clear()
     async with make_node() as one, make_node(exports=[exported]) as two:
+        await one.connect(two.name)
         yield one, two
 
 
@@ -60,7 +64,7 @@ def gen_call(node: Node, other: str, timeout: float) -> Awaitable[object]:
 async def test_a_call_ends_when_its_caller_gives_up(nodes: tuple[Node, Node], call: Call) -> None:
     one, two = nodes
     with pytest.raises(CallTimeout):
-        await call(one, two.name, 0.2)
+        await call(one, two.name, SOON)
     await until(lambda: exported.closed == ["wait_with_caller"])
 
 
@@ -91,15 +95,17 @@ async def test_a_function_in_a_thread_learns_that_its_caller_gave_up(
 ) -> None:
     one, two = nodes
     with pytest.raises(CallTimeout):
-        await one.call(two.name, "py", "poll_caller", timeout=0.2)
+        await one.call(two.name, "py", "poll_caller", timeout=SOON)
     await until(lambda: exported.closed == ["poll_caller"])
 
 
 async def test_a_call_goes_on_by_default(nodes: tuple[Node, Node]) -> None:
     one, two = nodes
+    exported.gate = asyncio.Event()
     with pytest.raises(CallTimeout):
-        await one.call(two.name, "py", "slowly_add", [1, 2], timeout=0.05)
-    await until(lambda: exported.closed == ["slowly_add"])
+        await one.call(two.name, "py", "add_at_gate", [1, 2], timeout=SOON)
+    exported.gate.set()
+    await until(lambda: exported.closed == ["add_at_gate"])
 
 
 async def test_a_function_knows_its_caller_and_deadline(nodes: tuple[Node, Node]) -> None:
@@ -270,7 +276,7 @@ def test_limits_are_checked() -> None:
         "gen_server:call({py, '$node'}, wait_with_caller, $timeout)",
     ],
 )
-@pytest.mark.parametrize("timeout", ["infinity", "200"])
+@pytest.mark.parametrize("timeout", ["infinity", "1000"])
 async def test_erlang_callers_that_die_or_give_up(
     make_node: MakeNode, beam: Beam, call: str, timeout: str
 ) -> None:

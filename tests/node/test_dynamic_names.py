@@ -25,12 +25,12 @@ from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.io
 
-BRIEF = NodeLimits(connect_timeout=2.0)
+PATIENT = NodeLimits(connect_timeout=20.0)
 
 
 def site(by: str, host: str = "192.168.1.5", **settings: Any) -> Node:
     """One of many nodes that report the same address."""
-    return Node(f"@{host}", named_by=by, **{"cookie": COOKIE, "limits": BRIEF, **settings})
+    return Node(f"@{host}", named_by=by, **{"cookie": COOKIE, "limits": PATIENT, **settings})
 
 
 async def receive_something(node: Node) -> None:
@@ -83,7 +83,7 @@ async def test_the_name_goes_with_the_connection_that_gave_it(make_node: MakeNod
 
 
 async def test_a_named_node_listens_to_nobody(make_node: MakeNode) -> None:
-    async with make_node(limits=BRIEF) as hub, site(hub.name) as named:
+    async with make_node(limits=NodeLimits(connect_timeout=1.0)) as hub, site(hub.name) as named:
         port = hub.peer(named.name).peer_address[1]
         with pytest.raises(NoConnection):
             await hub.connect(f"{port}@127.0.0.1")

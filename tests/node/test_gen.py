@@ -14,7 +14,7 @@ from tests.node.conftest import Beam, MakeNode, atom
 
 pytestmark = pytest.mark.erlang
 
-QUICK = NodeLimits(connect_timeout=1.0)
+PATIENT = NodeLimits(connect_timeout=20.0)
 
 SERVER = """
 -module(gen_probe).
@@ -68,7 +68,7 @@ async def probe(beam: Beam) -> AsyncIterator[Beam]:
 
 
 async def test_calls_and_casts(probe: Beam, make_node: MakeNode) -> None:
-    async with make_node(limits=QUICK) as node, node.mailbox() as me:
+    async with make_node(limits=PATIENT) as node, node.mailbox() as me:
         server = ("probe", probe.name)
         for caller, pid in ((node, node.pid), (me, me.pid)):
             before = await caller.gen_call(server, atom("count"))
@@ -88,7 +88,7 @@ async def test_calls_and_casts(probe: Beam, make_node: MakeNode) -> None:
 
 
 async def test_how_calls_fail(probe: Beam, make_node: MakeNode) -> None:
-    async with make_node(limits=QUICK) as node, node.mailbox() as me:
+    async with make_node(limits=PATIENT) as node, node.mailbox() as me:
         server = ("probe", probe.name)
 
         async def asked_later(to: Any, request: Any, *, timeout: float | None = 30.0) -> Any:
@@ -128,7 +128,7 @@ async def test_how_calls_fail(probe: Beam, make_node: MakeNode) -> None:
 
 
 async def test_multi_call(probe: Beam, make_node: MakeNode) -> None:
-    async with make_node(limits=QUICK) as node, make_node() as other:
+    async with make_node(limits=PATIENT) as node, make_node() as other:
         answers, bad = await node.multi_call(
             [probe.name, other.name, "1@127.0.0.1"], "probe", atom("count")
         )
@@ -141,7 +141,7 @@ async def test_multi_call(probe: Beam, make_node: MakeNode) -> None:
 
 async def test_multicall_and_cast_out(beam: Beam, make_node: MakeNode) -> None:
     async with (
-        make_node(limits=QUICK) as node,
+        make_node(limits=PATIENT) as node,
         make_node(exports=[exported]) as other,
         node.mailbox("me") as me,
     ):

@@ -36,7 +36,7 @@ from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.io
 
-SHORT = NodeLimits(connect_timeout=2.0)
+PATIENT = NodeLimits(connect_timeout=20.0)
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +81,7 @@ def listening(trust: Trust, port: int) -> Node:
         trust=trust,
         identity=Identity.ephemeral(["127.0.0.1"]),
         carriers=[Quic(), Tcp(port, epmd=EpmdUse.NONE)],
-        limits=SHORT,
+        limits=PATIENT,
     )
 
 
@@ -142,7 +142,7 @@ async def test_a_node_whose_key_is_known_is_not_dialed_in_the_clear(tmp_path: Pa
             trust=Trust.first_use(known),
             carriers=[Quic(), Tcp()],
             lookups=[Table({peer.name: f"tcp:127.0.0.1:{liar}"})],
-            limits=SHORT,
+            limits=PATIENT,
         ) as two,
     ):
         with pytest.raises(NoConnection, match="without TLS presents none") as caught:
@@ -169,7 +169,7 @@ async def test_who_requires_tls_dials_nobody_in_the_clear(tmp_path: Path) -> Non
             cookie=COOKIE,
             trust=trust,
             lookups=[Table({"plain@127.0.0.1": f"tcp:127.0.0.1:{port}"})],
-            limits=SHORT,
+            limits=NodeLimits(connect_timeout=1.0),
         ) as one,
     ):
         with pytest.raises(NoConnection):

@@ -129,7 +129,7 @@ async def test_a_peer_that_is_not_believed(make_node: MakeNode, tmp_path: Path) 
     from cryptography.hazmat.primitives.serialization import Encoding
 
     authority.write_bytes(other.certificate.public_bytes(Encoding.PEM))
-    limits = NodeLimits(connect_timeout=1.0)
+    limits = NodeLimits(connect_timeout=20.0)
     async with (
         make_node(trust=Trust.authority(authority), limits=limits) as one,
         make_node() as stranger,

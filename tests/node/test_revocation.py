@@ -16,7 +16,7 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.io
 
-SHORT = NodeLimits(connect_timeout=2.0)
+PATIENT = NodeLimits(connect_timeout=20.0)
 
 
 async def test_a_pin_that_is_removed_ends_the_connection(
@@ -158,7 +158,7 @@ def with_cookies(*cookies: str) -> Node:
         cookie=cookies,
         identity=someone(),
         trust=Trust.nothing(),
-        limits=SHORT,
+        limits=PATIENT,
     )
 
 

@@ -36,7 +36,7 @@ from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.io
 
-SHORT = NodeLimits(connect_timeout=2.0)
+PATIENT = NodeLimits(connect_timeout=20.0)
 
 
 def node(
@@ -57,7 +57,7 @@ def node(
         trust=trust,
         exports=exports,
         access=access,
-        limits=SHORT,
+        limits=PATIENT,
         **more,  # type: ignore[arg-type]  # as Node takes them
     )
 

@@ -11,6 +11,7 @@ from quicdist.otp import InitError, Stop, start
 from tests.node.conftest import Beam, MakeNode, atom
 from tests.otp.servers import Counter, Opaque, Trapping
 from tests.support.erlang import NO_ELIXIR, elixir_libraries
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.erlang
 
@@ -77,16 +78,17 @@ async def test_how_a_server_ends(beam: Beam, make_node: MakeNode) -> None:
 
 async def test_timeouts(beam: Beam, make_node: MakeNode) -> None:
     async with make_node() as node:
-        await start(node, Counter(), name="counter")
+        counter = Counter()
+        await start(node, counter, name="counter")
         there = f"{{counter, '{node.name}'}}"
-        log = await beam.eval(
-            f"""ok = gen_server:call({there}, {{idle, 0.1}}), timer:sleep(400),
-            One = gen_server:call({there}, log),
-            ok = gen_server:call({there}, {{idle, 0.3}}), count = count,
-            gen_server:call({there}, count), timer:sleep(600),
-            {{One, gen_server:call({there}, log)}}"""
+        assert await beam.eval(f"gen_server:call({there}, {{idle, 0.1}})") == "ok"
+        await until(lambda: counter._log == [atom("timeout")])
+        # Another call before it is over ends the timeout.
+        await beam.eval(
+            f"ok = gen_server:call({there}, {{idle, 2.0}}), gen_server:call({there}, count)"
         )
-        assert log == ([atom("timeout")], [atom("timeout")])
+        await asyncio.sleep(2.5)
+        assert counter._log == [atom("timeout")]
 
 
 async def test_a_remote_sys_looks_into_it(beam: Beam, make_node: MakeNode) -> None:

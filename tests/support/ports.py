@@ -49,6 +49,17 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
     return False
 
 
+def free_ports(count: int) -> range:
+    """Returns consecutive ports that are free on 127.0.0.1. They are not reused soon."""
+    for first in itertools.islice(_next_ports, len(ports_of_worker())):
+        found = range(first, first + count)
+        if found[-1] in ports_of_worker() and all(map(is_free, found)):
+            while next(_next_ports) != found[-1]:
+                pass
+            return found
+    raise AssertionError(f"no {count} consecutive ports of {ports_of_worker()} are free")
+
+
 def free_port(*hosts: str) -> int:
     """Returns a port that is free on each of `hosts` (127.0.0.1), for TCP and UDP.
 

@@ -7,7 +7,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,8 @@ from quicdist.carriers.relay.stream import with_length
 from quicdist.carriers.trust import Credentials, Identity, Trust
 from quicdist.errors import Cause
 from quicdist.limits import RelayLimits
-from tests.support.waiting import until
+from tests.support.ports import free_ports
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.io
 
@@ -50,6 +51,7 @@ class Bench:
     port: int = 0
     tcp_port: int = 0
     limits: RelayLimits | None = None
+    ports: range = field(default_factory=lambda: free_ports(100))
     allowed: Callable[[str], bool] | None = None
 
     @contextlib.asynccontextmanager
@@ -59,7 +61,7 @@ class Bench:
             HOST,
             self.port,
             credentials=Credentials(identity, Trust.first_use(self.folder / "of_relay")),
-            ports=range(21000, 21100),
+            ports=self.ports,
             port_file=self.folder / "ports.json",
             tcp_port=self.tcp_port,
             may_use=self.allowed,
@@ -77,7 +79,7 @@ class Bench:
         slot: int = 0,
         wanted: int = 0,
         tcp: bool = False,
-        timeout: float = 10.0,
+        timeout: float = PATIENCE,
     ) -> AsyncIterator[tuple[RelayClient, int]]:
         """A node with a port. With `tcp` its UDP datagrams to the relay are lost."""
         trust = Trust.first_use(self.folder / "known_nodes")
@@ -312,13 +314,14 @@ async def test_a_node_returns_when_its_relay_does(bench: Bench) -> None:
 
 
 async def test_a_wanted_port_is_given_unless_it_is_of_another_key(bench: Bench) -> None:
-    async with bench.relay() as relay, bench.node(slot=21050, wanted=21050) as (_, port):
-        assert port == 21050
+    wanted = bench.ports[50]
+    async with bench.relay() as relay, bench.node(slot=wanted, wanted=wanted) as (_, port):
+        assert port == wanted
         with pytest.raises(DialError) as raised:
-            async with bench.node(slot=21050, wanted=21050, timeout=0.5):
+            async with bench.node(slot=wanted, wanted=wanted, timeout=3.0):
                 pass
         assert raised.value.cause is Cause.NOT_ALLOWED
-        assert relay.counters.refused[Refusal.PORT_TAKEN] == 1
+        assert relay.counters.refused[Refusal.PORT_TAKEN] >= 1
 
 
 async def test_only_allowed_keys_get_ports(bench: Bench) -> None:
@@ -326,9 +329,9 @@ async def test_only_allowed_keys_get_ports(bench: Bench) -> None:
     bench.allowed = AllowedKeys.of([friend.fingerprint])
     async with bench.relay() as relay, bench.node(friend):
         with pytest.raises(DialError, match="not_allowed"):
-            async with bench.node(timeout=0.5):
+            async with bench.node(timeout=3.0):
                 pass
-        assert relay.counters.refused[Refusal.NOT_ALLOWED] == 1
+        assert relay.counters.refused[Refusal.NOT_ALLOWED] >= 1
 
 
 async def test_a_new_connection_of_a_node_replaces_its_earlier_one(bench: Bench) -> None:
