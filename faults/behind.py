@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from faults.peer import COOKIE, make_node
-from faults.stage import PATIENCE, free_port
+from faults.stage import PATIENCE
 from quicdist import Node, NodeDown
 from quicdist.gateway import emit_module, erl_arguments
 from quicdist.runtime.mailbox import Mailbox
 from tests.support.erlang import Erlang
+from tests.support.ports import free_port
 
 _WATCH = """
 Log = ets:new(log, [public, named_table, ordered_set]),

@@ -16,8 +16,9 @@ from pathlib import Path
 from faults.behind import gatewayed_stage
 from faults.namespaces import HERE, THERE, two_hosts
 from faults.peer import CHUNK
-from faults.stage import PeerProcess, Stage, free_port, stage
+from faults.stage import PeerProcess, Stage, stage
 from tests.support.lossy import Weather
+from tests.support.ports import free_port
 
 MB = 1_000_000
 TICKTIME = 4.0

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import sys
 import tempfile
 import time
@@ -18,16 +17,10 @@ from typing import Any
 from faults.peer import make_node, transfer
 from quicdist import Node, NodeDown
 from tests.support.lossy import LossyProxy, Weather
+from tests.support.ports import free_port
 
 PATIENCE = 180.0
 """Seconds after which a scenario is considered to hang."""
-
-
-def free_port() -> int:
-    """Returns a UDP port of loopback that is free at this moment."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class PeerProcess:

@@ -18,9 +18,10 @@ from interop.actor import Unexpected
 from interop.carriers import Carrier, Dialer
 from interop.control import HOST, PeerError
 from interop.outcome import Column, Outcome, Verdict
-from interop.peers import CannotStart, Setting, free_port
+from interop.peers import CannotStart, Setting
 from interop.scenarios import CONNECT, SCENARIOS, Bench, Says, Scenario
 from quicdist import Identity, Node, NodeError, NodeLimits, Trust
+from tests.support.ports import free_port
 
 _log = logging.getLogger("interop")
 

@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from typing import Any
 from interop.control import HOST, Control, PeerGone
 from quicdist.etf import Term
 from quicdist.gateway import emit_module, erl_arguments
+from tests.support.ports import free_port
 
 START_TIMEOUT = 60.0
 """Seconds until a peer must have started; only a hang takes so long."""
@@ -218,7 +218,7 @@ class GatewayedPeer(ErlangPeer):
     async def launch(self, control_port: int) -> None:
         """Starts the gateway process, then the node."""
         await asyncio.to_thread(emit_module, self._module_directory, erl=self.erl)
-        self._epmd_port = free_tcp_port()
+        self._epmd_port = free_port()
         await self.run(
             *(sys.executable, "-c", "from quicdist.cli import main; main()"),
             *("gateway", self.name),
@@ -362,27 +362,6 @@ def otp_release(erl: str) -> str | None:
         return None
     found = re.fullmatch(r"\s*(\d+)\s*", answer.stdout)
     return found[1] if found and answer.returncode == 0 else None
-
-
-def free_port() -> int:
-    """Returns a port that is free at this moment for both UDP and TCP."""
-    while True:
-        with (
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
-            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
-        ):
-            udp.bind((HOST, 0))
-            port = int(udp.getsockname()[1])
-            with contextlib.suppress(OSError):
-                tcp.bind((HOST, port))
-                return port
-
-
-def free_tcp_port() -> int:
-    """Returns a TCP port that is free at this moment."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 async def _accepting(port: int, peer: Peer) -> None:

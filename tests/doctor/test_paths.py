@@ -10,7 +10,8 @@ import quicdist.doctor
 from quicdist import Node
 from quicdist.carriers.trust import Identity, Trust
 from quicdist.doctor import Settings, Step, examine
-from tests.node.test_via import HOST, relay, via
+from tests.support.relayed import HOST, relay, via
+from tests.support.waiting import PATIENCE
 
 
 @pytest.mark.io
@@ -24,7 +25,7 @@ async def test_the_path_to_a_node_at_a_relay(
     if path == "relay-only":  # the search takes its whole time
         monkeypatch.setattr(quicdist.doctor, "_SEARCH", 0.2)
     settings = Settings(
-        cookie="c", identity=Identity.ephemeral([HOST]), trust=Trust.nothing(), timeout=10.0
+        cookie="c", identity=Identity.ephemeral([HOST]), trust=Trust.nothing(), timeout=PATIENCE
     )
     async with relay(tmp_path) as at, Node(via=via(at), cookie="c", path=path) as node:
         found = [one async for one in examine(node.name, settings)]

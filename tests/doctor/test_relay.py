@@ -6,24 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from quicdist.carriers.relay.server import Relay
-from quicdist.carriers.trust import Credentials, Identity, Trust
+from quicdist.carriers.trust import Identity, Trust
 from quicdist.doctor import Settings, Step, examine
-
-HOST = "127.0.0.1"
+from tests.support.relayed import HOST, relay
+from tests.support.waiting import PATIENCE
 
 
 @pytest.mark.io
 async def test_a_relay_is_recognized_and_tells_what_it_sees(tmp_path: Path) -> None:
-    identity = Identity.kept([HOST], tmp_path)
-    credentials = Credentials(identity, Trust.first_use(tmp_path / "known"))
-    async with Relay(
-        HOST, 0, credentials=credentials, ports=range(23000, 23010), port_file=None
-    ) as relay:
+    async with relay(tmp_path) as one:
         settings = Settings(
-            cookie="c", identity=Identity.ephemeral([HOST]), trust=Trust.nothing(), timeout=10.0
+            cookie="c", identity=Identity.ephemeral([HOST]), trust=Trust.nothing(), timeout=PATIENCE
         )
-        found = [one async for one in examine(relay.name, settings)]
+        found = [one async for one in examine(one.name, settings)]
         assert [one.step for one in found] == [
             Step.NAME,
             Step.PORT,
@@ -33,4 +28,4 @@ async def test_a_relay_is_recognized_and_tells_what_it_sees(tmp_path: Path) -> N
         ]
         assert "quicdist-relay/1" in found[2].text
         assert f"sees {HOST} port" in found[4].text
-        assert relay.stats().ports_open == 0
+        assert one.stats().ports_open == 0

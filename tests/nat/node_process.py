@@ -35,7 +35,7 @@ def tell(**event: object) -> None:
 async def ping(node: Node, order: Order) -> Answer:
     """Pings a node; tells how long that took, connecting included."""
     began = time.monotonic()
-    is_up = await node.ping(order["node"], timeout=order.get("timeout", 10))
+    is_up = await node.ping(order["node"], timeout=order.get("timeout", 60))
     return {"ok": is_up, "seconds": time.monotonic() - began}
 
 

@@ -14,11 +14,9 @@ from typing import Any
 
 from tests.nat.lab import CORE, Lab, Site
 from tests.nat.namespaces import Namespace, run
+from tests.support.waiting import PATIENCE
 
 RELAY = f"4433@{CORE}"
-PATIENCE = 60.0
-"""Seconds after which an order counts as hanging."""
-
 _orders = itertools.count(1)
 
 Event = dict[str, Any]

@@ -17,9 +17,9 @@ HUB = f"4433@{SERVER}"
 NATED = f"4433@{INSIDE}"
 
 NODE = """
-import asyncio, json, logging, sys, time
+import asyncio, json, logging, sys
 from pathlib import Path
-from quicdist import NoConnection, Node
+from quicdist import NoConnection, Node, NodeLimits
 from quicdist.carriers.trust import Identity, Trust
 
 class Log(logging.Handler):
@@ -34,15 +34,18 @@ async def main(name, folder):
     listen = name.partition("@")[2] + ":" + name.partition("@")[0]
     identity = Identity.kept([name.partition("@")[2]], folder)
     trust = Trust.first_use(Path(folder) / "known_nodes")
-    async with Node(name, cookie="c", listen=listen, identity=identity, trust=trust) as node:
+    # An attempt that is given up early does not take all of this time.
+    limits = NodeLimits(connect_timeout=3600)
+    async with Node(
+        name, cookie="c", listen=listen, identity=identity, trust=trust, limits=limits
+    ) as node:
         say(up=node.name)
         while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
-            begun = time.monotonic()
             try:
                 await node.connect(line)
                 say(connected=line)
             except NoConnection as error:
-                say(cause=error.cause.value, text=error.reason, time=time.monotonic() - begun)
+                say(cause=error.cause.value, text=error.reason)
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -135,7 +138,6 @@ def test_a_private_name_of_another_network_fails_early(
     failed = Program(lab, space, name, tmp_path / "x").connect(node)
     assert failed["cause"] == "behind_nat"
     assert "via" in str(failed["text"])
-    assert float(str(failed["time"])) < 2  # net_setuptime is 7 s
 
 
 def test_a_node_that_connected_from_behind_a_nat_is_known_to_be_there(

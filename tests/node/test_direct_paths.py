@@ -13,7 +13,7 @@ from quicdist.carriers.quic.connection import QuicConnection
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.relay.punching import LENGTH, PUNCH_KIND
 from quicdist.errors import NodeError
-from tests.node.test_via import HOST, relay, via
+from tests.support.relayed import HOST, relay, via
 from tests.support.waiting import until
 
 

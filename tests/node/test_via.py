@@ -4,41 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from quicdist import Node, NodeDown
 from quicdist.carriers.relay.client import RelayAddress
-from quicdist.carriers.relay.server import Relay
-from quicdist.carriers.trust import Credentials, Identity, Trust
 from quicdist.cluster.via import RelayDomain, parse_via
 from quicdist.errors import Cause, NodeNameError, StartError
+from tests.support.ports import free_port, free_ports
+from tests.support.relayed import HOST, relay, via
 from tests.support.waiting import until
-
-HOST = "127.0.0.1"
-
-
-@contextlib.asynccontextmanager
-async def relay(
-    folder: Path, port: int = 0, *, tcp_port: int = 0, host: str = HOST
-) -> AsyncIterator[Relay]:
-    credentials = Credentials(Identity.kept([HOST], folder), Trust.first_use(folder / "known"))
-    one = Relay(
-        host,
-        port,
-        credentials=credentials,
-        ports=range(22000, 22100),
-        port_file=folder / "ports.json",
-        tcp_port=tcp_port,
-    )
-    async with one:
-        yield one
-
-
-def via(one: Relay, tcp_port: int = 0) -> str:
-    return f"{one.address[1]}@{HOST}/{tcp_port}"
 
 
 @pytest.fixture(autouse=True)
@@ -48,11 +24,12 @@ def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.io
 async def test_any_node_dials_the_name_at_the_relay(tmp_path: Path) -> None:
-    async with relay(tmp_path) as one:
+    ports = free_ports(20)
+    async with relay(tmp_path, ports=ports) as one:
         home = Node(via=via(one), cookie="c")
         async with home, Node(f"0@{HOST}", cookie="c") as outside:
             assert home.name.endswith(f"@{HOST}")
-            assert int(home.name.partition("@")[0]) in range(22000, 22100)
+            assert int(home.name.partition("@")[0]) in ports
             assert await outside.ping(home.name)
             async with home.mailbox("box") as box:
                 await outside.send(("box", home.name), b"x" * 300_000)
@@ -86,8 +63,7 @@ async def test_a_relay_on_ipv6(tmp_path: Path, bound: str, named: str, blocked: 
             free.bind(("::1", 0))
         except OSError as error:
             pytest.skip(f"no IPv6 on this machine: {error}")
-        tcp_port = free.getsockname()[1]
-        free.close()
+        tcp_port = free_port()
         async with relay(tmp_path, host=bound, tcp_port=tcp_port) as one:
             port = one.address[1]
             if blocked:
@@ -137,15 +113,20 @@ async def test_the_name_survives_restarts_of_the_node(tmp_path: Path) -> None:
 
 @pytest.mark.io
 async def test_a_port_can_be_asked_for(tmp_path: Path) -> None:
-    async with relay(tmp_path) as one, Node(f"22077@{HOST}", via=via(one), cookie="c") as node:
-        assert node.name == f"22077@{HOST}"
+    ports = free_ports(20)
+    name = f"{ports[7]}@{HOST}"
+    async with (
+        relay(tmp_path, ports=ports) as one,
+        Node(name, via=via(one), cookie="c") as node,
+    ):
+        assert node.name == name
 
 
 @pytest.mark.io
 async def test_the_first_relay_that_answers_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("quicdist.cluster.relays._PATIENCE", 0.5)
+    monkeypatch.setattr("quicdist.cluster.relays._PATIENCE", 2.0)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind((HOST, 0))
         away = f"{silent.getsockname()[1]}@{HOST}/0"
@@ -160,14 +141,9 @@ async def test_the_first_relay_that_answers_is_used(
 
 @pytest.mark.io
 async def test_nodes_without_udp_reach_each_other_through_tls(tmp_path: Path) -> None:
-    with (
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent,
-        socket.socket() as free,
-    ):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind((HOST, 0))
-        free.bind((HOST, 0))
-        tcp_port = free.getsockname()[1]
-        free.close()
+        tcp_port = free_port()
         blocked = f"{silent.getsockname()[1]}@{HOST}/{tcp_port}"
         async with (
             relay(tmp_path, tcp_port=tcp_port),
