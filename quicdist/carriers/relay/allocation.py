@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -233,6 +234,8 @@ class Client:
     volume: int = 0
     """Their bytes."""
     counted: float = 0.0
+    granted: float = -math.inf
+    """When it got bytes for the fast path."""
 
     def count(self, size: int, now: float, *, within: float) -> None:
         """Counts a batch, together with those within that time."""
@@ -279,6 +282,10 @@ class Clients:
             return None
         client.is_answered = True
         return client
+
+    def left(self, client: Client, now: float) -> float:
+        """Returns the seconds until the permission to send to the client ends."""
+        return client.heard + self._life - now
 
     def expire(self, now: float) -> None:
         """Drops the clients whose permission has ended."""
