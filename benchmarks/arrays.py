@@ -2,27 +2,33 @@
 
     python -m benchmarks.arrays [--megabytes N] [--rounds N] [--only WORD,...]
 
-The BEAM side measures each transfer, until the payload is a binary there or an array in Python. The
-ways are measured in turn, round after round, and the medians are compared. A copy is memory that
-Python allocated for the payload, in multiples of the payload (the peak of tracemalloc, in a run of
-its own). JSON has a tenth of the bytes, and the BEAM does not parse it. The output is a Markdown
-table.
+The BEAM side measures each transfer, until the payload is a binary there or an array in Python. For
+`between Python nodes` another Python node takes its place. The ways are measured in turn, round
+after round, and the medians are compared. CPU is that of all processes, but not of a port program,
+which is a child of the BEAM. A copy is memory that Python allocated for the payload, in multiples
+of it (the peak of tracemalloc, in a run of its own; it does not see the memory of pyarrow). JSON
+has a tenth of the bytes, and the BEAM does not parse it. The output is a Markdown table.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import os
 import socket
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from benchmarks.nodes import COOKIE, QUIET, ROOT, Absent, Processes, hear
 
 WAYS = ("take", "give")
+TO = ("to Python", "to the BEAM")
+ENGINE = "QUICDIST_ENGINE"
 JSON_PART = 10
 
 
@@ -33,6 +39,18 @@ class Pair:
     beam: subprocess.Popen[str]
     python: subprocess.Popen[str] | None
     """None if the BEAM process started it."""
+
+    gateway: subprocess.Popen[str] | None = None
+
+    def cpu(self) -> float:
+        """Returns the CPU seconds that the processes have used, 0 without /proc."""
+        seconds = 0.0
+        for process in (self.beam, self.python, self.gateway):
+            stat = Path(f"/proc/{process.pid}/stat") if process is not None else None
+            if stat is not None and stat.exists():
+                user, system = stat.read_text().rpartition(")")[2].split()[11:13]
+                seconds += (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        return seconds
 
     def transfer(self, way: str) -> float:
         """Returns the seconds of one transfer."""
@@ -61,7 +79,15 @@ class Candidate:
 
     pair: Pair | None = None
     seconds: dict[str, list[float]] = field(default_factory=lambda: {way: [] for way in WAYS})
+    cpu: dict[str, float] = field(default_factory=lambda: dict.fromkeys(WAYS, 0.0))
     copied: dict[str, float] = field(default_factory=dict)
+
+    def transfer(self, way: str) -> None:
+        """Makes one transfer and records it."""
+        assert self.pair is not None
+        before = self.pair.cpu()
+        self.seconds[way].append(self.pair.transfer(way))
+        self.cpu[way] += self.pair.cpu() - before
 
 
 def _ask(process: subprocess.Popen[str], order: str) -> dict[str, Any]:
@@ -92,12 +118,32 @@ def over_gateway(processes: Processes, size: int, environment: dict[str, str]) -
 
     python = _python(processes, "quic", size, **environment)
     peer = hear(python)["name"]
+    keys = {key: environment[key] for key in environment if key == ENGINE}
     name = f"{_free_port(socket.SOCK_DGRAM)}@127.0.0.1"
-    gateway = processes.python("benchmarks.sides.gateway", name)
+    gateway = processes.python("benchmarks.sides.gateway", name, **keys)
     epmd = {"ERL_EPMD_PORT": str(hear(gateway)["epmd_port"])}
     module = emit_module(processes.directory()).directory
     arguments = ["-name", name, "-setcookie", COOKIE, *QUIET, *erl_arguments(module)]
-    return Pair(_erl(processes, arguments, ["node", peer], epmd), python)
+    return Pair(_erl(processes, arguments, ["node", peer], epmd), python, gateway)
+
+
+def on(engine: str, start: Start) -> Start:
+    """Returns the same way with this QUIC engine."""
+
+    def start_on(processes: Processes, size: int, environment: dict[str, str]) -> Pair:
+        if engine == "native" and importlib.util.find_spec("quicdist_engine") is None:
+            raise Absent("quicdist-engine is not installed")
+        return start(processes, size, {**environment, ENGINE: engine})
+
+    return start_on
+
+
+def between_nodes(processes: Processes, size: int, environment: dict[str, str]) -> Pair:
+    python = _python(processes, "quic", size, **environment)
+    keys = {key: environment[key] for key in environment if key == ENGINE}
+    caller = _python(processes, "call", size, hear(python)["name"], **keys)
+    hear(caller)
+    return Pair(caller, python)
 
 
 def over_tcp(processes: Processes, size: int, environment: dict[str, str]) -> Pair:
@@ -128,7 +174,10 @@ def _free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
 
 
 CANDIDATES = (
-    Candidate("quicdist, QUIC and a gateway", over_gateway),
+    Candidate("quicdist, QUIC and a gateway", on("aioquic", over_gateway)),
+    Candidate("the same, native engine", on("native", over_gateway)),
+    Candidate("quicdist, QUIC between Python nodes", on("aioquic", between_nodes)),
+    Candidate("the same between Python nodes, native engine", on("native", between_nodes)),
     Candidate("quicdist, TCP", over_tcp),
     Candidate("Erlang port, pickle", over_port),
     Candidate("HTTP, Arrow", over_http("arrow")),
@@ -152,9 +201,8 @@ def measure(candidates: list[Candidate], size: int, rounds: int) -> list[Candida
         running = [one for one in candidates if _start(one, processes, size)]
         for _ in range(rounds):
             for one in running:
-                assert one.pair is not None
                 for way in WAYS:
-                    one.seconds[way].append(one.pair.transfer(way))
+                    one.transfer(way)
     finally:
         processes.close()
     for one in running:
@@ -176,14 +224,16 @@ def table(measured: list[Candidate], size: int) -> str:
     }
     base = rates[measured[0].name]
     lines = [
-        "| way | to Python, MB/s | ratio | copies | to the BEAM, MB/s | ratio | copies |",
-        "|---|---|---|---|---|---|---|",
+        f"| way |{''.join(f' {to}, MB/s | ratio | CPU, s/GB | copies |' for to in TO)}",
+        f"|---|{'---|' * 8}",
     ]
     for one in measured:
         cells = [one.name]
         for way in WAYS:
             rate = rates[one.name][way]
-            cells += [f"{rate:.0f}", f"{rate / base[way]:.2f}", f"{one.copied.get(way, 0):.1f}"]
+            cpu = one.cpu[way] / len(one.seconds[way]) / (size / one.part / 1e9)
+            cells += [f"{rate:.0f}", f"{rate / base[way]:.2f}", f"{cpu:.1f}" if cpu else ""]
+            cells.append(f"{one.copied.get(way, 0):.1f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -1,11 +1,13 @@
 """The Python side of benchmarks/arrays.py: gives and takes one array of float64.
 
     python -m benchmarks.sides.arrays_side quic|tcp BYTES [EPMD_PORT]
+    python -m benchmarks.sides.arrays_side call BYTES NODE
     python -m benchmarks.sides.arrays_side port BYTES
     python -m benchmarks.sides.arrays_side json|arrow BYTES
 
-Except for `port` it prints where it listens. With COPIES=1 it traces memory, and `copies` is the
-peak of the memory that Python allocated for one transfer, in multiples of the payload.
+`call` is the other side, in place of the BEAM. Except for it and `port` it prints where it listens.
+With COPIES=1 it traces memory, and `copies` is the peak of the memory that Python allocated for one
+transfer, in multiples of the payload.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import os
 import pickle
 import struct
 import sys
+import time
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -92,6 +95,30 @@ async def node(epmd_port: int | None) -> None:
         say({"name": running.name})
         while await hear():
             say({"copies": COPIES.read()})
+
+
+async def call(peer: str) -> None:
+    """Obeys the orders that `arrays_side.erl` obeys, with the node `peer`."""
+    from quicdist import Identity, Node, Quic, Trust
+    from quicdist.arrays import to_tensor
+    from quicdist.etf import Options
+
+    async with Node(
+        "0@127.0.0.1",
+        cookie="benchmark",
+        carriers=[Quic()],
+        identity=Identity.ephemeral(["127.0.0.1"]),
+        trust=Trust.nothing(),
+        terms=Options(binaries="memoryview"),
+    ) as running:
+        tensor = to_tensor(ARRAY, copy=False)
+        await running.call(peer, "arrays", "take", [tensor], timeout=None)
+        say({})
+        while order := (await hear()).strip():
+            began = time.perf_counter()
+            given = [tensor] if order == "take" else []
+            await running.call(peer, "arrays", order, given, timeout=None)
+            say({"seconds": time.perf_counter() - began})
 
 
 def port() -> None:
@@ -171,6 +198,8 @@ def main() -> None:
         port()
     elif KIND in ("json", "arrow"):
         serve_http(as_json() if KIND == "json" else as_arrow())
+    elif KIND == "call":
+        asyncio.run(call(sys.argv[3]))
     else:
         asyncio.run(node(int(sys.argv[3]) if len(sys.argv) > 3 else None))
 
