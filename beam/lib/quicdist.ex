@@ -4,7 +4,7 @@ defmodule Quicdist do
 
     * `start_distribution/1` makes this VM a node over QUIC, with a supervised gateway.
     * `Quicdist.Python` and `Quicdist.Pool` start Python nodes under a supervisor.
-    * `stream/5`, `open/2` and `offer/1` are streams from and to Python nodes.
+    * `stream/5`, `subscribe/5`, `open/2` and `offer/1` are streams from and to Python nodes.
 
       for token <- Quicdist.stream(:"4433@10.0.0.7", :model, :generate, ["Once upon"]) do
         IO.write(token)
@@ -58,7 +58,7 @@ defmodule Quicdist do
   @doc """
   Returns an enumerable of the items that an exported generator of `node` yields.
 
-  The generator starts when the enumeration starts, in the process that enumerates. It is closed
+  The generator starts when the enumeration starts, and ends with the process that enumerates. It is closed
   when the enumeration ends, also early, as with `Enum.take/2`. At most `:max_items` items (1024)
   and `:max_bytes` bytes (1 MiB) are sent and not yet enumerated. The generator must start within
   `:timeout` milliseconds (5000).
@@ -74,6 +74,40 @@ defmodule Quicdist do
       end
     end)
   end
+
+  @doc """
+  Starts a stream whose items arrive as messages, for a process that must not wait.
+
+  The caller gets `{:quicdist_stream, stream, answer}`: first, and once after each `ask/1`. The answer
+  is `{:items, items}`, `:done`, or `{:error, reason}`. In a LiveView:
+
+      def handle_info({:quicdist_stream, stream, {:items, tokens}}, socket) do
+        Quicdist.ask(stream)
+        {:noreply, update(socket, :text, &(&1 <> Enum.join(tokens)))}
+      end
+
+  The stream ends with the calling process, or with `cancel/1`. The options are those of `stream/5`.
+  """
+  @spec subscribe(node, module, atom, [term], [option]) ::
+          {:ok, :quicdist_stream.stream()} | {:error, term}
+  def subscribe(node, module, function, args \\ [], options \\ []) do
+    with {:ok, stream} <- :quicdist_stream.open(node, module, function, args, Map.new(options)) do
+      ask(stream)
+      {:ok, stream}
+    end
+  end
+
+  @doc """
+  Asks for the next items of a stream of `subscribe/5`.
+
+  Items that were received before are acknowledged, so the generator goes on.
+  """
+  @spec ask(:quicdist_stream.stream()) :: :ok
+  def ask(stream), do: :quicdist_stream.ask(stream)
+
+  @doc "Ends a stream of `subscribe/5`. The remote generator is closed, and no message follows."
+  @spec cancel(:quicdist_stream.stream()) :: :ok
+  def cancel(stream), do: :quicdist_stream.cancel(stream)
 
   @doc """
   Returns an enumerable of the items of a stream that another process offers, for example one that

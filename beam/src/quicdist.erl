@@ -12,6 +12,8 @@
 -export([start_distribution/1]).
 -export_type([options/0]).
 
+-define(OPTIONS, [name, cookie, program, venv, args, env, ready_timeout, log, events]).
+
 -type options() ::
     #{%% The name of this node: port@ip.
       name := node(),
@@ -28,8 +30,10 @@
 
 %% Starts the gateway and then net_kernel. The gateway is restarted if it ends; the connections of
 %% this node end with it. Returns an error if the VM cannot be distributed, with its reason.
+%% Raises {bad_option, Option}.
 -spec start_distribution(options()) -> ok | {error, term()}.
 start_distribution(#{name := Name} = Options) ->
+    ok = quicdist_program:check_options(?OPTIONS, Options),
     case {init:get_argument(epmd_module), node()} of
         {{ok, [["quicdist_epmd"] | _]}, nonode@nohost} ->
             {ok, _} = application:ensure_all_started(quicdist),
@@ -43,7 +47,7 @@ start_distribution(#{name := Name} = Options) ->
 start_gateway(Name, Options) ->
     Given = maps:with([env, ready_timeout, log, events], Options),
     Program = Given#{program => program(Options),
-                     args => ["gateway", atom_to_list(Name) | maps:get(args, Options, [])],
+                     args => ["gateway", atom_to_list(Name), "--json" | maps:get(args, Options, [])],
                      ready => fun is_up/1,
                      shutdown => 3000},
     case quicdist_sup:start_gateway(Program) of
@@ -72,4 +76,4 @@ program(#{venv := Venv}) -> filename:join([unicode:characters_to_list(Venv), "bi
 program(_) -> "quicdist".
 
 is_up(Line) ->
-    re:run(Line, "^gateway for \\S+ is up$", [{capture, none}]) =:= match.
+    re:run(Line, "^{\"status\": *\"up\"", [{capture, none}]) =:= match.

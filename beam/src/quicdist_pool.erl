@@ -83,7 +83,8 @@ count(Pool, Worker, Change) ->
     end.
 
 %% @private
-init(#{name := Name, size := Size, worker := Worker}) ->
+init(#{name := Name, size := Size, worker := Worker} = Options) ->
+    ok = quicdist_program:check_options([name, size, worker], Options),
     %% {events, Function}, and a row {Worker, Slot, Node, Calls} for each worker that has been up.
     Name = ets:new(Name, [named_table, public, {write_concurrency, true}]),
     true = ets:insert(Name, {events, maps:get(events, Worker, fun(_, _, _) -> ok end)}),

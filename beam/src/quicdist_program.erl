@@ -3,12 +3,12 @@
 %% The program lives as long as this process. It is started by a shell that waits for its standard
 %% input to close, which happens in any death of the Erlang VM, and then ends the program: with
 %% SIGTERM, and after a time with SIGKILL. start_link/1 returns when the program is ready. Its output
-%% goes to the logger. If the program ends, this process exits with {exited, Status}, and the
+%% goes to the logger, but for the line that says that it is ready. If the program ends, this process exits with {exited, Status}, and the
 %% supervisor decides.
 -module(quicdist_program).
 -behaviour(gen_server).
 
--export([child_spec/2, start_link/1, ready/1]).
+-export([child_spec/2, start_link/1, ready/1, check_options/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 -export_type([options/0, events/0]).
 
@@ -16,6 +16,8 @@
     #{%% The name or path of the program. Required.
       program := string() | binary(),
       args => [string() | binary()],
+      %% A command and its first arguments, which runs the program, such as ["uv", "run"].
+      launcher => [string() | binary()],
       env => [{string(), string() | false}],
       cd => string() | binary(),
       %% Returns true, or {true, Term}, for the line of output with which the program is ready.
@@ -45,7 +47,9 @@
         "exec 3<&0\n"
         "\"$@\" </dev/null 3<&- &\n"
         "child=$!\n"
-        "(read -r line <&3; kill -TERM $child; sleep $grace; kill -KILL $child) >/dev/null 2>&1 &\n"
+        "(read -r line <&3; kill -TERM $child\n"
+        " while [ $grace -gt 0 ] && kill -0 $child; do sleep 1; grace=$((grace - 1)); done\n"
+        " kill -KILL $child) >/dev/null 2>&1 &\n"
         "watcher=$!\n"
         "wait $child\n"
         "status=$?\n"
@@ -78,18 +82,42 @@ start_link(Options) ->
 ready(Program) ->
     gen_server:call(Program, ready).
 
-init(#{program := Program} = Options) ->
+%% @private
+%% Raises {bad_option, Option} for an option that is not in Known, which may be a misspelled one.
+-spec check_options([atom()], map()) -> ok.
+check_options(Known, Options) ->
+    [error({bad_option, Option}) || {Name, _} = Option <- maps:to_list(Options), not lists:member(Name, Known)],
+    ok.
+
+init(Options) ->
     process_flag(trap_exit, true),
-    case find(Program, Options) of
-        false ->
+    case command(Options) of
+        {not_found, Program} ->
             {stop, {not_found, Program}};
-        Path ->
+        Command ->
             Timeout = maps:get(ready_timeout, Options, ?READY_TIMEOUT),
             %% The environment may have secrets, which a crash report would show.
             Kept = maps:remove(env, Options),
-            State = #state{port = open(Path, Options), options = Kept},
+            State = #state{port = open(Command, Options), options = Kept},
             wait_until_ready(State, erlang:monotonic_time(millisecond) + Timeout)
     end.
+
+%% The shell, which runs the program. A launcher runs the shell, and not the program: it may not pass
+%% on a signal, and the program would outlive a launcher that is killed.
+command(#{launcher := [Launcher | First], program := Program} = Options) ->
+    case find(Launcher, Options) of
+        false -> {not_found, Launcher};
+        Path -> {Path, First ++ ["sh" | shell(Program, Options)]}
+    end;
+command(#{program := Program} = Options) ->
+    case find(Program, Options) of
+        false -> {not_found, Program};
+        Path -> {os:find_executable("sh"), shell(Path, Options)}
+    end.
+
+shell(Program, Options) ->
+    Grace = integer_to_list(max(1, maps:get(shutdown, Options, ?SHUTDOWN) div 1000)),
+    ["-c", ?SHELL, "sh", Grace, Program | maps:get(args, Options, [])].
 
 find(Program, Options) ->
     Name = unicode:characters_to_list(Program),
@@ -104,13 +132,11 @@ find(Program, Options) ->
             os:find_executable(Name)
     end.
 
-open(Path, Options) ->
-    Grace = integer_to_list(max(1, maps:get(shutdown, Options, ?SHUTDOWN) div 1000)),
-    Args = ["-c", ?SHELL, "sh", Grace, Path | maps:get(args, Options, [])],
+open({Path, Args}, Options) ->
     Cd = [{cd, Directory} || {ok, Directory} <- [maps:find(cd, Options)]],
     Settings = [{args, Args}, {env, maps:get(env, Options, [])}, {line, ?LINE_BYTES}, binary, exit_status,
                 stderr_to_stdout, hide | Cd],
-    open_port({spawn_executable, os:find_executable("sh")}, Settings).
+    open_port({spawn_executable, Path}, Settings).
 
 wait_until_ready(#state{port = Port} = State, Until) ->
     receive
@@ -121,8 +147,8 @@ wait_until_ready(#state{port = Port} = State, Until) ->
                 {Line, Next} ->
                     case (maps:get(ready, State#state.options))(Line) of
                         false -> wait_until_ready(logged(Line, Next), Until);
-                        true -> is_ready(logged(Line, Next#state{ready = true}));
-                        {true, Ready} -> is_ready(logged(Line, Next#state{ready = Ready}))
+                        true -> is_ready(Next#state{ready = true});
+                        {true, Ready} -> is_ready(Next#state{ready = Ready})
                     end
             end;
         {Port, {exit_status, Status}} ->

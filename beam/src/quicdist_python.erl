@@ -33,6 +33,8 @@
       events => quicdist_program:events()}.
 
 -define(SHUTDOWN, 5000).
+-define(OPTIONS, [id, name, modules, script, venv, uv, args, env, cd, cookie, ready_timeout, shutdown, log,
+                  events]).
 
 -spec child_spec(options()) -> supervisor:child_spec().
 child_spec(Options) ->
@@ -53,9 +55,10 @@ node_name(Python) ->
     quicdist_program:ready(Python).
 
 program(Options) ->
+    ok = quicdist_program:check_options(?OPTIONS, Options),
     Shutdown = maps:get(shutdown, Options, ?SHUTDOWN),
     {Program, Args} = command(Options),
-    Given = maps:with([cd, ready_timeout, log, events], Options),
+    Given = maps:merge(launcher(Options), maps:with([cd, ready_timeout, log, events], Options)),
     Given#{program => Program,
            args => Args,
            env => env(Options),
@@ -74,12 +77,15 @@ command(_) ->
 
 interpreter(Program, #{venv := Venv}, Args) ->
     {filename:join([unicode:characters_to_list(Venv), "bin", Program]), Args};
-interpreter(Program, #{uv := Project}, Args) ->
-    {"uv", ["run", "--project", Project, Program | Args]};
+interpreter(Program, #{uv := _}, Args) ->
+    {Program, Args};
 interpreter("python", _, Args) ->
     {"python3", Args};
 interpreter(Program, _, Args) ->
     {Program, Args}.
+
+launcher(#{uv := Project}) -> #{launcher => ["uv", "run", "--project", Project]};
+launcher(_) -> #{}.
 
 %% The cookie is passed in the environment: every user of the machine can read the command line.
 env(Options) ->

@@ -9,25 +9,41 @@
 %% returns [] or [Item | LazyList]), or in Elixir any Enumerable. Remote nodes start it with
 %% start/6, or it is passed to them with offer/1.
 %%
-%% The messages of the protocol:
+%% A consumer that must not wait, such as a gen_server, asks for items as messages:
 %%
-%%     {quicdist_stream, OfferTag, subscribe, Consumer, Tag, {MaxItems, MaxBytes}}
-%%                                                 to a producer that offers
-%%     {quicdist_stream, Tag, items, Items}        to the consumer
-%%     {quicdist_stream, Tag, ack, Count}          to the producer
-%%     {quicdist_stream, Tag, cancel}              to the producer
+%%     ok = quicdist_stream:ask(Stream),
+%%     receive {quicdist_stream, Stream, {items, Items}} -> ... end
 %%
-%% Tag is an alias of the consumer, and items are sent to it, so that none arrive after the stream
-%% has ended. At most MaxItems items and MaxBytes bytes are sent and not acknowledged. One item is always
-%% allowed. The stream ends when the producer ends: with normal after the last item, otherwise with
-%% the reason of the error.
+%% The protocol is described in docs/streams.md, its only description.
+%%
+%% A stream has a process of its own on the consumer's node: the one that opened the stream may have
+%% a loop which would take messages that it does not know, as a GenStage does between two steps of an
+%% enumeration.
 -module(quicdist_stream).
 
--export([open/4, open/5, open_offer/1, open_offer/2, next/1, cancel/1, foreach/2, to_list/1]).
+-export([open/4, open/5, open_offer/1, open_offer/2, next/1, ask/1, cancel/1, foreach/2, to_list/1]).
 -export([start/6, offer/1, withdraw/1]).
--export_type([stream/0, offer/0, options/0]).
+-export_type([stream/0, offer/0, options/0, answer/0]).
 
--record(stream, {tag :: reference(), producer :: pid(), monitor :: reference(), taken = 0 :: non_neg_integer()}).
+-record(stream, {consumer :: pid()}).
+
+-record(consumer, {owner :: pid(),
+                   owner_monitor :: reference(),
+                   tag :: reference(),
+                   producer :: pid(),
+                   producer_monitor :: reference(),
+                   max_items :: pos_integer(),
+                   max_bytes :: pos_integer(),
+                   %% {Items, Count, Bytes} of each message that has arrived and was not taken.
+                   arrived = queue:new() :: queue:queue({[term()], pos_integer(), non_neg_integer()}),
+                   %% Items and bytes that have arrived and were not acknowledged.
+                   items = 0 :: non_neg_integer(),
+                   bytes = 0 :: non_neg_integer(),
+                   %% The part of them that was taken.
+                   taken = {0, 0} :: {non_neg_integer(), non_neg_integer()},
+                   %% Who waits for items.
+                   asking = none :: none | ask | reference(),
+                   ended = running :: running | done | {error, term()}}).
 
 -record(window, {max_items :: pos_integer(),
                  max_bytes :: pos_integer(),
@@ -45,7 +61,10 @@
                    down = running :: running | {down, term()}}).
 
 -opaque stream() :: #stream{}.
-%% The consumer's end of a stream. It belongs to the process that opened it.
+%% The consumer's end of a stream. The stream ends with the process that opened it.
+
+-type answer() :: {items, [term(), ...]} | done | {error, term()}.
+%% Items, the end of the stream after the last one, or the reason for which it ended early.
 
 -type offer() :: {quicdist_stream, pid(), term()}.
 %% A stream that a process offers. It can be opened once, on any node.
@@ -56,6 +75,9 @@
 -define(MAX_ITEMS, 1024).
 -define(MAX_BYTES, 1048576).
 -define(TIMEOUT, 5000).
+%% The size of the items that have arrived and were not acknowledged, as a multiple of the window,
+%% which a consumer does not accept. Producers measure items by other means, within this factor.
+-define(TOLERANCE, 32).
 %% Bounds of one message, and of the items that the worker may be ahead of the producer.
 -define(BATCH_ITEMS, 512).
 -define(BATCH_BYTES, 65536).
@@ -72,33 +94,10 @@
 open(Node, Module, Function, Args) ->
     open(Node, Module, Function, Args, #{}).
 
+%% Raises {bad_option, {Name, Value}}.
 -spec open(node(), module(), atom(), [term()], options()) -> {ok, stream()} | {error, term()}.
 open(Node, Module, Function, Args, Options) ->
-    Tag = erlang:alias(),
-    Start = [self(), Tag, window_of(Options), Module, Function, Args],
-    Request = erlang:spawn_request(Node, ?MODULE, start, Start, [monitor]),
-    receive
-        {spawn_reply, Request, ok, Producer} ->
-            {ok, #stream{tag = Tag, producer = Producer, monitor = Request}};
-        {spawn_reply, Request, error, Reason} ->
-            erlang:unalias(Tag),
-            {error, Reason}
-    after maps:get(timeout, Options, ?TIMEOUT) ->
-        erlang:unalias(Tag),
-        case erlang:spawn_request_abandon(Request) of
-            true ->
-                {error, timeout};
-            false ->
-                receive
-                    {spawn_reply, Request, ok, Producer} ->
-                        erlang:demonitor(Request, [flush]),
-                        Producer ! {?MODULE, Tag, cancel};
-                    {spawn_reply, Request, error, _} ->
-                        ok
-                end,
-                {error, timeout}
-        end
-    end.
+    open_origin({call, Node, Module, Function, Args}, Options).
 
 %% Opens a stream that another process offers.
 -spec open_offer(offer()) -> stream().
@@ -107,39 +106,58 @@ open_offer(Offer) ->
 
 -spec open_offer(offer(), options()) -> stream().
 open_offer({?MODULE, Producer, Tag}, Options) when is_pid(Producer) ->
-    Monitor = erlang:monitor(process, Producer),
-    Alias = erlang:alias(),
-    Producer ! {?MODULE, Tag, subscribe, self(), Alias, window_of(Options)},
-    #stream{tag = Alias, producer = Producer, monitor = Monitor}.
+    {ok, Stream} = open_origin({offer, Producer, Tag}, Options),
+    Stream.
 
-%% Acknowledges the items returned before, waits for the next ones and returns them.
--spec next(stream()) -> {items, [term(), ...], stream()} | done | {error, term()}.
-next(#stream{tag = Tag, producer = Producer, monitor = Monitor, taken = Taken} = Stream) ->
-    Taken > 0 andalso (Producer ! {?MODULE, Tag, ack, Taken}),
+open_origin(Origin, Options) ->
+    [error({bad_option, Option}) || {_, _} = Option <- maps:to_list(Options), not is_option(Option)],
+    Owner = self(),
+    {Consumer, Monitor} = spawn_monitor(fun() -> consume(Owner, Origin, Options) end),
     receive
-        {?MODULE, Tag, items, [_ | _] = Items} ->
-            {items, Items, Stream#stream{taken = length(Items)}};
-        {'DOWN', Monitor, process, _, Reason} ->
-            erlang:unalias(Tag),
-            ended(Reason)
+        {?MODULE, Consumer, started} ->
+            erlang:demonitor(Monitor, [flush]),
+            {ok, #stream{consumer = Consumer}};
+        {'DOWN', Monitor, process, Consumer, {not_started, Reason}} ->
+            {error, Reason};
+        {'DOWN', Monitor, process, Consumer, Reason} ->
+            {error, Reason}
     end.
 
-ended(normal) -> done;
-ended(Reason) -> {error, Reason}.
+is_option({timeout, infinity}) -> true;
+is_option({timeout, Value}) -> is_integer(Value) andalso Value >= 0;
+is_option({Name, Value}) when Name =:= max_items; Name =:= max_bytes -> is_integer(Value) andalso Value > 0;
+is_option(_) -> false.
 
-%% Ends a stream. The remote generator is closed.
--spec cancel(stream()) -> ok.
-cancel(#stream{tag = Tag, producer = Producer, monitor = Monitor}) ->
-    erlang:unalias(Tag),
-    case erlang:demonitor(Monitor, [flush, info]) of
-        true -> Producer ! {?MODULE, Tag, cancel};
-        false -> ok
-    end,
-    drop(Tag).
-
-drop(Tag) ->
+%% Waits for the next items and returns them. Acknowledges those that were returned before.
+-spec next(stream()) -> {items, [term(), ...], stream()} | done | {error, term()}.
+next(#stream{consumer = Consumer} = Stream) ->
+    Request = erlang:monitor(process, Consumer, [{alias, reply_demonitor}]),
+    Consumer ! {next, Request},
     receive
-        {?MODULE, Tag, items, _} -> drop(Tag)
+        {Request, {items, Items}} -> {items, Items, Stream};
+        {Request, End} -> End;
+        {'DOWN', Request, process, _, Reason} -> {error, Reason}
+    end.
+
+%% Asks for the next items, and acknowledges those that have arrived before. The answer comes as a
+%% message {quicdist_stream, Stream, Answer} to the process that opened the stream.
+-spec ask(stream()) -> ok.
+ask(#stream{consumer = Consumer}) ->
+    Consumer ! ask,
+    ok.
+
+%% Ends a stream. The remote generator is closed. No answer arrives afterwards.
+-spec cancel(stream()) -> ok.
+cancel(#stream{consumer = Consumer} = Stream) ->
+    Monitor = erlang:monitor(process, Consumer),
+    Consumer ! cancel,
+    receive
+        {'DOWN', Monitor, process, _, _} -> drop(Stream)
+    end.
+
+drop(Stream) ->
+    receive
+        {?MODULE, Stream, _} -> drop(Stream)
     after 0 -> ok
     end.
 
@@ -171,8 +189,117 @@ to_list(Stream) ->
         {error, Reason} -> exit(Reason)
     end.
 
-window_of(Options) ->
-    {maps:get(max_items, Options, ?MAX_ITEMS), maps:get(max_bytes, Options, ?MAX_BYTES)}.
+%% The process of a consumer. It holds the items that have arrived and were not taken.
+consume(Owner, Origin, Options) ->
+    OwnerMonitor = erlang:monitor(process, Owner),
+    Tag = erlang:alias(),
+    MaxItems = maps:get(max_items, Options, ?MAX_ITEMS),
+    MaxBytes = maps:get(max_bytes, Options, ?MAX_BYTES),
+    Timeout = maps:get(timeout, Options, ?TIMEOUT),
+    {Producer, ProducerMonitor} =
+        start_producer(Origin, Tag, {MaxItems, MaxBytes}, OwnerMonitor, Timeout),
+    Owner ! {?MODULE, self(), started},
+    consumer(#consumer{owner = Owner, owner_monitor = OwnerMonitor, tag = Tag,
+                       producer = Producer, producer_monitor = ProducerMonitor,
+                       max_items = MaxItems, max_bytes = MaxBytes}).
+
+start_producer({offer, Producer, OfferTag}, Tag, Window, _, _) ->
+    Monitor = erlang:monitor(process, Producer),
+    Producer ! {?MODULE, OfferTag, subscribe, self(), Tag, Window},
+    {Producer, Monitor};
+start_producer({call, Node, Module, Function, Args}, Tag, Window, OwnerMonitor, Timeout) ->
+    Start = [self(), Tag, Window, Module, Function, Args],
+    Request = erlang:spawn_request(Node, ?MODULE, start, Start, [monitor]),
+    receive
+        {spawn_reply, Request, ok, Producer} -> {Producer, Request};
+        {spawn_reply, Request, error, Reason} -> exit({not_started, Reason});
+        {'DOWN', OwnerMonitor, process, _, _} -> exit(normal)
+    after Timeout ->
+        %% A producer that starts later ends at once, because this process has ended.
+        exit({not_started, timeout})
+    end.
+
+consumer(#consumer{owner_monitor = OwnerMonitor, producer_monitor = ProducerMonitor, tag = Tag} = State) ->
+    receive
+        {?MODULE, Tag, items, Items} ->
+            answer(received(Items, State));
+        {next, Request} ->
+            answer(acknowledge(State#consumer{asking = Request}));
+        ask ->
+            answer(acknowledge(State#consumer{asking = ask}));
+        {'DOWN', ProducerMonitor, process, _, normal} ->
+            answer(State#consumer{ended = done});
+        {'DOWN', ProducerMonitor, process, _, Reason} ->
+            answer(State#consumer{ended = {error, Reason}});
+        cancel ->
+            cancel_producer(State);
+        {'DOWN', OwnerMonitor, process, _, _} ->
+            cancel_producer(State);
+        _ ->
+            consumer(State)
+    end.
+
+%% Items that exceed the window end the stream: they would fill the memory of a slow consumer.
+received(Items, State) ->
+    Bytes = erlang:external_size(Items),
+    try length(Items) of
+        0 -> State;
+        Count -> received(Items, Count, Bytes, State)
+    catch
+        error:badarg -> fail(badarg, State)
+    end.
+
+received(Items, Count, Bytes, #consumer{items = AllItems, bytes = AllBytes} = State) ->
+    Sum = AllBytes + Bytes,
+    case AllItems + Count of
+        More when More > State#consumer.max_items -> fail(flow_control, State);
+        More when More > 1, Sum > ?TOLERANCE * State#consumer.max_bytes -> fail(flow_control, State);
+        More ->
+            Arrived = queue:in({Items, Count, Bytes}, State#consumer.arrived),
+            State#consumer{arrived = Arrived, items = More, bytes = Sum}
+    end.
+
+fail(Reason, #consumer{producer_monitor = Monitor} = State) ->
+    erlang:unalias(State#consumer.tag),
+    erlang:demonitor(Monitor, [flush]),
+    send_cancel(State),
+    State#consumer{arrived = queue:new(), ended = {error, Reason}}.
+
+cancel_producer(#consumer{ended = running} = State) ->
+    send_cancel(State);
+cancel_producer(_) ->
+    ok.
+
+send_cancel(#consumer{producer = Producer, tag = Tag}) ->
+    Producer ! {?MODULE, Tag, cancel}.
+
+acknowledge(#consumer{taken = {0, _}} = State) ->
+    State;
+acknowledge(#consumer{taken = {Items, Bytes}, producer = Producer, tag = Tag} = State) ->
+    Producer ! {?MODULE, Tag, ack, Items},
+    State#consumer{taken = {0, 0}, items = State#consumer.items - Items,
+                   bytes = State#consumer.bytes - Bytes}.
+
+%% Answers a process that waits. Returns after the end of the stream has been told.
+answer(#consumer{asking = none} = State) ->
+    consumer(State);
+answer(#consumer{arrived = Arrived, ended = Ended} = State) ->
+    case {queue:out(Arrived), Ended} of
+        {{{value, {Items, Count, Bytes}}, Rest}, _} ->
+            tell({items, Items}, State),
+            {TakenItems, TakenBytes} = State#consumer.taken,
+            consumer(State#consumer{arrived = Rest, asking = none,
+                                    taken = {TakenItems + Count, TakenBytes + Bytes}});
+        {{empty, _}, running} ->
+            consumer(State);
+        {{empty, _}, End} ->
+            tell(End, State)
+    end.
+
+tell(Answer, #consumer{asking = ask, owner = Owner}) ->
+    Owner ! {?MODULE, #stream{consumer = self()}, Answer};
+tell(Answer, #consumer{asking = Request}) ->
+    Request ! {Request, Answer}.
 
 %% -- producer ------------------------------------------------------------------------------------
 

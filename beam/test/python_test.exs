@@ -34,6 +34,84 @@ defmodule Quicdist.PythonTest do
     end
   end
 
+  defmodule Reader do
+    @moduledoc "A process that enumerates one step at a time, and reports what its loop gets between them."
+    use GenServer
+
+    def init({test, enumerable}) do
+      step = &Enumerable.reduce(enumerable, &1, fn item, _ -> {:suspend, item} end)
+      {:ok, {test, step}}
+    end
+
+    def handle_call(:next, _from, {test, step}) do
+      case step.({:cont, nil}) do
+        {:suspended, item, next} -> {:reply, item, {test, next}}
+        {_done_or_halted, _} -> {:reply, :done, {test, nil}}
+      end
+    end
+
+    def handle_info(message, {test, _} = state) do
+      send(test, {:unknown, message})
+      {:noreply, state}
+    end
+  end
+
+  test "a process with a loop of its own enumerates a stream in steps" do
+    node = Quicdist.Python.node_name(start_supervised!(python()))
+    stream = Quicdist.stream(node, :served, :count, [5000])
+    {:ok, reader} = GenServer.start_link(Reader, {self(), stream})
+    assert for(_ <- 0..4999, do: GenServer.call(reader, :next)) == Enum.to_list(0..4999)
+    assert GenServer.call(reader, :next) == :done
+    refute_received {:unknown, _}
+  end
+
+  test "items arrive as messages when they are asked for" do
+    node = Quicdist.Python.node_name(start_supervised!(python()))
+    {:ok, stream} = Quicdist.subscribe(node, :served, :count, [5000])
+    assert collect(stream) == Enum.to_list(0..4999)
+    assert {:error, reason} = first_answer(Quicdist.subscribe(node, :served, :missing))
+    assert inspect(reason) =~ "undef"
+  end
+
+  defp collect(stream) do
+    case first_answer({:ok, stream}) do
+      {:items, items} ->
+        :ok = Quicdist.ask(stream)
+        items ++ collect(stream)
+
+      :done ->
+        []
+    end
+  end
+
+  defp first_answer({:ok, stream}) do
+    assert_receive {:quicdist_stream, ^stream, answer}, 60_000
+    answer
+  end
+
+  test "the generator is closed when the process that subscribed ends" do
+    node = Quicdist.Python.node_name(start_supervised!(python()))
+    before = :erpc.call(node, :served, :closed, [])
+
+    task =
+      Task.async(fn ->
+        first_answer(Quicdist.subscribe(node, :served, :count, [1_000_000_000]))
+      end)
+
+    assert {:items, [0 | _]} = Task.await(task, 60_000)
+    until(fn -> :erpc.call(node, :served, :closed, []) == before + 1 end)
+  end
+
+  test "no answer arrives after a stream was cancelled" do
+    node = Quicdist.Python.node_name(start_supervised!(python()))
+    {:ok, stream} = Quicdist.subscribe(node, :served, :count, [1_000_000_000])
+    assert {:items, _} = first_answer({:ok, stream})
+    :ok = Quicdist.ask(stream)
+    :ok = Quicdist.cancel(stream)
+    refute_received {:quicdist_stream, ^stream, _}
+    until(fn -> :erpc.call(node, :served, :closed, []) == 1 end)
+  end
+
   test "the process ends with its supervisor" do
     child = start_supervised!(python())
     os_pid = :erpc.call(Quicdist.Python.node_name(child), :served, :process_id, [])
@@ -85,6 +163,18 @@ defmodule Quicdist.PythonTest do
     Process.flag(:trap_exit, true)
     assert {:error, {:exited, 5, lines}} = Quicdist.Python.start_link(Keyword.put(options, :modules, ["missing.py"]))
     assert Enum.any?(lines, &(&1 =~ "missing.py"))
+  end
+
+  test "an option that does not exist is an error" do
+    {_, options} = python(module: "served.py")
+    error = {:bad_option, {:module, "served.py"}}
+    assert catch_error(Quicdist.Python.start_link(options)) == error
+    assert catch_error(Quicdist.start_distribution(name: :"1@127.0.0.1", shutdown: 1)) ==
+             {:bad_option, {:shutdown, 1}}
+    assert catch_error(Quicdist.stream(node(), :served, :count, [1], max_items: 0) |> Enum.to_list()) ==
+             {:bad_option, {:max_items, 0}}
+    assert catch_error(Quicdist.subscribe(node(), :served, :count, [1], window: 1)) ==
+             {:bad_option, {:window, 1}}
   end
 
   test "a program that does not exist is an error" do

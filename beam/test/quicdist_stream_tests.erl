@@ -94,6 +94,39 @@ foreach_cancels_when_the_function_raises_test() ->
     ?assertError(enough, quicdist_stream:foreach(fun(_) -> error(enough) end, Stream)),
     wait_until(fun() -> producers() =:= [] end).
 
+items_arrive_as_messages_when_they_are_asked_for_test() ->
+    {ok, Stream} = quicdist_stream:open(node(), lists, seq, [1, 10000]),
+    ?assertEqual(lists:seq(1, 10000), asked(Stream)).
+
+asked(Stream) ->
+    ok = quicdist_stream:ask(Stream),
+    receive
+        {quicdist_stream, Stream, {items, Items}} -> Items ++ asked(Stream);
+        {quicdist_stream, Stream, done} -> []
+    end.
+
+the_consumer_of_a_stream_ends_with_it_test() ->
+    {ok, Stream} = quicdist_stream:open(node(), lists, seq, [1, 3]),
+    [1, 2, 3] = quicdist_stream:to_list(Stream),
+    ?assertMatch({error, noproc}, quicdist_stream:next(Stream)),
+    ?assertEqual(ok, quicdist_stream:cancel(Stream)).
+
+a_producer_that_exceeds_the_window_is_cancelled_test() ->
+    Test = self(),
+    Producer = spawn(fun() ->
+        Tag = receive {quicdist_stream, offered, subscribe, _, Given, {4, _}} -> Given end,
+        Tag ! {quicdist_stream, Tag, items, [1, 2, 3]},
+        Tag ! {quicdist_stream, Tag, items, [4, 5]},
+        receive {quicdist_stream, Tag, cancel} -> Test ! cancelled end
+    end),
+    Stream = quicdist_stream:open_offer({quicdist_stream, Producer, offered}, #{max_items => 4}),
+    receive cancelled -> ok end,
+    ?assertEqual({error, flow_control}, quicdist_stream:next(Stream)).
+
+an_option_that_does_not_exist_is_an_error_test() ->
+    ?assertError({bad_option, {window, 1}}, open(numbers, [0], #{window => 1})),
+    ?assertError({bad_option, {max_items, 0}}, open(numbers, [0], #{max_items => 0})).
+
 producers() ->
     [P || P <- processes(),
           {_, {quicdist_stream, _, _}} <- [process_info(P, current_function)]].

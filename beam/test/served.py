@@ -29,7 +29,20 @@ async def slow(seconds: float) -> str:
     return "done"
 
 
+_closed = 0
+
+
 @export
 async def count(limit: int) -> AsyncIterator[int]:
-    for number in range(limit):
-        yield number
+    global _closed
+    try:
+        for number in range(limit):
+            yield number
+    finally:
+        _closed += 1
+
+
+@export
+def closed() -> int:
+    """Returns the number of generators that have ended."""
+    return _closed

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
@@ -25,45 +26,73 @@ _WORKER_DOWN = Atom("worker_down")
 
 
 class WorkerProcesses:
-    """A pool of processes. It starts with the first call, and again after a worker has died."""
+    """Processes that run one function at a time. They start as they are needed.
+
+    Each is an executor of its own, so that a worker that dies ends only its own call.
+    """
 
     def __init__(self, count: int | None) -> None:
         """`count` is the maximum number of processes; None means one for each processor."""
-        self._count = count
-        self._pool: ProcessPoolExecutor | None = None
-        self._life: Connection | None = None
+        self._count = count or os.cpu_count() or 1
+        self._free = asyncio.Semaphore(self._count)
+        self._idle: list[ProcessPoolExecutor] = []
+        self._workers: set[ProcessPoolExecutor] = set()
+        self._life: tuple[Connection, Connection] | None = None
 
     async def run(self, function: Callable[..., Any], args: Sequence[Any]) -> Any:
-        """Calls a function in a worker and returns its result.
+        """Calls a function in a worker and returns its result. Waits while all workers run one.
 
-        Raises what the function raises, and ErlangExit `worker_down` if the worker dies. The calls
-        of the other workers then fail as well.
+        Raises what the function raises, and ErlangExit `worker_down` if the worker dies.
         """
         call = _pickled((function, tuple(args)))
-        pool = self._started()
+        free = self._free
+        await free.acquire()
         try:
-            outcome = await asyncio.get_running_loop().run_in_executor(pool, _call, call)
+            worker = self._idle.pop() if self._idle else self._start()
+            running = asyncio.get_running_loop().run_in_executor(worker, _call, call)
+        except BaseException:
+            free.release()
+            raise
+        running.add_done_callback(partial(self._ended, worker, free))
+        try:
+            # A worker cannot be interrupted: after a cancellation it ends its function.
+            outcome = await asyncio.shield(running)
         except BrokenProcessPool as error:
-            if self._pool is pool:
-                self.close()
             raise ErlangExit(_WORKER_DOWN) from error
         return pickle.loads(outcome).value()
 
     def close(self) -> None:
         """Ends the workers, also those whose function has not returned."""
-        if self._pool is None or self._life is None:
-            return
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._life.close()
-        self._pool = self._life = None
+        for worker in self._workers:
+            worker.shutdown(wait=False, cancel_futures=True)
+        if self._life is not None:
+            for end in self._life:
+                end.close()
+        self._life = None
+        self._workers.clear()
+        self._idle.clear()
+        self._free = asyncio.Semaphore(self._count)
 
-    def _started(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            # A forked worker would share the sockets and locks of the node.
-            context = multiprocessing.get_context("spawn")
-            watched, self._life = context.Pipe(duplex=False)
-            self._pool = ProcessPoolExecutor(self._count, context, _begin, (watched,))
-        return self._pool
+    def _start(self) -> ProcessPoolExecutor:
+        # A forked worker would share the sockets and locks of the node.
+        context = multiprocessing.get_context("spawn")
+        if self._life is None:
+            self._life = context.Pipe(duplex=False)
+        worker = ProcessPoolExecutor(1, context, _begin, (self._life[0],))
+        self._workers.add(worker)
+        return worker
+
+    def _ended(
+        self, worker: ProcessPoolExecutor, free: asyncio.Semaphore, running: asyncio.Future[bytes]
+    ) -> None:
+        free.release()
+        if worker not in self._workers:
+            return
+        if running.cancelled() or running.exception() is not None:
+            self._workers.remove(worker)
+            worker.shutdown(wait=False)
+        else:
+            self._idle.append(worker)
 
 
 def check_importable(function: Callable[..., Any]) -> None:

@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     from quicdist.runtime.process import Process
 
 logger = logging.getLogger("quicdist.node")
-logger.addFilter(LogRateLimit("answer_refused", "answer_failed", "call_failed", "call_refused"))
+logger.addFilter(
+    LogRateLimit("answer_refused", "answer_failed", "call_failed", "call_refused", "cleanup_failed")
+)
 
 MAX_TIMEOUT = 2**32 - 1
 """The largest timeout of Erlang in milliseconds."""

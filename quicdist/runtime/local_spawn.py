@@ -109,12 +109,22 @@ async def _run(me: Mailbox, main: Main) -> None:
     except BaseException as error:
         me.runs_in(None)
         reason = exit_reason(error)
-        if me.is_alive and not isinstance(error, (ErlangExit, ProcessExited)):
-            extra = me.fields("process_failed")
-            logger.error("%s ended with an error", me, exc_info=error, extra=extra)
+        if not isinstance(error, (ErlangExit, ProcessExited)):
+            _log_error(me, error)
         me.die(reason)
         if not isinstance(error, Exception):
             raise
     else:
         me.runs_in(None)
         me.die(exit_reason(None))
+
+
+def _log_error(me: Mailbox, error: BaseException) -> None:
+    """Logs what the main function raised. After the end of the process nobody else is told."""
+    if me.is_alive:
+        extra = me.fields("process_failed")
+        logger.error("%s ended with an error", me, exc_info=error, extra=extra)
+    else:
+        extra = me.fields("cleanup_failed")
+        kind = type(error).__name__
+        logger.error("%s raised %s after its end", me, kind, exc_info=error, extra=extra)

@@ -57,8 +57,9 @@ def run_example(tmp_path_factory: pytest.TempPathFactory) -> RunExample:
     return run
 
 
-def test_token_stream(run_example: RunExample) -> None:
-    output = run_example("token_stream", "stream.exs")
+@pytest.mark.parametrize("script", ["stream.exs", "page.exs"])
+def test_token_stream(run_example: RunExample, script: str) -> None:
+    output = run_example("token_stream", script)
     assert "once upon a time over the hills and far away over the" in output
     assert re.search(r"stopped after \d+ words for \d+@127\.0\.0\.1", output)
 

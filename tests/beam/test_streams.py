@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import subprocess
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
@@ -17,48 +14,10 @@ from quicdist.etf import Atom, Term
 from quicdist.kernel.streams.consumer import Consumer
 from tests.node import exported
 from tests.node.conftest import COOKIE, Beam, MakeNode
-from tests.support.erlang import Erlang
 from tests.support.gatewayed import GatewayThread, gatewayed_erl
 from tests.support.waiting import PATIENCE, settled, until
 
 pytestmark = pytest.mark.erlang
-
-SOURCES = Path(__file__).parents[2] / "beam"
-
-
-@pytest.fixture(scope="module")
-def ebin() -> Iterator[str]:
-    """The directory of the compiled BEAM side, with its Elixir modules if there is an Elixir."""
-    with tempfile.TemporaryDirectory(prefix="quicdist-ebin-") as out:
-        erl_sources = [str(each) for each in (SOURCES / "src").glob("*.erl")]
-        subprocess.run(["erlc", "-Werror", "-Wall", "-o", out, *erl_sources], check=True)
-        if shutil.which("elixirc"):
-            elixir = [str(each) for each in (SOURCES / "lib").rglob("*.ex")]
-            subprocess.run(
-                ["elixirc", "--warnings-as-errors", "-pa", out, "-o", out, *elixir], check=True
-            )
-        yield out
-
-
-@pytest.fixture(scope="module")
-def erlang(ebin: str) -> Iterator[Erlang]:
-    args = ["-pa", ebin]
-    if shutil.which("elixir"):
-        found = subprocess.run(
-            ["elixir", "-e", "IO.write(:code.lib_dir(:elixir))"],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        args += ["-pa", f"{found.stdout}/ebin"]
-    with GatewayThread() as gateway, gatewayed_erl(gateway, *args, cookie=COOKIE) as started:
-        started.name = gateway.name  # type: ignore[attr-defined]
-        yield started
-
-
-@pytest.fixture
-def beam(erlang: Erlang) -> Beam:
-    return Beam(erlang, erlang.name)  # type: ignore[attr-defined]
 
 
 @export(module="py")

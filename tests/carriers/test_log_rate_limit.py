@@ -87,6 +87,7 @@ def test_what_strangers_cause_is_bounded_in_every_logger() -> None:
         "quicdist.node": {
             *("peer_refused", "not_believed", "not_allowed", "payload_refused"),
             *("answer_refused", "answer_failed", "call_failed", "call_raised", "call_refused"),
+            "cleanup_failed",
         },
         "quicdist.access": {"access_refused"},
         "quicdist.gateway": {"not_believed", "refused", "relay_not_up", "relay_refused"},

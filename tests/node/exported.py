@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 from quicdist import (
     Atom,
@@ -359,6 +360,15 @@ def fail_in_process(kind: Atom) -> None:
 def wait_in_process() -> None:
     """Returns after a time that no test waits for."""
     time.sleep(3600)
+
+
+@export(module="py", run=Run.PROCESS)
+def wait_for_file(begun: bytes, ends: bytes) -> Atom:
+    """Makes a file, and returns when another file exists."""
+    Path(begun.decode()).touch()
+    while not Path(ends.decode()).exists():
+        time.sleep(0.01)
+    return Atom("ok")
 
 
 @export(module="py", run=Run.PROCESS)

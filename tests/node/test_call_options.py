@@ -29,7 +29,7 @@ from quicdist import (
 from quicdist.etf import Atom
 from tests.node import exported
 from tests.node.conftest import Beam, MakeNode
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.io
 
@@ -154,9 +154,38 @@ async def test_a_function_runs_in_a_worker_process(nodes: tuple[Node, Node]) -> 
 async def test_a_worker_that_dies_fails_its_call_only(nodes: tuple[Node, Node]) -> None:
     one, two = nodes
     with pytest.raises(CallError, match="worker_down"):
-        await one.call(two.name, "py", "die_in_process", timeout=60)
+        await one.call(two.name, "py", "die_in_process", timeout=PATIENCE)
     _, square = await one.call(two.name, "py", "process_of", [3], timeout=60)
     assert square == 9
+
+
+async def test_a_worker_that_dies_leaves_the_calls_of_the_others(
+    make_node: MakeNode, tmp_path: Path
+) -> None:
+    begun, ends = tmp_path / "begun", tmp_path / "ends"
+    limits = NodeLimits(processes=2)
+    async with make_node() as one, make_node(exports=[exported], limits=limits) as two:
+        paths = [str(begun).encode(), str(ends).encode()]
+        running = one.send_request(two.name, "py", "wait_for_file", paths)
+        await until(begun.exists)
+        with pytest.raises(CallError, match="worker_down"):
+            await one.call(two.name, "py", "die_in_process", timeout=PATIENCE)
+        ends.touch()
+        assert await running.receive_response(PATIENCE) == "ok"
+
+
+async def test_a_call_waits_for_a_worker_that_is_free(make_node: MakeNode, tmp_path: Path) -> None:
+    begun, ends = tmp_path / "begun", tmp_path / "ends"
+    limits = NodeLimits(processes=1)
+    async with make_node() as one, make_node(exports=[exported], limits=limits) as two:
+        paths = [str(begun).encode(), str(ends).encode()]
+        running = one.send_request(two.name, "py", "wait_for_file", paths)
+        await until(begun.exists)
+        waiting = one.send_request(two.name, "py", "process_of", [3])
+        ends.touch()
+        assert await running.receive_response(PATIENCE) == "ok"
+        _, square = await waiting.receive_response(PATIENCE)
+        assert square == 9
 
 
 @pytest.mark.parametrize(

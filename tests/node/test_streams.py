@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
 import os
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 
@@ -18,6 +22,7 @@ from quicdist import (
     NoConnection,
     Node,
     NodeLimits,
+    Run,
     SpawnError,
     StreamWindow,
     export,
@@ -27,7 +32,7 @@ from quicdist.etf import Reference, Term
 from quicdist.kernel.streams.consumer import Consumer
 from tests.node import exported
 from tests.node.conftest import MakeNode
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.io
 
@@ -338,3 +343,94 @@ async def test_a_node_streams_from_itself(nodes: tuple[Node, Node]) -> None:
 
 def _streams(node: Node) -> list[object]:
     return [each for each in node.system.processes.values() if "mailbox" in str(each)]
+
+
+@pytest.mark.parametrize("kind", ["async", "thread", "inline", "step"])
+async def test_what_a_generator_raises_when_it_is_closed_is_logged_once(
+    kind: str, make_node: MakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    stepping, closed = threading.Event(), threading.Event()
+
+    @export(module="odd")
+    async def failing_async() -> AsyncIterator[int]:
+        try:
+            for number in itertools.count():
+                yield number
+        finally:
+            raise ValueError("in the cleanup")
+
+    def numbers() -> Iterator[int]:
+        try:
+            yield from itertools.count()
+        finally:
+            raise ValueError("in the cleanup")
+
+    @export(module="odd")
+    def failing_thread() -> Iterator[int]:
+        yield from numbers()
+
+    @export(module="odd", run=Run.INLINE)
+    def failing_inline() -> Iterator[int]:
+        yield from numbers()
+
+    @export(module="odd")
+    def failing_step() -> Iterator[int]:
+        """Is closed while it computes."""
+        try:
+            time.sleep(0.01)  # longer than a step, so that the item is sent
+            yield 0
+            stepping.set()
+            assert closed.wait(PATIENCE)
+            yield 1
+        finally:
+            raise ValueError("in the cleanup")
+
+    functions = [failing_async, failing_thread, failing_inline, failing_step]
+    async with make_node() as one, make_node(exports=functions) as two:
+        async with one.stream(two.name, "odd", f"failing_{kind}") as stream:
+            items = aiter(stream)
+            assert await anext(items) == 0
+            if kind == "step":
+                await until(stepping.is_set)
+        await until(lambda: not _streams(two))
+        closed.set()
+        await until(lambda: [one for one in caplog.records if _is_of_cleanup(one)] != [])
+    (record,) = [one for one in caplog.records if _is_of_cleanup(one)]
+    assert f"odd:failing_{kind} raised ValueError" in record.getMessage()
+    assert record.exc_info is not None
+    assert "in the cleanup" in str(record.exc_info[1])
+
+
+def _is_of_cleanup(record: logging.LogRecord) -> bool:
+    return getattr(record, "event", None) == "cleanup_failed"
+
+
+async def test_an_error_that_ends_a_stream_is_no_failed_cleanup(
+    nodes: tuple[Node, Node], caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = nodes
+    with pytest.raises(CallError, match="no more numbers"):
+        [item async for item in one.stream(two.name, "py", "fail_after", [3])]
+    await until(lambda: not _streams(two))
+    assert [one for one in caplog.records if _is_of_cleanup(one)] == []
+
+
+async def test_what_a_process_raises_after_its_end_is_logged(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    started = asyncio.Event()
+
+    async def failing(me: Mailbox) -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("in the cleanup")
+
+    async with make_node() as node, node.mailbox() as other:
+        process = node.spawn(failing)
+        await started.wait()
+        other.exit(process.pid, Atom("kill"))
+        await until(lambda: [one for one in caplog.records if _is_of_cleanup(one)] != [])
+    (record,) = [one for one in caplog.records if _is_of_cleanup(one)]
+    assert "raised ValueError after its end" in record.getMessage()

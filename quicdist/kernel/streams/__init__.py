@@ -5,5 +5,5 @@
 - `producer`: runs an exported generator and sends its items
 - `consumer`: starts a remote generator and iterates over its items
 
-The protocol is described in docs/streams.md. Any BEAM process can take part with plain messages.
+docs/streams.md describes the protocol. Any BEAM process can take part with plain messages.
 """

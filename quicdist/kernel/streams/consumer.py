@@ -17,27 +17,27 @@ from quicdist.kernel.streams.messages import (
     Ack,
     Cancel,
     Items,
+    Malformed,
     Offer,
     Subscribe,
     from_term,
     to_term,
 )
 from quicdist.kernel.streams.window import DEFAULT_WINDOW, StreamWindow
-from quicdist.runtime.backpressure import HERE, Backpressure, Source
+from quicdist.runtime.backpressure import HERE, Source
 from quicdist.runtime.calls import Spawn, SpawnCall, down_error
 from quicdist.runtime.local_spawn import current_process
 from quicdist.runtime.process import NORMAL, Process
 from quicdist.runtime.process_table import ProcessTable
 
 _FLOW_CONTROL = Atom("flow_control")
+_BADARG = Atom("badarg")
 
-HELD = 80
-"""The size of received items as a multiple of the window, above which the connection is paused.
+TOLERANCE = 80
+"""The size of the items that were not taken, as a multiple of the window, that ends the stream.
 
 A producer of a BEAM node measures items by their external size, the consumer by their memory, which
-is up to 80 times as large (a list of empty lists). Only a producer that ignores the window exceeds
-this: if the connection were paused otherwise, the loop might wait for another stream, or for an
-answer, that could not arrive.
+is up to 80 times as large (a list of empty lists).
 """
 
 
@@ -103,8 +103,7 @@ class Consumer(Process):
     """The process of a stream. It holds the items that were received and not taken."""
 
     def __init__(self, system: ProcessTable, origin: Origin, size: StreamWindow) -> None:
-        most = HELD * size.bytes
-        super().__init__(system, Backpressure(origin.what, most // 2, most, 2 * most))
+        super().__init__(system)
         self.tag = self.alias()
         self._origin = origin
         self._size = size
@@ -112,6 +111,8 @@ class Consumer(Process):
         self._items: deque[tuple[Term, int]] = deque()
         self.outstanding = 0
         """Items received and not acknowledged."""
+        self.held_bytes = 0
+        """The memory of the items that were not taken."""
         self._taken = 0
         """Items taken and not acknowledged."""
         self._changed = asyncio.Event()
@@ -153,9 +154,13 @@ class Consumer(Process):
 
     def deliver(self, message: Term, source: Source) -> None:
         """Queues the items of a message of the producer. Another message is dropped."""
+        if not self.system.calls.is_from(self._origin.node, source):
+            return
         match from_term(self.tag, message):
-            case Items(items) if self.system.calls.is_from(self._origin.node, source):
-                self._received(items, source)
+            case Items(items):
+                self._received(items)
+            case Malformed():
+                self._break_off(_BADARG)
 
     def monitor_fired(self, reference: Reference, reason: Term, source: Source = HERE) -> None:
         """Called when the producer has ended."""
@@ -170,24 +175,28 @@ class Consumer(Process):
     def stopped(self) -> None:
         """Called when the process has ended."""
         self._items.clear()
-        self.level.size = 0
-        self.level.resume_all()
         if not self._is_over:
             self._fail(self.ended_error())
 
-    def _received(self, items: list[Term], source: Source) -> None:
+    def _received(self, items: list[Term]) -> None:
         self.outstanding += len(items)
-        if self.outstanding > self._size.items:
-            self._fail(CallError(self._origin.what, ErrorClass.ERROR, _FLOW_CONTROL, ()))
-            self.close()
-            return
         for item in items:
             size = footprint(item)
-            self.level.size += size
+            self.held_bytes += size
             self._items.append((item, size))
-        if self.level.size > self.level.high:
-            source.pause(self.level)
+        most_bytes = TOLERANCE * self._size.bytes
+        if self.outstanding > self._size.items or (
+            self.outstanding > 1 and self.held_bytes > most_bytes
+        ):
+            self._break_off(_FLOW_CONTROL)
         self._changed.set()
+
+    def _break_off(self, reason: Atom) -> None:
+        """Ends the stream: the producer has broken the rules of the protocol."""
+        self._fail(CallError(self._origin.what, ErrorClass.ERROR, reason, ()))
+        if self._producer is not None:
+            self.send(self._producer, Cancel())
+        self.die(NORMAL)
 
     def _portion(self) -> list[Term]:
         """Takes up to a quarter of the window, so that the producer can continue meanwhile."""
@@ -199,7 +208,7 @@ class Consumer(Process):
             portion.append(item)
             size += item_size
         self._taken += len(portion)
-        self.level.take(size)
+        self.held_bytes -= size
         return portion
 
     def _acknowledge(self) -> None:

@@ -1,27 +1,6 @@
 """The messages of a stream.
 
-A stream has a producer and a consumer process, and a tag, which is an alias of the consumer. It
-starts in one of two ways:
-
-- The consumer sends the spawn request `quicdist_stream:start(Consumer, Tag, Window, Module,
-  Function, Args)` with a monitor. The spawned process is the producer.
-- The producer exists, and its offer `{quicdist_stream, Producer, OfferTag}` was passed to the
-  consumer, for example as an argument. The consumer monitors the producer and sends `subscribe`.
-
-To the producer:
-
-- `{quicdist_stream, OfferTag, subscribe, Consumer, Tag, Window}` begins the stream of an offer.
-- `{quicdist_stream, Tag, ack, Count}`: the consumer has taken `Count` more items.
-- `{quicdist_stream, Tag, cancel}` ends the stream.
-
-To the alias `Tag`:
-
-- `{quicdist_stream, Tag, items, Items}`: a list of items, in order.
-
-Items are sent to the alias, so that none arrive after the consumer has ended the stream. `Window`
-is `{MaxItems, MaxBytes}`: at most so much is sent and not acknowledged. One item is always allowed,
-whatever its size. The stream ends when the producer ends: with `normal` after the last item,
-otherwise with the reason of the error. The producer ends when the consumer ends.
+The protocol, with the form of each message, is described in docs/streams.md.
 """
 
 from __future__ import annotations
@@ -117,6 +96,11 @@ class Cancel:
     """The consumer needs no more items."""
 
 
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A `subscribe` or `items` message with other arguments."""
+
+
 StreamMessage: TypeAlias = Subscribe | Items | Ack | Cancel
 
 
@@ -133,11 +117,13 @@ def to_term(tag: Term, message: StreamMessage) -> Term:
             return MODULE, tag, _CANCEL
 
 
-def from_term(tag: Term, term: Term) -> StreamMessage | None:
+def from_term(tag: Term, term: Term) -> StreamMessage | Malformed | None:
     """Returns the message of the stream `tag` in a term, or None if it is something else."""
     match term:
         case ("quicdist_stream", given, "items", list(items)) if given == tag:
             return Items(items)
+        case ("quicdist_stream", given, "items", _) if given == tag:
+            return Malformed()
         case ("quicdist_stream", given, "ack", int(count)) if given == tag and _are_counts(count):
             return Ack(count)
         case ("quicdist_stream", given, "cancel") if given == tag:
@@ -151,6 +137,8 @@ def from_term(tag: Term, term: Term) -> StreamMessage | None:
             (int(items), int(size)),
         ) if given == tag and _are_counts(items, size):
             return Subscribe(consumer, alias, StreamWindow(items, size))
+        case ("quicdist_stream", given, "subscribe", _, _, _) if given == tag:
+            return Malformed()
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import threading
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from collections.abc import (
 )
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from quicdist.errors import ErlangError
@@ -30,6 +32,7 @@ from quicdist.kernel.streams.messages import (
     Ack,
     Cancel,
     Items,
+    Malformed,
     Subscribe,
     from_term,
     to_term,
@@ -37,11 +40,16 @@ from quicdist.kernel.streams.messages import (
 from quicdist.kernel.streams.window import StreamWindow, Window
 from quicdist.runtime.mailbox import Mailbox
 
+logger = logging.getLogger("quicdist.node")
+
 _BADARG = Atom("badarg")
 
 _BATCH_ITEMS = 512
 _BATCH_BYTES = 64 * 1024
 """Bounds of one message, and of the items that a generator may be ahead of it."""
+
+_ITEM_BYTES = 32
+"""The size of an item besides its footprint. The footprint of atoms and small integers is 0."""
 
 _STEP = 0.002
 """Seconds that a generator in a thread may collect items before they are sent."""
@@ -61,7 +69,7 @@ class _Buffer:
 
     def put(self, item: Term) -> None:
         """Adds an item."""
-        size = footprint(item)
+        size = _ITEM_BYTES + footprint(item)
         self._items.append((item, size))
         self._bytes += size
         if len(self._items) >= _BATCH_ITEMS or self._bytes >= _BATCH_BYTES:
@@ -148,12 +156,14 @@ class Producer:
         """Sends all items. The items before an error are sent.
 
         Raises what the generator raises, EtfEncodeError for an item without an Erlang form, and
-        ErlangError if the consumer acknowledges items that were not sent.
+        ErlangError if the consumer acknowledges items that were not sent. Logs what the generator
+        raises when it is closed early.
         """
         self._me.monitor(self._consumer)
         produce = asyncio.create_task(self._produce(generation))
         send = asyncio.create_task(self._send())
         control = asyncio.create_task(self._control())
+        raised: BaseException | None = None
         try:
             await asyncio.wait({send, control}, return_when=asyncio.FIRST_COMPLETED)
             if send.done():
@@ -161,10 +171,22 @@ class Producer:
                 await produce
             else:
                 await control
+        except BaseException as error:
+            raised = error
+            raise
         finally:
             for task in (produce, send, control):
                 task.cancel()
-            await asyncio.gather(produce, send, control, return_exceptions=True)
+            ended, *_ = await asyncio.gather(produce, send, control, return_exceptions=True)
+            if isinstance(ended, BaseException) and ended is not raised:
+                self._report(generation.what, ended)
+
+    def _report(self, what: str, error: BaseException) -> None:
+        """Logs an error of a generator whose consumer does not receive it."""
+        if not isinstance(error, asyncio.CancelledError):
+            extra = self._me.fields("cleanup_failed")
+            text = "%s raised %s when its stream was closed"
+            logger.error(text, what, type(error).__name__, exc_info=error, extra=extra)
 
     async def _control(self) -> None:
         """Handles the messages of the consumer. Returns when it cancels or has ended."""
@@ -198,7 +220,8 @@ class Producer:
         if isinstance(source, AsyncIterable):
             await self._produce_async(generation, source)
         elif generation.runs_in_thread:
-            await self._produce_in_thread(_ThreadIterator(generation, source))
+            report = partial(self._report, generation.what)
+            await self._produce_in_thread(_ThreadIterator(generation, source, report))
         else:
             await self._produce_inline(generation, _iterator(generation, source))
 
@@ -249,6 +272,8 @@ def offered(
             match from_term(tag, await me.receive()):
                 case Subscribe(consumer, alias, size):
                     break
+                case Malformed():
+                    raise ErlangError(_BADARG)
         producer = Producer(exports, me, consumer, alias, size)
         await producer.run(Generation("an offered stream", opened, lambda item: item, True))
 
@@ -258,8 +283,12 @@ def offered(
 class _ThreadIterator:
     """An iterator that is advanced by one thread at a time, and closed by the last one."""
 
-    def __init__(self, generation: Generation, source: object) -> None:
+    def __init__(
+        self, generation: Generation, source: object, report: Callable[[BaseException], None]
+    ) -> None:
+        """`report` is called with an error that `step` cannot raise."""
         self._generation = generation
+        self._report = report
         self._items = _iterator(generation, source)
         self._context = contextvars.copy_context()
         self._error: BaseException | None = None
@@ -281,12 +310,15 @@ class _ThreadIterator:
             self._is_running = True
         try:
             return self._context.run(self._collect)
+        except BaseException as error:
+            self._error = error
+            raise
         finally:
             with self._lock:
                 self._is_running = False
                 must_close = self._is_abandoned
             if must_close:
-                self.close()
+                self._close_and_report()
 
     def abandon(self) -> bool:
         """Ends the iteration.
@@ -300,6 +332,14 @@ class _ThreadIterator:
     def close(self) -> None:
         """Closes the iterator: runs the `finally` blocks of a generator."""
         self._context.run(_close, self._items)
+
+    def _close_and_report(self) -> None:
+        try:
+            self.close()
+        except BaseException as error:
+            self._error = error
+        if self._error is not None:
+            self._report(self._error)
 
     def _collect(self) -> list[Term]:
         found: list[Term] = []
