@@ -23,6 +23,7 @@ from quicdist.carriers.base import (
     Connection,
     ConnectionHandler,
     DialError,
+    FirstMessage,
 )
 from quicdist.carriers.epmd import EpmdServer
 from quicdist.carriers.log_rate_limit import LogRateLimit
@@ -79,7 +80,14 @@ class _Endpoint(Protocol):
     def local_address(self) -> tuple[str, int]: ...
 
     async def dial(
-        self, host: str, port: int, *, node: str, alpns: Sequence[str], timeout: float
+        self,
+        host: str,
+        port: int,
+        *,
+        node: str,
+        alpns: Sequence[str],
+        timeout: float,
+        first: FirstMessage | None,
     ) -> Connection: ...
 
     def rebind(self) -> None: ...
@@ -361,7 +369,8 @@ class Gateway:
             try:
                 host = way.address.host
                 doubt = self._whereabouts.doubt(name, host)
-                far = await dial_doubtful(self._dial(name, way, left), host, doubt)
+                dialing = self._dial(name, way, left, relay.near.first_message)
+                far = await dial_doubtful(dialing, host, doubt)
             except CertificateRejected as error:
                 told = self._whereabouts.explained(name, way.address.host, error)
                 failures.append(str(told))
@@ -393,8 +402,12 @@ class Gateway:
             return ()
         return [Way(Address(one.host, one.port), name, asks=False) for one in found]
 
-    async def _dial(self, name: str, way: Way, timeout: float) -> Connection:
-        """Returns a connection that is ready for the distribution handshake. Raises DialError."""
+    async def _dial(self, name: str, way: Way, timeout: float, first: FirstMessage) -> Connection:
+        """Returns a connection that is ready for the distribution handshake. Raises DialError.
+
+        `first` is sent early (see `FirstMessage`) to the node itself, not to a gateway that has to
+        be asked for it or verified again.
+        """
         assert self._endpoint is not None
         deadline = _now() + timeout
         native = NativeDialect.traits.alpn
@@ -407,6 +420,7 @@ class Gateway:
             node=way.node,
             alpns=(native,) if way.asks else self.settings.alpns,
             timeout=timeout,
+            first=None if way.asks or way.node != name else first,
         )
         if way.asks and not await ask_for(far, name, deadline - _now()):
             far.close(f"{name} is not served")

@@ -572,6 +572,16 @@ class _Side:
         except DistError as error:
             self._relay.protocol_violated(self, error)
 
+    def first_message(self, binds: bool) -> bytes | None:
+        """Returns the first handshake message of this side while the other one is dialed.
+
+        See `FirstMessage`. It is None if a policy filter may change the message.
+        """
+        if self.policy_filter is not None or not self._early:
+            return None
+        first = self._early[0]
+        return first.data if isinstance(first, HandshakePacket) else None
+
     def take_early(self, packets: Sequence[Packet]) -> None:
         """Handles packets that were received before the other side was attached."""
         consumed = self.packets_received(packets)

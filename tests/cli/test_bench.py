@@ -104,6 +104,7 @@ LIMITS = [
     (replace(UNLIMITED, cpu_here=0.97, loss=0.1), Limit.CPU_HERE),
     (replace(UNLIMITED, cpu_there=0.97, loss=0.1), Limit.CPU_THERE),
     (replace(UNLIMITED, machine_here=0.99), Limit.MACHINE_HERE),
+    (replace(UNLIMITED, machine_here=0.99, pacing_rate=52e6), Limit.PATH),
     (replace(UNLIMITED, rate=125e6, trips=RoundTrips(9, 0.2, 0.2)), Limit.WINDOW),
     (replace(UNLIMITED, loss=0.05), Limit.LOSS),
     (replace(UNLIMITED, loss=0.01, pacing_rate=52e6), Limit.PATH),
@@ -117,6 +118,13 @@ def test_what_limits_a_transfer(transfer: Transfer, limit: Limit) -> None:
     assert "\n" not in explained(transfer, limit, "a@b")
 
 
+def test_on_a_short_path_a_busy_machine_explains_a_queue() -> None:
+    short = RoundTrips(10, 0.0005, 0.001)
+    slow = replace(UNLIMITED, trips=RoundTrips(10, 0.010, 0.02))
+    assert limit_of(replace(slow, machine_here=0.99), short) is Limit.MACHINE_HERE
+    assert limit_of(slow, short) is Limit.PATH
+
+
 def test_every_limit_has_an_example() -> None:
     assert {limit for _, limit in LIMITS} == set(Limit)
 
@@ -128,7 +136,7 @@ def test_percentiles() -> None:
 
 
 def test_unknown_figures_are_null_and_said_to_be_unknown() -> None:
-    report = Report("a@b", "tcp", 0, IDLE)
+    report = Report("a@b", "tcp", IDLE)
     report.add(replace(UNLIMITED, loss=None, machine_here=None, trips=RoundTrips(0, None, None)))
     assert "round trip unknown; loss unknown" in report.last_lines()[0]
     told = report.fields()["to"]

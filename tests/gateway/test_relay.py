@@ -205,6 +205,34 @@ async def test_what_comes_before_there_is_another_side_waits_unconsumed() -> Non
         assert near.consumed_bytes == len(b"Nname")
 
 
+async def test_the_first_message_is_known_while_the_peer_is_dialed() -> None:
+    near, far = Remembering(), Remembering()
+    async with relay() as both:
+        both.near.attach(near)
+        assert both.near.first_message(False) is None
+        near.bring(HandshakePacket(b"Nname"))
+        assert both.near.first_message(False) == b"Nname"
+        both.far.attach(far)
+        assert far.told == [HandshakePacket(b"Nname")]
+        assert both.near.first_message(False) is None
+
+
+async def test_a_message_that_a_policy_may_change_is_not_sent_early() -> None:
+    made = Relay(
+        "node@x",
+        peer_name="peer@x",
+        peer_address="there:6666",
+        handshake_timeout=PATIENCE,
+        keepalive=PATIENCE,
+        policy_filter=PolicyFilter(Policy(()), "node@x", dialed_peer="peer@x"),
+    )
+    made.near.attach(near := Remembering())
+    near.bring(HandshakePacket(b"Nname"))
+    assert made.near.first_message(False) is None
+    made.close("end of test")
+    await asyncio.wait_for(made.wait_closed(), PATIENCE)
+
+
 async def test_bytes_are_consumed_when_the_other_side_is_below_its_watermark() -> None:
     near, far = Remembering(), Remembering()
     async with relay() as both:

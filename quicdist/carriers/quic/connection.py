@@ -319,9 +319,7 @@ class QuicConnection:
     def send_handshake(self, message: bytes) -> None:
         """Queues a handshake message."""
         sent, self._sent_first = self._sent_first, None
-        if sent is not None:
-            assert message == sent, "another first message than that of `dial`"
-        elif self._dialect is not None:
+        if message != sent and self._dialect is not None:
             self._perform(self._dialect.handshake_bytes(message))
 
     def handshake_done(self) -> None:
@@ -636,8 +634,9 @@ class QuicConnection:
             # This node trusts the peer. The peer reads this only after it has accepted the
             # certificate of this node, since it follows the Finished message.
             message = self._first(bool(self.binding))
-            self.send_handshake(message)
-            self._sent_first = message
+            if message is not None:
+                self.send_handshake(message)
+                self._sent_first = message
         self._look_open()
 
     def verify_peer(self, certificates: Certificates) -> Alert | None:

@@ -115,6 +115,7 @@ class Bench:
             busy_share(machine, cpu_times()),
             _cpu_share(there, there_after),
             after.pacing_rate if is_to else 0.0,
+            after.datagram_size,
         )
 
     # -- the load --

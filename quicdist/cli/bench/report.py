@@ -19,8 +19,6 @@ class Report:
 
     node: str
     carrier: str
-    datagram_size: int
-    """0 for a carrier without datagrams."""
     idle: RoundTrips
     transfers: list[Transfer] = field(default_factory=list)
 
@@ -28,7 +26,7 @@ class Report:
     def of(cls, connection: PeerInfo, idle: RoundTrips) -> Report:
         """Returns a report with the round trips of the idle connection."""
         carrier = connection.alpn or connection.carrier
-        return cls(connection.name, carrier, connection.datagram_size, idle)
+        return cls(connection.name, carrier, idle)
 
     def add(self, transfer: Transfer) -> None:
         """Adds a transfer."""
@@ -36,10 +34,9 @@ class Report:
 
     def idle_lines(self) -> list[str]:
         """Returns the lines about the idle connection."""
-        size = f", datagrams of up to {self.datagram_size} bytes" if self.datagram_size else ""
         trips = f"round trip {_trips(self.idle)} ({self.idle.count} requests)"
         return [
-            sanitized(f"{self.node} over {self.carrier}{size}"),
+            sanitized(f"{self.node} over {self.carrier}"),
             f"{'idle':{_WIDTH}}{trips}",
         ]
 
@@ -54,6 +51,8 @@ class Report:
         ]
         if last.cpu_there is not None:
             figures[-1] += f", {last.cpu_there:.0%} there"
+        if last.datagram_size and last.direction is Direction.TO:
+            figures.append(f"datagrams of {last.datagram_size} bytes")
         text = explained(last, limit_of(last, self.idle), self.node)
         return [
             f"{last.direction.value:{_WIDTH}}{'; '.join(figures)}",
@@ -65,7 +64,7 @@ class Report:
         shown: dict[str, Value] = {
             "node": self.node,
             "carrier": self.carrier,
-            "datagram_size": self.datagram_size,
+            "datagram_size": self.transfers[-1].datagram_size if self.transfers else 0,
             "idle": _trip_fields(self.idle),
         }
         by_direction = {one.direction: one for one in self.transfers}

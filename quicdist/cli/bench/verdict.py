@@ -9,6 +9,7 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from quicdist.carriers.quic.congestion.bbr import HOST_DELAY
 from quicdist.limits import CarrierLimits
 
 _BUSY = 0.85
@@ -84,6 +85,8 @@ class Transfer:
     """The same of a Python node; None if it is unknown."""
     pacing_rate: float
     """The pacing rate of the sender; 0 if it is unknown."""
+    datagram_size: int = 0
+    """Maximum UDP payload of the datagrams that this node sends at the end; 0 without datagrams."""
 
 
 def limit_of(transfer: Transfer, idle: RoundTrips) -> Limit:
@@ -93,17 +96,24 @@ def limit_of(transfer: Transfer, idle: RoundTrips) -> Limit:
         return Limit.CPU_HERE
     if transfer.cpu_there is not None and transfer.cpu_there >= _BUSY:
         return Limit.CPU_THERE
-    if transfer.machine_here is not None and transfer.machine_here >= _ALL_BUSY:
-        return Limit.MACHINE_HERE
     if transfer.rate * trip >= _WINDOW * CarrierLimits().max_receive_window:
         return Limit.WINDOW
     if transfer.loss is not None and transfer.loss > _TOLERATED:
         return Limit.LOSS
-    is_paced = 0 < transfer.pacing_rate <= transfer.rate / _PACED
-    grown = trip - (idle.p50 or trip)
-    if is_paced or grown > max(_LEAST_QUEUE, _QUEUE * (idle.p50 or 0.0)):
+    is_busy = transfer.machine_here is not None and transfer.machine_here >= _ALL_BUSY
+    is_short = idle.p50 is not None and idle.p50 < HOST_DELAY
+    # Busy hosts delay the datagrams of a short path as well.
+    if _uses_path(transfer, idle) and not (is_short and is_busy):
         return Limit.PATH
-    return Limit.PEER
+    return Limit.MACHINE_HERE if is_busy else Limit.PEER
+
+
+def _uses_path(transfer: Transfer, idle: RoundTrips) -> bool:
+    """Whether the controller sends what it may, or a queue has grown on the path."""
+    if 0 < transfer.pacing_rate <= transfer.rate / _PACED:
+        return True
+    before, now = idle.p50 or 0.0, transfer.trips.p50 or 0.0
+    return now - before > max(_LEAST_QUEUE, _QUEUE * before)
 
 
 def explained(transfer: Transfer, limit: Limit, node: str) -> str:
