@@ -50,8 +50,14 @@ OwnName = Annotated[
         show_default=False,
     ),
 ]
+MOST_SECONDS = 4_294_967
+"""The largest timeout of Erlang in seconds, the maximum of options."""
+
 Timeout = Annotated[
-    float, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="The time limit.")
+    float,
+    typer.Option(
+        "--timeout", min=0.001, max=MOST_SECONDS, metavar="SECONDS", help="The time limit."
+    ),
 ]
 Lookups = Annotated[
     list[str] | None,
@@ -306,6 +312,8 @@ MessagesPerSecond = Annotated[
     float | None,
     typer.Option(
         "--messages-per-second",
+        min=0.001,
+        max=1_000_000_000,
         metavar="N",
         help="A peer that sends more than N messages and signals in a second on average has to "
         "wait; no message is lost.",
@@ -316,6 +324,8 @@ CallsPerSecond = Annotated[
     float | None,
     typer.Option(
         "--calls-per-second",
+        min=0.001,
+        max=1_000_000_000,
         metavar="N",
         help="A peer that makes more than N calls in a second on average has to wait. A gateway "
         "needs --policy for it.",
@@ -352,7 +362,7 @@ def start_logging(
     """Sends log records to standard error, from the level that the options require."""
     import logging
 
-    from quicdist.cli.jsonlog import JsonFormatter
+    from quicdist.cli.jsonlog import JsonFormatter, log_instead_of_printing
     from quicdist.cli.sanitize import SanitizingFormatter
 
     usual = logging.ERROR if quiet else logging.INFO
@@ -361,6 +371,8 @@ def start_logging(
     lines = SanitizingFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
     handler.setFormatter(JsonFormatter() if as_json else lines)
     logging.basicConfig(handlers=[handler])
+    if as_json:
+        log_instead_of_printing()
     logging.getLogger("quicdist").setLevel(level)
     if audit:
         logging.getLogger("quicdist.audit").setLevel(logging.INFO)

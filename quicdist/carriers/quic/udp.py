@@ -66,6 +66,8 @@ class UdpSocket:
                 _option(sock, socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
                 sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
         self._watched = _watched(sock) if _LINUX else None
+        # Loops need not accept objects with a file descriptor.
+        self._readable = (sock if self._watched is None else self._watched).fileno()
         keep_from_children(self)
         self._segments = _LINUX
         """Whether to use UDP_SEGMENT, until the kernel rejects it."""
@@ -107,12 +109,12 @@ class UdpSocket:
     def watch(self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None]) -> None:
         """Calls `on_ready` when the socket is readable, or writable with queued datagrams."""
         self._loop, self._on_ready = loop, on_ready
-        loop.add_reader(self._socket if self._watched is None else self._watched, on_ready)
+        loop.add_reader(self._readable, on_ready)
 
     def unwatch(self) -> None:
         """Ends `watch`."""
         if self._loop is not None:
-            self._loop.remove_reader(self._socket if self._watched is None else self._watched)
+            self._loop.remove_reader(self._readable)
             self._watch_queue(False)
             self._loop = None
 
@@ -125,9 +127,9 @@ class UdpSocket:
             events = select.EPOLLIN | (select.EPOLLOUT if is_wanted else 0)
             self._watched.modify(self._socket, events)
         elif is_wanted:
-            self._loop.add_writer(self._socket, self._on_ready)
+            self._loop.add_writer(self._socket.fileno(), self._on_ready)
         else:
-            self._loop.remove_writer(self._socket)
+            self._loop.remove_writer(self._socket.fileno())
 
     @property
     def takes_ipv4(self) -> bool:
