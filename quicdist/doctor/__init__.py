@@ -8,8 +8,6 @@ No node is started and nothing is stored. The steps run the same code as a node.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import datetime
 import socket
 import time
