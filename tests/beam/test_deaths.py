@@ -48,7 +48,14 @@ async def wait():
 """
 """A function that does not return, so that a drain does not end."""
 
-STARTING = "import time\nfrom quicdist import export\n\ntime.sleep(3600)\n"
+STARTING = """
+import time
+from pathlib import Path
+
+(Path(__file__).parent / "importing").touch()
+time.sleep(3600)
+"""
+"""A module whose import does not end, so that the node does not start."""
 
 MANAGING = {"erl", "beam.smp", "erl_child_setup", "inet_gethost"}
 """Programs of a BEAM. The others are those that it started."""
@@ -227,9 +234,9 @@ def test_nothing_outlives_a_running_node(death: Death, start: Start, project: Pa
 
 
 @each_death
-def test_nothing_outlives_a_node_that_starts(death: Death, start: Start) -> None:
+def test_nothing_outlives_a_node_that_starts(death: Death, start: Start, tmp_path: Path) -> None:
     it = start(STARTING)
-    wait_until(it.python)
+    wait_until((tmp_path / "importing").exists)
     death(it)
     is_nothing_left(it)
 
