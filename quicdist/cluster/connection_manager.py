@@ -501,7 +501,7 @@ class Connections:
             raise ConnectionRefusedError("the node is not running")
         host = connection.peer_address[0]
         if not self._rates.take(host_prefix(host), self._loop.time()):
-            self._counters.link_refused(Ending.ADDRESS_RATE)
+            self._counters.connection_refused(Ending.ADDRESS_RATE)
             raise ConnectionRefusedError(f"too many connections per second from {host}")
         if self._half_open.refuses(host):
             raise ConnectionRefusedError(f"too many concurrent handshakes from {host}")
@@ -713,7 +713,7 @@ class Connections:
         name = peer.name
         if name is not None and self.up.get(name) is peer:
             del self.up[name]
-            self._counters.link_ended(peer.ending, peer.traffic(peer.connection.statistics()))
+            self._counters.connection_ended(peer.ending, peer.traffic(peer.connection.statistics()))
             self._listener.peer_down(peer, reason)
             if name == self._namer and not self._is_closing:
                 self._listener.name_lost(f"lost the connection to the naming node {name}: {reason}")
@@ -726,7 +726,7 @@ class Connections:
                 attempt.is_yielding = False
             attempt.changed.set()
         if not peer.is_dialer:
-            self._counters.link_refused(peer.ending)
+            self._counters.connection_refused(peer.ending)
             if peer.ending is Ending.COOKIE:
                 now = asyncio.get_running_loop().time()
                 self._cookie_throttle.failed(peer.connection.peer_address[0], now)

@@ -8,8 +8,6 @@ No node is started and nothing is stored. The steps run the same code as a node.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import datetime
 import socket
 import time
@@ -18,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from quicdist.carriers import causes, epmd, tcp
 from quicdist.carriers.base import Connection, DialError, PathKind
+from quicdist.carriers.polling import poll_until
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.relay.direct import open_with_direct_paths
@@ -35,7 +34,7 @@ from quicdist.doctor.diagnosis import DIAGNOSES, Diagnosis, stopped
 from quicdist.doctor.findings import Finding, Step, Stopped, Trouble
 from quicdist.doctor.handshake_recorder import HandshakeRecorder
 from quicdist.doctor.port import Answer, ask
-from quicdist.doctor.relay import RelayLink
+from quicdist.doctor.relay import RelayConnection
 from quicdist.errors import Cause, NodeNameError, StartError
 from quicdist.protocol.flags import DEFAULT_FLAGS
 from quicdist.protocol.handshake import LocalNode
@@ -255,7 +254,7 @@ async def _dial_relay(
 async def _examine_relay(
     connection: Connection, node: str, settings: Settings, looking: RecordingVerifier
 ) -> AsyncIterator[Finding]:
-    link = RelayLink(connection)
+    link = RelayConnection(connection)
     yield Finding(Step.TLS, f"TLS 1.3, ALPN {RELAY_ALPN}: this is a relay, not a node")
     yield Finding(Step.CERTIFICATE, _describe_certificate(node, looking.seen, settings.trust))
     begun = time.monotonic()
@@ -382,11 +381,7 @@ async def _examine_node(
 
 async def _path_of(connection: Connection) -> str:
     """Describes the path to a relayed node, after the time that a search takes."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_SEARCH):
-            while connection.statistics().path is not PathKind.DIRECT:
-                await asyncio.sleep(0.05)
-    if connection.statistics().path is PathKind.DIRECT:
+    if await poll_until(lambda: connection.statistics().path is PathKind.DIRECT, _SEARCH):
         return "the node is behind a relay, and a direct path to it was found"
     return (
         f"the relay carries the datagrams: no direct path was found in {_SEARCH:g} s. A public "

@@ -18,7 +18,7 @@ from quicdist.carriers.relay.frames import (
 from quicdist.protocol.packet import Packet
 
 
-class RelayLink:
+class RelayConnection:
     """The owner of a connection to a relay (carriers.base.ConnectionHandler)."""
 
     def __init__(self, connection: Connection) -> None:

@@ -524,9 +524,9 @@ class Gateway:
         if relay.connected:
             counters.dialed += not relay.is_incoming
             counters.accepted += relay.is_incoming
-            counters.link_ended(relay.ending, relay.traffic())
+            counters.connection_ended(relay.ending, relay.traffic())
         elif relay.is_incoming:
-            counters.link_refused(relay.ending)
+            counters.connection_refused(relay.ending)
             if relay.ending is Ending.COOKIE and relay.peer_host is not None:
                 self._cookie_throttle.failed(relay.peer_host, _now())
 

@@ -156,11 +156,11 @@ class NodeCounters:
         """Returns the ended connections by reason."""
         return {why.value: count for why, count in self.ended.items()}
 
-    def link_ended(self, ending: Ending, traffic: Traffic) -> None:
+    def connection_ended(self, ending: Ending, traffic: Traffic) -> None:
         """Counts an established connection that ended."""
         self.ended[ending] += 1
         self.past += traffic
 
-    def link_refused(self, ending: Ending) -> None:
+    def connection_refused(self, ending: Ending) -> None:
         """Counts an incoming connection that was not established."""
         self.refused[ending] += 1

@@ -669,9 +669,9 @@ async def test_bounds_on_connections() -> None:
         with pytest.raises(DialError, match="no answer"):
             await a.endpoint.dial("127.0.0.1", b.port, timeout=0.3)
     async with node() as a, node(admission=AdmissionLimits(max_half_open=2)) as b:
-        links = [await a.endpoint.dial("127.0.0.1", b.port) for _ in range(2)]
+        connections = [await a.endpoint.dial("127.0.0.1", b.port) for _ in range(2)]
         with pytest.raises(DialError, match="no answer"):
             await a.endpoint.dial("127.0.0.1", b.port, timeout=0.3)
-        links[0].close("makes room")
+        connections[0].close("makes room")
         await asyncio.sleep(0.1)
         await a.connect(b)

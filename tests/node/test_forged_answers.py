@@ -18,7 +18,7 @@ from quicdist.protocol import signals
 from quicdist.protocol.signals import NO_PAYLOAD, Payload, Signal
 from tests.node import exported
 from tests.node.memory import Hub
-from tests.node.test_hostile import link, make
+from tests.node.test_hostile import end_of, make
 from tests.support.waiting import until
 
 FORGED = Atom("forged")
@@ -69,12 +69,12 @@ async def spray(a: Node, b: Node, c: Node) -> None:
     sent = 0
     for call in list(a.system.calls):
         for signal, payload in forgeries(a, b, call.reference, call.caller.pid):
-            link(c, a).post(c.pid, signal, payload)
+            end_of(c, a).post(c.pid, signal, payload)
             sent += 1
     assert sent
     assert await c.ping(a.name)
     assert a.system.calls.refused > before
-    assert link(a, c)
+    assert end_of(a, c)
 
 
 @pytest.mark.io
@@ -101,7 +101,7 @@ async def test_a_third_node_answers_no_call() -> None:
 
 async def test_a_third_node_answers_no_spawn_request() -> None:
     async with trio() as (a, b, c), a.mailbox() as me:
-        link(b, a).connection.is_deaf = True  # type: ignore[attr-defined]
+        end_of(b, a).connection.is_deaf = True  # type: ignore[attr-defined]
         request = me.spawn_request(b.name, "py", "forever", [], link=True, monitor=True)
         waiting = asyncio.create_task(me.spawn_remote(b.name, "py", "forever", timeout=None))
         await until(lambda: len(a.system.calls) == 2)
@@ -122,7 +122,7 @@ async def test_a_third_node_ends_no_monitor() -> None:
         for reference in references:
             for watched in (silent, Atom("silent")):
                 down = signals.Down(watched, me.pid, reference)
-                link(c, a).post(c.pid, down, FORGED)
+                end_of(c, a).post(c.pid, down, FORGED)
         assert await c.ping(a.name)
         assert me.message_count == 0
         assert a.system.calls.refused == 4
@@ -133,8 +133,8 @@ async def test_a_third_node_ends_no_monitor() -> None:
         async with c.mailbox() as evil:
             for reference in references:
                 for watched in (silent, Atom("silent")):
-                    link(c, b).post(c.pid, signals.Demonitor(evil.pid, watched, reference))
-                    link(c, b).post(c.pid, signals.Monitor(evil.pid, watched, reference))
+                    end_of(c, b).post(c.pid, signals.Demonitor(evil.pid, watched, reference))
+                    end_of(c, b).post(c.pid, signals.Monitor(evil.pid, watched, reference))
             assert await c.ping(b.name)
             assert {watchers[reference].pid for reference in references} == {me.pid}
         b.system.processes[silent].die(Atom("enough"))

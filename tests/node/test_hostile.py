@@ -44,7 +44,7 @@ def make(hub: Hub, **settings: Any) -> Node:
     return Node("0@127.0.0.1", **{"cookie": "c", "carriers": [hub], **settings})
 
 
-def link(one: Node, two: Node) -> Peer:
+def end_of(one: Node, two: Node) -> Peer:
     """Returns `one`'s end of its connection to `two`."""
     return one._running.connections.up[Atom(two.name)]
 
@@ -87,9 +87,9 @@ async def test_a_signal_in_another_nodes_name_ends_the_connection(kind: str) -> 
         control, payload = spoofed[kind]
         with two.events() as events:
             if payload is None:
-                link(one, two).post(one.pid, control)
+                end_of(one, two).post(one.pid, control)
             else:
-                link(one, two).post(one.pid, control, payload)
+                end_of(one, two).post(one.pid, control, payload)
             event = await asyncio.wait_for(events.__anext__(), PATIENCE)
             assert isinstance(event, NodeDown)
             assert "pid of another node" in event.reason
@@ -100,14 +100,14 @@ async def test_a_signal_in_another_nodes_name_ends_the_connection(kind: str) -> 
 
 async def ask_in_vain(one: Node, two: Node) -> None:
     """Sends requests to `two` and does not read the answers."""
-    peer = link(one, two)
+    peer = end_of(one, two)
     deaf = Backpressure("the deaf", 0, 0, 0)
     peer._held_by.add(deaf)
     deaf.held.add(peer)
     for number in range(20_000):
         pid = Pid(Atom(one.name), number, 0, one.creation)
         peer.post(pid, signals.Monitor(pid, Atom("nobody"), reference(one.name, number)))
-    await until(lambda: link(two, one)._held_by)
+    await until(lambda: end_of(two, one)._held_by)
     deaf.resume_all()
 
 
@@ -119,10 +119,10 @@ async def test_who_asks_and_reads_no_answer_is_held_back(caplog: pytest.LogCaptu
         with caplog.at_level(logging.WARNING, "quicdist.node"):
             await ask_in_vain(one, two)
         assert "the backlog of answers" in caplog.text
-        assert link(two, one)._answers.size < 512 * KIB
+        assert end_of(two, one)._answers.size < 512 * KIB
         # Reading resumes the traffic.
-        await until(lambda: link(one, two).outbox.is_empty and link(two, one).outbox.is_empty)
-        assert link(two, one)._answers.size == 0
+        await until(lambda: end_of(one, two).outbox.is_empty and end_of(two, one).outbox.is_empty)
+        assert end_of(two, one)._answers.size == 0
         assert await one.ping(two.name)
         assert await two.ping(one.name)
 
@@ -134,7 +134,7 @@ async def test_who_never_reads_its_answers_is_down() -> None:
     async with make(hub) as one, make(hub, limits=limits) as two:
         await one.connect(two.name)
         with two.events() as events:
-            peer = link(one, two)
+            peer = end_of(one, two)
             peer._held_by.add(Backpressure("the deaf", 0, 0, 0))
             for number in range(20_000):
                 pid = Pid(Atom(one.name), number, 0, one.creation)
@@ -292,7 +292,7 @@ async def test_a_peer_ties_so_many_of_its_processes_to_ours_and_no_more(kind: st
             signal: signals.Signal = signals.Link(pid, target.pid)
             if kind == "monitor":
                 signal = signals.Monitor(pid, target.pid, reference(by.name, number))
-            link(by, two).post(pid, signal)
+            end_of(by, two).post(pid, signal)
 
         with two.events() as events:
             for number in range(1000):

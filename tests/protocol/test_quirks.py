@@ -179,10 +179,10 @@ async def test_a_long_name_still_leaves_in_one_chunk(length: int) -> None:
         listening_double("quicdist/1", lambda double, _: doubles.append(double)) as port,
         node() as ours,
     ):
-        link = await ours.endpoint.dial("127.0.0.1", port)
-        link.handler = Owner(link)
-        link.ping()
-        link.send_handshake(name)
+        connection = await ours.endpoint.dial("127.0.0.1", port)
+        connection.handler = Owner(connection)
+        connection.ping()
+        connection.send_handshake(name)
         assert await doubles[0].event() == framed(name)
         assert doubles[0].chunks == [(0, framed(name))]
 

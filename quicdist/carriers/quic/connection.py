@@ -923,7 +923,7 @@ class QuicConnection:
     def _look_at_keep_alive(self, now: float) -> None:
         if self._pings is None or now < self._pings.due:
             return
-        # A direct path has pings of its own, and no ICMP message about it is believed.
+        # A direct path has pings of its own, and ICMP messages about it are ignored.
         is_direct = self.path_kind is PathKind.DIRECT
         longest = longest_silence(
             idle_timeout=self._engine.idle_timeout(),
