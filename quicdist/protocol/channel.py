@@ -371,9 +371,9 @@ class Channel:
             body = self._parts(payload, refs)
             if len(refs) > len(atoms):
                 atoms = tuple(refs)
-        size = len(head.control)
-        for part in body:
-            size += len(part)
+        size = len(head.control) + len(body[0])
+        if len(body) > 1:
+            size += sum(map(len, body[1:]))
         message = OutgoingMessage(head.control, body, atoms, size)
         most = self._limits.max_message
         if size + _HEADROOM > most and self._framed_size(message) > most:
@@ -400,7 +400,7 @@ class Channel:
             return None
         if self._header_form:
             header = self._atoms_out.header(message.atoms)
-            return b"".join((b"\x83D", header, message.control, *message.payload))
+            return b"".join([b"\x83D", header, message.control, *message.payload])
         return b"".join(self._pass_through(message))
 
     def frames(self, message: OutgoingMessage) -> Iterator[tuple[Buffer, ...]]:

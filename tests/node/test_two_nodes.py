@@ -459,6 +459,20 @@ async def test_monitors_of_nodes(hub: Hub) -> None:
         assert me.message_count == 0
 
 
+async def test_large_binaries_are_views_of_their_messages(hub: Hub) -> None:
+    terms = Options(binaries="memoryview")
+    large = bytes(range(256)) * 4096
+    async with make(hub, terms=terms, exports=[exported]) as one, make(hub, terms=terms) as two:
+        for sent in (large, memoryview(large), bytearray(large)):
+            back = await two.call(one.name, "py", "echo", [[sent, b"small"]])
+            assert [type(each) for each in back] == [memoryview, bytes]
+            assert back == [large, b"small"]
+        async with one.mailbox("large") as box, two.mailbox() as me:
+            await me.send(("large", one.name), large)
+            await until(lambda: box.message_count)
+            assert await get(box) == large
+
+
 async def test_lists_of_small_integers_as_bytes_are_arguments_all_the_same(hub: Hub) -> None:
     terms = Options(strings="bytes", binaries="str")
     async with make(hub, terms=terms, exports=[exported]) as one, make(hub) as two:
