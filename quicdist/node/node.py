@@ -74,6 +74,7 @@ from quicdist.node.info import (
 )
 from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
 from quicdist.protocol.handshake import LocalNode
+from quicdist.runtime.affinity import check_loop
 from quicdist.runtime.arguments import (
     IN_ERPC_CALL,
     IN_ERPC_CAST,
@@ -263,6 +264,7 @@ class Node:
         if self._life is not None:
             self._life.system.affinity.check()
             raise StartError(f"{self.name} is running already", Cause.NAME_TAKEN)
+        check_loop(f"{self.name} cannot start")
         resolver = Resolver(self._carriers, self._lookups, self._log_carrier)
         life = _Life(
             self._limits,

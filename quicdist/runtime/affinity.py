@@ -63,3 +63,11 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return get_running_loop()
     except RuntimeError:
         return None
+
+
+def check_loop(what: str) -> None:
+    """Raises RuntimeError if no asyncio loop runs, as in a program of trio."""
+    if _running_loop() is None:
+        raise RuntimeError(
+            f"{what}: no event loop of asyncio runs here: use it, or a BlockingNode in a thread"
+        )

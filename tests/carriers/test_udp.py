@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import select
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from unittest import mock
 
 import pytest
 
@@ -124,3 +126,14 @@ def test_a_datagram_too_large_for_the_interface_leaves_nothing_to_read() -> None
         assert ours.receive(8) == []
         assert poll.poll(0) == []
         assert not ours.bounced
+
+
+def test_an_event_loop_gets_file_descriptors() -> None:
+    """It is all that `add_reader` takes by its documentation; some loops accept objects."""
+    loop = mock.Mock(spec_set=asyncio.AbstractEventLoop)
+    sock = UdpSocket.bind(("127.0.0.1", 0), socket.AF_INET, 1 << 16)
+    sock.watch(loop, lambda: None)
+    sock.close()
+    descriptors = [call.args[0] for call in loop.mock_calls]
+    assert descriptors
+    assert all(isinstance(each, int) for each in descriptors)

@@ -219,3 +219,9 @@ async def test_in_a_child_the_node_says_whose_it_is(make_node: MakeNode) -> None
         # The parent's node is not affected.
         async with make_node() as other:
             assert await node.ping(other.name)
+
+
+def test_a_start_without_an_asyncio_loop_is_a_clear_error() -> None:
+    """As in a program of trio, which runs the coroutine itself."""
+    with pytest.raises(RuntimeError, match="no event loop of asyncio runs here"):
+        Node("0@127.0.0.1", cookie=COOKIE).start().send(None)

@@ -104,15 +104,20 @@ class UdpSocket:
         watched = [] if self._watched is None else [self._watched.fileno()]
         return [self._socket.fileno(), *watched]
 
+    @property
+    def _readable(self) -> int:
+        """What the event loop watches. Loops need not accept objects with a file descriptor."""
+        return (self._socket if self._watched is None else self._watched).fileno()
+
     def watch(self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None]) -> None:
         """Calls `on_ready` when the socket is readable, or writable with queued datagrams."""
         self._loop, self._on_ready = loop, on_ready
-        loop.add_reader(self._socket if self._watched is None else self._watched, on_ready)
+        loop.add_reader(self._readable, on_ready)
 
     def unwatch(self) -> None:
         """Ends `watch`."""
         if self._loop is not None:
-            self._loop.remove_reader(self._socket if self._watched is None else self._watched)
+            self._loop.remove_reader(self._readable)
             self._watch_queue(False)
             self._loop = None
 
@@ -125,9 +130,9 @@ class UdpSocket:
             events = select.EPOLLIN | (select.EPOLLOUT if is_wanted else 0)
             self._watched.modify(self._socket, events)
         elif is_wanted:
-            self._loop.add_writer(self._socket, self._on_ready)
+            self._loop.add_writer(self._socket.fileno(), self._on_ready)
         else:
-            self._loop.remove_writer(self._socket)
+            self._loop.remove_writer(self._socket.fileno())
 
     @property
     def takes_ipv4(self) -> bool:
