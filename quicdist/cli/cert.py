@@ -11,7 +11,7 @@ import typer
 
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.json_output import Value, print_object
-from quicdist.cli.options import Json, Quiet
+from quicdist.cli.options import MOST_SECONDS, Json, Quiet
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -265,7 +265,10 @@ def peer(
         str, typer.Argument(metavar="NODE", help="The name of the node.", show_default=False)
     ],
     timeout: Annotated[
-        float, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="The time limit.")
+        float,
+        typer.Option(
+            "--timeout", min=0.001, max=MOST_SECONDS, metavar="SECONDS", help="The time limit."
+        ),
     ] = 5.0,
     as_json: Json = False,
 ) -> None:

@@ -9,6 +9,7 @@ import typer
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.option_groups import takes_groups
 from quicdist.cli.options import (
+    MOST_SECONDS,
     DialOptions,
     Json,
     PeerNode,
@@ -30,6 +31,7 @@ def doctor(
         typer.Option(
             "--tick",
             min=0.001,
+            max=MOST_SECONDS,
             metavar="SECONDS",
             help="How long to wait for an answer after the handshake.",
         ),

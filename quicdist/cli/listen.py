@@ -15,7 +15,7 @@ from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.jsonlog import error_line
 from quicdist.cli.operations import operated
 from quicdist.cli.option_groups import takes_groups
-from quicdist.cli.options import Calls, Json, NodeOptions, access
+from quicdist.cli.options import MOST_SECONDS, Calls, Json, NodeOptions, access
 
 if TYPE_CHECKING:
     from quicdist.cluster.access import Access
@@ -37,6 +37,7 @@ Drain = Annotated[
         "--drain",
         metavar="SECONDS",
         min=0,
+        max=MOST_SECONDS,
         help="Before it stops, the node refuses new calls and waits up to SECONDS for running "
         "calls. A second signal stops it at once.",
     ),
@@ -57,6 +58,7 @@ NetTicktime = Annotated[
         "--net-ticktime",
         metavar="SECONDS",
         min=0.1,
+        max=MOST_SECONDS,
         help="A peer that is silent for SECONDS is down, as net_ticktime in Erlang; by default 60. "
         "Use the same value on all nodes.",
         show_default=False,

@@ -50,8 +50,14 @@ OwnName = Annotated[
         show_default=False,
     ),
 ]
+MOST_SECONDS = 4_294_967
+"""The largest timeout of Erlang in seconds, the maximum of options."""
+
 Timeout = Annotated[
-    float, typer.Option("--timeout", min=0.001, metavar="SECONDS", help="The time limit.")
+    float,
+    typer.Option(
+        "--timeout", min=0.001, max=MOST_SECONDS, metavar="SECONDS", help="The time limit."
+    ),
 ]
 Lookups = Annotated[
     list[str] | None,
@@ -306,6 +312,8 @@ MessagesPerSecond = Annotated[
     float | None,
     typer.Option(
         "--messages-per-second",
+        min=0.001,
+        max=1_000_000_000,
         metavar="N",
         help="A peer that sends more than N messages and signals in a second on average has to "
         "wait; no message is lost.",
@@ -316,6 +324,8 @@ CallsPerSecond = Annotated[
     float | None,
     typer.Option(
         "--calls-per-second",
+        min=0.001,
+        max=1_000_000_000,
         metavar="N",
         help="A peer that makes more than N calls in a second on average has to wait. A gateway "
         "needs --policy for it.",

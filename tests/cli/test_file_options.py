@@ -59,13 +59,13 @@ print(json.dumps([code_of(one) for one in json.load(sys.stdin)]))
 """
 
 
-def _commands(command: Any, path: tuple[str, ...] = ()) -> dict[str, Any]:
+def commands(command: Any, path: tuple[str, ...] = ()) -> dict[str, Any]:
     """Returns the commands below `command` by their words."""
     if not hasattr(command, "commands"):
         return {" ".join(path): command}
     found = {}
     for name, one in command.commands.items():
-        found.update(_commands(one, (*path, name)))
+        found.update(commands(one, (*path, name)))
     return found
 
 
@@ -73,7 +73,7 @@ def _files() -> list[tuple[str, str]]:
     """Returns the commands and their options and arguments for files that must exist."""
     return [
         (words, parameter.opts[-1] if parameter.param_type_name == "option" else "FILE")
-        for words, command in _commands(typer.main.get_command(app)).items()
+        for words, command in commands(typer.main.get_command(app)).items()
         for parameter in command.params
         if parameter.metavar in ("FILE", "HOW") and parameter.opts[-1] not in CREATED
     ]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from quicdist.cli.option_groups import takes_groups
-from quicdist.cli.options import ClientOptions, PeerNode, peer_of
+from quicdist.cli.options import MOST_SECONDS, ClientOptions, PeerNode, peer_of
 
 _TO_CONNECT = 7.0
 """The default timeout in seconds."""
@@ -22,6 +22,7 @@ def shell(
         typer.Option(
             "--timeout",
             min=0.001,
+            max=MOST_SECONDS,
             metavar="SECONDS",
             help="The time limit of each call; by default there is none.",
             show_default=False,
