@@ -30,6 +30,7 @@ from quicdist.carriers.epmd import (
     Request,
     RequestReader,
     Stop,
+    client,
     decode_found,
     decode_names,
     decode_registered,
@@ -136,11 +137,35 @@ async def test_register_look_up_names_and_forget() -> None:
         with pytest.raises(EpmdRefused, match="already"):
             await Registration.open(NodeInfo("a", 99), epmd)
         await registration.close()
+        assert await names(epmd) == []
 
-        async def is_forgotten() -> bool:
-            return await names(epmd) == []
 
-        await until(is_forgotten)
+@pytest.mark.io
+async def test_a_name_is_free_after_the_close() -> None:
+    async with server() as epmd:
+        for _ in range(20):
+            registration = await Registration.open(NodeInfo("a", 1), epmd)
+            await registration.close()
+
+
+@pytest.mark.io
+async def test_the_close_does_not_wait_for_an_epmd_that_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "_LETTING_GO", 0.05)
+    connections: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        await reader.read(1024)
+        writer.write(b"\x79\x00\x00\x01")  # ALIVE2_RESP; it ignores the end
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listener:
+        address = EpmdAddress(*listener.sockets[0].getsockname())
+        registration = await Registration.open(NodeInfo("a", 1), address)
+        await asyncio.wait_for(registration.close(), PATIENCE)
+        for writer in connections:
+            writer.close()
 
 
 @pytest.mark.io
@@ -269,6 +294,9 @@ async def test_the_real_epmd_takes_our_registration() -> None:
             with pytest.raises(EpmdRefused):
                 await Registration.open(NodeInfo("python", 1), epmd)
             await registration.close()
+            for _ in range(20):
+                registration = await Registration.open(NodeInfo("python", 4711), epmd)
+                await registration.close()
         finally:
             process.kill()
 

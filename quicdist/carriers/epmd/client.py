@@ -31,6 +31,9 @@ _MAX_ANSWER = 1024 * 1024
 _RECONNECT = 2.0
 """Seconds between attempts to register again, as in OTP's erl_epmd."""
 
+_LETTING_GO = 1.0
+"""Seconds that EPMD has to notice the end of a registration."""
+
 _log = logging.getLogger("quicdist.epmd")
 
 
@@ -95,6 +98,7 @@ class Registration:
         self._absent = absent
         self.creation = 0
         """The creation that EPMD assigned at the first registration."""
+        self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._keeper: asyncio.Task[None] | None = None
 
@@ -124,11 +128,13 @@ class Registration:
         return [] if self._writer is None else descriptors_of(self._writer.transport)
 
     async def close(self) -> None:
-        """Ends the registration."""
+        """Ends the registration, and waits until EPMD has noticed so that the name is free."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
         if self._writer is not None:
+            if self._reader is not None:
+                await _let_go(self._reader, self._writer)
             await close_writer(self._writer)
 
     async def _register(self, timeout: float) -> asyncio.StreamReader:
@@ -154,7 +160,7 @@ class Registration:
         except BaseException as error:
             writer.close()
             raise _no_answer(self.epmd, error) from None
-        self._writer = writer
+        self._reader, self._writer = reader, writer
         self.creation = self.creation or creation
         return reader
 
@@ -211,6 +217,19 @@ async def _read_all(reader: asyncio.StreamReader) -> bytes:
         if len(data) > _MAX_ANSWER:
             raise EpmdError(f"EPMD response larger than {_MAX_ANSWER} bytes")
     return bytes(data)
+
+
+async def _let_go(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Ends the sending direction and waits until EPMD closes the connection in response.
+
+    EPMD removes the name before that. At the end of the connection alone it would do so later, and
+    a node that starts at once would find its name in use.
+    """
+    with contextlib.suppress(OSError, TimeoutError):
+        writer.write_eof()
+        async with asyncio.timeout(_LETTING_GO):
+            while await reader.read(1024):
+                pass
 
 
 async def close_writer(writer: asyncio.StreamWriter) -> None:
