@@ -6,10 +6,39 @@ import datetime
 import json
 import logging
 import sys
+import threading
+from types import TracebackType
 
 _OF_EVERY_RECORD = frozenset(
     vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
 )
+
+
+def log_instead_of_printing() -> None:
+    """Logs warnings and uncaught exceptions, which the interpreter prints as text."""
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda args: _log_uncaught(
+        args.exc_type, args.exc_value, args.exc_traceback, getattr(args.thread, "name", "")
+    )
+    sys.unraisablehook = lambda args: _log_uncaught(
+        args.exc_type, args.exc_value, args.exc_traceback, repr(args.object)
+    )
+
+
+def _log_uncaught(
+    kind: type[BaseException],
+    error: BaseException | None,
+    trace: TracebackType | None,
+    where: str = "",
+) -> None:
+    logging.getLogger("quicdist.cli").error(
+        "uncaught %s: %s",
+        kind.__name__,
+        error,
+        exc_info=(kind, error or kind(), trace),
+        extra={"event": "uncaught", "where": where},
+    )
 
 
 def error_line(text: str) -> str:

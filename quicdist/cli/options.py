@@ -362,7 +362,7 @@ def start_logging(
     """Sends log records to standard error, from the level that the options require."""
     import logging
 
-    from quicdist.cli.jsonlog import JsonFormatter
+    from quicdist.cli.jsonlog import JsonFormatter, log_instead_of_printing
     from quicdist.cli.sanitize import SanitizingFormatter
 
     usual = logging.ERROR if quiet else logging.INFO
@@ -371,6 +371,8 @@ def start_logging(
     lines = SanitizingFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
     handler.setFormatter(JsonFormatter() if as_json else lines)
     logging.basicConfig(handlers=[handler])
+    if as_json:
+        log_instead_of_printing()
     logging.getLogger("quicdist").setLevel(level)
     if audit:
         logging.getLogger("quicdist.audit").setLevel(logging.INFO)

@@ -84,6 +84,40 @@ def test_all_lines_are_json(quicdist: Command) -> None:
     assert json.loads(wrong.err)["level"] == "error"
 
 
+NOISY = """
+import gc, threading, warnings
+from quicdist import export
+
+class Noisy:
+    def __del__(self):
+        raise ValueError("in a finalizer")
+
+def fail():
+    raise ValueError("in a thread")
+
+@export
+def noise():
+    warnings.warn("deprecated")
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    Noisy()
+    gc.collect()
+"""
+
+
+@pytest.mark.io
+def test_warnings_and_uncaught_exceptions_are_json(quicdist: Command) -> None:
+    (quicdist.home / "noisy.py").write_text(NOISY)
+    with quicdist.node("run", "0@127.0.0.1", "noisy", "--log-json") as (name, process):
+        assert quicdist("call", name, "noisy:noise()").code == 0
+        records = [json.loads(line) for line in end(process).err.splitlines()]
+    texts = [one["text"] for one in records if one.get("event") == "uncaught"]
+    assert texts == ["uncaught ValueError: in a thread", "uncaught ValueError: in a finalizer"]
+    (warning,) = [one["text"] for one in records if one["logger"] == "py.warnings"]
+    assert "UserWarning: deprecated" in warning
+
+
 @pytest.mark.io
 def test_listen(quicdist: Command) -> None:
     with quicdist.node("listen", "0@127.0.0.1", "--json", "-n", "1") as (name, process):
