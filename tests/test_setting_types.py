@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -177,7 +178,8 @@ def test_the_text_tells_what_is_expected_where(make: Callable[[], object], text:
 
 def is_number(hint: Any) -> bool:
     """Whether the values of a field are numbers, or numbers and None."""
-    parts = typing.get_args(hint) if typing.get_origin(hint) is typing.Union else (hint,)
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    parts = typing.get_args(hint) if is_union else (hint,)
     return int in parts or float in parts
 
 

@@ -106,6 +106,11 @@ class UdpSocket:
         watched = [] if self._watched is None else [self._watched.fileno()]
         return [self._socket.fileno(), *watched]
 
+    @property
+    def _readable(self) -> int:
+        """What the event loop watches. Loops need not accept objects with a file descriptor."""
+        return (self._socket if self._watched is None else self._watched).fileno()
+
     def watch(self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None]) -> None:
         """Calls `on_ready` when the socket is readable, or writable with queued datagrams."""
         self._loop, self._on_ready = loop, on_ready
